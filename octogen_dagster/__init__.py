@@ -1,0 +1,1 @@
+"""Octogen product catalogs as Dagster assets."""
