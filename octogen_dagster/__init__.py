@@ -1,1 +1,91 @@
-"""Octogen product catalogs as Dagster assets."""
+"""Octogen product catalogs as Dagster assets: the public names."""
+
+import importlib.metadata
+
+from dagster_shared.libraries import DagsterLibraryRegistry
+
+from octogen_dagster.api.client import OctogenClient
+from octogen_dagster.api.errors import (
+    MissingAPIKeyError,
+    OctogenAPIError,
+    OctogenAuthenticationError,
+    OctogenConnectionError,
+    OctogenError,
+    OctogenForbiddenError,
+    OctogenInsufficientCreditError,
+    OctogenNotFoundError,
+    OctogenPagingError,
+    OctogenRateLimitError,
+    OctogenResponseError,
+    OctogenServerError,
+    OctogenSnapshotError,
+    OctogenTimeoutError,
+    OctogenValidationError,
+)
+from octogen_dagster.api.models import (
+    AgeGroup,
+    ColorFamily,
+    Facet,
+    FacetName,
+    Gender,
+    MerchantCatalogSummary,
+    MerchantProductListItem,
+    MerchantProductListPage,
+    MerchantProductUrlLookupResponse,
+    MerchantProductView,
+)
+from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.assets import build_catalogs_asset, build_products_asset
+from octogen_dagster.frames.scan import ProductScan, ScanStatistics, scan_products
+from octogen_dagster.frames.schema import PRODUCT_SCHEMA, SCHEMA_VERSION
+from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.io_manager import ParquetSnapshotIOManager
+from octogen_dagster.partitions import catalog_of, catalog_partition_key, catalog_partitions
+from octogen_dagster.resource import OctogenResource
+
+__version__ = importlib.metadata.version("octogen-dagster")
+
+DagsterLibraryRegistry.register("octogen-dagster", __version__, is_dagster_package=False)
+
+__all__ = [
+    "PRODUCT_SCHEMA",
+    "SCHEMA_VERSION",
+    "AgeGroup",
+    "ColorFamily",
+    "Facet",
+    "FacetName",
+    "Gender",
+    "MerchantCatalogSummary",
+    "MerchantProductListItem",
+    "MerchantProductListPage",
+    "MerchantProductUrlLookupResponse",
+    "MerchantProductView",
+    "MissingAPIKeyError",
+    "OctogenAPIError",
+    "OctogenAuthenticationError",
+    "OctogenClient",
+    "OctogenConnectionError",
+    "OctogenError",
+    "OctogenForbiddenError",
+    "OctogenInsufficientCreditError",
+    "OctogenNotFoundError",
+    "OctogenPagingError",
+    "OctogenRateLimitError",
+    "OctogenResource",
+    "OctogenResponseError",
+    "OctogenServerError",
+    "OctogenSnapshotError",
+    "OctogenTimeoutError",
+    "OctogenValidationError",
+    "ParquetSnapshotIOManager",
+    "ProductScan",
+    "ProductSearch",
+    "RetryPolicy",
+    "ScanStatistics",
+    "build_catalogs_asset",
+    "build_products_asset",
+    "catalog_of",
+    "catalog_partition_key",
+    "catalog_partitions",
+    "scan_products",
+]

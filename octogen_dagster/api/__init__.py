@@ -1,0 +1,1 @@
+"""Octogen over HTTP: httpx, pydantic and msgspec; knows no Polars and no Dagster."""

@@ -1,0 +1,432 @@
+"""OctogenClient: the service's operations, each request retried, paced and checked."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import httpx
+import msgspec
+
+from octogen_dagster.api.access import DEFAULT_BASE_URL, ApiKey, checked_base_url
+from octogen_dagster.api.answers import parsed
+from octogen_dagster.api.blocking import BlockingClient
+from octogen_dagster.api.errors import (
+    OctogenAPIError,
+    OctogenConnectionError,
+    OctogenError,
+    OctogenNotFoundError,
+    OctogenTimeoutError,
+    OctogenValidationError,
+    error_from_response,
+)
+from octogen_dagster.api.models import (
+    MAX_PAGE_SIZE,
+    Facet,
+    MerchantCatalogSummary,
+    MerchantProductListItem,
+    MerchantProductListPage,
+    MerchantProductUrlLookupResponse,
+    SearchRequest,
+)
+from octogen_dagster.api.pacing import Pacer
+from octogen_dagster.api.paging import PageT, Walk
+from octogen_dagster.api.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from types import TracebackType
+
+    import tenacity
+
+DEFAULT_TIMEOUT = 30.0
+_USER_AGENT = f"octogen-dagster/{importlib.metadata.version('octogen-dagster')}"
+
+
+@dataclass(slots=True)
+class ClientStatistics:
+    """What a client did so far.
+
+    Attributes:
+        requests: Requests sent, retries among them.
+        retries: Requests sent again after a failure.
+        limiter_seconds: Seconds waited for the organisation's rate limit.
+    """
+
+    requests: int = 0
+    retries: int = 0
+    limiter_seconds: float = 0.0
+
+
+class OctogenClient:
+    """Octogen's REST API, asynchronous.
+
+    Use it as `async with OctogenClient() as client`, or call `aclose()`.
+
+    Args:
+        api_key: The API key; by default `OCTO_API_KEY`, then `OCTOGEN_PLATFORM_API_KEY`.
+        base_url: Where the API is; https, or http on this machine.
+        timeout: Seconds for each phase of one try of a request, or an `httpx.Timeout`. When
+            `http_client` is given, its own timeout counts unless another one is named here.
+        http_client: A client to send requests with; it stays open when this one is closed.
+        retry: How requests are retried.
+        pacer: How fast walks through a search may go; share one among clients that run at once.
+
+    Raises:
+        MissingAPIKeyError: There is no key.
+        ValueError: base_url or the key is malformed.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str | ApiKey | None = None,
+        base_url: str = DEFAULT_BASE_URL,
+        timeout: float | httpx.Timeout = DEFAULT_TIMEOUT,
+        http_client: httpx.AsyncClient | BlockingClient | None = None,
+        retry: RetryPolicy | None = None,
+        pacer: Pacer | None = None,
+    ) -> None:
+        self._base_url = checked_base_url(base_url)
+        self._auth = api_key if isinstance(api_key, ApiKey) else ApiKey(api_key)
+        self._owns_http = http_client is None
+        self._http = http_client or httpx.AsyncClient()
+        if http_client is not None and timeout == DEFAULT_TIMEOUT:
+            self._timeout = http_client.timeout
+        else:
+            self._timeout = httpx.Timeout(timeout)
+        self._retry = retry or RetryPolicy()
+        self._pacer = pacer or Pacer()
+        self._catalog_field = "catalog"
+        self._templates: dict[str, httpx.Request] = {}
+        self.statistics = ClientStatistics()
+
+    def __repr__(self) -> str:
+        return f"OctogenClient(base_url={self._base_url!r})"
+
+    def __reduce__(self) -> str:
+        raise TypeError("An OctogenClient holds connections and cannot be pickled.")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections, unless they belong to a client that was passed in."""
+        if self._owns_http:
+            await self._http.aclose()
+
+    async def list_catalogs(self) -> list[MerchantCatalogSummary]:
+        """The catalogs granted to the key; none is an empty list.
+
+        Raises:
+            OctogenNotFoundError: The service has no list of catalogs (current generation).
+            OctogenError: Any other failure.
+        """
+        subject = "The list of catalogs"
+        try:
+            response = await self._request("GET", "/catalogs", subject)
+        except OctogenNotFoundError as error:
+            raise OctogenNotFoundError(
+                f"{subject} does not exist at {self._base_url} (404): the service answers the "
+                "current contract, which has none. Name the catalogs yourself, as partition keys "
+                "or in ProductSearch(catalogs=[...]).",
+                error.response,
+            ) from None
+        return parsed(list[MerchantCatalogSummary], response, subject)
+
+    async def lookup_product(self, url: str) -> MerchantProductUrlLookupResponse:
+        """The full view of the product at a merchant's URL.
+
+        Raises:
+            ValueError: The URL is empty.
+            OctogenNotFoundError: No granted catalog has the product.
+            OctogenError: Any other failure.
+        """
+        if not url.strip():
+            raise ValueError("url must not be empty")
+        subject = f"The product at {url}"
+        response = await self._request("POST", "/products/lookup", subject, {"url": url})
+        return parsed(MerchantProductUrlLookupResponse, response, subject)
+
+    async def search_products(
+        self,
+        *,
+        catalog: str | None = None,
+        q: str | None = None,
+        facets: Sequence[Facet | Mapping[str, Any]] | None = None,
+        price_min: float | None = None,
+        price_max: float | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> MerchantProductListPage:
+        """One page of a search.
+
+        Args:
+            catalog: A catalog key; None searches all granted catalogs.
+            q: Keywords.
+            facets: Filters, as `Facet` or `{"name": ..., "values": [...]}`.
+            price_min: Lowest current price, inclusive.
+            price_max: Highest current price, inclusive.
+            cursor: `next_cursor` of the page before, with all else unchanged.
+            limit: Products on a page, 1 to 100.
+
+        Raises:
+            pydantic.ValidationError: A parameter is out of its range; a ValueError.
+            OctogenNotFoundError: The catalog is not granted.
+            OctogenError: Any other failure.
+        """
+        request = _search_request(
+            catalog=catalog,
+            q=q,
+            facets=facets,
+            price_min=price_min,
+            price_max=price_max,
+            cursor=cursor,
+            limit=limit,
+        )
+        response = await self._search(request.body(), _subject(catalog))
+        return parsed(MerchantProductListPage, response, _subject(catalog))
+
+    async def iter_pages(
+        self,
+        *,
+        catalog: str | None = None,
+        q: str | None = None,
+        facets: Sequence[Facet | Mapping[str, Any]] | None = None,
+        price_min: float | None = None,
+        price_max: float | None = None,
+        limit: int = MAX_PAGE_SIZE,
+    ) -> AsyncIterator[MerchantProductListPage]:
+        """All pages of a search, products that came before removed.
+
+        The arguments are those of `search_products`.
+
+        Raises:
+            pydantic.ValidationError: A parameter is out of its range; a ValueError.
+            OctogenPagingError: The pages do not come to an end.
+            OctogenError: Any other failure.
+        """
+        request = _search_request(
+            catalog=catalog,
+            q=q,
+            facets=facets,
+            price_min=price_min,
+            price_max=price_max,
+            limit=limit,
+        )
+        walk = Walk(_subject(catalog))
+        seen: set[str] = set()
+        async for page in self.walk(request, walk, _list_page):
+            fresh = {item.uuid: item for item in page.items if item.uuid not in seen}
+            walk.count(new=len(fresh), repeats=len(page.items) - len(fresh))
+            seen.update(fresh)
+            yield page.model_copy(update={"items": list(fresh.values())})
+
+    async def iter_products(
+        self,
+        *,
+        catalog: str | None = None,
+        q: str | None = None,
+        facets: Sequence[Facet | Mapping[str, Any]] | None = None,
+        price_min: float | None = None,
+        price_max: float | None = None,
+        limit: int = MAX_PAGE_SIZE,
+    ) -> AsyncIterator[MerchantProductListItem]:
+        """All products of a search, each once. Arguments and errors are those of `iter_pages`."""
+        async for page in self.iter_pages(
+            catalog=catalog,
+            q=q,
+            facets=facets,
+            price_min=price_min,
+            price_max=price_max,
+            limit=limit,
+        ):
+            for item in page.items:
+                yield item
+
+    async def walk(
+        self,
+        request: SearchRequest,
+        walk: Walk,
+        read_page: Callable[[httpx.Response, str], PageT],
+    ) -> AsyncIterator[PageT]:
+        """All pages of a search, each read by `read_page`; repeated products stay in.
+
+        Args:
+            request: The first page's request.
+            walk: Notes the pages; its `count` must be told what was new on each.
+            read_page: Turns an answer into a page; its second argument begins error messages.
+
+        Raises:
+            OctogenPagingError: The pages loop or keep starting again.
+            OctogenError: Any other failure.
+        """
+        body = request.body()
+        while True:
+            response = await self._search(body, walk.subject, paced=True)
+            page = read_page(response, f"{walk.subject}, page {walk.pages + 1},")
+            walk.see(page.uuids, page.next_cursor)
+            yield page
+            if not page.next_cursor:
+                return
+            body["cursor"] = page.next_cursor
+
+    async def _search(
+        self, body: Mapping[str, Any], subject: str, *, paced: bool = False
+    ) -> httpx.Response:
+        """One search page, in the generation of the contract that the service answers."""
+        path = "/products/search"
+        if "catalog" not in body:
+            return await self._request("POST", path, subject, body, paced=paced)
+        if self._catalog_field == "catalog":
+            try:
+                return await self._request("POST", path, subject, body, paced=paced)
+            except OctogenValidationError as error:
+                if not _names_catalog(error.detail):
+                    raise
+        current = {name: value for name, value in body.items() if name != "catalog"}
+        current["catalogs"] = [body["catalog"]]
+        response = await self._request("POST", path, subject, current, paced=paced)
+        self._catalog_field = "catalogs"
+        return response
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        subject: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        paced: bool = False,
+    ) -> httpx.Response:
+        headers: httpx.Headers | None = None
+        retrying = self._retry.retrying(before_sleep=self._note_retry)
+        try:
+            if paced:
+                await self._take_place()
+            deadline = time.monotonic() + self._retry.deadline
+            response: httpx.Response = await retrying(
+                self._attempt, method, path, subject, body, deadline
+            )
+            headers = response.headers
+            return response
+        except OctogenAPIError as error:
+            headers = error.response.headers
+            raise
+        finally:
+            if paced:
+                self._pacer.settle(headers)
+
+    async def _take_place(self) -> None:
+        delay = self._pacer.delay()
+        if delay:
+            self.statistics.limiter_seconds += delay
+            await asyncio.sleep(delay)
+
+    def _note_retry(self, state: tenacity.RetryCallState) -> None:
+        self.statistics.retries += 1
+        error = state.outcome.exception() if state.outcome else None
+        if getattr(error, "status_code", None) == 429 and state.next_action:
+            self.statistics.limiter_seconds += state.next_action.sleep
+
+    async def _attempt(
+        self,
+        method: str,
+        path: str,
+        subject: str,
+        body: Mapping[str, Any] | None,
+        deadline: float,
+    ) -> httpx.Response:
+        remaining = deadline - time.monotonic()
+        request = self._build_request(method, path, body, max(remaining, 0.001))
+        self.statistics.requests += 1
+        failure: OctogenError
+        # The failure is raised outside of the `except` blocks: httpx's own exceptions hold the
+        # request, and the key with it, in their frames.
+        try:
+            async with asyncio.timeout(remaining):
+                response = await self._http.send(request, auth=self._auth, follow_redirects=False)
+        except (httpx.TimeoutException, TimeoutError):
+            failure = OctogenTimeoutError(
+                f"{subject}: {self._base_url} did not answer in time (timeout "
+                f"{_seconds(self._timeout)}, {self._retry.deadline:g} s with all retries). Try "
+                "again, or raise the timeout."
+            )
+        except httpx.RequestError as error:
+            failure = OctogenConnectionError(
+                f"{subject}: no complete answer from {self._base_url} "
+                f"({type(error).__name__}: {error}). Check base_url and the network, then try "
+                "again."
+            )
+        else:
+            response = self._auth.redacted(response)
+            if response.is_success:
+                return response
+            failure = error_from_response(response, subject)
+        raise failure
+
+    def _build_request(
+        self, method: str, path: str, body: Mapping[str, Any] | None, seconds: float
+    ) -> httpx.Request:
+        template = self._templates.get(path)
+        if template is None:
+            template = self._templates[path] = self._http.build_request(
+                method,
+                f"{self._base_url}{path}",
+                headers={
+                    "Accept": "application/json",
+                    "Content-Type": "application/json",
+                    "User-Agent": _USER_AGENT,
+                },
+            )
+            template.headers.pop("content-length", None)
+        return httpx.Request(
+            method,
+            template.url,
+            headers=template.headers,
+            content=None if body is None else msgspec.json.encode(body),
+            extensions={"timeout": _capped(self._timeout, seconds)},
+        )
+
+
+def _search_request(**fields: Any) -> SearchRequest:
+    return SearchRequest(**{name: value for name, value in fields.items() if value is not None})
+
+
+def _subject(catalog: str | None) -> str:
+    return f"Catalog {catalog!r}" if catalog else "The search of all catalogs"
+
+
+def _list_page(response: httpx.Response, subject: str) -> MerchantProductListPage:
+    return parsed(MerchantProductListPage, response, subject)
+
+
+def _names_catalog(detail: Any) -> bool:
+    """Whether a 422's detail refuses the field `catalog`."""
+    return isinstance(detail, list) and any(
+        isinstance(entry, dict) and list(entry.get("loc") or ())[-1:] == ["catalog"]
+        for entry in detail
+    )
+
+
+def _capped(timeout: httpx.Timeout, seconds: float) -> dict[str, float]:
+    """httpx's timeout extension, no phase longer than `seconds`."""
+    return {
+        phase: seconds if value is None else min(value, seconds)
+        for phase, value in timeout.as_dict().items()
+    }
+
+
+def _seconds(timeout: httpx.Timeout) -> str:
+    return "none" if timeout.read is None else f"{timeout.read:g} s"

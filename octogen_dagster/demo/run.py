@@ -1,0 +1,200 @@
+"""Runs the demo: a sandbox, a Dagster instance, one run for each catalog, and the UI if asked."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import webbrowser
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from octogen_dagster.partitions import catalog_partitions
+from octogen_dagster.sandbox.server import Sandbox
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from octogen_dagster.sandbox.request_bodies import Generation
+
+_INSTANCE_CONFIG = """\
+telemetry:
+  enabled: false
+nux:
+  enabled: false
+"""
+_SECONDS_FOR_UI = 120
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    catalog: str
+    rows: int
+    uri: str
+    seconds: float
+
+
+def run_demo(
+    folder: Path, *, catalogs: int, products: int, generation: Generation, ui_port: int | None
+) -> bool:
+    """Snapshot every catalog of a sandbox into `folder`.
+
+    Args:
+        folder: Where the snapshots and the Dagster instance go.
+        catalogs: Number of catalogs.
+        products: Number of products in each.
+        generation: The contract the sandbox answers.
+        ui_port: Port for the Dagster UI, which then stays up; None for no UI.
+
+    Returns:
+        Whether every run succeeded.
+    """
+    home, snapshots = folder.absolute() / "dagster_home", folder.absolute() / "snapshots"
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "dagster.yaml").write_text(_INSTANCE_CONFIG)
+    console = Console()
+    with Sandbox(catalogs=catalogs, products=products, generation=generation) as sandbox:
+        environment = {
+            **sandbox.environment,
+            "DAGSTER_HOME": str(home),
+            "OCTOGEN_DEMO_SNAPSHOTS": str(snapshots),
+        }
+        console.print(f"A sandbox answers at {sandbox.base_url}")
+        with _environment(environment):
+            made, failed = _materialize(console)
+        console.print(_table(made))
+        for catalog, reason in failed.items():
+            console.print(f"[red]{catalog} failed:[/red] {reason}")
+        console.print(f"Snapshots: {snapshots}")
+        console.print(
+            "Read one:  python -c \"import polars as pl; print(pl.read_parquet('"
+            f"{snapshots / 'octogen_products'}/*.parquet'))\"",
+            soft_wrap=True,
+        )
+        if ui_port is not None:
+            _serve_ui(console, environment, ui_port)
+        else:
+            console.print("The same with the Dagster UI:  octogen-dagster demo --ui")
+    return not failed
+
+
+def _materialize(console: Console) -> tuple[list[_Snapshot], dict[str, str]]:
+    from octogen_dagster.demo.definitions import catalogs, defs, products
+
+    job = defs.resolve_implicit_global_asset_job_def()
+    made: list[_Snapshot] = []
+    failed: dict[str, str] = {}
+    with dg.DagsterInstance.get() as instance, Progress(console=console) as progress:
+
+        def run(asset: dg.AssetsDefinition, partition_key: str | None = None) -> None:
+            began = time.monotonic()
+            result = job.execute_in_process(
+                asset_selection=[asset.key],
+                partition_key=partition_key,
+                instance=instance,
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                raise_on_error=False,
+            )
+            name = partition_key or asset.key.to_user_string()
+            if result.success:
+                (event,) = result.asset_materializations_for_node(asset.node_def.name)
+                made.append(_snapshot(name, event.metadata, time.monotonic() - began))
+            else:
+                failed[name] = _reason(result)
+
+        task = progress.add_task(catalogs.key.to_user_string(), total=None)
+        run(catalogs)
+        keys = instance.get_dynamic_partitions(str(catalog_partitions.name))
+        progress.update(task, total=len(keys))
+        for key in keys:
+            progress.update(task, description=f"{products.key.to_user_string()}: {key}")
+            run(products, key)
+            progress.advance(task)
+        progress.update(task, description="Done")
+    return made, failed
+
+
+def _snapshot(
+    name: str, metadata: Mapping[str, dg.MetadataValue[Any]], seconds: float
+) -> _Snapshot:
+    rows = metadata.get("dagster/partition_row_count") or metadata["dagster/row_count"]
+    return _Snapshot(name, rows.value, str(metadata["dagster/uri"].value), seconds)
+
+
+def _reason(result: dg.ExecuteInProcessResult) -> str:
+    for event in result.all_events:
+        if event.is_step_failure and event.step_failure_data.error:
+            error = event.step_failure_data.error
+            return (error.cause or error).message.strip()
+    return "see the run in the Dagster UI"
+
+
+def _table(snapshots: list[_Snapshot]) -> Table:
+    table = Table("catalog", "rows", "file", "seconds")
+    table.columns[1].justify = table.columns[3].justify = "right"
+    table.columns[2].overflow = "fold"
+    for snapshot in snapshots:
+        table.add_row(
+            snapshot.catalog,
+            f"{snapshot.rows:,}",
+            os.path.relpath(snapshot.uri),
+            f"{snapshot.seconds:.1f}",
+        )
+    return table
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _serve_ui(console: Console, environment: Mapping[str, str], port: int) -> None:
+    if importlib.util.find_spec("dagster_webserver") is None:
+        raise SystemExit("The UI needs dagster-webserver: pip install 'octogen-dagster[ui]'")
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "dagster", "dev", "-h", "127.0.0.1", "-p", str(port)]
+    command += ["-m", "octogen_dagster.demo.definitions", "--log-level", "warning"]
+    server = subprocess.Popen(  # noqa: S603 - our own command
+        command, env={**os.environ, **environment}
+    )
+    try:
+        if _answers(f"{url}/server_info", server):
+            console.print(f"The Dagster UI is at {url} and the sandbox stays up: Ctrl-C ends both.")
+            webbrowser.open(url)
+        server.wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _answers(url: str, server: subprocess.Popen[bytes]) -> bool:
+    deadline = time.monotonic() + _SECONDS_FOR_UI
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - our own URL
+                return True
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.5)
+    return False

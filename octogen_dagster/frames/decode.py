@@ -1,0 +1,154 @@
+"""Search pages to frames: Polars' own decoder for pages that pass the strict check, the pydantic
+models for the rest.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from pydantic import BaseModel
+
+from octogen_dagster.api.answers import parsed
+from octogen_dagster.api.models import MerchantProductListPage
+from octogen_dagster.frames.schema import COLUMNS, PRODUCT_SCHEMA
+from octogen_dagster.frames.wire import wire_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from datetime import datetime
+
+    from octogen_dagster.frames.wire import WirePage
+
+
+class PageDecoder:
+    """Decodes the pages of one read.
+
+    Args:
+        columns: Snapshot columns that are wanted, in any order.
+        fetched_at: When the read began.
+
+    Attributes:
+        unknown_fields: Fields the schema does not know, by path, with the number of places.
+    """
+
+    def __init__(self, columns: Collection[str], fetched_at: datetime) -> None:
+        self._columns = [name for name in PRODUCT_SCHEMA if name in columns]
+        self._fetched_at = fetched_at
+        self._images_are_text = False
+        self.unknown_fields: Counter[str] = Counter()
+
+    def decode(self, pages: Sequence[WirePage], catalog: str | None, subject: str) -> pl.DataFrame:
+        """The products of consecutive pages of one walk, in order, repeats included.
+
+        Args:
+            pages: Pages of one walk.
+            catalog: The catalog that was read, for servers that do not say it.
+            subject: What was read, to begin an error message with.
+
+        Raises:
+            OctogenResponseError: A product cannot be decoded; the message names it and the field.
+        """
+        for page in pages:
+            self.unknown_fields.update(page.unknown)
+        runs = itertools.groupby(pages, key=self._kind)
+        return pl.concat(
+            [self._decode_run(kind, list(run), catalog, subject) for kind, run in runs]
+        )
+
+    def _kind(self, page: WirePage) -> str:
+        """How a page is decoded: "models", or by Polars with images as "text" or "objects"."""
+        if page.model is not None:
+            return "models"
+        if page.images_are_text is not None:
+            self._images_are_text = page.images_are_text
+        return "text" if self._images_are_text else "objects"
+
+    def _decode_run(
+        self, kind: str, pages: Sequence[WirePage], catalog: str | None, subject: str
+    ) -> pl.DataFrame:
+        if kind != "models":
+            try:
+                return self._decode_fast(pages, catalog, images_are_text=kind == "text")
+            except pl.exceptions.PolarsError:
+                # A timestamp in another form than usual, such as one without a zone.
+                for page in pages:
+                    page.model = parsed(MerchantProductListPage, page.response, subject)
+        return self._decode_models([page.model for page in pages if page.model], catalog)
+
+    def _decode_fast(
+        self, pages: Sequence[WirePage], catalog: str | None, *, images_are_text: bool
+    ) -> pl.DataFrame:
+        contents = [page.response.content for page in pages]
+        dtype = wire_dtype(self._columns, images_are_text=images_are_text)
+        items = pl.col("page").cast(pl.String).str.json_decode(dtype).struct.field("items")
+        return (
+            pl.LazyFrame({"page": contents}, schema={"page": pl.Binary})
+            .select(items.explode(empty_as_null=False))
+            .unnest("items")
+            .select(
+                self._expression(column.name, column.field, catalog, images_are_text)
+                for column in COLUMNS
+                if column.name in self._columns
+            )
+            .collect()
+        )
+
+    def _decode_models(
+        self, pages: Sequence[MerchantProductListPage], catalog: str | None
+    ) -> pl.DataFrame:
+        rows = [
+            {
+                **_plain(item),
+                "catalog_key": item.catalog_key or catalog,
+                "fetched_at": self._fetched_at,
+            }
+            for page in pages
+            for item in page.items
+        ]
+        return pl.DataFrame(rows, schema=PRODUCT_SCHEMA).select(self._columns)
+
+    def _expression(
+        self, name: str, field: str, catalog: str | None, images_are_text: bool
+    ) -> pl.Expr:
+        value = pl.col(field)
+        dtype = PRODUCT_SCHEMA[name]
+        if name == "fetched_at":
+            value = pl.lit(self._fetched_at, dtype=dtype)
+        elif name == "catalog_key":
+            value = pl.coalesce(value, pl.lit(catalog, dtype=pl.String))
+        elif isinstance(dtype, pl.Datetime):
+            value = value.str.to_datetime("%+", time_unit="us", time_zone="UTC")
+        elif isinstance(dtype, pl.Struct):
+            value = value.struct.rename_fields([field.name for field in dtype.fields])
+        elif isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct):
+            value = value.list.eval(_image(dtype.inner, as_text=images_are_text))
+        return value.alias(name)
+
+
+def _image(dtype: pl.Struct, *, as_text: bool) -> pl.Expr:
+    names = [field.name for field in dtype.fields]
+    if not as_text:
+        return pl.element().struct.rename_fields(names)
+    url, *others = dtype.fields
+    return pl.struct(
+        pl.element().alias(url.name),
+        *(pl.lit(None, dtype=other.dtype).alias(other.name) for other in others),
+    )
+
+
+def _plain(model: BaseModel) -> dict[str, Any]:
+    """The known fields of a model, without those the service added."""
+    return {name: _plain_value(getattr(model, name)) for name in type(model).model_fields}
+
+
+def _plain_value(value: Any) -> Any:
+    match value:
+        case BaseModel():
+            return _plain(value)
+        case list():
+            return [_plain_value(entry) for entry in value]
+        case _:
+            return value

@@ -1,0 +1,103 @@
+"""What of a Polars predicate the service can answer exactly, as a narrower search.
+
+Only conjunctions count, and of them bounds on `current_price` and equality or membership of
+`catalog_key`. Whatever is not understood is left to Polars, which checks everything again anyway.
+Facets are never derived: the service filters by canonical values that an item may not show.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+_FLIPPED = {"Gt": "Lt", "GtEq": "LtEq", "Lt": "Gt", "LtEq": "GtEq", "Eq": "Eq"}
+
+
+@dataclass(slots=True)
+class Pushdown:
+    """The part of a predicate that becomes request parameters.
+
+    Attributes:
+        price_min: Lowest current price, inclusive.
+        price_max: Highest current price, inclusive.
+        catalogs: Catalog keys; None is any.
+    """
+
+    price_min: float = -math.inf
+    price_max: float = math.inf
+    catalogs: frozenset[str] | None = None
+
+    @classmethod
+    def of(cls, predicate: pl.Expr | None) -> Pushdown:
+        """What can be pushed of a predicate; nothing of one that cannot be read."""
+        pushdown = cls()
+        if predicate is not None:
+            try:
+                tree = json.loads(predicate.meta.serialize(format="json"))
+            except (pl.exceptions.PolarsError, ValueError):
+                return pushdown
+            pushdown._take(tree)
+        return pushdown
+
+    def _take(self, node: Any) -> None:
+        match node:
+            case {"BinaryExpr": {"left": left, "op": "And", "right": right}}:
+                self._take(left)
+                self._take(right)
+            case {"BinaryExpr": {"left": {"Column": column}, "op": op, "right": value}}:
+                self._compare(column, op, _literal(value))
+            case {"BinaryExpr": {"left": value, "op": op, "right": {"Column": column}}}:
+                self._compare(column, _FLIPPED.get(op, ""), _literal(value))
+            case {
+                "Function": {
+                    "input": [{"Column": column}, low, high],
+                    "function": {"Boolean": {"IsBetween": _}},
+                }
+            }:
+                self._compare(column, "GtEq", _literal(low))
+                self._compare(column, "LtEq", _literal(high))
+            case {
+                "Function": {
+                    "input": [{"Column": "catalog_key"}, values],
+                    "function": {"Boolean": {"IsIn": _}},
+                }
+            }:
+                self._restrict(_literal(values))
+
+    def _compare(self, column: str, op: str, value: Any) -> None:
+        if column == "catalog_key" and op == "Eq" and isinstance(value, str):
+            self._restrict([value])
+        if column != "current_price" or not isinstance(value, int | float):
+            return
+        if not math.isfinite(value) or value < 0:
+            return
+        if op in ("Gt", "GtEq", "Eq"):
+            self.price_min = max(self.price_min, value)
+        if op in ("Lt", "LtEq", "Eq"):
+            self.price_max = min(self.price_max, value)
+
+    def _restrict(self, keys: Any) -> None:
+        if isinstance(keys, list) and all(isinstance(key, str) for key in keys):
+            self.catalogs = frozenset(keys) if self.catalogs is None else self.catalogs & set(keys)
+
+
+def _literal(node: Any) -> Any:
+    """The value of a node without columns; None for what is not a literal."""
+    if not isinstance(node, dict) or node.keys() - {"Literal", "Cast"}:
+        return None
+    try:
+        expression = pl.Expr.deserialize(io.StringIO(json.dumps(node)), format="json")
+        if expression.meta.root_names():
+            return None
+        value = pl.select(expression).to_series()
+    except (pl.exceptions.PolarsError, ValueError):
+        return None
+    if isinstance(value.dtype, pl.List | pl.Array):
+        value = value.explode()
+        return value.to_list()
+    return value.item() if len(value) == 1 else value.to_list()

@@ -1,0 +1,178 @@
+"""BulkReader: the pages of many searches, read by threads, handed to one consumer."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import threading
+import weakref
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from octogen_dagster.api.paging import Walk
+from octogen_dagster.frames.wire import read_page
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from octogen_dagster.api.client import ClientStatistics, OctogenClient
+    from octogen_dagster.api.connection import Connection
+    from octogen_dagster.api.models import SearchRequest
+    from octogen_dagster.frames.wire import WirePage
+
+PAGES_AT_ONCE = 10
+_SECONDS_FOR_EXIT = 2.0
+
+
+class _ClosedError(Exception):
+    """The consumer is gone."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CatalogRead:
+    """One walk: what is asked for, and what is known of its pages."""
+
+    catalog: str | None
+    request: SearchRequest
+    walk: Walk
+
+    @classmethod
+    def of(cls, request: SearchRequest) -> Self:
+        """A walk that has not begun."""
+        subject = f"Catalog {request.catalog!r}" if request.catalog else "The search"
+        return cls(request.catalog, request, Walk(subject))
+
+
+class BulkReader:
+    """Iterates over consecutive pages of one walk at a time, while threads read ahead.
+
+    Each thread has an event loop and a connection of its own and reads one walk after another.
+    What is read and not yet consumed is bounded.
+
+    Args:
+        connection: How to reach the service.
+        reads: The walks, begun in this order.
+        concurrency: Walks that are read at the same time.
+        pages_at_once: Pages to hand over together.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        reads: Sequence[CatalogRead],
+        concurrency: int,
+        pages_at_once: int = PAGES_AT_ONCE,
+    ) -> None:
+        self._connection = connection
+        self._pacer = connection.pacer()
+        self._waiting = deque(reads)
+        self._pages_at_once = pages_at_once
+        self._ready: dict[CatalogRead, list[WirePage]] = {}
+        self._full: deque[CatalogRead] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._error: BaseException | None = None
+        self.clients: list[ClientStatistics] = []
+        self._threads = [
+            threading.Thread(target=self._run, name=f"octogen-read-{number}", daemon=True)
+            for number in range(min(concurrency, len(reads)))
+        ]
+        self._working = len(self._threads)
+
+    def __enter__(self) -> Self:
+        _live_readers.add(self)
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Tell the threads to stop; each ends when the request it is in does."""
+        with self._changed:
+            self._closed = True
+            self._ready.clear()
+            self._changed.notify_all()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the threads, `seconds` at the most for each."""
+        for thread in self._threads:
+            thread.join(seconds)
+
+    def __iter__(self) -> Iterator[tuple[CatalogRead, list[WirePage]]]:
+        while batch := self._next():
+            yield batch
+
+    def _next(self) -> tuple[CatalogRead, list[WirePage]] | None:
+        """The next pages: a full batch of one walk, or what is left when it is all there."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._full or self._error or not self._working)
+            if self._error:
+                self._closed = True
+                self._changed.notify_all()
+                raise self._error
+            if self._full:
+                read = self._full.popleft()
+            elif self._ready:
+                read = next(iter(self._ready))
+            else:
+                return None
+            pages = self._ready.pop(read)
+            self._changed.notify_all()
+            return read, pages
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._read_waiting())
+        except _ClosedError:
+            pass
+        except BaseException as error:
+            with self._changed:
+                self._error = self._error or error
+        finally:
+            with self._changed:
+                self._working -= 1
+                self._changed.notify_all()
+
+    async def _read_waiting(self) -> None:
+        async with self._connection.blocking_client(self._pacer) as client:
+            self.clients.append(client.statistics)
+            while read := self._take():
+                await self._read(client, read)
+
+    def _take(self) -> CatalogRead | None:
+        with self._changed:
+            return self._waiting.popleft() if self._waiting and not self._error else None
+
+    async def _read(self, client: OctogenClient, read: CatalogRead) -> None:
+        async for page in client.walk(read.request, read.walk, read_page):
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or self._has_room(read))
+                if self._closed:
+                    raise _ClosedError
+                batch = self._ready.setdefault(read, [])
+                batch.append(page)
+                if len(batch) == self._pages_at_once or not page.next_cursor:
+                    if read not in self._full:
+                        self._full.append(read)
+                    self._changed.notify_all()
+
+    def _has_room(self, read: CatalogRead) -> bool:
+        return len(self._ready.get(read, ())) < 2 * self._pages_at_once
+
+
+_live_readers: weakref.WeakSet[BulkReader] = weakref.WeakSet()
+
+
+def _close_at_exit() -> None:
+    # Polars may keep a generator it has stopped (a filtered `head`): its threads end here.
+    readers = list(_live_readers)
+    for reader in readers:
+        reader.close()
+    for reader in readers:
+        reader.join(_SECONDS_FOR_EXIT)
+
+
+atexit.register(_close_at_exit)

@@ -1,0 +1,266 @@
+"""scan_products: a search as a LazyFrame, and ProductScan: the same with its statistics."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from octogen_dagster.api.access import DEFAULT_BASE_URL, ApiKey
+from octogen_dagster.api.client import DEFAULT_TIMEOUT, OctogenClient
+from octogen_dagster.api.connection import Connection
+from octogen_dagster.api.errors import OctogenNotFoundError
+from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.frames.decode import PageDecoder
+from octogen_dagster.frames.pushdown import Pushdown
+from octogen_dagster.frames.reader import PAGES_AT_ONCE, BulkReader, CatalogRead
+from octogen_dagster.frames.schema import PRODUCT_SCHEMA
+from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.frames.seen import SeenProducts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from octogen_dagster.api.models import MerchantCatalogSummary
+
+SECONDS_BETWEEN_REPORTS = 10.0
+
+
+@dataclass(slots=True)
+class ScanStatistics:
+    """What the last execution of a scan did.
+
+    Attributes:
+        started_at: When it began; the rows' `fetched_at`.
+        complete: It came to its end: every page, or the cap.
+        truncated: The cap left products unread.
+        catalogs: Catalogs read, where they are known.
+        rows: Products, each once, before any filter of the query.
+        pages: Pages decoded.
+        requests: Requests sent, retries among them.
+        retries: Requests sent again after a failure.
+        limiter_seconds: Seconds waited for the organisation's rate limit, over all threads.
+        repeats: Products that came again and were removed.
+        restarts: Times the service began a walk again by itself.
+        unknown_fields: Fields the schema does not know, by path, with the number of places.
+        first_request_id: Request id of the first page.
+        last_request_id: Request id of the last page.
+        seconds: Wall time.
+    """
+
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    complete: bool = False
+    truncated: bool = False
+    catalogs: list[str] = field(default_factory=list)
+    rows: int = 0
+    pages: int = 0
+    requests: int = 0
+    retries: int = 0
+    limiter_seconds: float = 0.0
+    repeats: int = 0
+    restarts: int = 0
+    unknown_fields: Counter[str] = field(default_factory=Counter)
+    first_request_id: str | None = None
+    last_request_id: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rows divided by wall time."""
+        return self.rows / self.seconds if self.seconds else 0.0
+
+
+class ProductScan:
+    """A search that is read when its frame is executed, with the statistics of the reading.
+
+    Args:
+        search: What to read.
+        connection: How to reach the service.
+        report: Called about every ten seconds of a long read, and at its end.
+
+    Attributes:
+        frame: The products, lazily; the schema is `PRODUCT_SCHEMA`.
+        statistics: Those of the last execution of the frame.
+    """
+
+    def __init__(
+        self,
+        search: ProductSearch,
+        connection: Connection,
+        report: Callable[[ScanStatistics], None] | None = None,
+    ) -> None:
+        self.search = search
+        self.connection = connection
+        self.statistics = ScanStatistics()
+        self._report = report
+        self.frame: pl.LazyFrame = register_io_source(
+            self._read, schema=PRODUCT_SCHEMA, validate_schema=True, is_pure=False
+        )
+
+    def _read(
+        self,
+        with_columns: list[str] | None,
+        predicate: pl.Expr | None,
+        n_rows: int | None,
+        _batch_size: int | None,
+    ) -> Iterator[pl.DataFrame]:
+        columns = with_columns if with_columns is not None else list(PRODUCT_SCHEMA)
+        needed = {"uuid", *columns}
+        # Polars hands over rows *before* the predicate as n_rows, so a cut one is not narrowed.
+        pushdown = Pushdown()
+        if predicate is not None:
+            needed.update(predicate.meta.root_names())
+            if n_rows is None and self.search.max_products is None:
+                pushdown = Pushdown.of(predicate)
+        empty = pl.DataFrame(schema={name: PRODUCT_SCHEMA[name] for name in columns})
+        for frame in self._batches(needed, pushdown, n_rows):
+            kept = frame if predicate is None else frame.filter(predicate)
+            yield kept.select(columns)
+        yield empty
+
+    def _batches(
+        self, columns: set[str], pushdown: Pushdown, n_rows: int | None
+    ) -> Iterator[pl.DataFrame]:
+        statistics = self.statistics = ScanStatistics()
+        began = reported = time.monotonic()
+        decoder = PageDecoder(columns, statistics.started_at)
+        statistics.unknown_fields = decoder.unknown_fields
+        search, cap = _narrowed(self.search, pushdown), self.search.max_products
+        if n_rows is not None:
+            cap = min(n_rows, cap or n_rows)
+        reads = [] if search is None or cap == 0 else self._reads(search, pushdown, cap)
+        seen = {read: SeenProducts() for read in reads}
+        # A cap fills up in order, and no faster than it needs to.
+        concurrency = self.connection.concurrency if cap is None else 1
+        pages_at_once = PAGES_AT_ONCE
+        if cap is not None:
+            pages_at_once = min(PAGES_AT_ONCE, -(-cap // self.search.page_size))
+        finished = 0
+        with BulkReader(self.connection, reads, concurrency, pages_at_once) as reader:
+            for read, pages in reader:
+                frame = decoder.decode(pages, read.catalog, read.walk.subject)
+                frame = _without_repeats(frame, seen[read], read)
+                last = not pages[-1].next_cursor
+                finished += last
+                if last:
+                    seen[read] = SeenProducts()
+                if cap is not None and statistics.rows + len(frame) >= cap:
+                    left = statistics.rows + len(frame) - cap
+                    statistics.truncated = bool(left) or finished < len(reads)
+                    frame = frame.head(cap - statistics.rows)
+                statistics.rows += len(frame)
+                statistics.pages += len(pages)
+                statistics.first_request_id = statistics.first_request_id or pages[0].request_id
+                statistics.last_request_id = pages[-1].request_id
+                _add_up(statistics, reads, reader, began)
+                if self._report and time.monotonic() - reported >= SECONDS_BETWEEN_REPORTS:
+                    reported = time.monotonic()
+                    self._report(statistics)
+                yield frame
+                if cap is not None and statistics.rows >= cap:
+                    break
+            _add_up(statistics, reads, reader, began)
+        statistics.complete = True
+        if self._report:
+            self._report(statistics)
+
+    def _reads(
+        self, search: ProductSearch, pushdown: Pushdown, cap: int | None
+    ) -> list[CatalogRead]:
+        catalogs: Sequence[str | None] = search.catalogs
+        if not search.catalogs:
+            granted = self._granted() if cap is None else None
+            catalogs = [None] if granted is None else [summary.catalog for summary in granted]
+        if None not in catalogs and pushdown.catalogs is not None:
+            catalogs = [key for key in catalogs if key in pushdown.catalogs]
+        self.statistics.catalogs = [key for key in catalogs if key is not None]
+        return [CatalogRead.of(search.request(catalog)) for catalog in catalogs]
+
+    def _granted(self) -> list[MerchantCatalogSummary] | None:
+        """The granted catalogs; None from a service that does not list them."""
+
+        try:
+            return self.connection.call(OctogenClient.list_catalogs)
+        except OctogenNotFoundError:
+            return None
+
+
+def scan_products(
+    search: ProductSearch,
+    *,
+    api_key: str | None = None,
+    base_url: str = DEFAULT_BASE_URL,
+    timeout: float = DEFAULT_TIMEOUT,
+    concurrency: int = 8,
+    retry: RetryPolicy | None = None,
+    reserve: float = 0.2,
+) -> pl.LazyFrame:
+    """A search as a LazyFrame; the service is asked when the frame is executed.
+
+    Pages stream through the query: `sink_parquet` needs little memory whatever the size. Column
+    projection, `head`, bounds on `current_price` and equality or `is_in` of `catalog_key` are
+    pushed down to the service; the result is that of the query without.
+
+    Args:
+        search: What to read.
+        api_key: The API key; by default `OCTO_API_KEY`, then `OCTOGEN_PLATFORM_API_KEY`.
+        base_url: Where the API is; https, or http on this machine.
+        timeout: Seconds for each phase of one try of a request.
+        concurrency: Catalogs that are read at the same time.
+        retry: How requests are retried.
+        reserve: Share (0 to 1) of the organisation's request budget that is left to others.
+
+    Returns:
+        Columns as in `PRODUCT_SCHEMA`; each product once, in the service's order within a catalog.
+
+    Raises:
+        MissingAPIKeyError: There is no key; raised at once.
+        ValueError: A setting is out of its range; raised at once.
+        OctogenError: Whatever goes wrong in reading; raised when the frame is executed.
+    """
+    connection = Connection(
+        api_key=ApiKey(api_key),
+        base_url=base_url,
+        timeout=timeout,
+        concurrency=concurrency,
+        retry=retry or RetryPolicy(),
+        reserve=reserve,
+    )
+    return ProductScan(search, connection).frame
+
+
+def _narrowed(search: ProductSearch, pushdown: Pushdown) -> ProductSearch | None:
+    """The search with the pushed price bounds; None if they leave nothing."""
+    low = max(pushdown.price_min, search.price_min or 0.0)
+    high = min(pushdown.price_max, float("inf") if search.price_max is None else search.price_max)
+    if low > high:
+        return None
+    update: dict[str, float] = {}
+    if pushdown.price_min >= 0:
+        update["price_min"] = low
+    if pushdown.price_max < float("inf"):
+        update["price_max"] = high
+    return search.model_copy(update=update)
+
+
+def _without_repeats(frame: pl.DataFrame, seen: SeenProducts, read: CatalogRead) -> pl.DataFrame:
+    new = seen.add(frame.get_column("uuid"))
+    fresh = int(new.sum())
+    read.walk.count(new=fresh, repeats=len(frame) - fresh)
+    return frame if fresh == len(frame) else frame.filter(new)
+
+
+def _add_up(
+    statistics: ScanStatistics, reads: Sequence[CatalogRead], reader: BulkReader, began: float
+) -> None:
+    statistics.seconds = time.monotonic() - began
+    statistics.repeats = sum(read.walk.repeats for read in reads)
+    statistics.restarts = sum(read.walk.restarts for read in reads)
+    statistics.requests = sum(client.requests for client in reader.clients)
+    statistics.retries = sum(client.retries for client in reader.clients)
+    statistics.limiter_seconds = sum(client.limiter_seconds for client in reader.clients)

@@ -1,0 +1,93 @@
+"""The snapshot schema: names, types, descriptions and version. No decoding here.
+
+Fields of both generations of the service's contract are columns; where a server does not send
+one, it is null.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import polars as pl
+from pydantic.alias_generators import to_camel
+
+SCHEMA_VERSION = 1
+
+_TIMESTAMP = pl.Datetime("us", "UTC")
+_BRAND = pl.Struct(
+    {"name": pl.String, "slug": pl.String, "url": pl.String, "description": pl.String}
+)
+IMAGE = pl.Struct(
+    {
+        "url": pl.String,
+        "cdn_url": pl.String,
+        "width": pl.Int64,
+        "height": pl.Int64,
+        "mime_type": pl.String,
+        "size_bytes": pl.Int64,
+    }
+)
+_RATING = pl.Struct({"average": pl.Float64, "count": pl.Int64})
+
+
+class Column(NamedTuple):
+    """A column of a product snapshot.
+
+    Attributes:
+        name: The column's name, snake_case; the service's field is the same in camelCase.
+        dtype: Its Polars type.
+        description: What it holds.
+        required: Whether the service always sends it.
+        from_service: Whether it comes from the service at all.
+    """
+
+    name: str
+    dtype: pl.DataType
+    description: str
+    required: bool = False
+    from_service: bool = True
+
+    @property
+    def field(self) -> str:
+        """The field's name on the wire."""
+        return to_camel(self.name)
+
+
+COLUMNS = (
+    Column("uuid", pl.String(), "The product's identity in Octogen.", required=True),
+    Column(
+        "catalog_key",
+        pl.String(),
+        "The catalog the product belongs to; null when a seed-generation service was searched "
+        "without naming one.",
+    ),
+    Column("catalog_display_name", pl.String(), "The catalog's name, for people."),
+    Column("product_url", pl.String(), "The product's page at the merchant.", required=True),
+    Column("title", pl.String(), "Title as the merchant shows it."),
+    Column("brand", _BRAND, "Brand as the merchant shows it; facets filter by a canonical one."),
+    Column("current_price", pl.Float64(), "Price now, in `currency`."),
+    Column("original_price", pl.Float64(), "Price before a reduction, in `currency`."),
+    Column("currency", pl.String(), "ISO 4217 code of both prices."),
+    Column("in_stock", pl.Boolean(), "Whether the merchant has it."),
+    Column("is_active", pl.Boolean(), "Whether the product is active in the index."),
+    Column("gender", pl.String(), "male, female or unisex."),
+    Column("category_path", pl.List(pl.String), "Categories from the widest to the narrowest."),
+    Column("colors", pl.List(pl.String), "Colours on offer."),
+    Column("sizes", pl.List(pl.String), "Sizes on offer."),
+    Column("image_url", pl.String(), "The main image's address."),
+    Column("primary_image", IMAGE, "The main image with its dimensions."),
+    Column("images", pl.List(IMAGE), "All images; only `url` is certain."),
+    Column("rating", _RATING, "Average and number of ratings at the merchant."),
+    Column("updated_at", _TIMESTAMP, "When the product changed last (UTC)."),
+    Column("display_match_score", pl.Float64(), "How well it matches the search, for display."),
+    Column("raw_score", pl.Float64(), "The score it was ranked by."),
+    Column(
+        "fetched_at",
+        _TIMESTAMP,
+        "When the read that made this row began (UTC).",
+        from_service=False,
+    ),
+)
+
+PRODUCT_SCHEMA = pl.Schema({column.name: column.dtype for column in COLUMNS})
+COLUMN_DESCRIPTIONS = {column.name: column.description for column in COLUMNS}

@@ -1,0 +1,51 @@
+"""ProductSearch: what to read, as Python, run configuration and YAML write it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints, field_validator
+
+from octogen_dagster.api.models import MAX_PAGE_SIZE, SearchFilters, SearchRequest
+
+CatalogKey = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class ProductSearch(SearchFilters):
+    """A search whose whole result is wanted.
+
+    Without `catalogs` every catalog granted to the key is read. `max_products` caps the result:
+    with no catalog named it takes the best by the service's own ranking across all of them; with
+    several named it reads them in the order given until it has enough.
+
+    Raises:
+        pydantic.ValidationError: A field is out of its range; the message names it.
+    """
+
+    catalogs: list[CatalogKey] = Field(
+        default_factory=list, description="Catalog keys to read; none reads all granted ones."
+    )
+    page_size: int = Field(
+        default=MAX_PAGE_SIZE, ge=1, le=MAX_PAGE_SIZE, description="Products in one request."
+    )
+    max_products: int | None = Field(
+        default=None, ge=1, description="Products to read at most; none reads all."
+    )
+
+    @field_validator("catalogs")
+    @classmethod
+    def _unique(cls, catalogs: list[str]) -> list[str]:
+        if repeated := sorted({key for key in catalogs if catalogs.count(key) > 1}):
+            raise ValueError(f"catalogs name {', '.join(repeated)} more than once")
+        return catalogs
+
+    def request(self, catalog: str | None) -> SearchRequest:
+        """The request for the first page of one catalog, or of all."""
+        return SearchRequest(
+            q=self.q,
+            facets=self.facets,
+            price_min=self.price_min,
+            price_max=self.price_max,
+            catalog=catalog,
+            limit=min(self.page_size, self.max_products or self.page_size),
+        )

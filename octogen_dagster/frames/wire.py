@@ -1,0 +1,208 @@
+"""A search page's JSON as types: what Polars decodes it to, and what must hold before it may.
+
+Polars takes 5 into a text column, 2.5 into an integer one, a lone value into a list, and drops
+fields it was not told of, all without a word. So each page is first checked by msgspec, strictly.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import polars as pl
+from pydantic.alias_generators import to_camel
+
+from octogen_dagster.api.answers import parsed
+from octogen_dagster.api.models import MerchantProductListPage
+from octogen_dagster.frames.schema import COLUMNS, IMAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    import httpx
+
+_Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_SCALARS: Mapping[type[pl.DataType], Any] = {
+    pl.String: str,
+    pl.Float64: float,
+    pl.Int64: _Integer,
+    pl.Boolean: bool,
+    pl.Datetime: str,
+}
+_PAGE_FIELDS = {"items", "nextCursor", "requestId", "effectiveQuery"}
+
+
+def _strict(dtype: pl.DataType, *, known_only: bool) -> Any:
+    """The msgspec type that accepts exactly what `dtype` can hold without loss."""
+    match dtype:
+        case pl.Struct():
+            fields = [
+                _field(field.name, _instance(field.dtype), field in IMAGE.fields[:1], known_only)
+                for field in dtype.fields
+            ]
+            return _struct("Part", fields, known_only)
+        case pl.List(inner=inner):
+            kind: Any = _strict(_instance(inner), known_only=known_only)
+            # The seed generation sends an image as its URL alone.
+            return list.__class_getitem__(kind | str if inner == IMAGE else kind)
+        case _:
+            return _SCALARS[type(dtype)]
+
+
+def _field(name: str, dtype: pl.DataType, required: bool, known_only: bool) -> tuple[Any, ...]:
+    kind = _strict(dtype, known_only=known_only)
+    return (to_camel(name), kind) if required else (to_camel(name), kind | None, None)
+
+
+def _struct(name: str, fields: list[tuple[Any, ...]], known_only: bool) -> Any:
+    return msgspec.defstruct(
+        name, sorted(fields, key=len), forbid_unknown_fields=known_only, gc=False
+    )
+
+
+def _instance(dtype: Any) -> pl.DataType:
+    instance: pl.DataType = dtype() if isinstance(dtype, type) else dtype
+    return instance
+
+
+def _page_decoder(*, known_only: bool) -> msgspec.json.Decoder[Any]:
+    item = _struct(
+        "Item",
+        [
+            _field(column.name, column.dtype, column.required, known_only)
+            for column in COLUMNS
+            if column.from_service
+        ],
+        known_only,
+    )
+    fields = [
+        ("items", list.__class_getitem__(item)),
+        *((name, Any, None) for name in _PAGE_FIELDS - {"items"}),
+    ]
+    return msgspec.json.Decoder(_struct("Page", fields, known_only))
+
+
+_known_page = _page_decoder(known_only=True)
+_any_page = _page_decoder(known_only=False)
+
+
+class WirePage(msgspec.Struct, gc=False):
+    """A search page as it came, checked.
+
+    Attributes:
+        response: The answer.
+        uuids: The products on it, in order.
+        next_cursor: What to ask the next page with; None on the last one.
+        images_are_text: The page sends images as URLs; None where it has no image.
+        unknown: Fields the schema does not know, by path, with the number of places.
+        model: The page by the pydantic models, if Polars' decoder cannot be trusted with it.
+    """
+
+    response: httpx.Response
+    uuids: list[str]
+    next_cursor: str | None
+    images_are_text: bool | None = None
+    unknown: Counter[str] = msgspec.field(default_factory=Counter)
+    model: MerchantProductListPage | None = None
+
+    @property
+    def request_id(self) -> str | None:
+        """The `x-request-id` of the answer."""
+        request_id: str | None = self.response.headers.get("x-request-id")
+        return request_id
+
+
+def read_page(response: httpx.Response, subject: str) -> WirePage:
+    """Check a page's types strictly and find the fields the schema does not know.
+
+    A page that is not strictly right goes through the models, which normalise it or refuse it.
+
+    Args:
+        response: The answer to a search.
+        subject: What was read, to begin an error message with.
+
+    Raises:
+        OctogenResponseError: It is not a page of products; the message names the product and the
+            field.
+    """
+    unknown: Counter[str] = Counter()
+    try:
+        page = _known_page.decode(response.content)
+    except msgspec.MsgspecError:
+        try:
+            page = _any_page.decode(response.content)
+        except msgspec.MsgspecError:
+            return _page_by_models(response, subject)
+        unknown = unknown_fields(response.content)
+    kinds = {type(image) is str for item in page.items if item.images for image in item.images}
+    if len(kinds) > 1:
+        return _page_by_models(response, subject)
+    return WirePage(
+        response,
+        [item.uuid for item in page.items],
+        page.nextCursor,
+        images_are_text=next(iter(kinds), None),
+        unknown=unknown,
+    )
+
+
+def _page_by_models(response: httpx.Response, subject: str) -> WirePage:
+    model = parsed(MerchantProductListPage, response, subject)
+    unknown = unknown_fields(response.content)
+    return WirePage(response, model.uuids, model.next_cursor, unknown=unknown, model=model)
+
+
+def unknown_fields(content: bytes) -> Counter[str]:
+    """Count the fields of a page that the schema does not know, by path: `items.brand.founder`."""
+    page = msgspec.json.decode(content)
+    unknown: Counter[str] = Counter()
+    if not isinstance(page, dict):
+        return unknown
+    unknown.update(page.keys() - _PAGE_FIELDS)
+    items = page.get("items")
+    schema = pl.Struct({column.field: column.dtype for column in COLUMNS if column.from_service})
+    _count_unknown(items, pl.List(schema), "items", unknown)
+    return unknown
+
+
+def _count_unknown(value: Any, dtype: pl.DataType, path: str, unknown: Counter[str]) -> None:
+    if isinstance(value, list) and isinstance(dtype, pl.List):
+        for entry in value:
+            _count_unknown(entry, _instance(dtype.inner), path, unknown)
+    elif isinstance(value, dict) and isinstance(dtype, pl.Struct):
+        known = {to_camel(field.name): _instance(field.dtype) for field in dtype.fields}
+        for name, inner in value.items():
+            if name in known:
+                _count_unknown(inner, known[name], f"{path}.{name}", unknown)
+            else:
+                unknown[f"{path}.{name}"] += 1
+
+
+def wire_dtype(columns: Collection[str], *, images_are_text: bool) -> pl.Struct:
+    """What Polars decodes a page to.
+
+    Args:
+        columns: Snapshot columns that are wanted; only these are decoded.
+        images_are_text: Whether the page sends images as URLs.
+    """
+    item = {
+        column.field: _wire(column.dtype, text=column.name == "images" and images_are_text)
+        for column in COLUMNS
+        if column.from_service and column.name in columns
+    }
+    return pl.Struct({"items": pl.List(pl.Struct(item))})
+
+
+def _wire(dtype: pl.DataType, *, text: bool = False) -> pl.DataType:
+    match dtype:
+        case pl.Struct():
+            return pl.Struct(
+                {to_camel(field.name): _wire(_instance(field.dtype)) for field in dtype.fields}
+            )
+        case pl.List():
+            return pl.List(pl.String) if text else pl.List(_wire(_instance(dtype.inner)))
+        case pl.Datetime():
+            return pl.String()
+        case _:
+            return dtype

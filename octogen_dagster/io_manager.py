@@ -1,0 +1,157 @@
+"""ParquetSnapshotIOManager: one Parquet file for each asset or partition, whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from typing import Any, get_args, get_origin
+
+import dagster as dg
+import polars as pl
+from pydantic import Field, PrivateAttr
+from upath import UPath
+
+from octogen_dagster.api.errors import OctogenSnapshotError
+from octogen_dagster.frames.scan import ProductScan
+from octogen_dagster.frames.schema import SCHEMA_VERSION
+from octogen_dagster.metadata import PREVIEW_ROWS, Metadata, column_schema, preview, scan_metadata
+from octogen_dagster.partitions import path_component
+from octogen_dagster.snapshot_files import SnapshotFile, storage_path, write_parquet
+
+ALLOW_MISSING = "allow_missing_partitions"
+
+
+class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
+    """Stores frames as Parquet snapshots and loads them.
+
+    An asset may return a `polars.LazyFrame` (streamed), a `polars.DataFrame` or the
+    `ProductScan` of `OctogenResource.scan`. The file is written beside its place, its footer is
+    read back, and only then does it replace the previous snapshot. An asset `a/b` is
+    `<base_dir>/a/b.parquet`, its partition `k` is `<base_dir>/a/b/k.parquet`; characters that a
+    path would choke on are percent-encoded.
+
+    An input may be annotated `pl.DataFrame`, `pl.LazyFrame`, or `dict[str, ...]` of either, which
+    has an entry for each partition key. An input that spans partitions (several, or all that
+    there are for an asset without partitions, be it one) becomes one frame with the key in the
+    column `partition_column`. A partition without a snapshot is an error unless the input's
+    metadata says `allow_missing_partitions`.
+    """
+
+    base_dir: str = Field(description="A folder, gs://bucket/prefix or s3://bucket/prefix.")
+    storage_options: dict[str, Any] = Field(
+        default_factory=dict, description="Options for the object store's fsspec file system."
+    )
+    partition_column: str = Field(
+        default="partition", description="The column that tells partitions in one frame apart."
+    )
+    _base: UPath | None = PrivateAttr(default=None)
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        """Publish a snapshot and report on it.
+
+        Raises:
+            OctogenSnapshotError: The place cannot be written to, or the read was not complete.
+            TypeError: The asset returned something else than a frame or a scan.
+        """
+        scan = obj if isinstance(obj, ProductScan) else None
+        frame = obj.frame if isinstance(obj, ProductScan) else obj
+        if isinstance(frame, pl.DataFrame):
+            frame = frame.lazy()
+        if not isinstance(frame, pl.LazyFrame):
+            raise TypeError(
+                f"Asset {context.asset_key.to_user_string()} returned {type(obj).__name__}: a "
+                "snapshot is made of a polars LazyFrame, a DataFrame or OctogenResource.scan(...)."
+            )
+        partition = context.partition_key if context.has_asset_partitions else None
+        file = SnapshotFile(self._path(context, partition))
+        with file.unfinished() as unfinished:
+            rows = write_parquet(frame, unfinished, self._provenance(context, scan))
+            if scan is not None and (not scan.statistics.complete or rows != scan.statistics.rows):
+                raise OctogenSnapshotError(
+                    f"The snapshot {file.uri} is not complete: {rows} rows were written of "
+                    f"{scan.statistics.rows} read. Nothing was published; run it again."
+                )
+            written = pl.scan_parquet(unfinished, glob=False)
+            row_count = "dagster/row_count" if partition is None else "dagster/partition_row_count"
+            metadata: Metadata = {
+                row_count: rows,
+                "dagster/column_schema": column_schema(written.collect_schema()),
+                "dagster/uri": file.uri,
+                "octogen/file_size": unfinished.stat().st_size,
+                "octogen/preview": dg.MetadataValue.md(
+                    preview(written.head(PREVIEW_ROWS).collect())
+                ),
+                **(scan_metadata(scan, written) if scan else {}),
+            }
+            file.publish(unfinished)
+        context.add_output_metadata(metadata)
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        """Load what the input's annotation asks for.
+
+        Raises:
+            OctogenSnapshotError: A snapshot is not there.
+        """
+        wanted = context.dagster_type.typing_type
+        if not context.has_asset_partitions:
+            return _as(wanted, self._load(context, None))
+        files = {key: self._load(context, key) for key in self._present(context)}
+        if get_origin(wanted) in (dict, Mapping):
+            return {key: _as(get_args(wanted)[1], frame) for key, frame in files.items()}
+        if len(files) == 1 and context.has_partition_key:
+            return _as(wanted, next(iter(files.values())))
+        if not files:
+            raise OctogenSnapshotError(
+                f"No partition of {context.asset_key.to_user_string()} has a snapshot yet: "
+                "materialize one first."
+            )
+        column = self.partition_column
+        frames = [frame.with_columns(pl.lit(key).alias(column)) for key, frame in files.items()]
+        return _as(wanted, pl.concat(frames, how="diagonal"))
+
+    def _present(self, context: dg.InputContext) -> list[str]:
+        keys = list(context.asset_partition_keys)
+        if not (context.definition_metadata or {}).get(ALLOW_MISSING):
+            return keys
+        return [key for key in keys if SnapshotFile(self._path(context, key)).exists()]
+
+    def _load(self, context: dg.InputContext, partition: str | None) -> pl.LazyFrame:
+        file = SnapshotFile(self._path(context, partition))
+        if not file.exists():
+            of = f", partition {partition!r}" if partition is not None else ""
+            raise OctogenSnapshotError(
+                f"The snapshot of {context.asset_key.to_user_string()}{of} is not there "
+                f"({file.uri}): materialize it first."
+            )
+        return file.scan()
+
+    def _path(self, context: dg.InputContext | dg.OutputContext, partition: str | None) -> UPath:
+        if self._base is None:
+            self._base = storage_path(self.base_dir, self.storage_options)
+        parts = list(context.asset_key.path)
+        if isinstance(partition, dg.MultiPartitionKey):
+            parts += [key for _, key in sorted(partition.keys_by_dimension.items())]
+        elif partition is not None:
+            parts.append(partition)
+        *folders, name = (path_component(part) for part in parts)
+        return self._base.joinpath(*folders, f"{name}.parquet")
+
+    def _provenance(self, context: dg.OutputContext, scan: ProductScan | None) -> dict[str, str]:
+        provenance = {
+            "octogen.asset_key": context.asset_key.to_user_string(),
+        }
+        with contextlib.suppress(dg.DagsterInvariantViolationError):  # a context made for a test
+            provenance["octogen.run_id"] = context.run_id
+        if context.has_asset_partitions:
+            provenance["octogen.partition_key"] = context.partition_key
+        if scan is not None:
+            provenance["octogen.schema_version"] = str(SCHEMA_VERSION)
+            provenance["octogen.search"] = json.dumps(
+                scan.search.model_dump(mode="json", exclude_none=True), sort_keys=True
+            )
+        return provenance
+
+
+def _as(wanted: Any, frame: pl.LazyFrame) -> pl.LazyFrame | pl.DataFrame:
+    return frame if wanted is pl.LazyFrame else frame.collect()

@@ -1,0 +1,186 @@
+"""Snapshot files: written aside, verified, and published in one step; local or object store.
+
+Knows paths and Parquet, and nothing of Dagster's contexts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import tempfile
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from upath import UPath
+
+from octogen_dagster.api.errors import OctogenSnapshotError
+
+try:
+    import fcntl
+except ImportError:  # Windows: a file that is open there cannot be removed, which serves as well.
+    fcntl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+ROW_GROUP_SIZE = 20_000
+_UNFINISHED = ".unfinished"
+
+
+class SnapshotFile:
+    """One snapshot's place.
+
+    Args:
+        path: Where it is published.
+    """
+
+    def __init__(self, path: UPath) -> None:
+        self.path = path
+        self._is_local = path.protocol in ("", "file", "local")
+
+    @property
+    def uri(self) -> str:
+        """The place, absolute."""
+        return str(Path(self.path.path).absolute()) if self._is_local else str(self.path)
+
+    @contextlib.contextmanager
+    def unfinished(self) -> Iterator[Path]:
+        """A local file to write the snapshot to; gone when the block ends.
+
+        What killed writers of the same snapshot left behind is removed first.
+
+        Raises:
+            OctogenSnapshotError: The place cannot be written to.
+        """
+        if self._is_local:
+            folder, stem = Path(self.path.path).parent, self.path.name
+        else:
+            folder, stem = _spool(), str(uuid.uuid5(uuid.NAMESPACE_URL, self.uri))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(folder, stem)
+            path, handle = _create_locked(folder, stem)
+        except OSError as error:
+            raise OctogenSnapshotError(
+                f"Snapshots cannot be written to {folder}: {error.strerror or error}. Make it "
+                "writable, or set base_dir to another place."
+            ) from error
+        try:
+            yield path
+        finally:
+            os.close(handle)
+            path.unlink(missing_ok=True)
+
+    def publish(self, unfinished: Path) -> None:
+        """Make a written file the snapshot: a reader sees the old one or the new one, whole.
+
+        Raises:
+            OctogenSnapshotError: It cannot be put in place.
+        """
+        try:
+            if self._is_local:
+                _sync(unfinished)
+                os.replace(unfinished, self.path.path)
+                _sync(unfinished.parent)
+            else:
+                self.path.fs.put_file(str(unfinished), self.path.path)
+        except OSError as error:
+            raise OctogenSnapshotError(
+                f"The snapshot {self.uri} could not be published: {error}. The previous one is "
+                "untouched; correct the cause and run again."
+            ) from error
+
+    def exists(self) -> bool:
+        """Whether a snapshot is there."""
+        return self.path.exists()
+
+    def scan(self) -> pl.LazyFrame:
+        """The snapshot, lazily: from the file itself if it is local, else from one download."""
+        if self._is_local:
+            return pl.scan_parquet(self.path.path, glob=False)
+        return pl.scan_parquet(self.path.read_bytes())
+
+
+def write_parquet(frame: pl.LazyFrame, path: Path, metadata: Mapping[str, str]) -> int:
+    """Stream a frame into a Parquet file and read its footer back.
+
+    Args:
+        frame: What to write; executed here.
+        path: The file.
+        metadata: Text for the file's key-value metadata.
+
+    Returns:
+        The number of rows in the file.
+    """
+    frame.sink_parquet(
+        path,
+        compression="zstd",
+        statistics=True,
+        row_group_size=ROW_GROUP_SIZE,
+        metadata=dict(metadata),
+        mkdir=False,
+    )
+    rows: int = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
+    return rows
+
+
+def _spool() -> Path:
+    """Where what goes to an object store is written first."""
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    return Path(tempfile.gettempdir()) / f"octogen-dagster-{user}"
+
+
+def _create_locked(folder: Path, stem: str) -> tuple[Path, int]:
+    """A new file and the handle that keeps it from being taken for abandoned."""
+    while True:
+        path = folder / f".{stem}.{uuid.uuid4().hex[:12]}{_UNFINISHED}"
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        if fcntl is None:
+            return path, handle
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return path, handle
+        os.close(handle)  # another writer removed it before it was locked
+
+
+def _remove_abandoned(folder: Path, stem: str) -> None:
+    for path in folder.glob(f".{glob.escape(stem)}.*{_UNFINISHED}"):
+        with contextlib.suppress(OSError):
+            if fcntl is None or _is_abandoned(path):
+                path.unlink()
+
+
+def _is_abandoned(path: Path) -> bool:
+    handle = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def storage_path(base_dir: str, storage_options: Mapping[str, Any]) -> UPath:
+    """The base of all snapshots.
+
+    Raises:
+        ValueError: base_dir is empty or of an unknown kind.
+    """
+    if not base_dir.strip():
+        raise ValueError("base_dir must not be empty: name a folder, gs://bucket/... or s3://...")
+    base: UPath = UPath(base_dir, **storage_options)
+    return base

@@ -1,0 +1,33 @@
+"""How the tests talk to a sandbox: plain HTTP over its socket."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+
+from octogen_dagster.sandbox.server import Sandbox
+
+
+def connect(sandbox: Sandbox, api_key: str | None = None) -> httpx.Client:
+    """A client with the sandbox's own key, or another."""
+    headers = {"Authorization": f"Bearer {api_key or sandbox.api_key}"}
+    return httpx.Client(base_url=sandbox.base_url, headers=headers, timeout=30)
+
+
+def search(client: httpx.Client, **body: Any) -> httpx.Response:
+    return client.post("/products/search", json=body)
+
+
+def walk(client: httpx.Client, **body: Any) -> Iterator[list[dict[str, Any]]]:
+    """The items of every page of a search, page by page."""
+    cursor = None
+    while True:
+        page = search(client, **body, **({"cursor": cursor} if cursor else {})).json()
+        yield page["items"]
+        cursor = page.get("nextCursor")
+        if cursor is None:
+            return
+
+
+def uuids(items: list[dict[str, Any]]) -> list[str]:
+    return [item["uuid"] for item in items]

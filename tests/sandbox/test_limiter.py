@@ -1,0 +1,56 @@
+"""The token bucket, on a clock that the test moves."""
+
+import pytest
+
+from octogen_dagster.sandbox.limiter import TokenBucket
+
+
+class _Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_it_holds_one_minute_of_requests_and_no_more() -> None:
+    clock = _Clock()
+    bucket = TokenBucket(3, clock)
+    clock.now = 600
+    assert [bucket.take() for _ in range(4)] == [True, True, True, False]
+
+
+def test_it_refills_steadily() -> None:
+    clock = _Clock()
+    bucket = TokenBucket(60, clock)
+    for _ in range(60):
+        bucket.take()
+    clock.now = 2.5
+    assert bucket.remaining == 2
+    assert [bucket.take() for _ in range(3)] == [True, True, False]
+
+
+def test_it_says_when_there_is_a_token_and_when_it_is_full() -> None:
+    clock = _Clock()
+    bucket = TokenBucket(6, clock)
+    assert bucket.seconds_to_full == 0
+    for _ in range(6):
+        bucket.take()
+    assert bucket.retry_after == 10
+    assert bucket.seconds_to_full == pytest.approx(60)
+    clock.now = 3.5
+    assert bucket.retry_after == 7
+    assert bucket.seconds_to_full == pytest.approx(56.5)
+
+
+def test_whoever_is_refused_waits_at_least_a_second() -> None:
+    clock = _Clock()
+    bucket = TokenBucket(60_000, clock)
+    for _ in range(60_000):
+        bucket.take()
+    assert not bucket.take()
+    assert bucket.retry_after == 1
+
+
+def test_a_bucket_without_room_is_refused() -> None:
+    with pytest.raises(ValueError, match="1 or more"):
+        TokenBucket(0)

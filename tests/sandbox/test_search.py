@@ -1,0 +1,228 @@
+"""What a search finds and how it is paged; the full view of a product is the oracle."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from octogen_dagster.sandbox.catalog import Catalog, Product, make_catalog, words_of
+from octogen_dagster.sandbox.request_bodies import SeedSearchRequest
+from octogen_dagster.sandbox.search import Hit, find_page
+from octogen_dagster.sandbox.views import full_view
+
+_ARCADE = make_catalog("grand-arcade", 600, seed=1)
+_VIEWS = [full_view(_ARCADE.product(index), "current") for index in range(600)]
+
+
+def _pages(catalogs: list[Catalog], **fields: Any) -> Iterator[list[Hit]]:
+    request, start = SeedSearchRequest(**fields), None
+    while True:
+        hits, start = find_page(request, catalogs, start)
+        yield hits
+        if start is None:
+            return
+
+
+def _found(**fields: Any) -> list[str]:
+    return [hit.product.uuid for page in _pages([_ARCADE], **fields) for hit in page]
+
+
+def _expected(matches: Callable[[dict[str, Any]], bool]) -> list[str]:
+    found = [view["uuid"] for view in _VIEWS if matches(view)]
+    assert 0 < len(found) < len(_VIEWS), "the example must tell matches from others"
+    return found
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(0, 40), min_size=1, max_size=4),
+    st.integers(1, 100),
+)
+def test_browsing_shows_every_product_once(counts: list[int], limit: int) -> None:
+    catalogs = [make_catalog(f"shop {n}", count, seed=1) for n, count in enumerate(counts)]
+    pages = list(_pages(catalogs, limit=limit))
+    shown = [(hit.product.catalog.key, hit.product.index) for page in pages for hit in page]
+    assert Counter(shown) == Counter(
+        (catalog.key, index) for catalog in catalogs for index in range(catalog.product_count)
+    )
+    assert all(len(page) == limit for page in pages[:-1])
+    assert pages[-1] or sum(counts) == 0
+
+
+def test_several_catalogs_take_turns() -> None:
+    catalogs = [make_catalog(key, count, seed=1) for key, count in (("b", 3), ("a", 2))]
+    (page,) = _pages(catalogs)
+    assert [(hit.product.catalog.key, hit.product.index) for hit in page] == [
+        ("a", 0),
+        ("b", 0),
+        ("a", 1),
+        ("b", 1),
+        ("b", 2),
+    ]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 100), st.sampled_from(["watch", "acme", "shoes leather", "ROSÉ", "and"]))
+def test_keywords_show_page_one_again_in_quality_order(limit: int, q: str) -> None:
+    matches = [
+        product.uuid
+        for product in map(_ARCADE.product, range(_ARCADE.product_count))
+        if words_of(q) <= _all_words(product)
+    ]
+    first, *later = [
+        [hit.product.uuid for hit in page] for page in _pages([_ARCADE], q=q, limit=limit)
+    ]
+    if len(matches) <= limit:
+        assert later == []
+        assert set(first) == set(matches)
+    else:
+        assert [uuid for page in later for uuid in page] == matches
+        assert set(first) < set(matches)
+        assert len(set(first)) == limit
+
+
+def _all_words(product: Product) -> frozenset[str]:
+    color = product.color
+    brand = product.brand
+    texts = [
+        product.title or "",
+        *product.kind.category_path,
+        *((color.label, color.name, color.family) if color else ()),
+        *((brand.name, product.raw_brand_name or "") if brand else ()),
+    ]
+    return words_of(" ".join(texts))
+
+
+def test_page_one_is_ranked_by_relevance() -> None:
+    first = next(_pages([_ARCADE], q="watch", limit=100))
+    relevances = [hit.relevance for hit in first]
+    assert relevances == sorted(relevances, reverse=True)
+    assert relevances[0] > relevances[-1]
+    assert "Watch" in (first[0].product.title or "")
+
+
+@pytest.mark.parametrize("q", ["zebra", "watch zebra", "!?"])
+def test_all_keywords_must_match(q: str) -> None:
+    assert _found(q=q) == []
+
+
+def test_a_blank_query_browses() -> None:
+    assert _found(q="  ") == [view["uuid"] for view in _VIEWS]
+
+
+def _enriched(name: str, value: Any) -> Callable[[dict[str, Any]], bool]:
+    return lambda view: value in view["enrichment"][name]
+
+
+def _attribute(name: str, value: str) -> Callable[[dict[str, Any]], bool]:
+    return lambda view: value in view["enrichment"]["attributes"].get(name, ())
+
+
+def _brand(field: str, value: str) -> Callable[[dict[str, Any]], bool]:
+    return lambda view: (view["enrichment"]["canonical_brand"] or {}).get(field) == value
+
+
+def _category(depth: int, value: str) -> Callable[[dict[str, Any]], bool]:
+    return lambda view: value in view["enrichment"]["category_path"][depth : depth + 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "matches"),
+    [
+        ("brand_name", "acme", _brand("brand_name", "Acme")),
+        ("brand_slug", "fjord-field", _brand("brand_slug", "fjord-field")),
+        ("raw_brand_name", "Voltaic Corp", lambda v: v["brand"]["name"] == "VOLTAIC CORP"),
+        ("product_type", "running shoes", lambda v: v["enrichment"]["type"] == "Running Shoes"),
+        ("gender", "Male", lambda v: v["gender"] == "male"),
+        ("age_groups", "toddler", _enriched("age_groups", "toddler")),
+        ("color", "NAVY", _enriched("color", "navy")),
+        ("color_family", "blue", _enriched("color_family", "Blue")),
+        ("is_activewear", "True", lambda v: v["enrichment"]["is_activewear"]),
+        ("category_path.depth_0", "home & garden", _category(0, "Home & Garden")),
+        ("category_path.depth_1", "Shoes", _category(1, "Shoes")),
+        ("category_path.depth_2", "boots", _category(2, "Boots")),
+        ("category_path.depth_3", "Tents", _category(3, "Tents")),
+        ("fit", "Slim", _attribute("fit", "slim")),
+        ("attribute_facets.fit", "slim", _attribute("fit", "slim")),
+        ("material", "cast iron", _attribute("material", "cast iron")),
+    ],
+)
+def test_every_facet_filters_by_its_canonical_value(
+    name: str, value: str, matches: Callable[[dict[str, Any]], bool]
+) -> None:
+    with_brand = [view for view in _VIEWS if view["brand"] is not None]
+    expected = [view["uuid"] for view in with_brand if name == "raw_brand_name" and matches(view)]
+    facets = [{"name": name, "values": [value]}]
+    assert _found(facets=facets) == (expected or _expected(matches))
+
+
+def test_a_canonical_brand_finds_items_that_show_another_spelling() -> None:
+    (page,) = _pages([_ARCADE], facets=[{"name": "brand_name", "values": ["Acme"]}], limit=100)
+    assert {hit.product.raw_brand_name for hit in page} >= {"Acme", "ACME Inc."}
+
+
+def test_values_of_a_facet_are_alternatives_and_facets_add_up() -> None:
+    facets = [
+        {"name": "color_family", "values": ["blue", "red"]},
+        {"name": "gender", "values": ["female"]},
+    ]
+    assert _found(facets=facets) == _expected(
+        lambda v: (
+            bool({"Blue", "Red"} & set(v["enrichment"]["color_family"])) and v["gender"] == "female"
+        )
+    )
+
+
+@pytest.mark.parametrize("name", ["category_path.depth_6", "category_path.depth_7", "no_such"])
+def test_a_facet_that_no_product_has_finds_nothing(name: str) -> None:
+    assert _found(facets=[{"name": name, "values": ["boots"]}]) == []
+
+
+def test_price_bounds_are_inclusive_and_leave_out_products_without_a_price() -> None:
+    low, high = sorted(v["currentPrice"] for v in _VIEWS if v["currentPrice"] is not None)[
+        100:301:200
+    ]
+    assert _found(price_min=low, price_max=high) == _expected(
+        lambda v: v["currentPrice"] is not None and low <= v["currentPrice"] <= high
+    )
+    assert _found(price_min=low, price_max=low) == _expected(lambda v: v["currentPrice"] == low)
+    assert _found(price_min=0) == _expected(lambda v: v["currentPrice"] is not None)
+    assert _found(price_max=1e9) == _found(price_min=0)
+
+
+def test_a_deep_page_looks_at_its_own_products_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    make = Catalog.product
+    monkeypatch.setattr(
+        Catalog, "product", lambda self, index: made.append(index) or make(self, index)
+    )
+    million = make_catalog("northpeak", 1_000_000, seed=1)
+    request = SeedSearchRequest(limit=100)
+    page, start = find_page(request, [million], None)
+    assert start is not None
+    for place in (500_000, 999_850):
+        made.clear()
+        page, _ = find_page(request, [million], start._replace(place=place))
+        assert len(page) == 100
+        assert made == list(range(place, place + 101))
+
+
+def test_the_pages_of_keywords_look_at_a_bounded_number_of_products(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[int] = []
+    make = Catalog.product
+    monkeypatch.setattr(
+        Catalog, "product", lambda self, index: made.append(index) or make(self, index)
+    )
+    million = make_catalog("northpeak", 1_000_000, seed=1)
+    request = SeedSearchRequest(q="tent", limit=100)
+    start = None
+    for _ in range(4):
+        made.clear()
+        _, start = find_page(request, [million], start)
+        assert start is not None
+        assert len(made) < 20_000

@@ -1,0 +1,40 @@
+"""The public fixture, used by a test suite of somebody else."""
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+_SOMEBODY_ELSES_TEST = """
+import os
+import httpx
+
+pytest_plugins = ["octogen_dagster.sandbox.testing"]
+
+
+def test_pipeline(octogen_sandbox):
+    assert "OCTOGEN_PLATFORM_API_KEY" not in os.environ
+    response = httpx.get(
+        os.environ["OCTOGEN_BASE_URL"] + "/catalogs",
+        headers={"Authorization": "Bearer " + os.environ["OCTO_API_KEY"]},
+    )
+    assert [entry["productCount"] for entry in response.json()] == [40, 40, 40]
+    assert [request.path for request in octogen_sandbox.requests] == ["/catalogs"]
+
+
+def test_each_test_has_its_own(octogen_sandbox):
+    assert octogen_sandbox.requests == []
+
+
+def test_the_environment_is_restored():
+    assert os.environ["OCTOGEN_PLATFORM_API_KEY"] == "a real one"
+    assert "OCTOGEN_BASE_URL" not in os.environ
+"""
+
+
+def test_the_fixture_serves_and_cleans_up(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", "a real one")
+    monkeypatch.delenv("OCTOGEN_BASE_URL", raising=False)
+    pytester.makepyfile(_SOMEBODY_ELSES_TEST)
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=3)
