@@ -43,7 +43,7 @@ class RetryPolicy:
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0 seconds, not {getattr(self, name)}")
         backoff = tenacity.wait_exponential_jitter(
-            initial=self.first_delay, max=self.max_delay, jitter=self.first_delay
+            multiplier=self.first_delay, max=self.max_delay, jitter=self.first_delay
         )
         object.__setattr__(self, "_backoff", backoff)
 

@@ -27,7 +27,7 @@ class PageDecoder:
     """Decodes the pages of one read.
 
     Args:
-        columns: Snapshot columns that are wanted, in any order.
+        columns: Snapshot columns that are wanted, in any order; `uuid` always comes along.
         fetched_at: When the read began.
 
     Attributes:
@@ -35,7 +35,7 @@ class PageDecoder:
     """
 
     def __init__(self, columns: Collection[str], fetched_at: datetime) -> None:
-        self._columns = [name for name in PRODUCT_SCHEMA if name in columns]
+        self._columns = [name for name in PRODUCT_SCHEMA if name in {"uuid", *columns}]
         self._fetched_at = fetched_at
         self._images_are_text = False
         self.unknown_fields: Counter[str] = Counter()
@@ -51,6 +51,8 @@ class PageDecoder:
         Raises:
             OctogenResponseError: A product cannot be decoded; the message names it and the field.
         """
+        if not pages:
+            return self._decode_models([], catalog)
         for page in pages:
             self.unknown_fields.update(page.unknown)
         runs = itertools.groupby(pages, key=self._kind)
@@ -102,7 +104,7 @@ class PageDecoder:
         rows = [
             {
                 **_plain(item),
-                "catalog_key": item.catalog_key or catalog,
+                "catalog_key": catalog if item.catalog_key is None else item.catalog_key,
                 "fetched_at": self._fetched_at,
             }
             for page in pages

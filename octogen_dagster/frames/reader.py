@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import threading
-import weakref
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -22,11 +20,10 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.wire import WirePage
 
 PAGES_AT_ONCE = 10
-_SECONDS_FOR_EXIT = 2.0
 
 
 class _ClosedError(Exception):
-    """The consumer is gone."""
+    """The reader was closed while someone waited for it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +52,7 @@ class BulkReader:
         reads: The walks, begun in this order.
         concurrency: Walks that are read at the same time.
         pages_at_once: Pages to hand over together.
+        read_ahead: Whether to ask for pages before the consumer does.
     """
 
     def __init__(
@@ -63,11 +61,15 @@ class BulkReader:
         reads: Sequence[CatalogRead],
         concurrency: int,
         pages_at_once: int = PAGES_AT_ONCE,
+        *,
+        read_ahead: bool = True,
     ) -> None:
         self._connection = connection
         self._pacer = connection.pacer()
         self._waiting = deque(reads)
         self._pages_at_once = pages_at_once
+        self._read_ahead = read_ahead
+        self._asking = False
         self._ready: dict[CatalogRead, list[WirePage]] = {}
         self._full: deque[CatalogRead] = deque()
         self._changed = threading.Condition()
@@ -81,7 +83,6 @@ class BulkReader:
         self._working = len(self._threads)
 
     def __enter__(self) -> Self:
-        _live_readers.add(self)
         for thread in self._threads:
             thread.start()
         return self
@@ -93,13 +94,7 @@ class BulkReader:
         """Tell the threads to stop; each ends when the request it is in does."""
         with self._changed:
             self._closed = True
-            self._ready.clear()
             self._changed.notify_all()
-
-    def join(self, seconds: float) -> None:
-        """Wait for the threads, `seconds` at the most for each."""
-        for thread in self._threads:
-            thread.join(seconds)
 
     def __iter__(self) -> Iterator[tuple[CatalogRead, list[WirePage]]]:
         while batch := self._next():
@@ -108,7 +103,14 @@ class BulkReader:
     def _next(self) -> tuple[CatalogRead, list[WirePage]] | None:
         """The next pages: a full batch of one walk, or what is left when it is all there."""
         with self._changed:
-            self._changed.wait_for(lambda: self._full or self._error or not self._working)
+            self._asking = True
+            self._changed.notify_all()
+            self._changed.wait_for(
+                lambda: self._full or self._error or self._closed or not self._working
+            )
+            self._asking = False
+            if self._closed:
+                raise _ClosedError
             if self._error:
                 self._closed = True
                 self._changed.notify_all()
@@ -147,32 +149,25 @@ class BulkReader:
             return self._waiting.popleft() if self._waiting and not self._error else None
 
     async def _read(self, client: OctogenClient, read: CatalogRead) -> None:
-        async for page in client.walk(read.request, read.walk, read_page):
+        pages = client.walk(read.request, read.walk, read_page)
+        while self._wait_for_room(read) and (page := await anext(pages, None)):
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._has_room(read))
-                if self._closed:
-                    raise _ClosedError
                 batch = self._ready.setdefault(read, [])
                 batch.append(page)
-                if len(batch) == self._pages_at_once or not page.next_cursor:
-                    if read not in self._full:
-                        self._full.append(read)
+                complete = len(batch) == self._pages_at_once or not page.next_cursor
+                if complete and read not in self._full:
+                    self._full.append(read)
                     self._changed.notify_all()
 
+    def _wait_for_room(self, read: CatalogRead) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._has_room(read))
+            if self._closed:
+                raise _ClosedError
+        return True
+
     def _has_room(self, read: CatalogRead) -> bool:
-        return len(self._ready.get(read, ())) < 2 * self._pages_at_once
-
-
-_live_readers: weakref.WeakSet[BulkReader] = weakref.WeakSet()
-
-
-def _close_at_exit() -> None:
-    # Polars may keep a generator it has stopped (a filtered `head`): its threads end here.
-    readers = list(_live_readers)
-    for reader in readers:
-        reader.close()
-    for reader in readers:
-        reader.join(_SECONDS_FOR_EXIT)
-
-
-atexit.register(_close_at_exit)
+        unread = len(self._ready.get(read, ()))
+        if self._read_ahead:
+            return unread < 2 * self._pages_at_once
+        return self._asking and unread < self._pages_at_once

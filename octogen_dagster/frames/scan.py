@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import polars as pl
 from polars.io.plugins import register_io_source
@@ -22,6 +22,7 @@ from octogen_dagster.frames.reader import PAGES_AT_ONCE, BulkReader, CatalogRead
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.seen import SeenProducts
+from octogen_dagster.frames.shutdown import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -102,6 +103,9 @@ class ProductScan:
             self._read, schema=PRODUCT_SCHEMA, validate_schema=True, is_pure=False
         )
 
+    def __reduce__(self) -> tuple[type[Self], tuple[ProductSearch, Connection]]:
+        return type(self), (self.search, self.connection)
+
     def _read(
         self,
         with_columns: list[str] | None,
@@ -110,21 +114,29 @@ class ProductScan:
         _batch_size: int | None,
     ) -> Iterator[pl.DataFrame]:
         columns = with_columns if with_columns is not None else list(PRODUCT_SCHEMA)
-        needed = {"uuid", *columns}
+        needed = set(columns)
         # Polars hands over rows *before* the predicate as n_rows, so a cut one is not narrowed.
         pushdown = Pushdown()
         if predicate is not None:
             needed.update(predicate.meta.root_names())
             if n_rows is None and self.search.max_products is None:
                 pushdown = Pushdown.of(predicate)
-        empty = pl.DataFrame(schema={name: PRODUCT_SCHEMA[name] for name in columns})
-        for frame in self._batches(needed, pushdown, n_rows):
-            kept = frame if predicate is None else frame.filter(predicate)
-            yield kept.select(columns)
-        yield empty
+        turn = Turn()
+        batches = self._batches(needed, pushdown, n_rows, turn)
+        try:
+            while True:
+                with turn:
+                    frame = next(batches, None)
+                    if frame is not None and predicate is not None:
+                        frame = frame.filter(predicate)
+                if frame is None:
+                    return
+                yield frame.select(columns)
+        finally:
+            turn.finish()
 
     def _batches(
-        self, columns: set[str], pushdown: Pushdown, n_rows: int | None
+        self, columns: set[str], pushdown: Pushdown, n_rows: int | None, turn: Turn
     ) -> Iterator[pl.DataFrame]:
         statistics = self.statistics = ScanStatistics()
         began = reported = time.monotonic()
@@ -133,15 +145,11 @@ class ProductScan:
         search, cap = _narrowed(self.search, pushdown), self.search.max_products
         if n_rows is not None:
             cap = min(n_rows, cap or n_rows)
-        reads = [] if search is None or cap == 0 else self._reads(search, pushdown, cap)
+        reads = [] if search is None or cap == 0 else self._reads(search, pushdown)
         seen = {read: SeenProducts() for read in reads}
-        # A cap fills up in order, and no faster than it needs to.
-        concurrency = self.connection.concurrency if cap is None else 1
-        pages_at_once = PAGES_AT_ONCE
-        if cap is not None:
-            pages_at_once = min(PAGES_AT_ONCE, -(-cap // self.search.page_size))
         finished = 0
-        with BulkReader(self.connection, reads, concurrency, pages_at_once) as reader:
+        with self._reader(reads, cap) as reader:
+            turn.stop = reader.close
             for read, pages in reader:
                 frame = decoder.decode(pages, read.catalog, read.walk.subject)
                 frame = _without_repeats(frame, seen[read], read)
@@ -168,13 +176,19 @@ class ProductScan:
         statistics.complete = True
         if self._report:
             self._report(statistics)
+        yield decoder.decode([], None, "")
 
-    def _reads(
-        self, search: ProductSearch, pushdown: Pushdown, cap: int | None
-    ) -> list[CatalogRead]:
+    def _reader(self, reads: Sequence[CatalogRead], cap: int | None) -> BulkReader:
+        if cap is None:
+            return BulkReader(self.connection, reads, self.connection.concurrency)
+        # A cap fills up in order, and nothing is asked for that it may not need.
+        pages = min(PAGES_AT_ONCE, -(-cap // self.search.page_size))
+        return BulkReader(self.connection, reads, 1, pages, read_ahead=False)
+
+    def _reads(self, search: ProductSearch, pushdown: Pushdown) -> list[CatalogRead]:
         catalogs: Sequence[str | None] = search.catalogs
         if not search.catalogs:
-            granted = self._granted() if cap is None else None
+            granted = self._granted() if search.max_products is None else None
             catalogs = [None] if granted is None else [summary.catalog for summary in granted]
         if None not in catalogs and pushdown.catalogs is not None:
             catalogs = [key for key in catalogs if key in pushdown.catalogs]

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from octogen_dagster.sandbox.server import Sandbox
+
+
+@pytest.fixture(scope="module", params=["seed", "current"])
+def catalogs(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    """Three catalogs that no test changes, in both generations of the contract."""
+    shops = {"northpeak": 230, "strada": 120, "voltaic": 7}
+    with Sandbox(catalogs=shops, generation=request.param) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """Two catalogs for one test, which may break them."""
+    with Sandbox(catalogs={"northpeak": 230, "strada": 120}) as running:
+        yield running

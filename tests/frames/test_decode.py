@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from octogen_dagster.api.answers import parsed
+from octogen_dagster.api.errors import OctogenResponseError
+from octogen_dagster.api.models import MerchantProductListPage
+from octogen_dagster.frames.decode import PageDecoder
+from octogen_dagster.frames.schema import PRODUCT_SCHEMA
+from octogen_dagster.frames.wire import read_page
+from tests.frames.products import PRODUCT, answer, pages
+
+BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def decode(*documents: Any, columns: list[str] | None = None) -> pl.DataFrame:
+    decoder = PageDecoder(columns or list(PRODUCT_SCHEMA), BEGAN)
+    return decoder.decode([read_page(answer(page), "Page") for page in documents], "acme", "Page")
+
+
+def decode_by_models(*documents: Any) -> pl.DataFrame:
+    read = [read_page(answer(page), "Page") for page in documents]
+    for page in read:
+        page.model = parsed(MerchantProductListPage, page.response, "Page")
+    return PageDecoder(list(PRODUCT_SCHEMA), BEGAN).decode(read, "acme", "Page")
+
+
+@given(st.lists(pages(), min_size=1, max_size=3))
+def test_the_fast_path_and_the_models_agree_on_every_valid_page(documents: list[Any]) -> None:
+    fast = decode(*documents)
+
+    assert_frame_equal(fast, decode_by_models(*documents))
+    assert fast.schema == PRODUCT_SCHEMA
+    assert fast["uuid"].to_list() == [item["uuid"] for page in documents for item in page["items"]]
+
+
+@given(pages(), st.sets(st.sampled_from(list(PRODUCT_SCHEMA)), min_size=1))
+def test_a_projection_is_the_same_columns_of_the_whole(page: Any, columns: set[str]) -> None:
+    wanted = [name for name in PRODUCT_SCHEMA if name in columns]
+    assert_frame_equal(decode(page, columns=wanted).select(wanted), decode(page).select(wanted))
+
+
+def test_values_keep_their_types() -> None:
+    item = {
+        **PRODUCT,
+        "title": 'Chaise "longue" é | 1',
+        "brand": {"name": "Acme", "slug": "acme"},
+        "currentPrice": 12,
+        "rating": {"average": 4.5, "count": 7},
+        "images": ["https://img.example/1.jpg"],
+        "updatedAt": "2026-11-01T12:34:56.123456+02:00",
+    }
+    (row,) = decode({"items": [item]}).to_dicts()
+
+    assert row["title"] == 'Chaise "longue" é | 1'
+    assert row["brand"] == {"name": "Acme", "slug": "acme", "url": None, "description": None}
+    assert row["current_price"] == 12.0
+    assert row["rating"] == {"average": 4.5, "count": 7}
+    assert row["images"][0]["url"] == "https://img.example/1.jpg"
+    assert row["images"][0]["width"] is None
+    assert row["updated_at"] == datetime(2026, 11, 1, 10, 34, 56, 123456, tzinfo=UTC)
+    assert row["fetched_at"] == BEGAN
+    assert row["catalog_key"] == "acme"
+
+
+def test_the_catalog_that_the_server_names_wins() -> None:
+    assert decode({"items": [{**PRODUCT, "catalogKey": "zen"}]})["catalog_key"].to_list() == ["zen"]
+
+
+def test_an_empty_page_has_the_whole_schema() -> None:
+    frame = decode({"items": [], "nextCursor": None})
+    assert frame.is_empty()
+    assert frame.schema == PRODUCT_SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "column", "expected"),
+    [
+        ("title", 5, "title", "5"),
+        ("currentPrice", "12.50", "current_price", 12.5),
+        ("inStock", "true", "in_stock", True),
+        ("rating", {"count": 3.0}, "rating", {"average": None, "count": 3}),
+        (
+            "updatedAt",
+            "2026-11-01T12:34:56",
+            "updated_at",
+            datetime(2026, 11, 1, 12, 34, 56, tzinfo=UTC),
+        ),
+        ("primaryImage", "https://img.example/1.jpg", "primary_image", "https://img.example/1.jpg"),
+    ],
+)
+def test_a_value_in_another_form_is_normalised(
+    field: str, value: Any, column: str, expected: Any
+) -> None:
+    (got,) = decode({"items": [{**PRODUCT, field: value}]})[column].to_list()
+    assert (got["url"] if column == "primary_image" else got) == expected
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("currentPrice", "cheap", "currentPrice"),
+        ("currentPrice", {"amount": 3}, "currentPrice"),
+        ("rating", {"count": 2.5}, "rating.count"),
+        ("rating", {"count": 2**63}, "rating.count"),
+        ("title", True, "title"),
+        ("colors", "blue", "colors"),
+        ("images", [{"cdnUrl": "x"}], "images.0.url"),
+        ("updatedAt", "yesterday", "updatedAt"),
+        ("productUrl", None, "productUrl"),
+    ],
+)
+def test_a_bad_product_is_named_with_its_field(field: str, value: Any, named: str) -> None:
+    bad = {**PRODUCT, "uuid": "bad-one", field: value}
+
+    with pytest.raises(
+        OctogenResponseError, match=r"'bad-one' \(item 1\) whose " + named
+    ) as raised:
+        decode({"items": [PRODUCT, bad]})
+    assert "Page was answered with 200 and a product" in str(raised.value)
+    assert raised.value.request_id == "r-1"
+
+
+def test_unknown_fields_are_counted_by_path_and_the_rest_is_read() -> None:
+    item = {**PRODUCT, "brand": {"name": "Acme", "founder": "W. E."}, "mood": "blue", "title": "T"}
+    decoder = PageDecoder(list(PRODUCT_SCHEMA), BEGAN)
+    page = {"items": [item, {**item, "uuid": "2"}, {**PRODUCT, "uuid": "3"}], "debug": {}}
+
+    frame = decoder.decode([read_page(answer(page), "Page")], "acme", "Page")
+
+    assert frame["title"].to_list() == ["T", "T", None]
+    assert decoder.unknown_fields == {"debug": 1, "items.brand.founder": 2, "items.mood": 2}
+
+
+def test_unknown_fields_are_counted_on_pages_that_the_models_read_as_well() -> None:
+    decoder = PageDecoder(list(PRODUCT_SCHEMA), BEGAN)
+    page = {"items": [{**PRODUCT, "title": 5, "mood": "blue"}]}
+    decoder.decode([read_page(answer(page), "Page")], "acme", "Page")
+    assert decoder.unknown_fields == {"items.mood": 1}
+
+
+@pytest.mark.parametrize(
+    "content", [b"<html>", b"", b'{"items": [', b"[]", b"null", b'{"items": {}}']
+)
+def test_what_is_not_a_page_is_an_error_and_never_an_empty_result(content: bytes) -> None:
+    with pytest.raises(OctogenResponseError, match=r"^Page was answered with 200 and "):
+        read_page(answer(content), "Page")
