@@ -76,7 +76,8 @@ def sandbox(api_key: str | None, **settings: Any) -> None:
             **settings, api_key=api_key or server.DEFAULT_API_KEY, announce=_print_environment
         )
     except (OSError, ValueError) as error:
-        raise click.ClickException(f"The sandbox cannot start: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise click.ClickException(f"The sandbox cannot start: {reason}") from error
 
 
 def _print_environment(sandbox: Sandbox) -> None:

@@ -66,7 +66,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         partition = context.partition_key if context.has_asset_partitions else None
         file = SnapshotFile(self._path(context, partition))
         with file.unfinished() as unfinished:
-            rows = write_parquet(frame, unfinished, self._provenance(context, scan))
+            rows = write_parquet(frame, unfinished, lambda: self._provenance(context, scan))
             if scan is not None and (not scan.statistics.complete or rows != scan.statistics.rows):
                 raise OctogenSnapshotError(
                     f"The snapshot {file.uri} is not complete: {rows} rows were written of "
@@ -147,6 +147,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             provenance["octogen.partition_key"] = context.partition_key
         if scan is not None:
             provenance["octogen.schema_version"] = str(SCHEMA_VERSION)
+            provenance["octogen.fetched_at"] = scan.statistics.started_at.isoformat()
             provenance["octogen.search"] = json.dumps(
                 scan.search.model_dump(mode="json", exclude_none=True), sort_keys=True
             )

@@ -24,7 +24,7 @@ except ImportError:  # Windows: a file that is open there cannot be removed, whi
     fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 ROW_GROUP_SIZE = 20_000
 _UNFINISHED = ".unfinished"
@@ -104,13 +104,13 @@ class SnapshotFile:
         return pl.scan_parquet(self.path.read_bytes())
 
 
-def write_parquet(frame: pl.LazyFrame, path: Path, metadata: Mapping[str, str]) -> int:
+def write_parquet(frame: pl.LazyFrame, path: Path, metadata: Callable[[], dict[str, str]]) -> int:
     """Stream a frame into a Parquet file and read its footer back.
 
     Args:
         frame: What to write; executed here.
         path: The file.
-        metadata: Text for the file's key-value metadata.
+        metadata: Gives the file's key-value metadata; called when the rows are written.
 
     Returns:
         The number of rows in the file.
@@ -120,7 +120,7 @@ def write_parquet(frame: pl.LazyFrame, path: Path, metadata: Mapping[str, str]) 
         compression="zstd",
         statistics=True,
         row_group_size=ROW_GROUP_SIZE,
-        metadata=dict(metadata),
+        metadata=lambda _context: metadata(),
         mkdir=False,
     )
     rows: int = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()

@@ -42,7 +42,7 @@ def checked_base_url(base_url: str) -> str:
             f"base_url {base_url!r} would send the API key over plain http: use https. Plain http "
             "is accepted for this machine only (127.0.0.1, localhost)."
         )
-    if url.query or url.fragment:
+    if "?" in base_url or "#" in base_url:
         raise ValueError(f"base_url {base_url!r} must end with its path, without ? or #")
     return str(url).rstrip("/")
 
@@ -92,6 +92,7 @@ class ApiKey(httpx.Auth):
     def redacted(self, response: httpx.Response) -> httpx.Response:
         """The answer with the key taken off its request, and out of its text should it echo it."""
         response.request.headers.pop("Authorization", None)
+        response.next_request = None  # a redirect's, with the key on it
         key, mask = self._key.encode(), b"[api key]"
         echoes = key in response.content or any(key in value for _, value in response.headers.raw)
         if not echoes or len(key) < _SHORTEST_SECRET:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import msgspec
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 
 from octogen_dagster.api.errors import unexpected_body
 
@@ -58,7 +58,7 @@ def _problem(content: bytes, error: Any) -> str:
     loc = error["loc"]
     found = f"{error['msg'][0].lower()}{error['msg'][1:]}, not {str(error['input'])[:80]!r}"
     if len(loc) >= 2 and loc[0] == "items":
-        item = msgspec.json.decode(content)["items"][loc[1]]
+        item = from_json(content)["items"][loc[1]]
         uuid = item.get("uuid") if isinstance(item, dict) else None
         name = f"{uuid!r} (item {loc[1]})" if uuid else f"at item {loc[1]}"
         field_name = ".".join(str(part) for part in loc[2:]) or "the item"

@@ -11,6 +11,8 @@ import urllib3
 from urllib3 import exceptions
 
 if TYPE_CHECKING:
+    import ssl
+
     from octogen_dagster.api.access import ApiKey
 
 _CHUNK = 1 << 20
@@ -35,7 +37,7 @@ class BlockingClient:
         proxies = {} if urllib.request.proxy_bypass(target.host) else urllib.request.getproxies()
         proxy = proxies.get(target.scheme) or proxies.get("all")
         self._pool = (
-            urllib3.ProxyManager(proxy, maxsize=1, retries=False, ssl_context=context)
+            _proxy_pool(proxy, context)
             if proxy
             else urllib3.PoolManager(maxsize=1, retries=False, ssl_context=context)
         )
@@ -80,6 +82,15 @@ class BlockingClient:
         self._pool.clear()
 
 
+def _proxy_pool(address: str, context: ssl.SSLContext | None) -> urllib3.ProxyManager:
+    """Connections through a proxy; as with httpx, its URL may lack a scheme or hold a password."""
+    proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
+    login = urllib3.make_headers(proxy_basic_auth=":".join(proxy.auth)) if proxy.auth else None
+    return urllib3.ProxyManager(
+        str(proxy.url), maxsize=1, retries=False, proxy_headers=login, ssl_context=context
+    )
+
+
 async def _content(response: urllib3.BaseHTTPResponse) -> bytes:
     complete = False
     try:
@@ -99,6 +110,8 @@ async def _content(response: urllib3.BaseHTTPResponse) -> bytes:
 def _raise_as_httpx(error: exceptions.HTTPError) -> NoReturn:
     kind: type[httpx.TransportError]
     match error:
+        case exceptions.NewConnectionError():  # refused or unknown, though a ConnectTimeoutError
+            kind = httpx.ConnectError
         case exceptions.ConnectTimeoutError():
             kind = httpx.ConnectTimeout
         case exceptions.TimeoutError():

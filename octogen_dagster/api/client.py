@@ -22,6 +22,7 @@ from octogen_dagster.api.errors import (
     OctogenTimeoutError,
     OctogenValidationError,
     error_from_response,
+    field_path,
 )
 from octogen_dagster.api.models import (
     MAX_PAGE_SIZE,
@@ -415,8 +416,7 @@ def _list_page(response: httpx.Response, subject: str) -> MerchantProductListPag
 def _names_catalog(detail: Any) -> bool:
     """Whether a 422's detail refuses the field `catalog`."""
     return isinstance(detail, list) and any(
-        isinstance(entry, dict) and list(entry.get("loc") or ())[-1:] == ["catalog"]
-        for entry in detail
+        isinstance(entry, dict) and field_path(entry)[-1:] == ["catalog"] for entry in detail
     )
 
 

@@ -153,7 +153,7 @@ def error_from_response(response: httpx.Response, subject: str) -> OctogenAPIErr
     """
     status = response.status_code
     if 300 <= status < 400:
-        target = httpx.URL(response.headers.get("location", "")).host or "another address"
+        target = _redirect_host(response) or "another address"
         kind, advice = (
             OctogenAPIError,
             f"It redirects to {target}, and redirects are not followed so that the key stays with "
@@ -214,12 +214,25 @@ def retry_after_seconds(headers: httpx.Headers) -> float | None:
         return None
 
 
+def field_path(entry: Mapping[str, Any]) -> list[Any]:
+    """Where the field that an entry of a 422's detail is about stands in the request."""
+    loc = entry.get("loc") or []
+    return loc if isinstance(loc, list) else [loc]
+
+
 def _detail(response: httpx.Response) -> Any:
     try:
         body = msgspec.json.decode(response.content)
-    except (msgspec.DecodeError, httpx.ResponseNotRead):
+    except (msgspec.DecodeError, RecursionError, httpx.ResponseNotRead):
         return None
     return body.get("detail") if isinstance(body, dict) else None
+
+
+def _redirect_host(response: httpx.Response) -> str | None:
+    try:
+        return httpx.URL(response.headers.get("location", "")).host
+    except httpx.InvalidURL:
+        return None
 
 
 def _request_id(response: httpx.Response) -> str:
@@ -241,5 +254,5 @@ def _describe(detail: Any, response: httpx.Response) -> str:
 def _describe_field(entry: Any) -> str:
     if not isinstance(entry, dict):
         return str(entry)[:MAX_BODY_IN_MESSAGE]
-    loc = [str(part) for part in entry.get("loc") or () if part != "body"]
+    loc = [str(part) for part in field_path(entry) if part != "body"]
     return f"{'.'.join(loc) or 'request'}: {entry.get('msg', 'invalid')}"

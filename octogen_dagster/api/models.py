@@ -148,7 +148,11 @@ UtcDatetime = Annotated[datetime, AfterValidator(_as_utc)]
 
 class _Answer(BaseModel):
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="allow", coerce_numbers_to_str=True
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="allow",
+        coerce_numbers_to_str=True,
+        allow_inf_nan=False,
     )
 
 
@@ -255,12 +259,16 @@ class ProductColor(_Answer):
     hex_code: str | None = None
 
 
+def _as_color(value: Any) -> Any:
+    return {"label": value} if isinstance(value, str) else value
+
+
 class ProductVariant(_Answer):
     """One buyable variant."""
 
     sku: str | None = None
     product_url: str | None = None
-    color: str | None = None
+    color: Annotated[ProductColor, BeforeValidator(_as_color)] | None = None
     size: str | None = None
     in_stock: bool | None = None
     image_url: str | None = None
@@ -271,7 +279,7 @@ class ProductDetails(_Answer):
 
     materials: list[str] | None = None
     fit: list[str] | None = None
-    dimensions: Any = None
+    dimensions: str | None = None
     patterns: list[str] | None = None
 
 
@@ -334,10 +342,10 @@ class ProductEnrichment(_SnakeCaseAnswer):
     styles: list[str] | None = None
     gender: str | None = None
     age_groups: list[str] | None = None
-    color: Any = None
-    color_family: Any = None
+    color: list[str] | None = None
+    color_family: list[str] | None = None
     category_path: list[str] | None = None
-    attributes: dict[str, Any] | None = None
+    attributes: dict[str, list[str]] | None = None
     summary: str | None = None
     canonical_brand: CanonicalBrand | None = None
 

@@ -100,7 +100,8 @@ class Walk:
         self._barren_in_a_row = 0 if new else self._barren_in_a_row + 1
         self._barren += not new
         productive = self.pages - self._barren
-        if self._barren_in_a_row > productive + SPARE_BARREN_PAGES:
+        # After a restart everything that was read comes again.
+        if self._barren_in_a_row > productive * (1 + self.restarts) + SPARE_BARREN_PAGES:
             raise OctogenPagingError(
                 f"{self.subject}: {self._barren_in_a_row} pages in a row, up to page "
                 f"{self.pages}, brought no new product: the pages do not come to an end. Nothing "
@@ -109,9 +110,7 @@ class Walk:
 
     def _is_first_page_again(self, uuids: Sequence[str], next_cursor: str | None) -> bool:
         first_uuids, first_cursor = self._first
-        if not first_uuids or not uuids:
-            return False
-        if uuids == first_uuids:
-            return True
-        same_cursor = bool(next_cursor) and next_cursor == first_cursor
-        return same_cursor and not set(uuids).isdisjoint(first_uuids)
+        if next_cursor and next_cursor == first_cursor:
+            return not set(uuids).isdisjoint(first_uuids)
+        # A page of a single product may just repeat it.
+        return len(uuids) > 1 and uuids == first_uuids

@@ -228,6 +228,7 @@ def _listen(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((_HOST, port))
+        listener.listen()
     except OSError as error:
         listener.close()
         reason = f"cannot listen on {_HOST}:{port}: {error.strerror}"

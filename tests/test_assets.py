@@ -1,0 +1,226 @@
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from octogen_dagster import (
+    Facet,
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ProductSearch,
+    build_catalogs_asset,
+    build_products_asset,
+    catalog_partition_key,
+    catalog_partitions,
+)
+from octogen_dagster.api.errors import MissingAPIKeyError, OctogenAuthenticationError
+from octogen_dagster.frames import scan as scan_module
+from octogen_dagster.sandbox.faults import Fault
+from octogen_dagster.sandbox.server import Sandbox
+
+
+@pytest.fixture
+def resources(tmp_path: Path, octogen: OctogenResource) -> dict[str, Any]:
+    return {"octogen": octogen, "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path))}
+
+
+def value(result: dg.ExecuteInProcessResult, node: str, name: str) -> Any:
+    (event,) = result.asset_materializations_for_node(node)
+    return event.metadata[name].value
+
+
+def failure(result: dg.ExecuteInProcessResult) -> str:
+    (event,) = [event for event in result.all_events if event.is_step_failure]
+    assert event.step_failure_data.error
+    error = event.step_failure_data.error
+    return (error.cause or error).message
+
+
+def test_the_catalogs_are_a_table_and_become_partitions(
+    tmp_path: Path, resources: dict[str, Any], shops: Sandbox, instance: dg.DagsterInstance
+) -> None:
+    shops.grant("a/b, c", products=3)
+    catalogs = build_catalogs_asset(partitions_def=catalog_partitions)
+    for _ in range(2):
+        result = dg.materialize([catalogs], resources=resources, instance=instance)
+        assert result.success
+
+    frame = pl.read_parquet(tmp_path / "octogen_catalogs.parquet")
+    assert frame["catalog"].to_list() == ["a/b, c", "northpeak", "strada"]
+    assert frame["product_count"].to_list() == [3, 230, 120]
+    assert frame.schema["last_indexed_at"] == pl.Datetime("us", "UTC")
+    keys = instance.get_dynamic_partitions("octogen_catalogs")
+    assert sorted(keys) == ["a%2Fb%2C%20c", "northpeak", "strada"]
+
+
+def test_no_granted_catalogs_is_an_empty_table(
+    tmp_path: Path, resources: dict[str, Any], shops: Sandbox
+) -> None:
+    shops.revoke("northpeak")
+    shops.revoke("strada")
+    assert dg.materialize([build_catalogs_asset()], resources=resources).success
+    assert pl.read_parquet(tmp_path / "octogen_catalogs.parquet").is_empty()
+
+
+@pytest.mark.parametrize("catalog", ["strada", "a/b, c", "../x", "..."])
+def test_a_partition_is_a_whole_catalog(
+    tmp_path: Path,
+    resources: dict[str, Any],
+    shops: Sandbox,
+    instance: dg.DagsterInstance,
+    catalog: str,
+) -> None:
+    shops.grant(catalog, products=130)
+    key = catalog_partition_key(catalog)
+    instance.add_dynamic_partitions("octogen_catalogs", [key])
+    products = build_products_asset("products", partitions_def=catalog_partitions)
+
+    result = dg.materialize([products], resources=resources, instance=instance, partition_key=key)
+
+    assert value(result, "products", "dagster/partition_row_count") == 130
+    (path,) = tmp_path.rglob("*.parquet")
+    assert path.parent == tmp_path / "products"
+    assert set(pl.read_parquet(path)["catalog_key"]) == {catalog}
+
+
+def test_a_search_is_the_default_of_the_run_configuration(
+    resources: dict[str, Any], shops: Sandbox
+) -> None:
+    search = ProductSearch(
+        q="jacket", facets=[Facet(name="gender", values=["male"])], price_max=400
+    )
+    products = build_products_asset("jackets", search)
+
+    dg.materialize([products], resources=resources)
+    assert shops.requests[-1].body["q"] == "jacket"
+    assert shops.requests[-1].body["facets"] == [{"name": "gender", "values": ["male"]}]
+
+    changed = {"ops": {"jackets": {"config": {"q": "boots", "price_min": 3, "max_products": 7}}}}
+    dg.materialize([products], resources=resources, run_config=changed)
+    body = shops.requests[-1].body
+    assert (body["q"], body["price_min"], body["price_max"]) == ("boots", 3.0, 400.0)
+
+
+def test_a_wrong_search_in_the_launchpad_names_the_field(resources: dict[str, Any]) -> None:
+    products = build_products_asset("products")
+    config = {"ops": {"products": {"config": {"price_min": 9, "price_max": 2}}}}
+    result = dg.materialize(
+        [products], resources=resources, run_config=config, raise_on_error=False
+    )
+    assert "price_min 9.0 is above price_max 2.0" in failure(result)
+
+
+def test_an_unknown_catalog_fails_with_the_granted_ones_and_is_not_retried(
+    resources: dict[str, Any], instance: dg.DagsterInstance, shops: Sandbox
+) -> None:
+    instance.add_dynamic_partitions("octogen_catalogs", ["farfetch"])
+    products = build_products_asset(
+        "products", partitions_def=catalog_partitions, retry_policy=dg.RetryPolicy(max_retries=3)
+    )
+    result = dg.materialize(
+        [products],
+        resources=resources,
+        instance=instance,
+        partition_key="farfetch",
+        raise_on_error=False,
+    )
+    assert (
+        failure(result)
+        .strip()
+        .endswith(
+            "Catalog 'farfetch' is not granted to this key. Granted: northpeak, strada. Ask "
+            "Octogen for access or correct the partition key or the search."
+        )
+    )
+    assert [request.path for request in shops.requests] == ["/catalogs"]
+
+
+def test_a_wrong_key_fails_and_says_what_to_check(
+    tmp_path: Path, resources: dict[str, Any], shops: Sandbox
+) -> None:
+    resources["octogen"] = OctogenResource(api_key="octo_live_wrong", base_url=shops.base_url)
+    with pytest.raises(OctogenAuthenticationError, match=r"401 Invalid API key.*OCTO_API_KEY"):
+        dg.materialize([build_products_asset("products")], resources=resources)
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_without_a_key_definitions_load_and_the_run_says_what_to_do(
+    resources: dict[str, Any], shops: Sandbox
+) -> None:
+    resources["octogen"] = OctogenResource(base_url=shops.base_url)
+    products = build_products_asset("products")
+    dg.Definitions.validate_loadable(dg.Definitions(assets=[products], resources=resources))
+    with pytest.raises(MissingAPIKeyError, match=r"set OCTO_API_KEY .*octogen-dagster sandbox"):
+        dg.materialize([products], resources=resources)
+
+
+def test_the_current_generation_needs_no_setting(tmp_path: Path) -> None:
+    with Sandbox(catalogs={"northpeak": 120}, generation="current") as sandbox:
+        resources = {
+            "octogen": OctogenResource(api_key=sandbox.api_key, base_url=sandbox.base_url),
+            "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path)),
+        }
+        search = ProductSearch(catalogs=["northpeak"])
+        result = dg.materialize([build_products_asset("products", search)], resources=resources)
+        assert value(result, "products", "dagster/row_count") == 120
+
+        result = dg.materialize([build_catalogs_asset()], resources=resources, raise_on_error=False)
+        assert "Name the catalogs yourself" in failure(result)
+
+
+def test_asset_options_are_those_of_any_asset() -> None:
+    products = build_products_asset(
+        "products",
+        pool="mine",
+        kinds={"bigquery"},
+        group_name="shop",
+        owners=["team:data"],
+        tags={"tier": "gold"},
+        description="Mine.",
+        retry_policy=dg.RetryPolicy(max_retries=2),
+        key_prefix="shop",
+    )
+    spec = products.get_asset_spec()
+    assert spec.key == dg.AssetKey(["shop", "products"])
+    assert (spec.group_name, spec.owners, spec.description) == ("shop", ["team:data"], "Mine.")
+    assert spec.tags["tier"] == "gold"
+    assert spec.kinds == {"bigquery"}
+    assert products.op.pool == "mine"
+    assert products.op.retry_policy == dg.RetryPolicy(max_retries=2)
+
+
+def test_assets_sit_in_the_pool_and_group_of_octogen_by_default() -> None:
+    for asset in (build_catalogs_asset(), build_products_asset("products")):
+        assert asset.op.pool == "octogen"
+        assert asset.get_asset_spec().group_name == "octogen"
+
+
+def test_a_partitioned_asset_must_not_name_catalogs() -> None:
+    with pytest.raises(ValueError, match="Asset 'products': each partition is a catalog"):
+        build_products_asset(
+            "products", ProductSearch(catalogs=["acme"]), partitions_def=catalog_partitions
+        )
+
+
+def test_a_long_read_logs_how_far_it_is(
+    resources: dict[str, Any],
+    shops: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    instance: dg.DagsterInstance,
+) -> None:
+    monkeypatch.setattr(scan_module, "SECONDS_BETWEEN_REPORTS", 0.0)
+    shops.inject(Fault("latency", 0.01, path="/products/search"))
+    shops.grant("big", products=1_500)
+    products = build_products_asset("products", ProductSearch(catalogs=["big"]))
+    result = dg.materialize([products], resources=resources, instance=instance)
+
+    lines = [
+        record.user_message
+        for record in instance.all_logs(result.run_id)
+        if record.user_message.startswith("Catalog 'big'")
+    ]
+    assert lines[0].startswith("Catalog 'big': 1,000 of 1,500 products in 10 pages, ")
+    assert lines[0].endswith(" s left")
+    assert lines[-1].startswith("Catalog 'big': 1,500 of 1,500 products in 15 pages, ")

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import polars as pl
+import pytest
+from click.testing import CliRunner
+
+from octogen_dagster.cli import main
+
+COMMAND = [sys.executable, "-c", "from octogen_dagster.cli import main; main()"]
+
+
+@contextmanager
+def serving(*options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    """`octogen-dagster sandbox` in a process, and the environment that it says to export."""
+    with subprocess.Popen(
+        [*COMMAND, "sandbox", "--port", "0", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout
+            lines = [process.stdout.readline() for _ in range(3)]
+            exports = dict(
+                line.removeprefix("export ").strip().split("=", 1)
+                for line in lines
+                if line.startswith("export ")
+            )
+            yield process, exports
+        finally:
+            process.kill()
+
+
+def test_the_sandbox_serves_what_its_options_say_and_prints_the_environment() -> None:
+    options = ("--catalogs", "acme,zen", "--products", "7", "--api-key", "octo_live_mine")
+    with serving(*options) as (process, exports):
+        assert exports.keys() == {"OCTO_API_KEY", "OCTOGEN_BASE_URL"}
+        assert exports["OCTO_API_KEY"] == "octo_live_mine"
+        answer = httpx.get(
+            f"{exports['OCTOGEN_BASE_URL']}/catalogs",
+            headers={"Authorization": f"Bearer {exports['OCTO_API_KEY']}"},
+        )
+        counts = {entry["catalog"]: entry["productCount"] for entry in answer.json()}
+        assert counts == {"acme": 7, "zen": 7}
+        process.send_signal(2)
+        assert process.wait(timeout=30) == 0
+
+
+def test_the_sandbox_takes_faults_and_the_generation() -> None:
+    options = ("--generation", "current", "--fault", "status=503,times=1", "--catalogs", "2")
+    with serving(*options) as (_, exports):
+        headers = {"Authorization": f"Bearer {exports['OCTO_API_KEY']}"}
+        url = f"{exports['OCTOGEN_BASE_URL']}/catalogs"
+        assert [httpx.get(url, headers=headers).status_code for _ in range(2)] == [503, 404]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--fault", "explode"], "explode"),
+        (["--generation", "third"], "'third' is not one of"),
+        (["--port", "99999"], "99999"),
+        (["--products", "-1"], "-1"),
+    ],
+)
+def test_wrong_options_are_explained(options: list[str], text: str) -> None:
+    result = CliRunner().invoke(main, ["sandbox", *options])
+    assert result.exit_code == 2
+    assert text in result.output
+
+
+def test_a_port_that_is_taken_is_a_clear_error() -> None:
+    with serving() as (_, exports):
+        port = exports["OCTOGEN_BASE_URL"].split(":")[2].split("/")[0]
+        result = CliRunner().invoke(main, ["sandbox", "--port", port])
+    assert result.exit_code == 1
+    assert f"The sandbox cannot start: cannot listen on 127.0.0.1:{port}" in result.output
+
+
+def test_the_demo_leaves_every_catalog_as_a_file(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, "demo", "--catalogs", "3", "--products", "40"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+    snapshots = tmp_path / "octogen-demo" / "snapshots"
+    catalogs = pl.read_parquet(snapshots / "octogen_catalogs.parquet")["catalog"].to_list()
+    assert len(catalogs) == 3
+    for catalog in catalogs:
+        assert catalog in done.stdout
+        assert pl.read_parquet(snapshots / "octogen_products" / f"{catalog}.parquet").height == 40
+    assert f"Snapshots: {snapshots}" in done.stdout.replace("\n", "")
+    assert "octogen-dagster demo --ui" in done.stdout

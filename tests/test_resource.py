@@ -1,0 +1,77 @@
+import pickle
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from octogen_dagster.api.errors import MissingAPIKeyError
+from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.resource import OctogenResource
+from octogen_dagster.sandbox.server import Sandbox
+
+
+def test_the_synchronous_methods_answer(shops: Sandbox, octogen: OctogenResource) -> None:
+    assert [summary.catalog for summary in octogen.list_catalogs()] == ["northpeak", "strada"]
+    page = octogen.search_products(catalog="strada", limit=3)
+    assert len(page.items) == 3
+    found = octogen.lookup_product(page.items[0].product_url)
+    assert found.product.uuid == page.items[0].uuid
+    assert octogen.scan(ProductSearch(catalogs=["strada"])).frame.collect().height == 120
+
+
+async def test_they_answer_inside_an_event_loop_and_the_async_client_is_there(
+    shops: Sandbox, octogen: OctogenResource
+) -> None:
+    assert len(octogen.list_catalogs()) == 2
+    async with octogen.client() as client:
+        assert len(await client.list_catalogs()) == 2
+
+
+def test_the_key_comes_from_the_environment_when_the_step_runs(
+    shops: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    octogen = OctogenResource(base_url=shops.base_url)
+    with pytest.raises(MissingAPIKeyError, match=r"OCTO_API_KEY.*octogen-dagster sandbox"):
+        octogen.list_catalogs()
+    monkeypatch.setenv("OCTO_API_KEY", shops.api_key)
+    assert len(octogen.list_catalogs()) == 2
+
+
+def test_environment_variables_work_as_in_every_resource(
+    shops: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @dg.asset
+    def count(octogen: OctogenResource) -> int:
+        return len(octogen.list_catalogs())
+
+    monkeypatch.setenv("MY_KEY", shops.api_key)
+    monkeypatch.setenv("MY_URL", shops.base_url)
+    octogen = OctogenResource(api_key=dg.EnvVar("MY_KEY"), base_url=dg.EnvVar("MY_URL"))
+    result = dg.materialize([count], resources={"octogen": octogen})
+    assert result.output_for_node("count") == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"base_url": "api.octogen.ai/v1"}, "needs a scheme and a host"),
+        ({"base_url": "http://api.octogen.ai/v1"}, "over plain http: use https"),
+        ({"concurrency": 0}, "concurrency"),
+        ({"reserve": 1.0}, "reserve"),
+        ({"attempts": 0}, "attempts"),
+        ({"timeout": 0.0}, "timeout"),
+    ],
+)
+def test_a_wrong_setting_is_an_error_when_the_code_loads(
+    settings: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(ValueError, match=text):
+        OctogenResource(**settings)
+
+
+def test_the_key_is_shown_nowhere() -> None:
+    octogen = OctogenResource(api_key="octo_live_secret_secret")
+    connection = octogen.connection()
+    for shown in (repr(octogen), str(octogen), repr(connection), repr(octogen.client())):
+        assert "secret_secret" not in shown
+    assert b"secret_secret" not in pickle.dumps(octogen.scan(ProductSearch()))

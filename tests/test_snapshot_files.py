@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+from upath import UPath
+
+from octogen_dagster import snapshot_files
+from octogen_dagster.api.errors import OctogenSnapshotError
+from octogen_dagster.snapshot_files import SnapshotFile, write_parquet
+
+ROWS_IN_A_BATCH = 20_000
+
+# Writes three row groups of a snapshot, says so, and waits for ever.
+INTERRUPTED = """
+import sys
+from upath import UPath
+import polars as pl
+from polars.io.plugins import register_io_source
+from octogen_dagster.snapshot_files import SnapshotFile, write_parquet
+
+def batches(with_columns, predicate, n_rows, batch_size):
+    for _ in range(4):
+        yield pl.DataFrame({{"n": range({rows})}})
+    print("half", flush=True)
+    sys.stdin.read()
+
+file = SnapshotFile(UPath({path!r}))
+with file.unfinished() as unfinished:
+    frame = register_io_source(batches, schema={{"n": pl.Int64}})
+    write_parquet(frame, unfinished, dict)
+    file.publish(unfinished)
+"""
+
+
+def write(file: SnapshotFile, numbers: list[int]) -> int:
+    with file.unfinished() as unfinished:
+        rows = write_parquet(pl.LazyFrame({"n": numbers}), unfinished, lambda: {"k": "v"})
+        file.publish(unfinished)
+    return rows
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> SnapshotFile:
+    return SnapshotFile(UPath(tmp_path / "deep" / "down" / "x.parquet"))
+
+
+@pytest.fixture
+def interrupted(file: SnapshotFile) -> Iterator[subprocess.Popen[str]]:
+    """A process in the middle of writing the same snapshot."""
+    program = INTERRUPTED.format(rows=ROWS_IN_A_BATCH, path=file.uri)
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "half\n"
+        yield process
+        process.kill()
+
+
+def unfinished_files(file: SnapshotFile) -> list[Path]:
+    return list(Path(file.uri).parent.glob(".*.unfinished"))
+
+
+def test_a_snapshot_is_published_with_its_metadata(file: SnapshotFile) -> None:
+    assert not file.exists()
+    assert write(file, [1, 2, 3]) == 3
+    assert file.exists()
+    assert file.scan().collect()["n"].to_list() == [1, 2, 3]
+    assert pl.read_parquet_metadata(file.uri)["k"] == "v"
+    assert unfinished_files(file) == []
+
+
+def test_the_footer_carries_statistics(file: SnapshotFile) -> None:
+    write(file, [5, 1, 9])
+    column = pq.read_metadata(file.uri).row_group(0).column(0)
+    assert (column.statistics.min, column.statistics.max) == (1, 9)
+    assert column.compression == "ZSTD"
+
+
+def test_a_killed_writer_leaves_the_old_snapshot_and_the_next_one_clears_up(
+    file: SnapshotFile, interrupted: subprocess.Popen[str]
+) -> None:
+    (left,) = unfinished_files(file)
+    assert left.stat().st_size > 10_000
+
+    interrupted.kill()
+    interrupted.wait()
+    assert not file.exists()
+    assert unfinished_files(file) == [left]
+
+    write(file, [7])
+    assert file.scan().collect()["n"].to_list() == [7]
+    assert unfinished_files(file) == []
+
+
+def test_a_killed_writer_does_not_touch_the_snapshot_before(file: SnapshotFile) -> None:
+    write(file, [1, 2])
+    before = Path(file.uri).read_bytes()
+    program = INTERRUPTED.format(rows=ROWS_IN_A_BATCH, path=file.uri)
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()
+        assert Path(file.uri).read_bytes() == before
+        process.kill()
+    assert Path(file.uri).read_bytes() == before
+
+
+def test_a_writer_at_work_is_not_taken_for_a_killed_one(
+    file: SnapshotFile, interrupted: subprocess.Popen[str]
+) -> None:
+    write(file, [1])
+    assert len(unfinished_files(file)) == 1
+
+    assert interrupted.stdin
+    interrupted.stdin.close()
+    assert interrupted.wait(timeout=60) == 0
+    assert file.scan().select(pl.len()).collect().item() == 4 * ROWS_IN_A_BATCH
+    assert unfinished_files(file) == []
+
+
+def test_another_snapshot_s_leftovers_are_left_alone(tmp_path: Path) -> None:
+    other = tmp_path / ".y.parquet.0123.unfinished"
+    other.touch()
+    write(SnapshotFile(UPath(tmp_path / "x.parquet")), [1])
+    assert other.exists()
+
+
+def test_names_with_glob_characters_are_taken_literally(tmp_path: Path) -> None:
+    other = tmp_path / ".xa.parquet.0123.unfinished"
+    other.touch()
+    file = SnapshotFile(UPath(tmp_path / "x[ab]*.parquet"))
+    write(file, [1])
+    assert file.scan().collect()["n"].to_list() == [1]
+    assert other.exists()
+
+
+def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    file = SnapshotFile(UPath(tmp_path / "file" / "x.parquet"))
+    with (
+        pytest.raises(OctogenSnapshotError, match=r"^Snapshots cannot be written to .*base_dir"),
+        file.unfinished(),
+    ):
+        pass
+
+
+def test_a_snapshot_that_cannot_be_put_in_place_says_so(tmp_path: Path) -> None:
+    (tmp_path / "x.parquet").mkdir()
+    (tmp_path / "x.parquet" / "in the way").touch()
+    file = SnapshotFile(UPath(tmp_path / "x.parquet"))
+    with pytest.raises(OctogenSnapshotError, match=r"could not be published.*run again"):
+        write(file, [1])
+    assert unfinished_files(file) == []
+
+
+def test_a_failing_frame_leaves_no_file(file: SnapshotFile) -> None:
+    bad = pl.LazyFrame({"n": ["x"]}).select(pl.col("n").cast(pl.Int64))
+    with pytest.raises(pl.exceptions.InvalidOperationError), file.unfinished() as unfinished:
+        write_parquet(bad, unfinished, dict)
+    assert unfinished_files(file) == []
+    assert not file.exists()
+
+
+def test_what_goes_to_an_object_store_is_spooled_and_cleared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    file = SnapshotFile(UPath("memory://bucket/x.parquet"))
+    spool: Any = snapshot_files._spool()
+    with file.unfinished() as first:
+        assert first.parent == spool
+    write(file, [1, 2])
+    assert file.scan().collect()["n"].to_list() == [1, 2]
+    assert file.uri == "memory://bucket/x.parquet"
+    assert list(spool.iterdir()) == []
