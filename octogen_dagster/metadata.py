@@ -40,7 +40,10 @@ def column_schema(schema: Mapping[str, pl.DataType]) -> dg.TableSchema:
 
 def preview(frame: pl.DataFrame) -> str:
     """A frame as a Markdown table; nested values in short."""
-    columns = [name for name in _PREVIEW_COLUMNS if name in frame.columns] or frame.columns[:8]
+    shown = [
+        column.name for column in frame if column.null_count() < len(column) or frame.is_empty()
+    ]
+    columns = [name for name in _PREVIEW_COLUMNS if name in shown] or shown[:8]
     rows = [[_cell(value) for value in row] for row in frame.select(columns).rows()]
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

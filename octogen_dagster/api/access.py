@@ -111,5 +111,11 @@ class ApiKey(httpx.Auth):
     def __repr__(self) -> str:
         return "ApiKey(...)"
 
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
     def __reduce__(self) -> tuple[type[Self], tuple[()]]:
         return type(self), ()

@@ -61,6 +61,7 @@ def _problem(content: bytes, error: Any) -> str:
         item = from_json(content)["items"][loc[1]]
         uuid = item.get("uuid") if isinstance(item, dict) else None
         name = f"{uuid!r} (item {loc[1]})" if uuid else f"at item {loc[1]}"
-        field_name = ".".join(str(part) for part in loc[2:]) or "the item"
-        return f"a product {name} whose {field_name} is wrong: {found}"
+        field_name = ".".join(str(part) for part in loc[2:])
+        what = f"whose {field_name} is wrong" if field_name else "that is wrong"
+        return f"a product {name} {what}: {found}"
     return f"a wrong {'.'.join(str(part) for part in loc) or 'document'}: {found}"

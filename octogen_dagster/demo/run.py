@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from octogen_dagster.partitions import catalog_partitions
+from octogen_dagster.partitions import catalog_partition_key
 from octogen_dagster.sandbox.server import Sandbox
 
 if TYPE_CHECKING:
@@ -76,10 +77,9 @@ def run_demo(
         console.print(_table(made))
         for catalog, reason in failed.items():
             console.print(f"[red]{catalog} failed:[/red] {reason}")
-        console.print(f"Snapshots: {snapshots}")
+        console.print(f"Snapshots: {snapshots}", soft_wrap=True)
         console.print(
-            "Read one:  python -c \"import polars as pl; print(pl.read_parquet('"
-            f"{snapshots / 'octogen_products'}/*.parquet'))\"",
+            f"In Python: polars.read_parquet('{snapshots / 'octogen_products'}/*.parquet')",
             soft_wrap=True,
         )
         if ui_port is not None:
@@ -97,7 +97,9 @@ def _materialize(console: Console) -> tuple[list[_Snapshot], dict[str, str]]:
     failed: dict[str, str] = {}
     with dg.DagsterInstance.get() as instance, Progress(console=console) as progress:
 
-        def run(asset: dg.AssetsDefinition, partition_key: str | None = None) -> None:
+        def run(
+            asset: dg.AssetsDefinition, partition_key: str | None = None
+        ) -> dg.ExecuteInProcessResult:
             began = time.monotonic()
             result = job.execute_in_process(
                 asset_selection=[asset.key],
@@ -112,10 +114,12 @@ def _materialize(console: Console) -> tuple[list[_Snapshot], dict[str, str]]:
                 made.append(_snapshot(name, event.metadata, time.monotonic() - began))
             else:
                 failed[name] = _reason(result)
+            return result
 
         task = progress.add_task(catalogs.key.to_user_string(), total=None)
-        run(catalogs)
-        keys = instance.get_dynamic_partitions(str(catalog_partitions.name))
+        listed = run(catalogs)
+        names = listed.output_for_node(catalogs.node_def.name)["catalog"] if listed.success else ()
+        keys = [catalog_partition_key(name) for name in names]
         progress.update(task, total=len(keys))
         for key in keys:
             progress.update(task, description=f"{products.key.to_user_string()}: {key}")
@@ -174,12 +178,16 @@ def _serve_ui(console: Console, environment: Mapping[str, str], port: int) -> No
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "dagster", "dev", "-h", "127.0.0.1", "-p", str(port)]
     command += ["-m", "octogen_dagster.demo.definitions", "--log-level", "warning"]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     server = subprocess.Popen(  # noqa: S603 - our own command
-        command, env={**os.environ, **environment}
+        command, env={**os.environ, **environment, "PYTHONWARNINGS": "ignore"}
     )
     try:
         if _answers(f"{url}/server_info", server):
-            console.print(f"The Dagster UI is at {url} and the sandbox stays up: Ctrl-C ends both.")
+            console.print(
+                f"The Dagster UI is at {url} and the sandbox stays up: Ctrl-C ends both.",
+                soft_wrap=True,
+            )
             webbrowser.open(url)
         server.wait()
     except KeyboardInterrupt:
