@@ -40,9 +40,8 @@ def column_schema(schema: Mapping[str, pl.DataType]) -> dg.TableSchema:
 
 def preview(frame: pl.DataFrame) -> str:
     """A frame as a Markdown table; nested values in short."""
-    shown = [
-        column.name for column in frame if column.null_count() < len(column) or frame.is_empty()
-    ]
+    filled = [column.name for column in frame if column.null_count() < len(frame)]
+    shown = filled or frame.columns
     columns = [name for name in _PREVIEW_COLUMNS if name in shown] or shown[:8]
     rows = [[_cell(value) for value in row] for row in frame.select(columns).rows()]
     lines = [columns, ["---"] * len(columns), *rows]
