@@ -4,6 +4,7 @@ models for the rest.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,7 @@ class PageDecoder:
             try:
                 return self._decode_fast(pages, catalog, images_are_text=kind == "text")
             except pl.exceptions.PolarsError:
-                # A timestamp in another form than usual, such as one without a zone.
+                # A timestamp without a zone, or images of both kinds on one page.
                 for page in pages:
                     page.model = parsed(MerchantProductListPage, page.response, subject)
         return self._decode_models([page.model for page in pages if page.model], catalog)
@@ -83,20 +84,23 @@ class PageDecoder:
     def _decode_fast(
         self, pages: Sequence[WirePage], catalog: str | None, *, images_are_text: bool
     ) -> pl.DataFrame:
+        items, columns = self._expressions(catalog, images_are_text)
         contents = [page.response.content for page in pages]
+        pages_frame = pl.LazyFrame({"page": contents}, schema={"page": pl.Binary})
+        return pages_frame.select(items).unnest("items").select(columns).collect()
+
+    @functools.cache  # noqa: B019 - a decoder lives as long as its read
+    def _expressions(
+        self, catalog: str | None, images_are_text: bool
+    ) -> tuple[pl.Expr, list[pl.Expr]]:
+        """From pages to items, and from the items' fields to columns."""
         dtype = wire_dtype(self._columns, images_are_text=images_are_text)
-        items = pl.col("page").cast(pl.String).str.json_decode(dtype).struct.field("items")
-        return (
-            pl.LazyFrame({"page": contents}, schema={"page": pl.Binary})
-            .select(items.explode(empty_as_null=False))
-            .unnest("items")
-            .select(
-                self._expression(column.name, column.field, catalog, images_are_text)
-                for column in COLUMNS
-                if column.name in self._columns
-            )
-            .collect()
-        )
+        page = pl.col("page").cast(pl.String).str.json_decode(dtype)
+        return page.struct.field("items").explode(empty_as_null=False), [
+            self._expression(column.name, column.field, catalog, images_are_text)
+            for column in COLUMNS
+            if column.name in self._columns
+        ]
 
     def _decode_models(
         self, pages: Sequence[MerchantProductListPage], catalog: str | None

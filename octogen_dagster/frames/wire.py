@@ -135,14 +135,12 @@ def read_page(response: httpx.Response, subject: str) -> WirePage:
         except msgspec.MsgspecError:
             return _page_by_models(response, subject)
         unknown = unknown_fields(response.content)
-    kinds = {type(image) is str for item in page.items if item.images for image in item.images}
-    if len(kinds) > 1:
-        return _page_by_models(response, subject)
+    first_image = next((item.images[0] for item in page.items if item.images), None)
     return WirePage(
         response,
         [item.uuid for item in page.items],
         page.nextCursor,
-        images_are_text=next(iter(kinds), None),
+        images_are_text=None if first_image is None else type(first_image) is str,
         unknown=unknown,
     )
 

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import polars as pl
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octogen_dagster.frames.seen import SeenProducts
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 60).map(str), max_size=20), max_size=20))
 def test_each_product_is_new_once(batches: list[list[str]]) -> None:
     seen, known = SeenProducts(), set[str]()

@@ -1,0 +1,47 @@
+"""Runs the benchmarks, prints the table, and after a run of all writes it into README.md."""
+
+import argparse
+import importlib
+
+from benchmarks import report
+from benchmarks.machine import circumstances
+from benchmarks.measure import Row, say
+from benchmarks.source import Generation
+
+_SUITES = ("snapshot", "memory", "catalogs", "imports", "transport")
+_GENERATIONS: dict[str, list[Generation]] = {
+    "seed": ["seed"],
+    "current": ["current"],
+    "both": ["seed", "current"],
+}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", choices=_SUITES, help="run one; README.md is left alone")
+    parser.add_argument("--rounds", type=_positive, default=7, help="by default 7")
+    parser.add_argument("--generation", choices=_GENERATIONS, default="both")
+    options = parser.parse_args()
+    generations = _GENERATIONS[options.generation]
+    rows: list[Row] = []
+    for name in [options.only] if options.only else _SUITES:
+        say(name)
+        suite = importlib.import_module(f"benchmarks.suites.{name}")
+        rows += suite.run(generations, options.rounds)
+    facts = [*circumstances(generations), f"* {options.rounds} rounds", ""]
+    results = "\n".join([*facts, report.table(rows)])
+    print(results)
+    if not options.only and options.generation == "both":
+        report.write(results)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""OctogenClient walks through a search with any HTTP client; pages are not decoded."""
+
+from dataclasses import dataclass
+
+import httpx
+
+from benchmarks.cursor import next_cursor
+from benchmarks.source import PAGE_SIZE, Source
+from octogen_dagster.api.client import OctogenClient
+from octogen_dagster.api.models import SearchRequest
+from octogen_dagster.api.paging import Walk
+
+
+@dataclass(frozen=True)
+class _Page:
+    next_cursor: str | None
+    uuids: tuple[str, ...] = ()
+
+
+async def walk(client: OctogenClient, source: Source) -> int:
+    """The number of products."""
+    (catalog,) = source.catalogs
+    progress = Walk(catalog)
+    request = SearchRequest(catalog=catalog, limit=PAGE_SIZE)
+    async for _ in client.walk(request, progress, _read_page):
+        pass
+    return progress.pages * PAGE_SIZE
+
+
+def _read_page(response: httpx.Response, _subject: str) -> _Page:
+    return _Page(next_cursor(response.content))

@@ -1,0 +1,28 @@
+"""This package: a search to a published snapshot, as the IO manager makes it."""
+
+from pathlib import Path
+
+from upath import UPath
+
+from benchmarks.source import API_KEY, PAGE_SIZE, Source
+from octogen_dagster import ProductScan, ProductSearch
+from octogen_dagster.api.access import ApiKey
+from octogen_dagster.api.connection import Connection
+from octogen_dagster.snapshot_files import SnapshotFile, write_parquet
+
+
+def read(source: Source, folder: Path) -> Path:
+    """Scan, write aside, verify, publish."""
+    connection = Connection(
+        api_key=ApiKey(API_KEY), base_url=source.base_url, concurrency=source.concurrency
+    )
+    search = ProductSearch(catalogs=source.catalogs, page_size=PAGE_SIZE)
+    scan = ProductScan(search, connection)
+    file = SnapshotFile(UPath(folder / "products.parquet"))
+    with file.unfinished() as unfinished:
+        provenance = {"octogen.search": search.model_dump_json()}
+        rows = write_parquet(scan.frame, unfinished, lambda: provenance)
+        if not scan.statistics.complete or rows != scan.statistics.rows:
+            raise RuntimeError(f"{rows} rows were written of {scan.statistics.rows} read")
+        file.publish(unfinished)
+    return folder / "products.parquet"

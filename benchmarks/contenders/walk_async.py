@@ -1,0 +1,20 @@
+"""OctogenClient over httpx.AsyncClient, its default."""
+
+import asyncio
+from pathlib import Path
+
+from benchmarks.contenders._walk import walk
+from benchmarks.source import API_KEY, Source
+from octogen_dagster.api.access import ApiKey
+from octogen_dagster.api.connection import Connection
+
+
+def read(source: Source, _folder: Path) -> int:
+    """One page after the other."""
+    return asyncio.run(_read(source))
+
+
+async def _read(source: Source) -> int:
+    connection = Connection(api_key=ApiKey(API_KEY), base_url=source.base_url)
+    async with connection.client() as client:
+        return await walk(client, source)

@@ -1,0 +1,124 @@
+"""The server that everybody reads: pre-built pages over HTTP/1.1, as fast as asyncio can.
+
+`python -m benchmarks.server '{"generation": ..., "catalogs": {key: products}, "delay": seconds}'`
+prints where it listens and runs until its standard input is closed.
+"""
+
+import asyncio
+import json
+import re
+import sys
+import uuid
+
+from pydantic import ValidationError
+
+from benchmarks.pages import CatalogPages
+from benchmarks.source import PAGE_SIZE, Generation
+from octogen_dagster.sandbox.request_bodies import SEARCH_REQUESTS, refusal_details
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_REASONS = {200: "OK", 404: "Not Found", 422: "Unprocessable Entity"}
+
+
+class Service:
+    """Answers of one generation of the contract.
+
+    Args:
+        catalogs: Catalog keys and numbers of products.
+    """
+
+    def __init__(self, generation: Generation, catalogs: dict[str, int]) -> None:
+        self.pages = {key: CatalogPages(key, count, generation) for key, count in catalogs.items()}
+        self._generation = generation
+        self._search_request = SEARCH_REQUESTS[generation]
+
+    def answer(self, operation: bytes, body: bytes) -> bytes:
+        """A whole HTTP response."""
+        if operation == b"POST /v1/products/search":
+            return self._search(body)
+        if operation == b"GET /v1/catalogs" and self._generation == "seed":
+            return _json_response(200, [pages.summary for pages in self.pages.values()])
+        return _json_response(404, {"detail": "Not Found"})
+
+    def _search(self, body: bytes) -> bytes:
+        try:
+            request = self._search_request.model_validate_json(body)
+        except ValidationError as error:
+            return _json_response(422, {"detail": refusal_details(error)})
+        keys = request.catalog_keys or list(self.pages)
+        if len(keys) != 1 or request.limit != PAGE_SIZE:
+            return _json_response(422, {"detail": f"one catalog and pages of {PAGE_SIZE} only"})
+        pages = self.pages.get(keys[0])
+        if pages is None:
+            return _json_response(404, {"detail": "catalog_not_found"})
+        number = pages.number(request.cursor)
+        return _response(200, pages.request_ids[number], *pages.body(number))
+
+
+def _json_response(status: int, content: object) -> bytes:
+    return _response(status, str(uuid.uuid4()), json.dumps(content).encode())
+
+
+def _response(status: int, request_id: str, *body: bytes | bytearray) -> bytes:
+    head = (
+        f"HTTP/1.1 {status} {_REASONS[status]}\r\n"
+        "content-type: application/json\r\n"
+        f"content-length: {sum(map(len, body))}\r\n"
+        f"x-request-id: {request_id}\r\n"
+        "X-RateLimit-Limit: 600000000\r\n"
+        "X-RateLimit-Remaining: 600000000\r\n"
+        "X-RateLimit-Reset: 1800000000\r\n"
+        "\r\n"
+    )
+    return b"".join((head.encode(), *body))
+
+
+class Connection(asyncio.Protocol):
+    """One connection, kept alive.
+
+    Args:
+        delay: Seconds to wait before each answer.
+    """
+
+    def __init__(self, service: Service, delay: float) -> None:
+        self._service = service
+        self._delay = delay
+        self._received = b""
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, found, rest = self._received.partition(b"\r\n\r\n")
+        length = int(match[1]) if (match := _LENGTH.search(head)) else 0
+        if not found or len(rest) < length:
+            return
+        self._received = b""  # nobody here sends a request before the answer to the last one
+        operation = head[: head.index(b" HTTP/1.1\r\n")]
+        if self._delay:
+            asyncio.get_running_loop().call_later(self._delay, self._answer, operation, rest)
+        else:
+            self._answer(operation, rest)
+
+    def _answer(self, operation: bytes, body: bytes) -> None:
+        assert self._transport is not None
+        self._transport.write(self._service.answer(operation, body))
+
+
+async def _serve(service: Service, delay: float) -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Connection(service, delay), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    page_bytes = next(iter(service.pages.values())).mean_bytes
+    print(json.dumps({"port": port, "page_bytes": page_bytes}), flush=True)
+    closed = asyncio.Event()
+    loop.add_reader(sys.stdin, closed.set)
+    await closed.wait()
+
+
+if __name__ == "__main__":
+    settings = json.loads(sys.argv[1])
+    asyncio.run(_serve(Service(settings["generation"], settings["catalogs"]), settings["delay"]))

@@ -1,0 +1,33 @@
+"""What every run and step pays before it begins: imports."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from benchmarks.measure import Row, run_rounds
+from benchmarks.processes import wall_seconds
+from benchmarks.source import Generation
+
+_CODE = {
+    "ours": "import runpy, octogen_dagster; runpy.run_path('definitions.py')",
+    "floor": "import dagster, polars",
+}
+
+
+def run(_generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
+    """Wall time ÷ wall time, the bare interpreter's taken off both."""
+    for code in _CODE.values():  # byte code and file cache
+        wall_seconds(code)
+    contenders = {name: partial(_seconds_beyond_start, code) for name, code in _CODE.items()}
+    yield run_rounds(contenders, max(rounds, 7)).row(
+        "imports",
+        "",
+        "`import octogen_dagster` and loading definitions.py ÷ `import dagster, polars`",
+        ("ours", "floor"),
+        float,
+        "s",
+        1.25,
+    )
+
+
+def _seconds_beyond_start(code: str) -> float:
+    return wall_seconds(code) - wall_seconds("pass")
