@@ -36,11 +36,13 @@ class BlockingClient:
         context = httpx.create_ssl_context() if target.scheme == "https" else None
         proxies = {} if urllib.request.proxy_bypass(target.host) else urllib.request.getproxies()
         proxy = proxies.get(target.scheme) or proxies.get("all")
-        self._pool = (
+        self._manager = (
             _proxy_pool(proxy, context)
             if proxy
             else urllib3.PoolManager(maxsize=1, retries=False, ssl_context=context)
         )
+        # Without a proxy, the host's own pool need not be looked up for each request.
+        self._pool = None if proxy else self._manager.connection_from_url(url)
 
     def build_request(self, method: str, url: str, *, headers: dict[str, str]) -> httpx.Request:
         """A request with these headers and those that every request has."""
@@ -57,9 +59,10 @@ class BlockingClient:
         auth.authorize(request)
         timeout = request.extensions["timeout"]
         try:
-            response = self._pool.urlopen(
+            pool = self._pool or self._manager
+            response = pool.urlopen(
                 request.method,
-                str(request.url),
+                request.url.raw_path.decode() if self._pool else str(request.url),
                 body=request.content or None,
                 headers={name.decode(): value.decode() for name, value in request.headers.raw},
                 redirect=False,
@@ -79,7 +82,9 @@ class BlockingClient:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        self._pool.clear()
+        if self._pool:
+            self._pool.close()
+        self._manager.clear()
 
 
 def _proxy_pool(address: str, context: ssl.SSLContext | None) -> urllib3.ProxyManager:

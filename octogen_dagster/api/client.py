@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib.metadata
 import time
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ from octogen_dagster.api.paging import PageT, Walk
 from octogen_dagster.api.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from types import TracebackType
 
     import tenacity
@@ -312,14 +313,15 @@ class OctogenClient:
         paced: bool = False,
     ) -> httpx.Response:
         headers: httpx.Headers | None = None
-        retrying = self._retry.retrying(before_sleep=self._note_retry)
         try:
             if paced:
                 await self._take_place()
             deadline = time.monotonic() + self._retry.deadline
-            response: httpx.Response = await retrying(
-                self._attempt, method, path, subject, body, deadline
-            )
+            attempt = functools.partial(self._attempt, method, path, subject, body, deadline)
+            try:
+                response = await attempt()
+            except OctogenError as error:
+                response = await self._try_again(attempt, error)
             headers = response.headers
             return response
         except OctogenAPIError as error:
@@ -328,6 +330,21 @@ class OctogenClient:
         finally:
             if paced:
                 self._pacer.settle(headers)
+
+    async def _try_again(
+        self, attempt: Callable[[], Awaitable[httpx.Response]], failure: OctogenError
+    ) -> httpx.Response:
+        """The rest of the attempts; tenacity's loop is entered by the requests that failed only."""
+        failures = [failure]
+
+        async def first_failure_then_attempt() -> httpx.Response:
+            if failures:
+                raise failures.pop()
+            return await attempt()
+
+        retrying = self._retry.retrying(before_sleep=self._note_retry)
+        response: httpx.Response = await retrying(first_failure_then_attempt)
+        return response
 
     async def _take_place(self) -> None:
         delay = self._pacer.delay()

@@ -1,0 +1,77 @@
+"""Where a secret shows in an error: its text, its pickle, what it holds, its traceback."""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import httpx
+from rich.pretty import pretty_repr
+
+TESTS = Path(__file__).parent
+
+
+def leaks(error: BaseException, secret: str) -> list[str]:
+    """The places where the secret can be read, of an error that has been raised and caught."""
+    return [
+        f"{type(part).__name__}: {place}"
+        for part in chain(error)
+        for place, text in (*texts_of(part), *locals_of(part))
+        if secret in text
+    ]
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and everything it was raised from or came up while handling."""
+    seen: list[BaseException] = []
+    waiting = [error]
+    while waiting:
+        part = waiting.pop()
+        if part is not None and part not in seen:
+            seen.append(part)
+            waiting += [part.__cause__, part.__context__]
+            waiting += part.exceptions if isinstance(part, BaseExceptionGroup) else []
+            yield part
+
+
+def frames_of(error: BaseException) -> list[FrameType]:
+    """The frames of its traceback that do not belong to the tests."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return [frame for frame in frames if TESTS not in Path(frame.f_code.co_filename).parents]
+
+
+def texts_of(error: BaseException) -> Iterator[tuple[str, str]]:
+    yield "str", str(error)
+    yield "repr", repr(error)
+    yield "args", repr(error.args)
+    yield "attributes", pretty_repr(vars(error))
+    yield "pickle", pickle.dumps(error).decode("latin-1")
+    response = getattr(error, "response", None)
+    if response is not None:
+        yield from (("response", text) for text in texts_of_response(response))
+
+
+def texts_of_response(response: httpx.Response) -> Iterator[str]:
+    yield response.text
+    yield str(response.headers.raw)
+    yield str(response.request.headers.raw)
+    if response.next_request is not None:
+        yield str(response.next_request.headers.raw)
+
+
+def locals_of(error: BaseException) -> Iterator[tuple[str, str]]:
+    """The locals as debuggers and error reporters show them, parts of containers among them."""
+    for frame in frames_of(error):
+        for name, value in frame.f_locals.items():
+            place = f"{name} in {frame.f_code.co_qualname}"
+            yield place, shown(value)
+            if isinstance(value, httpx.Response):
+                yield from ((place, text) for text in texts_of_response(value))
+
+
+def shown(value: Any) -> str:
+    return f"{value!r}\n{pretty_repr(value)}"

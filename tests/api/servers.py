@@ -1,0 +1,182 @@
+"""A server of a few lines for what the sandbox cannot do: it sends whatever bytes it is told to."""
+
+from __future__ import annotations
+
+import json
+import socketserver
+import ssl
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from threading import Event, Semaphore, Thread
+from typing import Any, Self
+
+KEY = "octo_live_0123456789abcdef0123456789abcdef_dGhpcy1pcy1hLXNlY3JldA"
+SECONDS_TO_WAIT = 30
+
+
+@dataclass(frozen=True)
+class Received:
+    """A request, as it came over the socket; the names of its headers in small letters."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class RawServer:
+    """Sends the parts of `answer` one by one, then closes the connection.
+
+    Args:
+        answer: From a request to the bytes to send; after the last of them the connection ends.
+        keep_alive: Leave the connection open for further requests.
+        certificate: A PEM file with key and certificate, to serve https.
+    """
+
+    api_key = KEY
+
+    def __init__(
+        self,
+        answer: Callable[[Received], Iterable[bytes]],
+        *,
+        keep_alive: bool = False,
+        certificate: str | None = None,
+    ) -> None:
+        self.answer = answer
+        self.keep_alive = keep_alive
+        self.received: list[Received] = []
+        self.closing = Event()
+        self.closed_connections = Semaphore(0)
+        self._server = _Server(self, certificate)
+        self._scheme = "https" if certificate else "http"
+        self._thread = Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+
+    @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
+
+    @property
+    def origin(self) -> str:
+        return f"{self._scheme}://127.0.0.1:{self.port}"
+
+    @property
+    def base_url(self) -> str:
+        return f"{self.origin}/v1"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closing.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(SECONDS_TO_WAIT)
+
+    def wait_for_closed_connection(self) -> None:
+        assert self.closed_connections.acquire(timeout=SECONDS_TO_WAIT)
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+
+    def __init__(self, owner: RawServer, certificate: str | None) -> None:
+        self.owner = owner
+        super().__init__(("127.0.0.1", 0), _Handler)
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.socket = context.wrap_socket(
+                self.socket, server_side=True, do_handshake_on_connect=False
+            )
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        self.owner.closed_connections.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away, or refuses the certificate, is part of the tests."""
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    server: _Server
+
+    def handle(self) -> None:
+        owner = self.server.owner
+        while (request := self._read()) is not None:
+            owner.received.append(request)
+            for part in owner.answer(request):
+                self.wfile.write(part)
+            if not owner.keep_alive:
+                return
+
+    def _read(self) -> Received | None:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            line = self.rfile.readline()
+            if not line:
+                return None
+            head += line
+        first, *lines = head.decode("latin-1").strip().split("\r\n")
+        method, target, _ = first.split(" ")
+        headers = {
+            name.lower(): value.strip() for name, _, value in (x.partition(":") for x in lines)
+        }
+        body = self.rfile.read(int(headers.get("content-length", 0)))
+        return Received(method, target, headers, body)
+
+
+def http(
+    status: int = 200,
+    body: bytes | str | dict[str, Any] | list[Any] = b"",
+    *,
+    length: int | None = None,
+    **headers: str,
+) -> list[bytes]:
+    """A whole answer. A body that is not bytes or text is sent as JSON.
+
+    Args:
+        length: What `Content-Length` says, when it is to be wrong.
+        headers: With `_` for `-`.
+    """
+    content_type = "text/html" if isinstance(body, str) else "application/json"
+    if isinstance(body, dict | list):
+        body = json.dumps(body)
+    if isinstance(body, str):
+        body = body.encode()
+    fields = {
+        "content-type": content_type,
+        "content-length": str(len(body) if length is None else length),
+        "connection": "close",
+    } | {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return [f"HTTP/1.1 {status} Answer\r\n{lines}\r\n".encode() + body]
+
+
+def page(uuids: Iterable[str], next_cursor: str | None = None) -> dict[str, Any]:
+    """A page of a search, as short as the contract allows."""
+    items = [{"uuid": uuid, "productUrl": f"https://shop.example/{uuid}"} for uuid in uuids]
+    return {"items": items, "nextCursor": next_cursor}
+
+
+def in_turn(*answers: list[bytes]) -> Callable[[Received], list[bytes]]:
+    """Each answer once, the last one for all further requests."""
+    left = list(answers)
+    return lambda _: left.pop(0) if len(left) > 1 else left[0]
+
+
+def hanging(server: Callable[[], RawServer]) -> Iterator[bytes]:
+    """No answer until the server goes down."""
+    server().closing.wait(SECONDS_TO_WAIT)
+    yield b""
+
+
+def dripping(server: Callable[[], RawServer]) -> Iterator[bytes]:
+    """A body that goes on, byte by byte, until the server goes down."""
+    yield http(length=1_000_000_000)[0]
+    while not server().closing.wait(0.005):
+        yield b" "

@@ -1,0 +1,315 @@
+"""The surface of the client: construction, closing, and its operations on both generations."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import ValidationError
+
+from octogen_dagster.api.access import ApiKey
+from octogen_dagster.api.client import OctogenClient
+from octogen_dagster.api.errors import (
+    MissingAPIKeyError,
+    OctogenNotFoundError,
+    OctogenTimeoutError,
+)
+from octogen_dagster.api.models import Facet, FacetName
+from octogen_dagster.sandbox.server import Sandbox
+
+from .clients import ONCE, Transport, open_client
+from .servers import KEY, RawServer, hanging, http, page
+
+FAR_AWAY = "https://api.octogen.ai/v1"
+
+
+def defaults(function: Any) -> dict[str, Any]:
+    """The arguments of a function that takes keywords only, each with its default."""
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters)
+    return {parameter.name: parameter.default for parameter in parameters}
+
+
+class TestConstruction:
+    def test_the_keywords_and_defaults_are_the_seed_s(self) -> None:
+        arguments = list(defaults(OctogenClient.__init__).items())
+        assert arguments[:4] == [
+            ("api_key", None),
+            ("base_url", "https://api.octogen.ai/v1"),
+            ("timeout", 30.0),
+            ("http_client", None),
+        ]
+        assert all(default is None for _, default in arguments[4:])
+
+    def test_a_search_takes_what_the_seed_s_takes(self) -> None:
+        filters = dict.fromkeys(("catalog", "q", "facets", "price_min", "price_max"))
+        assert defaults(OctogenClient.search_products) == filters | {"cursor": None, "limit": 50}
+        assert defaults(OctogenClient.iter_pages) == filters | {"limit": 100}
+        assert defaults(OctogenClient.iter_products) == filters | {"limit": 100}
+
+    @pytest.mark.parametrize("name", ["OCTO_API_KEY", "OCTOGEN_PLATFORM_API_KEY"])
+    async def test_the_key_comes_from_the_environment(
+        self, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, name: str
+    ) -> None:
+        monkeypatch.setenv(name, sandbox.api_key)
+        async with OctogenClient(base_url=sandbox.base_url) as client:
+            assert len(await client.list_catalogs()) == 2
+
+    async def test_the_argument_goes_before_the_environment(
+        self, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox
+    ) -> None:
+        monkeypatch.setenv("OCTO_API_KEY", "another-key")
+        async with OctogenClient(api_key=sandbox.api_key, base_url=sandbox.base_url) as client:
+            assert len(await client.list_catalogs()) == 2
+
+    def test_without_a_key_there_is_no_client(self, sandbox: Sandbox) -> None:
+        with pytest.raises(MissingAPIKeyError, match=r"OCTO_API_KEY.*octogen-dagster sandbox"):
+            OctogenClient(base_url=sandbox.base_url)
+        assert sandbox.requests == []
+
+    def test_a_base_url_that_would_give_the_key_away_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="plain http"):
+            OctogenClient(api_key=KEY, base_url="http://api.octogen.ai/v1")
+
+    def test_it_shows_where_it_goes_and_cannot_be_pickled(self) -> None:
+        client = OctogenClient(api_key=KEY)
+        assert repr(client) == f"OctogenClient(base_url='{FAR_AWAY}')"
+        with pytest.raises(TypeError, match="cannot be pickled"):
+            pickle.dumps(client)
+
+
+class TestClosing:
+    async def test_its_own_connections_are_closed(self, sandbox: Sandbox) -> None:
+        client = open_client(sandbox)
+        async with client as entered:
+            assert entered is client
+            await entered.list_catalogs()
+        with pytest.raises(RuntimeError, match="closed"):
+            await entered.list_catalogs()
+
+    async def test_it_closes_when_the_block_fails(self, sandbox: Sandbox) -> None:
+        with pytest.raises(LookupError):
+            async with open_client(sandbox) as client:
+                raise LookupError
+        with pytest.raises(RuntimeError, match="closed"):
+            await client.list_catalogs()
+
+    async def test_a_client_that_was_given_stays_open(self, sandbox: Sandbox) -> None:
+        async with httpx.AsyncClient() as http_client:
+            for _ in range(2):
+                settings: dict[str, Any] = {"api_key": KEY, "base_url": sandbox.base_url}
+                async with OctogenClient(http_client=http_client, **settings) as client:
+                    await client.list_catalogs()
+                assert not http_client.is_closed
+                await client.aclose()
+                assert not http_client.is_closed
+        assert len(sandbox.requests) == 2
+
+
+class TestTheRequest:
+    async def test_it_carries_the_key_and_asks_for_json(self, transport: Transport) -> None:
+        with RawServer(lambda _: http(200, page(["a"]))) as server:
+            async with open_client(server, transport) as client:
+                await client.search_products(q="dress")
+        (request,) = server.received
+        assert (request.method, request.target) == ("POST", "/v1/products/search")
+        assert request.headers["authorization"] == f"Bearer {KEY}"
+        assert request.headers["accept"] == "application/json"
+        assert request.headers["content-type"] == "application/json"
+        assert request.headers["user-agent"].startswith("octogen-dagster/")
+        assert request.headers["host"] == f"127.0.0.1:{server.port}"
+        assert request.json == {"q": "dress", "limit": 50}
+
+    async def test_a_path_in_the_base_url_is_kept(self) -> None:
+        with RawServer(lambda _: http(200, [])) as server:
+            base_url = f"{server.origin}/octogen/api/"
+            async with OctogenClient(api_key=KEY, base_url=base_url) as client:
+                assert await client.list_catalogs() == []
+        assert [(r.method, r.target) for r in server.received] == [("GET", "/octogen/api/catalogs")]
+
+    async def test_a_given_client_s_headers_go_along_and_its_credentials_do_not(self) -> None:
+        headers = {"X-Team": "data", "Authorization": "Basic b3RoZXI="}
+        with RawServer(lambda _: http(200, [])) as server:
+            async with httpx.AsyncClient(headers=headers, auth=("other", "other")) as http_client:
+                client = OctogenClient(
+                    api_key=KEY, base_url=server.base_url, http_client=http_client
+                )
+                await client.list_catalogs()
+        (request,) = server.received
+        assert request.headers["x-team"] == "data"
+        assert request.headers["authorization"] == f"Bearer {KEY}"
+
+    @pytest.mark.parametrize(
+        ("given", "named", "used"),
+        [(0.05, None, "0.05 s"), (60, 0.06, "0.06 s"), (None, httpx.Timeout(0.07), "0.07 s")],
+    )
+    async def test_the_timeout_that_counts(
+        self, given: float | None, named: float | httpx.Timeout | None, used: str
+    ) -> None:
+        settings: dict[str, Any] = {} if named is None else {"timeout": named}
+        with RawServer(lambda _: hanging(lambda: server)) as server:
+            async with httpx.AsyncClient(timeout=given) as http_client:
+                client = OctogenClient(
+                    api_key=ApiKey(KEY),
+                    base_url=server.base_url,
+                    http_client=http_client if given else None,
+                    retry=ONCE,
+                    **settings,
+                )
+                async with client:
+                    with pytest.raises(OctogenTimeoutError, match=f"timeout {used},"):
+                        await client.list_catalogs()
+
+
+class TestCatalogs:
+    async def test_the_granted_ones_are_listed(
+        self, sandbox: Sandbox, transport: Transport
+    ) -> None:
+        async with open_client(sandbox, transport) as client:
+            catalogs = await client.list_catalogs()
+        assert {entry.catalog: entry.product_count for entry in catalogs} == {
+            "northpeak": 120,
+            "strada": 30,
+        }
+
+    async def test_none_is_an_empty_list(self, transport: Transport) -> None:
+        with Sandbox(catalogs=[], api_key=KEY) as sandbox:
+            async with open_client(sandbox, transport) as client:
+                assert await client.list_catalogs() == []
+
+    async def test_the_current_generation_has_no_list_and_the_text_says_what_to_do(
+        self, current: Sandbox
+    ) -> None:
+        async with open_client(current) as client:
+            with pytest.raises(OctogenNotFoundError) as caught:
+                await client.list_catalogs()
+        assert current.base_url in str(caught.value)
+        assert "(404)" in str(caught.value)
+        assert "Name the catalogs yourself" in str(caught.value)
+        assert caught.value.request_id == current.requests[-1].request_id
+
+
+class TestLookup:
+    async def test_a_product_is_found_by_its_url(
+        self, either: Sandbox, transport: Transport
+    ) -> None:
+        async with open_client(either, transport) as client:
+            (product,) = (await client.search_products(catalog="strada", limit=1)).items
+            found = await client.lookup_product(product.product_url)
+        assert found.catalog_key == "strada"
+        assert found.product.uuid == product.uuid
+        assert found.product.description
+        assert either.requests[-1].body == {"url": product.product_url}
+
+    async def test_one_that_is_not_there_is_named(self, sandbox: Sandbox) -> None:
+        async with open_client(sandbox) as client:
+            with pytest.raises(OctogenNotFoundError) as caught:
+                await client.lookup_product("https://shop.example/none")
+        assert str(caught.value).startswith("The product at https://shop.example/none failed: 404")
+        assert caught.value.detail == "product_not_found"
+
+    @pytest.mark.parametrize("url", ["", "  "])
+    async def test_no_url_is_refused_before_anything_is_sent(
+        self, sandbox: Sandbox, url: str
+    ) -> None:
+        async with open_client(sandbox) as client:
+            with pytest.raises(ValueError, match="url must not be empty"):
+                await client.lookup_product(url)
+        assert sandbox.requests == []
+
+
+class TestSearch:
+    async def test_without_arguments_it_is_a_page_of_everything(
+        self, either: Sandbox, transport: Transport
+    ) -> None:
+        async with open_client(either, transport) as client:
+            found = await client.search_products()
+        assert len(found.items) == 50
+        assert found.next_cursor
+        assert either.requests[-1].body == {"limit": 50}
+
+    async def test_cursors_lead_through_a_catalog(
+        self, either: Sandbox, transport: Transport
+    ) -> None:
+        uuids: list[str] = []
+        async with open_client(either, transport) as client:
+            cursor = None
+            for size in (13, 13, 4):
+                found = await client.search_products(catalog="strada", cursor=cursor, limit=13)
+                assert len(found.items) == size
+                uuids += found.uuids
+                cursor = found.next_cursor
+        assert cursor is None
+        assert len(set(uuids)) == 30
+
+    @pytest.mark.parametrize(
+        "facets",
+        [
+            [Facet(name=FacetName.GENDER, values=["female"])],
+            [Facet(name="gender", values=["FEMALE"])],
+            [{"name": "gender", "values": ["female"]}],
+            ({"name": FacetName.GENDER, "values": ("Female",)},),
+        ],
+    )
+    async def test_facets_are_objects_or_dicts(
+        self, either: Sandbox, transport: Transport, facets: Any
+    ) -> None:
+        async with open_client(either, transport) as client:
+            everything = await client.search_products(catalog="northpeak", limit=100)
+            found = await client.search_products(catalog="northpeak", facets=facets, limit=100)
+        assert 0 < len(found.items) < len(everything.items)
+        (sent,) = (either.requests[-1].body or {})["facets"]
+        assert sent["name"] == "gender"
+        assert [value.lower() for value in sent["values"]] == ["female"]
+
+    async def test_price_bounds_are_inclusive(self, either: Sandbox, transport: Transport) -> None:
+        async with open_client(either, transport) as client:
+            everything = await client.search_products(catalog="strada", limit=100)
+            prices = sorted(item.current_price for item in everything.items if item.current_price)
+            low, high = prices[3], prices[-4]
+            found = await client.search_products(price_min=low, price_max=high, catalog="strada")
+        assert sorted(item.current_price or 0 for item in found.items) == [
+            price for price in prices if low <= price <= high
+        ]
+
+    async def test_zero_is_a_bound_and_no_absence(self, sandbox: Sandbox) -> None:
+        async with open_client(sandbox) as client:
+            found = await client.search_products(price_min=0, price_max=0)
+        assert found.items == []
+        assert sandbox.requests[-1].body == {"price_min": 0, "price_max": 0, "limit": 50}
+
+    async def test_an_empty_result_is_an_empty_page(
+        self, either: Sandbox, transport: Transport
+    ) -> None:
+        async with open_client(either, transport) as client:
+            found = await client.search_products(q="zeppelin")
+        assert (found.items, found.next_cursor) == ([], None)
+
+    @pytest.mark.parametrize(
+        ("arguments", "named"),
+        [
+            ({"limit": 0}, "limit"),
+            ({"limit": 101}, "limit"),
+            ({"price_min": 20, "price_max": 10}, "price_min"),
+            ({"catalog": ""}, "catalog"),
+            ({"catalog": " "}, "catalog"),
+            ({"facets": [{"name": "fit", "values": []}]}, "facets.0.values"),
+            ({"facets": [Facet(name="fit", values=["a"])] * 2}, "facets name fit more than once"),
+        ],
+    )
+    async def test_what_cannot_be_is_refused_by_name_before_anything_is_sent(
+        self, sandbox: Sandbox, transport: Transport, arguments: dict[str, Any], named: str
+    ) -> None:
+        async with open_client(sandbox, transport) as client:
+            with pytest.raises(ValidationError, match=named) as caught:
+                await client.search_products(**arguments)
+            assert isinstance(caught.value, ValueError)
+            with pytest.raises(ValidationError, match=named):
+                _ = [page async for page in client.iter_pages(**arguments)]
+            with pytest.raises(ValidationError, match=named):
+                _ = [product async for product in client.iter_products(**arguments)]
+        assert sandbox.requests == []
+        assert client.statistics.requests == 0

@@ -1,0 +1,217 @@
+"""Every kind of bad answer, over sockets: the right error, and never an empty result."""
+
+from __future__ import annotations
+
+import pickle
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from octogen_dagster.api.errors import (
+    OctogenAPIError,
+    OctogenAuthenticationError,
+    OctogenConnectionError,
+    OctogenForbiddenError,
+    OctogenInsufficientCreditError,
+    OctogenNotFoundError,
+    OctogenRateLimitError,
+    OctogenResponseError,
+    OctogenServerError,
+    OctogenValidationError,
+)
+from octogen_dagster.sandbox.faults import Fault
+from octogen_dagster.sandbox.server import Sandbox
+
+from .clients import QUICK, Transport, open_client
+from .servers import KEY, RawServer, http, page
+
+CREDIT = {"code": "insufficient_credit", "top_up_url": "https://octogen.example/top-up"}
+REFUSAL = [{"loc": ["body"], "msg": "Input should be valid", "type": "value_error"}]
+SHOP_URL = "https://shop.example/1"
+OPERATIONS = {
+    "The list of catalogs": lambda client, url: client.list_catalogs(),
+    f"The product at {SHOP_URL}": lambda client, url: client.lookup_product(url),
+    "The search of all catalogs": lambda client, url: client.search_products(),
+    "Catalog 'strada'": lambda client, url: client.search_products(catalog="strada"),
+}
+OPERATION_IDS = ["catalogs", "lookup", "all", "catalog"]
+
+
+class TestStatus:
+    @pytest.mark.parametrize(
+        ("status", "kind", "detail", "says", "advice"),
+        [
+            (400, OctogenAPIError, "Bad Request", "400 Bad Request", "See the detail"),
+            (401, OctogenAuthenticationError, "Invalid API key", "401 Invalid", "OCTO_API_KEY"),
+            (402, OctogenInsufficientCreditError, CREDIT, "402 insufficient", CREDIT["top_up_url"]),
+            (403, OctogenForbiddenError, "api_key_forbidden", "403 api_key", "ask Octogen"),
+            (404, OctogenNotFoundError, "product_not_found", "404 product", "Check the name"),
+            (422, OctogenValidationError, REFUSAL, "422 request: Input", "Correct the field"),
+            (429, OctogenRateLimitError, "rate_limit_exceeded", "429 rate_", "run fewer reads"),
+            (500, OctogenServerError, "Internal Server Error", "500 Internal", "try again later"),
+            (503, OctogenServerError, "Service Unavailable", "503 Service", "try again later"),
+        ],
+    )
+    async def test_each_has_its_error_with_all_that_is_known(
+        self,
+        sandbox: Sandbox,
+        transport: Transport,
+        status: int,
+        kind: type[OctogenAPIError],
+        detail: Any,
+        says: str,
+        advice: str,
+    ) -> None:
+        sandbox.inject(Fault("status", status, retry_after=3))
+        async with open_client(sandbox, transport) as client:
+            with pytest.raises(OctogenAPIError) as caught:
+                await client.search_products(catalog="strada")
+        error = caught.value
+        assert type(error) is kind
+        assert (error.status_code, error.detail, error.retry_after) == (status, detail, 3.0)
+        assert error.request_id == sandbox.requests[-1].request_id
+        assert error.response.json() == {"detail": detail}
+        text = str(error)
+        assert text.startswith(f"Catalog 'strada' failed: {says}")
+        assert f", request {error.request_id}. " in text
+        assert advice in text
+        copy = pickle.loads(pickle.dumps(error))
+        assert (type(copy), str(copy), copy.detail) == (kind, text, detail)
+        assert (copy.request_id, copy.retry_after) == (error.request_id, 3.0)
+
+    @pytest.mark.parametrize(("subject", "operation"), OPERATIONS.items(), ids=OPERATION_IDS)
+    async def test_the_text_begins_with_what_was_asked_for(
+        self, sandbox: Sandbox, subject: str, operation: Any
+    ) -> None:
+        sandbox.inject(Fault("status", 500))
+        async with open_client(sandbox) as client:
+            with pytest.raises(OctogenServerError) as caught:
+                await operation(client, SHOP_URL)
+        assert str(caught.value).startswith(f"{subject} failed: 500 ")
+
+    async def test_a_wrong_key_is_a_401(self, either: Sandbox, transport: Transport) -> None:
+        stranger = SimpleNamespace(base_url=either.base_url, api_key="octo_live_wrong")
+        async with open_client(stranger, transport) as client:
+            with pytest.raises(OctogenAuthenticationError) as caught:
+                await client.search_products()
+        assert caught.value.detail == "Invalid API key"
+        assert len(either.requests) == 1
+
+    async def test_an_unknown_catalog_is_named(self, either: Sandbox, transport: Transport) -> None:
+        async with open_client(either, transport) as client:
+            with pytest.raises(OctogenNotFoundError) as caught:
+                await client.search_products(catalog="nosuch")
+        assert str(caught.value).startswith("Catalog 'nosuch' is not granted to this key (404 ")
+        assert "Ask Octogen for access or correct the catalog key." in str(caught.value)
+
+    async def test_a_field_the_service_refuses_is_named(self, transport: Transport) -> None:
+        entry = {"loc": ["body", "facets", 0, "name"], "msg": "unknown facet", "type": "v"}
+        with RawServer(lambda _: http(422, {"detail": [entry]})) as server:
+            async with open_client(server, transport) as client:
+                with pytest.raises(OctogenValidationError, match=r"facets\.0\.name: unknown") as c:
+                    await client.search_products()
+        assert c.value.detail == [entry]
+
+
+class TestSuccessThatIsNone:
+    @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATION_IDS)
+    @pytest.mark.parametrize("fault", ["html", "truncate"])
+    async def test_a_web_page_or_half_a_document(
+        self, sandbox: Sandbox, transport: Transport, operation: Any, fault: Any
+    ) -> None:
+        async with open_client(sandbox, transport, retry=QUICK) as client:
+            (product,) = (await client.search_products(limit=1)).items
+            sandbox.inject(Fault(fault))
+            asked = len(sandbox.requests)
+            with pytest.raises(OctogenResponseError, match="a body that is not JSON") as caught:
+                await operation(client, product.product_url)
+        assert caught.value.status_code == 200
+        assert caught.value.request_id == sandbox.requests[-1].request_id
+        assert len(sandbox.requests) == asked + 1, "it is not retried"
+        assert ("text/html" if fault == "html" else "application/json") in str(caught.value)
+
+    async def test_a_wrong_type_names_the_product_and_the_field(
+        self, either: Sandbox, transport: Transport
+    ) -> None:
+        async with open_client(either, transport) as client:
+            good = await client.search_products(catalog="strada", limit=9)
+            either.inject(Fault("wrong_type"))
+            with pytest.raises(OctogenResponseError) as caught:
+                await client.search_products(catalog="strada", limit=9)
+        text = str(caught.value)
+        assert text.startswith("Catalog 'strada' was answered with 200 and ")
+        assert f"a product {good.uuids[4]!r} (item 4) whose currentPrice is wrong: " in text
+        assert "'not a number'" in text
+        copy = pickle.loads(pickle.dumps(caught.value))
+        assert (str(copy), copy.status_code) == (text, 200)
+
+    async def test_in_a_walk_the_page_is_named_too(self, sandbox: Sandbox) -> None:
+        sandbox.inject(Fault("wrong_type", page=3))
+        async with open_client(sandbox) as client:
+            with pytest.raises(
+                OctogenResponseError, match=r"^Catalog 'strada', page 3, was answered"
+            ):
+                _ = [item async for item in client.iter_products(catalog="strada", limit=10)]
+
+    async def test_in_a_lookup_the_field_is_named(self, sandbox: Sandbox) -> None:
+        async with open_client(sandbox) as client:
+            (product,) = (await client.search_products(limit=1)).items
+            sandbox.inject(Fault("wrong_type"))
+            with pytest.raises(OctogenResponseError, match=r"a wrong product\.currentPrice") as c:
+                await client.lookup_product(product.product_url)
+        assert product.product_url in str(c.value)
+
+    @pytest.mark.parametrize("body", [b"", b"null", [], {}, {"items": None}, {"detail": "x"}])
+    @pytest.mark.parametrize("status", [200, 201])
+    async def test_another_shape_is_no_empty_page(
+        self, transport: Transport, body: Any, status: int
+    ) -> None:
+        with RawServer(lambda _: http(status, body)) as server:
+            async with open_client(server, transport) as client:
+                with pytest.raises(OctogenResponseError) as caught:
+                    await client.search_products()
+                with pytest.raises(OctogenResponseError):
+                    _ = [item async for item in client.iter_products()]
+        assert caught.value.status_code == status
+
+    @pytest.mark.parametrize("body", [b"", b"null", {}, {"catalogs": []}, [{"catalog": "a"}]])
+    async def test_another_shape_is_no_empty_list_of_catalogs(
+        self, transport: Transport, body: Any
+    ) -> None:
+        with RawServer(lambda _: http(200, body)) as server:
+            async with open_client(server, transport) as client:
+                with pytest.raises(
+                    OctogenResponseError, match=r"^The list of catalogs was answered"
+                ):
+                    await client.list_catalogs()
+
+    async def test_a_204_is_no_empty_page(self, transport: Transport) -> None:
+        with RawServer(lambda _: [b"HTTP/1.1 204 No Content\r\n\r\n"]) as server:
+            async with open_client(server, transport) as client:
+                with pytest.raises(OctogenResponseError, match="answered with 204 and a body that"):
+                    await client.search_products()
+
+    async def test_unknown_fields_are_no_error(self, either: Sandbox, transport: Transport) -> None:
+        either.inject(Fault("unknown_fields"))
+        async with open_client(either, transport) as client:
+            found = await client.search_products(catalog="strada")
+        assert len(found.items) == 30
+        assert found.model_extra == {"addedWithoutNotice": {"by": "sandbox"}}
+
+
+class TestAnAnswerThatCannotBeRead:
+    async def test_a_body_that_is_not_what_its_encoding_says(self, transport: Transport) -> None:
+        with RawServer(lambda _: http(200, page(["a"]), content_encoding="gzip")) as server:
+            async with open_client(server, transport) as client:
+                with pytest.raises(OctogenConnectionError, match="DecodingError"):
+                    await client.search_products()
+
+    async def test_something_that_is_not_http(self, transport: Transport) -> None:
+        with RawServer(lambda _: [b"SSH-2.0-OpenSSH_9.6\r\n\r\n"]) as server:
+            async with open_client(server, transport) as client:
+                with pytest.raises(OctogenConnectionError) as caught:
+                    await client.search_products()
+        assert server.base_url in str(caught.value)
+        assert "Check base_url and the network, then try again." in str(caught.value)
+        assert KEY not in str(caught.value)

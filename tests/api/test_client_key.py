@@ -1,0 +1,210 @@
+"""The key: on requests to the configured host, and nowhere else whatever goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from octogen_dagster.api.errors import (
+    OctogenAPIError,
+    OctogenConnectionError,
+    OctogenError,
+    OctogenPagingError,
+    OctogenTimeoutError,
+)
+from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.sandbox.faults import Fault
+from octogen_dagster.sandbox.server import Sandbox
+
+from .clients import ONCE, QUICK, Transport, open_client
+from .leaks import chain, frames_of, leaks, shown, texts_of_response
+from .servers import KEY, RawServer, Received, dripping, hanging, http, page
+
+STATUSES = (400, 401, 402, 403, 404, 422, 429, 500, 503)
+
+
+@pytest.fixture
+def loggers_that_quote_the_server() -> tuple[str, ...]:
+    return ()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_in_the_log(
+    caplog: pytest.LogCaptureFixture, loggers_that_quote_the_server: tuple[str, ...]
+) -> Iterator[None]:
+    """Everything that any library logs during a test, down to DEBUG, is free of the key."""
+    for name in (None, "httpx", "httpcore", "urllib3", "asyncio", "octogen_dagster"):
+        caplog.set_level(logging.DEBUG, logger=name)
+    yield
+    records = caplog.get_records("call")
+    shown_records = [
+        f"{record.getMessage()} {record.args!r} {record.exc_text}"
+        for record in records
+        if record.name not in loggers_that_quote_the_server
+    ]
+    assert [text for text in shown_records if KEY in text] == []
+
+
+async def failure(server: Any, transport: Transport, retry: RetryPolicy = ONCE) -> OctogenError:
+    """The error of a search."""
+    async with open_client(server, transport, retry=retry) as client:
+        with pytest.raises(OctogenError) as caught:
+            await client.search_products(catalog="strada")
+        assert KEY not in shown(client)
+    return caught.value
+
+
+def assert_silent(error: OctogenError) -> None:
+    assert frames_of(error), "there is a traceback to look at"
+    assert leaks(error, KEY) == []
+    assert KEY.encode() not in pickle.dumps(error)
+
+
+def echo(status: int, as_json: bool) -> Any:
+    """A server that sends back what it was authorized with, in the headers and the body."""
+
+    def answer(request: Received) -> list[bytes]:
+        sent = request.headers["authorization"]
+        body: Any = {"detail": f"refused {sent}"} if as_json else f"<h1>{sent}</h1>"
+        headers = {"x_request_id": sent, "x_echo": sent, "retry_after": sent}
+        return http(status, body, **headers)
+
+    return answer
+
+
+def test_the_search_for_leaks_finds_them() -> None:
+    """The measure itself: a key in a text, in a local and in a chained error."""
+    namespace: dict[str, Any] = {"KEY": KEY}
+    exec(
+        "def fail():\n  headers = {'authorization': KEY}\n  try: int(KEY)\n"
+        "  except ValueError as error: raise LookupError('x') from None",
+        namespace,
+    )
+    with pytest.raises(LookupError) as caught:
+        namespace["fail"]()
+    assert len(list(chain(caught.value))) == 2
+    places = leaks(caught.value, KEY)
+    assert "LookupError: headers in fail" in places
+    assert "ValueError: str" in places
+
+
+class TestTheApi:
+    @pytest.mark.parametrize("status", STATUSES)
+    async def test_errors(self, sandbox: Sandbox, transport: Transport, status: int) -> None:
+        sandbox.inject(Fault("status", status, retry_after=0))
+        error = await failure(sandbox, transport, QUICK)
+        assert isinstance(error, OctogenAPIError)
+        assert_silent(error)
+
+    @pytest.mark.parametrize("kind", ["html", "truncate", "wrong_type"])
+    async def test_answers_that_are_none(
+        self, sandbox: Sandbox, transport: Transport, kind: Any
+    ) -> None:
+        sandbox.inject(Fault(kind))
+        error = await failure(sandbox, transport)
+        assert isinstance(error, OctogenAPIError)
+        assert_silent(error)
+
+    async def test_an_operation_that_the_current_generation_has_not(self, current: Sandbox) -> None:
+        async with open_client(current) as client:
+            with pytest.raises(OctogenAPIError) as caught:
+                await client.list_catalogs()
+        assert_silent(caught.value)
+
+    async def test_a_negotiation_that_fails(self, current: Sandbox, transport: Transport) -> None:
+        current.revoke("strada")
+        error = await failure(current, transport)
+        assert len(current.requests) == 2
+        assert_silent(error)
+
+    async def test_a_walk_that_loops(self, sandbox: Sandbox, transport: Transport) -> None:
+        sandbox.inject(Fault("loop_cursor"))
+        async with open_client(sandbox, transport) as client:
+            with pytest.raises(OctogenPagingError) as caught:
+                _ = [item async for item in client.iter_products(limit=5)]
+        assert_silent(caught.value)
+
+    async def test_a_success(self, sandbox: Sandbox, transport: Transport) -> None:
+        async with open_client(sandbox, transport) as client:
+            found = await client.search_products()
+            assert KEY not in shown(client)
+        assert KEY not in shown(found)
+        assert KEY.encode() not in pickle.dumps(found)
+
+
+class TestTheConnection:
+    async def test_cut_in_the_body(self, sandbox: Sandbox, transport: Transport) -> None:
+        sandbox.inject(Fault("cut"))
+        error = await failure(sandbox, transport, QUICK)
+        assert isinstance(error, OctogenConnectionError)
+        assert_silent(error)
+
+    async def test_cut_before_an_answer(self, transport: Transport) -> None:
+        with RawServer(lambda _: []) as server:
+            error = await failure(server, transport)
+        assert isinstance(error, OctogenConnectionError)
+        assert_silent(error)
+
+    async def test_refused(self, transport: Transport) -> None:
+        with RawServer(lambda _: []) as gone:
+            pass
+        error = await failure(gone, transport)
+        assert isinstance(error, OctogenConnectionError)
+        assert_silent(error)
+
+    @pytest.mark.parametrize("slow", [hanging, dripping])
+    async def test_too_slow(self, transport: Transport, slow: Any) -> None:
+        with RawServer(lambda _: slow(lambda: server)) as server:
+            error = await failure(server, transport, RetryPolicy(deadline=0.2))
+        assert isinstance(error, OctogenTimeoutError)
+        assert_silent(error)
+
+    async def test_given_up_by_the_caller(self) -> None:
+        with RawServer(lambda _: hanging(lambda: server)) as server:
+            async with open_client(server) as client:
+                with pytest.raises(TimeoutError) as caught:
+                    await asyncio.wait_for(client.search_products(), 0.1)
+        assert leaks(caught.value, KEY) == []
+
+
+class TestAServerThatEchoesIt:
+    @pytest.fixture
+    def loggers_that_quote_the_server(self) -> tuple[str, ...]:
+        """httpcore's, at DEBUG, show each header that a server sent."""
+        return ("httpcore.http11",)
+
+    @pytest.mark.parametrize("status", [401, 422, 500])
+    @pytest.mark.parametrize("as_json", [True, False])
+    async def test_in_an_error(self, transport: Transport, status: int, as_json: bool) -> None:
+        with RawServer(echo(status, as_json)) as server:
+            error = await failure(server, transport)
+        assert isinstance(error, OctogenAPIError)
+        assert "Bearer [api key]" in str(error)
+        assert error.response.headers["x-echo"] == error.request_id == "Bearer [api key]"
+        assert_silent_answer(error)
+
+    async def test_in_a_web_page_with_200(self, transport: Transport) -> None:
+        with RawServer(echo(200, as_json=False)) as server:
+            error = await failure(server, transport)
+        assert isinstance(error, OctogenAPIError)
+        assert error.response.text == "<h1>Bearer [api key]</h1>"
+        assert_silent_answer(error)
+
+    async def test_in_a_result(self, transport: Transport) -> None:
+        def answer(request: Received) -> list[bytes]:
+            return http(200, page(["a"]) | {"sentBy": request.headers["authorization"]})
+
+        with RawServer(answer) as server:
+            async with open_client(server, transport) as client:
+                found = await client.search_products()
+        assert found.model_extra == {"sentBy": "Bearer [api key]"}
+
+
+def assert_silent_answer(error: OctogenError) -> None:
+    assert_silent(error)
+    assert all(KEY not in text for text in texts_of_response(error.response))

@@ -1,0 +1,207 @@
+"""Walks through a search: over sockets with the sandbox's faults, and on servers in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from octogen_dagster.api.client import OctogenClient
+from octogen_dagster.api.errors import OctogenPagingError, OctogenServerError
+from octogen_dagster.api.models import MerchantProductListPage, SearchRequest
+from octogen_dagster.api.paging import Walk
+from octogen_dagster.sandbox.faults import Fault
+from octogen_dagster.sandbox.server import Sandbox
+
+from .clients import ONCE, QUICK, Transport, open_client
+from .servers import KEY, RawServer, Received, http, page
+from .test_paging import ModelServer, products_of, walks
+
+
+async def uuids_of(client: OctogenClient, **search: Any) -> list[str]:
+    return [item.uuid async for item in client.iter_products(**search)]
+
+
+class TestTheSandbox:
+    @pytest.mark.parametrize("limit", [1, 7, 30, 100])
+    async def test_every_product_comes_once_whatever_the_page_size(
+        self, either: Sandbox, transport: Transport, limit: int
+    ) -> None:
+        async with open_client(either, transport) as client:
+            uuids = await uuids_of(client, catalog="strada", limit=limit)
+        assert len(set(uuids)) == len(uuids) == 30
+        searches = [request for request in either.requests if request.status == 200]
+        assert [request.page for request in searches] == list(range(1, -(-30 // limit) + 1))
+
+    async def test_all_catalogs_are_read_when_none_is_named(
+        self, either: Sandbox, transport: Transport
+    ) -> None:
+        async with open_client(either, transport) as client:
+            assert len(set(await uuids_of(client))) == 150
+        assert [(request.body or {})["limit"] for request in either.requests] == [100, 100]
+
+    async def test_pages_come_with_what_the_service_says_about_them(self, current: Sandbox) -> None:
+        async with open_client(current) as client:
+            pages = [found async for found in client.iter_pages(limit=40)]
+        assert [len(found.items) for found in pages] == [40, 40, 40, 30]
+        assert [found.request_id for found in pages] == [r.request_id for r in current.requests]
+        assert [bool(found.next_cursor) for found in pages] == [True, True, True, False]
+        assert all(found.effective_query for found in pages)
+
+    async def test_all_else_stays_as_it_was_from_page_to_page(self, sandbox: Sandbox) -> None:
+        search: dict[str, Any] = {
+            "catalog": "northpeak",
+            "facets": [{"name": "gender", "values": ["female", "male"]}],
+            "price_min": 1,
+            "price_max": 5000,
+            "limit": 25,
+        }
+        async with open_client(sandbox) as client:
+            assert await uuids_of(client, **search)
+        bodies = [dict(request.body or {}) for request in sandbox.requests]
+        cursors = [body.pop("cursor", None) for body in bodies]
+        assert len(bodies) > 1
+        assert all(body == search for body in bodies)
+        assert cursors[0] is None
+        assert len(set(cursors)) == len(cursors)
+
+    async def test_the_products_of_page_1_come_once_though_the_service_repeats_them(
+        self, either: Sandbox, transport: Transport
+    ) -> None:
+        walk = Walk("The search")
+        sent: list[str] = []
+        async with open_client(either, transport) as client:
+            uuids = await uuids_of(client, q="jacket", limit=3)
+            pages = client.walk(SearchRequest(q="jacket", limit=3), walk, read)
+            async for found in pages:
+                walk.count(new=len(set(found.uuids) - set(sent)), repeats=0)
+                sent += found.uuids
+        assert len(sent) > len(set(sent)), "the sandbox repeats products"
+        assert len(uuids) == len(set(uuids))
+        assert set(uuids) == set(sent)
+
+    async def test_nothing_found_is_one_empty_page(
+        self, either: Sandbox, transport: Transport
+    ) -> None:
+        async with open_client(either, transport) as client:
+            pages = [found async for found in client.iter_pages(q="zeppelin")]
+        assert [found.items for found in pages] == [[]]
+
+    async def test_a_walk_that_is_left_sends_no_more(self, sandbox: Sandbox) -> None:
+        async with open_client(sandbox) as client:
+            async for _ in client.iter_products(limit=10):
+                break
+        assert len(sandbox.requests) == 1
+
+
+def read(response: httpx.Response, _: str) -> MerchantProductListPage:
+    return MerchantProductListPage.model_validate_json(response.content)
+
+
+class TestFaults:
+    async def test_a_looping_cursor_is_an_error_that_names_the_page(
+        self, either: Sandbox, transport: Transport
+    ) -> None:
+        either.inject(Fault("loop_cursor", page=3))
+        async with open_client(either, transport) as client:
+            with pytest.raises(OctogenPagingError) as caught:
+                await uuids_of(client, catalog="northpeak", limit=10)
+        assert str(caught.value).startswith(
+            "Catalog 'northpeak': page 3 came with the cursor that page 2 had come with"
+        )
+        assert either.requests[-1].page == 3
+
+    @pytest.mark.parametrize("times", [1, 2])
+    async def test_a_restart_is_survived(
+        self, either: Sandbox, transport: Transport, times: int
+    ) -> None:
+        either.inject(Fault("restart_cursor", page=3, times=times))
+        async with open_client(either, transport) as client:
+            uuids = await uuids_of(client, catalog="northpeak", limit=25)
+        assert len(set(uuids)) == len(uuids) == 120
+        served = [request for request in either.requests if request.status == 200]
+        assert len(served) == 5 + 2 * times
+
+    @pytest.mark.parametrize("number", [10, 23])
+    async def test_two_restarts_deep_in_a_walk_are_survived(
+        self, sandbox: Sandbox, transport: Transport, number: int
+    ) -> None:
+        sandbox.inject(Fault("restart_cursor", page=number, times=2))
+        async with open_client(sandbox, transport) as client:
+            uuids = await uuids_of(client, catalog="northpeak", limit=5)
+        assert len(set(uuids)) == len(uuids) == 120
+
+    async def test_the_third_is_an_error(self, either: Sandbox, transport: Transport) -> None:
+        either.inject(Fault("restart_cursor"))
+        async with open_client(either, transport) as client:
+            with pytest.raises(
+                OctogenPagingError, match="page 4 is page 1 again, for the 3rd time"
+            ):
+                await uuids_of(client, catalog="northpeak", limit=10)
+
+    async def test_a_page_that_fails_in_the_middle_ends_the_walk_with_its_error(
+        self, sandbox: Sandbox, transport: Transport
+    ) -> None:
+        sandbox.inject(Fault("status", 503, page=3))
+        async with open_client(sandbox, transport, retry=QUICK) as client:
+            pages = client.iter_pages(limit=10)
+            assert [len((await anext(pages)).items) for _ in range(2)] == [10, 10]
+            with pytest.raises(OctogenServerError):
+                await anext(pages)
+
+    async def test_pages_without_an_end_are_an_error(self, transport: Transport) -> None:
+        serial = count()
+
+        def answer(_: Received) -> list[bytes]:
+            return http(
+                200, page(["a", "b"], next_cursor=f"c{next(serial)}"), connection="keep-alive"
+            )
+
+        with RawServer(answer, keep_alive=True) as server:
+            async with open_client(server, transport) as client:
+                with pytest.raises(OctogenPagingError) as caught:
+                    await uuids_of(client)
+        assert str(caught.value).startswith("The search of all catalogs: ")
+        assert len(server.received) < 50
+
+
+def in_memory(server: ModelServer) -> OctogenClient:
+    """A client whose pages come from a model server."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        uuids, next_cursor = server.read(json.loads(request.content).get("cursor"))
+        return httpx.Response(200, json=page(uuids, next_cursor))
+
+    http_client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    return OctogenClient(api_key=KEY, http_client=http_client, retry=ONCE)
+
+
+class TestModelServers:
+    @given(walks(), st.frozensets(st.integers(2, 40), max_size=2), st.booleans())
+    async def test_each_product_comes_once_through_repeats_and_restarts(
+        self, pages: list[list[str]], restarts: frozenset[int], fresh_cursors: bool
+    ) -> None:
+        server = ModelServer(pages, restarts, fresh_cursors)
+        client = in_memory(server)
+        assert await uuids_of(client) == products_of(pages)
+        assert client.statistics.requests == server.asked
+
+    @given(walks())
+    async def test_pages_keep_their_order_and_lose_only_what_came_before(
+        self, pages: list[list[str]]
+    ) -> None:
+        found = [page async for page in in_memory(ModelServer(pages)).iter_pages()]
+        assert [part.uuids for part in found] == list(without_repeats(pages))
+
+
+def without_repeats(pages: list[list[str]]) -> Iterator[list[str]]:
+    seen: set[str] = set()
+    for uuids in pages:
+        yield [uuid for uuid in dict.fromkeys(uuids) if uuid not in seen]
+        seen.update(uuids)

@@ -1,0 +1,268 @@
+"""What goes out, what comes back: the models by themselves and on the sandbox's answers."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from octogen_dagster.api import models
+from octogen_dagster.api.models import (
+    AgeGroup,
+    ColorFamily,
+    Facet,
+    FacetName,
+    Gender,
+    MerchantCatalogSummary,
+    MerchantProductListItem,
+    MerchantProductListPage,
+    MerchantProductUrlLookupResponse,
+    MerchantProductView,
+    ProductImage,
+    SearchRequest,
+)
+from octogen_dagster.sandbox.faults import Fault
+from octogen_dagster.sandbox.server import Sandbox
+
+ITEM: dict[str, Any] = {"uuid": "u-1", "productUrl": "https://shop.example/1"}
+
+
+def item(**fields: Any) -> MerchantProductListItem:
+    return MerchantProductListItem.model_validate(ITEM | fields)
+
+
+def unknown_fields(model: Any, path: str = "") -> set[str]:
+    """The paths of all fields that no model has."""
+    if isinstance(model, list):
+        return {found for part in model for found in unknown_fields(part, path)}
+    if not isinstance(model, BaseModel):
+        return set()
+    found = {f"{path}.{name}" for name in model.model_extra or ()}
+    for name in type(model).model_fields:
+        found |= unknown_fields(getattr(model, name), f"{path}.{name}")
+    return found
+
+
+def models_within(model: Any) -> set[type[BaseModel]]:
+    """The types of a model and of all models inside."""
+    if isinstance(model, list):
+        return {kind for part in model for kind in models_within(part)}
+    if not isinstance(model, BaseModel):
+        return set()
+    parts = (getattr(model, name) for name in type(model).model_fields)
+    return {type(model)}.union(*map(models_within, parts))
+
+
+def post(sandbox: Sandbox, path: str, body: dict[str, Any]) -> Any:
+    headers = {"Authorization": f"Bearer {sandbox.api_key}"}
+    answer = httpx.post(f"{sandbox.base_url}{path}", json=body, headers=headers)
+    assert answer.status_code == 200
+    return answer.json()
+
+
+class TestVocabulary:
+    def test_facet_names_are_the_contract_s(self) -> None:
+        assert [str(name) for name in FacetName] == [
+            *("brand_name", "brand_slug", "raw_brand_name", "product_type", "gender"),
+            *("age_groups", "color", "color_family", "is_activewear"),
+            *(f"category_path.depth_{depth}" for depth in range(7)),
+        ]
+
+    def test_values_are_the_contract_s(self) -> None:
+        assert [str(value) for value in Gender] == ["male", "female", "unisex"]
+        assert [str(value) for value in AgeGroup] == ["infant", "toddler", "kids", "adult"]
+        assert " ".join(ColorFamily) == (
+            "Pink Red Orange Brown Yellow Green Blue Purple White Gray Black"
+        )
+
+
+class TestSearchRequest:
+    def test_fields_that_are_not_set_are_left_out(self) -> None:
+        assert SearchRequest().body() == {"limit": 50}
+        assert SearchRequest(catalog="acme", facets=[]).body() == {"catalog": "acme", "limit": 50}
+
+    def test_all_fields_are_snake_case_json(self) -> None:
+        request = SearchRequest(
+            catalog="acme",
+            q="linen dress",
+            facets=[Facet(name=FacetName.COLOR_FAMILY, values=[ColorFamily.RED, "navy blue"])],
+            price_min=0,
+            price_max=99.5,
+            cursor="c",
+            limit=7,
+        )
+        assert request.body() == {
+            "catalog": "acme",
+            "q": "linen dress",
+            "facets": [{"name": "color_family", "values": ["Red", "navy blue"]}],
+            "price_min": 0,
+            "price_max": 99.5,
+            "cursor": "c",
+            "limit": 7,
+        }
+
+    @given(st.integers(1, 100), st.floats(0, 1e6), st.floats(0, 1e6))
+    def test_what_is_in_range_passes(self, limit: int, price: float, other: float) -> None:
+        low, high = sorted((price, other))
+        body = SearchRequest(limit=limit, price_min=low, price_max=high).body()
+        assert body == {"limit": limit, "price_min": low, "price_max": high}
+
+    @pytest.mark.parametrize(
+        ("fields", "named"),
+        [
+            ({"limit": 0}, "limit"),
+            ({"limit": 101}, "limit"),
+            ({"limit": 1.5}, "limit"),
+            ({"catalog": ""}, "catalog"),
+            ({"catalog": " \t"}, "catalog"),
+            ({"q": ""}, "q"),
+            ({"cursor": ""}, "cursor"),
+            ({"price_min": -1}, "price_min"),
+            ({"price_max": float("nan")}, "price_max"),
+            ({"price_max": float("inf")}, "price_max"),
+            ({"price_min": 2, "price_max": 1}, "price_min 2.0 is above price_max 1.0"),
+            ({"facets": [{"name": "fit", "values": []}]}, "facets.0.values"),
+            ({"facets": [{"name": "fit", "values": ["slim", " "]}]}, "facets.0.values.1"),
+            ({"facets": [{"name": " ", "values": ["slim"]}]}, "facets.0.name"),
+            ({"facets": [{"name": "fit", "value": ["slim"]}]}, "facets.0.value"),
+            ({"facets": [{"name": "fit", "values": "slim"}]}, "facets.0.values"),
+            ({"facets": [{"name": n, "values": ["a"]} for n in ("fit", "Fit")]}, "facets name fit"),
+            ({"facets": [{"name": f"f{n}", "values": ["a"]} for n in range(51)]}, "facets"),
+            ({"catalogs": ["acme"]}, "catalogs"),
+        ],
+    )
+    def test_what_is_not_is_refused_by_name(self, fields: dict[str, Any], named: str) -> None:
+        with pytest.raises(ValidationError) as caught:
+            SearchRequest.model_validate(fields)
+        places = [".".join(map(str, error["loc"])) for error in caught.value.errors()]
+        assert named in places or named in str(caught.value)
+
+    def test_fifty_facets_are_allowed(self) -> None:
+        facets = [{"name": f"f{number}", "values": ["a"]} for number in range(50)]
+        assert len(SearchRequest.model_validate({"facets": facets}).facets) == 50
+
+
+class TestImages:
+    @pytest.mark.parametrize(
+        "image",
+        [
+            "https://cdn.example/1.jpg",
+            {"url": "https://cdn.example/1.jpg"},
+            {"url": "https://cdn.example/1.jpg", "cdnUrl": None, "width": None, "mimeType": None},
+        ],
+    )
+    def test_both_forms_become_one(self, image: Any) -> None:
+        product = item(images=[image], primaryImage=image)
+        assert product.images == [ProductImage(url="https://cdn.example/1.jpg")]
+        assert product.primary_image == ProductImage(url="https://cdn.example/1.jpg")
+
+    def test_measures_are_read(self) -> None:
+        measures = {"url": "u", "cdnUrl": "c", "width": 3, "height": 4, "mimeType": "image/webp"}
+        (image,) = item(images=[measures | {"sizeBytes": 5}]).images or ()
+        assert (image.cdn_url, image.width, image.height) == ("c", 3, 4)
+        assert (image.mime_type, image.size_bytes) == ("image/webp", 5)
+
+    @pytest.mark.parametrize("images", [None, []])
+    def test_none_are_none(self, images: Any) -> None:
+        assert item(images=images).images == images
+
+
+class TestTimes:
+    @pytest.mark.parametrize(
+        "text",
+        ["2026-03-01T12:00:00", "2026-03-01T12:00:00Z", "2026-03-01T14:00:00+02:00"],
+    )
+    def test_all_are_utc_and_naive_ones_are_taken_for_it(self, text: str) -> None:
+        moment = item(updatedAt=text).updated_at
+        assert moment == datetime(2026, 3, 1, 12, tzinfo=UTC)
+        assert moment.tzinfo is UTC
+
+
+class TestFieldsAddedLater:
+    def test_they_are_kept_at_every_level(self) -> None:
+        page = MerchantProductListPage.model_validate(
+            {
+                "items": [ITEM | {"newField": 1, "brand": {"name": "Acme", "newField": [2]}}],
+                "newField": {"three": 3},
+            }
+        )
+        assert page.model_extra == {"newField": {"three": 3}}
+        assert page.items[0].model_extra == {"newField": 1}
+        assert page.items[0].brand is not None
+        assert page.items[0].brand.model_extra == {"newField": [2]}
+
+    def test_the_sandbox_s_are_kept(self, either: Sandbox) -> None:
+        either.inject(Fault("unknown_fields"))
+        page = MerchantProductListPage.model_validate(post(either, "/products/search", {}))
+        assert {".addedWithoutNotice", ".items.addedWithoutNotice"} <= unknown_fields(page)
+        assert len(page.items) == 50
+
+
+class TestTheSandboxsAnswers:
+    def test_a_page_holds_no_field_the_models_do_not_know(self, either: Sandbox) -> None:
+        page = MerchantProductListPage.model_validate(
+            post(either, "/products/search", {"limit": 100})
+        )
+        assert len(page.items) == 100
+        assert unknown_fields(page) == set()
+        assert any(product.images for product in page.items)
+
+    def test_every_nested_model_of_the_full_view_is_read(self, either: Sandbox) -> None:
+        either.grant("voltaic", products=60)
+        found: set[type[BaseModel]] = set()
+        unknown: set[str] = set()
+        for product in post(either, "/products/search", {"limit": 100})["items"]:
+            answer = post(either, "/products/lookup", {"url": product["productUrl"]})
+            view = MerchantProductUrlLookupResponse.model_validate(answer)
+            assert view.product.uuid == product["uuid"]
+            found |= models_within(view)
+            unknown |= unknown_fields(view)
+        nested = {
+            kind
+            for name, kind in vars(models).items()
+            if name.startswith("Product") or name == "CanonicalBrand"
+        }
+        assert len(nested) > 12
+        assert found == nested | {MerchantProductUrlLookupResponse, MerchantProductView}
+        assert unknown <= {
+            ".product.enrichment.is_activewear",
+            ".product.enrichment.canonical_brand.brand_synonyms",
+            ".requestId",
+            ".source",
+        }
+
+    def test_a_color_of_a_variant_comes_as_an_object_or_as_text(self) -> None:
+        for color in ("Navy", {"label": "Navy"}):
+            view = MerchantProductView.model_validate(ITEM | {"variants": [{"color": color}]})
+            assert view.variants is not None
+            assert view.variants[0].color is not None
+            assert view.variants[0].color.label == "Navy"
+
+    def test_catalogs_are_read(self, sandbox: Sandbox) -> None:
+        headers = {"Authorization": f"Bearer {sandbox.api_key}"}
+        (first, second) = httpx.get(f"{sandbox.base_url}/catalogs", headers=headers).json()
+        catalog = MerchantCatalogSummary.model_validate(first)
+        assert (catalog.catalog, catalog.product_count) == ("northpeak", 120)
+        assert catalog.display_name == first["displayName"]
+        assert catalog.last_indexed_at is not None
+        assert catalog.last_indexed_at.tzinfo is UTC
+        bare = {**second, "sourceBaseUrl": None, "lastIndexedAt": None}
+        assert MerchantCatalogSummary.model_validate(bare).source_base_url is None
+
+
+class TestConstruction:
+    def test_users_may_build_them_by_their_python_names(self) -> None:
+        product = MerchantProductListItem(uuid="u", product_url="p", current_price=5)
+        assert product.model_dump(by_alias=True, exclude_none=True) == {
+            "uuid": "u",
+            "productUrl": "p",
+            "currentPrice": 5.0,
+        }
+
+    def test_numbers_where_text_is_expected_become_text(self) -> None:
+        assert item(title=501).title == "501"

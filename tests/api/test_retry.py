@@ -1,0 +1,169 @@
+"""Which failures may be retried and how long to wait, with no network and no waiting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+import tenacity
+from hypothesis import given
+from hypothesis import strategies as st
+
+from octogen_dagster.api.errors import (
+    MissingAPIKeyError,
+    OctogenConnectionError,
+    OctogenError,
+    OctogenPagingError,
+    OctogenTimeoutError,
+    error_from_response,
+    unexpected_body,
+)
+from octogen_dagster.api.retry import RetryPolicy
+
+
+def failure(status: int, retry_after: str | None = None) -> OctogenError:
+    headers = {} if retry_after is None else {"retry-after": retry_after}
+    return error_from_response(httpx.Response(status, headers=headers), "It")
+
+
+def state_after(attempt: int, error: Exception) -> tenacity.RetryCallState:
+    """tenacity's state when try number `attempt` has failed."""
+    state = tenacity.RetryCallState(tenacity.AsyncRetrying(), None, (), {})
+    state.attempt_number = attempt
+    state.set_exception((type(error), error, None))
+    return state
+
+
+class Operation:
+    """Fails with each error in turn, then succeeds; counts its tries, and records the waits."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.tries = 0
+        self.waits: list[float] = []
+
+    async def __call__(self) -> str:
+        self.tries += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return "done"
+
+    async def run(self, policy: RetryPolicy) -> str:
+        async def sleep(seconds: float) -> None:
+            self.waits.append(seconds)
+
+        result: str = await policy.retrying(sleep=sleep)(self)
+        return result
+
+
+class TestWhatMayBeRetried:
+    @pytest.mark.parametrize(
+        "error",
+        [
+            failure(429),
+            failure(500),
+            failure(502),
+            failure(503, "120"),
+            failure(599),
+            OctogenConnectionError("cut"),
+            OctogenTimeoutError("late"),
+        ],
+    )
+    def test_no_answer_429_and_5xx(self, error: OctogenError) -> None:
+        assert RetryPolicy().may_retry(error)
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            *(failure(status, "1") for status in (307, 400, 401, 402, 403, 404, 409, 422)),
+            unexpected_body(httpx.Response(200), "It", "a web page"),
+            OctogenPagingError("loop"),
+            MissingAPIKeyError(),
+            ValueError("limit"),
+            ConnectionResetError(),
+        ],
+    )
+    def test_nothing_else(self, error: Exception) -> None:
+        assert not RetryPolicy().may_retry(error)
+
+    @pytest.mark.parametrize("status", [429, 503])
+    def test_a_longer_wait_than_allowed_is_no_wait(self, status: int) -> None:
+        policy = RetryPolicy(max_retry_after=10)
+        assert policy.may_retry(failure(status, "10"))
+        assert not policy.may_retry(failure(status, "11"))
+        assert not policy.may_retry(failure(status, "9" * 400))
+
+
+class TestWaits:
+    @given(
+        attempt=st.integers(1, 60),
+        first=st.floats(0.001, 10),
+        longest=st.floats(0.001, 100),
+        asked=st.integers(0, 1000),
+    )
+    def test_what_the_service_asks_for_and_a_delay_that_doubles_up_to_a_limit(
+        self, attempt: int, first: float, longest: float, asked: int
+    ) -> None:
+        policy = RetryPolicy(first_delay=first, max_delay=longest)
+        own = policy.wait(state_after(attempt, failure(503, str(asked)))) - asked
+        step = first * 2.0 ** (attempt - 1)
+        assert min(step, longest) - 1e-6 <= own <= min(step + first, longest) + 1e-6
+
+    def test_no_two_processes_wait_alike(self) -> None:
+        policy = RetryPolicy()
+        assert len({policy.wait(state_after(1, failure(503))) for _ in range(20)}) > 10
+
+    def test_without_a_retry_after_it_is_the_delay_alone(self) -> None:
+        policy = RetryPolicy(first_delay=1)
+        assert 1 <= policy.wait(state_after(1, OctogenConnectionError("cut"))) <= 2
+
+    async def test_one_request_s_waits_grow(self) -> None:
+        operation = Operation(*[failure(503)] * 4)
+        assert await operation.run(RetryPolicy(first_delay=1)) == "done"
+        first, second, third, fourth = operation.waits
+        assert 1 <= first <= 2 <= second <= 3 < 4 <= third <= 5 < 8 <= fourth <= 9
+
+
+class TestTheEnd:
+    @pytest.mark.parametrize("attempts", [1, 2, 5])
+    async def test_the_last_failure_is_raised_after_so_many_tries(self, attempts: int) -> None:
+        operation = Operation(*[failure(429) for _ in range(9)])
+        last = operation.errors[attempts - 1]
+        with pytest.raises(OctogenError) as caught:
+            await operation.run(RetryPolicy(attempts=attempts))
+        assert caught.value is last
+        assert operation.tries == attempts
+        assert len(operation.waits) == attempts - 1
+
+    async def test_what_may_not_be_retried_is_raised_at_once(self) -> None:
+        operation = Operation(failure(422))
+        with pytest.raises(OctogenError, match="422"):
+            await operation.run(RetryPolicy())
+        assert (operation.tries, operation.waits) == (1, [])
+
+    async def test_a_wait_that_would_pass_the_deadline_is_not_begun(self) -> None:
+        operation = Operation(failure(503, "60"))
+        with pytest.raises(OctogenError, match="503"):
+            await operation.run(RetryPolicy(deadline=50, max_retry_after=100))
+        assert (operation.tries, operation.waits) == (1, [])
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        ("settings", "text"),
+        [
+            ({"attempts": 0}, "attempts must be at least 1, not 0"),
+            ({"deadline": 0}, "deadline must be above 0 seconds, not 0"),
+            ({"first_delay": -1}, "first_delay must be above 0 seconds, not -1"),
+            ({"max_delay": float("nan")}, "max_delay must be above 0 seconds, not nan"),
+            ({"max_retry_after": 0.0}, "max_retry_after must be above 0 seconds, not 0.0"),
+        ],
+    )
+    def test_one_out_of_its_range_is_named(self, settings: dict[str, Any], text: str) -> None:
+        with pytest.raises(ValueError, match=text):
+            RetryPolicy(**settings)
+
+    def test_two_alike_are_equal_and_show_their_settings_only(self) -> None:
+        assert RetryPolicy(attempts=2) == RetryPolicy(attempts=2) != RetryPolicy(attempts=3)
+        assert "tenacity" not in repr(RetryPolicy())
