@@ -1,0 +1,193 @@
+"""The catalog sensor: sees new and re-indexed catalogs, and requests their snapshots."""
+
+import dataclasses
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+import msgspec
+
+from octogen_dagster.api.client import OctogenClient
+from octogen_dagster.api.errors import OctogenError
+from octogen_dagster.api.models import MerchantCatalogSummary
+from octogen_dagster.partitions import catalog_partition_key
+from octogen_dagster.resource import OctogenResource
+
+RUNS_IN_A_TICK = 50
+PARTITIONS_IN_A_TICK = 1_000
+# Dagster ends a tick after 60 s; the listing must leave it time to store what came of it.
+SECONDS_FOR_THE_LISTING = 30.0
+CURSOR_VERSION = 1
+
+
+class CatalogCursor(msgspec.Struct, forbid_unknown_fields=True):
+    """What the sensor remembers.
+
+    Attributes:
+        requested: For each partition key, the `lastIndexedAt` whose snapshot was requested.
+        gone: Partition keys that were reported as no longer granted.
+        version: Of this structure.
+    """
+
+    requested: dict[str, str]
+    gone: set[str] = msgspec.field(default_factory=set)
+    version: int = CURSOR_VERSION
+
+    @classmethod
+    def load(cls, text: str | None) -> tuple["CatalogCursor", bool]:
+        """The cursor of the last tick, and whether one was there that cannot be read."""
+        if not text:
+            return cls({}), False
+        try:
+            cursor = msgspec.json.decode(text, type=cls)
+        except msgspec.MsgspecError:
+            return cls({}), True
+        return (cursor, False) if cursor.version == CURSOR_VERSION else (cls({}), True)
+
+    def dump(self) -> str:
+        """The text that Dagster stores."""
+        return msgspec.json.encode(self, order="sorted").decode()
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogTick:
+    """What one tick does.
+
+    Attributes:
+        new: Partition keys to add.
+        due: Partition keys whose snapshots to request, each with its `lastIndexedAt`.
+        waiting: Snapshots that are due and left to the next ticks.
+        gone: Partition keys to report as no longer granted.
+        cursor: What to remember.
+    """
+
+    new: list[str]
+    due: list[tuple[str, str]]
+    waiting: int
+    gone: list[str]
+    cursor: CatalogCursor = field(repr=False)
+
+
+def plan_tick(
+    cursor: CatalogCursor, summaries: Sequence[MerchantCatalogSummary], known: Collection[str]
+) -> CatalogTick:
+    """Decide what a tick does; the same answers give the same decisions.
+
+    Args:
+        cursor: What was remembered.
+        summaries: The catalogs granted now.
+        known: Partition keys that exist.
+    """
+    indexed = {
+        catalog_partition_key(summary.catalog): summary.last_indexed_at.isoformat()
+        if summary.last_indexed_at
+        else ""
+        for summary in summaries
+    }
+    due = [(key, at) for key, at in indexed.items() if cursor.requested.get(key) != at]
+    # Those never requested first, then who waits longest, so that busy catalogs starve nobody.
+    due.sort(key=lambda entry: (entry[0] in cursor.requested, entry[1], entry[0]))
+    missing = [key for key, _ in due if key not in known]
+    new = missing[:PARTITIONS_IN_A_TICK]
+    there = {*known, *new}
+    now = [entry for entry in due if entry[0] in there][:RUNS_IN_A_TICK]
+    gone = sorted(cursor.requested.keys() - indexed.keys() - cursor.gone)
+    return CatalogTick(
+        new=sorted(new),
+        due=now,
+        waiting=len(due) - len(now),
+        gone=gone,
+        cursor=CatalogCursor(
+            requested={**cursor.requested, **dict(now)},
+            gone=(cursor.gone | set(gone)) - indexed.keys(),
+        ),
+    )
+
+
+def build_catalog_sensor(
+    products: dg.AssetsDefinition,
+    *,
+    name: str = "octogen_catalog_sensor",
+    minimum_interval_seconds: int = 300,
+    **sensor_arguments: Any,
+) -> dg.SensorDefinition:
+    """A sensor that snapshots each catalog when it appears and whenever it was indexed again.
+
+    Each tick lists the granted catalogs, adds a partition for each new one, and requests a run for
+    each whose `lastIndexedAt` moved, at most 50; the rest follow on the next ticks. A catalog that
+    is no longer granted is reported once, as an observation of its partition; its data stays. A
+    listing that fails skips the tick with the reason.
+
+    Args:
+        products: An asset of `build_products_asset` with dynamic partitions.
+        name: The sensor's name.
+        minimum_interval_seconds: Between two ticks.
+        sensor_arguments: Any other argument of `@dagster.sensor`.
+
+    Raises:
+        ValueError: The asset has no named dynamic partitions.
+    """
+    partitions_def = products.partitions_def
+    if not isinstance(partitions_def, dg.DynamicPartitionsDefinition) or not partitions_def.name:
+        raise ValueError(
+            f"Asset {products.key.to_user_string()!r} must have a DynamicPartitionsDefinition with "
+            "a name: catalogs are added to it."
+        )
+    partitions_name = partitions_def.name
+
+    @dg.sensor(
+        name=name,
+        target=products,
+        minimum_interval_seconds=minimum_interval_seconds,
+        **sensor_arguments,
+    )
+    def catalog_sensor(
+        context: dg.SensorEvaluationContext, octogen: OctogenResource
+    ) -> dg.SensorResult | dg.SkipReason:
+        try:
+            summaries = _list_catalogs(octogen)
+        except OctogenError as error:
+            return dg.SkipReason(
+                f"The catalogs could not be listed, the next tick tries again. {error}"
+            )
+        cursor, unreadable = CatalogCursor.load(context.cursor)
+        if unreadable:
+            context.log.warning(
+                "The cursor is of another version or damaged: every catalog is looked at anew. "
+                "Runs that were requested before are not requested twice."
+            )
+        known = set(context.instance.get_dynamic_partitions(partitions_name))
+        tick = plan_tick(cursor, summaries, known)
+        for key in tick.gone:
+            context.log.warning(f"Catalog {key} is no longer granted. Its snapshots are kept.")
+        if tick.waiting:
+            context.log.info(f"{tick.waiting} more snapshots are due; the next ticks request them.")
+        return dg.SensorResult(
+            run_requests=[
+                dg.RunRequest(run_key=f"{key}@{indexed_at}", partition_key=key)
+                for key, indexed_at in tick.due
+            ],
+            skip_reason=None
+            if tick.due
+            else f"None of {len(summaries)} catalogs was indexed anew.",
+            dynamic_partitions_requests=[partitions_def.build_add_request(tick.new)]
+            if tick.new
+            else [],
+            asset_events=[
+                dg.AssetObservation(
+                    products.key, partition=key, metadata={"octogen/granted": False}
+                )
+                for key in tick.gone
+            ],
+            cursor=tick.cursor.dump(),
+        )
+
+    return catalog_sensor
+
+
+def _list_catalogs(octogen: OctogenResource) -> list[MerchantCatalogSummary]:
+    connection = octogen.connection()
+    deadline = min(connection.retry.deadline, SECONDS_FOR_THE_LISTING)
+    retry = dataclasses.replace(connection.retry, deadline=deadline)
+    return dataclasses.replace(connection, retry=retry).call(OctogenClient.list_catalogs)

@@ -1,0 +1,197 @@
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from octogen_dagster.api.models import MerchantCatalogSummary
+from octogen_dagster.assets import build_products_asset
+from octogen_dagster.partitions import catalog_partition_key, catalog_partitions
+from octogen_dagster.resource import OctogenResource
+from octogen_dagster.sandbox.faults import Fault
+from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.sensors import CatalogCursor, build_catalog_sensor, plan_tick
+
+products = build_products_asset("products", partitions_def=catalog_partitions)
+sensor = build_catalog_sensor(products)
+
+
+class Ticker:
+    """Does with a tick's result what the daemon does, but for the runs."""
+
+    def __init__(self, octogen: OctogenResource, instance: dg.DagsterInstance) -> None:
+        self.octogen = octogen
+        self.instance = instance
+        self.cursor: str | None = None
+        self.run_keys: list[str] = []
+
+    def tick(self, *, crash_before_the_cursor: bool = False) -> dg.SensorResult | dg.SkipReason:
+        context = dg.build_sensor_context(
+            instance=self.instance, cursor=self.cursor, resources={"octogen": self.octogen}
+        )
+        result: Any = sensor(context)
+        if isinstance(result, dg.SkipReason):
+            return result
+        for request in result.dynamic_partitions_requests:
+            self.instance.add_dynamic_partitions(
+                request.partitions_def_name, request.partition_keys
+            )
+        known = set(self.instance.get_dynamic_partitions("octogen_catalogs"))
+        for request in result.run_requests or ():
+            assert request.partition_key in known
+            if request.run_key not in self.run_keys:
+                self.run_keys.append(request.run_key)
+        if not crash_before_the_cursor:
+            self.cursor = result.cursor
+        return result
+
+
+@pytest.fixture
+def ticker(octogen: OctogenResource, instance: dg.DagsterInstance) -> Ticker:
+    return Ticker(octogen, instance)
+
+
+def keys(result: Any) -> list[str]:
+    return [request.partition_key for request in result.run_requests or ()]
+
+
+def test_new_catalogs_become_partitions_and_runs_and_then_rest(ticker: Ticker) -> None:
+    first = ticker.tick()
+    assert sorted(keys(first)) == ["northpeak", "strada"]
+    second = ticker.tick()
+    assert keys(second) == []
+    assert isinstance(second, dg.SensorResult)
+    assert second.skip_reason.skip_message == "None of 2 catalogs was indexed anew."
+
+
+def test_a_catalog_that_was_indexed_again_is_requested_once_more(
+    ticker: Ticker, shops: Sandbox
+) -> None:
+    ticker.tick()
+    shops.touch("strada")
+    assert keys(ticker.tick()) == ["strada"]
+    assert keys(ticker.tick()) == []
+    assert len([key for key in ticker.run_keys if key.startswith("strada@")]) == 2
+
+
+def test_awkward_catalog_keys_are_partitions_too(ticker: Ticker, shops: Sandbox) -> None:
+    shops.grant("../x, y", products=3)
+    assert catalog_partition_key("../x, y") in keys(ticker.tick())
+
+
+def test_a_catalog_that_is_gone_is_reported_once_and_seen_again_when_it_returns(
+    ticker: Ticker, shops: Sandbox
+) -> None:
+    ticker.tick()
+    shops.revoke("strada")
+    result = ticker.tick()
+    assert isinstance(result, dg.SensorResult)
+    (event,) = result.asset_events
+    assert (event.asset_key, event.partition) == (products.key, "strada")
+    again = ticker.tick()
+    assert isinstance(again, dg.SensorResult)
+    assert again.asset_events == []
+    assert "strada" in ticker.instance.get_dynamic_partitions("octogen_catalogs")
+
+    shops.grant("strada", products=3)
+    shops.touch("strada")
+    assert keys(ticker.tick()) == ["strada"]
+
+
+def test_a_failed_listing_skips_with_the_reason_and_the_next_tick_catches_up(
+    ticker: Ticker, shops: Sandbox
+) -> None:
+    shops.inject(Fault("status", 401, times=1, path="/catalogs"))
+    skipped = ticker.tick()
+    assert isinstance(skipped, dg.SkipReason)
+    assert skipped.skip_message
+    assert skipped.skip_message.startswith("The catalogs could not be listed, the next tick")
+    assert len(keys(ticker.tick())) == 2
+
+
+def test_without_a_key_the_tick_says_what_to_do(shops: Sandbox, instance: Any) -> None:
+    skipped = Ticker(OctogenResource(base_url=shops.base_url), instance).tick()
+    assert isinstance(skipped, dg.SkipReason)
+    assert "set OCTO_API_KEY" in (skipped.skip_message or "")
+
+
+@pytest.mark.parametrize("cursor", ["not json", '{"version": 99, "requested": {}}', "[]"])
+def test_a_cursor_that_cannot_be_read_starts_over_and_doubles_nothing(
+    ticker: Ticker, cursor: str
+) -> None:
+    ticker.tick()
+    ticker.cursor = cursor
+    ticker.tick()
+    assert len(ticker.run_keys) == 2
+    assert keys(ticker.tick()) == []
+
+
+def test_a_crash_before_the_cursor_is_stored_loses_and_doubles_nothing(ticker: Ticker) -> None:
+    ticker.tick(crash_before_the_cursor=True)
+    ticker.tick()
+    assert len(ticker.run_keys) == 2
+
+
+def test_the_asset_must_have_dynamic_partitions() -> None:
+    with pytest.raises(ValueError, match="Asset 'plain' must have a DynamicPartitionsDefinition"):
+        build_catalog_sensor(build_products_asset("plain"))
+
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def summary(key: str, day: int) -> MerchantCatalogSummary:
+    return MerchantCatalogSummary(
+        catalog=key,
+        display_name=key,
+        product_count=1,
+        last_indexed_at=START + timedelta(days=day) if day else None,
+    )
+
+
+def test_ten_thousand_catalogs_are_requested_fifty_a_tick_each_once() -> None:
+    catalogs = [summary(f"shop-{number}", 1) for number in range(10_000)]
+    cursor, known, requested = CatalogCursor({}), set[str](), list[str]()
+    for _ in range(200):
+        tick = plan_tick(cursor, catalogs, known)
+        assert len(tick.due) == 50
+        assert len(tick.new) <= 1_000
+        known |= set(tick.new)
+        requested += [key for key, _ in tick.due]
+        cursor, _ = CatalogCursor.load(tick.cursor.dump())
+    assert len(set(requested)) == len(requested) == 10_000
+    assert plan_tick(cursor, catalogs, known).due == []
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 3), max_size=8), max_size=12
+    )
+)
+def test_every_move_is_requested_once_and_nothing_else(history: list[dict[str, int]]) -> None:
+    cursor, known = CatalogCursor({}), set[str]()
+    last: dict[str, int] = {}
+    for granted in history:
+        tick = plan_tick(cursor, [summary(key, day) for key, day in granted.items()], known)
+        moved = {key for key, day in granted.items() if last.get(key) != day}
+        assert {key for key, _ in tick.due} == moved
+        known |= set(tick.new)
+        last |= granted
+        cursor, unreadable = CatalogCursor.load(tick.cursor.dump())
+        assert not unreadable
+
+
+def test_a_catalog_that_changes_all_the_time_starves_no_other() -> None:
+    busy = [f"busy-{number:03}" for number in range(60)]
+    cursor, known = CatalogCursor({}), set[str]()
+    seen: set[str] = set()
+    for day in range(1, 5):
+        catalogs = [summary(key, day) for key in busy] + [summary("quiet", 1)]
+        tick = plan_tick(cursor, catalogs, known)
+        known |= set(tick.new)
+        seen |= {key for key, _ in tick.due}
+        cursor = tick.cursor
+    assert seen == {*busy, "quiet"}
