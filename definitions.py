@@ -4,8 +4,10 @@
 """
 
 import os
+from datetime import timedelta
 
 import dagster as dg
+import polars as pl
 
 from octogen_dagster import (
     Facet,
@@ -13,8 +15,10 @@ from octogen_dagster import (
     OctogenResource,
     ParquetSnapshotIOManager,
     ProductSearch,
+    build_catalog_sensor,
     build_catalogs_asset,
     build_products_asset,
+    build_snapshot_schedule,
     catalog_partitions,
 )
 
@@ -25,16 +29,33 @@ octogen = {
     ),
 }
 
+catalogs = build_catalogs_asset(partitions_def=catalog_partitions)
+products = build_products_asset(
+    "octogen_products",
+    partitions_def=catalog_partitions,
+    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=2)),
+)
+linen_dresses = build_products_asset(
+    "linen_dresses",
+    ProductSearch(q="linen dress", facets=[Facet(name=FacetName.GENDER, values=["female"])]),
+)
+
+
+@dg.asset(partitions_def=catalog_partitions, automation_condition=dg.AutomationCondition.eager())
+def brands(octogen_products: pl.LazyFrame) -> pl.LazyFrame:
+    """Products and prices of each brand; follows its catalog's snapshot by itself."""
+    brand = pl.col("brand").struct.field("name").alias("brand")
+    return octogen_products.group_by(brand).agg(
+        pl.len().alias("products"), pl.col("current_price").median().alias("median_price")
+    )
+
+
 defs = dg.Definitions(
-    assets=[
-        build_catalogs_asset(partitions_def=catalog_partitions),
-        build_products_asset("octogen_products", partitions_def=catalog_partitions),
-        build_products_asset(
-            "linen_dresses",
-            ProductSearch(
-                q="linen dress", facets=[Facet(name=FacetName.GENDER, values=["female"])]
-            ),
-        ),
+    assets=[catalogs, products, linen_dresses, brands],
+    # The sensor snapshots a catalog when it was indexed anew, the schedule a search by the clock.
+    sensors=[build_catalog_sensor(products)],
+    schedules=[
+        build_snapshot_schedule(linen_dresses, "0 6 * * *", execution_timezone="Europe/Berlin")
     ],
     resources={
         "octogen": octogen[os.environ.get("OCTOGEN_ENV", "production")],

@@ -42,6 +42,7 @@ from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.partitions import catalog_of, catalog_partition_key, catalog_partitions
 from octogen_dagster.resource import OctogenResource
+from octogen_dagster.schedules import build_snapshot_schedule
 from octogen_dagster.sensors import build_catalog_sensor
 
 __version__ = importlib.metadata.version("octogen-dagster")
@@ -86,6 +87,7 @@ __all__ = [
     "build_catalog_sensor",
     "build_catalogs_asset",
     "build_products_asset",
+    "build_snapshot_schedule",
     "catalog_of",
     "catalog_partition_key",
     "catalog_partitions",

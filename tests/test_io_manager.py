@@ -281,18 +281,21 @@ def test_a_failed_read_leaves_what_was_there(
 
 
 def test_a_frame_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    class Numbers(dg.Config):
+        last: str
+
     @dg.asset
-    def made(config: dict[str, int]) -> pl.LazyFrame:
-        numbers = pl.LazyFrame({"n": ["1", "2", "x" if config["bad"] else "3"]})
+    def made(config: Numbers) -> pl.LazyFrame:
+        numbers = pl.LazyFrame({"n": ["1", "2", config.last]})
         return numbers.with_columns(pl.col("n").cast(pl.Int64))
 
-    def run(bad: int) -> None:
-        config = {"ops": {"made": {"config": {"bad": bad}}}}
+    def run(last: str) -> None:
+        config = {"ops": {"made": {"config": {"last": last}}}}
         materialize([made], manager(tmp_path), run_config=config)
 
-    run(0)
+    run("3")
     with pytest.raises(pl.exceptions.InvalidOperationError):
-        run(1)
+        run("x")
     assert files(tmp_path) == {"made.parquet"}
     assert pl.read_parquet(tmp_path / "snapshots" / "made.parquet")["n"].to_list() == [1, 2, 3]
 
