@@ -8,7 +8,7 @@ from benchmarks.machine import circumstances
 from benchmarks.measure import Row, say
 from benchmarks.source import Generation
 
-_SUITES = ("snapshot", "memory", "catalogs", "imports", "transport")
+_SUITES = ("snapshot", "latency", "memory", "catalogs", "imports", "transport")
 _GENERATIONS: dict[str, list[Generation]] = {
     "seed": ["seed"],
     "current": ["current"],

@@ -1,0 +1,27 @@
+"""The snapshot against the floor when the service takes 5 ms for a page, as a near one does."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from operator import attrgetter
+
+from benchmarks.measure import Row, run_rounds
+from benchmarks.processes import server
+from benchmarks.source import Generation
+
+_SECONDS_FOR_A_PAGE = 0.005
+
+
+def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
+    """Time ÷ time of bare httpx."""
+    for generation in generations:
+        with server(generation, {"grand-arcade": 100_000}, delay=_SECONDS_FOR_A_PAGE) as local:
+            contenders = {name: partial(local.measure, name) for name in ("snapshot", "bare_httpx")}
+            results = run_rounds(contenders, rounds)
+        yield results.row(
+            "latency",
+            generation,
+            "100,000 products to Parquet ÷ httpx.Client that throws the pages away, 5 ms a page",
+            ("snapshot", "bare_httpx"),
+            attrgetter("seconds"),
+            "s",
+        )
