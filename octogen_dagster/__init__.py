@@ -34,6 +34,7 @@ from octogen_dagster.api.models import (
     MerchantProductUrlLookupResponse,
     MerchantProductView,
 )
+from octogen_dagster.api.pacing import Pacer
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.assets import build_catalogs_asset, build_products_asset
 from octogen_dagster.frames.scan import ProductScan, ScanStatistics, scan_products
@@ -79,6 +80,7 @@ __all__ = [
     "OctogenSnapshotError",
     "OctogenTimeoutError",
     "OctogenValidationError",
+    "Pacer",
     "ParquetSnapshotIOManager",
     "ProductScan",
     "ProductSearch",
