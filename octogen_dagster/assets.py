@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
+from pydantic import ValidationError
 
 from octogen_dagster.api.errors import OctogenNotFoundError
 from octogen_dagster.api.models import MerchantCatalogSummary
@@ -90,13 +91,13 @@ def build_products_asset(
         {
             "name": name,
             "partitions_def": partitions_def,
-            "config_schema": search_config(search),
+            "config_schema": search_config(search, catalogs=partitions_def is None),
             "description": "Products of each catalog." if partitions_def else "Products found.",
         },
         asset_arguments,
     )
     def products(context: dg.AssetExecutionContext, octogen: OctogenResource) -> ProductScan:
-        search = ProductSearch.model_validate(context.op_execution_context.op_config)
+        search = _configured_search(context)
         if partitions_def is not None:
             search = search.model_copy(update={"catalogs": [catalog_of(context.partition_key)]})
         expected = _expected(search, octogen)
@@ -121,8 +122,22 @@ def _asset(
     return decorator
 
 
-def search_config(search: ProductSearch) -> dict[str, dg.Field]:
-    """The run configuration of a search, with its values as defaults."""
+def _configured_search(context: dg.AssetExecutionContext) -> ProductSearch:
+    try:
+        return ProductSearch.model_validate(context.op_execution_context.op_config)
+    except ValidationError as error:
+        raise dg.Failure(
+            f"The search in the run configuration is wrong. {error}", allow_retries=False
+        ) from None
+
+
+def search_config(search: ProductSearch, *, catalogs: bool = True) -> dict[str, dg.Field]:
+    """The run configuration of a search, with its values as defaults.
+
+    Args:
+        search: The defaults.
+        catalogs: Whether the catalogs can be configured.
+    """
     types: dict[str, Any] = {
         "q": dg.Noneable(str),
         "facets": [{"name": str, "values": [str]}],
@@ -141,6 +156,7 @@ def search_config(search: ProductSearch) -> dict[str, dg.Field]:
             description=field.description,
         )
         for name, field in ProductSearch.model_fields.items()
+        if catalogs or name != "catalogs"
     }
 
 
@@ -161,7 +177,7 @@ def _expected(search: ProductSearch, octogen: OctogenResource) -> int | None:
             "partition key or the search.",
             allow_retries=False,
         )
-    if search.q or search.facets or search.price_min or search.price_max or search.max_products:
+    if search.model_copy(update={"catalogs": [], "page_size": 1}) != ProductSearch(page_size=1):
         return None
     return sum(counts[key] for key in search.catalogs or counts)
 

@@ -19,6 +19,8 @@ from octogen_dagster.metadata import PREVIEW_ROWS, Metadata, column_schema, prev
 from octogen_dagster.partitions import path_component
 from octogen_dagster.snapshot_files import SnapshotFile, storage_path, write_parquet
 
+# A frame of more partitions than this reads them by name, within the limit of open files.
+MOST_OPEN_FILES = 256
 ALLOW_MISSING = "allow_missing_partitions"
 
 
@@ -32,9 +34,9 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
     path would choke on are percent-encoded.
 
     An input may be annotated `pl.DataFrame`, `pl.LazyFrame`, or `dict[str, ...]` of either, which
-    has an entry for each partition key. An input that spans partitions (several, or all that
-    there are for an asset without partitions, be it one) becomes one frame with the key in the
-    column `partition_column`. A partition without a snapshot is an error unless the input's
+    has an entry for each partition key. The partition of the same key is loaded as it was stored;
+    an input of any other partitions, be it one, becomes one frame with the key in the column
+    `partition_column`. A partition without a snapshot is an error unless the input's
     metadata says `allow_missing_partitions`.
     """
 
@@ -66,7 +68,12 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         partition = context.partition_key if context.has_asset_partitions else None
         file = SnapshotFile(self._path(context, partition))
         with file.unfinished() as unfinished:
-            rows = write_parquet(frame, unfinished, lambda: self._provenance(context, scan))
+            rows = write_parquet(
+                frame,
+                unfinished,
+                metadata=lambda: self._provenance(context, scan),
+                stop=scan.stop if scan else None,
+            )
             if scan is not None and (not scan.statistics.complete or rows != scan.statistics.rows):
                 raise OctogenSnapshotError(
                     f"The snapshot {file.uri} is not complete: {rows} rows were written of "
@@ -96,10 +103,12 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         wanted = context.dagster_type.typing_type
         if not context.has_asset_partitions:
             return _as(wanted, self._load(context, None))
-        files = {key: self._load(context, key) for key in self._present(context)}
+        keys = self._present(context)
+        pinned = len(keys) <= MOST_OPEN_FILES
+        files = {key: self._load(context, key, pinned=pinned) for key in keys}
         if get_origin(wanted) in (dict, Mapping):
             return {key: _as(get_args(wanted)[1], frame) for key, frame in files.items()}
-        if len(files) == 1 and context.has_partition_key:
+        if context.has_partition_key and keys == [context.partition_key]:
             return _as(wanted, next(iter(files.values())))
         if not files:
             raise OctogenSnapshotError(
@@ -107,6 +116,11 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 "materialize one first."
             )
         column = self.partition_column
+        if any(column in frame.collect_schema() for frame in files.values()):
+            raise OctogenSnapshotError(
+                f"{context.asset_key.to_user_string()} has a column {column!r} of its own: give "
+                "the IO manager another partition_column, or load the partitions as a dict."
+            )
         frames = [frame.with_columns(pl.lit(key).alias(column)) for key, frame in files.items()]
         return _as(wanted, pl.concat(frames, how="diagonal"))
 
@@ -116,7 +130,9 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             return keys
         return [key for key in keys if SnapshotFile(self._path(context, key)).exists()]
 
-    def _load(self, context: dg.InputContext, partition: str | None) -> pl.LazyFrame:
+    def _load(
+        self, context: dg.InputContext, partition: str | None, *, pinned: bool = True
+    ) -> pl.LazyFrame:
         file = SnapshotFile(self._path(context, partition))
         if not file.exists():
             of = f", partition {partition!r}" if partition is not None else ""
@@ -124,7 +140,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 f"The snapshot of {context.asset_key.to_user_string()}{of} is not there "
                 f"({file.uri}): materialize it first."
             )
-        return file.scan()
+        return file.scan(pinned=pinned)
 
     def _path(self, context: dg.InputContext | dg.OutputContext, partition: str | None) -> UPath:
         if self._base is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field, field_validator
 
-from octogen_dagster.api.access import DEFAULT_BASE_URL, ApiKey, checked_base_url
+from octogen_dagster.api.access import ApiKey, checked_base_url, configured_base_url
 from octogen_dagster.api.client import DEFAULT_TIMEOUT, OctogenClient
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.retry import RetryPolicy
@@ -35,12 +35,13 @@ class OctogenResource(dg.ConfigurableResource[Any]):
     api_key: str | None = Field(
         default=None,
         repr=False,
-        description="The API key. By default OCTO_API_KEY, then OCTOGEN_PLATFORM_API_KEY, of the "
-        "process that runs the step.",
+        description="The API key, as dagster.EnvVar: Dagster shows a literal one in its UI. By "
+        "default OCTO_API_KEY, then OCTOGEN_PLATFORM_API_KEY, of the process that runs the step.",
     )
-    base_url: str = Field(
-        default=DEFAULT_BASE_URL,
-        description="Where the API is; https, or http on this machine.",
+    base_url: str | None = Field(
+        default=None,
+        description="Where the API is; https, or http on this machine. By default "
+        "OCTOGEN_BASE_URL of the process that runs the step, then Octogen itself.",
     )
     timeout: float = Field(
         default=DEFAULT_TIMEOUT, gt=0, description="Seconds for each phase of one request."
@@ -61,8 +62,14 @@ class OctogenResource(dg.ConfigurableResource[Any]):
 
     @field_validator("base_url", mode="before")
     @classmethod
-    def _check_base_url(cls, base_url: str) -> str:
-        return base_url if isinstance(base_url, dg.EnvVar) else checked_base_url(base_url)
+    def _check_base_url(cls, base_url: str | None) -> str | None:
+        if base_url is None or isinstance(base_url, dg.EnvVar):
+            return base_url
+        return checked_base_url(base_url)
+
+    def __reduce__(self) -> tuple[Callable[..., OctogenResource], tuple[dict[str, Any]]]:
+        """Pickling drops the key; where it is unpickled, the environment is asked again."""
+        return _from_settings, (self.model_dump(exclude={"api_key"}),)
 
     def connection(self) -> Connection:
         """How to reach the service.
@@ -73,7 +80,7 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         """
         return Connection(
             api_key=ApiKey(self.api_key),
-            base_url=self.base_url,
+            base_url=self.base_url or configured_base_url(),
             timeout=self.timeout,
             concurrency=self.concurrency,
             retry=RetryPolicy(attempts=self.attempts, deadline=self.deadline),
@@ -132,3 +139,7 @@ class OctogenResource(dg.ConfigurableResource[Any]):
             MissingAPIKeyError: There is no key; raised at once.
         """
         return ProductScan(search, self.connection(), report)
+
+
+def _from_settings(settings: dict[str, Any]) -> OctogenResource:
+    return OctogenResource(**settings)

@@ -6,10 +6,13 @@ Knows paths and Parquet, and nothing of Dagster's contexts.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import functools
 import glob
 import os
 import tempfile
 import uuid
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +21,12 @@ from upath import UPath
 
 from octogen_dagster.api.errors import OctogenSnapshotError
 
-try:
-    import fcntl
-except ImportError:  # Windows: a file that is open there cannot be removed, which serves as well.
-    fcntl = None  # type: ignore[assignment]
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 ROW_GROUP_SIZE = 20_000
 _UNFINISHED = ".unfinished"
+_SECONDS_BETWEEN_SIGNALS = 0.2
 
 
 class SnapshotFile:
@@ -97,25 +96,38 @@ class SnapshotFile:
         """Whether a snapshot is there."""
         return self.path.exists()
 
-    def scan(self) -> pl.LazyFrame:
-        """The snapshot, lazily: from the file itself if it is local, else from one download."""
+    def scan(self, *, pinned: bool = True) -> pl.LazyFrame:
+        """The snapshot, lazily: from the file itself if it is local, else from one download.
+
+        Args:
+            pinned: Keep a local file open, so that the frame stays that of today's snapshot when
+                another one is published.
+        """
         if self._is_local:
-            return pl.scan_parquet(self.path.path, glob=False)
+            source = open(self.path.path, "rb") if pinned else self.path.path  # noqa: SIM115
+            return pl.scan_parquet(source, glob=False)
         return pl.scan_parquet(self.path.read_bytes())
 
 
-def write_parquet(frame: pl.LazyFrame, path: Path, metadata: Callable[[], dict[str, str]]) -> int:
+def write_parquet(
+    frame: pl.LazyFrame,
+    path: Path,
+    metadata: Callable[[], dict[str, str]],
+    stop: Callable[[], None] | None = None,
+) -> int:
     """Stream a frame into a Parquet file and read its footer back.
 
     Args:
         frame: What to write; executed here.
         path: The file.
         metadata: Gives the file's key-value metadata; called when the rows are written.
+        stop: Makes the frame's execution end; given, an interrupt ends the writing at once.
 
     Returns:
         The number of rows in the file.
     """
-    frame.sink_parquet(
+    sink = functools.partial(
+        frame.sink_parquet,
         path,
         compression="zstd",
         statistics=True,
@@ -123,14 +135,30 @@ def write_parquet(frame: pl.LazyFrame, path: Path, metadata: Callable[[], dict[s
         metadata=lambda _context: metadata(),
         mkdir=False,
     )
+    if stop is None:
+        sink()
+    else:
+        _run_interruptibly(sink, stop)
     rows: int = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
     return rows
 
 
+def _run_interruptibly(work: Callable[[], None], stop: Callable[[], None]) -> None:
+    """Run in a thread: no signal handler runs while the main thread is inside of Polars."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="octogen-write") as executor:
+        future = executor.submit(work)
+        try:
+            while not wait([future], timeout=_SECONDS_BETWEEN_SIGNALS).done:
+                pass
+        except BaseException:
+            stop()
+            raise
+        future.result()
+
+
 def _spool() -> Path:
     """Where what goes to an object store is written first."""
-    user = os.getuid() if hasattr(os, "getuid") else "user"
-    return Path(tempfile.gettempdir()) / f"octogen-dagster-{user}"
+    return Path(tempfile.gettempdir()) / f"octogen-dagster-{os.getuid()}"
 
 
 def _create_locked(folder: Path, stem: str) -> tuple[Path, int]:
@@ -138,8 +166,6 @@ def _create_locked(folder: Path, stem: str) -> tuple[Path, int]:
     while True:
         path = folder / f".{stem}.{uuid.uuid4().hex[:12]}{_UNFINISHED}"
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
-        if fcntl is None:
-            return path, handle
         fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
             return path, handle
@@ -148,25 +174,16 @@ def _create_locked(folder: Path, stem: str) -> tuple[Path, int]:
 
 def _remove_abandoned(folder: Path, stem: str) -> None:
     for path in folder.glob(f".{glob.escape(stem)}.*{_UNFINISHED}"):
-        with contextlib.suppress(OSError):
-            if fcntl is None or _is_abandoned(path):
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+            handle = os.open(path, os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()
-
-
-def _is_abandoned(path: Path) -> bool:
-    handle = os.open(path, os.O_RDWR)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(handle)
-    return True
+            finally:
+                os.close(handle)
 
 
 def _sync(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":
-        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -150,6 +150,49 @@ def test_exactly_one_partition_is_loaded_like_many(
     assert result.output_for_node("down")["partition"].to_list() == ["a", "a"]
 
 
+def test_a_column_of_the_same_name_is_not_overwritten(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    @dg.asset(partitions_def=LETTERS)
+    def made(context: dg.AssetExecutionContext) -> pl.DataFrame:
+        return pl.DataFrame({"partition": [1]})
+
+    @dg.asset(ins={"made": dg.AssetIn(metadata={"allow_missing_partitions": True})})
+    def down(made: pl.DataFrame) -> pl.DataFrame:
+        return made
+
+    materialize([made], manager(tmp_path), partition_key="a", instance=instance)
+    assets = [made.to_source_asset(), down]
+    with pytest.raises(OctogenSnapshotError, match="has a column 'partition' of its own"):
+        materialize(assets, manager(tmp_path), instance=instance)
+    renamed = manager(tmp_path, partition_column="letter")
+    frame = materialize(assets, renamed, instance=instance).output_for_node("down")
+    assert frame.to_dicts() == [{"partition": 1, "letter": "a"}]
+
+
+def test_all_partitions_in_a_partitioned_asset_have_the_column_be_it_one(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    one = dg.StaticPartitionsDefinition(["a"])
+
+    @dg.asset(partitions_def=one)
+    def made(context: dg.AssetExecutionContext) -> pl.DataFrame:
+        return frame_of("a")
+
+    @dg.asset(
+        partitions_def=dg.StaticPartitionsDefinition(["x"]),
+        ins={"made": dg.AssetIn(partition_mapping=dg.AllPartitionMapping())},
+    )
+    def down(made: pl.DataFrame) -> pl.DataFrame:
+        return made
+
+    io_manager = manager(tmp_path)
+    materialize([made], io_manager, partition_key="a", instance=instance)
+    assets = [made.to_source_asset(), down]
+    result = materialize(assets, io_manager, partition_key="x", instance=instance)
+    assert result.output_for_node("down")["partition"].to_list() == ["a", "a"]
+
+
 def test_dimensions_of_partitions_are_folders_in_the_order_of_their_names(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:

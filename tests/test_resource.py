@@ -5,6 +5,7 @@ import dagster as dg
 import pytest
 
 from octogen_dagster.api.errors import MissingAPIKeyError
+from octogen_dagster.frames.scan import scan_products
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.resource import OctogenResource
 from octogen_dagster.sandbox.server import Sandbox
@@ -35,6 +36,15 @@ def test_the_key_comes_from_the_environment_when_the_step_runs(
         octogen.list_catalogs()
     monkeypatch.setenv("OCTO_API_KEY", shops.api_key)
     assert len(octogen.list_catalogs()) == 2
+
+
+def test_the_address_comes_from_the_environment_too(
+    shops: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in shops.environment.items():
+        monkeypatch.setenv(name, value)
+    assert len(OctogenResource().list_catalogs()) == 2
+    assert scan_products(ProductSearch(catalogs=["strada"])).collect().height == 120
 
 
 def test_environment_variables_work_as_in_every_resource(
@@ -72,6 +82,8 @@ def test_a_wrong_setting_is_an_error_when_the_code_loads(
 def test_the_key_is_shown_nowhere() -> None:
     octogen = OctogenResource(api_key="octo_live_secret_secret")
     connection = octogen.connection()
+    assert b"secret_secret" not in pickle.dumps(octogen)
+    assert pickle.loads(pickle.dumps(OctogenResource(attempts=3))).attempts == 3
     for shown in (repr(octogen), str(octogen), repr(connection), repr(octogen.client())):
         assert "secret_secret" not in shown
     assert b"secret_secret" not in pickle.dumps(octogen.scan(ProductSearch()))

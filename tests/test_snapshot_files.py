@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,6 +16,8 @@ from upath import UPath
 
 from octogen_dagster import snapshot_files
 from octogen_dagster.api.errors import OctogenSnapshotError
+from octogen_dagster.sandbox.faults import Fault
+from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshot_files import SnapshotFile, write_parquet
 
 ROWS_IN_A_BATCH = 20_000
@@ -78,6 +82,15 @@ def test_a_snapshot_is_published_with_its_metadata(file: SnapshotFile) -> None:
     assert unfinished_files(file) == []
 
 
+def test_a_frame_stays_that_of_its_snapshot_when_another_is_published(file: SnapshotFile) -> None:
+    write(file, [1, 2, 3])
+    frame = file.scan()
+    frame.collect_schema()
+    write(file, list(range(50_000)))
+    assert frame.collect()["n"].to_list() == [1, 2, 3]
+    assert file.scan().collect().height == 50_000
+
+
 def test_the_footer_carries_statistics(file: SnapshotFile) -> None:
     write(file, [5, 1, 9])
     column = pq.read_metadata(file.uri).row_group(0).column(0)
@@ -133,6 +146,36 @@ def test_another_snapshot_s_leftovers_are_left_alone(tmp_path: Path) -> None:
     other.touch()
     write(SnapshotFile(UPath(tmp_path / "x.parquet")), [1])
     assert other.exists()
+
+
+INTERRUPTED_READ = """
+import sys
+from upath import UPath
+from octogen_dagster import OctogenResource, ProductSearch
+from octogen_dagster.snapshot_files import SnapshotFile, write_parquet
+
+scan = OctogenResource().scan(ProductSearch(catalogs=["northpeak"], page_size=1))
+file = SnapshotFile(UPath({path!r}))
+with file.unfinished() as unfinished:
+    print("reading", flush=True)
+    write_parquet(scan.frame, unfinished, dict, scan.stop)
+"""
+
+
+def test_an_interrupt_ends_a_read_that_is_under_way(file: SnapshotFile, shops: Sandbox) -> None:
+    shops.inject(Fault("latency", 0.2, path="/products/search"))
+    environment = {**os.environ, **shops.environment}
+    program = INTERRUPTED_READ.format(path=file.uri)
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "reading\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) != 0
+    assert len(shops.requests) < 60  # of 231
+    assert not file.exists()
+    assert unfinished_files(file) == []
 
 
 def test_names_with_glob_characters_are_taken_literally(tmp_path: Path) -> None:

@@ -17,7 +17,13 @@ DEFAULT_BASE_URL = "https://api.octogen.ai/v1"
 _FRAMING_HEADERS = (b"content-encoding", b"transfer-encoding", b"content-length")
 # Anything shorter is a stand-in for a key and may well be part of a word in an answer.
 _SHORTEST_SECRET = 8
+BASE_URL_VARIABLE = "OCTOGEN_BASE_URL"
 API_KEY_VARIABLES = ("OCTO_API_KEY", "OCTOGEN_PLATFORM_API_KEY")
+
+
+def configured_base_url() -> str:
+    """`OCTOGEN_BASE_URL` of the environment, or Octogen itself."""
+    return os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
 
 
 def checked_base_url(base_url: str) -> str:
@@ -42,6 +48,8 @@ def checked_base_url(base_url: str) -> str:
             f"base_url {base_url!r} would send the API key over plain http: use https. Plain http "
             "is accepted for this machine only (127.0.0.1, localhost)."
         )
+    if url.port is not None and url.port > 65535:
+        raise ValueError(f"base_url {base_url!r} has a port above 65535")
     if "?" in base_url or "#" in base_url:
         raise ValueError(f"base_url {base_url!r} must end with its path, without ? or #")
     return str(url).rstrip("/")

@@ -49,7 +49,8 @@ def misshapen(
 ) -> OctogenResponseError:
     first = error.errors(include_url=False)[0]
     if first["type"] == "json_invalid":
-        return unexpected_body(response, subject, "a body that is not JSON")
+        reason = first["msg"].removeprefix("Invalid JSON: ")
+        return unexpected_body(response, subject, f"a body that is not JSON, {reason}")
     return unexpected_body(response, subject, _problem(response.content, first))
 
 

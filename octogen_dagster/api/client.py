@@ -316,12 +316,13 @@ class OctogenClient:
         try:
             if paced:
                 await self._take_place()
-            deadline = time.monotonic() + self._retry.deadline
+            begun = time.monotonic()
+            deadline = begun + self._retry.deadline
             attempt = functools.partial(self._attempt, method, path, subject, body, deadline)
             try:
                 response = await attempt()
             except OctogenError as error:
-                response = await self._try_again(attempt, error)
+                response = await self._try_again(attempt, error, time.monotonic() - begun)
             headers = response.headers
             return response
         except OctogenAPIError as error:
@@ -332,7 +333,7 @@ class OctogenClient:
                 self._pacer.settle(headers)
 
     async def _try_again(
-        self, attempt: Callable[[], Awaitable[httpx.Response]], failure: OctogenError
+        self, attempt: Callable[[], Awaitable[httpx.Response]], failure: OctogenError, spent: float
     ) -> httpx.Response:
         """The rest of the attempts; tenacity's loop is entered by the requests that failed only."""
         failures = [failure]
@@ -342,7 +343,7 @@ class OctogenClient:
                 raise failures.pop()
             return await attempt()
 
-        retrying = self._retry.retrying(before_sleep=self._note_retry)
+        retrying = self._retry.retrying(spent, before_sleep=self._note_retry)
         response: httpx.Response = await retrying(first_failure_then_attempt)
         return response
 

@@ -223,7 +223,7 @@ def field_path(entry: Mapping[str, Any]) -> list[Any]:
 def _detail(response: httpx.Response) -> Any:
     try:
         body = msgspec.json.decode(response.content)
-    except (msgspec.DecodeError, RecursionError, httpx.ResponseNotRead):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, httpx.ResponseNotRead):
         return None
     return body.get("detail") if isinstance(body, dict) else None
 

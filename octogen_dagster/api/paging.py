@@ -51,6 +51,7 @@ class Walk:
         self.repeats = 0
         self._used: dict[str, int] = {}
         self._first: tuple[Sequence[str], str | None] = ((), None)
+        self._counted = 0
         self._barren = 0
         self._barren_in_a_row = 0
 
@@ -87,7 +88,9 @@ class Walk:
         self._used[next_cursor] = self.pages
 
     def count(self, new: int, repeats: int) -> None:
-        """Note what was new on the page seen last, for the guard against endless walks.
+        """Note what was new on the next page, in order, for the guard against endless walks.
+
+        A reader may see pages ahead of counting them.
 
         Args:
             new: Products that had not come before.
@@ -97,15 +100,16 @@ class Walk:
             OctogenPagingError: Too many pages in a row brought nothing new.
         """
         self.repeats += repeats
+        self._counted += 1
         self._barren_in_a_row = 0 if new else self._barren_in_a_row + 1
         self._barren += not new
-        productive = self.pages - self._barren
+        productive = self._counted - self._barren
         # After a restart everything that was read comes again.
         if self._barren_in_a_row > productive * (1 + self.restarts) + SPARE_BARREN_PAGES:
             raise OctogenPagingError(
                 f"{self.subject}: {self._barren_in_a_row} pages in a row, up to page "
-                f"{self.pages}, brought no new product: the pages do not come to an end. Nothing "
-                "was published; run it again, and report it to Octogen if it stays."
+                f"{self._counted}, brought no new product: the pages do not come to an end. "
+                "Nothing was published; run it again, and report it to Octogen if it stays."
             )
 
     def _is_first_page_again(self, uuids: Sequence[str], next_cursor: str | None) -> bool:

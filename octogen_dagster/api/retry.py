@@ -58,13 +58,13 @@ class RetryPolicy:
         error = state.outcome.exception() if state.outcome else None
         return (getattr(error, "retry_after", None) or 0.0) + self._backoff(state)
 
-    def retrying(self, **callbacks: Any) -> tenacity.AsyncRetrying:
-        """The loop that applies this policy to one request."""
+    def retrying(self, spent: float = 0.0, **callbacks: Any) -> tenacity.AsyncRetrying:
+        """The loop that applies this policy to one request, `spent` seconds after it began."""
         return tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(self.may_retry),
             wait=self.wait,
             stop=tenacity.stop_after_attempt(self.attempts)
-            | tenacity.stop_before_delay(self.deadline),
+            | tenacity.stop_before_delay(self.deadline - spent),
             reraise=True,
             **callbacks,
         )

@@ -4,6 +4,7 @@ models for the rest.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 from collections import Counter
@@ -73,12 +74,14 @@ class PageDecoder:
         self, kind: str, pages: Sequence[WirePage], catalog: str | None, subject: str
     ) -> pl.DataFrame:
         if kind != "models":
-            try:
-                return self._decode_fast(pages, catalog, images_are_text=kind == "text")
-            except pl.exceptions.PolarsError:
-                # A timestamp without a zone, or images of both kinds on one page.
-                for page in pages:
-                    page.model = parsed(MerchantProductListPage, page.response, subject)
+            # Polars refuses a timestamp without a zone and images of both kinds on one page, and
+            # takes the first of two fields of one name where everybody else takes the last.
+            with contextlib.suppress(pl.exceptions.PolarsError):
+                frame = self._decode_fast(pages, catalog, images_are_text=kind == "text")
+                if frame.get_column("uuid").to_list() == [u for page in pages for u in page.uuids]:
+                    return frame
+            for page in pages:
+                page.model = parsed(MerchantProductListPage, page.response, subject)
         return self._decode_models([page.model for page in pages if page.model], catalog)
 
     def _decode_fast(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.wire import WirePage
 
 PAGES_AT_ONCE = 10
+_SECONDS_TO_WAIT = 1.0
 
 
 class _ClosedError(Exception):
@@ -60,7 +61,7 @@ class BulkReader:
         connection: Connection,
         reads: Sequence[CatalogRead],
         concurrency: int,
-        pages_at_once: int = PAGES_AT_ONCE,
+        pages_at_once: int,
         *,
         read_ahead: bool = True,
     ) -> None:
@@ -96,17 +97,23 @@ class BulkReader:
             self._closed = True
             self._changed.notify_all()
 
-    def __iter__(self) -> Iterator[tuple[CatalogRead, list[WirePage]]]:
-        while batch := self._next():
-            yield batch
+    def __iter__(self) -> Iterator[tuple[CatalogRead, list[WirePage]] | None]:
+        """Batches; None about every second in which there is none yet."""
+        while not self._is_exhausted():
+            yield self._next()
+
+    def _is_exhausted(self) -> bool:
+        with self._changed:
+            return not (self._working or self._ready or self._error or self._closed)
 
     def _next(self) -> tuple[CatalogRead, list[WirePage]] | None:
-        """The next pages: a full batch of one walk, or what is left when it is all there."""
+        """A full batch of one walk, or what is left when it is all there; None if none came."""
         with self._changed:
             self._asking = True
             self._changed.notify_all()
             self._changed.wait_for(
-                lambda: self._full or self._error or self._closed or not self._working
+                lambda: self._full or self._error or self._closed or not self._working,
+                timeout=_SECONDS_TO_WAIT,
             )
             self._asking = False
             if self._closed:
@@ -117,7 +124,7 @@ class BulkReader:
                 raise self._error
             if self._full:
                 read = self._full.popleft()
-            elif self._ready:
+            elif self._ready and not self._working:
                 read = next(iter(self._ready))
             else:
                 return None

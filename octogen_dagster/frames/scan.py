@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from octogen_dagster.api.access import DEFAULT_BASE_URL, ApiKey
+from octogen_dagster.api.access import ApiKey, configured_base_url
 from octogen_dagster.api.client import DEFAULT_TIMEOUT, OctogenClient
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.errors import OctogenNotFoundError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from octogen_dagster.api.models import MerchantCatalogSummary
+    from octogen_dagster.frames.wire import WirePage
 
 SECONDS_BETWEEN_REPORTS = 10.0
 
@@ -99,9 +100,15 @@ class ProductScan:
         self.connection = connection
         self.statistics = ScanStatistics()
         self._report = report
+        self._running: BulkReader | None = None
         self.frame: pl.LazyFrame = register_io_source(
             self._read, schema=PRODUCT_SCHEMA, validate_schema=True, is_pure=False
         )
+
+    def stop(self) -> None:
+        """End the execution that is under way, if one is; it raises in the thread it runs in."""
+        if self._running is not None:
+            self._running.close()
 
     def __reduce__(self) -> tuple[type[Self], tuple[ProductSearch, Connection]]:
         return type(self), (self.search, self.connection)
@@ -131,7 +138,8 @@ class ProductScan:
                         frame = frame.filter(predicate)
                 if frame is None:
                     return
-                yield frame.select(columns)
+                # Without a column a query still counts rows.
+                yield frame.select(columns) if columns else pl.DataFrame(height=len(frame))
         finally:
             turn.finish()
 
@@ -149,10 +157,17 @@ class ProductScan:
         seen = {read: SeenProducts() for read in reads}
         finished = 0
         with self._reader(reads, cap) as reader:
-            turn.stop = reader.close
-            for read, pages in reader:
+            self._running, turn.stop = reader, reader.close
+            for batch in reader:
+                if self._report and time.monotonic() - reported >= SECONDS_BETWEEN_REPORTS:
+                    reported = time.monotonic()
+                    _add_up(statistics, reads, reader, began)
+                    self._report(statistics)
+                if batch is None:
+                    continue
+                read, pages = batch
                 frame = decoder.decode(pages, read.catalog, read.walk.subject)
-                frame = _without_repeats(frame, seen[read], read)
+                frame = _without_repeats(frame, pages, seen[read], read)
                 last = not pages[-1].next_cursor
                 finished += last
                 if last:
@@ -166,9 +181,6 @@ class ProductScan:
                 statistics.first_request_id = statistics.first_request_id or pages[0].request_id
                 statistics.last_request_id = pages[-1].request_id
                 _add_up(statistics, reads, reader, began)
-                if self._report and time.monotonic() - reported >= SECONDS_BETWEEN_REPORTS:
-                    reported = time.monotonic()
-                    self._report(statistics)
                 yield frame
                 if cap is not None and statistics.rows >= cap:
                     break
@@ -180,7 +192,7 @@ class ProductScan:
 
     def _reader(self, reads: Sequence[CatalogRead], cap: int | None) -> BulkReader:
         if cap is None:
-            return BulkReader(self.connection, reads, self.connection.concurrency)
+            return BulkReader(self.connection, reads, self.connection.concurrency, PAGES_AT_ONCE)
         # A cap fills up in order, and nothing is asked for that it may not need.
         pages = min(PAGES_AT_ONCE, -(-cap // self.search.page_size))
         return BulkReader(self.connection, reads, 1, pages, read_ahead=False)
@@ -191,7 +203,9 @@ class ProductScan:
             granted = self._granted() if search.max_products is None else None
             catalogs = [None] if granted is None else [summary.catalog for summary in granted]
         if None not in catalogs and pushdown.catalogs is not None:
-            catalogs = [key for key in catalogs if key in pushdown.catalogs]
+            # The service may spell a key in another way than the search does.
+            wanted = {key.casefold() for key in pushdown.catalogs}
+            catalogs = [key for key in catalogs if key and key.casefold() in wanted]
         self.statistics.catalogs = [key for key in catalogs if key is not None]
         return [CatalogRead.of(search.request(catalog)) for catalog in catalogs]
 
@@ -208,7 +222,7 @@ def scan_products(
     search: ProductSearch,
     *,
     api_key: str | None = None,
-    base_url: str = DEFAULT_BASE_URL,
+    base_url: str | None = None,
     timeout: float = DEFAULT_TIMEOUT,
     concurrency: int = 8,
     retry: RetryPolicy | None = None,
@@ -223,7 +237,8 @@ def scan_products(
     Args:
         search: What to read.
         api_key: The API key; by default `OCTO_API_KEY`, then `OCTOGEN_PLATFORM_API_KEY`.
-        base_url: Where the API is; https, or http on this machine.
+        base_url: Where the API is; https, or http on this machine. By default
+            `OCTOGEN_BASE_URL` of the environment, then Octogen itself.
         timeout: Seconds for each phase of one try of a request.
         concurrency: Catalogs that are read at the same time.
         retry: How requests are retried.
@@ -239,7 +254,7 @@ def scan_products(
     """
     connection = Connection(
         api_key=ApiKey(api_key),
-        base_url=base_url,
+        base_url=base_url or configured_base_url(),
         timeout=timeout,
         concurrency=concurrency,
         retry=retry or RetryPolicy(),
@@ -262,11 +277,17 @@ def _narrowed(search: ProductSearch, pushdown: Pushdown) -> ProductSearch | None
     return search.model_copy(update=update)
 
 
-def _without_repeats(frame: pl.DataFrame, seen: SeenProducts, read: CatalogRead) -> pl.DataFrame:
+def _without_repeats(
+    frame: pl.DataFrame, pages: Sequence[WirePage], seen: SeenProducts, read: CatalogRead
+) -> pl.DataFrame:
     new = seen.add(frame.get_column("uuid"))
-    fresh = int(new.sum())
-    read.walk.count(new=fresh, repeats=len(frame) - fresh)
-    return frame if fresh == len(frame) else frame.filter(new)
+    begin = 0
+    for page in pages:
+        products = len(page.uuids)
+        fresh = int(new.slice(begin, products).sum())
+        read.walk.count(new=fresh, repeats=products - fresh)
+        begin += products
+    return frame if new.all() else frame.filter(new)
 
 
 def _add_up(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import polars as pl
 from pydantic.alias_generators import to_camel
+from pydantic_core import from_json
 
 from octogen_dagster.api.answers import parsed
 from octogen_dagster.api.models import MerchantProductListPage
@@ -30,6 +31,7 @@ _SCALARS: Mapping[type[pl.DataType], Any] = {
     pl.Boolean: bool,
     pl.Datetime: str,
 }
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _PAGE_FIELDS = {"items", "nextCursor", "requestId", "effectiveQuery"}
 
 
@@ -76,9 +78,10 @@ def _page_decoder(*, known_only: bool) -> msgspec.json.Decoder[Any]:
         ],
         known_only,
     )
-    fields = [
+    fields: list[tuple[Any, ...]] = [
         ("items", list.__class_getitem__(item)),
-        *((name, Any, None) for name in _PAGE_FIELDS - {"items"}),
+        ("nextCursor", str | None, None),
+        *((name, Any, None) for name in _PAGE_FIELDS - {"items", "nextCursor"}),
     ]
     return msgspec.json.Decoder(_struct("Page", fields, known_only))
 
@@ -129,10 +132,10 @@ def read_page(response: httpx.Response, subject: str) -> WirePage:
     unknown: Counter[str] = Counter()
     try:
         page = _known_page.decode(response.content)
-    except msgspec.MsgspecError:
+    except _UNREADABLE:
         try:
             page = _any_page.decode(response.content)
-        except msgspec.MsgspecError:
+        except _UNREADABLE:
             return _page_by_models(response, subject)
         unknown = unknown_fields(response.content)
     first_image = next((item.images[0] for item in page.items if item.images), None)
@@ -153,8 +156,11 @@ def _page_by_models(response: httpx.Response, subject: str) -> WirePage:
 
 def unknown_fields(content: bytes) -> Counter[str]:
     """Count the fields of a page that the schema does not know, by path: `items.brand.founder`."""
-    page = msgspec.json.decode(content)
     unknown: Counter[str] = Counter()
+    try:
+        page = from_json(content)
+    except ValueError:  # a field that is nested deeper than any parser goes
+        return Counter({"(nested too deeply)": 1})
     if not isinstance(page, dict):
         return unknown
     unknown.update(page.keys() - _PAGE_FIELDS)

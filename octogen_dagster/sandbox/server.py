@@ -111,7 +111,7 @@ class Sandbox:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables that send this package to the sandbox."""
+        """The environment variables that send this package's resource and scans to the sandbox."""
         return {"OCTO_API_KEY": self.api_key, "OCTOGEN_BASE_URL": self.base_url}
 
     @property

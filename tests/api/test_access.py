@@ -53,6 +53,7 @@ class TestBaseUrl:
             ("http://localhost.example/v1", "would send the API key over plain http"),
             ("http://127.0.0.1.example/v1", "would send the API key over plain http"),
             ("http://0.0.0.0/v1", "would send the API key over plain http"),
+            ("http://127.0.0.1:65536/v1", "has a port above 65535"),
             ("https://api.octogen.ai/v1?team=data", "must end with its path, without ? or #"),
             ("https://api.octogen.ai/v1?", "must end with its path, without ? or #"),
             ("https://api.octogen.ai/v1#top", "must end with its path, without ? or #"),

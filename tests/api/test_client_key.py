@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import json
 import logging
 import pickle
 from collections.abc import Iterator
@@ -193,6 +195,17 @@ class TestAServerThatEchoesIt:
             error = await failure(server, transport)
         assert isinstance(error, OctogenAPIError)
         assert error.response.text == "<h1>Bearer [api key]</h1>"
+        assert_silent_answer(error)
+
+    async def test_in_a_compressed_error(self, transport: Transport) -> None:
+        def answer(request: Received) -> list[bytes]:
+            body = json.dumps({"detail": request.headers["authorization"]}).encode()
+            return http(500, gzip.compress(body), content_encoding="gzip")
+
+        with RawServer(answer) as server:
+            error = await failure(server, transport)
+        assert isinstance(error, OctogenAPIError)
+        assert error.detail == "Bearer [api key]"
         assert_silent_answer(error)
 
     async def test_in_a_result(self, transport: Transport) -> None:

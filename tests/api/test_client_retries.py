@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -227,6 +228,23 @@ class TestTheDeadline:
             with pytest.raises((OctogenServerError, OctogenTimeoutError)):
                 await client.search_products()
         assert len(sandbox.requests) < 1000
+
+    async def test_a_first_answer_that_took_long_counts(
+        self, monkeypatch: pytest.MonkeyPatch, transport: Transport, waits: list[float]
+    ) -> None:
+        passed, clock = [0.0], time.monotonic
+        monkeypatch.setattr(time, "monotonic", lambda: clock() + passed[0])
+
+        def answer(_: Any) -> list[bytes]:
+            passed[0] = 20
+            return http(503, retry_after="10")
+
+        with RawServer(answer) as server:
+            async with open_client(server, transport, retry=RetryPolicy(deadline=25)) as client:
+                with pytest.raises(OctogenServerError):
+                    await client.search_products()
+        assert waits == []
+        assert len(server.received) == 1
 
     async def test_waiting_for_the_limiter_does_not_count(self, waits: list[float]) -> None:
         pacer = Pacer(reserve=0.5)

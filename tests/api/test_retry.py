@@ -49,11 +49,11 @@ class Operation:
             raise self.errors.pop(0)
         return "done"
 
-    async def run(self, policy: RetryPolicy) -> str:
+    async def run(self, policy: RetryPolicy, spent: float = 0) -> str:
         async def sleep(seconds: float) -> None:
             self.waits.append(seconds)
 
-        result: str = await policy.retrying(sleep=sleep)(self)
+        result: str = await policy.retrying(spent, sleep=sleep)(self)
         return result
 
 
@@ -146,6 +146,13 @@ class TestTheEnd:
         operation = Operation(failure(503, "60"))
         with pytest.raises(OctogenError, match="503"):
             await operation.run(RetryPolicy(deadline=50, max_retry_after=100))
+        assert (operation.tries, operation.waits) == (1, [])
+
+    async def test_what_was_spent_before_counts(self) -> None:
+        operation = Operation(failure(503, "30"), failure(503, "30"))
+        policy = RetryPolicy(deadline=50, first_delay=0.1)
+        with pytest.raises(OctogenError, match="503"):
+            await operation.run(policy, spent=25)
         assert (operation.tries, operation.waits) == (1, [])
 
 

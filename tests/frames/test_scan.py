@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import subprocess
 import sys
@@ -133,6 +134,35 @@ def test_a_cap_takes_the_first_and_says_so(catalogs: Sandbox) -> None:
     assert found.frame.collect()["uuid"].to_list() == whole["uuid"].to_list()[:130]
     assert found.statistics.truncated
     assert found.statistics.complete
+
+
+def test_a_cap_at_the_end_of_a_page_with_more_behind_it_says_so(catalogs: Sandbox) -> None:
+    search = ProductSearch(catalogs=["northpeak"], page_size=50, max_products=100)
+    found = product_scan(catalogs, search)
+    assert found.frame.collect().height == 100
+    assert found.statistics.truncated
+
+
+def test_waiting_for_the_rate_limit_is_counted(sandbox: Sandbox) -> None:
+    sandbox.set_rate_limit(600)
+    found = product_scan(sandbox, ProductSearch(catalogs=["strada"], page_size=1, max_products=9))
+    found.connection = dataclasses.replace(found.connection, reserve=0.999)
+    assert found.frame.collect().height == 9
+    assert found.statistics.limiter_seconds > 0
+    assert found.statistics.retries == 0
+
+
+@pytest.mark.parametrize("engine", ["in-memory", "streaming"])
+def test_a_query_without_columns_still_counts_rows(catalogs: Sandbox, engine: Any) -> None:
+    frame = scan(catalogs, ProductSearch(catalogs=["voltaic"]))
+    for query in (
+        frame.select(pl.len()),
+        frame.with_row_index().filter(pl.col("index") < 9).select(pl.len()),
+        frame.with_row_index().select("index").select(pl.len()),
+        frame.select(pl.int_range(pl.len())).select(pl.len()),
+        frame.head(7).select(pl.len()),
+    ):
+        assert query.collect(engine=engine).item() == 7
 
 
 def test_a_cap_that_cuts_nothing_is_no_truncation(catalogs: Sandbox) -> None:
