@@ -34,7 +34,9 @@ class BlockingClient:
         self.timeout = httpx.Timeout(timeout)
         target = httpx.URL(url)
         context = httpx.create_ssl_context() if target.scheme == "https" else None
-        proxies = {} if urllib.request.proxy_bypass(target.host) else urllib.request.getproxies()
+        # Plain http is for this machine only, and no proxy may see the key.
+        direct = target.scheme == "http" or urllib.request.proxy_bypass(target.host)
+        proxies = {} if direct else urllib.request.getproxies()
         proxy = proxies.get(target.scheme) or proxies.get("all")
         self._manager = (
             _proxy_pool(proxy, context)

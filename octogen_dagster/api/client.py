@@ -95,7 +95,10 @@ class OctogenClient:
         self._base_url = checked_base_url(base_url)
         self._auth = api_key if isinstance(api_key, ApiKey) else ApiKey(api_key)
         self._owns_http = http_client is None
-        self._http = http_client or httpx.AsyncClient()
+        self._http = http_client or httpx.AsyncClient(
+            # Plain http is for this machine only, and no proxy may see the key.
+            trust_env=self._base_url.startswith("https:")
+        )
         if http_client is not None and timeout == DEFAULT_TIMEOUT:
             self._timeout = http_client.timeout
         else:

@@ -45,6 +45,8 @@ class Connection:
     reserve: float = 0.2
 
     def __post_init__(self) -> None:
+        if not isinstance(self.api_key, ApiKey):
+            raise TypeError("api_key must be an ApiKey, which keeps the key out of sight")
         checked_base_url(self.base_url)
         self.pacer()
         if not self.timeout > 0:
