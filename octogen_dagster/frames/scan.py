@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
@@ -154,7 +154,7 @@ class ProductScan:
         if n_rows is not None:
             cap = min(n_rows, cap or n_rows)
         reads = [] if search is None or cap == 0 else self._reads(search, pushdown)
-        seen = {read: SeenProducts() for read in reads}
+        seen: defaultdict[CatalogRead, SeenProducts] = defaultdict(SeenProducts)
         finished = 0
         with self._reader(reads, cap) as reader:
             self._running, turn.stop = reader, reader.close
@@ -171,7 +171,7 @@ class ProductScan:
                 last = not pages[-1].next_cursor
                 finished += last
                 if last:
-                    seen[read] = SeenProducts()
+                    del seen[read]
                 if cap is not None and statistics.rows + len(frame) >= cap:
                     left = statistics.rows + len(frame) - cap
                     statistics.truncated = bool(left) or finished < len(reads)
@@ -211,7 +211,6 @@ class ProductScan:
 
     def _granted(self) -> list[MerchantCatalogSummary] | None:
         """The granted catalogs; None from a service that does not list them."""
-
         try:
             return self.connection.call(OctogenClient.list_catalogs)
         except OctogenNotFoundError:
