@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
-from typing import Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import dagster as dg
 import polars as pl
 from pydantic import Field, PrivateAttr
-from upath import UPath
 
 from octogen_dagster.api.errors import OctogenSnapshotError
 from octogen_dagster.frames.scan import ProductScan
@@ -18,6 +17,9 @@ from octogen_dagster.frames.schema import SCHEMA_VERSION
 from octogen_dagster.metadata import PREVIEW_ROWS, Metadata, column_schema, preview, scan_metadata
 from octogen_dagster.partitions import path_component
 from octogen_dagster.snapshot_files import SnapshotFile, storage_path, write_parquet
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 # A frame of more partitions than this reads them by name, within the limit of open files.
 MOST_OPEN_FILES = 256
@@ -47,7 +49,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
     partition_column: str = Field(
         default="partition", description="The column that tells partitions in one frame apart."
     )
-    _base: UPath | None = PrivateAttr(default=None)
+    _base: Any = PrivateAttr(default=None)
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Publish a snapshot and report on it.
@@ -151,7 +153,8 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         elif partition is not None:
             parts.append(partition)
         *folders, name = (path_component(part) for part in parts)
-        return self._base.joinpath(*folders, f"{name}.parquet")
+        path: UPath = self._base.joinpath(*folders, f"{name}.parquet")
+        return path
 
     def _provenance(self, context: dg.OutputContext, scan: ProductScan | None) -> dict[str, str]:
         provenance = {

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-from upath import UPath
 
 from octogen_dagster.api.errors import OctogenSnapshotError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from upath import UPath
 
 ROW_GROUP_SIZE = 20_000
 _UNFINISHED = ".unfinished"
@@ -146,8 +147,8 @@ def write_parquet(
 def _run_interruptibly(work: Callable[[], None], stop: Callable[[], None]) -> None:
     """Run in a thread: no signal handler runs while the main thread is inside of Polars."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="octogen-write") as executor:
-        future = executor.submit(work)
         try:
+            future = executor.submit(work)
             while not wait([future], timeout=_SECONDS_BETWEEN_SIGNALS).done:
                 pass
         except BaseException:
@@ -199,5 +200,7 @@ def storage_path(base_dir: str, storage_options: Mapping[str, Any]) -> UPath:
     """
     if not base_dir.strip():
         raise ValueError("base_dir must not be empty: name a folder, gs://bucket/... or s3://...")
+    from upath import UPath
+
     base: UPath = UPath(base_dir, **storage_options)
     return base

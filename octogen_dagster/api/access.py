@@ -6,12 +6,10 @@ import ipaddress
 import os
 from typing import TYPE_CHECKING, Self
 
-import httpx
-
 from octogen_dagster.api.errors import MissingAPIKeyError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    import httpx
 
 DEFAULT_BASE_URL = "https://api.octogen.ai/v1"
 _FRAMING_HEADERS = (b"content-encoding", b"transfer-encoding", b"content-length")
@@ -33,6 +31,8 @@ def checked_base_url(base_url: str) -> str:
         ValueError: It has no scheme or host, carries credentials, or would send the key over
             plain HTTP to another machine.
     """
+    import httpx
+
     try:
         url = httpx.URL(base_url)
     except httpx.InvalidURL as error:
@@ -62,7 +62,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class ApiKey(httpx.Auth):
+class ApiKey:
     """The API key: puts itself on a request and shows itself nowhere else.
 
     Pickling drops the key; where it is unpickled, it is looked up in the environment again.
@@ -92,10 +92,10 @@ class ApiKey(httpx.Auth):
         """Put the key on a request."""
         request.headers["Authorization"] = f"Bearer {self._key}"
 
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """httpx's way to put the key on a request."""
+    def __call__(self, request: httpx.Request) -> httpx.Request:
+        """The request with the key on it; what httpx takes as `auth`."""
         self.authorize(request)
-        yield request
+        return request
 
     def redacted(self, response: httpx.Response) -> httpx.Response:
         """The answer with the key taken off its request, and out of its text should it echo it."""
@@ -105,6 +105,8 @@ class ApiKey(httpx.Auth):
         echoes = key in response.content or any(key in value for _, value in response.headers.raw)
         if not echoes or len(key) < _SHORTEST_SECRET:
             return response
+        import httpx
+
         return httpx.Response(
             response.status_code,
             headers=[

@@ -9,12 +9,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-import httpx
 import msgspec
 
 from octogen_dagster.api.access import DEFAULT_BASE_URL, ApiKey, checked_base_url
 from octogen_dagster.api.answers import parsed
-from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.errors import (
     OctogenAPIError,
     OctogenConnectionError,
@@ -42,7 +40,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from types import TracebackType
 
+    import httpx
     import tenacity
+
+    from octogen_dagster.api.blocking import BlockingClient
 
 DEFAULT_TIMEOUT = 30.0
 _USER_AGENT = f"octogen-dagster/{importlib.metadata.version('octogen-dagster')}"
@@ -92,6 +93,8 @@ class OctogenClient:
         retry: RetryPolicy | None = None,
         pacer: Pacer | None = None,
     ) -> None:
+        import httpx
+
         self._base_url = checked_base_url(base_url)
         self._auth = api_key if isinstance(api_key, ApiKey) else ApiKey(api_key)
         self._owns_http = http_client is None
@@ -370,6 +373,8 @@ class OctogenClient:
         body: Mapping[str, Any] | None,
         deadline: float,
     ) -> httpx.Response:
+        import httpx
+
         remaining = deadline - time.monotonic()
         request = self._build_request(method, path, body, max(remaining, 0.001))
         self.statistics.requests += 1
@@ -401,6 +406,8 @@ class OctogenClient:
     def _build_request(
         self, method: str, path: str, body: Mapping[str, Any] | None, seconds: float
     ) -> httpx.Request:
+        import httpx
+
         template = self._templates.get(path)
         if template is None:
             template = self._templates[path] = self._http.build_request(

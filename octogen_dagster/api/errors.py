@@ -26,11 +26,12 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Self
 
-import httpx
 import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import httpx
 
 MAX_BODY_IN_MESSAGE = 200
 
@@ -221,6 +222,8 @@ def field_path(entry: Mapping[str, Any]) -> list[Any]:
 
 
 def _detail(response: httpx.Response) -> Any:
+    import httpx
+
     try:
         body = msgspec.json.decode(response.content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, httpx.ResponseNotRead):
@@ -229,6 +232,8 @@ def _detail(response: httpx.Response) -> Any:
 
 
 def _redirect_host(response: httpx.Response) -> str | None:
+    import httpx
+
     try:
         return httpx.URL(response.headers.get("location", "")).host
     except httpx.InvalidURL:

@@ -101,12 +101,14 @@ class ProductScan:
         self.statistics = ScanStatistics()
         self._report = report
         self._running: BulkReader | None = None
+        self._stopped = False
         self.frame: pl.LazyFrame = register_io_source(
             self._read, schema=PRODUCT_SCHEMA, validate_schema=True, is_pure=False
         )
 
     def stop(self) -> None:
-        """End the execution that is under way, if one is; it raises in the thread it runs in."""
+        """End the execution that is under way, and any later one: it raises where it runs."""
+        self._stopped = True
         if self._running is not None:
             self._running.close()
 
@@ -158,6 +160,8 @@ class ProductScan:
         finished = 0
         with self._reader(reads, cap) as reader:
             self._running, turn.stop = reader, reader.close
+            if self._stopped:
+                reader.close()
             for batch in reader:
                 if self._report and time.monotonic() - reported >= SECONDS_BETWEEN_REPORTS:
                     reported = time.monotonic()
