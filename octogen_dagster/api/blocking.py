@@ -22,7 +22,7 @@ class BlockingClient:
     """The part of `httpx.AsyncClient` that OctogenClient uses, on urllib3 and blocking.
 
     For an event loop that has a thread of its own and serves one walk at a time: blocking it stops
-    nobody else, and a page costs a third of what httpx's asynchronous client takes for it
+    nobody else, and a page costs about half of what httpx's asynchronous client takes for it
     (measured in `benchmarks/`). Proxies and certificates come from the environment, as with httpx.
 
     Args:
