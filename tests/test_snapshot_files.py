@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,9 @@ def test_a_killed_writer_leaves_the_old_snapshot_and_the_next_one_clears_up(
     file: SnapshotFile, interrupted: subprocess.Popen[str]
 ) -> None:
     (left,) = unfinished_files(file)
+    deadline = time.monotonic() + 30  # Polars writes in threads of its own
+    while left.stat().st_size <= 10_000 and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert left.stat().st_size > 10_000
 
     interrupted.kill()
