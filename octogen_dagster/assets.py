@@ -1,5 +1,6 @@
 """Asset factories: the catalogs table and product snapshots."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,10 +10,11 @@ from pydantic import ValidationError
 
 from octogen_dagster.api.errors import OctogenNotFoundError
 from octogen_dagster.api.models import MerchantCatalogSummary
+from octogen_dagster.frames.plan import is_now
 from octogen_dagster.frames.scan import ProductScan, ScanStatistics
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.metadata import progress
-from octogen_dagster.partitions import catalog_of, catalog_partition_key
+from octogen_dagster.partitions import SnapshotPartitions, catalog_partition_key
 from octogen_dagster.resource import OctogenResource
 
 POOL = "octogen"
@@ -73,40 +75,58 @@ def build_products_asset(
     Args:
         name: The asset's name.
         search: What to read; by default everything.
-        partitions_def: Partitions whose keys are catalogs (`catalog_partition_key`); the search
-            is then made in each of them.
+        partitions_def: Partitions whose keys are catalogs (`catalog_partition_key`), in each of
+            which the search is made; or times (`snapshot_days`), or both (`catalog_days`). A time
+            that is over is rebuilt from landed pages, or refused: the service knows only the
+            present.
         asset_arguments: Any other argument of `@dagster.asset`, such as `pool`, `kinds`,
             `group_name`, `owners`, `tags`, `description`, `retry_policy`.
 
     Raises:
-        ValueError: The search names catalogs and the asset has partitions.
+        ValueError: The search names catalogs and the partitions are catalogs, or the partitions
+            are neither catalogs nor times that include the present.
     """
     search = search or ProductSearch()
-    if partitions_def is not None and search.catalogs:
+    partitions = SnapshotPartitions(partitions_def)
+    if partitions.catalogs is not None and search.catalogs:
         raise ValueError(
             f"Asset {name!r}: each partition is a catalog, so the search must not name catalogs."
+        )
+    if partitions.times is not None and partitions.times.end_offset < 1:
+        raise ValueError(
+            f"Asset {name!r}: its partitions of time need end_offset=1, so that the present is "
+            "among them: the service knows nothing else. See octogen_dagster.snapshot_days and "
+            "catalog_days."
         )
 
     @_asset(
         {
             "name": name,
             "partitions_def": partitions_def,
-            "config_schema": search_config(search, catalogs=partitions_def is None),
-            "description": "Products of each catalog." if partitions_def else "Products found.",
+            "config_schema": search_config(search, catalogs=partitions.catalogs is None),
+            "description": "Products of each catalog."
+            if partitions.catalogs
+            else "Products found.",
         },
         asset_arguments,
     )
     def products(context: dg.AssetExecutionContext, octogen: OctogenResource) -> ProductScan:
         search = _configured_search(context)
+        window = None
         if partitions_def is not None:
-            search = search.model_copy(update={"catalogs": [catalog_of(context.partition_key)]})
-        expected = _expected(search, octogen)
+            window = partitions.window(context.partition_key)
+            if catalog := partitions.catalog(context.partition_key):
+                search = search.model_copy(update={"catalogs": [catalog]})
+        granted = functools.cache(lambda: _granted(search, octogen))
+        if window is None or is_now(window):
+            granted()  # a catalog that is not granted fails early
         subject = f"Catalog {search.catalogs[0]!r}" if len(search.catalogs) == 1 else "The search"
 
         def report(statistics: ScanStatistics) -> None:
+            expected = None if statistics.rebuilt else _expected(search, granted())
             context.log.info(progress(subject, statistics, expected))
 
-        return octogen.scan(search, report)
+        return octogen.scan(search, report, granted=granted, window=window)
 
     return products
 
@@ -160,25 +180,35 @@ def search_config(search: ProductSearch, *, catalogs: bool = True) -> dict[str, 
     }
 
 
-def _expected(search: ProductSearch, octogen: OctogenResource) -> int | None:
-    """The products a read of whole catalogs will bring, if the service says how many there are.
+def _granted(
+    search: ProductSearch, octogen: OctogenResource
+) -> list[MerchantCatalogSummary] | None:
+    """The granted catalogs; None from the current generation of the service, which lists none.
 
     Raises:
         dagster.Failure: A catalog is not granted to the key.
     """
     try:
-        counts = {summary.catalog: summary.product_count for summary in octogen.list_catalogs()}
+        granted = octogen.list_catalogs()
     except OctogenNotFoundError:
-        return None  # the current generation of the service lists no catalogs
-    if missing := [key for key in search.catalogs if key not in counts]:
+        return None
+    keys = {summary.catalog for summary in granted}
+    if missing := [key for key in search.catalogs if key not in keys]:
         raise dg.Failure(
             f"Catalog {missing[0]!r} is not granted to this key. Granted: "
-            f"{', '.join(sorted(counts)) or 'none'}. Ask Octogen for access or correct the "
+            f"{', '.join(sorted(keys)) or 'none'}. Ask Octogen for access or correct the "
             "partition key or the search.",
             allow_retries=False,
         )
-    if search.model_copy(update={"catalogs": [], "page_size": 1}) != ProductSearch(page_size=1):
+    return granted
+
+
+def _expected(search: ProductSearch, granted: list[MerchantCatalogSummary] | None) -> int | None:
+    """The products a read of whole catalogs will bring, if the service says how many there are."""
+    plain = search.model_copy(update={"catalogs": [], "page_size": 1})
+    if granted is None or plain != ProductSearch(page_size=1):
         return None
+    counts = {summary.catalog: summary.product_count for summary in granted}
     return sum(counts[key] for key in search.catalogs or counts)
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import dagster as dg
 import polars as pl
 from pydantic import Field, PrivateAttr
 
-from octogen_dagster.api.errors import OctogenSnapshotError
+from octogen_dagster.api.errors import OctogenPastPartitionError, OctogenSnapshotError
+from octogen_dagster.frames.changes import SnapshotPair
+from octogen_dagster.frames.checkpoint import RESUME_WITHIN, PageStore
 from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.schema import SCHEMA_VERSION
 from octogen_dagster.metadata import PREVIEW_ROWS, Metadata, column_schema, preview, scan_metadata
-from octogen_dagster.partitions import path_component
+from octogen_dagster.partitions import SnapshotPartitions, path_component
 from octogen_dagster.snapshot_files import SnapshotFile, storage_path, write_parquet
 
 if TYPE_CHECKING:
@@ -49,6 +52,16 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
     partition_column: str = Field(
         default="partition", description="The column that tells partitions in one frame apart."
     )
+    keep_pages: bool = Field(
+        default=False,
+        description="Keep the service's pages beside each snapshot, compressed, so that a past day "
+        "can be rebuilt from them.",
+    )
+    resume_within_hours: float = Field(
+        default=RESUME_WITHIN / timedelta(hours=1),
+        ge=0,
+        description="How long ago a read may have begun that a later run continues; 0 for never.",
+    )
     _base: Any = PrivateAttr(default=None)
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
@@ -59,7 +72,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             TypeError: The asset returned something else than a frame or a scan.
         """
         scan = obj if isinstance(obj, ProductScan) else None
-        frame = obj.frame if isinstance(obj, ProductScan) else obj
+        frame = scan.frame if scan else obj
         if isinstance(frame, pl.DataFrame):
             frame = frame.lazy()
         if not isinstance(frame, pl.LazyFrame):
@@ -69,6 +82,28 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             )
         partition = context.partition_key if context.has_asset_partitions else None
         file = SnapshotFile(self._path(context, partition))
+        if scan:
+            store = PageStore(
+                file.beside(".pages"),
+                keep=self.keep_pages,
+                resume_within=timedelta(hours=self.resume_within_hours),
+            )
+            scan.save_pages(store, context.log.info)
+        try:
+            metadata = self._write(context, file, frame, scan)
+        except OctogenPastPartitionError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        if scan:
+            scan.published()
+        context.add_output_metadata(metadata)
+
+    def _write(
+        self,
+        context: dg.OutputContext,
+        file: SnapshotFile,
+        frame: pl.LazyFrame,
+        scan: ProductScan | None,
+    ) -> Metadata:
         with file.unfinished() as unfinished:
             rows = write_parquet(
                 frame,
@@ -76,15 +111,15 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 metadata=lambda: self._provenance(context, scan),
                 stop=scan.stop if scan else None,
             )
-            if scan is not None and (not scan.statistics.complete or rows != scan.statistics.rows):
+            if scan and (not scan.statistics.complete or rows != scan.statistics.rows):
                 raise OctogenSnapshotError(
                     f"The snapshot {file.uri} is not complete: {rows} rows were written of "
                     f"{scan.statistics.rows} read. Nothing was published; run it again."
                 )
             written = pl.scan_parquet(unfinished, glob=False)
-            row_count = "dagster/row_count" if partition is None else "dagster/partition_row_count"
+            row_count = "row_count" if not context.has_asset_partitions else "partition_row_count"
             metadata: Metadata = {
-                row_count: rows,
+                f"dagster/{row_count}": rows,
                 "dagster/column_schema": column_schema(written.collect_schema()),
                 "dagster/uri": file.uri,
                 "octogen/file_size": unfinished.stat().st_size,
@@ -93,8 +128,8 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 ),
                 **(scan_metadata(scan, written) if scan else {}),
             }
-            file.publish(unfinished)
-        context.add_output_metadata(metadata)
+            file.publish(unfinished, keep_previous=scan is not None and not _has_times(context))
+        return metadata
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Load what the input's annotation asks for.
@@ -103,6 +138,8 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             OctogenSnapshotError: A snapshot is not there.
         """
         wanted = context.dagster_type.typing_type
+        if wanted is SnapshotPair:
+            return self._load_pair(context)
         if not context.has_asset_partitions:
             return _as(wanted, self._load(context, None))
         keys = self._present(context)
@@ -125,6 +162,20 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             )
         frames = [frame.with_columns(pl.lit(key).alias(column)) for key, frame in files.items()]
         return _as(wanted, pl.concat(frames, how="diagonal"))
+
+    def _load_pair(self, context: dg.InputContext) -> SnapshotPair:
+        """The snapshot of the run's own partition, and that of the time before or the last one."""
+        partition = context.partition_key if context.has_asset_partitions else None
+        current = SnapshotFile(self._path(context, partition))
+        if _has_times(context):
+            assert partition is not None
+            before = SnapshotPartitions(context.asset_partitions_def).before(partition)
+            previous = SnapshotFile(self._path(context, before)) if before else None
+        else:
+            previous = current.previous
+        # In this order: one that is published in between makes the pair wider, never empty.
+        frame = previous.scan() if previous and previous.exists() else None
+        return SnapshotPair(self._load(context, partition), frame)
 
     def _present(self, context: dg.InputContext) -> list[str]:
         keys = list(context.asset_partition_keys)
@@ -171,6 +222,12 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 scan.search.model_dump(mode="json", exclude_none=True), sort_keys=True
             )
         return provenance
+
+
+def _has_times(context: dg.InputContext | dg.OutputContext) -> bool:
+    if not context.has_asset_partitions:
+        return False
+    return SnapshotPartitions(context.asset_partitions_def).times is not None
 
 
 def _as(wanted: Any, frame: pl.LazyFrame) -> pl.LazyFrame | pl.DataFrame:

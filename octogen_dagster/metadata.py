@@ -62,8 +62,10 @@ def scan_metadata(scan: ProductScan, snapshot: pl.LazyFrame) -> Metadata:
     search = scan.search.model_dump(mode="json", exclude_none=True)
     metadata: Metadata = {
         "octogen/search": dg.MetadataValue.json(search),
+        "octogen/source": _source(statistics),
         "octogen/truncated": statistics.truncated,
         "octogen/pages": statistics.pages,
+        "octogen/saved_pages": statistics.saved_pages,
         "octogen/requests": statistics.requests,
         "octogen/retries": statistics.retries,
         "octogen/limiter_seconds": round(statistics.limiter_seconds, 3),
@@ -82,6 +84,12 @@ def scan_metadata(scan: ProductScan, snapshot: pl.LazyFrame) -> Metadata:
             dict(statistics.unknown_fields.most_common())
         )
     return metadata | _product_metadata(snapshot)
+
+
+def _source(statistics: ScanStatistics) -> str:
+    if statistics.rebuilt:
+        return "landed pages"
+    return "service, continued from saved pages" if statistics.saved_pages else "service"
 
 
 def _product_metadata(snapshot: pl.LazyFrame) -> Metadata:

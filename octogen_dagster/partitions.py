@@ -6,6 +6,8 @@ choke on percent-encoded, so it can be turned back without network or state.
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+from typing import Any
 from urllib.parse import quote, unquote
 
 import dagster as dg
@@ -14,6 +16,113 @@ catalog_partitions = dg.DynamicPartitionsDefinition(name="octogen_catalogs")
 """The catalogs to snapshot, one partition for each."""
 
 _LONGEST_COMPONENT = 200
+
+
+def snapshot_days(start_date: str, timezone: str = "UTC") -> dg.DailyPartitionsDefinition:
+    """One partition for each day, today's among them: the service knows only the present.
+
+    Args:
+        start_date: The first day, as 2026-11-25.
+        timezone: The IANA time zone in which days begin.
+    """
+    return dg.DailyPartitionsDefinition(start_date, timezone=timezone, end_offset=1)
+
+
+def catalog_days(start_date: str, timezone: str = "UTC") -> dg.MultiPartitionsDefinition:
+    """One partition for each catalog and day; dimensions `catalog` and `day`.
+
+    Args:
+        start_date: The first day, as 2026-11-25.
+        timezone: The IANA time zone in which days begin.
+    """
+    return dg.MultiPartitionsDefinition(
+        {"catalog": catalog_partitions, "day": snapshot_days(start_date, timezone)}
+    )
+
+
+class SnapshotPartitions:
+    """What an asset's partitions stand for: catalogs, times, both or nothing.
+
+    Args:
+        partitions_def: The asset's partitions.
+
+    Attributes:
+        catalogs: The partitions whose keys are catalogs.
+        times: The partitions of time.
+
+    Raises:
+        ValueError: Two dimensions that are not a catalog and a time.
+    """
+
+    def __init__(self, partitions_def: dg.PartitionsDefinition[Any] | None) -> None:
+        self.catalogs: dg.PartitionsDefinition[Any] | None = None
+        self.times: dg.TimeWindowPartitionsDefinition | None = None
+        self._names: tuple[str, str] | None = None
+        self._definition = partitions_def
+        if not isinstance(partitions_def, dg.MultiPartitionsDefinition):
+            self._take(partitions_def)
+            return
+        for entry in partitions_def.partitions_defs:
+            self._take(entry.partitions_def)
+        if self.catalogs is None or self.times is None:
+            raise ValueError(
+                "Partitions of two dimensions must be a catalog and a time: see "
+                "octogen_dagster.catalog_days."
+            )
+        time_name = partitions_def.time_window_dimension.name
+        (catalog_name,) = set(partitions_def.partition_dimension_names) - {time_name}
+        self._names = catalog_name, time_name
+
+    def _take(self, partitions_def: dg.PartitionsDefinition[Any] | None) -> None:
+        if isinstance(partitions_def, dg.TimeWindowPartitionsDefinition):
+            self.times = partitions_def
+        else:
+            self.catalogs = partitions_def
+
+    def catalog(self, partition_key: str) -> str | None:
+        """The catalog a partition is of."""
+        key, _ = self._split(partition_key)
+        return None if key is None else catalog_of(key)
+
+    def window(self, partition_key: str) -> tuple[datetime, datetime] | None:
+        """The beginning and the end of the time a partition is of."""
+        _, time_key = self._split(partition_key)
+        if self.times is None or time_key is None:
+            return None
+        window = self.times.time_window_for_partition_key(time_key)
+        return window.start, window.end
+
+    def key(self, catalog_key: str | None, moment: datetime) -> str:
+        """The partition of a catalog's key at a moment.
+
+        Raises:
+            ValueError: The partitions are of catalogs, and none was given.
+        """
+        if self.times is None:
+            if catalog_key is None:
+                raise ValueError("a partition of a catalog needs the catalog's key")
+            return catalog_key
+        time_key = self.times.get_partition_key_for_timestamp(moment.timestamp())
+        if self._names is None or catalog_key is None:
+            return time_key
+        return dg.MultiPartitionKey(dict(zip(self._names, (catalog_key, time_key), strict=True)))
+
+    def before(self, partition_key: str) -> str | None:
+        """The partition of the time before, of the same catalog; None for the first."""
+        window = self.window(partition_key)
+        if self.times is None or window is None:
+            return None
+        if not self.times.get_prev_partition_window(window[0]):
+            return None
+        return self.key(self._split(partition_key)[0], window[0] - timedelta(seconds=1))
+
+    def _split(self, partition_key: str) -> tuple[str | None, str | None]:
+        """The keys of its catalog and of its time."""
+        if self._names is None:
+            return (partition_key, None) if self.times is None else (None, partition_key)
+        assert isinstance(self._definition, dg.MultiPartitionsDefinition)
+        keys = self._definition.get_partition_key_from_str(partition_key).keys_by_dimension
+        return keys[self._names[0]], keys[self._names[1]]
 
 
 def catalog_partition_key(catalog: str) -> str:

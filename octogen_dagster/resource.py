@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         MerchantProductListPage,
         MerchantProductUrlLookupResponse,
     )
+    from octogen_dagster.frames.plan import Granted, TimeWindow
     from octogen_dagster.frames.scan import ScanStatistics
     from octogen_dagster.frames.search import ProductSearch
 
@@ -124,7 +125,12 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         )
 
     def scan(
-        self, search: ProductSearch, report: Callable[[ScanStatistics], None] | None = None
+        self,
+        search: ProductSearch,
+        report: Callable[[ScanStatistics], None] | None = None,
+        *,
+        granted: Granted | None = None,
+        window: TimeWindow | None = None,
     ) -> ProductScan:
         """A search to be read in bulk.
 
@@ -134,11 +140,15 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         Args:
             search: What to read.
             report: Called about every ten seconds of a long read, and at its end.
+            granted: Lists the granted catalogs, for one who has done that already.
+            window: The beginning and the end of the time that the products are of, as an asset's
+                `context.partition_time_window`. Another time than now is rebuilt from landed
+                pages by `ParquetSnapshotIOManager`, or refused.
 
         Raises:
             MissingAPIKeyError: There is no key; raised at once.
         """
-        return ProductScan(search, self.connection(), report)
+        return ProductScan(search, self.connection(), report, granted=granted, window=window)
 
 
 def _from_settings(settings: dict[str, Any]) -> OctogenResource:

@@ -10,6 +10,7 @@ import fcntl
 import functools
 import glob
 import os
+import shutil
 import tempfile
 import uuid
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -74,13 +75,29 @@ class SnapshotFile:
             os.close(handle)
             path.unlink(missing_ok=True)
 
-    def publish(self, unfinished: Path) -> None:
+    @property
+    def previous(self) -> SnapshotFile:
+        """Where the snapshot before this one is kept."""
+        return SnapshotFile(self.beside(".previous"))
+
+    def beside(self, suffix: str) -> UPath:
+        """A hidden place beside the snapshot, for what belongs to it."""
+        place: UPath = self.path.parent / f".{self.path.name.removesuffix('.parquet')}{suffix}"
+        return place
+
+    def publish(self, unfinished: Path, *, keep_previous: bool = False) -> None:
         """Make a written file the snapshot: a reader sees the old one or the new one, whole.
+
+        Args:
+            unfinished: The file.
+            keep_previous: Whether the snapshot that is replaced becomes `previous`.
 
         Raises:
             OctogenSnapshotError: It cannot be put in place.
         """
         try:
+            if keep_previous and self.exists():
+                self._copy_to(self.previous)
             if self._is_local:
                 _sync(unfinished)
                 os.replace(unfinished, self.path.path)
@@ -92,6 +109,18 @@ class SnapshotFile:
                 f"The snapshot {self.uri} could not be published: {error}. The previous one is "
                 "untouched; correct the cause and run again."
             ) from error
+
+    def _copy_to(self, other: SnapshotFile) -> None:
+        if not self._is_local:
+            self.path.fs.cp_file(self.path.path, other.path.path)
+            return
+        unfinished = f"{other.path.path}{_UNFINISHED}"
+        Path(unfinished).unlink(missing_ok=True)
+        try:
+            os.link(self.path.path, unfinished)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(self.path.path, unfinished)
+        os.replace(unfinished, other.path.path)
 
     def exists(self) -> bool:
         """Whether a snapshot is there."""

@@ -153,8 +153,14 @@ class OctogenClient:
             ) from None
         return parsed(list[MerchantCatalogSummary], response, subject)
 
-    async def lookup_product(self, url: str) -> MerchantProductUrlLookupResponse:
+    async def lookup_product(
+        self, url: str, *, paced: bool = False
+    ) -> MerchantProductUrlLookupResponse:
         """The full view of the product at a merchant's URL.
+
+        Args:
+            url: The product's page at the merchant.
+            paced: Whether this is one of many lookups, which keep to the pace of bulk reads.
 
         Raises:
             ValueError: The URL is empty.
@@ -164,7 +170,9 @@ class OctogenClient:
         if not url.strip():
             raise ValueError("url must not be empty")
         subject = f"The product at {url}"
-        response = await self._request("POST", "/products/lookup", subject, {"url": url})
+        response = await self._request(
+            "POST", "/products/lookup", subject, {"url": url}, paced=paced
+        )
         return parsed(MerchantProductUrlLookupResponse, response, subject)
 
     async def search_products(
@@ -280,15 +288,39 @@ class OctogenClient:
             OctogenPagingError: The pages loop or keep starting again.
             OctogenError: Any other failure.
         """
-        body = request.body()
         while True:
-            response = await self._search(body, walk.subject, paced=True)
-            page = read_page(response, f"{walk.subject}, page {walk.pages + 1},")
+            page = await self.page(request, walk.subject, walk.pages + 1, read_page)
             walk.see(page.uuids, page.next_cursor)
             yield page
             if not page.next_cursor:
                 return
-            body["cursor"] = page.next_cursor
+            request = request.following(page.next_cursor)
+
+    async def page(
+        self,
+        request: SearchRequest,
+        subject: str,
+        number: int,
+        read_page: Callable[[httpx.Response, str], PageT],
+    ) -> PageT:
+        """One page of a bulk read, at its pace.
+
+        Args:
+            request: What to ask for.
+            subject: What is read, to begin error messages with.
+            number: Which page of it this is, for error messages.
+            read_page: Turns an answer into a page; its second argument begins error messages.
+
+        Raises:
+            OctogenError: Any failure.
+        """
+        response = await self._search(request.body(), subject, paced=True)
+        return read_page(response, f"{subject}, page {number},")
+
+    @property
+    def generation(self) -> str:
+        """The field that names a catalog in the contract the service answers, as far as known."""
+        return self._catalog_field
 
     async def _search(
         self, body: Mapping[str, Any], subject: str, *, paced: bool = False

@@ -6,6 +6,7 @@
     * OctogenTimeoutError
   * OctogenPagingError              a search whose pages do not come to an end
   * OctogenSnapshotError            a snapshot that cannot be written or read
+    * OctogenPastPartitionError       a snapshot of a time that is not now
   * OctogenAPIError                 an answer that is not a result
     * OctogenAuthenticationError      401
     * OctogenInsufficientCreditError  402
@@ -15,6 +16,11 @@
     * OctogenRateLimitError           429
     * OctogenServerError              5xx
     * OctogenResponseError            2xx with a body that is not what was asked for
+  * OctogenBigQueryError            a listing that cannot be found, subscribed to or read
+    * OctogenBigQueryInputError       a name that cannot be one; a ValueError too
+    * OctogenBigQueryAccessPendingError  Octogen's grant on the listing has not arrived yet
+  * OctogenMCPError                 Octogen's MCP did not do what was asked
+    * OctogenMCPAuthenticationError   no access token, or one that is refused
 
 Arguments that are wrong before anything is sent raise ValueError (pydantic's
 ValidationError is one).
@@ -68,6 +74,66 @@ class OctogenPagingError(OctogenError):
 
 class OctogenSnapshotError(OctogenError):
     """A snapshot could not be written, verified or found."""
+
+
+class OctogenPastPartitionError(OctogenSnapshotError):
+    """A partition of another time than now was asked of a service that only knows the present.
+
+    Args:
+        begin: When its time begins.
+        end: When its time ends.
+    """
+
+    def __init__(self, begin: datetime, end: datetime) -> None:
+        self.begin, self.end = begin, end
+        over = end <= datetime.now(UTC)
+        super().__init__(
+            f"The partition from {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M %Z} "
+            f"{'is over' if over else 'has not begun'}, and the service knows only the present: "
+            "what it says now must not be stored under another time. "
+            + (
+                "No pages of that time are landed, so it cannot be rebuilt. Materialize the "
+                "partition of now; with ParquetSnapshotIOManager(keep_pages=True) it can be "
+                "rebuilt later."
+                if over
+                else "Materialize it when its time has come."
+            )
+        )
+
+    def __reduce__(self) -> tuple[type[Self], tuple[datetime, datetime]]:
+        return type(self), (self.begin, self.end)
+
+
+class OctogenBigQueryError(OctogenError):
+    """A listing in Analytics Hub could not be found, subscribed to or read."""
+
+
+class OctogenBigQueryInputError(OctogenBigQueryError, ValueError):
+    """A listing, dataset or project has a name that cannot be one. Raised before any request."""
+
+
+class OctogenBigQueryAccessPendingError(OctogenBigQueryError):
+    """Octogen's grant on the listing has not arrived yet; try again in a few minutes."""
+
+
+class OctogenMCPError(OctogenError):
+    """Octogen's MCP answered, and the answer is not a result.
+
+    Attributes:
+        retry_after: Seconds the service asks to wait before the same call; None when it may not
+            be repeated as it is.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, float | None]]:
+        return type(self), (str(self), self.retry_after)
+
+
+class OctogenMCPAuthenticationError(OctogenMCPError):
+    """There is no access token for Octogen's MCP, or it is refused."""
 
 
 class OctogenAPIError(OctogenError):

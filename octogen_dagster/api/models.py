@@ -138,6 +138,10 @@ class SearchRequest(SearchFilters):
             del body["facets"]
         return body
 
+    def following(self, cursor: str) -> Self:
+        """The request for the page that a cursor leads to."""
+        return self.model_copy(update={"cursor": cursor})
+
 
 def _as_utc(value: datetime) -> datetime:
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)

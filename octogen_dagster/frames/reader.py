@@ -12,11 +12,12 @@ from octogen_dagster.api.paging import Walk
 from octogen_dagster.frames.wire import read_page
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
     from octogen_dagster.api.client import ClientStatistics, OctogenClient
     from octogen_dagster.api.connection import Connection
-    from octogen_dagster.api.models import SearchRequest
+    from octogen_dagster.api.models import MerchantCatalogSummary, SearchRequest
+    from octogen_dagster.frames.checkpoint import PageSaver
     from octogen_dagster.frames.wire import WirePage
 
 PAGES_AT_ONCE = 10
@@ -27,19 +28,62 @@ class _ClosedError(Exception):
     """The reader was closed while someone waited for it."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class CatalogRead:
-    """One walk: what is asked for, and what is known of its pages."""
+    """One walk: what is asked for, and what is known of its pages.
+
+    Attributes:
+        catalog: The catalog's key, if one was named.
+        request: The request for page 1.
+        walk: Notes the pages.
+        summary: What the service says of the catalog, if it does.
+        saved: Its first pages, if they are there already.
+        ahead: The page after the saved ones, if it was asked for already.
+        live: Whether the service has pages that are not saved.
+        saver: Saves the pages that come from the service.
+        saved_pages: Saved pages that were read so far.
+    """
 
     catalog: str | None
     request: SearchRequest
     walk: Walk
+    summary: MerchantCatalogSummary | None = None
+    saved: Iterable[WirePage] = ()
+    ahead: WirePage | None = None
+    live: bool = True
+    saver: PageSaver | None = None
+    saved_pages: int = 0
 
     @classmethod
-    def of(cls, request: SearchRequest) -> Self:
+    def of(cls, request: SearchRequest, summary: MerchantCatalogSummary | None) -> Self:
         """A walk that has not begun."""
         subject = f"Catalog {request.catalog!r}" if request.catalog else "The search"
-        return cls(request.catalog, request, Walk(subject))
+        return cls(request.catalog, request, Walk(subject), summary)
+
+    async def pages(self, client: OctogenClient) -> AsyncIterator[WirePage]:
+        """All its pages: the saved ones, then those from the service, which are saved."""
+        request, live = self.request, self.live
+        for page in self._at_hand():
+            self.walk.see(page.uuids, page.next_cursor)
+            if page is not self.ahead:
+                self.saved_pages += 1
+            elif self.saver:
+                self.saver.add(page)
+            yield page
+            live = self.live and page.next_cursor is not None
+            request = request.following(page.next_cursor) if page.next_cursor else request
+        if not live:
+            return
+        async for page in client.walk(request, self.walk, read_page):
+            if self.saver:
+                self.saver.generation = client.generation
+                self.saver.add(page)
+            yield page
+
+    def _at_hand(self) -> Iterator[WirePage]:
+        yield from self.saved
+        if self.ahead:
+            yield self.ahead
 
 
 class BulkReader:
@@ -96,6 +140,11 @@ class BulkReader:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def join(self) -> None:
+        """Wait until the threads have ended."""
+        for thread in self._threads:
+            thread.join()
 
     def __iter__(self) -> Iterator[tuple[CatalogRead, list[WirePage]] | None]:
         """Batches; None about every second in which there is none yet."""
@@ -156,7 +205,7 @@ class BulkReader:
             return self._waiting.popleft() if self._waiting and not self._error else None
 
     async def _read(self, client: OctogenClient, read: CatalogRead) -> None:
-        pages = client.walk(read.request, read.walk, read_page)
+        pages = read.pages(client)
         while self._wait_for_room(read) and (page := await anext(pages, None)):
             with self._changed:
                 batch = self._ready.setdefault(read, [])

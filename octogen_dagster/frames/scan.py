@@ -12,11 +12,13 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from octogen_dagster.api.access import ApiKey, configured_base_url
-from octogen_dagster.api.client import DEFAULT_TIMEOUT, OctogenClient
+from octogen_dagster.api.client import DEFAULT_TIMEOUT
 from octogen_dagster.api.connection import Connection
-from octogen_dagster.api.errors import OctogenNotFoundError
+from octogen_dagster.api.errors import OctogenPastPartitionError, OctogenSnapshotError
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.frames.checkpoint import LandedWalk, Landing
 from octogen_dagster.frames.decode import PageDecoder
+from octogen_dagster.frames.plan import ReadPlan, is_now, plan_live, plan_saved
 from octogen_dagster.frames.pushdown import Pushdown
 from octogen_dagster.frames.reader import PAGES_AT_ONCE, BulkReader, CatalogRead
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
@@ -27,7 +29,8 @@ from octogen_dagster.frames.shutdown import Turn
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from octogen_dagster.api.models import MerchantCatalogSummary
+    from octogen_dagster.frames.checkpoint import PageStore
+    from octogen_dagster.frames.plan import Granted, TimeWindow
     from octogen_dagster.frames.wire import WirePage
 
 SECONDS_BETWEEN_REPORTS = 10.0
@@ -38,7 +41,7 @@ class ScanStatistics:
     """What the last execution of a scan did.
 
     Attributes:
-        started_at: When it began; the rows' `fetched_at`.
+        started_at: When it began, or the one that it continues; the rows' `fetched_at`.
         complete: It came to its end: every page, or the cap.
         truncated: The cap left products unread.
         catalogs: Catalogs read, where they are known.
@@ -49,6 +52,8 @@ class ScanStatistics:
         limiter_seconds: Seconds waited for the organisation's rate limit, over all threads.
         repeats: Products that came again and were removed.
         restarts: Times the service began a walk again by itself.
+        saved_pages: Pages that were not asked for, because they had been saved.
+        rebuilt: Whether all of them were landed pages.
         unknown_fields: Fields the schema does not know, by path, with the number of places.
         first_request_id: Request id of the first page.
         last_request_id: Request id of the last page.
@@ -66,6 +71,8 @@ class ScanStatistics:
     limiter_seconds: float = 0.0
     repeats: int = 0
     restarts: int = 0
+    saved_pages: int = 0
+    rebuilt: bool = False
     unknown_fields: Counter[str] = field(default_factory=Counter)
     first_request_id: str | None = None
     last_request_id: str | None = None
@@ -84,10 +91,15 @@ class ProductScan:
         search: What to read.
         connection: How to reach the service.
         report: Called about every ten seconds of a long read, and at its end.
+        granted: Lists the granted catalogs, or says None for a service that does not; by default
+            the service is asked where it must be.
+        window: The beginning and the end of the time the snapshot is of: the service knows only
+            the present, so another time is rebuilt from landed pages or refused.
 
     Attributes:
         frame: The products, lazily; the schema is `PRODUCT_SCHEMA`.
         statistics: Those of the last execution of the frame.
+        search: What is read; after a rebuild, what had been.
     """
 
     def __init__(
@@ -95,11 +107,19 @@ class ProductScan:
         search: ProductSearch,
         connection: Connection,
         report: Callable[[ScanStatistics], None] | None = None,
+        *,
+        granted: Granted | None = None,
+        window: TimeWindow | None = None,
     ) -> None:
         self.search = search
         self.connection = connection
         self.statistics = ScanStatistics()
         self._report = report
+        self._granted = granted
+        self._window = window
+        self._store: PageStore | None = None
+        self._log: Callable[[str], None] = lambda _line: None
+        self._plan = ReadPlan(search, [])
         self._running: BulkReader | None = None
         self._stopped = False
         self.frame: pl.LazyFrame = register_io_source(
@@ -111,6 +131,31 @@ class ProductScan:
         self._stopped = True
         if self._running is not None:
             self._running.close()
+
+    def save_pages(self, store: PageStore, log: Callable[[str], None]) -> None:
+        """Save the pages of the whole frame as they come, and continue from those that are there.
+
+        Args:
+            store: Where to.
+            log: Takes a line on what is continued and what is not.
+        """
+        self._store, self._log = store, log
+
+    def published(self) -> None:
+        """The frame was stored: land its saved pages, or remove them."""
+        if self._store is None or self._plan.landed:
+            return
+        walks = []
+        for read in self._plan.reads:
+            if read.saver:
+                if self._store.keep:
+                    read.saver.flush()
+                walks.append(LandedWalk(read.catalog, read.saver.segments))
+        search = self.search.model_dump(mode="json", exclude_none=True)
+        try:
+            self._store.publish(Landing(search, self._plan.started_at, walks))
+        except OctogenSnapshotError as error:
+            self._log(str(error))
 
     def __reduce__(self) -> tuple[type[Self], tuple[ProductSearch, Connection]]:
         return type(self), (self.search, self.connection)
@@ -148,14 +193,22 @@ class ProductScan:
     def _batches(
         self, columns: set[str], pushdown: Pushdown, n_rows: int | None, turn: Turn
     ) -> Iterator[pl.DataFrame]:
-        statistics = self.statistics = ScanStatistics()
-        began = reported = time.monotonic()
-        decoder = PageDecoder(columns, statistics.started_at)
-        statistics.unknown_fields = decoder.unknown_fields
-        search, cap = _narrowed(self.search, pushdown), self.search.max_products
+        whole = n_rows is None and pushdown == Pushdown()
+        plan = self._plan = self._planned(pushdown, whole=whole)
+        if whole:
+            self.search = plan.search
+        cap = self.search.max_products
         if n_rows is not None:
             cap = min(n_rows, cap or n_rows)
-        reads = [] if search is None or cap == 0 else self._reads(search, pushdown)
+        reads = plan.reads if cap != 0 else []
+        decoder = PageDecoder(columns, plan.started_at)
+        statistics = self.statistics = ScanStatistics(
+            started_at=plan.started_at,
+            rebuilt=plan.landed,
+            catalogs=[read.catalog for read in reads if read.catalog is not None],
+            unknown_fields=decoder.unknown_fields,
+        )
+        began = reported = time.monotonic()
         seen: defaultdict[CatalogRead, SeenProducts] = defaultdict(SeenProducts)
         finished = 0
         with self._reader(reads, cap) as reader:
@@ -180,15 +233,16 @@ class ProductScan:
                     left = statistics.rows + len(frame) - cap
                     statistics.truncated = bool(left) or finished < len(reads)
                     frame = frame.head(cap - statistics.rows)
-                statistics.rows += len(frame)
-                statistics.pages += len(pages)
-                statistics.first_request_id = statistics.first_request_id or pages[0].request_id
-                statistics.last_request_id = pages[-1].request_id
+                _count(statistics, frame, pages)
                 _add_up(statistics, reads, reader, began)
                 yield frame
                 if cap is not None and statistics.rows >= cap:
                     break
+            else:
+                _check_finished(reads, finished)
             _add_up(statistics, reads, reader, began)
+        if whole and self._store:
+            reader.join()
         statistics.complete = True
         if self._report:
             self._report(statistics)
@@ -201,24 +255,18 @@ class ProductScan:
         pages = min(PAGES_AT_ONCE, -(-cap // self.search.page_size))
         return BulkReader(self.connection, reads, 1, pages, read_ahead=False)
 
-    def _reads(self, search: ProductSearch, pushdown: Pushdown) -> list[CatalogRead]:
-        catalogs: Sequence[str | None] = search.catalogs
-        if not search.catalogs:
-            granted = self._granted() if search.max_products is None else None
-            catalogs = [None] if granted is None else [summary.catalog for summary in granted]
-        if None not in catalogs and pushdown.catalogs is not None:
-            # The service may spell a key in another way than the search does.
-            wanted = {key.casefold() for key in pushdown.catalogs}
-            catalogs = [key for key in catalogs if key and key.casefold() in wanted]
-        self.statistics.catalogs = [key for key in catalogs if key is not None]
-        return [CatalogRead.of(search.request(catalog)) for catalog in catalogs]
+    def _planned(self, pushdown: Pushdown, *, whole: bool) -> ReadPlan:
+        def live() -> ReadPlan:
+            search = _narrowed(self.search, pushdown)
+            if search is None:
+                return ReadPlan(self.search, [])
+            return plan_live(search, self.connection, self._granted, pushdown)
 
-    def _granted(self) -> list[MerchantCatalogSummary] | None:
-        """The granted catalogs; None from a service that does not list them."""
-        try:
-            return self.connection.call(OctogenClient.list_catalogs)
-        except OctogenNotFoundError:
-            return None
+        if whole and self._store:
+            return plan_saved(live, self._store, self.connection, self._window, self._log)
+        if self._window and not is_now(self._window):
+            raise OctogenPastPartitionError(*self._window)
+        return live()
 
 
 def scan_products(
@@ -293,6 +341,21 @@ def _without_repeats(
     return frame if new.all() else frame.filter(new)
 
 
+def _check_finished(reads: Sequence[CatalogRead], finished: int) -> None:
+    if finished < len(reads):
+        raise OctogenSnapshotError(
+            f"{len(reads) - finished} of {len(reads)} walks ended before their last page: landed "
+            "pages are missing. Nothing was published."
+        )
+
+
+def _count(statistics: ScanStatistics, frame: pl.DataFrame, pages: Sequence[WirePage]) -> None:
+    statistics.rows += len(frame)
+    statistics.pages += len(pages)
+    statistics.first_request_id = statistics.first_request_id or pages[0].request_id
+    statistics.last_request_id = pages[-1].request_id
+
+
 def _add_up(
     statistics: ScanStatistics, reads: Sequence[CatalogRead], reader: BulkReader, began: float
 ) -> None:
@@ -300,5 +363,6 @@ def _add_up(
     statistics.repeats = sum(read.walk.repeats for read in reads)
     statistics.restarts = sum(read.walk.restarts for read in reads)
     statistics.requests = sum(client.requests for client in reader.clients)
+    statistics.saved_pages = sum(read.saved_pages for read in reads)
     statistics.retries = sum(client.retries for client in reader.clients)
     statistics.limiter_seconds = sum(client.limiter_seconds for client in reader.clients)

@@ -1,0 +1,117 @@
+"""What changed between two snapshots: a pure function of two frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from octogen_dagster.frames.schema import PRODUCT_SCHEMA
+
+WATCHED = {
+    "title": ("title",),
+    "price": ("current_price", "original_price", "currency"),
+    "availability": ("in_stock", "is_active"),
+}
+"""What is compared, and the columns it is made of."""
+
+_WATCHED_COLUMNS = [column for columns in WATCHED.values() for column in columns]
+_IDENTITY = ["catalog_key", "uuid"]
+
+CHANGES_SCHEMA = pl.Schema(
+    {
+        "catalog_key": pl.String(),
+        "uuid": pl.String(),
+        "product_url": pl.String(),
+        "change": pl.Enum(["appeared", "disappeared", "changed"]),
+        "changed": pl.List(pl.String),
+        **{
+            f"{when}_{column}": PRODUCT_SCHEMA[column]
+            for column in _WATCHED_COLUMNS
+            for when in ("old", "new")
+        },
+    }
+)
+CHANGES_DESCRIPTIONS = {
+    "catalog_key": "The catalog the product belongs to.",
+    "uuid": "The product's identity in Octogen.",
+    "product_url": "The product's page at the merchant.",
+    "change": "appeared, disappeared or changed.",
+    "changed": f"Of a product that changed, what did: {', '.join(WATCHED)}.",
+    **{
+        f"{when}_{column}": f"`{column}` in the snapshot {which}."
+        for column in _WATCHED_COLUMNS
+        for when, which in (("old", "before"), ("new", "of now"))
+    },
+}
+
+
+@dataclass(frozen=True)
+class SnapshotPair:
+    """A snapshot and the one before it, lazily.
+
+    Attributes:
+        current: The snapshot.
+        previous: The one before; None if there is none.
+    """
+
+    current: pl.LazyFrame
+    previous: pl.LazyFrame | None
+
+
+def product_changes(pair: SnapshotPair) -> pl.LazyFrame:
+    """What appeared, what disappeared, and whose title, price or availability changed.
+
+    Without a previous snapshot every product appeared.
+
+    Args:
+        pair: Two product snapshots, columns as in `PRODUCT_SCHEMA`.
+
+    Returns:
+        Columns as in `CHANGES_SCHEMA`, one row for each product that is not as it was, in the order
+        of catalog and uuid.
+    """
+    current = pair.current.select(*_IDENTITY, "product_url", *_WATCHED_COLUMNS)
+    previous = (current.clear() if pair.previous is None else pair.previous).select(
+        *_IDENTITY, "product_url", *_WATCHED_COLUMNS
+    )
+    both = current.with_columns(pl.lit(True).alias("is_new")).join(
+        previous.with_columns(pl.lit(True).alias("is_old")),
+        on=_IDENTITY,
+        how="full",
+        coalesce=True,
+        nulls_equal=True,
+        suffix="_old",
+    )
+    differs = {
+        name: pl.any_horizontal(
+            pl.col(column).ne_missing(pl.col(f"{column}_old")) for column in columns
+        )
+        for name, columns in WATCHED.items()
+    }
+    changed = pl.concat_list(
+        pl.when(condition).then(pl.lit(name)) for name, condition in differs.items()
+    ).list.drop_nulls()
+    change = (
+        pl.when(pl.col("is_old").is_null())
+        .then(pl.lit("appeared"))
+        .when(pl.col("is_new").is_null())
+        .then(pl.lit("disappeared"))
+        .otherwise(pl.lit("changed"))
+    )
+    return (
+        both.with_columns(change.alias("change"), changed.alias("changed"))
+        .filter((pl.col("change") != "changed") | (pl.col("changed").list.len() > 0))
+        .select(
+            *_IDENTITY,
+            pl.coalesce("product_url", "product_url_old"),
+            pl.col("change").cast(CHANGES_SCHEMA["change"]),
+            pl.when(pl.col("change") == "changed").then("changed").alias("changed"),
+            *(
+                pl.col(f"{column}_old" if when == "old" else column).alias(f"{when}_{column}")
+                for column in _WATCHED_COLUMNS
+                for when in ("old", "new")
+            ),
+        )
+        .sort(_IDENTITY)
+    )

@@ -1,0 +1,439 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from upath import UPath
+
+from octogen_dagster.api.access import ApiKey
+from octogen_dagster.api.connection import Connection
+from octogen_dagster.api.errors import (
+    OctogenPastPartitionError,
+    OctogenServerError,
+    OctogenSnapshotError,
+)
+from octogen_dagster.api.models import MerchantCatalogSummary
+from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.frames.checkpoint import (
+    PAGES_IN_A_SEGMENT,
+    PageSaver,
+    PageStore,
+    walk_root,
+)
+from octogen_dagster.frames.plan import TimeWindow
+from octogen_dagster.frames.scan import ProductScan
+from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.sandbox.faults import Fault
+from octogen_dagster.sandbox.server import Sandbox
+
+# 115 pages: two whole segments and a rest.
+SEARCH = ProductSearch(catalogs=["northpeak"], page_size=2)
+WHOLE = [*range(1, 116)]
+
+
+class Reads:
+    """Reads of one snapshot, each as a run would make it."""
+
+    def __init__(self, sandbox: Sandbox, folder: Path) -> None:
+        self.sandbox = sandbox
+        self.folder = folder
+        self.notes: list[str] = []
+        self.last: ProductScan | None = None
+
+    def read(
+        self,
+        search: ProductSearch = SEARCH,
+        *,
+        window: TimeWindow | None = None,
+        publish: bool = True,
+        granted: Callable[[], list[MerchantCatalogSummary]] | None = None,
+        **store: object,
+    ) -> pl.DataFrame:
+        connection = Connection(
+            api_key=ApiKey(self.sandbox.api_key),
+            base_url=self.sandbox.base_url,
+            retry=RetryPolicy(attempts=1),
+        )
+        scan = self.last = ProductScan(search, connection, granted=granted, window=window)
+        self.notes = []
+        scan.save_pages(PageStore(UPath(self.folder), **store), self.notes.append)  # type: ignore[arg-type]
+        frame = scan.frame.collect()
+        if publish:
+            scan.published()
+        return frame
+
+    def interrupted(self, page: int = 108, search: ProductSearch = SEARCH) -> None:
+        """A read that dies at a page."""
+        self.sandbox.inject(Fault("status", 500, page=page, times=1))
+        with pytest.raises(OctogenServerError):
+            self.read(search)
+
+    def pages_asked(self, work: Callable[[], object]) -> list[int]:
+        before = len(self.sandbox.requests)
+        work()
+        return [
+            request.page
+            for request in self.sandbox.requests[before:]
+            if request.path == "/products/search" and request.status == 200
+        ]
+
+    def segments(self) -> list[Path]:
+        return sorted(self.folder.glob("*.pages"))
+
+
+@pytest.fixture(params=["seed", "current"])
+def reads(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reads]:
+    shops = {"northpeak": 230, "strada": 120}
+    with Sandbox(catalogs=shops, generation=request.param) as sandbox:
+        yield Reads(sandbox, tmp_path / ".northpeak.pages")
+
+
+@pytest.fixture
+def undisturbed(reads: Reads) -> pl.DataFrame:
+    return reads.read().drop("fetched_at")
+
+
+def chain(reads: Reads) -> list[Path]:
+    """The segments in the order of the walk."""
+    following = {path.name.partition("-")[0]: path for path in reads.segments()}
+    digests = {path.stem.partition("-")[2] for path in following.values()}
+    (root,) = following.keys() - digests
+    path, found = following[root], []
+    while path:
+        found.append(path)
+        path = following.get(path.stem.partition("-")[2])
+    return found
+
+
+def test_an_undisturbed_read_leaves_nothing_behind(reads: Reads) -> None:
+    assert reads.read().height == 230
+    assert not reads.folder.exists()
+    assert reads.notes == []
+
+
+def test_a_read_that_died_is_continued_after_its_last_saved_page(
+    reads: Reads, undisturbed: pl.DataFrame
+) -> None:
+    reads.interrupted(108)
+    assert len(reads.segments()) == 2
+
+    frames: list[pl.DataFrame] = []
+    asked = reads.pages_asked(lambda: frames.append(reads.read()))
+    assert asked == [*range(101, 116)]
+    assert frames[0].drop("fetched_at").equals(undisturbed)
+    assert reads.last
+    assert reads.last.statistics.saved_pages == 100
+    assert reads.last.statistics.started_at == frames[0]["fetched_at"][0]
+    assert "continues after 100 pages that were saved by a read that began at" in reads.notes[0]
+    assert not reads.folder.exists()
+
+
+def test_a_continued_read_can_die_and_be_continued_itself(
+    reads: Reads, undisturbed: pl.DataFrame
+) -> None:
+    reads.interrupted(60)
+    reads.interrupted(108)
+    reads.interrupted(109)
+    frames: list[pl.DataFrame] = []
+    assert reads.pages_asked(lambda: frames.append(reads.read())) == [*range(101, 116)]
+    assert frames[0].drop("fetched_at").equals(undisturbed)
+
+
+def test_a_read_that_was_whole_but_not_published_asks_for_nothing(
+    reads: Reads, undisturbed: pl.DataFrame
+) -> None:
+    search = SEARCH.model_copy(update={"catalogs": ["northpeak", "strada"]})
+    reads.read(search, publish=False, keep=True)
+    for read in reads.last._plan.reads if reads.last else ():
+        assert read.saver
+        read.saver.flush()
+    frames: list[pl.DataFrame] = []
+    assert reads.pages_asked(lambda: frames.append(reads.read(search))) == []
+    assert frames[0].height == 350
+    assert frames[0].filter(catalog_key="northpeak").drop("fetched_at").equals(undisturbed)
+
+
+def test_a_cursor_that_was_forgotten_starts_the_read_over_and_says_so(
+    reads: Reads, undisturbed: pl.DataFrame
+) -> None:
+    reads.interrupted(108)
+    began = datetime.now(UTC)
+    reads.sandbox.inject(Fault("restart_cursor", page=101, times=1))
+    frames: list[pl.DataFrame] = []
+    asked = reads.pages_asked(lambda: frames.append(reads.read()))
+    assert asked[-115:] == WHOLE
+    assert frames[0].drop("fetched_at").equals(undisturbed)
+    assert frames[0]["fetched_at"][0] >= began
+    assert reads.notes[0] == (
+        "Catalog 'northpeak': the service no longer knows the cursor of the saved pages and "
+        "answered page 1 again. The read starts over."
+    )
+    assert not reads.folder.exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "emptied"])
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_damaged_segment_ends_what_is_used(
+    reads: Reads, undisturbed: pl.DataFrame, damage: str, which: int
+) -> None:
+    reads.interrupted(108)
+    path = chain(reads)[which]
+    content = path.read_bytes()
+    half = len(content) // 2
+    path.write_bytes(
+        {"cut": content[:half], "changed": content[:half] + b"?" + content[half + 1 :]}.get(
+            damage, b""
+        )
+    )
+    frames: list[pl.DataFrame] = []
+    asked = reads.pages_asked(lambda: frames.append(reads.read()))
+    assert asked == [*range(1 + which * PAGES_IN_A_SEGMENT, 116)]
+    assert frames[0].drop("fetched_at").equals(undisturbed)
+    assert f"{path} are damaged" in reads.notes[0]
+    assert not reads.folder.exists()
+
+
+def test_what_is_no_segment_is_no_trouble(reads: Reads, undisturbed: pl.DataFrame) -> None:
+    reads.folder.mkdir(parents=True)
+    for name in ("x.pages", "-.pages", "a-b.pages", "b-a.pages", "notes.txt"):
+        (reads.folder / name).write_bytes(b"something else")
+    assert reads.read().drop("fetched_at").equals(undisturbed)
+    assert [path.name for path in reads.folder.iterdir()] == ["notes.txt"]
+
+
+def test_another_search_does_not_use_what_was_saved(reads: Reads) -> None:
+    reads.interrupted(108)
+    other = SEARCH.model_copy(update={"price_min": 1.0})
+    assert reads.pages_asked(lambda: reads.read(other))[0] == 1
+    assert "2 files of saved pages in" in reads.notes[0]
+    assert "of another search, service or version" in reads.notes[0]
+
+
+def test_a_catalog_that_was_indexed_again_is_read_anew(tmp_path: Path) -> None:
+    with Sandbox(catalogs={"northpeak": 230}) as sandbox:
+        reads = Reads(sandbox, tmp_path)
+        search = ProductSearch(page_size=2)
+        reads.interrupted(108, search)
+        sandbox.touch("northpeak")
+        assert reads.pages_asked(lambda: reads.read(search)) == WHOLE
+        assert "of a catalog that was indexed again since" in reads.notes[0]
+
+
+def test_a_read_that_began_too_long_ago_is_not_continued(reads: Reads) -> None:
+    reads.interrupted(108)
+    asked = reads.pages_asked(lambda: reads.read(resume_within=timedelta(0)))
+    assert asked[-115:] == WHOLE
+    assert "too long ago. The read starts over." in reads.notes[0]
+
+
+def test_a_read_that_began_in_the_future_is_not_continued(reads: Reads) -> None:
+    reads.interrupted(108)
+    store = PageStore(UPath(reads.folder))
+    root = walk_root(SEARCH.request("northpeak"), reads.sandbox.base_url, None)
+    saved, _ = store.saved(root, "Catalog 'northpeak'")
+    assert saved
+    for path in reads.segments():
+        path.unlink()
+    saver = PageSaver(store, root, None, datetime.now(UTC) + timedelta(hours=1))
+    saver.add(saved.first_page)
+    saver.flush()
+
+    assert reads.pages_asked(reads.read)[-115:] == WHOLE
+    assert "a read that begins later" in reads.notes[0]
+    assert "a clock jumped. The read starts over." in reads.notes[0]
+
+
+def test_two_runs_at_once_do_not_mix(reads: Reads, undisturbed: pl.DataFrame) -> None:
+    reads.interrupted(60)
+    connection = Connection(
+        api_key=ApiKey(reads.sandbox.api_key),
+        base_url=reads.sandbox.base_url,
+        retry=RetryPolicy(attempts=1),
+    )
+    scan = ProductScan(SEARCH, connection)
+    scan.save_pages(PageStore(UPath(reads.folder)), lambda _: None)
+    batches = scan._read(None, None, None, None)
+    first = next(batches)
+    other = Reads(reads.sandbox, reads.folder).read()
+    whole = pl.concat([first, *batches])
+    scan.published()
+
+    for frame in (whole, other):
+        assert frame.drop("fetched_at").equals(undisturbed)
+    assert not reads.segments()
+
+
+def test_the_other_generation_starts_the_read_over(tmp_path: Path) -> None:
+    with Sandbox(catalogs={"northpeak": 230}) as sandbox:
+        reads = Reads(sandbox, tmp_path)
+        reads.interrupted(108)
+        (first, *_) = chain(reads)
+        store = PageStore(UPath(tmp_path))
+        root = first.name.partition("-")[0]
+        saved, _ = store.saved(root, "")
+        assert saved
+        pages = list(saved)
+        for path in reads.segments():
+            path.unlink()
+        saver = PageSaver(store, root, None, saved.started_at)
+        saver.generation = "catalogs"
+        for page in pages:
+            saver.add(page)
+        assert reads.pages_asked(reads.read)[-115:] == WHOLE
+        assert "speaks another generation of its contract than before" in reads.notes[0]
+
+
+def test_a_place_that_cannot_be_written_is_an_error_that_names_it(reads: Reads) -> None:
+    reads.folder.parent.mkdir(exist_ok=True)
+    reads.folder.write_text("a file")
+    with pytest.raises(OctogenSnapshotError, match=r"Pages cannot be saved to .*Make it writable"):
+        reads.read()
+
+
+def test_landed_pages_rebuild_a_snapshot_without_the_service(
+    reads: Reads, undisturbed: pl.DataFrame
+) -> None:
+    captured = reads.read(keep=True)
+    window = (captured["fetched_at"][0], datetime.now(UTC))
+    reads.sandbox.touch("northpeak")
+    before = len(reads.sandbox.requests)
+
+    rebuilt = reads.read(keep=True, window=window)
+    assert rebuilt.equals(captured)
+    assert rebuilt.drop("fetched_at").equals(undisturbed)
+    assert len(reads.sandbox.requests) == before
+    assert reads.last
+    assert reads.last.statistics.rebuilt
+    assert reads.notes[0].startswith("Rebuilt from the pages that were landed at ")
+    assert reads.read(window=window).equals(captured)  # also when pages are not kept any more
+
+
+def test_landed_pages_of_a_capped_search_rebuild_the_same(reads: Reads) -> None:
+    search = SEARCH.model_copy(update={"max_products": 7, "catalogs": ["strada", "northpeak"]})
+    captured = reads.read(search, keep=True)
+    window = (captured["fetched_at"][0], datetime.now(UTC))
+    rebuilt = reads.read(ProductSearch(), window=window)
+    assert rebuilt.equals(captured)
+    assert reads.last
+    assert reads.last.search == search
+    assert reads.last.statistics.truncated
+
+
+def test_the_next_landed_pages_replace_those_before(reads: Reads) -> None:
+    reads.read(keep=True)
+    first = reads.segments()
+    assert reads.pages_asked(lambda: reads.read(keep=True))[-115:] == WHOLE
+    second = reads.segments()
+    assert len(first) == len(second) == 3
+    assert not set(first) & set(second)
+    reads.read()  # without keeping: what is landed stays
+    assert reads.segments() == second
+
+
+def test_a_landed_page_file_cut_in_half_is_an_error_and_nothing_is_rebuilt(reads: Reads) -> None:
+    captured = reads.read(keep=True)
+    window = (captured["fetched_at"][0], datetime.now(UTC))
+    path = chain(reads)[1]
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(OctogenSnapshotError, match=r"are damaged: .* bytes that are not what was"):
+        reads.read(window=window)
+    path.unlink()
+    with pytest.raises(OctogenSnapshotError, match="are gone"):
+        reads.read(window=window)
+
+
+def test_a_missing_last_segment_is_noticed(reads: Reads) -> None:
+    captured = reads.read(keep=True)
+    window = (captured["fetched_at"][0], datetime.now(UTC))
+    store = PageStore(UPath(reads.folder), keep=True)
+    landing = store.landing()
+    assert landing
+    landing.walks[0].segments.pop()
+    store.publish(landing)
+    with pytest.raises(OctogenSnapshotError, match="1 of 1 walks ended before their last page"):
+        reads.read(window=window)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "text"),
+    [
+        (b"{", "is damaged"),
+        (
+            b'{"search": {}, "walks": [], "started_at": "2026-11-25T00:00:00Z", "version": 9}',
+            "of 9",
+        ),
+    ],
+)
+def test_a_manifest_that_cannot_be_read_is_an_error(
+    reads: Reads, manifest: bytes, text: str
+) -> None:
+    captured = reads.read(keep=True)
+    window = (captured["fetched_at"][0], datetime.now(UTC))
+    (reads.folder / "landed.json").write_bytes(manifest)
+    with pytest.raises(OctogenSnapshotError, match=text.replace("of 9", "version 9")):
+        reads.read(window=window)
+    assert reads.read().height == 230
+
+
+def test_a_past_time_that_was_not_landed_is_refused(reads: Reads) -> None:
+    now = datetime.now(UTC)
+    window = (now - timedelta(days=2), now - timedelta(days=1))
+    before = len(reads.sandbox.requests)
+    with pytest.raises(OctogenPastPartitionError) as caught:
+        reads.read(window=window)
+    assert str(caught.value) == (
+        f"The partition from {window[0]:%Y-%m-%d %H:%M} to {window[1]:%Y-%m-%d %H:%M} UTC is over, "
+        "and the service knows only the present: what it says now must not be stored under "
+        "another time. No pages of that time are landed, so it cannot be rebuilt. Materialize the "
+        "partition of now; with ParquetSnapshotIOManager(keep_pages=True) it can be rebuilt later."
+    )
+    assert len(reads.sandbox.requests) == before
+
+    reads.read(keep=True)  # of now, so it is no help
+    with pytest.raises(OctogenPastPartitionError):
+        reads.read(window=window)
+
+
+def test_a_time_to_come_is_refused(reads: Reads) -> None:
+    now = datetime.now(UTC)
+    with pytest.raises(
+        OctogenPastPartitionError, match=r"has not begun.*when its time has come\.$"
+    ):
+        reads.read(window=(now + timedelta(days=1), now + timedelta(days=2)))
+
+
+def test_the_present_is_read_from_the_service_even_if_it_is_landed(reads: Reads) -> None:
+    now = datetime.now(UTC)
+    window = (now - timedelta(hours=1), now + timedelta(hours=1))
+    reads.read(window=window, keep=True)
+    assert reads.pages_asked(lambda: reads.read(window=window, keep=True))[-115:] == WHOLE
+
+
+def test_a_read_that_began_in_its_time_may_be_continued_after_it(
+    reads: Reads, undisturbed: pl.DataFrame
+) -> None:
+    begin = datetime.now(UTC)
+    reads.interrupted(108)
+    window = (begin, datetime.now(UTC))
+    frames: list[pl.DataFrame] = []
+    assert reads.pages_asked(lambda: frames.append(reads.read(window=window))) == [*range(101, 116)]
+    assert frames[0].drop("fetched_at").equals(undisturbed)
+
+    reads.interrupted(108)  # began after the window
+    with pytest.raises(OctogenPastPartitionError):
+        reads.read(window=window)
+
+
+def test_a_landing_whose_files_another_run_removed_is_not_written(reads: Reads) -> None:
+    store = PageStore(UPath(reads.folder), keep=True)
+    reads.read(publish=False, keep=True)
+    for path in reads.segments():
+        path.unlink()
+    assert reads.last
+    reads.last.published()
+    assert store.landing() is None
+    assert "were removed while they were in use" in reads.notes[-1]
