@@ -15,6 +15,7 @@ from octogen_dagster.api.errors import (
     OctogenInsufficientCreditError,
     OctogenNotFoundError,
     OctogenPagingError,
+    OctogenPastPartitionError,
     OctogenRateLimitError,
     OctogenResponseError,
     OctogenServerError,
@@ -37,11 +38,19 @@ from octogen_dagster.api.models import (
 from octogen_dagster.api.pacing import Pacer
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.assets import build_catalogs_asset, build_products_asset
+from octogen_dagster.changes import build_product_changes_asset
+from octogen_dagster.frames.changes import CHANGES_SCHEMA, SnapshotPair
 from octogen_dagster.frames.scan import ProductScan, ScanStatistics, scan_products
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA, SCHEMA_VERSION
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.io_manager import ParquetSnapshotIOManager
-from octogen_dagster.partitions import catalog_of, catalog_partition_key, catalog_partitions
+from octogen_dagster.partitions import (
+    catalog_days,
+    catalog_of,
+    catalog_partition_key,
+    catalog_partitions,
+    snapshot_days,
+)
 from octogen_dagster.resource import OctogenResource
 from octogen_dagster.schedules import build_snapshot_schedule
 from octogen_dagster.sensors import build_catalog_sensor
@@ -51,6 +60,7 @@ __version__ = importlib.metadata.version("octogen-dagster")
 DagsterLibraryRegistry.register("octogen-dagster", __version__, is_dagster_package=False)
 
 __all__ = [
+    "CHANGES_SCHEMA",
     "PRODUCT_SCHEMA",
     "SCHEMA_VERSION",
     "AgeGroup",
@@ -73,6 +83,7 @@ __all__ = [
     "OctogenInsufficientCreditError",
     "OctogenNotFoundError",
     "OctogenPagingError",
+    "OctogenPastPartitionError",
     "OctogenRateLimitError",
     "OctogenResource",
     "OctogenResponseError",
@@ -86,12 +97,16 @@ __all__ = [
     "ProductSearch",
     "RetryPolicy",
     "ScanStatistics",
+    "SnapshotPair",
     "build_catalog_sensor",
     "build_catalogs_asset",
+    "build_product_changes_asset",
     "build_products_asset",
     "build_snapshot_schedule",
+    "catalog_days",
     "catalog_of",
     "catalog_partition_key",
     "catalog_partitions",
     "scan_products",
+    "snapshot_days",
 ]

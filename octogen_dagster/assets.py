@@ -48,7 +48,7 @@ def build_catalogs_asset(
         asset_arguments: Any other argument of `@dagster.asset`.
     """
 
-    @_asset(
+    @octogen_asset(
         {"name": name, "description": "The catalogs this organisation may read."}, asset_arguments
     )
     def catalogs(context: dg.AssetExecutionContext, octogen: OctogenResource) -> pl.DataFrame:
@@ -99,7 +99,7 @@ def build_products_asset(
             "catalog_days."
         )
 
-    @_asset(
+    @octogen_asset(
         {
             "name": name,
             "partitions_def": partitions_def,
@@ -131,7 +131,7 @@ def build_products_asset(
     return products
 
 
-def _asset(
+def octogen_asset(
     own: Mapping[str, Any], given: Mapping[str, Any]
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """`@dagster.asset` with this project's defaults, which the user's arguments override."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import polars as pl
 
+from octogen_dagster.frames.changes import CHANGES_DESCRIPTIONS, CHANGES_SCHEMA
 from octogen_dagster.frames.schema import COLUMN_DESCRIPTIONS, PRODUCT_SCHEMA
 
 if TYPE_CHECKING:
@@ -22,19 +23,23 @@ _PREVIEW_COLUMNS = ("title", "brand", "current_price", "currency", "in_stock", "
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
+_DESCRIBED = ((PRODUCT_SCHEMA, COLUMN_DESCRIPTIONS), (CHANGES_SCHEMA, CHANGES_DESCRIPTIONS))
+
+
 def column_schema(schema: Mapping[str, pl.DataType]) -> dg.TableSchema:
-    """Dagster's table schema; columns of the product schema are described."""
+    """Dagster's table schema; columns of this project's schemas are described."""
     return dg.TableSchema(
         [
-            dg.TableColumn(
-                name,
-                str(dtype),
-                description=COLUMN_DESCRIPTIONS.get(name)
-                if PRODUCT_SCHEMA.get(name) == dtype
-                else None,
-            )
+            dg.TableColumn(name, str(dtype), description=_description(name, dtype))
             for name, dtype in schema.items()
         ]
+    )
+
+
+def _description(name: str, dtype: pl.DataType) -> str | None:
+    return next(
+        (texts[name] for known, texts in _DESCRIBED if known.get(name) == dtype),
+        None,
     )
 
 

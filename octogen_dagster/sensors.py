@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -11,7 +12,7 @@ import msgspec
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.errors import OctogenError
 from octogen_dagster.api.models import MerchantCatalogSummary
-from octogen_dagster.partitions import catalog_partition_key
+from octogen_dagster.partitions import SnapshotPartitions, catalog_partition_key
 from octogen_dagster.resource import OctogenResource
 
 RUNS_IN_A_TICK = 50
@@ -120,7 +121,8 @@ def build_catalog_sensor(
     listing that fails skips the tick with the reason.
 
     Args:
-        products: An asset of `build_products_asset` with dynamic partitions.
+        products: An asset of `build_products_asset` whose partitions are dynamic ones for
+            catalogs, or those and times: then the time is the present.
         name: The sensor's name.
         minimum_interval_seconds: Between two ticks.
         sensor_arguments: Any other argument of `@dagster.sensor`.
@@ -128,7 +130,8 @@ def build_catalog_sensor(
     Raises:
         ValueError: The asset has no named dynamic partitions.
     """
-    partitions_def = products.partitions_def
+    partitions = SnapshotPartitions(products.partitions_def)
+    partitions_def = partitions.catalogs
     if not isinstance(partitions_def, dg.DynamicPartitionsDefinition) or not partitions_def.name:
         raise ValueError(
             f"Asset {products.key.to_user_string()!r} must have a DynamicPartitionsDefinition with "
@@ -157,6 +160,7 @@ def build_catalog_sensor(
                 "The cursor is of another version or damaged: every catalog is looked at anew. "
                 "Runs that were requested before are not requested twice."
             )
+        now = datetime.now(UTC)
         known = set(context.instance.get_dynamic_partitions(partitions_name))
         tick = plan_tick(cursor, summaries, known)
         for key in tick.gone:
@@ -165,7 +169,7 @@ def build_catalog_sensor(
             context.log.info(f"{tick.waiting} more snapshots are due; the next ticks request them.")
         return dg.SensorResult(
             run_requests=[
-                dg.RunRequest(run_key=f"{key}@{indexed_at}", partition_key=key)
+                dg.RunRequest(run_key=f"{key}@{indexed_at}", partition_key=partitions.key(key, now))
                 for key, indexed_at in tick.due
             ],
             skip_reason=None
@@ -176,7 +180,9 @@ def build_catalog_sensor(
             else [],
             asset_events=[
                 dg.AssetObservation(
-                    products.key, partition=key, metadata={"octogen/granted": False}
+                    products.key,
+                    partition=partitions.key(key, now),
+                    metadata={"octogen/granted": False},
                 )
                 for key in tick.gone
             ],

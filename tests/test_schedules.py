@@ -4,14 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 
 from octogen_dagster import (
     OctogenResource,
+    ParquetSnapshotIOManager,
     ProductSearch,
     build_products_asset,
     build_snapshot_schedule,
+    catalog_days,
     catalog_partitions,
+    snapshot_days,
 )
 
 
@@ -62,7 +66,59 @@ def test_without_catalogs_the_tick_says_what_to_do(instance: dg.DagsterInstance)
     assert "turn the catalog sensor on" in (result.skip_message or "")
 
 
-def test_partitions_of_time_have_schedules_of_their_own() -> None:
-    days = dg.DailyPartitionsDefinition("2026-01-01")
-    with pytest.raises(ValueError, match=r"use dagster\.build_schedule_from_partitioned_job"):
-        build_snapshot_schedule(build_products_asset("daily", partitions_def=days), "@daily")
+def test_days_are_scheduled_for_the_day_of_the_tick(instance: dg.DagsterInstance) -> None:
+    products = build_products_asset("daily", partitions_def=snapshot_days("2026-01-01"))
+    requests = tick(build_snapshot_schedule(products, "@daily"), instance, products).run_requests
+    assert [request.partition_key for request in requests] == ["2026-03-04"]
+
+
+def test_each_catalog_is_scheduled_for_the_day_of_the_tick(instance: dg.DagsterInstance) -> None:
+    instance.add_dynamic_partitions("octogen_catalogs", ["northpeak", "strada"])
+    products = build_products_asset("daily", partitions_def=catalog_days("2026-01-01"))
+    requests = tick(build_snapshot_schedule(products, "@daily"), instance, products).run_requests
+    keys = [request.partition_key for request in requests]
+    assert keys == ["northpeak|2026-03-04", "strada|2026-03-04"]
+
+
+def test_a_downstream_asset_follows_its_catalog_partition(
+    instance: dg.DagsterInstance, octogen: OctogenResource, tmp_path: Path
+) -> None:
+    instance.add_dynamic_partitions("octogen_catalogs", ["northpeak", "strada"])
+    products = build_products_asset("products", partitions_def=catalog_partitions)
+
+    @dg.asset(
+        partitions_def=catalog_partitions, automation_condition=dg.AutomationCondition.eager()
+    )
+    def prices(products: pl.LazyFrame) -> pl.LazyFrame:
+        return products.select("current_price")
+
+    io_manager = ParquetSnapshotIOManager(base_dir=str(tmp_path / "snapshots"))
+    resources = {"octogen": octogen, "io_manager": io_manager}
+    defs = dg.Definitions(assets=[products, prices], resources=resources)
+    cursor = None
+
+    def requested() -> set[str]:
+        nonlocal cursor
+        result = dg.evaluate_automation_conditions(
+            defs, instance, asset_selection=dg.AssetSelection.assets(prices), cursor=cursor
+        )
+        cursor = result.cursor
+        return result.get_requested_partitions(prices.key)
+
+    def materialize(asset: dg.AssetsDefinition, catalog: str) -> None:
+        assert dg.materialize(
+            [products, prices],
+            selection=[asset],
+            partition_key=catalog,
+            instance=instance,
+            resources=resources,
+        ).success
+
+    assert requested() == set()
+    for _ in range(2):
+        materialize(products, "strada")
+        assert requested() == {"strada"}
+        materialize(prices, "strada")
+        assert requested() == set()
+    materialize(products, "northpeak")
+    assert requested() == {"northpeak"}

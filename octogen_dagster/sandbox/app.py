@@ -17,7 +17,7 @@ from typing import Any
 import pydantic_core
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
@@ -58,7 +58,10 @@ class _RestApi:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        body = await request.body()
+        try:
+            body = await request.body()
+        except ClientDisconnect:  # a reader that was killed
+            return
         received, faults = self._receive(request, body)
         for latency in (fault for fault in faults if fault.kind == "latency"):
             await self._wait(float(latency.value or 0))

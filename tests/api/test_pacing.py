@@ -160,16 +160,16 @@ class TestThreads:
 
 class TestWalks:
     async def test_it_meets_no_429_and_leaves_the_reserve(self, transport: Transport) -> None:
-        shops = {"northpeak": 36}
-        with Sandbox(catalogs=shops, api_key=KEY, requests_per_minute=1200) as sandbox:
+        shops = {"northpeak": 24}
+        with Sandbox(catalogs=shops, api_key=KEY, requests_per_minute=600) as sandbox:
             async with open_client(sandbox, transport, pacer=Pacer(reserve=0.99)) as client:
                 pages = [page async for page in client.iter_pages(catalog="northpeak", limit=2)]
             async with httpx.AsyncClient(base_url=sandbox.base_url) as probe:
                 left = (await probe.get("/catalogs")).headers["x-ratelimit-remaining"]
-            assert len(pages) == 18
-            assert [request.status for request in sandbox.requests[:-1]] == [200] * 18
+            assert len(pages) == 12
+            assert [request.status for request in sandbox.requests[:-1]] == [200] * 12
         assert client.statistics.limiter_seconds > 0
-        assert int(left) >= 0.99 * 1200 - 2, "whole tokens, and the last request is on its way"
+        assert int(left) >= 0.99 * 600 - 2, "whole tokens, and the last request is on its way"
 
     async def test_the_waits_are_those_of_the_pacer(self, waits: list[float]) -> None:
         clock = Clock()

@@ -1,0 +1,182 @@
+"""What changed between two snapshots, through Dagster."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from octogen_dagster import (
+    CHANGES_SCHEMA,
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ProductSearch,
+    build_product_changes_asset,
+    build_products_asset,
+    catalog_days,
+    catalog_partitions,
+    snapshot_days,
+)
+from octogen_dagster.frames.changes import SnapshotPair, product_changes
+from octogen_dagster.frames.schema import PRODUCT_SCHEMA
+from octogen_dagster.sandbox.server import Sandbox
+
+COUNTS = ("appeared", "disappeared", "changed", "title_changed", "price_changed")
+
+
+def snapshot(*products: dict[str, Any]) -> pl.LazyFrame:
+    filled = [{"product_url": f"https://shop/{row['uuid']}", **row} for row in products]
+    return pl.DataFrame(filled, schema=PRODUCT_SCHEMA).lazy()
+
+
+def test_changes_have_old_and_new_values() -> None:
+    before = snapshot(
+        {"uuid": "same", "title": "A", "current_price": 1.0, "in_stock": True},
+        {"uuid": "price", "title": "A", "current_price": 1.0, "currency": "EUR"},
+        {"uuid": "all", "title": "A", "current_price": 1.0, "in_stock": True},
+        {"uuid": "gone", "title": "A", "current_price": 3.0},
+        {"uuid": "all", "catalog_key": "other", "title": "of another catalog"},
+    )
+    now = snapshot(
+        {"uuid": "all", "catalog_key": "other", "title": "of another catalog"},
+        {"uuid": "new", "title": "N", "current_price": 5.0},
+        {"uuid": "same", "title": "A", "current_price": 1.0, "in_stock": True, "gender": "male"},
+        {"uuid": "price", "title": "A", "current_price": 2.0, "currency": "EUR"},
+        {"uuid": "all", "title": None, "current_price": None, "in_stock": False},
+    )
+    frame = product_changes(SnapshotPair(now, before)).collect()
+
+    assert frame.schema == CHANGES_SCHEMA
+    rows = {row["uuid"]: row for row in frame.iter_rows(named=True)}
+    assert list(rows) == ["all", "gone", "new", "price"]
+    assert rows["all"]["changed"] == ["title", "price", "availability"]
+    assert (rows["all"]["old_title"], rows["all"]["new_title"]) == ("A", None)
+    assert (rows["all"]["old_in_stock"], rows["all"]["new_in_stock"]) == (True, False)
+    assert rows["price"]["changed"] == ["price"]
+    assert (rows["price"]["old_current_price"], rows["price"]["new_current_price"]) == (1.0, 2.0)
+    assert (rows["gone"]["change"], rows["gone"]["changed"]) == ("disappeared", None)
+    assert (rows["gone"]["old_current_price"], rows["gone"]["new_current_price"]) == (3.0, None)
+    assert rows["gone"]["product_url"] == "https://shop/gone"
+    assert (rows["new"]["change"], rows["new"]["new_title"]) == ("appeared", "N")
+
+
+def test_without_a_snapshot_before_everything_appeared() -> None:
+    frame = product_changes(SnapshotPair(snapshot({"uuid": "a"}, {"uuid": "b"}), None)).collect()
+    assert frame["change"].to_list() == ["appeared", "appeared"]
+    assert frame.schema == CHANGES_SCHEMA
+
+
+def test_two_empty_snapshots_have_no_changes() -> None:
+    frame = product_changes(SnapshotPair(snapshot(), snapshot())).collect()
+    assert frame.is_empty()
+    assert frame.schema == CHANGES_SCHEMA
+
+
+class Pipeline:
+    """Products and their changes, materialized together in one instance."""
+
+    def __init__(
+        self, base: Path, octogen: OctogenResource, instance: dg.DagsterInstance, **arguments: Any
+    ) -> None:
+        self.products = build_products_asset("products", **arguments)
+        self.assets = [self.products, build_product_changes_asset(self.products)]
+        self.resources = {
+            "octogen": octogen,
+            "io_manager": ParquetSnapshotIOManager(base_dir=str(base)),
+        }
+        self.instance = instance
+
+    def run(self, partition_key: str | None = None, config: Any = None) -> dict[str, Any]:
+        """The metadata of the changes."""
+        result = dg.materialize(
+            self.assets,
+            resources=self.resources,
+            instance=self.instance,
+            partition_key=partition_key,
+            run_config={"ops": {"products": {"config": config or {}}}},
+        )
+        (event,) = result.asset_materializations_for_node("products_changes")
+        return {name: entry.value for name, entry in event.metadata.items()}
+
+
+def counts(metadata: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(metadata[f"octogen/{name}"] for name in COUNTS)
+
+
+def test_an_unpartitioned_asset_is_compared_with_what_was_published_before(
+    tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
+) -> None:
+    pipeline = Pipeline(
+        tmp_path, octogen, instance, search=ProductSearch(catalogs=["strada"], page_size=50)
+    )
+    first = pipeline.run()
+    assert first["octogen/first_snapshot"] is True
+    assert counts(first) == (120, 0, 0, 0, 0)
+    assert first["dagster/row_count"] == 120
+    columns = {column.name: column for column in first["dagster/column_schema"].columns}
+    assert columns["old_title"].description == "`title` in the snapshot before."
+
+    second = pipeline.run()
+    assert second["octogen/first_snapshot"] is False
+    assert counts(second) == (0, 0, 0, 0, 0)
+
+    shops.grant("strada", products=125)
+    assert counts(pipeline.run()) == (5, 0, 0, 0, 0)
+    # the second of two snapshots is compared with the first, not with an earlier one
+    shops.grant("strada", products=110)
+    assert counts(pipeline.run()) == (0, 15, 0, 0, 0)
+
+
+def test_a_failed_read_is_no_snapshot_before(
+    tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
+) -> None:
+    pipeline = Pipeline(tmp_path, octogen, instance, search=ProductSearch(catalogs=["strada"]))
+    pipeline.run()
+    shops.grant("strada", products=121)
+    with pytest.raises(Exception, match="farfetch"):
+        pipeline.run(config={"catalogs": ["farfetch"]})
+    assert counts(pipeline.run()) == (1, 0, 0, 0, 0)
+
+
+def test_each_catalog_has_a_snapshot_before_of_its_own(
+    tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
+) -> None:
+    instance.add_dynamic_partitions("octogen_catalogs", ["northpeak", "strada"])
+    pipeline = Pipeline(tmp_path, octogen, instance, partitions_def=catalog_partitions)
+    assert pipeline.run("northpeak")["octogen/first_snapshot"] is True
+    assert pipeline.run("strada")["octogen/first_snapshot"] is True
+    shops.grant("strada", products=121)
+    assert counts(pipeline.run("strada")) == (1, 0, 0, 0, 0)
+    assert counts(pipeline.run("northpeak")) == (0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("by_catalog", [False, True])
+def test_a_day_is_compared_with_the_day_before(
+    tmp_path: Path,
+    octogen: OctogenResource,
+    instance: dg.DagsterInstance,
+    shops: Sandbox,
+    by_catalog: bool,
+) -> None:
+    now = datetime.now(UTC)
+    today, yesterday = (f"{now - timedelta(days=days):%Y-%m-%d}" for days in (0, 1))
+    instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
+    search = ProductSearch() if by_catalog else ProductSearch(catalogs=["strada"])
+    partitions_def = catalog_days(yesterday) if by_catalog else snapshot_days(yesterday)
+    pipeline = Pipeline(tmp_path, octogen, instance, search=search, partitions_def=partitions_def)
+    folder = tmp_path / "products" / ("strada" if by_catalog else "")
+    key = f"strada|{today}" if by_catalog else today
+
+    first = pipeline.run(key)
+    assert first["octogen/first_snapshot"] is True
+    assert first["octogen/appeared"] == 120
+    (folder / f"{today}.parquet").rename(folder / f"{yesterday}.parquet")
+
+    shops.grant("strada", products=117)
+    second = pipeline.run(key)
+    assert second["octogen/first_snapshot"] is False
+    assert counts(second) == (0, 3, 0, 0, 0)
+    # a day that is materialized again is compared with the day before, not with itself
+    assert counts(pipeline.run(key)) == (0, 3, 0, 0, 0)

@@ -1,0 +1,106 @@
+"""Runs that are killed: what the next one asks for, and that nobody can tell from the snapshot."""
+
+import multiprocessing
+import random
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from octogen_dagster.frames.checkpoint import PAGES_IN_A_SEGMENT
+from octogen_dagster.sandbox.server import Sandbox
+from tests.resume_runs import PAGE_SIZE, by_dagster, by_hand
+
+PAGES = 4 * PAGES_IN_A_SEGMENT - 7
+SEED = random.SystemRandom().randrange(10**6)
+SECONDS_TO_WAIT = 60.0
+
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["tests.resume_runs"])
+
+
+class Runs:
+    """Runs of one asset."""
+
+    def __init__(self, sandbox: Sandbox, base: Path) -> None:
+        self.sandbox = sandbox
+        self.base = base
+        self.work = by_hand
+
+    def start(self) -> BaseProcess:
+        arguments = (self.sandbox.base_url, self.sandbox.api_key, str(self.base))
+        process = processes.Process(target=self.work, args=arguments)
+        process.start()
+        return process
+
+    def finish(self) -> None:
+        process = self.start()
+        process.join(SECONDS_TO_WAIT)
+        assert process.exitcode == 0
+
+    def kill_when(self, reached: Callable[[], bool]) -> None:
+        process = self.start()
+        deadline = time.monotonic() + SECONDS_TO_WAIT
+        while not reached():
+            assert process.is_alive(), "it was over before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.kill()
+        process.join(SECONDS_TO_WAIT)
+
+    def pages(self) -> list[int]:
+        """The numbers of the pages that were asked for so far."""
+        return [
+            request.page for request in self.sandbox.requests if request.path == "/products/search"
+        ]
+
+    def snapshot(self) -> pl.DataFrame:
+        return pl.read_parquet(self.base / "products.parquet").drop("fetched_at")
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Iterator[Runs]:
+    with Sandbox(catalogs={"northpeak": PAGES * PAGE_SIZE}) as sandbox:
+        yield Runs(sandbox, tmp_path)
+
+
+def test_a_run_that_is_killed_anywhere_is_continued(runs: Runs) -> None:
+    runs.finish()
+    undisturbed = runs.snapshot()
+    assert undisturbed.height == PAGES * PAGE_SIZE
+
+    generator = random.Random(SEED)
+    points = sorted(generator.randrange(1, PAGES) for _ in range(8))
+    for point in points:
+        runs.base = runs.base.parent / f"{runs.base.name}-{point}"
+        before = len(runs.pages())
+        runs.kill_when(lambda: len(runs.pages()) >= before + point)  # noqa: B023
+        killed_at = len(runs.pages()) - before
+        runs.finish()
+
+        where = f"killed at page {killed_at}, seed {SEED}"
+        asked = runs.pages()[before:]
+        assert len(asked) - PAGES <= PAGES_IN_A_SEGMENT, where
+        assert set(asked) == set(range(1, PAGES + 1)), where
+        assert runs.snapshot().equals(undisturbed), where
+        assert [path.name for path in runs.base.iterdir()] == ["products.parquet"], where
+
+
+def test_a_run_of_dagster_that_is_killed_is_continued(runs: Runs) -> None:
+    runs.work = by_dagster
+    runs.kill_when(lambda: len(runs.pages()) >= 120)
+    runs.finish()
+    assert runs.snapshot()["uuid"].n_unique() == PAGES * PAGE_SIZE
+    assert len(runs.pages()) - PAGES <= PAGES_IN_A_SEGMENT
+
+
+def test_a_run_that_is_killed_again_and_again_gets_there(runs: Runs) -> None:
+    for part in range(1, 4):
+        runs.kill_when(lambda: max(runs.pages(), default=0) >= 60 * part)  # noqa: B023
+        assert not (runs.base / "products.parquet").exists()
+    runs.finish()
+    assert runs.snapshot()["uuid"].n_unique() == PAGES * PAGE_SIZE
+    assert len(runs.pages()) <= PAGES + 3 * PAGES_IN_A_SEGMENT
