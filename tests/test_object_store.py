@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from octogen_dagster.api.errors import OctogenPagingError, OctogenSnapshotError
+from octogen_dagster.changes import build_product_changes_asset
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.resource import OctogenResource
@@ -96,3 +97,50 @@ def test_a_bucket_that_is_not_there_is_a_clear_error(store: str, octogen: Octoge
     )
     with pytest.raises(OctogenSnapshotError, match=r"gs://nowhere/snapshots/products.parquet"):
         dg.materialize([products], resources={"octogen": octogen, "io_manager": io_manager})
+
+
+def test_a_read_that_died_is_continued_from_the_bucket(
+    store: str, io_manager: ParquetSnapshotIOManager, octogen: OctogenResource, shops: Sandbox
+) -> None:
+    search = ProductSearch(catalogs=["northpeak"], page_size=2)
+
+    @dg.asset(name="products")
+    def small_pages(octogen: OctogenResource) -> Any:
+        return octogen.scan(search)
+
+    resources = {"octogen": octogen, "io_manager": io_manager}
+    shops.inject(Fault("loop_cursor", page=90))
+    with pytest.raises(OctogenPagingError):
+        dg.materialize([small_pages], resources=resources)
+    saved = objects(store)
+    assert len(saved) == 3
+    assert all(name.startswith("snapshots/.products.pages/") for name in saved)
+
+    shops.clear_faults()
+    before = len(shops.requests)
+    result = dg.materialize([small_pages, titles], resources=resources)
+    assert result.output_for_node("titles").height == 230
+    assert [request.page for request in shops.requests[before:]] == [*range(76, 116)]
+    assert objects(store) == ["snapshots/products.parquet", "snapshots/titles.parquet"]
+
+
+def test_landed_pages_and_the_snapshot_before_are_kept_in_the_bucket(
+    store: str, octogen: OctogenResource, shops: Sandbox
+) -> None:
+    io_manager = ParquetSnapshotIOManager(
+        base_dir="gs://catalogs/snapshots",
+        storage_options={"token": "anon", "endpoint_url": store},
+        keep_pages=True,
+    )
+    changes = build_product_changes_asset(products)
+    resources = {"octogen": octogen, "io_manager": io_manager}
+    dg.materialize([products], resources=resources)
+    shops.grant("northpeak", products=226)
+    result = dg.materialize([products, changes], resources=resources)
+
+    (event,) = result.asset_materializations_for_node("products_changes")
+    assert event.metadata["octogen/disappeared"].value == 4
+    names = objects(store)
+    assert "snapshots/.products.previous" in names
+    assert "snapshots/.products.pages/landed.json" in names
+    assert len([name for name in names if name.endswith(".pages")]) == 1

@@ -14,7 +14,7 @@ from octogen_dagster.frames.checkpoint import PAGES_IN_A_SEGMENT
 from octogen_dagster.sandbox.server import Sandbox
 from tests.resume_runs import PAGE_SIZE, by_dagster, by_hand
 
-PAGES = 4 * PAGES_IN_A_SEGMENT - 7
+PAGES = 8 * PAGES_IN_A_SEGMENT - 7
 SEED = random.SystemRandom().randrange(10**6)
 SECONDS_TO_WAIT = 60.0
 

@@ -8,10 +8,11 @@ from benchmarks.source import API_KEY, PAGE_SIZE, Source
 from octogen_dagster import ProductScan, ProductSearch
 from octogen_dagster.api.access import ApiKey
 from octogen_dagster.api.connection import Connection
+from octogen_dagster.frames.checkpoint import PageStore
 from octogen_dagster.snapshot_files import SnapshotFile, write_parquet
 
 
-def read(source: Source, folder: Path) -> Path:
+def read(source: Source, folder: Path, *, save_pages: bool = True) -> Path:
     """Scan, write aside, verify, publish."""
     connection = Connection(
         api_key=ApiKey(API_KEY), base_url=source.base_url, concurrency=source.concurrency
@@ -19,10 +20,13 @@ def read(source: Source, folder: Path) -> Path:
     search = ProductSearch(catalogs=source.catalogs, page_size=PAGE_SIZE)
     scan = ProductScan(search, connection)
     file = SnapshotFile(UPath(folder / "products.parquet"))
+    if save_pages:
+        scan.save_pages(PageStore(file.beside(".pages")), print)
     with file.unfinished() as unfinished:
         provenance = {"octogen.search": search.model_dump_json()}
         rows = write_parquet(scan.frame, unfinished, lambda: provenance)
         if not scan.statistics.complete or rows != scan.statistics.rows:
             raise RuntimeError(f"{rows} rows were written of {scan.statistics.rows} read")
         file.publish(unfinished)
+    scan.published()
     return folder / "products.parquet"

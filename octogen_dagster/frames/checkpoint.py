@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from octogen_dagster.api.models import MerchantCatalogSummary, SearchRequest
     from octogen_dagster.frames.wire import WirePage
 
-PAGES_IN_A_SEGMENT = 50
+PAGES_IN_A_SEGMENT = 25
 RESUME_WITHIN = timedelta(hours=6)
 _VERSION = 1
 _SUFFIX = ".pages"
@@ -128,6 +128,7 @@ class PageStore:
         self.folder = folder
         self.keep = keep
         self.resume_within = resume_within
+        self._is_local = folder.protocol in ("", "file", "local")
 
     def saved(self, root: str, subject: str) -> tuple[SavedPages | None, list[str]]:
         """The longest usable chain, and what there is to say about others.
@@ -240,10 +241,11 @@ class PageStore:
         else:
             self._write_manifest(landing)
         for name in present - kept:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 (self.folder / name).unlink()
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
+        if self._is_local:
+            with contextlib.suppress(OSError):
+                os.rmdir(str(self.folder))
 
     def read(self, name: str, previous: str) -> bytes:
         """The content of a segment, verified.
@@ -311,7 +313,7 @@ class PageStore:
         content = msgspec.json.format(msgspec.json.encode(landing), indent=1)
         path = self.folder / _MANIFEST
         self.folder.mkdir(parents=True, exist_ok=True)
-        if path.protocol in ("", "file", "local"):
+        if self._is_local:
             unfinished = self.folder / f".{_MANIFEST}.unfinished"
             unfinished.write_bytes(content)
             os.replace(str(unfinished), str(path))

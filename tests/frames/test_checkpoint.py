@@ -29,7 +29,7 @@ from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 
-# 115 pages: two whole segments and a rest.
+# 115 pages: four whole segments and a rest.
 SEARCH = ProductSearch(catalogs=["northpeak"], page_size=2)
 WHOLE = [*range(1, 116)]
 
@@ -118,7 +118,7 @@ def test_a_read_that_died_is_continued_after_its_last_saved_page(
     reads: Reads, undisturbed: pl.DataFrame
 ) -> None:
     reads.interrupted(108)
-    assert len(reads.segments()) == 2
+    assert len(reads.segments()) == 4
 
     frames: list[pl.DataFrame] = []
     asked = reads.pages_asked(lambda: frames.append(reads.read()))
@@ -208,7 +208,7 @@ def test_another_search_does_not_use_what_was_saved(reads: Reads) -> None:
     reads.interrupted(108)
     other = SEARCH.model_copy(update={"price_min": 1.0})
     assert reads.pages_asked(lambda: reads.read(other))[0] == 1
-    assert "2 files of saved pages in" in reads.notes[0]
+    assert "4 files of saved pages in" in reads.notes[0]
     assert "of another search, service or version" in reads.notes[0]
 
 
@@ -327,7 +327,7 @@ def test_the_next_landed_pages_replace_those_before(reads: Reads) -> None:
     first = reads.segments()
     assert reads.pages_asked(lambda: reads.read(keep=True))[-115:] == WHOLE
     second = reads.segments()
-    assert len(first) == len(second) == 3
+    assert len(first) == len(second) == 5
     assert not set(first) & set(second)
     reads.read()  # without keeping: what is landed stays
     assert reads.segments() == second
