@@ -19,8 +19,10 @@
   * OctogenBigQueryError            a listing that cannot be found, subscribed to or read
     * OctogenBigQueryInputError       a name that cannot be one; a ValueError too
     * OctogenBigQueryAccessPendingError  Octogen's grant on the listing has not arrived yet
+    * OctogenBigQueryUnavailableError  Google did not answer in time, whatever was tried
   * OctogenMCPError                 Octogen's MCP did not do what was asked
     * OctogenMCPAuthenticationError   no access token, or one that is refused
+    * OctogenMCPRateLimitError        the organisation's request budget is spent for now
 
 Arguments that are wrong before anything is sent raise ValueError (pydantic's
 ValidationError is one).
@@ -116,6 +118,10 @@ class OctogenBigQueryAccessPendingError(OctogenBigQueryError):
     """Octogen's grant on the listing has not arrived yet; try again in a few minutes."""
 
 
+class OctogenBigQueryUnavailableError(OctogenBigQueryError):
+    """Analytics Hub did not answer in time, however often it was asked; try again later."""
+
+
 class OctogenMCPError(OctogenError):
     """Octogen's MCP answered, and the answer is not a result.
 
@@ -134,6 +140,10 @@ class OctogenMCPError(OctogenError):
 
 class OctogenMCPAuthenticationError(OctogenMCPError):
     """There is no access token for Octogen's MCP, or it is refused."""
+
+
+class OctogenMCPRateLimitError(OctogenMCPError):
+    """The organisation's request budget is spent for now; the call was not carried out."""
 
 
 class OctogenAPIError(OctogenError):

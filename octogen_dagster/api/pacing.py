@@ -53,8 +53,9 @@ class Pacer:
                 remaining = float((headers or {})["x-ratelimit-remaining"])
             except (KeyError, ValueError):
                 return
-            if not 0 < limit < float("inf"):
+            if not 1 <= limit < float("inf"):
                 return
+            remaining = min(max(remaining, 0.0), limit)
             self._per_second = limit / 60
             self._tokens = remaining - self.reserve * limit - self._unanswered
             self._seen_at = self._clock()

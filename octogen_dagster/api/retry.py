@@ -21,7 +21,8 @@ class RetryPolicy:
     What may be retried is fixed by the service's contract: no answer or one cut off, 429 and 5xx.
 
     Args:
-        attempts: Tries of one request in all; 1 turns retries off.
+        attempts: Tries of one request in all, besides those that the rate limit refused, which
+            only the deadline ends; 1 turns retries off.
         deadline: Seconds for one request with all its retries and waits.
         first_delay: Seconds before the first retry, about; each later wait doubles, with jitter.
         max_delay: Seconds that a wait of our own never exceeds.
@@ -60,11 +61,19 @@ class RetryPolicy:
 
     def retrying(self, spent: float = 0.0, **callbacks: Any) -> tenacity.AsyncRetrying:
         """The loop that applies this policy to one request, `spent` seconds after it began."""
+        refused = 0
+        no_time_left = tenacity.stop_before_delay(self.deadline - spent)
+
+        def is_over(state: tenacity.RetryCallState) -> bool:
+            nonlocal refused
+            error = state.outcome.exception() if state.outcome else None
+            refused += self.attempts > 1 and isinstance(error, OctogenRateLimitError)
+            return state.attempt_number - refused >= self.attempts or no_time_left(state)
+
         return tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(self.may_retry),
             wait=self.wait,
-            stop=tenacity.stop_after_attempt(self.attempts)
-            | tenacity.stop_before_delay(self.deadline - spent),
+            stop=is_over,
             reraise=True,
             **callbacks,
         )

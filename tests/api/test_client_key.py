@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gzip
 import json
 import logging
@@ -99,7 +100,8 @@ class TestTheApi:
     @pytest.mark.parametrize("status", STATUSES)
     async def test_errors(self, sandbox: Sandbox, transport: Transport, status: int) -> None:
         sandbox.inject(Fault("status", status, retry_after=0))
-        error = await failure(sandbox, transport, QUICK)
+        policy = dataclasses.replace(QUICK, deadline=0.3)
+        error = await failure(sandbox, transport, policy)
         assert isinstance(error, OctogenAPIError)
         assert_silent(error)
 

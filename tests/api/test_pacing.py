@@ -44,6 +44,13 @@ class TestPlaces:
         pacer = Pacer(clock=Clock())
         assert [pacer.delay() for _ in range(100)] == [0.0] * 100
 
+    @pytest.mark.parametrize(("limit", "remaining"), [(0.001, 0), (0, 0), (60, -1e9), (60, 1e9)])
+    def test_absurd_headers_make_nobody_wait_for_long(self, limit: float, remaining: float) -> None:
+        pacer = Pacer(clock=Clock())
+        pacer.delay()
+        pacer.settle(headers(limit, remaining))
+        assert pacer.delay() <= 13
+
     def test_above_the_reserve_there_is_no_delay(self) -> None:
         pacer, _ = pacer_at(limit=60, remaining=15)
         assert [pacer.delay() for _ in range(3)] == [0.0] * 3

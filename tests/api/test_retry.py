@@ -128,13 +128,24 @@ class TestWaits:
 class TestTheEnd:
     @pytest.mark.parametrize("attempts", [1, 2, 5])
     async def test_the_last_failure_is_raised_after_so_many_tries(self, attempts: int) -> None:
-        operation = Operation(*[failure(429) for _ in range(9)])
+        operation = Operation(*[failure(503) for _ in range(9)])
         last = operation.errors[attempts - 1]
         with pytest.raises(OctogenError) as caught:
             await operation.run(RetryPolicy(attempts=attempts))
         assert caught.value is last
         assert operation.tries == attempts
         assert len(operation.waits) == attempts - 1
+
+    async def test_a_refusal_by_the_rate_limit_uses_up_no_try(self) -> None:
+        operation = Operation(*[failure(429) for _ in range(9)], failure(503))
+        assert await operation.run(RetryPolicy(attempts=2)) == "done"
+        assert operation.tries == 11
+
+    async def test_without_retries_a_refusal_by_the_rate_limit_is_final(self) -> None:
+        operation = Operation(failure(429))
+        with pytest.raises(OctogenError, match="429"):
+            await operation.run(RetryPolicy(attempts=1))
+        assert operation.tries == 1
 
     async def test_what_may_not_be_retried_is_raised_at_once(self) -> None:
         operation = Operation(failure(422))

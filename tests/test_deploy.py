@@ -1,0 +1,244 @@
+"""What `deploy/` ships: its dagster.yaml with a daemon on a real PostgreSQL, and values like it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, TypeVar
+
+import dagster as dg
+import polars as pl
+import pytest
+import yaml
+from dagster._config import validate_config
+from dagster._core.storage.event_log.base import PoolLimit
+from dagster_k8s import K8sRunLauncher
+from dagster_k8s.job import UserDefinedDagsterK8sConfig
+
+from octogen_dagster.assets import POOL
+from octogen_dagster.sandbox.server import Sandbox
+from tests.postgresql import running_postgresql, server_program
+
+_T = TypeVar("_T")
+
+ROOT = Path(__file__).parent.parent
+INSTANCE = yaml.safe_load((ROOT / "deploy/dagster.yaml").read_text())
+VALUES = yaml.safe_load((ROOT / "deploy/values.yaml").read_text())
+LIMIT = INSTANCE["concurrency"]["pools"]["default_limit"]
+LOCATION = """
+import os
+import time
+from pathlib import Path
+from typing import Any
+import dagster as dg
+from octogen_dagster import (
+    OctogenResource, ParquetSnapshotIOManager, build_catalog_sensor, build_products_asset,
+    catalog_partitions,
+)
+
+class OctogenAtTheSignal(OctogenResource):
+    def scan(self, *arguments: Any, **options: Any) -> Any:
+        while not Path(os.environ["SIGNAL"]).exists():
+            time.sleep(0.1)
+        return super().scan(*arguments, **options)
+
+products = build_products_asset("products", partitions_def=catalog_partitions)
+defs = dg.Definitions(
+    assets=[products],
+    sensors=[
+        build_catalog_sensor(
+            products, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING
+        )
+    ],
+    executor=dg.in_process_executor,
+    resources={
+        "octogen": OctogenAtTheSignal(),
+        "io_manager": ParquetSnapshotIOManager(base_dir=dg.EnvVar("SNAPSHOTS")),
+    },
+)
+"""
+ROWS = 30
+SECONDS_TO_WAIT = 120.0
+
+
+class Deployment:
+    """An instance with its daemon."""
+
+    def __init__(
+        self, home: Path, instance: dg.DagsterInstance, daemon: subprocess.Popen[bytes]
+    ) -> None:
+        self.home = home
+        self.instance = instance
+        self._daemon = daemon
+
+    def wait_for(self, what: Callable[[], _T | None]) -> _T:
+        """What `what` returns, once it does."""
+        deadline = time.monotonic() + SECONDS_TO_WAIT
+        while time.monotonic() < deadline:
+            assert self._daemon.poll() is None, self.log
+            if found := what():
+                return found
+            time.sleep(0.25)
+        raise AssertionError(f"it did not happen in {SECONDS_TO_WAIT} s: {self.runs}\n{self.log}")
+
+    @property
+    def log(self) -> str:
+        return (self.home / "daemon.log").read_text()
+
+    @property
+    def runs(self) -> Counter[str]:
+        """How many runs there are in each status."""
+        return Counter(run.status.value for run in self.instance.get_runs())
+
+    def process_of(self, run: dg.DagsterRun) -> int:
+        """The process that executes a run."""
+        records = self.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
+        said = " ".join(str(record.message) for record in records)
+        return int(re.findall(r"Executing steps in process \(pid: (\d+)\)", said)[0])
+
+
+@pytest.fixture
+def deployment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Deployment, Sandbox]]:
+    """The shipped dagster.yaml with the database it wants, and a sandbox of one catalog."""
+    if not (server_program("initdb") and server_program("postgres")):
+        pytest.skip("needs PostgreSQL: apt-get install postgresql")
+    shutil.copy(ROOT / "deploy/dagster.yaml", tmp_path)
+    (tmp_path / "location.py").write_text(LOCATION)
+    command = [sys.executable, "-m", "dagster._daemon", "run", "-f", "location.py"]
+    with running_postgresql() as database, Sandbox(catalogs=1, products=ROWS) as shops:
+        environment = {
+            **database,
+            **shops.environment,
+            "DAGSTER_HOME": str(tmp_path),
+            "SNAPSHOTS": str(tmp_path / "snapshots"),
+            "SIGNAL": str(tmp_path / "signal"),
+        }
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        with (
+            dg.DagsterInstance.get() as instance,
+            open(tmp_path / "daemon.log", "wb") as log,
+            subprocess.Popen(
+                command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True
+            ) as daemon,
+        ):
+            try:
+                yield Deployment(tmp_path, instance, daemon), shops
+            finally:
+                # Asked to stop, the code server waits for its runs, and they for the signal.
+                os.killpg(daemon.pid, signal.SIGKILL)
+
+
+@pytest.mark.timeout(400)
+def test_runs_queue_for_the_pool_and_a_killed_one_is_retried(
+    deployment: tuple[Deployment, Sandbox],
+) -> None:
+    deployed, shops = deployment
+    instance = deployed.instance
+    assert type(instance.run_storage).__name__ == "PostgresRunStorage"
+
+    # The queue learns the pool's limit from the first runs it sees, and holds the next ones to it.
+    deployed.wait_for(lambda: deployed.runs == {"STARTED": 1})
+    (pool,) = instance.event_log_storage.get_pool_limits()
+    assert pool == PoolLimit(name=POOL, limit=LIMIT, from_default=True)
+    for number in range(LIMIT):
+        shops.grant(f"shop-{number}")
+    deployed.wait_for(lambda: deployed.runs == {"STARTED": LIMIT, "QUEUED": 1})
+    deployed.wait_for(lambda: "is blocked by global concurrency limits" in deployed.log)
+
+    victim = next(run for run in instance.get_runs() if run.status is dg.DagsterRunStatus.STARTED)
+    os.kill(deployed.process_of(victim), signal.SIGKILL)
+    retry = deployed.wait_for(
+        lambda: next((run for run in instance.get_runs() if run.parent_run_id), None)
+    )
+    assert retry.parent_run_id == victim.run_id
+    assert retry.tags["dagster/partition"] == victim.tags["dagster/partition"]
+
+    Path(os.environ["SIGNAL"]).touch()
+    deployed.wait_for(lambda: deployed.runs == {"SUCCESS": LIMIT + 1, "FAILURE": 1})
+    snapshots = pl.read_parquet(deployed.home / "snapshots/products/*.parquet")
+    assert snapshots.height == ROWS * (LIMIT + 1)
+    assert _most_at_once(instance) == LIMIT
+
+
+def _most_at_once(instance: dg.DagsterInstance) -> int:
+    """How many runs were in progress at the same time, at most."""
+    records = instance.get_run_records()
+    changes = [(record.start_time, 1) for record in records]
+    changes += [(record.end_time, -1) for record in records]
+    return max(accumulate(change for _, change in sorted(changes)))
+
+
+def test_values_for_kubernetes_say_what_the_instance_says() -> None:
+    daemon, concurrency = VALUES["dagsterDaemon"], VALUES["concurrency"]
+    rendered = {
+        "run_retries": _snake_case(daemon["runRetries"]),
+        "concurrency": _snake_case(concurrency),
+        "telemetry": VALUES["telemetry"],
+    }
+    assert rendered["concurrency"].pop("enabled") is True
+    assert rendered == {name: INSTANCE[name] for name in rendered}
+
+    monitoring = _snake_case(daemon["runMonitoring"])
+    # A run launcher that can ask for a pod needs no limit of time, and could resume runs.
+    assert monitoring.pop("max_resume_run_attempts") == 0
+    assert monitoring == {
+        name: value
+        for name, value in INSTANCE["run_monitoring"].items()
+        if name != "max_runtime_seconds"
+    }
+    assert daemon["runCoordinator"]["type"] == INSTANCE["run_coordinator"]["class"]
+    scheme = INSTANCE["storage"]["postgres"]["postgres_db"]["scheme"]
+    assert VALUES["postgresql"]["postgresqlScheme"] == scheme
+
+
+def test_the_run_launcher_takes_what_the_values_give_it() -> None:
+    given = VALUES["runLauncher"]["config"]["k8sRunLauncher"]
+    pods = {_snake_case_word(name): value for name, value in given["runK8sConfig"].items()}
+    config = {
+        "image_pull_policy": given["imagePullPolicy"],
+        "service_account_name": VALUES["global"]["serviceAccountName"],
+        "postgres_password_secret": VALUES["global"]["postgresqlSecretName"],
+        "instance_config_map": "dagster-instance",
+        "dagster_home": "/opt/dagster/dagster_home",
+        "run_k8s_config": pods,
+    }
+    checked = validate_config(K8sRunLauncher.config_type(), config)
+    assert checked.success, checked.errors
+    UserDefinedDagsterK8sConfig.from_dict(pods)  # raises where a pod has no such field
+
+
+def test_the_chart_is_that_of_the_pinned_dagster() -> None:
+    (chart,) = re.findall(r"--version (\S+)", (ROOT / "deploy/README.md").read_text())
+    assert f"dagster=={chart}\n" in (ROOT / "constraints.txt").read_text()
+
+
+def test_passwords_and_keys_come_from_outside() -> None:
+    database = INSTANCE["storage"]["postgres"]["postgres_db"]
+    assert all(list(value) == ["env"] for name, value in database.items() if name != "scheme")
+    assert VALUES["generatePostgresqlPasswordSecret"] is False
+    assert "postgresqlPassword" not in VALUES["postgresql"]
+    (location,) = VALUES["dagster-user-deployments"]["deployments"]
+    assert list(location["env"]) == ["OCTOGEN_SNAPSHOTS"]
+    assert location["envSecrets"] == [{"name": "octogen"}]
+
+
+def _snake_case(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {_snake_case_word(name): _snake_case(inner) for name, inner in value.items()}
+
+
+def _snake_case_word(name: str) -> str:
+    return re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", name)
