@@ -17,6 +17,7 @@ from octogen_dagster import (
     ProductSearch,
     build_catalog_sensor,
     build_catalogs_asset,
+    build_product_changes_asset,
     build_products_asset,
     build_snapshot_schedule,
     catalog_partitions,
@@ -34,7 +35,9 @@ products = build_products_asset(
     "octogen_products",
     partitions_def=catalog_partitions,
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=2)),
+    retry_policy=dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL),
 )
+changes = build_product_changes_asset(products, automation_condition=dg.AutomationCondition.eager())
 linen_dresses = build_products_asset(
     "linen_dresses",
     ProductSearch(q="linen dress", facets=[Facet(name=FacetName.GENDER, values=["female"])]),
@@ -51,12 +54,13 @@ def brands(octogen_products: pl.LazyFrame) -> pl.LazyFrame:
 
 
 defs = dg.Definitions(
-    assets=[catalogs, products, linen_dresses, brands],
+    assets=[catalogs, products, changes, linen_dresses, brands],
     # The sensor snapshots a catalog when it was indexed anew, the schedule a search by the clock.
     sensors=[build_catalog_sensor(products)],
     schedules=[
         build_snapshot_schedule(linen_dresses, "0 6 * * *", execution_timezone="Europe/Berlin")
     ],
+    executor=dg.in_process_executor,  # a run is one partition
     resources={
         "octogen": octogen[os.environ.get("OCTOGEN_ENV", "production")],
         "io_manager": ParquetSnapshotIOManager(

@@ -8,7 +8,18 @@ from benchmarks.machine import circumstances
 from benchmarks.measure import Row, say
 from benchmarks.source import Generation
 
-_SUITES = ("snapshot", "latency", "memory", "catalogs", "imports", "transport")
+_SUITES = (
+    "snapshot",
+    "latency",
+    "memory",
+    "catalogs",
+    "imports",
+    "transport",
+    "checkpoint",
+    "resume",
+    "sensor",
+    "materialize",
+)
 _GENERATIONS: dict[str, list[Generation]] = {
     "seed": ["seed"],
     "current": ["current"],

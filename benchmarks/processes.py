@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,26 +57,33 @@ class Server:
             for keys in ([_WARM_UP], catalogs)
         ]
         command = ["-m", "benchmarks.child", contender, *(source.to_json() for source in sources)]
-        measurement = Measurement(**json.loads(_run(command).splitlines()[-1]))
+        measurement = Measurement(**json.loads(run_python(command).splitlines()[-1]))
         expected = sum(self.catalogs[key] for key in catalogs)
         if measurement.products != expected:
             raise RuntimeError(f"{contender} read {measurement.products} products of {expected}")
         return measurement
 
+    def pages_served(self) -> int:
+        """Pages answered so far, whoever asked."""
+        with urllib.request.urlopen(f"{self.base_url}/pages-served", timeout=10) as answer:
+            return int(answer.read())
+
 
 @contextmanager
 def server(
-    generation: Generation, catalogs: Mapping[str, int], delay: float = 0.0
+    generation: Generation, catalogs: Mapping[str, int], delay: float = 0.0, listed: int = 0
 ) -> Iterator[Server]:
     """A server of these catalogs (keys and numbers of products).
 
     Args:
         delay: Seconds it waits before each answer.
+        listed: How many further catalogs it lists, without products.
     """
     settings = {
         "generation": generation,
         "catalogs": {**catalogs, _WARM_UP: 100},
         "delay": delay,
+        "listed": listed,
     }
     command = [sys.executable, "-m", "benchmarks.server", json.dumps(settings)]
     with subprocess.Popen(
@@ -94,15 +102,24 @@ def server(
 def wall_seconds(code: str) -> float:
     """The wall time of a fresh interpreter that runs `code` in the project's root."""
     began = time.perf_counter()
-    _run(["-c", code])
+    run_python(["-c", code])
     return time.perf_counter() - began
 
 
-def _run(arguments: Sequence[str]) -> str:
+def run_python(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
+    """What a fresh interpreter prints.
+
+    Args:
+        arguments: Of the interpreter, which runs in the project's root.
+        environment: Variables to add to those there are.
+
+    Raises:
+        RuntimeError: It failed.
+    """
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
-        env=_ENVIRONMENT,
+        env={**_ENVIRONMENT, **(environment or {})},
         capture_output=True,
         text=True,
         check=False,

@@ -1,7 +1,7 @@
 """The server that everybody reads: pre-built pages over HTTP/1.1, as fast as asyncio can.
 
-`python -m benchmarks.server '{"generation": ..., "catalogs": {key: products}, "delay": seconds}'`
-prints where it listens and runs until its standard input is closed.
+`python -m benchmarks.server '{"generation": ..., "catalogs": {key: products}, "delay": seconds,
+"listed": number}'` prints where it listens and runs until its standard input is closed.
 """
 
 import asyncio
@@ -14,7 +14,9 @@ from pydantic import ValidationError
 
 from benchmarks.pages import CatalogPages
 from benchmarks.source import PAGE_SIZE, Generation
+from octogen_dagster.sandbox.catalog import make_catalog
 from octogen_dagster.sandbox.request_bodies import SEARCH_REQUESTS, refusal_details
+from octogen_dagster.sandbox.views import catalog_summary
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _REASONS = {200: "OK", 404: "Not Found", 422: "Unprocessable Entity"}
@@ -25,10 +27,16 @@ class Service:
 
     Args:
         catalogs: Catalog keys and numbers of products.
+        listed: How many further catalogs are listed and have no pages.
     """
 
-    def __init__(self, generation: Generation, catalogs: dict[str, int]) -> None:
+    def __init__(self, generation: Generation, catalogs: dict[str, int], listed: int) -> None:
         self.pages = {key: CatalogPages(key, count, generation) for key, count in catalogs.items()}
+        summaries = [pages.summary for pages in self.pages.values()]
+        for number in range(listed):
+            summaries.append(catalog_summary(make_catalog(f"listed-{number:05}", 1, seed=1)))
+        self._listing = json.dumps(summaries).encode()
+        self._pages_served = 0
         self._generation = generation
         self._search_request = SEARCH_REQUESTS[generation]
 
@@ -37,7 +45,9 @@ class Service:
         if operation == b"POST /v1/products/search":
             return self._search(body)
         if operation == b"GET /v1/catalogs" and self._generation == "seed":
-            return _json_response(200, [pages.summary for pages in self.pages.values()])
+            return _response(200, str(uuid.uuid4()), self._listing)
+        if operation == b"GET /v1/pages-served":
+            return _json_response(200, self._pages_served)
         return _json_response(404, {"detail": "Not Found"})
 
     def _search(self, body: bytes) -> bytes:
@@ -52,6 +62,7 @@ class Service:
         if pages is None:
             return _json_response(404, {"detail": "catalog_not_found"})
         number = pages.number(request.cursor)
+        self._pages_served += 1
         return _response(200, pages.request_ids[number], *pages.body(number))
 
 
@@ -121,4 +132,5 @@ async def _serve(service: Service, delay: float) -> None:
 
 if __name__ == "__main__":
     settings = json.loads(sys.argv[1])
-    asyncio.run(_serve(Service(settings["generation"], settings["catalogs"]), settings["delay"]))
+    service = Service(settings["generation"], settings["catalogs"], settings["listed"])
+    asyncio.run(_serve(service, settings["delay"]))

@@ -9,10 +9,17 @@ from octogen_dagster.api.errors import (
     MissingAPIKeyError,
     OctogenAPIError,
     OctogenAuthenticationError,
+    OctogenBigQueryAccessPendingError,
+    OctogenBigQueryError,
+    OctogenBigQueryInputError,
+    OctogenBigQueryUnavailableError,
     OctogenConnectionError,
     OctogenError,
     OctogenForbiddenError,
     OctogenInsufficientCreditError,
+    OctogenMCPAuthenticationError,
+    OctogenMCPError,
+    OctogenMCPRateLimitError,
     OctogenNotFoundError,
     OctogenPagingError,
     OctogenPastPartitionError,
@@ -38,22 +45,38 @@ from octogen_dagster.api.models import (
 from octogen_dagster.api.pacing import Pacer
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.assets import build_catalogs_asset, build_products_asset
+from octogen_dagster.bigquery_resources import AnalyticsHubResource, OctogenControlPlaneResource
 from octogen_dagster.changes import build_product_changes_asset
+from octogen_dagster.details import build_product_details_asset
 from octogen_dagster.frames.changes import CHANGES_SCHEMA, SnapshotPair
+from octogen_dagster.frames.detail_schema import DETAIL_SCHEMA
+from octogen_dagster.frames.details import DetailScan, DetailStatistics
 from octogen_dagster.frames.scan import ProductScan, ScanStatistics, scan_products
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA, SCHEMA_VERSION
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.io_manager import ParquetSnapshotIOManager
+from octogen_dagster.linked_datasets import build_linked_datasets_asset
+from octogen_dagster.linked_products import build_linked_products_asset, query_linked_products
+from octogen_dagster.listing_sensor import (
+    ExchangeSource,
+    OctogenSource,
+    StaticSource,
+    build_listing_sensor,
+)
 from octogen_dagster.partitions import (
     catalog_days,
     catalog_of,
     catalog_partition_key,
     catalog_partitions,
+    listing_of,
+    listing_partition_key,
+    listing_partitions,
     snapshot_days,
 )
 from octogen_dagster.resource import OctogenResource
 from octogen_dagster.schedules import build_snapshot_schedule
 from octogen_dagster.sensors import build_catalog_sensor
+from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult, subscribe_to_listing
 
 __version__ = importlib.metadata.version("octogen-dagster")
 
@@ -61,10 +84,16 @@ DagsterLibraryRegistry.register("octogen-dagster", __version__, is_dagster_packa
 
 __all__ = [
     "CHANGES_SCHEMA",
+    "DETAIL_SCHEMA",
     "PRODUCT_SCHEMA",
     "SCHEMA_VERSION",
     "AgeGroup",
+    "AnalyticsHubResource",
+    "BigQuerySubscriptionResult",
     "ColorFamily",
+    "DetailScan",
+    "DetailStatistics",
+    "ExchangeSource",
     "Facet",
     "FacetName",
     "Gender",
@@ -76,11 +105,19 @@ __all__ = [
     "MissingAPIKeyError",
     "OctogenAPIError",
     "OctogenAuthenticationError",
+    "OctogenBigQueryAccessPendingError",
+    "OctogenBigQueryError",
+    "OctogenBigQueryInputError",
+    "OctogenBigQueryUnavailableError",
     "OctogenClient",
     "OctogenConnectionError",
+    "OctogenControlPlaneResource",
     "OctogenError",
     "OctogenForbiddenError",
     "OctogenInsufficientCreditError",
+    "OctogenMCPAuthenticationError",
+    "OctogenMCPError",
+    "OctogenMCPRateLimitError",
     "OctogenNotFoundError",
     "OctogenPagingError",
     "OctogenPastPartitionError",
@@ -89,6 +126,7 @@ __all__ = [
     "OctogenResponseError",
     "OctogenServerError",
     "OctogenSnapshotError",
+    "OctogenSource",
     "OctogenTimeoutError",
     "OctogenValidationError",
     "Pacer",
@@ -98,15 +136,25 @@ __all__ = [
     "RetryPolicy",
     "ScanStatistics",
     "SnapshotPair",
+    "StaticSource",
     "build_catalog_sensor",
     "build_catalogs_asset",
+    "build_linked_datasets_asset",
+    "build_linked_products_asset",
+    "build_listing_sensor",
     "build_product_changes_asset",
+    "build_product_details_asset",
     "build_products_asset",
     "build_snapshot_schedule",
     "catalog_days",
     "catalog_of",
     "catalog_partition_key",
     "catalog_partitions",
+    "listing_of",
+    "listing_partition_key",
+    "listing_partitions",
+    "query_linked_products",
     "scan_products",
     "snapshot_days",
+    "subscribe_to_listing",
 ]

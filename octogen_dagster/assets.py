@@ -116,6 +116,7 @@ def build_products_asset(
         if partitions_def is not None:
             window = partitions.window(context.partition_key)
             if catalog := partitions.catalog(context.partition_key):
+                _require_partition(context, partitions.catalogs, catalog_partition_key(catalog))
                 search = search.model_copy(update={"catalogs": [catalog]})
         granted = functools.cache(lambda: _granted(search, octogen))
         if window is None or is_now(window):
@@ -140,6 +141,24 @@ def octogen_asset(
         **{**defaults, **own, **given}
     )
     return decorator
+
+
+def _require_partition(
+    context: dg.AssetExecutionContext, catalogs: dg.PartitionsDefinition[Any] | None, key: str
+) -> None:
+    """Fail a run whose partition was deleted while it was queued, before anything is read."""
+    if (
+        isinstance(catalogs, dg.DynamicPartitionsDefinition)
+        and catalogs.name
+        and not context.instance.has_dynamic_partition(catalogs.name, key)
+    ):
+        raise dg.Failure(
+            f"Partition {key!r} of {context.asset_key.to_user_string()} is not there any more: it "
+            "was deleted while this run was queued. Nothing was read, and a snapshot that was "
+            "there is kept. Add the partition again and materialize it; the catalog sensor adds "
+            "it when the catalog is next indexed.",
+            allow_retries=False,
+        )
 
 
 def _configured_search(context: dg.AssetExecutionContext) -> ProductSearch:

@@ -68,6 +68,7 @@ def _faults(_context: click.Context, _parameter: click.Parameter, texts: tuple[s
     metavar="KIND[=VALUE][,SELECTOR=VALUE...]",
     help="What goes wrong, such as status=503,times=3 or cut,page=2; may be repeated.",
 )
+@click.option("--hub", is_flag=True, help="Share the catalogs over Analytics Hub and MCP as well.")
 def sandbox(api_key: str | None, **settings: Any) -> None:
     """Serve a local Octogen on 127.0.0.1 until Ctrl-C."""
     server = _needs_sandbox("octogen_dagster.sandbox.server")
@@ -75,7 +76,7 @@ def sandbox(api_key: str | None, **settings: Any) -> None:
         server.serve(
             **settings, api_key=api_key or server.DEFAULT_API_KEY, announce=_print_environment
         )
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise click.ClickException(f"The sandbox cannot start: {reason}") from error
 

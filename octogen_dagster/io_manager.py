@@ -13,13 +13,17 @@ import polars as pl
 from pydantic import Field, PrivateAttr
 
 from octogen_dagster.api.errors import OctogenPastPartitionError, OctogenSnapshotError
+from octogen_dagster.details import detail_metadata
 from octogen_dagster.frames.changes import SnapshotPair
 from octogen_dagster.frames.checkpoint import RESUME_WITHIN, PageStore
+from octogen_dagster.frames.detail_rows import ROW_GROUP_SIZE as DETAIL_ROWS
+from octogen_dagster.frames.detail_schema import DETAIL_SCHEMA_VERSION
+from octogen_dagster.frames.details import DetailScan
 from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.schema import SCHEMA_VERSION
 from octogen_dagster.metadata import PREVIEW_ROWS, Metadata, column_schema, preview, scan_metadata
 from octogen_dagster.partitions import SnapshotPartitions, path_component
-from octogen_dagster.snapshot_files import SnapshotFile, storage_path, write_parquet
+from octogen_dagster.snapshot_files import ROW_GROUP_SIZE, SnapshotFile, storage_path, write_parquet
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -32,17 +36,23 @@ ALLOW_MISSING = "allow_missing_partitions"
 class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
     """Stores frames as Parquet snapshots and loads them.
 
-    An asset may return a `polars.LazyFrame` (streamed), a `polars.DataFrame` or the
-    `ProductScan` of `OctogenResource.scan`. The file is written beside its place, its footer is
+    An asset may return a `polars.LazyFrame` (streamed), a `polars.DataFrame`, the `ProductScan` of
+    `OctogenResource.scan` or a `DetailScan`. The file is written beside its place, its footer is
     read back, and only then does it replace the previous snapshot. An asset `a/b` is
     `<base_dir>/a/b.parquet`, its partition `k` is `<base_dir>/a/b/k.parquet`; characters that a
     path would choke on are percent-encoded.
 
+    The pages of a `ProductScan` are saved beside the snapshot as they come: a run that dies is
+    continued by the next one of the same partition. They are removed when the snapshot is
+    published, or kept (`keep_pages`). Of a `ProductScan` without partitions of time the snapshot
+    before is kept until the next is published.
+
     An input may be annotated `pl.DataFrame`, `pl.LazyFrame`, or `dict[str, ...]` of either, which
     has an entry for each partition key. The partition of the same key is loaded as it was stored;
     an input of any other partitions, be it one, becomes one frame with the key in the column
-    `partition_column`. A partition without a snapshot is an error unless the input's
-    metadata says `allow_missing_partitions`.
+    `partition_column`. `SnapshotPair` is the snapshot of the run's own partition with that of the
+    time before, or with the one that was published before. A partition without a snapshot is an
+    error unless the input's metadata says `allow_missing_partitions`.
     """
 
     base_dir: str = Field(description="A folder, gs://bucket/prefix or s3://bucket/prefix.")
@@ -71,7 +81,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             OctogenSnapshotError: The place cannot be written to, or the read was not complete.
             TypeError: The asset returned something else than a frame or a scan.
         """
-        scan = obj if isinstance(obj, ProductScan) else None
+        scan = obj if isinstance(obj, ProductScan | DetailScan) else None
         frame = scan.frame if scan else obj
         if isinstance(frame, pl.DataFrame):
             frame = frame.lazy()
@@ -82,18 +92,20 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             )
         partition = context.partition_key if context.has_asset_partitions else None
         file = SnapshotFile(self._path(context, partition))
-        if scan:
+        if isinstance(scan, ProductScan):
             store = PageStore(
                 file.beside(".pages"),
                 keep=self.keep_pages,
                 resume_within=timedelta(hours=self.resume_within_hours),
             )
             scan.save_pages(store, context.log.info)
+        elif scan and scan.only_changed:
+            scan.previous = self._latest(context, file)
         try:
             metadata = self._write(context, file, frame, scan)
         except OctogenPastPartitionError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
-        if scan:
+        if isinstance(scan, ProductScan):
             scan.published()
         context.add_output_metadata(metadata)
 
@@ -102,7 +114,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         context: dg.OutputContext,
         file: SnapshotFile,
         frame: pl.LazyFrame,
-        scan: ProductScan | None,
+        scan: ProductScan | DetailScan | None,
     ) -> Metadata:
         with file.unfinished() as unfinished:
             rows = write_parquet(
@@ -110,6 +122,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 unfinished,
                 metadata=lambda: self._provenance(context, scan),
                 stop=scan.stop if scan else None,
+                row_group_size=DETAIL_ROWS if isinstance(scan, DetailScan) else ROW_GROUP_SIZE,
             )
             if scan and (not scan.statistics.complete or rows != scan.statistics.rows):
                 raise OctogenSnapshotError(
@@ -126,9 +139,13 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 "octogen/preview": dg.MetadataValue.md(
                     preview(written.head(PREVIEW_ROWS).collect())
                 ),
-                **(scan_metadata(scan, written) if scan else {}),
             }
-            file.publish(unfinished, keep_previous=scan is not None and not _has_times(context))
+            if isinstance(scan, ProductScan):
+                metadata |= scan_metadata(scan, written)
+            elif scan:
+                metadata |= detail_metadata(scan, written)
+            products = isinstance(scan, ProductScan)
+            file.publish(unfinished, keep_previous=products and not _has_times(context))
         return metadata
 
     def load_input(self, context: dg.InputContext) -> Any:
@@ -162,6 +179,15 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             )
         frames = [frame.with_columns(pl.lit(key).alias(column)) for key, frame in files.items()]
         return _as(wanted, pl.concat(frames, how="diagonal"))
+
+    def _latest(self, context: dg.OutputContext, file: SnapshotFile) -> pl.LazyFrame | None:
+        """The snapshot that is there, or else that of the time before."""
+        if not file.exists() and _has_times(context):
+            before = SnapshotPartitions(context.asset_partitions_def).before(context.partition_key)
+            if before is None:
+                return None
+            file = SnapshotFile(self._path(context, before))
+        return file.scan() if file.exists() else None
 
     def _load_pair(self, context: dg.InputContext) -> SnapshotPair:
         """The snapshot of the run's own partition, and that of the time before or the last one."""
@@ -207,7 +233,9 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         path: UPath = self._base.joinpath(*folders, f"{name}.parquet")
         return path
 
-    def _provenance(self, context: dg.OutputContext, scan: ProductScan | None) -> dict[str, str]:
+    def _provenance(
+        self, context: dg.OutputContext, scan: ProductScan | DetailScan | None
+    ) -> dict[str, str]:
         provenance = {
             "octogen.asset_key": context.asset_key.to_user_string(),
         }
@@ -216,8 +244,11 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         if context.has_asset_partitions:
             provenance["octogen.partition_key"] = context.partition_key
         if scan is not None:
-            provenance["octogen.schema_version"] = str(SCHEMA_VERSION)
             provenance["octogen.fetched_at"] = scan.statistics.started_at.isoformat()
+        if isinstance(scan, DetailScan):
+            provenance["octogen.schema_version"] = str(DETAIL_SCHEMA_VERSION)
+        elif scan is not None:
+            provenance["octogen.schema_version"] = str(SCHEMA_VERSION)
             provenance["octogen.search"] = json.dumps(
                 scan.search.model_dump(mode="json", exclude_none=True), sort_keys=True
             )

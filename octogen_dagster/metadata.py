@@ -9,6 +9,7 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.frames.changes import CHANGES_DESCRIPTIONS, CHANGES_SCHEMA
+from octogen_dagster.frames.detail_schema import DETAIL_DESCRIPTIONS, DETAIL_SCHEMA
 from octogen_dagster.frames.schema import COLUMN_DESCRIPTIONS, PRODUCT_SCHEMA
 
 if TYPE_CHECKING:
@@ -23,7 +24,11 @@ _PREVIEW_COLUMNS = ("title", "brand", "current_price", "currency", "in_stock", "
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
-_DESCRIBED = ((PRODUCT_SCHEMA, COLUMN_DESCRIPTIONS), (CHANGES_SCHEMA, CHANGES_DESCRIPTIONS))
+_DESCRIBED = (
+    (PRODUCT_SCHEMA, COLUMN_DESCRIPTIONS),
+    (CHANGES_SCHEMA, CHANGES_DESCRIPTIONS),
+    (DETAIL_SCHEMA, DETAIL_DESCRIPTIONS),
+)
 
 
 def column_schema(schema: Mapping[str, pl.DataType]) -> dg.TableSchema:

@@ -48,7 +48,9 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         default=DEFAULT_TIMEOUT, gt=0, description="Seconds for each phase of one request."
     )
     concurrency: int = Field(
-        default=8, ge=1, description="Catalogs that one search reads at the same time."
+        default=8,
+        ge=1,
+        description="Catalogs that are read, or products looked up, at the same time.",
     )
     attempts: int = Field(default=6, ge=1, description="Tries of one request in all.")
     deadline: float = Field(

@@ -1,7 +1,7 @@
 """The catalog sensor: sees new and re-indexed catalogs, and requests their snapshots."""
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -9,9 +9,8 @@ from typing import Any
 import dagster as dg
 import msgspec
 
-from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.errors import OctogenError
-from octogen_dagster.api.models import MerchantCatalogSummary
+from octogen_dagster.api.index_runs import IndexRun, read_index_runs
 from octogen_dagster.partitions import SnapshotPartitions, catalog_partition_key
 from octogen_dagster.resource import OctogenResource
 
@@ -20,6 +19,7 @@ PARTITIONS_IN_A_TICK = 1_000
 # Dagster ends a tick after 60 s; the listing must leave it time to store what came of it.
 SECONDS_FOR_THE_LISTING = 30.0
 CURSOR_VERSION = 1
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class CatalogCursor(msgspec.Struct, forbid_unknown_fields=True):
@@ -31,7 +31,7 @@ class CatalogCursor(msgspec.Struct, forbid_unknown_fields=True):
         version: Of this structure.
     """
 
-    requested: dict[str, str]
+    requested: dict[str, datetime | None]
     gone: set[str] = msgspec.field(default_factory=set)
     version: int = CURSOR_VERSION
 
@@ -64,43 +64,43 @@ class CatalogTick:
     """
 
     new: list[str]
-    due: list[tuple[str, str]]
+    due: list[tuple[str, datetime | None]]
     waiting: int
     gone: list[str]
     cursor: CatalogCursor = field(repr=False)
 
 
 def plan_tick(
-    cursor: CatalogCursor, summaries: Sequence[MerchantCatalogSummary], known: Collection[str]
+    cursor: CatalogCursor,
+    catalogs: Sequence[IndexRun],
+    known: Callable[[], Collection[str]],
 ) -> CatalogTick:
     """Decide what a tick does; the same answers give the same decisions.
 
     Args:
         cursor: What was remembered.
-        summaries: The catalogs granted now.
-        known: Partition keys that exist.
+        catalogs: Those granted now.
+        known: Gives the partition keys that exist; asked only when a snapshot is due.
     """
-    indexed = {
-        catalog_partition_key(summary.catalog): summary.last_indexed_at.isoformat()
-        if summary.last_indexed_at
-        else ""
-        for summary in summaries
-    }
-    due = [(key, at) for key, at in indexed.items() if cursor.requested.get(key) != at]
+    indexed = {catalog_partition_key(entry.catalog): entry.last_indexed_at for entry in catalogs}
+    requested = cursor.requested
+    due = [
+        (key, at) for key, at in indexed.items() if requested.get(key) != at or key not in requested
+    ]
     # Those never requested first, then who waits longest, so that busy catalogs starve nobody.
-    due.sort(key=lambda entry: (entry[0] in cursor.requested, entry[1], entry[0]))
-    missing = [key for key, _ in due if key not in known]
-    new = missing[:PARTITIONS_IN_A_TICK]
-    there = {*known, *new}
+    due.sort(key=lambda entry: (entry[0] in requested, entry[1] or _NEVER, entry[0]))
+    there = set(known()) if due else set()
+    new = [key for key, _ in due if key not in there][:PARTITIONS_IN_A_TICK]
+    there.update(new)
     now = [entry for entry in due if entry[0] in there][:RUNS_IN_A_TICK]
-    gone = sorted(cursor.requested.keys() - indexed.keys() - cursor.gone)
+    gone = sorted(requested.keys() - indexed.keys() - cursor.gone)
     return CatalogTick(
         new=sorted(new),
         due=now,
         waiting=len(due) - len(now),
         gone=gone,
         cursor=CatalogCursor(
-            requested={**cursor.requested, **dict(now)},
+            requested={**requested, **dict(now)},
             gone=(cursor.gone | set(gone)) - indexed.keys(),
         ),
     )
@@ -149,7 +149,7 @@ def build_catalog_sensor(
         context: dg.SensorEvaluationContext, octogen: OctogenResource
     ) -> dg.SensorResult | dg.SkipReason:
         try:
-            summaries = _list_catalogs(octogen)
+            catalogs = _list_catalogs(octogen)
         except OctogenError as error:
             return dg.SkipReason(
                 f"The catalogs could not be listed, the next tick tries again. {error}"
@@ -161,20 +161,19 @@ def build_catalog_sensor(
                 "Runs that were requested before are not requested twice."
             )
         now = datetime.now(UTC)
-        known = set(context.instance.get_dynamic_partitions(partitions_name))
-        tick = plan_tick(cursor, summaries, known)
+        tick = plan_tick(
+            cursor, catalogs, lambda: context.instance.get_dynamic_partitions(partitions_name)
+        )
         for key in tick.gone:
             context.log.warning(f"Catalog {key} is no longer granted. Its snapshots are kept.")
         if tick.waiting:
             context.log.info(f"{tick.waiting} more snapshots are due; the next ticks request them.")
         return dg.SensorResult(
             run_requests=[
-                dg.RunRequest(run_key=f"{key}@{indexed_at}", partition_key=partitions.key(key, now))
-                for key, indexed_at in tick.due
+                dg.RunRequest(run_key=_run_key(key, at), partition_key=partitions.key(key, now))
+                for key, at in tick.due
             ],
-            skip_reason=None
-            if tick.due
-            else f"None of {len(summaries)} catalogs was indexed anew.",
+            skip_reason=None if tick.due else f"None of {len(catalogs)} catalogs was indexed anew.",
             dynamic_partitions_requests=[partitions_def.build_add_request(tick.new)]
             if tick.new
             else [],
@@ -192,8 +191,14 @@ def build_catalog_sensor(
     return catalog_sensor
 
 
-def _list_catalogs(octogen: OctogenResource) -> list[MerchantCatalogSummary]:
+def _run_key(key: str, indexed_at: datetime | None) -> str:
+    return f"{key}@{indexed_at.astimezone(UTC).isoformat() if indexed_at else ''}"
+
+
+def _list_catalogs(octogen: OctogenResource) -> list[IndexRun]:
     connection = octogen.connection()
     deadline = min(connection.retry.deadline, SECONDS_FOR_THE_LISTING)
     retry = dataclasses.replace(connection.retry, deadline=deadline)
-    return dataclasses.replace(connection, retry=retry).call(OctogenClient.list_catalogs)
+    return dataclasses.replace(connection, retry=retry).call(
+        lambda client: client.read_catalogs(read_index_runs)
+    )

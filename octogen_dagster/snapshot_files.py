@@ -144,6 +144,7 @@ def write_parquet(
     path: Path,
     metadata: Callable[[], dict[str, str]],
     stop: Callable[[], None] | None = None,
+    row_group_size: int = ROW_GROUP_SIZE,
 ) -> int:
     """Stream a frame into a Parquet file and read its footer back.
 
@@ -152,6 +153,7 @@ def write_parquet(
         path: The file.
         metadata: Gives the file's key-value metadata; called when the rows are written.
         stop: Makes the frame's execution end; given, an interrupt ends the writing at once.
+        row_group_size: Rows that are held in memory before they are written.
 
     Returns:
         The number of rows in the file.
@@ -161,7 +163,7 @@ def write_parquet(
         path,
         compression="zstd",
         statistics=True,
-        row_group_size=ROW_GROUP_SIZE,
+        row_group_size=row_group_size,
         metadata=lambda _context: metadata(),
         mkdir=False,
     )

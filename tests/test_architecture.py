@@ -15,11 +15,13 @@ PACKAGE = Path(octogen_dagster.__file__).parent
 FORBIDDEN = {
     "api": ("dagster", "polars", "google", "octogen_dagster"),
     "frames": ("dagster", "google", "octogen_dagster"),
-    "sandbox": ("dagster", "polars", "google", "octogen_dagster"),
+    "sharing": ("dagster", "polars", "octogen_dagster"),
+    "sandbox": ("dagster", "polars", "octogen_dagster"),
 }
 ALLOWED = {
     "api": ("octogen_dagster.api",),
     "frames": ("octogen_dagster.api", "octogen_dagster.frames"),
+    "sharing": ("octogen_dagster.api", "octogen_dagster.sharing"),
     "sandbox": ("octogen_dagster.sandbox",),
 }
 

@@ -225,3 +225,15 @@ def test_a_long_read_logs_how_far_it_is(
     assert halfway
     assert all(" in 10 pages, " in line and line.endswith(" s left") for line in halfway)
     assert lines[-1].startswith("Catalog 'big': 1,500 of 1,500 products in 15 pages, ")
+
+
+def test_a_partition_deleted_while_its_run_was_queued_fails_it_before_anything_is_read(
+    resources: dict[str, Any], shops: Sandbox, instance: dg.DagsterInstance
+) -> None:
+    products = build_products_asset("products", partitions_def=catalog_partitions)
+    defs = dg.Definitions(assets=[products], resources=resources)
+    result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=instance, tags={"dagster/partition": "strada"}, raise_on_error=False
+    )
+    assert "Partition 'strada' of products is not there any more" in failure(result)
+    assert shops.requests == []

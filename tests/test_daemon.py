@@ -1,4 +1,4 @@
-"""The sensor in a real Dagster: webserver, daemon, code server, runs in processes of their own."""
+"""A real Dagster: webserver, daemon, code server and runs in processes of their own."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ _T = TypeVar("_T")
 LOCATION = """
 import dagster as dg
 from octogen_dagster import (
-    OctogenResource, ParquetSnapshotIOManager, build_catalog_sensor, build_products_asset,
-    catalog_partitions,
+    OctogenResource, ParquetSnapshotIOManager, ProductSearch, build_catalog_sensor,
+    build_products_asset, build_snapshot_schedule, catalog_partitions,
 )
 
 products = build_products_asset("products", partitions_def=catalog_partitions)
+boots = build_products_asset("boots", ProductSearch(q="boots"))
 defs = dg.Definitions(
-    assets=[products],
+    assets=[products, boots],
     sensors=[build_catalog_sensor(products, minimum_interval_seconds=1)],
+    schedules=[build_snapshot_schedule(boots, "* * * * *")],
     executor=dg.in_process_executor,
     resources={
         "octogen": OctogenResource(base_url=dg.EnvVar("OCTOGEN_BASE_URL")),
@@ -38,6 +40,9 @@ defs = dg.Definitions(
     },
 )
 """
+REPOSITORY = {"repositoryName": "__repository__", "repositoryLocationName": "location.py"}
+SENSOR = "octogen_catalog_sensor"
+SCHEDULE = "boots_schedule"
 SECONDS_TO_WAIT = 120.0
 
 
@@ -49,48 +54,113 @@ class Dagster:
         self.process = process
 
     def query(self, text: str, **variables: Any) -> Any:
+        """The value of the only field that is asked for."""
         answer = httpx.post(
             f"{self.url}/graphql", json={"query": text, "variables": variables}, timeout=30
         ).json()
         assert "errors" not in answer, answer
-        return answer["data"]
+        (value,) = answer["data"].values()
+        return value
 
-    def wait_for(self, what: Callable[[], _T | None]) -> _T:
-        """What `what` returns, once it does."""
+    def wait_for(self, look: Callable[[], _T], is_it: Callable[[_T], bool]) -> _T:
+        """What `look` sees, once that is it."""
+        seen: Any = None
         deadline = time.monotonic() + SECONDS_TO_WAIT
         while time.monotonic() < deadline:
             assert self.process.poll() is None
             try:
-                if found := what():
-                    return found
-            except httpx.TransportError:
-                pass
+                if is_it(seen := look()):
+                    return seen
+            except httpx.TransportError as error:
+                seen = error
             time.sleep(0.5)
-        raise AssertionError(f"{what} did not happen in {SECONDS_TO_WAIT} s")
+        raise AssertionError(f"did not happen in {SECONDS_TO_WAIT} s; last seen: {seen!r}")
 
-    def runs(self) -> list[tuple[str, str]]:
-        """Partition and status of each run."""
-        data = self.query(
+    def wait_for_runs(self, cause: str, *expected: tuple[str | None, str]) -> None:
+        """Wait until these are the runs that it caused."""
+        self.wait_for(lambda: self.runs(cause), lambda runs: runs == list(expected))
+
+    def runs(self, cause: str) -> list[tuple[str | None, str]]:
+        """Partition and status of each run that a sensor, a schedule or a backfill caused."""
+        found = self.query(
             "{ runsOrError { ... on Runs { results { status tags { key value } } } } }"
         )
-        return sorted(
-            (tag["value"], run["status"])
-            for run in data["runsOrError"]["results"]
-            for tag in run["tags"]
-            if tag["key"] == "dagster/partition"
+        causes = ("dagster/sensor_name", "dagster/schedule_name", "dagster/backfill")
+        runs = []
+        for run in found["results"]:
+            tags = {tag["key"]: tag["value"] for tag in run["tags"]}
+            if cause in (tags.get(name) for name in causes):
+                runs.append((tags.get("dagster/partition"), run["status"]))
+        return sorted(runs)
+
+    def ticks(self, *statuses: str) -> list[int]:
+        """Numbers of the sensor's latest ticks, of any status or of these; they grow."""
+        sensor = self.query(
+            "query($s: SensorSelector!, $t: [InstigationTickStatus!]) "
+            "{ sensorOrError(sensorSelector: $s) { ... on Sensor "
+            "{ sensorState { ticks(limit: 10, statuses: $t) { tickId } } } } }",
+            s={**REPOSITORY, "sensorName": SENSOR},
+            t=statuses or None,
         )
+        return [int(tick["tickId"]) for tick in sensor["sensorState"]["ticks"]]
+
+    def partitions(self) -> list[str]:
+        products = self.query(
+            '{ assetNodeOrError(assetKey: {path: "products"}) '
+            "{ ... on AssetNode { partitionKeys } } }"
+        )
+        return sorted(products["partitionKeys"])
 
     def start_sensor(self) -> None:
-        selector = {
-            "repositoryName": "__repository__",
-            "repositoryLocationName": "location.py",
-            "sensorName": "octogen_catalog_sensor",
-        }
-        data = self.query(
+        started = self.query(
             "mutation($s: SensorSelector!) { startSensor(sensorSelector: $s) { __typename } }",
-            s=selector,
+            s={**REPOSITORY, "sensorName": SENSOR},
         )
-        assert data["startSensor"]["__typename"] == "Sensor", data
+        assert started == {"__typename": "Sensor"}
+
+    def start_schedule(self) -> None:
+        started = self.query(
+            "mutation($s: ScheduleSelector!) "
+            "{ startSchedule(scheduleSelector: $s) { __typename } }",
+            s={**REPOSITORY, "scheduleName": SCHEDULE},
+        )
+        assert started == {"__typename": "ScheduleStateResult"}
+
+    def limit_pool(self, runs: int) -> None:
+        assert self.query(
+            'mutation($n: Int!) { setConcurrencyLimit(concurrencyKey: "octogen", limit: $n) }',
+            n=runs,
+        )
+
+    def delete_partition(self, key: str) -> None:
+        deleted = self.query(
+            "mutation($r: RepositorySelector!, $k: [String!]!) { deleteDynamicPartitions("
+            'repositorySelector: $r, partitionsDefName: "octogen_catalogs", partitionKeys: $k) '
+            "{ __typename } }",
+            r=REPOSITORY,
+            k=[key],
+        )
+        assert deleted == {"__typename": "DeleteDynamicPartitionsSuccess"}
+
+    def launch_backfill(self) -> str:
+        """Of all catalogs."""
+        launched = self.query(
+            "mutation { launchPartitionBackfill(backfillParams: "
+            '{assetSelection: [{path: "products"}], allPartitions: true}) '
+            "{ __typename ... on LaunchBackfillSuccess { backfillId } } }"
+        )
+        assert launched["__typename"] == "LaunchBackfillSuccess"
+        backfill: str = launched["backfillId"]
+        return backfill
+
+    def backfill_status(self, backfill: str) -> str:
+        found = self.query(
+            "query($b: String!) { partitionBackfillOrError(backfillId: $b) "
+            "{ ... on PartitionBackfill { status } } }",
+            b=backfill,
+        )
+        status: str = found["status"]
+        return status
 
 
 @pytest.fixture
@@ -120,7 +190,9 @@ def dagster(tmp_path: Path, shops: Sandbox) -> Iterator[Dagster]:
     ):
         running = Dagster(f"http://127.0.0.1:{port}", process)
         try:
-            running.wait_for(lambda: httpx.get(f"{running.url}/server_info").is_success)
+            running.wait_for(
+                lambda: httpx.get(f"{running.url}/server_info"), lambda answer: answer.is_success
+            )
             yield running
         finally:
             os.killpg(process.pid, signal.SIGTERM)
@@ -130,15 +202,51 @@ def dagster(tmp_path: Path, shops: Sandbox) -> Iterator[Dagster]:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-@pytest.mark.timeout(400)
-def test_the_sensor_snapshots_new_and_reindexed_catalogs(
+@pytest.mark.timeout(600)
+def test_catalogs_are_snapshotted_by_sensor_schedule_and_backfill(
     dagster: Dagster, shops: Sandbox, tmp_path: Path
 ) -> None:
-    first = [("northpeak", "SUCCESS"), ("strada", "SUCCESS")]
-    dagster.start_sensor()
-    dagster.wait_for(lambda: dagster.runs() == first)
-    for catalog, rows in (("northpeak", 230), ("strada", 120)):
-        assert pl.read_parquet(tmp_path / f"snapshots/products/{catalog}.parquet").height == rows
+    def snapshot(name: str) -> Path:
+        return tmp_path / "snapshots" / f"{name}.parquet"
 
+    # The sensor's runs wait for a place in their pool while a partition is deleted.
+    shops.grant("kiosk", products=7)
+    dagster.limit_pool(0)
+    dagster.start_schedule()
+    dagster.start_sensor()
+    dagster.wait_for_runs(
+        SENSOR, ("kiosk", "QUEUED"), ("northpeak", "QUEUED"), ("strada", "QUEUED")
+    )
+    assert dagster.partitions() == ["kiosk", "northpeak", "strada"]
+    dagster.delete_partition("kiosk")
+    backfill = dagster.launch_backfill()
+    dagster.limit_pool(4)
+
+    # The deleted one fails and publishes nothing; the others are not disturbed.
+    first = [("kiosk", "FAILURE"), ("northpeak", "SUCCESS"), ("strada", "SUCCESS")]
+    dagster.wait_for_runs(SENSOR, *first)
+    assert pl.read_parquet(snapshot("products/northpeak")).height == 230
+    assert pl.read_parquet(snapshot("products/strada")).height == 120
+    assert not snapshot("products/kiosk").exists()
+    assert dagster.partitions() == ["northpeak", "strada"]
+
+    # A catalog that was indexed anew is one more run, also for the ticks that follow.
     shops.touch("strada")
-    dagster.wait_for(lambda: dagster.runs() == [*first, ("strada", "SUCCESS")])
+    dagster.wait_for_runs(SENSOR, *first, ("strada", "SUCCESS"))
+    latest = max(dagster.ticks())
+    dagster.wait_for(
+        lambda: dagster.ticks("SKIPPED"), lambda idle: sum(tick > latest for tick in idle) >= 2
+    )
+    assert dagster.runs(SENSOR) == [*first, ("strada", "SUCCESS")]
+
+    # The deleted partition is back as soon as its catalog is indexed anew.
+    shops.touch("kiosk")
+    dagster.wait_for_runs(SENSOR, first[0], ("kiosk", "SUCCESS"), *first[1:], ("strada", "SUCCESS"))
+    assert pl.read_parquet(snapshot("products/kiosk")).height == 7
+
+    dagster.wait_for(
+        lambda: dagster.backfill_status(backfill), lambda status: status == "COMPLETED_SUCCESS"
+    )
+    assert dagster.runs(backfill) == [("northpeak", "SUCCESS"), ("strada", "SUCCESS")]
+    dagster.wait_for(lambda: dagster.runs(SCHEDULE), lambda runs: (None, "SUCCESS") in runs)
+    assert pl.read_parquet(snapshot("boots")).height

@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import dagster as dg
 import polars as pl
 import pytest
 
+from octogen_dagster import OctogenResource, ParquetSnapshotIOManager, build_products_asset
 from octogen_dagster.frames.checkpoint import PAGES_IN_A_SEGMENT
+from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-from tests.resume_runs import PAGE_SIZE, by_dagster, by_hand
+from tests.resume_runs import PAGE_SIZE, SEARCH, by_dagster, by_hand
 
 PAGES = 8 * PAGES_IN_A_SEGMENT - 7
 SEED = random.SystemRandom().randrange(10**6)
@@ -104,3 +107,19 @@ def test_a_run_that_is_killed_again_and_again_gets_there(runs: Runs) -> None:
     runs.finish()
     assert runs.snapshot()["uuid"].n_unique() == PAGES * PAGE_SIZE
     assert len(runs.pages()) <= PAGES + 3 * PAGES_IN_A_SEGMENT
+
+
+def test_a_retry_of_dagster_continues(runs: Runs) -> None:
+    runs.sandbox.inject(Fault("status", 500, page=60, times=1))
+    octogen = OctogenResource(
+        api_key=runs.sandbox.api_key, base_url=runs.sandbox.base_url, attempts=1
+    )
+    products = build_products_asset("products", SEARCH, retry_policy=dg.RetryPolicy(max_retries=1))
+    io_manager = ParquetSnapshotIOManager(base_dir=str(runs.base))
+    result = dg.materialize([products], resources={"octogen": octogen, "io_manager": io_manager})
+
+    (event,) = result.asset_materializations_for_node("products")
+    assert event.metadata["octogen/source"].value == "service, continued from saved pages"
+    assert event.metadata["octogen/saved_pages"].value == 2 * PAGES_IN_A_SEGMENT
+    assert runs.snapshot()["uuid"].n_unique() == PAGES * PAGE_SIZE
+    assert len(runs.pages()) == PAGES + 60 - 2 * PAGES_IN_A_SEGMENT

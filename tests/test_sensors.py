@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octogen_dagster.api.models import MerchantCatalogSummary
+from octogen_dagster.api.index_runs import IndexRun
 from octogen_dagster.assets import build_products_asset
 from octogen_dagster.partitions import catalog_partition_key, catalog_partitions
 from octogen_dagster.resource import OctogenResource
@@ -142,27 +142,22 @@ def test_the_asset_must_have_dynamic_partitions() -> None:
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def summary(key: str, day: int) -> MerchantCatalogSummary:
-    return MerchantCatalogSummary(
-        catalog=key,
-        display_name=key,
-        product_count=1,
-        last_indexed_at=START + timedelta(days=day) if day else None,
-    )
+def index_run(key: str, day: int) -> IndexRun:
+    return IndexRun(key, START + timedelta(days=day) if day else None)
 
 
 def test_ten_thousand_catalogs_are_requested_fifty_a_tick_each_once() -> None:
-    catalogs = [summary(f"shop-{number}", 1) for number in range(10_000)]
+    catalogs = [index_run(f"shop-{number}", 1) for number in range(10_000)]
     cursor, known, requested = CatalogCursor({}), set[str](), list[str]()
     for _ in range(200):
-        tick = plan_tick(cursor, catalogs, known)
+        tick = plan_tick(cursor, catalogs, known.copy)
         assert len(tick.due) == 50
         assert len(tick.new) <= 1_000
         known |= set(tick.new)
         requested += [key for key, _ in tick.due]
         cursor, _ = CatalogCursor.load(tick.cursor.dump())
     assert len(set(requested)) == len(requested) == 10_000
-    assert plan_tick(cursor, catalogs, known).due == []
+    assert plan_tick(cursor, catalogs, known.copy).due == []
 
 
 @settings(deadline=None)
@@ -175,7 +170,7 @@ def test_every_move_is_requested_once_and_nothing_else(history: list[dict[str, i
     cursor, known = CatalogCursor({}), set[str]()
     last: dict[str, int] = {}
     for granted in history:
-        tick = plan_tick(cursor, [summary(key, day) for key, day in granted.items()], known)
+        tick = plan_tick(cursor, [index_run(key, day) for key, day in granted.items()], known.copy)
         moved = {key for key, day in granted.items() if last.get(key) != day}
         assert {key for key, _ in tick.due} == moved
         known |= set(tick.new)
@@ -189,9 +184,18 @@ def test_a_catalog_that_changes_all_the_time_starves_no_other() -> None:
     cursor, known = CatalogCursor({}), set[str]()
     seen: set[str] = set()
     for day in range(1, 5):
-        catalogs = [summary(key, day) for key in busy] + [summary("quiet", 1)]
-        tick = plan_tick(cursor, catalogs, known)
+        catalogs = [index_run(key, day) for key in busy] + [index_run("quiet", 1)]
+        tick = plan_tick(cursor, catalogs, known.copy)
         known |= set(tick.new)
         seen |= {key for key, _ in tick.due}
         cursor = tick.cursor
     assert seen == {*busy, "quiet"}
+
+
+def test_partitions_are_looked_up_only_when_a_snapshot_is_due() -> None:
+    def unasked() -> set[str]:
+        raise AssertionError("nothing is due")
+
+    catalogs = [index_run("quiet", 1), index_run("never", 0)]
+    cursor = plan_tick(CatalogCursor({}), catalogs, set[str]).cursor
+    assert plan_tick(cursor, catalogs, unasked).due == []

@@ -7,7 +7,7 @@ import functools
 import importlib.metadata
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     import tenacity
 
     from octogen_dagster.api.blocking import BlockingClient
+
+_Catalogs = TypeVar("_Catalogs")
 
 DEFAULT_TIMEOUT = 30.0
 _USER_AGENT = f"octogen-dagster/{importlib.metadata.version('octogen-dagster')}"
@@ -141,6 +143,18 @@ class OctogenClient:
             OctogenNotFoundError: The service has no list of catalogs (current generation).
             OctogenError: Any other failure.
         """
+        return await self.read_catalogs(functools.partial(parsed, list[MerchantCatalogSummary]))
+
+    async def read_catalogs(self, read: Callable[[httpx.Response, str], _Catalogs]) -> _Catalogs:
+        """The catalogs granted to the key, as `read` makes them of the answer.
+
+        Args:
+            read: Its second argument begins error messages.
+
+        Raises:
+            OctogenNotFoundError: The service has no list of catalogs (current generation).
+            OctogenError: Any other failure.
+        """
         subject = "The list of catalogs"
         try:
             response = await self._request("GET", "/catalogs", subject)
@@ -151,7 +165,7 @@ class OctogenClient:
                 "or in ProductSearch(catalogs=[...]).",
                 error.response,
             ) from None
-        return parsed(list[MerchantCatalogSummary], response, subject)
+        return read(response, subject)
 
     async def lookup_product(
         self, url: str, *, paced: bool = False

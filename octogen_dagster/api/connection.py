@@ -27,7 +27,7 @@ class Connection:
         api_key: The key; pickling drops it, and it is looked up in the environment again.
         base_url: Where the API is.
         timeout: Seconds for each phase of one try of a request.
-        concurrency: Catalogs that are read at the same time.
+        concurrency: Catalogs that are read, and products that are looked up, at the same time.
         retry: How requests are retried.
         reserve: Share of the organisation's request budget that bulk reads leave to others.
 

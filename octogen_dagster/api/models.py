@@ -355,8 +355,9 @@ class ProductEnrichment(_SnakeCaseAnswer):
 
 
 class MerchantProductView(MerchantProductListItem):
-    """A product with everything the service knows of it."""
+    """A product with everything the service knows of it; one it looked up just now has no uuid."""
 
+    uuid: str | None = None  # type: ignore[assignment]
     description: str | None = None
     categories: list[ProductCategory] | None = None
     colors: list[ProductColor] | None = None  # type: ignore[assignment]
@@ -375,7 +376,7 @@ class MerchantProductView(MerchantProductListItem):
 class MerchantProductUrlLookupResponse(_Answer):
     """The answer to a lookup by product URL."""
 
-    catalog_key: str
-    catalog_display_name: str
+    catalog_key: str | None = None
+    catalog_display_name: str | None = None
     source_base_url: str | None = None
     product: MerchantProductView

@@ -1,4 +1,4 @@
-"""Which products a walk has brought already, in about 24 bytes a product."""
+"""Which products a walk has brought already, in about 24 bytes a product when they are many."""
 
 from __future__ import annotations
 
@@ -10,12 +10,35 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+_FEW = 20_000
 _SMALLEST = 1 << 12
 _CHUNK = 1 << 14
 
 
 class SeenProducts:
-    """The products seen so far: an open-addressing table of 95-bit hashes.
+    """The products seen so far: their uuids while they are few, which needs no NumPy."""
+
+    def __init__(self) -> None:
+        self._few: set[str] = set()
+        self._table: _Table | None = None
+
+    def add(self, uuids: pl.Series) -> pl.Series:
+        """Note products; a Boolean mask of those that had not been seen before."""
+        if self._table is None and len(self._few) + len(uuids) > _FEW:
+            self._table = _Table()
+            self._table.add(pl.Series(list(self._few), dtype=pl.String))
+            self._few.clear()
+        if self._table is not None:
+            return self._table.add(uuids)
+        new: list[bool] = []
+        for uuid in uuids:
+            new.append(uuid not in self._few)
+            self._few.add(uuid)
+        return pl.Series(new, dtype=pl.Boolean)
+
+
+class _Table:
+    """An open-addressing table of 95-bit hashes.
 
     A Python set of a million uuids takes some 130 MB, this takes 24. Two of a million products
     share a hash with a probability below 1e-16.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Event, Thread
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from octogen_dagster.sandbox.cursors import Cursors
 from octogen_dagster.sandbox.faults import Fault, Faults
@@ -27,6 +27,9 @@ except ModuleNotFoundError as error:
     raise ImportError(
         f"the sandbox needs {missing}: pip install 'octogen-dagster[sandbox]'"
     ) from error
+
+if TYPE_CHECKING:
+    from octogen_dagster.sandbox.hub import Hub
 
 DEFAULT_API_KEY = "octo_live_00000000000000000000000000000000_c2FuZGJveC1rZXktbm90LWEtc2VjcmV0"
 DEFAULT_PORT = 8787
@@ -67,9 +70,11 @@ class Sandbox:
         port: Where it listens on 127.0.0.1; 0 for a free port.
         requests_per_minute: How many requests its rate limiter holds; it starts full.
         faults: What goes wrong, and for which requests.
+        hub: Whether it has Analytics Hub, MCP and a login as well: see `hub`.
 
     Raises:
         ValueError: A number is out of its range, or a catalog key is empty.
+        ImportError: A package for the hub is not installed.
         OSError: On entering, when it cannot listen on `port`.
     """
 
@@ -84,15 +89,18 @@ class Sandbox:
         port: int = 0,
         requests_per_minute: int = 600_000,
         faults: Sequence[Fault] = (),
+        hub: bool = False,
     ) -> None:
         if generation not in ("seed", "current"):
             raise ValueError(f"generation must be 'seed' or 'current', not {generation!r}")
-        if not 0 <= port <= 65535:
-            raise ValueError(f"port must be 0 to 65535, not {port}")
+        last_port = 65534 if hub else 65535
+        if not 0 <= port <= last_port:
+            raise ValueError(f"port must be 0 to {last_port}, not {port}")
         self._grants = CatalogGrants(catalogs, products, seed)
         self._gateway = Gateway(api_key, TokenBucket(requests_per_minute), Faults(faults))
         cursors = Cursors(secret=f"octogen sandbox {seed}".encode())
         self._app = create_app(self._gateway, Operations(generation, self._grants, cursors))
+        self._hub = _make_hub(self._gateway) if hub else None
         self._wanted_port = port
         self._port: int | None = None
         self._stop: Callable[[], None] | None = None
@@ -111,8 +119,22 @@ class Sandbox:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables that send this package's resource and scans to the sandbox."""
-        return {"OCTO_API_KEY": self.api_key, "OCTOGEN_BASE_URL": self.base_url}
+        """The environment variables that send this package's resources and scans to the sandbox."""
+        rest = {"OCTO_API_KEY": self.api_key, "OCTOGEN_BASE_URL": self.base_url}
+        return rest if self._hub is None else rest | self._hub.environment
+
+    @property
+    def hub(self) -> "Hub":
+        """Catalogs shared over BigQuery Analytics Hub.
+
+        With a `port` other than 0, Analytics Hub is on the port after it.
+
+        Raises:
+            RuntimeError: The sandbox was made without it.
+        """
+        if self._hub is None:
+            raise RuntimeError("this sandbox has no hub: make it with Sandbox(hub=True)")
+        return self._hub
 
     @property
     def requests(self) -> list[ReceivedRequest]:
@@ -166,6 +188,7 @@ class Sandbox:
         def stop() -> None:
             server.stop()
             thread.join()
+            self._stop_hub()
 
         self._stop = stop
         return self
@@ -184,7 +207,19 @@ class Sandbox:
         self._gateway.closing = asyncio.Event()
         listener = _listen(self._wanted_port)
         self._port = listener.getsockname()[1]
-        return _Server(self._app, listener, self._gateway.closing)
+        app = self._app
+        if self._hub is not None:
+            try:
+                self._hub.start(self._port, self._wanted_port and self._wanted_port + 1)
+            except OSError:
+                listener.close()
+                raise
+            app = self._hub.http_app(app, self._gateway.closing)
+        return _Server(app, listener, self._gateway.closing)
+
+    def _stop_hub(self) -> None:
+        if self._hub is not None:
+            self._hub.stop()
 
 
 def serve(
@@ -197,11 +232,13 @@ def serve(
     port: int = DEFAULT_PORT,
     requests_per_minute: int = 600_000,
     faults: Sequence[Fault] = (),
+    hub: bool = False,
     announce: Callable[[Sandbox], None] | None = None,
 ) -> None:
     """Run a sandbox in the foreground until SIGINT or SIGTERM.
 
     Args:
+        hub: Whether all its catalogs are shared over Analytics Hub as well.
         announce: Called with the sandbox once its address is taken, to say where it is.
 
     The other arguments, and the errors, are those of `Sandbox`.
@@ -215,12 +252,33 @@ def serve(
         port=port,
         requests_per_minute=requests_per_minute,
         faults=faults,
+        hub=hub,
     )
     server = sandbox._bind()
+    if hub:
+        for catalog in sandbox._grants.select():
+            sandbox.hub.share(catalog.key)
     if announce is not None:
         announce(sandbox)
     with suppress(KeyboardInterrupt):
         server.run()
+    sandbox._stop_hub()
+
+
+def _make_hub(gateway: Gateway) -> "Hub":
+    try:
+        from octogen_dagster.sandbox.hub import Hub
+    except ModuleNotFoundError as error:
+        missing = (error.name or "a package").split(".")[0]
+        raise ImportError(
+            f"the hub of the sandbox needs {missing}: pip install 'octogen-dagster[sandbox,mcp]'"
+        ) from error
+
+    def spend() -> int | None:
+        limiter = gateway.limiter
+        return None if limiter.take() else limiter.retry_after
+
+    return Hub(spend)
 
 
 def _listen(port: int) -> socket.socket:
@@ -252,7 +310,7 @@ class _Server(uvicorn.Server):
                 log_config=None,
                 log_level="warning",
                 access_log=False,
-                lifespan="off",
+                lifespan="auto",
                 ws="none",
                 server_header=False,
             )
@@ -291,3 +349,4 @@ class _Server(uvicorn.Server):
             connection.shutdown()
         if state.tasks:
             await asyncio.wait(list(state.tasks), timeout=_SECONDS_FOR_LAST_ANSWERS)
+        await self.lifespan.shutdown()

@@ -1,24 +1,33 @@
 from __future__ import annotations
 
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from octogen_dagster.frames import seen as seen_module
 from octogen_dagster.frames.seen import SeenProducts
 
 
 @settings(deadline=None)
-@given(st.lists(st.lists(st.integers(0, 60).map(str), max_size=20), max_size=20))
-def test_each_product_is_new_once(batches: list[list[str]]) -> None:
-    seen, known = SeenProducts(), set[str]()
-    for batch in batches:
-        expected = [uuid not in known and uuid not in batch[:at] for at, uuid in enumerate(batch)]
-        known.update(batch)
-        assert seen.add(pl.Series("uuid", batch, dtype=pl.String)).to_list() == expected
+@given(
+    st.lists(st.lists(st.integers(0, 60).map(str), max_size=20), max_size=20),
+    st.sampled_from([0, 30, 20_000]),
+)
+def test_each_product_is_new_once(batches: list[list[str]], few: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(seen_module, "_FEW", few)
+        seen, known = SeenProducts(), set[str]()
+        for batch in batches:
+            expected = [
+                uuid not in known and uuid not in batch[:at] for at, uuid in enumerate(batch)
+            ]
+            known.update(batch)
+            assert seen.add(pl.Series("uuid", batch, dtype=pl.String)).to_list() == expected
 
 
 def test_many_batches_of_many_products() -> None:
     seen = SeenProducts()
-    for start in range(0, 30_000, 1_000):
+    for start in range(0, 50_000, 1_000):
         batch = pl.Series("uuid", range(start, start + 1_500)).cast(pl.String)
         assert seen.add(batch).sum() == (1_500 if start == 0 else 1_000)

@@ -1,0 +1,1 @@
+"""Code locations that `dagster asset materialize` runs."""

@@ -1,0 +1,49 @@
+"""A tick of the catalog sensor that finds nothing new, against the bare listing."""
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from benchmarks.measure import Row, run_rounds
+from benchmarks.processes import Server, run_python, server
+from benchmarks.source import Generation
+
+_ALL, _HALF = 10_000, 5_000
+
+
+def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
+    """Time of a tick ÷ time of the listing, and of a tick over half as many catalogs."""
+    if "seed" not in generations:
+        return  # the current generation has no list of catalogs
+    # Each server has a catalog for warming up already.
+    with (
+        server("seed", {}, listed=_ALL - 1) as all_catalogs,
+        server("seed", {}, listed=_HALF - 1) as half,
+    ):
+        contenders = {
+            "tick": partial(_seconds, "tick", all_catalogs, _ALL),
+            "list": partial(_seconds, "listing", all_catalogs, _ALL),
+            "half": partial(_seconds, "tick", half, _HALF),
+        }
+        results = run_rounds(contenders, rounds)
+    for what, pair, target in (
+        ("over 10,000 unchanged catalogs ÷ httpx that throws the list away", ("tick", "list"), 3),
+        ("over 5,000 unchanged catalogs ÷ over 10,000", ("half", "tick"), None),
+    ):
+        yield results.row(
+            "sensor",
+            "seed",
+            f"sensor tick {what}",
+            pair,
+            lambda seconds: seconds * 1_000,
+            "ms",
+            target,
+        )
+
+
+def _seconds(what: str, local: Server, expected: int) -> float:
+    measured = json.loads(run_python(["-m", "benchmarks.ticks", what, local.base_url]))
+    if measured["catalogs"] != expected:
+        raise RuntimeError(f"{what} saw {measured['catalogs']} catalogs of {expected}")
+    seconds: float = measured["seconds"]
+    return seconds

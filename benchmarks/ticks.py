@@ -1,0 +1,90 @@
+"""Ticks, alone in their process: `python -m benchmarks.ticks tick|listing BASE_URL`.
+
+Prints how long one takes, and how many catalogs it was about. `tick` is the catalog sensor's, from
+the call of its function to what the function returns, when no catalog was indexed anew; `listing`
+is the floor: httpx downloads the list of catalogs and throws it away.
+"""
+
+import contextlib
+import itertools
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Generator
+
+from benchmarks.source import API_KEY
+
+_TICKS = 20
+
+Tick = tuple[float, int]
+"""Seconds, and the number of catalogs."""
+
+
+def ticks(base_url: str) -> Generator[Tick]:
+    """Ticks of the sensor, in an instance that has a partition for each catalog."""
+    import dagster as dg
+
+    from octogen_dagster import (
+        OctogenResource,
+        build_catalog_sensor,
+        build_products_asset,
+        catalog_partitions,
+        sensors,
+    )
+
+    # The first tick requests a snapshot of each, so that its cursor holds them all.
+    sensors.RUNS_IN_A_TICK = sensors.PARTITIONS_IN_A_TICK = 1_000_000
+    sensor = build_catalog_sensor(
+        build_products_asset("products", partitions_def=catalog_partitions)
+    )
+    octogen = OctogenResource(api_key=API_KEY, base_url=base_url)
+
+    def tick(instance: dg.DagsterInstance, cursor: str | None) -> tuple[float, dg.SensorResult]:
+        context = dg.build_sensor_context(
+            instance=instance, cursor=cursor, resources={"octogen": octogen}
+        )
+        began = time.perf_counter()
+        result = sensor(context)
+        seconds = time.perf_counter() - began
+        if not isinstance(result, dg.SensorResult):
+            raise RuntimeError(f"The tick was skipped: {result}")
+        return seconds, result
+
+    with tempfile.TemporaryDirectory() as home, dg.DagsterInstance.local_temp(home) as instance:
+        _, result = tick(instance, None)
+        (added,) = result.dynamic_partitions_requests
+        instance.add_dynamic_partitions(added.partitions_def_name, added.partition_keys)
+        catalogs = len(result.run_requests)
+        while True:
+            seconds, result = tick(instance, result.cursor)
+            if result.run_requests:
+                raise RuntimeError(f"{len(result.run_requests)} of the catalogs were not unchanged")
+            yield seconds, catalogs
+
+
+def listings(base_url: str) -> Generator[Tick]:
+    """Bare downloads, each with a client of its own, as a tick has."""
+    import httpx
+
+    while True:
+        began = time.perf_counter()
+        with httpx.Client(headers={"Authorization": f"Bearer {API_KEY}"}) as client:
+            content = client.get(f"{base_url}/catalogs").raise_for_status().content
+        yield time.perf_counter() - began, content.count(b'"catalog":')
+
+
+if __name__ == "__main__":
+    endless = {"tick": ticks, "listing": listings}[sys.argv[1]](sys.argv[2])
+    with contextlib.closing(endless):
+        next(endless)  # what is imported late and set up once
+        measured = list(itertools.islice(endless, _TICKS))
+    print(
+        json.dumps(
+            {
+                "seconds": statistics.mean(seconds for seconds, _ in measured),
+                "catalogs": min(catalogs for _, catalogs in measured),
+            }
+        )
+    )

@@ -1,0 +1,121 @@
+"""A secret in a file that several processes read and replace."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
+
+from octogen_dagster.api.errors import OctogenMCPAuthenticationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SECONDS_TO_LOCK = 120
+_SECONDS_BETWEEN_TRIES = 0.005
+
+
+class SecretFile:
+    """One line of text that only its owner may read, replaced whole or not at all.
+
+    Args:
+        path: Where it is; a link is followed. Its folder must be writable: the lock lives there.
+        purpose: What it holds, to begin messages with.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], purpose: str) -> None:
+        self.path = Path(path).expanduser()
+        self._purpose = purpose
+
+    def __str__(self) -> str:
+        return f"{self._purpose} file {self.path}"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process and thread that locks this file out.
+
+        Raises:
+            OctogenMCPAuthenticationError: The lock cannot be had.
+        """
+        import filelock
+
+        target = self.path.resolve()
+        if not target.parent.is_dir():
+            raise OctogenMCPAuthenticationError(
+                f"The {self} has no folder: {target.parent} does not exist. Create it, or correct "
+                "the path."
+            )
+        lock = filelock.FileLock(
+            f"{target}.lock",
+            timeout=_SECONDS_TO_LOCK,
+            mode=0o600,
+            poll_interval=_SECONDS_BETWEEN_TRIES,
+        )
+        try:
+            lock.acquire()
+        except (OSError, filelock.Timeout) as error:
+            reason = getattr(error, "strerror", None) or "another process holds it"
+            raise OctogenMCPAuthenticationError(
+                f"The {self} cannot be locked ({lock.lock_file}: {reason}), so a new token could "
+                "be lost. Put it into a folder of its own that this user may write to."
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def read(self) -> SecretStr:
+        """What it holds.
+
+        Raises:
+            OctogenMCPAuthenticationError: It is missing, unreadable, empty or not one word.
+        """
+        try:
+            text = self.path.read_text("ascii").strip()
+        except OSError as error:
+            problem = f"cannot be read: {error.strerror}"
+        except UnicodeDecodeError:
+            problem = "is not text"
+        else:
+            if text and text.isprintable() and " " not in text:
+                return SecretStr(text)
+            problem = "does not hold one word" if text else "is empty"
+        raise OctogenMCPAuthenticationError(f"The {self} {problem}. `octogen-mcp-login` writes it.")
+
+    def write(self, secret: SecretStr) -> None:
+        """Replace what it holds; once this returns, the new secret survives a crash.
+
+        Raises:
+            OctogenMCPAuthenticationError: It cannot be written; what it held before is intact.
+        """
+        target = self.path.resolve()
+        unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(handle, "w", encoding="ascii") as file:
+                file.write(f"{secret.get_secret_value()}\n")
+                file.flush()
+                os.fsync(handle)
+            os.replace(unfinished, target)
+            _sync_folder(target.parent)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
+            problem = error.strerror
+        else:
+            return
+        raise OctogenMCPAuthenticationError(
+            f"The {self} cannot be replaced: {problem}. Put it into a folder that this user may "
+            "write to; a file that is mounted by itself cannot be replaced, its folder can."
+        )
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import google.oauth2.credentials
+import pytest
+from google.cloud import bigquery_analyticshub_v1 as ah
+
+from octogen_dagster.api.errors import OctogenBigQueryError, OctogenBigQueryUnavailableError
+from octogen_dagster.sandbox.hub import Hub
+from octogen_dagster.sandbox.hub_faults import HubFault
+from octogen_dagster.sharing.analytics_hub import AnalyticsHub
+from tests.api.servers import RawServer, http
+
+from .hubs import answering
+
+EXCHANGE = "projects/octogen-sandbox/locations/us/dataExchanges/catalogs"
+SECRET = "google-secret-0123456789"
+
+
+def names(hub: Hub, **settings: float) -> list[str]:
+    with AnalyticsHub(endpoint=hub.endpoint, **settings) as analytics_hub:
+        return [listing.name for listing in analytics_hub.listings(EXCHANGE)]
+
+
+def methods(hub: Hub) -> list[tuple[str, str | None]]:
+    return [(call.method, call.outcome) for call in hub.calls]
+
+
+def credentials(
+    server: RawServer, token: str | None = None
+) -> google.oauth2.credentials.Credentials:
+    return google.oauth2.credentials.Credentials(
+        token,
+        refresh_token=SECRET,
+        token_uri=f"{server.origin}/token",
+        client_id="client",
+        client_secret=SECRET,
+    )
+
+
+def test_the_environment_leads_to_a_local_server(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.share("acme")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("grpc_proxy", "http://127.0.0.1:1")
+    for address in (hub.endpoint, f"http://{hub.endpoint}"):
+        monkeypatch.setenv("ANALYTICS_HUB_EMULATOR_HOST", address)
+        with AnalyticsHub() as analytics_hub:
+            assert len(list(analytics_hub.listings(EXCHANGE))) == 1
+
+
+@pytest.mark.parametrize(
+    "code", ["UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "RESOURCE_EXHAUSTED", "ABORTED"]
+)
+def test_transient_failures_are_tried_again(hub: Hub, code: str) -> None:
+    hub.share("acme")
+    hub.inject(HubFault("status", code, times=2))
+    assert len(names(hub)) == 1
+    assert methods(hub) == [("ListListings", code)] * 2 + [("ListListings", "OK")]
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        ("PERMISSION_DENIED", "Let an administrator of the project named above grant these Goog"),
+        ("NOT_FOUND", "Check the name; a listing may also have been withdrawn."),
+        ("INVALID_ARGUMENT", "Correct the name or the location; a linked dataset is"),
+        ("UNAUTHENTICATED", "Run `gcloud auth application-default login`"),
+        ("FAILED_PRECONDITION", "Try again later, or report it to Octogen."),
+    ],
+)
+def test_other_failures_are_explained_at_once(hub: Hub, code: str, advice: str) -> None:
+    hub.share("acme")
+    hub.inject(HubFault("status", code))
+    with pytest.raises(OctogenBigQueryError) as caught:
+        names(hub)
+    assert str(caught.value).startswith(
+        f"Exchange {EXCHANGE}: Analytics Hub refused ({code}: ListListings: {code} on request). "
+        f"{advice}"
+    )
+    assert len(hub.calls) == 1
+
+
+def test_a_server_that_stays_away(hub: Hub) -> None:
+    hub.inject(HubFault("status", "UNAVAILABLE"))
+    with pytest.raises(
+        OctogenBigQueryUnavailableError,
+        match=r"did not answer in time \(UNAVAILABLE: .*\)\. Try again later",
+    ):
+        names(hub, deadline=0.1)
+    assert len(hub.calls) > 1
+
+
+def test_a_server_that_hangs(hub: Hub) -> None:
+    hub.share("acme")
+    hub.inject(HubFault("latency", 30, times=1))
+    assert len(names(hub, timeout=0.3)) == 1
+    hub.inject(HubFault("latency", 30))
+    with pytest.raises(
+        OctogenBigQueryUnavailableError, match=r"in time \(DEADLINE_EXCEEDED: .*Try again"
+    ):
+        names(hub, timeout=0.1, deadline=0.15)
+
+
+@pytest.mark.timeout(20)
+def test_a_deadline_bounds_a_single_try_as_well(hub: Hub) -> None:
+    hub.inject(HubFault("latency", 60))
+    with pytest.raises(OctogenBigQueryUnavailableError, match="DEADLINE_EXCEEDED"):
+        names(hub, deadline=0.2)
+
+
+def test_nobody_listens() -> None:
+    with (
+        AnalyticsHub(endpoint="127.0.0.1:1", deadline=0.1) as analytics_hub,
+        pytest.raises(
+            OctogenBigQueryUnavailableError, match=r"did not answer in time \(UNAVAILABLE"
+        ),
+    ):
+        list(analytics_hub.listings(EXCHANGE))
+
+
+def test_all_pages_are_read(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = [hub.share(f"catalog-{number}") for number in range(7)]
+    monkeypatch.setattr("octogen_dagster.sharing.analytics_hub._PAGE_SIZE", 3)
+    hub.inject(HubFault("status", "UNAVAILABLE", times=1))
+    assert names(hub) == expected
+    assert [outcome for _, outcome in methods(hub)] == ["UNAVAILABLE", "OK", "OK", "OK"]
+
+
+def test_pages_that_go_round_in_a_circle() -> None:
+    def page(request: ah.ListListingsRequest) -> ah.ListListingsResponse:
+        return ah.ListListingsResponse(
+            listings=[ah.Listing(name="x")],
+            next_page_token="b" if request.page_token == "a" else "a",
+        )
+
+    with (
+        answering(ListListings=page) as endpoint,
+        AnalyticsHub(endpoint=endpoint) as analytics_hub,
+        pytest.raises(OctogenBigQueryError, match="the pages go round in a circle"),
+    ):
+        list(analytics_hub.listings(EXCHANGE))
+
+
+def test_there_are_no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    with (
+        AnalyticsHub() as analytics_hub,
+        pytest.raises(
+            OctogenBigQueryError, match=r"there are no Google credentials \(Your default credent"
+        ) as caught,
+    ):
+        list(analytics_hub.listings(EXCHANGE))
+    assert "`gcloud auth application-default login`" in str(caught.value)
+
+
+def test_credentials_that_are_refused() -> None:
+    refusal = {"error": "invalid_grant", "error_description": "Token has been expired or revoked."}
+    with (
+        RawServer(lambda _: http(400, refusal)) as server,
+        AnalyticsHub(credentials(server)) as analytics_hub,
+        pytest.raises(OctogenBigQueryError, match=r"the Google credentials cannot be used") as e,
+    ):
+        list(analytics_hub.listings(EXCHANGE))
+    assert re.search("Token has been expired or revoked", str(e.value))
+    assert SECRET not in str(e.value)
+
+
+def test_credentials_that_cannot_be_refreshed_now() -> None:
+    nobody = google.oauth2.credentials.Credentials(
+        None,
+        refresh_token=SECRET,
+        token_uri="http://127.0.0.1:1/token",
+        client_id="client",
+        client_secret=SECRET,
+    )
+    with (
+        AnalyticsHub(nobody) as analytics_hub,
+        pytest.raises(OctogenBigQueryUnavailableError, match="Google's token endpoint did not ans"),
+    ):
+        list(analytics_hub.listings(EXCHANGE))
+
+
+def test_with_credentials_the_address_is_googles() -> None:
+    with (
+        RawServer(lambda _: http(body={"access_token": "x", "expires_in": 300})) as server,
+        AnalyticsHub(credentials(server)) as analytics_hub,
+    ):
+        assert analytics_hub._client.api_endpoint == "analyticshub.googleapis.com:443"
+        assert len(server.received) == 1

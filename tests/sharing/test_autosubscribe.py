@@ -1,0 +1,387 @@
+"""One pass, over a control plane and a subscribing that are in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from octogen_dagster.api.errors import (
+    OctogenBigQueryAccessPendingError,
+    OctogenBigQueryError,
+    OctogenBigQueryInputError,
+    OctogenConnectionError,
+    OctogenMCPError,
+)
+from octogen_dagster.sharing.autosubscribe import (
+    Action,
+    AutosubscribeResult,
+    CatalogOutcome,
+    autosubscribe,
+)
+from octogen_dagster.sharing.control_plane import Cell, ControlPlane, SharedListing, Subscriber
+from octogen_dagster.sharing.names import sample_query
+from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult, SubscriptionPlan
+
+PROJECT, PRINCIPAL = "mine", "serviceAccount:reader@mine.iam.gserviceaccount.com"
+EXCHANGE = "projects/octo/locations/us/dataExchanges/catalogs"
+ME = Subscriber("s-1", PROJECT, PRINCIPAL, "enabled")
+OTHERS = [
+    Subscriber("s-8", "theirs", PRINCIPAL, "enabled"),
+    Subscriber("s-9", PROJECT, "user:x@y.z", "enabled"),
+]
+
+
+def listing(catalog: str, **parts: str | None) -> SharedListing:
+    query = sample_query(PROJECT, f"octogen_{catalog}")
+    whole = SharedListing(
+        catalog, f"{EXCHANGE}/listings/{catalog}", f"octogen_{catalog}", "us", query
+    )
+    return replace(whole, **parts)
+
+
+def cell(
+    catalog: str, status: str | None = "awaiting_subscription", reason: str | None = None
+) -> Cell:
+    return Cell("s-1", listing(catalog), status, reason)
+
+
+@dataclass
+class Octogen:
+    """A control plane in memory; refreshing makes a catalog active."""
+
+    listed: list[SharedListing] = field(default_factory=list)
+    registered: list[Subscriber] = field(default_factory=list)
+    cells: list[Cell] = field(default_factory=list)
+    after_registration: list[Cell] = field(default_factory=list)
+    refresh_fails: set[str] = field(default_factory=set)
+    calls: list[str] = field(default_factory=list)
+
+    def listings(self, catalogs: Sequence[str] = ()) -> list[SharedListing]:
+        self.calls.append("listings")
+        return [each for each in self.listed if not catalogs or each.catalog_key in catalogs]
+
+    def subscribers(self) -> tuple[list[Subscriber], list[Cell]]:
+        self.calls.append("subscribers")
+        return self.registered, self.cells
+
+    def register(self, project: str, principal: str) -> tuple[Subscriber, list[Cell]]:
+        self.calls.append(f"register {project} {principal}")
+        return ME, self.after_registration
+
+    def refresh_status(self, catalog_key: str, principal: str) -> Cell:
+        self.calls.append(f"refresh {catalog_key} {principal}")
+        if catalog_key in self.refresh_fails:
+            raise OctogenConnectionError("Octogen did not answer.")
+        return cell(catalog_key, "active")
+
+
+@dataclass
+class Subscribing:
+    """A subscribing in memory."""
+
+    fails: dict[str, Exception] = field(default_factory=dict)
+    there: set[str] = field(default_factory=set)
+    plans: list[SubscriptionPlan] = field(default_factory=list)
+
+    def __call__(self, plan: SubscriptionPlan) -> BigQuerySubscriptionResult:
+        self.plans.append(plan)
+        catalog = plan.listing.listing
+        if catalog in self.fails:
+            raise self.fails[catalog]
+        return BigQuerySubscriptionResult(
+            listing_resource=str(plan.listing),
+            linked_project=plan.project,
+            linked_dataset=f"linked_{catalog}",
+            state="STATE_ACTIVE",
+            already_subscribed=catalog in self.there,
+            subscription_name=f"projects/mine/locations/us/subscriptions/{catalog}",
+            sample_query=sample_query(plan.project, f"linked_{catalog}"),
+        )
+
+
+def run(
+    octogen: ControlPlane,
+    subscribing: Subscribing | None = None,
+    *,
+    apply: bool = True,
+    catalogs: Sequence[str] = (),
+    **settings: str,
+) -> AutosubscribeResult:
+    return autosubscribe(
+        octogen,
+        subscribing or Subscribing(),
+        project=PROJECT,
+        principal=PRINCIPAL,
+        catalogs=catalogs,
+        apply=apply,
+        **settings,  # type: ignore[arg-type]
+    )
+
+
+def actions(result: AutosubscribeResult) -> dict[str | None, str]:
+    return {outcome.catalog_key: str(outcome.action) for outcome in result.catalogs}
+
+
+def shared(*catalogs: str, **statuses: str) -> Octogen:
+    """Catalogs that are shared with us, whose cells wait for a subscription or have a status."""
+    cells = [cell(catalog) for catalog in catalogs]
+    cells += [cell(catalog, status) for catalog, status in statuses.items()]
+    return Octogen([each.listing for each in cells], [*OTHERS, ME], cells)
+
+
+def test_everything_that_waits_is_subscribed_and_octogen_is_told() -> None:
+    octogen, subscribing = shared("acme", zen="active"), Subscribing()
+    result = run(octogen, subscribing, friendly_name="Shops")
+    assert json.loads(json.dumps(result.as_dict())) == {
+        "applied": True,
+        "subscriber_project_id": PROJECT,
+        "subscriber_principal": PRINCIPAL,
+        "subscriber_id": "s-1",
+        "registered_subscriber": False,
+        "would_register_subscriber": False,
+        "catalogs": [
+            {
+                "catalog_key": "acme",
+                "action": "subscribed",
+                "status": "active",
+                "reason_code": None,
+                "listing_resource": f"{EXCHANGE}/listings/acme",
+                "linked_dataset": "linked_acme",
+                "sample_query": sample_query(PROJECT, "linked_acme"),
+                "refresh_status": "active",
+                "message": None,
+            },
+            {
+                "catalog_key": "zen",
+                "action": "already_active",
+                "status": "active",
+                "reason_code": None,
+                "listing_resource": f"{EXCHANGE}/listings/zen",
+                "linked_dataset": "octogen_zen",
+                "sample_query": sample_query(PROJECT, "octogen_zen"),
+                "refresh_status": None,
+                "message": None,
+            },
+        ],
+        "summary": {"subscribed": 1, "already_active": 1},
+    }
+    (plan,) = subscribing.plans
+    assert (plan.project, plan.dataset_id, plan.location) == (PROJECT, "octogen_acme", "us")
+    assert plan.friendly_name == "Shops"
+    assert octogen.calls == ["listings", "subscribers", f"refresh acme {PRINCIPAL}"]
+
+
+def test_a_dry_run_changes_nothing() -> None:
+    octogen, subscribing = shared("acme"), Subscribing()
+    result = run(octogen, subscribing, apply=False)
+    assert actions(result) == {"acme": "would_subscribe"}
+    assert result.catalogs[0].message == "A pass with --apply creates the linked dataset."
+    assert (result.applied, subscribing.plans) == (False, [])
+    assert octogen.calls == ["listings", "subscribers"]
+
+
+def test_a_subscriber_that_is_not_registered_is() -> None:
+    octogen = Octogen(
+        [listing("acme"), listing("zen")], OTHERS, [Cell("s-8", listing("acme"), "active", None)]
+    )
+    dry = run(octogen, apply=False)
+    assert (dry.would_register_subscriber, dry.subscriber_id) == (True, None)
+    assert actions(dry) == {"acme": "pending", "zen": "pending"}
+    assert "The subscriber is not registered" in str(dry.catalogs[0].message)
+
+    octogen.after_registration = [cell("acme"), cell("zen", "pending")]
+    result = run(octogen)
+    assert (result.registered_subscriber, result.subscriber_id) == (True, "s-1")
+    assert actions(result) == {"acme": "subscribed", "zen": "pending"}
+    assert f"register {PROJECT} {PRINCIPAL}" in octogen.calls
+
+
+def test_a_subscriber_that_octogen_has_disabled() -> None:
+    octogen = shared("acme", zen="active")
+    octogen.registered = [replace(ME, desired_state="disabled")]
+    result = run(octogen)
+    assert actions(result) == {"acme": "pending", "zen": "pending"}
+    assert {outcome.status for outcome in result.catalogs} == {"disabled"}
+    assert result.catalogs[0].message == "The subscriber is disabled at Octogen: enable it there."
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "action", "message"),
+    [
+        ("active", None, Action.ALREADY_ACTIVE, None),
+        ("active", "removing", Action.ALREADY_ACTIVE, None),
+        ("source_stale", None, Action.ALREADY_ACTIVE, None),
+        ("pending", None, Action.PENDING, "Octogen has not granted access yet."),
+        ("pending", "new_reason", Action.PENDING, "Octogen has not granted access yet."),
+        ("pending", "needs_attention", Action.ERROR, "Octogen reports needs_attention: ask"),
+        ("refresh_failed", None, Action.ERROR, "Octogen reports refresh_failed: ask Octogen."),
+        ("access_grant_failed", "removing", Action.ERROR, "Octogen reports removing: ask Octogen."),
+        ("pending", "catalog_not_enabled", Action.SKIPPED, "does not share it (catalog_not_enab"),
+        ("pending", "scope_revoked", Action.SKIPPED, "does not share it (scope_revoked)."),
+        ("pending", "removing", Action.SKIPPED, "does not share it (removing)."),
+        (
+            "melted",
+            None,
+            Action.SKIPPED,
+            "The status 'melted' is not known: update octogen-dagster",
+        ),
+        (None, None, Action.SKIPPED, "Octogen sent no status: report it to Octogen."),
+    ],
+)
+def test_what_statuses_mean(
+    status: str | None, reason: str | None, action: Action, message: str | None
+) -> None:
+    octogen = Octogen([listing("acme")], [ME], [cell("acme", status, reason)])
+    (outcome,) = run(octogen).catalogs
+    assert (outcome.action, outcome.status, outcome.reason_code) == (action, status, reason)
+    assert outcome.message is None if message is None else message in str(outcome.message)
+    assert octogen.calls == ["listings", "subscribers"]
+
+
+def test_a_failure_does_not_stop_the_others() -> None:
+    octogen = shared("a", "b", "c", "d", "e")
+    octogen.refresh_fails = {"d"}
+    subscribing = Subscribing(
+        fails={
+            "a": OctogenBigQueryError("It is broken."),
+            "b": OctogenBigQueryAccessPendingError("Not yet."),
+        },
+        there={"c"},
+    )
+    result = run(octogen, subscribing)
+    assert actions(result) == {
+        "a": "error",
+        "b": "pending",
+        "c": "already_subscribed",
+        "d": "error",
+        "e": "subscribed",
+    }
+    a, b, _, d, _ = result.catalogs
+    assert (a.message, a.linked_dataset, a.status) == (
+        "It is broken.",
+        "octogen_a",
+        "awaiting_subscription",
+    )
+    assert b.message == "Not yet."
+    assert d.linked_dataset == "linked_d"
+    assert d.message == (
+        "It is subscribed, but Octogen did not look again: Octogen did not answer."
+    )
+    assert result.summary == {
+        "error": 2,
+        "pending": 1,
+        "already_subscribed": 1,
+        "subscribed": 1,
+    }
+
+
+@pytest.mark.parametrize("apply", [True, False])
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"listing_resource": "acme"}, "'acme' is not the name of a listing"),
+        ({"linked_dataset": "my-data"}, "Dataset id 'my-data' cannot be one"),
+        ({"listing_resource": None}, "Octogen grants access and names no listing: report it"),
+    ],
+)
+def test_what_cannot_be_subscribed_to_is_an_error(
+    apply: bool, parts: dict[str, str | None], message: str
+) -> None:
+    odd = listing("acme", **parts)
+    octogen = Octogen([odd], [ME], [Cell("s-1", odd, "awaiting_subscription", None)])
+    subscribing = Subscribing()
+    (outcome,) = run(octogen, subscribing, apply=apply).catalogs
+    assert outcome.action is Action.ERROR
+    assert message in str(outcome.message)
+    assert subscribing.plans == []
+
+
+def test_what_a_cell_leaves_out_is_taken_from_the_listing() -> None:
+    bare = Cell("s-1", SharedListing("acme"), "awaiting_subscription", None)
+    subscribing = Subscribing()
+    result = run(Octogen([listing("acme")], [ME], [bare]), subscribing)
+    assert actions(result) == {"acme": "subscribed"}
+    assert subscribing.plans[0].dataset_id == "octogen_acme"
+
+
+def test_a_suggestion_that_is_missing_is_made_up_for() -> None:
+    bare = Cell("s-1", listing("acme", linked_dataset=None), "active", None)
+    (outcome,) = run(Octogen([], [ME], [bare])).catalogs
+    assert outcome.linked_dataset == "octogen_acme"
+
+
+def test_nothing_that_octogen_sends_is_lost() -> None:
+    without_key = listing("lost", catalog_key=None, listing_resource="odd")
+    octogen = Octogen(
+        listed=[listing("listed"), listing("known"), without_key],
+        registered=[ME],
+        cells=[
+            Cell("s-1", listing("known", catalog_key=None), "active", None),
+            Cell("s-1", listing("unlisted"), "pending", "removing"),
+            Cell("s-1", SharedListing(None), "active", None),
+            Cell("s-8", listing("theirs"), "active", None),
+        ],
+    )
+    result = run(octogen)
+    assert [(each.catalog_key, str(each.action)) for each in result.catalogs] == [
+        (None, "skipped"),
+        (None, "skipped"),
+        ("known", "already_active"),
+        ("listed", "pending"),
+        ("unlisted", "skipped"),
+    ]
+    assert result.catalogs[0].message == (
+        "Octogen sent it without a catalog key: report it to Octogen."
+    )
+    assert result.catalogs[3].message == "Octogen has no status for this subscriber yet."
+
+
+def test_only_the_catalogs_that_were_asked_for() -> None:
+    result = run(shared("acme", "other", zen="active"), catalogs=["zen", "acme", "typo"])
+    assert actions(result) == {"acme": "subscribed", "typo": "skipped", "zen": "already_active"}
+    assert result.catalogs[1].message == "Octogen shares no catalog of this key: check the key."
+
+
+def test_each_catalog_is_reported_when_it_is_done() -> None:
+    seen: list[tuple[str | None, int]] = []
+    subscribing = Subscribing()
+
+    def report(outcome: CatalogOutcome) -> None:
+        seen.append((outcome.catalog_key, len(subscribing.plans)))
+
+    autosubscribe(
+        shared("a", "b"),
+        subscribing,
+        project=PROJECT,
+        principal=PRINCIPAL,
+        apply=True,
+        report=report,
+    )
+    assert seen == [("a", 1), ("b", 2)]
+
+
+def test_a_project_that_cannot_be_one_is_not_sent() -> None:
+    octogen = shared("acme")
+    with pytest.raises(OctogenBigQueryInputError):
+        autosubscribe(octogen, Subscribing(), project="", principal=PRINCIPAL)
+    assert octogen.calls == []
+
+
+def test_a_control_plane_that_fails_stops_the_pass() -> None:
+    class Broken(Octogen):
+        def subscribers(self) -> tuple[list[Subscriber], list[Cell]]:
+            raise OctogenMCPError("It is broken.")
+
+    with pytest.raises(OctogenMCPError, match="It is broken"):
+        run(Broken())
+
+
+def test_a_second_pass_changes_nothing_more() -> None:
+    octogen, subscribing = shared("acme"), Subscribing()
+    run(octogen, subscribing)
+    octogen.cells = [cell("acme", "active")]
+    assert actions(run(octogen, subscribing)) == {"acme": "already_active"}
+    assert len(subscribing.plans) == 1

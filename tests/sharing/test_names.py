@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from octogen_dagster.api.errors import OctogenBigQueryError, OctogenBigQueryInputError
+from octogen_dagster.sharing.names import (
+    ListingName,
+    checked_dataset_id,
+    checked_exchange,
+    checked_project,
+    sample_query,
+)
+
+LISTING = "projects/octo/locations/us/dataExchanges/catalogs/listings/acme"
+PARTS = ("octo", "us", "catalogs", "acme")
+
+ids = st.text(st.characters(categories=["L", "N"], include_characters="-_."), min_size=1)
+
+
+@given(ids, ids, ids, ids)
+def test_a_name_survives_the_way_to_its_parts_and_back(
+    project: str, location: str, exchange: str, listing: str
+) -> None:
+    name = ListingName(project, location, exchange, listing)
+    assert ListingName.parse(str(name)) == name
+
+
+def test_blanks_around_a_name_do_not_count() -> None:
+    assert ListingName.parse(f" {LISTING}\n") == ListingName(*PARTS)
+
+
+@pytest.mark.parametrize(
+    ("resource", "problem"),
+    [
+        ("", "projects/<project> is missing"),
+        ("acme", "projects/<project> is missing"),
+        ("projects//locations/us/dataExchanges/c/listings/a", "the project is missing"),
+        ("projects/octo", "locations/<location> is missing"),
+        ("projects/octo/locations//dataExchanges/c/listings/a", "the location is missing"),
+        ("projects/octo/locations/us/listings/a", "dataExchanges/<exchange> is missing"),
+        ("projects/octo/locations/us/dataExchanges//listings/a", "the exchange is missing"),
+        ("projects/octo/locations/us/dataExchanges/c", "listings/<listing> is missing"),
+        ("projects/octo/locations/us/dataExchanges/c/listings/", "the listing is missing"),
+        ("projects/octo/locations/us/dataexchanges/c/listings/a", "dataExchanges/<exchange> is"),
+        (f"{LISTING}/", "it goes on after the listing"),
+        (f"{LISTING}/subscriptions/1", "it goes on after the listing"),
+        (LISTING.replace("acme", "ac me"), "the listing cannot be 'ac me'"),
+        (LISTING.replace("us", "u:s"), "the location cannot be 'u:s'"),
+    ],
+)
+def test_a_name_that_is_none_says_what_is_wrong_with_it(resource: str, problem: str) -> None:
+    with pytest.raises(OctogenBigQueryInputError) as caught:
+        ListingName.parse(resource)
+    message = str(caught.value)
+    assert message.startswith(f"{resource!r} is not the name of a listing: {problem}")
+    assert "projects/<project>/locations/<location>/dataExchanges/<exchange>/listings/" in message
+    assert isinstance(caught.value, OctogenBigQueryError)
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        (LISTING, True),
+        (LISTING.replace("us", "US"), True),
+        (LISTING.replace("octo", "123"), None),
+        (LISTING.replace("octo", "other"), False),
+        (LISTING.replace("us", "eu"), False),
+        (LISTING.replace("catalogs", "others"), False),
+        (LISTING.replace("acme", "zen"), False),
+        (LISTING.replace("octo", "123").replace("acme", "zen"), False),
+    ],
+)
+def test_which_names_are_of_one_listing(other: str, same: bool | None) -> None:
+    one, two = ListingName.parse(LISTING), ListingName.parse(other)
+    assert one.same_as(two) is same
+    assert two.same_as(one) is same
+
+
+def test_two_project_numbers_are_two_projects() -> None:
+    one, two = (ListingName.parse(LISTING.replace("octo", number)) for number in ("123", "124"))
+    assert one.same_as(two) is False
+
+
+@pytest.mark.parametrize(
+    ("listing", "dataset"),
+    [("acme", "octogen_acme"), ("north-peak.v2", "octogen_north_peak_v2"), ("é1", "octogen__1")],
+)
+def test_the_default_dataset(listing: str, dataset: str) -> None:
+    assert ListingName.parse(LISTING.replace("acme", listing)).default_dataset_id == dataset
+    assert checked_dataset_id(dataset) == dataset
+
+
+@pytest.mark.parametrize("dataset", ["", "a-b", "p.d", "a b", "é", "x" * 1025, "a\n"])
+def test_a_dataset_id_that_cannot_be_one(dataset: str) -> None:
+    with pytest.raises(OctogenBigQueryInputError, match="1 to 1,024 letters, digits and under"):
+        checked_dataset_id(dataset)
+
+
+@pytest.mark.parametrize("project", ["", "my project", "a/b", "a`b"])
+def test_a_project_that_cannot_be_one(project: str) -> None:
+    with pytest.raises(OctogenBigQueryInputError, match="give the id of your own Google Cloud"):
+        checked_project(project)
+
+
+@pytest.mark.parametrize("project", ["my-project-123", "123456", "example.com:old"])
+def test_projects(project: str) -> None:
+    assert checked_project(project) == project
+
+
+def test_an_exchange() -> None:
+    exchange = "projects/octo/locations/us/dataExchanges/catalogs"
+    assert checked_exchange(f" {exchange} ") == exchange
+    with pytest.raises(OctogenBigQueryInputError, match="not the name of an exchange: it goes on"):
+        checked_exchange(LISTING)
+    with pytest.raises(OctogenBigQueryInputError, match="the exchange is missing"):
+        checked_exchange("projects/octo/locations/us/dataExchanges/")
+
+
+def test_the_sample_query_can_be_run_as_it_is() -> None:
+    assert sample_query("mine", "octogen_acme") == (
+        "SELECT * FROM `mine.octogen_acme.products_current_v1` LIMIT 10;"
+    )

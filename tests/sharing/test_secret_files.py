@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+from pydantic import SecretStr
+
+from octogen_dagster.api.errors import OctogenMCPAuthenticationError
+from octogen_dagster.sharing import secret_files
+from octogen_dagster.sharing.secret_files import SecretFile
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> SecretFile:
+    return SecretFile(tmp_path / "refresh", "refresh token")
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_only_the_owner_may_read_what_was_written(file: SecretFile) -> None:
+    file.path.write_text("old\n")
+    file.path.chmod(0o644)
+    file.write(SecretStr("new"))
+    assert file.read() == SecretStr("new")
+    assert file.path.read_text() == "new\n"
+    assert mode(file.path) == 0o600
+    with file.locked():
+        assert [mode(entry) for entry in file.path.parent.iterdir()] == [0o600, 0o600]
+
+
+def test_a_link_stays_a_link(file: SecretFile) -> None:
+    kept = file.path.with_name("kept")
+    kept.write_text("old")
+    file.path.symlink_to(kept)
+    file.write(SecretStr("new"))
+    assert file.path.is_symlink()
+    assert kept.read_text() == "new\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (b"two words", "does not hold one word"),
+        (b"one\ntwo\n", "does not hold one word"),
+        (b"caf\xc3\xa9", "is not text"),
+    ],
+)
+def test_a_file_that_holds_no_secret(file: SecretFile, content: bytes | None, problem: str) -> None:
+    if content is not None:
+        file.path.write_bytes(content)
+    with pytest.raises(OctogenMCPAuthenticationError) as caught:
+        file.read()
+    assert str(caught.value) == (
+        f"The refresh token file {file.path} {problem}. `octogen-mcp-login` writes it."
+    )
+
+
+def test_a_file_that_cannot_be_replaced_keeps_what_it_held(
+    file: SecretFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write(SecretStr("old"))
+
+    def busy(*_: object) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(os, "replace", busy)  # as a file that is mounted by itself
+    with pytest.raises(OctogenMCPAuthenticationError, match="cannot be replaced: Device or") as e:
+        file.write(SecretStr("new"))
+    assert "a file that is mounted by itself cannot be replaced, its folder can" in str(e.value)
+    assert "new" not in str(e.value).split()
+    assert file.read() == SecretStr("old")
+    assert os.listdir(file.path.parent) == ["refresh"]
+
+
+def test_a_writer_that_is_killed_leaves_a_whole_secret(file: SecretFile) -> None:
+    program = """
+import sys
+from pydantic import SecretStr
+from octogen_dagster.sharing.secret_files import SecretFile
+file = SecretFile(sys.argv[1], "refresh token")
+for number in range(1_000_000):
+    file.write(SecretStr(f"{number % 10}" * 50_000))
+    print(number, flush=True)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(file.path)], stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout
+        for _ in range(7):
+            writer.stdout.readline()
+        writer.kill()
+    secret = file.read().get_secret_value()
+    assert len(secret) == 50_000
+    assert len(set(secret)) == 1
+
+
+def test_a_lock_that_cannot_be_had(file: SecretFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, release = Event(), Event()
+
+    def hold() -> None:
+        with SecretFile(file.path, "refresh token").locked():
+            held.set()
+            release.wait(30)
+
+    holder = Thread(target=hold)
+    holder.start()
+    assert held.wait(30)
+    monkeypatch.setattr(secret_files, "_SECONDS_TO_LOCK", 0.02)
+    try:
+        with pytest.raises(OctogenMCPAuthenticationError, match="another process holds it"):
+            file.locked().__enter__()
+    finally:
+        release.set()
+        holder.join(30)
+    with file.locked():
+        pass
+
+
+def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    nowhere = SecretFile(tmp_path / "typo" / "refresh", "refresh token")
+    with pytest.raises(OctogenMCPAuthenticationError) as caught:
+        nowhere.locked().__enter__()
+    assert str(caught.value) == (
+        f"The refresh token file {nowhere.path} has no folder: {tmp_path}/typo does not exist. "
+        "Create it, or correct the path."
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_is_in_the_way(file: SecretFile) -> None:
+    file.path.with_name("refresh.lock").mkdir()
+    with pytest.raises(OctogenMCPAuthenticationError, match="so a new token could be lost"):
+        file.locked().__enter__()

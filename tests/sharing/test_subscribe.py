@@ -1,0 +1,310 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from google.cloud import bigquery_analyticshub_v1 as ah
+
+from octogen_dagster.api.errors import (
+    OctogenBigQueryAccessPendingError,
+    OctogenBigQueryError,
+    OctogenBigQueryInputError,
+)
+from octogen_dagster.sandbox.hub import Hub
+from octogen_dagster.sandbox.hub_faults import HubFault
+from octogen_dagster.sandbox.hub_names import project_number
+from octogen_dagster.sandbox.hub_state import ON_COMMAND, GrantAfter
+from octogen_dagster.sharing.analytics_hub import AnalyticsHub
+from octogen_dagster.sharing.subscribe import (
+    BigQuerySubscriptionResult,
+    Subscriptions,
+    planned,
+    subscribe_to_listing,
+)
+
+PROJECT = "reader-project"
+
+
+@pytest.fixture(autouse=True)
+def _local(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANALYTICS_HUB_EMULATOR_HOST", hub.endpoint)
+
+
+def to(listing: str, **settings: Any) -> BigQuerySubscriptionResult:
+    return subscribe_to_listing(listing_resource=listing, destination_project=PROJECT, **settings)
+
+
+def methods(hub: Hub) -> list[str]:
+    return [call.method for call in hub.calls]
+
+
+def test_a_listing_becomes_a_linked_dataset_once(hub: Hub) -> None:
+    listing = hub.share("north-peak")
+    assert to(listing) == BigQuerySubscriptionResult(
+        listing_resource=listing,
+        linked_project=PROJECT,
+        linked_dataset="octogen_north_peak",
+        state="STATE_ACTIVE",
+        already_subscribed=False,
+        subscription_name=hub.subscriptions[0].name,
+        sample_query=(
+            "SELECT * FROM `reader-project.octogen_north_peak.products_current_v1` LIMIT 10;"
+        ),
+    )
+    assert hub.subscriptions[0].friendly_name == "Octogen octogen_north_peak"
+    assert hub.subscriptions[0].location == "us"
+    again = to(listing)
+    assert again.already_subscribed
+    assert again.subscription_name == hub.subscriptions[0].name
+    assert len(hub.subscriptions) == 1
+
+
+def test_everything_can_be_chosen(hub: Hub) -> None:
+    listing = hub.share("acme")
+    result = to(listing, destination_dataset_id="mine", location="US", friendly_name="Acme shop")
+    assert result.linked_dataset == "mine"
+    (subscription,) = hub.subscriptions
+    assert (subscription.dataset, subscription.friendly_name) == ("mine", "Acme shop")
+    assert hub.calls[-1].arguments["destination_dataset"]["location"] == "US"
+
+
+def test_a_subscription_that_is_there_counts_whatever_its_dataset_is_called(hub: Hub) -> None:
+    listing = hub.share("acme")
+    to(listing, destination_dataset_id="mine")
+    result = to(listing, destination_dataset_id="other")
+    assert (result.already_subscribed, result.linked_dataset) == (True, "mine")
+    assert result.sample_query.startswith("SELECT * FROM `reader-project.mine.")
+
+
+def test_a_stale_subscription_counts(hub: Hub) -> None:
+    listing = hub.share("acme")
+    to(listing)
+    hub.make_stale("acme")
+    result = to(listing)
+    assert (result.already_subscribed, result.state) == (True, "STATE_STALE")
+
+
+def test_an_inactive_subscription_does_not_count_and_its_dataset_is_in_the_way(hub: Hub) -> None:
+    listing = hub.share("acme")
+    to(listing)
+    hub.revoke_access("acme")
+    hub.grant_access("acme")
+    with pytest.raises(
+        OctogenBigQueryError,
+        match="already has a dataset octogen_acme, and it is left over from a subscription to "
+        "this listing that is no longer in force: delete it, then subscribe again",
+    ):
+        to(listing)
+    assert to(listing, destination_dataset_id="second").already_subscribed is False
+
+
+def test_of_several_subscriptions_the_one_that_was_asked_for_counts(hub: Hub) -> None:
+    listing = hub.share("acme")
+    with AnalyticsHub() as analytics_hub:
+        for dataset in ("one", "two"):
+            reference = ah.DestinationDatasetReference(project_id=PROJECT, dataset_id=dataset)
+            destination = ah.DestinationDataset(dataset_reference=reference, location="us")
+            request = ah.SubscribeListingRequest(name=listing, destination_dataset=destination)
+            assert analytics_hub.subscribe(request)
+    assert to(listing, destination_dataset_id="two").linked_dataset == "two"
+    assert to(listing, destination_dataset_id="three").linked_dataset == "one"
+
+
+def test_a_grant_that_has_not_arrived(hub: Hub) -> None:
+    listing = hub.share("acme", grant=GrantAfter(denials=1))
+    with pytest.raises(OctogenBigQueryAccessPendingError) as caught:
+        to(listing)
+    message = str(caught.value)
+    assert message.startswith(f"Listing {listing} as dataset {PROJECT}.octogen_acme in location us")
+    assert "grant has not arrived yet (PERMISSION_DENIED: Permission" in message
+    assert "try again in a few minutes" in message
+    assert f"may create datasets in project {PROJECT}" in message
+    assert methods(hub).count("SubscribeListing") == 1
+    assert to(listing).already_subscribed is False
+
+
+def test_any_other_denial_is_a_mistake_of_the_caller(hub: Hub) -> None:
+    listing = hub.share("acme")
+    hub.inject(HubFault("status", "PERMISSION_DENIED", method="ListSubscriptions"))
+    with pytest.raises(OctogenBigQueryError, match="Let an administrator of the") as caught:
+        to(listing)
+    assert not isinstance(caught.value, OctogenBigQueryAccessPendingError)
+    assert f"The subscriptions of projects/{PROJECT}/locations/us: " in str(caught.value)
+
+
+@pytest.mark.parametrize("answers", ["id", "number", "as_asked"])
+@pytest.mark.parametrize("subscribed", ["id", "number"])
+@pytest.mark.parametrize("asked", ["id", "number"])
+def test_a_projects_number_and_id_are_the_same_project(
+    hub: Hub, asked: str, subscribed: Any, answers: Any
+) -> None:
+    listing = hub.share("acme")
+    to(listing)
+    hub.settings.listing_project = subscribed
+    hub.settings.get_listing_project = answers
+    if asked == "number":
+        listing = listing.replace("octogen-sandbox", project_number("octogen-sandbox"))
+    before = len(hub.calls)
+    result = to(listing)
+    assert result.already_subscribed
+    assert result.listing_resource == listing
+    assert len(hub.subscriptions) == 1
+    lookups = methods(hub)[before:].count("GetListing")
+    assert lookups <= (0 if asked == subscribed else 2)
+
+
+@pytest.mark.parametrize("answers", ["id", "number", "as_asked"])
+@pytest.mark.parametrize("number", [False, True])
+def test_listings_of_two_projects_that_are_called_the_same_are_two(
+    hub: Hub, answers: Any, number: bool
+) -> None:
+    theirs = hub.share("theirs", project="other-publisher", listing_id="acme")
+    ours = hub.share("ours", listing_id="acme")
+    to(theirs, destination_dataset_id="theirs")
+    hub.settings.listing_project = "number" if number else "id"
+    hub.settings.get_listing_project = answers
+    result = to(ours)
+    assert not result.already_subscribed
+    assert [each.catalog for each in hub.subscriptions] == ["theirs", "ours"]
+
+
+def test_a_name_that_cannot_be_looked_up_is_left_to_the_subscribing(hub: Hub) -> None:
+    listing = hub.share("acme")
+    to(listing)
+    hub.settings.listing_project = "number"
+    hub.inject(HubFault("status", "PERMISSION_DENIED", method="GetListing"))
+    with pytest.raises(OctogenBigQueryError, match="is not linked to this listing"):
+        to(listing)
+    hub.revoke_access("acme")
+    with pytest.raises(OctogenBigQueryAccessPendingError):
+        to(listing)
+
+
+@pytest.mark.parametrize("place", ["linked_dataset_map", "destination_dataset", "both"])
+def test_the_linked_dataset_is_read_from_either_place(hub: Hub, place: Any) -> None:
+    hub.settings.linked_dataset_in = place
+    listing = hub.share("acme")
+    for _ in range(2):
+        result = to(listing, destination_dataset_id="mine")
+        assert (result.linked_project, result.linked_dataset) == (PROJECT, "mine")
+
+
+def test_a_subscription_that_does_not_say_where_its_dataset_is(hub: Hub) -> None:
+    hub.settings.linked_dataset_in = "neither"
+    listing = hub.share("acme")
+    for _ in range(2):
+        with pytest.raises(OctogenBigQueryError, match="does not say which dataset is linked") as e:
+            to(listing)
+        assert hub.subscriptions[0].name in str(e.value)
+    assert len(hub.subscriptions) == 1
+
+
+def test_a_dataset_that_is_somebody_elses_is_never_taken_for_ours(hub: Hub) -> None:
+    listing, other = hub.share("acme"), hub.share("other")
+    hub.add_dataset(PROJECT, "octogen_acme")
+    with pytest.raises(
+        OctogenBigQueryError,
+        match=f"project {PROJECT} already has a dataset octogen_acme, and it is not linked to "
+        "this listing: choose another dataset id",
+    ):
+        to(listing)
+    to(other)
+    with pytest.raises(OctogenBigQueryError, match="octogen_other, and it is not linked to this"):
+        to(listing, destination_dataset_id="octogen_other")
+
+
+def test_an_answer_that_gets_lost_is_made_up_for(hub: Hub) -> None:
+    listing = hub.share("acme")
+    hub.inject(HubFault("lost_answer", method="SubscribeListing", times=1))
+    result = to(listing)
+    assert (result.linked_dataset, result.state) == ("octogen_acme", "STATE_ACTIVE")
+    assert [call.outcome for call in hub.calls if call.method == "SubscribeListing"] == [
+        "UNAVAILABLE",
+        "ALREADY_EXISTS",
+    ]
+    assert len(hub.subscriptions) == 1
+
+
+def test_two_at_the_same_moment_subscribe_once(hub: Hub) -> None:
+    listing = hub.share("acme")
+    hub.inject(HubFault("latency", 0.2, method="ListSubscriptions", times=2))
+    with ThreadPoolExecutor() as executor:
+        results = list(executor.map(to, [listing] * 2))
+    assert sorted(result.already_subscribed for result in results) == [False, True]
+    assert len({result.subscription_name for result in results}) == 1
+    assert len(hub.subscriptions) == 1
+
+
+def test_a_location_that_is_not_the_listings(hub: Hub) -> None:
+    with pytest.raises(OctogenBigQueryError) as caught:
+        to(hub.share("acme"), location="eu")
+    message = str(caught.value)
+    assert "in location eu: Analytics Hub refused (INVALID_ARGUMENT: The destination" in message
+    assert "a linked dataset is where its listing is" in message
+
+
+def test_a_listing_that_is_gone(hub: Hub) -> None:
+    listing = hub.share("acme", grant=ON_COMMAND)
+    hub.remove_listing("acme")
+    with pytest.raises(OctogenBigQueryError, match=r"NOT_FOUND.*may also have been withdrawn"):
+        to(listing)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"listing_resource": "acme"},
+        {"destination_dataset_id": "my-data"},
+        {"destination_project": ""},
+    ],
+)
+def test_names_that_cannot_be_ones_are_not_sent(hub: Hub, settings: dict[str, str]) -> None:
+    listing = hub.share("acme")
+    with pytest.raises(OctogenBigQueryInputError):
+        subscribe_to_listing(
+            **{"listing_resource": listing, "destination_project": PROJECT} | settings
+        )
+    assert hub.calls == []
+
+
+def test_a_plan_takes_what_was_left_out_from_the_listing() -> None:
+    plan = planned("projects/p/locations/eu/dataExchanges/e/listings/a-b", "mine")
+    assert (plan.dataset_id, plan.location, plan.friendly_name) == (
+        "octogen_a_b",
+        "eu",
+        "Octogen octogen_a_b",
+    )
+    named = planned(str(plan.listing), "mine", "data", "EU", "Mine")
+    assert (named.dataset_id, named.location, named.friendly_name) == ("data", "EU", "Mine")
+
+
+def test_many_subscriptions_of_others_cost_no_lookups(hub: Hub) -> None:
+    hub.settings.listing_project = "number"
+    with AnalyticsHub() as analytics_hub:
+        for number in range(30):
+            plan = planned(hub.share(f"catalog-{number}"), PROJECT)
+            Subscriptions(analytics_hub).subscribe(plan)
+    assert "GetListing" not in methods(hub)
+    assert len(hub.subscriptions) == 30
+
+
+def test_a_pass_reads_the_subscriptions_once(hub: Hub) -> None:
+    listings = [hub.share(f"catalog-{number}") for number in range(5)]
+    to(listings[4])
+    before = len(hub.calls)
+    with AnalyticsHub() as analytics_hub:
+        subscriptions = Subscriptions(analytics_hub)
+        results = [subscriptions.subscribe(planned(listing, PROJECT)) for listing in listings]
+    assert [result.already_subscribed for result in results] == [False] * 4 + [True]
+    assert methods(hub)[before:] == ["ListSubscriptions"] + ["SubscribeListing"] * 4
+
+
+def test_a_pass_reads_them_again_when_somebody_else_was_faster(hub: Hub) -> None:
+    listing, other = hub.share("acme"), hub.share("other")
+    with AnalyticsHub() as analytics_hub:
+        subscriptions = Subscriptions(analytics_hub)
+        subscriptions.subscribe(planned(other, PROJECT))
+        to(listing)
+        result = subscriptions.subscribe(planned(listing, PROJECT))
+    assert (result.already_subscribed, result.state) == (True, "STATE_ACTIVE")

@@ -1,0 +1,177 @@
+"""Listings become linked datasets through Dagster, against the sandbox's Analytics Hub and MCP."""
+
+import base64
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from octogen_dagster.api.errors import OctogenBigQueryInputError
+from octogen_dagster.bigquery_resources import AnalyticsHubResource, OctogenControlPlaneResource
+from octogen_dagster.linked_datasets import build_linked_datasets_asset
+from octogen_dagster.partitions import listing_of, listing_partition_key
+from octogen_dagster.sandbox.hub import Hub
+from octogen_dagster.sandbox.hub_faults import HubFault
+from octogen_dagster.sandbox.hub_state import ON_COMMAND, GrantAfter
+from octogen_dagster.sandbox.server import Sandbox
+
+PROJECT = "my-project"
+PRINCIPAL = "serviceAccount:reader@my-project.iam.gserviceaccount.com"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with Sandbox(catalogs={"northpeak": 5, "strada": 5}, hub=True) as sandbox:
+        for name, value in sandbox.hub.environment.items():
+            monkeypatch.setenv(name, value)
+        yield sandbox.hub
+
+
+@pytest.fixture
+def run(hub: Hub, instance: dg.DagsterInstance) -> Any:
+    def materialize(resource: str, **asset: Any) -> dg.ExecuteInProcessResult:
+        key = listing_partition_key(resource)
+        instance.add_dynamic_partitions("octogen_listings", [key])
+        return dg.materialize(
+            [build_linked_datasets_asset(**{"grant_waits": (0.01, 0.01), **asset})],
+            partition_key=key,
+            instance=instance,
+            raise_on_error=False,
+            resources={
+                "analytics_hub": AnalyticsHubResource(project=PROJECT),
+                "octogen_control_plane": OctogenControlPlaneResource(principal=PRINCIPAL),
+            },
+        )
+
+    return materialize
+
+
+def metadata(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    (event,) = result.asset_materializations_for_node("octogen_linked_datasets")
+    return {name: entry.value for name, entry in event.metadata.items()}
+
+
+def failure(result: dg.ExecuteInProcessResult) -> str:
+    (event,) = [event for event in result.all_events if event.is_step_failure]
+    error = event.step_failure_data.error
+    assert error
+    return error.message
+
+
+def subscribe_calls(hub: Hub) -> list[str | None]:
+    return [call.outcome for call in hub.calls if call.method == "SubscribeListing"]
+
+
+def test_a_listing_becomes_a_linked_dataset(hub: Hub, run: Any) -> None:
+    resource = hub.share("northpeak")
+    found = metadata(run(resource))
+    assert found["dagster/table_name"] == "my-project.octogen_northpeak.products_current_v1"
+    assert found["octogen/linked_dataset"] == "my-project.octogen_northpeak"
+    assert found["octogen/state"] == "STATE_ACTIVE"
+    assert found["octogen/location"] == "us"
+    assert found["octogen/listing"] == resource
+    assert found["octogen/subscription"] == hub.subscriptions[0].name
+    assert found["octogen/already_subscribed"] is False
+    assert found["octogen/sample_query"] == (
+        "```sql\nSELECT * FROM `my-project.octogen_northpeak.products_current_v1` LIMIT 10;\n```"
+    )
+    assert found["octogen/console"] == (
+        "https://console.cloud.google.com/bigquery?project=my-project&p=my-project"
+        "&d=octogen_northpeak&page=dataset"
+    )
+
+    assert metadata(run(resource))["octogen/already_subscribed"] is True
+    assert len(hub.subscriptions) == 1
+
+
+def test_the_dataset_may_have_another_name(hub: Hub, run: Any) -> None:
+    resource = hub.share("northpeak")
+    found = metadata(run(resource, dataset_id=lambda listing: f"o_{listing.rpartition('/')[2]}"))
+    assert found["dagster/table_name"] == "my-project.o_northpeak.products_current_v1"
+
+
+def test_a_grant_that_arrives_is_waited_for(hub: Hub, run: Any) -> None:
+    result = run(hub.share("northpeak", grant=GrantAfter(denials=2)))
+    assert metadata(result)["octogen/state"] == "STATE_ACTIVE"
+    assert len([event for event in result.all_events if event.is_step_restarted]) == 2
+
+
+def test_a_grant_that_does_not_arrive_ends_the_run_as_pending(hub: Hub, run: Any) -> None:
+    result = run(hub.share("northpeak", grant=ON_COMMAND))
+    assert not result.success
+    assert "Octogen's grant has not arrived yet" in failure(result)
+    assert subscribe_calls(hub) == ["PERMISSION_DENIED"] * 3
+
+    hub.grant_access("northpeak")
+    assert run(hub.listing_resource("northpeak")).success
+
+
+def test_what_stays_wrong_is_not_tried_again(hub: Hub, run: Any) -> None:
+    hub.add_dataset(PROJECT, "octogen_northpeak")
+    result = run(hub.share("northpeak"))
+    assert "already has a dataset octogen_northpeak" in failure(result)
+    assert not [event for event in result.all_events if event.is_step_up_for_retry]
+
+
+def test_a_listing_that_vanished_is_a_clear_failure(hub: Hub, run: Any) -> None:
+    resource = hub.share("northpeak")
+    hub.remove_listing("northpeak")
+    assert "NOT_FOUND" in failure(run(resource))
+    assert "none that Octogen shares" in failure(run(resource, control_plane=True))
+
+
+def test_octogen_is_told(hub: Hub, run: Any) -> None:
+    resource = hub.share("northpeak", grant=GrantAfter(reads=1))
+    hub.share("strada")
+    found = metadata(run(resource, control_plane=True))
+    assert found["octogen/already_subscribed"] is False
+    tools = [call.method for call in hub.calls if call.surface == "mcp"]
+    assert tools.count("register_bigquery_subscriber") == 1
+    assert "refresh_bigquery_subscription_status" in tools
+    assert [entry.catalog for entry in hub.subscriptions] == ["northpeak"]
+
+    assert metadata(run(resource, control_plane=True))["octogen/already_subscribed"] is True
+
+
+def test_octogen_says_pending_and_nobody_asks_google(hub: Hub, run: Any) -> None:
+    result = run(hub.share("northpeak", grant=ON_COMMAND), control_plane=True)
+    assert "Octogen has not granted access yet" in failure(result)
+    assert subscribe_calls(hub) == []
+
+
+def test_a_subscription_that_octogen_does_not_hear_of_is_still_reported(hub: Hub, run: Any) -> None:
+    resource = hub.share("northpeak")
+    tool = "refresh_bigquery_subscription_status"
+    hub.inject(HubFault("tool_error", "internal", method=tool))
+    assert metadata(run(resource, control_plane=True))["octogen/state"] == "STATE_ACTIVE"
+
+
+def test_keys_turn_back_into_listings() -> None:
+    for resource in (
+        "projects/octogen/locations/us/dataExchanges/catalogs/listings/acme",
+        "projects/example.com:octogen/locations/eu/dataExchanges/c_1/listings/a-b",
+    ):
+        assert listing_of(listing_partition_key(resource)) == resource
+    assert listing_partition_key(resource) == "example.com:octogen:eu:c_1:a-b"
+
+
+@pytest.mark.parametrize("key", ["", "acme", "a:b:c", "::::", "a:b:c:", "p/x:us:e:l"])
+def test_a_key_that_is_no_listing_is_an_error(key: str) -> None:
+    with pytest.raises(OctogenBigQueryInputError, match=r"is not a listing: it has the form"):
+        listing_of(key)
+
+
+def test_credentials_that_are_none_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in ("secret?", base64.b64encode(b"[]").decode(), base64.b64encode(b"{}").decode()):
+        resource = AnalyticsHubResource(project=PROJECT, gcp_credentials=text)
+        with pytest.raises(
+            OctogenBigQueryInputError, match="not a Google key file in base64"
+        ) as it:
+            resource.hub()
+        assert text not in str(it.value)
+
+
+def test_no_secret_is_shown() -> None:
+    resource = AnalyticsHubResource(project=PROJECT, gcp_credentials="hidden")
+    assert "hidden" not in repr(resource)
