@@ -123,3 +123,19 @@ def test_a_retry_of_dagster_continues(runs: Runs) -> None:
     assert event.metadata["octogen/saved_pages"].value == 2 * PAGES_IN_A_SEGMENT
     assert runs.snapshot()["uuid"].n_unique() == PAGES * PAGE_SIZE
     assert len(runs.pages()) == PAGES + 60 - 2 * PAGES_IN_A_SEGMENT
+
+
+def test_two_runs_at_once_publish_one_whole_snapshot(runs: Runs) -> None:
+    runs.finish()
+    undisturbed = runs.snapshot()
+    (runs.base / "products.parquet").unlink()
+    runs.kill_when(lambda: len(runs.pages()) >= PAGES + 100)
+
+    together = [runs.start(), runs.start()]
+    for process in together:
+        process.join(SECONDS_TO_WAIT)
+    assert {process.exitcode for process in together} <= {0, 1}
+    assert any(process.exitcode == 0 for process in together)
+    assert runs.snapshot().equals(undisturbed)
+    left = {path.name for path in runs.base.iterdir()}
+    assert left <= {"products.parquet", ".products.previous"}

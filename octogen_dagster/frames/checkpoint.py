@@ -28,7 +28,7 @@ from octogen_dagster.frames.schema import SCHEMA_VERSION
 from octogen_dagster.frames.wire import read_page
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from upath import UPath
 
@@ -41,6 +41,10 @@ _VERSION = 1
 _SUFFIX = ".pages"
 _MANIFEST = "landed.json"
 _METADATA_KEY = "octogen.pages"
+
+
+Segments = dict[str, list[str]]
+"""Names of segments by the hash of what they follow."""
 
 
 class _SegmentFacts(msgspec.Struct):
@@ -130,16 +134,26 @@ class PageStore:
         self.resume_within = resume_within
         self._is_local = folder.protocol in ("", "file", "local")
 
-    def saved(self, root: str, subject: str) -> tuple[SavedPages | None, list[str]]:
+    def segments(self) -> Segments:
+        """The files of saved pages that are not landed, by what they follow."""
+        landed = {name for walk in self._landed_walks() for name in walk.segments}
+        segments: Segments = {}
+        for name in sorted(self._names() - landed):
+            segments.setdefault(name.partition("-")[0], []).append(name)
+        return segments
+
+    def saved(
+        self, root: str, subject: str, segments: Segments
+    ) -> tuple[SavedPages | None, list[str]]:
         """The longest usable chain, and what there is to say about others.
 
         Args:
             root: `walk_root` of what is asked for.
             subject: What is read: "Catalog 'acme'".
+            segments: `segments()`.
         """
         notes: list[str] = []
-        landed = {name for walk in self._landed_walks() for name in walk.segments}
-        names = self._longest_chain(root, self._segments() - landed)
+        names = _longest_chain(root, segments)
         chain: list[str] = []
         cursors: list[str | None] = []
         facts: _SegmentFacts | None = None
@@ -221,14 +235,9 @@ class PageStore:
             yield from _pages(self.read(name, previous), subject)
             previous = _digest_in(name)
 
-    def others(self, used: Collection[str]) -> int:
-        """How many segments there are that are neither used nor landed."""
-        landed = {name for walk in self._landed_walks() for name in walk.segments}
-        return len(self._segments() - landed - set(used))
-
     def publish(self, landing: Landing) -> None:
         """The read was published: keep its pages as landed, or forget what was saved of it."""
-        present = self._segments()
+        present = self._names()
         kept = {name for walk in landing.walks for name in walk.segments}
         if not self.keep:
             kept = {name for walk in self._landed_walks() for name in walk.segments}
@@ -285,7 +294,7 @@ class PageStore:
             ) from error
         return name
 
-    def _segments(self) -> set[str]:
+    def _names(self) -> set[str]:
         try:
             return {path.name for path in self.folder.iterdir() if path.name.endswith(_SUFFIX)}
         except (FileNotFoundError, NotADirectoryError):
@@ -296,18 +305,6 @@ class PageStore:
             if landing := self.landing():
                 return landing.walks
         return []
-
-    def _longest_chain(self, root: str, names: set[str]) -> list[str]:
-        following: dict[str, list[str]] = {}
-        for name in sorted(names):
-            following.setdefault(name.partition("-")[0], []).append(name)
-        longest: list[str] = []
-        branches = [[name] for name in following.pop(root, [])]
-        while branches:
-            branch = branches.pop()
-            longest = max(longest, branch, key=len)
-            branches += [[*branch, name] for name in following.pop(_digest_in(branch[-1]), [])]
-        return longest
 
     def _write_manifest(self, landing: Landing) -> None:
         content = msgspec.json.format(msgspec.json.encode(landing), indent=1)
@@ -381,6 +378,20 @@ def walk_root(request: SearchRequest, base_url: str, catalog: MerchantCatalogSum
     indexed_at = catalog.last_indexed_at if catalog else None
     identity = [_VERSION, SCHEMA_VERSION, base_url, request.body(), indexed_at]
     return _hash(msgspec.json.encode(identity, order="sorted"))
+
+
+def _longest_chain(root: str, segments: Segments) -> list[str]:
+    longest: list[str] = []
+    branches = [[name] for name in segments.get(root, [])]
+    seen = {root}
+    while branches:
+        branch = branches.pop()
+        longest = max(longest, branch, key=len)
+        digest = _digest_in(branch[-1])
+        if digest not in seen:
+            seen.add(digest)
+            branches += [[*branch, name] for name in segments.get(digest, [])]
+    return longest
 
 
 def _hash(*parts: bytes) -> str:

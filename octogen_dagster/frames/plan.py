@@ -146,8 +146,9 @@ def _continued(
     roots = {
         read: walk_root(read.request, connection.base_url, read.summary) for read in plan.reads
     }
+    segments = store.segments()
     for read, root in roots.items():
-        saved, notes = store.saved(root, read.walk.subject)
+        saved, notes = store.saved(root, read.walk.subject, segments)
         for note in notes:
             log(note)
         if saved and saved.next_cursor:
@@ -166,10 +167,11 @@ def _continued(
             )
     used = [chain for chain in chains.values() if chain]
     started_at = min([plan.started_at, *(chain.started_at for chain in used)])
-    if others := store.others([name for chain in used for name in chain.segments]):
+    names = {name for following in segments.values() for name in following}
+    if others := names.difference(*(chain.segments for chain in used)):
         log(
-            f"{others} files of saved pages in {store.folder} are not used: they are of another "
-            "search, service or version, or of a catalog that was indexed again since."
+            f"{len(others)} files of saved pages in {store.folder} are not used: they are of "
+            "another search, service or version, or of a catalog that was indexed again since."
         )
     for read, root in roots.items():
         read.saver = PageSaver(store, root, chains[read], started_at)

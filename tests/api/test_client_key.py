@@ -100,7 +100,7 @@ class TestTheApi:
     @pytest.mark.parametrize("status", STATUSES)
     async def test_errors(self, sandbox: Sandbox, transport: Transport, status: int) -> None:
         sandbox.inject(Fault("status", status, retry_after=0))
-        policy = dataclasses.replace(QUICK, deadline=0.3)
+        policy = dataclasses.replace(QUICK, attempts=1)
         error = await failure(sandbox, transport, policy)
         assert isinstance(error, OctogenAPIError)
         assert_silent(error)

@@ -233,7 +233,7 @@ def test_a_read_that_began_in_the_future_is_not_continued(reads: Reads) -> None:
     reads.interrupted(108)
     store = PageStore(UPath(reads.folder))
     root = walk_root(SEARCH.request("northpeak"), reads.sandbox.base_url, None)
-    saved, _ = store.saved(root, "Catalog 'northpeak'")
+    saved, _ = store.saved(root, "Catalog 'northpeak'", store.segments())
     assert saved
     for path in reads.segments():
         path.unlink()
@@ -273,7 +273,7 @@ def test_the_other_generation_starts_the_read_over(tmp_path: Path) -> None:
         (first, *_) = chain(reads)
         store = PageStore(UPath(tmp_path))
         root = first.name.partition("-")[0]
-        saved, _ = store.saved(root, "")
+        saved, _ = store.saved(root, "", store.segments())
         assert saved
         pages = list(saved)
         for path in reads.segments():
