@@ -14,7 +14,7 @@ from octogen_dagster.frames.plan import is_now
 from octogen_dagster.frames.scan import ProductScan, ScanStatistics
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.metadata import progress
-from octogen_dagster.partitions import SnapshotPartitions, catalog_partition_key
+from octogen_dagster.partitions import SnapshotPartitions, catalog_of, catalog_partition_key
 from octogen_dagster.resource import OctogenResource
 
 POOL = "octogen"
@@ -115,9 +115,9 @@ def build_products_asset(
         window = None
         if partitions_def is not None:
             window = partitions.window(context.partition_key)
-            if catalog := partitions.catalog(context.partition_key):
-                _require_partition(context, partitions.catalogs, catalog_partition_key(catalog))
-                search = search.model_copy(update={"catalogs": [catalog]})
+            if key := partitions.catalog_key(context.partition_key):
+                _require_partition(context, partitions.catalogs, key)
+                search = search.model_copy(update={"catalogs": [catalog_of(key)]})
         granted = functools.cache(lambda: _granted(search, octogen))
         if window is None or is_now(window):
             granted()  # a catalog that is not granted fails early

@@ -16,8 +16,8 @@ def build_product_changes_asset(
 ) -> dg.AssetsDefinition:
     """An asset: what appeared, disappeared or changed its title, price or availability.
 
-    It compares a snapshot with the one of the time before, if the products have partitions of time,
-    and otherwise with the snapshot that was published before; that one is kept by
+    It compares a snapshot with the one of the time before, if the products have partitions of time
+    (the last that there is, up to 31 times back, and the metadata says which one), and otherwise with the snapshot that was published before; that one is kept by
     `ParquetSnapshotIOManager`, which must store both assets. Without one everything appeared, and
     the metadata says `octogen/first_snapshot`. Columns as in `octogen_dagster.CHANGES_SCHEMA`.
 
@@ -53,9 +53,10 @@ def build_product_changes_asset(
         first = snapshots.previous is None
         if first:
             context.log.info("There is no snapshot before this one: every product appeared.")
-        return dg.MaterializeResult(
-            value=frame, metadata={**_counts(frame), "octogen/first_snapshot": first}
-        )
+        metadata: dict[str, Any] = {**_counts(frame), "octogen/first_snapshot": first}
+        if snapshots.previous_partition:
+            metadata["octogen/previous_partition"] = snapshots.previous_partition
+        return dg.MaterializeResult(value=frame, metadata=metadata)
 
     return changes
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # A frame of more partitions than this reads them by name, within the limit of open files.
 MOST_OPEN_FILES = 256
+# A time without a snapshot, such as a day on which a catalog was not indexed, is passed over.
+MOST_TIMES_BACK = 31
 ALLOW_MISSING = "allow_missing_partitions"
 
 
@@ -50,8 +52,8 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
     An input may be annotated `pl.DataFrame`, `pl.LazyFrame`, or `dict[str, ...]` of either, which
     has an entry for each partition key. The partition of the same key is loaded as it was stored;
     an input of any other partitions, be it one, becomes one frame with the key in the column
-    `partition_column`. `SnapshotPair` is the snapshot of the run's own partition with that of the
-    time before, or with the one that was published before. A partition without a snapshot is an
+    `partition_column`. `SnapshotPair` is the snapshot of the run's own partition with the last
+    one of the 31 times before, or with the one that was published before. A partition without a snapshot is an
     error unless the input's metadata says `allow_missing_partitions`.
     """
 
@@ -106,7 +108,10 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         except OctogenPastPartitionError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         if isinstance(scan, ProductScan):
-            scan.published()
+            try:
+                scan.published()
+            except OctogenSnapshotError as error:
+                context.log.warning(str(error))
         context.add_output_metadata(metadata)
 
     def _write(
@@ -144,8 +149,8 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 metadata |= scan_metadata(scan, written)
             elif scan:
                 metadata |= detail_metadata(scan, written)
-            products = isinstance(scan, ProductScan)
-            file.publish(unfinished, keep_previous=products and not _has_times(context))
+            keep_previous = isinstance(scan, ProductScan) and self._replaces(context, file, scan)
+            file.publish(unfinished, keep_previous=keep_previous)
         return metadata
 
     def load_input(self, context: dg.InputContext) -> Any:
@@ -180,6 +185,28 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         frames = [frame.with_columns(pl.lit(key).alias(column)) for key, frame in files.items()]
         return _as(wanted, pl.concat(frames, how="diagonal"))
 
+    def _replaces(self, context: dg.OutputContext, file: SnapshotFile, scan: ProductScan) -> bool:
+        """Whether the snapshot that is there becomes the one before.
+
+        Raises:
+            OctogenSnapshotError: It is newer than the landed pages of a rebuild.
+        """
+        there = file.provenance()
+        fetched_at = scan.statistics.started_at.isoformat()
+        if scan.statistics.rebuilt and there.get("octogen.fetched_at", "") > fetched_at:
+            raise OctogenSnapshotError(
+                f"The snapshot {file.uri} was read at {there['octogen.fetched_at']}, and the pages "
+                f"that are landed are older, of {fetched_at}: a rebuild would lose what is there. "
+                "Nothing was changed."
+            )
+        if _has_times(context):
+            return False
+        # A step that is tried again replaces its own snapshot.
+        mine = self._provenance(context, scan)
+        return all(
+            there.get(name) != mine.get(name) for name in ("octogen.run_id", "octogen.fetched_at")
+        )
+
     def _latest(self, context: dg.OutputContext, file: SnapshotFile) -> pl.LazyFrame | None:
         """The snapshot that is there, or else that of the time before."""
         if not file.exists() and _has_times(context):
@@ -190,18 +217,24 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         return file.scan() if file.exists() else None
 
     def _load_pair(self, context: dg.InputContext) -> SnapshotPair:
-        """The snapshot of the run's own partition, and that of the time before or the last one."""
+        """The snapshot of the run's own partition, and the one of a time before or the last one."""
         partition = context.partition_key if context.has_asset_partitions else None
-        current = SnapshotFile(self._path(context, partition))
+        before: str | None = None
         if _has_times(context):
             assert partition is not None
-            before = SnapshotPartitions(context.asset_partitions_def).before(partition)
+            partitions, before = SnapshotPartitions(context.asset_partitions_def), partition
+            for _ in range(MOST_TIMES_BACK):
+                before = partitions.before(before) if before else None
+                if before is None or SnapshotFile(self._path(context, before)).exists():
+                    break
             previous = SnapshotFile(self._path(context, before)) if before else None
         else:
-            previous = current.previous
+            previous = SnapshotFile(self._path(context, partition)).previous
         # In this order: one that is published in between makes the pair wider, never empty.
         frame = previous.scan() if previous and previous.exists() else None
-        return SnapshotPair(self._load(context, partition), frame)
+        return SnapshotPair(
+            self._load(context, partition), frame, before if frame is not None else None
+        )
 
     def _present(self, context: dg.InputContext) -> list[str]:
         keys = list(context.asset_partition_keys)

@@ -7,7 +7,7 @@ turned back without network or state.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -86,9 +86,13 @@ class SnapshotPartitions:
         else:
             self.catalogs = partitions_def
 
+    def catalog_key(self, partition_key: str) -> str | None:
+        """The part of a partition's key that names a catalog, as it is."""
+        return self._split(partition_key)[0]
+
     def catalog(self, partition_key: str) -> str | None:
         """The catalog a partition is of."""
-        key, _ = self._split(partition_key)
+        key = self.catalog_key(partition_key)
         return None if key is None else catalog_of(key)
 
     def window(self, partition_key: str) -> tuple[datetime, datetime] | None:
@@ -121,7 +125,8 @@ class SnapshotPartitions:
             return None
         if not self.times.get_prev_partition_window(window[0]):
             return None
-        return self.key(self._split(partition_key)[0], window[0] - timedelta(seconds=1))
+        just_before = window[0].astimezone(UTC) - timedelta(seconds=1)
+        return self.key(self.catalog_key(partition_key), just_before)
 
     def _split(self, partition_key: str) -> tuple[str | None, str | None]:
         """The keys of its catalog and of its time."""

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
         MerchantProductListPage,
         MerchantProductUrlLookupResponse,
     )
-    from octogen_dagster.frames.plan import Granted, TimeWindow
+    from octogen_dagster.frames.checkpoint import TimeWindow
+    from octogen_dagster.frames.plan import Granted
     from octogen_dagster.frames.scan import ScanStatistics
     from octogen_dagster.frames.search import ProductSearch
 

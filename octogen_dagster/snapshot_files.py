@@ -96,31 +96,43 @@ class SnapshotFile:
             OctogenSnapshotError: It cannot be put in place.
         """
         try:
-            if keep_previous and self.exists():
-                self._copy_to(self.previous)
+            replaced = self._kept_aside() if keep_previous and self.exists() else None
             if self._is_local:
                 _sync(unfinished)
                 os.replace(unfinished, self.path.path)
                 _sync(unfinished.parent)
             else:
                 self.path.fs.put_file(str(unfinished), self.path.path)
+            if replaced and self._is_local:
+                os.replace(replaced, self.previous.path.path)
+            elif replaced:
+                self.path.fs.mv(replaced, self.previous.path.path)
         except OSError as error:
             raise OctogenSnapshotError(
                 f"The snapshot {self.uri} could not be published: {error}. The previous one is "
                 "untouched; correct the cause and run again."
             ) from error
 
-    def _copy_to(self, other: SnapshotFile) -> None:
+    def _kept_aside(self) -> str:
+        """Another name for what is published; it becomes `previous` when it was replaced."""
+        aside = str(self.beside(f".previous.{uuid.uuid4().hex[:12]}{_UNFINISHED}").path)
         if not self._is_local:
-            self.path.fs.cp_file(self.path.path, other.path.path)
-            return
-        unfinished = f"{other.path.path}{_UNFINISHED}"
-        Path(unfinished).unlink(missing_ok=True)
+            self.path.fs.cp_file(self.path.path, aside)
+            return aside
         try:
-            os.link(self.path.path, unfinished)
+            os.link(self.path.path, aside)
         except OSError:  # a file system without hard links
-            shutil.copyfile(self.path.path, unfinished)
-        os.replace(unfinished, other.path.path)
+            shutil.copyfile(self.path.path, aside)
+        return aside
+
+    def provenance(self) -> dict[str, str]:
+        """The key-value metadata of the snapshot that is there; empty if there is none."""
+        if not self.exists():
+            return {}
+        if self._is_local:
+            return pl.read_parquet_metadata(self.path.path)
+        with self.path.open("rb") as file:
+            return pl.read_parquet_metadata(file)
 
     def exists(self) -> bool:
         """Whether a snapshot is there."""

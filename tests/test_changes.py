@@ -1,5 +1,6 @@
 """What changed between two snapshots, through Dagster."""
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,13 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+from dagster._core.definitions.partitions.context import partition_loading_context
 
 from octogen_dagster import (
     CHANGES_SCHEMA,
     OctogenResource,
     ParquetSnapshotIOManager,
+    ProductScan,
     ProductSearch,
     build_product_changes_asset,
     build_products_asset,
@@ -140,6 +143,83 @@ def test_a_failed_read_is_no_snapshot_before(
     assert counts(pipeline.run()) == (1, 0, 0, 0, 0)
 
 
+def test_a_step_that_is_tried_again_is_compared_with_what_was_there_before(
+    tmp_path: Path,
+    octogen: OctogenResource,
+    instance: dg.DagsterInstance,
+    shops: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipeline = Pipeline(
+        tmp_path,
+        octogen,
+        instance,
+        search=ProductSearch(catalogs=["strada"]),
+        retry_policy=dg.RetryPolicy(max_retries=1),
+    )
+    pipeline.run()
+    shops.grant("strada", products=125)
+    published, failures = ProductScan.published, [OSError("a machine went away")]
+
+    def fail_once(scan: ProductScan) -> None:
+        if failures:
+            raise failures.pop()
+        published(scan)
+
+    monkeypatch.setattr(ProductScan, "published", fail_once)
+    assert counts(pipeline.run()) == (5, 0, 0, 0, 0)
+
+
+def test_a_snapshot_that_cannot_be_put_in_place_changes_nothing(
+    tmp_path: Path,
+    octogen: OctogenResource,
+    instance: dg.DagsterInstance,
+    shops: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipeline = Pipeline(tmp_path, octogen, instance, search=ProductSearch(catalogs=["strada"]))
+    pipeline.run()
+    shops.grant("strada", products=125)
+    pipeline.run()
+    replace = os.replace
+
+    def full(source: Any, target: Any) -> None:
+        if str(target).endswith("products.parquet"):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "replace", full)
+        with pytest.raises(Exception, match="No space left"):
+            pipeline.run()
+    changes = dg.materialize(
+        [pipeline.products.to_source_asset(), pipeline.assets[1]],
+        resources=pipeline.resources,
+        instance=instance,
+    )
+    (event,) = changes.asset_materializations_for_node("products_changes")
+    assert event.metadata["octogen/appeared"].value == 5
+
+
+def test_a_day_depends_on_the_day_before() -> None:
+    for partitions_def, key in (
+        (snapshot_days("2026-11-01"), "2026-11-20"),
+        (catalog_days("2026-11-01"), dg.MultiPartitionKey({"catalog": "a", "day": "2026-11-20"})),
+    ):
+        products = build_products_asset("products", partitions_def=partitions_def)
+        mapping = build_product_changes_asset(products).get_partition_mapping_for_dep(products.key)
+        assert mapping is not None
+        subset = partitions_def.subset_with_partition_keys([key])
+        with dg.DagsterInstance.ephemeral() as instance:
+            instance.add_dynamic_partitions("octogen_catalogs", ["a"])
+            with partition_loading_context(dynamic_partitions_store=instance):
+                upstream = mapping.get_upstream_mapped_partitions_result_for_partitions(
+                    subset, partitions_def, partitions_def
+                )
+        days = {str(day)[-10:] for day in upstream.partitions_subset.get_partition_keys()}
+        assert days == {"2026-11-19", "2026-11-20"}
+
+
 def test_each_catalog_has_a_snapshot_before_of_its_own(
     tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
 ) -> None:
@@ -161,7 +241,8 @@ def test_a_day_is_compared_with_the_day_before(
     by_catalog: bool,
 ) -> None:
     now = datetime.now(UTC)
-    today, yesterday = (f"{now - timedelta(days=days):%Y-%m-%d}" for days in (0, 1))
+    # The day before has no snapshot, the one before it has.
+    today, yesterday = (f"{now - timedelta(days=days):%Y-%m-%d}" for days in (0, 2))
     instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
     search = ProductSearch() if by_catalog else ProductSearch(catalogs=["strada"])
     partitions_def = catalog_days(yesterday) if by_catalog else snapshot_days(yesterday)
@@ -178,5 +259,7 @@ def test_a_day_is_compared_with_the_day_before(
     second = pipeline.run(key)
     assert second["octogen/first_snapshot"] is False
     assert counts(second) == (0, 3, 0, 0, 0)
+    before = f"strada|{yesterday}" if by_catalog else yesterday
+    assert second["octogen/previous_partition"] == before
     # a day that is materialized again is compared with the day before, not with itself
     assert counts(pipeline.run(key)) == (0, 3, 0, 0, 0)

@@ -10,7 +10,11 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster.api.errors import OctogenPagingError, OctogenSnapshotError
+from octogen_dagster.api.errors import (
+    OctogenForbiddenError,
+    OctogenPagingError,
+    OctogenSnapshotError,
+)
 from octogen_dagster.changes import build_product_changes_asset
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.io_manager import ParquetSnapshotIOManager
@@ -99,6 +103,21 @@ def test_a_bucket_that_is_not_there_is_a_clear_error(store: str, octogen: Octoge
         dg.materialize([products], resources={"octogen": octogen, "io_manager": io_manager})
 
 
+def test_a_bucket_is_not_made_for_saved_pages(store: str, octogen: OctogenResource) -> None:
+    @dg.asset(name="products")
+    def small_pages(octogen: OctogenResource) -> Any:
+        return octogen.scan(ProductSearch(catalogs=["northpeak"], page_size=2))
+
+    io_manager = ParquetSnapshotIOManager(
+        base_dir="gs://nowhere/snapshots",
+        storage_options={"token": "anon", "endpoint_url": store},
+    )
+    with pytest.raises(OctogenSnapshotError, match="Pages cannot be saved to gs://nowhere"):
+        dg.materialize([small_pages], resources={"octogen": octogen, "io_manager": io_manager})
+    with urllib.request.urlopen(f"{store}/storage/v1/b?project=test", timeout=10) as answer:
+        assert [bucket["name"] for bucket in json.load(answer)["items"]] == ["catalogs"]
+
+
 def test_a_read_that_died_is_continued_from_the_bucket(
     store: str, io_manager: ParquetSnapshotIOManager, octogen: OctogenResource, shops: Sandbox
 ) -> None:
@@ -109,8 +128,8 @@ def test_a_read_that_died_is_continued_from_the_bucket(
         return octogen.scan(search)
 
     resources = {"octogen": octogen, "io_manager": io_manager}
-    shops.inject(Fault("loop_cursor", page=90))
-    with pytest.raises(OctogenPagingError):
+    shops.inject(Fault("status", 403, page=90))
+    with pytest.raises(OctogenForbiddenError):
         dg.materialize([small_pages], resources=resources)
     saved = objects(store)
     assert len(saved) == 3
@@ -120,7 +139,7 @@ def test_a_read_that_died_is_continued_from_the_bucket(
     before = len(shops.requests)
     result = dg.materialize([small_pages, titles], resources=resources)
     assert result.output_for_node("titles").height == 230
-    assert [request.page for request in shops.requests[before:]] == [*range(76, 116)]
+    assert [request.page for request in shops.requests[before:]] == [73, 1, *range(74, 116)]
     assert objects(store) == ["snapshots/products.parquet", "snapshots/titles.parquet"]
 
 

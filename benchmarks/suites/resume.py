@@ -50,7 +50,7 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
             "page requests made twice, worst round",
             repeated,
             max(repeated),
-            PAGES_IN_A_SEGMENT,
+            PAGES_IN_A_SEGMENT + 1,
             unit=" pages",
         )
 

@@ -53,10 +53,12 @@ class SnapshotPair:
     Attributes:
         current: The snapshot.
         previous: The one before; None if there is none.
+        previous_partition: The partition of the one before, if it is another.
     """
 
     current: pl.LazyFrame
     previous: pl.LazyFrame | None
+    previous_partition: str | None = None
 
 
 def product_changes(pair: SnapshotPair) -> pl.LazyFrame:

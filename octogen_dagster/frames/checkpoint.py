@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import io
 import os
+import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -28,14 +29,14 @@ from octogen_dagster.frames.schema import SCHEMA_VERSION
 from octogen_dagster.frames.wire import read_page
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from upath import UPath
 
     from octogen_dagster.api.models import MerchantCatalogSummary, SearchRequest
     from octogen_dagster.frames.wire import WirePage
 
-PAGES_IN_A_SEGMENT = 25
+PAGES_IN_A_SEGMENT = 24  # and one to see whether page 1 is still the same: 25 at most twice
 RESUME_WITHIN = timedelta(hours=6)
 _VERSION = 1
 _SUFFIX = ".pages"
@@ -45,6 +46,8 @@ _METADATA_KEY = "octogen.pages"
 
 Segments = dict[str, list[str]]
 """Names of segments by the hash of what they follow."""
+
+TimeWindow = tuple[datetime, datetime]
 
 
 class _SegmentFacts(msgspec.Struct):
@@ -60,9 +63,10 @@ class _SegmentFacts(msgspec.Struct):
 
 
 class LandedWalk(msgspec.Struct, forbid_unknown_fields=True):
-    """One walk in a manifest: the catalog that was read and its segments, in order."""
+    """One walk in a manifest: the catalog that was read, and its chain from a root."""
 
     catalog: str | None
+    root: str
     segments: list[str]
 
 
@@ -73,13 +77,20 @@ class Landing(msgspec.Struct, forbid_unknown_fields=True):
         search: The search, as JSON.
         started_at: When the read began.
         walks: What was read, in order.
+        digest: Of all the rest.
         version: Of this structure.
     """
 
     search: dict[str, Any]
     started_at: datetime
     walks: list[LandedWalk]
+    digest: str = ""
     version: int = _VERSION
+
+    def signed(self) -> Landing:
+        """The same with its digest."""
+        content = msgspec.json.encode([self.search, self.started_at, self.walks], order="sorted")
+        return msgspec.structs.replace(self, digest=_hash(content))
 
 
 @dataclass(frozen=True)
@@ -87,6 +98,7 @@ class SavedPages:
     """Consecutive pages of one walk, from its first, that need not be asked for.
 
     Attributes:
+        root: What the chain begins with.
         segments: The files, in order.
         started_at: When the read that brought them began.
         generation: The contract the service answered.
@@ -96,6 +108,7 @@ class SavedPages:
     """
 
     store: PageStore
+    root: str
     segments: Sequence[str]
     subject: str
     started_at: datetime
@@ -105,7 +118,7 @@ class SavedPages:
     next_cursor: str | None
 
     def __iter__(self) -> Iterator[WirePage]:
-        return self.store.pages(self.segments, self.subject)
+        return self.store.pages(self.root, self.segments, self.subject)
 
     def is_stale(self, page: WirePage) -> bool:
         """Whether the page that came for `next_cursor` is page 1 again: the cursor was forgotten.
@@ -133,27 +146,52 @@ class PageStore:
         self.keep = keep
         self.resume_within = resume_within
         self._is_local = folder.protocol in ("", "file", "local")
+        self._abandoned: set[str] = set()
 
     def segments(self) -> Segments:
-        """The files of saved pages that are not landed, by what they follow."""
-        landed = {name for walk in self._landed_walks() for name in walk.segments}
+        """The files of saved pages that are not landed, by what they follow.
+
+        Where the manifest is damaged they cannot be told apart, so there are none.
+        """
+        landed = self._landed_names()
         segments: Segments = {}
-        for name in sorted(self._names() - landed):
+        for name in sorted(self._names() - landed) if landed is not None else ():
             segments.setdefault(name.partition("-")[0], []).append(name)
         return segments
 
-    def saved(
-        self, root: str, subject: str, segments: Segments
-    ) -> tuple[SavedPages | None, list[str]]:
-        """The longest usable chain, and what there is to say about others.
+    def chains(
+        self,
+        root: str,
+        subject: str,
+        segments: Segments,
+        log: Callable[[str], None],
+        window: TimeWindow | None = None,
+    ) -> Iterator[SavedPages]:
+        """The usable chains, the longest first.
 
         Args:
             root: `walk_root` of what is asked for.
             subject: What is read: "Catalog 'acme'".
             segments: `segments()`.
+            log: Takes a line on each chain that is not used, or not wholly.
+            window: A time that is over: a chain that is whole counts however old it is.
         """
-        notes: list[str] = []
-        names = _longest_chain(root, segments)
+        chains = [self._verified(root, subject, names, log) for names in _chains(root, segments)]
+        for chain in sorted(filter(None, chains), key=lambda chain: chain.pages, reverse=True):
+            whole = window is not None and chain.next_cursor is None
+            if reason := None if whole else self._unusable(chain.started_at):
+                self.abandon(chain, log, reason)
+            else:
+                yield chain
+
+    def abandon(self, chain: SavedPages, log: Callable[[str], None], reason: str) -> None:
+        """Note that a chain is of no use; its files go when a snapshot is published."""
+        self._abandoned |= set(chain.segments)
+        log(f"{chain.subject}: {reason} They are not used.")
+
+    def _verified(
+        self, root: str, subject: str, names: Sequence[str], log: Callable[[str], None]
+    ) -> SavedPages | None:
         chain: list[str] = []
         cursors: list[str | None] = []
         facts: _SegmentFacts | None = None
@@ -161,21 +199,19 @@ class PageStore:
         for previous, name in zip([root, *map(_digest_in, names)], names, strict=False):
             try:
                 content = self.read(name, previous)
-                segment_facts = _facts(content)
             except OctogenSnapshotError as error:
-                notes.append(f"{subject}: {error} What was saved before it is used.")
+                log(f"{subject}: {error} What was saved before it is used.")
+                self._abandoned |= set(names[len(chain) :])
                 break
-            if facts is None:
-                facts = segment_facts
-                if reason := self._unusable(facts):
-                    return None, [*notes, f"{subject}: {reason} The read starts over."]
-                first_page = next(_pages(content, subject))
+            if first_page is None:
+                facts, first_page = _facts(content), next(_pages(content, subject))
             cursors.extend(pl.read_parquet(content, columns=["next_cursor"]).to_series())
             chain.append(name)
         if facts is None or first_page is None:
-            return None, notes
-        saved = SavedPages(
+            return None
+        return SavedPages(
             self,
+            root,
             chain,
             subject,
             facts.started_at,
@@ -184,11 +220,10 @@ class PageStore:
             len(cursors),
             cursors[-1],
         )
-        return saved, notes
 
-    def _unusable(self, facts: _SegmentFacts) -> str | None:
-        age = datetime.now(UTC) - facts.started_at
-        began = f"{facts.started_at:%Y-%m-%d %H:%M} UTC"
+    def _unusable(self, started_at: datetime) -> str | None:
+        age = datetime.now(UTC) - started_at
+        began = f"{started_at:%Y-%m-%d %H:%M} UTC"
         if age < timedelta(0):
             return f"the saved pages are of a read that begins later, at {began}: a clock jumped."
         if age > self.resume_within:
@@ -213,6 +248,12 @@ class PageStore:
                 "snapshot cannot be rebuilt from it. Restore the file, or remove it and "
                 "materialize while the service still has the data."
             ) from None
+        if landing.version == _VERSION and landing.signed() != landing:
+            raise OctogenSnapshotError(
+                f"The list of landed pages {self.folder / _MANIFEST} is not what was written: the "
+                "snapshot cannot be rebuilt from it. Restore the file, or remove it and "
+                "materialize while the service still has the data."
+            )
         if landing.version != _VERSION:
             raise OctogenSnapshotError(
                 f"The list of landed pages {self.folder / _MANIFEST} is of version "
@@ -220,41 +261,56 @@ class PageStore:
             )
         return landing
 
-    def pages(self, segments: Sequence[str], subject: str) -> Iterator[WirePage]:
+    def pages(self, root: str, segments: Sequence[str], subject: str) -> Iterator[WirePage]:
         """The pages of a chain, checked as if they had just come.
 
         Args:
+            root: What the chain begins with.
             segments: The chain's files, in order.
             subject: What was read, to begin error messages with.
 
         Raises:
             OctogenSnapshotError: A file is gone or damaged.
         """
-        previous = segments[0].partition("-")[0] if segments else ""
+        previous = root
         for name in segments:
             yield from _pages(self.read(name, previous), subject)
             previous = _digest_in(name)
 
+    def discard(self, segments: Collection[str]) -> None:
+        """Remove segments; what cannot be removed stays."""
+        for name in segments:
+            with contextlib.suppress(Exception):
+                (self.folder / name).unlink()
+        if self._is_local:
+            with contextlib.suppress(OSError):
+                os.rmdir(str(self.folder))
+
     def publish(self, landing: Landing) -> None:
-        """The read was published: keep its pages as landed, or forget what was saved of it."""
-        present = self._names()
-        kept = {name for walk in landing.walks for name in walk.segments}
+        """The read was published: keep its pages as landed, or remove them.
+
+        What else was saved stays, but for chains that were found to be of no use: a run that is
+        under way may need it.
+
+        Raises:
+            OctogenSnapshotError: The pages cannot be kept.
+        """
+        own = {name for walk in landing.walks for name in walk.segments}
+        landed, there = self._landed_names(), self._names()
+        useless = self._abandoned
+        if landed is not None:
+            useless |= {name for name in there - own - landed if self._is_left_over(name)}
         if not self.keep:
-            kept = {name for walk in self._landed_walks() for name in walk.segments}
-        elif missing := kept - present:
+            self.discard((own | useless) - (landed or set()))
+            return
+        if missing := own - there:
             raise OctogenSnapshotError(
                 f"{len(missing)} files of landed pages in {self.folder} were removed while they "
                 "were in use, as by another run of the same partition. The snapshot is published; "
                 "its landed pages are not kept."
             )
-        else:
-            self._write_manifest(landing)
-        for name in present - kept:
-            with contextlib.suppress(OSError):
-                (self.folder / name).unlink()
-        if self._is_local:
-            with contextlib.suppress(OSError):
-                os.rmdir(str(self.folder))
+        self._write_manifest(landing.signed())
+        self.discard((useless | (landed or set())) - own)
 
     def read(self, name: str, previous: str) -> bytes:
         """The content of a segment, verified.
@@ -268,7 +324,7 @@ class PageStore:
         except FileNotFoundError:
             raise OctogenSnapshotError(
                 f"The saved pages {path} are gone: another run of the same partition may have "
-                "removed them. Run again."
+                "removed them. Run again; landed pages of a past time must be restored."
             ) from None
         if _name(previous, content) != name:
             raise OctogenSnapshotError(
@@ -284,15 +340,20 @@ class PageStore:
             OctogenSnapshotError: It cannot be written.
         """
         name = _name(previous, content)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / name).write_bytes(content)
-        except OSError as error:
-            raise OctogenSnapshotError(
-                f"Pages cannot be saved to {self.folder}: {error.strerror or error}. Make it "
-                "writable, or set base_dir to another place."
-            ) from error
+        self._write(name, content)
         return name
+
+    def _write(self, name: str, content: bytes) -> None:
+        try:
+            if self._is_local:  # an object store's mkdir would make the bucket
+                self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / name).write_bytes(content)
+        except Exception as error:  # an object store's errors are of many kinds
+            raise OctogenSnapshotError(
+                f"Pages cannot be saved to {self.folder}: "
+                f"{getattr(error, 'strerror', None) or error}. Make it writable, or set base_dir "
+                "to another place."
+            ) from error
 
     def _names(self) -> set[str]:
         try:
@@ -300,22 +361,29 @@ class PageStore:
         except (FileNotFoundError, NotADirectoryError):
             return set()
 
-    def _landed_walks(self) -> list[LandedWalk]:
-        with contextlib.suppress(OctogenSnapshotError):
-            if landing := self.landing():
-                return landing.walks
-        return []
+    def _is_left_over(self, name: str) -> bool:
+        """Whether a segment is damaged, or of a read that began too long ago to be under way."""
+        try:
+            facts = _facts(self.read(name, name.partition("-")[0]))
+        except OctogenSnapshotError:
+            return True
+        return self._unusable(facts.started_at) is not None
+
+    def _landed_names(self) -> set[str] | None:
+        try:
+            landing = self.landing()
+        except OctogenSnapshotError:
+            return None
+        return {name for walk in landing.walks for name in walk.segments} if landing else set()
 
     def _write_manifest(self, landing: Landing) -> None:
         content = msgspec.json.format(msgspec.json.encode(landing), indent=1)
-        path = self.folder / _MANIFEST
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if self._is_local:
-            unfinished = self.folder / f".{_MANIFEST}.unfinished"
-            unfinished.write_bytes(content)
-            os.replace(str(unfinished), str(path))
-        else:
-            path.write_bytes(content)
+        if not self._is_local:
+            self._write(_MANIFEST, content)
+            return
+        unfinished = f".{_MANIFEST}.{uuid.uuid4().hex}"
+        self._write(unfinished, content)
+        os.replace(str(self.folder / unfinished), str(self.folder / _MANIFEST))
 
 
 class PageSaver:
@@ -328,6 +396,7 @@ class PageSaver:
         started_at: When the read began.
 
     Attributes:
+        root: What the chain begins with.
         segments: The files of the walk so far, in order.
         generation: The contract the pages come by (`OctogenClient.generation`).
     """
@@ -338,7 +407,7 @@ class PageSaver:
         self.segments: list[str] = list(saved.segments) if saved else []
         self.generation = saved.generation if saved else ""
         self._store = store
-        self._root = root
+        self.root = root
         self._started_at = started_at
         self._unsaved: list[WirePage] = []
 
@@ -362,7 +431,7 @@ class PageSaver:
             return
         pages, self._unsaved = self._unsaved, []
         facts = _SegmentFacts(self._started_at, self.generation)
-        previous = _digest_in(self.segments[-1]) if self.segments else self._root
+        previous = _digest_in(self.segments[-1]) if self.segments else self.root
         self.segments.append(self._store.write(_segment(pages, facts), previous))
 
 
@@ -380,18 +449,20 @@ def walk_root(request: SearchRequest, base_url: str, catalog: MerchantCatalogSum
     return _hash(msgspec.json.encode(identity, order="sorted"))
 
 
-def _longest_chain(root: str, segments: Segments) -> list[str]:
-    longest: list[str] = []
+def _chains(root: str, segments: Segments) -> list[list[str]]:
+    """Every branch from the root to its end."""
+    ends: list[list[str]] = []
     branches = [[name] for name in segments.get(root, [])]
     seen = {root}
     while branches:
         branch = branches.pop()
-        longest = max(longest, branch, key=len)
         digest = _digest_in(branch[-1])
-        if digest not in seen:
-            seen.add(digest)
-            branches += [[*branch, name] for name in segments.get(digest, [])]
-    return longest
+        following = segments.get(digest, []) if digest not in seen else []
+        seen.add(digest)
+        branches += [[*branch, name] for name in following]
+        if not following:
+            ends.append(branch)
+    return ends
 
 
 def _hash(*parts: bytes) -> str:

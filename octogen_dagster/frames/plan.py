@@ -10,9 +10,24 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from octogen_dagster.api.client import OctogenClient
-from octogen_dagster.api.errors import OctogenNotFoundError, OctogenPastPartitionError
-from octogen_dagster.frames.checkpoint import Landing, PageSaver, PageStore, SavedPages, walk_root
+from octogen_dagster.api.errors import (
+    OctogenAPIError,
+    OctogenNotFoundError,
+    OctogenPastPartitionError,
+    OctogenSnapshotError,
+)
+from octogen_dagster.frames.checkpoint import (
+    Landing,
+    PageSaver,
+    PageStore,
+    SavedPages,
+    Segments,
+    TimeWindow,
+    walk_root,
+)
 from octogen_dagster.frames.reader import CatalogRead
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.wire import WirePage, read_page
@@ -23,8 +38,6 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.pushdown import Pushdown
 
     Granted = Callable[[], Sequence[MerchantCatalogSummary] | None]
-
-TimeWindow = tuple[datetime, datetime]
 
 
 @dataclass(frozen=True)
@@ -105,23 +118,19 @@ def plan_saved(
             not begun.
         OctogenSnapshotError: The landed pages are damaged.
     """
-    over = window is not None and not is_now(window)
-    if window and over and (landing := store.landing()) and _is_within(landing, window):
+    past = window if window and not is_now(window) else None
+    if past and (landing := store.landing()) and past[0] <= landing.started_at < past[1]:
         log(f"Rebuilt from the pages that were landed at {landing.started_at:%Y-%m-%d %H:%M} UTC.")
         return plan_landed(landing, store)
-    plan = _continued(live(), store, connection, log)
-    if window and over and not window[0] <= plan.started_at < window[1]:
-        raise OctogenPastPartitionError(*window)
-    return plan
+    segments = store.segments()
+    if past and not segments:
+        raise OctogenPastPartitionError(*past)
+    return _continued(live(), store, segments, connection, past=past, log=log)
 
 
 def is_now(window: TimeWindow) -> bool:
     """Whether the window has begun and is not over."""
     return window[0] <= datetime.now(UTC) < window[1]
-
-
-def _is_within(landing: Landing, window: TimeWindow) -> bool:
-    return window[0] <= landing.started_at < window[1]
 
 
 def plan_landed(landing: Landing, store: PageStore) -> ReadPlan:
@@ -130,70 +139,102 @@ def plan_landed(landing: Landing, store: PageStore) -> ReadPlan:
     Raises:
         OctogenSnapshotError: They are damaged.
     """
-    search = ProductSearch.model_validate(landing.search)
+    try:
+        search = ProductSearch.model_validate(landing.search)
+    except ValidationError as error:
+        raise OctogenSnapshotError(
+            f"The landed pages in {store.folder} are of a search that this version does not know: "
+            f"{error}. Update octogen-dagster."
+        ) from None
     reads = []
     for walk in landing.walks:
         read = CatalogRead.of(search.request(walk.catalog), None)
-        read.saved, read.live = store.pages(walk.segments, read.walk.subject), False
+        read.saved, read.live = store.pages(walk.root, walk.segments, read.walk.subject), False
         reads.append(read)
     return ReadPlan(search, reads, landing.started_at, landed=True)
 
 
 def _continued(
-    plan: ReadPlan, store: PageStore, connection: Connection, log: Callable[[str], None]
+    plan: ReadPlan,
+    store: PageStore,
+    segments: Segments,
+    connection: Connection,
+    *,
+    past: TimeWindow | None,
+    log: Callable[[str], None],
 ) -> ReadPlan:
-    chains: dict[CatalogRead, SavedPages | None] = {}
+    """The plan with what is saved of it.
+
+    Raises:
+        OctogenPastPartitionError: A walk would begin after the time that the snapshot is of.
+    """
+    used: dict[CatalogRead, SavedPages] = {}
     roots = {
         read: walk_root(read.request, connection.base_url, read.summary) for read in plan.reads
     }
-    segments = store.segments()
     for read, root in roots.items():
-        saved, notes = store.saved(root, read.walk.subject, segments)
-        for note in notes:
-            log(note)
-        if saved and saved.next_cursor:
-            ahead, reason = _next_page(saved, saved.next_cursor, read, connection)
-            if reason:
-                log(f"{read.walk.subject}: {reason} The read starts over.")
-                saved = None
-            else:
-                read.ahead = ahead
-        chains[read] = saved
-        if saved:
-            read.saved, read.live = saved, saved.next_cursor is not None
+        for chain in store.chains(root, read.walk.subject, segments, log, past):
+            if chain.next_cursor:
+                page = _next_page(chain, chain.next_cursor, read, connection)
+                if isinstance(page, str):
+                    store.abandon(chain, log, page)
+                    continue
+                read.ahead = page
+            read.saved, read.live = chain, chain.next_cursor is not None
+            used[read] = chain
             log(
-                f"{read.walk.subject}: continues after {saved.pages:,} pages that were saved by a "
-                f"read that began at {saved.started_at:%Y-%m-%d %H:%M} UTC."
+                f"{read.walk.subject}: continues after {chain.pages:,} pages that were saved by a "
+                f"read that began at {chain.started_at:%Y-%m-%d %H:%M} UTC."
             )
-    used = [chain for chain in chains.values() if chain]
-    started_at = min([plan.started_at, *(chain.started_at for chain in used)])
+            break
+        if past and not (read in used and past[0] <= used[read].started_at < past[1]):
+            raise OctogenPastPartitionError(*past)
     names = {name for following in segments.values() for name in following}
-    if others := names.difference(*(chain.segments for chain in used)):
+    if others := names.difference(*(chain.segments for chain in used.values())):
         log(
-            f"{len(others)} files of saved pages in {store.folder} are not used: they are of "
-            "another search, service or version, or of a catalog that was indexed again since."
+            f"{len(others)} files of saved pages in {store.folder} are not used. Those that the "
+            "lines above do not tell of are of another search, service, version or run, or of a "
+            "catalog that was indexed again since."
         )
+    started_at = min([plan.started_at, *(chain.started_at for chain in used.values())])
     for read, root in roots.items():
-        read.saver = PageSaver(store, root, chains[read], started_at)
+        read.saver = PageSaver(store, root, used.get(read), started_at)
     return ReadPlan(plan.search, plan.reads, started_at)
+
+
+_REFUSED = {400, 404, 409, 410, 422}
 
 
 def _next_page(
     saved: SavedPages, cursor: str, read: CatalogRead, connection: Connection
-) -> tuple[WirePage | None, str]:
+) -> WirePage | str:
     """The page after the saved ones, or why they cannot be continued."""
+    # When a catalog was indexed is part of the chain's root; where the service does not say,
+    # page 1 tells whether the catalog is still the same.
+    is_known = read.summary is not None and read.summary.last_indexed_at is not None
 
-    async def ask(client: OctogenClient) -> tuple[WirePage, str]:
+    async def ask(client: OctogenClient) -> tuple[WirePage, WirePage, str]:
+        subject = read.walk.subject
         page = await client.page(
-            read.request.following(cursor), read.walk.subject, saved.pages + 1, read_page
+            read.request.following(cursor), subject, saved.pages + 1, read_page
         )
-        return page, client.generation
+        first = saved.first_page
+        if not is_known:
+            first = await client.page(read.request, subject, 1, read_page)
+        return page, first, client.generation
 
-    page, generation = connection.call(ask)
+    try:
+        page, first, generation = connection.call(ask)
+    except OctogenAPIError as error:
+        if error.status_code not in _REFUSED:
+            raise
+        return f"the service refuses the cursor of the saved pages ({error.status_code})."
     if saved.is_stale(page):
-        return None, (
+        return (
             "the service no longer knows the cursor of the saved pages and answered page 1 again."
         )
+    if first.uuids != saved.first_page.uuids:
+        return "page 1 is no longer the one that was saved: the catalog was indexed again."
     if generation != saved.generation:
-        return None, "the service speaks another generation of its contract than before."
-    return page, ""
+        return "the service speaks another generation of its contract than the saved pages."
+    return page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -14,7 +15,12 @@ from polars.io.plugins import register_io_source
 from octogen_dagster.api.access import ApiKey, configured_base_url
 from octogen_dagster.api.client import DEFAULT_TIMEOUT
 from octogen_dagster.api.connection import Connection
-from octogen_dagster.api.errors import OctogenPastPartitionError, OctogenSnapshotError
+from octogen_dagster.api.errors import (
+    OctogenPagingError,
+    OctogenPastPartitionError,
+    OctogenResponseError,
+    OctogenSnapshotError,
+)
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.frames.checkpoint import LandedWalk, Landing
 from octogen_dagster.frames.decode import PageDecoder
@@ -29,8 +35,8 @@ from octogen_dagster.frames.shutdown import Turn
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from octogen_dagster.frames.checkpoint import PageStore
-    from octogen_dagster.frames.plan import Granted, TimeWindow
+    from octogen_dagster.frames.checkpoint import PageStore, TimeWindow
+    from octogen_dagster.frames.plan import Granted
     from octogen_dagster.frames.wire import WirePage
 
 SECONDS_BETWEEN_REPORTS = 10.0
@@ -142,7 +148,11 @@ class ProductScan:
         self._store, self._log = store, log
 
     def published(self) -> None:
-        """The frame was stored: land its saved pages, or remove them."""
+        """The frame was stored: land its saved pages, or remove them.
+
+        Raises:
+            OctogenSnapshotError: They cannot be kept.
+        """
         if self._store is None or self._plan.landed:
             return
         walks = []
@@ -150,12 +160,9 @@ class ProductScan:
             if read.saver:
                 if self._store.keep:
                     read.saver.flush()
-                walks.append(LandedWalk(read.catalog, read.saver.segments))
+                walks.append(LandedWalk(read.catalog, read.saver.root, read.saver.segments))
         search = self.search.model_dump(mode="json", exclude_none=True)
-        try:
-            self._store.publish(Landing(search, self._plan.started_at, walks))
-        except OctogenSnapshotError as error:
-            self._log(str(error))
+        self._store.publish(Landing(search, self._plan.started_at, walks))
 
     def __reduce__(self) -> tuple[type[Self], tuple[ProductSearch, Connection]]:
         return type(self), (self.search, self.connection)
@@ -179,7 +186,7 @@ class ProductScan:
         batches = self._batches(needed, pushdown, n_rows, turn)
         try:
             while True:
-                with turn:
+                with turn, self._discarding():
                     frame = next(batches, None)
                     if frame is not None and predicate is not None:
                         frame = frame.filter(predicate)
@@ -189,6 +196,17 @@ class ProductScan:
                 yield frame.select(columns) if columns else pl.DataFrame(height=len(frame))
         finally:
             turn.finish()
+
+    @contextlib.contextmanager
+    def _discarding(self) -> Iterator[None]:
+        """Forget the saved pages of a read that failed for what its pages say."""
+        try:
+            yield
+        except (OctogenPagingError, OctogenResponseError):
+            if self._store and not self._plan.landed:
+                savers = [read.saver for read in self._plan.reads if read.saver]
+                self._store.discard([name for saver in savers for name in saver.segments])
+            raise
 
     def _batches(
         self, columns: set[str], pushdown: Pushdown, n_rows: int | None, turn: Turn

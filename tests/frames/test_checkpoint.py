@@ -11,12 +11,14 @@ from upath import UPath
 from octogen_dagster.api.access import ApiKey
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.errors import (
+    OctogenPagingError,
     OctogenPastPartitionError,
     OctogenServerError,
     OctogenSnapshotError,
 )
 from octogen_dagster.api.models import MerchantCatalogSummary
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.frames import checkpoint
 from octogen_dagster.frames.checkpoint import (
     PAGES_IN_A_SEGMENT,
     PageSaver,
@@ -32,6 +34,12 @@ from octogen_dagster.sandbox.server import Sandbox
 # 115 pages: four whole segments and a rest.
 SEARCH = ProductSearch(catalogs=["northpeak"], page_size=2)
 WHOLE = [*range(1, 116)]
+SAVED = 4 * PAGES_IN_A_SEGMENT
+
+
+def rest(saved: int = SAVED) -> list[int]:
+    """The pages a continued read asks for: where it goes on, whether page 1 is still the same."""
+    return [saved + 1, 1, *range(saved + 2, 116)]
 
 
 class Reads:
@@ -122,12 +130,12 @@ def test_a_read_that_died_is_continued_after_its_last_saved_page(
 
     frames: list[pl.DataFrame] = []
     asked = reads.pages_asked(lambda: frames.append(reads.read()))
-    assert asked == [*range(101, 116)]
+    assert asked == rest()
     assert frames[0].drop("fetched_at").equals(undisturbed)
     assert reads.last
-    assert reads.last.statistics.saved_pages == 100
+    assert reads.last.statistics.saved_pages == SAVED
     assert reads.last.statistics.started_at == frames[0]["fetched_at"][0]
-    assert "continues after 100 pages that were saved by a read that began at" in reads.notes[0]
+    assert "continues after 96 pages that were saved by a read that began at" in reads.notes[0]
     assert not reads.folder.exists()
 
 
@@ -138,7 +146,7 @@ def test_a_continued_read_can_die_and_be_continued_itself(
     reads.interrupted(108)
     reads.interrupted(109)
     frames: list[pl.DataFrame] = []
-    assert reads.pages_asked(lambda: frames.append(reads.read())) == [*range(101, 116)]
+    assert reads.pages_asked(lambda: frames.append(reads.read())) == rest()
     assert frames[0].drop("fetched_at").equals(undisturbed)
 
 
@@ -161,7 +169,7 @@ def test_a_cursor_that_was_forgotten_starts_the_read_over_and_says_so(
 ) -> None:
     reads.interrupted(108)
     began = datetime.now(UTC)
-    reads.sandbox.inject(Fault("restart_cursor", page=101, times=1))
+    reads.sandbox.inject(Fault("restart_cursor", page=SAVED + 1, times=1))
     frames: list[pl.DataFrame] = []
     asked = reads.pages_asked(lambda: frames.append(reads.read()))
     assert asked[-115:] == WHOLE
@@ -169,7 +177,7 @@ def test_a_cursor_that_was_forgotten_starts_the_read_over_and_says_so(
     assert frames[0]["fetched_at"][0] >= began
     assert reads.notes[0] == (
         "Catalog 'northpeak': the service no longer knows the cursor of the saved pages and "
-        "answered page 1 again. The read starts over."
+        "answered page 1 again. They are not used."
     )
     assert not reads.folder.exists()
 
@@ -190,7 +198,7 @@ def test_a_damaged_segment_ends_what_is_used(
     )
     frames: list[pl.DataFrame] = []
     asked = reads.pages_asked(lambda: frames.append(reads.read()))
-    assert asked == [*range(1 + which * PAGES_IN_A_SEGMENT, 116)]
+    assert asked == (rest(which * PAGES_IN_A_SEGMENT) if which else WHOLE)
     assert frames[0].drop("fetched_at").equals(undisturbed)
     assert f"{path} are damaged" in reads.notes[0]
     assert not reads.folder.exists()
@@ -209,7 +217,7 @@ def test_another_search_does_not_use_what_was_saved(reads: Reads) -> None:
     other = SEARCH.model_copy(update={"price_min": 1.0})
     assert reads.pages_asked(lambda: reads.read(other))[0] == 1
     assert "4 files of saved pages in" in reads.notes[0]
-    assert "of another search, service or version" in reads.notes[0]
+    assert "of another search, service, version or run" in reads.notes[0]
 
 
 def test_a_catalog_that_was_indexed_again_is_read_anew(tmp_path: Path) -> None:
@@ -226,15 +234,14 @@ def test_a_read_that_began_too_long_ago_is_not_continued(reads: Reads) -> None:
     reads.interrupted(108)
     asked = reads.pages_asked(lambda: reads.read(resume_within=timedelta(0)))
     assert asked[-115:] == WHOLE
-    assert "too long ago. The read starts over." in reads.notes[0]
+    assert "too long ago. They are not used." in reads.notes[0]
 
 
 def test_a_read_that_began_in_the_future_is_not_continued(reads: Reads) -> None:
     reads.interrupted(108)
     store = PageStore(UPath(reads.folder))
     root = walk_root(SEARCH.request("northpeak"), reads.sandbox.base_url, None)
-    saved, _ = store.saved(root, "Catalog 'northpeak'", store.segments())
-    assert saved
+    (saved,) = store.chains(root, "Catalog 'northpeak'", store.segments(), reads.notes.append)
     for path in reads.segments():
         path.unlink()
     saver = PageSaver(store, root, None, datetime.now(UTC) + timedelta(hours=1))
@@ -243,7 +250,7 @@ def test_a_read_that_began_in_the_future_is_not_continued(reads: Reads) -> None:
 
     assert reads.pages_asked(reads.read)[-115:] == WHOLE
     assert "a read that begins later" in reads.notes[0]
-    assert "a clock jumped. The read starts over." in reads.notes[0]
+    assert "a clock jumped. They are not used." in reads.notes[0]
 
 
 def test_two_runs_at_once_do_not_mix(reads: Reads, undisturbed: pl.DataFrame) -> None:
@@ -273,8 +280,7 @@ def test_the_other_generation_starts_the_read_over(tmp_path: Path) -> None:
         (first, *_) = chain(reads)
         store = PageStore(UPath(tmp_path))
         root = first.name.partition("-")[0]
-        saved, _ = store.saved(root, "", store.segments())
-        assert saved
+        (saved,) = store.chains(root, "", store.segments(), reads.notes.append)
         pages = list(saved)
         for path in reads.segments():
             path.unlink()
@@ -283,7 +289,7 @@ def test_the_other_generation_starts_the_read_over(tmp_path: Path) -> None:
         for page in pages:
             saver.add(page)
         assert reads.pages_asked(reads.read)[-115:] == WHOLE
-        assert "speaks another generation of its contract than before" in reads.notes[0]
+        assert "speaks another generation of its contract than the saved pages" in reads.notes[0]
 
 
 def test_a_place_that_cannot_be_written_is_an_error_that_names_it(reads: Reads) -> None:
@@ -353,7 +359,7 @@ def test_a_missing_last_segment_is_noticed(reads: Reads) -> None:
     landing = store.landing()
     assert landing
     landing.walks[0].segments.pop()
-    store.publish(landing)
+    store._write_manifest(landing.signed())
     with pytest.raises(OctogenSnapshotError, match="1 of 1 walks ended before their last page"):
         reads.read(window=window)
 
@@ -420,7 +426,7 @@ def test_a_read_that_began_in_its_time_may_be_continued_after_it(
     reads.interrupted(108)
     window = (begin, datetime.now(UTC))
     frames: list[pl.DataFrame] = []
-    assert reads.pages_asked(lambda: frames.append(reads.read(window=window))) == [*range(101, 116)]
+    assert reads.pages_asked(lambda: frames.append(reads.read(window=window))) == rest()
     assert frames[0].drop("fetched_at").equals(undisturbed)
 
     reads.interrupted(108)  # began after the window
@@ -434,6 +440,91 @@ def test_a_landing_whose_files_another_run_removed_is_not_written(reads: Reads) 
     for path in reads.segments():
         path.unlink()
     assert reads.last
-    reads.last.published()
+    with pytest.raises(OctogenSnapshotError, match="were removed while they were in use"):
+        reads.last.published()
     assert store.landing() is None
-    assert "were removed while they were in use" in reads.notes[-1]
+
+
+def test_a_manifest_that_was_changed_is_an_error_and_loses_nothing(reads: Reads) -> None:
+    captured = reads.read(keep=True)
+    window = (captured["fetched_at"][0], datetime.now(UTC))
+    manifest = reads.folder / "landed.json"
+    whole = manifest.read_text()
+    manifest.write_text(whole.replace(reads.segments()[0].name, reads.segments()[1].name))
+    with pytest.raises(OctogenSnapshotError, match="is not what was written"):
+        reads.read(window=window)
+    before = reads.segments()
+    assert reads.pages_asked(reads.read)[-115:] == WHOLE  # it takes nothing for a dead run's
+    assert reads.segments() == before
+    manifest.write_text(whole)
+    assert reads.read(window=window).equals(captured)
+
+
+@pytest.mark.parametrize("status", [400, 404, 410, 422])
+def test_a_cursor_that_is_refused_starts_the_read_over(
+    reads: Reads, undisturbed: pl.DataFrame, status: int
+) -> None:
+    reads.interrupted(108)
+    reads.sandbox.inject(Fault("status", status, page=SAVED + 1, times=1))
+    assert reads.read().drop("fetched_at").equals(undisturbed)
+    assert f"refuses the cursor of the saved pages ({status}). They are not used." in reads.notes[0]
+
+
+def test_a_catalog_that_changed_unnoticed_is_read_anew(reads: Reads) -> None:
+    reads.interrupted(108)
+    reads.sandbox.revoke("northpeak")
+    reads.sandbox.grant("northpeak", products=228)
+    frame = reads.read()
+    assert frame.height == frame["uuid"].n_unique() == 228
+
+
+def test_a_shorter_newer_chain_is_used_when_the_longer_is_not(
+    reads: Reads, undisturbed: pl.DataFrame
+) -> None:
+    reads.interrupted(108)
+    for path in chain(reads)[1:]:
+        path.write_bytes(b"")
+    reads.interrupted(60)  # from the first segment on: a branch of its own
+    assert reads.pages_asked(reads.read) == rest(2 * PAGES_IN_A_SEGMENT)
+    assert not reads.folder.exists()
+
+
+def test_pages_that_a_read_failed_for_are_not_used_again(reads: Reads) -> None:
+    reads.sandbox.inject(Fault("loop_cursor", page=60, times=1))
+    with pytest.raises(OctogenPagingError):
+        reads.read()
+    assert reads.segments() == []
+    assert reads.pages_asked(reads.read)[-115:] == WHOLE
+
+
+def test_no_catalog_is_begun_after_its_time(tmp_path: Path) -> None:
+    with Sandbox(catalogs={"northpeak": 230, "strada": 120}) as sandbox:
+        reads = Reads(sandbox, tmp_path)
+        search = SEARCH.model_copy(update={"catalogs": ["northpeak", "strada"]})
+        begin = datetime.now(UTC)
+        reads.interrupted(108)  # of northpeak alone
+        window = (begin, datetime.now(UTC))
+        with pytest.raises(OctogenPastPartitionError):
+            reads.read(search, window=window)
+
+
+def test_a_read_that_was_whole_is_published_also_long_after_its_time(reads: Reads) -> None:
+    begin = datetime.now(UTC)
+    reads.read(publish=False, keep=True)
+    for read in reads.last._plan.reads if reads.last else ():
+        assert read.saver
+        read.saver.flush()
+    window = (begin, datetime.now(UTC))
+    asked = reads.pages_asked(lambda: reads.read(window=window, resume_within=timedelta(0)))
+    assert asked == []
+
+
+@pytest.mark.parametrize("what", ["base_url", "SCHEMA_VERSION"])
+def test_what_pages_depend_on_is_in_the_root(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = SEARCH.request("northpeak")
+    before = walk_root(request, "https://api.example/v1", None)
+    assert before == walk_root(request, "https://api.example/v1", None)
+    other = "https://other.example/v1" if what == "base_url" else "https://api.example/v1"
+    if what == "SCHEMA_VERSION":
+        monkeypatch.setattr(checkpoint, "SCHEMA_VERSION", 99)
+    assert walk_root(request, other, None) != before
