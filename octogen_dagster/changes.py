@@ -17,9 +17,10 @@ def build_product_changes_asset(
     """An asset: what appeared, disappeared or changed its title, price or availability.
 
     It compares a snapshot with the one of the time before, if the products have partitions of time
-    (the last that there is, up to 31 times back, and the metadata says which one), and otherwise with the snapshot that was published before; that one is kept by
-    `ParquetSnapshotIOManager`, which must store both assets. Without one everything appeared, and
-    the metadata says `octogen/first_snapshot`. Columns as in `octogen_dagster.CHANGES_SCHEMA`.
+    (the last that there is, up to 31 times back, and the metadata says which one), and otherwise
+    with the snapshot that was published before; that one is kept by `ParquetSnapshotIOManager`,
+    which must store both assets. Without one everything appeared, and the metadata says
+    `octogen/first_snapshot`. Columns as in `octogen_dagster.CHANGES_SCHEMA`.
 
     Args:
         products: An asset of `build_products_asset`.

@@ -52,9 +52,9 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
     An input may be annotated `pl.DataFrame`, `pl.LazyFrame`, or `dict[str, ...]` of either, which
     has an entry for each partition key. The partition of the same key is loaded as it was stored;
     an input of any other partitions, be it one, becomes one frame with the key in the column
-    `partition_column`. `SnapshotPair` is the snapshot of the run's own partition with the last
-    one of the 31 times before, or with the one that was published before. A partition without a snapshot is an
-    error unless the input's metadata says `allow_missing_partitions`.
+    `partition_column`. A partition without a snapshot is an error unless the input's metadata says
+    `allow_missing_partitions`. `SnapshotPair` is the snapshot of the run's own partition with the
+    last one of the 31 times before, or with the one that was published before.
     """
 
     base_dir: str = Field(description="A folder, gs://bucket/prefix or s3://bucket/prefix.")

@@ -2,16 +2,22 @@
 
 import contextlib
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import dagster as dg
 import msgspec
 
-from octogen_dagster.api.errors import OctogenBigQueryInputError, OctogenError
+from octogen_dagster.api.errors import (
+    OctogenBigQueryInputError,
+    OctogenError,
+    OctogenTimeoutError,
+)
+from octogen_dagster.bigquery_resources import AnalyticsHubResource
 from octogen_dagster.partitions import listing_partition_key
-from octogen_dagster.sensors import PARTITIONS_IN_A_TICK, RUNS_IN_A_TICK, SECONDS_FOR_THE_LISTING
+from octogen_dagster.sensors import PARTITIONS_IN_A_TICK, RUNS_IN_A_TICK
 from octogen_dagster.sharing.listings import (
     ControlPlaneListings,
     ExchangeListings,
@@ -19,18 +25,29 @@ from octogen_dagster.sharing.listings import (
     StaticListings,
 )
 
+_Result = TypeVar("_Result")
+
 CURSOR_VERSION = 1
 SECONDS_BETWEEN_CHECKS = 900
+# Dagster ends a tick after 60 s; what comes of the reading must still be stored.
+SECONDS_FOR_A_TICK = 35.0
 _FIRST_WAIT, _LONGEST_WAIT = 600, 6 * 3600
-_GRANTED = "awaiting_subscription"
-_REVOKED, _STALE = "revoked", "stale"
+_GRANTED, _PENDING = "awaiting_subscription", "pending"
+_REVOKED, _STALE, _MISSING = "revoked", "stale", "missing"
+_REPORTED_BY_OCTOGEN = {
+    _PENDING: _REVOKED,
+    "source_stale": _STALE,
+    "refresh_failed": "refresh_failed",
+    "access_grant_failed": "access_grant_failed",
+}
+_REPORTS_IN_A_TICK = 100
 
 
 class Source(Protocol):
     """Where a sensor finds listings."""
 
     @property
-    def resource_keys(self) -> set[str]:
+    def resource_keys(self) -> Collection[str]:
         """The resources it needs."""
 
     def listings(self, resources: Any) -> list[Listing]:
@@ -54,7 +71,7 @@ class ExchangeSource:
 
     def listings(self, resources: Any) -> list[Listing]:
         """`Source.listings`."""
-        with resources.analytics_hub.hub(SECONDS_FOR_THE_LISTING) as hub:
+        with resources.analytics_hub.hub(SECONDS_FOR_A_TICK) as hub:
             return ExchangeListings(hub, self.exchange).listings()
 
 
@@ -72,7 +89,7 @@ class OctogenSource:
     def listings(self, resources: Any) -> list[Listing]:
         """`Source.listings`."""
         octogen = resources.octogen_control_plane
-        with octogen.control_plane(SECONDS_FOR_THE_LISTING) as control_plane:
+        with octogen.control_plane(SECONDS_FOR_A_TICK) as control_plane:
             return ControlPlaneListings(
                 control_plane,
                 project=resources.analytics_hub.project,
@@ -121,7 +138,7 @@ class ListingCursor(msgspec.Struct, forbid_unknown_fields=True):
         gone: Partition keys that were reported as no longer listed.
         lapsed: Partition keys that were reported as revoked or stale, and as which.
         checked_at: When subscriptions were last looked at, in seconds since 1970.
-        epoch: Makes run keys new after a cursor was lost.
+        epoch: Makes run keys new after a cursor was lost or reset.
         version: Of this structure.
     """
 
@@ -136,7 +153,7 @@ class ListingCursor(msgspec.Struct, forbid_unknown_fields=True):
     def load(cls, text: str | None, now: int) -> tuple["ListingCursor", bool]:
         """The cursor of the last tick, and whether one was there that cannot be read."""
         if not text:
-            return cls(), False
+            return cls(epoch=now), False
         try:
             cursor = msgspec.json.decode(text, type=cls)
         except msgspec.MsgspecError:
@@ -204,18 +221,27 @@ def plan_tick(cursor: ListingCursor, world: World) -> ListingTick:
         in_order = key in world.subscribed and world.lapses.get(key) != _REVOKED
         if key not in world.busy and _is_due(ask, status, in_order=in_order, now=world.now):
             due.append(key)
-        elif in_order or status != ask.status:
+        elif in_order or status not in (ask.status, _GRANTED):
             asks[key] = Ask(status, ask.asks, 0 if in_order else ask.tries, ask.asked_at)
-    # Those never asked for first, then who waits longest.
-    due.sort(key=lambda key: (asks.get(key, Ask()).asked_at, key))
+    # What was just granted first, then those never asked for, then who waits longest.
+    due.sort(
+        key=lambda key: (
+            not _is_news(asks.get(key, Ask()), world.statuses[key]),
+            asks.get(key, Ask()).asked_at,
+            key,
+        )
+    )
     new = [key for key in due if key not in world.known][:PARTITIONS_IN_A_TICK]
     there = {*world.known, *new}
     now = [key for key in due if key in there][:RUNS_IN_A_TICK]
     for key in now:
-        ask = asks.get(key, Ask())
-        asks[key] = Ask(world.statuses[key], ask.asks + 1, ask.tries + 1, world.now)
-    gone = sorted(cursor.asks.keys() - world.statuses.keys() - cursor.gone)
-    lapsed = {key: lapse for key, lapse in world.lapses.items() if cursor.lapsed.get(key) != lapse}
+        ask, status = asks.get(key, Ask()), world.statuses[key]
+        tries = 0 if _is_news(ask, status) else ask.tries
+        asks[key] = Ask(status, ask.asks + 1, tries + 1, world.now)
+    gone = sorted(cursor.asks.keys() - world.statuses.keys() - cursor.gone)[:_REPORTS_IN_A_TICK]
+    news = [key for key, lapse in world.lapses.items() if cursor.lapsed.get(key) != lapse]
+    lapsed = {key: world.lapses[key] for key in sorted(news)[:_REPORTS_IN_A_TICK]}
+    told = {key: lapse for key, lapse in world.lapses.items() if key in lapsed or key not in news}
     return ListingTick(
         new=sorted(new),
         due=[(key, f"{key}#{cursor.epoch}.{asks[key].asks}") for key in now],
@@ -225,17 +251,24 @@ def plan_tick(cursor: ListingCursor, world: World) -> ListingTick:
         cursor=ListingCursor(
             asks=asks,
             gone=(cursor.gone | set(gone)) - world.statuses.keys(),
-            lapsed=dict(world.lapses),
-            checked_at=cursor.checked_at,
+            lapsed=told,
+            # What was lapsed and is asked for now may be in order at the next tick.
+            checked_at=0 if world.lapses.keys() & set(now) else cursor.checked_at,
             epoch=cursor.epoch,
         ),
     )
 
 
+def _is_news(ask: Ask, status: str) -> bool:
+    """Whether Octogen says that it is granted, and did not when it was asked for last."""
+    return status == _GRANTED and ask.status != _GRANTED
+
+
 def _is_due(ask: Ask, status: str, *, in_order: bool, now: int) -> bool:
-    if status == _GRANTED and ask.status != _GRANTED:
+    if _is_news(ask, status):
         return True
-    if in_order:
+    # While Octogen says that it is pending, Octogen also says when it no longer is.
+    if in_order or (status == _PENDING and ask.tries):
         return False
     wait = min(_FIRST_WAIT * 2 ** max(0, ask.tries - 1), _LONGEST_WAIT) if ask.tries else 0
     return now >= ask.asked_at + wait
@@ -253,10 +286,11 @@ def build_listing_sensor(
 
     Each tick lists the listings, adds a partition for each new one and requests its run, at most
     50; the rest follow on the next ticks. A listing whose run did not end well, as for a grant that
-    has not arrived, is asked for again after 10 minutes, then 20, up to 6 hours, and at once when
-    Octogen says that it is granted. A subscription that was revoked or went stale, and a listing
-    that vanished, are reported once, as observations of their partitions; what was revoked is asked
-    for again in the same way. A source that fails skips the tick with the reason.
+    has not arrived, is asked for again after 10 minutes, then 20, up to 6 hours; where Octogen says
+    what is granted, at once when it does. A subscription that was revoked, went stale or is
+    missing, and a listing that vanished, are reported once, as observations of their partitions.
+    What was revoked is asked for again in the same way; what is missing is not, since you may have
+    wanted that. A source that fails skips the tick with the reason.
 
     Args:
         source: Where listings are found: `ExchangeSource`, `OctogenSource` or `StaticSource`.
@@ -284,9 +318,9 @@ def build_listing_sensor(
         **sensor_arguments,
     )
     def listing_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        began, now = time.monotonic(), _seconds()
+        ends_at, now = time.monotonic() + SECONDS_FOR_A_TICK, _seconds()
         try:
-            listings = source.listings(context.resources)
+            listings = _in_time(lambda: source.listings(context.resources), ends_at)
         except (OctogenError, ValueError) as error:
             return dg.SkipReason(
                 f"The listings could not be read, the next tick tries again. {error}"
@@ -298,14 +332,22 @@ def build_listing_sensor(
             )
         by_key = {listing_partition_key(listing.resource): listing for listing in listings}
         subscribed = context.instance.get_materialized_partitions(linked_datasets.key)
-        lapses = _lapses(by_key, subscribed)
-        if lapses is None:
-            lapses = {key: cursor.lapsed[key] for key in cursor.lapsed if key in subscribed}
-            in_time = time.monotonic() - began < SECONDS_FOR_THE_LISTING
-            if in_time and now >= cursor.checked_at + SECONDS_BETWEEN_CHECKS:
-                found = _checked(context, by_key, subscribed)
-                lapses = lapses if found is None else found
+        wanted = {key: by_key[key] for key in by_key if key in subscribed}
+        lapses = {key: lapse for key, lapse in cursor.lapsed.items() if key in wanted}
+        if wanted and now >= cursor.checked_at + SECONDS_BETWEEN_CHECKS:
+            resource = context.resources.analytics_hub
+            try:
+                lapses = _in_time(lambda: _lapses(resource, list(wanted)), ends_at)
                 cursor.checked_at = now
+            except (OctogenError, ValueError) as error:
+                context.log.warning(
+                    f"Subscriptions could not be checked, a later tick does. {error}"
+                )
+        for key, listing in wanted.items():
+            if listing.status in _REPORTED_BY_OCTOGEN:
+                lapses[key] = _REPORTED_BY_OCTOGEN[listing.status]
+            elif listing.status == "active" and lapses.get(key) in _REPORTED_BY_OCTOGEN.values():
+                del lapses[key]
         tick = plan_tick(
             cursor,
             World(
@@ -365,42 +407,42 @@ def _busy(instance: dg.DagsterInstance, sensor_name: str) -> set[str]:
     return {run.tags.get("dagster/partition", "") for run in runs}
 
 
-def _lapses(listings: Mapping[str, Listing], subscribed: Collection[str]) -> dict[str, str] | None:
-    """Which subscriptions lapsed by Octogen's status; None where the source knows none."""
-    if not any(listing.status for listing in listings.values()):
-        return None
-    by_status = {"pending": _REVOKED, _GRANTED: _REVOKED, "source_stale": _STALE}
-    return {
-        key: by_status[listing.status or ""]
-        for key, listing in listings.items()
-        if key in subscribed and listing.status in by_status
-    }
+def _in_time(work: Callable[[], _Result], ends_at: float) -> _Result:
+    """What `work` returns, if it does so in time: no single deadline bounds many calls.
 
-
-def _checked(
-    context: dg.SensorEvaluationContext,
-    listings: Mapping[str, Listing],
-    subscribed: Collection[str],
-) -> dict[str, str] | None:
-    """Which subscriptions lapsed by Analytics Hub; None if it did not say."""
-    wanted = {key: listing for key, listing in listings.items() if key in subscribed}
-    resource = context.resources.analytics_hub
-    states: dict[tuple[str, str, str], str] = {}
+    Raises:
+        OctogenTimeoutError: It does not.
+    """
+    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="octogen-listings")
     try:
-        with resource.hub(SECONDS_FOR_THE_LISTING / 2) as hub:
-            for location in {_place(key)[0] for key in wanted}:
-                for subscription in hub.subscriptions(resource.project, location):
-                    with contextlib.suppress(OctogenBigQueryInputError):
-                        place = _place(listing_partition_key(subscription.listing))
-                        if states.get(place) != "STATE_ACTIVE":
-                            states[place] = subscription.state.name
-    except OctogenError as error:
-        context.log.warning(f"Subscriptions could not be checked, a later tick does. {error}")
-        return None
-    lapses = {key: states.get(_place(key), "") for key in wanted}
+        return executor.submit(work).result(timeout=max(0.0, ends_at - time.monotonic()))
+    except TimeoutError:
+        raise OctogenTimeoutError(
+            f"They were not read within the {SECONDS_FOR_A_TICK:g} s that a tick has."
+        ) from None
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _lapses(resource: AnalyticsHubResource, subscribed: Collection[str]) -> dict[str, str]:
+    """Which subscriptions are not active, by Analytics Hub.
+
+    Raises:
+        OctogenBigQueryError: It does not say.
+    """
+    states: dict[tuple[str, str, str], str] = {}
+    with resource.hub(SECONDS_FOR_A_TICK) as hub:
+        for location in {_place(key)[0] for key in subscribed}:
+            for subscription in hub.subscriptions(resource.project, location):
+                with contextlib.suppress(OctogenBigQueryInputError):
+                    place = _place(listing_partition_key(subscription.listing))
+                    if states.get(place) != "STATE_ACTIVE":
+                        states[place] = subscription.state.name
+    lapses = {"STATE_STALE": _STALE, "STATE_INACTIVE": _REVOKED}
+    found = {key: states.get(_place(key)) for key in subscribed}
     return {
-        key: _STALE if state == "STATE_STALE" else _REVOKED
-        for key, state in lapses.items()
+        key: lapses.get(state or "", _MISSING)
+        for key, state in found.items()
         if state != "STATE_ACTIVE"
     }
 

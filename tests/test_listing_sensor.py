@@ -1,5 +1,6 @@
 """The listing sensor, tick by tick, with the daemon's part played in between."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,7 @@ from octogen_dagster.sandbox.hub import Hub
 from octogen_dagster.sandbox.hub_faults import HubFault
 from octogen_dagster.sandbox.hub_state import ON_COMMAND
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 
 PROJECT = "my-project"
 PRINCIPAL = "serviceAccount:reader@my-project.iam.gserviceaccount.com"
@@ -42,8 +44,8 @@ class Daemon:
 
     def __init__(self, hub: Hub, instance: dg.DagsterInstance, source: Any) -> None:
         self.instance = instance
-        control_plane = isinstance(source, OctogenSource)
-        self.asset = build_linked_datasets_asset(control_plane=control_plane, grant_waits=())
+        self.control_plane = isinstance(source, OctogenSource)
+        self.asset = build_linked_datasets_asset(control_plane=self.control_plane, grant_waits=())
         self.sensor = build_listing_sensor(source, self.asset)
         self.resources: dict[str, Any] = {
             "analytics_hub": AnalyticsHubResource(project=PROJECT),
@@ -136,13 +138,16 @@ def test_a_grant_that_is_late_is_asked_for_again_with_growing_waits(
     assert daemon.asked() == ["northpeak"]
     asks = [daemon.asked(minutes=5) for _ in range(30)]
     times = [5 * (number + 1) for number, ask in enumerate(asks) if ask]
-    assert times == [10, 30, 70, 150]
+    # Octogen says itself when it grants access.
+    assert times == ([] if daemon.control_plane else [10, 30, 70, 150])
     assert daemon.subscribed() == []
+    asks = [daemon.asked(minutes=30) for _ in range(100)]
+    times = [30 * (number + 1) for number, ask in enumerate(asks) if ask]
+    assert daemon.control_plane or [b - a for a, b in itertools.pairwise(times)][-3:] == [360] * 3
 
     hub.grant_access("northpeak")
-    if isinstance(daemon.resources["analytics_hub"], AnalyticsHubResource):
-        while not daemon.asked(minutes=5):
-            pass
+    while not daemon.asked(minutes=30):
+        pass
     assert daemon.subscribed() == ["northpeak"]
     assert len(hub.subscriptions) == 1
 
@@ -179,6 +184,93 @@ def test_a_revoked_subscription_is_reported_and_made_again_when_granted(
     assert hub.datasets(PROJECT) == {"octogen_northpeak": active[0].name}
     daemon.tick(minutes=20)
     assert [daemon.asked(minutes=20) for _ in range(40)] == [[]] * 40
+
+
+def test_a_subscription_that_the_user_deleted_is_reported_and_not_made_again(
+    hub: Hub, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = Daemon(hub, instance, ExchangeSource(hub.exchange))
+    monkeypatch.setattr(listing_sensor, "_seconds", lambda: daemon.now)
+    hub.share("northpeak")
+    daemon.tick()
+    with AnalyticsHub() as google:
+        google.delete(hub.subscriptions[0].name)
+    assert reported(daemon.tick(minutes=20)) == {"northpeak": "missing"}
+    assert [daemon.asked(minutes=60) for _ in range(10)] == [[]] * 10
+
+
+def test_what_octogen_does_not_know_of_yet_is_not_called_revoked(
+    hub: Hub, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = Daemon(hub, instance, OctogenSource())
+    daemon.asset = build_linked_datasets_asset(control_plane=False, grant_waits=())
+    monkeypatch.setattr(listing_sensor, "_seconds", lambda: daemon.now)
+    with daemon.resources["octogen_control_plane"].control_plane() as octogen:
+        octogen.register(PROJECT, PRINCIPAL)
+    hub.share("northpeak")
+    assert daemon.asked() == ["northpeak"]
+    for _ in range(20):
+        result = daemon.tick(minutes=20)
+        assert (result.run_requests, reported(result)) == ([], {})
+
+
+def test_a_cursor_that_was_reset_asks_again(
+    hub: Hub, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = Daemon(hub, instance, ExchangeSource(hub.exchange))
+    monkeypatch.setattr(listing_sensor, "_seconds", lambda: daemon.now)
+    hub.share("northpeak", grant=ON_COMMAND)
+    for _ in range(5):
+        daemon.tick(minutes=400)
+    hub.grant_access("northpeak")
+    daemon.cursor = None
+    daemon.tick(minutes=1)
+    assert daemon.subscribed() == ["northpeak"]
+
+
+def test_a_tick_that_takes_too_long_is_skipped(
+    daemon: Daemon, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing_sensor, "SECONDS_FOR_A_TICK", 0.2)
+    hub.share("northpeak")
+    hub.inject(HubFault("latency", 1.0, times=2))
+    result = daemon.tick()
+    assert "They were not read within the 0.2 s that a tick has." in result.skip_message
+
+
+def test_what_was_just_granted_is_asked_for_before_all_others() -> None:
+    statuses = {f"p:us:e:{number:03}": "pending" for number in range(500)}
+    cursor = ListingCursor()
+    for tick in range(10):
+        result = plan_tick(cursor, World(statuses, statuses, (), (), {}, tick))
+        cursor = result.cursor
+    assert len(result.due) == 50
+    statuses["p:us:e:123"] = "awaiting_subscription"
+    statuses |= {f"p:us:e:new-{number}": "" for number in range(60)}
+    result = plan_tick(cursor, World(statuses, statuses, (), (), {}, 11))
+    assert result.due[0][0] == "p:us:e:123"
+
+
+def test_a_grant_that_is_seen_while_a_run_is_unfinished_is_not_forgotten() -> None:
+    key = "p:us:e:l"
+    cursor = plan_tick(ListingCursor(), World({key: "pending"}, [key], (), (), {}, 0)).cursor
+    busy = plan_tick(cursor, World({key: "awaiting_subscription"}, [key], (), [key], {}, 1))
+    assert busy.due == []
+    after = plan_tick(busy.cursor, World({key: "awaiting_subscription"}, [key], (), (), {}, 2))
+    assert [due for due, _ in after.due] == [key]
+
+
+def test_reports_of_a_tick_are_bounded_and_none_is_lost() -> None:
+    keys = [f"p:us:e:{number:03}" for number in range(250)]
+    cursor = ListingCursor()
+    for tick in range(5):
+        cursor = plan_tick(cursor, World(dict.fromkeys(keys, ""), keys, keys, (), {}, tick)).cursor
+    gone: list[str] = []
+    for tick in range(4):
+        result = plan_tick(cursor, World({}, keys, keys, (), {}, 10 + tick))
+        assert len(result.gone) <= 100
+        gone, cursor = gone + result.gone, result.cursor
+    assert sorted(gone) == keys
 
 
 def test_a_stale_subscription_is_reported_once(daemon: Daemon, hub: Hub) -> None:
@@ -264,7 +356,7 @@ def test_a_cursor_that_cannot_be_read_loses_nothing(daemon: Daemon, hub: Hub, cu
     hub.share("strada", grant=ON_COMMAND)
     daemon.tick()
     daemon.cursor = cursor
-    assert daemon.asked() == ["strada"]
+    assert daemon.asked(minutes=1) == ["strada"]
     assert len(daemon.run_keys) == 3
 
 
