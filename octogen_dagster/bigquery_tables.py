@@ -30,6 +30,8 @@ _STANDARD = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "RECORD"
 _DATED = {"TIMESTAMP", "DATETIME", "DATE"}
 _NOT_IN_POLARS = {"BIGNUMERIC", "BIGDECIMAL", "INTERVAL"}
 _LONGEST_MESSAGE = 400
+_TIMEOUT = 60.0
+"""Seconds for one try of a request. How long a query may run is not bounded."""
 _LOG_IN = (
     "Run `gcloud auth application-default login`, or give credentials to the BigQuery resource."
 )
@@ -139,7 +141,7 @@ def read_table(client: Client, name: TableName, modified_column: str | None = No
         OctogenBigQueryError: It cannot be read, or has no such column.
     """
     with explained(f"Table {name}"):
-        table = client.get_table(str(name))
+        table = client.get_table(str(name), timeout=_TIMEOUT)
         column = _modified_column(table, name, modified_column)
         if table.table_type == "TABLE" and column is None:
             rows, last_modified = table.num_rows, table.modified
@@ -150,7 +152,9 @@ def read_table(client: Client, name: TableName, modified_column: str | None = No
                 f"SELECT COUNT(*) AS row_count, CAST({newest} AS TIMESTAMP) AS last_modified "  # noqa: S608
                 f"FROM {name.quoted}"
             )
-            ((rows, last_modified),) = client.query(sql, location=table.location).result()
+            ((rows, last_modified),) = client.query(
+                sql, location=table.location, timeout=_TIMEOUT
+            ).result()
     return TableFacts(
         kind=table.table_type,
         location=table.location,
@@ -179,7 +183,7 @@ def write_query(
     from google.cloud.bigquery import QueryJobConfig, WriteDisposition
 
     with explained(f"Dataset {destination.dataset}"):
-        dataset = client.get_dataset(destination.dataset)
+        dataset = client.get_dataset(destination.dataset, timeout=_TIMEOUT)
     if dataset.to_api_repr().get("type") == "LINKED":
         raise OctogenBigQueryError(
             f"Table {destination}: {destination.dataset} is a linked dataset, which is read-only. "
@@ -191,6 +195,7 @@ def write_query(
             sql,
             job_config=QueryJobConfig(dry_run=True, use_query_cache=False),
             location=location,
+            timeout=_TIMEOUT,
         )
         if plan.statement_type != "SELECT":
             raise OctogenBigQueryError(
@@ -205,6 +210,7 @@ def write_query(
                 labels=dict(labels),
             ),
             location=location,
+            timeout=_TIMEOUT,
         )
         try:
             job.result()
@@ -239,7 +245,9 @@ def first_rows(
     if not fields:
         return pl.DataFrame()
     with explained(f"Table {name}"):
-        rows = client.list_rows(str(name), selected_fields=fields, max_results=count)
+        rows = client.list_rows(
+            str(name), selected_fields=fields, max_results=count, timeout=_TIMEOUT
+        )
         # Over REST: the Storage API is another library, and slower for a handful of rows.
         return cast("pl.DataFrame", pl.from_arrow(rows.to_arrow(create_bqstorage_client=False)))
 

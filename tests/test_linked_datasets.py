@@ -2,12 +2,16 @@
 
 import base64
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+from pydantic import SecretStr
 
 from octogen_dagster.api.errors import OctogenBigQueryInputError
+from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.bigquery_resources import AnalyticsHubResource, OctogenControlPlaneResource
 from octogen_dagster.linked_datasets import build_linked_datasets_asset
 from octogen_dagster.partitions import listing_of, listing_partition_key
@@ -15,6 +19,9 @@ from octogen_dagster.sandbox.hub import Hub
 from octogen_dagster.sandbox.hub_faults import HubFault
 from octogen_dagster.sandbox.hub_state import ON_COMMAND, GrantAfter
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.sharing import retrying, secret_files
+from octogen_dagster.sharing.control_plane import OctogenMCP
+from octogen_dagster.sharing.secret_files import SecretFile
 
 PROJECT = "my-project"
 PRINCIPAL = "serviceAccount:reader@my-project.iam.gserviceaccount.com"
@@ -114,6 +121,107 @@ def test_what_stays_wrong_is_not_tried_again(hub: Hub, run: Any) -> None:
     assert not [event for event in result.all_events if event.is_step_up_for_retry]
 
 
+def revoked_and_granted(hub: Hub, run: Any) -> str:
+    """A listing that was subscribed to and revoked, and may be subscribed to again."""
+    resource = hub.share("northpeak")
+    assert run(resource).success
+    hub.revoke_access("northpeak")
+    hub.grant_access("northpeak")
+    return resource
+
+
+@pytest.mark.parametrize("control_plane", [False, True])
+@pytest.mark.parametrize("place", ["both", "linked_dataset_map"])
+def test_what_a_revoked_subscription_left_behind_is_replaced(
+    hub: Hub, run: Any, capfd: pytest.CaptureFixture[str], place: Any, control_plane: bool
+) -> None:
+    hub.settings.linked_dataset_in = place
+    resource = revoked_and_granted(hub, run)
+    (left,) = hub.subscriptions
+    found = metadata(run(resource, control_plane=control_plane))
+    assert found["octogen/replaced_subscription"] == left.name
+    assert found["octogen/already_subscribed"] is False
+    assert [entry.name for entry in hub.subscriptions] == [found["octogen/subscription"]]
+    dataset = "my-project.octogen_northpeak" if place == "both" else "(Analytics Hub does not say"
+    assert (
+        f"Subscription {left.name} was revoked and is in the way: it is deleted now, and its "
+        f"linked dataset {dataset}"
+    ) in capfd.readouterr().err
+
+    assert "octogen/replaced_subscription" not in metadata(run(resource))
+
+
+def test_what_a_revoked_subscription_left_behind_may_be_kept(hub: Hub, run: Any) -> None:
+    resource = revoked_and_granted(hub, run)
+    before = hub.subscriptions
+    result = run(resource, replace_revoked=False)
+    assert f"left over from subscription {before[0].name}" in failure(result)
+    assert not [event for event in result.all_events if event.is_step_up_for_retry]
+    assert hub.subscriptions == before
+
+
+AT_ONCE = dg.RetryPolicy(max_retries=2, delay=0)
+
+
+@pytest.fixture
+def _one_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrying, "POLICY", RetryPolicy(attempts=1))
+
+
+@pytest.mark.usefixtures("_one_try")
+@pytest.mark.parametrize(
+    "fault",
+    [
+        HubFault("http_status", 503, method="list_bigquery_listing_resources", times=1),
+        HubFault("rate_limit", 60, method="list_bigquery_listing_resources", times=1),
+        HubFault("lost_answer", method="list_bigquery_listing_resources", times=1),
+    ],
+    ids=lambda fault: fault.kind,
+)
+def test_what_passes_is_tried_again(hub: Hub, run: Any, fault: HubFault) -> None:
+    resource = hub.share("northpeak")
+    hub.inject(fault)
+    result = run(resource, control_plane=True, retry_policy=AT_ONCE)
+    assert metadata(result)["octogen/state"] == "STATE_ACTIVE"
+    assert len([event for event in result.all_events if event.is_step_restarted]) == 1
+
+
+@pytest.mark.usefixtures("_one_try")
+def test_a_token_file_that_is_held_is_tried_again(
+    hub: Hub, run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = SecretFile(tmp_path / "refresh", "refresh token")
+    file.write(SecretStr(hub.refresh_token))
+    monkeypatch.setenv("OCTOGEN_MCP_REFRESH_TOKEN_FILE", str(file.path))
+    monkeypatch.setattr(secret_files, "_SECONDS_TO_LOCK", 0.02)
+    resource = hub.share("northpeak")
+    with file.locked():
+        result = run(resource, control_plane=True, retry_policy=AT_ONCE)
+    assert failure(result).startswith("Exceeded max_retries of 2")
+    tries = [
+        event.step_retry_data.error for event in result.all_events if event.is_step_up_for_retry
+    ]
+    assert ["for 0.02 s; try again later" in str(error) for error in tries] == [True, True]
+
+
+@pytest.mark.usefixtures("_one_try")
+@pytest.mark.parametrize(
+    "fault",
+    [
+        HubFault("tool_error", "internal", method="list_bigquery_subscribers"),
+        HubFault("http_status", 404, method="list_bigquery_subscribers"),
+        HubFault("status", "INVALID_ARGUMENT", method="SubscribeListing"),
+    ],
+    ids=lambda fault: fault.kind,
+)
+def test_what_does_not_pass_is_not_tried_again(hub: Hub, run: Any, fault: HubFault) -> None:
+    resource = hub.share("northpeak")
+    hub.inject(fault)
+    result = run(resource, control_plane=True, retry_policy=AT_ONCE)
+    assert not result.success
+    assert not [event for event in result.all_events if event.is_step_up_for_retry]
+
+
 def test_a_listing_that_vanished_is_a_clear_failure(hub: Hub, run: Any) -> None:
     resource = hub.share("northpeak")
     hub.remove_listing("northpeak")
@@ -145,6 +253,62 @@ def test_a_subscription_that_octogen_does_not_hear_of_is_still_reported(hub: Hub
     tool = "refresh_bigquery_subscription_status"
     hub.inject(HubFault("tool_error", "internal", method=tool))
     assert metadata(run(resource, control_plane=True))["octogen/state"] == "STATE_ACTIVE"
+
+
+def test_a_subscription_counts_though_octogen_says_pending(hub: Hub, run: Any) -> None:
+    resource = hub.share("northpeak")
+    there = metadata(run(resource))["octogen/subscription"]
+    hub.inject(HubFault("cell", {"status": "pending"}))
+    found = metadata(run(resource, control_plane=True))
+    assert (found["octogen/subscription"], found["octogen/already_subscribed"]) == (there, True)
+
+
+def test_octogens_suggestion_counts_unless_there_is_a_name(hub: Hub, run: Any) -> None:
+    hub.inject(HubFault("cell", {"linkedDatasetSuggestion": "suggested", "location": "US"}))
+    found = metadata(run(hub.share("northpeak"), control_plane=True))
+    assert found["octogen/linked_dataset"] == "my-project.suggested"
+    assert found["octogen/location"] == "US"
+    found = metadata(run(hub.share("strada"), control_plane=True, dataset_id=lambda _: "mine"))
+    assert found["octogen/linked_dataset"] == "my-project.mine"
+    assert found["octogen/location"] == "US"
+    assert [entry.friendly_name for entry in hub.subscriptions] == [
+        "Octogen suggested",
+        "Octogen mine",
+    ]
+
+
+@pytest.mark.parametrize("other", ["active", "pending", "awaiting_subscription"])
+def test_of_two_cells_of_a_catalog_the_one_of_the_listing_counts(
+    hub: Hub, run: Any, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    resource = hub.share("northpeak")
+    subscribers = OctogenMCP.subscribers
+    elsewhere = resource.replace("/catalogs/", "/another/")
+
+    def with_another(self: OctogenMCP) -> Any:
+        found, cells = subscribers(self)
+        twins = [
+            replace(cell, status=other, listing=replace(cell.listing, listing_resource=elsewhere))
+            for cell in cells
+        ]
+        return found, twins + cells
+
+    with OctogenControlPlaneResource(principal=PRINCIPAL).control_plane() as control_plane:
+        control_plane.register(PROJECT, PRINCIPAL)
+    monkeypatch.setattr(OctogenMCP, "subscribers", with_another)  # the sandbox has one for each
+    found = metadata(run(resource, control_plane=True))
+    assert (found["octogen/listing"], found["octogen/already_subscribed"]) == (resource, False)
+    assert subscribe_calls(hub) == ["OK"]
+
+
+def test_a_subscriber_that_is_disabled_is_not_waited_for(hub: Hub, run: Any) -> None:
+    resource = hub.share("northpeak")
+    with OctogenControlPlaneResource(principal=PRINCIPAL).control_plane() as control_plane:
+        control_plane.register(PROJECT, PRINCIPAL)
+    hub.disable_subscriber(PRINCIPAL)
+    result = run(resource, control_plane=True)
+    assert "The subscriber is disabled at Octogen: enable it there." in failure(result)
+    assert not [event for event in result.all_events if event.is_step_up_for_retry]
 
 
 def test_keys_turn_back_into_listings() -> None:

@@ -174,6 +174,7 @@ class AnalyticsHub:
         """Delete a subscription, and its linked dataset with it; nothing if it is gone already.
 
         Raises:
+            OctogenBigQueryUnavailableError: It does not end in time.
             OctogenBigQueryError: It failed.
         """
         from google.api_core import exceptions
@@ -186,6 +187,11 @@ class AnalyticsHub:
                 deletion.result(timeout=self._deadline)  # type: ignore[no-untyped-call]
             except exceptions.NotFound:
                 return
+            except TimeoutError:
+                problem = f"its deletion did not end within {self._deadline:g} s. Try again later."
+            else:
+                return
+        raise OctogenBigQueryUnavailableError(f"Subscription {subscription}: {problem}")
 
     @functools.cached_property
     def _client(self) -> ah.AnalyticsHubServiceClient:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from octogen_dagster.api.errors import OctogenMCPAuthenticationError
+from octogen_dagster.api.errors import OctogenMCPAuthenticationError, OctogenTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,8 @@ class SecretFile:
         """Keep every other process and thread that locks this file out.
 
         Raises:
-            OctogenMCPAuthenticationError: The lock cannot be had.
+            OctogenMCPAuthenticationError: The file cannot be locked where it is.
+            OctogenTimeoutError: Another process has held the lock all the time.
         """
         import filelock
 
@@ -56,11 +57,15 @@ class SecretFile:
         )
         try:
             lock.acquire()
-        except (OSError, filelock.Timeout) as error:
-            reason = getattr(error, "strerror", None) or "another process holds it"
+        except filelock.Timeout:  # an OSError too
+            raise OctogenTimeoutError(
+                f"The {self} cannot be locked ({lock.lock_file}): another process has held it for "
+                f"{_SECONDS_TO_LOCK:g} s; try again later."
+            ) from None
+        except OSError as error:
             raise OctogenMCPAuthenticationError(
-                f"The {self} cannot be locked ({lock.lock_file}: {reason}), so a new token could "
-                "be lost. Put it into a folder of its own that this user may write to."
+                f"The {self} cannot be locked ({lock.lock_file}: {error.strerror}), so a new token "
+                "could be lost. Put it into a folder of its own that this user may write to."
             ) from None
         try:
             yield

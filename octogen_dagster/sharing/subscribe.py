@@ -16,8 +16,14 @@ from octogen_dagster.sharing.names import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from google.auth.credentials import Credentials
     from google.cloud import bigquery_analyticshub_v1 as ah
+
+_ACTIVE = "STATE_ACTIVE"
+_STALE = "STATE_STALE"
+_REVOKED = "STATE_INACTIVE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,25 +124,7 @@ def subscribe_to_listing(
         listing_resource, destination_project, destination_dataset_id, location, friendly_name
     )
     with AnalyticsHub(credentials) as hub:
-        return subscribe(hub, plan)
-
-
-def subscribe(
-    hub: AnalyticsHub, plan: SubscriptionPlan, *, replace_lapsed: bool = False
-) -> BigQuerySubscriptionResult:
-    """Carry out one plan; for several, `Subscriptions` reads what is there only once.
-
-    Args:
-        hub: Analytics Hub.
-        plan: What to ask for.
-        replace_lapsed: Delete the dataset that a revoked subscription to the same listing left
-            behind, if it is in the way. A linked dataset has no data of its own.
-
-    Raises:
-        OctogenBigQueryAccessPendingError: Octogen's grant on the listing has not arrived yet.
-        OctogenBigQueryError: It failed.
-    """
-    return Subscriptions(hub).subscribe(plan, replace_lapsed=replace_lapsed)
+        return Subscriptions(hub).subscribe(plan)
 
 
 class Subscriptions:
@@ -153,43 +141,93 @@ class Subscriptions:
         self._read: dict[tuple[str, str], _ByIds] = {}
 
     def subscribe(
-        self, plan: SubscriptionPlan, *, replace_lapsed: bool = False
+        self,
+        plan: SubscriptionPlan,
+        *,
+        replacing: Callable[[str, str | None], None] | None = None,
     ) -> BigQuerySubscriptionResult:
-        """Carry out a plan; `subscribe` says what `replace_lapsed` does.
+        """Carry out a plan.
+
+        Args:
+            plan: What to ask for.
+            replacing: Makes revoked subscriptions to the same listing give way when they hold the
+                dataset id: each is deleted, and its linked dataset with the access rights set on
+                it. Called before that with the subscription's name, and the dataset's if it is
+                known. Without it, they are an error.
 
         Raises:
             OctogenBigQueryAccessPendingError: Octogen's grant on the listing has not arrived yet.
             OctogenBigQueryError: It failed.
         """
-        there = [entry for entry in self._to(plan) if entry.in_force]
-        if there:
-            # More than one is rare: the one that was asked for, then one whose data is current.
-            best = min(there, key=lambda entry: (entry.dataset_id != plan.dataset_id, entry.state))
-            return best.result(plan, already_subscribed=True)
+        there = self.in_force(plan)
+        if there is not None:
+            return there
         created = self._hub.subscribe(_request(plan))
         if created is not None:
             return _Entry.of(created).result(plan, already_subscribed=False)
         # The id is taken: by a process that was faster, by a try whose answer was lost, by others.
         self._read.clear()
-        holders = [entry for entry in self._to(plan) if entry.dataset_id == plan.dataset_id]
-        for entry in holders:
-            if entry.in_force:
-                return entry.result(plan, already_subscribed=True)
-        if holders and replace_lapsed:
-            for entry in holders:
-                self._hub.delete(entry.name)
-            self._read.clear()
-            return self.subscribe(plan)
-        raise OctogenBigQueryError(
-            f"Listing {plan.listing}: project {plan.project} already has a dataset "
-            f"{plan.dataset_id}, and it "
-            + (
-                "is left over from a subscription to this listing that is no longer in force: "
-                "delete it, then subscribe again."
-                if holders
-                else "is not linked to this listing: choose another dataset id."
+        there = self.in_force(plan)
+        if there is not None:
+            return there
+        for entry in self._in_the_way(plan, may_delete=replacing is not None):
+            if replacing is not None:
+                replacing(entry.name, entry.dataset_id and f"{plan.project}.{entry.dataset_id}")
+            self._hub.delete(entry.name)
+        self._read.clear()
+        return self.subscribe(plan)
+
+    def in_force(self, plan: SubscriptionPlan) -> BigQuerySubscriptionResult | None:
+        """The subscription to the plan's listing that is there and gives access to data.
+
+        One that is stale may not say its dataset: then the plan's is taken for it.
+
+        Returns:
+            None when there is none.
+
+        Raises:
+            OctogenBigQueryError: The subscriptions cannot be read, or an active one does not say
+                which dataset is linked to it.
+        """
+        there = [entry for entry in self._to(plan) if entry.in_force]
+        if not there:
+            return None
+        # More than one is rare: the one that was asked for, then one whose data is current.
+        best = min(there, key=lambda entry: (entry.dataset_id != plan.dataset_id, entry.state))
+        return best.result(plan, already_subscribed=True)
+
+    def _in_the_way(self, plan: SubscriptionPlan, *, may_delete: bool) -> list[_Entry]:
+        """The revoked subscriptions to the listing that hold, or may hold, the plan's dataset id.
+
+        Raises:
+            OctogenBigQueryError: There is none, or they must not be deleted.
+        """
+        entries = self._to(plan)
+        holders = [entry for entry in entries if entry.dataset_id == plan.dataset_id]
+        # Analytics Hub may name the dataset of a subscription only while that is active.
+        holders = holders or [entry for entry in entries if entry.dataset_id is None]
+        unknown = next((entry for entry in holders if entry.state != _REVOKED), None)
+        if may_delete and holders and not unknown:
+            return holders
+        taken = f"project {plan.project} already has a dataset {plan.dataset_id}, and"
+        if unknown:
+            problem = (
+                f"subscription {unknown.name} to this listing is in state {unknown.state}, which "
+                "this version does not know: look at it in the Google console; nothing was changed."
             )
-        )
+        elif not holders:
+            problem = "it is not linked to this listing: choose another dataset id."
+        elif holders[0].dataset_id is None:
+            problem = (
+                f"a revoked subscription {holders[0].name} to this listing is there, which does "
+                "not say its dataset: delete it, then subscribe again."
+            )
+        else:
+            problem = (
+                f"it is left over from subscription {holders[0].name} to this listing, which was "
+                "revoked: delete it, then subscribe again."
+            )
+        raise OctogenBigQueryError(f"Listing {plan.listing}: {taken} {problem}")
 
     def _to(self, plan: SubscriptionPlan) -> list[_Entry]:
         """The project's subscriptions to the listing."""
@@ -258,12 +296,13 @@ class _Entry:
 
     @property
     def in_force(self) -> bool:
-        return self.state in ("STATE_ACTIVE", "STATE_STALE")
+        return self.state in (_ACTIVE, _STALE)
 
     def result(
         self, plan: SubscriptionPlan, *, already_subscribed: bool
     ) -> BigQuerySubscriptionResult:
-        if self.dataset_id is None:
+        dataset_id = self.dataset_id or (plan.dataset_id if self.state == _STALE else None)
+        if dataset_id is None:
             raise OctogenBigQueryError(
                 f"Listing {plan.listing}: project {plan.project} is subscribed ({self.name}, "
                 f"{self.state}), and Analytics Hub does not say which dataset is linked to it. "
@@ -273,11 +312,11 @@ class _Entry:
         return BigQuerySubscriptionResult(
             listing_resource=str(plan.listing),
             linked_project=project,
-            linked_dataset=self.dataset_id,
+            linked_dataset=dataset_id,
             state=self.state,
             already_subscribed=already_subscribed,
             subscription_name=self.name,
-            sample_query=sample_query(project, self.dataset_id),
+            sample_query=sample_query(project, dataset_id),
         )
 
 

@@ -9,8 +9,12 @@ from typing import Any
 
 import grpc
 from google.cloud import bigquery_analyticshub_v1 as ah
+from google.longrunning import operations_pb2
 
-_SERVICE = "google.cloud.bigquery.analyticshub.v1.AnalyticsHubService"
+_SERVICES = (
+    "google.cloud.bigquery.analyticshub.v1.AnalyticsHubService",
+    "google.longrunning.Operations",
+)
 
 
 @contextlib.contextmanager
@@ -23,16 +27,30 @@ def answering(**methods: Callable[[Any], Any]) -> Iterator[str]:
     handlers = {
         name: grpc.unary_unary_rpc_method_handler(
             lambda request, _, answer=answer: answer(request),
-            request_deserializer=getattr(ah, f"{name}Request").deserialize,
-            response_serializer=lambda message: type(message).serialize(message),
+            request_deserializer=_deserializer(name),
+            response_serializer=_serialized,
         )
         for name, answer in methods.items()
     }
     server = grpc.server(ThreadPoolExecutor(max_workers=4))
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
+    server.add_generic_rpc_handlers(
+        tuple(grpc.method_handlers_generic_handler(each, handlers) for each in _SERVICES)
+    )
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
         yield f"127.0.0.1:{port}"
     finally:
         server.stop(grace=None).wait()
+
+
+def _deserializer(method: str) -> Callable[[bytes], Any]:
+    if method == "GetOperation":
+        return operations_pb2.GetOperationRequest.FromString
+    return getattr(ah, f"{method}Request").deserialize
+
+
+def _serialized(message: Any) -> bytes:
+    if isinstance(message, operations_pb2.Operation):
+        return message.SerializeToString()
+    return type(message).serialize(message)

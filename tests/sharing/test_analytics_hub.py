@@ -6,6 +6,7 @@ from pathlib import Path
 import google.oauth2.credentials
 import pytest
 from google.cloud import bigquery_analyticshub_v1 as ah
+from google.longrunning import operations_pb2
 
 from octogen_dagster.api.errors import OctogenBigQueryError, OctogenBigQueryUnavailableError
 from octogen_dagster.sandbox.hub import Hub
@@ -189,3 +190,19 @@ def test_with_credentials_the_address_is_googles() -> None:
     ):
         assert analytics_hub._client.api_endpoint == "analyticshub.googleapis.com:443"
         assert len(server.received) == 1
+
+
+def test_a_deletion_that_does_not_end() -> None:
+    unfinished = operations_pb2.Operation(name="operations/1")
+    with (
+        answering(
+            DeleteSubscription=lambda _: unfinished, GetOperation=lambda _: unfinished
+        ) as endpoint,
+        AnalyticsHub(endpoint=endpoint, deadline=0.5) as analytics_hub,
+        pytest.raises(OctogenBigQueryUnavailableError) as caught,
+    ):
+        analytics_hub.delete("projects/p/locations/us/subscriptions/s")
+    assert str(caught.value) == (
+        "Subscription projects/p/locations/us/subscriptions/s: its deletion did not end within "
+        "0.5 s. Try again later."
+    )

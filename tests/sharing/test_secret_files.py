@@ -10,7 +10,7 @@ from threading import Event, Thread
 import pytest
 from pydantic import SecretStr
 
-from octogen_dagster.api.errors import OctogenMCPAuthenticationError
+from octogen_dagster.api.errors import OctogenMCPAuthenticationError, OctogenTimeoutError
 from octogen_dagster.sharing import secret_files
 from octogen_dagster.sharing.secret_files import SecretFile
 
@@ -117,7 +117,11 @@ def test_a_lock_that_cannot_be_had(file: SecretFile, monkeypatch: pytest.MonkeyP
     assert held.wait(30)
     monkeypatch.setattr(secret_files, "_SECONDS_TO_LOCK", 0.02)
     try:
-        with pytest.raises(OctogenMCPAuthenticationError, match="another process holds it"):
+        with pytest.raises(
+            OctogenTimeoutError,
+            match=r"^The refresh token file .* cannot be locked \(.*refresh\.lock\): another "
+            r"process has held it for 0\.02 s; try again later\.$",
+        ):
             file.locked().__enter__()
     finally:
         release.set()
