@@ -10,13 +10,18 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster import (
+    AnalyticsHubResource,
     Facet,
     FacetName,
+    OctogenControlPlaneResource,
     OctogenResource,
+    OctogenSource,
     ParquetSnapshotIOManager,
     ProductSearch,
     build_catalog_sensor,
     build_catalogs_asset,
+    build_linked_datasets_asset,
+    build_listing_sensor,
     build_product_changes_asset,
     build_products_asset,
     build_snapshot_schedule,
@@ -42,6 +47,7 @@ linen_dresses = build_products_asset(
     "linen_dresses",
     ProductSearch(q="linen dress", facets=[Facet(name=FacetName.GENDER, values=["female"])]),
 )
+linked_datasets = build_linked_datasets_asset(control_plane=True)
 
 
 @dg.asset(partitions_def=catalog_partitions, automation_condition=dg.AutomationCondition.eager())
@@ -54,9 +60,13 @@ def brands(octogen_products: pl.LazyFrame) -> pl.LazyFrame:
 
 
 defs = dg.Definitions(
-    assets=[catalogs, products, changes, linen_dresses, brands],
-    # The sensor snapshots a catalog when it was indexed anew, the schedule a search by the clock.
-    sensors=[build_catalog_sensor(products)],
+    assets=[catalogs, products, changes, linen_dresses, brands, linked_datasets],
+    # The sensors snapshot a catalog when it was indexed anew, and link a listing when it is shared;
+    # the schedule snapshots a search by the clock.
+    sensors=[
+        build_catalog_sensor(products),
+        build_listing_sensor(OctogenSource(), linked_datasets),
+    ],
     schedules=[
         build_snapshot_schedule(linen_dresses, "0 6 * * *", execution_timezone="Europe/Berlin")
     ],
@@ -65,6 +75,14 @@ defs = dg.Definitions(
         "octogen": octogen[os.environ.get("OCTOGEN_ENV", "production")],
         "io_manager": ParquetSnapshotIOManager(
             base_dir=os.environ.get("OCTOGEN_SNAPSHOTS", "snapshots")
+        ),
+        "analytics_hub": AnalyticsHubResource(
+            project=os.environ.get("GOOGLE_CLOUD_PROJECT", "my-project")
+        ),
+        "octogen_control_plane": OctogenControlPlaneResource(
+            principal=os.environ.get(
+                "OCTOGEN_SUBSCRIBER", "serviceAccount:reader@my-project.iam.gserviceaccount.com"
+            )
         ),
     },
 )

@@ -19,6 +19,7 @@ _SUITES = (
     "resume",
     "sensor",
     "materialize",
+    "listings",
 )
 _GENERATIONS: dict[str, list[Generation]] = {
     "seed": ["seed"],

@@ -29,7 +29,7 @@ def main() -> None:
 @click.option("--ui", is_flag=True, help="Keep the sandbox up and open the Dagster UI.")
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, help="Port of the UI.")
 def demo(folder: Path, catalogs: int, products: int, ui: bool, port: int) -> None:
-    """Snapshot every catalog of a local sandbox as Parquet; no key, no network."""
+    """Snapshot a local sandbox's catalogs as Parquet, and link its listings; no key, no network."""
     run_demo = _needs_sandbox("octogen_dagster.demo.run").run_demo
     ui_port = port if ui else None
     complete = run_demo(

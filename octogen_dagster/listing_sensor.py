@@ -150,15 +150,20 @@ class ListingCursor(msgspec.Struct, forbid_unknown_fields=True):
     version: int = CURSOR_VERSION
 
     @classmethod
-    def load(cls, text: str | None, now: int) -> tuple["ListingCursor", bool]:
-        """The cursor of the last tick, and whether one was there that cannot be read."""
+    def load(cls, text: str | None, epoch: int) -> tuple["ListingCursor", bool]:
+        """The cursor of the last tick, and whether one was there that cannot be read.
+
+        Args:
+            text: What Dagster stored.
+            epoch: Of a cursor that begins now.
+        """
         if not text:
-            return cls(epoch=now), False
+            return cls(epoch=epoch), False
         try:
             cursor = msgspec.json.decode(text, type=cls)
         except msgspec.MsgspecError:
-            return cls(epoch=now), True
-        return (cursor, False) if cursor.version == CURSOR_VERSION else (cls(epoch=now), True)
+            return cls(epoch=epoch), True
+        return (cursor, False) if cursor.version == CURSOR_VERSION else (cls(epoch=epoch), True)
 
     def dump(self) -> str:
         """The text that Dagster stores."""
@@ -325,7 +330,9 @@ def build_listing_sensor(
             return dg.SkipReason(
                 f"The listings could not be read, the next tick tries again. {error}"
             )
-        cursor, unreadable = ListingCursor.load(context.cursor, now)
+        # A tick that crashed is made again with the same epoch, one after a reset with another.
+        epoch = int(context.last_tick_completion_time or 0)
+        cursor, unreadable = ListingCursor.load(context.cursor, epoch)
         if unreadable:
             context.log.warning(
                 "The cursor is of another version or damaged: every listing is looked at anew."

@@ -1,4 +1,4 @@
-"""Runs the demo: a sandbox, a Dagster instance, one run for each catalog, and the UI if asked."""
+"""Runs the demo: a sandbox, a Dagster instance, runs for each catalog, and the UI if asked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 import webbrowser
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -20,11 +20,16 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from octogen_dagster.partitions import catalog_partition_key
+from octogen_dagster.partitions import (
+    catalog_partition_key,
+    listing_partition_key,
+    listing_partitions,
+)
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.sharing.analytics_hub import EMULATOR_VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from octogen_dagster.sandbox.request_bodies import Generation
@@ -46,10 +51,26 @@ class _Snapshot:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Link:
+    listing: str
+    table: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What the runs made, and why some failed."""
+
+    snapshots: list[_Snapshot] = field(default_factory=list)
+    links: list[_Link] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
 def run_demo(
     folder: Path, *, catalogs: int, products: int, generation: Generation, ui_port: int | None
 ) -> bool:
-    """Snapshot every catalog of a sandbox into `folder`.
+    """Snapshot every catalog of a sandbox into `folder`, and subscribe to its listings.
 
     Args:
         folder: Where the snapshots and the Dagster instance go.
@@ -65,7 +86,7 @@ def run_demo(
     home.mkdir(parents=True, exist_ok=True)
     (home / "dagster.yaml").write_text(_INSTANCE_CONFIG)
     console = Console()
-    with Sandbox(catalogs=catalogs, products=products, generation=generation) as sandbox:
+    with _sandbox(console, catalogs, products, generation) as sandbox:
         environment = {
             **sandbox.environment,
             "DAGSTER_HOME": str(home),
@@ -73,10 +94,12 @@ def run_demo(
         }
         console.print(f"A sandbox answers at {sandbox.base_url}")
         with _environment(environment):
-            made, failed = _materialize(console)
-        console.print(_table(made))
-        for catalog, reason in failed.items():
-            console.print(f"[red]{catalog} failed:[/red] {reason}")
+            outcome = _materialize(console, sandbox)
+        console.print(_snapshots_table(outcome.snapshots))
+        if outcome.links:
+            console.print(_links_table(outcome.links))
+        for name, reason in outcome.failed.items():
+            console.print(f"[red]{name} failed:[/red] {reason}")
         console.print(f"Snapshots: {snapshots}", soft_wrap=True)
         console.print(
             f"In Python: polars.read_parquet('{snapshots / 'octogen_products'}/*.parquet')",
@@ -86,21 +109,29 @@ def run_demo(
             _serve_ui(console, environment, ui_port)
         else:
             console.print("The same with the Dagster UI:  octogen-dagster demo --ui")
-    return not failed
+    return not outcome.failed
 
 
-def _materialize(console: Console) -> tuple[list[_Snapshot], dict[str, str]]:
-    from octogen_dagster.demo.definitions import catalogs, defs, products
+def _sandbox(console: Console, catalogs: int, products: int, generation: Generation) -> Sandbox:
+    """With Analytics Hub, if what that needs is installed."""
+    try:
+        return Sandbox(catalogs=catalogs, products=products, generation=generation, hub=True)
+    except ImportError as error:
+        console.print(f"No listings: {error}", markup=False, soft_wrap=True)
+        return Sandbox(catalogs=catalogs, products=products, generation=generation)
+
+
+def _materialize(console: Console, sandbox: Sandbox) -> _Outcome:
+    from octogen_dagster.demo.definitions import catalogs, defs, linked_datasets, products
 
     job = defs.resolve_implicit_global_asset_job_def()
-    made: list[_Snapshot] = []
-    failed: dict[str, str] = {}
+    outcome = _Outcome()
     with dg.DagsterInstance.get() as instance, Progress(console=console) as progress:
 
         def run(
             asset: dg.AssetsDefinition, partition_key: str | None = None
-        ) -> dg.ExecuteInProcessResult:
-            began = time.monotonic()
+        ) -> tuple[dg.ExecuteInProcessResult, Mapping[str, dg.MetadataValue[Any]] | None]:
+            """A run, and the metadata of what it made."""
             result = job.execute_in_process(
                 asset_selection=[asset.key],
                 partition_key=partition_key,
@@ -108,25 +139,51 @@ def _materialize(console: Console) -> tuple[list[_Snapshot], dict[str, str]]:
                 run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
                 raise_on_error=False,
             )
-            name = partition_key or asset.key.to_user_string()
             if result.success:
                 (event,) = result.asset_materializations_for_node(asset.node_def.name)
-                made.append(_snapshot(name, event.metadata, time.monotonic() - began))
-            else:
-                failed[name] = _reason(result)
+                return result, event.metadata
+            outcome.failed[partition_key or asset.key.to_user_string()] = _reason(result)
+            return result, None
+
+        def snapshot(
+            asset: dg.AssetsDefinition, partition_key: str | None = None
+        ) -> dg.ExecuteInProcessResult:
+            began = time.monotonic()
+            result, metadata = run(asset, partition_key)
+            if metadata is not None:
+                name = partition_key or asset.key.to_user_string()
+                seconds = time.monotonic() - began
+                outcome.snapshots.append(_snapshot(name, metadata, seconds))
             return result
 
         task = progress.add_task(catalogs.key.to_user_string(), total=None)
-        listed = run(catalogs)
+        listed = snapshot(catalogs)
         names = listed.output_for_node(catalogs.node_def.name)["catalog"] if listed.success else ()
+        listings = _shared(sandbox, names)
+        instance.add_dynamic_partitions(str(listing_partitions.name), listings)
         keys = [catalog_partition_key(name) for name in names]
-        progress.update(task, total=len(keys))
+        progress.update(task, total=len(keys) + len(listings))
         for key in keys:
             progress.update(task, description=f"{products.key.to_user_string()}: {key}")
-            run(products, key)
+            snapshot(products, key)
+            progress.advance(task)
+        for listing in listings:
+            progress.update(task, description=f"{linked_datasets.key.to_user_string()}: {listing}")
+            _, metadata = run(linked_datasets, listing)
+            if metadata is not None:
+                table, state = metadata["dagster/table_name"], metadata["octogen/state"]
+                listing_id = listing.rpartition(":")[2]
+                outcome.links.append(_Link(listing_id, str(table.value), str(state.value)))
             progress.advance(task)
         progress.update(task, description="Done")
-    return made, failed
+    return outcome
+
+
+def _shared(sandbox: Sandbox, catalogs: Iterable[str]) -> list[str]:
+    """Share catalogs, if the sandbox can; returns the partition keys of their listings."""
+    if EMULATOR_VARIABLE not in sandbox.environment:
+        return []
+    return [listing_partition_key(sandbox.hub.share(catalog)) for catalog in catalogs]
 
 
 def _snapshot(
@@ -144,7 +201,7 @@ def _reason(result: dg.ExecuteInProcessResult) -> str:
     return "see the run in the Dagster UI"
 
 
-def _table(snapshots: list[_Snapshot]) -> Table:
+def _snapshots_table(snapshots: list[_Snapshot]) -> Table:
     table = Table("catalog", "rows", "file", "seconds")
     table.columns[1].justify = table.columns[3].justify = "right"
     table.columns[2].overflow = "fold"
@@ -155,6 +212,14 @@ def _table(snapshots: list[_Snapshot]) -> Table:
             os.path.relpath(snapshot.uri),
             f"{snapshot.seconds:.1f}",
         )
+    return table
+
+
+def _links_table(links: list[_Link]) -> Table:
+    table = Table("listing", "linked table", "state")
+    table.columns[1].overflow = "fold"
+    for link in links:
+        table.add_row(link.listing, link.table, link.state)
     return table
 
 

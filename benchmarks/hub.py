@@ -1,0 +1,51 @@
+"""An exchange full of listings: the sandbox's Analytics Hub, alone in its process.
+
+`python -m benchmarks.hub LISTINGS` prints its endpoint and its exchange, and runs until its
+standard input is closed. Every listing has a subscription of PROJECT.
+"""
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from benchmarks.processes import ROOT
+
+PROJECT = "my-project"
+
+
+@contextlib.contextmanager
+def hub(listings: int) -> Iterator[tuple[str, str]]:
+    """Endpoint and exchange of a hub of that many listings."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.hub", str(listings)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            endpoint, exchange = json.loads(process.stdout.readline())
+            yield endpoint, exchange
+        finally:
+            process.stdin.close()
+
+
+def _serve(listings: int) -> None:
+    from octogen_dagster.sandbox.hub_state import Destination
+    from octogen_dagster.sandbox.server import Sandbox
+
+    with Sandbox(catalogs=1, hub=True) as sandbox:
+        for number in range(listings):
+            resource = sandbox.hub.share(f"catalog-{number:05}")
+            wanted = Destination(PROJECT, f"octogen_{number:05}", "us")
+            sandbox.hub._state.subscribe(resource, wanted)
+        print(json.dumps([sandbox.hub.endpoint, sandbox.hub.exchange]), flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]))

@@ -1,0 +1,176 @@
+"""Listings become linked datasets in a real Dagster, whose daemon is killed between its steps."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from octogen_dagster.sandbox.hub_state import ON_COMMAND
+from octogen_dagster.sandbox.server import Sandbox
+
+CONFIG = """
+telemetry: {enabled: false}
+run_coordinator:
+  {module: dagster, class: QueuedRunCoordinator, config: {dequeue_interval_seconds: 1}}
+"""
+LOCATION = """
+import dagster as dg
+from octogen_dagster import (
+    AnalyticsHubResource, OctogenControlPlaneResource, OctogenSource, build_linked_datasets_asset,
+    build_listing_sensor,
+)
+
+datasets = build_linked_datasets_asset(control_plane=True, grant_waits=())
+defs = dg.Definitions(
+    assets=[datasets],
+    sensors=[
+        build_listing_sensor(
+            OctogenSource(),
+            datasets,
+            minimum_interval_seconds=1,
+            default_status=dg.DefaultSensorStatus.RUNNING,
+        )
+    ],
+    executor=dg.in_process_executor,
+    resources={
+        "analytics_hub": AnalyticsHubResource(project="my-project"),
+        "octogen_control_plane": OctogenControlPlaneResource(principal="user:me@example.com"),
+    },
+)
+"""
+DAEMON = """
+import os, signal, sys
+import dagster as dg
+from dagster._daemon import sensor
+from dagster._daemon.cli import main
+
+sensor.MIN_INTERVAL_LOOP_TIME = 1
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+method, moment = sys.argv.pop(1), sys.argv.pop(1)
+step = getattr(dg.DagsterInstance, method)
+
+def last_step(self, *arguments, **named):
+    writes = getattr(getattr(arguments[0], "instigator_data", None), "cursor", "no state")
+    if moment == "before" and writes:
+        die()
+    step(self, *arguments, **named)
+    if moment == "after":
+        die()
+
+setattr(dg.DagsterInstance, method, last_step)
+main()
+"""
+STEPS = [
+    ("add_dynamic_partitions", "after"),
+    ("submit_run", "before"),
+    ("submit_run", "after"),
+    ("update_instigator_state", "before"),  # it would store the cursor
+]
+SECONDS_TO_WAIT = 60.0
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(catalogs={"kiosk": 5, "northpeak": 5, "strada": 5}, hub=True) as running:
+        yield running
+
+
+@pytest.fixture
+def daemon(
+    tmp_path: Path, sandbox: Sandbox
+) -> Iterator[Callable[[str, str], subprocess.Popen[bytes]]]:
+    """Starts a daemon that dies before or after its first call of a method, or never."""
+    (tmp_path / "dagster.yaml").write_text(CONFIG)
+    (tmp_path / "location.py").write_text(LOCATION)
+    (tmp_path / "daemon.py").write_text(DAEMON)
+    environment = {**os.environ, **sandbox.environment, "DAGSTER_HOME": str(tmp_path)}
+    started = []
+
+    def start(method: str, moment: str) -> subprocess.Popen[bytes]:
+        with open(tmp_path / "daemon.log", "ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "daemon.py", method, moment, "run", "-f", "location.py"],
+                cwd=tmp_path,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:  # its code server, and runs, live on when it is killed
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=20)
+
+
+@pytest.mark.timeout(400)
+def test_a_daemon_that_is_killed_anywhere_loses_and_doubles_no_listing(
+    daemon: Callable[[str, str], subprocess.Popen[bytes]], sandbox: Sandbox, tmp_path: Path
+) -> None:
+    hub = sandbox.hub
+    hub.share("northpeak")
+    hub.share("strada")
+    hub.share("kiosk", grant=ON_COMMAND)
+    for method, moment in STEPS:
+        assert daemon(method, moment).wait(SECONDS_TO_WAIT) == -signal.SIGKILL
+
+    last = daemon("submit_run", "never")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+
+        def wait_for_runs(*expected: tuple[str, str]) -> None:
+            deadline = time.monotonic() + SECONDS_TO_WAIT
+            runs: Any = None
+            expected_runs = Counter(expected)
+            while time.monotonic() < deadline:
+                assert last.poll() is None
+                runs = Counter(
+                    (run.tags["dagster/partition"].rpartition(":")[2], run.status.value)
+                    for run in instance.get_runs()
+                )
+                if runs == expected_runs:
+                    return
+                time.sleep(0.2)
+            raise AssertionError(f"did not happen in {SECONDS_TO_WAIT} s; last seen: {runs}")
+
+        def wait_for_ticks() -> None:
+            (sensor,) = instance.all_instigator_state()
+            ids = sensor.instigator_origin_id, sensor.selector_id
+            wanted, deadline = len(instance.get_ticks(*ids)) + 2, time.monotonic() + SECONDS_TO_WAIT
+            while len(instance.get_ticks(*ids)) < wanted:
+                assert last.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+
+        others = ("northpeak", "SUCCESS"), ("strada", "SUCCESS")
+        wait_for_runs(("kiosk", "FAILURE"), *others)
+        keys = instance.get_dynamic_partitions("octogen_listings")
+        assert sorted(key.rpartition(":")[2] for key in keys) == ["kiosk", "northpeak", "strada"]
+        failed, *_ = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
+        assert "Octogen has not granted access yet" in str(instance.all_logs(failed.run_id))
+        assert sorted(entry.catalog for entry in hub.subscriptions) == ["northpeak", "strada"]
+
+        hub.grant_access("kiosk")
+        wait_for_runs(("kiosk", "FAILURE"), ("kiosk", "SUCCESS"), *others)
+        wait_for_ticks()
+        wait_for_runs(("kiosk", "FAILURE"), ("kiosk", "SUCCESS"), *others)
+
+    assert sorted(entry.catalog for entry in hub.subscriptions) == ["kiosk", "northpeak", "strada"]
+    subscribed = [call.outcome for call in hub.calls if call.method == "SubscribeListing"]
+    assert subscribed == ["OK", "OK", "OK"]
