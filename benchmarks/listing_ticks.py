@@ -96,7 +96,7 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 def _measure(endpoint: str, exchange: str) -> dict[str, float]:
     from octogen_dagster.bigquery_resources import AnalyticsHubResource
-    from octogen_dagster.listing_sensor import ListingCursor, World, plan_tick
+    from octogen_dagster.listing_plan import ListingCursor, World, plan_tick
     from octogen_dagster.partitions import listing_partition_key
 
     with AnalyticsHubResource(project=PROJECT, endpoint=endpoint).hub() as hub:

@@ -57,12 +57,8 @@ from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.linked_datasets import build_linked_datasets_asset
 from octogen_dagster.linked_products import build_linked_products_asset, query_linked_products
-from octogen_dagster.listing_sensor import (
-    ExchangeSource,
-    OctogenSource,
-    StaticSource,
-    build_listing_sensor,
-)
+from octogen_dagster.listing_sensor import build_listing_sensor
+from octogen_dagster.listing_sources import ExchangeSource, OctogenSource, StaticSource
 from octogen_dagster.partitions import (
     catalog_days,
     catalog_of,

@@ -2,13 +2,12 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import dagster as dg
-import msgspec
 
 from octogen_dagster.api.errors import (
     OctogenBigQueryInputError,
@@ -16,267 +15,30 @@ from octogen_dagster.api.errors import (
     OctogenTimeoutError,
 )
 from octogen_dagster.bigquery_resources import AnalyticsHubResource
-from octogen_dagster.partitions import listing_partition_key
-from octogen_dagster.sensors import PARTITIONS_IN_A_TICK, RUNS_IN_A_TICK
-from octogen_dagster.sharing.listings import (
-    ControlPlaneListings,
-    ExchangeListings,
-    Listing,
-    StaticListings,
+from octogen_dagster.listing_plan import (
+    MISSING,
+    PENDING,
+    REVOKED,
+    STALE,
+    ListingCursor,
+    World,
+    plan_tick,
 )
+from octogen_dagster.listing_sources import SECONDS_FOR_A_TICK, Source
+from octogen_dagster.partitions import listing_partition_key
+from octogen_dagster.sharing.listings import Listing
+from octogen_dagster.sharing.names import ListingName
 
-_Result = TypeVar("_Result")
-
-CURSOR_VERSION = 1
 SECONDS_BETWEEN_CHECKS = 900
-# Dagster ends a tick after 60 s; what comes of the reading must still be stored.
-SECONDS_FOR_A_TICK = 35.0
-_FIRST_WAIT, _LONGEST_WAIT = 600, 6 * 3600
-_GRANTED, _PENDING = "awaiting_subscription", "pending"
-_REVOKED, _STALE, _MISSING = "revoked", "stale", "missing"
 _REPORTED_BY_OCTOGEN = {
-    _PENDING: _REVOKED,
-    "source_stale": _STALE,
+    PENDING: REVOKED,
+    "source_stale": STALE,
     "refresh_failed": "refresh_failed",
     "access_grant_failed": "access_grant_failed",
 }
-_REPORTS_IN_A_TICK = 100
 
-
-class Source(Protocol):
-    """Where a sensor finds listings."""
-
-    @property
-    def resource_keys(self) -> Collection[str]:
-        """The resources it needs."""
-
-    def listings(self, resources: Any) -> list[Listing]:
-        """The listings that are there now.
-
-        Raises:
-            OctogenError: They cannot be read.
-        """
-
-
-@dataclass(frozen=True)
-class ExchangeSource:
-    """The listings of a data exchange; needs viewer rights on it, which subscribers often lack.
-
-    Args:
-        exchange: `projects/<project>/locations/<location>/dataExchanges/<exchange>`.
-    """
-
-    exchange: str
-    resource_keys = frozenset({"analytics_hub"})
-
-    def listings(self, resources: Any) -> list[Listing]:
-        """`Source.listings`."""
-        with resources.analytics_hub.hub(SECONDS_FOR_A_TICK) as hub:
-            return ExchangeListings(hub, self.exchange).listings()
-
-
-@dataclass(frozen=True)
-class OctogenSource:
-    """The listings that Octogen shares with your organisation, with its status of each.
-
-    Args:
-        catalogs: The catalogs to look at; none means all.
-    """
-
-    catalogs: Sequence[str] = ()
-    resource_keys = frozenset({"analytics_hub", "octogen_control_plane"})
-
-    def listings(self, resources: Any) -> list[Listing]:
-        """`Source.listings`."""
-        octogen = resources.octogen_control_plane
-        with octogen.control_plane(SECONDS_FOR_A_TICK) as control_plane:
-            return ControlPlaneListings(
-                control_plane,
-                project=resources.analytics_hub.project,
-                principal=octogen.principal,
-                catalogs=self.catalogs,
-            ).listings()
-
-
-@dataclass(frozen=True)
-class StaticSource:
-    """Listings that are written down.
-
-    Args:
-        resources: Their resource names.
-    """
-
-    resources: Sequence[str]
-    resource_keys = frozenset({"analytics_hub"})
-
-    def listings(self, resources: Any) -> list[Listing]:
-        """`Source.listings`."""
-        return StaticListings(self.resources).listings()
-
-
-class Ask(msgspec.Struct, array_like=True):
-    """What was asked for a listing.
-
-    Attributes:
-        status: The listing's status then; empty where the source knows none.
-        asks: Runs requested so far; makes run keys.
-        tries: Runs requested since it was last in order; makes waits grow.
-        asked_at: When the last one was, in seconds since 1970.
-    """
-
-    status: str = ""
-    asks: int = 0
-    tries: int = 0
-    asked_at: int = 0
-
-
-class ListingCursor(msgspec.Struct, forbid_unknown_fields=True):
-    """What the sensor remembers.
-
-    Attributes:
-        asks: By partition key.
-        gone: Partition keys that were reported as no longer listed.
-        lapsed: Partition keys that were reported as revoked or stale, and as which.
-        checked_at: When subscriptions were last looked at, in seconds since 1970.
-        epoch: Makes run keys new after a cursor was lost or reset.
-        version: Of this structure.
-    """
-
-    asks: dict[str, Ask] = msgspec.field(default_factory=dict)
-    gone: set[str] = msgspec.field(default_factory=set)
-    lapsed: dict[str, str] = msgspec.field(default_factory=dict)
-    checked_at: int = 0
-    epoch: int = 0
-    version: int = CURSOR_VERSION
-
-    @classmethod
-    def load(cls, text: str | None, epoch: int) -> tuple["ListingCursor", bool]:
-        """The cursor of the last tick, and whether one was there that cannot be read.
-
-        Args:
-            text: What Dagster stored.
-            epoch: Of a cursor that begins now.
-        """
-        if not text:
-            return cls(epoch=epoch), False
-        try:
-            cursor = msgspec.json.decode(text, type=cls)
-        except msgspec.MsgspecError:
-            return cls(epoch=epoch), True
-        return (cursor, False) if cursor.version == CURSOR_VERSION else (cls(epoch=epoch), True)
-
-    def dump(self) -> str:
-        """The text that Dagster stores."""
-        return msgspec.json.encode(self, order="sorted").decode()
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """What a tick found.
-
-    Attributes:
-        statuses: Status of each listing by partition key; empty where the source knows none.
-        known: Partition keys that exist.
-        subscribed: Partition keys that were materialized.
-        busy: Partition keys whose runs are not finished.
-        lapses: Of the subscribed ones, which are revoked or stale now.
-        now: Seconds since 1970.
-    """
-
-    statuses: Mapping[str, str]
-    known: Collection[str]
-    subscribed: Collection[str]
-    busy: Collection[str]
-    lapses: Mapping[str, str]
-    now: int
-
-
-@dataclass(frozen=True, slots=True)
-class ListingTick:
-    """What one tick does.
-
-    Attributes:
-        new: Partition keys to add.
-        due: Partition keys to request, each with its run key.
-        waiting: Requests that are due and left to the next ticks.
-        gone: Partition keys to report as no longer listed.
-        lapsed: Partition keys to report as revoked or stale.
-        cursor: What to remember.
-    """
-
-    new: list[str]
-    due: list[tuple[str, str]]
-    waiting: int
-    gone: list[str]
-    lapsed: dict[str, str]
-    cursor: ListingCursor = field(repr=False)
-
-
-def plan_tick(cursor: ListingCursor, world: World) -> ListingTick:
-    """Decide what a tick does; the same world gives the same decisions.
-
-    Args:
-        cursor: What was remembered.
-        world: What there is.
-    """
-    asks = dict(cursor.asks)
-    due = []
-    for key, status in world.statuses.items():
-        ask = asks.get(key, Ask())
-        in_order = key in world.subscribed and world.lapses.get(key) != _REVOKED
-        if key not in world.busy and _is_due(ask, status, in_order=in_order, now=world.now):
-            due.append(key)
-        elif in_order or status not in (ask.status, _GRANTED):
-            asks[key] = Ask(status, ask.asks, 0 if in_order else ask.tries, ask.asked_at)
-    # What was just granted first, then those never asked for, then who waits longest.
-    due.sort(
-        key=lambda key: (
-            not _is_news(asks.get(key, Ask()), world.statuses[key]),
-            asks.get(key, Ask()).asked_at,
-            key,
-        )
-    )
-    new = [key for key in due if key not in world.known][:PARTITIONS_IN_A_TICK]
-    there = {*world.known, *new}
-    now = [key for key in due if key in there][:RUNS_IN_A_TICK]
-    for key in now:
-        ask, status = asks.get(key, Ask()), world.statuses[key]
-        tries = 0 if _is_news(ask, status) else ask.tries
-        asks[key] = Ask(status, ask.asks + 1, tries + 1, world.now)
-    gone = sorted(cursor.asks.keys() - world.statuses.keys() - cursor.gone)[:_REPORTS_IN_A_TICK]
-    news = [key for key, lapse in world.lapses.items() if cursor.lapsed.get(key) != lapse]
-    lapsed = {key: world.lapses[key] for key in sorted(news)[:_REPORTS_IN_A_TICK]}
-    told = {key: lapse for key, lapse in world.lapses.items() if key in lapsed or key not in news}
-    return ListingTick(
-        new=sorted(new),
-        due=[(key, f"{key}#{cursor.epoch}.{asks[key].asks}") for key in now],
-        waiting=len(due) - len(now),
-        gone=gone,
-        lapsed=lapsed,
-        cursor=ListingCursor(
-            asks=asks,
-            gone=(cursor.gone | set(gone)) - world.statuses.keys(),
-            lapsed=told,
-            # What was lapsed and is asked for now may be in order at the next tick.
-            checked_at=0 if world.lapses.keys() & set(now) else cursor.checked_at,
-            epoch=cursor.epoch,
-        ),
-    )
-
-
-def _is_news(ask: Ask, status: str) -> bool:
-    """Whether Octogen says that it is granted, and did not when it was asked for last."""
-    return status == _GRANTED and ask.status != _GRANTED
-
-
-def _is_due(ask: Ask, status: str, *, in_order: bool, now: int) -> bool:
-    if _is_news(ask, status):
-        return True
-    # While Octogen says that it is pending, Octogen also says when it no longer is.
-    if in_order or (status == _PENDING and ask.tries):
-        return False
-    wait = min(_FIRST_WAIT * 2 ** max(0, ask.tries - 1), _LONGEST_WAIT) if ask.tries else 0
-    return now >= ask.asked_at + wait
+_Result = TypeVar("_Result")
+_Place = tuple[str, str, str]
 
 
 def build_listing_sensor(
@@ -337,7 +99,8 @@ def build_listing_sensor(
             context.log.warning(
                 "The cursor is of another version or damaged: every listing is looked at anew."
             )
-        by_key = {listing_partition_key(listing.resource): listing for listing in listings}
+        known = set(context.instance.get_dynamic_partitions(partitions_name))
+        by_key = _by_key(listings, known)
         subscribed = context.instance.get_materialized_partitions(linked_datasets.key)
         wanted = {key: by_key[key] for key in by_key if key in subscribed}
         lapses = {key: lapse for key, lapse in cursor.lapsed.items() if key in wanted}
@@ -359,7 +122,7 @@ def build_listing_sensor(
             cursor,
             World(
                 statuses={key: listing.status or "" for key, listing in by_key.items()},
-                known=set(context.instance.get_dynamic_partitions(partitions_name)),
+                known=known,
                 subscribed=subscribed,
                 busy=_busy(context.instance, name),
                 lapses=lapses,
@@ -437,24 +200,54 @@ def _lapses(resource: AnalyticsHubResource, subscribed: Collection[str]) -> dict
     Raises:
         OctogenBigQueryError: It does not say.
     """
-    states: dict[tuple[str, str, str], str] = {}
+    states: defaultdict[_Place, list[tuple[ListingName, str]]] = defaultdict(list)
     with resource.hub(SECONDS_FOR_A_TICK) as hub:
-        for location in {_place(key)[0] for key in subscribed}:
+        for location in {_place(_name(key))[0] for key in subscribed}:
             for subscription in hub.subscriptions(resource.project, location):
                 with contextlib.suppress(OctogenBigQueryInputError):
-                    place = _place(listing_partition_key(subscription.listing))
-                    if states.get(place) != "STATE_ACTIVE":
-                        states[place] = subscription.state.name
-    lapses = {"STATE_STALE": _STALE, "STATE_INACTIVE": _REVOKED}
-    found = {key: states.get(_place(key)) for key in subscribed}
-    return {
-        key: lapses.get(state or "", _MISSING)
-        for key, state in found.items()
-        if state != "STATE_ACTIVE"
-    }
+                    name = ListingName.parse(subscription.listing)
+                    states[_place(name)].append((name, subscription.state.name))
+    lapses = {}
+    for key in subscribed:
+        listing = _name(key)
+        found = {
+            state for name, state in states[_place(listing)] if listing.same_as(name) is not False
+        }
+        if "STATE_ACTIVE" not in found:
+            lapses[key] = (
+                STALE
+                if "STATE_STALE" in found
+                else REVOKED
+                if "STATE_INACTIVE" in found
+                else MISSING
+            )
+    return lapses
 
 
-def _place(key: str) -> tuple[str, str, str]:
-    """Location, exchange and listing: a project may be named by its id or its number."""
-    _, location, exchange, listing = key.rsplit(":", 3)
-    return location.lower(), exchange, listing
+def _by_key(listings: Sequence[Listing], known: Collection[str]) -> dict[str, Listing]:
+    """The listings by partition key. A project that is named by its number keeps the key of its id.
+
+    Args:
+        listings: What the source says.
+        known: Partition keys that exist.
+    """
+    by_key = {listing_partition_key(listing.resource): listing for listing in listings}
+    unknown = [key for key in by_key if key not in known]
+    there: defaultdict[_Place, list[str]] = defaultdict(list)
+    for key in known if unknown else ():
+        there[_place(_name(key))].append(key)
+    for key in unknown:
+        name = _name(key)
+        others = [other for other in there[_place(name)] if name.same_as(_name(other)) is not False]
+        if len(others) == 1:
+            by_key[others[0]] = by_key.pop(key)
+    return by_key
+
+
+def _name(key: str) -> ListingName:
+    return ListingName(*key.rsplit(":", 3))
+
+
+def _place(name: ListingName) -> _Place:
+    """What of a listing's name is the same, whether its project is named by id or by number."""
+    return name.location.lower(), name.exchange, name.listing

@@ -10,15 +10,9 @@ import pytest
 from octogen_dagster import listing_sensor
 from octogen_dagster.bigquery_resources import AnalyticsHubResource, OctogenControlPlaneResource
 from octogen_dagster.linked_datasets import build_linked_datasets_asset
-from octogen_dagster.listing_sensor import (
-    ExchangeSource,
-    ListingCursor,
-    OctogenSource,
-    StaticSource,
-    World,
-    build_listing_sensor,
-    plan_tick,
-)
+from octogen_dagster.listing_plan import ListingCursor, World, plan_tick
+from octogen_dagster.listing_sensor import build_listing_sensor
+from octogen_dagster.listing_sources import ExchangeSource, OctogenSource, StaticSource
 from octogen_dagster.partitions import listing_partition_key
 from octogen_dagster.sandbox.hub import Hub
 from octogen_dagster.sandbox.hub_faults import HubFault
@@ -214,6 +208,33 @@ def test_what_octogen_does_not_know_of_yet_is_not_called_revoked(
     for _ in range(20):
         result = daemon.tick(minutes=20)
         assert (result.run_requests, reported(result)) == ([], {})
+
+
+def test_a_project_that_is_named_by_its_number_keeps_its_partition(
+    hub: Hub, instance: dg.DagsterInstance
+) -> None:
+    daemon = Daemon(hub, instance, ExchangeSource(hub.exchange))
+    hub.share("northpeak")
+    assert daemon.asked() == ["northpeak"]
+    hub.settings.get_listing_project = "number"
+    result = daemon.tick()
+    assert (result.run_requests, reported(result)) == ([], {})
+    assert len(instance.get_dynamic_partitions("octogen_listings")) == 1
+
+
+def test_another_publisher_s_subscription_hides_no_lapse(
+    hub: Hub, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = hub.share("northpeak")
+    theirs = hub.share("strada", project="somebody-else", listing_id="northpeak")
+    daemon = Daemon(hub, instance, StaticSource([mine]))
+    monkeypatch.setattr(listing_sensor, "_seconds", lambda: daemon.now)
+    daemon.tick()
+    daemon.instance.add_dynamic_partitions("octogen_listings", [listing_partition_key(theirs)])
+    daemon.asset = build_linked_datasets_asset(dataset_id=lambda _: "theirs")
+    assert daemon.run(listing_partition_key(theirs)).success
+    hub.revoke_access("northpeak")
+    assert reported(daemon.tick(minutes=20)) == {"northpeak": "revoked"}
 
 
 def test_a_cursor_that_was_reset_asks_again(

@@ -13,84 +13,42 @@ manifest: the landed pages.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import io
 import os
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import polars as pl
 
 from octogen_dagster.api.errors import OctogenSnapshotError
-from octogen_dagster.frames.schema import SCHEMA_VERSION
-from octogen_dagster.frames.wire import read_page
+from octogen_dagster.frames.segments import (
+    SUFFIX,
+    VERSION,
+    Landing,
+    SegmentFacts,
+    branches_from,
+    digest_in,
+    read_facts,
+    read_pages,
+    segment_name,
+    write_segment,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
     from upath import UPath
 
-    from octogen_dagster.api.models import MerchantCatalogSummary, SearchRequest
+    from octogen_dagster.frames.segments import Segments
     from octogen_dagster.frames.wire import WirePage
 
 PAGES_IN_A_SEGMENT = 24  # and one to see whether page 1 is still the same: 25 at most twice
 RESUME_WITHIN = timedelta(hours=6)
-_VERSION = 1
-_SUFFIX = ".pages"
 _MANIFEST = "landed.json"
-_METADATA_KEY = "octogen.pages"
-
-
-Segments = dict[str, list[str]]
-"""Names of segments by the hash of what they follow."""
 
 TimeWindow = tuple[datetime, datetime]
-
-
-class _SegmentFacts(msgspec.Struct):
-    """What a segment says of itself.
-
-    Attributes:
-        started_at: When the read began.
-        generation: The contract the service answered (`OctogenClient.generation`).
-    """
-
-    started_at: datetime
-    generation: str
-
-
-class LandedWalk(msgspec.Struct, forbid_unknown_fields=True):
-    """One walk in a manifest: the catalog that was read, and its chain from a root."""
-
-    catalog: str | None
-    root: str
-    segments: list[str]
-
-
-class Landing(msgspec.Struct, forbid_unknown_fields=True):
-    """A manifest: all the pages of a read that was published.
-
-    Attributes:
-        search: The search, as JSON.
-        started_at: When the read began.
-        walks: What was read, in order.
-        digest: Of all the rest.
-        version: Of this structure.
-    """
-
-    search: dict[str, Any]
-    started_at: datetime
-    walks: list[LandedWalk]
-    digest: str = ""
-    version: int = _VERSION
-
-    def signed(self) -> Landing:
-        """The same with its digest."""
-        content = msgspec.json.encode([self.search, self.started_at, self.walks], order="sorted")
-        return msgspec.structs.replace(self, digest=_hash(content))
 
 
 @dataclass(frozen=True)
@@ -176,7 +134,9 @@ class PageStore:
             log: Takes a line on each chain that is not used, or not wholly.
             window: A time that is over: a chain that is whole counts however old it is.
         """
-        chains = [self._verified(root, subject, names, log) for names in _chains(root, segments)]
+        chains = [
+            self._verified(root, subject, names, log) for names in branches_from(root, segments)
+        ]
         for chain in sorted(filter(None, chains), key=lambda chain: chain.pages, reverse=True):
             whole = window is not None and chain.next_cursor is None
             if reason := None if whole else self._unusable(chain.started_at):
@@ -194,9 +154,9 @@ class PageStore:
     ) -> SavedPages | None:
         chain: list[str] = []
         cursors: list[str | None] = []
-        facts: _SegmentFacts | None = None
+        facts: SegmentFacts | None = None
         first_page: WirePage | None = None
-        for previous, name in zip([root, *map(_digest_in, names)], names, strict=False):
+        for previous, name in zip([root, *map(digest_in, names)], names, strict=False):
             try:
                 content = self.read(name, previous)
             except OctogenSnapshotError as error:
@@ -204,7 +164,7 @@ class PageStore:
                 self._abandoned |= set(names[len(chain) :])
                 break
             if first_page is None:
-                facts, first_page = _facts(content), next(_pages(content, subject))
+                facts, first_page = read_facts(content), next(read_pages(content, subject))
             cursors.extend(pl.read_parquet(content, columns=["next_cursor"]).to_series())
             chain.append(name)
         if facts is None or first_page is None:
@@ -248,16 +208,16 @@ class PageStore:
                 "snapshot cannot be rebuilt from it. Restore the file, or remove it and "
                 "materialize while the service still has the data."
             ) from None
-        if landing.version == _VERSION and landing.signed() != landing:
+        if landing.version == VERSION and landing.signed() != landing:
             raise OctogenSnapshotError(
                 f"The list of landed pages {self.folder / _MANIFEST} is not what was written: the "
                 "snapshot cannot be rebuilt from it. Restore the file, or remove it and "
                 "materialize while the service still has the data."
             )
-        if landing.version != _VERSION:
+        if landing.version != VERSION:
             raise OctogenSnapshotError(
                 f"The list of landed pages {self.folder / _MANIFEST} is of version "
-                f"{landing.version}, and this one reads {_VERSION}: update octogen-dagster."
+                f"{landing.version}, and this one reads {VERSION}: update octogen-dagster."
             )
         return landing
 
@@ -274,8 +234,8 @@ class PageStore:
         """
         previous = root
         for name in segments:
-            yield from _pages(self.read(name, previous), subject)
-            previous = _digest_in(name)
+            yield from read_pages(self.read(name, previous), subject)
+            previous = digest_in(name)
 
     def discard(self, segments: Collection[str]) -> None:
         """Remove segments; what cannot be removed stays."""
@@ -326,7 +286,7 @@ class PageStore:
                 f"The saved pages {path} are gone: another run of the same partition may have "
                 "removed them. Run again; landed pages of a past time must be restored."
             ) from None
-        if _name(previous, content) != name:
+        if segment_name(previous, content) != name:
             raise OctogenSnapshotError(
                 f"The saved pages {path} are damaged: {len(content):,} bytes that are not what "
                 "was written."
@@ -339,7 +299,7 @@ class PageStore:
         Raises:
             OctogenSnapshotError: It cannot be written.
         """
-        name = _name(previous, content)
+        name = segment_name(previous, content)
         self._write(name, content)
         return name
 
@@ -357,14 +317,14 @@ class PageStore:
 
     def _names(self) -> set[str]:
         try:
-            return {path.name for path in self.folder.iterdir() if path.name.endswith(_SUFFIX)}
+            return {path.name for path in self.folder.iterdir() if path.name.endswith(SUFFIX)}
         except (FileNotFoundError, NotADirectoryError):
             return set()
 
     def _is_left_over(self, name: str) -> bool:
         """Whether a segment is damaged, or of a read that began too long ago to be under way."""
         try:
-            facts = _facts(self.read(name, name.partition("-")[0]))
+            facts = read_facts(self.read(name, name.partition("-")[0]))
         except OctogenSnapshotError:
             return True
         return self._unusable(facts.started_at) is not None
@@ -430,81 +390,6 @@ class PageSaver:
         if not self._unsaved:
             return
         pages, self._unsaved = self._unsaved, []
-        facts = _SegmentFacts(self._started_at, self.generation)
-        previous = _digest_in(self.segments[-1]) if self.segments else self.root
-        self.segments.append(self._store.write(_segment(pages, facts), previous))
-
-
-def walk_root(request: SearchRequest, base_url: str, catalog: MerchantCatalogSummary | None) -> str:
-    """What chains of saved pages begin with: a hash of all that their pages depend on.
-
-    Args:
-        request: The request for page 1.
-        base_url: The service.
-        catalog: What the service says of the catalog, if it does: one that was indexed again is
-            read anew.
-    """
-    indexed_at = catalog.last_indexed_at if catalog else None
-    identity = [_VERSION, SCHEMA_VERSION, base_url, request.body(), indexed_at]
-    return _hash(msgspec.json.encode(identity, order="sorted"))
-
-
-def _chains(root: str, segments: Segments) -> list[list[str]]:
-    """Every branch from the root to its end."""
-    ends: list[list[str]] = []
-    branches = [[name] for name in segments.get(root, [])]
-    seen = {root}
-    while branches:
-        branch = branches.pop()
-        digest = _digest_in(branch[-1])
-        following = segments.get(digest, []) if digest not in seen else []
-        seen.add(digest)
-        branches += [[*branch, name] for name in following]
-        if not following:
-            ends.append(branch)
-    return ends
-
-
-def _hash(*parts: bytes) -> str:
-    return hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()
-
-
-def _name(previous: str, content: bytes) -> str:
-    return f"{previous}-{_hash(previous.encode(), content)}{_SUFFIX}"
-
-
-def _digest_in(name: str) -> str:
-    return name.removesuffix(_SUFFIX).rpartition("-")[2]
-
-
-def _segment(pages: Sequence[WirePage], facts: _SegmentFacts) -> bytes:
-    frame = pl.DataFrame(
-        {
-            "page": [page.response.content for page in pages],
-            "request_id": [page.request_id for page in pages],
-            "next_cursor": [page.next_cursor for page in pages],
-        },
-        schema={"page": pl.Binary, "request_id": pl.String, "next_cursor": pl.String},
-    )
-    content = io.BytesIO()
-    frame.write_parquet(
-        content,
-        compression="zstd",
-        compression_level=1,
-        statistics=False,
-        metadata={_METADATA_KEY: msgspec.json.encode(facts).decode()},
-    )
-    return content.getvalue()
-
-
-def _facts(content: bytes) -> _SegmentFacts:
-    return msgspec.json.decode(pl.read_parquet_metadata(content)[_METADATA_KEY], type=_SegmentFacts)
-
-
-def _pages(content: bytes, subject: str) -> Iterator[WirePage]:
-    import httpx
-
-    frame = pl.read_parquet(content, columns=["page", "request_id"])
-    for page, request_id in frame.iter_rows():
-        headers = {"x-request-id": request_id} if request_id else {}
-        yield read_page(httpx.Response(200, content=page, headers=headers), f"{subject}, saved,")
+        facts = SegmentFacts(self._started_at, self.generation)
+        previous = digest_in(self.segments[-1]) if self.segments else self.root
+        self.segments.append(self._store.write(write_segment(pages, facts), previous))

@@ -19,17 +19,10 @@ from octogen_dagster.api.errors import (
     OctogenPastPartitionError,
     OctogenSnapshotError,
 )
-from octogen_dagster.frames.checkpoint import (
-    Landing,
-    PageSaver,
-    PageStore,
-    SavedPages,
-    Segments,
-    TimeWindow,
-    walk_root,
-)
+from octogen_dagster.frames.checkpoint import PageSaver, PageStore, SavedPages, TimeWindow
 from octogen_dagster.frames.reader import CatalogRead
 from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.frames.segments import Landing, Segments, walk_root
 from octogen_dagster.frames.wire import WirePage, read_page
 
 if TYPE_CHECKING:

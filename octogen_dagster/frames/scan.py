@@ -22,7 +22,6 @@ from octogen_dagster.api.errors import (
     OctogenSnapshotError,
 )
 from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.frames.checkpoint import LandedWalk, Landing
 from octogen_dagster.frames.decode import PageDecoder
 from octogen_dagster.frames.plan import ReadPlan, is_now, plan_live, plan_saved
 from octogen_dagster.frames.pushdown import Pushdown
@@ -30,6 +29,7 @@ from octogen_dagster.frames.reader import PAGES_AT_ONCE, BulkReader, CatalogRead
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.seen import SeenProducts
+from octogen_dagster.frames.segments import LandedWalk, Landing
 from octogen_dagster.frames.shutdown import Turn
 
 if TYPE_CHECKING:

@@ -18,16 +18,16 @@ from octogen_dagster.api.errors import (
 )
 from octogen_dagster.api.models import MerchantCatalogSummary
 from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.frames import checkpoint
+from octogen_dagster.frames import segments
 from octogen_dagster.frames.checkpoint import (
     PAGES_IN_A_SEGMENT,
     PageSaver,
     PageStore,
-    walk_root,
 )
 from octogen_dagster.frames.plan import TimeWindow
 from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.frames.segments import walk_root
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 
@@ -526,5 +526,5 @@ def test_what_pages_depend_on_is_in_the_root(what: str, monkeypatch: pytest.Monk
     assert before == walk_root(request, "https://api.example/v1", None)
     other = "https://other.example/v1" if what == "base_url" else "https://api.example/v1"
     if what == "SCHEMA_VERSION":
-        monkeypatch.setattr(checkpoint, "SCHEMA_VERSION", 99)
+        monkeypatch.setattr(segments, "SCHEMA_VERSION", 99)
     assert walk_root(request, other, None) != before

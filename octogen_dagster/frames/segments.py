@@ -1,0 +1,153 @@
+"""Segments: files of consecutive pages, named by what they hold and what they follow.
+
+Their format and their names; where they are kept is not here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import polars as pl
+
+from octogen_dagster.frames.schema import SCHEMA_VERSION
+from octogen_dagster.frames.wire import read_page
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from octogen_dagster.api.models import MerchantCatalogSummary, SearchRequest
+    from octogen_dagster.frames.wire import WirePage
+
+VERSION = 1
+SUFFIX = ".pages"
+_METADATA_KEY = "octogen.pages"
+
+Segments = dict[str, list[str]]
+"""Names of segments by the hash of what they follow."""
+
+
+class SegmentFacts(msgspec.Struct):
+    """What a segment says of itself.
+
+    Attributes:
+        started_at: When the read began.
+        generation: The contract the service answered (`OctogenClient.generation`).
+    """
+
+    started_at: datetime
+    generation: str
+
+
+class LandedWalk(msgspec.Struct, forbid_unknown_fields=True):
+    """One walk in a manifest: the catalog that was read, and its chain from a root."""
+
+    catalog: str | None
+    root: str
+    segments: list[str]
+
+
+class Landing(msgspec.Struct, forbid_unknown_fields=True):
+    """A manifest: all the pages of a read that was published.
+
+    Attributes:
+        search: The search, as JSON.
+        started_at: When the read began.
+        walks: What was read, in order.
+        digest: Of all the rest.
+        version: Of this structure.
+    """
+
+    search: dict[str, Any]
+    started_at: datetime
+    walks: list[LandedWalk]
+    digest: str = ""
+    version: int = VERSION
+
+    def signed(self) -> Landing:
+        """The same with its digest."""
+        content = msgspec.json.encode([self.search, self.started_at, self.walks], order="sorted")
+        return msgspec.structs.replace(self, digest=_hash(content))
+
+
+def walk_root(request: SearchRequest, base_url: str, catalog: MerchantCatalogSummary | None) -> str:
+    """What chains of saved pages begin with: a hash of all that their pages depend on.
+
+    Args:
+        request: The request for page 1.
+        base_url: The service.
+        catalog: What the service says of the catalog, if it does: one that was indexed again is
+            read anew.
+    """
+    indexed_at = catalog.last_indexed_at if catalog else None
+    identity = [VERSION, SCHEMA_VERSION, base_url, request.body(), indexed_at]
+    return _hash(msgspec.json.encode(identity, order="sorted"))
+
+
+def branches_from(root: str, segments: Segments) -> list[list[str]]:
+    """Every branch from the root to its end."""
+    ends: list[list[str]] = []
+    branches = [[name] for name in segments.get(root, [])]
+    seen = {root}
+    while branches:
+        branch = branches.pop()
+        digest = digest_in(branch[-1])
+        following = segments.get(digest, []) if digest not in seen else []
+        seen.add(digest)
+        branches += [[*branch, name] for name in following]
+        if not following:
+            ends.append(branch)
+    return ends
+
+
+def _hash(*parts: bytes) -> str:
+    return hashlib.blake2b(b"".join(parts), digest_size=16).hexdigest()
+
+
+def segment_name(previous: str, content: bytes) -> str:
+    """The name of a segment: the hash of what it follows, and its own."""
+    return f"{previous}-{_hash(previous.encode(), content)}{SUFFIX}"
+
+
+def digest_in(name: str) -> str:
+    """A segment's own hash, in its name."""
+    return name.removesuffix(SUFFIX).rpartition("-")[2]
+
+
+def write_segment(pages: Sequence[WirePage], facts: SegmentFacts) -> bytes:
+    """The content of a segment: columns page, request_id and next_cursor."""
+    frame = pl.DataFrame(
+        {
+            "page": [page.response.content for page in pages],
+            "request_id": [page.request_id for page in pages],
+            "next_cursor": [page.next_cursor for page in pages],
+        },
+        schema={"page": pl.Binary, "request_id": pl.String, "next_cursor": pl.String},
+    )
+    content = io.BytesIO()
+    frame.write_parquet(
+        content,
+        compression="zstd",
+        compression_level=1,
+        statistics=False,
+        metadata={_METADATA_KEY: msgspec.json.encode(facts).decode()},
+    )
+    return content.getvalue()
+
+
+def read_facts(content: bytes) -> SegmentFacts:
+    """What the content of a segment says of itself."""
+    return msgspec.json.decode(pl.read_parquet_metadata(content)[_METADATA_KEY], type=SegmentFacts)
+
+
+def read_pages(content: bytes, subject: str) -> Iterator[WirePage]:
+    """The pages of a segment, checked as if they had just come."""
+    import httpx
+
+    frame = pl.read_parquet(content, columns=["page", "request_id"])
+    for page, request_id in frame.iter_rows():
+        headers = {"x-request-id": request_id} if request_id else {}
+        yield read_page(httpx.Response(200, content=page, headers=headers), f"{subject}, saved,")
