@@ -231,7 +231,7 @@ def test_another_publisher_s_subscription_hides_no_lapse(
     monkeypatch.setattr(listing_sensor, "_seconds", lambda: daemon.now)
     daemon.tick()
     daemon.instance.add_dynamic_partitions("octogen_listings", [listing_partition_key(theirs)])
-    daemon.asset = build_linked_datasets_asset(dataset_id=lambda _: "theirs")
+    daemon.asset = build_linked_datasets_asset(dataset_id=lambda _: "theirs", grant_waits=())
     assert daemon.run(listing_partition_key(theirs)).success
     hub.revoke_access("northpeak")
     assert reported(daemon.tick(minutes=20)) == {"northpeak": "revoked"}
