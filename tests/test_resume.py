@@ -12,13 +12,13 @@ import polars as pl
 import pytest
 
 from octogen_dagster import OctogenResource, ParquetSnapshotIOManager, build_products_asset
-from octogen_dagster.frames.checkpoint import PAGES_IN_A_SEGMENT
+from octogen_dagster.frames.page_saver import MOST_PAGES_TWICE
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.resume_runs import PAGE_SIZE, SEARCH, by_dagster, by_hand
 
-INTERVAL = PAGES_IN_A_SEGMENT + 1  # page 1 is asked for again
-PAGES = 8 * PAGES_IN_A_SEGMENT - 7
+INTERVAL = MOST_PAGES_TWICE
+PAGES = 185
 SEED = random.SystemRandom().randrange(10**6)
 SECONDS_TO_WAIT = 60.0
 
@@ -121,9 +121,9 @@ def test_a_retry_of_dagster_continues(runs: Runs) -> None:
 
     (event,) = result.asset_materializations_for_node("products")
     assert event.metadata["octogen/source"].value == "service, continued from saved pages"
-    assert event.metadata["octogen/saved_pages"].value == 2 * PAGES_IN_A_SEGMENT
+    assert event.metadata["octogen/saved_pages"].value == 59
     assert runs.snapshot()["uuid"].n_unique() == PAGES * PAGE_SIZE
-    assert len(runs.pages()) == PAGES + 60 - 2 * PAGES_IN_A_SEGMENT
+    assert len(runs.pages()) == PAGES + 60 - 59
 
 
 def test_two_runs_at_once_publish_one_whole_snapshot(runs: Runs) -> None:

@@ -12,7 +12,7 @@ import polars as pl
 from benchmarks.measure import Row, say
 from benchmarks.processes import ROOT, Server, run_python, server
 from benchmarks.source import PAGE_SIZE, Generation, Source
-from octogen_dagster.frames.checkpoint import PAGES_IN_A_SEGMENT
+from octogen_dagster.frames.page_saver import MOST_PAGES_TWICE
 
 _CATALOG, _PRODUCTS = "grand-arcade", 100_000
 _PAGES = _PRODUCTS // PAGE_SIZE
@@ -50,7 +50,7 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
             "page requests made twice, worst round",
             repeated,
             max(repeated),
-            PAGES_IN_A_SEGMENT + 1,
+            MOST_PAGES_TWICE,
             unit=" pages",
         )
 

@@ -1,10 +1,10 @@
 """Saved pages: what survives a crash of a read, and what a past day can be rebuilt from.
 
-A page is kept as it came. `PAGES_IN_A_SEGMENT` pages make a segment, a small Parquet file whose
-name is the hash of its content and of the segment before it, so the segments of one walk form a
-chain from the hash of what was asked for. A file that is cut, damaged or of another search is never
-taken for part of a chain, and runs that read the same at once grow branches that do not mix:
-nothing has to be locked, on a file system or an object store.
+A page is kept as it came. Some pages make a segment, a small Parquet file whose name is the hash of
+its content and of the segment before it, so the segments of one walk form a chain from the hash of
+what was asked for. A file that is cut, damaged or of another search is never taken for part of a
+chain, and runs that read the same at once grow branches that do not mix: nothing has to be locked,
+on a file system or an object store.
 
 When a read was published its segments are removed or, if they are to be kept, named by a
 manifest: the landed pages.
@@ -15,6 +15,8 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -27,26 +29,25 @@ from octogen_dagster.frames.segments import (
     SUFFIX,
     VERSION,
     Landing,
-    SegmentFacts,
     branches_from,
     digest_in,
     read_facts,
     read_pages,
     segment_name,
-    write_segment,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
+    from concurrent.futures import Future
 
     from upath import UPath
 
-    from octogen_dagster.frames.segments import Segments
+    from octogen_dagster.frames.segments import SegmentFacts, Segments
     from octogen_dagster.frames.wire import WirePage
 
-PAGES_IN_A_SEGMENT = 24  # and one to see whether page 1 is still the same: 25 at most twice
 RESUME_WITHIN = timedelta(hours=6)
 _MANIFEST = "landed.json"
+_FILES_AT_ONCE = 8
 
 TimeWindow = tuple[datetime, datetime]
 
@@ -105,6 +106,7 @@ class PageStore:
         self.resume_within = resume_within
         self._is_local = folder.protocol in ("", "file", "local")
         self._abandoned: set[str] = set()
+        self._writers = ThreadPoolExecutor(_FILES_AT_ONCE, thread_name_prefix="octogen-save")
 
     def segments(self) -> Segments:
         """The files of saved pages that are not landed, by what they follow.
@@ -239,9 +241,12 @@ class PageStore:
 
     def discard(self, segments: Collection[str]) -> None:
         """Remove segments; what cannot be removed stays."""
-        for name in segments:
+
+        def remove(name: str) -> None:
             with contextlib.suppress(Exception):
                 (self.folder / name).unlink()
+
+        deque(self._writers.map(remove, segments), maxlen=0)
         if self._is_local:
             with contextlib.suppress(OSError):
                 os.rmdir(str(self.folder))
@@ -292,6 +297,10 @@ class PageStore:
                 "was written."
             )
         return content
+
+    def begin(self, write: Callable[[], str]) -> Future[str]:
+        """Let a segment be written while the caller goes on."""
+        return self._writers.submit(write)
 
     def write(self, content: bytes, previous: str) -> str:
         """Save a segment; its name.
@@ -344,52 +353,3 @@ class PageStore:
         unfinished = f".{_MANIFEST}.{uuid.uuid4().hex}"
         self._write(unfinished, content)
         os.replace(str(self.folder / unfinished), str(self.folder / _MANIFEST))
-
-
-class PageSaver:
-    """Saves the pages of one walk as they come.
-
-    Args:
-        store: Where to.
-        root: `walk_root` of what is asked for.
-        saved: Pages that are there already.
-        started_at: When the read began.
-
-    Attributes:
-        root: What the chain begins with.
-        segments: The files of the walk so far, in order.
-        generation: The contract the pages come by (`OctogenClient.generation`).
-    """
-
-    def __init__(
-        self, store: PageStore, root: str, saved: SavedPages | None, started_at: datetime
-    ) -> None:
-        self.segments: list[str] = list(saved.segments) if saved else []
-        self.generation = saved.generation if saved else ""
-        self._store = store
-        self.root = root
-        self._started_at = started_at
-        self._unsaved: list[WirePage] = []
-
-    def add(self, page: WirePage) -> None:
-        """Note the next page; a segment is written when it is full.
-
-        Raises:
-            OctogenSnapshotError: It cannot be written.
-        """
-        self._unsaved.append(page)
-        if len(self._unsaved) == PAGES_IN_A_SEGMENT:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what is not written yet.
-
-        Raises:
-            OctogenSnapshotError: It cannot be written.
-        """
-        if not self._unsaved:
-            return
-        pages, self._unsaved = self._unsaved, []
-        facts = SegmentFacts(self._started_at, self.generation)
-        previous = digest_in(self.segments[-1]) if self.segments else self.root
-        self.segments.append(self._store.write(write_segment(pages, facts), previous))

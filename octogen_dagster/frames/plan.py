@@ -19,7 +19,8 @@ from octogen_dagster.api.errors import (
     OctogenPastPartitionError,
     OctogenSnapshotError,
 )
-from octogen_dagster.frames.checkpoint import PageSaver, PageStore, SavedPages, TimeWindow
+from octogen_dagster.frames.checkpoint import PageStore, SavedPages, TimeWindow
+from octogen_dagster.frames.page_saver import PageSaver
 from octogen_dagster.frames.reader import CatalogRead
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.segments import Landing, Segments, walk_root
@@ -173,8 +174,8 @@ def _continued(
                     store.abandon(chain, log, page)
                     continue
                 read.ahead = page
-            read.saved, read.live = chain, chain.next_cursor is not None
-            used[read] = chain
+            read.saved, used[read] = chain, chain
+            read.gone = None if past else log
             log(
                 f"{read.walk.subject}: continues after {chain.pages:,} pages that were saved by a "
                 f"read that began at {chain.started_at:%Y-%m-%d %H:%M} UTC."

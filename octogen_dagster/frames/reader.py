@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from octogen_dagster.api.errors import OctogenSnapshotError
 from octogen_dagster.api.paging import Walk
 from octogen_dagster.frames.wire import read_page
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 
     from octogen_dagster.api.client import ClientStatistics, OctogenClient
     from octogen_dagster.api.connection import Connection
     from octogen_dagster.api.models import MerchantCatalogSummary, SearchRequest
-    from octogen_dagster.frames.checkpoint import PageSaver
+    from octogen_dagster.frames.page_saver import PageSaver
     from octogen_dagster.frames.wire import WirePage
 
 PAGES_AT_ONCE = 10
@@ -39,7 +41,9 @@ class CatalogRead:
         summary: What the service says of the catalog, if it does.
         saved: Its first pages, if they are there already.
         ahead: The page after the saved ones, if it was asked for already.
-        live: Whether the service has pages that are not saved.
+        live: Whether the service may be asked for more pages.
+        gone: Told when saved pages are gone, and the service is asked for them instead; without it
+            that is an error.
         saver: Saves the pages that come from the service.
         saved_pages: Saved pages that were read so far.
     """
@@ -51,6 +55,7 @@ class CatalogRead:
     saved: Iterable[WirePage] = ()
     ahead: WirePage | None = None
     live: bool = True
+    gone: Callable[[str], None] | None = None
     saver: PageSaver | None = None
     saved_pages: int = 0
 
@@ -62,7 +67,7 @@ class CatalogRead:
 
     async def pages(self, client: OctogenClient) -> AsyncIterator[WirePage]:
         """All its pages: the saved ones, then those from the service, which are saved."""
-        request, live = self.request, self.live
+        request: SearchRequest | None = self.request
         for page in self._at_hand():
             self.walk.see(page.uuids, page.next_cursor)
             if page is not self.ahead:
@@ -70,9 +75,8 @@ class CatalogRead:
             elif self.saver:
                 self.saver.add(page)
             yield page
-            live = self.live and page.next_cursor is not None
-            request = request.following(page.next_cursor) if page.next_cursor else request
-        if not live:
+            request = self.request.following(page.next_cursor) if page.next_cursor else None
+        if request is None or not self.live:
             return
         async for page in client.walk(request, self.walk, read_page):
             if self.saver:
@@ -81,7 +85,13 @@ class CatalogRead:
             yield page
 
     def _at_hand(self) -> Iterator[WirePage]:
-        yield from self.saved
+        try:
+            yield from self.saved
+        except OctogenSnapshotError as error:
+            if self.gone is None:
+                raise
+            self.gone(f"{self.walk.subject}: {error} The service is asked for the rest.")
+            return
         if self.ahead:
             yield self.ahead
 
@@ -198,7 +208,8 @@ class BulkReader:
         async with self._connection.blocking_client(self._pacer) as client:
             self.clients.append(client.statistics)
             while read := self._take():
-                await self._read(client, read)
+                with read.saver or contextlib.nullcontext():
+                    await self._read(client, read)
 
     def _take(self) -> CatalogRead | None:
         with self._changed:

@@ -160,6 +160,7 @@ class ProductScan:
             if read.saver:
                 if self._store.keep:
                     read.saver.flush()
+                read.saver.settle()
                 walks.append(LandedWalk(read.catalog, read.saver.root, read.saver.segments))
         search = self.search.model_dump(mode="json", exclude_none=True)
         self._store.publish(Landing(search, self._plan.started_at, walks))
@@ -204,8 +205,9 @@ class ProductScan:
             yield
         except (OctogenPagingError, OctogenResponseError):
             if self._store and not self._plan.landed:
-                savers = [read.saver for read in self._plan.reads if read.saver]
-                self._store.discard([name for saver in savers for name in saver.segments])
+                for read in self._plan.reads:
+                    if read.saver:
+                        read.saver.discard()
             raise
 
     def _batches(

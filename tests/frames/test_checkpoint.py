@@ -19,11 +19,8 @@ from octogen_dagster.api.errors import (
 from octogen_dagster.api.models import MerchantCatalogSummary
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.frames import segments
-from octogen_dagster.frames.checkpoint import (
-    PAGES_IN_A_SEGMENT,
-    PageSaver,
-    PageStore,
-)
+from octogen_dagster.frames.checkpoint import PageStore
+from octogen_dagster.frames.page_saver import PAGES_IN_A_SEGMENT, PageSaver
 from octogen_dagster.frames.plan import TimeWindow
 from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.search import ProductSearch
@@ -31,10 +28,10 @@ from octogen_dagster.frames.segments import walk_root
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 
-# 115 pages: four whole segments and a rest.
+# 115 pages, of which the read that dies has brought 107: eight whole segments and a rest.
 SEARCH = ProductSearch(catalogs=["northpeak"], page_size=2)
 WHOLE = [*range(1, 116)]
-SAVED = 4 * PAGES_IN_A_SEGMENT
+SAVED = 107
 
 
 def rest(saved: int = SAVED) -> list[int]:
@@ -126,7 +123,7 @@ def test_a_read_that_died_is_continued_after_its_last_saved_page(
     reads: Reads, undisturbed: pl.DataFrame
 ) -> None:
     reads.interrupted(108)
-    assert len(reads.segments()) == 4
+    assert len(reads.segments()) == 9
 
     frames: list[pl.DataFrame] = []
     asked = reads.pages_asked(lambda: frames.append(reads.read()))
@@ -135,7 +132,7 @@ def test_a_read_that_died_is_continued_after_its_last_saved_page(
     assert reads.last
     assert reads.last.statistics.saved_pages == SAVED
     assert reads.last.statistics.started_at == frames[0]["fetched_at"][0]
-    assert "continues after 96 pages that were saved by a read that began at" in reads.notes[0]
+    assert "continues after 107 pages that were saved by a read that began at" in reads.notes[0]
     assert not reads.folder.exists()
 
 
@@ -146,7 +143,7 @@ def test_a_continued_read_can_die_and_be_continued_itself(
     reads.interrupted(108)
     reads.interrupted(109)
     frames: list[pl.DataFrame] = []
-    assert reads.pages_asked(lambda: frames.append(reads.read())) == rest()
+    assert reads.pages_asked(lambda: frames.append(reads.read())) == rest(108)
     assert frames[0].drop("fetched_at").equals(undisturbed)
 
 
@@ -216,7 +213,7 @@ def test_another_search_does_not_use_what_was_saved(reads: Reads) -> None:
     reads.interrupted(108)
     other = SEARCH.model_copy(update={"price_min": 1.0})
     assert reads.pages_asked(lambda: reads.read(other))[0] == 1
-    assert "4 files of saved pages in" in reads.notes[0]
+    assert "9 files of saved pages in" in reads.notes[0]
     assert "of another search, service, version or run" in reads.notes[0]
 
 
@@ -261,11 +258,13 @@ def test_two_runs_at_once_do_not_mix(reads: Reads, undisturbed: pl.DataFrame) ->
         retry=RetryPolicy(attempts=1),
     )
     scan = ProductScan(SEARCH, connection)
-    scan.save_pages(PageStore(UPath(reads.folder)), lambda _: None)
+    scan.save_pages(PageStore(UPath(reads.folder)), reads.notes.append)
     batches = scan._read(None, None, None, None)
     first = next(batches)
-    other = Reads(reads.sandbox, reads.folder).read()
+    other = Reads(reads.sandbox, reads.folder).read()  # removes what the first one continues from
     whole = pl.concat([first, *batches])
+    assert "are gone" in reads.notes[-1]
+    assert reads.notes[-1].endswith("The service is asked for the rest.")
     scan.published()
 
     for frame in (whole, other):
@@ -333,7 +332,7 @@ def test_the_next_landed_pages_replace_those_before(reads: Reads) -> None:
     first = reads.segments()
     assert reads.pages_asked(lambda: reads.read(keep=True))[-115:] == WHOLE
     second = reads.segments()
-    assert len(first) == len(second) == 5
+    assert len(first) == len(second) == 10
     assert not set(first) & set(second)
     reads.read()  # without keeping: what is landed stays
     assert reads.segments() == second
@@ -485,7 +484,7 @@ def test_a_shorter_newer_chain_is_used_when_the_longer_is_not(
     for path in chain(reads)[1:]:
         path.write_bytes(b"")
     reads.interrupted(60)  # from the first segment on: a branch of its own
-    assert reads.pages_asked(reads.read) == rest(2 * PAGES_IN_A_SEGMENT)
+    assert reads.pages_asked(reads.read) == rest(59)
     assert not reads.folder.exists()
 
 
@@ -528,3 +527,23 @@ def test_what_pages_depend_on_is_in_the_root(what: str, monkeypatch: pytest.Monk
     if what == "SCHEMA_VERSION":
         monkeypatch.setattr(segments, "SCHEMA_VERSION", 99)
     assert walk_root(request, other, None) != before
+
+
+def test_pages_after_a_segment_that_could_not_be_written_are_not_joined_to_those_before_it(
+    reads: Reads, undisturbed: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, written = PageStore.write, []
+
+    def fails_once(store: PageStore, content: bytes, previous: str) -> str:
+        written.append(previous)
+        if len(written) == 2:
+            raise OctogenSnapshotError("The disk is full.")
+        return write(store, content, previous)
+
+    monkeypatch.setattr(PageStore, "write", fails_once)
+    with pytest.raises(OctogenSnapshotError, match="The disk is full"):
+        reads.read()
+    frames: list[pl.DataFrame] = []
+    asked = reads.pages_asked(lambda: frames.append(reads.read()))
+    assert asked == rest(PAGES_IN_A_SEGMENT)
+    assert frames[0].drop("fetched_at").equals(undisturbed)

@@ -1,0 +1,131 @@
+"""PageSaver: the pages of one walk, saved as they come. Where they are kept is in `checkpoint`."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Self
+
+from octogen_dagster.api.errors import OctogenSnapshotError
+from octogen_dagster.frames.segments import SegmentFacts, digest_in, write_segment
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from datetime import datetime
+    from types import TracebackType
+
+    from octogen_dagster.frames.checkpoint import PageStore, SavedPages
+    from octogen_dagster.frames.wire import WirePage
+
+PAGES_IN_A_SEGMENT = 12
+MOST_PAGES_TWICE = 2 * PAGES_IN_A_SEGMENT + 1
+"""Pages that a continued read asks for again at most: two segments, and page 1 to compare."""
+
+
+class PageSaver:
+    """Saves the pages of one walk as they come, while the next ones are on their way.
+
+    A segment is written when the one before is, so that a crash loses at most two. Used in a
+    `with`, a walk that fails loses none.
+
+    Args:
+        store: Where to.
+        root: `walk_root` of what is asked for.
+        saved: Pages that are there already.
+        started_at: When the read began.
+
+    Attributes:
+        root: What the chain begins with.
+        segments: The files of the walk so far, in order.
+        generation: The contract the pages come by (`OctogenClient.generation`).
+    """
+
+    def __init__(
+        self, store: PageStore, root: str, saved: SavedPages | None, started_at: datetime
+    ) -> None:
+        self.segments: list[str] = list(saved.segments) if saved else []
+        self.generation = saved.generation if saved else ""
+        self.root = root
+        self._store = store
+        self._started_at = started_at
+        self._unsaved: list[WirePage] = []
+        self._writing: Future[str] | None = None
+        self._ended = False
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            with contextlib.suppress(OctogenSnapshotError):
+                self.flush()
+
+    def add(self, page: WirePage) -> None:
+        """Note the next page; a segment is begun when it is full.
+
+        Raises:
+            OctogenSnapshotError: The one before could not be written.
+        """
+        with self._lock:
+            if not self._ended:
+                self._unsaved.append(page)
+            if len(self._unsaved) == PAGES_IN_A_SEGMENT:
+                self._begin()
+
+    def flush(self) -> None:
+        """Write what is not written yet, and wait for it.
+
+        Raises:
+            OctogenSnapshotError: It cannot be written.
+        """
+        with self._lock:
+            self._begin()
+            self._settle()
+
+    def settle(self) -> None:
+        """Wait for the segment that is being written.
+
+        Raises:
+            OctogenSnapshotError: It cannot be written.
+        """
+        with self._lock:
+            self._settle()
+
+    def discard(self) -> None:
+        """Remove what was saved, and save nothing more."""
+        with self._lock:
+            self._end()
+            with contextlib.suppress(OctogenSnapshotError):
+                self._settle()
+            self._store.discard(self.segments)
+
+    def _begin(self) -> None:
+        self._settle()
+        if not self._unsaved:
+            return
+        pages, self._unsaved = self._unsaved, []
+        facts = SegmentFacts(self._started_at, self.generation)
+        previous = digest_in(self.segments[-1]) if self.segments else self.root
+        self._writing = self._store.begin(
+            lambda: self._store.write(write_segment(pages, facts), previous)
+        )
+
+    def _settle(self) -> None:
+        if self._writing is None:
+            return
+        writing, self._writing = self._writing, None
+        try:
+            self.segments.append(writing.result())
+        except BaseException:
+            self._end()  # or what follows would close up the gap
+            raise
+
+    def _end(self) -> None:
+        self._ended = True
+        self._unsaved.clear()
