@@ -5,12 +5,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from octogen_dagster.sensors import PARTITIONS_IN_A_TICK, RUNS_IN_A_TICK
+from octogen_dagster.ticks import PARTITIONS_IN_A_TICK, RUNS_IN_A_TICK, seconds_to_wait
 
 CURSOR_VERSION = 1
 GRANTED, PENDING = "awaiting_subscription", "pending"
 REVOKED, STALE, MISSING = "revoked", "stale", "missing"
-_FIRST_WAIT, _LONGEST_WAIT = 600, 6 * 3600
 _REPORTS_IN_A_TICK = 100
 
 
@@ -175,5 +174,4 @@ def _is_due(ask: Ask, status: str, *, in_order: bool, now: int) -> bool:
     # While Octogen says that it is pending, Octogen also says when it no longer is.
     if in_order or (status == PENDING and ask.tries):
         return False
-    wait = min(_FIRST_WAIT * 2 ** max(0, ask.tries - 1), _LONGEST_WAIT) if ask.tries else 0
-    return now >= ask.asked_at + wait
+    return now >= ask.asked_at + seconds_to_wait(ask.tries)

@@ -28,6 +28,7 @@ from octogen_dagster.listing_sources import SECONDS_FOR_A_TICK, Source
 from octogen_dagster.partitions import listing_partition_key
 from octogen_dagster.sharing.listings import Listing
 from octogen_dagster.sharing.names import ListingName
+from octogen_dagster.ticks import unfinished_partitions
 
 SECONDS_BETWEEN_CHECKS = 900
 _REPORTED_BY_OCTOGEN = {
@@ -124,7 +125,7 @@ def build_listing_sensor(
                 statuses={key: listing.status or "" for key, listing in by_key.items()},
                 known=known,
                 subscribed=subscribed,
-                busy=_busy(context.instance, name),
+                busy=unfinished_partitions(context.instance, name),
                 lapses=lapses,
                 now=now,
             ),
@@ -158,23 +159,6 @@ def build_listing_sensor(
 def _seconds() -> int:
     """Since 1970."""
     return int(time.time())
-
-
-def _busy(instance: dg.DagsterInstance, sensor_name: str) -> set[str]:
-    """The partitions of the sensor's runs that are not finished."""
-    runs = instance.get_runs(
-        filters=dg.RunsFilter(
-            tags={"dagster/sensor_name": sensor_name},
-            statuses=[
-                dg.DagsterRunStatus.QUEUED,
-                dg.DagsterRunStatus.NOT_STARTED,
-                dg.DagsterRunStatus.STARTING,
-                dg.DagsterRunStatus.STARTED,
-                dg.DagsterRunStatus.CANCELING,
-            ],
-        )
-    )
-    return {run.tags.get("dagster/partition", "") for run in runs}
 
 
 def _in_time(work: Callable[[], _Result], ends_at: float) -> _Result:

@@ -8,13 +8,16 @@ turned back without network or state.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 import dagster as dg
 
 from octogen_dagster.api.errors import OctogenBigQueryInputError
 from octogen_dagster.sharing.names import ListingName
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 catalog_partitions = dg.DynamicPartitionsDefinition(name="octogen_catalogs")
 """The catalogs to snapshot, one partition for each."""
@@ -89,6 +92,15 @@ class SnapshotPartitions:
     def catalog_key(self, partition_key: str) -> str | None:
         """The part of a partition's key that names a catalog, as it is."""
         return self._split(partition_key)[0]
+
+    def catalog_keys(self, partition_keys: Collection[str]) -> set[str]:
+        """The parts of partitions' keys that name catalogs; keys of another form have none."""
+        form = len(self._names) if self._names else 1
+        return {
+            catalog_key
+            for key in partition_keys
+            if len(key.split("|")) == form and (catalog_key := self.catalog_key(key))
+        }
 
     def catalog(self, partition_key: str) -> str | None:
         """The catalog a partition is of."""

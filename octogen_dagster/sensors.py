@@ -13,13 +13,29 @@ from octogen_dagster.api.errors import OctogenError
 from octogen_dagster.api.index_runs import IndexRun, read_index_runs
 from octogen_dagster.partitions import SnapshotPartitions, catalog_partition_key
 from octogen_dagster.resource import OctogenResource
+from octogen_dagster.ticks import (
+    PARTITIONS_IN_A_TICK,
+    RUNS_IN_A_TICK,
+    seconds_to_wait,
+    unfinished_partitions,
+)
 
-RUNS_IN_A_TICK = 50
-PARTITIONS_IN_A_TICK = 1_000
 # Dagster ends a tick after 60 s; the listing must leave it time to store what came of it.
 SECONDS_FOR_THE_LISTING = 30.0
 CURSOR_VERSION = 1
 _NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+class Ask(msgspec.Struct, array_like=True):
+    """What was asked for a catalog that had no snapshot yet, as far as the sensor knew.
+
+    Attributes:
+        tries: Runs requested since it was last indexed; makes run keys and waits grow.
+        next_at: When the next one is due if there is no snapshot by then, in seconds since 1970.
+    """
+
+    tries: int
+    next_at: int
 
 
 class CatalogCursor(msgspec.Struct, forbid_unknown_fields=True):
@@ -28,11 +44,13 @@ class CatalogCursor(msgspec.Struct, forbid_unknown_fields=True):
     Attributes:
         requested: For each partition key, the `lastIndexedAt` whose snapshot was requested.
         gone: Partition keys that were reported as no longer granted.
+        unseen: Partition keys whose snapshot was requested and not seen yet.
         version: Of this structure.
     """
 
     requested: dict[str, datetime | None]
     gone: set[str] = msgspec.field(default_factory=set)
+    unseen: dict[str, Ask] = msgspec.field(default_factory=dict)
     version: int = CURSOR_VERSION
 
     @classmethod
@@ -52,58 +70,95 @@ class CatalogCursor(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, slots=True)
+class World:
+    """What there is, of keys of catalogs; each is looked up only when it matters.
+
+    Attributes:
+        known: Gives the partition keys that exist.
+        materialized: Gives those that have a snapshot.
+        running: Gives those whose runs are not finished.
+        now: Seconds since 1970.
+    """
+
+    known: Callable[[], Collection[str]]
+    materialized: Callable[[], Collection[str]]
+    running: Callable[[], Collection[str]]
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
 class CatalogTick:
     """What one tick does.
 
     Attributes:
         new: Partition keys to add.
-        due: Partition keys whose snapshots to request, each with its `lastIndexedAt`.
+        due: Partition keys whose snapshots to request, each with its run key.
         waiting: Snapshots that are due and left to the next ticks.
         gone: Partition keys to report as no longer granted.
         cursor: What to remember.
     """
 
     new: list[str]
-    due: list[tuple[str, datetime | None]]
+    due: list[tuple[str, str]]
     waiting: int
     gone: list[str]
     cursor: CatalogCursor = field(repr=False)
 
 
-def plan_tick(
-    cursor: CatalogCursor,
-    catalogs: Sequence[IndexRun],
-    known: Callable[[], Collection[str]],
-) -> CatalogTick:
+def plan_tick(cursor: CatalogCursor, catalogs: Sequence[IndexRun], world: World) -> CatalogTick:
     """Decide what a tick does; the same answers give the same decisions.
 
     Args:
         cursor: What was remembered.
         catalogs: Those granted now.
-        known: Gives the partition keys that exist; asked only when a snapshot is due.
+        world: What there is.
     """
     indexed = {catalog_partition_key(entry.catalog): entry.last_indexed_at for entry in catalogs}
     requested = cursor.requested
+    unseen, missing = _missing(cursor.unseen, world)
     due = [
-        (key, at) for key, at in indexed.items() if requested.get(key) != at or key not in requested
+        key
+        for key, at in indexed.items()
+        if key not in requested or requested[key] != at or key in missing
     ]
     # Those never requested first, then who waits longest, so that busy catalogs starve nobody.
-    due.sort(key=lambda entry: (entry[0] in requested, entry[1] or _NEVER, entry[0]))
-    there = set(known()) if due else set()
-    new = [key for key, _ in due if key not in there][:PARTITIONS_IN_A_TICK]
+    due.sort(key=lambda key: (key in requested, indexed[key] or _NEVER, key))
+    there = set(world.known()) if due else set()
+    new = [key for key in due if key not in there][:PARTITIONS_IN_A_TICK]
     there.update(new)
-    now = [entry for entry in due if entry[0] in there][:RUNS_IN_A_TICK]
+    now = [key for key in due if key in there][:RUNS_IN_A_TICK]
+    for key in now:
+        moved = key not in requested or requested[key] != indexed[key]
+        tries = 1 if moved else unseen[key].tries + 1
+        unseen[key] = Ask(tries, world.now + seconds_to_wait(tries))
     gone = sorted(requested.keys() - indexed.keys() - cursor.gone)
     return CatalogTick(
         new=sorted(new),
-        due=now,
+        due=[(key, _run_key(key, indexed[key], unseen[key].tries)) for key in now],
         waiting=len(due) - len(now),
         gone=gone,
         cursor=CatalogCursor(
-            requested={**requested, **dict(now)},
+            requested={**requested, **{key: indexed[key] for key in now}},
             gone=(cursor.gone | set(gone)) - indexed.keys(),
+            unseen=unseen,
         ),
     )
+
+
+def _missing(unseen: dict[str, Ask], world: World) -> tuple[dict[str, Ask], set[str]]:
+    """What has not been seen yet, and what of it is to be requested again."""
+    over = {key for key, ask in unseen.items() if ask.next_at <= world.now}
+    if not over:
+        return dict(unseen), over
+    there = set(world.materialized())
+    return {key: ask for key, ask in unseen.items() if key not in there}, (
+        over - there - set(world.running())
+    )
+
+
+def _run_key(key: str, indexed_at: datetime | None, tries: int) -> str:
+    again = f"#{tries}" if tries > 1 else ""
+    return f"{key}@{indexed_at.astimezone(UTC).isoformat() if indexed_at else ''}{again}"
 
 
 def build_catalog_sensor(
@@ -117,8 +172,9 @@ def build_catalog_sensor(
 
     Each tick lists the granted catalogs, adds a partition for each new one, and requests a run for
     each whose `lastIndexedAt` moved, at most 50; the rest follow on the next ticks. A catalog that
-    is no longer granted is reported once, as an observation of its partition; its data stays. A
-    listing that fails skips the tick with the reason.
+    still has no snapshot, because its runs failed, is requested again after 10 minutes, then 20, up
+    to 6 hours. One that is no longer granted is reported once, as an observation of its partition;
+    its data stays. A listing that fails skips the tick with the reason.
 
     Args:
         products: An asset of `build_products_asset` whose partitions are dynamic ones for
@@ -160,9 +216,19 @@ def build_catalog_sensor(
                 "The cursor is of another version or damaged: every catalog is looked at anew. "
                 "Runs that were requested before are not requested twice."
             )
-        now = datetime.now(UTC)
+        now = _now()
+        instance = context.instance
         tick = plan_tick(
-            cursor, catalogs, lambda: context.instance.get_dynamic_partitions(partitions_name)
+            cursor,
+            catalogs,
+            World(
+                known=lambda: instance.get_dynamic_partitions(partitions_name),
+                materialized=lambda: partitions.catalog_keys(
+                    instance.get_materialized_partitions(products.key)
+                ),
+                running=lambda: partitions.catalog_keys(unfinished_partitions(instance, name)),
+                now=int(now.timestamp()),
+            ),
         )
         for key in tick.gone:
             context.log.warning(f"Catalog {key} is no longer granted. Its snapshots are kept.")
@@ -170,8 +236,8 @@ def build_catalog_sensor(
             context.log.info(f"{tick.waiting} more snapshots are due; the next ticks request them.")
         return dg.SensorResult(
             run_requests=[
-                dg.RunRequest(run_key=_run_key(key, at), partition_key=partitions.key(key, now))
-                for key, at in tick.due
+                dg.RunRequest(run_key=run_key, partition_key=partitions.key(key, now))
+                for key, run_key in tick.due
             ],
             skip_reason=None if tick.due else f"None of {len(catalogs)} catalogs was indexed anew.",
             dynamic_partitions_requests=[partitions_def.build_add_request(tick.new)]
@@ -191,8 +257,8 @@ def build_catalog_sensor(
     return catalog_sensor
 
 
-def _run_key(key: str, indexed_at: datetime | None) -> str:
-    return f"{key}@{indexed_at.astimezone(UTC).isoformat() if indexed_at else ''}"
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _list_catalogs(octogen: OctogenResource) -> list[IndexRun]:

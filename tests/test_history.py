@@ -16,6 +16,7 @@ from octogen_dagster import (
     build_catalog_sensor,
     build_products_asset,
     catalog_days,
+    sensors,
     snapshot_days,
 )
 from octogen_dagster.frames import plan
@@ -172,3 +173,28 @@ def test_the_sensor_requests_a_catalogs_present_day(
     keys = [request.partition_key for request in result.run_requests]
     assert keys == [f"northpeak|{day()}", f"strada|{day()}"]
     assert result.dynamic_partitions_requests[0].partition_keys == ["northpeak", "strada"]
+
+
+def test_a_catalog_that_has_a_snapshot_of_any_day_is_not_requested_again(
+    octogen: OctogenResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    products = build_products_asset("products", partitions_def=catalog_days(START))
+    sensor = build_catalog_sensor(products)
+
+    def asked(cursor: str | None) -> tuple[list[str], str]:
+        context = dg.build_sensor_context(
+            instance=instance, cursor=cursor, resources={"octogen": octogen}
+        )
+        result: Any = sensor(context)
+        return [request.run_key for request in result.run_requests], result.cursor
+
+    first, cursor = asked(None)
+    for partition in ("of another asset's time", f"northpeak|{day(-1)}"):
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization(products.key, partition=partition)
+        )
+    later = datetime.now(UTC) + timedelta(minutes=10)
+    monkeypatch.setattr(sensors, "_now", lambda: later)
+    (again,), _ = asked(cursor)
+    assert again == f"{first[1]}#2"
+    assert again.startswith("strada@")

@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from octogen_dagster import sensors
 from octogen_dagster.api.index_runs import IndexRun
 from octogen_dagster.assets import build_products_asset
 from octogen_dagster.partitions import catalog_partition_key, catalog_partitions
 from octogen_dagster.resource import OctogenResource
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.sensors import CatalogCursor, build_catalog_sensor, plan_tick
+from octogen_dagster.sensors import CatalogCursor, World, build_catalog_sensor, plan_tick
 
 products = build_products_asset("products", partitions_def=catalog_partitions)
 sensor = build_catalog_sensor(products)
@@ -74,6 +75,49 @@ def test_a_catalog_that_was_indexed_again_is_requested_once_more(
     assert keys(ticker.tick()) == ["strada"]
     assert keys(ticker.tick()) == []
     assert len([key for key in ticker.run_keys if key.startswith("strada@")]) == 2
+
+
+def test_a_catalog_whose_runs_fail_is_requested_again_with_growing_waits(
+    ticker: Ticker, shops: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = START
+    monkeypatch.setattr(sensors, "_now", lambda: clock)
+    ticker.tick()
+    ticker.instance.report_runless_asset_event(
+        dg.AssetMaterialization(products.key, partition="northpeak")
+    )
+    asked: list[tuple[float, str]] = []
+    for _ in range(24 * 12):
+        clock += timedelta(minutes=5)
+        asked += [((clock - START) / timedelta(minutes=1), key) for key in keys(ticker.tick())]
+    waits = [10, 20, 40, 80, 160, 320, 360, 360]
+    assert asked == [(sum(waits[: n + 1]), "strada") for n in range(len(waits))]
+    assert len(ticker.run_keys) == 2 + len(waits)  # Dagster launches a run key once
+
+    ticker.instance.report_runless_asset_event(
+        dg.AssetMaterialization(products.key, partition="strada")
+    )
+    clock += timedelta(days=1)
+    assert keys(ticker.tick()) == []
+    shops.touch("strada")
+    assert keys(ticker.tick()) == ["strada"]
+
+
+def test_a_catalog_whose_run_is_not_finished_is_not_requested_again(
+    ticker: Ticker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = START
+    monkeypatch.setattr(sensors, "_now", lambda: clock)
+    ticker.tick()
+    defs = dg.Definitions(assets=[products], resources={"octogen": ticker.octogen})
+    job = defs.resolve_implicit_global_asset_job_def()
+    ticker.instance.create_run_for_job(
+        job,
+        status=dg.DagsterRunStatus.STARTED,
+        tags={"dagster/sensor_name": sensor.name, "dagster/partition": "strada"},
+    )
+    clock += timedelta(hours=1)
+    assert keys(ticker.tick()) == ["northpeak"]
 
 
 def test_awkward_catalog_keys_are_partitions_too(ticker: Ticker, shops: Sandbox) -> None:
@@ -142,6 +186,10 @@ def test_the_asset_must_have_dynamic_partitions() -> None:
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
+def world(known: set[str], now: int = 0) -> World:
+    return World(known.copy, set, set, now)
+
+
 def index_run(key: str, day: int) -> IndexRun:
     return IndexRun(key, START + timedelta(days=day) if day else None)
 
@@ -150,14 +198,14 @@ def test_ten_thousand_catalogs_are_requested_fifty_a_tick_each_once() -> None:
     catalogs = [index_run(f"shop-{number}", 1) for number in range(10_000)]
     cursor, known, requested = CatalogCursor({}), set[str](), list[str]()
     for _ in range(200):
-        tick = plan_tick(cursor, catalogs, known.copy)
+        tick = plan_tick(cursor, catalogs, world(known))
         assert len(tick.due) == 50
         assert len(tick.new) <= 1_000
         known |= set(tick.new)
         requested += [key for key, _ in tick.due]
         cursor, _ = CatalogCursor.load(tick.cursor.dump())
     assert len(set(requested)) == len(requested) == 10_000
-    assert plan_tick(cursor, catalogs, known.copy).due == []
+    assert plan_tick(cursor, catalogs, world(known)).due == []
 
 
 @settings(deadline=None)
@@ -170,7 +218,9 @@ def test_every_move_is_requested_once_and_nothing_else(history: list[dict[str, i
     cursor, known = CatalogCursor({}), set[str]()
     last: dict[str, int] = {}
     for granted in history:
-        tick = plan_tick(cursor, [index_run(key, day) for key, day in granted.items()], known.copy)
+        tick = plan_tick(
+            cursor, [index_run(key, day) for key, day in granted.items()], world(known)
+        )
         moved = {key for key, day in granted.items() if last.get(key) != day}
         assert {key for key, _ in tick.due} == moved
         known |= set(tick.new)
@@ -185,7 +235,7 @@ def test_a_catalog_that_changes_all_the_time_starves_no_other() -> None:
     seen: set[str] = set()
     for day in range(1, 5):
         catalogs = [index_run(key, day) for key in busy] + [index_run("quiet", 1)]
-        tick = plan_tick(cursor, catalogs, known.copy)
+        tick = plan_tick(cursor, catalogs, world(known))
         known |= set(tick.new)
         seen |= {key for key, _ in tick.due}
         cursor = tick.cursor
@@ -197,5 +247,5 @@ def test_partitions_are_looked_up_only_when_a_snapshot_is_due() -> None:
         raise AssertionError("nothing is due")
 
     catalogs = [index_run("quiet", 1), index_run("never", 0)]
-    cursor = plan_tick(CatalogCursor({}), catalogs, set[str]).cursor
-    assert plan_tick(cursor, catalogs, unasked).due == []
+    cursor = plan_tick(CatalogCursor({}), catalogs, world(set())).cursor
+    assert plan_tick(cursor, catalogs, World(unasked, unasked, unasked, now=0)).due == []

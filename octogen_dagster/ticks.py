@@ -1,0 +1,33 @@
+"""What the ticks of all sensors keep to: how much they ask for, how soon again, and what runs."""
+
+import dagster as dg
+
+RUNS_IN_A_TICK = 50
+PARTITIONS_IN_A_TICK = 1_000
+_FIRST_WAIT, _LONGEST_WAIT = 600, 6 * 3600
+
+
+def seconds_to_wait(tries: int) -> int:
+    """How long after a request the same partition is requested again, if nothing came of it.
+
+    Args:
+        tries: Requests so far; 0 waits for nothing.
+    """
+    return min(_FIRST_WAIT * 2 ** (tries - 1), _LONGEST_WAIT) if tries else 0
+
+
+def unfinished_partitions(instance: dg.DagsterInstance, sensor_name: str) -> set[str]:
+    """The partitions of a sensor's runs that are not finished."""
+    runs = instance.get_runs(
+        filters=dg.RunsFilter(
+            tags={"dagster/sensor_name": sensor_name},
+            statuses=[
+                dg.DagsterRunStatus.QUEUED,
+                dg.DagsterRunStatus.NOT_STARTED,
+                dg.DagsterRunStatus.STARTING,
+                dg.DagsterRunStatus.STARTED,
+                dg.DagsterRunStatus.CANCELING,
+            ],
+        )
+    )
+    return {partition for run in runs if (partition := run.tags.get("dagster/partition"))}
