@@ -243,7 +243,9 @@ def _serve_ui(console: Console, environment: Mapping[str, str], port: int) -> No
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "dagster", "dev", "-h", "127.0.0.1", "-p", str(port)]
     command += ["-m", "octogen_dagster.demo.definitions", "--log-level", "warning"]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT as well: a shell lets jobs in the background ignore it, and they would let Dagster.
+    for end in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(end, signal.default_int_handler)
     server = subprocess.Popen(  # noqa: S603 - our own command
         command, env={**os.environ, **environment, "PYTHONWARNINGS": "ignore"}
     )
