@@ -139,7 +139,8 @@ def test_a_read_that_died_is_continued_from_the_bucket(
     before = len(shops.requests)
     result = dg.materialize([small_pages, titles], resources=resources)
     assert result.output_for_node("titles").height == 230
-    assert [request.page for request in shops.requests[before:]] == [90, 1, *range(91, 116)]
+    searches = [each for each in shops.requests[before:] if each.path == "/products/search"]
+    assert [search.page for search in searches] == [*range(90, 116)]
     assert objects(store) == ["snapshots/products.parquet", "snapshots/titles.parquet"]
 
 

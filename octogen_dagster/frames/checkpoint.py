@@ -62,6 +62,8 @@ class SavedPages:
         started_at: When the read that brought them began.
         generation: The contract the service answered.
         first_page: Page 1.
+        last_page: The last of them.
+        last_cursor: What the last one was asked for with; None for page 1.
         pages: How many there are.
         next_cursor: What the page after the last one is asked for with; None if there is none.
     """
@@ -73,6 +75,8 @@ class SavedPages:
     started_at: datetime
     generation: str
     first_page: WirePage
+    last_page: WirePage
+    last_cursor: str | None
     pages: int
     next_cursor: str | None
 
@@ -158,6 +162,7 @@ class PageStore:
         cursors: list[str | None] = []
         facts: SegmentFacts | None = None
         first_page: WirePage | None = None
+        last = b""
         for previous, name in zip([root, *map(digest_in, names)], names, strict=False):
             try:
                 content = self.read(name, previous)
@@ -169,6 +174,7 @@ class PageStore:
                 facts, first_page = read_facts(content), next(read_pages(content, subject))
             cursors.extend(pl.read_parquet(content, columns=["next_cursor"]).to_series())
             chain.append(name)
+            last = content
         if facts is None or first_page is None:
             return None
         return SavedPages(
@@ -179,6 +185,8 @@ class PageStore:
             facts.started_at,
             facts.generation,
             first_page,
+            deque(read_pages(last, subject), maxlen=1)[0],
+            cursors[-2] if len(cursors) > 1 else None,
             len(cursors),
             cursors[-1],
         )

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.wire import WirePage
 
 PAGES_IN_A_SEGMENT = 12
-MOST_PAGES_TWICE = 2 * PAGES_IN_A_SEGMENT + 1
-"""Pages that a continued read asks for again at most: two segments, and page 1 to compare."""
+MOST_PAGES_TWICE = 2 * PAGES_IN_A_SEGMENT + 2
+"""Pages that a continued read asks for again at most: two segments, and two pages to compare."""
 
 
 class PageSaver:

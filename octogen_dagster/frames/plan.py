@@ -20,8 +20,10 @@ from octogen_dagster.api.errors import (
     OctogenSnapshotError,
 )
 from octogen_dagster.frames.checkpoint import PageStore, SavedPages, TimeWindow
+from octogen_dagster.frames.decode import PageDecoder
 from octogen_dagster.frames.page_saver import PageSaver
 from octogen_dagster.frames.reader import CatalogRead
+from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.segments import Landing, Segments, walk_root
 from octogen_dagster.frames.wire import WirePage, read_page
@@ -52,7 +54,12 @@ class ReadPlan:
 
 
 def plan_live(
-    search: ProductSearch, connection: Connection, granted: Granted | None, pushdown: Pushdown
+    search: ProductSearch,
+    connection: Connection,
+    granted: Granted | None,
+    pushdown: Pushdown,
+    *,
+    saved: bool = False,
 ) -> ReadPlan:
     """Walks that read from the service.
 
@@ -61,10 +68,11 @@ def plan_live(
         connection: How to reach the service.
         granted: Lists the granted catalogs, or says None for a service that does not.
         pushdown: Catalogs that are enough for the query.
+        saved: Whether pages are saved: then it matters when each catalog was indexed.
     """
     catalogs: Sequence[str | None] = search.catalogs
     whole = not catalogs and search.max_products is None
-    summaries = granted() if granted else _granted(connection) if whole else None
+    summaries = granted() if granted else _granted(connection) if whole or saved else None
     if not catalogs:
         catalogs = (
             [entry.catalog for entry in summaries] if whole and summaries is not None else [None]
@@ -169,6 +177,8 @@ def _continued(
     for read, root in roots.items():
         for chain in store.chains(root, read.walk.subject, segments, log, past):
             if chain.next_cursor:
+                if past and not _is_stamped(read):
+                    continue  # the rest may be of another state of the catalog
                 page = _next_page(chain, chain.next_cursor, read, connection)
                 if isinstance(page, str):
                     store.abandon(chain, log, page)
@@ -196,29 +206,38 @@ def _continued(
     return ReadPlan(plan.search, plan.reads, started_at)
 
 
+_OF_THE_REQUEST = {"display_match_score", "raw_score"}
 _REFUSED = {400, 404, 409, 410, 422}
+
+
+def _is_stamped(read: CatalogRead) -> bool:
+    """Whether the service says when the catalog was indexed, which its chain's root depends on."""
+    return read.summary is not None and read.summary.last_indexed_at is not None
 
 
 def _next_page(
     saved: SavedPages, cursor: str, read: CatalogRead, connection: Connection
 ) -> WirePage | str:
     """The page after the saved ones, or why they cannot be continued."""
-    # When a catalog was indexed is part of the chain's root; where the service does not say,
-    # page 1 tells whether the catalog is still the same.
-    is_known = read.summary is not None and read.summary.last_indexed_at is not None
+    # Where nothing else tells whether the catalog is still the same, its pages have to.
+    again = (
+        {} if _is_stamped(read) else {None: saved.first_page, saved.last_cursor: saved.last_page}
+    )
 
-    async def ask(client: OctogenClient) -> tuple[WirePage, WirePage, str]:
-        subject = read.walk.subject
-        page = await client.page(
-            read.request.following(cursor), subject, saved.pages + 1, read_page
-        )
-        first = saved.first_page
-        if not is_known:
-            first = await client.page(read.request, subject, 1, read_page)
-        return page, first, client.generation
+    async def ask(client: OctogenClient) -> tuple[WirePage, str, str | None]:
+        async def asked(cursor: str | None, number: int) -> WirePage:
+            request = read.request.following(cursor) if cursor else read.request
+            return await client.page(request, read.walk.subject, number, read_page)
+
+        page = await asked(cursor, saved.pages + 1)
+        for before, page_before in again.items():
+            number = saved.pages if before else 1
+            if not _are_equal(page_before, await asked(before, number), read):
+                return page, client.generation, f"page {number:,}"
+        return page, client.generation, None
 
     try:
-        page, first, generation = connection.call(ask)
+        page, generation, differs = connection.call(ask)
     except OctogenAPIError as error:
         if error.status_code not in _REFUSED:
             raise
@@ -227,8 +246,17 @@ def _next_page(
         return (
             "the service no longer knows the cursor of the saved pages and answered page 1 again."
         )
-    if first.uuids != saved.first_page.uuids:
-        return "page 1 is no longer the one that was saved: the catalog was indexed again."
+    if differs:
+        return f"{differs} is no longer the one that was saved: the catalog was indexed again."
     if generation != saved.generation:
         return "the service speaks another generation of its contract than the saved pages."
     return page
+
+
+def _are_equal(one: WirePage, other: WirePage, read: CatalogRead) -> bool:
+    """Whether two pages bring the same rows."""
+    decoder = PageDecoder(PRODUCT_SCHEMA.keys() - _OF_THE_REQUEST, datetime.min)
+    first, second = (
+        decoder.decode([page], read.catalog, read.walk.subject) for page in (one, other)
+    )
+    return first.equals(second)

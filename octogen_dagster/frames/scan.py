@@ -276,11 +276,13 @@ class ProductScan:
         return BulkReader(self.connection, reads, 1, pages, read_ahead=False)
 
     def _planned(self, pushdown: Pushdown, *, whole: bool) -> ReadPlan:
+        saved = whole and self._store is not None
+
         def live() -> ReadPlan:
             search = _narrowed(self.search, pushdown)
             if search is None:
                 return ReadPlan(self.search, [])
-            return plan_live(search, self.connection, self._granted, pushdown)
+            return plan_live(search, self.connection, self._granted, pushdown, saved=saved)
 
         if whole and self._store:
             return plan_saved(live, self._store, self.connection, self._window, self._log)

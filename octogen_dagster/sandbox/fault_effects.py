@@ -69,6 +69,8 @@ def spoil(answer: Any, fault: Fault, body: Json) -> None:
             _add_unknown_fields(answer)
         case "wrong_type" if products := _products(answer):
             products[len(products) // 2]["currentPrice"] = "not a number"
+        case "price" if products := _products(answer):
+            products[len(products) // 2]["currentPrice"] = fault.value
 
 
 def _add_unknown_fields(answer: Any) -> None:

@@ -22,6 +22,7 @@ FaultKind = Literal[
     "restart_cursor",
     "unknown_fields",
     "wrong_type",
+    "price",
 ]
 
 _KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
@@ -51,6 +52,7 @@ class Fault:
     | `restart_cursor` | | page 1, although a cursor was sent |
     | `unknown_fields` | | fields no contract knows, on the page, its items and their brands |
     | `wrong_type` | | one product whose `currentPrice` is not a number |
+    | `price` | 0 or more | one product with that `currentPrice` |
 
     The cursor faults hit searches that carry a cursor, and no others. Latency comes on top
     of other faults; of those, the first that selects a request hits it, so storms that are
@@ -176,6 +178,9 @@ def _check_value(kind: FaultKind, value: float | int | str | None) -> None:
         case "latency":
             if not isinstance(value, int | float) or value < 0:
                 raise ValueError(f"latency needs seconds, 0 or more, such as 0.2; not {value!r}")
+        case "price":
+            if not isinstance(value, int | float) or not value >= 0:
+                raise ValueError(f"price needs a number, 0 or more, such as 9.99; not {value!r}")
         case "status":
             if not isinstance(value, int) or not 400 <= value <= 599:
                 raise ValueError(f"status needs a number from 400 to 599, not {value!r}")
@@ -194,10 +199,10 @@ def _key_and_value(part: str) -> tuple[str, str | None]:
 
 def _value_from_text(kind: FaultKind, text: str | None) -> float | int | str | None:
     """A number where the kind wants one; what is no number stays text and is refused later."""
-    if text is None or kind not in ("latency", "status"):
+    if text is None or kind not in ("latency", "status", "price"):
         return text
     try:
-        return float(text) if kind == "latency" else int(text)
+        return int(text) if kind == "status" else float(text)
     except ValueError:
         return text
 

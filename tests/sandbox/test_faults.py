@@ -45,6 +45,8 @@ class TestText:
             ("status=200", "status needs a number from 400 to 599"),
             ("latency=-1", "latency needs seconds"),
             ("latency=soon", "latency needs seconds"),
+            ("price=-1", "price needs a number"),
+            ("price=nan", "price needs a number"),
             ("redirect=elsewhere", "redirect needs an http or https URL"),
             ("cut=1", "cut takes no value"),
             ("cut,times=often", "times needs a whole number"),
@@ -255,13 +257,19 @@ class TestContent:
         assert "addedWithoutNotice" in found
         assert "addedWithoutNotice" in found["product"]
 
-    def test_one_product_has_a_wrong_type(self, sandbox: Sandbox, client: httpx.Client) -> None:
+    @pytest.mark.parametrize(
+        ("fault", "price"),
+        [(Fault("wrong_type"), "not a number"), (Fault.parse("price=9.75"), 9.75)],
+    )
+    def test_one_product_has_another_price(
+        self, sandbox: Sandbox, client: httpx.Client, fault: Fault, price: object
+    ) -> None:
         plain = search(client).json()["items"]
-        sandbox.inject(Fault("wrong_type"))
+        sandbox.inject(fault)
         items = search(client).json()["items"]
         differing = [(a, b) for a, b in zip(items, plain, strict=True) if a != b]
         ((wrong, right),) = differing
-        assert wrong == {**right, "currentPrice": "not a number"}
+        assert wrong == {**right, "currentPrice": price}
 
     def test_an_empty_page_has_no_product_to_spoil(
         self, sandbox: Sandbox, client: httpx.Client
