@@ -8,16 +8,13 @@ turned back without network or state.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, unquote
 
 import dagster as dg
 
 from octogen_dagster.api.errors import OctogenBigQueryInputError
 from octogen_dagster.sharing.names import ListingName
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
 
 catalog_partitions = dg.DynamicPartitionsDefinition(name="octogen_catalogs")
 """The catalogs to snapshot, one partition for each."""
@@ -93,15 +90,6 @@ class SnapshotPartitions:
         """The part of a partition's key that names a catalog, as it is."""
         return self._split(partition_key)[0]
 
-    def catalog_keys(self, partition_keys: Collection[str]) -> set[str]:
-        """The parts of partitions' keys that name catalogs; keys of another form have none."""
-        form = len(self._names) if self._names else 1
-        return {
-            catalog_key
-            for key in partition_keys
-            if len(key.split("|")) == form and (catalog_key := self.catalog_key(key))
-        }
-
     def catalog(self, partition_key: str) -> str | None:
         """The catalog a partition is of."""
         key = self.catalog_key(partition_key)
@@ -153,11 +141,14 @@ def catalog_partition_key(catalog: str) -> str:
     """The partition key of a catalog.
 
     Raises:
-        ValueError: The catalog key is empty.
+        ValueError: The catalog key is empty, or too long to name a file.
     """
     if not catalog.strip():
         raise ValueError("A catalog key must not be empty.")
-    return quote(catalog, safe="-_.~:@+=").replace("..", "%2E%2E")
+    key = quote(catalog, safe="-_.~:@+=").replace("..", "%2E%2E")
+    if len(key) > _LONGEST_COMPONENT / 3:  # a path encodes a character as three
+        path_component(key)
+    return key
 
 
 def catalog_of(partition_key: str) -> str:

@@ -15,6 +15,7 @@ from octogen_dagster.partitions import SnapshotPartitions, catalog_partition_key
 from octogen_dagster.resource import OctogenResource
 from octogen_dagster.ticks import (
     PARTITIONS_IN_A_TICK,
+    REPORTS_IN_A_TICK,
     RUNS_IN_A_TICK,
     seconds_to_wait,
     unfinished_partitions,
@@ -27,30 +28,34 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class Ask(msgspec.Struct, array_like=True):
-    """What was asked for a catalog that had no snapshot yet, as far as the sensor knew.
+    """A snapshot that was requested and has not been seen yet.
 
     Attributes:
-        tries: Runs requested since it was last indexed; makes run keys and waits grow.
+        partition: The partition it is of.
+        tries: Runs requested since the catalog was last indexed; makes run keys and waits grow.
         next_at: When the next one is due if there is no snapshot by then, in seconds since 1970.
     """
 
+    partition: str
     tries: int
     next_at: int
 
 
 class CatalogCursor(msgspec.Struct, forbid_unknown_fields=True):
-    """What the sensor remembers.
+    """What the sensor remembers, by the partition keys of catalogs.
 
     Attributes:
-        requested: For each partition key, the `lastIndexedAt` whose snapshot was requested.
-        gone: Partition keys that were reported as no longer granted.
-        unseen: Partition keys whose snapshot was requested and not seen yet.
+        requested: The `lastIndexedAt` whose snapshot was requested.
+        gone: Those that were reported as no longer granted.
+        unseen: Snapshots that were requested and not seen yet.
+        setbacks: How often `lastIndexedAt` went back, where it did; makes run keys new.
         version: Of this structure.
     """
 
     requested: dict[str, datetime | None]
     gone: set[str] = msgspec.field(default_factory=set)
     unseen: dict[str, Ask] = msgspec.field(default_factory=dict)
+    setbacks: dict[str, int] = msgspec.field(default_factory=dict)
     version: int = CURSOR_VERSION
 
     @classmethod
@@ -71,18 +76,20 @@ class CatalogCursor(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What there is, of keys of catalogs; each is looked up only when it matters.
+    """What there is; partitions are looked up only when it matters.
 
     Attributes:
-        known: Gives the partition keys that exist.
-        materialized: Gives those that have a snapshot.
+        known: Gives the partition keys of catalogs that exist.
+        materialized: Gives the asset's partitions that have a snapshot.
         running: Gives those whose runs are not finished.
+        partition: From the partition key of a catalog to its partition of the present.
         now: Seconds since 1970.
     """
 
     known: Callable[[], Collection[str]]
     materialized: Callable[[], Collection[str]]
     running: Callable[[], Collection[str]]
+    partition: Callable[[str], str]
     now: int
 
 
@@ -92,9 +99,10 @@ class CatalogTick:
 
     Attributes:
         new: Partition keys to add.
-        due: Partition keys whose snapshots to request, each with its run key.
+        due: Partitions to request, each with its run key.
         waiting: Snapshots that are due and left to the next ticks.
         gone: Partition keys to report as no longer granted.
+        unusable: Why catalogs are left out.
         cursor: What to remember.
     """
 
@@ -102,6 +110,7 @@ class CatalogTick:
     due: list[tuple[str, str]]
     waiting: int
     gone: list[str]
+    unusable: list[str]
     cursor: CatalogCursor = field(repr=False)
 
 
@@ -113,52 +122,94 @@ def plan_tick(cursor: CatalogCursor, catalogs: Sequence[IndexRun], world: World)
         catalogs: Those granted now.
         world: What there is.
     """
-    indexed = {catalog_partition_key(entry.catalog): entry.last_indexed_at for entry in catalogs}
-    requested = cursor.requested
+    indexed, unusable = _by_key(catalogs)
+    requested, setbacks = dict(cursor.requested), dict(cursor.setbacks)
     unseen, missing = _missing(cursor.unseen, world)
     due = [
         key
         for key, at in indexed.items()
         if key not in requested or requested[key] != at or key in missing
     ]
-    # Those never requested first, then who waits longest, so that busy catalogs starve nobody.
-    due.sort(key=lambda key: (key in requested, indexed[key] or _NEVER, key))
+    # Those never requested first, the newest before all; then who waits longest, so that busy
+    # catalogs starve nobody.
+    due.sort(key=lambda key: _urgency(key, indexed[key], is_new=key not in requested))
     there = set(world.known()) if due else set()
     new = [key for key in due if key not in there][:PARTITIONS_IN_A_TICK]
     there.update(new)
     now = [key for key in due if key in there][:RUNS_IN_A_TICK]
     for key in now:
-        moved = key not in requested or requested[key] != indexed[key]
+        before, at = requested.get(key), indexed[key]
+        moved = key not in requested or before != at
+        if moved and (before or _NEVER) > (at or _NEVER):
+            setbacks[key] = setbacks.get(key, 0) + 1
         tries = 1 if moved else unseen[key].tries + 1
-        unseen[key] = Ask(tries, world.now + seconds_to_wait(tries))
-    gone = sorted(requested.keys() - indexed.keys() - cursor.gone)
+        unseen[key] = Ask(world.partition(key), tries, world.now + seconds_to_wait(tries))
+        requested[key] = at
+    gone = sorted(requested.keys() - indexed.keys() - cursor.gone)[:REPORTS_IN_A_TICK]
     return CatalogTick(
         new=sorted(new),
-        due=[(key, _run_key(key, indexed[key], unseen[key].tries)) for key in now],
+        due=[
+            (
+                unseen[key].partition,
+                _run_key(key, indexed[key], setbacks.get(key, 0), unseen[key].tries),
+            )
+            for key in now
+        ],
         waiting=len(due) - len(now),
         gone=gone,
+        unusable=unusable,
         cursor=CatalogCursor(
-            requested={**requested, **{key: indexed[key] for key in now}},
+            requested=requested,
             gone=(cursor.gone | set(gone)) - indexed.keys(),
             unseen=unseen,
+            setbacks=setbacks,
         ),
     )
 
 
+def _by_key(catalogs: Sequence[IndexRun]) -> tuple[dict[str, datetime | None], list[str]]:
+    """When each catalog was indexed, by partition key; and what cannot be a partition, and why."""
+    indexed: dict[str, datetime | None] = {}
+    unusable = []
+    for entry in catalogs:
+        try:
+            indexed[catalog_partition_key(entry.catalog)] = entry.last_indexed_at
+        except ValueError as error:
+            unusable.append(f"Catalog {entry.catalog[:60]!r} is left out. {error}")
+    return indexed, unusable
+
+
 def _missing(unseen: dict[str, Ask], world: World) -> tuple[dict[str, Ask], set[str]]:
     """What has not been seen yet, and what of it is to be requested again."""
+    if not any(ask.next_at <= world.now for ask in unseen.values()):
+        return dict(unseen), set()
+
+    def in_neither(there: Collection[str]) -> dict[str, Ask]:
+        return {
+            key: ask
+            for key, ask in unseen.items()
+            if ask.partition not in there and world.partition(key) not in there
+        }
+
+    unseen = in_neither(set(world.materialized()))
     over = {key for key, ask in unseen.items() if ask.next_at <= world.now}
-    if not over:
-        return dict(unseen), over
-    there = set(world.materialized())
-    return {key: ask for key, ask in unseen.items() if key not in there}, (
-        over - there - set(world.running())
+    return unseen, over & in_neither(set(world.running())).keys() if over else over
+
+
+def _urgency(key: str, at: datetime | None, *, is_new: bool) -> tuple[bool, float, str]:
+    seconds = at.timestamp() if at else 0.0
+    return not is_new, -seconds if is_new else seconds, key
+
+
+def _run_key(key: str, indexed_at: datetime | None, setbacks: int, tries: int) -> str:
+    return "".join(
+        [
+            f"{key}@",
+            indexed_at.astimezone(UTC).isoformat() if indexed_at else "",
+            f"~{setbacks}" if setbacks else "",
+            f"#{tries}" if tries > 1 else "",
+        ]
     )
-
-
-def _run_key(key: str, indexed_at: datetime | None, tries: int) -> str:
-    again = f"#{tries}" if tries > 1 else ""
-    return f"{key}@{indexed_at.astimezone(UTC).isoformat() if indexed_at else ''}{again}"
 
 
 def build_catalog_sensor(
@@ -223,21 +274,22 @@ def build_catalog_sensor(
             catalogs,
             World(
                 known=lambda: instance.get_dynamic_partitions(partitions_name),
-                materialized=lambda: partitions.catalog_keys(
-                    instance.get_materialized_partitions(products.key)
-                ),
-                running=lambda: partitions.catalog_keys(unfinished_partitions(instance, name)),
+                materialized=lambda: instance.get_materialized_partitions(products.key),
+                running=lambda: unfinished_partitions(instance, name),
+                partition=lambda key: str(partitions.key(key, now)),
                 now=int(now.timestamp()),
             ),
         )
+        for line in tick.unusable:
+            context.log.warning(line)
         for key in tick.gone:
             context.log.warning(f"Catalog {key} is no longer granted. Its snapshots are kept.")
         if tick.waiting:
             context.log.info(f"{tick.waiting} more snapshots are due; the next ticks request them.")
         return dg.SensorResult(
             run_requests=[
-                dg.RunRequest(run_key=run_key, partition_key=partitions.key(key, now))
-                for key, run_key in tick.due
+                dg.RunRequest(run_key=run_key, partition_key=partition)
+                for partition, run_key in tick.due
             ],
             skip_reason=None if tick.due else f"None of {len(catalogs)} catalogs was indexed anew.",
             dynamic_partitions_requests=[partitions_def.build_add_request(tick.new)]

@@ -175,26 +175,27 @@ def test_the_sensor_requests_a_catalogs_present_day(
     assert result.dynamic_partitions_requests[0].partition_keys == ["northpeak", "strada"]
 
 
-def test_a_catalog_that_has_a_snapshot_of_any_day_is_not_requested_again(
+def test_a_run_that_was_requested_too_late_in_its_day_is_requested_for_the_next(
     octogen: OctogenResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     products = build_products_asset("products", partitions_def=catalog_days(START))
     sensor = build_catalog_sensor(products)
 
-    def asked(cursor: str | None) -> tuple[list[str], str]:
+    def asked(cursor: str | None) -> tuple[list[tuple[str, str]], str]:
         context = dg.build_sensor_context(
             instance=instance, cursor=cursor, resources={"octogen": octogen}
         )
         result: Any = sensor(context)
-        return [request.run_key for request in result.run_requests], result.cursor
+        requests = [(request.partition_key, request.run_key) for request in result.run_requests]
+        return requests, result.cursor
 
-    first, cursor = asked(None)
-    for partition in ("of another asset's time", f"northpeak|{day(-1)}"):
+    ((_, first), (strada, second)), cursor = asked(None)
+    for partition in (f"northpeak|{day()}", f"strada|{day(-1)}", "of other partitions"):
         instance.report_runless_asset_event(
             dg.AssetMaterialization(products.key, partition=partition)
         )
-    later = datetime.now(UTC) + timedelta(minutes=10)
-    monkeypatch.setattr(sensors, "_now", lambda: later)
-    (again,), _ = asked(cursor)
-    assert again == f"{first[1]}#2"
-    assert again.startswith("strada@")
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    monkeypatch.setattr(sensors, "_now", lambda: tomorrow)
+    assert first.startswith("northpeak@")
+    assert strada == f"strada|{day()}"
+    assert asked(cursor)[0] == [(f"strada|{day(1)}", f"{second}#2")]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from octogen_dagster.partitions import catalog_of, catalog_partition_key, path_component
 
-names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=10)
 
 
 @given(names.filter(str.strip))

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octogen_dagster import sensors
+from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.index_runs import IndexRun
 from octogen_dagster.assets import build_products_asset
 from octogen_dagster.partitions import catalog_partition_key, catalog_partitions
@@ -187,7 +188,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def world(known: set[str], now: int = 0) -> World:
-    return World(known.copy, set, set, now)
+    return World(known.copy, set, set, str, now)
 
 
 def index_run(key: str, day: int) -> IndexRun:
@@ -248,4 +249,85 @@ def test_partitions_are_looked_up_only_when_a_snapshot_is_due() -> None:
 
     catalogs = [index_run("quiet", 1), index_run("never", 0)]
     cursor = plan_tick(CatalogCursor({}), catalogs, world(set())).cursor
-    assert plan_tick(cursor, catalogs, World(unasked, unasked, unasked, now=0)).due == []
+    assert plan_tick(cursor, catalogs, World(unasked, unasked, unasked, str, now=0)).due == []
+
+
+def test_the_newest_of_those_never_requested_come_first() -> None:
+    catalogs = [index_run(f"shop-{day:03}", day) for day in range(1, 100)]
+    tick = plan_tick(CatalogCursor({}), catalogs, world(set()))
+    assert [key for key, _ in tick.due] == [f"shop-{day:03}" for day in range(99, 49, -1)]
+
+
+def test_what_was_indexed_at_an_earlier_time_again_gets_new_run_keys() -> None:
+    cursor, run_keys = CatalogCursor({}), []
+    for day in (1, 2, 1, 2, 0, 2):
+        tick = plan_tick(cursor, [index_run("shop", day)], world({"shop"}))
+        run_keys += [run_key for _, run_key in tick.due]
+        cursor = tick.cursor
+    assert len(set(run_keys)) == len(run_keys) == 6
+
+
+def test_many_that_vanish_at_once_are_reported_a_hundred_a_tick_each_once() -> None:
+    catalogs = [index_run(f"shop-{number}", 1) for number in range(250)]
+    cursor, known = CatalogCursor({}), {entry.catalog for entry in catalogs}
+    for _ in range(5):
+        cursor = plan_tick(cursor, catalogs, world(known)).cursor
+    reported: list[str] = []
+    for expected in (100, 100, 50, 0):
+        tick = plan_tick(cursor, [], world(known))
+        assert len(tick.gone) == expected
+        reported += tick.gone
+        cursor = tick.cursor
+    assert len(set(reported)) == 250
+
+
+def test_a_catalog_that_cannot_be_a_partition_is_left_out_and_the_others_are_not(
+    ticker: Ticker, shops: Sandbox, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    odd = [IndexRun(" ", None), IndexRun("x" * 300, None), index_run("northpeak", 1)]
+    monkeypatch.setattr(sensors, "_list_catalogs", lambda _: odd)
+    assert keys(ticker.tick()) == ["northpeak"]
+    said = capfd.readouterr().err
+    assert "Catalog ' ' is left out. A catalog key must not be empty." in said
+    assert "cannot name a file: it must make a name of 1 to 200 characters, and makes 300" in said
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_catalog_that_vanishes_again_is_reported_again(
+    ticker: Ticker, shops: Sandbox, again: bool
+) -> None:
+    ticker.tick()
+    for _ in range(1 + again):
+        shops.revoke("strada")
+        result: Any = ticker.tick()
+        assert [event.partition for event in result.asset_events] == ["strada"]
+        shops.grant("strada", products=3)
+        ticker.tick()
+
+
+def test_what_the_next_ticks_do_and_a_lost_cursor_are_said(
+    ticker: Ticker, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    catalogs = [index_run(f"shop-{number:02}", 1) for number in range(60)]
+    monkeypatch.setattr(sensors, "_list_catalogs", lambda _: catalogs)
+    ticker.cursor = "of another version"
+    assert len(keys(ticker.tick())) == 50
+    said = capfd.readouterr().err
+    assert "The cursor is of another version or damaged: every catalog is looked at anew." in said
+    assert "10 more snapshots are due; the next ticks request them." in said
+
+
+def test_the_listing_has_half_of_a_ticks_time(
+    ticker: Ticker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deadlines = []
+
+    def call(connection: Any, _work: Any) -> list[IndexRun]:
+        deadlines.append(connection.retry.deadline)
+        return []
+
+    monkeypatch.setattr(Connection, "call", call)
+    ticker.tick()
+    ticker.octogen = OctogenResource(api_key=ticker.octogen.api_key, deadline=5)
+    ticker.tick()
+    assert deadlines == [sensors.SECONDS_FOR_THE_LISTING, 5]
