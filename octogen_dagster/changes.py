@@ -8,7 +8,7 @@ import polars as pl
 
 from octogen_dagster.assets import octogen_asset
 from octogen_dagster.frames.changes import WATCHED, SnapshotPair, product_changes
-from octogen_dagster.partitions import SnapshotPartitions
+from octogen_dagster.partitions import MOST_TIMES_BACK, SnapshotPartitions
 
 
 def build_product_changes_asset(
@@ -20,7 +20,9 @@ def build_product_changes_asset(
     (the last that there is, up to 31 times back, and the metadata says which one), and otherwise
     with the snapshot that was published before; that one is kept by `ParquetSnapshotIOManager`,
     which must store both assets. Without one everything appeared, and the metadata says
-    `octogen/first_snapshot`. Columns as in `octogen_dagster.CHANGES_SCHEMA`.
+    `octogen/first_snapshot`. An `automation_condition` that waits for missing dependencies does not
+    wait for a time before: it may have been passed over. Columns as in
+    `octogen_dagster.CHANGES_SCHEMA`.
 
     Args:
         products: An asset of `build_products_asset`.
@@ -31,6 +33,9 @@ def build_product_changes_asset(
         ValueError: The asset's partitions are neither catalogs nor times.
     """
     times = SnapshotPartitions(products.partitions_def).times
+    condition = asset_arguments.get("automation_condition")
+    if times and condition is not None:
+        asset_arguments["automation_condition"] = _without_waiting_for_the_past(condition)
 
     @octogen_asset(
         {
@@ -53,13 +58,25 @@ def build_product_changes_asset(
         frame = product_changes(snapshots).collect()
         first = snapshots.previous is None
         if first:
-            context.log.info("There is no snapshot before this one: every product appeared.")
+            context.log.info(
+                "There is no snapshot "
+                + (f"in the {MOST_TIMES_BACK} partitions before" if times else "before")
+                + " this one: every product appeared."
+            )
         metadata: dict[str, Any] = {**_counts(frame), "octogen/first_snapshot": first}
         if snapshots.previous_partition:
             metadata["octogen/previous_partition"] = snapshots.previous_partition
         return dg.MaterializeResult(value=frame, metadata=metadata)
 
     return changes
+
+
+def _without_waiting_for_the_past(
+    condition: dg.AutomationCondition[dg.AssetKey],
+) -> dg.AutomationCondition[dg.AssetKey]:
+    missing_now = dg.AutomationCondition.missing() & dg.AutomationCondition.in_latest_time_window()
+    deps_missing_now: Any = dg.AutomationCondition.any_deps_match(missing_now)
+    return condition.replace(dg.AutomationCondition.any_deps_missing(), deps_missing_now)
 
 
 def _counts(frame: pl.DataFrame) -> dict[str, int]:

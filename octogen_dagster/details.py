@@ -43,7 +43,8 @@ def build_product_details_asset(
             before, and what failed there; carry the other rows over. What the listing does not
             show (a description, a review) is then as old as `looked_up_at` says.
         failure_threshold: Share of the lookups, 0 to 1, that may fail; with more, nothing is
-            published. Products that are gone are no failures.
+            published. Products that are gone are no failures, and rows that are carried over count
+            as lookups that did not fail.
         asset_arguments: Any other argument of `@dagster.asset`, such as `pool`, `group_name`,
             `automation_condition`, `retry_policy`.
 

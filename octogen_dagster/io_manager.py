@@ -22,7 +22,7 @@ from octogen_dagster.frames.details import DetailScan
 from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.schema import SCHEMA_VERSION
 from octogen_dagster.metadata import PREVIEW_ROWS, Metadata, column_schema, preview, scan_metadata
-from octogen_dagster.partitions import SnapshotPartitions, path_component
+from octogen_dagster.partitions import MOST_TIMES_BACK, SnapshotPartitions, path_component
 from octogen_dagster.snapshot_files import ROW_GROUP_SIZE, SnapshotFile, storage_path, write_parquet
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 # A frame of more partitions than this reads them by name, within the limit of open files.
 MOST_OPEN_FILES = 256
-# A time without a snapshot, such as a day on which a catalog was not indexed, is passed over.
-MOST_TIMES_BACK = 31
 ALLOW_MISSING = "allow_missing_partitions"
 
 
@@ -102,16 +100,16 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             )
             scan.save_pages(store, context.log.info)
         elif scan and scan.only_changed:
-            scan.previous = self._latest(context, file)
+            try:
+                scan.previous = self._latest(context, file)
+            except OctogenSnapshotError as error:
+                context.log.warning(f"{error} Every product is looked up.")
         try:
             metadata = self._write(context, file, frame, scan)
         except OctogenPastPartitionError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         if isinstance(scan, ProductScan):
-            try:
-                scan.published()
-            except OctogenSnapshotError as error:
-                context.log.warning(str(error))
+            scan.published()
         context.add_output_metadata(metadata)
 
     def _write(
@@ -149,7 +147,13 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 metadata |= scan_metadata(scan, written)
             elif scan:
                 metadata |= detail_metadata(scan, written)
-            keep_previous = isinstance(scan, ProductScan) and self._replaces(context, file, scan)
+            keep_previous = False
+            if isinstance(scan, ProductScan):
+                keep_previous = self._replaces(context, file, scan)
+                try:
+                    scan.land()
+                except OctogenSnapshotError as error:
+                    context.log.warning(str(error))
             file.publish(unfinished, keep_previous=keep_previous)
         return metadata
 
@@ -191,7 +195,11 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         Raises:
             OctogenSnapshotError: It is newer than the landed pages of a rebuild.
         """
-        there = file.provenance()
+        try:
+            there = file.provenance()
+        except OctogenSnapshotError as error:
+            context.log.warning(f"{error} It is replaced now.")
+            return False
         fetched_at = scan.statistics.started_at.isoformat()
         if scan.statistics.rebuilt and there.get("octogen.fetched_at", "") > fetched_at:
             raise OctogenSnapshotError(
@@ -199,42 +207,38 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 f"that are landed are older, of {fetched_at}: a rebuild would lose what is there. "
                 "Nothing was changed."
             )
-        if _has_times(context):
-            return False
-        # A step that is tried again replaces its own snapshot.
-        mine = self._provenance(context, scan)
-        return all(
-            there.get(name) != mine.get(name) for name in ("octogen.run_id", "octogen.fetched_at")
-        )
+        return not _has_times(context) and _was_reported(context, there.get("octogen.run_id"))
 
     def _latest(self, context: dg.OutputContext, file: SnapshotFile) -> pl.LazyFrame | None:
-        """The snapshot that is there, or else that of the time before."""
+        """The snapshot that is there, or else the last one of a time before."""
         if not file.exists() and _has_times(context):
-            before = SnapshotPartitions(context.asset_partitions_def).before(context.partition_key)
+            before = self._before(context)
             if before is None:
                 return None
             file = SnapshotFile(self._path(context, before))
         return file.scan() if file.exists() else None
 
+    def _before(self, context: dg.InputContext | dg.OutputContext) -> str | None:
+        """The last partition of a time before that has a snapshot."""
+        partitions = SnapshotPartitions(context.asset_partitions_def)
+        before = partitions.before(context.partition_key)
+        for _ in range(MOST_TIMES_BACK):
+            if before is None or SnapshotFile(self._path(context, before)).exists():
+                return before
+            before = partitions.before(before)
+        return None
+
     def _load_pair(self, context: dg.InputContext) -> SnapshotPair:
         """The snapshot of the run's own partition, and the one of a time before or the last one."""
         partition = context.partition_key if context.has_asset_partitions else None
-        before: str | None = None
+        before = None
+        file: SnapshotFile | None = SnapshotFile(self._path(context, partition)).previous
         if _has_times(context):
-            assert partition is not None
-            partitions, before = SnapshotPartitions(context.asset_partitions_def), partition
-            for _ in range(MOST_TIMES_BACK):
-                before = partitions.before(before) if before else None
-                if before is None or SnapshotFile(self._path(context, before)).exists():
-                    break
-            previous = SnapshotFile(self._path(context, before)) if before else None
-        else:
-            previous = SnapshotFile(self._path(context, partition)).previous
+            before = self._before(context)
+            file = SnapshotFile(self._path(context, before)) if before is not None else None
         # In this order: one that is published in between makes the pair wider, never empty.
-        frame = previous.scan() if previous and previous.exists() else None
-        return SnapshotPair(
-            self._load(context, partition), frame, before if frame is not None else None
-        )
+        previous = file.scan() if file and file.exists() else None
+        return SnapshotPair(self._load(context, partition), previous, before)
 
     def _present(self, context: dg.InputContext) -> list[str]:
         keys = list(context.asset_partition_keys)
@@ -286,6 +290,25 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 scan.search.model_dump(mode="json", exclude_none=True), sort_keys=True
             )
         return provenance
+
+
+def _was_reported(context: dg.OutputContext, run_id: str | None) -> bool:
+    """Whether the run that published a snapshot also materialized it, and did not die in between.
+
+    Of a run that the instance does not know, nobody can say that it did not.
+    """
+    try:
+        instance = context.step_context.instance
+    except dg.DagsterInvariantViolationError:  # a context made for a test
+        return True
+    if run_id is None or not instance.has_run(run_id):
+        return True
+    partition = context.partition_key if context.has_asset_partitions else None
+    materialized = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    events = [entry.get_dagster_event() for entry in materialized]
+    return any(
+        (each.asset_key, each.partition) == (context.asset_key, partition) for each in events
+    )
 
 
 def _has_times(context: dg.InputContext | dg.OutputContext) -> bool:

@@ -22,6 +22,10 @@ catalog_partitions = dg.DynamicPartitionsDefinition(name="octogen_catalogs")
 listing_partitions = dg.DynamicPartitionsDefinition(name="octogen_listings")
 """The Analytics Hub listings to subscribe to, one partition for each."""
 
+MOST_TIMES_BACK = 31
+"""How far the snapshot before is looked for: a time without one, such as a day on which a catalog
+was not indexed, is passed over."""
+
 _LONGEST_COMPONENT = 200
 
 

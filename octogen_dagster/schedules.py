@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from octogen_dagster.frames.plan import is_now
 from octogen_dagster.partitions import SnapshotPartitions
 
 
@@ -52,6 +53,12 @@ def build_snapshot_schedule(
                 "No catalog is known yet: turn the catalog sensor on, or materialize the catalogs."
             )
         tick = context.scheduled_execution_time
+        window = partitions.window(partitions.key(catalogs[0], tick))
+        if window is not None and not is_now(window):
+            return dg.SkipReason(
+                f"The tick of {tick:%Y-%m-%d %H:%M %Z} is late: the time that its partitions are "
+                "of is over, and the service knows only the present. The next tick requests more."
+            )
         return [
             dg.RunRequest(run_key=f"{tick.isoformat()} {key}", partition_key=key)
             for key in (partitions.key(catalog, tick) for catalog in catalogs)

@@ -88,6 +88,8 @@ class SnapshotFile:
     def publish(self, unfinished: Path, *, keep_previous: bool = False) -> None:
         """Make a written file the snapshot: a reader sees the old one or the new one, whole.
 
+        A crash in between leaves what is to become `previous` under a name that the next one knows.
+
         Args:
             unfinished: The file.
             keep_previous: Whether the snapshot that is replaced becomes `previous`.
@@ -96,43 +98,70 @@ class SnapshotFile:
             OctogenSnapshotError: It cannot be put in place.
         """
         try:
-            replaced = self._kept_aside() if keep_previous and self.exists() else None
+            self._move_next_previous()
+            if keep_previous and self.exists():
+                self._keep_for_previous()
             if self._is_local:
                 _sync(unfinished)
                 os.replace(unfinished, self.path.path)
                 _sync(unfinished.parent)
             else:
                 self.path.fs.put_file(str(unfinished), self.path.path)
-            if replaced and self._is_local:
-                os.replace(replaced, self.previous.path.path)
-            elif replaced:
-                self.path.fs.mv(replaced, self.previous.path.path)
+            if keep_previous:
+                self._move_next_previous()
         except OSError as error:
             raise OctogenSnapshotError(
                 f"The snapshot {self.uri} could not be published: {error}. The previous one is "
                 "untouched; correct the cause and run again."
             ) from error
 
-    def _kept_aside(self) -> str:
-        """Another name for what is published; it becomes `previous` when it was replaced."""
-        aside = str(self.beside(f".previous.{uuid.uuid4().hex[:12]}{_UNFINISHED}").path)
+    @property
+    def _next_previous(self) -> UPath:
+        """Where what is published now waits until it was replaced."""
+        return self.beside(".previous.next")
+
+    def _keep_for_previous(self) -> None:
+        aside = self._next_previous.path
         if not self._is_local:
             self.path.fs.cp_file(self.path.path, aside)
-            return aside
+            return
         try:
             os.link(self.path.path, aside)
+        except FileExistsError:  # another publisher's, of the same snapshot
+            return
         except OSError:  # a file system without hard links
-            shutil.copyfile(self.path.path, aside)
-        return aside
+            copy = f"{aside}{_UNFINISHED}"
+            shutil.copyfile(self.path.path, copy)
+            os.replace(copy, aside)
+
+    def _move_next_previous(self) -> None:
+        aside = self._next_previous
+        with contextlib.suppress(FileNotFoundError):  # another publisher was faster
+            if self._is_local:
+                os.replace(aside.path, self.previous.path.path)
+            elif aside.exists():
+                self.path.fs.mv(aside.path, self.previous.path.path)
 
     def provenance(self) -> dict[str, str]:
-        """The key-value metadata of the snapshot that is there; empty if there is none."""
+        """The key-value metadata of the snapshot that is there; empty if there is none.
+
+        Raises:
+            OctogenSnapshotError: It is not a Parquet file.
+        """
         if not self.exists():
             return {}
-        if self._is_local:
-            return pl.read_parquet_metadata(self.path.path)
-        with self.path.open("rb") as file:
+        with self.path.open("rb") as file, self._explained():
             return pl.read_parquet_metadata(file)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except pl.exceptions.PolarsError as error:
+            raise OctogenSnapshotError(
+                f"The file {self.uri} is not a snapshot, or is damaged ({error}). Materialize it "
+                "again."
+            ) from error
 
     def exists(self) -> bool:
         """Whether a snapshot is there."""
@@ -144,11 +173,19 @@ class SnapshotFile:
         Args:
             pinned: Keep a local file open, so that the frame stays that of today's snapshot when
                 another one is published.
+
+        Raises:
+            OctogenSnapshotError: It is not a Parquet file.
         """
-        if self._is_local:
-            source = open(self.path.path, "rb") if pinned else self.path.path  # noqa: SIM115
-            return pl.scan_parquet(source, glob=False)
-        return pl.scan_parquet(self.path.read_bytes())
+        if not self._is_local:
+            frame = pl.scan_parquet(self.path.read_bytes())
+        elif pinned:
+            frame = pl.scan_parquet(open(self.path.path, "rb"), glob=False)  # noqa: SIM115
+        else:
+            frame = pl.scan_parquet(self.path.path, glob=False)
+        with self._explained():
+            frame.collect_schema()
+        return frame
 
 
 def write_parquet(

@@ -22,6 +22,7 @@ from octogen_dagster import (
     catalog_partitions,
     snapshot_days,
 )
+from octogen_dagster.api.errors import OctogenSnapshotError
 from octogen_dagster.frames.changes import SnapshotPair, product_changes
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.sandbox.server import Sandbox
@@ -63,6 +64,19 @@ def test_changes_have_old_and_new_values() -> None:
     assert (rows["gone"]["old_current_price"], rows["gone"]["new_current_price"]) == (3.0, None)
     assert rows["gone"]["product_url"] == "https://shop/gone"
     assert (rows["new"]["change"], rows["new"]["new_title"]) == ("appeared", "N")
+
+
+def test_what_the_service_began_to_send_is_no_change() -> None:
+    before = snapshot(
+        {"uuid": "same", "current_price": 1.0}, {"uuid": "price", "current_price": 1.0}
+    )
+    now = snapshot(
+        {"uuid": "same", "current_price": 1.0, "currency": "EUR", "in_stock": True},
+        {"uuid": "price", "current_price": 2.0, "currency": "EUR", "in_stock": True},
+    )
+    for pair in (SnapshotPair(now, before), SnapshotPair(before, now)):
+        (row,) = product_changes(pair).collect().iter_rows(named=True)
+        assert (row["uuid"], row["changed"]) == ("price", ["price"])
 
 
 def test_without_a_snapshot_before_everything_appeared() -> None:
@@ -143,31 +157,83 @@ def test_a_failed_read_is_no_snapshot_before(
     assert counts(pipeline.run()) == (1, 0, 0, 0, 0)
 
 
-def test_a_step_that_is_tried_again_is_compared_with_what_was_there_before(
+def dying(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    """Let a run end once when its snapshot is published and nobody knows of it yet."""
+    failures = [OSError("a machine went away")]
+    published, replace = ProductScan.published, os.replace
+
+    def when_it_was_published(scan: ProductScan) -> None:
+        if failures:
+            raise failures.pop()
+        published(scan)
+
+    def before_the_one_before_is_in_place(source: Any, target: Any) -> None:
+        if str(target).endswith(".previous") and failures:
+            raise failures.pop()
+        replace(source, target)
+
+    if moment == "published":
+        monkeypatch.setattr(ProductScan, "published", when_it_was_published)
+    else:
+        monkeypatch.setattr(os, "replace", before_the_one_before_is_in_place)
+
+
+@pytest.mark.parametrize("moment", ["published", "in between"])
+@pytest.mark.parametrize("by", ["a retry", "another run"])
+def test_after_a_run_that_died_the_comparison_is_with_what_was_there_before_it(
     tmp_path: Path,
     octogen: OctogenResource,
     instance: dg.DagsterInstance,
     shops: Sandbox,
     monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+    by: str,
 ) -> None:
     pipeline = Pipeline(
         tmp_path,
         octogen,
         instance,
         search=ProductSearch(catalogs=["strada"]),
-        retry_policy=dg.RetryPolicy(max_retries=1),
+        retry_policy=dg.RetryPolicy(max_retries=1) if by == "a retry" else None,
     )
     pipeline.run()
-    shops.grant("strada", products=125)
-    published, failures = ProductScan.published, [OSError("a machine went away")]
-
-    def fail_once(scan: ProductScan) -> None:
-        if failures:
-            raise failures.pop()
-        published(scan)
-
-    monkeypatch.setattr(ProductScan, "published", fail_once)
+    shops.grant("strada", products=122)
+    pipeline.run()
+    shops.grant("strada", products=127)
+    dying(monkeypatch, moment)
+    if by == "another run":
+        with pytest.raises(Exception, match="a machine went away"):
+            pipeline.run()
     assert counts(pipeline.run()) == (5, 0, 0, 0, 0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".products.previous",
+        "products.parquet",
+        "products_changes.parquet",
+    ]
+
+
+@pytest.mark.parametrize("what", ["products.parquet", ".products.previous"])
+def test_a_damaged_file_is_named_and_a_damaged_snapshot_replaced(
+    tmp_path: Path,
+    octogen: OctogenResource,
+    instance: dg.DagsterInstance,
+    what: str,
+) -> None:
+    pipeline = Pipeline(tmp_path, octogen, instance, search=ProductSearch(catalogs=["strada"]))
+    pipeline.run()
+    pipeline.run()
+    (tmp_path / what).write_bytes(b"PAR1 and no more")
+    if what == "products.parquet":
+        assert counts(pipeline.run()) == (0, 0, 0, 0, 0)
+        return
+    damaged = rf"The file {tmp_path / what} is not a snapshot, or is damaged .*\. Materialize it"
+    with pytest.raises(OctogenSnapshotError, match=damaged):
+        dg.materialize(
+            [pipeline.products.to_source_asset(), pipeline.assets[1]],
+            resources=pipeline.resources,
+            instance=instance,
+        )
+    assert counts(pipeline.run()) == (0, 0, 0, 0, 0)
 
 
 def test_a_snapshot_that_cannot_be_put_in_place_changes_nothing(
@@ -263,3 +329,67 @@ def test_a_day_is_compared_with_the_day_before(
     assert second["octogen/previous_partition"] == before
     # a day that is materialized again is compared with the day before, not with itself
     assert counts(pipeline.run(key)) == (0, 3, 0, 0, 0)
+
+
+@pytest.mark.parametrize(("days", "found"), [(31, True), (32, False)])
+def test_the_snapshot_before_is_looked_for_31_times_back(
+    tmp_path: Path,
+    octogen: OctogenResource,
+    instance: dg.DagsterInstance,
+    days: int,
+    found: bool,
+) -> None:
+    today, before = (f"{datetime.now(UTC) - timedelta(days=ago):%Y-%m-%d}" for ago in (0, days))
+    pipeline = Pipeline(
+        tmp_path,
+        octogen,
+        instance,
+        search=ProductSearch(catalogs=["strada"]),
+        partitions_def=snapshot_days(before),
+    )
+    pipeline.run(today)
+    (tmp_path / f"products/{today}.parquet").rename(tmp_path / f"products/{before}.parquet")
+    metadata = pipeline.run(today)
+    assert metadata["octogen/first_snapshot"] is not found
+    assert metadata.get("octogen/previous_partition") == (before if found else None)
+
+
+@pytest.mark.parametrize("by_catalog", [False, True])
+def test_changes_of_days_follow_their_snapshot_also_after_a_day_without_one(
+    tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, by_catalog: bool
+) -> None:
+    today, start = (f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%d}" for days in (0, 3))
+    yesterday = f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}"
+    catalog = "strada|" if by_catalog else ""
+    instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
+    products = build_products_asset(
+        "products",
+        ProductSearch() if by_catalog else ProductSearch(catalogs=["strada"]),
+        partitions_def=catalog_days(start) if by_catalog else snapshot_days(start),
+    )
+    changes = build_product_changes_asset(
+        products, automation_condition=dg.AutomationCondition.eager()
+    )
+    io_manager = ParquetSnapshotIOManager(base_dir=str(tmp_path))
+    resources = {"octogen": octogen, "io_manager": io_manager}
+    defs = dg.Definitions(assets=[products, changes], resources=resources)
+    cursor = None
+
+    def requested() -> set[str]:
+        nonlocal cursor
+        result = dg.evaluate_automation_conditions(
+            defs, instance, asset_selection=dg.AssetSelection.assets(changes), cursor=cursor
+        )
+        cursor = result.cursor
+        return set(result.get_requested_partitions(changes.key))
+
+    assert requested() == set()
+    # Of a day before: today has no snapshot yet.
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization(products.key, partition=f"{catalog}{yesterday}")
+    )
+    assert requested() == set()
+    instance.wipe_assets([products.key])
+    key = f"{catalog}{today}"
+    dg.materialize([products], resources=resources, instance=instance, partition_key=key)
+    assert requested() == {key}

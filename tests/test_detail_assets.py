@@ -1,6 +1,6 @@
 """The details asset in Dagster: runs, partitions, what is stored and what the UI shows."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from octogen_dagster import (
     ProductSearch,
     build_products_asset,
     catalog_partitions,
+    snapshot_days,
 )
 from octogen_dagster.api.errors import OctogenAuthenticationError, OctogenSnapshotError
 from octogen_dagster.details import build_product_details_asset, detail_metadata, detail_progress
@@ -103,6 +104,43 @@ def test_too_many_failures_leave_the_snapshot_before_as_it_is(
     with pytest.raises(OctogenSnapshotError, match=r"^More than 2 % of the lookups failed"):
         dg.materialize([PRODUCTS, details], resources=resources, selection=[details])
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")} == files
+
+
+def test_one_that_always_fails_does_not_fail_the_runs_in_which_little_else_changed(
+    resources: dict[str, Any], shops: Sandbox
+) -> None:
+    details = build_product_details_asset(PRODUCTS, only_changed=True, failure_threshold=0.02)
+    shops.inject(Fault("status", 422, path=LOOKUP, times=1))
+    assert shown(dg.materialize([PRODUCTS, details], resources=resources))["octogen/failed"] == 1
+    shops.inject(Fault("status", 422, path=LOOKUP))
+    again = shown(dg.materialize([PRODUCTS, details], resources=resources))
+    assert (again["octogen/looked_up"], again["octogen/failed"]) == (1, 1)
+    assert again["octogen/carried_over"] == 119
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_the_details_of_a_day_carry_over_from_the_last_day_that_has_some(
+    tmp_path: Path, resources: dict[str, Any], shops: Sandbox, instance: Any, damaged: bool
+) -> None:
+    today, before = (f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%d}" for days in (0, 3))
+    products = build_products_asset(
+        "products", ProductSearch(catalogs=["strada"]), partitions_def=snapshot_days(before)
+    )
+    details = build_product_details_asset(products, only_changed=True)
+
+    def run() -> dict[str, Any]:
+        return shown(
+            dg.materialize(
+                [products, details], resources=resources, instance=instance, partition_key=today
+            )
+        )
+
+    run()
+    folder = tmp_path / "products_details"
+    (folder / f"{today}.parquet").rename(folder / f"{before}.parquet")
+    if damaged:
+        (folder / f"{before}.parquet").write_bytes(b"PAR1")
+    assert run()["octogen/carried_over"] == (0 if damaged else 120)
 
 
 def test_a_refused_key_fails_the_run(

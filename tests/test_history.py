@@ -21,6 +21,7 @@ from octogen_dagster import (
 )
 from octogen_dagster.frames import plan
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.snapshot_files import SnapshotFile
 
 START = f"{datetime.now(UTC) - timedelta(days=3):%Y-%m-%d}"
 
@@ -117,6 +118,56 @@ def test_a_day_that_was_landed_is_rebuilt_without_the_service(
     assert (found["octogen/saved_pages"], found["octogen/requests"]) == (35, 0)
     assert len(shops.requests) == requests
     assert pl.read_parquet(path).sort("uuid").equals(captured.sort("uuid"))
+
+
+def test_a_day_is_rebuilt_with_the_search_that_was_captured_and_the_log_says_so(
+    run: Callable[..., Any], shops: Sandbox, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    days = snapshot_days(START)
+    captured = ProductSearch(catalogs=["strada"])
+    assert run(build_products_asset("products", captured, days), day(), keep_pages=True).success
+    the_day_after(monkeypatch)
+    for search, says in (
+        (captured.model_copy(update={"page_size": 7}), False),
+        (ProductSearch(q="boots"), True),
+    ):
+        capfd.readouterr()
+        found = metadata(run(build_products_asset("products", search, days), day()))
+        assert found["dagster/partition_row_count"] == 120
+        assert found["octogen/search"]["catalogs"] == ["strada"]
+        said = "They are of another search than the one of now: ProductSearch("
+        assert (said in capfd.readouterr().err) is says
+
+
+def test_a_day_whose_run_died_when_it_was_to_be_published_can_be_rebuilt(
+    run: Callable[..., Any], tmp_path: Path, shops: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    products = build_products_asset("products", partitions_def=snapshot_days(START))
+    assert run(products, day(), keep_pages=True).success
+    shops.grant("strada", products=125)
+
+    def die(*_: object, **__: object) -> None:
+        raise OSError("a machine went away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(SnapshotFile, "publish", die)
+        assert not run(products, day(), keep_pages=True).success
+    the_day_after(monkeypatch)
+    assert metadata(run(products, day()))["dagster/partition_row_count"] == 355
+
+
+def test_landed_pages_do_not_replace_a_snapshot_that_is_newer(
+    run: Callable[..., Any], tmp_path: Path, shops: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    products = build_products_asset("products", partitions_def=snapshot_days(START))
+    assert run(products, day(), keep_pages=True).success
+    shops.grant("strada", products=125)
+    assert run(products, day(), keep_pages=False).success
+    the_day_after(monkeypatch)
+    (event,) = [event for event in run(products, day()).all_events if event.is_step_failure]
+    error = event.step_failure_data.error.cause
+    assert "a rebuild would lose what is there. Nothing was changed." in error.message
+    assert pl.read_parquet(tmp_path / f"products/{day()}.parquet").height == 355
 
 
 def test_a_catalog_and_a_day(

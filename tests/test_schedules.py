@@ -1,5 +1,5 @@
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from octogen_dagster import (
     catalog_partitions,
     snapshot_days,
 )
+from octogen_dagster.frames import plan
 
 
 @pytest.fixture
@@ -29,14 +30,29 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
 
+@pytest.fixture(autouse=True)
+def it_is_noon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the clock be at the tick, for what decides about windows."""
+
+    class Noon(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return NOON
+
+    monkeypatch.setattr(plan, "datetime", Noon)
+
+
 def tick(
-    schedule: dg.ScheduleDefinition, instance: dg.DagsterInstance, *assets: dg.AssetsDefinition
+    schedule: dg.ScheduleDefinition,
+    instance: dg.DagsterInstance,
+    *assets: dg.AssetsDefinition,
+    at: datetime = NOON,
 ) -> Any:
     repository = dg.Definitions(
         assets=assets, schedules=[schedule], resources={"octogen": OctogenResource()}
     ).get_repository_def()
     context = dg.build_schedule_context(
-        instance=instance, scheduled_execution_time=NOON, repository_def=repository
+        instance=instance, scheduled_execution_time=at, repository_def=repository
     )
     return schedule.evaluate_tick(context)
 
@@ -54,10 +70,29 @@ def test_a_search_is_requested_once_a_tick(instance: dg.DagsterInstance) -> None
 def test_every_catalog_is_requested_with_a_key_of_its_own(instance: dg.DagsterInstance) -> None:
     instance.add_dynamic_partitions("octogen_catalogs", ["northpeak", "strada"])
     products = build_products_asset("products", partitions_def=catalog_partitions)
-    requests = tick(build_snapshot_schedule(products, "@daily"), instance, products).run_requests
+    schedule = build_snapshot_schedule(products, "@daily", execution_timezone="Europe/Berlin")
+    assert schedule.execution_timezone == "Europe/Berlin"
+    requests = [
+        request
+        for day in (0, 1)
+        for request in tick(
+            schedule, instance, products, at=NOON + timedelta(days=day)
+        ).run_requests
+    ]
+    assert [request.partition_key for request in requests] == ["northpeak", "strada"] * 2
+    assert len({request.run_key for request in requests}) == 4
 
-    assert [request.partition_key for request in requests] == ["northpeak", "strada"]
-    assert len({request.run_key for request in requests}) == 2
+
+def test_a_tick_that_is_late_for_its_day_requests_no_run_that_would_be_refused(
+    instance: dg.DagsterInstance,
+) -> None:
+    products = build_products_asset("daily", partitions_def=snapshot_days("2026-01-01"))
+    schedule = build_snapshot_schedule(products, "0 23 * * *")
+    result = tick(schedule, instance, products, at=NOON - timedelta(hours=13))
+    assert result.skip_message == (
+        "The tick of 2026-03-03 23:00 UTC is late: the time that its partitions are of is over, "
+        "and the service knows only the present. The next tick requests more."
+    )
 
 
 def test_without_catalogs_the_tick_says_what_to_do(instance: dg.DagsterInstance) -> None:

@@ -15,6 +15,9 @@ WATCHED = {
 }
 """What is compared, and the columns it is made of."""
 
+_OF_ONE_GENERATION = {"currency", "in_stock", "is_active"}
+"""Columns that are null throughout where the service does not send them."""
+
 _WATCHED_COLUMNS = [column for columns in WATCHED.values() for column in columns]
 _IDENTITY = ["catalog_key", "uuid"]
 
@@ -85,12 +88,7 @@ def product_changes(pair: SnapshotPair) -> pl.LazyFrame:
         nulls_equal=True,
         suffix="_old",
     )
-    differs = {
-        name: pl.any_horizontal(
-            pl.col(column).ne_missing(pl.col(f"{column}_old")) for column in columns
-        )
-        for name, columns in WATCHED.items()
-    }
+    differs = {name: pl.any_horizontal(map(_differs, columns)) for name, columns in WATCHED.items()}
     changed = pl.concat_list(
         pl.when(condition).then(pl.lit(name)) for name, condition in differs.items()
     ).list.drop_nulls()
@@ -117,3 +115,11 @@ def product_changes(pair: SnapshotPair) -> pl.LazyFrame:
         )
         .sort(_IDENTITY)
     )
+
+
+def _differs(column: str) -> pl.Expr:
+    new, old = pl.col(column), pl.col(f"{column}_old")
+    if column not in _OF_ONE_GENERATION:
+        return new.ne_missing(old)
+    # That the service began to send it is no change of the products.
+    return new.ne_missing(old) & new.is_not_null().any() & old.is_not_null().any()

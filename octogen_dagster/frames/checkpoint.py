@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
 
 RESUME_WITHIN = timedelta(hours=6)
 _MANIFEST = "landed.json"
+_UNFINISHED = ".unfinished"
 _FILES_AT_ONCE = 8
 
 TimeWindow = tuple[datetime, datetime]
@@ -248,42 +248,56 @@ class PageStore:
             previous = digest_in(name)
 
     def discard(self, segments: Collection[str]) -> None:
-        """Remove segments; what cannot be removed stays."""
+        """Remove segments, and what killed writers left; what cannot be removed stays."""
 
         def remove(name: str) -> None:
             with contextlib.suppress(Exception):
                 (self.folder / name).unlink()
 
+        if self._is_local:
+            segments = {*segments, *(path.name for path in self.folder.glob(f".*{_UNFINISHED}"))}
         deque(self._writers.map(remove, segments), maxlen=0)
         if self._is_local:
             with contextlib.suppress(OSError):
                 os.rmdir(str(self.folder))
 
-    def publish(self, landing: Landing) -> None:
-        """The read was published: keep its pages as landed, or remove them.
+    def land(self, landing: Landing) -> None:
+        """The read is whole: name its pages, if they are kept, so that it can be rebuilt.
 
-        What else was saved stays, but for chains that were found to be of no use: a run that is
-        under way may need it.
+        To be called before the snapshot is published: a crash in between then leaves a day that
+        can be rebuilt, and never one that was published and cannot be.
 
         Raises:
             OctogenSnapshotError: The pages cannot be kept.
         """
-        own = {name for walk in landing.walks for name in walk.segments}
-        landed, there = self._landed_names(), self._names()
-        useless = self._abandoned
-        if landed is not None:
-            useless |= {name for name in there - own - landed if self._is_left_over(name)}
         if not self.keep:
-            self.discard((own | useless) - (landed or set()))
             return
-        if missing := own - there:
+        if missing := landing.segments - self._names():
             raise OctogenSnapshotError(
                 f"{len(missing)} files of landed pages in {self.folder} were removed while they "
-                "were in use, as by another run of the same partition. The snapshot is published; "
-                "its landed pages are not kept."
+                "were in use, as by another run of the same partition. The snapshot itself is "
+                "whole; its landed pages are not kept."
             )
-        self._write_manifest(landing.signed())
-        self.discard((useless | (landed or set())) - own)
+        replaced = (self._landed_names() or set()) - landing.segments
+        named = msgspec.structs.replace(landing, replaced=sorted(replaced)).signed()
+        self._write(_MANIFEST, msgspec.json.format(msgspec.json.encode(named), indent=1))
+
+    def publish(self, landing: Landing) -> None:
+        """The snapshot is published: remove the pages that are needed no more.
+
+        What else was saved stays, but for chains that were found to be of no use: a run that is
+        under way may need it.
+        """
+        try:
+            landed = self.landing()
+        except OctogenSnapshotError:  # its pages cannot be told from others
+            self.discard(landing.segments | self._abandoned)
+            return
+        kept = landed.segments if landed else set()
+        replaced = set(landed.replaced) if landed else set()
+        others = self._names() - landing.segments - kept - replaced
+        useless = self._abandoned | {name for name in others if self._is_left_over(name)}
+        self.discard((landing.segments | replaced | useless) - kept)
 
     def read(self, name: str, previous: str) -> bytes:
         """The content of a segment, verified.
@@ -321,16 +335,27 @@ class PageStore:
         return name
 
     def _write(self, name: str, content: bytes) -> None:
+        """Put a file in place, whole."""
         try:
-            if self._is_local:  # an object store's mkdir would make the bucket
-                self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / name).write_bytes(content)
+            if not self._is_local:
+                (self.folder / name).write_bytes(content)
+                return
+            try:
+                self._put(name, content)
+            except FileNotFoundError:  # another run has published, and cleaned up
+                self._put(name, content)
         except Exception as error:  # an object store's errors are of many kinds
             raise OctogenSnapshotError(
                 f"Pages cannot be saved to {self.folder}: "
                 f"{getattr(error, 'strerror', None) or error}. Make it writable, or set base_dir "
                 "to another place."
             ) from error
+
+    def _put(self, name: str, content: bytes) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        unfinished = self.folder / f".{name}{_UNFINISHED}"
+        unfinished.write_bytes(content)
+        os.replace(str(unfinished), str(self.folder / name))
 
     def _names(self) -> set[str]:
         try:
@@ -351,13 +376,4 @@ class PageStore:
             landing = self.landing()
         except OctogenSnapshotError:
             return None
-        return {name for walk in landing.walks for name in walk.segments} if landing else set()
-
-    def _write_manifest(self, landing: Landing) -> None:
-        content = msgspec.json.format(msgspec.json.encode(landing), indent=1)
-        if not self._is_local:
-            self._write(_MANIFEST, content)
-            return
-        unfinished = f".{_MANIFEST}.{uuid.uuid4().hex}"
-        self._write(unfinished, content)
-        os.replace(str(self.folder / unfinished), str(self.folder / _MANIFEST))
+        return landing.segments | set(landing.replaced) if landing else set()

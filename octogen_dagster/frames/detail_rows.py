@@ -159,7 +159,7 @@ class DetailRows:
                 carried = batch.join(settled, on=_COMPARED, nulls_equal=True)
                 fresh = batch.join(carried, on="row", how="anti", maintain_order="left")
                 urls = self._unasked(fresh)
-                self._limit.spare(len(batch) - len(urls))
+                self._limit.spare(len(fresh) - len(urls))
                 yield Batch(carried, fresh, self._reader.begin(urls))
 
     def finish(self, batch: Batch) -> pl.DataFrame:

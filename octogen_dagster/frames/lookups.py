@@ -63,7 +63,9 @@ class FailureLimit:
 
     Args:
         share: Share of the lookups, 0 to 1, that may fail.
-        lookups: How many there will be at most.
+        lookups: How many there will be at most, those that a row carried over makes needless
+            among them: a product whose lookup always fails is one of all products, not one of the
+            few that changed.
         patience: Seconds for which the service may leave every lookup without an answer.
     """
 
@@ -78,7 +80,7 @@ class FailureLimit:
         self._lock = threading.Lock()
 
     def spare(self, lookups: int) -> None:
-        """That many fewer lookups are needed.
+        """That many products share their addresses with others.
 
         Raises:
             OctogenSnapshotError: Too many of the others failed.

@@ -147,23 +147,37 @@ class ProductScan:
         """
         self._store, self._log = store, log
 
-    def published(self) -> None:
-        """The frame was stored: land its saved pages, or remove them.
+    def land(self) -> None:
+        """The frame was executed and is to be stored: keep its saved pages, if they are kept.
 
         Raises:
             OctogenSnapshotError: They cannot be kept.
         """
         if self._store is None or self._plan.landed:
             return
-        walks = []
+        for read in self._plan.reads:
+            if read.saver and self._store.keep:
+                read.saver.flush()
+        self._store.land(self._landing())
+
+    def published(self) -> None:
+        """The frame was stored: remove the saved pages that are needed no more."""
+        if self._store is None or self._plan.landed:
+            return
         for read in self._plan.reads:
             if read.saver:
-                if self._store.keep:
-                    read.saver.flush()
-                read.saver.settle()
-                walks.append(LandedWalk(read.catalog, read.saver.root, read.saver.segments))
+                with contextlib.suppress(OctogenSnapshotError):
+                    read.saver.settle()
+        self._store.publish(self._landing())
+
+    def _landing(self) -> Landing:
+        walks = [
+            LandedWalk(read.catalog, read.saver.root, read.saver.segments)
+            for read in self._plan.reads
+            if read.saver
+        ]
         search = self.search.model_dump(mode="json", exclude_none=True)
-        self._store.publish(Landing(search, self._plan.started_at, walks))
+        return Landing(search, self._plan.started_at, walks)
 
     def __reduce__(self) -> tuple[type[Self], tuple[ProductSearch, Connection]]:
         return type(self), (self.search, self.connection)
@@ -285,7 +299,13 @@ class ProductScan:
             return plan_live(search, self.connection, self._granted, pushdown, saved=saved)
 
         if whole and self._store:
-            return plan_saved(live, self._store, self.connection, self._window, self._log)
+            plan = plan_saved(live, self._store, self.connection, self._window, self._log)
+            if plan.search != self.search.model_copy(update={"page_size": plan.search.page_size}):
+                self._log(
+                    f"They are of another search than the one of now: {plan.search!r}. The "
+                    "snapshot has what was captured."
+                )
+            return plan
         if self._window and not is_now(self._window):
             raise OctogenPastPartitionError(*self._window)
         return live()

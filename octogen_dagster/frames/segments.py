@@ -57,6 +57,7 @@ class Landing(msgspec.Struct, forbid_unknown_fields=True):
         search: The search, as JSON.
         started_at: When the read began.
         walks: What was read, in order.
+        replaced: Files of the read that was landed before, which are to be removed.
         digest: Of all the rest.
         version: Of this structure.
     """
@@ -64,12 +65,19 @@ class Landing(msgspec.Struct, forbid_unknown_fields=True):
     search: dict[str, Any]
     started_at: datetime
     walks: list[LandedWalk]
+    replaced: list[str] = msgspec.field(default_factory=list)
     digest: str = ""
     version: int = VERSION
 
+    @property
+    def segments(self) -> set[str]:
+        """The files of its pages."""
+        return {name for walk in self.walks for name in walk.segments}
+
     def signed(self) -> Landing:
         """The same with its digest."""
-        content = msgspec.json.encode([self.search, self.started_at, self.walks], order="sorted")
+        parts = [self.search, self.started_at, self.walks, self.replaced]
+        content = msgspec.json.encode(parts, order="sorted")
         return msgspec.structs.replace(self, digest=_hash(content))
 
 

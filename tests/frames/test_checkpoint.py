@@ -63,6 +63,7 @@ class Reads:
         scan.save_pages(PageStore(UPath(self.folder), **store), self.notes.append)  # type: ignore[arg-type]
         frame = scan.frame.collect()
         if publish:
+            scan.land()
             scan.published()
         return frame
 
@@ -364,7 +365,7 @@ def test_a_missing_last_segment_is_noticed(reads: Reads) -> None:
     landing = store.landing()
     assert landing
     landing.walks[0].segments.pop()
-    store._write_manifest(landing.signed())
+    store.land(landing)
     with pytest.raises(OctogenSnapshotError, match="1 of 1 walks ended before their last page"):
         reads.read(window=window)
 
@@ -450,7 +451,7 @@ def test_a_landing_whose_files_another_run_removed_is_not_written(reads: Reads) 
         path.unlink()
     assert reads.last
     with pytest.raises(OctogenSnapshotError, match="were removed while they were in use"):
-        reads.last.published()
+        reads.last.land()
     assert store.landing() is None
 
 

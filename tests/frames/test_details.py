@@ -312,17 +312,23 @@ class TestFailures:
         found = detail_scan(sandbox, products, ONCE, failure_threshold=1)
         assert set(found.frame.collect()["status"]) == {"failed"}
 
-    def test_of_the_lookups_not_of_the_rows_that_need_none(self, sandbox: Sandbox) -> None:
+    @pytest.mark.parametrize(("failing", "is_too_many"), [(3, False), (4, True)])
+    def test_rows_that_are_carried_over_count_as_lookups_that_did_not_fail(
+        self, sandbox: Sandbox, failing: int, is_too_many: bool
+    ) -> None:
         products = products_of(sandbox)
         before = detail_scan(sandbox, products).frame.collect()
         raised = products.with_columns(
             pl.when(pl.int_range(pl.len()) < 10).then(1.0).otherwise("current_price")
             .alias("current_price")
         )  # fmt: skip
-        sandbox.inject(Fault("status", 500, times=1, path=LOOKUP))
+        sandbox.inject(Fault("status", 500, times=failing, path=LOOKUP))
         found = detail_scan(sandbox, raised, ONCE, only_changed=True)
         found.previous = before.lazy()
-        with pytest.raises(OctogenSnapshotError, match=r"5 % of the lookups failed: 1 of 10;"):
+        if not is_too_many:
+            assert found.frame.collect().height == 60
+            return
+        with pytest.raises(OctogenSnapshotError, match=r"5 % of the lookups failed: 4 of 60;"):
             found.frame.collect()
 
     @pytest.mark.parametrize(
