@@ -46,6 +46,9 @@ changes = build_product_changes_asset(products, automation_condition=dg.Automati
 linen_dresses = build_products_asset(
     "linen_dresses",
     ProductSearch(q="linen dress", facets=[Facet(name=FacetName.GENDER, values=["female"])]),
+    freshness_policy=dg.FreshnessPolicy.cron(
+        deadline_cron="0 7 * * *", lower_bound_delta=timedelta(hours=1), timezone="Europe/Berlin"
+    ),
 )
 linked_datasets = build_linked_datasets_asset(control_plane=True)
 
@@ -62,13 +65,14 @@ def brands(octogen_products: pl.LazyFrame) -> pl.LazyFrame:
 defs = dg.Definitions(
     assets=[catalogs, products, changes, linen_dresses, brands, linked_datasets],
     # The sensors snapshot a catalog when it was indexed anew, and link a listing when it is shared;
-    # the schedule snapshots a search by the clock.
+    # the schedules snapshot a search, and every catalog once a week, by the clock.
     sensors=[
         build_catalog_sensor(products),
         build_listing_sensor(OctogenSource(), linked_datasets),
     ],
     schedules=[
-        build_snapshot_schedule(linen_dresses, "0 6 * * *", execution_timezone="Europe/Berlin")
+        build_snapshot_schedule(linen_dresses, "0 6 * * *", execution_timezone="Europe/Berlin"),
+        build_snapshot_schedule(products, "0 3 * * 0", execution_timezone="Europe/Berlin"),
     ],
     executor=dg.in_process_executor,  # a run is one partition
     resources={

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -56,3 +57,23 @@ def test_a_run_without_a_key_says_what_to_do(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "No Octogen API key: pass api_key or set OCTO_API_KEY" in done.stderr
     assert "octogen-dagster sandbox" in done.stderr
+
+
+def test_they_show_both_styles_of_keeping_assets_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    defs = importlib.import_module("definitions").defs
+
+    schedules = {schedule.name: schedule for schedule in defs.schedules}
+    assert {name: each.execution_timezone for name, each in schedules.items()} == {
+        "linen_dresses_schedule": "Europe/Berlin",
+        "octogen_products_schedule": "Europe/Berlin",
+    }
+    assert {sensor.name for sensor in defs.sensors} == {
+        "octogen_catalog_sensor",
+        "octogen_listing_sensor",
+    }
+    specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+    followers = {name for name, spec in specs.items() if spec.automation_condition}
+    assert followers == {"brands", "octogen_products_changes"}
+    due = {name for name, spec in specs.items() if spec.freshness_policy}
+    assert due == {"linen_dresses", "octogen_products"}

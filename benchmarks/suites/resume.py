@@ -1,10 +1,12 @@
-"""A read that is killed at 90 % and made again."""
+"""A read that is killed, at 90 % and anywhere, and made again."""
 
+import random
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -25,15 +27,27 @@ snapshot.read(Source.from_json(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
+_COMMAND = [sys.executable, "-c", _PROGRAM]
+_RANDOM_KILLS = 10
+
+
 def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
-    """Page requests of the retry ÷ pages there are, and page requests made twice."""
+    """Page requests of the retry ÷ pages there are, page requests made twice, files that differ."""
     for generation in generations:
-        retries = []
-        with server(generation, {_CATALOG: _PRODUCTS}) as local:
-            for number in range(1, rounds + 1):
+        with (
+            server(generation, {_CATALOG: _PRODUCTS}) as local,
+            tempfile.TemporaryDirectory() as folder,
+        ):
+            undisturbed = _read(local, folder)
+            retries = [_kill_and_retry(local, round(0.9 * _PAGES), undisturbed)]
+            for number in range(2, rounds + 1):
                 say(f"  round {number} of {rounds}")
-                retries.append(_kill_and_retry(local))
-        shares = [retry / _PAGES for _, retry in retries]
+                retries.append(_kill_and_retry(local, round(0.9 * _PAGES), undisturbed))
+            seed = random.randrange(10**6)
+            pages = random.Random(seed).sample(range(1, _PAGES - 20), _RANDOM_KILLS)
+            say(f"  random kills, seed {seed}")
+            anywhere = [_kill_and_retry(local, page, undisturbed) for page in pages]
+        shares = [retry.asked / _PAGES for retry in retries]
         yield Row(
             "resume",
             generation,
@@ -43,41 +57,67 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
             max(shares),
             0.15,
         )
-        repeated = [float(killed + retry - _PAGES) for killed, retry in retries]
+        repeated = [float(retry.repeated) for retry in [*retries, *anywhere]]
         yield Row(
             "resume",
             generation,
-            "page requests made twice, worst round",
+            f"page requests made twice, worst of those and of {_RANDOM_KILLS} kills anywhere",
             repeated,
             max(repeated),
             MOST_PAGES_TWICE,
             unit=" pages",
         )
+        differ = sum(not retry.is_equal for retry in [*retries, *anywhere])
+        yield Row(
+            "resume",
+            generation,
+            "files of these retries that are not, row for row, that of an undisturbed read",
+            [float(differ)],
+            differ,
+            0,
+            unit=" files",
+        )
 
 
-def _kill_and_retry(local: Server) -> tuple[int, int]:
-    """Page requests before the kill, and of the retry.
+@dataclass(frozen=True)
+class _Retry:
+    """What a retry did.
+
+    Attributes:
+        asked: Its page requests.
+        repeated: Page requests of it and of the killed read together, beyond one for each page.
+        is_equal: Whether it published what an undisturbed read does.
+    """
+
+    asked: int
+    repeated: int
+    is_equal: bool
+
+
+def _kill_and_retry(local: Server, page: int, undisturbed: pl.DataFrame) -> _Retry:
+    """Kill a read when so many pages were served, and make it again.
 
     Raises:
-        RuntimeError: The retry published something else than an undisturbed read.
+        RuntimeError: It was over before it could be killed.
     """
-    source = Source(local.base_url, local.generation, [_CATALOG], 8).to_json()
-    with tempfile.TemporaryDirectory() as undisturbed, tempfile.TemporaryDirectory() as folder:
-        run_python(["-c", _PROGRAM, source, undisturbed])
+    with tempfile.TemporaryDirectory() as folder:
         before = local.pages_served()
-        with subprocess.Popen([sys.executable, "-c", _PROGRAM, source, folder], cwd=ROOT) as killed:
-            while local.pages_served() - before < 0.9 * _PAGES:
+        with subprocess.Popen([*_COMMAND, _source(local), folder], cwd=ROOT) as killed:
+            while local.pages_served() - before < page:
                 if killed.poll() is not None:
                     raise RuntimeError("the read was over before it could be killed")
                 time.sleep(0.002)
             killed.kill()
         at_the_kill = local.pages_served()
-        run_python(["-c", _PROGRAM, source, folder])
+        again = _read(local, folder)
         after = local.pages_served()
-        frames = [
-            pl.read_parquet(Path(place, "products.parquet")).drop("fetched_at")
-            for place in (undisturbed, folder)
-        ]
-    if not frames[0].equals(frames[1]):
-        raise RuntimeError("the retry published something else than an undisturbed read")
-    return at_the_kill - before, after - at_the_kill
+    return _Retry(after - at_the_kill, after - before - _PAGES, again.equals(undisturbed))
+
+
+def _read(local: Server, folder: str) -> pl.DataFrame:
+    run_python([*_COMMAND[1:], _source(local), folder])
+    return pl.read_parquet(Path(folder, "products.parquet")).drop("fetched_at")
+
+
+def _source(local: Server) -> str:
+    return Source(local.base_url, local.generation, [_CATALOG], 8).to_json()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import polars as pl
 import pytest
 from upath import UPath
@@ -564,3 +565,30 @@ def test_pages_after_a_segment_that_could_not_be_written_are_not_joined_to_those
     asked = reads.pages_asked(lambda: frames.append(reads.read()))
     assert asked == reads.rest(PAGES_IN_A_SEGMENT)
     assert frames[0].drop("fetched_at").equals(undisturbed)
+
+
+def test_pages_of_another_read_stay_as_long_as_it_may_be_continued(reads: Reads) -> None:
+    reads.interrupted(108)
+    saved = reads.segments()
+    other = SEARCH.model_copy(update={"price_min": 1.0})
+    reads.read(other)
+    assert reads.segments() == saved
+    saved[0].write_bytes(b"damaged")
+    reads.read(other)
+    assert reads.segments() == saved[1:]
+    reads.read(other, resume_within=timedelta(0))
+    assert not reads.folder.exists()
+
+
+def test_page_1_is_known_by_its_products_or_by_its_cursor(reads: Reads) -> None:
+    reads.interrupted(108)
+    root = chain(reads)[0].name.partition("-")[0]
+    store = PageStore(UPath(reads.folder))
+    (saved,) = store.chains(root, "", store.segments(), reads.notes.append)
+    first, last = saved.first_page, saved.last_page
+    assert not saved.is_stale(last)
+    for page in (
+        msgspec.structs.replace(last, uuids=first.uuids),
+        msgspec.structs.replace(last, next_cursor=first.next_cursor),
+    ):
+        assert saved.is_stale(page)
