@@ -17,6 +17,7 @@ from octogen_dagster.ticks import (
     PARTITIONS_IN_A_TICK,
     REPORTS_IN_A_TICK,
     RUNS_IN_A_TICK,
+    is_over,
     seconds_to_wait,
     unfinished_partitions,
 )
@@ -181,7 +182,7 @@ def _by_key(catalogs: Sequence[IndexRun]) -> tuple[dict[str, datetime | None], l
 
 def _missing(unseen: dict[str, Ask], world: World) -> tuple[dict[str, Ask], set[str]]:
     """What has not been seen yet, and what of it is to be requested again."""
-    if not any(ask.next_at <= world.now for ask in unseen.values()):
+    if not any(is_over(ask.next_at, world.now) for ask in unseen.values()):
         return dict(unseen), set()
 
     def in_neither(there: Collection[str]) -> dict[str, Ask]:
@@ -192,7 +193,7 @@ def _missing(unseen: dict[str, Ask], world: World) -> tuple[dict[str, Ask], set[
         }
 
     unseen = in_neither(set(world.materialized()))
-    over = {key for key, ask in unseen.items() if ask.next_at <= world.now}
+    over = {key for key, ask in unseen.items() if is_over(ask.next_at, world.now)}
     return unseen, over & in_neither(set(world.running())).keys() if over else over
 
 

@@ -17,6 +17,16 @@ def seconds_to_wait(tries: int) -> int:
     return min(_FIRST_WAIT * 2 ** (tries - 1), _LONGEST_WAIT) if tries else 0
 
 
+def is_over(next_at: int, now: int) -> bool:
+    """Whether the time of the next request has come, also after a clock that jumped went back.
+
+    Args:
+        next_at: When it is due, in seconds since 1970.
+        now: Seconds since 1970.
+    """
+    return not now < next_at <= now + _LONGEST_WAIT
+
+
 def unfinished_partitions(instance: dg.DagsterInstance, sensor_name: str) -> set[str]:
     """The partitions of a sensor's runs that are not finished."""
     runs = instance.get_runs(

@@ -104,6 +104,17 @@ def test_a_catalog_whose_runs_fail_is_requested_again_with_growing_waits(
     assert keys(ticker.tick()) == ["strada"]
 
 
+def test_a_clock_that_jumped_and_went_back_delays_no_request(
+    ticker: Ticker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = START + timedelta(days=3650)
+    monkeypatch.setattr(sensors, "_now", lambda: clock)
+    ticker.tick()
+    clock = START
+    assert sorted(keys(ticker.tick())) == ["northpeak", "strada"]
+    assert keys(ticker.tick()) == []
+
+
 def test_a_catalog_whose_run_is_not_finished_is_not_requested_again(
     ticker: Ticker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
