@@ -592,3 +592,15 @@ def test_page_1_is_known_by_its_products_or_by_its_cursor(reads: Reads) -> None:
         msgspec.structs.replace(last, next_cursor=first.next_cursor),
     ):
         assert saved.is_stale(page)
+
+
+def test_pages_that_were_landed_before_are_never_taken_for_those_of_a_read_that_died(
+    reads: Reads,
+) -> None:
+    reads.read(keep=True)
+    reads.read(keep=True, publish=False)
+    assert reads.last
+    reads.last.land()  # and the run dies before it publishes
+    assert len(reads.segments()) == 20
+    assert reads.pages_asked(lambda: reads.read(keep=True)) == WHOLE
+    assert len(reads.segments()) == 10
