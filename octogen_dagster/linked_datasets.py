@@ -81,11 +81,10 @@ def build_linked_datasets_asset(
         resource: AnalyticsHubResource = context.resources.analytics_hub
         replaced: list[str] = []
 
-        def replacing(subscription: str, dataset: str | None) -> None:
+        def replacing(subscription: str, dataset: str) -> None:
             context.log.info(
                 f"Subscription {subscription} was revoked and is in the way: it is deleted now, "
-                f"and its linked dataset {dataset or '(Analytics Hub does not say which)'} with "
-                "the access rights set on it."
+                f"and its linked dataset {dataset} with the access rights set on it."
             )
             replaced.append(subscription)
 
@@ -94,7 +93,7 @@ def build_linked_datasets_asset(
             wanted = dataset_id and dataset_id(listing)
             with resource.hub() as hub:
                 work = _Work(
-                    Subscriptions(hub),
+                    Subscriptions(hub, _last_reported(context)),
                     planned(listing, resource.project, wanted),
                     replacing if replace_revoked else None,
                     context.log.info,
@@ -134,7 +133,7 @@ class _Work:
 
     subscriptions: Subscriptions
     plan: SubscriptionPlan
-    replacing: Callable[[str, str | None], None] | None
+    replacing: Callable[[str, str], None] | None
     log: Callable[[str], None]
 
     def subscribed(self) -> BigQuerySubscriptionResult:
@@ -235,6 +234,21 @@ def _named(listing: ListingName, resource: str | None) -> bool:
 def _same(listing: ListingName, other: ListingName) -> bool:
     # A project may be named by its id or its number.
     return listing.same_as(other) is not False
+
+
+def _last_reported(context: dg.AssetExecutionContext) -> dict[str, str]:
+    """The partition's last subscription, with the id of its linked dataset."""
+    records = context.instance.fetch_materializations(
+        dg.AssetRecordsFilter(context.asset_key, asset_partitions=[context.partition_key]), limit=1
+    ).records
+    materialization = records[0].asset_materialization if records else None
+    if materialization is None:
+        return {}
+    subscription, dataset = (
+        str(materialization.metadata[name].value) if name in materialization.metadata else ""
+        for name in ("octogen/subscription", "octogen/linked_dataset")
+    )
+    return {subscription: dataset.rpartition(".")[2]} if subscription and dataset else {}
 
 
 def _transient(error: Exception) -> bool:

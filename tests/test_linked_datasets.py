@@ -142,10 +142,9 @@ def test_what_a_revoked_subscription_left_behind_is_replaced(
     assert found["octogen/replaced_subscription"] == left.name
     assert found["octogen/already_subscribed"] is False
     assert [entry.name for entry in hub.subscriptions] == [found["octogen/subscription"]]
-    dataset = "my-project.octogen_northpeak" if place == "both" else "(Analytics Hub does not say"
     assert (
         f"Subscription {left.name} was revoked and is in the way: it is deleted now, and its "
-        f"linked dataset {dataset}"
+        "linked dataset my-project.octogen_northpeak with the access rights set on it."
     ) in capfd.readouterr().err
 
     assert "octogen/replaced_subscription" not in metadata(run(resource))
@@ -158,6 +157,31 @@ def test_what_a_revoked_subscription_left_behind_may_be_kept(hub: Hub, run: Any)
     assert f"left over from subscription {before[0].name}" in failure(result)
     assert not [event for event in result.all_events if event.is_step_up_for_retry]
     assert hub.subscriptions == before
+
+
+def test_a_revoked_subscription_that_was_never_reported_is_kept(
+    hub: Hub, run: Any, instance: dg.DagsterInstance
+) -> None:
+    hub.settings.linked_dataset_in = "linked_dataset_map"
+    resource = revoked_and_granted(hub, run)
+    before = hub.subscriptions
+    instance.wipe_assets([dg.AssetKey("octogen_linked_datasets")])
+    assert "which does not say its dataset" in failure(run(resource))
+    assert hub.subscriptions == before
+
+
+def test_the_dataset_of_a_stale_subscription_is_the_one_that_was_reported(
+    hub: Hub, run: Any
+) -> None:
+    hub.settings.linked_dataset_in = "linked_dataset_map"
+    resource = hub.share("northpeak")
+    run(resource, dataset_id=lambda _: "mine")
+    hub.make_stale("northpeak")
+    found = metadata(run(resource))
+    assert (found["octogen/state"], found["octogen/linked_dataset"]) == (
+        "STATE_STALE",
+        "my-project.mine",
+    )
 
 
 AT_ONCE = dg.RetryPolicy(max_retries=2, delay=0)

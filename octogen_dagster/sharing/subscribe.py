@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeAlias
 
 from octogen_dagster.api.errors import OctogenBigQueryError, OctogenBigQueryInputError
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
@@ -14,16 +15,14 @@ from octogen_dagster.sharing.names import (
     checked_project,
     sample_query,
 )
+from octogen_dagster.sharing.same_listing import SameListing
+from octogen_dagster.sharing.subscription_entry import REVOKED, SubscriptionEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from google.auth.credentials import Credentials
     from google.cloud import bigquery_analyticshub_v1 as ah
-
-_ACTIVE = "STATE_ACTIVE"
-_STALE = "STATE_STALE"
-_REVOKED = "STATE_INACTIVE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,17 +133,23 @@ class Subscriptions:
 
     Args:
         hub: Analytics Hub.
+        datasets: Ids of linked datasets that are known from elsewhere, by the subscription's name:
+            Analytics Hub may name the dataset of a subscription only while that is active.
     """
 
-    def __init__(self, hub: AnalyticsHub) -> None:
+    def __init__(
+        self, hub: AnalyticsHub, datasets: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self._hub = hub
-        self._read: dict[tuple[str, str], _ByIds] = {}
+        self._datasets = datasets
+        self._same = SameListing(hub)
+        self._read: dict[tuple[str, str], _ByIds | OctogenBigQueryError] = {}
 
     def subscribe(
         self,
         plan: SubscriptionPlan,
         *,
-        replacing: Callable[[str, str | None], None] | None = None,
+        replacing: Callable[[str, str], None] | None = None,
     ) -> BigQuerySubscriptionResult:
         """Carry out a plan.
 
@@ -152,8 +157,8 @@ class Subscriptions:
             plan: What to ask for.
             replacing: Makes revoked subscriptions to the same listing give way when they hold the
                 dataset id: each is deleted, and its linked dataset with the access rights set on
-                it. Called before that with the subscription's name, and the dataset's if it is
-                known. Without it, they are an error.
+                it. Called before that with the names of the subscription and the dataset. Without
+                it, they are an error.
 
         Raises:
             OctogenBigQueryAccessPendingError: Octogen's grant on the listing has not arrived yet.
@@ -164,7 +169,8 @@ class Subscriptions:
             return there
         created = self._hub.subscribe(_request(plan))
         if created is not None:
-            return _Entry.of(created).result(plan, already_subscribed=False)
+            entry = SubscriptionEntry.of(created, self._datasets)
+            return _result(entry, plan, already_subscribed=False)
         # The id is taken: by a process that was faster, by a try whose answer was lost, by others.
         self._read.clear()
         there = self.in_force(plan)
@@ -172,7 +178,7 @@ class Subscriptions:
             return there
         for entry in self._in_the_way(plan, may_delete=replacing is not None):
             if replacing is not None:
-                replacing(entry.name, entry.dataset_id and f"{plan.project}.{entry.dataset_id}")
+                replacing(entry.name, f"{plan.project}.{plan.dataset_id}")
             self._hub.delete(entry.name)
         self._read.clear()
         return self.subscribe(plan)
@@ -180,33 +186,37 @@ class Subscriptions:
     def in_force(self, plan: SubscriptionPlan) -> BigQuerySubscriptionResult | None:
         """The subscription to the plan's listing that is there and gives access to data.
 
-        One that is stale may not say its dataset: then the plan's is taken for it.
-
         Returns:
             None when there is none.
 
         Raises:
-            OctogenBigQueryError: The subscriptions cannot be read, or an active one does not say
-                which dataset is linked to it.
+            OctogenBigQueryError: The subscriptions cannot be read, or it is not known which
+                dataset is linked to this one.
         """
         there = [entry for entry in self._to(plan) if entry.in_force]
         if not there:
             return None
         # More than one is rare: the one that was asked for, then one whose data is current.
-        best = min(there, key=lambda entry: (entry.dataset_id != plan.dataset_id, entry.state))
-        return best.result(plan, already_subscribed=True)
+        best = min(
+            there,
+            key=lambda entry: (
+                entry.dataset_id != plan.dataset_id,
+                entry.dataset_id is None,
+                entry.state,
+            ),
+        )
+        return _result(best, plan, already_subscribed=True)
 
-    def _in_the_way(self, plan: SubscriptionPlan, *, may_delete: bool) -> list[_Entry]:
-        """The revoked subscriptions to the listing that hold, or may hold, the plan's dataset id.
+    def _in_the_way(self, plan: SubscriptionPlan, *, may_delete: bool) -> list[SubscriptionEntry]:
+        """The revoked subscriptions to the listing that hold the plan's dataset id.
 
         Raises:
             OctogenBigQueryError: There is none, or they must not be deleted.
         """
         entries = self._to(plan)
         holders = [entry for entry in entries if entry.dataset_id == plan.dataset_id]
-        # Analytics Hub may name the dataset of a subscription only while that is active.
-        holders = holders or [entry for entry in entries if entry.dataset_id is None]
-        unknown = next((entry for entry in holders if entry.state != _REVOKED), None)
+        silent = [entry for entry in entries if entry.dataset_id is None]
+        unknown = next((entry for entry in holders or silent if entry.state != REVOKED), None)
         if may_delete and holders and not unknown:
             return holders
         taken = f"project {plan.project} already has a dataset {plan.dataset_id}, and"
@@ -215,112 +225,68 @@ class Subscriptions:
                 f"subscription {unknown.name} to this listing is in state {unknown.state}, which "
                 "this version does not know: look at it in the Google console; nothing was changed."
             )
-        elif not holders:
-            problem = "it is not linked to this listing: choose another dataset id."
-        elif holders[0].dataset_id is None:
-            problem = (
-                f"a revoked subscription {holders[0].name} to this listing is there, which does "
-                "not say its dataset: delete it, then subscribe again."
-            )
-        else:
+        elif holders:
             problem = (
                 f"it is left over from subscription {holders[0].name} to this listing, which was "
                 "revoked: delete it, then subscribe again."
             )
+        elif silent:
+            problem = (
+                f"a revoked subscription {silent[0].name} to this listing is there, which does "
+                "not say its dataset: if it is this one, delete that subscription, then subscribe "
+                "again; if not, choose another dataset id."
+            )
+        else:
+            problem = "it is not linked to this listing: choose another dataset id."
         raise OctogenBigQueryError(f"Listing {plan.listing}: {taken} {problem}")
 
-    def _to(self, plan: SubscriptionPlan) -> list[_Entry]:
+    def _to(self, plan: SubscriptionPlan) -> list[SubscriptionEntry]:
         """The project's subscriptions to the listing."""
         listing = plan.listing
         place = plan.project, listing.location
         if place not in self._read:
-            entries: _ByIds = {}
-            for subscription in self._hub.subscriptions(*place):
-                with contextlib.suppress(OctogenBigQueryInputError):  # one to a whole exchange
-                    name = ListingName.parse(subscription.listing)
-                    ids = name.exchange, name.listing
-                    entries.setdefault(ids, []).append((name, _Entry.of(subscription)))
-            self._read[place] = entries
-        namesakes = self._read[place].get((listing.exchange, listing.listing), [])
+            try:
+                self._read[place] = self._in(*place)
+            except OctogenBigQueryError as error:
+                self._read[place] = error  # it would cost every other listing the same time
+        read = self._read[place]
+        if isinstance(read, OctogenBigQueryError):
+            raise read.with_traceback(None)
+        namesakes = read.get((listing.exchange, listing.listing), [])
         return [entry for name, entry in namesakes if self._same(listing, name)]
 
-    def _same(self, one: ListingName, other: ListingName) -> bool:
-        """Whether two names are of one listing: projects have an id and a number."""
-        same = one.same_as(other)
-        return self._looked_up(one, other) if same is None else same
-
-    def _looked_up(self, one: ListingName, other: ListingName) -> bool:
-        """Whether Analytics Hub has one listing under both names."""
-        mine = self._hub.listing(str(one))
-        if mine is None:
-            return False
-        name = ListingName.parse(mine.name)
-        same = name.same_as(other)
-        if same is None:
-            theirs = self._hub.listing(str(other))
-            if theirs is None:
-                return False
-            same = name.same_as(ListingName.parse(theirs.name))
-            if same is None:
-                # It answers with the name that it was asked for: then the contents decide.
-                mine.name = theirs.name
-                same = bool(mine == theirs)
-        return same
+    def _in(self, project: str, location: str) -> _ByIds:
+        entries: _ByIds = {}
+        for subscription in self._hub.subscriptions(project, location):
+            with contextlib.suppress(OctogenBigQueryInputError):  # one to a whole exchange
+                name = ListingName.parse(subscription.listing)
+                entry = SubscriptionEntry.of(subscription, self._datasets)
+                entries.setdefault((name.exchange, name.listing), []).append((name, entry))
+        return entries
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """What counts of a subscription. Its dataset stands in either of two places."""
-
-    name: str
-    state: str
-    project: str | None
-    dataset_id: str | None
-
-    @classmethod
-    def of(cls, subscription: ah.Subscription) -> Self:
-        reference = subscription.destination_dataset.dataset_reference
-        places = [(reference.project_id, reference.dataset_id)]
-        for resource in subscription.linked_dataset_map.values():
-            _, project, _, dataset_id = (*resource.linked_dataset.split("/"), "", "", "", "")[:4]
-            places.append((project, dataset_id))
-        named = [place for place in places if place[1]]
-        # A project's number cannot stand in a query, its id can.
-        ids = [project for project, _ in named if project and not project.isdecimal()]
-        return cls(
-            name=subscription.name,
-            state=getattr(subscription.state, "name", str(subscription.state)),
-            project=ids[0] if ids else None,
-            dataset_id=named[0][1] if named else None,
+def _result(
+    entry: SubscriptionEntry, plan: SubscriptionPlan, *, already_subscribed: bool
+) -> BigQuerySubscriptionResult:
+    if entry.dataset_id is None:
+        raise OctogenBigQueryError(
+            f"Listing {plan.listing}: project {plan.project} is subscribed ({entry.name}, "
+            f"{entry.state}), and Analytics Hub does not say which dataset is linked to it. "
+            "Look for it in BigQuery, under the project's datasets."
         )
-
-    @property
-    def in_force(self) -> bool:
-        return self.state in (_ACTIVE, _STALE)
-
-    def result(
-        self, plan: SubscriptionPlan, *, already_subscribed: bool
-    ) -> BigQuerySubscriptionResult:
-        dataset_id = self.dataset_id or (plan.dataset_id if self.state == _STALE else None)
-        if dataset_id is None:
-            raise OctogenBigQueryError(
-                f"Listing {plan.listing}: project {plan.project} is subscribed ({self.name}, "
-                f"{self.state}), and Analytics Hub does not say which dataset is linked to it. "
-                "Look for it in BigQuery, under the project's datasets."
-            )
-        project = self.project or plan.project
-        return BigQuerySubscriptionResult(
-            listing_resource=str(plan.listing),
-            linked_project=project,
-            linked_dataset=dataset_id,
-            state=self.state,
-            already_subscribed=already_subscribed,
-            subscription_name=self.name,
-            sample_query=sample_query(project, dataset_id),
-        )
+    project = entry.project or plan.project
+    return BigQuerySubscriptionResult(
+        listing_resource=str(plan.listing),
+        linked_project=project,
+        linked_dataset=entry.dataset_id,
+        state=entry.state,
+        already_subscribed=already_subscribed,
+        subscription_name=entry.name,
+        sample_query=sample_query(project, entry.dataset_id),
+    )
 
 
-_ByIds: TypeAlias = dict[tuple[str, str], list[tuple[ListingName, _Entry]]]
+_ByIds: TypeAlias = dict[tuple[str, str], list[tuple[ListingName, SubscriptionEntry]]]
 """Subscriptions by the ids of the exchange and the listing."""
 
 

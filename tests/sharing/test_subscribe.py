@@ -24,6 +24,8 @@ from octogen_dagster.sharing.subscribe import (
     subscribe_to_listing,
 )
 
+from .hubs import answering
+
 PROJECT = "reader-project"
 PLACES = ["both", "linked_dataset_map"]
 
@@ -44,6 +46,11 @@ def revoked_and_granted(hub: Hub, **settings: Any) -> str:
     hub.revoke_access("acme")
     hub.grant_access("acme")
     return listing
+
+
+def known(hub: Hub) -> dict[str, str]:
+    """The datasets of all subscriptions, as somebody knows them who noted what was reported."""
+    return {each.name: each.dataset for each in hub.subscriptions}
 
 
 def methods(hub: Hub) -> list[str]:
@@ -92,22 +99,28 @@ def test_a_subscription_that_is_there_counts_whatever_its_dataset_is_called(hub:
 def test_a_stale_subscription_counts(hub: Hub, place: Any) -> None:
     hub.settings.linked_dataset_in = place
     listing = hub.share("acme")
-    to(listing)
+    to(listing, destination_dataset_id="mine")
     hub.make_stale("acme")
-    result = to(listing)
+    with AnalyticsHub() as analytics_hub:
+        result = Subscriptions(analytics_hub, known(hub)).subscribe(planned(listing, PROJECT))
     assert (result.already_subscribed, result.state) == (True, "STATE_STALE")
-    assert (result.linked_project, result.linked_dataset) == (PROJECT, "octogen_acme")
-    assert result.sample_query.startswith("SELECT * FROM `reader-project.octogen_acme.")
+    assert (result.linked_project, result.linked_dataset) == (PROJECT, "mine")
+    assert result.sample_query.startswith("SELECT * FROM `reader-project.mine.")
 
 
 @pytest.mark.parametrize(
     ("place", "problem"),
     [
-        ("both", "it is left over from subscription {} to this listing, which was revoked: delete"),
+        (
+            "both",
+            "it is left over from subscription {} to this listing, which was revoked: delete it, "
+            "then subscribe again.",
+        ),
         (
             "linked_dataset_map",
             "a revoked subscription {} to this listing is there, which does not say its dataset: "
-            "delete",
+            "if it is this one, delete that subscription, then subscribe again; if not, choose "
+            "another dataset id.",
         ),
     ],
 )
@@ -121,7 +134,7 @@ def test_a_revoked_subscription_does_not_count_and_its_dataset_is_in_the_way(
         to(listing)
     assert str(caught.value) == (
         f"Listing {listing}: project {PROJECT} already has a dataset octogen_acme, and "
-        f"{problem.format(left.name)} it, then subscribe again."
+        f"{problem.format(left.name)}"
     )
     assert hub.subscriptions == [left]
     assert to(listing, destination_dataset_id="second").already_subscribed is False
@@ -132,15 +145,31 @@ def test_a_revoked_subscription_gives_way(hub: Hub, place: Any) -> None:
     hub.settings.linked_dataset_in = place
     listing = revoked_and_granted(hub)
     (left,) = hub.subscriptions
-    replaced: list[tuple[str, str | None]] = []
+    replaced: list[tuple[str, str]] = []
     with AnalyticsHub() as analytics_hub:
-        result = Subscriptions(analytics_hub).subscribe(
+        result = Subscriptions(analytics_hub, known(hub)).subscribe(
             planned(listing, PROJECT), replacing=lambda *names: replaced.append(names)
         )
-    dataset = f"{PROJECT}.octogen_acme" if place == "both" else None
-    assert replaced == [(left.name, dataset)]
+    assert replaced == [(left.name, f"{PROJECT}.octogen_acme")]
     assert (result.already_subscribed, result.state) == (False, "STATE_ACTIVE")
     assert [each.name for each in hub.subscriptions] == [result.subscription_name] != [left.name]
+
+
+def test_a_revoked_subscription_of_which_nobody_knows_the_dataset_is_kept(hub: Hub) -> None:
+    listing = revoked_and_granted(hub, destination_dataset_id="mine")
+    hub.settings.linked_dataset_in = "linked_dataset_map"
+    hub.add_dataset(PROJECT, "octogen_acme")
+    before = hub.subscriptions
+    elsewhere = {f"{before[0].name}0": "octogen_acme"}
+    for datasets in ({}, elsewhere, known(hub)):
+        with AnalyticsHub() as analytics_hub, pytest.raises(OctogenBigQueryError) as caught:
+            Subscriptions(analytics_hub, datasets).subscribe(
+                planned(listing, PROJECT), replacing=lambda *_: None
+            )
+        silent = "which does not say its dataset" in str(caught.value)
+        assert silent == (datasets != known(hub))
+    assert hub.subscriptions == before
+    assert set(hub.datasets(PROJECT)) == {"mine", "octogen_acme"}
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -170,13 +199,16 @@ def test_of_those_that_may_be_in_the_way_all_are_deleted_or_none(
     hub.make_stale("acme")
     before = hub.subscriptions
     monkeypatch.setitem(hub_messages._STATES, "STATE_STALE", 7)
+    both = dict.fromkeys(known(hub), "octogen_acme")
     with (
         AnalyticsHub() as analytics_hub,
         pytest.raises(
             OctogenBigQueryError, match=f"{before[1].name} to this listing is in state 7"
         ),
     ):
-        Subscriptions(analytics_hub).subscribe(planned(listing, PROJECT), replacing=lambda *_: None)
+        Subscriptions(analytics_hub, both).subscribe(
+            planned(listing, PROJECT), replacing=lambda *_: None
+        )
     assert hub.subscriptions == before
 
 
@@ -270,6 +302,23 @@ def test_a_name_that_cannot_be_looked_up_is_left_to_the_subscribing(hub: Hub) ->
         to(listing)
 
 
+def test_a_linked_dataset_whose_project_is_a_number_has_the_plans_in_its_query(hub: Hub) -> None:
+    listing = hub.share("acme")
+    to(listing)
+    with AnalyticsHub() as analytics_hub:
+        (there,) = analytics_hub.subscriptions(PROJECT, "us")
+    there.destination_dataset.dataset_reference.project_id = "123456789012"
+    there.linked_dataset_map[listing].linked_dataset = "projects/123456789012/datasets/mine"
+    page = ah.ListSubscriptionsResponse(subscriptions=[there])
+    with (
+        answering(ListSubscriptions=lambda _: page) as endpoint,
+        AnalyticsHub(endpoint=endpoint) as analytics_hub,
+    ):
+        result = Subscriptions(analytics_hub).subscribe(planned(listing, PROJECT))
+    assert result.linked_project == PROJECT
+    assert result.sample_query.startswith(f"SELECT * FROM `{PROJECT}.")
+
+
 @pytest.mark.parametrize("place", ["linked_dataset_map", "destination_dataset", "both"])
 def test_the_linked_dataset_is_read_from_either_place(hub: Hub, place: Any) -> None:
     hub.settings.linked_dataset_in = place
@@ -279,10 +328,13 @@ def test_the_linked_dataset_is_read_from_either_place(hub: Hub, place: Any) -> N
         assert (result.linked_project, result.linked_dataset) == (PROJECT, "mine")
 
 
-def test_a_subscription_that_does_not_say_where_its_dataset_is(hub: Hub) -> None:
+@pytest.mark.parametrize("stale", [False, True])
+def test_a_subscription_that_does_not_say_where_its_dataset_is(hub: Hub, stale: bool) -> None:
     hub.settings.linked_dataset_in = "neither"
     listing = hub.share("acme")
     for _ in range(2):
+        if stale and hub.subscriptions:
+            hub.make_stale("acme")
         with pytest.raises(OctogenBigQueryError, match="does not say which dataset is linked") as e:
             to(listing)
         assert hub.subscriptions[0].name in str(e.value)
@@ -387,6 +439,19 @@ def test_a_pass_reads_the_subscriptions_once(hub: Hub) -> None:
         results = [subscriptions.subscribe(planned(listing, PROJECT)) for listing in listings]
     assert [result.already_subscribed for result in results] == [False] * 4 + [True]
     assert methods(hub)[before:] == ["ListSubscriptions"] + ["SubscribeListing"] * 4
+
+
+def test_a_pass_asks_once_for_subscriptions_that_cannot_be_read(hub: Hub) -> None:
+    listings = [hub.share(f"catalog-{number}") for number in range(3)]
+    elsewhere = hub.share("elsewhere", location="eu")
+    hub.inject(HubFault("status", "INVALID_ARGUMENT", method="ListSubscriptions", times=1))
+    with AnalyticsHub() as analytics_hub:
+        subscriptions = Subscriptions(analytics_hub)
+        for listing in listings:
+            with pytest.raises(OctogenBigQueryError, match="The subscriptions of projects/read"):
+                subscriptions.subscribe(planned(listing, PROJECT))
+        assert subscriptions.subscribe(planned(elsewhere, PROJECT)).state == "STATE_ACTIVE"
+    assert methods(hub) == ["ListSubscriptions"] * 2 + ["SubscribeListing"]
 
 
 def test_a_pass_reads_them_again_when_somebody_else_was_faster(hub: Hub) -> None:

@@ -1,0 +1,59 @@
+"""Whether two names are of one listing: projects have an id and a number."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from octogen_dagster.sharing.names import ListingName
+
+if TYPE_CHECKING:
+    from octogen_dagster.sharing.analytics_hub import AnalyticsHub
+
+
+class SameListing:
+    """Tells names of listings apart, with Analytics Hub's help where they cannot be told alone.
+
+    What it says of a project's id and number is remembered: use one for a pass over many listings,
+    and a new one for the next pass.
+
+    Args:
+        hub: Analytics Hub.
+    """
+
+    def __init__(self, hub: AnalyticsHub) -> None:
+        self._hub = hub
+        self._same_projects: dict[frozenset[str], bool] = {}
+
+    def __call__(self, one: ListingName, other: ListingName) -> bool:
+        """Whether both names are of one listing; no, where Analytics Hub shows either to nobody.
+
+        Raises:
+            OctogenBigQueryError: Analytics Hub does not say.
+        """
+        same = one.same_as(other)
+        if same is not None:
+            return same
+        projects = frozenset((one.project, other.project))
+        if projects not in self._same_projects:
+            looked_up = self._looked_up(one, other)
+            if looked_up is None:
+                return False
+            self._same_projects[projects] = looked_up
+        return self._same_projects[projects]
+
+    def _looked_up(self, one: ListingName, other: ListingName) -> bool | None:
+        mine = self._hub.listing(str(one))
+        if mine is None:
+            return None
+        name = ListingName.parse(mine.name)
+        same = name.same_as(other)
+        if same is None:
+            theirs = self._hub.listing(str(other))
+            if theirs is None:
+                return None
+            same = name.same_as(ListingName.parse(theirs.name))
+            if same is None:
+                # It answers with the name that it was asked for: then the contents decide.
+                mine.name = theirs.name
+                same = bool(mine == theirs)
+        return same
