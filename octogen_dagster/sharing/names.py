@@ -19,8 +19,12 @@ _COLLECTIONS = {
     "dataExchanges": "exchange",
     "listings": "listing",
 }
-_PROJECT = re.compile(r"[^\s/`]+")
-_ID = re.compile(r"[^\s/:`]+")
+_PROJECT = re.compile(r"(?!.*\.\.)[A-Za-z0-9._:-]{1,100}")
+_LOCATION = re.compile(r"[A-Za-z0-9-]{1,100}")
+# Google gives out ids of letters, digits and _; a hyphen or a single dot would do no harm. Two dots
+# would in a partition key.
+_ID = re.compile(r"(?!.*\.\.)[\w.-]+")
+_BYTES_OF_AN_ID = 100
 _DATASET_ID = re.compile(r"[A-Za-z0-9_]{1,1024}")
 
 
@@ -132,8 +136,8 @@ def _parts(resource: str, kind: str, form: str) -> list[str]:
         value = words[index + 1] if index + 1 < len(words) else ""
         if words[index : index + 1] != [expected[index]]:
             problem = f"{expected[index]}/<{part}> is missing"
-        elif not (_PROJECT if part == "project" else _ID).fullmatch(value):
-            problem = f"the {part} {'cannot be ' + repr(value) if value else 'is missing'}"
+        elif not _can_be(part, value):
+            problem = f"the {part} {'cannot be ' + repr(value[:100]) if value else 'is missing'}"
     if problem:
         raise OctogenBigQueryInputError(
             f"{resource[:300]!r} is not the name of {'an' if kind == 'exchange' else 'a'} {kind}: "
@@ -141,3 +145,11 @@ def _parts(resource: str, kind: str, form: str) -> list[str]:
             "show it."
         )
     return words[1::2]
+
+
+def _can_be(part: str, value: str) -> bool:
+    if part == "project":
+        return _PROJECT.fullmatch(value) is not None
+    if part == "location":
+        return _LOCATION.fullmatch(value) is not None
+    return _ID.fullmatch(value) is not None and len(value.encode()) <= _BYTES_OF_AN_ID

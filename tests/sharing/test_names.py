@@ -16,10 +16,19 @@ from octogen_dagster.sharing.names import (
 LISTING = "projects/octo/locations/us/dataExchanges/catalogs/listings/acme"
 PARTS = ("octo", "us", "catalogs", "acme")
 
-ids = st.text(st.characters(categories=["L", "N"], include_characters="-_."), min_size=1)
+ids = st.text(
+    st.characters(categories=["L", "N"], include_characters="-_."), min_size=1, max_size=25
+).filter(lambda text: ".." not in text)
 
 
-@given(ids, ids, ids, ids)
+@given(
+    st.from_regex(
+        r"([a-z]{1,9}\.[a-z]{1,9}:)?[a-z][a-z0-9-]{4,28}[a-z0-9]|[0-9]{1,15}", fullmatch=True
+    ),
+    st.from_regex(r"[a-z]+(-[a-z]+[0-9])?", fullmatch=True).filter(lambda name: len(name) < 100),
+    ids,
+    ids,
+)
 def test_a_name_survives_the_way_to_its_parts_and_back(
     project: str, location: str, exchange: str, listing: str
 ) -> None:
@@ -48,13 +57,22 @@ def test_blanks_around_a_name_do_not_count() -> None:
         (f"{LISTING}/subscriptions/1", "it goes on after the listing"),
         (LISTING.replace("acme", "ac me"), "the listing cannot be 'ac me'"),
         (LISTING.replace("us", "u:s"), "the location cannot be 'u:s'"),
+        (LISTING.replace("us", "ü"), "the location cannot be 'ü'"),
+        (LISTING.replace("octo", "oc\0to"), "the project cannot be 'oc\\x00to'"),
+        (LISTING.replace("octo", "o" * 101), "the project cannot be 'ooo"),
+        (LISTING.replace("acme", "ac\0me"), "the listing cannot be 'ac\\x00me'"),
+        (LISTING.replace("acme", "ac...me"), "the listing cannot be 'ac...me'"),
+        (LISTING.replace("acme", "ac\x1bme"), "the listing cannot be 'ac\\x1bme'"),
+        (LISTING.replace("acme", "\ud800"), "the listing cannot be '\\ud800'"),
+        (LISTING.replace("acme", "é" * 51), "the listing cannot be 'éé"),
+        (LISTING.replace("catalogs", "c" * 101), "the exchange cannot be 'ccc"),
     ],
 )
 def test_a_name_that_is_none_says_what_is_wrong_with_it(resource: str, problem: str) -> None:
     with pytest.raises(OctogenBigQueryInputError) as caught:
         ListingName.parse(resource)
     message = str(caught.value)
-    assert message.startswith(f"{resource!r} is not the name of a listing: {problem}")
+    assert message.startswith(f"{resource[:300]!r} is not the name of a listing: {problem}")
     assert "projects/<project>/locations/<location>/dataExchanges/<exchange>/listings/" in message
     assert isinstance(caught.value, OctogenBigQueryError)
     assert isinstance(caught.value, ValueError)
@@ -99,7 +117,7 @@ def test_a_dataset_id_that_cannot_be_one(dataset: str) -> None:
         checked_dataset_id(dataset)
 
 
-@pytest.mark.parametrize("project", ["", "my project", "a/b", "a`b"])
+@pytest.mark.parametrize("project", ["", "my project", "a/b", "a`b", "a\0b", "a" * 101])
 def test_a_project_that_cannot_be_one(project: str) -> None:
     with pytest.raises(OctogenBigQueryInputError, match="give the id of your own Google Cloud"):
         checked_project(project)
