@@ -35,7 +35,8 @@ class ListingCursor(msgspec.Struct, forbid_unknown_fields=True):
     Attributes:
         asks: By partition key.
         gone: Partition keys that were reported as no longer listed.
-        lapsed: Partition keys that were reported as revoked or stale, and as which.
+        lapsed: Partition keys that are revoked or stale, and which of them.
+        untold: Those of `lapsed` that are still to be reported.
         checked_at: When subscriptions were last looked at, in seconds since 1970.
         epoch: Makes run keys new after a cursor was lost or reset.
         version: Of this structure.
@@ -44,6 +45,7 @@ class ListingCursor(msgspec.Struct, forbid_unknown_fields=True):
     asks: dict[str, Ask] = msgspec.field(default_factory=dict)
     gone: set[str] = msgspec.field(default_factory=set)
     lapsed: dict[str, str] = msgspec.field(default_factory=dict)
+    untold: set[str] = msgspec.field(default_factory=set)
     checked_at: int = 0
     epoch: int = 0
     version: int = CURSOR_VERSION
@@ -143,9 +145,12 @@ def plan_tick(cursor: ListingCursor, world: World) -> ListingTick:
         tries = 0 if _is_news(ask, status) else ask.tries
         asks[key] = Ask(status, ask.asks + 1, tries + 1, world.now)
     gone = sorted(cursor.asks.keys() - world.statuses.keys() - cursor.gone)[:_REPORTS_IN_A_TICK]
-    news = [key for key, lapse in world.lapses.items() if cursor.lapsed.get(key) != lapse]
+    news = {
+        key
+        for key, lapse in world.lapses.items()
+        if key in cursor.untold or cursor.lapsed.get(key) != lapse
+    }
     lapsed = {key: world.lapses[key] for key in sorted(news)[:_REPORTS_IN_A_TICK]}
-    told = {key: lapse for key, lapse in world.lapses.items() if key in lapsed or key not in news}
     return ListingTick(
         new=sorted(new),
         due=[(key, f"{key}#{cursor.epoch}.{asks[key].asks}") for key in now],
@@ -155,9 +160,10 @@ def plan_tick(cursor: ListingCursor, world: World) -> ListingTick:
         cursor=ListingCursor(
             asks=asks,
             gone=(cursor.gone | set(gone)) - world.statuses.keys(),
-            lapsed=told,
-            # What was lapsed and is asked for now may be in order at the next tick.
-            checked_at=0 if world.lapses.keys() & set(now) else cursor.checked_at,
+            lapsed=dict(world.lapses),
+            untold=news - lapsed.keys(),
+            # What was lapsed and is asked for may be in order at the next tick.
+            checked_at=0 if world.lapses.keys() & {*now, *world.busy} else cursor.checked_at,
             epoch=cursor.epoch,
         ),
     )

@@ -1,45 +1,26 @@
 """The listing sensor: sees new, newly granted and lapsed listings, and requests their datasets."""
 
-import contextlib
 import time
-from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import dagster as dg
 
-from octogen_dagster.api.errors import (
-    OctogenBigQueryInputError,
-    OctogenError,
-    OctogenTimeoutError,
-)
+from octogen_dagster.api.errors import OctogenError, OctogenTimeoutError
 from octogen_dagster.bigquery_resources import AnalyticsHubResource
-from octogen_dagster.listing_plan import (
-    MISSING,
-    PENDING,
-    REVOKED,
-    STALE,
-    ListingCursor,
-    World,
-    plan_tick,
-)
+from octogen_dagster.listing_keys import keyed
+from octogen_dagster.listing_lapses import by_analytics_hub, with_octogens
+from octogen_dagster.listing_plan import ListingCursor, World, plan_tick
 from octogen_dagster.listing_sources import SECONDS_FOR_A_TICK, Source
-from octogen_dagster.partitions import listing_partition_key
-from octogen_dagster.sharing.listings import Listing
-from octogen_dagster.sharing.names import ListingName
+from octogen_dagster.sharing.listings import Found, Listing
+from octogen_dagster.sharing.same_listing import SameListing
 from octogen_dagster.ticks import unfinished_partitions
 
 SECONDS_BETWEEN_CHECKS = 900
-_REPORTED_BY_OCTOGEN = {
-    PENDING: REVOKED,
-    "source_stale": STALE,
-    "refresh_failed": "refresh_failed",
-    "access_grant_failed": "access_grant_failed",
-}
+_REASONS_IN_A_TICK = 10
 
 _Result = TypeVar("_Result")
-_Place = tuple[str, str, str]
 
 
 def build_listing_sensor(
@@ -87,11 +68,26 @@ def build_listing_sensor(
     )
     def listing_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         ends_at, now = time.monotonic() + SECONDS_FOR_A_TICK, _seconds()
+        known = set(context.instance.get_dynamic_partitions(partitions_name))
+        resource: AnalyticsHubResource = context.resources.analytics_hub
+
+        def read() -> tuple[Found, dict[str, Listing], list[str]]:
+            found = source.listings(context.resources)
+            with resource.hub(SECONDS_FOR_A_TICK) as hub:
+                return found, *keyed(found.listings, known, SameListing(hub))
+
         try:
-            listings = _in_time(lambda: source.listings(context.resources), ends_at)
+            found, by_key, odd = _in_time(read, ends_at)
         except (OctogenError, ValueError) as error:
             return dg.SkipReason(
                 f"The listings could not be read, the next tick tries again. {error}"
+            )
+        for reason in found.left_out[:_REASONS_IN_A_TICK]:
+            context.log.warning(f"1 of {len(found.left_out)} that are left out. {reason}")
+        if odd:
+            context.log.warning(
+                f"{len(odd)} partitions of {partitions_name!r} are of no listing, as {odd[0]!r}, "
+                "and are passed over: delete them."
             )
         # A tick that crashed is made again with the same epoch, one after a reset with another.
         epoch = int(context.last_tick_completion_time or 0)
@@ -100,25 +96,22 @@ def build_listing_sensor(
             context.log.warning(
                 "The cursor is of another version or damaged: every listing is looked at anew."
             )
-        known = set(context.instance.get_dynamic_partitions(partitions_name))
-        by_key = _by_key(listings, known)
         subscribed = context.instance.get_materialized_partitions(linked_datasets.key)
         wanted = {key: by_key[key] for key in by_key if key in subscribed}
         lapses = {key: lapse for key, lapse in cursor.lapsed.items() if key in wanted}
+
+        def check() -> dict[str, str]:
+            with resource.hub(SECONDS_FOR_A_TICK) as hub:
+                return by_analytics_hub(hub, resource.project, wanted)
+
         if wanted and now >= cursor.checked_at + SECONDS_BETWEEN_CHECKS:
-            resource = context.resources.analytics_hub
             try:
-                lapses = _in_time(lambda: _lapses(resource, list(wanted)), ends_at)
+                lapses = _in_time(check, ends_at)
                 cursor.checked_at = now
             except (OctogenError, ValueError) as error:
                 context.log.warning(
                     f"Subscriptions could not be checked, a later tick does. {error}"
                 )
-        for key, listing in wanted.items():
-            if listing.status in _REPORTED_BY_OCTOGEN:
-                lapses[key] = _REPORTED_BY_OCTOGEN[listing.status]
-            elif listing.status == "active" and lapses.get(key) in _REPORTED_BY_OCTOGEN.values():
-                del lapses[key]
         tick = plan_tick(
             cursor,
             World(
@@ -126,7 +119,7 @@ def build_listing_sensor(
                 known=known,
                 subscribed=subscribed,
                 busy=unfinished_partitions(context.instance, name),
-                lapses=lapses,
+                lapses=with_octogens(lapses, wanted),
                 now=now,
             ),
         )
@@ -140,7 +133,7 @@ def build_listing_sensor(
             run_requests=[
                 dg.RunRequest(run_key=run_key, partition_key=key) for key, run_key in tick.due
             ],
-            skip_reason=None if tick.due else f"None of {len(listings)} listings is due.",
+            skip_reason=None if tick.due else f"None of {len(by_key)} listings is due.",
             dynamic_partitions_requests=[partitions_def.build_add_request(tick.new)]
             if tick.new
             else [],
@@ -176,62 +169,3 @@ def _in_time(work: Callable[[], _Result], ends_at: float) -> _Result:
         ) from None
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
-
-
-def _lapses(resource: AnalyticsHubResource, subscribed: Collection[str]) -> dict[str, str]:
-    """Which subscriptions are not active, by Analytics Hub.
-
-    Raises:
-        OctogenBigQueryError: It does not say.
-    """
-    states: defaultdict[_Place, list[tuple[ListingName, str]]] = defaultdict(list)
-    with resource.hub(SECONDS_FOR_A_TICK) as hub:
-        for location in {_place(_name(key))[0] for key in subscribed}:
-            for subscription in hub.subscriptions(resource.project, location):
-                with contextlib.suppress(OctogenBigQueryInputError):
-                    name = ListingName.parse(subscription.listing)
-                    states[_place(name)].append((name, subscription.state.name))
-    lapses = {}
-    for key in subscribed:
-        listing = _name(key)
-        found = {
-            state for name, state in states[_place(listing)] if listing.same_as(name) is not False
-        }
-        if "STATE_ACTIVE" not in found:
-            lapses[key] = (
-                STALE
-                if "STATE_STALE" in found
-                else REVOKED
-                if "STATE_INACTIVE" in found
-                else MISSING
-            )
-    return lapses
-
-
-def _by_key(listings: Sequence[Listing], known: Collection[str]) -> dict[str, Listing]:
-    """The listings by partition key. A project that is named by its number keeps the key of its id.
-
-    Args:
-        listings: What the source says.
-        known: Partition keys that exist.
-    """
-    by_key = {listing_partition_key(listing.resource): listing for listing in listings}
-    unknown = [key for key in by_key if key not in known]
-    there: defaultdict[_Place, list[str]] = defaultdict(list)
-    for key in known if unknown else ():
-        there[_place(_name(key))].append(key)
-    for key in unknown:
-        name = _name(key)
-        others = [other for other in there[_place(name)] if name.same_as(_name(other)) is not False]
-        if len(others) == 1:
-            by_key[others[0]] = by_key.pop(key)
-    return by_key
-
-
-def _name(key: str) -> ListingName:
-    return ListingName(*key.rsplit(":", 3))
-
-
-def _place(name: ListingName) -> _Place:
-    """What of a listing's name is the same, whether its project is named by id or by number."""
-    return name.location.lower(), name.exchange, name.listing

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from octogen_dagster.sharing.listings import (
     ControlPlaneListings,
     ExchangeListings,
-    Listing,
+    Found,
     StaticListings,
 )
 
@@ -22,7 +22,7 @@ class Source(Protocol):
     def resource_keys(self) -> Collection[str]:
         """The resources it needs."""
 
-    def listings(self, resources: Any) -> list[Listing]:
+    def listings(self, resources: Any) -> Found:
         """The listings that are there now.
 
         Raises:
@@ -41,7 +41,7 @@ class ExchangeSource:
     exchange: str
     resource_keys = frozenset({"analytics_hub"})
 
-    def listings(self, resources: Any) -> list[Listing]:
+    def listings(self, resources: Any) -> Found:
         """`Source.listings`."""
         with resources.analytics_hub.hub(SECONDS_FOR_A_TICK) as hub:
             return ExchangeListings(hub, self.exchange).listings()
@@ -58,7 +58,7 @@ class OctogenSource:
     catalogs: Sequence[str] = ()
     resource_keys = frozenset({"analytics_hub", "octogen_control_plane"})
 
-    def listings(self, resources: Any) -> list[Listing]:
+    def listings(self, resources: Any) -> Found:
         """`Source.listings`."""
         octogen = resources.octogen_control_plane
         with octogen.control_plane(SECONDS_FOR_A_TICK) as control_plane:
@@ -76,11 +76,17 @@ class StaticSource:
 
     Args:
         resources: Their resource names.
+
+    Raises:
+        OctogenBigQueryInputError: One of them is not the name of a listing.
     """
 
     resources: Sequence[str]
     resource_keys = frozenset({"analytics_hub"})
 
-    def listings(self, resources: Any) -> list[Listing]:
+    def __post_init__(self) -> None:
+        StaticListings(self.resources)
+
+    def listings(self, resources: Any) -> Found:
         """`Source.listings`."""
         return StaticListings(self.resources).listings()

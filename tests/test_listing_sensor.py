@@ -1,28 +1,24 @@
-"""The listing sensor, tick by tick, with the daemon's part played in between."""
+"""The listing sensor: what it asks for, when, and what it does about failures."""
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
 
 import dagster as dg
 import pytest
 
 from octogen_dagster import listing_sensor
-from octogen_dagster.bigquery_resources import AnalyticsHubResource, OctogenControlPlaneResource
+from octogen_dagster.api.errors import OctogenBigQueryInputError
 from octogen_dagster.linked_datasets import build_linked_datasets_asset
-from octogen_dagster.listing_plan import ListingCursor, World, plan_tick
 from octogen_dagster.listing_sensor import build_listing_sensor
 from octogen_dagster.listing_sources import ExchangeSource, OctogenSource, StaticSource
 from octogen_dagster.partitions import listing_partition_key
 from octogen_dagster.sandbox.hub import Hub
 from octogen_dagster.sandbox.hub_faults import HubFault
+from octogen_dagster.sandbox.hub_names import project_number
 from octogen_dagster.sandbox.hub_state import ON_COMMAND
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.sharing.analytics_hub import AnalyticsHub
-
-PROJECT = "my-project"
-PRINCIPAL = "serviceAccount:reader@my-project.iam.gserviceaccount.com"
-MINUTE = 60
+from octogen_dagster.sharing.control_plane import OctogenMCP, SharedListing
+from tests.listing_daemon import Daemon, reported
 
 
 @pytest.fixture
@@ -33,67 +29,6 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield sandbox.hub
 
 
-class Daemon:
-    """Ticks the sensor and runs what it requests."""
-
-    def __init__(self, hub: Hub, instance: dg.DagsterInstance, source: Any) -> None:
-        self.instance = instance
-        self.control_plane = isinstance(source, OctogenSource)
-        self.asset = build_linked_datasets_asset(control_plane=self.control_plane, grant_waits=())
-        self.sensor = build_listing_sensor(source, self.asset)
-        self.resources: dict[str, Any] = {
-            "analytics_hub": AnalyticsHubResource(project=PROJECT),
-            "octogen_control_plane": OctogenControlPlaneResource(principal=PRINCIPAL),
-        }
-        self.cursor: str | None = None
-        self.now = 1_000_000
-        self.completed_at: float | None = None
-        self.run_keys: set[str] = set()
-
-    def tick(self, *, minutes: int = 0, crash: str = "") -> Any:
-        """A tick some minutes later; a crash is before the runs or before the cursor."""
-        self.now += minutes * MINUTE
-        context = dg.build_sensor_context(
-            instance=self.instance, cursor=self.cursor, resources=self.resources
-        )
-        context._last_tick_completion_time = self.completed_at
-        result: Any = self.sensor._raw_fn(context)  # a call passes resources as arguments
-        if isinstance(result, dg.SkipReason):
-            return result
-        for event in result.asset_events:
-            self.instance.report_runless_asset_event(event)
-        for request in result.dynamic_partitions_requests:
-            self.instance.add_dynamic_partitions(
-                request.partitions_def_name, request.partition_keys
-            )
-        if crash != "before the runs":
-            for request in result.run_requests:
-                if request.run_key not in self.run_keys:
-                    self.run_keys.add(request.run_key)
-                    self.run(request.partition_key)
-        if not crash:
-            self.cursor, self.completed_at = result.cursor, float(self.now)
-        return result
-
-    def run(self, key: str) -> dg.ExecuteInProcessResult:
-        return dg.materialize(
-            [self.asset],
-            partition_key=key,
-            instance=self.instance,
-            raise_on_error=False,
-            resources=self.resources,
-        )
-
-    def asked(self, **tick: Any) -> list[str]:
-        """The listings that a tick asks for."""
-        result = self.tick(**tick)
-        return [request.partition_key.rpartition(":")[2] for request in result.run_requests]
-
-    def subscribed(self) -> list[str]:
-        keys = self.instance.get_materialized_partitions(self.asset.key)
-        return sorted(key.rpartition(":")[2] for key in keys)
-
-
 @pytest.fixture(params=["exchange", "octogen"])
 def daemon(
     request: pytest.FixtureRequest,
@@ -102,16 +37,9 @@ def daemon(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Daemon:
     source = ExchangeSource(hub.exchange) if request.param == "exchange" else OctogenSource()
-    made = Daemon(hub, instance, source)
+    made = Daemon(instance, source)
     monkeypatch.setattr(listing_sensor, "_seconds", lambda: made.now)
     return made
-
-
-def reported(result: Any) -> dict[str, str]:
-    return {
-        event.partition.rpartition(":")[2]: event.metadata["octogen/state"].value
-        for event in result.asset_events
-    }
 
 
 def test_new_listings_become_datasets_and_then_rest(daemon: Daemon, hub: Hub) -> None:
@@ -151,7 +79,7 @@ def test_a_grant_that_is_late_is_asked_for_again_with_growing_waits(
 def test_what_octogen_says_is_granted_is_asked_for_at_once(
     hub: Hub, instance: dg.DagsterInstance
 ) -> None:
-    daemon = Daemon(hub, instance, OctogenSource())
+    daemon = Daemon(instance, OctogenSource())
     hub.share("northpeak", grant=ON_COMMAND)
     assert daemon.asked() == ["northpeak"]
     assert daemon.asked() == []
@@ -161,59 +89,10 @@ def test_what_octogen_says_is_granted_is_asked_for_at_once(
     assert daemon.asked() == []
 
 
-def test_a_revoked_subscription_is_reported_and_made_again_when_granted(
-    daemon: Daemon, hub: Hub
-) -> None:
-    hub.share("northpeak")
-    daemon.tick()
-    hub.revoke_access("northpeak")
-    assert reported(daemon.tick(minutes=20)) == {"northpeak": "revoked"}
-    assert reported(daemon.tick(minutes=20)) == {}
-
-    hub.grant_access("northpeak")
-    for _ in range(100):
-        daemon.tick(minutes=20)
-        if hub.subscriptions[-1].state == "STATE_ACTIVE":
-            break
-    active = [entry for entry in hub.subscriptions if entry.state == "STATE_ACTIVE"]
-    assert len(active) == 1
-    assert hub.datasets(PROJECT) == {"octogen_northpeak": active[0].name}
-    daemon.tick(minutes=20)
-    assert [daemon.asked(minutes=20) for _ in range(40)] == [[]] * 40
-
-
-def test_a_subscription_that_the_user_deleted_is_reported_and_not_made_again(
-    hub: Hub, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    daemon = Daemon(hub, instance, ExchangeSource(hub.exchange))
-    monkeypatch.setattr(listing_sensor, "_seconds", lambda: daemon.now)
-    hub.share("northpeak")
-    daemon.tick()
-    with AnalyticsHub() as google:
-        google.delete(hub.subscriptions[0].name)
-    assert reported(daemon.tick(minutes=20)) == {"northpeak": "missing"}
-    assert [daemon.asked(minutes=60) for _ in range(10)] == [[]] * 10
-
-
-def test_what_octogen_does_not_know_of_yet_is_not_called_revoked(
-    hub: Hub, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    daemon = Daemon(hub, instance, OctogenSource())
-    daemon.asset = build_linked_datasets_asset(control_plane=False, grant_waits=())
-    monkeypatch.setattr(listing_sensor, "_seconds", lambda: daemon.now)
-    with daemon.resources["octogen_control_plane"].control_plane() as octogen:
-        octogen.register(PROJECT, PRINCIPAL)
-    hub.share("northpeak")
-    assert daemon.asked() == ["northpeak"]
-    for _ in range(20):
-        result = daemon.tick(minutes=20)
-        assert (result.run_requests, reported(result)) == ([], {})
-
-
 def test_a_project_that_is_named_by_its_number_keeps_its_partition(
     hub: Hub, instance: dg.DagsterInstance
 ) -> None:
-    daemon = Daemon(hub, instance, ExchangeSource(hub.exchange))
+    daemon = Daemon(instance, ExchangeSource(hub.exchange))
     hub.share("northpeak")
     assert daemon.asked() == ["northpeak"]
     hub.settings.get_listing_project = "number"
@@ -222,25 +101,66 @@ def test_a_project_that_is_named_by_its_number_keeps_its_partition(
     assert len(instance.get_dynamic_partitions("octogen_listings")) == 1
 
 
-def test_another_publisher_s_subscription_hides_no_lapse(
-    hub: Hub, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("known", [False, True])
+def test_listings_of_two_publishers_are_two_though_one_is_named_by_its_number(
+    hub: Hub, instance: dg.DagsterInstance, known: bool
 ) -> None:
     mine = hub.share("northpeak")
     theirs = hub.share("strada", project="somebody-else", listing_id="northpeak")
-    daemon = Daemon(hub, instance, StaticSource([mine]))
-    monkeypatch.setattr(listing_sensor, "_seconds", lambda: daemon.now)
-    daemon.tick()
-    daemon.instance.add_dynamic_partitions("octogen_listings", [listing_partition_key(theirs)])
-    daemon.asset = build_linked_datasets_asset(dataset_id=lambda _: "theirs", grant_waits=())
-    assert daemon.run(listing_partition_key(theirs)).success
-    hub.revoke_access("northpeak")
-    assert reported(daemon.tick(minutes=20)) == {"northpeak": "revoked"}
+    theirs = theirs.replace("somebody-else", project_number("somebody-else"))
+    keys = sorted(map(listing_partition_key, (mine, theirs)))
+    if known:
+        instance.add_dynamic_partitions("octogen_listings", [listing_partition_key(mine)])
+    daemon = Daemon(instance, StaticSource([theirs] if known else [mine, theirs]))
+    daemon.asset = build_linked_datasets_asset(
+        dataset_id=lambda listing: "mine" if listing == mine else "theirs", grant_waits=()
+    )
+    requested = [request.partition_key for request in daemon.tick().run_requests]
+    assert sorted(requested) == [listing_partition_key(theirs)] if known else keys
+    assert sorted(instance.get_dynamic_partitions("octogen_listings")) == keys
+
+
+@pytest.mark.parametrize("key", ["northpeak", "a:b:c", "p:us:e:", "", "p:u s:e:l"])
+def test_a_partition_that_is_no_listing_is_passed_over(
+    daemon: Daemon, hub: Hub, key: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    daemon.instance.add_dynamic_partitions("octogen_listings", [key])
+    hub.share("northpeak")
+    assert daemon.asked() == ["northpeak"]
+    assert daemon.asked() == []
+    assert (
+        f"1 partitions of 'octogen_listings' are of no listing, as {key!r}, and are passed over: "
+        "delete them."
+    ) in capfd.readouterr().err
+
+
+def test_a_catalog_whose_listing_cannot_be_one_is_said_to_be_left_out(
+    hub: Hub,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    hub.share("northpeak")
+    listings = OctogenMCP.listings
+    odd = SharedListing("odd", "nonsense")
+    monkeypatch.setattr(OctogenMCP, "listings", lambda *arguments: [odd, *listings(*arguments)])
+    assert Daemon(instance, OctogenSource()).asked() == ["northpeak"]
+    assert (
+        "1 of 1 that are left out. Catalog odd: 'nonsense' is not the name of a listing"
+        in capfd.readouterr().err
+    )
+
+
+def test_only_the_catalogs_that_the_source_names(hub: Hub, instance: dg.DagsterInstance) -> None:
+    hub.share("northpeak")
+    hub.share("strada")
+    assert Daemon(instance, OctogenSource(catalogs=["strada"])).asked() == ["strada"]
 
 
 def test_a_cursor_that_was_reset_asks_again(
     hub: Hub, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    daemon = Daemon(hub, instance, ExchangeSource(hub.exchange))
+    daemon = Daemon(instance, ExchangeSource(hub.exchange))
     monkeypatch.setattr(listing_sensor, "_seconds", lambda: daemon.now)
     hub.share("northpeak", grant=ON_COMMAND)
     for _ in range(5):
@@ -259,50 +179,6 @@ def test_a_tick_that_takes_too_long_is_skipped(
     hub.inject(HubFault("latency", 1.0, times=2))
     result = daemon.tick()
     assert "They were not read within the 0.2 s that a tick has." in result.skip_message
-
-
-def test_what_was_just_granted_is_asked_for_before_all_others() -> None:
-    statuses = {f"p:us:e:{number:03}": "pending" for number in range(500)}
-    cursor = ListingCursor()
-    for tick in range(10):
-        result = plan_tick(cursor, World(statuses, statuses, (), (), {}, tick))
-        cursor = result.cursor
-    assert len(result.due) == 50
-    statuses["p:us:e:123"] = "awaiting_subscription"
-    statuses |= {f"p:us:e:new-{number}": "" for number in range(60)}
-    result = plan_tick(cursor, World(statuses, statuses, (), (), {}, 11))
-    assert result.due[0][0] == "p:us:e:123"
-
-
-def test_a_grant_that_is_seen_while_a_run_is_unfinished_is_not_forgotten() -> None:
-    key = "p:us:e:l"
-    cursor = plan_tick(ListingCursor(), World({key: "pending"}, [key], (), (), {}, 0)).cursor
-    busy = plan_tick(cursor, World({key: "awaiting_subscription"}, [key], (), [key], {}, 1))
-    assert busy.due == []
-    after = plan_tick(busy.cursor, World({key: "awaiting_subscription"}, [key], (), (), {}, 2))
-    assert [due for due, _ in after.due] == [key]
-
-
-def test_reports_of_a_tick_are_bounded_and_none_is_lost() -> None:
-    keys = [f"p:us:e:{number:03}" for number in range(250)]
-    cursor = ListingCursor()
-    for tick in range(5):
-        cursor = plan_tick(cursor, World(dict.fromkeys(keys, ""), keys, keys, (), {}, tick)).cursor
-    gone: list[str] = []
-    for tick in range(4):
-        result = plan_tick(cursor, World({}, keys, keys, (), {}, 10 + tick))
-        assert len(result.gone) <= 100
-        gone, cursor = gone + result.gone, result.cursor
-    assert sorted(gone) == keys
-
-
-def test_a_stale_subscription_is_reported_once(daemon: Daemon, hub: Hub) -> None:
-    hub.share("northpeak")
-    daemon.tick()
-    hub.make_stale("northpeak")
-    assert reported(daemon.tick(minutes=20)) == {"northpeak": "stale"}
-    assert reported(daemon.tick(minutes=20)) == {}
-    assert daemon.asked(minutes=600) == []
 
 
 def test_a_listing_that_vanished_is_reported_once_and_its_partition_kept(
@@ -360,19 +236,6 @@ def test_a_source_that_fails_skips_the_tick(daemon: Daemon, hub: Hub) -> None:
     assert daemon.asked() == ["northpeak"]
 
 
-def test_a_check_that_fails_does_not_stop_the_tick(hub: Hub, instance: dg.DagsterInstance) -> None:
-    daemon = Daemon(hub, instance, ExchangeSource(hub.exchange))
-    hub.share("northpeak")
-    daemon.tick()
-    hub.share("strada")
-    hub.inject(HubFault("status", "PERMISSION_DENIED", method="ListSubscriptions", times=1))
-    context = dg.build_sensor_context(instance=instance, cursor=None, resources=daemon.resources)
-    result: Any = daemon.sensor._raw_fn(context)
-    assert [request.partition_key.rpartition(":")[2] for request in result.run_requests] == [
-        "strada"
-    ]
-
-
 @pytest.mark.parametrize("cursor", ["{", '{"version": 99}', '{"asks": 3}', "old"])
 def test_a_cursor_that_cannot_be_read_loses_nothing(daemon: Daemon, hub: Hub, cursor: str) -> None:
     hub.share("northpeak")
@@ -386,10 +249,10 @@ def test_a_cursor_that_cannot_be_read_loses_nothing(daemon: Daemon, hub: Hub, cu
 def test_listings_that_are_written_down(hub: Hub, instance: dg.DagsterInstance) -> None:
     resource = hub.share("northpeak")
     hub.share("strada")
-    daemon = Daemon(hub, instance, StaticSource([resource]))
+    daemon = Daemon(instance, StaticSource([resource]))
     assert daemon.asked() == ["northpeak"]
-    wrong = Daemon(hub, instance, StaticSource(["northpeak"]))
-    assert "is not the name of a listing" in wrong.tick().skip_message
+    with pytest.raises(OctogenBigQueryInputError, match="'northpeak' is not the name of a listing"):
+        StaticSource(["northpeak"])
 
 
 def test_an_asset_without_dynamic_partitions_is_refused(hub: Hub) -> None:
@@ -398,23 +261,3 @@ def test_an_asset_without_dynamic_partitions_is_refused(hub: Hub) -> None:
 
     with pytest.raises(ValueError, match="DynamicPartitionsDefinition with a name"):
         build_listing_sensor(OctogenSource(), other)
-
-
-def test_ten_thousand_listings_take_two_hundred_ticks_and_no_more() -> None:
-    statuses = {f"p:us:e:{number:05}": "" for number in range(10_000)}
-    cursor, known, subscribed, ticks = ListingCursor(), set(), set(), 0
-    requested: list[str] = []
-    while True:
-        tick = plan_tick(cursor, World(statuses, known, subscribed, (), {}, ticks * MINUTE))
-        if not tick.due:
-            break
-        ticks += 1
-        assert len(tick.due) <= 50
-        assert len(tick.new) <= 1000
-        known |= set(tick.new)
-        subscribed |= {key for key, _ in tick.due}
-        requested += [key for key, _ in tick.due]
-        cursor, lost = ListingCursor.load(tick.cursor.dump(), 0)
-        assert not lost
-    assert ticks == 200
-    assert sorted(requested) == sorted(statuses)

@@ -7,7 +7,7 @@ subscribing.
 from __future__ import annotations
 
 import enum
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -164,19 +164,27 @@ def autosubscribe(
 def _matched(
     listings: list[SharedListing], cells: list[Cell], catalogs: Sequence[str]
 ) -> list[tuple[SharedListing, Cell | None]]:
-    """Each catalog with its cell, if it has one; nothing that was sent is left out."""
-    by_catalog = {listing.catalog_key: listing for listing in listings if listing.catalog_key}
-    by_resource = {listing.listing_resource: listing for listing in listings}
+    """Each listing with its cell, if it has one; nothing that was sent is left out.
+
+    A cell that names none of the listings is of one of its catalog's that no other cell names.
+    """
+    by_resource = {each.listing_resource: each for each in listings if each.listing_resource}
+    by_catalog: defaultdict[str, list[SharedListing]] = defaultdict(list)
+    for each in listings:
+        if each.catalog_key:
+            by_catalog[each.catalog_key].append(each)
+    named = [by_resource.get(cell.listing.listing_resource or "") for cell in cells]
+    taken = {listing for listing in named if listing}
     matched: list[tuple[SharedListing, Cell | None]] = []
-    for cell in cells:
-        known = by_catalog.get(cell.listing.catalog_key or "")
-        if known is None and cell.listing.listing_resource:
-            known = by_resource.get(cell.listing.listing_resource)
+    for cell, listing in zip(cells, named, strict=True):
+        known = listing
+        if known is None and (namesakes := by_catalog.get(cell.listing.catalog_key or "")):
+            known = next((each for each in namesakes if each not in taken), namesakes[0])
+            taken.add(known)
         matched.append((_merged(cell.listing, known), cell))
-    seen = {listing.catalog_key for listing, _ in matched} - {None}
-    matched += [(listing, None) for listing in listings if listing.catalog_key not in seen]
-    seen |= {listing.catalog_key for listing in listings}
+    matched += [(each, None) for each in listings if each not in taken]
     if catalogs:
+        seen = {listing.catalog_key for listing, _ in matched}
         matched = [pair for pair in matched if pair[0].catalog_key in catalogs]
         matched += [(SharedListing(key), None) for key in set(catalogs) - seen]
     return sorted(matched, key=lambda pair: (pair[0].catalog_key or "", str(pair[1])))

@@ -5,7 +5,6 @@ Each of the three is a `ListingSource`.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,12 +12,10 @@ from octogen_dagster.api.errors import OctogenBigQueryInputError
 from octogen_dagster.sharing.names import ListingName, checked_exchange
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from octogen_dagster.sharing.analytics_hub import AnalyticsHub
-    from octogen_dagster.sharing.control_plane import ControlPlane
-
-_LOGGER = logging.getLogger(__name__)
+    from octogen_dagster.sharing.control_plane import Cell, ControlPlane, SharedListing
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +39,24 @@ class Listing:
     status: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a source has.
+
+    Attributes:
+        listings: Each listing once, in order of their resource names.
+        left_out: What cannot be subscribed to: which one it is, and why.
+    """
+
+    listings: list[Listing]
+    left_out: list[str]
+
+
 class ListingSource(Protocol):
     """Where listings are found."""
 
-    def listings(self) -> list[Listing]:
-        """The listings that are there now, in order of their resource names.
+    def listings(self) -> Found:
+        """The listings that are there now.
 
         Raises:
             OctogenError: They cannot be read.
@@ -66,9 +76,9 @@ class StaticListings:
     def __init__(self, resources: Iterable[str]) -> None:
         self._listings = _in_order(_listing(resource) for resource in resources)
 
-    def listings(self) -> list[Listing]:
+    def listings(self) -> Found:
         """`ListingSource.listings`."""
-        return list(self._listings)
+        return Found(list(self._listings), [])
 
 
 class ExchangeListings:
@@ -86,16 +96,18 @@ class ExchangeListings:
         self._hub = hub
         self._exchange = checked_exchange(exchange)
 
-    def listings(self) -> list[Listing]:
+    def listings(self) -> Found:
         """`ListingSource.listings`."""
         from google.cloud import bigquery_analyticshub_v1 as ah
 
+        found, left_out = [], []
         # Reading a field of the wrapper costs twenty times that of the message in it.
-        messages = map(ah.Listing.pb, self._hub.listings(self._exchange))
-        return _in_order(
-            _listing(message.name, display_name=message.display_name or None)
-            for message in messages
-        )
+        for message in map(ah.Listing.pb, self._hub.listings(self._exchange)):
+            try:
+                found.append(_listing(message.name, display_name=message.display_name or None))
+            except OctogenBigQueryInputError as error:
+                left_out.append(f"A listing of exchange {self._exchange}: {error}")
+        return Found(_in_order(found), left_out)
 
 
 class ControlPlaneListings:
@@ -121,8 +133,8 @@ class ControlPlaneListings:
         self._principal = principal
         self._catalogs = list(catalogs)
 
-    def listings(self) -> list[Listing]:
-        """`ListingSource.listings`; a catalog whose listing has no name is only warned about."""
+    def listings(self) -> Found:
+        """`ListingSource.listings`."""
         shared = self._control_plane.listings(self._catalogs)
         subscribers, cells = self._control_plane.subscribers()
         mine = {
@@ -130,10 +142,8 @@ class ControlPlaneListings:
             for each in subscribers
             if (each.project, each.principal) == (self._project, self._principal)
         }
-        statuses = {
-            cell.listing.catalog_key: cell.status for cell in cells if cell.subscriber_id in mine
-        }
-        found = []
+        status = _statuses(shared, [cell for cell in cells if cell.subscriber_id in mine])
+        found, left_out = [], []
         for each in shared:
             try:
                 listing = _listing(
@@ -141,13 +151,29 @@ class ControlPlaneListings:
                     catalog_key=each.catalog_key,
                     location=each.location,
                     suggested_dataset=each.linked_dataset,
-                    status=statuses.get(each.catalog_key),
+                    status=status(each),
                 )
             except OctogenBigQueryInputError as error:
-                _LOGGER.warning("Catalog %s is left out: %s", each.catalog_key, error)
+                left_out.append(f"Catalog {each.catalog_key}: {error}")
             else:
                 found.append(listing)
-        return _in_order(found)
+        return Found(_in_order(found), left_out)
+
+
+def _statuses(
+    shared: list[SharedListing], cells: list[Cell]
+) -> Callable[[SharedListing], str | None]:
+    """What says Octogen's status of a listing: its own cell's, or else that of its catalog."""
+    resources = {each.listing_resource for each in shared}
+    by_resource = {cell.listing.listing_resource: cell.status for cell in cells}
+    by_catalog = {
+        cell.listing.catalog_key: cell.status
+        for cell in cells
+        if cell.listing.listing_resource is None or cell.listing.listing_resource not in resources
+    }
+    return lambda listing: by_resource.get(
+        listing.listing_resource, by_catalog.get(listing.catalog_key)
+    )
 
 
 def _listing(

@@ -62,13 +62,16 @@ class ListingName:
         Returns:
             None when names alone cannot tell: one has the project's id, the other its number.
         """
-        if (self.exchange, self.listing) != (other.exchange, other.listing):
-            return False
-        if self.location.lower() != other.location.lower():
+        if self.without_project != other.without_project:
             return False
         if self.project == other.project:
             return True
         return None if self.project.isdecimal() != other.project.isdecimal() else False
+
+    @property
+    def without_project(self) -> tuple[str, str, str]:
+        """What of the name is the same, whether the project is named by id or by number."""
+        return self.location.lower(), self.exchange, self.listing
 
     @property
     def default_dataset_id(self) -> str:

@@ -339,6 +339,25 @@ def test_nothing_that_octogen_sends_is_lost() -> None:
     assert result.catalogs[3].message == "Octogen has no status for this subscriber yet."
 
 
+def test_a_catalog_in_two_regions_has_a_status_for_each() -> None:
+    in_us, in_eu = listing("acme"), listing("acme")
+    in_eu = replace(in_eu, listing_resource=str(in_eu.listing_resource).replace("/us/", "/eu/"))
+    active = Cell("s-1", in_us, "active", None)
+    for cells in ([active, Cell("s-1", in_eu, None, None)], [active]):
+        for listed in ([in_us, in_eu], [in_eu, in_us]):
+            result = run(Octogen(listed, [ME], cells))
+            assert {each.listing_resource: each.status for each in result.catalogs} == {
+                in_us.listing_resource: "active",
+                in_eu.listing_resource: None,
+            }
+    nameless = Cell("s-1", SharedListing("acme"), "pending", None)
+    result = run(Octogen([in_us, in_eu], [ME], [active, nameless]))
+    assert {each.listing_resource: each.status for each in result.catalogs} == {
+        in_us.listing_resource: "active",
+        in_eu.listing_resource: "pending",
+    }
+
+
 def test_only_the_catalogs_that_were_asked_for() -> None:
     result = run(shared("acme", "other", zen="active"), catalogs=["zen", "acme", "typo"])
     assert actions(result) == {"acme": "subscribed", "typo": "skipped", "zen": "already_active"}

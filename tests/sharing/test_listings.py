@@ -1,21 +1,32 @@
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import pytest
+from google.cloud import bigquery_analyticshub_v1 as ah
 
 from octogen_dagster.api.errors import OctogenBigQueryError, OctogenBigQueryInputError
 from octogen_dagster.sandbox.hub import Hub
 from octogen_dagster.sandbox.hub_faults import HubFault
 from octogen_dagster.sandbox.hub_state import ON_COMMAND
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
-from octogen_dagster.sharing.control_plane import OctogenMCP, SharedListing
+from octogen_dagster.sharing.control_plane import (
+    Cell,
+    OctogenMCP,
+    SharedListing,
+    Subscriber,
+)
 from octogen_dagster.sharing.listings import (
     ControlPlaneListings,
     ExchangeListings,
+    Found,
     Listing,
     ListingSource,
     StaticListings,
 )
 from octogen_dagster.sharing.tokens import GivenToken
+
+from .hubs import answering
 
 PROJECT = "reader-project"
 PRINCIPAL = f"serviceAccount:reader@{PROJECT}.iam.gserviceaccount.com"
@@ -25,11 +36,11 @@ EXCHANGE = "projects/octogen-sandbox/locations/us/dataExchanges/catalogs"
 def test_listings_that_are_written_down() -> None:
     names = [f"{EXCHANGE}/listings/{name}" for name in ("zen", "acme-2", "zen")]
     source: ListingSource = StaticListings(names)
-    assert source.listings() == [
+    assert source.listings().listings == [
         Listing(names[1], None, None, "us", "octogen_acme_2", None),
         Listing(names[0], None, None, "us", "octogen_zen", None),
     ]
-    assert StaticListings([]).listings() == []
+    assert StaticListings([]).listings() == Found([], [])
 
 
 def test_one_that_is_no_listing_is_an_error_at_once() -> None:
@@ -42,7 +53,7 @@ def test_the_listings_of_an_exchange(hub: Hub) -> None:
     hub.share("elsewhere", exchange="others")
     with AnalyticsHub(endpoint=hub.endpoint) as analytics_hub:
         source: ListingSource = ExchangeListings(analytics_hub, EXCHANGE)
-        found = source.listings()
+        found = source.listings().listings
     assert [listing.resource for listing in found] == sorted(names)
     assert found[0] == Listing(names[0], None, "catalog-0", "us", "octogen_catalog_0", None)
 
@@ -62,39 +73,86 @@ def test_the_listings_of_the_control_plane_with_a_subscribers_status(hub: Hub) -
     acme, zen = hub.share("acme"), hub.share("zen", grant=ON_COMMAND)
     with OctogenMCP(GivenToken(hub.access_token), hub.mcp_url) as octogen:
         source: ListingSource = ControlPlaneListings(octogen, project=PROJECT, principal=PRINCIPAL)
-        assert [listing.status for listing in source.listings()] == [None, None]
+        assert [listing.status for listing in source.listings().listings] == [None, None]
         octogen.register("other-project", PRINCIPAL)
-        assert [listing.status for listing in source.listings()] == [None, None]
+        assert [listing.status for listing in source.listings().listings] == [None, None]
         octogen.register(PROJECT, PRINCIPAL)
-        assert source.listings() == [
+        assert source.listings().listings == [
             Listing(acme, "acme", None, "us", "octogen_acme", "awaiting_subscription"),
             Listing(zen, "zen", None, "us", "octogen_zen", "pending"),
         ]
         some = ControlPlaneListings(
             octogen, project=PROJECT, principal=PRINCIPAL, catalogs=["zen", "other"]
         )
-        assert [listing.catalog_key for listing in some.listings()] == ["zen"]
+        assert [listing.catalog_key for listing in some.listings().listings] == ["zen"]
 
 
-def test_a_catalog_whose_listing_has_no_name_is_left_out_with_a_warning(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    class Octogen(OctogenMCP):
-        def listings(self, catalogs: object = ()) -> list[SharedListing]:
-            return [
-                SharedListing("none"),
-                SharedListing("odd", "acme"),
-                SharedListing("good", f"{EXCHANGE}/listings/good"),
-            ]
+def test_a_listing_of_an_exchange_that_cannot_be_one_is_left_out() -> None:
+    odd = ah.Listing(name=f"{EXCHANGE}/listings/bad id")
+    good = ah.Listing(name=f"{EXCHANGE}/listings/good", display_name="Good")
+    page = ah.ListListingsResponse(listings=[odd, good])
+    with (
+        answering(ListListings=lambda _: page) as endpoint,
+        AnalyticsHub(endpoint=endpoint) as analytics_hub,
+    ):
+        found = ExchangeListings(analytics_hub, EXCHANGE).listings()
+    assert [listing.resource for listing in found.listings] == [good.name]
+    (reason,) = found.left_out
+    assert reason.startswith(f"A listing of exchange {EXCHANGE}: '{odd.name}' is not the name of a")
+    assert "the listing cannot be 'bad id'" in reason
 
-        def subscribers(self) -> tuple[list[object], list[object]]:  # type: ignore[override]
-            return [], []
 
-    source = ControlPlaneListings(Octogen(GivenToken("x")), project=PROJECT, principal=PRINCIPAL)
-    assert source.listings() == [
+@dataclass
+class Octogen(OctogenMCP):
+    """A control plane that shares what it is told to."""
+
+    shared: list[SharedListing]
+    cells: list[Cell] = field(default_factory=list)
+
+    def listings(self, catalogs: object = ()) -> list[SharedListing]:
+        return self.shared
+
+    def subscribers(self) -> tuple[list[Subscriber], list[Cell]]:
+        return [Subscriber("s-1", PROJECT, PRINCIPAL, "enabled")], self.cells
+
+
+def test_a_catalog_whose_listing_has_no_name_is_left_out() -> None:
+    octogen = Octogen(
+        [
+            SharedListing("none"),
+            SharedListing("odd", "acme"),
+            SharedListing("good", f"{EXCHANGE}/listings/good"),
+        ]
+    )
+    found = ControlPlaneListings(octogen, project=PROJECT, principal=PRINCIPAL).listings()
+    assert found.listings == [
         Listing(f"{EXCHANGE}/listings/good", "good", None, "us", "octogen_good", None)
     ]
-    assert [record.getMessage()[:28] for record in caplog.records] == [
-        "Catalog none is left out: ''",
-        "Catalog odd is left out: 'ac",
+    assert [reason[:43] for reason in found.left_out] == [
+        "Catalog none: '' is not the name of a listi",
+        "Catalog odd: 'acme' is not the name of a li",
     ]
+
+
+@pytest.mark.parametrize(
+    ("cells", "statuses"),
+    [
+        ([("us", "active"), ("eu", "pending")], {"us": "active", "eu": "pending"}),
+        ([("eu", "pending"), ("us", "active")], {"us": "active", "eu": "pending"}),
+        ([("us", "active")], {"us": "active", "eu": None}),
+        ([("us", "active"), (None, "pending")], {"us": "active", "eu": "pending"}),
+    ],
+)
+def test_a_catalog_in_two_regions_has_a_status_for_each(
+    cells: list[tuple[str | None, str]], statuses: dict[str, str | None]
+) -> None:
+    def listing(location: str | None) -> SharedListing:
+        resource = f"{EXCHANGE}/listings/acme".replace("/us/", f"/{location}/")
+        return SharedListing("acme", resource if location else None, location=location)
+
+    octogen = Octogen(
+        [listing("us"), listing("eu")],
+        [Cell("s-1", listing(location), status, None) for location, status in cells],
+    )
+    found = ControlPlaneListings(octogen, project=PROJECT, principal=PRINCIPAL).listings()
+    assert {each.location: each.status for each in found.listings} == statuses
