@@ -169,6 +169,7 @@ class _Browser:
         self._seconds = seconds
         self._state: str | None = None
         self._came_back: asyncio.Future[dict[str, str]] = asyncio.Future()
+        self._visits: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def send_to(self, url: str, show: Callable[[str], None]) -> None:
         self._state = _parameters(url).get("state")
@@ -195,33 +196,54 @@ class _Browser:
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request; only the one that comes from the login page counts."""
-        with contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError):
+        visit = asyncio.current_task()
+        assert visit is not None
+        self._visits[visit] = writer
+        try:
+            with contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError):
+                await self._answer_request(reader, writer)
+        finally:
+            del self._visits[visit]
+            writer.close()
+
+    async def _answer_request(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        async with asyncio.timeout(_SECONDS_FOR_A_REQUEST):
             line = (await reader.readline()).decode("latin-1")
             while (await reader.readline()).strip():
                 pass
-            target = [*line.split(" "), ""][1]
-            parameters = _parameters(target)
-            known = self._state is not None and parameters.get("state") == self._state
-            counts = target.startswith(f"{_PATH}?") and known
-            body = (
-                b"Octogen has your answer: this window can be closed." if counts else b"Not found."
-            )
-            status = "200 OK" if counts else "404 Not Found"
-            head = f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\n"
-            writer.write(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode())
-            writer.write(body)
-            await writer.drain()
-            if counts and not self._came_back.done():
-                self._came_back.set_result(parameters)
-        writer.close()
+        target = [*line.split(" "), ""][1]
+        parameters = _parameters(target)
+        known = self._state is not None and parameters.get("state") == self._state
+        counts = target.startswith(f"{_PATH}?") and known
+        body = b"Octogen has your answer: this window can be closed." if counts else b"Not found."
+        status = "200 OK" if counts else "404 Not Found"
+        head = f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\n"
+        writer.write(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode())
+        writer.write(body)
+        await writer.drain()
+        if counts and not self._came_back.done():
+            self._came_back.set_result(parameters)
+
+    async def leave(self) -> None:
+        """End the visits that are not over: a browser opens connections it may never use."""
+        visits = dict(self._visits)
+        for writer in visits.values():
+            writer.transport.abort()
+        await asyncio.gather(*visits, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
 async def _listening(port: int, seconds: float) -> AsyncIterator[_Browser]:
     browser = _Browser(seconds)
-    async with await asyncio.start_server(browser.handle, _HOST, port) as server:
-        browser.address = f"http://{_HOST}:{server.sockets[0].getsockname()[1]}{_PATH}"
+    server = await asyncio.start_server(browser.handle, _HOST, port)
+    browser.address = f"http://{_HOST}:{server.sockets[0].getsockname()[1]}{_PATH}"
+    try:
         yield browser
+    finally:
+        server.close()  # leaving `async with server` would wait for open connections
+        await browser.leave()
 
 
 def _parameters(url: str) -> dict[str, str]:

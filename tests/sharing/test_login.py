@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -121,6 +122,33 @@ def test_requests_that_do_not_come_from_the_login_page_do_not_count(
 
     login(**files, show=person, mcp_url=hub.mcp_url)
     assert files["refresh_token_file"].path.exists()
+
+
+@pytest.mark.timeout(20)
+def test_connections_that_a_browser_leaves_open_do_not_hold_the_login_up(
+    hub: Hub, files: dict[str, SecretFile], caplog: pytest.LogCaptureFixture
+) -> None:
+    opened: list[socket.socket] = []
+
+    def person(url: str) -> None:
+        address = urlsplit(parameters(url)["redirect_uri"])
+        for sent in (b"", b"GET / HTTP/1.1\r\nHost: x\r\n"):
+            opened.append(socket.create_connection((address.hostname, address.port), timeout=10))
+            opened[-1].sendall(sent)
+        agree(url)
+
+    login(**files, show=person, mcp_url=hub.mcp_url)
+    assert all(map(closed, opened))
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
+
+
+def closed(connection: socket.socket) -> bool:
+    """Whether the other side closes it without an answer."""
+    with connection:
+        try:
+            return connection.recv(1) == b""
+        except ConnectionResetError:
+            return True
 
 
 def test_a_file_that_cannot_be_written_is_known_before_somebody_logs_in(
