@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
+import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 
 _SECONDS_TO_LOCK = 120
 _SECONDS_BETWEEN_TRIES = 0.005
+_SECONDS_TO_WRITE = 3600
+_UNFINISHED = ".unfinished"
 
 
 class SecretFile:
@@ -97,9 +102,12 @@ class SecretFile:
             OctogenMCPAuthenticationError: It cannot be written; what it held before is intact.
         """
         target = self.path.resolve()
-        unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+        unfinished = None
         try:
-            handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            _remove_leftovers(target)
+            handle, unfinished = tempfile.mkstemp(
+                dir=target.parent, prefix=f".{target.name}.", suffix=_UNFINISHED
+            )
             with os.fdopen(handle, "w", encoding="ascii") as file:
                 file.write(f"{secret.get_secret_value()}\n")
                 file.flush()
@@ -107,8 +115,9 @@ class SecretFile:
             os.replace(unfinished, target)
             _sync_folder(target.parent)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                unfinished.unlink()
+            if unfinished:
+                with contextlib.suppress(OSError):
+                    os.unlink(unfinished)
             problem = error.strerror
         else:
             return
@@ -116,6 +125,14 @@ class SecretFile:
             f"The {self} cannot be replaced: {problem}. Put it into a folder that this user may "
             "write to; a file that is mounted by itself cannot be replaced, its folder can."
         )
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove what writers that were killed have left long ago."""
+    for leftover in target.parent.glob(f".{glob.escape(target.name)}.*{_UNFINISHED}"):
+        with contextlib.suppress(FileNotFoundError):
+            if leftover.lstat().st_mtime < time.time() - _SECONDS_TO_WRITE:
+                leftover.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from threading import Event, Thread
 
@@ -42,6 +43,38 @@ def test_a_link_stays_a_link(file: SecretFile) -> None:
     file.write(SecretStr("new"))
     assert file.path.is_symlink()
     assert kept.read_text() == "new\n"
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_file_that_somebody_put_where_it_is_written_is_not_written_to(
+    file: SecretFile, monkeypatch: pytest.MonkeyPatch, link: bool
+) -> None:
+    taken = file.path.with_name(".refresh.taken.unfinished")
+    theirs = file.path.with_name("theirs")
+    theirs.write_text("theirs")
+    theirs.chmod(0o644)
+    if link:
+        taken.symlink_to(theirs)
+    else:
+        taken.hardlink_to(theirs)
+    names = iter(["taken", "free"])
+    monkeypatch.setattr(tempfile, "_get_candidate_names", lambda: names)
+    file.write(SecretStr("new"))
+    assert file.read() == SecretStr("new")
+    assert mode(file.path) == 0o600
+    assert theirs.read_text() == "theirs"
+
+
+def test_what_killed_writers_left_goes_after_a_while_and_nothing_else(file: SecretFile) -> None:
+    old, young, other = (
+        file.path.with_name(f".refresh.{name}") for name in ("1.unfinished", "2.unfinished", "bak")
+    )
+    for left in (old, young, other):
+        left.write_text("x")
+    for left in (old, other):
+        os.utime(left, (0, 0))
+    file.write(SecretStr("new"))
+    assert sorted(os.listdir(file.path.parent)) == [young.name, other.name, "refresh"]
 
 
 @pytest.mark.parametrize(
