@@ -120,6 +120,18 @@ def test_listings_of_two_publishers_are_two_though_one_is_named_by_its_number(
     assert sorted(instance.get_dynamic_partitions("octogen_listings")) == keys
 
 
+def test_a_listing_that_is_listed_under_both_names_of_its_project_has_both_partitions(
+    hub: Hub, instance: dg.DagsterInstance
+) -> None:
+    resource = hub.share("northpeak")
+    number = resource.replace("octogen-sandbox", project_number("octogen-sandbox"))
+    instance.add_dynamic_partitions("octogen_listings", [listing_partition_key(resource)])
+    daemon = Daemon(instance, StaticSource([resource, number]))
+    requested = [request.partition_key for request in daemon.tick().run_requests]
+    assert sorted(requested) == sorted(map(listing_partition_key, (resource, number)))
+    assert len(hub.subscriptions) == 1
+
+
 @pytest.mark.parametrize("key", ["northpeak", "a:b:c", "p:us:e:", "", "p:u s:e:l"])
 def test_a_partition_that_is_no_listing_is_passed_over(
     daemon: Daemon, hub: Hub, key: str, capfd: pytest.CaptureFixture[str]

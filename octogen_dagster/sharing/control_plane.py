@@ -183,21 +183,22 @@ class OctogenMCP:
         tool = "register_bigquery_subscriber"
         request = {"subscriberProjectId": project, "subscriberPrincipal": principal}
         value = self._session.call(tool, {"request": request}, repeatable=False)
-        return Subscriber.of(_field(tool, value, "subscriber")), _cells(tool, value)
+        subscriber = _object(tool, _field(tool, value, "subscriber"))
+        return Subscriber.of(subscriber), _cells(tool, value)
 
     def refresh_status(self, catalog_key: str, principal: str) -> Cell:
         """`ControlPlane.refresh_status`."""
-        return Cell.of(
-            self._session.call(
-                "refresh_bigquery_subscription_status",
-                {
-                    "catalog_key": catalog_key,
-                    "subscriber_principal": principal,
-                    "share_schema": _SHARE_SCHEMA,
-                    "schema_version": _SCHEMA_VERSION,
-                },
-            )
+        tool = "refresh_bigquery_subscription_status"
+        value = self._session.call(
+            tool,
+            {
+                "catalog_key": catalog_key,
+                "subscriber_principal": principal,
+                "share_schema": _SHARE_SCHEMA,
+                "schema_version": _SCHEMA_VERSION,
+            },
         )
+        return Cell.of(_object(tool, value))
 
 
 def _cells(tool: str, value: Any) -> list[Cell]:
@@ -215,8 +216,18 @@ def _field(tool: str, value: Any, name: str) -> Any:
 def _list(tool: str, value: Any) -> list[Any]:
     if isinstance(value, list):
         return value
-    raise OctogenMCPError(
-        f"Octogen's MCP tool {tool} answered with {type(value).__name__} where a list belongs: "
+    raise _misplaced(tool, value, "a list")
+
+
+def _object(tool: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    raise _misplaced(tool, value, "an object")
+
+
+def _misplaced(tool: str, value: Any, wanted: str) -> OctogenMCPError:
+    return OctogenMCPError(
+        f"Octogen's MCP tool {tool} answered with {type(value).__name__} where {wanted} belongs: "
         "report it to Octogen."
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from octogen_dagster.api.errors import (
     OctogenTimeoutError,
     retry_after_seconds,
 )
-from octogen_dagster.sharing.retrying import retrying
+from octogen_dagster.sharing.retrying import finite_seconds, retrying
 from octogen_dagster.sharing.urls import checked_url, may_use_proxy
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 DEFAULT_MCP_URL = "https://mcp.octogen.ai/mcp/"
 _RATE_LIMITED = -32029
 _LONGEST_REASON = 300
+_LOGGERS = ("mcp.client.streamable_http", "mcp.shared.jsonrpc_dispatcher", "client")
+"""Those of the `mcp` package that quote what was sent and answered."""
 
 
 class McpSession:
@@ -114,6 +117,7 @@ class McpSession:
         from anyio.from_thread import start_blocking_portal
 
         with contextlib.ExitStack() as stack:
+            stack.enter_context(self._wire.censoring())
             portal = stack.enter_context(start_blocking_portal())
             opened = portal.wrap_async_context_manager(
                 _opened(self._url, self._wire, self._timeout)
@@ -163,8 +167,8 @@ class McpSession:
         reason = self._wire.masked(" ".join(error.message.split()))[:_LONGEST_REASON].rstrip(".")
         if error.code == _RATE_LIMITED:
             data = error.data if isinstance(error.data, dict) else {}
-            wait = data.get("retry_after")
-            seconds = float(wait) if isinstance(wait, int | float) else 1.0
+            wait = finite_seconds(data.get("retry_after"))
+            seconds = 1.0 if wait is None or wait < 0 else wait
             return OctogenMCPRateLimitError(
                 f"{subject} refused: the organisation's request budget is spent ({reason}). Try "
                 f"again in {seconds:g} s.",
@@ -205,8 +209,8 @@ def requiring_mcp() -> None:
         ) from None
 
 
-class _Wire:
-    """What is put on requests and remembered of answers."""
+class _Wire(logging.Filter):
+    """What is put on requests, remembered of answers, and kept out of the `mcp` package's log."""
 
     token: SecretStr
     status: int
@@ -227,6 +231,24 @@ class _Wire:
 
     def masked(self, text: str) -> str:
         return text.replace(self.token.get_secret_value(), "[access token]")
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = self.masked(record.getMessage()), None
+        # A traceback quotes parts of answers. What it is about, the error of the call says.
+        record.exc_info = record.exc_text = None
+        return True
+
+    @contextlib.contextmanager
+    def censoring(self) -> Iterator[None]:
+        """Mask what the `mcp` package logs."""
+        loggers = [logging.getLogger(name) for name in _LOGGERS]
+        for logger in loggers:
+            logger.addFilter(self)
+        try:
+            yield
+        finally:
+            for logger in loggers:
+                logger.removeFilter(self)
 
 
 @contextlib.asynccontextmanager

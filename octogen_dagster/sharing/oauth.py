@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import SecretStr
 
@@ -18,14 +19,17 @@ from octogen_dagster.api.errors import (
     OctogenTimeoutError,
     retry_after_seconds,
 )
-from octogen_dagster.sharing.retrying import retrying
+from octogen_dagster.sharing.retrying import finite_seconds, retrying
 from octogen_dagster.sharing.urls import checked_url, may_use_proxy
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 DEFAULT_TOKEN_ENDPOINT = "https://auth.octogen.ai/oauth2/token"  # noqa: S105
 _LONGEST_REASON = 200
+_LARGEST_ANSWER = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class TokenEndpoint:
 
     Args:
         url: Where it is.
-        timeout: Seconds for one request.
+        timeout: Seconds for one request, to the end of its answer.
         deadline: Seconds for a request with all its tries.
 
     Raises:
@@ -72,28 +76,31 @@ class TokenEndpoint:
             OctogenMCPError: The answer is neither tokens nor a refusal.
             OctogenConnectionError: There is no answer.
         """
-        return retrying(self._deadline)(self._refresh_once, client_id, refresh_token)
+        ends_at = time.monotonic() + self._deadline
+        return retrying(self._deadline)(self._refresh_once, client_id, refresh_token, ends_at)
 
-    def _refresh_once(self, client_id: str, refresh_token: SecretStr) -> Grant:
-        answer = self._post(client_id, refresh_token)
+    def _refresh_once(self, client_id: str, refresh_token: SecretStr, ends_at: float) -> Grant:
+        answer = self._post(client_id, refresh_token, ends_at)
         if isinstance(answer, OctogenError):
             raise answer  # here, where no traceback leads to the request
         return answer
 
-    def _post(self, client_id: str, refresh_token: SecretStr) -> Grant | OctogenError:
+    def _post(
+        self, client_id: str, refresh_token: SecretStr, ends_at: float
+    ) -> Grant | OctogenError:
         import httpx
+        from anyio.from_thread import start_blocking_portal
 
+        form = {
+            "grant_type": "refresh_token",
+            "refresh_token": refresh_token.get_secret_value(),
+            "client_id": client_id,
+        }
+        seconds = min(self._timeout, ends_at - time.monotonic())
         try:
-            response = self._http.post(
-                self._url,
-                data={
-                    "grant_type": "refresh_token",
-                    "refresh_token": refresh_token.get_secret_value(),
-                    "client_id": client_id,
-                },
-                headers={"Accept": "application/json"},
-            )
-        except httpx.TimeoutException:
+            with start_blocking_portal() as portal:
+                answer = portal.call(self._answered, form, seconds)
+        except TimeoutError:
             return OctogenTimeoutError(
                 f"The token endpoint {self._url} did not answer within {self._timeout:g} s: try "
                 "again later."
@@ -103,18 +110,42 @@ class TokenEndpoint:
                 f"The token endpoint {self._url} did not answer ({type(error).__name__}): check "
                 "the address and the network."
             )
-        return _understood(response, self._url, refresh_token)
+        return _understood(answer, self._url, refresh_token)
 
-    @functools.cached_property
-    def _http(self) -> httpx.Client:
-        """A client that keeps no connection open, so it need not be closed."""
+    async def _answered(self, form: dict[str, str], seconds: float) -> _Answer:
+        """The answer, if all of it comes in time: the timeouts of a client are for each part."""
+        import anyio
         import httpx
 
-        return httpx.Client(
-            timeout=self._timeout,
-            trust_env=may_use_proxy(self._url),
-            limits=httpx.Limits(max_keepalive_connections=0),
-        )
+        content = b""
+        with anyio.fail_after(seconds):
+            async with (
+                httpx.AsyncClient(
+                    timeout=None,  # noqa: S113
+                    trust_env=may_use_proxy(self._url),
+                    verify=self._tls,
+                ) as http,
+                http.stream(
+                    "POST", self._url, data=form, headers={"Accept": "application/json"}
+                ) as response,
+            ):
+                async for part in response.aiter_bytes():
+                    content += part
+                    if len(content) > _LARGEST_ANSWER:
+                        break
+        return _Answer(response.status_code, response.headers, content)
+
+    @functools.cached_property
+    def _tls(self) -> ssl.SSLContext:
+        import httpx
+
+        return httpx.create_ssl_context()
+
+
+class _Answer(NamedTuple):
+    status: int
+    headers: httpx.Headers
+    content: bytes
 
 
 def secret(value: object) -> SecretStr | None:
@@ -127,22 +158,24 @@ def secret(value: object) -> SecretStr | None:
     )
 
 
-def _understood(
-    response: httpx.Response, endpoint: str, refresh_token: SecretStr
-) -> Grant | OctogenError:
-    body = _json_object(response)
-    status = response.status_code
+def _understood(answer: _Answer, endpoint: str, refresh_token: SecretStr) -> Grant | OctogenError:
+    body = _json_object(answer.content)
+    status = answer.status
     if status == 200 and body:
-        seconds = body.get("expires_in")
+        replacement = secret(body.get("refresh_token"))
+        if body.get("refresh_token") and replacement is None:
+            return OctogenMCPAuthenticationError(
+                f"The token endpoint {endpoint} gave a new refresh token that cannot be one: a "
+                "token is one word, without blanks. The one it was given may be spent now: run "
+                "`octogen-mcp-login` to log in again."
+            )
         return Grant(
-            secret(body.get("access_token")),
-            secret(body.get("refresh_token")),
-            float(seconds) if isinstance(seconds, int | float) else None,
+            secret(body.get("access_token")), replacement, finite_seconds(body.get("expires_in"))
         )
     said = f"The token endpoint {endpoint} answered {status}"
     if status == 429 or status >= 500:
         kind = OctogenMCPRateLimitError if status == 429 else OctogenMCPError
-        wait = retry_after_seconds(response.headers)
+        wait = retry_after_seconds(answer.headers)
         return kind(f"{said}: try again later.", retry_after=wait or 0.0)
     reason = body.get("error")
     if status in (400, 401, 403) and isinstance(reason, str):
@@ -153,15 +186,15 @@ def _understood(
             f"{said} ({detail[:_LONGEST_REASON]}): the refresh token or the client id is not "
             "valid any more. Run `octogen-mcp-login` to log in again."
         )
-    content_type = response.headers.get("content-type", "no content type")
+    content_type = answer.headers.get("content-type", "no content type")
     return OctogenMCPError(
         f"{said} and no tokens ({content_type}): check the address of the token endpoint."
     )
 
 
-def _json_object(response: httpx.Response) -> dict[str, Any]:
+def _json_object(content: bytes) -> dict[str, Any]:
     try:
-        body = json.loads(response.content)
+        body = json.loads(content)
     except (ValueError, RecursionError):
         return {}
     return body if isinstance(body, dict) else {}

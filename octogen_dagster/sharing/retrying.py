@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from octogen_dagster.api.errors import (
@@ -42,3 +43,14 @@ def retrying(deadline: float, *, repeatable: bool = True) -> tenacity.Retrying:
         stop=tenacity.stop_after_attempt(POLICY.attempts) | tenacity.stop_before_delay(deadline),
         reraise=True,
     )
+
+
+def finite_seconds(value: object) -> float | None:
+    """The seconds that a field of an answer gives; None when it is no finite number."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        seconds = float(value)
+    except OverflowError:
+        return None
+    return seconds if math.isfinite(seconds) else None

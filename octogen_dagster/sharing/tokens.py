@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import os
+import selectors
 import shlex
 import signal
 import subprocess
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEOUT = 30.0
 _SECONDS_OF_LIFE_LEFT = 30.0
+_LARGEST_OUTPUT = 100_000
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -258,22 +261,53 @@ def _printed_by(words: list[str], timeout: float) -> tuple[str, SecretStr | None
         )
     except OSError as error:
         return f"cannot be started ({error.strerror})", None
+    ends_at = time.monotonic() + timeout
+    assert process.stdout
     try:
-        output = process.communicate(timeout=timeout)[0]
+        with process.stdout as pipe:
+            output = _read_all(pipe.fileno(), ends_at)
+        status = process.wait(max(0.0, ends_at - time.monotonic()))
     except BaseException as error:
-        os.killpg(process.pid, signal.SIGKILL)  # what it started may hold its output open
-        process.communicate()
-        if not isinstance(error, subprocess.TimeoutExpired):
-            raise
-        return f"printed no token within {timeout:g} s and was stopped", None
-    if process.returncode:
-        return f"failed with exit status {process.returncode}", None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # with what it started
+        process.wait()
+        if isinstance(error, TimeoutError | subprocess.TimeoutExpired):
+            return f"printed no token within {timeout:g} s and was stopped", None
+        if isinstance(error, _TooMuchError):
+            return f"printed more than {_LARGEST_OUTPUT:,} bytes and was stopped", None
+        raise
+    if status:
+        return f"failed with exit status {status}", None
     text = output.decode("utf-8", "replace")
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return "", secret(text)
     return "", secret(value.get("access_token") if isinstance(value, dict) else text)
+
+
+def _read_all(pipe: int, ends_at: float) -> bytes:
+    """What is written into a pipe.
+
+    Raises:
+        TimeoutError: Its end does not come in time: somebody holds it open.
+        _TooMuchError: It is too much to be a token.
+    """
+    output = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        while selector.select(max(0.0, ends_at - time.monotonic())):
+            part = os.read(pipe, _LARGEST_OUTPUT)
+            if not part:
+                return output
+            output += part
+            if len(output) > _LARGEST_OUTPUT:
+                raise _TooMuchError
+    raise TimeoutError
+
+
+class _TooMuchError(Exception):
+    pass
 
 
 def _replace(file: SecretFile, refresh_token: SecretStr) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ from octogen_dagster.api.errors import (
 from octogen_dagster.sandbox.hub import Hub
 from octogen_dagster.sandbox.hub_faults import ABSENT, HubFault
 from octogen_dagster.sandbox.hub_state import ON_COMMAND
+from octogen_dagster.sharing import mcp_session
 from octogen_dagster.sharing.control_plane import Cell, OctogenMCP, SharedListing, Subscriber
 from octogen_dagster.sharing.tokens import GivenToken, RefreshedToken
 from tests.api.servers import RawServer, Received, hanging, http
@@ -206,6 +209,63 @@ def test_a_tool_that_fails(hub: Hub, octogen: OctogenMCP) -> None:
         "list_bigquery_subscribers",
         "refresh_bigquery_subscription_status",
     ]
+
+
+@pytest.mark.parametrize("value", ["soon", -1, math.nan, math.inf, 10**400, True, None])
+def test_a_wait_that_is_none_is_a_second(value: Any) -> None:
+    def answer(request: Received) -> list[bytes]:
+        error = {"code": -32029, "message": "spent", "data": {"retry_after": value}}
+        return http(body={"jsonrpc": "2.0", "id": request.json["id"], "error": error})
+
+    with (
+        RawServer(scripted(answer)) as server,
+        OctogenMCP(GivenToken(TOKEN), f"{server.origin}/mcp/", deadline=0.5) as octogen,
+        pytest.raises(OctogenMCPRateLimitError, match=r"Try again in 1 s\.") as caught,
+    ):
+        octogen.subscribers()
+    assert caught.value.retry_after == 1.0
+
+
+@pytest.mark.parametrize("value", ['"gone"', "[]", "5", "null"])
+def test_a_cell_that_is_no_object_is_an_error(value: str) -> None:
+    with (
+        RawServer(scripted(lambda request: reply(request, told(value)))) as server,
+        OctogenMCP(GivenToken(TOKEN), f"{server.origin}/mcp/") as octogen,
+        pytest.raises(OctogenMCPError, match=r"answered with \w+ where an object belongs: report"),
+    ):
+        octogen.refresh_status("acme", PRINCIPAL)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f'{{"nonsense of {TOKEN}',
+        f'{{"jsonrpc": "2.0", "id": 1, "result": "{TOKEN}"}}',
+        f'{{"jsonrpc": "2.0", "method": "notifications/message", "params": "{TOKEN}"}}',
+    ],
+)
+@pytest.mark.parametrize("content_type", ["application/json", "text/event-stream"])
+def test_a_server_that_sends_the_token_back_does_not_get_it_into_the_log(
+    caplog: pytest.LogCaptureFixture, body: str, content_type: str
+) -> None:
+    def answer(request: Received) -> list[bytes]:
+        event = body if content_type == "application/json" else f"data: {body}\n\n"
+        return http(body=event.encode(), content_type=content_type)
+
+    for name in ("", "mcp", "client"):
+        caplog.set_level("DEBUG", logger=name)
+    with (
+        RawServer(scripted(answer)) as server,
+        OctogenMCP(GivenToken(TOKEN), f"{server.origin}/mcp/", timeout=1, deadline=1) as octogen,
+        pytest.raises(OctogenError),
+    ):
+        octogen.subscribers()
+    records = [record for record in caplog.records if not record.name.startswith("httpcore")]
+    logged = "".join(f"{record.getMessage()} {record.exc_info}" for record in records)
+    assert "initialize" in logged
+    assert TOKEN not in caplog.text
+    assert TOKEN[:12] not in logged
+    assert not any(logging.getLogger(name).filters for name in mcp_session._LOGGERS)
 
 
 def scripted(tool: Callable[[Received], list[bytes]]) -> Callable[[Received], list[bytes]]:

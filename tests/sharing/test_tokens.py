@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shlex
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from octogen_dagster.sharing.tokens import (
     RefreshedToken,
     access_tokens,
 )
-from tests.api.servers import RawServer, hanging, http, in_turn
+from tests.api.servers import RawServer, dripping, hanging, http, in_turn
 
 from .secrets import leaks
 
@@ -118,6 +120,31 @@ def test_a_command_that_hangs_is_stopped_with_what_it_started(tmp_path: Path) ->
     wait_until(lambda: has_ended(int(child.read_text())))
 
 
+@pytest.mark.timeout(20)
+def test_a_command_whose_output_something_else_holds_open_is_not_waited_for(
+    tmp_path: Path,
+) -> None:
+    escaped = tmp_path / "escaped"
+    command = f"sh -c 'setsid sh -c \"echo \\$\\$ > {escaped}; exec sleep 100\" & wait'"
+    with pytest.raises(OctogenMCPAuthenticationError, match=r"printed no token within 0\.5 s and"):
+        CommandToken(command, timeout=0.5).token()
+    escaped_pid = int(escaped.read_text())
+    assert not has_ended(escaped_pid)
+    os.kill(escaped_pid, signal.SIGKILL)
+
+
+@pytest.mark.timeout(20)
+def test_a_command_that_closes_its_output_and_goes_on_is_stopped() -> None:
+    with pytest.raises(OctogenMCPAuthenticationError, match=r"printed no token within 0\.5 s and"):
+        CommandToken("sh -c 'exec >&-; sleep 100'", timeout=0.5).token()
+
+
+@pytest.mark.timeout(20)
+def test_a_command_that_prints_without_end_is_stopped() -> None:
+    with pytest.raises(OctogenMCPAuthenticationError, match="printed more than 100,000 bytes and"):
+        CommandToken("yes").token()
+
+
 def test_a_command_that_fails_is_not_quoted() -> None:
     secret = "sk-" + "s" * 30
     command = CommandToken(f"sh -c 'echo {secret}; exit 3'")
@@ -152,13 +179,25 @@ def test_a_refresh_token_stays_when_the_service_does_not_replace_it(
 
 
 @pytest.mark.parametrize(
-    ("seconds", "requests"), [(300, 1), (None, 1), (0, 2), ("soon", 1), (-5, 2)]
+    ("seconds", "requests"),
+    [(300, 1), (None, 1), (0, 2), ("soon", 1), (-5, 2), (10**400, 1), (math.nan, 1), (True, 1)],
 )
 def test_an_access_token_is_used_while_it_lives(seconds: Any, requests: int) -> None:
     with RawServer(lambda _: grant(expires_in=seconds)) as server:
         tokens = at(server, OLD)
         assert tokens.token() == tokens.token() == SecretStr(ACCESS)
         assert len(server.received) == requests
+
+
+def test_an_access_token_is_replaced_before_its_life_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with RawServer(lambda _: grant(expires_in=300)) as server:
+        tokens = at(server, OLD)
+        for age, requests in ((0, 1), (269, 1), (271, 2)):
+            now = 1_000.0 + age
+            tokens.token()
+            assert len(server.received) == requests
 
 
 def test_what_is_sent_to_the_token_endpoint(file: SecretFile) -> None:
@@ -177,6 +216,27 @@ def test_the_replacement_is_stored_before_the_rest_of_the_answer_is_looked_at(
         RawServer(in_turn(grant(access_token=None, refresh_token=NEW))) as server,
         pytest.raises(OctogenMCPAuthenticationError, match="gave as access token is not a token"),
     ):
+        at(server, file).token()
+    assert file.read() == SecretStr(NEW)
+
+
+@pytest.mark.parametrize("token", ["two words", "é", 5, {"token": NEW}, " "])
+def test_a_replacement_that_cannot_be_one_is_an_error(file: SecretFile, token: Any) -> None:
+    with (
+        RawServer(in_turn(grant(refresh_token=token))) as server,
+        pytest.raises(OctogenMCPAuthenticationError) as caught,
+    ):
+        at(server, file).token()
+    assert str(caught.value) == (
+        f"The token endpoint {server.origin}/token gave a new refresh token that cannot be one: a "
+        "token is one word, without blanks. The one it was given may be spent now: run "
+        "`octogen-mcp-login` to log in again."
+    )
+    assert file.read() == SecretStr(OLD)
+
+
+def test_a_life_that_is_no_number_does_not_lose_the_replacement(file: SecretFile) -> None:
+    with RawServer(in_turn(grant(expires_in=10**400, refresh_token=NEW))) as server:
         at(server, file).token()
     assert file.read() == SecretStr(NEW)
 
@@ -279,6 +339,41 @@ def test_a_token_endpoint_that_hangs(file: SecretFile) -> None:
     ):
         at(server, file, timeout=0.1, deadline=0.15).token()
     assert file.read() == SecretStr(OLD)
+
+
+def slow_headers(server: Callable[[], RawServer]) -> Iterator[bytes]:
+    yield b"HTTP/1.1 200 Answer\r\n"
+    while not server().closing.wait(0.005):
+        yield b"x: y\r\n"
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("answer", [dripping, slow_headers])
+def test_a_token_endpoint_that_drips_is_not_listened_to_for_longer(
+    file: SecretFile, answer: Callable[[Callable[[], RawServer]], Iterator[bytes]]
+) -> None:
+    server: RawServer
+    with (
+        RawServer(lambda _: answer(lambda: server)) as server,
+        pytest.raises(OctogenTimeoutError, match=r"did not answer within 0\.3 s: try again"),
+    ):
+        at(server, file, timeout=0.3, deadline=0.4).token()
+    with file.locked():
+        assert file.read() == SecretStr(OLD)
+
+
+@pytest.mark.timeout(20)
+def test_a_token_endpoint_that_never_ends_is_not_read_to_the_end(file: SecretFile) -> None:
+    def without_end() -> Iterator[bytes]:
+        yield http(length=10**12)[0]
+        while True:
+            yield b" " * 100_000
+
+    with (
+        RawServer(lambda _: without_end()) as server,
+        pytest.raises(OctogenMCPError, match=r"answered 200 and no tokens \(application/json\)"),
+    ):
+        at(server, file).token()
 
 
 def test_a_token_endpoint_that_hangs_once(file: SecretFile) -> None:
