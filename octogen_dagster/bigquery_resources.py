@@ -95,19 +95,18 @@ class OctogenControlPlaneResource(dg.ConfigurableResource[Any]):
             OctogenMCPAuthenticationError: Nothing opens it.
             ValueError: An address or a command cannot be one.
         """
+        login = _environment("token_command", "refresh_token", "refresh_token_file", "access_token")
+        if self.refresh_token_file:
+            login = {"refresh_token_file": self.refresh_token_file}
+        client = _environment("client_id", "client_id_file")
+        if self.client_id_file:
+            client = {"client_id_file": self.client_id_file}
         tokens = access_tokens(
-            token_command=_environment("TOKEN_COMMAND"),
-            client_id=_environment("CLIENT_ID"),
-            client_id_file=self.client_id_file or _environment("CLIENT_ID_FILE"),
-            refresh_token=_environment("REFRESH_TOKEN"),
-            refresh_token_file=self.refresh_token_file or _environment("REFRESH_TOKEN_FILE"),
-            token_endpoint=_environment("TOKEN_ENDPOINT"),
-            access_token=_environment("ACCESS_TOKEN"),
-            deadline=deadline,
+            **login, **client, **_environment("token_endpoint"), deadline=deadline
         )
-        url = self.url or _environment("URL") or DEFAULT_MCP_URL
+        url = self.url or _environment("url")["url"] or DEFAULT_MCP_URL
         return OctogenMCP(tokens, url, deadline=deadline)
 
 
-def _environment(name: str) -> str | None:
-    return os.environ.get(f"OCTOGEN_MCP_{name}") or None
+def _environment(*settings: str) -> dict[str, Any]:
+    return {name: os.environ.get(f"OCTOGEN_MCP_{name.upper()}") or None for name in settings}
