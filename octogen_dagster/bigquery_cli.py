@@ -211,14 +211,18 @@ def autosubscribe(
     from octogen_dagster.sharing.autosubscribe import autosubscribe as one_pass
     from octogen_dagster.sharing.control_plane import OctogenMCP
     from octogen_dagster.sharing.mcp_session import DEFAULT_MCP_URL
+    from octogen_dagster.sharing.retrying import DEFAULT_DEADLINE
     from octogen_dagster.sharing.subscribe import Subscriptions
     from octogen_dagster.sharing.tokens import access_tokens
 
-    tokens = access_tokens(**_chosen(credentials), timeout=timeout)
+    deadline = max(timeout, DEFAULT_DEADLINE)
+    tokens = access_tokens(**_chosen(credentials), timeout=timeout, deadline=deadline)
     if not (apply or as_json):
         click.echo(_DRY_RUN)
     with (
-        OctogenMCP(tokens, mcp_url or DEFAULT_MCP_URL, timeout=timeout) as control_plane,
+        OctogenMCP(
+            tokens, mcp_url or DEFAULT_MCP_URL, timeout=timeout, deadline=deadline
+        ) as control_plane,
         AnalyticsHub() as hub,
     ):
         result = one_pass(

@@ -17,6 +17,7 @@ from octogen_dagster import bigquery_cli
 from octogen_dagster.sandbox.hub import Hub
 from octogen_dagster.sandbox.hub_faults import HubFault
 from octogen_dagster.sandbox.hub_state import ON_COMMAND
+from octogen_dagster.sharing import retrying
 
 PROJECT = "reader-project"
 PRINCIPAL = f"serviceAccount:reader@{PROJECT}.iam.gserviceaccount.com"
@@ -206,6 +207,16 @@ def test_the_command_line_beats_the_environment(
     assert autosubscribe("--mcp-access-token", hub.access_token).exit_code == 0
     login = ["--mcp-refresh-token", hub.refresh_token, "--mcp-client-id", hub.client_id]
     assert autosubscribe(*login).exit_code == 0
+
+
+def test_a_timeout_may_be_longer_than_the_usual_deadline(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrying, "DEFAULT_DEADLINE", 0.1)
+    for method in ("token", "list_bigquery_subscribers"):
+        hub.inject(HubFault("latency", 0.5, method=method, times=1))
+    done = autosubscribe("--timeout", "20")
+    assert done.exit_code == 0, done.stderr
 
 
 def test_logging_in_and_subscribing_as_one_would(
