@@ -5,6 +5,11 @@ from collections.abc import Iterator
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import (
+    GrpcServerCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
 
 from octogen_dagster import listing_sensor
 from octogen_dagster.api.errors import OctogenBigQueryInputError
@@ -19,6 +24,10 @@ from octogen_dagster.sandbox.hub_state import ON_COMMAND
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.sharing.control_plane import OctogenMCP, SharedListing
 from tests.listing_daemon import Daemon, reported
+
+ORIGIN = RemoteJobOrigin(
+    RemoteRepositoryOrigin(GrpcServerCodeLocationOrigin("127.0.0.1", 1), "repository"), "job"
+)
 
 
 @pytest.fixture
@@ -221,7 +230,10 @@ def test_a_crash_loses_and_doubles_nothing(daemon: Daemon, hub: Hub, crash: str)
     assert outcomes == (["OK"] if daemon.control_plane else ["OK", "PERMISSION_DENIED"])
 
 
-def test_a_run_that_is_not_finished_is_not_asked_for_again(daemon: Daemon, hub: Hub) -> None:
+@pytest.mark.parametrize("status", ["QUEUED", "STARTED"])
+def test_a_run_that_is_not_finished_is_not_asked_for_again(
+    daemon: Daemon, hub: Hub, status: str
+) -> None:
     key = listing_partition_key(hub.share("northpeak"))
     daemon.instance.add_dynamic_partitions("octogen_listings", [key])
     job = dg.Definitions(
@@ -230,7 +242,8 @@ def test_a_run_that_is_not_finished_is_not_asked_for_again(daemon: Daemon, hub: 
     started = daemon.instance.create_run_for_job(
         job,
         tags={"dagster/sensor_name": "octogen_listing_sensor", "dagster/partition": key},
-        status=dg.DagsterRunStatus.STARTED,
+        status=dg.DagsterRunStatus[status],
+        remote_job_origin=ORIGIN,
     )
     assert daemon.asked() == []
     daemon.instance.delete_run(started.run_id)
