@@ -2,8 +2,8 @@
 
 Its arguments are the endpoint and the exchange of `benchmarks.hub`. Prints the number of ticks
 until every listing was requested, and for some of them the seconds of the sensor's function, from
-the call to what it returns; `listing` is the floor: Google's client downloads all pages and throws
-them away.
+the call to what it returns. `listing` is the floor: Google's client downloads all pages and throws
+them away; `both` is that of the tick that checks, with the pages of the subscriptions.
 """
 
 import json
@@ -73,8 +73,8 @@ class Sensor:
             )
 
 
-def bare_listing(endpoint: str, exchange: str) -> int:
-    """All pages, with a client of its own, as a tick has."""
+def bare(endpoint: str, exchange: str, *, subscriptions: bool = False) -> int:
+    """All pages of the listings and perhaps of the subscriptions, with a client of its own."""
     import grpc
     from google.cloud import bigquery_analyticshub_v1 as ah
 
@@ -84,8 +84,14 @@ def bare_listing(endpoint: str, exchange: str) -> int:
             channel=grpc.insecure_channel(endpoint, options=[("grpc.enable_http_proxy", 0)])
         )
     ) as client:
-        request = ah.ListListingsRequest(parent=exchange, page_size=1000)
-        return sum(len(page.listings) for page in client.list_listings(request).pages)
+        listings = ah.ListListingsRequest(parent=exchange, page_size=1000)
+        found = sum(len(page.listings) for page in client.list_listings(listings).pages)
+        if subscriptions:
+            parent = f"projects/{PROJECT}/locations/us"
+            request = ah.ListSubscriptionsRequest(parent=parent, page_size=1000)
+            for page in client.list_subscriptions(request).pages:
+                found += len(page.subscriptions)
+        return found
 
 
 def _seconds(work: Callable[[], Any]) -> float:
@@ -103,7 +109,7 @@ def _measure(endpoint: str, exchange: str) -> dict[str, float]:
         keys = [listing_partition_key(listing.name) for listing in hub.listings(exchange)]
     last = len(keys) // 50 - 1
     stages = {0: "first", last // 2: "middle", last: "last"}
-    measured: dict[str, float] = {"listings": bare_listing(endpoint, exchange)}
+    measured: dict[str, float] = {"listings": bare(endpoint, exchange)}
     floors = []
     cursor, known, subscribed, ticks = ListingCursor(), set[str](), set[str](), 0
     new, made = list[str](), list[str]()  # since a tick was measured
@@ -112,26 +118,29 @@ def _measure(endpoint: str, exchange: str) -> dict[str, float]:
         sensor = Sensor(home, endpoint, exchange)
         sensor.tick(None)  # what is imported late and set up once
 
-        def measure(stage: str, due: list[tuple[str, str]]) -> None:
+        def measure(stage: str, due: list[tuple[str, str]]) -> list[float]:
             sensor.carry_out(new, made)
             new.clear()
             made.clear()
-            seconds = []
+            seconds, floors = [], []
             for _ in range(_REPEATS):
-                floors.append(_seconds(lambda: bare_listing(endpoint, exchange)))
+                floors.append(
+                    _seconds(lambda: bare(endpoint, exchange, subscriptions=stage == "check"))
+                )
                 began = time.perf_counter()
                 requested = sensor.tick(cursor.dump())
                 seconds.append(time.perf_counter() - began)
                 if requested != due:
                     raise RuntimeError(f"{stage}: {len(requested)} requests, not {len(due)}")
             measured[stage] = statistics.mean(seconds)
+            return floors
 
         while True:
             world = World(dict.fromkeys(keys, ""), known, subscribed, (), {}, int(time.time()))
             tick = plan_tick(cursor, world)
             cursor.checked_at = int(time.time())  # subscriptions need no check
             if ticks in stages:
-                measure(stages[ticks], tick.due)
+                floors += measure(stages[ticks], tick.due)
             if not tick.due:
                 break
             ticks += 1
@@ -140,9 +149,9 @@ def _measure(endpoint: str, exchange: str) -> dict[str, float]:
             made += [key for key, _ in tick.due]
             known.update(tick.new)
             subscribed.update(made)
-        measure("idle", [])
+        floors += measure("idle", [])
         cursor.checked_at = 0
-        measure("check", [])
+        measured["both"] = statistics.mean(measure("check", []))
     return {**measured, "listing": statistics.mean(floors), "ticks": ticks}
 
 
