@@ -99,9 +99,15 @@ def test_the_dataset_may_have_another_name(hub: Hub, run: Any) -> None:
 
 
 def test_a_grant_that_arrives_is_waited_for(hub: Hub, run: Any) -> None:
-    result = run(hub.share("northpeak", grant=GrantAfter(denials=2)))
+    resource = hub.share("northpeak", grant=GrantAfter(denials=2))
+    result = run(resource, grant_waits=(0.01, 0.02))
     assert metadata(result)["octogen/state"] == "STATE_ACTIVE"
-    assert len([event for event in result.all_events if event.is_step_restarted]) == 2
+    waits = [
+        event.step_retry_data.seconds_to_wait
+        for event in result.all_events
+        if event.is_step_up_for_retry
+    ]
+    assert waits == [0.01, 0.02]
 
 
 def test_a_grant_that_does_not_arrive_ends_the_run_as_pending(hub: Hub, run: Any) -> None:
@@ -210,6 +216,17 @@ def test_what_passes_is_tried_again(hub: Hub, run: Any, fault: HubFault) -> None
     assert len([event for event in result.all_events if event.is_step_restarted]) == 1
 
 
+def test_an_analytics_hub_that_does_not_answer_in_time_is_tried_again(
+    hub: Hub, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = hub.share("northpeak")
+    monkeypatch.setattr(AnalyticsHubResource.hub, "__defaults__", (1.0,))  # its deadline
+    hub.inject(HubFault("latency", 2.0, method="ListSubscriptions", times=1))
+    result = run(resource, retry_policy=AT_ONCE)
+    assert metadata(result)["octogen/state"] == "STATE_ACTIVE"
+    assert len([event for event in result.all_events if event.is_step_restarted]) == 1
+
+
 @pytest.mark.usefixtures("_one_try")
 def test_a_token_file_that_is_held_is_tried_again(
     hub: Hub, run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -272,11 +289,16 @@ def test_octogen_says_pending_and_nobody_asks_google(hub: Hub, run: Any) -> None
     assert subscribe_calls(hub) == []
 
 
-def test_a_subscription_that_octogen_does_not_hear_of_is_still_reported(hub: Hub, run: Any) -> None:
+def test_a_subscription_that_octogen_does_not_hear_of_is_still_reported(
+    hub: Hub, run: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
     resource = hub.share("northpeak")
     tool = "refresh_bigquery_subscription_status"
     hub.inject(HubFault("tool_error", "internal", method=tool))
     assert metadata(run(resource, control_plane=True))["octogen/state"] == "STATE_ACTIVE"
+    assert (
+        f"Listing {resource}: It is subscribed, but Octogen did not look again: Octogen's MCP tool"
+    ) in capfd.readouterr().err
 
 
 def test_a_subscription_counts_though_octogen_says_pending(hub: Hub, run: Any) -> None:

@@ -375,6 +375,14 @@ def test_a_deadline_bounds_a_single_try_as_well(hub: Hub) -> None:
         octogen.subscribers()
 
 
+def test_what_is_on_this_machine_is_reached_past_a_proxy(
+    octogen: OctogenMCP, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert octogen.listings() == []
+
+
 def test_nobody_listens() -> None:
     with (
         OctogenMCP(GivenToken(TOKEN), "http://127.0.0.1:1/mcp/") as octogen,
