@@ -31,7 +31,7 @@ from octogen_dagster import (
     build_listing_sensor,
 )
 
-datasets = build_linked_datasets_asset(control_plane=True, grant_waits=())
+datasets = build_linked_datasets_asset(control_plane=True, grant_waits=(1,))
 defs = dg.Definitions(
     assets=[datasets],
     sensors=[
@@ -63,12 +63,18 @@ def die():
 method, moment = sys.argv.pop(1), sys.argv.pop(1)
 step = getattr(dg.DagsterInstance, method)
 
+def counts(instance, written):
+    if method != "update_instigator_state":
+        return True
+    stored = instance.get_instigator_state(written.instigator_origin_id, written.selector_id)
+    return written.instigator_data.cursor != getattr(stored.instigator_data, "cursor", None)
+
 def last_step(self, *arguments, **named):
-    writes = getattr(getattr(arguments[0], "instigator_data", None), "cursor", "no state")
-    if moment == "before" and writes:
+    counted = counts(self, arguments[0])
+    if counted and moment == "before":
         die()
     step(self, *arguments, **named)
-    if moment == "after":
+    if counted and moment == "after":
         die()
 
 setattr(dg.DagsterInstance, method, last_step)
@@ -76,10 +82,11 @@ main()
 """
 STEPS = [
     ("add_dynamic_partitions", "after"),
-    ("submit_run", "before"),
     ("submit_run", "after"),
-    ("update_instigator_state", "before"),  # it would store the cursor
+    ("update_instigator_state", "before"),  # when it changes the cursor
+    ("update_instigator_state", "after"),
 ]
+RETRIED = dg.DagsterEventType.STEP_RESTARTED
 SECONDS_TO_WAIT = 60.0
 
 
@@ -125,50 +132,64 @@ def test_a_daemon_that_is_killed_anywhere_loses_and_doubles_no_listing(
     daemon: Callable[[str, str], subprocess.Popen[bytes]], sandbox: Sandbox, tmp_path: Path
 ) -> None:
     hub = sandbox.hub
-    hub.share("northpeak")
-    hub.share("strada")
-    hub.share("kiosk", grant=ON_COMMAND)
-    for method, moment in STEPS:
-        assert daemon(method, moment).wait(SECONDS_TO_WAIT) == -signal.SIGKILL
+    running: Any = None
 
-    last = daemon("submit_run", "never")
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
 
-        def wait_for_runs(*expected: tuple[str, str]) -> None:
+        def wait_until(condition: Callable[[], bool], seen: Callable[[], Any]) -> None:
             deadline = time.monotonic() + SECONDS_TO_WAIT
-            runs: Any = None
-            expected_runs = Counter(expected)
-            while time.monotonic() < deadline:
-                assert last.poll() is None
-                runs = Counter(
-                    (run.tags["dagster/partition"].rpartition(":")[2], run.status.value)
-                    for run in instance.get_runs()
-                )
-                if runs == expected_runs:
-                    return
-                time.sleep(0.2)
-            raise AssertionError(f"did not happen in {SECONDS_TO_WAIT} s; last seen: {runs}")
+            while not condition():
+                assert running.poll() is None
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"not in {SECONDS_TO_WAIT} s; last seen: {seen()}")
+                time.sleep(0.1)
 
-        def wait_for_ticks() -> None:
-            (sensor,) = instance.all_instigator_state()
-            ids = sensor.instigator_origin_id, sensor.selector_id
-            wanted, deadline = len(instance.get_ticks(*ids)) + 2, time.monotonic() + SECONDS_TO_WAIT
-            while len(instance.get_ticks(*ids)) < wanted:
-                assert last.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.2)
+        def runs() -> Counter[tuple[str, str]]:
+            return Counter(
+                (run.tags["dagster/partition"].rpartition(":")[2], run.status.value)
+                for run in instance.get_runs()
+            )
 
+        def wait_for_runs(*expected: tuple[str, str]) -> None:
+            wait_until(lambda: runs() == Counter(expected), runs)
+
+        def ended_ticks() -> int:
+            """How many, of the sensor that there is once it has begun."""
+            return sum(
+                tick.is_completed
+                for sensor in instance.all_instigator_state()
+                for tick in instance.get_ticks(sensor.instigator_origin_id, sensor.selector_id)
+            )
+
+        def wait_for_ticks(ticks: int) -> None:
+            wanted = ended_ticks() + ticks
+            wait_until(lambda: ended_ticks() >= wanted, ended_ticks)
+
+        for number, (method, moment) in enumerate(STEPS):
+            running = daemon(method, moment)
+            if number == 0:
+                wait_for_ticks(1)  # with nothing to do
+                hub.share("northpeak")
+                hub.share("strada")
+                hub.share("kiosk", grant=ON_COMMAND)
+            assert running.wait(SECONDS_TO_WAIT) == -signal.SIGKILL
+
+        running = daemon("submit_run", "before")
         others = ("northpeak", "SUCCESS"), ("strada", "SUCCESS")
         wait_for_runs(("kiosk", "FAILURE"), *others)
         keys = instance.get_dynamic_partitions("octogen_listings")
         assert sorted(key.rpartition(":")[2] for key in keys) == ["kiosk", "northpeak", "strada"]
-        failed, *_ = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
-        assert "Octogen has not granted access yet" in str(instance.all_logs(failed.run_id))
+        (failed,) = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
+        log = instance.all_logs(failed.run_id)
+        assert "Octogen has not granted access yet" in str(log)
+        assert sum(record.dagster_event_type is RETRIED for record in log) == 1
         assert sorted(entry.catalog for entry in hub.subscriptions) == ["northpeak", "strada"]
 
         hub.grant_access("kiosk")
+        assert running.wait(SECONDS_TO_WAIT) == -signal.SIGKILL
+        running = daemon("submit_run", "never")
         wait_for_runs(("kiosk", "FAILURE"), ("kiosk", "SUCCESS"), *others)
-        wait_for_ticks()
+        wait_for_ticks(2)
         wait_for_runs(("kiosk", "FAILURE"), ("kiosk", "SUCCESS"), *others)
 
     assert sorted(entry.catalog for entry in hub.subscriptions) == ["kiosk", "northpeak", "strada"]
