@@ -16,6 +16,7 @@ import httpx
 import polars as pl
 import pytest
 
+from octogen_dagster.partitions import listing_partition_key
 from octogen_dagster.sandbox.server import Sandbox
 
 _T = TypeVar("_T")
@@ -23,18 +24,20 @@ _T = TypeVar("_T")
 LOCATION = """
 import dagster as dg
 from octogen_dagster import (
-    OctogenResource, ParquetSnapshotIOManager, ProductSearch, build_catalog_sensor,
-    build_products_asset, build_snapshot_schedule, catalog_partitions,
+    AnalyticsHubResource, OctogenResource, ParquetSnapshotIOManager, ProductSearch,
+    build_catalog_sensor, build_linked_datasets_asset, build_products_asset,
+    build_snapshot_schedule, catalog_partitions,
 )
 
 products = build_products_asset("products", partitions_def=catalog_partitions)
 boots = build_products_asset("boots", ProductSearch(q="boots"))
 defs = dg.Definitions(
-    assets=[products, boots],
+    assets=[products, boots, build_linked_datasets_asset()],
     sensors=[build_catalog_sensor(products, minimum_interval_seconds=1)],
     schedules=[build_snapshot_schedule(boots, "* * * * *")],
     executor=dg.in_process_executor,
     resources={
+        "analytics_hub": AnalyticsHubResource(project="my-project"),
         "octogen": OctogenResource(base_url=dg.EnvVar("OCTOGEN_BASE_URL")),
         "io_manager": ParquetSnapshotIOManager(base_dir=dg.EnvVar("SNAPSHOTS")),
     },
@@ -142,12 +145,23 @@ class Dagster:
         )
         assert deleted == {"__typename": "DeleteDynamicPartitionsSuccess"}
 
-    def launch_backfill(self) -> str:
-        """Of all catalogs."""
+    def add_listing(self, key: str) -> None:
+        added = self.query(
+            "mutation($r: RepositorySelector!, $k: String!) { addDynamicPartition("
+            'repositorySelector: $r, partitionsDefName: "octogen_listings", partitionKey: $k) '
+            "{ __typename } }",
+            r=REPOSITORY,
+            k=key,
+        )
+        assert added == {"__typename": "AddDynamicPartitionSuccess"}
+
+    def launch_backfill(self, asset: str) -> str:
+        """Of all partitions of an asset."""
         launched = self.query(
-            "mutation { launchPartitionBackfill(backfillParams: "
-            '{assetSelection: [{path: "products"}], allPartitions: true}) '
-            "{ __typename ... on LaunchBackfillSuccess { backfillId } } }"
+            "mutation($a: String!) { launchPartitionBackfill(backfillParams: "
+            "{assetSelection: [{path: [$a]}], allPartitions: true}) "
+            "{ __typename ... on LaunchBackfillSuccess { backfillId } } }",
+            a=asset,
         )
         assert launched["__typename"] == "LaunchBackfillSuccess"
         backfill: str = launched["backfillId"]
@@ -161,6 +175,12 @@ class Dagster:
         )
         status: str = found["status"]
         return status
+
+
+@pytest.fixture
+def shops() -> Iterator[Sandbox]:
+    with Sandbox(catalogs={"northpeak": 230, "strada": 120}, hub=True) as running:
+        yield running
 
 
 @pytest.fixture
@@ -219,7 +239,10 @@ def test_catalogs_are_snapshotted_by_sensor_schedule_and_backfill(
     )
     assert dagster.partitions() == ["kiosk", "northpeak", "strada"]
     dagster.delete_partition("kiosk")
-    backfill = dagster.launch_backfill()
+    backfill = dagster.launch_backfill("products")
+    listing = listing_partition_key(shops.hub.share("northpeak"))
+    dagster.add_listing(listing)  # by hand: no sensor has seen it
+    linking = dagster.launch_backfill("octogen_linked_datasets")
     dagster.limit_pool(4)
 
     # The deleted one fails and publishes nothing; the others are not disturbed.
@@ -248,5 +271,10 @@ def test_catalogs_are_snapshotted_by_sensor_schedule_and_backfill(
         lambda: dagster.backfill_status(backfill), lambda status: status == "COMPLETED_SUCCESS"
     )
     assert dagster.runs(backfill) == [("northpeak", "SUCCESS"), ("strada", "SUCCESS")]
+    dagster.wait_for(
+        lambda: dagster.backfill_status(linking), lambda status: status == "COMPLETED_SUCCESS"
+    )
+    assert dagster.runs(linking) == [(listing, "SUCCESS")]
+    assert list(shops.hub.datasets("my-project")) == ["octogen_northpeak"]
     dagster.wait_for(lambda: dagster.runs(SCHEDULE), lambda runs: (None, "SUCCESS") in runs)
     assert pl.read_parquet(snapshot("boots")).height

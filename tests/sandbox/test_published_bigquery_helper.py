@@ -4,7 +4,7 @@ They call Analytics Hub at Google and know no other address, so they are launche
 class of Google's that has a channel to the hub; nothing of the programs themselves is changed.
 They come from the published package by its own entry points, since this project installs
 commands of the same names. A process takes seconds to import Google's packages: one test starts
-one, the others call the programs where they are.
+both, the others call the programs where they are.
 """
 
 import importlib.metadata
@@ -91,11 +91,10 @@ def methods(hub: Hub, surface: str) -> list[tuple[str, str | None]]:
     return [(call.method, call.outcome) for call in hub.calls if call.surface == surface]
 
 
-def test_as_a_process(hub: Hub) -> None:
-    hub.share("kumo")
-    own = ("--project", PROJECT, "--principal", PRINCIPAL, "--json", "--apply")
+def process(hub: Hub, name: str, *arguments: str) -> Any:
+    """What a program prints that runs in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", _LAUNCHER, hub.endpoint, "octogen-bq-autosubscribe", *own],
+        [sys.executable, "-c", _LAUNCHER, hub.endpoint, name, *arguments, "--json", "--apply"],
         env=os.environ | hub.environment,
         capture_output=True,
         text=True,
@@ -103,8 +102,16 @@ def test_as_a_process(hub: Hub) -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)["summary"] == {"subscribed": 1}
-    assert [subscription.catalog for subscription in hub.subscriptions] == ["kumo"]
+    return json.loads(done.stdout)
+
+
+def test_as_processes(hub: Hub) -> None:
+    hub.share("kumo")
+    reader = ("--project", PROJECT, "--principal", PRINCIPAL)
+    assert process(hub, "octogen-bq-autosubscribe", *reader)["summary"] == {"subscribed": 1}
+    listing = ("--listing", hub.share("strada"), "--project", PROJECT)
+    assert process(hub, "octogen-bq-subscribe", *listing)["state"] == "STATE_ACTIVE"
+    assert [subscription.catalog for subscription in hub.subscriptions] == ["kumo", "strada"]
 
 
 def test_subscribe(hub: Hub, run: Run) -> None:
