@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from octogen_dagster.api.errors import (
+    OctogenMCPAuthenticationError,
+)
+from octogen_dagster.sharing.tokens import (
+    CommandToken,
+)
+
+PYTHON = shlex.quote(sys.executable)
+ACCESS = "access-0123456789"
+
+
+@pytest.mark.parametrize("printed", [ACCESS, f'{{"access_token": "{ACCESS}"}}', f"\n{ACCESS}\n"])
+def test_what_a_command_prints(printed: str) -> None:
+    tokens = CommandToken(f"printf %s {shlex.quote(printed)}")
+    assert tokens.token() == SecretStr(ACCESS)
+
+
+def test_a_command_runs_again_when_its_token_is_refused(tmp_path: Path) -> None:
+    counter = tmp_path / "runs"
+    program = f"import os; open({str(counter)!r}, 'a').write('x'); print('token', end='-'); "
+    program += f"print(os.path.getsize({str(counter)!r}))"
+    tokens = CommandToken(f"{PYTHON} -c {shlex.quote(program)}")
+    assert tokens.token() == tokens.token() == SecretStr("token-1")
+    assert tokens.token(refused=SecretStr("token-1")) == SecretStr("token-2")
+    assert tokens.token() == SecretStr("token-2")
+
+
+def test_a_command_that_prints_the_refused_token_again() -> None:
+    tokens = CommandToken(f"echo {ACCESS}")
+    with pytest.raises(OctogenMCPAuthenticationError, match="printed the access token that was"):
+        tokens.token(refused=tokens.token())
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("true", "What the token command 'true' printed is not a token: a token is one word"),
+        ("echo", "What the token command 'echo' printed is not a token: a token is one word"),
+        ("echo two words", "What the token command 'echo' printed is not a token"),
+        ("echo '{\"token\": 1}'", "What the token command 'echo' printed is not a token"),
+        ("false", "The token command 'false' failed with exit status 1: run it by hand."),
+        ("/no/such --thing", "'/no/such' cannot be started (No such file or directory): run it"),
+    ],
+)
+def test_a_command_without_a_token(command: str, message: str) -> None:
+    with pytest.raises(OctogenMCPAuthenticationError) as caught:
+        CommandToken(command).token()
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("command", ["", " ", "echo 'x"])
+def test_a_command_that_cannot_be_one(command: str) -> None:
+    with pytest.raises(ValueError, match=r"The token command (is empty|cannot be split)"):
+        CommandToken(command)
+
+
+def test_a_command_that_hangs_is_stopped_with_what_it_started(tmp_path: Path) -> None:
+    child = tmp_path / "child"
+    command = f"sh -c 'sleep 100 & echo $! > {child}; wait'"
+    with pytest.raises(OctogenMCPAuthenticationError, match=r"printed no token within 0\.5 s and"):
+        CommandToken(command, timeout=0.5).token()
+    wait_until(lambda: has_ended(int(child.read_text())))
+
+
+@pytest.mark.timeout(20)
+def test_a_command_whose_output_something_else_holds_open_is_not_waited_for(
+    tmp_path: Path,
+) -> None:
+    escaped = tmp_path / "escaped"
+    command = f"sh -c 'setsid sh -c \"echo \\$\\$ > {escaped}; exec sleep 100\" & wait'"
+    with pytest.raises(OctogenMCPAuthenticationError, match=r"printed no token within 0\.5 s and"):
+        CommandToken(command, timeout=0.5).token()
+    escaped_pid = int(escaped.read_text())
+    assert not has_ended(escaped_pid)
+    os.kill(escaped_pid, signal.SIGKILL)
+
+
+@pytest.mark.timeout(20)
+def test_a_command_that_closes_its_output_and_goes_on_is_stopped() -> None:
+    with pytest.raises(OctogenMCPAuthenticationError, match=r"printed no token within 0\.5 s and"):
+        CommandToken("sh -c 'exec >&-; sleep 100'", timeout=0.5).token()
+
+
+@pytest.mark.timeout(20)
+def test_a_command_that_prints_without_end_is_stopped() -> None:
+    with pytest.raises(OctogenMCPAuthenticationError, match="printed more than 100,000 bytes and"):
+        CommandToken("yes").token()
+
+
+def test_a_command_that_fails_is_not_quoted() -> None:
+    secret = "sk-" + "s" * 30
+    command = CommandToken(f"sh -c 'echo {secret}; exit 3'")
+    with pytest.raises(OctogenMCPAuthenticationError, match="exit status 3") as caught:
+        command.token()
+    assert secret not in str(caught.value)
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state == "Z"
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("waited in vain")
