@@ -25,7 +25,7 @@ class SameListing:
         self._same_projects: dict[frozenset[str], bool] = {}
 
     def __call__(self, one: ListingName, other: ListingName) -> bool:
-        """Whether both names are of one listing; no, where Analytics Hub shows either to nobody.
+        """Whether both names are of one listing; no, where one of them cannot be seen.
 
         Raises:
             OctogenBigQueryError: Analytics Hub does not say.

@@ -11,7 +11,6 @@ from octogen_dagster.api.errors import (
     OctogenBigQueryError,
     OctogenBigQueryInputError,
 )
-from octogen_dagster.sandbox import hub_messages
 from octogen_dagster.sandbox.hub import Hub
 from octogen_dagster.sandbox.hub_faults import HubFault
 from octogen_dagster.sandbox.hub_names import project_number
@@ -37,15 +36,6 @@ def _local(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def to(listing: str, **settings: Any) -> BigQuerySubscriptionResult:
     return subscribe_to_listing(listing_resource=listing, destination_project=PROJECT, **settings)
-
-
-def revoked_and_granted(hub: Hub, **settings: Any) -> str:
-    """A listing whose first subscription is no longer in force, and that can be subscribed to."""
-    listing = hub.share("acme")
-    to(listing, **settings)
-    hub.revoke_access("acme")
-    hub.grant_access("acme")
-    return listing
 
 
 def known(hub: Hub) -> dict[str, str]:
@@ -106,118 +96,6 @@ def test_a_stale_subscription_counts(hub: Hub, place: Any) -> None:
     assert (result.already_subscribed, result.state) == (True, "STATE_STALE")
     assert (result.linked_project, result.linked_dataset) == (PROJECT, "mine")
     assert result.sample_query.startswith("SELECT * FROM `reader-project.mine.")
-
-
-@pytest.mark.parametrize(
-    ("place", "problem"),
-    [
-        (
-            "both",
-            "it is left over from subscription {} to this listing, which was revoked: delete it, "
-            "then subscribe again.",
-        ),
-        (
-            "linked_dataset_map",
-            "a revoked subscription {} to this listing is there, which does not say its dataset: "
-            "if it is this one, delete that subscription, then subscribe again; if not, choose "
-            "another dataset id.",
-        ),
-    ],
-)
-def test_a_revoked_subscription_does_not_count_and_its_dataset_is_in_the_way(
-    hub: Hub, place: Any, problem: str
-) -> None:
-    hub.settings.linked_dataset_in = place
-    listing = revoked_and_granted(hub)
-    (left,) = hub.subscriptions
-    with pytest.raises(OctogenBigQueryError) as caught:
-        to(listing)
-    assert str(caught.value) == (
-        f"Listing {listing}: project {PROJECT} already has a dataset octogen_acme, and "
-        f"{problem.format(left.name)}"
-    )
-    assert hub.subscriptions == [left]
-    assert to(listing, destination_dataset_id="second").already_subscribed is False
-
-
-@pytest.mark.parametrize("place", PLACES)
-def test_a_revoked_subscription_gives_way(hub: Hub, place: Any) -> None:
-    hub.settings.linked_dataset_in = place
-    listing = revoked_and_granted(hub)
-    (left,) = hub.subscriptions
-    replaced: list[tuple[str, str]] = []
-    with AnalyticsHub() as analytics_hub:
-        result = Subscriptions(analytics_hub, known(hub)).subscribe(
-            planned(listing, PROJECT), replacing=lambda *names: replaced.append(names)
-        )
-    assert replaced == [(left.name, f"{PROJECT}.octogen_acme")]
-    assert (result.already_subscribed, result.state) == (False, "STATE_ACTIVE")
-    assert [each.name for each in hub.subscriptions] == [result.subscription_name] != [left.name]
-
-
-def test_a_revoked_subscription_of_which_nobody_knows_the_dataset_is_kept(hub: Hub) -> None:
-    listing = revoked_and_granted(hub, destination_dataset_id="mine")
-    hub.settings.linked_dataset_in = "linked_dataset_map"
-    hub.add_dataset(PROJECT, "octogen_acme")
-    before = hub.subscriptions
-    elsewhere = {f"{before[0].name}0": "octogen_acme"}
-    for datasets in ({}, elsewhere, known(hub)):
-        with AnalyticsHub() as analytics_hub, pytest.raises(OctogenBigQueryError) as caught:
-            Subscriptions(analytics_hub, datasets).subscribe(
-                planned(listing, PROJECT), replacing=lambda *_: None
-            )
-        silent = "which does not say its dataset" in str(caught.value)
-        assert silent == (datasets != known(hub))
-    assert hub.subscriptions == before
-    assert set(hub.datasets(PROJECT)) == {"mine", "octogen_acme"}
-
-
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("state", [0, 7])
-def test_a_subscription_in_a_state_that_is_new_is_left_alone(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch, place: Any, state: int
-) -> None:
-    hub.settings.linked_dataset_in = place
-    listing = revoked_and_granted(hub)
-    (left,) = hub.subscriptions
-    monkeypatch.setitem(hub_messages._STATES, "STATE_INACTIVE", state)
-    with AnalyticsHub() as analytics_hub, pytest.raises(OctogenBigQueryError) as caught:
-        Subscriptions(analytics_hub).subscribe(planned(listing, PROJECT), replacing=lambda *_: None)
-    assert str(caught.value).endswith(
-        f"subscription {left.name} to this listing is in state {state or 'STATE_UNSPECIFIED'}, "
-        "which this version does not know: look at it in the Google console; nothing was changed."
-    )
-    assert hub.subscriptions == [left]
-
-
-def test_of_those_that_may_be_in_the_way_all_are_deleted_or_none(
-    hub: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hub.settings.linked_dataset_in = "linked_dataset_map"
-    listing = revoked_and_granted(hub)
-    to(listing, destination_dataset_id="second")
-    hub.make_stale("acme")
-    before = hub.subscriptions
-    monkeypatch.setitem(hub_messages._STATES, "STATE_STALE", 7)
-    both = dict.fromkeys(known(hub), "octogen_acme")
-    with (
-        AnalyticsHub() as analytics_hub,
-        pytest.raises(
-            OctogenBigQueryError, match=f"{before[1].name} to this listing is in state 7"
-        ),
-    ):
-        Subscriptions(analytics_hub, both).subscribe(
-            planned(listing, PROJECT), replacing=lambda *_: None
-        )
-    assert hub.subscriptions == before
-
-
-def test_another_revoked_subscription_is_not_in_the_way(hub: Hub) -> None:
-    listing = revoked_and_granted(hub, destination_dataset_id="mine")
-    hub.add_dataset(PROJECT, "octogen_acme")
-    with AnalyticsHub() as analytics_hub, pytest.raises(OctogenBigQueryError, match="not linked"):
-        Subscriptions(analytics_hub).subscribe(planned(listing, PROJECT), replacing=lambda *_: None)
-    assert len(hub.subscriptions) == 1
 
 
 def test_of_several_subscriptions_the_one_that_was_asked_for_counts(hub: Hub) -> None:
