@@ -20,9 +20,8 @@ def build_product_changes_asset(
     (the last that there is, up to 31 times back, and the metadata says which one), and otherwise
     with the snapshot that was published before; that one is kept by `ParquetSnapshotIOManager`,
     which must store both assets. Without one everything appeared, and the metadata says
-    `octogen/first_snapshot`. An `automation_condition` that waits for missing dependencies does not
-    wait for a time before: it may have been passed over. Columns as in
-    `octogen_dagster.CHANGES_SCHEMA`.
+    `octogen/first_snapshot`. With `AutomationCondition.eager()` it does not wait for a time before
+    that was passed over. Columns as in `octogen_dagster.CHANGES_SCHEMA`.
 
     Args:
         products: An asset of `build_products_asset`.
@@ -74,8 +73,13 @@ def build_product_changes_asset(
 def _without_waiting_for_the_past(
     condition: dg.AutomationCondition[dg.AssetKey],
 ) -> dg.AutomationCondition[dg.AssetKey]:
-    missing_now = dg.AutomationCondition.missing() & dg.AutomationCondition.in_latest_time_window()
-    deps_missing_now: Any = dg.AutomationCondition.any_deps_match(missing_now)
+    """Of a condition for the latest time, let only that time's snapshot be waited for."""
+    latest = dg.AutomationCondition.in_latest_time_window()
+    if latest not in condition.children:
+        return condition
+    deps_missing_now: Any = dg.AutomationCondition.any_deps_match(
+        dg.AutomationCondition.missing() & latest
+    )
     return condition.replace(dg.AutomationCondition.any_deps_missing(), deps_missing_now)
 
 

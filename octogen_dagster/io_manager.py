@@ -26,6 +26,8 @@ from octogen_dagster.partitions import MOST_TIMES_BACK, SnapshotPartitions, path
 from octogen_dagster.snapshot_files import ROW_GROUP_SIZE, SnapshotFile, storage_path, write_parquet
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from upath import UPath
 
 # A frame of more partitions than this reads them by name, within the limit of open files.
@@ -106,10 +108,13 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 context.log.warning(f"{error} Every product is looked up.")
         try:
             metadata = self._write(context, file, frame, scan)
+            if isinstance(scan, ProductScan):
+                _attempt(context, "Saved pages could not be removed.", scan.published)
         except OctogenPastPartitionError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
-        if isinstance(scan, ProductScan):
-            scan.published()
+        finally:
+            if isinstance(scan, ProductScan):
+                scan.let_go()
         context.add_output_metadata(metadata)
 
     def _write(
@@ -147,13 +152,10 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 metadata |= scan_metadata(scan, written)
             elif scan:
                 metadata |= detail_metadata(scan, written)
-            keep_previous = False
+            keep_previous = None
             if isinstance(scan, ProductScan):
                 keep_previous = self._replaces(context, file, scan)
-                try:
-                    scan.land()
-                except OctogenSnapshotError as error:
-                    context.log.warning(str(error))
+                _attempt(context, "The pages could not be kept.", scan.land)
             file.publish(unfinished, keep_previous=keep_previous)
         return metadata
 
@@ -189,8 +191,10 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         frames = [frame.with_columns(pl.lit(key).alias(column)) for key, frame in files.items()]
         return _as(wanted, pl.concat(frames, how="diagonal"))
 
-    def _replaces(self, context: dg.OutputContext, file: SnapshotFile, scan: ProductScan) -> bool:
-        """Whether the snapshot that is there becomes the one before.
+    def _replaces(
+        self, context: dg.OutputContext, file: SnapshotFile, scan: ProductScan
+    ) -> bool | None:
+        """Whether the snapshot that is there becomes the one before; None where it never does.
 
         Raises:
             OctogenSnapshotError: It is newer than the landed pages of a rebuild.
@@ -199,7 +203,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             there = file.provenance()
         except OctogenSnapshotError as error:
             context.log.warning(f"{error} It is replaced now.")
-            return False
+            there = {}
         fetched_at = scan.statistics.started_at.isoformat()
         if scan.statistics.rebuilt and there.get("octogen.fetched_at", "") > fetched_at:
             raise OctogenSnapshotError(
@@ -207,7 +211,9 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 f"that are landed are older, of {fetched_at}: a rebuild would lose what is there. "
                 "Nothing was changed."
             )
-        return not _has_times(context) and _was_reported(context, there.get("octogen.run_id"))
+        if _has_times(context):
+            return None
+        return bool(there) and _was_reported(context, there.get("octogen.run_id"))
 
     def _latest(self, context: dg.OutputContext, file: SnapshotFile) -> pl.LazyFrame | None:
         """The snapshot that is there, or else the last one of a time before."""
@@ -290,6 +296,14 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 scan.search.model_dump(mode="json", exclude_none=True), sort_keys=True
             )
         return provenance
+
+
+def _attempt(context: dg.OutputContext, what: str, work: Callable[[], None]) -> None:
+    """Do what may fail in any way, as an object store does: the snapshot is whole all the same."""
+    try:
+        work()
+    except Exception as error:
+        context.log.warning(f"{what} {error}")
 
 
 def _was_reported(context: dg.OutputContext, run_id: str | None) -> bool:

@@ -25,6 +25,7 @@ from octogen_dagster.ticks import (
 # Dagster ends a tick after 60 s; the listing must leave it time to store what came of it.
 SECONDS_FOR_THE_LISTING = 30.0
 CURSOR_VERSION = 1
+_LOOKED_UP = 400  # partitions whose snapshots are looked for in a tick
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -81,14 +82,14 @@ class World:
 
     Attributes:
         known: Gives the partition keys of catalogs that exist.
-        materialized: Gives the asset's partitions that have a snapshot.
+        materialized: Gives those of some of the asset's partitions that have a snapshot.
         running: Gives those whose runs are not finished.
         partition: From the partition key of a catalog to its partition of the present.
         now: Seconds since 1970.
     """
 
     known: Callable[[], Collection[str]]
-    materialized: Callable[[], Collection[str]]
+    materialized: Callable[[Collection[str]], Collection[str]]
     running: Callable[[], Collection[str]]
     partition: Callable[[str], str]
     now: int
@@ -125,7 +126,7 @@ def plan_tick(cursor: CatalogCursor, catalogs: Sequence[IndexRun], world: World)
     """
     indexed, unusable = _by_key(catalogs)
     requested, setbacks = dict(cursor.requested), dict(cursor.setbacks)
-    unseen, missing = _missing(cursor.unseen, world)
+    unseen, missing = _missing(cursor, indexed, world)
     due = [
         key
         for key, at in indexed.items()
@@ -180,21 +181,20 @@ def _by_key(catalogs: Sequence[IndexRun]) -> tuple[dict[str, datetime | None], l
     return indexed, unusable
 
 
-def _missing(unseen: dict[str, Ask], world: World) -> tuple[dict[str, Ask], set[str]]:
+def _missing(
+    cursor: CatalogCursor, granted: Collection[str], world: World
+) -> tuple[dict[str, Ask], set[str]]:
     """What has not been seen yet, and what of it is to be requested again."""
-    if not any(is_over(ask.next_at, world.now) for ask in unseen.values()):
-        return dict(unseen), set()
-
-    def in_neither(there: Collection[str]) -> dict[str, Ask]:
-        return {
-            key: ask
-            for key, ask in unseen.items()
-            if ask.partition not in there and world.partition(key) not in there
-        }
-
-    unseen = in_neither(set(world.materialized()))
-    over = {key for key, ask in unseen.items() if is_over(ask.next_at, world.now)}
-    return unseen, over & in_neither(set(world.running())).keys() if over else over
+    unseen = {key: ask for key, ask in cursor.unseen.items() if key in granted}
+    over = [key for key, ask in unseen.items() if is_over(ask.next_at, world.now)]
+    if not over:
+        return unseen, set()
+    places = {key: {unseen[key].partition, world.partition(key)} for key in over[:_LOOKED_UP]}
+    there = set(world.materialized({place for both in places.values() for place in both}))
+    seen = {key for key, both in places.items() if both & there}
+    unseen = {key: ask for key, ask in unseen.items() if key not in seen}
+    running = set(world.running()) if len(seen) < len(places) else set()
+    return unseen, {key for key, both in places.items() if key not in seen and not both & running}
 
 
 def _urgency(key: str, at: datetime | None, *, is_new: bool) -> tuple[bool, float, str]:
@@ -275,7 +275,9 @@ def build_catalog_sensor(
             catalogs,
             World(
                 known=lambda: instance.get_dynamic_partitions(partitions_name),
-                materialized=lambda: instance.get_materialized_partitions(products.key),
+                materialized=lambda keys: instance.get_latest_storage_id_by_partition(
+                    products.key, dg.DagsterEventType.ASSET_MATERIALIZATION, set(keys)
+                ),
                 running=lambda: unfinished_partitions(instance, name),
                 partition=lambda key: str(partitions.key(key, now)),
                 now=int(now.timestamp()),

@@ -85,20 +85,22 @@ class SnapshotFile:
         place: UPath = self.path.parent / f".{self.path.name.removesuffix('.parquet')}{suffix}"
         return place
 
-    def publish(self, unfinished: Path, *, keep_previous: bool = False) -> None:
+    def publish(self, unfinished: Path, *, keep_previous: bool | None = None) -> None:
         """Make a written file the snapshot: a reader sees the old one or the new one, whole.
 
         A crash in between leaves what is to become `previous` under a name that the next one knows.
 
         Args:
             unfinished: The file.
-            keep_previous: Whether the snapshot that is replaced becomes `previous`.
+            keep_previous: Whether the snapshot that is replaced becomes `previous`; None where it
+                never does.
 
         Raises:
             OctogenSnapshotError: It cannot be put in place.
         """
-        try:
-            self._move_next_previous()
+        with self._publishing("could not be published", "The previous one is untouched; correct"):
+            if keep_previous is not None:
+                self._move_next_previous()
             if keep_previous and self.exists():
                 self._keep_for_previous()
             if self._is_local:
@@ -107,12 +109,19 @@ class SnapshotFile:
                 _sync(unfinished.parent)
             else:
                 self.path.fs.put_file(str(unfinished), self.path.path)
-            if keep_previous:
+        if keep_previous:
+            with self._publishing(
+                "is published, and what it replaced could not be kept", "Correct"
+            ):
                 self._move_next_previous()
+
+    @contextlib.contextmanager
+    def _publishing(self, problem: str, advice: str) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise OctogenSnapshotError(
-                f"The snapshot {self.uri} could not be published: {error}. The previous one is "
-                "untouched; correct the cause and run again."
+                f"The snapshot {self.uri} {problem}: {error}. {advice} the cause and run again."
             ) from error
 
     @property
@@ -125,22 +134,23 @@ class SnapshotFile:
         if not self._is_local:
             self.path.fs.cp_file(self.path.path, aside)
             return
+        own = f"{aside}.{uuid.uuid4().hex[:12]}{_UNFINISHED}"
         try:
-            os.link(self.path.path, aside)
-        except FileExistsError:  # another publisher's, of the same snapshot
-            return
+            os.link(self.path.path, own)
         except OSError:  # a file system without hard links
-            copy = f"{aside}{_UNFINISHED}"
-            shutil.copyfile(self.path.path, copy)
-            os.replace(copy, aside)
+            shutil.copyfile(self.path.path, own)
+        _rename(own, aside)
 
     def _move_next_previous(self) -> None:
         aside = self._next_previous
         with contextlib.suppress(FileNotFoundError):  # another publisher was faster
-            if self._is_local:
-                os.replace(aside.path, self.previous.path.path)
-            elif aside.exists():
-                self.path.fs.mv(aside.path, self.previous.path.path)
+            if not self._is_local:
+                if aside.exists():
+                    self.path.fs.mv(aside.path, self.previous.path.path)
+            elif self.exists() and os.path.samefile(aside.path, self.path.path):
+                os.unlink(aside.path)  # a crash came before it was replaced
+            else:
+                _rename(aside.path, self.previous.path.path)
 
     def provenance(self) -> dict[str, str]:
         """The key-value metadata of the snapshot that is there; empty if there is none.
@@ -235,6 +245,13 @@ def _run_interruptibly(work: Callable[[], None], stop: Callable[[], None]) -> No
             stop()
             raise
         future.result()
+
+
+def _rename(source: str, target: str) -> None:
+    """Rename; of two names of one file the source goes, where rename(2) would leave both."""
+    os.replace(source, target)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(source)
 
 
 def _spool() -> Path:

@@ -14,7 +14,6 @@ from octogen_dagster import (
     CHANGES_SCHEMA,
     OctogenResource,
     ParquetSnapshotIOManager,
-    ProductScan,
     ProductSearch,
     build_product_changes_asset,
     build_products_asset,
@@ -161,12 +160,12 @@ def test_a_failed_read_is_no_snapshot_before(
 def dying(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     """Let a run end once when its snapshot is published and nobody knows of it yet."""
     failures = [OSError("a machine went away")]
-    published, replace = ProductScan.published, os.replace
+    add_output_metadata, replace = dg.OutputContext.add_output_metadata, os.replace
 
-    def when_it_was_published(scan: ProductScan) -> None:
-        if failures:
+    def when_it_was_published(context: dg.OutputContext, metadata: Any) -> None:
+        if failures and context.asset_key.path == ["products"]:
             raise failures.pop()
-        published(scan)
+        add_output_metadata(context, metadata)
 
     def before_the_one_before_is_in_place(source: Any, target: Any) -> None:
         if str(target).endswith(".previous") and failures:
@@ -174,7 +173,7 @@ def dying(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
         replace(source, target)
 
     if moment == "published":
-        monkeypatch.setattr(ProductScan, "published", when_it_was_published)
+        monkeypatch.setattr(dg.OutputContext, "add_output_metadata", when_it_was_published)
     else:
         monkeypatch.setattr(os, "replace", before_the_one_before_is_in_place)
 
@@ -211,6 +210,39 @@ def test_after_a_run_that_died_the_comparison_is_with_what_was_there_before_it(
         "products.parquet",
         "products_changes.parquet",
     ]
+
+
+def test_a_crash_before_the_snapshot_was_replaced_hides_no_later_change(
+    tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
+) -> None:
+    pipeline = Pipeline(tmp_path, octogen, instance, search=ProductSearch(catalogs=["strada"]))
+    for products in (120, 121):
+        shops.grant("strada", products=products)
+        pipeline.run()
+    os.link(tmp_path / "products.parquet", tmp_path / ".products.previous.next")
+    for products in (123, 126, 130):
+        shops.grant("strada", products=products)
+        appeared = products - pl.read_parquet(tmp_path / "products.parquet").height
+        assert counts(pipeline.run()) == (appeared, 0, 0, 0, 0)
+    assert not (tmp_path / ".products.previous.next").exists()
+
+
+def test_on_a_file_system_without_hard_links_the_one_before_is_copied(
+    tmp_path: Path,
+    octogen: OctogenResource,
+    instance: dg.DagsterInstance,
+    shops: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", refused)
+    pipeline = Pipeline(tmp_path, octogen, instance, search=ProductSearch(catalogs=["strada"]))
+    for products, appeared in ((120, 120), (121, 1), (125, 4)):
+        shops.grant("strada", products=products)
+        assert counts(pipeline.run()) == (appeared, 0, 0, 0, 0)
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 @pytest.mark.parametrize("what", ["products.parquet", ".products.previous"])
@@ -394,3 +426,16 @@ def test_changes_of_days_follow_their_snapshot_also_after_a_day_without_one(
     key = f"{catalog}{today}"
     dg.materialize([products], resources=resources, instance=instance, partition_key=key)
     assert requested() == {key}
+
+
+def test_a_condition_for_all_times_waits_for_the_times_before(tmp_path: Path) -> None:
+    products = build_products_asset("products", partitions_def=snapshot_days("2026-11-01"))
+    eager = dg.AutomationCondition.eager()
+    for given, kept in (
+        (eager.without(dg.AutomationCondition.in_latest_time_window()), True),
+        (dg.AutomationCondition.on_cron("@daily"), True),
+        (eager, False),
+    ):
+        changes = build_product_changes_asset(products, automation_condition=given)
+        condition = changes.get_asset_spec().automation_condition
+        assert (condition == given) is kept

@@ -1,4 +1,7 @@
+import gc
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from octogen_dagster.api.errors import OctogenPagingError, OctogenSnapshotError
+from octogen_dagster.assets import build_products_asset
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.io_manager import ParquetSnapshotIOManager
@@ -354,7 +358,7 @@ def test_a_scan_that_was_not_read_completely_is_not_published(
 
     with pytest.raises(OctogenSnapshotError, match=r"is not complete: \d+ rows were written of"):
         materialize([products], manager(tmp_path), resources={"octogen": octogen})
-    assert files(tmp_path) == set()
+    assert {Path(name).parent.name for name in files(tmp_path)} == {".products.pages"}
 
 
 @pytest.mark.parametrize("value", [{"n": [1]}, None, "text"])
@@ -388,3 +392,29 @@ def test_an_empty_base_dir_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="base_dir must not be empty"):
         materialize([made], ParquetSnapshotIOManager(base_dir=" "))
+
+
+def test_what_cannot_be_read_beside_a_snapshot_fails_no_run(
+    tmp_path: Path, octogen: OctogenResource
+) -> None:
+    products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
+    (tmp_path / ".products.pages" / "foreign.pages").mkdir(parents=True)
+    for keep_pages in (False, True):
+        io_manager = ParquetSnapshotIOManager(base_dir=str(tmp_path), keep_pages=keep_pages)
+        resources = {"octogen": octogen, "io_manager": io_manager}
+        assert dg.materialize([products], resources=resources).success
+
+
+def test_the_threads_that_save_pages_end(tmp_path: Path, octogen: OctogenResource) -> None:
+    products = build_products_asset("products", ProductSearch(catalogs=["strada"], page_size=2))
+    io_manager = ParquetSnapshotIOManager(base_dir=str(tmp_path))
+    others = set(threading.enumerate())
+    for _ in range(3):
+        dg.materialize([products], resources={"octogen": octogen, "io_manager": io_manager})
+    gc.collect()
+    deadline = time.monotonic() + 20
+    while saving := [
+        each for each in set(threading.enumerate()) - others if "octogen-save" in each.name
+    ]:
+        assert time.monotonic() < deadline, saving
+        saving[0].join(1)

@@ -99,7 +99,7 @@ def test_a_bucket_that_is_not_there_is_a_clear_error(store: str, octogen: Octoge
         base_dir="gs://nowhere/snapshots",
         storage_options={"token": "anon", "endpoint_url": store},
     )
-    with pytest.raises(OctogenSnapshotError, match=r"gs://nowhere/snapshots/products.parquet"):
+    with pytest.raises(OctogenSnapshotError, match=r"gs://nowhere/snapshots/"):
         dg.materialize([products], resources={"octogen": octogen, "io_manager": io_manager})
 
 

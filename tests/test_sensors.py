@@ -104,6 +104,33 @@ def test_a_catalog_whose_runs_fail_is_requested_again_with_growing_waits(
     assert keys(ticker.tick()) == ["strada"]
 
 
+def test_only_what_is_granted_and_over_is_looked_for(
+    ticker: Ticker, shops: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = START
+    monkeypatch.setattr(sensors, "_now", lambda: clock)
+    ticker.tick()
+    shops.revoke("strada")
+    clock += timedelta(hours=1)
+    ticker.tick()
+    cursor, _ = CatalogCursor.load(ticker.cursor)
+    assert set(cursor.unseen) == {"northpeak"}
+
+    asked: list[set[str]] = []
+
+    def materialized(keys: Any) -> set[str]:
+        asked.append(set(keys))
+        return set()
+
+    catalogs = [index_run(f"shop-{number:04}", 1) for number in range(1_000)]
+    unseen = {entry.catalog: sensors.Ask(entry.catalog, 1, 0) for entry in catalogs}
+    requested = {entry.catalog: entry.last_indexed_at for entry in catalogs}
+    cursor = CatalogCursor(requested, unseen=unseen)
+    tick = plan_tick(cursor, catalogs, World(requested.keys, materialized, set, str, now=1))
+    assert len(tick.due) == 50
+    assert [len(keys) for keys in asked] == [400]
+
+
 def test_a_clock_that_jumped_and_went_back_delays_no_request(
     ticker: Ticker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,7 +226,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def world(known: set[str], now: int = 0) -> World:
-    return World(known.copy, set, set, str, now)
+    return World(known.copy, lambda _: set(), set, str, now)
 
 
 def index_run(key: str, day: int) -> IndexRun:
@@ -260,7 +287,10 @@ def test_partitions_are_looked_up_only_when_a_snapshot_is_due() -> None:
 
     catalogs = [index_run("quiet", 1), index_run("never", 0)]
     cursor = plan_tick(CatalogCursor({}), catalogs, world(set())).cursor
-    assert plan_tick(cursor, catalogs, World(unasked, unasked, unasked, str, now=0)).due == []
+    assert (
+        plan_tick(cursor, catalogs, World(unasked, lambda _: unasked(), unasked, str, now=0)).due
+        == []
+    )
 
 
 def test_the_newest_of_those_never_requested_come_first() -> None:

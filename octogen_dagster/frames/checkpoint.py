@@ -6,14 +6,15 @@ what was asked for. A file that is cut, damaged or of another search is never ta
 chain, and runs that read the same at once grow branches that do not mix: nothing has to be locked,
 on a file system or an object store.
 
-When a read was published its segments are removed or, if they are to be kept, named by a
-manifest: the landed pages.
+When a read is published its segments are removed or, if they are to be kept, named by a manifest
+just before: the landed pages.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import uuid
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ class SavedPages:
         first_page: Page 1.
         last_page: The last of them.
         last_cursor: What the last one was asked for with; None for page 1.
-        pages: How many there are.
+        pages_in_segments: How many are in each of the files.
         next_cursor: What the page after the last one is asked for with; None if there is none.
     """
 
@@ -77,8 +78,13 @@ class SavedPages:
     first_page: WirePage
     last_page: WirePage
     last_cursor: str | None
-    pages: int
+    pages_in_segments: Sequence[int]
     next_cursor: str | None
+
+    @property
+    def pages(self) -> int:
+        """How many there are."""
+        return sum(self.pages_in_segments)
 
     def __iter__(self) -> Iterator[WirePage]:
         return self.store.pages(self.root, self.segments, self.subject)
@@ -160,6 +166,7 @@ class PageStore:
     ) -> SavedPages | None:
         chain: list[str] = []
         cursors: list[str | None] = []
+        counts: list[int] = []
         facts: SegmentFacts | None = None
         first_page: WirePage | None = None
         last = b""
@@ -172,7 +179,9 @@ class PageStore:
                 break
             if first_page is None:
                 facts, first_page = read_facts(content), next(read_pages(content, subject))
-            cursors.extend(pl.read_parquet(content, columns=["next_cursor"]).to_series())
+            following = pl.read_parquet(content, columns=["next_cursor"]).to_series()
+            cursors.extend(following)
+            counts.append(len(following))
             chain.append(name)
             last = content
         if facts is None or first_page is None:
@@ -187,7 +196,7 @@ class PageStore:
             first_page,
             deque(read_pages(last, subject), maxlen=1)[0],
             cursors[-2] if len(cursors) > 1 else None,
-            len(cursors),
+            counts,
             cursors[-1],
         )
 
@@ -201,7 +210,7 @@ class PageStore:
         return None
 
     def landing(self) -> Landing | None:
-        """The landed pages of the read that was published last.
+        """The landed pages of the last read that was whole.
 
         Raises:
             OctogenSnapshotError: The manifest cannot be read.
@@ -210,6 +219,10 @@ class PageStore:
             content = (self.folder / _MANIFEST).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except Exception as error:  # an object store's errors are of many kinds
+            raise OctogenSnapshotError(
+                f"The list of landed pages {self.folder / _MANIFEST} cannot be read: {error}."
+            ) from error
         try:
             landing = msgspec.json.decode(content, type=Landing)
         except msgspec.MsgspecError as error:
@@ -291,7 +304,7 @@ class PageStore:
         try:
             landed = self.landing()
         except OctogenSnapshotError:  # its pages cannot be told from others
-            self.discard(landing.segments | self._abandoned)
+            self.discard(self._abandoned if self.keep else landing.segments | self._abandoned)
             return
         kept = landed.segments if landed else set()
         replaced = set(landed.replaced) if landed else set()
@@ -313,6 +326,10 @@ class PageStore:
                 f"The saved pages {path} are gone: another run of the same partition may have "
                 "removed them. Run again; landed pages of a past time must be restored."
             ) from None
+        except Exception as error:  # an object store's errors are of many kinds
+            raise OctogenSnapshotError(
+                f"The saved pages {path} cannot be read: {error}."
+            ) from error
         if segment_name(previous, content) != name:
             raise OctogenSnapshotError(
                 f"The saved pages {path} are damaged: {len(content):,} bytes that are not what "
@@ -353,7 +370,7 @@ class PageStore:
 
     def _put(self, name: str, content: bytes) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        unfinished = self.folder / f".{name}{_UNFINISHED}"
+        unfinished = self.folder / f".{name}.{uuid.uuid4().hex[:12]}{_UNFINISHED}"
         unfinished.write_bytes(content)
         os.replace(str(unfinished), str(self.folder / name))
 

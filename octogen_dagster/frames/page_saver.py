@@ -25,8 +25,8 @@ MOST_PAGES_TWICE = 2 * PAGES_IN_A_SEGMENT + 2
 class PageSaver:
     """Saves the pages of one walk as they come, while the next ones are on their way.
 
-    A segment is written when the one before is, so that a crash loses at most two. Used in a
-    `with`, a walk that fails loses none.
+    A segment is written when the one before is, so that a crash loses at most two of each walk that
+    is under way. Used in a `with`, a walk that ended or failed loses none.
 
     Args:
         store: Where to.
@@ -44,6 +44,7 @@ class PageSaver:
         self, store: PageStore, root: str, saved: SavedPages | None, started_at: datetime
     ) -> None:
         self.segments: list[str] = list(saved.segments) if saved else []
+        self._saved_pages = list(saved.pages_in_segments) if saved else []
         self.generation = saved.generation if saved else ""
         self.root = root
         self._store = store
@@ -62,9 +63,12 @@ class PageSaver:
         error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        if error is not None:
-            with contextlib.suppress(OctogenSnapshotError):
-                self.flush()
+        if error is None:
+            with self._lock:
+                self._begin()
+            return
+        with contextlib.suppress(OctogenSnapshotError):
+            self.flush()
 
     def add(self, page: WirePage) -> None:
         """Note the next page; a segment is begun when it is full.
@@ -77,6 +81,21 @@ class PageSaver:
                 self._unsaved.append(page)
             if len(self._unsaved) == PAGES_IN_A_SEGMENT:
                 self._begin()
+
+    def keep_first(self, pages: int) -> None:
+        """Continue after the first of the segments that were there already.
+
+        Args:
+            pages: How many pages are in those; the others are gone.
+        """
+        with self._lock:
+            kept = 0
+            for count in self._saved_pages:
+                if count > pages:
+                    break
+                pages -= count
+                kept += 1
+            del self.segments[kept:]
 
     def flush(self) -> None:
         """Write what is not written yet, and wait for it.

@@ -87,10 +87,16 @@ class CatalogRead:
     def _at_hand(self) -> Iterator[WirePage]:
         try:
             yield from self.saved
-        except OctogenSnapshotError as error:
+        except OctogenSnapshotError:
             if self.gone is None:
                 raise
-            self.gone(f"{self.walk.subject}: {error} The service is asked for the rest.")
+            self.gone(
+                f"{self.walk.subject}: what was saved after page {self.saved_pages:,} is not there "
+                "any more, or damaged, as by another run of the same partition. The service is "
+                "asked for the rest."
+            )
+            if self.saver:
+                self.saver.keep_first(self.saved_pages)
             return
         if self.ahead:
             yield self.ahead

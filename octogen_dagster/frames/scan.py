@@ -170,6 +170,10 @@ class ProductScan:
                     read.saver.settle()
         self._store.publish(self._landing())
 
+    def let_go(self) -> None:
+        """Save no pages any more: the store and its threads end with the reads that use them."""
+        self._store, self._plan = None, ReadPlan(self.search, [])
+
     def _landing(self) -> Landing:
         walks = [
             LandedWalk(read.catalog, read.saver.root, read.saver.segments)

@@ -51,7 +51,7 @@ class LandedWalk(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Landing(msgspec.Struct, forbid_unknown_fields=True):
-    """A manifest: all the pages of a read that was published.
+    """A manifest: all the pages of a read that was whole.
 
     Attributes:
         search: The search, as JSON.
@@ -76,7 +76,7 @@ class Landing(msgspec.Struct, forbid_unknown_fields=True):
 
     def signed(self) -> Landing:
         """The same with its digest."""
-        parts = [self.search, self.started_at, self.walks, self.replaced]
+        parts = [self.search, self.started_at, self.walks, *self.replaced]
         content = msgspec.json.encode(parts, order="sorted")
         return msgspec.structs.replace(self, digest=_hash(content))
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -271,7 +272,7 @@ def test_two_runs_at_once_do_not_mix(reads: Reads, undisturbed: pl.DataFrame) ->
     first = next(batches)
     other = Reads(reads.sandbox, reads.folder).read()  # removes what the first one continues from
     whole = pl.concat([first, *batches])
-    assert "are gone" in reads.notes[-1]
+    assert "what was saved after page 36 is not there any more" in reads.notes[-1]
     assert reads.notes[-1].endswith("The service is asked for the rest.")
     scan.published()
 
@@ -604,3 +605,50 @@ def test_pages_that_were_landed_before_are_never_taken_for_those_of_a_read_that_
     assert len(reads.segments()) == 20
     assert reads.pages_asked(lambda: reads.read(keep=True)) == WHOLE
     assert len(reads.segments()) == 10
+
+
+def test_of_many_catalogs_those_that_ended_are_not_asked_for_again(tmp_path: Path) -> None:
+    shops = {f"shop-{number}": 20 for number in range(6)}
+    with Sandbox(catalogs=shops) as sandbox:
+        reads = Reads(sandbox, tmp_path / ".all.pages")
+        search = ProductSearch(page_size=10)
+        whole = reads.read(search).drop("fetched_at")
+        sandbox.inject(Fault("status", 500, page=2, times=1))
+        with pytest.raises(OctogenServerError):
+            reads.read(search)
+        asked = reads.pages_asked(lambda: reads.read(search, publish=False))
+        assert len(asked) < 12
+        # It was whole: what is saved is all that is needed.
+        frames: list[pl.DataFrame] = []
+        assert reads.pages_asked(lambda: frames.append(reads.read(search))) == []
+        assert frames[0].drop("fetched_at").sort("uuid").equals(whole.sort("uuid"))
+
+
+def test_a_read_that_outlives_the_loss_of_saved_pages_can_still_be_landed(reads: Reads) -> None:
+    reads.interrupted(60)
+    captured: list[pl.DataFrame] = []
+    lost = chain(reads)[-1]
+    damaged = PageStore.read
+
+    def read(store: PageStore, name: str, previous: str) -> bytes:
+        if name == lost.name and reads.notes and "continues after" in reads.notes[-1]:
+            lost.write_bytes(b"damaged after the plan was made")
+        return damaged(store, name, previous)
+
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr(PageStore, "read", read)
+        captured.append(reads.read(keep=True))
+    assert "what was saved after page 48 is not there any more" in reads.notes[-1]
+    window = (captured[0]["fetched_at"][0], datetime.now(UTC))
+    assert reads.read(window=window).equals(captured[0])
+
+
+def test_runs_that_land_at_once_leave_a_whole_list(reads: Reads) -> None:
+    reads.read(keep=True)
+    store = PageStore(UPath(reads.folder), keep=True)
+    landing = store.landing()
+    assert landing
+    with ThreadPoolExecutor(4) as pool:
+        for landed in [pool.submit(store.land, landing) for _ in range(200)]:
+            assert store.landing()
+            landed.result()
