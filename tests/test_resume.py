@@ -1,6 +1,5 @@
 """Runs that are killed: what the next one asks for, and that nobody can tell from the snapshot."""
 
-import multiprocessing
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -15,15 +14,13 @@ from octogen_dagster import OctogenResource, ParquetSnapshotIOManager, build_pro
 from octogen_dagster.frames.page_saver import MOST_PAGES_TWICE
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
+from tests.forked import processes
 from tests.resume_runs import PAGE_SIZE, SEARCH, by_dagster, by_hand
 
 INTERVAL = MOST_PAGES_TWICE
 PAGES = 185
 SEED = random.SystemRandom().randrange(10**6)
 SECONDS_TO_WAIT = 60.0
-
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["tests.resume_runs"])
 
 
 class Runs:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections import Counter
 from contextlib import ExitStack
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import httpx
@@ -14,88 +12,53 @@ import pytest
 
 from octogen_dagster.sandbox.request_log import ReceivedRequest
 from octogen_dagster.sandbox.server import Sandbox
+from tests.budget_runs import PAGE_SIZE, by_dagster
+from tests.forked import processes
 
 RUNS = 8
 PAGES = 8
-PAGE_SIZE = 10
 REQUESTS_A_MINUTE = 240
 RESERVE = REQUESTS_A_MINUTE // 5  # what `OctogenResource` leaves to others by default
-RUN = f"""
-import sys
-from typing import Any
-import dagster as dg
-from octogen_dagster import (
-    OctogenResource, ParquetSnapshotIOManager, ProductSearch, build_products_asset,
-    catalog_partitions,
-)
-
-class OctogenAtTheSignal(OctogenResource):
-    def scan(self, *arguments: Any, **options: Any) -> Any:
-        print("ready", flush=True)
-        sys.stdin.readline()
-        return super().scan(*arguments, **options)
-
-catalog, snapshots = sys.argv[1:]
-products = build_products_asset(
-    "products", ProductSearch(page_size={PAGE_SIZE}), partitions_def=catalog_partitions
-)
-with dg.DagsterInstance.ephemeral() as instance:
-    instance.add_dynamic_partitions(catalog_partitions.name, [catalog])
-    result = dg.materialize(
-        [products],
-        partition_key=catalog,
-        instance=instance,
-        resources={{
-            "octogen": OctogenAtTheSignal(),
-            "io_manager": ParquetSnapshotIOManager(base_dir=snapshots),
-        }},
-    )
-(made,) = result.asset_materializations_for_node("products")
-print(made.metadata["dagster/partition_row_count"].value)
-print(made.metadata["octogen/limiter_seconds"].value)
-"""
+SECONDS_TO_WAIT = 120.0
 
 
 @pytest.mark.timeout(240)
 def test_eight_runs_at_once_share_the_bucket_and_none_fails_or_starves(tmp_path: Path) -> None:
-    script = tmp_path / "run.py"
-    script.write_text(RUN)
     with (
         Sandbox(catalogs=RUNS, products=PAGES * PAGE_SIZE) as shops,
         httpx.Client(headers={"Authorization": f"Bearer {shops.api_key}"}) as other,
-        ExitStack() as processes,
+        ExitStack() as started,
     ):
-        runs: dict[str, subprocess.Popen[str]] = {}
+        runs: list[Connection] = []
         for entry in other.get(f"{shops.base_url}/catalogs").json():
-            run = subprocess.Popen(
-                [sys.executable, script, entry["catalog"], tmp_path / "snapshots"],
-                env={**os.environ, **shops.environment},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            runs[entry["catalog"]] = processes.enter_context(run)
-            processes.callback(run.kill)
-        for run in runs.values():
-            assert run.stdout.readline() == "ready\n", run.communicate()[1]
+            mine, its = processes.Pipe()
+            arguments = (entry["catalog"], shops.environment, str(tmp_path / "snapshots"), its)
+            run = processes.Process(target=by_dagster, args=arguments)
+            run.start()
+            its.close()  # or its end would not be seen here
+            started.callback(run.kill)
+            runs.append(mine)
+        assert [_said(run) for run in runs] == ["ready"] * RUNS
         _spend_all_but_the_reserve(shops, other)
         before = len(shops.requests)
-        for run in runs.values():
-            run.stdin.write("go\n")
-            run.stdin.flush()
-        said = {catalog: run.communicate(timeout=120) for catalog, run in runs.items()}
+        for run in runs:
+            run.send("go")
+        said = [_said(run) for run in runs]
         requests = shops.requests[before:]
 
-    for catalog, (output, errors) in said.items():
-        assert runs[catalog].returncode == 0, errors
-        rows, limiter_seconds = output.split()
-        assert int(rows) == PAGES * PAGE_SIZE
-        assert float(limiter_seconds) > 0
+    for rows, limiter_seconds in said:
+        assert rows == PAGES * PAGE_SIZE
+        assert limiter_seconds > 0
     # They needed more than there was, and kept to a pace at which nothing is refused.
     assert RUNS * PAGES > RESERVE
     assert Counter(request.status for request in requests) == {200: RUNS * PAGES}
     assert _most_pages_meanwhile(requests) <= PAGES // 2
+
+
+def _said(run: Connection) -> object:
+    """What a run says; an EOFError if it failed."""
+    assert run.poll(SECONDS_TO_WAIT)
+    return run.recv()
 
 
 def _spend_all_but_the_reserve(shops: Sandbox, other: httpx.Client) -> None:

@@ -1,0 +1,53 @@
+"""Runs that share a budget, each in a process of its own. A fork server imports this."""
+
+import os
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from typing import Any
+
+import dagster as dg
+
+from octogen_dagster import (
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ProductSearch,
+    build_products_asset,
+    catalog_partitions,
+)
+
+PAGE_SIZE = 10
+
+
+def by_dagster(
+    catalog: str, environment: Mapping[str, str], snapshots: str, signals: Connection
+) -> None:
+    """A run that says when it is ready to read, reads at a signal, and says what it did."""
+    os.environ.update(environment)
+
+    class OctogenAtTheSignal(OctogenResource):
+        def scan(self, *arguments: Any, **options: Any) -> Any:
+            signals.send("ready")
+            signals.recv()
+            return super().scan(*arguments, **options)
+
+    products = build_products_asset(
+        "products", ProductSearch(page_size=PAGE_SIZE), partitions_def=catalog_partitions
+    )
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("octogen_catalogs", [catalog])
+        result = dg.materialize(
+            [products],
+            partition_key=catalog,
+            instance=instance,
+            resources={
+                "octogen": OctogenAtTheSignal(),
+                "io_manager": ParquetSnapshotIOManager(base_dir=snapshots),
+            },
+        )
+    (made,) = result.asset_materializations_for_node("products")
+    signals.send(
+        [
+            made.metadata[name].value
+            for name in ("dagster/partition_row_count", "octogen/limiter_seconds")
+        ]
+    )
