@@ -28,11 +28,9 @@ from octogen_dagster import (
     catalog_partitions,
 )
 
-octogen = {
-    "production": OctogenResource(),
-    "sandbox": OctogenResource(
-        base_url=os.environ.get("OCTOGEN_BASE_URL", "http://127.0.0.1:8787/v1")
-    ),
+octogen_settings = {
+    "production": {},
+    "sandbox": {"base_url": os.environ.get("OCTOGEN_BASE_URL", "http://127.0.0.1:8787/v1")},
 }
 
 catalogs = build_catalogs_asset(partitions_def=catalog_partitions)
@@ -76,7 +74,7 @@ defs = dg.Definitions(
     ],
     executor=dg.in_process_executor,  # a run is one partition
     resources={
-        "octogen": octogen[os.environ.get("OCTOGEN_ENV", "production")],
+        "octogen": OctogenResource(**octogen_settings[os.environ.get("OCTOGEN_ENV", "production")]),
         "io_manager": ParquetSnapshotIOManager(
             base_dir=os.environ.get("OCTOGEN_SNAPSHOTS", "snapshots")
         ),
