@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -275,7 +276,9 @@ def test_two_runs_at_once_do_not_mix(reads: Reads, undisturbed: pl.DataFrame) ->
     first = next(batches)
     other = Reads(reads.sandbox, reads.folder).read()  # removes what the first one continues from
     whole = pl.concat([first, *batches])
-    assert "what was saved after page 36 is not there any more" in reads.notes[-1]
+    assert re.search(
+        r"what was saved after page (12|24|36|48) is not there any more", reads.notes[-1]
+    )  # which one: as far as the first one has read ahead
     assert reads.notes[-1].endswith("The service is asked for the rest.")
     scan.published()
 
