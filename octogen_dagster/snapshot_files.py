@@ -217,19 +217,20 @@ def write_parquet(
     Returns:
         The number of rows in the file.
     """
-    sink = functools.partial(
-        frame.sink_parquet,
-        path,
-        compression="zstd",
-        statistics=True,
-        row_group_size=row_group_size,
-        metadata=lambda _context: metadata(),
-        mkdir=False,
-    )
-    if stop is None:
-        sink()
-    else:
-        _run_interruptibly(sink, stop)
+    # Given a path, Polars may create it anew after the query failed and the file was removed.
+    with path.open("wb") as file:
+        sink = functools.partial(
+            frame.sink_parquet,
+            file,
+            compression="zstd",
+            statistics=True,
+            row_group_size=row_group_size,
+            metadata=lambda _context: metadata(),
+        )
+        if stop is None:
+            sink()
+        else:
+            _run_interruptibly(sink, stop)
     rows: int = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
     return rows
 

@@ -232,3 +232,12 @@ def test_what_goes_to_an_object_store_is_spooled_and_cleared(
     assert file.scan().collect()["n"].to_list() == [1, 2]
     assert file.uri == "memory://bucket/x.parquet"
     assert list(spool.iterdir()) == []
+
+
+def test_frames_that_fail_leave_no_file(tmp_path: Path) -> None:
+    failing = pl.LazyFrame({"n": ["1", "x"]}).with_columns(pl.col("n").cast(pl.Int64))
+    for number in range(100):  # Polars opens a path when it likes, often after the failure
+        file = SnapshotFile(UPath(tmp_path / f"{number}.parquet"))
+        with pytest.raises(pl.exceptions.InvalidOperationError), file.unfinished() as unfinished:
+            write_parquet(failing, unfinished, dict)
+    assert list(tmp_path.iterdir()) == []
