@@ -1,7 +1,7 @@
 """Saved pages: what survives a crash of a read, and what a past day can be rebuilt from.
 
-A page is kept as it came. Some pages make a segment, a small Parquet file whose name is the hash of
-its content and of the segment before it, so the segments of one walk form a chain from the hash of
+A page is kept as it came. Some pages make a segment, a small file whose name is the hash of its
+content and of the segment before it, so the segments of one walk form a chain from the hash of
 what was asked for. A file that is cut, damaged or of another search is never taken for part of a
 chain, and runs that read the same at once grow branches that do not mix: nothing has to be locked,
 on a file system or an object store.
@@ -22,7 +22,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
-import polars as pl
 
 from octogen_dagster.api.errors import OctogenSnapshotError
 from octogen_dagster.frames.segments import (
@@ -31,8 +30,7 @@ from octogen_dagster.frames.segments import (
     Landing,
     branches_from,
     digest_in,
-    read_facts,
-    read_pages,
+    read_segment,
     segment_name,
 )
 
@@ -42,7 +40,7 @@ if TYPE_CHECKING:
 
     from upath import UPath
 
-    from octogen_dagster.frames.segments import SegmentFacts, Segments
+    from octogen_dagster.frames.segments import Segment, Segments
     from octogen_dagster.frames.wire import WirePage
 
 RESUME_WITHIN = timedelta(hours=6)
@@ -167,34 +165,30 @@ class PageStore:
         chain: list[str] = []
         cursors: list[str | None] = []
         counts: list[int] = []
-        facts: SegmentFacts | None = None
-        first_page: WirePage | None = None
-        last = b""
+        first: Segment | None = None
+        last: Segment | None = None
         for previous, name in zip([root, *map(digest_in, names)], names, strict=False):
             try:
-                content = self.read(name, previous)
+                last = self.read(name, previous)
             except OctogenSnapshotError as error:
                 log(f"{subject}: {error} What was saved before it is used.")
                 self._abandoned |= set(names[len(chain) :])
                 break
-            if first_page is None:
-                facts, first_page = read_facts(content), next(read_pages(content, subject))
-            following = pl.read_parquet(content, columns=["next_cursor"]).to_series()
-            cursors.extend(following)
-            counts.append(len(following))
+            first = first or last
+            cursors += [page.next_cursor for page in last.pages]
+            counts.append(len(last.pages))
             chain.append(name)
-            last = content
-        if facts is None or first_page is None:
+        if first is None or last is None:
             return None
         return SavedPages(
             self,
             root,
             chain,
             subject,
-            facts.started_at,
-            facts.generation,
-            first_page,
-            deque(read_pages(last, subject), maxlen=1)[0],
+            first.started_at,
+            first.generation,
+            first.pages[0].read(subject),
+            last.pages[-1].read(subject),
             cursors[-2] if len(cursors) > 1 else None,
             counts,
             cursors[-1],
@@ -257,7 +251,8 @@ class PageStore:
         """
         previous = root
         for name in segments:
-            yield from read_pages(self.read(name, previous), subject)
+            for page in self.read(name, previous).pages:
+                yield page.read(subject)
             previous = digest_in(name)
 
     def discard(self, segments: Collection[str]) -> None:
@@ -312,8 +307,8 @@ class PageStore:
         useless = self._abandoned | {name for name in others if self._is_left_over(name)}
         self.discard((landing.segments | replaced | useless) - kept)
 
-    def read(self, name: str, previous: str) -> bytes:
-        """The content of a segment, verified.
+    def read(self, name: str, previous: str) -> Segment:
+        """A segment, verified.
 
         Raises:
             OctogenSnapshotError: It is not there, or not what was written.
@@ -335,7 +330,13 @@ class PageStore:
                 f"The saved pages {path} are damaged: {len(content):,} bytes that are not what "
                 "was written."
             )
-        return content
+        try:
+            return read_segment(content)
+        except ValueError:
+            raise OctogenSnapshotError(
+                f"The saved pages {path} are whole, and of a format that this version of "
+                "octogen-dagster does not read."
+            ) from None
 
     def begin(self, write: Callable[[], str]) -> Future[str]:
         """Let a segment be written while the caller goes on."""
@@ -383,10 +384,10 @@ class PageStore:
     def _is_left_over(self, name: str) -> bool:
         """Whether a segment is damaged, or of a read that began too long ago to be under way."""
         try:
-            facts = read_facts(self.read(name, name.partition("-")[0]))
+            segment = self.read(name, name.partition("-")[0])
         except OctogenSnapshotError:
             return True
-        return self._unusable(facts.started_at) is not None
+        return self._unusable(segment.started_at) is not None
 
     def _landed_names(self) -> set[str] | None:
         try:

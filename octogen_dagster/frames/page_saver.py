@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Self
 
 from octogen_dagster.api.errors import OctogenSnapshotError
-from octogen_dagster.frames.segments import SegmentFacts, digest_in, write_segment
+from octogen_dagster.frames.segments import SavedPage, Segment, digest_in, write_segment
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -49,7 +49,7 @@ class PageSaver:
         self.root = root
         self._store = store
         self._started_at = started_at
-        self._unsaved: list[WirePage] = []
+        self._unsaved: list[SavedPage] = []
         self._writing: Future[str] | None = None
         self._ended = False
         self._lock = threading.Lock()
@@ -78,7 +78,7 @@ class PageSaver:
         """
         with self._lock:
             if not self._ended:
-                self._unsaved.append(page)
+                self._unsaved.append(SavedPage.of(page))
             if len(self._unsaved) == PAGES_IN_A_SEGMENT:
                 self._begin()
 
@@ -128,11 +128,11 @@ class PageSaver:
         self._settle()
         if not self._unsaved:
             return
-        pages, self._unsaved = self._unsaved, []
-        facts = SegmentFacts(self._started_at, self.generation)
+        segment = Segment(self._started_at, self.generation, self._unsaved)
+        self._unsaved = []
         previous = digest_in(self.segments[-1]) if self.segments else self.root
         self._writing = self._store.begin(
-            lambda: self._store.write(write_segment(pages, facts), previous)
+            lambda: self._store.write(write_segment(segment), previous)
         )
 
     def _settle(self) -> None:

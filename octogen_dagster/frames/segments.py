@@ -6,40 +6,70 @@ Their format and their names; where they are kept is not here.
 from __future__ import annotations
 
 import hashlib
-import io
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
-import polars as pl
+from backports import zstd
 
 from octogen_dagster.frames.schema import SCHEMA_VERSION
 from octogen_dagster.frames.wire import read_page
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from octogen_dagster.api.models import MerchantCatalogSummary, SearchRequest
     from octogen_dagster.frames.wire import WirePage
 
 VERSION = 1
 SUFFIX = ".pages"
-_METADATA_KEY = "octogen.pages"
+_ZSTD_LEVEL = 1
 
 Segments = dict[str, list[str]]
 """Names of segments by the hash of what they follow."""
 
 
-class SegmentFacts(msgspec.Struct):
-    """What a segment says of itself.
+class SavedPage(msgspec.Struct, array_like=True, gc=False):
+    """A page as it came.
+
+    Attributes:
+        content: The body of the answer.
+        request_id: Its `x-request-id`.
+        next_cursor: What the next page is asked for with; None on the last one.
+    """
+
+    content: bytes
+    request_id: str | None
+    next_cursor: str | None
+
+    @classmethod
+    def of(cls, page: WirePage) -> Self:
+        """A page that was read."""
+        return cls(page.response.content, page.request_id, page.next_cursor)
+
+    def read(self, subject: str) -> WirePage:
+        """The page, checked as if it had just come.
+
+        Args:
+            subject: What was read, to begin an error message with.
+        """
+        import httpx
+
+        headers = {"x-request-id": self.request_id} if self.request_id else {}
+        response = httpx.Response(200, content=self.content, headers=headers)
+        return read_page(response, f"{subject}, saved,")
+
+
+class Segment(msgspec.Struct):
+    """Consecutive pages of a walk.
 
     Attributes:
         started_at: When the read began.
         generation: The contract the service answered (`OctogenClient.generation`).
+        pages: The pages.
     """
 
     started_at: datetime
     generation: str
+    pages: list[SavedPage]
 
 
 class LandedWalk(msgspec.Struct, forbid_unknown_fields=True):
@@ -125,37 +155,18 @@ def digest_in(name: str) -> str:
     return name.removesuffix(SUFFIX).rpartition("-")[2]
 
 
-def write_segment(pages: Sequence[WirePage], facts: SegmentFacts) -> bytes:
-    """The content of a segment: columns page, request_id and next_cursor."""
-    frame = pl.DataFrame(
-        {
-            "page": [page.response.content for page in pages],
-            "request_id": [page.request_id for page in pages],
-            "next_cursor": [page.next_cursor for page in pages],
-        },
-        schema={"page": pl.Binary, "request_id": pl.String, "next_cursor": pl.String},
-    )
-    content = io.BytesIO()
-    frame.write_parquet(
-        content,
-        compression="zstd",
-        compression_level=1,
-        statistics=False,
-        metadata={_METADATA_KEY: msgspec.json.encode(facts).decode()},
-    )
-    return content.getvalue()
+def write_segment(segment: Segment) -> bytes:
+    """The content of a segment's file: MessagePack, compressed by Zstandard."""
+    return zstd.compress(msgspec.msgpack.encode(segment), _ZSTD_LEVEL)
 
 
-def read_facts(content: bytes) -> SegmentFacts:
-    """What the content of a segment says of itself."""
-    return msgspec.json.decode(pl.read_parquet_metadata(content)[_METADATA_KEY], type=SegmentFacts)
+def read_segment(content: bytes) -> Segment:
+    """The segment in the content of its file.
 
-
-def read_pages(content: bytes, subject: str) -> Iterator[WirePage]:
-    """The pages of a segment, checked as if they had just come."""
-    import httpx
-
-    frame = pl.read_parquet(content, columns=["page", "request_id"])
-    for page, request_id in frame.iter_rows():
-        headers = {"x-request-id": request_id} if request_id else {}
-        yield read_page(httpx.Response(200, content=page, headers=headers), f"{subject}, saved,")
+    Raises:
+        ValueError: It is of another format.
+    """
+    try:
+        return msgspec.msgpack.decode(zstd.decompress(content), type=Segment)
+    except zstd.ZstdError as error:
+        raise ValueError(str(error)) from error

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import polars as pl
 import pytest
+from backports import zstd
 from upath import UPath
 
 from octogen_dagster.api.access import ApiKey
@@ -28,7 +29,7 @@ from octogen_dagster.frames.page_saver import PAGES_IN_A_SEGMENT, PageSaver
 from octogen_dagster.frames.plan import TimeWindow
 from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.search import ProductSearch
-from octogen_dagster.frames.segments import walk_root
+from octogen_dagster.frames.segments import Segment, segment_name, walk_root
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 
@@ -238,6 +239,19 @@ def test_a_catalog_that_was_indexed_again_is_read_anew(
         sandbox.touch("northpeak")
         assert reads.pages_asked(lambda: reads.read(search)) == WHOLE
         assert "of a catalog that was indexed again since" in reads.notes[0]
+
+
+@pytest.mark.parametrize("content", [b"PAR1", zstd.compress(b"\x80")], ids=["parquet", "empty"])
+def test_pages_of_another_format_are_not_used(
+    reads: Reads, undisturbed: pl.DataFrame, content: bytes
+) -> None:
+    reads.interrupted(PAGES_IN_A_SEGMENT + 1)
+    (segment,) = chain(reads)
+    path = segment.rename(reads.folder / segment_name(segment.name.partition("-")[0], content))
+    path.write_bytes(content)
+    assert reads.read().drop("fetched_at").equals(undisturbed)
+    assert f"The saved pages {path} are whole, and of a format that" in reads.notes[0]
+    assert not reads.folder.exists()
 
 
 def test_a_read_that_began_too_long_ago_is_not_continued(reads: Reads) -> None:
@@ -636,7 +650,7 @@ def test_a_read_that_outlives_the_loss_of_saved_pages_can_still_be_landed(reads:
     lost = chain(reads)[-1]
     damaged = PageStore.read
 
-    def read(store: PageStore, name: str, previous: str) -> bytes:
+    def read(store: PageStore, name: str, previous: str) -> Segment:
         if name == lost.name and reads.notes and "continues after" in reads.notes[-1]:
             lost.write_bytes(b"damaged after the plan was made")
         return damaged(store, name, previous)
