@@ -99,11 +99,12 @@ class Deployment:
         """How many runs there are in each status."""
         return Counter(run.status.value for run in self.instance.get_runs())
 
-    def process_of(self, run: dg.DagsterRun) -> int:
-        """The process that executes a run."""
+    def process_of(self, run: dg.DagsterRun) -> int | None:
+        """The process that executes a run, once it has said so."""
         records = self.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
         said = " ".join(str(record.message) for record in records)
-        return int(re.findall(r"Executing steps in process \(pid: (\d+)\)", said)[0])
+        found = re.search(r"Executing steps in process \(pid: (\d+)\)", said)
+        return int(found[1]) if found else None
 
 
 @pytest.fixture
@@ -158,7 +159,7 @@ def test_runs_queue_for_the_pool_and_a_killed_one_is_retried(
     deployed.wait_for(lambda: "is blocked by global concurrency limits" in deployed.log)
 
     victim = next(run for run in instance.get_runs() if run.status is dg.DagsterRunStatus.STARTED)
-    os.kill(deployed.process_of(victim), signal.SIGKILL)
+    os.kill(deployed.wait_for(lambda: deployed.process_of(victim)), signal.SIGKILL)
     retry = deployed.wait_for(
         lambda: next((run for run in instance.get_runs() if run.parent_run_id), None)
     )
