@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import functools
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -33,10 +35,11 @@ from octogen_dagster.frames.segments import Segment, segment_name, walk_root
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 
-# 115 pages, of which the read that dies has brought 107: eight whole segments and a rest.
+# 58 pages, of which the read that dies has brought 56: four whole segments and a rest.
 SEARCH = ProductSearch(catalogs=["northpeak"], page_size=2)
-WHOLE = [*range(1, 116)]
-SAVED = 107
+PRODUCTS = 116
+WHOLE = [*range(1, 59)]
+SAVED = 56
 
 
 class Reads:
@@ -74,7 +77,7 @@ class Reads:
             scan.published()
         return frame
 
-    def interrupted(self, page: int = 108, search: ProductSearch = SEARCH) -> None:
+    def interrupted(self, page: int = SAVED + 1, search: ProductSearch = SEARCH) -> None:
         """A read that dies at a page."""
         self.sandbox.inject(Fault("status", 500, page=page, times=1))
         with pytest.raises(OctogenServerError):
@@ -95,7 +98,7 @@ class Reads:
         Where the service does not say when a catalog was indexed, two pages have to.
         """
         again = [1, saved] if self.generation == "current" else []
-        return [saved + 1, *again, *range(saved + 2, 116)]
+        return [saved + 1, *again, *range(saved + 2, len(WHOLE) + 1)]
 
     def segments(self) -> list[Path]:
         return sorted(self.folder.glob("*.pages"))
@@ -103,14 +106,23 @@ class Reads:
 
 @pytest.fixture(params=["seed", "current"])
 def reads(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reads]:
-    shops = {"northpeak": 230, "strada": 120}
+    shops = {"northpeak": PRODUCTS, "strada": 120}
     with Sandbox(catalogs=shops, generation=request.param) as sandbox:
         yield Reads(sandbox, tmp_path / ".northpeak.pages", request.param)
 
 
+@functools.cache
+def undisturbed_read(generation: str) -> pl.DataFrame:
+    with (
+        Sandbox(catalogs={"northpeak": PRODUCTS}, generation=generation) as sandbox,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        return Reads(sandbox, Path(folder)).read().drop("fetched_at")
+
+
 @pytest.fixture
 def undisturbed(reads: Reads) -> pl.DataFrame:
-    return reads.read().drop("fetched_at")
+    return undisturbed_read(reads.generation)
 
 
 def chain(reads: Reads) -> list[Path]:
@@ -126,7 +138,7 @@ def chain(reads: Reads) -> list[Path]:
 
 
 def test_an_undisturbed_read_leaves_nothing_behind(reads: Reads) -> None:
-    assert reads.read().height == 230
+    assert reads.read().height == PRODUCTS
     assert not reads.folder.exists()
     assert reads.notes == []
 
@@ -134,8 +146,8 @@ def test_an_undisturbed_read_leaves_nothing_behind(reads: Reads) -> None:
 def test_a_read_that_died_is_continued_after_its_last_saved_page(
     reads: Reads, undisturbed: pl.DataFrame
 ) -> None:
-    reads.interrupted(108)
-    assert len(reads.segments()) == 9
+    reads.interrupted()
+    assert len(reads.segments()) == 5
 
     frames: list[pl.DataFrame] = []
     asked = reads.pages_asked(lambda: frames.append(reads.read()))
@@ -144,18 +156,20 @@ def test_a_read_that_died_is_continued_after_its_last_saved_page(
     assert reads.last
     assert reads.last.statistics.saved_pages == SAVED
     assert reads.last.statistics.started_at == frames[0]["fetched_at"][0]
-    assert "continues after 107 pages that were saved by a read that began at" in reads.notes[0]
+    assert (
+        f"continues after {SAVED} pages that were saved by a read that began at" in reads.notes[0]
+    )
     assert not reads.folder.exists()
 
 
 def test_a_continued_read_can_die_and_be_continued_itself(
     reads: Reads, undisturbed: pl.DataFrame
 ) -> None:
-    reads.interrupted(60)
-    reads.interrupted(108)
-    reads.interrupted(109)
+    reads.interrupted(30)
+    reads.interrupted()
+    reads.interrupted(SAVED + 2)
     frames: list[pl.DataFrame] = []
-    assert reads.pages_asked(lambda: frames.append(reads.read())) == reads.rest(108)
+    assert reads.pages_asked(lambda: frames.append(reads.read())) == reads.rest(SAVED + 1)
     assert frames[0].drop("fetched_at").equals(undisturbed)
 
 
@@ -169,19 +183,19 @@ def test_a_read_that_was_whole_but_not_published_asks_for_nothing(
         read.saver.flush()
     frames: list[pl.DataFrame] = []
     assert reads.pages_asked(lambda: frames.append(reads.read(search))) == []
-    assert frames[0].height == 350
+    assert frames[0].height == PRODUCTS + 120
     assert frames[0].filter(catalog_key="northpeak").drop("fetched_at").equals(undisturbed)
 
 
 def test_a_cursor_that_was_forgotten_starts_the_read_over_and_says_so(
     reads: Reads, undisturbed: pl.DataFrame
 ) -> None:
-    reads.interrupted(108)
+    reads.interrupted()
     began = datetime.now(UTC)
     reads.sandbox.inject(Fault("restart_cursor", page=SAVED + 1, times=1))
     frames: list[pl.DataFrame] = []
     asked = reads.pages_asked(lambda: frames.append(reads.read()))
-    assert asked[-115:] == WHOLE
+    assert asked[-len(WHOLE) :] == WHOLE
     assert frames[0].drop("fetched_at").equals(undisturbed)
     assert frames[0]["fetched_at"][0] >= began
     assert reads.notes[0] == (
@@ -196,7 +210,7 @@ def test_a_cursor_that_was_forgotten_starts_the_read_over_and_says_so(
 def test_a_damaged_segment_ends_what_is_used(
     reads: Reads, undisturbed: pl.DataFrame, damage: str, which: int
 ) -> None:
-    reads.interrupted(108)
+    reads.interrupted()
     path = chain(reads)[which]
     content = path.read_bytes()
     half = len(content) // 2
@@ -222,10 +236,10 @@ def test_what_is_no_segment_is_no_trouble(reads: Reads, undisturbed: pl.DataFram
 
 
 def test_another_search_does_not_use_what_was_saved(reads: Reads) -> None:
-    reads.interrupted(108)
+    reads.interrupted()
     other = SEARCH.model_copy(update={"price_min": 1.0})
     assert reads.pages_asked(lambda: reads.read(other))[0] == 1
-    assert "9 files of saved pages in" in reads.notes[0]
+    assert "5 files of saved pages in" in reads.notes[0]
     assert "of another search, service, version or run" in reads.notes[0]
 
 
@@ -233,9 +247,9 @@ def test_another_search_does_not_use_what_was_saved(reads: Reads) -> None:
 def test_a_catalog_that_was_indexed_again_is_read_anew(
     tmp_path: Path, search: ProductSearch
 ) -> None:
-    with Sandbox(catalogs={"northpeak": 230}) as sandbox:
+    with Sandbox(catalogs={"northpeak": PRODUCTS}) as sandbox:
         reads = Reads(sandbox, tmp_path)
-        reads.interrupted(108, search)
+        reads.interrupted(search=search)
         sandbox.touch("northpeak")
         assert reads.pages_asked(lambda: reads.read(search)) == WHOLE
         assert "of a catalog that was indexed again since" in reads.notes[0]
@@ -255,14 +269,14 @@ def test_pages_of_another_format_are_not_used(
 
 
 def test_a_read_that_began_too_long_ago_is_not_continued(reads: Reads) -> None:
-    reads.interrupted(108)
+    reads.interrupted()
     asked = reads.pages_asked(lambda: reads.read(resume_within=timedelta(0)))
-    assert asked[-115:] == WHOLE
+    assert asked[-len(WHOLE) :] == WHOLE
     assert "too long ago. They are not used." in reads.notes[0]
 
 
 def test_a_read_that_began_in_the_future_is_not_continued(reads: Reads) -> None:
-    reads.interrupted(108)
+    reads.interrupted()
     store = PageStore(UPath(reads.folder))
     root = chain(reads)[0].name.partition("-")[0]
     (saved,) = store.chains(root, "Catalog 'northpeak'", store.segments(), reads.notes.append)
@@ -272,13 +286,13 @@ def test_a_read_that_began_in_the_future_is_not_continued(reads: Reads) -> None:
     saver.add(saved.first_page)
     saver.flush()
 
-    assert reads.pages_asked(reads.read)[-115:] == WHOLE
+    assert reads.pages_asked(reads.read)[-len(WHOLE) :] == WHOLE
     assert "a read that begins later" in reads.notes[0]
     assert "a clock jumped. They are not used." in reads.notes[0]
 
 
 def test_two_runs_at_once_do_not_mix(reads: Reads, undisturbed: pl.DataFrame) -> None:
-    reads.interrupted(60)
+    reads.interrupted()
     connection = Connection(
         api_key=ApiKey(reads.sandbox.api_key),
         base_url=reads.sandbox.base_url,
@@ -302,9 +316,9 @@ def test_two_runs_at_once_do_not_mix(reads: Reads, undisturbed: pl.DataFrame) ->
 
 
 def test_the_other_generation_starts_the_read_over(tmp_path: Path) -> None:
-    with Sandbox(catalogs={"northpeak": 230}) as sandbox:
+    with Sandbox(catalogs={"northpeak": PRODUCTS}) as sandbox:
         reads = Reads(sandbox, tmp_path)
-        reads.interrupted(108)
+        reads.interrupted()
         (first, *_) = chain(reads)
         store = PageStore(UPath(tmp_path))
         root = first.name.partition("-")[0]
@@ -316,7 +330,7 @@ def test_the_other_generation_starts_the_read_over(tmp_path: Path) -> None:
         saver.generation = "catalogs"
         for page in pages:
             saver.add(page)
-        assert reads.pages_asked(reads.read)[-115:] == WHOLE
+        assert reads.pages_asked(reads.read)[-len(WHOLE) :] == WHOLE
         assert "speaks another generation of its contract than the saved pages" in reads.notes[0]
 
 
@@ -359,9 +373,9 @@ def test_landed_pages_of_a_capped_search_rebuild_the_same(reads: Reads) -> None:
 def test_the_next_landed_pages_replace_those_before(reads: Reads) -> None:
     reads.read(keep=True)
     first = reads.segments()
-    assert reads.pages_asked(lambda: reads.read(keep=True))[-115:] == WHOLE
+    assert reads.pages_asked(lambda: reads.read(keep=True))[-len(WHOLE) :] == WHOLE
     second = reads.segments()
-    assert len(first) == len(second) == 10
+    assert len(first) == len(second) == 5
     assert not set(first) & set(second)
     reads.read()  # without keeping: what is landed stays
     assert reads.segments() == second
@@ -410,7 +424,7 @@ def test_a_manifest_that_cannot_be_read_is_an_error(
     (reads.folder / "landed.json").write_bytes(manifest)
     with pytest.raises(OctogenSnapshotError, match=text.replace("of 9", "version 9")):
         reads.read(window=window)
-    assert reads.read().height == 230
+    assert reads.read().height == PRODUCTS
 
 
 def test_a_past_time_that_was_not_landed_is_refused(reads: Reads) -> None:
@@ -444,14 +458,14 @@ def test_the_present_is_read_from_the_service_even_if_it_is_landed(reads: Reads)
     now = datetime.now(UTC)
     window = (now - timedelta(hours=1), now + timedelta(hours=1))
     reads.read(window=window, keep=True)
-    assert reads.pages_asked(lambda: reads.read(window=window, keep=True))[-115:] == WHOLE
+    assert reads.pages_asked(lambda: reads.read(window=window, keep=True))[-len(WHOLE) :] == WHOLE
 
 
 def test_a_read_that_began_in_its_time_may_be_continued_after_it(
     reads: Reads, undisturbed: pl.DataFrame
 ) -> None:
     begin = datetime.now(UTC)
-    reads.interrupted(108)
+    reads.interrupted()
     window = (begin, datetime.now(UTC))
     if reads.generation == "current":  # nobody says whether the rest is of the same state
         with pytest.raises(OctogenPastPartitionError):
@@ -461,7 +475,7 @@ def test_a_read_that_began_in_its_time_may_be_continued_after_it(
     assert reads.pages_asked(lambda: frames.append(reads.read(window=window))) == reads.rest()
     assert frames[0].drop("fetched_at").equals(undisturbed)
 
-    reads.interrupted(108)  # began after the window
+    reads.interrupted()  # began after the window
     with pytest.raises(OctogenPastPartitionError):
         reads.read(window=window)
 
@@ -486,7 +500,9 @@ def test_a_manifest_that_was_changed_is_an_error_and_loses_nothing(reads: Reads)
     with pytest.raises(OctogenSnapshotError, match="is not what was written"):
         reads.read(window=window)
     before = reads.segments()
-    assert reads.pages_asked(reads.read)[-115:] == WHOLE  # it takes nothing for a dead run's
+    assert (
+        reads.pages_asked(reads.read)[-len(WHOLE) :] == WHOLE
+    )  # it takes nothing for a dead run's
     assert reads.segments() == before
     manifest.write_text(whole)
     assert reads.read(window=window).equals(captured)
@@ -496,18 +512,18 @@ def test_a_manifest_that_was_changed_is_an_error_and_loses_nothing(reads: Reads)
 def test_a_cursor_that_is_refused_starts_the_read_over(
     reads: Reads, undisturbed: pl.DataFrame, status: int
 ) -> None:
-    reads.interrupted(108)
+    reads.interrupted()
     reads.sandbox.inject(Fault("status", status, page=SAVED + 1, times=1))
     assert reads.read().drop("fetched_at").equals(undisturbed)
     assert f"refuses the cursor of the saved pages ({status}). They are not used." in reads.notes[0]
 
 
-@pytest.mark.parametrize("changed", [1, 107])
+@pytest.mark.parametrize("changed", [1, SAVED])
 def test_a_catalog_that_changed_unnoticed_is_read_anew(tmp_path: Path, changed: int) -> None:
-    with Sandbox(catalogs={"northpeak": 230}, generation="current") as sandbox:
+    with Sandbox(catalogs={"northpeak": PRODUCTS}, generation="current") as sandbox:
         reads = Reads(sandbox, tmp_path / ".northpeak.pages", "current")
         whole = reads.read().drop("fetched_at")
-        reads.interrupted(108)
+        reads.interrupted()
         # The same products on the same pages, of which one has another price.
         sandbox.inject(Fault("price", 0.5, page=changed))
         frame = reads.read()
@@ -519,28 +535,28 @@ def test_a_catalog_that_changed_unnoticed_is_read_anew(tmp_path: Path, changed: 
 def test_a_shorter_newer_chain_is_used_when_the_longer_is_not(
     reads: Reads, undisturbed: pl.DataFrame
 ) -> None:
-    reads.interrupted(108)
+    reads.interrupted()
     for path in chain(reads)[1:]:
         path.write_bytes(b"")
-    reads.interrupted(60)  # from the first segment on: a branch of its own
-    assert reads.pages_asked(reads.read) == reads.rest(59)
+    reads.interrupted(30)  # from the first segment on: a branch of its own
+    assert reads.pages_asked(reads.read) == reads.rest(29)
     assert not reads.folder.exists()
 
 
 def test_pages_that_a_read_failed_for_are_not_used_again(reads: Reads) -> None:
-    reads.sandbox.inject(Fault("loop_cursor", page=60, times=1))
+    reads.sandbox.inject(Fault("loop_cursor", page=30, times=1))
     with pytest.raises(OctogenPagingError):
         reads.read()
     assert reads.segments() == []
-    assert reads.pages_asked(reads.read)[-115:] == WHOLE
+    assert reads.pages_asked(reads.read)[-len(WHOLE) :] == WHOLE
 
 
 def test_no_catalog_is_begun_after_its_time(tmp_path: Path) -> None:
-    with Sandbox(catalogs={"northpeak": 230, "strada": 120}) as sandbox:
+    with Sandbox(catalogs={"northpeak": PRODUCTS, "strada": 120}) as sandbox:
         reads = Reads(sandbox, tmp_path)
         search = SEARCH.model_copy(update={"catalogs": ["northpeak", "strada"]})
         begin = datetime.now(UTC)
-        reads.interrupted(108)  # of northpeak alone
+        reads.interrupted()  # of northpeak alone
         window = (begin, datetime.now(UTC))
         with pytest.raises(OctogenPastPartitionError):
             reads.read(search, window=window)
@@ -589,7 +605,7 @@ def test_pages_after_a_segment_that_could_not_be_written_are_not_joined_to_those
 
 
 def test_pages_of_another_read_stay_as_long_as_it_may_be_continued(reads: Reads) -> None:
-    reads.interrupted(108)
+    reads.interrupted()
     saved = reads.segments()
     other = SEARCH.model_copy(update={"price_min": 1.0})
     reads.read(other)
@@ -602,7 +618,7 @@ def test_pages_of_another_read_stay_as_long_as_it_may_be_continued(reads: Reads)
 
 
 def test_page_1_is_known_by_its_products_or_by_its_cursor(reads: Reads) -> None:
-    reads.interrupted(108)
+    reads.interrupted()
     root = chain(reads)[0].name.partition("-")[0]
     store = PageStore(UPath(reads.folder))
     (saved,) = store.chains(root, "", store.segments(), reads.notes.append)
@@ -622,9 +638,9 @@ def test_pages_that_were_landed_before_are_never_taken_for_those_of_a_read_that_
     reads.read(keep=True, publish=False)
     assert reads.last
     reads.last.land()  # and the run dies before it publishes
-    assert len(reads.segments()) == 20
-    assert reads.pages_asked(lambda: reads.read(keep=True)) == WHOLE
     assert len(reads.segments()) == 10
+    assert reads.pages_asked(lambda: reads.read(keep=True)) == WHOLE
+    assert len(reads.segments()) == 5
 
 
 def test_of_many_catalogs_those_that_ended_are_not_asked_for_again(tmp_path: Path) -> None:
@@ -645,7 +661,7 @@ def test_of_many_catalogs_those_that_ended_are_not_asked_for_again(tmp_path: Pat
 
 
 def test_a_read_that_outlives_the_loss_of_saved_pages_can_still_be_landed(reads: Reads) -> None:
-    reads.interrupted(60)
+    reads.interrupted(30)
     captured: list[pl.DataFrame] = []
     lost = chain(reads)[-1]
     damaged = PageStore.read
@@ -658,7 +674,7 @@ def test_a_read_that_outlives_the_loss_of_saved_pages_can_still_be_landed(reads:
     with pytest.MonkeyPatch.context() as broken:
         broken.setattr(PageStore, "read", read)
         captured.append(reads.read(keep=True))
-    assert "what was saved after page 48 is not there any more" in reads.notes[-1]
+    assert "what was saved after page 24 is not there any more" in reads.notes[-1]
     window = (captured[0]["fetched_at"][0], datetime.now(UTC))
     assert reads.read(window=window).equals(captured[0])
 
