@@ -1,8 +1,9 @@
 """The listing sensor: sees new, newly granted and lapsed listings, and requests their datasets."""
 
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import dagster as dg
@@ -160,12 +161,19 @@ def _in_time(work: Callable[[], _Result], ends_at: float) -> _Result:
     Raises:
         OctogenTimeoutError: It does not.
     """
-    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="octogen-listings")
+    answer: Future[_Result] = Future()
+
+    def answered() -> None:
+        try:
+            answer.set_result(work())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    # Not an executor's: the process could not end before this one does.
+    threading.Thread(target=answered, name="octogen-listings", daemon=True).start()
     try:
-        return executor.submit(work).result(timeout=max(0.0, ends_at - time.monotonic()))
+        return answer.result(timeout=max(0.0, ends_at - time.monotonic()))
     except TimeoutError:
         raise OctogenTimeoutError(
             f"They were not read within the {SECONDS_FOR_A_TICK:g} s that a tick has."
         ) from None
-    finally:
-        executor.shutdown(wait=False, cancel_futures=True)

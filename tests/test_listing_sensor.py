@@ -1,6 +1,7 @@
 """The listing sensor: what it asks for, when, and what it does about failures."""
 
 import itertools
+import threading
 from collections.abc import Iterator
 
 import dagster as dg
@@ -197,9 +198,13 @@ def test_a_tick_that_takes_too_long_is_skipped(
 ) -> None:
     monkeypatch.setattr(listing_sensor, "SECONDS_FOR_A_TICK", 0.2)
     hub.share("northpeak")
-    hub.inject(HubFault("latency", 1.0, times=2))
+    hub.inject(HubFault("latency", 10.0, times=2))
     result = daemon.tick()
     assert "They were not read within the 0.2 s that a tick has." in result.skip_message
+    # What is still being read holds up no process that is to end.
+    reading = [each for each in threading.enumerate() if each.name == "octogen-listings"]
+    assert reading
+    assert all(each.daemon for each in reading)
 
 
 def test_a_listing_that_vanished_is_reported_once_and_its_partition_kept(
