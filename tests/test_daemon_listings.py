@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +24,9 @@ CONFIG = """
 telemetry: {enabled: false}
 run_coordinator:
   {module: dagster, class: QueuedRunCoordinator, config: {dequeue_interval_seconds: 1}}
+"""
+WORKSPACE = """
+load_from: [{{grpc_server: {{host: {host}, port: {port}, location_name: location.py}}}}]
 """
 LOCATION = """
 import dagster as dg
@@ -100,17 +104,24 @@ def sandbox() -> Iterator[Sandbox]:
 def daemon(
     tmp_path: Path, sandbox: Sandbox
 ) -> Iterator[Callable[[str, str], subprocess.Popen[bytes]]]:
-    """Starts a daemon that dies before or after its first call of a method, or never."""
+    """Starts a daemon that dies before or after its first call of a method, or never.
+
+    The code server is one for all of them, and goes on.
+    """
     (tmp_path / "dagster.yaml").write_text(CONFIG)
     (tmp_path / "location.py").write_text(LOCATION)
     (tmp_path / "daemon.py").write_text(DAEMON)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        host, port = probe.getsockname()
+    (tmp_path / "workspace.yaml").write_text(WORKSPACE.format(host=host, port=port))
     environment = {**os.environ, **sandbox.environment, "DAGSTER_HOME": str(tmp_path)}
     started = []
 
-    def start(method: str, moment: str) -> subprocess.Popen[bytes]:
-        with open(tmp_path / "daemon.log", "ab") as log:
+    def start(*arguments: str) -> subprocess.Popen[bytes]:
+        with open(tmp_path / "log", "ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "daemon.py", method, moment, "run", "-f", "location.py"],
+                [sys.executable, *arguments],
                 cwd=tmp_path,
                 env=environment,
                 stdout=log,
@@ -120,8 +131,9 @@ def daemon(
         started.append(process)
         return process
 
-    yield start
-    for process in started:  # its code server, and runs, live on when it is killed
+    start("-m", "dagster", "api", "grpc", "-f", "location.py", "-h", host, "-p", str(port))
+    yield lambda *step: start("daemon.py", *step, "run", "-w", "workspace.yaml")
+    for process in started:  # the runs of a code server live on when it is killed
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(timeout=20)
