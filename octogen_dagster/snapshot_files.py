@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from octogen_dagster.api.errors import OctogenSnapshotError
+from octogen_dagster.frames.durable import sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -104,9 +105,9 @@ class SnapshotFile:
             if keep_previous and self.exists():
                 self._keep_for_previous()
             if self._is_local:
-                _sync(unfinished)
+                sync(str(unfinished))
                 os.replace(unfinished, self.path.path)
-                _sync(unfinished.parent)
+                sync(str(unfinished.parent))
             else:
                 self.path.fs.put_file(str(unfinished), self.path.path)
         if keep_previous:
@@ -280,14 +281,6 @@ def _remove_abandoned(folder: Path, stem: str) -> None:
                 path.unlink()
             finally:
                 os.close(handle)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def storage_path(base_dir: str, storage_options: Mapping[str, Any]) -> UPath:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from octogen_dagster.api.errors import OctogenSnapshotError
+from octogen_dagster.frames.durable import sync
 from octogen_dagster.frames.segments import (
     SUFFIX,
     VERSION,
@@ -277,6 +278,7 @@ class PageStore:
 
         Raises:
             OctogenSnapshotError: The pages cannot be kept.
+            OSError: They cannot be made to survive a power failure.
         """
         if not self.keep:
             return
@@ -288,7 +290,14 @@ class PageStore:
             )
         replaced = (self._landed_names() or set()) - landing.segments
         named = msgspec.structs.replace(landing, replaced=sorted(replaced)).signed()
-        self._write(_MANIFEST, msgspec.json.format(msgspec.json.encode(named), indent=1))
+        if self._is_local:
+            deque(
+                self._writers.map(lambda segment: sync(self._local(segment)), landing.segments),
+                maxlen=0,
+            )
+        self._write(
+            _MANIFEST, msgspec.json.format(msgspec.json.encode(named), indent=1), durable=True
+        )
 
     def publish(self, landing: Landing) -> None:
         """The snapshot is published: remove the pages that are needed no more.
@@ -352,16 +361,16 @@ class PageStore:
         self._write(name, content)
         return name
 
-    def _write(self, name: str, content: bytes) -> None:
-        """Put a file in place, whole."""
+    def _write(self, name: str, content: bytes, *, durable: bool = False) -> None:
+        """Put a file in place, whole; durable, so that it survives a power failure."""
         try:
             if not self._is_local:
                 (self.folder / name).write_bytes(content)
                 return
             try:
-                self._put(name, content)
+                self._put(name, content, durable=durable)
             except FileNotFoundError:  # another run has published, and cleaned up
-                self._put(name, content)
+                self._put(name, content, durable=durable)
         except Exception as error:  # an object store's errors are of many kinds
             raise OctogenSnapshotError(
                 f"Pages cannot be saved to {self.folder}: "
@@ -369,11 +378,19 @@ class PageStore:
                 "to another place."
             ) from error
 
-    def _put(self, name: str, content: bytes) -> None:
+    def _put(self, name: str, content: bytes, *, durable: bool) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        unfinished = self.folder / f".{name}.{uuid.uuid4().hex[:12]}{_UNFINISHED}"
-        unfinished.write_bytes(content)
-        os.replace(str(unfinished), str(self.folder / name))
+        unfinished = self._local(f".{name}.{uuid.uuid4().hex[:12]}{_UNFINISHED}")
+        with open(unfinished, "wb") as file:
+            file.write(content)
+        if durable:
+            sync(unfinished)
+        os.replace(unfinished, self._local(name))
+        if durable:
+            sync(str(self.folder))
+
+    def _local(self, name: str) -> str:
+        return str(self.folder / name)
 
     def _names(self) -> set[str]:
         try:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
@@ -688,3 +689,20 @@ def test_runs_that_land_at_once_leave_a_whole_list(reads: Reads) -> None:
         for landed in [pool.submit(store.land, landing) for _ in range(200)]:
             assert store.landing()
             landed.result()
+
+
+def test_landed_pages_are_on_the_disk_before_they_are_named(
+    reads: Reads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync, synced = os.fsync, []
+
+    def noted(handle: int) -> None:
+        synced.append((os.fstat(handle).st_ino, manifest.exists()))
+        fsync(handle)
+
+    manifest = reads.folder / "landed.json"
+    monkeypatch.setattr(os, "fsync", noted)
+    reads.read(keep=True)
+    segments = {(path.stat().st_ino, False) for path in reads.segments()}
+    assert set(synced[:-2]) == segments
+    assert synced[-2:] == [(manifest.stat().st_ino, False), (reads.folder.stat().st_ino, True)]
