@@ -19,6 +19,7 @@ from octogen_dagster.api.errors import MissingAPIKeyError, OctogenAuthentication
 from octogen_dagster.frames import scan as scan_module
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
+from tests.results import failure
 
 
 @pytest.fixture
@@ -29,13 +30,6 @@ def resources(tmp_path: Path, octogen: OctogenResource) -> dict[str, Any]:
 def value(result: dg.ExecuteInProcessResult, node: str, name: str) -> Any:
     (event,) = result.asset_materializations_for_node(node)
     return event.metadata[name].value
-
-
-def failure(result: dg.ExecuteInProcessResult) -> str:
-    (event,) = [event for event in result.all_events if event.is_step_failure]
-    assert event.step_failure_data.error
-    error = event.step_failure_data.error
-    return (error.cause or error).message
 
 
 def test_the_catalogs_are_a_table_and_become_partitions(

@@ -1,5 +1,6 @@
 """Snapshots of days, through Dagster: today's from the service, others from what was landed."""
 
+import functools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +23,10 @@ from octogen_dagster import (
 from octogen_dagster.frames import plan
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshot_files import SnapshotFile
+from tests import results
+from tests.results import failure
+
+metadata = functools.partial(results.metadata, node="products")
 
 START = f"{datetime.now(UTC) - timedelta(days=3):%Y-%m-%d}"
 
@@ -47,18 +52,6 @@ def run(
         )
 
     return materialize
-
-
-def metadata(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
-    (event,) = result.asset_materializations_for_node("products")
-    return {name: entry.value for name, entry in event.metadata.items()}
-
-
-def failure(result: dg.ExecuteInProcessResult) -> str:
-    (event,) = [event for event in result.all_events if event.is_step_failure]
-    error = event.step_failure_data.error
-    assert error
-    return error.message
 
 
 def the_day_after(monkeypatch: pytest.MonkeyPatch) -> None:

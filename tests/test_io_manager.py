@@ -18,6 +18,7 @@ from octogen_dagster.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.resource import OctogenResource
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
+from tests.results import metadata
 
 LETTERS = dg.StaticPartitionsDefinition(["a", "b", "../x", "a/b"])
 
@@ -40,11 +41,6 @@ def materialize(
 def files(tmp_path: Path) -> set[str]:
     base = tmp_path / "snapshots"
     return {str(path.relative_to(base)) for path in base.rglob("*") if path.is_file()}
-
-
-def metadata(result: dg.ExecuteInProcessResult, node: str) -> dict[str, Any]:
-    (event,) = result.asset_materializations_for_node(node)
-    return {name: value.value for name, value in event.metadata.items()}
 
 
 @dg.asset(partitions_def=LETTERS)

@@ -1,6 +1,7 @@
 """Listings become linked datasets through Dagster, against the sandbox's Analytics Hub and MCP."""
 
 import base64
+import functools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,10 @@ from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.sharing import retrying, secret_files
 from octogen_dagster.sharing.control_plane import OctogenMCP
 from octogen_dagster.sharing.secret_files import SecretFile
+from tests import results
+from tests.results import failure
+
+metadata = functools.partial(results.metadata, node="octogen_linked_datasets")
 
 PROJECT = "my-project"
 PRINCIPAL = "serviceAccount:reader@my-project.iam.gserviceaccount.com"
@@ -52,18 +57,6 @@ def run(hub: Hub, instance: dg.DagsterInstance) -> Any:
         )
 
     return materialize
-
-
-def metadata(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
-    (event,) = result.asset_materializations_for_node("octogen_linked_datasets")
-    return {name: entry.value for name, entry in event.metadata.items()}
-
-
-def failure(result: dg.ExecuteInProcessResult) -> str:
-    (event,) = [event for event in result.all_events if event.is_step_failure]
-    error = event.step_failure_data.error
-    assert error
-    return error.message
 
 
 def subscribe_calls(hub: Hub) -> list[str | None]:

@@ -33,3 +33,9 @@ def hub() -> Iterator[Hub]:
     """Analytics Hub, Octogen's MCP and its login, with nothing shared."""
     with Sandbox(catalogs=0, hub=True) as sandbox:
         yield sandbox.hub
+
+
+@pytest.fixture
+def local_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not say otherwise asks the sandbox."""
+    monkeypatch.setenv(analytics_hub.EMULATOR_VARIABLE, hub.endpoint)

@@ -13,23 +13,13 @@ from octogen_dagster.sandbox import hub_messages
 from octogen_dagster.sandbox.hub import Hub
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from octogen_dagster.sharing.subscribe import (
-    BigQuerySubscriptionResult,
     Subscriptions,
     planned,
-    subscribe_to_listing,
 )
 
-PROJECT = "reader-project"
-PLACES = ["both", "linked_dataset_map"]
+from .subscriptions import PLACES, PROJECT, to
 
-
-@pytest.fixture(autouse=True)
-def _local(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ANALYTICS_HUB_EMULATOR_HOST", hub.endpoint)
-
-
-def to(listing: str, **settings: Any) -> BigQuerySubscriptionResult:
-    return subscribe_to_listing(listing_resource=listing, destination_project=PROJECT, **settings)
+pytestmark = pytest.mark.usefixtures("local_hub")
 
 
 def revoked_and_granted(hub: Hub, **settings: Any) -> str:

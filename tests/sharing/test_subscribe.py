@@ -24,18 +24,9 @@ from octogen_dagster.sharing.subscribe import (
 )
 
 from .hubs import answering
+from .subscriptions import PLACES, PROJECT, to
 
-PROJECT = "reader-project"
-PLACES = ["both", "linked_dataset_map"]
-
-
-@pytest.fixture(autouse=True)
-def _local(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ANALYTICS_HUB_EMULATOR_HOST", hub.endpoint)
-
-
-def to(listing: str, **settings: Any) -> BigQuerySubscriptionResult:
-    return subscribe_to_listing(listing_resource=listing, destination_project=PROJECT, **settings)
+pytestmark = pytest.mark.usefixtures("local_hub")
 
 
 def known(hub: Hub) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import itertools
 import threading
-from collections.abc import Iterator
 
 import dagster as dg
 import pytest
@@ -22,34 +21,12 @@ from octogen_dagster.sandbox.hub import Hub
 from octogen_dagster.sandbox.hub_faults import HubFault
 from octogen_dagster.sandbox.hub_names import project_number
 from octogen_dagster.sandbox.hub_state import ON_COMMAND
-from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.sharing.control_plane import OctogenMCP, SharedListing
-from tests.listing_daemon import Daemon, reported
+from tests.listing_sensor.daemon import Daemon, reported
 
 ORIGIN = RemoteJobOrigin(
     RemoteRepositoryOrigin(GrpcServerCodeLocationOrigin("127.0.0.1", 1), "repository"), "job"
 )
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with Sandbox(catalogs={"northpeak": 5, "strada": 5}, hub=True) as sandbox:
-        for name, value in sandbox.hub.environment.items():
-            monkeypatch.setenv(name, value)
-        yield sandbox.hub
-
-
-@pytest.fixture(params=["exchange", "octogen"])
-def daemon(
-    request: pytest.FixtureRequest,
-    hub: Hub,
-    instance: dg.DagsterInstance,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Daemon:
-    source = ExchangeSource(hub.exchange) if request.param == "exchange" else OctogenSource()
-    made = Daemon(instance, source)
-    monkeypatch.setattr(listing_sensor, "_seconds", lambda: made.now)
-    return made
 
 
 def test_new_listings_become_datasets_and_then_rest(daemon: Daemon, hub: Hub) -> None:

@@ -1,6 +1,5 @@
 """The listing sensor: which subscriptions it says are not in order."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -13,30 +12,8 @@ from octogen_dagster.partitions import listing_partition_key
 from octogen_dagster.sandbox import hub_messages
 from octogen_dagster.sandbox.hub import Hub
 from octogen_dagster.sandbox.hub_faults import HubFault
-from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
-from tests.listing_daemon import PRINCIPAL, PROJECT, Daemon, reported
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with Sandbox(catalogs={"northpeak": 5, "strada": 5}, hub=True) as sandbox:
-        for name, value in sandbox.hub.environment.items():
-            monkeypatch.setenv(name, value)
-        yield sandbox.hub
-
-
-@pytest.fixture(params=["exchange", "octogen"])
-def daemon(
-    request: pytest.FixtureRequest,
-    hub: Hub,
-    instance: dg.DagsterInstance,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Daemon:
-    source = ExchangeSource(hub.exchange) if request.param == "exchange" else OctogenSource()
-    made = Daemon(instance, source)
-    monkeypatch.setattr(listing_sensor, "_seconds", lambda: made.now)
-    return made
+from tests.listing_sensor.daemon import PRINCIPAL, PROJECT, Daemon, reported
 
 
 def test_a_revoked_subscription_is_reported_and_made_again_when_granted(

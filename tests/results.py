@@ -1,0 +1,19 @@
+"""What a run in this process did."""
+
+from typing import Any
+
+import dagster as dg
+
+
+def metadata(result: dg.ExecuteInProcessResult, node: str) -> dict[str, Any]:
+    """The metadata of the only materialization of an asset."""
+    (event,) = result.asset_materializations_for_node(node)
+    return {name: entry.value for name, entry in event.metadata.items()}
+
+
+def failure(result: dg.ExecuteInProcessResult) -> str:
+    """What the only step that failed says, and why."""
+    (event,) = [event for event in result.all_events if event.is_step_failure]
+    error = event.step_failure_data.error
+    assert error
+    return f"{error.message}\n{error.cause.message}" if error.cause else error.message
