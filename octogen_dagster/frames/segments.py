@@ -168,5 +168,5 @@ def read_segment(content: bytes) -> Segment:
     """
     try:
         return msgspec.msgpack.decode(zstd.decompress(content), type=Segment)
-    except zstd.ZstdError as error:
+    except (zstd.ZstdError, msgspec.MsgspecError) as error:
         raise ValueError(str(error)) from error
