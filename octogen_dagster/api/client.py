@@ -1,26 +1,18 @@
-"""OctogenClient: the service's operations, each request retried, paced and checked."""
+"""OctogenClient: the service's operations and the generations of its contract.
+
+How a request is sent, retried and paced is in `requester`.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import importlib.metadata
-import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar
-
-import msgspec
 
 from octogen_dagster.api.access import DEFAULT_BASE_URL, ApiKey, checked_base_url
 from octogen_dagster.api.answers import parsed
 from octogen_dagster.api.errors import (
-    OctogenAPIError,
-    OctogenConnectionError,
-    OctogenError,
     OctogenNotFoundError,
-    OctogenTimeoutError,
     OctogenValidationError,
-    error_from_response,
     field_path,
 )
 from octogen_dagster.api.models import (
@@ -34,36 +26,20 @@ from octogen_dagster.api.models import (
 )
 from octogen_dagster.api.pacing import Pacer
 from octogen_dagster.api.paging import PageT, Walk
+from octogen_dagster.api.requester import Requester, RequestStatistics
 from octogen_dagster.api.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from types import TracebackType
 
     import httpx
-    import tenacity
 
     from octogen_dagster.api.blocking import BlockingClient
 
 _Catalogs = TypeVar("_Catalogs")
 
 DEFAULT_TIMEOUT = 30.0
-_USER_AGENT = f"octogen-dagster/{importlib.metadata.version('octogen-dagster')}"
-
-
-@dataclass(slots=True)
-class ClientStatistics:
-    """What a client did so far.
-
-    Attributes:
-        requests: Requests sent, retries among them.
-        retries: Requests sent again after a failure.
-        limiter_seconds: Seconds waited for the organisation's rate limit.
-    """
-
-    requests: int = 0
-    retries: int = 0
-    limiter_seconds: float = 0.0
 
 
 class OctogenClient:
@@ -98,21 +74,23 @@ class OctogenClient:
         import httpx
 
         self._base_url = checked_base_url(base_url)
-        self._auth = api_key if isinstance(api_key, ApiKey) else ApiKey(api_key)
+        key = api_key if isinstance(api_key, ApiKey) else ApiKey(api_key)
         self._owns_http = http_client is None
         self._http = http_client or httpx.AsyncClient(
             # Plain http is for this machine only, and no proxy may see the key.
             trust_env=self._base_url.startswith("https:")
         )
         if http_client is not None and timeout == DEFAULT_TIMEOUT:
-            self._timeout = http_client.timeout
-        else:
-            self._timeout = httpx.Timeout(timeout)
-        self._retry = retry or RetryPolicy()
-        self._pacer = pacer or Pacer()
+            timeout = http_client.timeout
+        self._requester = Requester(
+            self._http,
+            self._base_url,
+            key,
+            timeout=httpx.Timeout(timeout),
+            retry=retry or RetryPolicy(),
+            pacer=pacer or Pacer(),
+        )
         self._catalog_field = "catalog"
-        self._templates: dict[str, httpx.Request] = {}
-        self.statistics = ClientStatistics()
 
     def __repr__(self) -> str:
         return f"OctogenClient(base_url={self._base_url!r})"
@@ -157,7 +135,7 @@ class OctogenClient:
         """
         subject = "The list of catalogs"
         try:
-            response = await self._request("GET", "/catalogs", subject)
+            response = await self._requester.request("GET", "/catalogs", subject)
         except OctogenNotFoundError as error:
             raise OctogenNotFoundError(
                 f"{subject} does not exist at {self._base_url} (404): the service answers the "
@@ -184,7 +162,7 @@ class OctogenClient:
         if not url.strip():
             raise ValueError("url must not be empty")
         subject = f"The product at {url}"
-        response = await self._request(
+        response = await self._requester.request(
             "POST", "/products/lookup", subject, {"url": url}, paced=paced
         )
         return parsed(MerchantProductUrlLookupResponse, response, subject)
@@ -332,6 +310,11 @@ class OctogenClient:
         return read_page(response, f"{subject}, page {number},")
 
     @property
+    def statistics(self) -> RequestStatistics:
+        """What this client did so far."""
+        return self._requester.statistics
+
+    @property
     def generation(self) -> str:
         """The field that names a catalog in the contract the service answers, as far as known."""
         return self._catalog_field
@@ -342,137 +325,18 @@ class OctogenClient:
         """One search page, in the generation of the contract that the service answers."""
         path = "/products/search"
         if "catalog" not in body:
-            return await self._request("POST", path, subject, body, paced=paced)
+            return await self._requester.request("POST", path, subject, body, paced=paced)
         if self._catalog_field == "catalog":
             try:
-                return await self._request("POST", path, subject, body, paced=paced)
+                return await self._requester.request("POST", path, subject, body, paced=paced)
             except OctogenValidationError as error:
                 if not _names_catalog(error.detail):
                     raise
         current = {name: value for name, value in body.items() if name != "catalog"}
         current["catalogs"] = [body["catalog"]]
-        response = await self._request("POST", path, subject, current, paced=paced)
+        response = await self._requester.request("POST", path, subject, current, paced=paced)
         self._catalog_field = "catalogs"
         return response
-
-    async def _request(
-        self,
-        method: str,
-        path: str,
-        subject: str,
-        body: Mapping[str, Any] | None = None,
-        *,
-        paced: bool = False,
-    ) -> httpx.Response:
-        headers: httpx.Headers | None = None
-        try:
-            if paced:
-                await self._take_place()
-            begun = time.monotonic()
-            deadline = begun + self._retry.deadline
-            attempt = functools.partial(self._attempt, method, path, subject, body, deadline)
-            try:
-                response = await attempt()
-            except OctogenError as error:
-                response = await self._try_again(attempt, error, time.monotonic() - begun)
-            headers = response.headers
-            return response
-        except OctogenAPIError as error:
-            headers = error.response.headers
-            raise
-        finally:
-            if paced:
-                self._pacer.settle(headers)
-
-    async def _try_again(
-        self, attempt: Callable[[], Awaitable[httpx.Response]], failure: OctogenError, spent: float
-    ) -> httpx.Response:
-        """The rest of the attempts; tenacity's loop is entered by the requests that failed only."""
-        failures = [failure]
-
-        async def first_failure_then_attempt() -> httpx.Response:
-            if failures:
-                raise failures.pop()
-            return await attempt()
-
-        retrying = self._retry.retrying(spent, before_sleep=self._note_retry)
-        response: httpx.Response = await retrying(first_failure_then_attempt)
-        return response
-
-    async def _take_place(self) -> None:
-        delay = self._pacer.delay()
-        if delay:
-            self.statistics.limiter_seconds += delay
-            await asyncio.sleep(delay)
-
-    def _note_retry(self, state: tenacity.RetryCallState) -> None:
-        self.statistics.retries += 1
-        error = state.outcome.exception() if state.outcome else None
-        if getattr(error, "status_code", None) == 429 and state.next_action:
-            self.statistics.limiter_seconds += state.next_action.sleep
-
-    async def _attempt(
-        self,
-        method: str,
-        path: str,
-        subject: str,
-        body: Mapping[str, Any] | None,
-        deadline: float,
-    ) -> httpx.Response:
-        import httpx
-
-        remaining = deadline - time.monotonic()
-        request = self._build_request(method, path, body, max(remaining, 0.001))
-        self.statistics.requests += 1
-        failure: OctogenError
-        # The failure is raised outside of the `except` blocks: httpx's own exceptions hold the
-        # request, and the key with it, in their frames.
-        try:
-            async with asyncio.timeout(remaining):
-                response = await self._http.send(request, auth=self._auth, follow_redirects=False)
-        except (httpx.TimeoutException, TimeoutError):
-            failure = OctogenTimeoutError(
-                f"{subject}: {self._base_url} did not answer in time (timeout "
-                f"{_seconds(self._timeout)}, {self._retry.deadline:g} s with all retries). Try "
-                "again, or raise the timeout."
-            )
-        except httpx.RequestError as error:
-            failure = OctogenConnectionError(
-                f"{subject}: no complete answer from {self._base_url} "
-                f"({type(error).__name__}: {error}). Check base_url and the network, then try "
-                "again."
-            )
-        else:
-            response = self._auth.redacted(response)
-            if response.is_success:
-                return response
-            failure = error_from_response(response, subject)
-        raise failure
-
-    def _build_request(
-        self, method: str, path: str, body: Mapping[str, Any] | None, seconds: float
-    ) -> httpx.Request:
-        import httpx
-
-        template = self._templates.get(path)
-        if template is None:
-            template = self._templates[path] = self._http.build_request(
-                method,
-                f"{self._base_url}{path}",
-                headers={
-                    "Accept": "application/json",
-                    "Content-Type": "application/json",
-                    "User-Agent": _USER_AGENT,
-                },
-            )
-            template.headers.pop("content-length", None)
-        return httpx.Request(
-            method,
-            template.url,
-            headers=template.headers,
-            content=None if body is None else msgspec.json.encode(body),
-            extensions={"timeout": _capped(self._timeout, seconds)},
-        )
 
 
 def _search_request(**fields: Any) -> SearchRequest:
@@ -492,15 +356,3 @@ def _names_catalog(detail: Any) -> bool:
     return isinstance(detail, list) and any(
         isinstance(entry, dict) and field_path(entry)[-1:] == ["catalog"] for entry in detail
     )
-
-
-def _capped(timeout: httpx.Timeout, seconds: float) -> dict[str, float]:
-    """httpx's timeout extension, no phase longer than `seconds`."""
-    return {
-        phase: seconds if value is None else min(value, seconds)
-        for phase, value in timeout.as_dict().items()
-    }
-
-
-def _seconds(timeout: httpx.Timeout) -> str:
-    return "none" if timeout.read is None else f"{timeout.read:g} s"

@@ -23,8 +23,8 @@ from octogen_dagster.frames.shutdown import Turn
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from octogen_dagster.api.client import ClientStatistics
     from octogen_dagster.api.connection import Connection
+    from octogen_dagster.api.requester import RequestStatistics
 
 _BATCHES_AHEAD = 4
 
@@ -212,7 +212,7 @@ def _count(statistics: DetailStatistics, frame: pl.DataFrame, carried_over: int)
 
 
 def _add_up(
-    statistics: DetailStatistics, clients: Sequence[ClientStatistics], began: float
+    statistics: DetailStatistics, clients: Sequence[RequestStatistics], began: float
 ) -> None:
     statistics.seconds = time.monotonic() - began
     statistics.requests = sum(client.requests for client in clients)

@@ -27,9 +27,10 @@ from octogen_dagster.frames.detail_schema import FAILED, FOUND, GONE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from octogen_dagster.api.client import ClientStatistics, OctogenClient
+    from octogen_dagster.api.client import OctogenClient
     from octogen_dagster.api.connection import Connection
     from octogen_dagster.api.models import MerchantProductUrlLookupResponse
+    from octogen_dagster.api.requester import RequestStatistics
 
 _SECONDS_TO_WAIT = 1.0
 # The same for every product: no lookup after it can succeed.
@@ -188,7 +189,7 @@ class LookupReader:
         self._changed = threading.Condition()
         self._closed = False
         self._error: BaseException | None = None
-        self.clients: list[ClientStatistics] = []
+        self.clients: list[RequestStatistics] = []
         self._threads = [
             threading.Thread(target=self._run, name=f"octogen-lookup-{number}", daemon=True)
             for number in range(connection.concurrency)

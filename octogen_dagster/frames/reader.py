@@ -16,9 +16,10 @@ from octogen_dagster.frames.wire import read_page
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 
-    from octogen_dagster.api.client import ClientStatistics, OctogenClient
+    from octogen_dagster.api.client import OctogenClient
     from octogen_dagster.api.connection import Connection
     from octogen_dagster.api.models import MerchantCatalogSummary, SearchRequest
+    from octogen_dagster.api.requester import RequestStatistics
     from octogen_dagster.frames.page_saver import PageSaver
     from octogen_dagster.frames.wire import WirePage
 
@@ -136,7 +137,7 @@ class BulkReader:
         self._changed = threading.Condition()
         self._closed = False
         self._error: BaseException | None = None
-        self.clients: list[ClientStatistics] = []
+        self.clients: list[RequestStatistics] = []
         self._threads = [
             threading.Thread(target=self._run, name=f"octogen-read-{number}", daemon=True)
             for number in range(min(concurrency, len(reads)))
