@@ -12,19 +12,18 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-from polars.io.plugins import register_io_source
 
 from octogen_dagster.frames.detail_rows import DetailRows, ListedProducts, SettledRows
 from octogen_dagster.frames.detail_schema import DETAIL_SCHEMA, FAILED, FOUND, GONE, MISMATCH
+from octogen_dagster.frames.lazy_scan import SECONDS_BETWEEN_REPORTS, LazyScan
 from octogen_dagster.frames.lookups import FailureLimit, LookupReader, checked_share
-from octogen_dagster.frames.scan import SECONDS_BETWEEN_REPORTS
-from octogen_dagster.frames.shutdown import Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from octogen_dagster.api.connection import Connection
     from octogen_dagster.api.requester import RequestStatistics
+    from octogen_dagster.frames.shutdown import Turn
 
 _BATCHES_AHEAD = 4
 
@@ -76,7 +75,7 @@ class DetailStatistics:
         return self.rows / self.seconds if self.seconds else 0.0
 
 
-class DetailScan:
+class DetailScan(LazyScan):
     """The full views of a snapshot's products, with the statistics of looking them up.
 
     Each address is looked up once. A product that is gone or whose lookup fails is a row with a
@@ -118,17 +117,7 @@ class DetailScan:
         self.previous: pl.LazyFrame | None = None
         self.statistics = DetailStatistics()
         self._report = report
-        self._running: LookupReader | None = None
-        self._stopped = False
-        self.frame: pl.LazyFrame = register_io_source(
-            self._read, schema=DETAIL_SCHEMA, validate_schema=True, is_pure=False
-        )
-
-    def stop(self) -> None:
-        """End the execution that is under way, and any later one: it raises where it runs."""
-        self._stopped = True
-        if self._running is not None:
-            self._running.close()
+        super().__init__(DETAIL_SCHEMA)
 
     def __reduce__(self) -> tuple[Callable[..., DetailScan], tuple[Any, ...]]:
         restore = functools.partial(
@@ -136,30 +125,9 @@ class DetailScan:
         )
         return restore, (self.products, self.connection)
 
-    def _read(
-        self,
-        with_columns: list[str] | None,
-        predicate: pl.Expr | None,
-        n_rows: int | None,
-        _batch_size: int | None,
+    def _frames(
+        self, _columns: set[str], _predicate: pl.Expr | None, n_rows: int | None, turn: Turn
     ) -> Iterator[pl.DataFrame]:
-        columns = with_columns if with_columns is not None else list(DETAIL_SCHEMA)
-        turn = Turn()
-        frames = self._frames(n_rows, turn)
-        try:
-            while True:
-                with turn:
-                    frame = next(frames, None)
-                    if frame is not None and predicate is not None:
-                        frame = frame.filter(predicate)
-                if frame is None:
-                    return
-                # Without a column a query still counts rows.
-                yield frame.select(columns) if columns else pl.DataFrame(height=len(frame))
-        finally:
-            turn.finish()
-
-    def _frames(self, n_rows: int | None, turn: Turn) -> Iterator[pl.DataFrame]:
         statistics = self.statistics = DetailStatistics()
         began = reported = time.monotonic()
         products = ListedProducts(self.products if n_rows is None else self.products.head(n_rows))
@@ -167,9 +135,7 @@ class DetailScan:
         patience = self.connection.retry.deadline
         limit = FailureLimit(self.failure_threshold, products.count, patience)
         with LookupReader(self.connection, limit) as reader:
-            self._running, turn.stop = reader, reader.close
-            if self._stopped:
-                reader.close()
+            self._begin(reader, turn)
             rows = DetailRows(products, self._settled_rows(), reader, limit)
             statistics.unknown_fields = rows.unknown_fields
             try:
@@ -179,7 +145,7 @@ class DetailScan:
                     over = reader.wait(begun[0].lookups)
                     if self._report and time.monotonic() - reported >= SECONDS_BETWEEN_REPORTS:
                         reported = time.monotonic()
-                        _add_up(statistics, reader.clients, began)
+                        _add_up(statistics, reader.sent, began)
                         self._report(statistics)
                     if over:
                         batch = begun.popleft()
@@ -188,7 +154,7 @@ class DetailScan:
                         yield frame
                         begun.extend(itertools.islice(batches, 1))
             finally:
-                _add_up(statistics, reader.clients, began)
+                _add_up(statistics, reader.sent, began)
         statistics.complete = True
         if self._report:
             self._report(statistics)
@@ -211,10 +177,7 @@ def _count(statistics: DetailStatistics, frame: pl.DataFrame, carried_over: int)
     statistics.carried_over += carried_over
 
 
-def _add_up(
-    statistics: DetailStatistics, clients: Sequence[RequestStatistics], began: float
-) -> None:
+def _add_up(statistics: DetailStatistics, sent: RequestStatistics, began: float) -> None:
     statistics.seconds = time.monotonic() - began
-    statistics.requests = sum(client.requests for client in clients)
-    statistics.retries = sum(client.retries for client in clients)
-    statistics.limiter_seconds = sum(client.limiter_seconds for client in clients)
+    statistics.requests, statistics.retries = sent.requests, sent.retries
+    statistics.limiter_seconds = sent.limiter_seconds

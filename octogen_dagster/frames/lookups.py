@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from octogen_dagster.api.errors import (
     OctogenAPIError,
@@ -22,6 +21,7 @@ from octogen_dagster.api.errors import (
     OctogenServerError,
     OctogenSnapshotError,
 )
+from octogen_dagster.frames.client_threads import SECONDS_TO_WAIT, ClientThreads
 from octogen_dagster.frames.detail_schema import FAILED, FOUND, GONE
 
 if TYPE_CHECKING:
@@ -30,16 +30,10 @@ if TYPE_CHECKING:
     from octogen_dagster.api.client import OctogenClient
     from octogen_dagster.api.connection import Connection
     from octogen_dagster.api.models import MerchantProductUrlLookupResponse
-    from octogen_dagster.api.requester import RequestStatistics
 
-_SECONDS_TO_WAIT = 1.0
 # The same for every product: no lookup after it can succeed.
 _ENDS_ALL = (OctogenAuthenticationError, OctogenInsufficientCreditError, OctogenForbiddenError)
 _SILENCE = (OctogenConnectionError, OctogenServerError, OctogenRateLimitError)
-
-
-class _ClosedError(Exception):
-    """The reader was closed while someone waited for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,46 +162,18 @@ class Lookups:
         return len(self.results) == len(self.urls)
 
 
-class LookupReader:
+class LookupReader(ClientThreads):
     """Looks products up in threads.
-
-    Each thread has an event loop and a connection of its own and makes one lookup after another.
 
     Args:
         connection: How to reach the service; `concurrency` lookups are made at a time.
         limit: When those that fail end them all.
-
-    Attributes:
-        clients: What the threads' clients did so far.
     """
 
     def __init__(self, connection: Connection, limit: FailureLimit) -> None:
-        self._connection = connection
-        self._pacer = connection.pacer()
+        super().__init__(connection, connection.concurrency, "octogen-lookup")
         self._limit = limit
         self._waiting: deque[tuple[str, Lookups]] = deque()
-        self._changed = threading.Condition()
-        self._closed = False
-        self._error: BaseException | None = None
-        self.clients: list[RequestStatistics] = []
-        self._threads = [
-            threading.Thread(target=self._run, name=f"octogen-lookup-{number}", daemon=True)
-            for number in range(connection.concurrency)
-        ]
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Tell the threads to stop; each ends when the lookup it is in does."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
 
     def begin(self, urls: Sequence[str]) -> Lookups:
         """Have products looked up, after those that were asked for before.
@@ -230,36 +196,24 @@ class LookupReader:
         """
         with self._changed:
             self._changed.wait_for(
-                lambda: lookups.are_over or self._closed, timeout=_SECONDS_TO_WAIT
+                lambda: lookups.are_over or self._is_over(), timeout=SECONDS_TO_WAIT
             )
-            if self._closed:
-                raise self._error or _ClosedError
+            self._raise_if_over()
             return lookups.are_over
 
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._look_up_waiting())
-        except BaseException as error:
+    async def _work(self, client: OctogenClient) -> None:
+        while taken := self._take():
+            url, lookups = taken
+            lookup = await self._look_up(client, url)
             with self._changed:
-                self._error = self._error or error
-                self._closed = True
-                self._changed.notify_all()
-
-    async def _look_up_waiting(self) -> None:
-        async with self._connection.blocking_client(self._pacer) as client:
-            self.clients.append(client.statistics)
-            while taken := self._take():
-                url, lookups = taken
-                lookup = await self._look_up(client, url)
-                with self._changed:
-                    lookups.results[url] = lookup
-                    if lookups.are_over:
-                        self._changed.notify_all()
+                lookups.results[url] = lookup
+                if lookups.are_over:
+                    self._changed.notify_all()
 
     def _take(self) -> tuple[str, Lookups] | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            return None if self._closed else self._waiting.popleft()
+            self._changed.wait_for(lambda: self._waiting or self._is_over())
+            return None if self._is_over() else self._waiting.popleft()
 
     async def _look_up(self, client: OctogenClient, url: str) -> Lookup:
         began = time.monotonic()

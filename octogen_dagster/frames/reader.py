@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import threading
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from octogen_dagster.api.errors import OctogenSnapshotError
 from octogen_dagster.api.paging import Walk
+from octogen_dagster.frames.client_threads import SECONDS_TO_WAIT, ClientThreads, ClosedError
 from octogen_dagster.frames.wire import read_page
 
 if TYPE_CHECKING:
@@ -19,16 +18,10 @@ if TYPE_CHECKING:
     from octogen_dagster.api.client import OctogenClient
     from octogen_dagster.api.connection import Connection
     from octogen_dagster.api.models import MerchantCatalogSummary, SearchRequest
-    from octogen_dagster.api.requester import RequestStatistics
     from octogen_dagster.frames.page_saver import PageSaver
     from octogen_dagster.frames.wire import WirePage
 
 PAGES_AT_ONCE = 10
-_SECONDS_TO_WAIT = 1.0
-
-
-class _ClosedError(Exception):
-    """The reader was closed while someone waited for it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -103,7 +96,7 @@ class CatalogRead:
             yield self.ahead
 
 
-class BulkReader:
+class BulkReader(ClientThreads):
     """Iterates over consecutive pages of one walk at a time, while threads read ahead.
 
     Each thread has an event loop and a connection of its own and reads one walk after another.
@@ -126,42 +119,13 @@ class BulkReader:
         *,
         read_ahead: bool = True,
     ) -> None:
-        self._connection = connection
-        self._pacer = connection.pacer()
+        super().__init__(connection, min(concurrency, len(reads)), "octogen-read")
         self._waiting = deque(reads)
         self._pages_at_once = pages_at_once
         self._read_ahead = read_ahead
         self._asking = False
         self._ready: dict[CatalogRead, list[WirePage]] = {}
         self._full: deque[CatalogRead] = deque()
-        self._changed = threading.Condition()
-        self._closed = False
-        self._error: BaseException | None = None
-        self.clients: list[RequestStatistics] = []
-        self._threads = [
-            threading.Thread(target=self._run, name=f"octogen-read-{number}", daemon=True)
-            for number in range(min(concurrency, len(reads)))
-        ]
-        self._working = len(self._threads)
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Tell the threads to stop; each ends when the request it is in does."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-    def join(self) -> None:
-        """Wait until the threads have ended."""
-        for thread in self._threads:
-            thread.join()
 
     def __iter__(self) -> Iterator[tuple[CatalogRead, list[WirePage]] | None]:
         """Batches; None about every second in which there is none yet."""
@@ -170,7 +134,7 @@ class BulkReader:
 
     def _is_exhausted(self) -> bool:
         with self._changed:
-            return not (self._working or self._ready or self._error or self._closed)
+            return not (self._working or self._ready or self._is_over())
 
     def _next(self) -> tuple[CatalogRead, list[WirePage]] | None:
         """A full batch of one walk, or what is left when it is all there; None if none came."""
@@ -178,16 +142,11 @@ class BulkReader:
             self._asking = True
             self._changed.notify_all()
             self._changed.wait_for(
-                lambda: self._full or self._error or self._closed or not self._working,
-                timeout=_SECONDS_TO_WAIT,
+                lambda: self._full or self._is_over() or not self._working,
+                timeout=SECONDS_TO_WAIT,
             )
             self._asking = False
-            if self._closed:
-                raise _ClosedError
-            if self._error:
-                self._closed = True
-                self._changed.notify_all()
-                raise self._error
+            self._raise_if_over()
             if self._full:
                 read = self._full.popleft()
             elif self._ready and not self._working:
@@ -198,29 +157,14 @@ class BulkReader:
             self._changed.notify_all()
             return read, pages
 
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._read_waiting())
-        except _ClosedError:
-            pass
-        except BaseException as error:
-            with self._changed:
-                self._error = self._error or error
-        finally:
-            with self._changed:
-                self._working -= 1
-                self._changed.notify_all()
-
-    async def _read_waiting(self) -> None:
-        async with self._connection.blocking_client(self._pacer) as client:
-            self.clients.append(client.statistics)
-            while read := self._take():
-                with read.saver or contextlib.nullcontext():
-                    await self._read(client, read)
+    async def _work(self, client: OctogenClient) -> None:
+        while read := self._take():
+            with read.saver or contextlib.nullcontext():
+                await self._read(client, read)
 
     def _take(self) -> CatalogRead | None:
         with self._changed:
-            return self._waiting.popleft() if self._waiting and not self._error else None
+            return self._waiting.popleft() if self._waiting and not self._is_over() else None
 
     async def _read(self, client: OctogenClient, read: CatalogRead) -> None:
         pages = read.pages(client)
@@ -235,9 +179,9 @@ class BulkReader:
 
     def _wait_for_room(self, read: CatalogRead) -> bool:
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._has_room(read))
-            if self._closed:
-                raise _ClosedError
+            self._changed.wait_for(lambda: self._is_over() or self._has_room(read))
+            if self._is_over():
+                raise ClosedError
         return True
 
     def _has_room(self, read: CatalogRead) -> bool:

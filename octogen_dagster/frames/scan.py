@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
 import polars as pl
-from polars.io.plugins import register_io_source
 
 from octogen_dagster.api.access import ApiKey, configured_base_url
 from octogen_dagster.api.client import DEFAULT_TIMEOUT
@@ -23,6 +22,7 @@ from octogen_dagster.api.errors import (
 )
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.frames.decode import PageDecoder
+from octogen_dagster.frames.lazy_scan import SECONDS_BETWEEN_REPORTS, LazyScan
 from octogen_dagster.frames.plan import ReadPlan, is_now, plan_live, plan_saved
 from octogen_dagster.frames.pushdown import Pushdown
 from octogen_dagster.frames.reader import PAGES_AT_ONCE, BulkReader, CatalogRead
@@ -30,16 +30,14 @@ from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.seen import SeenProducts
 from octogen_dagster.frames.segments import LandedWalk, Landing
-from octogen_dagster.frames.shutdown import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from octogen_dagster.frames.checkpoint import PageStore, TimeWindow
     from octogen_dagster.frames.plan import Granted
+    from octogen_dagster.frames.shutdown import Turn
     from octogen_dagster.frames.wire import WirePage
-
-SECONDS_BETWEEN_REPORTS = 10.0
 
 
 @dataclass(slots=True)
@@ -90,7 +88,7 @@ class ScanStatistics:
         return self.rows / self.seconds if self.seconds else 0.0
 
 
-class ProductScan:
+class ProductScan(LazyScan):
     """A search that is read when its frame is executed, with the statistics of the reading.
 
     Args:
@@ -126,17 +124,7 @@ class ProductScan:
         self._store: PageStore | None = None
         self._log: Callable[[str], None] = lambda _line: None
         self._plan = ReadPlan(search, [])
-        self._running: BulkReader | None = None
-        self._stopped = False
-        self.frame: pl.LazyFrame = register_io_source(
-            self._read, schema=PRODUCT_SCHEMA, validate_schema=True, is_pure=False
-        )
-
-    def stop(self) -> None:
-        """End the execution that is under way, and any later one: it raises where it runs."""
-        self._stopped = True
-        if self._running is not None:
-            self._running.close()
+        super().__init__(PRODUCT_SCHEMA)
 
     def save_pages(self, store: PageStore, log: Callable[[str], None]) -> None:
         """Save the pages of the whole frame as they come, and continue from those that are there.
@@ -186,42 +174,16 @@ class ProductScan:
     def __reduce__(self) -> tuple[type[Self], tuple[ProductSearch, Connection]]:
         return type(self), (self.search, self.connection)
 
-    def _read(
-        self,
-        with_columns: list[str] | None,
-        predicate: pl.Expr | None,
-        n_rows: int | None,
-        _batch_size: int | None,
+    def _frames(
+        self, columns: set[str], predicate: pl.Expr | None, n_rows: int | None, turn: Turn
     ) -> Iterator[pl.DataFrame]:
-        columns = with_columns if with_columns is not None else list(PRODUCT_SCHEMA)
-        needed = set(columns)
         # Polars hands over rows *before* the predicate as n_rows, so a cut one is not narrowed.
         pushdown = Pushdown()
-        if predicate is not None:
-            needed.update(predicate.meta.root_names())
-            if n_rows is None and self.search.max_products is None:
-                pushdown = Pushdown.of(predicate)
-        turn = Turn()
-        batches = self._batches(needed, pushdown, n_rows, turn)
+        if predicate is not None and n_rows is None and self.search.max_products is None:
+            pushdown = Pushdown.of(predicate)
         try:
-            while True:
-                with turn, self._discarding():
-                    frame = next(batches, None)
-                    if frame is not None and predicate is not None:
-                        frame = frame.filter(predicate)
-                if frame is None:
-                    return
-                # Without a column a query still counts rows.
-                yield frame.select(columns) if columns else pl.DataFrame(height=len(frame))
-        finally:
-            turn.finish()
-
-    @contextlib.contextmanager
-    def _discarding(self) -> Iterator[None]:
-        """Forget the saved pages of a read that failed for what its pages say."""
-        try:
-            yield
-        except (OctogenPagingError, OctogenResponseError):
+            yield from self._batches(columns, pushdown, n_rows, turn)
+        except (OctogenPagingError, OctogenResponseError):  # which saved pages may have caused
             if self._store and not self._plan.landed:
                 for read in self._plan.reads:
                     if read.saver:
@@ -250,9 +212,7 @@ class ProductScan:
         seen: defaultdict[CatalogRead, SeenProducts] = defaultdict(SeenProducts)
         finished = 0
         with self._reader(reads, cap) as reader:
-            self._running, turn.stop = reader, reader.close
-            if self._stopped:
-                reader.close()
+            self._begin(reader, turn)
             for batch in reader:
                 if self._report and time.monotonic() - reported >= SECONDS_BETWEEN_REPORTS:
                     reported = time.monotonic()
@@ -408,7 +368,7 @@ def _add_up(
     statistics.seconds = time.monotonic() - began
     statistics.repeats = sum(read.walk.repeats for read in reads)
     statistics.restarts = sum(read.walk.restarts for read in reads)
-    statistics.requests = sum(client.requests for client in reader.clients)
     statistics.saved_pages = sum(read.saved_pages for read in reads)
-    statistics.retries = sum(client.retries for client in reader.clients)
-    statistics.limiter_seconds = sum(client.limiter_seconds for client in reader.clients)
+    sent = reader.sent
+    statistics.requests, statistics.retries = sent.requests, sent.retries
+    statistics.limiter_seconds = sent.limiter_seconds

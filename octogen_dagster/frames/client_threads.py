@@ -1,0 +1,102 @@
+"""ClientThreads: threads that each work with a client of their own, for one consumer."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Self
+
+from octogen_dagster.api.requester import RequestStatistics
+
+if TYPE_CHECKING:
+    from octogen_dagster.api.client import OctogenClient
+    from octogen_dagster.api.connection import Connection
+
+SECONDS_TO_WAIT = 1.0  # for what the threads do, before the consumer is asked whether to go on
+
+
+class ClosedError(Exception):
+    """The threads were told to stop while someone waited for them."""
+
+
+class ClientThreads(ABC):
+    """Threads at work while the context is open, each with an event loop and a connection.
+
+    Args:
+        connection: How to reach the service; the threads keep to one pace.
+        threads: How many.
+        name: What they do, for those who look at the process.
+    """
+
+    def __init__(self, connection: Connection, threads: int, name: str) -> None:
+        self._connection = connection
+        self._pacer = connection.pacer()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._error: BaseException | None = None
+        self._working = threads
+        self._clients: list[RequestStatistics] = []
+        self._threads = [
+            threading.Thread(target=self._run, name=f"{name}-{number}", daemon=True)
+            for number in range(threads)
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Tell the threads to stop; each ends when the request it is in does."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def join(self) -> None:
+        """Wait until the threads have ended."""
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def sent(self) -> RequestStatistics:
+        """What was sent so far, by all of them."""
+        return RequestStatistics(
+            requests=sum(client.requests for client in self._clients),
+            retries=sum(client.retries for client in self._clients),
+            limiter_seconds=sum(client.limiter_seconds for client in self._clients),
+        )
+
+    @abstractmethod
+    async def _work(self, client: OctogenClient) -> None:
+        """What each thread does. The first error of any ends all of them."""
+
+    def _is_over(self) -> bool:
+        return self._closed or self._error is not None
+
+    def _raise_if_over(self) -> None:
+        if self._error:
+            raise self._error
+        if self._closed:
+            raise ClosedError
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._work_with_client())
+        except ClosedError:
+            pass
+        except BaseException as error:
+            with self._changed:
+                self._error = self._error or error
+        finally:
+            with self._changed:
+                self._working -= 1
+                self._changed.notify_all()
+
+    async def _work_with_client(self) -> None:
+        async with self._connection.blocking_client(self._pacer) as client:
+            self._clients.append(client.statistics)
+            await self._work(client)
