@@ -19,7 +19,9 @@ from octogen_dagster.sharing.urls import checked_url, may_use_proxy
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from mcp.client.auth import OAuthFlowError
     from mcp.shared.auth import AuthorizationCodeResult, OAuthClientInformationFull, OAuthToken
+    from mcp.shared.exceptions import MCPError
 
     from octogen_dagster.sharing.secret_files import SecretFile
 
@@ -63,13 +65,12 @@ def login(
     checked_url(mcp_url, "The MCP URL")
     with refresh_token_file.locked():
         pass  # better known before somebody has logged in
+    files = _Files(refresh_token_file, client_id_file)
     failure: OctogenError
     try:
-        return asyncio.run(
-            _login(mcp_url, _Files(refresh_token_file, client_id_file), show, port, timeout)
-        )
+        return asyncio.run(_login(mcp_url, files, show, port, timeout))
     except Exception as error:
-        found = _explained(mcp_url, list(leaves(error)))
+        found = _explained(mcp_url, files, list(leaves(error)))
         if found is None:
             raise
         failure = found
@@ -131,7 +132,14 @@ class _Files:
         self._refresh_token = refresh_token
         self._client_id = client_id
         self._client: OAuthClientInformationFull | None = None
+        self._tokens: list[str] = []
         self.written = False
+
+    def masked(self, text: str) -> str:
+        """The text without the tokens that were given."""
+        for token in self._tokens:
+            text = text.replace(token, "[token]")
+        return text
 
     async def get_tokens(self) -> OAuthToken | None:
         return None
@@ -148,6 +156,7 @@ class _Files:
         self._client = client_info
 
     async def set_tokens(self, tokens: OAuthToken) -> None:
+        self._tokens = [token for token in (tokens.access_token, tokens.refresh_token) if token]
         refresh_token = secret(tokens.refresh_token)
         client_id = secret(self._client.client_id if self._client else None)
         if refresh_token is None or client_id is None:
@@ -250,7 +259,7 @@ def _parameters(url: str) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
 
 
-def _explained(mcp_url: str, failures: list[BaseException]) -> OctogenError | None:
+def _explained(mcp_url: str, files: _Files, failures: list[BaseException]) -> OctogenError | None:
     """The error that the failures of a login stand for, if they are not a mistake of ours."""
     import httpx2
     from mcp.client.auth import OAuthFlowError
@@ -259,15 +268,27 @@ def _explained(mcp_url: str, failures: list[BaseException]) -> OctogenError | No
     for failure in failures:
         if isinstance(failure, OctogenError):
             return type(failure)(str(failure))  # without its traceback, which leads to tokens
-        reason = " ".join(str(failure).split())[:_LONGEST_REASON] or type(failure).__name__
         if isinstance(failure, httpx2.HTTPError):
             return OctogenConnectionError(
-                f"The login to Octogen's MCP at {mcp_url} got no answer ({reason}): check the "
-                "address and the network."
+                f"The login to Octogen's MCP at {mcp_url} got no answer "
+                f"({type(failure).__name__}): check the address and the network."
             )
         if isinstance(failure, OAuthFlowError | MCPError):
+            reason = files.masked(_without_answer(failure)) or type(failure).__name__
             return OctogenMCPAuthenticationError(
-                f"The login to Octogen's MCP at {mcp_url} failed ({reason.rstrip('.')}): check the "
-                "address, then try again."
+                f"The login to Octogen's MCP at {mcp_url} failed ({reason}): check the address, "
+                "then try again."
             )
     return None
+
+
+def _without_answer(failure: OAuthFlowError | MCPError) -> str:
+    """What the `mcp` package says, without the answer that it quotes, which may hold tokens."""
+    from mcp.client.auth import OAuthRegistrationError, OAuthTokenError
+
+    said = " ".join(str(failure).split())
+    if isinstance(failure, OAuthTokenError | OAuthRegistrationError):
+        said, _, answer = said.partition(": ")
+        status = answer[:3]
+        return f"{said}: {status}" if status.isdigit() else said
+    return said[:_LONGEST_REASON].rstrip(".")

@@ -220,6 +220,82 @@ def test_a_login_that_goes_to_another_machine_in_the_clear_is_not_begun(
     assert opened == []
 
 
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"refresh_token": "refresh-SECRET", "scope": "x"},
+        {"access_token": "access-SECRET", "token_type": "Bearer", "refresh_token": ["SECRET"]},
+        {"data": {"refresh_token": "refresh-SECRET"}},
+        [{"access_token": "access-SECRET", "refresh_token": "refresh-SECRET"}],
+    ],
+)
+def test_an_odd_answer_to_the_code_shows_no_token(
+    files: dict[str, SecretFile], status: int, answer: Any
+) -> None:
+    with (
+        RawServer(lambda request: octogens_answer(request, server, status, answer)) as server,
+        pytest.raises(OctogenMCPAuthenticationError) as caught,
+    ):
+        login(**files, show=coming_back_with(code="c"), mcp_url=f"{server.origin}/mcp/")
+    said = "Token exchange failed (400)" if status == 400 else "Invalid token response"
+    assert str(caught.value) == (
+        f"The login to Octogen's MCP at {server.origin}/mcp/ failed ({said}): check the address, "
+        "then try again."
+    )
+    assert leaks(caught.value, "SECRET") == []
+
+
+def test_a_registration_that_is_refused(files: dict[str, SecretFile]) -> None:
+    with (
+        RawServer(lambda request: octogens_answer(request, server, register=503)) as server,
+        pytest.raises(OctogenMCPAuthenticationError, match=r"failed \(Registration failed: 503\)"),
+    ):
+        login(**files, show=agree, mcp_url=f"{server.origin}/mcp/")
+
+
+def test_a_server_that_echoes_the_token_shows_none(files: dict[str, SecretFile]) -> None:
+    tokens = {"access_token": "access-SECRET", "refresh_token": "refresh-SECRET"}
+    with (
+        RawServer(
+            lambda request: octogens_answer(request, server, 200, tokens | {"token_type": "Bearer"})
+        ) as server,
+        pytest.raises(
+            OctogenMCPAuthenticationError, match=r"failed \(no: Bearer \[token\]\)"
+        ) as it,
+    ):
+        login(**files, show=coming_back_with(code="c"), mcp_url=f"{server.origin}/mcp/")
+    assert "SECRET" not in str(it.value)
+
+
+def octogens_answer(
+    request: Any, server: RawServer, status: int = 200, tokens: Any = None, register: int = 201
+) -> list[bytes]:
+    """What an MCP server with a login says, and with `tokens` to the code."""
+    if request.target.startswith("/.well-known/oauth-authorization-server"):
+        endpoints = {
+            f"{name}_endpoint": f"{server.origin}/{path}"
+            for name, path in (
+                ("authorization", "authorize"),
+                ("token", "token"),
+                ("registration", "register"),
+            )
+        }
+        return http(
+            body={"issuer": server.origin, "response_types_supported": ["code"], **endpoints}
+        )
+    if request.target == "/register":
+        body = {"client_id": "x", "redirect_uris": request.json["redirect_uris"]}
+        return http(register, body)
+    if request.target == "/token":
+        return http(status, tokens)
+    bearer = request.headers.get("authorization")
+    if bearer and request.method == "POST":
+        error = {"code": -32600, "message": f"no: {bearer}"}
+        return http(body={"jsonrpc": "2.0", "id": request.json.get("id"), "error": error})
+    return http(401 if request.method == "POST" else 404)
+
+
 def test_a_port_can_be_chosen_and_may_be_taken(hub: Hub, files: dict[str, SecretFile]) -> None:
     with RawServer(lambda _: http()) as server, pytest.raises(OSError, match="in use"):
         login(**files, show=agree, mcp_url=hub.mcp_url, port=server.port)
