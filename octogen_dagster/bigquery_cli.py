@@ -5,10 +5,12 @@ Exit statuses: 0 done, 1 failed, 2 bad input, 3 access to the listing is still p
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
 import shlex
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +22,7 @@ from click.core import ParameterSource
 from octogen_dagster.api.errors import OctogenBigQueryAccessPendingError, OctogenError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from octogen_dagster.sharing.autosubscribe import AutosubscribeResult, CatalogOutcome
     from octogen_dagster.sharing.subscribe import SubscriptionPlan
@@ -46,7 +48,8 @@ def _explained(command: Callable[..., None]) -> Callable[..., None]:
         # What this library logs on failure, the error that follows says.
         logging.getLogger("mcp").setLevel(logging.CRITICAL)
         try:
-            command(**options)
+            with _ended_by_sigterm():
+                command(**options)
         except OctogenBigQueryAccessPendingError as error:
             _end(f"Not yet: {error}", 3)
         except ValueError as error:
@@ -55,6 +58,16 @@ def _explained(command: Callable[..., None]) -> Callable[..., None]:
             _end(f"Error: {error}", 1)
 
     return run
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the process as Ctrl-C does, so that a new refresh token is stored first."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _end(message: str, status: int) -> None:

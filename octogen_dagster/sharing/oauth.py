@@ -67,6 +67,8 @@ class TokenEndpoint:
     def refresh(self, client_id: str, refresh_token: SecretStr) -> Grant:
         """Ask for an access token; transient failures are tried again.
 
+        It runs an event loop, so the thread must not be in one.
+
         Args:
             client_id: The public OAuth client that the refresh token belongs to.
             refresh_token: The current one.
@@ -88,8 +90,8 @@ class TokenEndpoint:
     def _post(
         self, client_id: str, refresh_token: SecretStr, ends_at: float
     ) -> Grant | OctogenError:
+        import anyio
         import httpx
-        from anyio.from_thread import start_blocking_portal
 
         form = {
             "grant_type": "refresh_token",
@@ -98,8 +100,7 @@ class TokenEndpoint:
         }
         seconds = min(self._timeout, ends_at - time.monotonic())
         try:
-            with start_blocking_portal() as portal:
-                answer = portal.call(self._answered, form, seconds)
+            answer = anyio.run(self._answered, form, seconds)
         except TimeoutError:
             return OctogenTimeoutError(
                 f"The token endpoint {self._url} did not answer within {self._timeout:g} s: try "
