@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from octogen_dagster.api.errors import OctogenMCPAuthenticationError
+from octogen_dagster.sharing.interrupts import to_its_end
 from octogen_dagster.sharing.oauth import DEFAULT_TOKEN_ENDPOINT, Grant, TokenEndpoint, secret
 from octogen_dagster.sharing.retrying import DEFAULT_DEADLINE
 from octogen_dagster.sharing.secret_files import SecretFile
@@ -74,7 +75,8 @@ class CommandToken:
         timeout: Seconds it may take.
 
     Raises:
-        ValueError: The command is empty or has a quote that is not closed.
+        ValueError: The command is empty, has a quote that is not closed, or begins with what only
+            a shell understands.
     """
 
     def __init__(self, command: str, timeout: float = DEFAULT_TIMEOUT) -> None:
@@ -84,6 +86,12 @@ class CommandToken:
             raise ValueError(f"The token command cannot be split into words: {error}.") from None
         if not self._words:
             raise ValueError("The token command is empty.")
+        variable, is_assignment, _ = self._words[0].partition("=")
+        if is_assignment:
+            raise ValueError(
+                f"The token command begins with an assignment to {variable!r}, and no shell is "
+                f"involved: let it begin with `env {variable}=…`, or name a script."
+            )
         self._name = f"token command {self._words[0]!r}"
         self._timeout = timeout
         self._token: SecretStr | None = None
@@ -108,8 +116,9 @@ class CommandToken:
 class RefreshedToken:
     """Access tokens had for a refresh token, which the service may replace each time.
 
-    The replacement is stored before anything else is done with the answer, and no other process
-    uses the file meanwhile. That the file can be replaced is tried before the old token is spent.
+    The replacement is stored before anything else is done with the answer, an interrupt included,
+    and no other process uses the file meanwhile. That the file can be replaced is tried before the
+    old token is spent.
 
     Args:
         refresh_token: The file that holds it; or the token itself, whose replacement is lost when
@@ -150,13 +159,19 @@ class RefreshedToken:
 
     def _renew(self) -> None:
         self._token = None
-        if isinstance(self._refresh_token, SecretFile):
-            grant = self._refresh_from_file(self._refresh_token)
-        else:
-            grant = self._refresh_from_memory(self._refresh_token)
+        grant = to_its_end(
+            self._refreshed,
+            "The token endpoint may be replacing the refresh token: its answer is waited for, so "
+            "that the new one is not lost.",
+        )
         life = math.inf if grant.seconds is None else grant.seconds
         self._good_until = time.monotonic() + max(life - _SECONDS_OF_LIFE_LEFT, life / 2)
         self._token = grant.access_token
+
+    def _refreshed(self) -> Grant:
+        if isinstance(self._refresh_token, SecretFile):
+            return self._refresh_from_file(self._refresh_token)
+        return self._refresh_from_memory(self._refresh_token)
 
     def _refresh_from_file(self, file: SecretFile) -> Grant:
         with file.locked():

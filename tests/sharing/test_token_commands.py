@@ -44,6 +44,13 @@ def test_a_command_that_prints_the_refused_token_again() -> None:
         tokens.token(refused=tokens.token())
 
 
+def test_a_command_that_only_a_shell_understands_does_not_show_its_secret() -> None:
+    with pytest.raises(ValueError, match=r"begins with an assignment to 'VAULT_TOKEN'") as caught:
+        CommandToken("VAULT_TOKEN=hvs.SECRET vault read octogen")
+    assert "let it begin with `env VAULT_TOKEN=…`, or name a script." in str(caught.value)
+    assert "SECRET" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
