@@ -54,7 +54,8 @@ class AnalyticsHubResource(dg.ConfigurableResource[Any]):
         import google.auth
 
         try:
-            info = json.loads(base64.b64decode(self.gcp_credentials, validate=True))
+            unwrapped = "".join(self.gcp_credentials.split())  # `base64` breaks its lines
+            info = json.loads(base64.b64decode(unwrapped, validate=True))
             credentials, _ = google.auth.load_credentials_from_dict(info)  # type: ignore[no-untyped-call]
         except (binascii.Error, ValueError, AttributeError, google.auth.exceptions.GoogleAuthError):
             raise OctogenBigQueryInputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -32,13 +32,14 @@ def test_analytics_hub_is_at_the_endpoint(hub: Hub, monkeypatch: pytest.MonkeyPa
         assert len(list(analytics_hub.listings(hub.exchange))) == 1
 
 
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.encodebytes])
 def test_the_credentials_are_those_of_the_key_file(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encode: Callable[[bytes], bytes]
 ) -> None:
     monkeypatch.delenv("ANALYTICS_HUB_EMULATOR_HOST", raising=False)
     with RawServer(lambda _: http(400, {"error": "invalid_grant"})) as server:
         environment("", server.origin, tmp_path)
-        key = base64.b64encode((tmp_path / "key.json").read_bytes()).decode()
+        key = encode((tmp_path / "key.json").read_bytes()).decode()
         resource = AnalyticsHubResource(project=PROJECT, gcp_credentials=key)
         with (
             resource.hub() as analytics_hub,
