@@ -12,7 +12,7 @@ from octogen_dagster.sharing.names import ListingName
 def keyed(
     listings: Sequence[Listing],
     known: Collection[str],
-    same: Callable[[ListingName, ListingName], bool],
+    same: Callable[[ListingName, ListingName], bool | None],
 ) -> tuple[dict[str, Listing], list[str]]:
     """The listings by partition key, and the known keys that are of no listing.
 
@@ -21,7 +21,7 @@ def keyed(
     Args:
         listings: What the source says.
         known: Partition keys that exist.
-        same: Whether two names are of one listing.
+        same: Whether two names are of one listing; None if that cannot be told.
 
     Raises:
         OctogenBigQueryError: It cannot be said whether two names are of one listing.

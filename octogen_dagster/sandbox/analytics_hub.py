@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import grpc
 from google.cloud import bigquery_analyticshub_v1 as ah
+from google.iam.v1 import iam_policy_pb2  # type: ignore[import-untyped]
 from google.longrunning import operations_pb2  # type: ignore[import-untyped]
 from google.protobuf import empty_pb2, json_format  # type: ignore[import-untyped]
 
@@ -31,6 +32,7 @@ from octogen_dagster.sandbox.hub_state import Destination, HubState, Subscriptio
 
 _SERVICE = "google.cloud.bigquery.analyticshub.v1.AnalyticsHubService"
 _OPERATIONS = "google.longrunning.Operations"
+_SUBSCRIBE = "analyticshub.listings.subscribe"
 _HOST = "127.0.0.1"
 _WORKERS = 32
 _DEFAULT_PAGE, _LARGEST_PAGE = 100, 1000
@@ -97,6 +99,10 @@ class AnalyticsHub:
             "GetDataExchange": (ah.GetDataExchangeRequest.deserialize, self._get_exchange),
             "ListListings": (ah.ListListingsRequest.deserialize, self._list_listings),
             "GetListing": (ah.GetListingRequest.deserialize, self._get_listing),
+            "TestIamPermissions": (
+                iam_policy_pb2.TestIamPermissionsRequest.FromString,
+                self._test_permissions,
+            ),
             "SubscribeListing": (ah.SubscribeListingRequest.deserialize, self._subscribe),
             "ListSubscriptions": (
                 ah.ListSubscriptionsRequest.deserialize,
@@ -173,6 +179,14 @@ class AnalyticsHub:
         listing = self._state.get_listing(request.name)
         return listing_message(listing, self._settings, request.name)
 
+    def _test_permissions(
+        self, request: iam_policy_pb2.TestIamPermissionsRequest
+    ) -> iam_policy_pb2.TestIamPermissionsResponse:
+        granted = {_SUBSCRIBE} if self._state.may_subscribe(request.resource) else set()
+        return iam_policy_pb2.TestIamPermissionsResponse(
+            permissions=[each for each in request.permissions if each in granted]
+        )
+
     def _subscribe(self, request: ah.SubscribeListingRequest) -> ah.SubscribeListingResponse:
         if "destination_dataset" not in request:
             raise Refusal("INVALID_ARGUMENT", "Only a destination dataset is supported.")
@@ -183,7 +197,9 @@ class AnalyticsHub:
             location=wanted.location,
             friendly_name=wanted.friendly_name or "",
         )
-        subscription = self._state.subscribe(request.name, destination)
+        subscription = self._state.subscribe(
+            request.name, destination, destination_first=self._settings.destination_first
+        )
         return ah.SubscribeListingResponse(subscription=self._message(subscription))
 
     def _list_subscriptions(

@@ -291,8 +291,15 @@ class HubState:
                 raise Refusal("NOT_FOUND", f"Listing not found: {name}.")
         return listing
 
-    def subscribe(self, name: str, destination: Destination) -> Subscription:
+    def subscribe(
+        self, name: str, destination: Destination, *, destination_first: bool = False
+    ) -> Subscription:
         """Subscribe to a listing.
+
+        Args:
+            name: The listing's.
+            destination: Where the linked dataset goes.
+            destination_first: Whether a dataset that is taken is said before a missing right.
 
         Raises:
             Refusal: The destination makes no sense or is taken, the listing does not exist, or
@@ -305,6 +312,9 @@ class HubState:
             raise Refusal("INVALID_ARGUMENT", f"Invalid project ID {destination.project!r}.")
         with self.lock:
             listing = self.get_listing(name)
+            place = (destination.project, destination.dataset)
+            if destination_first:
+                self._check_free(place)
             if not listing.has_access(self.clock()):
                 self._listings[listing.catalog] = replace(listing, denials=listing.denials + 1)
                 raise Refusal(
@@ -317,13 +327,23 @@ class HubState:
                     "INVALID_ARGUMENT",
                     f"The destination is in {destination.location!r}, the data in {location!r}.",
                 )
-            place = (destination.project, destination.dataset)
-            if place in self._datasets:
-                raise Refusal("ALREADY_EXISTS", "Already Exists: Dataset " + ":".join(place))
+            self._check_free(place)
             subscription = self._new_subscription(listing, destination)
             self._subscriptions[subscription.name] = subscription
             self._datasets[place] = subscription.name
             return subscription
+
+    def may_subscribe(self, name: str) -> bool:
+        """Whether the right to subscribe to a listing is there; no, where no listing is."""
+        with self.lock:
+            try:
+                return self.get_listing(name).has_access(self.clock())
+            except Refusal:
+                return False
+
+    def _check_free(self, place: tuple[str, str]) -> None:
+        if place in self._datasets:
+            raise Refusal("ALREADY_EXISTS", "Already Exists: Dataset " + ":".join(place))
 
     def subscriptions(self) -> list[Subscription]:
         """All subscriptions of all projects in order of creation."""

@@ -24,6 +24,7 @@ EMULATOR_VARIABLE = "ANALYTICS_HUB_EMULATOR_HOST"
 """`host:port` of a local server, spoken to in the clear and without credentials."""
 
 _SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
+_SUBSCRIBE = "analyticshub.listings.subscribe"
 _PAGE_SIZE = 1000
 _FIRST_WAIT = 0.5
 _LONGEST_MESSAGE = 400
@@ -149,6 +150,21 @@ class AnalyticsHub:
         with _explained(f"The subscriptions of {parent}"):
             pager = self._client.list_subscriptions(request, **self._bounds)
             yield from _pages(pager, f"The subscriptions of {parent}")
+
+    def may_subscribe(self, listing: str) -> bool:
+        """Whether these credentials have the right to subscribe to a listing.
+
+        Raises:
+            OctogenBigQueryError: Analytics Hub does not say.
+        """
+        from google.iam.v1 import iam_policy_pb2  # type: ignore[import-untyped]
+
+        request = iam_policy_pb2.TestIamPermissionsRequest(
+            resource=listing, permissions=[_SUBSCRIBE]
+        )
+        with _explained(f"Listing {listing}"):
+            answer = self._client.test_iam_permissions(request, **self._bounds)
+        return _SUBSCRIBE in answer.permissions
 
     def subscribe(self, request: ah.SubscribeListingRequest) -> ah.Subscription | None:
         """Subscribe to a listing.

@@ -24,8 +24,11 @@ class SameListing:
         self._hub = hub
         self._same_projects: dict[frozenset[str], bool] = {}
 
-    def __call__(self, one: ListingName, other: ListingName) -> bool:
-        """Whether both names are of one listing; no, where one of them cannot be seen.
+    def __call__(self, one: ListingName, other: ListingName) -> bool | None:
+        """Whether both names are of one listing.
+
+        Returns:
+            None when these credentials may see neither of them, so that it cannot be told.
 
         Raises:
             OctogenBigQueryError: Analytics Hub does not say.
@@ -37,20 +40,21 @@ class SameListing:
         if projects not in self._same_projects:
             looked_up = self._looked_up(one, other)
             if looked_up is None:
-                return False
+                return None
             self._same_projects[projects] = looked_up
         return self._same_projects[projects]
 
     def _looked_up(self, one: ListingName, other: ListingName) -> bool | None:
         mine = self._hub.listing(str(one))
         if mine is None:
-            return None
+            # One listing could be seen under both names.
+            return None if self._hub.listing(str(other)) is None else False
         name = ListingName.parse(mine.name)
         same = name.same_as(other)
         if same is None:
             theirs = self._hub.listing(str(other))
             if theirs is None:
-                return None
+                return False
             same = name.same_as(ListingName.parse(theirs.name))
             if same is None:
                 # It answers with the name that it was asked for: then the contents decide.

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
-from octogen_dagster.api.errors import OctogenBigQueryError, OctogenBigQueryInputError
+from octogen_dagster.api.errors import (
+    OctogenBigQueryAccessPendingError,
+    OctogenBigQueryError,
+    OctogenBigQueryInputError,
+)
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from octogen_dagster.sharing.names import (
     ListingName,
@@ -167,6 +171,7 @@ class Subscriptions:
         there = self.in_force(plan)
         if there is not None:
             return there
+        self._check_told_apart(plan)
         created = self._hub.subscribe(_request(plan))
         if created is not None:
             entry = SubscriptionEntry.of(created, self._datasets)
@@ -176,7 +181,14 @@ class Subscriptions:
         there = self.in_force(plan)
         if there is not None:
             return there
-        for entry in self._in_the_way(plan, may_delete=replacing is not None):
+        left_over = self._in_the_way(plan, may_delete=replacing is not None)
+        if not self._hub.may_subscribe(str(plan.listing)):
+            raise OctogenBigQueryAccessPendingError(
+                f"Listing {plan.listing}: Octogen's grant has not arrived yet, and dataset "
+                f"{plan.project}.{plan.dataset_id}, left over from a subscription that was "
+                "revoked, stays until it has. Try again in a few minutes."
+            )
+        for entry in left_over:
             if replacing is not None:
                 replacing(entry.name, f"{plan.project}.{plan.dataset_id}")
             self._hub.delete(entry.name)
@@ -206,6 +218,22 @@ class Subscriptions:
             ),
         )
         return _result(best, plan, already_subscribed=True)
+
+    def _check_told_apart(self, plan: SubscriptionPlan) -> None:
+        """No subscription in force may be to the listing without anybody being able to tell.
+
+        Raises:
+            OctogenBigQueryError: One is.
+        """
+        for name, entry in self._namesakes(plan):
+            if entry.in_force and self._same(plan.listing, name) is None:
+                raise OctogenBigQueryError(
+                    f"Listing {plan.listing}: subscription {entry.name} to {name} is in force, and "
+                    "may be to the same listing: one name has the project's id, the other its "
+                    "number, and these Google credentials may not read the listing to tell. Let "
+                    "an administrator grant them roles/analyticshub.subscriber on it, or name the "
+                    "listing as the subscription does. Nothing was changed."
+                )
 
     def _in_the_way(self, plan: SubscriptionPlan, *, may_delete: bool) -> list[SubscriptionEntry]:
         """The revoked subscriptions to the listing that hold the plan's dataset id.
@@ -242,6 +270,10 @@ class Subscriptions:
 
     def _to(self, plan: SubscriptionPlan) -> list[SubscriptionEntry]:
         """The project's subscriptions to the listing."""
+        return [entry for name, entry in self._namesakes(plan) if self._same(plan.listing, name)]
+
+    def _namesakes(self, plan: SubscriptionPlan) -> list[tuple[ListingName, SubscriptionEntry]]:
+        """The project's subscriptions to listings whose ids are those of the plan's."""
         listing = plan.listing
         place = plan.project, listing.location
         if place not in self._read:
@@ -252,8 +284,7 @@ class Subscriptions:
         read = self._read[place]
         if isinstance(read, OctogenBigQueryError):
             raise read.with_traceback(None)
-        namesakes = read.get((listing.exchange, listing.listing), [])
-        return [entry for name, entry in namesakes if self._same(listing, name)]
+        return read.get((listing.exchange, listing.listing), [])
 
     def _in(self, project: str, location: str) -> _ByIds:
         entries: _ByIds = {}

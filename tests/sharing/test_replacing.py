@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from octogen_dagster.api.errors import (
+    OctogenBigQueryAccessPendingError,
     OctogenBigQueryError,
 )
 from octogen_dagster.sandbox import hub_messages
@@ -66,6 +67,32 @@ def test_a_revoked_subscription_does_not_count_and_its_dataset_is_in_the_way(
     )
     assert hub.subscriptions == [left]
     assert to(listing, destination_dataset_id="second").already_subscribed is False
+
+
+@pytest.mark.parametrize("destination_first", [False, True])
+def test_a_revoked_subscription_stays_until_it_is_granted_again(
+    hub: Hub, destination_first: bool
+) -> None:
+    hub.settings.destination_first = destination_first
+    listing = hub.share("acme")
+    to(listing)
+    hub.revoke_access("acme")
+    before, datasets = hub.subscriptions, hub.datasets(PROJECT)
+    replaced: list[tuple[str, str]] = []
+    with AnalyticsHub() as analytics_hub:
+        subscriptions = Subscriptions(analytics_hub, known(hub))
+        with pytest.raises(
+            OctogenBigQueryAccessPendingError, match="Octogen's grant has not arrived yet"
+        ):
+            subscriptions.subscribe(
+                planned(listing, PROJECT), replacing=lambda *names: replaced.append(names)
+            )
+        assert (hub.subscriptions, hub.datasets(PROJECT), replaced) == (before, datasets, [])
+        hub.grant_access("acme")
+        subscriptions.subscribe(
+            planned(listing, PROJECT), replacing=lambda *names: replaced.append(names)
+        )
+    assert replaced == [(before[0].name, f"{PROJECT}.octogen_acme")]
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -159,13 +159,22 @@ def test_listings_of_two_projects_that_are_called_the_same_are_two(
     assert [each.catalog for each in hub.subscriptions] == ["theirs", "ours"]
 
 
-def test_a_name_that_cannot_be_looked_up_is_left_to_the_subscribing(hub: Hub) -> None:
+@pytest.mark.parametrize("refusal", ["PERMISSION_DENIED", "NOT_FOUND"])
+def test_what_may_be_the_listings_subscription_is_not_made_a_second_time(
+    hub: Hub, refusal: str
+) -> None:
     listing = hub.share("acme")
-    to(listing)
+    there = to(listing)
     hub.settings.listing_project = "number"
-    hub.inject(HubFault("status", "PERMISSION_DENIED", method="GetListing"))
-    with pytest.raises(OctogenBigQueryError, match="is not linked to this listing"):
-        to(listing)
+    hub.inject(HubFault("status", refusal, method="GetListing"))
+    for dataset in (None, "another"):
+        with pytest.raises(OctogenBigQueryError) as caught:
+            to(listing, destination_dataset_id=dataset)
+        said = str(caught.value)
+        assert f"subscription {there.subscription_name} to projects/" in said
+        assert "is in force, and may be to the same listing" in said
+        assert "Nothing was changed." in said
+    assert len(hub.subscriptions) == 1
     hub.revoke_access("acme")
     with pytest.raises(OctogenBigQueryAccessPendingError):
         to(listing)
