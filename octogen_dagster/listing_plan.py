@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from octogen_dagster.ticks import PARTITIONS_IN_A_TICK, RUNS_IN_A_TICK, seconds_to_wait
+from octogen_dagster.ticks import PARTITIONS_IN_A_TICK, RUNS_IN_A_TICK, is_over, seconds_to_wait
 
 CURSOR_VERSION = 1
 GRANTED, PENDING = "awaiting_subscription", "pending"
@@ -175,9 +175,10 @@ def _is_news(ask: Ask, status: str) -> bool:
 
 
 def _is_due(ask: Ask, status: str, *, in_order: bool, now: int) -> bool:
-    if _is_news(ask, status):
+    # What was in force and can be subscribed to again, its owner has deleted.
+    if _is_news(ask, status) and (not in_order or ask.status == PENDING):
         return True
     # While Octogen says that it is pending, Octogen also says when it no longer is.
     if in_order or (status == PENDING and ask.tries):
         return False
-    return now >= ask.asked_at + seconds_to_wait(ask.tries)
+    return is_over(ask.asked_at + seconds_to_wait(ask.tries), now)

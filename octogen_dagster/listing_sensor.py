@@ -16,7 +16,7 @@ from octogen_dagster.listing_plan import ListingCursor, World, plan_tick
 from octogen_dagster.listing_sources import SECONDS_FOR_A_TICK, Source
 from octogen_dagster.sharing.listings import Found, Listing
 from octogen_dagster.sharing.same_listing import SameListing
-from octogen_dagster.ticks import unfinished_partitions
+from octogen_dagster.ticks import is_over, unfinished_partitions
 
 SECONDS_BETWEEN_CHECKS = 900
 _REASONS_IN_A_TICK = 10
@@ -105,7 +105,7 @@ def build_listing_sensor(
             with resource.hub(SECONDS_FOR_A_TICK) as hub:
                 return by_analytics_hub(hub, resource.project, wanted)
 
-        if wanted and now >= cursor.checked_at + SECONDS_BETWEEN_CHECKS:
+        if wanted and is_over(cursor.checked_at + SECONDS_BETWEEN_CHECKS, now):
             try:
                 lapses = _in_time(check, ends_at)
                 cursor.checked_at = now

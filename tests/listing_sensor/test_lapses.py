@@ -97,6 +97,15 @@ def test_subscriptions_are_looked_at_every_quarter_of_an_hour(
     assert lookups == 1 + 2  # the run's, and those of the ticks
 
 
+def test_a_clock_that_jumped_and_went_back_delays_no_look(daemon: Daemon, hub: Hub) -> None:
+    hub.share("northpeak")
+    daemon.tick()
+    daemon.tick(minutes=365 * 24 * 60)
+    hub.make_stale("northpeak")
+    daemon.now = 1_000_000
+    assert checked(daemon, hub) == {"northpeak": "stale"}
+
+
 def test_what_octogen_says_is_reported_and_forgotten_when_it_says_otherwise(
     hub: Hub, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,3 +105,23 @@ def test_ten_thousand_listings_take_two_hundred_ticks_and_no_more() -> None:
         assert not lost
     assert ticks == 200
     assert sorted(requested) == sorted(statuses)
+
+
+def test_what_its_owner_deleted_is_not_asked_for_when_octogen_notices() -> None:
+    key, granted = "p:us:e:l", "awaiting_subscription"
+    cursor = ListingCursor()
+    for at, status in enumerate(("active", "active", granted, granted)):
+        lapses = {key: "missing"} if status == granted else {}
+        result = plan_tick(cursor, World({key: status}, [key], [key], (), lapses, at * 60 * MINUTE))
+        assert result.due == []
+        cursor = result.cursor
+    pending = plan_tick(cursor, World({key: "pending"}, [key], [key], (), {}, 0)).cursor
+    assert plan_tick(pending, World({key: granted}, [key], [key], (), {}, 0)).due
+
+
+def test_a_clock_that_jumped_and_went_back_delays_no_request() -> None:
+    key = "p:us:e:l"
+    ahead = World({key: ""}, [key], (), (), {}, 365 * 24 * 60 * MINUTE)
+    cursor = plan_tick(ListingCursor(), ahead).cursor
+    assert plan_tick(cursor, replace(ahead, now=ahead.now + MINUTE)).due == []
+    assert plan_tick(cursor, replace(ahead, now=MINUTE)).due
