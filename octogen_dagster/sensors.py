@@ -1,7 +1,7 @@
 """The catalog sensor: sees new and re-indexed catalogs, and requests their snapshots."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -36,11 +36,14 @@ class Ask(msgspec.Struct, array_like=True):
         partition: The partition it is of.
         tries: Runs requested since the catalog was last indexed; makes run keys and waits grow.
         next_at: When the next one is due if there is no snapshot by then, in seconds since 1970.
+        after: Storage id of the partition's materialization before it, 0 for none: a later one is
+            the snapshot.
     """
 
     partition: str
     tries: int
     next_at: int
+    after: int = 0
 
 
 class CatalogCursor(msgspec.Struct, forbid_unknown_fields=True):
@@ -82,14 +85,15 @@ class World:
 
     Attributes:
         known: Gives the partition keys of catalogs that exist.
-        materialized: Gives those of some of the asset's partitions that have a snapshot.
+        materialized: Gives the storage ids of the last materializations of some of the asset's
+            partitions, where there is one.
         running: Gives those whose runs are not finished.
         partition: From the partition key of a catalog to its partition of the present.
         now: Seconds since 1970.
     """
 
     known: Callable[[], Collection[str]]
-    materialized: Callable[[Collection[str]], Collection[str]]
+    materialized: Callable[[Collection[str]], Mapping[str, int | None]]
     running: Callable[[], Collection[str]]
     partition: Callable[[str], str]
     now: int
@@ -139,13 +143,16 @@ def plan_tick(cursor: CatalogCursor, catalogs: Sequence[IndexRun], world: World)
     new = [key for key in due if key not in there][:PARTITIONS_IN_A_TICK]
     there.update(new)
     now = [key for key in due if key in there][:RUNS_IN_A_TICK]
-    for key in now:
+    partitions = {key: world.partition(key) for key in now}
+    latest = world.materialized(set(partitions.values())) if now else {}
+    for key, partition in partitions.items():
         before, at = requested.get(key), indexed[key]
         moved = key not in requested or before != at
         if moved and (before or _NEVER) > (at or _NEVER):
             setbacks[key] = setbacks.get(key, 0) + 1
         tries = 1 if moved else unseen[key].tries + 1
-        unseen[key] = Ask(world.partition(key), tries, world.now + seconds_to_wait(tries))
+        next_at = world.now + seconds_to_wait(tries)
+        unseen[key] = Ask(partition, tries, next_at, latest.get(partition) or 0)
         requested[key] = at
     gone = sorted(requested.keys() - indexed.keys() - cursor.gone)[:REPORTS_IN_A_TICK]
     return CatalogTick(
@@ -185,13 +192,19 @@ def _missing(
     cursor: CatalogCursor, granted: Collection[str], world: World
 ) -> tuple[dict[str, Ask], set[str]]:
     """What has not been seen yet, and what of it is to be requested again."""
-    unseen = {key: ask for key, ask in cursor.unseen.items() if key in granted}
-    over = [key for key, ask in unseen.items() if is_over(ask.next_at, world.now)]
+    unseen = dict(cursor.unseen)
+    over = [
+        key for key, ask in unseen.items() if key in granted and is_over(ask.next_at, world.now)
+    ]
     if not over:
         return unseen, set()
     places = {key: {unseen[key].partition, world.partition(key)} for key in over[:_LOOKED_UP]}
-    there = set(world.materialized({place for both in places.values() for place in both}))
-    seen = {key for key, both in places.items() if both & there}
+    latest = world.materialized({place for both in places.values() for place in both})
+    seen = {
+        key
+        for key, both in places.items()
+        if any((latest.get(place) or 0) > unseen[key].after for place in both)
+    }
     unseen = {key: ask for key, ask in unseen.items() if key not in seen}
     running = set(world.running()) if len(seen) < len(places) else set()
     return unseen, {key for key, both in places.items() if key not in seen and not both & running}
@@ -223,9 +236,9 @@ def build_catalog_sensor(
     """A sensor that snapshots each catalog when it appears and whenever it was indexed again.
 
     Each tick lists the granted catalogs, adds a partition for each new one, and requests a run for
-    each whose `lastIndexedAt` moved, at most 50; the rest follow on the next ticks. A catalog that
-    still has no snapshot, because its runs failed, is requested again after 10 minutes, then 20, up
-    to 6 hours. One that is no longer granted is reported once, as an observation of its partition;
+    each whose `lastIndexedAt` moved, at most 50; the rest follow on the next ticks. A catalog whose
+    run brought no snapshot, because it failed, is requested again after 10 minutes, then 20, up to
+    6 hours. One that is no longer granted is reported once, as an observation of its partition;
     its data stays. A listing that fails skips the tick with the reason.
 
     Args:

@@ -113,14 +113,14 @@ def test_only_what_is_granted_and_over_is_looked_for(
     shops.revoke("strada")
     clock += timedelta(hours=1)
     ticker.tick()
-    cursor, _ = CatalogCursor.load(ticker.cursor)
-    assert set(cursor.unseen) == {"northpeak"}
+    shops.grant("strada", products=3)
+    assert keys(ticker.tick()) == ["strada"]
 
     asked: list[set[str]] = []
 
-    def materialized(keys: Any) -> set[str]:
+    def materialized(keys: Any) -> dict[str, int]:
         asked.append(set(keys))
-        return set()
+        return {}
 
     catalogs = [index_run(f"shop-{number:04}", 1) for number in range(1_000)]
     unseen = {entry.catalog: sensors.Ask(entry.catalog, 1, 0) for entry in catalogs}
@@ -128,7 +128,35 @@ def test_only_what_is_granted_and_over_is_looked_for(
     cursor = CatalogCursor(requested, unseen=unseen)
     tick = plan_tick(cursor, catalogs, World(requested.keys, materialized, set, str, now=1))
     assert len(tick.due) == 50
-    assert [len(keys) for keys in asked] == [400]
+    assert [len(keys) for keys in asked] == [400, 50]
+
+
+def test_a_catalog_that_was_indexed_again_is_requested_until_its_run_succeeds(
+    ticker: Ticker, shops: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = START
+    monkeypatch.setattr(sensors, "_now", lambda: clock)
+    ticker.tick()
+    for catalog in ("northpeak", "strada"):
+        materialized(ticker, catalog)
+    clock += timedelta(hours=1)
+    assert keys(ticker.tick()) == []
+    shops.touch("strada")
+    assert keys(ticker.tick()) == ["strada"]
+    asked = []
+    for _ in range(6):
+        clock += timedelta(minutes=5)
+        asked.append(keys(ticker.tick()))
+    assert asked == [[], ["strada"], [], [], [], ["strada"]]
+    materialized(ticker, "strada")
+    clock += timedelta(days=1)
+    assert keys(ticker.tick()) == []
+
+
+def materialized(ticker: Ticker, partition: str) -> None:
+    ticker.instance.report_runless_asset_event(
+        dg.AssetMaterialization(products.key, partition=partition)
+    )
 
 
 def test_a_clock_that_jumped_and_went_back_delays_no_request(
@@ -226,7 +254,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def world(known: set[str], now: int = 0) -> World:
-    return World(known.copy, lambda _: set(), set, str, now)
+    return World(known.copy, lambda _: {}, set, str, now)
 
 
 def index_run(key: str, day: int) -> IndexRun:
