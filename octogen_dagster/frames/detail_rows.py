@@ -14,7 +14,6 @@ import polars as pl
 from octogen_dagster.frames.detail_schema import (
     DETAIL_SCHEMA,
     FOUND,
-    GONE,
     IDENTITY,
     LISTED,
     MISMATCH,
@@ -93,7 +92,8 @@ class SettledRows:
     def __init__(self, previous: pl.LazyFrame) -> None:
         self._previous = previous
         rows = previous.select(_KEY, "status").with_row_index("place")
-        settled = rows.filter(pl.col("status").is_in([FOUND, GONE])).collect()
+        # What is listed and was gone may be there again, as when a grant was away for a while.
+        settled = rows.filter(pl.col("status") == FOUND).collect()
         self._places = settled.select("key", "place").unique("key", keep="first")
 
     def of(self, products: pl.DataFrame) -> pl.DataFrame:

@@ -86,7 +86,7 @@ class DetailScan(LazyScan):
         products: A product snapshot, columns as in `PRODUCT_SCHEMA`; it is executed twice.
         connection: How to reach the service; `concurrency` lookups are made at a time.
         only_changed: Carry over the rows of `previous` whose products are listed as they were and
-            were found or gone.
+            were found.
         failure_threshold: Share of the lookups, 0 to 1, that may fail; rows that are carried over
             count as lookups that did not.
         report: Called about every ten seconds of a long read, and at its end.
