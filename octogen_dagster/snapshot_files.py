@@ -274,7 +274,8 @@ def _create_locked(folder: Path, stem: str) -> tuple[Path, int]:
 
 def _remove_abandoned(folder: Path, stem: str) -> None:
     for path in folder.glob(f".{glob.escape(stem)}.*{_UNFINISHED}"):
-        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+        # One of another user, who may not let it be looked at, is in nobody's way.
+        with contextlib.suppress(FileNotFoundError, BlockingIOError, PermissionError):
             handle = os.open(path, os.O_RDWR)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -145,6 +145,25 @@ def test_a_writer_at_work_is_not_taken_for_a_killed_one(
     assert unfinished_files(file) == []
 
 
+def test_a_leftover_of_another_user_is_in_nobody_s_way(
+    file: SnapshotFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(file, [1])
+    leftover = Path(file.uri).parent / ".x.parquet.0123.unfinished"
+    leftover.touch()
+    opened = os.open
+
+    def refusing(path: Any, *arguments: Any, **options: Any) -> int:
+        if Path(path) == leftover:  # as for everybody but root
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refusing)
+    write(file, [2])
+    assert file.scan().collect()["n"].to_list() == [2]
+    assert leftover.exists()
+
+
 def test_another_snapshot_s_leftovers_are_left_alone(tmp_path: Path) -> None:
     other = tmp_path / ".y.parquet.0123.unfinished"
     other.touch()
