@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MAX_RESTARTS = 2
 SPARE_BARREN_PAGES = 10
+_ENOUGH_TO_TELL = 10  # products on page 1: of few, some may come again by chance
 
 
 class Page(Protocol):
@@ -63,11 +64,18 @@ class Walk:
             next_cursor: The cursor it came with.
 
         Raises:
-            OctogenPagingError: The cursor was used before, or page 1 came back too often.
+            OctogenPagingError: The cursor was used before, or page 1 came back too often or
+                changed.
         """
         self.pages += 1
         if self.pages == 1:
             self._first = (uuids, next_cursor)
+        elif self._is_first_page_changed(uuids):
+            raise OctogenPagingError(
+                f"{self.subject}: page {self.pages} is page 1 again, with other products than "
+                "before: the catalog was indexed again while it was read, and what came before "
+                "and after that must not be mixed. Nothing was published; run it again."
+            )
         elif self._is_first_page_again(uuids, next_cursor):
             self.restarts += 1
             self._used.clear()
@@ -111,6 +119,13 @@ class Walk:
                 f"{self._counted}, brought no new product: the pages do not come to an end. "
                 "Nothing was published; run it again, and report it to Octogen if it stays."
             )
+
+    def _is_first_page_changed(self, uuids: Sequence[str]) -> bool:
+        """Whether the page brings most of page 1 once more, and not only that or not in order."""
+        first = set(self._first[0])
+        if len(first) < _ENOUGH_TO_TELL or uuids == self._first[0]:
+            return False
+        return 2 * len(first.intersection(uuids)) > len(first)
 
     def _is_first_page_again(self, uuids: Sequence[str], next_cursor: str | None) -> bool:
         first_uuids, first_cursor = self._first

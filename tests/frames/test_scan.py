@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from octogen_dagster.api.access import ApiKey
+from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.errors import (
     MissingAPIKeyError,
@@ -225,6 +226,20 @@ def test_a_silent_restart_is_survived_and_counted(sandbox: Sandbox) -> None:
     frame = found.frame.collect()
     assert frame["uuid"].n_unique() == len(frame) == 230
     assert (found.statistics.restarts, found.statistics.repeats) == (1, 100)
+
+
+def test_a_restart_because_the_catalog_was_indexed_again_mixes_nothing(sandbox: Sandbox) -> None:
+    connection = Connection(api_key=ApiKey(sandbox.api_key), base_url=sandbox.base_url)
+    catalogs = connection.call(OctogenClient.list_catalogs)
+    search = ProductSearch(catalogs=["northpeak"], page_size=50)
+    sandbox.touch("northpeak")  # after the listing: while it is read
+    assert product_scan(sandbox, search, granted=lambda: catalogs).frame.collect().height == 230
+
+    sandbox.inject(Fault("restart_cursor", page=3, times=1))
+    with pytest.raises(
+        OctogenPagingError, match=r"Catalog 'northpeak': it was indexed again while it was read"
+    ):
+        product_scan(sandbox, search, granted=lambda: catalogs).frame.collect()
 
 
 @pytest.mark.parametrize(
