@@ -113,6 +113,35 @@ def test_a_day_that_was_landed_is_rebuilt_without_the_service(
     assert pl.read_parquet(path).sort("uuid").equals(captured.sort("uuid"))
 
 
+@pytest.mark.parametrize("scheme", ["file://", "local://"])
+def test_a_folder_that_is_named_by_a_url_keeps_pages_too(
+    tmp_path: Path,
+    octogen: OctogenResource,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    scheme: str,
+) -> None:
+    products = build_products_asset(
+        "products", ProductSearch(page_size=10), partitions_def=snapshot_days(START)
+    )
+    key, sources = day(), []
+    for _ in range(2):
+        result = dg.materialize(
+            [products],
+            partition_key=key,
+            instance=instance,
+            resources={
+                "octogen": octogen,
+                "io_manager": ParquetSnapshotIOManager(
+                    base_dir=f"{scheme}{tmp_path}", keep_pages=True
+                ),
+            },
+        )
+        sources.append(metadata(result)["octogen/source"])
+        the_day_after(monkeypatch)
+    assert sources == ["service", "landed pages"]
+
+
 def test_a_day_is_rebuilt_with_the_search_that_was_captured_and_the_log_says_so(
     run: Callable[..., Any], shops: Sandbox, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:

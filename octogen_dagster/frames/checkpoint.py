@@ -61,6 +61,7 @@ class SavedPages:
         segments: The files, in order.
         started_at: When the read that brought them began.
         generation: The contract the service answered.
+        catalogs: `digest_of` the catalogs that that read was of.
         first_page: Page 1.
         last_page: The last of them.
         last_cursor: What the last one was asked for with; None for page 1.
@@ -74,6 +75,7 @@ class SavedPages:
     subject: str
     started_at: datetime
     generation: str
+    catalogs: str
     first_page: WirePage
     last_page: WirePage
     last_cursor: str | None
@@ -188,6 +190,7 @@ class PageStore:
             subject,
             first.started_at,
             first.generation,
+            first.catalogs,
             first.pages[0].read(subject),
             last.pages[-1].read(subject),
             cursors[-2] if len(cursors) > 1 else None,
@@ -257,18 +260,33 @@ class PageStore:
             previous = digest_in(name)
 
     def discard(self, segments: Collection[str]) -> None:
-        """Remove segments, and what killed writers left; what cannot be removed stays."""
+        """Remove segments, and what killed writers left.
+
+        Raises:
+            OctogenSnapshotError: Some cannot be removed.
+        """
+        failures: list[Exception] = []
 
         def remove(name: str) -> None:
-            with contextlib.suppress(Exception):
+            try:
                 (self.folder / name).unlink()
+            except FileNotFoundError:
+                pass
+            except Exception as error:  # an object store's errors are of many kinds
+                failures.append(error)
 
         if self._is_local:
             segments = {*segments, *(path.name for path in self.folder.glob(f".*{_UNFINISHED}"))}
         deque(self._writers.map(remove, segments), maxlen=0)
         if self._is_local:
             with contextlib.suppress(OSError):
-                os.rmdir(str(self.folder))
+                os.rmdir(self.folder.path)
+        if failures:
+            raise OctogenSnapshotError(
+                f"{len(failures)} files of saved pages in {self.folder} cannot be removed: "
+                f"{getattr(failures[0], 'strerror', None) or failures[0]}. Let this user remove "
+                "them: a later run may take them for those of a read to be continued."
+            ) from failures[0]
 
     def land(self, landing: Landing) -> None:
         """The read is whole: name its pages, if they are kept, so that it can be rebuilt.
@@ -387,10 +405,10 @@ class PageStore:
             sync(unfinished)
         os.replace(unfinished, self._local(name))
         if durable:
-            sync(str(self.folder))
+            sync(self.folder.path)
 
     def _local(self, name: str) -> str:
-        return str(self.folder / name)
+        return str((self.folder / name).path)
 
     def _names(self) -> set[str]:
         try:

@@ -33,6 +33,7 @@ class PageSaver:
         root: `walk_root` of what is asked for.
         saved: Pages that are there already.
         started_at: When the read began.
+        catalogs: `digest_of` the catalogs that the whole read is of.
 
     Attributes:
         root: What the chain begins with.
@@ -41,7 +42,12 @@ class PageSaver:
     """
 
     def __init__(
-        self, store: PageStore, root: str, saved: SavedPages | None, started_at: datetime
+        self,
+        store: PageStore,
+        root: str,
+        saved: SavedPages | None,
+        started_at: datetime,
+        catalogs: str,
     ) -> None:
         self.segments: list[str] = list(saved.segments) if saved else []
         self._saved_pages = list(saved.pages_in_segments) if saved else []
@@ -49,6 +55,7 @@ class PageSaver:
         self.root = root
         self._store = store
         self._started_at = started_at
+        self._catalogs = catalogs
         self._unsaved: list[SavedPage] = []
         self._writing: Future[str] | None = None
         self._ended = False
@@ -128,7 +135,7 @@ class PageSaver:
         self._settle()
         if not self._unsaved:
             return
-        segment = Segment(self._started_at, self.generation, self._unsaved)
+        segment = Segment(self._started_at, self.generation, self._catalogs, self._unsaved)
         self._unsaved = []
         previous = digest_in(self.segments[-1]) if self.segments else self.root
         self._writing = self._store.begin(

@@ -16,6 +16,7 @@ from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.errors import (
     OctogenAPIError,
     OctogenNotFoundError,
+    OctogenPagingError,
     OctogenPastPartitionError,
     OctogenSnapshotError,
 )
@@ -25,7 +26,7 @@ from octogen_dagster.frames.page_saver import PageSaver
 from octogen_dagster.frames.reader import CatalogRead
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.search import ProductSearch
-from octogen_dagster.frames.segments import Landing, Segments, walk_root
+from octogen_dagster.frames.segments import Landing, Segments, digest_of, walk_root
 from octogen_dagster.frames.wire import WirePage, read_page
 
 if TYPE_CHECKING:
@@ -97,6 +98,27 @@ def _granted(connection: Connection) -> list[MerchantCatalogSummary] | None:
         return connection.call(OctogenClient.list_catalogs)
     except OctogenNotFoundError:
         return None
+
+
+def check_states(reads: Sequence[CatalogRead], connection: Connection) -> None:
+    """That no walk began again because its catalog was indexed again, where the service tells.
+
+    Raises:
+        OctogenPagingError: One did.
+    """
+    again = [read for read in reads if read.walk.restarts and _is_stamped(read)]
+    if not again:
+        return
+    now = {summary.catalog: summary for summary in _granted(connection) or ()}
+    for read in again:
+        summary = now.get(read.catalog or "")
+        before = read.summary.last_indexed_at if read.summary else None
+        if summary is None or summary.last_indexed_at != before:
+            raise OctogenPagingError(
+                f"{read.walk.subject}: it was indexed again while it was read, and the service "
+                "began again at page 1: what came before and after that must not be mixed. "
+                "Nothing was published; run it again."
+            )
 
 
 def plan_saved(
@@ -171,15 +193,23 @@ def _continued(
         OctogenPastPartitionError: A walk would begin after the time that the snapshot is of.
     """
     used: dict[CatalogRead, SavedPages] = {}
+    catalogs = digest_of([read.catalog for read in plan.reads])
     roots = {
         read: walk_root(read.request, connection.base_url, read.summary) for read in plan.reads
     }
     for read, root in roots.items():
         for chain in store.chains(root, read.walk.subject, segments, log, past):
-            if chain.next_cursor:
-                if past and not _is_stamped(read):
-                    continue  # the rest may be of another state of the catalog
-                page = _next_page(chain, chain.next_cursor, read, connection)
+            if past and chain.catalogs != catalogs:
+                store.abandon(
+                    chain,
+                    log,
+                    "the saved pages are of a read of other catalogs than are granted now.",
+                )
+                continue
+            if past and chain.next_cursor and not _is_stamped(read):
+                continue  # the rest may be of another state of the catalog
+            if chain.next_cursor or not (past or _is_stamped(read)):
+                page = _next_page(chain, read, connection)
                 if isinstance(page, str):
                     store.abandon(chain, log, page)
                     continue
@@ -202,7 +232,7 @@ def _continued(
         )
     started_at = min([plan.started_at, *(chain.started_at for chain in used.values())])
     for read, root in roots.items():
-        read.saver = PageSaver(store, root, used.get(read), started_at)
+        read.saver = PageSaver(store, root, used.get(read), started_at, catalogs)
     return ReadPlan(plan.search, plan.reads, started_at)
 
 
@@ -216,20 +246,21 @@ def _is_stamped(read: CatalogRead) -> bool:
 
 
 def _next_page(
-    saved: SavedPages, cursor: str, read: CatalogRead, connection: Connection
-) -> WirePage | str:
-    """The page after the saved ones, or why they cannot be continued."""
+    saved: SavedPages, read: CatalogRead, connection: Connection
+) -> WirePage | str | None:
+    """The page after the saved ones, if there is one, or why they cannot be continued."""
     # Where nothing else tells whether the catalog is still the same, its pages have to.
     again = (
         {} if _is_stamped(read) else {None: saved.first_page, saved.last_cursor: saved.last_page}
     )
 
-    async def ask(client: OctogenClient) -> tuple[WirePage, str, str | None]:
+    async def ask(client: OctogenClient) -> tuple[WirePage | None, str, str | None]:
         async def asked(cursor: str | None, number: int) -> WirePage:
             request = read.request.following(cursor) if cursor else read.request
             return await client.page(request, read.walk.subject, number, read_page)
 
-        page = await asked(cursor, saved.pages + 1)
+        following = saved.next_cursor
+        page = await asked(following, saved.pages + 1) if following else None
         for before, page_before in again.items():
             number = saved.pages if before else 1
             if not _are_equal(page_before, await asked(before, number), read):
@@ -242,7 +273,7 @@ def _next_page(
         if error.status_code not in _REFUSED:
             raise
         return f"the service refuses the cursor of the saved pages ({error.status_code})."
-    if saved.is_stale(page):
+    if page and saved.is_stale(page):
         return (
             "the service no longer knows the cursor of the saved pages and answered page 1 again."
         )

@@ -23,7 +23,7 @@ from octogen_dagster.api.errors import (
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.frames.decode import PageDecoder
 from octogen_dagster.frames.lazy_scan import SECONDS_BETWEEN_REPORTS, LazyScan
-from octogen_dagster.frames.plan import ReadPlan, is_now, plan_live, plan_saved
+from octogen_dagster.frames.plan import ReadPlan, check_states, is_now, plan_live, plan_saved
 from octogen_dagster.frames.pushdown import Pushdown
 from octogen_dagster.frames.reader import PAGES_AT_ONCE, BulkReader, CatalogRead
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
@@ -187,7 +187,8 @@ class ProductScan(LazyScan):
             if self._store and not self._plan.landed:
                 for read in self._plan.reads:
                     if read.saver:
-                        read.saver.discard()
+                        with contextlib.suppress(OctogenSnapshotError):
+                            read.saver.discard()
             raise
 
     def _batches(
@@ -238,6 +239,7 @@ class ProductScan(LazyScan):
                     break
             else:
                 _check_finished(reads, finished)
+                check_states(reads, self.connection)
             _add_up(statistics, reads, reader, began)
         if whole and self._store:
             reader.join()

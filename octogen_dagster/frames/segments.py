@@ -16,6 +16,8 @@ from octogen_dagster.frames.schema import SCHEMA_VERSION
 from octogen_dagster.frames.wire import read_page
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from octogen_dagster.api.models import MerchantCatalogSummary, SearchRequest
     from octogen_dagster.frames.wire import WirePage
 
@@ -64,11 +66,13 @@ class Segment(msgspec.Struct):
     Attributes:
         started_at: When the read began.
         generation: The contract the service answered (`OctogenClient.generation`).
+        catalogs: `digest_of` the catalogs that the whole read is of.
         pages: The pages.
     """
 
     started_at: datetime
     generation: str
+    catalogs: str
     pages: list[SavedPage]
 
 
@@ -123,6 +127,11 @@ def walk_root(request: SearchRequest, base_url: str, catalog: MerchantCatalogSum
     indexed_at = catalog.last_indexed_at if catalog else None
     identity = [VERSION, SCHEMA_VERSION, base_url, request.body(), indexed_at]
     return _hash(msgspec.json.encode(identity, order="sorted"))
+
+
+def digest_of(catalogs: Iterable[str | None]) -> str:
+    """A hash of the catalogs that a read is of, in any order."""
+    return _hash(msgspec.json.encode(sorted(catalog or "" for catalog in catalogs)))
 
 
 def branches_from(root: str, segments: Segments) -> list[list[str]]:

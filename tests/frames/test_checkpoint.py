@@ -174,7 +174,7 @@ def test_a_continued_read_can_die_and_be_continued_itself(
     assert frames[0].drop("fetched_at").equals(undisturbed)
 
 
-def test_a_read_that_was_whole_but_not_published_asks_for_nothing(
+def test_a_read_that_was_whole_but_not_published_is_not_read_again(
     reads: Reads, undisturbed: pl.DataFrame
 ) -> None:
     search = SEARCH.model_copy(update={"catalogs": ["northpeak", "strada"]})
@@ -183,9 +183,54 @@ def test_a_read_that_was_whole_but_not_published_asks_for_nothing(
         assert read.saver
         read.saver.flush()
     frames: list[pl.DataFrame] = []
-    assert reads.pages_asked(lambda: frames.append(reads.read(search))) == []
+    compared = [1, len(WHOLE), 1, 60] if reads.generation == "current" else []
+    assert reads.pages_asked(lambda: frames.append(reads.read(search))) == compared
     assert frames[0].height == PRODUCTS + 120
     assert frames[0].filter(catalog_key="northpeak").drop("fetched_at").equals(undisturbed)
+
+
+def test_a_whole_read_that_was_not_published_is_not_passed_off_for_the_present(
+    reads: Reads,
+) -> None:
+    reads.read(publish=False)
+    for read in reads.last._plan.reads if reads.last else ():
+        assert read.saver
+        read.saver.flush()
+    reads.sandbox.grant("northpeak", products=PRODUCTS - 40)
+    reads.sandbox.touch("northpeak")
+    assert reads.read().height == PRODUCTS - 40
+
+
+def test_a_catalog_that_is_granted_no_more_is_not_left_out_of_its_day(tmp_path: Path) -> None:
+    with Sandbox(catalogs={"northpeak": PRODUCTS, "strada": 120}) as sandbox:
+        reads = Reads(sandbox, tmp_path)
+        search = ProductSearch(page_size=10)
+        begin = datetime.now(UTC)
+        reads.read(search, publish=False)
+        for read in reads.last._plan.reads if reads.last else ():
+            assert read.saver
+            read.saver.flush()
+        window = (begin, datetime.now(UTC))
+        sandbox.revoke("strada")
+        with pytest.raises(OctogenPastPartitionError):
+            reads.read(search, window=window)
+        assert "of a read of other catalogs than are granted now. They are not" in reads.notes[0]
+        sandbox.grant("strada", products=120)
+        assert reads.read(search, window=window).height == PRODUCTS + 120
+
+
+def test_saved_pages_that_cannot_be_removed_are_told_of(
+    reads: Reads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: UPath, missing_ok: bool = False) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    reads.interrupted()
+    monkeypatch.setattr(type(UPath(reads.folder)), "unlink", refuse)
+    with pytest.raises(
+        OctogenSnapshotError, match=r"files of saved pages in .* cannot be removed: Operation not"
+    ):
+        reads.read()
 
 
 def test_a_cursor_that_was_forgotten_starts_the_read_over_and_says_so(
@@ -283,7 +328,7 @@ def test_a_read_that_began_in_the_future_is_not_continued(reads: Reads) -> None:
     (saved,) = store.chains(root, "Catalog 'northpeak'", store.segments(), reads.notes.append)
     for path in reads.segments():
         path.unlink()
-    saver = PageSaver(store, root, None, datetime.now(UTC) + timedelta(hours=1))
+    saver = PageSaver(store, root, None, datetime.now(UTC) + timedelta(hours=1), saved.catalogs)
     saver.add(saved.first_page)
     saver.flush()
 
@@ -327,7 +372,7 @@ def test_the_other_generation_starts_the_read_over(tmp_path: Path) -> None:
         pages = list(saved)
         for path in reads.segments():
             path.unlink()
-        saver = PageSaver(store, root, None, saved.started_at)
+        saver = PageSaver(store, root, None, saved.started_at, saved.catalogs)
         saver.generation = "catalogs"
         for page in pages:
             saver.add(page)
