@@ -152,7 +152,9 @@ def plan_tick(cursor: CatalogCursor, catalogs: Sequence[IndexRun], world: World)
             setbacks[key] = setbacks.get(key, 0) + 1
         tries = 1 if moved else unseen[key].tries + 1
         next_at = world.now + seconds_to_wait(tries)
-        unseen[key] = Ask(partition, tries, next_at, latest.get(partition) or 0)
+        # Where it is not known what was requested, as after a reset, any snapshot will do.
+        after = (latest.get(partition) or 0) if key in requested else 0
+        unseen[key] = Ask(partition, tries, next_at, after)
         requested[key] = at
     gone = sorted(requested.keys() - indexed.keys() - cursor.gone)[:REPORTS_IN_A_TICK]
     return CatalogTick(

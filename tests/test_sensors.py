@@ -153,6 +153,21 @@ def test_a_catalog_that_was_indexed_again_is_requested_until_its_run_succeeds(
     assert keys(ticker.tick()) == []
 
 
+def test_a_cursor_that_was_reset_reads_nothing_again(
+    ticker: Ticker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = START
+    monkeypatch.setattr(sensors, "_now", lambda: clock)
+    ticker.tick()
+    for catalog in ("northpeak", "strada"):
+        materialized(ticker, catalog)
+    ticker.cursor = None
+    for _ in range(5):
+        ticker.tick()
+        clock += timedelta(hours=1)
+    assert len(ticker.run_keys) == 2
+
+
 def materialized(ticker: Ticker, partition: str) -> None:
     ticker.instance.report_runless_asset_event(
         dg.AssetMaterialization(products.key, partition=partition)

@@ -42,6 +42,8 @@ class Walk:
     Attributes:
         pages: Pages seen.
         restarts: How often page 1 came back for a later cursor.
+        may_have_restarted: Whether a later page brought most of page 1: it may be a page 1 that
+            has changed, or what else the search found best.
         repeats: Products that came again and were removed.
     """
 
@@ -49,6 +51,7 @@ class Walk:
         self.subject = subject
         self.pages = 0
         self.restarts = 0
+        self.may_have_restarted = False
         self.repeats = 0
         self._used: dict[str, int] = {}
         self._first: tuple[Sequence[str], str | None] = ((), None)
@@ -64,18 +67,11 @@ class Walk:
             next_cursor: The cursor it came with.
 
         Raises:
-            OctogenPagingError: The cursor was used before, or page 1 came back too often or
-                changed.
+            OctogenPagingError: The cursor was used before, or page 1 came back too often.
         """
         self.pages += 1
         if self.pages == 1:
             self._first = (uuids, next_cursor)
-        elif self._is_first_page_changed(uuids):
-            raise OctogenPagingError(
-                f"{self.subject}: page {self.pages} is page 1 again, with other products than "
-                "before: the catalog was indexed again while it was read, and what came before "
-                "and after that must not be mixed. Nothing was published; run it again."
-            )
         elif self._is_first_page_again(uuids, next_cursor):
             self.restarts += 1
             self._used.clear()
@@ -85,6 +81,8 @@ class Walk:
                     f"{self.restarts}rd time: the service does not accept its own cursors. "
                     "Nothing was published; run it again, and report it to Octogen if it stays."
                 )
+        elif self._resembles_first_page(uuids):
+            self.may_have_restarted = True
         if not next_cursor:
             return
         if next_cursor in self._used:
@@ -94,6 +92,11 @@ class Walk:
                 "published; run it again, and report it to Octogen if it stays."
             )
         self._used[next_cursor] = self.pages
+
+    @property
+    def first_uuids(self) -> Sequence[str]:
+        """The products of page 1, in order."""
+        return self._first[0]
 
     def count(self, new: int, repeats: int) -> None:
         """Note what was new on the next page, in order, for the guard against endless walks.
@@ -120,12 +123,9 @@ class Walk:
                 "Nothing was published; run it again, and report it to Octogen if it stays."
             )
 
-    def _is_first_page_changed(self, uuids: Sequence[str]) -> bool:
-        """Whether the page brings most of page 1 once more, and not only that or not in order."""
+    def _resembles_first_page(self, uuids: Sequence[str]) -> bool:
         first = set(self._first[0])
-        if len(first) < _ENOUGH_TO_TELL or uuids == self._first[0]:
-            return False
-        return 2 * len(first.intersection(uuids)) > len(first)
+        return len(first) >= _ENOUGH_TO_TELL and 2 * len(first.intersection(uuids)) > len(first)
 
     def _is_first_page_again(self, uuids: Sequence[str], next_cursor: str | None) -> bool:
         first_uuids, first_cursor = self._first

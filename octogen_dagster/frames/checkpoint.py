@@ -61,7 +61,7 @@ class SavedPages:
         segments: The files, in order.
         started_at: When the read that brought them began.
         generation: The contract the service answered.
-        catalogs: `digest_of` the catalogs that that read was of.
+        catalogs: `digest_of` the catalogs of the read that brought the last ones.
         first_page: Page 1.
         last_page: The last of them.
         last_cursor: What the last one was asked for with; None for page 1.
@@ -190,7 +190,7 @@ class PageStore:
             subject,
             first.started_at,
             first.generation,
-            first.catalogs,
+            last.catalogs,
             first.pages[0].read(subject),
             last.pages[-1].read(subject),
             cursors[-2] if len(cursors) > 1 else None,

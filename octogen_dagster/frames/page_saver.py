@@ -135,7 +135,7 @@ class PageSaver:
         self._settle()
         if not self._unsaved:
             return
-        segment = Segment(self._started_at, self.generation, self._catalogs, self._unsaved)
+        segment = Segment(self._started_at, self.generation, self._unsaved, self._catalogs)
         self._unsaved = []
         previous = digest_in(self.segments[-1]) if self.segments else self.root
         self._writing = self._store.begin(

@@ -101,24 +101,40 @@ def _granted(connection: Connection) -> list[MerchantCatalogSummary] | None:
 
 
 def check_states(reads: Sequence[CatalogRead], connection: Connection) -> None:
-    """That no walk began again because its catalog was indexed again, where the service tells.
+    """That no walk began again because its catalog was indexed again.
+
+    Where the service does not say when it was, page 1 has to bring the products that it brought.
 
     Raises:
         OctogenPagingError: One did.
+        OctogenError: The service does not answer.
     """
-    again = [read for read in reads if read.walk.restarts and _is_stamped(read)]
-    if not again:
-        return
-    now = {summary.catalog: summary for summary in _granted(connection) or ()}
+    again = [
+        read
+        for read in reads
+        if (read.walk.restarts or read.walk.may_have_restarted)
+        and read.walk.pages > read.saved_pages
+    ]
+    summaries = _granted(connection) if any(map(_is_stamped, again)) else None
+    now = {summary.catalog: summary.last_indexed_at for summary in summaries or ()}
     for read in again:
-        summary = now.get(read.catalog or "")
-        before = read.summary.last_indexed_at if read.summary else None
-        if summary is None or summary.last_indexed_at != before:
+        if read.catalog and read.summary and read.summary.last_indexed_at:
+            changed = now.get(read.catalog) != read.summary.last_indexed_at
+        else:
+            changed = _first_uuids(read, connection) != list(read.walk.first_uuids)
+        if changed:
             raise OctogenPagingError(
                 f"{read.walk.subject}: it was indexed again while it was read, and the service "
                 "began again at page 1: what came before and after that must not be mixed. "
                 "Nothing was published; run it again."
             )
+
+
+def _first_uuids(read: CatalogRead, connection: Connection) -> list[str]:
+    page = connection.call(
+        lambda client: client.page(read.request, read.walk.subject, 1, read_page)
+    )
+    return list(page.uuids)
 
 
 def plan_saved(
@@ -199,13 +215,6 @@ def _continued(
     }
     for read, root in roots.items():
         for chain in store.chains(root, read.walk.subject, segments, log, past):
-            if past and chain.catalogs != catalogs:
-                store.abandon(
-                    chain,
-                    log,
-                    "the saved pages are of a read of other catalogs than are granted now.",
-                )
-                continue
             if past and chain.next_cursor and not _is_stamped(read):
                 continue  # the rest may be of another state of the catalog
             if chain.next_cursor or not (past or _is_stamped(read)):
@@ -223,6 +232,12 @@ def _continued(
             break
         if past and not (read in used and past[0] <= used[read].started_at < past[1]):
             raise OctogenPastPartitionError(*past)
+    if past and catalogs not in {chain.catalogs for chain in used.values()}:
+        log(
+            f"The saved pages in {store.folder} are of a read of other catalogs than are granted "
+            "now: they are not used."
+        )
+        raise OctogenPastPartitionError(*past)
     names = {name for following in segments.values() for name in following}
     if others := names.difference(*(chain.segments for chain in used.values())):
         log(

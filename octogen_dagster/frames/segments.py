@@ -66,14 +66,14 @@ class Segment(msgspec.Struct):
     Attributes:
         started_at: When the read began.
         generation: The contract the service answered (`OctogenClient.generation`).
-        catalogs: `digest_of` the catalogs that the whole read is of.
         pages: The pages.
+        catalogs: `digest_of` the catalogs that the whole read is of.
     """
 
     started_at: datetime
     generation: str
-    catalogs: str
     pages: list[SavedPage]
+    catalogs: str = ""
 
 
 class LandedWalk(msgspec.Struct, forbid_unknown_fields=True):

@@ -31,8 +31,8 @@ def to_its_end(work: Callable[[], _Result], reason: str) -> _Result:
             outcome.set_exception(error)
 
     thread = threading.Thread(target=run, name="octogen-to-its-end", daemon=True)
+    thread.start()
     try:
-        thread.start()
         _wait(outcome)
     except BaseException:
         _LOGGER.warning(f"{reason} Interrupt again to leave at once.")

@@ -182,12 +182,7 @@ class Subscriptions:
         if there is not None:
             return there
         left_over = self._in_the_way(plan, may_delete=replacing is not None)
-        if not self._hub.may_subscribe(str(plan.listing)):
-            raise OctogenBigQueryAccessPendingError(
-                f"Listing {plan.listing}: Octogen's grant has not arrived yet, and dataset "
-                f"{plan.project}.{plan.dataset_id}, left over from a subscription that was "
-                "revoked, stays until it has. Try again in a few minutes."
-            )
+        self._check_granted(plan)
         for entry in left_over:
             if replacing is not None:
                 replacing(entry.name, f"{plan.project}.{plan.dataset_id}")
@@ -219,14 +214,29 @@ class Subscriptions:
         )
         return _result(best, plan, already_subscribed=True)
 
+    def _check_granted(self, plan: SubscriptionPlan) -> None:
+        """The plan could be carried out, as far as the grant on the listing goes.
+
+        Raises:
+            OctogenBigQueryAccessPendingError: It could not.
+        """
+        if not self._hub.may_subscribe(str(plan.listing)):
+            raise OctogenBigQueryAccessPendingError(
+                f"Listing {plan.listing} as dataset {plan.project}.{plan.dataset_id}: Octogen's "
+                "grant has not arrived yet, and nothing was changed. It is asynchronous: try again "
+                "in a few minutes."
+            )
+
     def _check_told_apart(self, plan: SubscriptionPlan) -> None:
         """No subscription in force may be to the listing without anybody being able to tell.
 
         Raises:
+            OctogenBigQueryAccessPendingError: One is, and the listing is not granted yet.
             OctogenBigQueryError: One is.
         """
         for name, entry in self._namesakes(plan):
             if entry.in_force and self._same(plan.listing, name) is None:
+                self._check_granted(plan)
                 raise OctogenBigQueryError(
                     f"Listing {plan.listing}: subscription {entry.name} to {name} is in force, and "
                     "may be to the same listing: one name has the project's id, the other its "

@@ -214,8 +214,23 @@ def test_a_catalog_that_is_granted_no_more_is_not_left_out_of_its_day(tmp_path: 
         sandbox.revoke("strada")
         with pytest.raises(OctogenPastPartitionError):
             reads.read(search, window=window)
-        assert "of a read of other catalogs than are granted now. They are not" in reads.notes[0]
+        assert "of a read of other catalogs than are granted now: they are not" in reads.notes[-1]
         sandbox.grant("strada", products=120)
+        assert reads.read(search, window=window).height == PRODUCTS + 120
+
+
+def test_a_day_whose_retry_read_a_new_catalog_too_is_whole(tmp_path: Path) -> None:
+    with Sandbox(catalogs={"northpeak": PRODUCTS}) as sandbox:
+        reads = Reads(sandbox, tmp_path)
+        search = ProductSearch(page_size=2)
+        begin = datetime.now(UTC)
+        reads.interrupted(search=search)
+        sandbox.grant("strada", products=120)
+        reads.read(search, publish=False)
+        for read in reads.last._plan.reads if reads.last else ():
+            assert read.saver
+            read.saver.flush()
+        window = (begin, datetime.now(UTC))
         assert reads.read(search, window=window).height == PRODUCTS + 120
 
 

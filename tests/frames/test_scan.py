@@ -22,9 +22,12 @@ from octogen_dagster.api.errors import (
     OctogenServerError,
 )
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.frames.plan import check_states
+from octogen_dagster.frames.reader import CatalogRead
 from octogen_dagster.frames.scan import ProductScan, ScanStatistics, scan_products
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.frames.wire import read_page
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 
@@ -240,6 +243,33 @@ def test_a_restart_because_the_catalog_was_indexed_again_mixes_nothing(sandbox: 
         OctogenPagingError, match=r"Catalog 'northpeak': it was indexed again while it was read"
     ):
         product_scan(sandbox, search, granted=lambda: catalogs).frame.collect()
+
+
+def test_where_the_service_does_not_tell_page_1_has_to_be_what_it_was() -> None:
+    with Sandbox(catalogs={"northpeak": 230}, generation="current") as sandbox:
+        connection = Connection(api_key=ApiKey(sandbox.api_key), base_url=sandbox.base_url)
+        request = ProductSearch(page_size=50).request("northpeak")
+        page = connection.call(lambda it: it.page(request, "It", 1, read_page))
+        read = CatalogRead.of(request, None)
+        read.walk.see(page.uuids, "1")
+        read.walk.may_have_restarted = True
+        check_states([read], connection)
+
+        read = CatalogRead.of(request, None)
+        read.walk.see(["removed", *page.uuids[1:]], "1")
+        check_states([read], connection)  # never began again
+        read.walk.may_have_restarted = True
+        with pytest.raises(OctogenPagingError, match="indexed again while it was read"):
+            check_states([read], connection)
+
+
+def test_a_search_whose_second_page_repeats_most_of_the_first_is_read() -> None:
+    with Sandbox(catalogs={"northpeak": 400}) as sandbox:
+        search = ProductSearch(q="fleece", catalogs=["northpeak"], page_size=50)
+        found = product_scan(sandbox, search)
+        frame = found.frame.collect()
+    assert found._plan.reads[0].walk.may_have_restarted
+    assert frame["uuid"].n_unique() == len(frame) > 50
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -177,6 +178,20 @@ def test_what_may_be_the_listings_subscription_is_not_made_a_second_time(
     assert len(hub.subscriptions) == 1
     hub.revoke_access("acme")
     with pytest.raises(OctogenBigQueryAccessPendingError):
+        to(listing)
+
+
+def test_what_may_be_the_listings_subscription_does_not_hide_that_its_grant_is_pending(
+    hub: Hub,
+) -> None:
+    listing = hub.share("acme")
+    to(listing)  # as another principal
+    hub.settings.listing_project = "number"
+    hub._state._listings["acme"] = replace(hub._state.listing_of("acme"), access="revoked")
+    hub.inject(HubFault("status", "PERMISSION_DENIED", method="GetListing"))
+    with pytest.raises(
+        OctogenBigQueryAccessPendingError, match="has not arrived yet, and nothing was changed"
+    ):
         to(listing)
 
 
