@@ -1,9 +1,7 @@
 """The listing sensor: sees new, newly granted and lapsed listings, and requests their datasets."""
 
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import dagster as dg
@@ -14,6 +12,7 @@ from octogen_dagster.listing_keys import keyed
 from octogen_dagster.listing_lapses import by_analytics_hub, with_octogens
 from octogen_dagster.listing_plan import ListingCursor, World, plan_tick
 from octogen_dagster.listing_sources import SECONDS_FOR_A_TICK, Source
+from octogen_dagster.sharing.interrupts import begin
 from octogen_dagster.sharing.listings import Found, Listing
 from octogen_dagster.sharing.same_listing import SameListing
 from octogen_dagster.ticks import is_over, unfinished_partitions
@@ -161,16 +160,7 @@ def _in_time(work: Callable[[], _Result], ends_at: float) -> _Result:
     Raises:
         OctogenTimeoutError: It does not.
     """
-    answer: Future[_Result] = Future()
-
-    def answered() -> None:
-        try:
-            answer.set_result(work())
-        except BaseException as error:
-            answer.set_exception(error)
-
-    # Not an executor's: the process could not end before this one does.
-    threading.Thread(target=answered, name="octogen-listings", daemon=True).start()
+    answer = begin(work, "octogen-listings")
     try:
         return answer.result(timeout=max(0.0, ends_at - time.monotonic()))
     except TimeoutError:

@@ -55,6 +55,7 @@ class Walk:
         self.repeats = 0
         self._used: dict[str, int] = {}
         self._first: tuple[Sequence[str], str | None] = ((), None)
+        self._first_products: frozenset[str] = frozenset()
         self._counted = 0
         self._barren = 0
         self._barren_in_a_row = 0
@@ -72,6 +73,7 @@ class Walk:
         self.pages += 1
         if self.pages == 1:
             self._first = (uuids, next_cursor)
+            self._first_products = frozenset(uuids)
         elif self._is_first_page_again(uuids, next_cursor):
             self.restarts += 1
             self._used.clear()
@@ -124,12 +126,12 @@ class Walk:
             )
 
     def _resembles_first_page(self, uuids: Sequence[str]) -> bool:
-        first = set(self._first[0])
+        first = self._first_products
         return len(first) >= _ENOUGH_TO_TELL and 2 * len(first.intersection(uuids)) > len(first)
 
     def _is_first_page_again(self, uuids: Sequence[str], next_cursor: str | None) -> bool:
         first_uuids, first_cursor = self._first
         if next_cursor and next_cursor == first_cursor:
-            return not set(uuids).isdisjoint(first_uuids)
+            return not self._first_products.isdisjoint(uuids)
         # A page of a single product may just repeat it.
         return len(uuids) > 1 and uuids == first_uuids

@@ -1,4 +1,4 @@
-"""Work that an interrupt must not cut in two."""
+"""Work in a thread of its own, where an interrupt of the caller does not cut it in two."""
 
 from __future__ import annotations
 
@@ -15,13 +15,8 @@ _LOGGER = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 
-def to_its_end(work: Callable[[], _Result], reason: str) -> _Result:
-    """What `work` returns; an interrupt of this thread waits for its end, a second one does not.
-
-    Args:
-        work: Done in another thread, which Ctrl-C and a terminated Dagster run do not reach.
-        reason: Why it must come to its end, for whoever interrupts.
-    """
+def begin(work: Callable[[], _Result], thread_name: str) -> Future[_Result]:
+    """Begin work in a daemon thread; an executor's would keep the process from ending before it."""
     outcome: Future[_Result] = Future()
 
     def run() -> None:
@@ -30,8 +25,18 @@ def to_its_end(work: Callable[[], _Result], reason: str) -> _Result:
         except BaseException as error:
             outcome.set_exception(error)
 
-    thread = threading.Thread(target=run, name="octogen-to-its-end", daemon=True)
-    thread.start()
+    threading.Thread(target=run, name=thread_name, daemon=True).start()
+    return outcome
+
+
+def to_its_end(work: Callable[[], _Result], reason: str) -> _Result:
+    """What `work` returns; an interrupt of this thread waits for its end, a second one does not.
+
+    Args:
+        work: Done in another thread, which Ctrl-C and a terminated Dagster run do not reach.
+        reason: Why it must come to its end, for whoever interrupts.
+    """
+    outcome = begin(work, "octogen-to-its-end")
     try:
         _wait(outcome)
     except BaseException:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from octogen_dagster.sharing.interrupts import to_its_end
 from tests.api.servers import RawServer, http
 
 OLD, NEW = "refresh-old", "refresh-new"
@@ -70,3 +71,14 @@ def test_the_new_refresh_token_is_stored_before_an_interrupt_counts(
     )
     assert process.returncode == (1 if by == signal.SIGINT else 143)
     assert file.read_text().strip() == (NEW if times == 1 else OLD)
+
+
+def test_a_thread_that_cannot_be_started_is_an_error_and_no_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        to_its_end(lambda: None, "It is important.")
