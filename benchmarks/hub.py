@@ -35,7 +35,7 @@ def hub(listings: int) -> Iterator[tuple[str, str]]:
 
 
 def _serve(listings: int) -> None:
-    from octogen_dagster.sandbox.hub_state import Destination
+    from octogen_dagster.sandbox.hub.state import Destination
     from octogen_dagster.sandbox.server import Sandbox
 
     with Sandbox(catalogs=1, hub=True) as sandbox:

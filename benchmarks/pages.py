@@ -6,10 +6,10 @@ import uuid
 from pydantic_core import to_json
 
 from benchmarks.source import PAGE_SIZE, Generation
-from octogen_dagster.sandbox.catalog import make_catalog
-from octogen_dagster.sandbox.cursors import Cursors, Position
-from octogen_dagster.sandbox.request_bodies import SEARCH_REQUESTS
-from octogen_dagster.sandbox.views import catalog_summary, list_item, page_extras
+from octogen_dagster.sandbox.data.catalog import make_catalog
+from octogen_dagster.sandbox.rest.cursors import Cursors, Position
+from octogen_dagster.sandbox.rest.request_bodies import SEARCH_REQUESTS
+from octogen_dagster.sandbox.rest.views import catalog_summary, list_item, page_extras
 
 _DISTINCT_PAGES = 1000
 """After so many the products come again, under other uuids."""

@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from benchmarks.pages import CatalogPages
 from benchmarks.source import PAGE_SIZE, Generation
-from octogen_dagster.sandbox.catalog import make_catalog
-from octogen_dagster.sandbox.request_bodies import SEARCH_REQUESTS, refusal_details
-from octogen_dagster.sandbox.views import catalog_summary
+from octogen_dagster.sandbox.data.catalog import make_catalog
+from octogen_dagster.sandbox.rest.request_bodies import SEARCH_REQUESTS, refusal_details
+from octogen_dagster.sandbox.rest.views import catalog_summary
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _REASONS = {200: "OK", 404: "Not Found", 422: "Unprocessable Entity"}

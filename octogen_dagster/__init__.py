@@ -5,7 +5,29 @@ import importlib.metadata
 from dagster_shared.libraries import DagsterLibraryRegistry
 
 from octogen_dagster.api.client import OctogenClient
-from octogen_dagster.api.errors import (
+from octogen_dagster.api.models import (
+    AgeGroup,
+    ColorFamily,
+    Facet,
+    FacetName,
+    Gender,
+    MerchantCatalogSummary,
+    MerchantProductListItem,
+    MerchantProductListPage,
+    MerchantProductUrlLookupResponse,
+    MerchantProductView,
+)
+from octogen_dagster.api.pacing import Pacer
+from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.bigquery.linked_datasets import build_linked_datasets_asset
+from octogen_dagster.bigquery.linked_products import (
+    build_linked_products_asset,
+    query_linked_products,
+)
+from octogen_dagster.bigquery.listing_sensor import build_listing_sensor
+from octogen_dagster.bigquery.listing_sources import ExchangeSource, OctogenSource, StaticSource
+from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
+from octogen_dagster.errors import (
     MissingAPIKeyError,
     OctogenAPIError,
     OctogenAuthenticationError,
@@ -30,36 +52,19 @@ from octogen_dagster.api.errors import (
     OctogenTimeoutError,
     OctogenValidationError,
 )
-from octogen_dagster.api.models import (
-    AgeGroup,
-    ColorFamily,
-    Facet,
-    FacetName,
-    Gender,
-    MerchantCatalogSummary,
-    MerchantProductListItem,
-    MerchantProductListPage,
-    MerchantProductUrlLookupResponse,
-    MerchantProductView,
-)
-from octogen_dagster.api.pacing import Pacer
-from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.assets import build_catalogs_asset, build_products_asset
-from octogen_dagster.bigquery_resources import AnalyticsHubResource, OctogenControlPlaneResource
-from octogen_dagster.changes import build_product_changes_asset
-from octogen_dagster.details import build_product_details_asset
 from octogen_dagster.frames.changes import CHANGES_SCHEMA, SnapshotPair
-from octogen_dagster.frames.detail_schema import DETAIL_SCHEMA
-from octogen_dagster.frames.details import DetailScan, DetailStatistics
+from octogen_dagster.frames.details.scan import DetailScan, DetailStatistics
+from octogen_dagster.frames.details.schema import DETAIL_SCHEMA
 from octogen_dagster.frames.scan import ProductScan, ScanStatistics, scan_products
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA, SCHEMA_VERSION
 from octogen_dagster.frames.search import ProductSearch
-from octogen_dagster.io_manager import ParquetSnapshotIOManager
-from octogen_dagster.linked_datasets import build_linked_datasets_asset
-from octogen_dagster.linked_products import build_linked_products_asset, query_linked_products
-from octogen_dagster.listing_sensor import build_listing_sensor
-from octogen_dagster.listing_sources import ExchangeSource, OctogenSource, StaticSource
-from octogen_dagster.partitions import (
+from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult, subscribe_to_listing
+from octogen_dagster.snapshots.assets import build_catalogs_asset, build_products_asset
+from octogen_dagster.snapshots.catalog_sensor import build_catalog_sensor
+from octogen_dagster.snapshots.changes import build_product_changes_asset
+from octogen_dagster.snapshots.details import build_product_details_asset
+from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
+from octogen_dagster.snapshots.partitions import (
     catalog_days,
     catalog_of,
     catalog_partition_key,
@@ -69,10 +74,8 @@ from octogen_dagster.partitions import (
     listing_partitions,
     snapshot_days,
 )
-from octogen_dagster.resource import OctogenResource
-from octogen_dagster.schedules import build_snapshot_schedule
-from octogen_dagster.sensors import build_catalog_sensor
-from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult, subscribe_to_listing
+from octogen_dagster.snapshots.resource import OctogenResource
+from octogen_dagster.snapshots.schedules import build_snapshot_schedule
 
 __version__ = importlib.metadata.version("octogen-dagster")
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import dagster as dg
 import pytest
 
-from octogen_dagster.resource import OctogenResource
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.snapshots.resource import OctogenResource
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

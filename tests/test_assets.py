@@ -15,7 +15,7 @@ from octogen_dagster import (
     catalog_partition_key,
     catalog_partitions,
 )
-from octogen_dagster.api.errors import MissingAPIKeyError, OctogenAuthenticationError
+from octogen_dagster.errors import MissingAPIKeyError, OctogenAuthenticationError
 from octogen_dagster.frames import scan as scan_module
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from octogen_dagster.api.errors import OctogenBigQueryError, OctogenMCPAuthenticationError
-from octogen_dagster.bigquery_resources import AnalyticsHubResource, OctogenControlPlaneResource
-from octogen_dagster.sandbox.hub import Hub
+from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
+from octogen_dagster.errors import OctogenBigQueryError, OctogenMCPAuthenticationError
+from octogen_dagster.sandbox.hub.hub import Hub
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.servers import RawServer, http
 from tests.bigquery import environment

@@ -13,9 +13,9 @@ from dagster_gcp import BigQueryResource
 from google.cloud.bigquery import Client, SchemaField
 from google.cloud.bigquery.retry import DEFAULT_RETRY
 
-from octogen_dagster import bigquery_tables
-from octogen_dagster.api.errors import OctogenBigQueryError
-from octogen_dagster.bigquery_tables import TableName, first_rows, read_table, write_query
+from octogen_dagster.bigquery import tables as bigquery_tables
+from octogen_dagster.bigquery.tables import TableName, first_rows, read_table, write_query
+from octogen_dagster.errors import OctogenBigQueryError
 from tests.bigquery import PROJECT, answering, environment, refused
 
 TABLE = TableName(PROJECT, "shop", "products")

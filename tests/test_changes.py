@@ -21,7 +21,7 @@ from octogen_dagster import (
     catalog_partitions,
     snapshot_days,
 )
-from octogen_dagster.api.errors import OctogenSnapshotError
+from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.changes import SnapshotPair, product_changes
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.sandbox.server import Sandbox

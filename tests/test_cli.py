@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from octogen_dagster.cli import main
+from octogen_dagster.cli.main import main
 
-COMMAND = [sys.executable, "-c", "from octogen_dagster.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from octogen_dagster.cli.main import main; main()"]
 
 
 @contextmanager

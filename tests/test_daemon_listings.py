@@ -17,7 +17,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from octogen_dagster.sandbox.hub_state import ON_COMMAND
+from octogen_dagster.sandbox.hub.state import ON_COMMAND
 from octogen_dagster.sandbox.server import Sandbox
 
 CONFIG = """

@@ -17,13 +17,17 @@ from octogen_dagster import (
     catalog_partitions,
     snapshot_days,
 )
-from octogen_dagster.api.errors import OctogenAuthenticationError, OctogenSnapshotError
-from octogen_dagster.details import build_product_details_asset, detail_metadata, detail_progress
-from octogen_dagster.frames import details as details_module
-from octogen_dagster.frames.detail_schema import DETAIL_DESCRIPTIONS, DETAIL_SCHEMA
-from octogen_dagster.frames.details import DetailScan, DetailStatistics
+from octogen_dagster.errors import OctogenAuthenticationError, OctogenSnapshotError
+from octogen_dagster.frames.details.scan import DetailScan, DetailStatistics
+from octogen_dagster.frames.details.scan import scan as details_module
+from octogen_dagster.frames.details.schema import DETAIL_DESCRIPTIONS, DETAIL_SCHEMA
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.snapshots.details import (
+    build_product_details_asset,
+    detail_metadata,
+    detail_progress,
+)
 
 LOOKUP = "/products/lookup"
 PRODUCTS = build_products_asset("products", ProductSearch(catalogs=["strada"]))

@@ -22,7 +22,7 @@ from octogen_dagster import (
 )
 from octogen_dagster.frames import plan
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.snapshot_files import SnapshotFile
+from octogen_dagster.snapshots.snapshot_files import SnapshotFile
 from tests import results
 from tests.results import failure
 

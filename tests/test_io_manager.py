@@ -10,14 +10,14 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from octogen_dagster.api.errors import OctogenPagingError, OctogenSnapshotError
-from octogen_dagster.assets import build_products_asset
+from octogen_dagster.errors import OctogenPagingError, OctogenSnapshotError
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.search import ProductSearch
-from octogen_dagster.io_manager import ParquetSnapshotIOManager
-from octogen_dagster.resource import OctogenResource
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.snapshots.assets import build_products_asset
+from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
+from octogen_dagster.snapshots.resource import OctogenResource
 from tests.results import metadata
 
 LETTERS = dg.StaticPartitionsDefinition(["a", "b", "../x", "a/b"])

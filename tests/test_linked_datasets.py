@@ -11,18 +11,19 @@ import dagster as dg
 import pytest
 from pydantic import SecretStr
 
-from octogen_dagster.api.errors import OctogenBigQueryInputError
 from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.bigquery_resources import AnalyticsHubResource, OctogenControlPlaneResource
-from octogen_dagster.linked_datasets import build_linked_datasets_asset
-from octogen_dagster.partitions import listing_of, listing_partition_key
-from octogen_dagster.sandbox.hub import Hub
-from octogen_dagster.sandbox.hub_faults import HubFault
-from octogen_dagster.sandbox.hub_state import ON_COMMAND, GrantAfter
+from octogen_dagster.bigquery.linked_datasets import build_linked_datasets_asset
+from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
+from octogen_dagster.control_plane import retry as retrying
+from octogen_dagster.control_plane import secret_files
+from octogen_dagster.control_plane.secret_files import SecretFile
+from octogen_dagster.control_plane.tools import OctogenMCP
+from octogen_dagster.errors import OctogenBigQueryInputError
+from octogen_dagster.sandbox.hub.faults import HubFault
+from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.state import ON_COMMAND, GrantAfter
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.sharing import retrying, secret_files
-from octogen_dagster.sharing.control_plane import OctogenMCP
-from octogen_dagster.sharing.secret_files import SecretFile
+from octogen_dagster.snapshots.partitions import listing_of, listing_partition_key
 from tests import results
 from tests.results import failure
 

@@ -18,15 +18,18 @@ from dagster_gcp import BigQueryResource
 from google.api_core import exceptions
 from google.cloud.bigquery import Client, SchemaField
 
-from octogen_dagster.api.errors import OctogenBigQueryError, OctogenBigQueryInputError
-from octogen_dagster.bigquery_tables import (
+from octogen_dagster.bigquery.linked_products import (
+    build_linked_products_asset,
+    query_linked_products,
+)
+from octogen_dagster.bigquery.tables import (
     TableName,
     column_type,
     explained,
     read_table,
     write_query,
 )
-from octogen_dagster.linked_products import build_linked_products_asset, query_linked_products
+from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryInputError
 from tests.bigquery import PROJECT, Answer, answering, environment, refused
 
 TABLE = TableName(PROJECT, "octogen_acme", "products_current_v1")
@@ -257,7 +260,7 @@ def test_without_credentials_a_run_says_how_to_log_in(
 
 def test_defining_the_assets_imports_nothing_of_google() -> None:
     program = (
-        "import sys, octogen_dagster.linked_products; "
+        "import sys, octogen_dagster.bigquery.linked_products; "
         "heavy = {'google.cloud', 'google.api_core', 'dagster_gcp', 'pandas', 'pyarrow'}; "
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )

@@ -13,13 +13,16 @@ import pytest
 from dagster_gcp import BigQueryResource
 from google.cloud import bigquery
 
-from octogen_dagster.api.errors import OctogenBigQueryError
-from octogen_dagster.bigquery_resources import AnalyticsHubResource
-from octogen_dagster.bigquery_tables import TableName, first_rows, read_table
-from octogen_dagster.linked_datasets import build_linked_datasets_asset
-from octogen_dagster.linked_products import build_linked_products_asset, query_linked_products
-from octogen_dagster.partitions import listing_partition_key, listing_partitions
+from octogen_dagster.bigquery.linked_datasets import build_linked_datasets_asset
+from octogen_dagster.bigquery.linked_products import (
+    build_linked_products_asset,
+    query_linked_products,
+)
+from octogen_dagster.bigquery.resources import AnalyticsHubResource
+from octogen_dagster.bigquery.tables import TableName, first_rows, read_table
+from octogen_dagster.errors import OctogenBigQueryError
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.snapshots.partitions import listing_partition_key, listing_partitions
 from tests.bigquery import ENVIRONMENT, PROJECT, answering, environment, running_emulator
 
 if not ENVIRONMENT:

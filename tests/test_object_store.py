@@ -10,17 +10,17 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster.api.errors import (
+from octogen_dagster.errors import (
     OctogenForbiddenError,
     OctogenPagingError,
     OctogenSnapshotError,
 )
-from octogen_dagster.changes import build_product_changes_asset
 from octogen_dagster.frames.search import ProductSearch
-from octogen_dagster.io_manager import ParquetSnapshotIOManager
-from octogen_dagster.resource import OctogenResource
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.snapshots.changes import build_product_changes_asset
+from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
+from octogen_dagster.snapshots.resource import OctogenResource
 
 # Read by gcsfs when it is imported; without it, each file system asks Google for a minute.
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octogen_dagster.partitions import catalog_of, catalog_partition_key, path_component
+from octogen_dagster.snapshots.partitions import catalog_of, catalog_partition_key, path_component
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=10)
 

@@ -4,11 +4,11 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from octogen_dagster.api.errors import MissingAPIKeyError
+from octogen_dagster.errors import MissingAPIKeyError
 from octogen_dagster.frames.scan import scan_products
 from octogen_dagster.frames.search import ProductSearch
-from octogen_dagster.resource import OctogenResource
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.snapshots.resource import OctogenResource
 
 
 def test_the_synchronous_methods_answer(shops: Sandbox, octogen: OctogenResource) -> None:

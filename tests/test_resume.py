@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from octogen_dagster import OctogenResource, ParquetSnapshotIOManager, build_products_asset
-from octogen_dagster.frames.page_saver import MOST_PAGES_TWICE
+from octogen_dagster.frames.pages.saver import MOST_PAGES_TWICE
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.forked import processes

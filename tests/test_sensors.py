@@ -6,15 +6,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octogen_dagster import sensors
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.index_runs import IndexRun
-from octogen_dagster.assets import build_products_asset
-from octogen_dagster.partitions import catalog_partition_key, catalog_partitions
-from octogen_dagster.resource import OctogenResource
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.sensors import CatalogCursor, World, build_catalog_sensor, plan_tick
+from octogen_dagster.snapshots import catalog_sensor as sensors
+from octogen_dagster.snapshots.assets import build_products_asset
+from octogen_dagster.snapshots.catalog_sensor import (
+    CatalogCursor,
+    World,
+    build_catalog_sensor,
+    plan_tick,
+)
+from octogen_dagster.snapshots.partitions import catalog_partition_key, catalog_partitions
+from octogen_dagster.snapshots.resource import OctogenResource
 
 products = build_products_asset("products", partitions_def=catalog_partitions)
 sensor = build_catalog_sensor(products)

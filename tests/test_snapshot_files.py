@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from upath import UPath
 
-from octogen_dagster import snapshot_files
-from octogen_dagster.api.errors import OctogenSnapshotError
+from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.snapshot_files import SnapshotFile, write_parquet
+from octogen_dagster.snapshots import snapshot_files
+from octogen_dagster.snapshots.snapshot_files import SnapshotFile, write_parquet
 
 ROWS_IN_A_BATCH = 20_000
 
@@ -29,7 +29,7 @@ import sys
 from upath import UPath
 import polars as pl
 from polars.io.plugins import register_io_source
-from octogen_dagster.snapshot_files import SnapshotFile, write_parquet
+from octogen_dagster.snapshots.snapshot_files import SnapshotFile, write_parquet
 
 def batches(with_columns, predicate, n_rows, batch_size):
     for _ in range(4):
@@ -175,7 +175,7 @@ INTERRUPTED_READ = """
 import sys
 from upath import UPath
 from octogen_dagster import OctogenResource, ProductSearch
-from octogen_dagster.snapshot_files import SnapshotFile, write_parquet
+from octogen_dagster.snapshots.snapshot_files import SnapshotFile, write_parquet
 
 scan = OctogenResource().scan(ProductSearch(catalogs=["northpeak"], page_size=1))
 file = SnapshotFile(UPath({path!r}))

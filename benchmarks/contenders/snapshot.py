@@ -6,10 +6,10 @@ from upath import UPath
 
 from benchmarks.source import API_KEY, PAGE_SIZE, Source
 from octogen_dagster import ProductScan, ProductSearch
-from octogen_dagster.api.access import ApiKey
 from octogen_dagster.api.connection import Connection
-from octogen_dagster.frames.checkpoint import PageStore
-from octogen_dagster.snapshot_files import SnapshotFile, write_parquet
+from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.frames.pages.store import PageStore
+from octogen_dagster.snapshots.snapshot_files import SnapshotFile, write_parquet
 
 
 def read(source: Source, folder: Path, *, save_pages: bool = True) -> Path:

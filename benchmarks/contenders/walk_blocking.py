@@ -5,8 +5,8 @@ from pathlib import Path
 
 from benchmarks.contenders._walk import walk
 from benchmarks.source import API_KEY, Source
-from octogen_dagster.api.access import ApiKey
 from octogen_dagster.api.connection import Connection
+from octogen_dagster.api.credentials import ApiKey
 
 
 def read(source: Source, _folder: Path) -> int:

@@ -8,13 +8,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from octogen_dagster.api.access import DEFAULT_BASE_URL, ApiKey, checked_base_url
-from octogen_dagster.api.answers import parsed
-from octogen_dagster.api.errors import (
-    OctogenNotFoundError,
-    OctogenValidationError,
-    field_path,
-)
+from octogen_dagster.api.credentials import DEFAULT_BASE_URL, ApiKey, checked_base_url
 from octogen_dagster.api.models import (
     MAX_PAGE_SIZE,
     Facet,
@@ -27,7 +21,13 @@ from octogen_dagster.api.models import (
 from octogen_dagster.api.pacing import Pacer
 from octogen_dagster.api.paging import PageT, Walk
 from octogen_dagster.api.requester import Requester, RequestStatistics
+from octogen_dagster.api.responses import parsed
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.errors import (
+    OctogenNotFoundError,
+    OctogenValidationError,
+    field_path,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from octogen_dagster.api.blocking import BlockingClient
+    from octogen_dagster.api.transport import BlockingClient
 
 _Catalogs = TypeVar("_Catalogs")
 

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from octogen_dagster.api.access import DEFAULT_BASE_URL, ApiKey, checked_base_url
 from octogen_dagster.api.client import DEFAULT_TIMEOUT, OctogenClient
+from octogen_dagster.api.credentials import DEFAULT_BASE_URL, ApiKey, checked_base_url
 from octogen_dagster.api.pacing import Pacer
 from octogen_dagster.api.retry import RetryPolicy
 
@@ -70,7 +70,7 @@ class Connection:
     @contextlib.asynccontextmanager
     async def blocking_client(self, pacer: Pacer) -> AsyncIterator[OctogenClient]:
         """A faster client for an event loop that serves one walk and may be blocked."""
-        from octogen_dagster.api.blocking import BlockingClient
+        from octogen_dagster.api.transport import BlockingClient
 
         http = BlockingClient(self.base_url, self.timeout)
         try:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from octogen_dagster.api.answers import parsed
 from octogen_dagster.api.models import MerchantCatalogSummary
+from octogen_dagster.api.responses import parsed
 
 if TYPE_CHECKING:
     import httpx

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from octogen_dagster.api.errors import OctogenPagingError
+from octogen_dagster.errors import OctogenPagingError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

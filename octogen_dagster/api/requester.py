@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from octogen_dagster.api.errors import (
+from octogen_dagster.errors import (
     OctogenAPIError,
     OctogenConnectionError,
     OctogenError,
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     import httpx
     import tenacity
 
-    from octogen_dagster.api.access import ApiKey
-    from octogen_dagster.api.blocking import BlockingClient
+    from octogen_dagster.api.credentials import ApiKey
     from octogen_dagster.api.pacing import Pacer
     from octogen_dagster.api.retry import RetryPolicy
+    from octogen_dagster.api.transport import BlockingClient
 
 _USER_AGENT = f"octogen-dagster/{importlib.metadata.version('octogen-dagster')}"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import tenacity
 
-from octogen_dagster.api.errors import (
+from octogen_dagster.errors import (
     OctogenConnectionError,
     OctogenRateLimitError,
     OctogenServerError,

@@ -20,19 +20,19 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from octogen_dagster.partitions import (
+from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.sharing.analytics_hub import EMULATOR_VARIABLE
+from octogen_dagster.snapshots.partitions import (
     catalog_partition_key,
     listing_partition_key,
     listing_partitions,
 )
-from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.sharing.analytics_hub import EMULATOR_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from octogen_dagster.sandbox.request_bodies import Generation
+    from octogen_dagster.sandbox.rest.request_bodies import Generation
 
 _INSTANCE_CONFIG = """\
 telemetry:

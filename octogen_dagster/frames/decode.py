@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from pydantic import BaseModel
 
-from octogen_dagster.api.answers import parsed
 from octogen_dagster.api.models import MerchantProductListPage
+from octogen_dagster.api.responses import parsed
 from octogen_dagster.frames.schema import COLUMNS, PRODUCT_SCHEMA
 from octogen_dagster.frames.wire import wire_dtype
 

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from octogen_dagster.api.client import OctogenClient
-from octogen_dagster.api.errors import (
+from octogen_dagster.errors import (
     OctogenAPIError,
     OctogenNotFoundError,
     OctogenPagingError,
     OctogenPastPartitionError,
     OctogenSnapshotError,
 )
-from octogen_dagster.frames.checkpoint import PageStore, SavedPages, TimeWindow
 from octogen_dagster.frames.decode import PageDecoder
-from octogen_dagster.frames.page_saver import PageSaver
+from octogen_dagster.frames.pages.saver import PageSaver
+from octogen_dagster.frames.pages.segments import Landing, Segments, digest_of, walk_root
+from octogen_dagster.frames.pages.store import PageStore, SavedPages, TimeWindow
 from octogen_dagster.frames.reader import CatalogRead
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.search import ProductSearch
-from octogen_dagster.frames.segments import Landing, Segments, digest_of, walk_root
 from octogen_dagster.frames.wire import WirePage, read_page
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from octogen_dagster.api.errors import OctogenSnapshotError
 from octogen_dagster.api.paging import Walk
+from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.client_threads import SECONDS_TO_WAIT, ClientThreads, ClosedError
 from octogen_dagster.frames.wire import read_page
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from octogen_dagster.api.client import OctogenClient
     from octogen_dagster.api.connection import Connection
     from octogen_dagster.api.models import MerchantCatalogSummary, SearchRequest
-    from octogen_dagster.frames.page_saver import PageSaver
+    from octogen_dagster.frames.pages.saver import PageSaver
     from octogen_dagster.frames.wire import WirePage
 
 PAGES_AT_ONCE = 10

@@ -11,30 +11,30 @@ from typing import TYPE_CHECKING, Self
 
 import polars as pl
 
-from octogen_dagster.api.access import ApiKey, configured_base_url
 from octogen_dagster.api.client import DEFAULT_TIMEOUT
 from octogen_dagster.api.connection import Connection
-from octogen_dagster.api.errors import (
+from octogen_dagster.api.credentials import ApiKey, configured_base_url
+from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.errors import (
     OctogenPagingError,
     OctogenPastPartitionError,
     OctogenResponseError,
     OctogenSnapshotError,
 )
-from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.frames.decode import PageDecoder
+from octogen_dagster.frames.dedup import SeenProducts
 from octogen_dagster.frames.lazy_scan import SECONDS_BETWEEN_REPORTS, LazyScan
+from octogen_dagster.frames.pages.segments import LandedWalk, Landing
 from octogen_dagster.frames.plan import ReadPlan, check_states, is_now, plan_live, plan_saved
 from octogen_dagster.frames.pushdown import Pushdown
 from octogen_dagster.frames.reader import PAGES_AT_ONCE, BulkReader, CatalogRead
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.search import ProductSearch
-from octogen_dagster.frames.seen import SeenProducts
-from octogen_dagster.frames.segments import LandedWalk, Landing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from octogen_dagster.frames.checkpoint import PageStore, TimeWindow
+    from octogen_dagster.frames.pages.store import PageStore, TimeWindow
     from octogen_dagster.frames.plan import Granted
     from octogen_dagster.frames.shutdown import Turn
     from octogen_dagster.frames.wire import WirePage

@@ -14,8 +14,8 @@ import polars as pl
 from pydantic.alias_generators import to_camel
 from pydantic_core import from_json
 
-from octogen_dagster.api.answers import parsed
 from octogen_dagster.api.models import MerchantProductListPage
+from octogen_dagster.api.responses import parsed
 from octogen_dagster.frames.schema import COLUMNS, IMAGE
 
 if TYPE_CHECKING:

@@ -9,19 +9,19 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from octogen_dagster.sandbox.cursors import Cursors
 from octogen_dagster.sandbox.faults import Fault, Faults
-from octogen_dagster.sandbox.grants import CatalogChoice, CatalogGrants
-from octogen_dagster.sandbox.limiter import TokenBucket
-from octogen_dagster.sandbox.operations import Operations
-from octogen_dagster.sandbox.request_bodies import Generation
 from octogen_dagster.sandbox.request_log import ReceivedRequest
+from octogen_dagster.sandbox.rest.cursors import Cursors
+from octogen_dagster.sandbox.rest.grants import CatalogChoice, CatalogGrants
+from octogen_dagster.sandbox.rest.limiter import TokenBucket
+from octogen_dagster.sandbox.rest.operations import Operations
+from octogen_dagster.sandbox.rest.request_bodies import Generation
 
 try:
     import uvicorn
     from starlette.applications import Starlette
 
-    from octogen_dagster.sandbox.app import Gateway, create_app
+    from octogen_dagster.sandbox.rest.app import Gateway, create_app
 except ModuleNotFoundError as error:
     missing = (error.name or "a package").split(".")[0]
     raise ImportError(
@@ -29,7 +29,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 if TYPE_CHECKING:
-    from octogen_dagster.sandbox.hub import Hub
+    from octogen_dagster.sandbox.hub.hub import Hub
 
 DEFAULT_API_KEY = "octo_live_00000000000000000000000000000000_c2FuZGJveC1rZXktbm90LWEtc2VjcmV0"
 DEFAULT_PORT = 8787
@@ -267,7 +267,7 @@ def serve(
 
 def _make_hub(gateway: Gateway) -> "Hub":
     try:
-        from octogen_dagster.sandbox.hub import Hub
+        from octogen_dagster.sandbox.hub.hub import Hub
     except ModuleNotFoundError as error:
         missing = (error.name or "a package").split(".")[0]
         raise ImportError(

@@ -7,7 +7,7 @@ import functools
 import os
 from typing import TYPE_CHECKING, Any, Self
 
-from octogen_dagster.api.errors import (
+from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,
     OctogenBigQueryError,
     OctogenBigQueryUnavailableError,

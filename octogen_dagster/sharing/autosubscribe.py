@@ -11,19 +11,19 @@ from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from octogen_dagster.api.errors import (
+from octogen_dagster.control_plane.tools import Cell, SharedListing
+from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,
     OctogenBigQueryInputError,
     OctogenError,
 )
-from octogen_dagster.sharing.control_plane import Cell, SharedListing
-from octogen_dagster.sharing.names import ListingName, checked_project
+from octogen_dagster.sharing.resource_names import ListingName, checked_project
 from octogen_dagster.sharing.subscribe import planned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from octogen_dagster.sharing.control_plane import ControlPlane, Subscriber
+    from octogen_dagster.control_plane.tools import ControlPlane, Subscriber
     from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult, SubscriptionPlan
 
 _SUBSCRIBED = {"active", "source_stale"}

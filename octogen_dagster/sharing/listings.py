@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from octogen_dagster.api.errors import OctogenBigQueryInputError
-from octogen_dagster.sharing.names import ListingName, checked_exchange
+from octogen_dagster.errors import OctogenBigQueryInputError
+from octogen_dagster.sharing.resource_names import ListingName, checked_exchange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from octogen_dagster.control_plane.tools import Cell, ControlPlane, SharedListing
     from octogen_dagster.sharing.analytics_hub import AnalyticsHub
-    from octogen_dagster.sharing.control_plane import Cell, ControlPlane, SharedListing
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
-from octogen_dagster.api.errors import (
+from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,
     OctogenBigQueryError,
     OctogenBigQueryInputError,
 )
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
-from octogen_dagster.sharing.names import (
+from octogen_dagster.sharing.listing_identity import SameListing
+from octogen_dagster.sharing.resource_names import (
     ListingName,
     checked_dataset_id,
     checked_project,
     sample_query,
 )
-from octogen_dagster.sharing.same_listing import SameListing
-from octogen_dagster.sharing.subscription_entry import REVOKED, SubscriptionEntry
+from octogen_dagster.sharing.subscription import REVOKED, SubscriptionEntry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

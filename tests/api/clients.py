@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, Protocol
 
-from octogen_dagster.api.access import ApiKey
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.connection import Connection
+from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.pacing import Pacer
 from octogen_dagster.api.retry import RetryPolicy
 

@@ -8,8 +8,8 @@ import pickle
 import httpx
 import pytest
 
-from octogen_dagster.api.access import DEFAULT_BASE_URL, ApiKey, checked_base_url
-from octogen_dagster.api.errors import MissingAPIKeyError
+from octogen_dagster.api.credentials import DEFAULT_BASE_URL, ApiKey, checked_base_url
+from octogen_dagster.errors import MissingAPIKeyError
 
 from .servers import KEY
 

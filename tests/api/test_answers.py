@@ -8,13 +8,13 @@ from typing import Any
 import httpx
 import pytest
 
-from octogen_dagster.api.answers import parsed
-from octogen_dagster.api.errors import OctogenResponseError
 from octogen_dagster.api.models import (
     MerchantCatalogSummary,
     MerchantProductListPage,
     MerchantProductUrlLookupResponse,
 )
+from octogen_dagster.api.responses import parsed
+from octogen_dagster.errors import OctogenResponseError
 
 GOOD: dict[str, Any] = {"uuid": "u-1", "productUrl": "https://shop.example/1"}
 

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from octogen_dagster.api.blocking import BlockingClient
-from octogen_dagster.api.errors import OctogenConnectionError, OctogenError, OctogenTimeoutError
+from octogen_dagster.api.transport import BlockingClient
+from octogen_dagster.errors import OctogenConnectionError, OctogenError, OctogenTimeoutError
 from octogen_dagster.sandbox.server import Sandbox
 
 from .certificates import make_certificate

@@ -10,14 +10,14 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from octogen_dagster.api.access import ApiKey
 from octogen_dagster.api.client import OctogenClient
-from octogen_dagster.api.errors import (
+from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.models import Facet, FacetName
+from octogen_dagster.errors import (
     MissingAPIKeyError,
     OctogenNotFoundError,
     OctogenTimeoutError,
 )
-from octogen_dagster.api.models import Facet, FacetName
 from octogen_dagster.sandbox.server import Sandbox
 
 from .clients import ONCE, Transport, open_client

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from octogen_dagster.api.errors import (
+from octogen_dagster.errors import (
     OctogenAPIError,
     OctogenAuthenticationError,
     OctogenConnectionError,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from octogen_dagster.api.errors import OctogenNotFoundError, OctogenValidationError
+from octogen_dagster.errors import OctogenNotFoundError, OctogenValidationError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octogen_dagster.api.client import OctogenClient
-from octogen_dagster.api.errors import OctogenPagingError, OctogenServerError
 from octogen_dagster.api.models import MerchantProductListPage, SearchRequest
 from octogen_dagster.api.paging import Walk
+from octogen_dagster.errors import OctogenPagingError, OctogenServerError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 

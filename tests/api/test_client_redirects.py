@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from octogen_dagster.api.client import OctogenClient
-from octogen_dagster.api.errors import OctogenAPIError
+from octogen_dagster.errors import OctogenAPIError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from octogen_dagster.api.errors import (
+from octogen_dagster.api.pacing import Pacer
+from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.errors import (
     OctogenAPIError,
     OctogenConnectionError,
     OctogenRateLimitError,
     OctogenServerError,
     OctogenTimeoutError,
 )
-from octogen_dagster.api.pacing import Pacer
-from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from octogen_dagster.api.access import ApiKey
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.connection import Connection
-from octogen_dagster.api.errors import MissingAPIKeyError, OctogenNotFoundError
+from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.models import MerchantProductListPage
 from octogen_dagster.api.pacing import Pacer
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.errors import MissingAPIKeyError, OctogenNotFoundError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 

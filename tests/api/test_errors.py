@@ -9,8 +9,8 @@ import httpx
 import msgspec
 import pytest
 
-from octogen_dagster.api import errors
-from octogen_dagster.api.errors import (
+from octogen_dagster import errors
+from octogen_dagster.errors import (
     MissingAPIKeyError,
     OctogenAPIError,
     OctogenAuthenticationError,

@@ -4,8 +4,8 @@ import httpx
 import pytest
 
 from octogen_dagster.api.client import OctogenClient
-from octogen_dagster.api.errors import OctogenResponseError
 from octogen_dagster.api.index_runs import read_index_runs
+from octogen_dagster.errors import OctogenResponseError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 

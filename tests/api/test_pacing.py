@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octogen_dagster.api.errors import OctogenServerError
 from octogen_dagster.api.pacing import Pacer
+from octogen_dagster.errors import OctogenServerError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from octogen_dagster.api.errors import OctogenPagingError
 from octogen_dagster.api.paging import MAX_RESTARTS, SPARE_BARREN_PAGES, Walk
+from octogen_dagster.errors import OctogenPagingError
 
 PageContent = list[str]
 

@@ -10,7 +10,8 @@ import tenacity
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octogen_dagster.api.errors import (
+from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.errors import (
     MissingAPIKeyError,
     OctogenConnectionError,
     OctogenError,
@@ -19,7 +20,6 @@ from octogen_dagster.api.errors import (
     error_from_response,
     unexpected_body,
 )
-from octogen_dagster.api.retry import RetryPolicy
 
 
 def failure(status: int, retry_after: str | None = None) -> OctogenError:

@@ -16,23 +16,23 @@ import pytest
 from backports import zstd
 from upath import UPath
 
-from octogen_dagster.api.access import ApiKey
 from octogen_dagster.api.connection import Connection
-from octogen_dagster.api.errors import (
+from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.models import MerchantCatalogSummary
+from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.errors import (
     OctogenPagingError,
     OctogenPastPartitionError,
     OctogenServerError,
     OctogenSnapshotError,
 )
-from octogen_dagster.api.models import MerchantCatalogSummary
-from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.frames import segments
-from octogen_dagster.frames.checkpoint import PageStore
-from octogen_dagster.frames.page_saver import PAGES_IN_A_SEGMENT, PageSaver
+from octogen_dagster.frames.pages import segments
+from octogen_dagster.frames.pages.saver import PAGES_IN_A_SEGMENT, PageSaver
+from octogen_dagster.frames.pages.segments import Segment, segment_name, walk_root
+from octogen_dagster.frames.pages.store import PageStore
 from octogen_dagster.frames.plan import TimeWindow
 from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.search import ProductSearch
-from octogen_dagster.frames.segments import Segment, segment_name, walk_root
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 

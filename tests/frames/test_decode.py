@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from octogen_dagster.api.answers import parsed
-from octogen_dagster.api.errors import OctogenResponseError
 from octogen_dagster.api.models import MerchantProductListPage
+from octogen_dagster.api.responses import parsed
+from octogen_dagster.errors import OctogenResponseError
 from octogen_dagster.frames.decode import PageDecoder
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.wire import read_page

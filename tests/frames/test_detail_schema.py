@@ -12,7 +12,7 @@ import pytest
 from pydantic.alias_generators import to_snake
 
 from octogen_dagster.api.models import MerchantProductView
-from octogen_dagster.frames.detail_schema import DETAIL_DESCRIPTIONS, DETAIL_SCHEMA, view_values
+from octogen_dagster.frames.details.schema import DETAIL_DESCRIPTIONS, DETAIL_SCHEMA, view_values
 from octogen_dagster.frames.schema import COLUMN_DESCRIPTIONS, PRODUCT_SCHEMA
 from octogen_dagster.sandbox.server import Sandbox
 

@@ -19,9 +19,10 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from octogen_dagster.api.access import ApiKey
 from octogen_dagster.api.connection import Connection
-from octogen_dagster.api.errors import (
+from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.errors import (
     OctogenAuthenticationError,
     OctogenConnectionError,
     OctogenForbiddenError,
@@ -30,12 +31,11 @@ from octogen_dagster.api.errors import (
     OctogenServerError,
     OctogenSnapshotError,
 )
-from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.frames import details as details_module
-from octogen_dagster.frames.detail_rows import ROW_GROUP_SIZE
-from octogen_dagster.frames.detail_schema import DETAIL_SCHEMA
-from octogen_dagster.frames.details import DetailScan, DetailStatistics
-from octogen_dagster.frames.lookups import FailureLimit
+from octogen_dagster.frames.details.lookups import FailureLimit
+from octogen_dagster.frames.details.rows import ROW_GROUP_SIZE
+from octogen_dagster.frames.details.scan import DetailScan, DetailStatistics
+from octogen_dagster.frames.details.scan import scan as details_module
+from octogen_dagster.frames.details.schema import DETAIL_SCHEMA
 from octogen_dagster.frames.scan import scan_products
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.search import ProductSearch
@@ -641,9 +641,9 @@ class TestFrame:
 
 STOPPED_EARLY = """
 import polars as pl
-from octogen_dagster.api.access import ApiKey
+from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.connection import Connection
-from octogen_dagster.frames.details import DetailScan
+from octogen_dagster.frames.details.scan import DetailScan
 connection = Connection(api_key=ApiKey("{key}"), base_url="{url}")
 frame = DetailScan(pl.scan_parquet("{path}"), connection).frame
 found = frame.filter(pl.col("title").str.len_chars() > 0).head(3).collect()

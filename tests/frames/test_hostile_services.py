@@ -9,10 +9,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from octogen_dagster.api.access import ApiKey
 from octogen_dagster.api.connection import Connection
-from octogen_dagster.api.errors import OctogenPagingError, OctogenResponseError
+from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.errors import OctogenPagingError, OctogenResponseError
 from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.search import ProductSearch
 from tests.frames.scripted import page, service

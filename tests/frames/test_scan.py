@@ -10,10 +10,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from octogen_dagster.api.access import ApiKey
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.connection import Connection
-from octogen_dagster.api.errors import (
+from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.errors import (
     MissingAPIKeyError,
     OctogenAuthenticationError,
     OctogenNotFoundError,
@@ -21,7 +22,6 @@ from octogen_dagster.api.errors import (
     OctogenResponseError,
     OctogenServerError,
 )
-from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.frames.plan import check_states
 from octogen_dagster.frames.reader import CatalogRead
 from octogen_dagster.frames.scan import ProductScan, ScanStatistics, scan_products

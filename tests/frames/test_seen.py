@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octogen_dagster.frames import seen as seen_module
-from octogen_dagster.frames.seen import SeenProducts
+from octogen_dagster.frames import dedup as seen_module
+from octogen_dagster.frames.dedup import SeenProducts
 
 
 @settings(deadline=None)

@@ -3,9 +3,9 @@ from collections.abc import Iterator
 import dagster as dg
 import pytest
 
-from octogen_dagster import listing_sensor
-from octogen_dagster.listing_sources import ExchangeSource, OctogenSource
-from octogen_dagster.sandbox.hub import Hub
+from octogen_dagster.bigquery import listing_sensor
+from octogen_dagster.bigquery.listing_sources import ExchangeSource, OctogenSource
+from octogen_dagster.sandbox.hub.hub import Hub
 from octogen_dagster.sandbox.server import Sandbox
 from tests.listing_sensor.daemon import Daemon
 

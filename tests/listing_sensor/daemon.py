@@ -4,10 +4,10 @@ from typing import Any
 
 import dagster as dg
 
-from octogen_dagster.bigquery_resources import AnalyticsHubResource, OctogenControlPlaneResource
-from octogen_dagster.linked_datasets import build_linked_datasets_asset
-from octogen_dagster.listing_sensor import build_listing_sensor
-from octogen_dagster.listing_sources import OctogenSource
+from octogen_dagster.bigquery.linked_datasets import build_linked_datasets_asset
+from octogen_dagster.bigquery.listing_sensor import build_listing_sensor
+from octogen_dagster.bigquery.listing_sources import OctogenSource
+from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
 
 PROJECT = "my-project"
 PRINCIPAL = "serviceAccount:reader@my-project.iam.gserviceaccount.com"

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from octogen_dagster.listing_plan import Ask, ListingCursor, World, plan_tick
+from octogen_dagster.bigquery.listing_tick import Ask, ListingCursor, World, plan_tick
 
 MINUTE = 60
 

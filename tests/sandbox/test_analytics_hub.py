@@ -12,13 +12,13 @@ import pytest
 from google.api_core import exceptions
 from google.cloud import bigquery_analyticshub_v1 as ah
 
-from octogen_dagster.sandbox.analytics_hub import AnalyticsHub
-from octogen_dagster.sandbox.hub import Hub
-from octogen_dagster.sandbox.hub_faults import HubFault, HubFaults
-from octogen_dagster.sandbox.hub_log import HubLog
-from octogen_dagster.sandbox.hub_names import project_number
-from octogen_dagster.sandbox.hub_settings import HubSettings
-from octogen_dagster.sandbox.hub_state import GrantAfter, HubState
+from octogen_dagster.sandbox.hub.analytics_hub import AnalyticsHub
+from octogen_dagster.sandbox.hub.faults import HubFault, HubFaults
+from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.log import HubLog
+from octogen_dagster.sandbox.hub.names import project_number
+from octogen_dagster.sandbox.hub.settings import HubSettings
+from octogen_dagster.sandbox.hub.state import GrantAfter, HubState
 from octogen_dagster.sandbox.server import Sandbox
 
 from .hub_calls import LOCATION, PROJECT, SECONDS, connect, subscribe

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from octogen_dagster.sandbox.catalog import (
+from octogen_dagster.sandbox.data.catalog import (
     Product,
     builtin_catalog_keys,
     make_catalog,
@@ -17,8 +17,8 @@ from octogen_dagster.sandbox.catalog import (
 
 _PRINT_PRODUCTS = """
 import sys
-from octogen_dagster.sandbox.catalog import make_catalog
-from octogen_dagster.sandbox.views import full_view
+from octogen_dagster.sandbox.data.catalog import make_catalog
+from octogen_dagster.sandbox.rest.views import full_view
 catalog = make_catalog("grand-arcade", 1_000_000, seed=7)
 sys.stdout.reconfigure(encoding="utf-8")
 print([full_view(catalog.product(index), "current") for index in (0, 1, 17, 999_999)])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octogen_dagster.sandbox.cursors import Cursors, Position
+from octogen_dagster.sandbox.rest.cursors import Cursors, Position
 
 _CURSORS = Cursors(b"secret")
 _POSITION = Position(page=3, place=200, catalog="northpeak")

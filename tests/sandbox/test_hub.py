@@ -13,7 +13,7 @@ from octogen_dagster.sandbox.server import Sandbox
 
 from .hub_calls import SECONDS, connect, value
 
-_COMMAND = [sys.executable, "-c", "from octogen_dagster.cli import main; main()", "sandbox"]
+_COMMAND = [sys.executable, "-c", "from octogen_dagster.cli.main import main; main()", "sandbox"]
 
 
 def test_it_is_there_when_asked_for() -> None:
@@ -54,8 +54,8 @@ def test_it_can_run_again_and_leaves_no_complaint(caplog: pytest.LogCaptureFixtu
 def test_a_plain_sandbox_needs_none_of_its_packages() -> None:
     program = """
 import sys
-from octogen_dagster.sandbox.hub_faults import HubFault
-from octogen_dagster.sandbox.hub_state import GrantAfter
+from octogen_dagster.sandbox.hub.faults import HubFault
+from octogen_dagster.sandbox.hub.state import GrantAfter
 from octogen_dagster.sandbox.server import Sandbox
 with Sandbox(catalogs=1) as sandbox:
     pass
@@ -69,7 +69,7 @@ def test_a_missing_package_is_named() -> None:
     program = """
 import sys
 sys.modules["mcp"] = None
-from octogen_dagster.cli import main
+from octogen_dagster.cli.main import main
 main(["sandbox", "--hub"])
 """
     run = subprocess.run(

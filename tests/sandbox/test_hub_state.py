@@ -4,16 +4,16 @@ from typing import Any
 
 import pytest
 
-from octogen_dagster.sandbox.hub_cells import HubCells, ToolFailure
-from octogen_dagster.sandbox.hub_faults import GRPC_KINDS, HTTP_KINDS, TOKEN, HubFault, HubFaults
-from octogen_dagster.sandbox.hub_log import HubCall, HubLog
-from octogen_dagster.sandbox.hub_names import (
+from octogen_dagster.sandbox.hub.cells import HubCells, ToolFailure
+from octogen_dagster.sandbox.hub.faults import GRPC_KINDS, HTTP_KINDS, TOKEN, HubFault, HubFaults
+from octogen_dagster.sandbox.hub.log import HubCall, HubLog
+from octogen_dagster.sandbox.hub.names import (
     ExchangeName,
     ListingName,
     Refusal,
     project_number,
 )
-from octogen_dagster.sandbox.hub_state import (
+from octogen_dagster.sandbox.hub.state import (
     AT_ONCE,
     ON_COMMAND,
     Destination,
@@ -414,7 +414,7 @@ class TestFaults:
 
 
 def test_the_log_keeps_the_latest_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("octogen_dagster.sandbox.hub_log._LOGGED_CALLS", 2)
+    monkeypatch.setattr("octogen_dagster.sandbox.hub.log._LOGGED_CALLS", 2)
     log = HubLog()
     ids = [log.begin("grpc", method, {}) for method in "abc"]
     log.end(ids[0], "OK")

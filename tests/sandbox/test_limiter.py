@@ -2,7 +2,7 @@
 
 import pytest
 
-from octogen_dagster.sandbox.limiter import TokenBucket
+from octogen_dagster.sandbox.rest.limiter import TokenBucket
 
 
 class _Clock:

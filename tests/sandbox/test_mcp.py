@@ -13,9 +13,9 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
-from octogen_dagster.sandbox.hub import Hub
-from octogen_dagster.sandbox.hub_faults import ABSENT, HubFault
-from octogen_dagster.sandbox.hub_state import ON_COMMAND, GrantAfter
+from octogen_dagster.sandbox.hub.faults import ABSENT, HubFault
+from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.state import ON_COMMAND, GrantAfter
 from octogen_dagster.sandbox.server import Sandbox
 
 from .hub_calls import (

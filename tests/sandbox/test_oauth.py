@@ -23,8 +23,8 @@ from mcp.shared.auth import (
 )
 from pydantic import AnyUrl
 
-from octogen_dagster.sandbox.hub import Hub
-from octogen_dagster.sandbox.hub_faults import HubFault
+from octogen_dagster.sandbox.hub.faults import HubFault
+from octogen_dagster.sandbox.hub.hub import Hub
 from octogen_dagster.sandbox.server import Sandbox
 
 from .hub_calls import SECONDS, call

@@ -22,9 +22,9 @@ import httpx
 import pytest
 from google.cloud import bigquery_analyticshub_v1 as ah
 
-from octogen_dagster.sandbox.hub import Hub
-from octogen_dagster.sandbox.hub_faults import HubFault
-from octogen_dagster.sandbox.hub_state import ON_COMMAND, GrantAfter
+from octogen_dagster.sandbox.hub.faults import HubFault
+from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.state import ON_COMMAND, GrantAfter
 from octogen_dagster.sandbox.server import Sandbox
 
 from .hub_calls import PRINCIPAL, PROJECT, SECONDS, connect

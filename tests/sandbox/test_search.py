@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octogen_dagster.sandbox.catalog import Catalog, Product, make_catalog, words_of
-from octogen_dagster.sandbox.request_bodies import SeedSearchRequest
-from octogen_dagster.sandbox.search import Hit, find_page
-from octogen_dagster.sandbox.views import full_view
+from octogen_dagster.sandbox.data.catalog import Catalog, Product, make_catalog, words_of
+from octogen_dagster.sandbox.rest.request_bodies import SeedSearchRequest
+from octogen_dagster.sandbox.rest.search import Hit, find_page
+from octogen_dagster.sandbox.rest.views import full_view
 
 _ARCADE = make_catalog("grand-arcade", 600, seed=1)
 _VIEWS = [full_view(_ARCADE.product(index), "current") for index in range(600)]

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 import pytest
 
 from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.sandbox.hub import Hub
+from octogen_dagster.control_plane import retry as retrying
+from octogen_dagster.sandbox.hub.hub import Hub
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.sharing import analytics_hub, retrying
+from octogen_dagster.sharing import analytics_hub
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ import pytest
 from google.cloud import bigquery_analyticshub_v1 as ah
 from google.longrunning import operations_pb2
 
-from octogen_dagster.api.errors import OctogenBigQueryError, OctogenBigQueryUnavailableError
-from octogen_dagster.sandbox.hub import Hub
-from octogen_dagster.sandbox.hub_faults import HubFault
+from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryUnavailableError
+from octogen_dagster.sandbox.hub.faults import HubFault
+from octogen_dagster.sandbox.hub.hub import Hub
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from tests.api.servers import RawServer, http
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from octogen_dagster.api.errors import (
+from octogen_dagster.control_plane.tools import Cell, ControlPlane, SharedListing, Subscriber
+from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,
     OctogenBigQueryError,
     OctogenBigQueryInputError,
@@ -21,8 +22,7 @@ from octogen_dagster.sharing.autosubscribe import (
     CatalogOutcome,
     autosubscribe,
 )
-from octogen_dagster.sharing.control_plane import Cell, ControlPlane, SharedListing, Subscriber
-from octogen_dagster.sharing.names import sample_query
+from octogen_dagster.sharing.resource_names import sample_query
 from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult, SubscriptionPlan
 
 PROJECT, PRINCIPAL = "mine", "serviceAccount:reader@mine.iam.gserviceaccount.com"

@@ -13,17 +13,17 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from octogen_dagster import bigquery_cli
-from octogen_dagster.sandbox.hub import Hub
-from octogen_dagster.sandbox.hub_faults import HubFault
-from octogen_dagster.sandbox.hub_state import ON_COMMAND
-from octogen_dagster.sharing import retrying
+from octogen_dagster.cli.main import bigquery as bigquery_cli
+from octogen_dagster.control_plane import retry as retrying
+from octogen_dagster.sandbox.hub.faults import HubFault
+from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.state import ON_COMMAND
 
 PROJECT = "reader-project"
 PRINCIPAL = f"serviceAccount:reader@{PROJECT}.iam.gserviceaccount.com"
 LISTING = "projects/octogen-sandbox/locations/us/dataExchanges/catalogs/listings/acme"
 PROGRAM = (
-    "import sys; from octogen_dagster import bigquery_cli as cli; getattr(cli, sys.argv.pop(1))()"
+    "import sys; from octogen_dagster.cli import bigquery as cli; getattr(cli, sys.argv.pop(1))()"
 )
 
 Run = Callable[..., Result]

@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from octogen_dagster.api.errors import (
+from octogen_dagster.control_plane.tokens import GivenToken, RefreshedToken
+from octogen_dagster.control_plane.tools import Cell, OctogenMCP, SharedListing, Subscriber
+from octogen_dagster.errors import (
     OctogenError,
     OctogenMCPAuthenticationError,
     OctogenMCPError,
     OctogenMCPRateLimitError,
     OctogenTimeoutError,
 )
-from octogen_dagster.sandbox.hub import Hub
-from octogen_dagster.sandbox.hub_faults import ABSENT, HubFault
-from octogen_dagster.sandbox.hub_state import ON_COMMAND
-from octogen_dagster.sharing.control_plane import Cell, OctogenMCP, SharedListing, Subscriber
-from octogen_dagster.sharing.tokens import GivenToken, RefreshedToken
+from octogen_dagster.sandbox.hub.faults import ABSENT, HubFault
+from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.state import ON_COMMAND
 
 PROJECT = "reader-project"
 PRINCIPAL = f"serviceAccount:reader@{PROJECT}.iam.gserviceaccount.com"
@@ -251,8 +251,8 @@ def test_without_the_package_mcp_it_says_what_to_install() -> None:
     program = """
 import sys
 sys.modules["mcp"] = None
-from octogen_dagster.sharing.control_plane import OctogenMCP
-from octogen_dagster.sharing.tokens import GivenToken
+from octogen_dagster.control_plane.tools import OctogenMCP
+from octogen_dagster.control_plane.tokens import GivenToken
 try:
     OctogenMCP(GivenToken("x")).listings()
 except Exception as error:

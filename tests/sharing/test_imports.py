@@ -12,7 +12,7 @@ def test_importing_the_package_leaves_the_heavy_libraries_alone() -> None:
     modules = [f"octogen_dagster.sharing.{path.stem}" for path in files if path.stem != "__init__"]
     program = f"""
 import sys
-import {", ".join(modules)}, octogen_dagster.bigquery_cli
+import {", ".join(modules)}, octogen_dagster.cli.bigquery
 heavy = {{"google.cloud", "google.auth", "google.api_core", "mcp", "httpx", "httpx2"}}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from octogen_dagster.sharing.interrupts import to_its_end
+from octogen_dagster.control_plane.background import to_its_end
 from tests.api.servers import RawServer, http
 
 OLD, NEW = "refresh-old", "refresh-new"
-AUTOSUBSCRIBE = "from octogen_dagster.bigquery_cli import autosubscribe; autosubscribe()"
+AUTOSUBSCRIBE = "from octogen_dagster.cli.bigquery import autosubscribe; autosubscribe()"
 SECONDS_TO_WAIT = 60
 
 

@@ -5,17 +5,18 @@ from dataclasses import dataclass, field
 import pytest
 from google.cloud import bigquery_analyticshub_v1 as ah
 
-from octogen_dagster.api.errors import OctogenBigQueryError, OctogenBigQueryInputError
-from octogen_dagster.sandbox.hub import Hub
-from octogen_dagster.sandbox.hub_faults import HubFault
-from octogen_dagster.sandbox.hub_state import ON_COMMAND
-from octogen_dagster.sharing.analytics_hub import AnalyticsHub
-from octogen_dagster.sharing.control_plane import (
+from octogen_dagster.control_plane.tokens import GivenToken
+from octogen_dagster.control_plane.tools import (
     Cell,
     OctogenMCP,
     SharedListing,
     Subscriber,
 )
+from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryInputError
+from octogen_dagster.sandbox.hub.faults import HubFault
+from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.state import ON_COMMAND
+from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from octogen_dagster.sharing.listings import (
     ControlPlaneListings,
     ExchangeListings,
@@ -24,7 +25,6 @@ from octogen_dagster.sharing.listings import (
     ListingSource,
     StaticListings,
 )
-from octogen_dagster.sharing.tokens import GivenToken
 
 from .hubs import answering
 

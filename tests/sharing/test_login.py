@@ -10,13 +10,13 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from octogen_dagster.api.errors import OctogenConnectionError, OctogenMCPAuthenticationError
-from octogen_dagster.sandbox.hub import Hub
-from octogen_dagster.sandbox.hub_faults import HubFault
-from octogen_dagster.sharing.control_plane import OctogenMCP
-from octogen_dagster.sharing.login import login
-from octogen_dagster.sharing.secret_files import SecretFile
-from octogen_dagster.sharing.tokens import access_tokens
+from octogen_dagster.control_plane.login import login
+from octogen_dagster.control_plane.secret_files import SecretFile
+from octogen_dagster.control_plane.tokens import access_tokens
+from octogen_dagster.control_plane.tools import OctogenMCP
+from octogen_dagster.errors import OctogenConnectionError, OctogenMCPAuthenticationError
+from octogen_dagster.sandbox.hub.faults import HubFault
+from octogen_dagster.sandbox.hub.hub import Hub
 from tests.api.servers import RawServer, http
 
 from .secrets import leaks

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from octogen_dagster.api.errors import (
+from octogen_dagster.control_plane import session as mcp_session
+from octogen_dagster.control_plane.tokens import GivenToken
+from octogen_dagster.control_plane.tools import OctogenMCP
+from octogen_dagster.errors import (
     OctogenConnectionError,
     OctogenError,
     OctogenMCPAuthenticationError,
@@ -16,9 +19,6 @@ from octogen_dagster.api.errors import (
     OctogenMCPRateLimitError,
     OctogenTimeoutError,
 )
-from octogen_dagster.sharing import mcp_session
-from octogen_dagster.sharing.control_plane import OctogenMCP
-from octogen_dagster.sharing.tokens import GivenToken
 from tests.api.servers import RawServer, Received, hanging, http
 
 from .secrets import leaks

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octogen_dagster.api.errors import OctogenBigQueryError, OctogenBigQueryInputError
-from octogen_dagster.sharing.names import (
+from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryInputError
+from octogen_dagster.sharing.resource_names import (
     ListingName,
     checked_dataset_id,
     checked_exchange,

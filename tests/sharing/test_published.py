@@ -19,15 +19,15 @@ import pytest
 from click.testing import CliRunner
 from google.cloud import bigquery_analyticshub_v1 as ah
 
-from octogen_dagster import bigquery_cli
-from octogen_dagster.sandbox.hub import Hub
-from octogen_dagster.sandbox.hub_faults import ABSENT, HubFault
-from octogen_dagster.sandbox.hub_state import ON_COMMAND, GrantAfter
+from octogen_dagster.cli.main import bigquery as bigquery_cli
+from octogen_dagster.control_plane.tokens import GivenToken
+from octogen_dagster.control_plane.tools import OctogenMCP
+from octogen_dagster.sandbox.hub.faults import ABSENT, HubFault
+from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.state import ON_COMMAND, GrantAfter
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
-from octogen_dagster.sharing.control_plane import OctogenMCP
 from octogen_dagster.sharing.subscribe import Subscriptions, planned
-from octogen_dagster.sharing.tokens import GivenToken
 
 PUBLISHED = importlib.metadata.distribution("octogen-ai-sdk").entry_points
 OURS = {

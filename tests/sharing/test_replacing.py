@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from octogen_dagster.api.errors import (
+from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,
     OctogenBigQueryError,
 )
-from octogen_dagster.sandbox import hub_messages
-from octogen_dagster.sandbox.hub import Hub
+from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.hub import messages as hub_messages
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from octogen_dagster.sharing.subscribe import (
     Subscriptions,

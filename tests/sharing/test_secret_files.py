@@ -11,9 +11,9 @@ from threading import Event, Thread
 import pytest
 from pydantic import SecretStr
 
-from octogen_dagster.api.errors import OctogenMCPAuthenticationError, OctogenTimeoutError
-from octogen_dagster.sharing import secret_files
-from octogen_dagster.sharing.secret_files import SecretFile
+from octogen_dagster.control_plane import secret_files
+from octogen_dagster.control_plane.secret_files import SecretFile
+from octogen_dagster.errors import OctogenMCPAuthenticationError, OctogenTimeoutError
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_a_writer_that_is_killed_leaves_a_whole_secret(file: SecretFile) -> None
     program = """
 import sys
 from pydantic import SecretStr
-from octogen_dagster.sharing.secret_files import SecretFile
+from octogen_dagster.control_plane.secret_files import SecretFile
 file = SecretFile(sys.argv[1], "refresh token")
 for number in range(1_000_000):
     file.write(SecretStr(f"{number % 10}" * 50_000))

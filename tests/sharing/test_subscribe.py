@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from google.cloud import bigquery_analyticshub_v1 as ah
 
-from octogen_dagster.api.errors import (
+from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,
     OctogenBigQueryError,
     OctogenBigQueryInputError,
 )
-from octogen_dagster.sandbox.hub import Hub
-from octogen_dagster.sandbox.hub_faults import HubFault
-from octogen_dagster.sandbox.hub_names import project_number
-from octogen_dagster.sandbox.hub_state import ON_COMMAND, GrantAfter
+from octogen_dagster.sandbox.hub.faults import HubFault
+from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.names import project_number
+from octogen_dagster.sandbox.hub.state import ON_COMMAND, GrantAfter
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from octogen_dagster.sharing.subscribe import (
     BigQuerySubscriptionResult,

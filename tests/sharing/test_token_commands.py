@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from octogen_dagster.api.errors import (
-    OctogenMCPAuthenticationError,
-)
-from octogen_dagster.sharing.tokens import (
+from octogen_dagster.control_plane.tokens import (
     CommandToken,
+)
+from octogen_dagster.errors import (
+    OctogenMCPAuthenticationError,
 )
 
 PYTHON = shlex.quote(sys.executable)

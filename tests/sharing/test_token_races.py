@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from octogen_dagster.sandbox.hub import Hub
-from octogen_dagster.sharing.secret_files import SecretFile
+from octogen_dagster.control_plane.secret_files import SecretFile
+from octogen_dagster.sandbox.hub.hub import Hub
 
 REFRESHES = 500
 PROGRAM = """
 import sys
-from octogen_dagster.sharing.secret_files import SecretFile
-from octogen_dagster.sharing.tokens import RefreshedToken
+from octogen_dagster.control_plane.secret_files import SecretFile
+from octogen_dagster.control_plane.tokens import RefreshedToken
 
 path, client_id, endpoint, refreshes = sys.argv[1:]
 tokens = RefreshedToken(SecretFile(path, "refresh token"), lambda: client_id, endpoint)

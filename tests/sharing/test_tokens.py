@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from octogen_dagster.api.errors import (
+from octogen_dagster.control_plane.secret_files import SecretFile
+from octogen_dagster.control_plane.tokens import (
+    CommandToken,
+    GivenToken,
+    RefreshedToken,
+    access_tokens,
+)
+from octogen_dagster.errors import (
     OctogenConnectionError,
     OctogenError,
     OctogenMCPAuthenticationError,
@@ -19,15 +26,8 @@ from octogen_dagster.api.errors import (
     OctogenMCPRateLimitError,
     OctogenTimeoutError,
 )
-from octogen_dagster.sandbox.hub import Hub
-from octogen_dagster.sandbox.hub_faults import HubFault
-from octogen_dagster.sharing.secret_files import SecretFile
-from octogen_dagster.sharing.tokens import (
-    CommandToken,
-    GivenToken,
-    RefreshedToken,
-    access_tokens,
-)
+from octogen_dagster.sandbox.hub.faults import HubFault
+from octogen_dagster.sandbox.hub.hub import Hub
 from tests.api.servers import RawServer, dripping, hanging, http, in_turn
 
 from .secrets import leaks

@@ -1,0 +1,1 @@
+"""Dagster, second wing: shared listings in BigQuery. Does not import `snapshots`."""

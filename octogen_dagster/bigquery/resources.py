@@ -1,0 +1,113 @@
+"""AnalyticsHubResource and OctogenControlPlaneResource: what subscribing to listings needs."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from octogen_dagster.control_plane.session import DEFAULT_MCP_URL
+from octogen_dagster.control_plane.tokens import access_tokens
+from octogen_dagster.control_plane.tools import OctogenMCP
+from octogen_dagster.errors import OctogenBigQueryInputError
+from octogen_dagster.sharing.analytics_hub import AnalyticsHub
+
+if TYPE_CHECKING:
+    from google.auth.credentials import Credentials
+
+
+class AnalyticsHubResource(dg.ConfigurableResource[Any]):
+    """BigQuery Analytics Hub, and the project that linked datasets are created in."""
+
+    project: str = Field(description="Your Google Cloud project; it pays for queries.")
+    gcp_credentials: str | None = Field(
+        default=None,
+        repr=False,
+        description="A service account's key file in base64, as dagster_gcp takes it, from a "
+        "dagster.EnvVar. By default Application Default Credentials.",
+    )
+    endpoint: str | None = Field(
+        default=None,
+        description="host:port of a local server, for tests. By default "
+        "ANALYTICS_HUB_EMULATOR_HOST, and without it Google.",
+    )
+
+    def hub(self, deadline: float = 120.0) -> AnalyticsHub:
+        """Analytics Hub; use it in a `with`.
+
+        Args:
+            deadline: Seconds for a call with all its tries.
+
+        Raises:
+            OctogenBigQueryInputError: gcp_credentials are not a key file in base64.
+        """
+        return AnalyticsHub(self._credentials(), endpoint=self.endpoint, deadline=deadline)
+
+    def _credentials(self) -> Credentials | None:
+        if self.gcp_credentials is None:
+            return None
+        import google.auth
+
+        try:
+            unwrapped = "".join(self.gcp_credentials.split())  # `base64` breaks its lines
+            info = json.loads(base64.b64decode(unwrapped, validate=True))
+            credentials, _ = google.auth.load_credentials_from_dict(info)  # type: ignore[no-untyped-call]
+        except (binascii.Error, ValueError, AttributeError, google.auth.exceptions.GoogleAuthError):
+            raise OctogenBigQueryInputError(
+                "gcp_credentials are not a Google key file in base64: set them to the output of "
+                "`base64 -w0 key.json`."
+            ) from None
+        return credentials  # type: ignore[no-any-return]
+
+
+class OctogenControlPlaneResource(dg.ConfigurableResource[Any]):
+    """What Octogen shares with your organisation, and the principal that it is shared with.
+
+    Log in once with `octogen-mcp-login`. What is not set here is read from the environment of the
+    process that runs the step: `OCTOGEN_MCP_URL`, `OCTOGEN_MCP_CLIENT_ID`(`_FILE`),
+    `OCTOGEN_MCP_REFRESH_TOKEN`(`_FILE`), `OCTOGEN_MCP_TOKEN_ENDPOINT`,
+    `OCTOGEN_MCP_TOKEN_COMMAND`, `OCTOGEN_MCP_ACCESS_TOKEN`.
+    """
+
+    principal: str = Field(
+        description="The IAM principal that subscribes, as "
+        "serviceAccount:reader@my-project.iam.gserviceaccount.com."
+    )
+    url: str | None = Field(default=None, description="Octogen's MCP server.")
+    client_id_file: str | None = Field(
+        default=None, description="The file of the OAuth client's id."
+    )
+    refresh_token_file: str | None = Field(
+        default=None, description="The file of the refresh token; replacements are stored there."
+    )
+
+    def control_plane(self, deadline: float = 120.0) -> OctogenMCP:
+        """Octogen's control plane; use it in a `with`.
+
+        Args:
+            deadline: Seconds for a call with all its tries.
+
+        Raises:
+            OctogenMCPAuthenticationError: Nothing opens it.
+            ValueError: An address or a command cannot be one.
+        """
+        login = _environment("token_command", "refresh_token", "refresh_token_file", "access_token")
+        if self.refresh_token_file:
+            login = {"refresh_token_file": self.refresh_token_file}
+        client = _environment("client_id", "client_id_file")
+        if self.client_id_file:
+            client = {"client_id_file": self.client_id_file}
+        tokens = access_tokens(
+            **login, **client, **_environment("token_endpoint"), deadline=deadline
+        )
+        url = self.url or _environment("url")["url"] or DEFAULT_MCP_URL
+        return OctogenMCP(tokens, url, deadline=deadline)
+
+
+def _environment(*settings: str) -> dict[str, Any]:
+    return {name: os.environ.get(f"OCTOGEN_MCP_{name.upper()}") or None for name in settings}

@@ -1,0 +1,1 @@
+"""The full view of each product of a snapshot. Knows no Dagster."""

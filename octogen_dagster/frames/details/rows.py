@@ -1,0 +1,203 @@
+"""Details rows: which products are looked up, which rows are carried over, all of them in order.
+
+No requests here: `lookups` makes them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from octogen_dagster.frames.details.schema import (
+    DETAIL_SCHEMA,
+    FOUND,
+    IDENTITY,
+    LISTED,
+    MISMATCH,
+    view_values,
+)
+from octogen_dagster.frames.schema import PRODUCT_SCHEMA
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from octogen_dagster.frames.details.lookups import FailureLimit, Lookup, LookupReader, Lookups
+
+PRODUCTS_IN_A_BATCH = 250
+_BATCHES_IN_A_STRIDE = 20
+ROW_GROUP_SIZE = 2_000
+"""Rows in a row group of a details file: a details row takes as much as ten product rows."""
+
+_COMPARED = [*IDENTITY, "listed"]
+_KEY = pl.struct(_COMPARED).hash().alias("key")
+_ANSWER_SCHEMA = pl.Schema(
+    {name: dtype for name, dtype in DETAIL_SCHEMA.items() if name not in _COMPARED}
+)
+
+
+class ListedProducts:
+    """The products of a snapshot, as far as details need them.
+
+    Args:
+        snapshot: Its columns `IDENTITY` and `LISTED` are used; it is executed twice.
+
+    Attributes:
+        count: How many there are.
+
+    Raises:
+        ValueError: A column is missing.
+    """
+
+    def __init__(self, snapshot: pl.LazyFrame) -> None:
+        columns = snapshot.collect_schema()
+        if missing := [name for name in (*IDENTITY, *LISTED) if name not in columns]:
+            raise ValueError(
+                f"The products have no column {', '.join(missing)}: give a product snapshot, with "
+                "the columns of octogen_dagster.PRODUCT_SCHEMA."
+            )
+        typed = {name: pl.col(name).cast(PRODUCT_SCHEMA[name]) for name in (*IDENTITY, *LISTED)}
+        address = typed["product_url"].hash()
+        addresses = snapshot.select(address).collect().to_series()
+        repeated = addresses.filter(addresses.is_duplicated()).unique()
+        self.count = len(addresses)
+        self._frame = snapshot.select(
+            *(typed[name] for name in IDENTITY),
+            pl.struct(typed[name] for name in LISTED).alias("listed"),
+            address.is_in(repeated.implode()).alias("shares_address"),
+        )
+
+    def __iter__(self) -> Iterator[pl.DataFrame]:
+        """Some thousand at a time, in order: `IDENTITY`, `listed` and `shares_address`."""
+        return iter(
+            self._frame.collect_batches(
+                chunk_size=_BATCHES_IN_A_STRIDE * PRODUCTS_IN_A_BATCH,
+                maintain_order=True,
+                lazy=True,
+            )
+        )
+
+
+class SettledRows:
+    """Details rows that say what they said if their product is listed as it was.
+
+    Only a few bytes of each row are kept in memory.
+
+    Args:
+        previous: A details snapshot; the schema is `DETAIL_SCHEMA`.
+    """
+
+    def __init__(self, previous: pl.LazyFrame) -> None:
+        self._previous = previous
+        rows = previous.select(_KEY, "status").with_row_index("place")
+        # What is listed and was gone may be there again, as when a grant was away for a while.
+        settled = rows.filter(pl.col("status") == FOUND).collect()
+        self._places = settled.select("key", "place").unique("key", keep="first")
+
+    def of(self, products: pl.DataFrame) -> pl.DataFrame:
+        """The rows of some products, and perhaps a few more, in any order."""
+        places = self._places.join(products.select(_KEY), on="key", how="semi").sort("place")
+        blocks = places.group_by(pl.col("place") // ROW_GROUP_SIZE, maintain_order=True)
+        rows = [self._block(number)[some["place"] % ROW_GROUP_SIZE] for (number,), some in blocks]
+        return pl.concat([DETAIL_SCHEMA.to_frame(), *rows])
+
+    def _block(self, number: Any) -> pl.DataFrame:
+        return self._previous.slice(number * ROW_GROUP_SIZE, ROW_GROUP_SIZE).collect()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Consecutive products whose lookups have begun.
+
+    Attributes:
+        carried: Details rows that are carried over, with their place in `row`.
+        fresh: The other products, with theirs.
+        lookups: The lookups, without those of earlier batches.
+    """
+
+    carried: pl.DataFrame
+    fresh: pl.DataFrame
+    lookups: Lookups
+
+
+class DetailRows:
+    """Begins lookups batch by batch and makes rows of them.
+
+    Args:
+        products: What to look up.
+        settled: Rows that may be carried over.
+        reader: Looks up.
+        limit: Learns how many lookups are not needed.
+
+    Attributes:
+        unknown_fields: Fields the schema does not know, by path, with the number of places.
+    """
+
+    def __init__(
+        self,
+        products: ListedProducts,
+        settled: SettledRows,
+        reader: LookupReader,
+        limit: FailureLimit,
+    ) -> None:
+        self._products = products
+        self._settled = settled
+        self._reader = reader
+        self._limit = limit
+        self._asked: set[str] = set()
+        self._shared: dict[str, Lookup] = {}
+        self.unknown_fields: Counter[str] = Counter()
+
+    def begin(self) -> Iterator[Batch]:
+        """The batches in order; the lookups of one begin when it is taken."""
+        for products in self._products:
+            settled = self._settled.of(products)
+            for some in products.iter_slices(PRODUCTS_IN_A_BATCH):
+                batch = some.with_row_index("row")
+                carried = batch.join(settled, on=_COMPARED, nulls_equal=True)
+                fresh = batch.join(carried, on="row", how="anti", maintain_order="left")
+                urls = self._unasked(fresh)
+                self._limit.spare(len(fresh) - len(urls))
+                yield Batch(carried, fresh, self._reader.begin(urls))
+
+    def finish(self, batch: Batch) -> pl.DataFrame:
+        """The rows of a batch whose lookups are over; batches must be finished in order."""
+        lookups = batch.lookups.results
+        self._shared.update((url, lookups[url]) for url in lookups.keys() & self._asked)
+        answers = [
+            self._answer(uuid, lookups.get(url) or self._shared[url])
+            for uuid, url in zip(batch.fresh.get_column("uuid"), _urls(batch.fresh), strict=True)
+        ]
+        fresh = batch.fresh.hstack(pl.DataFrame(answers, schema=_ANSWER_SCHEMA).get_columns())
+        columns = ["row", *DETAIL_SCHEMA]
+        both = pl.concat([batch.carried.select(columns), fresh.select(columns)])
+        return both.sort("row").drop("row")
+
+    def _unasked(self, fresh: pl.DataFrame) -> list[str]:
+        """The URLs to look up, each once in the whole snapshot."""
+        urls: dict[str, None] = {}
+        for url, shared in zip(_urls(fresh), fresh.get_column("shares_address"), strict=True):
+            if url not in self._asked:
+                urls[url] = None
+            if shared:
+                self._asked.add(url)
+        return list(urls)
+
+    def _answer(self, uuid: str, lookup: Lookup) -> dict[str, Any]:
+        """The columns that a lookup fills."""
+        row = {"status": lookup.status, "error": lookup.error, "looked_up_at": lookup.at}
+        if lookup.answer is None:
+            return row
+        view = lookup.answer.product
+        if view.uuid != uuid:
+            error = f"The address leads to another product, {view.uuid!r}."
+            return {**row, "status": MISMATCH, "error": error}
+        values = view_values(view, self.unknown_fields)
+        values["catalog_display_name"] = lookup.answer.catalog_display_name
+        return {**row, **values}
+
+
+def _urls(products: pl.DataFrame) -> pl.Series:
+    return products.get_column("product_url").fill_null("")

@@ -1,0 +1,1 @@
+"""Consecutive pages of a read, saved so that they survive a crash. Knows no Dagster."""

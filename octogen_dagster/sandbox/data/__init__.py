@@ -1,0 +1,1 @@
+"""The catalogs and products that the sandbox serves."""

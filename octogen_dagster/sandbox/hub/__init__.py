@@ -1,0 +1,1 @@
+"""The sandbox's Analytics Hub, MCP server and login."""

@@ -1,0 +1,179 @@
+"""The REST API of the sandbox as an ASGI application.
+
+A request goes through the faults, the key and the rate limit to its operation, and every
+answer carries the contract's headers. Starting and stopping a server is in `server`.
+"""
+
+import asyncio
+import hmac
+import math
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pydantic_core
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Mount
+from starlette.types import Receive, Scope, Send
+
+from octogen_dagster.sandbox.faults import Fault, Faults
+from octogen_dagster.sandbox.request_log import ReceivedRequest, RequestLog
+from octogen_dagster.sandbox.rest.fault_effects import made_up_answer, spoil
+from octogen_dagster.sandbox.rest.limiter import TokenBucket
+from octogen_dagster.sandbox.rest.operations import ApiError, Operations
+
+_BASE_PATH = "/v1"
+_CATALOGS = "/catalogs"
+_SEARCH = "/products/search"
+_LOOKUP = "/products/lookup"
+
+
+@dataclass
+class Gateway:
+    """Everything that stands between the network and the operations."""
+
+    api_key: str
+    limiter: TokenBucket
+    faults: Faults
+    log: RequestLog = field(default_factory=RequestLog)
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the server goes down, so that latency ends at once."""
+
+
+def create_app(gateway: Gateway, operations: Operations) -> Starlette:
+    """The application that serves `operations` behind `gateway`."""
+    return Starlette(routes=[Mount(_BASE_PATH, app=_RestApi(gateway, operations))])
+
+
+class _RestApi:
+    def __init__(self, gateway: Gateway, operations: Operations) -> None:
+        self._gateway = gateway
+        self._operations = operations
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            body = await request.body()
+        except ClientDisconnect:  # a reader that was killed
+            return
+        received, faults = self._receive(request, body)
+        for latency in (fault for fault in faults if fault.kind == "latency"):
+            await self._wait(float(latency.value or 0))
+        fault = next((fault for fault in faults if fault.kind != "latency"), None)
+        try:
+            response = None if fault is None else made_up_answer(fault)
+            if response is None:
+                self._admit(request.headers.get("authorization"))
+                response = await run_in_threadpool(self._perform, received, body, fault)
+        except ApiError as error:
+            response = _json_response({"detail": error.detail}, error.status, error.headers)
+        self._add_headers(response, received.request_id)
+        self._gateway.log.record(replace(received, status=response.status_code))
+        if fault is not None and fault.kind == "cut":
+            await _send_half(response, send)
+        else:
+            await response(scope, receive, send)
+
+    def _receive(self, request: Request, body: bytes) -> tuple[ReceivedRequest, list[Fault]]:
+        """Log the request together with the faults that hit it."""
+        path = request.url.path.removeprefix(_BASE_PATH)
+        start = self._operations.start_of_page(body) if path == _SEARCH else None
+        page = start.page if start else 1
+        faults = self._gateway.faults.hit(path, page, has_cursor=start is not None)
+        received = ReceivedRequest(
+            method=request.method,
+            path=path,
+            body=_json_object(body),
+            request_id=str(uuid.uuid4()),
+            has_key="authorization" in request.headers,
+            page=page,
+            faults=tuple(fault.kind for fault in faults),
+        )
+        self._gateway.log.record(received)
+        return received, faults
+
+    async def _wait(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._gateway.closing.wait(), seconds)
+
+    def _admit(self, authorization: str | None) -> None:
+        scheme, _, key = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not key.strip():
+            raise ApiError(401, "Authorization Bearer token required")
+        if not hmac.compare_digest(key.strip().encode(), self._gateway.api_key.encode()):
+            raise ApiError(401, "Invalid API key")
+        if not self._gateway.limiter.take():
+            retry_after = str(self._gateway.limiter.retry_after)
+            raise ApiError(429, "rate_limit_exceeded", {"Retry-After": retry_after})
+
+    def _perform(self, received: ReceivedRequest, body: bytes, fault: Fault | None) -> Response:
+        answer = self._operation(received, body, fault)()
+        if fault is not None:
+            spoil(answer, fault, received.body or {})
+        response = _json_response(answer)
+        if fault is not None and fault.kind == "truncate":
+            return Response(_first_half(response), media_type="application/json")
+        return response
+
+    def _operation(
+        self, received: ReceivedRequest, body: bytes, fault: Fault | None
+    ) -> Callable[[], Any]:
+        operations = self._operations
+        restart = fault is not None and fault.kind == "restart_cursor"
+        by_path: dict[str, tuple[str, Callable[[], Any]]] = {
+            _SEARCH: ("POST", lambda: operations.search(body, received.request_id, restart)),
+            _LOOKUP: ("POST", lambda: operations.lookup(body, received.request_id)),
+        }
+        if operations.generation == "seed":
+            by_path[_CATALOGS] = ("GET", operations.list_catalogs)
+        if received.path not in by_path:
+            raise ApiError(404, "Not Found")
+        method, operation = by_path[received.path]
+        if received.method != method:
+            raise ApiError(405, "Method Not Allowed", {"Allow": method})
+        return operation
+
+    def _add_headers(self, response: Response, request_id: str) -> None:
+        limiter = self._gateway.limiter
+        reset = math.ceil(time.time() + limiter.seconds_to_full)
+        response.headers["x-request-id"] = request_id
+        response.headers["X-RateLimit-Limit"] = str(limiter.size)
+        response.headers.setdefault("X-RateLimit-Remaining", str(limiter.remaining))
+        response.headers.setdefault("X-RateLimit-Reset", str(reset))
+
+
+def _json_response(
+    content: Any, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    body = pydantic_core.to_json(content, inf_nan_mode="null")
+    return Response(body, status, headers, "application/json")
+
+
+def _json_object(body: bytes) -> dict[str, Any] | None:
+    try:
+        value = pydantic_core.from_json(body)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _first_half(response: Response) -> bytes:
+    return bytes(response.body[: len(response.body) // 2])
+
+
+async def _send_half(response: Response, send: Send) -> None:
+    """Promise the whole body and send half; the server then closes the connection."""
+    await send(
+        {
+            "type": "http.response.start",
+            "status": response.status_code,
+            "headers": response.raw_headers,
+        }
+    )
+    await send({"type": "http.response.body", "body": _first_half(response), "more_body": True})

@@ -1,0 +1,1 @@
+"""Dagster, first wing: catalogs as Parquet snapshots. Does not import `bigquery`."""

@@ -1,0 +1,206 @@
+"""Partition keys of catalogs and listings, and the path components that keys become.
+
+A catalog's partition key is its Octogen key with the characters that Dagster or a path would
+choke on percent-encoded; a listing's is `<project>:<location>:<exchange>:<listing>`. Both can be
+turned back without network or state.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote, unquote
+
+import dagster as dg
+
+from octogen_dagster.errors import OctogenBigQueryInputError
+from octogen_dagster.sharing.resource_names import ListingName
+
+catalog_partitions = dg.DynamicPartitionsDefinition(name="octogen_catalogs")
+"""The catalogs to snapshot, one partition for each."""
+
+listing_partitions = dg.DynamicPartitionsDefinition(name="octogen_listings")
+"""The Analytics Hub listings to subscribe to, one partition for each."""
+
+MOST_TIMES_BACK = 31
+"""How far the snapshot before is looked for: a time without one, such as a day on which a catalog
+was not indexed, is passed over."""
+
+_LONGEST_COMPONENT = 200
+
+
+def snapshot_days(start_date: str, timezone: str = "UTC") -> dg.DailyPartitionsDefinition:
+    """One partition for each day, today's among them: the service knows only the present.
+
+    Args:
+        start_date: The first day, as 2026-11-25.
+        timezone: The IANA time zone in which days begin.
+    """
+    return dg.DailyPartitionsDefinition(start_date, timezone=timezone, end_offset=1)
+
+
+def catalog_days(start_date: str, timezone: str = "UTC") -> dg.MultiPartitionsDefinition:
+    """One partition for each catalog and day; dimensions `catalog` and `day`.
+
+    Args:
+        start_date: The first day, as 2026-11-25.
+        timezone: The IANA time zone in which days begin.
+    """
+    return dg.MultiPartitionsDefinition(
+        {"catalog": catalog_partitions, "day": snapshot_days(start_date, timezone)}
+    )
+
+
+class SnapshotPartitions:
+    """What an asset's partitions stand for: catalogs, times, both or nothing.
+
+    Args:
+        partitions_def: The asset's partitions.
+
+    Attributes:
+        catalogs: The partitions whose keys are catalogs.
+        times: The partitions of time.
+
+    Raises:
+        ValueError: Two dimensions that are not a catalog and a time.
+    """
+
+    def __init__(self, partitions_def: dg.PartitionsDefinition[Any] | None) -> None:
+        self.catalogs: dg.PartitionsDefinition[Any] | None = None
+        self.times: dg.TimeWindowPartitionsDefinition | None = None
+        self._names: tuple[str, str] | None = None
+        self._definition = partitions_def
+        if not isinstance(partitions_def, dg.MultiPartitionsDefinition):
+            self._take(partitions_def)
+            return
+        for entry in partitions_def.partitions_defs:
+            self._take(entry.partitions_def)
+        if self.catalogs is None or self.times is None:
+            raise ValueError(
+                "Partitions of two dimensions must be a catalog and a time: see "
+                "octogen_dagster.catalog_days."
+            )
+        time_name = partitions_def.time_window_dimension.name
+        (catalog_name,) = set(partitions_def.partition_dimension_names) - {time_name}
+        self._names = catalog_name, time_name
+
+    def _take(self, partitions_def: dg.PartitionsDefinition[Any] | None) -> None:
+        if isinstance(partitions_def, dg.TimeWindowPartitionsDefinition):
+            self.times = partitions_def
+        else:
+            self.catalogs = partitions_def
+
+    def catalog_key(self, partition_key: str) -> str | None:
+        """The part of a partition's key that names a catalog, as it is."""
+        return self._split(partition_key)[0]
+
+    def catalog(self, partition_key: str) -> str | None:
+        """The catalog a partition is of."""
+        key = self.catalog_key(partition_key)
+        return None if key is None else catalog_of(key)
+
+    def window(self, partition_key: str) -> tuple[datetime, datetime] | None:
+        """The beginning and the end of the time a partition is of."""
+        _, time_key = self._split(partition_key)
+        if self.times is None or time_key is None:
+            return None
+        window = self.times.time_window_for_partition_key(time_key)
+        return window.start, window.end
+
+    def key(self, catalog_key: str | None, moment: datetime) -> str:
+        """The partition of a catalog's key at a moment.
+
+        Raises:
+            ValueError: The partitions are of catalogs, and none was given.
+        """
+        if self.times is None:
+            if catalog_key is None:
+                raise ValueError("a partition of a catalog needs the catalog's key")
+            return catalog_key
+        time_key = self.times.get_partition_key_for_timestamp(moment.timestamp())
+        if self._names is None or catalog_key is None:
+            return time_key
+        return dg.MultiPartitionKey(dict(zip(self._names, (catalog_key, time_key), strict=True)))
+
+    def before(self, partition_key: str) -> str | None:
+        """The partition of the time before, of the same catalog; None for the first."""
+        window = self.window(partition_key)
+        if self.times is None or window is None:
+            return None
+        if not self.times.get_prev_partition_window(window[0]):
+            return None
+        just_before = window[0].astimezone(UTC) - timedelta(seconds=1)
+        return self.key(self.catalog_key(partition_key), just_before)
+
+    def _split(self, partition_key: str) -> tuple[str | None, str | None]:
+        """The keys of its catalog and of its time."""
+        if self._names is None:
+            return (partition_key, None) if self.times is None else (None, partition_key)
+        assert isinstance(self._definition, dg.MultiPartitionsDefinition)
+        keys = self._definition.get_partition_key_from_str(partition_key).keys_by_dimension
+        return keys[self._names[0]], keys[self._names[1]]
+
+
+def catalog_partition_key(catalog: str) -> str:
+    """The partition key of a catalog.
+
+    Raises:
+        ValueError: The catalog key is empty, or too long to name a file.
+    """
+    if not catalog.strip():
+        raise ValueError("A catalog key must not be empty.")
+    key = quote(catalog, safe="-_.~:@+=").replace("..", "%2E%2E")
+    if len(key) > _LONGEST_COMPONENT / 3:  # a path encodes a character as three
+        path_component(key)
+    return key
+
+
+def catalog_of(partition_key: str) -> str:
+    """The catalog key of a partition key."""
+    return unquote(partition_key)
+
+
+def listing_partition_key(resource: str) -> str:
+    """The partition key of a listing.
+
+    Args:
+        resource: `projects/<project>/locations/<location>/dataExchanges/<exchange>/listings/<id>`.
+
+    Raises:
+        OctogenBigQueryInputError: It is not the name of a listing.
+    """
+    name = ListingName.parse(resource)
+    return f"{name.project}:{name.location}:{name.exchange}:{name.listing}"
+
+
+def listing_of(partition_key: str) -> str:
+    """The resource name of a partition key's listing. A project's id may have a colon in it.
+
+    Raises:
+        OctogenBigQueryInputError: The key is not that of a listing.
+    """
+    parts = partition_key.rsplit(":", 3)
+    try:
+        return str(ListingName.parse(str(ListingName(*parts))))
+    except (TypeError, OctogenBigQueryInputError):
+        raise OctogenBigQueryInputError(
+            f"Partition {partition_key!r} is not a listing: it has the form "
+            "<project>:<location>:<exchange>:<listing>. Delete the partition, and add it again."
+        ) from None
+
+
+def path_component(key: str) -> str:
+    """A file or folder name for a key: reversible, and never a way out of its folder.
+
+    Raises:
+        ValueError: The key is empty or makes a name longer than file systems allow.
+    """
+    name = quote(key, safe="-_.~=@+ ")
+    if name.startswith(".") or name.endswith("."):
+        name = name.replace(".", "%2E")
+    if not name or len(name) > _LONGEST_COMPONENT:
+        raise ValueError(
+            f"Key {key[:60]!r} cannot name a file: it must make a name of 1 to "
+            f"{_LONGEST_COMPONENT} characters, and makes {len(name)}."
+        )
+    return name

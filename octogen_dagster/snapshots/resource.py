@@ -1,0 +1,158 @@
+"""OctogenResource: the service for assets and ops, synchronous."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field, field_validator
+
+from octogen_dagster.api.client import DEFAULT_TIMEOUT, OctogenClient
+from octogen_dagster.api.connection import Connection
+from octogen_dagster.api.credentials import ApiKey, checked_base_url, configured_base_url
+from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.frames.scan import ProductScan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from octogen_dagster.api.models import (
+        Facet,
+        MerchantCatalogSummary,
+        MerchantProductListPage,
+        MerchantProductUrlLookupResponse,
+    )
+    from octogen_dagster.frames.pages.store import TimeWindow
+    from octogen_dagster.frames.plan import Granted
+    from octogen_dagster.frames.scan import ScanStatistics
+    from octogen_dagster.frames.search import ProductSearch
+
+
+class OctogenResource(dg.ConfigurableResource[Any]):
+    """Octogen's REST API as a Dagster resource.
+
+    Definitions load without a key; a run that needs one raises MissingAPIKeyError.
+    """
+
+    api_key: str | None = Field(
+        default=None,
+        repr=False,
+        description="The API key, as dagster.EnvVar: Dagster shows a literal one in its UI. By "
+        "default OCTO_API_KEY, then OCTOGEN_PLATFORM_API_KEY, of the process that runs the step.",
+    )
+    base_url: str | None = Field(
+        default=None,
+        description="Where the API is; https, or http on this machine. By default "
+        "OCTOGEN_BASE_URL of the process that runs the step, then Octogen itself.",
+    )
+    timeout: float = Field(
+        default=DEFAULT_TIMEOUT, gt=0, description="Seconds for each phase of one request."
+    )
+    concurrency: int = Field(
+        default=8,
+        ge=1,
+        description="Catalogs that are read, or products looked up, at the same time.",
+    )
+    attempts: int = Field(default=6, ge=1, description="Tries of one request in all.")
+    deadline: float = Field(
+        default=300.0, gt=0, description="Seconds for one request with all its retries."
+    )
+    reserve: float = Field(
+        default=0.2,
+        ge=0,
+        lt=1,
+        description="Share of the organisation's request budget that bulk reads leave to others.",
+    )
+
+    @field_validator("base_url", mode="before")
+    @classmethod
+    def _check_base_url(cls, base_url: str | None) -> str | None:
+        if base_url is None or isinstance(base_url, dg.EnvVar):
+            return base_url
+        return checked_base_url(base_url)
+
+    def __reduce__(self) -> tuple[Callable[..., OctogenResource], tuple[dict[str, Any]]]:
+        """Pickling drops the key; where it is unpickled, the environment is asked again."""
+        return _from_settings, (self.model_dump(exclude={"api_key"}),)
+
+    def connection(self) -> Connection:
+        """How to reach the service.
+
+        Raises:
+            MissingAPIKeyError: There is no key.
+            ValueError: A setting is out of its range.
+        """
+        return Connection(
+            api_key=ApiKey(self.api_key),
+            base_url=self.base_url or configured_base_url(),
+            timeout=self.timeout,
+            concurrency=self.concurrency,
+            retry=RetryPolicy(attempts=self.attempts, deadline=self.deadline),
+            reserve=self.reserve,
+        )
+
+    def client(self) -> OctogenClient:
+        """An asynchronous client; use it as `async with octogen.client() as client`."""
+        return self.connection().client()
+
+    def list_catalogs(self) -> list[MerchantCatalogSummary]:
+        """`OctogenClient.list_catalogs`, blocking."""
+        return self.connection().call(OctogenClient.list_catalogs)
+
+    def lookup_product(self, url: str) -> MerchantProductUrlLookupResponse:
+        """`OctogenClient.lookup_product`, blocking."""
+        return self.connection().call(lambda client: client.lookup_product(url))
+
+    def search_products(
+        self,
+        *,
+        catalog: str | None = None,
+        q: str | None = None,
+        facets: Sequence[Facet | Mapping[str, Any]] | None = None,
+        price_min: float | None = None,
+        price_max: float | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> MerchantProductListPage:
+        """`OctogenClient.search_products`, blocking: one page. `scan` reads them all."""
+        return self.connection().call(
+            lambda client: client.search_products(
+                catalog=catalog,
+                q=q,
+                facets=facets,
+                price_min=price_min,
+                price_max=price_max,
+                cursor=cursor,
+                limit=limit,
+            )
+        )
+
+    def scan(
+        self,
+        search: ProductSearch,
+        report: Callable[[ScanStatistics], None] | None = None,
+        *,
+        granted: Granted | None = None,
+        window: TimeWindow | None = None,
+    ) -> ProductScan:
+        """A search to be read in bulk.
+
+        Return it from an asset whose IO manager is `ParquetSnapshotIOManager`; for any other, and
+        for queries of your own, take its `frame`, a LazyFrame.
+
+        Args:
+            search: What to read.
+            report: Called about every ten seconds of a long read, and at its end.
+            granted: Lists the granted catalogs, for one who has done that already.
+            window: The beginning and the end of the time that the products are of, as an asset's
+                `context.partition_time_window`. Another time than now is rebuilt from landed
+                pages by `ParquetSnapshotIOManager`, or refused.
+
+        Raises:
+            MissingAPIKeyError: There is no key; raised at once.
+        """
+        return ProductScan(search, self.connection(), report, granted=granted, window=window)
+
+
+def _from_settings(settings: dict[str, Any]) -> OctogenResource:
+    return OctogenResource(**settings)

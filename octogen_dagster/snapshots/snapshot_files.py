@@ -1,0 +1,298 @@
+"""Snapshot files: written aside, verified, and published in one step; local or object store.
+
+Knows paths and Parquet, and nothing of Dagster's contexts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import glob
+import os
+import shutil
+import tempfile
+import uuid
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.files import sync
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from upath import UPath
+
+ROW_GROUP_SIZE = 20_000
+_UNFINISHED = ".unfinished"
+_SECONDS_BETWEEN_SIGNALS = 0.2
+
+
+class SnapshotFile:
+    """One snapshot's place.
+
+    Args:
+        path: Where it is published.
+    """
+
+    def __init__(self, path: UPath) -> None:
+        self.path = path
+        self._is_local = path.protocol in ("", "file", "local")
+
+    @property
+    def uri(self) -> str:
+        """The place, absolute."""
+        return str(Path(self.path.path).absolute()) if self._is_local else str(self.path)
+
+    @contextlib.contextmanager
+    def unfinished(self) -> Iterator[Path]:
+        """A local file to write the snapshot to; gone when the block ends.
+
+        What killed writers of the same snapshot left behind is removed first.
+
+        Raises:
+            OctogenSnapshotError: The place cannot be written to.
+        """
+        if self._is_local:
+            folder, stem = Path(self.path.path).parent, self.path.name
+        else:
+            folder, stem = _spool(), str(uuid.uuid5(uuid.NAMESPACE_URL, self.uri))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(folder, stem)
+            path, handle = _create_locked(folder, stem)
+        except OSError as error:
+            raise OctogenSnapshotError(
+                f"Snapshots cannot be written to {folder}: {error.strerror or error}. Make it "
+                "writable, or set base_dir to another place."
+            ) from error
+        try:
+            yield path
+        finally:
+            os.close(handle)
+            path.unlink(missing_ok=True)
+
+    @property
+    def previous(self) -> SnapshotFile:
+        """Where the snapshot before this one is kept."""
+        return SnapshotFile(self.beside(".previous"))
+
+    def beside(self, suffix: str) -> UPath:
+        """A hidden place beside the snapshot, for what belongs to it."""
+        place: UPath = self.path.parent / f".{self.path.name.removesuffix('.parquet')}{suffix}"
+        return place
+
+    def publish(self, unfinished: Path, *, keep_previous: bool | None = None) -> None:
+        """Make a written file the snapshot: a reader sees the old one or the new one, whole.
+
+        A crash in between leaves what is to become `previous` under a name that the next one knows.
+
+        Args:
+            unfinished: The file.
+            keep_previous: Whether the snapshot that is replaced becomes `previous`; None where it
+                never does.
+
+        Raises:
+            OctogenSnapshotError: It cannot be put in place.
+        """
+        with self._publishing("could not be published", "The previous one is untouched; correct"):
+            if keep_previous is not None:
+                self._move_next_previous()
+            if keep_previous and self.exists():
+                self._keep_for_previous()
+            if self._is_local:
+                sync(str(unfinished))
+                os.replace(unfinished, self.path.path)
+                sync(str(unfinished.parent))
+            else:
+                self.path.fs.put_file(str(unfinished), self.path.path)
+        if keep_previous:
+            with self._publishing(
+                "is published, and what it replaced could not be kept", "Correct"
+            ):
+                self._move_next_previous()
+
+    @contextlib.contextmanager
+    def _publishing(self, problem: str, advice: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OctogenSnapshotError(
+                f"The snapshot {self.uri} {problem}: {error}. {advice} the cause and run again."
+            ) from error
+
+    @property
+    def _next_previous(self) -> UPath:
+        """Where what is published now waits until it was replaced."""
+        return self.beside(".previous.next")
+
+    def _keep_for_previous(self) -> None:
+        aside = self._next_previous.path
+        if not self._is_local:
+            self.path.fs.cp_file(self.path.path, aside)
+            return
+        own = f"{aside}.{uuid.uuid4().hex[:12]}{_UNFINISHED}"
+        try:
+            os.link(self.path.path, own)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(self.path.path, own)
+        _rename(own, aside)
+
+    def _move_next_previous(self) -> None:
+        aside = self._next_previous
+        with contextlib.suppress(FileNotFoundError):  # another publisher was faster
+            if not self._is_local:
+                if aside.exists():
+                    self.path.fs.mv(aside.path, self.previous.path.path)
+            elif self.exists() and os.path.samefile(aside.path, self.path.path):
+                os.unlink(aside.path)  # a crash came before it was replaced
+            else:
+                _rename(aside.path, self.previous.path.path)
+
+    def provenance(self) -> dict[str, str]:
+        """The key-value metadata of the snapshot that is there; empty if there is none.
+
+        Raises:
+            OctogenSnapshotError: It is not a Parquet file.
+        """
+        if not self.exists():
+            return {}
+        with self.path.open("rb") as file, self._explained():
+            return pl.read_parquet_metadata(file)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except pl.exceptions.PolarsError as error:
+            raise OctogenSnapshotError(
+                f"The file {self.uri} is not a snapshot, or is damaged ({error}). Materialize it "
+                "again."
+            ) from error
+
+    def exists(self) -> bool:
+        """Whether a snapshot is there."""
+        return self.path.exists()
+
+    def scan(self, *, pinned: bool = True) -> pl.LazyFrame:
+        """The snapshot, lazily: from the file itself if it is local, else from one download.
+
+        Args:
+            pinned: Keep a local file open, so that the frame stays that of today's snapshot when
+                another one is published.
+
+        Raises:
+            OctogenSnapshotError: It is not a Parquet file.
+        """
+        if not self._is_local:
+            frame = pl.scan_parquet(self.path.read_bytes())
+        elif pinned:
+            frame = pl.scan_parquet(open(self.path.path, "rb"), glob=False)  # noqa: SIM115
+        else:
+            frame = pl.scan_parquet(self.path.path, glob=False)
+        with self._explained():
+            frame.collect_schema()
+        return frame
+
+
+def write_parquet(
+    frame: pl.LazyFrame,
+    path: Path,
+    metadata: Callable[[], dict[str, str]],
+    stop: Callable[[], None] | None = None,
+    row_group_size: int = ROW_GROUP_SIZE,
+) -> int:
+    """Stream a frame into a Parquet file and read its footer back.
+
+    Args:
+        frame: What to write; executed here.
+        path: The file.
+        metadata: Gives the file's key-value metadata; called when the rows are written.
+        stop: Makes the frame's execution end; given, an interrupt ends the writing at once.
+        row_group_size: Rows that are held in memory before they are written.
+
+    Returns:
+        The number of rows in the file.
+    """
+    # Given a path, Polars may create it anew after the query failed and the file was removed.
+    with path.open("wb") as file:
+        sink = functools.partial(
+            frame.sink_parquet,
+            file,
+            compression="zstd",
+            statistics=True,
+            row_group_size=row_group_size,
+            metadata=lambda _context: metadata(),
+        )
+        if stop is None:
+            sink()
+        else:
+            _run_interruptibly(sink, stop)
+    rows: int = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
+    return rows
+
+
+def _run_interruptibly(work: Callable[[], None], stop: Callable[[], None]) -> None:
+    """Run in a thread: no signal handler runs while the main thread is inside of Polars."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="octogen-write") as executor:
+        try:
+            future = executor.submit(work)
+            while not wait([future], timeout=_SECONDS_BETWEEN_SIGNALS).done:
+                pass
+        except BaseException:
+            stop()
+            raise
+        future.result()
+
+
+def _rename(source: str, target: str) -> None:
+    """Rename; of two names of one file the source goes, where rename(2) would leave both."""
+    os.replace(source, target)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(source)
+
+
+def _spool() -> Path:
+    """Where what goes to an object store is written first."""
+    return Path(tempfile.gettempdir()) / f"octogen-dagster-{os.getuid()}"
+
+
+def _create_locked(folder: Path, stem: str) -> tuple[Path, int]:
+    """A new file and the handle that keeps it from being taken for abandoned."""
+    while True:
+        path = folder / f".{stem}.{uuid.uuid4().hex[:12]}{_UNFINISHED}"
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return path, handle
+        os.close(handle)  # another writer removed it before it was locked
+
+
+def _remove_abandoned(folder: Path, stem: str) -> None:
+    for path in folder.glob(f".{glob.escape(stem)}.*{_UNFINISHED}"):
+        # One of another user, who may not let it be looked at, is in nobody's way.
+        with contextlib.suppress(FileNotFoundError, BlockingIOError, PermissionError):
+            handle = os.open(path, os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+            finally:
+                os.close(handle)
+
+
+def storage_path(base_dir: str, storage_options: Mapping[str, Any]) -> UPath:
+    """The base of all snapshots.
+
+    Raises:
+        ValueError: base_dir is empty or of an unknown kind.
+    """
+    if not base_dir.strip():
+        raise ValueError("base_dir must not be empty: name a folder, gs://bucket/... or s3://...")
+    from upath import UPath
+
+    base: UPath = UPath(base_dir, **storage_options)
+    return base
