@@ -3,4 +3,4 @@
 import multiprocessing
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["tests.resume_runs", "tests.budget_runs"])
+processes.set_forkserver_preload(["tests.snapshots.resume_runs", "tests.snapshots.budget_runs"])

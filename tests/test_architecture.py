@@ -19,9 +19,19 @@ FORBIDDEN = {
     "sandbox": ("dagster", "polars", "octogen_dagster"),
 }
 ALLOWED = {
-    "api": ("octogen_dagster.api",),
-    "frames": ("octogen_dagster.api", "octogen_dagster.frames"),
-    "sharing": ("octogen_dagster.api", "octogen_dagster.sharing"),
+    "api": ("octogen_dagster.api", "octogen_dagster.errors"),
+    "frames": (
+        "octogen_dagster.api",
+        "octogen_dagster.errors",
+        "octogen_dagster.files",
+        "octogen_dagster.frames",
+    ),
+    "sharing": (
+        "octogen_dagster.api",
+        "octogen_dagster.control_plane",
+        "octogen_dagster.errors",
+        "octogen_dagster.sharing",
+    ),
     "sandbox": ("octogen_dagster.sandbox",),
 }
 

@@ -8,9 +8,8 @@ from typing import TypeVar
 import pytest
 
 from octogen_dagster.sandbox.server import Sandbox
-
-from .clients import TRANSPORTS, Transport
-from .servers import KEY
+from tests.api.clients import TRANSPORTS, Transport
+from tests.api.servers import KEY
 
 CATALOGS = {"northpeak": 120, "strada": 30}
 

@@ -19,9 +19,8 @@ from octogen_dagster.errors import (
     OctogenTimeoutError,
 )
 from octogen_dagster.sandbox.server import Sandbox
-
-from .clients import ONCE, Transport, open_client
-from .servers import KEY, RawServer, hanging, http, page
+from tests.api.clients import ONCE, Transport, open_client
+from tests.api.servers import KEY, RawServer, hanging, http, page
 
 FAR_AWAY = "https://api.octogen.ai/v1"
 

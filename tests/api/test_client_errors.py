@@ -22,9 +22,8 @@ from octogen_dagster.errors import (
 )
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-
-from .clients import QUICK, Transport, open_client
-from .servers import KEY, RawServer, http, page
+from tests.api.clients import QUICK, Transport, open_client
+from tests.api.servers import KEY, RawServer, http, page
 
 CREDIT = {"code": "insufficient_credit", "top_up_url": "https://octogen.example/top-up"}
 REFUSAL = [{"loc": ["body"], "msg": "Input should be valid", "type": "value_error"}]

@@ -23,10 +23,9 @@ from octogen_dagster.errors import (
 )
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-
-from .clients import ONCE, QUICK, Transport, open_client
-from .leaks import chain, frames_of, leaks, shown, texts_of_response
-from .servers import KEY, RawServer, Received, dripping, hanging, http, page
+from tests.api.clients import ONCE, QUICK, Transport, open_client
+from tests.api.leaks import chain, frames_of, leaks, shown, texts_of_response
+from tests.api.servers import KEY, RawServer, Received, dripping, hanging, http, page
 
 STATUSES = (400, 401, 402, 403, 404, 422, 429, 500, 503)
 

@@ -9,9 +9,8 @@ import pytest
 from octogen_dagster.errors import OctogenNotFoundError, OctogenValidationError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-
-from .clients import QUICK, Transport, open_client
-from .servers import RawServer, Received, http, page
+from tests.api.clients import QUICK, Transport, open_client
+from tests.api.servers import RawServer, Received, http, page
 
 
 def refusal(*fields: str) -> list[bytes]:

@@ -18,10 +18,9 @@ from octogen_dagster.api.paging import Walk
 from octogen_dagster.errors import OctogenPagingError, OctogenServerError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-
-from .clients import ONCE, QUICK, Transport, open_client
-from .servers import KEY, RawServer, Received, http, page
-from .test_paging import ModelServer, products_of, walks
+from tests.api.clients import ONCE, QUICK, Transport, open_client
+from tests.api.servers import KEY, RawServer, Received, http, page
+from tests.api.test_paging import ModelServer, products_of, walks
 
 
 async def uuids_of(client: OctogenClient, **search: Any) -> list[str]:

@@ -11,10 +11,9 @@ from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.errors import OctogenAPIError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-
-from .clients import ONCE, QUICK, Transport, open_client
-from .leaks import leaks
-from .servers import KEY, RawServer, http, page
+from tests.api.clients import ONCE, QUICK, Transport, open_client
+from tests.api.leaks import leaks
+from tests.api.servers import KEY, RawServer, http, page
 
 
 async def test_to_another_server_which_gets_nothing(sandbox: Sandbox, transport: Transport) -> None:

@@ -18,9 +18,8 @@ from octogen_dagster.errors import (
 )
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-
-from .clients import QUICK, Transport, open_client
-from .servers import RawServer, dripping, hanging, http, in_turn, page
+from tests.api.clients import QUICK, Transport, open_client
+from tests.api.servers import RawServer, dripping, hanging, http, in_turn, page
 
 GOOD = http(200, page(["a"]))
 

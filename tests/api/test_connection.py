@@ -20,9 +20,8 @@ from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.errors import MissingAPIKeyError, OctogenNotFoundError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-
-from .leaks import shown
-from .servers import KEY, RawServer, http
+from tests.api.leaks import shown
+from tests.api.servers import KEY, RawServer, http
 
 
 @pytest.fixture

@@ -14,9 +14,8 @@ from octogen_dagster.api.pacing import Pacer
 from octogen_dagster.errors import OctogenServerError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-
-from .clients import Transport, open_client
-from .servers import KEY
+from tests.api.clients import Transport, open_client
+from tests.api.servers import KEY
 
 
 class Clock:

@@ -4,8 +4,7 @@ import httpx
 import pytest
 
 from octogen_dagster.sandbox.server import Sandbox
-
-from .calls import connect
+from tests.sandbox.calls import connect
 
 
 @pytest.fixture

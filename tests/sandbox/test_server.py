@@ -11,8 +11,7 @@ import pytest
 
 from octogen_dagster.sandbox import request_log
 from octogen_dagster.sandbox.server import DEFAULT_API_KEY, Sandbox
-
-from .calls import connect, search
+from tests.sandbox.calls import connect, search
 
 _SERVER_THREAD = "octogen-sandbox"
 

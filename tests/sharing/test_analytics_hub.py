@@ -13,8 +13,7 @@ from octogen_dagster.sandbox.hub.faults import HubFault
 from octogen_dagster.sandbox.hub.hub import Hub
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from tests.api.servers import RawServer, http
-
-from .hubs import answering
+from tests.sharing.hubs import answering
 
 EXCHANGE = "projects/octogen-sandbox/locations/us/dataExchanges/catalogs"
 SECRET = "google-secret-0123456789"

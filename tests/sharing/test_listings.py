@@ -25,8 +25,7 @@ from octogen_dagster.sharing.listings import (
     ListingSource,
     StaticListings,
 )
-
-from .hubs import answering
+from tests.sharing.hubs import answering
 
 PROJECT = "reader-project"
 PRINCIPAL = f"serviceAccount:reader@{PROJECT}.iam.gserviceaccount.com"

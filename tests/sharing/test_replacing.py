@@ -10,15 +10,14 @@ from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,
     OctogenBigQueryError,
 )
+from octogen_dagster.sandbox.hub import messages as hub_messages
 from octogen_dagster.sandbox.hub.hub import Hub
-from octogen_dagster.sandbox.hub.hub import messages as hub_messages
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from octogen_dagster.sharing.subscribe import (
     Subscriptions,
     planned,
 )
-
-from .subscriptions import PLACES, PROJECT, to
+from tests.sharing.subscriptions import PLACES, PROJECT, to
 
 pytestmark = pytest.mark.usefixtures("local_hub")
 

@@ -23,9 +23,8 @@ from octogen_dagster.sharing.subscribe import (
     planned,
     subscribe_to_listing,
 )
-
-from .hubs import answering
-from .subscriptions import PLACES, PROJECT, to
+from tests.sharing.hubs import answering
+from tests.sharing.subscriptions import PLACES, PROJECT, to
 
 pytestmark = pytest.mark.usefixtures("local_hub")
 

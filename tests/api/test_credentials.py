@@ -1,0 +1,161 @@
+"""Where requests may go, and the key that no one gets to see."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import httpx
+import pytest
+
+from octogen_dagster.api.credentials import DEFAULT_BASE_URL, ApiKey, checked_base_url
+from octogen_dagster.errors import MissingAPIKeyError
+from tests.api.servers import KEY
+
+
+def bearer(key: ApiKey) -> str:
+    """What the key puts on a request."""
+    request = httpx.Request("GET", "https://api.octogen.ai/v1")
+    key.authorize(request)
+    return request.headers["Authorization"]
+
+
+class TestBaseUrl:
+    @pytest.mark.parametrize(
+        ("base_url", "checked"),
+        [
+            (DEFAULT_BASE_URL, DEFAULT_BASE_URL),
+            ("https://api.octogen.ai/v1/", "https://api.octogen.ai/v1"),
+            ("https://api.octogen.ai", "https://api.octogen.ai"),
+            ("HTTPS://API.OCTOGEN.AI/v1", "https://api.octogen.ai/v1"),
+            ("https://proxy.example:8443/octogen/v1", "https://proxy.example:8443/octogen/v1"),
+            ("http://127.0.0.1:8787/v1", "http://127.0.0.1:8787/v1"),
+            ("http://127.9.9.9/v1", "http://127.9.9.9/v1"),
+            ("http://localhost:8787/v1", "http://localhost:8787/v1"),
+            ("http://[::1]:8787/v1", "http://[::1]:8787/v1"),
+        ],
+    )
+    def test_good_ones_lose_their_trailing_slash(self, base_url: str, checked: str) -> None:
+        assert checked_base_url(base_url) == checked
+
+    @pytest.mark.parametrize(
+        ("base_url", "text"),
+        [
+            ("", "needs a scheme and a host, such as https://api.octogen.ai/v1"),
+            ("api.octogen.ai/v1", "'api.octogen.ai/v1' needs a scheme and a host"),
+            ("https:///v1", "needs a scheme and a host"),
+            ("ftp://api.octogen.ai/v1", "needs a scheme and a host"),
+            ("https://api.octogen.ai:port/v1", "is not a URL: Invalid port"),
+            ("https://api.octogen.ai/v1\n", "is not a URL"),
+            ("http://api.octogen.ai/v1", "would send the API key over plain http: use https"),
+            ("http://10.0.0.7/v1", "would send the API key over plain http"),
+            ("http://localhost.example/v1", "would send the API key over plain http"),
+            ("http://127.0.0.1.example/v1", "would send the API key over plain http"),
+            ("http://0.0.0.0/v1", "would send the API key over plain http"),
+            ("http://127.0.0.1:65536/v1", "has a port above 65535"),
+            ("https://api.octogen.ai/v1?team=data", "must end with its path, without ? or #"),
+            ("https://api.octogen.ai/v1?", "must end with its path, without ? or #"),
+            ("https://api.octogen.ai/v1#top", "must end with its path, without ? or #"),
+            ("https://api.octogen.ai/v1#", "must end with its path, without ? or #"),
+        ],
+    )
+    def test_bad_ones_are_refused_with_the_reason(self, base_url: str, text: str) -> None:
+        with pytest.raises(ValueError, match="base_url") as caught:
+            checked_base_url(base_url)
+        assert text in str(caught.value)
+
+    @pytest.mark.parametrize("userinfo", [f"user:{KEY}", KEY, f":{KEY}"])
+    def test_credentials_in_it_are_refused_and_not_repeated(self, userinfo: str) -> None:
+        with pytest.raises(ValueError, match="pass the key as api_key") as caught:
+            checked_base_url(f"https://{userinfo}@api.octogen.ai/v1")
+        assert KEY not in str(caught.value)
+
+
+class TestWhereTheKeyComesFrom:
+    @pytest.mark.parametrize(
+        ("argument", "octo", "platform", "used"),
+        [
+            ("argument", "octo", "platform", "argument"),
+            (None, "octo", "platform", "octo"),
+            ("", "octo", "platform", "octo"),
+            ("  ", "octo", "platform", "octo"),
+            (None, None, "platform", "platform"),
+            (None, "", "platform", "platform"),
+            (None, " ", "platform", "platform"),
+            (" argument\n", None, None, "argument"),
+        ],
+    )
+    def test_the_argument_then_octo_api_key_then_the_platform_s(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        argument: str | None,
+        octo: str | None,
+        platform: str | None,
+        used: str,
+    ) -> None:
+        for name, value in (("OCTO_API_KEY", octo), ("OCTOGEN_PLATFORM_API_KEY", platform)):
+            if value is not None:
+                monkeypatch.setenv(name, value)
+        assert bearer(ApiKey(argument)) == f"Bearer {used}"
+
+    @pytest.mark.parametrize("argument", [None, "", " \n"])
+    def test_none_is_an_error_that_says_how_to_get_on(self, argument: str | None) -> None:
+        with pytest.raises(MissingAPIKeyError) as caught:
+            ApiKey(argument)
+        for part in ("OCTO_API_KEY", "OCTOGEN_PLATFORM_API_KEY", "octogen-dagster sandbox"):
+            assert part in str(caught.value)
+
+    @pytest.mark.parametrize("key", [f"{KEY} {KEY}", f"{KEY}\nX-Other: 1", f"{KEY}é", f"\0{KEY}"])
+    def test_one_that_cannot_be_sent_is_refused_and_not_repeated(self, key: str) -> None:
+        with pytest.raises(ValueError, match="characters that no key has") as caught:
+            ApiKey(key)
+        assert "octo_live_" not in str(caught.value)
+
+
+class TestPickling:
+    def test_the_key_is_dropped_and_the_environment_s_picked_up(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pickled = pickle.dumps(ApiKey(KEY))
+        assert KEY.encode() not in pickled
+        monkeypatch.setenv("OCTO_API_KEY", "another-key")
+        assert bearer(pickle.loads(pickled)) == "Bearer another-key"
+
+    def test_without_one_in_the_environment_the_error_says_so(self) -> None:
+        pickled = pickle.dumps(ApiKey(KEY))
+        with pytest.raises(MissingAPIKeyError, match="OCTO_API_KEY"):
+            pickle.loads(pickled)
+
+    def test_it_shows_itself_in_no_text(self) -> None:
+        key = ApiKey(KEY)
+        for text in (repr(key), str(key), f"{key}", repr([key]), repr({"key": key})):
+            assert KEY not in text
+
+    def test_a_copy_in_the_same_process_keeps_it(self) -> None:
+        key = ApiKey(KEY)
+        assert bearer(copy.copy(key)) == bearer(copy.deepcopy(key)) == f"Bearer {KEY}"
+
+
+class TestRedaction:
+    def answer(self, content: bytes, **headers: str) -> httpx.Response:
+        request = httpx.Request("GET", "https://api.octogen.ai/v1")
+        ApiKey(KEY).authorize(request)
+        return httpx.Response(200, content=content, headers=headers, request=request)
+
+    def test_an_answer_without_the_key_stays_as_it_is(self) -> None:
+        answer = self.answer(b"[]")
+        redacted = ApiKey(KEY).redacted(answer)
+        assert redacted is answer
+        assert "Authorization" not in redacted.request.headers
+
+    def test_an_echo_is_taken_out_of_body_and_headers(self) -> None:
+        answer = self.answer(f'{{"detail":"Bearer {KEY}"}}'.encode(), x_echo=f"<{KEY}>", x_kept="1")
+        redacted = ApiKey(KEY).redacted(answer)
+        assert redacted.json() == {"detail": "Bearer [api key]"}
+        assert redacted.headers["x_echo"] == "<[api key]>"
+        assert redacted.headers["x_kept"] == "1"
+        assert "Authorization" not in redacted.request.headers
+
+    def test_a_stand_in_for_a_key_does_not_spoil_words_that_hold_it(self) -> None:
+        answer = self.answer(b'{"detail":"keyword not found"}')
+        assert ApiKey("key").redacted(answer).json() == {"detail": "keyword not found"}

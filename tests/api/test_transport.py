@@ -1,0 +1,282 @@
+"""The blocking transport of bulk reads does what httpx does: answers, failures, proxies, TLS."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import socket
+import zlib
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from octogen_dagster.api.transport import BlockingClient
+from octogen_dagster.errors import OctogenConnectionError, OctogenError, OctogenTimeoutError
+from octogen_dagster.sandbox.server import Sandbox
+from tests.api.certificates import make_certificate
+from tests.api.clients import Transport, open_client
+from tests.api.servers import KEY, RawServer, Received, hanging, http, page
+
+PAGE = page([f"u-{number}" for number in range(100)])
+
+
+class At:
+    """A service at another address."""
+
+    api_key = KEY
+
+    def __init__(self, base_url: str) -> None:
+        self.base_url = base_url
+
+
+async def search(server: Any, transport: Transport = "blocking", **settings: Any) -> list[str]:
+    async with open_client(server, transport, **settings) as client:
+        return (await client.search_products()).uuids
+
+
+class TestAnswers:
+    @pytest.mark.parametrize(
+        "search",
+        [
+            {"limit": 100},
+            {"q": "jacket", "limit": 5},
+            {"catalog": "strada", "facets": [{"name": "gender", "values": ["female"]}]},
+            {"q": "zeppelin"},
+        ],
+    )
+    async def test_they_are_those_of_httpx(self, either: Sandbox, search: dict[str, Any]) -> None:
+        found = []
+        for transport in ("httpx", "blocking"):
+            async with open_client(either, transport) as client:
+                found.append(await client.search_products(**search))
+        by_httpx, by_blocking = (answer.model_dump(exclude={"request_id"}) for answer in found)
+        assert by_httpx == by_blocking
+        bodies = [request.body for request in either.requests if request.status == 200]
+        assert bodies[0] == bodies[1]
+
+    async def test_errors_are_those_of_httpx(self, sandbox: Sandbox) -> None:
+        errors = []
+        for transport in ("httpx", "blocking"):
+            async with open_client(sandbox, transport) as client:
+                with pytest.raises(OctogenError) as caught:
+                    await client.search_products(catalog="nosuch")
+                errors.append(caught.value)
+        by_httpx, by_blocking = (
+            (type(error), str(error).split(", request")[0], error.__dict__["detail"])
+            for error in errors
+        )
+        assert by_httpx == by_blocking
+
+    @pytest.mark.parametrize(
+        ("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)]
+    )
+    async def test_a_compressed_body_is_asked_for_and_unpacked(
+        self, transport: Transport, encoding: str, compress: Any
+    ) -> None:
+        body = compress(json.dumps(PAGE).encode())
+        with RawServer(lambda _: http(200, body, content_encoding=encoding)) as server:
+            assert len(await search(server, transport)) == 100
+        assert encoding in server.received[0].headers["accept-encoding"]
+
+    async def test_a_body_in_chunks(self, transport: Transport) -> None:
+        body = json.dumps(PAGE).encode()
+        parts = [body[start : start + 999] for start in range(0, len(body), 999)]
+        head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+        chunks = [b"%x\r\n%b\r\n" % (len(part), part) for part in parts]
+        with RawServer(lambda _: [head, *chunks, b"0\r\n\r\n"]) as server:
+            assert len(await search(server, transport)) == 100
+        cut = pytest.raises(OctogenConnectionError, match="no complete answer")
+        with RawServer(lambda _: [head, *chunks[:-1]]) as server, cut:
+            await search(server, transport)
+
+    async def test_headers_that_come_twice_are_both_kept(self) -> None:
+        answer = b"HTTP/1.1 200 OK\r\nx-a: 1\r\nx-a: 2\r\ncontent-length: 0\r\n\r\n"
+        with RawServer(lambda _: [answer]) as server:
+            client = BlockingClient(server.base_url, 30)
+            request = client.build_request("GET", server.base_url, headers={})
+            request.extensions["timeout"] = httpx.Timeout(30).as_dict()
+            response = await client.send(request, auth=_NoKey())
+            await client.aclose()
+        assert response.headers.get_list("x-a") == ["1", "2"]
+        assert response.request is request
+
+
+class _NoKey:
+    def authorize(self, request: httpx.Request) -> None: ...
+
+
+class TestFailures:
+    async def test_refused(self, transport: Transport) -> None:
+        with RawServer(lambda _: []) as gone:
+            pass
+        with pytest.raises(OctogenConnectionError, match=r"\(ConnectError: ") as caught:
+            await search(gone, transport)
+        assert type(caught.value) is OctogenConnectionError
+        assert gone.base_url in str(caught.value)
+
+    async def test_a_name_that_nobody_knows(
+        self, monkeypatch: pytest.MonkeyPatch, transport: Transport
+    ) -> None:
+        def getaddrinfo(*_: Any, **__: Any) -> Any:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        with pytest.raises(OctogenConnectionError, match=r"\(ConnectError: ") as caught:
+            await search(At("https://octogen.invalid/v1"), transport)
+        assert type(caught.value) is OctogenConnectionError
+        assert "https://octogen.invalid/v1" in str(caught.value)
+
+    async def test_no_answer_in_time(self, transport: Transport) -> None:
+        late = pytest.raises(OctogenTimeoutError, match=r"timeout 0\.1 s")
+        with RawServer(lambda _: hanging(lambda: server)) as server, late:
+            await search(server, transport, timeout=0.1)
+
+    async def test_no_connection_in_time(self, transport: Transport) -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+            port = full.getsockname()[1]
+            waiting = [socket.socket() for _ in range(4)]
+            for client in waiting:
+                client.setblocking(False)
+                client.connect_ex(("127.0.0.1", port))
+            with pytest.raises(OctogenTimeoutError, match=r"timeout 0\.1 s"):
+                await search(At(f"http://127.0.0.1:{port}/v1"), transport, timeout=0.1)
+            for client in waiting:
+                client.close()
+
+    async def test_cut_in_the_body(self, transport: Transport) -> None:
+        cut = pytest.raises(OctogenConnectionError, match="RemoteProtocolError")
+        with RawServer(lambda _: http(200, PAGE, length=1_000_000)) as server, cut:
+            await search(server, transport)
+
+    async def test_after_a_failure_the_client_goes_on(self, transport: Transport) -> None:
+        answers = iter([http(200, PAGE, length=1_000_000), [], http(503), http(200, PAGE)])
+        with RawServer(lambda _: next(answers)) as server:
+            async with open_client(server, transport) as client:
+                for _ in range(3):
+                    with pytest.raises(OctogenError):
+                        await client.search_products()
+                assert len((await client.search_products()).items) == 100
+
+
+class TestKeptConnections:
+    async def test_one_serves_many_requests(self, transport: Transport) -> None:
+        answer = http(200, PAGE, connection="keep-alive")
+        with RawServer(lambda _: answer, keep_alive=True) as server:
+            async with open_client(server, transport) as client:
+                for _ in range(5):
+                    await client.search_products()
+            server.wait_for_closed_connection()
+            assert len(server.received) == 5
+            assert not server.closed_connections.acquire(blocking=False)
+
+    async def test_one_that_the_server_closed_meanwhile_is_replaced(
+        self, transport: Transport
+    ) -> None:
+        answer = http(200, PAGE, connection="keep-alive")
+        with RawServer(lambda _: answer) as server:
+            async with open_client(server, transport) as client:
+                for _ in range(3):
+                    await client.search_products()
+                    server.wait_for_closed_connection()
+        assert len(server.received) == 3
+        assert client.statistics.retries == 0
+
+
+class TestProxies:
+    """The proxy answers by itself, so that nothing leaves this machine."""
+
+    @pytest.fixture
+    def behind(self) -> Any:
+        with RawServer(lambda _: http(200, page(["direct"]))) as server:
+            yield server
+
+    @pytest.fixture
+    def proxy(self) -> Any:
+        def answer(request: Received) -> list[bytes]:
+            return http(502) if request.method == "CONNECT" else http(200, page(["proxied"]))
+
+        with RawServer(answer) as server:
+            yield server
+
+    @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "ALL_PROXY"])
+    async def test_plain_http_stays_on_this_machine_past_any(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        behind: RawServer,
+        proxy: RawServer,
+        transport: Transport,
+        variable: str,
+    ) -> None:
+        monkeypatch.setenv(variable, proxy.origin)
+        assert await search(behind, transport) == ["direct"]
+        assert proxy.received == []
+
+    @pytest.mark.parametrize("no_proxy", ["octogen.invalid", "*", "example.com, octogen.invalid"])
+    async def test_no_proxy_goes_past_it(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        proxy: RawServer,
+        transport: Transport,
+        no_proxy: str,
+    ) -> None:
+        def unknown(*_: Any, **__: Any) -> Any:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+        monkeypatch.setattr(socket, "getaddrinfo", unknown)
+        monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
+        monkeypatch.setenv("NO_PROXY", no_proxy)
+        with pytest.raises(OctogenConnectionError):
+            await search(At("https://octogen.invalid/v1"), transport)
+        assert proxy.received == []
+
+    @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "all_proxy"])
+    async def test_https_goes_through_a_tunnel_that_does_not_see_the_key(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        proxy: RawServer,
+        transport: Transport,
+        variable: str,
+    ) -> None:
+        monkeypatch.setenv(variable, f"http://user:p%40ss@127.0.0.1:{proxy.port}")
+        with pytest.raises(OctogenConnectionError, match="ProxyError") as caught:
+            await search(At("https://octogen.invalid/v1"), transport)
+        (request,) = proxy.received
+        assert (request.method, request.target) == ("CONNECT", "octogen.invalid:443")
+        assert "authorization" not in request.headers
+        assert (
+            request.headers["proxy-authorization"]
+            == "Basic " + base64.b64encode(b"user:p@ss").decode()
+        )
+        assert KEY not in str(request)
+        assert "p%40ss" not in str(caught.value)
+
+    async def test_one_that_is_down_is_a_connection_error(
+        self, monkeypatch: pytest.MonkeyPatch, transport: Transport
+    ) -> None:
+        with RawServer(lambda _: []) as gone:
+            pass
+        monkeypatch.setenv("HTTPS_PROXY", gone.origin.removeprefix("http://"))
+        with pytest.raises(OctogenConnectionError):
+            await search(At("https://octogen.invalid/v1"), transport)
+
+
+class TestTls:
+    async def test_a_certificate_of_nobody_is_refused_before_the_key_is_sent(
+        self, tmp_path: Path, transport: Transport
+    ) -> None:
+        certificate = make_certificate(tmp_path / "server.pem")
+        refused = pytest.raises(OctogenConnectionError, match=r"(?i)certificate.verify.failed")
+        with RawServer(lambda _: http(200, PAGE), certificate=certificate) as server, refused:
+            await search(server, transport)
+        assert server.received == []
+
+    async def test_one_that_the_environment_trusts_is_accepted(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, transport: Transport
+    ) -> None:
+        certificate = make_certificate(tmp_path / "server.pem")
+        monkeypatch.setenv("SSL_CERT_FILE", certificate)
+        with RawServer(lambda _: http(200, PAGE), certificate=certificate) as server:
+            assert len(await search(server, transport)) == 100

@@ -1,0 +1,31 @@
+from collections.abc import Iterator
+
+import dagster as dg
+import pytest
+
+from octogen_dagster.bigquery import listing_sensor
+from octogen_dagster.bigquery.listing_sources import ExchangeSource, OctogenSource
+from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.server import Sandbox
+from tests.bigquery.daemon import Daemon
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with Sandbox(catalogs={"northpeak": 5, "strada": 5}, hub=True) as sandbox:
+        for name, value in sandbox.hub.environment.items():
+            monkeypatch.setenv(name, value)
+        yield sandbox.hub
+
+
+@pytest.fixture(params=["exchange", "octogen"])
+def daemon(
+    request: pytest.FixtureRequest,
+    hub: Hub,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Daemon:
+    source = ExchangeSource(hub.exchange) if request.param == "exchange" else OctogenSource()
+    made = Daemon(instance, source)
+    monkeypatch.setattr(listing_sensor, "_seconds", lambda: made.now)
+    return made

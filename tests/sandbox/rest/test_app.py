@@ -1,0 +1,357 @@
+"""The REST contract over the socket, statement by statement, in both generations."""
+
+import time
+import uuid
+from datetime import datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from octogen_dagster.sandbox.server import Sandbox
+from tests.sandbox.calls import connect, search, uuids, walk
+
+_LIST_ITEM_FIELDS = {
+    "uuid",
+    "productUrl",
+    "title",
+    "brand",
+    "currentPrice",
+    "originalPrice",
+    "imageUrl",
+    "images",
+    "rating",
+    "updatedAt",
+    "isActive",
+}
+_CURRENT_ITEM_FIELDS = _LIST_ITEM_FIELDS | {
+    "catalogKey",
+    "catalogDisplayName",
+    "categoryPath",
+    "colors",
+    "sizes",
+    "currency",
+    "gender",
+    "inStock",
+    "primaryImage",
+    "displayMatchScore",
+    "rawScore",
+}
+_FULL_VIEW_FIELDS = {
+    "description",
+    "inStock",
+    "categories",
+    "sizes",
+    "colors",
+    "tags",
+    "variants",
+    "details",
+    "audience",
+    "identifiers",
+    "breadcrumbs",
+    "promotions",
+    "reviews",
+    "videos",
+    "enrichment",
+}
+
+
+class TestKey:
+    @pytest.mark.parametrize("authorization", [None, "", "Basic abc", "Bearer"])
+    def test_a_missing_or_malformed_key_is_a_401(
+        self, sandbox: Sandbox, authorization: str | None
+    ) -> None:
+        headers = {} if authorization is None else {"Authorization": authorization}
+        response = httpx.get(f"{sandbox.base_url}/catalogs", headers=headers)
+        assert response.status_code == 401
+        assert response.json() == {"detail": "Authorization Bearer token required"}
+
+    def test_another_key_is_a_401(self, sandbox: Sandbox) -> None:
+        with connect(sandbox, api_key=sandbox.api_key + "x") as client:
+            response = search(client)
+        assert response.status_code == 401
+        assert response.json() == {"detail": "Invalid API key"}
+
+
+class TestCatalogs:
+    def test_they_are_listed_with_their_facts(self, client: httpx.Client) -> None:
+        northpeak, strada = client.get("/catalogs").json()
+        assert northpeak == {
+            "catalog": "northpeak",
+            "displayName": "Northpeak Outfitters",
+            "sourceBaseUrl": "https://www.northpeak.example",
+            "productCount": 120,
+            "lastIndexedAt": "2026-01-15T06:00:00Z",
+        }
+        assert strada["productCount"] == 30
+
+    def test_without_grants_there_are_none(self) -> None:
+        with Sandbox(catalogs=0) as sandbox, connect(sandbox) as client:
+            assert client.get("/catalogs").json() == []
+            assert search(client).json() == {"items": [], "nextCursor": None}
+
+    def test_the_current_generation_has_no_such_route(self, current_client: httpx.Client) -> None:
+        assert current_client.get("/catalogs").status_code == 404
+
+
+class TestRouting:
+    def test_an_unknown_path_is_a_404(self, client: httpx.Client) -> None:
+        response = client.get("/me")
+        assert response.status_code == 404
+        assert response.json() == {"detail": "Not Found"}
+
+    def test_another_method_is_a_405(self, client: httpx.Client) -> None:
+        response = client.get("/products/search")
+        assert response.status_code == 405
+        assert response.headers["allow"] == "POST"
+
+
+class TestSearch:
+    def test_an_item_of_the_seed_generation(self, client: httpx.Client) -> None:
+        items = search(client, catalog="northpeak", limit=100).json()["items"]
+        assert all(item.keys() == _LIST_ITEM_FIELDS for item in items)
+        assert all(str(uuid.UUID(item["uuid"])) == item["uuid"] for item in items)
+        assert all(isinstance(url, str) for item in items for url in item["images"])
+        branded = [item["brand"] for item in items if item["brand"] is not None]
+        assert all(brand.keys() == {"name", "slug", "url", "description"} for brand in branded)
+        rated = [item["rating"] for item in items if item["rating"] is not None]
+        assert all(rating.keys() == {"average", "count"} for rating in rated)
+        updated = [item["updatedAt"] for item in items if item["updatedAt"] is not None]
+        assert all(datetime.fromisoformat(text).utcoffset() is not None for text in updated)
+        assert branded
+        assert rated
+        assert updated
+
+    def test_an_item_of_the_current_generation(self, current_client: httpx.Client) -> None:
+        items = search(current_client, limit=100).json()["items"]
+        assert all(item.keys() == _CURRENT_ITEM_FIELDS for item in items)
+        images = [image for item in items for image in item["images"]]
+        assert all(
+            image.keys() == {"url", "cdnUrl", "width", "height", "mimeType", "sizeBytes"}
+            for image in images
+        )
+        assert any(image["cdnUrl"] is None for image in images)
+        assert any(image["width"] == 1200 for image in images)
+        assert {item["catalogKey"] for item in items} == {"northpeak", "strada"}
+        assert {item["displayMatchScore"] for item in items} == {None}
+
+    def test_both_generations_show_the_same_products(
+        self, client: httpx.Client, current_client: httpx.Client
+    ) -> None:
+        seed, current = (search(c, limit=100).json()["items"] for c in (client, current_client))
+        assert uuids(seed) == uuids(current)
+
+    def test_scores_come_with_keywords(self, current_client: httpx.Client) -> None:
+        items = search(current_client, q="boots").json()["items"]
+        assert all(60 < item["displayMatchScore"] <= 100 for item in items)
+        assert all(item["rawScore"] > 0 for item in items)
+        assert items
+
+    def test_a_page_of_the_current_generation_says_what_ran(
+        self, current_client: httpx.Client
+    ) -> None:
+        response = search(
+            current_client,
+            q=" boots ",
+            catalogs=["strada", "strada"],
+            price_max=500,
+            facets=[{"name": "gender", "values": ["male"]}],
+        )
+        page = response.json()
+        assert page["requestId"] == response.headers["x-request-id"]
+        assert page["effectiveQuery"] == {
+            "text": "boots",
+            "understood": False,
+            "catalogs": ["strada"],
+            "facets": [{"name": "gender", "values": ["male"], "source": "caller"}],
+            "priceMin": None,
+            "priceMax": 500.0,
+        }
+
+    def test_the_last_page_of_each_generation(
+        self, client: httpx.Client, current_client: httpx.Client
+    ) -> None:
+        assert search(client, catalog="strada").json()["nextCursor"] is None
+        assert "nextCursor" not in search(current_client, catalogs=["strada"]).json()
+
+    def test_a_page_has_50_items_unless_asked_otherwise(self, client: httpx.Client) -> None:
+        assert len(search(client).json()["items"]) == 50
+        assert len(search(client, limit=7).json()["items"]) == 7
+
+    def test_without_a_catalog_all_are_searched(self, client: httpx.Client) -> None:
+        shown = [item for page in walk(client, limit=40) for item in page]
+        hosts = {item["productUrl"].split("/")[2] for item in shown}
+        assert len(shown) == len(set(uuids(shown))) == 150
+        assert hosts == {"www.northpeak.example", "www.strada.example"}
+
+    def test_a_search_can_be_restricted_in_each_generation(
+        self, client: httpx.Client, current_client: httpx.Client
+    ) -> None:
+        assert len(search(client, catalog="strada").json()["items"]) == 30
+        assert len(search(current_client, catalogs=["strada"]).json()["items"]) == 30
+        both = [i for page in walk(current_client, catalogs=["strada", "northpeak"]) for i in page]
+        assert len(both) == 150
+
+    def test_an_unknown_catalog_is_a_404(
+        self, client: httpx.Client, current_client: httpx.Client
+    ) -> None:
+        for response in (
+            search(client, catalog="voltaic"),
+            search(current_client, catalogs=["strada", "voltaic"]),
+        ):
+            assert response.status_code == 404
+            assert response.json() == {"detail": "catalog_not_found"}
+
+
+class TestPaging:
+    def test_later_pages_repeat_the_products_of_page_one(self, client: httpx.Client) -> None:
+        first, *later = walk(client, q="outdoor", limit=20)
+        repeated = [uuid for page in later for uuid in uuids(page)]
+        assert len(repeated) == len(set(repeated)) > 20
+        assert set(uuids(first)) < set(repeated)
+
+    @pytest.mark.parametrize("cursor", ["", "nonsense", "💥", "AAAA", "=" * 50])
+    def test_a_malformed_cursor_starts_again(self, client: httpx.Client, cursor: str) -> None:
+        first = search(client, limit=10).json()
+        assert search(client, limit=10, cursor=cursor).json() == first
+
+    @pytest.mark.parametrize(
+        "changed", [{"limit": 11}, {"q": "shoes"}, {"catalog": "northpeak"}, {"price_min": 1}]
+    )
+    def test_a_cursor_with_other_parameters_starts_again(
+        self, client: httpx.Client, changed: dict[str, Any]
+    ) -> None:
+        cursor = search(client, limit=10).json()["nextCursor"]
+        body = {"limit": 10, **changed}
+        assert search(client, **body, cursor=cursor).json() == search(client, **body).json()
+
+    def test_the_same_cursor_gives_the_same_page(self, client: httpx.Client) -> None:
+        cursor = search(client, limit=10).json()["nextCursor"]
+        second = search(client, limit=10, cursor=cursor).json()
+        assert search(client, limit=10, cursor=cursor).json() == second
+        assert second != search(client, limit=10).json()
+
+    def test_a_cursor_outlives_a_restart_of_the_same_sandbox(self, client: httpx.Client) -> None:
+        page = search(client, limit=10).json()
+        expected = search(client, limit=10, cursor=page["nextCursor"]).json()
+        with Sandbox(catalogs={"northpeak": 120, "strada": 30}) as again, connect(again) as other:
+            assert search(other, limit=10, cursor=page["nextCursor"]).json() == expected
+        with Sandbox(catalogs={"northpeak": 120}, seed=2) as stale, connect(stale) as other:
+            restarted = search(other, limit=10, cursor=page["nextCursor"]).json()
+            assert restarted == search(other, limit=10).json()
+
+
+class TestLookup:
+    @pytest.mark.parametrize("generation", ["client", "current_client"])
+    def test_a_product_is_found_by_its_url(
+        self, request: pytest.FixtureRequest, generation: str
+    ) -> None:
+        client = request.getfixturevalue(generation)
+        for item in search(client, limit=100).json()["items"]:
+            found = client.post("/products/lookup", json={"url": item["productUrl"]}).json()
+            product = found["product"]
+            assert found.keys() - {"requestId", "source"} == {
+                "catalogKey",
+                "catalogDisplayName",
+                "sourceBaseUrl",
+                "product",
+            }
+            assert product.keys() >= _FULL_VIEW_FIELDS | item.keys()
+            shared = item.keys() - {"colors"}
+            assert {name: product[name] for name in shared} == {name: item[name] for name in shared}
+
+    def test_the_nested_parts_have_the_fields_of_the_contract(self, client: httpx.Client) -> None:
+        with Sandbox(catalogs={"harbor-and-pine": 200}) as sandbox, connect(sandbox) as client:
+            products = [
+                client.post("/products/lookup", json={"url": item["productUrl"]}).json()["product"]
+                for page in walk(client, limit=100)
+                for item in page
+            ]
+        for name, fields in {
+            "categories": {"name", "url"},
+            "colors": {"label", "swatchUrl", "hexCode"},
+            "variants": {"sku", "productUrl", "color", "size", "inStock", "imageUrl"},
+            "breadcrumbs": {"name", "url"},
+            "promotions": {"description", "code"},
+            "reviews": {"author", "rating", "body", "publishedAt"},
+            "videos": {"url", "thumbnailUrl", "name"},
+        }.items():
+            parts = [part for product in products for part in product[name]]
+            assert parts, name
+            assert all(part.keys() == fields for part in parts), name
+        for product in products:
+            assert product["details"].keys() == {"materials", "fit", "dimensions", "patterns"}
+            assert product["audience"].keys() == {"genders", "ageGroups"}
+            assert product["identifiers"].keys() == {"productId", "gtin", "productGroupId"}
+            assert product["enrichment"].keys() >= {
+                "type",
+                "tags",
+                "styles",
+                "gender",
+                "age_groups",
+                "color",
+                "color_family",
+                "category_path",
+                "attributes",
+                "summary",
+                "canonical_brand",
+            }
+        brands = [product["enrichment"]["canonical_brand"] for product in products]
+        assert all(
+            brand is None or brand.keys() >= {"brand_uuid", "brand_name", "brand_slug"}
+            for brand in brands
+        )
+
+    @pytest.mark.parametrize("url", ["https://www.strada.example/products/x-1", "nonsense"])
+    def test_an_unknown_url_is_a_404(self, client: httpx.Client, url: str) -> None:
+        response = client.post("/products/lookup", json={"url": url})
+        assert response.status_code == 404
+        assert response.json() == {"detail": "product_not_found"}
+
+    @pytest.mark.parametrize("body", [{}, {"url": ""}, {"url": "x", "more": 1}])
+    def test_a_malformed_lookup_is_a_422(self, client: httpx.Client, body: dict[str, Any]) -> None:
+        assert client.post("/products/lookup", json=body).status_code == 422
+
+
+class TestRateLimit:
+    def test_an_empty_bucket_is_a_429_for_every_operation(self, sandbox: Sandbox) -> None:
+        sandbox.set_rate_limit(2)
+        with connect(sandbox) as client:
+            allowed = [client.get("/catalogs"), search(client)]
+            refused = [client.get("/catalogs"), search(client)]
+        assert [response.status_code for response in allowed] == [200, 200]
+        for response in refused:
+            assert response.status_code == 429
+            assert response.json() == {"detail": "rate_limit_exceeded"}
+            assert 1 <= int(response.headers["retry-after"]) <= 30
+
+    def test_the_headers_say_how_much_is_left(self, sandbox: Sandbox) -> None:
+        sandbox.set_rate_limit(3)
+        before = time.time()
+        with connect(sandbox) as client:
+            responses = [client.get("/catalogs") for _ in range(4)]
+        assert [r.headers["x-ratelimit-limit"] for r in responses] == ["3"] * 4
+        assert [r.headers["x-ratelimit-remaining"] for r in responses] == ["2", "1", "0", "0"]
+        resets = [int(r.headers["x-ratelimit-reset"]) for r in responses]
+        assert resets == sorted(resets)
+        assert before < resets[0] < resets[2]
+
+    def test_a_request_with_a_wrong_key_costs_nothing(self, sandbox: Sandbox) -> None:
+        sandbox.set_rate_limit(1)
+        with connect(sandbox, api_key="octo_live_wrong") as client:
+            assert search(client).headers["x-ratelimit-remaining"] == "1"
+
+    def test_every_answer_has_the_headers(self, client: httpx.Client) -> None:
+        responses = [
+            client.get("/catalogs"),
+            client.get("/nowhere"),
+            search(client, limit=0),
+            search(client, catalog="nowhere"),
+            client.get("/catalogs", headers={"Authorization": "Bearer wrong"}),
+        ]
+        assert [r.status_code for r in responses] == [200, 404, 422, 404, 401]
+        for response in responses:
+            assert response.headers["x-ratelimit-limit"] == "600000"
+            assert int(response.headers["x-ratelimit-remaining"]) > 0
+            assert int(response.headers["x-ratelimit-reset"]) > 0
+        assert len({response.headers["x-request-id"] for response in responses}) == 5

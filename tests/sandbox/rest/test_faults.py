@@ -1,0 +1,277 @@
+"""Every fault, one by one, as a client sees it."""
+
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from octogen_dagster.sandbox.faults import Fault, Faults
+from octogen_dagster.sandbox.server import Sandbox
+from tests.sandbox.calls import connect, search, uuids, walk
+
+
+class TestText:
+    @pytest.mark.parametrize(
+        ("text", "fault"),
+        [
+            ("cut", Fault("cut")),
+            ("latency=0.25", Fault("latency", 0.25)),
+            (
+                "status=503,times=3,path=/products/search,page=2,retry_after=7",
+                Fault("status", 503, times=3, path="/products/search", page=2, retry_after=7),
+            ),
+            (
+                "times=1,status=429,retry_after=Wed, 21 Oct 2026 07:28:00 GMT",
+                Fault("status", 429, times=1, retry_after="Wed, 21 Oct 2026 07:28:00 GMT"),
+            ),
+            ("redirect=http://x.example/a,b?c=d", Fault("redirect", "http://x.example/a,b?c=d")),
+        ],
+    )
+    def test_it_can_be_written_in_one_line(self, text: str, fault: Fault) -> None:
+        assert Fault.parse(text) == fault
+
+    @pytest.mark.parametrize(
+        ("text", "reason"),
+        [
+            ("", "unknown word ''"),
+            ("flood", "unknown word 'flood'"),
+            ("cut,often=3", "unknown word 'often'"),
+            ("times=3", "name exactly one of"),
+            ("cut,html", "name exactly one of"),
+            ("status", "status needs a number from 400 to 599"),
+            ("status=teapot", "status needs a number from 400 to 599"),
+            ("status=200", "status needs a number from 400 to 599"),
+            ("latency=-1", "latency needs seconds"),
+            ("latency=soon", "latency needs seconds"),
+            ("price=-1", "price needs a number"),
+            ("price=nan", "price needs a number"),
+            ("redirect=elsewhere", "redirect needs an http or https URL"),
+            ("cut=1", "cut takes no value"),
+            ("cut,times=often", "times needs a whole number"),
+            ("cut,times=0", "times must be 1 or more"),
+            ("cut,page=0", "page must be 1 or more"),
+            ("cut,path=products", "path must begin with /"),
+            ("cut,retry_after=1", "retry_after goes with status"),
+        ],
+    )
+    def test_bad_text_is_refused_with_the_reason(self, text: str, reason: str) -> None:
+        with pytest.raises(ValueError, match=reason) as caught:
+            Fault.parse(text)
+        assert repr(text) in str(caught.value)
+
+    def test_an_unknown_kind_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="unknown fault 'flood'"):
+            Fault("flood")  # type: ignore[arg-type]
+
+
+class TestSelection:
+    def test_storms_come_one_after_the_other_and_latency_on_top(self) -> None:
+        slow, storm, cut = Fault("latency", 1), Fault("status", 503, times=2), Fault("cut", times=1)
+        faults = Faults([slow, storm, cut])
+        hits = [faults.hit("/catalogs", page=1, has_cursor=False) for _ in range(4)]
+        assert hits == [[slow, storm], [slow, storm], [slow, cut], [slow]]
+
+    def test_only_requests_that_are_meant_are_counted(self) -> None:
+        fault = Fault("cut", times=1, path="/products/search", page=3)
+        faults = Faults([fault])
+        assert faults.hit("/catalogs", page=3, has_cursor=True) == []
+        assert faults.hit("/products/search", page=2, has_cursor=True) == []
+        assert faults.hit("/products/search", page=3, has_cursor=True) == [fault]
+        assert faults.hit("/products/search", page=3, has_cursor=True) == []
+
+    def test_a_page_is_counted_within_its_walk(self, sandbox: Sandbox) -> None:
+        sandbox.inject(Fault("status", 503, page=2))
+        with connect(sandbox) as client:
+            first = search(client, limit=10)
+            body = {"limit": 10, "cursor": first.json()["nextCursor"]}
+            assert [search(client, **body).status_code for _ in range(2)] == [503, 503]
+            assert search(client, limit=10).status_code == 200
+        assert [request.page for request in sandbox.requests] == [1, 2, 2, 1]
+
+    def test_cleared_faults_are_gone(self, sandbox: Sandbox, client: httpx.Client) -> None:
+        sandbox.inject(Fault("status", 500))
+        assert search(client).status_code == 500
+        sandbox.clear_faults()
+        assert search(client).status_code == 200
+
+
+class TestStatus:
+    @pytest.mark.parametrize(
+        ("status", "detail"),
+        [
+            (401, "Invalid API key"),
+            (402, {"code": "insufficient_credit", "top_up_url": "https://octogen.example/top-up"}),
+            (403, "api_key_forbidden"),
+            (404, "product_not_found"),
+            (429, "rate_limit_exceeded"),
+            (500, "Internal Server Error"),
+            (503, "Service Unavailable"),
+        ],
+    )
+    def test_the_body_is_the_contract_s(
+        self, sandbox: Sandbox, client: httpx.Client, status: int, detail: Any
+    ) -> None:
+        sandbox.inject(Fault("status", status, times=1))
+        response = search(client)
+        assert response.status_code == status
+        assert response.json() == {"detail": detail}
+        assert response.headers["x-request-id"]
+        assert search(client).status_code == 200
+
+    def test_a_422_has_an_array_for_its_detail(
+        self, sandbox: Sandbox, client: httpx.Client
+    ) -> None:
+        sandbox.inject(Fault("status", 422))
+        (problem,) = search(client).json()["detail"]
+        assert problem.keys() == {"loc", "msg", "type"}
+
+    def test_a_429_looks_like_an_empty_bucket(self, sandbox: Sandbox, client: httpx.Client) -> None:
+        sandbox.set_rate_limit(6)
+        sandbox.inject(Fault("status", 429, times=1))
+        before = time.time()
+        headers = search(client).headers
+        assert headers["retry-after"] == "1"
+        assert headers["x-ratelimit-remaining"] == "0"
+        assert int(headers["x-ratelimit-reset"]) >= before + 60
+        assert search(client).headers["x-ratelimit-remaining"] == "5"
+
+    @pytest.mark.parametrize("retry_after", [3, "Wed, 21 Oct 2026 07:28:00 GMT"])
+    def test_it_says_when_to_come_back(
+        self, sandbox: Sandbox, client: httpx.Client, retry_after: int | str
+    ) -> None:
+        sandbox.inject(Fault("status", 503, times=1, retry_after=retry_after))
+        sandbox.inject(Fault("status", 429, retry_after=retry_after))
+        for _ in range(2):
+            assert search(client).headers["retry-after"] == str(retry_after)
+
+    def test_a_503_need_not_say(self, sandbox: Sandbox, client: httpx.Client) -> None:
+        sandbox.inject(Fault("status", 503))
+        assert "retry-after" not in search(client).headers
+
+
+class TestConnection:
+    def test_latency_keeps_a_client_waiting(self, sandbox: Sandbox, client: httpx.Client) -> None:
+        sandbox.inject(Fault("latency", 3600, times=1))
+        with pytest.raises(httpx.ReadTimeout):
+            client.get("/catalogs", timeout=0.05)
+        assert client.get("/catalogs").status_code == 200
+        assert [request.status for request in sandbox.requests] == [None, 200]
+
+    def test_latency_ends_in_the_ordinary_answer(
+        self, sandbox: Sandbox, client: httpx.Client
+    ) -> None:
+        sandbox.inject(Fault("latency", 0.01))
+        assert len(client.get("/catalogs").json()) == 2
+        assert sandbox.requests[0].faults == ("latency",)
+
+    def test_cut_closes_the_connection_in_the_middle_of_the_body(
+        self, sandbox: Sandbox, client: httpx.Client, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        sandbox.inject(Fault("cut", times=1))
+        received: list[bytes] = []
+        with client.stream("POST", "/products/search", json={}) as response:
+            whole = int(response.headers["content-length"])
+            with pytest.raises(httpx.RemoteProtocolError):
+                received.extend(response.iter_raw())
+        assert 0 < sum(map(len, received)) < whole
+        assert len(search(client).json()["items"]) == 50
+        assert caplog.records == []
+
+    def test_truncate_is_a_complete_response_of_half_a_document(
+        self, sandbox: Sandbox, client: httpx.Client
+    ) -> None:
+        sandbox.inject(Fault("truncate", times=1))
+        response = search(client)
+        assert response.status_code == 200
+        assert response.headers["content-type"] == "application/json"
+        assert len(response.content) == int(response.headers["content-length"])
+        assert search(client).content.startswith(response.content)
+        with pytest.raises(ValueError, match="char"):
+            response.json()
+
+    def test_html_is_a_web_page(self, sandbox: Sandbox, client: httpx.Client) -> None:
+        sandbox.inject(Fault("html"))
+        response = search(client)
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/html")
+        assert response.text.startswith("<!doctype html>")
+
+    def test_redirect_leads_elsewhere(self, sandbox: Sandbox, client: httpx.Client) -> None:
+        with Sandbox(catalogs=1) as elsewhere:
+            sandbox.inject(Fault("redirect", f"{elsewhere.base_url}/catalogs"))
+            response = client.get("/catalogs", follow_redirects=True)
+            assert response.history[0].status_code == 307
+            assert str(response.url) == f"{elsewhere.base_url}/catalogs"
+            (request,) = elsewhere.requests
+        assert not request.has_key
+
+
+class TestCursors:
+    def test_loop_sends_the_cursor_that_was_used(self, sandbox: Sandbox) -> None:
+        sandbox.inject(Fault("loop_cursor", page=2, times=1))
+        with connect(sandbox) as client:
+            cursor = search(client, limit=10).json()["nextCursor"]
+            looping = search(client, limit=10, cursor=cursor).json()
+            assert looping["nextCursor"] == cursor
+            again = search(client, limit=10, cursor=cursor).json()
+        assert again["items"] == looping["items"]
+        assert again["nextCursor"] != cursor
+
+    def test_restart_serves_page_one_for_a_later_cursor(self, sandbox: Sandbox) -> None:
+        sandbox.inject(Fault("restart_cursor", page=3, times=1))
+        with connect(sandbox) as client:
+            pages = [uuids(page) for page in walk(client, catalog="strada", limit=10)]
+        first, second, third = pages[2:]
+        assert pages[:2] == [first, second]
+        assert len({*first, *second, *third}) == 30
+
+    @pytest.mark.parametrize("kind", ["loop_cursor", "restart_cursor"])
+    def test_they_need_a_cursor(self, sandbox: Sandbox, client: httpx.Client, kind: Any) -> None:
+        sandbox.inject(Fault(kind))
+        search(client)
+        client.get("/catalogs")
+        assert [request.faults for request in sandbox.requests] == [(), ()]
+
+
+class TestContent:
+    def test_unknown_fields_are_everywhere(self, sandbox: Sandbox, client: httpx.Client) -> None:
+        plain = search(client).json()
+        plain_catalogs = client.get("/catalogs").json()
+        sandbox.inject(Fault("unknown_fields"))
+        page = search(client).json()
+        assert page.keys() - plain.keys() == {"addedWithoutNotice"}
+        for item, plain_item in zip(page["items"], plain["items"], strict=True):
+            assert item.keys() - plain_item.keys() == {"addedWithoutNotice"}
+            assert item["brand"] is None or "addedWithoutNotice" in item["brand"]
+        for catalog, plain_catalog in zip(
+            client.get("/catalogs").json(), plain_catalogs, strict=True
+        ):
+            assert catalog.keys() - plain_catalog.keys() == {"addedWithoutNotice"}
+
+    def test_a_lookup_can_have_unknown_fields(self, sandbox: Sandbox, client: httpx.Client) -> None:
+        url = search(client).json()["items"][0]["productUrl"]
+        sandbox.inject(Fault("unknown_fields"))
+        found = client.post("/products/lookup", json={"url": url}).json()
+        assert "addedWithoutNotice" in found
+        assert "addedWithoutNotice" in found["product"]
+
+    @pytest.mark.parametrize(
+        ("fault", "price"),
+        [(Fault("wrong_type"), "not a number"), (Fault.parse("price=9.75"), 9.75)],
+    )
+    def test_one_product_has_another_price(
+        self, sandbox: Sandbox, client: httpx.Client, fault: Fault, price: object
+    ) -> None:
+        plain = search(client).json()["items"]
+        sandbox.inject(fault)
+        items = search(client).json()["items"]
+        differing = [(a, b) for a, b in zip(items, plain, strict=True) if a != b]
+        ((wrong, right),) = differing
+        assert wrong == {**right, "currentPrice": price}
+
+    def test_an_empty_page_has_no_product_to_spoil(
+        self, sandbox: Sandbox, client: httpx.Client
+    ) -> None:
+        sandbox.inject(Fault("wrong_type"))
+        assert search(client, q="zebra").json() == {"items": [], "nextCursor": None}

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.control_plane import retry as retrying
+from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.sharing import analytics_hub
+
+
+@pytest.fixture(autouse=True)
+def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("OCTOGEN_MCP_", "GOOGLE_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.delenv(analytics_hub.EMULATOR_VARIABLE, raising=False)
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+
+
+@pytest.fixture(autouse=True)
+def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tries of a call follow each other at once."""
+    policy = RetryPolicy(attempts=3, first_delay=0.001, max_delay=0.01)
+    monkeypatch.setattr(retrying, "POLICY", policy)
+    monkeypatch.setattr(analytics_hub, "_FIRST_WAIT", 0.001)
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """Analytics Hub, Octogen's MCP and its login, with nothing shared."""
+    with Sandbox(catalogs=0, hub=True) as sandbox:
+        yield sandbox.hub
+
+
+@pytest.fixture
+def local_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not say otherwise asks the sandbox."""
+    monkeypatch.setenv(analytics_hub.EMULATOR_VARIABLE, hub.endpoint)

@@ -1,0 +1,280 @@
+"""The details asset in Dagster: runs, partitions, what is stored and what the UI shows."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from octogen_dagster import (
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ProductSearch,
+    build_products_asset,
+    catalog_partitions,
+    snapshot_days,
+)
+from octogen_dagster.errors import OctogenAuthenticationError, OctogenSnapshotError
+from octogen_dagster.frames.details import scan as details_module
+from octogen_dagster.frames.details.scan import DetailScan, DetailStatistics
+from octogen_dagster.frames.details.schema import DETAIL_DESCRIPTIONS, DETAIL_SCHEMA
+from octogen_dagster.sandbox.faults import Fault
+from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.snapshots.details import (
+    build_product_details_asset,
+    detail_metadata,
+    detail_progress,
+)
+
+LOOKUP = "/products/lookup"
+PRODUCTS = build_products_asset("products", ProductSearch(catalogs=["strada"]))
+
+
+@pytest.fixture
+def resources(tmp_path: Path, octogen: OctogenResource) -> dict[str, Any]:
+    return {"octogen": octogen, "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path))}
+
+
+def shown(result: dg.ExecuteInProcessResult, node: str = "products_details") -> dict[str, Any]:
+    (event,) = result.asset_materializations_for_node(node)
+    return {name: value.value for name, value in event.metadata.items()}
+
+
+def lookups(shops: Sandbox) -> list[str]:
+    return [request.body["url"] for request in shops.requests if request.path == LOOKUP]
+
+
+def test_the_details_of_a_snapshot_are_a_snapshot(
+    tmp_path: Path, resources: dict[str, Any], shops: Sandbox
+) -> None:
+    details = build_product_details_asset(PRODUCTS)
+    result = dg.materialize([PRODUCTS, details], resources=resources)
+
+    frame = pl.read_parquet(tmp_path / "products_details.parquet")
+    products = pl.read_parquet(tmp_path / "products.parquet")
+    assert frame.schema == DETAIL_SCHEMA
+    assert frame["uuid"].to_list() == products["uuid"].to_list()
+    assert set(frame["status"]) == {"found"}
+    metadata = shown(result)
+    assert metadata["dagster/row_count"] == 120
+    assert (metadata["octogen/found"], metadata["octogen/looked_up"]) == (120, 120)
+    assert (metadata["octogen/requests"], metadata["octogen/carried_over"]) == (120, 0)
+    columns = {column.name: column for column in metadata["dagster/column_schema"].columns}
+    assert columns["enrichment"].description == DETAIL_DESCRIPTIONS["enrichment"]
+
+
+def test_only_what_changed_is_looked_up_again(
+    tmp_path: Path, resources: dict[str, Any], shops: Sandbox
+) -> None:
+    details = build_product_details_asset(PRODUCTS, only_changed=True)
+    dg.materialize([PRODUCTS, details], resources=resources)
+    before = pl.read_parquet(tmp_path / "products_details.parquet")
+    shops.grant("strada", products=130)
+    already = len(lookups(shops))
+    result = dg.materialize([PRODUCTS, details], resources=resources)
+
+    frame = pl.read_parquet(tmp_path / "products_details.parquet")
+    assert_frame_equal(frame.head(120), before)
+    assert set(lookups(shops)[already:]) == set(frame["product_url"][120:])
+    metadata = shown(result)
+    assert (metadata["octogen/carried_over"], metadata["octogen/looked_up"]) == (120, 10)
+    assert metadata["octogen/only_changed"] is True
+    assert metadata["octogen/oldest_lookup"] == before["looked_up_at"].min().timestamp()
+
+
+def test_products_that_are_gone_do_not_fail_the_run(
+    tmp_path: Path, resources: dict[str, Any], shops: Sandbox
+) -> None:
+    dg.materialize([PRODUCTS], resources=resources)
+    shops.grant("strada", products=50)
+    details = build_product_details_asset(PRODUCTS, failure_threshold=0)
+    result = dg.materialize([PRODUCTS, details], resources=resources, selection=[details])
+
+    metadata = shown(result)
+    assert (metadata["octogen/found"], metadata["octogen/gone"]) == (50, 70)
+    assert (metadata["octogen/failed"], metadata["octogen/mismatched"]) == (0, 0)
+
+
+def test_too_many_failures_leave_the_snapshot_before_as_it_is(
+    tmp_path: Path, resources: dict[str, Any], shops: Sandbox
+) -> None:
+    details = build_product_details_asset(PRODUCTS, failure_threshold=0.02)
+    dg.materialize([PRODUCTS, details], resources=resources)
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
+    shops.inject(Fault("status", 500, path=LOOKUP))
+    with pytest.raises(OctogenSnapshotError, match=r"^More than 2 % of the lookups failed"):
+        dg.materialize([PRODUCTS, details], resources=resources, selection=[details])
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")} == files
+
+
+def test_one_that_always_fails_does_not_fail_the_runs_in_which_little_else_changed(
+    resources: dict[str, Any], shops: Sandbox
+) -> None:
+    details = build_product_details_asset(PRODUCTS, only_changed=True, failure_threshold=0.02)
+    shops.inject(Fault("status", 422, path=LOOKUP, times=1))
+    assert shown(dg.materialize([PRODUCTS, details], resources=resources))["octogen/failed"] == 1
+    shops.inject(Fault("status", 422, path=LOOKUP))
+    again = shown(dg.materialize([PRODUCTS, details], resources=resources))
+    assert (again["octogen/looked_up"], again["octogen/failed"]) == (1, 1)
+    assert again["octogen/carried_over"] == 119
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_the_details_of_a_day_carry_over_from_the_last_day_that_has_some(
+    tmp_path: Path, resources: dict[str, Any], shops: Sandbox, instance: Any, damaged: bool
+) -> None:
+    today, before = (f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%d}" for days in (0, 3))
+    products = build_products_asset(
+        "products", ProductSearch(catalogs=["strada"]), partitions_def=snapshot_days(before)
+    )
+    details = build_product_details_asset(products, only_changed=True)
+
+    def run() -> dict[str, Any]:
+        return shown(
+            dg.materialize(
+                [products, details], resources=resources, instance=instance, partition_key=today
+            )
+        )
+
+    run()
+    folder = tmp_path / "products_details"
+    (folder / f"{today}.parquet").rename(folder / f"{before}.parquet")
+    if damaged:
+        (folder / f"{before}.parquet").write_bytes(b"PAR1")
+    assert run()["octogen/carried_over"] == (0 if damaged else 120)
+
+
+def test_a_refused_key_fails_the_run(
+    tmp_path: Path, resources: dict[str, Any], shops: Sandbox
+) -> None:
+    dg.materialize([PRODUCTS], resources=resources)
+    resources["octogen"] = OctogenResource(api_key="octo_live_wrong", base_url=shops.base_url)
+    details = build_product_details_asset(PRODUCTS)
+    with pytest.raises(OctogenAuthenticationError, match=r"401 Invalid API key"):
+        dg.materialize([PRODUCTS, details], resources=resources, selection=[details])
+    assert not (tmp_path / "products_details.parquet").exists()
+
+
+def test_each_partition_has_its_own_details(
+    tmp_path: Path, resources: dict[str, Any], shops: Sandbox, instance: dg.DagsterInstance
+) -> None:
+    shops.grant("a/b", products=7)
+    instance.add_dynamic_partitions("octogen_catalogs", ["strada", "a%2Fb"])
+    products = build_products_asset("products", partitions_def=catalog_partitions)
+    details = build_product_details_asset(products, only_changed=True)
+    for key, count in (("strada", 120), ("a%2Fb", 7), ("a%2Fb", 7)):
+        result = dg.materialize(
+            [products, details], resources=resources, instance=instance, partition_key=key
+        )
+        assert shown(result)["dagster/partition_row_count"] == count
+    assert shown(result)["octogen/carried_over"] == 7
+    stored = [pl.read_parquet(path) for path in (tmp_path / "products_details").iterdir()]
+    catalogs = [frame["catalog_key"].unique().to_list() for frame in stored]
+    assert sorted(catalogs) == [["a/b"], ["strada"]]
+
+
+def test_products_may_be_a_selection_of_a_snapshot(
+    tmp_path: Path, resources: dict[str, Any], shops: Sandbox
+) -> None:
+    @dg.asset
+    def dear(products: pl.LazyFrame) -> pl.LazyFrame:
+        return products.filter(pl.col("current_price") > 300)
+
+    result = dg.materialize(
+        [PRODUCTS, dear, build_product_details_asset(dear)], resources=resources
+    )
+    frame = pl.read_parquet(tmp_path / "dear_details.parquet")
+    assert 0 < len(frame) < 120
+    assert frame["current_price"].min() > 300
+    assert len(lookups(shops)) == shown(result, "dear_details")["octogen/requests"] == len(frame)
+
+
+def test_a_long_read_logs_how_far_it_is(
+    resources: dict[str, Any],
+    shops: Sandbox,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(details_module, "SECONDS_BETWEEN_REPORTS", 0.0)
+    instance.add_dynamic_partitions("octogen_catalogs", ["northpeak"])
+    shops.grant("northpeak", products=600)
+    products = build_products_asset("products", partitions_def=catalog_partitions)
+    details = build_product_details_asset(products)
+    result = dg.materialize(
+        [products, details], resources=resources, instance=instance, partition_key="northpeak"
+    )
+    lines = [
+        record.user_message
+        for record in instance.all_logs(result.run_id)
+        if record.user_message.startswith("products_details, partition 'northpeak': ")
+    ]
+    assert any(": 250 of 600 products, 250 of them looked up; 250 found, " in it for it in lines)
+    assert ": 600 of 600 products, " in lines[-1]
+
+
+def test_a_progress_line_says_how_long_it_will_take() -> None:
+    statistics = DetailStatistics(
+        products=3_000, rows=1_000, found=960, gone=30, failed=10, carried_over=200, seconds=10
+    )
+    assert detail_progress("products_details", statistics) == (
+        "products_details: 1,000 of 3,000 products, 800 of them looked up; 960 found, 30 gone, "
+        "10 failed; 100 a second, about 20 s left"
+    )
+
+
+def test_the_numbers_of_a_read_are_shown(octogen: OctogenResource) -> None:
+    then = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    scan = DetailScan(pl.LazyFrame(), octogen.connection(), only_changed=True)
+    scan.statistics = DetailStatistics(
+        started_at=then, products=10, rows=10, found=6, gone=2, mismatched=1, failed=1,
+        carried_over=4, requests=9, retries=3, limiter_seconds=1.23456, seconds=5.00049,
+    )  # fmt: skip
+    scan.statistics.unknown_fields.update({"product.mood": 5, "product.brand.age": 2})
+    rows = [{"looked_up_at": then}, {"looked_up_at": None, "error": "gave up"}]
+    metadata = detail_metadata(scan, pl.LazyFrame(rows, schema=DETAIL_SCHEMA))
+    assert metadata == {
+        "octogen/only_changed": True,
+        "octogen/found": 6,
+        "octogen/gone": 2,
+        "octogen/mismatched": 1,
+        "octogen/failed": 1,
+        "octogen/looked_up": 6,
+        "octogen/carried_over": 4,
+        "octogen/requests": 9,
+        "octogen/retries": 3,
+        "octogen/limiter_seconds": 1.235,
+        "octogen/seconds": 5.0,
+        "octogen/rows_per_second": 2.0,
+        "octogen/unknown_fields": 7,
+        "octogen/unknown_field_names": dg.MetadataValue.json(
+            {"product.mood": 5, "product.brand.age": 2}
+        ),
+        "octogen/fetched_at": dg.MetadataValue.timestamp(then),
+        "octogen/oldest_lookup": dg.MetadataValue.timestamp(then),
+        "octogen/first_error": "gave up",
+    }
+    nothing = detail_metadata(scan, DETAIL_SCHEMA.to_frame().lazy())
+    assert metadata.keys() - nothing.keys() == {"octogen/oldest_lookup", "octogen/first_error"}
+
+
+def test_names_pool_and_group_are_those_of_the_other_assets() -> None:
+    details = build_product_details_asset(PRODUCTS)
+    assert details.key == dg.AssetKey("products_details")
+    assert details.op.pool == "octogen"
+    assert details.get_asset_spec().group_name == "octogen"
+    assert [dep.asset_key for dep in details.get_asset_spec().deps] == [PRODUCTS.key]
+
+    mine = build_product_details_asset(
+        PRODUCTS, name="mine", key_prefix="shop", pool="slow", group_name="g", owners=["team:data"]
+    )
+    assert mine.key == dg.AssetKey(["shop", "mine"])
+    assert (mine.op.pool, mine.get_asset_spec().group_name) == ("slow", "g")
+    assert mine.get_asset_spec().owners == ["team:data"]
+
+
+def test_a_threshold_that_is_no_share_is_refused_when_the_code_is_loaded() -> None:
+    with pytest.raises(ValueError, match=r"failure_threshold must be a share .* not 5$"):
+        build_product_details_asset(PRODUCTS, failure_threshold=5)

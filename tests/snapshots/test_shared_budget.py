@@ -1,0 +1,86 @@
+"""One rate limit for all runs: eight at once, in processes of their own, share a small bucket."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import ExitStack
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import httpx
+import pytest
+
+from octogen_dagster.sandbox.request_log import ReceivedRequest
+from octogen_dagster.sandbox.server import Sandbox
+from tests.forked import processes
+from tests.snapshots.budget_runs import PAGE_SIZE, by_dagster
+
+RUNS = 8
+PAGES = 8
+REQUESTS_A_MINUTE = 240
+RESERVE = REQUESTS_A_MINUTE // 5  # what `OctogenResource` leaves to others by default
+SECONDS_TO_WAIT = 120.0
+
+
+@pytest.mark.timeout(240)
+def test_eight_runs_at_once_share_the_bucket_and_none_fails_or_starves(tmp_path: Path) -> None:
+    with (
+        Sandbox(catalogs=RUNS, products=PAGES * PAGE_SIZE) as shops,
+        httpx.Client(headers={"Authorization": f"Bearer {shops.api_key}"}) as other,
+        ExitStack() as started,
+    ):
+        runs: list[Connection] = []
+        for entry in other.get(f"{shops.base_url}/catalogs").json():
+            mine, its = processes.Pipe()
+            arguments = (entry["catalog"], shops.environment, str(tmp_path / "snapshots"), its)
+            run = processes.Process(target=by_dagster, args=arguments)
+            run.start()
+            its.close()  # or its end would not be seen here
+            started.callback(run.kill)
+            runs.append(mine)
+        assert [_said(run) for run in runs] == ["ready"] * RUNS
+        _spend_all_but_the_reserve(shops, other)
+        before = len(shops.requests)
+        for run in runs:
+            run.send("go")
+        said = [_said(run) for run in runs]
+        requests = shops.requests[before:]
+
+    for rows, limiter_seconds in said:
+        assert rows == PAGES * PAGE_SIZE
+        assert limiter_seconds > 0
+    # They needed more than there was, and kept to a pace at which nothing is refused.
+    assert RUNS * PAGES > RESERVE
+    assert Counter(request.status for request in requests) == {200: RUNS * PAGES}
+    # A busy machine may hold a run up for a while; none waits while another gets all of its pages.
+    assert _most_pages_meanwhile(requests) < PAGES - 1
+
+
+def _said(run: Connection) -> object:
+    """What a run says; an EOFError if it failed."""
+    assert run.poll(SECONDS_TO_WAIT)
+    return run.recv()
+
+
+def _spend_all_but_the_reserve(shops: Sandbox, other: httpx.Client) -> None:
+    """Let somebody else in the organisation have what the runs may spend at once."""
+    shops.set_rate_limit(REQUESTS_A_MINUTE)
+    remaining = REQUESTS_A_MINUTE
+    while remaining > RESERVE:
+        answer = other.get(f"{shops.base_url}/catalogs")
+        remaining = int(answer.headers["X-RateLimit-Remaining"])
+
+
+def _most_pages_meanwhile(requests: list[ReceivedRequest]) -> int:
+    """How many pages one run got, at most, while another waited for its next one."""
+    most = 0
+    meanwhile: dict[str, Counter[str]] = {}
+    for request in requests:
+        catalog = request.body["catalog"]
+        meanwhile.pop(catalog, None)
+        for pages in meanwhile.values():
+            pages[catalog] += 1
+            most = max(most, pages[catalog])
+        if request.page < PAGES:
+            meanwhile[catalog] = Counter()
+    return most
