@@ -102,8 +102,8 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 def _measure(endpoint: str, exchange: str) -> dict[str, float]:
     from octogen_dagster.bigquery.listing_tick import ListingCursor, World, plan_tick
+    from octogen_dagster.bigquery.partitions import listing_partition_key
     from octogen_dagster.bigquery.resources import AnalyticsHubResource
-    from octogen_dagster.snapshots.partitions import listing_partition_key
 
     with AnalyticsHubResource(project=PROJECT, endpoint=endpoint).hub() as hub:
         keys = [listing_partition_key(listing.name) for listing in hub.listings(exchange)]

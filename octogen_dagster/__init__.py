@@ -26,6 +26,11 @@ from octogen_dagster.bigquery.linked_products import (
 )
 from octogen_dagster.bigquery.listing_sensor import build_listing_sensor
 from octogen_dagster.bigquery.listing_sources import ExchangeSource, OctogenSource, StaticSource
+from octogen_dagster.bigquery.partitions import (
+    listing_of,
+    listing_partition_key,
+    listing_partitions,
+)
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
 from octogen_dagster.errors import (
     MissingAPIKeyError,
@@ -69,9 +74,6 @@ from octogen_dagster.snapshots.partitions import (
     catalog_of,
     catalog_partition_key,
     catalog_partitions,
-    listing_of,
-    listing_partition_key,
-    listing_partitions,
     snapshot_days,
 )
 from octogen_dagster.snapshots.resource import OctogenResource

@@ -24,8 +24,8 @@ from dagster._core.storage.event_log.base import PoolLimit
 from dagster_k8s import K8sRunLauncher
 from dagster_k8s.job import UserDefinedDagsterK8sConfig
 
+from octogen_dagster.asset_defaults import POOL
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.snapshots.assets import POOL
 from tests.postgresql import running_postgresql, server_program
 
 _T = TypeVar("_T")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from octogen_dagster.api.credentials import DEFAULT_BASE_URL, ApiKey, checked_base_url
+from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.models import (
     MAX_PAGE_SIZE,
     Facet,
@@ -23,6 +23,7 @@ from octogen_dagster.api.paging import PageT, Walk
 from octogen_dagster.api.requester import Requester, RequestStatistics
 from octogen_dagster.api.responses import parsed
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.api.urls import DEFAULT_BASE_URL, checked_base_url, may_use_proxy
 from octogen_dagster.errors import (
     OctogenNotFoundError,
     OctogenValidationError,
@@ -76,10 +77,7 @@ class OctogenClient:
         self._base_url = checked_base_url(base_url)
         key = api_key if isinstance(api_key, ApiKey) else ApiKey(api_key)
         self._owns_http = http_client is None
-        self._http = http_client or httpx.AsyncClient(
-            # Plain http is for this machine only, and no proxy may see the key.
-            trust_env=self._base_url.startswith("https:")
-        )
+        self._http = http_client or httpx.AsyncClient(trust_env=may_use_proxy(self._base_url))
         if http_client is not None and timeout == DEFAULT_TIMEOUT:
             timeout = http_client.timeout
         self._requester = Requester(

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from octogen_dagster.api.client import DEFAULT_TIMEOUT, OctogenClient
-from octogen_dagster.api.credentials import DEFAULT_BASE_URL, ApiKey, checked_base_url
+from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.pacing import Pacer
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.api.urls import DEFAULT_BASE_URL, checked_base_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

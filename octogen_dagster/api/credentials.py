@@ -1,8 +1,7 @@
-"""Where requests may go and what opens the door: base URLs and the API key."""
+"""The API key, and how it is kept out of sight."""
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from typing import TYPE_CHECKING, Self
 
@@ -11,55 +10,10 @@ from octogen_dagster.errors import MissingAPIKeyError
 if TYPE_CHECKING:
     import httpx
 
-DEFAULT_BASE_URL = "https://api.octogen.ai/v1"
 _FRAMING_HEADERS = (b"content-encoding", b"transfer-encoding", b"content-length")
 # Anything shorter is a stand-in for a key and may well be part of a word in an answer.
 _SHORTEST_SECRET = 8
-BASE_URL_VARIABLE = "OCTOGEN_BASE_URL"
 API_KEY_VARIABLES = ("OCTO_API_KEY", "OCTOGEN_PLATFORM_API_KEY")
-
-
-def configured_base_url() -> str:
-    """`OCTOGEN_BASE_URL` of the environment, or Octogen itself."""
-    return os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
-
-
-def checked_base_url(base_url: str) -> str:
-    """The base URL without a trailing slash.
-
-    Raises:
-        ValueError: It has no scheme or host, carries credentials, or would send the key over
-            plain HTTP to another machine.
-    """
-    import httpx
-
-    try:
-        url = httpx.URL(base_url)
-    except httpx.InvalidURL as error:
-        raise ValueError(f"base_url {base_url!r} is not a URL: {error}") from None
-    if url.userinfo:
-        raise ValueError("base_url must not carry a user or password; pass the key as api_key.")
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ValueError(
-            f"base_url {base_url!r} needs a scheme and a host, such as {DEFAULT_BASE_URL}"
-        )
-    if url.scheme == "http" and not _is_loopback(url.host):
-        raise ValueError(
-            f"base_url {base_url!r} would send the API key over plain http: use https. Plain http "
-            "is accepted for this machine only (127.0.0.1, localhost)."
-        )
-    if url.port is not None and url.port > 65535:
-        raise ValueError(f"base_url {base_url!r} has a port above 65535")
-    if "?" in base_url or "#" in base_url:
-        raise ValueError(f"base_url {base_url!r} must end with its path, without ? or #")
-    return str(url).rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class ApiKey:

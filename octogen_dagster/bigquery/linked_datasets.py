@@ -8,6 +8,8 @@ from typing import Any
 
 import dagster as dg
 
+from octogen_dagster.asset_defaults import octogen_asset
+from octogen_dagster.bigquery.partitions import listing_of, listing_partitions
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
 from octogen_dagster.control_plane.tools import ControlPlane, SharedListing
 from octogen_dagster.errors import (
@@ -27,8 +29,6 @@ from octogen_dagster.sharing.subscribe import (
     Subscriptions,
     planned,
 )
-from octogen_dagster.snapshots.assets import octogen_asset
-from octogen_dagster.snapshots.partitions import listing_of, listing_partitions
 
 SECONDS_FOR_A_GRANT = (30.0, 60.0, 120.0)
 

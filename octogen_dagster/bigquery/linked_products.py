@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-import polars as pl
 
+from octogen_dagster.asset_defaults import Metadata, octogen_asset
 from octogen_dagster.bigquery.tables import (
     TableFacts,
     TableName,
@@ -18,8 +18,7 @@ from octogen_dagster.bigquery.tables import (
     read_table,
     write_query,
 )
-from octogen_dagster.snapshots.assets import octogen_asset
-from octogen_dagster.snapshots.metadata import Metadata
+from octogen_dagster.previews import markdown_table
 
 if TYPE_CHECKING:
     from google.cloud.bigquery import Client
@@ -183,7 +182,7 @@ def query_linked_products(
                 "octogen/estimated_bytes": written.estimated_bytes,
                 "octogen/billed_bytes": written.billed_bytes,
                 "octogen/seconds": round(written.seconds, 3),
-                "octogen/preview": dg.MetadataValue.md(_markdown(first)),
+                "octogen/preview": dg.MetadataValue.md(markdown_table(first)),
             }
         )
 
@@ -341,15 +340,3 @@ def _age(moment: datetime) -> timedelta:
 
 def _hours(time: timedelta) -> float:
     return round(time / timedelta(hours=1), 1)
-
-
-def _markdown(frame: pl.DataFrame) -> str:
-    """A frame as a Markdown table."""
-    rows = [[_cell(value) for value in row] for row in frame.rows()]
-    lines = [frame.columns, ["---"] * frame.width, *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(value: object) -> str:
-    text = "" if value is None else " ".join(str(value).split())
-    return text[:80].replace("\\", "\\\\").replace("|", "\\|")

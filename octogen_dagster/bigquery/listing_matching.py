@@ -3,10 +3,10 @@
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 
+from octogen_dagster.bigquery.partitions import listing_of, listing_partition_key
 from octogen_dagster.errors import OctogenBigQueryInputError
 from octogen_dagster.sharing.listings import Listing
 from octogen_dagster.sharing.resource_names import ListingName
-from octogen_dagster.snapshots.partitions import listing_of, listing_partition_key
 
 
 def keyed(

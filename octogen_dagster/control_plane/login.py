@@ -7,6 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
+from octogen_dagster.api.urls import checked_url, may_use_proxy
 from octogen_dagster.control_plane.session import DEFAULT_MCP_URL, leaves, requiring_mcp
 from octogen_dagster.control_plane.token_endpoint import secret
 from octogen_dagster.errors import (
@@ -14,7 +15,6 @@ from octogen_dagster.errors import (
     OctogenError,
     OctogenMCPAuthenticationError,
 )
-from octogen_dagster.sharing.urls import checked_url, may_use_proxy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -8,6 +8,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
+from octogen_dagster.api.urls import checked_url, may_use_proxy
 from octogen_dagster.control_plane.retry import finite_seconds, retrying
 from octogen_dagster.errors import (
     OctogenConnectionError,
@@ -18,7 +19,6 @@ from octogen_dagster.errors import (
     OctogenTimeoutError,
     retry_after_seconds,
 )
-from octogen_dagster.sharing.urls import checked_url, may_use_proxy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping

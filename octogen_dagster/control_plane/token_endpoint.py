@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import SecretStr
 
+from octogen_dagster.api.urls import checked_url, may_use_proxy
 from octogen_dagster.control_plane.retry import finite_seconds, retrying
 from octogen_dagster.errors import (
     OctogenConnectionError,
@@ -20,7 +21,6 @@ from octogen_dagster.errors import (
     OctogenTimeoutError,
     retry_after_seconds,
 )
-from octogen_dagster.sharing.urls import checked_url, may_use_proxy
 
 if TYPE_CHECKING:
     import ssl

@@ -20,13 +20,10 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from octogen_dagster.bigquery.partitions import listing_partition_key, listing_partitions
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.sharing.analytics_hub import EMULATOR_VARIABLE
-from octogen_dagster.snapshots.partitions import (
-    catalog_partition_key,
-    listing_partition_key,
-    listing_partitions,
-)
+from octogen_dagster.snapshots.partitions import catalog_partition_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

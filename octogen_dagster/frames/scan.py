@@ -13,8 +13,9 @@ import polars as pl
 
 from octogen_dagster.api.client import DEFAULT_TIMEOUT
 from octogen_dagster.api.connection import Connection
-from octogen_dagster.api.credentials import ApiKey, configured_base_url
+from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.api.urls import configured_base_url
 from octogen_dagster.errors import (
     OctogenPagingError,
     OctogenPastPartitionError,

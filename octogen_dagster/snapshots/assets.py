@@ -1,7 +1,6 @@
 """Asset factories: the catalogs table and product snapshots."""
 
 import functools
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import dagster as dg
@@ -9,6 +8,7 @@ import polars as pl
 from pydantic import ValidationError
 
 from octogen_dagster.api.models import MerchantCatalogSummary
+from octogen_dagster.asset_defaults import octogen_asset
 from octogen_dagster.errors import OctogenNotFoundError
 from octogen_dagster.frames.plan import is_now
 from octogen_dagster.frames.scan import ProductScan, ScanStatistics
@@ -20,9 +20,6 @@ from octogen_dagster.snapshots.partitions import (
     catalog_partition_key,
 )
 from octogen_dagster.snapshots.resource import OctogenResource
-
-POOL = "octogen"
-GROUP = "octogen"
 
 CATALOGS_SCHEMA = pl.Schema(
     {
@@ -134,17 +131,6 @@ def build_products_asset(
         return octogen.scan(search, report, granted=granted, window=window)
 
     return products
-
-
-def octogen_asset(
-    own: Mapping[str, Any], given: Mapping[str, Any]
-) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """`@dagster.asset` with this project's defaults, which the user's arguments override."""
-    defaults = {"group_name": GROUP, "pool": POOL, "kinds": {"octogen", "polars", "parquet"}}
-    decorator: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(
-        **{**defaults, **own, **given}
-    )
-    return decorator
 
 
 def _require_partition(

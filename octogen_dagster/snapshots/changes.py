@@ -6,8 +6,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from octogen_dagster.asset_defaults import octogen_asset
 from octogen_dagster.frames.changes import WATCHED, SnapshotPair, product_changes
-from octogen_dagster.snapshots.assets import octogen_asset
 from octogen_dagster.snapshots.partitions import MOST_TIMES_BACK, SnapshotPartitions
 
 

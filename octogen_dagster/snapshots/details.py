@@ -5,10 +5,9 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from octogen_dagster.asset_defaults import Metadata, octogen_asset
 from octogen_dagster.frames.details.lookups import checked_share
 from octogen_dagster.frames.details.scan import DetailScan, DetailStatistics
-from octogen_dagster.snapshots.assets import octogen_asset
-from octogen_dagster.snapshots.metadata import Metadata
 from octogen_dagster.snapshots.resource import OctogenResource
 
 

@@ -12,6 +12,7 @@ import dagster as dg
 import polars as pl
 from pydantic import Field, PrivateAttr
 
+from octogen_dagster.asset_defaults import Metadata
 from octogen_dagster.errors import OctogenPastPartitionError, OctogenSnapshotError
 from octogen_dagster.frames.changes import SnapshotPair
 from octogen_dagster.frames.details.rows import ROW_GROUP_SIZE as DETAIL_ROWS
@@ -23,7 +24,6 @@ from octogen_dagster.frames.schema import SCHEMA_VERSION
 from octogen_dagster.snapshots.details import detail_metadata
 from octogen_dagster.snapshots.metadata import (
     PREVIEW_ROWS,
-    Metadata,
     column_schema,
     preview,
     scan_metadata,

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
 
+from octogen_dagster.asset_defaults import Metadata
 from octogen_dagster.frames.changes import CHANGES_DESCRIPTIONS, CHANGES_SCHEMA
 from octogen_dagster.frames.details.schema import DETAIL_DESCRIPTIONS, DETAIL_SCHEMA
 from octogen_dagster.frames.schema import COLUMN_DESCRIPTIONS, PRODUCT_SCHEMA
+from octogen_dagster.previews import markdown_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from octogen_dagster.frames.scan import ProductScan, ScanStatistics
-
-Metadata = dict[str, dg.MetadataValue[Any] | dg.TableSchema | str | int | float]
 
 PREVIEW_ROWS = 5
 _PREVIEW_COLUMNS = ("title", "brand", "current_price", "currency", "in_stock", "product_url")
@@ -49,21 +49,11 @@ def _description(name: str, dtype: pl.DataType) -> str | None:
 
 
 def preview(frame: pl.DataFrame) -> str:
-    """A frame as a Markdown table; nested values in short."""
+    """A product frame as a Markdown table of the columns that tell most."""
     filled = [column.name for column in frame if column.null_count() < len(frame)]
     shown = filled or frame.columns
     columns = [name for name in _PREVIEW_COLUMNS if name in shown] or shown[:8]
-    rows = [[_cell(value) for value in row] for row in frame.select(columns).rows()]
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, dict):
-        value = value.get("name") or ", ".join(str(part) for part in value.values() if part)
-    text = "" if value is None else " ".join(str(value).split())
-    text = text if len(text) <= 80 else f"{text[:79]}…"
-    return text.replace("\\", "\\\\").replace("|", "\\|")
+    return markdown_table(frame.select(columns))
 
 
 def scan_metadata(scan: ProductScan, snapshot: pl.LazyFrame) -> Metadata:

@@ -1,8 +1,7 @@
-"""Partition keys of catalogs and listings, and the path components that keys become.
+"""Partitions of catalogs and times, their keys, and the path components that keys become.
 
-A catalog's partition key is its Octogen key with the characters that Dagster or a path would
-choke on percent-encoded; a listing's is `<project>:<location>:<exchange>:<listing>`. Both can be
-turned back without network or state.
+A catalog's partition key is its Octogen key, percent-encoded where Dagster or a path would choke.
+It can be turned back without network or state.
 """
 
 from __future__ import annotations
@@ -13,14 +12,8 @@ from urllib.parse import quote, unquote
 
 import dagster as dg
 
-from octogen_dagster.errors import OctogenBigQueryInputError
-from octogen_dagster.sharing.resource_names import ListingName
-
 catalog_partitions = dg.DynamicPartitionsDefinition(name="octogen_catalogs")
 """The catalogs to snapshot, one partition for each."""
-
-listing_partitions = dg.DynamicPartitionsDefinition(name="octogen_listings")
-"""The Analytics Hub listings to subscribe to, one partition for each."""
 
 MOST_TIMES_BACK = 31
 """How far the snapshot before is looked for: a time without one, such as a day on which a catalog
@@ -158,35 +151,6 @@ def catalog_partition_key(catalog: str) -> str:
 def catalog_of(partition_key: str) -> str:
     """The catalog key of a partition key."""
     return unquote(partition_key)
-
-
-def listing_partition_key(resource: str) -> str:
-    """The partition key of a listing.
-
-    Args:
-        resource: `projects/<project>/locations/<location>/dataExchanges/<exchange>/listings/<id>`.
-
-    Raises:
-        OctogenBigQueryInputError: It is not the name of a listing.
-    """
-    name = ListingName.parse(resource)
-    return f"{name.project}:{name.location}:{name.exchange}:{name.listing}"
-
-
-def listing_of(partition_key: str) -> str:
-    """The resource name of a partition key's listing. A project's id may have a colon in it.
-
-    Raises:
-        OctogenBigQueryInputError: The key is not that of a listing.
-    """
-    parts = partition_key.rsplit(":", 3)
-    try:
-        return str(ListingName.parse(str(ListingName(*parts))))
-    except (TypeError, OctogenBigQueryInputError):
-        raise OctogenBigQueryInputError(
-            f"Partition {partition_key!r} is not a listing: it has the form "
-            "<project>:<location>:<exchange>:<listing>. Delete the partition, and add it again."
-        ) from None
 
 
 def path_component(key: str) -> str:

@@ -9,8 +9,9 @@ from pydantic import Field, field_validator
 
 from octogen_dagster.api.client import DEFAULT_TIMEOUT, OctogenClient
 from octogen_dagster.api.connection import Connection
-from octogen_dagster.api.credentials import ApiKey, checked_base_url, configured_base_url
+from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.api.urls import checked_base_url, configured_base_url
 from octogen_dagster.frames.scan import ProductScan
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pickle
 import httpx
 import pytest
 
-from octogen_dagster.api.credentials import DEFAULT_BASE_URL, ApiKey, checked_base_url
+from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.errors import MissingAPIKeyError
 from tests.api.servers import KEY
 
@@ -18,57 +18,6 @@ def bearer(key: ApiKey) -> str:
     request = httpx.Request("GET", "https://api.octogen.ai/v1")
     key.authorize(request)
     return request.headers["Authorization"]
-
-
-class TestBaseUrl:
-    @pytest.mark.parametrize(
-        ("base_url", "checked"),
-        [
-            (DEFAULT_BASE_URL, DEFAULT_BASE_URL),
-            ("https://api.octogen.ai/v1/", "https://api.octogen.ai/v1"),
-            ("https://api.octogen.ai", "https://api.octogen.ai"),
-            ("HTTPS://API.OCTOGEN.AI/v1", "https://api.octogen.ai/v1"),
-            ("https://proxy.example:8443/octogen/v1", "https://proxy.example:8443/octogen/v1"),
-            ("http://127.0.0.1:8787/v1", "http://127.0.0.1:8787/v1"),
-            ("http://127.9.9.9/v1", "http://127.9.9.9/v1"),
-            ("http://localhost:8787/v1", "http://localhost:8787/v1"),
-            ("http://[::1]:8787/v1", "http://[::1]:8787/v1"),
-        ],
-    )
-    def test_good_ones_lose_their_trailing_slash(self, base_url: str, checked: str) -> None:
-        assert checked_base_url(base_url) == checked
-
-    @pytest.mark.parametrize(
-        ("base_url", "text"),
-        [
-            ("", "needs a scheme and a host, such as https://api.octogen.ai/v1"),
-            ("api.octogen.ai/v1", "'api.octogen.ai/v1' needs a scheme and a host"),
-            ("https:///v1", "needs a scheme and a host"),
-            ("ftp://api.octogen.ai/v1", "needs a scheme and a host"),
-            ("https://api.octogen.ai:port/v1", "is not a URL: Invalid port"),
-            ("https://api.octogen.ai/v1\n", "is not a URL"),
-            ("http://api.octogen.ai/v1", "would send the API key over plain http: use https"),
-            ("http://10.0.0.7/v1", "would send the API key over plain http"),
-            ("http://localhost.example/v1", "would send the API key over plain http"),
-            ("http://127.0.0.1.example/v1", "would send the API key over plain http"),
-            ("http://0.0.0.0/v1", "would send the API key over plain http"),
-            ("http://127.0.0.1:65536/v1", "has a port above 65535"),
-            ("https://api.octogen.ai/v1?team=data", "must end with its path, without ? or #"),
-            ("https://api.octogen.ai/v1?", "must end with its path, without ? or #"),
-            ("https://api.octogen.ai/v1#top", "must end with its path, without ? or #"),
-            ("https://api.octogen.ai/v1#", "must end with its path, without ? or #"),
-        ],
-    )
-    def test_bad_ones_are_refused_with_the_reason(self, base_url: str, text: str) -> None:
-        with pytest.raises(ValueError, match="base_url") as caught:
-            checked_base_url(base_url)
-        assert text in str(caught.value)
-
-    @pytest.mark.parametrize("userinfo", [f"user:{KEY}", KEY, f":{KEY}"])
-    def test_credentials_in_it_are_refused_and_not_repeated(self, userinfo: str) -> None:
-        with pytest.raises(ValueError, match="pass the key as api_key") as caught:
-            checked_base_url(f"https://{userinfo}@api.octogen.ai/v1")
-        assert KEY not in str(caught.value)
 
 
 class TestWhereTheKeyComesFrom:

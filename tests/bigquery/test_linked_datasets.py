@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.bigquery.linked_datasets import build_linked_datasets_asset
+from octogen_dagster.bigquery.partitions import listing_of, listing_partition_key
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
 from octogen_dagster.control_plane import retry as retrying
 from octogen_dagster.control_plane import secret_files
@@ -23,7 +24,6 @@ from octogen_dagster.sandbox.hub.faults import HubFault
 from octogen_dagster.sandbox.hub.hub import Hub
 from octogen_dagster.sandbox.hub.state import ON_COMMAND, GrantAfter
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.snapshots.partitions import listing_of, listing_partition_key
 from tests import results
 from tests.results import failure
 

@@ -18,11 +18,11 @@ from octogen_dagster.bigquery.linked_products import (
     build_linked_products_asset,
     query_linked_products,
 )
+from octogen_dagster.bigquery.partitions import listing_partition_key, listing_partitions
 from octogen_dagster.bigquery.resources import AnalyticsHubResource
 from octogen_dagster.bigquery.tables import TableName, first_rows, read_table
 from octogen_dagster.errors import OctogenBigQueryError
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.snapshots.partitions import listing_partition_key, listing_partitions
 from tests.bigquery.rest_api import ENVIRONMENT, PROJECT, answering, environment, running_emulator
 
 if not ENVIRONMENT:

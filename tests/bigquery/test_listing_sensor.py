@@ -15,13 +15,13 @@ from octogen_dagster.bigquery import listing_sensor
 from octogen_dagster.bigquery.linked_datasets import build_linked_datasets_asset
 from octogen_dagster.bigquery.listing_sensor import build_listing_sensor
 from octogen_dagster.bigquery.listing_sources import ExchangeSource, OctogenSource, StaticSource
+from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.control_plane.tools import OctogenMCP, SharedListing
 from octogen_dagster.errors import OctogenBigQueryInputError
 from octogen_dagster.sandbox.hub.faults import HubFault
 from octogen_dagster.sandbox.hub.hub import Hub
 from octogen_dagster.sandbox.hub.names import project_number
 from octogen_dagster.sandbox.hub.state import ON_COMMAND
-from octogen_dagster.snapshots.partitions import listing_partition_key
 from tests.bigquery.daemon import Daemon, reported
 
 ORIGIN = RemoteJobOrigin(

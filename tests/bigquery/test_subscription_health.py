@@ -8,11 +8,11 @@ import pytest
 from octogen_dagster.bigquery import listing_sensor
 from octogen_dagster.bigquery.linked_datasets import build_linked_datasets_asset
 from octogen_dagster.bigquery.listing_sources import ExchangeSource, OctogenSource, StaticSource
+from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.sandbox.hub import messages as hub_messages
 from octogen_dagster.sandbox.hub.faults import HubFault
 from octogen_dagster.sandbox.hub.hub import Hub
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
-from octogen_dagster.snapshots.partitions import listing_partition_key
 from tests.bigquery.daemon import PRINCIPAL, PROJECT, Daemon, reported
 
 

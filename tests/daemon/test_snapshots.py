@@ -16,8 +16,8 @@ import httpx
 import polars as pl
 import pytest
 
+from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.snapshots.partitions import listing_partition_key
 
 _T = TypeVar("_T")
 

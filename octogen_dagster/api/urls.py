@@ -1,0 +1,91 @@
+"""URLs that a key or a token may be sent to: https, or plain http on this machine."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import httpx
+
+DEFAULT_BASE_URL = "https://api.octogen.ai/v1"
+BASE_URL_VARIABLE = "OCTOGEN_BASE_URL"
+_MAX_URL_IN_MESSAGE = 200
+
+
+def configured_base_url() -> str:
+    """`OCTOGEN_BASE_URL` of the environment, or Octogen itself."""
+    return os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
+
+
+def checked_base_url(base_url: str) -> str:
+    """Check the API's base URL and remove its trailing slash.
+
+    Raises:
+        ValueError: It has no scheme or host, carries credentials, has a query, or would send the
+            key over plain HTTP to another machine.
+    """
+    url = _checked(
+        base_url,
+        "base_url",
+        protects="the API key",
+        example=DEFAULT_BASE_URL,
+        hint="; pass the key as api_key",
+    )
+    if url.port is not None and url.port > 65535:
+        raise ValueError(f"base_url {base_url!r} has a port above 65535")
+    if "?" in base_url or "#" in base_url:
+        raise ValueError(f"base_url {base_url!r} must end with its path, without ? or #")
+    return str(url).rstrip("/")
+
+
+def checked_url(url: str, setting: str) -> str:
+    """Check a URL that a token is sent to.
+
+    Args:
+        url: As it was configured; blanks around it are removed.
+        setting: The name of the setting, which the error message begins with.
+
+    Raises:
+        ValueError: It is no URL, carries credentials, or would send a token over plain HTTP to
+            another machine.
+    """
+    url = url.strip()
+    _checked(url, setting, protects="a token", example="https://…")
+    return url
+
+
+def may_use_proxy(url: str) -> bool:
+    """True if requests to the URL may use a proxy of the environment.
+
+    Plain HTTP stays on this machine, and no proxy may see the key.
+    """
+    return url.lower().startswith("https:")
+
+
+def _checked(url: str, setting: str, *, protects: str, example: str, hint: str = "") -> httpx.URL:
+    import httpx
+
+    shown = repr(url[:_MAX_URL_IN_MESSAGE])
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"{setting} {shown} is not a URL: {error}") from None
+    if parsed.userinfo:
+        raise ValueError(f"{setting} must not carry a user or password{hint}.")
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ValueError(f"{setting} {shown} needs a scheme and a host, such as {example}")
+    if parsed.scheme == "http" and not _is_loopback(parsed.host):
+        raise ValueError(
+            f"{setting} {shown} would send {protects} over plain http: use https. Plain http is "
+            "accepted for this machine only (127.0.0.1, localhost)."
+        )
+    return parsed
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

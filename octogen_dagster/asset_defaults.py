@@ -1,0 +1,27 @@
+"""The decorator of every asset, and the type of an asset's metadata."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import dagster as dg
+
+POOL = "octogen"
+GROUP = "octogen"
+
+Metadata = dict[str, dg.MetadataValue[Any] | dg.TableSchema | str | int | float]
+
+
+def octogen_asset(
+    own: Mapping[str, Any], given: Mapping[str, Any]
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """`@dagster.asset` with this project's defaults.
+
+    Args:
+        own: Arguments that the asset's factory sets.
+        given: Arguments of the user; they override all others.
+    """
+    defaults = {"group_name": GROUP, "pool": POOL, "kinds": {"octogen", "polars", "parquet"}}
+    decorator: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(
+        **{**defaults, **own, **given}
+    )
+    return decorator

@@ -1,0 +1,44 @@
+"""Partitions of Analytics Hub listings and their keys.
+
+A listing's partition key is `<project>:<location>:<exchange>:<listing>`. It is parsed from the
+right, without network or state.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from octogen_dagster.errors import OctogenBigQueryInputError
+from octogen_dagster.sharing.resource_names import ListingName
+
+listing_partitions = dg.DynamicPartitionsDefinition(name="octogen_listings")
+"""The Analytics Hub listings to subscribe to, one partition for each."""
+
+
+def listing_partition_key(resource: str) -> str:
+    """The partition key of a listing.
+
+    Args:
+        resource: `projects/<project>/locations/<location>/dataExchanges/<exchange>/listings/<id>`.
+
+    Raises:
+        OctogenBigQueryInputError: It is not the name of a listing.
+    """
+    name = ListingName.parse(resource)
+    return f"{name.project}:{name.location}:{name.exchange}:{name.listing}"
+
+
+def listing_of(partition_key: str) -> str:
+    """The resource name of a partition key's listing. A project's id may have a colon in it.
+
+    Raises:
+        OctogenBigQueryInputError: The key is not that of a listing.
+    """
+    parts = partition_key.rsplit(":", 3)
+    try:
+        return str(ListingName.parse(str(ListingName(*parts))))
+    except (TypeError, OctogenBigQueryInputError):
+        raise OctogenBigQueryInputError(
+            f"Partition {partition_key!r} is not a listing: it has the form "
+            "<project>:<location>:<exchange>:<listing>. Delete the partition, and add it again."
+        ) from None

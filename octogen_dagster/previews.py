@@ -1,0 +1,30 @@
+"""Frames as Markdown tables, for the UI."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_MAX_CELL_LENGTH = 80
+
+
+def markdown_table(frame: pl.DataFrame) -> str:
+    """A frame as a Markdown table; a struct is shown by its name, or by its filled fields.
+
+    Args:
+        frame: Any columns; every row is shown.
+    """
+    rows = [[_cell(value) for value in row] for row in frame.rows()]
+    lines = [frame.columns, ["---"] * frame.width, *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, dict):
+        value = value.get("name") or ", ".join(str(part) for part in value.values() if part)
+    text = "" if value is None else " ".join(str(value).split())
+    if len(text) > _MAX_CELL_LENGTH:
+        text = f"{text[: _MAX_CELL_LENGTH - 1]}…"
+    return text.replace("\\", "\\\\").replace("|", "\\|")
