@@ -101,7 +101,7 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 
 def _measure(endpoint: str, exchange: str) -> dict[str, float]:
-    from octogen_dagster.bigquery.listing_tick import ListingCursor, World, plan_tick
+    from octogen_dagster.bigquery.listing_tick import ListingCursor, TickInputs, plan_tick
     from octogen_dagster.bigquery.partitions import listing_partition_key
     from octogen_dagster.bigquery.resources import AnalyticsHubResource
 
@@ -136,7 +136,7 @@ def _measure(endpoint: str, exchange: str) -> dict[str, float]:
             return floors
 
         while True:
-            world = World(dict.fromkeys(keys, ""), known, subscribed, (), {}, int(time.time()))
+            world = TickInputs(dict.fromkeys(keys, ""), known, subscribed, (), {}, int(time.time()))
             tick = plan_tick(cursor, world)
             cursor.checked_at = int(time.time())  # subscriptions need no check
             if ticks in stages:

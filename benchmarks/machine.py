@@ -4,7 +4,7 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 
 from benchmarks.processes import server
 from benchmarks.source import PAGE_SIZE, Generation
@@ -28,7 +28,7 @@ def circumstances(generations: Sequence[Generation]) -> list[str]:
     versions += [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
     sizes = [f"{_page_bytes(generation):,} bytes ({generation})" for generation in generations]
     return [
-        f"* {datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.machine()}, "
+        f"* {datetime.now(timezone.utc):%Y-%m-%d}, {platform.system()} {platform.machine()}, "
         f"{_cpu()}, {os.cpu_count()} cores, {memory:.0f} GiB",
         f"* {', '.join(versions)}",
         f"* A page of {PAGE_SIZE} products: {', '.join(sizes)}",

@@ -35,7 +35,7 @@ def ticks(base_url: str) -> Generator[Tick]:
     )
 
     # The first tick requests a snapshot of each, so that its cursor holds them all.
-    sensors.RUNS_IN_A_TICK = sensors.PARTITIONS_IN_A_TICK = 1_000_000
+    sensors.MAX_RUNS_PER_TICK = sensors.MAX_PARTITIONS_PER_TICK = 1_000_000
     sensor = build_catalog_sensor(
         build_products_asset("products", partitions_def=catalog_partitions)
     )

@@ -17,7 +17,7 @@ from octogen_dagster.api.models import (
     MerchantProductUrlLookupResponse,
     MerchantProductView,
 )
-from octogen_dagster.api.pacing import Pacer
+from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.bigquery.linked_datasets import build_linked_datasets_asset
 from octogen_dagster.bigquery.linked_products import (
@@ -130,10 +130,10 @@ __all__ = [
     "OctogenSource",
     "OctogenTimeoutError",
     "OctogenValidationError",
-    "Pacer",
     "ParquetSnapshotIOManager",
     "ProductScan",
     "ProductSearch",
+    "RateLimiter",
     "RetryPolicy",
     "ScanStatistics",
     "SnapshotPair",

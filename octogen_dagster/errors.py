@@ -30,11 +30,12 @@ ValidationError is one).
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+from typing_extensions import Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,7 +89,7 @@ class OctogenPastPartitionError(OctogenSnapshotError):
 
     def __init__(self, begin: datetime, end: datetime) -> None:
         self.begin, self.end = begin, end
-        over = end <= datetime.now(UTC)
+        over = end <= datetime.now(timezone.utc)
         super().__init__(
             f"The partition from {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M %Z} "
             f"{'is over' if over else 'has not begun'}, and the service knows only the present: "
@@ -285,7 +286,11 @@ def retry_after_seconds(headers: httpx.Headers) -> float | None:
         return float(value)
     try:
         at = parsedate_to_datetime(value)
-        now = parsedate_to_datetime(headers["date"]) if "date" in headers else datetime.now(UTC)
+        now = (
+            parsedate_to_datetime(headers["date"])
+            if "date" in headers
+            else datetime.now(timezone.utc)
+        )
         return max(0.0, (at - now).total_seconds())
     except (TypeError, ValueError):
         return None

@@ -2,10 +2,10 @@
 
 import dagster as dg
 
-RUNS_IN_A_TICK = 50
-PARTITIONS_IN_A_TICK = 1_000
-REPORTS_IN_A_TICK = 100
-_FIRST_WAIT, _LONGEST_WAIT = 600, 6 * 3600
+MAX_RUNS_PER_TICK = 50
+MAX_PARTITIONS_PER_TICK = 1_000
+MAX_REPORTS_PER_TICK = 100
+_FIRST_WAIT_SECONDS, _MAX_WAIT_SECONDS = 600, 6 * 3600
 
 
 def seconds_to_wait(tries: int) -> int:
@@ -14,17 +14,17 @@ def seconds_to_wait(tries: int) -> int:
     Args:
         tries: Requests so far; 0 waits for nothing.
     """
-    return min(_FIRST_WAIT * 2 ** (tries - 1), _LONGEST_WAIT) if tries else 0
+    return min(_FIRST_WAIT_SECONDS * 2 ** (tries - 1), _MAX_WAIT_SECONDS) if tries else 0
 
 
-def is_over(next_at: int, now: int) -> bool:
+def is_due(next_at: int, now: int) -> bool:
     """Whether the time of the next request has come, also after a clock that jumped went back.
 
     Args:
         next_at: When it is due, in seconds since 1970.
         now: Seconds since 1970.
     """
-    return not now < next_at <= now + _LONGEST_WAIT
+    return not now < next_at <= now + _MAX_WAIT_SECONDS
 
 
 def unfinished_partitions(instance: dg.DagsterInstance, sensor_name: str) -> set[str]:

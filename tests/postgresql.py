@@ -19,8 +19,8 @@ USER = "dagster"
 PASSWORD = "p@ss/word:%41"
 DATABASE = "postgres"
 _SETTINGS = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off"}
-_SECONDS_TO_START = 30
-_SECONDS_TO_STOP = 20
+_START_TIMEOUT = 30
+_STOP_TIMEOUT = 20
 
 
 def server_program(name: str) -> str | None:
@@ -83,7 +83,7 @@ def running_postgresql() -> Iterator[dict[str, str]]:
         finally:
             server.send_signal(signal.SIGINT)  # without waiting for clients
             try:
-                server.wait(_SECONDS_TO_STOP)
+                server.wait(_STOP_TIMEOUT)
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
@@ -96,7 +96,7 @@ def _free_port() -> int:
 
 
 def _wait_for_it(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + _SECONDS_TO_START
+    deadline = time.monotonic() + _START_TIMEOUT
     while True:
         try:
             psycopg2.connect(

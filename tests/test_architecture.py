@@ -21,7 +21,7 @@ ARROWS: dict[str, set[str]] = {
     "api": {"errors", "files"},
     "frames": {"api", "errors", "files"},
     "control_plane": {"api", "errors", "files"},
-    "sharing": {"api", "errors", "files"},
+    "sharing": {"control_plane", "api", "errors", "files"},
     "asset_defaults": set(),
     "sensor_limits": set(),
     "previews": set(),

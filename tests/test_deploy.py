@@ -67,7 +67,7 @@ defs = dg.Definitions(
 )
 """
 ROWS = 30
-SECONDS_TO_WAIT = 120.0
+POLL_SECONDS = 120.0
 
 
 class Deployment:
@@ -82,13 +82,13 @@ class Deployment:
 
     def wait_for(self, what: Callable[[], _T | None]) -> _T:
         """What `what` returns, once it does."""
-        deadline = time.monotonic() + SECONDS_TO_WAIT
+        deadline = time.monotonic() + POLL_SECONDS
         while time.monotonic() < deadline:
             assert self._daemon.poll() is None, self.log
             if found := what():
                 return found
             time.sleep(0.25)
-        raise AssertionError(f"it did not happen in {SECONDS_TO_WAIT} s: {self.runs}\n{self.log}")
+        raise AssertionError(f"it did not happen in {POLL_SECONDS} s: {self.runs}\n{self.log}")
 
     @property
     def log(self) -> str:

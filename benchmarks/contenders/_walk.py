@@ -8,7 +8,7 @@ from benchmarks.cursor import next_cursor
 from benchmarks.source import PAGE_SIZE, Source
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.models import SearchRequest
-from octogen_dagster.api.paging import Walk
+from octogen_dagster.api.paging import PageTracker
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class _Page:
 async def walk(client: OctogenClient, source: Source) -> int:
     """The number of products."""
     (catalog,) = source.catalogs
-    progress = Walk(catalog)
+    progress = PageTracker(catalog)
     request = SearchRequest(catalog=catalog, limit=PAGE_SIZE)
-    async for _ in client.walk(request, progress, _read_page):
+    async for _ in client.iter_raw_pages(request, progress, _read_page):
         pass
     return progress.pages * PAGE_SIZE
 

@@ -16,5 +16,5 @@ def read(source: Source, _folder: Path) -> int:
 
 async def _read(source: Source) -> int:
     connection = Connection(api_key=ApiKey(API_KEY), base_url=source.base_url)
-    async with connection.blocking_client(connection.pacer()) as client:
+    async with connection.blocking_client(connection.rate_limiter()) as client:
         return await walk(client, source)

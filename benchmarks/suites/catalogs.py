@@ -9,13 +9,13 @@ from benchmarks.processes import server
 from benchmarks.source import Generation
 
 _CATALOGS = {f"catalog-{number}": 2_500 for number in range(8)}
-_SECONDS_A_PAGE = 0.04
+_SECONDS_PER_PAGE = 0.04
 
 
 def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
     """Time of eight at once ÷ time of one after the other."""
     for generation in generations:
-        with server(generation, _CATALOGS, _SECONDS_A_PAGE) as local:
+        with server(generation, _CATALOGS, _SECONDS_PER_PAGE) as local:
             contenders = {
                 "at once": partial(local.measure, "snapshot", concurrency=8),
                 "in turn": partial(local.measure, "snapshot", concurrency=1),

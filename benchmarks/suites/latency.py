@@ -8,13 +8,13 @@ from benchmarks.measure import Row, run_rounds
 from benchmarks.processes import server
 from benchmarks.source import Generation
 
-_SECONDS_FOR_A_PAGE = 0.005
+_PAGE_TIMEOUT = 0.005
 
 
 def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
     """Time ÷ time of bare httpx."""
     for generation in generations:
-        with server(generation, {"grand-arcade": 100_000}, delay=_SECONDS_FOR_A_PAGE) as local:
+        with server(generation, {"grand-arcade": 100_000}, delay=_PAGE_TIMEOUT) as local:
             contenders = {name: partial(local.measure, name) for name in ("snapshot", "bare_httpx")}
             results = run_rounds(contenders, rounds)
         yield results.row(

@@ -14,7 +14,7 @@ import polars as pl
 from benchmarks.measure import Row, say
 from benchmarks.processes import ROOT, Server, run_python, server
 from benchmarks.source import PAGE_SIZE, Generation, Source
-from octogen_dagster.frames.pages.saver import MOST_PAGES_TWICE
+from octogen_dagster.frames.pages.saver import MAX_REPEATED_PAGES
 
 _CATALOG, _PRODUCTS = "grand-arcade", 100_000
 _PAGES = _PRODUCTS // PAGE_SIZE
@@ -64,7 +64,7 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
             f"page requests made twice, worst of those and of {_RANDOM_KILLS} kills anywhere",
             repeated,
             max(repeated),
-            MOST_PAGES_TWICE,
+            MAX_REPEATED_PAGES,
             unit=" pages",
         )
         differ = sum(not retry.is_equal for retry in [*retries, *anywhere])

@@ -6,7 +6,9 @@ How a request is sent, retried and paced is in `requester`.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from typing_extensions import Self
 
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.models import (
@@ -18,8 +20,8 @@ from octogen_dagster.api.models import (
     MerchantProductUrlLookupResponse,
     SearchRequest,
 )
-from octogen_dagster.api.pacing import Pacer
-from octogen_dagster.api.paging import PageT, Walk
+from octogen_dagster.api.pacing import RateLimiter
+from octogen_dagster.api.paging import PageT, PageTracker
 from octogen_dagster.api.requester import Requester, RequestStatistics
 from octogen_dagster.api.responses import parsed
 from octogen_dagster.api.retry import RetryPolicy
@@ -55,7 +57,7 @@ class OctogenClient:
             `http_client` is given, its own timeout counts unless another one is named here.
         http_client: A client to send requests with; it stays open when this one is closed.
         retry: How requests are retried.
-        pacer: How fast walks through a search may go; share one among clients that run at once.
+        rate_limiter: Limits how fast pages are read; clients that run at once may share one.
 
     Raises:
         MissingAPIKeyError: There is no key.
@@ -70,7 +72,7 @@ class OctogenClient:
         timeout: float | httpx.Timeout = DEFAULT_TIMEOUT,
         http_client: httpx.AsyncClient | BlockingClient | None = None,
         retry: RetryPolicy | None = None,
-        pacer: Pacer | None = None,
+        rate_limiter: RateLimiter | None = None,
     ) -> None:
         import httpx
 
@@ -86,7 +88,7 @@ class OctogenClient:
             key,
             timeout=httpx.Timeout(timeout),
             retry=retry or RetryPolicy(),
-            pacer=pacer or Pacer(),
+            rate_limiter=rate_limiter or RateLimiter(),
         )
         self._catalog_field = "catalog"
 
@@ -231,11 +233,11 @@ class OctogenClient:
             price_max=price_max,
             limit=limit,
         )
-        walk = Walk(_subject(catalog))
+        walk = PageTracker(_subject(catalog))
         seen: set[str] = set()
-        async for page in self.walk(request, walk, _list_page):
+        async for page in self.iter_raw_pages(request, walk, _list_page):
             fresh = {item.uuid: item for item in page.items if item.uuid not in seen}
-            walk.count(new=len(fresh), repeats=len(page.items) - len(fresh))
+            walk.deduplicated(new=len(fresh), repeats=len(page.items) - len(fresh))
             seen.update(fresh)
             yield page.model_copy(update={"items": list(fresh.values())})
 
@@ -261,10 +263,10 @@ class OctogenClient:
             for item in page.items:
                 yield item
 
-    async def walk(
+    async def iter_raw_pages(
         self,
         request: SearchRequest,
-        walk: Walk,
+        walk: PageTracker,
         read_page: Callable[[httpx.Response, str], PageT],
     ) -> AsyncIterator[PageT]:
         """All pages of a search, each read by `read_page`; repeated products stay in.
@@ -279,14 +281,14 @@ class OctogenClient:
             OctogenError: Any other failure.
         """
         while True:
-            page = await self.page(request, walk.subject, walk.pages + 1, read_page)
-            walk.see(page.uuids, page.next_cursor)
+            page = await self.get_raw_page(request, walk.subject, walk.pages + 1, read_page)
+            walk.page_received(page.uuids, page.next_cursor)
             yield page
             if not page.next_cursor:
                 return
             request = request.following(page.next_cursor)
 
-    async def page(
+    async def get_raw_page(
         self,
         request: SearchRequest,
         subject: str,

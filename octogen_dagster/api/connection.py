@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from octogen_dagster.api.client import DEFAULT_TIMEOUT, OctogenClient
 from octogen_dagster.api.credentials import ApiKey
-from octogen_dagster.api.pacing import Pacer
+from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.urls import DEFAULT_BASE_URL, checked_base_url
 
@@ -48,15 +48,15 @@ class Connection:
         if not isinstance(self.api_key, ApiKey):
             raise TypeError("api_key must be an ApiKey, which keeps the key out of sight")
         checked_base_url(self.base_url)
-        self.pacer()
+        self.rate_limiter()
         if not self.timeout > 0:
             raise ValueError(f"timeout must be above 0 seconds, not {self.timeout}")
         if self.concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, not {self.concurrency}")
 
-    def pacer(self) -> Pacer:
-        """A pacer for one read; its clients share it."""
-        return Pacer(self.reserve)
+    def rate_limiter(self) -> RateLimiter:
+        """A rate_limiter for one read; its clients share it."""
+        return RateLimiter(self.reserve)
 
     def client(self) -> OctogenClient:
         """A client for any event loop."""
@@ -65,11 +65,11 @@ class Connection:
             base_url=self.base_url,
             timeout=self.timeout,
             retry=self.retry,
-            pacer=self.pacer(),
+            rate_limiter=self.rate_limiter(),
         )
 
     @contextlib.asynccontextmanager
-    async def blocking_client(self, pacer: Pacer) -> AsyncIterator[OctogenClient]:
+    async def blocking_client(self, rate_limiter: RateLimiter) -> AsyncIterator[OctogenClient]:
         """A faster client for an event loop that serves one walk and may be blocked."""
         from octogen_dagster.api.transport import BlockingClient
 
@@ -80,7 +80,7 @@ class Connection:
                 base_url=self.base_url,
                 http_client=http,
                 retry=self.retry,
-                pacer=pacer,
+                rate_limiter=rate_limiter,
             )
         finally:
             await http.aclose()
@@ -92,7 +92,7 @@ class Connection:
         """
 
         async def run() -> _Result:
-            async with self.blocking_client(self.pacer()) as client:
+            async with self.blocking_client(self.rate_limiter()) as client:
                 return await operation(client)
 
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="octogen-call") as executor:

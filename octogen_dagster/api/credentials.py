@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
+
+from typing_extensions import Self
 
 from octogen_dagster.errors import MissingAPIKeyError
 
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 
 _FRAMING_HEADERS = (b"content-encoding", b"transfer-encoding", b"content-length")
 # Anything shorter is a stand-in for a key and may well be part of a word in an answer.
-_SHORTEST_SECRET = 8
+_MIN_SECRET_LENGTH = 8
 API_KEY_VARIABLES = ("OCTO_API_KEY", "OCTOGEN_PLATFORM_API_KEY")
 
 
@@ -57,7 +59,7 @@ class ApiKey:
         response.next_request = None  # a redirect's, with the key on it
         key, mask = self._key.encode(), b"[api key]"
         echoes = key in response.content or any(key in value for _, value in response.headers.raw)
-        if not echoes or len(key) < _SHORTEST_SECRET:
+        if not echoes or len(key) < _MIN_SECRET_LENGTH:
             return response
         import httpx
 

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-class Pacer:
+class RateLimiter:
     """Spends the organisation's bucket only down to a reserve, and then at the rate it refills.
 
-    One pacer may serve many clients and threads: each request takes its own place in the queue.
+    Many clients and threads may share one: each request takes its own place in the queue.
 
     Args:
         reserve: Share of the bucket, 0 to below 1, that is left to everyone else.
@@ -28,7 +28,7 @@ class Pacer:
     ) -> None:
         if not 0 <= reserve < 1:
             raise ValueError(f"reserve must be from 0 to below 1, not {reserve}")
-        self.reserve = reserve
+        self.reserved_share = reserve
         self._clock = clock
         self._lock = threading.Lock()
         self._tokens = float("inf")
@@ -36,15 +36,15 @@ class Pacer:
         self._seen_at = 0.0
         self._unanswered = 0
 
-    def delay(self) -> float:
-        """Take the next place; seconds to wait before sending. `settle` must follow."""
+    def reserve(self) -> float:
+        """Take the next place; seconds to wait before sending. `update` must follow."""
         with self._lock:
             self._refill()
             self._unanswered += 1
             self._tokens -= 1
             return max(0.0, -self._tokens / self._per_second) if self._per_second else 0.0
 
-    def settle(self, headers: Mapping[str, str] | None) -> None:
+    def update(self, headers: Mapping[str, str] | None) -> None:
         """Learn the bucket's level from an answer's headers, or free the place if none came."""
         with self._lock:
             self._unanswered -= 1
@@ -57,7 +57,7 @@ class Pacer:
                 return
             remaining = min(max(remaining, 0.0), limit)
             self._per_second = limit / 60
-            self._tokens = remaining - self.reserve * limit - self._unanswered
+            self._tokens = remaining - self.reserved_share * limit - self._unanswered
             self._seen_at = self._clock()
 
     def _refill(self) -> None:

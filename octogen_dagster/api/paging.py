@@ -33,7 +33,7 @@ class Page(Protocol):
 PageT = TypeVar("PageT", bound=Page)
 
 
-class Walk:
+class PageTracker:
     """What one walk knows of the pages it has seen.
 
     Args:
@@ -60,7 +60,7 @@ class Walk:
         self._barren = 0
         self._barren_in_a_row = 0
 
-    def see(self, uuids: Sequence[str], next_cursor: str | None) -> None:
+    def page_received(self, uuids: Sequence[str], next_cursor: str | None) -> None:
         """Note the next page.
 
         Args:
@@ -100,7 +100,7 @@ class Walk:
         """The products of page 1, in order."""
         return self._first[0]
 
-    def count(self, new: int, repeats: int) -> None:
+    def deduplicated(self, new: int, repeats: int) -> None:
         """Note what was new on the next page, in order, for the guard against endless walks.
 
         A reader may see pages ahead of counting them.

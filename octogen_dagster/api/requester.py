@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib.metadata
+import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,11 @@ from octogen_dagster.errors import (
     error_from_response,
 )
 
+if sys.version_info >= (3, 11):
+    from asyncio import timeout
+else:
+    from async_timeout import timeout
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
@@ -29,7 +35,7 @@ if TYPE_CHECKING:
     import tenacity
 
     from octogen_dagster.api.credentials import ApiKey
-    from octogen_dagster.api.pacing import Pacer
+    from octogen_dagster.api.pacing import RateLimiter
     from octogen_dagster.api.retry import RetryPolicy
     from octogen_dagster.api.transport import BlockingClient
 
@@ -43,12 +49,12 @@ class RequestStatistics:
     Attributes:
         requests: Requests sent, retries among them.
         retries: Requests sent again after a failure.
-        limiter_seconds: Seconds waited for the organisation's rate limit.
+        rate_limit_wait_seconds: Seconds waited for the organisation's rate limit.
     """
 
     requests: int = 0
     retries: int = 0
-    limiter_seconds: float = 0.0
+    rate_limit_wait_seconds: float = 0.0
 
 
 class Requester:
@@ -60,7 +66,7 @@ class Requester:
         key: Put on each request, and taken out of what comes back.
         timeout: For each phase of one try of a request.
         retry: How requests are retried.
-        pacer: How fast those may go that are paced.
+        rate_limiter: How fast those may go that are paced.
     """
 
     def __init__(
@@ -71,14 +77,14 @@ class Requester:
         *,
         timeout: httpx.Timeout,
         retry: RetryPolicy,
-        pacer: Pacer,
+        rate_limiter: RateLimiter,
     ) -> None:
         self._http = http
         self._base_url = base_url
         self._key = key
         self._timeout = timeout
         self._retry = retry
-        self._pacer = pacer
+        self._rate_limiter = rate_limiter
         self._templates: dict[str, httpx.Request] = {}
         self.statistics = RequestStatistics()
 
@@ -121,7 +127,7 @@ class Requester:
             raise
         finally:
             if paced:
-                self._pacer.settle(headers)
+                self._rate_limiter.update(headers)
 
     async def _try_again(
         self, attempt: Callable[[], Awaitable[httpx.Response]], failure: OctogenError, spent: float
@@ -139,16 +145,16 @@ class Requester:
         return response
 
     async def _take_place(self) -> None:
-        delay = self._pacer.delay()
+        delay = self._rate_limiter.reserve()
         if delay:
-            self.statistics.limiter_seconds += delay
+            self.statistics.rate_limit_wait_seconds += delay
             await asyncio.sleep(delay)
 
     def _note_retry(self, state: tenacity.RetryCallState) -> None:
         self.statistics.retries += 1
         error = state.outcome.exception() if state.outcome else None
         if getattr(error, "status_code", None) == 429 and state.next_action:
-            self.statistics.limiter_seconds += state.next_action.sleep
+            self.statistics.rate_limit_wait_seconds += state.next_action.sleep
 
     async def _attempt(
         self,
@@ -167,9 +173,9 @@ class Requester:
         # The failure is raised outside of the `except` blocks: httpx's own exceptions hold the
         # request, and the key with it, in their frames.
         try:
-            async with asyncio.timeout(remaining):
+            async with timeout(remaining):
                 response = await self._http.send(request, auth=self._key, follow_redirects=False)
-        except (httpx.TimeoutException, TimeoutError):
+        except (httpx.TimeoutException, asyncio.TimeoutError):
             failure = OctogenTimeoutError(
                 f"{subject}: {self._base_url} did not answer in time (timeout "
                 f"{_seconds(self._timeout)}, {self._retry.deadline:g} s with all retries). Try "

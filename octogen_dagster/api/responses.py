@@ -41,10 +41,10 @@ def parsed(model: type[_Answer], response: httpx.Response, subject: str) -> _Ans
         answer: _Answer = _adapter(cast("Hashable", model)).validate_json(response.content)
         return answer
     except ValidationError as error:
-        raise misshapen(response, subject, error) from None
+        raise invalid_body(response, subject, error) from None
 
 
-def misshapen(
+def invalid_body(
     response: httpx.Response, subject: str, error: ValidationError
 ) -> OctogenResponseError:
     first = error.errors(include_url=False)[0]

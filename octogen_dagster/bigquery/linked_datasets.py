@@ -30,7 +30,7 @@ from octogen_dagster.sharing.subscribe import (
     planned,
 )
 
-SECONDS_FOR_A_GRANT = (30.0, 60.0, 120.0)
+GRANT_WAIT_SECONDS = (30.0, 60.0, 120.0)
 
 
 def build_linked_datasets_asset(
@@ -40,7 +40,7 @@ def build_linked_datasets_asset(
     control_plane: bool = False,
     dataset_id: Callable[[str], str] | None = None,
     replace_revoked: bool = True,
-    grant_waits: Sequence[float] = SECONDS_FOR_A_GRANT,
+    grant_waits: Sequence[float] = GRANT_WAIT_SECONDS,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
     """An asset: a linked BigQuery dataset for each listing, one partition for each.
@@ -233,7 +233,7 @@ def _named(listing: ListingName, resource: str | None) -> bool:
 
 def _same(listing: ListingName, other: ListingName) -> bool:
     # A project may be named by its id or its number.
-    return listing.same_as(other) is not False
+    return listing.matches(other) is not False
 
 
 def _last_reported(context: dg.AssetExecutionContext) -> dict[str, str]:

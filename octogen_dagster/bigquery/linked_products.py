@@ -3,7 +3,7 @@
 import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -335,7 +335,7 @@ def _freshness(
 
 
 def _age(moment: datetime) -> timedelta:
-    return datetime.now(UTC) - moment
+    return datetime.now(timezone.utc) - moment
 
 
 def _hours(time: timedelta) -> float:

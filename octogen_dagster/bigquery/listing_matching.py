@@ -9,7 +9,7 @@ from octogen_dagster.sharing.listings import Listing
 from octogen_dagster.sharing.resource_names import ListingName
 
 
-def keyed(
+def match_partitions(
     listings: Sequence[Listing],
     known: Collection[str],
     same: Callable[[ListingName, ListingName], bool | None],

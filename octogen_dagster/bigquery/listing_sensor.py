@@ -2,23 +2,24 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TypeVar
 
 import dagster as dg
 
-from octogen_dagster.bigquery.listing_matching import keyed
-from octogen_dagster.bigquery.listing_sources import SECONDS_FOR_A_TICK, Source
-from octogen_dagster.bigquery.listing_tick import ListingCursor, World, plan_tick
+from octogen_dagster.bigquery.listing_matching import match_partitions
+from octogen_dagster.bigquery.listing_sources import TICK_TIMEOUT, Source
+from octogen_dagster.bigquery.listing_tick import ListingCursor, TickInputs, plan_tick
 from octogen_dagster.bigquery.resources import AnalyticsHubResource
-from octogen_dagster.bigquery.subscription_health import by_analytics_hub, with_octogens
+from octogen_dagster.bigquery.subscription_health import by_analytics_hub, merge_octogen_status
 from octogen_dagster.control_plane.background import begin
 from octogen_dagster.errors import OctogenError, OctogenTimeoutError
-from octogen_dagster.sensor_limits import is_over, unfinished_partitions
-from octogen_dagster.sharing.listing_identity import SameListing
+from octogen_dagster.sensor_limits import is_due, unfinished_partitions
+from octogen_dagster.sharing.listing_identity import ListingIdentity
 from octogen_dagster.sharing.listings import Found, Listing
 
-SECONDS_BETWEEN_CHECKS = 900
-_REASONS_IN_A_TICK = 10
+CHECK_INTERVAL_SECONDS = 900
+_MAX_REASONS_PER_TICK = 10
 
 _Result = TypeVar("_Result")
 
@@ -67,14 +68,14 @@ def build_listing_sensor(
         **sensor_arguments,
     )
     def listing_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        ends_at, now = time.monotonic() + SECONDS_FOR_A_TICK, _seconds()
+        ends_at, now = time.monotonic() + TICK_TIMEOUT, _seconds()
         known = set(context.instance.get_dynamic_partitions(partitions_name))
         resource: AnalyticsHubResource = context.resources.analytics_hub
 
         def read() -> tuple[Found, dict[str, Listing], list[str]]:
             found = source.listings(context.resources)
-            with resource.hub(SECONDS_FOR_A_TICK) as hub:
-                return found, *keyed(found.listings, known, SameListing(hub))
+            with resource.hub(TICK_TIMEOUT) as hub:
+                return found, *match_partitions(found.listings, known, ListingIdentity(hub))
 
         try:
             found, by_key, odd = _in_time(read, ends_at)
@@ -82,7 +83,7 @@ def build_listing_sensor(
             return dg.SkipReason(
                 f"The listings could not be read, the next tick tries again. {error}"
             )
-        for reason in found.left_out[:_REASONS_IN_A_TICK]:
+        for reason in found.left_out[:_MAX_REASONS_PER_TICK]:
             context.log.warning(f"1 of {len(found.left_out)} that are left out. {reason}")
         if odd:
             context.log.warning(
@@ -101,10 +102,10 @@ def build_listing_sensor(
         lapses = {key: lapse for key, lapse in cursor.lapsed.items() if key in wanted}
 
         def check() -> dict[str, str]:
-            with resource.hub(SECONDS_FOR_A_TICK) as hub:
+            with resource.hub(TICK_TIMEOUT) as hub:
                 return by_analytics_hub(hub, resource.project, wanted)
 
-        if wanted and is_over(cursor.checked_at + SECONDS_BETWEEN_CHECKS, now):
+        if wanted and is_due(cursor.checked_at + CHECK_INTERVAL_SECONDS, now):
             try:
                 lapses = _in_time(check, ends_at)
                 cursor.checked_at = now
@@ -114,12 +115,12 @@ def build_listing_sensor(
                 )
         tick = plan_tick(
             cursor,
-            World(
+            TickInputs(
                 statuses={key: listing.status or "" for key, listing in by_key.items()},
                 known=known,
                 subscribed=subscribed,
                 busy=unfinished_partitions(context.instance, name),
-                lapses=with_octogens(lapses, wanted),
+                lapses=merge_octogen_status(lapses, wanted),
                 now=now,
             ),
         )
@@ -163,7 +164,7 @@ def _in_time(work: Callable[[], _Result], ends_at: float) -> _Result:
     answer = begin(work, "octogen-listings")
     try:
         return answer.result(timeout=max(0.0, ends_at - time.monotonic()))
-    except TimeoutError:
+    except FutureTimeoutError:
         raise OctogenTimeoutError(
-            f"They were not read within the {SECONDS_FOR_A_TICK:g} s that a tick has."
+            f"They were not read within the {TICK_TIMEOUT:g} s that a tick has."
         ) from None

@@ -12,7 +12,7 @@ from octogen_dagster.sharing.listings import (
 )
 
 # Dagster ends a tick after 60 s; what comes of the reading must still be stored.
-SECONDS_FOR_A_TICK = 35.0
+TICK_TIMEOUT = 35.0
 
 
 class Source(Protocol):
@@ -43,7 +43,7 @@ class ExchangeSource:
 
     def listings(self, resources: Any) -> Found:
         """`Source.listings`."""
-        with resources.analytics_hub.hub(SECONDS_FOR_A_TICK) as hub:
+        with resources.analytics_hub.hub(TICK_TIMEOUT) as hub:
             return ExchangeListings(hub, self.exchange).listings()
 
 
@@ -61,7 +61,7 @@ class OctogenSource:
     def listings(self, resources: Any) -> Found:
         """`Source.listings`."""
         octogen = resources.octogen_control_plane
-        with octogen.control_plane(SECONDS_FOR_A_TICK) as control_plane:
+        with octogen.control_plane(TICK_TIMEOUT) as control_plane:
             return ControlPlaneListings(
                 control_plane,
                 project=resources.analytics_hub.project,

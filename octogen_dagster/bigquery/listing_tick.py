@@ -6,19 +6,19 @@ from dataclasses import dataclass, field
 import msgspec
 
 from octogen_dagster.sensor_limits import (
-    PARTITIONS_IN_A_TICK,
-    RUNS_IN_A_TICK,
-    is_over,
+    MAX_PARTITIONS_PER_TICK,
+    MAX_RUNS_PER_TICK,
+    is_due,
     seconds_to_wait,
 )
 
 CURSOR_VERSION = 1
 GRANTED, PENDING = "awaiting_subscription", "pending"
 REVOKED, STALE, MISSING = "revoked", "stale", "missing"
-_REPORTS_IN_A_TICK = 100
+_MAX_REPORTS_PER_TICK = 100
 
 
-class Ask(msgspec.Struct, array_like=True):
+class RunAttempt(msgspec.Struct, array_like=True):
     """What was asked for a listing.
 
     Attributes:
@@ -47,7 +47,7 @@ class ListingCursor(msgspec.Struct, forbid_unknown_fields=True):
         version: Of this structure.
     """
 
-    asks: dict[str, Ask] = msgspec.field(default_factory=dict)
+    asks: dict[str, RunAttempt] = msgspec.field(default_factory=dict)
     gone: set[str] = msgspec.field(default_factory=set)
     lapsed: dict[str, str] = msgspec.field(default_factory=dict)
     untold: set[str] = msgspec.field(default_factory=set)
@@ -77,7 +77,7 @@ class ListingCursor(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class TickInputs:
     """What a tick found.
 
     Attributes:
@@ -118,7 +118,7 @@ class ListingTick:
     cursor: ListingCursor = field(repr=False)
 
 
-def plan_tick(cursor: ListingCursor, world: World) -> ListingTick:
+def plan_tick(cursor: ListingCursor, world: TickInputs) -> ListingTick:
     """Decide what a tick does; the same world gives the same decisions.
 
     Args:
@@ -128,34 +128,34 @@ def plan_tick(cursor: ListingCursor, world: World) -> ListingTick:
     asks = dict(cursor.asks)
     due = []
     for key, status in world.statuses.items():
-        ask = asks.get(key, Ask())
+        ask = asks.get(key, RunAttempt())
         in_order = key in world.subscribed and world.lapses.get(key) != REVOKED
         if key not in world.busy and _is_due(ask, status, in_order=in_order, now=world.now):
             due.append(key)
         elif in_order or status not in (ask.status, GRANTED):
-            asks[key] = Ask(status, ask.asks, 0 if in_order else ask.tries, ask.asked_at)
+            asks[key] = RunAttempt(status, ask.asks, 0 if in_order else ask.tries, ask.asked_at)
     # What was just granted first, then those never asked for, then who waits longest.
     due.sort(
         key=lambda key: (
-            not _is_news(asks.get(key, Ask()), world.statuses[key]),
-            asks.get(key, Ask()).asked_at,
+            not _is_news(asks.get(key, RunAttempt()), world.statuses[key]),
+            asks.get(key, RunAttempt()).asked_at,
             key,
         )
     )
-    new = [key for key in due if key not in world.known][:PARTITIONS_IN_A_TICK]
+    new = [key for key in due if key not in world.known][:MAX_PARTITIONS_PER_TICK]
     there = {*world.known, *new}
-    now = [key for key in due if key in there][:RUNS_IN_A_TICK]
+    now = [key for key in due if key in there][:MAX_RUNS_PER_TICK]
     for key in now:
-        ask, status = asks.get(key, Ask()), world.statuses[key]
+        ask, status = asks.get(key, RunAttempt()), world.statuses[key]
         tries = 0 if _is_news(ask, status) else ask.tries
-        asks[key] = Ask(status, ask.asks + 1, tries + 1, world.now)
-    gone = sorted(cursor.asks.keys() - world.statuses.keys() - cursor.gone)[:_REPORTS_IN_A_TICK]
+        asks[key] = RunAttempt(status, ask.asks + 1, tries + 1, world.now)
+    gone = sorted(cursor.asks.keys() - world.statuses.keys() - cursor.gone)[:_MAX_REPORTS_PER_TICK]
     news = {
         key
         for key, lapse in world.lapses.items()
         if key in cursor.untold or cursor.lapsed.get(key) != lapse
     }
-    lapsed = {key: world.lapses[key] for key in sorted(news)[:_REPORTS_IN_A_TICK]}
+    lapsed = {key: world.lapses[key] for key in sorted(news)[:_MAX_REPORTS_PER_TICK]}
     return ListingTick(
         new=sorted(new),
         due=[(key, f"{key}#{cursor.epoch}.{asks[key].asks}") for key in now],
@@ -174,16 +174,16 @@ def plan_tick(cursor: ListingCursor, world: World) -> ListingTick:
     )
 
 
-def _is_news(ask: Ask, status: str) -> bool:
+def _is_news(ask: RunAttempt, status: str) -> bool:
     """Whether Octogen says that it is granted, and did not when it was asked for last."""
     return status == GRANTED and ask.status != GRANTED
 
 
-def _is_due(ask: Ask, status: str, *, in_order: bool, now: int) -> bool:
+def _is_due(ask: RunAttempt, status: str, *, in_order: bool, now: int) -> bool:
     # What was in force and can be subscribed to again, its owner has deleted.
     if _is_news(ask, status) and (not in_order or ask.status == PENDING):
         return True
     # While Octogen says that it is pending, Octogen also says when it no longer is.
     if in_order or (status == PENDING and ask.tries):
         return False
-    return is_over(ask.asked_at + seconds_to_wait(ask.tries), now)
+    return is_due(ask.asked_at + seconds_to_wait(ask.tries), now)

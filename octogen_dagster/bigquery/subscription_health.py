@@ -45,14 +45,16 @@ def by_analytics_hub(
         found = {
             _LAPSES.get(state)
             for name, state in states[mine.without_project]
-            if mine.same_as(name) is not False
+            if mine.matches(name) is not False
         }
         if None not in found:
             lapses[key] = next((lapse for lapse in (STALE, REVOKED) if lapse in found), MISSING)
     return lapses
 
 
-def with_octogens(lapses: Mapping[str, str], subscribed: Mapping[str, Listing]) -> dict[str, str]:
+def merge_octogen_status(
+    lapses: Mapping[str, str], subscribed: Mapping[str, Listing]
+) -> dict[str, str]:
     """The lapses, with what Octogen says where Analytics Hub said nothing.
 
     Args:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
+from typing_extensions import Self
 
 from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryInputError
 
@@ -29,7 +30,7 @@ _NAME = re.compile(
 _STANDARD = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "RECORD": "STRUCT"}
 _DATED = {"TIMESTAMP", "DATETIME", "DATE"}
 _NOT_IN_POLARS = {"BIGNUMERIC", "BIGDECIMAL", "INTERVAL"}
-_LONGEST_MESSAGE = 400
+_MAX_MESSAGE_LENGTH = 400
 _TIMEOUT = 60.0
 """Seconds for one try of a request. How long a query may run is not bounded."""
 _LOG_IN = (
@@ -310,4 +311,4 @@ def _in_polars(field: SchemaField) -> bool:
 
 
 def _shortened(text: object) -> str:
-    return " ".join(str(text).split())[:_LONGEST_MESSAGE].rstrip(".")
+    return " ".join(str(text).split())[:_MAX_MESSAGE_LENGTH].rstrip(".")

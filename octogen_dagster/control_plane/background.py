@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_SECONDS_TO_SEE_A_SIGNAL = 0.5
+_SIGNAL_POLL_SECONDS = 0.5
 _LOGGER = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
@@ -29,7 +29,7 @@ def begin(work: Callable[[], _Result], thread_name: str) -> Future[_Result]:
     return outcome
 
 
-def to_its_end(work: Callable[[], _Result], reason: str) -> _Result:
+def run_uninterrupted(work: Callable[[], _Result], reason: str) -> _Result:
     """What `work` returns; an interrupt of this thread waits for its end, a second one does not.
 
     Args:
@@ -48,5 +48,5 @@ def to_its_end(work: Callable[[], _Result], reason: str) -> _Result:
 
 def _wait(outcome: Future[_Result]) -> None:
     # Where a signal reaches another thread, this one has to wake up to see it.
-    while not wait([outcome], timeout=_SECONDS_TO_SEE_A_SIGNAL).done:
+    while not wait([outcome], timeout=_SIGNAL_POLL_SECONDS).done:
         pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,6 +17,11 @@ from octogen_dagster.errors import (
     OctogenMCPAuthenticationError,
 )
 
+if sys.version_info >= (3, 11):
+    from asyncio import timeout
+else:
+    from async_timeout import timeout
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
@@ -27,8 +33,8 @@ if TYPE_CHECKING:
 
 _HOST = "127.0.0.1"
 _PATH = "/callback"
-_SECONDS_FOR_A_REQUEST = 30.0
-_LONGEST_REASON = 300
+_REQUEST_TIMEOUT = 30.0
+_MAX_REASON_LENGTH = 300
 
 
 def login(
@@ -112,7 +118,7 @@ async def _login(
         )
         async with (
             httpx2.AsyncClient(
-                auth=provider, timeout=_SECONDS_FOR_A_REQUEST, trust_env=may_use_proxy(mcp_url)
+                auth=provider, timeout=_REQUEST_TIMEOUT, trust_env=may_use_proxy(mcp_url)
             ) as http,
             Client(streamable_http_client(mcp_url, http_client=http), mode="legacy", cache=None),
         ):
@@ -188,9 +194,9 @@ class _Browser:
         from mcp.shared.auth import AuthorizationCodeResult
 
         try:
-            async with asyncio.timeout(self._seconds):
+            async with timeout(self._seconds):
                 parameters = await self._came_back
-        except TimeoutError:
+        except asyncio.TimeoutError:
             raise OctogenMCPAuthenticationError(
                 f"Nobody logged in within {self._seconds:g} s: run `octogen-mcp-login` again."
             ) from None
@@ -199,7 +205,7 @@ class _Browser:
                 parameters[name] for name in ("error", "error_description") if name in parameters
             )
             raise OctogenMCPAuthenticationError(
-                f"The login was refused ({reason[:_LONGEST_REASON] or 'no reason given'})."
+                f"The login was refused ({reason[:_MAX_REASON_LENGTH] or 'no reason given'})."
             )
         return AuthorizationCodeResult.model_validate(parameters)
 
@@ -218,7 +224,7 @@ class _Browser:
     async def _answer_request(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        async with asyncio.timeout(_SECONDS_FOR_A_REQUEST):
+        async with timeout(_REQUEST_TIMEOUT):
             line = (await reader.readline()).decode("latin-1")
             while (await reader.readline()).strip():
                 pass
@@ -291,4 +297,4 @@ def _without_answer(failure: OAuthFlowError | MCPError) -> str:
         said, _, answer = said.partition(": ")
         status = answer[:3]
         return f"{said}: {status}" if status.isdigit() else said
-    return said[:_LONGEST_REASON].rstrip(".")
+    return said[:_MAX_REASON_LENGTH].rstrip(".")

@@ -17,9 +17,9 @@ from octogen_dagster.errors import OctogenMCPAuthenticationError, OctogenTimeout
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_SECONDS_TO_LOCK = 120
-_SECONDS_BETWEEN_TRIES = 0.005
-_SECONDS_TO_WRITE = 3600
+_LOCK_TIMEOUT = 120
+_RETRY_INTERVAL_SECONDS = 0.005
+_WRITE_TIMEOUT = 3600
 _UNFINISHED = ".unfinished"
 
 
@@ -56,16 +56,16 @@ class SecretFile:
             )
         lock = filelock.FileLock(
             f"{target}.lock",
-            timeout=_SECONDS_TO_LOCK,
+            timeout=_LOCK_TIMEOUT,
             mode=0o600,
-            poll_interval=_SECONDS_BETWEEN_TRIES,
+            poll_interval=_RETRY_INTERVAL_SECONDS,
         )
         try:
             lock.acquire()
         except filelock.Timeout:  # an OSError too
             raise OctogenTimeoutError(
                 f"The {self} cannot be locked ({lock.lock_file}): another process has held it for "
-                f"{_SECONDS_TO_LOCK:g} s; try again later."
+                f"{_LOCK_TIMEOUT:g} s; try again later."
             ) from None
         except OSError as error:
             raise OctogenMCPAuthenticationError(
@@ -131,7 +131,7 @@ def _remove_leftovers(target: Path) -> None:
     """Remove what writers that were killed have left long ago."""
     for leftover in target.parent.glob(f".{glob.escape(target.name)}.*{_UNFINISHED}"):
         with contextlib.suppress(FileNotFoundError):
-            if leftover.lstat().st_mtime < time.time() - _SECONDS_TO_WRITE:
+            if leftover.lstat().st_mtime < time.time() - _WRITE_TIMEOUT:
                 leftover.unlink()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ from octogen_dagster.errors import (
     retry_after_seconds,
 )
 
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
 
@@ -34,7 +38,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MCP_URL = "https://mcp.octogen.ai/mcp/"
 _RATE_LIMITED = -32029
-_LONGEST_REASON = 300
+_MAX_REASON_LENGTH = 300
 _LOGGERS = ("mcp.client.streamable_http", "mcp.shared.jsonrpc_dispatcher", "client")
 """Those of the `mcp` package that quote what was sent and answered."""
 
@@ -164,7 +168,7 @@ class McpSession:
     def _refusal(self, subject: str, error: MCPError) -> OctogenError:
         """The error that an answer other than a result stands for."""
         status, retry_after = self._wire.status, self._wire.retry_after
-        reason = self._wire.masked(" ".join(error.message.split()))[:_LONGEST_REASON].rstrip(".")
+        reason = self._wire.masked(" ".join(error.message.split()))[:_MAX_REASON_LENGTH].rstrip(".")
         if error.code == _RATE_LIMITED:
             data = error.data if isinstance(error.data, dict) else {}
             wait = finite_seconds(data.get("retry_after"))
@@ -306,7 +310,7 @@ def _value(tool: str, result: CallToolResult) -> Any:
     if isinstance(value, dict) and value.get("error"):
         said = ": ".join(str(value[key]) for key in ("error", "message") if value.get(key))
         raise OctogenMCPError(
-            f"Octogen's MCP tool {tool} failed: {' '.join(said.split())[:_LONGEST_REASON]}."
+            f"Octogen's MCP tool {tool} failed: {' '.join(said.split())[:_MAX_REASON_LENGTH]}."
         )
     return value
 

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import httpx
 
 DEFAULT_TOKEN_ENDPOINT = "https://auth.octogen.ai/oauth2/token"  # noqa: S105
-_LONGEST_REASON = 200
-_LARGEST_ANSWER = 1_000_000
+_MAX_REASON_LENGTH = 200
+_MAX_ANSWER_SIZE = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class TokenEndpoint:
             ):
                 async for part in response.aiter_bytes():
                     content += part
-                    if len(content) > _LARGEST_ANSWER:
+                    if len(content) > _MAX_ANSWER_SIZE:
                         break
         return _Answer(response.status_code, response.headers, content)
 
@@ -184,7 +184,7 @@ def _understood(answer: _Answer, endpoint: str, refresh_token: SecretStr) -> Gra
         detail = f"{reason}: {explanation}" if isinstance(explanation, str) else reason
         detail = detail.replace(refresh_token.get_secret_value(), "[refresh token]")
         return OctogenMCPAuthenticationError(
-            f"{said} ({detail[:_LONGEST_REASON]}): the refresh token or the client id is not "
+            f"{said} ({detail[:_MAX_REASON_LENGTH]}): the refresh token or the client id is not "
             "valid any more. Run `octogen-mcp-login` to log in again."
         )
     content_type = answer.headers.get("content-type", "no content type")

@@ -15,7 +15,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from octogen_dagster.control_plane.background import to_its_end
+from octogen_dagster.control_plane.background import run_uninterrupted
 from octogen_dagster.control_plane.retry import DEFAULT_DEADLINE
 from octogen_dagster.control_plane.secret_files import SecretFile
 from octogen_dagster.control_plane.token_endpoint import (
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
 DEFAULT_TIMEOUT = 30.0
-_SECONDS_OF_LIFE_LEFT = 30.0
-_LARGEST_OUTPUT = 100_000
+_MIN_LIFETIME_SECONDS = 30.0
+_MAX_OUTPUT_SIZE = 100_000
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -164,13 +164,13 @@ class RefreshedToken:
 
     def _renew(self) -> None:
         self._token = None
-        grant = to_its_end(
+        grant = run_uninterrupted(
             self._refreshed,
             "The token endpoint may be replacing the refresh token: its answer is waited for, so "
             "that the new one is not lost.",
         )
         life = math.inf if grant.seconds is None else grant.seconds
-        self._good_until = time.monotonic() + max(life - _SECONDS_OF_LIFE_LEFT, life / 2)
+        self._good_until = time.monotonic() + max(life - _MIN_LIFETIME_SECONDS, life / 2)
         self._token = grant.access_token
 
     def _refreshed(self) -> Grant:
@@ -294,7 +294,7 @@ def _printed_by(words: list[str], timeout: float) -> tuple[str, SecretStr | None
         if isinstance(error, TimeoutError | subprocess.TimeoutExpired):
             return f"printed no token within {timeout:g} s and was stopped", None
         if isinstance(error, _TooMuchError):
-            return f"printed more than {_LARGEST_OUTPUT:,} bytes and was stopped", None
+            return f"printed more than {_MAX_OUTPUT_SIZE:,} bytes and was stopped", None
         raise
     if status:
         return f"failed with exit status {status}", None
@@ -317,11 +317,11 @@ def _read_all(pipe: int, ends_at: float) -> bytes:
     with selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
         while selector.select(max(0.0, ends_at - time.monotonic())):
-            part = os.read(pipe, _LARGEST_OUTPUT)
+            part = os.read(pipe, _MAX_OUTPUT_SIZE)
             if not part:
                 return output
             output += part
-            if len(output) > _LARGEST_OUTPUT:
+            if len(output) > _MAX_OUTPUT_SIZE:
                 raise _TooMuchError
     raise TimeoutError
 

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
+
+from typing_extensions import Self
 
 from octogen_dagster.control_plane.retry import DEFAULT_DEADLINE
 from octogen_dagster.control_plane.session import DEFAULT_MCP_URL, McpSession

@@ -37,7 +37,7 @@ telemetry:
 nux:
   enabled: false
 """
-_SECONDS_FOR_UI = 120
+_UI_TIMEOUT = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +262,7 @@ def _serve_ui(console: Console, environment: Mapping[str, str], port: int) -> No
 
 
 def _answers(url: str, server: subprocess.Popen[bytes]) -> bool:
-    deadline = time.monotonic() + _SECONDS_FOR_UI
+    deadline = time.monotonic() + _UI_TIMEOUT
     while server.poll() is None and time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - our own URL

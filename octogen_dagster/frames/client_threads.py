@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
+
+from typing_extensions import Self
 
 from octogen_dagster.api.requester import RequestStatistics
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from octogen_dagster.api.client import OctogenClient
     from octogen_dagster.api.connection import Connection
 
-SECONDS_TO_WAIT = 1.0  # for what the threads do, before the consumer is asked whether to go on
+POLL_SECONDS = 1.0  # for what the threads do, before the consumer is asked whether to go on
 
 
 class ClosedError(Exception):
@@ -31,7 +33,7 @@ class ClientThreads(ABC):
 
     def __init__(self, connection: Connection, threads: int, name: str) -> None:
         self._connection = connection
-        self._pacer = connection.pacer()
+        self._rate_limiter = connection.rate_limiter()
         self._changed = threading.Condition()
         self._closed = False
         self._error: BaseException | None = None
@@ -67,7 +69,7 @@ class ClientThreads(ABC):
         return RequestStatistics(
             requests=sum(client.requests for client in self._clients),
             retries=sum(client.retries for client in self._clients),
-            limiter_seconds=sum(client.limiter_seconds for client in self._clients),
+            rate_limit_wait_seconds=sum(client.rate_limit_wait_seconds for client in self._clients),
         )
 
     @abstractmethod
@@ -97,6 +99,6 @@ class ClientThreads(ABC):
                 self._changed.notify_all()
 
     async def _work_with_client(self) -> None:
-        async with self._connection.blocking_client(self._pacer) as client:
+        async with self._connection.blocking_client(self._rate_limiter) as client:
             self._clients.append(client.statistics)
             await self._work(client)

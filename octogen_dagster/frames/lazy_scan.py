@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from octogen_dagster.frames.client_threads import ClientThreads
 
-SECONDS_BETWEEN_REPORTS = 10.0
+REPORT_INTERVAL_SECONDS = 10.0
 
 
 class LazyScan(ABC):

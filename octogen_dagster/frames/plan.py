@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -50,7 +50,7 @@ class ReadPlan:
 
     search: ProductSearch
     reads: list[CatalogRead]
-    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    started_at: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     landed: bool = False
 
 
@@ -132,7 +132,7 @@ def check_states(reads: Sequence[CatalogRead], connection: Connection) -> None:
 
 def _first_uuids(read: CatalogRead, connection: Connection) -> list[str]:
     page = connection.call(
-        lambda client: client.page(read.request, read.walk.subject, 1, read_page)
+        lambda client: client.get_raw_page(read.request, read.walk.subject, 1, read_page)
     )
     return list(page.uuids)
 
@@ -170,7 +170,7 @@ def plan_saved(
 
 def is_now(window: TimeWindow) -> bool:
     """Whether the window has begun and is not over."""
-    return window[0] <= datetime.now(UTC) < window[1]
+    return window[0] <= datetime.now(timezone.utc) < window[1]
 
 
 def plan_landed(landing: Landing, store: PageStore) -> ReadPlan:
@@ -272,7 +272,7 @@ def _next_page(
     async def ask(client: OctogenClient) -> tuple[WirePage | None, str, str | None]:
         async def asked(cursor: str | None, number: int) -> WirePage:
             request = read.request.following(cursor) if cursor else read.request
-            return await client.page(request, read.walk.subject, number, read_page)
+            return await client.get_raw_page(request, read.walk.subject, number, read_page)
 
         following = saved.next_cursor
         page = await asked(following, saved.pages + 1) if following else None

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from octogen_dagster.api.paging import Walk
+from typing_extensions import Self
+
+from octogen_dagster.api.paging import PageTracker
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.frames.client_threads import SECONDS_TO_WAIT, ClientThreads, ClosedError
+from octogen_dagster.frames.client_threads import POLL_SECONDS, ClientThreads, ClosedError
 from octogen_dagster.frames.wire import read_page
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ class CatalogRead:
 
     catalog: str | None
     request: SearchRequest
-    walk: Walk
+    walk: PageTracker
     summary: MerchantCatalogSummary | None = None
     saved: Iterable[WirePage] = ()
     ahead: WirePage | None = None
@@ -57,13 +59,13 @@ class CatalogRead:
     def of(cls, request: SearchRequest, summary: MerchantCatalogSummary | None) -> Self:
         """A walk that has not begun."""
         subject = f"Catalog {request.catalog!r}" if request.catalog else "The search"
-        return cls(request.catalog, request, Walk(subject), summary)
+        return cls(request.catalog, request, PageTracker(subject), summary)
 
     async def pages(self, client: OctogenClient) -> AsyncIterator[WirePage]:
         """All its pages: the saved ones, then those from the service, which are saved."""
         request: SearchRequest | None = self.request
         for page in self._at_hand():
-            self.walk.see(page.uuids, page.next_cursor)
+            self.walk.page_received(page.uuids, page.next_cursor)
             if page is not self.ahead:
                 self.saved_pages += 1
             elif self.saver:
@@ -72,7 +74,7 @@ class CatalogRead:
             request = self.request.following(page.next_cursor) if page.next_cursor else None
         if request is None or not self.live:
             return
-        async for page in client.walk(request, self.walk, read_page):
+        async for page in client.iter_raw_pages(request, self.walk, read_page):
             if self.saver:
                 self.saver.generation = client.generation
                 self.saver.add(page)
@@ -143,7 +145,7 @@ class BulkReader(ClientThreads):
             self._changed.notify_all()
             self._changed.wait_for(
                 lambda: self._full or self._is_over() or not self._working,
-                timeout=SECONDS_TO_WAIT,
+                timeout=POLL_SECONDS,
             )
             self._asking = False
             self._raise_if_over()

@@ -6,10 +6,11 @@ import contextlib
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Self
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 import polars as pl
+from typing_extensions import Self
 
 from octogen_dagster.api.client import DEFAULT_TIMEOUT
 from octogen_dagster.api.connection import Connection
@@ -24,7 +25,7 @@ from octogen_dagster.errors import (
 )
 from octogen_dagster.frames.decode import PageDecoder
 from octogen_dagster.frames.dedup import SeenProducts
-from octogen_dagster.frames.lazy_scan import SECONDS_BETWEEN_REPORTS, LazyScan
+from octogen_dagster.frames.lazy_scan import REPORT_INTERVAL_SECONDS, LazyScan
 from octogen_dagster.frames.pages.segments import LandedWalk, Landing
 from octogen_dagster.frames.plan import ReadPlan, check_states, is_now, plan_live, plan_saved
 from octogen_dagster.frames.pushdown import Pushdown
@@ -54,7 +55,7 @@ class ScanStatistics:
         pages: Pages decoded.
         requests: Requests sent, retries among them.
         retries: Requests sent again after a failure.
-        limiter_seconds: Seconds waited for the organisation's rate limit, over all threads.
+        rate_limit_wait_seconds: Seconds waited for the organisation's rate limit, over all threads.
         repeats: Products that came again and were removed.
         restarts: Times the service began a walk again by itself.
         saved_pages: Pages that were not asked for, because they had been saved.
@@ -65,7 +66,7 @@ class ScanStatistics:
         seconds: Wall time.
     """
 
-    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    started_at: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     complete: bool = False
     truncated: bool = False
     catalogs: list[str] = field(default_factory=list)
@@ -73,7 +74,7 @@ class ScanStatistics:
     pages: int = 0
     requests: int = 0
     retries: int = 0
-    limiter_seconds: float = 0.0
+    rate_limit_wait_seconds: float = 0.0
     repeats: int = 0
     restarts: int = 0
     saved_pages: int = 0
@@ -216,7 +217,7 @@ class ProductScan(LazyScan):
         with self._reader(reads, cap) as reader:
             self._begin(reader, turn)
             for batch in reader:
-                if self._report and time.monotonic() - reported >= SECONDS_BETWEEN_REPORTS:
+                if self._report and time.monotonic() - reported >= REPORT_INTERVAL_SECONDS:
                     reported = time.monotonic()
                     _add_up(statistics, reads, reader, began)
                     self._report(statistics)
@@ -345,7 +346,7 @@ def _without_repeats(
     for page in pages:
         products = len(page.uuids)
         fresh = int(new.slice(begin, products).sum())
-        read.walk.count(new=fresh, repeats=products - fresh)
+        read.walk.deduplicated(new=fresh, repeats=products - fresh)
         begin += products
     return frame if new.all() else frame.filter(new)
 
@@ -374,4 +375,4 @@ def _add_up(
     statistics.saved_pages = sum(read.saved_pages for read in reads)
     sent = reader.sent
     statistics.requests, statistics.retries = sent.requests, sent.retries
-    statistics.limiter_seconds = sent.limiter_seconds
+    statistics.rate_limit_wait_seconds = sent.rate_limit_wait_seconds

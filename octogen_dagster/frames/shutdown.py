@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_SECONDS_FOR_A_TURN = 5.0
-_SECONDS_TO_COME_BACK = 0.1
+_TURN_TIMEOUT = 5.0
+_RETURN_TIMEOUT = 0.1
 
 
 class Turn:
@@ -54,9 +54,9 @@ def _stop_all() -> None:
             turn.stop()
     for turn in turns:
         # Never released: a generator that is called again now waits until the process is gone.
-        turn._lock.acquire(timeout=_SECONDS_FOR_A_TURN)
+        turn._lock.acquire(timeout=_TURN_TIMEOUT)
     if turns:
-        threading.Event().wait(_SECONDS_TO_COME_BACK)
+        threading.Event().wait(_RETURN_TIMEOUT)
 
 
 atexit.register(_stop_all)

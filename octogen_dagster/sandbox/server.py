@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Event, Thread
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
+
+from typing_extensions import Self
 
 from octogen_dagster.sandbox.faults import Fault, Faults
 from octogen_dagster.sandbox.request_log import ReceivedRequest
@@ -34,8 +36,8 @@ if TYPE_CHECKING:
 DEFAULT_API_KEY = "octo_live_00000000000000000000000000000000_c2FuZGJveC1rZXktbm90LWEtc2VjcmV0"
 DEFAULT_PORT = 8787
 _HOST = "127.0.0.1"
-_SECONDS_TO_START = 30
-_SECONDS_FOR_LAST_ANSWERS = 1
+_START_TIMEOUT = 30
+_LAST_RESPONSE_TIMEOUT = 1
 
 
 class Sandbox:
@@ -182,7 +184,7 @@ class Sandbox:
         server = self._bind()
         thread = Thread(target=server.run, name="octogen-sandbox", daemon=True)
         thread.start()
-        if not server.ready.wait(_SECONDS_TO_START):
+        if not server.ready.wait(_START_TIMEOUT):
             raise RuntimeError("the sandbox did not start; the log says why")
 
         def stop() -> None:
@@ -348,5 +350,5 @@ class _Server(uvicorn.Server):
         for connection in list(state.connections):
             connection.shutdown()
         if state.tasks:
-            await asyncio.wait(list(state.tasks), timeout=_SECONDS_FOR_LAST_ANSWERS)
+            await asyncio.wait(list(state.tasks), timeout=_LAST_RESPONSE_TIMEOUT)
         await self.lifespan.shutdown()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import functools
 import os
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import Self
 
 from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,
@@ -26,8 +29,8 @@ EMULATOR_VARIABLE = "ANALYTICS_HUB_EMULATOR_HOST"
 _SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 _SUBSCRIBE = "analyticshub.listings.subscribe"
 _PAGE_SIZE = 1000
-_FIRST_WAIT = 0.5
-_LONGEST_MESSAGE = 400
+_FIRST_WAIT_SECONDS = 0.5
+_MAX_MESSAGE_LENGTH = 400
 _TRANSIENT = {
     "ABORTED",
     "DEADLINE_EXCEEDED",
@@ -217,7 +220,7 @@ class AnalyticsHub:
                 deletion.result(timeout=self._deadline)  # type: ignore[no-untyped-call]
             except exceptions.NotFound:
                 return
-            except TimeoutError:
+            except concurrent.futures.TimeoutError:
                 problem = f"its deletion did not end within {self._deadline:g} s. Try again later."
             else:
                 return
@@ -246,7 +249,7 @@ class AnalyticsHub:
 
         again = retry.Retry(
             predicate=lambda error: _code(error) in _TRANSIENT,
-            initial=_FIRST_WAIT,
+            initial=_FIRST_WAIT_SECONDS,
             maximum=10.0,
             multiplier=2.0,
             timeout=self._deadline,
@@ -321,4 +324,4 @@ def _code(error: object) -> str:
 
 
 def _shortened(text: object) -> str:
-    return " ".join(str(text).split())[:_LONGEST_MESSAGE].rstrip(".")
+    return " ".join(str(text).split())[:_MAX_MESSAGE_LENGTH].rstrip(".")

@@ -6,7 +6,7 @@ subscribing.
 
 from __future__ import annotations
 
-import enum
+import sys
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,11 @@ from octogen_dagster.errors import (
 from octogen_dagster.sharing.resource_names import ListingName, checked_project
 from octogen_dagster.sharing.subscribe import planned
 
+if sys.version_info >= (3, 11):
+    from enum import StrEnum
+else:
+    from backports.strenum import StrEnum
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -31,7 +36,7 @@ _FAILED = {"refresh_failed", "access_grant_failed"}
 _WITHDRAWN = {"catalog_not_enabled", "scope_revoked", "removing"}
 
 
-class Action(enum.StrEnum):
+class Action(StrEnum):
     """What a pass did about a catalog."""
 
     ALREADY_ACTIVE = "already_active"

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 
 
-class SameListing:
+class ListingIdentity:
     """Tells names of listings apart, with Analytics Hub's help where they cannot be told alone.
 
     What it says of a project's id and number is remembered: use one for a pass over many listings,
@@ -33,7 +33,7 @@ class SameListing:
         Raises:
             OctogenBigQueryError: Analytics Hub does not say.
         """
-        same = one.same_as(other)
+        same = one.matches(other)
         if same is not None:
             return same
         projects = frozenset((one.project, other.project))
@@ -50,12 +50,12 @@ class SameListing:
             # One listing could be seen under both names.
             return None if self._hub.listing(str(other)) is None else False
         name = ListingName.parse(mine.name)
-        same = name.same_as(other)
+        same = name.matches(other)
         if same is None:
             theirs = self._hub.listing(str(other))
             if theirs is None:
                 return False
-            same = name.same_as(ListingName.parse(theirs.name))
+            same = name.matches(ListingName.parse(theirs.name))
             if same is None:
                 # It answers with the name that it was asked for: then the contents decide.
                 mine.name = theirs.name

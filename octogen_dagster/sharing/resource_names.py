@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Self
+
+from typing_extensions import Self
 
 from octogen_dagster.errors import OctogenBigQueryInputError
 
@@ -56,7 +57,7 @@ class ListingName:
     def __str__(self) -> str:
         return f"{exchange_name(self)}/listings/{self.listing}"
 
-    def same_as(self, other: ListingName) -> bool | None:
+    def matches(self, other: ListingName) -> bool | None:
         """Whether both name the same listing.
 
         Returns:

@@ -13,14 +13,14 @@ from octogen_dagster.errors import (
     OctogenBigQueryInputError,
 )
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
-from octogen_dagster.sharing.listing_identity import SameListing
+from octogen_dagster.sharing.listing_identity import ListingIdentity
 from octogen_dagster.sharing.resource_names import (
     ListingName,
     checked_dataset_id,
     checked_project,
     sample_query,
 )
-from octogen_dagster.sharing.subscription import REVOKED, SubscriptionEntry
+from octogen_dagster.sharing.subscription import REVOKED, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -146,7 +146,7 @@ class Subscriptions:
     ) -> None:
         self._hub = hub
         self._datasets = datasets
-        self._same = SameListing(hub)
+        self._same = ListingIdentity(hub)
         self._read: dict[tuple[str, str], _ByIds | OctogenBigQueryError] = {}
 
     def subscribe(
@@ -174,7 +174,7 @@ class Subscriptions:
         self._check_told_apart(plan)
         created = self._hub.subscribe(_request(plan))
         if created is not None:
-            entry = SubscriptionEntry.of(created, self._datasets)
+            entry = Subscription.of(created, self._datasets)
             return _result(entry, plan, already_subscribed=False)
         # The id is taken: by a process that was faster, by a try whose answer was lost, by others.
         self._read.clear()
@@ -245,7 +245,7 @@ class Subscriptions:
                     "listing as the subscription does. Nothing was changed."
                 )
 
-    def _in_the_way(self, plan: SubscriptionPlan, *, may_delete: bool) -> list[SubscriptionEntry]:
+    def _in_the_way(self, plan: SubscriptionPlan, *, may_delete: bool) -> list[Subscription]:
         """The revoked subscriptions to the listing that hold the plan's dataset id.
 
         Raises:
@@ -278,11 +278,11 @@ class Subscriptions:
             problem = "it is not linked to this listing: choose another dataset id."
         raise OctogenBigQueryError(f"Listing {plan.listing}: {taken} {problem}")
 
-    def _to(self, plan: SubscriptionPlan) -> list[SubscriptionEntry]:
+    def _to(self, plan: SubscriptionPlan) -> list[Subscription]:
         """The project's subscriptions to the listing."""
         return [entry for name, entry in self._namesakes(plan) if self._same(plan.listing, name)]
 
-    def _namesakes(self, plan: SubscriptionPlan) -> list[tuple[ListingName, SubscriptionEntry]]:
+    def _namesakes(self, plan: SubscriptionPlan) -> list[tuple[ListingName, Subscription]]:
         """The project's subscriptions to listings whose ids are those of the plan's."""
         listing = plan.listing
         place = plan.project, listing.location
@@ -301,13 +301,13 @@ class Subscriptions:
         for subscription in self._hub.subscriptions(project, location):
             with contextlib.suppress(OctogenBigQueryInputError):  # one to a whole exchange
                 name = ListingName.parse(subscription.listing)
-                entry = SubscriptionEntry.of(subscription, self._datasets)
+                entry = Subscription.of(subscription, self._datasets)
                 entries.setdefault((name.exchange, name.listing), []).append((name, entry))
         return entries
 
 
 def _result(
-    entry: SubscriptionEntry, plan: SubscriptionPlan, *, already_subscribed: bool
+    entry: Subscription, plan: SubscriptionPlan, *, already_subscribed: bool
 ) -> BigQuerySubscriptionResult:
     if entry.dataset_id is None:
         raise OctogenBigQueryError(
@@ -327,7 +327,7 @@ def _result(
     )
 
 
-_ByIds: TypeAlias = dict[tuple[str, str], list[tuple[ListingName, SubscriptionEntry]]]
+_ByIds: TypeAlias = dict[tuple[str, str], list[tuple[ListingName, Subscription]]]
 """Subscriptions by the ids of the exchange and the listing."""
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
+
+from typing_extensions import Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +19,7 @@ REVOKED = "STATE_INACTIVE"
 
 
 @dataclass(frozen=True, slots=True)
-class SubscriptionEntry:
+class Subscription:
     """A subscription.
 
     Attributes:

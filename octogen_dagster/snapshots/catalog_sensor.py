@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import dagster as dg
@@ -12,10 +12,10 @@ import msgspec
 from octogen_dagster.api.index_runs import IndexRun, read_index_runs
 from octogen_dagster.errors import OctogenError
 from octogen_dagster.sensor_limits import (
-    PARTITIONS_IN_A_TICK,
-    REPORTS_IN_A_TICK,
-    RUNS_IN_A_TICK,
-    is_over,
+    MAX_PARTITIONS_PER_TICK,
+    MAX_REPORTS_PER_TICK,
+    MAX_RUNS_PER_TICK,
+    is_due,
     seconds_to_wait,
     unfinished_partitions,
 )
@@ -23,13 +23,13 @@ from octogen_dagster.snapshots.partitions import SnapshotPartitions, catalog_par
 from octogen_dagster.snapshots.resource import OctogenResource
 
 # Dagster ends a tick after 60 s; the listing must leave it time to store what came of it.
-SECONDS_FOR_THE_LISTING = 30.0
+LISTING_TIMEOUT = 30.0
 CURSOR_VERSION = 1
 _LOOKED_UP = 400  # partitions whose snapshots are looked for in a tick
-_NEVER = datetime.min.replace(tzinfo=UTC)
+_NEVER = datetime.min.replace(tzinfo=timezone.utc)
 
 
-class Ask(msgspec.Struct, array_like=True):
+class RunAttempt(msgspec.Struct, array_like=True):
     """A snapshot that was requested and has not been seen yet.
 
     Attributes:
@@ -59,7 +59,7 @@ class CatalogCursor(msgspec.Struct, forbid_unknown_fields=True):
 
     requested: dict[str, datetime | None]
     gone: set[str] = msgspec.field(default_factory=set)
-    unseen: dict[str, Ask] = msgspec.field(default_factory=dict)
+    unseen: dict[str, RunAttempt] = msgspec.field(default_factory=dict)
     setbacks: dict[str, int] = msgspec.field(default_factory=dict)
     version: int = CURSOR_VERSION
 
@@ -80,7 +80,7 @@ class CatalogCursor(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class TickInputs:
     """What there is; partitions are looked up only when it matters.
 
     Attributes:
@@ -120,7 +120,9 @@ class CatalogTick:
     cursor: CatalogCursor = field(repr=False)
 
 
-def plan_tick(cursor: CatalogCursor, catalogs: Sequence[IndexRun], world: World) -> CatalogTick:
+def plan_tick(
+    cursor: CatalogCursor, catalogs: Sequence[IndexRun], world: TickInputs
+) -> CatalogTick:
     """Decide what a tick does; the same answers give the same decisions.
 
     Args:
@@ -140,9 +142,9 @@ def plan_tick(cursor: CatalogCursor, catalogs: Sequence[IndexRun], world: World)
     # catalogs starve nobody.
     due.sort(key=lambda key: _urgency(key, indexed[key], is_new=key not in requested))
     there = set(world.known()) if due else set()
-    new = [key for key in due if key not in there][:PARTITIONS_IN_A_TICK]
+    new = [key for key in due if key not in there][:MAX_PARTITIONS_PER_TICK]
     there.update(new)
-    now = [key for key in due if key in there][:RUNS_IN_A_TICK]
+    now = [key for key in due if key in there][:MAX_RUNS_PER_TICK]
     partitions = {key: world.partition(key) for key in now}
     latest = world.materialized(set(partitions.values())) if now else {}
     for key, partition in partitions.items():
@@ -154,9 +156,9 @@ def plan_tick(cursor: CatalogCursor, catalogs: Sequence[IndexRun], world: World)
         next_at = world.now + seconds_to_wait(tries)
         # Where it is not known what was requested, as after a reset, any snapshot will do.
         after = (latest.get(partition) or 0) if key in requested else 0
-        unseen[key] = Ask(partition, tries, next_at, after)
+        unseen[key] = RunAttempt(partition, tries, next_at, after)
         requested[key] = at
-    gone = sorted(requested.keys() - indexed.keys() - cursor.gone)[:REPORTS_IN_A_TICK]
+    gone = sorted(requested.keys() - indexed.keys() - cursor.gone)[:MAX_REPORTS_PER_TICK]
     return CatalogTick(
         new=sorted(new),
         due=[
@@ -191,13 +193,11 @@ def _by_key(catalogs: Sequence[IndexRun]) -> tuple[dict[str, datetime | None], l
 
 
 def _missing(
-    cursor: CatalogCursor, granted: Collection[str], world: World
-) -> tuple[dict[str, Ask], set[str]]:
+    cursor: CatalogCursor, granted: Collection[str], world: TickInputs
+) -> tuple[dict[str, RunAttempt], set[str]]:
     """What has not been seen yet, and what of it is to be requested again."""
     unseen = dict(cursor.unseen)
-    over = [
-        key for key, ask in unseen.items() if key in granted and is_over(ask.next_at, world.now)
-    ]
+    over = [key for key, ask in unseen.items() if key in granted and is_due(ask.next_at, world.now)]
     if not over:
         return unseen, set()
     places = {key: {unseen[key].partition, world.partition(key)} for key in over[:_LOOKED_UP]}
@@ -221,7 +221,7 @@ def _run_key(key: str, indexed_at: datetime | None, setbacks: int, tries: int) -
     return "".join(
         [
             f"{key}@",
-            indexed_at.astimezone(UTC).isoformat() if indexed_at else "",
+            indexed_at.astimezone(timezone.utc).isoformat() if indexed_at else "",
             f"~{setbacks}" if setbacks else "",
             f"#{tries}" if tries > 1 else "",
         ]
@@ -288,7 +288,7 @@ def build_catalog_sensor(
         tick = plan_tick(
             cursor,
             catalogs,
-            World(
+            TickInputs(
                 known=lambda: instance.get_dynamic_partitions(partitions_name),
                 materialized=lambda keys: instance.get_latest_storage_id_by_partition(
                     products.key, dg.DagsterEventType.ASSET_MATERIALIZATION, set(keys)
@@ -328,12 +328,12 @@ def build_catalog_sensor(
 
 
 def _now() -> datetime:
-    return datetime.now(UTC)
+    return datetime.now(timezone.utc)
 
 
 def _list_catalogs(octogen: OctogenResource) -> list[IndexRun]:
     connection = octogen.connection()
-    deadline = min(connection.retry.deadline, SECONDS_FOR_THE_LISTING)
+    deadline = min(connection.retry.deadline, LISTING_TIMEOUT)
     retry = dataclasses.replace(connection.retry, deadline=deadline)
     return dataclasses.replace(connection, retry=retry).call(
         lambda client: client.read_catalogs(read_index_runs)

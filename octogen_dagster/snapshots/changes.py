@@ -8,7 +8,7 @@ import polars as pl
 
 from octogen_dagster.asset_defaults import octogen_asset
 from octogen_dagster.frames.changes import WATCHED, SnapshotPair, product_changes
-from octogen_dagster.snapshots.partitions import MOST_TIMES_BACK, SnapshotPartitions
+from octogen_dagster.snapshots.partitions import MAX_TIMES_BACK, SnapshotPartitions
 
 
 def build_product_changes_asset(
@@ -59,7 +59,7 @@ def build_product_changes_asset(
         if first:
             context.log.info(
                 "There is no snapshot "
-                + (f"in the {MOST_TIMES_BACK} partitions before" if times else "before")
+                + (f"in the {MAX_TIMES_BACK} partitions before" if times else "before")
                 + " this one: every product appeared."
             )
         metadata: dict[str, Any] = {**_counts(frame), "octogen/first_snapshot": first}

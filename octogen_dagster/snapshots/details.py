@@ -119,7 +119,7 @@ def detail_metadata(scan: DetailScan, written: pl.LazyFrame) -> Metadata:
         "octogen/carried_over": statistics.carried_over,
         "octogen/requests": statistics.requests,
         "octogen/retries": statistics.retries,
-        "octogen/limiter_seconds": round(statistics.limiter_seconds, 3),
+        "octogen/rate_limit_wait_seconds": round(statistics.rate_limit_wait_seconds, 3),
         "octogen/seconds": round(statistics.seconds, 3),
         "octogen/rows_per_second": round(statistics.rows_per_second, 1),
         "octogen/unknown_fields": sum(statistics.unknown_fields.values()),

@@ -28,7 +28,7 @@ from octogen_dagster.snapshots.metadata import (
     preview,
     scan_metadata,
 )
-from octogen_dagster.snapshots.partitions import MOST_TIMES_BACK, SnapshotPartitions, path_component
+from octogen_dagster.snapshots.partitions import MAX_TIMES_BACK, SnapshotPartitions, path_component
 from octogen_dagster.snapshots.snapshot_files import (
     ROW_GROUP_SIZE,
     SnapshotFile,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from upath import UPath
 
 # A frame of more partitions than this reads them by name, within the limit of open files.
-MOST_OPEN_FILES = 256
+MAX_OPEN_FILES = 256
 ALLOW_MISSING = "allow_missing_partitions"
 
 
@@ -154,7 +154,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 f"dagster/{row_count}": rows,
                 "dagster/column_schema": column_schema(written.collect_schema()),
                 "dagster/uri": file.uri,
-                "octogen/file_size": unfinished.stat().st_size,
+                "octogen/file_size_bytes": unfinished.stat().st_size,
                 "octogen/preview": dg.MetadataValue.md(
                     preview(written.head(PREVIEW_ROWS).collect())
                 ),
@@ -182,7 +182,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         if not context.has_asset_partitions:
             return _as(wanted, self._load(context, None))
         keys = self._present(context)
-        pinned = len(keys) <= MOST_OPEN_FILES
+        pinned = len(keys) <= MAX_OPEN_FILES
         files = {key: self._load(context, key, pinned=pinned) for key in keys}
         if get_origin(wanted) in (dict, Mapping):
             return {key: _as(get_args(wanted)[1], frame) for key, frame in files.items()}
@@ -239,7 +239,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         """The last partition of a time before that has a snapshot."""
         partitions = SnapshotPartitions(context.asset_partitions_def)
         before = partitions.before(context.partition_key)
-        for _ in range(MOST_TIMES_BACK):
+        for _ in range(MAX_TIMES_BACK):
             if before is None or SnapshotFile(self._path(context, before)).exists():
                 return before
             before = partitions.before(before)

@@ -6,7 +6,7 @@ It can be turned back without network or state.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -15,11 +15,11 @@ import dagster as dg
 catalog_partitions = dg.DynamicPartitionsDefinition(name="octogen_catalogs")
 """The catalogs to snapshot, one partition for each."""
 
-MOST_TIMES_BACK = 31
+MAX_TIMES_BACK = 31
 """How far the snapshot before is looked for: a time without one, such as a day on which a catalog
 was not indexed, is passed over."""
 
-_LONGEST_COMPONENT = 200
+_MAX_COMPONENT_LENGTH = 200
 
 
 def snapshot_days(start_date: str, timezone: str = "UTC") -> dg.DailyPartitionsDefinition:
@@ -122,7 +122,7 @@ class SnapshotPartitions:
             return None
         if not self.times.get_prev_partition_window(window[0]):
             return None
-        just_before = window[0].astimezone(UTC) - timedelta(seconds=1)
+        just_before = window[0].astimezone(timezone.utc) - timedelta(seconds=1)
         return self.key(self.catalog_key(partition_key), just_before)
 
     def _split(self, partition_key: str) -> tuple[str | None, str | None]:
@@ -143,7 +143,7 @@ def catalog_partition_key(catalog: str) -> str:
     if not catalog.strip():
         raise ValueError("A catalog key must not be empty.")
     key = quote(catalog, safe="-_.~:@+=").replace("..", "%2E%2E")
-    if len(key) > _LONGEST_COMPONENT / 3:  # a path encodes a character as three
+    if len(key) > _MAX_COMPONENT_LENGTH / 3:  # a path encodes a character as three
         path_component(key)
     return key
 
@@ -162,9 +162,9 @@ def path_component(key: str) -> str:
     name = quote(key, safe="-_.~=@+ ")
     if name.startswith(".") or name.endswith("."):
         name = name.replace(".", "%2E")
-    if not name or len(name) > _LONGEST_COMPONENT:
+    if not name or len(name) > _MAX_COMPONENT_LENGTH:
         raise ValueError(
             f"Key {key[:60]!r} cannot name a file: it must make a name of 1 to "
-            f"{_LONGEST_COMPONENT} characters, and makes {len(name)}."
+            f"{_MAX_COMPONENT_LENGTH} characters, and makes {len(name)}."
         )
     return name

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ROW_GROUP_SIZE = 20_000
 _UNFINISHED = ".unfinished"
-_SECONDS_BETWEEN_SIGNALS = 0.2
+_SIGNAL_POLL_SECONDS = 0.2
 
 
 class SnapshotFile:
@@ -241,7 +241,7 @@ def _run_interruptibly(work: Callable[[], None], stop: Callable[[], None]) -> No
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="octogen-write") as executor:
         try:
             future = executor.submit(work)
-            while not wait([future], timeout=_SECONDS_BETWEEN_SIGNALS).done:
+            while not wait([future], timeout=_SIGNAL_POLL_SECONDS).done:
                 pass
         except BaseException:
             stop()

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.credentials import ApiKey
-from octogen_dagster.api.pacing import Pacer
+from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.retry import RetryPolicy
 
 Transport = Literal["httpx", "blocking"]
@@ -33,7 +33,7 @@ def open_client(
     transport: Transport = "httpx",
     *,
     retry: RetryPolicy = ONCE,
-    pacer: Pacer | None = None,
+    rate_limiter: RateLimiter | None = None,
     **settings: Any,
 ) -> AbstractAsyncContextManager[OctogenClient]:
     """A client of `server`. It does not retry unless told to."""
@@ -41,9 +41,9 @@ def open_client(
         api_key=ApiKey(server.api_key), base_url=server.base_url, retry=retry, **settings
     )
     if transport == "blocking":
-        return connection.blocking_client(pacer or connection.pacer())
-    if pacer is None:
+        return connection.blocking_client(rate_limiter or connection.rate_limiter())
+    if rate_limiter is None:
         return connection.client()
     return OctogenClient(
-        api_key=connection.api_key, base_url=server.base_url, retry=retry, pacer=pacer
+        api_key=connection.api_key, base_url=server.base_url, retry=retry, rate_limiter=rate_limiter
     )

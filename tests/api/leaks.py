@@ -34,7 +34,7 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
         if part is not None and part not in seen:
             seen.append(part)
             waiting += [part.__cause__, part.__context__]
-            waiting += part.exceptions if isinstance(part, BaseExceptionGroup) else []
+            waiting += part.exceptions if hasattr(part, "exceptions") else []
             yield part
 
 

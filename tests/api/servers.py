@@ -8,10 +8,12 @@ import ssl
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from threading import Event, Semaphore, Thread
-from typing import Any, Self
+from typing import Any
+
+from typing_extensions import Self
 
 KEY = "octo_live_0123456789abcdef0123456789abcdef_dGhpcy1pcy1hLXNlY3JldA"
-SECONDS_TO_WAIT = 30
+POLL_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,10 @@ class RawServer:
         self.closing.set()
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join(SECONDS_TO_WAIT)
+        self._thread.join(POLL_SECONDS)
 
     def wait_for_closed_connection(self) -> None:
-        assert self.closed_connections.acquire(timeout=SECONDS_TO_WAIT)
+        assert self.closed_connections.acquire(timeout=POLL_SECONDS)
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -171,7 +173,7 @@ def in_turn(*answers: list[bytes]) -> Callable[[Received], list[bytes]]:
 
 def hanging(server: Callable[[], RawServer]) -> Iterator[bytes]:
     """No answer until the server goes down."""
-    server().closing.wait(SECONDS_TO_WAIT)
+    server().closing.wait(POLL_SECONDS)
     yield b""
 
 

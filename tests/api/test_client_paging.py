@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.models import MerchantProductListPage, SearchRequest
-from octogen_dagster.api.paging import Walk
+from octogen_dagster.api.paging import PageTracker
 from octogen_dagster.errors import OctogenPagingError, OctogenServerError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
@@ -73,13 +73,13 @@ class TestTheSandbox:
     async def test_the_products_of_page_1_come_once_though_the_service_repeats_them(
         self, either: Sandbox, transport: Transport
     ) -> None:
-        walk = Walk("The search")
+        walk = PageTracker("The search")
         sent: list[str] = []
         async with open_client(either, transport) as client:
             uuids = await uuids_of(client, q="jacket", limit=3)
-            pages = client.walk(SearchRequest(q="jacket", limit=3), walk, read)
+            pages = client.iter_raw_pages(SearchRequest(q="jacket", limit=3), walk, read)
             async for found in pages:
-                walk.count(new=len(set(found.uuids) - set(sent)), repeats=0)
+                walk.deduplicated(new=len(set(found.uuids) - set(sent)), repeats=0)
                 sent += found.uuids
         assert len(sent) > len(set(sent)), "the sandbox repeats products"
         assert len(uuids) == len(set(uuids))

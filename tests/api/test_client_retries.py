@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from octogen_dagster.api.pacing import Pacer
+from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.errors import (
     OctogenAPIError,
@@ -153,7 +153,7 @@ class TestWaits:
             await client.search_products()
         first, second, third = waits
         assert 8 <= first <= 9 <= second <= 10 < 11 <= third <= 12
-        assert client.statistics.limiter_seconds == (sum(waits) if status == 429 else 0)
+        assert client.statistics.rate_limit_wait_seconds == (sum(waits) if status == 429 else 0)
 
     async def test_a_date_is_honoured(self, transport: Transport, waits: list[float]) -> None:
         headers = {
@@ -176,7 +176,7 @@ class TestWaits:
             await client.search_products()
         first, second, third, fourth = waits
         assert 1 <= first <= 2 <= second <= 3 < 4 <= third <= 5 < 8 <= fourth <= 9
-        assert client.statistics.limiter_seconds == 0
+        assert client.statistics.rate_limit_wait_seconds == 0
 
     @pytest.mark.parametrize("status", [429, 503])
     async def test_a_longer_one_than_allowed_is_raised_at_once(
@@ -211,7 +211,7 @@ class TestWaits:
                 if client.statistics.retries:
                     break
         assert statuses(sandbox)[-2:] == [429, 200]
-        assert client.statistics.limiter_seconds >= 1
+        assert client.statistics.rate_limit_wait_seconds >= 1
 
 
 class TestTheDeadline:
@@ -256,10 +256,10 @@ class TestTheDeadline:
         assert len(server.received) == 1
 
     async def test_waiting_for_the_limiter_does_not_count(self, waits: list[float]) -> None:
-        pacer = Pacer(reserve=0.5)
+        rate_limiter = RateLimiter(reserve=0.5)
         policy = RetryPolicy(attempts=1, deadline=5)
         with Sandbox(catalogs=1, products=3, requests_per_minute=1) as sandbox:
-            async with open_client(sandbox, pacer=pacer, retry=policy) as client:
+            async with open_client(sandbox, rate_limiter=rate_limiter, retry=policy) as client:
                 assert [item async for item in client.iter_products()]
                 sandbox.set_rate_limit(1)
                 assert [item async for item in client.iter_products()]

@@ -15,7 +15,7 @@ from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.models import MerchantProductListPage
-from octogen_dagster.api.pacing import Pacer
+from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.errors import MissingAPIKeyError, OctogenNotFoundError
 from octogen_dagster.sandbox.faults import Fault
@@ -72,7 +72,7 @@ class TestSettings:
             )
             async with (
                 connection.client() as client,
-                connection.blocking_client(connection.pacer()) as blocking,
+                connection.blocking_client(connection.rate_limiter()) as blocking,
             ):
                 for each in (client, blocking):
                     with pytest.raises(Exception, match="503"):
@@ -83,10 +83,10 @@ class TestSettings:
         }
 
     def test_each_read_has_a_pacer_of_its_own(self, connection: Connection) -> None:
-        pacer = replace(connection, reserve=0.5).pacer()
-        assert isinstance(pacer, Pacer)
-        assert pacer.reserve == 0.5
-        assert connection.pacer() is not connection.pacer()
+        rate_limiter = replace(connection, reserve=0.5).rate_limiter()
+        assert isinstance(rate_limiter, RateLimiter)
+        assert rate_limiter.reserved_share == 0.5
+        assert connection.rate_limiter() is not connection.rate_limiter()
 
 
 class TestCalls:

@@ -1,4 +1,4 @@
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 
 import httpx
 import pytest
@@ -9,7 +9,7 @@ from octogen_dagster.errors import OctogenResponseError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 
-NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
+NOON = datetime(2026, 3, 4, 12, tzinfo=timezone.utc)
 
 
 async def test_index_runs_are_those_of_the_models(shops: Sandbox) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import httpx
@@ -179,8 +179,8 @@ class TestTimes:
     )
     def test_all_are_utc_and_naive_ones_are_taken_for_it(self, text: str) -> None:
         moment = item(updatedAt=text).updated_at
-        assert moment == datetime(2026, 3, 1, 12, tzinfo=UTC)
-        assert moment.tzinfo is UTC
+        assert moment == datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
+        assert moment.tzinfo is timezone.utc
 
 
 class TestFieldsAddedLater:
@@ -250,7 +250,7 @@ class TestTheSandboxsAnswers:
         assert (catalog.catalog, catalog.product_count) == ("northpeak", 120)
         assert catalog.display_name == first["displayName"]
         assert catalog.last_indexed_at is not None
-        assert catalog.last_indexed_at.tzinfo is UTC
+        assert catalog.last_indexed_at.tzinfo is timezone.utc
         bare = {**second, "sourceBaseUrl": None, "lastIndexedAt": None}
         assert MerchantCatalogSummary.model_validate(bare).source_base_url is None
 

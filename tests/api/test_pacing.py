@@ -1,4 +1,4 @@
-"""How fast a bulk read may go: the pacer by itself, and a walk along a small bucket."""
+"""How fast a bulk read may go: the rate_limiter by itself, and a walk along a small bucket."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octogen_dagster.api.pacing import Pacer
+from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.errors import OctogenServerError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
@@ -29,63 +29,63 @@ def headers(limit: object, remaining: object) -> dict[str, str]:
     return {"x-ratelimit-limit": str(limit), "x-ratelimit-remaining": str(remaining)}
 
 
-def pacer_at(limit: int, remaining: int, reserve: float = 0.2) -> tuple[Pacer, Clock]:
-    """A pacer that has just learned what is left in the bucket."""
+def pacer_at(limit: int, remaining: int, reserve: float = 0.2) -> tuple[RateLimiter, Clock]:
+    """A rate_limiter that has just learned what is left in the bucket."""
     clock = Clock()
-    pacer = Pacer(reserve, clock=clock)
-    pacer.delay()
-    pacer.settle(headers(limit, remaining))
-    return pacer, clock
+    rate_limiter = RateLimiter(reserve, clock=clock)
+    rate_limiter.reserve()
+    rate_limiter.update(headers(limit, remaining))
+    return rate_limiter, clock
 
 
 class TestPlaces:
     def test_nothing_is_known_before_the_first_answer(self) -> None:
-        pacer = Pacer(clock=Clock())
-        assert [pacer.delay() for _ in range(100)] == [0.0] * 100
+        rate_limiter = RateLimiter(clock=Clock())
+        assert [rate_limiter.reserve() for _ in range(100)] == [0.0] * 100
 
     @pytest.mark.parametrize(("limit", "remaining"), [(0.001, 0), (0, 0), (60, -1e9), (60, 1e9)])
     def test_absurd_headers_make_nobody_wait_for_long(self, limit: float, remaining: float) -> None:
-        pacer = Pacer(clock=Clock())
-        pacer.delay()
-        pacer.settle(headers(limit, remaining))
-        assert pacer.delay() <= 13
+        rate_limiter = RateLimiter(clock=Clock())
+        rate_limiter.reserve()
+        rate_limiter.update(headers(limit, remaining))
+        assert rate_limiter.reserve() <= 13
 
     def test_above_the_reserve_there_is_no_delay(self) -> None:
-        pacer, _ = pacer_at(limit=60, remaining=15)
-        assert [pacer.delay() for _ in range(3)] == [0.0] * 3
+        rate_limiter, _ = pacer_at(limit=60, remaining=15)
+        assert [rate_limiter.reserve() for _ in range(3)] == [0.0] * 3
 
     def test_at_the_reserve_places_come_at_the_rate_of_refill(self) -> None:
-        pacer, _ = pacer_at(limit=60, remaining=12)
-        assert [pacer.delay() for _ in range(4)] == pytest.approx([1, 2, 3, 4])
+        rate_limiter, _ = pacer_at(limit=60, remaining=12)
+        assert [rate_limiter.reserve() for _ in range(4)] == pytest.approx([1, 2, 3, 4])
 
     def test_below_the_reserve_it_waits_until_the_reserve_is_full_again(self) -> None:
-        pacer, _ = pacer_at(limit=120, remaining=4, reserve=0.5)
-        assert [pacer.delay(), pacer.delay()] == pytest.approx([28.5, 29])
+        rate_limiter, _ = pacer_at(limit=120, remaining=4, reserve=0.5)
+        assert [rate_limiter.reserve(), rate_limiter.reserve()] == pytest.approx([28.5, 29])
 
     def test_the_bucket_refills_while_time_goes_by(self) -> None:
-        pacer, clock = pacer_at(limit=60, remaining=12)
+        rate_limiter, clock = pacer_at(limit=60, remaining=12)
         clock.now += 2.5
-        assert [pacer.delay() for _ in range(4)] == pytest.approx([0, 0, 0.5, 1.5])
+        assert [rate_limiter.reserve() for _ in range(4)] == pytest.approx([0, 0, 0.5, 1.5])
 
     def test_without_a_reserve_it_goes_down_to_nothing(self) -> None:
-        pacer, _ = pacer_at(limit=60, remaining=2, reserve=0)
-        assert [pacer.delay() for _ in range(3)] == pytest.approx([0, 0, 1])
+        rate_limiter, _ = pacer_at(limit=60, remaining=2, reserve=0)
+        assert [rate_limiter.reserve() for _ in range(3)] == pytest.approx([0, 0, 1])
 
     def test_requests_under_way_are_taken_off_what_an_answer_says(self) -> None:
-        pacer, _ = pacer_at(limit=60, remaining=60)
+        rate_limiter, _ = pacer_at(limit=60, remaining=60)
         for _ in range(3):
-            pacer.delay()
-        pacer.settle(headers(60, 14))
-        assert pacer.delay() == pytest.approx(1), "14 - 12 in reserve - 2 under way"
+            rate_limiter.reserve()
+        rate_limiter.update(headers(60, 14))
+        assert rate_limiter.reserve() == pytest.approx(1), "14 - 12 in reserve - 2 under way"
 
     def test_an_answer_without_headers_frees_its_place(self) -> None:
-        pacer, _ = pacer_at(limit=60, remaining=60)
+        rate_limiter, _ = pacer_at(limit=60, remaining=60)
         for _ in range(3):
-            pacer.delay()
-        pacer.settle(None)
-        pacer.settle({})
-        pacer.settle(headers(60, 13))
-        assert [pacer.delay(), pacer.delay()] == pytest.approx([0, 1])
+            rate_limiter.reserve()
+        rate_limiter.update(None)
+        rate_limiter.update({})
+        rate_limiter.update(headers(60, 13))
+        assert [rate_limiter.reserve(), rate_limiter.reserve()] == pytest.approx([0, 1])
 
     @pytest.mark.parametrize(
         "odd",
@@ -102,11 +102,11 @@ class TestPlaces:
         ],
     )
     def test_headers_that_say_nothing_change_nothing(self, odd: dict[str, str]) -> None:
-        pacer, clock = pacer_at(limit=60, remaining=12)
+        rate_limiter, clock = pacer_at(limit=60, remaining=12)
         clock.now += 1
-        pacer.delay()
-        pacer.settle(odd)
-        assert pacer.delay() == pytest.approx(1)
+        rate_limiter.reserve()
+        rate_limiter.update(odd)
+        assert rate_limiter.reserve() == pytest.approx(1)
 
     @given(
         limit=st.integers(1, 10_000),
@@ -117,96 +117,98 @@ class TestPlaces:
         self, limit: int, reserve: float, gaps: list[float]
     ) -> None:
         clock = Clock()
-        pacer = Pacer(reserve, clock=clock)
+        rate_limiter = RateLimiter(reserve, clock=clock)
         per_second, tokens, filled_at = limit / 60, float(limit), clock.now
         for gap in gaps:
             clock.now += gap
-            clock.now += pacer.delay()
+            clock.now += rate_limiter.reserve()
             tokens = min(limit, tokens + (clock.now - filled_at) * per_second) - 1
             filled_at = clock.now
             # The header is in whole tokens; the first request is sent before any is known.
             assert tokens >= min(reserve * limit, limit - 1) - 1 - 1e-6
-            pacer.settle(headers(limit, int(tokens)))
+            rate_limiter.update(headers(limit, int(tokens)))
 
     @pytest.mark.parametrize("reserve", [-0.1, 1, 1.5, float("nan")])
     def test_a_reserve_out_of_its_range_is_named(self, reserve: float) -> None:
         with pytest.raises(ValueError, match="reserve must be from 0 to below 1"):
-            Pacer(reserve)
+            RateLimiter(reserve)
 
 
 class TestThreads:
     def test_no_place_is_given_twice_and_none_is_lost(self) -> None:
-        pacer, _ = pacer_at(limit=60, remaining=12)
+        rate_limiter, _ = pacer_at(limit=60, remaining=12)
         together = threading.Barrier(8)
 
         def take(_: int) -> list[float]:
             together.wait(30)
-            return [pacer.delay() for _ in range(200)]
+            return [rate_limiter.reserve() for _ in range(200)]
 
         with ThreadPoolExecutor(8) as threads:
             delays = sorted(delay for taken in threads.map(take, range(8)) for delay in taken)
         assert delays == pytest.approx([float(place) for place in range(1, 1601)])
 
     def test_places_that_are_freed_by_many_threads_are_all_free(self) -> None:
-        pacer, _ = pacer_at(limit=60, remaining=60)
+        rate_limiter, _ = pacer_at(limit=60, remaining=60)
         together = threading.Barrier(8)
 
         def take_and_free(_: int) -> None:
             together.wait(30)
             for _ in range(200):
-                pacer.delay()
-                pacer.settle(None)
+                rate_limiter.reserve()
+                rate_limiter.update(None)
 
         with ThreadPoolExecutor(8) as threads:
             list(threads.map(take_and_free, range(8)))
-        pacer.delay()
-        pacer.settle(headers(60, 13))
-        assert [pacer.delay(), pacer.delay()] == pytest.approx([0, 1])
+        rate_limiter.reserve()
+        rate_limiter.update(headers(60, 13))
+        assert [rate_limiter.reserve(), rate_limiter.reserve()] == pytest.approx([0, 1])
 
 
 class TestWalks:
     async def test_it_meets_no_429_and_leaves_the_reserve(self, transport: Transport) -> None:
         shops = {"northpeak": 24}
         with Sandbox(catalogs=shops, api_key=KEY, requests_per_minute=600) as sandbox:
-            async with open_client(sandbox, transport, pacer=Pacer(reserve=0.99)) as client:
+            async with open_client(
+                sandbox, transport, rate_limiter=RateLimiter(reserve=0.99)
+            ) as client:
                 pages = [page async for page in client.iter_pages(catalog="northpeak", limit=2)]
             async with httpx.AsyncClient(base_url=sandbox.base_url) as probe:
                 left = (await probe.get("/catalogs")).headers["x-ratelimit-remaining"]
             assert len(pages) == 12
             assert [request.status for request in sandbox.requests[:-1]] == [200] * 12
-        assert client.statistics.limiter_seconds > 0
+        assert client.statistics.rate_limit_wait_seconds > 0
         assert int(left) >= 0.99 * 600 - 2, "whole tokens, and the last request is on its way"
 
     async def test_the_waits_are_those_of_the_pacer(self, waits: list[float]) -> None:
         clock = Clock()
-        pacer = Pacer(reserve=0.5, clock=clock)
+        rate_limiter = RateLimiter(reserve=0.5, clock=clock)
         shops = {"northpeak": 8}
         with Sandbox(catalogs=shops, api_key=KEY, requests_per_minute=10) as sandbox:
-            async with open_client(sandbox, pacer=pacer) as client:
+            async with open_client(sandbox, rate_limiter=rate_limiter) as client:
                 pages = [page async for page in client.iter_pages(limit=1)]
             assert len(pages) == 8
             assert [request.status for request in sandbox.requests] == [200] * 8
         # 10 in the bucket, 5 in reserve: five requests go at once, and each further one, which
         # takes no time here, takes the bucket one token of 6 seconds deeper into the reserve.
         assert waits == pytest.approx([6, 12, 18], abs=0.1)
-        assert client.statistics.limiter_seconds == pytest.approx(36, abs=0.3)
+        assert client.statistics.rate_limit_wait_seconds == pytest.approx(36, abs=0.3)
 
     async def test_a_single_page_does_not_wait(self, waits: list[float]) -> None:
-        pacer, _ = pacer_at(limit=60, remaining=0)
+        rate_limiter, _ = pacer_at(limit=60, remaining=0)
         with Sandbox(catalogs=1, products=3, api_key=KEY) as sandbox:
-            async with open_client(sandbox, pacer=pacer) as client:
+            async with open_client(sandbox, rate_limiter=rate_limiter) as client:
                 await client.search_products()
                 await client.list_catalogs()
         assert waits == []
 
     async def test_a_failed_answer_teaches_it_as_well(self, waits: list[float]) -> None:
         clock = Clock()
-        pacer = Pacer(reserve=0.5, clock=clock)
+        rate_limiter = RateLimiter(reserve=0.5, clock=clock)
         with Sandbox(catalogs=1, products=3, api_key=KEY, requests_per_minute=60) as sandbox:
             sandbox.inject(Fault("status", 500))
-            async with open_client(sandbox, pacer=pacer) as client:
+            async with open_client(sandbox, rate_limiter=rate_limiter) as client:
                 with pytest.raises(OctogenServerError):
                     _ = [page async for page in client.iter_pages()]
-        assert pacer.delay() == 0
-        assert [pacer.delay() for _ in range(30)][-1] == pytest.approx(1)
+        assert rate_limiter.reserve() == 0
+        assert [rate_limiter.reserve() for _ in range(30)][-1] == pytest.approx(1)
         assert waits == []

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from octogen_dagster.api.paging import MAX_RESTARTS, SPARE_BARREN_PAGES, Walk
+from octogen_dagster.api.paging import MAX_RESTARTS, SPARE_BARREN_PAGES, PageTracker
 from octogen_dagster.errors import OctogenPagingError
 
 PageContent = list[str]
@@ -41,14 +41,14 @@ class ModelServer:
         return self.pages[number], f"{number + 1}{serial}"
 
 
-def read_all(server: ModelServer) -> tuple[list[str], Walk]:
+def read_all(server: ModelServer) -> tuple[list[str], PageTracker]:
     """All products of a search the way a client reads them, and the walk they were read by."""
-    walk, seen, cursor = Walk("Catalog 'acme'"), dict[str, None](), None
+    walk, seen, cursor = PageTracker("Catalog 'acme'"), dict[str, None](), None
     while True:
         uuids, cursor = server.read(cursor)
-        walk.see(uuids, cursor)
+        walk.page_received(uuids, cursor)
         fresh = [uuid for uuid in dict.fromkeys(uuids) if uuid not in seen]
-        walk.count(new=len(fresh), repeats=len(uuids) - len(fresh))
+        walk.deduplicated(new=len(fresh), repeats=len(uuids) - len(fresh))
         seen.update(dict.fromkeys(fresh))
         if not cursor:
             return list(seen), walk
@@ -141,20 +141,22 @@ class TestRestarts:
         assert walk.restarts == 1
 
     def test_one_is_noticed_by_the_cursor_when_a_product_is_new(self) -> None:
-        walk = Walk("It")
-        walk.see(["a", "b"], "1")
-        walk.see(["c", "d"], "2")
-        walk.see(["new", "a"], "1")
+        walk = PageTracker("It")
+        walk.page_received(["a", "b"], "1")
+        walk.page_received(["c", "d"], "2")
+        walk.page_received(["new", "a"], "1")
         assert walk.restarts == 1
 
     def test_one_at_which_page_1_has_changed_is_suspected(self) -> None:
         first = [f"a{number}" for number in range(12)]
-        walk = Walk("Catalog 'acme'")
-        walk.see(first, "1")
-        walk.see([f"b{number}" for number in range(12)], "2")
-        walk.see([*first[:6], *(f"c{number}" for number in range(6))], "3")  # half is by chance
+        walk = PageTracker("Catalog 'acme'")
+        walk.page_received(first, "1")
+        walk.page_received([f"b{number}" for number in range(12)], "2")
+        walk.page_received(
+            [*first[:6], *(f"c{number}" for number in range(6))], "3"
+        )  # half is by chance
         assert not walk.may_have_restarted
-        walk.see([*first[1:], "b0"], "4")
+        walk.page_received([*first[1:], "b0"], "4")
         assert walk.may_have_restarted
         assert walk.restarts == 0
 
@@ -176,28 +178,28 @@ class TestLoops:
     ) -> None:
         assume(len(pages) >= 3)
         back = data.draw(st.integers(1, len(pages) - 2))
-        walk = Walk("It")
+        walk = PageTracker("It")
         for number, uuids in enumerate(pages[:-1], 1):
-            walk.see(uuids, str(number))
-            walk.count(new=1, repeats=0)
+            walk.page_received(uuids, str(number))
+            walk.deduplicated(new=1, repeats=0)
         assume(set(pages[-1]).isdisjoint(pages[0]) or back > 1)
         with pytest.raises(OctogenPagingError) as caught:
-            walk.see(pages[-1], str(back))
+            walk.page_received(pages[-1], str(back))
         assert f"page {len(pages)} came with the cursor that page {back} had" in str(caught.value)
 
     def test_a_page_that_names_itself_is_one(self) -> None:
-        walk = Walk("It")
-        walk.see(["a"], "1")
-        walk.see(["b"], "2")
+        walk = PageTracker("It")
+        walk.page_received(["a"], "1")
+        walk.page_received(["b"], "2")
         with pytest.raises(OctogenPagingError, match="page 3 came with the cursor that page 2 had"):
-            walk.see(["c"], "2")
+            walk.page_received(["c"], "2")
 
     def test_one_after_a_restart_is_still_seen(self) -> None:
-        walk = Walk("It")
+        walk = PageTracker("It")
         for uuids, cursor in ((["a"], "1"), (["b"], "2"), (["a"], "1"), (["b"], "2")):
-            walk.see(uuids, cursor)
+            walk.page_received(uuids, cursor)
         with pytest.raises(OctogenPagingError, match="page 5 came with the cursor that page 4 had"):
-            walk.see(["b"], "2")
+            walk.page_received(["b"], "2")
 
 
 class TestNoEnd:
@@ -206,16 +208,16 @@ class TestNoEnd:
     def test_pages_with_nothing_new_come_to_an_error(
         self, uuids: list[str], productive: int
     ) -> None:
-        walk = Walk("Catalog 'acme'")
+        walk = PageTracker("Catalog 'acme'")
         for number in range(productive):
-            walk.see([f"p{number}", "a", "b"], f"c{number}")
-            walk.count(new=1, repeats=0)
+            walk.page_received([f"p{number}", "a", "b"], f"c{number}")
+            walk.deduplicated(new=1, repeats=0)
         for number in range(productive + SPARE_BARREN_PAGES):
-            walk.see(uuids, f"d{number}")
-            walk.count(new=0, repeats=len(uuids))
-        walk.see(uuids, "e")
+            walk.page_received(uuids, f"d{number}")
+            walk.deduplicated(new=0, repeats=len(uuids))
+        walk.page_received(uuids, "e")
         with pytest.raises(OctogenPagingError) as caught:
-            walk.count(new=0, repeats=len(uuids))
+            walk.deduplicated(new=0, repeats=len(uuids))
         barren = productive + SPARE_BARREN_PAGES + 1
         assert f"{barren} pages in a row, up to page {walk.pages}, brought no new product" in str(
             caught.value

@@ -20,8 +20,8 @@ PROJECT = "my-project"
 ENVIRONMENT = os.environ.get("LOCAL_BIGQUERY")
 """The folder that `bigquery_emulator.sh` made."""
 
-_SECONDS_TO_START = 60
-_SECONDS_TO_STOP = 20
+_START_TIMEOUT = 60
+_STOP_TIMEOUT = 20
 _ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+")
 
 Answer = Callable[[str, str, dict[str, Any]], tuple[int, dict[str, Any]]]
@@ -54,14 +54,14 @@ def running_emulator(folder: Path) -> Iterator[str]:
     finally:
         server.send_signal(signal.SIGINT)
         try:
-            server.wait(_SECONDS_TO_STOP)
+            server.wait(_STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
 
 
 def _address(server: subprocess.Popen[bytes], log: Path) -> str:
-    deadline = time.monotonic() + _SECONDS_TO_START
+    deadline = time.monotonic() + _START_TIMEOUT
     while True:
         if found := _ADDRESS.search(log.read_text()):
             return found.group()

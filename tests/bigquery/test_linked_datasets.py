@@ -228,7 +228,7 @@ def test_a_token_file_that_is_held_is_tried_again(
     file = SecretFile(tmp_path / "refresh", "refresh token")
     file.write(SecretStr(hub.refresh_token))
     monkeypatch.setenv("OCTOGEN_MCP_REFRESH_TOKEN_FILE", str(file.path))
-    monkeypatch.setattr(secret_files, "_SECONDS_TO_LOCK", 0.02)
+    monkeypatch.setattr(secret_files, "_LOCK_TIMEOUT", 0.02)
     resource = hub.share("northpeak")
     with file.locked():
         result = run(resource, control_plane=True, retry_policy=AT_ONCE)

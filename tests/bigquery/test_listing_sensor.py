@@ -173,7 +173,7 @@ def test_a_cursor_that_was_reset_asks_again(
 def test_a_tick_that_takes_too_long_is_skipped(
     daemon: Daemon, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing_sensor, "SECONDS_FOR_A_TICK", 0.2)
+    monkeypatch.setattr(listing_sensor, "TICK_TIMEOUT", 0.2)
     hub.share("northpeak")
     hub.inject(HubFault("latency", 10.0, times=2))
     result = daemon.tick()

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from octogen_dagster.bigquery.listing_tick import Ask, ListingCursor, World, plan_tick
+from octogen_dagster.bigquery.listing_tick import ListingCursor, RunAttempt, TickInputs, plan_tick
 
 MINUTE = 60
 
@@ -11,21 +11,21 @@ def test_what_was_just_granted_is_asked_for_before_all_others() -> None:
     statuses = {f"p:us:e:{number:03}": "pending" for number in range(500)}
     cursor = ListingCursor()
     for tick in range(10):
-        result = plan_tick(cursor, World(statuses, statuses, (), (), {}, tick))
+        result = plan_tick(cursor, TickInputs(statuses, statuses, (), (), {}, tick))
         cursor = result.cursor
     assert len(result.due) == 50
     statuses["p:us:e:123"] = "awaiting_subscription"
     statuses |= {f"p:us:e:new-{number}": "" for number in range(60)}
-    result = plan_tick(cursor, World(statuses, statuses, (), (), {}, 11))
+    result = plan_tick(cursor, TickInputs(statuses, statuses, (), (), {}, 11))
     assert result.due[0][0] == "p:us:e:123"
 
 
 def test_a_grant_that_is_seen_while_a_run_is_unfinished_is_not_forgotten() -> None:
     key = "p:us:e:l"
-    cursor = plan_tick(ListingCursor(), World({key: "pending"}, [key], (), (), {}, 0)).cursor
-    busy = plan_tick(cursor, World({key: "awaiting_subscription"}, [key], (), [key], {}, 1))
+    cursor = plan_tick(ListingCursor(), TickInputs({key: "pending"}, [key], (), (), {}, 0)).cursor
+    busy = plan_tick(cursor, TickInputs({key: "awaiting_subscription"}, [key], (), [key], {}, 1))
     assert busy.due == []
-    after = plan_tick(busy.cursor, World({key: "awaiting_subscription"}, [key], (), (), {}, 2))
+    after = plan_tick(busy.cursor, TickInputs({key: "awaiting_subscription"}, [key], (), (), {}, 2))
     assert [due for due, _ in after.due] == [key]
 
 
@@ -33,10 +33,12 @@ def test_reports_of_a_tick_are_bounded_and_none_is_lost() -> None:
     keys = [f"p:us:e:{number:03}" for number in range(250)]
     cursor = ListingCursor()
     for tick in range(5):
-        cursor = plan_tick(cursor, World(dict.fromkeys(keys, ""), keys, keys, (), {}, tick)).cursor
+        cursor = plan_tick(
+            cursor, TickInputs(dict.fromkeys(keys, ""), keys, keys, (), {}, tick)
+        ).cursor
     gone: list[str] = []
     for tick in range(4):
-        result = plan_tick(cursor, World({}, keys, keys, (), {}, 10 + tick))
+        result = plan_tick(cursor, TickInputs({}, keys, keys, (), {}, 10 + tick))
         assert len(result.gone) <= 100
         gone, cursor = gone + result.gone, result.cursor
     assert sorted(gone) == keys
@@ -44,7 +46,7 @@ def test_reports_of_a_tick_are_bounded_and_none_is_lost() -> None:
 
 def test_lapses_are_reported_once_on_as_many_ticks_as_it_takes() -> None:
     keys = [f"p:us:e:{number:03}" for number in range(250)]
-    stale = World(dict.fromkeys(keys, ""), keys, keys, (), dict.fromkeys(keys, "stale"), 0)
+    stale = TickInputs(dict.fromkeys(keys, ""), keys, keys, (), dict.fromkeys(keys, "stale"), 0)
     cursor = ListingCursor()
     told: list[list[str]] = []
     for _ in range(5):
@@ -60,7 +62,7 @@ def test_lapses_are_reported_once_on_as_many_ticks_as_it_takes() -> None:
 
 def test_subscriptions_are_looked_at_again_once_a_lapsed_one_was_asked_for() -> None:
     key = "p:us:e:l"
-    revoked = World({key: "awaiting_subscription"}, [key], [key], (), {key: "revoked"}, 1_000)
+    revoked = TickInputs({key: "awaiting_subscription"}, [key], [key], (), {key: "revoked"}, 1_000)
     asked = plan_tick(ListingCursor(checked_at=900), revoked)
     assert [due for due, _ in asked.due] == [key]
     assert asked.cursor.checked_at == 0
@@ -79,9 +81,9 @@ def replace_checked(cursor: ListingCursor, now: int) -> ListingCursor:
 
 def test_of_those_asked_for_who_waits_longest_comes_first() -> None:
     keys = [f"p:us:e:{number:03}" for number in range(60)]
-    asks = {key: Ask("", 1, 1, 1_000 - number) for number, key in enumerate(keys)}
+    asks = {key: RunAttempt("", 1, 1, 1_000 - number) for number, key in enumerate(keys)}
     result = plan_tick(
-        ListingCursor(asks=asks), World(dict.fromkeys(keys, ""), keys, (), (), {}, 10_000)
+        ListingCursor(asks=asks), TickInputs(dict.fromkeys(keys, ""), keys, (), (), {}, 10_000)
     )
     assert [key for key, _ in result.due] == keys[:9:-1]
     assert result.waiting == 10
@@ -92,7 +94,7 @@ def test_ten_thousand_listings_take_two_hundred_ticks_and_no_more() -> None:
     cursor, known, subscribed, ticks = ListingCursor(), set(), set(), 0
     requested: list[str] = []
     while True:
-        tick = plan_tick(cursor, World(statuses, known, subscribed, (), {}, ticks * MINUTE))
+        tick = plan_tick(cursor, TickInputs(statuses, known, subscribed, (), {}, ticks * MINUTE))
         if not tick.due:
             break
         ticks += 1
@@ -112,16 +114,18 @@ def test_what_its_owner_deleted_is_not_asked_for_when_octogen_notices() -> None:
     cursor = ListingCursor()
     for at, status in enumerate(("active", "active", granted, granted)):
         lapses = {key: "missing"} if status == granted else {}
-        result = plan_tick(cursor, World({key: status}, [key], [key], (), lapses, at * 60 * MINUTE))
+        result = plan_tick(
+            cursor, TickInputs({key: status}, [key], [key], (), lapses, at * 60 * MINUTE)
+        )
         assert result.due == []
         cursor = result.cursor
-    pending = plan_tick(cursor, World({key: "pending"}, [key], [key], (), {}, 0)).cursor
-    assert plan_tick(pending, World({key: granted}, [key], [key], (), {}, 0)).due
+    pending = plan_tick(cursor, TickInputs({key: "pending"}, [key], [key], (), {}, 0)).cursor
+    assert plan_tick(pending, TickInputs({key: granted}, [key], [key], (), {}, 0)).due
 
 
 def test_a_clock_that_jumped_and_went_back_delays_no_request() -> None:
     key = "p:us:e:l"
-    ahead = World({key: ""}, [key], (), (), {}, 365 * 24 * 60 * MINUTE)
+    ahead = TickInputs({key: ""}, [key], (), (), {}, 365 * 24 * 60 * MINUTE)
     cursor = plan_tick(ListingCursor(), ahead).cursor
     assert plan_tick(cursor, replace(ahead, now=ahead.now + MINUTE)).due == []
     assert plan_tick(cursor, replace(ahead, now=MINUTE)).due

@@ -180,7 +180,7 @@ def test_a_check_that_takes_too_long_does_not_stop_the_tick(
     daemon = Daemon(instance, StaticSource([*resources, hub.share("strada")]))
     # Each of two calls is in time, both together are not.
     hub.inject(HubFault("latency", 1.4, method="ListSubscriptions", times=2))
-    monkeypatch.setattr(listing_sensor, "SECONDS_FOR_A_TICK", 2.0)
+    monkeypatch.setattr(listing_sensor, "TICK_TIMEOUT", 2.0)
     assert daemon.asked() == ["strada"]
     assert (
         "Subscriptions could not be checked, a later tick does. They were not read within the 2 s"

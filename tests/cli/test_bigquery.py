@@ -5,12 +5,12 @@ import json
 import os
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
+import tomli
 from click.testing import CliRunner, Result
 
 from octogen_dagster.cli import bigquery as bigquery_cli
@@ -262,7 +262,7 @@ def test_a_login_on_a_port_that_is_taken(hub: Hub, tmp_path: Path) -> None:
 
 def test_the_commands_are_where_the_package_says() -> None:
     root = Path(__file__).parents[2]
-    scripts = tomllib.loads((root / "pyproject.toml").read_text())["project"]["scripts"]
+    scripts = tomli.loads((root / "pyproject.toml").read_text())["project"]["scripts"]
     for name in ("octogen-bq-subscribe", "octogen-bq-autosubscribe", "octogen-mcp-login"):
         module, _, attribute = scripts[name].partition(":")
         assert isinstance(getattr(importlib.import_module(module), attribute), click.Command)

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from octogen_dagster.control_plane.background import to_its_end
+from octogen_dagster.control_plane.background import run_uninterrupted
 from tests.api.servers import RawServer, http
 
 OLD, NEW = "refresh-old", "refresh-new"
 AUTOSUBSCRIBE = "from octogen_dagster.cli.bigquery import autosubscribe; autosubscribe()"
-SECONDS_TO_WAIT = 60
+POLL_SECONDS = 60
 
 
 class SlowEndpoint:
@@ -27,7 +27,7 @@ class SlowEndpoint:
 
     def __call__(self, request: Any) -> list[bytes]:
         self.asked.set()
-        assert self.let.wait(SECONDS_TO_WAIT)
+        assert self.let.wait(POLL_SECONDS)
         tokens = {"access_token": "access", "refresh_token": NEW, "token_type": "Bearer"}
         return http(body=tokens)
 
@@ -55,14 +55,14 @@ def test_the_new_refresh_token_is_stored_before_an_interrupt_counts(
         )
         assert process.stderr
         try:
-            assert endpoint.asked.wait(SECONDS_TO_WAIT)
+            assert endpoint.asked.wait(POLL_SECONDS)
             process.send_signal(by)
             said = process.stderr.readline()
             if times == 2:
                 process.send_signal(by)
-                process.wait(SECONDS_TO_WAIT)
+                process.wait(POLL_SECONDS)
             endpoint.let.set()
-            process.communicate(timeout=SECONDS_TO_WAIT)
+            process.communicate(timeout=POLL_SECONDS)
         finally:
             process.kill()
     assert said == (
@@ -81,4 +81,4 @@ def test_a_thread_that_cannot_be_started_is_an_error_and_no_wait(
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(RuntimeError, match="can't start new thread"):
-        to_its_end(lambda: None, "It is important.")
+        run_uninterrupted(lambda: None, "It is important.")

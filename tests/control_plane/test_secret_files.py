@@ -148,7 +148,7 @@ def test_a_lock_that_cannot_be_had(file: SecretFile, monkeypatch: pytest.MonkeyP
     holder = Thread(target=hold)
     holder.start()
     assert held.wait(30)
-    monkeypatch.setattr(secret_files, "_SECONDS_TO_LOCK", 0.02)
+    monkeypatch.setattr(secret_files, "_LOCK_TIMEOUT", 0.02)
     try:
         with pytest.raises(
             OctogenTimeoutError,

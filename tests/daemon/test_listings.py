@@ -91,7 +91,7 @@ STEPS = [
     ("update_instigator_state", "after"),
 ]
 RETRIED = dg.DagsterEventType.STEP_RESTARTED
-SECONDS_TO_WAIT = 60.0
+POLL_SECONDS = 60.0
 
 
 @pytest.fixture
@@ -149,11 +149,11 @@ def test_a_daemon_that_is_killed_anywhere_loses_and_doubles_no_listing(
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
 
         def wait_until(condition: Callable[[], bool], seen: Callable[[], Any]) -> None:
-            deadline = time.monotonic() + SECONDS_TO_WAIT
+            deadline = time.monotonic() + POLL_SECONDS
             while not condition():
                 assert running.poll() is None
                 if time.monotonic() > deadline:
-                    raise AssertionError(f"not in {SECONDS_TO_WAIT} s; last seen: {seen()}")
+                    raise AssertionError(f"not in {POLL_SECONDS} s; last seen: {seen()}")
                 time.sleep(0.1)
 
         def runs() -> Counter[tuple[str, str]]:
@@ -184,7 +184,7 @@ def test_a_daemon_that_is_killed_anywhere_loses_and_doubles_no_listing(
                 hub.share("northpeak")
                 hub.share("strada")
                 hub.share("kiosk", grant=ON_COMMAND)
-            assert running.wait(SECONDS_TO_WAIT) == -signal.SIGKILL
+            assert running.wait(POLL_SECONDS) == -signal.SIGKILL
 
         running = daemon("submit_run", "before")
         others = ("northpeak", "SUCCESS"), ("strada", "SUCCESS")
@@ -198,7 +198,7 @@ def test_a_daemon_that_is_killed_anywhere_loses_and_doubles_no_listing(
         assert sorted(entry.catalog for entry in hub.subscriptions) == ["northpeak", "strada"]
 
         hub.grant_access("kiosk")
-        assert running.wait(SECONDS_TO_WAIT) == -signal.SIGKILL
+        assert running.wait(POLL_SECONDS) == -signal.SIGKILL
         running = daemon("submit_run", "never")
         wait_for_runs(("kiosk", "FAILURE"), ("kiosk", "SUCCESS"), *others)
         wait_for_ticks(2)

@@ -46,7 +46,7 @@ defs = dg.Definitions(
 REPOSITORY = {"repositoryName": "__repository__", "repositoryLocationName": "location.py"}
 SENSOR = "octogen_catalog_sensor"
 SCHEDULE = "boots_schedule"
-SECONDS_TO_WAIT = 120.0
+POLL_SECONDS = 120.0
 
 
 class Dagster:
@@ -68,7 +68,7 @@ class Dagster:
     def wait_for(self, look: Callable[[], _T], is_it: Callable[[_T], bool]) -> _T:
         """What `look` sees, once that is it."""
         seen: Any = None
-        deadline = time.monotonic() + SECONDS_TO_WAIT
+        deadline = time.monotonic() + POLL_SECONDS
         while time.monotonic() < deadline:
             assert self.process.poll() is None
             try:
@@ -77,7 +77,7 @@ class Dagster:
             except httpx.TransportError as error:
                 seen = error
             time.sleep(0.5)
-        raise AssertionError(f"did not happen in {SECONDS_TO_WAIT} s; last seen: {seen!r}")
+        raise AssertionError(f"did not happen in {POLL_SECONDS} s; last seen: {seen!r}")
 
     def wait_for_runs(self, cause: str, *expected: tuple[str | None, str]) -> None:
         """Wait until these are the runs that it caused."""

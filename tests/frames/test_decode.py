@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import polars as pl
@@ -17,7 +17,7 @@ from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.wire import read_page
 from tests.frames.products import PRODUCT, answer, pages
 
-BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 
 
 def decode(*documents: Any, columns: list[str] | None = None) -> pl.DataFrame:
@@ -65,7 +65,7 @@ def test_values_keep_their_types() -> None:
     assert row["rating"] == {"average": 4.5, "count": 7}
     assert row["images"][0]["url"] == "https://img.example/1.jpg"
     assert row["images"][0]["width"] is None
-    assert row["updated_at"] == datetime(2026, 11, 1, 10, 34, 56, 123456, tzinfo=UTC)
+    assert row["updated_at"] == datetime(2026, 11, 1, 10, 34, 56, 123456, tzinfo=timezone.utc)
     assert row["fetched_at"] == BEGAN
     assert row["catalog_key"] == "acme"
 
@@ -91,7 +91,7 @@ def test_an_empty_page_has_the_whole_schema() -> None:
             "updatedAt",
             "2026-11-01T12:34:56",
             "updated_at",
-            datetime(2026, 11, 1, 12, 34, 56, tzinfo=UTC),
+            datetime(2026, 11, 1, 12, 34, 56, tzinfo=timezone.utc),
         ),
         ("primaryImage", "https://img.example/1.jpg", "primary_image", "https://img.example/1.jpg"),
     ],

@@ -152,7 +152,7 @@ def test_waiting_for_the_rate_limit_is_counted(sandbox: Sandbox) -> None:
     found = product_scan(sandbox, ProductSearch(catalogs=["strada"], page_size=1, max_products=9))
     found.connection = dataclasses.replace(found.connection, reserve=0.999)
     assert found.frame.collect().height == 9
-    assert found.statistics.limiter_seconds > 0
+    assert found.statistics.rate_limit_wait_seconds > 0
     assert found.statistics.retries == 0
 
 
@@ -249,14 +249,14 @@ def test_where_the_service_does_not_tell_page_1_has_to_be_what_it_was() -> None:
     with Sandbox(catalogs={"northpeak": 230}, generation="current") as sandbox:
         connection = Connection(api_key=ApiKey(sandbox.api_key), base_url=sandbox.base_url)
         request = ProductSearch(page_size=50).request("northpeak")
-        page = connection.call(lambda it: it.page(request, "It", 1, read_page))
+        page = connection.call(lambda it: it.get_raw_page(request, "It", 1, read_page))
         read = CatalogRead.of(request, None)
-        read.walk.see(page.uuids, "1")
+        read.walk.page_received(page.uuids, "1")
         read.walk.may_have_restarted = True
         check_states([read], connection)
 
         read = CatalogRead.of(request, None)
-        read.walk.see(["removed", *page.uuids[1:]], "1")
+        read.walk.page_received(["removed", *page.uuids[1:]], "1")
         check_states([read], connection)  # never began again
         read.walk.may_have_restarted = True
         with pytest.raises(OctogenPagingError, match="indexed again while it was read"):

@@ -26,7 +26,7 @@ def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tries of a call follow each other at once."""
     policy = RetryPolicy(attempts=3, first_delay=0.001, max_delay=0.01)
     monkeypatch.setattr(retrying, "POLICY", policy)
-    monkeypatch.setattr(analytics_hub, "_FIRST_WAIT", 0.001)
+    monkeypatch.setattr(analytics_hub, "_FIRST_WAIT_SECONDS", 0.001)
 
 
 @pytest.fixture

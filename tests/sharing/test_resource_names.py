@@ -93,13 +93,13 @@ def test_a_name_that_is_none_says_what_is_wrong_with_it(resource: str, problem: 
 )
 def test_which_names_are_of_one_listing(other: str, same: bool | None) -> None:
     one, two = ListingName.parse(LISTING), ListingName.parse(other)
-    assert one.same_as(two) is same
-    assert two.same_as(one) is same
+    assert one.matches(two) is same
+    assert two.matches(one) is same
 
 
 def test_two_project_numbers_are_two_projects() -> None:
     one, two = (ListingName.parse(LISTING.replace("octo", number)) for number in ("123", "124"))
-    assert one.same_as(two) is False
+    assert one.matches(two) is False
 
 
 @pytest.mark.parametrize(

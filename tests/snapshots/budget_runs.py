@@ -48,6 +48,6 @@ def by_dagster(
     signals.send(
         [
             made.metadata[name].value
-            for name in ("dagster/partition_row_count", "octogen/limiter_seconds")
+            for name in ("dagster/partition_row_count", "octogen/rate_limit_wait_seconds")
         ]
     )

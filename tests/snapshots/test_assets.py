@@ -204,7 +204,7 @@ def test_a_long_read_logs_how_far_it_is(
     monkeypatch: pytest.MonkeyPatch,
     instance: dg.DagsterInstance,
 ) -> None:
-    monkeypatch.setattr(scan_module, "SECONDS_BETWEEN_REPORTS", 0.0)
+    monkeypatch.setattr(scan_module, "REPORT_INTERVAL_SECONDS", 0.0)
     shops.inject(Fault("latency", 0.01, path="/products/search"))
     shops.grant("big", products=1_500)
     products = build_products_asset("products", ProductSearch(catalogs=["big"]))

@@ -1,4 +1,4 @@
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import dagster as dg
@@ -14,7 +14,7 @@ from octogen_dagster.snapshots import catalog_sensor as sensors
 from octogen_dagster.snapshots.assets import build_products_asset
 from octogen_dagster.snapshots.catalog_sensor import (
     CatalogCursor,
-    World,
+    TickInputs,
     build_catalog_sensor,
     plan_tick,
 )
@@ -128,10 +128,10 @@ def test_only_what_is_granted_and_over_is_looked_for(
         return {}
 
     catalogs = [index_run(f"shop-{number:04}", 1) for number in range(1_000)]
-    unseen = {entry.catalog: sensors.Ask(entry.catalog, 1, 0) for entry in catalogs}
+    unseen = {entry.catalog: sensors.RunAttempt(entry.catalog, 1, 0) for entry in catalogs}
     requested = {entry.catalog: entry.last_indexed_at for entry in catalogs}
     cursor = CatalogCursor(requested, unseen=unseen)
-    tick = plan_tick(cursor, catalogs, World(requested.keys, materialized, set, str, now=1))
+    tick = plan_tick(cursor, catalogs, TickInputs(requested.keys, materialized, set, str, now=1))
     assert len(tick.due) == 50
     assert [len(keys) for keys in asked] == [400, 50]
 
@@ -270,11 +270,11 @@ def test_the_asset_must_have_dynamic_partitions() -> None:
         build_catalog_sensor(build_products_asset("plain"))
 
 
-START = datetime(2026, 1, 1, tzinfo=UTC)
+START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
-def world(known: set[str], now: int = 0) -> World:
-    return World(known.copy, lambda _: {}, set, str, now)
+def world(known: set[str], now: int = 0) -> TickInputs:
+    return TickInputs(known.copy, lambda _: {}, set, str, now)
 
 
 def index_run(key: str, day: int) -> IndexRun:
@@ -336,7 +336,9 @@ def test_partitions_are_looked_up_only_when_a_snapshot_is_due() -> None:
     catalogs = [index_run("quiet", 1), index_run("never", 0)]
     cursor = plan_tick(CatalogCursor({}), catalogs, world(set())).cursor
     assert (
-        plan_tick(cursor, catalogs, World(unasked, lambda _: unasked(), unasked, str, now=0)).due
+        plan_tick(
+            cursor, catalogs, TickInputs(unasked, lambda _: unasked(), unasked, str, now=0)
+        ).due
         == []
     )
 
@@ -419,4 +421,4 @@ def test_the_listing_has_half_of_a_ticks_time(
     ticker.tick()
     ticker.octogen = OctogenResource(api_key=ticker.octogen.api_key, deadline=5)
     ticker.tick()
-    assert deadlines == [sensors.SECONDS_FOR_THE_LISTING, 5]
+    assert deadlines == [sensors.LISTING_TIMEOUT, 5]

@@ -1,7 +1,7 @@
 """What changed between two snapshots, through Dagster."""
 
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -339,7 +339,7 @@ def test_a_day_is_compared_with_the_day_before(
     shops: Sandbox,
     by_catalog: bool,
 ) -> None:
-    now = datetime.now(UTC)
+    now = datetime.now(timezone.utc)
     # The day before has no snapshot, the one before it has.
     today, yesterday = (f"{now - timedelta(days=days):%Y-%m-%d}" for days in (0, 2))
     instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
@@ -372,7 +372,9 @@ def test_the_snapshot_before_is_looked_for_31_times_back(
     days: int,
     found: bool,
 ) -> None:
-    today, before = (f"{datetime.now(UTC) - timedelta(days=ago):%Y-%m-%d}" for ago in (0, days))
+    today, before = (
+        f"{datetime.now(timezone.utc) - timedelta(days=ago):%Y-%m-%d}" for ago in (0, days)
+    )
     pipeline = Pipeline(
         tmp_path,
         octogen,
@@ -391,8 +393,10 @@ def test_the_snapshot_before_is_looked_for_31_times_back(
 def test_changes_of_days_follow_their_snapshot_also_after_a_day_without_one(
     tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, by_catalog: bool
 ) -> None:
-    today, start = (f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%d}" for days in (0, 3))
-    yesterday = f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}"
+    today, start = (
+        f"{datetime.now(timezone.utc) - timedelta(days=days):%Y-%m-%d}" for days in (0, 3)
+    )
+    yesterday = f"{datetime.now(timezone.utc) - timedelta(days=1):%Y-%m-%d}"
     catalog = "strada|" if by_catalog else ""
     instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
     products = build_products_asset(

@@ -1,6 +1,6 @@
 """The details asset in Dagster: runs, partitions, what is stored and what the UI shows."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,9 @@ def test_one_that_always_fails_does_not_fail_the_runs_in_which_little_else_chang
 def test_the_details_of_a_day_carry_over_from_the_last_day_that_has_some(
     tmp_path: Path, resources: dict[str, Any], shops: Sandbox, instance: Any, damaged: bool
 ) -> None:
-    today, before = (f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%d}" for days in (0, 3))
+    today, before = (
+        f"{datetime.now(timezone.utc) - timedelta(days=days):%Y-%m-%d}" for days in (0, 3)
+    )
     products = build_products_asset(
         "products", ProductSearch(catalogs=["strada"]), partitions_def=snapshot_days(before)
     )
@@ -198,7 +200,7 @@ def test_a_long_read_logs_how_far_it_is(
     instance: dg.DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(details_module, "SECONDS_BETWEEN_REPORTS", 0.0)
+    monkeypatch.setattr(details_module, "REPORT_INTERVAL_SECONDS", 0.0)
     instance.add_dynamic_partitions("octogen_catalogs", ["northpeak"])
     shops.grant("northpeak", products=600)
     products = build_products_asset("products", partitions_def=catalog_partitions)
@@ -226,11 +228,11 @@ def test_a_progress_line_says_how_long_it_will_take() -> None:
 
 
 def test_the_numbers_of_a_read_are_shown(octogen: OctogenResource) -> None:
-    then = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    then = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
     scan = DetailScan(pl.LazyFrame(), octogen.connection(), only_changed=True)
     scan.statistics = DetailStatistics(
         started_at=then, products=10, rows=10, found=6, gone=2, mismatched=1, failed=1,
-        carried_over=4, requests=9, retries=3, limiter_seconds=1.23456, seconds=5.00049,
+        carried_over=4, requests=9, retries=3, rate_limit_wait_seconds=1.23456, seconds=5.00049,
     )  # fmt: skip
     scan.statistics.unknown_fields.update({"product.mood": 5, "product.brand.age": 2})
     rows = [{"looked_up_at": then}, {"looked_up_at": None, "error": "gave up"}]
@@ -245,7 +247,7 @@ def test_the_numbers_of_a_read_are_shown(octogen: OctogenResource) -> None:
         "octogen/carried_over": 4,
         "octogen/requests": 9,
         "octogen/retries": 3,
-        "octogen/limiter_seconds": 1.235,
+        "octogen/rate_limit_wait_seconds": 1.235,
         "octogen/seconds": 5.0,
         "octogen/rows_per_second": 2.0,
         "octogen/unknown_fields": 7,

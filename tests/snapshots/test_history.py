@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,11 @@ from tests.results import failure
 
 metadata = functools.partial(results.metadata, node="products")
 
-START = f"{datetime.now(UTC) - timedelta(days=3):%Y-%m-%d}"
+START = f"{datetime.now(timezone.utc) - timedelta(days=3):%Y-%m-%d}"
 
 
 def day(offset: int = 0) -> str:
-    return f"{datetime.now(UTC) + timedelta(days=offset):%Y-%m-%d}"
+    return f"{datetime.now(timezone.utc) + timedelta(days=offset):%Y-%m-%d}"
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_a_day_that_was_landed_is_rebuilt_without_the_service(
     found = metadata(run(products, key))
 
     assert found["octogen/source"] == "landed pages"
-    assert (found["octogen/saved_pages"], found["octogen/requests"]) == (35, 0)
+    assert (found["octogen/resumed_pages"], found["octogen/requests"]) == (35, 0)
     assert len(shops.requests) == requests
     assert pl.read_parquet(path).sort("uuid").equals(captured.sort("uuid"))
 
@@ -267,7 +267,7 @@ def test_a_run_that_was_requested_too_late_in_its_day_is_requested_for_the_next(
         instance.report_runless_asset_event(
             dg.AssetMaterialization(products.key, partition=partition)
         )
-    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    tomorrow = datetime.now(timezone.utc) + timedelta(days=1)
     monkeypatch.setattr(catalog_sensor, "_now", lambda: tomorrow)
     assert first.startswith("northpeak@")
     assert strada == f"strada|{day()}"

@@ -249,10 +249,10 @@ def test_a_scan_reports_what_it_did(
 
     assert shown["dagster/row_count"] == len(frame)
     assert shown["dagster/uri"] == str(path)
-    assert shown["octogen/file_size"] == path.stat().st_size
+    assert shown["octogen/file_size_bytes"] == path.stat().st_size
     assert shown["octogen/pages"] == shown["octogen/requests"] == 3
     assert (shown["octogen/retries"], shown["octogen/repeats_removed"]) == (0, 0)
-    assert shown["octogen/limiter_seconds"] == 0
+    assert shown["octogen/rate_limit_wait_seconds"] == 0
     assert shown["octogen/rows_per_second"] > 0
     assert shown["octogen/unknown_fields"] >= len(frame)
     assert shown["octogen/truncated"] is False

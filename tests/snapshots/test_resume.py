@@ -11,16 +11,16 @@ import polars as pl
 import pytest
 
 from octogen_dagster import OctogenResource, ParquetSnapshotIOManager, build_products_asset
-from octogen_dagster.frames.pages.saver import MOST_PAGES_TWICE
+from octogen_dagster.frames.pages.saver import MAX_REPEATED_PAGES
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.forked import processes
 from tests.snapshots.resume_runs import PAGE_SIZE, SEARCH, by_dagster, by_hand
 
-INTERVAL = MOST_PAGES_TWICE
+INTERVAL = MAX_REPEATED_PAGES
 PAGES = 185
 SEED = random.SystemRandom().randrange(10**6)
-SECONDS_TO_WAIT = 60.0
+POLL_SECONDS = 60.0
 
 
 class Runs:
@@ -39,18 +39,18 @@ class Runs:
 
     def finish(self) -> None:
         process = self.start()
-        process.join(SECONDS_TO_WAIT)
+        process.join(POLL_SECONDS)
         assert process.exitcode == 0
 
     def kill_when(self, reached: Callable[[], bool]) -> None:
         process = self.start()
-        deadline = time.monotonic() + SECONDS_TO_WAIT
+        deadline = time.monotonic() + POLL_SECONDS
         while not reached():
             assert process.is_alive(), "it was over before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.002)
         process.kill()
-        process.join(SECONDS_TO_WAIT)
+        process.join(POLL_SECONDS)
 
     def pages(self) -> list[int]:
         """The numbers of the pages that were asked for so far."""
@@ -118,7 +118,7 @@ def test_a_retry_of_dagster_continues(runs: Runs) -> None:
 
     (event,) = result.asset_materializations_for_node("products")
     assert event.metadata["octogen/source"].value == "service, continued from saved pages"
-    assert event.metadata["octogen/saved_pages"].value == 59
+    assert event.metadata["octogen/resumed_pages"].value == 59
     assert runs.snapshot()["uuid"].n_unique() == PAGES * PAGE_SIZE
     assert len(runs.pages()) == PAGES + 60 - 59
 
@@ -131,7 +131,7 @@ def test_two_runs_at_once_publish_one_whole_snapshot(runs: Runs) -> None:
 
     together = [runs.start(), runs.start()]
     for process in together:
-        process.join(SECONDS_TO_WAIT)
+        process.join(POLL_SECONDS)
     assert {process.exitcode for process in together} == {0}
     assert any(process.exitcode == 0 for process in together)
     assert runs.snapshot().equals(undisturbed)

@@ -1,5 +1,5 @@
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
         yield stored
 
 
-NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
+NOON = datetime(2026, 3, 4, 12, tzinfo=timezone.utc)
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ RUNS = 8
 PAGES = 8
 REQUESTS_A_MINUTE = 240
 RESERVE = REQUESTS_A_MINUTE // 5  # what `OctogenResource` leaves to others by default
-SECONDS_TO_WAIT = 120.0
+POLL_SECONDS = 120.0
 
 
 @pytest.mark.timeout(240)
@@ -46,9 +46,9 @@ def test_eight_runs_at_once_share_the_bucket_and_none_fails_or_starves(tmp_path:
         said = [_said(run) for run in runs]
         requests = shops.requests[before:]
 
-    for rows, limiter_seconds in said:
+    for rows, rate_limit_wait_seconds in said:
         assert rows == PAGES * PAGE_SIZE
-        assert limiter_seconds > 0
+        assert rate_limit_wait_seconds > 0
     # They needed more than there was, and kept to a pace at which nothing is refused.
     assert RUNS * PAGES > RESERVE
     assert Counter(request.status for request in requests) == {200: RUNS * PAGES}
@@ -58,7 +58,7 @@ def test_eight_runs_at_once_share_the_bucket_and_none_fails_or_starves(tmp_path:
 
 def _said(run: Connection) -> object:
     """What a run says; an EOFError if it failed."""
-    assert run.poll(SECONDS_TO_WAIT)
+    assert run.poll(POLL_SECONDS)
     return run.recv()
 
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from octogen_dagster.errors import (
@@ -21,7 +21,7 @@ from octogen_dagster.errors import (
     OctogenServerError,
     OctogenSnapshotError,
 )
-from octogen_dagster.frames.client_threads import SECONDS_TO_WAIT, ClientThreads
+from octogen_dagster.frames.client_threads import POLL_SECONDS, ClientThreads
 from octogen_dagster.frames.details.schema import FAILED, FOUND, GONE
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ class LookupReader(ClientThreads):
         """
         with self._changed:
             self._changed.wait_for(
-                lambda: lookups.are_over or self._is_over(), timeout=SECONDS_TO_WAIT
+                lambda: lookups.are_over or self._is_over(), timeout=POLL_SECONDS
             )
             self._raise_if_over()
             return lookups.are_over
@@ -224,8 +224,8 @@ class LookupReader(ClientThreads):
         except (OctogenError, ValueError) as error:
             if isinstance(error, OctogenNotFoundError) and error.detail == "product_not_found":
                 self._limit.note_answer()
-                return Lookup(GONE, datetime.now(UTC))
+                return Lookup(GONE, datetime.now(timezone.utc))
             self._limit.note_failure(error, began)
-            return Lookup(FAILED, datetime.now(UTC), error=str(error))
+            return Lookup(FAILED, datetime.now(timezone.utc), error=str(error))
         self._limit.note_answer()
-        return Lookup(FOUND, datetime.now(UTC), answer)
+        return Lookup(FOUND, datetime.now(timezone.utc), answer)

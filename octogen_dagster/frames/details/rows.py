@@ -80,7 +80,7 @@ class ListedProducts:
         )
 
 
-class SettledRows:
+class ReusableRows:
     """Details rows that say what they said if their product is listed as it was.
 
     Only a few bytes of each row are kept in memory.
@@ -138,7 +138,7 @@ class DetailRows:
     def __init__(
         self,
         products: ListedProducts,
-        settled: SettledRows,
+        settled: ReusableRows,
         reader: LookupReader,
         limit: FailureLimit,
     ) -> None:

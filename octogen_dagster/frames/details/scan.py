@@ -8,15 +8,15 @@ import itertools
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from octogen_dagster.frames.details.lookups import FailureLimit, LookupReader, checked_share
-from octogen_dagster.frames.details.rows import DetailRows, ListedProducts, SettledRows
+from octogen_dagster.frames.details.rows import DetailRows, ListedProducts, ReusableRows
 from octogen_dagster.frames.details.schema import DETAIL_SCHEMA, FAILED, FOUND, GONE, MISMATCH
-from octogen_dagster.frames.lazy_scan import SECONDS_BETWEEN_REPORTS, LazyScan
+from octogen_dagster.frames.lazy_scan import REPORT_INTERVAL_SECONDS, LazyScan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,12 +44,12 @@ class DetailStatistics:
         carried_over: Rows taken from the previous snapshot.
         requests: Requests sent, retries among them.
         retries: Requests sent again after a failure.
-        limiter_seconds: Seconds waited for the organisation's rate limit, over all lookups.
+        rate_limit_wait_seconds: Seconds waited for the organisation's rate limit, over all lookups.
         unknown_fields: Fields the schema does not know, by path, with the number of places.
         seconds: Wall time.
     """
 
-    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    started_at: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     complete: bool = False
     products: int = 0
     rows: int = 0
@@ -60,7 +60,7 @@ class DetailStatistics:
     carried_over: int = 0
     requests: int = 0
     retries: int = 0
-    limiter_seconds: float = 0.0
+    rate_limit_wait_seconds: float = 0.0
     unknown_fields: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
@@ -143,7 +143,7 @@ class DetailScan(LazyScan):
                 begun = deque(itertools.islice(batches, _BATCHES_AHEAD))
                 while begun:
                     over = reader.wait(begun[0].lookups)
-                    if self._report and time.monotonic() - reported >= SECONDS_BETWEEN_REPORTS:
+                    if self._report and time.monotonic() - reported >= REPORT_INTERVAL_SECONDS:
                         reported = time.monotonic()
                         _add_up(statistics, reader.sent, began)
                         self._report(statistics)
@@ -159,12 +159,12 @@ class DetailScan(LazyScan):
         if self._report:
             self._report(statistics)
 
-    def _settled_rows(self) -> SettledRows:
+    def _settled_rows(self) -> ReusableRows:
         if self.only_changed and self.previous is not None:
             with contextlib.suppress(OSError, pl.exceptions.PolarsError):  # not Parquet any more
                 if self.previous.collect_schema() == DETAIL_SCHEMA:
-                    return SettledRows(self.previous)
-        return SettledRows(DETAIL_SCHEMA.to_frame().lazy())
+                    return ReusableRows(self.previous)
+        return ReusableRows(DETAIL_SCHEMA.to_frame().lazy())
 
 
 def _count(statistics: DetailStatistics, frame: pl.DataFrame, carried_over: int) -> None:
@@ -180,4 +180,4 @@ def _count(statistics: DetailStatistics, frame: pl.DataFrame, carried_over: int)
 def _add_up(statistics: DetailStatistics, sent: RequestStatistics, began: float) -> None:
     statistics.seconds = time.monotonic() - began
     statistics.requests, statistics.retries = sent.requests, sent.retries
-    statistics.limiter_seconds = sent.limiter_seconds
+    statistics.rate_limit_wait_seconds = sent.rate_limit_wait_seconds

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
+
+from typing_extensions import Self
 
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.pages.segments import SavedPage, Segment, digest_in, write_segment
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.wire import WirePage
 
 PAGES_IN_A_SEGMENT = 12
-MOST_PAGES_TWICE = 2 * PAGES_IN_A_SEGMENT + 2
+MAX_REPEATED_PAGES = 2 * PAGES_IN_A_SEGMENT + 2
 """Pages that a continued read asks for again at most: two segments, and two pages to compare."""
 
 

@@ -6,14 +6,20 @@ Their format and their names; where they are kept is not here.
 from __future__ import annotations
 
 import hashlib
+import sys
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from backports import zstd
+from typing_extensions import Self
 
 from octogen_dagster.frames.schema import SCHEMA_VERSION
 from octogen_dagster.frames.wire import read_page
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

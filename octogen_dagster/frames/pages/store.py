@@ -18,7 +18,7 @@ import uuid
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -199,7 +199,7 @@ class PageStore:
         )
 
     def _unusable(self, started_at: datetime) -> str | None:
-        age = datetime.now(UTC) - started_at
+        age = datetime.now(timezone.utc) - started_at
         began = f"{started_at:%Y-%m-%d %H:%M} UTC"
         if age < timedelta(0):
             return f"the saved pages are of a read that begins later, at {began}: a clock jumped."

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from functools import cache
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ from octogen_dagster.sandbox.data.shops import SHOPS, Shop
 from octogen_dagster.sandbox.data.verticals import VERTICALS, Brand, Kind, Vertical
 from octogen_dagster.sandbox.data.vocabulary import COLORS, PRODUCT_LINES, STYLES, Color
 
-_FIRST_INDEX_RUN = datetime(2026, 1, 15, 6, 0, tzinfo=UTC)
+_FIRST_INDEX_RUN = datetime(2026, 1, 15, 6, 0, tzinfo=timezone.utc)
 _TIME_BETWEEN_INDEX_RUNS = timedelta(days=1)
 _64_BITS = (1 << 64) - 1
 _GENDERS = ("female", "male", "unisex")

@@ -35,7 +35,7 @@ _OPERATIONS = "google.longrunning.Operations"
 _SUBSCRIBE = "analyticshub.listings.subscribe"
 _HOST = "127.0.0.1"
 _WORKERS = 32
-_DEFAULT_PAGE, _LARGEST_PAGE = 100, 1000
+_DEFAULT_PAGE, _MAX_PAGE_SIZE = 100, 1000
 _FILTER = re.compile(r'(?:(listing|data_exchange)\s*=\s*)?"([^"]*)"')
 
 _Item = TypeVar("_Item")
@@ -318,7 +318,7 @@ def _page(
     """
     if request.page_size < 0:
         raise Refusal("INVALID_ARGUMENT", "page_size must not be negative.")
-    size = min(request.page_size or _DEFAULT_PAGE, _LARGEST_PAGE)
+    size = min(request.page_size or _DEFAULT_PAGE, _MAX_PAGE_SIZE)
     mark = hashlib.sha256(scope.encode()).hexdigest()[:16]
     if request.page_token:
         after = _last_key(request.page_token, mark)

@@ -3,7 +3,8 @@
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Self
+
+from typing_extensions import Self
 
 _LOCATION = re.compile(r"projects/([^/]+)/locations/([^/]+)")
 _EXCHANGE = re.compile(rf"{_LOCATION.pattern}/dataExchanges/([^/]+)")

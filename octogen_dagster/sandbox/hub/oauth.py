@@ -35,7 +35,7 @@ from octogen_dagster.sandbox.hub.settings import HubSettings
 TOKEN_PATH = "/oauth2/token"  # noqa: S105
 CLIENT_ID = "octogen-sandbox-client"
 SCOPES: Final = ["openid", "profile", "email", "offline_access"]
-_SECONDS_TO_USE_A_CODE = 60
+_CODE_LIFETIME_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class AuthorizationServer(
         code = AuthorizationCode(
             code=secrets.token_urlsafe(24),
             scopes=params.scopes or (client.scope or "").split(),
-            expires_at=time.time() + _SECONDS_TO_USE_A_CODE,
+            expires_at=time.time() + _CODE_LIFETIME_SECONDS,
             client_id=client.client_id,
             code_challenge=params.code_challenge,
             redirect_uri=params.redirect_uri,

@@ -14,7 +14,7 @@ from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.rest.operations import ApiError
 from octogen_dagster.sandbox.rest.views import Json
 
-_SECONDS_TO_REFILL = 60
+_REFILL_SECONDS = 60
 _ERROR_DETAILS: dict[int, Any] = {
     401: "Invalid API key",
     402: {"code": "insufficient_credit", "top_up_url": "https://octogen.example/top-up"},
@@ -50,7 +50,7 @@ def _error(fault: Fault) -> ApiError:
     if status == 429:
         retry_after = 1 if retry_after is None else retry_after
         headers["X-RateLimit-Remaining"] = "0"
-        headers["X-RateLimit-Reset"] = str(math.ceil(time.time()) + _SECONDS_TO_REFILL)
+        headers["X-RateLimit-Reset"] = str(math.ceil(time.time()) + _REFILL_SECONDS)
     if retry_after is not None:
         headers["Retry-After"] = str(retry_after)
     return ApiError(status, _ERROR_DETAILS.get(status, responses.get(status, "Error")), headers)

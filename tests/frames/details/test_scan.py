@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ def made_up(*uuids: str, **columns: Any) -> pl.DataFrame:
 
 def looked_up_before(products: pl.DataFrame) -> pl.DataFrame:
     """The details snapshot of products that were found an hour ago."""
-    then = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    then = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
     listed = ("title", "current_price", "original_price", "in_stock", "is_active", "updated_at")
     known = products.select(
         "uuid",
@@ -108,7 +108,7 @@ class TestRows:
             fraction=1, shuffle=True, seed=1
         )
         found = detail_scan(catalogs, products)
-        before = datetime.now(UTC)
+        before = datetime.now(timezone.utc)
         found.frame.sink_parquet(tmp_path / "details.parquet")
         frame = pl.read_parquet(tmp_path / "details.parquet")
 
@@ -117,7 +117,7 @@ class TestRows:
         assert_frame_equal(frame.select(keys), products.select(keys))
         assert set(frame["status"]) == {"found"}
         assert frame["error"].null_count() == frame["description"].count() == 357
-        assert frame["looked_up_at"].is_between(before, datetime.now(UTC)).all()
+        assert frame["looked_up_at"].is_between(before, datetime.now(timezone.utc)).all()
         assert_frame_equal(
             frame.select(pl.col("listed").struct.unnest()),
             products.select(*DETAIL_SCHEMA["listed"].to_schema()),  # type: ignore[attr-defined]
@@ -145,7 +145,7 @@ class TestRows:
     def test_a_long_read_is_reported_while_it_goes_on(
         self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(details_module, "SECONDS_BETWEEN_REPORTS", 0.0)
+        monkeypatch.setattr(details_module, "REPORT_INTERVAL_SECONDS", 0.0)
         rows: list[int] = []
         found = detail_scan(
             sandbox,
@@ -456,7 +456,7 @@ class TestPace:
         sandbox.set_rate_limit(600)
         found = DetailScan(products.lazy(), connection(sandbox, reserve=0.999))
         assert set(found.frame.collect()["status"]) == {"found"}
-        assert found.statistics.limiter_seconds > 0
+        assert found.statistics.rate_limit_wait_seconds > 0
         assert found.statistics.retries == 0
         assert {request.status for request in sandbox.requests} == {200}
 
@@ -498,7 +498,7 @@ class TestOnlyChanged:
             ("original_price", None),
             ("in_stock", True),
             ("is_active", False),
-            ("updated_at", datetime(2026, 11, 25, tzinfo=UTC)),
+            ("updated_at", datetime(2026, 11, 25, tzinfo=timezone.utc)),
             ("product_url", "https://shop.example/moved"),
         ],
     )

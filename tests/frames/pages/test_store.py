@@ -6,14 +6,13 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
 
 import msgspec
 import polars as pl
 import pytest
-from backports import zstd
 from upath import UPath
 
 from octogen_dagster.api.connection import Connection
@@ -28,7 +27,7 @@ from octogen_dagster.errors import (
 )
 from octogen_dagster.frames.pages import segments
 from octogen_dagster.frames.pages.saver import PAGES_IN_A_SEGMENT, PageSaver
-from octogen_dagster.frames.pages.segments import Segment, segment_name, walk_root
+from octogen_dagster.frames.pages.segments import Segment, segment_name, walk_root, zstd
 from octogen_dagster.frames.pages.store import PageStore
 from octogen_dagster.frames.plan import TimeWindow
 from octogen_dagster.frames.scan import ProductScan
@@ -205,12 +204,12 @@ def test_a_catalog_that_is_granted_no_more_is_not_left_out_of_its_day(tmp_path: 
     with Sandbox(catalogs={"northpeak": PRODUCTS, "strada": 120}) as sandbox:
         reads = Reads(sandbox, tmp_path)
         search = ProductSearch(page_size=10)
-        begin = datetime.now(UTC)
+        begin = datetime.now(timezone.utc)
         reads.read(search, publish=False)
         for read in reads.last._plan.reads if reads.last else ():
             assert read.saver
             read.saver.flush()
-        window = (begin, datetime.now(UTC))
+        window = (begin, datetime.now(timezone.utc))
         sandbox.revoke("strada")
         with pytest.raises(OctogenPastPartitionError):
             reads.read(search, window=window)
@@ -223,14 +222,14 @@ def test_a_day_whose_retry_read_a_new_catalog_too_is_whole(tmp_path: Path) -> No
     with Sandbox(catalogs={"northpeak": PRODUCTS}) as sandbox:
         reads = Reads(sandbox, tmp_path)
         search = ProductSearch(page_size=2)
-        begin = datetime.now(UTC)
+        begin = datetime.now(timezone.utc)
         reads.interrupted(search=search)
         sandbox.grant("strada", products=120)
         reads.read(search, publish=False)
         for read in reads.last._plan.reads if reads.last else ():
             assert read.saver
             read.saver.flush()
-        window = (begin, datetime.now(UTC))
+        window = (begin, datetime.now(timezone.utc))
         assert reads.read(search, window=window).height == PRODUCTS + 120
 
 
@@ -252,7 +251,7 @@ def test_a_cursor_that_was_forgotten_starts_the_read_over_and_says_so(
     reads: Reads, undisturbed: pl.DataFrame
 ) -> None:
     reads.interrupted()
-    began = datetime.now(UTC)
+    began = datetime.now(timezone.utc)
     reads.sandbox.inject(Fault("restart_cursor", page=SAVED + 1, times=1))
     frames: list[pl.DataFrame] = []
     asked = reads.pages_asked(lambda: frames.append(reads.read()))
@@ -343,7 +342,9 @@ def test_a_read_that_began_in_the_future_is_not_continued(reads: Reads) -> None:
     (saved,) = store.chains(root, "Catalog 'northpeak'", store.segments(), reads.notes.append)
     for path in reads.segments():
         path.unlink()
-    saver = PageSaver(store, root, None, datetime.now(UTC) + timedelta(hours=1), saved.catalogs)
+    saver = PageSaver(
+        store, root, None, datetime.now(timezone.utc) + timedelta(hours=1), saved.catalogs
+    )
     saver.add(saved.first_page)
     saver.flush()
 
@@ -406,7 +407,7 @@ def test_landed_pages_rebuild_a_snapshot_without_the_service(
     reads: Reads, undisturbed: pl.DataFrame
 ) -> None:
     captured = reads.read(keep=True)
-    window = (captured["fetched_at"][0], datetime.now(UTC))
+    window = (captured["fetched_at"][0], datetime.now(timezone.utc))
     reads.sandbox.touch("northpeak")
     before = len(reads.sandbox.requests)
 
@@ -423,7 +424,7 @@ def test_landed_pages_rebuild_a_snapshot_without_the_service(
 def test_landed_pages_of_a_capped_search_rebuild_the_same(reads: Reads) -> None:
     search = SEARCH.model_copy(update={"max_products": 7, "catalogs": ["strada", "northpeak"]})
     captured = reads.read(search, keep=True)
-    window = (captured["fetched_at"][0], datetime.now(UTC))
+    window = (captured["fetched_at"][0], datetime.now(timezone.utc))
     rebuilt = reads.read(ProductSearch(), window=window)
     assert rebuilt.equals(captured)
     assert reads.last
@@ -444,7 +445,7 @@ def test_the_next_landed_pages_replace_those_before(reads: Reads) -> None:
 
 def test_a_landed_page_file_cut_in_half_is_an_error_and_nothing_is_rebuilt(reads: Reads) -> None:
     captured = reads.read(keep=True)
-    window = (captured["fetched_at"][0], datetime.now(UTC))
+    window = (captured["fetched_at"][0], datetime.now(timezone.utc))
     path = chain(reads)[1]
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
@@ -457,7 +458,7 @@ def test_a_landed_page_file_cut_in_half_is_an_error_and_nothing_is_rebuilt(reads
 
 def test_a_missing_last_segment_is_noticed(reads: Reads) -> None:
     captured = reads.read(keep=True)
-    window = (captured["fetched_at"][0], datetime.now(UTC))
+    window = (captured["fetched_at"][0], datetime.now(timezone.utc))
     store = PageStore(UPath(reads.folder), keep=True)
     landing = store.landing()
     assert landing
@@ -481,7 +482,7 @@ def test_a_manifest_that_cannot_be_read_is_an_error(
     reads: Reads, manifest: bytes, text: str
 ) -> None:
     captured = reads.read(keep=True)
-    window = (captured["fetched_at"][0], datetime.now(UTC))
+    window = (captured["fetched_at"][0], datetime.now(timezone.utc))
     (reads.folder / "landed.json").write_bytes(manifest)
     with pytest.raises(OctogenSnapshotError, match=text.replace("of 9", "version 9")):
         reads.read(window=window)
@@ -489,7 +490,7 @@ def test_a_manifest_that_cannot_be_read_is_an_error(
 
 
 def test_a_past_time_that_was_not_landed_is_refused(reads: Reads) -> None:
-    now = datetime.now(UTC)
+    now = datetime.now(timezone.utc)
     window = (now - timedelta(days=2), now - timedelta(days=1))
     before = len(reads.sandbox.requests)
     with pytest.raises(OctogenPastPartitionError) as caught:
@@ -508,7 +509,7 @@ def test_a_past_time_that_was_not_landed_is_refused(reads: Reads) -> None:
 
 
 def test_a_time_to_come_is_refused(reads: Reads) -> None:
-    now = datetime.now(UTC)
+    now = datetime.now(timezone.utc)
     with pytest.raises(
         OctogenPastPartitionError, match=r"has not begun.*when its time has come\.$"
     ):
@@ -516,7 +517,7 @@ def test_a_time_to_come_is_refused(reads: Reads) -> None:
 
 
 def test_the_present_is_read_from_the_service_even_if_it_is_landed(reads: Reads) -> None:
-    now = datetime.now(UTC)
+    now = datetime.now(timezone.utc)
     window = (now - timedelta(hours=1), now + timedelta(hours=1))
     reads.read(window=window, keep=True)
     assert reads.pages_asked(lambda: reads.read(window=window, keep=True))[-len(WHOLE) :] == WHOLE
@@ -525,9 +526,9 @@ def test_the_present_is_read_from_the_service_even_if_it_is_landed(reads: Reads)
 def test_a_read_that_began_in_its_time_may_be_continued_after_it(
     reads: Reads, undisturbed: pl.DataFrame
 ) -> None:
-    begin = datetime.now(UTC)
+    begin = datetime.now(timezone.utc)
     reads.interrupted()
-    window = (begin, datetime.now(UTC))
+    window = (begin, datetime.now(timezone.utc))
     if reads.generation == "current":  # nobody says whether the rest is of the same state
         with pytest.raises(OctogenPastPartitionError):
             reads.read(window=window)
@@ -554,7 +555,7 @@ def test_a_landing_whose_files_another_run_removed_is_not_written(reads: Reads) 
 
 def test_a_manifest_that_was_changed_is_an_error_and_loses_nothing(reads: Reads) -> None:
     captured = reads.read(keep=True)
-    window = (captured["fetched_at"][0], datetime.now(UTC))
+    window = (captured["fetched_at"][0], datetime.now(timezone.utc))
     manifest = reads.folder / "landed.json"
     whole = manifest.read_text()
     manifest.write_text(whole.replace(reads.segments()[0].name, reads.segments()[1].name))
@@ -616,20 +617,20 @@ def test_no_catalog_is_begun_after_its_time(tmp_path: Path) -> None:
     with Sandbox(catalogs={"northpeak": PRODUCTS, "strada": 120}) as sandbox:
         reads = Reads(sandbox, tmp_path)
         search = SEARCH.model_copy(update={"catalogs": ["northpeak", "strada"]})
-        begin = datetime.now(UTC)
+        begin = datetime.now(timezone.utc)
         reads.interrupted()  # of northpeak alone
-        window = (begin, datetime.now(UTC))
+        window = (begin, datetime.now(timezone.utc))
         with pytest.raises(OctogenPastPartitionError):
             reads.read(search, window=window)
 
 
 def test_a_read_that_was_whole_is_published_also_long_after_its_time(reads: Reads) -> None:
-    begin = datetime.now(UTC)
+    begin = datetime.now(timezone.utc)
     reads.read(publish=False, keep=True)
     for read in reads.last._plan.reads if reads.last else ():
         assert read.saver
         read.saver.flush()
-    window = (begin, datetime.now(UTC))
+    window = (begin, datetime.now(timezone.utc))
     asked = reads.pages_asked(lambda: reads.read(window=window, resume_within=timedelta(0)))
     assert asked == []
 
@@ -736,7 +737,7 @@ def test_a_read_that_outlives_the_loss_of_saved_pages_can_still_be_landed(reads:
         broken.setattr(PageStore, "read", read)
         captured.append(reads.read(keep=True))
     assert "what was saved after page 24 is not there any more" in reads.notes[-1]
-    window = (captured[0]["fetched_at"][0], datetime.now(UTC))
+    window = (captured[0]["fetched_at"][0], datetime.now(timezone.utc))
     assert reads.read(window=window).equals(captured[0])
 
 

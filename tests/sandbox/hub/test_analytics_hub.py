@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 import grpc
 import pytest
@@ -147,7 +147,7 @@ class TestSubscribe:
         self, hub: Hub, client: ah.AnalyticsHubServiceClient
     ) -> None:
         resource = hub.share("kumo")
-        before = datetime.now(UTC)
+        before = datetime.now(timezone.utc)
         subscription = subscribe(client, resource, "octogen_kumo", location="US")
         assert subscription.name.startswith(f"{LOCATION}/subscriptions/")
         assert subscription.listing == resource
