@@ -14,22 +14,24 @@ import pytest
 import octogen_dagster
 
 PACKAGE = Path(octogen_dagster.__file__).parent
+GROUND = {"errors", "files", "background"}
 HELPERS = {"asset_defaults", "sensor_limits", "previews"}
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
-    "api": {"errors", "files"},
-    "frames": {"api", "errors", "files"},
-    "control_plane": {"api", "errors", "files"},
-    "sharing": {"control_plane", "api", "errors", "files"},
+    "background": set(),
+    "api": GROUND,
+    "frames": GROUND | {"api"},
+    "control_plane": GROUND | {"api"},
+    "sharing": GROUND | {"api", "control_plane"},
     "asset_defaults": set(),
     "sensor_limits": set(),
     "previews": set(),
-    "snapshots": {"frames", "api", "errors", "files"} | HELPERS,
-    "bigquery": {"frames", "sharing", "control_plane", "api", "errors", "files"} | HELPERS,
+    "snapshots": GROUND | HELPERS | {"api", "frames"},
+    "bigquery": GROUND | HELPERS | {"api", "frames", "sharing", "control_plane"},
     "sandbox": set(),
-    "demo": {"snapshots", "bigquery", "sharing", "sandbox", "errors"},
-    "cli": {"demo", "sandbox", "sharing", "control_plane", "api", "errors", "files"},
+    "demo": GROUND | {"snapshots", "bigquery", "sharing", "sandbox"},
+    "cli": GROUND | {"api", "demo", "sandbox", "sharing", "control_plane"},
 }
 """What each room may import of the package, besides itself."""
 

@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 
 import dagster as dg
 
+from octogen_dagster.background import begin
 from octogen_dagster.bigquery.listing_matching import match_partitions
 from octogen_dagster.bigquery.listing_sources import TICK_TIMEOUT, Source
 from octogen_dagster.bigquery.listing_tick import ListingCursor, TickInputs, plan_tick
 from octogen_dagster.bigquery.resources import AnalyticsHubResource
 from octogen_dagster.bigquery.subscription_health import by_analytics_hub, merge_octogen_status
-from octogen_dagster.control_plane.background import begin
 from octogen_dagster.errors import OctogenError, OctogenTimeoutError
 from octogen_dagster.sensor_limits import is_due, unfinished_partitions
 from octogen_dagster.sharing.listing_identity import ListingIdentity

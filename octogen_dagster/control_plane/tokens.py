@@ -15,7 +15,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
-from octogen_dagster.control_plane.background import run_uninterrupted
+from octogen_dagster.background import run_uninterrupted
 from octogen_dagster.control_plane.retry import DEFAULT_DEADLINE
 from octogen_dagster.control_plane.secret_files import SecretFile
 from octogen_dagster.control_plane.token_endpoint import (

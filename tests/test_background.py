@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from octogen_dagster.control_plane.background import run_uninterrupted
+from octogen_dagster.background import run_uninterrupted
 from tests.api.servers import RawServer, http
 
 OLD, NEW = "refresh-old", "refresh-new"
