@@ -282,7 +282,7 @@ class OctogenClient:
         """
         while True:
             page = await self.get_raw_page(request, walk.subject, walk.pages + 1, read_page)
-            walk.page_received(page.uuids, page.next_cursor)
+            walk.page_received(page)
             yield page
             if not page.next_cursor:
                 return
