@@ -1,4 +1,8 @@
-"""Octogen product catalogs as Dagster assets: the public names."""
+"""The names that a definitions file or a notebook uses.
+
+Every error is in `octogen_dagster.errors`, and the models of Octogen's responses are in
+`octogen_dagster.api.models`.
+"""
 
 import importlib.metadata
 
@@ -11,14 +15,7 @@ from octogen_dagster.api.models import (
     Facet,
     FacetName,
     Gender,
-    MerchantCatalogSummary,
-    MerchantProductListItem,
-    MerchantProductListPage,
-    MerchantProductUrlLookupResponse,
-    MerchantProductView,
 )
-from octogen_dagster.api.pacing import RateLimiter
-from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.bigquery.linked_datasets import build_linked_datasets_asset
 from octogen_dagster.bigquery.linked_products import (
     build_linked_products_asset,
@@ -35,33 +32,12 @@ from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenCont
 from octogen_dagster.errors import (
     MissingAPIKeyError,
     OctogenAPIError,
-    OctogenAuthenticationError,
-    OctogenBigQueryAccessPendingError,
-    OctogenBigQueryError,
-    OctogenBigQueryInputError,
-    OctogenBigQueryUnavailableError,
-    OctogenConnectionError,
     OctogenError,
-    OctogenForbiddenError,
-    OctogenInsufficientCreditError,
-    OctogenMCPAuthenticationError,
-    OctogenMCPError,
-    OctogenMCPRateLimitError,
-    OctogenNotFoundError,
-    OctogenPagingError,
-    OctogenPastPartitionError,
-    OctogenRateLimitError,
-    OctogenResponseError,
-    OctogenServerError,
-    OctogenSnapshotError,
-    OctogenTimeoutError,
-    OctogenValidationError,
 )
 from octogen_dagster.frames.changes import CHANGES_SCHEMA, SnapshotPair
-from octogen_dagster.frames.details.scan import DetailScan, DetailStatistics
 from octogen_dagster.frames.details.schema import DETAIL_SCHEMA
-from octogen_dagster.frames.scan import ProductScan, ScanStatistics, scan_products
-from octogen_dagster.frames.schema import PRODUCT_SCHEMA, SCHEMA_VERSION
+from octogen_dagster.frames.scan import ProductScan, scan_products
+from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult, subscribe_to_listing
 from octogen_dagster.snapshots.assets import build_catalogs_asset, build_products_asset
@@ -87,55 +63,24 @@ __all__ = [
     "CHANGES_SCHEMA",
     "DETAIL_SCHEMA",
     "PRODUCT_SCHEMA",
-    "SCHEMA_VERSION",
     "AgeGroup",
     "AnalyticsHubResource",
     "BigQuerySubscriptionResult",
     "ColorFamily",
-    "DetailScan",
-    "DetailStatistics",
     "ExchangeSource",
     "Facet",
     "FacetName",
     "Gender",
-    "MerchantCatalogSummary",
-    "MerchantProductListItem",
-    "MerchantProductListPage",
-    "MerchantProductUrlLookupResponse",
-    "MerchantProductView",
     "MissingAPIKeyError",
     "OctogenAPIError",
-    "OctogenAuthenticationError",
-    "OctogenBigQueryAccessPendingError",
-    "OctogenBigQueryError",
-    "OctogenBigQueryInputError",
-    "OctogenBigQueryUnavailableError",
     "OctogenClient",
-    "OctogenConnectionError",
     "OctogenControlPlaneResource",
     "OctogenError",
-    "OctogenForbiddenError",
-    "OctogenInsufficientCreditError",
-    "OctogenMCPAuthenticationError",
-    "OctogenMCPError",
-    "OctogenMCPRateLimitError",
-    "OctogenNotFoundError",
-    "OctogenPagingError",
-    "OctogenPastPartitionError",
-    "OctogenRateLimitError",
     "OctogenResource",
-    "OctogenResponseError",
-    "OctogenServerError",
-    "OctogenSnapshotError",
     "OctogenSource",
-    "OctogenTimeoutError",
-    "OctogenValidationError",
     "ParquetSnapshotIOManager",
     "ProductScan",
     "ProductSearch",
-    "RateLimiter",
-    "RetryPolicy",
-    "ScanStatistics",
     "SnapshotPair",
     "StaticSource",
     "build_catalog_sensor",

@@ -1,0 +1,227 @@
+"""Every public name, used as a definitions file, a notebook or an asset uses it.
+
+mypy checks this file; `test_public_api.py` checks that no public name is missing.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import dagster as dg
+import polars as pl
+from dagster_gcp import BigQueryResource
+from typing_extensions import assert_type
+
+from octogen_dagster import (
+    CHANGES_SCHEMA,
+    DETAIL_SCHEMA,
+    PRODUCT_SCHEMA,
+    AgeGroup,
+    AnalyticsHubResource,
+    BigQuerySubscriptionResult,
+    ColorFamily,
+    ExchangeSource,
+    Facet,
+    FacetName,
+    Gender,
+    MissingAPIKeyError,
+    OctogenAPIError,
+    OctogenClient,
+    OctogenControlPlaneResource,
+    OctogenError,
+    OctogenResource,
+    OctogenSource,
+    ParquetSnapshotIOManager,
+    ProductScan,
+    ProductSearch,
+    SnapshotPair,
+    StaticSource,
+    build_catalog_sensor,
+    build_catalogs_asset,
+    build_linked_datasets_asset,
+    build_linked_products_asset,
+    build_listing_sensor,
+    build_product_changes_asset,
+    build_product_details_asset,
+    build_products_asset,
+    build_snapshot_schedule,
+    catalog_days,
+    catalog_of,
+    catalog_partition_key,
+    catalog_partitions,
+    errors,
+    listing_of,
+    listing_partition_key,
+    listing_partitions,
+    query_linked_products,
+    scan_products,
+    snapshot_days,
+    subscribe_to_listing,
+)
+from octogen_dagster.api.models import (
+    MerchantCatalogSummary,
+    MerchantProductListItem,
+    MerchantProductListPage,
+    MerchantProductUrlLookupResponse,
+    MerchantProductView,
+)
+
+LISTING = "projects/octogen/locations/us/dataExchanges/catalogs/listings/northpeak"
+
+search = ProductSearch(
+    q="linen dress",
+    facets=[
+        Facet(name=FacetName.GENDER, values=[Gender.FEMALE]),
+        Facet(name=FacetName.AGE_GROUPS, values=[AgeGroup.ADULT]),
+        Facet(name=FacetName.COLOR_FAMILY, values=[ColorFamily.WHITE]),
+    ],
+    price_max=120,
+    catalogs=["northpeak"],
+)
+
+
+def snapshot_definitions() -> dg.Definitions:
+    """Catalogs as Parquet."""
+    products = build_products_asset(
+        "products",
+        partitions_def=catalog_partitions,
+        retry_policy=dg.RetryPolicy(max_retries=3),
+    )
+    dresses = build_products_asset("dresses", search, snapshot_days("2026-11-01", "Europe/Berlin"))
+    assets: list[dg.AssetsDefinition] = [
+        products,
+        dresses,
+        build_catalogs_asset(partitions_def=catalog_partitions),
+        build_products_asset("history", partitions_def=catalog_days("2026-11-01")),
+        build_product_changes_asset(products, name="changes"),
+        build_product_details_asset(products, only_changed=True, failure_threshold=0.1),
+        boots,
+        dearer,
+    ]
+    return dg.Definitions(
+        assets=assets,
+        sensors=[build_catalog_sensor(products, minimum_interval_seconds=600)],
+        schedules=[build_snapshot_schedule(dresses, "0 6 * * *", execution_timezone="UTC")],
+        resources={
+            "octogen": OctogenResource(api_key=dg.EnvVar("MY_KEY"), concurrency=4, reserve=0.5),
+            "io_manager": ParquetSnapshotIOManager(base_dir="snapshots", keep_pages=True),
+        },
+    )
+
+
+def listing_definitions() -> dg.Definitions:
+    """Shared listings in BigQuery."""
+    datasets = build_linked_datasets_asset(control_plane=True, partitions_def=listing_partitions)
+    products = build_linked_products_asset(datasets, max_age=timedelta(days=1))
+    brands = query_linked_products(
+        "SELECT brand, COUNT(*) AS products FROM {products} GROUP BY brand",
+        name="brands",
+        linked_products=products,
+        destination="analytics.brands_{linked_dataset}",
+    )
+    exchange = "projects/octogen/locations/us/dataExchanges/catalogs"
+    return dg.Definitions(
+        assets=[datasets, products, brands],
+        sensors=[
+            build_listing_sensor(OctogenSource(catalogs=["northpeak"]), datasets),
+            build_listing_sensor(ExchangeSource(exchange), datasets, name="exchange_sensor"),
+            build_listing_sensor(StaticSource([LISTING]), datasets, name="static_sensor"),
+        ],
+        resources={
+            "bigquery": BigQueryResource(project="my-project"),
+            "analytics_hub": AnalyticsHubResource(project="my-project"),
+            "octogen_control_plane": OctogenControlPlaneResource(principal="user:me@example.com"),
+        },
+    )
+
+
+@dg.asset
+def boots(octogen: OctogenResource) -> ProductScan:
+    """An asset that reads a search of its own."""
+    return octogen.scan(ProductSearch(q="boots"))
+
+
+@dg.asset(partitions_def=catalog_partitions, ins={"pair": dg.AssetIn("products")})
+def dearer(pair: SnapshotPair) -> pl.LazyFrame:
+    """An asset that compares a snapshot with the one before it."""
+    if pair.previous is None:
+        return pair.current.clear()
+    before = pair.previous.select("catalog_key", "uuid", before="current_price")
+    joined = pair.current.join(before, on=["catalog_key", "uuid"])
+    return joined.filter(pl.col("current_price") > pl.col("before"))
+
+
+def partition_keys() -> None:
+    """Partition keys, in both directions."""
+    assert_type(catalog_of(catalog_partition_key("a/b")), str)
+    assert_type(listing_of(listing_partition_key(LISTING)), str)
+
+
+def notebook() -> pl.DataFrame:
+    """A search as a LazyFrame."""
+    frame = scan_products(search, base_url="http://127.0.0.1:8787/v1", concurrency=2)
+    assert_type(frame, pl.LazyFrame)
+    schemas: list[pl.Schema] = [PRODUCT_SCHEMA, DETAIL_SCHEMA, CHANGES_SCHEMA]
+    return frame.select(schemas[0].names()).head(10).collect()
+
+
+async def client() -> MerchantProductView:
+    """The asynchronous client and the models of its responses."""
+    async with OctogenClient(api_key="octo_test", timeout=5) as octogen:
+        catalogs: list[MerchantCatalogSummary] = await octogen.list_catalogs()
+        page: MerchantProductListPage = await octogen.search_products(
+            catalog=catalogs[0].catalog, facets=[{"name": "gender", "values": ["female"]}]
+        )
+        item: MerchantProductListItem = page.items[0]
+        found: MerchantProductUrlLookupResponse = await octogen.lookup_product(item.product_url)
+        return found.product
+
+
+def subscribe() -> BigQuerySubscriptionResult:
+    """A subscription without Dagster."""
+    result = subscribe_to_listing(listing_resource=LISTING, destination_project="my-project")
+    assert_type(result.sample_query, str)
+    return result
+
+
+PASSING = (
+    errors.OctogenConnectionError,
+    errors.OctogenTimeoutError,
+    errors.OctogenRateLimitError,
+    errors.OctogenServerError,
+    errors.OctogenBigQueryAccessPendingError,
+    errors.OctogenBigQueryUnavailableError,
+    errors.OctogenMCPRateLimitError,
+)
+LASTING = (
+    errors.OctogenAuthenticationError,
+    errors.OctogenInsufficientCreditError,
+    errors.OctogenForbiddenError,
+    errors.OctogenNotFoundError,
+    errors.OctogenValidationError,
+    errors.OctogenResponseError,
+    errors.OctogenPagingError,
+    errors.OctogenSnapshotError,
+    errors.OctogenBigQueryInputError,
+    errors.OctogenMCPAuthenticationError,
+)
+
+
+def handle(error: OctogenError) -> dg.Failure | dg.RetryRequested:
+    """The reaction of an op to each kind of error."""
+    if isinstance(error, PASSING):
+        return dg.RetryRequested(max_retries=3, seconds_to_wait=60)
+    description = str(error)
+    if isinstance(error, MissingAPIKeyError):
+        description = "set OCTO_API_KEY"
+    elif isinstance(error, OctogenAPIError):
+        assert_type(error.status_code, int)
+        assert_type(error.retry_after, float | None)
+        description = f"{error.status_code}, request {error.request_id}: {error.detail}"
+    elif isinstance(error, errors.OctogenPastPartitionError):
+        description = f"{error.begin} to {error.end}"
+    elif isinstance(error, errors.OctogenBigQueryError):
+        description = f"no linked dataset: {error}"
+    elif isinstance(error, errors.OctogenMCPError):
+        assert_type(error.retry_after, float | None)
+    return dg.Failure(description, allow_retries=not isinstance(error, LASTING))
