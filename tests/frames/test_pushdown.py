@@ -57,8 +57,11 @@ predicates = st.recursive(
         st.tuples(st.sampled_from(["gt", "ge", "lt", "le", "eq"]), amounts).map(
             lambda pair: getattr(price, pair[0])(pair[1])
         ),
-        st.tuples(amounts, amounts, st.sampled_from(["both", "left", "right", "none"])).map(
-            lambda bounds: price.is_between(*bounds)
+        st.builds(
+            price.is_between,
+            amounts,
+            amounts,
+            st.sampled_from(["both", "left", "right", "none"]),
         ),
         keys.map(lambda value: key == value),
         st.lists(keys, max_size=3).map(key.is_in),

@@ -3,12 +3,14 @@ from __future__ import annotations
 import functools
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import polars as pl
@@ -27,9 +29,8 @@ from octogen_dagster.errors import (
 )
 from octogen_dagster.frames.pages import segments
 from octogen_dagster.frames.pages.saver import PAGES_IN_A_SEGMENT, PageSaver
-from octogen_dagster.frames.pages.segments import Segment, segment_name, walk_root, zstd
-from octogen_dagster.frames.pages.store import PageStore
-from octogen_dagster.frames.plan import TimeWindow
+from octogen_dagster.frames.pages.segments import Segment, segment_name, walk_root
+from octogen_dagster.frames.pages.store import PageStore, TimeWindow
 from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.sandbox.faults import Fault
@@ -41,11 +42,18 @@ PRODUCTS = 116
 WHOLE = [*range(1, 59)]
 SAVED = 56
 
+Generation = Literal["seed", "current"]
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 
 class Reads:
     """Reads of one snapshot, each as a run would make it."""
 
-    def __init__(self, sandbox: Sandbox, folder: Path, generation: str = "seed") -> None:
+    def __init__(self, sandbox: Sandbox, folder: Path, generation: Generation = "seed") -> None:
         self.sandbox = sandbox
         self.generation = generation
         self.concurrency = 8
@@ -112,7 +120,7 @@ def reads(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Reads]:
 
 
 @functools.cache
-def undisturbed_read(generation: str) -> pl.DataFrame:
+def undisturbed_read(generation: Generation) -> pl.DataFrame:
     with (
         Sandbox(catalogs={"northpeak": PRODUCTS}, generation=generation) as sandbox,
         tempfile.TemporaryDirectory() as folder,
@@ -130,7 +138,8 @@ def chain(reads: Reads) -> list[Path]:
     following = {path.name.partition("-")[0]: path for path in reads.segments()}
     digests = {path.stem.partition("-")[2] for path in following.values()}
     (root,) = following.keys() - digests
-    path, found = following[root], []
+    found: list[Path] = []
+    path: Path | None = following[root]
     while path:
         found.append(path)
         path = following.get(path.stem.partition("-")[2])
