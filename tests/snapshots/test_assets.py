@@ -88,12 +88,15 @@ def test_a_search_is_the_default_of_the_run_configuration(
     products = build_products_asset("jackets", search)
 
     dg.materialize([products], resources=resources)
-    assert shops.requests[-1].body["q"] == "jacket"
-    assert shops.requests[-1].body["facets"] == [{"name": "gender", "values": ["male"]}]
+    body = shops.requests[-1].body
+    assert body
+    assert body["q"] == "jacket"
+    assert body["facets"] == [{"name": "gender", "values": ["male"]}]
 
     changed = {"ops": {"jackets": {"config": {"q": "boots", "price_min": 3, "max_products": 7}}}}
     dg.materialize([products], resources=resources, run_config=changed)
     body = shops.requests[-1].body
+    assert body
     assert (body["q"], body["price_min"], body["price_max"]) == ("boots", 3.0, 400.0)
 
 

@@ -412,7 +412,7 @@ def test_changes_of_days_follow_their_snapshot_also_after_a_day_without_one(
     defs = dg.Definitions(assets=[products, changes], resources=resources)
     cursor = None
 
-    def requested() -> set[str]:
+    def requested() -> set[str | None]:
         nonlocal cursor
         result = dg.evaluate_automation_conditions(
             defs, instance, asset_selection=dg.AssetSelection.assets(changes), cursor=cursor

@@ -66,7 +66,8 @@ def test_what_is_stored_is_what_is_loaded(tmp_path: Path, kind: Any) -> None:
     @dg.asset(ins={"made": dg.AssetIn(key_prefix="shop")})
     def read(made: kind) -> pl.DataFrame:
         assert isinstance(made, kind)
-        return made.lazy().collect()
+        loaded: pl.DataFrame = made.lazy().collect()
+        return loaded
 
     result = materialize([made, read], manager(tmp_path))
 
@@ -141,7 +142,9 @@ def test_exactly_one_partition_is_loaded_like_many(
     def down(single: kind) -> pl.DataFrame:
         if isinstance(single, dict):
             assert list(single) == ["a"]
-            return single["a"].lazy().collect().with_columns(partition=pl.lit("a"))
+            loaded: pl.DataFrame = single["a"].lazy().collect()
+            return loaded.with_columns(partition=pl.lit("a"))
+        assert isinstance(single, pl.DataFrame)
         return single
 
     io_manager = manager(tmp_path)

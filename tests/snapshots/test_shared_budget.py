@@ -6,6 +6,7 @@ from collections import Counter
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import httpx
 import pytest
@@ -21,6 +22,8 @@ REQUESTS_A_MINUTE = 240
 RESERVE = REQUESTS_A_MINUTE // 5  # what `OctogenResource` leaves to others by default
 POLL_SECONDS = 120.0
 
+RunPipe: TypeAlias = "Connection[Any, Any]"
+
 
 @pytest.mark.timeout(240)
 def test_eight_runs_at_once_share_the_bucket_and_none_fails_or_starves(tmp_path: Path) -> None:
@@ -29,14 +32,14 @@ def test_eight_runs_at_once_share_the_bucket_and_none_fails_or_starves(tmp_path:
         httpx.Client(headers={"Authorization": f"Bearer {shops.api_key}"}) as other,
         ExitStack() as started,
     ):
-        runs: list[Connection] = []
+        runs: list[RunPipe] = []
         for entry in other.get(f"{shops.base_url}/catalogs").json():
             mine, its = processes.Pipe()
             arguments = (entry["catalog"], shops.environment, str(tmp_path / "snapshots"), its)
-            run = processes.Process(target=by_dagster, args=arguments)
-            run.start()
+            process = processes.Process(target=by_dagster, args=arguments)
+            process.start()
             its.close()  # or its end would not be seen here
-            started.callback(run.kill)
+            started.callback(process.kill)
             runs.append(mine)
         assert [_said(run) for run in runs] == ["ready"] * RUNS
         _spend_all_but_the_reserve(shops, other)
@@ -56,7 +59,7 @@ def test_eight_runs_at_once_share_the_bucket_and_none_fails_or_starves(tmp_path:
     assert _most_pages_meanwhile(requests) < PAGES - 1
 
 
-def _said(run: Connection) -> object:
+def _said(run: RunPipe) -> Any:
     """What a run says; an EOFError if it failed."""
     assert run.poll(POLL_SECONDS)
     return run.recv()
@@ -76,6 +79,7 @@ def _most_pages_meanwhile(requests: list[ReceivedRequest]) -> int:
     most = 0
     meanwhile: dict[str, Counter[str]] = {}
     for request in requests:
+        assert request.body
         catalog = request.body["catalog"]
         meanwhile.pop(catalog, None)
         for pages in meanwhile.values():
