@@ -1,6 +1,6 @@
-"""A code location that uses octogen-dagster, as one would write it.
+"""An example code location: snapshots of catalogs and of a search, and shared BigQuery listings.
 
-`OCTOGEN_ENV=sandbox` reads from a local `octogen-dagster sandbox` instead of Octogen.
+With `OCTOGEN_ENV=sandbox` it reads from a local `octogen-dagster sandbox` instead of Octogen.
 """
 
 import os
@@ -28,10 +28,11 @@ from octogen_dagster import (
     catalog_partitions,
 )
 
-octogen_settings = {
-    "production": {},
-    "sandbox": {"base_url": os.environ.get("OCTOGEN_BASE_URL", "http://127.0.0.1:8787/v1")},
-}
+if os.environ.get("OCTOGEN_ENV") == "sandbox":
+    base_url = os.environ.get("OCTOGEN_BASE_URL", "http://127.0.0.1:8787/v1")
+    octogen = OctogenResource(base_url=base_url)
+else:
+    octogen = OctogenResource()
 
 catalogs = build_catalogs_asset(partitions_def=catalog_partitions)
 products = build_products_asset(
@@ -53,7 +54,10 @@ linked_datasets = build_linked_datasets_asset(control_plane=True)
 
 @dg.asset(partitions_def=catalog_partitions, automation_condition=dg.AutomationCondition.eager())
 def brands(octogen_products: pl.LazyFrame) -> pl.LazyFrame:
-    """Products and prices of each brand; follows its catalog's snapshot by itself."""
+    """The number of products and the median price of each brand in a catalog.
+
+    It is computed again after each new snapshot of the catalog.
+    """
     brand = pl.col("brand").struct.field("name").alias("brand")
     return octogen_products.group_by(brand).agg(
         pl.len().alias("products"), pl.col("current_price").median().alias("median_price")
@@ -62,8 +66,8 @@ def brands(octogen_products: pl.LazyFrame) -> pl.LazyFrame:
 
 defs = dg.Definitions(
     assets=[catalogs, products, changes, linen_dresses, brands, linked_datasets],
-    # The sensors snapshot a catalog when it was indexed anew, and link a listing when it is shared;
-    # the schedules snapshot a search, and every catalog once a week, by the clock.
+    # The sensors snapshot a catalog after Octogen indexed it again, and link a listing once it is
+    # shared. The schedules snapshot a search every morning and all catalogs every Sunday.
     sensors=[
         build_catalog_sensor(products),
         build_listing_sensor(OctogenSource(), linked_datasets),
@@ -72,9 +76,9 @@ defs = dg.Definitions(
         build_snapshot_schedule(linen_dresses, "0 6 * * *", execution_timezone="Europe/Berlin"),
         build_snapshot_schedule(products, "0 3 * * 0", execution_timezone="Europe/Berlin"),
     ],
-    executor=dg.in_process_executor,  # a run is one partition
+    executor=dg.in_process_executor,  # a run has one partition and needs no processes
     resources={
-        "octogen": OctogenResource(**octogen_settings[os.environ.get("OCTOGEN_ENV", "production")]),
+        "octogen": octogen,
         "io_manager": ParquetSnapshotIOManager(
             base_dir=os.environ.get("OCTOGEN_SNAPSHOTS", "snapshots")
         ),

@@ -1,9 +1,9 @@
-"""The code location of the checkout, as `dagster dev` and `dg` load it."""
+"""Tests of definitions.py: it loads as `dagster dev` and `dg` load it, and says what is missing."""
 
 from __future__ import annotations
 
-import importlib
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +14,19 @@ ROOT = Path(__file__).parent.parent
 DG = Path(sys.executable).with_name("dg")
 
 
-def environment(home: Path) -> dict[str, str]:
+def run(command: list[str], home: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command in the checkout, without Octogen's variables and with a Dagster of its own."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("OCTO")}
     (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
-    return {**kept, "DAGSTER_HOME": str(home), "DG_CLI_CONFIG": str(home / "dg.toml")}
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**kept, "DAGSTER_HOME": str(home), "DG_CLI_CONFIG": str(home / "dg.toml")},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize(
@@ -31,38 +40,41 @@ def environment(home: Path) -> dict[str, str]:
 def test_the_definitions_load_without_a_key(command: list[str], tmp_path: Path) -> None:
     if command[0] == str(DG) and not DG.exists():
         pytest.skip("needs dagster-dg-cli")
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=environment(tmp_path),
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    done = run(command, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_run_without_a_key_says_what_to_do(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "dagster", "asset", "materialize", "-f", "definitions.py"]
-    done = subprocess.run(
-        [*command, "--select", "octogen_catalogs"],
-        cwd=ROOT,
-        env=environment(tmp_path),
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    done = run([*command, "--select", "octogen_catalogs"], tmp_path)
     assert done.returncode != 0
     assert "No Octogen API key: pass api_key or set OCTO_API_KEY" in done.stderr
     assert "octogen-dagster sandbox" in done.stderr
 
 
-def test_they_show_both_styles_of_keeping_assets_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(ROOT)
-    defs = importlib.import_module("definitions").defs
+@pytest.mark.parametrize(
+    ("environment", "base_url"),
+    [
+        ({}, None),
+        ({"OCTOGEN_ENV": "production"}, None),
+        ({"OCTOGEN_ENV": "sandbox"}, "http://127.0.0.1:8787/v1"),
+        (
+            {"OCTOGEN_ENV": "sandbox", "OCTOGEN_BASE_URL": "http://127.0.0.1:9999/v1"},
+            "http://127.0.0.1:9999/v1",
+        ),
+    ],
+)
+def test_the_environment_chooses_the_service(
+    environment: dict[str, str], base_url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    octogen = runpy.run_path(str(ROOT / "definitions.py"))["octogen"]
+    assert octogen.base_url == base_url
 
+
+def test_the_definitions_use_sensors_schedules_and_conditions() -> None:
+    defs = runpy.run_path(str(ROOT / "definitions.py"))["defs"]
     schedules = {schedule.name: schedule for schedule in defs.schedules}
     assert {name: each.execution_timezone for name, each in schedules.items()} == {
         "linen_dresses_schedule": "Europe/Berlin",
