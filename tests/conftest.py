@@ -1,3 +1,5 @@
+"""Fixtures of all tests: a sandbox, the resource that reads it, and a Dagster instance."""
+
 from __future__ import annotations
 
 import os
@@ -11,33 +13,37 @@ from octogen_dagster.snapshots.resource import OctogenResource
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """In the gate nothing may be skipped: it installs what a test needs."""
+    """Fail a session of `.ci/run` that skipped a test, since the gate installs what tests need."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("OCTOGEN_CI") and reporter and reporter.stats.get("skipped"):
-        reporter.write_line("Tests were skipped, and the gate allows none.", red=True)
+        reporter.write_line(
+            "Tests were skipped. Install what they need: the gate allows no skipped test.", red=True
+        )
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(autouse=True)
-def _no_key_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the developer's own key and settings out of every test."""
     for name in ("OCTO_API_KEY", "OCTOGEN_PLATFORM_API_KEY", "OCTOGEN_BASE_URL", "OCTOGEN_ENV"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
 def shops() -> Iterator[Sandbox]:
-    """A sandbox of two catalogs."""
+    """Yield a sandbox with two catalogs."""
     with Sandbox(catalogs={"northpeak": 230, "strada": 120}) as running:
         yield running
 
 
 @pytest.fixture
 def octogen(shops: Sandbox) -> OctogenResource:
-    """The resource that reads it."""
+    """Return the resource that reads `shops`."""
     return OctogenResource(api_key=shops.api_key, base_url=shops.base_url, attempts=2)
 
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
+    """Yield a Dagster instance in memory."""
     with dg.DagsterInstance.ephemeral() as running:
         yield running

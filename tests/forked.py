@@ -1,4 +1,7 @@
-"""Processes that cost no imports: a fork server has made them. One for all tests of a worker."""
+"""Processes that start without importing anything.
+
+A fork server imports the modules once for each pytest worker, and forks a process for each run.
+"""
 
 import multiprocessing
 

@@ -1,4 +1,4 @@
-"""A throw-away PostgreSQL server on loopback."""
+"""A temporary PostgreSQL server on loopback, for tests."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ _STOP_TIMEOUT = 20
 
 
 def server_program(name: str) -> str | None:
-    """Where a program of the server is; Debian keeps them out of PATH."""
+    """Return the path of a server program; Debian installs them outside of PATH."""
     installed = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
     return shutil.which(name) or (str(installed[-1]) if installed else None)
 
 
 @contextmanager
 def running_postgresql() -> Iterator[dict[str, str]]:
-    """Run a server with an empty database that asks for a password.
+    """Run a server with an empty database and a password.
 
     Yields:
-        The environment that `deploy/dagster.yaml` reads.
+        The environment variables that `deploy/dagster.yaml` reads.
     """
-    # Not in pytest's own folder, which is closed to the other user that the server needs.
+    # The server refuses to run as root, and pytest's folders are closed to any other user.
     with tempfile.TemporaryDirectory(prefix="postgresql-") as name:
         folder = Path(name)
         password = folder / "password"
         password.write_text(PASSWORD)
-        as_owner: dict[str, str] = {}
+        user = group = None
         if os.geteuid() == 0:
-            as_owner = {"user": "nobody", "group": "nogroup"}
+            user, group = "nobody", "nogroup"
             for path in (folder, password):
-                shutil.chown(path, "nobody", "nogroup")
+                shutil.chown(path, user, group)
         subprocess.run(
             [
                 str(server_program("initdb")),
@@ -55,7 +55,8 @@ def running_postgresql() -> Iterator[dict[str, str]]:
             cwd=folder,
             check=True,
             stdout=subprocess.DEVNULL,
-            **as_owner,
+            user=user,
+            group=group,
         )
         port = _free_port()
         settings = {**_SETTINGS, "port": port}
@@ -69,10 +70,11 @@ def running_postgresql() -> Iterator[dict[str, str]]:
                 cwd=folder,
                 stdout=output,
                 stderr=output,
-                **as_owner,
+                user=user,
+                group=group,
             )
         try:
-            _wait_for_it(server, port, log)
+            _wait_until_ready(server, port, log)
             yield {
                 "DAGSTER_POSTGRES_HOST": "127.0.0.1",
                 "DAGSTER_POSTGRES_PORT": str(port),
@@ -81,7 +83,7 @@ def running_postgresql() -> Iterator[dict[str, str]]:
                 "DAGSTER_POSTGRES_DB": DATABASE,
             }
         finally:
-            server.send_signal(signal.SIGINT)  # without waiting for clients
+            server.send_signal(signal.SIGINT)  # "fast" shutdown: it does not wait for clients
             try:
                 server.wait(_STOP_TIMEOUT)
             except subprocess.TimeoutExpired:
@@ -95,7 +97,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_for_it(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_until_ready(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
     deadline = time.monotonic() + _START_TIMEOUT
     while True:
         try:
@@ -105,5 +107,7 @@ def _wait_for_it(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
             return
         except psycopg2.OperationalError:
             if server.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"PostgreSQL did not start:\n{log.read_text()}") from None
+                raise RuntimeError(
+                    f"PostgreSQL did not start. Its log:\n{log.read_text()}"
+                ) from None
             time.sleep(0.1)

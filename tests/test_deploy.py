@@ -1,4 +1,4 @@
-"""What `deploy/` ships: its dagster.yaml with a daemon on a real PostgreSQL, and values like it."""
+"""Tests of `deploy/`: its dagster.yaml runs with a daemon on PostgreSQL, and its values agree."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from octogen_dagster import (
     catalog_partitions,
 )
 
-class OctogenAtTheSignal(OctogenResource):
+class WaitingOctogen(OctogenResource):
     def scan(self, *arguments: Any, **options: Any) -> Any:
         while not Path(os.environ["SIGNAL"]).exists():
             time.sleep(0.1)
@@ -61,17 +61,17 @@ defs = dg.Definitions(
     ],
     executor=dg.in_process_executor,
     resources={
-        "octogen": OctogenAtTheSignal(),
+        "octogen": WaitingOctogen(),
         "io_manager": ParquetSnapshotIOManager(base_dir=dg.EnvVar("SNAPSHOTS")),
     },
 )
 """
 ROWS = 30
-POLL_SECONDS = 120.0
+POLL_TIMEOUT = 120.0
 
 
 class Deployment:
-    """An instance with its daemon."""
+    """A Dagster instance and its running daemon."""
 
     def __init__(
         self, home: Path, instance: dg.DagsterInstance, daemon: subprocess.Popen[bytes]
@@ -80,15 +80,19 @@ class Deployment:
         self.instance = instance
         self._daemon = daemon
 
-    def wait_for(self, what: Callable[[], _T | None]) -> _T:
-        """What `what` returns, once it does."""
-        deadline = time.monotonic() + POLL_SECONDS
+    def wait_for(self, probe: Callable[[], _T | None]) -> _T:
+        """Call `probe` until it returns a true value, and return that.
+
+        Raises:
+            AssertionError: The daemon ended, or `POLL_TIMEOUT` passed.
+        """
+        deadline = time.monotonic() + POLL_TIMEOUT
         while time.monotonic() < deadline:
             assert self._daemon.poll() is None, self.log
-            if found := what():
+            if found := probe():
                 return found
             time.sleep(0.25)
-        raise AssertionError(f"it did not happen in {POLL_SECONDS} s: {self.runs}\n{self.log}")
+        raise AssertionError(f"Nothing came within {POLL_TIMEOUT} s. Runs: {self.runs}\n{self.log}")
 
     @property
     def log(self) -> str:
@@ -96,14 +100,14 @@ class Deployment:
 
     @property
     def runs(self) -> Counter[str]:
-        """How many runs there are in each status."""
+        """The number of runs in each status."""
         return Counter(run.status.value for run in self.instance.get_runs())
 
     def process_of(self, run: dg.DagsterRun) -> int | None:
-        """The process that executes a run, once it has said so."""
+        """Return the id of the process that executes a run; None while no log entry names it."""
         records = self.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
-        said = " ".join(str(record.message) for record in records)
-        found = re.search(r"Executing steps in process \(pid: (\d+)\)", said)
+        messages = " ".join(str(record.message) for record in records)
+        found = re.search(r"Executing steps in process \(pid: (\d+)\)", messages)
         return int(found[1]) if found else None
 
 
@@ -111,7 +115,7 @@ class Deployment:
 def deployment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Deployment, Sandbox]]:
-    """The shipped dagster.yaml with the database it wants, and a sandbox of one catalog."""
+    """Yield an instance of the shipped dagster.yaml on PostgreSQL, and a sandbox of one catalog."""
     if not (server_program("initdb") and server_program("postgres")):
         pytest.skip("needs PostgreSQL: apt-get install postgresql")
     shutil.copy(ROOT / "deploy/dagster.yaml", tmp_path)
@@ -137,7 +141,7 @@ def deployment(
             try:
                 yield Deployment(tmp_path, instance, daemon), shops
             finally:
-                # Asked to stop, the code server waits for its runs, and they for the signal.
+                # A code server that is asked to stop waits for its runs, which wait for the signal.
                 os.killpg(daemon.pid, signal.SIGKILL)
 
 
@@ -149,7 +153,7 @@ def test_runs_queue_for_the_pool_and_a_killed_one_is_retried(
     instance = deployed.instance
     assert type(instance.run_storage).__name__ == "PostgresRunStorage"
 
-    # The queue learns the pool's limit from the first runs it sees, and holds the next ones to it.
+    # Dagster learns the pool's limit from the first queued run and applies it to the next ones.
     deployed.wait_for(lambda: deployed.runs == {"STARTED": 1})
     (pool,) = instance.event_log_storage.get_pool_limits()
     assert pool == PoolLimit(name=POOL, limit=LIMIT, from_default=True)
@@ -170,18 +174,18 @@ def test_runs_queue_for_the_pool_and_a_killed_one_is_retried(
     deployed.wait_for(lambda: deployed.runs == {"SUCCESS": LIMIT + 1, "FAILURE": 1})
     snapshots = pl.read_parquet(deployed.home / "snapshots/products/*.parquet")
     assert snapshots.height == ROWS * (LIMIT + 1)
-    assert _most_at_once(instance) == LIMIT
+    assert _max_concurrent_runs(instance) == LIMIT
 
 
-def _most_at_once(instance: dg.DagsterInstance) -> int:
-    """How many runs were in progress at the same time, at most."""
+def _max_concurrent_runs(instance: dg.DagsterInstance) -> int:
+    """Return the largest number of runs that were in progress at the same time."""
     records = instance.get_run_records()
     changes = [(record.start_time, 1) for record in records]
     changes += [(record.end_time, -1) for record in records]
     return max(accumulate(change for _, change in sorted(changes)))
 
 
-def test_values_for_kubernetes_say_what_the_instance_says() -> None:
+def test_the_helm_values_equal_the_instance_settings() -> None:
     daemon, concurrency = VALUES["dagsterDaemon"], VALUES["concurrency"]
     rendered = {
         "run_retries": _snake_case(daemon["runRetries"]),
@@ -192,7 +196,7 @@ def test_values_for_kubernetes_say_what_the_instance_says() -> None:
     assert rendered == {name: INSTANCE[name] for name in rendered}
 
     monitoring = _snake_case(daemon["runMonitoring"])
-    # A run launcher that can ask for a pod needs no limit of time, and could resume runs.
+    # The Kubernetes launcher can ask whether a pod lives, so its runs need no time limit.
     assert monitoring.pop("max_resume_run_attempts") == 0
     assert monitoring == {
         name: value
@@ -204,7 +208,7 @@ def test_values_for_kubernetes_say_what_the_instance_says() -> None:
     assert VALUES["postgresql"]["postgresqlScheme"] == scheme
 
 
-def test_the_run_launcher_takes_what_the_values_give_it() -> None:
+def test_the_run_launcher_accepts_the_helm_values() -> None:
     given = VALUES["runLauncher"]["config"]["k8sRunLauncher"]
     pods = {_snake_case_word(name): value for name, value in given["runK8sConfig"].items()}
     config = {
@@ -215,17 +219,19 @@ def test_the_run_launcher_takes_what_the_values_give_it() -> None:
         "dagster_home": "/opt/dagster/dagster_home",
         "run_k8s_config": pods,
     }
-    checked = validate_config(K8sRunLauncher.config_type(), config)
+    config_type = K8sRunLauncher.config_type()  # type: ignore[no-untyped-call]
+    checked = validate_config(config_type, config)
     assert checked.success, checked.errors
-    UserDefinedDagsterK8sConfig.from_dict(pods)  # raises where a pod has no such field
+    # Raises if a pod has no such field.
+    UserDefinedDagsterK8sConfig.from_dict(pods)  # type: ignore[no-untyped-call]
 
 
-def test_the_chart_is_that_of_the_pinned_dagster() -> None:
+def test_the_chart_version_is_the_pinned_dagster_version() -> None:
     (chart,) = re.findall(r"--version (\S+)", (ROOT / "deploy/README.md").read_text())
     assert f"dagster=={chart}\n" in (ROOT / "constraints.txt").read_text()
 
 
-def test_passwords_and_keys_come_from_outside() -> None:
+def test_no_password_or_key_is_in_the_files() -> None:
     database = INSTANCE["storage"]["postgres"]["postgres_db"]
     assert all(list(value) == ["env"] for name, value in database.items() if name != "scheme")
     assert VALUES["generatePostgresqlPasswordSecret"] is False
