@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from octogen_dagster import files
+from octogen_dagster.files import UNFINISHED, remove_abandoned, write_whole
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "target"
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What reaches the disk and what is renamed, in order."""
+    seen: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def recorded_fsync(handle: int) -> None:
+        seen.append(f"fsync {Path(os.readlink(f'/proc/self/fd/{handle}')).name}")
+        fsync(handle)
+
+    def recorded_replace(source: str, destination: Path) -> None:
+        seen.append(f"rename {Path(source).name} to {destination.name}")
+        replace(source, destination)
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(os, "replace", recorded_replace)
+    monkeypatch.setattr(secrets, "token_hex", lambda _: "0")
+    return seen
+
+
+@pytest.fixture
+def umask() -> Iterator[int]:
+    value = 0o027
+    before = os.umask(value)
+    yield value
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_write_whole_creates_and_replaces_a_file(target: Path, durable: bool) -> None:
+    for content in (b"old", b""):
+        write_whole(target, content, durable=durable)
+        assert target.read_bytes() == content
+        assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_durable_file_reaches_the_disk_before_and_after_it_is_renamed(
+    target: Path, events: list[str]
+) -> None:
+    write_whole(target, b"new")
+    assert events == [
+        f"fsync .target.0{UNFINISHED}",
+        f"rename .target.0{UNFINISHED} to target",
+        f"fsync {target.parent.name}",
+    ]
+
+
+def test_a_file_that_need_not_be_durable_is_only_renamed(target: Path, events: list[str]) -> None:
+    write_whole(target, b"new", durable=False)
+    assert events == [f"rename .target.0{UNFINISHED} to target"]
+
+
+@pytest.mark.usefixtures("umask")
+@pytest.mark.parametrize(("asked", "given"), [(0o666, 0o640), (0o600, 0o600)])
+def test_the_umask_reduces_the_permissions(target: Path, asked: int, given: int) -> None:
+    write_whole(target, b"new", mode=asked)
+    assert mode(target) == given
+
+
+def test_the_permissions_of_the_replaced_file_do_not_matter(target: Path) -> None:
+    target.write_bytes(b"old")
+    target.chmod(0o644)
+    write_whole(target, b"new", mode=0o600)
+    assert mode(target) == 0o600
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_file_under_the_unfinished_name_is_not_written_to(
+    target: Path, monkeypatch: pytest.MonkeyPatch, link: bool
+) -> None:
+    theirs = target.with_name("theirs")
+    theirs.write_bytes(b"theirs")
+    taken = target.with_name(f".target.taken{UNFINISHED}")
+    if link:
+        taken.symlink_to(theirs)
+    else:
+        taken.hardlink_to(theirs)
+    names = iter(["taken", "free"])
+    monkeypatch.setattr(secrets, "token_hex", lambda _: next(names))
+    write_whole(target, b"new")
+    assert target.read_bytes() == b"new"
+    assert theirs.read_bytes() == b"theirs"
+
+
+@pytest.mark.parametrize("failing", ["replace", "fsync"])
+def test_a_write_that_fails_keeps_the_old_content_and_leaves_nothing(
+    target: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    target.write_bytes(b"old")
+    monkeypatch.setattr(os, failing, full)
+    with pytest.raises(OSError, match="No space left on device"):
+        write_whole(target, b"new")
+    assert target.read_bytes() == b"old"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_folder_that_is_not_there_is_an_error(target: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        write_whole(target / "file", b"new")
+
+
+def test_a_killed_writer_leaves_a_whole_file(target: Path) -> None:
+    program = """
+import sys
+from octogen_dagster.files import write_whole
+for number in range(1_000_000):
+    write_whole(sys.argv[1], str(number % 10).encode() * 500_000, durable=False)
+    print(number, flush=True)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(target)], stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout
+        for _ in range(7):
+            writer.stdout.readline()
+        writer.kill()
+    content = target.read_bytes()
+    assert len(content) == 500_000
+    assert len(set(content)) == 1
+
+
+def test_replace_survives_a_power_failure(target: Path, events: list[str]) -> None:
+    written = target.with_name("written")
+    written.write_bytes(b"new")
+    files.replace(written, target)
+    assert events == ["fsync written", "rename written to target", f"fsync {target.parent.name}"]
+    assert target.read_bytes() == b"new"
+
+
+def test_sync_takes_files_and_folders(target: Path, events: list[str]) -> None:
+    target.write_bytes(b"x")
+    for path in (target, str(target.parent)):
+        files.sync(path)
+    assert events == ["fsync target", f"fsync {target.parent.name}"]
+
+
+def test_abandoned_files_of_one_target_are_removed_when_they_are_old(tmp_path: Path) -> None:
+    target = tmp_path / "na[m]e"
+    old, young, other_suffix, other_target = (
+        tmp_path / name
+        for name in (
+            f".na[m]e.1{UNFINISHED}",
+            f".na[m]e.2{UNFINISHED}",
+            ".na[m]e.bak",
+            f".name.1{UNFINISHED}",
+        )
+    )
+    for path in (target, old, young, other_suffix, other_target):
+        path.write_bytes(b"x")
+        if path != young:
+            os.utime(path, (0, 0))
+    remove_abandoned(target, older_than_seconds=3600)
+    assert set(tmp_path.iterdir()) == {target, young, other_suffix, other_target}
