@@ -1,52 +1,83 @@
-"""Work in a thread of its own, where an interrupt of the caller does not cut it in two."""
+"""Work in a background thread while the calling thread stays open to signals."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from concurrent.futures import Future, wait
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_SIGNAL_POLL_SECONDS = 0.5
+_SIGNAL_POLL_SECONDS = 0.2
 _LOGGER = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 
-def begin(work: Callable[[], _Result], thread_name: str) -> Future[_Result]:
-    """Begin work in a daemon thread; an executor's would keep the process from ending before it."""
-    outcome: Future[_Result] = Future()
+def submit(work: Callable[[], _Result], thread_name: str) -> Future[_Result]:
+    """Start work in a daemon thread.
+
+    Unlike the thread of an executor, it does not keep the process from ending.
+
+    Args:
+        work: The function to call.
+        thread_name: The name of the thread.
+
+    Returns:
+        The future of what `work` returns or raises.
+
+    Raises:
+        RuntimeError: The thread cannot be started.
+    """
+    future: Future[_Result] = Future()
 
     def run() -> None:
         try:
-            outcome.set_result(work())
+            future.set_result(work())
         except BaseException as error:
-            outcome.set_exception(error)
+            future.set_exception(error)
 
     threading.Thread(target=run, name=thread_name, daemon=True).start()
-    return outcome
+    return future
+
+
+def wait_interruptibly(future: Future[Any]) -> None:
+    """Wait until a future is done, without raising what it raised.
+
+    Python runs signal handlers in the main thread only. If the operating system delivers a signal
+    to another thread, a main thread that waits for a lock does not notice. This function wakes up
+    five times a second, so that the handler runs.
+
+    Args:
+        future: The future to wait for.
+    """
+    while not wait([future], timeout=_SIGNAL_POLL_SECONDS).done:
+        pass
 
 
 def run_uninterrupted(work: Callable[[], _Result], reason: str) -> _Result:
-    """What `work` returns; an interrupt of this thread waits for its end, a second one does not.
+    """Run work that a first interrupt of the calling thread does not cut off.
+
+    The work runs in another thread, which neither Ctrl-C nor the termination of a Dagster run
+    reaches. After a first interrupt this function logs the reason, waits for the work to end and
+    then raises the interrupt. A second interrupt is raised at once.
 
     Args:
-        work: Done in another thread, which Ctrl-C and a terminated Dagster run do not reach.
-        reason: Why it must come to its end, for whoever interrupts.
+        work: The function to call.
+        reason: A sentence that says why the work must not be cut off.
+
+    Returns:
+        What `work` returns.
+
+    Raises:
+        RuntimeError: The thread cannot be started.
     """
-    outcome = begin(work, "octogen-to-its-end")
+    future = submit(work, "octogen-uninterrupted")
     try:
-        _wait(outcome)
+        wait_interruptibly(future)
     except BaseException:
         _LOGGER.warning(f"{reason} Interrupt again to leave at once.")
-        _wait(outcome)
+        wait_interruptibly(future)
         raise
-    return outcome.result()
-
-
-def _wait(outcome: Future[_Result]) -> None:
-    # Where a signal reaches another thread, this one has to wake up to see it.
-    while not wait([outcome], timeout=_SIGNAL_POLL_SECONDS).done:
-        pass
+    return future.result()

@@ -1,76 +1,91 @@
-"""An interrupt while the token endpoint replaces the refresh token."""
-
 from __future__ import annotations
 
 import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
-from octogen_dagster.background import run_uninterrupted
-from tests.api.servers import RawServer, http
+from octogen_dagster.background import run_uninterrupted, submit, wait_interruptibly
 
-OLD, NEW = "refresh-old", "refresh-new"
-AUTOSUBSCRIBE = "from octogen_dagster.cli.bigquery import autosubscribe; autosubscribe()"
 POLL_SECONDS = 60
+PROGRAM = """
+import sys
+from octogen_dagster.background import run_uninterrupted
+
+def work():
+    print("working", flush=True)
+    sys.stdin.readline()
+    print("done", flush=True)
+
+run_uninterrupted(work, "It is important.")
+"""
 
 
-class SlowEndpoint:
-    """A token endpoint that answers when it is let."""
-
-    def __init__(self) -> None:
-        self.asked, self.let = threading.Event(), threading.Event()
-
-    def __call__(self, request: Any) -> list[bytes]:
-        self.asked.set()
-        assert self.let.wait(POLL_SECONDS)
-        tokens = {"access_token": "access", "refresh_token": NEW, "token_type": "Bearer"}
-        return http(body=tokens)
+class Interrupted(Exception):
+    pass
 
 
-@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("times", [1, 2])
-def test_the_new_refresh_token_is_stored_before_an_interrupt_counts(
-    tmp_path: Path, by: signal.Signals, times: int
-) -> None:
-    file = tmp_path / "refresh"
-    file.write_text(OLD)
-    endpoint = SlowEndpoint()
-    with RawServer(endpoint) as server:
-        options = {
-            "--project": "my-project",
-            "--principal": "serviceAccount:reader@my-project.iam.gserviceaccount.com",
-            "--mcp-url": f"{server.origin}/mcp/",
-            "--mcp-client-id": "client",
-            "--mcp-refresh-token-file": str(file),
-            "--mcp-token-endpoint": f"{server.origin}/token",
-        }
-        words = [word for option in options.items() for word in option]
-        process = subprocess.Popen(
-            [sys.executable, "-c", AUTOSUBSCRIBE, *words], stderr=subprocess.PIPE, text=True
-        )
-        assert process.stderr
-        try:
-            assert endpoint.asked.wait(POLL_SECONDS)
-            process.send_signal(by)
-            said = process.stderr.readline()
-            if times == 2:
-                process.send_signal(by)
-                process.wait(POLL_SECONDS)
-            endpoint.let.set()
-            process.communicate(timeout=POLL_SECONDS)
-        finally:
-            process.kill()
-    assert said == (
-        "The token endpoint may be replacing the refresh token: its answer is waited for, so that "
-        "the new one is not lost. Interrupt again to leave at once.\n"
-    )
-    assert process.returncode == (1 if by == signal.SIGINT else 143)
-    assert file.read_text().strip() == (NEW if times == 1 else OLD)
+@pytest.fixture
+def interrupting() -> Iterator[signal.Signals]:
+    """A signal whose handler raises `Interrupted` in the main thread."""
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    yield signal.SIGUSR1
+    signal.signal(signal.SIGUSR1, before)
+
+
+def fail() -> None:
+    raise ValueError("wrong")
+
+
+def test_submit_returns_the_future_of_a_result() -> None:
+    assert submit(lambda: 5, "name").result(POLL_SECONDS) == 5
+    with pytest.raises(ValueError, match="wrong"):
+        submit(fail, "name").result(POLL_SECONDS)
+
+
+def test_submit_uses_a_named_daemon_thread() -> None:
+    thread = submit(threading.current_thread, "octogen-test").result(POLL_SECONDS)
+    assert thread.name == "octogen-test"
+    assert thread.daemon
+
+
+def test_waiting_ends_with_the_work_and_does_not_raise_its_error() -> None:
+    future = submit(fail, "name")
+    wait_interruptibly(future)
+    assert isinstance(future.exception(timeout=0), ValueError)
+
+
+def test_a_signal_that_another_thread_receives_ends_the_wait(interrupting: signal.Signals) -> None:
+    go, release = threading.Event(), threading.Event()
+
+    def work() -> None:
+        go.wait(POLL_SECONDS)
+        signal.pthread_kill(threading.get_ident(), interrupting)
+        release.wait(POLL_SECONDS)
+
+    def let_go_and_wait() -> None:
+        go.set()
+        wait_interruptibly(future)
+
+    future = submit(work, "name")
+    with pytest.raises(Interrupted):
+        let_go_and_wait()
+    was_done = future.done()
+    release.set()
+    assert not was_done
+
+
+def test_run_uninterrupted_returns_or_raises_what_the_work_does() -> None:
+    assert run_uninterrupted(lambda: 5, "It is important.") == 5
+    with pytest.raises(ValueError, match="wrong"):
+        run_uninterrupted(fail, "It is important.")
 
 
 def test_a_thread_that_cannot_be_started_is_an_error_and_no_wait(
@@ -82,3 +97,34 @@ def test_a_thread_that_cannot_be_started_is_an_error_and_no_wait(
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(RuntimeError, match="can't start new thread"):
         run_uninterrupted(lambda: None, "It is important.")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_first_interrupt_waits_for_the_work_and_a_second_does_not(times: int) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        try:
+            assert process.stdout.readline() == "working\n"
+            process.send_signal(signal.SIGINT)
+            warning = process.stderr.readline()
+            if times == 1:
+                process.stdin.write("\n")
+                process.stdin.flush()
+            else:
+                process.send_signal(signal.SIGINT)
+            process.wait(POLL_SECONDS)
+            printed = process.stdout.read()
+            complaint = process.stderr.read()
+        finally:
+            process.kill()
+    assert warning == "It is important. Interrupt again to leave at once.\n"
+    assert printed == ("done\n" if times == 1 else "")
+    assert complaint.endswith("KeyboardInterrupt\n")

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import dagster as dg
 
-from octogen_dagster.background import begin
+from octogen_dagster.background import submit
 from octogen_dagster.bigquery.listing_matching import match_partitions
 from octogen_dagster.bigquery.listing_sources import TICK_TIMEOUT, Source
 from octogen_dagster.bigquery.listing_tick import ListingCursor, TickInputs, plan_tick
@@ -161,7 +161,7 @@ def _in_time(work: Callable[[], _Result], ends_at: float) -> _Result:
     Raises:
         OctogenTimeoutError: It does not.
     """
-    answer = begin(work, "octogen-listings")
+    answer = submit(work, "octogen-listings")
     try:
         return answer.result(timeout=max(0.0, ends_at - time.monotonic()))
     except FutureTimeoutError:
