@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
-import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
 from octogen_dagster.errors import OctogenMCPAuthenticationError, OctogenTimeoutError
+from octogen_dagster.files import remove_abandoned, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_LOCK_TIMEOUT = 120
-_RETRY_INTERVAL_SECONDS = 0.005
-_WRITE_TIMEOUT = 3600
-_UNFINISHED = ".unfinished"
+_LOCK_POLL_SECONDS = 0.005
+_MAX_WRITE_SECONDS = 3600.0
 
 
 class SecretFile:
-    """One line of text that only its owner may read, replaced whole or not at all.
+    """One line of text that only its owner may read and that is replaced in one step.
 
     Args:
-        path: Where it is; a link is followed. Its folder must be writable: the lock lives there.
-        purpose: What it holds, to begin messages with.
+        path: The file; a link is followed. Its folder must be writable, because the lock is a file
+            beside it.
+        purpose: What the file holds, as in "refresh token"; error messages begin with it.
     """
+
+    lock_timeout: float = 120.0
+    """Seconds to wait for a lock that another process or thread holds."""
 
     def __init__(self, path: str | os.PathLike[str], purpose: str) -> None:
         self.path = Path(path).expanduser()
@@ -40,11 +40,11 @@ class SecretFile:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep every other process and thread that locks this file out.
+        """Hold a lock that keeps out every other process and thread that locks this file.
 
         Raises:
             OctogenMCPAuthenticationError: The file cannot be locked where it is.
-            OctogenTimeoutError: Another process has held the lock all the time.
+            OctogenTimeoutError: Another process held the lock for all of `lock_timeout`.
         """
         import filelock
 
@@ -56,16 +56,16 @@ class SecretFile:
             )
         lock = filelock.FileLock(
             f"{target}.lock",
-            timeout=_LOCK_TIMEOUT,
+            timeout=self.lock_timeout,
             mode=0o600,
-            poll_interval=_RETRY_INTERVAL_SECONDS,
+            poll_interval=_LOCK_POLL_SECONDS,
         )
         try:
             lock.acquire()
-        except filelock.Timeout:  # an OSError too
+        except filelock.Timeout:  # must come first: it is an OSError
             raise OctogenTimeoutError(
                 f"The {self} cannot be locked ({lock.lock_file}): another process has held it for "
-                f"{_LOCK_TIMEOUT:g} s; try again later."
+                f"{self.lock_timeout:g} s; try again later."
             ) from None
         except OSError as error:
             raise OctogenMCPAuthenticationError(
@@ -78,10 +78,11 @@ class SecretFile:
             lock.release()
 
     def read(self) -> SecretStr:
-        """What it holds.
+        """Return the secret.
 
         Raises:
-            OctogenMCPAuthenticationError: It is missing, unreadable, empty or not one word.
+            OctogenMCPAuthenticationError: The file is missing, unreadable or empty, or holds more
+                than one word.
         """
         try:
             text = self.path.read_text("ascii").strip()
@@ -93,51 +94,26 @@ class SecretFile:
             if text and text.isprintable() and " " not in text:
                 return SecretStr(text)
             problem = "does not hold one word" if text else "is empty"
-        raise OctogenMCPAuthenticationError(f"The {self} {problem}. `octogen-mcp-login` writes it.")
+        raise OctogenMCPAuthenticationError(
+            f"The {self} {problem}. Run `octogen-mcp-login` to write it."
+        )
 
     def write(self, secret: SecretStr) -> None:
-        """Replace what it holds; once this returns, the new secret survives a crash.
+        """Replace the secret. Once this returns, the new secret survives a power failure.
 
         Raises:
-            OctogenMCPAuthenticationError: It cannot be written; what it held before is intact.
+            OctogenMCPAuthenticationError: The file cannot be replaced; it holds the old secret.
         """
         target = self.path.resolve()
-        unfinished = None
         try:
-            _remove_leftovers(target)
-            handle, unfinished = tempfile.mkstemp(
-                dir=target.parent, prefix=f".{target.name}.", suffix=_UNFINISHED
-            )
-            with os.fdopen(handle, "w", encoding="ascii") as file:
-                file.write(f"{secret.get_secret_value()}\n")
-                file.flush()
-                os.fsync(handle)
-            os.replace(unfinished, target)
-            _sync_folder(target.parent)
+            remove_abandoned(target, _MAX_WRITE_SECONDS)
+            write_whole(target, f"{secret.get_secret_value()}\n".encode("ascii"), mode=0o600)
         except OSError as error:
-            if unfinished:
-                with contextlib.suppress(OSError):
-                    os.unlink(unfinished)
             problem = error.strerror
         else:
             return
+        # Raised out here, because the frames in the traceback of the OSError hold the secret.
         raise OctogenMCPAuthenticationError(
             f"The {self} cannot be replaced: {problem}. Put it into a folder that this user may "
             "write to; a file that is mounted by itself cannot be replaced, its folder can."
         )
-
-
-def _remove_leftovers(target: Path) -> None:
-    """Remove what writers that were killed have left long ago."""
-    for leftover in target.parent.glob(f".{glob.escape(target.name)}.*{_UNFINISHED}"):
-        with contextlib.suppress(FileNotFoundError):
-            if leftover.lstat().st_mtime < time.time() - _WRITE_TIMEOUT:
-                leftover.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -16,7 +16,6 @@ from octogen_dagster.bigquery.linked_datasets import build_linked_datasets_asset
 from octogen_dagster.bigquery.partitions import listing_of, listing_partition_key
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
 from octogen_dagster.control_plane import retry as retrying
-from octogen_dagster.control_plane import secret_files
 from octogen_dagster.control_plane.secret_files import SecretFile
 from octogen_dagster.control_plane.tools import OctogenMCP
 from octogen_dagster.errors import OctogenBigQueryInputError
@@ -228,7 +227,7 @@ def test_a_token_file_that_is_held_is_tried_again(
     file = SecretFile(tmp_path / "refresh", "refresh token")
     file.write(SecretStr(hub.refresh_token))
     monkeypatch.setenv("OCTOGEN_MCP_REFRESH_TOKEN_FILE", str(file.path))
-    monkeypatch.setattr(secret_files, "_LOCK_TIMEOUT", 0.02)
+    monkeypatch.setattr(SecretFile, "lock_timeout", 0.02)
     resource = hub.share("northpeak")
     with file.locked():
         result = run(resource, control_plane=True, retry_policy=AT_ONCE)

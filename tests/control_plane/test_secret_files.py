@@ -2,16 +2,15 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from threading import Event, Thread
 
 import pytest
 from pydantic import SecretStr
 
-from octogen_dagster.control_plane import secret_files
 from octogen_dagster.control_plane.secret_files import SecretFile
 from octogen_dagster.errors import OctogenMCPAuthenticationError, OctogenTimeoutError
 
@@ -58,7 +57,7 @@ def test_a_file_that_somebody_put_where_it_is_written_is_not_written_to(
     else:
         taken.hardlink_to(theirs)
     names = iter(["taken", "free"])
-    monkeypatch.setattr(tempfile, "_get_candidate_names", lambda: names)
+    monkeypatch.setattr(secrets, "token_hex", lambda _: next(names))
     file.write(SecretStr("new"))
     assert file.read() == SecretStr("new")
     assert mode(file.path) == 0o600
@@ -94,7 +93,7 @@ def test_a_file_that_holds_no_secret(file: SecretFile, content: bytes | None, pr
     with pytest.raises(OctogenMCPAuthenticationError) as caught:
         file.read()
     assert str(caught.value) == (
-        f"The refresh token file {file.path} {problem}. `octogen-mcp-login` writes it."
+        f"The refresh token file {file.path} {problem}. Run `octogen-mcp-login` to write it."
     )
 
 
@@ -137,7 +136,7 @@ for number in range(1_000_000):
     assert len(set(secret)) == 1
 
 
-def test_a_lock_that_cannot_be_had(file: SecretFile, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_is_held_for_too_long_is_an_error(file: SecretFile) -> None:
     held, release = Event(), Event()
 
     def hold() -> None:
@@ -148,7 +147,7 @@ def test_a_lock_that_cannot_be_had(file: SecretFile, monkeypatch: pytest.MonkeyP
     holder = Thread(target=hold)
     holder.start()
     assert held.wait(30)
-    monkeypatch.setattr(secret_files, "_LOCK_TIMEOUT", 0.02)
+    file.lock_timeout = 0.02
     try:
         with pytest.raises(
             OctogenTimeoutError,
@@ -159,6 +158,7 @@ def test_a_lock_that_cannot_be_had(file: SecretFile, monkeypatch: pytest.MonkeyP
     finally:
         release.set()
         holder.join(30)
+    file.lock_timeout = 30
     with file.locked():
         pass
 
