@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import binascii
+import dataclasses
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import dagster as dg
 from pydantic import Field
 
+from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.control_plane.retry import DEFAULT_RETRY
 from octogen_dagster.control_plane.session import DEFAULT_MCP_URL
 from octogen_dagster.control_plane.tokens import access_tokens
 from octogen_dagster.control_plane.tools import OctogenMCP
@@ -74,6 +77,8 @@ class OctogenControlPlaneResource(dg.ConfigurableResource[Any]):
     `OCTOGEN_MCP_TOKEN_COMMAND`, `OCTOGEN_MCP_ACCESS_TOKEN`.
     """
 
+    retry: ClassVar[RetryPolicy] = DEFAULT_RETRY
+
     principal: str = Field(
         description="The IAM principal that subscribes, as "
         "serviceAccount:reader@my-project.iam.gserviceaccount.com."
@@ -102,11 +107,10 @@ class OctogenControlPlaneResource(dg.ConfigurableResource[Any]):
         client = _environment("client_id", "client_id_file")
         if self.client_id_file:
             client = {"client_id_file": self.client_id_file}
-        tokens = access_tokens(
-            **login, **client, **_environment("token_endpoint"), deadline=deadline
-        )
+        retry = dataclasses.replace(self.retry, deadline=deadline)
+        tokens = access_tokens(**login, **client, **_environment("token_endpoint"), retry=retry)
         url = self.url or _environment("url")["url"] or DEFAULT_MCP_URL
-        return OctogenMCP(tokens, url, deadline=deadline)
+        return OctogenMCP(tokens, url, retry=retry)
 
 
 def _environment(*settings: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Exit statuses: 0 done, 1 failed, 2 bad input, 3 access to the listing is still p
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import logging
@@ -24,6 +25,7 @@ from octogen_dagster.errors import OctogenBigQueryAccessPendingError, OctogenErr
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from octogen_dagster.api.retry import RetryPolicy
     from octogen_dagster.sharing.autosubscribe import AutosubscribeResult, CatalogOutcome
     from octogen_dagster.sharing.subscribe import SubscriptionPlan
 
@@ -200,7 +202,10 @@ def _mcp_option(name: str, help_text: str, **settings: Any) -> Callable[..., Any
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.version_option(package_name="octogen-dagster")
 @_explained
+@click.pass_obj
 def autosubscribe(
+    retry: RetryPolicy | None,
+    /,
     *,
     project: str,
     principal: str,
@@ -220,7 +225,7 @@ def autosubscribe(
     Default Credentials subscribe. Exit status: 0 done or dry run, 1 failed or a catalog ended in
     an error, 2 bad input.
     """
-    from octogen_dagster.control_plane.retry import DEFAULT_DEADLINE
+    from octogen_dagster.control_plane.retry import DEFAULT_RETRY
     from octogen_dagster.control_plane.session import DEFAULT_MCP_URL
     from octogen_dagster.control_plane.tokens import access_tokens
     from octogen_dagster.control_plane.tools import OctogenMCP
@@ -228,13 +233,14 @@ def autosubscribe(
     from octogen_dagster.sharing.autosubscribe import autosubscribe as one_pass
     from octogen_dagster.sharing.subscribe import Subscriptions
 
-    deadline = max(timeout, DEFAULT_DEADLINE)
-    tokens = access_tokens(**_chosen(credentials), timeout=timeout, deadline=deadline)
+    retry = retry or DEFAULT_RETRY
+    retry = dataclasses.replace(retry, deadline=max(timeout, retry.deadline))
+    tokens = access_tokens(**_chosen(credentials), timeout=timeout, retry=retry)
     if not (apply or as_json):
         click.echo(_DRY_RUN)
     with (
         OctogenMCP(
-            tokens, mcp_url or DEFAULT_MCP_URL, timeout=timeout, deadline=deadline
+            tokens, mcp_url or DEFAULT_MCP_URL, timeout=timeout, retry=retry
         ) as control_plane,
         AnalyticsHub() as hub,
     ):

@@ -1,8 +1,7 @@
-"""Which failures of Octogen's MCP and token endpoint are tried again, and how."""
+"""Retries of calls to Octogen's MCP and to its token endpoint."""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from octogen_dagster.api.retry import RetryPolicy
@@ -15,42 +14,34 @@ from octogen_dagster.errors import (
 if TYPE_CHECKING:
     import tenacity
 
-POLICY = RetryPolicy(attempts=5, max_delay=10.0)
-DEFAULT_DEADLINE = 120.0
-"""Seconds for one call with all its tries."""
+DEFAULT_TIMEOUT = 30.0
+"""Seconds for one request."""
+
+DEFAULT_RETRY = RetryPolicy(attempts=5, deadline=120.0, max_delay=10.0)
 
 
-def retrying(deadline: float, *, repeatable: bool = True) -> tenacity.Retrying:
-    """The loop for one call.
+def retrying(policy: RetryPolicy, *, repeatable: bool = True) -> tenacity.Retrying:
+    """Return the loop that makes one call, with its retries.
 
     Args:
-        deadline: Seconds after which no further try is begun; a longer wait is not begun either.
-        repeatable: Whether the call may reach the service twice; if not, only a call that the
-            service says it did not carry out is tried again.
+        policy: The number of attempts, the delays, and the deadline after which no attempt and no
+            wait begins.
+        repeatable: True if the call may reach the service twice. If not, only a call that the
+            service refused for its rate limit is retried, because it was not carried out.
     """
     import tenacity
 
     def may_retry(error: BaseException) -> bool:
-        if not (repeatable or isinstance(error, OctogenMCPRateLimitError)):
-            return False
-        if isinstance(error, OctogenMCPError):
+        if isinstance(error, OctogenMCPRateLimitError):
             return error.retry_after is not None
-        return isinstance(error, OctogenConnectionError)
+        if isinstance(error, OctogenMCPError):
+            return repeatable and error.retry_after is not None
+        return repeatable and isinstance(error, OctogenConnectionError)
 
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(may_retry),
-        wait=POLICY.wait,
-        stop=tenacity.stop_after_attempt(POLICY.attempts) | tenacity.stop_before_delay(deadline),
+        wait=policy.wait,
+        stop=tenacity.stop_after_attempt(policy.attempts)
+        | tenacity.stop_before_delay(policy.deadline),
         reraise=True,
     )
-
-
-def finite_seconds(value: object) -> float | None:
-    """The seconds that a field of an answer gives; None when it is no finite number."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    try:
-        seconds = float(value)
-    except OverflowError:
-        return None
-    return seconds if math.isfinite(seconds) else None

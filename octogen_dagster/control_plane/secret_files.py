@@ -7,13 +7,14 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import SecretStr
-
+from octogen_dagster.control_plane.parsing import parsed_token
 from octogen_dagster.errors import OctogenMCPAuthenticationError, OctogenTimeoutError
 from octogen_dagster.files import remove_abandoned, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pydantic import SecretStr
 
 _LOCK_POLL_SECONDS = 0.005
 _MAX_WRITE_SECONDS = 3600.0
@@ -91,8 +92,8 @@ class SecretFile:
         except UnicodeDecodeError:
             problem = "is not text"
         else:
-            if text and text.isprintable() and " " not in text:
-                return SecretStr(text)
+            if token := parsed_token(text):
+                return token
             problem = "does not hold one word" if text else "is empty"
         raise OctogenMCPAuthenticationError(
             f"The {self} {problem}. Run `octogen-mcp-login` to write it."

@@ -1,7 +1,4 @@
-"""What Octogen knows of the catalogs it shares: listings, subscribers, cells.
-
-`ControlPlane` is what the rest of the package needs of it, `OctogenMCP` the real one.
-"""
+"""Octogen's MCP tools for shared catalogs, as typed calls."""
 
 from __future__ import annotations
 
@@ -10,15 +7,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from typing_extensions import Self
 
-from octogen_dagster.control_plane.retry import DEFAULT_DEADLINE
+from octogen_dagster.control_plane.retry import DEFAULT_RETRY, DEFAULT_TIMEOUT
 from octogen_dagster.control_plane.session import DEFAULT_MCP_URL, McpSession
-from octogen_dagster.control_plane.tokens import DEFAULT_TIMEOUT
 from octogen_dagster.errors import OctogenMCPError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
+    from octogen_dagster.api.retry import RetryPolicy
     from octogen_dagster.control_plane.tokens import AccessTokens
 
 _SHARE_SCHEMA = "exported_product_view"
@@ -27,14 +24,14 @@ _SCHEMA_VERSION = "v1"
 
 @dataclass(frozen=True, slots=True)
 class SharedListing:
-    """A listing as Octogen names it; a part it did not send is None.
+    """A listing that Octogen shares. An attribute that Octogen did not send is None.
 
     Attributes:
-        catalog_key: The catalog.
-        listing_resource: The listing's resource name.
-        linked_dataset: The dataset id that Octogen suggests.
+        catalog_key: The key of the catalog.
+        listing_resource: The resource name of the listing.
+        linked_dataset: The id that Octogen suggests for the linked dataset.
         location: The BigQuery location.
-        sample_query: A first query to the linked dataset.
+        sample_query: A query to try on the linked dataset.
     """
 
     catalog_key: str | None
@@ -44,8 +41,8 @@ class SharedListing:
     sample_query: str | None = None
 
     @classmethod
-    def of(cls, value: Any) -> Self:
-        """From what a tool answered."""
+    def parse(cls, value: Any) -> Self:
+        """Parse a value of a tool. A field that is missing or of another type becomes None."""
         fields = value if isinstance(value, dict) else {}
         return cls(
             catalog_key=_text(fields, "catalogKey"),
@@ -58,14 +55,14 @@ class SharedListing:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One catalog for one subscriber; a part Octogen did not send is None.
+    """The state of one catalog for one subscriber. An attribute that Octogen did not send is None.
 
     Attributes:
-        subscriber_id: The subscriber.
-        listing: The catalog's listing; its parts are None until there is one.
+        subscriber_id: Octogen's id of the subscriber.
+        listing: The listing of the catalog; its attributes are None until there is one.
         status: `pending`, `awaiting_subscription`, `active`, `source_stale`, `refresh_failed`,
-            `access_grant_failed`, or one that is newer than this package.
-        reason_code: Why, if there is more to say.
+            `access_grant_failed`, or a status that is newer than this package.
+        reason_code: Octogen's reason for the status, if it gives one.
     """
 
     subscriber_id: str | None
@@ -74,12 +71,12 @@ class Cell:
     reason_code: str | None
 
     @classmethod
-    def of(cls, value: Any) -> Self:
-        """From what a tool answered."""
+    def parse(cls, value: Any) -> Self:
+        """Parse a value of a tool. A field that is missing or of another type becomes None."""
         fields = value if isinstance(value, dict) else {}
         return cls(
             subscriber_id=_text(fields, "subscriberId"),
-            listing=SharedListing.of(fields),
+            listing=SharedListing.parse(fields),
             status=_text(fields, "status"),
             reason_code=_text(fields, "reasonCode"),
         )
@@ -89,11 +86,13 @@ class Cell:
 class Subscriber:
     """A principal that reads shared catalogs from a project of its own.
 
+    An attribute that Octogen did not send is None.
+
     Attributes:
-        subscriber_id: Octogen's id of it.
+        subscriber_id: Octogen's id of the subscriber.
         project: The project that linked datasets are created in.
         principal: The IAM principal, as `serviceAccount:reader@….iam.gserviceaccount.com`.
-        desired_state: `enabled`, or another word when Octogen does not serve it.
+        desired_state: `enabled`, or another word if Octogen does not serve the subscriber.
     """
 
     subscriber_id: str | None
@@ -102,8 +101,8 @@ class Subscriber:
     desired_state: str | None
 
     @classmethod
-    def of(cls, value: Any) -> Self:
-        """From what a tool answered."""
+    def parse(cls, value: Any) -> Self:
+        """Parse a value of a tool. A field that is missing or of another type becomes None."""
         fields = value if isinstance(value, dict) else {}
         return cls(
             subscriber_id=_text(fields, "subscriberId"),
@@ -114,29 +113,46 @@ class Subscriber:
 
 
 class ControlPlane(Protocol):
-    """What Octogen can be asked. Every call may raise OctogenMCPError or OctogenConnectionError."""
+    """Octogen's side of shared catalogs.
+
+    Every call may raise OctogenMCPError or OctogenConnectionError.
+    """
 
     def listings(self, catalogs: Sequence[str] = ()) -> list[SharedListing]:
-        """The listings of these catalogs, or of all that are shared with the organisation."""
+        """Return the listings that are shared with the organisation.
+
+        Args:
+            catalogs: Only the listings of these catalogs; by default all.
+        """
 
     def subscribers(self) -> tuple[list[Subscriber], list[Cell]]:
-        """The organisation's subscribers, and the cells of all of them."""
+        """Return the subscribers of the organisation, and the cells of all of them."""
 
     def register(self, project: str, principal: str) -> tuple[Subscriber, list[Cell]]:
-        """Make a subscriber known; returns it with its cells."""
+        """Register a subscriber, and return it with its cells.
+
+        Args:
+            project: The project that linked datasets are created in.
+            principal: The IAM principal that subscribes.
+        """
 
     def refresh_status(self, catalog_key: str, principal: str) -> Cell:
-        """Let Octogen look at a catalog's subscription again."""
+        """Make Octogen check the subscription to a catalog again, and return its cell.
+
+        Args:
+            catalog_key: The key of the catalog.
+            principal: The IAM principal of the subscriber.
+        """
 
 
 class OctogenMCP:
     """Octogen's control plane over MCP. Use it in a `with`, or call `close()`.
 
     Args:
-        tokens: Where access tokens come from.
-        url: Where the MCP server is.
+        tokens: The source of access tokens.
+        url: The URL of the MCP server.
         timeout: Seconds for one request.
-        deadline: Seconds for a call with all its tries.
+        retry: How a call is retried.
 
     Raises:
         ValueError: The URL is not one that a token may be sent to.
@@ -148,9 +164,9 @@ class OctogenMCP:
         url: str = DEFAULT_MCP_URL,
         *,
         timeout: float = DEFAULT_TIMEOUT,
-        deadline: float = DEFAULT_DEADLINE,
+        retry: RetryPolicy = DEFAULT_RETRY,
     ) -> None:
-        self._session = McpSession(tokens, url, timeout=timeout, deadline=deadline)
+        self._session = McpSession(tokens, url, timeout=timeout, retry=retry)
 
     def __enter__(self) -> Self:
         return self
@@ -164,32 +180,32 @@ class OctogenMCP:
         self.close()
 
     def close(self) -> None:
-        """End the session, if there is one."""
+        """Close the connection, if there is one."""
         self._session.close()
 
     def listings(self, catalogs: Sequence[str] = ()) -> list[SharedListing]:
-        """`ControlPlane.listings`."""
+        """See `ControlPlane.listings`."""
         tool = "list_bigquery_listing_resources"
         value = self._session.call(tool, {"catalogs": list(catalogs)} if catalogs else {})
-        return [SharedListing.of(entry) for entry in _list(tool, value)]
+        return [SharedListing.parse(entry) for entry in _list(tool, value)]
 
     def subscribers(self) -> tuple[list[Subscriber], list[Cell]]:
-        """`ControlPlane.subscribers`."""
+        """See `ControlPlane.subscribers`."""
         tool = "list_bigquery_subscribers"
         value = self._session.call(tool, {})
         entries = _list(tool, _field(tool, value, "subscribers"))
-        return [Subscriber.of(entry) for entry in entries], _cells(tool, value)
+        return [Subscriber.parse(entry) for entry in entries], _cells(tool, value)
 
     def register(self, project: str, principal: str) -> tuple[Subscriber, list[Cell]]:
-        """`ControlPlane.register`."""
+        """See `ControlPlane.register`."""
         tool = "register_bigquery_subscriber"
         request = {"subscriberProjectId": project, "subscriberPrincipal": principal}
         value = self._session.call(tool, {"request": request}, repeatable=False)
         subscriber = _object(tool, _field(tool, value, "subscriber"))
-        return Subscriber.of(subscriber), _cells(tool, value)
+        return Subscriber.parse(subscriber), _cells(tool, value)
 
     def refresh_status(self, catalog_key: str, principal: str) -> Cell:
-        """`ControlPlane.refresh_status`."""
+        """See `ControlPlane.refresh_status`."""
         tool = "refresh_bigquery_subscription_status"
         value = self._session.call(
             tool,
@@ -200,11 +216,11 @@ class OctogenMCP:
                 "schema_version": _SCHEMA_VERSION,
             },
         )
-        return Cell.of(_object(tool, value))
+        return Cell.parse(_object(tool, value))
 
 
 def _cells(tool: str, value: Any) -> list[Cell]:
-    return [Cell.of(entry) for entry in _list(tool, _field(tool, value, "cells"))]
+    return [Cell.parse(entry) for entry in _list(tool, _field(tool, value, "cells"))]
 
 
 def _field(tool: str, value: Any, name: str) -> Any:
@@ -218,16 +234,16 @@ def _field(tool: str, value: Any, name: str) -> Any:
 def _list(tool: str, value: Any) -> list[Any]:
     if isinstance(value, list):
         return value
-    raise _misplaced(tool, value, "a list")
+    raise _unexpected_type(tool, value, "a list")
 
 
 def _object(tool: str, value: Any) -> dict[str, Any]:
     if isinstance(value, dict):
         return value
-    raise _misplaced(tool, value, "an object")
+    raise _unexpected_type(tool, value, "an object")
 
 
-def _misplaced(tool: str, value: Any, wanted: str) -> OctogenMCPError:
+def _unexpected_type(tool: str, value: Any, wanted: str) -> OctogenMCPError:
     return OctogenMCPError(
         f"Octogen's MCP tool {tool} answered with {type(value).__name__} where {wanted} belongs: "
         "report it to Octogen."

@@ -15,7 +15,6 @@ from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.bigquery.linked_datasets import build_linked_datasets_asset
 from octogen_dagster.bigquery.partitions import listing_of, listing_partition_key
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
-from octogen_dagster.control_plane import retry as retrying
 from octogen_dagster.control_plane.secret_files import SecretFile
 from octogen_dagster.control_plane.tools import OctogenMCP
 from octogen_dagster.errors import OctogenBigQueryInputError
@@ -188,7 +187,7 @@ AT_ONCE = dg.RetryPolicy(max_retries=2, delay=0)
 
 @pytest.fixture
 def _one_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retrying, "POLICY", RetryPolicy(attempts=1))
+    monkeypatch.setattr(OctogenControlPlaneResource, "retry", RetryPolicy(attempts=1))
 
 
 @pytest.mark.usefixtures("_one_try")

@@ -1,191 +1,178 @@
 from __future__ import annotations
 
-import json
-import logging
-import math
-from collections.abc import Callable
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from octogen_dagster.control_plane import session as mcp_session
+from octogen_dagster.control_plane.session import McpSession
+from octogen_dagster.control_plane.token_refresh import RefreshedToken
 from octogen_dagster.control_plane.tokens import GivenToken
-from octogen_dagster.control_plane.tools import OctogenMCP
 from octogen_dagster.errors import (
     OctogenConnectionError,
-    OctogenError,
     OctogenMCPAuthenticationError,
     OctogenMCPError,
-    OctogenMCPRateLimitError,
     OctogenTimeoutError,
 )
-from tests.api.servers import RawServer, Received, hanging, http
-from tests.sharing.secrets import leaks
+from octogen_dagster.sandbox.hub.faults import HubFault
+from octogen_dagster.sandbox.hub.hub import Hub
+from tests.api.servers import RawServer, hanging
+from tests.control_plane.servers import PRINCIPAL, PROJECT, QUICK, TOKEN, mcp, quick
 
-PROJECT = "reader-project"
-PRINCIPAL = f"serviceAccount:reader@{PROJECT}.iam.gserviceaccount.com"
-TOKEN = "access-0123456789"
-
-
-def scripted(tool: Callable[[Received], list[bytes]]) -> Callable[[Received], list[bytes]]:
-    """An MCP server whose tool calls are answered by `tool`."""
-
-    def answer(request: Received) -> list[bytes]:
-        method = request.json["method"] if request.body else None
-        if method == "initialize":
-            return reply(
-                request,
-                {
-                    "protocolVersion": "2025-06-18",
-                    "capabilities": {"tools": {}},
-                    "serverInfo": {"name": "scripted", "version": "1"},
-                },
-            )
-        return tool(request) if method == "tools/call" else http(202)
-
-    return answer
+LISTINGS = "list_bigquery_listing_resources"
+REGISTER = "register_bigquery_subscriber"
 
 
-def reply(request: Received, result: Any) -> list[bytes]:
-    return http(body={"jsonrpc": "2.0", "id": request.json["id"], "result": result})
+@pytest.fixture
+def session(hub: Hub, refreshed: RefreshedToken) -> Iterator[McpSession]:
+    session = McpSession(refreshed, hub.mcp_url, retry=QUICK)
+    yield session
+    session.close()
 
 
-def told(*texts: str, **fields: Any) -> dict[str, Any]:
-    return {
-        "content": [{"type": "text", "text": text} for text in texts],
-        "isError": False,
-    } | fields
+def count(hub: Hub, method: str) -> int:
+    return [call.method for call in hub.calls].count(method)
 
 
-@pytest.mark.parametrize("value", ["soon", -1, math.nan, math.inf, 10**400, True, None])
-def test_a_wait_that_is_none_is_a_second(value: Any) -> None:
-    def answer(request: Received) -> list[bytes]:
-        error = {"code": -32029, "message": "spent", "data": {"retry_after": value}}
-        return http(body={"jsonrpc": "2.0", "id": request.json["id"], "error": error})
-
-    with (
-        RawServer(scripted(answer)) as server,
-        OctogenMCP(GivenToken(TOKEN), f"{server.origin}/mcp/", deadline=0.5) as octogen,
-        pytest.raises(OctogenMCPRateLimitError, match=r"Try again in 1 s\.") as caught,
-    ):
-        octogen.subscribers()
-    assert caught.value.retry_after == 1.0
+def test_all_calls_use_one_connection(hub: Hub, session: McpSession) -> None:
+    assert [session.call(LISTINGS, {}) for _ in range(3)] == [[], [], []]
+    assert (count(hub, "initialize"), count(hub, LISTINGS), count(hub, "token")) == (1, 3, 1)
 
 
-@pytest.mark.parametrize("value", ['"gone"', "[]", "5", "null"])
-def test_a_cell_that_is_no_object_is_an_error(value: str) -> None:
-    with (
-        RawServer(scripted(lambda request: reply(request, told(value)))) as server,
-        OctogenMCP(GivenToken(TOKEN), f"{server.origin}/mcp/") as octogen,
-        pytest.raises(OctogenMCPError, match=r"answered with \w+ where an object belongs: report"),
-    ):
-        octogen.refresh_status("acme", PRINCIPAL)
+def test_a_closed_session_opens_a_new_connection(hub: Hub, session: McpSession) -> None:
+    session.close()
+    for _ in range(2):
+        session.call(LISTINGS, {})
+        session.close()
+    assert count(hub, "initialize") == 2
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        f'{{"nonsense of {TOKEN}',
-        f'{{"jsonrpc": "2.0", "id": 1, "result": "{TOKEN}"}}',
-        f'{{"jsonrpc": "2.0", "id": 99, "result": {{"note": "{TOKEN}"}}}}',
-    ],
-)
-@pytest.mark.parametrize("content_type", ["application/json", "text/event-stream"])
-def test_a_server_that_sends_the_token_back_does_not_get_it_into_the_log(
-    caplog: pytest.LogCaptureFixture, body: str, content_type: str
+def test_an_expired_token_is_replaced(hub: Hub, session: McpSession) -> None:
+    session.call(LISTINGS, {})
+    hub.expire_access_tokens()
+    assert session.call(LISTINGS, {}) == []
+    assert count(hub, "token") == 2
+
+
+def test_a_token_that_stays_refused_is_replaced_once(hub: Hub, session: McpSession) -> None:
+    hub.inject(HubFault("unauthorized"))
+    with pytest.raises(OctogenMCPAuthenticationError) as caught:
+        session.call(LISTINGS, {})
+    assert str(caught.value) == (
+        f"Octogen's MCP at {hub.mcp_url}, asked for {LISTINGS}, refused the access token (401): "
+        "get a new one, or run `octogen-mcp-login` again."
+    )
+    assert count(hub, "token") == 2
+
+
+def test_a_given_token_that_has_expired_is_an_error(hub: Hub) -> None:
+    session = McpSession(GivenToken("expired"), hub.mcp_url)
+    with pytest.raises(OctogenMCPAuthenticationError, match="live for some five minutes"):
+        session.call(LISTINGS, {})
+
+
+@pytest.mark.parametrize("kind", ["http_status", "lost_answer", "rate_limit"])
+def test_failures_that_may_pass_are_retried(hub: Hub, session: McpSession, kind: Any) -> None:
+    value = {"http_status": 503, "rate_limit": 0}.get(kind)
+    hub.inject(HubFault(kind, value, method=LISTINGS, times=2))
+    assert session.call(LISTINGS, {}) == []
+    assert count(hub, LISTINGS) == 3
+
+
+def test_a_call_that_must_not_be_repeated_is_retried_only_if_it_was_not_carried_out(
+    hub: Hub, session: McpSession
 ) -> None:
-    def answer(request: Received) -> list[bytes]:
-        event = body if content_type == "application/json" else f"data: {body}\n\n"
-        return http(body=event.encode(), content_type=content_type)
-
-    for name in ("", "mcp", "client"):
-        caplog.set_level("DEBUG", logger=name)
-    with (
-        RawServer(scripted(answer)) as server,
-        OctogenMCP(GivenToken(TOKEN), f"{server.origin}/mcp/", timeout=1, deadline=1) as octogen,
-        pytest.raises(OctogenError),
-    ):
-        octogen.subscribers()
-    records = [record for record in caplog.records if not record.name.startswith("httpcore")]
-    logged = "".join(f"{record.getMessage()} {record.exc_info}" for record in records)
-    assert "initialize" in logged
-    assert TOKEN not in caplog.text
-    assert TOKEN[:12] not in logged
-    assert not any(logging.getLogger(name).filters for name in mcp_session._LOGGERS)
+    request = {"subscriberProjectId": PROJECT, "subscriberPrincipal": PRINCIPAL}
+    hub.inject(HubFault("lost_answer", method=REGISTER, times=1))
+    with pytest.raises(OctogenMCPError, match="failed with 502"):
+        session.call(REGISTER, {"request": request}, repeatable=False)
+    assert count(hub, REGISTER) == 1
+    hub.inject(HubFault("rate_limit", 0, method=REGISTER, times=2))
+    session.call(REGISTER, {"request": request}, repeatable=False)
+    assert count(hub, REGISTER) == 4
 
 
 @pytest.mark.parametrize(
-    ("result", "message"),
-    [
-        (told("sorry"), "tool list_bigquery_subscribers answered with something that is not JSON"),
-        (told("[]"), "tool list_bigquery_subscribers answered without 'subscribers': report it"),
-        (told('{"subscribers": 5, "cells": []}'), "answered with int where a list belongs"),
-        (
-            told("no such tool", isError=True),
-            "tool list_bigquery_subscribers failed: no such tool.",
-        ),
-        (told("{}", structuredContent={"result": {"error": "x", "message": "y"}}), "failed: x: y."),
-        (told(json.dumps({"error": f"bad {TOKEN}"})), "failed: bad [access token]."),
-        ({"content": 5}, "gave a result that is none of MCP: report it"),
-    ],
+    "fault",
+    [HubFault("html"), HubFault("http_status", 404), HubFault("rate_limit", 900)],
+    ids=lambda fault: fault.kind,
 )
-def test_values_that_cannot_be_used(result: Any, message: str) -> None:
-    with (
-        RawServer(scripted(lambda request: reply(request, result))) as server,
-        OctogenMCP(GivenToken(TOKEN), f"{server.origin}/mcp/") as octogen,
-        pytest.raises(OctogenError) as caught,
-    ):
-        octogen.subscribers()
-    assert message in str(caught.value)
-    assert leaks(caught.value, TOKEN) == []
-
-
-@pytest.mark.parametrize(
-    ("answer", "kind", "message"),
-    [
-        (lambda _: [b""], OctogenConnectionError, "did not answer (RemoteProtocolError): check"),
-        (lambda _: http(length=50), OctogenConnectionError, "did not answer (RemoteProtocolError)"),
-        (lambda _: http(body=b"{nope"), OctogenMCPError, "gave no result (-32700: Failed to parse"),
-        (
-            lambda _: http(302, location="http://x.example/"),
-            OctogenMCPError,
-            "Redirect to http://x.",
-        ),
-        (lambda _: http(401), OctogenMCPAuthenticationError, "is refused; they live for"),
-    ],
-)
-@pytest.mark.parametrize("first", [False, True])
-def test_a_server_that_gives_no_answer(
-    answer: Callable[[Received], list[bytes]], kind: type[OctogenError], message: str, first: bool
+def test_a_session_works_again_after_a_failed_call(
+    hub: Hub, session: McpSession, fault: HubFault
 ) -> None:
-    with (
-        RawServer(answer if first else scripted(answer)) as server,
-        OctogenMCP(GivenToken(TOKEN), f"{server.origin}/mcp/") as octogen,
-        pytest.raises(kind) as caught,
-    ):
-        octogen.subscribers()
-    assert type(caught.value) is kind
-    assert message in str(caught.value)
-    assert leaks(caught.value, TOKEN) == []
+    hub.inject(fault)
+    with pytest.raises(OctogenMCPError):
+        session.call(LISTINGS, {})
+    hub.clear_faults()
+    assert session.call(LISTINGS, {}) == []
+
+
+@pytest.mark.timeout(20)
+def test_the_deadline_bounds_a_single_attempt(hub: Hub) -> None:
+    hub.inject(HubFault("latency", 60))
+    session = McpSession(GivenToken(hub.access_token), hub.mcp_url, retry=quick(deadline=0.2))
+    with pytest.raises(OctogenTimeoutError, match=r"did not answer within 0\.2 s"):
+        session.call(LISTINGS, {})
 
 
 @pytest.mark.parametrize("first", [False, True])
-def test_a_server_that_hangs(first: bool) -> None:
+def test_a_server_that_hangs_is_a_timeout(first: bool) -> None:
     server: RawServer
 
-    def hang(_: Received) -> Any:
+    def hang(_: object) -> Iterator[bytes]:
         return hanging(lambda: server)
 
-    with RawServer(hang if first else scripted(hang)) as server:
-        url = f"{server.origin}/mcp/"
-        octogen = OctogenMCP(GivenToken(TOKEN), url, timeout=0.2, deadline=0.25)
-        with octogen, pytest.raises(OctogenTimeoutError, match=r"answer within 0\.2 s: try again"):
-            octogen.subscribers()
+    with RawServer(hang if first else mcp(hang)) as server:
+        session = McpSession(
+            GivenToken(TOKEN), f"{server.origin}/mcp/", timeout=0.2, retry=quick(deadline=0.25)
+        )
+        with pytest.raises(OctogenTimeoutError, match=r"answer within 0\.2 s: try again"):
+            session.call(LISTINGS, {})
 
 
-def test_nobody_listens() -> None:
-    with (
-        OctogenMCP(GivenToken(TOKEN), "http://127.0.0.1:1/mcp/") as octogen,
-        pytest.raises(OctogenConnectionError, match=r"did not answer \(ConnectError\): check the"),
-    ):
-        octogen.subscribers()
+def test_an_address_where_nobody_listens_is_an_error() -> None:
+    session = McpSession(GivenToken(TOKEN), "http://127.0.0.1:1/mcp/", retry=QUICK)
+    with pytest.raises(OctogenConnectionError, match=r"did not answer \(ConnectError\): check the"):
+        session.call(LISTINGS, {})
+
+
+def test_a_token_is_not_sent_to_another_machine_in_the_clear() -> None:
+    with pytest.raises(ValueError, match="would send a token over plain http"):
+        McpSession(GivenToken(TOKEN), "http://mcp.octogen.ai/mcp/")
+
+
+def test_this_machine_is_reached_without_a_proxy(
+    session: McpSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert session.call(LISTINGS, {}) == []
+
+
+def test_a_session_works_inside_a_running_event_loop(session: McpSession) -> None:
+    async def inside() -> Any:
+        return session.call(LISTINGS, {})
+
+    assert asyncio.run(inside()) == []
+
+
+def test_without_the_package_mcp_the_error_says_what_to_install() -> None:
+    program = """
+import sys
+sys.modules["mcp"] = None
+from octogen_dagster.control_plane.session import McpSession
+from octogen_dagster.control_plane.tokens import GivenToken
+try:
+    McpSession(GivenToken("x")).call("tool", {})
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == (
+        "OctogenMCPError Octogen's MCP needs mcp: pip install 'octogen-dagster[mcp]'.\n"
+    )

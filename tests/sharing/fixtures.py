@@ -5,8 +5,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.control_plane import retry as retrying
 from octogen_dagster.sandbox.hub.hub import Hub
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.sharing import analytics_hub
@@ -24,8 +22,6 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tries of a call follow each other at once."""
-    policy = RetryPolicy(attempts=3, first_delay=0.001, max_delay=0.01)
-    monkeypatch.setattr(retrying, "POLICY", policy)
     monkeypatch.setattr(analytics_hub, "_FIRST_WAIT_SECONDS", 0.001)
 
 

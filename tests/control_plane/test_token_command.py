@@ -11,19 +11,15 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from octogen_dagster.control_plane.tokens import (
-    CommandToken,
-)
-from octogen_dagster.errors import (
-    OctogenMCPAuthenticationError,
-)
+from octogen_dagster.control_plane.token_command import CommandToken
+from octogen_dagster.errors import OctogenMCPAuthenticationError
 
 PYTHON = shlex.quote(sys.executable)
 ACCESS = "access-0123456789"
 
 
 @pytest.mark.parametrize("printed", [ACCESS, f'{{"access_token": "{ACCESS}"}}', f"\n{ACCESS}\n"])
-def test_what_a_command_prints(printed: str) -> None:
+def test_a_token_may_be_printed_bare_or_as_json(printed: str) -> None:
     tokens = CommandToken(f"printf %s {shlex.quote(printed)}")
     assert tokens.token() == SecretStr(ACCESS)
 
@@ -38,7 +34,7 @@ def test_a_command_runs_again_when_its_token_is_refused(tmp_path: Path) -> None:
     assert tokens.token() == SecretStr("token-2")
 
 
-def test_a_command_that_prints_the_refused_token_again() -> None:
+def test_a_command_that_prints_the_refused_token_again_is_an_error() -> None:
     tokens = CommandToken(f"echo {ACCESS}")
     with pytest.raises(OctogenMCPAuthenticationError, match="printed the access token that was"):
         tokens.token(refused=tokens.token())
@@ -62,14 +58,14 @@ def test_a_command_that_only_a_shell_understands_does_not_show_its_secret() -> N
         ("/no/such --thing", "'/no/such' cannot be started (No such file or directory): run it"),
     ],
 )
-def test_a_command_without_a_token(command: str, message: str) -> None:
+def test_a_command_that_gives_no_token_is_an_error(command: str, message: str) -> None:
     with pytest.raises(OctogenMCPAuthenticationError) as caught:
         CommandToken(command).token()
     assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("command", ["", " ", "echo 'x"])
-def test_a_command_that_cannot_be_one(command: str) -> None:
+def test_a_command_that_is_empty_or_has_an_open_quote_is_an_error(command: str) -> None:
     with pytest.raises(ValueError, match=r"The token command (is empty|cannot be split)"):
         CommandToken(command)
 
@@ -107,12 +103,19 @@ def test_a_command_that_prints_without_end_is_stopped() -> None:
         CommandToken("yes").token()
 
 
-def test_a_command_that_fails_is_not_quoted() -> None:
+def test_the_output_of_a_command_that_fails_is_not_quoted() -> None:
     secret = "sk-" + "s" * 30
     command = CommandToken(f"sh -c 'echo {secret}; exit 3'")
     with pytest.raises(OctogenMCPAuthenticationError, match="exit status 3") as caught:
         command.token()
     assert secret not in str(caught.value)
+
+
+def test_a_token_that_is_refused_does_not_show_in_the_error() -> None:
+    words = f"printf %s {shlex.quote(ACCESS + ' and more')}"
+    with pytest.raises(OctogenMCPAuthenticationError, match="is not a token") as caught:
+        CommandToken(words).token()
+    assert ACCESS not in str(caught.value)
 
 
 def has_ended(pid: int) -> bool:
