@@ -23,13 +23,12 @@ from octogen_dagster.api.models import (
 from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.paging import PageT, PageTracker
 from octogen_dagster.api.requester import Requester, RequestStatistics
-from octogen_dagster.api.responses import parsed
+from octogen_dagster.api.responses import field_path, parsed
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.urls import DEFAULT_BASE_URL, checked_base_url, may_use_proxy
 from octogen_dagster.errors import (
     OctogenNotFoundError,
     OctogenValidationError,
-    field_path,
 )
 
 if TYPE_CHECKING:
@@ -142,6 +141,8 @@ class OctogenClient:
                 "current contract, which has none. Name the catalogs yourself, as partition keys "
                 "or in ProductSearch(catalogs=[...]).",
                 error.response,
+                error.detail,
+                error.retry_after,
             ) from None
         return read(response, subject)
 

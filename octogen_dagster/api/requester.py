@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from octogen_dagster.api.responses import error_from_response
 from octogen_dagster.errors import (
     OctogenAPIError,
     OctogenConnectionError,
     OctogenError,
     OctogenTimeoutError,
-    error_from_response,
 )
 
 if sys.version_info >= (3, 11):

@@ -1,23 +1,125 @@
-"""The body of a successful answer, as a model or as an error that names what is wrong in it."""
+"""From an HTTP response to a value or an error. No I/O: the response has been read."""
 
 from __future__ import annotations
 
 import functools
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import msgspec
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from octogen_dagster.errors import unexpected_body
+from octogen_dagster.errors import (
+    OctogenAPIError,
+    OctogenAuthenticationError,
+    OctogenForbiddenError,
+    OctogenInsufficientCreditError,
+    OctogenNotFoundError,
+    OctogenRateLimitError,
+    OctogenResponseError,
+    OctogenServerError,
+    OctogenValidationError,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Mapping
 
     import httpx
 
-    from octogen_dagster.errors import OctogenResponseError
+_Value = TypeVar("_Value")
 
-_Answer = TypeVar("_Answer")
+_MAX_TEXT_IN_MESSAGE = 200
+_MAX_VALUE_IN_MESSAGE = 80
+_MAX_FIELDS_IN_MESSAGE = 5
+
+_BY_STATUS: Mapping[int, tuple[type[OctogenAPIError], str]] = {
+    401: (
+        OctogenAuthenticationError,
+        "Check that OCTO_API_KEY holds a current key; replace a revoked one in the partner portal.",
+    ),
+    402: (OctogenInsufficientCreditError, "The prepaid credit is spent: top it up and run again."),
+    403: (
+        OctogenForbiddenError,
+        "The key is valid but not allowed to do this: ask Octogen for the permission.",
+    ),
+    404: (OctogenNotFoundError, "Check the name, or ask Octogen for access."),
+    422: (OctogenValidationError, "Correct the field named above."),
+    429: (
+        OctogenRateLimitError,
+        "The organisation's request budget is spent: run fewer reads at once or try later.",
+    ),
+}
+
+
+def parsed(model: type[_Value], response: httpx.Response, subject: str) -> _Value:
+    """Parse the body of a response as `model`.
+
+    Args:
+        model: A pydantic model, or a list of one.
+        response: A response with a success status.
+        subject: What was requested; begins the error message.
+
+    Raises:
+        OctogenResponseError: The body is not JSON or does not have the shape of the model. The
+            message names the product and the field.
+    """
+    try:
+        value: _Value = _adapter(cast("Hashable", model)).validate_json(response.content)
+        return value
+    except ValidationError as error:
+        raise _invalid_body(response, subject, _first_problem(response.content, error)) from None
+
+
+def error_from_response(response: httpx.Response, subject: str) -> OctogenAPIError:
+    """Make the error for a response whose status is not 2xx.
+
+    Args:
+        response: The response, with no API key left in it.
+        subject: What was requested, such as "Catalog 'acme'"; begins the message.
+    """
+    detail = _detail(response)
+    kind, advice = _kind_and_advice(response, detail)
+    request_id = _request_id(response)
+    if response.status_code == 404 and detail == "catalog_not_found":
+        message = (
+            f"{subject} is not granted to this key (404 catalog_not_found{request_id}). "
+            "Ask Octogen for access or correct the catalog key."
+        )
+    else:
+        reason = _reason(detail, response)
+        message = f"{subject} failed: {response.status_code} {reason}{request_id}. {advice}"
+    return kind(message, response, detail, retry_after_seconds(response.headers))
+
+
+def retry_after_seconds(headers: httpx.Headers) -> float | None:
+    """Seconds to wait according to the `Retry-After` header; None without a valid one.
+
+    The header holds whole seconds or an HTTP date. A date is compared with the response's own
+    `Date`, so the clock of this machine does not matter where the server sends its own.
+    """
+    value = headers.get("retry-after", "").strip()
+    if not value:
+        return None
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:
+        at = parsedate_to_datetime(value)
+        now = (
+            parsedate_to_datetime(headers["date"])
+            if "date" in headers
+            else datetime.now(timezone.utc)
+        )
+        return max(0.0, (at - now).total_seconds())
+    except (TypeError, ValueError):
+        return None
+
+
+def field_path(entry: Mapping[str, Any]) -> list[Any]:
+    """The path of the request field that one entry of a 422's `detail` names."""
+    loc = entry.get("loc") or []
+    return loc if isinstance(loc, list) else [loc]
 
 
 @functools.cache
@@ -25,44 +127,98 @@ def _adapter(model: Any) -> TypeAdapter[Any]:
     return TypeAdapter(model)
 
 
-def parsed(model: type[_Answer], response: httpx.Response, subject: str) -> _Answer:
-    """The body as `model`.
+def _invalid_body(response: httpx.Response, subject: str, problem: str) -> OctogenResponseError:
+    """Make the error for a success status whose body cannot be used.
 
     Args:
-        model: A pydantic model, or a list of one.
-        response: The answer, read.
-        subject: What was asked for, to begin an error message with.
-
-    Raises:
-        OctogenResponseError: It is not JSON or not of that shape; the message names the product
-            and the field.
+        response: The response, with no API key left in it.
+        subject: What was requested; begins the message.
+        problem: What is wrong with the body, as a noun phrase.
     """
-    try:
-        answer: _Answer = _adapter(cast("Hashable", model)).validate_json(response.content)
-        return answer
-    except ValidationError as error:
-        raise invalid_body(response, subject, error) from None
+    content_type = response.headers.get("content-type", "no content type")
+    return OctogenResponseError(
+        f"{subject} was answered with {response.status_code} and {problem} "
+        f"({content_type}{_request_id(response)}). Check base_url, or report it to Octogen.",
+        response,
+        _detail(response),
+        retry_after_seconds(response.headers),
+    )
 
 
-def invalid_body(
-    response: httpx.Response, subject: str, error: ValidationError
-) -> OctogenResponseError:
+def _first_problem(content: bytes, error: ValidationError) -> str:
+    """Describe the first problem of a body; name a product by its uuid, and the field."""
     first = error.errors(include_url=False)[0]
+    message, loc = first["msg"], first["loc"]
     if first["type"] == "json_invalid":
-        reason = first["msg"].removeprefix("Invalid JSON: ")
-        return unexpected_body(response, subject, f"a body that is not JSON, {reason}")
-    return unexpected_body(response, subject, _problem(response.content, first))
+        return f"a body that is not JSON, {message.removeprefix('Invalid JSON: ')}"
+    value = str(first["input"])[:_MAX_VALUE_IN_MESSAGE]
+    reason = f"{message[0].lower()}{message[1:]}, not {value!r}"
+    if len(loc) < 2 or loc[0] != "items":
+        return f"a wrong {_dotted(loc) or 'document'}: {reason}"
+    item = from_json(content)["items"][loc[1]]
+    uuid = item.get("uuid") if isinstance(item, dict) else None
+    product = f"{uuid!r} (item {loc[1]})" if uuid else f"at item {loc[1]}"
+    field = _dotted(loc[2:])
+    what = f"whose {field} is wrong" if field else "that is wrong"
+    return f"a product {product} {what}: {reason}"
 
 
-def _problem(content: bytes, error: Any) -> str:
-    """Where in the answer the first error is: the product, by its uuid, and the field."""
-    loc = error["loc"]
-    found = f"{error['msg'][0].lower()}{error['msg'][1:]}, not {str(error['input'])[:80]!r}"
-    if len(loc) >= 2 and loc[0] == "items":
-        item = from_json(content)["items"][loc[1]]
-        uuid = item.get("uuid") if isinstance(item, dict) else None
-        name = f"{uuid!r} (item {loc[1]})" if uuid else f"at item {loc[1]}"
-        field_name = ".".join(str(part) for part in loc[2:])
-        what = f"whose {field_name} is wrong" if field_name else "that is wrong"
-        return f"a product {name} {what}: {found}"
-    return f"a wrong {'.'.join(str(part) for part in loc) or 'document'}: {found}"
+def _dotted(path: tuple[Any, ...] | list[Any]) -> str:
+    return ".".join(str(part) for part in path)
+
+
+def _kind_and_advice(response: httpx.Response, detail: Any) -> tuple[type[OctogenAPIError], str]:
+    status = response.status_code
+    if 300 <= status < 400:
+        target = _redirect_host(response) or "another address"
+        return OctogenAPIError, (
+            f"It redirects to {target}, and redirects are not followed so that the key stays with "
+            "the configured host: correct base_url."
+        )
+    if status >= 500:
+        return OctogenServerError, "The service failed: try again later."
+    kind, advice = _BY_STATUS.get(status, (OctogenAPIError, "See the detail above."))
+    if isinstance(detail, dict) and isinstance(detail.get("top_up_url"), str):
+        advice = f"The prepaid credit is spent: top it up at {detail['top_up_url']}."
+    return kind, advice
+
+
+def _detail(response: httpx.Response) -> Any:
+    try:
+        body = msgspec.json.decode(response.content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return body.get("detail") if isinstance(body, dict) else None
+
+
+def _redirect_host(response: httpx.Response) -> str | None:
+    import httpx
+
+    try:
+        return httpx.URL(response.headers.get("location", "")).host
+    except httpx.InvalidURL:
+        return None
+
+
+def _request_id(response: httpx.Response) -> str:
+    request_id = response.headers.get("x-request-id")
+    return f", request {request_id}" if request_id else ""
+
+
+def _reason(detail: Any, response: httpx.Response) -> str:
+    """Describe why the service refused, from the detail or else from the body as text."""
+    if isinstance(detail, str):
+        return detail
+    if isinstance(detail, list):
+        return "; ".join(_field_error(entry) for entry in detail[:_MAX_FIELDS_IN_MESSAGE])
+    if isinstance(detail, dict):
+        return str(detail.get("code") or detail.get("message") or detail)[:_MAX_TEXT_IN_MESSAGE]
+    body = " ".join(response.text.split())
+    return (body[:_MAX_TEXT_IN_MESSAGE] or response.reason_phrase).rstrip(".")
+
+
+def _field_error(entry: Any) -> str:
+    if not isinstance(entry, dict):
+        return str(entry)[:_MAX_TEXT_IN_MESSAGE]
+    loc = [part for part in field_path(entry) if part != "body"]
+    return f"{_dotted(loc) or 'request'}: {entry.get('msg', 'invalid')}"

@@ -1,8 +1,7 @@
-"""The body of a successful answer: a model, or an error that names what is wrong in it."""
-
 from __future__ import annotations
 
 import json
+import pickle
 from typing import Any
 
 import httpx
@@ -13,120 +12,327 @@ from octogen_dagster.api.models import (
     MerchantProductListPage,
     MerchantProductUrlLookupResponse,
 )
-from octogen_dagster.api.responses import parsed
-from octogen_dagster.errors import OctogenResponseError
+from octogen_dagster.api.responses import (
+    error_from_response,
+    field_path,
+    parsed,
+    retry_after_seconds,
+)
+from octogen_dagster.errors import (
+    OctogenAPIError,
+    OctogenAuthenticationError,
+    OctogenForbiddenError,
+    OctogenInsufficientCreditError,
+    OctogenNotFoundError,
+    OctogenRateLimitError,
+    OctogenResponseError,
+    OctogenServerError,
+    OctogenValidationError,
+)
 
 GOOD: dict[str, Any] = {"uuid": "u-1", "productUrl": "https://shop.example/1"}
+SUBJECT = "Catalog 'acme'"
+DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
 
 
-def answer(body: Any) -> httpx.Response:
+def success(body: Any) -> httpx.Response:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     headers = {"content-type": "application/json", "x-request-id": "r-5"}
     return httpx.Response(200, content=content, headers=headers)
 
 
-def complaint(model: Any, body: Any) -> str:
+def failure(status: int, detail: Any = None, **headers: str) -> httpx.Response:
+    return httpx.Response(
+        status,
+        content=json.dumps({"detail": detail}).encode(),
+        headers={name.replace("_", "-"): value for name, value in headers.items()},
+        request=httpx.Request("POST", "https://api.octogen.ai/v1/products/search"),
+    )
+
+
+def message(status: int, content: bytes) -> str:
+    return str(error_from_response(httpx.Response(status, content=content), SUBJECT))
+
+
+def refused(model: Any, body: Any) -> str:
+    """The message of the error that a body raises."""
     with pytest.raises(OctogenResponseError) as caught:
-        parsed(model, answer(body), "The answer")
+        parsed(model, success(body), "The response")
     assert caught.value.request_id == "r-5"
     assert caught.value.status_code == 200
     text = str(caught.value)
-    assert text.startswith("The answer was answered with 200 and ")
+    assert text.startswith("The response was answered with 200 and ")
     assert text.endswith(
         "(application/json, request r-5). Check base_url, or report it to Octogen."
     )
     return text
 
 
-def test_a_good_body_becomes_the_model() -> None:
-    page = parsed(MerchantProductListPage, answer({"items": [GOOD], "nextCursor": "c"}), "It")
-    assert page.uuids == ["u-1"]
-    assert page.next_cursor == "c"
+class TestParsed:
+    def test_a_valid_body_becomes_the_model(self) -> None:
+        page = parsed(MerchantProductListPage, success({"items": [GOOD], "nextCursor": "c"}), "It")
+        assert page.uuids == ["u-1"]
+        assert page.next_cursor == "c"
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"",
+            b"<!doctype html>",
+            b'{"items": [',
+            b"\xff\xfe",
+            b'{"items": []} and more',
+            b"[" * 100_000,
+            b"{'items': []}",
+        ],
+    )
+    def test_a_body_that_is_not_json_is_reported_as_such(self, content: bytes) -> None:
+        assert "a body that is not JSON" in refused(MerchantProductListPage, content)
+
+    def test_the_message_has_the_content_type_and_the_request_id(self) -> None:
+        response = failure(200, content_type="text/html", x_request_id="r-3", retry_after="9")
+        with pytest.raises(OctogenResponseError) as caught:
+            parsed(MerchantProductListPage, response, SUBJECT)
+        assert type(caught.value) is OctogenResponseError
+        assert caught.value.status_code == 200
+        assert caught.value.retry_after == 9.0
+        assert str(caught.value) == (
+            f"{SUBJECT} was answered with 200 and a wrong items: field required, not "
+            "\"{'detail': None}\" (text/html, request r-3). "
+            "Check base_url, or report it to Octogen."
+        )
+
+    def test_the_error_has_the_detail_of_the_body(self) -> None:
+        with pytest.raises(OctogenResponseError) as caught:
+            parsed(MerchantProductListPage, success({"detail": "moved"}), SUBJECT)
+        assert caught.value.detail == "moved"
+
+    @pytest.mark.parametrize("body", [None, [], "items", 5, {}, {"items": None}, {"items": {}}])
+    def test_another_document_is_not_an_empty_page(self, body: Any) -> None:
+        refused(MerchantProductListPage, body)
+
+    @pytest.mark.parametrize("body", [None, {}, {"catalogs": []}, "none", [{}], [None]])
+    def test_another_document_is_not_an_empty_list_of_catalogs(self, body: Any) -> None:
+        refused(list[MerchantCatalogSummary], body)
+
+    @pytest.mark.parametrize(
+        ("change", "field", "value"),
+        [
+            ({"currentPrice": "a lot"}, "currentPrice", "'a lot'"),
+            ({"rating": {"count": "many"}}, "rating.count", "'many'"),
+            ({"rating": {"count": 2**63}}, "rating.count", str(2**63)),
+            ({"brand": "Acme"}, "brand", "'Acme'"),
+            ({"images": [{"width": 3}]}, "images.0.url", "width"),
+            ({"updatedAt": "yesterday"}, "updatedAt", "'yesterday'"),
+            ({"title": ["a"]}, "title", "a"),
+            ({"productUrl": None}, "productUrl", "None"),
+        ],
+    )
+    def test_the_message_names_the_product_and_the_field(
+        self, change: dict[str, Any], field: str, value: str
+    ) -> None:
+        body = {"items": [GOOD, GOOD | {"uuid": "u-2"} | change]}
+        text = refused(MerchantProductListPage, body)
+        assert f"a product 'u-2' (item 1) whose {field} is wrong: " in text
+        assert value in text
+
+    @pytest.mark.parametrize(
+        ("item", "named"),
+        [
+            ({"productUrl": "x"}, "a product at item 1 whose uuid is wrong"),
+            ({"uuid": "", "productUrl": "x"}, "a product at item 1 whose uuid is wrong"),
+            (None, "a product at item 1 that is wrong: input should be an object"),
+            ({"uuid": "u-2"}, "a product 'u-2' (item 1) whose productUrl is wrong: field required"),
+        ],
+    )
+    def test_a_product_without_a_uuid_is_named_by_its_index(self, item: Any, named: str) -> None:
+        assert named in refused(MerchantProductListPage, {"items": [GOOD, item]})
+
+    @pytest.mark.parametrize("price", ["NaN", "Infinity", "-Infinity", '"nan"'])
+    def test_a_price_that_is_not_a_finite_number_is_refused(self, price: str) -> None:
+        item = json.dumps(GOOD)[:-1] + f', "currentPrice": {price}}}'
+        text = refused(MerchantProductListPage, f'{{"items": [{item}]}}'.encode())
+        assert "a product 'u-1' (item 0) whose currentPrice is wrong" in text
+
+    def test_an_odd_unknown_field_does_not_hide_the_product(self) -> None:
+        deep = "[" * 100 + "NaN" + "]" * 100
+        body = (
+            f'{{"added": {deep}, "items": [{{"uuid": "u-9", "productUrl": 5.5, "title": {{}}}}]}}'
+        )
+        assert "a product 'u-9' (item 0)" in refused(MerchantProductListPage, body.encode())
+
+    def test_a_long_value_is_cut(self) -> None:
+        text = refused(MerchantProductListPage, {"items": [GOOD | {"brand": "x" * 10_000}]})
+        assert len(text) < 400
+
+    def test_a_field_outside_of_a_product_is_named_by_its_path(self) -> None:
+        body = {"catalogKey": "a", "catalogDisplayName": "A", "product": GOOD | {"tags": "new"}}
+        text = refused(MerchantProductUrlLookupResponse, body)
+        assert "a wrong product.tags: input should be a valid array, not 'new'" in text
+        body_of_catalogs = [{"catalog": "a", "displayName": "A", "productCount": "lots"}]
+        text = refused(list[MerchantCatalogSummary], body_of_catalogs)
+        assert "a wrong 0.productCount: " in text
+
+
+class TestErrorOfAStatus:
+    @pytest.mark.parametrize(
+        ("status", "kind", "advice"),
+        [
+            (400, OctogenAPIError, "See the detail above."),
+            (401, OctogenAuthenticationError, "Check that OCTO_API_KEY holds a current key"),
+            (402, OctogenInsufficientCreditError, "top it up"),
+            (403, OctogenForbiddenError, "ask Octogen for the permission"),
+            (404, OctogenNotFoundError, "Check the name, or ask Octogen for access."),
+            (409, OctogenAPIError, "See the detail above."),
+            (422, OctogenValidationError, "Correct the field named above."),
+            (429, OctogenRateLimitError, "run fewer reads at once or try later"),
+            (500, OctogenServerError, "try again later"),
+            (502, OctogenServerError, "try again later"),
+            (503, OctogenServerError, "try again later"),
+            (599, OctogenServerError, "try again later"),
+        ],
+    )
+    def test_it_says_what_happened_and_what_to_do(
+        self, status: int, kind: type[OctogenAPIError], advice: str
+    ) -> None:
+        response = failure(status, "the_reason", x_request_id="r-17", retry_after="9")
+        error = error_from_response(response, SUBJECT)
+        assert type(error) is kind
+        assert (error.status_code, error.detail) == (status, "the_reason")
+        assert (error.request_id, error.retry_after) == ("r-17", 9.0)
+        assert error.response is response
+        assert str(error).startswith(f"{SUBJECT} failed: {status} the_reason, request r-17. ")
+        assert advice in str(error)
+
+    def test_without_headers_there_is_no_request_id_and_no_wait(self) -> None:
+        error = error_from_response(failure(500, "oops"), SUBJECT)
+        assert error.request_id is None
+        assert error.retry_after is None
+        assert str(error) == f"{SUBJECT} failed: 500 oops. The service failed: try again later."
+
+    def test_a_catalog_that_is_not_granted_is_named(self) -> None:
+        error = error_from_response(failure(404, "catalog_not_found"), SUBJECT)
+        assert type(error) is OctogenNotFoundError
+        assert error.detail == "catalog_not_found"
+        assert "Catalog 'acme' is not granted to this key (404 catalog_not_found)" in str(error)
+
+    def test_an_error_of_spent_credit_says_where_to_top_up(self) -> None:
+        detail = {"code": "insufficient_credit", "top_up_url": "https://octogen.example/top-up"}
+        error = error_from_response(failure(402, detail), SUBJECT)
+        assert error.detail == detail
+        assert "402 insufficient_credit" in str(error)
+        assert "top it up at https://octogen.example/top-up" in str(error)
+
+    def test_refused_fields_are_named(self) -> None:
+        detail = [
+            {"loc": ["body", "facets", 0, "values"], "msg": "too short", "type": "too_short"},
+            {"loc": ["body"], "msg": "not an object", "type": "dict"},
+        ]
+        error = error_from_response(failure(422, detail), SUBJECT)
+        assert error.detail == detail
+        assert "422 facets.0.values: too short; request: not an object" in str(error)
+
+    @pytest.mark.parametrize(
+        "detail", [["text"], [{}], [{"loc": "limit", "msg": "x"}], [{"loc": 7}], [None], 5, {}]
+    )
+    def test_a_detail_of_another_shape_does_not_change_the_error(self, detail: Any) -> None:
+        error = error_from_response(failure(422, detail), SUBJECT)
+        assert type(error) is OctogenValidationError
+        assert error.detail == detail
+
+    def test_a_field_may_be_named_by_a_text_instead_of_a_list(self) -> None:
+        error = error_from_response(failure(422, [{"loc": "limit", "msg": "too big"}]), SUBJECT)
+        assert "422 limit: too big" in str(error)
+
+    @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 422, 429, 503])
+    def test_a_pickled_copy_keeps_its_attributes(self, status: int) -> None:
+        error = error_from_response(
+            failure(status, {"code": "c"}, x_request_id="r-1", retry_after="4"), SUBJECT
+        )
+        copy = pickle.loads(pickle.dumps(error))
+        assert type(copy) is type(error)
+        assert str(copy) == str(error)
+        assert (copy.status_code, copy.detail) == (status, {"code": "c"})
+        assert (copy.request_id, copy.retry_after) == ("r-1", 4.0)
+        assert copy.response.content == error.response.content
+        assert copy.response.request.url == error.response.request.url
+
+
+class TestErrorWithoutJson:
+    def test_the_message_quotes_the_beginning_of_the_body(self) -> None:
+        text = message(502, b"<h1>Bad\n  gateway</h1>" + b"x" * 5000)
+        assert f"{SUBJECT} failed: 502 <h1>Bad gateway</h1>xxx" in text
+        assert len(text) < 400
+
+    @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[" * 100_000, b'{"detail": '])
+    def test_the_body_does_not_change_the_error(self, content: bytes) -> None:
+        error = error_from_response(httpx.Response(503, content=content), SUBJECT)
+        assert type(error) is OctogenServerError
+        assert error.detail is None
+
+    def test_an_empty_body_leaves_the_name_of_the_status(self) -> None:
+        assert "failed: 503 Service Unavailable." in message(503, b"")
+
+
+class TestErrorOfARedirect:
+    @pytest.mark.parametrize(
+        ("location", "target"),
+        [
+            ("https://elsewhere.example/v1/catalogs", "elsewhere.example"),
+            ("/v2/catalogs", "another address"),
+            ("http://a:badport/", "another address"),
+            ("", "another address"),
+        ],
+    )
+    def test_the_message_names_the_target_and_the_reason(self, location: str, target: str) -> None:
+        error = error_from_response(failure(307, location=location), SUBJECT)
+        assert type(error) is OctogenAPIError
+        assert error.status_code == 307
+        assert f"It redirects to {target}, and redirects are not followed" in str(error)
+        assert "correct base_url" in str(error)
+
+
+class TestRetryAfter:
+    @pytest.mark.parametrize(
+        ("headers", "seconds"),
+        [
+            ({}, None),
+            ({"retry-after": ""}, None),
+            ({"retry-after": "soon"}, None),
+            ({"retry-after": "-5"}, None),
+            ({"retry-after": "0"}, 0.0),
+            ({"retry-after": " 17 "}, 17.0),
+            ({"Retry-After": "120"}, 120.0),
+            ({"retry-after": "9" * 400}, float("inf")),
+            ({"retry-after": DATE, "date": "Wed, 21 Oct 2026 07:26:30 GMT"}, 90.0),
+            ({"retry-after": DATE, "date": "Wed, 21 Oct 2026 09:28:00 +0200"}, 0.0),
+            ({"retry-after": DATE, "date": "Wed, 21 Oct 2026 08:00:00 GMT"}, 0.0),
+            ({"retry-after": DATE, "date": "yesterday"}, None),
+            ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+            ({"retry-after": "Wed, 99 Oct 2026 07:28:00 GMT"}, None),
+        ],
+    )
+    def test_it_is_read_in_seconds_or_as_a_date(
+        self, headers: dict[str, str], seconds: float | None
+    ) -> None:
+        assert retry_after_seconds(httpx.Headers(headers)) == seconds
+
+    def test_without_the_server_s_date_this_machine_s_clock_counts(self) -> None:
+        seconds = retry_after_seconds(
+            httpx.Headers({"retry-after": "Fri, 01 Jan 2200 00:00:00 GMT"})
+        )
+        assert seconds is not None
+        assert seconds > 100 * 365 * 24 * 3600
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("entry", "path"),
     [
-        b"",
-        b"<!doctype html>",
-        b'{"items": [',
-        b"\xff\xfe",
-        b'{"items": []} and more',
-        b"[" * 100_000,
-        b"{'items': []}",
+        ({"loc": ["body", "facets", 0]}, ["body", "facets", 0]),
+        ({"loc": "limit"}, ["limit"]),
+        ({"loc": None}, []),
+        ({}, []),
     ],
 )
-def test_a_body_that_is_not_json_is_said_so(content: bytes) -> None:
-    assert "a body that is not JSON" in complaint(MerchantProductListPage, content)
-
-
-@pytest.mark.parametrize("body", [None, [], "items", 5, {}, {"items": None}, {"items": {}}])
-def test_another_document_is_no_empty_page(body: Any) -> None:
-    complaint(MerchantProductListPage, body)
-
-
-@pytest.mark.parametrize("body", [None, {}, {"catalogs": []}, "none", [{}], [None]])
-def test_another_document_is_no_empty_list_of_catalogs(body: Any) -> None:
-    complaint(list[MerchantCatalogSummary], body)
-
-
-@pytest.mark.parametrize(
-    ("change", "field", "value"),
-    [
-        ({"currentPrice": "a lot"}, "currentPrice", "'a lot'"),
-        ({"rating": {"count": "many"}}, "rating.count", "'many'"),
-        ({"rating": {"count": 2**63}}, "rating.count", str(2**63)),
-        ({"brand": "Acme"}, "brand", "'Acme'"),
-        ({"images": [{"width": 3}]}, "images.0.url", "width"),
-        ({"updatedAt": "yesterday"}, "updatedAt", "'yesterday'"),
-        ({"title": ["a"]}, "title", "a"),
-        ({"productUrl": None}, "productUrl", "None"),
-    ],
-)
-def test_the_product_and_the_field_are_named(
-    change: dict[str, Any], field: str, value: str
-) -> None:
-    body = {"items": [GOOD, GOOD | {"uuid": "u-2"} | change]}
-    text = complaint(MerchantProductListPage, body)
-    assert f"a product 'u-2' (item 1) whose {field} is wrong: " in text
-    assert value in text
-
-
-@pytest.mark.parametrize(
-    ("item", "named"),
-    [
-        ({"productUrl": "x"}, "a product at item 1 whose uuid is wrong"),
-        ({"uuid": "", "productUrl": "x"}, "a product at item 1 whose uuid is wrong"),
-        (None, "a product at item 1 that is wrong: input should be an object"),
-        ({"uuid": "u-2"}, "a product 'u-2' (item 1) whose productUrl is wrong: field required"),
-    ],
-)
-def test_a_product_without_a_uuid_is_named_by_its_place(item: Any, named: str) -> None:
-    assert named in complaint(MerchantProductListPage, {"items": [GOOD, item]})
-
-
-@pytest.mark.parametrize("price", ["NaN", "Infinity", "-Infinity", '"nan"'])
-def test_a_price_that_is_no_number_is_refused(price: str) -> None:
-    item = json.dumps(GOOD)[:-1] + f', "currentPrice": {price}}}'
-    text = complaint(MerchantProductListPage, f'{{"items": [{item}]}}'.encode())
-    assert "a product 'u-1' (item 0) whose currentPrice is wrong" in text
-
-
-def test_what_else_is_odd_in_the_document_does_not_hide_the_product() -> None:
-    deep = "[" * 100 + "NaN" + "]" * 100
-    body = f'{{"added": {deep}, "items": [{{"uuid": "u-9", "productUrl": 5.5, "title": {{}}}}]}}'
-    assert "a product 'u-9' (item 0)" in complaint(MerchantProductListPage, body.encode())
-
-
-def test_a_long_value_is_cut() -> None:
-    text = complaint(MerchantProductListPage, {"items": [GOOD | {"brand": "x" * 10_000}]})
-    assert len(text) < 400
-
-
-def test_a_field_outside_of_products_is_named_by_its_path() -> None:
-    body = {"catalogKey": "a", "catalogDisplayName": "A", "product": GOOD | {"tags": "new"}}
-    text = complaint(MerchantProductUrlLookupResponse, body)
-    assert "a wrong product.tags: input should be a valid array, not 'new'" in text
-    body_of_catalogs = [{"catalog": "a", "displayName": "A", "productCount": "lots"}]
-    text = complaint(list[MerchantCatalogSummary], body_of_catalogs)
-    assert "a wrong 0.productCount: " in text
+def test_a_field_path_is_always_a_list(entry: dict[str, Any], path: list[Any]) -> None:
+    assert field_path(entry) == path

@@ -10,15 +10,15 @@ import tenacity
 from hypothesis import given
 from hypothesis import strategies as st
 
+from octogen_dagster.api.responses import error_from_response
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.errors import (
     MissingAPIKeyError,
     OctogenConnectionError,
     OctogenError,
     OctogenPagingError,
+    OctogenResponseError,
     OctogenTimeoutError,
-    error_from_response,
-    unexpected_body,
 )
 
 
@@ -77,7 +77,7 @@ class TestWhatMayBeRetried:
         "error",
         [
             *(failure(status, "1") for status in (307, 400, 401, 402, 403, 404, 409, 422)),
-            unexpected_body(httpx.Response(200), "It", "a web page"),
+            OctogenResponseError("It is a web page", httpx.Response(200)),
             OctogenPagingError("loop"),
             MissingAPIKeyError(),
             ValueError("limit"),

@@ -507,8 +507,9 @@ def test_a_past_time_that_was_not_landed_is_refused(reads: Reads) -> None:
     assert str(caught.value) == (
         f"The partition from {window[0]:%Y-%m-%d %H:%M} to {window[1]:%Y-%m-%d %H:%M} UTC is over, "
         "and the service knows only the present: what it says now must not be stored under "
-        "another time. No pages of that time are landed, so it cannot be rebuilt. Materialize the "
-        "partition of now; with ParquetSnapshotIOManager(keep_pages=True) it can be rebuilt later."
+        "another time. No pages of that time are archived, so it cannot be rebuilt. Materialize "
+        "the partition of now; with ParquetSnapshotIOManager(keep_pages=True) it can be "
+        "rebuilt later."
     )
     assert len(reads.sandbox.requests) == before
 
