@@ -1,1 +1,1 @@
-"""Octogen over HTTP: httpx, pydantic and msgspec; knows no Polars and no Dagster."""
+"""Octogen's REST API over HTTP. Knows no Polars and no Dagster."""

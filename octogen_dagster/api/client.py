@@ -1,16 +1,17 @@
-"""OctogenClient: the service's operations and the generations of its contract.
+"""OctogenClient: the operations of the service.
 
-How a request is sent, retried and paced is in `requester`.
+How a request is sent, retried and limited is in `requester`.
 """
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Any, TypeVar
+import asyncio
+from typing import TYPE_CHECKING, Any
 
-from typing_extensions import Self
+from typing_extensions import Self, Unpack
 
 from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.index_runs import IndexRun, parsed_index_runs
 from octogen_dagster.api.models import (
     MAX_PAGE_SIZE,
     Facet,
@@ -23,13 +24,12 @@ from octogen_dagster.api.models import (
 from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.paging import PageT, PageTracker
 from octogen_dagster.api.requester import Requester, RequestStatistics
-from octogen_dagster.api.responses import field_path, parsed
+from octogen_dagster.api.responses import parsed
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.api.search_arguments import SearchArguments, search_request
+from octogen_dagster.api.search_endpoint import Generation, SearchEndpoint
 from octogen_dagster.api.urls import DEFAULT_BASE_URL, checked_base_url, may_use_proxy
-from octogen_dagster.errors import (
-    OctogenNotFoundError,
-    OctogenValidationError,
-)
+from octogen_dagster.errors import OctogenNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from octogen_dagster.api.transport import BlockingClient
-
-_Catalogs = TypeVar("_Catalogs")
+    from octogen_dagster.api.retry import Sleep
+    from octogen_dagster.api.transport import HttpClient
 
 DEFAULT_TIMEOUT = 30.0
+_CATALOGS = "The list of catalogs"
 
 
 class OctogenClient:
@@ -51,16 +51,17 @@ class OctogenClient:
 
     Args:
         api_key: The API key; by default `OCTO_API_KEY`, then `OCTOGEN_PLATFORM_API_KEY`.
-        base_url: Where the API is; https, or http on this machine.
-        timeout: Seconds for each phase of one try of a request, or an `httpx.Timeout`. When
-            `http_client` is given, its own timeout counts unless another one is named here.
+        base_url: The base URL of the API: https, or http on this machine.
+        timeout: Seconds for each phase of one attempt of a request, or an `httpx.Timeout`. The
+            timeout of `http_client` counts instead, unless this one differs from the default.
         http_client: A client to send requests with; it stays open when this one is closed.
         retry: How requests are retried.
         rate_limiter: Limits how fast pages are read; clients that run at once may share one.
+        _sleep: Waits between attempts and for the rate limit; for tests.
 
     Raises:
-        MissingAPIKeyError: There is no key.
-        ValueError: base_url or the key is malformed.
+        MissingAPIKeyError: There is no API key.
+        ValueError: base_url or the API key is malformed.
     """
 
     def __init__(
@@ -69,16 +70,19 @@ class OctogenClient:
         api_key: str | ApiKey | None = None,
         base_url: str = DEFAULT_BASE_URL,
         timeout: float | httpx.Timeout = DEFAULT_TIMEOUT,
-        http_client: httpx.AsyncClient | BlockingClient | None = None,
+        http_client: httpx.AsyncClient | HttpClient | None = None,
         retry: RetryPolicy | None = None,
         rate_limiter: RateLimiter | None = None,
+        _sleep: Sleep | None = None,
     ) -> None:
         import httpx
 
         self._base_url = checked_base_url(base_url)
         key = api_key if isinstance(api_key, ApiKey) else ApiKey(api_key)
         self._owns_http = http_client is None
-        self._http = http_client or httpx.AsyncClient(trust_env=may_use_proxy(self._base_url))
+        self._http: HttpClient = http_client or httpx.AsyncClient(
+            trust_env=may_use_proxy(self._base_url)
+        )
         if http_client is not None and timeout == DEFAULT_TIMEOUT:
             timeout = http_client.timeout
         self._requester = Requester(
@@ -88,8 +92,9 @@ class OctogenClient:
             timeout=httpx.Timeout(timeout),
             retry=retry or RetryPolicy(),
             rate_limiter=rate_limiter or RateLimiter(),
+            sleep=_sleep or asyncio.sleep,
         )
-        self._catalog_field = "catalog"
+        self._search = SearchEndpoint(self._requester)
 
     def __repr__(self) -> str:
         return f"OctogenClient(base_url={self._base_url!r})"
@@ -114,51 +119,38 @@ class OctogenClient:
             await self._http.aclose()
 
     async def list_catalogs(self) -> list[MerchantCatalogSummary]:
-        """The catalogs granted to the key; none is an empty list.
+        """List the catalogs that are granted to the API key; the list may be empty.
 
         Raises:
             OctogenNotFoundError: The service has no list of catalogs (current generation).
-            OctogenError: Any other failure.
+            OctogenError: The request failed otherwise.
         """
-        return await self.read_catalogs(functools.partial(parsed, list[MerchantCatalogSummary]))
+        return parsed(list[MerchantCatalogSummary], await self._get_catalogs(), _CATALOGS)
 
-    async def read_catalogs(self, read: Callable[[httpx.Response, str], _Catalogs]) -> _Catalogs:
-        """The catalogs granted to the key, as `read` makes them of the answer.
+    async def list_index_runs(self) -> list[IndexRun]:
+        """List when each catalog that is granted to the API key was last indexed.
 
-        Args:
-            read: Its second argument begins error messages.
+        It is the same request as `list_catalogs`, but decodes only what a sensor needs.
 
         Raises:
             OctogenNotFoundError: The service has no list of catalogs (current generation).
-            OctogenError: Any other failure.
+            OctogenError: The request failed otherwise.
         """
-        subject = "The list of catalogs"
-        try:
-            response = await self._requester.request("GET", "/catalogs", subject)
-        except OctogenNotFoundError as error:
-            raise OctogenNotFoundError(
-                f"{subject} does not exist at {self._base_url} (404): the service answers the "
-                "current contract, which has none. Name the catalogs yourself, as partition keys "
-                "or in ProductSearch(catalogs=[...]).",
-                error.response,
-                error.detail,
-                error.retry_after,
-            ) from None
-        return read(response, subject)
+        return parsed_index_runs(await self._get_catalogs(), _CATALOGS)
 
     async def lookup_product(
         self, url: str, *, paced: bool = False
     ) -> MerchantProductUrlLookupResponse:
-        """The full view of the product at a merchant's URL.
+        """Look up the full view of the product at a merchant's URL.
 
         Args:
             url: The product's page at the merchant.
-            paced: Whether this is one of many lookups, which keep to the pace of bulk reads.
+            paced: True for one of many lookups, which obey the rate limiter.
 
         Raises:
             ValueError: The URL is empty.
             OctogenNotFoundError: No granted catalog has the product.
-            OctogenError: Any other failure.
+            OctogenError: The request failed otherwise.
         """
         if not url.strip():
             raise ValueError("url must not be empty")
@@ -179,23 +171,23 @@ class OctogenClient:
         cursor: str | None = None,
         limit: int = 50,
     ) -> MerchantProductListPage:
-        """One page of a search.
+        """Read one page of a search.
 
         Args:
             catalog: A catalog key; None searches all granted catalogs.
             q: Keywords.
-            facets: Filters, as `Facet` or `{"name": ..., "values": [...]}`.
+            facets: Filters, each a `Facet` or `{"name": ..., "values": [...]}`.
             price_min: Lowest current price, inclusive.
             price_max: Highest current price, inclusive.
             cursor: `next_cursor` of the page before, with all else unchanged.
             limit: Products on a page, 1 to 100.
 
         Raises:
-            pydantic.ValidationError: A parameter is out of its range; a ValueError.
+            pydantic.ValidationError: An argument is out of its range; a ValueError.
             OctogenNotFoundError: The catalog is not granted.
-            OctogenError: Any other failure.
+            OctogenError: The request failed otherwise.
         """
-        request = _search_request(
+        request = search_request(
             catalog=catalog,
             q=q,
             facets=facets,
@@ -204,86 +196,70 @@ class OctogenClient:
             cursor=cursor,
             limit=limit,
         )
-        response = await self._search(request.body(), _subject(catalog))
-        return parsed(MerchantProductListPage, response, _subject(catalog))
+        subject = _subject(request)
+        return _parsed_page(await self._search.send(request, subject), subject)
 
     async def iter_pages(
-        self,
-        *,
-        catalog: str | None = None,
-        q: str | None = None,
-        facets: Sequence[Facet | Mapping[str, Any]] | None = None,
-        price_min: float | None = None,
-        price_max: float | None = None,
-        limit: int = MAX_PAGE_SIZE,
+        self, **search: Unpack[SearchArguments]
     ) -> AsyncIterator[MerchantProductListPage]:
-        """All pages of a search, products that came before removed.
+        """Read all pages of a search, without the products that an earlier page had.
 
-        The arguments are those of `search_products`.
+        Args:
+            **search: `catalog`, `q`, `facets`, `price_min`, `price_max` and `limit`, as
+                `search_products` takes them; `limit` is 100 by default.
 
         Raises:
-            pydantic.ValidationError: A parameter is out of its range; a ValueError.
+            pydantic.ValidationError: An argument is out of its range; a ValueError.
+            ValueError: A cursor was passed; all pages are read, from the first one on.
             OctogenPagingError: The pages do not come to an end.
-            OctogenError: Any other failure.
+            OctogenError: A request failed.
         """
-        request = _search_request(
-            catalog=catalog,
-            q=q,
-            facets=facets,
-            price_min=price_min,
-            price_max=price_max,
-            limit=limit,
-        )
-        walk = PageTracker(_subject(catalog))
+        arguments: SearchArguments = {"limit": MAX_PAGE_SIZE, **search}
+        request = search_request(**arguments)
+        if request.cursor is not None:
+            raise ValueError(
+                "cursor was passed, but all pages are read from the first one on: leave it out"
+            )
+        tracker = PageTracker(_subject(request))
         seen: set[str] = set()
-        async for page in self.iter_raw_pages(request, walk, _list_page):
-            fresh = {item.uuid: item for item in page.items if item.uuid not in seen}
-            walk.deduplicated(new=len(fresh), repeats=len(page.items) - len(fresh))
-            seen.update(fresh)
-            yield page.model_copy(update={"items": list(fresh.values())})
+        async for page in self.iter_raw_pages(request, tracker, _parsed_page):
+            new = {item.uuid: item for item in page.items if item.uuid not in seen}
+            tracker.deduplicated(new=len(new), repeats=len(page.items) - len(new))
+            seen.update(new)
+            yield page.model_copy(update={"items": list(new.values())})
 
     async def iter_products(
-        self,
-        *,
-        catalog: str | None = None,
-        q: str | None = None,
-        facets: Sequence[Facet | Mapping[str, Any]] | None = None,
-        price_min: float | None = None,
-        price_max: float | None = None,
-        limit: int = MAX_PAGE_SIZE,
+        self, **search: Unpack[SearchArguments]
     ) -> AsyncIterator[MerchantProductListItem]:
-        """All products of a search, each once. Arguments and errors are those of `iter_pages`."""
-        async for page in self.iter_pages(
-            catalog=catalog,
-            q=q,
-            facets=facets,
-            price_min=price_min,
-            price_max=price_max,
-            limit=limit,
-        ):
+        """Read all products of a search, each once.
+
+        The arguments and errors are those of `iter_pages`.
+        """
+        async for page in self.iter_pages(**search):
             for item in page.items:
                 yield item
 
     async def iter_raw_pages(
         self,
         request: SearchRequest,
-        walk: PageTracker,
+        tracker: PageTracker,
         read_page: Callable[[httpx.Response, str], PageT],
     ) -> AsyncIterator[PageT]:
-        """All pages of a search, each read by `read_page`; repeated products stay in.
+        """Read all pages of a search with `read_page`; repeated products stay in.
 
         Args:
-            request: The first page's request.
-            walk: Notes the pages; its `count` must be told what was new on each.
-            read_page: Turns an answer into a page; its second argument begins error messages.
+            request: The request of the first page.
+            tracker: Checks the order of the pages. The caller must tell its `deduplicated` how
+                many products of each page were new.
+            read_page: Turns a response into a page; its second argument begins error messages.
 
         Raises:
-            OctogenPagingError: The pages loop or keep starting again.
-            OctogenError: Any other failure.
+            OctogenPagingError: The pages loop, restart or do not come to an end.
+            OctogenError: A request failed.
         """
         while True:
-            page = await self.get_raw_page(request, walk.subject, walk.pages + 1, read_page)
-            walk.page_received(page)
+            page = await self.get_raw_page(request, tracker.subject, tracker.pages + 1, read_page)
+            tracker.page_received(page)
             yield page
             if not page.next_cursor:
                 return
@@ -296,64 +272,47 @@ class OctogenClient:
         number: int,
         read_page: Callable[[httpx.Response, str], PageT],
     ) -> PageT:
-        """One page of a bulk read, at its pace.
+        """Read one page of a bulk read, which obeys the rate limiter.
 
         Args:
-            request: What to ask for.
-            subject: What is read, to begin error messages with.
-            number: Which page of it this is, for error messages.
-            read_page: Turns an answer into a page; its second argument begins error messages.
+            request: The request of the page.
+            subject: What is read; begins error messages.
+            number: The number of the page, for error messages.
+            read_page: Turns a response into a page; its second argument begins error messages.
 
         Raises:
-            OctogenError: Any failure.
+            OctogenError: The request failed.
         """
-        response = await self._search(request.body(), subject, paced=True)
+        response = await self._search.send(request, subject, paced=True)
         return read_page(response, f"{subject}, page {number},")
 
     @property
     def statistics(self) -> RequestStatistics:
-        """What this client did so far."""
+        """What this client has sent so far."""
         return self._requester.statistics
 
     @property
-    def generation(self) -> str:
-        """The field that names a catalog in the contract the service answers, as far as known."""
-        return self._catalog_field
+    def generation(self) -> Generation:
+        """The contract's generation that the service speaks, "seed" until it shows otherwise."""
+        return self._search.generation
 
-    async def _search(
-        self, body: Mapping[str, Any], subject: str, *, paced: bool = False
-    ) -> httpx.Response:
-        """One search page, in the generation of the contract that the service answers."""
-        path = "/products/search"
-        if "catalog" not in body:
-            return await self._requester.request("POST", path, subject, body, paced=paced)
-        if self._catalog_field == "catalog":
-            try:
-                return await self._requester.request("POST", path, subject, body, paced=paced)
-            except OctogenValidationError as error:
-                if not _names_catalog(error.detail):
-                    raise
-        current = {name: value for name, value in body.items() if name != "catalog"}
-        current["catalogs"] = [body["catalog"]]
-        response = await self._requester.request("POST", path, subject, current, paced=paced)
-        self._catalog_field = "catalogs"
-        return response
+    async def _get_catalogs(self) -> httpx.Response:
+        try:
+            return await self._requester.request("GET", "/catalogs", _CATALOGS)
+        except OctogenNotFoundError as error:
+            raise OctogenNotFoundError(
+                f"{_CATALOGS} does not exist at {self._base_url} (404): the service speaks the "
+                "current contract, which has none. Name the catalogs yourself, as partition keys "
+                "or in ProductSearch(catalogs=[...]).",
+                error.response,
+                error.detail,
+                error.retry_after,
+            ) from None
 
 
-def _search_request(**fields: Any) -> SearchRequest:
-    return SearchRequest(**{name: value for name, value in fields.items() if value is not None})
+def _subject(request: SearchRequest) -> str:
+    return f"Catalog {request.catalog!r}" if request.catalog else "The search of all catalogs"
 
 
-def _subject(catalog: str | None) -> str:
-    return f"Catalog {catalog!r}" if catalog else "The search of all catalogs"
-
-
-def _list_page(response: httpx.Response, subject: str) -> MerchantProductListPage:
+def _parsed_page(response: httpx.Response, subject: str) -> MerchantProductListPage:
     return parsed(MerchantProductListPage, response, subject)
-
-
-def _names_catalog(detail: Any) -> bool:
-    """Whether a 422's detail refuses the field `catalog`."""
-    return isinstance(detail, list) and any(
-        isinstance(entry, dict) and field_path(entry)[-1:] == ["catalog"] for entry in detail
-    )

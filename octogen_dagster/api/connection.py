@@ -1,4 +1,4 @@
-"""Connection: how to reach the service, as a value that can be kept, shared and pickled."""
+"""Connection: the settings of clients, as a value that can be shared and pickled."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Connection:
-    """How to reach the service.
+    """The settings of clients, and a way to make them.
 
     Args:
-        api_key: The key; pickling drops it, and it is looked up in the environment again.
-        base_url: Where the API is.
-        timeout: Seconds for each phase of one try of a request.
-        concurrency: Catalogs that are read, and products that are looked up, at the same time.
+        api_key: The API key. Pickling drops it; unpickling looks it up in the environment.
+        base_url: The base URL of the API.
+        timeout: Seconds for each phase of one attempt of a request.
+        concurrency: Catalogs that are read, or products that are looked up, at the same time.
         retry: How requests are retried.
-        reserve: Share of the organisation's request budget that bulk reads leave to others.
+        reserve: Share of the organisation's request budget that bulk reads leave to other users.
 
     Raises:
-        MissingAPIKeyError: There is no key.
+        MissingAPIKeyError: There is no API key.
         ValueError: A setting is out of its range.
     """
 
@@ -55,11 +55,11 @@ class Connection:
             raise ValueError(f"concurrency must be at least 1, not {self.concurrency}")
 
     def rate_limiter(self) -> RateLimiter:
-        """A rate_limiter for one read; its clients share it."""
+        """Make the rate limiter of one read; all clients of the read share it."""
         return RateLimiter(self.reserve)
 
     def client(self) -> OctogenClient:
-        """A client for any event loop."""
+        """Make a client for any event loop."""
         return OctogenClient(
             api_key=self.api_key,
             base_url=self.base_url,
@@ -70,7 +70,7 @@ class Connection:
 
     @contextlib.asynccontextmanager
     async def blocking_client(self, rate_limiter: RateLimiter) -> AsyncIterator[OctogenClient]:
-        """A faster client for an event loop that serves one walk and may be blocked."""
+        """Open a faster client for an event loop that nothing else uses: it blocks the loop."""
         from octogen_dagster.api.transport import BlockingClient
 
         http = BlockingClient(self.base_url, self.timeout)
@@ -86,9 +86,12 @@ class Connection:
             await http.aclose()
 
     def call(self, operation: Callable[[OctogenClient], Awaitable[_Result]]) -> _Result:
-        """One operation of a client, for synchronous callers.
+        """Run one operation of a client and block until it is done.
 
-        It runs in a thread of its own, so that it works inside a running event loop as well.
+        It runs in a thread of its own, so it works inside a running event loop too.
+
+        Args:
+            operation: Gets a client that is closed afterwards.
         """
 
         async def run() -> _Result:

@@ -1,4 +1,4 @@
-"""The API key, and how it is kept out of sight."""
+"""ApiKey: the API key, kept out of texts, pickles and responses."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
     import httpx
 
 _FRAMING_HEADERS = (b"content-encoding", b"transfer-encoding", b"content-length")
-# Anything shorter is a stand-in for a key and may well be part of a word in an answer.
+# A shorter key is a placeholder that may be part of an ordinary word in a response.
 _MIN_SECRET_LENGTH = 8
 API_KEY_VARIABLES = ("OCTO_API_KEY", "OCTOGEN_PLATFORM_API_KEY")
 
 
 class ApiKey:
-    """The API key: puts itself on a request and shows itself nowhere else.
+    """The API key, which adds itself to requests and appears nowhere else.
 
-    Pickling drops the key; where it is unpickled, it is looked up in the environment again.
+    Pickling drops the key; unpickling looks it up in the environment.
 
     Args:
-        api_key: The key; without it the environment is asked (`OCTO_API_KEY`, then
-            `OCTOGEN_PLATFORM_API_KEY`).
+        api_key: The key; by default `OCTO_API_KEY` of the environment, then
+            `OCTOGEN_PLATFORM_API_KEY`.
 
     Raises:
-        MissingAPIKeyError: There is none.
-        ValueError: It holds characters that no key has.
+        MissingAPIKeyError: There is no key.
+        ValueError: The key has blanks or characters that no key has.
     """
 
     def __init__(self, api_key: str | None = None) -> None:
@@ -45,18 +45,18 @@ class ApiKey:
         self._key = key
 
     def authorize(self, request: httpx.Request) -> None:
-        """Put the key on a request."""
+        """Add the key to a request."""
         request.headers["Authorization"] = f"Bearer {self._key}"
 
     def __call__(self, request: httpx.Request) -> httpx.Request:
-        """The request with the key on it; what httpx takes as `auth`."""
+        """Add the key to a request and return it, as httpx expects of `auth`."""
         self.authorize(request)
         return request
 
     def redacted(self, response: httpx.Response) -> httpx.Response:
-        """The answer with the key taken off its request, and out of its text should it echo it."""
+        """Remove the key from the response's request, and from the response if it has it."""
         response.request.headers.pop("Authorization", None)
-        response.next_request = None  # a redirect's, with the key on it
+        response.next_request = None  # of a redirect; it has the key
         key, mask = self._key.encode(), b"[api key]"
         echoes = key in response.content or any(key in value for _, value in response.headers.raw)
         if not echoes or len(key) < _MIN_SECRET_LENGTH:

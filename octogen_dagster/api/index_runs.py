@@ -1,4 +1,4 @@
-"""When each catalog was indexed last: all a sensor looks at, and quick for thousands of them."""
+"""IndexRun: when a catalog was last indexed, decoded fast for thousands of catalogs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class IndexRun(msgspec.Struct, frozen=True, gc=False, rename="camel"):
-    """The last index run of a catalog this key may read.
+    """The last index run of a catalog that the API key may read.
 
     Attributes:
-        catalog: Its key.
-        last_indexed_at: When its last index run was, if it had one; with a time zone.
+        catalog: The catalog's key.
+        last_indexed_at: When the catalog was last indexed, with a time zone; None if never.
     """
 
     catalog: Annotated[str, msgspec.Meta(min_length=1)]
@@ -29,19 +29,19 @@ class IndexRun(msgspec.Struct, frozen=True, gc=False, rename="camel"):
 _INDEX_RUNS = msgspec.json.Decoder(list[IndexRun])
 
 
-def read_index_runs(response: httpx.Response, subject: str) -> list[IndexRun]:
-    """The catalogs of an answer.
+def parsed_index_runs(response: httpx.Response, subject: str) -> list[IndexRun]:
+    """Parse the body of `GET /catalogs` as index runs.
 
     Args:
-        response: The answer, read.
-        subject: What was asked for, to begin an error message with.
+        response: A response with a success status.
+        subject: What was requested; begins the error message.
 
     Raises:
-        OctogenResponseError: It is not JSON or not of that shape.
+        OctogenResponseError: The body is not JSON or not a list of catalogs.
     """
     try:
         return _INDEX_RUNS.decode(response.content)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        # The models take more than the contract says, or name what is wrong.
+        # The models accept more than the contract allows, or say what is wrong.
         summaries = parsed(list[MerchantCatalogSummary], response, subject)
         return [IndexRun(entry.catalog, entry.last_indexed_at) for entry in summaries]

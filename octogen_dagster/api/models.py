@@ -1,8 +1,7 @@
-"""What goes out to the service and what comes back, as pydantic models.
+"""The service's requests and responses as pydantic models.
 
-Both generations of the service's contract land in the same models: images arrive as strings or
-as objects and are `ProductImage` either way. Fields the service adds later are kept in
-`model_extra`.
+Both generations of the contract have the same models: an image that arrives as a string or as an
+object becomes a `ProductImage`. Fields that the service adds later are kept in `model_extra`.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ MAX_PAGE_SIZE = 100
 
 
 class FacetName(StrEnum):
-    """Facets every catalog has; any product attribute (`fit`) is a facet name as well."""
+    """Facets that every catalog has. Any product attribute, such as `fit`, is a facet name too."""
 
     BRAND_NAME = "brand_name"
     BRAND_SLUG = "brand_slug"
@@ -89,63 +88,68 @@ _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class Facet(BaseModel):
-    """A filter: products whose facet `name` has any of `values` (compared without case)."""
+    """A filter that keeps products whose facet `name` has any of `values`, ignoring case."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: _Text = Field(description="A FacetName, or a product attribute such as fit.")
-    values: list[_Text] = Field(min_length=1, description="Any of these matches.")
+    values: list[_Text] = Field(min_length=1, description="A product needs one of these.")
 
 
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class SearchFilters(BaseModel):
-    """What a search asks for, whatever is read of its result.
+    """The filters of a search, without the catalog and the page.
 
     Raises:
-        pydantic.ValidationError: A field is out of its range; the message names it.
+        pydantic.ValidationError: A field is out of its range; the message names the field.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     q: str | None = Field(
-        default=None, min_length=1, description="Keywords; none reads everything that is left."
+        default=None,
+        min_length=1,
+        description="Keywords; None keeps all products that match the filters.",
     )
     facets: list[Facet] = Field(
-        default_factory=list, max_length=50, description="Filters; a product must match each."
+        default_factory=list,
+        max_length=50,
+        description="Filters; a product must match all of them.",
     )
     price_min: Price | None = Field(default=None, description="Lowest current price, inclusive.")
     price_max: Price | None = Field(default=None, description="Highest current price, inclusive.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if None not in (self.price_min, self.price_max) and self.price_min > self.price_max:  # type: ignore[operator]
-            raise ValueError(f"price_min {self.price_min} is above price_max {self.price_max}")
+        low, high = self.price_min, self.price_max
+        if low is not None and high is not None and low > high:
+            raise ValueError(f"price_min {low} is above price_max {high}: swap them")
         names = [facet.name.lower() for facet in self.facets]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(
-                f"facets name {', '.join(repeated)} more than once: put its values in one facet"
+                f"facets name {', '.join(repeated)} more than once: put all values in one facet"
             )
         return self
 
 
 class SearchRequest(SearchFilters):
-    """The body of one `POST /products/search`."""
+    """The body of a `POST /products/search`: a search and one of its pages."""
 
     catalog: str | None = Field(default=None, min_length=1, pattern=r"\S")
     cursor: str | None = Field(default=None, min_length=1)
     limit: int = Field(default=50, ge=1, le=MAX_PAGE_SIZE)
 
     def body(self) -> dict[str, Any]:
-        """The JSON object to send: fields that are not set are left out."""
+        """The JSON object to send, without the fields that are not set."""
         body = self.model_dump(mode="json", exclude_none=True)
         if not self.facets:
             del body["facets"]
         return body
 
     def following(self, cursor: str) -> Self:
-        """The request for the page that a cursor leads to."""
+        """The request of the page that a cursor leads to."""
         return self.model_copy(update={"cursor": cursor})
 
 
@@ -160,7 +164,7 @@ def _as_utc(value: datetime) -> datetime:
 UtcDatetime = Annotated[datetime, AfterValidator(_as_utc)]
 
 
-class _Answer(BaseModel):
+class _ResponseModel(BaseModel):
     model_config = ConfigDict(
         alias_generator=to_camel,
         populate_by_name=True,
@@ -170,8 +174,8 @@ class _Answer(BaseModel):
     )
 
 
-class MerchantCatalogSummary(_Answer):
-    """A catalog this key may read."""
+class MerchantCatalogSummary(_ResponseModel):
+    """A catalog that the API key may read."""
 
     catalog: str = Field(min_length=1)
     display_name: str
@@ -180,7 +184,7 @@ class MerchantCatalogSummary(_Answer):
     last_indexed_at: UtcDatetime | None = None
 
 
-class ProductBrand(_Answer):
+class ProductBrand(_ResponseModel):
     """The brand as the merchant shows it."""
 
     name: str | None = None
@@ -192,15 +196,15 @@ class ProductBrand(_Answer):
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
-class ProductRating(_Answer):
-    """Average and number of the merchant's ratings."""
+class ProductRating(_ResponseModel):
+    """The average and the number of the merchant's ratings."""
 
     average: float | None = None
     count: Int64 | None = None
 
 
-class ProductImage(_Answer):
-    """An image; the seed generation of the service sends its URL alone."""
+class ProductImage(_ResponseModel):
+    """An image. The seed generation of the service sends only its URL."""
 
     url: str
     cdn_url: str | None = None
@@ -217,8 +221,8 @@ def _as_image(value: Any) -> Any:
 Image = Annotated[ProductImage, BeforeValidator(_as_image)]
 
 
-class MerchantProductListItem(_Answer):
-    """A product on a search page. The fields after `is_active` come with the current generation."""
+class MerchantProductListItem(_ResponseModel):
+    """A product of a search page. Only the current generation has the fields after `is_active`."""
 
     uuid: str = Field(min_length=1)
     product_url: str
@@ -244,7 +248,7 @@ class MerchantProductListItem(_Answer):
     raw_score: float | None = None
 
 
-class MerchantProductListPage(_Answer):
+class MerchantProductListPage(_ResponseModel):
     """One page of a search."""
 
     items: list[MerchantProductListItem]
@@ -254,18 +258,18 @@ class MerchantProductListPage(_Answer):
 
     @property
     def uuids(self) -> list[str]:
-        """The products on it, in order."""
+        """The uuids of the products, in order."""
         return [item.uuid for item in self.items]
 
 
-class ProductCategory(_Answer):
+class ProductCategory(_ResponseModel):
     """A category or breadcrumb of the merchant's site."""
 
     name: str | None = None
     url: str | None = None
 
 
-class ProductColor(_Answer):
+class ProductColor(_ResponseModel):
     """A colour on offer."""
 
     label: str | None = None
@@ -277,8 +281,8 @@ def _as_color(value: Any) -> Any:
     return {"label": value} if isinstance(value, str) else value
 
 
-class ProductVariant(_Answer):
-    """One buyable variant."""
+class ProductVariant(_ResponseModel):
+    """A variant that can be bought."""
 
     sku: str | None = None
     product_url: str | None = None
@@ -288,8 +292,8 @@ class ProductVariant(_Answer):
     image_url: str | None = None
 
 
-class ProductDetails(_Answer):
-    """What the product is made of and how it fits."""
+class ProductDetails(_ResponseModel):
+    """The product's materials, fit, dimensions and patterns."""
 
     materials: list[str] | None = None
     fit: list[str] | None = None
@@ -297,14 +301,14 @@ class ProductDetails(_Answer):
     patterns: list[str] | None = None
 
 
-class ProductAudience(_Answer):
-    """Who the product is for."""
+class ProductAudience(_ResponseModel):
+    """The genders and age groups that the product is for."""
 
     genders: list[str] | None = None
     age_groups: list[str] | None = None
 
 
-class ProductIdentifiers(_Answer):
+class ProductIdentifiers(_ResponseModel):
     """Identifiers of the merchant and of the trade."""
 
     product_id: str | None = None
@@ -312,15 +316,15 @@ class ProductIdentifiers(_Answer):
     product_group_id: str | None = None
 
 
-class ProductPromotion(_Answer):
-    """A promotion that applies."""
+class ProductPromotion(_ResponseModel):
+    """A promotion of the product."""
 
     description: str | None = None
     code: str | None = None
 
 
-class ProductReview(_Answer):
-    """A review."""
+class ProductReview(_ResponseModel):
+    """A customer's review of the product."""
 
     author: str | None = None
     rating: float | None = None
@@ -328,28 +332,28 @@ class ProductReview(_Answer):
     published_at: UtcDatetime | None = None
 
 
-class ProductVideo(_Answer):
-    """A video."""
+class ProductVideo(_ResponseModel):
+    """A video of the product."""
 
     url: str | None = None
     thumbnail_url: str | None = None
     name: str | None = None
 
 
-class _SnakeCaseAnswer(BaseModel):
+class _SnakeCaseModel(BaseModel):
     model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True)
 
 
-class CanonicalBrand(_SnakeCaseAnswer):
-    """The brand as Octogen knows it, the one `brand_name` facets filter by."""
+class CanonicalBrand(_SnakeCaseModel):
+    """The brand as Octogen knows it; `brand_name` facets filter by it."""
 
     brand_uuid: str | None = None
     brand_name: str | None = None
     brand_slug: str | None = None
 
 
-class ProductEnrichment(_SnakeCaseAnswer):
-    """What Octogen adds to a product; snake_case on the wire."""
+class ProductEnrichment(_SnakeCaseModel):
+    """The fields that Octogen derives for a product, snake_case in JSON."""
 
     type: str | None = None
     tags: list[str] | None = None
@@ -365,7 +369,7 @@ class ProductEnrichment(_SnakeCaseAnswer):
 
 
 class MerchantProductView(MerchantProductListItem):
-    """A product with everything the service knows of it; one it looked up just now has no uuid."""
+    """The full view of a product. A product that is not in the index has no uuid."""
 
     uuid: str | None = None  # type: ignore[assignment]
     description: str | None = None
@@ -383,8 +387,8 @@ class MerchantProductView(MerchantProductListItem):
     enrichment: ProductEnrichment | None = None
 
 
-class MerchantProductUrlLookupResponse(_Answer):
-    """The answer to a lookup by product URL."""
+class MerchantProductUrlLookupResponse(_ResponseModel):
+    """The response to a lookup by product URL."""
 
     catalog_key: str | None = None
     catalog_display_name: str | None = None

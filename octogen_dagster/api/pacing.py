@@ -1,6 +1,7 @@
-"""How fast a bulk read may go by the `X-RateLimit-*` headers. No I/O: the client does the waiting.
+"""RateLimiter: how long a bulk read must wait, from the `X-RateLimit-*` headers. No I/O.
 
-The limiter is a token bucket of one minute of requests, shared by the whole organisation.
+The service's limiter is a token bucket that holds one minute of requests and is shared by the
+whole organisation.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ if TYPE_CHECKING:
 
 
 class RateLimiter:
-    """Spends the organisation's bucket only down to a reserve, and then at the rate it refills.
+    """Limits bulk reads so that they never spend the organisation's bucket below a reserve.
 
-    Many clients and threads may share one: each request takes its own place in the queue.
+    Requests go at once while the bucket is above the reserve, then at the rate at which it
+    refills. Clients and threads may share one limiter: each request takes its own place in line.
 
     Args:
-        reserve: Share of the bucket, 0 to below 1, that is left to everyone else.
+        reserve: Share of the bucket, from 0 to below 1, that is left to other users.
         clock: Monotonic seconds.
+
+    Raises:
+        ValueError: The reserve is out of its range.
     """
 
     def __init__(
@@ -32,22 +37,31 @@ class RateLimiter:
         self._clock = clock
         self._lock = threading.Lock()
         self._tokens = float("inf")
-        self._per_second = 0.0
-        self._seen_at = 0.0
-        self._unanswered = 0
+        self._tokens_per_second = 0.0
+        self._refilled_at = 0.0
+        self._pending = 0
 
     def reserve(self) -> float:
-        """Take the next place; seconds to wait before sending. `update` must follow."""
+        """Take the next place in line and return the seconds to wait before sending.
+
+        Each call must be followed by one call of `update`.
+        """
         with self._lock:
             self._refill()
-            self._unanswered += 1
+            self._pending += 1
             self._tokens -= 1
-            return max(0.0, -self._tokens / self._per_second) if self._per_second else 0.0
+            if not self._tokens_per_second:
+                return 0.0
+            return max(0.0, -self._tokens / self._tokens_per_second)
 
     def update(self, headers: Mapping[str, str] | None) -> None:
-        """Learn the bucket's level from an answer's headers, or free the place if none came."""
+        """Give the place back and learn the level of the bucket.
+
+        Args:
+            headers: The headers of the response, or None if there was no response.
+        """
         with self._lock:
-            self._unanswered -= 1
+            self._pending -= 1
             try:
                 limit = float((headers or {})["x-ratelimit-limit"])
                 remaining = float((headers or {})["x-ratelimit-remaining"])
@@ -56,11 +70,11 @@ class RateLimiter:
             if not 1 <= limit < float("inf"):
                 return
             remaining = min(max(remaining, 0.0), limit)
-            self._per_second = limit / 60
-            self._tokens = remaining - self.reserved_share * limit - self._unanswered
-            self._seen_at = self._clock()
+            self._tokens_per_second = limit / 60
+            self._tokens = remaining - self.reserved_share * limit - self._pending
+            self._refilled_at = self._clock()
 
     def _refill(self) -> None:
         now = self._clock()
-        self._tokens += (now - self._seen_at) * self._per_second
-        self._seen_at = now
+        self._tokens += (now - self._refilled_at) * self._tokens_per_second
+        self._refilled_at = now

@@ -1,6 +1,6 @@
-"""Requester: one request to the service, authorized, limited in time, retried and paced.
+"""Requester: sends requests with the API key and applies the time limit, retries and rate limit.
 
-What is asked for, and what the answers mean, is in `client`.
+The operations of the service are in `client`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from octogen_dagster.errors import (
     OctogenAPIError,
     OctogenConnectionError,
     OctogenError,
+    OctogenRateLimitError,
     OctogenTimeoutError,
 )
 
@@ -36,18 +37,19 @@ if TYPE_CHECKING:
 
     from octogen_dagster.api.credentials import ApiKey
     from octogen_dagster.api.pacing import RateLimiter
-    from octogen_dagster.api.retry import RetryPolicy
-    from octogen_dagster.api.transport import BlockingClient
+    from octogen_dagster.api.retry import RetryPolicy, Sleep
+    from octogen_dagster.api.transport import HttpClient
 
 _USER_AGENT = f"octogen-dagster/{importlib.metadata.version('octogen-dagster')}"
+_MIN_TIMEOUT = 0.001  # of a request that begins when its deadline has passed
 
 
 @dataclass(slots=True)
 class RequestStatistics:
-    """What was sent so far.
+    """What a client has sent so far.
 
     Attributes:
-        requests: Requests sent, retries among them.
+        requests: Requests sent, retries included.
         retries: Requests sent again after a failure.
         rate_limit_wait_seconds: Seconds waited for the organisation's rate limit.
     """
@@ -58,33 +60,42 @@ class RequestStatistics:
 
 
 class Requester:
-    """Sends requests to one service with one key.
+    """Sends requests to one service with one API key.
 
     Args:
-        http: What sends them; it is not closed here.
-        base_url: Where the service is.
-        key: Put on each request, and taken out of what comes back.
-        timeout: For each phase of one try of a request.
+        http: Sends the requests; it is not closed here.
+        base_url: The base URL of the service.
+        key: The API key; it is added to each request and removed from each response.
+        timeout: Seconds for each phase of one attempt of a request.
         retry: How requests are retried.
-        rate_limiter: How fast those may go that are paced.
+        rate_limiter: The rate limit that paced requests obey.
+        sleep: Waits between attempts and for the rate limit.
+        clock: Monotonic seconds.
+
+    Attributes:
+        statistics: What was sent so far.
     """
 
     def __init__(
         self,
-        http: httpx.AsyncClient | BlockingClient,
+        http: HttpClient,
         base_url: str,
         key: ApiKey,
         *,
         timeout: httpx.Timeout,
         retry: RetryPolicy,
         rate_limiter: RateLimiter,
+        sleep: Sleep = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._http = http
         self._base_url = base_url
         self._key = key
         self._timeout = timeout
-        self._retry = retry
+        self._retry_policy = retry
         self._rate_limiter = rate_limiter
+        self._sleep = sleep
+        self._clock = clock
         self._templates: dict[str, httpx.Request] = {}
         self.statistics = RequestStatistics()
 
@@ -97,29 +108,29 @@ class Requester:
         *,
         paced: bool = False,
     ) -> httpx.Response:
-        """The answer to a request.
+        """Send a request, retry it as the policy allows, and return the successful response.
 
         Args:
-            method: HTTP's.
-            path: Follows the base URL.
-            subject: What is asked for, to begin error messages with.
-            body: Goes out as JSON.
-            paced: Whether this is one of many, which keep to the pace of bulk reads.
+            method: The HTTP method.
+            path: The path below the base URL.
+            subject: What is requested; begins error messages.
+            body: A JSON object to send.
+            paced: True for one of many requests, which obey the rate limiter.
 
         Raises:
-            OctogenError: There was no answer, or one that says no, and retrying did not help.
+            OctogenError: No attempt brought a successful response.
         """
         headers: httpx.Headers | None = None
         try:
             if paced:
-                await self._take_place()
-            begun = time.monotonic()
-            deadline = begun + self._retry.deadline
+                await self._wait_for_rate_limit()
+            started = self._clock()
+            deadline = started + self._retry_policy.deadline
             attempt = functools.partial(self._attempt, method, path, subject, body, deadline)
             try:
                 response = await attempt()
             except OctogenError as error:
-                response = await self._try_again(attempt, error, time.monotonic() - begun)
+                response = await self._retry(attempt, error, self._clock() - started)
             headers = response.headers
             return response
         except OctogenAPIError as error:
@@ -129,31 +140,36 @@ class Requester:
             if paced:
                 self._rate_limiter.update(headers)
 
-    async def _try_again(
-        self, attempt: Callable[[], Awaitable[httpx.Response]], failure: OctogenError, spent: float
+    async def _retry(
+        self,
+        attempt: Callable[[], Awaitable[httpx.Response]],
+        failure: OctogenError,
+        elapsed: float,
     ) -> httpx.Response:
-        """The rest of the attempts; tenacity's loop is entered by the requests that failed only."""
+        """Make the attempts after the first; only requests that failed enter tenacity's loop."""
         failures = [failure]
 
-        async def first_failure_then_attempt() -> httpx.Response:
+        async def first_failure_then_attempts() -> httpx.Response:
             if failures:
                 raise failures.pop()
             return await attempt()
 
-        retrying = self._retry.retrying(spent, before_sleep=self._note_retry)
-        response: httpx.Response = await retrying(first_failure_then_attempt)
+        retrying = self._retry_policy.retrying(
+            elapsed, sleep=self._sleep, before_sleep=self._count_retry
+        )
+        response: httpx.Response = await retrying(first_failure_then_attempts)
         return response
 
-    async def _take_place(self) -> None:
+    async def _wait_for_rate_limit(self) -> None:
         delay = self._rate_limiter.reserve()
         if delay:
             self.statistics.rate_limit_wait_seconds += delay
-            await asyncio.sleep(delay)
+            await self._sleep(delay)
 
-    def _note_retry(self, state: tenacity.RetryCallState) -> None:
+    def _count_retry(self, state: tenacity.RetryCallState) -> None:
         self.statistics.retries += 1
         error = state.outcome.exception() if state.outcome else None
-        if getattr(error, "status_code", None) == 429 and state.next_action:
+        if isinstance(error, OctogenRateLimitError) and state.next_action:
             self.statistics.rate_limit_wait_seconds += state.next_action.sleep
 
     async def _attempt(
@@ -166,8 +182,8 @@ class Requester:
     ) -> httpx.Response:
         import httpx
 
-        remaining = deadline - time.monotonic()
-        request = self._build_request(method, path, body, max(remaining, 0.001))
+        remaining = deadline - self._clock()
+        request = self._build_request(method, path, body, max(remaining, _MIN_TIMEOUT))
         self.statistics.requests += 1
         failure: OctogenError
         # The failure is raised outside of the `except` blocks: httpx's own exceptions hold the
@@ -178,12 +194,12 @@ class Requester:
         except (httpx.TimeoutException, asyncio.TimeoutError):
             failure = OctogenTimeoutError(
                 f"{subject}: {self._base_url} did not answer in time (timeout "
-                f"{_seconds(self._timeout)}, {self._retry.deadline:g} s with all retries). Try "
-                "again, or raise the timeout."
+                f"{_read_timeout(self._timeout)}, {self._retry_policy.deadline:g} s with all "
+                "retries). Try again, or raise the timeout."
             )
         except httpx.RequestError as error:
             failure = OctogenConnectionError(
-                f"{subject}: no complete answer from {self._base_url} "
+                f"{subject}: no complete response from {self._base_url} "
                 f"({type(error).__name__}: {error}). Check base_url and the network, then try "
                 "again."
             )
@@ -221,12 +237,12 @@ class Requester:
 
 
 def _capped(timeout: httpx.Timeout, seconds: float) -> dict[str, float]:
-    """httpx's timeout extension, no phase longer than `seconds`."""
+    """httpx's timeout extension, with no phase longer than `seconds`."""
     return {
         phase: seconds if value is None else min(value, seconds)
         for phase, value in timeout.as_dict().items()
     }
 
 
-def _seconds(timeout: httpx.Timeout) -> str:
+def _read_timeout(timeout: httpx.Timeout) -> str:
     return "none" if timeout.read is None else f"{timeout.read:g} s"

@@ -1,9 +1,10 @@
-"""Which failures may be retried and how long to wait. No I/O: the client does the waiting."""
+"""RetryPolicy: which failures are retried and after which waits. No I/O."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import tenacity
 
@@ -13,21 +14,27 @@ from octogen_dagster.errors import (
     OctogenServerError,
 )
 
+Sleep = Callable[[float], Awaitable[None]]
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How one request to the service is retried.
 
-    What may be retried is fixed by the service's contract: no answer or one cut off, 429 and 5xx.
+    The service's contract fixes what may be retried: a missing or incomplete response, 429 and
+    5xx.
 
     Args:
-        attempts: Tries of one request in all, besides those that the rate limit refused, which
-            only the deadline ends; 1 turns retries off.
+        attempts: Attempts of one request; 1 turns retries off. Attempts that were refused with
+            429 do not count: only the deadline ends them.
         deadline: Seconds for one request with all its retries and waits.
-        first_delay: Seconds before the first retry, about; each later wait doubles, with jitter.
-        max_delay: Seconds that a wait of our own never exceeds.
-        max_retry_after: Seconds that the service may ask us to wait. A longer request to wait is
-            raised at once instead of being cut short.
+        first_delay: Seconds before the first retry, plus jitter; each later delay doubles.
+        max_delay: Longest delay in seconds, not counting what the service asks for.
+        max_retry_after: Longest `Retry-After` in seconds that is waited for. The error is raised
+            at once if the service asks for more.
+
+    Raises:
+        ValueError: A setting is out of its range.
     """
 
     attempts: int = 6
@@ -49,31 +56,45 @@ class RetryPolicy:
         object.__setattr__(self, "_backoff", backoff)
 
     def may_retry(self, error: BaseException) -> bool:
-        """Whether the service's contract allows to send the same request again."""
+        """True if the service's contract allows to send the same request again."""
         if isinstance(error, OctogenRateLimitError | OctogenServerError):
             return (error.retry_after or 0) <= self.max_retry_after
         return isinstance(error, OctogenConnectionError)
 
     def wait(self, state: tenacity.RetryCallState) -> float:
-        """Seconds before the next try: what the service asked for, and a growing jittered delay."""
+        """Seconds before the next attempt: the service's `Retry-After` plus the own delay."""
         error = state.outcome.exception() if state.outcome else None
         return (getattr(error, "retry_after", None) or 0.0) + self._backoff(state)
 
-    def retrying(self, spent: float = 0.0, **callbacks: Any) -> tenacity.AsyncRetrying:
-        """The loop that applies this policy to one request, `spent` seconds after it began."""
-        refused = 0
-        no_time_left = tenacity.stop_before_delay(self.deadline - spent)
+    def retrying(
+        self,
+        elapsed: float = 0.0,
+        *,
+        sleep: Sleep = asyncio.sleep,
+        before_sleep: Callable[[tenacity.RetryCallState], None] | None = None,
+    ) -> tenacity.AsyncRetrying:
+        """Make the loop that applies this policy to one request.
 
-        def is_over(state: tenacity.RetryCallState) -> bool:
-            nonlocal refused
+        Args:
+            elapsed: Seconds since the request was first sent; they count towards the deadline.
+            sleep: Waits between attempts.
+            before_sleep: Called before each wait.
+        """
+        rate_limited = 0
+        exceeds_deadline = tenacity.stop_before_delay(self.deadline - elapsed)
+
+        def must_stop(state: tenacity.RetryCallState) -> bool:
+            nonlocal rate_limited
             error = state.outcome.exception() if state.outcome else None
-            refused += self.attempts > 1 and isinstance(error, OctogenRateLimitError)
-            return state.attempt_number - refused >= self.attempts or no_time_left(state)
+            rate_limited += self.attempts > 1 and isinstance(error, OctogenRateLimitError)
+            counted = state.attempt_number - rate_limited
+            return counted >= self.attempts or exceeds_deadline(state)
 
         return tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(self.may_retry),
             wait=self.wait,
-            stop=is_over,
+            stop=must_stop,
+            sleep=sleep,
+            before_sleep=before_sleep,
             reraise=True,
-            **callbacks,
         )

@@ -1,45 +1,75 @@
-"""BlockingClient: requests that block their thread, for bulk reads."""
+"""The HTTP client of bulk reads, behind the protocol that httpx's own client implements too."""
 
 from __future__ import annotations
 
 import asyncio
 import urllib.request
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn, Protocol
 
 import httpx
 import urllib3
 from urllib3 import exceptions
 
+from octogen_dagster.api.urls import may_use_proxy
+
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
 
-    from octogen_dagster.api.credentials import ApiKey
+_CHUNK_BYTES = 1 << 20
 
-_CHUNK = 1 << 20
+
+class HttpClient(Protocol):
+    """The part of `httpx.AsyncClient` that OctogenClient uses."""
+
+    @property
+    def timeout(self) -> httpx.Timeout:
+        """The timeout of a request for which no other one is set."""
+
+    def build_request(self, method: str, url: str, *, headers: dict[str, str]) -> httpx.Request:
+        """Make a request with these headers and those that the client adds to every request."""
+
+    async def send(
+        self,
+        request: httpx.Request,
+        *,
+        auth: Callable[[httpx.Request], httpx.Request],
+        follow_redirects: Literal[False],
+    ) -> httpx.Response:
+        """Send a request and read the whole response.
+
+        Args:
+            request: Its extension `timeout` has the seconds for each phase, as httpx names them.
+            auth: Adds the API key to the request.
+            follow_redirects: False, so that the API key stays with the configured host.
+
+        Raises:
+            httpx.RequestError: There was no response, or it was incomplete or unreadable.
+        """
+
+    async def aclose(self) -> None:
+        """Close the connections."""
 
 
 class BlockingClient:
-    """The part of `httpx.AsyncClient` that OctogenClient uses, on urllib3 and blocking.
+    """An HttpClient on urllib3 that blocks its thread.
 
-    For an event loop that has a thread of its own and serves one walk at a time: blocking it stops
-    nobody else, and a page costs about half of what httpx's asynchronous client takes for it
-    (measured in `benchmarks/`). Proxies and certificates come from the environment, as with httpx.
+    It is meant for an event loop in a thread of its own that reads one search at a time: blocking
+    it delays nobody else, and a page costs about half of the CPU time that httpx's asynchronous
+    client takes (measured in `benchmarks/`). As with httpx, proxies and certificates come from
+    the environment.
 
     Args:
-        url: Where the requests will go.
+        url: The base URL of all requests.
         timeout: Seconds for each phase of a request.
     """
 
     def __init__(self, url: str, timeout: float) -> None:
         self.timeout = httpx.Timeout(timeout)
-        target = httpx.URL(url)
-        context = httpx.create_ssl_context() if target.scheme == "https" else None
-        # Plain http is for this machine only, and no proxy may see the key.
-        direct = target.scheme == "http" or urllib.request.proxy_bypass(target.host)
-        proxies = {} if direct else urllib.request.getproxies()
-        proxy = proxies.get(target.scheme) or proxies.get("all")
+        context = httpx.create_ssl_context() if may_use_proxy(url) else None
+        proxy = _proxy(url)
         self._manager = (
-            _proxy_pool(proxy, context)
+            _proxy_manager(proxy, context)
             if proxy
             else urllib3.PoolManager(maxsize=1, retries=False, ssl_context=context)
         )
@@ -47,18 +77,22 @@ class BlockingClient:
         self._pool = None if proxy else self._manager.connection_from_url(url)
 
     def build_request(self, method: str, url: str, *, headers: dict[str, str]) -> httpx.Request:
-        """A request with these headers and those that every request has."""
+        """Make a request with these headers and those of every request."""
         return httpx.Request(method, url, headers={"Accept-Encoding": "gzip, deflate", **headers})
 
-    async def send(self, request: httpx.Request, *, auth: ApiKey, **_: Any) -> httpx.Response:
-        """Send the request, blocking the thread until the whole answer is here.
-
-        Redirects are not followed.
+    async def send(
+        self,
+        request: httpx.Request,
+        *,
+        auth: Callable[[httpx.Request], httpx.Request],
+        follow_redirects: Literal[False] = False,
+    ) -> httpx.Response:
+        """Send the request and block until the whole response is read.
 
         Raises:
-            httpx.TransportError: There was no answer, or only a part of one.
+            httpx.RequestError: There was no response, or it was incomplete or unreadable.
         """
-        auth.authorize(request)
+        request = auth(request)
         timeout = request.extensions["timeout"]
         try:
             pool = self._pool or self._manager
@@ -72,7 +106,7 @@ class BlockingClient:
                 decode_content=False,
                 timeout=urllib3.Timeout(connect=timeout["connect"], read=timeout["read"]),
             )
-            content = await _content(response)
+            content = await _read_body(response)
         except exceptions.HTTPError as error:
             _raise_as_httpx(error)
         return httpx.Response(
@@ -89,8 +123,17 @@ class BlockingClient:
         self._manager.clear()
 
 
-def _proxy_pool(address: str, context: ssl.SSLContext | None) -> urllib3.ProxyManager:
-    """Connections through a proxy; as with httpx, its URL may lack a scheme or hold a password."""
+def _proxy(url: str) -> str | None:
+    """The address of the environment's proxy for a URL, if there is one."""
+    target = httpx.URL(url)
+    if not may_use_proxy(url) or urllib.request.proxy_bypass(target.host):
+        return None
+    proxies = urllib.request.getproxies()
+    return proxies.get(target.scheme) or proxies.get("all")
+
+
+def _proxy_manager(address: str, context: ssl.SSLContext | None) -> urllib3.ProxyManager:
+    """Connect through a proxy. As with httpx, its URL may lack a scheme or hold a password."""
     proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
     login = urllib3.make_headers(proxy_basic_auth=":".join(proxy.auth)) if proxy.auth else None
     return urllib3.ProxyManager(
@@ -98,11 +141,11 @@ def _proxy_pool(address: str, context: ssl.SSLContext | None) -> urllib3.ProxyMa
     )
 
 
-async def _content(response: urllib3.BaseHTTPResponse) -> bytes:
+async def _read_body(response: urllib3.BaseHTTPResponse) -> bytes:
     complete = False
     try:
         chunks = []
-        while chunk := response.read1(_CHUNK, decode_content=False):
+        while chunk := response.read1(_CHUNK_BYTES, decode_content=False):
             chunks.append(chunk)
             await asyncio.sleep(0)  # lets the caller's deadline end a body that drips
         complete = True

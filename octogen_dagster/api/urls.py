@@ -1,4 +1,4 @@
-"""URLs that a key or a token may be sent to: https, or plain http on this machine."""
+"""Checks of the URLs that receive a key or a token: https, or plain http on this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAX_URL_IN_MESSAGE = 200
 
 
 def configured_base_url() -> str:
-    """`OCTOGEN_BASE_URL` of the environment, or Octogen itself."""
+    """The base URL from `OCTOGEN_BASE_URL`, or else Octogen's own."""
     return os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
 
 
@@ -23,8 +23,8 @@ def checked_base_url(base_url: str) -> str:
     """Check the API's base URL and remove its trailing slash.
 
     Raises:
-        ValueError: It has no scheme or host, carries credentials, has a query, or would send the
-            key over plain HTTP to another machine.
+        ValueError: The URL has no scheme or host, carries credentials, has a query, or would send
+            the key over plain HTTP to another machine.
     """
     url = _checked(
         base_url,
@@ -34,9 +34,11 @@ def checked_base_url(base_url: str) -> str:
         hint="; pass the key as api_key",
     )
     if url.port is not None and url.port > 65535:
-        raise ValueError(f"base_url {base_url!r} has a port above 65535")
+        raise ValueError(f"base_url {base_url!r} has a port above 65535: correct it")
     if "?" in base_url or "#" in base_url:
-        raise ValueError(f"base_url {base_url!r} must end with its path, without ? or #")
+        raise ValueError(
+            f"base_url {base_url!r} must end with its path, without ? or #: remove them"
+        )
     return str(url).rstrip("/")
 
 
@@ -44,12 +46,12 @@ def checked_url(url: str, setting: str) -> str:
     """Check a URL that a token is sent to.
 
     Args:
-        url: As it was configured; blanks around it are removed.
-        setting: The name of the setting, which the error message begins with.
+        url: The configured URL; blanks around it are removed.
+        setting: The name of the setting; begins the error message.
 
     Raises:
-        ValueError: It is no URL, carries credentials, or would send a token over plain HTTP to
-            another machine.
+        ValueError: The URL is malformed, carries credentials, or would send a token over plain
+            HTTP to another machine.
     """
     url = url.strip()
     _checked(url, setting, protects="a token", example="https://…")
@@ -59,7 +61,7 @@ def checked_url(url: str, setting: str) -> str:
 def may_use_proxy(url: str) -> bool:
     """True if requests to the URL may use a proxy of the environment.
 
-    Plain HTTP stays on this machine, and no proxy may see the key.
+    Plain HTTP stays on this machine, so that no proxy sees the key.
     """
     return url.lower().startswith("https:")
 

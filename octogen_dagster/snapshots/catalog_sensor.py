@@ -9,7 +9,8 @@ from typing import Any
 import dagster as dg
 import msgspec
 
-from octogen_dagster.api.index_runs import IndexRun, read_index_runs
+from octogen_dagster.api.client import OctogenClient
+from octogen_dagster.api.index_runs import IndexRun
 from octogen_dagster.errors import OctogenError
 from octogen_dagster.sensor_limits import (
     MAX_PARTITIONS_PER_TICK,
@@ -335,6 +336,4 @@ def _list_catalogs(octogen: OctogenResource) -> list[IndexRun]:
     connection = octogen.connection()
     deadline = min(connection.retry.deadline, LISTING_TIMEOUT)
     retry = dataclasses.replace(connection.retry, deadline=deadline)
-    return dataclasses.replace(connection, retry=retry).call(
-        lambda client: client.read_catalogs(read_index_runs)
-    )
+    return dataclasses.replace(connection, retry=retry).call(OctogenClient.list_index_runs)

@@ -15,14 +15,16 @@ from octogen_dagster.api.urls import checked_base_url, configured_base_url
 from octogen_dagster.frames.scan import ProductScan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
+
+    from typing_extensions import Unpack
 
     from octogen_dagster.api.models import (
-        Facet,
         MerchantCatalogSummary,
         MerchantProductListPage,
         MerchantProductUrlLookupResponse,
     )
+    from octogen_dagster.api.search_arguments import PageArguments
     from octogen_dagster.frames.pages.store import TimeWindow
     from octogen_dagster.frames.plan import Granted
     from octogen_dagster.frames.scan import ScanStatistics
@@ -104,29 +106,12 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         """`OctogenClient.lookup_product`, blocking."""
         return self.connection().call(lambda client: client.lookup_product(url))
 
-    def search_products(
-        self,
-        *,
-        catalog: str | None = None,
-        q: str | None = None,
-        facets: Sequence[Facet | Mapping[str, Any]] | None = None,
-        price_min: float | None = None,
-        price_max: float | None = None,
-        cursor: str | None = None,
-        limit: int = 50,
-    ) -> MerchantProductListPage:
-        """`OctogenClient.search_products`, blocking: one page. `scan` reads them all."""
-        return self.connection().call(
-            lambda client: client.search_products(
-                catalog=catalog,
-                q=q,
-                facets=facets,
-                price_min=price_min,
-                price_max=price_max,
-                cursor=cursor,
-                limit=limit,
-            )
-        )
+    def search_products(self, **page: Unpack[PageArguments]) -> MerchantProductListPage:
+        """Read one page of a search, blocking; `scan` reads all pages.
+
+        The arguments and errors are those of `OctogenClient.search_products`.
+        """
+        return self.connection().call(lambda client: client.search_products(**page))
 
     def scan(
         self,

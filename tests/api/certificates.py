@@ -1,4 +1,4 @@
-"""A certificate for 127.0.0.1 that nobody trusts unless told to."""
+"""A self-signed certificate for 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 
 def make_certificate(path: Path) -> str:
-    """Write key and certificate into one PEM file; its path is returned."""
+    """Write a key and a certificate into one PEM file and return its path."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "octogen tests")])
     address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))

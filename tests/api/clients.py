@@ -1,15 +1,15 @@
-"""How the tests open a client: through httpx, or through the blocking transport of bulk reads."""
+"""Clients of a test server, over httpx or over the blocking transport of bulk reads."""
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, Protocol
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Literal, Protocol
 
-from octogen_dagster.api.client import OctogenClient
-from octogen_dagster.api.connection import Connection
-from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.client import DEFAULT_TIMEOUT, OctogenClient
 from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.api.transport import BlockingClient
 
 Transport = Literal["httpx", "blocking"]
 TRANSPORTS: tuple[Transport, ...] = ("httpx", "blocking")
@@ -28,22 +28,36 @@ class Server(Protocol):
     def api_key(self) -> str: ...
 
 
-def open_client(
+class Waits(list[float]):
+    """The seconds of the waits that a client asked for; the waits take no time."""
+
+    async def sleep(self, seconds: float) -> None:
+        self.append(seconds)
+
+
+@contextlib.asynccontextmanager
+async def open_client(
     server: Server,
     transport: Transport = "httpx",
     *,
     retry: RetryPolicy = ONCE,
     rate_limiter: RateLimiter | None = None,
-    **settings: Any,
-) -> AbstractAsyncContextManager[OctogenClient]:
-    """A client of `server`. It does not retry unless told to."""
-    connection = Connection(
-        api_key=ApiKey(server.api_key), base_url=server.base_url, retry=retry, **settings
-    )
-    if transport == "blocking":
-        return connection.blocking_client(rate_limiter or connection.rate_limiter())
-    if rate_limiter is None:
-        return connection.client()
-    return OctogenClient(
-        api_key=connection.api_key, base_url=server.base_url, retry=retry, rate_limiter=rate_limiter
-    )
+    timeout: float = DEFAULT_TIMEOUT,
+    waits: Waits | None = None,
+) -> AsyncIterator[OctogenClient]:
+    """Open a client of `server`. It does not retry unless `retry` says so."""
+    blocking = BlockingClient(server.base_url, timeout) if transport == "blocking" else None
+    try:
+        async with OctogenClient(
+            api_key=server.api_key,
+            base_url=server.base_url,
+            timeout=timeout,
+            http_client=blocking,
+            retry=retry,
+            rate_limiter=rate_limiter,
+            _sleep=waits.sleep if waits is not None else None,
+        ) as client:
+            yield client
+    finally:
+        if blocking:
+            await blocking.aclose()

@@ -1,19 +1,19 @@
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Iterator
-from typing import TypeVar
 
 import pytest
+from hypothesis import settings
 
 from octogen_dagster.sandbox.server import Sandbox
-from tests.api.clients import TRANSPORTS, Transport
+from tests.api.clients import TRANSPORTS, Transport, Waits
 from tests.api.servers import KEY
 
-CATALOGS = {"northpeak": 120, "strada": 30}
+# A busy machine makes single examples slow.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
-_Result = TypeVar("_Result")
+CATALOGS = {"northpeak": 120, "strada": 30}
 
 
 @pytest.fixture(autouse=True)
@@ -25,44 +25,33 @@ def _no_proxy_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    """The seed generation."""
+    """A sandbox of the seed generation."""
     with Sandbox(catalogs=CATALOGS, api_key=KEY) as running:
         yield running
 
 
 @pytest.fixture
 def current() -> Iterator[Sandbox]:
-    """The current generation."""
+    """A sandbox of the current generation."""
     with Sandbox(catalogs=CATALOGS, api_key=KEY, generation="current") as running:
         yield running
 
 
 @pytest.fixture(params=["seed", "current"])
 def either(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    """Each generation in turn."""
+    """A sandbox of each generation in turn."""
     with Sandbox(catalogs=CATALOGS, api_key=KEY, generation=request.param) as running:
         yield running
 
 
 @pytest.fixture(params=TRANSPORTS)
 def transport(request: pytest.FixtureRequest) -> Transport:
-    """Each way to send requests in turn."""
+    """Each transport in turn."""
     chosen: Transport = request.param
     return chosen
 
 
 @pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What this thread waited for, in seconds; the waits themselves take no time."""
-    here, sleep = threading.get_ident(), asyncio.sleep
-    recorded: list[float] = []
-
-    async def recorded_sleep(seconds: float, result: _Result | None = None) -> _Result | None:
-        if threading.get_ident() != here:
-            return await sleep(seconds, result)
-        if seconds:
-            recorded.append(seconds)
-        return await sleep(0, result)
-
-    monkeypatch.setattr(asyncio, "sleep", recorded_sleep)
-    return recorded
+def waits() -> Waits:
+    """The waits of the clients that are opened with it."""
+    return Waits()

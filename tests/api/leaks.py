@@ -1,4 +1,4 @@
-"""Where a secret shows in an error: its text, its pickle, what it holds, its traceback."""
+"""Finds a secret in an error: in its text, pickle, attributes and traceback."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TESTS = Path(__file__).parent
 
 
 def leaks(error: BaseException, secret: str) -> list[str]:
-    """The places where the secret can be read, of an error that has been raised and caught."""
+    """The places where the secret can be read in an error that was raised and caught."""
     return [
         f"{type(part).__name__}: {place}"
         for part in chain(error)
@@ -26,7 +26,7 @@ def leaks(error: BaseException, secret: str) -> list[str]:
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and everything it was raised from or came up while handling."""
+    """An error, its causes, its contexts and the errors of its groups."""
     seen: list[BaseException] = []
     waiting = [error]
     while waiting:
@@ -39,7 +39,7 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def frames_of(error: BaseException) -> list[FrameType]:
-    """The frames of its traceback that do not belong to the tests."""
+    """The frames of an error's traceback that do not belong to the tests."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return [frame for frame in frames if TESTS not in Path(frame.f_code.co_filename).parents]
 
@@ -64,10 +64,10 @@ def texts_of_response(response: httpx.Response) -> Iterator[str]:
 
 
 def locals_of(error: BaseException) -> Iterator[tuple[str, str]]:
-    """The locals as debuggers and error reporters show them, parts of containers among them."""
+    """The locals as debuggers and error reporters show them, with the parts of containers."""
     for frame in frames_of(error):
         for name, value in frame.f_locals.items():
-            place = f"{name} in {frame.f_code.co_qualname}"
+            place = f"{name} in {frame.f_code.co_name}"
             yield place, shown(value)
             if isinstance(value, httpx.Response):
                 yield from ((place, text) for text in texts_of_response(value))

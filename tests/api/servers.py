@@ -1,4 +1,4 @@
-"""A server of a few lines for what the sandbox cannot do: it sends whatever bytes it is told to."""
+"""RawServer: sends any bytes, for tests that the sandbox cannot serve."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POLL_SECONDS = 30
 
 @dataclass(frozen=True)
 class Received:
-    """A request, as it came over the socket; the names of its headers in small letters."""
+    """A request as it was received; the names of its headers are in lower case."""
 
     method: str
     target: str
@@ -31,24 +31,24 @@ class Received:
 
 
 class RawServer:
-    """Sends the parts of `answer` one by one, then closes the connection.
+    """Sends the parts of each response one by one, then closes the connection.
 
     Args:
-        answer: From a request to the bytes to send; after the last of them the connection ends.
-        keep_alive: Leave the connection open for further requests.
-        certificate: A PEM file with key and certificate, to serve https.
+        respond: Turns a request into the bytes to send.
+        keep_alive: True to leave the connection open for further requests.
+        certificate: A PEM file with a key and a certificate, to serve https.
     """
 
     api_key = KEY
 
     def __init__(
         self,
-        answer: Callable[[Received], Iterable[bytes]],
+        respond: Callable[[Received], Iterable[bytes]],
         *,
         keep_alive: bool = False,
         certificate: str | None = None,
     ) -> None:
-        self.answer = answer
+        self.respond = respond
         self.keep_alive = keep_alive
         self.received: list[Received] = []
         self.closing = Event()
@@ -101,7 +101,7 @@ class _Server(socketserver.ThreadingTCPServer):
         self.owner.closed_connections.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away, or refuses the certificate, is part of the tests."""
+        """Stay silent: clients that disconnect or refuse the certificate are part of the tests."""
 
 
 class _Handler(socketserver.StreamRequestHandler):
@@ -111,7 +111,7 @@ class _Handler(socketserver.StreamRequestHandler):
         owner = self.server.owner
         while (request := self._read()) is not None:
             owner.received.append(request)
-            for part in owner.answer(request):
+            for part in owner.respond(request):
                 self.wfile.write(part)
             if not owner.keep_alive:
                 return
@@ -139,11 +139,13 @@ def http(
     length: int | None = None,
     **headers: str,
 ) -> list[bytes]:
-    """A whole answer. A body that is not bytes or text is sent as JSON.
+    """A whole response.
 
     Args:
-        length: What `Content-Length` says, when it is to be wrong.
-        headers: With `_` for `-`.
+        status: The HTTP status.
+        body: Bytes, HTML, or an object that is sent as JSON.
+        length: A wrong `Content-Length`; by default, the right one is sent.
+        headers: Further headers, with `_` for `-` in their names.
     """
     content_type = "text/html" if isinstance(body, str) else "application/json"
     if isinstance(body, dict | list):
@@ -156,29 +158,29 @@ def http(
         "connection": "close",
     } | {name.replace("_", "-"): value for name, value in headers.items()}
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    return [f"HTTP/1.1 {status} Answer\r\n{lines}\r\n".encode() + body]
+    return [f"HTTP/1.1 {status} Response\r\n{lines}\r\n".encode() + body]
 
 
 def page(uuids: Iterable[str], next_cursor: str | None = None) -> dict[str, Any]:
-    """A page of a search, as short as the contract allows."""
+    """A page of a search with only the required fields."""
     items = [{"uuid": uuid, "productUrl": f"https://shop.example/{uuid}"} for uuid in uuids]
     return {"items": items, "nextCursor": next_cursor}
 
 
-def in_turn(*answers: list[bytes]) -> Callable[[Received], list[bytes]]:
-    """Each answer once, the last one for all further requests."""
-    left = list(answers)
+def in_turn(*responses: list[bytes]) -> Callable[[Received], list[bytes]]:
+    """Send each response once, and the last one to all further requests."""
+    left = list(responses)
     return lambda _: left.pop(0) if len(left) > 1 else left[0]
 
 
 def hanging(server: Callable[[], RawServer]) -> Iterator[bytes]:
-    """No answer until the server goes down."""
+    """Send nothing until the server is closed."""
     server().closing.wait(POLL_SECONDS)
     yield b""
 
 
 def dripping(server: Callable[[], RawServer]) -> Iterator[bytes]:
-    """A body that goes on, byte by byte, until the server goes down."""
+    """Send a body byte by byte until the server is closed."""
     yield http(length=1_000_000_000)[0]
     while not server().closing.wait(0.005):
         yield b" "

@@ -1,5 +1,3 @@
-"""The surface of the client: construction, closing, and its operations on both generations."""
-
 from __future__ import annotations
 
 import inspect
@@ -18,22 +16,23 @@ from octogen_dagster.errors import (
     OctogenNotFoundError,
     OctogenTimeoutError,
 )
+from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.clients import ONCE, Transport, open_client
-from tests.api.servers import KEY, RawServer, hanging, http, page
+from tests.api.servers import KEY, RawServer, hanging
 
 FAR_AWAY = "https://api.octogen.ai/v1"
 
 
 def defaults(function: Any) -> dict[str, Any]:
-    """The arguments of a function that takes keywords only, each with its default."""
+    """The keyword-only arguments of a function, each with its default."""
     parameters = list(inspect.signature(function).parameters.values())[1:]
     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters)
     return {parameter.name: parameter.default for parameter in parameters}
 
 
 class TestConstruction:
-    def test_the_keywords_and_defaults_are_the_seed_s(self) -> None:
+    def test_the_arguments_and_defaults_are_the_seed_s(self) -> None:
         arguments = list(defaults(OctogenClient.__init__).items())
         assert arguments[:4] == [
             ("api_key", None),
@@ -43,11 +42,9 @@ class TestConstruction:
         ]
         assert all(default is None for _, default in arguments[4:])
 
-    def test_a_search_takes_what_the_seed_s_takes(self) -> None:
+    def test_the_arguments_of_a_search_are_the_seed_s(self) -> None:
         filters = dict.fromkeys(("catalog", "q", "facets", "price_min", "price_max"))
         assert defaults(OctogenClient.search_products) == filters | {"cursor": None, "limit": 50}
-        assert defaults(OctogenClient.iter_pages) == filters | {"limit": 100}
-        assert defaults(OctogenClient.iter_products) == filters | {"limit": 100}
 
     @pytest.mark.parametrize("name", ["OCTO_API_KEY", "OCTOGEN_PLATFORM_API_KEY"])
     async def test_the_key_comes_from_the_environment(
@@ -57,23 +54,23 @@ class TestConstruction:
         async with OctogenClient(base_url=sandbox.base_url) as client:
             assert len(await client.list_catalogs()) == 2
 
-    async def test_the_argument_goes_before_the_environment(
+    async def test_the_argument_has_precedence_over_the_environment(
         self, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox
     ) -> None:
         monkeypatch.setenv("OCTO_API_KEY", "another-key")
         async with OctogenClient(api_key=sandbox.api_key, base_url=sandbox.base_url) as client:
             assert len(await client.list_catalogs()) == 2
 
-    def test_without_a_key_there_is_no_client(self, sandbox: Sandbox) -> None:
+    def test_a_missing_key_is_an_error_before_any_request(self, sandbox: Sandbox) -> None:
         with pytest.raises(MissingAPIKeyError, match=r"OCTO_API_KEY.*octogen-dagster sandbox"):
             OctogenClient(base_url=sandbox.base_url)
         assert sandbox.requests == []
 
-    def test_a_base_url_that_would_give_the_key_away_is_refused(self) -> None:
+    def test_a_base_url_that_would_expose_the_key_is_refused(self) -> None:
         with pytest.raises(ValueError, match="plain http"):
             OctogenClient(api_key=KEY, base_url="http://api.octogen.ai/v1")
 
-    def test_it_shows_where_it_goes_and_cannot_be_pickled(self) -> None:
+    def test_its_repr_has_the_base_url_and_it_cannot_be_pickled(self) -> None:
         client = OctogenClient(api_key=KEY)
         assert repr(client) == f"OctogenClient(base_url='{FAR_AWAY}')"
         with pytest.raises(TypeError, match="cannot be pickled"):
@@ -82,21 +79,21 @@ class TestConstruction:
 
 class TestClosing:
     async def test_its_own_connections_are_closed(self, sandbox: Sandbox) -> None:
-        client = open_client(sandbox)
+        client = OctogenClient(api_key=KEY, base_url=sandbox.base_url)
         async with client as entered:
             assert entered is client
             await entered.list_catalogs()
         with pytest.raises(RuntimeError, match="closed"):
             await entered.list_catalogs()
 
-    async def test_it_closes_when_the_block_fails(self, sandbox: Sandbox) -> None:
+    async def test_they_are_closed_when_the_block_fails(self, sandbox: Sandbox) -> None:
         with pytest.raises(LookupError):
             async with open_client(sandbox) as client:
                 raise LookupError
         with pytest.raises(RuntimeError, match="closed"):
             await client.list_catalogs()
 
-    async def test_a_client_that_was_given_stays_open(self, sandbox: Sandbox) -> None:
+    async def test_a_given_client_stays_open(self, sandbox: Sandbox) -> None:
         async with httpx.AsyncClient() as http_client:
             for _ in range(2):
                 settings: dict[str, Any] = {"api_key": KEY, "base_url": sandbox.base_url}
@@ -108,44 +105,12 @@ class TestClosing:
         assert len(sandbox.requests) == 2
 
 
-class TestTheRequest:
-    async def test_it_carries_the_key_and_asks_for_json(self, transport: Transport) -> None:
-        with RawServer(lambda _: http(200, page(["a"]))) as server:
-            async with open_client(server, transport) as client:
-                await client.search_products(q="dress")
-        (request,) = server.received
-        assert (request.method, request.target) == ("POST", "/v1/products/search")
-        assert request.headers["authorization"] == f"Bearer {KEY}"
-        assert request.headers["accept"] == "application/json"
-        assert request.headers["content-type"] == "application/json"
-        assert request.headers["user-agent"].startswith("octogen-dagster/")
-        assert request.headers["host"] == f"127.0.0.1:{server.port}"
-        assert request.json == {"q": "dress", "limit": 50}
-
-    async def test_a_path_in_the_base_url_is_kept(self) -> None:
-        with RawServer(lambda _: http(200, [])) as server:
-            base_url = f"{server.origin}/octogen/api/"
-            async with OctogenClient(api_key=KEY, base_url=base_url) as client:
-                assert await client.list_catalogs() == []
-        assert [(r.method, r.target) for r in server.received] == [("GET", "/octogen/api/catalogs")]
-
-    async def test_a_given_client_s_headers_go_along_and_its_credentials_do_not(self) -> None:
-        headers = {"X-Team": "data", "Authorization": "Basic b3RoZXI="}
-        with RawServer(lambda _: http(200, [])) as server:
-            async with httpx.AsyncClient(headers=headers, auth=("other", "other")) as http_client:
-                client = OctogenClient(
-                    api_key=KEY, base_url=server.base_url, http_client=http_client
-                )
-                await client.list_catalogs()
-        (request,) = server.received
-        assert request.headers["x-team"] == "data"
-        assert request.headers["authorization"] == f"Bearer {KEY}"
-
+class TestTimeout:
     @pytest.mark.parametrize(
         ("given", "named", "used"),
         [(0.05, None, "0.05 s"), (60, 0.06, "0.06 s"), (None, httpx.Timeout(0.07), "0.07 s")],
     )
-    async def test_the_timeout_that_counts(
+    async def test_its_own_timeout_counts_unless_only_the_given_client_has_one(
         self, given: float | None, named: float | httpx.Timeout | None, used: str
     ) -> None:
         settings: dict[str, Any] = {} if named is None else {"timeout": named}
@@ -164,7 +129,7 @@ class TestTheRequest:
 
 
 class TestCatalogs:
-    async def test_the_granted_ones_are_listed(
+    async def test_the_granted_catalogs_are_listed(
         self, sandbox: Sandbox, transport: Transport
     ) -> None:
         async with open_client(sandbox, transport) as client:
@@ -174,21 +139,38 @@ class TestCatalogs:
             "strada": 30,
         }
 
-    async def test_none_is_an_empty_list(self, transport: Transport) -> None:
+    async def test_no_grants_are_an_empty_list(self, transport: Transport) -> None:
         with Sandbox(catalogs=[], api_key=KEY) as sandbox:
             async with open_client(sandbox, transport) as client:
                 assert await client.list_catalogs() == []
 
-    async def test_the_current_generation_has_no_list_and_the_text_says_what_to_do(
+    async def test_the_error_of_the_current_generation_says_what_to_do(
         self, current: Sandbox
     ) -> None:
         async with open_client(current) as client:
+            with pytest.raises(OctogenNotFoundError) as caught:
+                await client.list_index_runs()
             with pytest.raises(OctogenNotFoundError) as caught:
                 await client.list_catalogs()
         assert current.base_url in str(caught.value)
         assert "(404)" in str(caught.value)
         assert "Name the catalogs yourself" in str(caught.value)
         assert caught.value.request_id == current.requests[-1].request_id
+
+
+class TestIndexRuns:
+    async def test_they_are_those_of_the_catalogs(
+        self, sandbox: Sandbox, transport: Transport
+    ) -> None:
+        sandbox.grant("empty", products=0)
+        sandbox.inject(Fault("unknown_fields"))
+        async with open_client(sandbox, transport) as client:
+            catalogs = await client.list_catalogs()
+            index_runs = await client.list_index_runs()
+        assert len(index_runs) == 3
+        assert [(run.catalog, run.last_indexed_at) for run in index_runs] == [
+            (catalog.catalog, catalog.last_indexed_at) for catalog in catalogs
+        ]
 
 
 class TestLookup:
@@ -203,7 +185,7 @@ class TestLookup:
         assert found.product.description
         assert either.requests[-1].body == {"url": product.product_url}
 
-    async def test_one_that_is_not_there_is_named(self, sandbox: Sandbox) -> None:
+    async def test_a_url_that_is_not_found_is_named(self, sandbox: Sandbox) -> None:
         async with open_client(sandbox) as client:
             with pytest.raises(OctogenNotFoundError) as caught:
                 await client.lookup_product("https://shop.example/none")
@@ -211,7 +193,7 @@ class TestLookup:
         assert caught.value.detail == "product_not_found"
 
     @pytest.mark.parametrize("url", ["", "  "])
-    async def test_no_url_is_refused_before_anything_is_sent(
+    async def test_an_empty_url_is_refused_before_any_request(
         self, sandbox: Sandbox, url: str
     ) -> None:
         async with open_client(sandbox) as client:
@@ -221,7 +203,7 @@ class TestLookup:
 
 
 class TestSearch:
-    async def test_without_arguments_it_is_a_page_of_everything(
+    async def test_without_arguments_it_searches_all_products(
         self, either: Sandbox, transport: Transport
     ) -> None:
         async with open_client(either, transport) as client:
@@ -253,7 +235,7 @@ class TestSearch:
             ({"name": FacetName.GENDER, "values": ("Female",)},),
         ],
     )
-    async def test_facets_are_objects_or_dicts(
+    async def test_facets_may_be_objects_or_dicts(
         self, either: Sandbox, transport: Transport, facets: Any
     ) -> None:
         async with open_client(either, transport) as client:
@@ -274,7 +256,7 @@ class TestSearch:
             price for price in prices if low <= price <= high
         ]
 
-    async def test_zero_is_a_bound_and_no_absence(self, sandbox: Sandbox) -> None:
+    async def test_a_price_bound_may_be_zero(self, sandbox: Sandbox) -> None:
         async with open_client(sandbox) as client:
             found = await client.search_products(price_min=0, price_max=0)
         assert found.items == []
@@ -299,7 +281,7 @@ class TestSearch:
             ({"facets": [Facet(name="fit", values=["a"])] * 2}, "facets name fit more than once"),
         ],
     )
-    async def test_what_cannot_be_is_refused_by_name_before_anything_is_sent(
+    async def test_an_argument_out_of_its_range_is_named_before_any_request(
         self, sandbox: Sandbox, transport: Transport, arguments: dict[str, Any], named: str
     ) -> None:
         async with open_client(sandbox, transport) as client:
@@ -312,3 +294,24 @@ class TestSearch:
                 _ = [product async for product in client.iter_products(**arguments)]
         assert sandbox.requests == []
         assert client.statistics.requests == 0
+
+    @pytest.mark.parametrize("unknown", ["catalogs", "understand"])
+    async def test_an_unknown_argument_is_refused_before_any_request(
+        self, sandbox: Sandbox, unknown: str
+    ) -> None:
+        arguments: dict[str, Any] = {unknown: "strada"}
+        async with open_client(sandbox) as client:
+            with pytest.raises(TypeError, match=unknown):
+                await client.search_products(**arguments)
+            with pytest.raises(ValidationError, match=unknown):
+                _ = [page async for page in client.iter_pages(**arguments)]
+        assert sandbox.requests == []
+
+    async def test_all_pages_take_no_cursor(self, sandbox: Sandbox) -> None:
+        arguments: dict[str, Any] = {"cursor": "c"}
+        async with open_client(sandbox) as client:
+            with pytest.raises(ValueError, match="cursor was passed"):
+                _ = [page async for page in client.iter_pages(**arguments)]
+            with pytest.raises(ValueError, match="cursor was passed"):
+                _ = [item async for item in client.iter_products(**arguments)]
+        assert sandbox.requests == []

@@ -1,4 +1,4 @@
-"""The key: on requests to the configured host, and nowhere else whatever goes wrong."""
+"""The API key goes to the configured host and appears nowhere else, whatever fails."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def loggers_that_quote_the_server() -> tuple[str, ...]:
 def _nothing_in_the_log(
     caplog: pytest.LogCaptureFixture, loggers_that_quote_the_server: tuple[str, ...]
 ) -> Iterator[None]:
-    """Everything that any library logs during a test, down to DEBUG, is free of the key."""
+    """Fail a test during which any library logs the key, at any level."""
     for name in (None, "httpx", "httpcore", "urllib3", "asyncio", "octogen_dagster"):
         caplog.set_level(logging.DEBUG, logger=name)
     yield
@@ -53,7 +53,7 @@ def _nothing_in_the_log(
 
 
 async def failure(server: Any, transport: Transport, retry: RetryPolicy = ONCE) -> OctogenError:
-    """The error of a search."""
+    """The error that a search raises."""
     async with open_client(server, transport, retry=retry) as client:
         with pytest.raises(OctogenError) as caught:
             await client.search_products(catalog="strada")
@@ -68,19 +68,18 @@ def assert_silent(error: OctogenError) -> None:
 
 
 def echo(status: int, as_json: bool) -> Any:
-    """A server that sends back what it was authorized with, in the headers and the body."""
+    """A server that returns the key that it received, in the headers and in the body."""
 
-    def answer(request: Received) -> list[bytes]:
+    def respond(request: Received) -> list[bytes]:
         sent = request.headers["authorization"]
         body: Any = {"detail": f"refused {sent}"} if as_json else f"<h1>{sent}</h1>"
-        headers = {"x_request_id": sent, "x_echo": sent, "retry_after": sent}
-        return http(status, body, **headers)
+        return http(status, body, x_request_id=sent, x_echo=sent, retry_after=sent)
 
-    return answer
+    return respond
 
 
-def test_the_search_for_leaks_finds_them() -> None:
-    """The measure itself: a key in a text, in a local and in a chained error."""
+def test_leaks_are_found() -> None:
+    """`leaks` finds a key in a text, in a local and in a chained error."""
     namespace: dict[str, Any] = {"KEY": KEY}
     exec(
         "def fail():\n  headers = {'authorization': KEY}\n  try: int(KEY)\n"
@@ -95,9 +94,11 @@ def test_the_search_for_leaks_finds_them() -> None:
     assert "ValueError: str" in places
 
 
-class TestTheApi:
+class TestResponses:
     @pytest.mark.parametrize("status", STATUSES)
-    async def test_errors(self, sandbox: Sandbox, transport: Transport, status: int) -> None:
+    async def test_the_error_of_a_status_is_silent(
+        self, sandbox: Sandbox, transport: Transport, status: int
+    ) -> None:
         sandbox.inject(Fault("status", status, retry_after=0))
         policy = dataclasses.replace(QUICK, attempts=1)
         error = await failure(sandbox, transport, policy)
@@ -105,7 +106,7 @@ class TestTheApi:
         assert_silent(error)
 
     @pytest.mark.parametrize("kind", ["html", "truncate", "wrong_type"])
-    async def test_answers_that_are_none(
+    async def test_the_error_of_an_unusable_body_is_silent(
         self, sandbox: Sandbox, transport: Transport, kind: Any
     ) -> None:
         sandbox.inject(Fault(kind))
@@ -113,26 +114,32 @@ class TestTheApi:
         assert isinstance(error, OctogenAPIError)
         assert_silent(error)
 
-    async def test_an_operation_that_the_current_generation_has_not(self, current: Sandbox) -> None:
+    async def test_the_error_of_an_operation_that_does_not_exist_is_silent(
+        self, current: Sandbox
+    ) -> None:
         async with open_client(current) as client:
             with pytest.raises(OctogenAPIError) as caught:
                 await client.list_catalogs()
         assert_silent(caught.value)
 
-    async def test_a_negotiation_that_fails(self, current: Sandbox, transport: Transport) -> None:
+    async def test_the_error_of_a_failed_negotiation_is_silent(
+        self, current: Sandbox, transport: Transport
+    ) -> None:
         current.revoke("strada")
         error = await failure(current, transport)
         assert len(current.requests) == 2
         assert_silent(error)
 
-    async def test_a_walk_that_loops(self, sandbox: Sandbox, transport: Transport) -> None:
+    async def test_the_error_of_looping_pages_is_silent(
+        self, sandbox: Sandbox, transport: Transport
+    ) -> None:
         sandbox.inject(Fault("loop_cursor"))
         async with open_client(sandbox, transport) as client:
             with pytest.raises(OctogenPagingError) as caught:
                 _ = [item async for item in client.iter_products(limit=5)]
         assert_silent(caught.value)
 
-    async def test_a_success(self, sandbox: Sandbox, transport: Transport) -> None:
+    async def test_a_page_is_silent(self, sandbox: Sandbox, transport: Transport) -> None:
         async with open_client(sandbox, transport) as client:
             found = await client.search_products()
             assert KEY not in shown(client)
@@ -140,20 +147,22 @@ class TestTheApi:
         assert KEY.encode() not in pickle.dumps(found)
 
 
-class TestTheConnection:
-    async def test_cut_in_the_body(self, sandbox: Sandbox, transport: Transport) -> None:
+class TestMissingResponses:
+    async def test_the_error_of_a_body_that_is_cut_off_is_silent(
+        self, sandbox: Sandbox, transport: Transport
+    ) -> None:
         sandbox.inject(Fault("cut"))
         error = await failure(sandbox, transport, QUICK)
         assert isinstance(error, OctogenConnectionError)
         assert_silent(error)
 
-    async def test_cut_before_an_answer(self, transport: Transport) -> None:
+    async def test_the_error_of_a_closed_connection_is_silent(self, transport: Transport) -> None:
         with RawServer(lambda _: []) as server:
             error = await failure(server, transport)
         assert isinstance(error, OctogenConnectionError)
         assert_silent(error)
 
-    async def test_refused(self, transport: Transport) -> None:
+    async def test_the_error_of_a_refused_connection_is_silent(self, transport: Transport) -> None:
         with RawServer(lambda _: []) as gone:
             pass
         error = await failure(gone, transport)
@@ -161,64 +170,69 @@ class TestTheConnection:
         assert_silent(error)
 
     @pytest.mark.parametrize("slow", [hanging, dripping])
-    async def test_too_slow(self, transport: Transport, slow: Any) -> None:
+    async def test_the_error_of_a_slow_response_is_silent(
+        self, transport: Transport, slow: Any
+    ) -> None:
         with RawServer(lambda _: slow(lambda: server)) as server:
             error = await failure(server, transport, RetryPolicy(deadline=0.2))
         assert isinstance(error, OctogenTimeoutError)
         assert_silent(error)
 
-    async def test_given_up_by_the_caller(self) -> None:
+    async def test_the_error_of_a_timeout_of_the_caller_is_silent(self) -> None:
         with RawServer(lambda _: hanging(lambda: server)) as server:
             async with open_client(server) as client:
-                with pytest.raises(TimeoutError) as caught:
+                with pytest.raises(asyncio.TimeoutError) as caught:
                     await asyncio.wait_for(client.search_products(), 0.1)
         assert leaks(caught.value, KEY) == []
 
 
-class TestAServerThatEchoesIt:
+class TestServerThatEchoesTheKey:
     @pytest.fixture
     def loggers_that_quote_the_server(self) -> tuple[str, ...]:
-        """httpcore's, at DEBUG, show each header that a server sent."""
+        """The logger of httpcore, which logs each header of a response at DEBUG."""
         return ("httpcore.http11",)
 
     @pytest.mark.parametrize("status", [401, 422, 500])
     @pytest.mark.parametrize("as_json", [True, False])
-    async def test_in_an_error(self, transport: Transport, status: int, as_json: bool) -> None:
+    async def test_an_echo_in_an_error_is_masked(
+        self, transport: Transport, status: int, as_json: bool
+    ) -> None:
         with RawServer(echo(status, as_json)) as server:
             error = await failure(server, transport)
         assert isinstance(error, OctogenAPIError)
         assert "Bearer [api key]" in str(error)
         assert error.response.headers["x-echo"] == error.request_id == "Bearer [api key]"
-        assert_silent_answer(error)
+        assert_silent_response(error)
 
-    async def test_in_a_web_page_with_200(self, transport: Transport) -> None:
+    async def test_an_echo_in_a_web_page_is_masked(self, transport: Transport) -> None:
         with RawServer(echo(200, as_json=False)) as server:
             error = await failure(server, transport)
         assert isinstance(error, OctogenAPIError)
         assert error.response.text == "<h1>Bearer [api key]</h1>"
-        assert_silent_answer(error)
+        assert_silent_response(error)
 
-    async def test_in_a_compressed_error(self, transport: Transport) -> None:
-        def answer(request: Received) -> list[bytes]:
+    async def test_an_echo_in_a_compressed_error_is_masked(self, transport: Transport) -> None:
+        def respond(request: Received) -> list[bytes]:
             body = json.dumps({"detail": request.headers["authorization"]}).encode()
             return http(500, gzip.compress(body), content_encoding="gzip")
 
-        with RawServer(answer) as server:
+        with RawServer(respond) as server:
             error = await failure(server, transport)
         assert isinstance(error, OctogenAPIError)
         assert error.detail == "Bearer [api key]"
-        assert_silent_answer(error)
+        assert_silent_response(error)
 
-    async def test_in_a_result(self, transport: Transport) -> None:
-        def answer(request: Received) -> list[bytes]:
+    async def test_an_echo_in_a_page_is_masked(self, transport: Transport) -> None:
+        def respond(request: Received) -> list[bytes]:
             return http(200, page(["a"]) | {"sentBy": request.headers["authorization"]})
 
-        with RawServer(answer) as server:
+        with RawServer(respond) as server:
             async with open_client(server, transport) as client:
                 found = await client.search_products()
         assert found.model_extra == {"sentBy": "Bearer [api key]"}
 
 
-def assert_silent_answer(error: OctogenError) -> None:
+def assert_silent_response(error: OctogenError) -> None:
     assert_silent(error)
+    assert isinstance(error, OctogenAPIError)
     assert all(KEY not in text for text in texts_of_response(error.response))

@@ -1,5 +1,3 @@
-"""How to reach the service, as a value: its settings, its calls, its pickle."""
-
 from __future__ import annotations
 
 import asyncio
@@ -47,7 +45,7 @@ class TestSettings:
             ({"base_url": "api.octogen.ai"}, "base_url .* needs a scheme"),
         ],
     )
-    def test_one_out_of_its_range_is_named(self, settings: dict[str, Any], text: str) -> None:
+    def test_a_setting_out_of_its_range_is_named(self, settings: dict[str, Any], text: str) -> None:
         with pytest.raises(ValueError, match=text):
             Connection(api_key=ApiKey(KEY), **settings)
         with pytest.raises(ValueError, match=text):
@@ -64,7 +62,7 @@ class TestSettings:
     def test_the_key_does_not_show(self, connection: Connection) -> None:
         assert KEY not in shown(connection)
 
-    async def test_they_reach_both_clients(self) -> None:
+    async def test_the_settings_reach_both_clients(self) -> None:
         retry = RetryPolicy(attempts=3, first_delay=0.001)
         with RawServer(lambda _: http(503)) as server:
             connection = Connection(
@@ -82,7 +80,7 @@ class TestSettings:
             f"Bearer {KEY}"
         }
 
-    def test_each_read_has_a_pacer_of_its_own(self, connection: Connection) -> None:
+    def test_each_rate_limiter_is_new_and_has_the_reserve(self, connection: Connection) -> None:
         rate_limiter = replace(connection, reserve=0.5).rate_limiter()
         assert isinstance(rate_limiter, RateLimiter)
         assert rate_limiter.reserved_share == 0.5
@@ -90,16 +88,16 @@ class TestSettings:
 
 
 class TestCalls:
-    def test_from_plain_code(self, connection: Connection, sandbox: Sandbox) -> None:
+    def test_a_call_needs_no_event_loop(self, connection: Connection, sandbox: Sandbox) -> None:
         found: MerchantProductListPage = connection.call(search)
         assert len(found.items) == 30
         assert len(sandbox.requests) == 1
 
-    async def test_inside_a_running_event_loop(self, connection: Connection) -> None:
+    async def test_a_call_works_inside_a_running_event_loop(self, connection: Connection) -> None:
         assert asyncio.get_running_loop().is_running()
         assert len(connection.call(search).items) == 30
 
-    def test_from_many_threads_at_once(self, connection: Connection) -> None:
+    def test_calls_may_run_in_many_threads_at_once(self, connection: Connection) -> None:
         together = threading.Barrier(6)
 
         def call(_: int) -> int:
@@ -109,16 +107,17 @@ class TestCalls:
         with ThreadPoolExecutor(6) as threads:
             assert list(threads.map(call, range(6))) == [30] * 6
 
-    def test_an_error_comes_out_as_itself(self, connection: Connection) -> None:
+    def test_a_call_raises_the_client_s_error(self, connection: Connection) -> None:
         with pytest.raises(OctogenNotFoundError, match="Catalog 'nosuch' is not granted"):
             connection.call(lambda client: client.search_products(catalog="nosuch"))
 
-    def test_several_requests_of_one_call_share_a_client(
+    def test_the_requests_of_one_call_share_a_client(
         self, connection: Connection, sandbox: Sandbox
     ) -> None:
         async def operation(client: OctogenClient) -> list[int]:
             first = await search(client)
             found = await client.lookup_product(first.items[0].product_url)
+            assert found.product.uuid is not None
             return [len(first.items), len(found.product.uuid), client.statistics.requests]
 
         assert connection.call(operation) == [30, 36, 2]
@@ -127,11 +126,26 @@ class TestCalls:
             "/products/lookup",
         ]
 
-    def test_it_is_retried(self, connection: Connection, sandbox: Sandbox) -> None:
+    def test_a_call_is_retried(self, connection: Connection, sandbox: Sandbox) -> None:
         sandbox.inject(Fault("status", 503, times=2))
         quick = replace(connection, retry=RetryPolicy(first_delay=0.001))
         assert len(quick.call(search).items) == 30
         assert [request.status for request in sandbox.requests] == [503, 503, 200]
+
+
+class TestClients:
+    async def test_the_blocking_client_is_closed_at_the_end(self, connection: Connection) -> None:
+        async with connection.blocking_client(connection.rate_limiter()) as client:
+            assert len((await search(client)).items) == 30
+            blocking = client
+        with pytest.raises(Exception, match="closed"):
+            await search(blocking)
+
+    def test_a_raw_key_is_refused(self) -> None:
+        key: Any = KEY
+        with pytest.raises(TypeError, match="api_key must be an ApiKey") as caught:
+            Connection(api_key=key)
+        assert KEY not in str(caught.value)
 
 
 class TestPickling:

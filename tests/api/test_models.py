@@ -1,5 +1,3 @@
-"""What goes out, what comes back: the models by themselves and on the sandbox's answers."""
-
 from __future__ import annotations
 
 from datetime import datetime, timezone
@@ -37,7 +35,7 @@ def item(**fields: Any) -> MerchantProductListItem:
 
 
 def unknown_fields(model: Any, path: str = "") -> set[str]:
-    """The paths of all fields that no model has."""
+    """The paths of all fields that the models do not have."""
     if isinstance(model, list):
         return {found for part in model for found in unknown_fields(part, path)}
     if not isinstance(model, BaseModel):
@@ -49,7 +47,7 @@ def unknown_fields(model: Any, path: str = "") -> set[str]:
 
 
 def models_within(model: Any) -> set[type[BaseModel]]:
-    """The types of a model and of all models inside."""
+    """The types of a model and of all models within it."""
     if isinstance(model, list):
         return {kind for part in model for kind in models_within(part)}
     if not isinstance(model, BaseModel):
@@ -60,20 +58,20 @@ def models_within(model: Any) -> set[type[BaseModel]]:
 
 def post(sandbox: Sandbox, path: str, body: dict[str, Any]) -> Any:
     headers = {"Authorization": f"Bearer {sandbox.api_key}"}
-    answer = httpx.post(f"{sandbox.base_url}{path}", json=body, headers=headers)
-    assert answer.status_code == 200
-    return answer.json()
+    response = httpx.post(f"{sandbox.base_url}{path}", json=body, headers=headers)
+    assert response.status_code == 200
+    return response.json()
 
 
 class TestVocabulary:
-    def test_facet_names_are_the_contract_s(self) -> None:
+    def test_the_facet_names_are_those_of_the_contract(self) -> None:
         assert [str(name) for name in FacetName] == [
             *("brand_name", "brand_slug", "raw_brand_name", "product_type", "gender"),
             *("age_groups", "color", "color_family", "is_activewear"),
             *(f"category_path.depth_{depth}" for depth in range(7)),
         ]
 
-    def test_values_are_the_contract_s(self) -> None:
+    def test_the_values_are_those_of_the_contract(self) -> None:
         assert [str(value) for value in Gender] == ["male", "female", "unisex"]
         assert [str(value) for value in AgeGroup] == ["infant", "toddler", "kids", "adult"]
         assert " ".join(ColorFamily) == (
@@ -107,7 +105,7 @@ class TestSearchRequest:
         }
 
     @given(st.integers(1, 100), st.floats(0, 1e6), st.floats(0, 1e6))
-    def test_what_is_in_range_passes(self, limit: int, price: float, other: float) -> None:
+    def test_arguments_in_their_range_pass(self, limit: int, price: float, other: float) -> None:
         low, high = sorted((price, other))
         body = SearchRequest(limit=limit, price_min=low, price_max=high).body()
         assert body == {"limit": limit, "price_min": low, "price_max": high}
@@ -136,7 +134,9 @@ class TestSearchRequest:
             ({"catalogs": ["acme"]}, "catalogs"),
         ],
     )
-    def test_what_is_not_is_refused_by_name(self, fields: dict[str, Any], named: str) -> None:
+    def test_an_argument_out_of_its_range_is_named(
+        self, fields: dict[str, Any], named: str
+    ) -> None:
         with pytest.raises(ValidationError) as caught:
             SearchRequest.model_validate(fields)
         places = [".".join(map(str, error["loc"])) for error in caught.value.errors()]
@@ -156,19 +156,21 @@ class TestImages:
             {"url": "https://cdn.example/1.jpg", "cdnUrl": None, "width": None, "mimeType": None},
         ],
     )
-    def test_both_forms_become_one(self, image: Any) -> None:
+    def test_a_text_and_an_object_become_the_same_image(self, image: Any) -> None:
         product = item(images=[image], primaryImage=image)
         assert product.images == [ProductImage(url="https://cdn.example/1.jpg")]
         assert product.primary_image == ProductImage(url="https://cdn.example/1.jpg")
 
-    def test_measures_are_read(self) -> None:
+    def test_the_fields_of_an_object_are_read(self) -> None:
         measures = {"url": "u", "cdnUrl": "c", "width": 3, "height": 4, "mimeType": "image/webp"}
-        (image,) = item(images=[measures | {"sizeBytes": 5}]).images or ()
+        images = item(images=[measures | {"sizeBytes": 5}]).images
+        assert images is not None
+        (image,) = images
         assert (image.cdn_url, image.width, image.height) == ("c", 3, 4)
         assert (image.mime_type, image.size_bytes) == ("image/webp", 5)
 
     @pytest.mark.parametrize("images", [None, []])
-    def test_none_are_none(self, images: Any) -> None:
+    def test_images_may_be_null_or_empty(self, images: Any) -> None:
         assert item(images=images).images == images
 
 
@@ -177,13 +179,13 @@ class TestTimes:
         "text",
         ["2026-03-01T12:00:00", "2026-03-01T12:00:00Z", "2026-03-01T14:00:00+02:00"],
     )
-    def test_all_are_utc_and_naive_ones_are_taken_for_it(self, text: str) -> None:
+    def test_every_time_becomes_utc_and_one_without_a_zone_is_utc(self, text: str) -> None:
         moment = item(updatedAt=text).updated_at
         assert moment == datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
         assert moment.tzinfo is timezone.utc
 
 
-class TestFieldsAddedLater:
+class TestUnknownFields:
     def test_they_are_kept_at_every_level(self) -> None:
         page = MerchantProductListPage.model_validate(
             {
@@ -203,8 +205,8 @@ class TestFieldsAddedLater:
         assert len(page.items) == 50
 
 
-class TestTheSandboxsAnswers:
-    def test_a_page_holds_no_field_the_models_do_not_know(self, either: Sandbox) -> None:
+class TestResponsesOfTheSandbox:
+    def test_the_models_have_every_field_of_a_page(self, either: Sandbox) -> None:
         page = MerchantProductListPage.model_validate(
             post(either, "/products/search", {"limit": 100})
         )
@@ -212,15 +214,15 @@ class TestTheSandboxsAnswers:
         assert unknown_fields(page) == set()
         assert any(product.images for product in page.items)
 
-    def test_every_nested_model_of_the_full_view_is_read(self, either: Sandbox) -> None:
+    def test_the_full_view_has_every_nested_model(self, either: Sandbox) -> None:
         either.grant("voltaic", products=60)
-        found: set[type[BaseModel]] = set()
+        kinds: set[type[BaseModel]] = set()
         unknown: set[str] = set()
         for product in post(either, "/products/search", {"limit": 100})["items"]:
-            answer = post(either, "/products/lookup", {"url": product["productUrl"]})
-            view = MerchantProductUrlLookupResponse.model_validate(answer)
+            found = post(either, "/products/lookup", {"url": product["productUrl"]})
+            view = MerchantProductUrlLookupResponse.model_validate(found)
             assert view.product.uuid == product["uuid"]
-            found |= models_within(view)
+            kinds |= models_within(view)
             unknown |= unknown_fields(view)
         nested = {
             kind
@@ -228,7 +230,7 @@ class TestTheSandboxsAnswers:
             if name.startswith("Product") or name == "CanonicalBrand"
         }
         assert len(nested) > 12
-        assert found == nested | {MerchantProductUrlLookupResponse, MerchantProductView}
+        assert kinds == nested | {MerchantProductUrlLookupResponse, MerchantProductView}
         assert unknown <= {
             ".product.enrichment.is_activewear",
             ".product.enrichment.canonical_brand.brand_synonyms",
@@ -236,7 +238,7 @@ class TestTheSandboxsAnswers:
             ".source",
         }
 
-    def test_a_color_of_a_variant_comes_as_an_object_or_as_text(self) -> None:
+    def test_the_color_of_a_variant_may_be_an_object_or_a_text(self) -> None:
         for color in ("Navy", {"label": "Navy"}):
             view = MerchantProductView.model_validate(ITEM | {"variants": [{"color": color}]})
             assert view.variants is not None
@@ -256,7 +258,7 @@ class TestTheSandboxsAnswers:
 
 
 class TestConstruction:
-    def test_users_may_build_them_by_their_python_names(self) -> None:
+    def test_a_model_may_be_made_with_python_names(self) -> None:
         product = MerchantProductListItem(uuid="u", product_url="p", current_price=5)
         assert product.model_dump(by_alias=True, exclude_none=True) == {
             "uuid": "u",

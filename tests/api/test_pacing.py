@@ -14,7 +14,7 @@ from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.errors import OctogenServerError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-from tests.api.clients import Transport, open_client
+from tests.api.clients import Transport, Waits, open_client
 from tests.api.servers import KEY
 
 
@@ -179,12 +179,12 @@ class TestWalks:
         assert client.statistics.rate_limit_wait_seconds > 0
         assert int(left) >= 0.99 * 600 - 2, "whole tokens, and the last request is on its way"
 
-    async def test_the_waits_are_those_of_the_pacer(self, waits: list[float]) -> None:
+    async def test_the_waits_are_those_of_the_pacer(self, waits: Waits) -> None:
         clock = Clock()
         rate_limiter = RateLimiter(reserve=0.5, clock=clock)
         shops = {"northpeak": 8}
         with Sandbox(catalogs=shops, api_key=KEY, requests_per_minute=10) as sandbox:
-            async with open_client(sandbox, rate_limiter=rate_limiter) as client:
+            async with open_client(sandbox, rate_limiter=rate_limiter, waits=waits) as client:
                 pages = [page async for page in client.iter_pages(limit=1)]
             assert len(pages) == 8
             assert [request.status for request in sandbox.requests] == [200] * 8
@@ -193,20 +193,20 @@ class TestWalks:
         assert waits == pytest.approx([6, 12, 18], abs=0.1)
         assert client.statistics.rate_limit_wait_seconds == pytest.approx(36, abs=0.3)
 
-    async def test_a_single_page_does_not_wait(self, waits: list[float]) -> None:
+    async def test_a_single_page_does_not_wait(self, waits: Waits) -> None:
         rate_limiter, _ = pacer_at(limit=60, remaining=0)
         with Sandbox(catalogs=1, products=3, api_key=KEY) as sandbox:
-            async with open_client(sandbox, rate_limiter=rate_limiter) as client:
+            async with open_client(sandbox, rate_limiter=rate_limiter, waits=waits) as client:
                 await client.search_products()
                 await client.list_catalogs()
         assert waits == []
 
-    async def test_a_failed_answer_teaches_it_as_well(self, waits: list[float]) -> None:
+    async def test_a_failed_answer_teaches_it_as_well(self, waits: Waits) -> None:
         clock = Clock()
         rate_limiter = RateLimiter(reserve=0.5, clock=clock)
         with Sandbox(catalogs=1, products=3, api_key=KEY, requests_per_minute=60) as sandbox:
             sandbox.inject(Fault("status", 500))
-            async with open_client(sandbox, rate_limiter=rate_limiter) as client:
+            async with open_client(sandbox, rate_limiter=rate_limiter, waits=waits) as client:
                 with pytest.raises(OctogenServerError):
                     _ = [page async for page in client.iter_pages()]
         assert rate_limiter.reserve() == 0

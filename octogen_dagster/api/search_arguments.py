@@ -1,0 +1,54 @@
+"""The keyword arguments of a search, spelled once for all functions that pass them on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from octogen_dagster.api.models import SearchRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from typing_extensions import Unpack
+
+    from octogen_dagster.api.models import Facet
+
+
+class SearchArguments(TypedDict, total=False):
+    """The arguments of a search whose pages are all read.
+
+    Attributes:
+        catalog: A catalog key; None searches all granted catalogs.
+        q: Keywords.
+        facets: Filters, each a `Facet` or `{"name": ..., "values": [...]}`.
+        price_min: Lowest current price, inclusive.
+        price_max: Highest current price, inclusive.
+        limit: Products on a page, 1 to 100.
+    """
+
+    catalog: str | None
+    q: str | None
+    facets: Sequence[Facet | Mapping[str, Any]] | None
+    price_min: float | None
+    price_max: float | None
+    limit: int
+
+
+class PageArguments(SearchArguments, total=False):
+    """The arguments of one page of a search.
+
+    Attributes:
+        cursor: `next_cursor` of the page before; None is the first page.
+    """
+
+    cursor: str | None
+
+
+def search_request(**arguments: Unpack[PageArguments]) -> SearchRequest:
+    """Validate the arguments of a search.
+
+    Raises:
+        pydantic.ValidationError: An argument is unknown or out of its range; a ValueError.
+    """
+    given = {name: value for name, value in arguments.items() if value is not None}
+    return SearchRequest.model_validate(given)
