@@ -1,4 +1,4 @@
-"""Every kind of bad answer, over sockets: the right error, and never an empty result."""
+"""Every kind of bad response raises its error and never becomes an empty result."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class TestStatus:
             (503, OctogenServerError, "Service Unavailable", "503 Service", "try again later"),
         ],
     )
-    async def test_each_has_its_error_with_all_that_is_known(
+    async def test_the_error_has_the_reason_the_advice_and_the_headers(
         self,
         sandbox: Sandbox,
         transport: Transport,
@@ -80,7 +80,7 @@ class TestStatus:
         assert (copy.request_id, copy.retry_after) == (error.request_id, 3.0)
 
     @pytest.mark.parametrize(("subject", "operation"), OPERATIONS.items(), ids=OPERATION_IDS)
-    async def test_the_text_begins_with_what_was_asked_for(
+    async def test_the_message_begins_with_the_operation(
         self, sandbox: Sandbox, subject: str, operation: Any
     ) -> None:
         sandbox.inject(Fault("status", 500))
@@ -104,7 +104,7 @@ class TestStatus:
         assert str(caught.value).startswith("Catalog 'nosuch' is not granted to this key (404 ")
         assert "Ask Octogen for access or correct the catalog key." in str(caught.value)
 
-    async def test_a_field_the_service_refuses_is_named(self, transport: Transport) -> None:
+    async def test_a_refused_field_is_named(self, transport: Transport) -> None:
         entry = {"loc": ["body", "facets", 0, "name"], "msg": "unknown facet", "type": "v"}
         with RawServer(lambda _: http(422, {"detail": [entry]})) as server:
             async with open_client(server, transport) as client:
@@ -113,21 +113,21 @@ class TestStatus:
         assert c.value.detail == [entry]
 
 
-class TestSuccessThatIsNone:
+class TestUnusableBody:
     @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATION_IDS)
     @pytest.mark.parametrize("fault", ["html", "truncate"])
-    async def test_a_web_page_or_half_a_document(
+    async def test_a_web_page_or_a_truncated_document_is_an_error(
         self, sandbox: Sandbox, transport: Transport, operation: Any, fault: Any
     ) -> None:
         async with open_client(sandbox, transport, retry=QUICK) as client:
             (product,) = (await client.search_products(limit=1)).items
             sandbox.inject(Fault(fault))
-            asked = len(sandbox.requests)
+            requests = len(sandbox.requests)
             with pytest.raises(OctogenResponseError, match="a body that is not JSON") as caught:
                 await operation(client, product.product_url)
         assert caught.value.status_code == 200
         assert caught.value.request_id == sandbox.requests[-1].request_id
-        assert len(sandbox.requests) == asked + 1, "it is not retried"
+        assert len(sandbox.requests) == requests + 1, "it is not retried"
         assert ("text/html" if fault == "html" else "application/json") in str(caught.value)
 
     async def test_a_wrong_type_names_the_product_and_the_field(
@@ -145,7 +145,7 @@ class TestSuccessThatIsNone:
         copy = pickle.loads(pickle.dumps(caught.value))
         assert (str(copy), copy.status_code) == (text, 200)
 
-    async def test_in_a_walk_the_page_is_named_too(self, sandbox: Sandbox) -> None:
+    async def test_the_error_of_a_bulk_read_names_the_page(self, sandbox: Sandbox) -> None:
         sandbox.inject(Fault("wrong_type", page=3))
         async with open_client(sandbox) as client:
             with pytest.raises(
@@ -153,7 +153,7 @@ class TestSuccessThatIsNone:
             ):
                 _ = [item async for item in client.iter_products(catalog="strada", limit=10)]
 
-    async def test_in_a_lookup_the_field_is_named(self, sandbox: Sandbox) -> None:
+    async def test_the_error_of_a_lookup_names_the_field(self, sandbox: Sandbox) -> None:
         async with open_client(sandbox) as client:
             (product,) = (await client.search_products(limit=1)).items
             sandbox.inject(Fault("wrong_type"))
@@ -163,7 +163,7 @@ class TestSuccessThatIsNone:
 
     @pytest.mark.parametrize("body", [b"", b"null", [], {}, {"items": None}, {"detail": "x"}])
     @pytest.mark.parametrize("status", [200, 201])
-    async def test_another_shape_is_no_empty_page(
+    async def test_another_shape_is_not_an_empty_page(
         self, transport: Transport, body: Any, status: int
     ) -> None:
         with RawServer(lambda _: http(status, body)) as server:
@@ -175,7 +175,7 @@ class TestSuccessThatIsNone:
         assert caught.value.status_code == status
 
     @pytest.mark.parametrize("body", [b"", b"null", {}, {"catalogs": []}, [{"catalog": "a"}]])
-    async def test_another_shape_is_no_empty_list_of_catalogs(
+    async def test_another_shape_is_not_an_empty_list_of_catalogs(
         self, transport: Transport, body: Any
     ) -> None:
         with RawServer(lambda _: http(200, body)) as server:
@@ -185,13 +185,13 @@ class TestSuccessThatIsNone:
                 ):
                     await client.list_catalogs()
 
-    async def test_a_204_is_no_empty_page(self, transport: Transport) -> None:
+    async def test_a_204_is_not_an_empty_page(self, transport: Transport) -> None:
         with RawServer(lambda _: [b"HTTP/1.1 204 No Content\r\n\r\n"]) as server:
             async with open_client(server, transport) as client:
                 with pytest.raises(OctogenResponseError, match="answered with 204 and a body that"):
                     await client.search_products()
 
-    async def test_unknown_fields_are_no_error(self, either: Sandbox, transport: Transport) -> None:
+    async def test_unknown_fields_are_kept(self, either: Sandbox, transport: Transport) -> None:
         either.inject(Fault("unknown_fields"))
         async with open_client(either, transport) as client:
             found = await client.search_products(catalog="strada")
@@ -199,14 +199,18 @@ class TestSuccessThatIsNone:
         assert found.model_extra == {"addedWithoutNotice": {"by": "sandbox"}}
 
 
-class TestAnAnswerThatCannotBeRead:
-    async def test_a_body_that_is_not_what_its_encoding_says(self, transport: Transport) -> None:
+class TestUnreadableResponse:
+    async def test_a_body_with_the_wrong_encoding_is_a_connection_error(
+        self, transport: Transport
+    ) -> None:
         with RawServer(lambda _: http(200, page(["a"]), content_encoding="gzip")) as server:
             async with open_client(server, transport) as client:
                 with pytest.raises(OctogenConnectionError, match="DecodingError"):
                     await client.search_products()
 
-    async def test_something_that_is_not_http(self, transport: Transport) -> None:
+    async def test_another_protocol_than_http_is_a_connection_error(
+        self, transport: Transport
+    ) -> None:
         with RawServer(lambda _: [b"SSH-2.0-OpenSSH_9.6\r\n\r\n"]) as server:
             async with open_client(server, transport) as client:
                 with pytest.raises(OctogenConnectionError) as caught:

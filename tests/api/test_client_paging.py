@@ -1,4 +1,4 @@
-"""Walks through a search: over sockets with the sandbox's faults, and on servers in memory."""
+"""The pages of a search, from sandboxes with faults and from servers in memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def uuids_of(client: OctogenClient, **search: Any) -> list[str]:
     return [item.uuid async for item in client.iter_products(**search)]
 
 
-class TestTheSandbox:
+class TestSandbox:
     @pytest.mark.parametrize("limit", [1, 7, 30, 100])
     async def test_every_product_comes_once_whatever_the_page_size(
         self, either: Sandbox, transport: Transport, limit: int
@@ -45,7 +45,7 @@ class TestTheSandbox:
             assert len(set(await uuids_of(client))) == 150
         assert [(request.body or {})["limit"] for request in either.requests] == [100, 100]
 
-    async def test_pages_come_with_what_the_service_says_about_them(self, current: Sandbox) -> None:
+    async def test_pages_keep_the_other_fields_of_the_response(self, current: Sandbox) -> None:
         async with open_client(current) as client:
             pages = [found async for found in client.iter_pages(limit=40)]
         assert [len(found.items) for found in pages] == [40, 40, 40, 30]
@@ -53,7 +53,7 @@ class TestTheSandbox:
         assert [bool(found.next_cursor) for found in pages] == [True, True, True, False]
         assert all(found.effective_query for found in pages)
 
-    async def test_all_else_stays_as_it_was_from_page_to_page(self, sandbox: Sandbox) -> None:
+    async def test_every_page_is_requested_with_the_same_arguments(self, sandbox: Sandbox) -> None:
         search: dict[str, Any] = {
             "catalog": "northpeak",
             "facets": [{"name": "gender", "values": ["female", "male"]}],
@@ -73,26 +73,26 @@ class TestTheSandbox:
     async def test_the_products_of_page_1_come_once_though_the_service_repeats_them(
         self, either: Sandbox, transport: Transport
     ) -> None:
-        walk = PageTracker("The search")
+        tracker = PageTracker("The search")
         sent: list[str] = []
         async with open_client(either, transport) as client:
             uuids = await uuids_of(client, q="jacket", limit=3)
-            pages = client.iter_raw_pages(SearchRequest(q="jacket", limit=3), walk, read)
+            pages = client.iter_raw_pages(SearchRequest(q="jacket", limit=3), tracker, read)
             async for found in pages:
-                walk.deduplicated(new=len(set(found.uuids) - set(sent)), repeats=0)
+                tracker.deduplicated(new=len(set(found.uuids) - set(sent)), repeats=0)
                 sent += found.uuids
         assert len(sent) > len(set(sent)), "the sandbox repeats products"
         assert len(uuids) == len(set(uuids))
         assert set(uuids) == set(sent)
 
-    async def test_nothing_found_is_one_empty_page(
+    async def test_a_search_without_results_is_one_empty_page(
         self, either: Sandbox, transport: Transport
     ) -> None:
         async with open_client(either, transport) as client:
             pages = [found async for found in client.iter_pages(q="zeppelin")]
         assert [found.items for found in pages] == [[]]
 
-    async def test_a_walk_that_is_left_sends_no_more(self, sandbox: Sandbox) -> None:
+    async def test_an_abandoned_read_sends_no_more_requests(self, sandbox: Sandbox) -> None:
         async with open_client(sandbox) as client:
             async for _ in client.iter_products(limit=10):
                 break
@@ -138,12 +138,12 @@ class TestFaults:
     async def test_pages_without_an_end_are_an_error(self, transport: Transport) -> None:
         serial = count()
 
-        def answer(_: Received) -> list[bytes]:
+        def respond(_: Received) -> list[bytes]:
             number = next(serial)
             body = page(["b", "a"][: 1 if number else 2], next_cursor=f"c{number}")
             return http(200, body, connection="keep-alive")
 
-        with RawServer(answer, keep_alive=True) as server:
+        with RawServer(respond, keep_alive=True) as server:
             async with open_client(server, transport) as client:
                 with pytest.raises(OctogenPagingError) as caught:
                     await uuids_of(client)
@@ -156,11 +156,11 @@ class TestFaults:
 def in_memory(server: ModelServer) -> OctogenClient:
     """A client whose pages come from a model server."""
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def respond(request: httpx.Request) -> httpx.Response:
         uuids, next_cursor = server.read(json.loads(request.content).get("cursor"))
         return httpx.Response(200, json=page(uuids, next_cursor))
 
-    http_client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
+    http_client = httpx.AsyncClient(transport=httpx.MockTransport(respond))
     return OctogenClient(api_key=KEY, http_client=http_client, retry=ONCE)
 
 

@@ -1,5 +1,3 @@
-"""Where requests may go, and the key that no one gets to see."""
-
 from __future__ import annotations
 
 import copy
@@ -14,13 +12,13 @@ from tests.api.servers import KEY
 
 
 def bearer(key: ApiKey) -> str:
-    """What the key puts on a request."""
+    """The header that the key adds to a request."""
     request = httpx.Request("GET", "https://api.octogen.ai/v1")
     key.authorize(request)
     return request.headers["Authorization"]
 
 
-class TestWhereTheKeyComesFrom:
+class TestSources:
     @pytest.mark.parametrize(
         ("argument", "octo", "platform", "used"),
         [
@@ -34,7 +32,7 @@ class TestWhereTheKeyComesFrom:
             (" argument\n", None, None, "argument"),
         ],
     )
-    def test_the_argument_then_octo_api_key_then_the_platform_s(
+    def test_the_argument_comes_first_then_octo_api_key_then_the_platform_key(
         self,
         monkeypatch: pytest.MonkeyPatch,
         argument: str | None,
@@ -48,21 +46,21 @@ class TestWhereTheKeyComesFrom:
         assert bearer(ApiKey(argument)) == f"Bearer {used}"
 
     @pytest.mark.parametrize("argument", [None, "", " \n"])
-    def test_none_is_an_error_that_says_how_to_get_on(self, argument: str | None) -> None:
+    def test_the_error_of_a_missing_key_says_what_to_do(self, argument: str | None) -> None:
         with pytest.raises(MissingAPIKeyError) as caught:
             ApiKey(argument)
         for part in ("OCTO_API_KEY", "OCTOGEN_PLATFORM_API_KEY", "octogen-dagster sandbox"):
             assert part in str(caught.value)
 
     @pytest.mark.parametrize("key", [f"{KEY} {KEY}", f"{KEY}\nX-Other: 1", f"{KEY}é", f"\0{KEY}"])
-    def test_one_that_cannot_be_sent_is_refused_and_not_repeated(self, key: str) -> None:
+    def test_a_malformed_key_is_refused_and_not_quoted(self, key: str) -> None:
         with pytest.raises(ValueError, match="characters that no key has") as caught:
             ApiKey(key)
         assert "octo_live_" not in str(caught.value)
 
 
 class TestPickling:
-    def test_the_key_is_dropped_and_the_environment_s_picked_up(
+    def test_unpickling_takes_the_key_from_the_environment(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         pickled = pickle.dumps(ApiKey(KEY))
@@ -70,41 +68,43 @@ class TestPickling:
         monkeypatch.setenv("OCTO_API_KEY", "another-key")
         assert bearer(pickle.loads(pickled)) == "Bearer another-key"
 
-    def test_without_one_in_the_environment_the_error_says_so(self) -> None:
+    def test_unpickling_without_a_key_in_the_environment_is_an_error(self) -> None:
         pickled = pickle.dumps(ApiKey(KEY))
         with pytest.raises(MissingAPIKeyError, match="OCTO_API_KEY"):
             pickle.loads(pickled)
 
-    def test_it_shows_itself_in_no_text(self) -> None:
+    def test_no_text_of_the_key_shows_it(self) -> None:
         key = ApiKey(KEY)
         for text in (repr(key), str(key), f"{key}", repr([key]), repr({"key": key})):
             assert KEY not in text
 
-    def test_a_copy_in_the_same_process_keeps_it(self) -> None:
+    def test_a_copy_keeps_the_key(self) -> None:
         key = ApiKey(KEY)
         assert bearer(copy.copy(key)) == bearer(copy.deepcopy(key)) == f"Bearer {KEY}"
 
 
 class TestRedaction:
-    def answer(self, content: bytes, **headers: str) -> httpx.Response:
+    def response(self, content: bytes, **headers: str) -> httpx.Response:
         request = httpx.Request("GET", "https://api.octogen.ai/v1")
         ApiKey(KEY).authorize(request)
         return httpx.Response(200, content=content, headers=headers, request=request)
 
-    def test_an_answer_without_the_key_stays_as_it_is(self) -> None:
-        answer = self.answer(b"[]")
-        redacted = ApiKey(KEY).redacted(answer)
-        assert redacted is answer
+    def test_a_response_without_the_key_is_unchanged(self) -> None:
+        response = self.response(b"[]")
+        redacted = ApiKey(KEY).redacted(response)
+        assert redacted is response
         assert "Authorization" not in redacted.request.headers
 
-    def test_an_echo_is_taken_out_of_body_and_headers(self) -> None:
-        answer = self.answer(f'{{"detail":"Bearer {KEY}"}}'.encode(), x_echo=f"<{KEY}>", x_kept="1")
-        redacted = ApiKey(KEY).redacted(answer)
+    def test_an_echo_is_masked_in_the_body_and_the_headers(self) -> None:
+        response = self.response(
+            f'{{"detail":"Bearer {KEY}"}}'.encode(), x_echo=f"<{KEY}>", x_kept="1"
+        )
+        redacted = ApiKey(KEY).redacted(response)
         assert redacted.json() == {"detail": "Bearer [api key]"}
         assert redacted.headers["x_echo"] == "<[api key]>"
         assert redacted.headers["x_kept"] == "1"
         assert "Authorization" not in redacted.request.headers
 
-    def test_a_stand_in_for_a_key_does_not_spoil_words_that_hold_it(self) -> None:
-        answer = self.answer(b'{"detail":"keyword not found"}')
-        assert ApiKey("key").redacted(answer).json() == {"detail": "keyword not found"}
+    def test_a_placeholder_key_is_not_masked_within_words(self) -> None:
+        response = self.response(b'{"detail":"keyword not found"}')
+        assert ApiKey("key").redacted(response).json() == {"detail": "keyword not found"}

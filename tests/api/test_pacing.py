@@ -1,4 +1,4 @@
-"""How fast a bulk read may go: the rate_limiter by itself, and a walk along a small bucket."""
+"""RateLimiter alone, and with a client that reads from a small bucket."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def headers(limit: object, remaining: object) -> dict[str, str]:
     return {"x-ratelimit-limit": str(limit), "x-ratelimit-remaining": str(remaining)}
 
 
-def pacer_at(limit: int, remaining: int, reserve: float = 0.2) -> tuple[RateLimiter, Clock]:
-    """A rate_limiter that has just learned what is left in the bucket."""
+def limiter_at(limit: int, remaining: int, reserve: float = 0.2) -> tuple[RateLimiter, Clock]:
+    """A rate limiter that has just learned what is left in the bucket."""
     clock = Clock()
     rate_limiter = RateLimiter(reserve, clock=clock)
     rate_limiter.reserve()
@@ -38,48 +38,48 @@ def pacer_at(limit: int, remaining: int, reserve: float = 0.2) -> tuple[RateLimi
     return rate_limiter, clock
 
 
-class TestPlaces:
-    def test_nothing_is_known_before_the_first_answer(self) -> None:
+class TestReserve:
+    def test_there_is_no_delay_before_the_first_response(self) -> None:
         rate_limiter = RateLimiter(clock=Clock())
         assert [rate_limiter.reserve() for _ in range(100)] == [0.0] * 100
 
     @pytest.mark.parametrize(("limit", "remaining"), [(0.001, 0), (0, 0), (60, -1e9), (60, 1e9)])
-    def test_absurd_headers_make_nobody_wait_for_long(self, limit: float, remaining: float) -> None:
+    def test_absurd_headers_cause_no_long_delay(self, limit: float, remaining: float) -> None:
         rate_limiter = RateLimiter(clock=Clock())
         rate_limiter.reserve()
         rate_limiter.update(headers(limit, remaining))
         assert rate_limiter.reserve() <= 13
 
     def test_above_the_reserve_there_is_no_delay(self) -> None:
-        rate_limiter, _ = pacer_at(limit=60, remaining=15)
+        rate_limiter, _ = limiter_at(limit=60, remaining=15)
         assert [rate_limiter.reserve() for _ in range(3)] == [0.0] * 3
 
-    def test_at_the_reserve_places_come_at_the_rate_of_refill(self) -> None:
-        rate_limiter, _ = pacer_at(limit=60, remaining=12)
+    def test_at_the_reserve_the_delays_grow_at_the_rate_of_refill(self) -> None:
+        rate_limiter, _ = limiter_at(limit=60, remaining=12)
         assert [rate_limiter.reserve() for _ in range(4)] == pytest.approx([1, 2, 3, 4])
 
-    def test_below_the_reserve_it_waits_until_the_reserve_is_full_again(self) -> None:
-        rate_limiter, _ = pacer_at(limit=120, remaining=4, reserve=0.5)
+    def test_below_the_reserve_the_delay_refills_the_reserve(self) -> None:
+        rate_limiter, _ = limiter_at(limit=120, remaining=4, reserve=0.5)
         assert [rate_limiter.reserve(), rate_limiter.reserve()] == pytest.approx([28.5, 29])
 
-    def test_the_bucket_refills_while_time_goes_by(self) -> None:
-        rate_limiter, clock = pacer_at(limit=60, remaining=12)
+    def test_the_bucket_refills_as_time_passes(self) -> None:
+        rate_limiter, clock = limiter_at(limit=60, remaining=12)
         clock.now += 2.5
         assert [rate_limiter.reserve() for _ in range(4)] == pytest.approx([0, 0, 0.5, 1.5])
 
-    def test_without_a_reserve_it_goes_down_to_nothing(self) -> None:
-        rate_limiter, _ = pacer_at(limit=60, remaining=2, reserve=0)
+    def test_without_a_reserve_the_whole_bucket_is_spent(self) -> None:
+        rate_limiter, _ = limiter_at(limit=60, remaining=2, reserve=0)
         assert [rate_limiter.reserve() for _ in range(3)] == pytest.approx([0, 0, 1])
 
-    def test_requests_under_way_are_taken_off_what_an_answer_says(self) -> None:
-        rate_limiter, _ = pacer_at(limit=60, remaining=60)
+    def test_pending_requests_are_subtracted_from_the_header(self) -> None:
+        rate_limiter, _ = limiter_at(limit=60, remaining=60)
         for _ in range(3):
             rate_limiter.reserve()
         rate_limiter.update(headers(60, 14))
-        assert rate_limiter.reserve() == pytest.approx(1), "14 - 12 in reserve - 2 under way"
+        assert rate_limiter.reserve() == pytest.approx(1), "14 - 12 in reserve - 2 pending"
 
-    def test_an_answer_without_headers_frees_its_place(self) -> None:
-        rate_limiter, _ = pacer_at(limit=60, remaining=60)
+    def test_a_response_without_headers_gives_its_place_back(self) -> None:
+        rate_limiter, _ = limiter_at(limit=60, remaining=60)
         for _ in range(3):
             rate_limiter.reserve()
         rate_limiter.update(None)
@@ -101,8 +101,8 @@ class TestPlaces:
             headers("nan", 0),
         ],
     )
-    def test_headers_that_say_nothing_change_nothing(self, odd: dict[str, str]) -> None:
-        rate_limiter, clock = pacer_at(limit=60, remaining=12)
+    def test_invalid_headers_change_nothing(self, odd: dict[str, str]) -> None:
+        rate_limiter, clock = limiter_at(limit=60, remaining=12)
         clock.now += 1
         rate_limiter.reserve()
         rate_limiter.update(odd)
@@ -113,7 +113,7 @@ class TestPlaces:
         reserve=st.floats(0, 0.99),
         gaps=st.lists(st.floats(0, 5), min_size=1, max_size=60),
     )
-    def test_a_walk_never_takes_more_than_the_bucket_less_its_reserve(
+    def test_a_bulk_read_never_spends_the_reserve(
         self, limit: int, reserve: float, gaps: list[float]
     ) -> None:
         clock = Clock()
@@ -135,8 +135,8 @@ class TestPlaces:
 
 
 class TestThreads:
-    def test_no_place_is_given_twice_and_none_is_lost(self) -> None:
-        rate_limiter, _ = pacer_at(limit=60, remaining=12)
+    def test_each_place_is_taken_once(self) -> None:
+        rate_limiter, _ = limiter_at(limit=60, remaining=12)
         together = threading.Barrier(8)
 
         def take(_: int) -> list[float]:
@@ -147,8 +147,8 @@ class TestThreads:
             delays = sorted(delay for taken in threads.map(take, range(8)) for delay in taken)
         assert delays == pytest.approx([float(place) for place in range(1, 1601)])
 
-    def test_places_that_are_freed_by_many_threads_are_all_free(self) -> None:
-        rate_limiter, _ = pacer_at(limit=60, remaining=60)
+    def test_every_place_that_is_given_back_is_free(self) -> None:
+        rate_limiter, _ = limiter_at(limit=60, remaining=60)
         together = threading.Barrier(8)
 
         def take_and_free(_: int) -> None:
@@ -164,8 +164,10 @@ class TestThreads:
         assert [rate_limiter.reserve(), rate_limiter.reserve()] == pytest.approx([0, 1])
 
 
-class TestWalks:
-    async def test_it_meets_no_429_and_leaves_the_reserve(self, transport: Transport) -> None:
+class TestBulkReads:
+    async def test_a_bulk_read_gets_no_429_and_leaves_the_reserve(
+        self, transport: Transport
+    ) -> None:
         shops = {"northpeak": 24}
         with Sandbox(catalogs=shops, api_key=KEY, requests_per_minute=600) as sandbox:
             async with open_client(
@@ -179,7 +181,7 @@ class TestWalks:
         assert client.statistics.rate_limit_wait_seconds > 0
         assert int(left) >= 0.99 * 600 - 2, "whole tokens, and the last request is on its way"
 
-    async def test_the_waits_are_those_of_the_pacer(self, waits: Waits) -> None:
+    async def test_the_client_waits_as_the_limiter_says(self, waits: Waits) -> None:
         clock = Clock()
         rate_limiter = RateLimiter(reserve=0.5, clock=clock)
         shops = {"northpeak": 8}
@@ -193,15 +195,15 @@ class TestWalks:
         assert waits == pytest.approx([6, 12, 18], abs=0.1)
         assert client.statistics.rate_limit_wait_seconds == pytest.approx(36, abs=0.3)
 
-    async def test_a_single_page_does_not_wait(self, waits: Waits) -> None:
-        rate_limiter, _ = pacer_at(limit=60, remaining=0)
+    async def test_a_single_page_is_not_limited(self, waits: Waits) -> None:
+        rate_limiter, _ = limiter_at(limit=60, remaining=0)
         with Sandbox(catalogs=1, products=3, api_key=KEY) as sandbox:
             async with open_client(sandbox, rate_limiter=rate_limiter, waits=waits) as client:
                 await client.search_products()
                 await client.list_catalogs()
         assert waits == []
 
-    async def test_a_failed_answer_teaches_it_as_well(self, waits: Waits) -> None:
+    async def test_the_headers_of_an_error_count_too(self, waits: Waits) -> None:
         clock = Clock()
         rate_limiter = RateLimiter(reserve=0.5, clock=clock)
         with Sandbox(catalogs=1, products=3, api_key=KEY, requests_per_minute=60) as sandbox:

@@ -1,5 +1,3 @@
-"""Which failures may be retried and how long to wait, with no network and no waiting."""
-
 from __future__ import annotations
 
 from typing import Any
@@ -28,7 +26,7 @@ def failure(status: int, retry_after: str | None = None) -> OctogenError:
 
 
 def state_after(attempt: int, error: Exception) -> tenacity.RetryCallState:
-    """tenacity's state when try number `attempt` has failed."""
+    """tenacity's state when attempt number `attempt` has failed."""
     state = tenacity.RetryCallState(tenacity.AsyncRetrying(), None, (), {})
     state.attempt_number = attempt
     state.set_exception((type(error), error, None))
@@ -36,28 +34,28 @@ def state_after(attempt: int, error: Exception) -> tenacity.RetryCallState:
 
 
 class Operation:
-    """Fails with each error in turn, then succeeds; counts its tries, and records the waits."""
+    """Fails with each error in turn, then succeeds; counts attempts and records waits."""
 
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
-        self.tries = 0
+        self.attempts = 0
         self.waits: list[float] = []
 
     async def __call__(self) -> str:
-        self.tries += 1
+        self.attempts += 1
         if self.errors:
             raise self.errors.pop(0)
         return "done"
 
-    async def run(self, policy: RetryPolicy, spent: float = 0) -> str:
+    async def run(self, policy: RetryPolicy, elapsed: float = 0) -> str:
         async def sleep(seconds: float) -> None:
             self.waits.append(seconds)
 
-        result: str = await policy.retrying(spent, sleep=sleep)(self)
+        result: str = await policy.retrying(elapsed, sleep=sleep)(self)
         return result
 
 
-class TestWhatMayBeRetried:
+class TestMayRetry:
     @pytest.mark.parametrize(
         "error",
         [
@@ -70,7 +68,7 @@ class TestWhatMayBeRetried:
             OctogenTimeoutError("late"),
         ],
     )
-    def test_no_answer_429_and_5xx(self, error: OctogenError) -> None:
+    def test_a_missing_response_429_and_5xx_may_be_retried(self, error: OctogenError) -> None:
         assert RetryPolicy().may_retry(error)
 
     @pytest.mark.parametrize(
@@ -84,25 +82,25 @@ class TestWhatMayBeRetried:
             ConnectionResetError(),
         ],
     )
-    def test_nothing_else(self, error: Exception) -> None:
+    def test_nothing_else_may_be_retried(self, error: Exception) -> None:
         assert not RetryPolicy().may_retry(error)
 
     @pytest.mark.parametrize("status", [429, 503])
-    def test_a_longer_wait_than_allowed_is_no_wait(self, status: int) -> None:
+    def test_a_retry_after_above_the_maximum_is_not_retried(self, status: int) -> None:
         policy = RetryPolicy(max_retry_after=10)
         assert policy.may_retry(failure(status, "10"))
         assert not policy.may_retry(failure(status, "11"))
         assert not policy.may_retry(failure(status, "9" * 400))
 
 
-class TestWaits:
+class TestWait:
     @given(
         attempt=st.integers(1, 60),
         first=st.floats(0.001, 10),
         longest=st.floats(0.001, 100),
         asked=st.integers(0, 1000),
     )
-    def test_what_the_service_asks_for_and_a_delay_that_doubles_up_to_a_limit(
+    def test_it_is_retry_after_plus_a_delay_that_doubles_up_to_a_maximum(
         self, attempt: int, first: float, longest: float, asked: int
     ) -> None:
         policy = RetryPolicy(first_delay=first, max_delay=longest)
@@ -110,61 +108,61 @@ class TestWaits:
         step = first * 2.0 ** (attempt - 1)
         assert min(step, longest) - 1e-6 <= own <= min(step + first, longest) + 1e-6
 
-    def test_no_two_processes_wait_alike(self) -> None:
+    def test_the_jitter_differs_from_call_to_call(self) -> None:
         policy = RetryPolicy()
         assert len({policy.wait(state_after(1, failure(503))) for _ in range(20)}) > 10
 
-    def test_without_a_retry_after_it_is_the_delay_alone(self) -> None:
+    def test_without_retry_after_it_is_the_delay_alone(self) -> None:
         policy = RetryPolicy(first_delay=1)
         assert 1 <= policy.wait(state_after(1, OctogenConnectionError("cut"))) <= 2
 
-    async def test_one_request_s_waits_grow(self) -> None:
+    async def test_it_grows_from_attempt_to_attempt(self) -> None:
         operation = Operation(*[failure(503)] * 4)
         assert await operation.run(RetryPolicy(first_delay=1)) == "done"
         first, second, third, fourth = operation.waits
         assert 1 <= first <= 2 <= second <= 3 < 4 <= third <= 5 < 8 <= fourth <= 9
 
 
-class TestTheEnd:
+class TestStop:
     @pytest.mark.parametrize("attempts", [1, 2, 5])
-    async def test_the_last_failure_is_raised_after_so_many_tries(self, attempts: int) -> None:
+    async def test_the_last_failure_is_raised_after_the_last_attempt(self, attempts: int) -> None:
         operation = Operation(*[failure(503) for _ in range(9)])
         last = operation.errors[attempts - 1]
         with pytest.raises(OctogenError) as caught:
             await operation.run(RetryPolicy(attempts=attempts))
         assert caught.value is last
-        assert operation.tries == attempts
+        assert operation.attempts == attempts
         assert len(operation.waits) == attempts - 1
 
-    async def test_a_refusal_by_the_rate_limit_uses_up_no_try(self) -> None:
+    async def test_a_429_does_not_count_as_an_attempt(self) -> None:
         operation = Operation(*[failure(429) for _ in range(9)], failure(503))
         assert await operation.run(RetryPolicy(attempts=2)) == "done"
-        assert operation.tries == 11
+        assert operation.attempts == 11
 
-    async def test_without_retries_a_refusal_by_the_rate_limit_is_final(self) -> None:
+    async def test_without_retries_a_429_is_final(self) -> None:
         operation = Operation(failure(429))
         with pytest.raises(OctogenError, match="429"):
             await operation.run(RetryPolicy(attempts=1))
-        assert operation.tries == 1
+        assert operation.attempts == 1
 
-    async def test_what_may_not_be_retried_is_raised_at_once(self) -> None:
+    async def test_an_error_that_may_not_be_retried_is_raised_at_once(self) -> None:
         operation = Operation(failure(422))
         with pytest.raises(OctogenError, match="422"):
             await operation.run(RetryPolicy())
-        assert (operation.tries, operation.waits) == (1, [])
+        assert (operation.attempts, operation.waits) == (1, [])
 
-    async def test_a_wait_that_would_pass_the_deadline_is_not_begun(self) -> None:
+    async def test_a_wait_beyond_the_deadline_does_not_begin(self) -> None:
         operation = Operation(failure(503, "60"))
         with pytest.raises(OctogenError, match="503"):
             await operation.run(RetryPolicy(deadline=50, max_retry_after=100))
-        assert (operation.tries, operation.waits) == (1, [])
+        assert (operation.attempts, operation.waits) == (1, [])
 
-    async def test_what_was_spent_before_counts(self) -> None:
+    async def test_the_elapsed_time_counts(self) -> None:
         operation = Operation(failure(503, "30"), failure(503, "30"))
         policy = RetryPolicy(deadline=50, first_delay=0.1)
         with pytest.raises(OctogenError, match="503"):
-            await operation.run(policy, spent=25)
-        assert (operation.tries, operation.waits) == (1, [])
+            await operation.run(policy, elapsed=25)
+        assert (operation.attempts, operation.waits) == (1, [])
 
 
 class TestSettings:
@@ -178,10 +176,10 @@ class TestSettings:
             ({"max_retry_after": 0.0}, "max_retry_after must be above 0 seconds, not 0.0"),
         ],
     )
-    def test_one_out_of_its_range_is_named(self, settings: dict[str, Any], text: str) -> None:
+    def test_a_setting_out_of_its_range_is_named(self, settings: dict[str, Any], text: str) -> None:
         with pytest.raises(ValueError, match=text):
             RetryPolicy(**settings)
 
-    def test_two_alike_are_equal_and_show_their_settings_only(self) -> None:
+    def test_equality_and_repr_are_those_of_the_settings(self) -> None:
         assert RetryPolicy(attempts=2) == RetryPolicy(attempts=2) != RetryPolicy(attempts=3)
         assert "tenacity" not in repr(RetryPolicy())

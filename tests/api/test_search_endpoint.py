@@ -1,5 +1,3 @@
-"""Which generation of the contract a service speaks is found out, once, by asking."""
-
 from __future__ import annotations
 
 from typing import Any
@@ -20,7 +18,7 @@ def refusal(*fields: str) -> list[bytes]:
 
 
 def named_catalogs(sandbox: Sandbox) -> list[tuple[str, int | None]]:
-    """The field that named the catalog in each request, and the status of the answer."""
+    """The field that named the catalog in each request, and the status of the response."""
     return [
         (
             next(name for name in ("catalog", "catalogs") if name in (request.body or {})),
@@ -30,11 +28,12 @@ def named_catalogs(sandbox: Sandbox) -> list[tuple[str, int | None]]:
     ]
 
 
-class TestTheSeedGeneration:
-    async def test_nothing_is_refused(self, sandbox: Sandbox, transport: Transport) -> None:
+class TestSeedGeneration:
+    async def test_no_request_is_refused(self, sandbox: Sandbox, transport: Transport) -> None:
         async with open_client(sandbox, transport) as client:
             await client.search_products(catalog="strada")
             await client.search_products(catalog="northpeak")
+            assert client.generation == "seed"
         assert named_catalogs(sandbox) == [("catalog", 200)] * 2
         assert [(request.body or {})["catalog"] for request in sandbox.requests] == [
             "strada",
@@ -42,21 +41,24 @@ class TestTheSeedGeneration:
         ]
 
 
-class TestTheCurrentGeneration:
-    async def test_one_request_is_refused_and_then_it_is_known(
+class TestCurrentGeneration:
+    async def test_only_the_first_request_is_refused(
         self, current: Sandbox, transport: Transport
     ) -> None:
         async with open_client(current, transport) as client:
+            generations = [client.generation]
             first = await client.search_products(catalog="strada", limit=3)
+            generations.append(client.generation)
             await client.search_products(catalog="northpeak")
             products = [item async for item in client.iter_products(catalog="strada", limit=10)]
+        assert generations == ["seed", "current"]
         assert named_catalogs(current) == [("catalog", 422), *[("catalogs", 200)] * 5]
         assert current.requests[1].body == {"catalogs": ["strada"], "limit": 3}
         assert {item.catalog_key for item in first.items} == {"strada"}
         assert len(products) == 30
         assert client.statistics.retries == 0
 
-    async def test_everything_else_stays_in_the_request(
+    async def test_the_second_request_keeps_all_other_fields(
         self, current: Sandbox, transport: Transport
     ) -> None:
         search: dict[str, Any] = {
@@ -73,37 +75,35 @@ class TestTheCurrentGeneration:
             {"catalogs": ["northpeak"]} | search,
         ]
 
-    async def test_a_cursor_goes_along(self, current: Sandbox, transport: Transport) -> None:
+    async def test_a_cursor_is_sent_again(self, current: Sandbox, transport: Transport) -> None:
         async with open_client(current, transport) as client:
             first = await client.search_products(catalog="strada", limit=20)
         async with open_client(current, transport) as other:
             rest = await other.search_products(catalog="strada", limit=20, cursor=first.next_cursor)
         assert len(set(first.uuids + rest.uuids)) == 30
 
-    async def test_a_search_of_everything_needs_no_finding_out(self, current: Sandbox) -> None:
+    async def test_a_search_of_all_catalogs_is_sent_once(self, current: Sandbox) -> None:
         async with open_client(current) as client:
             await client.search_products()
         assert [(request.body, request.status) for request in current.requests] == [
             ({"limit": 50}, 200)
         ]
 
-    async def test_each_request_of_it_is_retried(
-        self, current: Sandbox, transport: Transport
-    ) -> None:
+    async def test_both_requests_are_retried(self, current: Sandbox, transport: Transport) -> None:
         current.inject(Fault("status", 503, times=2))
         async with open_client(current, transport, retry=QUICK) as client:
             await client.search_products(catalog="strada")
         assert [request.status for request in current.requests] == [503, 503, 422, 200]
 
-    async def test_an_unknown_catalog_is_one_there_too(self, current: Sandbox) -> None:
+    async def test_an_unknown_catalog_is_an_error(self, current: Sandbox) -> None:
         async with open_client(current) as client:
             with pytest.raises(OctogenNotFoundError, match="Catalog 'nosuch' is not granted"):
                 await client.search_products(catalog="nosuch")
 
 
-class TestARefusalOfSomethingElse:
+class TestRefusalOfAnotherField:
     @pytest.mark.parametrize(
-        "answer",
+        "refused",
         [
             refusal("price_min"),
             refusal("facets"),
@@ -115,20 +115,22 @@ class TestARefusalOfSomethingElse:
             http(422, b""),
         ],
     )
-    async def test_is_an_error_at_once(self, transport: Transport, answer: list[bytes]) -> None:
-        with RawServer(lambda _: answer) as server:
+    async def test_the_first_request_raises_it(
+        self, transport: Transport, refused: list[bytes]
+    ) -> None:
+        with RawServer(lambda _: refused) as server:
             async with open_client(server, transport, retry=QUICK) as client:
                 with pytest.raises(OctogenValidationError):
                     await client.search_products(catalog="strada")
         assert len(server.received) == 1
 
-    async def test_after_the_finding_out_is_an_error_as_well(self, transport: Transport) -> None:
-        def answer(request: Received) -> list[bytes]:
+    async def test_the_second_request_raises_it_too(self, transport: Transport) -> None:
+        def respond(request: Received) -> list[bytes]:
             if "catalog" in request.json:
                 return refusal("limit", "catalog")
             return refusal("limit") if request.json["limit"] == 7 else http(200, page(["a"]))
 
-        with RawServer(answer) as server:
+        with RawServer(respond) as server:
             async with open_client(server, transport) as client:
                 with pytest.raises(OctogenValidationError, match="limit: refused"):
                     await client.search_products(catalog="strada", limit=7)

@@ -24,7 +24,7 @@ PAGE = page([f"u-{number}" for number in range(100)])
 
 
 class At:
-    """A service at another address."""
+    """A service at any address."""
 
     api_key = KEY
 
@@ -47,12 +47,12 @@ class TestResponses:
             {"q": "zeppelin"},
         ],
     )
-    async def test_they_are_those_of_httpx(self, either: Sandbox, search: dict[str, Any]) -> None:
+    async def test_pages_are_those_of_httpx(self, either: Sandbox, search: dict[str, Any]) -> None:
         found = []
         for transport in ("httpx", "blocking"):
             async with open_client(either, transport) as client:
                 found.append(await client.search_products(**search))
-        by_httpx, by_blocking = (answer.model_dump(exclude={"request_id"}) for answer in found)
+        by_httpx, by_blocking = (page.model_dump(exclude={"request_id"}) for page in found)
         assert by_httpx == by_blocking
         bodies = [request.body for request in either.requests if request.status == 200]
         assert bodies[0] == bodies[1]
@@ -73,7 +73,7 @@ class TestResponses:
     @pytest.mark.parametrize(
         ("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)]
     )
-    async def test_a_compressed_body_is_asked_for_and_unpacked(
+    async def test_a_compressed_body_is_requested_and_decompressed(
         self, transport: Transport, encoding: str, compress: Any
     ) -> None:
         body = compress(json.dumps(PAGE).encode())
@@ -81,7 +81,7 @@ class TestResponses:
             assert len(await search(server, transport)) == 100
         assert encoding in server.received[0].headers["accept-encoding"]
 
-    async def test_a_body_in_chunks(self, transport: Transport) -> None:
+    async def test_a_chunked_body_is_read_to_its_end(self, transport: Transport) -> None:
         body = json.dumps(PAGE).encode()
         parts = [body[start : start + 999] for start in range(0, len(body), 999)]
         head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
@@ -92,9 +92,9 @@ class TestResponses:
         with RawServer(lambda _: [head, *chunks[:-1]]) as server, cut:
             await search(server, transport)
 
-    async def test_headers_that_come_twice_are_both_kept(self) -> None:
-        answer = b"HTTP/1.1 200 OK\r\nx-a: 1\r\nx-a: 2\r\ncontent-length: 0\r\n\r\n"
-        with RawServer(lambda _: [answer]) as server:
+    async def test_a_header_that_comes_twice_is_kept_twice(self) -> None:
+        response_bytes = b"HTTP/1.1 200 OK\r\nx-a: 1\r\nx-a: 2\r\ncontent-length: 0\r\n\r\n"
+        with RawServer(lambda _: [response_bytes]) as server:
             client = BlockingClient(server.base_url, 30)
             request = client.build_request("GET", server.base_url, headers={})
             request.extensions["timeout"] = httpx.Timeout(30).as_dict()
@@ -105,7 +105,7 @@ class TestResponses:
 
 
 class TestFailures:
-    async def test_refused(self, transport: Transport) -> None:
+    async def test_a_refused_connection_is_a_connection_error(self, transport: Transport) -> None:
         with RawServer(lambda _: []) as gone:
             pass
         with pytest.raises(OctogenConnectionError, match=r"\(ConnectError: ") as caught:
@@ -113,7 +113,7 @@ class TestFailures:
         assert type(caught.value) is OctogenConnectionError
         assert gone.base_url in str(caught.value)
 
-    async def test_a_name_that_nobody_knows(
+    async def test_an_unknown_host_is_a_connection_error(
         self, monkeypatch: pytest.MonkeyPatch, transport: Transport
     ) -> None:
         def getaddrinfo(*_: Any, **__: Any) -> Any:
@@ -125,12 +125,12 @@ class TestFailures:
         assert type(caught.value) is OctogenConnectionError
         assert "https://octogen.invalid/v1" in str(caught.value)
 
-    async def test_no_answer_in_time(self, transport: Transport) -> None:
+    async def test_a_late_response_is_a_timeout(self, transport: Transport) -> None:
         late = pytest.raises(OctogenTimeoutError, match=r"timeout 0\.1 s")
         with RawServer(lambda _: hanging(lambda: server)) as server, late:
             await search(server, transport, timeout=0.1)
 
-    async def test_no_connection_in_time(self, transport: Transport) -> None:
+    async def test_a_late_connection_is_a_timeout(self, transport: Transport) -> None:
         with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
             port = full.getsockname()[1]
             waiting = [socket.socket() for _ in range(4)]
@@ -142,14 +142,14 @@ class TestFailures:
             for client in waiting:
                 client.close()
 
-    async def test_cut_in_the_body(self, transport: Transport) -> None:
+    async def test_a_body_that_is_cut_off_is_a_connection_error(self, transport: Transport) -> None:
         cut = pytest.raises(OctogenConnectionError, match="RemoteProtocolError")
         with RawServer(lambda _: http(200, PAGE, length=1_000_000)) as server, cut:
             await search(server, transport)
 
-    async def test_after_a_failure_the_client_goes_on(self, transport: Transport) -> None:
-        answers = iter([http(200, PAGE, length=1_000_000), [], http(503), http(200, PAGE)])
-        with RawServer(lambda _: next(answers)) as server:
+    async def test_the_client_works_after_failures(self, transport: Transport) -> None:
+        responses = iter([http(200, PAGE, length=1_000_000), [], http(503), http(200, PAGE)])
+        with RawServer(lambda _: next(responses)) as server:
             async with open_client(server, transport) as client:
                 for _ in range(3):
                     with pytest.raises(OctogenError):
@@ -158,9 +158,9 @@ class TestFailures:
 
 
 class TestKeptConnections:
-    async def test_one_serves_many_requests(self, transport: Transport) -> None:
-        answer = http(200, PAGE, connection="keep-alive")
-        with RawServer(lambda _: answer, keep_alive=True) as server:
+    async def test_one_connection_serves_many_requests(self, transport: Transport) -> None:
+        kept = http(200, PAGE, connection="keep-alive")
+        with RawServer(lambda _: kept, keep_alive=True) as server:
             async with open_client(server, transport) as client:
                 for _ in range(5):
                     await client.search_products()
@@ -168,11 +168,11 @@ class TestKeptConnections:
             assert len(server.received) == 5
             assert not server.closed_connections.acquire(blocking=False)
 
-    async def test_one_that_the_server_closed_meanwhile_is_replaced(
+    async def test_a_connection_that_the_server_closed_is_replaced(
         self, transport: Transport
     ) -> None:
-        answer = http(200, PAGE, connection="keep-alive")
-        with RawServer(lambda _: answer) as server:
+        kept = http(200, PAGE, connection="keep-alive")
+        with RawServer(lambda _: kept) as server:
             async with open_client(server, transport) as client:
                 for _ in range(3):
                     await client.search_products()
@@ -182,7 +182,7 @@ class TestKeptConnections:
 
 
 class TestProxies:
-    """The proxy answers by itself, so that nothing leaves this machine."""
+    """The proxy responds itself, so that nothing leaves this machine."""
 
     @pytest.fixture
     def behind(self) -> Any:
@@ -191,14 +191,14 @@ class TestProxies:
 
     @pytest.fixture
     def proxy(self) -> Any:
-        def answer(request: Received) -> list[bytes]:
+        def respond(request: Received) -> list[bytes]:
             return http(502) if request.method == "CONNECT" else http(200, page(["proxied"]))
 
-        with RawServer(answer) as server:
+        with RawServer(respond) as server:
             yield server
 
     @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "ALL_PROXY"])
-    async def test_plain_http_stays_on_this_machine_past_any(
+    async def test_plain_http_uses_no_proxy(
         self,
         monkeypatch: pytest.MonkeyPatch,
         behind: RawServer,
@@ -211,7 +211,7 @@ class TestProxies:
         assert proxy.received == []
 
     @pytest.mark.parametrize("no_proxy", ["octogen.invalid", "*", "example.com, octogen.invalid"])
-    async def test_no_proxy_goes_past_it(
+    async def test_a_host_in_no_proxy_uses_no_proxy(
         self,
         monkeypatch: pytest.MonkeyPatch,
         proxy: RawServer,
@@ -229,7 +229,7 @@ class TestProxies:
         assert proxy.received == []
 
     @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "all_proxy"])
-    async def test_https_goes_through_a_tunnel_that_does_not_see_the_key(
+    async def test_https_uses_a_tunnel_that_does_not_see_the_key(
         self,
         monkeypatch: pytest.MonkeyPatch,
         proxy: RawServer,
@@ -249,7 +249,7 @@ class TestProxies:
         assert KEY not in str(request)
         assert "p%40ss" not in str(caught.value)
 
-    async def test_one_that_is_down_is_a_connection_error(
+    async def test_a_proxy_that_is_down_is_a_connection_error(
         self, monkeypatch: pytest.MonkeyPatch, transport: Transport
     ) -> None:
         with RawServer(lambda _: []) as gone:
@@ -260,7 +260,7 @@ class TestProxies:
 
 
 class TestTls:
-    async def test_a_certificate_of_nobody_is_refused_before_the_key_is_sent(
+    async def test_an_untrusted_certificate_is_refused_before_the_key_is_sent(
         self, tmp_path: Path, transport: Transport
     ) -> None:
         certificate = make_certificate(tmp_path / "server.pem")
@@ -269,7 +269,7 @@ class TestTls:
             await search(server, transport)
         assert server.received == []
 
-    async def test_one_that_the_environment_trusts_is_accepted(
+    async def test_a_certificate_that_the_environment_trusts_is_accepted(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, transport: Transport
     ) -> None:
         certificate = make_certificate(tmp_path / "server.pem")

@@ -6,6 +6,7 @@ from octogen_dagster.api.urls import (
     DEFAULT_BASE_URL,
     checked_base_url,
     checked_url,
+    configured_base_url,
     may_use_proxy,
 )
 from tests.api.servers import KEY
@@ -15,7 +16,7 @@ from tests.api.servers import KEY
     "url",
     ["https://mcp.octogen.ai/mcp/", "http://127.0.0.1:8080/mcp/", "http://localhost/x"],
 )
-def test_where_a_token_may_be_sent(url: str) -> None:
+def test_https_and_this_machine_are_accepted(url: str) -> None:
     assert checked_url(f" {url} ", "The MCP URL") == url
     assert may_use_proxy(url) is url.startswith("https")
 
@@ -32,11 +33,23 @@ def test_where_a_token_may_be_sent(url: str) -> None:
         ("https://[::1/", "is not a URL"),
     ],
 )
-def test_where_it_may_not(url: str, problem: str) -> None:
+def test_any_other_url_is_refused_with_the_reason(url: str, problem: str) -> None:
     with pytest.raises(ValueError, match=problem) as caught:
         checked_url(url, "The MCP URL")
     assert str(caught.value).startswith("The MCP URL ")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "url"),
+    [(None, DEFAULT_BASE_URL), ("", DEFAULT_BASE_URL), ("https://x.example/v1",) * 2],
+)
+def test_the_environment_may_name_the_base_url(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, url: str
+) -> None:
+    if value is not None:
+        monkeypatch.setenv("OCTOGEN_BASE_URL", value)
+    assert configured_base_url() == url
 
 
 class TestBaseUrl:
@@ -54,7 +67,7 @@ class TestBaseUrl:
             ("http://[::1]:8787/v1", "http://[::1]:8787/v1"),
         ],
     )
-    def test_good_ones_lose_their_trailing_slash(self, base_url: str, checked: str) -> None:
+    def test_a_valid_one_loses_its_trailing_slash(self, base_url: str, checked: str) -> None:
         assert checked_base_url(base_url) == checked
 
     @pytest.mark.parametrize(
@@ -78,13 +91,13 @@ class TestBaseUrl:
             ("https://api.octogen.ai/v1#", "must end with its path, without ? or #"),
         ],
     )
-    def test_bad_ones_are_refused_with_the_reason(self, base_url: str, text: str) -> None:
+    def test_an_invalid_one_is_refused_with_the_reason(self, base_url: str, text: str) -> None:
         with pytest.raises(ValueError, match="base_url") as caught:
             checked_base_url(base_url)
         assert text in str(caught.value)
 
     @pytest.mark.parametrize("userinfo", [f"user:{KEY}", KEY, f":{KEY}"])
-    def test_credentials_in_it_are_refused_and_not_repeated(self, userinfo: str) -> None:
+    def test_credentials_in_it_are_refused_and_not_quoted(self, userinfo: str) -> None:
         with pytest.raises(ValueError, match="pass the key as api_key") as caught:
             checked_base_url(f"https://{userinfo}@api.octogen.ai/v1")
         assert KEY not in str(caught.value)
