@@ -42,7 +42,7 @@ def _serve(listings: int) -> None:
         for number in range(listings):
             resource = sandbox.hub.share(f"catalog-{number:05}")
             wanted = Destination(PROJECT, f"octogen_{number:05}", "us")
-            sandbox.hub._state.subscribe(resource, wanted)
+            sandbox.hub._store.subscribe(resource, wanted)
         print(json.dumps([sandbox.hub.endpoint, sandbox.hub.exchange]), flush=True)
         sys.stdin.read()
 

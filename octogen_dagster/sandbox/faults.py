@@ -1,15 +1,18 @@
-"""Faults on request: what can go wrong between a client and the service.
-
-This module says which request a fault hits. What a hit request gets instead is in
-`answers` and in `app`.
-"""
+"""The faults of the sandbox's REST API."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from threading import Lock
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 from urllib.parse import urlsplit
+
+from octogen_dagster.sandbox.fault_model import (
+    ERROR_STATUS,
+    SECONDS,
+    BaseFault,
+    ValueRule,
+    is_number,
+)
 
 FaultKind = Literal[
     "latency",
@@ -31,7 +34,7 @@ _NEED_CURSOR: frozenset[FaultKind] = frozenset({"loop_cursor", "restart_cursor"}
 
 
 @dataclass(frozen=True)
-class Fault:
+class Fault(BaseFault):
     """Something that goes wrong with the requests it selects.
 
     ```
@@ -42,7 +45,7 @@ class Fault:
 
     | kind | value | what the client sees |
     | --- | --- | --- |
-    | `latency` | seconds | the answer comes that much later |
+    | `latency` | seconds | the response comes that much later |
     | `status` | 400 to 599 | an error with the contract's body |
     | `redirect` | a URL | a 307 to it |
     | `html` | | a 200 with a web page |
@@ -54,22 +57,33 @@ class Fault:
     | `wrong_type` | | one product whose `currentPrice` is not a number |
     | `price` | 0 or more | one product with that `currentPrice` |
 
-    The cursor faults hit searches that carry a cursor, and no others. Latency comes on top
-    of other faults; of those, the first that selects a request hits it, so storms that are
-    listed one after the other come one after the other.
+    The cursor faults hit only searches that carry a cursor. Latency is added to other faults. Of
+    those, the first one that selects a request hits it, so faults with `times` that are listed
+    one after the other take effect one after the other.
 
     Attributes:
-        kind: What goes wrong.
-        value: As in the table.
-        times: How many requests it hits; None for all.
-        path: Only requests with this path, such as `/products/search`.
-        page: Only this page of a walk, counted from 1.
-        retry_after: The `Retry-After` of a `status`: whole seconds or an HTTP date. A 429
-            always has one, 1 by default.
+        kind: The kind of fault.
+        value: The value, as in the table.
+        times: The number of requests it hits; None for all.
+        path: Hit only requests with this path, such as `/products/search`.
+        page: Hit only this page of a search, counted from 1.
+        retry_after: The `Retry-After` header of a `status`: whole seconds or an HTTP date. A 429
+            always has one; its default is 1.
 
     Raises:
-        ValueError: The parts do not make sense together.
+        ValueError: The kind is unknown, or an argument does not fit the kind.
     """
+
+    KINDS = _KINDS
+    VALUES: ClassVar[Mapping[str, ValueRule]] = {
+        "latency": SECONDS,
+        "price": ValueRule("a number, 0 or more, such as 9.99", is_number),
+        "status": ERROR_STATUS,
+        "redirect": ValueRule(
+            "an http or https URL",
+            lambda value: isinstance(value, str) and urlsplit(value).scheme in ("http", "https"),
+        ),
+    }
 
     kind: FaultKind
     value: float | int | str | None = None
@@ -79,24 +93,20 @@ class Fault:
     retry_after: int | str | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in _KINDS:
-            raise ValueError(f"unknown fault {self.kind!r}; there are {', '.join(_KINDS)}")
-        _check_value(self.kind, self.value)
-        for name in ("times", "page"):
-            number = getattr(self, name)
-            if number is not None and number < 1:
-                raise ValueError(f"{name} must be 1 or more, not {number}")
+        super().__post_init__()
+        if self.page is not None and self.page < 1:
+            raise ValueError(f"page must be 1 or more, not {self.page}")
         if self.path is not None and not self.path.startswith("/"):
-            raise ValueError(f"path must begin with /, such as /products/search: {self.path!r}")
+            raise ValueError(f"path must begin with /, such as /products/search, not {self.path!r}")
         if self.retry_after is not None and self.kind != "status":
             raise ValueError(f"retry_after goes with status, not with {self.kind}")
 
     @classmethod
     def parse(cls, text: str) -> "Fault":
-        """Read a fault from text such as `status=503,times=3,path=/products/search`.
+        """Parse a fault such as `status=503,times=3,path=/products/search`.
 
         Raises:
-            ValueError: The text is not a fault; the message says why and what is.
+            ValueError: The text is not a fault. The message says what is wrong.
         """
         parts = dict(_key_and_value(part) for part in re.split(r",(?=[a-z_]+(?:[=,]|$))", text))
         kinds = [kind for kind in _KINDS if kind in parts]
@@ -104,8 +114,8 @@ class Fault:
         try:
             if unknown:
                 raise ValueError(
-                    f"unknown word {unknown[0]!r}; faults are {', '.join(_KINDS)}; "
-                    f"they are narrowed by {', '.join(_SELECTORS)}"
+                    f"unknown word {unknown[0]!r}: use one of the faults {', '.join(_KINDS)} "
+                    f"and any of the selectors {', '.join(_SELECTORS)}"
                 )
             if len(kinds) != 1:
                 raise ValueError(f"name exactly one of {', '.join(_KINDS)}")
@@ -121,12 +131,12 @@ class Fault:
             raise ValueError(f"fault {text!r}: {problem}") from None
 
     def selects(self, path: str, page: int, has_cursor: bool) -> bool:
-        """Whether a request is one that this fault is about.
+        """Return True if the selectors and the kind of this fault fit a request.
 
         Args:
-            path: Below the base URL.
-            page: Counted from 1; 1 for a request that is not part of a walk.
-            has_cursor: Whether it carries a valid cursor.
+            path: The path below the base URL.
+            page: The page of a search, counted from 1; 1 for any other request.
+            has_cursor: True if the request carries a valid cursor.
         """
         return (
             (self.path is None or self.path == path)
@@ -135,70 +145,13 @@ class Fault:
         )
 
 
-class Faults:
-    """The faults in force, and how many more requests each may hit."""
-
-    def __init__(self, faults: Iterable[Fault]) -> None:
-        self._lock = Lock()
-        self._in_force = [_InForce(fault, fault.times) for fault in faults]
-
-    def inject(self, fault: Fault) -> None:
-        with self._lock:
-            self._in_force.append(_InForce(fault, fault.times))
-
-    def clear(self) -> None:
-        with self._lock:
-            self._in_force.clear()
-
-    def hit(self, path: str, page: int, has_cursor: bool) -> list[Fault]:
-        """The faults that hit a request now: any number of latencies and at most one other.
-
-        The arguments are those of `Fault.selects`.
-        """
-        hits: list[Fault] = []
-        with self._lock:
-            for entry in self._in_force:
-                fault = entry.fault
-                if entry.left == 0 or not fault.selects(path, page, has_cursor):
-                    continue
-                if fault.kind == "latency" or all(hit.kind == "latency" for hit in hits):
-                    hits.append(fault)
-                    entry.left = None if entry.left is None else entry.left - 1
-        return hits
-
-
-@dataclass
-class _InForce:
-    fault: Fault
-    left: int | None
-
-
-def _check_value(kind: FaultKind, value: float | int | str | None) -> None:
-    match kind:
-        case "latency":
-            if not isinstance(value, int | float) or value < 0:
-                raise ValueError(f"latency needs seconds, 0 or more, such as 0.2; not {value!r}")
-        case "price":
-            if not isinstance(value, int | float) or not value >= 0:
-                raise ValueError(f"price needs a number, 0 or more, such as 9.99; not {value!r}")
-        case "status":
-            if not isinstance(value, int) or not 400 <= value <= 599:
-                raise ValueError(f"status needs a number from 400 to 599, not {value!r}")
-        case "redirect":
-            if not isinstance(value, str) or urlsplit(value).scheme not in ("http", "https"):
-                raise ValueError(f"redirect needs an http or https URL, not {value!r}")
-        case _:
-            if value is not None:
-                raise ValueError(f"{kind} takes no value, so not {value!r}")
-
-
 def _key_and_value(part: str) -> tuple[str, str | None]:
     key, equals, value = part.partition("=")
     return key.strip(), value if equals else None
 
 
 def _value_from_text(kind: FaultKind, text: str | None) -> float | int | str | None:
-    """A number where the kind wants one; what is no number stays text and is refused later."""
+    """Convert text to a number if the kind needs one; text that is no number stays text."""
     if text is None or kind not in ("latency", "status", "price"):
         return text
     try:

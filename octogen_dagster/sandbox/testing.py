@@ -1,6 +1,6 @@
 """A pytest fixture for pipelines that read Octogen.
 
-Load it in `conftest.py` and ask for it by name:
+Load it in `conftest.py` and use it by name:
 
 ```
 pytest_plugins = ["octogen_dagster.sandbox.testing"]
@@ -8,11 +8,11 @@ pytest_plugins = ["octogen_dagster.sandbox.testing"]
 
 def test_my_pipeline(octogen_sandbox):
     octogen_sandbox.inject(Fault("status", 503, times=2))
-    my_pipeline()  # finds the key and the address in the environment
+    my_pipeline()  # finds the key and the base URL in the environment
     assert len(octogen_sandbox.requests) > 2
 ```
 
-For another size or generation, make a `octogen_dagster.sandbox.server.Sandbox` yourself.
+For another size or generation, make an `octogen_dagster.sandbox.server.Sandbox` yourself.
 """
 
 from collections.abc import Iterator
@@ -26,8 +26,8 @@ from octogen_dagster.sandbox.server import Sandbox
 def octogen_sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     """A running sandbox of three catalogs with 40 products each.
 
-    `OCTO_API_KEY` and `OCTOGEN_BASE_URL` point to it during the test, and a key in
-    `OCTOGEN_PLATFORM_API_KEY` is hidden.
+    `OCTO_API_KEY` and `OCTOGEN_BASE_URL` point to it during the test, and
+    `OCTOGEN_PLATFORM_API_KEY` is unset.
     """
     with Sandbox(catalogs=3, products=40) as sandbox:
         monkeypatch.delenv("OCTOGEN_PLATFORM_API_KEY", raising=False)

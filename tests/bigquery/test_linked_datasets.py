@@ -196,7 +196,7 @@ def _one_try(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         HubFault("http_status", 503, method="list_bigquery_listing_resources", times=1),
         HubFault("rate_limit", 60, method="list_bigquery_listing_resources", times=1),
-        HubFault("lost_answer", method="list_bigquery_listing_resources", times=1),
+        HubFault("lost_response", method="list_bigquery_listing_resources", times=1),
     ],
     ids=lambda fault: fault.kind,
 )

@@ -403,7 +403,7 @@ def test_a_linked_dataset_is_not_made_up(both: Callable[..., list[Answer]]) -> N
     ("name", "hindrance"),
     [
         ("octogen-bq-subscribe", fault("status", "UNAVAILABLE", times=1)),
-        ("octogen-bq-subscribe", fault("lost_answer", method="SubscribeListing", times=1)),
+        ("octogen-bq-subscribe", fault("lost_response", method="SubscribeListing", times=1)),
         ("octogen-bq-autosubscribe", fault("rate_limit", 0, times=1)),
         ("octogen-bq-autosubscribe", fault("http_status", 503, times=1)),
         ("octogen-bq-autosubscribe", fault("http_status", 503, method="token", times=1)),

@@ -74,7 +74,7 @@ def test_a_given_token_that_has_expired_is_an_error(hub: Hub) -> None:
         session.call(LISTINGS, {})
 
 
-@pytest.mark.parametrize("kind", ["http_status", "lost_answer", "rate_limit"])
+@pytest.mark.parametrize("kind", ["http_status", "lost_response", "rate_limit"])
 def test_failures_that_may_pass_are_retried(hub: Hub, session: McpSession, kind: Any) -> None:
     value = {"http_status": 503, "rate_limit": 0}.get(kind)
     hub.inject(HubFault(kind, value, method=LISTINGS, times=2))
@@ -86,7 +86,7 @@ def test_a_call_that_must_not_be_repeated_is_retried_only_if_it_was_not_carried_
     hub: Hub, session: McpSession
 ) -> None:
     request = {"subscriberProjectId": PROJECT, "subscriberPrincipal": PRINCIPAL}
-    hub.inject(HubFault("lost_answer", method=REGISTER, times=1))
+    hub.inject(HubFault("lost_response", method=REGISTER, times=1))
     with pytest.raises(OctogenMCPError, match="failed with 502"):
         session.call(REGISTER, {"request": request}, repeatable=False)
     assert count(hub, REGISTER) == 1

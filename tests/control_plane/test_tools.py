@@ -92,7 +92,7 @@ def test_registering_is_not_repeated_if_it_may_have_been_carried_out(
     hub: Hub, octogen: OctogenMCP
 ) -> None:
     tool = "register_bigquery_subscriber"
-    hub.inject(HubFault("lost_answer", method=tool, times=1))
+    hub.inject(HubFault("lost_response", method=tool, times=1))
     with pytest.raises(OctogenMCPError, match="failed with 502"):
         octogen.register(PROJECT, PRINCIPAL)
     assert [method for method, _ in calls(hub)].count(tool) == 1

@@ -9,7 +9,6 @@ import threading
 import httpx
 import pytest
 
-from octogen_dagster.sandbox import request_log
 from octogen_dagster.sandbox.server import DEFAULT_API_KEY, Sandbox
 from tests.sandbox.calls import connect, search
 
@@ -131,14 +130,6 @@ class TestRequestLog:
         assert [request.request_id for request in sandbox.requests] == [
             response.headers["x-request-id"] for response in responses
         ]
-
-    def test_only_the_latest_are_kept(
-        self, sandbox: Sandbox, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(request_log, "_LOGGED_REQUESTS", 3)
-        for number in range(5):
-            search(client, q=str(number))
-        assert [request.body for request in sandbox.requests] == [{"q": n} for n in "234"]
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ def test_what_may_be_the_listings_subscription_does_not_hide_that_its_grant_is_p
     listing = hub.share("acme")
     to(listing)  # as another principal
     hub.settings.listing_project = "number"
-    hub._state._listings["acme"] = replace(hub._state.listing_of("acme"), access="revoked")
+    hub._store._listings["acme"] = replace(hub._store.listing_of("acme"), access="revoked")
     hub.inject(HubFault("status", "PERMISSION_DENIED", method="GetListing"))
     with pytest.raises(
         OctogenBigQueryAccessPendingError, match="has not arrived yet, and nothing was changed"
@@ -249,7 +249,7 @@ def test_a_dataset_that_is_somebody_elses_is_never_taken_for_ours(hub: Hub) -> N
 
 def test_an_answer_that_gets_lost_is_made_up_for(hub: Hub) -> None:
     listing = hub.share("acme")
-    hub.inject(HubFault("lost_answer", method="SubscribeListing", times=1))
+    hub.inject(HubFault("lost_response", method="SubscribeListing", times=1))
     result = to(listing)
     assert (result.linked_dataset, result.state) == ("octogen_acme", "STATE_ACTIVE")
     assert [call.outcome for call in hub.calls if call.method == "SubscribeListing"] == [

@@ -1,7 +1,7 @@
-"""What Octogen knows of the subscribers of its catalogs: a cell for each subscriber and catalog.
+"""What Octogen knows of its subscribers: one cell for each subscriber and shared catalog.
 
-Whether a cell may be subscribed to is read from `hub_state`. Whether it was subscribed to,
-Octogen learns only when it is asked to look.
+The store says at once whether a catalog may be subscribed to. Octogen learns of a subscription
+only when it is told to refresh the cell.
 """
 
 import re
@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from octogen_dagster.sandbox.hub.names import is_project_id
-from octogen_dagster.sandbox.hub.state import HubState, Listing, SubscriptionState
+from octogen_dagster.sandbox.hub.state import Listing, SubscriptionState
+from octogen_dagster.sandbox.hub.store import HubStore
 
 Json = dict[str, Any]
 
@@ -24,11 +25,11 @@ _PRINCIPAL = re.compile(r"(serviceAccount|user|group):[^@\s]+@[^@\s]+")
 
 
 class ToolFailure(Exception):
-    """A tool that does not do what it was asked.
+    """An MCP tool cannot do what was asked.
 
     Args:
-        error: The code of the failure.
-        message: What the client reads.
+        error: The error code.
+        message: The message for the client.
     """
 
     def __init__(self, error: str, message: str) -> None:
@@ -48,26 +49,30 @@ class Subscriber:
 
 
 class HubCells:
-    """Subscribers and their cells, over the state of Analytics Hub and behind its lock."""
+    """The subscribers and their cells, over the store of the hub and behind its lock."""
 
-    def __init__(self, state: HubState) -> None:
-        self._state = state
+    def __init__(self, store: HubStore) -> None:
+        self._store = store
         self._subscribers: dict[tuple[str, str], Subscriber] = {}
-        self._seen: dict[tuple[str, str], str] = {}
-        """Subscriber id and catalog to the name of the subscription that was last seen."""
+        self._known: dict[tuple[str, str], str] = {}
+        """Subscriber id and catalog to the subscription that was there at the last refresh."""
 
     def list_listings(self, catalogs: list[str] | None) -> list[Json]:
-        """The listings of all shared catalogs, or of those named."""
+        """Return the listings of the shared catalogs.
+
+        Args:
+            catalogs: Only these catalogs; None for all.
+        """
         wanted = None if catalogs is None else set(catalogs)
         return [
-            {"catalogKey": listing.catalog, **_where(listing, "<your-project>")}
-            for listing in self._state.all_listings()
+            {"catalogKey": listing.catalog, **_place(listing, "<your-project>")}
+            for listing in self._store.all_listings()
             if not listing.is_removed and (wanted is None or listing.catalog in wanted)
         ]
 
     def list_subscribers(self) -> Json:
-        """All subscribers with all their cells."""
-        with self._state.lock:
+        """Return all subscribers with all their cells."""
+        with self._store.lock:
             subscribers = list(self._subscribers.values())
             return {
                 "subscribers": [_subscriber(subscriber) for subscriber in subscribers],
@@ -75,54 +80,54 @@ class HubCells:
             }
 
     def register(self, project: str, principal: str) -> Json:
-        """Make a subscriber known, if it is not.
+        """Register a subscriber if it is not registered; return it with its cells.
 
         Raises:
-            ToolFailure: That is no project or no principal.
+            ToolFailure: The project or the principal is not valid.
         """
         if not is_project_id(project):
             raise ToolFailure("invalid_request", f"subscriberProjectId: {project!r}")
         if not _PRINCIPAL.fullmatch(principal):
             raise ToolFailure("invalid_request", f"subscriberPrincipal: {principal!r}")
-        with self._state.lock:
+        with self._store.lock:
             new = Subscriber(f"subscriber-{len(self._subscribers) + 1}", project, principal)
             subscriber = self._subscribers.setdefault((project, principal), new)
             return {"subscriber": _subscriber(subscriber), "cells": self._cells([subscriber])}
 
     def refresh(self, catalog: str, principal: str) -> Json:
-        """Look whether a subscriber has subscribed to a catalog; returns the cell.
+        """Look up the principal's subscription to a catalog and return the cell.
 
         Raises:
-            ToolFailure: There is no such subscriber or catalog.
+            ToolFailure: The subscriber is not registered, or the catalog was never shared.
         """
-        with self._state.lock:
+        with self._store.lock:
             subscribers = [
                 each for each in self._subscribers.values() if each.principal == principal
             ]
             if not subscribers:
                 raise ToolFailure("subscriber_not_found", f"{principal} is not registered")
             try:
-                listing = self._state.listing_of(catalog)
+                listing = self._store.listing_of(catalog)
             except LookupError as error:
                 raise ToolFailure("catalog_not_found", str(error)) from None
             live = {
                 subscription.project: subscription.name
-                for subscription in self._state.subscriptions()
+                for subscription in self._store.subscriptions()
                 if subscription.catalog == catalog and subscription.state != "STATE_INACTIVE"
             }
             for subscriber in subscribers:
-                self._seen.pop((subscriber.subscriber_id, catalog), None)
+                self._known.pop((subscriber.subscriber_id, catalog), None)
                 if subscriber.project in live:
-                    self._seen[subscriber.subscriber_id, catalog] = live[subscriber.project]
+                    self._known[subscriber.subscriber_id, catalog] = live[subscriber.project]
             return self._cells(subscribers, [listing])[0]
 
     def disable(self, principal: str) -> None:
         """Disable the subscribers of a principal.
 
         Raises:
-            LookupError: There are none.
+            LookupError: The principal is not registered.
         """
-        with self._state.lock:
+        with self._store.lock:
             found = {k: s for k, s in self._subscribers.items() if s.principal == principal}
             if not found:
                 raise LookupError(f"{principal} is not registered")
@@ -132,16 +137,21 @@ class HubCells:
     def _cells(
         self, subscribers: list[Subscriber], listings: list[Listing] | None = None
     ) -> list[Json]:
-        """The cells of subscribers, of all listings or some, which are thereby read."""
-        shown = self._state.all_listings() if listings is None else listings
-        states = {each.name: each.state for each in self._state.subscriptions()}
-        now = self._state.clock()
+        """Return the cells of subscribers, and count that they were read.
+
+        Args:
+            subscribers: The subscribers.
+            listings: Only the cells of these listings; None for all.
+        """
+        shown = self._store.all_listings() if listings is None else listings
+        states = {each.name: each.state for each in self._store.subscriptions()}
+        now = self._store.clock()
         cells = [
             {
                 "subscriberId": subscriber.subscriber_id,
                 "catalogKey": listing.catalog,
                 **self._status(subscriber, listing, states, now),
-                **_where(listing, subscriber.project),
+                **_place(listing, subscriber.project),
                 "shareSchema": SHARE_SCHEMA,
                 "schemaVersion": SCHEMA_VERSION,
             }
@@ -149,7 +159,7 @@ class HubCells:
             for listing in shown
         ]
         if subscribers:
-            self._state.note_reads(shown)
+            self._store.count_reads(shown)
         return cells
 
     def _status(
@@ -165,9 +175,9 @@ class HubCells:
             return {"status": "pending", "reasonCode": "scope_revoked"}
         if not listing.has_access(now):
             return {"status": "pending", "reasonCode": None}
-        seen = self._seen.get((subscriber.subscriber_id, listing.catalog))
-        # One that the subscriber deleted is taken for active until the next look.
-        state = states.get(seen, "STATE_ACTIVE") if seen else "STATE_INACTIVE"
+        known = self._known.get((subscriber.subscriber_id, listing.catalog))
+        # A subscription that the subscriber deleted counts as active until the next refresh.
+        state = states.get(known, "STATE_ACTIVE") if known else "STATE_INACTIVE"
         return {"status": _STATUSES[state], "reasonCode": None}
 
 
@@ -180,8 +190,8 @@ def _subscriber(subscriber: Subscriber) -> Json:
     }
 
 
-def _where(listing: Listing, project: str) -> Json:
-    """Where a catalog is, and how to read it from `project`."""
+def _place(listing: Listing, project: str) -> Json:
+    """Return the fields that say where a catalog is and how to read it from `project`."""
     dataset = "octogen_" + re.sub(r"[^A-Za-z0-9_]", "_", listing.name.listing)
     return {
         "listingResource": str(listing.name),

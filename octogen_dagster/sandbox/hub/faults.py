@@ -1,18 +1,15 @@
-"""Faults on request of the hub: what goes wrong in Analytics Hub, in MCP and at the login.
+"""The faults of the hub: what goes wrong in Analytics Hub, in MCP and at the token endpoint."""
 
-This module says which call a fault hits. What a hit call gets instead is in `analytics_hub`,
-`mcp_server` and `hub_http`.
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from threading import Lock
-from typing import Any, Final, Literal, get_args
+from typing import Any, ClassVar, Final, Literal, get_args
+
+from octogen_dagster.sandbox.fault_model import ERROR_STATUS, SECONDS, BaseFault, ValueRule
 
 HubFaultKind = Literal[
     "latency",
     "status",
-    "lost_answer",
+    "lost_response",
     "tool_error",
     "rate_limit",
     "cell",
@@ -22,18 +19,17 @@ HubFaultKind = Literal[
     "http_status",
 ]
 
-_KINDS: tuple[HubFaultKind, ...] = get_args(HubFaultKind)
 TOKEN: Final = "token"  # noqa: S105
 """The `method` of a call of the token endpoint."""
 ABSENT: Final = object()
-"""The value of a field of a cell that a fault leaves out."""
+"""The value of a field that a `cell` fault removes."""
 
-GRPC_KINDS: frozenset[HubFaultKind] = frozenset({"latency", "status", "lost_answer"})
+GRPC_KINDS: frozenset[HubFaultKind] = frozenset({"latency", "status", "lost_response"})
 HTTP_KINDS: frozenset[HubFaultKind] = frozenset(
-    {"latency", "unauthorized", "html", "http_status", "lost_answer"}
+    {"latency", "unauthorized", "html", "http_status", "lost_response"}
 )
 TOOL_KINDS: frozenset[HubFaultKind] = frozenset({"tool_error", "rate_limit", "cell", "text_only"})
-_STATUSES = frozenset(
+_GRPC_CODES = frozenset(
     {
         "CANCELLED",
         "UNKNOWN",
@@ -56,136 +52,81 @@ _STATUSES = frozenset(
 
 
 @dataclass(frozen=True)
-class HubFault:
+class HubFault(BaseFault):
     """Something that goes wrong with the calls it selects.
 
     ```
     HubFault("status", "UNAVAILABLE", method="ListSubscriptions", times=2)
     HubFault("cell", {"status": "melted", "listingResource": ABSENT}, catalog="kumo")
-    HubFault("lost_answer", method="token", times=1)
+    HubFault("lost_response", method="token", times=1)
     ```
 
     | kind | value | hits | what the client sees |
     | --- | --- | --- | --- |
-    | `latency` | seconds | all | the answer comes that much later |
+    | `latency` | seconds | all | the response comes that much later |
     | `status` | a gRPC code, such as `"UNAVAILABLE"` | gRPC | that error; nothing happened |
-    | `lost_answer` | | all | gRPC UNAVAILABLE or HTTP 502, but the call *was* done |
+    | `lost_response` | | all | gRPC UNAVAILABLE or HTTP 502, but the call *was* done |
     | `tool_error` | the error code | MCP tools | a value with `error` and `message` |
     | `rate_limit` | seconds | MCP tools | JSON-RPC -32029 with `retry_after` |
-    | `cell` | fields; `ABSENT` leaves one out | MCP tools | the cells with these fields |
+    | `cell` | fields; `ABSENT` removes one | MCP tools | the cells with these fields |
     | `text_only` | | MCP tools | the value as JSON text, no `structuredContent` |
     | `unauthorized` | | MCP | HTTP 401, as with an expired token |
     | `html` | | MCP, token | HTTP 200 with a web page |
     | `http_status` | 400 to 599 | MCP, token | that status with a web page |
 
-    The token endpoint is hit only by faults with `method="token"`. Latency comes on top of
-    other faults; of those, the first that selects a call hits it.
+    The token endpoint is hit only by faults with `method="token"`. `latency`, `cell` and
+    `text_only` are added to other faults. Of those, the first one that selects a call hits it.
 
     Attributes:
-        kind: What goes wrong.
-        value: As in the table.
-        method: Only this gRPC method (`SubscribeListing`), MCP tool
+        kind: The kind of fault.
+        value: The value, as in the table.
+        times: The number of calls it hits; None for all.
+        method: Hit only this gRPC method (`SubscribeListing`), MCP tool
             (`list_bigquery_subscribers`), other MCP method (`initialize`), or `token`.
-        times: How many calls it hits; None for all.
-        catalog: Only cells of this catalog; for `cell` alone.
+        catalog: Change only the cells of this catalog; for `cell` alone.
 
     Raises:
-        ValueError: The parts do not make sense together.
+        ValueError: The kind is unknown, or an argument does not fit the kind.
     """
+
+    KINDS = get_args(HubFaultKind)
+    VALUES: ClassVar[Mapping[str, ValueRule]] = {
+        "latency": SECONDS,
+        "status": ValueRule(
+            "a gRPC code such as UNAVAILABLE",
+            lambda value: isinstance(value, str) and value in _GRPC_CODES,
+        ),
+        "tool_error": ValueRule(
+            "an error code", lambda value: isinstance(value, str) and value != ""
+        ),
+        "rate_limit": SECONDS,
+        "cell": ValueRule(
+            "a mapping of fields", lambda value: isinstance(value, Mapping) and len(value) > 0
+        ),
+        "http_status": ERROR_STATUS,
+    }
+    COMBINABLE = frozenset({"latency", "cell", "text_only"})
 
     kind: HubFaultKind
     value: float | int | str | Mapping[str, Any] | None = None
-    method: str | None = None
     times: int | None = None
+    method: str | None = None
     catalog: str | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in _KINDS:
-            raise ValueError(f"unknown fault {self.kind!r}; there are {', '.join(_KINDS)}")
-        _check_value(self.kind, self.value)
-        if self.times is not None and self.times < 1:
-            raise ValueError(f"times must be 1 or more, not {self.times}")
+        super().__post_init__()
         if self.catalog is not None and self.kind != "cell":
             raise ValueError(f"catalog goes with cell, not with {self.kind}")
 
     def selects(self, method: str, kinds: frozenset[HubFaultKind]) -> bool:
-        """Whether a call is one that this fault is about.
+        """Return True if the method and the kind of this fault fit a call.
 
         Args:
-            method: As in the attribute.
-            kinds: What can go wrong at this point of the call.
+            method: The method of the call, as in the attribute.
+            kinds: The kinds that can happen at this point of the call.
         """
         if self.kind not in kinds:
             return False
-        return self.method == method if self.method or method == TOKEN else True
-
-
-class HubFaults:
-    """The faults in force, and how many more calls each may hit."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._in_force: list[_InForce] = []
-
-    def inject(self, fault: HubFault) -> None:
-        with self._lock:
-            self._in_force.append(_InForce(fault, fault.times))
-
-    def clear(self) -> None:
-        with self._lock:
-            self._in_force.clear()
-
-    def hit(self, method: str, kinds: frozenset[HubFaultKind]) -> list[HubFault]:
-        """The faults that hit a call now: any number that add up, and at most one other.
-
-        Latencies, cells and text add up.
-
-        The arguments are those of `HubFault.selects`.
-        """
-        hits: list[HubFault] = []
-        with self._lock:
-            for entry in self._in_force:
-                fault = entry.fault
-                if entry.left == 0 or not fault.selects(method, kinds):
-                    continue
-                if fault.kind in _ADD_UP or all(hit.kind in _ADD_UP for hit in hits):
-                    hits.append(fault)
-                    entry.left = None if entry.left is None else entry.left - 1
-        return hits
-
-
-@dataclass
-class _InForce:
-    fault: HubFault
-    left: int | None
-
-
-_ADD_UP: frozenset[HubFaultKind] = frozenset({"latency", "cell", "text_only"})
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and value >= 0
-
-
-_VALUES: dict[HubFaultKind, tuple[str, Callable[[Any], bool]]] = {
-    "latency": ("seconds, 0 or more, such as 0.2", _is_number),
-    "status": ("a gRPC code such as UNAVAILABLE", lambda value: value in _STATUSES),
-    "tool_error": ("an error code", lambda value: isinstance(value, str) and value != ""),
-    "rate_limit": ("seconds, 0 or more", _is_number),
-    "cell": ("a mapping of fields", lambda value: isinstance(value, Mapping) and len(value) > 0),
-    "http_status": (
-        "a number from 400 to 599",
-        lambda value: isinstance(value, int) and 400 <= value <= 599,
-    ),
-}
-"""What the value of a kind must be; the others take none."""
-
-
-def _check_value(kind: HubFaultKind, value: object) -> None:
-    if kind not in _VALUES:
-        if value is not None:
-            raise ValueError(f"{kind} takes no value, so not {value!r}")
-        return
-    wanted, is_right = _VALUES[kind]
-    if not is_right(value):
-        raise ValueError(f"{kind} needs {wanted}; not {value!r}")
+        if self.method is None:
+            return method != TOKEN
+        return self.method == method

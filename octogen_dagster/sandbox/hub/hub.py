@@ -1,4 +1,4 @@
-"""The hub of a sandbox: Analytics Hub, Octogen's MCP tools and the login, over one state."""
+"""The hub of a sandbox: Analytics Hub, Octogen's MCP tools and the login, over one store."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,12 +6,13 @@ from collections.abc import Callable
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
+from octogen_dagster.sandbox.fault_model import ActiveFaults
 from octogen_dagster.sandbox.hub.analytics_hub import AnalyticsHub
 from octogen_dagster.sandbox.hub.cells import HubCells
-from octogen_dagster.sandbox.hub.faults import HubFault, HubFaults
-from octogen_dagster.sandbox.hub.http import RPC, TOKENS, Door
-from octogen_dagster.sandbox.hub.log import HubCall, HubLog
-from octogen_dagster.sandbox.hub.mcp_server import MCP_PATH, Tools, create_mcp_app
+from octogen_dagster.sandbox.hub.endpoints import RPC, TOKENS, Endpoint
+from octogen_dagster.sandbox.hub.faults import HubFault
+from octogen_dagster.sandbox.hub.grpc_server import GrpcServer
+from octogen_dagster.sandbox.hub.mcp_server import MCP_PATH, create_mcp_app
 from octogen_dagster.sandbox.hub.names import ExchangeName
 from octogen_dagster.sandbox.hub.oauth import (
     CLIENT_ID,
@@ -21,7 +22,10 @@ from octogen_dagster.sandbox.hub.oauth import (
     token_app,
 )
 from octogen_dagster.sandbox.hub.settings import HubSettings
-from octogen_dagster.sandbox.hub.state import AT_ONCE, GrantAfter, HubState, Subscription
+from octogen_dagster.sandbox.hub.state import AT_ONCE, GrantAfter, Subscription
+from octogen_dagster.sandbox.hub.store import HubStore
+from octogen_dagster.sandbox.hub.tools import Tools
+from octogen_dagster.sandbox.request_log import HubCall, RequestLog
 
 _HOST = "127.0.0.1"
 _EXCHANGE = ExchangeName("octogen-sandbox", "us", "catalogs")
@@ -38,40 +42,45 @@ class Hub:
         assert [call.outcome for call in subscribed] == ["PERMISSION_DENIED"] * 2 + ["OK"]
     ```
 
-    Three services of one process share one state: the gRPC service of Analytics Hub, where
-    listings are subscribed to; Octogen's MCP server, which says what is shared with whom; and
-    the login that gives out the tokens for MCP. Nothing is shared at first. Everything can be
-    read and changed from any thread while it runs.
+    Three services share one store: the gRPC service of Analytics Hub, where listings are
+    subscribed to; Octogen's MCP server, which says what is shared with whom; and the login, which
+    issues the tokens for MCP. Nothing is shared at first. Everything can be read and changed from
+    any thread while the sandbox runs.
 
     Args:
-        spend: Takes a request from the organisation's rate limit; returns None, or the seconds
-            after which there is one again.
+        spend: Takes a request from the organisation's rate limit. Returns None, or the number of
+            seconds after which there is a request again.
 
     Attributes:
-        settings: How it answers; may be changed at any time.
+        settings: How the services respond. May be changed at any time.
     """
 
     def __init__(self, spend: Callable[[], int | None]) -> None:
         self.settings = HubSettings()
-        self._state = HubState()
-        self._state.open_exchange(_EXCHANGE)
-        self._cells = HubCells(self._state)
-        self._faults = HubFaults()
-        self._log = HubLog()
+        self._store = HubStore()
+        self._store.open_exchange(_EXCHANGE)
+        self._cells = HubCells(self._store)
+        self._faults = ActiveFaults[HubFault]()
+        self._log = RequestLog[HubCall]()
         self._login = AuthorizationServer(self.settings)
         self._tools = Tools(self._cells, self._faults, spend)
-        self._analytics_hub = AnalyticsHub(self._state, self.settings, self._faults, self._log)
+        analytics_hub = AnalyticsHub(self._store, self.settings)
+        self._grpc = GrpcServer(analytics_hub.services, self._faults, self._log)
         self._port: int | None = None
         self._http_port: int | None = None
 
     @property
     def endpoint(self) -> str:
-        """Host and port of Analytics Hub: gRPC without TLS. Known once the sandbox runs."""
+        """The host and port of Analytics Hub, which speaks gRPC without TLS.
+
+        Raises:
+            RuntimeError: The sandbox was never started. This holds for all addresses.
+        """
         return f"{_HOST}:{self._running(self._port)}"
 
     @property
     def exchange(self) -> str:
-        """The resource name of the data exchange that catalogs are shared in by default."""
+        """The resource name of the data exchange in which catalogs are shared by default."""
         return str(_EXCHANGE)
 
     @property
@@ -81,32 +90,32 @@ class Hub:
 
     @property
     def mcp_url(self) -> str:
-        """Where Octogen's MCP server is."""
+        """The URL of Octogen's MCP server."""
         return f"{self.authorization_server}{MCP_PATH}"
 
     @property
     def token_endpoint(self) -> str:
-        """Where a refresh token is exchanged for an access token."""
+        """The URL at which a refresh token is exchanged for an access token."""
         return f"{self.authorization_server}{TOKEN_PATH}"
 
     @property
     def client_id(self) -> str:
-        """A public client that is registered already."""
+        """The id of the built-in public client."""
         return CLIENT_ID
 
     @property
     def refresh_token(self) -> str:
-        """A refresh token of that client; after a rotation, the one that replaced it."""
+        """A valid refresh token of the built-in client; after a rotation, the new one."""
         return self._login.refresh_token
 
     @property
     def access_token(self) -> str:
-        """An access token of that client that lives as long as any, from the start on."""
+        """An access token of the built-in client, issued when the hub was made."""
         return self._login.access_token
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables that send clients to the hub."""
+        """The environment variables that point clients to the hub."""
         return {
             "OCTOGEN_MCP_URL": self.mcp_url,
             "OCTOGEN_MCP_TOKEN_ENDPOINT": self.token_endpoint,
@@ -117,17 +126,17 @@ class Hub:
 
     @property
     def calls(self) -> list[HubCall]:
-        """The latest 20,000 calls of all three services in order of arrival."""
-        return self._log.calls()
+        """The latest 20,000 calls of all three services, in order of arrival."""
+        return self._log.entries()
 
     @property
     def subscriptions(self) -> list[Subscription]:
-        """All subscriptions of all projects in order of creation."""
-        return self._state.subscriptions()
+        """All subscriptions of all projects, in order of creation."""
+        return self._store.subscriptions()
 
     def datasets(self, project: str) -> dict[str, str | None]:
-        """Dataset id to the name of its subscription; None for an ordinary dataset."""
-        return self._state.datasets(project)
+        """Return dataset id to the name of its subscription; None for an ordinary dataset."""
+        return self._store.datasets(project)
 
     def share(
         self,
@@ -139,13 +148,13 @@ class Hub:
         exchange: str = _EXCHANGE.exchange,
         listing_id: str | None = None,
     ) -> str:
-        """Share a catalog: its listing appears, and a cell for each subscriber.
+        """Share a catalog: create its listing and a cell for each subscriber.
 
         Args:
-            catalog: Its key. The sandbox need not serve it over REST.
+            catalog: The catalog key. The sandbox need not serve it over REST.
             grant: When the right to subscribe arrives.
             project: The id of the project that publishes it.
-            location: Where the data is.
+            location: The location of the data.
             exchange: The data exchange that the listing is in.
             listing_id: By default the key with `_` for all but letters, digits, `_` and `-`.
 
@@ -153,19 +162,19 @@ class Hub:
             The resource name of the listing.
 
         Raises:
-            ValueError: It is shared already, another catalog has that listing, or the listing
-                cannot have that id.
+            ValueError: The catalog is shared already, another catalog has that listing, or the
+                listing id is not valid.
         """
         in_exchange = ExchangeName(project, location, exchange)
-        return str(self._state.share(catalog, grant, in_exchange, listing_id).name)
+        return str(self._store.share(catalog, grant, in_exchange, listing_id).name)
 
     def listing_resource(self, catalog: str) -> str:
-        """The resource name of a catalog's listing.
+        """Return the resource name of a catalog's listing.
 
         Raises:
             LookupError: The catalog was never shared.
         """
-        return str(self._state.listing_of(catalog).name)
+        return str(self._store.listing_of(catalog).name)
 
     def grant_access(self, catalog: str) -> None:
         """Give the right to subscribe to a catalog now.
@@ -173,100 +182,101 @@ class Hub:
         Raises:
             LookupError: The catalog was never shared.
         """
-        self._state.grant_access(catalog)
+        self._store.grant_access(catalog)
 
     def revoke_access(self, catalog: str) -> None:
-        """Take that right away: no further subscription, and those there are become inactive.
+        """Take the right to subscribe away, and make existing subscriptions inactive.
 
-        The linked datasets stay, as names that are taken.
+        The ids of the linked datasets stay taken.
 
         Raises:
             LookupError: The catalog was never shared.
         """
-        self._state.revoke_access(catalog)
+        self._store.revoke_access(catalog)
 
     def make_stale(self, catalog: str) -> None:
-        """Let the active subscriptions of a catalog be stale, until they are refreshed.
+        """Make the active subscriptions of a catalog stale, until they are refreshed.
 
         Raises:
             LookupError: The catalog was never shared, or has no active subscription.
         """
-        self._state.make_stale(catalog)
+        self._store.make_stale(catalog)
 
     def remove_listing(self, catalog: str) -> None:
-        """Delete the listing of a catalog; subscriptions become inactive.
+        """Delete the listing of a catalog, and make its subscriptions inactive.
 
         Raises:
             LookupError: The catalog was never shared.
         """
-        self._state.remove_listing(catalog)
+        self._store.remove_listing(catalog)
 
     def add_dataset(self, project: str, dataset: str) -> None:
-        """Let a project have an ordinary dataset, so that its id is taken.
+        """Add an ordinary dataset to a project, so that its id is taken.
 
         Raises:
-            ValueError: It has one of that id, or it is no dataset id.
+            ValueError: The project has such a dataset already, or the id is not valid.
         """
-        self._state.add_dataset(project, dataset)
+        self._store.add_dataset(project, dataset)
 
     def disable_subscriber(self, principal: str) -> None:
         """Disable the subscribers of a principal.
 
         Raises:
-            LookupError: It is not registered.
+            LookupError: The principal is not registered.
         """
         self._cells.disable(principal)
 
     def issue_access_token(self) -> str:
-        """A new access token of the built-in client."""
+        """Issue a new access token of the built-in client."""
         return self._login.issue_access_token()
 
     def expire_access_tokens(self) -> None:
-        """Let all access tokens that were given out be expired; refresh tokens stay good."""
+        """Make all access tokens expire now; refresh tokens stay valid."""
         self._login.expire_access_tokens()
 
     def inject(self, fault: HubFault) -> None:
-        """Let `fault` happen from now on, after those that are in force already."""
+        """Add a fault, after those in force."""
         self._faults.inject(fault)
 
     def clear_faults(self) -> None:
-        """Let everything work again."""
+        """Remove all faults."""
         self._faults.clear()
 
     def start(self, http_port: int, port: int) -> None:
-        """Begin to serve Analytics Hub; `http_app` serves the rest.
+        """Start to serve Analytics Hub. The rest is served by `http_app`.
 
         Args:
-            http_port: Where `http_app` will be.
-            port: Of Analytics Hub; 0 for a free one.
+            http_port: The port of `http_app`.
+            port: The port of Analytics Hub; 0 for a free one.
 
         Raises:
             OSError: The port is taken.
         """
-        self._port = self._analytics_hub.start(port)
+        self._port = self._grpc.start(port)
         self._http_port = http_port
 
     def stop(self) -> None:
-        """End what `start` began."""
-        self._analytics_hub.stop()
+        """Stop to serve Analytics Hub."""
+        self._grpc.stop()
 
     def http_app(self, rest: Starlette, closing: asyncio.Event) -> Starlette:
-        """An application with the REST API, MCP and the login. It needs its lifespan.
+        """Create the application that serves the REST API, MCP and the login.
+
+        The server must run the lifespan of the application.
 
         Args:
             rest: The REST API.
-            closing: Set when the server goes down.
+            closing: Set when the server stops.
         """
         origin = self.authorization_server
         mcp = create_mcp_app(self._tools, self._login, origin)
-
-        watch = (self._faults, self._log, closing)
+        tokens = token_app(self._login)
         return Starlette(
             routes=[
                 *rest.routes,
                 *login_routes(self._login, origin),
-                Route(TOKEN_PATH, Door(token_app(self._login), TOKENS, *watch)),
-                Route(MCP_PATH, Door(mcp, RPC, *watch)),
+                Route(TOKEN_PATH, Endpoint(tokens, TOKENS, self._faults, self._log, closing)),
+                Route(MCP_PATH, Endpoint(mcp, RPC, self._faults, self._log, closing)),
                 Mount("/", mcp),
             ],
             lifespan=mcp.router.lifespan_context,

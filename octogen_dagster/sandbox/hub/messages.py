@@ -1,4 +1,4 @@
-"""What exists in `hub_state` as messages of the Analytics Hub API."""
+"""Conversion of what exists in the hub to messages of the Analytics Hub API."""
 
 from dataclasses import replace
 
@@ -17,6 +17,7 @@ _STATES: dict[SubscriptionState, int] = {
 
 
 def exchange_message(exchange: ExchangeName, listing_count: int) -> ah.DataExchange:
+    """Return a data exchange as a message."""
     return ah.DataExchange(
         name=str(exchange),
         display_name=f"Octogen {exchange.exchange}",
@@ -24,20 +25,22 @@ def exchange_message(exchange: ExchangeName, listing_count: int) -> ah.DataExcha
     )
 
 
-def listing_message(listing: Listing, settings: HubSettings, asked: str) -> ah.Listing:
-    """A listing.
+def listing_message(listing: Listing, settings: HubSettings, requested: str) -> ah.Listing:
+    """Return a listing as a message.
 
     Args:
-        asked: The name that was asked for: its own, or that of its exchange.
+        listing: The listing.
+        settings: Says how its project is named.
+        requested: The name in the request: that of the listing or of its exchange.
     """
     project = listing.name.project
-    in_answer = {
+    shown_project = {
         "id": project,
         "number": project_number(project),
-        "as_asked": asked.split("/")[1],
+        "as_asked": requested.split("/")[1],
     }[settings.get_listing_project]
     return ah.Listing(
-        name=str(replace(listing.name, project=in_answer)),
+        name=str(replace(listing.name, project=shown_project)),
         display_name=listing.catalog,
         state=ah.Listing.State.ACTIVE,
         resource_type=ah.SharedResourceType.BIGQUERY_DATASET,
@@ -48,7 +51,10 @@ def listing_message(listing: Listing, settings: HubSettings, asked: str) -> ah.L
 
 
 def subscription_message(subscription: Subscription, settings: HubSettings) -> ah.Subscription:
-    """A subscription; its linked resources are shown only while it is active, as documented."""
+    """Return a subscription as a message.
+
+    It names its linked resources only while it is active, as the API documents.
+    """
     name = subscription.listing
     if settings.listing_project == "number":
         name = replace(name, project=project_number(name.project))

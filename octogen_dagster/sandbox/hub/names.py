@@ -1,4 +1,4 @@
-"""The resource names of Analytics Hub: what they look like, and what a bad one is answered."""
+"""The resource names of Analytics Hub, and the refusal of one that is not valid."""
 
 import hashlib
 import re
@@ -14,11 +14,11 @@ _PROJECT_ID = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
 
 
 class Refusal(Exception):
-    """A call of Analytics Hub that is not done.
+    """A call of Analytics Hub is refused.
 
     Args:
         code: The name of a gRPC code.
-        message: What the client reads.
+        message: The message for the client.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -29,7 +29,7 @@ class Refusal(Exception):
 
 @dataclass(frozen=True)
 class ExchangeName:
-    """A data exchange; `project` is an id, or a number as long as nobody looked it up."""
+    """The name of a data exchange. `project` is an id, or a number that was not looked up."""
 
     project: str
     location: str
@@ -37,7 +37,7 @@ class ExchangeName:
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """Read a resource name. Raises Refusal when it is none."""
+        """Parse a resource name. Raises Refusal if it is not valid."""
         return cls(*_match(_EXCHANGE, name, "data exchange"))
 
     def __str__(self) -> str:
@@ -46,7 +46,7 @@ class ExchangeName:
 
 @dataclass(frozen=True)
 class ListingName:
-    """A listing; `project` is an id, or a number as long as nobody looked it up."""
+    """The name of a listing. `project` is an id, or a number that was not looked up."""
 
     project: str
     location: str
@@ -55,11 +55,12 @@ class ListingName:
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """Read a resource name. Raises Refusal when it is none."""
+        """Parse a resource name. Raises Refusal if it is not valid."""
         return cls(*_match(_LISTING, name, "listing"))
 
     @property
     def in_exchange(self) -> ExchangeName:
+        """The name of the exchange that the listing is in."""
         return ExchangeName(self.project, self.location, self.exchange)
 
     def __str__(self) -> str:
@@ -67,26 +68,28 @@ class ListingName:
 
 
 def project_number(project: str) -> str:
-    """The number of the project with an id: twelve digits, the same in every process."""
+    """Return the number of a project: twelve digits, the same in every process."""
     digest = hashlib.sha256(project.encode()).digest()
     return str(10**11 + int.from_bytes(digest[:8], "big") % (9 * 10**11))
 
 
 def parse_parent(name: str) -> tuple[str, str]:
-    """The project and the location of `projects/<project>/locations/<location>`.
+    """Return the project and the location in `projects/<project>/locations/<location>`.
 
     Raises:
-        Refusal: It is no such name.
+        Refusal: The name is not valid.
     """
     project, location = _match(_LOCATION, name, "location")
     return project, location
 
 
 def is_dataset_id(text: str) -> bool:
+    """Return True if BigQuery accepts `text` as the id of a dataset."""
     return _DATASET_ID.fullmatch(text) is not None
 
 
 def is_project_id(text: str) -> bool:
+    """Return True if Google Cloud accepts `text` as the id of a project."""
     return _PROJECT_ID.fullmatch(text) is not None
 
 

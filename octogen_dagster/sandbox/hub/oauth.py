@@ -1,7 +1,7 @@
-"""The login of a sandbox: an OAuth authorization server that always says yes.
+"""The login of the hub: an OAuth authorization server that grants every request.
 
-Registration of clients, the authorization endpoint with PKCE, and the token endpoint with its
-refresh tokens. The protocol itself is that of the `mcp` package; here is what it remembers.
+The `mcp` package implements the protocol: client registration, authorization with PKCE and the
+token endpoint. This module keeps the clients, codes and tokens.
 """
 
 import secrets
@@ -47,12 +47,16 @@ class _IssuedAccess:
 class AuthorizationServer(
     OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken, AccessToken]
 ):
-    """Clients, codes and tokens.
+    """Keeps clients, codes and tokens.
 
-    One public client exists from the start, with a refresh token and an access token.
+    One public client is built in. It has a refresh token and an access token from the start.
 
     Args:
-        settings: How long access tokens live, and whether refresh tokens rotate.
+        settings: The lifetime of access tokens and the rotation of refresh tokens.
+
+    Attributes:
+        refresh_token: A valid refresh token of the built-in client.
+        access_token: The first access token of the built-in client.
     """
 
     def __init__(self, settings: HubSettings) -> None:
@@ -63,12 +67,10 @@ class AuthorizationServer(
         self._access: dict[str, _IssuedAccess] = {}
         self._refresh: dict[str, RefreshToken] = {}
         self.refresh_token = self._new_refresh_token(CLIENT_ID, SCOPES)
-        """That of the built-in client, valid now."""
         self.access_token = self.issue_access_token()
-        """That of the built-in client from the start."""
 
     def issue_access_token(self, client_id: str = CLIENT_ID, scopes: list[str] = SCOPES) -> str:
-        """A new access token."""
+        """Issue a new access token."""
         token = f"sandbox-access-{secrets.token_urlsafe(24)}"
         access = AccessToken(token=token, client_id=client_id, scopes=scopes)
         expires_at = time.monotonic() + self._settings.access_token_seconds
@@ -77,7 +79,7 @@ class AuthorizationServer(
         return token
 
     def expire_access_tokens(self) -> None:
-        """Let all access tokens that were issued be expired."""
+        """Make all access tokens expire now."""
         with self._lock:
             self._access.clear()
 
@@ -164,10 +166,11 @@ class AuthorizationServer(
 
 
 def login_routes(server: AuthorizationServer, origin: str) -> list[Route]:
-    """The endpoints of the login, but for that of the tokens.
+    """Return the endpoints of the login, except the token endpoint.
 
     Args:
-        origin: The issuer: scheme, host and port.
+        server: The authorization server.
+        origin: The issuer: its scheme, host and port.
     """
     metadata = OAuthMetadata.model_validate(
         {
@@ -200,7 +203,7 @@ def login_routes(server: AuthorizationServer, origin: str) -> list[Route]:
 
 
 def token_app(server: AuthorizationServer) -> ASGIApp:
-    """The token endpoint."""
+    """Return the token endpoint as an application."""
     handler = TokenHandler(server, ClientAuthenticator(server))
     return Route(TOKEN_PATH, handler.handle, methods=["POST"]).app
 

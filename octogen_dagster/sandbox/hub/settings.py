@@ -1,4 +1,4 @@
-"""How the hub of a sandbox answers where the real services differ from day to day."""
+"""Settings of the hub for what differs from one real service to the next."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,19 +6,20 @@ from typing import Literal
 
 @dataclass
 class HubSettings:
-    """May be changed at any time; the next answer follows.
+    """How the services of the hub respond.
+
+    A change takes effect with the next response.
 
     Attributes:
-        listing_project: Whether a subscription names the project of its listing by its `id` or
-            by its `number`. Requests may always use either.
-        get_listing_project: How `GetListing` and `ListListings` name that project: by its `id`,
-            by its `number`, or `as_asked`.
-        linked_dataset_in: Which field of a subscription says where its linked dataset is.
-        destination_first: Whether `SubscribeListing` says that the dataset is taken before it says
-            that the right to subscribe is missing.
-        access_token_seconds: How long an access token lives.
-        rotate_refresh_tokens: Whether a refresh token is replaced when it is used. The old
-            one is worthless from that moment on.
+        listing_project: A subscription names the project of its listing by its `id` or by its
+            `number`. Requests may always use either.
+        get_listing_project: `GetListing` and `ListListings` name that project by its `id`, by its
+            `number`, or `as_asked`.
+        linked_dataset_in: The field of a subscription that names its linked dataset.
+        destination_first: True if `SubscribeListing` reports a dataset that is taken before a
+            missing right to subscribe.
+        access_token_seconds: The lifetime of an access token, in seconds.
+        rotate_refresh_tokens: True if a refresh token is replaced, and invalid, once it is used.
     """
 
     listing_project: Literal["id", "number"] = "id"

@@ -1,7 +1,8 @@
 """The REST API of the sandbox as an ASGI application.
 
-A request goes through the faults, the key and the rate limit to its operation, and every
-answer carries the contract's headers. Starting and stopping a server is in `server`.
+A request passes the faults, the key check and the rate limit before its operation runs. Every
+response carries the headers of the contract. The server that runs the application is in
+`http_server`.
 """
 
 import asyncio
@@ -10,7 +11,6 @@ import math
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,9 +22,11 @@ from starlette.responses import Response
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
-from octogen_dagster.sandbox.faults import Fault, Faults
+from octogen_dagster.sandbox.fault_model import ActiveFaults, Hits
+from octogen_dagster.sandbox.faults import Fault
+from octogen_dagster.sandbox.http_effects import delay
 from octogen_dagster.sandbox.request_log import ReceivedRequest, RequestLog
-from octogen_dagster.sandbox.rest.fault_effects import made_up_answer, spoil
+from octogen_dagster.sandbox.rest.fault_effects import alter_content, replacement_response
 from octogen_dagster.sandbox.rest.limiter import TokenBucket
 from octogen_dagster.sandbox.rest.operations import ApiError, Operations
 
@@ -36,18 +38,18 @@ _LOOKUP = "/products/lookup"
 
 @dataclass
 class Gateway:
-    """Everything that stands between the network and the operations."""
+    """Everything that a request passes before its operation runs."""
 
     api_key: str
     limiter: TokenBucket
-    faults: Faults
-    log: RequestLog = field(default_factory=RequestLog)
+    faults: ActiveFaults[Fault]
+    log: RequestLog[ReceivedRequest] = field(default_factory=RequestLog[ReceivedRequest])
     closing: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the server goes down, so that latency ends at once."""
+    """Set when the server stops, so that latency ends at once."""
 
 
 def create_app(gateway: Gateway, operations: Operations) -> Starlette:
-    """The application that serves `operations` behind `gateway`."""
+    """Create the application that serves `operations` behind `gateway`."""
     return Starlette(routes=[Mount(_BASE_PATH, app=_RestApi(gateway, operations))])
 
 
@@ -60,32 +62,25 @@ class _RestApi:
         request = Request(scope, receive)
         try:
             body = await request.body()
-        except ClientDisconnect:  # a reader that was killed
+        except ClientDisconnect:  # the client was killed
             return
-        received, faults = self._receive(request, body)
-        for latency in (fault for fault in faults if fault.kind == "latency"):
-            await self._wait(float(latency.value or 0))
-        fault = next((fault for fault in faults if fault.kind != "latency"), None)
-        try:
-            response = None if fault is None else made_up_answer(fault)
-            if response is None:
-                self._admit(request.headers.get("authorization"))
-                response = await run_in_threadpool(self._perform, received, body, fault)
-        except ApiError as error:
-            response = _json_response({"detail": error.detail}, error.status, error.headers)
+        received, hits = self._received(request, body)
+        entry_id = self._gateway.log.add(received)
+        await delay(hits.latency_seconds, self._gateway.closing)
+        fault = hits.exclusive
+        response = await self._respond(request, received, body, fault)
         self._add_headers(response, received.request_id)
-        self._gateway.log.record(replace(received, status=response.status_code))
+        self._gateway.log.update(entry_id, replace(received, status=response.status_code))
         if fault is not None and fault.kind == "cut":
             await _send_half(response, send)
         else:
             await response(scope, receive, send)
 
-    def _receive(self, request: Request, body: bytes) -> tuple[ReceivedRequest, list[Fault]]:
-        """Log the request together with the faults that hit it."""
+    def _received(self, request: Request, body: bytes) -> tuple[ReceivedRequest, Hits[Fault]]:
         path = request.url.path.removeprefix(_BASE_PATH)
         start = self._operations.start_of_page(body) if path == _SEARCH else None
-        page = start.page if start else 1
-        faults = self._gateway.faults.hit(path, page, has_cursor=start is not None)
+        page, has_cursor = start.page if start else 1, start is not None
+        hits = self._gateway.faults.hit(lambda fault: fault.selects(path, page, has_cursor))
         received = ReceivedRequest(
             method=request.method,
             path=path,
@@ -93,14 +88,21 @@ class _RestApi:
             request_id=str(uuid.uuid4()),
             has_key="authorization" in request.headers,
             page=page,
-            faults=tuple(fault.kind for fault in faults),
+            faults=tuple(fault.kind for fault in hits.faults),
         )
-        self._gateway.log.record(received)
-        return received, faults
+        return received, hits
 
-    async def _wait(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._gateway.closing.wait(), seconds)
+    async def _respond(
+        self, request: Request, received: ReceivedRequest, body: bytes, fault: Fault | None
+    ) -> Response:
+        try:
+            replacement = None if fault is None else replacement_response(fault)
+            if replacement is not None:
+                return replacement
+            self._admit(request.headers.get("authorization"))
+            return await run_in_threadpool(self._perform, received, body, fault)
+        except ApiError as error:
+            return _json_response({"detail": error.detail}, error.status, error.headers)
 
     def _admit(self, authorization: str | None) -> None:
         scheme, _, key = (authorization or "").partition(" ")
@@ -113,10 +115,10 @@ class _RestApi:
             raise ApiError(429, "rate_limit_exceeded", {"Retry-After": retry_after})
 
     def _perform(self, received: ReceivedRequest, body: bytes, fault: Fault | None) -> Response:
-        answer = self._operation(received, body, fault)()
+        content = self._operation(received, body, fault)()
         if fault is not None:
-            spoil(answer, fault, received.body or {})
-        response = _json_response(answer)
+            alter_content(content, fault, received.body or {})
+        response = _json_response(content)
         if fault is not None and fault.kind == "truncate":
             return Response(_first_half(response), media_type="application/json")
         return response
@@ -168,7 +170,7 @@ def _first_half(response: Response) -> bytes:
 
 
 async def _send_half(response: Response, send: Send) -> None:
-    """Promise the whole body and send half; the server then closes the connection."""
+    """Announce the whole body but send half of it; the server then closes the connection."""
     await send(
         {
             "type": "http.response.start",

@@ -1,6 +1,7 @@
-"""What a request that is hit by a fault gets instead of its answer, or what is done to it.
+"""The effects of faults on the responses of the REST API.
 
-Latency, cut and truncate act on the connection and the bytes: they are in `app`.
+The faults that act on the connection or on the bytes of a response (latency, cut, truncate) take
+effect in `app`.
 """
 
 import math
@@ -8,9 +9,10 @@ import time
 from http.client import responses
 from typing import Any
 
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 
 from octogen_dagster.sandbox.faults import Fault
+from octogen_dagster.sandbox.http_effects import web_page
 from octogen_dagster.sandbox.rest.operations import ApiError
 from octogen_dagster.sandbox.rest.views import Json
 
@@ -23,14 +25,13 @@ _ERROR_DETAILS: dict[int, Any] = {
     422: [{"loc": ["body"], "msg": "Input should be valid", "type": "value_error"}],
     429: "rate_limit_exceeded",
 }
-_WEB_PAGE = "<!doctype html><title>Just a moment...</title><h1>Checking your browser</h1>"
 
 
-def made_up_answer(fault: Fault) -> Response | None:
-    """The answer that a fault puts in the place of the real one, if it does.
+def replacement_response(fault: Fault) -> Response | None:
+    """Return the response that `fault` sends in place of the real one; None if it sends none.
 
     Raises:
-        ApiError: That answer is an error.
+        ApiError: The fault is an error of the API.
     """
     match fault.kind:
         case "status":
@@ -38,7 +39,7 @@ def made_up_answer(fault: Fault) -> Response | None:
         case "redirect":
             return Response(status_code=307, headers={"Location": str(fault.value)})
         case "html":
-            return HTMLResponse(_WEB_PAGE)
+            return web_page()
         case _:
             return None
 
@@ -56,34 +57,36 @@ def _error(fault: Fault) -> ApiError:
     return ApiError(status, _ERROR_DETAILS.get(status, responses.get(status, "Error")), headers)
 
 
-def spoil(answer: Any, fault: Fault, body: Json) -> None:
-    """Change the answer of an operation in place as `fault` says.
+def alter_content(content: Any, fault: Fault, body: Json) -> None:
+    """Change the result of an operation in place, as `fault` says.
 
     Args:
-        body: The request that is answered.
+        content: The result, before it is encoded as JSON.
+        fault: The fault that hit the request. Most kinds change nothing here.
+        body: The JSON object that was sent.
     """
     match fault.kind:
         case "loop_cursor":
-            answer["nextCursor"] = body["cursor"]
+            content["nextCursor"] = body["cursor"]
         case "unknown_fields":
-            _add_unknown_fields(answer)
-        case "wrong_type" if products := _products(answer):
+            _add_unknown_fields(content)
+        case "wrong_type" if products := _products(content):
             products[len(products) // 2]["currentPrice"] = "not a number"
-        case "price" if products := _products(answer):
+        case "price" if products := _products(content):
             products[len(products) // 2]["currentPrice"] = fault.value
 
 
-def _add_unknown_fields(answer: Any) -> None:
-    objects = answer if isinstance(answer, list) else [answer]
-    products = _products(answer)
+def _add_unknown_fields(content: Any) -> None:
+    objects = content if isinstance(content, list) else [content]
+    products = _products(content)
     brands = [product["brand"] for product in products if product["brand"] is not None]
     for thing in (*objects, *products, *brands):
         thing["addedWithoutNotice"] = {"by": "sandbox"}
 
 
-def _products(answer: Any) -> list[Json]:
-    """The products in the answer of a search or a lookup."""
-    if "items" in answer:
-        items: list[Json] = answer["items"]
+def _products(content: Any) -> list[Json]:
+    """Return the products in the result of a search or a lookup."""
+    if "items" in content:
+        items: list[Json] = content["items"]
         return items
-    return [answer["product"]] if "product" in answer else []
+    return [content["product"]] if "product" in content else []

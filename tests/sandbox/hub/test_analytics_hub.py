@@ -2,48 +2,40 @@
 
 import socket
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import grpc
 import pytest
 from google.api_core import exceptions
 from google.cloud import bigquery_analyticshub_v1 as ah
 
+from octogen_dagster.sandbox.fault_model import ActiveFaults
 from octogen_dagster.sandbox.hub.analytics_hub import AnalyticsHub
-from octogen_dagster.sandbox.hub.faults import HubFault, HubFaults
+from octogen_dagster.sandbox.hub.faults import HubFault
+from octogen_dagster.sandbox.hub.grpc_server import GrpcServer
 from octogen_dagster.sandbox.hub.hub import Hub
-from octogen_dagster.sandbox.hub.log import HubLog
 from octogen_dagster.sandbox.hub.names import project_number
 from octogen_dagster.sandbox.hub.settings import HubSettings
-from octogen_dagster.sandbox.hub.state import GrantAfter, HubState
+from octogen_dagster.sandbox.hub.state import GrantAfter
+from octogen_dagster.sandbox.hub.store import HubStore
+from octogen_dagster.sandbox.request_log import RequestLog
 from octogen_dagster.sandbox.server import Sandbox
 from tests.sandbox.hub.calls import LOCATION, PROJECT, SECONDS, connect, subscribe
 
 State = ah.Subscription.State
 
 
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with Sandbox(catalogs=0, hub=True) as sandbox:
-        yield sandbox.hub
-
-
-@pytest.fixture
-def client(hub: Hub) -> ah.AnalyticsHubServiceClient:
-    return connect(hub)
-
-
-def subscriptions(client: ah.AnalyticsHubServiceClient, text: str = "") -> list[ah.Subscription]:
+def subscriptions(google: ah.AnalyticsHubServiceClient, text: str = "") -> list[ah.Subscription]:
     request = ah.ListSubscriptionsRequest(parent=LOCATION, filter=text)
-    return list(client.list_subscriptions(request=request, timeout=SECONDS))
+    return list(google.list_subscriptions(request=request, timeout=SECONDS))
 
 
-def names(client: ah.AnalyticsHubServiceClient, parent: str, **page: int) -> list[str]:
+def names(google: ah.AnalyticsHubServiceClient, parent: str, **page: int) -> list[str]:
     request = ah.ListListingsRequest(parent=parent, **page)
-    return [listing.name for listing in client.list_listings(request=request, timeout=SECONDS)]
+    return [listing.name for listing in google.list_listings(request=request, timeout=SECONDS)]
 
 
 def outcomes(hub: Hub, method: str) -> list[str | None]:
@@ -52,42 +44,42 @@ def outcomes(hub: Hub, method: str) -> list[str | None]:
 
 class TestDiscovery:
     def test_exchanges_are_there_from_the_start(
-        self, hub: Hub, client: ah.AnalyticsHubServiceClient
+        self, hub: Hub, google: ah.AnalyticsHubServiceClient
     ) -> None:
-        assert names(client, hub.exchange) == []
+        assert names(google, hub.exchange) == []
         hub.share("kumo")
         hub.share("strada", exchange="more")
         hub.share("voltaic", location="eu")
         hub.share("grand-arcade", project="somebody-else")
         parent = "projects/octogen-sandbox/locations/us"
-        exchanges = list(client.list_data_exchanges(parent=parent, timeout=SECONDS))
+        exchanges = list(google.list_data_exchanges(parent=parent, timeout=SECONDS))
         assert [exchange.name for exchange in exchanges] == [
             hub.exchange,
             f"{parent}/dataExchanges/more",
         ]
         assert exchanges[0].listing_count == 1
-        assert client.get_data_exchange(name=hub.exchange, timeout=SECONDS) == exchanges[0]
+        assert google.get_data_exchange(name=hub.exchange, timeout=SECONDS) == exchanges[0]
         with pytest.raises(exceptions.NotFound, match="Data exchange not found"):
-            names(client, f"{parent}/dataExchanges/other")
+            names(google, f"{parent}/dataExchanges/other")
 
-    def test_a_listing_can_be_found(self, hub: Hub, client: ah.AnalyticsHubServiceClient) -> None:
+    def test_a_listing_can_be_found(self, hub: Hub, google: ah.AnalyticsHubServiceClient) -> None:
         resource = hub.share("north peak")
         assert (
             resource == hub.listing_resource("north peak") == f"{hub.exchange}/listings/north_peak"
         )
-        (listing,) = client.list_listings(parent=hub.exchange, timeout=SECONDS)
-        assert listing == client.get_listing(name=resource, timeout=SECONDS)
+        (listing,) = google.list_listings(parent=hub.exchange, timeout=SECONDS)
+        assert listing == google.get_listing(name=resource, timeout=SECONDS)
         assert listing.name == resource
         assert listing.display_name == "north peak"
         assert listing.state == ah.Listing.State.ACTIVE
         assert listing.bigquery_dataset.dataset
         hub.remove_listing("north peak")
-        assert names(client, hub.exchange) == []
+        assert names(google, hub.exchange) == []
         with pytest.raises(exceptions.NotFound, match=f"Listing not found: {resource}"):
-            client.get_listing(name=resource, timeout=SECONDS)
+            google.get_listing(name=resource, timeout=SECONDS)
 
     def test_the_project_can_be_asked_for_by_number(
-        self, hub: Hub, client: ah.AnalyticsHubServiceClient
+        self, hub: Hub, google: ah.AnalyticsHubServiceClient
     ) -> None:
         by_id = hub.share("kumo")
         by_number = by_id.replace("octogen-sandbox", project_number("octogen-sandbox"))
@@ -99,26 +91,26 @@ class TestDiscovery:
         for setting, expected in answered.items():
             hub.settings.get_listing_project = setting  # type: ignore[assignment]
             for asked, name in zip((by_id, by_number), expected, strict=True):
-                assert client.get_listing(name=asked, timeout=SECONDS).name == name
-                assert names(client, asked.partition("/listings/")[0]) == [name]
-        subscribe(client, by_number)
+                assert google.get_listing(name=asked, timeout=SECONDS).name == name
+                assert names(google, asked.partition("/listings/")[0]) == [name]
+        subscribe(google, by_number)
         assert hub.subscriptions[0].catalog == "kumo"
 
     def test_ten_thousand_listings_come_in_pages(
-        self, hub: Hub, client: ah.AnalyticsHubServiceClient
+        self, hub: Hub, google: ah.AnalyticsHubServiceClient
     ) -> None:
         shared = [hub.share(f"catalog-{number}") for number in range(10_000)]
-        assert names(client, hub.exchange, page_size=5000) == shared
+        assert names(google, hub.exchange, page_size=5000) == shared
         assert len(outcomes(hub, "ListListings")) == 10
-        pages = client.list_listings(parent=hub.exchange, timeout=SECONDS).pages
+        pages = google.list_listings(parent=hub.exchange, timeout=SECONDS).pages
         assert [listing.name for listing in next(pages).listings] == shared[:100]
 
     def test_a_page_goes_on_where_the_last_one_ended(
-        self, hub: Hub, client: ah.AnalyticsHubServiceClient
+        self, hub: Hub, google: ah.AnalyticsHubServiceClient
     ) -> None:
         a, b, c, d = (hub.share(key) for key in "abcd")
         request = ah.ListListingsRequest(parent=hub.exchange, page_size=2)
-        pages = client.list_listings(request=request, timeout=SECONDS).pages
+        pages = google.list_listings(request=request, timeout=SECONDS).pages
         seen = [listing.name for listing in next(pages).listings]
         hub.remove_listing("a")
         hub.remove_listing("c")
@@ -127,28 +119,28 @@ class TestDiscovery:
         assert seen == [a, b, d, new]
         assert c not in seen
 
-    def test_bad_pages_are_refused(self, hub: Hub, client: ah.AnalyticsHubServiceClient) -> None:
+    def test_bad_pages_are_refused(self, hub: Hub, google: ah.AnalyticsHubServiceClient) -> None:
         for key in "abc":
             hub.share(key)
             hub.share(f"{key}2", exchange="more")
         with pytest.raises(exceptions.InvalidArgument, match="page_size"):
-            names(client, hub.exchange, page_size=-1)
+            names(google, hub.exchange, page_size=-1)
         request = ah.ListListingsRequest(parent=hub.exchange, page_size=1)
-        token = next(client.list_listings(request=request, timeout=SECONDS).pages).next_page_token
+        token = next(google.list_listings(request=request, timeout=SECONDS).pages).next_page_token
         more = hub.exchange.replace("catalogs", "more")
         for parent, bad in ((more, token), (hub.exchange, "x"), (hub.exchange, "bnVsbA==")):
             request = ah.ListListingsRequest(parent=parent, page_token=bad)
             with pytest.raises(exceptions.InvalidArgument, match="page_token is not valid"):
-                client.list_listings(request=request, timeout=SECONDS)
+                google.list_listings(request=request, timeout=SECONDS)
 
 
 class TestSubscribe:
     def test_a_subscription_says_everything(
-        self, hub: Hub, client: ah.AnalyticsHubServiceClient
+        self, hub: Hub, google: ah.AnalyticsHubServiceClient
     ) -> None:
         resource = hub.share("kumo")
         before = datetime.now(timezone.utc)
-        subscription = subscribe(client, resource, "octogen_kumo", location="US")
+        subscription = subscribe(google, resource, "octogen_kumo", location="US")
         assert subscription.name.startswith(f"{LOCATION}/subscriptions/")
         assert subscription.listing == resource
         assert subscription.state == State.STATE_ACTIVE
@@ -164,24 +156,24 @@ class TestSubscribe:
         assert destination.dataset_reference.project_id == PROJECT
         assert destination.friendly_name == "Octogen octogen_kumo"
         assert destination.location == "us"
-        assert subscriptions(client) == [subscription]
-        assert client.get_subscription(name=subscription.name, timeout=SECONDS) == subscription
+        assert subscriptions(google) == [subscription]
+        assert google.get_subscription(name=subscription.name, timeout=SECONDS) == subscription
         assert hub.datasets(PROJECT) == {"octogen_kumo": subscription.name}
 
     def test_access_arrives_after_a_while(
-        self, hub: Hub, client: ah.AnalyticsHubServiceClient
+        self, hub: Hub, google: ah.AnalyticsHubServiceClient
     ) -> None:
         resource = hub.share("kumo", grant=GrantAfter(denials=2))
         for _ in range(2):
             with pytest.raises(exceptions.PermissionDenied, match="denied on resource"):
-                subscribe(client, resource)
-        subscribe(client, resource)
+                subscribe(google, resource)
+        subscribe(google, resource)
         assert outcomes(hub, "SubscribeListing") == ["PERMISSION_DENIED"] * 2 + ["OK"]
 
-    def test_refusals(self, hub: Hub, client: ah.AnalyticsHubServiceClient) -> None:
+    def test_refusals(self, hub: Hub, google: ah.AnalyticsHubServiceClient) -> None:
         resource = hub.share("kumo")
         hub.add_dataset(PROJECT, "mine")
-        for error, arguments in (
+        refusals: list[tuple[type[Exception], dict[str, Any]]] = [
             (exceptions.InvalidArgument, {"listing": "kumo"}),
             (exceptions.InvalidArgument, {"listing": resource, "dataset": "a-b"}),
             (exceptions.InvalidArgument, {"listing": resource, "dataset": ""}),
@@ -189,22 +181,23 @@ class TestSubscribe:
             (exceptions.InvalidArgument, {"listing": resource, "location": "eu"}),
             (exceptions.NotFound, {"listing": f"{resource}2"}),
             (exceptions.AlreadyExists, {"listing": resource, "dataset": "mine"}),
-        ):
+        ]
+        for error, arguments in refusals:
             with pytest.raises(error):
-                subscribe(client, **arguments)
+                subscribe(google, **arguments)
         with pytest.raises(exceptions.InvalidArgument, match="Only a destination dataset"):
-            client.subscribe_listing(name=resource, timeout=SECONDS)
-        assert subscriptions(client) == []
+            google.subscribe_listing(name=resource, timeout=SECONDS)
+        assert subscriptions(google) == []
 
     def test_many_at_once_make_one_subscription(self, hub: Hub) -> None:
         resource = hub.share("kumo")
         together = threading.Barrier(8)
 
         def try_it(_: int) -> str:
-            client = connect(hub)
+            google = connect(hub)
             together.wait(timeout=SECONDS)
             try:
-                return subscribe(client, resource).name
+                return subscribe(google, resource).name
             except exceptions.AlreadyExists:
                 return ""
 
@@ -213,10 +206,10 @@ class TestSubscribe:
         assert names == [""] * 7 + [hub.subscriptions[0].name]
 
     def test_calls_are_logged_with_their_arguments(
-        self, hub: Hub, client: ah.AnalyticsHubServiceClient
+        self, hub: Hub, google: ah.AnalyticsHubServiceClient
     ) -> None:
         resource = hub.share("kumo")
-        subscribe(client, resource, "linked")
+        subscribe(google, resource, "linked")
         (call,) = hub.calls
         assert (call.surface, call.method, call.outcome) == ("grpc", "SubscribeListing", "OK")
         assert call.arguments == {
@@ -231,36 +224,36 @@ class TestSubscribe:
 
 class TestSubscriptions:
     def test_they_are_listed_by_project_and_location(
-        self, hub: Hub, client: ah.AnalyticsHubServiceClient
+        self, hub: Hub, google: ah.AnalyticsHubServiceClient
     ) -> None:
-        subscribe(client, hub.share("kumo"))
-        subscribe(client, hub.listing_resource("kumo"), project="another-project")
-        subscribe(client, hub.share("voltaic", location="eu"), "other", location="eu")
-        assert [subscription.name for subscription in subscriptions(client)] == [
+        subscribe(google, hub.share("kumo"))
+        subscribe(google, hub.listing_resource("kumo"), project="another-project")
+        subscribe(google, hub.share("voltaic", location="eu"), "other", location="eu")
+        assert [subscription.name for subscription in subscriptions(google)] == [
             hub.subscriptions[0].name
         ]
         with pytest.raises(exceptions.InvalidArgument, match="Invalid location"):
-            list(client.list_subscriptions(parent=f"projects/{PROJECT}", timeout=SECONDS))
+            list(google.list_subscriptions(parent=f"projects/{PROJECT}", timeout=SECONDS))
 
-    def test_they_are_filtered(self, hub: Hub, client: ah.AnalyticsHubServiceClient) -> None:
+    def test_they_are_filtered(self, hub: Hub, google: ah.AnalyticsHubServiceClient) -> None:
         kumo, strada = hub.share("kumo"), hub.share("strada", exchange="more")
-        first, second = subscribe(client, kumo, "first"), subscribe(client, strada, "second")
+        first, second = subscribe(google, kumo, "first"), subscribe(google, strada, "second")
         by_number = kumo.replace("octogen-sandbox", project_number("octogen-sandbox"))
         more = strada.partition("/listings/")[0]
-        assert subscriptions(client, f'listing="{kumo}"') == [first]
-        assert subscriptions(client, f'listing = "{by_number}"') == [first]
-        assert subscriptions(client, f'"{strada}"') == [second]
-        assert subscriptions(client, f'"{more}"') == [second]
-        assert subscriptions(client, f'data_exchange="{hub.exchange}"') == [first]
-        assert subscriptions(client, "") == [first, second]
+        assert subscriptions(google, f'listing="{kumo}"') == [first]
+        assert subscriptions(google, f'listing = "{by_number}"') == [first]
+        assert subscriptions(google, f'"{strada}"') == [second]
+        assert subscriptions(google, f'"{more}"') == [second]
+        assert subscriptions(google, f'data_exchange="{hub.exchange}"') == [first]
+        assert subscriptions(google, "") == [first, second]
         with pytest.raises(exceptions.InvalidArgument, match="Invalid filter"):
-            subscriptions(client, "state=ACTIVE")
+            subscriptions(google, "state=ACTIVE")
 
-    def test_they_come_in_pages(self, hub: Hub, client: ah.AnalyticsHubServiceClient) -> None:
+    def test_they_come_in_pages(self, hub: Hub, google: ah.AnalyticsHubServiceClient) -> None:
         resource = hub.share("kumo")
-        made = [subscribe(client, resource, f"d{number}") for number in range(5)]
+        made = [subscribe(google, resource, f"d{number}") for number in range(5)]
         request = ah.ListSubscriptionsRequest(parent=LOCATION, page_size=2)
-        assert list(client.list_subscriptions(request=request, timeout=SECONDS)) == made
+        assert list(google.list_subscriptions(request=request, timeout=SECONDS)) == made
         assert len(outcomes(hub, "ListSubscriptions")) == 3
 
     @pytest.mark.parametrize(
@@ -275,45 +268,45 @@ class TestSubscriptions:
     def test_where_the_linked_dataset_is_said(
         self,
         hub: Hub,
-        client: ah.AnalyticsHubServiceClient,
+        google: ah.AnalyticsHubServiceClient,
         setting: str,
         in_map: bool,
         in_destination: bool,
     ) -> None:
         hub.settings.linked_dataset_in = setting  # type: ignore[assignment]
-        subscription = subscribe(client, hub.share("kumo"))
+        subscription = subscribe(google, hub.share("kumo"))
         assert bool(subscription.linked_dataset_map) == in_map
         assert bool(subscription.linked_resources) == in_map
         assert ("destination_dataset" in subscription) == in_destination
 
     def test_the_listing_s_project_can_be_a_number(
-        self, hub: Hub, client: ah.AnalyticsHubServiceClient
+        self, hub: Hub, google: ah.AnalyticsHubServiceClient
     ) -> None:
         hub.settings.listing_project = "number"
         resource = hub.share("kumo")
         number = project_number("octogen-sandbox")
-        subscription = subscribe(client, resource)
+        subscription = subscribe(google, resource)
         assert subscription.listing == resource.replace("octogen-sandbox", number)
         assert list(subscription.linked_dataset_map) == [subscription.listing]
         hub.settings.listing_project = "id"
-        assert subscriptions(client)[0].listing == resource
+        assert subscriptions(google)[0].listing == resource
 
     def test_only_an_active_one_says_its_linked_resources(
-        self, hub: Hub, client: ah.AnalyticsHubServiceClient
+        self, hub: Hub, google: ah.AnalyticsHubServiceClient
     ) -> None:
-        name = subscribe(client, hub.share("kumo")).name
+        name = subscribe(google, hub.share("kumo")).name
         hub.make_stale("kumo")
-        stale = client.get_subscription(name=name, timeout=SECONDS)
+        stale = google.get_subscription(name=name, timeout=SECONDS)
         assert stale.state == State.STATE_STALE
         assert not stale.linked_dataset_map
         assert stale.destination_dataset.dataset_reference.dataset_id == "linked"
         hub.revoke_access("kumo")
-        assert subscriptions(client)[0].state == State.STATE_INACTIVE
+        assert subscriptions(google)[0].state == State.STATE_INACTIVE
 
-    def test_refresh_is_an_operation(self, hub: Hub, client: ah.AnalyticsHubServiceClient) -> None:
-        subscription = subscribe(client, hub.share("kumo"))
+    def test_refresh_is_an_operation(self, hub: Hub, google: ah.AnalyticsHubServiceClient) -> None:
+        subscription = subscribe(google, hub.share("kumo"))
         hub.make_stale("kumo")
-        operation = client.refresh_subscription(name=subscription.name, timeout=SECONDS)
+        operation: Any = google.refresh_subscription(name=subscription.name, timeout=SECONDS)
         assert not operation.operation.done
         refreshed = operation.result(timeout=SECONDS).subscription
         assert operation.metadata.target == subscription.name
@@ -322,28 +315,29 @@ class TestSubscriptions:
         assert refreshed.linked_dataset_map == subscription.linked_dataset_map
         assert outcomes(hub, "GetOperation") == ["OK"]
 
-    def test_revoke_makes_inactive(self, hub: Hub, client: ah.AnalyticsHubServiceClient) -> None:
-        name = subscribe(client, hub.share("kumo")).name
-        client.revoke_subscription(name=name, timeout=SECONDS)
+    def test_revoke_makes_inactive(self, hub: Hub, google: ah.AnalyticsHubServiceClient) -> None:
+        name = subscribe(google, hub.share("kumo")).name
+        google.revoke_subscription(name=name, timeout=SECONDS)
         assert hub.subscriptions[0].state == "STATE_INACTIVE"
         with pytest.raises(exceptions.FailedPrecondition, match="is not active"):
-            client.refresh_subscription(name=name, timeout=SECONDS)
+            google.refresh_subscription(name=name, timeout=SECONDS)
         with pytest.raises(exceptions.AlreadyExists):
-            subscribe(client, hub.listing_resource("kumo"))
+            subscribe(google, hub.listing_resource("kumo"))
 
     def test_delete_is_an_operation_that_frees_the_dataset(
-        self, hub: Hub, client: ah.AnalyticsHubServiceClient
+        self, hub: Hub, google: ah.AnalyticsHubServiceClient
     ) -> None:
-        name = subscribe(client, hub.share("kumo")).name
-        client.delete_subscription(name=name, timeout=SECONDS).result(timeout=SECONDS)
+        name = subscribe(google, hub.share("kumo")).name
+        operation: Any = google.delete_subscription(name=name, timeout=SECONDS)
+        operation.result(timeout=SECONDS)
         assert hub.subscriptions == []
-        for gone in (client.get_subscription, client.delete_subscription):
+        for gone in (google.get_subscription, google.delete_subscription):
             with pytest.raises(exceptions.NotFound, match=f"Subscription not found: {name}"):
                 gone(name=name, timeout=SECONDS)
-        assert subscribe(client, hub.listing_resource("kumo")).name != name
+        assert subscribe(google, hub.listing_resource("kumo")).name != name
 
-    def test_an_unknown_operation_is_not_found(self, client: ah.AnalyticsHubServiceClient) -> None:
-        operations = client.transport.operations_client
+    def test_an_unknown_operation_is_not_found(self, google: ah.AnalyticsHubServiceClient) -> None:
+        operations = google.transport.operations_client
         with pytest.raises(exceptions.NotFound, match="Operation not found: x"):
             operations.get_operation("x", timeout=SECONDS, retry=None)
 
@@ -360,49 +354,49 @@ class TestFaults:
     def test_a_status_does_nothing_else(
         self,
         hub: Hub,
-        client: ah.AnalyticsHubServiceClient,
+        google: ah.AnalyticsHubServiceClient,
         code: str,
         error: type[Exception],
     ) -> None:
         resource = hub.share("kumo")
         hub.inject(HubFault("status", code, method="SubscribeListing", times=2))
-        assert names(client, hub.exchange) == [resource]
+        assert names(google, hub.exchange) == [resource]
         for _ in range(2):
             with pytest.raises(error, match="SubscribeListing"):
-                subscribe(client, resource)
+                subscribe(google, resource)
         assert hub.subscriptions == []
-        subscribe(client, resource)
+        subscribe(google, resource)
         assert outcomes(hub, "SubscribeListing") == [code, code, "OK"]
 
-    def test_a_lost_answer_was_done(self, hub: Hub, client: ah.AnalyticsHubServiceClient) -> None:
+    def test_a_lost_answer_was_done(self, hub: Hub, google: ah.AnalyticsHubServiceClient) -> None:
         resource = hub.share("kumo")
-        hub.inject(HubFault("lost_answer", times=1))
-        with pytest.raises(exceptions.ServiceUnavailable, match="the answer was lost"):
-            subscribe(client, resource)
+        hub.inject(HubFault("lost_response", times=1))
+        with pytest.raises(exceptions.ServiceUnavailable, match="the response was lost"):
+            subscribe(google, resource)
         assert len(hub.subscriptions) == 1
         with pytest.raises(exceptions.AlreadyExists):
-            subscribe(client, resource)
-        hub.inject(HubFault("lost_answer", times=1))
-        with pytest.raises(exceptions.ServiceUnavailable, match="the answer was lost"):
-            subscribe(client, resource)
+            subscribe(google, resource)
+        hub.inject(HubFault("lost_response", times=1))
+        with pytest.raises(exceptions.ServiceUnavailable, match="the response was lost"):
+            subscribe(google, resource)
 
     def test_a_late_answer_was_done_as_well(
-        self, hub: Hub, client: ah.AnalyticsHubServiceClient
+        self, hub: Hub, google: ah.AnalyticsHubServiceClient
     ) -> None:
         resource = hub.share("kumo")
         hub.inject(HubFault("latency", 3600, method="SubscribeListing", times=1))
         with pytest.raises(exceptions.DeadlineExceeded):
-            subscribe(client, resource, timeout=0.2)
+            subscribe(google, resource, timeout=0.2)
         assert len(hub.subscriptions) == 1
         hub.inject(HubFault("latency", 0.01))
-        assert len(subscriptions(client)) == 1
+        assert len(subscriptions(google)) == 1
 
     def test_it_stops_while_somebody_waits(self) -> None:
         with Sandbox(catalogs=0, hub=True) as sandbox:
-            client, resource = connect(sandbox.hub), sandbox.hub.share("kumo")
+            google, resource = connect(sandbox.hub), sandbox.hub.share("kumo")
             sandbox.hub.inject(HubFault("latency", 3600))
             with ThreadPoolExecutor(1) as pool:
-                waiting = pool.submit(subscribe, client, resource)
+                waiting = pool.submit(subscribe, google, resource)
                 arrived = threading.Event()
                 while not sandbox.hub.subscriptions:
                     arrived.wait(0.01)
@@ -440,7 +434,10 @@ class TestLifetime:
 
     def test_it_shares_its_port_with_no_other_server(self) -> None:
         first, second = (
-            AnalyticsHub(HubState(), HubSettings(), HubFaults(), HubLog()) for _ in range(2)
+            GrpcServer(
+                AnalyticsHub(HubStore(), HubSettings()).services, ActiveFaults(), RequestLog()
+            )
+            for _ in range(2)
         )
         port = first.start(0)
         with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}"):

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -42,17 +41,6 @@ TOOLS = {
     },
 }
 LIST = "list_bigquery_subscribers"
-
-
-@pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(catalogs=0, hub=True) as running:
-        yield running
-
-
-@pytest.fixture
-def hub(sandbox: Sandbox) -> Hub:
-    return sandbox.hub
 
 
 def post(hub: Hub, method: str, params: Any, **headers: str) -> httpx.Response:
@@ -171,7 +159,7 @@ class TestTools:
 class TestWire:
     def test_a_value_is_wrapped_and_repeated_as_text(self, hub: Hub) -> None:
         body = post_tool(hub).json()
-        expected = {"subscribers": [], "cells": []}
+        expected: dict[str, list[object]] = {"subscribers": [], "cells": []}
         assert body["result"]["structuredContent"] == {"result": expected}
         assert json.loads(body["result"]["content"][0]["text"]) == expected
         hub.inject(HubFault("text_only", times=1))
@@ -332,7 +320,7 @@ class TestFaults:
         assert post_tool(hub).status_code == 200
 
     def test_a_lost_answer_was_done(self, hub: Hub) -> None:
-        hub.inject(HubFault("lost_answer", method="register_bigquery_subscriber", times=1))
+        hub.inject(HubFault("lost_response", method="register_bigquery_subscriber", times=1))
         request = {"subscriberProjectId": PROJECT, "subscriberPrincipal": PRINCIPAL}
         assert post_tool(hub, "register_bigquery_subscriber", request=request).status_code == 502
         assert len(value(hub, LIST)["subscribers"]) == 1

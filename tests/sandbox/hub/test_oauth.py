@@ -4,7 +4,6 @@ import base64
 import hashlib
 import secrets
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -25,17 +24,10 @@ from pydantic import AnyUrl
 
 from octogen_dagster.sandbox.hub.faults import HubFault
 from octogen_dagster.sandbox.hub.hub import Hub
-from octogen_dagster.sandbox.server import Sandbox
 from tests.sandbox.hub.calls import SECONDS, call
 
 REDIRECT = "http://127.0.0.1:9/callback"
 LIST = "list_bigquery_subscribers"
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with Sandbox(catalogs=0, hub=True) as sandbox:
-        yield sandbox.hub
 
 
 def exchange(hub: Hub, **form: str) -> httpx.Response:
@@ -134,7 +126,7 @@ class TestRefresh:
     def test_an_answer_may_be_lost_after_the_rotation(self, hub: Hub) -> None:
         hub.settings.rotate_refresh_tokens = True
         token = hub.refresh_token
-        hub.inject(HubFault("lost_answer", method="token", times=1))
+        hub.inject(HubFault("lost_response", method="token", times=1))
         assert refresh(hub, token).status_code == 502
         assert refresh(hub, token).json()["error"] == "invalid_grant"
         assert refresh(hub, hub.refresh_token).status_code == 200

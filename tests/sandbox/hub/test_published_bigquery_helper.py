@@ -14,7 +14,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from google.cloud import bigquery_analyticshub_v1 as ah
 from octogen_dagster.sandbox.hub.faults import HubFault
 from octogen_dagster.sandbox.hub.hub import Hub
 from octogen_dagster.sandbox.hub.state import ON_COMMAND, GrantAfter
-from octogen_dagster.sandbox.server import Sandbox
 from tests.sandbox.hub.calls import PRINCIPAL, PROJECT, SECONDS, connect
 
 _PROGRAMS = importlib.metadata.distribution("octogen-ai-sdk").entry_points
@@ -46,12 +45,6 @@ raise SystemExit(programs[name].load()())
 
 Run = Callable[..., tuple[int, str, str]]
 Pass = Callable[..., tuple[int, Any]]
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with Sandbox(catalogs=0, hub=True) as sandbox:
-        yield sandbox.hub
 
 
 @pytest.fixture

@@ -193,12 +193,21 @@ def test_price_bounds_are_inclusive_and_leave_out_products_without_a_price() -> 
     assert _found(price_max=1e9) == _found(price_min=0)
 
 
-def test_a_deep_page_looks_at_its_own_products_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The indexes of the products that a search looked at."""
+    indexes: list[int] = []
     make = Catalog.product
-    monkeypatch.setattr(
-        Catalog, "product", lambda self, index: made.append(index) or make(self, index)
-    )
+
+    def product(self: Catalog, index: int) -> Product:
+        indexes.append(index)
+        return make(self, index)
+
+    monkeypatch.setattr(Catalog, "product", product)
+    return indexes
+
+
+def test_a_deep_page_looks_only_at_its_own_products(made: list[int]) -> None:
     million = make_catalog("northpeak", 1_000_000, seed=1)
     request = SeedSearchRequest(limit=100)
     page, start = find_page(request, [million], None)
@@ -210,14 +219,7 @@ def test_a_deep_page_looks_at_its_own_products_only(monkeypatch: pytest.MonkeyPa
         assert made == list(range(place, place + 101))
 
 
-def test_the_pages_of_keywords_look_at_a_bounded_number_of_products(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    made: list[int] = []
-    make = Catalog.product
-    monkeypatch.setattr(
-        Catalog, "product", lambda self, index: made.append(index) or make(self, index)
-    )
+def test_a_page_of_a_keyword_search_looks_at_a_bounded_number_of_products(made: list[int]) -> None:
     million = make_catalog("northpeak", 1_000_000, seed=1)
     request = SeedSearchRequest(q="tent", limit=100)
     start = None

@@ -1,0 +1,139 @@
+"""The cells: what Octogen knows of its subscribers."""
+
+import pytest
+
+from octogen_dagster.sandbox.hub.cells import HubCells, ToolFailure
+from octogen_dagster.sandbox.hub.state import ON_COMMAND, GrantAfter
+from octogen_dagster.sandbox.hub.store import HubStore
+from tests.sandbox.hub.calls import PRINCIPAL, PROJECT
+from tests.sandbox.hub.stores import share, subscribe
+
+
+def status(cells: HubCells, number: int = 0) -> tuple[str, str | None]:
+    cell = cells.list_subscribers()["cells"][number]
+    return cell["status"], cell["reasonCode"]
+
+
+def test_after_reads(store: HubStore, cells: HubCells) -> None:
+    share(store, grant=GrantAfter(reads=3))
+    cells.list_subscribers()  # without a subscriber there is no cell to read
+    assert cells.register(PROJECT, PRINCIPAL)["cells"][0]["status"] == "pending"
+    assert status(cells) == ("pending", None)
+    assert cells.refresh("kumo", PRINCIPAL)["status"] == "pending"
+    assert status(cells) == ("awaiting_subscription", None)
+
+
+def test_a_cell_lives_from_pending_to_active(store: HubStore, cells: HubCells) -> None:
+    cells.register(PROJECT, PRINCIPAL)
+    listing = share(store, grant=ON_COMMAND)
+    assert status(cells) == ("pending", None)
+    store.grant_access("kumo")
+    assert status(cells) == ("awaiting_subscription", None)
+    subscription = subscribe(store, listing)
+    assert status(cells) == ("awaiting_subscription", None)
+    assert cells.refresh("kumo", PRINCIPAL)["status"] == "active"
+    assert status(cells) == ("active", None)
+    store.make_stale("kumo")
+    assert status(cells) == ("source_stale", None)
+    store.refresh_subscription(subscription.name)
+    assert status(cells) == ("active", None)
+
+
+def test_what_the_subscriber_deletes_is_seen_at_the_next_look(
+    store: HubStore, cells: HubCells
+) -> None:
+    cells.register(PROJECT, PRINCIPAL)
+    subscription = subscribe(store, share(store))
+    cells.refresh("kumo", PRINCIPAL)
+    store.delete_subscription(subscription.name)
+    assert status(cells) == ("active", None)
+    assert cells.refresh("kumo", PRINCIPAL)["status"] == "awaiting_subscription"
+
+
+def test_what_the_publisher_takes_away_is_seen_at_once(store: HubStore, cells: HubCells) -> None:
+    cells.register(PROJECT, PRINCIPAL)
+    subscribe(store, share(store))
+    cells.refresh("kumo", PRINCIPAL)
+    store.revoke_access("kumo")
+    assert status(cells) == ("pending", "scope_revoked")
+    store.grant_access("kumo")
+    assert status(cells) == ("awaiting_subscription", None)
+    store.remove_listing("kumo")
+    assert status(cells) == ("pending", "removing")
+    assert cells.list_listings(None) == []
+
+
+def test_a_cell_has_everything_of_the_contract(store: HubStore, cells: HubCells) -> None:
+    listing = share(store, "north-peak")
+    answer = cells.register(PROJECT, PRINCIPAL)
+    subscriber_id = answer["subscriber"]["subscriberId"]
+    assert answer["subscriber"] == {
+        "subscriberId": subscriber_id,
+        "subscriberProjectId": PROJECT,
+        "subscriberPrincipal": PRINCIPAL,
+        "desiredState": "enabled",
+    }
+    assert answer["cells"] == [
+        {
+            "subscriberId": subscriber_id,
+            "catalogKey": "north-peak",
+            "status": "awaiting_subscription",
+            "reasonCode": None,
+            "listingResource": str(listing.name),
+            "linkedDatasetSuggestion": "octogen_north_peak",
+            "location": "us",
+            "sampleQuery": (
+                f"SELECT * FROM `{PROJECT}.octogen_north_peak.products_current_v1` LIMIT 10;"
+            ),
+            "shareSchema": "exported_product_view",
+            "schemaVersion": "v1",
+        }
+    ]
+
+
+def test_each_subscriber_has_cells_of_its_own(store: HubStore, cells: HubCells) -> None:
+    listing = share(store)
+    cells.register(PROJECT, PRINCIPAL)
+    cells.register("another-project", PRINCIPAL)
+    subscribe(store, listing, project="another-project")
+    cells.refresh("kumo", PRINCIPAL)
+    assert status(cells, 0) == ("awaiting_subscription", None)
+    assert status(cells, 1) == ("active", None)
+
+
+def test_registering_twice_changes_nothing(store: HubStore, cells: HubCells) -> None:
+    share(store)
+    assert cells.register(PROJECT, PRINCIPAL) == cells.register(PROJECT, PRINCIPAL)
+    cells.disable(PRINCIPAL)
+    again = cells.register(PROJECT, PRINCIPAL)["subscriber"]
+    assert again["desiredState"] == "disabled"
+    assert cells.list_subscribers()["subscribers"] == [again]
+
+
+@pytest.mark.parametrize(
+    ("project", "principal", "field"),
+    [
+        ("", PRINCIPAL, "subscriberProjectId"),
+        ("My Project", PRINCIPAL, "subscriberProjectId"),
+        (PROJECT, "", "subscriberPrincipal"),
+        (PROJECT, "reader@reader-project.iam.gserviceaccount.com", "subscriberPrincipal"),
+    ],
+)
+def test_what_is_no_subscriber_is_refusal_code(
+    cells: HubCells, project: str, principal: str, field: str
+) -> None:
+    with pytest.raises(ToolFailure, match=field) as caught:
+        cells.register(project, principal)
+    assert caught.value.error == "invalid_request"
+
+
+def test_what_is_not_known_cannot_be_looked_at(cells: HubCells) -> None:
+    with pytest.raises(ToolFailure, match="is not registered") as caught:
+        cells.refresh("kumo", PRINCIPAL)
+    assert caught.value.error == "subscriber_not_found"
+    cells.register(PROJECT, PRINCIPAL)
+    with pytest.raises(ToolFailure, match="'kumo' is not shared") as caught:
+        cells.refresh("kumo", PRINCIPAL)
+    assert caught.value.error == "catalog_not_found"
+    with pytest.raises(LookupError, match="user:x is not registered"):
+        cells.disable("user:x")
