@@ -1,1 +1,1 @@
-"""The catalogs and products that the sandbox serves."""
+"""The catalogs and products of the sandbox."""

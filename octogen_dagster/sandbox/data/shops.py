@@ -1,4 +1,4 @@
-"""The built-in merchants of the sandbox. Only data; what they sell is in `verticals`."""
+"""The built-in merchants. What they sell is in `verticals`."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,16 @@ from octogen_dagster.sandbox.data.verticals import VERTICALS
 
 @dataclass(frozen=True)
 class Shop:
-    """A built-in merchant: its catalog key, what people call it, and what it sells.
+    """A merchant.
 
     Attributes:
-        price_factor: What one US dollar of typical price becomes in `currency`.
+        key: The catalog key.
+        display_name: The name of the merchant.
+        domain: The domain of its site, without `www`.
+        verticals: The names of its lines of business.
+        currency: The currency of its prices.
+        price_factor: The price of one US dollar in `currency`.
+        has_source_url: True if the catalog shows the URL of the site.
     """
 
     key: str

@@ -1,6 +1,6 @@
-"""What the sandbox's merchants sell: kinds of product and the brands that make them.
+"""The kinds of product, and their brands, by line of business.
 
-Only data. Who sells what is in `shops`, and how a product is put together in `catalog`.
+Which merchant sells what is in `shops`; `product` builds a product from this data.
 """
 
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ class Kind:
     """One kind of product, such as a running shoe.
 
     Attributes:
-        noun: The word a title ends with.
-        category_path: Names from the root of the taxonomy down to the leaf.
-        typical_price: In US dollars.
-        attributes: Attribute name to the values a product may have.
-        sizes: The sizes it is sold in; empty when it has none.
-        colored: Whether it comes in colors.
-        gendered: Whether it is made for somebody in particular.
-        is_activewear: Whether it is made for sport.
+        noun: The noun with which a title ends.
+        category_path: The category names, from the root of the taxonomy to the leaf.
+        typical_price: The typical price, in US dollars.
+        attributes: Attribute name to the values that a product may have.
+        sizes: The sizes it is sold in; empty if it has none.
+        colored: True if it is sold in colors.
+        gendered: True if it is made for a gender and an age group.
+        is_activewear: True if it is made for sport.
     """
 
     noun: str
@@ -42,7 +42,7 @@ class Brand:
 
 @dataclass(frozen=True)
 class Vertical:
-    """A line of business: its kinds of product, its brands and its praise."""
+    """A line of business: its kinds of product, its brands and the adjectives of its titles."""
 
     kinds: tuple[Kind, ...]
     brands: tuple[Brand, ...]

@@ -1,11 +1,11 @@
-"""Words that any product may carry: colors, names of product lines, styles. Only data."""
+"""The words that any product may have: colors, product lines and styles."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Color:
-    """A color as a merchant calls it, with its CSS name, family and hex code."""
+    """A color: its label at the merchant, its CSS name, its family and its hex code."""
 
     label: str
     name: str

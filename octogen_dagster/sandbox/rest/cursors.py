@@ -1,4 +1,4 @@
-"""Cursors: where a walk continues, signed so that only the search it came from can use it."""
+"""Cursors: signed positions in a search, valid only for the search that they came from."""
 
 import base64
 import binascii
@@ -11,12 +11,12 @@ _SIGNATURE_BYTES = 16
 
 
 class Position(NamedTuple):
-    """Where a page starts.
+    """The start of a page.
 
     Attributes:
-        page: The number of the page within its walk, from 1.
-        place: The first place in the quality order that it may show.
-        catalog: The first catalog key at that place.
+        page: The number of the page, counted from 1.
+        place: The index of its first product.
+        catalog: The key of the first catalog from which that index is shown.
     """
 
     page: int
@@ -25,19 +25,23 @@ class Position(NamedTuple):
 
 
 class Cursors:
-    """Turns positions into opaque text and back."""
+    """Converts positions to opaque text and back.
+
+    Args:
+        secret: The key of the signatures.
+    """
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
 
     def encode(self, position: Position, search: bytes) -> str:
-        """A cursor for `position` of the search with this fingerprint."""
+        """Return a cursor for `position` in the search with this fingerprint."""
         payload = json.dumps(position).encode()
         signed = self._signature(payload, search) + payload
         return base64.urlsafe_b64encode(signed).decode().rstrip("=")
 
     def decode(self, cursor: str, search: bytes) -> Position | None:
-        """The position, or None for a cursor that was not made here for this search."""
+        """Return the position; None if the cursor is not valid for this search."""
         try:
             padded = cursor + "=" * (-len(cursor) % 4)
             signed = base64.b64decode(padded, altchars=b"-_", validate=True)

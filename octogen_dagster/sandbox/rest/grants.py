@@ -1,7 +1,7 @@
-"""The catalogs the sandbox's organisation may read; they change while the server runs.
+"""The catalogs that the organisation may read.
 
-The server thread reads while the owner of the sandbox writes, so a change replaces the
-whole mapping in one assignment.
+The server thread reads while another thread makes changes. Therefore a change replaces the whole
+mapping in one assignment.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,19 +10,19 @@ from typing import TypeAlias
 from octogen_dagster.sandbox.data.catalog import Catalog, builtin_catalog_keys, make_catalog
 
 CatalogChoice: TypeAlias = int | Sequence[str] | Mapping[str, int]
-"""That many of the built-in catalogs, or catalog keys, or catalog key to number of products."""
+"""A number of built-in catalogs, or catalog keys, or catalog key to number of products."""
 
 
 class CatalogGrants:
-    """Catalogs by key.
+    """The granted catalogs, by key.
 
     Args:
-        catalogs: Which are granted at first.
-        products: The number of products of those for which `catalogs` does not say.
-        seed: What makes the products of one sandbox different from another's.
+        catalogs: The catalogs that are granted at first.
+        products: The number of products of each catalog for which `catalogs` gives none.
+        seed: The seed of the products.
 
     Raises:
-        ValueError: A key is empty, a number is negative, or there are not that many.
+        ValueError: A key is empty, a number is negative, or there are fewer built-in catalogs.
     """
 
     def __init__(self, catalogs: CatalogChoice, products: int, seed: int) -> None:
@@ -33,33 +33,38 @@ class CatalogGrants:
         self._catalogs = {key: make_catalog(key, count, seed) for key, count in counts.items()}
 
     def select(self, keys: Sequence[str] | None = None) -> list[Catalog]:
-        """The catalogs with these keys, or all.
+        """Return the catalogs with these keys; by default all.
 
         Raises:
-            LookupError: One of them is not granted.
+            LookupError: A catalog is not granted.
         """
         catalogs = self._catalogs
         return list(catalogs.values()) if keys is None else [_get(catalogs, key) for key in keys]
 
     def grant(self, key: str, products: int | None) -> None:
-        """Add a catalog, or replace one; None stands for the usual number of products."""
+        """Add or replace a catalog.
+
+        Args:
+            key: The catalog key.
+            products: The number of products; None for the default.
+        """
         count = self._products if products is None else products
         self._catalogs = self._catalogs | {key: make_catalog(key, count, self._seed)}
 
     def revoke(self, key: str) -> None:
-        """Take a catalog away.
+        """Remove a catalog.
 
         Raises:
-            LookupError: It is not granted.
+            LookupError: The catalog is not granted.
         """
         revoked = _get(self._catalogs, key)
         self._catalogs = {k: v for k, v in self._catalogs.items() if v is not revoked}
 
     def touch(self, key: str) -> None:
-        """Let one more index run of a catalog be over.
+        """Move the `last_indexed_at` of a catalog to the next index run.
 
         Raises:
-            LookupError: It is not granted.
+            LookupError: The catalog is not granted.
         """
         self._catalogs = self._catalogs | {key: _get(self._catalogs, key).indexed_again()}
 

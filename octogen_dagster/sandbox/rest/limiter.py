@@ -7,11 +7,11 @@ from threading import Lock
 
 
 class TokenBucket:
-    """Starts full with `requests_per_minute` tokens and refills to that in a minute.
+    """A bucket of `requests_per_minute` tokens that starts full and refills in a minute.
 
     Args:
-        requests_per_minute: At least 1.
-        clock: Seconds that only go forward.
+        requests_per_minute: The size, at least 1.
+        clock: Returns seconds that never go back.
 
     Raises:
         ValueError: `requests_per_minute` is below 1.
@@ -30,7 +30,7 @@ class TokenBucket:
         self._lock = Lock()
 
     def take(self) -> bool:
-        """Spend one token; False when there is none."""
+        """Take a token; return False if there is none."""
         with self._lock:
             self._refill()
             if self._tokens < 1:
@@ -40,20 +40,21 @@ class TokenBucket:
 
     @property
     def remaining(self) -> int:
-        """Whole tokens left."""
+        """The number of whole tokens."""
         with self._lock:
             self._refill()
             return int(self._tokens)
 
     @property
     def seconds_to_full(self) -> float:
+        """The time until the bucket is full, in seconds."""
         with self._lock:
             self._refill()
             return (self.size - self._tokens) / self._per_second
 
     @property
     def retry_after(self) -> int:
-        """Whole seconds until there is a token again, at least 1."""
+        """The time until there is a token, in whole seconds, at least 1."""
         with self._lock:
             self._refill()
             return max(1, math.ceil((1 - self._tokens) / self._per_second))

@@ -1,4 +1,4 @@
-"""The operations of the REST API: JSON in, JSON out, no HTTP."""
+"""The operations of the REST API, from JSON to JSON. They know no HTTP."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -30,12 +30,12 @@ _Body = TypeVar("_Body", bound=BaseModel)
 
 
 class ApiError(Exception):
-    """An answer that is not a success.
+    """A response that is an error.
 
     Args:
         status: The HTTP status.
         detail: The `detail` of the body.
-        headers: Headers it carries besides those of every answer.
+        headers: Headers beyond those of every response.
     """
 
     def __init__(self, status: int, detail: Any, headers: dict[str, str] | None = None) -> None:
@@ -46,7 +46,13 @@ class ApiError(Exception):
 
 
 class Operations:
-    """What one generation of the API does with the granted catalogs."""
+    """The operations of one generation of the API.
+
+    Args:
+        generation: The contract.
+        grants: The catalogs.
+        cursors: The cursors of this server.
+    """
 
     def __init__(self, generation: Generation, grants: CatalogGrants, cursors: Cursors) -> None:
         self.generation = generation
@@ -54,14 +60,14 @@ class Operations:
         self._cursors = cursors
 
     def list_catalogs(self) -> list[Json]:
-        """The granted catalogs."""
+        """Return the granted catalogs."""
         return [catalog_summary(catalog) for catalog in self._grants.select()]
 
     def lookup(self, body: bytes, request_id: str) -> Json:
-        """The product with a URL.
+        """Return the product with a URL.
 
         Raises:
-            ApiError: The body is refused, or there is no such product.
+            ApiError: The body is not valid, or there is no such product.
         """
         url = _validated(LOOKUP_REQUESTS[self.generation], body).url
         for catalog in self._grants.select():
@@ -72,13 +78,15 @@ class Operations:
         raise ApiError(404, "product_not_found")
 
     def search(self, body: bytes, request_id: str, restart: bool = False) -> Json:
-        """One page of a search.
+        """Return a page of a search.
 
         Args:
-            restart: Serve page 1 whatever the cursor says.
+            body: The request body.
+            request_id: The id of the request.
+            restart: True to return page 1 whatever the cursor is.
 
         Raises:
-            ApiError: The body is refused, or a catalog is not granted.
+            ApiError: The body is not valid, or a catalog is not granted.
         """
         request = _validated(SEARCH_REQUESTS[self.generation], body)
         catalogs = self._select(request.catalog_keys)
@@ -96,7 +104,7 @@ class Operations:
         return page
 
     def start_of_page(self, body: bytes) -> Position | None:
-        """Where the cursor of a search points; None without a valid one."""
+        """Return the position in the cursor of a search; None without a valid cursor."""
         try:
             return self._decode(_validated(SEARCH_REQUESTS[self.generation], body))
         except ApiError:

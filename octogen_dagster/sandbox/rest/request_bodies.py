@@ -1,6 +1,6 @@
-"""What a request body may hold in each generation of the contract, and how it is refused.
+"""The request bodies of each generation of the contract, and the details of a 422.
 
-Nothing here knows products: whether a catalog exists is decided in `app`.
+Whether a catalog exists is decided in `operations`.
 """
 
 from typing import Any, Literal
@@ -17,14 +17,14 @@ class _Body(BaseModel):
 
 
 class Facet(_Body):
-    """Products must have one of `values`, compared without case."""
+    """A filter: products must have one of `values`, compared without case."""
 
     name: str = Field(min_length=1)
     values: list[str] = Field(min_length=1)
 
 
 class SearchRequest(_Body):
-    """The fields both generations share."""
+    """The fields of a search that both generations share."""
 
     q: str | None = None
     facets: list[Facet] | None = Field(default=None, max_length=50)
@@ -35,7 +35,7 @@ class SearchRequest(_Body):
 
     @property
     def catalog_keys(self) -> list[str] | None:
-        """The catalogs it is restricted to; None for all."""
+        """The catalogs to search; None for all."""
         raise NotImplementedError
 
     @field_validator("price_max")
@@ -47,12 +47,12 @@ class SearchRequest(_Body):
         return value
 
     def fingerprint(self) -> bytes:
-        """Everything but the cursor: a cursor continues only the search it came from."""
+        """Return all fields but the cursor, which tell one search from another."""
         return self.model_dump_json(exclude={"cursor"}).encode()
 
 
 class SeedSearchRequest(SearchRequest):
-    """A search in the seed generation: one catalog or all."""
+    """A search of the seed generation: one catalog or all."""
 
     catalog: str | None = Field(default=None, min_length=1)
 
@@ -62,7 +62,7 @@ class SeedSearchRequest(SearchRequest):
 
 
 class CurrentSearchRequest(SearchRequest):
-    """A search in the current generation: several catalogs or all, each facet once."""
+    """A search of the current generation: several catalogs or all, each facet once."""
 
     catalogs: list[str] | None = Field(default=None, min_length=1, max_length=500)
 
@@ -83,15 +83,15 @@ class CurrentSearchRequest(SearchRequest):
 
 
 class SeedLookupRequest(_Body):
-    """A product lookup in the seed generation."""
+    """A product lookup of the seed generation."""
 
     url: str = Field(min_length=1)
 
 
 class CurrentLookupRequest(SeedLookupRequest):
-    """A product lookup in the current generation, whose published client sends more.
+    """A product lookup of the current generation, with the fields of the published client.
 
-    The sandbox has an index only, so the further fields change nothing.
+    The sandbox has only an index, so the additional fields change nothing.
     """
 
     matchMode: Literal["strict", "loose"] | None = None
@@ -110,7 +110,7 @@ LOOKUP_REQUESTS: dict[Generation, type[SeedLookupRequest]] = {
 
 
 def refusal_details(error: ValidationError) -> list[dict[str, Any]]:
-    """The `detail` of a 422."""
+    """Return the `detail` of a 422."""
     return [
         {**problem, "loc": ["body", *problem["loc"]]} for problem in error.errors(include_url=False)
     ]

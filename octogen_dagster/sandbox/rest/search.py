@@ -1,9 +1,9 @@
-"""Which products a search finds, and in which order its pages show them.
+"""Search: the products of each page, in order.
 
-Products are looked at in quality order: the first of every catalog, the second of every
-catalog, and so on. A search without keywords shows them in that order, each once. With
-keywords the first page is ranked by relevance and the later pages show all matches in
-quality order again, as the service does, so the products of page 1 come twice.
+The quality order of several catalogs is the first product of each, then the second of each, and
+so on. A search without keywords shows each product once, in that order. With keywords, page 1 is
+ranked by relevance and the later pages show all matches in quality order, so the products of page
+1 appear twice, as in the real service.
 """
 
 import re
@@ -12,12 +12,14 @@ from functools import cache
 from itertools import islice
 from typing import NamedTuple
 
-from octogen_dagster.sandbox.data.catalog import Catalog, Product, slug_of, words_of
+from octogen_dagster.sandbox.data.catalog import Catalog
+from octogen_dagster.sandbox.data.product import Product
+from octogen_dagster.sandbox.data.text import slug_of, words_of
 from octogen_dagster.sandbox.rest.cursors import Position
 from octogen_dagster.sandbox.rest.request_bodies import SearchRequest
 
-_RANKED_MATCHES = 1000
-"""How many matches, the best in quality, compete for the page that is ranked by relevance."""
+_MAX_RANKED_MATCHES = 1000
+"""The number of matches, in quality order, from which the most relevant ones are chosen."""
 
 _START = Position(page=1, place=0, catalog="")
 
@@ -25,21 +27,27 @@ _vocabulary_words = cache(words_of)
 
 
 class Hit(NamedTuple):
-    """A product that a search found; its relevance is 0 when there were no keywords."""
+    """A product that a search found. Its relevance is 0 if there were no keywords."""
 
     product: Product
     relevance: int
 
 
 class Page(NamedTuple):
-    """One page of a search; `continues_at` is None on the last one."""
+    """A page of a search. `continues_at` is None on the last page."""
 
     hits: list[Hit]
     continues_at: Position | None
 
 
 def find_page(request: SearchRequest, catalogs: Sequence[Catalog], start: Position | None) -> Page:
-    """The page of `request` over `catalogs` that begins at `start`, by default the first."""
+    """Return a page of a search.
+
+    Args:
+        request: The search.
+        catalogs: The catalogs to search.
+        start: The start of the page; None for page 1.
+    """
     query = _Query(request)
     matches = (
         Hit(product, relevance)
@@ -47,7 +55,7 @@ def find_page(request: SearchRequest, catalogs: Sequence[Catalog], start: Positi
         if (relevance := query.relevance(product)) is not None
     )
     if start is None and query.has_keywords:
-        return _most_relevant(list(islice(matches, _RANKED_MATCHES)), request.limit)
+        return _most_relevant(list(islice(matches, _MAX_RANKED_MATCHES)), request.limit)
     hits = list(islice(matches, request.limit + 1))
     if len(hits) <= request.limit:
         return Page(hits, None)
@@ -75,7 +83,7 @@ def _in_quality_order(catalogs: Sequence[Catalog], start: Position) -> Iterator[
 
 
 class _Query:
-    """A search request, prepared for being asked about many products."""
+    """A search request, prepared to be compared with many products."""
 
     def __init__(self, request: SearchRequest) -> None:
         q = (request.q or "").strip()
@@ -89,7 +97,7 @@ class _Query:
         self._price_max = request.price_max
 
     def relevance(self, product: Product) -> int | None:
-        """None when the product does not match; 0 when there are no keywords."""
+        """Return the relevance of a product: None if it does not match, 0 without keywords."""
         for values, wanted in self._facets:
             if not any(value.casefold() in wanted for value in values(product)):
                 return None
@@ -119,7 +127,7 @@ class _Query:
 
 
 def _searched_fields(product: Product) -> list[tuple[int, frozenset[str]]]:
-    """The words of a product, the most telling first, each with its weight."""
+    """Return sets of words of a product with their weights, the highest weight first."""
     kind = product.kind
     fields = [(1, words) for words in map(_vocabulary_words, kind.category_path)]
     brand, raw_brand, color = product.brand, product.raw_brand_name, product.color
@@ -134,10 +142,10 @@ def _searched_fields(product: Product) -> list[tuple[int, frozenset[str]]]:
 
 
 def facet_values(name: str) -> Callable[[Product], Sequence[str]]:
-    """How to read the canonical values that the facet `name` filters by.
+    """Return a function that returns the canonical values of a product for the facet `name`.
 
-    A name that is no facet of its own is taken for an attribute, and no product has values
-    for an attribute it does not have.
+    A name that is not a facet is taken for an attribute. A product without that attribute has no
+    values.
     """
     if name in _FACETS:
         return _FACETS[name]

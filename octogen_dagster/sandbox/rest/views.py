@@ -1,10 +1,12 @@
-"""Products and catalogs as JSON values, the way each generation of the contract shows them."""
+"""Products and catalogs as JSON values, for each generation of the contract."""
 
 import uuid
 from datetime import datetime, timedelta
 from typing import Any
 
-from octogen_dagster.sandbox.data.catalog import Catalog, Product, slug_of
+from octogen_dagster.sandbox.data.catalog import Catalog
+from octogen_dagster.sandbox.data.product import Product
+from octogen_dagster.sandbox.data.text import slug_of
 from octogen_dagster.sandbox.data.verticals import Brand
 from octogen_dagster.sandbox.data.vocabulary import Color
 from octogen_dagster.sandbox.rest.request_bodies import Generation, SearchRequest
@@ -12,7 +14,7 @@ from octogen_dagster.sandbox.rest.request_bodies import Generation, SearchReques
 Json = dict[str, Any]
 
 _VIDEO, _PROMOTION, _REVIEW_COUNT, _IMAGE_COPY, _GTIN, _BRAND_TEXT = range(100, 106)
-"""Numbers of traits, like those of `catalog`."""
+"""Numbers of traits, beyond those in `product`."""
 
 _REVIEWERS = ("Inès", "Jürgen", "Mary O'Neil", "Aiko", "D. Okafor")
 _OPINIONS = (
@@ -24,7 +26,7 @@ _OPINIONS = (
 
 
 def catalog_summary(catalog: Catalog) -> Json:
-    """An entry of `GET /catalogs`."""
+    """Return an entry of `GET /catalogs`."""
     return {
         "catalog": catalog.key,
         "displayName": catalog.display_name,
@@ -35,10 +37,12 @@ def catalog_summary(catalog: Catalog) -> Json:
 
 
 def list_item(product: Product, generation: Generation, relevance: int = 0) -> Json:
-    """A product as a page of a search shows it.
+    """Return a product as a page of a search shows it.
 
     Args:
-        relevance: How well it matched the keywords; 0 when there were none.
+        product: The product.
+        generation: The contract.
+        relevance: The relevance to the keywords; 0 if there were none.
     """
     catalog = product.catalog
     images = _image_urls(product)
@@ -76,12 +80,12 @@ def list_item(product: Product, generation: Generation, relevance: int = 0) -> J
 
 
 def lookup_extras(request_id: str) -> Json:
-    """What the answer of a lookup says in the current generation besides the product."""
+    """Return the fields that the current generation adds to a lookup result."""
     return {"requestId": request_id, "source": "indexed"}
 
 
 def page_extras(request: SearchRequest, request_id: str) -> Json:
-    """What a page of the current generation says besides its items."""
+    """Return the fields that the current generation adds to a page."""
     return {
         "requestId": request_id,
         "effectiveQuery": {
@@ -99,7 +103,7 @@ def page_extras(request: SearchRequest, request_id: str) -> Json:
 
 
 def lookup_result(product: Product, generation: Generation) -> Json:
-    """The answer of `POST /products/lookup`."""
+    """Return the result of `POST /products/lookup`."""
     catalog = product.catalog
     return {
         "catalogKey": catalog.key,
@@ -110,7 +114,7 @@ def lookup_result(product: Product, generation: Generation) -> Json:
 
 
 def full_view(product: Product, generation: Generation) -> Json:
-    """A product with everything that is known about it."""
+    """Return a product with all fields of a lookup."""
     catalog, kind = product.catalog, product.kind
     site = f"https://www.{catalog.domain}"
     category_links = [
@@ -177,7 +181,7 @@ def _image_urls(product: Product) -> list[str]:
 
 
 def _image(product: Product, number: int, url: str) -> Json:
-    """An image of the current generation; some have no hosted copy, so no measures."""
+    """Return an image of the current generation; one in ten has no hosted copy and no size."""
     if product.one_in(_IMAGE_COPY + (number << 8), 10):
         measures: Json = dict.fromkeys(("cdnUrl", "width", "height", "mimeType", "sizeBytes"))
     else:
@@ -200,7 +204,7 @@ def _color(product: Product, color: Color) -> Json:
 
 
 def _variants(product: Product) -> list[Json]:
-    """One for every color and size, or a single one."""
+    """Return a variant for each color and size, or a single one."""
     images = _image_urls(product)
     return [
         {
@@ -243,7 +247,7 @@ def _videos(product: Product) -> list[Json]:
 
 
 def _enrichment(product: Product) -> Json:
-    """What Octogen adds to the merchant's data; snake_case inside, as in the contract."""
+    """Return what Octogen adds to the merchant's data, in snake_case as in the contract."""
     kind, color, brand = product.kind, product.color, product.brand
     return {
         "type": kind.noun,

@@ -3,24 +3,18 @@
 import pytest
 
 from octogen_dagster.sandbox.rest.limiter import TokenBucket
-
-
-class _Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.sandbox.clock import FakeClock
 
 
 def test_it_holds_one_minute_of_requests_and_no_more() -> None:
-    clock = _Clock()
+    clock = FakeClock()
     bucket = TokenBucket(3, clock)
     clock.now = 600
     assert [bucket.take() for _ in range(4)] == [True, True, True, False]
 
 
 def test_it_refills_steadily() -> None:
-    clock = _Clock()
+    clock = FakeClock()
     bucket = TokenBucket(60, clock)
     for _ in range(60):
         bucket.take()
@@ -30,7 +24,7 @@ def test_it_refills_steadily() -> None:
 
 
 def test_it_says_when_there_is_a_token_and_when_it_is_full() -> None:
-    clock = _Clock()
+    clock = FakeClock()
     bucket = TokenBucket(6, clock)
     assert bucket.seconds_to_full == 0
     for _ in range(6):
@@ -43,7 +37,7 @@ def test_it_says_when_there_is_a_token_and_when_it_is_full() -> None:
 
 
 def test_whoever_is_refused_waits_at_least_a_second() -> None:
-    clock = _Clock()
+    clock = FakeClock()
     bucket = TokenBucket(60_000, clock)
     for _ in range(60_000):
         bucket.take()

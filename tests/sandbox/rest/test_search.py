@@ -1,4 +1,4 @@
-"""What a search finds and how it is paged; the full view of a product is the oracle."""
+"""The products and pages of a search, checked against the full views of the products."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octogen_dagster.sandbox.data.catalog import Catalog, Product, make_catalog, words_of
+from octogen_dagster.sandbox.data.catalog import Catalog, make_catalog
+from octogen_dagster.sandbox.data.product import Product
+from octogen_dagster.sandbox.data.text import words_of
 from octogen_dagster.sandbox.rest.request_bodies import SeedSearchRequest
 from octogen_dagster.sandbox.rest.search import Hit, find_page
 from octogen_dagster.sandbox.rest.views import full_view
