@@ -1,9 +1,12 @@
-"""How the tests speak to a hub: with Google's client and with the official MCP client."""
+"""Calls of a hub, with Google's client and with the official MCP client."""
 
 import asyncio
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import grpc
+import httpx
 import httpx2
 from google.cloud import bigquery_analyticshub_v1 as ah
 from mcp import Client
@@ -17,10 +20,11 @@ PROJECT = "reader-project"
 LOCATION = f"projects/{PROJECT}/locations/us"
 PRINCIPAL = f"serviceAccount:reader@{PROJECT}.iam.gserviceaccount.com"
 SECONDS = 30
+LIST_SUBSCRIBERS = "list_bigquery_subscribers"
 
 
 def connect(hub: Hub | str) -> ah.AnalyticsHubServiceClient:
-    """Google's client, on a channel without TLS and without credentials, to a hub or endpoint."""
+    """Google's client, connected to a hub or an endpoint without TLS and credentials."""
     transport = ah.AnalyticsHubServiceClient.get_transport_class("grpc")
     channel = grpc.insecure_channel(hub if isinstance(hub, str) else hub.endpoint)
     return ah.AnalyticsHubServiceClient(transport=transport(channel=channel))
@@ -46,7 +50,7 @@ def subscribe(
 def call(
     hub: Hub, tool: str, arguments: dict[str, Any] | None = None, token: str | None = None
 ) -> CallToolResult:
-    """What a tool answers to the official client.
+    """The result of a tool, called by the official client.
 
     Raises:
         MCPError: A JSON-RPC error.
@@ -60,15 +64,15 @@ def call(
         ):
             try:
                 result = await client.call_tool(tool, arguments or {})
-            except MCPError as error:  # leaves the client in a group of exceptions
+            except MCPError as error:  # it would leave the client in an exception group
                 return error
             assert isinstance(result, CallToolResult)
             return result
 
-    answer = asyncio.run(run())
-    if isinstance(answer, MCPError):
-        raise answer
-    return answer
+    result = asyncio.run(run())
+    if isinstance(result, MCPError):
+        raise result
+    return result
 
 
 def value(hub: Hub, tool: str, arguments: dict[str, Any] | None = None) -> Any:
@@ -98,6 +102,53 @@ def refresh(hub: Hub, catalog: str, principal: str = PRINCIPAL) -> Any:
 
 
 def statuses(hub: Hub) -> dict[str, str]:
-    """Catalog to status, of the only subscriber."""
+    """The status of each catalog for the only subscriber."""
     cells = value(hub, "list_bigquery_subscribers")["cells"]
     return {cell["catalogKey"]: cell["status"] for cell in cells}
+
+
+def outcomes(hub: Hub, method: str) -> list[str | None]:
+    """The outcomes of the calls of a method, in order of arrival."""
+    return [call.outcome for call in hub.calls if call.method == method]
+
+
+def subscriptions(client: ah.AnalyticsHubServiceClient, text: str = "") -> list[ah.Subscription]:
+    request = ah.ListSubscriptionsRequest(parent=LOCATION, filter=text)
+    return list(client.list_subscriptions(request=request, timeout=SECONDS))
+
+
+def listing_names(client: ah.AnalyticsHubServiceClient, parent: str, **page: int) -> list[str]:
+    request = ah.ListListingsRequest(parent=parent, **page)
+    return [listing.name for listing in client.list_listings(request=request, timeout=SECONDS)]
+
+
+def post(hub: Hub, method: str, params: Any, **headers: str) -> httpx.Response:
+    """A JSON-RPC request as the contract describes it."""
+    return httpx.post(
+        hub.mcp_url,
+        json={"jsonrpc": "2.0", "id": 1, "method": method, "params": params},
+        headers={
+            "Authorization": f"Bearer {hub.access_token}",
+            "Accept": "application/json, text/event-stream",
+            "MCP-Protocol-Version": "2025-06-18",
+            **headers,
+        },
+        timeout=SECONDS,
+    )
+
+
+def post_tool(hub: Hub, tool: str = LIST_SUBSCRIBERS, **arguments: Any) -> httpx.Response:
+    return post(hub, "tools/call", {"name": tool, "arguments": arguments})
+
+
+def wait_until(is_reached: Callable[[], bool]) -> None:
+    """Return when another thread has brought the hub into some state.
+
+    Raises:
+        AssertionError: That took longer than 30 seconds.
+    """
+    for _ in range(SECONDS * 100):
+        if is_reached():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("the hub did not reach the state")

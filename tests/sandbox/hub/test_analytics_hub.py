@@ -1,52 +1,36 @@
 """The gRPC service as Google's own client sees it."""
 
-import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-import grpc
 import pytest
 from google.api_core import exceptions
 from google.cloud import bigquery_analyticshub_v1 as ah
 
-from octogen_dagster.sandbox.fault_model import ActiveFaults
-from octogen_dagster.sandbox.hub.analytics_hub import AnalyticsHub
-from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.grpc_server import GrpcServer
 from octogen_dagster.sandbox.hub.hub import Hub
 from octogen_dagster.sandbox.hub.names import project_number
-from octogen_dagster.sandbox.hub.settings import HubSettings
 from octogen_dagster.sandbox.hub.state import GrantAfter
-from octogen_dagster.sandbox.hub.store import HubStore
-from octogen_dagster.sandbox.request_log import RequestLog
-from octogen_dagster.sandbox.server import Sandbox
-from tests.sandbox.hub.calls import LOCATION, PROJECT, SECONDS, connect, subscribe
+from tests.sandbox.hub.calls import (
+    LOCATION,
+    PROJECT,
+    SECONDS,
+    connect,
+    listing_names,
+    outcomes,
+    subscribe,
+    subscriptions,
+)
 
 State = ah.Subscription.State
-
-
-def subscriptions(google: ah.AnalyticsHubServiceClient, text: str = "") -> list[ah.Subscription]:
-    request = ah.ListSubscriptionsRequest(parent=LOCATION, filter=text)
-    return list(google.list_subscriptions(request=request, timeout=SECONDS))
-
-
-def names(google: ah.AnalyticsHubServiceClient, parent: str, **page: int) -> list[str]:
-    request = ah.ListListingsRequest(parent=parent, **page)
-    return [listing.name for listing in google.list_listings(request=request, timeout=SECONDS)]
-
-
-def outcomes(hub: Hub, method: str) -> list[str | None]:
-    return [call.outcome for call in hub.calls if call.method == method]
 
 
 class TestDiscovery:
     def test_exchanges_are_there_from_the_start(
         self, hub: Hub, google: ah.AnalyticsHubServiceClient
     ) -> None:
-        assert names(google, hub.exchange) == []
+        assert listing_names(google, hub.exchange) == []
         hub.share("kumo")
         hub.share("strada", exchange="more")
         hub.share("voltaic", location="eu")
@@ -60,7 +44,7 @@ class TestDiscovery:
         assert exchanges[0].listing_count == 1
         assert google.get_data_exchange(name=hub.exchange, timeout=SECONDS) == exchanges[0]
         with pytest.raises(exceptions.NotFound, match="Data exchange not found"):
-            names(google, f"{parent}/dataExchanges/other")
+            listing_names(google, f"{parent}/dataExchanges/other")
 
     def test_a_listing_can_be_found(self, hub: Hub, google: ah.AnalyticsHubServiceClient) -> None:
         resource = hub.share("north peak")
@@ -74,7 +58,7 @@ class TestDiscovery:
         assert listing.state == ah.Listing.State.ACTIVE
         assert listing.bigquery_dataset.dataset
         hub.remove_listing("north peak")
-        assert names(google, hub.exchange) == []
+        assert listing_names(google, hub.exchange) == []
         with pytest.raises(exceptions.NotFound, match=f"Listing not found: {resource}"):
             google.get_listing(name=resource, timeout=SECONDS)
 
@@ -92,7 +76,7 @@ class TestDiscovery:
             hub.settings.get_listing_project = setting  # type: ignore[assignment]
             for asked, name in zip((by_id, by_number), expected, strict=True):
                 assert google.get_listing(name=asked, timeout=SECONDS).name == name
-                assert names(google, asked.partition("/listings/")[0]) == [name]
+                assert listing_names(google, asked.partition("/listings/")[0]) == [name]
         subscribe(google, by_number)
         assert hub.subscriptions[0].catalog == "kumo"
 
@@ -100,7 +84,7 @@ class TestDiscovery:
         self, hub: Hub, google: ah.AnalyticsHubServiceClient
     ) -> None:
         shared = [hub.share(f"catalog-{number}") for number in range(10_000)]
-        assert names(google, hub.exchange, page_size=5000) == shared
+        assert listing_names(google, hub.exchange, page_size=5000) == shared
         assert len(outcomes(hub, "ListListings")) == 10
         pages = google.list_listings(parent=hub.exchange, timeout=SECONDS).pages
         assert [listing.name for listing in next(pages).listings] == shared[:100]
@@ -124,7 +108,7 @@ class TestDiscovery:
             hub.share(key)
             hub.share(f"{key}2", exchange="more")
         with pytest.raises(exceptions.InvalidArgument, match="page_size"):
-            names(google, hub.exchange, page_size=-1)
+            listing_names(google, hub.exchange, page_size=-1)
         request = ah.ListListingsRequest(parent=hub.exchange, page_size=1)
         token = next(google.list_listings(request=request, timeout=SECONDS).pages).next_page_token
         more = hub.exchange.replace("catalogs", "more")
@@ -340,129 +324,3 @@ class TestSubscriptions:
         operations = google.transport.operations_client
         with pytest.raises(exceptions.NotFound, match="Operation not found: x"):
             operations.get_operation("x", timeout=SECONDS, retry=None)
-
-
-class TestFaults:
-    @pytest.mark.parametrize(
-        ("code", "error"),
-        [
-            ("UNAVAILABLE", exceptions.ServiceUnavailable),
-            ("PERMISSION_DENIED", exceptions.PermissionDenied),
-            ("INTERNAL", exceptions.InternalServerError),
-        ],
-    )
-    def test_a_status_does_nothing_else(
-        self,
-        hub: Hub,
-        google: ah.AnalyticsHubServiceClient,
-        code: str,
-        error: type[Exception],
-    ) -> None:
-        resource = hub.share("kumo")
-        hub.inject(HubFault("status", code, method="SubscribeListing", times=2))
-        assert names(google, hub.exchange) == [resource]
-        for _ in range(2):
-            with pytest.raises(error, match="SubscribeListing"):
-                subscribe(google, resource)
-        assert hub.subscriptions == []
-        subscribe(google, resource)
-        assert outcomes(hub, "SubscribeListing") == [code, code, "OK"]
-
-    def test_a_lost_answer_was_done(self, hub: Hub, google: ah.AnalyticsHubServiceClient) -> None:
-        resource = hub.share("kumo")
-        hub.inject(HubFault("lost_response", times=1))
-        with pytest.raises(exceptions.ServiceUnavailable, match="the response was lost"):
-            subscribe(google, resource)
-        assert len(hub.subscriptions) == 1
-        with pytest.raises(exceptions.AlreadyExists):
-            subscribe(google, resource)
-        hub.inject(HubFault("lost_response", times=1))
-        with pytest.raises(exceptions.ServiceUnavailable, match="the response was lost"):
-            subscribe(google, resource)
-
-    def test_a_late_answer_was_done_as_well(
-        self, hub: Hub, google: ah.AnalyticsHubServiceClient
-    ) -> None:
-        resource = hub.share("kumo")
-        hub.inject(HubFault("latency", 3600, method="SubscribeListing", times=1))
-        with pytest.raises(exceptions.DeadlineExceeded):
-            subscribe(google, resource, timeout=0.2)
-        assert len(hub.subscriptions) == 1
-        hub.inject(HubFault("latency", 0.01))
-        assert len(subscriptions(google)) == 1
-
-    def test_it_stops_while_somebody_waits(self) -> None:
-        with Sandbox(catalogs=0, hub=True) as sandbox:
-            google, resource = connect(sandbox.hub), sandbox.hub.share("kumo")
-            sandbox.hub.inject(HubFault("latency", 3600))
-            with ThreadPoolExecutor(1) as pool:
-                waiting = pool.submit(subscribe, google, resource)
-                arrived = threading.Event()
-                while not sandbox.hub.subscriptions:
-                    arrived.wait(0.01)
-                sandbox.__exit__(None, None, None)
-                with pytest.raises(exceptions.GoogleAPICallError):
-                    waiting.result(timeout=SECONDS)
-
-
-class TestLifetime:
-    def test_it_is_on_loopback_only(self, hub: Hub) -> None:
-        host, _, port = hub.endpoint.partition(":")
-        assert host == "127.0.0.1"
-        with (
-            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe,
-            pytest.raises(ConnectionRefusedError),
-        ):
-            probe.connect(("127.0.0.2", int(port)))
-
-    def test_its_port_follows_a_chosen_one(self) -> None:
-        port = _port_with_a_free_one_after()
-        with Sandbox(catalogs=0, hub=True, port=port) as sandbox:
-            assert sandbox.hub.endpoint == f"127.0.0.1:{port + 1}"
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", port + 1))
-            taken.listen()
-            with (
-                pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port + 1}"),
-                Sandbox(catalogs=0, hub=True, port=port),
-            ):
-                pass
-        with Sandbox(catalogs=0, hub=True, port=port) as sandbox:
-            assert sandbox.base_url == f"http://127.0.0.1:{port}/v1"
-        with pytest.raises(ValueError, match="port must be 0 to 65534, not 65535"):
-            Sandbox(hub=True, port=65535)
-
-    def test_it_shares_its_port_with_no_other_server(self) -> None:
-        first, second = (
-            GrpcServer(
-                AnalyticsHub(HubStore(), HubSettings()).services, ActiveFaults(), RequestLog()
-            )
-            for _ in range(2)
-        )
-        port = first.start(0)
-        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}"):
-            second.start(port)
-        first.stop()
-        assert second.start(port) == port
-        second.stop()
-
-    def test_its_state_outlives_a_restart(self) -> None:
-        sandbox = Sandbox(catalogs=0, hub=True)
-        with sandbox:
-            subscribe(connect(sandbox.hub), sandbox.hub.share("kumo"))
-            old = sandbox.hub.endpoint
-        with pytest.raises(grpc.FutureTimeoutError):
-            grpc.channel_ready_future(grpc.insecure_channel(old)).result(timeout=0.2)
-        with sandbox:
-            assert len(subscriptions(connect(sandbox.hub))) == 1
-
-
-def _port_with_a_free_one_after() -> int:
-    for _ in range(100):
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            with suppress(OSError, OverflowError):
-                second.bind(("127.0.0.1", port + 1))
-                return port
-    raise AssertionError("no two ports in a row are free")
