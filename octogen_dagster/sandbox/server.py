@@ -28,7 +28,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 if TYPE_CHECKING:
-    from octogen_dagster.sandbox.hub.hub import Hub
+    from octogen_dagster.sandbox.hub.server import Hub
 
 DEFAULT_API_KEY = "octo_live_00000000000000000000000000000000_c2FuZGJveC1rZXktbm90LWEtc2VjcmV0"
 DEFAULT_PORT = 8787
@@ -269,7 +269,7 @@ def serve(
 
 def _make_hub(gateway: Gateway) -> "Hub":
     try:
-        from octogen_dagster.sandbox.hub.hub import Hub
+        from octogen_dagster.sandbox.hub.server import Hub
     except ModuleNotFoundError as error:
         missing = (error.name or "a package").split(".")[0]
         raise ImportError(

@@ -5,7 +5,7 @@ import pytest
 
 from octogen_dagster.bigquery import listing_sensor
 from octogen_dagster.bigquery.listing_sources import ExchangeSource, OctogenSource
-from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sandbox.server import Sandbox
 from tests.bigquery.daemon import Daemon
 

@@ -19,7 +19,7 @@ from octogen_dagster.control_plane.secret_files import SecretFile
 from octogen_dagster.control_plane.tools import OctogenMCP
 from octogen_dagster.errors import OctogenBigQueryInputError
 from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sandbox.hub.state import ON_COMMAND, GrantAfter
 from octogen_dagster.sandbox.server import Sandbox
 from tests import results

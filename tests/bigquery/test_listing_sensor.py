@@ -19,8 +19,8 @@ from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.control_plane.tools import OctogenMCP, SharedListing
 from octogen_dagster.errors import OctogenBigQueryInputError
 from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.hub import Hub
 from octogen_dagster.sandbox.hub.names import project_number
+from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sandbox.hub.state import ON_COMMAND
 from tests.bigquery.daemon import Daemon, reported
 

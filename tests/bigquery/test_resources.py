@@ -10,7 +10,7 @@ import pytest
 
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
 from octogen_dagster.errors import OctogenBigQueryError, OctogenMCPAuthenticationError
-from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.servers import RawServer, http
 from tests.bigquery.rest_api import environment

@@ -11,7 +11,7 @@ from octogen_dagster.bigquery.listing_sources import ExchangeSource, OctogenSour
 from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.sandbox.hub import messages as hub_messages
 from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from tests.bigquery.daemon import PRINCIPAL, PROJECT, Daemon, reported
 

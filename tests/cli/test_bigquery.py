@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from octogen_dagster.cli import bigquery as bigquery_cli
 from octogen_dagster.control_plane import retry as retrying
 from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sandbox.hub.state import ON_COMMAND
 
 PROJECT = "reader-project"

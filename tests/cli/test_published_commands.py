@@ -23,7 +23,7 @@ from octogen_dagster.cli import bigquery as bigquery_cli
 from octogen_dagster.control_plane.tokens import GivenToken
 from octogen_dagster.control_plane.tools import OctogenMCP
 from octogen_dagster.sandbox.hub.faults import ABSENT, HubFault
-from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sandbox.hub.state import ON_COMMAND, GrantAfter
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub

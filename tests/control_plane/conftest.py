@@ -9,7 +9,7 @@ from octogen_dagster.control_plane.secret_files import SecretFile
 from octogen_dagster.control_plane.token_endpoint import TokenEndpoint
 from octogen_dagster.control_plane.token_refresh import RefreshedToken
 from octogen_dagster.control_plane.tools import OctogenMCP
-from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.server import Hub
 from tests.control_plane.servers import QUICK
 from tests.sharing.fixtures import _nothing_from_outside, hub  # noqa: F401
 

@@ -18,7 +18,7 @@ from octogen_dagster.errors import (
     OctogenMCPRateLimitError,
 )
 from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.server import Hub
 from tests.api.servers import Received, http
 from tests.control_plane.servers import (
     TOKEN,

@@ -15,7 +15,7 @@ from octogen_dagster.control_plane.tokens import access_tokens
 from octogen_dagster.control_plane.tools import OctogenMCP
 from octogen_dagster.errors import OctogenConnectionError, OctogenMCPAuthenticationError
 from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.server import Hub
 from tests.api.servers import RawServer, http
 from tests.sharing.secrets import leaks
 

@@ -18,7 +18,7 @@ from octogen_dagster.errors import (
     OctogenTimeoutError,
 )
 from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.server import Hub
 from tests.api.servers import RawServer, hanging
 from tests.control_plane.servers import PRINCIPAL, PROJECT, QUICK, TOKEN, mcp, quick
 

@@ -17,7 +17,7 @@ from octogen_dagster.errors import (
     OctogenTimeoutError,
 )
 from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.server import Hub
 from tests.api.servers import RawServer, dripping, hanging, http, in_turn
 from tests.control_plane.servers import QUICK, grant, quick
 from tests.sharing.secrets import leaks

@@ -20,7 +20,7 @@ from octogen_dagster.control_plane.secret_files import SecretFile
 from octogen_dagster.control_plane.token_endpoint import TokenEndpoint
 from octogen_dagster.control_plane.token_refresh import RefreshedToken
 from octogen_dagster.errors import OctogenMCPAuthenticationError, OctogenMCPError
-from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.server import Hub
 from tests.api.servers import RawServer, http, in_turn
 from tests.control_plane.servers import QUICK, TOKEN, grant
 from tests.sharing.secrets import leaks

@@ -5,7 +5,7 @@ import pytest
 from octogen_dagster.control_plane.tools import Cell, OctogenMCP, SharedListing, Subscriber
 from octogen_dagster.errors import OctogenMCPError
 from octogen_dagster.sandbox.hub.faults import ABSENT, HubFault
-from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sandbox.hub.state import ON_COMMAND
 from tests.control_plane.servers import (
     PRINCIPAL,

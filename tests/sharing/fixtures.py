@@ -5,7 +5,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from octogen_dagster.sandbox.hub.hub import Hub
+<<<<<<< HEAD
+from octogen_dagster.sandbox.hub.server import Hub
+=======
+from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.control_plane import retry as retrying
+from octogen_dagster.sandbox.hub.server import Hub
+>>>>>>> fc3c813 (Rename hub/hub.py to hub/server.py: the Hub stands to its room as the Sandbox does)
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.sharing import analytics_hub
 

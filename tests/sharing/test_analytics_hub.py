@@ -10,7 +10,7 @@ from google.longrunning import operations_pb2
 
 from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryUnavailableError
 from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from tests.api.servers import RawServer, http
 from tests.sharing.hubs import answering

@@ -14,7 +14,7 @@ from octogen_dagster.control_plane.tools import (
 )
 from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryInputError
 from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sandbox.hub.state import ON_COMMAND
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from octogen_dagster.sharing.listings import (

@@ -11,7 +11,7 @@ from octogen_dagster.errors import (
     OctogenBigQueryError,
 )
 from octogen_dagster.sandbox.hub import messages as hub_messages
-from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from octogen_dagster.sharing.subscribe import (
     Subscriptions,

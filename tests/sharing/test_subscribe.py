@@ -13,8 +13,8 @@ from octogen_dagster.errors import (
     OctogenBigQueryInputError,
 )
 from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.hub import Hub
 from octogen_dagster.sandbox.hub.names import project_number
+from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sandbox.hub.state import ON_COMMAND, GrantAfter
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from octogen_dagster.sharing.subscribe import (

@@ -4,7 +4,7 @@ import pytest
 from google.cloud import bigquery_analyticshub_v1 as ah
 
 from octogen_dagster.sandbox.hub.cells import HubCells
-from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sandbox.hub.store import HubStore
 from octogen_dagster.sandbox.server import Sandbox
 from tests.sandbox.clock import FakeClock

@@ -9,8 +9,8 @@ import pytest
 from google.api_core import exceptions
 from google.cloud import bigquery_analyticshub_v1 as ah
 
-from octogen_dagster.sandbox.hub.hub import Hub
 from octogen_dagster.sandbox.hub.names import project_number
+from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sandbox.hub.state import GrantAfter
 from tests.sandbox.hub.calls import (
     LOCATION,

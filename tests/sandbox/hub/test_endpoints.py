@@ -6,7 +6,7 @@ import httpx
 
 from octogen_dagster.sandbox.hub.endpoints import RPC, TOKENS
 from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sandbox.server import Sandbox
 from tests.sandbox.hub.calls import (
     LIST_SUBSCRIBERS,

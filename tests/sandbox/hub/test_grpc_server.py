@@ -13,7 +13,7 @@ from octogen_dagster.sandbox.fault_model import ActiveFaults
 from octogen_dagster.sandbox.hub.analytics_hub import AnalyticsHub
 from octogen_dagster.sandbox.hub.faults import HubFault
 from octogen_dagster.sandbox.hub.grpc_server import GrpcServer
-from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sandbox.hub.settings import HubSettings
 from octogen_dagster.sandbox.hub.store import HubStore
 from octogen_dagster.sandbox.request_log import RequestLog

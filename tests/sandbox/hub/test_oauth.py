@@ -23,7 +23,7 @@ from mcp.shared.auth import (
 from pydantic import AnyUrl
 
 from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.server import Hub
 from tests.sandbox.hub.calls import SECONDS, call
 
 REDIRECT = "http://127.0.0.1:9/callback"

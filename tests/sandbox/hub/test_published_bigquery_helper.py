@@ -23,7 +23,7 @@ import pytest
 from google.cloud import bigquery_analyticshub_v1 as ah
 
 from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sandbox.hub.state import ON_COMMAND, GrantAfter
 from tests.sandbox.hub.calls import PRINCIPAL, PROJECT, SECONDS, connect
 

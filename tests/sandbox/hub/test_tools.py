@@ -11,7 +11,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
 from octogen_dagster.sandbox.hub.faults import ABSENT, HubFault
-from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sandbox.hub.state import ON_COMMAND, GrantAfter
 from octogen_dagster.sandbox.server import Sandbox
 from tests.sandbox.hub.calls import (
