@@ -1,4 +1,4 @@
-"""How the tests talk to a sandbox: plain HTTP over its socket."""
+"""Requests to a sandbox over HTTP."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +9,7 @@ from octogen_dagster.sandbox.server import Sandbox
 
 
 def connect(sandbox: Sandbox, api_key: str | None = None) -> httpx.Client:
-    """A client with the sandbox's own key, or another."""
+    """A client with the sandbox's own key or another one."""
     headers = {"Authorization": f"Bearer {api_key or sandbox.api_key}"}
     return httpx.Client(base_url=sandbox.base_url, headers=headers, timeout=30)
 
@@ -18,7 +18,7 @@ def search(client: httpx.Client, **body: Any) -> httpx.Response:
     return client.post("/products/search", json=body)
 
 
-def walk(client: httpx.Client, **body: Any) -> Iterator[list[dict[str, Any]]]:
+def iter_pages(client: httpx.Client, **body: Any) -> Iterator[list[dict[str, Any]]]:
     """The items of every page of a search, page by page."""
     cursor = None
     while True:

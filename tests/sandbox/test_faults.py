@@ -21,7 +21,7 @@ from octogen_dagster.sandbox.faults import Fault, FaultKind
         ("redirect=http://x.example/a,b?c=d", Fault("redirect", "http://x.example/a,b?c=d")),
     ],
 )
-def test_it_can_be_written_in_one_line(text: str, fault: Fault) -> None:
+def test_a_fault_is_parsed(text: str, fault: Fault) -> None:
     assert Fault.parse(text) == fault
 
 
@@ -49,7 +49,7 @@ def test_it_can_be_written_in_one_line(text: str, fault: Fault) -> None:
         ("cut,retry_after=1", "retry_after goes with status"),
     ],
 )
-def test_bad_text_is_refused_with_the_reason(text: str, reason: str) -> None:
+def test_invalid_text_is_refused_with_the_reason(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason) as caught:
         Fault.parse(text)
     assert repr(text) in str(caught.value)

@@ -1,10 +1,11 @@
-"""A sandbox as its owner sees it: where it is, what it was asked, what can be changed."""
+"""The sandbox: its address, its log, and the changes that can be made while it runs."""
 
 import os
 import signal
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import httpx
 import pytest
@@ -20,7 +21,7 @@ def _product_counts(client: httpx.Client) -> dict[str, int]:
 
 
 class TestCatalogs:
-    def test_a_number_is_that_many_of_the_built_in_ones(self) -> None:
+    def test_a_number_chooses_built_in_catalogs(self) -> None:
         with Sandbox(catalogs=12, products=3) as sandbox, connect(sandbox) as client:
             counts = _product_counts(client)
         assert len(counts) == 12
@@ -60,7 +61,7 @@ class TestCatalogs:
         assert after[0] == before[0]
         assert after[1] == {**before[1], "lastIndexedAt": "2026-01-16T06:00:00Z"}
 
-    def test_what_is_not_granted_cannot_be_changed(self, sandbox: Sandbox) -> None:
+    def test_a_catalog_that_is_not_granted_cannot_be_changed(self, sandbox: Sandbox) -> None:
         for change in (sandbox.touch, sandbox.revoke):
             with pytest.raises(
                 LookupError, match="'kumo' is not granted; granted: northpeak, strada"
@@ -143,9 +144,9 @@ class TestRequestLog:
         ({"requests_per_minute": 0}, "1 or more"),
     ],
 )
-def test_bad_arguments_are_refused_at_once(arguments: dict[str, object], reason: str) -> None:
+def test_invalid_arguments_are_refused_at_once(arguments: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        Sandbox(**arguments)  # type: ignore[arg-type]
+        Sandbox(**arguments)
 
 
 _SERVE = """

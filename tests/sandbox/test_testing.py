@@ -1,4 +1,4 @@
-"""The public fixture, used by a test suite of somebody else."""
+"""The public fixture in a test suite of a user."""
 
 import pytest
 

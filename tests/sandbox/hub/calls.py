@@ -123,7 +123,7 @@ def listing_names(client: ah.AnalyticsHubServiceClient, parent: str, **page: int
 
 
 def post(hub: Hub, method: str, params: Any, **headers: str) -> httpx.Response:
-    """A JSON-RPC request as the contract describes it."""
+    """Send a JSON-RPC request as the contract describes it."""
     return httpx.post(
         hub.mcp_url,
         json={"jsonrpc": "2.0", "id": 1, "method": method, "params": params},

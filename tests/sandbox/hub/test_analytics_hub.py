@@ -1,4 +1,4 @@
-"""The gRPC service as Google's own client sees it."""
+"""The methods of Analytics Hub, as Google's client sees them."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -62,21 +62,21 @@ class TestDiscovery:
         with pytest.raises(exceptions.NotFound, match=f"Listing not found: {resource}"):
             google.get_listing(name=resource, timeout=SECONDS)
 
-    def test_the_project_can_be_asked_for_by_number(
+    def test_a_project_can_be_given_by_number(
         self, hub: Hub, google: ah.AnalyticsHubServiceClient
     ) -> None:
         by_id = hub.share("kumo")
         by_number = by_id.replace("octogen-sandbox", project_number("octogen-sandbox"))
-        answered = {
+        shown_names: dict[Any, tuple[str, str]] = {
             "id": (by_id, by_id),
             "number": (by_number, by_number),
             "as_asked": (by_id, by_number),
         }
-        for setting, expected in answered.items():
-            hub.settings.get_listing_project = setting  # type: ignore[assignment]
-            for asked, name in zip((by_id, by_number), expected, strict=True):
-                assert google.get_listing(name=asked, timeout=SECONDS).name == name
-                assert listing_names(google, asked.partition("/listings/")[0]) == [name]
+        for setting, expected in shown_names.items():
+            hub.settings.get_listing_project = setting
+            for requested, name in zip((by_id, by_number), expected, strict=True):
+                assert google.get_listing(name=requested, timeout=SECONDS).name == name
+                assert listing_names(google, requested.partition("/listings/")[0]) == [name]
         subscribe(google, by_number)
         assert hub.subscriptions[0].catalog == "kumo"
 
@@ -89,7 +89,7 @@ class TestDiscovery:
         pages = google.list_listings(parent=hub.exchange, timeout=SECONDS).pages
         assert [listing.name for listing in next(pages).listings] == shared[:100]
 
-    def test_a_page_goes_on_where_the_last_one_ended(
+    def test_a_page_continues_after_the_last_one(
         self, hub: Hub, google: ah.AnalyticsHubServiceClient
     ) -> None:
         a, b, c, d = (hub.share(key) for key in "abcd")
@@ -103,7 +103,9 @@ class TestDiscovery:
         assert seen == [a, b, d, new]
         assert c not in seen
 
-    def test_bad_pages_are_refused(self, hub: Hub, google: ah.AnalyticsHubServiceClient) -> None:
+    def test_invalid_pages_are_refused(
+        self, hub: Hub, google: ah.AnalyticsHubServiceClient
+    ) -> None:
         for key in "abc":
             hub.share(key)
             hub.share(f"{key}2", exchange="more")
@@ -119,7 +121,7 @@ class TestDiscovery:
 
 
 class TestSubscribe:
-    def test_a_subscription_says_everything(
+    def test_a_subscription_has_all_fields(
         self, hub: Hub, google: ah.AnalyticsHubServiceClient
     ) -> None:
         resource = hub.share("kumo")
@@ -249,15 +251,15 @@ class TestSubscriptions:
             ("neither", False, False),
         ],
     )
-    def test_where_the_linked_dataset_is_said(
+    def test_the_settings_choose_the_field_with_the_linked_dataset(
         self,
         hub: Hub,
         google: ah.AnalyticsHubServiceClient,
-        setting: str,
+        setting: Any,
         in_map: bool,
         in_destination: bool,
     ) -> None:
-        hub.settings.linked_dataset_in = setting  # type: ignore[assignment]
+        hub.settings.linked_dataset_in = setting
         subscription = subscribe(google, hub.share("kumo"))
         assert bool(subscription.linked_dataset_map) == in_map
         assert bool(subscription.linked_resources) == in_map
@@ -275,7 +277,7 @@ class TestSubscriptions:
         hub.settings.listing_project = "id"
         assert subscriptions(google)[0].listing == resource
 
-    def test_only_an_active_one_says_its_linked_resources(
+    def test_only_an_active_subscription_names_its_linked_resources(
         self, hub: Hub, google: ah.AnalyticsHubServiceClient
     ) -> None:
         name = subscribe(google, hub.share("kumo")).name

@@ -14,7 +14,7 @@ def status(cells: HubCells, number: int = 0) -> tuple[str, str | None]:
     return cell["status"], cell["reasonCode"]
 
 
-def test_after_reads(store: HubStore, cells: HubCells) -> None:
+def test_access_arrives_after_some_reads(store: HubStore, cells: HubCells) -> None:
     share(store, grant=GrantAfter(reads=3))
     cells.list_subscribers()  # without a subscriber there is no cell to read
     assert cells.register(PROJECT, PRINCIPAL)["cells"][0]["status"] == "pending"
@@ -39,7 +39,7 @@ def test_a_cell_lives_from_pending_to_active(store: HubStore, cells: HubCells) -
     assert status(cells) == ("active", None)
 
 
-def test_what_the_subscriber_deletes_is_seen_at_the_next_look(
+def test_a_deleted_subscription_shows_after_the_next_refresh(
     store: HubStore, cells: HubCells
 ) -> None:
     cells.register(PROJECT, PRINCIPAL)
@@ -50,7 +50,7 @@ def test_what_the_subscriber_deletes_is_seen_at_the_next_look(
     assert cells.refresh("kumo", PRINCIPAL)["status"] == "awaiting_subscription"
 
 
-def test_what_the_publisher_takes_away_is_seen_at_once(store: HubStore, cells: HubCells) -> None:
+def test_a_revoked_access_shows_at_once(store: HubStore, cells: HubCells) -> None:
     cells.register(PROJECT, PRINCIPAL)
     subscribe(store, share(store))
     cells.refresh("kumo", PRINCIPAL)
@@ -63,17 +63,17 @@ def test_what_the_publisher_takes_away_is_seen_at_once(store: HubStore, cells: H
     assert cells.list_listings(None) == []
 
 
-def test_a_cell_has_everything_of_the_contract(store: HubStore, cells: HubCells) -> None:
+def test_a_cell_has_all_fields_of_the_contract(store: HubStore, cells: HubCells) -> None:
     listing = share(store, "north-peak")
-    answer = cells.register(PROJECT, PRINCIPAL)
-    subscriber_id = answer["subscriber"]["subscriberId"]
-    assert answer["subscriber"] == {
+    registered = cells.register(PROJECT, PRINCIPAL)
+    subscriber_id = registered["subscriber"]["subscriberId"]
+    assert registered["subscriber"] == {
         "subscriberId": subscriber_id,
         "subscriberProjectId": PROJECT,
         "subscriberPrincipal": PRINCIPAL,
         "desiredState": "enabled",
     }
-    assert answer["cells"] == [
+    assert registered["cells"] == [
         {
             "subscriberId": subscriber_id,
             "catalogKey": "north-peak",
@@ -119,7 +119,7 @@ def test_registering_twice_changes_nothing(store: HubStore, cells: HubCells) -> 
         (PROJECT, "reader@reader-project.iam.gserviceaccount.com", "subscriberPrincipal"),
     ],
 )
-def test_what_is_no_subscriber_is_refusal_code(
+def test_an_invalid_subscriber_is_refused(
     cells: HubCells, project: str, principal: str, field: str
 ) -> None:
     with pytest.raises(ToolFailure, match=field) as caught:
@@ -127,7 +127,7 @@ def test_what_is_no_subscriber_is_refusal_code(
     assert caught.value.error == "invalid_request"
 
 
-def test_what_is_not_known_cannot_be_looked_at(cells: HubCells) -> None:
+def test_an_unknown_subscriber_or_catalog_cannot_be_refreshed(cells: HubCells) -> None:
     with pytest.raises(ToolFailure, match="is not registered") as caught:
         cells.refresh("kumo", PRINCIPAL)
     assert caught.value.error == "subscriber_not_found"

@@ -32,7 +32,7 @@ class TestLog:
         }
         assert "initialize" in {call.method for call in hub.calls}
 
-    def test_what_is_no_json_rpc_does_no_harm(self, hub: Hub) -> None:
+    def test_a_body_that_is_not_json_rpc_is_a_client_error(self, hub: Hub) -> None:
         headers = {"Authorization": f"Bearer {hub.access_token}", "Accept": "application/json"}
         for body in (b"", b"{", b"[]", b"1", b'{"method": 5, "params": []}'):
             response = httpx.post(
@@ -79,7 +79,7 @@ class TestFaults:
         assert response.headers["www-authenticate"].startswith('Bearer error="invalid_token"')
         assert post_tool(hub).status_code == 200
 
-    def test_a_lost_response_was_done(self, hub: Hub) -> None:
+    def test_a_call_with_a_lost_response_was_done(self, hub: Hub) -> None:
         hub.inject(HubFault("lost_response", method="register_bigquery_subscriber", times=1))
         request = {"subscriberProjectId": PROJECT, "subscriberPrincipal": PRINCIPAL}
         assert post_tool(hub, "register_bigquery_subscriber", request=request).status_code == 502
@@ -89,7 +89,7 @@ class TestFaults:
         hub.inject(HubFault("latency", 0.01))
         assert post_tool(hub).status_code == 200
 
-    def test_it_stops_while_somebody_waits(self) -> None:
+    def test_it_stops_while_a_client_waits(self) -> None:
         with Sandbox(catalogs=0, hub=True) as sandbox:
             sandbox.hub.inject(HubFault("latency", 3600))
             results: list[object] = []

@@ -38,7 +38,7 @@ class TestFaults:
             ("INTERNAL", exceptions.InternalServerError),
         ],
     )
-    def test_a_status_does_nothing_else(
+    def test_a_call_hit_by_a_status_is_not_done(
         self,
         hub: Hub,
         google: ah.AnalyticsHubServiceClient,
@@ -55,7 +55,9 @@ class TestFaults:
         subscribe(google, resource)
         assert outcomes(hub, "SubscribeListing") == [code, code, "OK"]
 
-    def test_a_lost_response_was_done(self, hub: Hub, google: ah.AnalyticsHubServiceClient) -> None:
+    def test_a_call_with_a_lost_response_was_done(
+        self, hub: Hub, google: ah.AnalyticsHubServiceClient
+    ) -> None:
         resource = hub.share("kumo")
         hub.inject(HubFault("lost_response", times=1))
         with pytest.raises(exceptions.ServiceUnavailable, match="the response was lost"):
@@ -67,7 +69,7 @@ class TestFaults:
         with pytest.raises(exceptions.ServiceUnavailable, match="the response was lost"):
             subscribe(google, resource)
 
-    def test_a_late_response_was_done_as_well(
+    def test_a_call_with_a_late_response_was_done(
         self, hub: Hub, google: ah.AnalyticsHubServiceClient
     ) -> None:
         resource = hub.share("kumo")
@@ -78,7 +80,7 @@ class TestFaults:
         hub.inject(HubFault("latency", 0.01))
         assert len(subscriptions(google)) == 1
 
-    def test_it_stops_while_somebody_waits(self) -> None:
+    def test_it_stops_while_a_client_waits(self) -> None:
         with Sandbox(catalogs=0, hub=True) as sandbox:
             google, resource = connect(sandbox.hub), sandbox.hub.share("kumo")
             sandbox.hub.inject(HubFault("latency", 3600))
@@ -91,7 +93,7 @@ class TestFaults:
 
 
 class TestLifetime:
-    def test_it_is_on_loopback_only(self, hub: Hub) -> None:
+    def test_it_listens_on_loopback_only(self, hub: Hub) -> None:
         host, _, port = hub.endpoint.partition(":")
         assert host == "127.0.0.1"
         with (
@@ -100,7 +102,7 @@ class TestLifetime:
         ):
             probe.connect(("127.0.0.2", int(port)))
 
-    def test_its_port_follows_a_chosen_one(self) -> None:
+    def test_its_port_is_the_one_after_a_chosen_port(self) -> None:
         port = _port_with_a_free_one_after()
         with Sandbox(catalogs=0, hub=True, port=port) as sandbox:
             assert sandbox.hub.endpoint == f"127.0.0.1:{port + 1}"
@@ -117,7 +119,7 @@ class TestLifetime:
         with pytest.raises(ValueError, match="port must be 0 to 65534, not 65535"):
             Sandbox(hub=True, port=65535)
 
-    def test_it_shares_its_port_with_no_other_server(self) -> None:
+    def test_its_port_cannot_be_shared(self) -> None:
         first, second = (
             GrpcServer(
                 AnalyticsHub(HubStore(), HubSettings()).services, ActiveFaults(), RequestLog()

@@ -14,18 +14,20 @@ from tests.sandbox.hub.calls import LIST_SUBSCRIBERS, call, outcomes, post, post
 
 class TestWire:
     @pytest.mark.parametrize(
-        ("asked", "answered"),
+        ("requested", "offered"),
         [
             ("2025-11-25", "2025-06-18"),
             ("2025-06-18", "2025-06-18"),
             ("2025-03-26", "2025-03-26"),
         ],
     )
-    def test_its_protocol_version(self, hub: Hub, asked: str, answered: str) -> None:
+    def test_it_offers_no_later_protocol_version(
+        self, hub: Hub, requested: str, offered: str
+    ) -> None:
         client = {"name": "test", "version": "1"}
-        params = {"protocolVersion": asked, "capabilities": {}, "clientInfo": client}
+        params = {"protocolVersion": requested, "capabilities": {}, "clientInfo": client}
         result = post(hub, "initialize", params).json()["result"]
-        assert result["protocolVersion"] == answered
+        assert result["protocolVersion"] == offered
         assert "tools" in result["capabilities"]
 
     def test_later_versions_are_refused(self, hub: Hub) -> None:
@@ -33,7 +35,7 @@ class TestWire:
         assert response.status_code == 400
         assert "Unsupported protocol version: 2025-11-25" in response.text
 
-    def test_the_slash_may_be_forgotten(self, hub: Hub) -> None:
+    def test_a_missing_final_slash_is_a_redirect(self, hub: Hub) -> None:
         response = httpx.post(hub.mcp_url.removesuffix("/"))
         assert response.status_code == 307
         assert response.headers["location"] == hub.mcp_url
@@ -53,7 +55,7 @@ class TestWire:
 
 
 class TestTokens:
-    def test_a_token_dies_after_a_while(self, hub: Hub) -> None:
+    def test_a_token_expires(self, hub: Hub) -> None:
         hub.settings.access_token_seconds = 0
         token = hub.issue_access_token()
         assert post(hub, "tools/list", {}, Authorization=f"Bearer {token}").status_code == 401

@@ -1,4 +1,4 @@
-"""The login: the token endpoint, and the way of the official client through a browser."""
+"""The login: the token endpoint, and a login of the official client through a browser."""
 
 import base64
 import hashlib
@@ -55,7 +55,7 @@ def register(hub: Hub, **more: Any) -> httpx.Response:
 
 
 class Login:
-    """A browser login up to the code."""
+    """A login through a browser, up to the authorization code."""
 
     def __init__(self, hub: Hub, client_id: str, **more: str) -> None:
         self.verifier = secrets.token_urlsafe(48)
@@ -73,12 +73,12 @@ class Login:
         self.response = httpx.get(endpoint, params=parameters, timeout=SECONDS)
         location = urlsplit(self.response.headers.get("location", ""))
         self.redirect = location._replace(query="").geturl()
-        self.answer = {key: values[0] for key, values in parse_qs(location.query).items()}
+        self.redirected = {key: values[0] for key, values in parse_qs(location.query).items()}
 
     def form(self, client_id: str, **more: str) -> dict[str, str]:
         return {
             "grant_type": "authorization_code",
-            "code": self.answer["code"],
+            "code": self.redirected["code"],
             "redirect_uri": REDIRECT,
             "client_id": client_id,
             "code_verifier": self.verifier,
@@ -87,7 +87,7 @@ class Login:
 
 
 class TestRefresh:
-    def test_a_refresh_token_buys_access(self, hub: Hub) -> None:
+    def test_a_refresh_token_is_exchanged_for_an_access_token(self, hub: Hub) -> None:
         response = refresh(hub, hub.refresh_token)
         assert response.status_code == 200
         assert response.headers["cache-control"] == "no-store"
@@ -102,7 +102,7 @@ class TestRefresh:
         hub.settings.access_token_seconds = 1.5
         assert refresh(hub, hub.refresh_token).json()["expires_in"] == 1
 
-    def test_a_rotated_token_is_worthless_at_once(self, hub: Hub) -> None:
+    def test_a_rotated_token_is_invalid_at_once(self, hub: Hub) -> None:
         hub.settings.rotate_refresh_tokens = True
         first = hub.refresh_token
         second = refresh(hub, first).json()["refresh_token"]
@@ -112,7 +112,7 @@ class TestRefresh:
         assert refused.json()["error"] == "invalid_grant"
         assert refresh(hub, second).json()["refresh_token"] == hub.refresh_token
 
-    def test_of_many_at_once_one_gets_the_new_token(self, hub: Hub) -> None:
+    def test_of_concurrent_requests_one_gets_the_new_token(self, hub: Hub) -> None:
         hub.settings.rotate_refresh_tokens = True
         together, token = threading.Barrier(8), hub.refresh_token
 
@@ -123,7 +123,7 @@ class TestRefresh:
         with ThreadPoolExecutor(8) as pool:
             assert sorted(pool.map(try_it, range(8))) == [200] + [400] * 7
 
-    def test_an_answer_may_be_lost_after_the_rotation(self, hub: Hub) -> None:
+    def test_a_response_may_be_lost_after_the_rotation(self, hub: Hub) -> None:
         hub.settings.rotate_refresh_tokens = True
         token = hub.refresh_token
         hub.inject(HubFault("lost_response", method="token", times=1))
@@ -141,7 +141,7 @@ class TestRefresh:
             ({"refresh_token": ""}, 400, "invalid_grant"),
         ],
     )
-    def test_what_does_not_fit_is_refused(
+    def test_an_invalid_request_is_refused(
         self, hub: Hub, form: dict[str, str], status: int, error: str
     ) -> None:
         good = {
@@ -152,7 +152,7 @@ class TestRefresh:
         response = exchange(hub, **(good | form))
         assert (response.status_code, response.json()["error"]) == (status, error)
 
-    def test_faults_hit_it_by_name(self, hub: Hub) -> None:
+    def test_faults_hit_the_token_endpoint_by_name_only(self, hub: Hub) -> None:
         hub.inject(HubFault("http_status", 503, method="token", times=1))
         hub.inject(HubFault("html", method="token", times=1))
         assert refresh(hub, hub.refresh_token).status_code == 503
@@ -171,7 +171,7 @@ class TestRefresh:
 
 
 class TestLogin:
-    def test_its_metadata(self, hub: Hub) -> None:
+    def test_the_metadata_names_the_endpoints(self, hub: Hub) -> None:
         document = metadata(hub)
         assert document["issuer"] == hub.authorization_server
         assert document["token_endpoint"] == hub.token_endpoint
@@ -184,7 +184,7 @@ class TestLogin:
         login = Login(hub, client["client_id"], scope="openid offline_access")
         assert login.response.status_code == 302
         assert login.redirect == REDIRECT
-        assert login.answer["state"] == "some state"
+        assert login.redirected["state"] == "some state"
         tokens = exchange(hub, **login.form(client["client_id"])).json()
         assert tokens["scope"] == "openid offline_access"
         assert not call(hub, LIST, token=tokens["access_token"]).is_error
@@ -198,7 +198,7 @@ class TestLogin:
         login = Login(hub, client_id, scope="openid")
         assert "refresh_token" not in exchange(hub, **login.form(client_id)).json()
 
-    def test_a_code_is_good_once_and_for_its_verifier(self, hub: Hub) -> None:
+    def test_a_code_is_valid_once_and_only_with_its_verifier(self, hub: Hub) -> None:
         client_id = register(hub).json()["client_id"]
         login = Login(hub, client_id)
         for wrong in ({"code_verifier": "x" * 64}, {"code": "wrong"}):
@@ -207,7 +207,7 @@ class TestLogin:
         again = exchange(hub, **login.form(client_id))
         assert (again.status_code, again.json()["error"]) == (400, "invalid_grant")
 
-    def test_strangers_are_refused(self, hub: Hub) -> None:
+    def test_unknown_clients_and_redirects_are_refused(self, hub: Hub) -> None:
         assert Login(hub, "nobody").response.status_code == 400
         client_id = register(hub).json()["client_id"]
         elsewhere = Login(hub, client_id, redirect_uri="http://evil.example/")
@@ -241,7 +241,7 @@ class TestLogin:
 
 
 class _Storage:
-    """The official client's storage, and a browser that says yes."""
+    """The storage of the official client, and a browser that follows the redirect."""
 
     def __init__(self) -> None:
         self.tokens: OAuthToken | None = None
@@ -263,8 +263,10 @@ class _Storage:
     async def browse(self, url: str) -> None:
         async with httpx.AsyncClient() as browser:
             location = (await browser.get(url)).headers["location"]
-        self.answer = parse_qs(urlsplit(location).query)
+        self.redirected = parse_qs(urlsplit(location).query)
         self.browsed += 1
 
     async def come_back(self) -> AuthorizationCodeResult:
-        return AuthorizationCodeResult(code=self.answer["code"][0], state=self.answer["state"][0])
+        return AuthorizationCodeResult(
+            code=self.redirected["code"][0], state=self.redirected["state"][0]
+        )

@@ -1,10 +1,10 @@
-"""Octogen's published command lines, which nobody here wrote, work with the hub as they are.
+"""Octogen's published command lines work with the hub, unchanged.
 
-They call Analytics Hub at Google and know no other address, so they are launched with a client
-class of Google's that has a channel to the hub; nothing of the programs themselves is changed.
-They come from the published package by its own entry points, since this project installs
-commands of the same names. A process takes seconds to import Google's packages: one test starts
-both, the others call the programs where they are.
+They call Analytics Hub at Google and have no option for another address. Therefore they run with a
+client class of Google's that is connected to the hub. They are loaded by the entry points of the
+published package, because this project installs commands of the same names. A process takes
+seconds to import Google's packages, so one test starts both programs and the others call them in
+the test's process.
 """
 
 import importlib.metadata
@@ -49,7 +49,7 @@ Pass = Callable[..., tuple[int, Any]]
 
 @pytest.fixture
 def run(hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a published program; returns its exit code, output and complaints."""
+    """Runs a published program; returns its exit code, output and error output."""
     for name in [name for name in os.environ if name.startswith("OCTO")]:
         monkeypatch.delenv(name)
     client = connect(hub)
@@ -65,12 +65,12 @@ def run(hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 
 @pytest.fixture
 def autosubscribe(run: Run) -> Pass:
-    """Makes one pass; returns the exit code and the result, or the complaints."""
+    """Makes one pass; returns the exit code and the result, or the error output."""
 
     def autosubscribe(*arguments: str) -> tuple[int, Any]:
         own = ("--project", PROJECT, "--principal", PRINCIPAL, "--json")
-        code, output, complaints = run("octogen-bq-autosubscribe", *own, *arguments)
-        return code, json.loads(output) if output else complaints
+        code, output, errors = run("octogen-bq-autosubscribe", *own, *arguments)
+        return code, json.loads(output) if output else errors
 
     return autosubscribe
 
@@ -84,7 +84,7 @@ def methods(hub: Hub, surface: str) -> list[tuple[str, str | None]]:
 
 
 def process(hub: Hub, name: str, *arguments: str) -> Any:
-    """What a program prints that runs in a process of its own."""
+    """The output of a program that runs in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-c", _LAUNCHER, hub.endpoint, name, *arguments, "--json", "--apply"],
         env=os.environ | hub.environment,
@@ -109,11 +109,11 @@ def test_as_processes(hub: Hub) -> None:
 def test_subscribe(hub: Hub, run: Run) -> None:
     resource = hub.share("north-peak", grant=GrantAfter(denials=1))
     options = ("octogen-bq-subscribe", "--listing", resource, "--project", PROJECT, "--apply")
-    code, _, complaints = run(*options)
-    assert code == 3, complaints
-    assert "isn't authorized on this listing yet" in complaints
-    code, output, complaints = run(*options, "--json")
-    assert code == 0, complaints
+    code, _, errors = run(*options)
+    assert code == 3, errors
+    assert "isn't authorized on this listing yet" in errors
+    code, output, errors = run(*options, "--json")
+    assert code == 0, errors
     result = json.loads(output)
     assert result["state"] == "STATE_ACTIVE"
     assert result["linked_dataset"] == "octogen_north_peak"
@@ -188,7 +188,7 @@ def test_autosubscribe_tells_the_states_apart(hub: Hub, autosubscribe: Pass) -> 
 
 
 @pytest.mark.parametrize(
-    ("fault", "complaint"),
+    ("fault", "error_text"),
     [
         (HubFault("rate_limit", 9), r'"code": -32029, "data": \{"retry_after": 9\}'),
         (HubFault("tool_error", "boom"), "MCP tool list_bigquery_listing_resources failed"),
@@ -196,16 +196,16 @@ def test_autosubscribe_tells_the_states_apart(hub: Hub, autosubscribe: Pass) -> 
         (HubFault("unauthorized"), "MCP initialize failed with HTTP 401"),
     ],
 )
-def test_autosubscribe_understands_what_goes_wrong(
-    hub: Hub, autosubscribe: Pass, fault: HubFault, complaint: str
+def test_autosubscribe_reports_faults(
+    hub: Hub, autosubscribe: Pass, fault: HubFault, error_text: str
 ) -> None:
     hub.inject(fault)
-    code, complaints = autosubscribe(*by_token(hub))
+    code, errors = autosubscribe(*by_token(hub))
     assert code == 1
-    assert re.search(complaint, complaints)
+    assert re.search(error_text, errors)
 
 
-def test_the_login_leaves_what_autosubscribe_needs(
+def test_the_login_writes_the_files_that_autosubscribe_needs(
     hub: Hub, autosubscribe: Pass, tmp_path: Path
 ) -> None:
     with socket.socket() as probe:
@@ -227,8 +227,8 @@ def test_the_login_leaves_what_autosubscribe_needs(
         browser = httpx.HTTPTransport(retries=10)
         with httpx.Client(transport=browser, follow_redirects=True, timeout=SECONDS) as client:
             assert "login complete" in client.get(lines[1].strip()).text
-        output, complaints = login.communicate(timeout=SECONDS)
-    assert (login.returncode, complaints) == (0, "")
+        output, errors = login.communicate(timeout=SECONDS)
+    assert (login.returncode, errors) == (0, "")
     assert "verified" in output
     code, result = autosubscribe(
         "--mcp-url",

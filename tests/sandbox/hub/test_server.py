@@ -1,4 +1,4 @@
-"""The hub as a part of the sandbox: there when it is asked for, and only then."""
+"""The hub as a part of the sandbox."""
 
 import logging
 import re
@@ -15,7 +15,7 @@ from tests.sandbox.hub.calls import SECONDS, connect, value
 _COMMAND = [sys.executable, "-c", "from octogen_dagster.cli.main import main; main()", "sandbox"]
 
 
-def test_it_is_there_when_asked_for() -> None:
+def test_a_sandbox_has_a_hub_only_if_asked() -> None:
     with pytest.raises(RuntimeError, match=r"has no hub: make it with Sandbox\(hub=True\)"):
         _ = Sandbox(catalogs=0).hub
     hub = Sandbox(catalogs=0, hub=True).hub
@@ -24,7 +24,7 @@ def test_it_is_there_when_asked_for() -> None:
             getattr(hub, address)
 
 
-def test_the_environment_says_where_it_is() -> None:
+def test_the_environment_has_its_addresses() -> None:
     with Sandbox(catalogs=1, hub=True) as sandbox:
         hub = sandbox.hub
         origin = sandbox.base_url.removesuffix("/v1")
@@ -42,7 +42,7 @@ def test_the_environment_says_where_it_is() -> None:
         assert httpx.get(f"{origin}/nothing").status_code == 404
 
 
-def test_it_can_run_again_and_leaves_no_complaint(caplog: pytest.LogCaptureFixture) -> None:
+def test_it_can_run_again_and_logs_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     sandbox = Sandbox(catalogs=0, hub=True)
     for _ in range(2):
         with sandbox:

@@ -144,7 +144,7 @@ class TestTools:
 
 
 class TestRateLimit:
-    def test_it_is_the_organisation_s(self, sandbox: Sandbox, hub: Hub) -> None:
+    def test_it_is_shared_with_the_rest_api(self, sandbox: Sandbox, hub: Hub) -> None:
         sandbox.set_rate_limit(2)
         headers = {"Authorization": f"Bearer {sandbox.api_key}"}
         assert httpx.get(f"{sandbox.base_url}/catalogs", headers=headers).status_code == 200
@@ -162,7 +162,7 @@ class TestRateLimit:
             assert "result" in post(hub, "tools/list", {}).json()
         assert "result" in post_tool(hub).json()
 
-    def test_it_can_be_spent_on_request(self, hub: Hub) -> None:
+    def test_a_fault_can_exceed_it(self, hub: Hub) -> None:
         hub.inject(HubFault("rate_limit", 7, method=LIST_SUBSCRIBERS, times=1))
         assert "result" in post_tool(hub, "list_bigquery_listing_resources").json()
         response = post_tool(hub)

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from octogen_dagster.sandbox.server import Sandbox
-from tests.sandbox.calls import connect, search, uuids, walk
+from tests.sandbox.calls import connect, iter_pages, search, uuids
 
 _LIST_ITEM_FIELDS = {
     "uuid",
@@ -179,7 +179,7 @@ class TestSearch:
         assert len(search(client, limit=7).json()["items"]) == 7
 
     def test_without_a_catalog_all_are_searched(self, client: httpx.Client) -> None:
-        shown = [item for page in walk(client, limit=40) for item in page]
+        shown = [item for page in iter_pages(client, limit=40) for item in page]
         hosts = {item["productUrl"].split("/")[2] for item in shown}
         assert len(shown) == len(set(uuids(shown))) == 150
         assert hosts == {"www.northpeak.example", "www.strada.example"}
@@ -189,7 +189,9 @@ class TestSearch:
     ) -> None:
         assert len(search(client, catalog="strada").json()["items"]) == 30
         assert len(search(current_client, catalogs=["strada"]).json()["items"]) == 30
-        both = [i for page in walk(current_client, catalogs=["strada", "northpeak"]) for i in page]
+        both = [
+            i for page in iter_pages(current_client, catalogs=["strada", "northpeak"]) for i in page
+        ]
         assert len(both) == 150
 
     def test_an_unknown_catalog_is_a_404(
@@ -205,7 +207,7 @@ class TestSearch:
 
 class TestPaging:
     def test_later_pages_repeat_the_products_of_page_one(self, client: httpx.Client) -> None:
-        first, *later = walk(client, q="outdoor", limit=20)
+        first, *later = iter_pages(client, q="outdoor", limit=20)
         repeated = [uuid for page in later for uuid in uuids(page)]
         assert len(repeated) == len(set(repeated)) > 20
         assert set(uuids(first)) < set(repeated)
@@ -264,7 +266,7 @@ class TestLookup:
         with Sandbox(catalogs={"harbor-and-pine": 200}) as sandbox, connect(sandbox) as client:
             products = [
                 client.post("/products/lookup", json={"url": item["productUrl"]}).json()["product"]
-                for page in walk(client, limit=100)
+                for page in iter_pages(client, limit=100)
                 for item in page
             ]
         for name, fields in {
@@ -341,7 +343,7 @@ class TestRateLimit:
         with connect(sandbox, api_key="octo_live_wrong") as client:
             assert search(client).headers["x-ratelimit-remaining"] == "1"
 
-    def test_every_answer_has_the_headers(self, client: httpx.Client) -> None:
+    def test_every_response_has_the_headers(self, client: httpx.Client) -> None:
         responses = [
             client.get("/catalogs"),
             client.get("/nowhere"),

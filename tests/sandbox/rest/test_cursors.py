@@ -1,4 +1,4 @@
-"""A cursor says where to continue, and only to the search it was made for."""
+"""Cursors are valid only for the search that they were made for."""
 
 import pytest
 from hypothesis import given
@@ -19,18 +19,18 @@ def test_a_cursor_leads_back_to_its_position(
 
 
 @given(st.text())
-def test_any_other_text_is_no_cursor(text: str) -> None:
+def test_any_other_text_is_not_a_cursor(text: str) -> None:
     assert _CURSORS.decode(text, b"search") is None
 
 
-def test_a_cursor_of_another_search_or_another_server_is_no_cursor() -> None:
+def test_a_cursor_of_another_search_or_server_is_not_valid() -> None:
     cursor = _CURSORS.encode(_POSITION, b"search")
     assert _CURSORS.decode(cursor, b"another search") is None
     assert Cursors(b"another secret").decode(cursor, b"search") is None
 
 
 @pytest.mark.parametrize("at", range(0, 45, 4))
-def test_a_changed_cursor_is_no_cursor(at: int) -> None:
+def test_a_changed_cursor_is_not_valid(at: int) -> None:
     cursor = _CURSORS.encode(_POSITION, b"search")
     changed = cursor[:at] + ("A" if cursor[at] != "A" else "B") + cursor[at + 1 :]
     assert _CURSORS.decode(changed, b"search") is None

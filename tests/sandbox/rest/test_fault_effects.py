@@ -8,11 +8,11 @@ import pytest
 
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-from tests.sandbox.calls import connect, search, uuids, walk
+from tests.sandbox.calls import connect, iter_pages, search, uuids
 
 
 class TestSelection:
-    def test_a_page_is_counted_within_its_walk(self, sandbox: Sandbox) -> None:
+    def test_a_page_is_counted_within_its_search(self, sandbox: Sandbox) -> None:
         sandbox.inject(Fault("status", 503, page=2))
         with connect(sandbox) as client:
             first = search(client, limit=10)
@@ -41,7 +41,7 @@ class TestStatus:
             (503, "Service Unavailable"),
         ],
     )
-    def test_the_body_is_the_contract_s(
+    def test_the_body_follows_the_contract(
         self, sandbox: Sandbox, client: httpx.Client, status: int, detail: Any
     ) -> None:
         sandbox.inject(Fault("status", status, times=1))
@@ -69,7 +69,7 @@ class TestStatus:
         assert search(client).headers["x-ratelimit-remaining"] == "5"
 
     @pytest.mark.parametrize("retry_after", [3, "Wed, 21 Oct 2026 07:28:00 GMT"])
-    def test_it_says_when_to_come_back(
+    def test_retry_after_can_be_chosen(
         self, sandbox: Sandbox, client: httpx.Client, retry_after: int | str
     ) -> None:
         sandbox.inject(Fault("status", 503, times=1, retry_after=retry_after))
@@ -77,20 +77,22 @@ class TestStatus:
         for _ in range(2):
             assert search(client).headers["retry-after"] == str(retry_after)
 
-    def test_a_503_need_not_say(self, sandbox: Sandbox, client: httpx.Client) -> None:
+    def test_a_503_has_no_retry_after_by_default(
+        self, sandbox: Sandbox, client: httpx.Client
+    ) -> None:
         sandbox.inject(Fault("status", 503))
         assert "retry-after" not in search(client).headers
 
 
 class TestConnection:
-    def test_latency_keeps_a_client_waiting(self, sandbox: Sandbox, client: httpx.Client) -> None:
+    def test_latency_delays_the_response(self, sandbox: Sandbox, client: httpx.Client) -> None:
         sandbox.inject(Fault("latency", 3600, times=1))
         with pytest.raises(httpx.ReadTimeout):
             client.get("/catalogs", timeout=0.05)
         assert client.get("/catalogs").status_code == 200
         assert [request.status for request in sandbox.requests] == [None, 200]
 
-    def test_latency_ends_in_the_ordinary_answer(
+    def test_latency_ends_in_the_ordinary_response(
         self, sandbox: Sandbox, client: httpx.Client
     ) -> None:
         sandbox.inject(Fault("latency", 0.01))
@@ -153,13 +155,15 @@ class TestCursors:
     def test_restart_serves_page_one_for_a_later_cursor(self, sandbox: Sandbox) -> None:
         sandbox.inject(Fault("restart_cursor", page=3, times=1))
         with connect(sandbox) as client:
-            pages = [uuids(page) for page in walk(client, catalog="strada", limit=10)]
+            pages = [uuids(page) for page in iter_pages(client, catalog="strada", limit=10)]
         first, second, third = pages[2:]
         assert pages[:2] == [first, second]
         assert len({*first, *second, *third}) == 30
 
     @pytest.mark.parametrize("kind", ["loop_cursor", "restart_cursor"])
-    def test_they_need_a_cursor(self, sandbox: Sandbox, client: httpx.Client, kind: Any) -> None:
+    def test_cursor_faults_hit_only_requests_with_a_cursor(
+        self, sandbox: Sandbox, client: httpx.Client, kind: Any
+    ) -> None:
         sandbox.inject(Fault(kind))
         search(client)
         client.get("/catalogs")
@@ -202,7 +206,7 @@ class TestContent:
         ((wrong, right),) = differing
         assert wrong == {**right, "currentPrice": price}
 
-    def test_an_empty_page_has_no_product_to_spoil(
+    def test_an_empty_page_has_no_product_to_change(
         self, sandbox: Sandbox, client: httpx.Client
     ) -> None:
         sandbox.inject(Fault("wrong_type"))

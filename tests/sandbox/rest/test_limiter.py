@@ -1,4 +1,4 @@
-"""The token bucket, on a clock that the test moves."""
+"""The token bucket, on a fake clock."""
 
 import pytest
 
@@ -36,7 +36,7 @@ def test_it_says_when_there_is_a_token_and_when_it_is_full() -> None:
     assert bucket.seconds_to_full == pytest.approx(56.5)
 
 
-def test_whoever_is_refused_waits_at_least_a_second() -> None:
+def test_the_retry_delay_is_at_least_a_second() -> None:
     clock = FakeClock()
     bucket = TokenBucket(60_000, clock)
     for _ in range(60_000):
@@ -45,6 +45,6 @@ def test_whoever_is_refused_waits_at_least_a_second() -> None:
     assert bucket.retry_after == 1
 
 
-def test_a_bucket_without_room_is_refused() -> None:
+def test_a_bucket_needs_a_size_of_1_or_more() -> None:
     with pytest.raises(ValueError, match="1 or more"):
         TokenBucket(0)

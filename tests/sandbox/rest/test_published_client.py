@@ -1,4 +1,4 @@
-"""The published client, which nobody here wrote, works with the current generation."""
+"""The published client works with the current generation of the sandbox."""
 
 from collections.abc import AsyncIterator
 

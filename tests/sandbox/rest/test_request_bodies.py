@@ -1,4 +1,4 @@
-"""What each generation of the contract refuses, and how it says so."""
+"""Request bodies that each generation of the contract refuses, with their error details."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ _REFUSED = [
 class TestRefusedBodies:
     @pytest.mark.parametrize(("body", "loc", "kind"), _REFUSED)
     @pytest.mark.parametrize("generation", ["client", "current_client"])
-    def test_in_both_generations(
+    def test_both_generations_refuse_an_invalid_body(
         self,
         request: pytest.FixtureRequest,
         generation: str,
@@ -91,12 +91,12 @@ class TestRefusedBodies:
     @pytest.mark.parametrize(
         "content", [b"", b"{", b"\xff", b"[" * 5000, b'{"price_min": NaN}', b'{"q": "\\ud800"}']
     )
-    def test_what_is_not_json(self, client: httpx.Client, content: bytes) -> None:
+    def test_a_body_that_is_not_json_is_refused(self, client: httpx.Client, content: bytes) -> None:
         response = client.post("/products/search", content=content)
         assert response.status_code == 422
         assert response.json()["detail"][0]["type"] == "json_invalid"
 
-    def test_what_is_not_an_object(self, client: httpx.Client) -> None:
+    def test_a_body_that_is_not_an_object_is_refused(self, client: httpx.Client) -> None:
         response = client.post("/products/search", json=["q"])
         assert response.status_code == 422
         assert response.json()["detail"][0]["loc"] == ["body"]
