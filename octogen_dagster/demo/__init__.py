@@ -1,1 +1,1 @@
-"""What `octogen-dagster demo` shows: catalogs and products of the sandbox as snapshots."""
+"""The demo: catalogs and products of a sandbox as snapshots and linked datasets."""

@@ -1,4 +1,4 @@
-"""The demo's code location; `run.py` says by environment variables where everything is."""
+"""The code location of the demo. `run` sets the environment variables that it reads."""
 
 import os
 
@@ -32,7 +32,7 @@ defs = dg.Definitions(
         "io_manager": ParquetSnapshotIOManager(base_dir=os.environ[SNAPSHOTS_VARIABLE]),
     },
 )
-if EMULATOR_VARIABLE in os.environ:  # else it would ask Google
+if EMULATOR_VARIABLE in os.environ:  # without it the client would call Google
     defs = dg.Definitions.merge(
         defs,
         dg.Definitions(

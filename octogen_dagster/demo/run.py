@@ -1,4 +1,4 @@
-"""Runs the demo: a sandbox, a Dagster instance, runs for each catalog, and the UI if asked."""
+"""The demo: a sandbox, a Dagster instance, a run for each catalog, and the UI on request."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class _Link:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What the runs made, and why some failed."""
+    """The snapshots and linked datasets that the runs made, and the reasons of failed runs."""
 
     snapshots: list[_Snapshot] = field(default_factory=list)
     links: list[_Link] = field(default_factory=list)
@@ -70,14 +70,17 @@ def run_demo(
     """Snapshot every catalog of a sandbox into `folder`, and subscribe to its listings.
 
     Args:
-        folder: Where the snapshots and the Dagster instance go.
-        catalogs: Number of catalogs.
-        products: Number of products in each.
-        generation: The contract the sandbox answers.
-        ui_port: Port for the Dagster UI, which then stays up; None for no UI.
+        folder: The folder of the snapshots and of the Dagster instance.
+        catalogs: The number of catalogs.
+        products: The number of products in each.
+        generation: The contract that the sandbox follows.
+        ui_port: The port of the Dagster UI, which runs until Ctrl-C; None for no UI.
 
     Returns:
-        Whether every run succeeded.
+        True if every run succeeded.
+
+    Raises:
+        SystemExit: The UI is wanted, and dagster-webserver is not installed.
     """
     home, snapshots = folder.absolute() / "dagster_home", folder.absolute() / "snapshots"
     home.mkdir(parents=True, exist_ok=True)
@@ -89,7 +92,7 @@ def run_demo(
             "DAGSTER_HOME": str(home),
             "OCTOGEN_DEMO_SNAPSHOTS": str(snapshots),
         }
-        console.print(f"A sandbox answers at {sandbox.base_url}")
+        console.print(f"A sandbox runs at {sandbox.base_url}")
         with _environment(environment):
             outcome = _materialize(console, sandbox)
         console.print(_snapshots_table(outcome.snapshots))
@@ -105,12 +108,12 @@ def run_demo(
         if ui_port is not None:
             _serve_ui(console, environment, ui_port)
         else:
-            console.print("The same with the Dagster UI:  octogen-dagster demo --ui")
+            console.print("To see the same in the Dagster UI:  octogen-dagster demo --ui")
     return not outcome.failed
 
 
 def _sandbox(console: Console, catalogs: int, products: int, generation: Generation) -> Sandbox:
-    """With Analytics Hub, if what that needs is installed."""
+    """Make a sandbox, with a hub if the packages for it are installed."""
     try:
         return Sandbox(catalogs=catalogs, products=products, generation=generation, hub=True)
     except ImportError as error:
@@ -128,7 +131,7 @@ def _materialize(console: Console, sandbox: Sandbox) -> _Outcome:
         def run(
             asset: dg.AssetsDefinition, partition_key: str | None = None
         ) -> tuple[dg.ExecuteInProcessResult, Mapping[str, dg.MetadataValue[Any]] | None]:
-            """A run, and the metadata of what it made."""
+            """Materialize an asset; return the result, and the metadata of the materialization."""
             result = job.execute_in_process(
                 asset_selection=[asset.key],
                 partition_key=partition_key,
@@ -145,18 +148,18 @@ def _materialize(console: Console, sandbox: Sandbox) -> _Outcome:
         def snapshot(
             asset: dg.AssetsDefinition, partition_key: str | None = None
         ) -> dg.ExecuteInProcessResult:
-            began = time.monotonic()
+            started_at = time.monotonic()
             result, metadata = run(asset, partition_key)
             if metadata is not None:
                 name = partition_key or asset.key.to_user_string()
-                seconds = time.monotonic() - began
+                seconds = time.monotonic() - started_at
                 outcome.snapshots.append(_snapshot(name, metadata, seconds))
             return result
 
         task = progress.add_task(catalogs.key.to_user_string(), total=None)
         listed = snapshot(catalogs)
         names = listed.output_for_node(catalogs.node_def.name)["catalog"] if listed.success else ()
-        listings = _shared(sandbox, names)
+        listings = _share(sandbox, names)
         instance.add_dynamic_partitions(str(listing_partitions.name), listings)
         keys = [catalog_partition_key(name) for name in names]
         progress.update(task, total=len(keys) + len(listings))
@@ -176,8 +179,8 @@ def _materialize(console: Console, sandbox: Sandbox) -> _Outcome:
     return outcome
 
 
-def _shared(sandbox: Sandbox, catalogs: Iterable[str]) -> list[str]:
-    """Share catalogs, if the sandbox can; returns the partition keys of their listings."""
+def _share(sandbox: Sandbox, catalogs: Iterable[str]) -> list[str]:
+    """Share catalogs, if the sandbox has a hub; return the partition keys of their listings."""
     if EMULATOR_VARIABLE not in sandbox.environment:
         return []
     return [listing_partition_key(sandbox.hub.share(catalog)) for catalog in catalogs]
@@ -191,6 +194,7 @@ def _snapshot(
 
 
 def _reason(result: dg.ExecuteInProcessResult) -> str:
+    """Return why a run failed."""
     for event in result.all_events:
         if event.is_step_failure and event.step_failure_data.error:
             error = event.step_failure_data.error
@@ -222,6 +226,7 @@ def _links_table(links: list[_Link]) -> Table:
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables, and restore them at the end."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -240,16 +245,16 @@ def _serve_ui(console: Console, environment: Mapping[str, str], port: int) -> No
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "dagster", "dev", "-h", "127.0.0.1", "-p", str(port)]
     command += ["-m", "octogen_dagster.demo.definitions", "--log-level", "warning"]
-    # SIGINT as well: a shell lets jobs in the background ignore it, and they would let Dagster.
-    for end in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(end, signal.default_int_handler)
+    # A shell makes background jobs ignore SIGINT, and Dagster would inherit that from them.
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signal_number, signal.default_int_handler)
     server = subprocess.Popen(  # noqa: S603 - our own command
         command, env={**os.environ, **environment, "PYTHONWARNINGS": "ignore"}
     )
     try:
-        if _answers(f"{url}/server_info", server):
+        if _is_up(f"{url}/server_info", server):
             console.print(
-                f"The Dagster UI is at {url} and the sandbox stays up: Ctrl-C ends both.",
+                f"The Dagster UI runs at {url}, and the sandbox keeps running: Ctrl-C stops both.",
                 soft_wrap=True,
             )
             webbrowser.open(url)
@@ -261,7 +266,8 @@ def _serve_ui(console: Console, environment: Mapping[str, str], port: int) -> No
         server.wait()
 
 
-def _answers(url: str, server: subprocess.Popen[bytes]) -> bool:
+def _is_up(url: str, server: subprocess.Popen[bytes]) -> bool:
+    """Wait until `url` responds; return False if the server ends or two minutes pass before."""
     deadline = time.monotonic() + _UI_TIMEOUT
     while server.poll() is None and time.monotonic() < deadline:
         try:

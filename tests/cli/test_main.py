@@ -4,10 +4,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import httpx
-import polars as pl
 import pytest
 from click.testing import CliRunner
 
@@ -82,51 +80,3 @@ def test_a_port_that_is_taken_is_a_clear_error() -> None:
         result = CliRunner().invoke(main, ["sandbox", "--port", port])
     assert result.exit_code == 1
     assert f"The sandbox cannot start: cannot listen on 127.0.0.1:{port}" in result.output
-
-
-def without_frames(table: str) -> str:
-    """A table's text, with the cells of a column joined where a row was folded."""
-    rows = [line.split("│")[1:-1] for line in table.splitlines() if "│" in line]
-    return "".join(cell.strip() for column in zip(*rows, strict=False) for cell in column)
-
-
-def test_the_demo_leaves_every_catalog_as_a_file(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*COMMAND, "demo", "--catalogs", "3", "--products", "40"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-
-    snapshots = tmp_path / "octogen-demo" / "snapshots"
-    catalogs = pl.read_parquet(snapshots / "octogen_catalogs.parquet")["catalog"].to_list()
-    assert len(catalogs) == 3
-    for catalog in catalogs:
-        assert catalog in done.stdout
-        assert pl.read_parquet(snapshots / "octogen_products" / f"{catalog}.parquet").height == 40
-        table = f"my-project.octogen_{catalog.replace('-', '_')}.products_current_v1"
-        assert table in without_frames(done.stdout)
-    assert done.stdout.count("STATE_ACTIVE") == 3
-    assert f"Snapshots: {snapshots}" in done.stdout.replace("\n", "")
-    assert "octogen-dagster demo --ui" in done.stdout
-
-
-def test_the_demo_goes_on_without_mcp(tmp_path: Path) -> None:
-    script = "import sys; sys.modules['mcp'] = None; " + COMMAND[-1]
-    done = subprocess.run(
-        [sys.executable, "-c", script, "demo", "--catalogs", "1", "--products", "3"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (
-        "No listings: the hub of the sandbox needs mcp: pip install 'octogen-dagster[sandbox,mcp]'"
-    ) in done.stdout
-    assert "STATE_ACTIVE" not in done.stdout
-    assert len(list(tmp_path.glob("octogen-demo/snapshots/octogen_products/*.parquet"))) == 1
