@@ -1,1 +1,1 @@
-"""Benchmarks: `uv run --group benchmarks python -m benchmarks`. What is measured: README.md."""
+"""Benchmarks: `uv run --group benchmarks python -m benchmarks`; README.md explains them."""

@@ -1,4 +1,4 @@
-"""Runs the benchmarks, prints the table, and after a run of all writes it into README.md."""
+"""Run the benchmarks and print the table; a run of all benchmarks also writes it to README.md."""
 
 import argparse
 import importlib
@@ -29,11 +29,17 @@ _GENERATIONS: dict[str, list[Generation]] = {
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", choices=_SUITES, help="run one; README.md is left alone")
-    parser.add_argument("--rounds", type=_positive, default=7, help="by default 7")
-    parser.add_argument("--generation", choices=_GENERATIONS, default="both")
+    parser.add_argument(
+        "--only", choices=_SUITES, help="run only this one, and leave README.md as it is"
+    )
+    parser.add_argument(
+        "--rounds", type=_positive, default=7, help="the number of rounds (default: 7)"
+    )
+    parser.add_argument(
+        "--generation", choices=_GENERATIONS, default="both", help="the contract of the server"
+    )
     options = parser.parse_args()
     generations = _GENERATIONS[options.generation]
     rows: list[Row] = []

@@ -1,7 +1,7 @@
 """One measurement, alone in its process: `python -m benchmarks.child CONTENDER WARM_UP SOURCE`.
 
-The contender first reads WARM_UP, one page, so that what it imports late and sets up once is not
-measured. The last line of the output is the measurement.
+The contender first reads the single page of WARM_UP, so that late imports and one-time setup are
+not measured. The last line of the output is the measurement.
 """
 
 import importlib
@@ -19,9 +19,9 @@ def _measure(contender: str, warm_up: Source, source: Source) -> dict[str, float
     read = importlib.import_module(f"benchmarks.contenders.{contender}").read
     with tempfile.TemporaryDirectory() as folder:
         read(warm_up, Path(folder, "warm_up"))
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         result = read(source, Path(folder, "measured"))
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - started_at
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         products = result if isinstance(result, int) else _products_in(result)
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,4 +1,4 @@
-"""What the numbers depend on: the machine, the versions, the size of a page."""
+"""The circumstances of a measurement: the machine, the versions and the size of a page."""
 
 import importlib.metadata
 import os
@@ -22,7 +22,7 @@ _PACKAGES = (
 
 
 def circumstances(generations: Sequence[Generation]) -> list[str]:
-    """Lines of Markdown."""
+    """Return the circumstances as lines of Markdown."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     versions = [f"Python {platform.python_version()}"]
     versions += [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]

@@ -1,4 +1,4 @@
-"""Rounds: every contender once, then every contender again, so that a slow minute hits all."""
+"""Measurements in rounds, and the rows of the table that come from them."""
 
 import statistics
 import sys
@@ -11,17 +11,17 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table.
+    """A row of the table.
 
     Attributes:
-        name: The benchmark.
-        generation: The contract the server spoke, if one was asked.
-        what: What is divided by what.
-        values: One for each round.
-        measured: The figure that is held against the target.
-        target: The most it may be, if there is a target.
-        unit: Of the values; ratios have none.
-        medians: What the values come from.
+        name: The name of the benchmark.
+        generation: The contract of the server; empty if there was none.
+        what: What is measured, or divided by what.
+        values: A value for each round.
+        measured: The value that is compared with the target.
+        target: The largest value that reaches the target; None without a target.
+        unit: The unit of the values; empty for ratios.
+        medians: The medians behind a ratio.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Rounds(Generic[_T]):
-    """What each contender measured, round by round."""
+    """The measurements of each contender, round by round."""
 
     by_contender: Mapping[str, Sequence[_T]]
 
@@ -50,7 +50,7 @@ class Rounds(Generic[_T]):
         unit: str,
         target: float | None = None,
     ) -> Row:
-        """The ratio of two contenders, within each round; the median counts."""
+        """Return a row for the ratio of two contenders in each round. The median counts."""
         above, below = ([value(one) for one in self.by_contender[contender]] for contender in pair)
         ratios = [a / b for a, b in zip(above, below, strict=True)]
         medians = " ÷ ".join(_with_unit(statistics.median(side), unit) for side in (above, below))
@@ -60,7 +60,7 @@ class Rounds(Generic[_T]):
 
 
 def run_rounds(contenders: Mapping[str, Callable[[], _T]], rounds: int) -> Rounds[_T]:
-    """A B C, A B C, ..."""
+    """Measure all contenders in turn in each round, so that a slow minute affects all of them."""
     measured: dict[str, list[_T]] = {contender: [] for contender in contenders}
     for number in range(1, rounds + 1):
         for contender, measure in contenders.items():
@@ -70,7 +70,7 @@ def run_rounds(contenders: Mapping[str, Callable[[], _T]], rounds: int) -> Round
 
 
 def say(text: str) -> None:
-    """Progress, apart from the results."""
+    """Print progress to standard error, apart from the results."""
     print(text, file=sys.stderr, flush=True)
 
 

@@ -1,6 +1,7 @@
-"""Starts the server and the measurements, each in a process of its own.
+"""The server and the measurements, each in a process of its own.
 
-Imports nothing heavy: a child's peak memory cannot be told from its parent's, if that has more.
+This module imports nothing heavy: the peak memory of a child includes that of its parent at the
+time of the fork.
 """
 
 import json
@@ -23,7 +24,7 @@ _ENVIRONMENT = {**os.environ, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one process took."""
+    """The time, the peak memory and the number of products of one process."""
 
     seconds: float
     peak_mb: float
@@ -32,10 +33,13 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Server:
-    """A server that runs.
+    """A running server.
 
     Attributes:
-        page_bytes: The mean size of a page.
+        base_url: The base URL.
+        generation: The contract.
+        catalogs: Catalog key to number of products.
+        page_bytes: The mean size of a page, in bytes.
     """
 
     base_url: str
@@ -46,10 +50,15 @@ class Server:
     def measure(
         self, contender: str, catalogs: Sequence[str] | None = None, concurrency: int = 8
     ) -> Measurement:
-        """Let a contender read catalogs, by default all, in a fresh process.
+        """Let a contender read catalogs in a new process, and return the measurement.
+
+        Args:
+            contender: The name of its module.
+            catalogs: The catalogs to read; None for all.
+            concurrency: The number of catalogs to read at the same time.
 
         Raises:
-            RuntimeError: It failed, or did not bring every product.
+            RuntimeError: The contender failed, or did not read every product.
         """
         catalogs = list(self.catalogs if catalogs is None else catalogs)
         sources = [
@@ -64,20 +73,22 @@ class Server:
         return measurement
 
     def pages_served(self) -> int:
-        """Pages answered so far, whoever asked."""
-        with urllib.request.urlopen(f"{self.base_url}/pages-served", timeout=10) as answer:
-            return int(answer.read())
+        """Return the number of pages that all clients have read so far."""
+        with urllib.request.urlopen(f"{self.base_url}/pages-served", timeout=10) as response:
+            return int(response.read())
 
 
 @contextmanager
 def server(
     generation: Generation, catalogs: Mapping[str, int], delay: float = 0.0, listed: int = 0
 ) -> Iterator[Server]:
-    """A server of these catalogs (keys and numbers of products).
+    """Run a server.
 
     Args:
-        delay: Seconds it waits before each answer.
-        listed: How many further catalogs it lists, without products.
+        generation: The contract.
+        catalogs: Catalog key to number of products.
+        delay: The time to wait before each response, in seconds.
+        listed: The number of additional catalogs, which are listed and have no pages.
     """
     settings = {
         "generation": generation,
@@ -100,21 +111,21 @@ def server(
 
 
 def wall_seconds(code: str) -> float:
-    """The wall time of a fresh interpreter that runs `code` in the project's root."""
-    began = time.perf_counter()
+    """Return the wall time of a new interpreter that runs `code` in the project's root."""
+    started_at = time.perf_counter()
     run_python(["-c", code])
-    return time.perf_counter() - began
+    return time.perf_counter() - started_at
 
 
 def run_python(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
-    """What a fresh interpreter prints.
+    """Run a new interpreter in the project's root, and return what it prints.
 
     Args:
-        arguments: Of the interpreter, which runs in the project's root.
-        environment: Variables to add to those there are.
+        arguments: The arguments of the interpreter.
+        environment: Environment variables to add.
 
     Raises:
-        RuntimeError: It failed.
+        RuntimeError: The interpreter failed.
     """
     done = subprocess.run(
         [sys.executable, *arguments],

@@ -1,4 +1,4 @@
-"""Rows as a Markdown table, and its place in README.md."""
+"""The results as a Markdown table in README.md."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ _HEADER = (
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The table."""
+    """Return the rows as a Markdown table."""
     lines = [_HEADER, ["---"] * len(_HEADER), *map(_cells, rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -44,7 +44,7 @@ def _figure(value: float, unit: str) -> str:
 
 
 def write(results: str) -> None:
-    """Replace the results in README.md."""
+    """Replace the results in README.md by these."""
     before, _, rest = _README.read_text(encoding="utf-8").partition(_BEGIN)
     after = rest.partition(_END)[2]
     _README.write_text(f"{before}{_BEGIN}\n\n{results}\n\n{_END}{after}", encoding="utf-8")

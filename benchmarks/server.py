@@ -1,7 +1,7 @@
-"""The server that everybody reads: pre-built pages over HTTP/1.1, as fast as asyncio can.
+"""The server of the benchmarks: pre-built pages over HTTP/1.1, as fast as asyncio can.
 
 `python -m benchmarks.server '{"generation": ..., "catalogs": {key: products}, "delay": seconds,
-"listed": number}'` prints where it listens and runs until its standard input is closed.
+"listed": number}'` prints its port and runs until its standard input is closed.
 """
 
 import asyncio
@@ -23,11 +23,12 @@ _REASONS = {200: "OK", 404: "Not Found", 422: "Unprocessable Entity"}
 
 
 class Service:
-    """Answers of one generation of the contract.
+    """The responses of one generation of the contract.
 
     Args:
-        catalogs: Catalog keys and numbers of products.
-        listed: How many further catalogs are listed and have no pages.
+        generation: The contract.
+        catalogs: Catalog key to number of products.
+        listed: The number of additional catalogs, which are listed and have no pages.
     """
 
     def __init__(self, generation: Generation, catalogs: dict[str, int], listed: int) -> None:
@@ -40,8 +41,13 @@ class Service:
         self._generation = generation
         self._search_request = SEARCH_REQUESTS[generation]
 
-    def answer(self, operation: bytes, body: bytes) -> bytes:
-        """A whole HTTP response."""
+    def respond(self, operation: bytes, body: bytes) -> bytes:
+        """Return a whole HTTP response.
+
+        Args:
+            operation: The method and the path.
+            body: The request body.
+        """
         if operation == b"POST /v1/products/search":
             return self._search(body)
         if operation == b"GET /v1/catalogs" and self._generation == "seed":
@@ -85,10 +91,11 @@ def _response(status: int, request_id: str, *body: bytes | bytearray) -> bytes:
 
 
 class Connection(asyncio.Protocol):
-    """One connection, kept alive.
+    """A connection, which is kept alive.
 
     Args:
-        delay: Seconds to wait before each answer.
+        service: The service.
+        delay: The time to wait before each response, in seconds.
     """
 
     def __init__(self, service: Service, delay: float) -> None:
@@ -107,16 +114,16 @@ class Connection(asyncio.Protocol):
         length = int(match[1]) if (match := _LENGTH.search(head)) else 0
         if not found or len(rest) < length:
             return
-        self._received = b""  # nobody here sends a request before the answer to the last one
+        self._received = b""  # no contender sends a request before the last response
         operation = head[: head.index(b" HTTP/1.1\r\n")]
         if self._delay:
-            asyncio.get_running_loop().call_later(self._delay, self._answer, operation, rest)
+            asyncio.get_running_loop().call_later(self._delay, self._respond, operation, rest)
         else:
-            self._answer(operation, rest)
+            self._respond(operation, rest)
 
-    def _answer(self, operation: bytes, body: bytes) -> None:
+    def _respond(self, operation: bytes, body: bytes) -> None:
         assert self._transport is not None
-        self._transport.write(self._service.answer(operation, body))
+        self._transport.write(self._service.respond(operation, body))
 
 
 async def _serve(service: Service, delay: float) -> None:

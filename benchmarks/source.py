@@ -1,4 +1,4 @@
-"""Source: what a contender reads."""
+"""The source that a contender reads."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -17,10 +17,10 @@ class Source:
     """Catalogs of the local server.
 
     Attributes:
-        base_url: Where the server is.
-        generation: The contract it speaks.
+        base_url: The base URL of the server.
+        generation: The contract of the server.
         catalogs: The catalogs to read.
-        concurrency: Catalogs to read at the same time, by who can.
+        concurrency: The number of catalogs to read at the same time, for contenders that can.
     """
 
     base_url: str
@@ -29,16 +29,16 @@ class Source:
     concurrency: int = 8
 
     def search(self) -> dict[str, Any]:
-        """The request for the first page of the only catalog."""
+        """Return the request for the first page of the only catalog."""
         (catalog,) = self.catalogs
         which = {"catalog": catalog} if self.generation == "seed" else {"catalogs": [catalog]}
         return {**which, "limit": PAGE_SIZE}
 
     def to_json(self) -> str:
-        """For a command line."""
+        """Return the source as text for a command line."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """From a command line."""
+        """Return the source in the text of a command line."""
         return cls(**json.loads(text))

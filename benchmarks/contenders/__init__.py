@@ -1,5 +1,5 @@
-"""What is compared. Each module has `read(source, folder)`.
+"""The contenders. Each module has `read(source, folder)`.
 
-It reads every product and returns the Parquet files it made (a path, maybe with `*`), or the number
-of products if it threw them away.
+It reads every product. It returns the path of the Parquet files that it wrote, perhaps with `*`, or
+the number of products if it discarded them.
 """

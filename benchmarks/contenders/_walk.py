@@ -1,4 +1,4 @@
-"""OctogenClient walks through a search with any HTTP client; pages are not decoded."""
+"""A search by OctogenClient with any HTTP client. The pages are not decoded."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class _Page:
 
 
 async def walk(client: OctogenClient, source: Source) -> int:
-    """The number of products."""
+    """Read all pages and return the number of products."""
     (catalog,) = source.catalogs
     progress = PageTracker(catalog)
     request = SearchRequest(catalog=catalog, limit=PAGE_SIZE)

@@ -10,7 +10,7 @@ from benchmarks.source import API_KEY, PAGE_SIZE, Source
 
 
 def read(source: Source, _folder: Path) -> int:
-    """One page after the other."""
+    """Read one page after the other."""
     return asyncio.run(_read(source))
 
 

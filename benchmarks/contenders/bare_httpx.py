@@ -1,4 +1,4 @@
-"""The floor: httpx downloads the pages and throws them away."""
+"""The floor: httpx downloads the pages and discards them."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from benchmarks.source import API_KEY, PAGE_SIZE, Source
 
 
 def read(source: Source, _folder: Path) -> int:
-    """One page after the other."""
+    """Read one page after the other."""
     body, pages = source.search(), 0
     url = f"{source.base_url}/products/search"
     with httpx.Client(headers={"Authorization": f"Bearer {API_KEY}"}) as client:

@@ -1,4 +1,4 @@
-"""dlt: its rest_api source into Parquet files, nested values left as they are."""
+"""The `rest_api` source of dlt to Parquet files, with nested values as JSON."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from benchmarks.source import API_KEY, Source
 
 
 def read(source: Source, folder: Path) -> Path:
-    """Extract, normalize, load."""
+    """Extract, normalize and load."""
     products = rest_api_source(
         {
             "client": {

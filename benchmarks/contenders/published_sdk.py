@@ -1,4 +1,4 @@
-"""octogen-ai-sdk in a loop: its models, dumped into rows, a DataFrame, a Parquet file."""
+"""octogen-ai-sdk in a loop: models to rows to a DataFrame to a Parquet file."""
 
 import asyncio
 from pathlib import Path
@@ -11,7 +11,7 @@ from benchmarks.source import API_KEY, PAGE_SIZE, Source
 
 
 def read(source: Source, folder: Path) -> Path:
-    """All pages into one list of rows, then write."""
+    """Read all pages into one list of rows, then write the file."""
     rows = asyncio.run(_rows(source))
     folder.mkdir()
     path = folder / "products.parquet"

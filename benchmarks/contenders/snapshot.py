@@ -1,4 +1,4 @@
-"""This package: a search to a published snapshot, as the IO manager makes it."""
+"""A search to a published snapshot, with the steps of the IO manager."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from octogen_dagster.snapshots.snapshot_files import SnapshotFile, write_parquet
 
 
 def read(source: Source, folder: Path, *, save_pages: bool = True) -> Path:
-    """Scan, write aside, verify, publish."""
+    """Scan, write aside, verify and publish."""
     connection = Connection(
         api_key=ApiKey(API_KEY), base_url=source.base_url, concurrency=source.concurrency
     )

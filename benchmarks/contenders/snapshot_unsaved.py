@@ -1,4 +1,4 @@
-"""This package's snapshot without saving pages: it could not be continued."""
+"""The snapshot without saved pages, which could not be resumed."""
 
 from pathlib import Path
 
@@ -7,5 +7,5 @@ from benchmarks.source import Source
 
 
 def read(source: Source, folder: Path) -> Path:
-    """Scan, write aside, verify, publish."""
+    """Scan, write aside, verify and publish."""
     return snapshot.read(source, folder, save_pages=False)

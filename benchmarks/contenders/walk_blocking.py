@@ -10,7 +10,7 @@ from octogen_dagster.api.credentials import ApiKey
 
 
 def read(source: Source, _folder: Path) -> int:
-    """One page after the other."""
+    """Read one page after the other."""
     return asyncio.run(_read(source))
 
 

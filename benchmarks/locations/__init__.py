@@ -1,1 +1,1 @@
-"""Code locations that `dagster asset materialize` runs."""
+"""Code locations for `dagster asset materialize`."""

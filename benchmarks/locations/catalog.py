@@ -1,4 +1,4 @@
-"""One catalog to Parquet, as a user would write it."""
+"""A code location with one catalog as Parquet, as a user would write it."""
 
 import dagster as dg
 

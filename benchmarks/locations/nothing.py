@@ -5,7 +5,7 @@ import dagster as dg
 
 @dg.asset
 def nothing() -> None:
-    """Nothing."""
+    """Do nothing."""
 
 
 defs = dg.Definitions(assets=[nothing], executor=dg.in_process_executor)

@@ -1,1 +1,1 @@
-"""The benchmarks. Each module has `run(generations, rounds)`, which gives rows of the table."""
+"""The benchmarks. Each module has `run(generations, rounds)`, which yields rows of the table."""

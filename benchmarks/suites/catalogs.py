@@ -1,4 +1,4 @@
-"""Catalogs at the same time, when the service takes its time for a page."""
+"""Several catalogs at the same time, from a service that takes 40 ms for a page."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -13,7 +13,7 @@ _SECONDS_PER_PAGE = 0.04
 
 
 def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
-    """Time of eight at once ÷ time of one after the other."""
+    """Compare the time of eight catalogs at once with that of one after the other."""
     for generation in generations:
         with server(generation, _CATALOGS, _SECONDS_PER_PAGE) as local:
             contenders = {

@@ -1,4 +1,4 @@
-"""What it costs an undisturbed read to save its pages."""
+"""The cost of saved pages for a read that is not interrupted."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -10,7 +10,7 @@ from benchmarks.source import Generation
 
 
 def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
-    """Time with ÷ time without."""
+    """Compare the times with and without saved pages."""
     for generation in generations:
         with server(generation, {"grand-arcade": 100_000}) as local:
             contenders = {

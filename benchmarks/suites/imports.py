@@ -1,4 +1,4 @@
-"""What every run and step pays before it begins: imports."""
+"""The import time that every run and step pays."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -14,8 +14,8 @@ _CODE = {
 
 
 def run(_generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
-    """Wall time ÷ wall time, the bare interpreter's taken off both."""
-    for code in _CODE.values():  # byte code and file cache
+    """Compare the wall times, less that of the bare interpreter."""
+    for code in _CODE.values():  # warms byte code and file cache
         wall_seconds(code)
     contenders = {name: partial(_seconds_beyond_start, code) for name, code in _CODE.items()}
     yield run_rounds(contenders, max(rounds, 7)).row(

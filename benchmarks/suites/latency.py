@@ -1,4 +1,4 @@
-"""The snapshot against the floor when the service takes 5 ms for a page, as a near one does."""
+"""The snapshot against the floor if a page takes 5 ms, as from a service nearby."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -8,13 +8,13 @@ from benchmarks.measure import Row, run_rounds
 from benchmarks.processes import server
 from benchmarks.source import Generation
 
-_PAGE_TIMEOUT = 0.005
+_SECONDS_PER_PAGE = 0.005
 
 
 def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
-    """Time ÷ time of bare httpx."""
+    """Compare the time with that of bare httpx."""
     for generation in generations:
-        with server(generation, {"grand-arcade": 100_000}, delay=_PAGE_TIMEOUT) as local:
+        with server(generation, {"grand-arcade": 100_000}, delay=_SECONDS_PER_PAGE) as local:
             contenders = {name: partial(local.measure, name) for name in ("snapshot", "bare_httpx")}
             results = run_rounds(contenders, rounds)
         yield results.row(

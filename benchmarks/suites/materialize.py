@@ -1,4 +1,4 @@
-"""`dagster asset materialize`, from the start of the command to its end, of a small catalog."""
+"""The wall time of `dagster asset materialize` for a small catalog."""
 
 import tempfile
 import time
@@ -14,7 +14,7 @@ _PRODUCTS = 1_000
 
 
 def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
-    """Wall time ÷ wall time of an asset that does nothing."""
+    """Compare the wall time with that of an asset that does nothing."""
     for generation in generations:
         with (
             server(generation, {"grand-arcade": _PRODUCTS}) as local,
@@ -24,7 +24,7 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
                 asset: partial(_seconds, asset, Path(folder, asset), local)
                 for asset in ("catalog", "nothing")
             }
-            for materialize in contenders.values():  # byte code, file cache, Dagster's database
+            for materialize in contenders.values():  # warms byte code, file cache and database
                 materialize()
             results = run_rounds(contenders, rounds)
         yield results.row(
@@ -48,9 +48,9 @@ def _seconds(asset: str, home: Path, local: Server) -> float:
         "SNAPSHOTS": str(home / "snapshots"),
     }
     command = ["-m", "dagster", "asset", "materialize", "--select", asset]
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     run_python([*command, "-f", f"benchmarks/locations/{asset}.py"], environment)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - started_at
     if asset == "catalog":
         _check(home / "snapshots" / "catalog.parquet")
     return seconds

@@ -1,4 +1,4 @@
-"""Peak memory of a snapshot, and whether it grows with the catalog."""
+"""The peak memory of a snapshot, and its growth with the catalog."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -12,7 +12,7 @@ _SMALL, _LARGE = "small", "large"
 
 
 def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
-    """Peak at a million products ÷ peak at a hundred thousand, and the peak itself."""
+    """Compare the peaks at 1,000,000 and 100,000 products, and report the larger one."""
     for generation in generations:
         with server(generation, {_SMALL: 100_000, _LARGE: 1_000_000}) as local:
             contenders = {key: partial(local.measure, "snapshot", [key]) for key in local.catalogs}

@@ -1,4 +1,4 @@
-"""A read that is killed, at 90 % and anywhere, and made again."""
+"""The retry of a read that was killed at 90 % or at a random page."""
 
 import random
 import subprocess
@@ -26,13 +26,12 @@ from benchmarks.source import Source
 snapshot.read(Source.from_json(sys.argv[1]), Path(sys.argv[2]))
 """
 
-
 _COMMAND = [sys.executable, "-c", _PROGRAM]
 _RANDOM_KILLS = 10
 
 
 def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
-    """Page requests of the retry ÷ pages there are, page requests made twice, files that differ."""
+    """Count the page requests of retries, the repeated ones, and the files that differ."""
     for generation in generations:
         with (
             server(generation, {_CATALOG: _PRODUCTS}) as local,
@@ -47,7 +46,7 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
             pages = random.Random(seed).sample(range(1, _PAGES - 20), _RANDOM_KILLS)
             say(f"  random kills, seed {seed}")
             anywhere = [_kill_and_retry(local, page, undisturbed) for page in pages]
-        shares = [retry.asked / _PAGES for retry in retries]
+        shares = [retry.requests / _PAGES for retry in retries]
         yield Row(
             "resume",
             generation,
@@ -81,37 +80,39 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
 
 @dataclass(frozen=True)
 class _Retry:
-    """What a retry did.
+    """The result of a retry.
 
     Attributes:
-        asked: Its page requests.
-        repeated: Page requests of it and of the killed read together, beyond one for each page.
-        is_equal: Whether it published what an undisturbed read does.
+        requests: The number of its page requests.
+        repeated: The page requests of both reads together, beyond one for each page.
+        is_equal: True if it published the same rows as an undisturbed read.
     """
 
-    asked: int
+    requests: int
     repeated: int
     is_equal: bool
 
 
 def _kill_and_retry(local: Server, page: int, undisturbed: pl.DataFrame) -> _Retry:
-    """Kill a read when so many pages were served, and make it again.
+    """Kill a read when `page` pages were served, and retry it.
 
     Raises:
-        RuntimeError: It was over before it could be killed.
+        RuntimeError: The read ended before it could be killed.
     """
     with tempfile.TemporaryDirectory() as folder:
         before = local.pages_served()
         with subprocess.Popen([*_COMMAND, _source(local), folder], cwd=ROOT) as killed:
             while local.pages_served() - before < page:
                 if killed.poll() is not None:
-                    raise RuntimeError("the read was over before it could be killed")
+                    raise RuntimeError(
+                        "the read ended before it could be killed: kill it at an earlier page"
+                    )
                 time.sleep(0.002)
             killed.kill()
-        at_the_kill = local.pages_served()
+        at_kill = local.pages_served()
         again = _read(local, folder)
         after = local.pages_served()
-    return _Retry(after - at_the_kill, after - before - _PAGES, again.equals(undisturbed))
+    return _Retry(after - at_kill, after - before - _PAGES, again.equals(undisturbed))
 
 
 def _read(local: Server, folder: str) -> pl.DataFrame:

@@ -12,10 +12,10 @@ _ALL, _HALF = 10_000, 5_000
 
 
 def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
-    """Time of a tick ÷ time of the listing, and of a tick over half as many catalogs."""
+    """Compare the time of a tick with that of the listing, and of half as many catalogs."""
     if "seed" not in generations:
         return  # the current generation has no list of catalogs
-    # Each server has a catalog for warming up already.
+    # Each server also has a catalog for the warm-up.
     with (
         server("seed", {}, listed=_ALL - 1) as all_catalogs,
         server("seed", {}, listed=_HALF - 1) as half,

@@ -1,4 +1,4 @@
-"""100,000 products to published Parquet, against the floor and against other ways to get there."""
+"""100,000 products to published Parquet, against the floor and other tools."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -17,9 +17,9 @@ _OTHERS = {
 
 
 def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
-    """Time ÷ time of each other way."""
+    """Compare the time with that of each other tool."""
     for generation in generations:
-        # The published SDK speaks the current generation only.
+        # The published SDK supports only the current generation.
         others = [name for name in _OTHERS if name != "published_sdk" or generation == "current"]
         with server(generation, {"grand-arcade": 100_000}) as local:
             contenders = {name: partial(local.measure, name) for name in ("snapshot", *others)}

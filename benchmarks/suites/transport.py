@@ -1,4 +1,4 @@
-"""Why bulk reads use BlockingClient: what a page costs before it is decoded."""
+"""The cost of a page before it is decoded, which is why bulk reads use BlockingClient."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -12,7 +12,7 @@ _CONTENDERS = ("walk_blocking", "walk_async")
 
 
 def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
-    """Time ÷ time of the same walk over two HTTP clients."""
+    """Compare the times of the same search over two HTTP clients."""
     for generation in generations:
         with server(generation, {"grand-arcade": 100_000}) as local:
             results = run_rounds(
