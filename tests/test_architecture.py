@@ -23,7 +23,7 @@ ARROWS: dict[str, set[str]] = {
     "api": GROUND,
     "frames": GROUND | {"api"},
     "control_plane": GROUND | {"api"},
-    "sharing": GROUND | {"api", "control_plane"},
+    "sharing": GROUND | {"api"},
     "asset_defaults": set(),
     "sensor_limits": set(),
     "previews": set(),

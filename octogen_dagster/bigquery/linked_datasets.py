@@ -1,28 +1,23 @@
 """The asset of linked datasets: each materialization subscribes to one listing."""
 
-import contextlib
 import urllib.parse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 
 from octogen_dagster.asset_defaults import octogen_asset
+from octogen_dagster.bigquery.listing_subscription import ListingSubscription
 from octogen_dagster.bigquery.partitions import listing_of, listing_partitions
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
-from octogen_dagster.control_plane.tools import ControlPlane, SharedListing
 from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,
-    OctogenBigQueryError,
-    OctogenBigQueryInputError,
     OctogenBigQueryUnavailableError,
     OctogenConnectionError,
     OctogenError,
     OctogenMCPError,
 )
-from octogen_dagster.sharing.autosubscribe import Action, autosubscribe
-from octogen_dagster.sharing.resource_names import TABLE, ListingName
+from octogen_dagster.sharing.resource_names import TABLE
 from octogen_dagster.sharing.subscribe import (
     BigQuerySubscriptionResult,
     SubscriptionPlan,
@@ -92,16 +87,20 @@ def build_linked_datasets_asset(
             listing = listing_of(context.partition_key)
             wanted = dataset_id and dataset_id(listing)
             with resource.hub() as hub:
-                work = _Work(
+                subscription = ListingSubscription(
                     Subscriptions(hub, _last_reported(context)),
                     planned(listing, resource.project, wanted),
                     replacing if replace_revoked else None,
                     context.log.info,
                 )
                 if control_plane:
-                    result = work.by_octogen(context.resources.octogen_control_plane, wanted)
+                    octogen: OctogenControlPlaneResource = context.resources.octogen_control_plane
+                    with octogen.control_plane() as opened:
+                        result = subscription.subscribe_with_octogen(
+                            opened, octogen.principal, wanted
+                        )
                 else:
-                    result = work.subscribed()
+                    result = subscription.subscribe()
         except OctogenBigQueryAccessPendingError as error:
             if context.retry_number >= len(grant_waits):
                 raise dg.Failure(str(error), allow_retries=False) from error
@@ -112,128 +111,12 @@ def build_linked_datasets_asset(
             if _transient(error):
                 raise
             raise dg.Failure(str(error), allow_retries=False) from error
-        metadata = _metadata(work.plan, result)
+        metadata = _metadata(subscription.plan, result)
         if replaced:
             metadata["octogen/replaced_subscription"] = ", ".join(replaced)
         return dg.MaterializeResult(metadata=metadata)
 
     return linked_datasets
-
-
-@dataclass
-class _Work:
-    """Subscribing to one listing.
-
-    Attributes:
-        subscriptions: The project's.
-        plan: What to ask for; Octogen's suggestions go into it.
-        replacing: As for `Subscriptions.subscribe`.
-        log: Takes what is worth saying and no failure.
-    """
-
-    subscriptions: Subscriptions
-    plan: SubscriptionPlan
-    replacing: Callable[[str, str], None] | None
-    log: Callable[[str], None]
-
-    def subscribed(self) -> BigQuerySubscriptionResult:
-        """Carry out the plan.
-
-        Raises:
-            OctogenBigQueryAccessPendingError: The grant has not arrived yet.
-            OctogenBigQueryError: Analytics Hub failed.
-        """
-        return self.subscriptions.subscribe(self.plan, replacing=self.replacing)
-
-    def by_octogen(
-        self, resource: OctogenControlPlaneResource, dataset_id: str | None
-    ) -> BigQuerySubscriptionResult:
-        """Subscribe as `autosubscribe` does, so that Octogen knows of it.
-
-        Args:
-            resource: Octogen's MCP.
-            dataset_id: The id of the linked dataset; None takes the one that Octogen suggests.
-
-        Raises:
-            OctogenBigQueryAccessPendingError: Octogen has not granted access yet.
-            OctogenError: Octogen or Analytics Hub failed.
-            dagster.Failure: Octogen does not share the listing, has disabled the subscriber, or
-                reports an error.
-        """
-        results: list[BigQuerySubscriptionResult] = []
-        errors: list[OctogenError] = []
-
-        def noted(suggested: SubscriptionPlan) -> BigQuerySubscriptionResult:
-            if not _same(self.plan.listing, suggested.listing):
-                raise OctogenBigQueryError(
-                    f"Octogen offers listing {suggested.listing} of the same catalog to this "
-                    "subscriber, and not this one: ask Octogen."
-                )
-            try:
-                self._suggest(dataset_id or suggested.dataset_id, suggested.location)
-                results.append(self.subscribed())
-            except OctogenError as error:
-                errors.append(error)
-                raise
-            return results[-1]
-
-        with resource.control_plane() as control_plane:
-            shared = _shared(control_plane, self.plan.listing)
-            self._suggest(dataset_id or shared.linked_dataset, shared.location)
-            outcomes = autosubscribe(
-                control_plane,
-                noted,
-                project=self.plan.project,
-                principal=resource.principal,
-                catalogs=[shared.catalog_key or ""],
-                apply=True,
-            ).catalogs
-        if errors:
-            raise errors[-1]
-        # A catalog may have a cell for each of several listings.
-        outcome = next(
-            (each for each in outcomes if _named(self.plan.listing, each.listing_resource)),
-            outcomes[0],
-        )
-        said = f"Listing {self.plan.listing}: {outcome.message or outcome.status}"
-        if outcome.action is Action.PENDING and outcome.status in (None, "pending"):
-            there = self.subscriptions.in_force(self.plan)
-            if there is None:
-                raise OctogenBigQueryAccessPendingError(said)
-            self.log(f"{said} The project is subscribed all the same.")
-            return there
-        if outcome.action is Action.ALREADY_ACTIVE:
-            return self.subscribed()
-        if not results:
-            raise dg.Failure(said, allow_retries=False)
-        if outcome.action is Action.ERROR:
-            self.log(said)
-        return results[0]
-
-    def _suggest(self, dataset_id: str | None, location: str | None) -> None:
-        self.plan = planned(str(self.plan.listing), self.plan.project, dataset_id, location)
-
-
-def _shared(control_plane: ControlPlane, listing: ListingName) -> SharedListing:
-    for shared in control_plane.listings():
-        if shared.catalog_key and _named(listing, shared.listing_resource):
-            return shared
-    raise dg.Failure(
-        f"Listing {listing} is none that Octogen shares with your organisation now. Its dataset, "
-        "if there is one, is untouched; ask Octogen, or delete the partition.",
-        allow_retries=False,
-    )
-
-
-def _named(listing: ListingName, resource: str | None) -> bool:
-    with contextlib.suppress(OctogenBigQueryInputError):
-        return _same(listing, ListingName.parse(resource or ""))
-    return False
-
-
-def _same(listing: ListingName, other: ListingName) -> bool:
-    # A project may be named by its id or its number.
-    return listing.matches(other) is not False
 
 
 def _last_reported(context: dg.AssetExecutionContext) -> dict[str, str]:

@@ -14,8 +14,8 @@ from octogen_dagster.sharing.resource_names import ListingName, checked_exchange
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from octogen_dagster.control_plane.tools import Cell, ControlPlane, SharedListing
     from octogen_dagster.sharing.analytics_hub import AnalyticsHub
+    from octogen_dagster.sharing.octogen_protocols import Cell, ControlPlane, SharedListing
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ class ControlPlaneListings:
 
 
 def _statuses(
-    shared: list[SharedListing], cells: list[Cell]
+    shared: Sequence[SharedListing], cells: Sequence[Cell]
 ) -> Callable[[SharedListing], str | None]:
     """What says Octogen's status of a listing: its own cell's, or else that of its catalog."""
     resources = {each.listing_resource for each in shared}

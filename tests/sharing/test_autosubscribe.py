@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from octogen_dagster.control_plane.tools import Cell, ControlPlane, SharedListing, Subscriber
+from octogen_dagster.control_plane.tools import Cell, SharedListing, Subscriber
 from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,
     OctogenBigQueryError,
@@ -17,13 +17,14 @@ from octogen_dagster.errors import (
     OctogenMCPError,
 )
 from octogen_dagster.sharing.autosubscribe import (
-    Action,
     AutosubscribeResult,
     CatalogOutcome,
     autosubscribe,
 )
+from octogen_dagster.sharing.octogen_protocols import ControlPlane
 from octogen_dagster.sharing.resource_names import sample_query
 from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult, SubscriptionPlan
+from octogen_dagster.sharing.verdict import Action
 
 PROJECT, PRINCIPAL = "mine", "serviceAccount:reader@mine.iam.gserviceaccount.com"
 EXCHANGE = "projects/octo/locations/us/dataExchanges/catalogs"
