@@ -13,12 +13,12 @@ from octogen_dagster.bigquery.tables import (
     TableFacts,
     TableName,
     column_type,
-    explained,
     first_rows,
     read_table,
     write_query,
 )
 from octogen_dagster.previews import markdown_table
+from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
 
 if TYPE_CHECKING:
     from google.cloud.bigquery import Client
@@ -218,7 +218,7 @@ def _linked_table(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> T
 def _client(bigquery: Any) -> "Iterator[Client]":
     """The client of a `dagster_gcp.BigQueryResource`, which is not imported: it costs seconds."""
     with (
-        explained("BigQuery"),
+        translate_google_errors(BIGQUERY, "BigQuery"),
         bigquery.get_client() as client,
         contextlib.closing(client),
     ):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import polars as pl
 from typing_extensions import Self
 
 from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryInputError
+from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from datetime import datetime
 
     from google.cloud.bigquery import Client, SchemaField, Table
@@ -30,23 +30,8 @@ _NAME = re.compile(
 _STANDARD = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "RECORD": "STRUCT"}
 _DATED = {"TIMESTAMP", "DATETIME", "DATE"}
 _NOT_IN_POLARS = {"BIGNUMERIC", "BIGDECIMAL", "INTERVAL"}
-_MAX_MESSAGE_LENGTH = 400
 _TIMEOUT = 60.0
 """Seconds for one try of a request. How long a query may run is not bounded."""
-_LOG_IN = (
-    "Run `gcloud auth application-default login`, or give credentials to the BigQuery resource."
-)
-_ADVICE = {
-    "accessDenied": "Let an administrator grant these Google credentials what is missing: "
-    "roles/bigquery.dataViewer on the dataset that is read, roles/bigquery.jobUser on the project "
-    "that pays for the query, roles/bigquery.dataEditor on the dataset that is written to.",
-    "authError": _LOG_IN,
-    "invalidQuery": "Correct the SQL.",
-    "notFound": "Check the name and the location: a query reaches the datasets of one location "
-    "only. A linked dataset is gone when its listing was withdrawn or its subscription ended: "
-    "then subscribe again.",
-    "quotaExceeded": "Wait, or let an administrator raise the project's quota.",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +126,7 @@ def read_table(client: Client, name: TableName, modified_column: str | None = No
     Raises:
         OctogenBigQueryError: It cannot be read, or has no such column.
     """
-    with explained(f"Table {name}"):
+    with translate_google_errors(BIGQUERY, f"Table {name}"):
         table = client.get_table(str(name), timeout=_TIMEOUT)
         column = _modified_column(table, name, modified_column)
         if table.table_type == "TABLE" and column is None:
@@ -183,7 +168,7 @@ def write_query(
     """
     from google.cloud.bigquery import QueryJobConfig, WriteDisposition
 
-    with explained(f"Dataset {destination.dataset}"):
+    with translate_google_errors(BIGQUERY, f"Dataset {destination.dataset}"):
         dataset = client.get_dataset(destination.dataset, timeout=_TIMEOUT)
     if dataset.to_api_repr().get("type") == "LINKED":
         raise OctogenBigQueryError(
@@ -191,7 +176,7 @@ def write_query(
             "Write to a dataset of your own in the same location."
         )
     location = dataset.location
-    with explained(f"The query into {destination}, in location {location}"):
+    with translate_google_errors(BIGQUERY, f"The query into {destination}, in location {location}"):
         plan = client.query(
             sql,
             job_config=QueryJobConfig(dry_run=True, use_query_cache=False),
@@ -245,7 +230,7 @@ def first_rows(
     fields = [field for field in schema if _in_polars(field)][:PREVIEW_COLUMNS]
     if not fields:
         return pl.DataFrame()
-    with explained(f"Table {name}"):
+    with translate_google_errors(BIGQUERY, f"Table {name}"):
         rows = client.list_rows(
             str(name), selected_fields=fields, max_results=count, timeout=_TIMEOUT
         )
@@ -259,33 +244,6 @@ def column_type(field: SchemaField) -> str:
     if field.fields:
         kind += f"<{', '.join(f'{each.name} {column_type(each)}' for each in field.fields)}>"
     return f"ARRAY<{kind}>" if field.mode == "REPEATED" else kind
-
-
-@contextlib.contextmanager
-def explained(subject: str) -> Iterator[None]:
-    """Turn what Google's libraries raise into an error of this project.
-
-    Args:
-        subject: What was to be done, to begin the message with: "Table a.b.c".
-    """
-    from google.api_core import exceptions
-    from google.auth.exceptions import GoogleAuthError
-
-    try:
-        yield
-    except GoogleAuthError as error:
-        problem = f"the Google credentials cannot be used ({_shortened(error)}). {_LOG_IN}"
-    except exceptions.RetryError as error:
-        problem = f"BigQuery did not answer ({_shortened(error.cause)}). Try again later."
-    except exceptions.GoogleAPICallError as error:
-        details: dict[str, Any] = next(iter(error.errors or ()), {})
-        reason = details.get("reason", "no reason given")
-        said = _shortened(details.get("message") or error.message)
-        advice = _ADVICE.get(reason, "Try again later.")
-        problem = f"BigQuery refused ({error.code} {reason}: {said}). {advice}"
-    else:
-        return
-    raise OctogenBigQueryError(f"{subject}: {problem}")
 
 
 def _modified_column(table: Table, name: TableName, wanted: str | None) -> str | None:
@@ -308,7 +266,3 @@ def _modified_column(table: Table, name: TableName, wanted: str | None) -> str |
 
 def _in_polars(field: SchemaField) -> bool:
     return field.field_type not in _NOT_IN_POLARS and all(map(_in_polars, field.fields))
-
-
-def _shortened(text: object) -> str:
-    return " ".join(str(text).split())[:_MAX_MESSAGE_LENGTH].rstrip(".")

@@ -1,9 +1,8 @@
-"""Analytics Hub's API: making the client, and each call bounded, retried and explained."""
+"""A client of Analytics Hub whose calls are bounded in time and retried."""
 
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import functools
 import os
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,12 @@ from octogen_dagster.errors import (
     OctogenBigQueryError,
     OctogenBigQueryUnavailableError,
 )
+from octogen_dagster.sharing.google_errors import (
+    ANALYTICS_HUB,
+    shortened,
+    status_code,
+    translate_google_errors,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,13 +29,14 @@ if TYPE_CHECKING:
     from google.cloud import bigquery_analyticshub_v1 as ah
 
 EMULATOR_VARIABLE = "ANALYTICS_HUB_EMULATOR_HOST"
-"""`host:port` of a local server, spoken to in the clear and without credentials."""
+"""Environment variable with the `host:port` of a local server.
+
+The client connects to it without TLS and without credentials.
+"""
 
 _SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 _SUBSCRIBE = "analyticshub.listings.subscribe"
 _PAGE_SIZE = 1000
-_FIRST_WAIT_SECONDS = 0.5
-_MAX_MESSAGE_LENGTH = 400
 _TRANSIENT = {
     "ABORTED",
     "DEADLINE_EXCEEDED",
@@ -38,29 +44,21 @@ _TRANSIENT = {
     "RESOURCE_EXHAUSTED",
     "UNAVAILABLE",
 }
-_LOG_IN = (
-    "Run `gcloud auth application-default login`, or let GOOGLE_APPLICATION_CREDENTIALS name a "
-    "file with credentials."
-)
-_ADVICE = {
-    "INVALID_ARGUMENT": "Correct the name or the location; a linked dataset is where its listing "
-    "is.",
-    "NOT_FOUND": "Check the name; a listing may also have been withdrawn.",
-    "PERMISSION_DENIED": "Let an administrator of the project named above grant these Google "
-    "credentials the right to do this.",
-    "UNAUTHENTICATED": _LOG_IN,
-}
 
 
 class AnalyticsHub:
-    """Analytics Hub, connected at the first call. Use it in a `with`, or call `close()`.
+    """A client of Analytics Hub that connects at the first call.
+
+    Use it in a `with` statement, or call `close()`.
 
     Args:
         credentials: Google credentials; by default Application Default Credentials.
         endpoint: `host:port` of a local server; by default `ANALYTICS_HUB_EMULATOR_HOST`, and
-            without it Google.
-        timeout: Seconds for one try of a call.
-        deadline: Seconds for a call with all its tries.
+            Google if that is not set.
+        timeout: Seconds for one attempt of a call.
+        deadline: Seconds for a call with all its attempts.
+        first_wait: The longest wait before the second attempt, in seconds; it doubles with each
+            further attempt.
     """
 
     def __init__(
@@ -70,11 +68,13 @@ class AnalyticsHub:
         endpoint: str | None = None,
         timeout: float = 30.0,
         deadline: float = 120.0,
+        first_wait: float = 0.5,
     ) -> None:
         self._credentials = credentials
         self._endpoint = endpoint or os.environ.get(EMULATOR_VARIABLE)
         self._timeout = min(timeout, deadline)
         self._deadline = deadline
+        self._first_wait = first_wait
 
     def __enter__(self) -> Self:
         return self
@@ -88,99 +88,120 @@ class AnalyticsHub:
         self.close()
 
     def close(self) -> None:
-        """Close the connection, if there is one."""
+        """Close the connection if there is one."""
         client = self.__dict__.pop("_client", None)
         if client is not None:
             client.transport.close()
 
     def listing(self, resource: str) -> ah.Listing | None:
-        """A listing, by its resource name.
+        """Read a listing.
+
+        Args:
+            resource: The listing's resource name.
 
         Returns:
-            None when there is none that these credentials may see.
+            None if there is no such listing, or these credentials may not see it.
 
         Raises:
-            OctogenBigQueryError: It cannot be read.
+            OctogenBigQueryError: The listing cannot be read.
         """
         from google.api_core import exceptions
         from google.cloud import bigquery_analyticshub_v1 as ah
 
-        with _explained(f"Listing {resource}"):
+        with translate_google_errors(ANALYTICS_HUB, f"Listing {resource}"):
             try:
                 return self._client.get_listing(ah.GetListingRequest(name=resource), **self._bounds)
             except (exceptions.PermissionDenied, exceptions.NotFound):
                 return None
 
     def listings(self, exchange: str) -> Iterator[ah.Listing]:
-        """The listings of an exchange, all pages of them.
+        """Read the listings of an exchange, page by page.
+
+        Args:
+            exchange: The exchange's resource name.
 
         Raises:
-            OctogenBigQueryError: They cannot be read.
+            OctogenBigQueryError: The listings cannot be read.
         """
         from google.cloud import bigquery_analyticshub_v1 as ah
 
         request = ah.ListListingsRequest(parent=exchange, page_size=_PAGE_SIZE)
-        with _explained(f"Exchange {exchange}"):
+        with translate_google_errors(ANALYTICS_HUB, f"Exchange {exchange}"):
             pager = self._client.list_listings(request, **self._bounds)
-            for page in _pages(pager, f"Exchange {exchange}"):
+            for page in _iter_pages(pager, f"Exchange {exchange}"):
                 yield from page.listings
 
     def subscriptions(self, project: str, location: str) -> Iterator[ah.Subscription]:
-        """The subscriptions of a project in a location, all pages of them.
+        """Read the subscriptions of a project in a location, page by page.
+
+        Args:
+            project: The subscriber's project.
+            location: The BigQuery location.
 
         Raises:
-            OctogenBigQueryError: They cannot be read.
+            OctogenBigQueryError: The subscriptions cannot be read.
         """
-        for page in self._subscription_pages(project, location):
+        for page in self._iter_subscription_pages(project, location):
             yield from page.subscriptions
 
     def subscription_messages(self, project: str, location: str) -> Iterator[Any]:
-        """`subscriptions` as protobuf messages, whose fields are read twenty times as fast.
+        """Read the subscriptions as protobuf messages, whose fields are 20 times as fast to read.
+
+        Args:
+            project: The subscriber's project.
+            location: The BigQuery location.
 
         Raises:
-            OctogenBigQueryError: They cannot be read.
+            OctogenBigQueryError: The subscriptions cannot be read.
         """
-        for page in self._subscription_pages(project, location):
+        for page in self._iter_subscription_pages(project, location):
             yield from type(page).pb(page).subscriptions
 
-    def _subscription_pages(
+    def _iter_subscription_pages(
         self, project: str, location: str
     ) -> Iterator[ah.ListSubscriptionsResponse]:
         from google.cloud import bigquery_analyticshub_v1 as ah
 
         parent = f"projects/{project}/locations/{location}"
         request = ah.ListSubscriptionsRequest(parent=parent, page_size=_PAGE_SIZE)
-        with _explained(f"The subscriptions of {parent}"):
+        with translate_google_errors(ANALYTICS_HUB, f"The subscriptions of {parent}"):
             pager = self._client.list_subscriptions(request, **self._bounds)
-            yield from _pages(pager, f"The subscriptions of {parent}")
+            yield from _iter_pages(pager, f"The subscriptions of {parent}")
 
     def may_subscribe(self, listing: str) -> bool:
-        """Whether these credentials have the right to subscribe to a listing.
+        """Ask Analytics Hub if these credentials have the right to subscribe to a listing.
+
+        Args:
+            listing: The listing's resource name.
 
         Raises:
-            OctogenBigQueryError: Analytics Hub does not say.
+            OctogenBigQueryError: The permission cannot be read.
         """
         from google.iam.v1 import iam_policy_pb2  # type: ignore[import-untyped]
 
         request = iam_policy_pb2.TestIamPermissionsRequest(
             resource=listing, permissions=[_SUBSCRIBE]
         )
-        with _explained(f"Listing {listing}"):
-            answer = self._client.test_iam_permissions(request, **self._bounds)
-        return _SUBSCRIBE in answer.permissions
+        with translate_google_errors(ANALYTICS_HUB, f"Listing {listing}"):
+            response = self._client.test_iam_permissions(request, **self._bounds)
+        return _SUBSCRIBE in response.permissions
 
     def subscribe(self, request: ah.SubscribeListingRequest) -> ah.Subscription | None:
         """Subscribe to a listing.
 
-        It may be sent more than once: a try whose answer got lost is seen as a dataset that is
-        already there.
+        The request may be sent more than once. If the response to the first attempt is lost, the
+        next one finds the dataset that the first created.
+
+        Args:
+            request: The listing and the dataset to link to it.
 
         Returns:
-            None when the project already has a dataset of that id.
+            None if the project already has a dataset of that id.
 
         Raises:
-            OctogenBigQueryAccessPendingError: The credentials may not subscribe, yet.
-            OctogenBigQueryError: It failed.
+            OctogenBigQueryAccessPendingError: The credentials do not have the right to subscribe
+                yet.
+            OctogenBigQueryError: The call failed.
         """
         from google.api_core import exceptions
 
@@ -189,13 +210,13 @@ class AnalyticsHub:
             f"Listing {request.name} as dataset {wanted.dataset_reference.project_id}."
             f"{wanted.dataset_reference.dataset_id} in location {wanted.location}"
         )
-        with _explained(subject):
+        with translate_google_errors(ANALYTICS_HUB, subject):
             try:
                 return self._client.subscribe_listing(request, **self._bounds).subscription
             except exceptions.AlreadyExists:
                 return None
             except exceptions.PermissionDenied as error:
-                reason = _shortened(error.message)
+                reason = shortened(error.message)
         raise OctogenBigQueryAccessPendingError(
             f"{subject}: Octogen's grant has not arrived yet (PERMISSION_DENIED: {reason}). It is "
             "asynchronous: try again in a few minutes. If it stays so, check that these Google "
@@ -204,16 +225,19 @@ class AnalyticsHub:
         )
 
     def delete(self, subscription: str) -> None:
-        """Delete a subscription, and its linked dataset with it; nothing if it is gone already.
+        """Delete a subscription with its linked dataset. A missing subscription is no error.
+
+        Args:
+            subscription: The subscription's resource name.
 
         Raises:
-            OctogenBigQueryUnavailableError: It does not end in time.
-            OctogenBigQueryError: It failed.
+            OctogenBigQueryUnavailableError: The deletion does not end in time.
+            OctogenBigQueryError: The deletion failed.
         """
         from google.api_core import exceptions
         from google.cloud import bigquery_analyticshub_v1 as ah
 
-        with _explained(f"Subscription {subscription}"):
+        with translate_google_errors(ANALYTICS_HUB, f"Subscription {subscription}"):
             try:
                 request = ah.DeleteSubscriptionRequest(name=subscription)
                 deletion = self._client.delete_subscription(request, **self._bounds)
@@ -239,29 +263,29 @@ class AnalyticsHub:
             )
             return ah.AnalyticsHubServiceClient(transport=transport_class(channel=channel))
         return ah.AnalyticsHubServiceClient(
-            transport=transport_class(credentials=_usable(self._credentials))
+            transport=transport_class(credentials=_load_credentials(self._credentials))
         )
 
     @functools.cached_property
     def _bounds(self) -> dict[str, Any]:
-        """The arguments that bound and repeat a call."""
+        """The arguments of each call that set its timeout and its retries."""
         from google.api_core import retry
 
-        again = retry.Retry(
-            predicate=lambda error: _code(error) in _TRANSIENT,
-            initial=_FIRST_WAIT_SECONDS,
+        policy = retry.Retry(
+            predicate=lambda error: status_code(error) in _TRANSIENT,
+            initial=self._first_wait,
             maximum=10.0,
             multiplier=2.0,
             timeout=self._deadline,
         )
-        return {"retry": again, "timeout": self._bounded}
+        return {"retry": policy, "timeout": self._with_timeout}
 
-    def _bounded(self, call: Callable[..., Any]) -> Callable[..., Any]:
+    def _with_timeout(self, call: Callable[..., Any]) -> Callable[..., Any]:
         return functools.partial(call, timeout=self._timeout)
 
 
-def _usable(credentials: Credentials | None) -> Credentials:
-    """Credentials that hold a token: a refusal shows here, and not as an endless retry."""
+def _load_credentials(credentials: Credentials | None) -> Credentials:
+    """Fetch a token if the credentials have none: gRPC would retry a refusal until the deadline."""
     import google.auth
     from google.auth.credentials import with_scopes_if_required
     from google.auth.transport.requests import Request
@@ -275,53 +299,14 @@ def _usable(credentials: Credentials | None) -> Credentials:
     return credentials
 
 
-def _pages(pager: Any, subject: str) -> Iterator[Any]:
-    """The pages, each once."""
+def _iter_pages(pager: Any, subject: str) -> Iterator[Any]:
+    """Yield each page once; a page token that repeats is an error."""
     seen = set()
     for page in pager.pages:
         yield page
         if page.next_page_token in seen:
             raise OctogenBigQueryError(
-                f"{subject}: the pages go round in a circle, so they cannot be read completely. "
-                "Try again later."
+                f"{subject}: the pages repeat in a circle, so they cannot be read completely. Try "
+                "again later."
             )
         seen.add(page.next_page_token)
-
-
-@contextlib.contextmanager
-def _explained(subject: str) -> Iterator[None]:
-    """Turn what Google's libraries raise into an error of this project."""
-    from google.api_core import exceptions
-    from google.auth import exceptions as auth
-
-    kind = OctogenBigQueryError
-    try:
-        yield
-    except auth.DefaultCredentialsError as error:
-        problem = f"there are no Google credentials ({_shortened(error)}). {_LOG_IN}"
-    except auth.TransportError as error:
-        kind = OctogenBigQueryUnavailableError
-        problem = f"Google's token endpoint did not answer ({_shortened(error)}). Try again later."
-    except auth.GoogleAuthError as error:
-        problem = f"the Google credentials cannot be used ({_shortened(error)}). {_LOG_IN}"
-    except exceptions.RetryError as error:
-        kind = OctogenBigQueryUnavailableError
-        code, said = _code(error.cause), _shortened(getattr(error.cause, "message", error.cause))
-        problem = f"Analytics Hub did not answer in time ({code}: {said}). Try again later."
-    except exceptions.GoogleAPICallError as error:
-        code = _code(error)
-        advice = _ADVICE.get(code, "Try again later, or report it to Octogen.")
-        problem = f"Analytics Hub refused ({code}: {_shortened(error.message)}). {advice}"
-    else:
-        return
-    raise kind(f"{subject}: {problem}")
-
-
-def _code(error: object) -> str:
-    """The name of a gRPC status code."""
-    status = getattr(error, "grpc_status_code", None)
-    return str(status.name) if status is not None else type(error).__name__
-
-
-def _shortened(text: object) -> str:
-    return " ".join(str(text).split())[:_MAX_MESSAGE_LENGTH].rstrip(".")

@@ -11,14 +11,8 @@ from octogen_dagster.control_plane.token_refresh import RefreshedToken
 from octogen_dagster.control_plane.tokens import GivenToken, access_tokens
 from octogen_dagster.errors import OctogenMCPAuthenticationError, OctogenMCPError
 from octogen_dagster.sandbox.hub.faults import HubFault
-<<<<<<< HEAD
 from octogen_dagster.sandbox.hub.server import Hub
 from tests.control_plane.servers import QUICK
-=======
-from octogen_dagster.sandbox.hub.server import Hub
-from tests.api.servers import RawServer, dripping, hanging, http, in_turn
-from tests.sharing.secrets import leaks
->>>>>>> fc3c813 (Rename hub/hub.py to hub/server.py: the Hub stands to its room as the Sandbox does)
 
 REFRESH, ACCESS = "refresh-0123456789", "access-0123456789"
 

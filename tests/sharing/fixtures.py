@@ -5,13 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-<<<<<<< HEAD
 from octogen_dagster.sandbox.hub.server import Hub
-=======
-from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.control_plane import retry as retrying
-from octogen_dagster.sandbox.hub.server import Hub
->>>>>>> fc3c813 (Rename hub/hub.py to hub/server.py: the Hub stands to its room as the Sandbox does)
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.sharing import analytics_hub
 
@@ -23,12 +17,6 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     monkeypatch.delenv(analytics_hub.EMULATOR_VARIABLE, raising=False)
     monkeypatch.setenv("NO_GCE_CHECK", "true")
-
-
-@pytest.fixture(autouse=True)
-def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tries of a call follow each other at once."""
-    monkeypatch.setattr(analytics_hub, "_FIRST_WAIT_SECONDS", 0.001)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""An Analytics Hub of a few lines, for what the sandbox cannot do: it answers as it is told to."""
+"""A local Analytics Hub whose responses a test writes, for what the sandbox cannot do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 from google.cloud import bigquery_analyticshub_v1 as ah
-from google.longrunning import operations_pb2
+from google.longrunning import operations_pb2  # type: ignore[import-untyped]
 
 _SERVICES = (
     "google.cloud.bigquery.analyticshub.v1.AnalyticsHubService",
@@ -19,10 +19,13 @@ _SERVICES = (
 
 @contextlib.contextmanager
 def answering(**methods: Callable[[Any], Any]) -> Iterator[str]:
-    """A server of these methods; `host:port` of it.
+    """Run a server with these methods.
 
     Args:
-        methods: From the name of a method to what answers its requests.
+        methods: Functions from a request to its response, by the method's name.
+
+    Yields:
+        The server's `host:port`.
     """
     handlers = {
         name: grpc.unary_unary_rpc_method_handler(
@@ -44,13 +47,13 @@ def answering(**methods: Callable[[Any], Any]) -> Iterator[str]:
         server.stop(grace=None).wait()
 
 
-def _deserializer(method: str) -> Callable[[bytes], Any]:
+def _deserializer(method: str) -> Any:
     if method == "GetOperation":
         return operations_pb2.GetOperationRequest.FromString
     return getattr(ah, f"{method}Request").deserialize
 
 
-def _serialized(message: Any) -> bytes:
+def _serialized(message: Any) -> Any:
     if isinstance(message, operations_pb2.Operation):
         return message.SerializeToString()
     return type(message).serialize(message)

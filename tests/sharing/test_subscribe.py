@@ -293,11 +293,9 @@ def test_a_listing_that_is_gone(hub: Hub) -> None:
     ],
 )
 def test_names_that_cannot_be_ones_are_not_sent(hub: Hub, settings: dict[str, str]) -> None:
-    listing = hub.share("acme")
+    valid: dict[str, Any] = {"listing_resource": hub.share("acme"), "destination_project": PROJECT}
     with pytest.raises(OctogenBigQueryInputError):
-        subscribe_to_listing(
-            **{"listing_resource": listing, "destination_project": PROJECT} | settings
-        )
+        subscribe_to_listing(**valid | settings)
     assert hub.calls == []
 
 

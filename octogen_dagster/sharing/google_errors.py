@@ -1,0 +1,154 @@
+"""Translates the errors of Google's libraries into errors of this project."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from google.api_core.exceptions import GoogleAPICallError
+
+_MAX_MESSAGE_LENGTH = 400
+
+
+@dataclass(frozen=True, slots=True)
+class GoogleService:
+    """How a service of Google reports errors, and what to do about them.
+
+    Attributes:
+        name: Its name in messages.
+        code_and_message: Extracts the code and the text of an error.
+        advice: What to do, by the last word of the code.
+        default_advice: What to do about any other code.
+        log_in: How to get credentials.
+    """
+
+    name: str
+    code_and_message: Callable[[GoogleAPICallError], tuple[str, object]]
+    advice: Mapping[str, str]
+    default_advice: str
+    log_in: str
+
+
+@contextlib.contextmanager
+def translate_google_errors(service: GoogleService, subject: str) -> Iterator[None]:
+    """Raise an error of this project in place of one that Google's libraries raise.
+
+    Args:
+        service: The service that is called.
+        subject: What the call is about; the message begins with it, as "Table a.b.c".
+
+    Raises:
+        OctogenBigQueryUnavailableError: The service did not answer in time.
+        OctogenBigQueryError: The service refused, or the credentials cannot be used.
+    """
+    from google.api_core import exceptions
+    from google.auth import exceptions as auth
+
+    kind = OctogenBigQueryError
+    try:
+        yield
+    except auth.DefaultCredentialsError as error:
+        problem = f"there are no Google credentials ({shortened(error)}). {service.log_in}"
+    except auth.TransportError as error:
+        kind = OctogenBigQueryUnavailableError
+        problem = f"Google's token endpoint did not answer ({shortened(error)}). Try again later."
+    except auth.GoogleAuthError as error:
+        problem = f"the Google credentials cannot be used ({shortened(error)}). {service.log_in}"
+    except exceptions.RetryError as error:
+        kind = OctogenBigQueryUnavailableError
+        code, message = _cause(service, error.cause)
+        problem = (
+            f"{service.name} did not answer in time ({code}: {shortened(message)}). "
+            "Try again later."
+        )
+    except exceptions.GoogleAPICallError as error:
+        code, message = service.code_and_message(error)
+        advice = service.advice.get(code.rpartition(" ")[2], service.default_advice)
+        problem = f"{service.name} refused ({code}: {shortened(message)}). {advice}"
+    else:
+        return
+    raise kind(f"{subject}: {problem}")
+
+
+def status_code(error: object) -> str:
+    """The name of the gRPC status of an error, or else the name of its class.
+
+    Args:
+        error: An exception of Google's libraries.
+    """
+    status = getattr(error, "grpc_status_code", None)
+    return str(status.name) if status is not None else type(error).__name__
+
+
+def shortened(text: object) -> str:
+    """A text on one line, cut to 400 characters, without the dot at its end.
+
+    Args:
+        text: The text, or an exception.
+    """
+    return " ".join(str(text).split())[:_MAX_MESSAGE_LENGTH].rstrip(".")
+
+
+def _cause(service: GoogleService, cause: object) -> tuple[str, object]:
+    from google.api_core.exceptions import GoogleAPICallError
+
+    if isinstance(cause, GoogleAPICallError):
+        return service.code_and_message(cause)
+    return type(cause).__name__, cause
+
+
+def _grpc_code_and_message(error: GoogleAPICallError) -> tuple[str, object]:
+    return status_code(error), error.message
+
+
+def _rest_code_and_message(error: GoogleAPICallError) -> tuple[str, object]:
+    details: dict[str, Any] = next(iter(error.errors or ()), {})
+    reason = details.get("reason", "no reason given")
+    return f"{error.code} {reason}", details.get("message") or error.message
+
+
+_LOG_IN = "Run `gcloud auth application-default login`, or"
+_LOG_IN_TO_HUB = f"{_LOG_IN} let GOOGLE_APPLICATION_CREDENTIALS name a file with credentials."
+_LOG_IN_TO_BIGQUERY = f"{_LOG_IN} give credentials to the BigQuery resource."
+
+ANALYTICS_HUB = GoogleService(
+    name="Analytics Hub",
+    code_and_message=_grpc_code_and_message,
+    advice={
+        "INVALID_ARGUMENT": "Correct the name or the location; a linked dataset is where its "
+        "listing is.",
+        "NOT_FOUND": "Check the name; a listing may also have been withdrawn.",
+        "PERMISSION_DENIED": "Let an administrator of the project named above grant these Google "
+        "credentials the right to do this.",
+        "UNAUTHENTICATED": _LOG_IN_TO_HUB,
+    },
+    default_advice="Try again later, or report it to Octogen.",
+    log_in=_LOG_IN_TO_HUB,
+)
+"""Analytics Hub, over gRPC."""
+
+BIGQUERY = GoogleService(
+    name="BigQuery",
+    code_and_message=_rest_code_and_message,
+    advice={
+        "accessDenied": "Let an administrator grant these Google credentials what is missing: "
+        "roles/bigquery.dataViewer on the dataset that is read, roles/bigquery.jobUser on the "
+        "project that pays for the query, roles/bigquery.dataEditor on the dataset that is "
+        "written to.",
+        "authError": _LOG_IN_TO_BIGQUERY,
+        "invalidQuery": "Correct the SQL.",
+        "notFound": "Check the name and the location: a query reaches the datasets of one location "
+        "only. A linked dataset is gone when its listing was withdrawn or its subscription ended: "
+        "then subscribe again.",
+        "quotaExceeded": "Wait, or let an administrator raise the project's quota.",
+    },
+    default_advice="Try again later.",
+    log_in=_LOG_IN_TO_BIGQUERY,
+)
+"""BigQuery, over REST."""

@@ -1,0 +1,130 @@
+"""Errors of Google's libraries become errors of this project that say what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import google.api_core.exceptions
+import google.auth.exceptions
+import pytest
+
+from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryUnavailableError
+from octogen_dagster.sharing.google_errors import (
+    ANALYTICS_HUB,
+    BIGQUERY,
+    GoogleService,
+    shortened,
+    translate_google_errors,
+)
+
+SUBJECT = "Table a.b.c"
+
+# The constructors of both libraries have no types.
+exceptions: Any = google.api_core.exceptions
+auth: Any = google.auth.exceptions
+
+
+def translated(service: GoogleService, error: Exception) -> OctogenBigQueryError:
+    """The error of this project for one of Google's."""
+    with pytest.raises(OctogenBigQueryError) as caught, translate_google_errors(service, SUBJECT):
+        raise error
+    return caught.value
+
+
+def test_success_and_other_errors_pass_through() -> None:
+    with translate_google_errors(BIGQUERY, SUBJECT):
+        pass
+    with pytest.raises(KeyError), translate_google_errors(BIGQUERY, SUBJECT):
+        raise KeyError("ours")
+
+
+@pytest.mark.parametrize(
+    ("service", "log_in"),
+    [
+        (
+            ANALYTICS_HUB,
+            "Run `gcloud auth application-default login`, or let GOOGLE_APPLICATION_CREDENTIALS "
+            "name a file with credentials.",
+        ),
+        (
+            BIGQUERY,
+            "Run `gcloud auth application-default login`, or give credentials to the BigQuery "
+            "resource.",
+        ),
+    ],
+    ids=["hub", "bigquery"],
+)
+def test_credentials_that_are_missing_or_refused_say_how_to_log_in(
+    service: GoogleService, log_in: str
+) -> None:
+    missing = translated(service, auth.DefaultCredentialsError("None found.\n"))
+    assert str(missing) == f"{SUBJECT}: there are no Google credentials (None found). {log_in}"
+    refused = translated(service, auth.RefreshError("Revoked."))
+    assert str(refused) == f"{SUBJECT}: the Google credentials cannot be used (Revoked). {log_in}"
+    assert type(missing) is type(refused) is OctogenBigQueryError
+
+
+@pytest.mark.parametrize("service", [ANALYTICS_HUB, BIGQUERY], ids=["hub", "bigquery"])
+def test_a_token_endpoint_that_does_not_answer_is_unavailable(service: GoogleService) -> None:
+    error = translated(service, auth.TransportError("Connection refused"))
+    assert type(error) is OctogenBigQueryUnavailableError
+    assert str(error) == (
+        f"{SUBJECT}: Google's token endpoint did not answer (Connection refused). Try again later."
+    )
+
+
+@pytest.mark.parametrize(
+    ("service", "cause", "reason"),
+    [
+        (
+            ANALYTICS_HUB,
+            exceptions.ServiceUnavailable("overloaded"),
+            "Analytics Hub did not answer in time (UNAVAILABLE: overloaded)",
+        ),
+        (
+            BIGQUERY,
+            exceptions.ServiceUnavailable("overloaded", errors=[{"reason": "backendError"}]),
+            "BigQuery did not answer in time (503 backendError: overloaded)",
+        ),
+        (
+            BIGQUERY,
+            ConnectionResetError("reset by peer"),
+            "BigQuery did not answer in time (ConnectionResetError: reset by peer)",
+        ),
+    ],
+    ids=["hub", "bigquery", "no response"],
+)
+def test_retries_that_end_without_success_are_unavailable(
+    service: GoogleService, cause: Exception, reason: str
+) -> None:
+    error = translated(service, exceptions.RetryError("gave up", cause=cause))
+    assert type(error) is OctogenBigQueryUnavailableError
+    assert str(error) == f"{SUBJECT}: {reason}. Try again later."
+
+
+def test_a_refusal_names_the_code_of_the_service_and_its_advice() -> None:
+    missing = exceptions.NotFound("No such thing.", errors=[{"reason": "notFound"}])
+    assert str(translated(ANALYTICS_HUB, missing)) == (
+        f"{SUBJECT}: Analytics Hub refused (NOT_FOUND: No such thing). Check the name; a listing "
+        "may also have been withdrawn."
+    )
+    assert str(translated(BIGQUERY, missing)).startswith(
+        f"{SUBJECT}: BigQuery refused (404 notFound: No such thing). Check the name and the "
+        "location: a query reaches the datasets of one location only."
+    )
+
+
+def test_a_refusal_without_advice_of_its_own_gets_the_default() -> None:
+    odd = exceptions.Conflict("Twice.", errors=[{"reason": "duplicate", "message": "It is there."}])
+    assert str(translated(BIGQUERY, odd)) == (
+        f"{SUBJECT}: BigQuery refused (409 duplicate: It is there). Try again later."
+    )
+    assert str(translated(ANALYTICS_HUB, exceptions.FailedPrecondition("No."))) == (
+        f"{SUBJECT}: Analytics Hub refused (FAILED_PRECONDITION: No). Try again later, or report "
+        "it to Octogen."
+    )
+
+
+def test_a_text_is_cut_to_one_line_of_bounded_length() -> None:
+    assert shortened(" a\n b. ") == "a b"
+    assert shortened("x" * 500) == "x" * 400
