@@ -20,10 +20,9 @@ from octogen_dagster.errors import (
 from octogen_dagster.sharing.resource_names import TABLE
 from octogen_dagster.sharing.subscribe import (
     BigQuerySubscriptionResult,
-    SubscriptionPlan,
     Subscriptions,
-    planned,
 )
+from octogen_dagster.sharing.subscription_plan import SubscriptionPlan, plan_subscription
 
 GRANT_WAIT_SECONDS = (30.0, 60.0, 120.0)
 
@@ -89,7 +88,7 @@ def build_linked_datasets_asset(
             with resource.hub() as hub:
                 subscription = ListingSubscription(
                     Subscriptions(hub, _last_reported(context)),
-                    planned(listing, resource.project, wanted),
+                    plan_subscription(listing, resource.project, wanted),
                     replacing if replace_revoked else None,
                     context.log.info,
                 )

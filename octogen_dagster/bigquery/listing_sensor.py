@@ -75,7 +75,7 @@ def build_listing_sensor(
         def read() -> tuple[Found, dict[str, Listing], list[str]]:
             found = source.listings(context.resources)
             with resource.hub(TICK_TIMEOUT) as hub:
-                return found, *match_partitions(found.listings, known, ListingIdentity(hub))
+                return found, *match_partitions(found.listings, known, ListingIdentity(hub).matches)
 
         try:
             found, by_key, odd = _in_time(read, ends_at)

@@ -14,15 +14,14 @@ from octogen_dagster.sharing.octogen_protocols import ControlPlane, SharedListin
 from octogen_dagster.sharing.resource_names import ListingName
 from octogen_dagster.sharing.subscribe import (
     BigQuerySubscriptionResult,
-    SubscriptionPlan,
     Subscriptions,
-    planned,
 )
 from octogen_dagster.sharing.subscriber_view import (
     SubscriberListing,
     SubscriberView,
     read_subscriber_view,
 )
+from octogen_dagster.sharing.subscription_plan import SubscriptionPlan, plan_subscription
 from octogen_dagster.sharing.verdict import Action, shown_status, verdict
 
 
@@ -106,11 +105,13 @@ class ListingSubscription:
         return view, view.listings[0]
 
     def _suggest(self, dataset_id: str | None, location: str | None) -> None:
-        self.plan = planned(str(self.plan.listing), self.plan.project, dataset_id, location)
+        self.plan = plan_subscription(
+            str(self.plan.listing), self.plan.project, dataset_id, location
+        )
 
     def _get_active(self, message: str) -> BigQuerySubscriptionResult:
         """Return the subscription that is in force although Octogen's status is pending."""
-        there = self.subscriptions.in_force(self.plan)
+        there = self.subscriptions.find_existing(self.plan)
         if there is None:
             raise OctogenBigQueryAccessPendingError(message)
         self.log(f"{message} The project is subscribed all the same.")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from octogen_dagster.api.retry import RetryPolicy
     from octogen_dagster.sharing.autosubscribe import AutosubscribeResult, CatalogOutcome
-    from octogen_dagster.sharing.subscribe import SubscriptionPlan
+    from octogen_dagster.sharing.subscription_plan import SubscriptionPlan
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -103,9 +103,10 @@ def subscribe(
     input, 3 Octogen's grant has not arrived yet.
     """
     from octogen_dagster.sharing.analytics_hub import AnalyticsHub
-    from octogen_dagster.sharing.subscribe import Subscriptions, planned
+    from octogen_dagster.sharing.subscribe import Subscriptions
+    from octogen_dagster.sharing.subscription_plan import plan_subscription
 
-    plan = planned(listing, project, dataset, location, friendly_name)
+    plan = plan_subscription(listing, project, dataset, location, friendly_name)
     if not apply:
         _print_plan(plan, as_json)
         return

@@ -17,16 +17,17 @@ from octogen_dagster.errors import (
 )
 from octogen_dagster.sharing.confirmation import confirm
 from octogen_dagster.sharing.resource_names import ListingName, checked_project
-from octogen_dagster.sharing.subscribe import planned
 from octogen_dagster.sharing.subscriber_view import read_subscriber_view
+from octogen_dagster.sharing.subscription_plan import plan_subscription
 from octogen_dagster.sharing.verdict import Action, shown_status, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from octogen_dagster.sharing.octogen_protocols import ControlPlane, Subscriber
-    from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult, SubscriptionPlan
+    from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult
     from octogen_dagster.sharing.subscriber_view import SubscriberListing
+    from octogen_dagster.sharing.subscription_plan import SubscriptionPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +179,7 @@ class _Pass:
             return replace(outcome, action=Action.ERROR, message=str(error))
 
     def _subscribe(self, listing: SubscriberListing, outcome: CatalogOutcome) -> CatalogOutcome:
-        plan = planned(
+        plan = plan_subscription(
             listing.listing_resource or "",
             self.project,
             listing.linked_dataset,

@@ -1,4 +1,4 @@
-"""Whether two names are of one listing: projects have an id and a number."""
+"""Tells if two resource names are of one listing, whose project has an id and a number."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class ListingIdentity:
-    """Tells names of listings apart, with Analytics Hub's help where they cannot be told alone.
+    """Compares names of listings, and asks Analytics Hub where the names alone do not tell.
 
-    What it says of a project's id and number is remembered: use one for a pass over many listings,
-    and a new one for the next pass.
+    The project ids and numbers that it learned are remembered: use one object for a pass over many
+    listings, and a new one for the next pass.
 
     Args:
         hub: Analytics Hub.
@@ -24,40 +24,40 @@ class ListingIdentity:
         self._hub = hub
         self._same_projects: dict[frozenset[str], bool] = {}
 
-    def __call__(self, one: ListingName, other: ListingName) -> bool | None:
-        """Whether both names are of one listing.
+    def matches(self, one: ListingName, other: ListingName) -> bool | None:
+        """True if both names are of one listing.
 
         Returns:
-            None when these credentials may see neither of them, so that it cannot be told.
+            None if these credentials may see the listing under neither name.
 
         Raises:
-            OctogenBigQueryError: Analytics Hub does not say.
+            OctogenBigQueryError: Analytics Hub cannot be read.
         """
         same = one.matches(other)
         if same is not None:
             return same
         projects = frozenset((one.project, other.project))
         if projects not in self._same_projects:
-            looked_up = self._looked_up(one, other)
+            looked_up = self._look_up(one, other)
             if looked_up is None:
                 return None
             self._same_projects[projects] = looked_up
         return self._same_projects[projects]
 
-    def _looked_up(self, one: ListingName, other: ListingName) -> bool | None:
-        mine = self._hub.listing(str(one))
-        if mine is None:
+    def _look_up(self, one: ListingName, other: ListingName) -> bool | None:
+        first = self._hub.listing(str(one))
+        if first is None:
             # One listing could be seen under both names.
             return None if self._hub.listing(str(other)) is None else False
-        name = ListingName.parse(mine.name)
+        name = ListingName.parse(first.name)
         same = name.matches(other)
         if same is None:
-            theirs = self._hub.listing(str(other))
-            if theirs is None:
+            second = self._hub.listing(str(other))
+            if second is None:
                 return False
-            same = name.matches(ListingName.parse(theirs.name))
+            same = name.matches(ListingName.parse(second.name))
             if same is None:
-                # It answers with the name that it was asked for: then the contents decide.
-                mine.name = theirs.name
-                same = bool(mine == theirs)
+                # Each response has the name that was requested, so the contents decide.
+                first.name = second.name
+                same = bool(first == second)
         return same

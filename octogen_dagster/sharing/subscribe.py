@@ -1,4 +1,4 @@
-"""subscribe_to_listing: a linked dataset for a listing, once."""
+"""Subscribes projects to listings, which creates their linked datasets."""
 
 from __future__ import annotations
 
@@ -13,14 +13,11 @@ from octogen_dagster.errors import (
     OctogenBigQueryInputError,
 )
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
+from octogen_dagster.sharing.leftovers import removable_leftovers
 from octogen_dagster.sharing.listing_identity import ListingIdentity
-from octogen_dagster.sharing.resource_names import (
-    ListingName,
-    checked_dataset_id,
-    checked_project,
-    sample_query,
-)
-from octogen_dagster.sharing.subscription import REVOKED, Subscription
+from octogen_dagster.sharing.resource_names import ListingName, sample_query
+from octogen_dagster.sharing.subscription import Subscription
+from octogen_dagster.sharing.subscription_plan import SubscriptionPlan, plan_subscription
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,15 +28,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BigQuerySubscriptionResult:
-    """A listing's linked dataset.
+    """A subscription to a listing, with its linked dataset.
 
     Attributes:
-        listing_resource: The listing that was asked for.
+        listing_resource: The listing that was requested.
         linked_project: The project of the linked dataset.
         linked_dataset: The id of the linked dataset.
-        state: State of the subscription: `STATE_ACTIVE` or `STATE_STALE`.
-        already_subscribed: Whether it was there before.
-        subscription_name: Resource name of the subscription.
+        state: The state of the subscription: `STATE_ACTIVE` or `STATE_STALE`.
+        already_subscribed: True if the subscription existed before.
+        subscription_name: The resource name of the subscription.
         sample_query: A first query to the linked dataset.
     """
 
@@ -50,48 +47,6 @@ class BigQuerySubscriptionResult:
     already_subscribed: bool
     subscription_name: str
     sample_query: str
-
-
-@dataclass(frozen=True, slots=True)
-class SubscriptionPlan:
-    """What subscribing to a listing will ask for; `planned` makes one.
-
-    Attributes:
-        listing: The listing.
-        project: The project that the linked dataset is created in.
-        dataset_id: The id of the linked dataset.
-        location: Its location.
-        friendly_name: Its display name.
-    """
-
-    listing: ListingName
-    project: str
-    dataset_id: str
-    location: str
-    friendly_name: str
-
-
-def planned(
-    listing_resource: str,
-    destination_project: str,
-    destination_dataset_id: str | None = None,
-    location: str | None = None,
-    friendly_name: str | None = None,
-) -> SubscriptionPlan:
-    """The plan for a listing, with what was left out taken from its name.
-
-    Raises:
-        OctogenBigQueryInputError: A name cannot be one.
-    """
-    listing = ListingName.parse(listing_resource)
-    dataset_id = checked_dataset_id(destination_dataset_id or listing.default_dataset_id)
-    return SubscriptionPlan(
-        listing=listing,
-        project=checked_project(destination_project),
-        dataset_id=dataset_id,
-        location=location or listing.location,
-        friendly_name=friendly_name or f"Octogen {dataset_id}",
-    )
 
 
 def subscribe_to_listing(
@@ -105,8 +60,8 @@ def subscribe_to_listing(
 ) -> BigQuerySubscriptionResult:
     """Subscribe a project to a listing, which creates a linked dataset in it.
 
-    A subscription of the project to the same listing that is there already is returned as it is,
-    whatever its dataset is called.
+    If the project is subscribed to the listing already, that subscription is returned, whatever
+    its dataset is called.
 
     Args:
         listing_resource: The listing, as
@@ -120,10 +75,10 @@ def subscribe_to_listing(
     Raises:
         OctogenBigQueryAccessPendingError: Octogen's grant on the listing has not arrived yet; try
             again in a few minutes.
-        OctogenBigQueryInputError: A name cannot be one; nothing was sent.
-        OctogenBigQueryError: Anything else that went wrong.
+        OctogenBigQueryInputError: A name is invalid; nothing was sent.
+        OctogenBigQueryError: The call failed for any other reason.
     """
-    plan = planned(
+    plan = plan_subscription(
         listing_resource, destination_project, destination_dataset_id, location, friendly_name
     )
     with AnalyticsHub(credentials) as hub:
@@ -131,14 +86,14 @@ def subscribe_to_listing(
 
 
 class Subscriptions:
-    """The subscriptions of projects: read once, and made.
+    """The subscriptions of projects. Those of a project and location are read once.
 
-    Use one for a pass over many listings, and a new one for the next pass.
+    Use one object for a pass over many listings, and a new one for the next pass.
 
     Args:
         hub: Analytics Hub.
-        datasets: Ids of linked datasets that are known from elsewhere, by the subscription's name:
-            Analytics Hub may name the dataset of a subscription only while that is active.
+        datasets: Ids of linked datasets that are known from elsewhere, by subscription name.
+            Analytics Hub may name the dataset of a subscription only while it is active.
     """
 
     def __init__(
@@ -146,7 +101,7 @@ class Subscriptions:
     ) -> None:
         self._hub = hub
         self._datasets = datasets
-        self._same = ListingIdentity(hub)
+        self._identity = ListingIdentity(hub)
         self._read: dict[tuple[str, str], _ByIds | OctogenBigQueryError] = {}
 
     def subscribe(
@@ -158,67 +113,69 @@ class Subscriptions:
         """Carry out a plan.
 
         Args:
-            plan: What to ask for.
-            replacing: Makes revoked subscriptions to the same listing give way when they hold the
-                dataset id: each is deleted, and its linked dataset with the access rights set on
-                it. Called before that with the names of the subscription and the dataset. Without
-                it, they are an error.
+            plan: The plan.
+            replacing: Allows to delete revoked subscriptions to the same listing that hold the
+                dataset id, each with its linked dataset and the access rights set on it. Called
+                before each deletion with the names of the subscription and the dataset. Without
+                it, such a subscription is an error.
 
         Raises:
             OctogenBigQueryAccessPendingError: Octogen's grant on the listing has not arrived yet.
-            OctogenBigQueryError: It failed.
+            OctogenBigQueryError: The call failed.
         """
-        there = self.in_force(plan)
-        if there is not None:
-            return there
-        self._check_told_apart(plan)
+        existing = self.find_existing(plan)
+        if existing is not None:
+            return existing
+        self._check_distinguishable(plan)
         created = self._hub.subscribe(_request(plan))
         if created is not None:
-            entry = Subscription.of(created, self._datasets)
-            return _result(entry, plan, already_subscribed=False)
-        # The id is taken: by a process that was faster, by a try whose answer was lost, by others.
+            subscription = Subscription.of(created, self._datasets)
+            return _result(subscription, plan, already_subscribed=False)
+        # The id is taken: by a faster process, by an attempt whose response was lost, or by others.
         self._read.clear()
-        there = self.in_force(plan)
-        if there is not None:
-            return there
-        left_over = self._in_the_way(plan, may_delete=replacing is not None)
+        existing = self.find_existing(plan)
+        if existing is not None:
+            return existing
+        leftovers = removable_leftovers(
+            plan, self._subscriptions_to(plan), may_delete=replacing is not None
+        )
         self._check_granted(plan)
-        for entry in left_over:
+        for subscription in leftovers:
             if replacing is not None:
-                replacing(entry.name, f"{plan.project}.{plan.dataset_id}")
-            self._hub.delete(entry.name)
+                replacing(subscription.name, f"{plan.project}.{plan.dataset_id}")
+            self._hub.delete(subscription.name)
         self._read.clear()
         return self.subscribe(plan)
 
-    def in_force(self, plan: SubscriptionPlan) -> BigQuerySubscriptionResult | None:
-        """The subscription to the plan's listing that is there and gives access to data.
+    def find_existing(self, plan: SubscriptionPlan) -> BigQuerySubscriptionResult | None:
+        """Find the subscription to the plan's listing that gives access to data.
 
         Returns:
-            None when there is none.
+            None if there is none.
 
         Raises:
-            OctogenBigQueryError: The subscriptions cannot be read, or it is not known which
-                dataset is linked to this one.
+            OctogenBigQueryError: The subscriptions cannot be read, or Analytics Hub does not say
+                which dataset is linked.
         """
-        there = [entry for entry in self._to(plan) if entry.in_force]
-        if not there:
+        existing = [each for each in self._subscriptions_to(plan) if each.in_force]
+        if not existing:
             return None
-        # More than one is rare: the one that was asked for, then one whose data is current.
+        # More than one is rare: prefer the planned dataset, then a known one, then current data.
         best = min(
-            there,
-            key=lambda entry: (
-                entry.dataset_id != plan.dataset_id,
-                entry.dataset_id is None,
-                entry.state,
+            existing,
+            key=lambda each: (
+                each.dataset_id != plan.dataset_id,
+                each.dataset_id is None,
+                each.state,
             ),
         )
         return _result(best, plan, already_subscribed=True)
 
     def _check_granted(self, plan: SubscriptionPlan) -> None:
-        """The plan could be carried out, as far as the grant on the listing goes.
+        """Check that Octogen's grant on the listing has arrived.
 
         Raises:
-            OctogenBigQueryAccessPendingError: It could not.
+            OctogenBigQueryAccessPendingError: It has not.
         """
         if not self._hub.may_subscribe(str(plan.listing)):
             raise OctogenBigQueryAccessPendingError(
@@ -227,108 +184,80 @@ class Subscriptions:
                 "in a few minutes."
             )
 
-    def _check_told_apart(self, plan: SubscriptionPlan) -> None:
-        """No subscription in force may be to the listing without anybody being able to tell.
+    def _check_distinguishable(self, plan: SubscriptionPlan) -> None:
+        """Check that each subscription in force is known to be to another listing.
 
         Raises:
-            OctogenBigQueryAccessPendingError: One is, and the listing is not granted yet.
-            OctogenBigQueryError: One is.
+            OctogenBigQueryAccessPendingError: One may be to this listing, which is not granted.
+            OctogenBigQueryError: One may be to this listing.
         """
-        for name, entry in self._namesakes(plan):
-            if entry.in_force and self._same(plan.listing, name) is None:
+        for name, subscription in self._namesakes(plan):
+            if subscription.in_force and self._identity.matches(plan.listing, name) is None:
                 self._check_granted(plan)
                 raise OctogenBigQueryError(
-                    f"Listing {plan.listing}: subscription {entry.name} to {name} is in force, and "
-                    "may be to the same listing: one name has the project's id, the other its "
-                    "number, and these Google credentials may not read the listing to tell. Let "
-                    "an administrator grant them roles/analyticshub.subscriber on it, or name the "
-                    "listing as the subscription does. Nothing was changed."
+                    f"Listing {plan.listing}: subscription {subscription.name} to {name} is in "
+                    "force, and may be to the same listing: one name has the project's id, the "
+                    "other its number, and these Google credentials may not read the listing to "
+                    "tell. Let an administrator grant them roles/analyticshub.subscriber on it, or "
+                    "name the listing as the subscription does. Nothing was changed."
                 )
 
-    def _in_the_way(self, plan: SubscriptionPlan, *, may_delete: bool) -> list[Subscription]:
-        """The revoked subscriptions to the listing that hold the plan's dataset id.
-
-        Raises:
-            OctogenBigQueryError: There is none, or they must not be deleted.
-        """
-        entries = self._to(plan)
-        holders = [entry for entry in entries if entry.dataset_id == plan.dataset_id]
-        silent = [entry for entry in entries if entry.dataset_id is None]
-        unknown = next((entry for entry in holders or silent if entry.state != REVOKED), None)
-        if may_delete and holders and not unknown:
-            return holders
-        taken = f"project {plan.project} already has a dataset {plan.dataset_id}, and"
-        if unknown:
-            problem = (
-                f"subscription {unknown.name} to this listing is in state {unknown.state}, which "
-                "this version does not know: look at it in the Google console; nothing was changed."
-            )
-        elif holders:
-            problem = (
-                f"it is left over from subscription {holders[0].name} to this listing, which was "
-                "revoked: delete it, then subscribe again."
-            )
-        elif silent:
-            problem = (
-                f"a revoked subscription {silent[0].name} to this listing is there, which does "
-                "not say its dataset: if it is this one, delete that subscription, then subscribe "
-                "again; if not, choose another dataset id."
-            )
-        else:
-            problem = "it is not linked to this listing: choose another dataset id."
-        raise OctogenBigQueryError(f"Listing {plan.listing}: {taken} {problem}")
-
-    def _to(self, plan: SubscriptionPlan) -> list[Subscription]:
+    def _subscriptions_to(self, plan: SubscriptionPlan) -> list[Subscription]:
         """The project's subscriptions to the listing."""
-        return [entry for name, entry in self._namesakes(plan) if self._same(plan.listing, name)]
+        return [
+            subscription
+            for name, subscription in self._namesakes(plan)
+            if self._identity.matches(plan.listing, name)
+        ]
 
     def _namesakes(self, plan: SubscriptionPlan) -> list[tuple[ListingName, Subscription]]:
-        """The project's subscriptions to listings whose ids are those of the plan's."""
+        """The project's subscriptions to listings with the ids of the plan's listing."""
         listing = plan.listing
         place = plan.project, listing.location
         if place not in self._read:
             try:
-                self._read[place] = self._in(*place)
+                self._read[place] = self._read_place(*place)
             except OctogenBigQueryError as error:
-                self._read[place] = error  # it would cost every other listing the same time
+                # Remembered: reading again would cost each further listing the same time.
+                self._read[place] = error
         read = self._read[place]
         if isinstance(read, OctogenBigQueryError):
             raise read.with_traceback(None)
         return read.get((listing.exchange, listing.listing), [])
 
-    def _in(self, project: str, location: str) -> _ByIds:
-        entries: _ByIds = {}
-        for subscription in self._hub.subscriptions(project, location):
+    def _read_place(self, project: str, location: str) -> _ByIds:
+        subscriptions: _ByIds = {}
+        for message in self._hub.subscriptions(project, location):
             with contextlib.suppress(OctogenBigQueryInputError):  # one to a whole exchange
-                name = ListingName.parse(subscription.listing)
-                entry = Subscription.of(subscription, self._datasets)
-                entries.setdefault((name.exchange, name.listing), []).append((name, entry))
-        return entries
+                name = ListingName.parse(message.listing)
+                entry = name, Subscription.of(message, self._datasets)
+                subscriptions.setdefault((name.exchange, name.listing), []).append(entry)
+        return subscriptions
 
 
 def _result(
-    entry: Subscription, plan: SubscriptionPlan, *, already_subscribed: bool
+    subscription: Subscription, plan: SubscriptionPlan, *, already_subscribed: bool
 ) -> BigQuerySubscriptionResult:
-    if entry.dataset_id is None:
+    if subscription.dataset_id is None:
         raise OctogenBigQueryError(
-            f"Listing {plan.listing}: project {plan.project} is subscribed ({entry.name}, "
-            f"{entry.state}), and Analytics Hub does not say which dataset is linked to it. "
+            f"Listing {plan.listing}: project {plan.project} is subscribed ({subscription.name}, "
+            f"{subscription.state}), and Analytics Hub does not say which dataset is linked to it. "
             "Look for it in BigQuery, under the project's datasets."
         )
-    project = entry.project or plan.project
+    project = subscription.project or plan.project
     return BigQuerySubscriptionResult(
         listing_resource=str(plan.listing),
         linked_project=project,
-        linked_dataset=entry.dataset_id,
-        state=entry.state,
+        linked_dataset=subscription.dataset_id,
+        state=subscription.state,
         already_subscribed=already_subscribed,
-        subscription_name=entry.name,
-        sample_query=sample_query(project, entry.dataset_id),
+        subscription_name=subscription.name,
+        sample_query=sample_query(project, subscription.dataset_id),
     )
 
 
 _ByIds: TypeAlias = dict[tuple[str, str], list[tuple[ListingName, Subscription]]]
-"""Subscriptions by the ids of the exchange and the listing."""
+"""The names of listings with their subscriptions, by the ids of the exchange and the listing."""
 
 
 def _request(plan: SubscriptionPlan) -> ah.SubscribeListingRequest:

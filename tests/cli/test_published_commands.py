@@ -27,7 +27,8 @@ from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sandbox.hub.state import ON_COMMAND, GrantAfter
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
-from octogen_dagster.sharing.subscribe import Subscriptions, planned
+from octogen_dagster.sharing.subscribe import Subscriptions
+from octogen_dagster.sharing.subscription_plan import plan_subscription
 
 PUBLISHED = importlib.metadata.distribution("octogen-ai-sdk").entry_points
 OURS = {
@@ -102,7 +103,7 @@ def registered(hub: Hub) -> OctogenMCP:
 def subscribed(hub: Hub, catalog: str, dataset: str | None = None) -> None:
     """The catalog's listing is subscribed to, and Octogen knows it."""
     with AnalyticsHub(endpoint=hub.endpoint) as analytics_hub:
-        plan = planned(hub.share(catalog), PROJECT, dataset)
+        plan = plan_subscription(hub.share(catalog), PROJECT, dataset)
         Subscriptions(analytics_hub).subscribe(plan)
     with registered(hub) as octogen:
         octogen.refresh_status(catalog, PRINCIPAL)
@@ -174,7 +175,7 @@ AUTOSUBSCRIBE: dict[str, World] = {
     "cells of every kind": with_cells_of_every_kind,
     "it is subscribed and Octogen does not know": waiting(
         lambda hub: Subscriptions(AnalyticsHub(endpoint=hub.endpoint)).subscribe(
-            planned(hub.listing_resource("acme"), PROJECT, "mine")
+            plan_subscription(hub.listing_resource("acme"), PROJECT, "mine")
         )
     ),
     "values as text": waiting(fault("text_only")),

@@ -23,7 +23,8 @@ from octogen_dagster.sharing.autosubscribe import (
 )
 from octogen_dagster.sharing.octogen_protocols import ControlPlane
 from octogen_dagster.sharing.resource_names import sample_query
-from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult, SubscriptionPlan
+from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult
+from octogen_dagster.sharing.subscription_plan import SubscriptionPlan
 from octogen_dagster.sharing.verdict import Action
 
 PROJECT, PRINCIPAL = "mine", "serviceAccount:reader@mine.iam.gserviceaccount.com"

@@ -20,9 +20,9 @@ from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from octogen_dagster.sharing.subscribe import (
     BigQuerySubscriptionResult,
     Subscriptions,
-    planned,
     subscribe_to_listing,
 )
+from octogen_dagster.sharing.subscription_plan import plan_subscription
 from tests.sharing.hubs import answering
 from tests.sharing.subscriptions import PLACES, PROJECT, to
 
@@ -83,7 +83,9 @@ def test_a_stale_subscription_counts(hub: Hub, place: Any) -> None:
     to(listing, destination_dataset_id="mine")
     hub.make_stale("acme")
     with AnalyticsHub() as analytics_hub:
-        result = Subscriptions(analytics_hub, known(hub)).subscribe(planned(listing, PROJECT))
+        result = Subscriptions(analytics_hub, known(hub)).subscribe(
+            plan_subscription(listing, PROJECT)
+        )
     assert (result.already_subscribed, result.state) == (True, "STATE_STALE")
     assert (result.linked_project, result.linked_dataset) == (PROJECT, "mine")
     assert result.sample_query.startswith("SELECT * FROM `reader-project.mine.")
@@ -206,7 +208,7 @@ def test_a_linked_dataset_whose_project_is_a_number_has_the_plans_in_its_query(h
         answering(ListSubscriptions=lambda _: page) as endpoint,
         AnalyticsHub(endpoint=endpoint) as analytics_hub,
     ):
-        result = Subscriptions(analytics_hub).subscribe(planned(listing, PROJECT))
+        result = Subscriptions(analytics_hub).subscribe(plan_subscription(listing, PROJECT))
     assert result.linked_project == PROJECT
     assert result.sample_query.startswith(f"SELECT * FROM `{PROJECT}.")
 
@@ -300,13 +302,13 @@ def test_names_that_cannot_be_ones_are_not_sent(hub: Hub, settings: dict[str, st
 
 
 def test_a_plan_takes_what_was_left_out_from_the_listing() -> None:
-    plan = planned("projects/p/locations/eu/dataExchanges/e/listings/a-b", "mine")
+    plan = plan_subscription("projects/p/locations/eu/dataExchanges/e/listings/a-b", "mine")
     assert (plan.dataset_id, plan.location, plan.friendly_name) == (
         "octogen_a_b",
         "eu",
         "Octogen octogen_a_b",
     )
-    named = planned(str(plan.listing), "mine", "data", "EU", "Mine")
+    named = plan_subscription(str(plan.listing), "mine", "data", "EU", "Mine")
     assert (named.dataset_id, named.location, named.friendly_name) == ("data", "EU", "Mine")
 
 
@@ -314,7 +316,7 @@ def test_many_subscriptions_of_others_cost_no_lookups(hub: Hub) -> None:
     hub.settings.listing_project = "number"
     with AnalyticsHub() as analytics_hub:
         for number in range(30):
-            plan = planned(hub.share(f"catalog-{number}"), PROJECT)
+            plan = plan_subscription(hub.share(f"catalog-{number}"), PROJECT)
             Subscriptions(analytics_hub).subscribe(plan)
     assert "GetListing" not in methods(hub)
     assert len(hub.subscriptions) == 30
@@ -326,7 +328,9 @@ def test_a_pass_reads_the_subscriptions_once(hub: Hub) -> None:
     before = len(hub.calls)
     with AnalyticsHub() as analytics_hub:
         subscriptions = Subscriptions(analytics_hub)
-        results = [subscriptions.subscribe(planned(listing, PROJECT)) for listing in listings]
+        results = [
+            subscriptions.subscribe(plan_subscription(listing, PROJECT)) for listing in listings
+        ]
     assert [result.already_subscribed for result in results] == [False] * 4 + [True]
     assert methods(hub)[before:] == ["ListSubscriptions"] + ["SubscribeListing"] * 4
 
@@ -339,8 +343,10 @@ def test_a_pass_asks_once_for_subscriptions_that_cannot_be_read(hub: Hub) -> Non
         subscriptions = Subscriptions(analytics_hub)
         for listing in listings:
             with pytest.raises(OctogenBigQueryError, match="The subscriptions of projects/read"):
-                subscriptions.subscribe(planned(listing, PROJECT))
-        assert subscriptions.subscribe(planned(elsewhere, PROJECT)).state == "STATE_ACTIVE"
+                subscriptions.subscribe(plan_subscription(listing, PROJECT))
+        assert (
+            subscriptions.subscribe(plan_subscription(elsewhere, PROJECT)).state == "STATE_ACTIVE"
+        )
     assert methods(hub) == ["ListSubscriptions"] * 2 + ["SubscribeListing"]
 
 
@@ -348,7 +354,7 @@ def test_a_pass_reads_them_again_when_somebody_else_was_faster(hub: Hub) -> None
     listing, other = hub.share("acme"), hub.share("other")
     with AnalyticsHub() as analytics_hub:
         subscriptions = Subscriptions(analytics_hub)
-        subscriptions.subscribe(planned(other, PROJECT))
+        subscriptions.subscribe(plan_subscription(other, PROJECT))
         to(listing)
-        result = subscriptions.subscribe(planned(listing, PROJECT))
+        result = subscriptions.subscribe(plan_subscription(listing, PROJECT))
     assert (result.already_subscribed, result.state) == (True, "STATE_ACTIVE")

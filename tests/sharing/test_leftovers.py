@@ -13,10 +13,8 @@ from octogen_dagster.errors import (
 from octogen_dagster.sandbox.hub import messages as hub_messages
 from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
-from octogen_dagster.sharing.subscribe import (
-    Subscriptions,
-    planned,
-)
+from octogen_dagster.sharing.subscribe import Subscriptions
+from octogen_dagster.sharing.subscription_plan import plan_subscription
 from tests.sharing.subscriptions import PLACES, PROJECT, to
 
 pytestmark = pytest.mark.usefixtures("local_hub")
@@ -84,12 +82,12 @@ def test_a_revoked_subscription_stays_until_it_is_granted_again(
             OctogenBigQueryAccessPendingError, match="Octogen's grant has not arrived yet"
         ):
             subscriptions.subscribe(
-                planned(listing, PROJECT), replacing=lambda *names: replaced.append(names)
+                plan_subscription(listing, PROJECT), replacing=lambda *names: replaced.append(names)
             )
         assert (hub.subscriptions, hub.datasets(PROJECT), replaced) == (before, datasets, [])
         hub.grant_access("acme")
         subscriptions.subscribe(
-            planned(listing, PROJECT), replacing=lambda *names: replaced.append(names)
+            plan_subscription(listing, PROJECT), replacing=lambda *names: replaced.append(names)
         )
     assert replaced == [(before[0].name, f"{PROJECT}.octogen_acme")]
 
@@ -102,7 +100,7 @@ def test_a_revoked_subscription_gives_way(hub: Hub, place: Any) -> None:
     replaced: list[tuple[str, str]] = []
     with AnalyticsHub() as analytics_hub:
         result = Subscriptions(analytics_hub, known(hub)).subscribe(
-            planned(listing, PROJECT), replacing=lambda *names: replaced.append(names)
+            plan_subscription(listing, PROJECT), replacing=lambda *names: replaced.append(names)
         )
     assert replaced == [(left.name, f"{PROJECT}.octogen_acme")]
     assert (result.already_subscribed, result.state) == (False, "STATE_ACTIVE")
@@ -118,7 +116,7 @@ def test_a_revoked_subscription_of_which_nobody_knows_the_dataset_is_kept(hub: H
     for datasets in ({}, elsewhere, known(hub)):
         with AnalyticsHub() as analytics_hub, pytest.raises(OctogenBigQueryError) as caught:
             Subscriptions(analytics_hub, datasets).subscribe(
-                planned(listing, PROJECT), replacing=lambda *_: None
+                plan_subscription(listing, PROJECT), replacing=lambda *_: None
             )
         silent = "which does not say its dataset" in str(caught.value)
         assert silent == (datasets != known(hub))
@@ -136,7 +134,9 @@ def test_a_subscription_in_a_state_that_is_new_is_left_alone(
     (left,) = hub.subscriptions
     monkeypatch.setitem(hub_messages._STATES, "STATE_INACTIVE", state)
     with AnalyticsHub() as analytics_hub, pytest.raises(OctogenBigQueryError) as caught:
-        Subscriptions(analytics_hub).subscribe(planned(listing, PROJECT), replacing=lambda *_: None)
+        Subscriptions(analytics_hub).subscribe(
+            plan_subscription(listing, PROJECT), replacing=lambda *_: None
+        )
     assert str(caught.value).endswith(
         f"subscription {left.name} to this listing is in state {state or 'STATE_UNSPECIFIED'}, "
         "which this version does not know: look at it in the Google console; nothing was changed."
@@ -161,7 +161,7 @@ def test_of_those_that_may_be_in_the_way_all_are_deleted_or_none(
         ),
     ):
         Subscriptions(analytics_hub, both).subscribe(
-            planned(listing, PROJECT), replacing=lambda *_: None
+            plan_subscription(listing, PROJECT), replacing=lambda *_: None
         )
     assert hub.subscriptions == before
 
@@ -170,5 +170,7 @@ def test_another_revoked_subscription_is_not_in_the_way(hub: Hub) -> None:
     listing = revoked_and_granted(hub, destination_dataset_id="mine")
     hub.add_dataset(PROJECT, "octogen_acme")
     with AnalyticsHub() as analytics_hub, pytest.raises(OctogenBigQueryError, match="not linked"):
-        Subscriptions(analytics_hub).subscribe(planned(listing, PROJECT), replacing=lambda *_: None)
+        Subscriptions(analytics_hub).subscribe(
+            plan_subscription(listing, PROJECT), replacing=lambda *_: None
+        )
     assert len(hub.subscriptions) == 1
