@@ -17,10 +17,8 @@ from octogen_dagster.api.models import (
     Gender,
 )
 from octogen_dagster.bigquery.linked_datasets import build_linked_datasets_asset
-from octogen_dagster.bigquery.linked_products import (
-    build_linked_products_asset,
-    query_linked_products,
-)
+from octogen_dagster.bigquery.linked_products import build_linked_products_asset
+from octogen_dagster.bigquery.linked_products_query import query_linked_products
 from octogen_dagster.bigquery.listing_sensor import build_listing_sensor
 from octogen_dagster.bigquery.listing_sources import ExchangeSource, OctogenSource, StaticSource
 from octogen_dagster.bigquery.partitions import (

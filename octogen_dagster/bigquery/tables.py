@@ -1,10 +1,11 @@
-"""Tables in BigQuery: what is known of one, and queries that write one. Knows no Dagster."""
+"""Reads the facts and the first rows of a BigQuery table. Knows no Dagster."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 from typing_extensions import Self
@@ -13,15 +14,18 @@ from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryInputErr
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
     from datetime import datetime
 
     from google.cloud.bigquery import Client, SchemaField, Table
 
 EXPORTED_AT = "exported_at"
-"""The column that tells the age of the rows of a view, where there is one."""
+"""The column of a view whose newest value is the last modification, if the view has it."""
 
 PREVIEW_COLUMNS = 8
+
+REQUEST_TIMEOUT = 60.0
+"""Seconds for one attempt of a request. The running time of a query is not bounded."""
 
 _NAME = re.compile(
     r"(?:(?P<project>[A-Za-z0-9.:-]+)\.)?(?P<dataset_id>[A-Za-z0-9_]{1,1024})\."
@@ -30,13 +34,11 @@ _NAME = re.compile(
 _STANDARD = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "RECORD": "STRUCT"}
 _DATED = {"TIMESTAMP", "DATETIME", "DATE"}
 _NOT_IN_POLARS = {"BIGNUMERIC", "BIGDECIMAL", "INTERVAL"}
-_TIMEOUT = 60.0
-"""Seconds for one try of a request. How long a query may run is not bounded."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableName:
-    """The name of a table or view, in its parts."""
+    """The parsed name of a table or view."""
 
     project: str
     dataset_id: str
@@ -44,10 +46,14 @@ class TableName:
 
     @classmethod
     def parse(cls, name: str, default_project: str | None = None) -> Self:
-        """The parts of `project.dataset.table`, or of `dataset.table` in a default project.
+        """Parse `project.dataset.table`, or `dataset.table` in a default project.
+
+        Args:
+            name: The name, without backticks.
+            default_project: The project of a name that has none.
 
         Raises:
-            OctogenBigQueryInputError: It is not the name of a table.
+            OctogenBigQueryInputError: The text is not the name of a table.
         """
         found = _NAME.fullmatch(name.strip())
         project = found and (found["project"] or default_project)
@@ -63,24 +69,24 @@ class TableName:
 
     @property
     def dataset(self) -> str:
-        """The full name of its dataset."""
+        """The name of the dataset with its project."""
         return f"{self.project}.{self.dataset_id}"
 
     @property
     def quoted(self) -> str:
-        """As it stands in SQL."""
+        """The name in SQL, in backticks."""
         return f"`{self}`"
 
 
 @dataclass(frozen=True, slots=True)
 class TableFacts:
-    """What is known of a table or view.
+    """The facts of a table or view.
 
     Attributes:
-        kind: `TABLE`, `VIEW` or another type of BigQuery's.
-        location: Where its dataset is.
-        rows: How many there are.
-        last_modified: When the rows last changed; None where BigQuery cannot tell.
+        kind: `TABLE`, `VIEW` or another type of BigQuery.
+        location: The location of its dataset.
+        rows: The number of rows.
+        last_modified: When the rows last changed; None if it is not known.
         schema: The columns.
     """
 
@@ -91,55 +97,61 @@ class TableFacts:
     schema: tuple[SchemaField, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenQuery:
-    """How a query went.
+@contextlib.contextmanager
+def open_client(bigquery: Any) -> Iterator[Client]:
+    """Open a client of BigQuery, and close it in the end.
 
-    Attributes:
-        job_id: The id of the job that wrote the table.
-        location: Where it ran.
-        estimated_bytes: Bytes to be read, by a dry run before it.
-        billed_bytes: Bytes that BigQuery bills.
-        seconds: From its start to its end.
+    Args:
+        bigquery: A `dagster_gcp.BigQueryResource`. Its type is not imported: that takes seconds.
+
+    Raises:
+        OctogenBigQueryError: The Google credentials are missing or cannot be used.
     """
+    with (
+        translate_google_errors(BIGQUERY, "BigQuery"),
+        bigquery.get_client() as client,
+        contextlib.closing(client),
+    ):
+        yield client
 
-    job_id: str
-    location: str
-    estimated_bytes: int
-    billed_bytes: int
-    seconds: float
 
+def read_table(
+    client: Client,
+    name: TableName,
+    modified_column: str | None = None,
+    *,
+    timeout: float = REQUEST_TIMEOUT,
+) -> TableFacts:
+    """Read the facts of a table or view.
 
-def read_table(client: Client, name: TableName, modified_column: str | None = None) -> TableFacts:
-    """What is known of a table or view.
-
-    A table's metadata says it all. The rows of a view are counted by a query, and the last
-    modification that BigQuery knows of it is that of its definition: the newest value of a column
-    says when its rows changed.
+    The metadata of a table has them all. The rows of a view are counted by a query. For a view,
+    BigQuery only knows when its definition changed, so the newest value of a column is taken for
+    the last modification.
 
     Args:
         client: BigQuery.
         name: The table or view.
         modified_column: The column whose newest value is the last modification; by default
-            `exported_at`, where a view has it.
+            `exported_at`, if a view has it.
+        timeout: Seconds for one attempt of a request.
 
     Raises:
-        OctogenBigQueryError: It cannot be read, or has no such column.
+        OctogenBigQueryError: The table cannot be read, or has no such column.
     """
     with translate_google_errors(BIGQUERY, f"Table {name}"):
-        table = client.get_table(str(name), timeout=_TIMEOUT)
+        table = client.get_table(str(name), timeout=timeout)
         column = _modified_column(table, name, modified_column)
         if table.table_type == "TABLE" and column is None:
             rows, last_modified = table.num_rows, table.modified
         else:
             newest = f"MAX(`{column}`)" if column else "NULL"
-            # The names are checked, and those of columns come from BigQuery.
+            # The table's name is checked, and the column's name comes from BigQuery.
             sql = (
                 f"SELECT COUNT(*) AS row_count, CAST({newest} AS TIMESTAMP) AS last_modified "  # noqa: S608
                 f"FROM {name.quoted}"
             )
             ((rows, last_modified),) = client.query(
-                sql, location=table.location, timeout=_TIMEOUT
+                sql, location=table.location, timeout=timeout
             ).result()
     return TableFacts(
         kind=table.table_type,
@@ -150,96 +162,39 @@ def read_table(client: Client, name: TableName, modified_column: str | None = No
     )
 
 
-def write_query(
-    client: Client, sql: str, destination: TableName, labels: Mapping[str, str]
-) -> WrittenQuery:
-    """Run a query in BigQuery and write its result to a table, in place of what is there.
-
-    A query that fails leaves the table as it was.
-
-    Args:
-        client: BigQuery.
-        sql: One SELECT.
-        destination: The table; its dataset is there already.
-        labels: Labels of the job.
-
-    Raises:
-        OctogenBigQueryError: The dataset cannot be written to, or the query is wrong or failed.
-    """
-    from google.cloud.bigquery import QueryJobConfig, WriteDisposition
-
-    with translate_google_errors(BIGQUERY, f"Dataset {destination.dataset}"):
-        dataset = client.get_dataset(destination.dataset, timeout=_TIMEOUT)
-    if dataset.to_api_repr().get("type") == "LINKED":
-        raise OctogenBigQueryError(
-            f"Table {destination}: {destination.dataset} is a linked dataset, which is read-only. "
-            "Write to a dataset of your own in the same location."
-        )
-    location = dataset.location
-    with translate_google_errors(BIGQUERY, f"The query into {destination}, in location {location}"):
-        plan = client.query(
-            sql,
-            job_config=QueryJobConfig(dry_run=True, use_query_cache=False),
-            location=location,
-            timeout=_TIMEOUT,
-        )
-        if plan.statement_type != "SELECT":
-            raise OctogenBigQueryError(
-                f"The query into {destination} is {plan.statement_type}, and only one SELECT can "
-                "be written to a table. Leave out CREATE, INSERT, DECLARE and further statements."
-            )
-        job = client.query(
-            sql,
-            job_config=QueryJobConfig(
-                destination=str(destination),
-                write_disposition=WriteDisposition.WRITE_TRUNCATE,
-                labels=dict(labels),
-            ),
-            location=location,
-            timeout=_TIMEOUT,
-        )
-        try:
-            job.result()
-        except BaseException as stopped:
-            if not isinstance(stopped, Exception):  # a run that is terminated
-                job.cancel()
-            raise
-    return WrittenQuery(
-        job_id=job.job_id,
-        location=job.location,
-        estimated_bytes=plan.total_bytes_processed or 0,
-        billed_bytes=job.total_bytes_billed or 0,
-        seconds=(job.ended - job.started).total_seconds(),
-    )
-
-
-def first_rows(
-    client: Client, name: TableName, schema: tuple[SchemaField, ...], count: int
+def read_first_rows(
+    client: Client,
+    name: TableName,
+    schema: tuple[SchemaField, ...],
+    count: int,
+    *,
+    timeout: float = REQUEST_TIMEOUT,
 ) -> pl.DataFrame:
-    """The first rows of a table, through Arrow; nothing is queried.
+    """Read the first rows of a table through Arrow, without a query.
 
     Args:
         client: BigQuery.
         name: The table; not a view.
         schema: Its columns. The first eight of those that Polars has a type for are read.
-        count: How many rows at most.
+        count: The maximum number of rows.
+        timeout: Seconds for one attempt of a request.
 
     Raises:
-        OctogenBigQueryError: It cannot be read.
+        OctogenBigQueryError: The table cannot be read.
     """
     fields = [field for field in schema if _in_polars(field)][:PREVIEW_COLUMNS]
     if not fields:
         return pl.DataFrame()
     with translate_google_errors(BIGQUERY, f"Table {name}"):
         rows = client.list_rows(
-            str(name), selected_fields=fields, max_results=count, timeout=_TIMEOUT
+            str(name), selected_fields=fields, max_results=count, timeout=timeout
         )
-        # Over REST: the Storage API is another library, and slower for a handful of rows.
+        # The Storage API needs another library, and is slower for a handful of rows.
         return cast("pl.DataFrame", pl.from_arrow(rows.to_arrow(create_bqstorage_client=False)))
 
 
 def column_type(field: SchemaField) -> str:
-    """The type of a column as BigQuery's SQL writes it: `ARRAY<STRUCT<sku STRING>>`."""
+    """The type of a column in BigQuery's SQL, as `ARRAY<STRUCT<sku STRING>>`."""
     kind = _STANDARD.get(field.field_type, field.field_type)
     if field.fields:
         kind += f"<{', '.join(f'{each.name} {column_type(each)}' for each in field.fields)}>"
@@ -247,7 +202,7 @@ def column_type(field: SchemaField) -> str:
 
 
 def _modified_column(table: Table, name: TableName, wanted: str | None) -> str | None:
-    """The column to read the last modification from, as BigQuery spells it."""
+    """The name of the column that has the last modification, as BigQuery spells it."""
     dated: dict[str, str] = {
         field.name.casefold(): field.name
         for field in table.schema

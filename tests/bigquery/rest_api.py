@@ -1,4 +1,4 @@
-"""BigQuery on loopback: the emulator, a server that answers as it is told to, and credentials."""
+"""BigQuery on loopback: the emulator, and a server whose responses a test writes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
+from dagster_gcp import BigQueryResource
+from google.cloud.bigquery import Client
+
 PROJECT = "my-project"
 ENVIRONMENT = os.environ.get("LOCAL_BIGQUERY")
-"""The folder that `bigquery_emulator.sh` made."""
+"""The folder that `emulator.sh` made."""
 
 _START_TIMEOUT = 60
 _STOP_TIMEOUT = 20
@@ -29,10 +33,10 @@ Answer = Callable[[str, str, dict[str, Any]], tuple[int, dict[str, Any]]]
 
 @contextlib.contextmanager
 def running_emulator(folder: Path) -> Iterator[str]:
-    """Run the emulator with nothing in it.
+    """Run the emulator without any data.
 
     Args:
-        folder: Where it may keep its data.
+        folder: The folder for its data.
 
     Yields:
         Its address.
@@ -72,10 +76,10 @@ def _address(server: subprocess.Popen[bytes], log: Path) -> str:
 
 @contextlib.contextmanager
 def answering(answer: Answer) -> Iterator[str]:
-    """A server whose answers to BigQuery's calls a test gives; it also gives out access tokens.
+    """Run a server whose responses a test writes. It gives out access tokens as well.
 
     Args:
-        answer: From method, path and body of a request to status and body.
+        answer: A function from the method, path and body of a request to a status and a body.
 
     Yields:
         Its address.
@@ -113,18 +117,18 @@ def answering(answer: Answer) -> Iterator[str]:
 
 
 def refused(code: int, reason: str, message: str) -> tuple[int, dict[str, Any]]:
-    """An answer of BigQuery that refuses."""
+    """The response of BigQuery to a request that it refuses."""
     errors = [{"reason": reason, "message": message, "domain": "global"}]
     return code, {"error": {"code": code, "message": message, "errors": errors}}
 
 
 def environment(bigquery: str, token_server: str, folder: Path) -> dict[str, str]:
-    """What lets Google's libraries talk to a BigQuery on loopback, with a throw-away key.
+    """The environment variables that connect Google's libraries to a BigQuery on loopback.
 
     Args:
-        bigquery: Its address.
-        token_server: The address that gives out access tokens.
-        folder: Where the key file may be kept.
+        bigquery: The address of BigQuery.
+        token_server: The address of the server that gives out access tokens.
+        folder: The folder for the file with a throw-away key.
     """
     key = {
         "type": "service_account",
@@ -140,6 +144,46 @@ def environment(bigquery: str, token_server: str, folder: Path) -> dict[str, str
         "GOOGLE_APPLICATION_CREDENTIALS": str(file),
         "NO_GCE_CHECK": "true",
     }
+
+
+@contextlib.contextmanager
+def connected(answer: Answer, folder: Path) -> Iterator[Client]:
+    """Connect a client to a server whose responses a test writes.
+
+    Args:
+        answer: As for `answering`.
+        folder: The folder for the key file.
+    """
+    with answering(answer) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(server, server, folder).items():
+            patch.setenv(name, value)
+        with BigQueryResource(project=PROJECT).get_client() as client, contextlib.closing(client):
+            yield client
+
+
+def silent_once(
+    silent: str, requests: list[str], answer: Callable[[str], tuple[int, dict[str, Any]]]
+) -> Answer:
+    """A server that does not respond to the first request of a path, and refuses the others.
+
+    Args:
+        silent: The end of the path.
+        requests: Takes the paths of these requests.
+        answer: A function from any other path to a response.
+    """
+    given_up = threading.Event()
+
+    def respond(_method: str, path: str, _body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        path = path.partition("?")[0]
+        if not path.endswith(silent):
+            return answer(path)
+        requests.append(path)
+        if len(requests) == 1:
+            given_up.wait(20)
+        given_up.set()
+        return refused(404, "notFound", "gone")
+
+    return respond
 
 
 @functools.cache

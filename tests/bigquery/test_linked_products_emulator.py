@@ -14,13 +14,11 @@ from dagster_gcp import BigQueryResource
 from google.cloud import bigquery
 
 from octogen_dagster.bigquery.linked_datasets import build_linked_datasets_asset
-from octogen_dagster.bigquery.linked_products import (
-    build_linked_products_asset,
-    query_linked_products,
-)
+from octogen_dagster.bigquery.linked_products import build_linked_products_asset
+from octogen_dagster.bigquery.linked_products_query import query_linked_products
 from octogen_dagster.bigquery.partitions import listing_partition_key, listing_partitions
 from octogen_dagster.bigquery.resources import AnalyticsHubResource
-from octogen_dagster.bigquery.tables import TableName, first_rows, read_table
+from octogen_dagster.bigquery.tables import TableName, read_first_rows, read_table
 from octogen_dagster.errors import OctogenBigQueryError
 from octogen_dagster.sandbox.server import Sandbox
 from tests.bigquery.rest_api import ENVIRONMENT, PROJECT, answering, environment, running_emulator
@@ -88,7 +86,7 @@ def shared(client: bigquery.Client, products: str = PRODUCTS) -> None:
 
 
 @dg.asset(partitions_def=listing_partitions)
-def linked_datasets() -> dg.MaterializeResult:
+def linked_datasets() -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster takes it for one with no value
     return dg.MaterializeResult(metadata={"dagster/table_name": f"{LINKED}.products_current_v1"})
 
 
@@ -98,7 +96,7 @@ class Runs:
     def __init__(self, resource: BigQueryResource, instance: dg.DagsterInstance) -> None:
         self._resource = resource
         self._instance = instance
-        instance.add_dynamic_partitions(listing_partitions.name, [ACME])
+        instance.add_dynamic_partitions("octogen_listings", [ACME])
         self.of(linked_datasets)
 
     def of(
@@ -328,19 +326,19 @@ def test_a_preview_is_bounded_and_has_what_polars_can_hold(client: bigquery.Clie
         FROM ({PRODUCTS})"""
     ).result()
     schema = read_table(client, table).schema
-    frame = first_rows(client, table, schema, 10)
+    frame = read_first_rows(client, table, schema, 10)
     assert frame.columns == ["title", "brand", "variants", "n0", "n1", "n2", "n3", "n4"]
     assert len(frame) == 10
     assert frame.schema["brand"] == pl.Struct({"name": pl.String, "slug": pl.String})
     assert frame.schema["variants"] == pl.List(pl.Struct({"sku": pl.String}))
-    assert first_rows(client, table, schema[:2], 10).is_empty()
+    assert read_first_rows(client, table, schema[:2], 10).is_empty()
 
 
 def test_a_single_linked_dataset_needs_no_partitions(
     client: bigquery.Client, resource: BigQueryResource
 ) -> None:
     @dg.asset
-    def linked() -> dg.MaterializeResult:
+    def linked() -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster takes it for one with no value
         return dg.MaterializeResult(
             metadata={"dagster/table_name": f"{LINKED}.products_current_v1"}
         )
@@ -366,7 +364,7 @@ def test_from_a_listing_to_a_table_of_ones_own(
     )
     with Sandbox(catalogs=0, hub=True) as octogen:
         key = listing_partition_key(octogen.hub.share("acme"))
-        instance.add_dynamic_partitions(listing_partitions.name, [key])
+        instance.add_dynamic_partitions("octogen_listings", [key])
         result = dg.materialize(
             [linked, products, brands],
             partition_key=key,

@@ -1,0 +1,86 @@
+"""Asset checks of a table: it has rows, it has its columns, it is fresh."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import dagster as dg
+
+from octogen_dagster.bigquery.tables import TableFacts, TableName
+
+
+def build_check_specs(asset: dg.AssetKey, max_age: timedelta | None) -> list[dg.AssetCheckSpec]:
+    """The checks `not_empty`, `expected_columns` and, with a maximum age, `fresh`.
+
+    Args:
+        asset: The key of the asset that is checked.
+        max_age: The maximum age of the last modification; None leaves `fresh` out.
+    """
+    specs = [
+        dg.AssetCheckSpec("not_empty", asset=asset, description="There are products."),
+        dg.AssetCheckSpec(
+            "expected_columns", asset=asset, description="The expected columns are there."
+        ),
+    ]
+    if max_age is not None:
+        description = f"The products changed in the last {hours(max_age):g} hours."
+        specs.append(dg.AssetCheckSpec("fresh", asset=asset, description=description))
+    return specs
+
+
+def check_results(
+    table: TableName,
+    facts: TableFacts,
+    *,
+    columns: Sequence[str],
+    age: timedelta | None,
+    max_age: timedelta | None,
+) -> list[dg.AssetCheckResult]:
+    """The results of the checks of `build_check_specs`.
+
+    Args:
+        table: The table.
+        facts: The facts that were read of it.
+        columns: The names of the columns to expect, in any case.
+        age: The time since the last modification; None if it is not known.
+        max_age: The maximum age; None leaves `fresh` out.
+    """
+    existing = {field.name.casefold() for field in facts.schema}
+    missing = [column for column in columns if column.casefold() not in existing]
+    results = [
+        dg.AssetCheckResult(
+            passed=facts.rows > 0,
+            check_name="not_empty",
+            description=f"{table} has {facts.rows:,} rows.",
+        ),
+        dg.AssetCheckResult(
+            passed=not missing,
+            check_name="expected_columns",
+            description=f"{table} lacks {', '.join(missing)}."
+            if missing
+            else f"{table} has all {len(columns)} expected columns.",
+        ),
+    ]
+    if max_age is not None:
+        results.append(_freshness(table, age, max_age))
+    return results
+
+
+def hours(time: timedelta) -> float:
+    """A time in hours, rounded to one decimal place."""
+    return round(time / timedelta(hours=1), 1)
+
+
+def _freshness(table: TableName, age: timedelta | None, max_age: timedelta) -> dg.AssetCheckResult:
+    if age is None:
+        description = (
+            f"{table} does not say when its rows changed. Name the column that does with "
+            "modified_column, or leave this check out with max_age=None."
+        )
+    else:
+        description = f"{table} changed {hours(age):g} hours ago; {hours(max_age):g} are allowed."
+    return dg.AssetCheckResult(
+        passed=age is not None and age <= max_age,
+        check_name="fresh",
+        severity=dg.AssetCheckSeverity.WARN,
+        description=description,
+    )
