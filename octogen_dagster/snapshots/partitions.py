@@ -1,4 +1,4 @@
-"""Partitions of catalogs and times, their keys, and the path components that keys become.
+"""Partitions of catalogs and times.
 
 A catalog's partition key is its Octogen key, percent-encoded where Dagster or a path would choke.
 It can be turned back without network or state.
@@ -16,14 +16,14 @@ catalog_partitions = dg.DynamicPartitionsDefinition(name="octogen_catalogs")
 """The catalogs to snapshot, one partition for each."""
 
 MAX_TIMES_BACK = 31
-"""How far the snapshot before is looked for: a time without one, such as a day on which a catalog
-was not indexed, is passed over."""
+"""How many times back the previous snapshot is searched for. A time without a snapshot, such as a
+day on which a catalog was not indexed, is skipped."""
 
 _MAX_COMPONENT_LENGTH = 200
 
 
 def snapshot_days(start_date: str, timezone: str = "UTC") -> dg.DailyPartitionsDefinition:
-    """One partition for each day, today's among them: the service knows only the present.
+    """One partition for each day, including today: the service knows only the present.
 
     Args:
         start_date: The first day, as 2026-11-25.
@@ -45,17 +45,17 @@ def catalog_days(start_date: str, timezone: str = "UTC") -> dg.MultiPartitionsDe
 
 
 class SnapshotPartitions:
-    """What an asset's partitions stand for: catalogs, times, both or nothing.
+    """The partitions of an asset, read as catalogs, times, both or neither.
 
     Args:
-        partitions_def: The asset's partitions.
+        partitions_def: The asset's partitions; None if it has none.
 
     Attributes:
-        catalogs: The partitions whose keys are catalogs.
-        times: The partitions of time.
+        catalogs: The partitions whose keys are catalogs; None if there are none.
+        times: The partitions of time; None if there are none.
 
     Raises:
-        ValueError: Two dimensions that are not a catalog and a time.
+        ValueError: The partitions have two dimensions that are not a catalog and a time.
     """
 
     def __init__(self, partitions_def: dg.PartitionsDefinition[Any] | None) -> None:
@@ -64,10 +64,10 @@ class SnapshotPartitions:
         self._names: tuple[str, str] | None = None
         self._definition = partitions_def
         if not isinstance(partitions_def, dg.MultiPartitionsDefinition):
-            self._take(partitions_def)
+            self._set(partitions_def)
             return
         for entry in partitions_def.partitions_defs:
-            self._take(entry.partitions_def)
+            self._set(entry.partitions_def)
         if self.catalogs is None or self.times is None:
             raise ValueError(
                 "Partitions of two dimensions must be a catalog and a time: see "
@@ -77,38 +77,55 @@ class SnapshotPartitions:
         (catalog_name,) = set(partitions_def.partition_dimension_names) - {time_name}
         self._names = catalog_name, time_name
 
-    def _take(self, partitions_def: dg.PartitionsDefinition[Any] | None) -> None:
+    def _set(self, partitions_def: dg.PartitionsDefinition[Any] | None) -> None:
         if isinstance(partitions_def, dg.TimeWindowPartitionsDefinition):
             self.times = partitions_def
         else:
             self.catalogs = partitions_def
 
     def catalog_key(self, partition_key: str) -> str | None:
-        """The part of a partition's key that names a catalog, as it is."""
+        """The catalog's part of a partition key, still encoded; None without catalogs."""
         return self._split(partition_key)[0]
 
     def catalog(self, partition_key: str) -> str | None:
-        """The catalog a partition is of."""
+        """The catalog of a partition; None without catalogs."""
         key = self.catalog_key(partition_key)
         return None if key is None else catalog_of(key)
 
     def window(self, partition_key: str) -> tuple[datetime, datetime] | None:
-        """The beginning and the end of the time a partition is of."""
+        """The start and the end of a partition's time; None without times."""
         _, time_key = self._split(partition_key)
         if self.times is None or time_key is None:
             return None
         window = self.times.time_window_for_partition_key(time_key)
         return window.start, window.end
 
+    def is_present(self, partition_key: str, now: datetime) -> bool:
+        """True if a partition's time includes now, or if it has no time.
+
+        Args:
+            partition_key: The partition.
+            now: The present time, with a time zone.
+        """
+        window = self.window(partition_key)
+        return window is None or window[0] <= now < window[1]
+
     def key(self, catalog_key: str | None, moment: datetime) -> str:
-        """The partition of a catalog's key at a moment.
+        """The partition of a catalog at a moment.
+
+        Args:
+            catalog_key: The catalog's partition key; None without catalogs.
+            moment: A time, with a time zone.
 
         Raises:
-            ValueError: The partitions are of catalogs, and none was given.
+            ValueError: The partitions are of catalogs, and `catalog_key` is None.
         """
         if self.times is None:
             if catalog_key is None:
-                raise ValueError("a partition of a catalog needs the catalog's key")
+                raise ValueError(
+                    "The partition of a catalog needs the catalog's key, and there is none: pass "
+                    "the catalog's partition key."
+                )
             return catalog_key
         time_key = self.times.get_partition_key_for_timestamp(moment.timestamp())
         if self._names is None or catalog_key is None:
@@ -116,7 +133,7 @@ class SnapshotPartitions:
         return dg.MultiPartitionKey(dict(zip(self._names, (catalog_key, time_key), strict=True)))
 
     def before(self, partition_key: str) -> str | None:
-        """The partition of the time before, of the same catalog; None for the first."""
+        """The partition of the same catalog one time earlier; None for the first time."""
         window = self.window(partition_key)
         if self.times is None or window is None:
             return None
@@ -126,7 +143,7 @@ class SnapshotPartitions:
         return self.key(self.catalog_key(partition_key), just_before)
 
     def _split(self, partition_key: str) -> tuple[str | None, str | None]:
-        """The keys of its catalog and of its time."""
+        """The keys of a partition's catalog and of its time."""
         if self._names is None:
             return (partition_key, None) if self.times is None else (None, partition_key)
         assert isinstance(self._definition, dg.MultiPartitionsDefinition)
@@ -136,6 +153,9 @@ class SnapshotPartitions:
 
 def catalog_partition_key(catalog: str) -> str:
     """The partition key of a catalog.
+
+    Args:
+        catalog: The catalog's key at Octogen.
 
     Raises:
         ValueError: The catalog key is empty, or too long to name a file.
@@ -154,17 +174,20 @@ def catalog_of(partition_key: str) -> str:
 
 
 def path_component(key: str) -> str:
-    """A file or folder name for a key: reversible, and never a way out of its folder.
+    """A file or folder name for a key. It is reversible and cannot leave its folder.
+
+    Args:
+        key: A partition key or a part of one.
 
     Raises:
-        ValueError: The key is empty or makes a name longer than file systems allow.
+        ValueError: The key is empty, or its name is longer than file systems allow.
     """
     name = quote(key, safe="-_.~=@+ ")
     if name.startswith(".") or name.endswith("."):
         name = name.replace(".", "%2E")
     if not name or len(name) > _MAX_COMPONENT_LENGTH:
         raise ValueError(
-            f"Key {key[:60]!r} cannot name a file: it must make a name of 1 to "
-            f"{_MAX_COMPONENT_LENGTH} characters, and makes {len(name)}."
+            f"Key {key[:60]!r} cannot name a file: the name must have 1 to "
+            f"{_MAX_COMPONENT_LENGTH} characters, and has {len(name)}. Use a shorter key."
         )
     return name

@@ -1,11 +1,11 @@
-"""Schedules: named searches, or every catalog, on a cron."""
+"""The schedule that snapshots a search or every catalog at fixed times."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
 from typing import Any
 
 import dagster as dg
 
-from octogen_dagster.frames.plan import is_now
 from octogen_dagster.snapshots.partitions import SnapshotPartitions
 
 
@@ -19,29 +19,63 @@ def build_snapshot_schedule(
 ) -> dg.ScheduleDefinition:
     """A schedule that snapshots a search, or each catalog that has a partition.
 
-    Partitions of time are those of the present: the service knows nothing else.
+    If the asset has partitions of time, each tick requests those of the present: the service
+    knows nothing else.
 
     Args:
         products: An asset of `build_products_asset`.
-        cron_schedule: When: five cron fields, or a name such as `@daily`.
-        execution_timezone: The IANA time zone the cron is meant in.
+        cron_schedule: Five cron fields, or a name such as `@daily`.
+        execution_timezone: The IANA time zone of the cron schedule.
         name: The schedule's name; by default `<asset>_schedule`.
         schedule_arguments: Any other argument of `dagster.ScheduleDefinition`.
     """
-    arguments: dict[str, Any] = {
-        "name": name or f"{products.key.to_python_identifier()}_schedule",
-        "cron_schedule": cron_schedule,
-        "execution_timezone": execution_timezone,
-        "target": products,
+    return SnapshotSchedule(products).definition(
+        name=name or f"{products.key.to_python_identifier()}_schedule",
+        cron_schedule=cron_schedule,
+        execution_timezone=execution_timezone,
         **schedule_arguments,
-    }
-    if products.partitions_def is None:
-        return dg.ScheduleDefinition(**arguments)
-    partitions = SnapshotPartitions(products.partitions_def)
+    )
 
-    @dg.schedule(**arguments)
-    def every_catalog(
-        context: dg.ScheduleEvaluationContext,
+
+def _utc_now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+class SnapshotSchedule:
+    """A snapshot schedule before Dagster wraps it.
+
+    Args:
+        products: The asset whose snapshots are requested.
+        clock: Returns the present time, with a time zone.
+    """
+
+    def __init__(
+        self, products: dg.AssetsDefinition, *, clock: Callable[[], datetime] = _utc_now
+    ) -> None:
+        self._products = products
+        self._clock = clock
+
+    def definition(self, **schedule_arguments: Any) -> dg.ScheduleDefinition:
+        """The schedule's definition.
+
+        Args:
+            schedule_arguments: Arguments of `dagster.ScheduleDefinition`; the target is the asset.
+        """
+        arguments: dict[str, Any] = {"target": self._products, **schedule_arguments}
+        if self._products.partitions_def is None:
+            return dg.ScheduleDefinition(**arguments)
+        partitions = SnapshotPartitions(self._products.partitions_def)
+
+        @dg.schedule(**arguments)
+        def every_catalog(
+            context: dg.ScheduleEvaluationContext,
+        ) -> list[dg.RunRequest] | dg.SkipReason:
+            return self._evaluate(context, partitions)
+
+        return every_catalog
+
+    def _evaluate(
+        self, context: dg.ScheduleEvaluationContext, partitions: SnapshotPartitions
     ) -> list[dg.RunRequest] | dg.SkipReason:
         catalogs: Sequence[str | None] = [None]
         if partitions.catalogs is not None:
@@ -53,15 +87,12 @@ def build_snapshot_schedule(
                 "No catalog is known yet: turn the catalog sensor on, or materialize the catalogs."
             )
         tick = context.scheduled_execution_time
-        window = partitions.window(partitions.key(catalogs[0], tick))
-        if window is not None and not is_now(window):
+        keys = [partitions.key(catalog, tick) for catalog in catalogs]
+        if not partitions.is_present(keys[0], self._clock()):
             return dg.SkipReason(
-                f"The tick of {tick:%Y-%m-%d %H:%M %Z} is late: the time that its partitions are "
-                "of is over, and the service knows only the present. The next tick requests more."
+                f"The tick of {tick:%Y-%m-%d %H:%M %Z} is late: the time of its partitions is "
+                "over, and the service knows only the present. The next tick requests more."
             )
         return [
-            dg.RunRequest(run_key=f"{tick.isoformat()} {key}", partition_key=key)
-            for key in (partitions.key(catalog, tick) for catalog in catalogs)
+            dg.RunRequest(run_key=f"{tick.isoformat()} {key}", partition_key=key) for key in keys
         ]
-
-    return every_catalog

@@ -380,7 +380,7 @@ def test_a_catalog_that_cannot_be_a_partition_is_left_out_and_the_others_are_not
     assert keys(ticker.tick()) == ["northpeak"]
     said = capfd.readouterr().err
     assert "Catalog ' ' is left out. A catalog key must not be empty." in said
-    assert "cannot name a file: it must make a name of 1 to 200 characters, and makes 300" in said
+    assert "cannot name a file: the name must have 1 to 200 characters, and has 300" in said
 
 
 @pytest.mark.parametrize("again", [False, True])

@@ -1,12 +1,22 @@
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from pathlib import PurePosixPath
 
+import dagster as dg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octogen_dagster.snapshots.partitions import catalog_of, catalog_partition_key, path_component
+from octogen_dagster.snapshots.partitions import (
+    SnapshotPartitions,
+    catalog_days,
+    catalog_of,
+    catalog_partition_key,
+    catalog_partitions,
+    path_component,
+    snapshot_days,
+)
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=10)
 
@@ -48,7 +58,7 @@ def test_a_path_component_is_one_component_that_stays_in_its_folder(key: str) ->
         ("é", "%C3%A9"),
     ],
 )
-def test_what_keys_look_like_as_paths(key: str, component: str) -> None:
+def test_a_key_as_a_path_component(key: str, component: str) -> None:
     assert path_component(key) == component
 
 
@@ -61,3 +71,88 @@ def test_a_catalog_key_must_not_be_empty() -> None:
 def test_a_key_that_cannot_name_a_file_is_an_error(key: str) -> None:
     with pytest.raises(ValueError, match="cannot name a file"):
         path_component(key)
+
+
+NOON = datetime(2026, 3, 4, 12, tzinfo=timezone.utc)
+CATALOGS = SnapshotPartitions(catalog_partitions)
+DAYS = SnapshotPartitions(snapshot_days("2026-03-03"))
+CATALOG_DAYS = SnapshotPartitions(catalog_days("2026-03-03"))
+NOTHING = SnapshotPartitions(None)
+
+
+def test_the_days_include_today_in_the_given_time_zone() -> None:
+    days = snapshot_days("2026-03-03", timezone="Asia/Tokyo")
+    late = datetime(2026, 3, 4, 20, tzinfo=timezone.utc)  # the 5th in Tokyo
+    assert days.get_partition_keys(late) == ["2026-03-03", "2026-03-04", "2026-03-05"]
+
+
+@pytest.mark.parametrize(
+    ("partitions", "key"),
+    [(CATALOGS, "a%2Fb"), (DAYS, "2026-03-04"), (CATALOG_DAYS, "a%2Fb|2026-03-04")],
+)
+def test_the_partition_of_a_catalog_at_a_moment(partitions: SnapshotPartitions, key: str) -> None:
+    assert partitions.key("a%2Fb", NOON) == key
+    assert partitions.key("a%2Fb", NOON + timedelta(hours=11)) == key
+
+
+def test_a_partition_of_a_catalog_needs_the_catalog() -> None:
+    assert DAYS.key(None, NOON) == "2026-03-04"
+    with pytest.raises(ValueError, match="pass the catalog's partition key"):
+        CATALOGS.key(None, NOON)
+
+
+@pytest.mark.parametrize(
+    ("partitions", "key", "catalog_key", "catalog", "has_window"),
+    [
+        (CATALOGS, "a%2Fb", "a%2Fb", "a/b", False),
+        (DAYS, "2026-03-04", None, None, True),
+        (CATALOG_DAYS, "a%2Fb|2026-03-04", "a%2Fb", "a/b", True),
+    ],
+)
+def test_a_partition_is_split_into_its_catalog_and_its_time(
+    partitions: SnapshotPartitions,
+    key: str,
+    catalog_key: str | None,
+    catalog: str | None,
+    has_window: bool,
+) -> None:
+    assert partitions.catalog_key(key) == catalog_key
+    assert partitions.catalog(key) == catalog
+    day = datetime(2026, 3, 4, tzinfo=timezone.utc)
+    assert partitions.window(key) == ((day, day + timedelta(days=1)) if has_window else None)
+
+
+@pytest.mark.parametrize(
+    ("hours", "present"), [(-12.1, False), (-12, True), (0, True), (11.9, True), (12, False)]
+)
+def test_a_day_is_present_from_its_start_to_its_end(hours: float, present: bool) -> None:
+    moment = NOON + timedelta(hours=hours)
+    assert DAYS.is_present("2026-03-04", moment) is present
+    assert CATALOG_DAYS.is_present("shop|2026-03-04", moment) is present
+    assert CATALOGS.is_present("shop", moment)
+
+
+@pytest.mark.parametrize(
+    ("partitions", "key", "before"),
+    [
+        (CATALOG_DAYS, "shop|2026-03-04", "shop|2026-03-03"),
+        (CATALOG_DAYS, "shop|2026-03-03", None),
+        (DAYS, "2026-03-04", "2026-03-03"),
+        (DAYS, "2026-03-03", None),
+        (CATALOGS, "shop", None),
+    ],
+)
+def test_the_partition_one_time_earlier(
+    partitions: SnapshotPartitions, key: str, before: str | None
+) -> None:
+    assert partitions.before(key) == before
+
+
+def test_an_asset_without_partitions_has_neither_catalogs_nor_times() -> None:
+    assert (NOTHING.catalogs, NOTHING.times) == (None, None)
+
+
+def test_two_dimensions_that_are_no_catalog_and_time_are_refused() -> None:
+    letters = dg.StaticPartitionsDefinition(["a"])
+    with pytest.raises(ValueError, match="must be a catalog and a time"):
+        SnapshotPartitions(dg.MultiPartitionsDefinition({"one": letters, "two": letters}))

@@ -1,11 +1,13 @@
-from collections.abc import Iterator
+"""Schedules: what a tick requests, and what follows downstream."""
+
+from collections.abc import Iterator, Set
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import polars as pl
 import pytest
+from dagster._core.definitions.schedule_definition import ScheduleExecutionData
 
 from octogen_dagster import (
     OctogenResource,
@@ -17,7 +19,7 @@ from octogen_dagster import (
     catalog_partitions,
     snapshot_days,
 )
-from octogen_dagster.frames import plan
+from octogen_dagster.snapshots.schedules import SnapshotSchedule
 
 
 @pytest.fixture
@@ -30,16 +32,13 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 NOON = datetime(2026, 3, 4, 12, tzinfo=timezone.utc)
 
 
-@pytest.fixture(autouse=True)
-def it_is_noon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the clock be at the tick, for what decides about windows."""
-
-    class Noon(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> Any:
-            return NOON
-
-    monkeypatch.setattr(plan, "datetime", Noon)
+def snapshot_schedule(
+    products: dg.AssetsDefinition, cron_schedule: str = "@daily"
+) -> dg.ScheduleDefinition:
+    """A schedule whose clock stands at noon."""
+    return SnapshotSchedule(products, clock=lambda: NOON).definition(
+        name="snapshots", cron_schedule=cron_schedule
+    )
 
 
 def tick(
@@ -47,7 +46,8 @@ def tick(
     instance: dg.DagsterInstance,
     *assets: dg.AssetsDefinition,
     at: datetime = NOON,
-) -> Any:
+) -> ScheduleExecutionData:
+    """Evaluate a tick that was scheduled for a time."""
     repository = dg.Definitions(
         assets=assets, schedules=[schedule], resources={"octogen": OctogenResource()}
     ).get_repository_def()
@@ -63,7 +63,7 @@ def test_a_search_is_requested_once_a_tick(instance: dg.DagsterInstance) -> None
 
     assert schedule.name == "boots_schedule"
     assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 6 * * *", "Europe/Berlin")
-    (request,) = tick(schedule, instance, boots).run_requests
+    (request,) = tick(schedule, instance, boots).run_requests or ()
     assert request.partition_key is None
 
 
@@ -71,13 +71,15 @@ def test_every_catalog_is_requested_with_a_key_of_its_own(instance: dg.DagsterIn
     instance.add_dynamic_partitions("octogen_catalogs", ["northpeak", "strada"])
     products = build_products_asset("products", partitions_def=catalog_partitions)
     schedule = build_snapshot_schedule(products, "@daily", execution_timezone="Europe/Berlin")
-    assert schedule.execution_timezone == "Europe/Berlin"
+    assert schedule.name == "products_schedule"
+    assert (schedule.cron_schedule, schedule.execution_timezone) == ("@daily", "Europe/Berlin")
     requests = [
         request
         for day in (0, 1)
         for request in tick(
             schedule, instance, products, at=NOON + timedelta(days=day)
         ).run_requests
+        or ()
     ]
     assert [request.partition_key for request in requests] == ["northpeak", "strada"] * 2
     assert len({request.run_key for request in requests}) == 4
@@ -87,31 +89,31 @@ def test_a_tick_that_is_late_for_its_day_requests_no_run_that_would_be_refused(
     instance: dg.DagsterInstance,
 ) -> None:
     products = build_products_asset("daily", partitions_def=snapshot_days("2026-01-01"))
-    schedule = build_snapshot_schedule(products, "0 23 * * *")
+    schedule = snapshot_schedule(products, "0 23 * * *")
     result = tick(schedule, instance, products, at=NOON - timedelta(hours=13))
     assert result.skip_message == (
-        "The tick of 2026-03-03 23:00 UTC is late: the time that its partitions are of is over, "
-        "and the service knows only the present. The next tick requests more."
+        "The tick of 2026-03-03 23:00 UTC is late: the time of its partitions is over, and the "
+        "service knows only the present. The next tick requests more."
     )
 
 
 def test_without_catalogs_the_tick_says_what_to_do(instance: dg.DagsterInstance) -> None:
     products = build_products_asset("products", partitions_def=catalog_partitions)
-    result = tick(build_snapshot_schedule(products, "@daily"), instance, products)
+    result = tick(snapshot_schedule(products), instance, products)
     assert "turn the catalog sensor on" in (result.skip_message or "")
 
 
 def test_days_are_scheduled_for_the_day_of_the_tick(instance: dg.DagsterInstance) -> None:
     products = build_products_asset("daily", partitions_def=snapshot_days("2026-01-01"))
-    requests = tick(build_snapshot_schedule(products, "@daily"), instance, products).run_requests
-    assert [request.partition_key for request in requests] == ["2026-03-04"]
+    requests = tick(snapshot_schedule(products), instance, products).run_requests
+    assert [request.partition_key for request in requests or ()] == ["2026-03-04"]
 
 
 def test_each_catalog_is_scheduled_for_the_day_of_the_tick(instance: dg.DagsterInstance) -> None:
     instance.add_dynamic_partitions("octogen_catalogs", ["northpeak", "strada"])
     products = build_products_asset("daily", partitions_def=catalog_days("2026-01-01"))
-    requests = tick(build_snapshot_schedule(products, "@daily"), instance, products).run_requests
-    keys = [request.partition_key for request in requests]
+    requests = tick(snapshot_schedule(products), instance, products).run_requests
+    keys = [request.partition_key for request in requests or ()]
     assert keys == ["northpeak|2026-03-04", "strada|2026-03-04"]
 
 
@@ -132,7 +134,7 @@ def test_a_downstream_asset_follows_its_catalog_partition(
     defs = dg.Definitions(assets=[products, prices], resources=resources)
     cursor = None
 
-    def requested() -> set[str]:
+    def requested() -> Set[str | None]:
         nonlocal cursor
         result = dg.evaluate_automation_conditions(
             defs, instance, asset_selection=dg.AssetSelection.assets(prices), cursor=cursor
