@@ -1,4 +1,4 @@
-"""Where the listing sensor finds listings, as a code location writes it."""
+"""Sources of the listing sensor, as a user writes them in a definitions file."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -11,28 +11,33 @@ from octogen_dagster.sharing.listings import (
     StaticListings,
 )
 
-# Dagster ends a tick after 60 s; what comes of the reading must still be stored.
+# Dagster ends a tick after 60 s; the sensor needs the rest to store its result.
 TICK_TIMEOUT = 35.0
 
 
 class Source(Protocol):
-    """Where a sensor finds listings."""
+    """A source of listings for the sensor."""
 
     @property
     def resource_keys(self) -> Collection[str]:
-        """The resources it needs."""
+        """The keys of the resources that it needs."""
 
     def listings(self, resources: Any) -> Found:
-        """The listings that are there now.
+        """Read the listings that are there now.
+
+        Args:
+            resources: The resources of the sensor's context.
 
         Raises:
-            OctogenError: They cannot be read.
+            OctogenError: The listings cannot be read.
         """
 
 
 @dataclass(frozen=True)
 class ExchangeSource:
-    """The listings of a data exchange; needs viewer rights on it, which subscribers often lack.
+    """The listings of a data exchange.
+
+    Reading them needs viewer rights on the exchange, which subscribers often lack.
 
     Args:
         exchange: `projects/<project>/locations/<location>/dataExchanges/<exchange>`.
@@ -49,10 +54,10 @@ class ExchangeSource:
 
 @dataclass(frozen=True)
 class OctogenSource:
-    """The listings that Octogen shares with your organisation, with its status of each.
+    """The listings that Octogen shares with your organisation, with Octogen's status of each.
 
     Args:
-        catalogs: The catalogs to look at; none means all.
+        catalogs: Keys of the catalogs to read; empty for all.
     """
 
     catalogs: Sequence[str] = ()
@@ -72,10 +77,10 @@ class OctogenSource:
 
 @dataclass(frozen=True)
 class StaticSource:
-    """Listings that are written down.
+    """A fixed list of listings.
 
     Args:
-        resources: Their resource names.
+        resources: Resource names of the listings.
 
     Raises:
         OctogenBigQueryInputError: One of them is not the name of a listing.

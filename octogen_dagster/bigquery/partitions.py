@@ -1,4 +1,4 @@
-"""Partitions of Analytics Hub listings and their keys.
+"""Partitions of Analytics Hub listings.
 
 A listing's partition key is `<project>:<location>:<exchange>:<listing>`. It is parsed from the
 right, without network or state.
@@ -22,14 +22,17 @@ def listing_partition_key(resource: str) -> str:
         resource: `projects/<project>/locations/<location>/dataExchanges/<exchange>/listings/<id>`.
 
     Raises:
-        OctogenBigQueryInputError: It is not the name of a listing.
+        OctogenBigQueryInputError: `resource` is not the name of a listing.
     """
     name = ListingName.parse(resource)
     return f"{name.project}:{name.location}:{name.exchange}:{name.listing}"
 
 
 def listing_of(partition_key: str) -> str:
-    """The resource name of a partition key's listing. A project's id may have a colon in it.
+    """The resource name of the listing of a partition key.
+
+    Args:
+        partition_key: A key of `listing_partition_key`. The project's id may contain a colon.
 
     Raises:
         OctogenBigQueryInputError: The key is not that of a listing.
