@@ -1,7 +1,7 @@
-"""An exchange full of listings: the sandbox's Analytics Hub, alone in its process.
+"""The sandbox's Analytics Hub with an exchange full of listings, alone in its process.
 
 `python -m benchmarks.hub LISTINGS` prints its endpoint and its exchange, and runs until its
-standard input is closed. Every listing has a subscription of PROJECT.
+standard input is closed. PROJECT is subscribed to every listing.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ PROJECT = "my-project"
 
 @contextlib.contextmanager
 def hub(listings: int) -> Iterator[tuple[str, str]]:
-    """Endpoint and exchange of a hub of that many listings."""
+    """Run a hub with that many listings; yields its endpoint and its exchange."""
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.hub", str(listings)],
         cwd=ROOT,

@@ -1,9 +1,10 @@
-"""Ticks of the listing sensor, alone in their process: `python -m benchmarks.listing_ticks`.
+"""Ticks of the listing sensor, alone in their process.
 
-Its arguments are the endpoint and the exchange of `benchmarks.hub`. Prints the number of ticks
-until every listing was requested, and for some of them the seconds of the sensor's function, from
-the call to what it returns. `listing` is the floor: Google's client downloads all pages and throws
-them away; `both` is that of the tick that checks, with the pages of the subscriptions.
+`python -m benchmarks.listing_ticks ENDPOINT EXCHANGE` takes the endpoint and the exchange of
+`benchmarks.hub`. It prints the number of ticks until every listing was requested, and for some of
+them the seconds of the sensor's function, from its call to its result. `listing` is the floor:
+Google's client downloads all pages of the listings and throws them away. `both` is the floor of
+the tick that checks: it also downloads the pages of the subscriptions.
 """
 
 import json
@@ -22,7 +23,7 @@ _REPEATS = 3
 
 
 class Sensor:
-    """The sensor over an exchange, in an instance on SQLite."""
+    """The listing sensor of an exchange, in an instance on SQLite."""
 
     def __init__(self, home: str, endpoint: str, exchange: str) -> None:
         import dagster as dg
@@ -42,7 +43,7 @@ class Sensor:
         self._instance = dg.DagsterInstance.local_temp(home)
 
     def tick(self, cursor: str | None) -> list[tuple[str, str]]:
-        """The partition and run keys that a tick requests."""
+        """Make a tick; return the partition key and the run key of each run that it requests."""
         import dagster as dg
 
         context = dg.build_sensor_context(
@@ -52,7 +53,7 @@ class Sensor:
         return [(request.partition_key, request.run_key) for request in result.run_requests]
 
     def carry_out(self, new: list[str], made: list[str]) -> None:
-        """Add partitions, and let these be materialized: one event, copied for the others."""
+        """Add partitions and materialize some: one event is reported and copied for the others."""
         import dagster as dg
 
         self._instance.add_dynamic_partitions("octogen_listings", new)
@@ -74,7 +75,7 @@ class Sensor:
 
 
 def bare(endpoint: str, exchange: str, *, subscriptions: bool = False) -> int:
-    """All pages of the listings and perhaps of the subscriptions, with a client of its own."""
+    """Download all pages with a client of its own; return the number of entries."""
     import grpc
     from google.cloud import bigquery_analyticshub_v1 as ah
 
@@ -112,11 +113,11 @@ def _measure(endpoint: str, exchange: str) -> dict[str, float]:
     measured: dict[str, float] = {"listings": bare(endpoint, exchange)}
     floors = []
     cursor, known, subscribed, ticks = ListingCursor(), set[str](), set[str](), 0
-    new, made = list[str](), list[str]()  # since a tick was measured
+    new, made = list[str](), list[str]()  # since the last measured tick
 
     with tempfile.TemporaryDirectory() as home:
         sensor = Sensor(home, endpoint, exchange)
-        sensor.tick(None)  # what is imported late and set up once
+        sensor.tick(None)  # pays for late imports and for what is set up once
 
         def measure(stage: str, due: list[tuple[str, str]]) -> list[float]:
             sensor.carry_out(new, made)
@@ -136,17 +137,18 @@ def _measure(endpoint: str, exchange: str) -> dict[str, float]:
             return floors
 
         while True:
-            world = TickInputs(dict.fromkeys(keys, ""), known, subscribed, (), {}, int(time.time()))
-            tick = plan_tick(cursor, world)
-            cursor.checked_at = int(time.time())  # subscriptions need no check
+            statuses = dict.fromkeys(keys, "")
+            inputs = TickInputs(statuses, known, subscribed, (), {}, int(time.time()))
+            tick = plan_tick(cursor, inputs)
+            cursor.checked_at = int(time.time())  # no check of the subscriptions is due
             if ticks in stages:
-                floors += measure(stages[ticks], tick.due)
-            if not tick.due:
+                floors += measure(stages[ticks], tick.runs)
+            if not tick.runs:
                 break
             ticks += 1
             cursor = tick.cursor
             new += tick.new
-            made += [key for key, _ in tick.due]
+            made += [key for key, _ in tick.runs]
             known.update(tick.new)
             subscribed.update(made)
         floors += measure("idle", [])

@@ -1,8 +1,8 @@
-"""Ticks, alone in their process: `python -m benchmarks.ticks tick|listing BASE_URL`.
+"""Ticks of the catalog sensor, alone in their process.
 
-Prints how long one takes, and how many catalogs it was about. `tick` is the catalog sensor's, from
-the call of its function to what the function returns, when no catalog was indexed anew; `listing`
-is the floor: httpx downloads the list of catalogs and throws it away.
+`python -m benchmarks.ticks tick|listing BASE_URL` prints the seconds of a tick and its number of
+catalogs. `tick` measures the sensor's function, from its call to its result, when no catalog was
+indexed anew. `listing` is the floor: httpx downloads the list of catalogs and throws it away.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ from benchmarks.source import API_KEY
 _TICKS = 20
 
 Tick = tuple[float, int]
-"""Seconds, and the number of catalogs."""
+"""The seconds of a tick and its number of catalogs."""
 
 
 def ticks(base_url: str) -> Generator[Tick]:
-    """Ticks of the sensor, in an instance that has a partition for each catalog."""
+    """Measure ticks of the sensor, in an instance that has a partition for each catalog."""
     import dagster as dg
 
     from octogen_dagster import (
@@ -31,11 +31,11 @@ def ticks(base_url: str) -> Generator[Tick]:
         build_catalog_sensor,
         build_products_asset,
         catalog_partitions,
-        sensors,
+        sensor_limits,
     )
 
-    # The first tick requests a snapshot of each, so that its cursor holds them all.
-    sensors.MAX_RUNS_PER_TICK = sensors.MAX_PARTITIONS_PER_TICK = 1_000_000
+    # Without limits the first tick requests every catalog, so that its cursor holds them all.
+    sensor_limits.MAX_RUNS_PER_TICK = sensor_limits.MAX_PARTITIONS_PER_TICK = 1_000_000
     sensor = build_catalog_sensor(
         build_products_asset("products", partitions_def=catalog_partitions)
     )
@@ -54,9 +54,9 @@ def ticks(base_url: str) -> Generator[Tick]:
 
     with tempfile.TemporaryDirectory() as home, dg.DagsterInstance.local_temp(home) as instance:
         _, result = tick(instance, None)
-        (added,) = result.dynamic_partitions_requests
+        (added,) = result.dynamic_partitions_requests or ()
         instance.add_dynamic_partitions(added.partitions_def_name, added.partition_keys)
-        catalogs = len(result.run_requests)
+        catalogs = len(result.run_requests or ())
         while True:
             seconds, result = tick(instance, result.cursor)
             if result.run_requests:
@@ -65,7 +65,7 @@ def ticks(base_url: str) -> Generator[Tick]:
 
 
 def listings(base_url: str) -> Generator[Tick]:
-    """Bare downloads, each with a client of its own, as a tick has."""
+    """Measure bare downloads, each with a client of its own, as a tick has."""
     import httpx
 
     while True:
@@ -78,7 +78,7 @@ def listings(base_url: str) -> Generator[Tick]:
 if __name__ == "__main__":
     endless = {"tick": ticks, "listing": listings}[sys.argv[1]](sys.argv[2])
     with contextlib.closing(endless):
-        next(endless)  # what is imported late and set up once
+        next(endless)  # pays for late imports and for what is set up once
         measured = list(itertools.islice(endless, _TICKS))
     print(
         json.dumps(

@@ -15,7 +15,7 @@ import octogen_dagster
 
 PACKAGE = Path(octogen_dagster.__file__).parent
 GROUND = {"errors", "files", "background"}
-HELPERS = {"asset_defaults", "sensor_limits", "previews"}
+HELPERS = {"asset_defaults", "sensor_limits", "run_ledger", "previews"}
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
@@ -26,6 +26,7 @@ ARROWS: dict[str, set[str]] = {
     "sharing": GROUND | {"api"},
     "asset_defaults": set(),
     "sensor_limits": set(),
+    "run_ledger": {"sensor_limits"},
     "previews": set(),
     "snapshots": GROUND | HELPERS | {"api", "frames"},
     "bigquery": GROUND | HELPERS | {"api", "frames", "sharing", "control_plane"},

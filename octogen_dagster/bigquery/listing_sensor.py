@@ -1,7 +1,7 @@
-"""The listing sensor: sees new, newly granted and lapsed listings, and requests their datasets."""
+"""The sensor that requests linked datasets for new, newly granted and revoked listings."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TypeVar
 
@@ -10,16 +10,20 @@ import dagster as dg
 from octogen_dagster.background import submit
 from octogen_dagster.bigquery.listing_matching import match_partitions
 from octogen_dagster.bigquery.listing_sources import TICK_TIMEOUT, Source
-from octogen_dagster.bigquery.listing_tick import ListingCursor, TickInputs, plan_tick
-from octogen_dagster.bigquery.resources import AnalyticsHubResource
+from octogen_dagster.bigquery.listing_tick import (
+    ListingCursor,
+    ListingTick,
+    TickInputs,
+    plan_tick,
+)
 from octogen_dagster.bigquery.subscription_health import by_analytics_hub, merge_octogen_status
 from octogen_dagster.errors import OctogenError, OctogenTimeoutError
 from octogen_dagster.sensor_limits import is_due, unfinished_partitions
 from octogen_dagster.sharing.listing_identity import ListingIdentity
-from octogen_dagster.sharing.listings import Found, Listing
+from octogen_dagster.sharing.listings import Listing
 
 CHECK_INTERVAL_SECONDS = 900
-_MAX_REASONS_PER_TICK = 10
+_MAX_SKIPPED_LOGGED = 10
 
 _Result = TypeVar("_Result")
 
@@ -35,136 +39,228 @@ def build_listing_sensor(
     """A sensor that subscribes to each listing when it appears, and again when it was revoked.
 
     Each tick lists the listings, adds a partition for each new one and requests its run, at most
-    50; the rest follow on the next ticks. A listing whose run did not end well, as for a grant that
-    has not arrived, is asked for again after 10 minutes, then 20, up to 6 hours; where Octogen says
-    what is granted, at once when it does. A subscription that was revoked, went stale or is
-    missing, and a listing that vanished, are reported once, as observations of their partitions.
-    What was revoked is asked for again in the same way; what is missing is not, since you may have
-    wanted that. A source that fails skips the tick with the reason.
+    50; the rest follow on the next ticks. A listing whose run failed, for example because the grant
+    has not arrived, is requested again after 10 minutes, then 20, up to 6 hours; if Octogen reports
+    grants, as soon as it reports this one. A subscription that was revoked, went stale or is
+    missing, and a listing that vanished, are reported once, as observations of their partitions. A
+    revoked subscription is requested again in the same way. A missing one is not: you may have
+    deleted it on purpose. A source that fails skips the tick with the reason.
 
     Args:
-        source: Where listings are found: `ExchangeSource`, `OctogenSource` or `StaticSource`.
+        source: The source of listings: `ExchangeSource`, `OctogenSource` or `StaticSource`.
         linked_datasets: An asset of `build_linked_datasets_asset`.
         name: The sensor's name.
-        minimum_interval_seconds: Between two ticks.
+        minimum_interval_seconds: Seconds between two ticks.
         sensor_arguments: Any other argument of `@dagster.sensor`.
 
     Raises:
         ValueError: The asset has no named dynamic partitions.
     """
-    partitions_def = linked_datasets.partitions_def
-    if not isinstance(partitions_def, dg.DynamicPartitionsDefinition) or not partitions_def.name:
-        raise ValueError(
-            f"Asset {linked_datasets.key.to_user_string()!r} must have a "
-            "DynamicPartitionsDefinition with a name: listings are added to it."
-        )
-    partitions_name = partitions_def.name
-
-    @dg.sensor(
-        name=name,
-        target=linked_datasets,
-        minimum_interval_seconds=minimum_interval_seconds,
-        required_resource_keys=set(source.resource_keys),
-        **sensor_arguments,
+    return ListingSensor(source, linked_datasets, name).definition(
+        minimum_interval_seconds=minimum_interval_seconds, **sensor_arguments
     )
-    def listing_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        ends_at, now = time.monotonic() + TICK_TIMEOUT, _seconds()
-        known = set(context.instance.get_dynamic_partitions(partitions_name))
-        resource: AnalyticsHubResource = context.resources.analytics_hub
 
-        def read() -> tuple[Found, dict[str, Listing], list[str]]:
-            found = source.listings(context.resources)
-            with resource.hub(TICK_TIMEOUT) as hub:
-                return found, *match_partitions(found.listings, known, ListingIdentity(hub).matches)
 
+class ListingSensor:
+    """A listing sensor before Dagster wraps it.
+
+    Args:
+        source: The source of listings.
+        linked_datasets: The asset whose partitions are requested.
+        name: The sensor's name.
+        clock: Returns the seconds since 1970.
+        tick_timeout: Seconds for a tick's calls of the source and of Analytics Hub.
+
+    Raises:
+        ValueError: The asset has no named dynamic partitions.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        linked_datasets: dg.AssetsDefinition,
+        name: str = "octogen_listing_sensor",
+        *,
+        clock: Callable[[], float] = time.time,
+        tick_timeout: float = TICK_TIMEOUT,
+    ) -> None:
+        self._source = source
+        self._linked_datasets = linked_datasets
+        self._name = name
+        self._clock = clock
+        self._tick_timeout = tick_timeout
+        partitions = linked_datasets.partitions_def
+        if not isinstance(partitions, dg.DynamicPartitionsDefinition) or not partitions.name:
+            raise ValueError(
+                f"Asset {linked_datasets.key.to_user_string()!r} must have a "
+                "DynamicPartitionsDefinition with a name: listings are added to it."
+            )
+        self._partitions = partitions
+        self._partitions_name = partitions.name
+
+    def definition(self, **sensor_arguments: Any) -> dg.SensorDefinition:
+        """The sensor's definition.
+
+        Args:
+            sensor_arguments: Arguments of `@dagster.sensor` except `name`, `target` and
+                `required_resource_keys`.
+        """
+
+        @dg.sensor(
+            name=self._name,
+            target=self._linked_datasets,
+            required_resource_keys=set(self._source.resource_keys),
+            **sensor_arguments,
+        )
+        def listing_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+            return self._evaluate(context)
+
+        return listing_sensor
+
+    def _evaluate(self, context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        deadline = _Deadline(self._tick_timeout)
+        now = int(self._clock())
+        known = set(context.instance.get_dynamic_partitions(self._partitions_name))
         try:
-            found, by_key, odd = _in_time(read, ends_at)
+            listings, skipped, invalid = deadline.call(
+                lambda: self._read_listings(context.resources, known)
+            )
         except (OctogenError, ValueError) as error:
             return dg.SkipReason(
                 f"The listings could not be read, the next tick tries again. {error}"
             )
-        for reason in found.left_out[:_MAX_REASONS_PER_TICK]:
-            context.log.warning(f"1 of {len(found.left_out)} that are left out. {reason}")
-        if odd:
-            context.log.warning(
-                f"{len(odd)} partitions of {partitions_name!r} are of no listing, as {odd[0]!r}, "
-                "and are passed over: delete them."
-            )
-        # A tick that crashed is made again with the same epoch, one after a reset with another.
-        epoch = int(context.last_tick_completion_time or 0)
-        cursor, unreadable = ListingCursor.load(context.cursor, epoch)
-        if unreadable:
-            context.log.warning(
-                "The cursor is of another version or damaged: every listing is looked at anew."
-            )
-        subscribed = context.instance.get_materialized_partitions(linked_datasets.key)
-        wanted = {key: by_key[key] for key in by_key if key in subscribed}
-        lapses = {key: lapse for key, lapse in cursor.lapsed.items() if key in wanted}
-
-        def check() -> dict[str, str]:
-            with resource.hub(TICK_TIMEOUT) as hub:
-                return by_analytics_hub(hub, resource.project, wanted)
-
-        if wanted and is_due(cursor.checked_at + CHECK_INTERVAL_SECONDS, now):
-            try:
-                lapses = _in_time(check, ends_at)
-                cursor.checked_at = now
-            except (OctogenError, ValueError) as error:
-                context.log.warning(
-                    f"Subscriptions could not be checked, a later tick does. {error}"
-                )
+        self._log_skipped(context, skipped, invalid)
+        cursor = _load_cursor(context)
+        subscribed = context.instance.get_materialized_partitions(self._linked_datasets.key)
+        lapses = self._find_lapses(
+            context,
+            cursor,
+            {key: listing for key, listing in listings.items() if key in subscribed},
+            now,
+            deadline,
+        )
         tick = plan_tick(
             cursor,
             TickInputs(
-                statuses={key: listing.status or "" for key, listing in by_key.items()},
+                statuses={key: listing.status or "" for key, listing in listings.items()},
                 known=known,
                 subscribed=subscribed,
-                busy=unfinished_partitions(context.instance, name),
-                lapses=merge_octogen_status(lapses, wanted),
+                unfinished=unfinished_partitions(context.instance, self._name),
+                lapses=lapses,
                 now=now,
             ),
         )
-        for key in tick.gone:
-            context.log.warning(f"Listing {key} is no longer there. Its partition is kept.")
-        for key, lapse in tick.lapsed.items():
-            context.log.warning(f"The subscription to listing {key} is {lapse}.")
-        if tick.waiting:
-            context.log.info(f"{tick.waiting} more datasets are due; the next ticks request them.")
+        _log(tick, context)
+        return self._result(tick, len(listings))
+
+    def _read_listings(
+        self, resources: Any, known: Collection[str]
+    ) -> tuple[dict[str, Listing], list[str], list[str]]:
+        """The listings by partition key, why others are skipped, and keys that are no listing's."""
+        found = self._source.listings(resources)
+        with resources.analytics_hub.hub(self._tick_timeout) as hub:
+            by_key, invalid = match_partitions(found.listings, known, ListingIdentity(hub).matches)
+        return by_key, found.left_out, invalid
+
+    def _log_skipped(
+        self, context: dg.SensorEvaluationContext, skipped: Sequence[str], invalid: Sequence[str]
+    ) -> None:
+        for reason in skipped[:_MAX_SKIPPED_LOGGED]:
+            context.log.warning(
+                f"Skipped a listing (1 of {len(skipped)} skipped in this tick): {reason}"
+            )
+        if invalid:
+            context.log.warning(
+                f"{len(invalid)} partitions of {self._partitions_name!r} are no listings and are "
+                f"skipped, for example {invalid[0]!r}: delete them."
+            )
+
+    def _find_lapses(
+        self,
+        context: dg.SensorEvaluationContext,
+        cursor: ListingCursor,
+        subscribed: Mapping[str, Listing],
+        now: int,
+        deadline: "_Deadline",
+    ) -> dict[str, str]:
+        """The lapses of the subscribed listings: checked if a check is due, else remembered."""
+        lapses = {key: lapse for key, lapse in cursor.lapsed.items() if key in subscribed}
+        if subscribed and is_due(cursor.checked_at + CHECK_INTERVAL_SECONDS, now):
+            try:
+                lapses = deadline.call(lambda: self._check(context.resources, subscribed))
+                cursor.checked_at = now
+            except (OctogenError, ValueError) as error:
+                context.log.warning(
+                    f"Subscriptions could not be checked, a later tick checks them. {error}"
+                )
+        return merge_octogen_status(lapses, subscribed)
+
+    def _check(self, resources: Any, subscribed: Mapping[str, Listing]) -> dict[str, str]:
+        with resources.analytics_hub.hub(self._tick_timeout) as hub:
+            return by_analytics_hub(hub, resources.analytics_hub.project, subscribed)
+
+    def _result(self, tick: ListingTick, listings: int) -> dg.SensorResult:
+        states = [*((key, "gone") for key in tick.gone), *tick.lapsed.items()]
         return dg.SensorResult(
             run_requests=[
-                dg.RunRequest(run_key=run_key, partition_key=key) for key, run_key in tick.due
+                dg.RunRequest(run_key=run_key, partition_key=key) for key, run_key in tick.runs
             ],
-            skip_reason=None if tick.due else f"None of {len(by_key)} listings is due.",
-            dynamic_partitions_requests=[partitions_def.build_add_request(tick.new)]
+            skip_reason=None if tick.runs else f"None of {listings} listings is due.",
+            dynamic_partitions_requests=[self._partitions.build_add_request(tick.new)]
             if tick.new
             else [],
             asset_events=[
                 dg.AssetObservation(
-                    linked_datasets.key, partition=key, metadata={"octogen/state": state}
+                    self._linked_datasets.key, partition=key, metadata={"octogen/state": state}
                 )
-                for key, state in [*((key, "gone") for key in tick.gone), *tick.lapsed.items()]
+                for key, state in states
             ],
             cursor=tick.cursor.dump(),
         )
 
-    return listing_sensor
+
+def _load_cursor(context: dg.SensorEvaluationContext) -> ListingCursor:
+    cursor, unreadable = ListingCursor.load(context.cursor)
+    if unreadable:
+        context.log.warning(
+            "The cursor is of another version or damaged: every listing is checked anew."
+        )
+    if unreadable or not context.cursor:
+        # A tick that crashed is repeated with the same epoch; a tick after a reset has another.
+        cursor.epoch = int(context.last_tick_completion_time or 0)
+    return cursor
 
 
-def _seconds() -> int:
-    """Since 1970."""
-    return int(time.time())
+def _log(tick: ListingTick, context: dg.SensorEvaluationContext) -> None:
+    for key in tick.gone:
+        context.log.warning(f"Listing {key} is no longer there. Its partition is kept.")
+    for key, lapse in tick.lapsed.items():
+        context.log.warning(f"The subscription to listing {key} is {lapse}.")
+    if tick.waiting:
+        context.log.info(f"{tick.waiting} more datasets are due; the next ticks request them.")
 
 
-def _in_time(work: Callable[[], _Result], ends_at: float) -> _Result:
-    """What `work` returns, if it does so in time: no single deadline bounds many calls.
+class _Deadline:
+    """The time that all calls of a tick share: no deadline of a single call bounds many calls.
 
-    Raises:
-        OctogenTimeoutError: It does not.
+    Args:
+        seconds: Seconds from now.
     """
-    answer = submit(work, "octogen-listings")
-    try:
-        return answer.result(timeout=max(0.0, ends_at - time.monotonic()))
-    except FutureTimeoutError:
-        raise OctogenTimeoutError(
-            f"They were not read within the {TICK_TIMEOUT:g} s that a tick has."
-        ) from None
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._ends_at = time.monotonic() + seconds
+
+    def call(self, work: Callable[[], _Result]) -> _Result:
+        """Run `work` in a thread and return its result.
+
+        Raises:
+            OctogenTimeoutError: It does not return in time. The thread is left behind.
+        """
+        outcome = submit(work, "octogen-listings")
+        try:
+            return outcome.result(timeout=max(0.0, self._ends_at - time.monotonic()))
+        except FutureTimeoutError:
+            raise OctogenTimeoutError(
+                f"They were not read within the {self._seconds:g} s that a tick has."
+            ) from None

@@ -1,79 +1,44 @@
-"""What a tick of the listing sensor does: a pure function of its memory and of what there is."""
+"""The decisions of a listing sensor's tick, as a pure function of its cursor and its inputs."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
+from typing_extensions import Self
 
-from octogen_dagster.sensor_limits import (
-    MAX_PARTITIONS_PER_TICK,
-    MAX_RUNS_PER_TICK,
-    is_due,
-    seconds_to_wait,
-)
+from octogen_dagster.run_ledger import Ledger, run_key
+from octogen_dagster.sensor_limits import MAX_REPORTS_PER_TICK, limited
 
-CURSOR_VERSION = 1
 GRANTED, PENDING = "awaiting_subscription", "pending"
 REVOKED, STALE, MISSING = "revoked", "stale", "missing"
-_MAX_REPORTS_PER_TICK = 100
 
 
-class RunAttempt(msgspec.Struct, array_like=True):
-    """What was asked for a listing.
-
-    Attributes:
-        status: The listing's status then; empty where the source knows none.
-        asks: Runs requested so far; makes run keys.
-        tries: Runs requested since it was last in order; makes waits grow.
-        asked_at: When the last one was, in seconds since 1970.
-    """
-
-    status: str = ""
-    asks: int = 0
-    tries: int = 0
-    asked_at: int = 0
-
-
-class ListingCursor(msgspec.Struct, forbid_unknown_fields=True):
-    """What the sensor remembers.
+class ListingCursor(Ledger[str], kw_only=True):
+    """The ledger of the listing sensor; its keys are the partition keys of listings.
 
     Attributes:
-        asks: By partition key.
-        gone: Partition keys that were reported as no longer listed.
-        lapsed: Partition keys that are revoked or stale, and which of them.
-        untold: Those of `lapsed` that are still to be reported.
-        checked_at: When subscriptions were last looked at, in seconds since 1970.
-        epoch: Makes run keys new after a cursor was lost or reset.
-        version: Of this structure.
+        rounds: How many rounds of attempts came before the present one, for listings where there
+            were any. It makes run keys new that would otherwise repeat.
+        lapsed: The state of each subscription that is not in order, such as `revoked`.
+        unreported: Keys of `lapsed` that are still to be reported.
+        checked_at: When subscriptions were last checked, in seconds since 1970.
+        epoch: When this cursor began, in seconds since 1970. It makes run keys new after a cursor
+            was lost or reset.
     """
 
-    asks: dict[str, RunAttempt] = msgspec.field(default_factory=dict)
-    gone: set[str] = msgspec.field(default_factory=set)
+    rounds: dict[str, int] = msgspec.field(default_factory=dict)
     lapsed: dict[str, str] = msgspec.field(default_factory=dict)
-    untold: set[str] = msgspec.field(default_factory=set)
+    unreported: set[str] = msgspec.field(default_factory=set)
     checked_at: int = 0
     epoch: int = 0
-    version: int = CURSOR_VERSION
 
-    @classmethod
-    def load(cls, text: str | None, epoch: int) -> tuple["ListingCursor", bool]:
-        """The cursor of the last tick, and whether one was there that cannot be read.
-
-        Args:
-            text: What Dagster stored.
-            epoch: Of a cursor that begins now.
-        """
-        if not text:
-            return cls(epoch=epoch), False
-        try:
-            cursor = msgspec.json.decode(text, type=cls)
-        except msgspec.MsgspecError:
-            return cls(epoch=epoch), True
-        return (cursor, False) if cursor.version == CURSOR_VERSION else (cls(epoch=epoch), True)
-
-    def dump(self) -> str:
-        """The text that Dagster stores."""
-        return msgspec.json.encode(self, order="sorted").decode()
+    def copy(self) -> Self:
+        """An independent copy."""
+        copied = super().copy()
+        copied.rounds = dict(self.rounds)
+        copied.lapsed = dict(self.lapsed)
+        copied.unreported = set(self.unreported)
+        return copied
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,109 +46,159 @@ class TickInputs:
     """What a tick found.
 
     Attributes:
-        statuses: Status of each listing by partition key; empty where the source knows none.
+        statuses: Octogen's status of each listing by partition key; empty if the source has none.
         known: Partition keys that exist.
         subscribed: Partition keys that were materialized.
-        busy: Partition keys whose runs are not finished.
-        lapses: Of the subscribed ones, which are revoked or stale now.
+        unfinished: Partition keys whose runs are queued or running.
+        lapses: The state of each subscribed listing whose subscription is not in order.
         now: Seconds since 1970.
     """
 
     statuses: Mapping[str, str]
     known: Collection[str]
     subscribed: Collection[str]
-    busy: Collection[str]
+    unfinished: Collection[str]
     lapses: Mapping[str, str]
     now: int
+
+    def is_in_order(self, key: str) -> bool:
+        """True if a listing was subscribed to and its subscription was not revoked."""
+        return key in self.subscribed and self.lapses.get(key) != REVOKED
 
 
 @dataclass(frozen=True, slots=True)
 class ListingTick:
-    """What one tick does.
+    """The result of one tick.
 
     Attributes:
         new: Partition keys to add.
-        due: Partition keys to request, each with its run key.
-        waiting: Requests that are due and left to the next ticks.
+        runs: The partition key and the run key of each run to request.
+        waiting: Number of datasets that are due and left to the next ticks.
         gone: Partition keys to report as no longer listed.
-        lapsed: Partition keys to report as revoked or stale.
-        cursor: What to remember.
+        lapsed: State by partition key, to report as not in order.
+        cursor: The cursor to store.
     """
 
     new: list[str]
-    due: list[tuple[str, str]]
+    runs: list[tuple[str, str]]
     waiting: int
     gone: list[str]
     lapsed: dict[str, str]
     cursor: ListingCursor = field(repr=False)
 
 
-def plan_tick(cursor: ListingCursor, world: TickInputs) -> ListingTick:
-    """Decide what a tick does; the same world gives the same decisions.
+def plan_tick(cursor: ListingCursor, inputs: TickInputs) -> ListingTick:
+    """Decide what a tick requests, adds and reports. Equal arguments give equal results.
 
     Args:
-        cursor: What was remembered.
-        world: What there is.
+        cursor: The cursor of the last tick. It is not changed.
+        inputs: What the tick found.
     """
-    asks = dict(cursor.asks)
-    due = []
-    for key, status in world.statuses.items():
-        ask = asks.get(key, RunAttempt())
-        in_order = key in world.subscribed and world.lapses.get(key) != REVOKED
-        if key not in world.busy and _is_due(ask, status, in_order=in_order, now=world.now):
-            due.append(key)
-        elif in_order or status not in (ask.status, GRANTED):
-            asks[key] = RunAttempt(status, ask.asks, 0 if in_order else ask.tries, ask.asked_at)
-    # What was just granted first, then those never asked for, then who waits longest.
-    due.sort(
-        key=lambda key: (
-            not _is_news(asks.get(key, RunAttempt()), world.statuses[key]),
-            asks.get(key, RunAttempt()).asked_at,
-            key,
-        )
-    )
-    new = [key for key in due if key not in world.known][:MAX_PARTITIONS_PER_TICK]
-    there = {*world.known, *new}
-    now = [key for key in due if key in there][:MAX_RUNS_PER_TICK]
-    for key in now:
-        ask, status = asks.get(key, RunAttempt()), world.statuses[key]
-        tries = 0 if _is_news(ask, status) else ask.tries
-        asks[key] = RunAttempt(status, ask.asks + 1, tries + 1, world.now)
-    gone = sorted(cursor.asks.keys() - world.statuses.keys() - cursor.gone)[:_MAX_REPORTS_PER_TICK]
-    news = {
-        key
-        for key, lapse in world.lapses.items()
-        if key in cursor.untold or cursor.lapsed.get(key) != lapse
-    }
-    lapsed = {key: world.lapses[key] for key in sorted(news)[:_MAX_REPORTS_PER_TICK]}
+    ledger = cursor.copy()
+    due = _due_keys(ledger, inputs)
+    _record_statuses(ledger, inputs, set(due))
+    due.sort(key=lambda key: _urgency(ledger, key, inputs.statuses[key]))
+    new, keys = limited(due, inputs.known)
+    runs = [(key, _request_run(ledger, key, inputs)) for key in keys]
+    lapsed = _report_lapses(ledger, inputs.lapses)
+    # The subscription of a lapsed listing that was requested may be in order at the next tick.
+    if inputs.lapses.keys() & {*keys, *inputs.unfinished}:
+        ledger.checked_at = 0
     return ListingTick(
         new=sorted(new),
-        due=[(key, f"{key}#{cursor.epoch}.{asks[key].asks}") for key in now],
-        waiting=len(due) - len(now),
-        gone=gone,
+        runs=runs,
+        waiting=len(due) - len(runs),
+        gone=ledger.report_gone(inputs.statuses.keys()),
         lapsed=lapsed,
-        cursor=ListingCursor(
-            asks=asks,
-            gone=(cursor.gone | set(gone)) - world.statuses.keys(),
-            lapsed=dict(world.lapses),
-            untold=news - lapsed.keys(),
-            # What was lapsed and is asked for may be in order at the next tick.
-            checked_at=0 if world.lapses.keys() & {*now, *world.busy} else cursor.checked_at,
-            epoch=cursor.epoch,
-        ),
+        cursor=ledger,
     )
 
 
-def _is_news(ask: RunAttempt, status: str) -> bool:
-    """Whether Octogen says that it is granted, and did not when it was asked for last."""
-    return status == GRANTED and ask.status != GRANTED
+def _due_keys(ledger: ListingCursor, inputs: TickInputs) -> list[str]:
+    """The listings to request now or, if they are too many, in the next ticks."""
+    overdue = set(ledger.overdue(inputs.now))
+    return [
+        key
+        for key, status in inputs.statuses.items()
+        if key not in inputs.unfinished
+        and _is_due(ledger, key, status, in_order=inputs.is_in_order(key), overdue=overdue)
+    ]
 
 
-def _is_due(ask: RunAttempt, status: str, *, in_order: bool, now: int) -> bool:
-    # What was in force and can be subscribed to again, its owner has deleted.
-    if _is_news(ask, status) and (not in_order or ask.status == PENDING):
+def _is_due(
+    ledger: ListingCursor, key: str, status: str, *, in_order: bool, overdue: Collection[str]
+) -> bool:
+    # An active subscription that can be subscribed to again was deleted by its owner: do not
+    # recreate it. Only a grant that was taken back and given again counts.
+    if _newly_granted(ledger, key, status) and (
+        not in_order or ledger.requested.get(key) == PENDING
+    ):
         return True
-    # While Octogen says that it is pending, Octogen also says when it no longer is.
-    if in_order or (status == PENDING and ask.tries):
+    if in_order:
         return False
-    return is_due(ask.asked_at + seconds_to_wait(ask.tries), now)
+    if key not in ledger.unconfirmed:
+        return True
+    # A pending grant is not requested again: Octogen reports when it is granted.
+    return status != PENDING and key in overdue
+
+
+def _newly_granted(ledger: ListingCursor, key: str, status: str) -> bool:
+    """True if Octogen reports a grant that it did not report at the last request."""
+    return status == GRANTED and ledger.requested.get(key) != GRANTED
+
+
+def _record_statuses(ledger: ListingCursor, inputs: TickInputs, due: Collection[str]) -> None:
+    """Confirm what is in order, and record statuses that changed, except for the due keys.
+
+    A grant is recorded by the request that it leads to, so that none is missed.
+    """
+    for key, status in inputs.statuses.items():
+        if key in due:
+            continue
+        if inputs.is_in_order(key):
+            ledger.confirm(key)
+            ledger.requested[key] = status
+        elif status not in (ledger.requested.get(key, ""), GRANTED):
+            ledger.requested[key] = status
+
+
+def _urgency(ledger: ListingCursor, key: str, status: str) -> tuple[bool, bool, int, str]:
+    """The sort key of a due listing.
+
+    New grants come first, then listings that were never requested, then who waits longest.
+    """
+    attempt = ledger.unconfirmed.get(key)
+    return (
+        not _newly_granted(ledger, key, status),
+        key in ledger.requested,
+        attempt.next_at if attempt else 0,
+        key,
+    )
+
+
+def _request_run(ledger: ListingCursor, key: str, inputs: TickInputs) -> str:
+    """Record a run; return its run key."""
+    status = inputs.statuses[key]
+    new_round = key not in ledger.unconfirmed or _newly_granted(ledger, key, status)
+    if new_round and key in ledger.requested:
+        ledger.rounds[key] = ledger.rounds.get(key, 0) + 1
+    attempt = ledger.request(key, status, partition=key, now=inputs.now, new_round=new_round)
+    return run_key(
+        key,
+        ledger.epoch,
+        round_number=ledger.rounds.get(key, 0),
+        attempts=attempt.attempts,
+    )
+
+
+def _report_lapses(ledger: ListingCursor, lapses: Mapping[str, str]) -> dict[str, str]:
+    """Record the lapses, and return those to report in this tick."""
+    news = {
+        key
+        for key, lapse in lapses.items()
+        if key in ledger.unreported or ledger.lapsed.get(key) != lapse
+    }
+    reported = {key: lapses[key] for key in sorted(news)[:MAX_REPORTS_PER_TICK]}
+    ledger.lapsed = dict(lapses)
+    ledger.unreported = news - reported.keys()
+    return reported

@@ -1,7 +1,7 @@
-"""Which subscriptions are not in order: by Analytics Hub, and by Octogen."""
+"""Find the subscriptions that are not in order, by Analytics Hub's state and Octogen's status."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from octogen_dagster.bigquery.listing_tick import MISSING, PENDING, REVOKED, STALE
 from octogen_dagster.errors import OctogenBigQueryInputError
@@ -13,62 +13,83 @@ from octogen_dagster.sharing.resource_names import ListingName
 _ONLY_BY_OCTOGEN = {"source_stale", "refresh_failed", "access_grant_failed"}
 _LAPSES = {subscription_entry.STALE: STALE, subscription_entry.REVOKED: REVOKED}
 
+_States = Mapping[tuple[str, str, str], list[tuple[ListingName, str]]]
+"""Listings and their subscription's state, by what a listing's name is without its project."""
+
 
 def by_analytics_hub(
     hub: AnalyticsHub, project: str, subscribed: Mapping[str, Listing]
 ) -> dict[str, str]:
-    """Which subscriptions of a project are revoked, stale or missing.
+    """List the subscriptions of a project and find those that are revoked, stale or missing.
 
-    A state that is newer than this package is none of these, and nor is one that may be another
-    listing's, whose project is named the other way.
+    A subscription in a state that is newer than this package counts as in order. So does a listing
+    if a subscription in order may be its own but names the project the other way.
 
     Args:
         hub: Analytics Hub.
         project: The subscriber's project.
-        subscribed: The listings that it subscribed to, by partition key.
+        subscribed: The listings that the project subscribed to, by partition key.
+
+    Returns:
+        `revoked`, `stale` or `missing` by partition key, for those that are not in order.
 
     Raises:
-        OctogenBigQueryError: Analytics Hub does not say.
+        OctogenBigQueryError: Analytics Hub does not list them.
     """
     names = {key: ListingName.parse(listing.resource) for key, listing in subscribed.items()}
+    states = _states(hub, project, {name.location.lower() for name in names.values()})
+    lapses = {key: _lapse(name, states) for key, name in names.items()}
+    return {key: lapse for key, lapse in lapses.items() if lapse is not None}
+
+
+def _states(hub: AnalyticsHub, project: str, locations: Iterable[str]) -> _States:
     states: defaultdict[tuple[str, str, str], list[tuple[ListingName, str]]] = defaultdict(list)
-    for location in {name.location.lower() for name in names.values()}:
+    for location in locations:
         for subscription in hub.subscription_messages(project, location):
             try:
                 name = ListingName.parse(subscription.listing)
-            except OctogenBigQueryInputError:  # to a whole exchange
+            except OctogenBigQueryInputError:  # a subscription to a whole exchange
                 continue
             state = subscription_entry.state_name(subscription.state)
             states[name.without_project].append((name, state))
-    lapses = {}
-    for key, mine in names.items():
-        found = {
-            _LAPSES.get(state)
-            for name, state in states[mine.without_project]
-            if mine.matches(name) is not False
-        }
-        if None not in found:
-            lapses[key] = next((lapse for lapse in (STALE, REVOKED) if lapse in found), MISSING)
-    return lapses
+    return states
+
+
+def _lapse(listing: ListingName, states: _States) -> str | None:
+    """Why a listing's subscription is not in order, or None if one is.
+
+    A stale one comes before a revoked one: it still gives access.
+    """
+    found: Collection[str | None] = {
+        _LAPSES.get(state)
+        for name, state in states.get(listing.without_project, ())
+        if listing.matches(name) is not False
+    }
+    if None in found:
+        return None
+    return next((lapse for lapse in (STALE, REVOKED) if lapse in found), MISSING)
 
 
 def merge_octogen_status(
     lapses: Mapping[str, str], subscribed: Mapping[str, Listing]
 ) -> dict[str, str]:
-    """The lapses, with what Octogen says where Analytics Hub said nothing.
+    """Add Octogen's status where Analytics Hub reported nothing.
 
     Args:
-        lapses: Those of Analytics Hub, or what is remembered of both, by partition key.
+        lapses: The lapses by Analytics Hub, or those remembered of both, by partition key.
         subscribed: The listings that were subscribed to, by partition key.
+
+    Returns:
+        The state by partition key, for those that are not in order.
     """
-    both = dict(lapses)
+    merged = dict(lapses)
     for key, listing in subscribed.items():
-        if key in both and both[key] not in _ONLY_BY_OCTOGEN:
+        if key in merged and merged[key] not in _ONLY_BY_OCTOGEN:
             continue  # Analytics Hub knows better
         if listing.status in _ONLY_BY_OCTOGEN:
-            both[key] = listing.status
+            merged[key] = listing.status
         elif listing.status == PENDING:
-            both[key] = REVOKED
+            merged[key] = REVOKED
         elif listing.status == "active":
-            both.pop(key, None)
-    return both
+            merged.pop(key, None)
+    return merged

@@ -2,10 +2,8 @@ from collections.abc import Iterator
 
 import dagster as dg
 import pytest
-from google.cloud.bigquery.retry import DEFAULT_RETRY
 
-from octogen_dagster.bigquery import listing_sensor
-from octogen_dagster.bigquery.listing_sources import ExchangeSource, OctogenSource
+from octogen_dagster.bigquery.listing_sources import ExchangeSource, OctogenSource, Source
 from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sandbox.server import Sandbox
 from tests.bigquery.daemon import Daemon
@@ -19,20 +17,12 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield sandbox.hub
 
 
-@pytest.fixture
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Google's client of BigQuery retry at once."""
-    monkeypatch.setattr(DEFAULT_RETRY, "_initial", 0.001)
-
-
 @pytest.fixture(params=["exchange", "octogen"])
-def daemon(
-    request: pytest.FixtureRequest,
-    hub: Hub,
-    instance: dg.DagsterInstance,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Daemon:
-    source = ExchangeSource(hub.exchange) if request.param == "exchange" else OctogenSource()
-    made = Daemon(instance, source)
-    monkeypatch.setattr(listing_sensor, "_seconds", lambda: made.now)
-    return made
+def source(request: pytest.FixtureRequest, hub: Hub) -> Source:
+    """Each of the two sources that find listings by themselves."""
+    return ExchangeSource(hub.exchange) if request.param == "exchange" else OctogenSource()
+
+
+@pytest.fixture
+def daemon(source: Source, instance: dg.DagsterInstance) -> Daemon:
+    return Daemon(instance, source)

@@ -5,8 +5,8 @@ from typing import Any
 import dagster as dg
 
 from octogen_dagster.bigquery.linked_datasets import build_linked_datasets_asset
-from octogen_dagster.bigquery.listing_sensor import build_listing_sensor
-from octogen_dagster.bigquery.listing_sources import OctogenSource
+from octogen_dagster.bigquery.listing_sensor import ListingSensor
+from octogen_dagster.bigquery.listing_sources import TICK_TIMEOUT, OctogenSource, Source
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
 
 PROJECT = "my-project"
@@ -15,13 +15,21 @@ MINUTE = 60
 
 
 class Daemon:
-    """Ticks the sensor and runs what it requests."""
+    """Ticks the sensor and runs what it requests.
 
-    def __init__(self, instance: dg.DagsterInstance, source: Any) -> None:
+    Attributes:
+        now: The time of the next tick, in seconds since 1970.
+    """
+
+    def __init__(
+        self, instance: dg.DagsterInstance, source: Source, *, tick_timeout: float = TICK_TIMEOUT
+    ) -> None:
         self.instance = instance
         self.control_plane = isinstance(source, OctogenSource)
         self.asset = build_linked_datasets_asset(control_plane=self.control_plane, grant_waits=())
-        self.sensor = build_listing_sensor(source, self.asset)
+        self.sensor = ListingSensor(
+            source, self.asset, clock=lambda: self.now, tick_timeout=tick_timeout
+        ).definition()
         self.resources: dict[str, Any] = {
             "analytics_hub": AnalyticsHubResource(project=PROJECT),
             "octogen_control_plane": OctogenControlPlaneResource(principal=PRINCIPAL),
@@ -31,24 +39,38 @@ class Daemon:
         self.completed_at: float | None = None
         self.run_keys: set[str] = set()
 
-    def tick(self, *, minutes: int = 0, crash: str = "") -> Any:
-        """A tick some minutes later; a crash is before the runs or before the cursor."""
-        self.now += minutes * MINUTE
+    def evaluate(self) -> dg.SensorResult | dg.SkipReason:
+        """A tick of which nothing is carried out."""
         context = dg.build_sensor_context(
             instance=self.instance, cursor=self.cursor, resources=self.resources
         )
         context._last_tick_completion_time = self.completed_at
-        result: Any = self.sensor._raw_fn(context)  # a call passes resources as arguments
-        if isinstance(result, dg.SkipReason):
-            return result
+        # A call of the sensor would pass resources as arguments.
+        result: Any = self.sensor._raw_fn(context)
+        assert isinstance(result, (dg.SensorResult, dg.SkipReason))
+        return result
+
+    def tick(self, *, minutes: int = 0, crash: str = "") -> dg.SensorResult:
+        """A tick that reads the listings.
+
+        Args:
+            minutes: Minutes since the last tick.
+            crash: "before the runs" or "before the cursor"; empty for no crash.
+        """
+        self.now += minutes * MINUTE
+        result = self.evaluate()
+        assert isinstance(result, dg.SensorResult), result
         for event in result.asset_events:
             self.instance.report_runless_asset_event(event)
-        for request in result.dynamic_partitions_requests:
+        for partitions in result.dynamic_partitions_requests or ():
+            assert isinstance(partitions, dg.AddDynamicPartitionsRequest)
             self.instance.add_dynamic_partitions(
-                request.partitions_def_name, request.partition_keys
+                partitions.partitions_def_name, partitions.partition_keys
             )
         if crash != "before the runs":
-            for request in result.run_requests:
+            for request in result.run_requests or ():
+                assert request.run_key
+                assert request.partition_key
                 if request.run_key not in self.run_keys:
                     self.run_keys.add(request.run_key)
                     self.run(request.partition_key)
@@ -65,18 +87,26 @@ class Daemon:
             resources=self.resources,
         )
 
-    def asked(self, **tick: Any) -> list[str]:
-        """The listings that a tick asks for."""
-        result = self.tick(**tick)
-        return [request.partition_key.rpartition(":")[2] for request in result.run_requests]
+    def requested_keys(self, *, minutes: int = 0) -> list[str]:
+        """The partition keys that a tick requests."""
+        return [run.partition_key or "" for run in self.tick(minutes=minutes).run_requests or ()]
+
+    def requested(self, *, minutes: int = 0) -> list[str]:
+        """The ids of the listings that a tick requests."""
+        return [listing_id(key) for key in self.requested_keys(minutes=minutes)]
 
     def subscribed(self) -> list[str]:
-        keys = self.instance.get_materialized_partitions(self.asset.key)
-        return sorted(key.rpartition(":")[2] for key in keys)
+        """The ids of the listings whose partition was materialized."""
+        return sorted(map(listing_id, self.instance.get_materialized_partitions(self.asset.key)))
 
 
-def reported(result: Any) -> dict[str, str]:
+def listing_id(key: str | None) -> str:
+    return (key or "").rpartition(":")[2]
+
+
+def reported(result: dg.SensorResult) -> dict[str, object]:
+    """The state of each listing that a tick reports, by the listing's id."""
     return {
-        event.partition.rpartition(":")[2]: event.metadata["octogen/state"].value
+        listing_id(event.partition): event.metadata["octogen/state"].value
         for event in result.asset_events
     }

@@ -1,79 +1,74 @@
-"""The listing sensor: what it asks for, when, and what it does about failures."""
+"""The listing sensor: what it requests, when, and how it handles failures."""
 
 import itertools
 import threading
 
 import dagster as dg
 import pytest
-from dagster._core.remote_origin import (
-    GrpcServerCodeLocationOrigin,
-    RemoteJobOrigin,
-    RemoteRepositoryOrigin,
-)
 
-from octogen_dagster.bigquery import listing_sensor
 from octogen_dagster.bigquery.linked_datasets import build_linked_datasets_asset
 from octogen_dagster.bigquery.listing_sensor import build_listing_sensor
-from octogen_dagster.bigquery.listing_sources import ExchangeSource, OctogenSource, StaticSource
+from octogen_dagster.bigquery.listing_sources import (
+    ExchangeSource,
+    OctogenSource,
+    Source,
+    StaticSource,
+)
 from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.control_plane.tools import OctogenMCP, SharedListing
-from octogen_dagster.errors import OctogenBigQueryInputError
 from octogen_dagster.sandbox.hub.faults import HubFault
 from octogen_dagster.sandbox.hub.names import project_number
 from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sandbox.hub.state import ON_COMMAND
 from tests.bigquery.daemon import Daemon, reported
-
-ORIGIN = RemoteJobOrigin(
-    RemoteRepositoryOrigin(GrpcServerCodeLocationOrigin("127.0.0.1", 1), "repository"), "job"
-)
+from tests.runs import ORIGIN
 
 
 def test_new_listings_become_datasets_and_then_rest(daemon: Daemon, hub: Hub) -> None:
     hub.share("northpeak")
     hub.share("strada")
-    assert daemon.asked() == ["northpeak", "strada"]
+    assert daemon.requested() == ["northpeak", "strada"]
     assert daemon.subscribed() == ["northpeak", "strada"]
     for minutes in (0, 5, 60, 600):
         result = daemon.tick(minutes=minutes)
-        assert result.run_requests == []
-        assert result.skip_reason.skip_message == "None of 2 listings is due."
+        assert not result.run_requests
+        assert result.skip_reason == dg.SkipReason("None of 2 listings is due.")
         assert reported(result) == {}
     assert len(hub.subscriptions) == 2
 
 
-def test_a_grant_that_is_late_is_asked_for_again_with_growing_waits(
+def test_a_grant_that_is_late_is_requested_again_with_growing_waits(
     daemon: Daemon, hub: Hub
 ) -> None:
     hub.share("northpeak", grant=ON_COMMAND)
-    assert daemon.asked() == ["northpeak"]
-    asks = [daemon.asked(minutes=5) for _ in range(30)]
-    times = [5 * (number + 1) for number, ask in enumerate(asks) if ask]
-    # Octogen says itself when it grants access.
+    assert daemon.requested() == ["northpeak"]
+    attempts = [daemon.requested(minutes=5) for _ in range(30)]
+    times = [5 * (number + 1) for number, keys in enumerate(attempts) if keys]
+    # Octogen reports when it grants access.
     assert times == ([] if daemon.control_plane else [10, 30, 70, 150])
     assert daemon.subscribed() == []
-    asks = [daemon.asked(minutes=30) for _ in range(100)]
-    times = [30 * (number + 1) for number, ask in enumerate(asks) if ask]
+    attempts = [daemon.requested(minutes=30) for _ in range(100)]
+    times = [30 * (number + 1) for number, keys in enumerate(attempts) if keys]
     assert daemon.control_plane or [b - a for a, b in itertools.pairwise(times)][-3:] == [360] * 3
 
     hub.grant_access("northpeak")
-    while not daemon.asked(minutes=30):
+    while not daemon.requested(minutes=30):
         pass
     assert daemon.subscribed() == ["northpeak"]
     assert len(hub.subscriptions) == 1
 
 
-def test_what_octogen_says_is_granted_is_asked_for_at_once(
+def test_a_grant_that_octogen_reports_is_requested_at_once(
     hub: Hub, instance: dg.DagsterInstance
 ) -> None:
     daemon = Daemon(instance, OctogenSource())
     hub.share("northpeak", grant=ON_COMMAND)
-    assert daemon.asked() == ["northpeak"]
-    assert daemon.asked() == []
+    assert daemon.requested() == ["northpeak"]
+    assert daemon.requested() == []
     hub.grant_access("northpeak")
-    assert daemon.asked() == ["northpeak"]
+    assert daemon.requested() == ["northpeak"]
     assert daemon.subscribed() == ["northpeak"]
-    assert daemon.asked() == []
+    assert daemon.requested() == []
 
 
 def test_a_project_that_is_named_by_its_number_keeps_its_partition(
@@ -81,10 +76,11 @@ def test_a_project_that_is_named_by_its_number_keeps_its_partition(
 ) -> None:
     daemon = Daemon(instance, ExchangeSource(hub.exchange))
     hub.share("northpeak")
-    assert daemon.asked() == ["northpeak"]
+    assert daemon.requested() == ["northpeak"]
     hub.settings.get_listing_project = "number"
     result = daemon.tick()
-    assert (result.run_requests, reported(result)) == ([], {})
+    assert not result.run_requests
+    assert reported(result) == {}
     assert len(instance.get_dynamic_partitions("octogen_listings")) == 1
 
 
@@ -102,8 +98,7 @@ def test_listings_of_two_publishers_are_two_though_one_is_named_by_its_number(
     daemon.asset = build_linked_datasets_asset(
         dataset_id=lambda listing: "mine" if listing == mine else "theirs", grant_waits=()
     )
-    requested = [request.partition_key for request in daemon.tick().run_requests]
-    assert sorted(requested) == [listing_partition_key(theirs)] if known else keys
+    assert sorted(daemon.requested_keys()) == ([listing_partition_key(theirs)] if known else keys)
     assert sorted(instance.get_dynamic_partitions("octogen_listings")) == keys
 
 
@@ -114,26 +109,26 @@ def test_a_listing_that_is_listed_under_both_names_of_its_project_has_both_parti
     number = resource.replace("octogen-sandbox", project_number("octogen-sandbox"))
     instance.add_dynamic_partitions("octogen_listings", [listing_partition_key(resource)])
     daemon = Daemon(instance, StaticSource([resource, number]))
-    requested = [request.partition_key for request in daemon.tick().run_requests]
-    assert sorted(requested) == sorted(map(listing_partition_key, (resource, number)))
+    both = sorted(map(listing_partition_key, (resource, number)))
+    assert sorted(daemon.requested_keys()) == both
     assert len(hub.subscriptions) == 1
 
 
 @pytest.mark.parametrize("key", ["northpeak", "a:b:c", "p:us:e:", "", "p:u s:e:l"])
-def test_a_partition_that_is_no_listing_is_passed_over(
+def test_a_partition_that_is_no_listing_is_skipped(
     daemon: Daemon, hub: Hub, key: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     daemon.instance.add_dynamic_partitions("octogen_listings", [key])
     hub.share("northpeak")
-    assert daemon.asked() == ["northpeak"]
-    assert daemon.asked() == []
+    assert daemon.requested() == ["northpeak"]
+    assert daemon.requested() == []
     assert (
-        f"1 partitions of 'octogen_listings' are of no listing, as {key!r}, and are passed over: "
-        "delete them."
+        "1 partitions of 'octogen_listings' are no listings and are skipped, for example "
+        f"{key!r}: delete them."
     ) in capfd.readouterr().err
 
 
-def test_a_catalog_whose_listing_cannot_be_one_is_said_to_be_left_out(
+def test_a_catalog_with_an_invalid_listing_is_logged_as_skipped(
     hub: Hub,
     instance: dg.DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
@@ -143,24 +138,21 @@ def test_a_catalog_whose_listing_cannot_be_one_is_said_to_be_left_out(
     listings = OctogenMCP.listings
     odd = SharedListing("odd", "nonsense")
     monkeypatch.setattr(OctogenMCP, "listings", lambda *arguments: [odd, *listings(*arguments)])
-    assert Daemon(instance, OctogenSource()).asked() == ["northpeak"]
+    assert Daemon(instance, OctogenSource()).requested() == ["northpeak"]
     assert (
-        "1 of 1 that are left out. Catalog odd: 'nonsense' is not the name of a listing"
-        in capfd.readouterr().err
+        "Skipped a listing (1 of 1 skipped in this tick): Catalog odd: 'nonsense' is not the name "
+        "of a listing" in capfd.readouterr().err
     )
 
 
-def test_only_the_catalogs_that_the_source_names(hub: Hub, instance: dg.DagsterInstance) -> None:
+def test_only_the_source_s_catalogs_are_requested(hub: Hub, instance: dg.DagsterInstance) -> None:
     hub.share("northpeak")
     hub.share("strada")
-    assert Daemon(instance, OctogenSource(catalogs=["strada"])).asked() == ["strada"]
+    assert Daemon(instance, OctogenSource(catalogs=["strada"])).requested() == ["strada"]
 
 
-def test_a_cursor_that_was_reset_asks_again(
-    hub: Hub, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cursor_that_was_reset_requests_again(hub: Hub, instance: dg.DagsterInstance) -> None:
     daemon = Daemon(instance, ExchangeSource(hub.exchange))
-    monkeypatch.setattr(listing_sensor, "_seconds", lambda: daemon.now)
     hub.share("northpeak", grant=ON_COMMAND)
     for _ in range(5):
         daemon.tick(minutes=400)
@@ -171,14 +163,14 @@ def test_a_cursor_that_was_reset_asks_again(
 
 
 def test_a_tick_that_takes_too_long_is_skipped(
-    daemon: Daemon, hub: Hub, monkeypatch: pytest.MonkeyPatch
+    source: Source, instance: dg.DagsterInstance, hub: Hub
 ) -> None:
-    monkeypatch.setattr(listing_sensor, "TICK_TIMEOUT", 0.2)
     hub.share("northpeak")
     hub.inject(HubFault("latency", 10.0, times=2))
-    result = daemon.tick()
-    assert "They were not read within the 0.2 s that a tick has." in result.skip_message
-    # What is still being read holds up no process that is to end.
+    result = Daemon(instance, source, tick_timeout=0.2).evaluate()
+    assert isinstance(result, dg.SkipReason)
+    assert "They were not read within the 0.2 s that a tick has." in str(result.skip_message)
+    # The read that goes on does not keep the process from ending.
     reading = [each for each in threading.enumerate() if each.name == "octogen-listings"]
     assert reading
     assert all(each.daemon for each in reading)
@@ -213,7 +205,7 @@ def test_a_crash_loses_and_doubles_nothing(daemon: Daemon, hub: Hub, crash: str)
 
 
 @pytest.mark.parametrize("status", ["QUEUED", "STARTED"])
-def test_a_run_that_is_not_finished_is_not_asked_for_again(
+def test_a_listing_whose_run_is_not_finished_is_not_requested_again(
     daemon: Daemon, hub: Hub, status: str
 ) -> None:
     key = listing_partition_key(hub.share("northpeak"))
@@ -227,39 +219,39 @@ def test_a_run_that_is_not_finished_is_not_asked_for_again(
         status=dg.DagsterRunStatus[status],
         remote_job_origin=ORIGIN,
     )
-    assert daemon.asked() == []
+    assert daemon.requested() == []
     daemon.instance.delete_run(started.run_id)
-    assert daemon.asked() == ["northpeak"]
+    assert daemon.requested() == ["northpeak"]
 
 
 def test_a_source_that_fails_skips_the_tick(daemon: Daemon, hub: Hub) -> None:
     hub.share("northpeak")
     hub.inject(HubFault("status", "PERMISSION_DENIED", method="ListListings"))
     hub.inject(HubFault("html", method="list_bigquery_listing_resources"))
-    result = daemon.tick()
+    result = daemon.evaluate()
     assert isinstance(result, dg.SkipReason)
     assert "The listings could not be read, the next tick tries again." in str(result.skip_message)
     hub.clear_faults()
-    assert daemon.asked() == ["northpeak"]
+    assert daemon.requested() == ["northpeak"]
 
 
-@pytest.mark.parametrize("cursor", ["{", '{"version": 99}', '{"asks": 3}', "old"])
+@pytest.mark.parametrize("cursor", ["{", '{"version": 99}', '{"requested": 3}', "old"])
 def test_a_cursor_that_cannot_be_read_loses_nothing(daemon: Daemon, hub: Hub, cursor: str) -> None:
     hub.share("northpeak")
     hub.share("strada", grant=ON_COMMAND)
     daemon.tick()
     daemon.cursor = cursor
-    assert daemon.asked(minutes=1) == ["strada"]
+    assert daemon.requested(minutes=1) == ["strada"]
     assert len(daemon.run_keys) == 3
 
 
-def test_listings_that_are_written_down(hub: Hub, instance: dg.DagsterInstance) -> None:
+def test_the_listings_of_a_static_source_are_requested(
+    hub: Hub, instance: dg.DagsterInstance
+) -> None:
     resource = hub.share("northpeak")
     hub.share("strada")
     daemon = Daemon(instance, StaticSource([resource]))
-    assert daemon.asked() == ["northpeak"]
-    with pytest.raises(OctogenBigQueryInputError, match="'northpeak' is not the name of a listing"):
-        StaticSource(["northpeak"])
+    assert daemon.requested() == ["northpeak"]
 
 
 def test_an_asset_without_dynamic_partitions_is_refused(hub: Hub) -> None:
@@ -268,3 +260,70 @@ def test_an_asset_without_dynamic_partitions_is_refused(hub: Hub) -> None:
 
     with pytest.raises(ValueError, match="DynamicPartitionsDefinition with a name"):
         build_listing_sensor(OctogenSource(), other)
+
+
+def test_the_sensor_has_the_name_the_interval_and_the_other_arguments_it_is_given(
+    daemon: Daemon,
+) -> None:
+    sensor = build_listing_sensor(
+        OctogenSource(),
+        daemon.asset,
+        name="shops",
+        minimum_interval_seconds=60,
+        tags={"team": "data"},
+    )
+    assert (sensor.name, sensor.minimum_interval_seconds) == ("shops", 60)
+    assert sensor.tags["team"] == "data"
+    assert sensor.required_resource_keys == {"analytics_hub", "octogen_control_plane"}
+
+
+def test_subscriptions_are_checked_every_quarter_of_an_hour(
+    hub: Hub, instance: dg.DagsterInstance
+) -> None:
+    daemon = Daemon(instance, ExchangeSource(hub.exchange))
+    hub.share("northpeak")
+    for _ in range(31):
+        daemon.tick(minutes=1)
+    checks = [call.method for call in hub.calls].count("ListSubscriptions")
+    assert checks == 1 + 2  # the run's, and two of the ticks
+
+
+def test_a_clock_that_jumped_and_went_back_delays_no_check(daemon: Daemon, hub: Hub) -> None:
+    hub.share("northpeak")
+    daemon.tick()
+    daemon.tick(minutes=365 * 24 * 60)
+    hub.make_stale("northpeak")
+    daemon.now = 1_000_000
+    assert reported(daemon.tick(minutes=20)) == {"northpeak": "stale"}
+
+
+def test_a_check_that_takes_too_long_does_not_stop_the_tick(
+    hub: Hub,
+    instance: dg.DagsterInstance,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    resources = [hub.share("northpeak"), hub.share("elsewhere", location="eu")]
+    first = Daemon(instance, StaticSource(resources))
+    assert sorted(first.requested()) == ["elsewhere", "northpeak"]
+    source = StaticSource([*resources, hub.share("strada")])
+    daemon = Daemon(instance, source, tick_timeout=2.0)
+    # Each of the two calls is in time, both together are not.
+    hub.inject(HubFault("latency", 1.4, method="ListSubscriptions", times=2))
+    assert daemon.requested() == ["strada"]
+    assert (
+        "Subscriptions could not be checked, a later tick checks them. They were not read within "
+        "the 2 s that a tick has." in capfd.readouterr().err
+    )
+
+
+def test_a_check_that_fails_does_not_stop_the_tick(
+    hub: Hub, instance: dg.DagsterInstance, capfd: pytest.CaptureFixture[str]
+) -> None:
+    daemon = Daemon(instance, ExchangeSource(hub.exchange))
+    hub.share("northpeak")
+    daemon.tick()
+    hub.share("strada")
+    hub.inject(HubFault("status", "PERMISSION_DENIED", method="ListSubscriptions", times=1))
+    daemon.cursor = None
+    assert daemon.requested() == ["strada"]
+    assert "Subscriptions could not be checked, a later tick checks them." in capfd.readouterr().err

@@ -21,7 +21,7 @@ from octogen_dagster import (
 )
 from octogen_dagster.frames import plan
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.snapshots import catalog_sensor
+from octogen_dagster.snapshots.catalog_sensor import CatalogSensor
 from octogen_dagster.snapshots.snapshot_files import SnapshotFile
 from tests import results
 from tests.results import failure
@@ -249,10 +249,11 @@ def test_the_sensor_requests_a_catalogs_present_day(
 
 
 def test_a_run_that_was_requested_too_late_in_its_day_is_requested_for_the_next(
-    octogen: OctogenResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    octogen: OctogenResource, instance: dg.DagsterInstance
 ) -> None:
     products = build_products_asset("products", partitions_def=catalog_days(START))
-    sensor = build_catalog_sensor(products)
+    now = datetime.now(timezone.utc)
+    sensor = CatalogSensor(products, clock=lambda: now).definition()
 
     def asked(cursor: str | None) -> tuple[list[tuple[str, str]], str]:
         context = dg.build_sensor_context(
@@ -267,8 +268,7 @@ def test_a_run_that_was_requested_too_late_in_its_day_is_requested_for_the_next(
         instance.report_runless_asset_event(
             dg.AssetMaterialization(products.key, partition=partition)
         )
-    tomorrow = datetime.now(timezone.utc) + timedelta(days=1)
-    monkeypatch.setattr(catalog_sensor, "_now", lambda: tomorrow)
+    now += timedelta(days=1)
     assert first.startswith("northpeak@")
     assert strada == f"strada|{day()}"
     assert asked(cursor)[0] == [(f"strada|{day(1)}", f"{second}#2")]
