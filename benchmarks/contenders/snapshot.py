@@ -1,5 +1,6 @@
 """A search to a published snapshot, with the steps of the IO manager."""
 
+import contextlib
 from pathlib import Path
 
 from upath import UPath
@@ -9,6 +10,7 @@ from octogen_dagster import ProductScan, ProductSearch
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.frames.pages.store import PageStore
+from octogen_dagster.frames.snapshot_source import check_complete
 from octogen_dagster.snapshots.snapshot_files import SnapshotFile, write_parquet
 
 
@@ -20,13 +22,11 @@ def read(source: Source, folder: Path, *, save_pages: bool = True) -> Path:
     search = ProductSearch(catalogs=source.catalogs, page_size=PAGE_SIZE)
     scan = ProductScan(search, connection)
     file = SnapshotFile(UPath(folder / "products.parquet"))
-    if save_pages:
-        scan.save_pages(PageStore(file.beside(".pages")), print)
-    with file.unfinished() as unfinished:
-        provenance = {"octogen.search": search.model_dump_json()}
-        rows = write_parquet(scan.frame, unfinished, lambda: provenance)
-        if not scan.statistics.complete or rows != scan.statistics.rows:
-            raise RuntimeError(f"{rows} rows were written of {scan.statistics.rows} read")
-        file.publish(unfinished)
-    scan.published()
+    store = PageStore(file.beside(".pages"))
+    with scan.use_page_store(store, print) if save_pages else contextlib.nullcontext():
+        with file.unfinished() as unfinished:
+            rows = write_parquet(scan.frame, unfinished, scan.provenance, scan.stop)
+            check_complete(scan, rows, file.uri)
+            file.publish(unfinished)
+        scan.remove_saved_pages()
     return folder / "products.parquet"

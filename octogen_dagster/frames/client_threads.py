@@ -1,4 +1,4 @@
-"""ClientThreads: threads that each work with a client of their own, for one consumer."""
+"""ClientThreads: threads that work for one consumer, each with a client of its own."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from octogen_dagster.api.client import OctogenClient
     from octogen_dagster.api.connection import Connection
 
-POLL_SECONDS = 1.0  # for what the threads do, before the consumer is asked whether to go on
+POLL_SECONDS = 1.0  # after which a waiting consumer gets control back
 
 
 class ClosedError(Exception):
-    """The threads were told to stop while someone waited for them."""
+    """The threads were told to stop while the consumer waited for them."""
 
 
 class ClientThreads(ABC):
-    """Threads at work while the context is open, each with an event loop and a connection.
+    """Threads that work while the context is open, each with an event loop and a connection.
 
     Args:
-        connection: How to reach the service; the threads keep to one pace.
-        threads: How many.
-        name: What they do, for those who look at the process.
+        connection: How to reach the service; the threads share one rate limiter.
+        threads: The number of threads.
+        name: The beginning of their names.
     """
 
     def __init__(self, connection: Connection, threads: int, name: str) -> None:
@@ -53,7 +53,7 @@ class ClientThreads(ABC):
         self.close()
 
     def close(self) -> None:
-        """Tell the threads to stop; each ends when the request it is in does."""
+        """Tell the threads to stop; each ends after its current request."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -65,7 +65,7 @@ class ClientThreads(ABC):
 
     @property
     def sent(self) -> RequestStatistics:
-        """What was sent so far, by all of them."""
+        """The requests of all threads so far."""
         return RequestStatistics(
             requests=sum(client.requests for client in self._clients),
             retries=sum(client.retries for client in self._clients),
@@ -74,7 +74,7 @@ class ClientThreads(ABC):
 
     @abstractmethod
     async def _work(self, client: OctogenClient) -> None:
-        """What each thread does. The first error of any ends all of them."""
+        """The work of one thread; the first error of any thread ends all of them."""
 
     def _is_over(self) -> bool:
         return self._closed or self._error is not None

@@ -1,39 +1,63 @@
-"""LazyScan: what scans of searches and of details have in common as sources of a LazyFrame."""
+"""LazyScan: rows that threads read when a LazyFrame is executed."""
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from octogen_dagster.frames.shutdown import Turn
+from octogen_dagster.frames.shutdown import ExitGuard
+from octogen_dagster.frames.snapshot_source import SnapshotSource
+from octogen_dagster.frames.statistics import ReadStatistics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from octogen_dagster.frames.client_threads import ClientThreads
 
-REPORT_INTERVAL_SECONDS = 10.0
 
-
-class LazyScan(ABC):
-    """Rows that are read by threads when a frame is executed, until someone stops them.
+class Interval:
+    """Calls a function, but not sooner than some time after its last call.
 
     Args:
-        schema: The frame's.
+        function: The function.
+        seconds: The time between two calls.
+    """
+
+    def __init__(self, function: Callable[[], None], seconds: float) -> None:
+        self._function = function
+        self._seconds = seconds
+        self._called_at = time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._called_at >= self._seconds:
+            self._called_at = time.monotonic()
+            self._function()
+
+
+class LazyScan(SnapshotSource, ABC):
+    """A snapshot source whose rows come from the service.
+
+    Args:
+        schema: The schema of the frame.
 
     Attributes:
-        frame: The rows, lazily.
+        statistics: Those of the last execution.
+        report_interval_seconds: The time between two reports of a long read.
     """
+
+    statistics: ReadStatistics
+    report_interval_seconds = 10.0
 
     def __init__(self, schema: pl.Schema) -> None:
         self._schema = schema
         self._threads: ClientThreads | None = None
         self._stopped = False
-        self.frame: pl.LazyFrame = register_io_source(
-            self._read, schema=schema, validate_schema=True, is_pure=False
+        super().__init__(
+            register_io_source(self._read, schema=schema, validate_schema=True, is_pure=False)
         )
 
     def stop(self) -> None:
@@ -42,22 +66,28 @@ class LazyScan(ABC):
         if self._threads is not None:
             self._threads.close()
 
+    def incomplete_reason(self, rows: int) -> str | None:
+        """`SnapshotSource.incomplete_reason`."""
+        if self.statistics.complete and rows == self.statistics.rows:
+            return None
+        return f"{rows} rows were written of {self.statistics.rows} read."
+
     @abstractmethod
     def _frames(
-        self, columns: set[str], predicate: pl.Expr | None, n_rows: int | None, turn: Turn
+        self, columns: set[str], predicate: pl.Expr | None, n_rows: int | None, guard: ExitGuard
     ) -> Iterator[pl.DataFrame]:
         """The rows, before the predicate.
 
         Args:
-            columns: What is needed of the schema; more does not matter.
-            predicate: The query's filter, which the frames are put through afterwards.
-            n_rows: The first so many are enough; more are not allowed.
-            turn: To be handed to `_begin` with the threads.
+            columns: The columns that are needed; more do not matter.
+            predicate: The query's filter; the frames are filtered by it afterwards.
+            n_rows: The number of rows that are enough; more are not allowed.
+            guard: Passed on to `_begin` with the threads.
         """
 
-    def _begin(self, threads: ClientThreads, turn: Turn) -> None:
-        """These threads are at work for the execution whose turn this is."""
-        self._threads, turn.stop = threads, threads.close
+    def _begin(self, threads: ClientThreads, guard: ExitGuard) -> None:
+        """Note the threads of the execution that the guard belongs to."""
+        self._threads, guard.stop = threads, threads.close
         if self._stopped:
             threads.close()
 
@@ -72,11 +102,11 @@ class LazyScan(ABC):
         needed = set(columns)
         if predicate is not None:
             needed.update(predicate.meta.root_names())
-        turn = Turn()
-        frames = self._frames(needed, predicate, n_rows, turn)
+        guard = ExitGuard()
+        frames = self._frames(needed, predicate, n_rows, guard)
         try:
             while True:
-                with turn:
+                with guard:
                     frame = next(frames, None)
                     if frame is not None and predicate is not None:
                         frame = frame.filter(predicate)
@@ -85,4 +115,4 @@ class LazyScan(ABC):
                 # Without a column a query still counts rows.
                 yield frame.select(columns) if columns else pl.DataFrame(height=len(frame))
         finally:
-            turn.finish()
+            guard.finish()

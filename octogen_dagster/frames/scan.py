@@ -1,12 +1,11 @@
-"""scan_products: a search as a LazyFrame, and ProductScan: the same with its statistics."""
+"""ProductScan: a search that is read when its LazyFrame is executed."""
 
 from __future__ import annotations
 
 import contextlib
-import time
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -23,90 +22,49 @@ from octogen_dagster.errors import (
     OctogenResponseError,
     OctogenSnapshotError,
 )
-from octogen_dagster.frames.decode import PageDecoder
-from octogen_dagster.frames.dedup import SeenProducts
-from octogen_dagster.frames.lazy_scan import REPORT_INTERVAL_SECONDS, LazyScan
-from octogen_dagster.frames.pages.segments import LandedWalk, Landing
-from octogen_dagster.frames.plan import ReadPlan, check_states, is_now, plan_live, plan_saved
+from octogen_dagster.frames.catalog_read import CatalogRead
+from octogen_dagster.frames.execution import Execution
+from octogen_dagster.frames.lazy_scan import Interval, LazyScan
+from octogen_dagster.frames.pages.resume import plan_with_store
+from octogen_dagster.frames.plan import plan_catalogs
 from octogen_dagster.frames.pushdown import Pushdown
-from octogen_dagster.frames.reader import PAGES_AT_ONCE, BulkReader, CatalogRead
-from octogen_dagster.frames.schema import PRODUCT_SCHEMA
+from octogen_dagster.frames.read_plan import ReadPlan
+from octogen_dagster.frames.scan_statistics import ScanStatistics, product_figures
+from octogen_dagster.frames.schema import PRODUCT_SCHEMA, SCHEMA_VERSION
 from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.frames.window import TimeWindow, is_within, utc_now
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
 
-    from octogen_dagster.frames.pages.store import PageStore, TimeWindow
-    from octogen_dagster.frames.plan import Granted
-    from octogen_dagster.frames.shutdown import Turn
-    from octogen_dagster.frames.wire import WirePage
-
-
-@dataclass(slots=True)
-class ScanStatistics:
-    """What the last execution of a scan did.
-
-    Attributes:
-        started_at: When it began, or the one that it continues; the rows' `fetched_at`.
-        complete: It came to its end: every page, or the cap.
-        truncated: The cap left products unread.
-        catalogs: Catalogs read, where they are known.
-        rows: Products, each once, before any filter of the query.
-        pages: Pages decoded.
-        requests: Requests sent, retries among them.
-        retries: Requests sent again after a failure.
-        rate_limit_wait_seconds: Seconds waited for the organisation's rate limit, over all threads.
-        repeats: Products that came again and were removed.
-        restarts: Times the service began a walk again by itself.
-        saved_pages: Pages that were not asked for, because they had been saved.
-        rebuilt: Whether all of them were landed pages.
-        unknown_fields: Fields the schema does not know, by path, with the number of places.
-        first_request_id: Request id of the first page.
-        last_request_id: Request id of the last page.
-        seconds: Wall time.
-    """
-
-    started_at: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
-    complete: bool = False
-    truncated: bool = False
-    catalogs: list[str] = field(default_factory=list)
-    rows: int = 0
-    pages: int = 0
-    requests: int = 0
-    retries: int = 0
-    rate_limit_wait_seconds: float = 0.0
-    repeats: int = 0
-    restarts: int = 0
-    saved_pages: int = 0
-    rebuilt: bool = False
-    unknown_fields: Counter[str] = field(default_factory=Counter)
-    first_request_id: str | None = None
-    last_request_id: str | None = None
-    seconds: float = 0.0
-
-    @property
-    def rows_per_second(self) -> float:
-        """Rows divided by wall time."""
-        return self.rows / self.seconds if self.seconds else 0.0
+    from octogen_dagster.frames.pages.store import PageStore
+    from octogen_dagster.frames.plan import ListGranted
+    from octogen_dagster.frames.shutdown import ExitGuard
+    from octogen_dagster.frames.snapshot_source import SnapshotPlace
+    from octogen_dagster.frames.statistics import Figures
 
 
 class ProductScan(LazyScan):
-    """A search that is read when its frame is executed, with the statistics of the reading.
+    """A search as a lazy frame, with the statistics of its execution.
 
     Args:
         search: What to read.
         connection: How to reach the service.
         report: Called about every ten seconds of a long read, and at its end.
-        granted: Lists the granted catalogs, or says None for a service that does not; by default
-            the service is asked where it must be.
-        window: The beginning and the end of the time the snapshot is of: the service knows only
-            the present, so another time is rebuilt from landed pages or refused.
+        list_granted: Lists the granted catalogs, or returns None for a service that has no list;
+            by default the service is asked where its list is needed.
+        window: The beginning and the end of the time that the snapshot is of. The service knows
+            only the present, so another time is rebuilt from archived pages or refused.
+        clock: Returns the present time.
 
     Attributes:
         frame: The products, lazily; the schema is `PRODUCT_SCHEMA`.
+        search: What to read.
         statistics: Those of the last execution of the frame.
-        search: What is read; after a rebuild, what had been.
     """
+
+    keeps_previous = True
+    statistics: ScanStatistics
 
     def __init__(
         self,
@@ -114,169 +72,150 @@ class ProductScan(LazyScan):
         connection: Connection,
         report: Callable[[ScanStatistics], None] | None = None,
         *,
-        granted: Granted | None = None,
+        list_granted: ListGranted | None = None,
         window: TimeWindow | None = None,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self.search = search
         self.connection = connection
-        self.statistics = ScanStatistics()
+        self.statistics = ScanStatistics(search=search)
         self._report = report
-        self._granted = granted
+        self._list_granted = list_granted
         self._window = window
+        self._clock = clock
         self._store: PageStore | None = None
         self._log: Callable[[str], None] = lambda _line: None
-        self._plan = ReadPlan(search, [])
+        self._plan: ReadPlan | None = None
         super().__init__(PRODUCT_SCHEMA)
-
-    def save_pages(self, store: PageStore, log: Callable[[str], None]) -> None:
-        """Save the pages of the whole frame as they come, and continue from those that are there.
-
-        Args:
-            store: Where to.
-            log: Takes a line on what is continued and what is not.
-        """
-        self._store, self._log = store, log
-
-    def land(self) -> None:
-        """The frame was executed and is to be stored: keep its saved pages, if they are kept.
-
-        Raises:
-            OctogenSnapshotError: They cannot be kept.
-        """
-        if self._store is None or self._plan.landed:
-            return
-        for read in self._plan.reads:
-            if read.saver and self._store.keep:
-                read.saver.flush()
-        self._store.land(self._landing())
-
-    def published(self) -> None:
-        """The frame was stored: remove the saved pages that are needed no more."""
-        if self._store is None or self._plan.landed:
-            return
-        for read in self._plan.reads:
-            if read.saver:
-                with contextlib.suppress(OctogenSnapshotError):
-                    read.saver.settle()
-        self._store.publish(self._landing())
-
-    def let_go(self) -> None:
-        """Save no pages any more: the store and its threads end with the reads that use them."""
-        self._store, self._plan = None, ReadPlan(self.search, [])
-
-    def _landing(self) -> Landing:
-        walks = [
-            LandedWalk(read.catalog, read.saver.root, read.saver.segments)
-            for read in self._plan.reads
-            if read.saver
-        ]
-        search = self.search.model_dump(mode="json", exclude_none=True)
-        return Landing(search, self._plan.started_at, walks)
 
     def __reduce__(self) -> tuple[type[Self], tuple[ProductSearch, Connection]]:
         return type(self), (self.search, self.connection)
 
+    @contextmanager
+    def opened(self, place: SnapshotPlace) -> Iterator[None]:
+        """Save pages beside the snapshot, and continue from those that are there."""
+        with self.use_page_store(place.page_store(self._clock), place.log):
+            yield
+
+    @contextmanager
+    def use_page_store(self, store: PageStore, log: Callable[[str], None]) -> Iterator[None]:
+        """Save the pages of the whole frame while the block runs.
+
+        Args:
+            store: Where to save them.
+            log: Takes a line on what is continued and what is not.
+        """
+        self._store, self._log = store, log
+        try:
+            yield
+        finally:
+            self._store = self._plan = None
+
+    def archive_pages(self) -> None:
+        """Archive the pages of the execution, if they are kept, before it is published.
+
+        Raises:
+            OctogenSnapshotError: They cannot be archived.
+        """
+        if self._store is None or not self._store.keep:
+            return
+        if self._plan is None or self._plan.saved_read is None:
+            return
+        savers = [read.saver for read in self._plan.reads if read.saver]
+        for saver in savers:
+            saver.flush()
+        segments = {name for saver in savers for name in saver.segments}
+        self._store.archive(self._plan.saved_read, segments)
+
+    def remove_saved_pages(self) -> None:
+        """Remove the saved pages that are not needed after the snapshot was published.
+
+        Raises:
+            OctogenSnapshotError: They cannot be removed.
+        """
+        if self._store is None or self._plan is None or self._plan.saved_read is None:
+            return
+        for read in self._plan.reads:
+            if read.saver:
+                read.saver.close()
+        self._store.remove_superseded(self._plan.saved_read)
+
+    @property
+    def rebuilt_from(self) -> datetime | None:
+        """`SnapshotSource.rebuilt_from`."""
+        return self.statistics.started_at if self.statistics.rebuilt else None
+
+    def provenance(self) -> dict[str, str]:
+        """`SnapshotSource.provenance`."""
+        search = self.statistics.search.model_dump(mode="json", exclude_none=True)
+        return {
+            "octogen.fetched_at": self.statistics.started_at.isoformat(),
+            "octogen.schema_version": str(SCHEMA_VERSION),
+            "octogen.search": json.dumps(search, sort_keys=True),
+        }
+
+    def figures(self, snapshot: pl.LazyFrame) -> Figures:
+        """`SnapshotSource.figures`."""
+        return self.statistics.figures() | product_figures(snapshot)
+
     def _frames(
-        self, columns: set[str], predicate: pl.Expr | None, n_rows: int | None, turn: Turn
+        self, columns: set[str], predicate: pl.Expr | None, n_rows: int | None, guard: ExitGuard
     ) -> Iterator[pl.DataFrame]:
-        # Polars hands over rows *before* the predicate as n_rows, so a cut one is not narrowed.
+        # Polars counts n_rows before the predicate, so a limited search is not narrowed.
         pushdown = Pushdown()
         if predicate is not None and n_rows is None and self.search.max_products is None:
             pushdown = Pushdown.of(predicate)
+        is_whole = n_rows is None and pushdown == Pushdown()
+        if is_whole and self._store:
+            plan = self._plan = self._plan_with_store(self._store)
+        else:
+            plan = self._plan_live(pushdown)
+        caps = [cap for cap in (n_rows, plan.search.max_products) if cap is not None]
+        execution = Execution(plan, self.connection, columns, min(caps, default=None))
+        self.statistics = execution.statistics
         try:
-            yield from self._batches(columns, pushdown, n_rows, turn)
-        except (OctogenPagingError, OctogenResponseError):  # which saved pages may have caused
-            if self._store and not self._plan.landed:
-                for read in self._plan.reads:
-                    if read.saver:
-                        with contextlib.suppress(OctogenSnapshotError):
-                            read.saver.discard()
+            yield from execution.frames(
+                lambda threads: self._begin(threads, guard),
+                Interval(self._tell, self.report_interval_seconds),
+            )
+        except (OctogenPagingError, OctogenResponseError):
+            # The saved pages may have caused it.
+            with contextlib.suppress(OctogenSnapshotError):
+                self.remove_saved_pages()
             raise
+        self._tell()
 
-    def _batches(
-        self, columns: set[str], pushdown: Pushdown, n_rows: int | None, turn: Turn
-    ) -> Iterator[pl.DataFrame]:
-        whole = n_rows is None and pushdown == Pushdown()
-        plan = self._plan = self._planned(pushdown, whole=whole)
-        if whole:
-            self.search = plan.search
-        cap = self.search.max_products
-        if n_rows is not None:
-            cap = min(n_rows, cap or n_rows)
-        reads = plan.reads if cap != 0 else []
-        decoder = PageDecoder(columns, plan.started_at)
-        statistics = self.statistics = ScanStatistics(
-            started_at=plan.started_at,
-            rebuilt=plan.landed,
-            catalogs=[read.catalog for read in reads if read.catalog is not None],
-            unknown_fields=decoder.unknown_fields,
-        )
-        began = reported = time.monotonic()
-        seen: defaultdict[CatalogRead, SeenProducts] = defaultdict(SeenProducts)
-        finished = 0
-        with self._reader(reads, cap) as reader:
-            self._begin(reader, turn)
-            for batch in reader:
-                if self._report and time.monotonic() - reported >= REPORT_INTERVAL_SECONDS:
-                    reported = time.monotonic()
-                    _add_up(statistics, reads, reader, began)
-                    self._report(statistics)
-                if batch is None:
-                    continue
-                read, pages = batch
-                frame = decoder.decode(pages, read.catalog, read.walk.subject)
-                frame = _without_repeats(frame, pages, seen[read], read)
-                last = not pages[-1].next_cursor
-                finished += last
-                if last:
-                    del seen[read]
-                if cap is not None and statistics.rows + len(frame) >= cap:
-                    left = statistics.rows + len(frame) - cap
-                    statistics.truncated = bool(left) or finished < len(reads)
-                    frame = frame.head(cap - statistics.rows)
-                _count(statistics, frame, pages)
-                _add_up(statistics, reads, reader, began)
-                yield frame
-                if cap is not None and statistics.rows >= cap:
-                    break
-            else:
-                _check_finished(reads, finished)
-                check_states(reads, self.connection)
-            _add_up(statistics, reads, reader, began)
-        if whole and self._store:
-            reader.join()
-        statistics.complete = True
+    def _tell(self) -> None:
         if self._report:
-            self._report(statistics)
-        yield decoder.decode([], None, "")
+            self._report(self.statistics)
 
-    def _reader(self, reads: Sequence[CatalogRead], cap: int | None) -> BulkReader:
-        if cap is None:
-            return BulkReader(self.connection, reads, self.connection.concurrency, PAGES_AT_ONCE)
-        # A cap fills up in order, and nothing is asked for that it may not need.
-        pages = min(PAGES_AT_ONCE, -(-cap // self.search.page_size))
-        return BulkReader(self.connection, reads, 1, pages, read_ahead=False)
+    def _plan_with_store(self, store: PageStore) -> ReadPlan:
+        plan = plan_with_store(
+            self.search,
+            lambda: plan_catalogs(
+                self.search, self.connection, self._list_granted, Pushdown(), stamped=True
+            ),
+            store,
+            self.connection,
+            window=self._window,
+            log=self._log,
+        )
+        if plan.search != self.search.model_copy(update={"page_size": plan.search.page_size}):
+            self._log(
+                f"The archived pages are of another search than the one of now: {plan.search!r}. "
+                "The snapshot has what was captured."
+            )
+        return plan
 
-    def _planned(self, pushdown: Pushdown, *, whole: bool) -> ReadPlan:
-        saved = whole and self._store is not None
-
-        def live() -> ReadPlan:
-            search = _narrowed(self.search, pushdown)
-            if search is None:
-                return ReadPlan(self.search, [])
-            return plan_live(search, self.connection, self._granted, pushdown, saved=saved)
-
-        if whole and self._store:
-            plan = plan_saved(live, self._store, self.connection, self._window, self._log)
-            if plan.search != self.search.model_copy(update={"page_size": plan.search.page_size}):
-                self._log(
-                    f"They are of another search than the one of now: {plan.search!r}. The "
-                    "snapshot has what was captured."
-                )
-            return plan
-        if self._window and not is_now(self._window):
-            raise OctogenPastPartitionError(*self._window)
-        return live()
+    def _plan_live(self, pushdown: Pushdown) -> ReadPlan:
+        now = self._clock()
+        if self._window and not is_within(self._window, now):
+            raise OctogenPastPartitionError(*self._window, now)
+        search = _narrowed(self.search, pushdown)
+        if search is None:
+            return ReadPlan(self.search, [], now)
+        catalogs = plan_catalogs(search, self.connection, self._list_granted, pushdown)
+        return ReadPlan(search, [CatalogRead(catalog) for catalog in catalogs], now)
 
 
 def scan_products(
@@ -336,43 +275,3 @@ def _narrowed(search: ProductSearch, pushdown: Pushdown) -> ProductSearch | None
     if pushdown.price_max < float("inf"):
         update["price_max"] = high
     return search.model_copy(update=update)
-
-
-def _without_repeats(
-    frame: pl.DataFrame, pages: Sequence[WirePage], seen: SeenProducts, read: CatalogRead
-) -> pl.DataFrame:
-    new = seen.add(frame.get_column("uuid"))
-    begin = 0
-    for page in pages:
-        products = len(page.uuids)
-        fresh = int(new.slice(begin, products).sum())
-        read.walk.deduplicated(new=fresh, repeats=products - fresh)
-        begin += products
-    return frame if new.all() else frame.filter(new)
-
-
-def _check_finished(reads: Sequence[CatalogRead], finished: int) -> None:
-    if finished < len(reads):
-        raise OctogenSnapshotError(
-            f"{len(reads) - finished} of {len(reads)} walks ended before their last page: landed "
-            "pages are missing. Nothing was published."
-        )
-
-
-def _count(statistics: ScanStatistics, frame: pl.DataFrame, pages: Sequence[WirePage]) -> None:
-    statistics.rows += len(frame)
-    statistics.pages += len(pages)
-    statistics.first_request_id = statistics.first_request_id or pages[0].request_id
-    statistics.last_request_id = pages[-1].request_id
-
-
-def _add_up(
-    statistics: ScanStatistics, reads: Sequence[CatalogRead], reader: BulkReader, began: float
-) -> None:
-    statistics.seconds = time.monotonic() - began
-    statistics.repeats = sum(read.walk.repeats for read in reads)
-    statistics.restarts = sum(read.walk.restarts for read in reads)
-    statistics.saved_pages = sum(read.saved_pages for read in reads)
-    sent = reader.sent
-    statistics.requests, statistics.retries = sent.requests, sent.retries
-    statistics.rate_limit_wait_seconds = sent.rate_limit_wait_seconds

@@ -1,8 +1,8 @@
-"""Ends the reads that queries left unfinished, before the interpreter goes.
+"""ExitGuard: ends unfinished executions before the interpreter exits.
 
-Polars runs a source's generator in a thread of its own, and a query that has enough (a filtered
-`head`) leaves it running or suspended. A thread of Rust that wants back into Python while the
-interpreter finalizes aborts the process ("exception not rethrown", Python 3.11 to 3.13).
+Polars runs a source's generator in a thread of its own, and a query that has enough rows (a
+filtered `head`) leaves it running or suspended. A thread of Rust that calls back into Python while
+the interpreter finalizes aborts the process ("exception not rethrown", Python 3.11 to 3.13).
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_TURN_TIMEOUT = 5.0
+_STEP_TIMEOUT = 5.0
 _RETURN_TIMEOUT = 0.1
 
 
-class Turn:
-    """A read's turn to run Python: held while it works, let go while Polars has the word.
+class ExitGuard:
+    """A lock, held while a generator runs Python code and released while Polars is in control.
 
-    Use it as a context manager around each step of a generator.
+    Use it as a context manager around each step of the generator.
 
     Attributes:
-        stop: Called at exit, to make the step that is under way end soon.
+        stop: Called at exit, so that the step that is under way ends soon.
     """
 
     def __init__(self) -> None:
@@ -40,22 +40,22 @@ class Turn:
         self._lock.release()
 
     def finish(self) -> None:
-        """The read is over: nothing to wait for at exit."""
+        """Note that the execution is over, so that nothing is waited for at exit."""
         _unfinished.discard(self)
 
 
-_unfinished: weakref.WeakSet[Turn] = weakref.WeakSet()
+_unfinished: weakref.WeakSet[ExitGuard] = weakref.WeakSet()
 
 
 def _stop_all() -> None:
-    turns = list(_unfinished)
-    for turn in turns:
-        if turn.stop:
-            turn.stop()
-    for turn in turns:
-        # Never released: a generator that is called again now waits until the process is gone.
-        turn._lock.acquire(timeout=_TURN_TIMEOUT)
-    if turns:
+    guards = list(_unfinished)
+    for guard in guards:
+        if guard.stop:
+            guard.stop()
+    for guard in guards:
+        # Never released: a generator that is called again waits until the process is gone.
+        guard._lock.acquire(timeout=_STEP_TIMEOUT)
+    if guards:
         threading.Event().wait(_RETURN_TIMEOUT)
 
 

@@ -1,6 +1,8 @@
 """Asset factories: the catalogs table and product snapshots."""
 
 import functools
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -10,10 +12,11 @@ from pydantic import ValidationError
 from octogen_dagster.api.models import MerchantCatalogSummary
 from octogen_dagster.asset_defaults import octogen_asset
 from octogen_dagster.errors import OctogenNotFoundError
-from octogen_dagster.frames.plan import is_now
-from octogen_dagster.frames.scan import ProductScan, ScanStatistics
+from octogen_dagster.frames.scan import ProductScan
+from octogen_dagster.frames.scan_statistics import ScanStatistics
 from octogen_dagster.frames.search import ProductSearch
-from octogen_dagster.snapshots.metadata import progress
+from octogen_dagster.frames.window import is_within, utc_now
+from octogen_dagster.snapshots.failures import RETRY_POLICY, permanent_errors_fail
 from octogen_dagster.snapshots.partitions import (
     SnapshotPartitions,
     catalog_of,
@@ -53,7 +56,8 @@ def build_catalogs_asset(
         {"name": name, "description": "The catalogs this organisation may read."}, asset_arguments
     )
     def catalogs(context: dg.AssetExecutionContext, octogen: OctogenResource) -> pl.DataFrame:
-        summaries = octogen.list_catalogs()
+        with permanent_errors_fail():
+            summaries = octogen.list_catalogs()
         if partitions_def is not None:
             _add_partitions(context, partitions_def, summaries)
         rows = [summary.model_dump(include=set(CATALOGS_SCHEMA)) for summary in summaries]
@@ -78,59 +82,109 @@ def build_products_asset(
         search: What to read; by default everything.
         partitions_def: Partitions whose keys are catalogs (`catalog_partition_key`), in each of
             which the search is made; or times (`snapshot_days`), or both (`catalog_days`). A time
-            that is over is rebuilt from landed pages, or refused: the service knows only the
+            that is over is rebuilt from archived pages, or refused: the service knows only the
             present.
         asset_arguments: Any other argument of `@dagster.asset`, such as `pool`, `kinds`,
-            `group_name`, `owners`, `tags`, `description`, `retry_policy`.
+            `group_name`, `owners`, `tags`, `description`. By default `retry_policy` retries a run
+            three times, after 10, 20 and 40 seconds; an error that a retry cannot mend (401, 402,
+            403, 404, 422) fails the run at once.
 
     Raises:
         ValueError: The search names catalogs and the partitions are catalogs, or the partitions
             are neither catalogs nor times that include the present.
     """
-    search = search or ProductSearch()
-    partitions = SnapshotPartitions(partitions_def)
-    if partitions.catalogs is not None and search.catalogs:
-        raise ValueError(
-            f"Asset {name!r}: each partition is a catalog, so the search must not name catalogs."
-        )
-    if partitions.times is not None and partitions.times.end_offset < 1:
-        raise ValueError(
-            f"Asset {name!r}: its partitions of time need end_offset=1, so that the present is "
-            "among them: the service knows nothing else. See octogen_dagster.snapshot_days and "
-            "catalog_days."
-        )
-
-    @octogen_asset(
-        {
-            "name": name,
-            "partitions_def": partitions_def,
-            "config_schema": search_config(search, catalogs=partitions.catalogs is None),
-            "description": "Products of each catalog."
-            if partitions.catalogs
-            else "Products found.",
-        },
-        asset_arguments,
+    return ProductsAsset(name, search or ProductSearch(), partitions_def).definition(
+        **asset_arguments
     )
-    def products(context: dg.AssetExecutionContext, octogen: OctogenResource) -> ProductScan:
+
+
+class ProductsAsset:
+    """A products asset before Dagster wraps it.
+
+    Args:
+        name: The asset's name.
+        search: The default of the run configuration.
+        partitions_def: The asset's partitions.
+        clock: Returns the present time.
+
+    Raises:
+        ValueError: As for `build_products_asset`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        search: ProductSearch,
+        partitions_def: dg.PartitionsDefinition[str] | None = None,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._name = name
+        self._search = search
+        self._partitions_def = partitions_def
+        self._partitions = SnapshotPartitions(partitions_def)
+        self._clock = clock
+        if self._partitions.catalogs is not None and search.catalogs:
+            raise ValueError(
+                f"Asset {name!r}: each partition is a catalog, so the search must not name "
+                "catalogs."
+            )
+        if self._partitions.times is not None and self._partitions.times.end_offset < 1:
+            raise ValueError(
+                f"Asset {name!r}: its partitions of time need end_offset=1, so that the present "
+                "is among them: the service knows nothing else. See octogen_dagster.snapshot_days "
+                "and catalog_days."
+            )
+
+    def definition(self, **asset_arguments: Any) -> dg.AssetsDefinition:
+        """The asset's definition.
+
+        Args:
+            asset_arguments: Any other argument of `@dagster.asset`.
+        """
+        has_catalogs = self._partitions.catalogs is not None
+
+        @octogen_asset(
+            {
+                "name": self._name,
+                "partitions_def": self._partitions_def,
+                "config_schema": search_config(self._search, catalogs=not has_catalogs),
+                "description": "Products of each catalog." if has_catalogs else "Products found.",
+                "retry_policy": RETRY_POLICY,
+            },
+            asset_arguments,
+        )
+        def products(context: dg.AssetExecutionContext, octogen: OctogenResource) -> ProductScan:
+            return self._scan(context, octogen)
+
+        return products
+
+    def _scan(self, context: dg.AssetExecutionContext, octogen: OctogenResource) -> ProductScan:
         search = _configured_search(context)
         window = None
-        if partitions_def is not None:
-            window = partitions.window(context.partition_key)
-            if key := partitions.catalog_key(context.partition_key):
-                _require_partition(context, partitions.catalogs, key)
+        if self._partitions_def is not None:
+            window = self._partitions.window(context.partition_key)
+            if key := self._partitions.catalog_key(context.partition_key):
+                _require_partition(context, self._partitions.catalogs, key)
                 search = search.model_copy(update={"catalogs": [catalog_of(key)]})
-        granted = functools.cache(lambda: _granted(search, octogen))
-        if window is None or is_now(window):
-            granted()  # a catalog that is not granted fails early
+        list_granted = functools.cache(lambda: _list_granted(search, octogen))
         subject = f"Catalog {search.catalogs[0]!r}" if len(search.catalogs) == 1 else "The search"
 
         def report(statistics: ScanStatistics) -> None:
-            expected = None if statistics.rebuilt else _expected(search, granted())
-            context.log.info(progress(subject, statistics, expected))
+            expected = None if statistics.rebuilt else _expected_rows(search, list_granted())
+            context.log.info(statistics.progress(subject, expected))
 
-        return octogen.scan(search, report, granted=granted, window=window)
-
-    return products
+        with permanent_errors_fail():
+            if window is None or is_within(window, self._clock()):
+                list_granted()  # a catalog that is not granted fails early
+            return ProductScan(
+                search,
+                octogen.connection(),
+                report,
+                list_granted=list_granted,
+                window=window,
+                clock=self._clock,
+            )
 
 
 def _require_partition(
@@ -189,10 +243,10 @@ def search_config(search: ProductSearch, *, catalogs: bool = True) -> dict[str, 
     }
 
 
-def _granted(
+def _list_granted(
     search: ProductSearch, octogen: OctogenResource
 ) -> list[MerchantCatalogSummary] | None:
-    """The granted catalogs; None from the current generation of the service, which lists none.
+    """List the granted catalogs; None from a service that has no list.
 
     Raises:
         dagster.Failure: A catalog is not granted to the key.
@@ -212,8 +266,10 @@ def _granted(
     return granted
 
 
-def _expected(search: ProductSearch, granted: list[MerchantCatalogSummary] | None) -> int | None:
-    """The products a read of whole catalogs will bring, if the service says how many there are."""
+def _expected_rows(
+    search: ProductSearch, granted: list[MerchantCatalogSummary] | None
+) -> int | None:
+    """The number of products in whole catalogs, if the service says it."""
     plain = search.model_copy(update={"catalogs": [], "page_size": 1})
     if granted is None or plain != ProductSearch(page_size=1):
         return None

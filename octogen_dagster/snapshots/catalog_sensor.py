@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -10,6 +10,7 @@ import dagster as dg
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.index_runs import IndexRun
 from octogen_dagster.errors import OctogenError
+from octogen_dagster.frames.window import utc_now
 from octogen_dagster.sensor_limits import unfinished_partitions
 from octogen_dagster.snapshots.catalog_tick import (
     CatalogCursor,
@@ -54,10 +55,6 @@ def build_catalog_sensor(
     )
 
 
-def _utc_now() -> datetime:
-    return datetime.now(timezone.utc)
-
-
 class CatalogSensor:
     """A catalog sensor before Dagster wraps it.
 
@@ -75,7 +72,7 @@ class CatalogSensor:
         products: dg.AssetsDefinition,
         name: str = "octogen_catalog_sensor",
         *,
-        clock: Callable[[], datetime] = _utc_now,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._products = products
         self._name = name

@@ -1,13 +1,14 @@
-"""The details asset: the full view of each product of a snapshot; and what the UI shows of it."""
+"""The details asset: the full view of each product of a snapshot."""
 
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.asset_defaults import Metadata, octogen_asset
-from octogen_dagster.frames.details.lookups import checked_share
-from octogen_dagster.frames.details.scan import DetailScan, DetailStatistics
+from octogen_dagster.asset_defaults import octogen_asset
+from octogen_dagster.frames.details.failure_limit import require_share
+from octogen_dagster.frames.details.scan import DetailScan
+from octogen_dagster.frames.details.statistics import DetailStatistics
 from octogen_dagster.snapshots.resource import OctogenResource
 
 
@@ -50,7 +51,7 @@ def build_product_details_asset(
     Raises:
         ValueError: failure_threshold is no share.
     """
-    checked_share(failure_threshold)
+    require_share(failure_threshold)
 
     @octogen_asset(
         {
@@ -69,7 +70,7 @@ def build_product_details_asset(
             subject += f", partition {context.partition_key!r}"
 
         def report(statistics: DetailStatistics) -> None:
-            context.log.info(detail_progress(subject, statistics))
+            context.log.info(statistics.progress(subject))
 
         return DetailScan(
             products,
@@ -80,62 +81,3 @@ def build_product_details_asset(
         )
 
     return details
-
-
-def detail_progress(subject: str, statistics: DetailStatistics) -> str:
-    """One line on how far the lookups are.
-
-    Args:
-        subject: What is made: "octogen_products_details, partition 'acme'".
-        statistics: Those so far.
-    """
-    line = (
-        f"{subject}: {statistics.rows:,} of {statistics.products:,} products, "
-        f"{statistics.looked_up:,} of them looked up; {statistics.found:,} found, "
-        f"{statistics.gone:,} gone, {statistics.failed:,} failed; "
-        f"{statistics.rows_per_second:,.0f} a second"
-    )
-    left = statistics.products - statistics.rows
-    if left and statistics.rows_per_second:
-        line += f", about {left / statistics.rows_per_second:,.0f} s left"
-    return line
-
-
-def detail_metadata(scan: DetailScan, written: pl.LazyFrame) -> Metadata:
-    """Numbers of the lookups and of the rows they brought, named `octogen/...`.
-
-    Args:
-        scan: The scan, executed.
-        written: The rows, as in `DETAIL_SCHEMA`.
-    """
-    statistics = scan.statistics
-    metadata: Metadata = {
-        "octogen/only_changed": scan.only_changed,
-        "octogen/found": statistics.found,
-        "octogen/gone": statistics.gone,
-        "octogen/mismatched": statistics.mismatched,
-        "octogen/failed": statistics.failed,
-        "octogen/looked_up": statistics.looked_up,
-        "octogen/carried_over": statistics.carried_over,
-        "octogen/requests": statistics.requests,
-        "octogen/retries": statistics.retries,
-        "octogen/rate_limit_wait_seconds": round(statistics.rate_limit_wait_seconds, 3),
-        "octogen/seconds": round(statistics.seconds, 3),
-        "octogen/rows_per_second": round(statistics.rows_per_second, 1),
-        "octogen/unknown_fields": sum(statistics.unknown_fields.values()),
-        "octogen/fetched_at": dg.MetadataValue.timestamp(statistics.started_at),
-    }
-    if statistics.unknown_fields:
-        metadata["octogen/unknown_field_names"] = dg.MetadataValue.json(
-            dict(statistics.unknown_fields.most_common())
-        )
-    oldest, error = (
-        written.select(pl.col("looked_up_at").min(), pl.col("error").drop_nulls().first())
-        .collect()
-        .row(0)
-    )
-    if oldest is not None:
-        metadata["octogen/oldest_lookup"] = dg.MetadataValue.timestamp(oldest)
-    if error is not None:
-        metadata["octogen/first_error"] = error
-    return metadata

@@ -12,6 +12,8 @@ from urllib.parse import quote, unquote
 
 import dagster as dg
 
+from octogen_dagster.frames.window import is_within
+
 catalog_partitions = dg.DynamicPartitionsDefinition(name="octogen_catalogs")
 """The catalogs to snapshot, one partition for each."""
 
@@ -108,7 +110,7 @@ class SnapshotPartitions:
             now: The present time, with a time zone.
         """
         window = self.window(partition_key)
-        return window is None or window[0] <= now < window[1]
+        return window is None or is_within(window, now)
 
     def key(self, catalog_key: str | None, moment: datetime) -> str:
         """The partition of a catalog at a moment.

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
         MerchantProductUrlLookupResponse,
     )
     from octogen_dagster.api.search_arguments import PageArguments
-    from octogen_dagster.frames.pages.store import TimeWindow
-    from octogen_dagster.frames.plan import Granted
-    from octogen_dagster.frames.scan import ScanStatistics
+    from octogen_dagster.frames.plan import ListGranted
+    from octogen_dagster.frames.scan_statistics import ScanStatistics
     from octogen_dagster.frames.search import ProductSearch
+    from octogen_dagster.frames.window import TimeWindow
 
 
 class OctogenResource(dg.ConfigurableResource[Any]):
@@ -118,7 +118,7 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         search: ProductSearch,
         report: Callable[[ScanStatistics], None] | None = None,
         *,
-        granted: Granted | None = None,
+        list_granted: ListGranted | None = None,
         window: TimeWindow | None = None,
     ) -> ProductScan:
         """A search to be read in bulk.
@@ -129,15 +129,17 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         Args:
             search: What to read.
             report: Called about every ten seconds of a long read, and at its end.
-            granted: Lists the granted catalogs, for one who has done that already.
+            list_granted: Lists the granted catalogs; by default the service is asked.
             window: The beginning and the end of the time that the products are of, as an asset's
-                `context.partition_time_window`. Another time than now is rebuilt from landed
+                `context.partition_time_window`. Another time than now is rebuilt from archived
                 pages by `ParquetSnapshotIOManager`, or refused.
 
         Raises:
             MissingAPIKeyError: There is no key; raised at once.
         """
-        return ProductScan(search, self.connection(), report, granted=granted, window=window)
+        return ProductScan(
+            search, self.connection(), report, list_granted=list_granted, window=window
+        )
 
 
 def _from_settings(settings: dict[str, Any]) -> OctogenResource:

@@ -1,11 +1,12 @@
 """The schedule that snapshots a search or every catalog at fixed times."""
 
 from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
 
+from octogen_dagster.frames.window import utc_now
 from octogen_dagster.snapshots.partitions import SnapshotPartitions
 
 
@@ -37,10 +38,6 @@ def build_snapshot_schedule(
     )
 
 
-def _utc_now() -> datetime:
-    return datetime.now(timezone.utc)
-
-
 class SnapshotSchedule:
     """A snapshot schedule before Dagster wraps it.
 
@@ -50,7 +47,7 @@ class SnapshotSchedule:
     """
 
     def __init__(
-        self, products: dg.AssetsDefinition, *, clock: Callable[[], datetime] = _utc_now
+        self, products: dg.AssetsDefinition, *, clock: Callable[[], datetime] = utc_now
     ) -> None:
         self._products = products
         self._clock = clock

@@ -1,4 +1,4 @@
-"""Snapshot files: written aside, verified, and published in one step; local or object store.
+"""Snapshot files, on a disk or in a bucket: written aside and published in one step.
 
 Knows paths and Parquet, and nothing of Dagster's contexts.
 """
@@ -13,27 +13,24 @@ import os
 import shutil
 import tempfile
 import uuid
-from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from octogen_dagster.background import submit, wait_interruptibly
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.files import sync
+from octogen_dagster.files import UNFINISHED, replace
+from octogen_dagster.frames.snapshot_source import ROW_GROUP_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from upath import UPath
 
-ROW_GROUP_SIZE = 20_000
-_UNFINISHED = ".unfinished"
-_SIGNAL_POLL_SECONDS = 0.2
-
 
 class SnapshotFile:
-    """One snapshot's place.
+    """The place of one snapshot.
 
     Args:
         path: Where it is published.
@@ -45,14 +42,14 @@ class SnapshotFile:
 
     @property
     def uri(self) -> str:
-        """The place, absolute."""
+        """The absolute place."""
         return str(Path(self.path.path).absolute()) if self._is_local else str(self.path)
 
     @contextlib.contextmanager
     def unfinished(self) -> Iterator[Path]:
-        """A local file to write the snapshot to; gone when the block ends.
+        """Make a local file to write the snapshot to; it is removed when the block ends.
 
-        What killed writers of the same snapshot left behind is removed first.
+        Files that killed writers of the same snapshot left behind are removed first.
 
         Raises:
             OctogenSnapshotError: The place cannot be written to.
@@ -78,23 +75,24 @@ class SnapshotFile:
 
     @property
     def previous(self) -> SnapshotFile:
-        """Where the snapshot before this one is kept."""
+        """The place of the snapshot before this one."""
         return SnapshotFile(self.beside(".previous"))
 
     def beside(self, suffix: str) -> UPath:
-        """A hidden place beside the snapshot, for what belongs to it."""
+        """A hidden place beside the snapshot, for files that belong to it."""
         place: UPath = self.path.parent / f".{self.path.name.removesuffix('.parquet')}{suffix}"
         return place
 
     def publish(self, unfinished: Path, *, keep_previous: bool | None = None) -> None:
         """Make a written file the snapshot: a reader sees the old one or the new one, whole.
 
-        A crash in between leaves what is to become `previous` under a name that the next one knows.
+        If the process dies midway, the old snapshot is left at `.previous.next`, where the next
+        publish finds it.
 
         Args:
             unfinished: The file.
-            keep_previous: Whether the snapshot that is replaced becomes `previous`; None where it
-                never does.
+            keep_previous: True if the snapshot that is replaced becomes `previous`; None if this
+                snapshot never has a previous one.
 
         Raises:
             OctogenSnapshotError: It cannot be put in place.
@@ -105,14 +103,12 @@ class SnapshotFile:
             if keep_previous and self.exists():
                 self._keep_for_previous()
             if self._is_local:
-                sync(str(unfinished))
-                os.replace(unfinished, self.path.path)
-                sync(str(unfinished.parent))
+                replace(unfinished, self.path.path)
             else:
                 self.path.fs.put_file(str(unfinished), self.path.path)
         if keep_previous:
             with self._publishing(
-                "is published, and what it replaced could not be kept", "Correct"
+                "is published, but the one that it replaced could not be kept", "Correct"
             ):
                 self._move_next_previous()
 
@@ -127,7 +123,7 @@ class SnapshotFile:
 
     @property
     def _next_previous(self) -> UPath:
-        """Where what is published now waits until it was replaced."""
+        """The place where the old snapshot waits while the new one is published."""
         return self.beside(".previous.next")
 
     def _keep_for_previous(self) -> None:
@@ -135,7 +131,7 @@ class SnapshotFile:
         if not self._is_local:
             self.path.fs.cp_file(self.path.path, aside)
             return
-        own = f"{aside}.{uuid.uuid4().hex[:12]}{_UNFINISHED}"
+        own = f"{aside}.{uuid.uuid4().hex[:12]}{UNFINISHED}"
         try:
             os.link(self.path.path, own)
         except OSError:  # a file system without hard links
@@ -144,17 +140,17 @@ class SnapshotFile:
 
     def _move_next_previous(self) -> None:
         aside = self._next_previous
-        with contextlib.suppress(FileNotFoundError):  # another publisher was faster
+        with contextlib.suppress(FileNotFoundError):  # another publisher moved it
             if not self._is_local:
                 if aside.exists():
                     self.path.fs.mv(aside.path, self.previous.path.path)
             elif self.exists() and os.path.samefile(aside.path, self.path.path):
-                os.unlink(aside.path)  # a crash came before it was replaced
+                os.unlink(aside.path)  # a process died before it replaced the snapshot
             else:
                 _rename(aside.path, self.previous.path.path)
 
     def provenance(self) -> dict[str, str]:
-        """The key-value metadata of the snapshot that is there; empty if there is none.
+        """Read the key-value metadata of the snapshot; empty if there is none.
 
         Raises:
             OctogenSnapshotError: It is not a Parquet file.
@@ -175,15 +171,15 @@ class SnapshotFile:
             ) from error
 
     def exists(self) -> bool:
-        """Whether a snapshot is there."""
+        """True if a snapshot is there."""
         return self.path.exists()
 
     def scan(self, *, pinned: bool = True) -> pl.LazyFrame:
-        """The snapshot, lazily: from the file itself if it is local, else from one download.
+        """The snapshot as a lazy frame; one from a bucket is downloaded first.
 
         Args:
-            pinned: Keep a local file open, so that the frame stays that of today's snapshot when
-                another one is published.
+            pinned: Keep a local file open, so that the frame does not change when another snapshot
+                is published.
 
         Raises:
             OctogenSnapshotError: It is not a Parquet file.
@@ -203,22 +199,22 @@ def write_parquet(
     frame: pl.LazyFrame,
     path: Path,
     metadata: Callable[[], dict[str, str]],
-    stop: Callable[[], None] | None = None,
+    stop: Callable[[], None],
     row_group_size: int = ROW_GROUP_SIZE,
 ) -> int:
     """Stream a frame into a Parquet file and read its footer back.
 
     Args:
-        frame: What to write; executed here.
+        frame: The rows; the frame is executed here.
         path: The file.
-        metadata: Gives the file's key-value metadata; called when the rows are written.
-        stop: Makes the frame's execution end; given, an interrupt ends the writing at once.
+        metadata: Returns the file's key-value metadata; called after the rows are written.
+        stop: Ends the frame's execution; called when this thread is interrupted.
         row_group_size: Rows that are held in memory before they are written.
 
     Returns:
         The number of rows in the file.
     """
-    # Given a path, Polars may create it anew after the query failed and the file was removed.
+    # Given a path, Polars may create the file again after a failed query was cleaned up.
     with path.open("wb") as file:
         sink = functools.partial(
             frame.sink_parquet,
@@ -228,43 +224,39 @@ def write_parquet(
             row_group_size=row_group_size,
             metadata=lambda _context: metadata(),
         )
-        if stop is None:
-            sink()
-        else:
-            _run_interruptibly(sink, stop)
+        _run_interruptibly(sink, stop)
     rows: int = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
     return rows
 
 
 def _run_interruptibly(work: Callable[[], None], stop: Callable[[], None]) -> None:
-    """Run in a thread: no signal handler runs while the main thread is inside of Polars."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="octogen-write") as executor:
-        try:
-            future = executor.submit(work)
-            while not wait([future], timeout=_SIGNAL_POLL_SECONDS).done:
-                pass
-        except BaseException:
-            stop()
-            raise
-        future.result()
+    """Run work in a thread: no signal handler runs while the main thread is inside of Polars."""
+    future = submit(work, "octogen-write")
+    try:
+        wait_interruptibly(future)
+    except BaseException:
+        stop()
+        wait_interruptibly(future)
+        raise
+    future.result()
 
 
 def _rename(source: str, target: str) -> None:
-    """Rename; of two names of one file the source goes, where rename(2) would leave both."""
+    """Rename a file; rename(2) alone leaves both names if they are of one file."""
     os.replace(source, target)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(source)
 
 
 def _spool() -> Path:
-    """Where what goes to an object store is written first."""
+    """The folder in which files for a bucket are written first."""
     return Path(tempfile.gettempdir()) / f"octogen-dagster-{os.getuid()}"
 
 
 def _create_locked(folder: Path, stem: str) -> tuple[Path, int]:
-    """A new file and the handle that keeps it from being taken for abandoned."""
+    """Make a file, and lock it so that it does not count as abandoned."""
     while True:
-        path = folder / f".{stem}.{uuid.uuid4().hex[:12]}{_UNFINISHED}"
+        path = folder / f".{stem}.{uuid.uuid4().hex[:12]}{UNFINISHED}"
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
         fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
@@ -273,8 +265,8 @@ def _create_locked(folder: Path, stem: str) -> tuple[Path, int]:
 
 
 def _remove_abandoned(folder: Path, stem: str) -> None:
-    for path in folder.glob(f".{glob.escape(stem)}.*{_UNFINISHED}"):
-        # One of another user, who may not let it be looked at, is in nobody's way.
+    for path in folder.glob(f".{glob.escape(stem)}.*{UNFINISHED}"):
+        # The file of another user may not be readable; it is in nobody's way.
         with contextlib.suppress(FileNotFoundError, BlockingIOError, PermissionError):
             handle = os.open(path, os.O_RDWR)
             try:
@@ -285,10 +277,10 @@ def _remove_abandoned(folder: Path, stem: str) -> None:
 
 
 def storage_path(base_dir: str, storage_options: Mapping[str, Any]) -> UPath:
-    """The base of all snapshots.
+    """The path of the folder or prefix that all snapshots are stored below.
 
     Raises:
-        ValueError: base_dir is empty or of an unknown kind.
+        ValueError: base_dir is empty, or its kind is unknown.
     """
     if not base_dir.strip():
         raise ValueError("base_dir must not be empty: name a folder, gs://bucket/... or s3://...")

@@ -24,11 +24,11 @@ def by_dagster(
     """A run that says when it is ready to read, reads at a signal, and says what it did."""
     os.environ.update(environment)
 
-    class OctogenAtTheSignal(OctogenResource):
-        def scan(self, *arguments: Any, **options: Any) -> Any:
+    class IOManagerAtTheSignal(ParquetSnapshotIOManager):
+        def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
             signals.send("ready")
             signals.recv()
-            return super().scan(*arguments, **options)
+            super().handle_output(context, obj)
 
     products = build_products_asset(
         "products", ProductSearch(page_size=PAGE_SIZE), partitions_def=catalog_partitions
@@ -40,8 +40,8 @@ def by_dagster(
             partition_key=catalog,
             instance=instance,
             resources={
-                "octogen": OctogenAtTheSignal(),
-                "io_manager": ParquetSnapshotIOManager(base_dir=snapshots),
+                "octogen": OctogenResource(),
+                "io_manager": IOManagerAtTheSignal(base_dir=snapshots),
             },
         )
     (made,) = result.asset_materializations_for_node("products")

@@ -15,8 +15,7 @@ from octogen_dagster import (
     catalog_partition_key,
     catalog_partitions,
 )
-from octogen_dagster.errors import MissingAPIKeyError, OctogenAuthenticationError
-from octogen_dagster.frames import scan as scan_module
+from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.results import failure
@@ -79,6 +78,10 @@ def test_a_partition_is_a_whole_catalog(
     assert set(pl.read_parquet(path)["catalog_key"]) == {catalog}
 
 
+def last_search(shops: Sandbox) -> Any:
+    return [each.body for each in shops.requests if each.path == "/products/search"][-1]
+
+
 def test_a_search_is_the_default_of_the_run_configuration(
     resources: dict[str, Any], shops: Sandbox
 ) -> None:
@@ -88,14 +91,14 @@ def test_a_search_is_the_default_of_the_run_configuration(
     products = build_products_asset("jackets", search)
 
     dg.materialize([products], resources=resources)
-    body = shops.requests[-1].body
+    body = last_search(shops)
     assert body
     assert body["q"] == "jacket"
     assert body["facets"] == [{"name": "gender", "values": ["male"]}]
 
     changed = {"ops": {"jackets": {"config": {"q": "boots", "price_min": 3, "max_products": 7}}}}
     dg.materialize([products], resources=resources, run_config=changed)
-    body = shops.requests[-1].body
+    body = last_search(shops)
     assert body
     assert (body["q"], body["price_min"], body["price_max"]) == ("boots", 3.0, 400.0)
 
@@ -138,7 +141,7 @@ def test_a_wrong_key_fails_and_says_what_to_check(
     tmp_path: Path, resources: dict[str, Any], shops: Sandbox
 ) -> None:
     resources["octogen"] = OctogenResource(api_key="octo_live_wrong", base_url=shops.base_url)
-    with pytest.raises(OctogenAuthenticationError, match=r"401 Invalid API key.*OCTO_API_KEY"):
+    with pytest.raises(dg.Failure, match=r"401 Invalid API key.*OCTO_API_KEY"):
         dg.materialize([build_products_asset("products")], resources=resources)
     assert list(tmp_path.rglob("*")) == []
 
@@ -149,7 +152,7 @@ def test_without_a_key_definitions_load_and_the_run_says_what_to_do(
     resources["octogen"] = OctogenResource(base_url=shops.base_url)
     products = build_products_asset("products")
     dg.Definitions.validate_loadable(dg.Definitions(assets=[products], resources=resources))
-    with pytest.raises(MissingAPIKeyError, match=r"set OCTO_API_KEY .*octogen-dagster sandbox"):
+    with pytest.raises(dg.Failure, match=r"set OCTO_API_KEY .*octogen-dagster sandbox"):
         dg.materialize([products], resources=resources)
 
 
@@ -207,7 +210,7 @@ def test_a_long_read_logs_how_far_it_is(
     monkeypatch: pytest.MonkeyPatch,
     instance: dg.DagsterInstance,
 ) -> None:
-    monkeypatch.setattr(scan_module, "REPORT_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(ProductScan, "report_interval_seconds", 0.0)
     shops.inject(Fault("latency", 0.01, path="/products/search"))
     shops.grant("big", products=1_500)
     products = build_products_asset("products", ProductSearch(catalogs=["big"]))
@@ -234,3 +237,32 @@ def test_a_partition_deleted_while_its_run_was_queued_fails_it_before_anything_i
     )
     assert "Partition 'strada' of products is not there any more" in failure(result)
     assert shops.requests == []
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 422])
+def test_an_error_that_a_retry_cannot_mend_is_not_retried(
+    resources: dict[str, Any], shops: Sandbox, status: int
+) -> None:
+    shops.inject(Fault("status", status, path="/products/search"))
+    result = dg.materialize(
+        [build_products_asset("products")], resources=resources, raise_on_error=False
+    )
+    assert not result.success
+    assert f"{status}" in failure(result)
+    assert not [event for event in result.all_events if event.is_step_up_for_retry]
+
+
+def test_a_read_that_may_pass_is_retried(resources: dict[str, Any], shops: Sandbox) -> None:
+    policy = build_products_asset("products").op.retry_policy
+    assert policy
+    assert (policy.max_retries, policy.backoff) == (3, dg.Backoff.EXPONENTIAL)
+
+    shops.inject(Fault("restart_cursor", page=2, times=1))
+    products = build_products_asset(
+        "products",
+        ProductSearch(catalogs=["northpeak"], page_size=50),
+        retry_policy=dg.RetryPolicy(max_retries=1),
+    )
+    result = dg.materialize([products], resources=resources)
+    assert [event for event in result.all_events if event.is_step_up_for_retry]
+    assert value(result, "products", "dagster/row_count") == 230

@@ -17,17 +17,14 @@ from octogen_dagster import (
     catalog_partitions,
     snapshot_days,
 )
-from octogen_dagster.errors import OctogenAuthenticationError, OctogenSnapshotError
-from octogen_dagster.frames.details import scan as details_module
-from octogen_dagster.frames.details.scan import DetailScan, DetailStatistics
+from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.frames.details.scan import DetailScan
 from octogen_dagster.frames.details.schema import DETAIL_DESCRIPTIONS, DETAIL_SCHEMA
+from octogen_dagster.frames.details.statistics import DetailStatistics
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.snapshots.details import (
-    build_product_details_asset,
-    detail_metadata,
-    detail_progress,
-)
+from octogen_dagster.snapshots.details import build_product_details_asset
+from octogen_dagster.snapshots.metadata import figures_metadata
 
 LOOKUP = "/products/lookup"
 PRODUCTS = build_products_asset("products", ProductSearch(catalogs=["strada"]))
@@ -158,7 +155,7 @@ def test_a_refused_key_fails_the_run(
     dg.materialize([PRODUCTS], resources=resources)
     resources["octogen"] = OctogenResource(api_key="octo_live_wrong", base_url=shops.base_url)
     details = build_product_details_asset(PRODUCTS)
-    with pytest.raises(OctogenAuthenticationError, match=r"401 Invalid API key"):
+    with pytest.raises(dg.Failure, match=r"401 Invalid API key"):
         dg.materialize([PRODUCTS, details], resources=resources, selection=[details])
     assert not (tmp_path / "products_details.parquet").exists()
 
@@ -203,7 +200,7 @@ def test_a_long_read_logs_how_far_it_is(
     instance: dg.DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(details_module, "REPORT_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(DetailScan, "report_interval_seconds", 0.0)
     instance.add_dynamic_partitions("octogen_catalogs", ["northpeak"])
     shops.grant("northpeak", products=600)
     products = build_products_asset("products", partitions_def=catalog_partitions)
@@ -224,7 +221,7 @@ def test_a_progress_line_says_how_long_it_will_take() -> None:
     statistics = DetailStatistics(
         products=3_000, rows=1_000, found=960, gone=30, failed=10, carried_over=200, seconds=10
     )
-    assert detail_progress("products_details", statistics) == (
+    assert statistics.progress("products_details") == (
         "products_details: 1,000 of 3,000 products, 800 of them looked up; 960 found, 30 gone, "
         "10 failed; 100 a second, about 20 s left"
     )
@@ -239,7 +236,7 @@ def test_the_numbers_of_a_read_are_shown(octogen: OctogenResource) -> None:
     )  # fmt: skip
     scan.statistics.unknown_fields.update({"product.mood": 5, "product.brand.age": 2})
     rows = [{"looked_up_at": then}, {"looked_up_at": None, "error": "gave up"}]
-    metadata = detail_metadata(scan, pl.LazyFrame(rows, schema=DETAIL_SCHEMA))
+    metadata = figures_metadata(scan.figures(pl.LazyFrame(rows, schema=DETAIL_SCHEMA)))
     assert metadata == {
         "octogen/only_changed": True,
         "octogen/found": 6,
@@ -261,7 +258,7 @@ def test_the_numbers_of_a_read_are_shown(octogen: OctogenResource) -> None:
         "octogen/oldest_lookup": dg.MetadataValue.timestamp(then),
         "octogen/first_error": "gave up",
     }
-    nothing = detail_metadata(scan, DETAIL_SCHEMA.to_frame().lazy())
+    nothing = figures_metadata(scan.figures(DETAIL_SCHEMA.to_frame().lazy()))
     assert metadata.keys() - nothing.keys() == {"octogen/oldest_lookup", "octogen/first_error"}
 
 

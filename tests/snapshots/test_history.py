@@ -1,4 +1,4 @@
-"""Snapshots of days, through Dagster: today's from the service, others from what was landed."""
+"""Snapshots of days: today's from the service, others from archived pages."""
 
 import functools
 from collections.abc import Callable
@@ -19,8 +19,8 @@ from octogen_dagster import (
     catalog_days,
     snapshot_days,
 )
-from octogen_dagster.frames import plan
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.snapshots.assets import ProductsAsset
 from octogen_dagster.snapshots.catalog_sensor import CatalogSensor
 from octogen_dagster.snapshots.snapshot_files import SnapshotFile
 from tests import results
@@ -54,15 +54,26 @@ def run(
     return materialize
 
 
-def the_day_after(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the clock be a day later, for what decides about windows."""
+class Clock:
+    """A clock that can be some days ahead."""
 
-    class Tomorrow(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> Any:
-            return datetime.now(tz) + timedelta(days=1)
+    days = 0
 
-    monkeypatch.setattr(plan, "datetime", Tomorrow)
+    def __call__(self) -> datetime:
+        return datetime.now(timezone.utc) + timedelta(days=self.days)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def products_asset(
+    clock: Clock, partitions_def: dg.PartitionsDefinition[str], search: ProductSearch | None = None
+) -> dg.AssetsDefinition:
+    return ProductsAsset(
+        "products", search or ProductSearch(), partitions_def, clock=clock
+    ).definition(retry_policy=None)
 
 
 def test_today_is_read_from_the_service(
@@ -90,24 +101,22 @@ def test_a_day_that_is_over_is_refused_and_not_tried_again(
     assert not list(tmp_path.rglob("*.parquet"))
 
 
-def test_a_day_that_was_landed_is_rebuilt_without_the_service(
-    run: Callable[..., Any], tmp_path: Path, shops: Sandbox, monkeypatch: pytest.MonkeyPatch
+def test_a_day_that_was_archived_is_rebuilt_without_the_service(
+    run: Callable[..., Any], tmp_path: Path, shops: Sandbox, clock: Clock
 ) -> None:
     key = day()
-    products = build_products_asset(
-        "products", ProductSearch(page_size=10), partitions_def=snapshot_days(START)
-    )
+    products = products_asset(clock, snapshot_days(START), ProductSearch(page_size=10))
     assert run(products, key, keep_pages=True).success
     path = tmp_path / f"products/{key}.parquet"
     captured = pl.read_parquet(path)
     path.unlink()
     shops.revoke("strada")
     requests = len(shops.requests)
-    the_day_after(monkeypatch)
+    clock.days = 1
 
     found = metadata(run(products, key))
 
-    assert found["octogen/source"] == "landed pages"
+    assert found["octogen/source"] == "archived pages"
     assert (found["octogen/resumed_pages"], found["octogen/requests"]) == (35, 0)
     assert len(shops.requests) == requests
     assert pl.read_parquet(path).sort("uuid").equals(captured.sort("uuid"))
@@ -118,12 +127,10 @@ def test_a_folder_that_is_named_by_a_url_keeps_pages_too(
     tmp_path: Path,
     octogen: OctogenResource,
     instance: dg.DagsterInstance,
-    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock,
     scheme: str,
 ) -> None:
-    products = build_products_asset(
-        "products", ProductSearch(page_size=10), partitions_def=snapshot_days(START)
-    )
+    products = products_asset(clock, snapshot_days(START), ProductSearch(page_size=10))
     key, sources = day(), []
     for _ in range(2):
         result = dg.materialize(
@@ -138,33 +145,37 @@ def test_a_folder_that_is_named_by_a_url_keeps_pages_too(
             },
         )
         sources.append(metadata(result)["octogen/source"])
-        the_day_after(monkeypatch)
-    assert sources == ["service", "landed pages"]
+        clock.days = 1
+    assert sources == ["service", "archived pages"]
 
 
 def test_a_day_is_rebuilt_with_the_search_that_was_captured_and_the_log_says_so(
-    run: Callable[..., Any], shops: Sandbox, monkeypatch: pytest.MonkeyPatch, capfd: Any
+    run: Callable[..., Any], shops: Sandbox, clock: Clock, capfd: Any
 ) -> None:
     days = snapshot_days(START)
     captured = ProductSearch(catalogs=["strada"])
-    assert run(build_products_asset("products", captured, days), day(), keep_pages=True).success
-    the_day_after(monkeypatch)
+    assert run(products_asset(clock, days, captured), day(), keep_pages=True).success
+    clock.days = 1
     for search, says in (
         (captured.model_copy(update={"page_size": 7}), False),
         (ProductSearch(q="boots"), True),
     ):
         capfd.readouterr()
-        found = metadata(run(build_products_asset("products", search, days), day()))
+        found = metadata(run(products_asset(clock, days, search), day()))
         assert found["dagster/partition_row_count"] == 120
         assert found["octogen/search"]["catalogs"] == ["strada"]
-        said = "They are of another search than the one of now: ProductSearch("
+        said = "The archived pages are of another search than the one of now: ProductSearch("
         assert (said in capfd.readouterr().err) is says
 
 
 def test_a_day_whose_run_died_when_it_was_to_be_published_can_be_rebuilt(
-    run: Callable[..., Any], tmp_path: Path, shops: Sandbox, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Any],
+    tmp_path: Path,
+    shops: Sandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock,
 ) -> None:
-    products = build_products_asset("products", partitions_def=snapshot_days(START))
+    products = products_asset(clock, snapshot_days(START))
     assert run(products, day(), keep_pages=True).success
     shops.grant("strada", products=125)
 
@@ -174,21 +185,21 @@ def test_a_day_whose_run_died_when_it_was_to_be_published_can_be_rebuilt(
     with monkeypatch.context() as broken:
         broken.setattr(SnapshotFile, "publish", die)
         assert not run(products, day(), keep_pages=True).success
-    the_day_after(monkeypatch)
+    clock.days = 1
     assert metadata(run(products, day()))["dagster/partition_row_count"] == 355
 
 
-def test_landed_pages_do_not_replace_a_snapshot_that_is_newer(
-    run: Callable[..., Any], tmp_path: Path, shops: Sandbox, monkeypatch: pytest.MonkeyPatch
+def test_archived_pages_do_not_replace_a_snapshot_that_is_newer(
+    run: Callable[..., Any], tmp_path: Path, shops: Sandbox, clock: Clock
 ) -> None:
-    products = build_products_asset("products", partitions_def=snapshot_days(START))
+    products = products_asset(clock, snapshot_days(START))
     assert run(products, day(), keep_pages=True).success
     shops.grant("strada", products=125)
     assert run(products, day(), keep_pages=False).success
-    the_day_after(monkeypatch)
-    (event,) = [event for event in run(products, day()).all_events if event.is_step_failure]
-    error = event.step_failure_data.error.cause
-    assert "a rebuild would lose what is there. Nothing was changed." in error.message
+    clock.days = 1
+    assert "a rebuild would lose what is there. Nothing was changed" in failure(
+        run(products, day())
+    )
     assert pl.read_parquet(tmp_path / f"products/{day()}.parquet").height == 355
 
 
@@ -197,30 +208,31 @@ def test_a_catalog_and_a_day(
     tmp_path: Path,
     shops: Sandbox,
     instance: dg.DagsterInstance,
-    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock,
 ) -> None:
     key = day()
     instance.add_dynamic_partitions("octogen_catalogs", ["northpeak", "strada"])
-    products = build_products_asset("products", partitions_def=catalog_days(START))
+    products = products_asset(clock, catalog_days(START))
     for catalog, rows in (("northpeak", 230), ("strada", 120)):
         found = metadata(run(products, f"{catalog}|{key}", keep_pages=True))
         assert found["dagster/partition_row_count"] == rows
         assert pl.read_parquet(tmp_path / f"products/{catalog}/{key}.parquet").height == rows
     assert not run(products, f"northpeak|{day(-1)}", keep_pages=True).success
 
-    the_day_after(monkeypatch)
-    assert metadata(run(products, f"strada|{key}"))["octogen/source"] == "landed pages"
+    clock.days = 1
+    assert metadata(run(products, f"strada|{key}"))["octogen/source"] == "archived pages"
 
 
-def test_landed_pages_stand_beside_the_snapshot_and_look_like_no_snapshot(
+def test_archived_pages_stand_beside_the_snapshot_and_look_like_no_snapshot(
     run: Callable[..., Any], tmp_path: Path
 ) -> None:
     products = build_products_asset("products", partitions_def=snapshot_days(START))
     run(products, day(), keep_pages=True)
     assert [path.name for path in (tmp_path / "products").glob("*.parquet")] == [f"{day()}.parquet"]
-    kept = sorted(path.name for path in (tmp_path / f"products/.{day()}.pages").iterdir())
-    assert "landed.json" in kept
-    assert len(kept) == 3
+    folder = tmp_path / f"products/.{day()}.pages"
+    kept = sorted(path.name for path in folder.rglob("*") if path.is_file())
+    assert {"archive.json", "read.json"} < set(kept)
+    assert len(kept) == 4  # and a segment for each catalog
 
 
 def test_partitions_without_the_present_are_refused_at_once() -> None:

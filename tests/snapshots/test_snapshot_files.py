@@ -31,6 +31,10 @@ import polars as pl
 from polars.io.plugins import register_io_source
 from octogen_dagster.snapshots.snapshot_files import SnapshotFile, write_parquet
 
+def never_stopped() -> None:
+    raise AssertionError("nothing interrupts this thread")
+
+
 def batches(with_columns, predicate, n_rows, batch_size):
     for _ in range(4):
         yield pl.DataFrame({{"n": range({rows})}})
@@ -40,14 +44,20 @@ def batches(with_columns, predicate, n_rows, batch_size):
 file = SnapshotFile(UPath({path!r}))
 with file.unfinished() as unfinished:
     frame = register_io_source(batches, schema={{"n": pl.Int64}})
-    write_parquet(frame, unfinished, dict)
+    write_parquet(frame, unfinished, dict, never_stopped)
     file.publish(unfinished)
 """
 
 
+def never_stopped() -> None:
+    raise AssertionError("nothing interrupts this thread")
+
+
 def write(file: SnapshotFile, numbers: list[int]) -> int:
     with file.unfinished() as unfinished:
-        rows = write_parquet(pl.LazyFrame({"n": numbers}), unfinished, lambda: {"k": "v"})
+        rows = write_parquet(
+            pl.LazyFrame({"n": numbers}), unfinished, lambda: {"k": "v"}, never_stopped
+        )
         file.publish(unfinished)
     return rows
 
@@ -234,7 +244,7 @@ def test_a_snapshot_that_cannot_be_put_in_place_says_so(tmp_path: Path) -> None:
 def test_a_failing_frame_leaves_no_file(file: SnapshotFile) -> None:
     bad = pl.LazyFrame({"n": ["x"]}).select(pl.col("n").cast(pl.Int64))
     with pytest.raises(pl.exceptions.InvalidOperationError), file.unfinished() as unfinished:
-        write_parquet(bad, unfinished, dict)
+        write_parquet(bad, unfinished, dict, never_stopped)
     assert unfinished_files(file) == []
     assert not file.exists()
 
@@ -258,5 +268,5 @@ def test_frames_that_fail_leave_no_file(tmp_path: Path) -> None:
     for number in range(100):  # Polars opens a path when it likes, often after the failure
         file = SnapshotFile(UPath(tmp_path / f"{number}.parquet"))
         with pytest.raises(pl.exceptions.InvalidOperationError), file.unfinished() as unfinished:
-            write_parquet(failing, unfinished, dict)
+            write_parquet(failing, unfinished, dict, never_stopped)
     assert list(tmp_path.iterdir()) == []

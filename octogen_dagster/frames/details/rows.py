@@ -1,7 +1,4 @@
-"""Details rows: which products are looked up, which rows are carried over, all of them in order.
-
-No requests here: `lookups` makes them.
-"""
+"""Rows of a details snapshot, looked up or carried over. The lookups are in `lookups`."""
 
 from __future__ import annotations
 
@@ -24,28 +21,29 @@ from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from octogen_dagster.frames.details.lookups import FailureLimit, Lookup, LookupReader, Lookups
+    from octogen_dagster.frames.details.failure_limit import FailureLimit
+    from octogen_dagster.frames.details.lookups import Lookup, LookupReader, Lookups
 
-PRODUCTS_IN_A_BATCH = 250
-_BATCHES_IN_A_STRIDE = 20
+PRODUCTS_PER_BATCH = 250
+_BATCHES_PER_CHUNK = 20
 ROW_GROUP_SIZE = 2_000
 """Rows in a row group of a details file: a details row takes as much as ten product rows."""
 
 _COMPARED = [*IDENTITY, "listed"]
 _KEY = pl.struct(_COMPARED).hash().alias("key")
-_ANSWER_SCHEMA = pl.Schema(
+_LOOKUP_SCHEMA = pl.Schema(
     {name: dtype for name, dtype in DETAIL_SCHEMA.items() if name not in _COMPARED}
 )
 
 
 class ListedProducts:
-    """The products of a snapshot, as far as details need them.
+    """The products of a snapshot that are to be looked up.
 
     Args:
         snapshot: Its columns `IDENTITY` and `LISTED` are used; it is executed twice.
 
     Attributes:
-        count: How many there are.
+        count: The number of products.
 
     Raises:
         ValueError: A column is missing.
@@ -70,10 +68,10 @@ class ListedProducts:
         )
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
-        """Some thousand at a time, in order: `IDENTITY`, `listed` and `shares_address`."""
+        """Yield some thousand products at a time: `IDENTITY`, `listed` and `shares_address`."""
         return iter(
             self._frame.collect_batches(
-                chunk_size=_BATCHES_IN_A_STRIDE * PRODUCTS_IN_A_BATCH,
+                chunk_size=_BATCHES_PER_CHUNK * PRODUCTS_PER_BATCH,
                 maintain_order=True,
                 lazy=True,
             )
@@ -81,7 +79,7 @@ class ListedProducts:
 
 
 class ReusableRows:
-    """Details rows that say what they said if their product is listed as it was.
+    """Rows of the previous details snapshot that can be reused while the listing is unchanged.
 
     Only a few bytes of each row are kept in memory.
 
@@ -92,12 +90,12 @@ class ReusableRows:
     def __init__(self, previous: pl.LazyFrame) -> None:
         self._previous = previous
         rows = previous.select(_KEY, "status").with_row_index("place")
-        # What is listed and was gone may be there again, as when a grant was away for a while.
-        settled = rows.filter(pl.col("status") == FOUND).collect()
-        self._places = settled.select("key", "place").unique("key", keep="first")
+        # A product that was gone may be back, as when a grant was away for a while.
+        found = rows.filter(pl.col("status") == FOUND).collect()
+        self._places = found.select("key", "place").unique("key", keep="first")
 
     def of(self, products: pl.DataFrame) -> pl.DataFrame:
-        """The rows of some products, and perhaps a few more, in any order."""
+        """The rows of products, and perhaps a few more, in any order."""
         places = self._places.join(products.select(_KEY), on="key", how="semi").sort("place")
         blocks = places.group_by(pl.col("place") // ROW_GROUP_SIZE, maintain_order=True)
         rows = [self._block(number)[some["place"] % ROW_GROUP_SIZE] for (number,), some in blocks]
@@ -112,9 +110,9 @@ class Batch:
     """Consecutive products whose lookups have begun.
 
     Attributes:
-        carried: Details rows that are carried over, with their place in `row`.
-        fresh: The other products, with theirs.
-        lookups: The lookups, without those of earlier batches.
+        carried: Rows that are carried over; the column `row` is their place in the batch.
+        fresh: The other products, with the same column.
+        lookups: The lookups that no earlier batch made.
     """
 
     carried: pl.DataFrame
@@ -123,79 +121,79 @@ class Batch:
 
 
 class DetailRows:
-    """Begins lookups batch by batch and makes rows of them.
+    """Makes rows batch by batch.
 
     Args:
-        products: What to look up.
-        settled: Rows that may be carried over.
-        reader: Looks up.
-        limit: Learns how many lookups are not needed.
+        products: The products to look up.
+        reusable: Rows that may be carried over.
+        reader: Makes the lookups.
+        limit: Told how many lookups are not needed.
 
     Attributes:
-        unknown_fields: Fields the schema does not know, by path, with the number of places.
+        unknown_fields: Fields that the schema does not know, by path, with the number of places.
     """
 
     def __init__(
         self,
         products: ListedProducts,
-        settled: ReusableRows,
+        reusable: ReusableRows,
         reader: LookupReader,
         limit: FailureLimit,
     ) -> None:
         self._products = products
-        self._settled = settled
+        self._reusable = reusable
         self._reader = reader
         self._limit = limit
-        self._asked: set[str] = set()
+        self._requested: set[str] = set()
         self._shared: dict[str, Lookup] = {}
         self.unknown_fields: Counter[str] = Counter()
 
     def begin(self) -> Iterator[Batch]:
-        """The batches in order; the lookups of one begin when it is taken."""
+        """Yield the batches in order; the lookups of a batch begin when it is yielded."""
         for products in self._products:
-            settled = self._settled.of(products)
-            for some in products.iter_slices(PRODUCTS_IN_A_BATCH):
+            reusable = self._reusable.of(products)
+            for some in products.iter_slices(PRODUCTS_PER_BATCH):
                 batch = some.with_row_index("row")
-                carried = batch.join(settled, on=_COMPARED, nulls_equal=True)
+                carried = batch.join(reusable, on=_COMPARED, nulls_equal=True)
                 fresh = batch.join(carried, on="row", how="anti", maintain_order="left")
-                urls = self._unasked(fresh)
-                self._limit.spare(len(fresh) - len(urls))
+                urls = self._unrequested(fresh)
+                self._limit.reduce_total(len(fresh) - len(urls))
                 yield Batch(carried, fresh, self._reader.begin(urls))
 
     def finish(self, batch: Batch) -> pl.DataFrame:
-        """The rows of a batch whose lookups are over; batches must be finished in order."""
+        """The rows of a batch whose lookups are over; finish batches in order."""
         lookups = batch.lookups.results
-        self._shared.update((url, lookups[url]) for url in lookups.keys() & self._asked)
-        answers = [
-            self._answer(uuid, lookups.get(url) or self._shared[url])
+        self._shared.update((url, lookups[url]) for url in lookups.keys() & self._requested)
+        looked_up = [
+            self._lookup_values(uuid, lookups.get(url) or self._shared[url])
             for uuid, url in zip(batch.fresh.get_column("uuid"), _urls(batch.fresh), strict=True)
         ]
-        fresh = batch.fresh.hstack(pl.DataFrame(answers, schema=_ANSWER_SCHEMA).get_columns())
+        fresh = batch.fresh.hstack(pl.DataFrame(looked_up, schema=_LOOKUP_SCHEMA).get_columns())
         columns = ["row", *DETAIL_SCHEMA]
         both = pl.concat([batch.carried.select(columns), fresh.select(columns)])
         return both.sort("row").drop("row")
 
-    def _unasked(self, fresh: pl.DataFrame) -> list[str]:
-        """The URLs to look up, each once in the whole snapshot."""
+    def _unrequested(self, fresh: pl.DataFrame) -> list[str]:
+        """The addresses to look up, each once in the whole snapshot."""
         urls: dict[str, None] = {}
         for url, shared in zip(_urls(fresh), fresh.get_column("shares_address"), strict=True):
-            if url not in self._asked:
+            if url not in self._requested:
                 urls[url] = None
             if shared:
-                self._asked.add(url)
+                self._requested.add(url)
         return list(urls)
 
-    def _answer(self, uuid: str, lookup: Lookup) -> dict[str, Any]:
+    def _lookup_values(self, uuid: str, lookup: Lookup) -> dict[str, Any]:
         """The columns that a lookup fills."""
         row = {"status": lookup.status, "error": lookup.error, "looked_up_at": lookup.at}
-        if lookup.answer is None:
+        if lookup.response is None:
             return row
-        view = lookup.answer.product
+        view = lookup.response.product
         if view.uuid != uuid:
             error = f"The address leads to another product, {view.uuid!r}."
             return {**row, "status": MISMATCH, "error": error}
         values = view_values(view, self.unknown_fields)
-        values["catalog_display_name"] = lookup.answer.catalog_display_name
+        values["catalog_display_name"] = lookup.response.catalog_display_name
         return {**row, **values}
 
 

@@ -1,4 +1,4 @@
-"""PageSaver: the pages of one walk, saved as they come. Where they are kept is in `checkpoint`."""
+"""PageSaver: the pages of one catalog, saved as they come. Where they go is in `saved_read`."""
 
 from __future__ import annotations
 
@@ -9,57 +9,54 @@ from typing import TYPE_CHECKING
 from typing_extensions import Self
 
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.frames.pages.segments import SavedPage, Segment, digest_in, write_segment
+from octogen_dagster.frames.pages.segments import SavedPage, Segment
+from octogen_dagster.frames.pages.storage import RemovedError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from concurrent.futures import Future
-    from datetime import datetime
     from types import TracebackType
 
-    from octogen_dagster.frames.pages.store import PageStore, SavedPages
+    from octogen_dagster.frames.pages.saved_read import SavedRead
+    from octogen_dagster.frames.pages.segments import SegmentName
     from octogen_dagster.frames.wire import WirePage
 
-PAGES_IN_A_SEGMENT = 12
-MAX_REPEATED_PAGES = 2 * PAGES_IN_A_SEGMENT + 2
-"""Pages that a continued read asks for again at most: two segments, and two pages to compare."""
+PAGES_PER_SEGMENT = 12
+MAX_REPEATED_PAGES = 2 * PAGES_PER_SEGMENT + 2
+"""The most pages that a resumed read asks for again: two segments, and two pages to compare."""
 
 
 class PageSaver:
-    """Saves the pages of one walk as they come, while the next ones are on their way.
+    """Saves the pages of one catalog while the next ones are read.
 
-    A segment is written when the one before is, so that a crash loses at most two of each walk that
-    is under way. Used in a `with`, a walk that ended or failed loses none.
+    A segment is written when the one before is, so a crash loses at most two for each catalog that
+    is being read. Used in a `with`, a read that ends or fails loses none. When another run takes
+    the place of this read and removes its folder, saving ends.
 
     Args:
-        store: Where to.
-        root: `walk_root` of what is asked for.
-        saved: Pages that are there already.
-        started_at: When the read began.
-        catalogs: `digest_of` the catalogs that the whole read is of.
+        read: The read's folder.
+        catalog: The catalog's place in the read's record.
+        segments: The segments that are there already.
+        generation: The contract of their pages.
 
     Attributes:
-        root: What the chain begins with.
-        segments: The files of the walk so far, in order.
-        generation: The contract the pages come by (`OctogenClient.generation`).
+        segments: The segments so far, in order.
+        generation: The contract of the pages (`OctogenClient.generation`).
     """
 
     def __init__(
         self,
-        store: PageStore,
-        root: str,
-        saved: SavedPages | None,
-        started_at: datetime,
-        catalogs: str,
+        read: SavedRead,
+        catalog: int,
+        segments: Sequence[SegmentName] = (),
+        generation: str = "",
     ) -> None:
-        self.segments: list[str] = list(saved.segments) if saved else []
-        self._saved_pages = list(saved.pages_in_segments) if saved else []
-        self.generation = saved.generation if saved else ""
-        self.root = root
-        self._store = store
-        self._started_at = started_at
-        self._catalogs = catalogs
+        self.segments = list(segments)
+        self.generation = generation
+        self._read = read
+        self._catalog = catalog
         self._unsaved: list[SavedPage] = []
-        self._writing: Future[str] | None = None
+        self._writing: Future[None] | None = None
         self._ended = False
         self._lock = threading.Lock()
 
@@ -74,37 +71,22 @@ class PageSaver:
     ) -> None:
         if error is None:
             with self._lock:
-                self._begin()
+                self._begin_segment()
             return
         with contextlib.suppress(OctogenSnapshotError):
             self.flush()
 
     def add(self, page: WirePage) -> None:
-        """Note the next page; a segment is begun when it is full.
+        """Save the next page; a segment is written when it is full.
 
         Raises:
-            OctogenSnapshotError: The one before could not be written.
+            OctogenSnapshotError: The segment before could not be written.
         """
         with self._lock:
             if not self._ended:
                 self._unsaved.append(SavedPage.of(page))
-            if len(self._unsaved) == PAGES_IN_A_SEGMENT:
-                self._begin()
-
-    def keep_first(self, pages: int) -> None:
-        """Continue after the first of the segments that were there already.
-
-        Args:
-            pages: How many pages are in those; the others are gone.
-        """
-        with self._lock:
-            kept = 0
-            for count in self._saved_pages:
-                if count > pages:
-                    break
-                pages -= count
-                kept += 1
-            del self.segments[kept:]
+            if len(self._unsaved) == PAGES_PER_SEGMENT:
+                self._begin_segment()
 
     def flush(self) -> None:
         """Write what is not written yet, and wait for it.
@@ -113,45 +95,37 @@ class PageSaver:
             OctogenSnapshotError: It cannot be written.
         """
         with self._lock:
-            self._begin()
-            self._settle()
+            self._begin_segment()
+            self._wait_for_segment()
 
-    def settle(self) -> None:
-        """Wait for the segment that is being written.
-
-        Raises:
-            OctogenSnapshotError: It cannot be written.
-        """
-        with self._lock:
-            self._settle()
-
-    def discard(self) -> None:
-        """Remove what was saved, and save nothing more."""
+    def close(self) -> None:
+        """Save nothing more, and wait for the segment that is being written."""
         with self._lock:
             self._end()
             with contextlib.suppress(OctogenSnapshotError):
-                self._settle()
-            self._store.discard(self.segments)
+                self._wait_for_segment()
 
-    def _begin(self) -> None:
-        self._settle()
+    def _begin_segment(self) -> None:
+        self._wait_for_segment()
         if not self._unsaved:
             return
-        segment = Segment(self._started_at, self.generation, self._unsaved, self._catalogs)
+        segment = Segment(self.generation, self._unsaved)
         self._unsaved = []
-        previous = digest_in(self.segments[-1]) if self.segments else self.root
-        self._writing = self._store.begin(
-            lambda: self._store.write(write_segment(segment), previous)
-        )
+        self._writing = self._read.storage.submit(lambda: self._write(segment))
 
-    def _settle(self) -> None:
+    def _write(self, segment: Segment) -> None:
+        self.segments.append(self._read.write(self._catalog, len(self.segments), segment))
+
+    def _wait_for_segment(self) -> None:
         if self._writing is None:
             return
         writing, self._writing = self._writing, None
         try:
-            self.segments.append(writing.result())
+            writing.result()
+        except RemovedError:
+            self._end()
         except BaseException:
-            self._end()  # or what follows would close up the gap
+            self._end()  # pages after a gap must not be joined to those before it
             raise
 
     def _end(self) -> None:

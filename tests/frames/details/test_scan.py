@@ -24,18 +24,15 @@ from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.errors import (
     OctogenAuthenticationError,
-    OctogenConnectionError,
     OctogenForbiddenError,
     OctogenInsufficientCreditError,
-    OctogenResponseError,
-    OctogenServerError,
     OctogenSnapshotError,
 )
-from octogen_dagster.frames.details import scan as details_module
-from octogen_dagster.frames.details.lookups import FailureLimit
 from octogen_dagster.frames.details.rows import ROW_GROUP_SIZE
-from octogen_dagster.frames.details.scan import DetailScan, DetailStatistics
+from octogen_dagster.frames.details.scan import DetailScan
 from octogen_dagster.frames.details.schema import DETAIL_SCHEMA
+from octogen_dagster.frames.details.statistics import DetailStatistics
+from octogen_dagster.frames.pages.store import PageStore
 from octogen_dagster.frames.scan import scan_products
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.search import ProductSearch
@@ -143,16 +140,14 @@ class TestRows:
         assert statistics.complete
         assert reports[-1] is statistics
 
-    def test_a_long_read_is_reported_while_it_goes_on(
-        self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(details_module, "REPORT_INTERVAL_SECONDS", 0.0)
+    def test_a_long_read_is_reported_while_it_goes_on(self, sandbox: Sandbox) -> None:
         rows: list[int] = []
         found = detail_scan(
             sandbox,
             products_of(sandbox, "strada", "northpeak"),
             report=lambda statistics: rows.append(statistics.rows),
         )
+        found.report_interval_seconds = 0.0
         found.frame.collect()
         assert rows[-1] == 290
         assert len(set(rows)) > 1
@@ -325,12 +320,11 @@ class TestFailures:
         )  # fmt: skip
         sandbox.inject(Fault("status", 500, times=failing, path=LOOKUP))
         found = detail_scan(sandbox, raised, ONCE, only_changed=True)
-        found.previous = before.lazy()
         if not is_too_many:
-            assert found.frame.collect().height == 60
+            assert collect_after(before.lazy(), found).height == 60
             return
         with pytest.raises(OctogenSnapshotError, match=r"5 % of the lookups failed: 4 of 60;"):
-            found.frame.collect()
+            collect_after(before.lazy(), found)
 
     @pytest.mark.parametrize(
         ("status", "error"),
@@ -372,23 +366,6 @@ class TestFailures:
             "Nothing was published, the snapshot before is untouched: run again when the service "
             "is back."
         )
-
-    def test_a_service_that_answers_others_meanwhile_is_not_gone(self) -> None:
-        limit = FailureLimit(1, 100, patience=300)
-        long_ago = -1_000.0
-        limit.note_answer()
-        limit.note_failure(OctogenConnectionError("slow"), long_ago)
-
-        gone = FailureLimit(1, 100, patience=300)
-        with pytest.raises(OctogenSnapshotError, match="no lookup for 300 s"):
-            gone.note_failure(OctogenConnectionError("slow"), long_ago)
-
-    def test_any_answer_is_a_sign_of_life(self) -> None:
-        import httpx
-
-        limit = FailureLimit(1, 100, patience=300)
-        limit.note_failure(OctogenResponseError("odd", httpx.Response(200)), -1_000.0)
-        limit.note_failure(OctogenServerError("down", httpx.Response(503)), -1_000.0)
 
     @pytest.mark.parametrize("share", [-0.1, 1.1, 5, float("nan")])
     def test_a_threshold_that_is_no_share_is_refused(self, share: float) -> None:
@@ -462,6 +439,28 @@ class TestPace:
         assert {request.status for request in sandbox.requests} == {200}
 
 
+class Place:
+    """A place that has a details snapshot."""
+
+    def __init__(self, latest: pl.LazyFrame | None) -> None:
+        self._latest = latest
+
+    def page_store(self, clock: Callable[[], datetime]) -> PageStore:
+        raise AssertionError
+
+    def latest(self) -> pl.LazyFrame | None:
+        return self._latest
+
+    def log(self, line: str) -> None:
+        raise AssertionError(line)
+
+
+def collect_after(previous: pl.LazyFrame | None, found: DetailScan) -> pl.DataFrame:
+    """The rows of a scan whose place has a previous snapshot."""
+    with found.opened(Place(previous)):
+        return found.frame.collect()
+
+
 class TestOnlyChanged:
     @pytest.fixture
     def before(self, sandbox: Sandbox) -> pl.DataFrame:
@@ -476,8 +475,8 @@ class TestOnlyChanged:
         """The frame, the statistics, and what was looked up for them."""
         already = len(lookups(sandbox))
         found = detail_scan(sandbox, products, only_changed=True)
-        found.previous = previous.lazy()
-        return found.frame.collect(), found.statistics, set(lookups(sandbox)[already:])
+        frame = collect_after(previous.lazy(), found)
+        return frame, found.statistics, set(lookups(sandbox)[already:])
 
     def test_without_a_change_nothing_is_looked_up(
         self, sandbox: Sandbox, before: pl.DataFrame, tmp_path: Path
@@ -551,8 +550,7 @@ class TestOnlyChanged:
         previous = looked_up_before(products.sample(fraction=1, shuffle=True, seed=3))
         products = pl.concat([products, products.head(2)])
         found = DetailScan(products.lazy(), NOWHERE, only_changed=True)
-        found.previous = pl.concat([previous, previous.head(1)]).lazy()
-        frame = found.frame.collect()
+        frame = collect_after(pl.concat([previous, previous.head(1)]).lazy(), found)
         assert frame["uuid"].to_list() == products["uuid"].to_list()
         assert (frame["description"] == "of " + frame["uuid"]).all()
         assert found.statistics.carried_over == count + 2
@@ -560,8 +558,8 @@ class TestOnlyChanged:
     def test_another_catalogs_product_of_the_same_uuid_is_another_product(self) -> None:
         products = made_up("a", catalog_key="acme")
         found = DetailScan(products.lazy(), NOWHERE, only_changed=True, failure_threshold=1)
-        found.previous = looked_up_before(made_up("a", catalog_key="zen")).lazy()
-        assert found.frame.collect()["status"].to_list() == ["failed"]
+        previous = looked_up_before(made_up("a", catalog_key="zen")).lazy()
+        assert collect_after(previous, found)["status"].to_list() == ["failed"]
 
     @pytest.mark.parametrize("previous", ["none", "fewer columns", "another type", "damaged"])
     def test_without_a_usable_previous_everything_is_looked_up(
@@ -577,15 +575,14 @@ class TestOnlyChanged:
             case "damaged":
                 path.write_bytes(b"PAR1 and no more")
         found = detail_scan(sandbox, products_of(sandbox), only_changed=True)
-        found.previous = pl.scan_parquet(path) if previous != "none" else None
-        assert set(found.frame.collect()["status"]) == {"found"}
+        frame = collect_after(pl.scan_parquet(path) if previous != "none" else None, found)
+        assert set(frame["status"]) == {"found"}
         assert (found.statistics.carried_over, found.statistics.looked_up) == (0, 60)
 
     def test_it_is_only_done_when_asked_for(self, sandbox: Sandbox, before: pl.DataFrame) -> None:
         found = detail_scan(sandbox, products_of(sandbox))
-        found.previous = before.lazy()
         last = before["looked_up_at"].max()
-        assert found.frame.collect().filter(pl.col("looked_up_at") <= last).is_empty()
+        assert collect_after(before.lazy(), found).filter(pl.col("looked_up_at") <= last).is_empty()
         assert found.statistics.carried_over == 0
 
 

@@ -1,0 +1,107 @@
+"""CatalogRead: the pages of one catalog, first those that are saved, then those of the service."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from octogen_dagster.api.paging import PageTracker
+from octogen_dagster.frames.pages.storage import RemovedError
+from octogen_dagster.frames.wire import read_page
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+
+    from octogen_dagster.api.client import OctogenClient
+    from octogen_dagster.api.models import SearchRequest
+    from octogen_dagster.frames.pages.saver import PageSaver
+    from octogen_dagster.frames.plan import PlannedCatalog
+    from octogen_dagster.frames.wire import WirePage
+
+
+class CatalogRead:
+    """The reading of one catalog.
+
+    Args:
+        planned: The catalog and the request for its page 1.
+        saved: Its first pages, if they are saved.
+        next_page: The page after the saved ones, if it was requested already.
+        live: Ask the service for the pages that are not saved.
+        saver: Saves the pages that come from the service.
+        log: Takes a line if another run removed the saved pages.
+
+    Attributes:
+        planned: As above.
+        saver: As above.
+        tracker: Checks the pages.
+        resumed_pages: Saved pages read so far.
+    """
+
+    def __init__(
+        self,
+        planned: PlannedCatalog,
+        *,
+        saved: Iterable[WirePage] = (),
+        next_page: WirePage | None = None,
+        live: bool = True,
+        saver: PageSaver | None = None,
+        log: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        self.planned = planned
+        self.saver = saver
+        self.tracker = PageTracker(planned.subject)
+        self.resumed_pages = 0
+        self._saved = saved
+        self._next_page = next_page
+        self._live = live
+        self._log = log
+
+    @property
+    def requested_pages(self) -> int:
+        """The pages so far that came from the service."""
+        return self.tracker.pages - self.resumed_pages
+
+    async def pages(self, client: OctogenClient) -> AsyncIterator[WirePage]:
+        """All pages of the catalog; those of the service are saved.
+
+        Raises:
+            OctogenPagingError: The pages restart or do not come to an end.
+            OctogenSnapshotError: Saved pages are damaged, or archived ones are gone.
+            OctogenError: The service fails.
+        """
+        request: SearchRequest | None = self.planned.request
+        for page in self._pages_at_hand():
+            self.tracker.page_received(page)
+            if page is self._next_page:
+                self._save(page)
+            else:
+                self.resumed_pages += 1
+            yield page
+            request = self._following(page)
+        if request is None or not self._live:
+            return
+        async for page in client.iter_raw_pages(request, self.tracker, read_page):
+            self._save(page, client.generation)
+            yield page
+
+    def _pages_at_hand(self) -> Iterator[WirePage]:
+        """The saved pages and the one after them, as far as they are there."""
+        try:
+            yield from self._saved
+        except RemovedError as error:
+            if not self._live:
+                raise
+            self._log(
+                f"{self.planned.subject}: {error} The service is asked for the pages after page "
+                f"{self.resumed_pages:,}."
+            )
+            return
+        if self._next_page:
+            yield self._next_page
+
+    def _following(self, page: WirePage) -> SearchRequest | None:
+        return self.planned.request.following(page.next_cursor) if page.next_cursor else None
+
+    def _save(self, page: WirePage, generation: str | None = None) -> None:
+        if self.saver:
+            self.saver.generation = generation or self.saver.generation
+            self.saver.add(page)

@@ -1,0 +1,66 @@
+"""Whether the pages of a finished read are of one state of each catalog."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from octogen_dagster.api.client import OctogenClient
+from octogen_dagster.errors import OctogenPagingError
+from octogen_dagster.frames.wire import read_page
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from octogen_dagster.api.connection import Connection
+    from octogen_dagster.frames.catalog_read import CatalogRead
+
+_ADVICE = (
+    "so its pages may be of two states, which must not be mixed. Nothing was published; run it "
+    "again."
+)
+
+
+def check_unchanged(reads: Sequence[CatalogRead], connection: Connection) -> None:
+    """Check that no catalog was indexed again while it was read.
+
+    The stamps of the catalogs are compared with those from before the read. Where the service has
+    none, page 1 is requested again if a later page resembled it.
+
+    Raises:
+        OctogenPagingError: A catalog was indexed again.
+        OctogenError: The service fails.
+    """
+    live = [read for read in reads if read.requested_pages]
+    stamps: dict[str, datetime | None] = {}
+    if any(read.planned.last_indexed_at for read in live):
+        listed = connection.call(OctogenClient.list_index_runs)
+        stamps = {run.catalog: run.last_indexed_at for run in listed}
+    for read in live:
+        if read.planned.catalog and read.planned.last_indexed_at:
+            _compare_stamps(read, stamps.get(read.planned.catalog))
+        elif read.tracker.may_have_restarted:
+            _compare_first_page(read, connection)
+
+
+def _compare_stamps(read: CatalogRead, now: datetime | None) -> None:
+    before = read.planned.last_indexed_at
+    if now != before:
+        raise OctogenPagingError(
+            f"{read.planned.subject} was indexed again while it was read (lastIndexedAt was "
+            f"{_text(before)} and is {_text(now)}), {_ADVICE}"
+        )
+
+
+def _compare_first_page(read: CatalogRead, connection: Connection) -> None:
+    page = connection.call(
+        lambda client: client.get_raw_page(read.planned.request, read.planned.subject, 1, read_page)
+    )
+    if list(page.uuids) != list(read.tracker.first_uuids):
+        raise OctogenPagingError(
+            f"{read.planned.subject} has another page 1 than when the read began, {_ADVICE}"
+        )
+
+
+def _text(stamp: datetime | None) -> str:
+    return stamp.isoformat() if stamp else "unknown"

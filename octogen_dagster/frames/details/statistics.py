@@ -1,0 +1,94 @@
+"""What the lookups of a details snapshot did, and numbers of the rows that they brought."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from octogen_dagster.frames.details.schema import FAILED, FOUND, GONE, MISMATCH
+from octogen_dagster.frames.statistics import Figures, ReadStatistics
+
+if TYPE_CHECKING:
+    from octogen_dagster.frames.details.rows import Batch
+
+
+@dataclass
+class DetailStatistics(ReadStatistics):
+    """What the last execution of a `DetailScan` did; a row is a product.
+
+    Attributes:
+        products: Products in the product snapshot.
+        found: Rows with the full view.
+        gone: Rows of products that no granted catalog has any more.
+        mismatched: Rows whose address leads to another product.
+        failed: Rows whose lookup failed.
+        carried_over: Rows taken from the previous details snapshot.
+    """
+
+    products: int = 0
+    found: int = 0
+    gone: int = 0
+    mismatched: int = 0
+    failed: int = 0
+    carried_over: int = 0
+
+    @property
+    def looked_up(self) -> int:
+        """Rows that were not carried over."""
+        return self.rows - self.carried_over
+
+    def add(self, frame: pl.DataFrame, batch: Batch) -> None:
+        """Count the rows of a batch."""
+        counts = Counter(frame.get_column("status"))
+        self.rows += len(frame)
+        self.found += counts[FOUND]
+        self.gone += counts[GONE]
+        self.mismatched += counts[MISMATCH]
+        self.failed += counts[FAILED]
+        self.carried_over += len(batch.carried)
+
+    def figures(self) -> Figures:
+        """The numbers worth plotting, by name."""
+        return {
+            "found": self.found,
+            "gone": self.gone,
+            "mismatched": self.mismatched,
+            "failed": self.failed,
+            "looked_up": self.looked_up,
+            "carried_over": self.carried_over,
+            **super().figures(),
+        }
+
+    def progress(self, subject: str) -> str:
+        """One line on how far the lookups are.
+
+        Args:
+            subject: What is made: "octogen_products_details, partition 'acme'".
+        """
+        return (
+            f"{subject}: {self.rows:,} of {self.products:,} products, {self.looked_up:,} of them "
+            f"looked up; {self.found:,} found, {self.gone:,} gone, {self.failed:,} failed; "
+            f"{self.speed(self.products)}"
+        )
+
+
+def detail_figures(snapshot: pl.LazyFrame) -> Figures:
+    """The time of the oldest lookup and the first error of a details snapshot.
+
+    Args:
+        snapshot: Columns as in `DETAIL_SCHEMA`.
+    """
+    oldest, error = (
+        snapshot.select(pl.col("looked_up_at").min(), pl.col("error").drop_nulls().first())
+        .collect()
+        .row(0)
+    )
+    figures: Figures = {}
+    if oldest is not None:
+        figures["oldest_lookup"] = oldest
+    if error is not None:
+        figures["first_error"] = error
+    return figures

@@ -1,0 +1,140 @@
+"""Execution: the pages of a read plan as frames, each product once, up to a cap."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.frames.consistency import check_unchanged
+from octogen_dagster.frames.decode import PageDecoder
+from octogen_dagster.frames.dedup import SeenProducts
+from octogen_dagster.frames.reader import MAX_PAGES_PER_BATCH, BulkReader
+from octogen_dagster.frames.scan_statistics import ScanStatistics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import polars as pl
+
+    from octogen_dagster.api.connection import Connection
+    from octogen_dagster.frames.catalog_read import CatalogRead
+    from octogen_dagster.frames.client_threads import ClientThreads
+    from octogen_dagster.frames.read_plan import ReadPlan
+    from octogen_dagster.frames.wire import WirePage
+
+
+class Execution:
+    """One execution of a read plan.
+
+    Args:
+        plan: What is read.
+        connection: How to reach the service.
+        columns: The columns that are needed.
+        cap: The most rows; None for all.
+
+    Attributes:
+        statistics: What it did so far.
+    """
+
+    def __init__(
+        self, plan: ReadPlan, connection: Connection, columns: set[str], cap: int | None
+    ) -> None:
+        self._plan = plan
+        self._reads = plan.reads if cap != 0 else []
+        self._connection = connection
+        self._cap = cap
+        self._decoder = PageDecoder(columns, plan.started_at)
+        self._seen: defaultdict[CatalogRead, SeenProducts] = defaultdict(SeenProducts)
+        self._finished = 0
+        self.statistics = ScanStatistics(
+            search=plan.search,
+            started_at=plan.started_at,
+            rebuilt=plan.rebuilt,
+            catalogs=[read.planned.catalog for read in self._reads if read.planned.catalog],
+            unknown_fields=self._decoder.unknown_fields,
+        )
+
+    def frames(
+        self, begin: Callable[[ClientThreads], None], report: Callable[[], None]
+    ) -> Iterator[pl.DataFrame]:
+        """The rows, in the order in which their pages come.
+
+        Args:
+            begin: Called with the threads that read.
+            report: Called about every second, and after each frame.
+
+        Raises:
+            OctogenError: The reading fails or is not complete.
+        """
+        with self._reader() as reader:
+            begin(reader)
+            for batch in reader:
+                self._add_up(reader)
+                report()
+                if batch is None:
+                    continue
+                yield self._frame(*batch)
+                if self._is_full:
+                    break
+            else:
+                self._check_finished()
+                check_unchanged(self._reads, self._connection)
+            self._add_up(reader)
+        if self._plan.saved_read:
+            reader.join()
+        self.statistics.complete = True
+        yield self._decoder.decode([], None, "")
+
+    @property
+    def _is_full(self) -> bool:
+        return self._cap is not None and self.statistics.rows >= self._cap
+
+    def _reader(self) -> BulkReader:
+        if self._cap is None:
+            concurrency = self._connection.concurrency
+            return BulkReader(self._connection, self._reads, concurrency, MAX_PAGES_PER_BATCH)
+        # A cap fills up in order, and no page is requested that it may not need.
+        pages = min(MAX_PAGES_PER_BATCH, -(-self._cap // self._plan.search.page_size))
+        return BulkReader(self._connection, self._reads, 1, pages, read_ahead=False)
+
+    def _frame(self, read: CatalogRead, pages: Sequence[WirePage]) -> pl.DataFrame:
+        frame = self._decoder.decode(pages, read.planned.catalog, read.planned.subject)
+        frame = _without_repeats(frame, pages, self._seen[read], read)
+        if not pages[-1].next_cursor:
+            self._finished += 1
+            del self._seen[read]
+        left = 0 if self._cap is None else self.statistics.rows + len(frame) - self._cap
+        if left > 0:
+            frame = frame.head(len(frame) - left)
+        self.statistics.add(frame, pages)
+        if self._is_full:
+            self.statistics.truncated = left > 0 or self._finished < len(self._reads)
+        return frame
+
+    def _check_finished(self) -> None:
+        if self._finished < len(self._reads):
+            raise OctogenSnapshotError(
+                f"{len(self._reads) - self._finished} of {len(self._reads)} catalogs ended before "
+                "their last page: archived pages are missing. Nothing was published. Restore them, "
+                "or materialize the partition of now."
+            )
+
+    def _add_up(self, reader: BulkReader) -> None:
+        statistics = self.statistics
+        statistics.repeats = sum(read.tracker.repeats for read in self._reads)
+        statistics.resumed_pages = sum(read.resumed_pages for read in self._reads)
+        statistics.update(reader.sent)
+
+
+def _without_repeats(
+    frame: pl.DataFrame, pages: Sequence[WirePage], seen: SeenProducts, read: CatalogRead
+) -> pl.DataFrame:
+    new = seen.add(frame.get_column("uuid"))
+    begin = 0
+    for page in pages:
+        products = len(page.uuids)
+        fresh = int(new.slice(begin, products).sum())
+        read.tracker.deduplicated(new=fresh, repeats=products - fresh)
+        begin += products
+    return frame if new.all() else frame.filter(new)

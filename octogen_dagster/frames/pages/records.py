@@ -1,0 +1,133 @@
+"""The formats of `read.json` and `archive.json`, which say what saved pages are of."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+from pydantic import ValidationError
+
+from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.frames.pages.segments import digest
+from octogen_dagster.frames.search import ProductSearch
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+VERSION = 1
+READ_NAME = "read.json"
+ARCHIVE_NAME = "archive.json"
+
+
+class SavedCatalog(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A catalog of a read.
+
+    Attributes:
+        catalog: Its key; None for a search of all catalogs at once.
+        last_indexed_at: The service's stamp of it when the read began, if there is one.
+    """
+
+    catalog: str | None
+    last_indexed_at: datetime | None = None
+
+
+class _Record(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    version: int = VERSION
+    digest: str = ""
+
+    def encoded(self) -> bytes:
+        """The content of the file, with the digest of all other fields."""
+        signed = msgspec.structs.replace(self, digest=self._digest())
+        return msgspec.json.format(msgspec.json.encode(signed), indent=1)
+
+    def _digest(self) -> str:
+        blank = msgspec.structs.replace(self, digest="")
+        return digest(msgspec.json.encode(blank, order="sorted"))
+
+    @property
+    def is_intact(self) -> bool:
+        """True if the fields are those that were written."""
+        return self.digest == self._digest()
+
+
+class ReadRecord(_Record):
+    """`read.json`: what a read is of.
+
+    Attributes:
+        base_url: The service.
+        search: The search, as JSON.
+        catalogs: The catalogs, in the order in which they are read.
+        started_at: When the read began, or the one that it continues.
+        supersedes: Names of earlier reads of the same search whose place it takes.
+    """
+
+    base_url: str
+    search: dict[str, Any]
+    catalogs: list[SavedCatalog]
+    started_at: datetime
+    supersedes: list[str] = msgspec.field(default_factory=list)
+
+    def product_search(self) -> ProductSearch:
+        """The search.
+
+        Raises:
+            OctogenSnapshotError: This version does not know it.
+        """
+        try:
+            return ProductSearch.model_validate(self.search)
+        except ValidationError as error:
+            raise OctogenSnapshotError(
+                "Saved pages are of a search that this version of octogen-dagster does not know: "
+                f"{error}. Update it."
+            ) from None
+
+
+class PageArchive(_Record):
+    """`archive.json`: which read a snapshot can be rebuilt from.
+
+    Attributes:
+        read: The read's name.
+        replaced: Names of the reads that were archived before and are to be removed.
+    """
+
+    read: str
+    replaced: list[str] = msgspec.field(default_factory=list)
+
+
+_RecordT = TypeVar("_RecordT", bound=_Record)
+
+
+class _Versioned(msgspec.Struct):
+    version: int = 0
+
+
+def decode_record(kind: type[_RecordT], content: bytes, path: UPath) -> _RecordT:
+    """A record in the content of its file.
+
+    Args:
+        kind: The record's class.
+        content: The content.
+        path: The file, for error messages.
+
+    Raises:
+        OctogenSnapshotError: The content is damaged or of another version.
+    """
+    advice = "Restore the file, or remove it and materialize while the service still has the data."
+    try:
+        version = msgspec.json.decode(content, type=_Versioned).version
+        if version != VERSION:
+            raise OctogenSnapshotError(
+                f"The record of saved pages {path} has version {version}, and this version of "
+                f"octogen-dagster reads {VERSION}: update octogen-dagster."
+            )
+        record = msgspec.json.decode(content, type=kind)
+    except msgspec.MsgspecError as error:
+        raise OctogenSnapshotError(
+            f"The record of saved pages {path} is damaged ({error}). {advice}"
+        ) from None
+    if not record.is_intact:
+        raise OctogenSnapshotError(
+            f"The record of saved pages {path} is not what was written. {advice}"
+        )
+    return record

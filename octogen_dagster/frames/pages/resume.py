@@ -1,0 +1,246 @@
+"""Which saved pages a read continues from.
+
+A read with saved pages is resumed, rebuilt from archived pages, or begun anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from octogen_dagster.errors import OctogenPastPartitionError, OctogenSnapshotError
+from octogen_dagster.frames.catalog_read import CatalogRead
+from octogen_dagster.frames.pages.records import ReadRecord, SavedCatalog
+from octogen_dagster.frames.pages.saved_pages import (
+    NotContinuedError,
+    request_next_page,
+    verified_pages,
+)
+from octogen_dagster.frames.pages.saver import PageSaver
+from octogen_dagster.frames.plan import PlannedCatalog
+from octogen_dagster.frames.read_plan import ReadPlan
+from octogen_dagster.frames.window import TimeWindow, is_within
+
+if TYPE_CHECKING:
+    from octogen_dagster.api.connection import Connection
+    from octogen_dagster.frames.pages.saved_pages import SavedPages
+    from octogen_dagster.frames.pages.saved_read import SavedRead
+    from octogen_dagster.frames.pages.store import PageStore
+    from octogen_dagster.frames.search import ProductSearch
+    from octogen_dagster.frames.wire import WirePage
+
+    Log = Callable[[str], None]
+
+
+def plan_with_store(
+    search: ProductSearch,
+    plan: Callable[[], list[PlannedCatalog]],
+    store: PageStore,
+    connection: Connection,
+    *,
+    window: TimeWindow | None,
+    log: Log,
+) -> ReadPlan:
+    """Plan a read whose pages are saved.
+
+    Args:
+        search: What to read.
+        plan: Plans its catalogs.
+        store: Where pages are saved.
+        connection: How to reach the service.
+        window: The time that the snapshot is of, if it has one.
+        log: Takes a line on each decision.
+
+    Raises:
+        OctogenPastPartitionError: The window has not begun, or it is over and no pages of it are
+            saved or archived.
+        OctogenSnapshotError: The archived pages are damaged.
+    """
+    past = window if window and not is_within(window, store.now()) else None
+    if past and (archived := store.archived_read()):
+        started_at = archived.record.started_at
+        if is_within(past, started_at):
+            log(f"Rebuilt from the pages that were archived at {started_at:%Y-%m-%d %H:%M} UTC.")
+            return _rebuilt(archived)
+    saved = store.reads(log)
+    if past and not saved:
+        raise OctogenPastPartitionError(*past, store.now())
+    return _Resumer(store, connection, past, log).plan(search, plan(), saved)
+
+
+def _rebuilt(read: SavedRead) -> ReadPlan:
+    search = read.search
+    reads = []
+    for place, entry in enumerate(read.record.catalogs):
+        planned = PlannedCatalog(
+            entry.catalog, search.request(entry.catalog), entry.last_indexed_at
+        )
+        pages = read.pages(read.segments_of(place), planned.subject)
+        reads.append(CatalogRead(planned, saved=pages, live=False))
+    return ReadPlan(search, reads, read.record.started_at, rebuilt=True)
+
+
+@dataclass(frozen=True)
+class _Continued:
+    """Saved pages that are continued.
+
+    Attributes:
+        saved: The pages.
+        next_page: The page after them, if there is one and it was requested.
+    """
+
+    saved: SavedPages
+    next_page: WirePage | None
+
+
+@dataclass(frozen=True)
+class _Resumer:
+    """Finds saved pages for the catalogs of one read.
+
+    Attributes:
+        store: Where pages are saved.
+        connection: How to reach the service.
+        past: The time that the snapshot is of, if it is over.
+        log: Takes a line on each decision.
+    """
+
+    store: PageStore
+    connection: Connection
+    past: TimeWindow | None
+    log: Log
+
+    def plan(
+        self, search: ProductSearch, catalogs: list[PlannedCatalog], saved: list[SavedRead]
+    ) -> ReadPlan:
+        """The plan of a read that continues from what can be used of saved reads."""
+        same = [read for read in saved if self._is_of(read, catalogs)]
+        if others := len(saved) - len(same):
+            self.log(
+                f"{others} saved reads in {self.store.storage.folder} are not used: they are of "
+                "another search or service."
+            )
+        found = [self._find(catalog, same) for catalog in catalogs]
+        used = [each.saved.read for each in found if each]
+        if self.past:
+            self._require_all_of(self.past, catalogs, used)
+        started_at = min([self.store.now(), *(read.record.started_at for read in used)])
+        read = self.store.new_read(
+            ReadRecord(
+                base_url=self.connection.base_url,
+                search=search.model_dump(mode="json", exclude_none=True),
+                catalogs=[SavedCatalog(each.catalog, each.last_indexed_at) for each in catalogs],
+                started_at=started_at,
+                supersedes=sorted({name for each in same for name in _with_superseded(each)}),
+            )
+        )
+        reads = [
+            self._catalog_read(read, place, catalog, continued)
+            for place, (catalog, continued) in enumerate(zip(catalogs, found, strict=True))
+        ]
+        return ReadPlan(search, reads, started_at, read)
+
+    def _is_of(self, read: SavedRead, catalogs: Sequence[PlannedCatalog]) -> bool:
+        """True if a read asked the same service for one of the catalogs in the same way."""
+        return read.record.base_url == self.connection.base_url and any(
+            _place(read, catalog) is not None for catalog in catalogs
+        )
+
+    def _find(self, catalog: PlannedCatalog, reads: Sequence[SavedRead]) -> _Continued | None:
+        """The most pages of a catalog that can be continued."""
+        places = ((read, _place(read, catalog)) for read in reads)
+        verified = [
+            pages
+            for read, place in places
+            if place is not None
+            and (pages := verified_pages(read, place, catalog.subject, self.log))
+        ]
+        for pages in sorted(verified, key=lambda each: each.pages, reverse=True):
+            try:
+                next_page = self._next_page(catalog, pages)
+            except NotContinuedError as reason:
+                self.log(f"{catalog.subject}: {reason} They are not used.")
+                continue
+            self.log(
+                f"{catalog.subject}: continues after {pages.pages:,} pages that were saved by a "
+                f"read that began at {pages.read.record.started_at:%Y-%m-%d %H:%M} UTC."
+            )
+            return _Continued(pages, next_page)
+        return None
+
+    def _next_page(self, catalog: PlannedCatalog, pages: SavedPages) -> WirePage | None:
+        """The page after saved ones, or None if there is none.
+
+        Raises:
+            NotContinuedError: The saved pages cannot be used.
+        """
+        place = _place(pages.read, catalog)
+        assert place is not None
+        is_stamped = catalog.last_indexed_at is not None
+        is_whole = pages.next_cursor is None
+        if pages.read.record.catalogs[place].last_indexed_at != catalog.last_indexed_at:
+            raise NotContinuedError("it was indexed again since the saved pages were read.")
+        if self.past and not is_whole and not is_stamped:
+            raise NotContinuedError(
+                "the rest of the saved pages may be of another state of the catalog."
+            )
+        reason = self.store.unusable_reason(pages.read.record.started_at)
+        if reason and not (self.past and is_whole):
+            raise NotContinuedError(reason)
+        if is_whole and (self.past or is_stamped):
+            return None
+        return request_next_page(catalog, pages, self.connection)
+
+    def _require_all_of(
+        self, past: TimeWindow, catalogs: Sequence[PlannedCatalog], used: Sequence[SavedRead]
+    ) -> None:
+        """Check that every catalog of a past time has pages that were read in that time.
+
+        Raises:
+            OctogenPastPartitionError: One has none, or other catalogs were read then.
+        """
+        if len(used) < len(catalogs) or not all(
+            is_within(past, read.record.started_at) for read in used
+        ):
+            raise OctogenPastPartitionError(*past, self.store.now())
+        wanted = {catalog.catalog for catalog in catalogs}
+        if not any({entry.catalog for entry in read.record.catalogs} == wanted for read in used):
+            self.log(
+                f"The saved pages in {self.store.storage.folder} are of a read of other catalogs "
+                "than are granted now: they are not used."
+            )
+            raise OctogenPastPartitionError(*past, self.store.now())
+
+    def _catalog_read(
+        self, read: SavedRead, place: int, catalog: PlannedCatalog, continued: _Continued | None
+    ) -> CatalogRead:
+        """The reading of a catalog, which takes over the pages that it continues from."""
+        if continued is None:
+            return CatalogRead(catalog, saver=PageSaver(read, place))
+        saved = continued.saved
+        try:
+            segments = read.take_over(saved.read, saved.segments, place)
+        except OctogenSnapshotError as error:
+            if self.past:
+                raise
+            self.log(f"{catalog.subject}: {error} The catalog is read anew.")
+            return CatalogRead(catalog, saver=PageSaver(read, place))
+        return CatalogRead(
+            catalog,
+            saved=read.pages(segments, catalog.subject),
+            next_page=continued.next_page,
+            saver=PageSaver(read, place, segments, saved.first.generation),
+            log=self.log,
+        )
+
+
+def _place(read: SavedRead, catalog: PlannedCatalog) -> int | None:
+    """The place of a catalog in the record of a read that makes the same request for it."""
+    for place, entry in enumerate(read.record.catalogs):
+        if entry.catalog == catalog.catalog:
+            return place if read.search.request(entry.catalog) == catalog.request else None
+    return None
+
+
+def _with_superseded(read: SavedRead) -> list[str]:
+    return [read.name, *read.record.supersedes]

@@ -1,0 +1,170 @@
+"""SavedPages: the first pages of a catalog, and whether the service still continues them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from octogen_dagster.api.paging import is_first_page_again
+from octogen_dagster.errors import OctogenAPIError, OctogenSnapshotError
+from octogen_dagster.frames.decode import PageDecoder
+from octogen_dagster.frames.schema import PRODUCT_SCHEMA
+from octogen_dagster.frames.wire import WirePage, read_page
+
+if TYPE_CHECKING:
+    from octogen_dagster.api.client import OctogenClient
+    from octogen_dagster.api.connection import Connection
+    from octogen_dagster.frames.pages.saved_read import SavedRead
+    from octogen_dagster.frames.pages.segments import Segment, SegmentName
+    from octogen_dagster.frames.plan import PlannedCatalog
+
+_OF_THE_REQUEST = {"display_match_score", "raw_score"}
+_REFUSED = {400, 404, 409, 410, 422}
+
+
+class NotContinuedError(Exception):
+    """Saved pages cannot be continued; the text says why."""
+
+
+@dataclass(frozen=True)
+class SavedPages:
+    """Consecutive saved pages of one catalog, from page 1, verified.
+
+    Attributes:
+        read: The read that saved them.
+        segments: Their segments, in order.
+        first: The first segment.
+        last: The last segment.
+        pages: The number of pages.
+        last_cursor: The cursor of the last page; None for page 1.
+    """
+
+    read: SavedRead
+    segments: Sequence[SegmentName]
+    first: Segment
+    last: Segment
+    pages: int
+    last_cursor: str | None
+
+    @property
+    def next_cursor(self) -> str | None:
+        """The cursor of the page after the last one; None if there is none."""
+        return self.last.pages[-1].next_cursor
+
+
+def verified_pages(
+    read: SavedRead, place: int, subject: str, log: Callable[[str], None]
+) -> SavedPages | None:
+    """The pages of a catalog in a read, up to the first damaged segment; None if there are none.
+
+    Args:
+        read: The read.
+        place: The catalog's place in its record.
+        subject: What was read, which messages begin with.
+        log: Takes a line on a damaged segment.
+    """
+    names: list[SegmentName] = []
+    segments: list[Segment] = []
+    cursors: list[str | None] = [None]
+    for name in read.segments_of(place):
+        try:
+            segment = read.segment(name)
+        except OctogenSnapshotError as error:
+            log(f"{subject}: {error} The pages before it are used.")
+            break
+        names.append(name)
+        segments = [*segments[:1], segment]
+        cursors += [page.next_cursor for page in segment.pages]
+    if not segments:
+        return None
+    return SavedPages(read, names, segments[0], segments[-1], len(cursors) - 1, cursors[-2])
+
+
+def request_next_page(
+    catalog: PlannedCatalog, saved: SavedPages, connection: Connection
+) -> WirePage | None:
+    """Request the page after saved ones; None if there is none.
+
+    Where the service has no stamp of the catalog, the first and the last saved page are requested
+    as well and compared.
+
+    Raises:
+        NotContinuedError: The service no longer continues the saved pages.
+        OctogenError: The service fails.
+    """
+    requests = _Requests(catalog, saved)
+    try:
+        page = connection.call(requests)
+    except OctogenAPIError as error:
+        if error.status_code not in _REFUSED:
+            raise
+        raise NotContinuedError(
+            f"the service refuses the cursor of the saved pages ({error.status_code})."
+        ) from None
+    if page and is_first_page_again(saved.first.pages[0].parsed(catalog.subject), page):
+        raise NotContinuedError(
+            "the service no longer knows the cursor of the saved pages and answered page 1 again."
+        )
+    if requests.changed_page:
+        raise NotContinuedError(
+            f"page {requests.changed_page:,} is no longer the one that was saved: the catalog was "
+            "indexed again."
+        )
+    if requests.generation != saved.first.generation:
+        raise NotContinuedError(
+            "the service answers another generation of its contract than the saved pages."
+        )
+    return page
+
+
+class _Requests:
+    """The requests that compare saved pages with the service.
+
+    Attributes:
+        generation: The contract that the service answered.
+        changed_page: The number of a saved page that has changed; 0 if none has.
+    """
+
+    def __init__(self, catalog: PlannedCatalog, saved: SavedPages) -> None:
+        self._catalog = catalog
+        self._saved = saved
+        self.generation = ""
+        self.changed_page = 0
+
+    async def __call__(self, client: OctogenClient) -> WirePage | None:
+        """The page after the saved ones."""
+        page = None
+        if self._saved.next_cursor:
+            page = await self._page(client, self._saved.next_cursor, self._saved.pages + 1)
+        if not self._catalog.last_indexed_at:
+            self.changed_page = await self._find_changed_page(client)
+        self.generation = client.generation
+        return page
+
+    async def _find_changed_page(self, client: OctogenClient) -> int:
+        compared = {
+            1: (None, self._saved.first.pages[0]),
+            self._saved.pages: (self._saved.last_cursor, self._saved.last.pages[-1]),
+        }
+        for number, (cursor, page) in compared.items():
+            now = await self._page(client, cursor, number)
+            if not self._are_equal(page.parsed(self._catalog.subject), now):
+                return number
+        return 0
+
+    async def _page(self, client: OctogenClient, cursor: str | None, number: int) -> WirePage:
+        request = self._catalog.request
+        if cursor:
+            request = request.following(cursor)
+        return await client.get_raw_page(request, self._catalog.subject, number, read_page)
+
+    def _are_equal(self, one: WirePage, other: WirePage) -> bool:
+        """True if two pages bring the same rows."""
+        decoder = PageDecoder(PRODUCT_SCHEMA.keys() - _OF_THE_REQUEST, datetime.min)
+        first, second = (
+            decoder.decode([page], self._catalog.catalog, self._catalog.subject)
+            for page in (one, other)
+        )
+        return first.equals(second)

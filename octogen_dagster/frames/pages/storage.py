@@ -1,0 +1,186 @@
+"""The files of saved pages, on a disk or in a bucket."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.files import remove_abandoned, sync, write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator
+    from concurrent.futures import Future
+
+    from upath import UPath
+
+_MAX_FILES_AT_ONCE = 8
+_ABANDONED_AFTER_SECONDS = 3_600.0
+
+
+class RemovedError(OctogenSnapshotError):
+    """A file, or the folder that it belongs in, was removed by another run."""
+
+
+class PageStorage:
+    """Reads and writes files below one folder by their relative names.
+
+    Args:
+        folder: A folder, or a prefix in a bucket; it is made when it is needed.
+    """
+
+    def __init__(self, folder: UPath) -> None:
+        self.folder = folder
+        self._is_local = folder.protocol in ("", "file", "local")
+        self._threads = ThreadPoolExecutor(_MAX_FILES_AT_ONCE, thread_name_prefix="octogen-save")
+
+    def submit(self, work: Callable[[], None]) -> Future[None]:
+        """Run work on files in a thread."""
+        return self._threads.submit(work)
+
+    def names(self) -> set[str]:
+        """The relative names of all files: "read.json" or "folder/read.json"."""
+        fs, root = self.folder.fs, self.folder.path
+        fs.invalidate_cache(root)
+        prefix = f"{fs._strip_protocol(root)}/"
+        try:
+            paths = fs.find(root)
+        except FileNotFoundError:  # a bucket that is not there
+            return set()
+        return {path.removeprefix(prefix) for path in paths if path.startswith(prefix)}
+
+    def read(self, name: str) -> bytes:
+        """The content of a file.
+
+        Raises:
+            RemovedError: The file is not there.
+            OctogenSnapshotError: It cannot be read.
+        """
+        path = self.folder / name
+        try:
+            content: bytes = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            raise RemovedError(
+                f"The saved pages {path} are gone, as when another run of the same partition was "
+                "faster. Archived pages of a past time must be restored."
+            ) from None
+        except Exception as error:  # an object store's errors are of many kinds
+            raise OctogenSnapshotError(
+                f"The saved pages {path} cannot be read: {error}. Correct the cause and run it "
+                "again."
+            ) from error
+        return content
+
+    def make_folder(self, name: str) -> None:
+        """Make a folder for files; a bucket needs none.
+
+        Raises:
+            OctogenSnapshotError: The folder cannot be made.
+        """
+        if self._is_local:
+            with self._explained():
+                os.makedirs(self._local(name), exist_ok=True)
+
+    def write(self, name: str, content: bytes, *, durable: bool = False) -> None:
+        """Put a file in place, whole.
+
+        Args:
+            name: The file; on a disk its folder must be there.
+            content: Its content.
+            durable: Make it survive a power failure.
+
+        Raises:
+            RemovedError: The folder is gone.
+            OctogenSnapshotError: The file cannot be written.
+        """
+        with self._explained():
+            if self._is_local:
+                write_whole(self._local(name), content, durable=durable)
+            else:
+                (self.folder / name).write_bytes(content)
+
+    def copy(self, source: str, target: str) -> None:
+        """Give a file a second name: a hard link where possible, a server-side copy in a bucket.
+
+        Raises:
+            RemovedError: The source is gone.
+            OctogenSnapshotError: It cannot be copied.
+        """
+        with self._explained():
+            if not self._is_local:
+                self.folder.fs.cp_file((self.folder / source).path, (self.folder / target).path)
+                return
+            try:
+                os.link(self._local(source), self._local(target))
+            except FileNotFoundError:
+                raise
+            except OSError:  # a file system without hard links
+                shutil.copyfile(self._local(source), self._local(target))
+
+    def sync(self, names: Iterable[str]) -> None:
+        """Make files on a disk survive a power failure; a bucket's do.
+
+        Raises:
+            OctogenSnapshotError: They cannot be written to the disk.
+        """
+        if self._is_local:
+            folders = {str(PurePosixPath(name).parent) for name in names}
+            with self._explained():
+                list(self._threads.map(lambda name: sync(self._local(name)), [*names, *folders]))
+
+    def remove(self, names: Collection[str]) -> None:
+        """Remove files, and the folders that they leave empty.
+
+        Raises:
+            OctogenSnapshotError: Some files cannot be removed.
+        """
+        failures = [failure for failure in self._threads.map(self._remove, names) if failure]
+        if self._is_local:
+            folders = {str(PurePosixPath(name).parent) for name in names} - {"."}
+            for folder in [*map(self._local, folders), self.folder.path]:
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
+        if failures:
+            raise OctogenSnapshotError(
+                f"{len(failures)} files of saved pages in {self.folder} cannot be removed: "
+                f"{getattr(failures[0], 'strerror', None) or failures[0]}. Let this user remove "
+                "them: a later run may continue from them."
+            ) from failures[0]
+
+    def remove_abandoned(self, name: str) -> None:
+        """Remove what killed writers of a file left beside it."""
+        if self._is_local:
+            with contextlib.suppress(OSError):
+                remove_abandoned(self._local(name), _ABANDONED_AFTER_SECONDS)
+
+    def _remove(self, name: str) -> Exception | None:
+        try:
+            (self.folder / name).unlink()
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # an object store's errors are of many kinds
+            return error
+        return None
+
+    def _local(self, name: str) -> str:
+        return os.path.join(self.folder.path, name)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # an object store's errors are of many kinds
+            if not (self._is_local and isinstance(error, FileNotFoundError)):
+                raise OctogenSnapshotError(
+                    f"Pages cannot be saved to {self.folder}: "
+                    f"{getattr(error, 'strerror', None) or error}. Make it writable, or set "
+                    "base_dir to another place."
+                ) from error
+            raise RemovedError(
+                f"Saved pages in {self.folder} were removed while they were in use, as by another "
+                "run of the same partition. Run it again."
+            ) from error

@@ -1,0 +1,109 @@
+"""What the reading of a search did, and numbers of the products that it brought."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.frames.statistics import Figures, ReadStatistics
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from octogen_dagster.frames.wire import WirePage
+
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+@dataclass
+class ScanStatistics(ReadStatistics):
+    """What the last execution of a `ProductScan` did; `started_at` is the rows' `fetched_at`.
+
+    Attributes:
+        search: The search that was read; after a rebuild, that of the archived pages.
+        truncated: True if the cap left products unread.
+        catalogs: The catalogs that were read, where they are known.
+        pages: Pages decoded.
+        repeats: Products that came again and were removed.
+        resumed_pages: Pages that were not requested, because they had been saved.
+        rebuilt: True if all of them were archived pages.
+        first_request_id: Request id of the first page.
+        last_request_id: Request id of the last page.
+    """
+
+    search: ProductSearch = field(default_factory=ProductSearch)
+    truncated: bool = False
+    catalogs: list[str] = field(default_factory=list)
+    pages: int = 0
+    repeats: int = 0
+    resumed_pages: int = 0
+    rebuilt: bool = False
+    first_request_id: str | None = None
+    last_request_id: str | None = None
+
+    def add(self, frame: pl.DataFrame, pages: Sequence[WirePage]) -> None:
+        """Count the rows of some pages."""
+        self.rows += len(frame)
+        self.pages += len(pages)
+        self.first_request_id = self.first_request_id or pages[0].request_id
+        self.last_request_id = pages[-1].request_id
+
+    def figures(self) -> Figures:
+        """The numbers worth plotting, by name."""
+        figures: Figures = {
+            "search": self.search.model_dump(mode="json", exclude_none=True),
+            "source": self._source(),
+            "truncated": self.truncated,
+            "pages": self.pages,
+            "resumed_pages": self.resumed_pages,
+            "repeats_removed": self.repeats,
+            **super().figures(),
+        }
+        if self.first_request_id and self.last_request_id:
+            figures["first_request_id"] = self.first_request_id
+            figures["last_request_id"] = self.last_request_id
+        return figures
+
+    def progress(self, subject: str, expected: int | None) -> str:
+        """One line on how far the reading is.
+
+        Args:
+            subject: What is read: "Catalog 'acme'".
+            expected: The number of products, if it is known.
+        """
+        of = f" of {expected:,}" if expected else ""
+        return (
+            f"{subject}: {self.rows:,}{of} products in {self.pages:,} pages, {self.speed(expected)}"
+        )
+
+    def _source(self) -> str:
+        if self.rebuilt:
+            return "archived pages"
+        return "service, continued from saved pages" if self.resumed_pages else "service"
+
+
+def product_figures(snapshot: pl.LazyFrame) -> Figures:
+    """Shares of null and quantiles of the price of a product snapshot.
+
+    Args:
+        snapshot: Columns as in `PRODUCT_SCHEMA`.
+    """
+    price = pl.col("current_price")
+    numbers = (
+        snapshot.select(
+            null_share_current_price=price.is_null().mean(),
+            null_share_brand=pl.col("brand").struct.field("name").is_null().mean(),
+            **{f"price_p{round(share * 100):02}": price.quantile(share) for share in _QUANTILES},
+        )
+        .collect()
+        .row(0, named=True)
+    )
+    return {
+        name: round(value, 4)
+        for name, value in numbers.items()
+        if value is not None and math.isfinite(value)
+    }

@@ -1,0 +1,81 @@
+"""What a read did: the numbers that products and details have in common."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from octogen_dagster.api.requester import RequestStatistics
+
+Figure = str | int | float | bool | datetime | dict[str, object]
+Figures = dict[str, Figure]
+"""Facts about a read by name, as plain values."""
+
+
+@dataclass
+class ReadStatistics:
+    """What the last execution of a frame did.
+
+    Attributes:
+        started_at: When it began.
+        complete: True if it came to its end.
+        rows: Rows read, before any filter of the query.
+        requests: Requests sent, retries included.
+        retries: Requests sent again after a failure.
+        rate_limit_wait_seconds: Seconds waited for the organisation's rate limit, over all
+            threads.
+        unknown_fields: Fields that the schema does not know, by path, with the number of places.
+        seconds: Wall time.
+    """
+
+    started_at: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+    complete: bool = False
+    rows: int = 0
+    requests: int = 0
+    retries: int = 0
+    rate_limit_wait_seconds: float = 0.0
+    unknown_fields: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    _began: float = field(default_factory=time.monotonic, repr=False, compare=False)
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rows divided by wall time."""
+        return self.rows / self.seconds if self.seconds else 0.0
+
+    def update(self, sent: RequestStatistics) -> None:
+        """Note the time, and what was sent so far."""
+        self.seconds = time.monotonic() - self._began
+        self.requests, self.retries = sent.requests, sent.retries
+        self.rate_limit_wait_seconds = sent.rate_limit_wait_seconds
+
+    def figures(self) -> Figures:
+        """The numbers worth plotting, by name."""
+        figures: Figures = {
+            "requests": self.requests,
+            "retries": self.retries,
+            "rate_limit_wait_seconds": round(self.rate_limit_wait_seconds, 3),
+            "seconds": round(self.seconds, 3),
+            "rows_per_second": round(self.rows_per_second, 1),
+            "unknown_fields": sum(self.unknown_fields.values()),
+            "fetched_at": self.started_at,
+        }
+        if self.unknown_fields:
+            figures["unknown_field_names"] = dict(self.unknown_fields.most_common())
+        return figures
+
+    def speed(self, expected: int | None) -> str:
+        """How fast rows come, and how long the rest takes: "950 a second, about 3 s left".
+
+        Args:
+            expected: Rows there will be, if known.
+        """
+        text = f"{self.rows_per_second:,.0f} a second"
+        left = (expected or 0) - self.rows
+        if left > 0 and not self.complete and self.rows_per_second:
+            text += f", about {left / self.rows_per_second:,.0f} s left"
+        return text

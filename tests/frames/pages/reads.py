@@ -1,0 +1,138 @@
+"""Reads of one snapshot with saved pages, each as a run would make it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+import pytest
+from upath import UPath
+
+from octogen_dagster.api.connection import Connection
+from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.models import MerchantCatalogSummary
+from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.errors import OctogenServerError
+from octogen_dagster.frames.pages.store import RESUME_WITHIN, PageStore
+from octogen_dagster.frames.scan import ProductScan
+from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.frames.window import TimeWindow
+from octogen_dagster.sandbox.faults import Fault
+from octogen_dagster.sandbox.server import Sandbox
+
+Generation = Literal["seed", "current"]
+
+# 58 pages, of which a read that dies has read 56: four whole segments and a rest.
+SEARCH = ProductSearch(catalogs=["northpeak"], page_size=2)
+PRODUCTS = 116
+WHOLE = [*range(1, 59)]
+SAVED = 56
+
+
+class Reads:
+    """Reads of one snapshot.
+
+    Args:
+        sandbox: The service.
+        folder: The folder of the saved pages.
+        generation: The generation of the service.
+    """
+
+    def __init__(self, sandbox: Sandbox, folder: Path, generation: Generation = "seed") -> None:
+        self.sandbox = sandbox
+        self.generation = generation
+        self.concurrency = 8
+        self.folder = folder
+        self.notes: list[str] = []
+        self._last: ProductScan | None = None
+
+    @property
+    def last(self) -> ProductScan:
+        assert self._last
+        return self._last
+
+    def store(self, *, keep: bool = False, resume_within: timedelta = RESUME_WITHIN) -> PageStore:
+        return PageStore(UPath(self.folder), keep=keep, resume_within=resume_within)
+
+    def scan(
+        self,
+        search: ProductSearch = SEARCH,
+        *,
+        window: TimeWindow | None = None,
+        list_granted: Callable[[], list[MerchantCatalogSummary]] | None = None,
+    ) -> ProductScan:
+        connection = Connection(
+            api_key=ApiKey(self.sandbox.api_key),
+            base_url=self.sandbox.base_url,
+            concurrency=self.concurrency,
+            retry=RetryPolicy(attempts=1),
+        )
+        return ProductScan(search, connection, list_granted=list_granted, window=window)
+
+    def read(
+        self,
+        search: ProductSearch = SEARCH,
+        *,
+        window: TimeWindow | None = None,
+        publish: bool = True,
+        archive: bool = True,
+        keep: bool = False,
+        resume_within: timedelta = RESUME_WITHIN,
+    ) -> pl.DataFrame:
+        """A whole read.
+
+        Args:
+            search: What to read.
+            window: The time that the snapshot is of.
+            publish: False for a run that dies before it publishes the snapshot.
+            archive: False for one that dies before it archives its pages.
+            keep: As for `PageStore`.
+            resume_within: As for `PageStore`.
+        """
+        scan = self._last = self.scan(search, window=window)
+        self.notes = []
+        store = self.store(keep=keep, resume_within=resume_within)
+        with scan.use_page_store(store, self.notes.append):
+            frame = scan.frame.collect()
+            assert scan._plan
+            for read in scan._plan.reads:
+                if read.saver and not publish:
+                    read.saver.flush()
+            if archive:
+                scan.archive_pages()
+            if publish:
+                scan.remove_saved_pages()
+        return frame
+
+    def interrupted(self, page: int = SAVED + 1, search: ProductSearch = SEARCH) -> None:
+        """A read that dies at a page."""
+        self.sandbox.inject(Fault("status", 500, page=page, times=1))
+        with pytest.raises(OctogenServerError):
+            self.read(search)
+
+    def pages_requested(self, work: Callable[[], object]) -> list[int]:
+        before = len(self.sandbox.requests)
+        work()
+        return [
+            request.page
+            for request in self.sandbox.requests[before:]
+            if request.path == "/products/search" and request.status == 200
+        ]
+
+    def rest(self, saved: int = SAVED) -> list[int]:
+        """The pages that a resumed read requests.
+
+        Where the service has no stamp of a catalog, two saved pages are compared.
+        """
+        compared = [1, saved] if self.generation == "current" else []
+        return [saved + 1, *compared, *range(saved + 2, len(WHOLE) + 1)]
+
+    def segments(self) -> list[Path]:
+        """The segments, by read and then in order."""
+        return sorted(self.folder.glob("*/*.pages"))
+
+    def read_folders(self) -> list[Path]:
+        return sorted(path.parent for path in self.folder.glob("*/read.json"))

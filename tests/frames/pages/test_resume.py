@@ -1,0 +1,481 @@
+"""What a read continues from, and what it does not."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import polars as pl
+import pytest
+
+from octogen_dagster.errors import OctogenPagingError, OctogenPastPartitionError
+from octogen_dagster.frames.pages.records import ReadRecord
+from octogen_dagster.frames.pages.saver import PAGES_PER_SEGMENT
+from octogen_dagster.frames.pages.segments import Segment, SegmentName, digest
+from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.sandbox.faults import Fault
+from octogen_dagster.sandbox.server import Sandbox
+from tests.frames.pages.reads import PRODUCTS, SAVED, SEARCH, WHOLE, Reads
+
+
+def rewrite_record(reads: Reads, **fields: object) -> None:
+    """Change the record of the only saved read."""
+    (folder,) = reads.read_folders()
+    record = msgspec.json.decode((folder / "read.json").read_bytes(), type=ReadRecord)
+    changed = msgspec.structs.replace(record, **fields)
+    (folder / "read.json").write_bytes(changed.encoded())
+
+
+def test_an_undisturbed_read_leaves_nothing_behind(reads: Reads) -> None:
+    assert reads.read().height == PRODUCTS
+    assert not reads.folder.exists()
+    assert reads.notes == []
+
+
+def test_a_read_that_died_is_continued_after_its_last_saved_page(
+    reads: Reads, undisturbed: pl.DataFrame
+) -> None:
+    reads.interrupted()
+    assert len(reads.segments()) == 5
+
+    frames: list[pl.DataFrame] = []
+    requested = reads.pages_requested(lambda: frames.append(reads.read()))
+    assert requested == reads.rest()
+    assert frames[0].drop("fetched_at").equals(undisturbed)
+    assert reads.last.statistics.resumed_pages == SAVED
+    assert reads.last.statistics.started_at == frames[0]["fetched_at"][0]
+    assert (
+        f"continues after {SAVED} pages that were saved by a read that began at" in reads.notes[0]
+    )
+    assert not reads.folder.exists()
+
+
+def test_a_resumed_read_can_die_and_be_resumed_itself(
+    reads: Reads, undisturbed: pl.DataFrame
+) -> None:
+    reads.interrupted(30)
+    reads.interrupted()
+    reads.interrupted(SAVED + 2)
+    frames: list[pl.DataFrame] = []
+    requested = reads.pages_requested(lambda: frames.append(reads.read()))
+    assert requested == reads.rest(SAVED + 1)
+    assert frames[0].drop("fetched_at").equals(undisturbed)
+    assert not reads.folder.exists()
+
+
+def test_a_read_that_was_whole_but_not_published_is_not_read_again(
+    reads: Reads, undisturbed: pl.DataFrame
+) -> None:
+    search = SEARCH.model_copy(update={"catalogs": ["northpeak", "strada"]})
+    reads.read(search, publish=False)
+    frames: list[pl.DataFrame] = []
+    compared = [1, len(WHOLE), 1, 60] if reads.generation == "current" else []
+    assert reads.pages_requested(lambda: frames.append(reads.read(search))) == compared
+    assert frames[0].height == PRODUCTS + 120
+    assert frames[0].filter(catalog_key="northpeak").drop("fetched_at").equals(undisturbed)
+
+
+def test_a_whole_read_that_was_not_published_is_not_passed_off_for_the_present(
+    reads: Reads,
+) -> None:
+    reads.read(publish=False)
+    reads.sandbox.grant("northpeak", products=PRODUCTS - 40)
+    reads.sandbox.touch("northpeak")
+    assert reads.read().height == PRODUCTS - 40
+    assert not reads.folder.exists()
+
+
+def test_of_many_catalogs_those_that_ended_are_not_requested_again(tmp_path: Path) -> None:
+    shops = {f"shop-{number}": 20 for number in range(5)} | {"zoo": 30}
+    with Sandbox(catalogs=shops) as sandbox:
+        reads = Reads(sandbox, tmp_path / ".all.pages")
+        reads.concurrency = 1
+        search = ProductSearch(page_size=10)
+        whole = reads.read(search).drop("fetched_at")
+        reads.interrupted(3, search)
+        frames: list[pl.DataFrame] = []
+        read = partial(reads.read, search, publish=False)
+        assert reads.pages_requested(lambda: frames.append(read())) == [3]
+        # Now it is whole: the saved pages are all that is needed.
+        assert reads.pages_requested(lambda: frames.append(reads.read(search))) == []
+        for frame in frames:
+            assert frame.drop("fetched_at").equals(whole)
+
+
+class TestTheServiceNoLongerContinues:
+    def test_a_cursor_that_it_forgot(self, reads: Reads, undisturbed: pl.DataFrame) -> None:
+        reads.interrupted()
+        began = datetime.now(timezone.utc)
+        reads.sandbox.inject(Fault("restart_cursor", page=SAVED + 1, times=1))
+        frames: list[pl.DataFrame] = []
+        requested = reads.pages_requested(lambda: frames.append(reads.read()))
+        assert requested[-len(WHOLE) :] == WHOLE
+        assert frames[0].drop("fetched_at").equals(undisturbed)
+        assert frames[0]["fetched_at"][0] >= began
+        assert reads.notes[0] == (
+            "Catalog 'northpeak': the service no longer knows the cursor of the saved pages and "
+            "answered page 1 again. They are not used."
+        )
+        assert not reads.folder.exists()
+
+    @pytest.mark.parametrize("status", [400, 404, 410, 422])
+    def test_a_cursor_that_it_refuses(
+        self, reads: Reads, undisturbed: pl.DataFrame, status: int
+    ) -> None:
+        reads.interrupted()
+        reads.sandbox.inject(Fault("status", status, page=SAVED + 1, times=1))
+        assert reads.read().drop("fetched_at").equals(undisturbed)
+        assert (
+            f"refuses the cursor of the saved pages ({status}). They are not used."
+            in reads.notes[0]
+        )
+
+    @pytest.mark.parametrize("changed", [1, SAVED])
+    def test_a_page_that_changed_unnoticed(self, tmp_path: Path, changed: int) -> None:
+        with Sandbox(catalogs={"northpeak": PRODUCTS}, generation="current") as sandbox:
+            reads = Reads(sandbox, tmp_path / ".northpeak.pages", "current")
+            whole = reads.read().drop("fetched_at")
+            reads.interrupted()
+            # The same products on the same pages, of which one has another price.
+            sandbox.inject(Fault("price", 0.5, page=changed))
+            frame = reads.read()
+            assert f"page {changed} is no longer the one that was saved" in reads.notes[0]
+            assert frame.filter(current_price=0.5).height == 1
+            assert frame["uuid"].equals(whole["uuid"])
+
+    @pytest.mark.parametrize("search", [SEARCH, ProductSearch(page_size=2)])
+    def test_a_catalog_that_was_indexed_again(self, tmp_path: Path, search: ProductSearch) -> None:
+        with Sandbox(catalogs={"northpeak": PRODUCTS}) as sandbox:
+            reads = Reads(sandbox, tmp_path / ".northpeak.pages")
+            reads.interrupted(search=search)
+            sandbox.touch("northpeak")
+            assert reads.pages_requested(lambda: reads.read(search)) == WHOLE
+            assert "it was indexed again since the saved pages were read" in reads.notes[0]
+            assert not reads.folder.exists()
+
+    def test_another_generation(self, tmp_path: Path) -> None:
+        with Sandbox(catalogs={"northpeak": PRODUCTS}) as sandbox:
+            reads = Reads(sandbox, tmp_path / ".northpeak.pages")
+            reads.interrupted()
+            path = reads.segments()[0]
+            segment = Segment.decoded(path.read_bytes())
+            content = msgspec.structs.replace(segment, generation="catalogs").encoded()
+            path.unlink()
+            path.with_name(str(SegmentName(0, 0, digest(content)))).write_bytes(content)
+            assert reads.pages_requested(reads.read)[-len(WHOLE) :] == WHOLE
+            assert "answers another generation of its contract" in reads.notes[0]
+
+
+class TestDamage:
+    @pytest.mark.parametrize("damage", ["cut", "changed", "emptied"])
+    @pytest.mark.parametrize("which", [0, 1])
+    def test_a_damaged_segment_ends_the_pages_that_are_used(
+        self, reads: Reads, undisturbed: pl.DataFrame, damage: str, which: int
+    ) -> None:
+        reads.interrupted()
+        path = reads.segments()[which]
+        content = path.read_bytes()
+        half = len(content) // 2
+        contents = {
+            "cut": content[:half],
+            "changed": content[:half] + b"?" + content[half + 1 :],
+            "emptied": b"",
+        }
+        path.write_bytes(contents[damage])
+        frames: list[pl.DataFrame] = []
+        requested = reads.pages_requested(lambda: frames.append(reads.read()))
+        assert requested == (reads.rest(which * PAGES_PER_SEGMENT) if which else WHOLE)
+        assert frames[0].drop("fetched_at").equals(undisturbed)
+        assert f"{path} are damaged" in reads.notes[0]
+        assert not reads.folder.exists()
+
+    def test_a_missing_segment_ends_the_pages_that_are_used(
+        self, reads: Reads, undisturbed: pl.DataFrame
+    ) -> None:
+        reads.interrupted()
+        reads.segments()[2].unlink()
+        frames: list[pl.DataFrame] = []
+        requested = reads.pages_requested(lambda: frames.append(reads.read()))
+        assert requested == reads.rest(2 * PAGES_PER_SEGMENT)
+        assert frames[0].drop("fetched_at").equals(undisturbed)
+
+    @pytest.mark.parametrize("content", [b"PAR1", b"\x28\xb5\x2f\xfd"], ids=["parquet", "zstd"])
+    def test_pages_of_another_format_are_not_used(
+        self, reads: Reads, undisturbed: pl.DataFrame, content: bytes
+    ) -> None:
+        reads.interrupted(PAGES_PER_SEGMENT + 1)
+        (segment,) = reads.segments()
+        segment.unlink()
+        path = segment.with_name(str(SegmentName(0, 0, digest(content))))
+        path.write_bytes(content)
+        assert reads.read().drop("fetched_at").equals(undisturbed)
+        assert f"The saved pages {path} are whole but have a format that" in reads.notes[0]
+        assert not reads.folder.exists()
+
+    def test_the_longest_pages_that_can_be_used_are_used(
+        self, reads: Reads, undisturbed: pl.DataFrame
+    ) -> None:
+        reads.interrupted()
+        for path in reads.segments()[1:]:
+            path.write_bytes(b"")
+        reads.interrupted(30)
+        frames: list[pl.DataFrame] = []
+        assert reads.pages_requested(lambda: frames.append(reads.read())) == reads.rest(29)
+        assert frames[0].drop("fetched_at").equals(undisturbed)
+        assert not reads.folder.exists()
+
+    def test_pages_that_a_read_failed_for_are_not_used_again(self, reads: Reads) -> None:
+        reads.interrupted(20)
+        reads.sandbox.inject(Fault("loop_cursor", page=30, times=1))
+        with pytest.raises(OctogenPagingError):
+            reads.read()
+        assert not reads.folder.exists()
+        assert reads.pages_requested(reads.read)[-len(WHOLE) :] == WHOLE
+
+
+class TestOtherReads:
+    @pytest.mark.parametrize(
+        "fields", [{"base_url": "https://other.example/v1"}, {"search": {"q": "another"}}]
+    )
+    def test_pages_of_another_search_or_service_are_not_used(
+        self, reads: Reads, fields: dict[str, object]
+    ) -> None:
+        reads.interrupted()
+        rewrite_record(reads, **fields)
+        assert reads.pages_requested(reads.read)[0] == 1
+        assert reads.notes == [
+            f"1 saved reads in {reads.folder} are not used: they are of another search or service."
+        ]
+
+    def test_a_search_of_another_version_is_not_used(self, reads: Reads) -> None:
+        reads.interrupted()
+        rewrite_record(reads, search={"colour": "red"})
+        assert reads.pages_requested(reads.read)[0] == 1
+        assert "of a search that this version of octogen-dagster does not know" in reads.notes[0]
+
+    def test_a_read_that_began_too_long_ago_is_not_resumed(self, reads: Reads) -> None:
+        reads.interrupted()
+        requested = reads.pages_requested(lambda: reads.read(resume_within=timedelta(0)))
+        assert requested[-len(WHOLE) :] == WHOLE
+        assert "too long ago. They are not used." in reads.notes[0]
+        assert not reads.folder.exists()
+
+    def test_a_read_that_begins_in_the_future_is_not_resumed(self, reads: Reads) -> None:
+        reads.interrupted()
+        rewrite_record(reads, started_at=datetime.now(timezone.utc) + timedelta(hours=1))
+        assert reads.pages_requested(reads.read)[-len(WHOLE) :] == WHOLE
+        assert "a read that begins later" in reads.notes[0]
+        assert "a clock jumped. They are not used." in reads.notes[0]
+
+    def test_two_runs_at_once_do_not_mix(self, reads: Reads, undisturbed: pl.DataFrame) -> None:
+        reads.interrupted()
+        scan = reads.scan()
+        with scan.use_page_store(reads.store(), reads.notes.append):
+            batches = scan._read(None, None, None, None)
+            first = next(batches)
+            # It removes the read that the first one continues from.
+            other = Reads(reads.sandbox, reads.folder).read()
+            whole = pl.concat([first, *batches])
+            scan.remove_saved_pages()
+        assert re.search(
+            r"The service is asked for the pages after page (12|24|36|48)\.", reads.notes[-1]
+        )
+        for frame in (whole, other):
+            assert frame.drop("fetched_at").equals(undisturbed)
+        assert not reads.folder.exists()
+
+    def test_a_read_whose_place_another_took_goes_on_without_saving(
+        self, reads: Reads, undisturbed: pl.DataFrame
+    ) -> None:
+        scan = reads.scan()
+        with scan.use_page_store(reads.store(keep=True), reads.notes.append):
+            batches = scan._read(None, None, None, None)
+            frames = [next(batches), next(batches)]
+            assert scan._plan
+            saver = scan._plan.reads[0].saver
+            assert saver
+            saver.flush()
+            Reads(reads.sandbox, reads.folder).read()
+            assert not reads.folder.exists()
+            whole = pl.concat([*frames, *batches])
+            with pytest.raises(Exception, match="were removed while they were in use"):
+                scan.archive_pages()
+        assert whole.drop("fetched_at").equals(undisturbed)
+        assert not reads.segments()
+
+    def test_a_catalog_whose_saved_pages_vanish_at_the_take_over_is_read_anew(
+        self, reads: Reads, undisturbed: pl.DataFrame
+    ) -> None:
+        reads.interrupted()
+        last = reads.segments()[-1]
+
+        def remove_when_found(line: str) -> None:
+            reads.notes.append(line)
+            if "continues after" in line:
+                last.unlink()
+
+        scan = reads.scan()
+        with scan.use_page_store(reads.store(), remove_when_found):
+            frame = scan.frame.collect()
+            scan.remove_saved_pages()
+        assert frame.drop("fetched_at").equals(undisturbed)
+        assert reads.notes[-1].endswith("The catalog is read anew.")
+        assert not reads.folder.exists()
+
+
+class TestPastTimes:
+    def test_a_time_that_was_not_archived_is_refused(self, reads: Reads) -> None:
+        now = datetime.now(timezone.utc)
+        window = (now - timedelta(days=2), now - timedelta(days=1))
+        before = len(reads.sandbox.requests)
+        with pytest.raises(OctogenPastPartitionError) as caught:
+            reads.read(window=window)
+        assert str(caught.value).startswith(
+            f"The partition from {window[0]:%Y-%m-%d %H:%M} to {window[1]:%Y-%m-%d %H:%M} UTC is "
+            "over, and the service knows only the present"
+        )
+        assert len(reads.sandbox.requests) == before
+
+        reads.read(keep=True)  # of now, so it is no help
+        with pytest.raises(OctogenPastPartitionError):
+            reads.read(window=window)
+
+    def test_a_time_to_come_is_refused(self, reads: Reads) -> None:
+        now = datetime.now(timezone.utc)
+        with pytest.raises(
+            OctogenPastPartitionError, match=r"has not begun.*when its time has come\.$"
+        ):
+            reads.read(window=(now + timedelta(days=1), now + timedelta(days=2)))
+
+    def test_the_present_is_read_from_the_service_even_if_it_is_archived(
+        self, reads: Reads
+    ) -> None:
+        now = datetime.now(timezone.utc)
+        window = (now - timedelta(hours=1), now + timedelta(hours=1))
+        reads.read(window=window, keep=True)
+        requested = reads.pages_requested(lambda: reads.read(window=window, keep=True))
+        assert requested[-len(WHOLE) :] == WHOLE
+
+    def test_a_read_that_began_in_its_time_may_be_resumed_after_it(
+        self, reads: Reads, undisturbed: pl.DataFrame
+    ) -> None:
+        begin = datetime.now(timezone.utc)
+        reads.interrupted()
+        window = (begin, datetime.now(timezone.utc))
+        if reads.generation == "current":  # nothing tells whether the rest is of the same state
+            with pytest.raises(OctogenPastPartitionError):
+                reads.read(window=window)
+            assert "may be of another state of the catalog" in reads.notes[0]
+            return
+        frames: list[pl.DataFrame] = []
+        requested = reads.pages_requested(lambda: frames.append(reads.read(window=window)))
+        assert requested == reads.rest()
+        assert frames[0].drop("fetched_at").equals(undisturbed)
+
+        reads.interrupted()  # began after the window
+        with pytest.raises(OctogenPastPartitionError):
+            reads.read(window=window)
+
+    def test_a_read_that_was_whole_is_published_also_long_after_its_time(
+        self, reads: Reads
+    ) -> None:
+        begin = datetime.now(timezone.utc)
+        reads.read(publish=False)
+        window = (begin, datetime.now(timezone.utc))
+        requested = reads.pages_requested(
+            lambda: reads.read(window=window, resume_within=timedelta(0))
+        )
+        assert requested == []
+
+    def test_no_catalog_is_begun_after_its_time(self, tmp_path: Path) -> None:
+        with Sandbox(catalogs={"northpeak": PRODUCTS, "strada": 120}) as sandbox:
+            reads = Reads(sandbox, tmp_path)
+            search = SEARCH.model_copy(update={"catalogs": ["northpeak", "strada"]})
+            begin = datetime.now(timezone.utc)
+            reads.interrupted()  # of northpeak alone
+            window = (begin, datetime.now(timezone.utc))
+            with pytest.raises(OctogenPastPartitionError):
+                reads.read(search, window=window)
+
+    def test_a_catalog_that_is_granted_no_more_is_not_left_out_of_its_day(
+        self, tmp_path: Path
+    ) -> None:
+        with Sandbox(catalogs={"northpeak": PRODUCTS, "strada": 120}) as sandbox:
+            reads = Reads(sandbox, tmp_path)
+            search = ProductSearch(page_size=10)
+            begin = datetime.now(timezone.utc)
+            reads.read(search, publish=False)
+            window = (begin, datetime.now(timezone.utc))
+            sandbox.revoke("strada")
+            with pytest.raises(OctogenPastPartitionError):
+                reads.read(search, window=window)
+            assert "of a read of other catalogs than are granted now: they are" in reads.notes[-1]
+            sandbox.grant("strada", products=120)
+            assert reads.read(search, window=window).height == PRODUCTS + 120
+
+    def test_a_day_whose_retry_read_a_new_catalog_too_is_whole(self, tmp_path: Path) -> None:
+        with Sandbox(catalogs={"northpeak": PRODUCTS}) as sandbox:
+            reads = Reads(sandbox, tmp_path)
+            search = ProductSearch(page_size=2)
+            begin = datetime.now(timezone.utc)
+            reads.interrupted(search=search)
+            sandbox.grant("strada", products=120)
+            reads.read(search, publish=False)
+            window = (begin, datetime.now(timezone.utc))
+            assert reads.read(search, window=window).height == PRODUCTS + 120
+
+
+class TestRebuilding:
+    def test_archived_pages_rebuild_the_snapshot_without_the_service(
+        self, reads: Reads, undisturbed: pl.DataFrame
+    ) -> None:
+        captured = reads.read(keep=True)
+        window = (captured["fetched_at"][0], datetime.now(timezone.utc))
+        reads.sandbox.touch("northpeak")
+        before = len(reads.sandbox.requests)
+
+        rebuilt = reads.read(keep=True, window=window)
+        assert rebuilt.equals(captured)
+        assert rebuilt.drop("fetched_at").equals(undisturbed)
+        assert len(reads.sandbox.requests) == before
+        assert reads.last.statistics.rebuilt
+        assert reads.notes[0].startswith("Rebuilt from the pages that were archived at ")
+        assert reads.read(window=window).equals(captured)  # also when pages are kept no more
+
+    def test_archived_pages_of_a_capped_search_rebuild_the_same(self, reads: Reads) -> None:
+        search = SEARCH.model_copy(update={"max_products": 7, "catalogs": ["strada", "northpeak"]})
+        captured = reads.read(search, keep=True)
+        window = (captured["fetched_at"][0], datetime.now(timezone.utc))
+        rebuilt = reads.read(ProductSearch(), window=window)
+        assert rebuilt.equals(captured)
+        assert reads.last.search == ProductSearch()
+        assert reads.last.statistics.search == search
+        assert reads.last.statistics.truncated
+        assert reads.notes[-1].startswith("The archived pages are of another search")
+
+    def test_a_resumed_read_can_be_archived(self, reads: Reads, undisturbed: pl.DataFrame) -> None:
+        reads.interrupted(30)
+        captured = reads.read(keep=True)
+        window = (captured["fetched_at"][0], datetime.now(timezone.utc))
+        assert reads.read(window=window).equals(captured)
+        assert captured.drop("fetched_at").equals(undisturbed)
+
+    def test_an_archived_segment_cut_in_half_is_an_error(self, reads: Reads) -> None:
+        captured = reads.read(keep=True)
+        window = (captured["fetched_at"][0], datetime.now(timezone.utc))
+        path = reads.segments()[1]
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        with pytest.raises(Exception, match=r"are damaged: .* bytes that are not what was"):
+            reads.read(window=window)
+
+    @pytest.mark.parametrize("which", [1, -1])
+    def test_a_missing_archived_segment_is_an_error(self, reads: Reads, which: int) -> None:
+        captured = reads.read(keep=True)
+        window = (captured["fetched_at"][0], datetime.now(timezone.utc))
+        reads.segments()[which].unlink()
+        with pytest.raises(Exception, match="1 of 1 catalogs ended before their last page"):
+            reads.read(window=window)
