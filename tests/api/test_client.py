@@ -110,7 +110,7 @@ class TestTimeout:
         ("given", "named", "used"),
         [(0.05, None, "0.05 s"), (60, 0.06, "0.06 s"), (None, httpx.Timeout(0.07), "0.07 s")],
     )
-    async def test_its_own_timeout_counts_unless_only_the_given_client_has_one(
+    async def test_the_given_client_s_timeout_counts_unless_another_is_named(
         self, given: float | None, named: float | httpx.Timeout | None, used: str
     ) -> None:
         settings: dict[str, Any] = {} if named is None else {"timeout": named}

@@ -7,12 +7,14 @@ import gzip
 import json
 import socket
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
 
+from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.transport import BlockingClient
 from octogen_dagster.errors import OctogenConnectionError, OctogenError, OctogenTimeoutError
 from octogen_dagster.sandbox.server import Sandbox
@@ -35,6 +37,46 @@ class At:
 async def search(server: Any, transport: Transport = "blocking", **settings: Any) -> list[str]:
     async with open_client(server, transport, **settings) as client:
         return (await client.search_products()).uuids
+
+
+class FakeClient:
+    """An HttpClient with nothing but the members of the protocol."""
+
+    timeout = httpx.Timeout(7)
+
+    def __init__(self) -> None:
+        self.sent: list[httpx.Request] = []
+        self.closed = False
+
+    def build_request(self, method: str, url: str, *, headers: dict[str, str]) -> httpx.Request:
+        return httpx.Request(method, url, headers=headers | {"X-Team": "data"})
+
+    async def send(
+        self,
+        request: httpx.Request,
+        *,
+        auth: Callable[[httpx.Request], httpx.Request],
+        follow_redirects: Literal[False],
+    ) -> httpx.Response:
+        assert "authorization" not in request.headers
+        assert follow_redirects is False
+        self.sent.append(request)
+        assert auth(request).headers["authorization"] == f"Bearer {KEY}"
+        return httpx.Response(200, json=page(["a"]), request=request)
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+class TestHttpClient:
+    async def test_octogen_client_needs_only_the_protocol(self) -> None:
+        http_client = FakeClient()
+        async with OctogenClient(api_key=KEY, http_client=http_client) as client:
+            assert [found.uuids async for found in client.iter_pages()] == [["a"]]
+        (sent,) = http_client.sent
+        assert sent.headers["x-team"] == "data"
+        assert sent.extensions["timeout"] == httpx.Timeout(7).as_dict()
+        assert not http_client.closed, "a given client stays open"
 
 
 class TestResponses:
