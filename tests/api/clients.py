@@ -1,4 +1,4 @@
-"""Clients of a test server, over httpx or over the blocking transport of bulk reads."""
+"""Clients of a test server, over each transport and with injected waits."""
 
 from __future__ import annotations
 
@@ -26,6 +26,15 @@ class Server(Protocol):
 
     @property
     def api_key(self) -> str: ...
+
+
+class Clock:
+    """Monotonic seconds that pass only when a test says so."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class Waits(list[float]):

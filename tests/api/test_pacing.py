@@ -14,15 +14,8 @@ from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.errors import OctogenServerError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-from tests.api.clients import Transport, Waits, open_client
+from tests.api.clients import Clock, Transport, Waits, open_client
 from tests.api.servers import KEY
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def headers(limit: object, remaining: object) -> dict[str, str]:

@@ -23,20 +23,11 @@ from octogen_dagster.errors import (
 )
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-from tests.api.clients import ONCE, QUICK, Transport, Waits, open_client
+from tests.api.clients import ONCE, QUICK, Clock, Transport, Waits, open_client
 from tests.api.leaks import leaks
 from tests.api.servers import KEY, RawServer, Received, dripping, hanging, http, in_turn, page
 
 GOOD = http(200, page(["a"]))
-
-
-class Clock:
-    """Monotonic seconds that pass only when a test says so."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def requester(
