@@ -34,7 +34,7 @@ class AnalyticsHub:
 
     Args:
         store: The store that they read and change.
-        settings: How they respond.
+        settings: The choices they make in their responses.
     """
 
     def __init__(self, store: HubStore, settings: HubSettings) -> None:

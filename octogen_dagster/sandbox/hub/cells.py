@@ -1,4 +1,4 @@
-"""What Octogen knows of its subscribers: one cell for each subscriber and shared catalog.
+"""The cells: Octogen's knowledge of each subscriber and each shared catalog.
 
 The store says at once whether a catalog may be subscribed to. Octogen learns of a subscription
 only when it is told to refresh the cell.

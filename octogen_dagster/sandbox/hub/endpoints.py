@@ -42,7 +42,7 @@ class Endpoint:
 
     Args:
         app: The application that does the calls. A call is a POST with one response.
-        call_format: How to read the calls.
+        call_format: The format of the calls.
         faults: The faults in force.
         log: The log.
         closing: Set when the server stops, so that latency ends at once.

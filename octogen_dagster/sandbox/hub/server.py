@@ -152,7 +152,7 @@ class Hub:
 
         Args:
             catalog: The catalog key. The sandbox need not serve it over REST.
-            grant: When the right to subscribe arrives.
+            grant: The events that give the right to subscribe.
             project: The id of the project that publishes it.
             location: The location of the data.
             exchange: The data exchange that the listing is in.

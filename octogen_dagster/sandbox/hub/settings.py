@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass
 class HubSettings:
-    """How the services of the hub respond.
+    """The choices that the services of the hub make in their responses.
 
     A change takes effect with the next response.
 

@@ -10,7 +10,7 @@ SubscriptionState = Literal["STATE_ACTIVE", "STATE_STALE", "STATE_INACTIVE"]
 
 @dataclass(frozen=True)
 class GrantAfter:
-    """When the right to subscribe to a listing arrives by itself: at whichever comes first.
+    """The events that give the right to subscribe to a listing. The first one counts.
 
     Attributes:
         denials: The number of denied calls of `SubscribeListing`.
@@ -36,7 +36,7 @@ class Listing:
         serial: The position in the order of creation.
         catalog: The catalog key.
         name: The resource name.
-        grant: When the right to subscribe arrives.
+        grant: The events that give the right to subscribe.
         shared_at: The time at which it was shared, in seconds on the store's clock.
         access: `waiting` while the right to subscribe depends on `grant`; otherwise what was
             decided by hand.

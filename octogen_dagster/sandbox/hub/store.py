@@ -59,7 +59,7 @@ class HubStore:
 
         Args:
             catalog: The catalog key.
-            grant: When the right to subscribe arrives.
+            grant: The events that give the right to subscribe.
             exchange: The exchange, which is created if it does not exist.
             listing_id: By default the key with `_` for all but letters, digits, `_` and `-`.
 

@@ -1,6 +1,6 @@
 """The request bodies of each generation of the contract, and the details of a 422.
 
-Whether a catalog exists is decided in `operations`.
+`operations` decides if a catalog exists.
 """
 
 from typing import Any, Literal

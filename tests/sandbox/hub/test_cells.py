@@ -1,4 +1,4 @@
-"""The cells: what Octogen knows of its subscribers."""
+"""The cells and their statuses."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The store: what is shared, who may subscribe to it, and which subscriptions exist."""
+"""The store: listings, the right to subscribe, and subscriptions."""
 
 import pytest
 
