@@ -108,8 +108,8 @@ class HubCells:
                 raise ToolFailure("subscriber_not_found", f"{principal} is not registered")
             try:
                 listing = self._store.listing_of(catalog)
-            except LookupError as error:
-                raise ToolFailure("catalog_not_found", str(error)) from None
+            except LookupError:
+                raise ToolFailure("catalog_not_found", f"{catalog!r} is not shared") from None
             live = {
                 subscription.project: subscription.name
                 for subscription in self._store.subscriptions()
@@ -130,7 +130,7 @@ class HubCells:
         with self._store.lock:
             found = {k: s for k, s in self._subscribers.items() if s.principal == principal}
             if not found:
-                raise LookupError(f"{principal} is not registered")
+                raise LookupError(f"{principal} is not registered: register it first")
             for key, subscriber in found.items():
                 self._subscribers[key] = replace(subscriber, desired_state="disabled")
 

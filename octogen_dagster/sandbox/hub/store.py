@@ -74,7 +74,9 @@ class HubStore:
         with self.lock:
             before = self._listings.get(catalog)
             if before is not None and not before.is_removed:
-                raise ValueError(f"catalog {catalog!r} is shared already, as {before.name}")
+                raise ValueError(
+                    f"catalog {catalog!r} is shared already, as {before.name}: remove that first"
+                )
             if self._catalogs.get(name, catalog) != catalog:
                 raise ValueError(
                     f"catalog {catalog!r} cannot be shared as {name}: that is the listing of "
@@ -98,7 +100,9 @@ class HubStore:
         with self.lock:
             if catalog not in self._listings:
                 shared = ", ".join(list(self._listings)[:10]) or "none"
-                raise LookupError(f"catalog {catalog!r} is not shared; shared: {shared}")
+                raise LookupError(
+                    f"catalog {catalog!r} is not shared; shared: {shared}: share it first"
+                )
             return self._listings[catalog]
 
     def all_listings(self) -> list[Listing]:
@@ -140,7 +144,9 @@ class HubStore:
         with self.lock:
             self.listing_of(catalog)
             if not self._set_states(catalog, "STATE_STALE", only="STATE_ACTIVE"):
-                raise LookupError(f"catalog {catalog!r} has no active subscription to make stale")
+                raise LookupError(
+                    f"catalog {catalog!r} has no active subscription to make stale: subscribe first"
+                )
 
     def count_reads(self, listings: list[Listing]) -> None:
         """Count that an MCP call showed the cells of these listings."""
@@ -159,7 +165,7 @@ class HubStore:
             raise ValueError(f"{dataset!r} is no dataset id: use only letters, digits and _")
         with self.lock:
             if (project, dataset) in self._datasets:
-                raise ValueError(f"{project} has a dataset {dataset!r} already")
+                raise ValueError(f"{project} has a dataset {dataset!r} already: use another id")
             self._datasets[project, dataset] = None
 
     def datasets(self, project: str) -> dict[str, str | None]:

@@ -72,5 +72,5 @@ class CatalogGrants:
 def _get(catalogs: Mapping[str, Catalog], key: str) -> Catalog:
     if key not in catalogs:
         granted = ", ".join(catalogs) or "none"
-        raise LookupError(f"catalog {key!r} is not granted; granted: {granted}")
+        raise LookupError(f"catalog {key!r} is not granted; granted: {granted}: grant it first")
     return catalogs[key]
