@@ -12,6 +12,8 @@ from octogen_dagster.demo.run import run_demo
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 
+# Google's packages warn on standard error of a Python that they will not support much longer.
+PYTHON = [sys.executable, "-W", "ignore::FutureWarning", "-c"]
 PROGRAM = "from octogen_dagster.cli.main import main; main(['demo', *sys.argv[1:]])"
 
 
@@ -24,7 +26,7 @@ def run(folder: Path, *options: str, before: str = "") -> str:
         before: Code to run in the process before the command.
     """
     done = subprocess.run(
-        [sys.executable, "-c", f"import sys; {before}{PROGRAM}", *options],
+        [*PYTHON, f"import sys; {before}{PROGRAM}", *options],
         cwd=folder,
         capture_output=True,
         text=True,

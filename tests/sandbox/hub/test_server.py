@@ -12,7 +12,9 @@ from google.cloud import bigquery_analyticshub_v1 as ah
 from octogen_dagster.sandbox.server import Sandbox
 from tests.sandbox.hub.calls import SECONDS, connect, value
 
-_COMMAND = [sys.executable, "-c", "from octogen_dagster.cli.main import main; main()", "sandbox"]
+# Google's packages warn on standard error of a Python that they will not support much longer.
+_PYTHON = [sys.executable, "-W", "ignore::FutureWarning", "-c"]
+_COMMAND = [*_PYTHON, "from octogen_dagster.cli.main import main; main()", "sandbox"]
 
 
 def test_a_sandbox_has_a_hub_only_if_asked() -> None:
@@ -72,7 +74,7 @@ from octogen_dagster.cli.main import main
 main(["sandbox", "--hub"])
 """
     run = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+        [*_PYTHON, program], capture_output=True, text=True, timeout=60, check=False
     )
     assert run.returncode == 1
     assert run.stderr == (
