@@ -1,4 +1,4 @@
-"""The asset of linked datasets: each materialization subscribes to one listing."""
+"""The asset of linked datasets, whose materializations subscribe to listings."""
 
 import urllib.parse
 from collections.abc import Callable, Sequence
@@ -18,10 +18,7 @@ from octogen_dagster.errors import (
     OctogenMCPError,
 )
 from octogen_dagster.sharing.resource_names import TABLE
-from octogen_dagster.sharing.subscribe import (
-    BigQuerySubscriptionResult,
-    Subscriptions,
-)
+from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult, Subscriptions
 from octogen_dagster.sharing.subscription_plan import SubscriptionPlan, plan_subscription
 
 GRANT_WAIT_SECONDS = (30.0, 60.0, 120.0)
@@ -37,24 +34,24 @@ def build_linked_datasets_asset(
     grant_waits: Sequence[float] = GRANT_WAIT_SECONDS,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """An asset: a linked BigQuery dataset for each listing, one partition for each.
+    """Build an asset of linked BigQuery datasets, with one partition for each listing.
 
-    A materialization subscribes the project of the resource `analytics_hub` to the listing; if it
-    is subscribed already, it only reports. A grant that has not arrived is waited for, and then
-    the run fails; `build_listing_sensor` asks again later. Needs `AnalyticsHubResource` as
-    `analytics_hub`.
+    A materialization subscribes the project of the resource `analytics_hub` to the listing. If the
+    project is subscribed already, it only reports the subscription. If Octogen's grant has not
+    arrived, the run waits and tries again, and then fails; `build_listing_sensor` requests it again
+    later. The asset needs `AnalyticsHubResource` as `analytics_hub`.
 
     Args:
         name: The asset's name.
         partitions_def: Partitions whose keys are listings (`listing_partition_key`).
         control_plane: Register the subscriber with Octogen, and tell Octogen about the
             subscription; needs `OctogenControlPlaneResource` as `octogen_control_plane`.
-        dataset_id: From a listing's resource name to the id of its linked dataset; by default
-            `octogen_<listing id>`, and with `control_plane` what Octogen suggests.
-        replace_revoked: Delete what a revoked subscription of the same listing left behind - its
-            subscription, and the linked dataset with the access rights set on it - when it is in
-            the way of a new one; otherwise the run fails and says so.
-        grant_waits: Seconds to wait for a grant, before each further try of the same run.
+        dataset_id: A function from a listing's resource name to the id of its linked dataset; by
+            default `octogen_<listing id>`, and with `control_plane` the id that Octogen suggests.
+        replace_revoked: Delete a revoked subscription to the same listing that holds the dataset
+            id, with its linked dataset and the access rights set on it; otherwise the run fails
+            with an error that names the subscription.
+        grant_waits: Seconds to wait for a grant before each further attempt of the same run.
         asset_arguments: Any other argument of `@dagster.asset`.
     """
 
@@ -77,8 +74,8 @@ def build_linked_datasets_asset(
 
         def replacing(subscription: str, dataset: str) -> None:
             context.log.info(
-                f"Subscription {subscription} was revoked and is in the way: it is deleted now, "
-                f"and its linked dataset {dataset} with the access rights set on it."
+                f"Subscription {subscription} was revoked and holds the dataset id: it is deleted "
+                f"now, and its linked dataset {dataset} with the access rights set on it."
             )
             replaced.append(subscription)
 
@@ -87,7 +84,7 @@ def build_linked_datasets_asset(
             wanted = dataset_id and dataset_id(listing)
             with resource.hub() as hub:
                 subscription = ListingSubscription(
-                    Subscriptions(hub, _last_reported(context)),
+                    Subscriptions(hub, _read_reported_dataset(context)),
                     plan_subscription(listing, resource.project, wanted),
                     replacing if replace_revoked else None,
                     context.log.info,
@@ -104,10 +101,10 @@ def build_linked_datasets_asset(
             if context.retry_number >= len(grant_waits):
                 raise dg.Failure(str(error), allow_retries=False) from error
             wait = grant_waits[context.retry_number]
-            context.log.info(f"{error} The next try is in {wait:g} s.")
+            context.log.info(f"{error} The next attempt is in {wait:g} s.")
             raise dg.RetryRequested(max_retries=len(grant_waits), seconds_to_wait=wait) from error
         except (OctogenError, ValueError) as error:
-            if _transient(error):
+            if _is_transient(error):
                 raise
             raise dg.Failure(str(error), allow_retries=False) from error
         metadata = _metadata(subscription.plan, result)
@@ -118,8 +115,8 @@ def build_linked_datasets_asset(
     return linked_datasets
 
 
-def _last_reported(context: dg.AssetExecutionContext) -> dict[str, str]:
-    """The partition's last subscription, with the id of its linked dataset."""
+def _read_reported_dataset(context: dg.AssetExecutionContext) -> dict[str, str]:
+    """Read the id of the linked dataset that the partition last reported, by subscription name."""
     records = context.instance.fetch_materializations(
         dg.AssetRecordsFilter(context.asset_key, asset_partitions=[context.partition_key]), limit=1
     ).records
@@ -133,8 +130,8 @@ def _last_reported(context: dg.AssetExecutionContext) -> dict[str, str]:
     return {subscription: dataset.rpartition(".")[2]} if subscription and dataset else {}
 
 
-def _transient(error: Exception) -> bool:
-    """Whether a later try may go well."""
+def _is_transient(error: Exception) -> bool:
+    """True if a later attempt may succeed."""
     if isinstance(error, OctogenMCPError):
         return error.retry_after is not None
     return isinstance(error, OctogenBigQueryUnavailableError | OctogenConnectionError)

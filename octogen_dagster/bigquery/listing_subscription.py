@@ -1,4 +1,4 @@
-"""The steps that subscribe a project to one listing, with or without Octogen's control plane."""
+"""The steps that subscribe a project to one listing. Knows no Dagster."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -12,10 +12,7 @@ from octogen_dagster.errors import (
 from octogen_dagster.sharing.confirmation import confirm
 from octogen_dagster.sharing.octogen_protocols import ControlPlane, SharedListing
 from octogen_dagster.sharing.resource_names import ListingName
-from octogen_dagster.sharing.subscribe import (
-    BigQuerySubscriptionResult,
-    Subscriptions,
-)
+from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult, Subscriptions
 from octogen_dagster.sharing.subscriber_view import (
     SubscriberListing,
     SubscriberView,
@@ -27,11 +24,11 @@ from octogen_dagster.sharing.verdict import Action, shown_status, verdict
 
 @dataclass
 class ListingSubscription:
-    """Subscribing to one listing.
+    """The subscription of a project to one listing.
 
     Attributes:
         subscriptions: The project's subscriptions.
-        plan: What to ask for; Octogen's suggestions are added to it.
+        plan: The plan; it changes when Octogen suggests a dataset id or a location.
         replacing: As for `Subscriptions.subscribe`.
         log: Called with messages that are no failure.
     """
@@ -73,7 +70,7 @@ class ListingSubscription:
         if decided.action is Action.ALREADY_ACTIVE:
             return self.subscribe()
         if decided.action is Action.PENDING and status in (None, "pending"):
-            return self._get_active(message)
+            return self._find_existing(message)
         if decided.action is not Action.WOULD_SUBSCRIBE:
             raise OctogenBigQueryError(message)
         self._check_offered(listing)
@@ -109,13 +106,13 @@ class ListingSubscription:
             str(self.plan.listing), self.plan.project, dataset_id, location
         )
 
-    def _get_active(self, message: str) -> BigQuerySubscriptionResult:
+    def _find_existing(self, message: str) -> BigQuerySubscriptionResult:
         """Return the subscription that is in force although Octogen's status is pending."""
-        there = self.subscriptions.find_existing(self.plan)
-        if there is None:
+        existing = self.subscriptions.find_existing(self.plan)
+        if existing is None:
             raise OctogenBigQueryAccessPendingError(message)
-        self.log(f"{message} The project is subscribed all the same.")
-        return there
+        self.log(f"{message} The project is subscribed nevertheless.")
+        return existing
 
     def _check_offered(self, offered: SubscriberListing) -> None:
         if not _is_named(self.plan.listing, offered.listing_resource):
@@ -130,13 +127,13 @@ def _find_shared(shared: Sequence[SharedListing], listing: ListingName) -> Share
         if each.catalog_key and _is_named(listing, each.listing_resource):
             return each
     raise OctogenBigQueryError(
-        f"Listing {listing} is none that Octogen shares with your organisation now. Its dataset, "
-        "if there is one, is untouched; ask Octogen, or delete the partition."
+        f"Listing {listing}: Octogen does not share it with your organisation now. Its dataset, if "
+        "there is one, is untouched; ask Octogen, or delete the partition."
     )
 
 
 def _is_named(listing: ListingName, resource: str | None) -> bool:
-    """True if a resource name may be the listing's; a project has an id and a number."""
+    """True if a resource name may be the listing's, whose project has an id and a number."""
     with contextlib.suppress(OctogenBigQueryInputError):
         return listing.matches(ListingName.parse(resource or "")) is not False
     return False

@@ -1,4 +1,4 @@
-"""AnalyticsHubResource and OctogenControlPlaneResource: what subscribing to listings needs."""
+"""The Dagster resources that subscriptions to listings need."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ class AnalyticsHubResource(dg.ConfigurableResource[Any]):
     )
 
     def hub(self, deadline: float = 120.0) -> AnalyticsHub:
-        """Analytics Hub; use it in a `with`.
+        """Open a client of Analytics Hub; use it in a `with` statement.
 
         Args:
-            deadline: Seconds for a call with all its tries.
+            deadline: Seconds for a call with all its attempts.
 
         Raises:
             OctogenBigQueryInputError: gcp_credentials are not a key file in base64.
         """
-        return AnalyticsHub(self._credentials(), endpoint=self.endpoint, deadline=deadline)
+        return AnalyticsHub(self._load_credentials(), endpoint=self.endpoint, deadline=deadline)
 
-    def _credentials(self) -> Credentials | None:
+    def _load_credentials(self) -> Credentials | None:
         if self.gcp_credentials is None:
             return None
         import google.auth
@@ -69,10 +69,10 @@ class AnalyticsHubResource(dg.ConfigurableResource[Any]):
 
 
 class OctogenControlPlaneResource(dg.ConfigurableResource[Any]):
-    """What Octogen shares with your organisation, and the principal that it is shared with.
+    """Octogen's control plane, and the principal that catalogs are shared with.
 
-    Log in once with `octogen-mcp-login`. What is not set here is read from the environment of the
-    process that runs the step: `OCTOGEN_MCP_URL`, `OCTOGEN_MCP_CLIENT_ID`(`_FILE`),
+    Log in once with `octogen-mcp-login`. Settings that are left out are read from the environment
+    of the process that runs the step: `OCTOGEN_MCP_URL`, `OCTOGEN_MCP_CLIENT_ID`(`_FILE`),
     `OCTOGEN_MCP_REFRESH_TOKEN`(`_FILE`), `OCTOGEN_MCP_TOKEN_ENDPOINT`,
     `OCTOGEN_MCP_TOKEN_COMMAND`, `OCTOGEN_MCP_ACCESS_TOKEN`.
     """
@@ -80,26 +80,26 @@ class OctogenControlPlaneResource(dg.ConfigurableResource[Any]):
     retry: ClassVar[RetryPolicy] = DEFAULT_RETRY
 
     principal: str = Field(
-        description="The IAM principal that subscribes, as "
+        description="The IAM principal that subscribes, such as "
         "serviceAccount:reader@my-project.iam.gserviceaccount.com."
     )
     url: str | None = Field(default=None, description="Octogen's MCP server.")
     client_id_file: str | None = Field(
-        default=None, description="The file of the OAuth client's id."
+        default=None, description="The file with the OAuth client's id."
     )
     refresh_token_file: str | None = Field(
-        default=None, description="The file of the refresh token; replacements are stored there."
+        default=None, description="The file with the refresh token; new tokens are stored there."
     )
 
     def control_plane(self, deadline: float = 120.0) -> OctogenMCP:
-        """Octogen's control plane; use it in a `with`.
+        """Open a session with Octogen's control plane; use it in a `with` statement.
 
         Args:
-            deadline: Seconds for a call with all its tries.
+            deadline: Seconds for a call with all its attempts.
 
         Raises:
-            OctogenMCPAuthenticationError: Nothing opens it.
-            ValueError: An address or a command cannot be one.
+            OctogenMCPAuthenticationError: No token and no way to get one is set.
+            ValueError: An address or a command is invalid.
         """
         login = _environment("token_command", "refresh_token", "refresh_token_file", "access_token")
         if self.refresh_token_file:

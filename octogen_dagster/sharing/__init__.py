@@ -1,4 +1,4 @@
-"""Catalogs shared over BigQuery Analytics Hub: discovery, subscription, Octogen's control plane.
+"""Catalogs that Octogen shares over BigQuery Analytics Hub: their listings and subscriptions.
 
-Knows no Dagster and no Polars; google and mcp are imported where they are used.
+Knows no Dagster, no Polars and no control_plane; google is imported where it is used.
 """

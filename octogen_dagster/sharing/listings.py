@@ -1,7 +1,4 @@
-"""Where listings are found: in an exchange, by Octogen's control plane, or written down.
-
-Each of the three is a `ListingSource`.
-"""
+"""Sources of listings: an exchange, Octogen's control plane, or names that are written down."""
 
 from __future__ import annotations
 
@@ -24,11 +21,11 @@ class Listing:
 
     Attributes:
         resource: Its resource name.
-        catalog_key: The catalog in it; None where only Octogen could say.
-        display_name: What its publisher calls it; None where only the exchange could say.
+        catalog_key: The key of its catalog; None from a source other than Octogen.
+        display_name: The publisher's name for it; None from a source other than the exchange.
         location: Its BigQuery location.
-        suggested_dataset: The id of its linked dataset when nobody chooses another.
-        status: Octogen's status of it for one subscriber; None where there is none.
+        suggested_dataset: The id of its linked dataset, unless another one is chosen.
+        status: Octogen's status of it for one subscriber; None if there is none.
     """
 
     resource: str
@@ -41,11 +38,11 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a source has.
+    """The listings of a source.
 
     Attributes:
-        listings: Each listing once, in order of their resource names.
-        left_out: What cannot be subscribed to: which one it is, and why.
+        listings: Each listing once, ordered by resource name.
+        left_out: Messages about listings that cannot be subscribed to, with the reason.
     """
 
     listings: list[Listing]
@@ -53,28 +50,28 @@ class Found:
 
 
 class ListingSource(Protocol):
-    """Where listings are found."""
+    """A source of listings."""
 
     def listings(self) -> Found:
-        """The listings that are there now.
+        """Read the listings that exist now.
 
         Raises:
-            OctogenError: They cannot be read.
+            OctogenError: The listings cannot be read.
         """
 
 
 class StaticListings:
-    """Listings that are written down.
+    """Listings whose names are written down.
 
     Args:
-        resources: Their resource names.
+        resources: The resource names.
 
     Raises:
-        OctogenBigQueryInputError: One of them is not the name of a listing.
+        OctogenBigQueryInputError: A text is not the name of a listing.
     """
 
     def __init__(self, resources: Iterable[str]) -> None:
-        self._listings = _in_order(_listing(resource) for resource in resources)
+        self._listings = _ordered(_listing(resource) for resource in resources)
 
     def listings(self) -> Found:
         """`ListingSource.listings`."""
@@ -89,7 +86,7 @@ class ExchangeListings:
         exchange: `projects/<project>/locations/<location>/dataExchanges/<exchange>`.
 
     Raises:
-        OctogenBigQueryInputError: The exchange has a name that cannot be one.
+        OctogenBigQueryInputError: The name of the exchange is invalid.
     """
 
     def __init__(self, hub: AnalyticsHub, exchange: str) -> None:
@@ -101,13 +98,13 @@ class ExchangeListings:
         from google.cloud import bigquery_analyticshub_v1 as ah
 
         found, left_out = [], []
-        # Reading a field of the wrapper costs twenty times that of the message in it.
+        # A field of the protobuf message is 20 times as fast to read as one of its wrapper.
         for message in map(ah.Listing.pb, self._hub.listings(self._exchange)):
             try:
                 found.append(_listing(message.name, display_name=message.display_name or None))
             except OctogenBigQueryInputError as error:
                 left_out.append(f"A listing of exchange {self._exchange}: {error}")
-        return Found(_in_order(found), left_out)
+        return Found(_ordered(found), left_out)
 
 
 class ControlPlaneListings:
@@ -115,9 +112,9 @@ class ControlPlaneListings:
 
     Args:
         control_plane: Octogen.
-        project: The project of a subscriber, for its status of each listing.
+        project: The project of the subscriber whose status is read.
         principal: The principal of that subscriber.
-        catalogs: The catalogs to look at; none means all.
+        catalogs: The keys of the catalogs to look at; none means all.
     """
 
     def __init__(
@@ -146,24 +143,24 @@ class ControlPlaneListings:
         found, left_out = [], []
         for each in shared:
             try:
-                listing = _listing(
-                    each.listing_resource or "",
-                    catalog_key=each.catalog_key,
-                    location=each.location,
-                    suggested_dataset=each.linked_dataset,
-                    status=status(each),
+                found.append(
+                    _listing(
+                        each.listing_resource or "",
+                        catalog_key=each.catalog_key,
+                        location=each.location,
+                        suggested_dataset=each.linked_dataset,
+                        status=status(each),
+                    )
                 )
             except OctogenBigQueryInputError as error:
                 left_out.append(f"Catalog {each.catalog_key}: {error}")
-            else:
-                found.append(listing)
-        return Found(_in_order(found), left_out)
+        return Found(_ordered(found), left_out)
 
 
 def _statuses(
     shared: Sequence[SharedListing], cells: Sequence[Cell]
 ) -> Callable[[SharedListing], str | None]:
-    """What says Octogen's status of a listing: its own cell's, or else that of its catalog."""
+    """A function from a listing to its status: that of its own cell, or else of its catalog."""
     resources = {each.listing_resource for each in shared}
     by_resource = {cell.listing.listing_resource: cell.status for cell in cells}
     by_catalog = {
@@ -196,8 +193,8 @@ def _listing(
     )
 
 
-def _in_order(listings: Iterable[Listing]) -> list[Listing]:
-    """Each listing once, by resource name."""
+def _ordered(listings: Iterable[Listing]) -> list[Listing]:
+    """Each listing once, ordered by resource name."""
     return sorted(
         {each.resource: each for each in listings}.values(), key=lambda each: each.resource
     )

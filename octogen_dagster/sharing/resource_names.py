@@ -1,4 +1,4 @@
-"""Names in Google Cloud: listings, exchanges, datasets. No I/O."""
+"""Names of listings, exchanges, projects and datasets in Google Cloud. No I/O."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _COLLECTIONS = {
 }
 _PROJECT = re.compile(r"(?!.*\.\.)[A-Za-z0-9._:-]{1,100}")
 _LOCATION = re.compile(r"[A-Za-z0-9-]{1,100}")
-# Google gives out ids of letters, digits and _; a hyphen or a single dot would do no harm. Two dots
-# would in a partition key.
+# Google's ids have letters, digits and underscores. Hyphens and single dots are harmless as well,
+# but two dots are not allowed in a partition key.
 _ID = re.compile(r"(?!.*\.\.)[\w.-]+")
-_BYTES_OF_AN_ID = 100
+_MAX_ID_BYTES = 100
 _DATASET_ID = re.compile(r"[A-Za-z0-9_]{1,1024}")
 
 
 @dataclass(frozen=True, slots=True)
 class ListingName:
-    """The resource name of a listing, in its parts.
+    """The parsed resource name of a listing.
 
     Attributes:
         project: The publisher's project, by id or by number.
-        location: The BigQuery location, as `us`.
+        location: The BigQuery location, such as `us`.
         exchange: The id of the data exchange.
         listing: The id of the listing in it.
     """
@@ -47,10 +47,13 @@ class ListingName:
 
     @classmethod
     def parse(cls, resource: str) -> Self:
-        """The parts of `projects/…/locations/…/dataExchanges/…/listings/…`.
+        """Parse `projects/…/locations/…/dataExchanges/…/listings/…`.
+
+        Args:
+            resource: The name; blanks around it are ignored.
 
         Raises:
-            OctogenBigQueryInputError: It is not the name of a listing.
+            OctogenBigQueryInputError: The text is not the name of a listing.
         """
         return cls(*_parts(resource, "listing", _FORM))
 
@@ -58,10 +61,10 @@ class ListingName:
         return f"{exchange_name(self)}/listings/{self.listing}"
 
     def matches(self, other: ListingName) -> bool | None:
-        """Whether both name the same listing.
+        """True if both names are of one listing.
 
         Returns:
-            None when names alone cannot tell: one has the project's id, the other its number.
+            None if names alone do not tell: one has the project's id, the other its number.
         """
         if self.without_project != other.without_project:
             return False
@@ -71,62 +74,76 @@ class ListingName:
 
     @property
     def without_project(self) -> tuple[str, str, str]:
-        """What of the name is the same, whether the project is named by id or by number."""
+        """The parts that do not depend on whether the project is named by id or by number."""
         return self.location.lower(), self.exchange, self.listing
 
     @property
     def default_dataset_id(self) -> str:
-        """The id of its linked dataset when nobody chose one."""
+        """The id of its linked dataset, unless another one is chosen."""
         return "octogen_" + re.sub(r"[^A-Za-z0-9_]", "_", self.listing)
 
 
 def exchange_name(listing: ListingName) -> str:
-    """The resource name of the exchange that a listing is in."""
+    """The resource name of the exchange of a listing."""
     return (
         f"projects/{listing.project}/locations/{listing.location}/dataExchanges/{listing.exchange}"
     )
 
 
 def checked_exchange(resource: str) -> str:
-    """The resource name of an exchange.
+    """Check the resource name of an exchange, and remove blanks around it.
+
+    Args:
+        resource: The name.
 
     Raises:
-        OctogenBigQueryInputError: It is not one.
+        OctogenBigQueryInputError: The text is not the name of an exchange.
     """
     _parts(resource, "exchange", _EXCHANGE_FORM)
     return resource.strip()
 
 
 def checked_dataset_id(dataset_id: str) -> str:
-    """The id of a dataset.
+    """Check the id of a dataset.
+
+    Args:
+        dataset_id: The id, without a project.
 
     Raises:
-        OctogenBigQueryInputError: BigQuery has no such dataset ids.
+        OctogenBigQueryInputError: The id is invalid in BigQuery.
     """
     if not _DATASET_ID.fullmatch(dataset_id):
         raise OctogenBigQueryInputError(
-            f"Dataset id {dataset_id[:100]!r} cannot be one: it has 1 to 1,024 letters, digits "
-            "and underscores, and no project in front."
+            f"Dataset id {dataset_id[:100]!r} is invalid: give 1 to 1,024 letters, digits and "
+            "underscores, without a project in front."
         )
     return dataset_id
 
 
 def checked_project(project: str) -> str:
-    """A Google Cloud project, by id or number.
+    """Check the id or number of a Google Cloud project.
+
+    Args:
+        project: The id or number.
 
     Raises:
-        OctogenBigQueryInputError: It cannot be one.
+        OctogenBigQueryInputError: The text is neither.
     """
     if not _PROJECT.fullmatch(project):
         raise OctogenBigQueryInputError(
-            f"Project {project[:100]!r} cannot be one: give the id of your own Google Cloud "
-            "project, as my-project-123."
+            f"Project {project[:100]!r} is invalid: give the id of your own Google Cloud project, "
+            "such as my-project-123."
         )
     return project
 
 
 def sample_query(project: str, dataset_id: str) -> str:
-    """A first query to a linked dataset."""
+    """A first query to a linked dataset.
+
+    Args:
+        project: The project of the dataset.
+        dataset_id: The id of the dataset.
+    """
     return f"SELECT * FROM `{project}.{dataset_id}.{TABLE}` LIMIT 10;"  # noqa: S608
 
 
@@ -134,14 +151,14 @@ def _parts(resource: str, kind: str, form: str) -> list[str]:
     """The values between the fixed words of a resource name."""
     words = resource.strip().split("/")
     expected = form.split("/")
-    problem = None if len(words) <= len(expected) else f"it goes on after the {kind}"
+    problem = None if len(words) <= len(expected) else f"it continues after the {kind}"
     for index in reversed(range(0, len(expected), 2)):
         part = _COLLECTIONS[expected[index]]
         value = words[index + 1] if index + 1 < len(words) else ""
         if words[index : index + 1] != [expected[index]]:
             problem = f"{expected[index]}/<{part}> is missing"
-        elif not _can_be(part, value):
-            problem = f"the {part} {'cannot be ' + repr(value[:100]) if value else 'is missing'}"
+        elif not _is_valid(part, value):
+            problem = f"the {part} {repr(value[:100]) + ' is invalid' if value else 'is missing'}"
     if problem:
         raise OctogenBigQueryInputError(
             f"{resource[:300]!r} is not the name of {'an' if kind == 'exchange' else 'a'} {kind}: "
@@ -151,9 +168,9 @@ def _parts(resource: str, kind: str, form: str) -> list[str]:
     return words[1::2]
 
 
-def _can_be(part: str, value: str) -> bool:
+def _is_valid(part: str, value: str) -> bool:
     if part == "project":
         return _PROJECT.fullmatch(value) is not None
     if part == "location":
         return _LOCATION.fullmatch(value) is not None
-    return _ID.fullmatch(value) is not None and len(value.encode()) <= _BYTES_OF_AN_ID
+    return _ID.fullmatch(value) is not None and len(value.encode()) <= _MAX_ID_BYTES

@@ -1,4 +1,4 @@
-"""What counts of a subscription, as Analytics Hub lists it."""
+"""The facts of a subscription, as Analytics Hub lists it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Subscription:
 
     Attributes:
         name: Its resource name.
-        state: `STATE_ACTIVE`, `STATE_STALE`, `STATE_INACTIVE`, or one that is newer than this
-            package.
-        project: The id of the project of its linked dataset; None where only its number is known.
-        dataset_id: The id of its linked dataset; None where nobody says it.
+        state: `STATE_ACTIVE`, `STATE_STALE`, `STATE_INACTIVE`, or a state that this version does
+            not know.
+        project: The id of the project of its linked dataset; None if only its number is known.
+        dataset_id: The id of its linked dataset; None if it is not known.
     """
 
     name: str
@@ -37,11 +37,11 @@ class Subscription:
 
     @classmethod
     def of(cls, subscription: ah.Subscription, known: Mapping[str, str]) -> Self:
-        """From what Analytics Hub says: its dataset stands in either of two places.
+        """Read a subscription of Analytics Hub, which names its dataset in either of two fields.
 
         Args:
             subscription: The subscription.
-            known: Dataset ids that are known from elsewhere, by the subscription's name.
+            known: Dataset ids that are known from elsewhere, by subscription name.
         """
         reference = subscription.destination_dataset.dataset_reference
         places = [(reference.project_id, reference.dataset_id)]
@@ -49,7 +49,7 @@ class Subscription:
             _, project, _, dataset_id = (*resource.linked_dataset.split("/"), "", "", "", "")[:4]
             places.append((project, dataset_id))
         named = [place for place in places if place[1]]
-        # A project's number cannot stand in a query, its id can.
+        # A query needs the project's id; it does not accept its number.
         ids = [project for project, _ in named if project and not project.isdecimal()]
         return cls(
             name=subscription.name,
@@ -60,13 +60,17 @@ class Subscription:
 
     @property
     def in_force(self) -> bool:
-        """Whether it gives access to data."""
+        """True if the subscription gives access to data."""
         return self.state in (ACTIVE, STALE)
 
 
 @functools.cache
 def state_name(state: int) -> str:
-    """The name of a subscription's state; its number where Google's client knows none."""
+    """The name of a subscription's state, or its number if Google's client knows no name.
+
+    Args:
+        state: The number of the state.
+    """
     from google.cloud import bigquery_analyticshub_v1 as ah
 
     try:

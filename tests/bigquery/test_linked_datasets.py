@@ -141,8 +141,8 @@ def test_what_a_revoked_subscription_left_behind_is_replaced(
     assert found["octogen/already_subscribed"] is False
     assert [entry.name for entry in hub.subscriptions] == [found["octogen/subscription"]]
     assert (
-        f"Subscription {left.name} was revoked and is in the way: it is deleted now, and its "
-        "linked dataset my-project.octogen_northpeak with the access rights set on it."
+        f"Subscription {left.name} was revoked and holds the dataset id: it is deleted now, and "
+        "its linked dataset my-project.octogen_northpeak with the access rights set on it."
     ) in capfd.readouterr().err
 
     assert "octogen/replaced_subscription" not in metadata(run(resource))
@@ -259,7 +259,9 @@ def test_a_listing_that_vanished_is_a_clear_failure(hub: Hub, run: Any) -> None:
     resource = hub.share("northpeak")
     hub.remove_listing("northpeak")
     assert "NOT_FOUND" in failure(run(resource))
-    assert "none that Octogen shares" in failure(run(resource, control_plane=True))
+    assert "Octogen does not share it with your organisation now" in failure(
+        run(resource, control_plane=True)
+    )
 
 
 def test_octogen_is_told(hub: Hub, run: Any) -> None:

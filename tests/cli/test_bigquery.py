@@ -91,8 +91,8 @@ def test_a_dry_run_needs_no_google_credentials(hub: Hub, monkeypatch: pytest.Mon
     ("arguments", "status", "complaint"),
     [
         (["--listing", "acme"], 2, "Error: 'acme' is not the name of a listing: projects/<project"),
-        (["--dataset", "my-data"], 2, "Error: Dataset id 'my-data' cannot be one"),
-        (["--project", "my project"], 2, "Error: Project 'my project' cannot be one"),
+        (["--dataset", "my-data"], 2, "Error: Dataset id 'my-data' is invalid"),
+        (["--project", "my project"], 2, "Error: Project 'my project' is invalid"),
         (["--location", "eu", "--apply"], 1, "a linked dataset is where its listing is"),
         (["--colour", "red"], 2, "No such option"),
     ],
@@ -171,7 +171,7 @@ def test_a_pass_as_json_says_nothing_else(hub: Hub) -> None:
         (["--timeout", "-1"], 2, "Invalid value for '--timeout'"),
         (["--mcp-url", "ftp://x"], 2, "Error: The MCP URL 'ftp://x' needs a scheme and a host"),
         (["--mcp-url", "http://127.0.0.1:1/"], 1, "did not answer (ConnectError): check the addr"),
-        (["--project", ""], 2, "Error: Project '' cannot be one"),
+        (["--project", ""], 2, "Error: Project '' is invalid"),
         (["--mcp-token-command", "true"], 1, "printed is not a token"),
         (
             ["--mcp-token-command", "sleep 9", "--timeout", "0.2"],

@@ -285,7 +285,7 @@ def test_a_failure_does_not_stop_the_others() -> None:
     ("parts", "message"),
     [
         ({"listing_resource": "acme"}, "'acme' is not the name of a listing"),
-        ({"linked_dataset": "my-data"}, "Dataset id 'my-data' cannot be one"),
+        ({"linked_dataset": "my-data"}, "Dataset id 'my-data' is invalid"),
         ({"listing_resource": None}, "Octogen grants access and names no listing: report it"),
     ],
 )

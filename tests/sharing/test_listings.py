@@ -98,7 +98,7 @@ def test_a_listing_of_an_exchange_that_cannot_be_one_is_left_out() -> None:
     assert [listing.resource for listing in found.listings] == [good.name]
     (reason,) = found.left_out
     assert reason.startswith(f"A listing of exchange {EXCHANGE}: '{odd.name}' is not the name of a")
-    assert "the listing cannot be 'bad id'" in reason
+    assert "the listing 'bad id' is invalid" in reason
 
 
 @dataclass
