@@ -301,17 +301,6 @@ def test_names_that_cannot_be_ones_are_not_sent(hub: Hub, settings: dict[str, st
     assert hub.calls == []
 
 
-def test_a_plan_takes_what_was_left_out_from_the_listing() -> None:
-    plan = plan_subscription("projects/p/locations/eu/dataExchanges/e/listings/a-b", "mine")
-    assert (plan.dataset_id, plan.location, plan.friendly_name) == (
-        "octogen_a_b",
-        "eu",
-        "Octogen octogen_a_b",
-    )
-    named = plan_subscription(str(plan.listing), "mine", "data", "EU", "Mine")
-    assert (named.dataset_id, named.location, named.friendly_name) == ("data", "EU", "Mine")
-
-
 def test_many_subscriptions_of_others_cost_no_lookups(hub: Hub) -> None:
     hub.settings.listing_project = "number"
     with AnalyticsHub() as analytics_hub:
