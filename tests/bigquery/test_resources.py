@@ -1,4 +1,4 @@
-"""What the resources say counts, and the environment only for what they leave open."""
+"""The resources use their own settings, and the environment for what they leave out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
-from octogen_dagster.errors import OctogenBigQueryError, OctogenMCPAuthenticationError
+from octogen_dagster.errors import (
+    OctogenBigQueryError,
+    OctogenBigQueryInputError,
+    OctogenMCPAuthenticationError,
+)
 from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.servers import RawServer, http
@@ -26,7 +30,9 @@ def hub() -> Iterator[Hub]:
         yield sandbox.hub
 
 
-def test_analytics_hub_is_at_the_endpoint(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_endpoint_of_the_resource_overrides_the_environment(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ANALYTICS_HUB_EMULATOR_HOST", "127.0.0.1:1")
     with AnalyticsHubResource(project=PROJECT, endpoint=hub.endpoint).hub() as analytics_hub:
         assert len(list(analytics_hub.listings(hub.exchange))) == 1
@@ -51,7 +57,7 @@ def test_the_credentials_are_those_of_the_key_file(
 
 @pytest.fixture
 def _elsewhere(monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
-    """An environment of another subscriber, and of another server."""
+    """Set the environment of another subscriber and another server."""
     for name, value in {
         "URL": "http://127.0.0.1:1/mcp/",
         "TOKEN_ENDPOINT": hub.token_endpoint,
@@ -66,7 +72,7 @@ def _elsewhere(monkeypatch: pytest.MonkeyPatch, hub: Hub) -> None:
 
 
 @pytest.mark.usefixtures("_elsewhere")
-def test_octogen_is_reached_with_what_the_resource_says(hub: Hub, tmp_path: Path) -> None:
+def test_the_settings_of_the_resource_override_the_environment(hub: Hub, tmp_path: Path) -> None:
     refresh_token, client_id = tmp_path / "refresh", tmp_path / "client"
     refresh_token.write_text(hub.refresh_token)
     client_id.write_text(hub.client_id)
@@ -81,7 +87,7 @@ def test_octogen_is_reached_with_what_the_resource_says(hub: Hub, tmp_path: Path
 
 
 @pytest.mark.usefixtures("_elsewhere")
-def test_the_environment_says_what_the_resource_leaves_open(
+def test_the_environment_has_what_the_resource_leaves_out(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resource = OctogenControlPlaneResource(principal=PRINCIPAL)
@@ -94,3 +100,20 @@ def test_the_environment_says_what_the_resource_leaves_open(
     monkeypatch.setenv("OCTOGEN_MCP_URL", hub.mcp_url)
     with resource.control_plane() as octogen:
         assert len(octogen.listings()) == 1
+
+
+def test_credentials_that_are_invalid_are_refused_without_showing_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for text in ("secret?", base64.b64encode(b"[]").decode(), base64.b64encode(b"{}").decode()):
+        resource = AnalyticsHubResource(project=PROJECT, gcp_credentials=text)
+        with pytest.raises(
+            OctogenBigQueryInputError, match="not a Google key file in base64"
+        ) as it:
+            resource.hub()
+        assert text not in str(it.value)
+
+
+def test_no_secret_is_shown() -> None:
+    resource = AnalyticsHubResource(project=PROJECT, gcp_credentials="hidden")
+    assert "hidden" not in repr(resource)

@@ -9,7 +9,8 @@ from octogen_dagster.control_plane.tools import Cell, SharedListing, Subscriber
 from octogen_dagster.errors import OctogenConnectionError
 from octogen_dagster.sharing.resource_names import sample_query
 
-PROJECT, PRINCIPAL = "mine", "serviceAccount:reader@mine.iam.gserviceaccount.com"
+PROJECT = "my-project"
+PRINCIPAL = "serviceAccount:reader@my-project.iam.gserviceaccount.com"
 EXCHANGE = "projects/octo/locations/us/dataExchanges/catalogs"
 ME = Subscriber("s-1", PROJECT, PRINCIPAL, "enabled")
 OTHERS = [

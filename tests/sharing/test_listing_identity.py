@@ -9,8 +9,8 @@ import pytest
 
 from octogen_dagster.errors import OctogenBigQueryError
 from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.hub import Hub
 from octogen_dagster.sandbox.hub.names import project_number
+from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from octogen_dagster.sharing.listing_identity import ListingIdentity
 from octogen_dagster.sharing.resource_names import ListingName
