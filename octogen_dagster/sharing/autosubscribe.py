@@ -36,7 +36,7 @@ class CatalogOutcome:
 
     Attributes:
         catalog_key: The key of the catalog; None if Octogen did not send it.
-        action: What was done.
+        action: The action that was taken.
         status: The latest status that Octogen sent.
         reason_code: Octogen's reason for the status.
         listing_resource: The resource name of its listing.

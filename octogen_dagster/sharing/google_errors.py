@@ -18,14 +18,14 @@ _MAX_MESSAGE_LENGTH = 400
 
 @dataclass(frozen=True, slots=True)
 class GoogleService:
-    """How a service of Google reports errors, and what to do about them.
+    """A service of Google, with its form of errors and the advice about them.
 
     Attributes:
         name: Its name in messages.
         code_and_message: Extracts the code and the text of an error.
-        advice: What to do, by the last word of the code.
-        default_advice: What to do about any other code.
-        log_in: How to get credentials.
+        advice: Advice for the user, by the last word of the code.
+        default_advice: Advice about any other code.
+        log_in: Advice about credentials.
     """
 
     name: str
@@ -41,7 +41,7 @@ def translate_google_errors(service: GoogleService, subject: str) -> Iterator[No
 
     Args:
         service: The service that is called.
-        subject: What the call is about; the message begins with it, as "Table a.b.c".
+        subject: The subject of the call, as "Table a.b.c"; the message begins with it.
 
     Raises:
         OctogenBigQueryUnavailableError: The service did not answer in time.

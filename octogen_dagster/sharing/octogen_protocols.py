@@ -1,4 +1,4 @@
-"""What this room needs of Octogen's control plane, which is handed to it as an argument.
+"""Protocols of Octogen's control plane, which this room takes as an argument.
 
 The objects of `octogen_dagster.control_plane.tools` have this shape.
 """

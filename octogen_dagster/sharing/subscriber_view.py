@@ -67,7 +67,7 @@ class SubscriberListing:
 
 @dataclass(frozen=True, slots=True)
 class SubscriberView:
-    """What Octogen shows one subscriber.
+    """The listings that Octogen shows one subscriber.
 
     Attributes:
         subscriber: The subscriber; None if it is not registered.

@@ -1,4 +1,4 @@
-"""The decision what to do about a listing that Octogen shows a subscriber. No I/O."""
+"""Decides whether to subscribe to a listing that Octogen shows a subscriber. No I/O."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WITHDRAWN = {"catalog_not_enabled", "scope_revoked", "removing"}
 
 
 class Action(StrEnum):
-    """What is to be done about a listing, or was done."""
+    """The action for a listing: planned by a verdict, or taken by a pass."""
 
     ALREADY_ACTIVE = "already_active"
     ALREADY_SUBSCRIBED = "already_subscribed"
@@ -34,7 +34,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is to be done about a listing.
+    """The decision about a listing.
 
     Attributes:
         action: The action; `WOULD_SUBSCRIBE` if the listing waits for a subscription.
@@ -46,7 +46,7 @@ class Verdict:
 
 
 def verdict(listing: SubscriberListing, subscriber: Subscriber | None) -> Verdict:
-    """Decide what is to be done about a listing.
+    """Decide about a listing.
 
     Args:
         listing: The listing with its status.

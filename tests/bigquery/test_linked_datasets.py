@@ -83,7 +83,7 @@ def test_a_listing_becomes_a_linked_dataset(hub: Hub, run: Any) -> None:
     assert len(hub.subscriptions) == 1
 
 
-def test_the_dataset_may_have_another_name(hub: Hub, run: Any) -> None:
+def test_the_dataset_id_can_be_chosen(hub: Hub, run: Any) -> None:
     resource = hub.share("northpeak")
     found = metadata(run(resource, dataset_id=lambda listing: f"o_{listing.rpartition('/')[2]}"))
     assert found["dagster/table_name"] == "my-project.o_northpeak.products_current_v1"
@@ -111,7 +111,7 @@ def test_a_grant_that_does_not_arrive_ends_the_run_as_pending(hub: Hub, run: Any
     assert run(hub.listing_resource("northpeak")).success
 
 
-def test_what_stays_wrong_is_not_tried_again(hub: Hub, run: Any) -> None:
+def test_a_permanent_error_of_analytics_hub_is_not_retried(hub: Hub, run: Any) -> None:
     hub.add_dataset(PROJECT, "octogen_northpeak")
     result = run(hub.share("northpeak"))
     assert "already has a dataset octogen_northpeak" in failure(result)
@@ -129,7 +129,7 @@ def revoked_and_granted(hub: Hub, run: Any) -> str:
 
 @pytest.mark.parametrize("control_plane", [False, True])
 @pytest.mark.parametrize("place", ["both", "linked_dataset_map"])
-def test_what_a_revoked_subscription_left_behind_is_replaced(
+def test_the_leftover_of_a_revoked_subscription_is_replaced(
     hub: Hub, run: Any, capfd: pytest.CaptureFixture[str], place: Any, control_plane: bool
 ) -> None:
     hub.settings.linked_dataset_in = place
@@ -147,7 +147,7 @@ def test_what_a_revoked_subscription_left_behind_is_replaced(
     assert "octogen/replaced_subscription" not in metadata(run(resource))
 
 
-def test_what_a_revoked_subscription_left_behind_may_be_kept(hub: Hub, run: Any) -> None:
+def test_the_leftover_of_a_revoked_subscription_can_be_kept(hub: Hub, run: Any) -> None:
     resource = revoked_and_granted(hub, run)
     before = hub.subscriptions
     result = run(resource, replace_revoked=False)
@@ -199,7 +199,7 @@ def _one_try(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=lambda fault: fault.kind,
 )
-def test_what_passes_is_tried_again(hub: Hub, run: Any, fault: HubFault) -> None:
+def test_a_transient_failure_of_octogen_is_retried(hub: Hub, run: Any, fault: HubFault) -> None:
     resource = hub.share("northpeak")
     hub.inject(fault)
     result = run(resource, control_plane=True, retry_policy=AT_ONCE)
@@ -207,7 +207,7 @@ def test_what_passes_is_tried_again(hub: Hub, run: Any, fault: HubFault) -> None
     assert len([event for event in result.all_events if event.is_step_restarted]) == 1
 
 
-def test_an_analytics_hub_that_does_not_answer_in_time_is_tried_again(
+def test_a_timeout_of_analytics_hub_is_retried(
     hub: Hub, run: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resource = hub.share("northpeak")
@@ -219,7 +219,7 @@ def test_an_analytics_hub_that_does_not_answer_in_time_is_tried_again(
 
 
 @pytest.mark.usefixtures("_one_try")
-def test_a_token_file_that_is_held_is_tried_again(
+def test_a_locked_token_file_is_retried(
     hub: Hub, run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = SecretFile(tmp_path / "refresh", "refresh token")
@@ -246,7 +246,7 @@ def test_a_token_file_that_is_held_is_tried_again(
     ],
     ids=lambda fault: fault.kind,
 )
-def test_what_does_not_pass_is_not_tried_again(hub: Hub, run: Any, fault: HubFault) -> None:
+def test_a_permanent_failure_of_octogen_is_not_retried(hub: Hub, run: Any, fault: HubFault) -> None:
     resource = hub.share("northpeak")
     hub.inject(fault)
     result = run(resource, control_plane=True, retry_policy=AT_ONCE)
@@ -254,7 +254,7 @@ def test_what_does_not_pass_is_not_tried_again(hub: Hub, run: Any, fault: HubFau
     assert not [event for event in result.all_events if event.is_step_up_for_retry]
 
 
-def test_a_listing_that_vanished_is_a_clear_failure(hub: Hub, run: Any) -> None:
+def test_a_listing_that_was_removed_is_a_failure(hub: Hub, run: Any) -> None:
     resource = hub.share("northpeak")
     hub.remove_listing("northpeak")
     assert "NOT_FOUND" in failure(run(resource))
@@ -263,7 +263,7 @@ def test_a_listing_that_vanished_is_a_clear_failure(hub: Hub, run: Any) -> None:
     )
 
 
-def test_octogen_is_told(hub: Hub, run: Any) -> None:
+def test_octogen_is_told_of_the_subscription(hub: Hub, run: Any) -> None:
     resource = hub.share("northpeak", grant=GrantAfter(reads=1))
     hub.share("strada")
     found = metadata(run(resource, control_plane=True))
@@ -276,13 +276,13 @@ def test_octogen_is_told(hub: Hub, run: Any) -> None:
     assert metadata(run(resource, control_plane=True))["octogen/already_subscribed"] is True
 
 
-def test_octogen_says_pending_and_nobody_asks_google(hub: Hub, run: Any) -> None:
+def test_a_status_of_pending_sends_no_request_to_google(hub: Hub, run: Any) -> None:
     result = run(hub.share("northpeak", grant=ON_COMMAND), control_plane=True)
     assert "Octogen has not granted access yet" in failure(result)
     assert subscribe_calls(hub) == []
 
 
-def test_a_subscription_that_octogen_does_not_hear_of_is_still_reported(
+def test_a_subscription_that_octogen_does_not_confirm_is_reported(
     hub: Hub, run: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
     resource = hub.share("northpeak")
@@ -294,7 +294,9 @@ def test_a_subscription_that_octogen_does_not_hear_of_is_still_reported(
     ) in capfd.readouterr().err
 
 
-def test_a_subscription_counts_though_octogen_says_pending(hub: Hub, run: Any) -> None:
+def test_an_existing_subscription_is_reported_although_octogen_says_pending(
+    hub: Hub, run: Any
+) -> None:
     resource = hub.share("northpeak")
     there = metadata(run(resource))["octogen/subscription"]
     hub.inject(HubFault("cell", {"status": "pending"}))
@@ -302,7 +304,7 @@ def test_a_subscription_counts_though_octogen_says_pending(hub: Hub, run: Any) -
     assert (found["octogen/subscription"], found["octogen/already_subscribed"]) == (there, True)
 
 
-def test_octogens_suggestion_counts_unless_there_is_a_name(hub: Hub, run: Any) -> None:
+def test_octogens_suggestion_is_used_unless_a_dataset_id_is_chosen(hub: Hub, run: Any) -> None:
     hub.inject(HubFault("cell", {"linkedDatasetSuggestion": "suggested", "location": "US"}))
     found = metadata(run(hub.share("northpeak"), control_plane=True))
     assert found["octogen/linked_dataset"] == "my-project.suggested"
@@ -317,7 +319,7 @@ def test_octogens_suggestion_counts_unless_there_is_a_name(hub: Hub, run: Any) -
 
 
 @pytest.mark.parametrize("other", ["active", "pending", "awaiting_subscription"])
-def test_of_two_cells_of_a_catalog_the_one_of_the_listing_counts(
+def test_of_two_cells_of_a_catalog_the_one_of_the_listing_is_used(
     hub: Hub, run: Any, monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
     resource = hub.share("northpeak")
@@ -340,7 +342,7 @@ def test_of_two_cells_of_a_catalog_the_one_of_the_listing_counts(
     assert subscribe_calls(hub) == ["OK"]
 
 
-def test_a_subscriber_that_is_disabled_is_not_waited_for(hub: Hub, run: Any) -> None:
+def test_a_disabled_subscriber_is_a_failure_without_retries(hub: Hub, run: Any) -> None:
     resource = hub.share("northpeak")
     with OctogenControlPlaneResource(principal=PRINCIPAL).control_plane() as control_plane:
         control_plane.register(PROJECT, PRINCIPAL)
@@ -350,7 +352,7 @@ def test_a_subscriber_that_is_disabled_is_not_waited_for(hub: Hub, run: Any) -> 
     assert not [event for event in result.all_events if event.is_step_up_for_retry]
 
 
-def test_keys_turn_back_into_listings() -> None:
+def test_partition_keys_turn_back_into_listings() -> None:
     for resource in (
         "projects/octogen/locations/us/dataExchanges/catalogs/listings/acme",
         "projects/example.com:octogen/locations/eu/dataExchanges/c_1/listings/a-b",
@@ -360,6 +362,6 @@ def test_keys_turn_back_into_listings() -> None:
 
 
 @pytest.mark.parametrize("key", ["", "acme", "a:b:c", "::::", "a:b:c:", "p/x:us:e:l"])
-def test_a_key_that_is_no_listing_is_an_error(key: str) -> None:
+def test_a_partition_key_of_no_listing_is_an_error(key: str) -> None:
     with pytest.raises(OctogenBigQueryInputError, match=r"is not a listing: it has the form"):
         listing_of(key)

@@ -28,5 +28,5 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture
 def local_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What does not say otherwise asks the sandbox."""
+    """Let clients without an endpoint connect to the sandbox."""
     monkeypatch.setenv(analytics_hub.EMULATOR_VARIABLE, hub.endpoint)

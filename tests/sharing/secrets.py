@@ -1,4 +1,4 @@
-"""Where a secret shows in an error that the code under test has raised."""
+"""Finds a secret in an error that the code under test has raised."""
 
 from __future__ import annotations
 

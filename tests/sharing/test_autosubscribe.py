@@ -85,7 +85,7 @@ def actions(result: AutosubscribeResult) -> dict[str | None, str]:
     return {outcome.catalog_key: str(outcome.action) for outcome in result.catalogs}
 
 
-def test_everything_that_waits_is_subscribed_and_octogen_is_told() -> None:
+def test_waiting_listings_are_subscribed_to_and_octogen_is_told() -> None:
     octogen, subscribing = shared("acme", zen="active"), Subscribing()
     result = run(octogen, subscribing, friendly_name="Shops")
     assert json.loads(json.dumps(result.as_dict())) == {
@@ -136,7 +136,7 @@ def test_a_dry_run_changes_nothing() -> None:
     assert octogen.calls == ["listings", "subscribers"]
 
 
-def test_a_subscriber_that_is_not_registered_is() -> None:
+def test_a_missing_subscriber_is_registered() -> None:
     octogen = Octogen(
         [listing("acme"), listing("zen")], OTHERS, [Cell("s-8", listing("acme"), "active", None)]
     )
@@ -152,7 +152,7 @@ def test_a_subscriber_that_is_not_registered_is() -> None:
     assert f"register {PROJECT} {PRINCIPAL}" in octogen.calls
 
 
-def test_a_subscriber_that_octogen_has_disabled() -> None:
+def test_a_disabled_subscriber_is_pending() -> None:
     octogen = shared("acme", zen="active")
     octogen.registered = [replace(ME, desired_state="disabled")]
     result = run(octogen)
@@ -216,7 +216,7 @@ def test_a_failure_does_not_stop_the_others() -> None:
         ({"listing_resource": None}, "Octogen grants access and names no listing: report it"),
     ],
 )
-def test_what_cannot_be_subscribed_to_is_an_error(
+def test_an_invalid_offer_is_an_error(
     apply: bool, parts: dict[str, str | None], message: str
 ) -> None:
     odd = listing("acme", **parts)
@@ -228,7 +228,7 @@ def test_what_cannot_be_subscribed_to_is_an_error(
     assert subscribing.plans == []
 
 
-def test_what_a_cell_leaves_out_is_taken_from_the_listing() -> None:
+def test_parts_that_a_cell_leaves_out_are_taken_from_the_listing() -> None:
     bare = Cell("s-1", SharedListing("acme"), "awaiting_subscription", None)
     subscribing = Subscribing()
     result = run(Octogen([listing("acme")], [ME], [bare]), subscribing)
@@ -236,13 +236,13 @@ def test_what_a_cell_leaves_out_is_taken_from_the_listing() -> None:
     assert subscribing.plans[0].dataset_id == "octogen_acme"
 
 
-def test_a_suggestion_that_is_missing_is_made_up_for() -> None:
+def test_a_missing_suggestion_is_derived_from_the_listing() -> None:
     bare = Cell("s-1", listing("acme", linked_dataset=None), "active", None)
     (outcome,) = run(Octogen([], [ME], [bare])).catalogs
     assert outcome.linked_dataset == "octogen_acme"
 
 
-def test_nothing_that_octogen_sends_is_lost() -> None:
+def test_every_listing_and_cell_has_an_outcome() -> None:
     without_key = listing("lost", catalog_key=None, listing_resource="odd")
     octogen = Octogen(
         listed=[listing("listed"), listing("known"), without_key],
@@ -287,7 +287,7 @@ def test_a_catalog_in_two_regions_has_a_status_for_each() -> None:
     }
 
 
-def test_only_the_catalogs_that_were_asked_for() -> None:
+def test_only_the_chosen_catalogs_have_an_outcome() -> None:
     result = run(shared("acme", "other", zen="active"), catalogs=["zen", "acme", "typo"])
     assert actions(result) == {"acme": "subscribed", "typo": "skipped", "zen": "already_active"}
     assert result.catalogs[1].message == "Octogen shares no catalog of this key: check the key."
@@ -311,7 +311,7 @@ def test_each_catalog_is_reported_when_it_is_done() -> None:
     assert seen == [("a", 1), ("b", 2)]
 
 
-def test_a_project_that_cannot_be_one_is_not_sent() -> None:
+def test_an_invalid_project_is_not_sent() -> None:
     octogen = shared("acme")
     with pytest.raises(OctogenBigQueryInputError):
         autosubscribe(octogen, Subscribing(), project="", principal=PRINCIPAL)

@@ -1,4 +1,4 @@
-"""What a revoked subscription left behind: replaced where it is known to be in the way."""
+"""Leftovers of revoked subscriptions: replaced if they hold the dataset id, and kept otherwise."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def known(hub: Hub) -> dict[str, str]:
         ),
     ],
 )
-def test_a_revoked_subscription_does_not_count_and_its_dataset_is_in_the_way(
+def test_a_revoked_subscription_that_holds_the_dataset_id_is_an_error(
     hub: Hub, place: Any, problem: str
 ) -> None:
     hub.settings.linked_dataset_in = place
@@ -93,7 +93,7 @@ def test_a_revoked_subscription_stays_until_it_is_granted_again(
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_revoked_subscription_gives_way(hub: Hub, place: Any) -> None:
+def test_a_revoked_subscription_is_replaced(hub: Hub, place: Any) -> None:
     hub.settings.linked_dataset_in = place
     listing = revoked_and_granted(hub)
     (left,) = hub.subscriptions
@@ -107,7 +107,7 @@ def test_a_revoked_subscription_gives_way(hub: Hub, place: Any) -> None:
     assert [each.name for each in hub.subscriptions] == [result.subscription_name] != [left.name]
 
 
-def test_a_revoked_subscription_of_which_nobody_knows_the_dataset_is_kept(hub: Hub) -> None:
+def test_a_revoked_subscription_with_an_unknown_dataset_is_kept(hub: Hub) -> None:
     listing = revoked_and_granted(hub, destination_dataset_id="mine")
     hub.settings.linked_dataset_in = "linked_dataset_map"
     hub.add_dataset(PROJECT, "octogen_acme")
@@ -126,7 +126,7 @@ def test_a_revoked_subscription_of_which_nobody_knows_the_dataset_is_kept(hub: H
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("state", [0, 7])
-def test_a_subscription_in_a_state_that_is_new_is_left_alone(
+def test_a_subscription_in_an_unknown_state_is_kept(
     hub: Hub, monkeypatch: pytest.MonkeyPatch, place: Any, state: int
 ) -> None:
     hub.settings.linked_dataset_in = place
@@ -144,7 +144,7 @@ def test_a_subscription_in_a_state_that_is_new_is_left_alone(
     assert hub.subscriptions == [left]
 
 
-def test_of_those_that_may_be_in_the_way_all_are_deleted_or_none(
+def test_either_all_leftovers_are_deleted_or_none(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.settings.linked_dataset_in = "linked_dataset_map"
@@ -166,7 +166,7 @@ def test_of_those_that_may_be_in_the_way_all_are_deleted_or_none(
     assert hub.subscriptions == before
 
 
-def test_another_revoked_subscription_is_not_in_the_way(hub: Hub) -> None:
+def test_a_revoked_subscription_with_another_dataset_is_kept(hub: Hub) -> None:
     listing = revoked_and_granted(hub, destination_dataset_id="mine")
     hub.add_dataset(PROJECT, "octogen_acme")
     with AnalyticsHub() as analytics_hub, pytest.raises(OctogenBigQueryError, match="not linked"):

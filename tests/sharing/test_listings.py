@@ -32,7 +32,7 @@ PRINCIPAL = f"serviceAccount:reader@{PROJECT}.iam.gserviceaccount.com"
 EXCHANGE = "projects/octogen-sandbox/locations/us/dataExchanges/catalogs"
 
 
-def test_listings_that_are_written_down() -> None:
+def test_static_listings_are_ordered_and_unique() -> None:
     names = [f"{EXCHANGE}/listings/{name}" for name in ("zen", "acme-2", "zen")]
     source: ListingSource = StaticListings(names)
     assert source.listings().listings == [
@@ -42,12 +42,12 @@ def test_listings_that_are_written_down() -> None:
     assert StaticListings([]).listings() == Found([], [])
 
 
-def test_one_that_is_no_listing_is_an_error_at_once() -> None:
+def test_a_static_listing_with_an_invalid_name_is_refused_at_once() -> None:
     with pytest.raises(OctogenBigQueryInputError, match="'acme' is not the name of a listing"):
         StaticListings(["acme"])
 
 
-def test_the_listings_of_an_exchange(hub: Hub) -> None:
+def test_all_listings_of_an_exchange_are_read(hub: Hub) -> None:
     names = [hub.share(f"catalog-{number}") for number in range(250)]
     hub.share("elsewhere", exchange="others")
     with AnalyticsHub(endpoint=hub.endpoint) as analytics_hub:
@@ -57,7 +57,7 @@ def test_the_listings_of_an_exchange(hub: Hub) -> None:
     assert found[0] == Listing(names[0], None, "catalog-0", "us", "octogen_catalog_0", None)
 
 
-def test_an_exchange_that_may_not_be_read_or_is_none(hub: Hub) -> None:
+def test_an_exchange_that_is_invalid_missing_or_forbidden_is_an_error(hub: Hub) -> None:
     with AnalyticsHub(endpoint=hub.endpoint) as analytics_hub:
         with pytest.raises(OctogenBigQueryInputError, match="is not the name of an exchange"):
             ExchangeListings(analytics_hub, "catalogs")
@@ -68,7 +68,7 @@ def test_an_exchange_that_may_not_be_read_or_is_none(hub: Hub) -> None:
             ExchangeListings(analytics_hub, EXCHANGE).listings()
 
 
-def test_the_listings_of_the_control_plane_with_a_subscribers_status(hub: Hub) -> None:
+def test_the_listings_of_the_control_plane_have_the_subscribers_status(hub: Hub) -> None:
     acme, zen = hub.share("acme"), hub.share("zen", grant=ON_COMMAND)
     with OctogenMCP(GivenToken(hub.access_token), hub.mcp_url) as octogen:
         source: ListingSource = ControlPlaneListings(octogen, project=PROJECT, principal=PRINCIPAL)
@@ -86,7 +86,7 @@ def test_the_listings_of_the_control_plane_with_a_subscribers_status(hub: Hub) -
         assert [listing.catalog_key for listing in some.listings().listings] == ["zen"]
 
 
-def test_a_listing_of_an_exchange_that_cannot_be_one_is_left_out() -> None:
+def test_a_listing_of_an_exchange_with_an_invalid_name_is_left_out() -> None:
     odd = ah.Listing(name=f"{EXCHANGE}/listings/bad id")
     good = ah.Listing(name=f"{EXCHANGE}/listings/good", display_name="Good")
     page = ah.ListListingsResponse(listings=[odd, good])

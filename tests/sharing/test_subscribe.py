@@ -59,7 +59,7 @@ def test_a_listing_becomes_a_linked_dataset_once(hub: Hub) -> None:
     assert len(hub.subscriptions) == 1
 
 
-def test_everything_can_be_chosen(hub: Hub) -> None:
+def test_dataset_location_and_name_can_be_chosen(hub: Hub) -> None:
     listing = hub.share("acme")
     result = to(listing, destination_dataset_id="mine", location="US", friendly_name="Acme shop")
     assert result.linked_dataset == "mine"
@@ -68,7 +68,7 @@ def test_everything_can_be_chosen(hub: Hub) -> None:
     assert hub.calls[-1].arguments["destination_dataset"]["location"] == "US"
 
 
-def test_a_subscription_that_is_there_counts_whatever_its_dataset_is_called(hub: Hub) -> None:
+def test_an_existing_subscription_is_returned_whatever_its_dataset_is_called(hub: Hub) -> None:
     listing = hub.share("acme")
     to(listing, destination_dataset_id="mine")
     result = to(listing, destination_dataset_id="other")
@@ -77,7 +77,7 @@ def test_a_subscription_that_is_there_counts_whatever_its_dataset_is_called(hub:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_stale_subscription_counts(hub: Hub, place: Any) -> None:
+def test_a_stale_subscription_is_returned(hub: Hub, place: Any) -> None:
     hub.settings.linked_dataset_in = place
     listing = hub.share("acme")
     to(listing, destination_dataset_id="mine")
@@ -91,7 +91,7 @@ def test_a_stale_subscription_counts(hub: Hub, place: Any) -> None:
     assert result.sample_query.startswith("SELECT * FROM `reader-project.mine.")
 
 
-def test_of_several_subscriptions_the_one_that_was_asked_for_counts(hub: Hub) -> None:
+def test_of_several_subscriptions_the_one_with_the_planned_dataset_is_returned(hub: Hub) -> None:
     listing = hub.share("acme")
     with AnalyticsHub() as analytics_hub:
         for dataset in ("one", "two"):
@@ -103,7 +103,7 @@ def test_of_several_subscriptions_the_one_that_was_asked_for_counts(hub: Hub) ->
     assert to(listing, destination_dataset_id="three").linked_dataset == "one"
 
 
-def test_a_grant_that_has_not_arrived(hub: Hub) -> None:
+def test_a_missing_grant_is_reported_as_pending(hub: Hub) -> None:
     listing = hub.share("acme", grant=GrantAfter(denials=1))
     with pytest.raises(OctogenBigQueryAccessPendingError) as caught:
         to(listing)
@@ -116,7 +116,7 @@ def test_a_grant_that_has_not_arrived(hub: Hub) -> None:
     assert to(listing).already_subscribed is False
 
 
-def test_any_other_denial_is_a_mistake_of_the_caller(hub: Hub) -> None:
+def test_any_other_denial_is_not_reported_as_pending(hub: Hub) -> None:
     listing = hub.share("acme")
     hub.inject(HubFault("status", "PERMISSION_DENIED", method="ListSubscriptions"))
     with pytest.raises(OctogenBigQueryError, match="Let an administrator of the") as caught:
@@ -148,7 +148,7 @@ def test_a_projects_number_and_id_are_the_same_project(
 
 @pytest.mark.parametrize("answers", ["id", "number", "as_asked"])
 @pytest.mark.parametrize("number", [False, True])
-def test_listings_of_two_projects_that_are_called_the_same_are_two(
+def test_listings_with_the_same_ids_in_two_projects_are_distinct(
     hub: Hub, answers: Any, number: bool
 ) -> None:
     theirs = hub.share("theirs", project="other-publisher", listing_id="acme")
@@ -162,9 +162,7 @@ def test_listings_of_two_projects_that_are_called_the_same_are_two(
 
 
 @pytest.mark.parametrize("refusal", ["PERMISSION_DENIED", "NOT_FOUND"])
-def test_what_may_be_the_listings_subscription_is_not_made_a_second_time(
-    hub: Hub, refusal: str
-) -> None:
+def test_a_subscription_that_may_be_to_the_listing_is_not_repeated(hub: Hub, refusal: str) -> None:
     listing = hub.share("acme")
     there = to(listing)
     hub.settings.listing_project = "number"
@@ -182,7 +180,7 @@ def test_what_may_be_the_listings_subscription_is_not_made_a_second_time(
         to(listing)
 
 
-def test_what_may_be_the_listings_subscription_does_not_hide_that_its_grant_is_pending(
+def test_a_subscription_that_may_be_to_the_listing_does_not_hide_a_pending_grant(
     hub: Hub,
 ) -> None:
     listing = hub.share("acme")
@@ -196,7 +194,7 @@ def test_what_may_be_the_listings_subscription_does_not_hide_that_its_grant_is_p
         to(listing)
 
 
-def test_a_linked_dataset_whose_project_is_a_number_has_the_plans_in_its_query(hub: Hub) -> None:
+def test_the_query_has_the_plans_project_if_analytics_hub_sends_a_number(hub: Hub) -> None:
     listing = hub.share("acme")
     to(listing)
     with AnalyticsHub() as analytics_hub:
@@ -223,7 +221,7 @@ def test_the_linked_dataset_is_read_from_either_place(hub: Hub, place: Any) -> N
 
 
 @pytest.mark.parametrize("stale", [False, True])
-def test_a_subscription_that_does_not_say_where_its_dataset_is(hub: Hub, stale: bool) -> None:
+def test_a_subscription_without_a_dataset_is_an_error(hub: Hub, stale: bool) -> None:
     hub.settings.linked_dataset_in = "neither"
     listing = hub.share("acme")
     for _ in range(2):
@@ -235,7 +233,7 @@ def test_a_subscription_that_does_not_say_where_its_dataset_is(hub: Hub, stale: 
     assert len(hub.subscriptions) == 1
 
 
-def test_a_dataset_that_is_somebody_elses_is_never_taken_for_ours(hub: Hub) -> None:
+def test_a_dataset_of_somebody_else_is_an_error(hub: Hub) -> None:
     listing, other = hub.share("acme"), hub.share("other")
     hub.add_dataset(PROJECT, "octogen_acme")
     with pytest.raises(
@@ -249,7 +247,7 @@ def test_a_dataset_that_is_somebody_elses_is_never_taken_for_ours(hub: Hub) -> N
         to(listing, destination_dataset_id="octogen_other")
 
 
-def test_an_answer_that_gets_lost_is_made_up_for(hub: Hub) -> None:
+def test_a_lost_response_is_recovered_from(hub: Hub) -> None:
     listing = hub.share("acme")
     hub.inject(HubFault("lost_response", method="SubscribeListing", times=1))
     result = to(listing)
@@ -261,7 +259,7 @@ def test_an_answer_that_gets_lost_is_made_up_for(hub: Hub) -> None:
     assert len(hub.subscriptions) == 1
 
 
-def test_two_at_the_same_moment_subscribe_once(hub: Hub) -> None:
+def test_two_concurrent_calls_subscribe_once(hub: Hub) -> None:
     listing = hub.share("acme")
     hub.inject(HubFault("latency", 0.2, method="ListSubscriptions", times=2))
     with ThreadPoolExecutor() as executor:
@@ -271,7 +269,7 @@ def test_two_at_the_same_moment_subscribe_once(hub: Hub) -> None:
     assert len(hub.subscriptions) == 1
 
 
-def test_a_location_that_is_not_the_listings(hub: Hub) -> None:
+def test_another_location_than_the_listings_is_an_error(hub: Hub) -> None:
     with pytest.raises(OctogenBigQueryError) as caught:
         to(hub.share("acme"), location="eu")
     message = str(caught.value)
@@ -279,7 +277,7 @@ def test_a_location_that_is_not_the_listings(hub: Hub) -> None:
     assert "a linked dataset is where its listing is" in message
 
 
-def test_a_listing_that_is_gone(hub: Hub) -> None:
+def test_a_listing_that_was_removed_is_an_error(hub: Hub) -> None:
     listing = hub.share("acme", grant=ON_COMMAND)
     hub.remove_listing("acme")
     with pytest.raises(OctogenBigQueryError, match=r"NOT_FOUND.*may also have been withdrawn"):
@@ -294,7 +292,7 @@ def test_a_listing_that_is_gone(hub: Hub) -> None:
         {"destination_project": ""},
     ],
 )
-def test_names_that_cannot_be_ones_are_not_sent(hub: Hub, settings: dict[str, str]) -> None:
+def test_invalid_names_are_not_sent(hub: Hub, settings: dict[str, str]) -> None:
     valid: dict[str, Any] = {"listing_resource": hub.share("acme"), "destination_project": PROJECT}
     with pytest.raises(OctogenBigQueryInputError):
         subscribe_to_listing(**valid | settings)
@@ -339,7 +337,7 @@ def test_a_pass_asks_once_for_subscriptions_that_cannot_be_read(hub: Hub) -> Non
     assert methods(hub) == ["ListSubscriptions"] * 2 + ["SubscribeListing"]
 
 
-def test_a_pass_reads_them_again_when_somebody_else_was_faster(hub: Hub) -> None:
+def test_a_pass_reads_the_subscriptions_again_if_another_process_was_faster(hub: Hub) -> None:
     listing, other = hub.share("acme"), hub.share("other")
     with AnalyticsHub() as analytics_hub:
         subscriptions = Subscriptions(analytics_hub)
