@@ -1,4 +1,4 @@
-"""The command line: `octogen-dagster demo` and `octogen-dagster sandbox`."""
+"""The command `octogen-dagster`, with the subcommands `demo` and `sandbox`."""
 
 from __future__ import annotations
 
@@ -21,16 +21,25 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--dir", "folder", type=click.Path(path_type=Path), default=Path("octogen-demo"))
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path),
+    default=Path("octogen-demo"),
+    help="Folder to write to.",
+)
 @click.option("--catalogs", type=click.IntRange(1, 100), default=8, help="Number of catalogs.")
 @click.option(
-    "--products", type=click.IntRange(0), default=2_500, help="Number of products in each."
+    "--products", type=click.IntRange(0), default=2_500, help="Number of products per catalog."
 )
-@click.option("--ui", is_flag=True, help="Keep the sandbox up and open the Dagster UI.")
+@click.option("--ui", is_flag=True, help="Keep the sandbox running and open the Dagster UI.")
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, help="Port of the UI.")
 def demo(folder: Path, catalogs: int, products: int, ui: bool, port: int) -> None:
-    """Snapshot a local sandbox's catalogs as Parquet, and link its listings; no key, no network."""
-    run_demo = _needs_sandbox("octogen_dagster.demo.run").run_demo
+    """Run the whole pipeline against a local sandbox, without a key or network access.
+
+    Snapshots the catalogs of the sandbox as Parquet files and links its listings.
+    """
+    run_demo = _import_sandbox("octogen_dagster.demo.run").run_demo
     ui_port = port if ui else None
     complete = run_demo(
         folder, catalogs=catalogs, products=products, generation="seed", ui_port=ui_port
@@ -43,7 +52,7 @@ def _catalogs(_context: click.Context, _parameter: click.Parameter, text: str) -
 
 
 def _faults(_context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]) -> Any:
-    fault = _needs_sandbox("octogen_dagster.sandbox.faults").Fault
+    fault = _import_sandbox("octogen_dagster.sandbox.faults").Fault
     try:
         return [fault.parse(text) for text in texts]
     except ValueError as error:
@@ -51,27 +60,31 @@ def _faults(_context: click.Context, _parameter: click.Parameter, texts: tuple[s
 
 
 @main.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=8787, help="0 for a free one.")
-@click.option("--generation", type=_GENERATIONS, default="seed", help="The contract it speaks.")
-@click.option("--catalogs", callback=_catalogs, default="8", help="How many, or their keys: a,b,c.")
-@click.option("--products", type=click.IntRange(0), default=250, help="Products in each catalog.")
-@click.option("--seed", type=int, default=1, help="Another seed, other products.")
-@click.option("--api-key", default=None, help="The only key it accepts.  [default: a made-up one]")
+@click.option("--port", type=click.IntRange(0, 65535), default=8787, help="Port; 0 for a free one.")
 @click.option(
-    "--requests-per-minute", type=click.IntRange(1), default=600_000, help="The rate limit."
+    "--generation", type=_GENERATIONS, default="seed", help="Generation of the API contract."
 )
+@click.option(
+    "--catalogs", callback=_catalogs, default="8", help="Number of catalogs, or their keys: a,b,c."
+)
+@click.option(
+    "--products", type=click.IntRange(0), default=250, help="Number of products per catalog."
+)
+@click.option("--seed", type=int, default=1, help="Seed of the generated products.")
+@click.option("--api-key", default=None, help="API key to accept.  [default: a made-up one]")
+@click.option("--requests-per-minute", type=click.IntRange(1), default=600_000, help="Rate limit.")
 @click.option(
     "--fault",
     "faults",
     multiple=True,
     callback=_faults,
     metavar="KIND[=VALUE][,SELECTOR=VALUE...]",
-    help="What goes wrong, such as status=503,times=3 or cut,page=2; may be repeated.",
+    help="Fault to inject, such as status=503,times=3 or cut,page=2. Can be repeated.",
 )
-@click.option("--hub", is_flag=True, help="Share the catalogs over Analytics Hub and MCP as well.")
+@click.option("--hub", is_flag=True, help="Also share the catalogs over Analytics Hub and MCP.")
 def sandbox(api_key: str | None, **settings: Any) -> None:
-    """Serve a local Octogen on 127.0.0.1 until Ctrl-C."""
-    server = _needs_sandbox("octogen_dagster.sandbox.server")
+    """Serve a local Octogen on 127.0.0.1 until you press Ctrl-C."""
+    server = _import_sandbox("octogen_dagster.sandbox.server")
     try:
         server.serve(
             **settings, api_key=api_key or server.DEFAULT_API_KEY, announce=_print_environment
@@ -82,12 +95,13 @@ def sandbox(api_key: str | None, **settings: Any) -> None:
 
 
 def _print_environment(sandbox: Sandbox) -> None:
-    click.echo(f"# A sandbox answers at {sandbox.base_url}; Ctrl-C stops it. In another shell:")
+    click.echo(f"# The sandbox listens at {sandbox.base_url}; Ctrl-C stops it. In another shell:")
     for name, value in sandbox.environment.items():
         click.echo(f"export {name}={value}")
 
 
-def _needs_sandbox(module: str) -> Any:
+def _import_sandbox(module: str) -> Any:
+    """Import a module that needs the extra `sandbox`."""
     import importlib
 
     try:

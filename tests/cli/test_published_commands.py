@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 from google.cloud import bigquery_analyticshub_v1 as ah
 
-from octogen_dagster.cli import bigquery as bigquery_cli
+from octogen_dagster.cli.bigquery import autosubscribe, subscribe
 from octogen_dagster.control_plane.tokens import GivenToken
 from octogen_dagster.control_plane.tools import OctogenMCP
 from octogen_dagster.sandbox.hub.faults import ABSENT, HubFault
@@ -29,14 +29,13 @@ from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from octogen_dagster.sharing.subscribe import Subscriptions
 from octogen_dagster.sharing.subscription_plan import plan_subscription
+from tests.control_plane.servers import PRINCIPAL, PROJECT, QUICK
 
 PUBLISHED = importlib.metadata.distribution("octogen-ai-sdk").entry_points
 OURS = {
-    "octogen-bq-subscribe": bigquery_cli.subscribe,
-    "octogen-bq-autosubscribe": bigquery_cli.autosubscribe,
+    "octogen-bq-subscribe": subscribe,
+    "octogen-bq-autosubscribe": autosubscribe,
 }
-PROJECT = "reader-project"
-PRINCIPAL = f"serviceAccount:reader@{PROJECT}.iam.gserviceaccount.com"
 READER = ["--project", PROJECT, "--principal", PRINCIPAL]
 LISTINGS = "projects/octogen-sandbox/locations/us/dataExchanges/catalogs/listings"
 
@@ -66,7 +65,7 @@ def both(
         return status, *capsys.readouterr()
 
     def ours(name: str, *arguments: str) -> tuple[int, str, str]:
-        done = CliRunner().invoke(OURS[name], arguments)
+        done = CliRunner().invoke(OURS[name], arguments, obj=QUICK)
         return done.exit_code, done.stdout, done.stderr
 
     def run(world: World, name: str, *arguments: str) -> list[Answer]:
@@ -109,16 +108,19 @@ def subscribed(hub: Hub, catalog: str, dataset: str | None = None) -> None:
         octogen.refresh_status(catalog, PRINCIPAL)
 
 
-def waiting(*steps: World) -> World:
-    """One catalog waits to be subscribed to; then these steps."""
+def in_order(*steps: World) -> World:
+    """A world that is made by several steps."""
 
     def world(hub: Hub) -> None:
-        hub.share("acme")
-        registered(hub)
         for step in steps:
             step(hub)
 
     return world
+
+
+def waiting(*steps: World) -> World:
+    """A world with one catalog that awaits a subscription, and further steps."""
+    return in_order(lambda hub: hub.share("acme"), registered, *steps)
 
 
 def fault(kind: Any, value: Any = None, **selectors: Any) -> World:
@@ -127,6 +129,13 @@ def fault(kind: Any, value: Any = None, **selectors: Any) -> World:
 
 def cells(**fields: Any) -> World:
     return fault("cell", fields)
+
+
+def linked_dataset_in(place: Any) -> World:
+    def world(hub: Hub) -> None:
+        hub.settings.linked_dataset_in = place
+
+    return world
 
 
 def in_every_state(hub: Hub) -> None:
@@ -240,8 +249,14 @@ SUBSCRIBE: dict[str, tuple[World, list[str]]] = {
         ["--dataset", "mine", "--location", "US", "--friendly-name", "Mine"],
     ),
     "it is subscribed": (lambda hub: subscribed(hub, "acme", "mine"), []),
-    "it is stale": (lambda hub: (subscribed(hub, "acme"), hub.make_stale("acme")), []),
-    "it was revoked": (lambda hub: (subscribed(hub, "acme"), hub.revoke_access("acme")), []),
+    "it is stale": (
+        in_order(lambda hub: subscribed(hub, "acme"), lambda hub: hub.make_stale("acme")),
+        [],
+    ),
+    "it was revoked": (
+        in_order(lambda hub: subscribed(hub, "acme"), lambda hub: hub.revoke_access("acme")),
+        [],
+    ),
     "the grant is late": (lambda hub: hub.share("acme", grant=ON_COMMAND), []),
     "there is no such listing": (lambda hub: None, []),
     "another location": (lambda hub: hub.share("acme"), ["--location", "eu"]),
@@ -250,11 +265,8 @@ SUBSCRIBE: dict[str, tuple[World, list[str]]] = {
         [],
     ),
 } | {
-    f"the dataset stands in {place}": (
-        lambda hub, place=place: (
-            setattr(hub.settings, "linked_dataset_in", place),
-            hub.share("acme"),
-        ),
+    f"the dataset is named in {place}": (
+        in_order(linked_dataset_in(place), lambda hub: hub.share("acme")),
         [],
     )
     for place in ("linked_dataset_map", "destination_dataset")
