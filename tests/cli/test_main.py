@@ -16,7 +16,7 @@ COMMAND = [sys.executable, "-c", "from octogen_dagster.cli.main import main; mai
 
 @contextmanager
 def serving(*options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
-    """`octogen-dagster sandbox` in a process, and the environment that it says to export."""
+    """A process of `octogen-dagster sandbox`, and the environment that it prints."""
     with subprocess.Popen(
         [*COMMAND, "sandbox", "--port", "0", *options],
         stdout=subprocess.PIPE,
@@ -36,7 +36,7 @@ def serving(*options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, st
             process.kill()
 
 
-def test_the_sandbox_serves_what_its_options_say_and_prints_the_environment() -> None:
+def test_the_sandbox_follows_its_options_and_prints_the_environment() -> None:
     options = ("--catalogs", "acme,zen", "--products", "7", "--api-key", "octo_live_mine")
     with serving(*options) as (process, exports):
         assert exports.keys() == {"OCTO_API_KEY", "OCTOGEN_BASE_URL"}
@@ -51,7 +51,7 @@ def test_the_sandbox_serves_what_its_options_say_and_prints_the_environment() ->
         assert process.wait(timeout=30) == 0
 
 
-def test_the_sandbox_takes_faults_and_the_generation() -> None:
+def test_the_sandbox_injects_faults_and_speaks_a_generation() -> None:
     options = ("--generation", "current", "--fault", "status=503,times=1", "--catalogs", "2")
     with serving(*options) as (_, exports):
         headers = {"Authorization": f"Bearer {exports['OCTO_API_KEY']}"}
@@ -68,13 +68,13 @@ def test_the_sandbox_takes_faults_and_the_generation() -> None:
         (["--products", "-1"], "-1"),
     ],
 )
-def test_wrong_options_are_explained(options: list[str], text: str) -> None:
+def test_a_wrong_option_is_named(options: list[str], text: str) -> None:
     result = CliRunner().invoke(main, ["sandbox", *options])
     assert result.exit_code == 2
     assert text in result.output
 
 
-def test_a_port_that_is_taken_is_a_clear_error() -> None:
+def test_a_port_that_is_taken_is_an_error() -> None:
     with serving() as (_, exports):
         port = exports["OCTOGEN_BASE_URL"].split(":")[2].split("/")[0]
         result = CliRunner().invoke(main, ["sandbox", "--port", port])

@@ -1,7 +1,7 @@
-"""Octogen's published command lines and ours say the same about the same world.
+"""Octogen's published commands and ours give the same result in the same situation.
 
-Both run against a sandbox of their own in the same state. The published ones know no address but
-Google's, so their client class is given a channel to the sandbox; they are not changed otherwise.
+Each runs against a sandbox of its own in the same state. The published commands only know the
+address of Google, so their client class gets a channel to the sandbox. Nothing else is changed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ World = Callable[[Hub], object]
 
 @dataclass
 class Answer:
-    """What a program did: its exit status, its JSON and whether it complained."""
+    """The outcome of a program: its exit status, its JSON, and whether it printed to stderr."""
 
     status: int
     result: Any
@@ -55,7 +55,7 @@ class Answer:
 def both(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., list[Answer]]:
-    """Runs the published program and ours, each in a world of its own."""
+    """A function that runs the published program and ours, each in a sandbox of its own."""
 
     def published(name: str, *arguments: str) -> tuple[int, str, str]:
         try:
@@ -100,7 +100,7 @@ def registered(hub: Hub) -> OctogenMCP:
 
 
 def subscribed(hub: Hub, catalog: str, dataset: str | None = None) -> None:
-    """The catalog's listing is subscribed to, and Octogen knows it."""
+    """Subscribe to the listing of a catalog, and make Octogen check the subscription."""
     with AnalyticsHub(endpoint=hub.endpoint) as analytics_hub:
         plan = plan_subscription(hub.share(catalog), PROJECT, dataset)
         Subscriptions(analytics_hub).subscribe(plan)
@@ -299,7 +299,7 @@ def test_subscribe_to_what_is_no_listing(both: Callable[..., list[Answer]], list
     assert ours == published == Answer(2, None, True)
 
 
-# Where the two differ, and why the published one is not followed.
+# The tests below show where the two differ; each docstring says what the published one does.
 
 
 def actions(answer: Answer) -> list[tuple[str, str]]:
