@@ -35,7 +35,7 @@ def as_columns(value: Any, name: str = "") -> Any:
     if name == "images" and value and isinstance(value[0], str):
         return [{"url": url} for url in value]
     if name in TIMESTAMPS and value is not None:
-        return datetime.fromisoformat(value)
+        return datetime.fromisoformat(value.replace("Z", "+00:00"))  # Python 3.10 knows no Z
     if isinstance(value, list):
         return [as_columns(entry) for entry in value]
     if isinstance(value, dict):
