@@ -21,17 +21,18 @@ class RunAttempt(msgspec.Struct, array_like=True, frozen=True):
     """The last run requested for a key whose result has not been seen.
 
     Attributes:
-        partition: The partition that was requested.
         attempts: Runs requested in this round, this one included.
         next_at: When the next run is due unless this one is confirmed, in seconds since 1970.
         after: Storage id of the partition's last materialization before the request; 0 if there
             was none or if any materialization confirms the run.
+        partition: The requested partition; empty if it is the key itself, which keeps cursors of
+            thousands of keys small.
     """
 
-    partition: str
     attempts: int
     next_at: int
     after: int = 0
+    partition: str = ""
 
 
 class Ledger(msgspec.Struct, Generic[_State], forbid_unknown_fields=True, kw_only=True):
@@ -98,24 +99,25 @@ class Ledger(msgspec.Struct, Generic[_State], forbid_unknown_fields=True, kw_onl
         key: str,
         state: _State,
         *,
-        partition: str,
         now: int,
         new_round: bool,
         after: int = 0,
+        partition: str = "",
     ) -> RunAttempt:
         """Record a requested run.
 
         Args:
             key: The key.
             state: What the run is requested for.
-            partition: The partition that is requested.
             now: Seconds since 1970.
             new_round: Count attempts from 1 again.
-            after: Storage id that only a later materialization confirms; see `RunAttempt.after`.
+            after: Storage id of the last materialization; see `RunAttempt.after`.
+            partition: The requested partition; by default the key itself.
         """
         last = None if new_round else self.unconfirmed.get(key)
         attempts = last.attempts + 1 if last else 1
-        attempt = RunAttempt(partition, attempts, now + backoff_seconds(attempts), after)
+        next_at = now + backoff_seconds(attempts)
+        attempt = RunAttempt(attempts, next_at, after, "" if partition == key else partition)
         self.requested[key] = state
         self.unconfirmed[key] = attempt
         return attempt

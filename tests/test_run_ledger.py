@@ -14,7 +14,7 @@ class Cursor(Ledger[str], kw_only=True):
 
 
 def request(ledger: Cursor, now: int, *, new_round: bool = False) -> RunAttempt:
-    return ledger.request("key", "a", partition="key|1", now=now, new_round=new_round)
+    return ledger.request("key", "a", now=now, new_round=new_round)
 
 
 def test_attempts_are_counted_and_their_waits_grow() -> None:
@@ -37,6 +37,12 @@ def test_a_new_round_counts_from_one(confirm: bool) -> None:
         assert ledger.unconfirmed == {}
         assert ledger.requested == {"key": "a"}
     assert request(ledger, now=0, new_round=not confirm).attempts == 1
+
+
+@pytest.mark.parametrize(("partition", "stored"), [("", ""), ("key", ""), ("key|1", "key|1")])
+def test_an_attempt_names_its_partition_if_it_is_not_the_key(partition: str, stored: str) -> None:
+    attempt = Cursor().request("key", "a", now=0, new_round=True, partition=partition)
+    assert attempt.partition == stored
 
 
 def test_confirming_a_key_without_a_request_changes_nothing() -> None:
@@ -94,7 +100,7 @@ def test_equal_ledgers_give_equal_texts() -> None:
         "[]",
         '{"requested": 3}',
         '{"unknown": {}}',
-        '{"unconfirmed": {"key": ["key", "1", 0]}}',
+        '{"unconfirmed": {"key": ["1", 0]}}',
         f'{{"version": {CURSOR_VERSION + 1}}}',
     ],
 )

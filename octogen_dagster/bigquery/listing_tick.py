@@ -128,8 +128,9 @@ def _due_keys(ledger: ListingCursor, inputs: TickInputs) -> list[str]:
 def _is_due(
     ledger: ListingCursor, key: str, status: str, *, in_order: bool, overdue: Collection[str]
 ) -> bool:
+    """True if a run is to be requested for a listing that has no unfinished one."""
     # An active subscription that can be subscribed to again was deleted by its owner: do not
-    # recreate it. Only a grant that was taken back and given again counts.
+    # recreate it, unless the grant was pending in between.
     if _newly_granted(ledger, key, status) and (
         not in_order or ledger.requested.get(key) == PENDING
     ):
@@ -150,7 +151,9 @@ def _newly_granted(ledger: ListingCursor, key: str, status: str) -> bool:
 def _record_statuses(ledger: ListingCursor, inputs: TickInputs, due: Collection[str]) -> None:
     """Confirm what is in order, and record statuses that changed, except for the due keys.
 
-    A grant is recorded by the request that it leads to, so that none is missed.
+    A grant is recorded by the request that it leads to, so that none is missed. A listing that was
+    never requested is not recorded, although a tick that crashed may have begun its run: the next
+    request then has the same run key.
     """
     for key, status in inputs.statuses.items():
         if key in due:
@@ -158,7 +161,7 @@ def _record_statuses(ledger: ListingCursor, inputs: TickInputs, due: Collection[
         if inputs.is_in_order(key):
             ledger.confirm(key)
             ledger.requested[key] = status
-        elif status not in (ledger.requested.get(key, ""), GRANTED):
+        elif key in ledger.requested and status != GRANTED:
             ledger.requested[key] = status
 
 
@@ -182,7 +185,7 @@ def _request_run(ledger: ListingCursor, key: str, inputs: TickInputs) -> str:
     new_round = key not in ledger.unconfirmed or _newly_granted(ledger, key, status)
     if new_round and key in ledger.requested:
         ledger.rounds[key] = ledger.rounds.get(key, 0) + 1
-    attempt = ledger.request(key, status, partition=key, now=inputs.now, new_round=new_round)
+    attempt = ledger.request(key, status, now=inputs.now, new_round=new_round)
     return run_key(
         key,
         ledger.epoch,
@@ -193,12 +196,12 @@ def _request_run(ledger: ListingCursor, key: str, inputs: TickInputs) -> str:
 
 def _report_lapses(ledger: ListingCursor, lapses: Mapping[str, str]) -> dict[str, str]:
     """Record the lapses, and return those to report in this tick."""
-    news = {
+    changed = {
         key
         for key, lapse in lapses.items()
         if key in ledger.unreported or ledger.lapsed.get(key) != lapse
     }
-    reported = {key: lapses[key] for key in sorted(news)[:MAX_REPORTS_PER_TICK]}
+    reported = {key: lapses[key] for key in sorted(changed)[:MAX_REPORTS_PER_TICK]}
     ledger.lapsed = dict(lapses)
-    ledger.unreported = news - reported.keys()
+    ledger.unreported = changed - reported.keys()
     return reported

@@ -146,7 +146,7 @@ def _overdue_partitions(
     """
     overdue = [key for key in ledger.overdue(inputs.now) if key in granted]
     return {
-        key: {ledger.unconfirmed[key].partition, inputs.partition_of(key)}
+        key: {ledger.unconfirmed[key].partition or key, inputs.partition_of(key)}
         for key in overdue[:MAX_CONFIRMATIONS_PER_TICK]
     }
 
@@ -183,10 +183,10 @@ def _request_runs(
         attempt = ledger.request(
             key,
             stamp,
-            partition=partition,
             now=inputs.now,
             new_round=_moved(ledger, key, stamp),
             after=after,
+            partition=partition,
         )
         regressions = ledger.stamp_regressions.get(key, 0)
         runs.append((partition, _run_key(key, stamp, regressions, attempt.attempts)))

@@ -43,6 +43,23 @@ def test_a_grant_that_arrives_while_a_run_is_unfinished_is_not_forgotten() -> No
     assert requested(busy.cursor, inputs(GRANTED, now=2)) == [KEY]
 
 
+@pytest.mark.parametrize("before", [None, "", PENDING, GRANTED])
+@pytest.mark.parametrize("status", ["", PENDING, GRANTED])
+def test_a_crash_before_the_cursor_is_stored_repeats_the_run_key(
+    before: str | None, status: str
+) -> None:
+    cursor = ListingCursor()
+    if before is not None:
+        cursor = plan_tick(cursor, inputs(before)).cursor
+        cursor = plan_tick(cursor, replace(inputs(before), subscribed=[KEY])).cursor
+    revoked = replace(inputs(status, now=1), subscribed=[KEY], lapses={KEY: "revoked"})
+    crashed = plan_tick(cursor, revoked)
+    assert len(crashed.runs) == 1
+    running = plan_tick(cursor, replace(revoked, unfinished=[KEY], now=2))
+    assert running.runs == []
+    assert plan_tick(running.cursor, replace(revoked, now=3)).runs == crashed.runs
+
+
 def test_a_pending_grant_is_requested_once_and_again_when_it_is_granted() -> None:
     cursor = plan_tick(ListingCursor(), inputs(PENDING)).cursor
     assert requested(cursor, inputs(PENDING, now=10_000 * MINUTE)) == []
@@ -104,7 +121,7 @@ def test_those_never_requested_come_first_and_then_who_waits_longest() -> None:
     keys = [f"p:us:e:{number:03}" for number in range(60)]
     cursor = ListingCursor(
         requested=dict.fromkeys(keys, ""),
-        unconfirmed={key: RunAttempt(key, 1, 1_000 - n) for n, key in enumerate(keys)},
+        unconfirmed={key: RunAttempt(1, 1_000 - n) for n, key in enumerate(keys)},
     )
     tick = plan_tick(cursor, inputs({**dict.fromkeys(keys, ""), "p:us:e:new": ""}, 10_000))
     assert [key for key, _ in tick.runs] == ["p:us:e:new", *keys[:10:-1]]
@@ -173,7 +190,7 @@ def test_the_cursor_of_the_last_tick_is_not_changed() -> None:
     keys = [f"p:us:e:{number}" for number in range(3)]
     cursor = ListingCursor(
         requested=dict.fromkeys(keys, PENDING),
-        unconfirmed={keys[0]: RunAttempt(keys[0], 2, 0)},
+        unconfirmed={keys[0]: RunAttempt(2, 0)},
         gone={keys[0]},
         lapsed={keys[1]: "stale"},
         unreported={keys[1]},
@@ -203,7 +220,7 @@ def test_a_cursor_that_was_stored_by_an_earlier_version_is_read_and_written_alik
     )
     assert cursor == ListingCursor(
         requested={kiosk: "", northpeak: "active", strada: PENDING},
-        unconfirmed={strada: RunAttempt(strada, 2, 1_795_590_000)},
+        unconfirmed={strada: RunAttempt(2, 1_795_590_000)},
         gone={kiosk},
         rounds={strada: 1},
         lapsed={northpeak: "stale", strada: "revoked"},

@@ -104,9 +104,9 @@ def sandbox() -> Iterator[Sandbox]:
 def daemon(
     tmp_path: Path, sandbox: Sandbox
 ) -> Iterator[Callable[[str, str], subprocess.Popen[bytes]]]:
-    """Starts a daemon that dies before or after its first call of a method, or never.
+    """Starts a daemon that kills itself before or after its first call of a method, or never.
 
-    The code server is one for all of them, and goes on.
+    All daemons share one code server, which keeps running.
     """
     (tmp_path / "dagster.yaml").write_text(CONFIG)
     (tmp_path / "location.py").write_text(LOCATION)
@@ -133,7 +133,8 @@ def daemon(
 
     start("-m", "dagster", "api", "grpc", "-f", "location.py", "-h", host, "-p", str(port))
     yield lambda *step: start("daemon.py", *step, "run", "-w", "workspace.yaml")
-    for process in started:  # the runs of a code server live on when it is killed
+    # A killed code server leaves its runs behind, so the whole process group is killed.
+    for process in started:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(timeout=20)
@@ -148,12 +149,12 @@ def test_a_daemon_that_is_killed_anywhere_loses_and_doubles_no_listing(
 
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
 
-        def wait_until(condition: Callable[[], bool], seen: Callable[[], Any]) -> None:
+        def wait_until(condition: Callable[[], bool], seen: Callable[[], object]) -> None:
             deadline = time.monotonic() + POLL_SECONDS
             while not condition():
                 assert running.poll() is None
                 if time.monotonic() > deadline:
-                    raise AssertionError(f"not in {POLL_SECONDS} s; last seen: {seen()}")
+                    raise AssertionError(f"not within {POLL_SECONDS} s; last seen: {seen()}")
                 time.sleep(0.1)
 
         def runs() -> Counter[tuple[str, str]]:
@@ -166,7 +167,7 @@ def test_a_daemon_that_is_killed_anywhere_loses_and_doubles_no_listing(
             wait_until(lambda: runs() == Counter(expected), runs)
 
         def ended_ticks() -> int:
-            """How many, of the sensor that there is once it has begun."""
+            """The number of completed ticks; 0 until the sensor has started."""
             return sum(
                 tick.is_completed
                 for sensor in instance.all_instigator_state()
@@ -180,7 +181,7 @@ def test_a_daemon_that_is_killed_anywhere_loses_and_doubles_no_listing(
         for number, (method, moment) in enumerate(STEPS):
             running = daemon(method, moment)
             if number == 0:
-                wait_for_ticks(1)  # with nothing to do
+                wait_for_ticks(1)  # a tick with nothing to do
                 hub.share("northpeak")
                 hub.share("strada")
                 hub.share("kiosk", grant=ON_COMMAND)

@@ -1,4 +1,4 @@
-"""A real Dagster: webserver, daemon, code server and runs in processes of their own."""
+"""Catalogs in a real Dagster: webserver, daemon, code server and runs are processes."""
 
 from __future__ import annotations
 
@@ -50,41 +50,43 @@ POLL_SECONDS = 120.0
 
 
 class Dagster:
-    """A running instance, over GraphQL."""
+    """A running Dagster instance, controlled over GraphQL."""
 
     def __init__(self, url: str, process: subprocess.Popen[bytes]) -> None:
         self.url = url
         self.process = process
 
     def query(self, text: str, **variables: Any) -> Any:
-        """The value of the only field that is asked for."""
-        answer = httpx.post(
+        """Send a query of one field; return the field's value."""
+        response = httpx.post(
             f"{self.url}/graphql", json={"query": text, "variables": variables}, timeout=30
         ).json()
-        assert "errors" not in answer, answer
-        (value,) = answer["data"].values()
+        assert "errors" not in response, response
+        (value,) = response["data"].values()
         return value
 
     def wait_for(self, look: Callable[[], _T], is_it: Callable[[_T], bool]) -> _T:
-        """What `look` sees, once that is it."""
-        seen: Any = None
+        """Call `look` until `is_it` is true of its result; return that result."""
+        seen: object = None
         deadline = time.monotonic() + POLL_SECONDS
         while time.monotonic() < deadline:
             assert self.process.poll() is None
             try:
-                if is_it(seen := look()):
-                    return seen
+                result = look()
+                if is_it(result):
+                    return result
+                seen = result
             except httpx.TransportError as error:
                 seen = error
             time.sleep(0.5)
-        raise AssertionError(f"did not happen in {POLL_SECONDS} s; last seen: {seen!r}")
+        raise AssertionError(f"did not happen within {POLL_SECONDS} s; last seen: {seen!r}")
 
     def wait_for_runs(self, cause: str, *expected: tuple[str | None, str]) -> None:
-        """Wait until these are the runs that it caused."""
+        """Wait until a sensor, a schedule or a backfill has caused exactly these runs."""
         self.wait_for(lambda: self.runs(cause), lambda runs: runs == list(expected))
 
     def runs(self, cause: str) -> list[tuple[str | None, str]]:
-        """Partition and status of each run that a sensor, a schedule or a backfill caused."""
+        """The partition and status of each run that a sensor, a schedule or a backfill caused."""
         found = self.query(
             "{ runsOrError { ... on Runs { results { status tags { key value } } } } }"
         )
@@ -97,7 +99,7 @@ class Dagster:
         return sorted(runs)
 
     def ticks(self, *statuses: str) -> list[int]:
-        """Numbers of the sensor's latest ticks, of any status or of these; they grow."""
+        """The growing ids of the sensor's latest ticks, of these statuses or of any."""
         sensor = self.query(
             "query($s: SensorSelector!, $t: [InstigationTickStatus!]) "
             "{ sensorOrError(sensorSelector: $s) { ... on Sensor "
@@ -156,7 +158,7 @@ class Dagster:
         assert added == {"__typename": "AddDynamicPartitionSuccess"}
 
     def launch_backfill(self, asset: str) -> str:
-        """Of all partitions of an asset."""
+        """Start a backfill of all partitions of an asset; return its id."""
         launched = self.query(
             "mutation($a: String!) { launchPartitionBackfill(backfillParams: "
             "{assetSelection: [{path: [$a]}], allPartitions: true}) "
@@ -211,7 +213,8 @@ def dagster(tmp_path: Path, shops: Sandbox) -> Iterator[Dagster]:
         running = Dagster(f"http://127.0.0.1:{port}", process)
         try:
             running.wait_for(
-                lambda: httpx.get(f"{running.url}/server_info"), lambda answer: answer.is_success
+                lambda: httpx.get(f"{running.url}/server_info"),
+                lambda response: response.is_success,
             )
             yield running
         finally:
@@ -229,7 +232,7 @@ def test_catalogs_are_snapshotted_by_sensor_schedule_and_backfill(
     def snapshot(name: str) -> Path:
         return tmp_path / "snapshots" / f"{name}.parquet"
 
-    # The sensor's runs wait for a place in their pool while a partition is deleted.
+    # The sensor's runs wait for a slot in their pool while a partition is deleted.
     shops.grant("kiosk", products=7)
     dagster.limit_pool(0)
     dagster.start_schedule()
@@ -241,11 +244,11 @@ def test_catalogs_are_snapshotted_by_sensor_schedule_and_backfill(
     dagster.delete_partition("kiosk")
     backfill = dagster.launch_backfill("products")
     listing = listing_partition_key(shops.hub.share("northpeak"))
-    dagster.add_listing(listing)  # by hand: no sensor has seen it
+    dagster.add_listing(listing)  # by hand: there is no listing sensor
     linking = dagster.launch_backfill("octogen_linked_datasets")
     dagster.limit_pool(4)
 
-    # The deleted one fails and publishes nothing; the others are not disturbed.
+    # The run of the deleted partition fails and publishes nothing; the others succeed.
     first = [("kiosk", "FAILURE"), ("northpeak", "SUCCESS"), ("strada", "SUCCESS")]
     dagster.wait_for_runs(SENSOR, *first)
     assert pl.read_parquet(snapshot("products/northpeak")).height == 230
@@ -253,7 +256,7 @@ def test_catalogs_are_snapshotted_by_sensor_schedule_and_backfill(
     assert not snapshot("products/kiosk").exists()
     assert dagster.partitions() == ["northpeak", "strada"]
 
-    # A catalog that was indexed anew is one more run, also for the ticks that follow.
+    # A catalog that was indexed anew is requested once; the ticks after that request nothing.
     shops.touch("strada")
     dagster.wait_for_runs(SENSOR, *first, ("strada", "SUCCESS"))
     latest = max(dagster.ticks())
@@ -262,7 +265,7 @@ def test_catalogs_are_snapshotted_by_sensor_schedule_and_backfill(
     )
     assert dagster.runs(SENSOR) == [*first, ("strada", "SUCCESS")]
 
-    # The deleted partition is back as soon as its catalog is indexed anew.
+    # The deleted partition is added again when its catalog is indexed anew.
     shops.touch("kiosk")
     dagster.wait_for_runs(SENSOR, first[0], ("kiosk", "SUCCESS"), *first[1:], ("strada", "SUCCESS"))
     assert pl.read_parquet(snapshot("products/kiosk")).height == 7

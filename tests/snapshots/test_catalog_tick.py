@@ -164,7 +164,7 @@ def test_a_tick_looks_up_at_most_four_hundred_unconfirmed_snapshots() -> None:
     catalogs = [index_run(f"shop-{number:04}", 1) for number in range(1_000)]
     cursor = CatalogCursor(
         requested={entry.catalog: entry.last_indexed_at for entry in catalogs},
-        unconfirmed={entry.catalog: RunAttempt(entry.catalog, 1, 0) for entry in catalogs},
+        unconfirmed={entry.catalog: RunAttempt(1, 0) for entry in catalogs},
     )
     latest = Materializations()
     runs = requested(cursor, catalogs, inputs(cursor.requested, now=1, latest=latest))
@@ -242,8 +242,8 @@ def test_a_cursor_that_was_stored_by_an_earlier_version_is_read_and_written_alik
             "strada": datetime(2026, 11, 24, 5, tzinfo=timezone.utc),
         },
         unconfirmed={
-            "northpeak": RunAttempt("northpeak|2026-11-25", 1, 1_795_588_800),
-            "strada": RunAttempt("strada|2026-11-25", 3, 1_795_590_000, after=812),
+            "northpeak": RunAttempt(1, 1_795_588_800),
+            "strada": RunAttempt(3, 1_795_590_000, after=812, partition="strada|2026-11-25"),
         },
         gone={"kiosk"},
         stamp_regressions={"strada": 2},
