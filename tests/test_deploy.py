@@ -45,11 +45,11 @@ from octogen_dagster import (
     catalog_partitions,
 )
 
-class WaitingOctogen(OctogenResource):
-    def scan(self, *arguments: Any, **options: Any) -> Any:
+class WaitingIOManager(ParquetSnapshotIOManager):
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         while not Path(os.environ["SIGNAL"]).exists():
             time.sleep(0.1)
-        return super().scan(*arguments, **options)
+        super().handle_output(context, obj)
 
 products = build_products_asset("products", partitions_def=catalog_partitions)
 defs = dg.Definitions(
@@ -61,8 +61,8 @@ defs = dg.Definitions(
     ],
     executor=dg.in_process_executor,
     resources={
-        "octogen": WaitingOctogen(),
-        "io_manager": ParquetSnapshotIOManager(base_dir=dg.EnvVar("SNAPSHOTS")),
+        "octogen": OctogenResource(),
+        "io_manager": WaitingIOManager(base_dir=dg.EnvVar("SNAPSHOTS")),
     },
 )
 """

@@ -2,6 +2,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 import pytest
+from google.cloud.bigquery.retry import DEFAULT_RETRY
 
 from octogen_dagster.bigquery.listing_sources import ExchangeSource, OctogenSource, Source
 from octogen_dagster.sandbox.hub.server import Hub
@@ -15,6 +16,12 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         for name, value in sandbox.hub.environment.items():
             monkeypatch.setenv(name, value)
         yield sandbox.hub
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Google's client of BigQuery retry at once."""
+    monkeypatch.setattr(DEFAULT_RETRY, "_initial", 0.001)
 
 
 @pytest.fixture(params=["exchange", "octogen"])

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from octogen_dagster.sandbox.hub.hub import Hub
+from octogen_dagster.sandbox.hub.server import Hub
 
 from octogen_dagster.bigquery.listing_sources import (
     ExchangeSource,
