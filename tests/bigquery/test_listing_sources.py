@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 
 import pytest
-from octogen_dagster.sandbox.hub.server import Hub
 
 from octogen_dagster.bigquery.listing_sources import (
     ExchangeSource,
@@ -13,6 +12,7 @@ from octogen_dagster.bigquery.listing_sources import (
 )
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
 from octogen_dagster.errors import OctogenBigQueryInputError
+from octogen_dagster.sandbox.hub.server import Hub
 from tests.bigquery.daemon import PRINCIPAL, PROJECT
 
 ANALYTICS_HUB = "analytics_hub"
