@@ -118,7 +118,7 @@ class OctogenBigQueryAccessPendingError(OctogenBigQueryError):
 
 
 class OctogenBigQueryUnavailableError(OctogenBigQueryError):
-    """Analytics Hub did not respond in time, retries included; try again later."""
+    """Analytics Hub or BigQuery did not respond in time, retries included; try again later."""
 
 
 class OctogenMCPError(OctogenError):

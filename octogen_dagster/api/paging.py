@@ -43,7 +43,7 @@ def is_first_page_again(first: Page, page: Page) -> bool:
     """
     if page.next_cursor and page.next_cursor == first.next_cursor:
         return not set(first.uuids).isdisjoint(page.uuids)
-    return len(page.uuids) >= _MIN_PRODUCTS_TO_COMPARE and list(page.uuids) == list(first.uuids)
+    return len(page.uuids) >= _MIN_PRODUCTS_TO_COMPARE and page.uuids == first.uuids
 
 
 class PageTracker:

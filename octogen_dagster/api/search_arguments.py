@@ -50,5 +50,8 @@ def search_request(**arguments: Unpack[PageArguments]) -> SearchRequest:
     Raises:
         pydantic.ValidationError: An argument is unknown or out of its range; a ValueError.
     """
-    given = {name: value for name, value in arguments.items() if value is not None}
+    known = SearchRequest.model_fields
+    given = {
+        name: value for name, value in arguments.items() if value is not None or name not in known
+    }
     return SearchRequest.model_validate(given)

@@ -123,11 +123,11 @@ class ListingSensor:
         known = set(context.instance.get_dynamic_partitions(self._partitions_name))
         try:
             listings, skipped, invalid = deadline.call(
-                lambda: self._read_listings(context.resources, known)
+                "The listings", lambda: self._read_listings(context.resources, known)
             )
         except (OctogenError, ValueError) as error:
             return dg.SkipReason(
-                f"The listings could not be read, the next tick tries again. {error}"
+                f"The listings could not be read; the next tick tries again. {error}"
             )
         self._log_skipped(context, skipped, invalid)
         cursor = _load_cursor(context)
@@ -187,7 +187,9 @@ class ListingSensor:
         lapses = {key: lapse for key, lapse in cursor.lapsed.items() if key in subscribed}
         if subscribed and is_due(cursor.checked_at + CHECK_INTERVAL_SECONDS, now):
             try:
-                lapses = deadline.call(lambda: self._check(context.resources, subscribed))
+                lapses = deadline.call(
+                    "The subscriptions", lambda: self._check(context.resources, subscribed)
+                )
                 cursor.checked_at = now
             except (OctogenError, ValueError) as error:
                 context.log.warning(
@@ -251,8 +253,12 @@ class _Deadline:
         self._seconds = seconds
         self._ends_at = time.monotonic() + seconds
 
-    def call(self, work: Callable[[], _Result]) -> _Result:
+    def call(self, subject: str, work: Callable[[], _Result]) -> _Result:
         """Run `work` in a thread and return its result.
+
+        Args:
+            subject: What is read, which the error message begins with.
+            work: Reads it.
 
         Raises:
             OctogenTimeoutError: It does not return in time. The thread is left behind.
@@ -262,5 +268,6 @@ class _Deadline:
             return outcome.result(timeout=max(0.0, self._ends_at - time.monotonic()))
         except FutureTimeoutError:
             raise OctogenTimeoutError(
-                f"They were not read within the {self._seconds:g} s that a tick has."
+                f"{subject} were not read within the {self._seconds:g} s that a tick has: Google "
+                "or Octogen is slow. If it stays so, name fewer listings or catalogs in the source."
             ) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
 
@@ -112,39 +112,6 @@ class Subscriber:
         )
 
 
-class ControlPlane(Protocol):
-    """Octogen's side of shared catalogs.
-
-    Every call may raise OctogenMCPError or OctogenConnectionError.
-    """
-
-    def listings(self, catalogs: Sequence[str] = ()) -> list[SharedListing]:
-        """Return the listings that are shared with the organisation.
-
-        Args:
-            catalogs: Only the listings of these catalogs; by default all.
-        """
-
-    def subscribers(self) -> tuple[list[Subscriber], list[Cell]]:
-        """Return the subscribers of the organisation, and the cells of all of them."""
-
-    def register(self, project: str, principal: str) -> tuple[Subscriber, list[Cell]]:
-        """Register a subscriber, and return it with its cells.
-
-        Args:
-            project: The project that linked datasets are created in.
-            principal: The IAM principal that subscribes.
-        """
-
-    def refresh_status(self, catalog_key: str, principal: str) -> Cell:
-        """Make Octogen check the subscription to a catalog again, and return its cell.
-
-        Args:
-            catalog_key: The key of the catalog.
-            principal: The IAM principal of the subscriber.
-        """
-
-
 class OctogenMCP:
     """Octogen's control plane over MCP. Use it in a `with`, or call `close()`.
 
@@ -184,20 +151,29 @@ class OctogenMCP:
         self._session.close()
 
     def listings(self, catalogs: Sequence[str] = ()) -> list[SharedListing]:
-        """See `ControlPlane.listings`."""
+        """Return the listings that are shared with the organisation.
+
+        Args:
+            catalogs: Only the listings of these catalogs; by default all.
+        """
         tool = "list_bigquery_listing_resources"
         value = self._session.call(tool, {"catalogs": list(catalogs)} if catalogs else {})
         return [SharedListing.parse(entry) for entry in _list(tool, value)]
 
     def subscribers(self) -> tuple[list[Subscriber], list[Cell]]:
-        """See `ControlPlane.subscribers`."""
+        """Return the subscribers of the organisation, and the cells of all of them."""
         tool = "list_bigquery_subscribers"
         value = self._session.call(tool, {})
         entries = _list(tool, _field(tool, value, "subscribers"))
         return [Subscriber.parse(entry) for entry in entries], _cells(tool, value)
 
     def register(self, project: str, principal: str) -> tuple[Subscriber, list[Cell]]:
-        """See `ControlPlane.register`."""
+        """Register a subscriber, and return it with its cells.
+
+        Args:
+            project: The project that linked datasets are created in.
+            principal: The IAM principal that subscribes.
+        """
         tool = "register_bigquery_subscriber"
         request = {"subscriberProjectId": project, "subscriberPrincipal": principal}
         value = self._session.call(tool, {"request": request}, repeatable=False)
@@ -205,7 +181,12 @@ class OctogenMCP:
         return Subscriber.parse(subscriber), _cells(tool, value)
 
     def refresh_status(self, catalog_key: str, principal: str) -> Cell:
-        """See `ControlPlane.refresh_status`."""
+        """Let Octogen look at a catalog's subscription again, and return its cell.
+
+        Args:
+            catalog_key: The catalog.
+            principal: The IAM principal that subscribed.
+        """
         tool = "refresh_bigquery_subscription_status"
         value = self._session.call(
             tool,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from octogen_dagster.api.paging import PageTracker
+from octogen_dagster.errors import OctogenAPIError, OctogenPagingError
 from octogen_dagster.frames.pages.storage import RemovedError
 from octogen_dagster.frames.wire import read_page
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.pages.saver import PageSaver
     from octogen_dagster.frames.plan import PlannedCatalog
     from octogen_dagster.frames.wire import WirePage
+
+REFUSED_CURSOR_STATUSES = {400, 404, 409, 410, 422}
 
 
 class CatalogRead:
@@ -79,9 +82,18 @@ class CatalogRead:
             request = self._following(page)
         if request is None or not self._live:
             return
-        async for page in client.iter_raw_pages(request, self.tracker, read_page):
-            self._save(page, client.generation)
-            yield page
+        try:
+            async for page in client.iter_raw_pages(request, self.tracker, read_page):
+                self._save(page, client.generation)
+                yield page
+        except OctogenAPIError as error:
+            if self.tracker.pages and error.status_code in REFUSED_CURSOR_STATUSES:
+                raise OctogenPagingError(
+                    f"{self.planned.subject}: the service refuses the cursor of page "
+                    f"{self.tracker.pages + 1:,} ({error.status_code}). It may have forgotten it, "
+                    "as after an index run. Nothing was published; run it again."
+                ) from error
+            raise
 
     def _pages_at_hand(self) -> Iterator[WirePage]:
         """The saved pages and the one after them, as far as they are there."""

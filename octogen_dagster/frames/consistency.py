@@ -21,6 +21,10 @@ _ADVICE = (
 )
 
 
+class IndexedAgainError(OctogenPagingError):
+    """A catalog was indexed again while it was read. The pages of all others are still good."""
+
+
 def check_unchanged(reads: Sequence[CatalogRead], connection: Connection) -> None:
     """Check that no catalog was indexed again while it was read.
 
@@ -28,25 +32,25 @@ def check_unchanged(reads: Sequence[CatalogRead], connection: Connection) -> Non
     none, page 1 is requested again if a later page resembled it.
 
     Raises:
-        OctogenPagingError: A catalog was indexed again.
+        IndexedAgainError: A catalog was indexed again.
         OctogenError: The service fails.
     """
     live = [read for read in reads if read.requested_pages]
     stamps: dict[str, datetime | None] = {}
-    if any(read.planned.last_indexed_at for read in live):
-        listed = connection.call(OctogenClient.list_index_runs)
-        stamps = {run.catalog: run.last_indexed_at for run in listed}
+    if any(read.planned.is_listed for read in live):
+        listed = connection.call(OctogenClient.list_catalogs)
+        stamps = {summary.catalog: summary.last_indexed_at for summary in listed}
     for read in live:
-        if read.planned.catalog and read.planned.last_indexed_at:
+        if read.planned.catalog and read.planned.is_listed:
             _compare_stamps(read, stamps.get(read.planned.catalog))
-        elif read.tracker.may_have_restarted:
+        if read.planned.last_indexed_at is None and read.tracker.may_have_restarted:
             _compare_first_page(read, connection)
 
 
 def _compare_stamps(read: CatalogRead, now: datetime | None) -> None:
     before = read.planned.last_indexed_at
     if now != before:
-        raise OctogenPagingError(
+        raise IndexedAgainError(
             f"{read.planned.subject} was indexed again while it was read (lastIndexedAt was "
             f"{_text(before)} and is {_text(now)}), {_ADVICE}"
         )
@@ -57,7 +61,7 @@ def _compare_first_page(read: CatalogRead, connection: Connection) -> None:
         lambda client: client.get_raw_page(read.planned.request, read.planned.subject, 1, read_page)
     )
     if list(page.uuids) != list(read.tracker.first_uuids):
-        raise OctogenPagingError(
+        raise IndexedAgainError(
             f"{read.planned.subject} has another page 1 than when the read began, {_ADVICE}"
         )
 

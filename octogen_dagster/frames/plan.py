@@ -28,11 +28,13 @@ class PlannedCatalog:
         catalog: The catalog's key; None if the search names none.
         request: The request for page 1.
         last_indexed_at: The service's stamp of the catalog; None if it has none.
+        is_listed: True if the service's list of catalogs has it.
     """
 
     catalog: str | None
     request: SearchRequest
     last_indexed_at: datetime | None = None
+    is_listed: bool = False
 
     @property
     def subject(self) -> str:
@@ -66,9 +68,16 @@ def plan_catalogs(
     catalogs: Sequence[str | None] = search.catalogs or [None]
     if _is_whole(search) and summaries is not None:
         catalogs = [summary.catalog for summary in summaries]
-    stamps = {summary.catalog: summary.last_indexed_at for summary in summaries or ()}
+    stamps: dict[str | None, datetime | None] = {
+        summary.catalog: summary.last_indexed_at for summary in summaries or ()
+    }
     return [
-        PlannedCatalog(catalog, search.request(catalog), stamps.get(catalog) if catalog else None)
+        PlannedCatalog(
+            catalog,
+            search.request(catalog),
+            stamps.get(catalog) if catalog else None,
+            is_listed=catalog in stamps,
+        )
         for catalog in _pushed(catalogs, pushdown)
     ]
 

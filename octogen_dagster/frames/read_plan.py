@@ -23,6 +23,8 @@ class ReadPlan:
         started_at: When the read began, or the one that it continues.
         saved_read: Where its pages are saved, if they are.
         rebuilt: True if every page is an archived one.
+        continued: Names of the saved reads whose pages it took over.
+        superseded: Names of the saved reads of the same search, `continued` included.
     """
 
     search: ProductSearch
@@ -30,3 +32,5 @@ class ReadPlan:
     started_at: datetime
     saved_read: SavedRead | None = None
     rebuilt: bool = False
+    continued: frozenset[str] = frozenset()
+    superseded: frozenset[str] = frozenset()

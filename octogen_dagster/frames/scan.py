@@ -23,6 +23,7 @@ from octogen_dagster.errors import (
     OctogenSnapshotError,
 )
 from octogen_dagster.frames.catalog_read import CatalogRead
+from octogen_dagster.frames.consistency import IndexedAgainError
 from octogen_dagster.frames.execution import Execution
 from octogen_dagster.frames.lazy_scan import Interval, LazyScan
 from octogen_dagster.frames.pages.resume import plan_with_store
@@ -135,10 +136,8 @@ class ProductScan(LazyScan):
         """
         if self._store is None or self._plan is None or self._plan.saved_read is None:
             return
-        for read in self._plan.reads:
-            if read.saver:
-                read.saver.close()
-        self._store.remove_superseded(self._plan.saved_read)
+        self._close_savers(self._plan)
+        self._store.remove_superseded(self._plan.saved_read, self._plan.superseded)
 
     @property
     def rebuilt_from(self) -> datetime | None:
@@ -169,7 +168,7 @@ class ProductScan(LazyScan):
         if is_whole and self._store:
             plan = self._plan = self._plan_with_store(self._store)
         else:
-            plan = self._plan_live(pushdown)
+            plan = self._plan_live(pushdown, is_whole=is_whole and self.search.max_products is None)
         caps = [cap for cap in (n_rows, plan.search.max_products) if cap is not None]
         execution = Execution(plan, self.connection, columns, min(caps, default=None))
         self.statistics = execution.statistics
@@ -178,12 +177,32 @@ class ProductScan(LazyScan):
                 lambda threads: self._begin(threads, guard),
                 Interval(self._tell, self.report_interval_seconds),
             )
-        except (OctogenPagingError, OctogenResponseError):
-            # The saved pages may have caused it.
-            with contextlib.suppress(OctogenSnapshotError):
-                self.remove_saved_pages()
+        except (OctogenPagingError, OctogenResponseError) as error:
+            self._discard_bad_pages(error)
             raise
         self._tell()
+
+    def _discard_bad_pages(self, error: Exception) -> None:
+        """Remove the saved pages that may have caused an error, so that the next read begins anew.
+
+        A response that cannot be read says nothing about the pages before it, unless these were
+        saved by another read. A stamp that moved tells the next read which pages are old.
+        """
+        plan = self._plan
+        if self._store is None or plan is None or plan.saved_read is None:
+            return
+        is_resumed = any(read.resumed_pages for read in plan.reads)
+        is_bad = isinstance(error, OctogenPagingError) and not isinstance(error, IndexedAgainError)
+        if is_bad or (is_resumed and isinstance(error, OctogenResponseError)):
+            self._close_savers(plan)
+            with contextlib.suppress(OctogenSnapshotError):
+                self._store.discard({plan.saved_read.name, *plan.continued})
+
+    @staticmethod
+    def _close_savers(plan: ReadPlan) -> None:
+        for read in plan.reads:
+            if read.saver:
+                read.saver.close()
 
     def _tell(self) -> None:
         if self._report:
@@ -207,14 +226,16 @@ class ProductScan(LazyScan):
             )
         return plan
 
-    def _plan_live(self, pushdown: Pushdown) -> ReadPlan:
+    def _plan_live(self, pushdown: Pushdown, *, is_whole: bool) -> ReadPlan:
         now = self._clock()
         if self._window and not is_within(self._window, now):
             raise OctogenPastPartitionError(*self._window, now)
         search = _narrowed(self.search, pushdown)
         if search is None:
             return ReadPlan(self.search, [], now)
-        catalogs = plan_catalogs(search, self.connection, self._list_granted, pushdown)
+        catalogs = plan_catalogs(
+            search, self.connection, self._list_granted, pushdown, stamped=is_whole
+        )
         return ReadPlan(search, [CatalogRead(catalog) for catalog in catalogs], now)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from octogen_dagster.errors import OctogenBigQueryInputError
 from octogen_dagster.sharing.resource_names import ListingName, checked_exchange
@@ -49,17 +49,6 @@ class Found:
     left_out: list[str]
 
 
-class ListingSource(Protocol):
-    """A source of listings."""
-
-    def listings(self) -> Found:
-        """Read the listings that exist now.
-
-        Raises:
-            OctogenError: The listings cannot be read.
-        """
-
-
 class StaticListings:
     """Listings whose names are written down.
 
@@ -74,7 +63,11 @@ class StaticListings:
         self._listings = _ordered(_listing(resource) for resource in resources)
 
     def listings(self) -> Found:
-        """`ListingSource.listings`."""
+        """Read the listings that exist now.
+
+        Raises:
+            OctogenError: The listings cannot be read.
+        """
         return Found(list(self._listings), [])
 
 
@@ -94,7 +87,11 @@ class ExchangeListings:
         self._exchange = checked_exchange(exchange)
 
     def listings(self) -> Found:
-        """`ListingSource.listings`."""
+        """Read the listings that exist now.
+
+        Raises:
+            OctogenError: The listings cannot be read.
+        """
         from google.cloud import bigquery_analyticshub_v1 as ah
 
         found, left_out = [], []
@@ -131,7 +128,11 @@ class ControlPlaneListings:
         self._catalogs = list(catalogs)
 
     def listings(self) -> Found:
-        """`ListingSource.listings`."""
+        """Read the listings that exist now.
+
+        Raises:
+            OctogenError: The listings cannot be read.
+        """
         shared = self._control_plane.listings(self._catalogs)
         subscribers, cells = self._control_plane.subscribers()
         mine = {

@@ -109,7 +109,7 @@ class CatalogSensor:
             catalogs = _list_catalogs(octogen)
         except OctogenError as error:
             return dg.SkipReason(
-                f"The catalogs could not be listed, the next tick tries again. {error}"
+                f"The catalogs could not be listed; the next tick tries again. {error}"
             )
         cursor, unreadable = CatalogCursor.load(context.cursor)
         if unreadable:

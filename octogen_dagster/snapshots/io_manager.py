@@ -131,9 +131,10 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 keep_previous = _keep_previous(context, file, source)
                 if places.has_times:
                     keep_previous = None
-            _attempt(context, "The pages could not be archived.", source.archive_pages)
+            archived = _attempt(context, "The pages could not be archived.", source.archive_pages)
             file.publish(unfinished, keep_previous=keep_previous)
-        _attempt(context, "Saved pages could not be removed.", source.remove_saved_pages)
+        if archived:  # or else they are all there is to archive
+            _attempt(context, "Saved pages could not be removed.", source.remove_saved_pages)
         return metadata
 
     def _load_pair(self, context: dg.InputContext) -> SnapshotPair:
@@ -274,12 +275,18 @@ def _was_reported(context: dg.OutputContext, run_id: str | None) -> bool:
     )
 
 
-def _attempt(context: dg.OutputContext, problem: str, work: Callable[[], None]) -> None:
-    """Do what may fail in any way, as an object store does: the snapshot is whole all the same."""
+def _attempt(context: dg.OutputContext, problem: str, work: Callable[[], None]) -> bool:
+    """Do what may fail in any way, as in an object store: the snapshot is whole all the same.
+
+    Returns:
+        True if it did not fail.
+    """
     try:
         work()
     except Exception as error:
         context.log.warning(f"{problem} {error}")
+        return False
+    return True
 
 
 def _as(wanted: Any, frame: pl.LazyFrame) -> pl.LazyFrame | pl.DataFrame:

@@ -55,3 +55,9 @@ def test_an_argument_that_is_unknown_or_out_of_its_range_is_named(
     (name,) = arguments
     with pytest.raises(ValidationError, match=name):
         search_request(**arguments)
+
+
+def test_an_unknown_argument_is_refused_also_without_a_value() -> None:
+    misspelled: Any = {"catalogue": None}
+    with pytest.raises(ValueError, match="catalogue"):
+        search_request(**misspelled)

@@ -17,6 +17,11 @@ def service(answer: Callable[[dict[str, Any]], bytes]) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def do_GET(self) -> None:  # it has no list of catalogs
+            self.send_response(404)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
         def do_POST(self) -> None:
             content = answer(json.loads(self.rfile.read(int(self.headers["content-length"]))))
             self.send_response(200)

@@ -234,7 +234,11 @@ def test_a_search_whose_second_page_repeats_most_of_the_first_is_read() -> None:
     [
         (Fault("restart_cursor", page=2), OctogenPagingError, "answered page 2 with page 1 again"),
         (Fault("loop_cursor", page=2), OctogenPagingError, r"page 2 has the next cursor that"),
-        (Fault("html"), OctogenResponseError, "page 1, was answered with 200 and"),
+        (
+            Fault("html", path="/products/search"),
+            OctogenResponseError,
+            "page 1, was answered with 200 and",
+        ),
         (Fault("truncate", page=2), OctogenResponseError, "a body that is not JSON"),
         (Fault("wrong_type", page=2), OctogenResponseError, "currentPrice is wrong"),
         (Fault("status", 503), OctogenServerError, "503"),

@@ -22,7 +22,6 @@ from octogen_dagster.sharing.listings import (
     ExchangeListings,
     Found,
     Listing,
-    ListingSource,
     StaticListings,
 )
 from tests.sharing.hubs import answering
@@ -34,7 +33,7 @@ EXCHANGE = "projects/octogen-sandbox/locations/us/dataExchanges/catalogs"
 
 def test_static_listings_are_ordered_and_unique() -> None:
     names = [f"{EXCHANGE}/listings/{name}" for name in ("zen", "acme-2", "zen")]
-    source: ListingSource = StaticListings(names)
+    source = StaticListings(names)
     assert source.listings().listings == [
         Listing(names[1], None, None, "us", "octogen_acme_2", None),
         Listing(names[0], None, None, "us", "octogen_zen", None),
@@ -51,7 +50,7 @@ def test_all_listings_of_an_exchange_are_read(hub: Hub) -> None:
     names = [hub.share(f"catalog-{number}") for number in range(250)]
     hub.share("elsewhere", exchange="others")
     with AnalyticsHub(endpoint=hub.endpoint) as analytics_hub:
-        source: ListingSource = ExchangeListings(analytics_hub, EXCHANGE)
+        source = ExchangeListings(analytics_hub, EXCHANGE)
         found = source.listings().listings
     assert [listing.resource for listing in found] == sorted(names)
     assert found[0] == Listing(names[0], None, "catalog-0", "us", "octogen_catalog_0", None)
@@ -71,7 +70,7 @@ def test_an_exchange_that_is_invalid_missing_or_forbidden_is_an_error(hub: Hub) 
 def test_the_listings_of_the_control_plane_have_the_subscribers_status(hub: Hub) -> None:
     acme, zen = hub.share("acme"), hub.share("zen", grant=ON_COMMAND)
     with OctogenMCP(GivenToken(hub.access_token), hub.mcp_url) as octogen:
-        source: ListingSource = ControlPlaneListings(octogen, project=PROJECT, principal=PRINCIPAL)
+        source = ControlPlaneListings(octogen, project=PROJECT, principal=PRINCIPAL)
         assert [listing.status for listing in source.listings().listings] == [None, None]
         octogen.register("other-project", PRINCIPAL)
         assert [listing.status for listing in source.listings().listings] == [None, None]

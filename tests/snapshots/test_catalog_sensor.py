@@ -218,7 +218,7 @@ def test_a_failed_listing_skips_with_the_reason_and_the_next_tick_catches_up(
     skipped = ticker.evaluate()
     assert isinstance(skipped, dg.SkipReason)
     assert skipped.skip_message
-    assert skipped.skip_message.startswith("The catalogs could not be listed, the next tick")
+    assert skipped.skip_message.startswith("The catalogs could not be listed; the next tick")
     assert len(ticker.requested()) == 2
 
 

@@ -59,14 +59,12 @@ class ReadRecord(_Record):
         search: The search, as JSON.
         catalogs: The catalogs, in the order in which they are read.
         started_at: When the read began, or the one that it continues.
-        supersedes: Names of earlier reads of the same search whose place it takes.
     """
 
     base_url: str
     search: dict[str, Any]
     catalogs: list[SavedCatalog]
     started_at: datetime
-    supersedes: list[str] = msgspec.field(default_factory=list)
 
     def product_search(self) -> ProductSearch:
         """The search.
@@ -122,7 +120,7 @@ def decode_record(kind: type[_RecordT], content: bytes, path: UPath) -> _RecordT
                 f"octogen-dagster reads {VERSION}: update octogen-dagster."
             )
         record = msgspec.json.decode(content, type=kind)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise OctogenSnapshotError(
             f"The record of saved pages {path} is damaged ({error}). {advice}"
         ) from None

@@ -131,14 +131,20 @@ class _Resumer:
                 search=search.model_dump(mode="json", exclude_none=True),
                 catalogs=[SavedCatalog(each.catalog, each.last_indexed_at) for each in catalogs],
                 started_at=started_at,
-                supersedes=sorted({name for each in same for name in _with_superseded(each)}),
             )
         )
         reads = [
             self._catalog_read(read, place, catalog, continued)
             for place, (catalog, continued) in enumerate(zip(catalogs, found, strict=True))
         ]
-        return ReadPlan(search, reads, started_at, read)
+        return ReadPlan(
+            search,
+            reads,
+            started_at,
+            read,
+            continued=frozenset(each.name for each in used),
+            superseded=frozenset(each.name for each in same),
+        )
 
     def _is_of(self, read: SavedRead, catalogs: Sequence[PlannedCatalog]) -> bool:
         """True if a read asked the same service for one of the catalogs in the same way."""
@@ -148,13 +154,15 @@ class _Resumer:
 
     def _find(self, catalog: PlannedCatalog, reads: Sequence[SavedRead]) -> _Continued | None:
         """The most pages of a catalog that can be continued."""
-        places = ((read, _place(read, catalog)) for read in reads)
-        verified = [
-            pages
-            for read, place in places
-            if place is not None
-            and (pages := verified_pages(read, place, catalog.subject, self.log))
-        ]
+        verified = []
+        for read in reads:
+            place = _place(read, catalog)
+            if place is None:
+                continue
+            if reason := self._unusable_reason(catalog, read, place):
+                self.log(f"{catalog.subject}: {reason} They are not used.")
+            elif pages := verified_pages(read, place, catalog.subject, self.log):
+                verified.append(pages)
         for pages in sorted(verified, key=lambda each: each.pages, reverse=True):
             try:
                 next_page = self._next_page(catalog, pages)
@@ -168,27 +176,29 @@ class _Resumer:
             return _Continued(pages, next_page)
         return None
 
+    def _unusable_reason(self, catalog: PlannedCatalog, read: SavedRead, place: int) -> str | None:
+        """Why a read's pages of a catalog cannot be used, as far as its record tells."""
+        if read.record.catalogs[place].last_indexed_at != catalog.last_indexed_at:
+            return "it was indexed again since the saved pages were read."
+        # A whole read of a past time counts however old it is.
+        return None if self.past else self.store.unusable_reason(read.record.started_at)
+
     def _next_page(self, catalog: PlannedCatalog, pages: SavedPages) -> WirePage | None:
         """The page after saved ones, or None if there is none.
 
         Raises:
             NotContinuedError: The saved pages cannot be used.
         """
-        place = _place(pages.read, catalog)
-        assert place is not None
         is_stamped = catalog.last_indexed_at is not None
-        is_whole = pages.next_cursor is None
-        if pages.read.record.catalogs[place].last_indexed_at != catalog.last_indexed_at:
-            raise NotContinuedError("it was indexed again since the saved pages were read.")
-        if self.past and not is_whole and not is_stamped:
+        if pages.next_cursor is None:
+            if self.past or is_stamped:
+                return None
+        elif self.past and not is_stamped:
             raise NotContinuedError(
                 "the rest of the saved pages may be of another state of the catalog."
             )
-        reason = self.store.unusable_reason(pages.read.record.started_at)
-        if reason and not (self.past and is_whole):
+        elif reason := self.store.unusable_reason(pages.read.record.started_at):
             raise NotContinuedError(reason)
-        if is_whole and (self.past or is_stamped):
-            return None
         return request_next_page(catalog, pages, self.connection)
 
     def _require_all_of(
@@ -240,7 +250,3 @@ def _place(read: SavedRead, catalog: PlannedCatalog) -> int | None:
         if entry.catalog == catalog.catalog:
             return place if read.search.request(entry.catalog) == catalog.request else None
     return None
-
-
-def _with_superseded(read: SavedRead) -> list[str]:
-    return [read.name, *read.record.supersedes]

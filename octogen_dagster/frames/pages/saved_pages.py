@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from octogen_dagster.api.paging import is_first_page_again
-from octogen_dagster.errors import OctogenAPIError, OctogenSnapshotError
+from octogen_dagster.errors import OctogenAPIError, OctogenResponseError, OctogenSnapshotError
+from octogen_dagster.frames.catalog_read import REFUSED_CURSOR_STATUSES
 from octogen_dagster.frames.decode import PageDecoder
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.wire import WirePage, read_page
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.plan import PlannedCatalog
 
 _OF_THE_REQUEST = {"display_match_score", "raw_score"}
-_REFUSED = {400, 404, 409, 410, 422}
 
 
 class NotContinuedError(Exception):
@@ -94,16 +94,22 @@ def request_next_page(
         NotContinuedError: The service no longer continues the saved pages.
         OctogenError: The service fails.
     """
-    requests = _Requests(catalog, saved)
+    try:
+        first, last = (
+            page.parsed(catalog.subject) for page in (saved.first.pages[0], saved.last.pages[-1])
+        )
+    except OctogenResponseError as error:
+        raise NotContinuedError(f"its saved pages cannot be parsed. {error}") from None
+    requests = _Requests(catalog, saved, first, last)
     try:
         page = connection.call(requests)
     except OctogenAPIError as error:
-        if error.status_code not in _REFUSED:
+        if error.status_code not in REFUSED_CURSOR_STATUSES:
             raise
         raise NotContinuedError(
             f"the service refuses the cursor of the saved pages ({error.status_code})."
         ) from None
-    if page and is_first_page_again(saved.first.pages[0].parsed(catalog.subject), page):
+    if page and is_first_page_again(first, page):
         raise NotContinuedError(
             "the service no longer knows the cursor of the saved pages and answered page 1 again."
         )
@@ -127,9 +133,12 @@ class _Requests:
         changed_page: The number of a saved page that has changed; 0 if none has.
     """
 
-    def __init__(self, catalog: PlannedCatalog, saved: SavedPages) -> None:
+    def __init__(
+        self, catalog: PlannedCatalog, saved: SavedPages, first: WirePage, last: WirePage
+    ) -> None:
         self._catalog = catalog
         self._saved = saved
+        self._compared = {1: (None, first), saved.pages: (saved.last_cursor, last)}
         self.generation = ""
         self.changed_page = 0
 
@@ -144,13 +153,8 @@ class _Requests:
         return page
 
     async def _find_changed_page(self, client: OctogenClient) -> int:
-        compared = {
-            1: (None, self._saved.first.pages[0]),
-            self._saved.pages: (self._saved.last_cursor, self._saved.last.pages[-1]),
-        }
-        for number, (cursor, page) in compared.items():
-            now = await self._page(client, cursor, number)
-            if not self._are_equal(page.parsed(self._catalog.subject), now):
+        for number, (cursor, page) in self._compared.items():
+            if not self._are_equal(page, await self._page(client, cursor, number)):
                 return number
         return 0
 

@@ -61,8 +61,13 @@ class SavedRead:
         Args:
             catalog: The catalog's place in the record.
         """
-        found = [name for name in self._segments if name.catalog == catalog]
-        return [name for number, name in enumerate(found) if name.number == number]
+        found: list[SegmentName] = []
+        for name in self._segments:
+            if name.catalog == catalog:
+                if name.number != len(found):
+                    break
+                found.append(name)
+        return found
 
     def segment(self, name: SegmentName) -> Segment:
         """A segment, verified.
@@ -109,7 +114,11 @@ class SavedRead:
         with self._lock:
             if not self._begun:
                 self.storage.make_folder(self.name)
-                self.storage.write(f"{self.name}/{READ_NAME}", self.record.encoded())
+                try:
+                    self.storage.write(f"{self.name}/{READ_NAME}", self.record.encoded())
+                except OctogenSnapshotError:
+                    self.storage.remove([f"{self.name}/{READ_NAME}"])  # and its empty folder
+                    raise
                 self._begun = True
 
     def write(self, catalog: int, number: int, segment: Segment) -> SegmentName:
@@ -146,8 +155,16 @@ class SavedRead:
         """
         self.begin()
         taken = [replace(name, catalog=catalog) for name in segments]
-        for source, target in zip(segments, taken, strict=True):
-            self.storage.copy(other._path(source), self._path(target))
+        try:
+            self.storage.copy(
+                [
+                    (other._path(source), self._path(target))
+                    for source, target in zip(segments, taken, strict=True)
+                ]
+            )
+        except OctogenSnapshotError:
+            self.remove(taken)  # or they would stand among the segments that are read anew
+            raise
         return taken
 
     def remove(self, segments: Sequence[SegmentName]) -> None:

@@ -57,7 +57,8 @@ class PageSaver:
         self._catalog = catalog
         self._unsaved: list[SavedPage] = []
         self._writing: Future[None] | None = None
-        self._ended = False
+        self._failure: OctogenSnapshotError | None = None
+        self._closed = False
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -83,7 +84,7 @@ class PageSaver:
             OctogenSnapshotError: The segment before could not be written.
         """
         with self._lock:
-            if not self._ended:
+            if not (self._closed or self._failure):
                 self._unsaved.append(SavedPage.of(page))
             if len(self._unsaved) == PAGES_PER_SEGMENT:
                 self._begin_segment()
@@ -92,16 +93,19 @@ class PageSaver:
         """Write what is not written yet, and wait for it.
 
         Raises:
-            OctogenSnapshotError: It cannot be written.
+            OctogenSnapshotError: It cannot be written, or something before it could not.
         """
         with self._lock:
             self._begin_segment()
             self._wait_for_segment()
+            if self._failure:
+                raise self._failure
 
     def close(self) -> None:
         """Save nothing more, and wait for the segment that is being written."""
         with self._lock:
-            self._end()
+            self._closed = True
+            self._unsaved.clear()
             with contextlib.suppress(OctogenSnapshotError):
                 self._wait_for_segment()
 
@@ -122,12 +126,9 @@ class PageSaver:
         writing, self._writing = self._writing, None
         try:
             writing.result()
-        except RemovedError:
-            self._end()
-        except BaseException:
-            self._end()  # pages after a gap must not be joined to those before it
-            raise
-
-    def _end(self) -> None:
-        self._ended = True
-        self._unsaved.clear()
+        except OctogenSnapshotError as error:
+            # Pages after a gap must not be joined to those before it.
+            self._failure = error
+            self._unsaved.clear()
+            if not isinstance(error, RemovedError):
+                raise

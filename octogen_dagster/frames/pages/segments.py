@@ -55,7 +55,9 @@ class SavedPage(msgspec.Struct, array_like=True, gc=False):
         """
         import httpx
 
-        headers = {"x-request-id": self.request_id} if self.request_id else {}
+        headers = {}
+        if self.request_id:
+            headers = {b"x-request-id": self.request_id.encode(errors="replace")}
         response = httpx.Response(200, content=self.content, headers=headers)
         return read_page(response, f"{subject}, saved,")
 

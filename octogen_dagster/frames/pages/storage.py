@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -43,7 +45,29 @@ class PageStorage:
         return self._threads.submit(work)
 
     def names(self) -> set[str]:
-        """The relative names of all files: "read.json" or "folder/read.json"."""
+        """The relative names of all files: "archive.json" or "folder/read.json".
+
+        Raises:
+            OctogenSnapshotError: The folder cannot be read.
+        """
+        with self._explained("read from"):
+            return self._local_names() if self._is_local else self._bucket_names()
+
+    def _local_names(self) -> set[str]:
+        names: set[str] = set()
+        try:
+            entries = list(os.scandir(self.folder.path))
+        except (FileNotFoundError, NotADirectoryError):
+            return names
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                names.add(entry.name)
+                continue
+            with contextlib.suppress(FileNotFoundError):  # another run removed it meanwhile
+                names.update(f"{entry.name}/{name}" for name in os.listdir(entry.path))
+        return names
+
+    def _bucket_names(self) -> set[str]:
         fs, root = self.folder.fs, self.folder.path
         fs.invalidate_cache(root)
         prefix = f"{fs._strip_protocol(root)}/"
@@ -103,13 +127,19 @@ class PageStorage:
             else:
                 (self.folder / name).write_bytes(content)
 
-    def copy(self, source: str, target: str) -> None:
-        """Give a file a second name: a hard link where possible, a server-side copy in a bucket.
+    def copy(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Give files a second name: a hard link where possible, a server-side copy in a bucket.
+
+        Args:
+            pairs: The name of each file, and its second one.
 
         Raises:
-            RemovedError: The source is gone.
-            OctogenSnapshotError: It cannot be copied.
+            RemovedError: A file is gone.
+            OctogenSnapshotError: A file cannot be copied.
         """
+        deque(self._threads.map(lambda pair: self._copy(*pair), pairs), maxlen=0)
+
+    def _copy(self, source: str, target: str) -> None:
         with self._explained():
             if not self._is_local:
                 self.folder.fs.cp_file((self.folder / source).path, (self.folder / target).path)
@@ -130,17 +160,27 @@ class PageStorage:
         if self._is_local:
             folders = {str(PurePosixPath(name).parent) for name in names}
             with self._explained():
-                list(self._threads.map(lambda name: sync(self._local(name)), [*names, *folders]))
+                paths = map(self._local, [*names, *folders])
+                deque(self._threads.map(sync, paths), maxlen=0)
 
-    def remove(self, names: Collection[str]) -> None:
+    def remove(self, names: Collection[str], then: Collection[str] = ()) -> None:
         """Remove files, and the folders that they leave empty.
+
+        Args:
+            names: The files.
+            then: Files that are removed after all others.
 
         Raises:
             OctogenSnapshotError: Some files cannot be removed.
         """
-        failures = [failure for failure in self._threads.map(self._remove, names) if failure]
+        failures = [
+            failure
+            for batch in (names, then)
+            for failure in self._threads.map(self._remove, batch)
+            if failure
+        ]
         if self._is_local:
-            folders = {str(PurePosixPath(name).parent) for name in names} - {"."}
+            folders = {str(PurePosixPath(name).parent) for name in (*names, *then)} - {"."}
             for folder in [*map(self._local, folders), self.folder.path]:
                 with contextlib.suppress(OSError):
                     os.rmdir(folder)
@@ -152,10 +192,20 @@ class PageStorage:
             ) from failures[0]
 
     def remove_abandoned(self, name: str) -> None:
-        """Remove what killed writers of a file left beside it."""
-        if self._is_local:
-            with contextlib.suppress(OSError):
-                remove_abandoned(self._local(name), _ABANDONED_AFTER_SECONDS)
+        """Remove what killed writers left on a disk.
+
+        Args:
+            name: A file; its unfinished copies are removed, and so are old empty folders.
+        """
+        if not self._is_local:
+            return
+        with contextlib.suppress(OSError):
+            remove_abandoned(self._local(name), _ABANDONED_AFTER_SECONDS)
+            for entry in os.scandir(self.folder.path):
+                old = time.time() - entry.stat().st_mtime > _ABANDONED_AFTER_SECONDS
+                if old and entry.is_dir(follow_symlinks=False):
+                    with contextlib.suppress(OSError):  # it is not empty
+                        os.rmdir(entry.path)
 
     def _remove(self, name: str) -> Exception | None:
         try:
@@ -170,13 +220,13 @@ class PageStorage:
         return os.path.join(self.folder.path, name)
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explained(self, verb: str = "saved to") -> Iterator[None]:
         try:
             yield
         except Exception as error:  # an object store's errors are of many kinds
             if not (self._is_local and isinstance(error, FileNotFoundError)):
                 raise OctogenSnapshotError(
-                    f"Pages cannot be saved to {self.folder}: "
+                    f"Pages cannot be {verb} {self.folder}: "
                     f"{getattr(error, 'strerror', None) or error}. Make it writable, or set "
                     "base_dir to another place."
                 ) from error

@@ -6,10 +6,11 @@ names the read that the snapshot can be rebuilt from. Nothing is locked.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import uuid
 from collections import defaultdict
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 from octogen_dagster.errors import OctogenSnapshotError
@@ -26,13 +27,15 @@ from octogen_dagster.frames.pages.storage import PageStorage, RemovedError
 from octogen_dagster.frames.window import utc_now
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Set
-    from datetime import datetime
+    from collections.abc import Callable, Collection, Set
 
     from upath import UPath
 
 RESUME_WITHIN = timedelta(hours=6)
-_READ_FOLDER = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{12}")
+_MAX_READ_DURATION = timedelta(hours=24)
+_RECORD_TIMEOUT = timedelta(hours=1)
+_READ_FOLDER = re.compile(r"(\d{8}T\d{6}Z)-[0-9a-f]{12}")
+_TIME_FORMAT = "%Y%m%dT%H%M%SZ"
 
 
 class PageStore:
@@ -60,7 +63,7 @@ class PageStore:
 
     def new_read(self, record: ReadRecord) -> SavedRead:
         """A read that begins now; its folder is made when something is saved."""
-        name = f"{self.now():%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:12]}"
+        name = f"{self.now().astimezone(timezone.utc):{_TIME_FORMAT}}-{uuid.uuid4().hex[:12]}"
         return SavedRead(self.storage, name, record)
 
     def reads(self, log: Callable[[str], None]) -> list[SavedRead]:
@@ -72,8 +75,10 @@ class PageStore:
             log: Takes a line on each read that cannot be used.
         """
         folders = _by_folder(self.storage.names())
-        archived = self._archived_names()
-        if archived is None:
+        try:
+            archived = self._archived_names()
+        except OctogenSnapshotError as error:
+            log(f"{error} No saved read is continued.")
             return []
         names = sorted(folders.keys() - archived, reverse=True)
         return [read for name in names if (read := self._saved_read(name, folders[name], log))]
@@ -103,7 +108,8 @@ class PageStore:
         Raises:
             OctogenSnapshotError: A segment is missing, or nothing can be written.
         """
-        read.begin()
+        if not segments:
+            read.begin()
         names = {f"{read.name}/{READ_NAME}", *(f"{read.name}/{name}" for name in segments)}
         if missing := names - self.storage.names():
             raise RemovedError(
@@ -112,39 +118,54 @@ class PageStore:
                 "is whole; its pages are not archived. Materialize it again to archive them."
             )
         self.storage.sync(names)
-        replaced = (self._archived_names() or set()) - {read.name}
+        replaced: set[str] = set()
+        with contextlib.suppress(OctogenSnapshotError):  # what is damaged names no read
+            replaced = self._archived_names() - {read.name}
         content = PageArchive(read=read.name, replaced=sorted(replaced)).encoded()
         self.storage.write(ARCHIVE_NAME, content, durable=True)
 
-    def remove_superseded(self, read: SavedRead) -> None:
-        """Remove the reads that nobody needs after this one was published.
+    def discard(self, names: Collection[str]) -> None:
+        """Remove reads whose pages are of no use.
 
-        A read stays if it is archived, or if it may still be under way: it began a short time ago
-        and this one did not take its place.
+        Args:
+            names: The names of the reads.
 
         Raises:
             OctogenSnapshotError: Some files cannot be removed.
         """
         folders = _by_folder(self.storage.names())
-        superseded = {read.name, *read.record.supersedes}
-        try:
-            archive = self._archive()
-        except OctogenSnapshotError:  # any folder may be the archived one, except these
-            useless = superseded - ({read.name} if self.keep else set())
-        else:
-            kept = {archive.read} if archive else set()
-            superseded |= set(archive.replaced) if archive else set()
-            useless = {
-                name
-                for name in folders.keys() - kept
-                if name in superseded or not self._may_be_under_way(name)
-            }
-        files = {f"{name}/{file}" for name in useless for file in folders.get(name, ())}
+        files = {f"{name}/{file}" for name in names for file in folders.get(name, ())}
         records = {file for file in files if file.endswith(f"/{READ_NAME}")}
         # Without its record, what is left of a folder after a crash is continued by nobody.
-        self.storage.remove(records)
-        self.storage.remove(files - records)
+        self.storage.remove(records, then=files - records)
         self.storage.remove_abandoned(ARCHIVE_NAME)
+
+    def remove_superseded(self, read: SavedRead, superseded: Collection[str]) -> None:
+        """Remove the reads that nobody needs after this one was published.
+
+        A read stays if it is archived, or if it may still be under way: it began a short time ago
+        and this one did not take its place.
+
+        Args:
+            read: The read that was published.
+            superseded: The names of earlier reads whose place it took.
+
+        Raises:
+            OctogenSnapshotError: Some files cannot be removed.
+        """
+        folders = _by_folder(self.storage.names())
+        useless = {read.name, *superseded}
+        try:
+            archive = self._archive()
+        except OctogenSnapshotError:  # any other folder may be the archived one
+            self.discard(useless - ({read.name} if self.keep else set()))
+            return
+        useless |= {name for name in folders if not self._may_be_under_way(name, folders[name])}
+        if archive:
+            is_there = READ_NAME in folders.get(archive.read, ())
+            useless |= set(archive.replaced) if is_there else set()
+            useless -= {archive.read} if is_there else {archive.read, *archive.replaced}
+        self.discard(useless)
 
     def unusable_reason(self, started_at: datetime) -> str | None:
         """Why a read is too old to be continued, or too new; None if it is neither."""
@@ -156,12 +177,13 @@ class PageStore:
             return f"the saved pages are of a read that began at {began}, too long ago."
         return None
 
-    def _may_be_under_way(self, name: str) -> bool:
-        try:
-            record = self._record(name)
-        except OctogenSnapshotError:
-            return False
-        return self.unusable_reason(record.started_at) is None
+    def _may_be_under_way(self, name: str, files: Set[str]) -> bool:
+        """True if the process that made a folder may still be at work; clocks may differ."""
+        match = _READ_FOLDER.fullmatch(name)
+        assert match
+        began = datetime.strptime(match[1], _TIME_FORMAT).replace(tzinfo=timezone.utc)
+        limit = _MAX_READ_DURATION if READ_NAME in files else _RECORD_TIMEOUT
+        return self.now() - began < limit
 
     def _saved_read(
         self, name: str, files: Set[str], log: Callable[[str], None]
@@ -185,12 +207,13 @@ class PageStore:
             return None
         return decode_record(PageArchive, content, self.storage.folder / ARCHIVE_NAME)
 
-    def _archived_names(self) -> set[str] | None:
-        """The reads that are or were archived; None if the archive's record is damaged."""
-        try:
-            archive = self._archive()
-        except OctogenSnapshotError:
-            return None
+    def _archived_names(self) -> set[str]:
+        """The reads that are or were archived.
+
+        Raises:
+            OctogenSnapshotError: The archive's record is damaged.
+        """
+        archive = self._archive()
         return {archive.read, *archive.replaced} if archive else set()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Literal
 
@@ -47,6 +47,7 @@ class Reads:
         self.concurrency = 8
         self.folder = folder
         self.notes: list[str] = []
+        self.ahead = timedelta(0)  # of the clock
         self._last: ProductScan | None = None
 
     @property
@@ -55,7 +56,12 @@ class Reads:
         return self._last
 
     def store(self, *, keep: bool = False, resume_within: timedelta = RESUME_WITHIN) -> PageStore:
-        return PageStore(UPath(self.folder), keep=keep, resume_within=resume_within)
+        return PageStore(
+            UPath(self.folder), keep=keep, resume_within=resume_within, clock=self.clock
+        )
+
+    def clock(self) -> datetime:
+        return datetime.now(timezone.utc) + self.ahead
 
     def scan(
         self,
