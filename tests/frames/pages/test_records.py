@@ -1,0 +1,126 @@
+"""The formats of `read.json` and `archive.json`."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+import msgspec
+import pytest
+from upath import UPath
+
+from octogen_dagster.api.models import Facet
+from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.frames.pages.records import (
+    PageArchive,
+    ReadRecord,
+    SavedCatalog,
+    decode_record,
+)
+from octogen_dagster.frames.search import ProductSearch
+from tests.frames.pages.samples import read_record
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+SOMEWHERE = UPath("/data/.acme.pages/read.json")
+SEARCH = ProductSearch(
+    q="down jacket",
+    facets=[Facet(name="brand_name", values=["Acme", "Zen"])],
+    price_min=10.5,
+    price_max=99.0,
+    catalogs=["acme", "zen"],
+    page_size=50,
+    max_products=1_000,
+)
+RECORD = ReadRecord(
+    base_url="https://api.example/v1",
+    search=SEARCH.model_dump(mode="json", exclude_none=True),
+    catalogs=[
+        SavedCatalog("acme", datetime(2026, 11, 25, 1, 2, 3, tzinfo=timezone.utc)),
+        SavedCatalog("zen", datetime(2026, 11, 24, 23, 30, 0, 250_000, tzinfo=timezone.utc)),
+    ],
+    started_at=datetime(2026, 11, 25, 6, 0, 0, 500_000, tzinfo=timezone.utc),
+    supersedes=["20261125T050000Z-0123456789ab", "20261125T053000Z-456789abcdef"],
+)
+ARCHIVE = PageArchive(
+    read="20261125T060000Z-89abcdef0123", replaced=["20261124T060000Z-cdef01234567"]
+)
+
+
+def without_digest(record: ReadRecord | PageArchive) -> ReadRecord | PageArchive:
+    return msgspec.structs.replace(record, digest="")
+
+
+class TestGoldenFiles:
+    def test_a_read_record_of_an_earlier_version_is_read(self) -> None:
+        path = UPath(GOLDEN / "read.json")
+        record = decode_record(ReadRecord, path.read_bytes(), path)
+        assert without_digest(record) == RECORD
+        assert record.product_search() == SEARCH
+
+    def test_an_archive_of_an_earlier_version_is_read(self) -> None:
+        path = UPath(GOLDEN / "archive.json")
+        archive = decode_record(PageArchive, path.read_bytes(), path)
+        assert without_digest(archive) == ARCHIVE
+
+    def test_this_version_writes_them(self) -> None:
+        assert RECORD.encoded() == (GOLDEN / "read.json").read_bytes()
+        assert ARCHIVE.encoded() == (GOLDEN / "archive.json").read_bytes()
+
+
+class TestDecoding:
+    def test_optional_fields_may_be_missing(self) -> None:
+        whole = read_record().encoded()
+        document = msgspec.json.decode(whole)
+        del document["supersedes"], document["catalogs"][0]["last_indexed_at"]
+        record = decode_record(ReadRecord, msgspec.json.encode(document), SOMEWHERE)
+        assert record.supersedes == []
+        assert record.catalogs == [SavedCatalog("acme", None)]
+
+    @pytest.mark.parametrize("version", [0, 2])
+    def test_another_version_is_refused_whatever_else_it_holds(self, version: int) -> None:
+        content = msgspec.json.encode({"version": version, "colour": "red"})
+        with pytest.raises(
+            OctogenSnapshotError,
+            match=rf"read\.json has version {version}, .* reads 1: update octogen-dagster\.$",
+        ):
+            decode_record(ReadRecord, content, SOMEWHERE)
+
+    def test_a_record_without_a_version_is_refused(self) -> None:
+        with pytest.raises(OctogenSnapshotError, match="has version 0"):
+            decode_record(ReadRecord, b"{}", SOMEWHERE)
+
+    @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": 1}', b"\xff"])
+    def test_damage_is_an_error_that_names_the_file(self, content: bytes) -> None:
+        with pytest.raises(
+            OctogenSnapshotError, match=rf"{SOMEWHERE} is damaged \(.*\)\. Restore the file"
+        ):
+            decode_record(ReadRecord, content, SOMEWHERE)
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("base_url", "https://other.example/v1"),
+            ("started_at", "2026-11-25T06:00:01Z"),
+            ("search", {"page_size": 3}),
+            ("catalogs", []),
+            ("supersedes", ["another"]),
+            ("digest", ""),
+        ],
+    )
+    def test_a_field_that_was_changed_is_noticed(self, field: str, value: object) -> None:
+        document = msgspec.json.decode(read_record().encoded())
+        document[field] = value
+        with pytest.raises(OctogenSnapshotError, match=r"is not what was written\. Restore the"):
+            decode_record(ReadRecord, msgspec.json.encode(document), SOMEWHERE)
+
+    def test_an_unknown_field_is_damage(self) -> None:
+        document = msgspec.json.decode(ARCHIVE.encoded())
+        document["colour"] = "red"
+        with pytest.raises(OctogenSnapshotError, match=r"is damaged .*colour"):
+            decode_record(PageArchive, msgspec.json.encode(document), SOMEWHERE)
+
+
+def test_a_search_that_this_version_does_not_know_is_an_error() -> None:
+    record = msgspec.structs.replace(read_record(), search={"colour": "red"})
+    with pytest.raises(OctogenSnapshotError, match=r"(?s)does not know: .*colour.*Update it\.$"):
+        record.product_search()
