@@ -162,7 +162,7 @@ class TestTheServiceNoLongerContinues:
             reads.interrupted()
             path = reads.segments()[0]
             segment = Segment.decoded(path.read_bytes())
-            content = msgspec.structs.replace(segment, generation="catalogs").encoded()
+            content = msgspec.structs.replace(segment, generation="current").encoded()
             path.unlink()
             path.with_name(str(SegmentName(0, 0, digest(content)))).write_bytes(content)
             assert reads.pages_requested(reads.read)[-len(WHOLE) :] == WHOLE

@@ -11,10 +11,9 @@ import pytest
 from upath import UPath
 
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.frames.pages.records import ReadRecord, SavedCatalog
-from octogen_dagster.frames.pages.segments import Segment
 from octogen_dagster.frames.pages.store import PageStore
 from tests.frames.pages.reads import PRODUCTS, SEARCH, WHOLE, Reads
+from tests.frames.pages.samples import read_record, segment
 
 OTHER = SEARCH.model_copy(update={"price_min": 1.0})
 
@@ -152,15 +151,8 @@ class TestTheArchive:
 
     def test_runs_that_archive_at_once_leave_a_whole_record(self, tmp_path: Path) -> None:
         store = PageStore(UPath(tmp_path / ".x.pages"), keep=True)
-        read = store.new_read(
-            ReadRecord(
-                base_url="https://api.example/v1",
-                search={},
-                catalogs=[SavedCatalog("x")],
-                started_at=store.now(),
-            )
-        )
-        name = read.write(0, 0, Segment("catalog", []))
+        read = store.new_read(read_record())
+        name = read.write(0, 0, segment("p0"))
         store.archive(read, {name})
         with ThreadPoolExecutor(4) as pool:
             for archived in [pool.submit(store.archive, read, {name}) for _ in range(200)]:
