@@ -11,7 +11,6 @@ import pytest
 from dagster._core.definitions.partitions.context import partition_loading_context
 
 from octogen_dagster import (
-    CHANGES_SCHEMA,
     OctogenResource,
     ParquetSnapshotIOManager,
     ProductSearch,
@@ -22,72 +21,9 @@ from octogen_dagster import (
     snapshot_days,
 )
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.frames.changes import SnapshotPair, product_changes
-from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.sandbox.server import Sandbox
 
 COUNTS = ("appeared", "disappeared", "changed", "title_changed", "price_changed")
-
-
-def snapshot(*products: dict[str, Any]) -> pl.LazyFrame:
-    filled = [{"product_url": f"https://shop/{row['uuid']}", **row} for row in products]
-    return pl.DataFrame(filled, schema=PRODUCT_SCHEMA).lazy()
-
-
-def test_changes_have_old_and_new_values() -> None:
-    before = snapshot(
-        {"uuid": "same", "title": "A", "current_price": 1.0, "in_stock": True},
-        {"uuid": "price", "title": "A", "current_price": 1.0, "currency": "EUR"},
-        {"uuid": "all", "title": "A", "current_price": 1.0, "in_stock": True},
-        {"uuid": "gone", "title": "A", "current_price": 3.0},
-        {"uuid": "all", "catalog_key": "other", "title": "of another catalog"},
-    )
-    now = snapshot(
-        {"uuid": "all", "catalog_key": "other", "title": "of another catalog"},
-        {"uuid": "new", "title": "N", "current_price": 5.0},
-        {"uuid": "same", "title": "A", "current_price": 1.0, "in_stock": True, "gender": "male"},
-        {"uuid": "price", "title": "A", "current_price": 2.0, "currency": "EUR"},
-        {"uuid": "all", "title": None, "current_price": None, "in_stock": False},
-    )
-    frame = product_changes(SnapshotPair(now, before)).collect()
-
-    assert frame.schema == CHANGES_SCHEMA
-    rows = {row["uuid"]: row for row in frame.iter_rows(named=True)}
-    assert list(rows) == ["all", "gone", "new", "price"]
-    assert rows["all"]["changed"] == ["title", "price", "availability"]
-    assert (rows["all"]["old_title"], rows["all"]["new_title"]) == ("A", None)
-    assert (rows["all"]["old_in_stock"], rows["all"]["new_in_stock"]) == (True, False)
-    assert rows["price"]["changed"] == ["price"]
-    assert (rows["price"]["old_current_price"], rows["price"]["new_current_price"]) == (1.0, 2.0)
-    assert (rows["gone"]["change"], rows["gone"]["changed"]) == ("disappeared", None)
-    assert (rows["gone"]["old_current_price"], rows["gone"]["new_current_price"]) == (3.0, None)
-    assert rows["gone"]["product_url"] == "https://shop/gone"
-    assert (rows["new"]["change"], rows["new"]["new_title"]) == ("appeared", "N")
-
-
-def test_what_the_service_began_to_send_is_no_change() -> None:
-    before = snapshot(
-        {"uuid": "same", "current_price": 1.0}, {"uuid": "price", "current_price": 1.0}
-    )
-    now = snapshot(
-        {"uuid": "same", "current_price": 1.0, "currency": "EUR", "in_stock": True},
-        {"uuid": "price", "current_price": 2.0, "currency": "EUR", "in_stock": True},
-    )
-    for pair in (SnapshotPair(now, before), SnapshotPair(before, now)):
-        (row,) = product_changes(pair).collect().iter_rows(named=True)
-        assert (row["uuid"], row["changed"]) == ("price", ["price"])
-
-
-def test_without_a_snapshot_before_everything_appeared() -> None:
-    frame = product_changes(SnapshotPair(snapshot({"uuid": "a"}, {"uuid": "b"}), None)).collect()
-    assert frame["change"].to_list() == ["appeared", "appeared"]
-    assert frame.schema == CHANGES_SCHEMA
-
-
-def test_two_empty_snapshots_have_no_changes() -> None:
-    frame = product_changes(SnapshotPair(snapshot(), snapshot())).collect()
-    assert frame.is_empty()
-    assert frame.schema == CHANGES_SCHEMA
 
 
 class Pipeline:
