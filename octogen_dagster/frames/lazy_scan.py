@@ -25,16 +25,24 @@ class Interval:
     Args:
         function: The function.
         seconds: The time between two calls.
+        clock: Returns monotonic seconds.
     """
 
-    def __init__(self, function: Callable[[], None], seconds: float) -> None:
+    def __init__(
+        self,
+        function: Callable[[], None],
+        seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._function = function
         self._seconds = seconds
-        self._called_at = time.monotonic()
+        self._clock = clock
+        self._called_at = clock()
 
     def __call__(self) -> None:
-        if time.monotonic() - self._called_at >= self._seconds:
-            self._called_at = time.monotonic()
+        now = self._clock()
+        if now - self._called_at >= self._seconds:
+            self._called_at = now
             self._function()
 
 

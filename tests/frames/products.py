@@ -8,6 +8,9 @@ from typing import Any
 import httpx
 from hypothesis import strategies as st
 
+from octogen_dagster.frames.wire import WirePage, read_page
+from tests.frames.scripted import page
+
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 maybe_text = st.none() | text
 number = st.floats(0, 1e9, allow_nan=False).map(lambda value: round(value, 2))
@@ -74,11 +77,16 @@ def pages() -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({"items": lists}, optional={"nextCursor": st.none() | text})
 
 
-def answer(page: Any) -> httpx.Response:
-    content = page if isinstance(page, bytes) else json.dumps(page).encode()
+def answer(document: Any) -> httpx.Response:
+    content = document if isinstance(document, bytes) else json.dumps(document).encode()
     return httpx.Response(
         200, content=content, headers={"content-type": "application/json", "x-request-id": "r-1"}
     )
+
+
+def wire_page(*uuids: str, next_cursor: str | None = None) -> WirePage:
+    """A checked page of products that have an address and nothing else."""
+    return read_page(answer(page(*uuids, next_cursor=next_cursor)), "Page")
 
 
 PRODUCT = {"uuid": "0b6c1f0e-0000-4000-8000-000000000001", "productUrl": "https://shop.example/1"}

@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from octogen_dagster.api.connection import Connection
+from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.retry import RetryPolicy
+
 
 @contextmanager
 def service(answer: Callable[[dict[str, Any]], bytes]) -> Iterator[str]:
@@ -48,3 +52,43 @@ def page(*uuids: str, next_cursor: Any = None, **fields: Any) -> bytes:
         {"uuid": uuid, "productUrl": f"https://shop.example/{uuid}", **fields} for uuid in uuids
     ]
     return json.dumps({"items": items, "nextCursor": next_cursor}).encode()
+
+
+class ScriptedCatalog:
+    """A catalog of numbered pages with two products each: p1 and q1, p2 and q2, ...
+
+    Pass it to `service`. A test may change its pages.
+
+    Args:
+        last: The number of its last page.
+
+    Attributes:
+        contents: The pages by the cursor that leads to them.
+        cursors: The cursors that were requested, in order.
+    """
+
+    def __init__(self, last: int = 4) -> None:
+        self.last = last
+        self.contents: dict[str | None, bytes] = {None: self.page(1)}
+        self.contents |= {f"c{number}": self.page(number) for number in range(2, last + 1)}
+        self.cursors: list[str | None] = []
+
+    def __call__(self, body: dict[str, Any]) -> bytes:
+        self.cursors.append(body.get("cursor"))
+        return self.contents[body.get("cursor")]
+
+    def cursor_after(self, number: int) -> str | None:
+        return None if number == self.last else f"c{number + 1}"
+
+    def page(self, number: int) -> bytes:
+        return page(f"p{number}", f"q{number}", next_cursor=self.cursor_after(number))
+
+
+def connection_at(base_url: str, **settings: Any) -> Connection:
+    """A connection that retries nothing."""
+    return Connection(
+        api_key=ApiKey("octo_live_test"),
+        base_url=base_url,
+        retry=RetryPolicy(attempts=1),
+        **settings,
+    )

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import pytest
 from upath import UPath
@@ -30,7 +29,7 @@ from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.frames.pages.samples import read_record, segment
-from tests.frames.scripted import page, service
+from tests.frames.scripted import ScriptedCatalog, connection_at, service
 
 SEARCH = ProductSearch(catalogs=["acme"], page_size=2)
 PLANNED = PlannedCatalog("acme", SEARCH.request("acme"))
@@ -49,18 +48,12 @@ def saved_again(read: SavedRead, *names: SegmentName) -> SavedRead:
     return SavedRead(read.storage, read.name, read.record, names)
 
 
-def content_of(number: int) -> bytes:
-    """Page 1, 2, ... of the scripted service."""
-    cursor = None if number == LAST else f"c{number + 1}"
-    return page(f"p{number}", f"q{number}", next_cursor=cursor)
-
-
 def saved_pages(read: SavedRead, count: int, generation: str = "seed") -> SavedPages:
     """The first pages of the scripted service, two in a segment."""
-    numbers = range(1, count + 1)
+    catalog = ScriptedCatalog(LAST)
     pages = [
-        SavedPage(content_of(number), "r-1", None if number == LAST else f"c{number + 1}")
-        for number in numbers
+        SavedPage(catalog.page(number), "r-1", catalog.cursor_after(number))
+        for number in range(1, count + 1)
     ]
     names = [
         read.write(0, begin // 2, Segment(generation, pages[begin : begin + 2]))
@@ -75,35 +68,15 @@ def raise_line(line: str) -> None:
     raise AssertionError(line)
 
 
-class Service:
-    """A service of a few pages, which a test may change.
-
-    Attributes:
-        contents: Its pages by the cursor that leads to them.
-        cursors: The cursors that were requested.
-    """
-
-    def __init__(self) -> None:
-        self.contents: dict[str | None, bytes] = {None: content_of(1)}
-        self.contents |= {f"c{number}": content_of(number) for number in range(2, LAST + 1)}
-        self.cursors: list[str | None] = []
-
-    def __call__(self, body: dict[str, Any]) -> bytes:
-        self.cursors.append(body.get("cursor"))
-        return self.contents[body.get("cursor")]
+@pytest.fixture
+def scripted() -> ScriptedCatalog:
+    return ScriptedCatalog(LAST)
 
 
 @pytest.fixture
-def scripted() -> Service:
-    return Service()
-
-
-@pytest.fixture
-def connection(scripted: Service) -> Iterator[Connection]:
+def connection(scripted: ScriptedCatalog) -> Iterator[Connection]:
     with service(scripted) as base_url:
-        yield Connection(
-            api_key=ApiKey("octo_live_test"), base_url=base_url, retry=RetryPolicy(attempts=1)
-        )
+        yield connection_at(base_url)
 
 
 class TestVerifying:
@@ -144,7 +117,7 @@ class TestVerifying:
 
 class TestTheNextPage:
     def test_of_a_stamped_catalog_it_is_the_only_request(
-        self, read: SavedRead, scripted: Service, connection: Connection
+        self, read: SavedRead, scripted: ScriptedCatalog, connection: Connection
     ) -> None:
         found = request_next_page(STAMPED, saved_pages(read, 2), connection)
         assert found
@@ -152,7 +125,7 @@ class TestTheNextPage:
         assert scripted.cursors == ["c3"]
 
     def test_without_a_stamp_the_first_and_the_last_saved_page_are_compared(
-        self, read: SavedRead, scripted: Service, connection: Connection
+        self, read: SavedRead, scripted: ScriptedCatalog, connection: Connection
     ) -> None:
         found = request_next_page(PLANNED, saved_pages(read, 3), connection)
         assert found
@@ -160,13 +133,13 @@ class TestTheNextPage:
         assert scripted.cursors == ["c4", None, "c3"]
 
     def test_page_1_alone_is_compared_once(
-        self, read: SavedRead, scripted: Service, connection: Connection
+        self, read: SavedRead, scripted: ScriptedCatalog, connection: Connection
     ) -> None:
         assert request_next_page(PLANNED, saved_pages(read, 1), connection)
         assert scripted.cursors == ["c2", None]
 
     def test_after_the_last_page_there_is_none(
-        self, read: SavedRead, scripted: Service, connection: Connection
+        self, read: SavedRead, scripted: ScriptedCatalog, connection: Connection
     ) -> None:
         assert request_next_page(PLANNED, saved_pages(read, LAST), connection) is None
         assert scripted.cursors == [None, "c4"]
@@ -177,7 +150,7 @@ class TestNotContinued:
     def test_a_saved_page_that_changed(
         self,
         read: SavedRead,
-        scripted: Service,
+        scripted: ScriptedCatalog,
         connection: Connection,
         cursor: str | None,
         number: int,
@@ -191,7 +164,7 @@ class TestNotContinued:
         assert request_next_page(STAMPED, saved, connection)
 
     def test_a_score_that_changed_is_no_change(
-        self, read: SavedRead, scripted: Service, connection: Connection
+        self, read: SavedRead, scripted: ScriptedCatalog, connection: Connection
     ) -> None:
         document = json.loads(scripted.contents[None])
         document["items"][0] |= {"rawScore": 0.5, "displayMatchScore": 0.25}
@@ -199,9 +172,9 @@ class TestNotContinued:
         assert request_next_page(PLANNED, saved_pages(read, 2), connection)
 
     def test_page_1_for_a_later_cursor(
-        self, read: SavedRead, scripted: Service, connection: Connection
+        self, read: SavedRead, scripted: ScriptedCatalog, connection: Connection
     ) -> None:
-        scripted.contents["c3"] = content_of(1)
+        scripted.contents["c3"] = scripted.page(1)
         with pytest.raises(NotContinuedError, match=r"no longer knows the cursor of the saved"):
             request_next_page(STAMPED, saved_pages(read, 2), connection)
 

@@ -1,0 +1,132 @@
+"""The pages of one catalog: first the saved ones, then those of the service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from upath import UPath
+
+from octogen_dagster.api.connection import Connection
+from octogen_dagster.errors import OctogenPagingError
+from octogen_dagster.frames.catalog_read import CatalogRead
+from octogen_dagster.frames.pages.saved_read import SavedRead
+from octogen_dagster.frames.pages.saver import PageSaver
+from octogen_dagster.frames.pages.storage import PageStorage, RemovedError
+from octogen_dagster.frames.plan import PlannedCatalog
+from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.frames.wire import WirePage
+from tests.frames.pages.samples import read_record
+from tests.frames.products import wire_page
+from tests.frames.scripted import ScriptedCatalog, connection_at, service
+
+PLANNED = PlannedCatalog("acme", ProductSearch(page_size=2).request("acme"))
+
+
+@pytest.fixture
+def scripted() -> ScriptedCatalog:
+    return ScriptedCatalog(last=4)
+
+
+@pytest.fixture
+def connection(scripted: ScriptedCatalog) -> Iterator[Connection]:
+    with service(scripted) as base_url:
+        yield connection_at(base_url)
+
+
+def page(number: int, last: int = 4) -> WirePage:
+    """A page of `scripted`."""
+    cursor = None if number == last else f"c{number + 1}"
+    return wire_page(f"p{number}", f"q{number}", next_cursor=cursor)
+
+
+async def first_uuids(read: CatalogRead, connection: Connection) -> list[str]:
+    """The first product of each page."""
+    async with connection.client() as client:
+        return [page.uuids[0] async for page in read.pages(client)]
+
+
+def removed_after(*pages: WirePage) -> Iterator[WirePage]:
+    yield from pages
+    raise RemovedError("The saved pages are gone.")
+
+
+async def test_without_saved_pages_all_come_from_the_service(
+    scripted: ScriptedCatalog, connection: Connection
+) -> None:
+    read = CatalogRead(PLANNED)
+    assert await first_uuids(read, connection) == ["p1", "p2", "p3", "p4"]
+    assert scripted.cursors == [None, "c2", "c3", "c4"]
+    assert (read.requested_pages, read.resumed_pages) == (4, 0)
+
+
+async def test_saved_pages_and_the_one_after_them_are_not_requested(
+    scripted: ScriptedCatalog, connection: Connection
+) -> None:
+    read = CatalogRead(PLANNED, saved=[page(1), page(2)], next_page=page(3))
+    assert await first_uuids(read, connection) == ["p1", "p2", "p3", "p4"]
+    assert scripted.cursors == ["c4"]
+    assert (read.requested_pages, read.resumed_pages) == (2, 2)
+
+
+async def test_a_catalog_whose_last_page_is_saved_needs_no_request(
+    scripted: ScriptedCatalog, connection: Connection
+) -> None:
+    read = CatalogRead(PLANNED, saved=[page(number) for number in (1, 2, 3, 4)])
+    assert await first_uuids(read, connection) == ["p1", "p2", "p3", "p4"]
+    assert scripted.cursors == []
+
+
+async def test_a_read_that_is_not_live_ends_with_its_saved_pages(
+    scripted: ScriptedCatalog, connection: Connection
+) -> None:
+    read = CatalogRead(PLANNED, saved=[page(1)], live=False)
+    assert await first_uuids(read, connection) == ["p1"]
+    assert scripted.cursors == []
+
+
+@pytest.mark.parametrize("count", [0, 2])
+async def test_after_saved_pages_that_were_removed_the_service_is_asked(
+    scripted: ScriptedCatalog, connection: Connection, count: int
+) -> None:
+    lines: list[str] = []
+    saved = removed_after(*(page(number + 1) for number in range(count)))
+    read = CatalogRead(PLANNED, saved=saved, next_page=page(4), log=lines.append)
+    assert await first_uuids(read, connection) == ["p1", "p2", "p3", "p4"]
+    assert scripted.cursors == [None, "c2", "c3", "c4"][count:]
+    (line,) = lines
+    assert line.startswith("Catalog 'acme': The saved pages are gone. ")
+    assert f"after page {count}." in line
+
+
+async def test_archived_pages_that_were_removed_are_an_error(connection: Connection) -> None:
+    read = CatalogRead(PLANNED, saved=removed_after(page(1)), live=False)
+    with pytest.raises(RemovedError):
+        await first_uuids(read, connection)
+
+
+async def test_page_1_again_after_saved_pages_is_an_error(
+    scripted: ScriptedCatalog, connection: Connection
+) -> None:
+    scripted.contents["c3"] = scripted.page(1)
+    read = CatalogRead(PLANNED, saved=[page(1), page(2)])
+    with pytest.raises(OctogenPagingError, match="answered page 3 with page 1 again"):
+        await first_uuids(read, connection)
+
+
+async def test_pages_of_the_service_are_saved_and_saved_ones_are_not_saved_again(
+    tmp_path: Path, connection: Connection
+) -> None:
+    saved_read = SavedRead(PageStorage(UPath(tmp_path)), "one", read_record())
+    saver = PageSaver(saved_read, 0, generation="seed")
+    read = CatalogRead(PLANNED, saved=[page(1)], next_page=page(2), saver=saver)
+    await first_uuids(read, connection)
+    saver.flush()
+    pages: list[Any] = [
+        saved.parsed("It").uuids[0]
+        for name in saver.segments
+        for saved in saved_read.segment(name).pages
+    ]
+    assert pages == ["p2", "p3", "p4"]

@@ -1,0 +1,89 @@
+"""Threads that work for one consumer, each with a client of its own."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from octogen_dagster.api.client import OctogenClient
+from octogen_dagster.frames.client_threads import ClientThreads, ClosedError
+from octogen_dagster.frames.plan import PlannedCatalog
+from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.frames.wire import read_page
+from tests.frames.scripted import ScriptedCatalog, connection_at, service
+
+NOWHERE = connection_at("http://127.0.0.1:1/v1")
+PLANNED = PlannedCatalog("acme", ProductSearch().request("acme"))
+
+
+class OnePageEach(ClientThreads):
+    """Each thread requests page 1."""
+
+    def __init__(self, base_url: str, threads: int) -> None:
+        super().__init__(connection_at(base_url), threads, "one-page")
+        self.clients: set[int] = set()
+        self.names: set[str] = set()
+        self.together = threading.Barrier(threads)
+
+    async def _work(self, client: OctogenClient) -> None:
+        self.together.wait(30)
+        self.clients.add(id(client))
+        self.names.add(threading.current_thread().name)
+        await client.get_raw_page(PLANNED.request, "It", 1, read_page)
+        self.together.wait(30)
+
+
+class UntilOver(ClientThreads):
+    """The first thread fails, if it has an error to fail with; the others wait for the end."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        super().__init__(NOWHERE, 3, "until-over")
+        self.error = error
+
+    async def _work(self, client: OctogenClient) -> None:
+        if self.error and threading.current_thread().name == "until-over-0":
+            raise self.error
+        with self._changed:
+            self._changed.wait_for(self._is_over)
+            self._raise_if_over()
+
+    def wait(self) -> None:
+        with self._changed:
+            self._changed.wait_for(self._is_over)
+            self._raise_if_over()
+
+    def is_working(self) -> bool:
+        return bool(self._working)
+
+
+def test_each_thread_has_a_client_whose_requests_are_added_up() -> None:
+    with service(ScriptedCatalog()) as base_url, OnePageEach(base_url, 3) as threads:
+        threads.join()
+    assert len(threads.clients) == 3
+    assert threads.names == {"one-page-0", "one-page-1", "one-page-2"}
+    assert (threads.sent.requests, threads.sent.retries) == (3, 0)
+
+
+def test_the_first_error_reaches_the_consumer_and_ends_all_threads() -> None:
+    with UntilOver(LookupError("broken")) as threads:
+        with pytest.raises(LookupError, match="broken"):
+            threads.wait()
+        threads.join()
+    assert not threads.is_working()
+
+
+def test_closing_ends_all_threads_and_is_no_error_of_theirs() -> None:
+    with UntilOver() as threads:
+        threads.close()
+        with pytest.raises(ClosedError):
+            threads.wait()
+        threads.join()
+    assert not threads.is_working()
+
+
+def test_leaving_the_context_closes() -> None:
+    with UntilOver() as threads:
+        pass
+    threads.join()
+    assert not threads.is_working()

@@ -1,0 +1,131 @@
+"""The rows of a read plan: each product once, up to a cap, and complete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timezone
+
+import polars as pl
+import pytest
+
+from octogen_dagster.api.connection import Connection
+from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.frames.catalog_read import CatalogRead
+from octogen_dagster.frames.client_threads import ClientThreads
+from octogen_dagster.frames.execution import Execution
+from octogen_dagster.frames.plan import PlannedCatalog
+from octogen_dagster.frames.read_plan import ReadPlan
+from octogen_dagster.frames.schema import PRODUCT_SCHEMA
+from octogen_dagster.frames.search import ProductSearch
+from tests.frames.products import wire_page
+from tests.frames.scripted import ScriptedCatalog, connection_at, page, service
+
+STARTED_AT = datetime(2026, 11, 25, 6, 0, tzinfo=timezone.utc)
+SEARCH = ProductSearch(page_size=2)
+
+
+@pytest.fixture
+def scripted() -> ScriptedCatalog:
+    return ScriptedCatalog(last=4)
+
+
+@pytest.fixture
+def connection(scripted: ScriptedCatalog) -> Iterator[Connection]:
+    with service(scripted) as base_url:
+        yield connection_at(base_url)
+
+
+def plan(*catalogs: str) -> ReadPlan:
+    planned = [PlannedCatalog(key, SEARCH.request(key)) for key in catalogs or ("acme",)]
+    return ReadPlan(SEARCH, [CatalogRead(catalog) for catalog in planned], STARTED_AT)
+
+
+def execution(connection: Connection, cap: int | None = None, *catalogs: str) -> Execution:
+    return Execution(plan(*catalogs), connection, {"uuid", "fetched_at"}, cap)
+
+
+def rows(running: Execution) -> pl.DataFrame:
+    return pl.concat(running.frames(lambda _threads: None, lambda: None))
+
+
+def test_a_whole_plan_brings_every_product(connection: Connection) -> None:
+    running = execution(connection)
+    frame = rows(running)
+    assert frame.schema == {name: PRODUCT_SCHEMA[name] for name in ("uuid", "fetched_at")}
+    assert frame["uuid"].to_list() == ["p1", "q1", "p2", "q2", "p3", "q3", "p4", "q4"]
+    assert set(frame["fetched_at"]) == {STARTED_AT}
+    statistics = running.statistics
+    assert (statistics.rows, statistics.pages, statistics.requests) == (8, 4, 4)
+    assert statistics.complete
+    assert not statistics.truncated
+    assert statistics.catalogs == ["acme"]
+
+
+def test_a_product_that_comes_again_is_removed(
+    scripted: ScriptedCatalog, connection: Connection
+) -> None:
+    scripted.contents["c3"] = page("p3", "p1", "p3", next_cursor="c4")
+    running = execution(connection)
+    assert rows(running)["uuid"].to_list() == ["p1", "q1", "p2", "q2", "p3", "p4", "q4"]
+    assert (running.statistics.rows, running.statistics.repeats) == (7, 2)
+
+
+def test_the_same_product_of_two_catalogs_is_a_row_of_each(connection: Connection) -> None:
+    running = execution(connection, None, "acme", "zen")
+    assert rows(running)["uuid"].value_counts()["count"].to_list() == [2] * 8
+    assert running.statistics.repeats == 0
+
+
+@pytest.mark.parametrize(
+    ("cap", "pages", "truncated"),
+    [(1, 1, True), (2, 1, True), (3, 2, True), (7, 4, True), (8, 4, False), (9, 4, False)],
+)
+def test_a_cap_requests_no_page_that_it_does_not_need(
+    scripted: ScriptedCatalog, connection: Connection, cap: int, pages: int, truncated: bool
+) -> None:
+    running = execution(connection, cap)
+    assert len(rows(running)) == min(cap, 8)
+    assert len(scripted.cursors) == pages
+    assert running.statistics.truncated is truncated
+    assert running.statistics.complete
+
+
+def test_a_cap_that_the_first_catalog_fills_leaves_the_second_unread(
+    scripted: ScriptedCatalog, connection: Connection
+) -> None:
+    running = execution(connection, 8, "acme", "zen")
+    assert len(rows(running)) == 8
+    assert running.statistics.truncated
+    assert len(scripted.cursors) == 4
+
+
+def test_a_cap_of_nothing_requests_nothing(
+    scripted: ScriptedCatalog, connection: Connection
+) -> None:
+    assert rows(execution(connection, 0)).is_empty()
+    assert scripted.cursors == []
+
+
+def test_pages_that_end_before_the_last_one_are_an_error(connection: Connection) -> None:
+    planned = PlannedCatalog("acme", SEARCH.request("acme"))
+    reads = [
+        CatalogRead(planned, saved=[wire_page("p1", next_cursor="c2")], live=False),
+        CatalogRead(planned, saved=[wire_page("p1")], live=False),
+    ]
+    running = Execution(ReadPlan(SEARCH, reads, STARTED_AT, rebuilt=True), connection, set(), None)
+    with pytest.raises(
+        OctogenSnapshotError, match=r"^1 of 2 catalogs ended before their last page: archived"
+    ):
+        rows(running)
+    assert not running.statistics.complete
+    assert running.statistics.resumed_pages == 2
+
+
+def test_the_threads_are_passed_on_and_each_frame_is_reported(connection: Connection) -> None:
+    begun: list[ClientThreads] = []
+    reported: list[int] = []
+    running = execution(connection)
+    frames = running.frames(begun.append, lambda: reported.append(running.statistics.requests))
+    assert sum(len(frame) for frame in frames) == 8
+    assert len(begun) == 1
+    assert reported[-1] == 4
