@@ -1,0 +1,147 @@
+"""Lookups of many products at once."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+import pytest
+
+from octogen_dagster.api.client import OctogenClient
+from octogen_dagster.api.connection import Connection
+from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.errors import (
+    OctogenAuthenticationError,
+    OctogenForbiddenError,
+    OctogenInsufficientCreditError,
+    OctogenSnapshotError,
+)
+from octogen_dagster.frames.client_threads import ClosedError
+from octogen_dagster.frames.details.failure_limit import FailureLimit
+from octogen_dagster.frames.details.lookups import LookupReader, Lookups
+from octogen_dagster.sandbox.faults import Fault
+from octogen_dagster.sandbox.server import Sandbox
+from tests.frames.details.made_up import found
+
+LOOKUP = "/products/lookup"
+UNKNOWN = "https://shop.example/unknown"
+
+
+def connection_to(sandbox: Sandbox) -> Connection:
+    return Connection(
+        api_key=ApiKey(sandbox.api_key),
+        base_url=sandbox.base_url,
+        retry=RetryPolicy(attempts=1),
+        concurrency=3,
+    )
+
+
+def reader(sandbox: Sandbox, share: float = 1.0) -> LookupReader:
+    return LookupReader(connection_to(sandbox), FailureLimit(share, 10, 300))
+
+
+def urls_of(sandbox: Sandbox, count: int) -> list[str]:
+    async def first_page(client: OctogenClient) -> list[str]:
+        page = await client.search_products(catalog="strada", limit=count)
+        return [item.product_url for item in page.items]
+
+    return connection_to(sandbox).call(first_page)
+
+
+def wait(running: LookupReader, lookups: Lookups) -> None:
+    while not running.wait(lookups):
+        pass
+
+
+def test_lookups_are_over_when_each_has_a_result() -> None:
+    lookups = Lookups(["a", "b"])
+    assert not lookups.are_over
+    lookups.results["a"] = found("a")
+    assert not lookups.are_over
+    lookups.results["b"] = found("b")
+    assert lookups.are_over
+    assert Lookups([]).are_over
+
+
+def test_each_address_gets_its_own_product(sandbox: Sandbox) -> None:
+    urls = urls_of(sandbox, 7)
+    before = datetime.now(timezone.utc)
+    with reader(sandbox) as running:
+        first, second = running.begin(urls[:4]), running.begin(urls[4:])
+        wait(running, second)
+        wait(running, first)
+    results = first.results | second.results
+    assert results.keys() == set(urls)
+    for url, lookup in results.items():
+        assert lookup.status == "found"
+        assert lookup.response
+        assert lookup.response.product.product_url == url
+        assert before <= lookup.at <= datetime.now(timezone.utc)
+    assert running.sent.requests == 7
+
+
+def test_a_product_that_no_catalog_has_is_gone_and_no_failure(sandbox: Sandbox) -> None:
+    with reader(sandbox, share=0) as running:
+        lookups = running.begin([UNKNOWN])
+        wait(running, lookups)
+    lookup = lookups.results[UNKNOWN]
+    assert (lookup.status, lookup.response, lookup.error) == ("gone", None, None)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Fault("status", 500, path=LOOKUP), "failed: 500 Internal Server Error"),
+        (Fault("html", path=LOOKUP), "was answered with 200 and"),
+    ],
+)
+def test_a_lookup_that_fails_says_why(sandbox: Sandbox, fault: Fault, error: str) -> None:
+    sandbox.inject(fault)
+    with reader(sandbox) as running:
+        lookups = running.begin([UNKNOWN])
+        wait(running, lookups)
+    lookup = lookups.results[UNKNOWN]
+    assert (lookup.status, lookup.response) == ("failed", None)
+    assert error in (lookup.error or "")
+
+
+def test_an_empty_address_is_a_failure_without_a_request(sandbox: Sandbox) -> None:
+    with reader(sandbox) as running:
+        lookups = running.begin([""])
+        wait(running, lookups)
+    assert lookups.results[""].error == "url must not be empty"
+    assert sandbox.requests == []
+
+
+def test_too_many_failures_reach_the_consumer(sandbox: Sandbox) -> None:
+    sandbox.inject(Fault("status", 500, path=LOOKUP))
+    with reader(sandbox, share=0) as running:
+        lookups = running.begin([UNKNOWN])
+        with pytest.raises(OctogenSnapshotError, match=r"More than 0 % of the lookups failed"):
+            wait(running, lookups)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (401, OctogenAuthenticationError),
+        (402, OctogenInsufficientCreditError),
+        (403, OctogenForbiddenError),
+    ],
+)
+def test_an_error_that_every_lookup_would_have_ends_all(
+    sandbox: Sandbox, status: int, error: type[Exception]
+) -> None:
+    sandbox.inject(Fault("status", status, path=LOOKUP))
+    with reader(sandbox) as running:
+        lookups = running.begin([UNKNOWN])
+        with pytest.raises(error):
+            wait(running, lookups)
+    assert lookups.results == {}
+
+
+def test_after_closing_waiting_is_an_error(sandbox: Sandbox) -> None:
+    with reader(sandbox) as running:
+        running.close()
+        with pytest.raises(ClosedError):
+            wait(running, running.begin([UNKNOWN]))

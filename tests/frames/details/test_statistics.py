@@ -1,0 +1,66 @@
+"""The numbers of the lookups of a details snapshot, and of its rows."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import polars as pl
+
+from octogen_dagster.frames.details.lookups import Lookups
+from octogen_dagster.frames.details.rows import Batch
+from octogen_dagster.frames.details.schema import DETAIL_SCHEMA
+from octogen_dagster.frames.details.statistics import DetailStatistics, detail_figures
+from tests.frames.details.made_up import LOOKED_UP_AT
+
+
+def batch(carried: int) -> Batch:
+    return Batch(pl.DataFrame({"row": range(carried)}), pl.DataFrame(), Lookups([]))
+
+
+def test_the_rows_of_batches_are_counted_by_their_status() -> None:
+    statistics = DetailStatistics()
+    statuses = ["found"] * 4 + ["gone"] * 3 + ["mismatch"] * 2 + ["failed"]
+    statistics.add(pl.DataFrame({"status": statuses}), batch(carried=1))
+    statistics.add(pl.DataFrame({"status": ["found", "gone"]}), batch(carried=1))
+    assert (statistics.rows, statistics.found, statistics.gone) == (12, 5, 4)
+    assert (statistics.mismatched, statistics.failed) == (2, 1)
+    assert (statistics.carried_over, statistics.looked_up) == (2, 10)
+
+
+def test_the_figures_have_the_counts_and_the_requests() -> None:
+    figures = DetailStatistics(
+        rows=10, found=6, gone=2, mismatched=1, failed=1, carried_over=4, requests=9
+    ).figures()
+    assert list(figures.items())[:7] == [
+        ("found", 6),
+        ("gone", 2),
+        ("mismatched", 1),
+        ("failed", 1),
+        ("looked_up", 6),
+        ("carried_over", 4),
+        ("requests", 9),
+    ]
+
+
+def test_a_progress_line_ends_with_the_speed() -> None:
+    statistics = DetailStatistics(products=30, rows=20, found=18, gone=2, seconds=2.0)
+    assert statistics.progress("details") == (
+        "details: 20 of 30 products, 20 of them looked up; 18 found, 2 gone, 0 failed; "
+        "10 a second, about 1 s left"
+    )
+
+
+def test_the_oldest_lookup_and_the_first_error_of_a_snapshot() -> None:
+    rows = [
+        {"looked_up_at": LOOKED_UP_AT, "error": None},
+        {"looked_up_at": LOOKED_UP_AT - timedelta(days=1), "error": "first"},
+        {"looked_up_at": None, "error": "second"},
+    ]
+    assert detail_figures(pl.LazyFrame(rows, schema=DETAIL_SCHEMA)) == {
+        "oldest_lookup": LOOKED_UP_AT - timedelta(days=1),
+        "first_error": "first",
+    }
+
+
+def test_an_empty_snapshot_has_neither() -> None:
+    assert detail_figures(DETAIL_SCHEMA.to_frame().lazy()) == {}

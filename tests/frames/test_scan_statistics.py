@@ -1,0 +1,101 @@
+"""The numbers of the reading of a search, and of the products that it brought."""
+
+from __future__ import annotations
+
+import math
+
+import httpx
+import polars as pl
+import pytest
+
+from octogen_dagster.frames.scan_statistics import ScanStatistics, product_figures
+from octogen_dagster.frames.schema import PRODUCT_SCHEMA
+from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.frames.wire import WirePage
+
+
+def wire_page(request_id: str | None) -> WirePage:
+    headers = {"x-request-id": request_id} if request_id else {}
+    return WirePage(httpx.Response(200, headers=headers), [], None)
+
+
+def test_rows_and_pages_are_added_up() -> None:
+    statistics = ScanStatistics()
+    frame = pl.DataFrame({"uuid": ["a", "b"]})
+    statistics.add(frame, [wire_page("r-1"), wire_page("r-2")])
+    statistics.add(frame.head(1), [wire_page("r-3")])
+    assert (statistics.rows, statistics.pages) == (3, 3)
+    assert (statistics.first_request_id, statistics.last_request_id) == ("r-1", "r-3")
+
+
+def test_the_figures_of_a_search() -> None:
+    statistics = ScanStatistics(
+        search=ProductSearch(q="jacket", catalogs=["acme"]),
+        rows=5,
+        pages=3,
+        repeats=2,
+        resumed_pages=1,
+        truncated=True,
+        first_request_id="r-1",
+        last_request_id="r-3",
+        requests=4,
+    )
+    figures = statistics.figures()
+    assert figures["search"] == {
+        "q": "jacket",
+        "facets": [],
+        "catalogs": ["acme"],
+        "page_size": 100,
+    }
+    assert figures["truncated"] is True
+    assert (figures["pages"], figures["resumed_pages"], figures["repeats_removed"]) == (3, 1, 2)
+    assert (figures["first_request_id"], figures["last_request_id"]) == ("r-1", "r-3")
+    assert figures["requests"] == 4
+
+
+def test_without_request_ids_none_are_shown() -> None:
+    assert not {"first_request_id", "last_request_id"} & ScanStatistics().figures().keys()
+
+
+@pytest.mark.parametrize(
+    ("statistics", "source"),
+    [
+        (ScanStatistics(), "service"),
+        (ScanStatistics(resumed_pages=2), "service, continued from saved pages"),
+        (ScanStatistics(resumed_pages=2, rebuilt=True), "archived pages"),
+    ],
+)
+def test_the_source_of_the_rows(statistics: ScanStatistics, source: str) -> None:
+    assert statistics.figures()["source"] == source
+
+
+def test_a_progress_line_says_how_far_the_reading_is() -> None:
+    statistics = ScanStatistics(rows=1_000, pages=10, seconds=4.0)
+    assert statistics.progress("Catalog 'acme'", 1_500) == (
+        "Catalog 'acme': 1,000 of 1,500 products in 10 pages, 250 a second, about 2 s left"
+    )
+    assert statistics.progress("The search", None) == (
+        "The search: 1,000 products in 10 pages, 250 a second"
+    )
+
+
+def test_shares_of_null_and_quantiles_of_the_price() -> None:
+    brands = [{"name": "Acme"}, {"name": None}, None]
+    rows = [{"current_price": float(price), "brand": brands[price % 3]} for price in range(1, 31)]
+    rows += [{"current_price": None, "brand": brands[0]}] * 10
+    figures = product_figures(pl.LazyFrame(rows, schema=PRODUCT_SCHEMA))
+    assert figures["null_share_current_price"] == 0.25
+    assert figures["null_share_brand"] == 0.5
+    assert [figures[f"price_p{share}"] for share in ("05", "25", "50", "75", "95")] == [
+        pl.Series(range(1, 31)).quantile(share) for share in (0.05, 0.25, 0.5, 0.75, 0.95)
+    ]
+
+
+def test_an_empty_snapshot_has_no_shares() -> None:
+    assert product_figures(PRODUCT_SCHEMA.to_frame().lazy()) == {}
+
+
+def test_a_figure_that_is_no_number_is_left_out() -> None:
+    rows = [{"current_price": math.inf, "brand": {"name": "Acme"}}]
+    figures = product_figures(pl.LazyFrame(rows, schema=PRODUCT_SCHEMA))
+    assert figures == {"null_share_current_price": 0.0, "null_share_brand": 0.0}

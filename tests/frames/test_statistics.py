@@ -1,0 +1,71 @@
+"""The numbers that all reads have in common."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime, timezone
+
+import pytest
+
+from octogen_dagster.api.requester import RequestStatistics
+from octogen_dagster.frames.statistics import ReadStatistics
+
+STARTED_AT = datetime(2026, 11, 25, 6, 0, tzinfo=timezone.utc)
+
+
+def test_the_figures_are_rounded_and_named_with_their_units() -> None:
+    statistics = ReadStatistics(
+        started_at=STARTED_AT,
+        rows=1_000,
+        requests=12,
+        retries=2,
+        rate_limit_wait_seconds=1.23456,
+        seconds=3.00049,
+        unknown_fields=Counter({"items.mood": 2, "items.brand.founder": 5}),
+    )
+    assert statistics.figures() == {
+        "requests": 12,
+        "retries": 2,
+        "rate_limit_wait_seconds": 1.235,
+        "seconds": 3.0,
+        "rows_per_second": 333.3,
+        "unknown_fields": 7,
+        "unknown_field_names": {"items.brand.founder": 5, "items.mood": 2},
+        "fetched_at": STARTED_AT,
+    }
+
+
+def test_without_unknown_fields_no_names_are_shown() -> None:
+    figures = ReadStatistics().figures()
+    assert figures["unknown_fields"] == 0
+    assert "unknown_field_names" not in figures
+    assert figures["rows_per_second"] == 0
+
+
+def test_an_update_takes_over_what_was_sent() -> None:
+    statistics = ReadStatistics()
+    statistics.update(RequestStatistics(requests=5, retries=1, rate_limit_wait_seconds=0.5))
+    statistics.update(RequestStatistics(requests=9, retries=2, rate_limit_wait_seconds=1.5))
+    assert (statistics.requests, statistics.retries) == (9, 2)
+    assert statistics.rate_limit_wait_seconds == 1.5
+    assert statistics.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("expected", "complete", "text"),
+    [
+        (None, False, "950 a second"),
+        (3_800, False, "950 a second, about 2 s left"),
+        (1_900, False, "950 a second"),
+        (1_000, False, "950 a second"),
+        (3_800, True, "950 a second"),
+    ],
+)
+def test_the_speed_says_how_long_the_rest_takes(
+    expected: int | None, complete: bool, text: str
+) -> None:
+    assert ReadStatistics(rows=1_900, seconds=2.0, complete=complete).speed(expected) == text
+
+
+def test_before_the_first_row_nothing_is_said_of_the_rest() -> None:
+    assert ReadStatistics().speed(100) == "0 a second"

@@ -1,0 +1,103 @@
+"""A search page's JSON, checked before Polars decodes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+import pytest
+
+from octogen_dagster.frames.schema import PRODUCT_SCHEMA
+from octogen_dagster.frames.wire import WirePage, read_page, unknown_fields, wire_dtype
+from tests.frames.products import PRODUCT, answer
+
+
+def read(*items: dict[str, Any], **fields: Any) -> WirePage:
+    return read_page(answer({"items": [PRODUCT | item for item in items], **fields}), "Page")
+
+
+def test_a_page_has_its_products_and_its_cursor() -> None:
+    page = read({"uuid": "a"}, {"uuid": "b"}, nextCursor="c1")
+    assert (page.uuids, page.next_cursor, page.request_id) == (["a", "b"], "c1", "r-1")
+    assert page.model is None
+    assert not page.unknown
+
+
+def test_the_last_page_has_no_cursor() -> None:
+    assert read().next_cursor is None
+    assert read(nextCursor=None).next_cursor is None
+
+
+@pytest.mark.parametrize(
+    ("images", "are_text"),
+    [
+        ([["https://img.example/1.jpg"]], True),
+        ([[{"url": "https://img.example/1.jpg"}]], False),
+        ([None, [], ["https://img.example/1.jpg"]], True),
+        ([None, []], None),
+    ],
+)
+def test_the_first_image_shows_their_form(images: list[Any], are_text: bool | None) -> None:
+    assert read(*({"images": each} for each in images)).images_are_text is are_text
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"title": 5},
+        {"currentPrice": "12.5"},
+        {"rating": {"count": 2.0}},
+        {"rating": {"count": "3"}},
+        {"inStock": "true"},
+    ],
+)
+def test_a_value_that_polars_would_change_goes_through_the_models(item: dict[str, Any]) -> None:
+    page = read({"uuid": "a"}, item)
+    assert page.model is not None
+    assert page.uuids == page.model.uuids
+
+
+def test_a_page_with_unknown_fields_needs_no_models() -> None:
+    page = read(
+        {"mood": "calm"},
+        {"brand": {"url": "https://b.example", "founder": "W. E."}},
+        {"mood": None},
+        debug={},
+    )
+    assert page.unknown == {"debug": 1, "items.mood": 2, "items.brand.founder": 1}
+    assert page.model is None
+
+
+def test_unknown_fields_are_found_inside_lists_and_objects() -> None:
+    content = answer(
+        {"items": [{**PRODUCT, "images": [{"url": "x", "hash": 1}, "y", {"url": "z", "hash": 2}]}]}
+    ).content
+    assert unknown_fields(content) == {"items.images.hash": 2}
+    assert unknown_fields(b"[]") == {}
+
+
+def test_polars_decodes_only_the_columns_that_are_wanted() -> None:
+    dtype = wire_dtype(["uuid", "updated_at", "primary_image", "fetched_at"], images_are_text=False)
+    (items,) = dtype.fields
+    assert items.name == "items"
+    assert isinstance(items.dtype, pl.List)
+    item = items.dtype.inner
+    assert isinstance(item, pl.Struct)
+    schema = dict(item.to_schema())
+    assert schema.keys() == {"uuid", "updatedAt", "primaryImage"}
+    assert schema["updatedAt"] == pl.String
+    image = schema["primaryImage"]
+    assert isinstance(image, pl.Struct)
+    assert [field.name for field in image.fields][1] == "cdnUrl"
+
+
+@pytest.mark.parametrize(("as_text", "is_struct"), [(True, False), (False, True)])
+def test_images_are_decoded_in_the_form_of_the_page(as_text: bool, is_struct: bool) -> None:
+    dtype = wire_dtype(list(PRODUCT_SCHEMA), images_are_text=as_text)
+    (items,) = dtype.fields
+    assert isinstance(items.dtype, pl.List)
+    item = items.dtype.inner
+    assert isinstance(item, pl.Struct)
+    images = dict(item.to_schema())["images"]
+    assert isinstance(images, pl.List)
+    assert isinstance(images.inner, pl.Struct) is is_struct
