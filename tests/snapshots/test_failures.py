@@ -1,0 +1,73 @@
+from datetime import datetime, timedelta, timezone
+
+import dagster as dg
+import httpx
+import pytest
+
+from octogen_dagster.api.responses import error_from_response
+from octogen_dagster.errors import (
+    MissingAPIKeyError,
+    OctogenAPIError,
+    OctogenConnectionError,
+    OctogenPagingError,
+    OctogenPastPartitionError,
+    OctogenResponseError,
+    OctogenSnapshotError,
+)
+from octogen_dagster.snapshots.failures import RETRY_POLICY, permanent_errors_fail
+
+NOON = datetime(2026, 3, 4, 12, tzinfo=timezone.utc)
+HOUR = timedelta(hours=1)
+
+
+def api_error(status: int) -> OctogenAPIError:
+    """Return the error that a response with a status becomes."""
+    request = httpx.Request("POST", "https://octogen.test/v1/products/search")
+    return error_from_response(httpx.Response(status, request=request), "The search")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(api_error(status) for status in (401, 402, 403, 404, 422)),
+        MissingAPIKeyError(),
+        OctogenPastPartitionError(NOON - 2 * HOUR, NOON - HOUR, NOON),
+        OctogenPastPartitionError(NOON + HOUR, NOON + 2 * HOUR, NOON),
+    ],
+    ids=lambda error: str(getattr(error, "status_code", type(error).__name__)),
+)
+def test_a_permanent_error_is_a_failure_without_retries(error: Exception) -> None:
+    with pytest.raises(dg.Failure) as failed, permanent_errors_fail():
+        raise error
+    assert failed.value.allow_retries is False
+    assert failed.value.description == str(error)
+    assert failed.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(api_error(status) for status in (400, 409, 429, 500, 503)),
+        OctogenResponseError("Not JSON.", httpx.Response(200)),
+        OctogenConnectionError("The connection was reset."),
+        OctogenPagingError("The pages loop."),
+        OctogenSnapshotError("The snapshot is not complete."),
+        OSError(28, "No space left on device"),
+    ],
+    ids=lambda error: str(getattr(error, "status_code", type(error).__name__)),
+)
+def test_any_other_error_stays_as_it_is_and_can_be_retried(error: Exception) -> None:
+    with pytest.raises(type(error)) as raised, permanent_errors_fail():
+        raise error
+    assert raised.value is error
+
+
+def test_nothing_happens_without_an_error() -> None:
+    with permanent_errors_fail():
+        result = 1
+    assert result == 1
+
+
+def test_a_run_is_retried_after_10_then_30_then_70_seconds() -> None:
+    assert RETRY_POLICY.max_retries == 3
+    assert [RETRY_POLICY.calculate_delay(attempt) for attempt in (1, 2, 3)] == [10, 30, 70]
