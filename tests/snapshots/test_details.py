@@ -24,7 +24,6 @@ from octogen_dagster.frames.details.statistics import DetailStatistics
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.details import build_product_details_asset
-from octogen_dagster.snapshots.metadata import figures_metadata
 
 LOOKUP = "/products/lookup"
 PRODUCTS = build_products_asset("products", ProductSearch(catalogs=["strada"]))
@@ -225,41 +224,6 @@ def test_a_progress_line_says_how_long_it_will_take() -> None:
         "products_details: 1,000 of 3,000 products, 800 of them looked up; 960 found, 30 gone, "
         "10 failed; 100 a second, about 20 s left"
     )
-
-
-def test_the_numbers_of_a_read_are_shown(octogen: OctogenResource) -> None:
-    then = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
-    scan = DetailScan(pl.LazyFrame(), octogen.connection(), only_changed=True)
-    scan.statistics = DetailStatistics(
-        started_at=then, products=10, rows=10, found=6, gone=2, mismatched=1, failed=1,
-        carried_over=4, requests=9, retries=3, rate_limit_wait_seconds=1.23456, seconds=5.00049,
-    )  # fmt: skip
-    scan.statistics.unknown_fields.update({"product.mood": 5, "product.brand.age": 2})
-    rows = [{"looked_up_at": then}, {"looked_up_at": None, "error": "gave up"}]
-    metadata = figures_metadata(scan.figures(pl.LazyFrame(rows, schema=DETAIL_SCHEMA)))
-    assert metadata == {
-        "octogen/only_changed": True,
-        "octogen/found": 6,
-        "octogen/gone": 2,
-        "octogen/mismatched": 1,
-        "octogen/failed": 1,
-        "octogen/looked_up": 6,
-        "octogen/carried_over": 4,
-        "octogen/requests": 9,
-        "octogen/retries": 3,
-        "octogen/rate_limit_wait_seconds": 1.235,
-        "octogen/seconds": 5.0,
-        "octogen/rows_per_second": 2.0,
-        "octogen/unknown_fields": 7,
-        "octogen/unknown_field_names": dg.MetadataValue.json(
-            {"product.mood": 5, "product.brand.age": 2}
-        ),
-        "octogen/fetched_at": dg.MetadataValue.timestamp(then),
-        "octogen/oldest_lookup": dg.MetadataValue.timestamp(then),
-        "octogen/first_error": "gave up",
-    }
-    nothing = figures_metadata(scan.figures(DETAIL_SCHEMA.to_frame().lazy()))
-    assert metadata.keys() - nothing.keys() == {"octogen/oldest_lookup", "octogen/first_error"}
 
 
 def test_names_pool_and_group_are_those_of_the_other_assets() -> None:

@@ -1,0 +1,104 @@
+"""The metadata of a published snapshot, compared with a golden file that later versions read."""
+
+import json
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+from upath import UPath
+
+from octogen_dagster.api.models import Facet, FacetName
+from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.frames.snapshot_source import SnapshotSource
+from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.snapshots.assets import ProductsAsset
+from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
+from octogen_dagster.snapshots.partitions import catalog_partitions
+from octogen_dagster.snapshots.resource import OctogenResource
+from octogen_dagster.snapshots.snapshot_files import SnapshotFile
+
+GOLDEN: dict[str, Any] = json.loads(
+    (Path(__file__).parents[1] / "golden" / "snapshot_metadata.json").read_text()
+)
+FETCHED_AT = datetime.fromisoformat(GOLDEN["file"]["octogen.fetched_at"])
+SEARCH = ProductSearch(
+    facets=[Facet(name=FacetName.GENDER, values=["male"])], price_max=900, page_size=50
+)
+
+
+class Rebuild(SnapshotSource):
+    """One row that is rebuilt from pages of a given time."""
+
+    keeps_previous = True
+
+    def __init__(self, read_at: datetime) -> None:
+        super().__init__(pl.LazyFrame({"n": [1]}))
+        self._read_at = read_at
+
+    @property
+    def rebuilt_from(self) -> datetime:
+        return self._read_at
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> SnapshotFile:
+    """Return a snapshot that carries the golden metadata."""
+    path = tmp_path / "products.parquet"
+    pl.DataFrame({"n": [0]}).write_parquet(path, metadata=GOLDEN["file"])
+    return SnapshotFile(UPath(path))
+
+
+def test_a_snapshot_is_published_with_the_golden_metadata(
+    tmp_path: Path, octogen: OctogenResource, shops: Sandbox, instance: dg.DagsterInstance
+) -> None:
+    instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
+    products = ProductsAsset(
+        "products", SEARCH, catalog_partitions, clock=lambda: FETCHED_AT
+    ).definition(key_prefix="shop", retry_policy=None)
+    result = dg.materialize(
+        [products],
+        partition_key="strada",
+        instance=instance,
+        resources={
+            "octogen": octogen,
+            "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path)),
+        },
+    )
+
+    path = tmp_path / "shop" / "products" / "strada.parquet"
+    stored = {
+        name: value
+        for name, value in pl.read_parquet_metadata(path).items()
+        if name.startswith("octogen")
+    }
+    assert stored == GOLDEN["file"] | {"octogen.run_id": result.run_id}
+    (event,) = result.asset_materializations_for_node("shop__products")
+    assert sorted(event.metadata) == GOLDEN["materialization"]
+
+
+def test_the_golden_metadata_is_read(file: SnapshotFile) -> None:
+    assert file.provenance().items() >= GOLDEN["file"].items()
+
+
+def test_a_rebuild_from_pages_older_than_the_golden_metadata_is_refused(
+    tmp_path: Path, file: SnapshotFile
+) -> None:
+    io_manager = ParquetSnapshotIOManager(base_dir=str(tmp_path))
+    context = dg.build_output_context(asset_key="products")
+    older = FETCHED_AT - timedelta(seconds=1)
+    with pytest.raises(dg.Failure, match=r"was read at 2026-11-25T06:30:00\.25.*older"):
+        io_manager.handle_output(context, Rebuild(older))
+    assert pl.read_parquet(file.uri)["n"].to_list() == [0]
+
+
+def test_a_rebuild_from_pages_of_the_golden_metadata_replaces_the_snapshot(
+    tmp_path: Path, file: SnapshotFile
+) -> None:
+    io_manager = ParquetSnapshotIOManager(base_dir=str(tmp_path))
+    context = dg.build_output_context(asset_key="products")
+    io_manager.handle_output(context, Rebuild(FETCHED_AT.astimezone(timezone.utc)))
+    assert pl.read_parquet(file.uri)["n"].to_list() == [1]
+    assert file.previous.exists()
