@@ -32,7 +32,8 @@ class Pipeline:
     def __init__(
         self, base: Path, octogen: OctogenResource, instance: dg.DagsterInstance, **arguments: Any
     ) -> None:
-        self.products = build_products_asset("products", **arguments)
+        # A retry by default would wait for some seconds.
+        self.products = build_products_asset("products", **{"retry_policy": None, **arguments})
         self.assets = [self.products, build_product_changes_asset(self.products)]
         self.resources = {
             "octogen": octogen,
