@@ -14,11 +14,11 @@ Metadata = dict[str, dg.MetadataValue[Any] | dg.TableSchema | str | int | float]
 def octogen_asset(
     own: Mapping[str, Any], given: Mapping[str, Any]
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
-    """`@dagster.asset` with this project's defaults.
+    """Return `@dagster.asset` with this project's defaults.
 
     Args:
         own: Arguments that the asset's factory sets.
-        given: Arguments of the user; they override all others.
+        given: Arguments that the user passed; they override all others.
     """
     defaults = {"group_name": GROUP, "pool": POOL, "kinds": {"octogen", "polars", "parquet"}}
     decorator: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(

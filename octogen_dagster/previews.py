@@ -1,4 +1,4 @@
-"""Frames as Markdown tables, for the UI."""
+"""Frames as Markdown tables, for the Dagster UI."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ _MAX_CELL_LENGTH = 80
 
 
 def markdown_table(frame: pl.DataFrame) -> str:
-    """A frame as a Markdown table; a struct is shown by its name, or by its filled fields.
+    """Format a frame as a Markdown table.
+
+    A struct is shown by its `name`, or without one by its fields that are not empty. A long cell is
+    cut.
 
     Args:
-        frame: Any columns; every row is shown.
+        frame: The rows; all of them are shown.
     """
     rows = [[_cell(value) for value in row] for row in frame.rows()]
     lines = [frame.columns, ["---"] * frame.width, *rows]

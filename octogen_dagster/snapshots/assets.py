@@ -1,4 +1,4 @@
-"""Asset factories: the catalogs table and product snapshots."""
+"""The factories of the catalogs asset and of products assets."""
 
 import functools
 from collections.abc import Callable
@@ -41,14 +41,14 @@ def build_catalogs_asset(
     partitions_def: dg.DynamicPartitionsDefinition | None = None,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """An asset: the table of the catalogs granted to the key.
+    """Build an asset: the table of the catalogs that the key may read.
 
-    Columns: catalog, display_name, source_base_url, product_count, last_indexed_at (UTC).
+    The columns are catalog, display_name, source_base_url, product_count and last_indexed_at (UTC).
 
     Args:
         name: The asset's name.
-        partitions_def: Dynamic partitions to which each catalog that is not there yet is added;
-            give the ones of the products asset.
+        partitions_def: Dynamic partitions, to which a run adds each new catalog. Pass those of
+            the products asset.
         asset_arguments: Any other argument of `@dagster.asset`.
     """
 
@@ -72,26 +72,27 @@ def build_products_asset(
     partitions_def: dg.PartitionsDefinition[str] | None = None,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """An asset: the products of a search, or of a whole catalog for each partition.
+    """Build an asset: the products of a search, or of a whole catalog in each partition.
 
     The search is the default of the run configuration, so it can be changed in the launchpad for
-    one run. Columns as in `octogen_dagster.PRODUCT_SCHEMA`.
+    one run. The columns are those of `octogen_dagster.PRODUCT_SCHEMA`.
 
     Args:
         name: The asset's name.
         search: What to read; by default everything.
-        partitions_def: Partitions whose keys are catalogs (`catalog_partition_key`), in each of
-            which the search is made; or times (`snapshot_days`), or both (`catalog_days`). A time
-            that is over is rebuilt from archived pages, or refused: the service knows only the
-            present.
+        partitions_def: Partitions by catalog (`catalog_partitions`), by time (`snapshot_days`) or
+            by both (`catalog_days`). In a partition of a catalog the search reads only that
+            catalog. A past time is rebuilt from archived pages or refused, because the service
+            knows only the present.
         asset_arguments: Any other argument of `@dagster.asset`, such as `pool`, `kinds`,
-            `group_name`, `owners`, `tags`, `description`. By default `retry_policy` retries a run
-            three times, after 10, 20 and 40 seconds; an error that a retry cannot mend (401, 402,
-            403, 404, 422) fails the run at once.
+            `group_name`, `owners`, `tags`, `description`. The default `retry_policy` retries a
+            failed run three times, after 10, 30 and 70 seconds. An error that a retry cannot fix
+            (status 401, 402, 403, 404 or 422) is never retried.
 
     Raises:
-        ValueError: The search names catalogs and the partitions are catalogs, or the partitions
-            are neither catalogs nor times that include the present.
+        ValueError: The search names catalogs although each partition is a catalog; or the
+            partitions are of times that do not include the present, or of two dimensions other
+            than a catalog and a time.
     """
     return ProductsAsset(name, search or ProductSearch(), partitions_def).definition(
         **asset_arguments
@@ -99,7 +100,7 @@ def build_products_asset(
 
 
 class ProductsAsset:
-    """A products asset before Dagster wraps it.
+    """The builder of a products asset.
 
     Args:
         name: The asset's name.
@@ -127,17 +128,17 @@ class ProductsAsset:
         if self._partitions.catalogs is not None and search.catalogs:
             raise ValueError(
                 f"Asset {name!r}: each partition is a catalog, so the search must not name "
-                "catalogs."
+                "catalogs. Remove `catalogs` from the search."
             )
         if self._partitions.times is not None and self._partitions.times.end_offset < 1:
             raise ValueError(
-                f"Asset {name!r}: its partitions of time need end_offset=1, so that the present "
-                "is among them: the service knows nothing else. See octogen_dagster.snapshot_days "
-                "and catalog_days."
+                f"Asset {name!r}: its time partitions do not include the present, and the service "
+                "knows only the present. Set end_offset=1, or use octogen_dagster.snapshot_days "
+                "or catalog_days."
             )
 
     def definition(self, **asset_arguments: Any) -> dg.AssetsDefinition:
-        """The asset's definition.
+        """Build the asset's definition.
 
         Args:
             asset_arguments: Any other argument of `@dagster.asset`.
@@ -149,7 +150,9 @@ class ProductsAsset:
                 "name": self._name,
                 "partitions_def": self._partitions_def,
                 "config_schema": search_config(self._search, catalogs=not has_catalogs),
-                "description": "Products of each catalog." if has_catalogs else "Products found.",
+                "description": (
+                    "The products of each catalog." if has_catalogs else "The products of a search."
+                ),
                 "retry_policy": RETRY_POLICY,
             },
             asset_arguments,
@@ -190,17 +193,21 @@ class ProductsAsset:
 def _require_partition(
     context: dg.AssetExecutionContext, catalogs: dg.PartitionsDefinition[Any] | None, key: str
 ) -> None:
-    """Fail a run whose partition was deleted while it was queued, before anything is read."""
+    """Fail the run before it reads if its partition was deleted while it was queued.
+
+    Raises:
+        dagster.Failure: The partition does not exist.
+    """
     if (
         isinstance(catalogs, dg.DynamicPartitionsDefinition)
         and catalogs.name
         and not context.instance.has_dynamic_partition(catalogs.name, key)
     ):
         raise dg.Failure(
-            f"Partition {key!r} of {context.asset_key.to_user_string()} is not there any more: it "
-            "was deleted while this run was queued. Nothing was read, and a snapshot that was "
-            "there is kept. Add the partition again and materialize it; the catalog sensor adds "
-            "it when the catalog is next indexed.",
+            f"Partition {key!r} of {context.asset_key.to_user_string()} no longer exists: it was "
+            "deleted while this run was queued. Nothing was read, and its snapshot, if there is "
+            "one, is kept. Add the partition again and materialize it; the catalog sensor adds it "
+            "when the catalog is next indexed.",
             allow_retries=False,
         )
 
@@ -210,16 +217,18 @@ def _configured_search(context: dg.AssetExecutionContext) -> ProductSearch:
         return ProductSearch.model_validate(context.op_execution_context.op_config)
     except ValidationError as error:
         raise dg.Failure(
-            f"The search in the run configuration is wrong. {error}", allow_retries=False
+            f"The search in the run configuration is invalid: {error}\nCorrect the run "
+            "configuration and start the run again.",
+            allow_retries=False,
         ) from None
 
 
 def search_config(search: ProductSearch, *, catalogs: bool = True) -> dict[str, dg.Field]:
-    """The run configuration of a search, with its values as defaults.
+    """Build the run configuration of a search, with its values as defaults.
 
     Args:
         search: The defaults.
-        catalogs: Whether the catalogs can be configured.
+        catalogs: True if the catalogs can be configured.
     """
     types: dict[str, Any] = {
         "q": dg.Noneable(str),
@@ -246,10 +255,10 @@ def search_config(search: ProductSearch, *, catalogs: bool = True) -> dict[str, 
 def _list_granted(
     search: ProductSearch, octogen: OctogenResource
 ) -> list[MerchantCatalogSummary] | None:
-    """List the granted catalogs; None from a service that has no list.
+    """List the granted catalogs, or return None if the service has no such list.
 
     Raises:
-        dagster.Failure: A catalog is not granted to the key.
+        dagster.Failure: A catalog of the search is not granted to the key.
     """
     try:
         granted = octogen.list_catalogs()
@@ -269,7 +278,7 @@ def _list_granted(
 def _expected_rows(
     search: ProductSearch, granted: list[MerchantCatalogSummary] | None
 ) -> int | None:
-    """The number of products in whole catalogs, if the service says it."""
+    """Return the number of products in whole catalogs; None if it is not known."""
     plain = search.model_copy(update={"catalogs": [], "page_size": 1})
     if granted is None or plain != ProductSearch(page_size=1):
         return None
@@ -283,7 +292,10 @@ def _add_partitions(
     summaries: list[MerchantCatalogSummary],
 ) -> None:
     if partitions_def.name is None:
-        raise ValueError("partitions_def must have a name, so that catalogs can be added to it.")
+        raise ValueError(
+            "The partitions_def of the catalogs asset has no name, so catalogs cannot be added to "
+            "it. Give the DynamicPartitionsDefinition a name."
+        )
     known = set(context.instance.get_dynamic_partitions(partitions_def.name))
     keys = {catalog_partition_key(summary.catalog) for summary in summaries}
     if new := sorted(keys - known):

@@ -1,4 +1,4 @@
-"""The asset of what changed between two snapshots. The comparison itself is in `frames`."""
+"""The factory of product changes assets. The comparison itself is in `frames.changes`."""
 
 import warnings
 from typing import Any
@@ -14,14 +14,16 @@ from octogen_dagster.snapshots.partitions import MAX_TIMES_BACK, SnapshotPartiti
 def build_product_changes_asset(
     products: dg.AssetsDefinition, *, name: str | None = None, **asset_arguments: Any
 ) -> dg.AssetsDefinition:
-    """An asset: what appeared, disappeared or changed its title, price or availability.
+    """Build an asset: products that appeared, disappeared or changed between two snapshots.
 
-    It compares a snapshot with the one of the time before, if the products have partitions of time
-    (the last that there is, up to 31 times back, and the metadata says which one), and otherwise
-    with the snapshot that was published before; that one is kept by `ParquetSnapshotIOManager`,
-    which must store both assets. Without one everything appeared, and the metadata says
-    `octogen/first_snapshot`. With `AutomationCondition.eager()` it does not wait for a time before
-    that was passed over. Columns as in `octogen_dagster.CHANGES_SCHEMA`.
+    The title, the price and the availability are compared. If the products have time partitions,
+    a snapshot is compared with the last one of the 31 partitions before it, and
+    `octogen/previous_partition` in the metadata names that partition. Otherwise it is compared
+    with the snapshot that it replaced. `ParquetSnapshotIOManager` keeps that snapshot, so it must
+    store both assets. If there is no earlier snapshot, every product appeared, and the metadata
+    has `octogen/first_snapshot`. With `AutomationCondition.eager()` the asset does not wait for
+    earlier partitions that were never materialized. The columns are those of
+    `octogen_dagster.CHANGES_SCHEMA`.
 
     Args:
         products: An asset of `build_products_asset`.
@@ -29,12 +31,13 @@ def build_product_changes_asset(
         asset_arguments: Any other argument of `@dagster.asset`.
 
     Raises:
-        ValueError: The asset's partitions are neither catalogs nor times.
+        ValueError: The products have partitions of two dimensions that are not a catalog and a
+            time.
     """
     times = SnapshotPartitions(products.partitions_def).times
     condition = asset_arguments.get("automation_condition")
     if times and condition is not None:
-        asset_arguments["automation_condition"] = _without_waiting_for_the_past(condition)
+        asset_arguments["automation_condition"] = _wait_only_for_latest(condition)
 
     @octogen_asset(
         {
@@ -43,11 +46,13 @@ def build_product_changes_asset(
             "ins": {
                 "snapshots": dg.AssetIn(
                     products.key,
-                    partition_mapping=_and_the_time_before(products) if times else None,
+                    partition_mapping=_with_time_before(products) if times else None,
                 )
             },
             "pool": None,
-            "description": f"Changes of {products.key.to_user_string()} since the snapshot before.",
+            "description": (
+                f"The changes of {products.key.to_user_string()} since the previous snapshot."
+            ),
         },
         asset_arguments,
     )
@@ -58,9 +63,9 @@ def build_product_changes_asset(
         first = snapshots.previous is None
         if first:
             context.log.info(
-                "There is no snapshot "
-                + (f"in the {MAX_TIMES_BACK} partitions before" if times else "before")
-                + " this one: every product appeared."
+                "There is no earlier snapshot"
+                + (f" in the {MAX_TIMES_BACK} partitions before" if times else "")
+                + ": every product counts as appeared."
             )
         metadata: dict[str, Any] = {**_counts(frame), "octogen/first_snapshot": first}
         if snapshots.previous_partition:
@@ -70,10 +75,10 @@ def build_product_changes_asset(
     return changes
 
 
-def _without_waiting_for_the_past(
+def _wait_only_for_latest(
     condition: dg.AutomationCondition[dg.AssetKey],
 ) -> dg.AutomationCondition[dg.AssetKey]:
-    """Of a condition for the latest time, let only that time's snapshot be waited for."""
+    """Make a condition for the latest time wait for no snapshot of an earlier time."""
     latest = dg.AutomationCondition.in_latest_time_window()
     if latest not in condition.children:
         return condition
@@ -98,7 +103,8 @@ def _counts(frame: pl.DataFrame) -> dict[str, int]:
     }
 
 
-def _and_the_time_before(products: dg.AssetsDefinition) -> dg.PartitionMapping:
+def _with_time_before(products: dg.AssetsDefinition) -> dg.PartitionMapping:
+    """Map each partition to itself and to the one of the time before it."""
     partitions_def = products.partitions_def
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)  # both mappings are beta

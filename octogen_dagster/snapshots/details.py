@@ -1,4 +1,4 @@
-"""The details asset: the full view of each product of a snapshot."""
+"""The factory of product details assets."""
 
 from typing import Any
 
@@ -20,36 +20,36 @@ def build_product_details_asset(
     failure_threshold: float = 0.05,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
-    """An asset: the full view of each product of another asset's snapshot.
+    """Build an asset: the full view of each product in another asset's snapshot.
 
-    Every address of the snapshot is looked up once, several at a time within the organisation's
-    rate budget. The result is always a whole snapshot, one row for each product in the same order,
-    columns as in `octogen_dagster.DETAIL_SCHEMA`; `status` says what became of the lookup:
+    Each product URL is looked up once, several at a time within the organisation's rate limit. The
+    result is a complete snapshot with one row for each product, in the same order. The columns are
+    those of `octogen_dagster.DETAIL_SCHEMA`. `status` is the result of the lookup:
 
-    * found: the row has the full view;
-    * gone: no granted catalog has the product any more;
-    * mismatch: the address leads to another product, whose view is not stored under this one's
-      name;
-    * failed: the lookup did, with all its retries; `error` says how.
+    * found: the row has the full view.
+    * gone: no granted catalog has the product any more.
+    * mismatch: the URL leads to another product, whose view is not stored.
+    * failed: the lookup failed in spite of its retries; `error` says why.
 
-    The service knows only the present: `looked_up_at` says when a row was looked up, also in a
-    partition of a time that is over.
+    The service knows only the present, so the view is that of `looked_up_at`, also in a partition
+    of a past time.
 
     Args:
-        products: An asset with the columns of `octogen_dagster.PRODUCT_SCHEMA`; its partitions
-            are this one's as well.
+        products: An asset with the columns of `octogen_dagster.PRODUCT_SCHEMA`. The details asset
+            has the same partitions.
         name: The asset's name; by default `<products>_details`.
-        only_changed: Look up only what is new or listed differently than in the details snapshot
-            before, and what failed there; carry the other rows over. What the listing does not
-            show (a description, a review) is then as old as `looked_up_at` says.
-        failure_threshold: Share of the lookups, 0 to 1, that may fail; with more, nothing is
-            published. Products that are gone are no failures, and rows that are carried over count
-            as lookups that did not fail.
+        only_changed: Look up only products that are new, are listed differently than in the
+            previous details snapshot, or were not found for it; carry the other rows over. What
+            the listing does not show (a description, a review) is then as old as `looked_up_at`
+            says.
+        failure_threshold: Share of the lookups, 0 to 1, that may fail. If more fail, nothing is
+            published. A product that is gone is not a failure, and a row that is carried over
+            counts as a lookup that did not fail.
         asset_arguments: Any other argument of `@dagster.asset`, such as `pool`, `group_name`,
             `automation_condition`, `retry_policy`.
 
     Raises:
-        ValueError: failure_threshold is no share.
+        ValueError: failure_threshold is not between 0 and 1.
     """
     require_share(failure_threshold)
 
@@ -58,7 +58,7 @@ def build_product_details_asset(
             "name": name or f"{products.key.path[-1]}_details",
             "partitions_def": products.partitions_def,
             "ins": {"products": dg.AssetIn(products.key)},
-            "description": f"The full view of each product of {products.key.to_user_string()}.",
+            "description": f"The full view of each product in {products.key.to_user_string()}.",
         },
         asset_arguments,
     )

@@ -1,4 +1,4 @@
-"""Which errors of a run a retry cannot mend."""
+"""The retries of a run that reads from the service."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import dagster as dg
 from octogen_dagster.errors import MissingAPIKeyError, OctogenAPIError, OctogenPastPartitionError
 
 RETRY_POLICY = dg.RetryPolicy(max_retries=3, delay=10, backoff=dg.Backoff.EXPONENTIAL)
-"""The retries of a run that reads from the service: after 10, 20 and 40 seconds."""
+"""Three retries, after 10, 30 and 70 seconds: Dagster multiplies the delay by 2**n - 1."""
 
 _PERMANENT_STATUSES = {401, 402, 403, 404, 422}
 
 
 @contextmanager
 def permanent_errors_fail() -> Iterator[None]:
-    """Turn an error that a retry cannot mend into a failure that is not retried.
+    """Turn an error that a retry cannot fix into a failure that is not retried.
 
     Raises:
-        dagster.Failure: The key is missing or refused, the credit is spent, the request is wrong,
-            or the partition's time is over.
+        dagster.Failure: The key is missing or refused, the credit is spent, the service refused
+            the request or found nothing, or the partition's time is not the present.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""ParquetSnapshotIOManager: one Parquet file for each asset or partition, whole or not there."""
+"""The IO manager that stores each asset or partition as one complete Parquet file."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ if TYPE_CHECKING:
     from octogen_dagster.asset_defaults import Metadata
     from octogen_dagster.snapshots.snapshot_files import SnapshotFile
 
-# A frame of more partitions than this reads them by name, within the limit of open files.
 MAX_OPEN_FILES = 256
+"""Partitions in one frame whose files are kept open; those of a larger frame are opened by name."""
 ALLOW_MISSING = "allow_missing_partitions"
 
 
 class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
     """Stores frames as Parquet snapshots and loads them.
 
-    An asset may return a `polars.LazyFrame` (streamed), a `polars.DataFrame`, or what
-    `OctogenResource.scan` returns. The file is written beside its place, its footer is read back,
-    and only then does it replace the previous snapshot. An asset `a/b` is
-    `<base_dir>/a/b.parquet`, its partition `k` is `<base_dir>/a/b/k.parquet`; characters that a
-    path would choke on are percent-encoded.
+    An asset may return a `polars.LazyFrame` (streamed), a `polars.DataFrame`, or the result of
+    `OctogenResource.scan`. The file is written to a temporary name, its footer is read back, and
+    only then does it replace the previous snapshot. An asset `a/b` is stored as
+    `<base_dir>/a/b.parquet` and its partition `k` as `<base_dir>/a/b/k.parquet`. Characters that
+    are not safe in a path are percent-encoded.
 
-    The pages of a search are saved beside the snapshot as they come: the next run of the same
-    partition continues one that died. They are removed when the snapshot is published, or archived
-    (`keep_pages`). The snapshot that is replaced is kept until the next one is published, unless
-    the asset has partitions of time.
+    The pages of a search are saved beside the snapshot while they are read, so the next run of the
+    same partition continues a run that died. They are removed when the snapshot is published, or
+    archived if `keep_pages` is set. The replaced snapshot of a products asset is kept until the
+    next one is published, unless the asset has time partitions.
 
     An input may be annotated `pl.DataFrame`, `pl.LazyFrame`, or `dict[str, ...]` of either, which
-    has an entry for each partition key. The partition of the same key is loaded as it was stored;
-    any other partitions, even a single one, become one frame with the key in the column
-    `partition_column`. A partition without a snapshot is an error unless the input's metadata says
-    `allow_missing_partitions`. `SnapshotPair` is the snapshot of the run's own partition together
-    with the last one of the 31 times before, or with the one that was published before.
+    has an entry for each partition key. The partition with the run's own key is loaded as it was
+    stored. Any other partitions, even a single one, become one frame with the key in the column
+    `partition_column`. A partition without a snapshot is an error, unless the input's metadata
+    sets `allow_missing_partitions`. A `SnapshotPair` is the snapshot of the run's own partition
+    with the last snapshot of the 31 times before it, or with the snapshot that it replaced.
     """
 
     base_dir: str = Field(description="A folder, gs://bucket/prefix or s3://bucket/prefix.")
@@ -66,15 +66,22 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
     resume_within_hours: float = Field(
         default=RESUME_WITHIN / timedelta(hours=1),
         ge=0,
-        description="The age up to which a read that died is continued; 0 for never.",
+        description="Hours after its start within which a read that died is continued; 0: never.",
     )
     _base: Any = PrivateAttr(default=None)
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        """Publish a snapshot and report on it.
+        """Publish a snapshot and add its metadata to the materialization.
+
+        Args:
+            context: The context of the asset's output.
+            obj: A frame or a scan.
 
         Raises:
+            OctogenError: The read fails.
             OctogenSnapshotError: The place cannot be written to, or the read was not complete.
+            dagster.Failure: The read failed and a retry cannot help, or the snapshot is newer than
+                the archived pages that it would be rebuilt from.
             TypeError: The asset returned neither a frame nor a scan.
         """
         source = _snapshot_source(context, obj)
@@ -87,10 +94,13 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         context.add_output_metadata(metadata)
 
     def load_input(self, context: dg.InputContext) -> Any:
-        """Load what the input's annotation asks for.
+        """Load the snapshots of an input as the type that it is annotated with.
+
+        Args:
+            context: The context of the input.
 
         Raises:
-            OctogenSnapshotError: A snapshot is not there.
+            OctogenSnapshotError: A snapshot does not exist or is damaged.
         """
         wanted = context.dagster_type.typing_type
         if wanted is SnapshotPair:
@@ -145,7 +155,8 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         if places.has_times:
             before = places.partition_before()
             file = None if before is None else places.of(before)
-        # In this order, a snapshot that is published in between makes the pair wider, never empty.
+        # The previous snapshot is opened first. If a run publishes in between, the pair spans two
+        # publications; in the other order it could compare a snapshot with itself.
         previous = file.scan() if file and file.exists() else None
         return SnapshotPair(self._load(context, partition), previous, before)
 
@@ -163,12 +174,14 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         asset, column = context.asset_key.to_user_string(), self.partition_column
         if not files:
             raise OctogenSnapshotError(
-                f"No partition of {asset} has a snapshot yet: materialize one first."
+                f"{asset} cannot be loaded: none of its partitions has a snapshot yet. Materialize "
+                "one first."
             )
         if any(column in frame.collect_schema() for frame in files.values()):
             raise OctogenSnapshotError(
-                f"{asset} has a column {column!r} of its own: give the IO manager another "
-                "partition_column, or load the partitions as a dict."
+                f"The partitions of {asset} cannot become one frame: they have a column {column!r} "
+                "of their own. Give the IO manager another partition_column, or load the "
+                "partitions as a dict."
             )
         frames = [frame.with_columns(pl.lit(key).alias(column)) for key, frame in files.items()]
         return pl.concat(frames, how="diagonal")
@@ -180,8 +193,8 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         if not file.exists():
             of = f", partition {partition!r}" if partition is not None else ""
             raise OctogenSnapshotError(
-                f"The snapshot of {context.asset_key.to_user_string()}{of} is not there "
-                f"({file.uri}): materialize it first."
+                f"The snapshot of {context.asset_key.to_user_string()}{of} does not exist "
+                f"({file.uri}). Materialize it first."
             )
         return file.scan(pinned=pinned)
 
@@ -192,7 +205,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
 
 
 class _OpenPlace:
-    """`SnapshotPlace` for the run's own partition."""
+    """The `SnapshotPlace` of the run's own partition."""
 
     def __init__(
         self, manager: ParquetSnapshotIOManager, places: SnapshotPlaces, log: Callable[[str], None]
@@ -220,8 +233,9 @@ def _snapshot_source(context: dg.OutputContext, obj: Any) -> SnapshotSource:
     if isinstance(obj, pl.DataFrame | pl.LazyFrame):
         return SnapshotSource(obj.lazy())
     raise TypeError(
-        f"Asset {context.asset_key.to_user_string()} returned {type(obj).__name__}: a snapshot is "
-        "made of a polars LazyFrame, a DataFrame or OctogenResource.scan(...)."
+        f"Asset {context.asset_key.to_user_string()} returned {type(obj).__name__}, which cannot "
+        "be stored as a snapshot. Return a polars LazyFrame or DataFrame, or "
+        "OctogenResource.scan(...)."
     )
 
 
@@ -235,31 +249,33 @@ def _provenance(context: dg.OutputContext) -> dict[str, str]:
 
 
 def _keep_previous(context: dg.OutputContext, file: SnapshotFile, source: SnapshotSource) -> bool:
-    """True if the snapshot that is there becomes the previous one.
+    """True if the existing snapshot becomes the previous one.
 
     Raises:
-        dagster.Failure: It is newer than the archived pages that this one is rebuilt from.
+        dagster.Failure: The existing snapshot is newer than the archived pages that this one is
+            rebuilt from.
     """
     try:
-        there = file.provenance()
+        existing = file.provenance()
     except OctogenSnapshotError as error:
-        context.log.warning(f"{error} It is replaced now.")
-        there = {}
-    read_at = there.get("octogen.fetched_at", "")
+        context.log.warning(f"{error} This run replaces it.")
+        existing = {}
+    read_at = existing.get("octogen.fetched_at", "")
     if source.rebuilt_from and read_at > source.rebuilt_from.isoformat():
         raise dg.Failure(
-            f"The snapshot {file.uri} was read at {read_at}, and the archived pages are older, of "
-            f"{source.rebuilt_from.isoformat()}: a rebuild would lose what is there. Nothing was "
-            "changed; remove the snapshot first if you want the older one.",
+            f"The snapshot {file.uri} was not rebuilt: it was read at {read_at}, and the archived "
+            f"pages are older ({source.rebuilt_from.isoformat()}), so newer data would be lost. "
+            "Nothing was changed. Remove the snapshot first if you want the older one.",
             allow_retries=False,
         )
-    return bool(there) and _was_reported(context, there.get("octogen.run_id"))
+    return bool(existing) and _was_reported(context, existing.get("octogen.run_id"))
 
 
 def _was_reported(context: dg.OutputContext, run_id: str | None) -> bool:
     """True unless the run that published a snapshot is known and did not report it.
 
-    Such a run died between the two, and its snapshot was never seen by anybody.
+    Such a run died after it published the snapshot and before it reported a materialization, so
+    nothing downstream has used the snapshot.
     """
     try:
         instance = context.step_context.instance

@@ -1,4 +1,4 @@
-"""What a materialization shows in the UI: columns, a preview, and the figures of a read."""
+"""The metadata of a materialization: columns, a preview and the figures of a read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _DESCRIBED = (
 
 
 def column_schema(schema: Mapping[str, pl.DataType]) -> dg.TableSchema:
-    """Dagster's table schema; columns of this project's schemas are described."""
+    """Return Dagster's table schema; columns of this project's own schemas have descriptions."""
     return dg.TableSchema(
         [
             dg.TableColumn(name, str(dtype), description=_description(name, dtype))
@@ -47,7 +47,10 @@ def _description(name: str, dtype: pl.DataType) -> str | None:
 
 
 def preview(frame: pl.DataFrame) -> str:
-    """A product frame as a Markdown table of the columns that tell most."""
+    """Format a frame as a Markdown table of its most telling columns.
+
+    Columns that are null throughout are left out.
+    """
     filled = [column.name for column in frame if column.null_count() < len(frame)]
     shown = filled or frame.columns
     columns = [name for name in _PREVIEW_COLUMNS if name in shown] or shown[:8]
@@ -55,7 +58,7 @@ def preview(frame: pl.DataFrame) -> str:
 
 
 def snapshot_metadata(snapshot: pl.LazyFrame) -> Metadata:
-    """The columns of a snapshot, and a preview of its first rows."""
+    """Return the columns of a snapshot and a preview of its first rows."""
     return {
         "dagster/column_schema": column_schema(snapshot.collect_schema()),
         "octogen/preview": dg.MetadataValue.md(preview(snapshot.head(PREVIEW_ROWS).collect())),
@@ -63,7 +66,7 @@ def snapshot_metadata(snapshot: pl.LazyFrame) -> Metadata:
 
 
 def figures_metadata(figures: Figures) -> Metadata:
-    """The figures of a read, named `octogen/...`."""
+    """Return the figures of a read as metadata entries `octogen/<name>`."""
     return {f"octogen/{name}": _metadata_value(value) for name, value in figures.items()}
 
 

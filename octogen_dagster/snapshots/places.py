@@ -1,4 +1,4 @@
-"""Where the snapshot of an asset or a partition is stored."""
+"""The places where the snapshots of an asset are stored. The files themselves are elsewhere."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class SnapshotPlaces:
     An asset `a/b` is `<base>/a/b.parquet`, its partition `k` is `<base>/a/b/k.parquet`.
 
     Args:
-        base: The base of all snapshots.
-        context: What is stored or loaded.
+        base: The folder or prefix that all snapshots are stored below.
+        context: The context of the output or the input, which names the asset and the partition.
     """
 
     def __init__(self, base: UPath, context: Context) -> None:
@@ -57,7 +57,7 @@ class SnapshotPlaces:
         return SnapshotFile(path)
 
     def partition_before(self) -> str | None:
-        """The last partition of a time before the run's that has a snapshot."""
+        """The last of the 31 partitions before the run's that has a snapshot; None if none has."""
         partitions = SnapshotPartitions(self._context.asset_partitions_def)
         before = partitions.before(self._context.partition_key)
         for _ in range(MAX_TIMES_BACK):
@@ -67,7 +67,7 @@ class SnapshotPlaces:
         return None
 
     def latest(self) -> SnapshotFile | None:
-        """The snapshot that is there, or else the last one of a time before."""
+        """The run's own snapshot if it exists, or else that of `partition_before`."""
         if self.own.exists():
             return self.own
         before = self.partition_before() if self.has_times else None

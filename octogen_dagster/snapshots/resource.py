@@ -1,4 +1,4 @@
-"""OctogenResource: the service for assets and ops, synchronous."""
+"""OctogenResource: Octogen's REST API for assets and ops, with blocking methods."""
 
 from __future__ import annotations
 
@@ -45,20 +45,22 @@ class OctogenResource(dg.ConfigurableResource[Any]):
     )
     base_url: str | None = Field(
         default=None,
-        description="Where the API is; https, or http on this machine. By default "
-        "OCTOGEN_BASE_URL of the process that runs the step, then Octogen itself.",
+        description="The base URL of the API; https, or http on this machine. By default "
+        "OCTOGEN_BASE_URL of the process that runs the step, then Octogen's own.",
     )
     timeout: float = Field(
-        default=DEFAULT_TIMEOUT, gt=0, description="Seconds for each phase of one request."
+        default=DEFAULT_TIMEOUT,
+        gt=0,
+        description="Seconds that each phase of a request may take.",
     )
     concurrency: int = Field(
         default=8,
         ge=1,
-        description="Catalogs that are read, or products looked up, at the same time.",
+        description="Catalogs to read, or products to look up, at the same time.",
     )
-    attempts: int = Field(default=6, ge=1, description="Tries of one request in all.")
+    attempts: int = Field(default=6, ge=1, description="Attempts of one request in all.")
     deadline: float = Field(
-        default=300.0, gt=0, description="Seconds for one request with all its retries."
+        default=300.0, gt=0, description="Seconds that a request may take with all its retries."
     )
     reserve: float = Field(
         default=0.2,
@@ -75,11 +77,11 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         return checked_base_url(base_url)
 
     def __reduce__(self) -> tuple[Callable[..., OctogenResource], tuple[dict[str, Any]]]:
-        """Pickling drops the key; where it is unpickled, the environment is asked again."""
+        """Pickle without the key; the unpickled resource reads it from the environment."""
         return _from_settings, (self.model_dump(exclude={"api_key"}),)
 
     def connection(self) -> Connection:
-        """How to reach the service.
+        """Return the connection that these settings describe.
 
         Raises:
             MissingAPIKeyError: There is no key.
@@ -95,19 +97,23 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         )
 
     def client(self) -> OctogenClient:
-        """An asynchronous client; use it as `async with octogen.client() as client`."""
+        """Return an asynchronous client; use it as `async with octogen.client() as client`.
+
+        Raises:
+            MissingAPIKeyError: There is no key.
+        """
         return self.connection().client()
 
     def list_catalogs(self) -> list[MerchantCatalogSummary]:
-        """`OctogenClient.list_catalogs`, blocking."""
+        """Call `OctogenClient.list_catalogs` and block until it returns."""
         return self.connection().call(OctogenClient.list_catalogs)
 
     def lookup_product(self, url: str) -> MerchantProductUrlLookupResponse:
-        """`OctogenClient.lookup_product`, blocking."""
+        """Call `OctogenClient.lookup_product` and block until it returns."""
         return self.connection().call(lambda client: client.lookup_product(url))
 
     def search_products(self, **page: Unpack[PageArguments]) -> MerchantProductListPage:
-        """Read one page of a search, blocking; `scan` reads all pages.
+        """Read one page of a search and block until it is read; `scan` reads all pages.
 
         The arguments and errors are those of `OctogenClient.search_products`.
         """
@@ -121,21 +127,23 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         list_granted: ListGranted | None = None,
         window: TimeWindow | None = None,
     ) -> ProductScan:
-        """A search to be read in bulk.
+        """Return a scan, which reads all pages of a search when its frame is executed.
 
-        Return it from an asset whose IO manager is `ParquetSnapshotIOManager`; for any other, and
-        for queries of your own, take its `frame`, a LazyFrame.
+        Return the scan from an asset whose IO manager is `ParquetSnapshotIOManager`. For another IO
+        manager, and for queries of your own, use its `frame`, a LazyFrame.
 
         Args:
             search: What to read.
-            report: Called about every ten seconds of a long read, and at its end.
-            list_granted: Lists the granted catalogs; by default the service is asked.
-            window: The beginning and the end of the time that the products are of, as an asset's
-                `context.partition_time_window`. Another time than now is rebuilt from archived
-                pages by `ParquetSnapshotIOManager`, or refused.
+            report: Called with the statistics about every ten seconds during the read, and at its
+                end.
+            list_granted: Returns the granted catalogs; by default the service is asked.
+            window: The start and the end of the time that the snapshot is of, as an asset's
+                `context.partition_time_window`. If it does not include the present,
+                `ParquetSnapshotIOManager` rebuilds the snapshot from archived pages, or the read
+                is refused.
 
         Raises:
-            MissingAPIKeyError: There is no key; raised at once.
+            MissingAPIKeyError: There is no key. It is raised before the frame is executed.
         """
         return ProductScan(
             search, self.connection(), report, list_granted=list_granted, window=window

@@ -1,6 +1,6 @@
-"""Snapshot files, on a disk or in a bucket: written aside and published in one step.
+"""Snapshot files on a disk or in a bucket, written to a temporary file and published in one step.
 
-Knows paths and Parquet, and nothing of Dagster's contexts.
+Dagster's contexts and the places of assets are not here; see `places`.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 
 class SnapshotFile:
-    """The place of one snapshot.
+    """The file of one snapshot, whether it exists or not.
 
     Args:
-        path: Where it is published.
+        path: The path at which the snapshot is published.
     """
 
     def __init__(self, path: UPath) -> None:
@@ -42,17 +42,17 @@ class SnapshotFile:
 
     @property
     def uri(self) -> str:
-        """The absolute place."""
+        """The absolute path of a local file, or the URL of an object."""
         return str(Path(self.path.path).absolute()) if self._is_local else str(self.path)
 
     @contextlib.contextmanager
     def unfinished(self) -> Iterator[Path]:
-        """Make a local file to write the snapshot to; it is removed when the block ends.
+        """Create a local file to write the snapshot to, and remove it when the block ends.
 
         Files that killed writers of the same snapshot left behind are removed first.
 
         Raises:
-            OctogenSnapshotError: The place cannot be written to.
+            OctogenSnapshotError: The folder cannot be written to.
         """
         if self._is_local:
             folder, stem = Path(self.path.path).parent, self.path.name
@@ -64,8 +64,8 @@ class SnapshotFile:
             path, handle = _create_locked(folder, stem)
         except OSError as error:
             raise OctogenSnapshotError(
-                f"Snapshots cannot be written to {folder}: {error.strerror or error}. Make it "
-                "writable, or set base_dir to another place."
+                f"Snapshots cannot be written to {folder}: {error.strerror or error}. Make the "
+                "folder writable, or set base_dir to another one."
             ) from error
         try:
             yield path
@@ -75,29 +75,31 @@ class SnapshotFile:
 
     @property
     def previous(self) -> SnapshotFile:
-        """The place of the snapshot before this one."""
+        """The file of the snapshot that this one replaced."""
         return SnapshotFile(self.beside(".previous"))
 
     def beside(self, suffix: str) -> UPath:
-        """A hidden place beside the snapshot, for files that belong to it."""
+        """Return a hidden path beside the snapshot, for files that belong to it."""
         place: UPath = self.path.parent / f".{self.path.name.removesuffix('.parquet')}{suffix}"
         return place
 
     def publish(self, unfinished: Path, *, keep_previous: bool | None = None) -> None:
-        """Make a written file the snapshot: a reader sees the old one or the new one, whole.
+        """Make a written file the snapshot; a reader sees the complete old or new one.
 
         If the process dies midway, the old snapshot is left at `.previous.next`, where the next
         publish finds it.
 
         Args:
             unfinished: The file.
-            keep_previous: True if the snapshot that is replaced becomes `previous`; None if this
-                snapshot never has a previous one.
+            keep_previous: True if the replaced snapshot becomes `previous`, False if it is
+                discarded; None if this snapshot never has a previous one.
 
         Raises:
-            OctogenSnapshotError: It cannot be put in place.
+            OctogenSnapshotError: The file cannot be put in place.
         """
-        with self._publishing("could not be published", "The previous one is untouched; correct"):
+        with self._publishing(
+            "could not be published", "The snapshot that it should replace is unchanged. Fix"
+        ):
             if keep_previous is not None:
                 self._move_next_previous()
             if keep_previous and self.exists():
@@ -108,7 +110,7 @@ class SnapshotFile:
                 self.path.fs.put_file(str(unfinished), self.path.path)
         if keep_previous:
             with self._publishing(
-                "is published, but the one that it replaced could not be kept", "Correct"
+                "is published, but the one that it replaced could not be kept", "Fix"
             ):
                 self._move_next_previous()
 
@@ -123,7 +125,7 @@ class SnapshotFile:
 
     @property
     def _next_previous(self) -> UPath:
-        """The place where the old snapshot waits while the new one is published."""
+        """The path of the old snapshot while the new one is published."""
         return self.beside(".previous.next")
 
     def _keep_for_previous(self) -> None:
@@ -150,10 +152,10 @@ class SnapshotFile:
                 _rename(aside.path, self.previous.path.path)
 
     def provenance(self) -> dict[str, str]:
-        """Read the key-value metadata of the snapshot; empty if there is none.
+        """Read the key-value metadata of the snapshot; empty if there is no snapshot.
 
         Raises:
-            OctogenSnapshotError: It is not a Parquet file.
+            OctogenSnapshotError: The file is not a Parquet file.
         """
         if not self.exists():
             return {}
@@ -166,23 +168,23 @@ class SnapshotFile:
             yield
         except pl.exceptions.PolarsError as error:
             raise OctogenSnapshotError(
-                f"The file {self.uri} is not a snapshot, or is damaged ({error}). Materialize it "
+                f"The file {self.uri} is not a snapshot or is damaged ({error}). Materialize it "
                 "again."
             ) from error
 
     def exists(self) -> bool:
-        """True if a snapshot is there."""
+        """True if the snapshot exists."""
         return self.path.exists()
 
     def scan(self, *, pinned: bool = True) -> pl.LazyFrame:
-        """The snapshot as a lazy frame; one from a bucket is downloaded first.
+        """Return the snapshot as a lazy frame; one in a bucket is downloaded first.
 
         Args:
-            pinned: Keep a local file open, so that the frame does not change when another snapshot
-                is published.
+            pinned: True to keep a local file open, so that the frame does not change when another
+                snapshot is published.
 
         Raises:
-            OctogenSnapshotError: It is not a Parquet file.
+            OctogenSnapshotError: The file is not a Parquet file.
         """
         if not self._is_local:
             frame = pl.scan_parquet(self.path.read_bytes())
@@ -205,11 +207,11 @@ def write_parquet(
     """Stream a frame into a Parquet file and read its footer back.
 
     Args:
-        frame: The rows; the frame is executed here.
+        frame: The rows; the frame is executed once.
         path: The file.
         metadata: Returns the file's key-value metadata; called after the rows are written.
-        stop: Ends the frame's execution; called when this thread is interrupted.
-        row_group_size: Rows that are held in memory before they are written.
+        stop: Ends the frame's execution; called if this thread is interrupted.
+        row_group_size: Rows in a row group; so many are held in memory.
 
     Returns:
         The number of rows in the file.
@@ -230,7 +232,10 @@ def write_parquet(
 
 
 def _run_interruptibly(work: Callable[[], None], stop: Callable[[], None]) -> None:
-    """Run work in a thread: no signal handler runs while the main thread is inside of Polars."""
+    """Run work in a thread and wait for it, so that signal handlers run meanwhile.
+
+    In the main thread, Polars would hold them back until it returns.
+    """
     future = submit(work, "octogen-write")
     try:
         wait_interruptibly(future)
@@ -242,19 +247,19 @@ def _run_interruptibly(work: Callable[[], None], stop: Callable[[], None]) -> No
 
 
 def _rename(source: str, target: str) -> None:
-    """Rename a file; rename(2) alone leaves both names if they are of one file."""
+    """Rename a file, also if both names are links to one file; rename(2) would keep both."""
     os.replace(source, target)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(source)
 
 
 def _spool() -> Path:
-    """The folder in which files for a bucket are written first."""
+    """Return the local folder in which files for a bucket are written first."""
     return Path(tempfile.gettempdir()) / f"octogen-dagster-{os.getuid()}"
 
 
 def _create_locked(folder: Path, stem: str) -> tuple[Path, int]:
-    """Make a file, and lock it so that it does not count as abandoned."""
+    """Create a file and lock it, so that other writers do not remove it as abandoned."""
     while True:
         path = folder / f".{stem}.{uuid.uuid4().hex[:12]}{UNFINISHED}"
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
@@ -265,8 +270,9 @@ def _create_locked(folder: Path, stem: str) -> tuple[Path, int]:
 
 
 def _remove_abandoned(folder: Path, stem: str) -> None:
+    """Remove the files of a snapshot that no writer holds a lock on."""
     for path in folder.glob(f".{glob.escape(stem)}.*{UNFINISHED}"):
-        # The file of another user may not be readable; it is in nobody's way.
+        # Another user's file may not be readable. It does no harm.
         with contextlib.suppress(FileNotFoundError, BlockingIOError, PermissionError):
             handle = os.open(path, os.O_RDWR)
             try:
@@ -277,13 +283,13 @@ def _remove_abandoned(folder: Path, stem: str) -> None:
 
 
 def storage_path(base_dir: str, storage_options: Mapping[str, Any]) -> UPath:
-    """The path of the folder or prefix that all snapshots are stored below.
+    """Return the path of the folder or prefix that all snapshots are stored below.
 
     Raises:
-        ValueError: base_dir is empty, or its kind is unknown.
+        ValueError: base_dir is empty, or its URL scheme is unknown.
     """
     if not base_dir.strip():
-        raise ValueError("base_dir must not be empty: name a folder, gs://bucket/... or s3://...")
+        raise ValueError("base_dir must not be empty. Name a folder, gs://bucket/... or s3://...")
     from upath import UPath
 
     base: UPath = UPath(base_dir, **storage_options)

@@ -235,7 +235,7 @@ def test_a_partition_deleted_while_its_run_was_queued_fails_it_before_anything_i
     result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance, tags={"dagster/partition": "strada"}, raise_on_error=False
     )
-    assert "Partition 'strada' of products is not there any more" in failure(result)
+    assert "Partition 'strada' of products no longer exists" in failure(result)
     assert shops.requests == []
 
 

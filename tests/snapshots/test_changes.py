@@ -196,7 +196,7 @@ def test_a_damaged_file_is_named_and_a_damaged_snapshot_replaced(
     if what == "products.parquet":
         assert counts(pipeline.run()) == (0, 0, 0, 0, 0)
         return
-    damaged = rf"The file {tmp_path / what} is not a snapshot, or is damaged .*\. Materialize it"
+    damaged = rf"The file {tmp_path / what} is not a snapshot or is damaged .*\. Materialize it"
     with pytest.raises(OctogenSnapshotError, match=damaged):
         dg.materialize(
             [pipeline.products.to_source_asset(), pipeline.assets[1]],

@@ -166,7 +166,7 @@ def test_a_column_of_the_same_name_is_not_overwritten(
 
     materialize([made], manager(tmp_path), partition_key="a", instance=instance)
     assets = [made.to_source_asset(), down]
-    with pytest.raises(OctogenSnapshotError, match="has a column 'partition' of its own"):
+    with pytest.raises(OctogenSnapshotError, match="they have a column 'partition' of their own"):
         materialize(assets, manager(tmp_path), instance=instance)
     renamed = manager(tmp_path, partition_column="letter")
     frame = materialize(assets, renamed, instance=instance).output_for_node("down")
@@ -229,7 +229,7 @@ def test_a_partition_without_a_snapshot_is_an_error_unless_allowed(
     source = letters.to_source_asset()
     with pytest.raises(
         OctogenSnapshotError,
-        match=r"snapshot of letters, partition '.*' is not there \(.*\.parquet",
+        match=r"snapshot of letters, partition '.*' does not exist \(.*\.parquet",
     ):
         materialize([source, strict], io_manager, instance=instance)
     result = materialize([source, lenient], io_manager, instance=instance)
@@ -366,7 +366,9 @@ def test_what_is_not_a_frame_is_refused(tmp_path: Path, value: Any) -> None:
     def made() -> Any:
         return value
 
-    with pytest.raises(TypeError, match=r"Asset made returned .*: a snapshot is made of"):
+    with pytest.raises(
+        TypeError, match=r"Asset made returned .*, which cannot be stored as a snapshot"
+    ):
         materialize([made], manager(tmp_path))
 
 
