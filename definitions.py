@@ -39,7 +39,6 @@ products = build_products_asset(
     "octogen_products",
     partitions_def=catalog_partitions,
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=2)),
-    retry_policy=dg.RetryPolicy(max_retries=3, delay=60, backoff=dg.Backoff.EXPONENTIAL),
 )
 changes = build_product_changes_asset(products, automation_condition=dg.AutomationCondition.eager())
 linen_dresses = build_products_asset(
