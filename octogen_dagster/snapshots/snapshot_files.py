@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class SnapshotFile:
-    """The file of one snapshot, whether it exists or not.
+    """The file of one snapshot. The file need not exist.
 
     Args:
         path: The path at which the snapshot is published.
