@@ -1,4 +1,4 @@
-"""Runs that share a budget, each in a process of its own. A fork server imports this."""
+"""Runs that share a rate limit, each in its own process. A fork server imports this module."""
 
 import os
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ PAGE_SIZE = 10
 def by_dagster(
     catalog: str, environment: Mapping[str, str], snapshots: str, signals: Connection
 ) -> None:
-    """A run that says when it is ready to read, reads at a signal, and says what it did."""
+    """Run Dagster: send "ready", wait for a message before the read, and send what was read."""
     os.environ.update(environment)
 
     class IOManagerAtTheSignal(ParquetSnapshotIOManager):

@@ -1,4 +1,4 @@
-"""Runs to be killed. A fork server imports this, so that a run costs no imports."""
+"""Runs that a test kills. A fork server imports this module, so a run imports nothing itself."""
 
 import dagster as dg
 
@@ -8,14 +8,14 @@ from octogen_dagster import (
     ProductSearch,
     build_products_asset,
 )
-from octogen_dagster.api import transport as blocking  # noqa: F401
+from octogen_dagster.api import transport  # noqa: F401
 
 PAGE_SIZE = 3
 SEARCH = ProductSearch(catalogs=["northpeak"], page_size=PAGE_SIZE)
 
 
 def by_dagster(base_url: str, api_key: str, base_dir: str) -> None:
-    """A run of Dagster."""
+    """Materialize the asset with Dagster."""
     dg.materialize(
         [build_products_asset("products", SEARCH)],
         resources={
@@ -26,7 +26,7 @@ def by_dagster(base_url: str, api_key: str, base_dir: str) -> None:
 
 
 def by_hand(base_url: str, api_key: str, base_dir: str) -> None:
-    """What matters of one, so that many fit into the time."""
+    """Store the scan with the IO manager alone, which is faster than a run of Dagster."""
     octogen = OctogenResource(api_key=api_key, base_url=base_url)
     context = dg.build_output_context(asset_key="products")
     ParquetSnapshotIOManager(base_dir=base_dir).handle_output(context, octogen.scan(SEARCH))

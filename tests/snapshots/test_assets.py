@@ -18,17 +18,11 @@ from octogen_dagster import (
 from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-from tests.results import failure
-
-
-@pytest.fixture
-def resources(tmp_path: Path, octogen: OctogenResource) -> dict[str, Any]:
-    return {"octogen": octogen, "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path))}
+from tests.results import failure, metadata
 
 
 def value(result: dg.ExecuteInProcessResult, node: str, name: str) -> Any:
-    (event,) = result.asset_materializations_for_node(node)
-    return event.metadata[name].value
+    return metadata(result, node)[name]
 
 
 def test_the_catalogs_are_a_table_and_become_partitions(
@@ -103,7 +97,9 @@ def test_a_search_is_the_default_of_the_run_configuration(
     assert (body["q"], body["price_min"], body["price_max"]) == ("boots", 3.0, 400.0)
 
 
-def test_a_wrong_search_in_the_launchpad_names_the_field(resources: dict[str, Any]) -> None:
+def test_an_invalid_search_in_the_launchpad_is_an_error_that_names_the_field(
+    resources: dict[str, Any],
+) -> None:
     products = build_products_asset("products")
     config = {"ops": {"products": {"config": {"price_min": 9, "price_max": 2}}}}
     result = dg.materialize(
@@ -191,20 +187,20 @@ def test_asset_options_are_those_of_any_asset() -> None:
     assert products.op.retry_policy == dg.RetryPolicy(max_retries=2)
 
 
-def test_assets_sit_in_the_pool_and_group_of_octogen_by_default() -> None:
+def test_assets_are_in_the_pool_and_group_of_octogen_by_default() -> None:
     for asset in (build_catalogs_asset(), build_products_asset("products")):
         assert asset.op.pool == "octogen"
         assert asset.get_asset_spec().group_name == "octogen"
 
 
-def test_a_partitioned_asset_must_not_name_catalogs() -> None:
+def test_a_search_in_partitions_of_catalogs_must_not_name_catalogs() -> None:
     with pytest.raises(ValueError, match="Asset 'products': each partition is a catalog"):
         build_products_asset(
             "products", ProductSearch(catalogs=["acme"]), partitions_def=catalog_partitions
         )
 
 
-def test_a_long_read_logs_how_far_it_is(
+def test_a_long_read_logs_its_progress(
     resources: dict[str, Any],
     shops: Sandbox,
     monkeypatch: pytest.MonkeyPatch,
@@ -227,7 +223,7 @@ def test_a_long_read_logs_how_far_it_is(
     assert lines[-1].startswith("Catalog 'big': 1,500 of 1,500 products in 15 pages, ")
 
 
-def test_a_partition_deleted_while_its_run_was_queued_fails_it_before_anything_is_read(
+def test_a_run_whose_partition_was_deleted_fails_before_it_reads(
     resources: dict[str, Any], shops: Sandbox, instance: dg.DagsterInstance
 ) -> None:
     products = build_products_asset("products", partitions_def=catalog_partitions)
@@ -240,7 +236,7 @@ def test_a_partition_deleted_while_its_run_was_queued_fails_it_before_anything_i
 
 
 @pytest.mark.parametrize("status", [401, 402, 403, 404, 422])
-def test_an_error_that_a_retry_cannot_mend_is_not_retried(
+def test_an_error_that_a_retry_cannot_fix_is_not_retried(
     resources: dict[str, Any], shops: Sandbox, status: int
 ) -> None:
     shops.inject(Fault("status", status, path="/products/search"))
@@ -252,7 +248,7 @@ def test_an_error_that_a_retry_cannot_mend_is_not_retried(
     assert not [event for event in result.all_events if event.is_step_up_for_retry]
 
 
-def test_a_read_that_may_pass_is_retried(resources: dict[str, Any], shops: Sandbox) -> None:
+def test_a_passing_error_is_retried(resources: dict[str, Any], shops: Sandbox) -> None:
     policy = build_products_asset("products").op.retry_policy
     assert policy
     assert (policy.max_retries, policy.backoff) == (3, dg.Backoff.EXPONENTIAL)

@@ -1,4 +1,4 @@
-"""What changed between two snapshots, through Dagster."""
+"""The changes asset in Dagster: what it compares, also after a crash."""
 
 import os
 from datetime import datetime, timedelta, timezone
@@ -42,7 +42,7 @@ class Pipeline:
         self.instance = instance
 
     def run(self, partition_key: str | None = None, config: Any = None) -> dict[str, Any]:
-        """The metadata of the changes."""
+        """Materialize both assets; return the metadata of the changes."""
         result = dg.materialize(
             self.assets,
             resources=self.resources,
@@ -54,11 +54,11 @@ class Pipeline:
         return {name: entry.value for name, entry in event.metadata.items()}
 
 
-def counts(metadata: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(metadata[f"octogen/{name}"] for name in COUNTS)
+def counts(shown: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(shown[f"octogen/{name}"] for name in COUNTS)
 
 
-def test_an_unpartitioned_asset_is_compared_with_what_was_published_before(
+def test_an_unpartitioned_asset_is_compared_with_its_previous_snapshot(
     tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
 ) -> None:
     pipeline = Pipeline(
@@ -70,7 +70,7 @@ def test_an_unpartitioned_asset_is_compared_with_what_was_published_before(
     assert first["dagster/row_count"] == 120
     columns = {column.name: column for column in first["dagster/column_schema"].columns}
     assert columns["old_title"].description == "`title` in the snapshot before."
-    assert pipeline.assets[1].op.pool is None  # it asks the service for nothing
+    assert pipeline.assets[1].op.pool is None  # it sends no requests
 
     second = pipeline.run()
     assert second["octogen/first_snapshot"] is False
@@ -78,12 +78,12 @@ def test_an_unpartitioned_asset_is_compared_with_what_was_published_before(
 
     shops.grant("strada", products=125)
     assert counts(pipeline.run()) == (5, 0, 0, 0, 0)
-    # the second of two snapshots is compared with the first, not with an earlier one
+    # The second of two snapshots is compared with the first, not with an earlier one.
     shops.grant("strada", products=110)
     assert counts(pipeline.run()) == (0, 15, 0, 0, 0)
 
 
-def test_a_failed_read_is_no_snapshot_before(
+def test_a_failed_read_does_not_become_the_previous_snapshot(
     tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
 ) -> None:
     pipeline = Pipeline(tmp_path, octogen, instance, search=ProductSearch(catalogs=["strada"]))
@@ -95,7 +95,7 @@ def test_a_failed_read_is_no_snapshot_before(
 
 
 def dying(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
-    """Let a run end once when its snapshot is published and nobody knows of it yet."""
+    """Make one run die after it published its snapshot and before it reported it."""
     failures = [OSError("a machine went away")]
     add_output_metadata, replace = dg.OutputContext.add_output_metadata, os.replace
 
@@ -117,7 +117,7 @@ def dying(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
 
 @pytest.mark.parametrize("moment", ["published", "in between"])
 @pytest.mark.parametrize("by", ["a retry", "another run"])
-def test_after_a_run_that_died_the_comparison_is_with_what_was_there_before_it(
+def test_after_a_dead_run_the_comparison_is_with_the_last_reported_snapshot(
     tmp_path: Path,
     octogen: OctogenResource,
     instance: dg.DagsterInstance,
@@ -164,7 +164,7 @@ def test_a_crash_before_the_snapshot_was_replaced_hides_no_later_change(
     assert not (tmp_path / ".products.previous.next").exists()
 
 
-def test_on_a_file_system_without_hard_links_the_one_before_is_copied(
+def test_without_hard_links_the_previous_snapshot_is_copied(
     tmp_path: Path,
     octogen: OctogenResource,
     instance: dg.DagsterInstance,
@@ -206,7 +206,7 @@ def test_a_damaged_file_is_named_and_a_damaged_snapshot_replaced(
     assert counts(pipeline.run()) == (0, 0, 0, 0, 0)
 
 
-def test_a_snapshot_that_cannot_be_put_in_place_changes_nothing(
+def test_a_failed_publication_leaves_both_snapshots_unchanged(
     tmp_path: Path,
     octogen: OctogenResource,
     instance: dg.DagsterInstance,
@@ -256,7 +256,7 @@ def test_a_day_depends_on_the_day_before() -> None:
         assert days == {"2026-11-19", "2026-11-20"}
 
 
-def test_each_catalog_has_a_snapshot_before_of_its_own(
+def test_each_catalog_has_its_own_previous_snapshot(
     tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
 ) -> None:
     instance.add_dynamic_partitions("octogen_catalogs", ["northpeak", "strada"])
@@ -297,12 +297,12 @@ def test_a_day_is_compared_with_the_day_before(
     assert counts(second) == (0, 3, 0, 0, 0)
     before = f"strada|{yesterday}" if by_catalog else yesterday
     assert second["octogen/previous_partition"] == before
-    # a day that is materialized again is compared with the day before, not with itself
+    # A day that is materialized again is compared with the day before, not with itself.
     assert counts(pipeline.run(key)) == (0, 3, 0, 0, 0)
 
 
 @pytest.mark.parametrize(("days", "found"), [(31, True), (32, False)])
-def test_the_snapshot_before_is_looked_for_31_times_back(
+def test_the_previous_snapshot_is_at_most_31_partitions_back(
     tmp_path: Path,
     octogen: OctogenResource,
     instance: dg.DagsterInstance,
@@ -321,13 +321,13 @@ def test_the_snapshot_before_is_looked_for_31_times_back(
     )
     pipeline.run(today)
     (tmp_path / f"products/{today}.parquet").rename(tmp_path / f"products/{before}.parquet")
-    metadata = pipeline.run(today)
-    assert metadata["octogen/first_snapshot"] is not found
-    assert metadata.get("octogen/previous_partition") == (before if found else None)
+    shown = pipeline.run(today)
+    assert shown["octogen/first_snapshot"] is not found
+    assert shown.get("octogen/previous_partition") == (before if found else None)
 
 
 @pytest.mark.parametrize("by_catalog", [False, True])
-def test_changes_of_days_follow_their_snapshot_also_after_a_day_without_one(
+def test_changes_of_a_day_follow_its_snapshot_also_after_a_day_without_one(
     tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, by_catalog: bool
 ) -> None:
     today, start = (
@@ -358,7 +358,7 @@ def test_changes_of_days_follow_their_snapshot_also_after_a_day_without_one(
         return set(result.get_requested_partitions(changes.key))
 
     assert requested() == set()
-    # Of a day before: today has no snapshot yet.
+    # Yesterday has a snapshot, today has none yet.
     instance.report_runless_asset_event(
         dg.AssetMaterialization(products.key, partition=f"{catalog}{yesterday}")
     )
@@ -369,7 +369,7 @@ def test_changes_of_days_follow_their_snapshot_also_after_a_day_without_one(
     assert requested() == {key}
 
 
-def test_a_condition_for_all_times_waits_for_the_times_before(tmp_path: Path) -> None:
+def test_only_a_condition_for_the_latest_time_ignores_missing_earlier_times(tmp_path: Path) -> None:
     products = build_products_asset("products", partitions_def=snapshot_days("2026-11-01"))
     eager = dg.AutomationCondition.eager()
     for given, kept in (

@@ -1,4 +1,4 @@
-"""The details asset in Dagster: runs, partitions, what is stored and what the UI shows."""
+"""The details asset in Dagster: its runs, partitions, files and metadata."""
 
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -11,7 +11,6 @@ from polars.testing import assert_frame_equal
 
 from octogen_dagster import (
     OctogenResource,
-    ParquetSnapshotIOManager,
     ProductSearch,
     build_products_asset,
     catalog_partitions,
@@ -24,19 +23,14 @@ from octogen_dagster.frames.details.statistics import DetailStatistics
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.details import build_product_details_asset
+from tests import results
 
 LOOKUP = "/products/lookup"
 PRODUCTS = build_products_asset("products", ProductSearch(catalogs=["strada"]))
 
 
-@pytest.fixture
-def resources(tmp_path: Path, octogen: OctogenResource) -> dict[str, Any]:
-    return {"octogen": octogen, "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path))}
-
-
 def shown(result: dg.ExecuteInProcessResult, node: str = "products_details") -> dict[str, Any]:
-    (event,) = result.asset_materializations_for_node(node)
-    return {name: value.value for name, value in event.metadata.items()}
+    return results.metadata(result, node)
 
 
 def lookups(shops: Sandbox) -> list[str]:
@@ -97,7 +91,7 @@ def test_products_that_are_gone_do_not_fail_the_run(
     assert (metadata["octogen/failed"], metadata["octogen/mismatched"]) == (0, 0)
 
 
-def test_too_many_failures_leave_the_snapshot_before_as_it_is(
+def test_too_many_failures_leave_the_existing_snapshot_unchanged(
     tmp_path: Path, resources: dict[str, Any], shops: Sandbox
 ) -> None:
     details = build_product_details_asset(PRODUCTS, failure_threshold=0.02)
@@ -109,7 +103,7 @@ def test_too_many_failures_leave_the_snapshot_before_as_it_is(
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")} == files
 
 
-def test_one_that_always_fails_does_not_fail_the_runs_in_which_little_else_changed(
+def test_carried_rows_count_in_the_share_of_failed_lookups(
     resources: dict[str, Any], shops: Sandbox
 ) -> None:
     details = build_product_details_asset(PRODUCTS, only_changed=True, failure_threshold=0.02)
@@ -122,7 +116,7 @@ def test_one_that_always_fails_does_not_fail_the_runs_in_which_little_else_chang
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_the_details_of_a_day_carry_over_from_the_last_day_that_has_some(
+def test_the_details_of_a_day_carry_rows_over_from_the_last_earlier_day(
     tmp_path: Path, resources: dict[str, Any], shops: Sandbox, instance: Any, damaged: bool
 ) -> None:
     today, before = (
@@ -193,7 +187,7 @@ def test_products_may_be_a_selection_of_a_snapshot(
     assert len(lookups(shops)) == shown(result, "dear_details")["octogen/requests"] == len(frame)
 
 
-def test_a_long_read_logs_how_far_it_is(
+def test_a_long_read_logs_its_progress(
     resources: dict[str, Any],
     shops: Sandbox,
     instance: dg.DagsterInstance,
@@ -226,7 +220,7 @@ def test_a_progress_line_says_how_long_it_will_take() -> None:
     )
 
 
-def test_names_pool_and_group_are_those_of_the_other_assets() -> None:
+def test_details_have_the_pool_and_group_of_octogen_by_default() -> None:
     details = build_product_details_asset(PRODUCTS)
     assert details.key == dg.AssetKey("products_details")
     assert details.op.pool == "octogen"
@@ -241,6 +235,6 @@ def test_names_pool_and_group_are_those_of_the_other_assets() -> None:
     assert mine.get_asset_spec().owners == ["team:data"]
 
 
-def test_a_threshold_that_is_no_share_is_refused_when_the_code_is_loaded() -> None:
+def test_a_threshold_outside_0_to_1_is_refused_when_the_code_is_loaded() -> None:
     with pytest.raises(ValueError, match=r"failure_threshold must be a share .* not 5$"):
         build_product_details_asset(PRODUCTS, failure_threshold=5)

@@ -1,4 +1,4 @@
-"""Snapshots of days: today's from the service, others from archived pages."""
+"""Snapshots of days: today's is read from the service, others are rebuilt from archived pages."""
 
 import functools
 from collections.abc import Callable
@@ -86,9 +86,7 @@ def test_today_is_read_from_the_service(
     assert pl.read_parquet(tmp_path / f"products/{day()}.parquet").height == 350
 
 
-def test_a_day_that_is_over_is_refused_and_not_tried_again(
-    run: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_a_past_day_is_refused_and_not_retried(run: Callable[..., Any], tmp_path: Path) -> None:
     products = build_products_asset(
         "products",
         partitions_def=snapshot_days(START),
@@ -123,7 +121,7 @@ def test_a_day_that_was_archived_is_rebuilt_without_the_service(
 
 
 @pytest.mark.parametrize("scheme", ["file://", "local://"])
-def test_a_folder_that_is_named_by_a_url_keeps_pages_too(
+def test_pages_are_also_archived_in_a_folder_named_by_a_url(
     tmp_path: Path,
     octogen: OctogenResource,
     instance: dg.DagsterInstance,
@@ -149,7 +147,7 @@ def test_a_folder_that_is_named_by_a_url_keeps_pages_too(
     assert sources == ["service", "archived pages"]
 
 
-def test_a_day_is_rebuilt_with_the_search_that_was_captured_and_the_log_says_so(
+def test_a_day_is_rebuilt_with_the_archived_search_and_the_log_says_so(
     run: Callable[..., Any], shops: Sandbox, clock: Clock, capfd: Any
 ) -> None:
     days = snapshot_days(START)
@@ -168,7 +166,7 @@ def test_a_day_is_rebuilt_with_the_search_that_was_captured_and_the_log_says_so(
         assert (said in capfd.readouterr().err) is says
 
 
-def test_a_day_whose_run_died_when_it_was_to_be_published_can_be_rebuilt(
+def test_a_day_whose_run_died_before_publication_can_be_rebuilt(
     run: Callable[..., Any],
     tmp_path: Path,
     shops: Sandbox,
@@ -189,7 +187,7 @@ def test_a_day_whose_run_died_when_it_was_to_be_published_can_be_rebuilt(
     assert metadata(run(products, day()))["dagster/partition_row_count"] == 355
 
 
-def test_archived_pages_do_not_replace_a_snapshot_that_is_newer(
+def test_archived_pages_do_not_replace_a_newer_snapshot(
     run: Callable[..., Any], tmp_path: Path, shops: Sandbox, clock: Clock
 ) -> None:
     products = products_asset(clock, snapshot_days(START))
@@ -221,7 +219,7 @@ def test_a_catalog_and_a_day(
     assert metadata(run(products, f"strada|{key}"))["octogen/source"] == "archived pages"
 
 
-def test_archived_pages_stand_beside_the_snapshot_and_look_like_no_snapshot(
+def test_archived_pages_are_beside_the_snapshot_in_a_hidden_folder(
     run: Callable[..., Any], tmp_path: Path
 ) -> None:
     products = build_products_asset("products", partitions_def=snapshot_days(START))
@@ -238,7 +236,7 @@ def test_partitions_without_the_present_are_refused_at_once() -> None:
         build_products_asset("products", partitions_def=dg.DailyPartitionsDefinition(START))
 
 
-def test_two_dimensions_that_are_no_catalog_and_time_are_refused() -> None:
+def test_two_dimensions_other_than_a_catalog_and_a_time_are_refused() -> None:
     letters = dg.StaticPartitionsDefinition(["a"])
     two = dg.MultiPartitionsDefinition({"one": letters, "two": letters})
     with pytest.raises(ValueError, match="must be a catalog and a time"):

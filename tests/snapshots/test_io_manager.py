@@ -58,7 +58,7 @@ def stored(tmp_path: Path, instance: dg.DagsterInstance) -> ParquetSnapshotIOMan
 
 
 @pytest.mark.parametrize("kind", [pl.DataFrame, pl.LazyFrame])
-def test_what_is_stored_is_what_is_loaded(tmp_path: Path, kind: Any) -> None:
+def test_a_frame_is_loaded_as_it_was_stored(tmp_path: Path, kind: Any) -> None:
     @dg.asset(key_prefix="shop")
     def made() -> kind:
         return kind({"n": [1, 2, 3]})
@@ -113,7 +113,7 @@ def test_many_partitions_are_a_dict(
     assert sorted(result.output_for_node("down")["key"]) == sorted(LETTERS.get_partition_keys())
 
 
-def test_many_partitions_are_one_frame_with_a_column_that_tells_them_apart(
+def test_many_partitions_are_one_frame_with_a_partition_column(
     stored: ParquetSnapshotIOManager, instance: dg.DagsterInstance
 ) -> None:
     @dg.asset
@@ -173,7 +173,7 @@ def test_a_column_of_the_same_name_is_not_overwritten(
     assert frame.to_dicts() == [{"partition": 1, "letter": "a"}]
 
 
-def test_all_partitions_in_a_partitioned_asset_have_the_column_be_it_one(
+def test_a_partition_other_than_the_run_s_own_has_the_partition_column(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     one = dg.StaticPartitionsDefinition(["a"])
@@ -196,7 +196,7 @@ def test_all_partitions_in_a_partitioned_asset_have_the_column_be_it_one(
     assert result.output_for_node("down")["partition"].to_list() == ["a", "a"]
 
 
-def test_dimensions_of_partitions_are_folders_in_the_order_of_their_names(
+def test_partition_dimensions_are_folders_in_the_order_of_their_names(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     both = dg.MultiPartitionsDefinition(
@@ -236,7 +236,7 @@ def test_a_partition_without_a_snapshot_is_an_error_unless_allowed(
     assert result.output_for_node("lenient")["key"].to_list() == ["a"]
 
 
-def test_a_scan_reports_what_it_did(
+def test_a_scan_is_described_by_the_metadata_of_its_materialization(
     tmp_path: Path, shops: Sandbox, octogen: OctogenResource
 ) -> None:
     shops.inject(Fault("unknown_fields"))
@@ -274,7 +274,9 @@ def test_a_scan_reports_what_it_did(
     assert len(shown["octogen/preview"].splitlines()) == 7
 
 
-def test_the_file_says_where_it_comes_from(tmp_path: Path, octogen: OctogenResource) -> None:
+def test_the_file_records_its_run_asset_and_search(
+    tmp_path: Path, octogen: OctogenResource
+) -> None:
     @dg.asset
     def products(octogen: OctogenResource) -> Any:
         return octogen.scan(ProductSearch(q="jacket"))
@@ -304,7 +306,7 @@ def test_an_empty_result_is_a_snapshot_with_the_whole_schema(
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_a_failed_read_leaves_what_was_there(
+def test_a_failed_read_leaves_the_existing_files_unchanged(
     tmp_path: Path, shops: Sandbox, octogen: OctogenResource, first: bool
 ) -> None:
     @dg.asset
@@ -326,7 +328,7 @@ def test_a_failed_read_leaves_what_was_there(
     assert len(after) == (0 if first else 1)
 
 
-def test_a_frame_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failed_frame_leaves_the_existing_snapshot_unchanged(tmp_path: Path) -> None:
     class Numbers(dg.Config):
         last: str
 
@@ -361,7 +363,7 @@ def test_a_scan_that_was_not_read_completely_is_not_published(
 
 
 @pytest.mark.parametrize("value", [{"n": [1]}, None, "text"])
-def test_what_is_not_a_frame_is_refused(tmp_path: Path, value: Any) -> None:
+def test_a_value_that_is_no_frame_is_refused(tmp_path: Path, value: Any) -> None:
     @dg.asset
     def made() -> Any:
         return value
@@ -395,7 +397,7 @@ def test_an_empty_base_dir_is_an_error(tmp_path: Path) -> None:
         materialize([made], ParquetSnapshotIOManager(base_dir=" "))
 
 
-def test_what_cannot_be_read_beside_a_snapshot_fails_no_run(
+def test_foreign_files_among_the_saved_pages_fail_no_run(
     tmp_path: Path, octogen: OctogenResource
 ) -> None:
     products = build_products_asset("products", ProductSearch(catalogs=["strada"]))

@@ -21,7 +21,8 @@ from octogen_dagster.snapshots.changes import build_product_changes_asset
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.resource import OctogenResource
 
-# Read by gcsfs when it is imported; without it, each file system asks Google for a minute.
+# gcsfs reads this when it is imported. Without it, each file system tries to reach Google for a
+# minute.
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 pytest.importorskip("gcsfs", reason="needs the extra gcs")
 wrapper = pytest.importorskip(
@@ -31,7 +32,7 @@ wrapper = pytest.importorskip(
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a store with an empty bucket `catalogs`."""
+    """Yield the URL of a store with an empty bucket `catalogs`."""
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     with wrapper.FakeGCSServer() as server:
         request = urllib.request.Request(
@@ -52,8 +53,8 @@ def io_manager(store: str) -> ParquetSnapshotIOManager:
 
 
 def objects(store: str) -> list[str]:
-    with urllib.request.urlopen(f"{store}/storage/v1/b/catalogs/o", timeout=10) as answer:
-        return [entry["name"] for entry in json.load(answer).get("items", [])]
+    with urllib.request.urlopen(f"{store}/storage/v1/b/catalogs/o", timeout=10) as response:
+        return [entry["name"] for entry in json.load(response).get("items", [])]
 
 
 @dg.asset
@@ -66,7 +67,7 @@ def titles(products: pl.LazyFrame) -> pl.DataFrame:
     return products.select("title").collect()
 
 
-def test_a_snapshot_goes_to_the_bucket_and_comes_back(
+def test_a_snapshot_is_stored_in_the_bucket_and_loaded(
     store: str, io_manager: ParquetSnapshotIOManager, octogen: OctogenResource
 ) -> None:
     resources = {"octogen": octogen, "io_manager": io_manager}
@@ -78,7 +79,7 @@ def test_a_snapshot_goes_to_the_bucket_and_comes_back(
     assert event.metadata["dagster/uri"].value == "gs://catalogs/snapshots/products.parquet"
 
 
-def test_a_failed_read_leaves_the_object_that_was_there(
+def test_a_failed_read_leaves_the_existing_object_unchanged(
     store: str, io_manager: ParquetSnapshotIOManager, octogen: OctogenResource, shops: Sandbox
 ) -> None:
     resources = {"octogen": octogen, "io_manager": io_manager}
@@ -93,7 +94,7 @@ def test_a_failed_read_leaves_the_object_that_was_there(
     assert result.output_for_node("titles").height == 230
 
 
-def test_a_bucket_that_is_not_there_is_a_clear_error(store: str, octogen: OctogenResource) -> None:
+def test_a_missing_bucket_is_an_error_that_names_it(store: str, octogen: OctogenResource) -> None:
     io_manager = ParquetSnapshotIOManager(
         base_dir="gs://nowhere/snapshots",
         storage_options={"token": "anon", "endpoint_url": store},
@@ -113,8 +114,8 @@ def test_a_bucket_is_not_made_for_saved_pages(store: str, octogen: OctogenResour
     )
     with pytest.raises(OctogenSnapshotError, match="Pages cannot be saved to gs://nowhere"):
         dg.materialize([small_pages], resources={"octogen": octogen, "io_manager": io_manager})
-    with urllib.request.urlopen(f"{store}/storage/v1/b?project=test", timeout=10) as answer:
-        assert [bucket["name"] for bucket in json.load(answer)["items"]] == ["catalogs"]
+    with urllib.request.urlopen(f"{store}/storage/v1/b?project=test", timeout=10) as response:
+        assert [bucket["name"] for bucket in json.load(response)["items"]] == ["catalogs"]
 
 
 def test_a_read_that_died_is_continued_from_the_bucket(
@@ -143,7 +144,7 @@ def test_a_read_that_died_is_continued_from_the_bucket(
     assert objects(store) == ["snapshots/products.parquet", "snapshots/titles.parquet"]
 
 
-def test_archived_pages_and_the_snapshot_before_are_kept_in_the_bucket(
+def test_archived_pages_and_the_previous_snapshot_are_kept_in_the_bucket(
     store: str, octogen: OctogenResource, shops: Sandbox
 ) -> None:
     io_manager = ParquetSnapshotIOManager(

@@ -11,7 +11,7 @@ from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.resource import OctogenResource
 
 
-def test_the_synchronous_methods_answer(shops: Sandbox, octogen: OctogenResource) -> None:
+def test_the_synchronous_methods_return_results(shops: Sandbox, octogen: OctogenResource) -> None:
     assert [summary.catalog for summary in octogen.list_catalogs()] == ["northpeak", "strada"]
     page = octogen.search_products(catalog="strada", limit=3)
     assert len(page.items) == 3
@@ -20,7 +20,7 @@ def test_the_synchronous_methods_answer(shops: Sandbox, octogen: OctogenResource
     assert octogen.scan(ProductSearch(catalogs=["strada"])).frame.collect().height == 120
 
 
-async def test_they_answer_inside_an_event_loop_and_the_async_client_is_there(
+async def test_both_kinds_of_methods_work_inside_an_event_loop(
     shops: Sandbox, octogen: OctogenResource
 ) -> None:
     assert len(octogen.list_catalogs()) == 2
@@ -38,7 +38,7 @@ def test_the_key_comes_from_the_environment_when_the_step_runs(
     assert len(octogen.list_catalogs()) == 2
 
 
-def test_the_address_comes_from_the_environment_too(
+def test_the_base_url_comes_from_the_environment(
     shops: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in shops.environment.items():
@@ -47,7 +47,7 @@ def test_the_address_comes_from_the_environment_too(
     assert scan_products(ProductSearch(catalogs=["strada"])).collect().height == 120
 
 
-def test_environment_variables_work_as_in_every_resource(
+def test_the_settings_may_be_dagster_environment_variables(
     shops: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @dg.asset

@@ -1,4 +1,4 @@
-"""One rate limit for all runs: eight at once, in processes of their own, share a small bucket."""
+"""Eight runs at once, each in its own process, share one small rate limit."""
 
 from __future__ import annotations
 
@@ -38,46 +38,46 @@ def test_eight_runs_at_once_share_the_bucket_and_none_fails_or_starves(tmp_path:
             arguments = (entry["catalog"], shops.environment, str(tmp_path / "snapshots"), its)
             process = processes.Process(target=by_dagster, args=arguments)
             process.start()
-            its.close()  # or its end would not be seen here
+            its.close()  # otherwise the end of the process would not be noticed here
             started.callback(process.kill)
             runs.append(mine)
-        assert [_said(run) for run in runs] == ["ready"] * RUNS
+        assert [_receive(run) for run in runs] == ["ready"] * RUNS
         _spend_all_but_the_reserve(shops, other)
         before = len(shops.requests)
         for run in runs:
             run.send("go")
-        said = [_said(run) for run in runs]
+        messages = [_receive(run) for run in runs]
         requests = shops.requests[before:]
 
-    for rows, rate_limit_wait_seconds in said:
+    for rows, rate_limit_wait_seconds in messages:
         assert rows == PAGES * PAGE_SIZE
         assert rate_limit_wait_seconds > 0
-    # They needed more than there was, and kept to a pace at which nothing is refused.
+    # The runs needed more than the limit allowed at once, and none was refused.
     assert RUNS * PAGES > RESERVE
-    # Each lists the catalogs once more at its end.
+    # Each run lists the catalogs once more at its end.
     assert Counter(request.status for request in requests) == {200: RUNS * (PAGES + 1)}
-    # A busy machine may hold a run up for a while; none waits while another gets all of its pages.
+    # A busy machine may delay a run, but no run waits while another gets all of its pages.
     searches = [request for request in requests if request.path == "/products/search"]
     assert _most_pages_meanwhile(searches) < PAGES - 1
 
 
-def _said(run: RunPipe) -> Any:
-    """What a run says; an EOFError if it failed."""
+def _receive(run: RunPipe) -> Any:
+    """Receive a message of a run; raise EOFError if the run failed."""
     assert run.poll(POLL_SECONDS)
     return run.recv()
 
 
 def _spend_all_but_the_reserve(shops: Sandbox, other: httpx.Client) -> None:
-    """Let somebody else in the organisation have what the runs may spend at once."""
+    """Let another client of the organisation spend what the runs could spend at once."""
     shops.set_rate_limit(REQUESTS_A_MINUTE)
     remaining = REQUESTS_A_MINUTE
     while remaining > RESERVE:
-        answer = other.get(f"{shops.base_url}/catalogs")
-        remaining = int(answer.headers["X-RateLimit-Remaining"])
+        response = other.get(f"{shops.base_url}/catalogs")
+        remaining = int(response.headers["X-RateLimit-Remaining"])
 
 
 def _most_pages_meanwhile(requests: list[ReceivedRequest]) -> int:
-    """How many pages one run got, at most, while another waited for its next one."""
+    """Return the most pages that one run got while another waited for its next one."""
     most = 0
     meanwhile: dict[str, Counter[str]] = {}
     for request in requests:

@@ -23,7 +23,7 @@ from octogen_dagster.snapshots.snapshot_files import SnapshotFile, write_parquet
 
 ROWS_IN_A_BATCH = 20_000
 
-# Writes three row groups of a snapshot, says so, and waits for ever.
+# Writes three row groups of a snapshot, prints a line, and waits until its input ends.
 INTERRUPTED = """
 import sys
 from upath import UPath
@@ -69,7 +69,7 @@ def file(tmp_path: Path) -> SnapshotFile:
 
 @pytest.fixture
 def interrupted(file: SnapshotFile) -> Iterator[subprocess.Popen[str]]:
-    """A process in the middle of writing the same snapshot."""
+    """Yield a process that is in the middle of writing the same snapshot."""
     program = INTERRUPTED.format(rows=ROWS_IN_A_BATCH, path=file.uri)
     with subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -93,7 +93,7 @@ def test_a_snapshot_is_published_with_its_metadata(file: SnapshotFile) -> None:
     assert unfinished_files(file) == []
 
 
-def test_a_frame_stays_that_of_its_snapshot_when_another_is_published(file: SnapshotFile) -> None:
+def test_a_frame_does_not_change_when_another_snapshot_is_published(file: SnapshotFile) -> None:
     write(file, [1, 2, 3])
     frame = file.scan()
     frame.collect_schema()
@@ -109,7 +109,7 @@ def test_the_footer_carries_statistics(file: SnapshotFile) -> None:
     assert column.compression == "ZSTD"
 
 
-def test_a_killed_writer_leaves_the_old_snapshot_and_the_next_one_clears_up(
+def test_the_next_writer_removes_the_file_of_a_killed_one(
     file: SnapshotFile, interrupted: subprocess.Popen[str]
 ) -> None:
     (left,) = unfinished_files(file)
@@ -128,7 +128,7 @@ def test_a_killed_writer_leaves_the_old_snapshot_and_the_next_one_clears_up(
     assert unfinished_files(file) == []
 
 
-def test_a_killed_writer_does_not_touch_the_snapshot_before(file: SnapshotFile) -> None:
+def test_a_killed_writer_leaves_the_existing_snapshot_unchanged(file: SnapshotFile) -> None:
     write(file, [1, 2])
     before = Path(file.uri).read_bytes()
     program = INTERRUPTED.format(rows=ROWS_IN_A_BATCH, path=file.uri)
@@ -142,7 +142,7 @@ def test_a_killed_writer_does_not_touch_the_snapshot_before(file: SnapshotFile) 
     assert Path(file.uri).read_bytes() == before
 
 
-def test_a_writer_at_work_is_not_taken_for_a_killed_one(
+def test_the_file_of_a_writer_at_work_is_not_removed(
     file: SnapshotFile, interrupted: subprocess.Popen[str]
 ) -> None:
     write(file, [1])
@@ -155,7 +155,7 @@ def test_a_writer_at_work_is_not_taken_for_a_killed_one(
     assert unfinished_files(file) == []
 
 
-def test_a_leftover_of_another_user_is_in_nobody_s_way(
+def test_a_leftover_of_another_user_is_left_alone(
     file: SnapshotFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(file, [1])
@@ -195,7 +195,7 @@ with file.unfinished() as unfinished:
 """
 
 
-def test_an_interrupt_ends_a_read_that_is_under_way(file: SnapshotFile, shops: Sandbox) -> None:
+def test_an_interrupt_ends_a_read(file: SnapshotFile, shops: Sandbox) -> None:
     shops.inject(Fault("latency", 0.2, path="/products/search"))
     environment = {**os.environ, **shops.environment}
     program = INTERRUPTED_READ.format(path=file.uri)
@@ -208,7 +208,7 @@ def test_an_interrupt_ends_a_read_that_is_under_way(file: SnapshotFile, shops: S
         assert process.wait(timeout=30) != 0
     assert len(shops.requests) < 60  # of 231
     assert not file.exists()
-    # Polars may open its file after the query has failed; the next writer clears that, too.
+    # Polars may open its file after the query has failed. The next writer removes that file, too.
     write(file, [7])
     assert unfinished_files(file) == []
 
@@ -222,7 +222,9 @@ def test_names_with_glob_characters_are_taken_literally(tmp_path: Path) -> None:
     assert other.exists()
 
 
-def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_to_is_an_error_that_says_what_to_do(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "file").touch()
     file = SnapshotFile(UPath(tmp_path / "file" / "x.parquet"))
     with (
@@ -232,7 +234,7 @@ def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None
         pass
 
 
-def test_a_snapshot_that_cannot_be_put_in_place_says_so(tmp_path: Path) -> None:
+def test_a_failed_publication_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").mkdir()
     (tmp_path / "x.parquet" / "in the way").touch()
     file = SnapshotFile(UPath(tmp_path / "x.parquet"))
@@ -249,7 +251,7 @@ def test_a_failing_frame_leaves_no_file(file: SnapshotFile) -> None:
     assert not file.exists()
 
 
-def test_what_goes_to_an_object_store_is_spooled_and_cleared(
+def test_a_file_for_an_object_store_is_spooled_and_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
