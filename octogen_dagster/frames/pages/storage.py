@@ -64,7 +64,11 @@ class PageStorage:
                 names.add(entry.name)
                 continue
             with contextlib.suppress(FileNotFoundError):  # another run removed it meanwhile
-                names.update(f"{entry.name}/{name}" for name in os.listdir(entry.path))
+                names.update(
+                    f"{entry.name}/{file.name}"
+                    for file in os.scandir(entry.path)
+                    if not file.is_dir(follow_symlinks=False)
+                )
         return names
 
     def _bucket_names(self) -> set[str]:

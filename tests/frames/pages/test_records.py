@@ -39,7 +39,6 @@ RECORD = ReadRecord(
         SavedCatalog("zen", datetime(2026, 11, 24, 23, 30, 0, 250_000, tzinfo=timezone.utc)),
     ],
     started_at=datetime(2026, 11, 25, 6, 0, 0, 500_000, tzinfo=timezone.utc),
-    supersedes=["20261125T050000Z-0123456789ab", "20261125T053000Z-456789abcdef"],
 )
 ARCHIVE = PageArchive(
     read="20261125T060000Z-89abcdef0123", replaced=["20261124T060000Z-cdef01234567"]
@@ -71,9 +70,8 @@ class TestDecoding:
     def test_optional_fields_may_be_missing(self) -> None:
         whole = read_record().encoded()
         document = msgspec.json.decode(whole)
-        del document["supersedes"], document["catalogs"][0]["last_indexed_at"]
+        del document["catalogs"][0]["last_indexed_at"]
         record = decode_record(ReadRecord, msgspec.json.encode(document), SOMEWHERE)
-        assert record.supersedes == []
         assert record.catalogs == [SavedCatalog("acme", None)]
 
     @pytest.mark.parametrize("version", [0, 2])
@@ -103,7 +101,6 @@ class TestDecoding:
             ("started_at", "2026-11-25T06:00:01Z"),
             ("search", {"page_size": 3}),
             ("catalogs", []),
-            ("supersedes", ["another"]),
             ("digest", ""),
         ],
     )
@@ -124,3 +121,9 @@ def test_a_search_that_this_version_does_not_know_is_an_error() -> None:
     record = msgspec.structs.replace(read_record(), search={"colour": "red"})
     with pytest.raises(OctogenSnapshotError, match=r"(?s)does not know: .*colour.*Update it\.$"):
         record.product_search()
+
+
+@pytest.mark.parametrize("content", [b'{"version": 1, "base_url": "\xff"}', b"[" * 10_000])
+def test_damage_of_any_kind_is_an_error_of_ours(content: bytes) -> None:
+    with pytest.raises(OctogenSnapshotError, match="is damaged"):
+        decode_record(ReadRecord, content, SOMEWHERE)

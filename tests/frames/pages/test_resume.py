@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -11,7 +12,11 @@ import msgspec
 import polars as pl
 import pytest
 
-from octogen_dagster.errors import OctogenPagingError, OctogenPastPartitionError
+from octogen_dagster.errors import (
+    OctogenPagingError,
+    OctogenPastPartitionError,
+    OctogenResponseError,
+)
 from octogen_dagster.frames.pages.records import ReadRecord
 from octogen_dagster.frames.pages.saver import PAGES_PER_SEGMENT
 from octogen_dagster.frames.pages.segments import Segment, SegmentName, digest
@@ -479,3 +484,74 @@ class TestRebuilding:
         reads.segments()[which].unlink()
         with pytest.raises(Exception, match="1 of 1 catalogs ended before their last page"):
             reads.read(window=window)
+
+
+class TestErrors:
+    def test_a_response_that_cannot_be_read_loses_no_page(
+        self, reads: Reads, undisturbed: pl.DataFrame
+    ) -> None:
+        reads.sandbox.inject(Fault("html", page=SAVED + 1, times=1))
+        with pytest.raises(OctogenResponseError):
+            reads.read()
+        frames: list[pl.DataFrame] = []
+        assert reads.pages_requested(lambda: frames.append(reads.read())) == reads.rest()
+        assert frames[0].drop("fetched_at").equals(undisturbed)
+
+    def test_an_error_removes_no_pages_of_a_read_beside_it(self, reads: Reads) -> None:
+        scan = reads.scan()
+        with scan.use_page_store(reads.store(), reads.notes.append):
+            batches = scan._read(None, None, None, None)
+            next(batches)
+            assert scan._plan
+            assert scan._plan.saved_read
+            saver = scan._plan.reads[0].saver
+            assert saver
+            saver.flush()
+            mine = [path for path in reads.segments() if scan._plan.saved_read.name in str(path)]
+            other = Reads(reads.sandbox, reads.folder)
+            reads.sandbox.inject(Fault("loop_cursor", page=40, times=1))
+            with pytest.raises(OctogenPagingError):
+                other.read(SEARCH.model_copy(update={"price_min": 0.5}))
+            assert set(mine) <= set(reads.segments())
+            list(batches)
+            scan.remove_saved_pages()
+
+    def test_a_catalog_that_was_indexed_again_costs_only_its_own_pages(
+        self, tmp_path: Path
+    ) -> None:
+        with Sandbox(catalogs={"northpeak": PRODUCTS, "strada": 120}) as sandbox:
+            reads = Reads(sandbox, tmp_path / ".all.pages")
+            search = SEARCH.model_copy(update={"catalogs": ["northpeak", "strada"]})
+            scan = reads.scan(search)
+            with scan.use_page_store(reads.store(), reads.notes.append):
+                batches = scan._read(None, None, None, None)
+                next(batches)
+                sandbox.touch("strada")
+                with pytest.raises(OctogenPagingError, match="'strada' was indexed again while"):
+                    list(batches)
+            assert reads.pages_requested(lambda: reads.read(search)) == [*range(1, 61)]
+
+    def test_a_cursor_that_is_refused_on_the_way_is_a_paging_error(self, reads: Reads) -> None:
+        reads.sandbox.inject(Fault("status", 422, page=20, times=1))
+        with pytest.raises(OctogenPagingError, match=r"refuses the cursor of page 20 \(422\)"):
+            reads.read()
+
+
+def test_a_take_over_that_fails_midway_leaves_no_copies(
+    reads: Reads, undisturbed: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads.interrupted()
+    link, linked = os.link, []
+
+    def fails_late(source: str, target: str) -> None:
+        linked.append(target)
+        if len(linked) == 3:
+            raise FileNotFoundError(2, "No such file or directory")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", fails_late)
+    captured = reads.read(keep=True)
+    assert captured.drop("fetched_at").equals(undisturbed)
+    assert any(note.endswith("The catalog is read anew.") for note in reads.notes)
+    window = (captured["fetched_at"][0], datetime.now(timezone.utc))
+    assert reads.read(window=window).equals(captured)

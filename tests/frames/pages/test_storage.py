@@ -71,7 +71,7 @@ class TestOnADiskAndInABucket:
     def test_a_copy_stays_when_the_original_is_removed(self, storage: PageStorage) -> None:
         write(storage, "one/a", b"content")
         storage.make_folder("two")
-        storage.copy("one/a", "two/b")
+        storage.copy([("one/a", "two/b")])
         storage.remove(["one/a"])
         assert storage.names() == {"two/b"}
         assert storage.read("two/b") == b"content"
@@ -109,11 +109,11 @@ class TestOnADisk:
     def test_a_copy_of_a_file_that_was_removed_is_an_error(self, disk: PageStorage) -> None:
         disk.make_folder("two")
         with pytest.raises(RemovedError, match="were removed while they were in use"):
-            disk.copy("one/a", "two/a")
+            disk.copy([("one/a", "two/a")])
 
     def test_a_copy_takes_no_space(self, disk: PageStorage) -> None:
         write(disk, "one/a")
-        disk.copy("one/a", "one/b")
+        disk.copy([("one/a", "one/b")])
         assert (disk.folder / "one" / "a").stat().st_nlink == 2
 
     def test_without_hard_links_the_content_is_copied(
@@ -124,7 +124,7 @@ class TestOnADisk:
 
         monkeypatch.setattr(os, "link", refuse)
         write(disk, "one/a", b"content")
-        disk.copy("one/a", "one/b")
+        disk.copy([("one/a", "one/b")])
         assert disk.read("one/b") == b"content"
         assert (disk.folder / "one" / "a").stat().st_nlink == 1
 
