@@ -1,4 +1,4 @@
-"""CatalogRead: the pages of one catalog, first those that are saved, then those of the service."""
+"""CatalogRead: the pages of one catalog, first the saved ones, then those of the service."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ REFUSED_CURSOR_STATUSES = {400, 404, 409, 410, 422}
 
 
 class CatalogRead:
-    """The reading of one catalog.
+    """One read of one catalog.
 
     Args:
         planned: The catalog and the request for its page 1.
-        saved: Its first pages, if they are saved.
+        saved: The saved first pages of the catalog.
         next_page: The page after the saved ones, if it was requested already.
-        live: Ask the service for the pages that are not saved.
+        live: True if the pages that are not saved are requested from the service.
         saver: Saves the pages that come from the service.
-        log: Takes a line if another run removed the saved pages.
+        log: Called with a line if another run removed the saved pages.
 
     Attributes:
-        planned: As above.
-        saver: As above.
-        tracker: Checks the pages.
-        resumed_pages: Saved pages read so far.
+        planned: As in the arguments.
+        saver: As in the arguments.
+        tracker: Checks the order of the pages.
+        resumed_pages: The number of saved pages read so far.
     """
 
     def __init__(
@@ -60,16 +60,16 @@ class CatalogRead:
 
     @property
     def requested_pages(self) -> int:
-        """The pages so far that came from the service."""
+        """The number of pages so far that came from the service."""
         return self.tracker.pages - self.resumed_pages
 
     async def pages(self, client: OctogenClient) -> AsyncIterator[WirePage]:
-        """All pages of the catalog; those of the service are saved.
+        """Yield all pages of the catalog, and save those that come from the service.
 
         Raises:
-            OctogenPagingError: The pages restart or do not come to an end.
-            OctogenSnapshotError: Saved pages are damaged, or archived ones are gone.
-            OctogenError: The service fails.
+            OctogenPagingError: The pages loop, restart or do not come to an end.
+            OctogenSnapshotError: Saved pages are damaged, or archived ones were removed.
+            OctogenError: A request failed.
         """
         request: SearchRequest | None = self.planned.request
         for page in self._pages_at_hand():
@@ -96,7 +96,7 @@ class CatalogRead:
             raise
 
     def _pages_at_hand(self) -> Iterator[WirePage]:
-        """The saved pages and the one after them, as far as they are there."""
+        """Yield the saved pages and the one after them, until one was removed."""
         try:
             yield from self._saved
         except RemovedError as error:

@@ -1,4 +1,4 @@
-"""What changed between two snapshots: a pure function of two frames."""
+"""The changes between two product snapshots, as a pure function of two frames."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ WATCHED = {
     "price": ("current_price", "original_price", "currency"),
     "availability": ("in_stock", "is_active"),
 }
-"""What is compared, and the columns it is made of."""
+"""The kinds of change, each with the columns that are compared."""
 
 _OF_ONE_GENERATION = {"currency", "in_stock", "is_active"}
-"""Columns that are null throughout where the service does not send them."""
+"""Columns that only one generation of the service sends; from the other they are all null."""
 
 _WATCHED_COLUMNS = [column for columns in WATCHED.values() for column in columns]
 _IDENTITY = ["catalog_key", "uuid"]
@@ -40,23 +40,23 @@ CHANGES_DESCRIPTIONS = {
     "uuid": "The product's identity in Octogen.",
     "product_url": "The product's page at the merchant.",
     "change": "appeared, disappeared or changed.",
-    "changed": f"Of a product that changed, what did: {', '.join(WATCHED)}.",
+    "changed": f"The kinds of change of a changed product: {', '.join(WATCHED)}.",
     **{
-        f"{when}_{column}": f"`{column}` in the snapshot {which}."
+        f"{when}_{column}": f"`{column}` in the {which} snapshot."
         for column in _WATCHED_COLUMNS
-        for when, which in (("old", "before"), ("new", "of now"))
+        for when, which in (("old", "previous"), ("new", "current"))
     },
 }
 
 
 @dataclass(frozen=True)
 class SnapshotPair:
-    """A snapshot and the one before it, lazily.
+    """A snapshot and the previous one, as lazy frames.
 
     Attributes:
-        current: The snapshot.
-        previous: The one before; None if there is none.
-        previous_partition: The partition of the one before, if it is another.
+        current: The current snapshot.
+        previous: The previous snapshot; None if there is none.
+        previous_partition: The partition of the previous snapshot; None if it is the same.
     """
 
     current: pl.LazyFrame
@@ -65,16 +65,16 @@ class SnapshotPair:
 
 
 def product_changes(pair: SnapshotPair) -> pl.LazyFrame:
-    """What appeared, what disappeared, and whose title, price or availability changed.
+    """Compare two snapshots: products that appeared, disappeared or changed.
 
-    Without a previous snapshot every product appeared.
+    A product changed if its title, price or availability did. Without a previous snapshot every
+    product appeared.
 
     Args:
         pair: Two product snapshots, columns as in `PRODUCT_SCHEMA`.
 
     Returns:
-        Columns as in `CHANGES_SCHEMA`, one row for each product that is not as it was, in the order
-        of catalog and uuid.
+        Columns as in `CHANGES_SCHEMA`, one row for each such product, sorted by catalog and uuid.
     """
     current = pair.current.select(*_IDENTITY, "product_url", *_WATCHED_COLUMNS)
     previous = (current.clear() if pair.previous is None else pair.previous).select(
@@ -121,5 +121,5 @@ def _differs(column: str) -> pl.Expr:
     new, old = pl.col(column), pl.col(f"{column}_old")
     if column not in _OF_ONE_GENERATION:
         return new.ne_missing(old)
-    # That the service began to send it is no change of the products.
+    # A service that begins or stops to send a column changes no product.
     return new.ne_missing(old) & new.is_not_null().any() & old.is_not_null().any()

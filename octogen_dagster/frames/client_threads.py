@@ -15,20 +15,21 @@ if TYPE_CHECKING:
     from octogen_dagster.api.client import OctogenClient
     from octogen_dagster.api.connection import Connection
 
-POLL_SECONDS = 1.0  # after which a waiting consumer gets control back
+POLL_SECONDS = 1.0
+"""The longest time that a consumer is blocked before it gets control back."""
 
 
 class ClosedError(Exception):
-    """The threads were told to stop while the consumer waited for them."""
+    """The threads were told to stop."""
 
 
 class ClientThreads(ABC):
-    """Threads that work while the context is open, each with an event loop and a connection.
+    """Threads that work while the context is open, each with its own event loop and client.
 
     Args:
-        connection: How to reach the service; the threads share one rate limiter.
+        connection: The settings of the clients, which share one rate limiter.
         threads: The number of threads.
-        name: The beginning of their names.
+        name: The prefix of the names of the threads.
     """
 
     def __init__(self, connection: Connection, threads: int, name: str) -> None:
@@ -53,19 +54,19 @@ class ClientThreads(ABC):
         self.close()
 
     def close(self) -> None:
-        """Tell the threads to stop; each ends after its current request."""
+        """Tell the threads to stop, without waiting; each ends after its current request."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def join(self) -> None:
-        """Wait until the threads have ended."""
+        """Block until the threads have ended."""
         for thread in self._threads:
             thread.join()
 
     @property
     def sent(self) -> RequestStatistics:
-        """The requests of all threads so far."""
+        """What all threads together have sent so far."""
         return RequestStatistics(
             requests=sum(client.requests for client in self._clients),
             retries=sum(client.retries for client in self._clients),
@@ -74,7 +75,7 @@ class ClientThreads(ABC):
 
     @abstractmethod
     async def _work(self, client: OctogenClient) -> None:
-        """The work of one thread; the first error of any thread ends all of them."""
+        """Do the work of one thread; the first error of any thread ends all of them."""
 
     def _is_over(self) -> bool:
         return self._closed or self._error is not None

@@ -1,4 +1,4 @@
-"""Whether the pages of a finished read are of one state of each catalog."""
+"""Checks that the pages of a finished read are of one state of each catalog."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ class IndexedAgainError(OctogenPagingError):
 def check_unchanged(reads: Sequence[CatalogRead], connection: Connection) -> None:
     """Check that no catalog was indexed again while it was read.
 
-    The stamps of the catalogs are compared with those from before the read. Where the service has
-    none, page 1 is requested again if a later page resembled it.
+    The time at which the service last indexed each catalog is compared with that from before the
+    read. If the service does not say it, page 1 is requested again, but only if a later page
+    resembled it.
 
     Raises:
         IndexedAgainError: A catalog was indexed again.

@@ -1,5 +1,6 @@
-"""Search pages to frames: Polars' own decoder for pages that pass the strict check, the pydantic
-models for the rest.
+"""PageDecoder: turns search pages into frames.
+
+Pages that pass the strict check of `wire` are decoded by Polars, all others by the pydantic models.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ class PageDecoder:
     """Decodes the pages of one read.
 
     Args:
-        columns: Snapshot columns that are wanted, in any order; `uuid` always comes along.
-        fetched_at: When the read began.
+        columns: The snapshot columns to decode, in any order; `uuid` is always decoded.
+        fetched_at: When the read began; the value of the column `fetched_at`.
 
     Attributes:
-        unknown_fields: Fields the schema does not know, by path, with the number of places.
+        unknown_fields: How often each field occurred that the schema does not know, by path.
     """
 
     def __init__(self, columns: Collection[str], fetched_at: datetime) -> None:
@@ -43,12 +44,12 @@ class PageDecoder:
         self.unknown_fields: Counter[str] = Counter()
 
     def decode(self, pages: Sequence[WirePage], catalog: str | None, subject: str) -> pl.DataFrame:
-        """The products of consecutive pages of one walk, in order, repeats included.
+        """Decode the products of consecutive pages, in order, with repeated products.
 
         Args:
-            pages: Pages of one walk.
-            catalog: The catalog that was read, for servers that do not say it.
-            subject: What was read, to begin an error message with.
+            pages: Consecutive pages of one catalog or search.
+            catalog: The catalog that was read; used where the service does not name it.
+            subject: What was read; begins error messages.
 
         Raises:
             OctogenResponseError: A product cannot be decoded; the message names it and the field.
@@ -63,7 +64,7 @@ class PageDecoder:
         )
 
     def _kind(self, page: WirePage) -> str:
-        """How a page is decoded: "models", or by Polars with images as "text" or "objects"."""
+        """Return how to decode a page: "models", or for Polars its images, "text" or "objects"."""
         if page.model is not None:
             return "models"
         if page.images_are_text is not None:
@@ -74,8 +75,8 @@ class PageDecoder:
         self, kind: str, pages: Sequence[WirePage], catalog: str | None, subject: str
     ) -> pl.DataFrame:
         if kind != "models":
-            # Polars refuses a timestamp without a zone and images of both kinds on one page, and
-            # takes the first of two fields of one name where everybody else takes the last.
+            # Polars refuses timestamps without a zone and images of both kinds on one page. Of two
+            # fields of the same name it takes the first; all other decoders take the last.
             with contextlib.suppress(pl.exceptions.PolarsError):
                 frame = self._decode_fast(pages, catalog, images_are_text=kind == "text")
                 if frame.get_column("uuid").to_list() == [u for page in pages for u in page.uuids]:
@@ -96,7 +97,7 @@ class PageDecoder:
     def _expressions(
         self, catalog: str | None, images_are_text: bool
     ) -> tuple[pl.Expr, list[pl.Expr]]:
-        """From pages to items, and from the items' fields to columns."""
+        """Return the expressions from pages to items, and from the fields of items to columns."""
         dtype = wire_dtype(self._columns, images_are_text=images_are_text)
         page = pl.col("page").cast(pl.String).str.json_decode(dtype)
         return page.struct.field("items").explode(empty_as_null=False), [
@@ -149,7 +150,7 @@ def _image(dtype: pl.Struct, *, as_text: bool) -> pl.Expr:
 
 
 def _plain(model: BaseModel) -> dict[str, Any]:
-    """The known fields of a model, without those the service added."""
+    """Return the fields of a model that the schema knows."""
     return {name: _plain_value(getattr(model, name)) for name in type(model).model_fields}
 
 

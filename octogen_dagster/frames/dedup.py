@@ -1,4 +1,4 @@
-"""Which products a walk has brought already, in about 24 bytes a product when they are many."""
+"""SeenProducts: finds repeated products, in about 24 bytes a product when they are many."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ _CHUNK = 1 << 14
 
 
 class SeenProducts:
-    """The products seen so far: their uuids while they are few, which needs no NumPy."""
+    """The products seen so far: a set of uuids while they are few, a table of hashes after that.
+
+    NumPy is imported only for the table.
+    """
 
     def __init__(self) -> None:
         self._few: set[str] = set()
         self._table: _Table | None = None
 
     def add(self, uuids: pl.Series) -> pl.Series:
-        """Note products; a Boolean mask of those that had not been seen before."""
+        """Add products, and return a Boolean mask of those that were not seen before."""
         if self._table is None and len(self._few) + len(uuids) > _FEW:
             self._table = _Table()
             self._table.add(pl.Series(list(self._few), dtype=pl.String))
@@ -52,9 +55,9 @@ class _Table:
         self._clear(_SMALLEST)
 
     def add(self, uuids: pl.Series) -> pl.Series:
-        """Note products; a Boolean mask of those that had not been seen before."""
+        """Add products, and return a Boolean mask of those that were not seen before."""
         np = self._np
-        high = uuids.hash(seed=1).to_numpy() | np.uint64(1)  # 0 is a free place
+        high = uuids.hash(seed=1).to_numpy() | np.uint64(1)  # 0 marks a free place
         low = uuids.hash(seed=2).to_numpy().astype(np.uint32)
         if 2 * (self._count + len(uuids)) > len(self._high):
             self._grow(len(uuids))
@@ -66,7 +69,7 @@ class _Table:
         return pl.Series(new)
 
     def _insert(self, high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint32]) -> Any:
-        """Insert distinct keys; a mask of those that were not there."""
+        """Insert distinct keys, and return a mask of those that were not in the table."""
         np = self._np
         last = np.uint64(len(self._high) - 1)
         place = high & last
@@ -77,7 +80,7 @@ class _Table:
             free = self._high[at] == 0
             self._high[at[free]] = high_here[free]
             self._low[at[free]] = low_here[free]
-            # Of several keys that took one free place, the last one has it.
+            # If several keys took the same free place, the last one has it.
             placed = (self._high[at] == high_here) & (self._low[at] == low_here)
             new[unplaced[placed & free]] = True
             unplaced = unplaced[~placed]

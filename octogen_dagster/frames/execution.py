@@ -1,4 +1,4 @@
-"""Execution: the pages of a read plan as frames, each product once, up to a cap."""
+"""Execution: reads a plan and yields frames in which each product is once, up to a cap."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Execution:
     """One execution of a read plan.
 
     Args:
-        plan: What is read.
-        connection: How to reach the service.
+        plan: The plan to execute.
+        connection: The settings of the service.
         columns: The columns that are needed.
-        cap: The most rows; None for all.
+        cap: The largest number of rows; None for all.
 
     Attributes:
-        statistics: What it did so far.
+        statistics: The statistics so far.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class Execution:
     def frames(
         self, begin: Callable[[ClientThreads], None], report: Callable[[], None]
     ) -> Iterator[pl.DataFrame]:
-        """The rows, in the order in which their pages come.
+        """Yield the rows, in the order in which their pages come.
 
         Args:
-            begin: Called with the threads that read.
-            report: Called about every second, and after each frame.
+            begin: Called once with the threads that read.
+            report: Called about every second, and before each frame.
 
         Raises:
-            OctogenError: The reading fails or is not complete.
+            OctogenError: The read failed or is not complete.
         """
         with self._reader() as reader:
             begin(reader)
@@ -94,7 +94,7 @@ class Execution:
         if self._cap is None:
             concurrency = self._connection.concurrency
             return BulkReader(self._connection, self._reads, concurrency, MAX_PAGES_PER_BATCH)
-        # A cap fills up in order, and no page is requested that it may not need.
+        # Catalogs are read one after another, and no page is requested that may not be needed.
         pages = min(MAX_PAGES_PER_BATCH, -(-self._cap // self._plan.search.page_size))
         return BulkReader(self._connection, self._reads, 1, pages, read_ahead=False)
 
@@ -117,7 +117,7 @@ class Execution:
             raise OctogenSnapshotError(
                 f"{len(self._reads) - self._finished} of {len(self._reads)} catalogs ended before "
                 "their last page: archived pages are missing. Nothing was published. Restore them, "
-                "or materialize the partition of now."
+                "or materialize the present partition."
             )
 
     def _add_up(self, reader: BulkReader) -> None:

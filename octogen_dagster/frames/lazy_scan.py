@@ -1,4 +1,4 @@
-"""LazyScan: rows that threads read when a LazyFrame is executed."""
+"""LazyScan: a LazyFrame whose rows are read by threads when it is executed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class Interval:
-    """Calls a function, but not sooner than some time after its last call.
+    """Calls a function whenever it is called itself, but at most once per interval.
 
     Args:
-        function: The function.
-        seconds: The time between two calls.
+        function: The function to call.
+        seconds: The shortest time between two calls.
         clock: Returns monotonic seconds.
     """
 
@@ -53,8 +53,8 @@ class LazyScan(SnapshotSource, ABC):
         schema: The schema of the frame.
 
     Attributes:
-        statistics: Those of the last execution.
-        report_interval_seconds: The time between two reports of a long read.
+        statistics: The statistics of the last execution.
+        report_interval_seconds: The time between two progress reports.
     """
 
     statistics: ReadStatistics
@@ -69,7 +69,7 @@ class LazyScan(SnapshotSource, ABC):
         )
 
     def stop(self) -> None:
-        """End the execution that is under way, and any later one: it raises where it runs."""
+        """End the current execution and any later one; each raises `ClosedError` where it runs."""
         self._stopped = True
         if self._threads is not None:
             self._threads.close()
@@ -84,17 +84,22 @@ class LazyScan(SnapshotSource, ABC):
     def _frames(
         self, columns: set[str], predicate: pl.Expr | None, n_rows: int | None, guard: ExitGuard
     ) -> Iterator[pl.DataFrame]:
-        """The rows, before the predicate.
+        """Yield the rows, before the predicate is applied.
 
         Args:
-            columns: The columns that are needed; more do not matter.
-            predicate: The query's filter; the frames are filtered by it afterwards.
-            n_rows: The number of rows that are enough; more are not allowed.
-            guard: Passed on to `_begin` with the threads.
+            columns: The columns that are needed; the frames may have more.
+            predicate: The filter of the query; it is applied to the frames afterwards.
+            n_rows: The largest number of rows to yield; None for all.
+            guard: The guard to pass to `_begin` with the threads.
         """
 
     def _begin(self, threads: ClientThreads, guard: ExitGuard) -> None:
-        """Note the threads of the execution that the guard belongs to."""
+        """Register the threads of an execution, so that they can be stopped.
+
+        Args:
+            threads: The threads.
+            guard: The guard of the execution.
+        """
         self._threads, guard.stop = threads, threads.close
         if self._stopped:
             threads.close()
@@ -120,7 +125,7 @@ class LazyScan(SnapshotSource, ABC):
                         frame = frame.filter(predicate)
                 if frame is None:
                     return
-                # Without a column a query still counts rows.
+                # A query without columns still counts rows.
                 yield frame.select(columns) if columns else pl.DataFrame(height=len(frame))
         finally:
             guard.finish()

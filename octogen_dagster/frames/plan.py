@@ -1,4 +1,4 @@
-"""Which catalogs a search reads, and with which requests."""
+"""Plans the catalogs that a search reads, each with its first request."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class PlannedCatalog:
     Attributes:
         catalog: The catalog's key; None if the search names none.
         request: The request for page 1.
-        last_indexed_at: The service's stamp of the catalog; None if it has none.
+        last_indexed_at: When the service last indexed the catalog; None if it does not say.
         is_listed: True if the service's list of catalogs has it.
     """
 
@@ -38,7 +38,7 @@ class PlannedCatalog:
 
     @property
     def subject(self) -> str:
-        """What is read, which messages begin with: "Catalog 'acme'"."""
+        """The subject that begins messages, such as "Catalog 'acme'"."""
         return f"Catalog {self.catalog!r}" if self.catalog else "The search"
 
 
@@ -50,15 +50,18 @@ def plan_catalogs(
     *,
     stamped: bool = False,
 ) -> list[PlannedCatalog]:
-    """The catalogs that a search reads, in order.
+    """Plan the catalogs that a search reads, in order.
 
     Args:
-        search: What to read.
-        connection: How to reach the service.
-        list_granted: Lists the granted catalogs, or returns None for a service that has no list;
-            by default the service is asked where its list is needed.
-        pushdown: Catalogs that are enough for the query.
-        stamped: Look up when each catalog was indexed.
+        search: The search.
+        connection: The settings of the service.
+        list_granted: Lists the granted catalogs, or returns None for a service that has no list.
+            By default the service is asked, if its list is needed.
+        pushdown: Restricts the catalogs to those that the query needs.
+        stamped: True if `last_indexed_at` is needed.
+
+    Raises:
+        OctogenError: A request failed.
     """
     summaries = None
     if list_granted is not None:
@@ -83,7 +86,7 @@ def plan_catalogs(
 
 
 def list_granted_catalogs(connection: Connection) -> list[MerchantCatalogSummary] | None:
-    """List the granted catalogs; None from a service that has no list."""
+    """List the granted catalogs; None if the service has no list."""
     try:
         return connection.call(OctogenClient.list_catalogs)
     except OctogenNotFoundError:
@@ -98,6 +101,6 @@ def _is_whole(search: ProductSearch) -> bool:
 def _pushed(catalogs: Sequence[str | None], pushdown: Pushdown) -> Sequence[str | None]:
     if None in catalogs or pushdown.catalogs is None:
         return catalogs
-    # The service may spell a key in another way than the search does.
+    # The service and the search may write a key in different case.
     wanted = {key.casefold() for key in pushdown.catalogs}
     return [key for key in catalogs if key and key.casefold() in wanted]

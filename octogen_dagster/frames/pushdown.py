@@ -1,7 +1,7 @@
-"""What of a Polars predicate the service can answer exactly, as a narrower search.
+"""Pushdown: the part of a Polars predicate that the service can answer exactly.
 
-Only conjunctions count, and of them bounds on `current_price` and equality or membership of
-`catalog_key`. Whatever is not understood is left to Polars, which checks everything again anyway.
+Bounds on `current_price` and equality or membership of `catalog_key` are pushed down, alone or
+joined by "and". Everything else is left to Polars, which applies the whole predicate again anyway.
 Facets are never derived: the service filters by canonical values that an item may not show.
 """
 
@@ -23,9 +23,9 @@ class Pushdown:
     """The part of a predicate that becomes request parameters.
 
     Attributes:
-        price_min: Lowest current price, inclusive.
-        price_max: Highest current price, inclusive.
-        catalogs: Catalog keys; None is any.
+        price_min: The lowest current price, inclusive.
+        price_max: The highest current price, inclusive.
+        catalogs: The catalog keys; None for any.
     """
 
     price_min: float = -math.inf
@@ -34,7 +34,7 @@ class Pushdown:
 
     @classmethod
     def of(cls, predicate: pl.Expr | None) -> Pushdown:
-        """What can be pushed of a predicate; nothing of one that cannot be read."""
+        """Return the part of a predicate that can be pushed down; it may be empty."""
         pushdown = cls()
         if predicate is not None:
             try:
@@ -87,7 +87,7 @@ class Pushdown:
 
 
 def _literal(node: Any) -> Any:
-    """The value of a node without columns; None for what is not a literal."""
+    """Return the value of a node; None if it is not a literal."""
     if not isinstance(node, dict) or node.keys() - {"Literal", "Cast"}:
         return None
     try:

@@ -1,4 +1,4 @@
-"""ReadPlan: how a search is read, catalog by catalog."""
+"""ReadPlan: the reads of the catalogs of a search."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReadPlan:
-    """How a search is read.
+    """The plan of one read of a search.
 
     Attributes:
-        search: The search; that of the archived pages if it is rebuilt.
-        reads: Its catalogs, in order.
-        started_at: When the read began, or the one that it continues.
-        saved_read: Where its pages are saved, if they are.
-        rebuilt: True if every page is an archived one.
-        continued: Names of the saved reads whose pages it took over.
-        superseded: Names of the saved reads of the same search, `continued` included.
+        search: The search; for a rebuild, the search of the archived pages.
+        reads: The reads of its catalogs, in order.
+        started_at: When the read began; if it continues another read, when that one began.
+        saved_read: The folder of its saved pages; None if pages are not saved.
+        rebuilt: True if all pages are archived ones.
+        continued: Names of the saved reads whose pages it takes over.
+        superseded: Names of all saved reads of the same search.
     """
 
     search: ProductSearch

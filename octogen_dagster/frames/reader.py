@@ -1,4 +1,4 @@
-"""BulkReader: the pages of many catalogs, read by threads for one consumer."""
+"""BulkReader: reads the pages of many catalogs in threads, for one consumer."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ MAX_PAGES_PER_BATCH = 10
 class BulkReader(ClientThreads):
     """Iterates over batches of consecutive pages of one catalog while threads read ahead.
 
-    Each thread has an event loop and a connection of its own and reads one catalog after another.
-    The number of pages that are read and not yet consumed is bounded.
+    Each thread reads one catalog after another. At most two batches of each catalog are read and
+    not yet consumed.
 
     Args:
-        connection: How to reach the service.
-        reads: The catalogs, begun in this order.
-        concurrency: Catalogs that are read at the same time.
-        pages_per_batch: Pages in a full batch.
-        read_ahead: Request pages before the consumer asks for them.
+        connection: The settings of the service.
+        reads: The catalogs, in the order in which they are begun.
+        concurrency: The number of catalogs that are read at the same time.
+        pages_per_batch: The number of pages in a full batch.
+        read_ahead: False if a page is requested only while the consumer waits for a batch.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class BulkReader(ClientThreads):
         self._full: deque[CatalogRead] = deque()
 
     def __iter__(self) -> Iterator[tuple[CatalogRead, list[WirePage]] | None]:
-        """Yield batches; None about every second in which there is none yet."""
+        """Yield batches, and None about every second while there is none yet."""
         while not self._is_exhausted():
             yield self._next()
 
@@ -60,7 +60,7 @@ class BulkReader(ClientThreads):
             return not (self._working or self._ready or self._is_over())
 
     def _next(self) -> tuple[CatalogRead, list[WirePage]] | None:
-        """A full batch, or the rest once all pages are read; None if there is none yet."""
+        """Return a full batch, or a rest once all pages are read; None if there is none yet."""
         with self._changed:
             self._asking = True
             self._changed.notify_all()

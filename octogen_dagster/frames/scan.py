@@ -49,19 +49,19 @@ class ProductScan(LazyScan):
     """A search as a lazy frame, with the statistics of its execution.
 
     Args:
-        search: What to read.
-        connection: How to reach the service.
-        report: Called about every ten seconds of a long read, and at its end.
-        list_granted: Lists the granted catalogs, or returns None for a service that has no list;
-            by default the service is asked where its list is needed.
-        window: The beginning and the end of the time that the snapshot is of. The service knows
-            only the present, so another time is rebuilt from archived pages or refused.
-        clock: Returns the present time.
+        search: The search.
+        connection: The settings of the service.
+        report: Called with the statistics about every ten seconds, and at the end.
+        list_granted: Lists the granted catalogs, or returns None for a service that has no list.
+            By default the service is asked, if its list is needed.
+        window: The time window of the snapshot. The service knows only the present, so a past
+            window is rebuilt from archived pages or refused, and a future one is refused.
+        clock: Returns the present time, in UTC.
 
     Attributes:
-        frame: The products, lazily; the schema is `PRODUCT_SCHEMA`.
-        search: What to read.
-        statistics: Those of the last execution of the frame.
+        frame: The products, as a lazy frame with the schema `PRODUCT_SCHEMA`.
+        search: The search.
+        statistics: The statistics of the last execution of the frame.
     """
 
     keeps_previous = True
@@ -94,17 +94,20 @@ class ProductScan(LazyScan):
 
     @contextmanager
     def opened(self, place: SnapshotPlace) -> Iterator[None]:
-        """Save pages beside the snapshot, and continue from those that are there."""
+        """Save pages beside the snapshot, and continue from saved ones, while the block runs."""
         with self.use_page_store(place.page_store(self._clock), place.log):
             yield
 
     @contextmanager
     def use_page_store(self, store: PageStore, log: Callable[[str], None]) -> Iterator[None]:
-        """Save the pages of the whole frame while the block runs.
+        """Save pages in a store, and continue from its saved ones, while the block runs.
+
+        Only an execution of the whole frame, without a predicate that is pushed down or a row
+        limit, uses the store.
 
         Args:
-            store: Where to save them.
-            log: Takes a line on what is continued and what is not.
+            store: The page store.
+            log: Called with a line about each decision on saved pages.
         """
         self._store, self._log = store, log
         try:
@@ -113,10 +116,12 @@ class ProductScan(LazyScan):
             self._store = self._plan = None
 
     def archive_pages(self) -> None:
-        """Archive the pages of the execution, if they are kept, before it is published.
+        """Archive the pages of the execution, if the store keeps pages.
+
+        Call it before the snapshot is published.
 
         Raises:
-            OctogenSnapshotError: They cannot be archived.
+            OctogenSnapshotError: The pages cannot be archived.
         """
         if self._store is None or not self._store.keep:
             return
@@ -132,7 +137,7 @@ class ProductScan(LazyScan):
         """Remove the saved pages that are not needed after the snapshot was published.
 
         Raises:
-            OctogenSnapshotError: They cannot be removed.
+            OctogenSnapshotError: The pages cannot be removed.
         """
         if self._store is None or self._plan is None or self._plan.saved_read is None:
             return
@@ -221,8 +226,8 @@ class ProductScan(LazyScan):
         )
         if plan.search != self.search.model_copy(update={"page_size": plan.search.page_size}):
             self._log(
-                f"The archived pages are of another search than the one of now: {plan.search!r}. "
-                "The snapshot has what was captured."
+                f"The archived pages are of another search than the present one: {plan.search!r}. "
+                "The snapshot is rebuilt with the archived search."
             )
         return plan
 
@@ -249,29 +254,29 @@ def scan_products(
     retry: RetryPolicy | None = None,
     reserve: float = 0.2,
 ) -> pl.LazyFrame:
-    """A search as a LazyFrame; the service is asked when the frame is executed.
+    """Return a search as a LazyFrame; it is read when the frame is executed.
 
-    Pages stream through the query: `sink_parquet` needs little memory whatever the size. Column
+    Pages stream through the query, so `sink_parquet` needs little memory whatever the size. Column
     projection, `head`, bounds on `current_price` and equality or `is_in` of `catalog_key` are
-    pushed down to the service; the result is that of the query without.
+    pushed down to the service, which does not change the result.
 
     Args:
-        search: What to read.
+        search: The search.
         api_key: The API key; by default `OCTO_API_KEY`, then `OCTOGEN_PLATFORM_API_KEY`.
-        base_url: Where the API is; https, or http on this machine. By default
-            `OCTOGEN_BASE_URL` of the environment, then Octogen itself.
-        timeout: Seconds for each phase of one try of a request.
-        concurrency: Catalogs that are read at the same time.
+        base_url: The base URL of the API: https, or http on this machine. By default the
+            environment variable `OCTOGEN_BASE_URL`, then Octogen itself.
+        timeout: Seconds for each phase of one attempt of a request.
+        concurrency: The number of catalogs that are read at the same time.
         retry: How requests are retried.
-        reserve: Share (0 to 1) of the organisation's request budget that is left to others.
+        reserve: Share of the organisation's request budget, 0 to 1, that is left to other users.
 
     Returns:
         Columns as in `PRODUCT_SCHEMA`; each product once, in the service's order within a catalog.
 
     Raises:
-        MissingAPIKeyError: There is no key; raised at once.
-        ValueError: A setting is out of its range; raised at once.
-        OctogenError: Whatever goes wrong in reading; raised when the frame is executed.
+        MissingAPIKeyError: There is no API key. Raised at once.
+        ValueError: A setting is out of its range. Raised at once.
+        OctogenError: The read failed. Raised when the frame is executed.
     """
     connection = Connection(
         api_key=ApiKey(api_key),
@@ -285,7 +290,7 @@ def scan_products(
 
 
 def _narrowed(search: ProductSearch, pushdown: Pushdown) -> ProductSearch | None:
-    """The search with the pushed price bounds; None if they leave nothing."""
+    """Apply the price bounds of a pushdown to a search; None if no price is within them."""
     low = max(pushdown.price_min, search.price_min or 0.0)
     high = min(pushdown.price_max, float("inf") if search.price_max is None else search.price_max)
     if low > high:

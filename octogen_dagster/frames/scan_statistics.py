@@ -1,4 +1,4 @@
-"""What the reading of a search did, and numbers of the products that it brought."""
+"""ScanStatistics: the statistics of a read of a search, and figures of its products."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 @dataclass
 class ScanStatistics(ReadStatistics):
-    """What the last execution of a `ProductScan` did; `started_at` is the rows' `fetched_at`.
+    """The statistics of an execution of a `ProductScan`.
+
+    `started_at` is the `fetched_at` of the rows.
 
     Attributes:
-        search: The search that was read; after a rebuild, that of the archived pages.
+        search: The search that was read; after a rebuild, the search of the archived pages.
         truncated: True if the cap left products unread.
-        catalogs: The catalogs that were read, where they are known.
+        catalogs: The keys of the catalogs that were read, where they are known.
         pages: Pages decoded.
         repeats: Products that came again and were removed.
-        resumed_pages: Pages that were not requested, because they had been saved.
-        rebuilt: True if all of them were archived pages.
+        resumed_pages: Saved pages, which were not requested.
+        rebuilt: True if all pages were archived ones.
         first_request_id: Request id of the first page.
         last_request_id: Request id of the last page.
     """
@@ -46,14 +48,14 @@ class ScanStatistics(ReadStatistics):
     last_request_id: str | None = None
 
     def add(self, frame: pl.DataFrame, pages: Sequence[WirePage]) -> None:
-        """Count the rows of some pages."""
+        """Count the rows and pages of a frame."""
         self.rows += len(frame)
         self.pages += len(pages)
         self.first_request_id = self.first_request_id or pages[0].request_id
         self.last_request_id = pages[-1].request_id
 
     def figures(self) -> Figures:
-        """The numbers worth plotting, by name."""
+        """Return the figures by name."""
         figures: Figures = {
             "search": self.search.model_dump(mode="json", exclude_none=True),
             "source": self._source(),
@@ -69,11 +71,11 @@ class ScanStatistics(ReadStatistics):
         return figures
 
     def progress(self, subject: str, expected: int | None) -> str:
-        """One line on how far the reading is.
+        """Return a line about the progress of the read.
 
         Args:
-            subject: What is read: "Catalog 'acme'".
-            expected: The number of products, if it is known.
+            subject: What is read, such as "Catalog 'acme'".
+            expected: The number of products; None if it is not known.
         """
         of = f" of {expected:,}" if expected else ""
         return (
@@ -87,7 +89,7 @@ class ScanStatistics(ReadStatistics):
 
 
 def product_figures(snapshot: pl.LazyFrame) -> Figures:
-    """Shares of null and quantiles of the price of a product snapshot.
+    """Compute the shares of null and the quantiles of the price of a product snapshot.
 
     Args:
         snapshot: Columns as in `PRODUCT_SCHEMA`.

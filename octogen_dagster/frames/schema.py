@@ -1,7 +1,7 @@
-"""The snapshot schema: names, types, descriptions and version. No decoding here.
+"""The schema of product snapshots: names, types, descriptions and version of the columns.
 
-Fields of both generations of the service's contract are columns; where a server does not send
-one, it is null.
+The fields of both generations of the service's contract are columns. A field that the service does
+not send is null. The decoding is in `wire` and `decode`.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Column(NamedTuple):
 
     Attributes:
         name: The column's name, snake_case; the service's field is the same in camelCase.
-        dtype: Its Polars type.
-        description: What it holds.
-        required: Whether the service always sends it.
-        from_service: Whether it comes from the service at all.
+        dtype: The Polars type.
+        description: The description that users see in the UI.
+        required: True if the service always sends it.
+        from_service: False if the value does not come from the service.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Column(NamedTuple):
 
     @property
     def field(self) -> str:
-        """The field's name on the wire."""
+        """The name of the service's field."""
         return to_camel(self.name)
 
 
@@ -58,8 +58,8 @@ COLUMNS = (
     Column(
         "catalog_key",
         pl.String(),
-        "The catalog the product belongs to; null when a seed-generation service was searched "
-        "without naming one.",
+        "The catalog the product belongs to; null if a seed-generation service was searched "
+        "without naming a catalog.",
     ),
     Column("catalog_display_name", pl.String(), "The catalog's name, for people."),
     Column("product_url", pl.String(), "The product's page at the merchant.", required=True),
@@ -68,8 +68,8 @@ COLUMNS = (
     Column("current_price", pl.Float64(), "Price now, in `currency`."),
     Column("original_price", pl.Float64(), "Price before a reduction, in `currency`."),
     Column("currency", pl.String(), "ISO 4217 code of both prices."),
-    Column("in_stock", pl.Boolean(), "Whether the merchant has it."),
-    Column("is_active", pl.Boolean(), "Whether the product is active in the index."),
+    Column("in_stock", pl.Boolean(), "True if the merchant has it in stock."),
+    Column("is_active", pl.Boolean(), "True if the product is active in the index."),
     Column("gender", pl.String(), "male, female or unisex."),
     Column("category_path", pl.List(pl.String), "Categories from the widest to the narrowest."),
     Column("colors", pl.List(pl.String), "Colours on offer."),
@@ -84,7 +84,7 @@ COLUMNS = (
     Column(
         "fetched_at",
         _TIMESTAMP,
-        "When the read that made this row began (UTC).",
+        "When the read that this row is from began (UTC).",
         from_service=False,
     ),
 )

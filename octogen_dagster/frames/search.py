@@ -1,4 +1,4 @@
-"""ProductSearch: what to read, as Python, run configuration and YAML write it."""
+"""ProductSearch: the search of a snapshot, as Python, run configuration and YAML write it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ CatalogKey = Annotated[str, StringConstraints(strip_whitespace=True, min_length=
 
 
 class ProductSearch(SearchFilters):
-    """A search whose whole result is wanted.
+    """A search whose whole result is read.
 
-    Without `catalogs` every catalog granted to the key is read. `max_products` caps the result:
-    with no catalog named it takes the best by the service's own ranking across all of them; with
-    several named it reads them in the order given until it has enough.
+    Without `catalogs` every catalog that is granted to the API key is read. `max_products` caps the
+    result. Without `catalogs` it takes the products that the service ranks highest across all
+    catalogs; with `catalogs` it reads them in the given order until it has enough.
 
     Raises:
         pydantic.ValidationError: A field is out of its range; the message names it.
@@ -36,11 +36,11 @@ class ProductSearch(SearchFilters):
     @classmethod
     def _unique(cls, catalogs: list[str]) -> list[str]:
         if repeated := sorted({key for key in catalogs if catalogs.count(key) > 1}):
-            raise ValueError(f"catalogs name {', '.join(repeated)} more than once")
+            raise ValueError(f"catalogs name {', '.join(repeated)} more than once: name each once")
         return catalogs
 
     def request(self, catalog: str | None) -> SearchRequest:
-        """The request for the first page of one catalog, or of all."""
+        """Return the request for page 1 of one catalog; of all catalogs if it is None."""
         return SearchRequest(
             q=self.q,
             facets=self.facets,

@@ -25,7 +25,7 @@ class ExitGuard:
     Use it as a context manager around each step of the generator.
 
     Attributes:
-        stop: Called at exit, so that the step that is under way ends soon.
+        stop: Called at exit to end the current step soon.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class ExitGuard:
         self._lock.release()
 
     def finish(self) -> None:
-        """Note that the execution is over, so that nothing is waited for at exit."""
+        """Mark the execution as finished, so that it does not delay the exit."""
         _unfinished.discard(self)
 
 
@@ -53,7 +53,7 @@ def _stop_all() -> None:
         if guard.stop:
             guard.stop()
     for guard in guards:
-        # Never released: a generator that is called again waits until the process is gone.
+        # It is never released: a generator that is called again waits until the process ends.
         guard._lock.acquire(timeout=_STEP_TIMEOUT)
     if guards:
         threading.Event().wait(_RETURN_TIMEOUT)

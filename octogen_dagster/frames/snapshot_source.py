@@ -1,4 +1,4 @@
-"""SnapshotSource: what can be stored as a snapshot. How it is stored is not here."""
+"""SnapshotSource: a frame that can be stored as a snapshot. The storing is not here."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class SnapshotPlace(Protocol):
     """The place where a snapshot will be stored."""
 
     def page_store(self, clock: Callable[[], datetime]) -> PageStore:
-        """The saved pages beside it.
+        """Return the page store beside the snapshot.
 
         Args:
-            clock: Returns the present time.
+            clock: Returns the present time, in UTC.
         """
 
     def latest(self) -> pl.LazyFrame | None:
-        """The snapshot that is there, or the last one of a time before."""
+        """Return the present snapshot, else the latest of an earlier time; None without any."""
 
     def log(self, line: str) -> None:
-        """Tell the user what was decided."""
+        """Log a line for the user."""
 
 
 class SnapshotSource:
@@ -44,8 +44,8 @@ class SnapshotSource:
 
     Attributes:
         frame: The rows.
-        row_group_size: Rows of a row group; so many are held in memory.
-        keeps_previous: True if the snapshot before is wanted after this one is published.
+        row_group_size: The number of rows in a row group; so many are held in memory.
+        keeps_previous: True if the previous snapshot is kept when this one is published.
     """
 
     row_group_size = ROW_GROUP_SIZE
@@ -56,53 +56,53 @@ class SnapshotSource:
 
     @contextmanager
     def opened(self, place: SnapshotPlace) -> Iterator[None]:
-        """Use what is stored beside the snapshot while the block runs.
+        """Let the source use files beside the snapshot while the block runs.
 
         Args:
-            place: Where the snapshot will be stored.
+            place: The place where the snapshot will be stored.
         """
         yield
 
     def stop(self) -> None:
-        """End the execution that is under way, if it can be ended; it raises where it runs."""
+        """End the current execution, if possible; it raises where it runs."""
 
     def incomplete_reason(self, rows: int) -> str | None:
-        """Why the execution was not complete; None if it was.
+        """Say why the execution was not complete; None if it was.
 
         Args:
-            rows: Rows that were written.
+            rows: The number of rows that were written.
         """
         return None
 
     @property
     def rebuilt_from(self) -> datetime | None:
-        """When the rows were read that this snapshot is rebuilt from; None if it is not."""
+        """When the archived rows were read; None if the snapshot is not a rebuild."""
         return None
 
     def provenance(self) -> dict[str, str]:
-        """Facts for the file's metadata, known after the execution."""
+        """Return facts for the metadata of the file; call it after the execution."""
         return {}
 
     def figures(self, snapshot: pl.LazyFrame) -> Figures:
-        """Facts about the execution.
+        """Return figures of the execution by name; call it after the execution.
 
         Args:
-            snapshot: The rows, as they were written.
+            snapshot: The rows as they were written.
         """
         return {}
 
     def archive_pages(self) -> None:
-        """Archive the pages that the snapshot was made of, before it is published.
+        """Archive the pages of the execution; call it before the snapshot is published.
 
         Raises:
-            OctogenSnapshotError: They cannot be archived.
+            OctogenSnapshotError: The pages cannot be archived.
         """
 
     def remove_saved_pages(self) -> None:
         """Remove the saved pages that are not needed after the snapshot was published.
 
         Raises:
-            OctogenSnapshotError: They cannot be removed.
+            OctogenSnapshotError: The pages cannot be removed.
         """
 
 
@@ -111,11 +111,11 @@ def check_complete(source: SnapshotSource, rows: int, uri: str) -> None:
 
     Args:
         source: The source.
-        rows: Rows in the file.
-        uri: The snapshot's place, for the error message.
+        rows: The number of rows in the file.
+        uri: The URI of the snapshot, for the error message.
 
     Raises:
-        OctogenSnapshotError: It does not.
+        OctogenSnapshotError: Rows are missing.
     """
     if reason := source.incomplete_reason(rows):
         raise OctogenSnapshotError(

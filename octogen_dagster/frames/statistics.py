@@ -1,4 +1,4 @@
-"""What a read did: the numbers that products and details have in common."""
+"""ReadStatistics: the statistics that reads of products and of details have in common."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
 
 Figure = str | int | float | bool | datetime | dict[str, object]
 Figures = dict[str, Figure]
-"""Facts about a read by name, as plain values."""
+"""Figures of a read by name, as plain values."""
 
 
 @dataclass
 class ReadStatistics:
-    """What the last execution of a frame did.
+    """The statistics of an execution of a frame.
 
     Attributes:
-        started_at: When it began.
-        complete: True if it came to its end.
+        started_at: When the execution began.
+        complete: True if the execution came to its end.
         rows: Rows read, before any filter of the query.
         requests: Requests sent, retries included.
         retries: Requests sent again after a failure.
         rate_limit_wait_seconds: Seconds waited for the organisation's rate limit, over all
             threads.
-        unknown_fields: Fields that the schema does not know, by path, with the number of places.
-        seconds: Wall time.
+        unknown_fields: How often each field occurred that the schema does not know, by path.
+        seconds: Wall time, in seconds.
     """
 
     started_at: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
@@ -48,13 +48,13 @@ class ReadStatistics:
         return self.rows / self.seconds if self.seconds else 0.0
 
     def update(self, sent: RequestStatistics) -> None:
-        """Note the time, and what was sent so far."""
+        """Update the wall time and the numbers of requests."""
         self.seconds = time.monotonic() - self._began
         self.requests, self.retries = sent.requests, sent.retries
         self.rate_limit_wait_seconds = sent.rate_limit_wait_seconds
 
     def figures(self) -> Figures:
-        """The numbers worth plotting, by name."""
+        """Return the figures by name."""
         figures: Figures = {
             "requests": self.requests,
             "retries": self.retries,
@@ -69,10 +69,10 @@ class ReadStatistics:
         return figures
 
     def speed(self, expected: int | None) -> str:
-        """How fast rows come, and how long the rest takes: "950 a second, about 3 s left".
+        """Return the speed and the time left, such as "950 a second, about 3 s left".
 
         Args:
-            expected: Rows there will be, if known.
+            expected: The number of rows there will be; None if it is not known.
         """
         text = f"{self.rows_per_second:,.0f} a second"
         left = (expected or 0) - self.rows

@@ -1,4 +1,4 @@
-"""The time that a snapshot is of."""
+"""TimeWindow: the time window of a snapshot."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ TimeWindow = tuple[datetime, datetime]
 
 
 def utc_now() -> datetime:
-    """The present."""
+    """Return the present time, in UTC."""
     return datetime.now(timezone.utc)
 
 

@@ -1,7 +1,7 @@
-"""A search page's JSON as types: what Polars decodes it to, and what must hold before it may.
+"""WirePage: the JSON of a search page, checked before Polars decodes it.
 
-Polars takes 5 into a text column, 2.5 into an integer one, a lone value into a list, and drops
-fields it was not told of, all without a word. So each page is first checked by msgspec, strictly.
+Without an error, Polars decodes 5 as text, 2.5 as an integer and a single value as a list, and
+drops fields that it does not know. So msgspec checks the types of each page strictly first.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PAGE_FIELDS = {"items", "nextCursor", "requestId", "effectiveQuery"}
 
 
 def _strict(dtype: pl.DataType, *, known_only: bool) -> Any:
-    """The msgspec type that accepts exactly what `dtype` can hold without loss."""
+    """Return the msgspec type that accepts exactly the values that `dtype` holds without loss."""
     match dtype:
         case pl.Struct():
             fields = [
@@ -91,15 +91,15 @@ _any_page = _page_decoder(known_only=False)
 
 
 class WirePage(msgspec.Struct, gc=False):
-    """A search page as it came, checked.
+    """A search page that was checked.
 
     Attributes:
-        response: The answer.
-        uuids: The products on it, in order.
-        next_cursor: What to ask the next page with; None on the last one.
-        images_are_text: The page sends images as URLs; None where it has no image.
-        unknown: Fields the schema does not know, by path, with the number of places.
-        model: The page by the pydantic models, if Polars' decoder cannot be trusted with it.
+        response: The response of the service.
+        uuids: The uuids of its products, in order.
+        next_cursor: The cursor of the next page; None on the last one.
+        images_are_text: True if images are URLs, False if they are objects; None without images.
+        unknown: How often each field occurs that the schema does not know, by path.
+        model: The page as parsed by the pydantic models; None if Polars can decode the page.
     """
 
     response: httpx.Response
@@ -111,23 +111,23 @@ class WirePage(msgspec.Struct, gc=False):
 
     @property
     def request_id(self) -> str | None:
-        """The `x-request-id` of the answer."""
+        """The `x-request-id` of the response."""
         request_id: str | None = self.response.headers.get("x-request-id")
         return request_id
 
 
 def read_page(response: httpx.Response, subject: str) -> WirePage:
-    """Check a page's types strictly and find the fields the schema does not know.
+    """Check the types of a page strictly, and count the fields that the schema does not know.
 
-    A page that is not strictly right goes through the models, which normalise it or refuse it.
+    A page that fails the check is parsed by the pydantic models, which normalise or refuse it.
 
     Args:
-        response: The answer to a search.
-        subject: What was read, to begin an error message with.
+        response: The response to a search.
+        subject: What was read; begins error messages.
 
     Raises:
-        OctogenResponseError: It is not a page of products; the message names the product and the
-            field.
+        OctogenResponseError: The body is not a page of products; the message names the product and
+            the field.
     """
     unknown: Counter[str] = Counter()
     try:
@@ -159,7 +159,7 @@ def unknown_fields(content: bytes) -> Counter[str]:
     unknown: Counter[str] = Counter()
     try:
         page = from_json(content)
-    except ValueError:  # a field that is nested deeper than any parser goes
+    except ValueError:  # a field is nested more deeply than the parser allows
         return Counter({"(nested too deeply)": 1})
     if not isinstance(page, dict):
         return unknown
@@ -184,11 +184,11 @@ def _count_unknown(value: Any, dtype: pl.DataType, path: str, unknown: Counter[s
 
 
 def wire_dtype(columns: Collection[str], *, images_are_text: bool) -> pl.Struct:
-    """What Polars decodes a page to.
+    """Return the Polars type that a page is decoded to.
 
     Args:
-        columns: Snapshot columns that are wanted; only these are decoded.
-        images_are_text: Whether the page sends images as URLs.
+        columns: The snapshot columns to decode.
+        images_are_text: True if the page has images as URLs.
     """
     item = {
         column.field: _wire(column.dtype, text=column.name == "images" and images_are_text)

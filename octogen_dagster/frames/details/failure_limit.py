@@ -1,4 +1,4 @@
-"""FailureLimit: when failed lookups end all others."""
+"""FailureLimit: ends all lookups when too many fail."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _SILENCE = (OctogenConnectionError, OctogenServerError, OctogenRateLimitError)
 
 
 class FailureLimit:
-    """Ends lookups when too many fail, or when the service answers none for too long.
+    """Raises when too many lookups failed, or when the service has answered none for too long.
 
-    Threads may share it.
+    Threads may share an instance.
 
     Args:
-        share: Share of the lookups, 0 to 1, that may fail.
-        total: The most lookups there can be. It includes rows that are carried over: a product
-            whose lookup always fails is one of all products, not one of the few that changed.
-        patience_seconds: How long the service may leave every lookup without an answer.
-        clock: Monotonic seconds.
+        share: The share of the lookups, 0 to 1, that may fail.
+        total: The largest possible number of lookups. Rows that are carried over count too, so that
+            a product whose lookup always fails is one of all products, not of the few that changed.
+        patience_seconds: Seconds for which the service may answer no lookup.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(
@@ -51,29 +51,29 @@ class FailureLimit:
         self._lock = threading.Lock()
 
     def reduce_total(self, lookups: int) -> None:
-        """Subtract lookups that are not needed, because their products share an address.
+        """Subtract lookups that are not needed because products share an address.
 
         Raises:
-            OctogenSnapshotError: Too many of the others failed.
+            OctogenSnapshotError: More than the share of the remaining lookups failed.
         """
         with self._lock:
             self._total -= lookups
             self._check_share()
 
     def note_answer(self) -> None:
-        """Note that the service answered a lookup."""
+        """Record that the service answered a lookup."""
         with self._lock:
             self._answered()
 
     def note_failure(self, error: Exception, began: float) -> None:
-        """Note that a lookup failed, retries included.
+        """Record that a lookup failed, retries included.
 
         Args:
-            error: Its failure.
-            began: The monotonic time at which it began.
+            error: The error of its last attempt.
+            began: When the lookup began, in monotonic seconds.
 
         Raises:
-            OctogenSnapshotError: Too many lookups failed, or the service is silent for too long.
+            OctogenSnapshotError: Too many lookups failed, or the service was silent for too long.
         """
         with self._lock:
             self._failed += 1
@@ -108,10 +108,10 @@ class FailureLimit:
 
 
 def require_share(failure_threshold: float) -> None:
-    """Check the share of lookups that may fail.
+    """Check that a failure threshold is a share.
 
     Raises:
-        ValueError: It is not from 0 to 1.
+        ValueError: The threshold is not from 0 to 1.
     """
     if not 0 <= failure_threshold <= 1:
         raise ValueError(

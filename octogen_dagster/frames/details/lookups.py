@@ -1,4 +1,4 @@
-"""LookupReader: looks up many products at once."""
+"""LookupReader: looks up many products at once, in threads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from octogen_dagster.api.models import MerchantProductUrlLookupResponse
     from octogen_dagster.frames.details.failure_limit import FailureLimit
 
-# They are the same for every product: no later lookup can succeed.
+# Every later lookup would fail with the same error.
 _ENDS_ALL = (OctogenAuthenticationError, OctogenInsufficientCreditError, OctogenForbiddenError)
 
 
@@ -35,10 +35,10 @@ class Lookup:
     """The result of one lookup.
 
     Attributes:
-        status: found, gone or failed.
-        at: When it ended (UTC).
-        response: The product, if it was found.
-        error: Why it failed.
+        status: `FOUND`, `GONE` or `FAILED`.
+        at: When the lookup ended (UTC).
+        response: The response of the service; None unless the product was found.
+        error: The error message of a failed lookup.
     """
 
     status: str
@@ -49,10 +49,10 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lookups:
-    """Lookups that were requested together.
+    """Lookups that were queued together.
 
     Attributes:
-        urls: The addresses.
+        urls: The addresses, each once.
         results: The results so far, by address.
     """
 
@@ -69,7 +69,7 @@ class LookupReader(ClientThreads):
     """Looks up products in threads.
 
     Args:
-        connection: How to reach the service; `concurrency` lookups are made at a time.
+        connection: The settings of the service; `concurrency` lookups are made at a time.
         limit: Ends all lookups when too many fail.
     """
 
@@ -91,11 +91,12 @@ class LookupReader(ClientThreads):
         return lookups
 
     def wait(self, lookups: Lookups) -> bool:
-        """Wait about a second for lookups; True if all of them are over.
+        """Block for at most a second, and return True if the lookups are over.
 
         Raises:
             OctogenSnapshotError: Too many lookups failed.
-            OctogenAPIError: The key is refused or the credit is spent.
+            OctogenAPIError: The API key was refused or the credit is spent.
+            ClosedError: The reader was closed.
         """
         with self._changed:
             self._changed.wait_for(

@@ -1,4 +1,4 @@
-"""Rows of a details snapshot, looked up or carried over. The lookups are in `lookups`."""
+"""The rows of a details snapshot, looked up or carried over. The lookups are in `lookups`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PRODUCTS_PER_BATCH = 250
 _BATCHES_PER_CHUNK = 20
 ROW_GROUP_SIZE = 2_000
-"""Rows in a row group of a details file: a details row takes as much as ten product rows."""
+"""Rows in a row group of a details file. A details row is as large as ten product rows."""
 
 _COMPARED = [*IDENTITY, "listed"]
 _KEY = pl.struct(_COMPARED).hash().alias("key")
@@ -40,7 +40,7 @@ class ListedProducts:
     """The products of a snapshot that are to be looked up.
 
     Args:
-        snapshot: Its columns `IDENTITY` and `LISTED` are used; it is executed twice.
+        snapshot: A product snapshot with the columns `IDENTITY` and `LISTED`; it is executed twice.
 
     Attributes:
         count: The number of products.
@@ -68,7 +68,7 @@ class ListedProducts:
         )
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
-        """Yield some thousand products at a time: `IDENTITY`, `listed` and `shares_address`."""
+        """Yield frames of some thousand products: `IDENTITY`, `listed` and `shares_address`."""
         return iter(
             self._frame.collect_batches(
                 chunk_size=_BATCHES_PER_CHUNK * PRODUCTS_PER_BATCH,
@@ -90,12 +90,12 @@ class ReusableRows:
     def __init__(self, previous: pl.LazyFrame) -> None:
         self._previous = previous
         rows = previous.select(_KEY, "status").with_row_index("place")
-        # A product that was gone may be back, as when a grant was away for a while.
+        # A product that was gone may be back, for example when a grant was renewed.
         found = rows.filter(pl.col("status") == FOUND).collect()
         self._places = found.select("key", "place").unique("key", keep="first")
 
     def of(self, products: pl.DataFrame) -> pl.DataFrame:
-        """The rows of products, and perhaps a few more, in any order."""
+        """Return the rows of products, and perhaps a few others, in any order."""
         places = self._places.join(products.select(_KEY), on="key", how="semi").sort("place")
         blocks = places.group_by(pl.col("place") // ROW_GROUP_SIZE, maintain_order=True)
         rows = [self._block(number)[some["place"] % ROW_GROUP_SIZE] for (number,), some in blocks]
@@ -110,9 +110,9 @@ class Batch:
     """Consecutive products whose lookups have begun.
 
     Attributes:
-        carried: Rows that are carried over; the column `row` is their place in the batch.
-        fresh: The other products, with the same column.
-        lookups: The lookups that no earlier batch made.
+        carried: The rows that are carried over; the column `row` is their place in the batch.
+        fresh: The other products, with the same column `row`.
+        lookups: The lookups of `fresh` that no earlier batch has requested.
     """
 
     carried: pl.DataFrame
@@ -121,16 +121,16 @@ class Batch:
 
 
 class DetailRows:
-    """Makes rows batch by batch.
+    """Makes the rows of a details snapshot batch by batch.
 
     Args:
         products: The products to look up.
-        reusable: Rows that may be carried over.
+        reusable: The rows that may be carried over.
         reader: Makes the lookups.
-        limit: Told how many lookups are not needed.
+        limit: The failure limit of the lookups, which is reduced by those that are not needed.
 
     Attributes:
-        unknown_fields: Fields that the schema does not know, by path, with the number of places.
+        unknown_fields: How often each field occurred that the schema does not know, by path.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class DetailRows:
         self.unknown_fields: Counter[str] = Counter()
 
     def begin(self) -> Iterator[Batch]:
-        """Yield the batches in order; the lookups of a batch begin when it is yielded."""
+        """Yield the batches in order; the lookups of a batch are queued when it is yielded."""
         for products in self._products:
             reusable = self._reusable.of(products)
             for some in products.iter_slices(PRODUCTS_PER_BATCH):
@@ -161,7 +161,7 @@ class DetailRows:
                 yield Batch(carried, fresh, self._reader.begin(urls))
 
     def finish(self, batch: Batch) -> pl.DataFrame:
-        """The rows of a batch whose lookups are over; finish batches in order."""
+        """Return the rows of a batch whose lookups are over. Finish the batches in order."""
         lookups = batch.lookups.results
         self._shared.update((url, lookups[url]) for url in lookups.keys() & self._requested)
         looked_up = [
@@ -174,7 +174,7 @@ class DetailRows:
         return both.sort("row").drop("row")
 
     def _unrequested(self, fresh: pl.DataFrame) -> list[str]:
-        """The addresses to look up, each once in the whole snapshot."""
+        """Return the addresses that no batch has requested yet."""
         urls: dict[str, None] = {}
         for url, shared in zip(_urls(fresh), fresh.get_column("shares_address"), strict=True):
             if url not in self._requested:
@@ -184,7 +184,7 @@ class DetailRows:
         return list(urls)
 
     def _lookup_values(self, uuid: str, lookup: Lookup) -> dict[str, Any]:
-        """The columns that a lookup fills."""
+        """Return the values of the columns that a lookup fills."""
         row = {"status": lookup.status, "error": lookup.error, "looked_up_at": lookup.at}
         if lookup.response is None:
             return row

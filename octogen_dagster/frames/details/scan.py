@@ -1,4 +1,4 @@
-"""DetailScan: the full view of each product of a snapshot, looked up when a frame is executed."""
+"""DetailScan: a lazy frame of the full view of each product of a snapshot."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ _MAX_BATCHES_AHEAD = 4
 
 
 class DetailScan(LazyScan):
-    """The full views of a snapshot's products as a lazy frame.
+    """The full views of the products of a snapshot, as a lazy frame.
 
-    Each address is looked up once. A product that is gone or whose lookup fails is a row with a
-    status; too many failures end the read, as do a refused key and spent credit. A response about
-    another product than the snapshot's is not stored under its name: the row's status is
-    `mismatch`.
+    The products are looked up when the frame is executed, each address once. A product that is gone
+    or whose lookup fails is a row with that status. If an address leads to another product, the
+    status is `mismatch` and that product is not stored. Too many failures, a refused API key or
+    spent credit end the execution.
 
     Args:
-        products: A product snapshot, columns as in `PRODUCT_SCHEMA`; it is executed twice.
-        connection: How to reach the service; `concurrency` lookups are made at a time.
-        only_changed: Carry over rows of the previous details snapshot whose products were found
-            and are listed as they were.
-        failure_threshold: Share of the lookups, 0 to 1, that may fail; rows that are carried over
-            count as lookups that did not.
-        report: Called about every ten seconds of a long read, and at its end.
+        products: A product snapshot with the columns of `PRODUCT_SCHEMA`; it is executed twice.
+        connection: The settings of the service; `concurrency` lookups are made at a time.
+        only_changed: True if rows of the previous details snapshot are carried over whose products
+            were found and whose listing is unchanged.
+        failure_threshold: The share of the lookups, 0 to 1, that may fail; rows that are carried
+            over count as lookups that succeeded.
+        report: Called with the statistics about every ten seconds, and at the end.
 
     Attributes:
-        frame: One row for each product, in order, lazily; the schema is `DETAIL_SCHEMA`.
-        statistics: Those of the last execution of the frame.
+        frame: One row for each product, in order, as a lazy frame with the schema `DETAIL_SCHEMA`.
+        statistics: The statistics of the last execution of the frame.
 
     Raises:
-        ValueError: failure_threshold is no share.
+        ValueError: failure_threshold is not from 0 to 1.
     """
 
     row_group_size = ROW_GROUP_SIZE
@@ -89,7 +89,11 @@ class DetailScan(LazyScan):
 
     @contextmanager
     def opened(self, place: SnapshotPlace) -> Iterator[None]:
-        """Carry over rows of the latest snapshot of the place, if only changes are looked up."""
+        """Carry over rows of the latest details snapshot while the block runs, if `only_changed`.
+
+        Args:
+            place: The place where the snapshot will be stored.
+        """
         try:
             self._previous = place.latest() if self.only_changed else None
         except OctogenSnapshotError as error:
@@ -154,7 +158,7 @@ class DetailScan(LazyScan):
 
     def _reusable_rows(self) -> ReusableRows:
         if self._previous is not None:
-            with contextlib.suppress(OSError, pl.exceptions.PolarsError):  # not Parquet any more
+            with contextlib.suppress(OSError, pl.exceptions.PolarsError):  # the file is damaged
                 if self._previous.collect_schema() == DETAIL_SCHEMA:
                     return ReusableRows(self._previous)
         return ReusableRows(DETAIL_SCHEMA.to_frame().lazy())

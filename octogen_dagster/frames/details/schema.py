@@ -1,6 +1,7 @@
-"""The details schema: names, types and descriptions, derived from the model of the full view.
+"""The schema of details snapshots, derived from the model of the full view.
 
-No looking up here; the turning of a view into the schema's values is here, so that both keep step.
+The conversion of a view to values of the schema is here too, so that both stay in step. The lookups
+are in `lookups`.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ _SCALARS: dict[Any, pl.DataType] = {
     bool: pl.Boolean(),
     datetime: pl.Datetime("us", "UTC"),
 }
-# A lookup has no search by which a product could be scored.
+# A lookup has no search, so its products have no scores.
 _NO_COLUMNS = {*IDENTITY, "display_match_score", "raw_score"}
 
 
 def _dtype(annotation: Any) -> pl.DataType:
-    """The Polars type that holds what a field of a model holds."""
+    """Return the Polars type for the type of a field of a model."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _dtype(arguments[0])
@@ -69,8 +70,7 @@ DETAIL_SCHEMA = pl.Schema(
         **_VIEW_SCHEMA,
     }
 )
-"""One row for each product of a product snapshot; all columns but the first and `status` may be
-null."""
+"""One row for each product of a product snapshot. Only `uuid` and `status` are never null."""
 
 DETAIL_DESCRIPTIONS = {
     **{name: text for name, text in COLUMN_DESCRIPTIONS.items() if name in _VIEW_SCHEMA},
@@ -78,34 +78,34 @@ DETAIL_DESCRIPTIONS = {
     "catalog_key": "The catalog the product belongs to, as in the product snapshot.",
     "product_url": "The product's page at the merchant, which was looked up.",
     "status": "found; gone: no granted catalog has the product any more; mismatch: its address "
-    "leads to another product; failed: the lookup did.",
-    "error": "Of mismatch and failed, what happened.",
+    "leads to another product; failed: the lookup failed.",
+    "error": "The reason for the status mismatch or failed.",
     "looked_up_at": "When the product was looked up (UTC).",
-    "listed": "What the product snapshot said, to tell whether the product changed since.",
+    "listed": "Values of the product snapshot, by which later changes of the product are noticed.",
     "catalog_display_name": COLUMN_DESCRIPTIONS["catalog_display_name"],
     "colors": "Colours on offer, with swatches.",
     "description": "Description as the merchant shows it.",
     "categories": "Categories at the merchant.",
     "tags": "Tags at the merchant.",
-    "variants": "Variants one can buy: colour, size, stock.",
+    "variants": "Variants on offer: colour, size, stock.",
     "details": "Materials, fit, dimensions and patterns.",
     "audience": "Genders and age groups it is made for.",
     "identifiers": "Identifiers of the merchant and of the trade.",
-    "breadcrumbs": "The way to it through the merchant's site, from the widest.",
+    "breadcrumbs": "The path to the product on the merchant's site, from the widest category.",
     "promotions": "Promotions that apply.",
     "reviews": "Reviews at the merchant.",
     "videos": "Videos of the product.",
-    "enrichment": "What Octogen adds: canonical brand, facets, attributes, summary.",
+    "enrichment": "Data that Octogen adds: canonical brand, facets, attributes, summary.",
 }
-"""What each column of `DETAIL_SCHEMA` holds."""
+"""The description of each column of `DETAIL_SCHEMA`."""
 
 
 def view_values(view: MerchantProductView, unknown: Counter[str]) -> dict[str, Any]:
-    """A full view as values of the schema's columns, without those of `IDENTITY`.
+    """Convert a full view to values of the schema's columns, without those of `IDENTITY`.
 
     Args:
-        view: What a lookup found.
-        unknown: Fields the schema does not know, by path, are counted here.
+        view: The view that a lookup found.
+        unknown: Counts the fields that the schema does not know, by path.
     """
     values: dict[str, Any] = _plain(view, "product", unknown)
     return {name: values[name] for name in _VIEW_SCHEMA}

@@ -1,4 +1,4 @@
-"""What the lookups of a details snapshot did, and numbers of the rows that they brought."""
+"""DetailStatistics: the statistics of the lookups of a details snapshot."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class DetailStatistics(ReadStatistics):
-    """What the last execution of a `DetailScan` did; a row is a product.
+    """The statistics of an execution of a `DetailScan`, which has one row for each product.
 
     Attributes:
         products: Products in the product snapshot.
@@ -51,7 +51,7 @@ class DetailStatistics(ReadStatistics):
         self.carried_over += len(batch.carried)
 
     def figures(self) -> Figures:
-        """The numbers worth plotting, by name."""
+        """Return the figures by name."""
         return {
             "found": self.found,
             "gone": self.gone,
@@ -63,10 +63,10 @@ class DetailStatistics(ReadStatistics):
         }
 
     def progress(self, subject: str) -> str:
-        """One line on how far the lookups are.
+        """Return a line about the progress of the lookups.
 
         Args:
-            subject: What is made: "octogen_products_details, partition 'acme'".
+            subject: What is made, such as "octogen_products_details, partition 'acme'".
         """
         return (
             f"{subject}: {self.rows:,} of {self.products:,} products, {self.looked_up:,} of them "
@@ -76,7 +76,7 @@ class DetailStatistics(ReadStatistics):
 
 
 def detail_figures(snapshot: pl.LazyFrame) -> Figures:
-    """The time of the oldest lookup and the first error of a details snapshot.
+    """Return the time of the oldest lookup and the first error of a details snapshot.
 
     Args:
         snapshot: Columns as in `DETAIL_SCHEMA`.

@@ -1,4 +1,4 @@
-"""The formats of `read.json` and `archive.json`, which say what saved pages are of."""
+"""The formats of `read.json` and `archive.json`, the records of saved pages."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ class SavedCatalog(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """A catalog of a read.
 
     Attributes:
-        catalog: Its key; None for a search of all catalogs at once.
-        last_indexed_at: The service's stamp of it when the read began, if there is one.
+        catalog: The catalog's key; None for a search of all catalogs at once.
+        last_indexed_at: When the service had last indexed it as the read began; None if the
+            service does not say.
     """
 
     catalog: str | None
@@ -37,7 +38,7 @@ class _Record(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     digest: str = ""
 
     def encoded(self) -> bytes:
-        """The content of the file, with the digest of all other fields."""
+        """Return the content of the file, with the digest of all other fields."""
         signed = msgspec.structs.replace(self, digest=self._digest())
         return msgspec.json.format(msgspec.json.encode(signed), indent=1)
 
@@ -47,18 +48,18 @@ class _Record(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     @property
     def is_intact(self) -> bool:
-        """True if the fields are those that were written."""
+        """True if the fields match the digest, so they are what was written."""
         return self.digest == self._digest()
 
 
 class ReadRecord(_Record):
-    """`read.json`: what a read is of.
+    """`read.json`: the service, the search and the catalogs of one read.
 
     Attributes:
-        base_url: The service.
+        base_url: The base URL of the service.
         search: The search, as JSON.
         catalogs: The catalogs, in the order in which they are read.
-        started_at: When the read began, or the one that it continues.
+        started_at: When the read began; if it continues another read, when that one began.
     """
 
     base_url: str
@@ -67,22 +68,22 @@ class ReadRecord(_Record):
     started_at: datetime
 
     def product_search(self) -> ProductSearch:
-        """The search.
+        """Return the search.
 
         Raises:
-            OctogenSnapshotError: This version does not know it.
+            OctogenSnapshotError: The search has a field that this version does not know.
         """
         try:
             return ProductSearch.model_validate(self.search)
         except ValidationError as error:
             raise OctogenSnapshotError(
                 "Saved pages are of a search that this version of octogen-dagster does not know: "
-                f"{error}. Update it."
+                f"{error}. Update octogen-dagster."
             ) from None
 
 
 class PageArchive(_Record):
-    """`archive.json`: which read a snapshot can be rebuilt from.
+    """`archive.json`: the read that a snapshot can be rebuilt from.
 
     Attributes:
         read: The read's name.
@@ -101,11 +102,11 @@ class _Versioned(msgspec.Struct):
 
 
 def decode_record(kind: type[_RecordT], content: bytes, path: UPath) -> _RecordT:
-    """A record in the content of its file.
+    """Decode the content of a record's file.
 
     Args:
-        kind: The record's class.
-        content: The content.
+        kind: The class of the record.
+        content: The content of the file.
         path: The file, for error messages.
 
     Raises:

@@ -1,7 +1,4 @@
-"""Which saved pages a read continues from.
-
-A read with saved pages is resumed, rebuilt from archived pages, or begun anew.
-"""
+"""Plans a read with a page store: it is resumed, rebuilt from archived pages, or begun anew."""
 
 from __future__ import annotations
 
@@ -46,15 +43,15 @@ def plan_with_store(
 
     Args:
         search: What to read.
-        plan: Plans its catalogs.
-        store: Where pages are saved.
-        connection: How to reach the service.
-        window: The time that the snapshot is of, if it has one.
-        log: Takes a line on each decision.
+        plan: Returns the catalogs of the search; it may ask the service.
+        store: The page store of the snapshot.
+        connection: The settings of the service.
+        window: The time window of the snapshot; None if it has none.
+        log: Called with a line about each decision.
 
     Raises:
-        OctogenPastPartitionError: The window has not begun, or it is over and no pages of it are
-            saved or archived.
+        OctogenPastPartitionError: The window has not begun, or it is over and none of its pages
+            are saved or archived.
         OctogenSnapshotError: The archived pages are damaged.
     """
     past = window if window and not is_within(window, store.now()) else None
@@ -83,11 +80,11 @@ def _rebuilt(read: SavedRead) -> ReadPlan:
 
 @dataclass(frozen=True)
 class _Continued:
-    """Saved pages that are continued.
+    """Saved pages that a read continues from.
 
     Attributes:
         saved: The pages.
-        next_page: The page after them, if there is one and it was requested.
+        next_page: The page after them; None if there is none or it was not requested yet.
     """
 
     saved: SavedPages
@@ -99,10 +96,10 @@ class _Resumer:
     """Finds saved pages for the catalogs of one read.
 
     Attributes:
-        store: Where pages are saved.
-        connection: How to reach the service.
-        past: The time that the snapshot is of, if it is over.
-        log: Takes a line on each decision.
+        store: The page store of the snapshot.
+        connection: The settings of the service.
+        past: The time window of the snapshot if it is over; else None.
+        log: Called with a line about each decision.
     """
 
     store: PageStore
@@ -113,7 +110,7 @@ class _Resumer:
     def plan(
         self, search: ProductSearch, catalogs: list[PlannedCatalog], saved: list[SavedRead]
     ) -> ReadPlan:
-        """The plan of a read that continues from what can be used of saved reads."""
+        """Plan a read that continues from the usable pages of saved reads."""
         same = [read for read in saved if self._is_of(read, catalogs)]
         if others := len(saved) - len(same):
             self.log(
@@ -147,7 +144,7 @@ class _Resumer:
         )
 
     def _is_of(self, read: SavedRead, catalogs: Sequence[PlannedCatalog]) -> bool:
-        """True if a read asked the same service for one of the catalogs in the same way."""
+        """True if a read made the same request to the same service for one of the catalogs."""
         return read.record.base_url == self.connection.base_url and any(
             _place(read, catalog) is not None for catalog in catalogs
         )
@@ -184,7 +181,7 @@ class _Resumer:
         return None if self.past else self.store.unusable_reason(read.record.started_at)
 
     def _next_page(self, catalog: PlannedCatalog, pages: SavedPages) -> WirePage | None:
-        """The page after saved ones, or None if there is none.
+        """Return the page after the saved ones; None if there is none or none is needed.
 
         Raises:
             NotContinuedError: The saved pages cannot be used.
@@ -204,10 +201,10 @@ class _Resumer:
     def _require_all_of(
         self, past: TimeWindow, catalogs: Sequence[PlannedCatalog], used: Sequence[SavedRead]
     ) -> None:
-        """Check that every catalog of a past time has pages that were read in that time.
+        """Check that every catalog has pages that were read in the past time window.
 
         Raises:
-            OctogenPastPartitionError: One has none, or other catalogs were read then.
+            OctogenPastPartitionError: A catalog has none, or other catalogs were read then.
         """
         if len(used) < len(catalogs) or not all(
             is_within(past, read.record.started_at) for read in used
@@ -224,7 +221,7 @@ class _Resumer:
     def _catalog_read(
         self, read: SavedRead, place: int, catalog: PlannedCatalog, continued: _Continued | None
     ) -> CatalogRead:
-        """The reading of a catalog, which takes over the pages that it continues from."""
+        """Make the read of a catalog, and take over the saved pages that it continues from."""
         if continued is None:
             return CatalogRead(catalog, saver=PageSaver(read, place))
         saved = continued.saved
@@ -245,7 +242,7 @@ class _Resumer:
 
 
 def _place(read: SavedRead, catalog: PlannedCatalog) -> int | None:
-    """The place of a catalog in the record of a read that makes the same request for it."""
+    """Return the place of a catalog in a read's record; None if its request was another."""
     for place, entry in enumerate(read.record.catalogs):
         if entry.catalog == catalog.catalog:
             return place if read.search.request(entry.catalog) == catalog.request else None

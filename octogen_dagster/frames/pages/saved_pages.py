@@ -1,4 +1,4 @@
-"""SavedPages: the first pages of a catalog, and whether the service still continues them."""
+"""SavedPages: the saved first pages of a catalog, checked against the service."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OF_THE_REQUEST = {"display_match_score", "raw_score"}
 
 
 class NotContinuedError(Exception):
-    """Saved pages cannot be continued; the text says why."""
+    """Saved pages cannot be continued; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -50,20 +50,20 @@ class SavedPages:
 
     @property
     def next_cursor(self) -> str | None:
-        """The cursor of the page after the last one; None if there is none."""
+        """The cursor of the page after the last saved one; None if there is no such page."""
         return self.last.pages[-1].next_cursor
 
 
 def verified_pages(
     read: SavedRead, place: int, subject: str, log: Callable[[str], None]
 ) -> SavedPages | None:
-    """The pages of a catalog in a read, up to the first damaged segment; None if there are none.
+    """Read the pages of a catalog up to the first damaged segment; None if there are none.
 
     Args:
         read: The read.
-        place: The catalog's place in its record.
-        subject: What was read, which messages begin with.
-        log: Takes a line on a damaged segment.
+        place: The place of the catalog in the record of the read.
+        subject: What was read; begins log lines.
+        log: Called with a line about a damaged segment.
     """
     names: list[SegmentName] = []
     segments: list[Segment] = []
@@ -87,8 +87,8 @@ def request_next_page(
 ) -> WirePage | None:
     """Request the page after saved ones; None if there is none.
 
-    Where the service has no stamp of the catalog, the first and the last saved page are requested
-    as well and compared.
+    If the service does not say when the catalog was indexed, the first and the last saved page are
+    requested too and compared.
 
     Raises:
         NotContinuedError: The service no longer continues the saved pages.
@@ -120,16 +120,16 @@ def request_next_page(
         )
     if requests.generation != saved.first.generation:
         raise NotContinuedError(
-            "the service answers another generation of its contract than the saved pages."
+            "the service speaks another generation of its contract than the saved pages."
         )
     return page
 
 
 class _Requests:
-    """The requests that compare saved pages with the service.
+    """Requests the page after saved ones, and the saved ones that are compared.
 
     Attributes:
-        generation: The contract that the service answered.
+        generation: The generation of the contract that the service speaks.
         changed_page: The number of a saved page that has changed; 0 if none has.
     """
 
@@ -143,7 +143,7 @@ class _Requests:
         self.changed_page = 0
 
     async def __call__(self, client: OctogenClient) -> WirePage | None:
-        """The page after the saved ones."""
+        """Request the page after the saved ones; None if there is none."""
         page = None
         if self._saved.next_cursor:
             page = await self._page(client, self._saved.next_cursor, self._saved.pages + 1)
@@ -165,7 +165,7 @@ class _Requests:
         return await client.get_raw_page(request, self._catalog.subject, number, read_page)
 
     def _are_equal(self, one: WirePage, other: WirePage) -> bool:
-        """True if two pages bring the same rows."""
+        """True if two pages have the same rows, scores aside."""
         decoder = PageDecoder(PRODUCT_SCHEMA.keys() - _OF_THE_REQUEST, datetime.min)
         first, second = (
             decoder.decode([page], self._catalog.catalog, self._catalog.subject)

@@ -1,6 +1,6 @@
-"""One read's folder of saved pages: `read.json` and numbered segments.
+"""SavedRead: the folder with the saved pages of one read, `read.json` and numbered segments.
 
-Only the process that reads writes to it, so runs that read the same at once cannot mix.
+Only the process that makes the read writes to its folder, so runs side by side cannot mix pages.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class SavedRead:
     """The folder of one read.
 
     Args:
-        storage: The files of the snapshot's reads.
-        name: The folder's name.
-        record: What the read is of.
-        segments: The names of its segments, in any order.
+        storage: The files of all reads of the snapshot.
+        name: The name of the folder.
+        record: The record of the read.
+        segments: The names of the segments in the folder, in any order.
     """
 
     def __init__(
@@ -51,15 +51,15 @@ class SavedRead:
         """The search of the read.
 
         Raises:
-            OctogenSnapshotError: This version does not know it.
+            OctogenSnapshotError: The search has a field that this version does not know.
         """
         return self.record.product_search()
 
     def segments_of(self, catalog: int) -> list[SegmentName]:
-        """The segments of a catalog from its first, up to the first gap.
+        """Return the segments of a catalog, in order, up to the first gap.
 
         Args:
-            catalog: The catalog's place in the record.
+            catalog: The place of the catalog in the record.
         """
         found: list[SegmentName] = []
         for name in self._segments:
@@ -70,46 +70,46 @@ class SavedRead:
         return found
 
     def segment(self, name: SegmentName) -> Segment:
-        """A segment, verified.
+        """Read and verify a segment.
 
         Raises:
-            RemovedError: It is not there.
-            OctogenSnapshotError: It is damaged or has another format.
+            RemovedError: The segment is not there.
+            OctogenSnapshotError: The segment is damaged or has another format.
         """
         content = self.storage.read(self._path(name))
         place = self.storage.folder / self._path(name)
         if digest(content) != name.digest:
             raise OctogenSnapshotError(
                 f"The saved pages {place} are damaged: {len(content):,} bytes that are not what "
-                "was written."
+                "was written. Archived pages must be restored."
             )
         try:
             return Segment.decoded(content)
         except ValueError:
             raise OctogenSnapshotError(
                 f"The saved pages {place} are whole but have a format that this version of "
-                "octogen-dagster does not read."
+                "octogen-dagster does not read. Update octogen-dagster."
             ) from None
 
     def pages(self, segments: Sequence[SegmentName], subject: str) -> Iterator[WirePage]:
-        """The pages of segments, checked as if they had just come.
+        """Yield the pages of segments, checked like pages from the service.
 
         Args:
             segments: The segments, in order.
-            subject: What was read, which error messages begin with.
+            subject: What was read; begins error messages.
 
         Raises:
-            OctogenSnapshotError: A file is gone or damaged.
+            OctogenSnapshotError: A segment was removed or is damaged.
         """
         for name in segments:
             for page in self.segment(name).pages:
                 yield page.parsed(subject)
 
     def begin(self) -> None:
-        """Make the folder with its record, unless it is there.
+        """Make the folder and write its record, unless that was done before.
 
         Raises:
-            OctogenSnapshotError: It cannot be written.
+            OctogenSnapshotError: The folder cannot be written.
         """
         with self._lock:
             if not self._begun:
@@ -125,13 +125,13 @@ class SavedRead:
         """Save a segment.
 
         Args:
-            catalog: The catalog's place in the record.
-            number: The segment's place among those of the catalog.
+            catalog: The place of the catalog in the record.
+            number: The place of the segment among those of the catalog.
             segment: The segment.
 
         Raises:
             RemovedError: Another run removed the folder.
-            OctogenSnapshotError: It cannot be written.
+            OctogenSnapshotError: The segment cannot be written.
         """
         content = segment.encoded()
         name = SegmentName(catalog, number, digest(content))
@@ -142,16 +142,16 @@ class SavedRead:
     def take_over(
         self, other: SavedRead, segments: Sequence[SegmentName], catalog: int
     ) -> list[SegmentName]:
-        """Take copies of another read's segments as the first ones of a catalog.
+        """Copy segments of another read and make them the first ones of a catalog.
 
         Args:
             other: The other read.
-            segments: Its segments, in order.
-            catalog: The catalog's place in this read's record.
+            segments: The segments of the other read, in order.
+            catalog: The place of the catalog in the record of this read.
 
         Raises:
-            RemovedError: A run that was faster removed them.
-            OctogenSnapshotError: They cannot be copied.
+            RemovedError: Another run removed the segments meanwhile.
+            OctogenSnapshotError: The segments cannot be copied.
         """
         self.begin()
         taken = [replace(name, catalog=catalog) for name in segments]
@@ -171,7 +171,7 @@ class SavedRead:
         """Remove segments.
 
         Raises:
-            OctogenSnapshotError: They cannot be removed.
+            OctogenSnapshotError: A segment cannot be removed.
         """
         self.storage.remove([self._path(name) for name in segments])
 

@@ -1,4 +1,4 @@
-"""PageSaver: the pages of one catalog, saved as they come. Where they go is in `saved_read`."""
+"""PageSaver: saves the pages of one catalog as they come. Their files are in `saved_read`."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
 
 PAGES_PER_SEGMENT = 12
 MAX_REPEATED_PAGES = 2 * PAGES_PER_SEGMENT + 2
-"""The most pages that a resumed read asks for again: two segments, and two pages to compare."""
+"""The most pages that a resumed read requests again: two segments, and two pages to compare."""
 
 
 class PageSaver:
     """Saves the pages of one catalog while the next ones are read.
 
-    A segment is written when the one before is, so a crash loses at most two for each catalog that
-    is being read. Used in a `with`, a read that ends or fails loses none. When another run takes
-    the place of this read and removes its folder, saving ends.
+    One segment is written at a time while the next one fills, so a crash loses at most two segments
+    of each catalog that is being read. As a context manager it saves all pages of a read that ends
+    or fails. If another run removes the folder of the read, nothing more is saved.
 
     Args:
-        read: The read's folder.
-        catalog: The catalog's place in the read's record.
-        segments: The segments that are there already.
-        generation: The contract of their pages.
+        read: The folder of the read.
+        catalog: The place of the catalog in the record of the read.
+        segments: The segments that exist already.
+        generation: The generation of the contract of their pages.
 
     Attributes:
         segments: The segments so far, in order.
-        generation: The contract of the pages (`OctogenClient.generation`).
+        generation: The generation of the contract of the pages (`OctogenClient.generation`).
     """
 
     def __init__(
@@ -78,10 +78,10 @@ class PageSaver:
             self.flush()
 
     def add(self, page: WirePage) -> None:
-        """Save the next page; a segment is written when it is full.
+        """Add the next page; a full segment is written in the background.
 
         Raises:
-            OctogenSnapshotError: The segment before could not be written.
+            OctogenSnapshotError: The previous segment could not be written.
         """
         with self._lock:
             if not (self._closed or self._failure):
@@ -90,7 +90,7 @@ class PageSaver:
                 self._begin_segment()
 
     def flush(self) -> None:
-        """Write what is not written yet, and wait for it.
+        """Write the pages that are not written yet, and block until they are.
 
         Raises:
             OctogenSnapshotError: It cannot be written, or something before it could not.
@@ -102,7 +102,7 @@ class PageSaver:
                 raise self._failure
 
     def close(self) -> None:
-        """Save nothing more, and wait for the segment that is being written."""
+        """Save no more pages, and block until the current segment is written."""
         with self._lock:
             self._closed = True
             self._unsaved.clear()

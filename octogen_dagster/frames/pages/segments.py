@@ -1,6 +1,6 @@
-"""The format of a segment: a file of consecutive pages of one search, named by its content.
+"""The format of a segment: a file of consecutive pages of one catalog, named by its content.
 
-Where segments are kept is in `store`.
+The folders of segments are in `saved_read` and `store`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class SavedPage(msgspec.Struct, array_like=True, gc=False):
 
     Attributes:
         content: The body of the response.
-        request_id: Its `x-request-id`.
+        request_id: The `x-request-id` of the response.
         next_cursor: The cursor of the next page; None on the last one.
     """
 
@@ -44,14 +44,17 @@ class SavedPage(msgspec.Struct, array_like=True, gc=False):
 
     @classmethod
     def of(cls, page: WirePage) -> Self:
-        """A page that came from the service."""
+        """Make a saved page of a page that came from the service."""
         return cls(page.response.content, page.request_id, page.next_cursor)
 
     def parsed(self, subject: str) -> WirePage:
-        """The page, checked as if it had just come.
+        """Parse the page and check it like a page from the service.
 
         Args:
-            subject: What was read, which error messages begin with.
+            subject: What was read; begins error messages.
+
+        Raises:
+            OctogenResponseError: The body is not a page of products.
         """
         import httpx
 
@@ -66,7 +69,7 @@ class Segment(msgspec.Struct):
     """Consecutive pages of one catalog.
 
     Attributes:
-        generation: The contract that the service answered (`OctogenClient.generation`).
+        generation: The generation of the contract of the pages (`OctogenClient.generation`).
         pages: The pages.
     """
 
@@ -74,12 +77,12 @@ class Segment(msgspec.Struct):
     pages: list[SavedPage]
 
     def encoded(self) -> bytes:
-        """The content of the segment's file: MessagePack, compressed by Zstandard."""
+        """Return the content of the segment's file: MessagePack, compressed by Zstandard."""
         return zstd.compress(msgspec.msgpack.encode(self), _ZSTD_LEVEL)
 
     @classmethod
     def decoded(cls, content: bytes) -> Self:
-        """The segment in the content of its file.
+        """Decode the content of a segment's file.
 
         Raises:
             ValueError: The content has another format.
@@ -95,9 +98,9 @@ class SegmentName:
     """The name of a segment's file; names sort in the order in which segments were read.
 
     Attributes:
-        catalog: The place of the catalog among those of the read, from 0.
-        number: The place of the segment among those of the catalog, from 0.
-        digest: `digest` of the content.
+        catalog: The place of the catalog among those of the read, counted from 0.
+        number: The place of the segment among those of the catalog, counted from 0.
+        digest: The `digest` of the content.
     """
 
     catalog: int
@@ -106,7 +109,7 @@ class SegmentName:
 
     @classmethod
     def parsed(cls, text: str) -> Self | None:
-        """The parts of a file's name; None if it is no segment's."""
+        """Parse the name of a file; None if it is not the name of a segment."""
         match = _NAME.fullmatch(text)
         return match and cls(int(match["catalog"]), int(match["number"]), match["digest"])
 
@@ -115,5 +118,5 @@ class SegmentName:
 
 
 def digest(content: bytes) -> str:
-    """A hash that tells damaged content from what was written: 32 hexadecimal digits."""
+    """Return a hash of the content, by which damage is noticed: 32 hexadecimal digits."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()

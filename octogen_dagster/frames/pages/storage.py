@@ -1,4 +1,4 @@
-"""The files of saved pages, on a disk or in a bucket."""
+"""PageStorage: the files of saved pages, on a disk or in a bucket."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PageStorage:
     """Reads and writes files below one folder by their relative names.
 
     Args:
-        folder: A folder, or a prefix in a bucket; it is made when it is needed.
+        folder: A folder, or a prefix in a bucket; it is made when the first file is written.
     """
 
     def __init__(self, folder: UPath) -> None:
@@ -41,7 +41,7 @@ class PageStorage:
         self._threads = ThreadPoolExecutor(_MAX_FILES_AT_ONCE, thread_name_prefix="octogen-save")
 
     def submit(self, work: Callable[[], None]) -> Future[None]:
-        """Run work on files in a thread."""
+        """Run a function in one of the threads that work on files."""
         return self._threads.submit(work)
 
     def names(self) -> set[str]:
@@ -77,24 +77,24 @@ class PageStorage:
         prefix = f"{fs._strip_protocol(root)}/"
         try:
             paths = fs.find(root)
-        except FileNotFoundError:  # a bucket that is not there
+        except FileNotFoundError:  # the bucket does not exist
             return set()
         return {path.removeprefix(prefix) for path in paths if path.startswith(prefix)}
 
     def read(self, name: str) -> bytes:
-        """The content of a file.
+        """Read the content of a file.
 
         Raises:
             RemovedError: The file is not there.
-            OctogenSnapshotError: It cannot be read.
+            OctogenSnapshotError: The file cannot be read.
         """
         path = self.folder / name
         try:
             content: bytes = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             raise RemovedError(
-                f"The saved pages {path} are gone, as when another run of the same partition was "
-                "faster. Archived pages of a past time must be restored."
+                f"The saved pages {path} are gone: perhaps another run of the same partition "
+                "removed them. Run it again; archived pages must be restored."
             ) from None
         except Exception as error:  # an object store's errors are of many kinds
             raise OctogenSnapshotError(
@@ -104,7 +104,7 @@ class PageStorage:
         return content
 
     def make_folder(self, name: str) -> None:
-        """Make a folder for files; a bucket needs none.
+        """Make a folder; nothing is done in a bucket, which has none.
 
         Raises:
             OctogenSnapshotError: The folder cannot be made.
@@ -114,15 +114,15 @@ class PageStorage:
                 os.makedirs(self._local(name), exist_ok=True)
 
     def write(self, name: str, content: bytes, *, durable: bool = False) -> None:
-        """Put a file in place, whole.
+        """Write a file whole or not at all.
 
         Args:
-            name: The file; on a disk its folder must be there.
-            content: Its content.
-            durable: Make it survive a power failure.
+            name: The relative name; on a disk the folder must exist.
+            content: The whole content.
+            durable: True if the file must survive a power failure.
 
         Raises:
-            RemovedError: The folder is gone.
+            RemovedError: The folder was removed.
             OctogenSnapshotError: The file cannot be written.
         """
         with self._explained():
@@ -156,10 +156,10 @@ class PageStorage:
                 shutil.copyfile(self._local(source), self._local(target))
 
     def sync(self, names: Iterable[str]) -> None:
-        """Make files on a disk survive a power failure; a bucket's do.
+        """Make files survive a power failure; nothing is done in a bucket, where they do.
 
         Raises:
-            OctogenSnapshotError: They cannot be written to the disk.
+            OctogenSnapshotError: A file cannot be written to the disk.
         """
         if self._is_local:
             folders = {str(PurePosixPath(name).parent) for name in names}
@@ -235,6 +235,6 @@ class PageStorage:
                     "base_dir to another place."
                 ) from error
             raise RemovedError(
-                f"Saved pages in {self.folder} were removed while they were in use, as by another "
-                "run of the same partition. Run it again."
+                f"Saved pages in {self.folder} were removed while they were in use, perhaps by "
+                "another run of the same partition. Run it again."
             ) from error

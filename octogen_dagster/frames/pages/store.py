@@ -1,7 +1,7 @@
-"""The saved pages of one snapshot: a folder for each read, and which of them is archived.
+"""PageStore: the saved pages of one snapshot.
 
-`.<name>.pages/<read>/` belongs to one read; see `saved_read`. `archive.json` beside the folders
-names the read that the snapshot can be rebuilt from. Nothing is locked.
+Each read has a folder of its own, `.<name>.pages/<read>/`; see `saved_read`. `archive.json` beside
+the folders names the read that the snapshot can be rebuilt from. There are no locks.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class PageStore:
     """The saved pages of one snapshot.
 
     Args:
-        folder: Belongs to this snapshot alone; it is made when the first segment is written.
-        keep: Archive the pages of a read that is published.
+        folder: A folder for this snapshot alone; it is made when the first segment is written.
+        keep: True if the pages of a published read are archived.
         resume_within: The age up to which a read is continued.
-        clock: Returns the present time.
+        clock: Returns the present time, in UTC.
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class PageStore:
         return SavedRead(self.storage, name, record)
 
     def reads(self, log: Callable[[str], None]) -> list[SavedRead]:
-        """The reads that were saved and neither archived nor published, the newest first.
+        """List the saved reads that are neither archived nor published, the newest first.
 
-        While the archive's record is damaged there are none, since they cannot be told apart.
+        The list is empty while `archive.json` is damaged, since any read may be archived.
 
         Args:
-            log: Takes a line on each read that cannot be used.
+            log: Called with a line about each read that cannot be used.
         """
         folders = _by_folder(self.storage.names())
         try:
@@ -84,7 +84,7 @@ class PageStore:
         return [read for name in names if (read := self._saved_read(name, folders[name], log))]
 
     def archived_read(self) -> SavedRead | None:
-        """The read that the snapshot can be rebuilt from.
+        """Return the read that the snapshot can be rebuilt from; None if there is none.
 
         Raises:
             OctogenSnapshotError: A record is damaged.
@@ -96,17 +96,17 @@ class PageStore:
         return SavedRead(self.storage, archive.read, self._record(archive.read), _segments(files))
 
     def archive(self, read: SavedRead, segments: Set[SegmentName]) -> None:
-        """Make a whole read the one that the snapshot can be rebuilt from.
+        """Archive a complete read, so that the snapshot can be rebuilt from it.
 
-        Call it before the snapshot is published: a crash in between leaves a day that can be
-        rebuilt, and never one that was published and cannot be.
+        Call it before the snapshot is published. After a crash in between, the snapshot can be
+        rebuilt; the other way round it would be published without an archive.
 
         Args:
             read: The read.
-            segments: All of its segments.
+            segments: All segments of the read.
 
         Raises:
-            OctogenSnapshotError: A segment is missing, or nothing can be written.
+            OctogenSnapshotError: A segment is missing, or a file cannot be written.
         """
         if not segments:
             read.begin()
@@ -114,8 +114,8 @@ class PageStore:
         if missing := names - self.storage.names():
             raise RemovedError(
                 f"{len(missing)} files of saved pages in {self.storage.folder} were removed while "
-                "they were in use, as by another run of the same partition. The snapshot itself "
-                "is whole; its pages are not archived. Materialize it again to archive them."
+                "they were in use, perhaps by another run of the same partition. The snapshot "
+                "itself is whole; its pages are not archived. Materialize it again to archive them."
             )
         self.storage.sync(names)
         replaced: set[str] = set()
@@ -168,7 +168,7 @@ class PageStore:
         self.discard(useless)
 
     def unusable_reason(self, started_at: datetime) -> str | None:
-        """Why a read is too old to be continued, or too new; None if it is neither."""
+        """Say why a read is too old or too new to be continued; None if it is neither."""
         age = self.now() - started_at
         began = f"{started_at:%Y-%m-%d %H:%M} UTC"
         if age < timedelta(0):
@@ -218,7 +218,7 @@ class PageStore:
 
 
 def _by_folder(names: Set[str]) -> dict[str, set[str]]:
-    """The files of each read's folder; other files are none of this store's."""
+    """Group the files by read; files outside of the folders of reads are left out."""
     folders: defaultdict[str, set[str]] = defaultdict(set)
     for name in names:
         folder, slash, file = name.partition("/")

@@ -171,7 +171,7 @@ class TestTheServiceNoLongerContinues:
             path.unlink()
             path.with_name(str(SegmentName(0, 0, digest(content)))).write_bytes(content)
             assert reads.pages_requested(reads.read)[-len(WHOLE) :] == WHOLE
-            assert "answers another generation of its contract" in reads.notes[0]
+            assert "speaks another generation of its contract" in reads.notes[0]
 
 
 class TestDamage:

@@ -65,7 +65,7 @@ class TestOnADiskAndInABucket:
         self, storage: PageStorage, name: str
     ) -> None:
         write(storage, "one/a")
-        with pytest.raises(RemovedError, match=f"{name} are gone, as when another run"):
+        with pytest.raises(RemovedError, match=f"{name} are gone: perhaps another run"):
             storage.read(name)
 
     def test_a_copy_stays_when_the_original_is_removed(self, storage: PageStorage) -> None:
