@@ -180,7 +180,7 @@ def test_a_cap_over_named_catalogs_fills_up_in_their_order(catalogs: Sandbox) ->
     assert found.statistics.truncated
 
 
-def test_a_cap_over_all_catalogs_is_one_walk_across_them(catalogs: Sandbox) -> None:
+def test_a_cap_over_all_catalogs_is_one_search_across_them(catalogs: Sandbox) -> None:
     before = len(catalogs.requests)
     found = product_scan(catalogs, ProductSearch(max_products=20))
     assert found.frame.collect().height == 20

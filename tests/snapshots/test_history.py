@@ -162,7 +162,7 @@ def test_a_day_is_rebuilt_with_the_archived_search_and_the_log_says_so(
         found = metadata(run(products_asset(clock, days, search), day()))
         assert found["dagster/partition_row_count"] == 120
         assert found["octogen/search"]["catalogs"] == ["strada"]
-        said = "The archived pages are of another search than the one of now: ProductSearch("
+        said = "The archived pages are of another search than the present one: ProductSearch("
         assert (said in capfd.readouterr().err) is says
 
 
