@@ -69,8 +69,8 @@ def test_an_unpartitioned_asset_is_compared_with_its_previous_snapshot(
     assert counts(first) == (120, 0, 0, 0, 0)
     assert first["dagster/row_count"] == 120
     columns = {column.name: column for column in first["dagster/column_schema"].columns}
-    assert columns["old_title"].description == "`title` in the snapshot before."
-    assert pipeline.assets[1].op.pool is None  # it sends no requests
+    assert columns["old_title"].description == "`title` in the previous snapshot."
+    assert pipeline.assets[1].op.pool is None  # it asks the service for nothing
 
     second = pipeline.run()
     assert second["octogen/first_snapshot"] is False
