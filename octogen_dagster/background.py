@@ -31,15 +31,22 @@ def submit(work: Callable[[], _Result], thread_name: str) -> Future[_Result]:
         RuntimeError: The thread cannot be started.
     """
     future: Future[_Result] = Future()
+    _start(work, future, thread_name)
+    return future
+
+
+def _start(work: Callable[[], _Result], future: Future[_Result], thread_name: str) -> None:
+    """Start work in a daemon thread, unless the future is cancelled before it begins."""
 
     def run() -> None:
+        if not future.set_running_or_notify_cancel():
+            return
         try:
             future.set_result(work())
         except BaseException as error:
             future.set_exception(error)
 
     threading.Thread(target=run, name=thread_name, daemon=True).start()
-    return future
 
 
 def wait_interruptibly(future: Future[Any]) -> None:
@@ -73,10 +80,13 @@ def run_uninterrupted(work: Callable[[], _Result], reason: str) -> _Result:
     Raises:
         RuntimeError: The thread cannot be started.
     """
-    future = submit(work, "octogen-uninterrupted")
+    future: Future[_Result] = Future()
     try:
+        _start(work, future, "octogen-uninterrupted")
         wait_interruptibly(future)
     except BaseException:
+        if future.cancel():
+            raise  # the work has not begun
         _LOGGER.warning(f"{reason} Interrupt again to leave at once.")
         wait_interruptibly(future)
         raise
