@@ -135,6 +135,7 @@ class TestCalls:
 
 class TestClients:
     async def test_the_blocking_client_is_closed_at_the_end(self, connection: Connection) -> None:
+        connection = replace(connection, retry=RetryPolicy(attempts=1))
         async with connection.blocking_client(connection.rate_limiter()) as client:
             assert len((await search(client)).items) == 30
             blocking = client
