@@ -9,13 +9,7 @@ import importlib.metadata
 from dagster_shared.libraries import DagsterLibraryRegistry
 
 from octogen_dagster.api.client import OctogenClient
-from octogen_dagster.api.models import (
-    AgeGroup,
-    ColorFamily,
-    Facet,
-    FacetName,
-    Gender,
-)
+from octogen_dagster.api.facets import AgeGroup, ColorFamily, Facet, FacetName, Gender
 from octogen_dagster.bigquery.linked_datasets import build_linked_datasets_asset
 from octogen_dagster.bigquery.linked_products import build_linked_products_asset
 from octogen_dagster.bigquery.linked_products_query import query_linked_products

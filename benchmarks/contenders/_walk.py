@@ -7,8 +7,8 @@ import httpx
 from benchmarks.cursor import next_cursor
 from benchmarks.source import PAGE_SIZE, Source
 from octogen_dagster.api.client import OctogenClient
-from octogen_dagster.api.models import SearchRequest
 from octogen_dagster.api.paging import PageTracker
+from octogen_dagster.api.search_request import SearchRequest
 
 
 @dataclass(frozen=True)

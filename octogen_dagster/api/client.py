@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import Self, Unpack
 
 from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.facets import Facet
 from octogen_dagster.api.index_runs import IndexRun, parsed_index_runs
 from octogen_dagster.api.models import (
-    MAX_PAGE_SIZE,
-    Facet,
     MerchantCatalogSummary,
     MerchantProductListItem,
     MerchantProductListPage,
     MerchantProductUrlLookupResponse,
-    SearchRequest,
 )
 from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.paging import PageT, PageTracker
@@ -28,6 +26,7 @@ from octogen_dagster.api.responses import parsed
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.search_arguments import SearchArguments, search_request
 from octogen_dagster.api.search_endpoint import Generation, SearchEndpoint
+from octogen_dagster.api.search_request import MAX_PAGE_SIZE, SearchRequest
 from octogen_dagster.api.urls import DEFAULT_BASE_URL, checked_base_url, may_use_proxy
 from octogen_dagster.errors import OctogenNotFoundError
 

@@ -1,4 +1,4 @@
-"""The service's requests and responses as pydantic models.
+"""The service's responses as pydantic models.
 
 Both generations of the contract have the same models: an image that arrives as a string or as an
 object becomes a `ProductImage`. Fields that the service adds later are kept in `model_extra`.
@@ -6,151 +6,11 @@ object becomes a `ProductImage`. Fields that the service adds later are kept in 
 
 from __future__ import annotations
 
-import sys
 from datetime import datetime, timezone
-
-if sys.version_info >= (3, 11):
-    from enum import StrEnum
-else:
-    from backports.strenum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
-from typing_extensions import Self
-
-MAX_PAGE_SIZE = 100
-
-
-class FacetName(StrEnum):
-    """Facets that every catalog has. Any product attribute, such as `fit`, is a facet name too."""
-
-    BRAND_NAME = "brand_name"
-    BRAND_SLUG = "brand_slug"
-    RAW_BRAND_NAME = "raw_brand_name"
-    PRODUCT_TYPE = "product_type"
-    GENDER = "gender"
-    AGE_GROUPS = "age_groups"
-    COLOR = "color"
-    COLOR_FAMILY = "color_family"
-    IS_ACTIVEWEAR = "is_activewear"
-    CATEGORY_PATH_DEPTH_0 = "category_path.depth_0"
-    CATEGORY_PATH_DEPTH_1 = "category_path.depth_1"
-    CATEGORY_PATH_DEPTH_2 = "category_path.depth_2"
-    CATEGORY_PATH_DEPTH_3 = "category_path.depth_3"
-    CATEGORY_PATH_DEPTH_4 = "category_path.depth_4"
-    CATEGORY_PATH_DEPTH_5 = "category_path.depth_5"
-    CATEGORY_PATH_DEPTH_6 = "category_path.depth_6"
-
-
-class Gender(StrEnum):
-    """Values of the facet `gender`."""
-
-    MALE = "male"
-    FEMALE = "female"
-    UNISEX = "unisex"
-
-
-class AgeGroup(StrEnum):
-    """Values of the facet `age_groups`."""
-
-    INFANT = "infant"
-    TODDLER = "toddler"
-    KIDS = "kids"
-    ADULT = "adult"
-
-
-class ColorFamily(StrEnum):
-    """Values of the facet `color_family`."""
-
-    PINK = "Pink"
-    RED = "Red"
-    ORANGE = "Orange"
-    BROWN = "Brown"
-    YELLOW = "Yellow"
-    GREEN = "Green"
-    BLUE = "Blue"
-    PURPLE = "Purple"
-    WHITE = "White"
-    GRAY = "Gray"
-    BLACK = "Black"
-
-
-_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-
-
-class Facet(BaseModel):
-    """A filter that keeps products whose facet `name` has any of `values`, ignoring case."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: _Text = Field(description="A FacetName, or a product attribute such as fit.")
-    values: list[_Text] = Field(min_length=1, description="A product needs one of these.")
-
-
-Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class SearchFilters(BaseModel):
-    """The filters of a search, without the catalog and the page.
-
-    Raises:
-        pydantic.ValidationError: A field is out of its range; the message names the field.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    q: str | None = Field(
-        default=None,
-        min_length=1,
-        description="Keywords; None keeps all products that match the filters.",
-    )
-    facets: list[Facet] = Field(
-        default_factory=list,
-        max_length=50,
-        description="Filters; a product must match all of them.",
-    )
-    price_min: Price | None = Field(default=None, description="Lowest current price, inclusive.")
-    price_max: Price | None = Field(default=None, description="Highest current price, inclusive.")
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        low, high = self.price_min, self.price_max
-        if low is not None and high is not None and low > high:
-            raise ValueError(f"price_min {low} is above price_max {high}: swap them")
-        names = [facet.name.lower() for facet in self.facets]
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(
-                f"facets name {', '.join(repeated)} more than once: put all values in one facet"
-            )
-        return self
-
-
-class SearchRequest(SearchFilters):
-    """The body of a `POST /products/search`: a search and one of its pages."""
-
-    catalog: str | None = Field(default=None, min_length=1, pattern=r"\S")
-    cursor: str | None = Field(default=None, min_length=1)
-    limit: int = Field(default=50, ge=1, le=MAX_PAGE_SIZE)
-
-    def body(self) -> dict[str, Any]:
-        """The JSON object to send, without the fields that are not set."""
-        body = self.model_dump(mode="json", exclude_none=True)
-        if not self.facets:
-            del body["facets"]
-        return body
-
-    def following(self, cursor: str) -> Self:
-        """The request of the page that a cursor leads to."""
-        return self.model_copy(update={"cursor": cursor})
 
 
 def _as_utc(value: datetime) -> datetime:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from octogen_dagster.api.models import SearchRequest
+from octogen_dagster.api.search_request import SearchRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from typing_extensions import Unpack
 
-    from octogen_dagster.api.models import Facet
+    from octogen_dagster.api.facets import Facet
 
 
 class SearchArguments(TypedDict, total=False):

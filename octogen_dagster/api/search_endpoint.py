@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from octogen_dagster.api.models import SearchRequest
     from octogen_dagster.api.requester import Requester
+    from octogen_dagster.api.search_request import SearchRequest
 
 Generation = Literal["seed", "current"]
 _PATH = "/products/search"

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from octogen_dagster.api.connection import Connection
-    from octogen_dagster.api.models import MerchantCatalogSummary, SearchRequest
+    from octogen_dagster.api.models import MerchantCatalogSummary
+    from octogen_dagster.api.search_request import SearchRequest
     from octogen_dagster.frames.pushdown import Pushdown
     from octogen_dagster.frames.search import ProductSearch
 

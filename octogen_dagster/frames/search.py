@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints, field_validator
 
-from octogen_dagster.api.models import MAX_PAGE_SIZE, SearchFilters, SearchRequest
+from octogen_dagster.api.search_request import MAX_PAGE_SIZE, SearchFilters, SearchRequest
 
 CatalogKey = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.credentials import ApiKey
-from octogen_dagster.api.models import Facet, FacetName
+from octogen_dagster.api.facets import Facet, FacetName
 from octogen_dagster.errors import (
     MissingAPIKeyError,
     OctogenNotFoundError,

@@ -7,8 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from octogen_dagster.api.client import OctogenClient
-from octogen_dagster.api.models import Facet, SearchRequest
+from octogen_dagster.api.facets import Facet
 from octogen_dagster.api.search_arguments import PageArguments, SearchArguments, search_request
+from octogen_dagster.api.search_request import SearchRequest
 
 
 def test_the_arguments_of_a_page_are_those_of_the_client_s_search() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from octogen_dagster.api.models import Facet, SearchRequest
+from octogen_dagster.api.facets import Facet
+from octogen_dagster.api.search_request import SearchRequest
 from octogen_dagster.frames.search import ProductSearch
 
 

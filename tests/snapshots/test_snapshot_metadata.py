@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from upath import UPath
 
-from octogen_dagster.api.models import Facet, FacetName
+from octogen_dagster.api.facets import Facet, FacetName
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.snapshot_source import SnapshotSource
 from octogen_dagster.sandbox.server import Sandbox

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from upath import UPath
 
-from octogen_dagster.api.models import Facet
+from octogen_dagster.api.facets import Facet
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.pages.records import (
     PageArchive,
