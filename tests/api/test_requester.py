@@ -60,6 +60,9 @@ class TestRequest:
         assert request.headers["accept"] == "application/json"
         assert request.headers["content-type"] == "application/json"
         assert request.headers["user-agent"].startswith("octogen-dagster/")
+        assert request.headers["x-octogen-request-context"] == (
+            '{"trigger":"background","application":"octogen-dagster"}'
+        )
         assert request.headers["host"] == f"127.0.0.1:{server.port}"
         assert request.json == {"q": "dress", "limit": 50}
 
@@ -80,6 +83,7 @@ class TestRequest:
                 await client.list_catalogs()
         (request,) = server.received
         assert request.headers["x-team"] == "data"
+        assert '"background"' in request.headers["x-octogen-request-context"]
         assert request.headers["authorization"] == f"Bearer {KEY}"
 
 
