@@ -48,7 +48,7 @@ def test_a_run_without_a_key_says_what_to_do(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "dagster", "asset", "materialize", "-f", "definitions.py"]
     done = run([*command, "--select", "octogen_catalogs"], tmp_path)
     assert done.returncode != 0
-    assert "No Octogen API key: pass api_key or set OCTO_API_KEY" in done.stderr
+    assert "No Octogen API key: pass api_key or set OCTOGEN_PLATFORM_API_KEY" in done.stderr
     assert "octogen-dagster sandbox" in done.stderr
 
 

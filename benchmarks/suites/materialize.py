@@ -43,7 +43,7 @@ def _seconds(asset: str, home: Path, local: Server) -> float:
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     environment = {
         "DAGSTER_HOME": str(home),
-        "OCTO_API_KEY": API_KEY,
+        "OCTOGEN_PLATFORM_API_KEY": API_KEY,
         "OCTOGEN_BASE_URL": local.base_url,
         "SNAPSHOTS": str(home / "snapshots"),
     }

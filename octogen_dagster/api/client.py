@@ -49,7 +49,7 @@ class OctogenClient:
     Use it as `async with OctogenClient() as client`, or call `aclose()`.
 
     Args:
-        api_key: The API key; by default `OCTO_API_KEY`, then `OCTOGEN_PLATFORM_API_KEY`.
+        api_key: The API key; by default `OCTOGEN_PLATFORM_API_KEY`, then `OCTO_API_KEY`.
         base_url: The base URL of the API: https, or http on this machine.
         timeout: Seconds for each phase of one attempt of a request, or an `httpx.Timeout`. The
             timeout of `http_client` counts instead, unless this one differs from the default.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import warnings
 from typing import TYPE_CHECKING
 
 from typing_extensions import Self
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
 _FRAMING_HEADERS = (b"content-encoding", b"transfer-encoding", b"content-length")
 # A shorter key is a placeholder that may be part of an ordinary word in a response.
 _MIN_SECRET_LENGTH = 8
-API_KEY_VARIABLES = ("OCTO_API_KEY", "OCTOGEN_PLATFORM_API_KEY")
+API_KEY_VARIABLES = ("OCTOGEN_PLATFORM_API_KEY", "OCTO_API_KEY")
+"""The environment variables of the key; the first one that is set counts."""
 
 
 class ApiKey:
@@ -24,8 +27,8 @@ class ApiKey:
     Pickling drops the key; unpickling looks it up in the environment.
 
     Args:
-        api_key: The key; by default `OCTO_API_KEY` of the environment, then
-            `OCTOGEN_PLATFORM_API_KEY`.
+        api_key: The key; by default `OCTOGEN_PLATFORM_API_KEY` of the environment, then
+            `OCTO_API_KEY`, which Octogen has deprecated.
 
     Raises:
         MissingAPIKeyError: There is no key.
@@ -33,11 +36,7 @@ class ApiKey:
     """
 
     def __init__(self, api_key: str | None = None) -> None:
-        candidates = (api_key, *(os.environ.get(name) for name in API_KEY_VARIABLES))
-        key = next((key for key in candidates if key and key.strip()), None)
-        if key is None:
-            raise MissingAPIKeyError
-        key = key.strip()
+        key = (api_key or "").strip() or _key_from_environment()
         if not (key.isascii() and key.isprintable()) or " " in key:
             raise ValueError(
                 "The Octogen API key holds blanks or characters that no key has: copy it again."
@@ -85,3 +84,27 @@ class ApiKey:
 
     def __reduce__(self) -> tuple[type[Self], tuple[()]]:
         return type(self), ()
+
+
+def _key_from_environment() -> str:
+    """Return the key of the first variable that is set.
+
+    Raises:
+        MissingAPIKeyError: None is set.
+    """
+    keys = [key for name in API_KEY_VARIABLES if (key := os.environ.get(name, "").strip())]
+    if not keys:
+        raise MissingAPIKeyError
+    if len(set(keys)) > 1:
+        _warn_of_two_keys()
+    return keys[0]
+
+
+@functools.cache  # once in a process
+def _warn_of_two_keys() -> None:
+    used, ignored = API_KEY_VARIABLES
+    warnings.warn(
+        f"{used} and {ignored} hold different Octogen API keys, and {used} is used: unset one of "
+        "them.",
+        stacklevel=2,
+    )

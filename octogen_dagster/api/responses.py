@@ -37,7 +37,8 @@ _MAX_FIELDS_IN_MESSAGE = 5
 _BY_STATUS: Mapping[int, tuple[type[OctogenAPIError], str]] = {
     401: (
         OctogenAuthenticationError,
-        "Check that OCTO_API_KEY holds a current key; replace a revoked one in the partner portal.",
+        "Check that OCTOGEN_PLATFORM_API_KEY or OCTO_API_KEY holds a current key; replace a "
+        "revoked one in the partner portal.",
     ),
     402: (OctogenInsufficientCreditError, "The prepaid credit is spent: top it up and run again."),
     403: (

@@ -262,7 +262,7 @@ def scan_products(
 
     Args:
         search: The search.
-        api_key: The API key; by default `OCTO_API_KEY`, then `OCTOGEN_PLATFORM_API_KEY`.
+        api_key: The API key; by default `OCTOGEN_PLATFORM_API_KEY`, then `OCTO_API_KEY`.
         base_url: The base URL of the API: https, or http on this machine. By default the
             environment variable `OCTOGEN_BASE_URL`, then Octogen itself.
         timeout: Seconds for each phase of one attempt of a request.

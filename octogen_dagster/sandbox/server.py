@@ -120,7 +120,8 @@ class Sandbox:
     @property
     def environment(self) -> dict[str, str]:
         """The environment variables that point resources and scans to the sandbox."""
-        rest = {"OCTO_API_KEY": self.api_key, "OCTOGEN_BASE_URL": self.base_url}
+        keys = dict.fromkeys(("OCTOGEN_PLATFORM_API_KEY", "OCTO_API_KEY"), self.api_key)
+        rest = keys | {"OCTOGEN_BASE_URL": self.base_url}
         return rest if self._hub is None else rest | self._hub.environment
 
     @property

@@ -26,11 +26,9 @@ from octogen_dagster.sandbox.server import Sandbox
 def octogen_sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     """A running sandbox of three catalogs with 40 products each.
 
-    `OCTO_API_KEY` and `OCTOGEN_BASE_URL` point to it during the test, and
-    `OCTOGEN_PLATFORM_API_KEY` is unset.
+    `OCTOGEN_PLATFORM_API_KEY`, `OCTO_API_KEY` and `OCTOGEN_BASE_URL` point to it during the test.
     """
     with Sandbox(catalogs=3, products=40) as sandbox:
-        monkeypatch.delenv("OCTOGEN_PLATFORM_API_KEY", raising=False)
         for name, value in sandbox.environment.items():
             monkeypatch.setenv(name, value)
         yield sandbox

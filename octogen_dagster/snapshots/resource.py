@@ -41,7 +41,7 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         default=None,
         repr=False,
         description="The API key, as dagster.EnvVar: Dagster shows a literal one in its UI. By "
-        "default OCTO_API_KEY, then OCTOGEN_PLATFORM_API_KEY, of the process that runs the step.",
+        "default OCTOGEN_PLATFORM_API_KEY, then OCTO_API_KEY, of the process that runs the step.",
     )
     base_url: str | None = Field(
         default=None,

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 
 import httpx
 import pytest
 
+from octogen_dagster.api import credentials
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.errors import MissingAPIKeyError
 from tests.api.servers import KEY
@@ -23,16 +25,18 @@ class TestSources:
         ("argument", "octo", "platform", "used"),
         [
             ("argument", "octo", "platform", "argument"),
-            (None, "octo", "platform", "octo"),
-            ("", "octo", "platform", "octo"),
-            ("  ", "octo", "platform", "octo"),
+            (None, "same", "same", "same"),
+            ("", "same", "same", "same"),
+            ("  ", "same", "same", "same"),
+            (None, "octo", None, "octo"),
+            (None, "octo", "", "octo"),
+            (None, "octo\n", " ", "octo"),
             (None, None, "platform", "platform"),
-            (None, "", "platform", "platform"),
             (None, " ", "platform", "platform"),
             (" argument\n", None, None, "argument"),
         ],
     )
-    def test_the_argument_comes_first_then_octo_api_key_then_the_platform_key(
+    def test_the_argument_comes_first_then_the_environment(
         self,
         monkeypatch: pytest.MonkeyPatch,
         argument: str | None,
@@ -43,7 +47,24 @@ class TestSources:
         for name, value in (("OCTO_API_KEY", octo), ("OCTOGEN_PLATFORM_API_KEY", platform)):
             if value is not None:
                 monkeypatch.setenv(name, value)
-        assert bearer(ApiKey(argument)) == f"Bearer {used}"
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert bearer(ApiKey(argument)) == f"Bearer {used}"
+
+    def test_of_two_keys_the_platform_key_counts_and_one_warning_is_given(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OCTO_API_KEY", f"{KEY}-old")
+        monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", f"{KEY}-new")
+        credentials._warn_of_two_keys.cache_clear()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert [bearer(ApiKey()) for _ in range(2)] == [f"Bearer {KEY}-new"] * 2
+        (warning,) = caught
+        assert str(warning.message) == (
+            "OCTOGEN_PLATFORM_API_KEY and OCTO_API_KEY hold different Octogen API keys, and "
+            "OCTOGEN_PLATFORM_API_KEY is used: unset one of them."
+        )
 
     @pytest.mark.parametrize("argument", [None, "", " \n"])
     def test_the_error_of_a_missing_key_says_what_to_do(self, argument: str | None) -> None:

@@ -179,7 +179,11 @@ class TestErrorOfAStatus:
         ("status", "kind", "advice"),
         [
             (400, OctogenAPIError, "See the detail above."),
-            (401, OctogenAuthenticationError, "Check that OCTO_API_KEY holds a current key"),
+            (
+                401,
+                OctogenAuthenticationError,
+                "OCTO_API_KEY holds a current key",
+            ),
             (402, OctogenInsufficientCreditError, "top it up"),
             (403, OctogenForbiddenError, "ask Octogen for the permission"),
             (404, OctogenNotFoundError, "Check the name, or ask Octogen for access."),

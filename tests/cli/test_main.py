@@ -25,7 +25,7 @@ def serving(*options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, st
     ) as process:
         try:
             assert process.stdout
-            lines = [process.stdout.readline() for _ in range(3)]
+            lines = [process.stdout.readline() for _ in range(4)]
             exports = dict(
                 line.removeprefix("export ").strip().split("=", 1)
                 for line in lines
@@ -39,7 +39,7 @@ def serving(*options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, st
 def test_the_sandbox_follows_its_options_and_prints_the_environment() -> None:
     options = ("--catalogs", "acme,zen", "--products", "7", "--api-key", "octo_live_mine")
     with serving(*options) as (process, exports):
-        assert exports.keys() == {"OCTO_API_KEY", "OCTOGEN_BASE_URL"}
+        assert exports.keys() == {"OCTOGEN_PLATFORM_API_KEY", "OCTO_API_KEY", "OCTOGEN_BASE_URL"}
         assert exports["OCTO_API_KEY"] == "octo_live_mine"
         answer = httpx.get(
             f"{exports['OCTOGEN_BASE_URL']}/catalogs",

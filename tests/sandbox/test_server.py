@@ -74,6 +74,7 @@ class TestAddress:
         assert sandbox.base_url.startswith("http://127.0.0.1:")
         assert sandbox.base_url.endswith("/v1")
         assert sandbox.environment == {
+            "OCTOGEN_PLATFORM_API_KEY": DEFAULT_API_KEY,
             "OCTO_API_KEY": DEFAULT_API_KEY,
             "OCTOGEN_BASE_URL": sandbox.base_url,
         }

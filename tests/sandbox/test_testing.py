@@ -12,7 +12,7 @@ pytest_plugins = ["octogen_dagster.sandbox.testing"]
 
 
 def test_pipeline(octogen_sandbox):
-    assert "OCTOGEN_PLATFORM_API_KEY" not in os.environ
+    assert os.environ["OCTOGEN_PLATFORM_API_KEY"] == os.environ["OCTO_API_KEY"]
     response = httpx.get(
         os.environ["OCTOGEN_BASE_URL"] + "/catalogs",
         headers={"Authorization": "Bearer " + os.environ["OCTO_API_KEY"]},

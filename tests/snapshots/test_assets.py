@@ -148,7 +148,7 @@ def test_without_a_key_definitions_load_and_the_run_says_what_to_do(
     resources["octogen"] = OctogenResource(base_url=shops.base_url)
     products = build_products_asset("products")
     dg.Definitions.validate_loadable(dg.Definitions(assets=[products], resources=resources))
-    with pytest.raises(dg.Failure, match=r"set OCTO_API_KEY .*octogen-dagster sandbox"):
+    with pytest.raises(dg.Failure, match=r"set OCTOGEN_PLATFORM_API_KEY .*octogen-dagster sandbox"):
         dg.materialize([products], resources=resources)
 
 

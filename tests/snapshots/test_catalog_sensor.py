@@ -227,7 +227,7 @@ def test_without_a_key_the_tick_says_what_to_do(
 ) -> None:
     skipped = Ticker(OctogenResource(base_url=shops.base_url), instance).evaluate()
     assert isinstance(skipped, dg.SkipReason)
-    assert "set OCTO_API_KEY" in (skipped.skip_message or "")
+    assert "set OCTOGEN_PLATFORM_API_KEY" in (skipped.skip_message or "")
 
 
 @pytest.mark.parametrize("cursor", ["not json", '{"version": 99, "requested": {}}', "[]"])

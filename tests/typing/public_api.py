@@ -213,7 +213,7 @@ def handle(error: OctogenError) -> dg.Failure | dg.RetryRequested:
         return dg.RetryRequested(max_retries=3, seconds_to_wait=60)
     description = str(error)
     if isinstance(error, MissingAPIKeyError):
-        description = "set OCTO_API_KEY"
+        description = "set OCTOGEN_PLATFORM_API_KEY"
     elif isinstance(error, OctogenAPIError):
         assert_type(error.status_code, int)
         assert_type(error.retry_after, float | None)

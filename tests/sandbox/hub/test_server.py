@@ -31,6 +31,7 @@ def test_the_environment_has_its_addresses() -> None:
         hub = sandbox.hub
         origin = sandbox.base_url.removesuffix("/v1")
         assert sandbox.environment == {
+            "OCTOGEN_PLATFORM_API_KEY": sandbox.api_key,
             "OCTO_API_KEY": sandbox.api_key,
             "OCTOGEN_BASE_URL": sandbox.base_url,
             "OCTOGEN_MCP_URL": f"{origin}/mcp/",
@@ -91,7 +92,7 @@ def test_the_command_shares_its_catalogs_until_ctrl_c() -> None:
         text=True,
     ) as process:
         assert process.stdout
-        lines = [process.stdout.readline() for _ in range(8)]
+        lines = [process.stdout.readline() for _ in range(9)]
         exports = dict(re.findall(r"^export (\w+)=(.+)$", "".join(lines), re.MULTILINE))
         form = {
             "grant_type": "refresh_token",
