@@ -9,7 +9,14 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 
@@ -109,12 +116,21 @@ class MerchantProductListItem(_ResponseModel):
 
 
 class MerchantProductListPage(_ResponseModel):
-    """One page of a search."""
+    """One page of a search. The current generation may leave out `items` or send null."""
 
     items: list[MerchantProductListItem]
     next_cursor: str | None = None
     request_id: str | None = None
     effective_query: Any = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_items(cls, page: Any) -> Any:
+        # An object with neither is no page. It must not be read as an empty catalog.
+        is_page = isinstance(page, dict) and ("items" in page or "effectiveQuery" in page)
+        if is_page and page.get("items") is None:
+            return {**page, "items": []}
+        return page
 
     @property
     def uuids(self) -> list[str]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import httpx
 
 _Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_Identity = Annotated[str, msgspec.Meta(min_length=1)]
 _SCALARS: Mapping[type[pl.DataType], Any] = {
     pl.String: str,
     pl.Float64: float,
@@ -39,8 +40,9 @@ def _strict(dtype: pl.DataType, *, known_only: bool) -> Any:
     """Return the msgspec type that accepts exactly the values that `dtype` holds without loss."""
     match dtype:
         case pl.Struct():
+            required = IMAGE.fields[:1] if dtype == IMAGE else []
             fields = [
-                _field(field.name, _instance(field.dtype), field in IMAGE.fields[:1], known_only)
+                _field(field.name, _instance(field.dtype), field in required, known_only)
                 for field in dtype.fields
             ]
             return _struct("Part", fields, known_only)
@@ -69,15 +71,12 @@ def _instance(dtype: Any) -> pl.DataType:
 
 
 def _page_decoder(*, known_only: bool) -> msgspec.json.Decoder[Any]:
-    item = _struct(
-        "Item",
-        [
-            _field(column.name, column.dtype, column.required, known_only)
-            for column in COLUMNS
-            if column.from_service
-        ],
-        known_only,
-    )
+    others = [
+        _field(column.name, column.dtype, column.required, known_only)
+        for column in COLUMNS
+        if column.from_service and column.name != "uuid"
+    ]
+    item = _struct("Item", [("uuid", _Identity), *others], known_only)
     fields: list[tuple[Any, ...]] = [
         ("items", list.__class_getitem__(item)),
         ("nextCursor", str | None, None),

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from octogen_dagster.errors import OctogenResponseError
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.wire import WirePage, read_page, unknown_fields, wire_dtype
 from tests.frames.products import PRODUCT, answer
@@ -66,6 +67,15 @@ def test_a_page_with_unknown_fields_needs_no_models() -> None:
     )
     assert page.unknown == {"debug": 1, "items.mood": 2, "items.brand.founder": 1}
     assert page.model is None
+
+
+def test_a_brand_without_an_address_needs_no_models() -> None:
+    assert read({"brand": {"name": "Acme", "url": None}}, {"brand": {}}).model is None
+
+
+def test_a_product_without_an_identity_is_refused() -> None:
+    with pytest.raises(OctogenResponseError, match="a product at item 0 whose uuid is wrong"):
+        read({"uuid": ""})
 
 
 def test_unknown_fields_are_found_inside_lists_and_objects() -> None:
