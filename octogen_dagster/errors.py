@@ -4,6 +4,7 @@
   * MissingAPIKeyError
   * OctogenConnectionError          no complete response: DNS, refused, reset, cut off
     * OctogenTimeoutError
+  * OctogenBudgetError              the next request would exceed the budget of the run
   * OctogenPagingError              a search whose pages loop, restart or never end
   * OctogenSnapshotError            a snapshot that cannot be written or read
     * OctogenPastPartitionError       a partition of a time other than the present
@@ -32,6 +33,7 @@ How an HTTP response becomes an error is in `octogen_dagster.api.responses`.
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +41,8 @@ from typing_extensions import Self
 
 if TYPE_CHECKING:
     import httpx
+
+_HTTPS_URL = re.compile(r"https://[^\s/]\S*")
 
 
 class OctogenError(Exception):
@@ -65,6 +69,10 @@ class OctogenConnectionError(OctogenError):
 
 class OctogenTimeoutError(OctogenConnectionError):
     """The service did not send its whole response in time."""
+
+
+class OctogenBudgetError(OctogenError):
+    """The next request would exceed the budget, or a read without one has no bound; not sent."""
 
 
 class OctogenPagingError(OctogenError):
@@ -185,7 +193,12 @@ class OctogenAuthenticationError(OctogenAPIError):
 
 
 class OctogenInsufficientCreditError(OctogenAPIError):
-    """402: prepaid credit is spent."""
+    """402: prepaid credit is spent. The request was not charged."""
+
+    @property
+    def top_up_url(self) -> str | None:
+        """The https address where credit is bought; None if the service names none."""
+        return top_up_url(self.detail)
 
 
 class OctogenForbiddenError(OctogenAPIError):
@@ -210,3 +223,9 @@ class OctogenServerError(OctogenAPIError):
 
 class OctogenResponseError(OctogenAPIError):
     """2xx, but the body is not JSON or does not have the expected shape."""
+
+
+def top_up_url(detail: Any) -> str | None:
+    """The https address in the `detail` of a 402 where credit is bought; None if there is none."""
+    url = detail.get("top_up_url") if isinstance(detail, dict) else None
+    return url if isinstance(url, str) and _HTTPS_URL.fullmatch(url) else None

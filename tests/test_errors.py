@@ -12,6 +12,7 @@ from octogen_dagster.errors import (
     OctogenAPIError,
     OctogenAuthenticationError,
     OctogenBigQueryInputError,
+    OctogenBudgetError,
     OctogenConnectionError,
     OctogenError,
     OctogenForbiddenError,
@@ -52,6 +53,7 @@ class TestHierarchy:
             (MissingAPIKeyError, OctogenError),
             (OctogenConnectionError, OctogenError),
             (OctogenTimeoutError, OctogenConnectionError),
+            (OctogenBudgetError, OctogenError),
             (OctogenPagingError, OctogenError),
             (OctogenAPIError, OctogenError),
             (OctogenAuthenticationError, OctogenAPIError),
@@ -95,6 +97,31 @@ class TestAPIError:
         assert (error.detail, error.request_id, error.retry_after) == (None, None, None)
 
 
+class TestInsufficientCreditError:
+    def test_it_has_the_address_where_credit_is_bought(self) -> None:
+        url = "https://octogen.example/top-up?org=7"
+        detail = {"code": "insufficient_credit", "top_up_url": url}
+        error = OctogenInsufficientCreditError("text", httpx.Response(402), detail)
+        assert error.top_up_url == pickle.loads(pickle.dumps(error)).top_up_url == url
+
+    @pytest.mark.parametrize(
+        "detail",
+        [
+            None,
+            "insufficient_credit",
+            {},
+            {"top_up_url": None},
+            {"top_up_url": "http://octogen.example/top-up"},
+            {"top_up_url": "javascript:alert(1)"},
+            {"top_up_url": "https:///"},
+            {"top_up_url": "https://octogen.example/ and more"},
+        ],
+    )
+    def test_an_address_that_is_not_https_is_no_address(self, detail: object) -> None:
+        error = OctogenInsufficientCreditError("text", httpx.Response(402), detail)
+        assert error.top_up_url is None
+
+
 class TestPastPartitionError:
     @pytest.mark.parametrize(
         ("begin", "end", "text"),
@@ -131,6 +158,7 @@ class TestPickling:
             MissingAPIKeyError(),
             OctogenConnectionError("text"),
             OctogenTimeoutError("text"),
+            OctogenBudgetError("text"),
             OctogenPagingError("text"),
         ],
         ids=lambda error: type(error).__name__,

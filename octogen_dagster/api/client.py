@@ -27,6 +27,7 @@ from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.search_arguments import SearchArguments, search_request
 from octogen_dagster.api.search_endpoint import Generation, SearchEndpoint
 from octogen_dagster.api.search_request import MAX_PAGE_SIZE, SearchRequest
+from octogen_dagster.api.spending import Spending
 from octogen_dagster.api.urls import DEFAULT_BASE_URL, checked_base_url, may_use_proxy
 from octogen_dagster.errors import OctogenNotFoundError
 
@@ -56,6 +57,8 @@ class OctogenClient:
         http_client: A client to send requests with; it stays open when this one is closed.
         retry: How requests are retried.
         rate_limiter: Limits how fast pages are read; clients that run at once may share one.
+        spending: Counts what the requests cost, and limits it if it has a budget; clients may
+            share one.
         _sleep: Waits between attempts and for the rate limit; for tests.
 
     Raises:
@@ -72,6 +75,7 @@ class OctogenClient:
         http_client: httpx.AsyncClient | HttpClient | None = None,
         retry: RetryPolicy | None = None,
         rate_limiter: RateLimiter | None = None,
+        spending: Spending | None = None,
         _sleep: Sleep | None = None,
     ) -> None:
         import httpx
@@ -91,6 +95,7 @@ class OctogenClient:
             timeout=httpx.Timeout(timeout),
             retry=retry or RetryPolicy(),
             rate_limiter=rate_limiter or RateLimiter(),
+            spending=spending or Spending(),
             sleep=_sleep or asyncio.sleep,
         )
         self._search = SearchEndpoint(self._requester)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from octogen_dagster.api.client import DEFAULT_TIMEOUT, OctogenClient
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.api.spending import Spending
 from octogen_dagster.api.urls import DEFAULT_BASE_URL, checked_base_url
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Connection:
         concurrency: Catalogs that are read, or products that are looked up, at the same time.
         retry: How requests are retried.
         reserve: Share of the organisation's request budget that bulk reads leave to other users.
+        spending: Counts what the requests of all clients cost, and limits it if it has a budget.
 
     Raises:
         MissingAPIKeyError: There is no API key.
@@ -43,6 +45,7 @@ class Connection:
     concurrency: int = 8
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     reserve: float = 0.2
+    spending: Spending = field(default_factory=Spending, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.api_key, ApiKey):
@@ -66,7 +69,12 @@ class Connection:
             timeout=self.timeout,
             retry=self.retry,
             rate_limiter=self.rate_limiter(),
+            spending=self.spending,
         )
+
+    def with_own_spending(self) -> Connection:
+        """Return the same connection, which also counts apart what its own requests cost."""
+        return replace(self, spending=self.spending.part())
 
     @contextlib.asynccontextmanager
     async def blocking_client(self, rate_limiter: RateLimiter) -> AsyncIterator[OctogenClient]:
@@ -81,6 +89,7 @@ class Connection:
                 http_client=http,
                 retry=self.retry,
                 rate_limiter=rate_limiter,
+                spending=self.spending,
             )
         finally:
             await http.aclose()

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from octogen_dagster.api.credentials import ApiKey
     from octogen_dagster.api.pacing import RateLimiter
     from octogen_dagster.api.retry import RetryPolicy, Sleep
+    from octogen_dagster.api.spending import Charge, Spending
     from octogen_dagster.api.transport import HttpClient
 
 _USER_AGENT = f"octogen-dagster/{importlib.metadata.version('octogen-dagster')}"
@@ -71,6 +72,7 @@ class Requester:
         timeout: Seconds for each phase of one attempt of a request.
         retry: How requests are retried.
         rate_limiter: The rate limit that paced requests obey.
+        spending: Counts what the requests cost, and refuses those that exceed its budget.
         sleep: Waits between attempts and for the rate limit.
         clock: Monotonic seconds.
 
@@ -87,6 +89,7 @@ class Requester:
         timeout: httpx.Timeout,
         retry: RetryPolicy,
         rate_limiter: RateLimiter,
+        spending: Spending,
         sleep: Sleep = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -96,6 +99,7 @@ class Requester:
         self._timeout = timeout
         self._retry_policy = retry
         self._rate_limiter = rate_limiter
+        self._spending = spending
         self._sleep = sleep
         self._clock = clock
         self._templates: dict[str, httpx.Request] = {}
@@ -186,13 +190,13 @@ class Requester:
 
         remaining = deadline - self._clock()
         request = self._build_request(method, path, body, max(remaining, _MIN_TIMEOUT))
-        self.statistics.requests += 1
         failure: OctogenError
         # The failure is raised outside of the `except` blocks: httpx's own exceptions hold the
         # request, and the key with it, in their frames.
         try:
             async with timeout(remaining):
-                response = await self._http.send(request, auth=self._key, follow_redirects=False)
+                with self._spending.request(path, subject) as charge:
+                    response = await self._send(request, charge)
         except (httpx.TimeoutException, asyncio.TimeoutError):
             failure = OctogenTimeoutError(
                 f"{subject}: {self._base_url} did not answer in time (timeout "
@@ -211,6 +215,18 @@ class Requester:
                 return response
             failure = error_from_response(response, subject)
         raise failure
+
+    async def _send(self, request: httpx.Request, charge: Charge) -> httpx.Response:
+        self.statistics.requests += 1
+        response = await self._http.send(
+            request, auth=self._key, follow_redirects=False, stream=True
+        )
+        charge.response_begun(response)
+        try:
+            await response.aread()
+        finally:
+            await response.aclose()
+        return response
 
     def _build_request(
         self, method: str, path: str, body: Mapping[str, Any] | None, seconds: float

@@ -21,6 +21,7 @@ from octogen_dagster.errors import (
     OctogenResponseError,
     OctogenServerError,
     OctogenValidationError,
+    top_up_url,
 )
 
 if TYPE_CHECKING:
@@ -179,8 +180,8 @@ def _kind_and_advice(response: httpx.Response, detail: Any) -> tuple[type[Octoge
     if status >= 500:
         return OctogenServerError, "The service failed: try again later."
     kind, advice = _BY_STATUS.get(status, (OctogenAPIError, "See the detail above."))
-    if isinstance(detail, dict) and isinstance(detail.get("top_up_url"), str):
-        advice = f"The prepaid credit is spent: top it up at {detail['top_up_url']}."
+    if kind is OctogenInsufficientCreditError and (url := top_up_url(detail)):
+        advice = f"The prepaid credit is spent: top it up at {url} and run again."
     return kind, advice
 
 

@@ -14,7 +14,7 @@ from octogen_dagster.api.urls import may_use_proxy
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
 _CHUNK_BYTES = 1 << 20
 
@@ -35,13 +35,18 @@ class HttpClient(Protocol):
         *,
         auth: Callable[[httpx.Request], httpx.Request],
         follow_redirects: Literal[False],
+        stream: Literal[True],
     ) -> httpx.Response:
-        """Send a request and read the whole response.
+        """Send a request and return the response when its status and headers are there.
+
+        The caller reads the body with `aread`, which may raise the same errors, and closes the
+        response with `aclose`.
 
         Args:
             request: Its extension `timeout` has the seconds for each phase, as httpx names them.
             auth: Adds the API key to the request.
             follow_redirects: False, so that the API key stays with the configured host.
+            stream: True, since a response whose body is cut off is charged by its status.
 
         Raises:
             httpx.RequestError: There was no response, or it was incomplete or unreadable.
@@ -86,8 +91,9 @@ class BlockingClient:
         *,
         auth: Callable[[httpx.Request], httpx.Request],
         follow_redirects: Literal[False] = False,
+        stream: Literal[True] = True,
     ) -> httpx.Response:
-        """Send the request and block until the whole response is read.
+        """Send the request and block until the status and the headers of the response are there.
 
         Raises:
             httpx.RequestError: There was no response, or it was incomplete or unreadable.
@@ -106,13 +112,12 @@ class BlockingClient:
                 decode_content=False,
                 timeout=urllib3.Timeout(connect=timeout["connect"], read=timeout["read"]),
             )
-            content = await _read_body(response)
         except exceptions.HTTPError as error:
             _raise_as_httpx(error)
         return httpx.Response(
             response.status,
             headers=list(response.headers.items()),
-            content=content,
+            stream=_Body(response),
             request=request,
         )
 
@@ -141,20 +146,27 @@ def _proxy_manager(address: str, context: ssl.SSLContext | None) -> urllib3.Prox
     )
 
 
-async def _read_body(response: urllib3.BaseHTTPResponse) -> bytes:
-    complete = False
-    try:
-        chunks = []
-        while chunk := response.read1(_CHUNK_BYTES, decode_content=False):
-            chunks.append(chunk)
-            await asyncio.sleep(0)  # lets the caller's deadline end a body that drips
-        complete = True
-        return b"".join(chunks)
-    finally:
-        if complete:
-            response.release_conn()
+class _Body(httpx.AsyncByteStream):
+    """The body of a response, as it was sent; reading it blocks."""
+
+    def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
+        self._response = response
+        self._complete = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            while chunk := self._response.read1(_CHUNK_BYTES, decode_content=False):
+                yield chunk
+                await asyncio.sleep(0)  # lets the caller's deadline end a body that drips
+        except exceptions.HTTPError as error:
+            _raise_as_httpx(error)
+        self._complete = True
+
+    async def aclose(self) -> None:
+        if self._complete:
+            self._response.release_conn()
         else:
-            response.close()
+            self._response.close()
 
 
 def _raise_as_httpx(error: exceptions.HTTPError) -> NoReturn:

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 from octogen_dagster.api.client import DEFAULT_TIMEOUT, OctogenClient
 from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.api.spending import Spending
 from octogen_dagster.api.transport import BlockingClient
 
 Transport = Literal["httpx", "blocking"]
@@ -51,6 +52,7 @@ async def open_client(
     *,
     retry: RetryPolicy = ONCE,
     rate_limiter: RateLimiter | None = None,
+    spending: Spending | None = None,
     timeout: float = DEFAULT_TIMEOUT,
     waits: Waits | None = None,
 ) -> AsyncIterator[OctogenClient]:
@@ -64,6 +66,7 @@ async def open_client(
             http_client=blocking,
             retry=retry,
             rate_limiter=rate_limiter,
+            spending=spending,
             _sleep=waits.sleep if waits is not None else None,
         ) as client:
             yield client

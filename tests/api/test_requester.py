@@ -14,6 +14,7 @@ from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.requester import Requester
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.api.spending import Spending
 from octogen_dagster.errors import (
     OctogenAPIError,
     OctogenConnectionError,
@@ -40,6 +41,7 @@ def requester(
         timeout=httpx.Timeout(30),
         retry=retry,
         rate_limiter=RateLimiter(),
+        spending=Spending(),
         sleep=waits.sleep,
         clock=clock or Clock(),
     )

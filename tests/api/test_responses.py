@@ -225,7 +225,13 @@ class TestErrorOfAStatus:
         error = error_from_response(failure(402, detail), SUBJECT)
         assert error.detail == detail
         assert "402 insufficient_credit" in str(error)
-        assert "top it up at https://octogen.example/top-up" in str(error)
+        assert "top it up at https://octogen.example/top-up and run again." in str(error)
+
+    def test_an_address_to_top_up_that_is_not_https_is_not_shown(self) -> None:
+        detail = {"code": "insufficient_credit", "top_up_url": "http://octogen.example/top-up"}
+        error = error_from_response(failure(402, detail), SUBJECT)
+        assert str(error).endswith("The prepaid credit is spent: top it up and run again.")
+        assert "octogen.example" not in str(error)
 
     def test_refused_fields_are_named(self) -> None:
         detail = [

@@ -57,9 +57,11 @@ class FakeClient:
         *,
         auth: Callable[[httpx.Request], httpx.Request],
         follow_redirects: Literal[False],
+        stream: Literal[True],
     ) -> httpx.Response:
         assert "authorization" not in request.headers
         assert follow_redirects is False
+        assert stream is True
         self.sent.append(request)
         assert auth(request).headers["authorization"] == f"Bearer {KEY}"
         return httpx.Response(200, json=page(["a"]), request=request)

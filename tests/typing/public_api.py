@@ -195,6 +195,7 @@ PASSING = (
 )
 LASTING = (
     errors.OctogenAuthenticationError,
+    errors.OctogenBudgetError,
     errors.OctogenInsufficientCreditError,
     errors.OctogenForbiddenError,
     errors.OctogenNotFoundError,
@@ -214,6 +215,8 @@ def handle(error: OctogenError) -> dg.Failure | dg.RetryRequested:
     description = str(error)
     if isinstance(error, MissingAPIKeyError):
         description = "set OCTOGEN_PLATFORM_API_KEY"
+    elif isinstance(error, errors.OctogenInsufficientCreditError):
+        assert_type(error.top_up_url, str | None)
     elif isinstance(error, OctogenAPIError):
         assert_type(error.status_code, int)
         assert_type(error.retry_after, float | None)

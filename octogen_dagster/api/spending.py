@@ -1,0 +1,223 @@
+"""Spending: what the requests of a connection cost, and the budget that ends them. No I/O."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from octogen_dagster.errors import OctogenBudgetError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    import httpx
+
+SEARCH_PAGE_USD = 0.014
+LOOKUP_USD = 0.002
+"""The published prices, in dollars."""
+
+_LOOKUP = "/products/lookup"
+_KEPT = "Saved pages are kept: run it again with a larger budget_usd, and it goes on from them."
+_NOT_KEPT = "Nothing was published: run it again with a larger budget_usd."
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What Octogen charges for a response with a 2xx status.
+
+    The prices of other operations are not published, so they count as free.
+
+    Args:
+        search_page_usd: Dollars for a page of a search, of whatever size.
+        lookup_usd: Dollars for a lookup.
+
+    Raises:
+        ValueError: A price is below 0 or not a number.
+    """
+
+    search_page_usd: float = SEARCH_PAGE_USD
+    lookup_usd: float = LOOKUP_USD
+
+    def __post_init__(self) -> None:
+        for name in ("search_page_usd", "lookup_usd"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be at least 0 dollars, not {getattr(self, name)}")
+
+    def of(self, path: str) -> Decimal:
+        """The price of a request, by its path."""
+        if path == "/products/search":
+            return dollars(self.search_page_usd)
+        return dollars(self.lookup_usd if path == _LOOKUP else 0)
+
+
+class Spending:
+    """Counts what is charged, and refuses the request that would exceed the budget.
+
+    All clients of a connection share one. A request reserves its price before it is sent, so
+    requests that are sent at the same time cannot exceed the budget together. A response with a
+    2xx status is charged, even if its body is cut off; any other status is free. A request without
+    a response counts as free, although the service may have charged it.
+
+    Args:
+        prices: The prices.
+        budget_usd: Dollars that may be spent; None for no limit.
+        parent: The spending that this one is a part of.
+
+    Attributes:
+        prices: As in the arguments.
+        budget_usd: As in the arguments.
+
+    Raises:
+        ValueError: The budget is not above 0, or nothing has a price.
+    """
+
+    def __init__(
+        self,
+        prices: Prices | None = None,
+        budget_usd: float | None = None,
+        *,
+        parent: Spending | None = None,
+    ) -> None:
+        self.prices = prices or Prices()
+        self.budget_usd = budget_usd
+        if budget_usd is not None:
+            if not 0 < budget_usd < float("inf"):
+                raise ValueError(f"budget_usd must be above 0 dollars, not {budget_usd}")
+            if not (self.prices.search_page_usd or self.prices.lookup_usd):
+                raise ValueError(
+                    "budget_usd limits nothing while search_page_usd and lookup_usd are 0: set the "
+                    "prices that Octogen charges."
+                )
+        self._parent = parent
+        self._lock = threading.Lock()
+        self._charged_requests = 0
+        self._spent = Decimal(0)
+        self._reserved = Decimal(0)
+        self._requests_per_minute: float | None = None
+
+    def __reduce__(self) -> tuple[Callable[..., Spending], tuple[Prices, float | None, Decimal]]:
+        if self._parent:
+            return self._parent.__reduce__()
+        return _restored, (self.prices, self.budget_usd, self.spent_usd)
+
+    @property
+    def charged_requests(self) -> int:
+        """The number of responses with a 2xx status."""
+        return self._charged_requests
+
+    @property
+    def spent_usd(self) -> Decimal:
+        """Dollars charged so far."""
+        return self._spent
+
+    @property
+    def requests_per_minute(self) -> float | None:
+        """The rate limit that the latest response named; None if none did."""
+        return self._parent.requests_per_minute if self._parent else self._requests_per_minute
+
+    def part(self) -> Spending:
+        """Return a spending that counts a part of this one, under the same budget."""
+        return Spending(self.prices, self.budget_usd, parent=self)
+
+    def raise_to(self, spent_usd: Decimal) -> None:
+        """Count what other processes spent of the same budget.
+
+        Args:
+            spent_usd: Dollars that they and this one have spent.
+        """
+        with self._lock:
+            self._spent = max(self._spent, spent_usd)
+
+    @contextmanager
+    def request(self, path: str, subject: str) -> Iterator[Charge]:
+        """Reserve the price of a request while the block sends it, and count it if charged.
+
+        Args:
+            path: The path of the request.
+            subject: What is requested; begins the error message.
+
+        Raises:
+            OctogenBudgetError: The request would exceed the budget.
+        """
+        price = self.prices.of(path)
+        self._reserve(price, path, subject)
+        charge = Charge()
+        try:
+            yield charge
+        finally:
+            self._settle(price, charge)
+
+    def _reserve(self, price: Decimal, path: str, subject: str) -> None:
+        if self._parent:
+            self._parent._reserve(price, path, subject)
+            return
+        with self._lock:
+            if price and self.budget_usd is not None:
+                left = dollars(self.budget_usd) - self._spent - self._reserved
+                if price > left:
+                    raise OctogenBudgetError(self._over_budget(price, path, subject))
+            self._reserved += price
+
+    def _over_budget(self, price: Decimal, path: str, subject: str) -> str:
+        under_way = f" and {usd(self._reserved)} are under way" if self._reserved else ""
+        return (
+            f"{subject}: the next request costs {usd(price)}, which the budget of "
+            f"{usd(self.budget_usd or 0)} does not allow: {usd(self._spent)} are spent{under_way}. "
+            f"It was not sent. {_NOT_KEPT if path == _LOOKUP else _KEPT}"
+        )
+
+    def _settle(self, price: Decimal, charge: Charge) -> None:
+        if self._parent:
+            self._parent._settle(price, charge)
+        with self._lock:
+            self._reserved -= price
+            self._requests_per_minute = charge.requests_per_minute or self._requests_per_minute
+            if charge.is_charged:
+                self._charged_requests += 1
+                self._spent += price
+
+
+@dataclass(slots=True)
+class Charge:
+    """Whether a request was charged.
+
+    Attributes:
+        is_charged: True if its response has a 2xx status.
+        requests_per_minute: The rate limit that the response named.
+    """
+
+    is_charged: bool = False
+    requests_per_minute: float | None = None
+
+    def response_begun(self, response: httpx.Response) -> None:
+        """Note the status and the headers of the response."""
+        self.is_charged = response.is_success
+        self.requests_per_minute = _rate_limit(response.headers)
+
+
+def dollars(amount: float) -> Decimal:
+    """Return an exact number of dollars: 0.014 is a binary fraction as a float."""
+    return Decimal(str(amount))
+
+
+def usd(amount: Decimal | float) -> str:
+    """Format dollars with two to four decimals, such as $1.40 and $0.014."""
+    text = f"${amount:,.4f}"
+    return text[:-2] + text[-2:].rstrip("0")
+
+
+def _rate_limit(headers: Mapping[str, str]) -> float | None:
+    try:
+        limit = float(headers["x-ratelimit-limit"])
+    except (KeyError, ValueError):
+        return None
+    return limit if 1 <= limit < float("inf") else None
+
+
+def _restored(prices: Prices, budget_usd: float | None, spent_usd: Decimal) -> Spending:
+    spending = Spending(prices, budget_usd)
+    spending.raise_to(spent_usd)
+    return spending
