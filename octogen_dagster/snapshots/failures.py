@@ -7,7 +7,14 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from octogen_dagster.errors import MissingAPIKeyError, OctogenAPIError, OctogenPastPartitionError
+from octogen_dagster.asset_defaults import Metadata
+from octogen_dagster.errors import (
+    MissingAPIKeyError,
+    OctogenAPIError,
+    OctogenBudgetError,
+    OctogenInsufficientCreditError,
+    OctogenPastPartitionError,
+)
 
 RETRY_POLICY = dg.RetryPolicy(max_retries=3, delay=10, backoff=dg.Backoff.EXPONENTIAL)
 """Three retries, after 10, 30 and 70 seconds: Dagster multiplies the delay by 2**n - 1."""
@@ -20,14 +27,22 @@ def permanent_errors_fail() -> Iterator[None]:
     """Turn an error that a retry cannot fix into a failure that is not retried.
 
     Raises:
-        dagster.Failure: The key is missing or refused, the credit is spent, the service refused
-            the request or found nothing, or the partition's time is not the present.
+        dagster.Failure: The key is missing or refused, the budget or the credit is spent, the
+            service refused the request or found nothing, or the partition's time is not the
+            present. The metadata links to where credit is bought.
     """
     try:
         yield
-    except (MissingAPIKeyError, OctogenPastPartitionError) as error:
+    except (MissingAPIKeyError, OctogenBudgetError, OctogenPastPartitionError) as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     except OctogenAPIError as error:
         if error.status_code not in _PERMANENT_STATUSES:
             raise
-        raise dg.Failure(str(error), allow_retries=False) from error
+        metadata = _top_up_link(error)
+        raise dg.Failure(str(error), metadata=metadata, allow_retries=False) from error
+
+
+def _top_up_link(error: OctogenAPIError) -> Metadata:
+    if isinstance(error, OctogenInsufficientCreditError) and error.top_up_url:
+        return {"octogen/top_up_url": dg.MetadataValue.url(error.top_up_url)}
+    return {}

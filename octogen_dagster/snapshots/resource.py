@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from pydantic import Field, field_validator
+from pydantic import Field, PrivateAttr, field_validator
 
 from octogen_dagster.api.client import DEFAULT_TIMEOUT, OctogenClient
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.api.spending import LOOKUP_USD, SEARCH_PAGE_USD, Prices, Spending
 from octogen_dagster.api.urls import checked_base_url, configured_base_url
 from octogen_dagster.frames.scan import ProductScan
 
@@ -68,6 +69,23 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         lt=1,
         description="Share of the organisation's request budget that bulk reads leave to others.",
     )
+    search_page_usd: float = Field(
+        default=SEARCH_PAGE_USD,
+        ge=0,
+        description="Dollars that Octogen charges for a page of a search; 0 shows no costs.",
+    )
+    lookup_usd: float = Field(
+        default=LOOKUP_USD,
+        ge=0,
+        description="Dollars that Octogen charges for a lookup; 0 shows no costs.",
+    )
+    budget_usd: float | None = Field(
+        default=None,
+        gt=0,
+        description="Dollars that a run may spend; none for no limit. The run fails before the "
+        "request that would exceed it, and a run with a larger budget goes on from its pages.",
+    )
+    _spending: Any = PrivateAttr(default=None)
 
     @field_validator("base_url", mode="before")
     @classmethod
@@ -94,7 +112,18 @@ class OctogenResource(dg.ConfigurableResource[Any]):
             concurrency=self.concurrency,
             retry=RetryPolicy(attempts=self.attempts, deadline=self.deadline),
             reserve=self.reserve,
+            spending=self.spending,
         )
+
+    @property
+    def spending(self) -> Spending:
+        """What all requests of this resource have cost in this process, with its budget."""
+        if self._spending is None:
+            self._spending = Spending(
+                Prices(self.search_page_usd, self.lookup_usd), self.budget_usd
+            )
+        spending: Spending = self._spending
+        return spending
 
     def client(self) -> OctogenClient:
         """Return an asynchronous client; use it as `async with octogen.client() as client`.

@@ -1,4 +1,5 @@
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import dagster as dg
 import httpx
@@ -8,6 +9,7 @@ from octogen_dagster.api.responses import error_from_response
 from octogen_dagster.errors import (
     MissingAPIKeyError,
     OctogenAPIError,
+    OctogenBudgetError,
     OctogenConnectionError,
     OctogenPagingError,
     OctogenPastPartitionError,
@@ -18,6 +20,7 @@ from octogen_dagster.snapshots.failures import RETRY_POLICY, permanent_errors_fa
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)
+TOP_UP = "https://octogen.example/top-up"
 
 
 def api_error(status: int) -> OctogenAPIError:
@@ -31,6 +34,7 @@ def api_error(status: int) -> OctogenAPIError:
     [
         *(api_error(status) for status in (401, 402, 403, 404, 422)),
         MissingAPIKeyError(),
+        OctogenBudgetError("The budget is spent."),
         OctogenPastPartitionError(NOON - 2 * HOUR, NOON - HOUR, NOON),
         OctogenPastPartitionError(NOON + HOUR, NOON + 2 * HOUR, NOON),
     ],
@@ -42,6 +46,23 @@ def test_a_permanent_error_is_a_failure_without_retries(error: Exception) -> Non
     assert failed.value.allow_retries is False
     assert failed.value.description == str(error)
     assert failed.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    ("url", "metadata"),
+    [
+        (TOP_UP, {"octogen/top_up_url": dg.MetadataValue.url(TOP_UP)}),
+        ("http://octogen.example/top-up", {}),
+    ],
+)
+def test_spent_credit_links_to_where_it_is_bought(url: str, metadata: dict[str, Any]) -> None:
+    detail = {"code": "insufficient_credit", "top_up_url": url}
+    request = httpx.Request("POST", "https://octogen.test/v1/products/search")
+    response = httpx.Response(402, json={"detail": detail}, request=request)
+    with pytest.raises(dg.Failure) as failed, permanent_errors_fail():
+        raise error_from_response(response, "The search")
+    assert failed.value.metadata == metadata
+    assert failed.value.allow_retries is False
 
 
 @pytest.mark.parametrize(

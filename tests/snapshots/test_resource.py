@@ -1,10 +1,11 @@
 import pickle
+from decimal import Decimal
 from typing import Any
 
 import dagster as dg
 import pytest
 
-from octogen_dagster.errors import MissingAPIKeyError
+from octogen_dagster.errors import MissingAPIKeyError, OctogenBudgetError
 from octogen_dagster.frames.scan import scan_products
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.sandbox.server import Sandbox
@@ -70,6 +71,9 @@ def test_the_settings_may_be_dagster_environment_variables(
         ({"reserve": 1.0}, "reserve"),
         ({"attempts": 0}, "attempts"),
         ({"timeout": 0.0}, "timeout"),
+        ({"search_page_usd": -1.0}, "search_page_usd"),
+        ({"lookup_usd": -1.0}, "lookup_usd"),
+        ({"budget_usd": 0.0}, "budget_usd"),
     ],
 )
 def test_a_wrong_setting_is_an_error_when_the_code_loads(
@@ -77,6 +81,22 @@ def test_a_wrong_setting_is_an_error_when_the_code_loads(
 ) -> None:
     with pytest.raises(ValueError, match=text):
         OctogenResource(**settings)
+
+
+def test_everything_that_a_resource_requests_has_one_budget(shops: Sandbox) -> None:
+    octogen = OctogenResource(
+        api_key=shops.api_key,
+        base_url=shops.base_url,
+        search_page_usd=1.0,
+        lookup_usd=0.5,
+        budget_usd=2.5,
+    )
+    url = octogen.search_products(catalog="strada").items[0].product_url
+    octogen.lookup_product(url)
+    octogen.scan(ProductSearch(catalogs=["strada"], max_products=1)).frame.collect()
+    with pytest.raises(OctogenBudgetError, match=r"budget of \$2\.50 .*: \$2\.50 are spent\. It"):
+        octogen.lookup_product(url)
+    assert octogen.spending.spent_usd == Decimal("2.5")
 
 
 def test_the_key_is_shown_nowhere() -> None:
