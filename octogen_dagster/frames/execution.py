@@ -124,7 +124,7 @@ class Execution:
         statistics = self.statistics
         statistics.repeats = sum(read.tracker.repeats for read in self._reads)
         statistics.resumed_pages = sum(read.resumed_pages for read in self._reads)
-        statistics.update(reader.sent)
+        statistics.update(reader.sent, self._connection.spending)
 
 
 def _without_repeats(

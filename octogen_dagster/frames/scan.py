@@ -169,13 +169,15 @@ class ProductScan(LazyScan):
         pushdown = Pushdown()
         if predicate is not None and n_rows is None and self.search.max_products is None:
             pushdown = Pushdown.of(predicate)
+        connection = self.connection.with_own_spending()
         is_whole = n_rows is None and pushdown == Pushdown()
         if is_whole and self._store:
-            plan = self._plan = self._plan_with_store(self._store)
+            plan = self._plan = self._plan_with_store(self._store, connection)
         else:
-            plan = self._plan_live(pushdown, is_whole=is_whole and self.search.max_products is None)
+            stamped = is_whole and self.search.max_products is None
+            plan = self._plan_live(pushdown, connection, stamped=stamped)
         caps = [cap for cap in (n_rows, plan.search.max_products) if cap is not None]
-        execution = Execution(plan, self.connection, columns, min(caps, default=None))
+        execution = Execution(plan, connection, columns, min(caps, default=None))
         self.statistics = execution.statistics
         try:
             yield from execution.frames(
@@ -213,14 +215,14 @@ class ProductScan(LazyScan):
         if self._report:
             self._report(self.statistics)
 
-    def _plan_with_store(self, store: PageStore) -> ReadPlan:
+    def _plan_with_store(self, store: PageStore, connection: Connection) -> ReadPlan:
         plan = plan_with_store(
             self.search,
             lambda: plan_catalogs(
-                self.search, self.connection, self._list_granted, Pushdown(), stamped=True
+                self.search, connection, self._list_granted, Pushdown(), stamped=True
             ),
             store,
-            self.connection,
+            connection,
             window=self._window,
             log=self._log,
         )
@@ -231,16 +233,14 @@ class ProductScan(LazyScan):
             )
         return plan
 
-    def _plan_live(self, pushdown: Pushdown, *, is_whole: bool) -> ReadPlan:
+    def _plan_live(self, pushdown: Pushdown, connection: Connection, *, stamped: bool) -> ReadPlan:
         now = self._clock()
         if self._window and not is_within(self._window, now):
             raise OctogenPastPartitionError(*self._window, now)
         search = _narrowed(self.search, pushdown)
         if search is None:
             return ReadPlan(self.search, [], now)
-        catalogs = plan_catalogs(
-            search, self.connection, self._list_granted, pushdown, stamped=is_whole
-        )
+        catalogs = plan_catalogs(search, connection, self._list_granted, pushdown, stamped=stamped)
         return ReadPlan(search, [CatalogRead(catalog) for catalog in catalogs], now)
 
 

@@ -64,6 +64,7 @@ class ScanStatistics(ReadStatistics):
             "resumed_pages": self.resumed_pages,
             "repeats_removed": self.repeats,
             **super().figures(),
+            **self.cost_figures(self.prices.search_page_usd, self.resumed_pages),
         }
         if self.first_request_id and self.last_request_id:
             figures["first_request_id"] = self.first_request_id

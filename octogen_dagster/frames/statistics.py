@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+from octogen_dagster.api.spending import Prices, dollars
+
 if TYPE_CHECKING:
     from octogen_dagster.api.requester import RequestStatistics
+    from octogen_dagster.api.spending import Spending
 
 Figure = str | int | float | bool | datetime | dict[str, object]
 Figures = dict[str, Figure]
@@ -29,6 +32,9 @@ class ReadStatistics:
         rate_limit_wait_seconds: Seconds waited for the organisation's rate limit, over all
             threads.
         unknown_fields: How often each field occurred that the schema does not know, by path.
+        charged_requests: Responses that the service charged, also those of planning and checking.
+        cost_usd: What they cost, in dollars.
+        prices: The prices.
         seconds: Wall time, in seconds.
     """
 
@@ -39,6 +45,9 @@ class ReadStatistics:
     retries: int = 0
     rate_limit_wait_seconds: float = 0.0
     unknown_fields: Counter[str] = field(default_factory=Counter)
+    charged_requests: int = 0
+    cost_usd: float = 0.0
+    prices: Prices = field(default_factory=Prices)
     seconds: float = 0.0
     _began: float = field(default_factory=time.monotonic, repr=False, compare=False)
 
@@ -47,17 +56,20 @@ class ReadStatistics:
         """Rows divided by wall time."""
         return self.rows / self.seconds if self.seconds else 0.0
 
-    def update(self, sent: RequestStatistics) -> None:
-        """Update the wall time and the numbers of requests."""
+    def update(self, sent: RequestStatistics, spending: Spending) -> None:
+        """Update the wall time, the numbers of requests and what they cost."""
         self.seconds = time.monotonic() - self._began
         self.requests, self.retries = sent.requests, sent.retries
         self.rate_limit_wait_seconds = sent.rate_limit_wait_seconds
+        self.charged_requests = spending.charged_requests
+        self.cost_usd, self.prices = float(spending.spent_usd), spending.prices
 
     def figures(self) -> Figures:
         """Return the figures by name."""
         figures: Figures = {
             "requests": self.requests,
             "retries": self.retries,
+            "charged_requests": self.charged_requests,
             "rate_limit_wait_seconds": round(self.rate_limit_wait_seconds, 3),
             "seconds": round(self.seconds, 3),
             "rows_per_second": round(self.rows_per_second, 1),
@@ -66,6 +78,23 @@ class ReadStatistics:
         }
         if self.unknown_fields:
             figures["unknown_field_names"] = dict(self.unknown_fields.most_common())
+        return figures
+
+    def cost_figures(self, price_usd: float, saved_requests: int) -> Figures:
+        """Return the costs by name; none if the price is 0.
+
+        Args:
+            price_usd: Dollars for each request of the kind that reads the rows.
+            saved_requests: The number of such requests that earlier runs have paid for.
+        """
+        if not price_usd:
+            return {}
+        figures: Figures = {
+            "cost_usd": self.cost_usd,
+            "cost_saved_usd": float(dollars(price_usd) * saved_requests),
+        }
+        if self.rows:
+            figures["cost_usd_per_1000_products"] = round(self.cost_usd / self.rows * 1000, 6)
         return figures
 
     def speed(self, expected: int | None) -> str:

@@ -8,6 +8,7 @@ import httpx
 import polars as pl
 import pytest
 
+from octogen_dagster.api.spending import Prices
 from octogen_dagster.frames.scan_statistics import ScanStatistics, product_figures
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.search import ProductSearch
@@ -51,6 +52,20 @@ def test_the_figures_of_a_search() -> None:
     assert (figures["pages"], figures["resumed_pages"], figures["repeats_removed"]) == (3, 1, 2)
     assert (figures["first_request_id"], figures["last_request_id"]) == ("r-1", "r-3")
     assert figures["requests"] == 4
+
+
+def test_the_costs_are_those_of_search_pages() -> None:
+    prices = Prices(search_page_usd=0.5, lookup_usd=0)
+    statistics = ScanStatistics(
+        rows=500, resumed_pages=3, charged_requests=2, cost_usd=1.0, prices=prices
+    )
+    figures = statistics.figures()
+    assert figures["charged_requests"] == 2
+    assert (figures["cost_usd"], figures["cost_saved_usd"]) == (1.0, 1.5)
+    assert figures["cost_usd_per_1000_products"] == 2.0
+    statistics.prices = Prices(search_page_usd=0)
+    assert not [name for name in statistics.figures() if "usd" in name]
+    assert statistics.figures()["charged_requests"] == 2
 
 
 def test_without_request_ids_none_are_shown() -> None:

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 import pytest
 
 from octogen_dagster.api.requester import RequestStatistics
+from octogen_dagster.api.spending import Prices, Spending
 from octogen_dagster.frames.statistics import ReadStatistics
 
 STARTED_AT = datetime(2026, 11, 25, 6, 0, tzinfo=timezone.utc)
@@ -26,6 +27,7 @@ def test_the_figures_are_rounded_and_named_with_their_units() -> None:
     assert statistics.figures() == {
         "requests": 12,
         "retries": 2,
+        "charged_requests": 0,
         "rate_limit_wait_seconds": 1.235,
         "seconds": 3.0,
         "rows_per_second": 333.3,
@@ -44,10 +46,15 @@ def test_without_unknown_fields_no_names_are_shown() -> None:
 
 def test_an_update_takes_over_what_was_sent() -> None:
     statistics = ReadStatistics()
-    statistics.update(RequestStatistics(requests=5, retries=1, rate_limit_wait_seconds=0.5))
-    statistics.update(RequestStatistics(requests=9, retries=2, rate_limit_wait_seconds=1.5))
+    spending = Spending(Prices(search_page_usd=0.5))
+    for sent in (RequestStatistics(5, 1, 0.5), RequestStatistics(9, 2, 1.5)):
+        with spending.request("/products/search", "The search") as charge:
+            charge.is_charged = True
+        statistics.update(sent, spending)
     assert (statistics.requests, statistics.retries) == (9, 2)
     assert statistics.rate_limit_wait_seconds == 1.5
+    assert (statistics.charged_requests, statistics.cost_usd) == (2, 1.0)
+    assert statistics.prices == Prices(search_page_usd=0.5)
     assert statistics.seconds > 0
 
 
@@ -69,3 +76,20 @@ def test_the_speed_says_how_long_the_rest_takes(
 
 def test_before_the_first_row_nothing_is_said_of_the_rest() -> None:
     assert ReadStatistics().speed(100) == "0 a second"
+
+
+def test_costs_are_of_the_run_and_what_was_paid_before_is_apart() -> None:
+    statistics = ReadStatistics(rows=3_000, cost_usd=0.28)
+    assert statistics.cost_figures(0.014, saved_requests=10) == {
+        "cost_usd": 0.28,
+        "cost_saved_usd": 0.14,
+        "cost_usd_per_1000_products": 0.093333,
+    }
+
+
+def test_without_rows_there_is_no_cost_of_1000_products() -> None:
+    assert ReadStatistics().cost_figures(0.014, 0) == {"cost_usd": 0.0, "cost_saved_usd": 0.0}
+
+
+def test_a_price_of_0_shows_no_costs() -> None:
+    assert ReadStatistics(rows=10).cost_figures(0.0, 3) == {}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from octogen_dagster.errors import (
     OctogenAuthenticationError,
+    OctogenBudgetError,
     OctogenError,
     OctogenForbiddenError,
     OctogenInsufficientCreditError,
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.details.failure_limit import FailureLimit
 
 # Every later lookup would fail with the same error.
-_ENDS_ALL = (OctogenAuthenticationError, OctogenInsufficientCreditError, OctogenForbiddenError)
+_ENDS_ALL = (
+    OctogenAuthenticationError,
+    OctogenBudgetError,
+    OctogenForbiddenError,
+    OctogenInsufficientCreditError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,7 @@ class LookupReader(ClientThreads):
         Raises:
             OctogenSnapshotError: Too many lookups failed.
             OctogenAPIError: The API key was refused or the credit is spent.
+            OctogenBudgetError: The budget is spent.
             ClosedError: The reader was closed.
         """
         with self._changed:

@@ -27,6 +27,7 @@ from octogen_dagster.frames.lazy_scan import Interval, LazyScan
 
 if TYPE_CHECKING:
     from octogen_dagster.api.connection import Connection
+    from octogen_dagster.api.spending import Spending
     from octogen_dagster.frames.shutdown import ExitGuard
     from octogen_dagster.frames.snapshot_source import SnapshotPlace
     from octogen_dagster.frames.statistics import Figures
@@ -124,26 +125,30 @@ class DetailScan(LazyScan):
         statistics = self.statistics = DetailStatistics()
         products = ListedProducts(self.products if n_rows is None else self.products.head(n_rows))
         statistics.products = products.count
+        connection = self.connection.with_own_spending()
         limit = FailureLimit(self.failure_threshold, products.count, self.connection.retry.deadline)
-        with LookupReader(self.connection, limit) as reader:
+        spending = connection.spending
+        with LookupReader(connection, limit) as reader:
             self._begin(reader, guard)
             rows = DetailRows(products, self._reusable_rows(), reader, limit)
             statistics.unknown_fields = rows.unknown_fields
             try:
-                yield from self._finished(rows, reader)
+                yield from self._finished(rows, reader, spending)
             finally:
-                statistics.update(reader.sent)
+                statistics.update(reader.sent, spending)
         statistics.complete = True
         self._tell()
 
-    def _finished(self, rows: DetailRows, reader: LookupReader) -> Iterator[pl.DataFrame]:
+    def _finished(
+        self, rows: DetailRows, reader: LookupReader, spending: Spending
+    ) -> Iterator[pl.DataFrame]:
         """Yield the rows of the batches while the lookups of the next ones are made."""
         report = Interval(self._tell, self.report_interval_seconds)
         batches = rows.begin()
         begun = deque(itertools.islice(batches, _MAX_BATCHES_AHEAD))
         while begun:
             is_over = reader.wait(begun[0].lookups)
-            self.statistics.update(reader.sent)
+            self.statistics.update(reader.sent, spending)
             report()
             if is_over:
                 batch = begun.popleft()

@@ -60,6 +60,7 @@ class DetailStatistics(ReadStatistics):
             "looked_up": self.looked_up,
             "carried_over": self.carried_over,
             **super().figures(),
+            **self.cost_figures(self.prices.lookup_usd, self.carried_over),
         }
 
     def progress(self, subject: str) -> str:

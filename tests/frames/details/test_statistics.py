@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import polars as pl
 
+from octogen_dagster.api.spending import Prices
 from octogen_dagster.frames.details.lookups import Lookups
 from octogen_dagster.frames.details.rows import Batch
 from octogen_dagster.frames.details.schema import DETAIL_SCHEMA
@@ -40,6 +41,13 @@ def test_the_figures_have_the_counts_and_the_requests() -> None:
         ("carried_over", 4),
         ("requests", 9),
     ]
+
+
+def test_the_costs_are_those_of_lookups() -> None:
+    prices = Prices(search_page_usd=0, lookup_usd=0.5)
+    figures = DetailStatistics(rows=8, carried_over=6, cost_usd=1.0, prices=prices).figures()
+    assert (figures["cost_usd"], figures["cost_saved_usd"]) == (1.0, 3.0)
+    assert figures["cost_usd_per_1000_products"] == 125.0
 
 
 def test_a_progress_line_ends_with_the_speed() -> None:
