@@ -121,6 +121,7 @@ def test_values_that_pydantic_converts_are_decoded_as_it_does(contents: list[byt
 @given(st.lists(bodies(pages(lax=False).map(seed_page)), min_size=1, max_size=2))
 def test_pages_of_the_seed_generation_are_decoded_alike(contents: list[bytes]) -> None:
     assert decode(contents, read).to_dicts() == rows(contents)
+    assert decode(contents, read_by_models).to_dicts() == rows(contents)
 
 
 @published
