@@ -6,7 +6,9 @@
     * OctogenTimeoutError
   * OctogenBudgetError              the next request would exceed the budget of the run
   * OctogenPagingError              a search whose pages loop, restart or never end
+  * OctogenEmptyCatalogError        a catalog that is named and has no products
   * OctogenSnapshotError            a snapshot that cannot be written or read
+    * OctogenShrunkenSnapshotError    a whole catalog lost most of its products
     * OctogenPastPartitionError       a partition of a time other than the present
   * OctogenAPIError                 a response that is not a result
     * OctogenAuthenticationError      401
@@ -79,8 +81,16 @@ class OctogenPagingError(OctogenError):
     """The pages of a search loop, restart or never end, so it cannot be read completely."""
 
 
+class OctogenEmptyCatalogError(OctogenError):
+    """A catalog that is named has no products, as if its key did not exist."""
+
+
 class OctogenSnapshotError(OctogenError):
     """A snapshot could not be written, verified or found."""
+
+
+class OctogenShrunkenSnapshotError(OctogenSnapshotError):
+    """A whole catalog has no rows, or far fewer than the snapshot that it would replace."""
 
 
 class OctogenPastPartitionError(OctogenSnapshotError):

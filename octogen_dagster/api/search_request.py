@@ -47,6 +47,14 @@ class SearchFilters(BaseModel):
             )
         return self
 
+    @property
+    def has_filters(self) -> bool:
+        """True if the search leaves out products of the catalogs that it reads."""
+        return any(
+            getattr(self, name) != field.get_default(call_default_factory=True)
+            for name, field in SearchFilters.model_fields.items()
+        )
+
 
 class SearchRequest(SearchFilters):
     """The body of a `POST /products/search`: a search and one of its pages."""

@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from octogen_dagster.api.paging import PageTracker
-from octogen_dagster.errors import OctogenAPIError, OctogenPagingError
+from octogen_dagster.errors import (
+    OctogenAPIError,
+    OctogenEmptyCatalogError,
+    OctogenPagingError,
+)
 from octogen_dagster.frames.pages.storage import RemovedError
 from octogen_dagster.frames.wire import read_page
 
@@ -68,6 +72,7 @@ class CatalogRead:
 
         Raises:
             OctogenPagingError: The pages loop, restart or do not come to an end.
+            OctogenEmptyCatalogError: A service of the current generation has no product in it.
             OctogenSnapshotError: Saved pages are damaged, or archived ones were removed.
             OctogenError: A request failed.
         """
@@ -84,6 +89,8 @@ class CatalogRead:
             return
         try:
             async for page in client.iter_raw_pages(request, self.tracker, read_page):
+                if client.generation == "current":
+                    self._require_products(page)
                 self._save(page, client.generation)
                 yield page
         except OctogenAPIError as error:
@@ -94,6 +101,17 @@ class CatalogRead:
                     "as after an index run. Nothing was published; run it again."
                 ) from error
             raise
+
+    def _require_products(self, page: WirePage) -> None:
+        """Refuse a catalog without products: such is the response to a key that does not exist."""
+        is_empty = not page.uuids and not page.next_cursor and self.tracker.pages == 1
+        if is_empty and self.planned.catalog and not self.planned.request.has_filters:
+            raise OctogenEmptyCatalogError(
+                f"{self.planned.subject} has no products. The service answers the same for a "
+                "catalog key that is mistyped, was renamed, or may no longer be read. Nothing was "
+                "published. Correct the key, or ask Octogen about the catalog; remove it from "
+                "what you read if it has ended."
+            )
 
     def _pages_at_hand(self) -> Iterator[WirePage]:
         """Yield the saved pages and the one after them, until one was removed."""

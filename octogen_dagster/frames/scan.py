@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import polars as pl
-from typing_extensions import Self
 
 from octogen_dagster.api.client import DEFAULT_TIMEOUT
 from octogen_dagster.api.connection import Connection
@@ -33,6 +33,8 @@ from octogen_dagster.frames.read_plan import ReadPlan
 from octogen_dagster.frames.scan_statistics import ScanStatistics, product_figures
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA, SCHEMA_VERSION
 from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.frames.shares import require_share
+from octogen_dagster.frames.snapshot_source import ROWS
 from octogen_dagster.frames.window import TimeWindow, is_within, utc_now
 
 if TYPE_CHECKING:
@@ -43,6 +45,10 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.shutdown import ExitGuard
     from octogen_dagster.frames.snapshot_source import SnapshotPlace
     from octogen_dagster.frames.statistics import Figures
+
+
+MIN_ROWS_RATIO = 0.5
+"""The smallest snapshot of whole catalogs that is published by default."""
 
 
 class ProductScan(LazyScan):
@@ -56,6 +62,9 @@ class ProductScan(LazyScan):
             By default the service is asked, if its list is needed.
         window: The time window of the snapshot. The service knows only the present, so a past
             window is rebuilt from archived pages or refused, and a future one is refused.
+        min_rows_ratio: The smallest snapshot of whole catalogs to publish, as a share of the rows
+            of the one that it replaces; 0 publishes any, also an empty one. Other searches may
+            find as few products as they do.
         clock: Returns the present time, in UTC.
 
     Attributes:
@@ -75,9 +84,12 @@ class ProductScan(LazyScan):
         *,
         list_granted: ListGranted | None = None,
         window: TimeWindow | None = None,
+        min_rows_ratio: float = MIN_ROWS_RATIO,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self.search = search
+        require_share("min_rows_ratio", min_rows_ratio)
+        self.min_rows_ratio = min_rows_ratio if search.reads_whole_catalogs else 0.0
         self.connection = connection
         self.statistics = ScanStatistics(search=search)
         self._report = report
@@ -89,8 +101,11 @@ class ProductScan(LazyScan):
         self._plan: ReadPlan | None = None
         super().__init__(PRODUCT_SCHEMA)
 
-    def __reduce__(self) -> tuple[type[Self], tuple[ProductSearch, Connection]]:
-        return type(self), (self.search, self.connection)
+    def __reduce__(
+        self,
+    ) -> tuple[Callable[..., ProductScan], tuple[ProductSearch, Connection]]:
+        restore = functools.partial(type(self), min_rows_ratio=self.min_rows_ratio)
+        return restore, (self.search, self.connection)
 
     @contextmanager
     def opened(self, place: SnapshotPlace) -> Iterator[None]:
@@ -154,6 +169,7 @@ class ProductScan(LazyScan):
         search = self.statistics.search.model_dump(mode="json", exclude_none=True)
         return {
             "octogen.fetched_at": self.statistics.started_at.isoformat(),
+            ROWS: str(self.statistics.rows),
             "octogen.schema_version": str(SCHEMA_VERSION),
             "octogen.search": json.dumps(search, sort_keys=True),
         }

@@ -60,6 +60,7 @@ class ScanStatistics(ReadStatistics):
             "search": self.search.model_dump(mode="json", exclude_none=True),
             "source": self._source(),
             "truncated": self.truncated,
+            "empty": not self.rows,
             "pages": self.pages,
             "resumed_pages": self.resumed_pages,
             "repeats_removed": self.repeats,

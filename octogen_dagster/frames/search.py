@@ -39,6 +39,11 @@ class ProductSearch(SearchFilters):
             raise ValueError(f"catalogs name {', '.join(repeated)} more than once: name each once")
         return catalogs
 
+    @property
+    def reads_whole_catalogs(self) -> bool:
+        """True if every product of the catalogs is read."""
+        return self.max_products is None and not self.has_filters
+
     def request(self, catalog: str | None) -> SearchRequest:
         """Return the request for page 1 of one catalog; of all catalogs if it is None."""
         return SearchRequest(

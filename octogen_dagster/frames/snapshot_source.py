@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.errors import OctogenShrunkenSnapshotError, OctogenSnapshotError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.statistics import Figures
 
 ROW_GROUP_SIZE = 20_000
+ROWS = "octogen.rows"
+"""The provenance of a snapshot that says how many rows it has."""
 
 
 class SnapshotPlace(Protocol):
@@ -46,10 +48,13 @@ class SnapshotSource:
         frame: The rows.
         row_group_size: The number of rows in a row group; so many are held in memory.
         keeps_previous: True if the previous snapshot is kept when this one is published.
+        min_rows_ratio: The smallest number of rows to publish, as a share of the rows of the
+            snapshot that is replaced; with 0 any number is published, and otherwise at least one.
     """
 
     row_group_size = ROW_GROUP_SIZE
     keeps_previous = False
+    min_rows_ratio = 0.0
 
     def __init__(self, frame: pl.LazyFrame) -> None:
         self.frame = frame
@@ -121,3 +126,29 @@ def check_complete(source: SnapshotSource, rows: int, uri: str) -> None:
         raise OctogenSnapshotError(
             f"The snapshot {uri} is not complete: {reason} Nothing was published; run it again."
         )
+
+
+def check_not_shrunken(source: SnapshotSource, rows: int, replaced: int, uri: str) -> None:
+    """Check that a snapshot did not lose most of its rows.
+
+    Args:
+        source: The source.
+        rows: The number of rows in the new file.
+        replaced: The number of rows of the snapshot that it replaces; 0 without any.
+        uri: The URI of the snapshot, for the error message.
+
+    Raises:
+        OctogenShrunkenSnapshotError: There are no rows, or too few for `min_rows_ratio`.
+    """
+    ratio = source.min_rows_ratio
+    if not ratio or rows >= max(1, ratio * replaced):
+        return
+    there = f", and the latest snapshot has {replaced:,}" if replaced else ""
+    raise OctogenShrunkenSnapshotError(
+        f"The snapshot {uri} was not published: the service sent {rows or 'no'} products{there} "
+        f"(min_rows_ratio is {ratio:g}). Nothing was changed. Likely causes: the API key may no "
+        "longer read a catalog, its key was renamed or mistyped, or the search was understood "
+        "differently than before. If the number is right, accept it for one run with "
+        "`accept_shrinking: true` in the launchpad; min_rows_ratio of the asset sets the limit for "
+        "all runs."
+    )

@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from octogen_dagster.api.models import MerchantCatalogSummary
 from octogen_dagster.asset_defaults import octogen_asset
 from octogen_dagster.errors import OctogenNotFoundError
-from octogen_dagster.frames.scan import ProductScan
+from octogen_dagster.frames.scan import MIN_ROWS_RATIO, ProductScan
 from octogen_dagster.frames.scan_statistics import ScanStatistics
 from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.frames.shares import require_share
 from octogen_dagster.frames.window import is_within, utc_now
 from octogen_dagster.snapshots.failures import RETRY_POLICY, permanent_errors_fail
 from octogen_dagster.snapshots.partitions import (
@@ -32,6 +33,14 @@ CATALOGS_SCHEMA = pl.Schema(
         "product_count": pl.Int64(),
         "last_indexed_at": pl.Datetime("us", "UTC"),
     }
+)
+
+ACCEPT_SHRINKING = "accept_shrinking"
+_ACCEPT_SHRINKING_CONFIG = dg.Field(
+    bool,
+    default_value=False,
+    is_required=False,
+    description="True to publish this run's snapshot of whole catalogs however few rows it has.",
 )
 
 
@@ -70,6 +79,8 @@ def build_products_asset(
     name: str,
     search: ProductSearch | None = None,
     partitions_def: dg.PartitionsDefinition[str] | None = None,
+    *,
+    min_rows_ratio: float = MIN_ROWS_RATIO,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
     """Build an asset: the products of a search, or of a whole catalog in each partition.
@@ -84,19 +95,24 @@ def build_products_asset(
             by both (`catalog_days`). In a partition of a catalog the search reads only that
             catalog. A past time is rebuilt from archived pages or refused, because the service
             knows only the present.
+        min_rows_ratio: The smallest snapshot of whole catalogs that is published, as a share of
+            the rows of the one that it replaces. With fewer rows, or none, the run fails and the
+            snapshot there stays; `accept_shrinking: true` in the run configuration accepts it for
+            one run. 0 publishes any snapshot. A search with filters or `max_products` may find any
+            number of products.
         asset_arguments: Any other argument of `@dagster.asset`, such as `pool`, `kinds`,
             `group_name`, `owners`, `tags`, `description`. The default `retry_policy` retries a
             failed run three times, after 10, 30 and 70 seconds. An error that a retry cannot fix
             (status 401, 402, 403, 404 or 422) is never retried.
 
     Raises:
-        ValueError: The search names catalogs although each partition is a catalog; or the
-            partitions are of times that do not include the present, or of two dimensions other
-            than a catalog and a time.
+        ValueError: The search names catalogs although each partition is a catalog; the partitions
+            are of times that do not include the present, or of two dimensions other than a catalog
+            and a time; or `min_rows_ratio` is not from 0 to 1.
     """
-    return ProductsAsset(name, search or ProductSearch(), partitions_def).definition(
-        **asset_arguments
-    )
+    return ProductsAsset(
+        name, search or ProductSearch(), partitions_def, min_rows_ratio=min_rows_ratio
+    ).definition(**asset_arguments)
 
 
 class ProductsAsset:
@@ -106,6 +122,7 @@ class ProductsAsset:
         name: The asset's name.
         search: The default of the run configuration.
         partitions_def: The asset's partitions.
+        min_rows_ratio: As for `build_products_asset`.
         clock: Returns the present time.
 
     Raises:
@@ -118,9 +135,12 @@ class ProductsAsset:
         search: ProductSearch,
         partitions_def: dg.PartitionsDefinition[str] | None = None,
         *,
+        min_rows_ratio: float = MIN_ROWS_RATIO,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
+        require_share("min_rows_ratio", min_rows_ratio)
         self._name = name
+        self._min_rows_ratio = min_rows_ratio
         self._search = search
         self._partitions_def = partitions_def
         self._partitions = SnapshotPartitions(partitions_def)
@@ -149,7 +169,10 @@ class ProductsAsset:
             {
                 "name": self._name,
                 "partitions_def": self._partitions_def,
-                "config_schema": search_config(self._search, catalogs=not has_catalogs),
+                "config_schema": {
+                    **search_config(self._search, catalogs=not has_catalogs),
+                    ACCEPT_SHRINKING: _ACCEPT_SHRINKING_CONFIG,
+                },
                 "description": (
                     "The products of each catalog." if has_catalogs else "The products of a search."
                 ),
@@ -163,7 +186,9 @@ class ProductsAsset:
         return products
 
     def _scan(self, context: dg.AssetExecutionContext, octogen: OctogenResource) -> ProductScan:
-        search = _configured_search(context)
+        config = dict(context.op_execution_context.op_config)
+        min_rows_ratio = 0.0 if config.pop(ACCEPT_SHRINKING) else self._min_rows_ratio
+        search = _configured_search(config)
         window = None
         if self._partitions_def is not None:
             window = self._partitions.window(context.partition_key)
@@ -176,6 +201,10 @@ class ProductsAsset:
         def report(statistics: ScanStatistics) -> None:
             expected = None if statistics.rebuilt else _expected_rows(search, list_granted())
             context.log.info(statistics.progress(subject, expected))
+            if statistics.complete and not statistics.rows:
+                context.log.warning(
+                    f"{subject} found no products. Check its filters, or the API key's access."
+                )
 
         with permanent_errors_fail():
             if window is None or is_within(window, self._clock()):
@@ -186,6 +215,7 @@ class ProductsAsset:
                 report,
                 list_granted=list_granted,
                 window=window,
+                min_rows_ratio=min_rows_ratio,
                 clock=self._clock,
             )
 
@@ -212,9 +242,9 @@ def _require_partition(
         )
 
 
-def _configured_search(context: dg.AssetExecutionContext) -> ProductSearch:
+def _configured_search(config: dict[str, Any]) -> ProductSearch:
     try:
-        return ProductSearch.model_validate(context.op_execution_context.op_config)
+        return ProductSearch.model_validate(config)
     except ValidationError as error:
         raise dg.Failure(
             f"The search in the run configuration is invalid: {error}\nCorrect the run "

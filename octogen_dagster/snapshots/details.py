@@ -6,9 +6,9 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.asset_defaults import octogen_asset
-from octogen_dagster.frames.details.failure_limit import require_share
 from octogen_dagster.frames.details.scan import DetailScan
 from octogen_dagster.frames.details.statistics import DetailStatistics
+from octogen_dagster.frames.shares import require_share
 from octogen_dagster.snapshots.resource import OctogenResource
 
 
@@ -51,7 +51,7 @@ def build_product_details_asset(
     Raises:
         ValueError: failure_threshold is not between 0 and 1.
     """
-    require_share(failure_threshold)
+    require_share("failure_threshold", failure_threshold)
 
     @octogen_asset(
         {

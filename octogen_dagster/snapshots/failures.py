@@ -12,13 +12,22 @@ from octogen_dagster.errors import (
     MissingAPIKeyError,
     OctogenAPIError,
     OctogenBudgetError,
+    OctogenEmptyCatalogError,
     OctogenInsufficientCreditError,
     OctogenPastPartitionError,
+    OctogenShrunkenSnapshotError,
 )
 
 RETRY_POLICY = dg.RetryPolicy(max_retries=3, delay=10, backoff=dg.Backoff.EXPONENTIAL)
 """Three retries, after 10, 30 and 70 seconds: Dagster multiplies the delay by 2**n - 1."""
 
+_PERMANENT = (
+    MissingAPIKeyError,
+    OctogenBudgetError,
+    OctogenEmptyCatalogError,
+    OctogenPastPartitionError,
+    OctogenShrunkenSnapshotError,
+)
 _PERMANENT_STATUSES = {401, 402, 403, 404, 422}
 
 
@@ -28,12 +37,12 @@ def permanent_errors_fail() -> Iterator[None]:
 
     Raises:
         dagster.Failure: The key is missing or refused, the budget or the credit is spent, the
-            service refused the request or found nothing, or the partition's time is not the
-            present. The metadata links to where credit is bought.
+            service refused the request or found nothing, a whole catalog is empty or shrank, or
+            the partition's time is not the present. The metadata links to where credit is bought.
     """
     try:
         yield
-    except (MissingAPIKeyError, OctogenBudgetError, OctogenPastPartitionError) as error:
+    except _PERMANENT as error:
         raise dg.Failure(str(error), allow_retries=False) from error
     except OctogenAPIError as error:
         if error.status_code not in _PERMANENT_STATUSES:

@@ -14,7 +14,12 @@ from pydantic import Field, PrivateAttr
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.changes import SnapshotPair
 from octogen_dagster.frames.pages.store import RESUME_WITHIN, PageStore
-from octogen_dagster.frames.snapshot_source import SnapshotSource, check_complete
+from octogen_dagster.frames.snapshot_source import (
+    ROWS,
+    SnapshotSource,
+    check_complete,
+    check_not_shrunken,
+)
 from octogen_dagster.snapshots.failures import permanent_errors_fail
 from octogen_dagster.snapshots.metadata import figures_metadata, snapshot_metadata
 from octogen_dagster.snapshots.places import SnapshotPlaces
@@ -127,6 +132,10 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 row_group_size=source.row_group_size,
             )
             check_complete(source, rows, file.uri)
+            existing = _existing(context, file)
+            if source.min_rows_ratio and source.rebuilt_from is None:
+                latest = existing if file.exists() else _existing(context, places.latest())
+                check_not_shrunken(source, rows, int(latest.get(ROWS, 0)), file.uri)
             written = pl.scan_parquet(unfinished, glob=False)
             row_count = "partition_row_count" if context.has_asset_partitions else "row_count"
             metadata: Metadata = {
@@ -138,7 +147,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             }
             keep_previous = None
             if source.keeps_previous:
-                keep_previous = _keep_previous(context, file, source)
+                keep_previous = _keep_previous(context, file, source, existing)
                 if places.has_times:
                     keep_previous = None
             archived = _attempt(context, "The pages could not be archived.", source.archive_pages)
@@ -248,18 +257,27 @@ def _provenance(context: dg.OutputContext) -> dict[str, str]:
     return provenance
 
 
-def _keep_previous(context: dg.OutputContext, file: SnapshotFile, source: SnapshotSource) -> bool:
+def _existing(context: dg.OutputContext, file: SnapshotFile | None) -> dict[str, str]:
+    """Return the provenance of a snapshot that this run replaces; empty without a usable one."""
+    try:
+        return file.provenance() if file else {}
+    except OctogenSnapshotError as error:
+        context.log.warning(f"{error} This run replaces it.")
+        return {}
+
+
+def _keep_previous(
+    context: dg.OutputContext,
+    file: SnapshotFile,
+    source: SnapshotSource,
+    existing: Mapping[str, str],
+) -> bool:
     """True if the existing snapshot becomes the previous one.
 
     Raises:
         dagster.Failure: The existing snapshot is newer than the archived pages that this one is
             rebuilt from.
     """
-    try:
-        existing = file.provenance()
-    except OctogenSnapshotError as error:
-        context.log.warning(f"{error} This run replaces it.")
-        existing = {}
     read_at = existing.get("octogen.fetched_at", "")
     if source.rebuilt_from and read_at > source.rebuilt_from.isoformat():
         raise dg.Failure(

@@ -13,7 +13,7 @@ from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.spending import LOOKUP_USD, SEARCH_PAGE_USD, Prices, Spending
 from octogen_dagster.api.urls import checked_base_url, configured_base_url
-from octogen_dagster.frames.scan import ProductScan
+from octogen_dagster.frames.scan import MIN_ROWS_RATIO, ProductScan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,6 +155,7 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         *,
         list_granted: ListGranted | None = None,
         window: TimeWindow | None = None,
+        min_rows_ratio: float = MIN_ROWS_RATIO,
     ) -> ProductScan:
         """Return a scan, which reads all pages of a search when its frame is executed.
 
@@ -170,12 +171,20 @@ class OctogenResource(dg.ConfigurableResource[Any]):
                 `context.partition_time_window`. If it does not include the present,
                 `ParquetSnapshotIOManager` rebuilds the snapshot from archived pages, or the read
                 is refused.
+            min_rows_ratio: The smallest snapshot of whole catalogs that
+                `ParquetSnapshotIOManager` publishes, as a share of the rows of the one that it
+                replaces; 0 publishes any, also an empty one.
 
         Raises:
             MissingAPIKeyError: There is no key. It is raised before the frame is executed.
         """
         return ProductScan(
-            search, self.connection(), report, list_granted=list_granted, window=window
+            search,
+            self.connection(),
+            report,
+            list_granted=list_granted,
+            window=window,
+            min_rows_ratio=min_rows_ratio,
         )
 
 

@@ -51,6 +51,20 @@ def test_no_granted_catalogs_is_an_empty_table(
     assert pl.read_parquet(tmp_path / "octogen_catalogs.parquet").is_empty()
 
 
+def test_a_whole_catalog_without_products_is_not_published(
+    tmp_path: Path, resources: dict[str, Any], shops: Sandbox, instance: dg.DagsterInstance
+) -> None:
+    shops.grant("strada", products=0)
+    products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
+    result = dg.materialize(
+        [products], resources=resources, instance=instance, raise_on_error=False
+    )
+    assert "was not published: the service sent no products (min_rows_ratio is 0.5)" in failure(
+        result
+    )
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
 @pytest.mark.parametrize("catalog", ["strada", "a/b, c", "../x", "..."])
 def test_a_partition_is_a_whole_catalog(
     tmp_path: Path,

@@ -202,7 +202,9 @@ LASTING = (
     errors.OctogenValidationError,
     errors.OctogenResponseError,
     errors.OctogenPagingError,
+    errors.OctogenEmptyCatalogError,
     errors.OctogenSnapshotError,
+    errors.OctogenShrunkenSnapshotError,
     errors.OctogenBigQueryInputError,
     errors.OctogenMCPAuthenticationError,
 )

@@ -105,15 +105,3 @@ class FailureLimit:
                 f"included; the last: {error} Nothing was published, the snapshot before is "
                 "untouched: run again when the service is back."
             )
-
-
-def require_share(failure_threshold: float) -> None:
-    """Check that a failure threshold is a share.
-
-    Raises:
-        ValueError: The threshold is not from 0 to 1.
-    """
-    if not 0 <= failure_threshold <= 1:
-        raise ValueError(
-            f"failure_threshold must be a share from 0 to 1 (0.05 is 5 %), not {failure_threshold}"
-        )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.frames.details.failure_limit import FailureLimit, require_share
+from octogen_dagster.frames.details.failure_limit import FailureLimit
 from octogen_dagster.frames.details.lookups import LookupReader
 from octogen_dagster.frames.details.rows import (
     ROW_GROUP_SIZE,
@@ -24,6 +24,7 @@ from octogen_dagster.frames.details.rows import (
 from octogen_dagster.frames.details.schema import DETAIL_SCHEMA, DETAIL_SCHEMA_VERSION
 from octogen_dagster.frames.details.statistics import DetailStatistics, detail_figures
 from octogen_dagster.frames.lazy_scan import Interval, LazyScan
+from octogen_dagster.frames.shares import require_share
 
 if TYPE_CHECKING:
     from octogen_dagster.api.connection import Connection
@@ -72,7 +73,7 @@ class DetailScan(LazyScan):
         failure_threshold: float = 0.05,
         report: Callable[[DetailStatistics], None] | None = None,
     ) -> None:
-        require_share(failure_threshold)
+        require_share("failure_threshold", failure_threshold)
         self.products = products
         self.connection = connection
         self.only_changed = only_changed

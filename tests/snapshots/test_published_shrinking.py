@@ -1,0 +1,155 @@
+"""What is published when a catalog of the current generation shrinks or matches nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from octogen_dagster import (
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ProductSearch,
+    build_product_changes_asset,
+    build_products_asset,
+    catalog_partitions,
+)
+from tests.published_service import PublishedService
+from tests.results import failure, metadata
+
+
+def uuids(count: int) -> list[str]:
+    return [f"p{number}" for number in range(count)]
+
+
+@pytest.fixture
+def service() -> Iterator[PublishedService]:
+    """A service with one catalog of 500 products."""
+    with PublishedService({"acme": uuids(500)}).running() as running:
+        yield running
+
+
+class Days:
+    """Materializations of a catalog and its changes, one after another."""
+
+    def __init__(self, folder: Path, service: PublishedService, **arguments: Any) -> None:
+        self.folder = folder
+        products = build_products_asset("products", partitions_def=catalog_partitions, **arguments)
+        self.assets = [products, build_product_changes_asset(products)]
+        self.resources: dict[str, Any] = {
+            "octogen": OctogenResource(api_key="octo_live_test", base_url=service.base_url),
+            "io_manager": ParquetSnapshotIOManager(base_dir=str(folder)),
+        }
+
+    def materialize(self, instance: dg.DagsterInstance, **config: Any) -> dg.ExecuteInProcessResult:
+        instance.add_dynamic_partitions("octogen_catalogs", ["acme"])
+        return dg.materialize(
+            self.assets,
+            partition_key="acme",
+            instance=instance,
+            resources=self.resources,
+            run_config={"ops": {"products": {"config": config}}} if config else None,
+            raise_on_error=False,
+        )
+
+    @property
+    def rows(self) -> int:
+        return len(pl.read_parquet(self.folder / "products" / "acme.parquet"))
+
+
+@pytest.fixture
+def days(tmp_path: Path, service: PublishedService) -> Days:
+    """The days of a products asset with default settings."""
+    return Days(tmp_path, service)
+
+
+def test_a_catalog_that_matches_nothing_on_the_second_day_keeps_its_snapshot(
+    days: Days, service: PublishedService, instance: dg.DagsterInstance
+) -> None:
+    assert days.materialize(instance).success
+    del service.catalogs["acme"]
+    searches = len(service.searches)
+
+    result = days.materialize(instance)
+
+    assert not result.success
+    message = failure(result).rstrip()
+    assert message.endswith(
+        "Catalog 'acme' has no products. The service answers the same for a catalog key that is "
+        "mistyped, was renamed, or may no longer be read. Nothing was published. Correct the key, "
+        "or ask Octogen about the catalog; remove it from what you read if it has ended."
+    )
+    assert len(service.searches) == searches + 1  # nothing is retried
+    assert not [event for event in result.all_events if event.is_step_up_for_retry]
+    assert days.rows == 500
+    assert not result.asset_materializations_for_node("products_changes")
+
+
+def test_a_catalog_that_lost_more_than_half_keeps_its_snapshot_until_that_is_accepted(
+    days: Days, service: PublishedService, instance: dg.DagsterInstance
+) -> None:
+    assert days.materialize(instance).success
+    service.catalogs["acme"] = uuids(249)
+
+    result = days.materialize(instance)
+    assert not result.success
+    assert (
+        "was not published: the service sent 249 products, and the latest snapshot has 500 "
+        "(min_rows_ratio is 0.5). Nothing was changed. Likely causes: the API key may no longer "
+        "read a catalog, its key was renamed or mistyped, or the search was understood differently "
+        "than before. If the number is right, accept it for one run with `accept_shrinking: true` "
+        "in the launchpad; min_rows_ratio of the asset sets the limit for all runs."
+    ) in failure(result)
+    assert not [event for event in result.all_events if event.is_step_up_for_retry]
+    assert days.rows == 500
+
+    accepted = days.materialize(instance, accept_shrinking=True)
+    assert accepted.success
+    assert days.rows == 249
+    assert metadata(accepted, "products_changes")["octogen/disappeared"] == 251
+
+
+def test_a_catalog_may_lose_half(
+    days: Days, service: PublishedService, instance: dg.DagsterInstance
+) -> None:
+    assert days.materialize(instance).success
+    service.catalogs["acme"] = uuids(250)
+    assert days.materialize(instance).success
+    assert days.rows == 250
+
+
+def test_without_a_ratio_any_number_is_published(
+    tmp_path: Path, service: PublishedService, instance: dg.DagsterInstance
+) -> None:
+    days = Days(tmp_path, service, min_rows_ratio=0)
+    assert days.materialize(instance).success
+    service.catalogs["acme"] = uuids(1)
+    assert days.materialize(instance).success
+    assert days.rows == 1
+
+
+def test_a_search_that_finds_nothing_is_published_and_said(
+    tmp_path: Path,
+    service: PublishedService,
+    instance: dg.DagsterInstance,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    service.catalogs["acme"] = []
+    products = build_products_asset("boots", ProductSearch(q="boots", catalogs=["acme"]))
+    result = dg.materialize(
+        [products], resources=Days(tmp_path, service).resources, instance=instance
+    )
+    assert metadata(result, "boots")["octogen/empty"] is True
+    assert pl.read_parquet(tmp_path / "boots.parquet").is_empty()
+    assert "WARNING" in (log := capfd.readouterr().err)
+    assert "found no products. Check its filters, or the API key's access." in log
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.1, float("nan")])
+def test_a_ratio_that_is_no_share_is_refused_when_the_definitions_load(ratio: float) -> None:
+    with pytest.raises(ValueError, match=r"min_rows_ratio must be a share from 0 to 1"):
+        build_products_asset("products", min_rows_ratio=ratio)
