@@ -6,42 +6,15 @@ object becomes a `ProductImage`. Fields that the service adds later are kept in 
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    model_validator,
-)
-from pydantic.alias_generators import to_camel
+from pydantic import BeforeValidator, Field, model_validator
+
+from octogen_dagster.api.enrichment import ProductEnrichment
+from octogen_dagster.api.response_model import Int64, ResponseModel, UtcDatetime
 
 
-def _as_utc(value: datetime) -> datetime:
-    return (
-        value.replace(tzinfo=timezone.utc)
-        if value.tzinfo is None
-        else value.astimezone(timezone.utc)
-    )
-
-
-UtcDatetime = Annotated[datetime, AfterValidator(_as_utc)]
-
-
-class _ResponseModel(BaseModel):
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        populate_by_name=True,
-        extra="allow",
-        coerce_numbers_to_str=True,
-        allow_inf_nan=False,
-    )
-
-
-class MerchantCatalogSummary(_ResponseModel):
+class MerchantCatalogSummary(ResponseModel):
     """A catalog that the API key may read."""
 
     catalog: str = Field(min_length=1)
@@ -51,7 +24,7 @@ class MerchantCatalogSummary(_ResponseModel):
     last_indexed_at: UtcDatetime | None = None
 
 
-class ProductBrand(_ResponseModel):
+class ProductBrand(ResponseModel):
     """The brand as the merchant shows it."""
 
     name: str | None = None
@@ -60,17 +33,14 @@ class ProductBrand(_ResponseModel):
     description: str | None = None
 
 
-Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-
-
-class ProductRating(_ResponseModel):
+class ProductRating(ResponseModel):
     """The average and the number of the merchant's ratings."""
 
     average: float | None = None
     count: Int64 | None = None
 
 
-class ProductImage(_ResponseModel):
+class ProductImage(ResponseModel):
     """An image. The seed generation of the service sends only its URL."""
 
     url: str
@@ -88,7 +58,7 @@ def _as_image(value: Any) -> Any:
 Image = Annotated[ProductImage, BeforeValidator(_as_image)]
 
 
-class MerchantProductListItem(_ResponseModel):
+class MerchantProductListItem(ResponseModel):
     """A product of a search page. Only the current generation has the fields after `is_active`."""
 
     uuid: str = Field(min_length=1)
@@ -115,7 +85,7 @@ class MerchantProductListItem(_ResponseModel):
     raw_score: float | None = None
 
 
-class MerchantProductListPage(_ResponseModel):
+class MerchantProductListPage(ResponseModel):
     """One page of a search. The current generation may leave out `items` or send null."""
 
     items: list[MerchantProductListItem]
@@ -138,14 +108,14 @@ class MerchantProductListPage(_ResponseModel):
         return [item.uuid for item in self.items]
 
 
-class ProductCategory(_ResponseModel):
+class ProductCategory(ResponseModel):
     """A category or breadcrumb of the merchant's site."""
 
     name: str | None = None
     url: str | None = None
 
 
-class ProductColor(_ResponseModel):
+class ProductColor(ResponseModel):
     """A colour on offer."""
 
     label: str | None = None
@@ -157,7 +127,7 @@ def _as_color(value: Any) -> Any:
     return {"label": value} if isinstance(value, str) else value
 
 
-class ProductVariant(_ResponseModel):
+class ProductVariant(ResponseModel):
     """A variant that can be bought."""
 
     sku: str | None = None
@@ -168,7 +138,7 @@ class ProductVariant(_ResponseModel):
     image_url: str | None = None
 
 
-class ProductDetails(_ResponseModel):
+class ProductDetails(ResponseModel):
     """The product's materials, fit, dimensions and patterns."""
 
     materials: list[str] | None = None
@@ -177,14 +147,14 @@ class ProductDetails(_ResponseModel):
     patterns: list[str] | None = None
 
 
-class ProductAudience(_ResponseModel):
+class ProductAudience(ResponseModel):
     """The genders and age groups that the product is for."""
 
     genders: list[str] | None = None
     age_groups: list[str] | None = None
 
 
-class ProductIdentifiers(_ResponseModel):
+class ProductIdentifiers(ResponseModel):
     """Identifiers of the merchant and of the trade."""
 
     product_id: str | None = None
@@ -192,14 +162,15 @@ class ProductIdentifiers(_ResponseModel):
     product_group_id: str | None = None
 
 
-class ProductPromotion(_ResponseModel):
+class ProductPromotion(ResponseModel):
     """A promotion of the product."""
 
     description: str | None = None
     code: str | None = None
+    promotion_id: str | None = None
 
 
-class ProductReview(_ResponseModel):
+class ProductReview(ResponseModel):
     """A customer's review of the product."""
 
     author: str | None = None
@@ -208,40 +179,12 @@ class ProductReview(_ResponseModel):
     published_at: UtcDatetime | None = None
 
 
-class ProductVideo(_ResponseModel):
+class ProductVideo(ResponseModel):
     """A video of the product."""
 
     url: str | None = None
     thumbnail_url: str | None = None
     name: str | None = None
-
-
-class _SnakeCaseModel(BaseModel):
-    model_config = ConfigDict(extra="allow", coerce_numbers_to_str=True)
-
-
-class CanonicalBrand(_SnakeCaseModel):
-    """The brand as Octogen knows it; `brand_name` facets filter by it."""
-
-    brand_uuid: str | None = None
-    brand_name: str | None = None
-    brand_slug: str | None = None
-
-
-class ProductEnrichment(_SnakeCaseModel):
-    """The fields that Octogen derives for a product, snake_case in JSON."""
-
-    type: str | None = None
-    tags: list[str] | None = None
-    styles: list[str] | None = None
-    gender: str | None = None
-    age_groups: list[str] | None = None
-    color: list[str] | None = None
-    color_family: list[str] | None = None
-    category_path: list[str] | None = None
-    attributes: dict[str, list[str]] | None = None
-    summary: str | None = None
-    canonical_brand: CanonicalBrand | None = None
 
 
 class MerchantProductView(MerchantProductListItem):
@@ -263,10 +206,33 @@ class MerchantProductView(MerchantProductListItem):
     enrichment: ProductEnrichment | None = None
 
 
-class MerchantProductUrlLookupResponse(_ResponseModel):
-    """The response to a lookup by product URL."""
+class ProductResolution(ResponseModel):
+    """How a product that is not in the index was read from its page."""
+
+    method: str | None = None
+    completeness: str | None = None
+    rendered: bool | None = None
+    missing_fields: list[str] | None = None
+
+
+class MerchantProductUrlLookupResponse(ResponseModel):
+    """The response to a lookup by product URL.
+
+    Only the current generation has the fields after `product`. A `source` other than `indexed`
+    means that no catalog has the product and that its data comes from its page.
+    """
 
     catalog_key: str | None = None
     catalog_display_name: str | None = None
     source_base_url: str | None = None
     product: MerchantProductView
+    source: str | None = None
+    requested_url: str | None = None
+    normalized_url: str | None = None
+    resolved_url: str | None = None
+    canonical_url: str | None = None
+    matched_via: str | None = None
+    cache_status: str | None = None
+    resolution: ProductResolution | None = None
+    warnings: list[str] | None = None
+    request_id: str | None = None

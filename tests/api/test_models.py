@@ -7,7 +7,6 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from octogen_dagster.api import models
 from octogen_dagster.api.models import (
     MerchantCatalogSummary,
     MerchantProductListItem,
@@ -36,16 +35,6 @@ def unknown_fields(model: Any, path: str = "") -> set[str]:
     for name in type(model).model_fields:
         found |= unknown_fields(getattr(model, name), f"{path}.{name}")
     return found
-
-
-def models_within(model: Any) -> set[type[BaseModel]]:
-    """The types of a model and of all models within it."""
-    if isinstance(model, list):
-        return {kind for part in model for kind in models_within(part)}
-    if not isinstance(model, BaseModel):
-        return set()
-    parts = (getattr(model, name) for name in type(model).model_fields)
-    return {type(model)}.union(*map(models_within, parts))
 
 
 def post(sandbox: Sandbox, path: str, body: dict[str, Any]) -> Any:
@@ -122,29 +111,15 @@ class TestResponsesOfTheSandbox:
         assert unknown_fields(page) == set()
         assert any(product.images for product in page.items)
 
-    def test_the_full_view_has_every_nested_model(self, either: Sandbox) -> None:
+    def test_the_models_have_every_field_of_a_lookup(self, either: Sandbox) -> None:
         either.grant("voltaic", products=60)
-        kinds: set[type[BaseModel]] = set()
         unknown: set[str] = set()
         for product in post(either, "/products/search", {"limit": 100})["items"]:
             found = post(either, "/products/lookup", {"url": product["productUrl"]})
             view = MerchantProductUrlLookupResponse.model_validate(found)
             assert view.product.uuid == product["uuid"]
-            kinds |= models_within(view)
             unknown |= unknown_fields(view)
-        nested = {
-            kind
-            for name, kind in vars(models).items()
-            if name.startswith("Product") or name == "CanonicalBrand"
-        }
-        assert len(nested) > 12
-        assert kinds == nested | {MerchantProductUrlLookupResponse, MerchantProductView}
-        assert unknown <= {
-            ".product.enrichment.is_activewear",
-            ".product.enrichment.canonical_brand.brand_synonyms",
-            ".requestId",
-            ".source",
-        }
+        assert unknown == set()
 
     def test_the_color_of_a_variant_may_be_an_object_or_a_text(self) -> None:
         for color in ("Navy", {"label": "Navy"}):

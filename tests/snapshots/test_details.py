@@ -1,5 +1,6 @@
 """The details asset in Dagster: its runs, partitions, files and metadata."""
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,13 @@ from tests import results
 
 LOOKUP = "/products/lookup"
 PRODUCTS = build_products_asset("products", ProductSearch(catalogs=["strada"]))
+
+
+@pytest.fixture
+def shops() -> Iterator[Sandbox]:
+    """Yield a sandbox that refuses no field of a lookup."""
+    with Sandbox(catalogs={"northpeak": 230, "strada": 120}, generation="current") as running:
+        yield running
 
 
 def shown(result: dg.ExecuteInProcessResult, node: str = "products_details") -> dict[str, Any]:

@@ -11,9 +11,11 @@ import polars as pl
 from octogen_dagster.frames.details.schema import (
     DETAIL_SCHEMA,
     FOUND,
+    GONE,
     IDENTITY,
     LISTED,
     MISMATCH,
+    envelope_values,
     view_values,
 )
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
@@ -186,15 +188,21 @@ class DetailRows:
     def _lookup_values(self, uuid: str, lookup: Lookup) -> dict[str, Any]:
         """Return the values of the columns that a lookup fills."""
         row = {"status": lookup.status, "error": lookup.error, "looked_up_at": lookup.at}
-        if lookup.response is None:
+        response = lookup.response
+        if response is None:
             return row
-        view = lookup.response.product
-        if view.uuid != uuid:
-            error = f"The address leads to another product, {view.uuid!r}."
-            return {**row, "status": MISMATCH, "error": error}
-        values = view_values(view, self.unknown_fields)
-        values["catalog_display_name"] = lookup.response.catalog_display_name
-        return {**row, **values}
+        row |= envelope_values(response, self.unknown_fields)
+        if lookup.status == GONE:
+            return row
+        if response.product.uuid != uuid:
+            return {**row, "status": MISMATCH, "error": _mismatch(response.product.uuid)}
+        return {**row, **view_values(response.product, self.unknown_fields)}
+
+
+def _mismatch(uuid: str | None) -> str:
+    if uuid is None:
+        return "The response has no uuid, so it may be of another product."
+    return f"The address leads to another product, {uuid!r}."
 
 
 def _urls(products: pl.DataFrame) -> pl.Series:

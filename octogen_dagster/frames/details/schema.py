@@ -1,7 +1,7 @@
-"""The schema of details snapshots, derived from the model of the full view.
+"""The schema of details snapshots, derived from the models of a lookup and of the full view.
 
-The conversion of a view to values of the schema is here too, so that both stay in step. The lookups
-are in `lookups`.
+The conversion of a response to values of the schema is here too, so that both stay in step. The
+lookups are in `lookups`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 import polars as pl
 from pydantic import BaseModel
+from pydantic.alias_generators import to_camel
 
-from octogen_dagster.api.models import MerchantProductView
+from octogen_dagster.api.models import MerchantProductUrlLookupResponse, MerchantProductView
 from octogen_dagster.frames.schema import COLUMN_DESCRIPTIONS, PRODUCT_SCHEMA
 
 if TYPE_CHECKING:
     from collections import Counter
 
-DETAIL_SCHEMA_VERSION = 1
+DETAIL_SCHEMA_VERSION = 2
 
 FOUND, GONE, MISMATCH, FAILED = "found", "gone", "mismatch", "failed"
 IDENTITY = ("uuid", "catalog_key", "product_url")
@@ -32,8 +33,9 @@ _SCALARS: dict[Any, pl.DataType] = {
     bool: pl.Boolean(),
     datetime: pl.Datetime("us", "UTC"),
 }
-# A lookup has no search, so its products have no scores.
+# The snapshot says which product it is, and a lookup has no search, so no scores.
 _NO_COLUMNS = {*IDENTITY, "display_match_score", "raw_score"}
+_NO_ENVELOPE_COLUMNS = {*IDENTITY, "product", "request_id"}
 
 
 def _dtype(annotation: Any) -> pl.DataType:
@@ -54,11 +56,16 @@ def _dtype(annotation: Any) -> pl.DataType:
     return _SCALARS[annotation]
 
 
-_VIEW_SCHEMA = {
-    name: _dtype(field.annotation)
-    for name, field in MerchantProductView.model_fields.items()
-    if name not in _NO_COLUMNS
-}
+def _columns(model: type[BaseModel], without: set[str]) -> dict[str, pl.DataType]:
+    return {
+        name: _dtype(field.annotation)
+        for name, field in model.model_fields.items()
+        if name not in without
+    }
+
+
+_ENVELOPE_SCHEMA = _columns(MerchantProductUrlLookupResponse, _NO_ENVELOPE_COLUMNS)
+_VIEW_SCHEMA = _columns(MerchantProductView, _NO_COLUMNS | _ENVELOPE_SCHEMA.keys())
 
 DETAIL_SCHEMA = pl.Schema(
     {
@@ -67,6 +74,7 @@ DETAIL_SCHEMA = pl.Schema(
         "error": pl.String(),
         "looked_up_at": pl.Datetime("us", "UTC"),
         "listed": pl.Struct({name: PRODUCT_SCHEMA[name] for name in LISTED}),
+        **_ENVELOPE_SCHEMA,
         **_VIEW_SCHEMA,
     }
 )
@@ -77,12 +85,23 @@ DETAIL_DESCRIPTIONS = {
     "uuid": COLUMN_DESCRIPTIONS["uuid"],
     "catalog_key": "The catalog the product belongs to, as in the product snapshot.",
     "product_url": "The product's page at the merchant, which was looked up.",
-    "status": "found; gone: no granted catalog has the product any more; mismatch: its address "
-    "leads to another product; failed: the lookup failed.",
+    "status": "found; gone: no catalog has the product any more; mismatch: its address leads to "
+    "another product; failed: the lookup failed.",
     "error": "The reason for the status mismatch or failed.",
     "looked_up_at": "When the product was looked up (UTC).",
     "listed": "Values of the product snapshot, by which later changes of the product are noticed.",
     "catalog_display_name": COLUMN_DESCRIPTIONS["catalog_display_name"],
+    "source_base_url": "The address of the merchant's site.",
+    "source": "indexed, or where else the response of a product that is gone comes from; null in "
+    "the seed generation.",
+    "requested_url": "The address that was looked up, as the service read it.",
+    "normalized_url": "The stable address of the product, to look it up again.",
+    "resolved_url": "The address that the requested one leads to.",
+    "canonical_url": "The address that the product's page names as its own.",
+    "matched_via": "How the address was matched to the product.",
+    "cache_status": "hit, miss or refresh, for a response from the merchant's page.",
+    "resolution": "How the product was read, for a response from the merchant's page.",
+    "warnings": "What the service warns of in its response.",
     "colors": "Colours on offer, with swatches.",
     "description": "Description as the merchant shows it.",
     "categories": "Categories at the merchant.",
@@ -100,8 +119,23 @@ DETAIL_DESCRIPTIONS = {
 """The description of each column of `DETAIL_SCHEMA`."""
 
 
+def envelope_values(
+    response: MerchantProductUrlLookupResponse, unknown: Counter[str]
+) -> dict[str, Any]:
+    """Convert what a response says of the lookup to values of the schema's columns.
+
+    Args:
+        response: The response to a lookup.
+        unknown: Counts the fields that the schema does not know, by path.
+    """
+    unknown.update(list(response.model_extra or ()))
+    return {
+        name: _plain(getattr(response, name), to_camel(name), unknown) for name in _ENVELOPE_SCHEMA
+    }
+
+
 def view_values(view: MerchantProductView, unknown: Counter[str]) -> dict[str, Any]:
-    """Convert a full view to values of the schema's columns, without those of `IDENTITY`.
+    """Convert a full view to values of the schema's columns, without those of the lookup.
 
     Args:
         view: The view that a lookup found.

@@ -28,12 +28,17 @@ def products(*uuids: str, **columns: Any) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=PRODUCT_SCHEMA)
 
 
-def found(uuid: str, **fields: Any) -> Lookup:
-    """The lookup of a product that was found."""
-    product = {"uuid": uuid, "productUrl": url_of(uuid), **fields}
-    response = MerchantProductUrlLookupResponse.model_validate(
-        {"catalogKey": "acme", "catalogDisplayName": "Acme", "product": product}
-    )
+def found(uuid: str | None, envelope: dict[str, Any] | None = None, **fields: Any) -> Lookup:
+    """The lookup of a product that was found.
+
+    Args:
+        uuid: The product's uuid.
+        envelope: Further fields of the response.
+        fields: Further fields of the product.
+    """
+    product = {"uuid": uuid, "productUrl": url_of(uuid or ""), **fields}
+    known = {"catalogKey": "acme", "catalogDisplayName": "Acme", "product": product}
+    response = MerchantProductUrlLookupResponse.model_validate(known | (envelope or {}))
     return Lookup(FOUND, LOOKED_UP_AT, response)
 
 

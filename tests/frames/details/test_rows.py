@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
 import polars as pl
 import pytest
 
@@ -15,7 +19,7 @@ from octogen_dagster.frames.details.rows import (
     ListedProducts,
     ReusableRows,
 )
-from octogen_dagster.frames.details.schema import DETAIL_SCHEMA
+from octogen_dagster.frames.details.schema import DETAIL_SCHEMA, envelope_values
 from tests.frames.details.made_up import LOOKED_UP_AT, InstantReader, found, products, url_of
 
 NOTHING = DETAIL_SCHEMA.to_frame()
@@ -147,3 +151,60 @@ class TestDetailRows:
         assert row["looked_up_at"] == LOOKED_UP_AT
         assert row["title"] is None
         assert row["listed"]["title"] == "T"
+
+
+class TestEnvelope:
+    def row(self, lookup: Lookup) -> dict[str, Any]:
+        frame, _ = rows_of(products("a", title="T"), NOTHING, InstantReader(lambda _: lookup))
+        (row,) = frame.iter_rows(named=True)
+        return row
+
+    def test_what_the_response_says_of_the_lookup_is_in_the_row(self) -> None:
+        row = self.row(
+            found(
+                "a",
+                envelope={
+                    "sourceBaseUrl": "https://shop.example",
+                    "source": "indexed",
+                    "requestedUrl": "https://shop.example/a?utm_source=x",
+                    "normalizedUrl": "https://shop.example/a",
+                    "matchedVia": "variant_url",
+                    "warnings": ["slow"],
+                },
+            )
+        )
+        assert (row["status"], row["source"]) == ("found", "indexed")
+        assert row["source_base_url"] == "https://shop.example"
+        assert row["requested_url"] == "https://shop.example/a?utm_source=x"
+        assert row["normalized_url"] == "https://shop.example/a"
+        assert (row["matched_via"], row["warnings"]) == ("variant_url", ["slow"])
+        assert row["resolved_url"] is row["canonical_url"] is row["resolution"] is None
+
+    def test_a_product_that_is_gone_has_the_envelope_but_not_the_view(self) -> None:
+        on_the_page = found(
+            "a",
+            title="From the page",
+            envelope={"source": "on_demand", "resolution": {"method": "json_ld"}},
+        )
+        row = self.row(replace(on_the_page, status="gone"))
+        assert (row["status"], row["error"]) == ("gone", None)
+        assert (row["source"], row["title"]) == ("on_demand", None)
+        assert row["resolution"]["method"] == "json_ld"
+
+    def test_a_mismatch_says_where_the_address_leads(self) -> None:
+        row = self.row(found("b", envelope={"resolvedUrl": "https://shop.example/b"}))
+        assert (row["status"], row["title"]) == ("mismatch", None)
+        assert row["error"] == "The address leads to another product, 'b'."
+        assert row["resolved_url"] == "https://shop.example/b"
+
+    def test_a_response_without_a_uuid_may_be_of_another_product(self) -> None:
+        row = self.row(found(None, envelope={"source": "indexed"}))
+        assert (row["status"], row["title"]) == ("mismatch", None)
+        assert row["error"] == "The response has no uuid, so it may be of another product."
+
+    def test_its_unknown_fields_are_counted(self) -> None:
+        unknown: Counter[str] = Counter()
+        lookup = found("a", mood="calm", envelope={"mood": {"of": "x"}, "resolution": {"new": 1}})
+        assert lookup.response is not None
+        envelope_values(lookup.response, unknown)
+        assert unknown == {"mood": 1, "resolution.new": 1}
