@@ -13,6 +13,7 @@ from typing_extensions import Self, Unpack
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.facets import Facet
 from octogen_dagster.api.index_runs import IndexRun, parsed_index_runs
+from octogen_dagster.api.lookup_endpoint import LookupEndpoint
 from octogen_dagster.api.models import (
     MerchantCatalogSummary,
     MerchantProductListItem,
@@ -99,6 +100,7 @@ class OctogenClient:
             sleep=_sleep or asyncio.sleep,
         )
         self._search = SearchEndpoint(self._requester)
+        self._lookup = LookupEndpoint(self._requester)
 
     def __repr__(self) -> str:
         return f"OctogenClient(base_url={self._base_url!r})"
@@ -145,7 +147,7 @@ class OctogenClient:
     async def lookup_product(
         self, url: str, *, paced: bool = False
     ) -> MerchantProductUrlLookupResponse:
-        """Look up the full view of the product at a merchant's URL.
+        """Look up the full view of the product at a merchant's URL in Octogen's index.
 
         Args:
             url: The product's page at the merchant.
@@ -153,15 +155,13 @@ class OctogenClient:
 
         Raises:
             ValueError: The URL is empty.
-            OctogenNotFoundError: No granted catalog has the product.
+            OctogenNotFoundError: No catalog has the product.
             OctogenError: The request failed otherwise.
         """
         if not url.strip():
             raise ValueError("url must not be empty")
         subject = f"The product at {url}"
-        response = await self._requester.request(
-            "POST", "/products/lookup", subject, {"url": url}, paced=paced
-        )
+        response = await self._lookup.send(url, subject, paced=paced)
         return parsed(MerchantProductUrlLookupResponse, response, subject)
 
     async def search_products(

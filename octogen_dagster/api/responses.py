@@ -124,6 +124,13 @@ def field_path(entry: Mapping[str, Any]) -> list[Any]:
     return loc if isinstance(loc, list) else [loc]
 
 
+def refused_fields(detail: Any) -> set[str]:
+    """The names of the request fields that the `detail` of a 422 refuses."""
+    entries = detail if isinstance(detail, list) else []
+    paths = [field_path(entry) for entry in entries if isinstance(entry, dict)]
+    return {path[-1] for path in paths if path and isinstance(path[-1], str)}
+
+
 @functools.cache
 def _adapter(model: Any) -> TypeAdapter[Any]:
     return TypeAdapter(model)

@@ -27,7 +27,7 @@ def build_product_details_asset(
     those of `octogen_dagster.DETAIL_SCHEMA`. `status` is the result of the lookup:
 
     * found: the row has the full view.
-    * gone: no granted catalog has the product any more.
+    * gone: no catalog has the product any more, even if the merchant still does.
     * mismatch: the URL leads to another product, whose view is not stored.
     * failed: the lookup failed in spite of its retries; `error` says why.
 

@@ -121,6 +121,7 @@ class TestUnusableBody:
     ) -> None:
         async with open_client(sandbox, transport, retry=QUICK) as client:
             (product,) = (await client.search_products(limit=1)).items
+            await client.lookup_product(product.product_url)  # it learns the generation
             sandbox.inject(Fault(fault))
             requests = len(sandbox.requests)
             with pytest.raises(OctogenResponseError, match="a body that is not JSON") as caught:

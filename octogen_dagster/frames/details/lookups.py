@@ -35,6 +35,8 @@ _ENDS_ALL = (
     OctogenInsufficientCreditError,
 )
 
+_INDEXED = ("indexed", None)  # the seed generation has an index only, and does not name it
+
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
@@ -43,7 +45,8 @@ class Lookup:
     Attributes:
         status: `FOUND`, `GONE` or `FAILED`.
         at: When the lookup ended (UTC).
-        response: The response of the service; None unless the product was found.
+        response: The response of the service; None if it was an error. A product that is gone may
+            have one, read from its page.
         error: The error message of a failed lookup.
     """
 
@@ -139,4 +142,5 @@ class LookupReader(ClientThreads):
             self._limit.note_failure(error, began)
             return Lookup(FAILED, datetime.now(timezone.utc), error=str(error))
         self._limit.note_answer()
-        return Lookup(FOUND, datetime.now(timezone.utc), response)
+        status = FOUND if response.source in _INDEXED else GONE
+        return Lookup(status, datetime.now(timezone.utc), response)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime, timezone
 
 import pytest
@@ -21,16 +22,24 @@ from octogen_dagster.frames.details.failure_limit import FailureLimit
 from octogen_dagster.frames.details.lookups import LookupReader, Lookups
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
+from tests.api.clients import Server
+from tests.api.servers import RawServer, http
 from tests.frames.details.made_up import found
 
 LOOKUP = "/products/lookup"
 UNKNOWN = "https://shop.example/unknown"
 
 
-def connection_to(sandbox: Sandbox) -> Connection:
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(catalogs={"northpeak": 30, "strada": 30}, generation="current") as running:
+        yield running
+
+
+def connection_to(server: Server) -> Connection:
     return Connection(
-        api_key=ApiKey(sandbox.api_key),
-        base_url=sandbox.base_url,
+        api_key=ApiKey(server.api_key),
+        base_url=server.base_url,
         retry=RetryPolicy(attempts=1),
         concurrency=3,
     )
@@ -86,6 +95,31 @@ def test_a_product_that_no_catalog_has_is_gone_and_no_failure(sandbox: Sandbox) 
         wait(running, lookups)
     lookup = lookups.results[UNKNOWN]
     assert (lookup.status, lookup.response, lookup.error) == ("gone", None, None)
+
+
+@pytest.mark.parametrize(
+    ("source", "status"),
+    [
+        ("indexed", "found"),
+        (None, "found"),
+        ("on_demand", "gone"),
+        ("client_html", "gone"),
+        ("added_later", "gone"),
+    ],
+)
+def test_a_product_that_is_not_from_the_index_is_gone(source: str | None, status: str) -> None:
+    product = {"uuid": None if status == "gone" else "u-1", "productUrl": UNKNOWN, "title": "T"}
+    answer = {"catalogKey": None, "source": source, "product": product}
+    with (
+        RawServer(lambda _: http(200, answer)) as server,
+        LookupReader(connection_to(server), FailureLimit(0, 1, 300)) as running,
+    ):
+        lookups = running.begin([UNKNOWN])
+        wait(running, lookups)
+    lookup = lookups.results[UNKNOWN]
+    assert (lookup.status, lookup.error) == (status, None)
+    assert lookup.response is not None
+    assert lookup.response.source == source
 
 
 @pytest.mark.parametrize(

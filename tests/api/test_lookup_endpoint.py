@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from octogen_dagster.errors import OctogenError, OctogenValidationError
+from octogen_dagster.sandbox.server import Sandbox
+from tests.api.clients import Transport, open_client
+from tests.api.servers import RawServer, Received, http
+
+URL = "https://shop.example/1"
+ANSWER = {"catalogKey": "a", "product": {"uuid": "u-1", "productUrl": URL}}
+OPTIONS = {"resolutionMode": "index_only", "matchMode": "strict"}
+
+
+def refusal(*fields: str) -> list[bytes]:
+    """A 422 that names these fields."""
+    detail = [{"loc": ["body", field], "msg": "refused", "type": "x"} for field in fields]
+    return http(422, {"detail": detail})
+
+
+class OlderServer:
+    """Refuses the fields of a lookup that it does not know, one at a time or all at once."""
+
+    def __init__(self, *unknown: str, at_once: bool = True) -> None:
+        self.unknown = unknown
+        self.at_once = at_once
+
+    def __call__(self, request: Received) -> list[bytes]:
+        refused = [name for name in self.unknown if name in request.json]
+        if not refused:
+            return http(200, ANSWER)
+        return refusal(*(refused if self.at_once else refused[:1]))
+
+
+def bodies(server: RawServer) -> list[Any]:
+    return [request.json for request in server.received]
+
+
+async def test_only_the_index_is_asked_and_only_for_this_very_address(
+    current: Sandbox, transport: Transport
+) -> None:
+    async with open_client(current, transport) as client:
+        (product,) = (await client.search_products(limit=1)).items
+        found = await client.lookup_product(product.product_url)
+    assert found.product.uuid == product.uuid
+    assert current.requests[-1].body == {"url": product.product_url, **OPTIONS}
+    assert [request.status for request in current.requests] == [200, 200]
+
+
+async def test_a_service_that_knows_neither_field_is_asked_without_them_from_then_on(
+    sandbox: Sandbox, transport: Transport
+) -> None:
+    async with open_client(sandbox, transport) as client:
+        first, second = (await client.search_products(limit=2)).items
+        for product in (first, second):
+            assert (await client.lookup_product(product.product_url)).product.uuid == product.uuid
+        assert client.statistics.retries == 0
+    lookups = [(request.body, request.status) for request in sandbox.requests[1:]]
+    assert lookups == [
+        ({"url": first.product_url, **OPTIONS}, 422),
+        ({"url": first.product_url}, 200),
+        ({"url": second.product_url}, 200),
+    ]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_the_refused_fields_may_be_named_at_once_or_one_by_one(at_once: bool) -> None:
+    with RawServer(OlderServer(*OPTIONS, at_once=at_once)) as server:
+        async with open_client(server) as client:
+            await client.lookup_product(URL)
+            await client.lookup_product(URL)
+    assert bodies(server)[-2:] == [{"url": URL}] * 2
+    assert len(server.received) == (3 if at_once else 4)
+
+
+async def test_a_field_that_is_not_refused_is_still_sent() -> None:
+    with RawServer(OlderServer("matchMode")) as server:
+        async with open_client(server) as client:
+            await client.lookup_product(URL)
+    assert bodies(server)[-1] == {"url": URL, "resolutionMode": "index_only"}
+
+
+async def test_lookups_that_are_under_way_together_are_all_sent_again() -> None:
+    with RawServer(OlderServer(*OPTIONS)) as server:
+        async with open_client(server) as client:
+            urls = [f"{URL}{number}" for number in range(5)]
+            found = await asyncio.gather(*map(client.lookup_product, urls))
+    assert [each.catalog_key for each in found] == ["a"] * 5
+    assert sorted(body["url"] for body in bodies(server) if len(body) == 1) == urls
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        refusal("url"),
+        http(422, {"detail": "invalid_product_url"}),
+        http(422, {"detail": "unsafe_url"}),
+        http(422, {"detail": [{"loc": [], "msg": "empty"}, "matchMode", None]}),
+        http(422, {"detail": {"matchMode": "refused"}}),
+        http(422, b"matchMode"),
+    ],
+)
+async def test_any_other_refusal_is_an_error_and_changes_nothing(response: list[bytes]) -> None:
+    with RawServer(lambda _: response) as server:
+        async with open_client(server) as client:
+            for _ in range(2):
+                with pytest.raises(OctogenValidationError):
+                    await client.lookup_product(URL)
+    assert bodies(server) == [{"url": URL, **OPTIONS}] * 2
+
+
+async def test_a_refusal_of_the_url_after_that_of_the_fields_is_the_error() -> None:
+    with RawServer(lambda request: refusal("url", *set(OPTIONS) & set(request.json))) as server:
+        async with open_client(server) as client:
+            with pytest.raises(OctogenError, match=r"failed: 422 url: refused\."):
+                await client.lookup_product(URL)
+    assert bodies(server) == [{"url": URL, **OPTIONS}, {"url": URL}]
