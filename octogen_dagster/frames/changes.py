@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import polars as pl
+from pydantic import ValidationError
 
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
+from octogen_dagster.frames.search import ProductSearch
 
 WATCHED = {
     "title": ("title",),
@@ -57,18 +60,48 @@ class SnapshotPair:
         current: The current snapshot.
         previous: The previous snapshot; None if there is none.
         previous_partition: The partition of the previous snapshot; None if it is the same.
+        provenance: The metadata of the current snapshot's file, such as `octogen.search`.
+        previous_provenance: The metadata of the previous snapshot's file.
     """
 
     current: pl.LazyFrame
     previous: pl.LazyFrame | None
     previous_partition: str | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    previous_provenance: Mapping[str, str] = field(default_factory=dict)
+
+
+def vanished_catalogs(pair: SnapshotPair) -> list[str]:
+    """Return the catalogs that are in the previous snapshot and not at all in the current one.
+
+    Such a catalog was withdrawn or renamed, which says nothing about its products. In a search with
+    filters no catalog vanishes, because a catalog may have no more products that match.
+
+    Args:
+        pair: Two product snapshots, columns as in `PRODUCT_SCHEMA`.
+    """
+    if pair.previous is None or not _reads_whole_catalogs(pair.provenance):
+        return []
+    keys = pl.col("catalog_key").drop_nulls().unique()
+    previous, current = (
+        frame.select(keys).collect().to_series() for frame in (pair.previous, pair.current)
+    )
+    return previous.filter(~previous.is_in(current.implode())).sort().to_list()
+
+
+def _reads_whole_catalogs(provenance: Mapping[str, str]) -> bool:
+    try:
+        search = ProductSearch.model_validate_json(provenance.get("octogen.search", "{}"))
+    except ValidationError:  # of another version
+        return True
+    return search.reads_whole_catalogs
 
 
 def product_changes(pair: SnapshotPair) -> pl.LazyFrame:
     """Compare two snapshots: products that appeared, disappeared or changed.
 
     A product changed if its title, price or availability did. Without a previous snapshot every
-    product appeared.
+    product appeared. The products of `vanished_catalogs` are left out.
 
     Args:
         pair: Two product snapshots, columns as in `PRODUCT_SCHEMA`.
@@ -80,6 +113,9 @@ def product_changes(pair: SnapshotPair) -> pl.LazyFrame:
     previous = (current.clear() if pair.previous is None else pair.previous).select(
         *_IDENTITY, "product_url", *_WATCHED_COLUMNS
     )
+    if _reads_whole_catalogs(pair.provenance):
+        present = current.select("catalog_key").unique()
+        previous = previous.join(present, on="catalog_key", how="semi", nulls_equal=True)
     both = current.with_columns(pl.lit(True).alias("is_new")).join(
         previous.with_columns(pl.lit(True).alias("is_old")),
         on=_IDENTITY,

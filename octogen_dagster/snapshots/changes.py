@@ -7,8 +7,15 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.asset_defaults import octogen_asset
-from octogen_dagster.frames.changes import WATCHED, SnapshotPair, product_changes
+from octogen_dagster.frames.changes import (
+    WATCHED,
+    SnapshotPair,
+    product_changes,
+    vanished_catalogs,
+)
 from octogen_dagster.snapshots.partitions import MAX_TIMES_BACK, SnapshotPartitions
+
+_MAX_CATALOGS_IN_LOG = 10
 
 
 def build_product_changes_asset(
@@ -21,7 +28,9 @@ def build_product_changes_asset(
     `octogen/previous_partition` in the metadata names that partition. Otherwise it is compared
     with the snapshot that it replaced. `ParquetSnapshotIOManager` keeps that snapshot, so it must
     store both assets. If there is no earlier snapshot, every product appeared, and the metadata
-    has `octogen/first_snapshot`. With `AutomationCondition.eager()` the asset does not wait for
+    has `octogen/first_snapshot`. A catalog of the previous snapshot that is not in the current one
+    was withdrawn or renamed: its products are not reported, and `octogen/vanished_catalogs` names
+    it. With `AutomationCondition.eager()` the asset does not wait for
     earlier partitions that were never materialized. The columns are those of
     `octogen_dagster.CHANGES_SCHEMA`.
 
@@ -68,6 +77,14 @@ def build_product_changes_asset(
                 + ": every product counts as appeared."
             )
         metadata: dict[str, Any] = {**_counts(frame), "octogen/first_snapshot": first}
+        if vanished := vanished_catalogs(snapshots):
+            context.log.warning(
+                f"{len(vanished)} catalogs of the previous snapshot are not in this one: "
+                f"{', '.join(vanished[:_MAX_CATALOGS_IN_LOG])}. Their products are not reported as "
+                "disappeared. Ask Octogen whether the API key may still read them, or whether they "
+                "were renamed."
+            )
+            metadata["octogen/vanished_catalogs"] = dg.MetadataValue.json(vanished)
         if snapshots.previous_partition:
             metadata["octogen/previous_partition"] = snapshots.previous_partition
         return dg.MaterializeResult(value=frame, metadata=metadata)

@@ -167,7 +167,13 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         # The previous snapshot is opened first. If a run publishes in between, the pair spans two
         # publications; in the other order it could compare a snapshot with itself.
         previous = file.scan() if file and file.exists() else None
-        return SnapshotPair(self._load(context, partition), previous, before)
+        return SnapshotPair(
+            self._load(context, partition),
+            previous,
+            before,
+            provenance=places.own.provenance(),
+            previous_provenance=file.provenance() if file else {},
+        )
 
     def _load_partitions(self, context: dg.InputContext) -> dict[str, pl.LazyFrame]:
         keys = list(context.asset_partition_keys)

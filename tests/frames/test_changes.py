@@ -12,6 +12,7 @@ from octogen_dagster.frames.changes import (
     CHANGES_SCHEMA,
     SnapshotPair,
     product_changes,
+    vanished_catalogs,
 )
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 
@@ -110,3 +111,42 @@ def test_rows_are_in_the_order_of_catalog_and_uuid() -> None:
 
 def test_every_column_is_described() -> None:
     assert CHANGES_DESCRIPTIONS.keys() == CHANGES_SCHEMA.keys()
+
+
+WHOLE = {"octogen.search": '{"catalogs": ["acme", "zen"], "page_size": 50}'}
+FILTERED = {"octogen.search": '{"q": "boots"}'}
+
+
+@pytest.mark.parametrize("provenance", [{}, WHOLE, {"octogen.search": '{"of": "the future"}'}])
+def test_the_products_of_a_catalog_that_vanished_did_not_disappear(
+    provenance: dict[str, str],
+) -> None:
+    before = snapshot(
+        {"uuid": "a", "catalog_key": "acme"},
+        {"uuid": "b", "catalog_key": "acme"},
+        {"uuid": "z", "catalog_key": "zen"},
+        {"uuid": "n"},
+    )
+    now = snapshot({"uuid": "a", "catalog_key": "acme"}, {"uuid": "n"})
+    pair = SnapshotPair(now, before, provenance=provenance)
+    assert product_changes(pair).collect()["uuid"].to_list() == ["b"]
+    assert vanished_catalogs(pair) == ["zen"]
+
+
+def test_nothing_disappeared_if_every_catalog_vanished() -> None:
+    before = snapshot({"uuid": "a", "catalog_key": "acme"}, {"uuid": "z", "catalog_key": "zen"})
+    pair = SnapshotPair(snapshot(), before, provenance=WHOLE)
+    assert product_changes(pair).collect().is_empty()
+    assert vanished_catalogs(pair) == ["acme", "zen"]
+
+
+def test_a_search_may_lose_all_products_of_a_catalog() -> None:
+    before = snapshot({"uuid": "a", "catalog_key": "acme"}, {"uuid": "z", "catalog_key": "zen"})
+    now = snapshot({"uuid": "a", "catalog_key": "acme"})
+    pair = SnapshotPair(now, before, provenance=FILTERED)
+    assert product_changes(pair).collect()["uuid"].to_list() == ["z"]
+    assert vanished_catalogs(pair) == []
+
+
+def test_a_catalog_of_the_first_snapshot_cannot_have_vanished() -> None:
+    assert vanished_catalogs(SnapshotPair(snapshot({"uuid": "a"}), None)) == []

@@ -83,6 +83,27 @@ def test_an_unpartitioned_asset_is_compared_with_its_previous_snapshot(
     assert counts(pipeline.run()) == (0, 15, 0, 0, 0)
 
 
+def test_a_catalog_that_vanished_is_named_and_its_products_did_not_disappear(
+    tmp_path: Path,
+    octogen: OctogenResource,
+    instance: dg.DagsterInstance,
+    shops: Sandbox,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    pipeline = Pipeline(tmp_path, octogen, instance)
+    assert counts(pipeline.run()) == (350, 0, 0, 0, 0)
+    shops.revoke("strada")
+    shops.grant("northpeak", products=228)
+    shown = pipeline.run()
+    assert counts(shown) == (0, 2, 0, 0, 0)
+    assert shown["octogen/vanished_catalogs"] == ["strada"]
+    assert (
+        "1 catalogs of the previous snapshot are not in this one: strada. Their products are not "
+        "reported as disappeared. Ask Octogen whether the API key may still read them, or whether "
+        "they were renamed."
+    ) in capfd.readouterr().err
+
+
 def test_a_failed_read_does_not_become_the_previous_snapshot(
     tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
 ) -> None:
