@@ -8,6 +8,13 @@ import importlib.metadata
 
 from dagster_shared.libraries import DagsterLibraryRegistry
 
+from octogen_dagster.api.catalog_sources import (
+    CatalogSource,
+    GrantedCatalogs,
+    NamedCatalogs,
+    ShopCatalogs,
+)
+from octogen_dagster.api.catalog_states import CatalogList, CatalogState
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.facets import AgeGroup, ColorFamily, Facet, FacetName, Gender
 from octogen_dagster.bigquery.linked_datasets import build_linked_datasets_asset
@@ -32,8 +39,9 @@ from octogen_dagster.frames.scan import ProductScan, scan_products
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult, subscribe_to_listing
-from octogen_dagster.snapshots.assets import build_catalogs_asset, build_products_asset
+from octogen_dagster.snapshots.assets import build_products_asset
 from octogen_dagster.snapshots.catalog_sensor import build_catalog_sensor
+from octogen_dagster.snapshots.catalogs import build_catalogs_asset
 from octogen_dagster.snapshots.changes import build_product_changes_asset
 from octogen_dagster.snapshots.details import build_product_details_asset
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
@@ -58,12 +66,17 @@ __all__ = [
     "AgeGroup",
     "AnalyticsHubResource",
     "BigQuerySubscriptionResult",
+    "CatalogList",
+    "CatalogSource",
+    "CatalogState",
     "ColorFamily",
     "ExchangeSource",
     "Facet",
     "FacetName",
     "Gender",
+    "GrantedCatalogs",
     "MissingAPIKeyError",
+    "NamedCatalogs",
     "OctogenAPIError",
     "OctogenClient",
     "OctogenControlPlaneResource",
@@ -73,6 +86,7 @@ __all__ = [
     "ParquetSnapshotIOManager",
     "ProductScan",
     "ProductSearch",
+    "ShopCatalogs",
     "SnapshotPair",
     "StaticSource",
     "build_catalog_sensor",

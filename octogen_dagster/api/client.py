@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from typing_extensions import Self, Unpack
 
+from octogen_dagster.api.catalog_states import CatalogList, parsed_catalog_list
 from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.domain_coverage import DomainCoverageResponse
 from octogen_dagster.api.facets import Facet
-from octogen_dagster.api.index_runs import IndexRun, parsed_index_runs
 from octogen_dagster.api.lookup_endpoint import LookupEndpoint
 from octogen_dagster.api.models import (
     MerchantCatalogSummary,
@@ -89,12 +91,13 @@ class OctogenClient:
         )
         if http_client is not None and timeout == DEFAULT_TIMEOUT:
             timeout = http_client.timeout
+        self._retry = retry or RetryPolicy()
         self._requester = Requester(
             self._http,
             self._base_url,
             key,
             timeout=httpx.Timeout(timeout),
-            retry=retry or RetryPolicy(),
+            retry=self._retry,
             rate_limiter=rate_limiter or RateLimiter(),
             spending=spending or Spending(),
             sleep=_sleep or asyncio.sleep,
@@ -133,16 +136,36 @@ class OctogenClient:
         """
         return parsed(list[MerchantCatalogSummary], await self._get_catalogs(), _CATALOGS)
 
-    async def list_index_runs(self) -> list[IndexRun]:
-        """List when each catalog that is granted to the API key was last indexed.
+    async def list_catalog_states(self) -> CatalogList:
+        """List the catalogs that are granted to the API key, as `GrantedCatalogs` does.
 
-        It is the same request as `list_catalogs`, but decodes only what a sensor needs.
+        It is the same request as `list_catalogs`, decoded faster.
 
         Raises:
             OctogenNotFoundError: The service has no list of catalogs (current generation).
             OctogenError: The request failed otherwise.
         """
-        return parsed_index_runs(await self._get_catalogs(), _CATALOGS)
+        return parsed_catalog_list(await self._get_catalogs(), _CATALOGS)
+
+    async def get_domain(self, host: str) -> DomainCoverageResponse:
+        """Get the catalogs that serve a shop's host, with counts, facets and prices.
+
+        Args:
+            host: The host, such as "shop.example".
+
+        Raises:
+            ValueError: The host is empty.
+            OctogenNotFoundError: No catalog serves the host, or the service has no such operation
+                (seed generation).
+            OctogenError: The request failed otherwise.
+        """
+        if not host.strip():
+            raise ValueError("host must not be empty")
+        subject = f"Shop {host!r}"
+        path = f"/domains/{quote(host.strip(), safe='')}"
+        return parsed(
+            DomainCoverageResponse, await self._requester.request("GET", path, subject), subject
+        )
 
     async def lookup_product(
         self, url: str, *, paced: bool = False
@@ -291,6 +314,11 @@ class OctogenClient:
         return read_page(response, f"{subject}, page {number},")
 
     @property
+    def deadline(self) -> float:
+        """Seconds that a request may take with all its retries."""
+        return self._retry.deadline
+
+    @property
     def statistics(self) -> RequestStatistics:
         """What this client has sent so far."""
         return self._requester.statistics
@@ -305,9 +333,11 @@ class OctogenClient:
             return await self._requester.request("GET", "/catalogs", _CATALOGS)
         except OctogenNotFoundError as error:
             raise OctogenNotFoundError(
-                f"{_CATALOGS} does not exist at {self._base_url} (404): the service speaks the "
-                "current contract, which has none. Name the catalogs yourself, as partition keys "
-                "or in ProductSearch(catalogs=[...]).",
+                f"{_CATALOGS} does not exist at {self._base_url} (404): the service has no list "
+                "any more. Say where catalogs come from, with "
+                "OctogenResource(catalogs=ShopCatalogs(hosts=[...])) or "
+                "OctogenResource(catalogs=NamedCatalogs(keys=[...])), or name those to read in "
+                "ProductSearch(catalogs=[...]).",
                 error.response,
                 error.detail,
                 error.retry_after,

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs
 from octogen_dagster.api.client import DEFAULT_TIMEOUT, OctogenClient
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.pacing import RateLimiter
@@ -17,6 +18,7 @@ from octogen_dagster.api.urls import DEFAULT_BASE_URL, checked_base_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
 
 _Result = TypeVar("_Result")
 
@@ -33,6 +35,7 @@ class Connection:
         retry: How requests are retried.
         reserve: Share of the organisation's request budget that bulk reads leave to other users.
         spending: Counts what the requests of all clients cost, and limits it if it has a budget.
+        catalogs: Where catalogs come from.
 
     Raises:
         MissingAPIKeyError: There is no API key.
@@ -46,6 +49,7 @@ class Connection:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     reserve: float = 0.2
     spending: Spending = field(default_factory=Spending, compare=False)
+    catalogs: CatalogSource = field(default_factory=GrantedCatalogs)
 
     def __post_init__(self) -> None:
         if not isinstance(self.api_key, ApiKey):
@@ -102,10 +106,26 @@ class Connection:
         Args:
             operation: Gets a client that is closed afterwards.
         """
+        return _run_in_thread(operation, self.blocking_client(self.rate_limiter()))
 
-        async def run() -> _Result:
-            async with self.blocking_client(self.rate_limiter()) as client:
-                return await operation(client)
+    def call_concurrently(
+        self, operation: Callable[[OctogenClient], Awaitable[_Result]]
+    ) -> _Result:
+        """Like `call`, for an operation that sends requests at the same time.
 
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="octogen-call") as executor:
-            return executor.submit(asyncio.run, run()).result()
+        Args:
+            operation: Gets a client that is closed afterwards.
+        """
+        return _run_in_thread(operation, self.client())
+
+
+def _run_in_thread(
+    operation: Callable[[OctogenClient], Awaitable[_Result]],
+    opened: AbstractAsyncContextManager[OctogenClient],
+) -> _Result:
+    async def run() -> _Result:
+        async with opened as client:
+            return await operation(client)
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="octogen-call") as executor:
+        return executor.submit(asyncio.run, run()).result()

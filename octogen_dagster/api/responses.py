@@ -89,6 +89,11 @@ def error_from_response(response: httpx.Response, subject: str) -> OctogenAPIErr
             f"{subject} is not granted to this key (404 catalog_not_found{request_id}). "
             "Ask Octogen for access or correct the catalog key."
         )
+    elif response.status_code == 404 and detail == "domain_not_covered":
+        message = (
+            f"{subject} is not covered by Octogen (404 domain_not_covered{request_id}). "
+            "Correct the host or ask Octogen to cover the shop."
+        )
     else:
         reason = _reason(detail, response)
         message = f"{subject} failed: {response.status_code} {reason}{request_id}. {advice}"

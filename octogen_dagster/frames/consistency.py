@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from octogen_dagster.api.client import OctogenClient
+from octogen_dagster.api.catalog_sources import fetch_catalogs
 from octogen_dagster.errors import OctogenPagingError
 from octogen_dagster.frames.wire import read_page
 
@@ -39,8 +39,8 @@ def check_unchanged(reads: Sequence[CatalogRead], connection: Connection) -> Non
     live = [read for read in reads if read.requested_pages]
     stamps: dict[str, datetime | None] = {}
     if any(read.planned.is_listed for read in live):
-        listed = connection.call(OctogenClient.list_catalogs)
-        stamps = {summary.catalog: summary.last_indexed_at for summary in listed}
+        listed = fetch_catalogs(connection).catalogs
+        stamps = {state.catalog: state.last_indexed_at for state in listed}
     for read in live:
         if read.planned.catalog and read.planned.is_listed:
             _compare_stamps(read, stamps.get(read.planned.catalog))

@@ -50,6 +50,7 @@ class Execution:
         self.statistics = ScanStatistics(
             search=plan.search,
             started_at=plan.started_at,
+            expected_rows=plan.expected_rows,
             rebuilt=plan.rebuilt,
             catalogs=[read.planned.catalog for read in self._reads if read.planned.catalog],
             unknown_fields=self._decoder.unknown_fields,

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from octogen_dagster.api.client import OctogenClient
+from octogen_dagster.api.catalog_sources import GrantedCatalogs, fetch_catalogs
 from octogen_dagster.errors import OctogenNotFoundError
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from octogen_dagster.api.catalog_states import CatalogState
     from octogen_dagster.api.connection import Connection
-    from octogen_dagster.api.models import MerchantCatalogSummary
     from octogen_dagster.api.search_request import SearchRequest
     from octogen_dagster.frames.pushdown import Pushdown
     from octogen_dagster.frames.search import ProductSearch
 
-    ListGranted = Callable[[], Sequence[MerchantCatalogSummary] | None]
+    ListCatalogs = Callable[[], Sequence[CatalogState] | None]
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -29,13 +32,15 @@ class PlannedCatalog:
         catalog: The catalog's key; None if the search names none.
         request: The request for page 1.
         last_indexed_at: When the service last indexed the catalog; None if it does not say.
-        is_listed: True if the service's list of catalogs has it.
+        is_listed: True if the source lists it and says when catalogs are indexed.
+        product_count: The number of products of the whole catalog; None if it is not known.
     """
 
     catalog: str | None
     request: SearchRequest
     last_indexed_at: datetime | None = None
     is_listed: bool = False
+    product_count: int | None = None
 
     @property
     def subject(self) -> str:
@@ -46,7 +51,7 @@ class PlannedCatalog:
 def plan_catalogs(
     search: ProductSearch,
     connection: Connection,
-    list_granted: ListGranted | None,
+    list_catalogs: ListCatalogs | None,
     pushdown: Pushdown,
     *,
     stamped: bool = False,
@@ -56,47 +61,105 @@ def plan_catalogs(
     Args:
         search: The search.
         connection: The settings of the service.
-        list_granted: Lists the granted catalogs, or returns None for a service that has no list.
-            By default the service is asked, if its list is needed.
+        list_catalogs: Lists the catalogs of the source, as `list_for` does. By default the source
+            is asked, if its list is needed.
         pushdown: Restricts the catalogs to those that the query needs.
         stamped: True if `last_indexed_at` is needed.
 
     Raises:
         OctogenError: A request failed.
     """
-    summaries = None
-    if list_granted is not None:
-        summaries = list_granted()
-    elif stamped or _is_whole(search):
-        summaries = list_granted_catalogs(connection)
+    states = None
+    reads_list = _reads_list(search, connection)
+    if list_catalogs is not None:
+        states = list_catalogs()
+    elif stamped or reads_list:
+        states = list_for(search, connection)
     catalogs: Sequence[str | None] = search.catalogs or [None]
-    if _is_whole(search) and summaries is not None:
-        catalogs = [summary.catalog for summary in summaries]
-    stamps: dict[str | None, datetime | None] = {
-        summary.catalog: summary.last_indexed_at for summary in summaries or ()
-    }
+    if reads_list and states is not None:
+        catalogs = [state.catalog for state in states]
+    by_key = {state.catalog: state for state in states or ()}
     return [
-        PlannedCatalog(
-            catalog,
-            search.request(catalog),
-            stamps.get(catalog) if catalog else None,
-            is_listed=catalog in stamps,
-        )
+        _planned(catalog, search, by_key.get(catalog) if catalog else None)
         for catalog in _pushed(catalogs, pushdown)
     ]
 
 
-def list_granted_catalogs(connection: Connection) -> list[MerchantCatalogSummary] | None:
-    """List the granted catalogs; None if the service has no list."""
+def list_for(
+    search: ProductSearch, connection: Connection, warn: Callable[[str], None] = _LOGGER.warning
+) -> Sequence[CatalogState] | None:
+    """List the catalogs of the connection's source; None if it has no list and none is needed.
+
+    Args:
+        search: The search that the list is for.
+        connection: The settings of the service, with the source.
+        warn: Called with a line about each part of the source that could not be used.
+
+    Raises:
+        OctogenNotFoundError: The source has no list, and without one the search would read all of
+            Octogen.
+        OctogenError: A request failed.
+    """
     try:
-        return connection.call(OctogenClient.list_catalogs)
-    except OctogenNotFoundError:
+        listed = fetch_catalogs(connection)
+    except OctogenNotFoundError as error:
+        if search.catalogs:
+            return None
+        if not isinstance(connection.catalogs, GrantedCatalogs):
+            raise
+        _refuse_all_of_octogen(search, connection, error)
         return None
+    for line in listed.warnings:
+        warn(line)
+    return listed.catalogs
 
 
-def _is_whole(search: ProductSearch) -> bool:
-    """True if every granted catalog is read to its end."""
-    return not search.catalogs and search.max_products is None
+def _refuse_all_of_octogen(
+    search: ProductSearch, connection: Connection, error: OctogenNotFoundError
+) -> None:
+    """Refuse a search that would read all of Octogen, unless a budget limits it.
+
+    Raises:
+        OctogenNotFoundError: The search is refused.
+    """
+    is_narrow = bool((search.q or "").strip() or search.facets or search.max_products)
+    if is_narrow or connection.spending.budget_usd is not None:
+        return
+    raise OctogenNotFoundError(
+        f"{error} Without any of these the search would read all of Octogen, and each page of it "
+        "is charged: narrow it with q, facets or max_products, or set "
+        "OctogenResource(budget_usd=...). `octogen-dagster estimate` says what a read costs.",
+        error.response,
+        error.detail,
+        error.retry_after,
+    ) from None
+
+
+def _reads_list(search: ProductSearch, connection: Connection) -> bool:
+    """True if the catalogs of the source are read one by one.
+
+    A capped search of all granted catalogs is one request, so that the best products come first.
+    """
+    is_capped = search.max_products is not None
+    return not search.catalogs and not (
+        is_capped and isinstance(connection.catalogs, GrantedCatalogs)
+    )
+
+
+def _planned(
+    catalog: str | None, search: ProductSearch, state: CatalogState | None
+) -> PlannedCatalog:
+    request = search.request(catalog)
+    if state is None:
+        return PlannedCatalog(catalog, request)
+    return PlannedCatalog(
+        catalog,
+        request,
+        state.last_indexed_at,
+        # A source with `computed_at` instead does not say when catalogs are indexed.
+        is_listed=state.computed_at is None,
+        product_count=state.product_count,
+    )
 
 
 def _pushed(catalogs: Sequence[str | None], pushdown: Pushdown) -> Sequence[str | None]:

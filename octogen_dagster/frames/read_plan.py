@@ -34,3 +34,11 @@ class ReadPlan:
     rebuilt: bool = False
     continued: frozenset[str] = frozenset()
     superseded: frozenset[str] = frozenset()
+
+    @property
+    def expected_rows(self) -> int | None:
+        """The number of products in all catalogs; None if it is not known or not all are read."""
+        counts = [read.planned.product_count for read in self.reads]
+        known = [count for count in counts if count is not None]
+        is_known = self.search.reads_whole_catalogs and len(known) == len(counts)
+        return sum(known) if is_known else None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs
 from octogen_dagster.api.client import DEFAULT_TIMEOUT
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.credentials import ApiKey
@@ -27,7 +28,7 @@ from octogen_dagster.frames.consistency import IndexedAgainError
 from octogen_dagster.frames.execution import Execution
 from octogen_dagster.frames.lazy_scan import Interval, LazyScan
 from octogen_dagster.frames.pages.resume import plan_with_store
-from octogen_dagster.frames.plan import plan_catalogs
+from octogen_dagster.frames.plan import list_for, plan_catalogs
 from octogen_dagster.frames.pushdown import Pushdown
 from octogen_dagster.frames.read_plan import ReadPlan
 from octogen_dagster.frames.scan_statistics import ScanStatistics, product_figures
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from octogen_dagster.frames.pages.store import PageStore
-    from octogen_dagster.frames.plan import ListGranted
+    from octogen_dagster.frames.plan import ListCatalogs
     from octogen_dagster.frames.shutdown import ExitGuard
     from octogen_dagster.frames.snapshot_source import SnapshotPlace
     from octogen_dagster.frames.statistics import Figures
@@ -58,8 +59,8 @@ class ProductScan(LazyScan):
         search: The search.
         connection: The settings of the service.
         report: Called with the statistics about every ten seconds, and at the end.
-        list_granted: Lists the granted catalogs, or returns None for a service that has no list.
-            By default the service is asked, if its list is needed.
+        list_catalogs: Lists the catalogs of the source, or returns None for a service that has no
+            list. By default the source is asked, if its list is needed.
         window: The time window of the snapshot. The service knows only the present, so a past
             window is rebuilt from archived pages or refused, and a future one is refused.
         min_rows_ratio: The smallest snapshot of whole catalogs to publish, as a share of the rows
@@ -82,7 +83,7 @@ class ProductScan(LazyScan):
         connection: Connection,
         report: Callable[[ScanStatistics], None] | None = None,
         *,
-        list_granted: ListGranted | None = None,
+        list_catalogs: ListCatalogs | None = None,
         window: TimeWindow | None = None,
         min_rows_ratio: float = MIN_ROWS_RATIO,
         clock: Callable[[], datetime] = utc_now,
@@ -93,7 +94,7 @@ class ProductScan(LazyScan):
         self.connection = connection
         self.statistics = ScanStatistics(search=search)
         self._report = report
-        self._list_granted = list_granted
+        self._list_catalogs = list_catalogs
         self._window = window
         self._clock = clock
         self._store: PageStore | None = None
@@ -232,11 +233,12 @@ class ProductScan(LazyScan):
             self._report(self.statistics)
 
     def _plan_with_store(self, store: PageStore, connection: Connection) -> ReadPlan:
+        list_catalogs = self._list_catalogs or functools.partial(
+            list_for, self.search, connection, self._log
+        )
         plan = plan_with_store(
             self.search,
-            lambda: plan_catalogs(
-                self.search, connection, self._list_granted, Pushdown(), stamped=True
-            ),
+            lambda: plan_catalogs(self.search, connection, list_catalogs, Pushdown(), stamped=True),
             store,
             connection,
             window=self._window,
@@ -256,7 +258,7 @@ class ProductScan(LazyScan):
         search = _narrowed(self.search, pushdown)
         if search is None:
             return ReadPlan(self.search, [], now)
-        catalogs = plan_catalogs(search, connection, self._list_granted, pushdown, stamped=stamped)
+        catalogs = plan_catalogs(search, connection, self._list_catalogs, pushdown, stamped=stamped)
         return ReadPlan(search, [CatalogRead(catalog) for catalog in catalogs], now)
 
 
@@ -269,6 +271,7 @@ def scan_products(
     concurrency: int = 8,
     retry: RetryPolicy | None = None,
     reserve: float = 0.2,
+    catalogs: CatalogSource | None = None,
 ) -> pl.LazyFrame:
     """Return a search as a LazyFrame; it is read when the frame is executed.
 
@@ -285,6 +288,8 @@ def scan_products(
         concurrency: The number of catalogs that are read at the same time.
         retry: How requests are retried.
         reserve: Share of the organisation's request budget, 0 to 1, that is left to other users.
+        catalogs: Where the catalogs come from that a search without `catalogs` reads; by default
+            `GrantedCatalogs`.
 
     Returns:
         Columns as in `PRODUCT_SCHEMA`; each product once, in the service's order within a catalog.
@@ -301,6 +306,7 @@ def scan_products(
         concurrency=concurrency,
         retry=retry or RetryPolicy(),
         reserve=reserve,
+        catalogs=catalogs or GrantedCatalogs(),
     )
     return ProductScan(search, connection).frame
 

@@ -27,6 +27,7 @@ class ScanStatistics(ReadStatistics):
 
     Attributes:
         search: The search that was read; after a rebuild, the search of the archived pages.
+        expected_rows: The number of products in the catalogs; None if it is not known.
         truncated: True if the cap left products unread.
         catalogs: The keys of the catalogs that were read, where they are known.
         pages: Pages decoded.
@@ -38,6 +39,7 @@ class ScanStatistics(ReadStatistics):
     """
 
     search: ProductSearch = field(default_factory=ProductSearch)
+    expected_rows: int | None = None
     truncated: bool = False
     catalogs: list[str] = field(default_factory=list)
     pages: int = 0
@@ -72,13 +74,13 @@ class ScanStatistics(ReadStatistics):
             figures["last_request_id"] = self.last_request_id
         return figures
 
-    def progress(self, subject: str, expected: int | None) -> str:
+    def progress(self, subject: str) -> str:
         """Return a line about the progress of the read.
 
         Args:
             subject: What is read, such as "Catalog 'acme'".
-            expected: The number of products; None if it is not known.
         """
+        expected = self.expected_rows
         of = f" of {expected:,}" if expected else ""
         return (
             f"{subject}: {self.rows:,}{of} products in {self.pages:,} pages, {self.speed(expected)}"

@@ -14,16 +14,18 @@ CatalogKey = Annotated[str, StringConstraints(strip_whitespace=True, min_length=
 class ProductSearch(SearchFilters):
     """A search whose whole result is read.
 
-    Without `catalogs` every catalog that is granted to the API key is read. `max_products` caps the
-    result. Without `catalogs` it takes the products that the service ranks highest across all
-    catalogs; with `catalogs` it reads them in the given order until it has enough.
+    Without `catalogs` every catalog of the source is read (`OctogenResource(catalogs=...)`), by
+    default every one that is granted to the API key. `max_products` caps the result. Catalogs that
+    are named, in the search or by the source, are read in their order until there are enough
+    products; of the granted catalogs it takes the products that the service ranks highest.
 
     Raises:
         pydantic.ValidationError: A field is out of its range; the message names it.
     """
 
     catalogs: list[CatalogKey] = Field(
-        default_factory=list, description="Catalog keys to read; none reads all granted ones."
+        default_factory=list,
+        description="Catalog keys to read; none reads all of the resource's source.",
     )
     page_size: int = Field(
         default=MAX_PAGE_SIZE, ge=1, le=MAX_PAGE_SIZE, description="Products in one request."

@@ -1,39 +1,25 @@
-"""The factories of the catalogs asset and of products assets."""
+"""The factory of products assets."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
 import dagster as dg
-import polars as pl
 from pydantic import ValidationError
 
-from octogen_dagster.api.models import MerchantCatalogSummary
+from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs
+from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.asset_defaults import octogen_asset
-from octogen_dagster.errors import OctogenNotFoundError
+from octogen_dagster.frames.plan import list_for
 from octogen_dagster.frames.scan import MIN_ROWS_RATIO, ProductScan
 from octogen_dagster.frames.scan_statistics import ScanStatistics
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.shares import require_share
 from octogen_dagster.frames.window import is_within, utc_now
 from octogen_dagster.snapshots.failures import RETRY_POLICY, permanent_errors_fail
-from octogen_dagster.snapshots.partitions import (
-    SnapshotPartitions,
-    catalog_of,
-    catalog_partition_key,
-)
+from octogen_dagster.snapshots.partitions import SnapshotPartitions, catalog_of
 from octogen_dagster.snapshots.resource import OctogenResource
-
-CATALOGS_SCHEMA = pl.Schema(
-    {
-        "catalog": pl.String(),
-        "display_name": pl.String(),
-        "source_base_url": pl.String(),
-        "product_count": pl.Int64(),
-        "last_indexed_at": pl.Datetime("us", "UTC"),
-    }
-)
 
 ACCEPT_SHRINKING = "accept_shrinking"
 _ACCEPT_SHRINKING_CONFIG = dg.Field(
@@ -42,37 +28,6 @@ _ACCEPT_SHRINKING_CONFIG = dg.Field(
     is_required=False,
     description="True to publish this run's snapshot of whole catalogs however few rows it has.",
 )
-
-
-def build_catalogs_asset(
-    name: str = "octogen_catalogs",
-    *,
-    partitions_def: dg.DynamicPartitionsDefinition | None = None,
-    **asset_arguments: Any,
-) -> dg.AssetsDefinition:
-    """Build an asset: the table of the catalogs that the key may read.
-
-    The columns are catalog, display_name, source_base_url, product_count and last_indexed_at (UTC).
-
-    Args:
-        name: The asset's name.
-        partitions_def: Dynamic partitions, to which a run adds each new catalog. Pass those of
-            the products asset.
-        asset_arguments: Any other argument of `@dagster.asset`.
-    """
-
-    @octogen_asset(
-        {"name": name, "description": "The catalogs this organisation may read."}, asset_arguments
-    )
-    def catalogs(context: dg.AssetExecutionContext, octogen: OctogenResource) -> pl.DataFrame:
-        with permanent_errors_fail():
-            summaries = octogen.list_catalogs()
-        if partitions_def is not None:
-            _add_partitions(context, partitions_def, summaries)
-        rows = [summary.model_dump(include=set(CATALOGS_SCHEMA)) for summary in summaries]
-        return pl.DataFrame(rows, schema=CATALOGS_SCHEMA).sort("catalog")
-
-    return catalogs
 
 
 def build_products_asset(
@@ -195,25 +150,27 @@ class ProductsAsset:
             if key := self._partitions.catalog_key(context.partition_key):
                 _require_partition(context, self._partitions.catalogs, key)
                 search = search.model_copy(update={"catalogs": [catalog_of(key)]})
-        list_granted = functools.cache(lambda: _list_granted(search, octogen))
         subject = f"Catalog {search.catalogs[0]!r}" if len(search.catalogs) == 1 else "The search"
 
         def report(statistics: ScanStatistics) -> None:
-            expected = None if statistics.rebuilt else _expected_rows(search, list_granted())
-            context.log.info(statistics.progress(subject, expected))
+            context.log.info(statistics.progress(subject))
             if statistics.complete and not statistics.rows:
                 context.log.warning(
                     f"{subject} found no products. Check its filters, or the API key's access."
                 )
 
         with permanent_errors_fail():
+            connection = octogen.connection()
+            list_catalogs = functools.cache(
+                lambda: list_for(search, connection, context.log.warning)
+            )
             if window is None or is_within(window, self._clock()):
-                list_granted()  # a catalog that is not granted fails early
+                _require_listed(search, list_catalogs(), connection.catalogs, context)
             return ProductScan(
                 search,
-                octogen.connection(),
+                connection,
                 report,
-                list_granted=list_granted,
+                list_catalogs=list_catalogs,
                 window=window,
                 min_rows_ratio=min_rows_ratio,
                 clock=self._clock,
@@ -282,52 +239,32 @@ def search_config(search: ProductSearch, *, catalogs: bool = True) -> dict[str, 
     }
 
 
-def _list_granted(
-    search: ProductSearch, octogen: OctogenResource
-) -> list[MerchantCatalogSummary] | None:
-    """List the granted catalogs, or return None if the service has no such list.
+def _require_listed(
+    search: ProductSearch,
+    catalogs: Sequence[CatalogState] | None,
+    source: CatalogSource,
+    context: dg.AssetExecutionContext,
+) -> None:
+    """Fail the run before it reads if a catalog of the search is not granted to the key.
+
+    Other sources than the list of the granted catalogs do not say what the key may read.
 
     Raises:
-        dagster.Failure: A catalog of the search is not granted to the key.
+        dagster.Failure: A catalog is not granted.
     """
-    try:
-        granted = octogen.list_catalogs()
-    except OctogenNotFoundError:
-        return None
-    keys = {summary.catalog for summary in granted}
-    if missing := [key for key in search.catalogs if key not in keys]:
+    if catalogs is None:
+        return
+    keys = {state.catalog for state in catalogs}
+    missing = [key for key in search.catalogs if key not in keys]
+    if missing and isinstance(source, GrantedCatalogs):
         raise dg.Failure(
             f"Catalog {missing[0]!r} is not granted to this key. Granted: "
             f"{', '.join(sorted(keys)) or 'none'}. Ask Octogen for access or correct the "
             "partition key or the search.",
             allow_retries=False,
         )
-    return granted
-
-
-def _expected_rows(
-    search: ProductSearch, granted: list[MerchantCatalogSummary] | None
-) -> int | None:
-    """Return the number of products in whole catalogs; None if it is not known."""
-    plain = search.model_copy(update={"catalogs": [], "page_size": 1})
-    if granted is None or plain != ProductSearch(page_size=1):
-        return None
-    counts = {summary.catalog: summary.product_count for summary in granted}
-    return sum(counts[key] for key in search.catalogs or counts)
-
-
-def _add_partitions(
-    context: dg.AssetExecutionContext,
-    partitions_def: dg.DynamicPartitionsDefinition,
-    summaries: list[MerchantCatalogSummary],
-) -> None:
-    if partitions_def.name is None:
-        raise ValueError(
-            "The partitions_def of the catalogs asset has no name, so catalogs cannot be added to "
-            "it. Give the DynamicPartitionsDefinition a name."
+    if missing:
+        context.log.info(
+            f"Catalog {missing[0]!r} is not among those of {source!r}. The service is asked for it "
+            "all the same."
         )
-    known = set(context.instance.get_dynamic_partitions(partitions_def.name))
-    keys = {catalog_partition_key(summary.catalog) for summary in summaries}
-    if new := sorted(keys - known):
-        context.instance.add_dynamic_partitions(partitions_def.name, new)
-        context.log.info(f"Added {len(new)} catalog partitions: {', '.join(new)}")

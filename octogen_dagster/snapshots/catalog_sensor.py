@@ -7,8 +7,8 @@ from typing import Any
 
 import dagster as dg
 
-from octogen_dagster.api.client import OctogenClient
-from octogen_dagster.api.index_runs import IndexRun
+from octogen_dagster.api.catalog_sources import fetch_catalogs
+from octogen_dagster.api.catalog_states import CatalogList
 from octogen_dagster.errors import OctogenError
 from octogen_dagster.frames.window import utc_now
 from octogen_dagster.sensor_limits import unfinished_partitions
@@ -34,11 +34,13 @@ def build_catalog_sensor(
 ) -> dg.SensorDefinition:
     """A sensor that snapshots each catalog when it appears and whenever it was indexed again.
 
-    Each tick lists the granted catalogs, adds a partition for each new one, and requests a run for
-    each whose `lastIndexedAt` moved, at most 50; the rest follow on the next ticks. A catalog whose
-    run brought no snapshot, because it failed, is requested again after 10 minutes, then 20, up to
-    6 hours. One that is no longer granted is reported once, as an observation of its partition;
-    its data stays. A listing that fails skips the tick with the reason.
+    Each tick lists the catalogs of the resource's source, adds a partition for each new one, and
+    requests a run for each whose time moved, at most 50; the rest follow on the next ticks. The
+    time is `lastIndexedAt`, or `computedAt` with `ShopCatalogs`. `NamedCatalogs` have none and are
+    requested once: use a schedule for them. A catalog whose run brought no snapshot,
+    because it failed, is requested again after 10 minutes, then 20, up to 6 hours. One that is no
+    longer listed is reported once, as an observation of its partition; its data stays. A listing
+    that fails skips the tick with the reason. If only some shops fail, the others are watched.
 
     Args:
         products: An asset of `build_products_asset`. Its partitions are dynamic ones of catalogs,
@@ -106,7 +108,7 @@ class CatalogSensor:
         self, context: dg.SensorEvaluationContext, octogen: OctogenResource
     ) -> dg.SensorResult | dg.SkipReason:
         try:
-            catalogs = _list_catalogs(octogen)
+            listed = _fetch_catalogs(octogen)
         except OctogenError as error:
             return dg.SkipReason(
                 f"The catalogs could not be listed; the next tick tries again. {error}"
@@ -118,9 +120,9 @@ class CatalogSensor:
                 "Runs that were requested before are not requested twice."
             )
         now = self._clock()
-        tick = plan_tick(cursor, catalogs, self._inputs(context.instance, now))
-        _log(tick, context)
-        return self._result(tick, now, len(catalogs))
+        tick = plan_tick(cursor, listed, self._inputs(context.instance, now))
+        _log(listed, tick, context)
+        return self._result(tick, now, len(listed.catalogs))
 
     def _inputs(self, instance: dg.DagsterInstance, now: datetime) -> TickInputs:
         return TickInputs(
@@ -155,17 +157,17 @@ class CatalogSensor:
         )
 
 
-def _log(tick: CatalogTick, context: dg.SensorEvaluationContext) -> None:
-    for line in tick.skipped:
+def _log(listed: CatalogList, tick: CatalogTick, context: dg.SensorEvaluationContext) -> None:
+    for line in [*listed.warnings, *tick.skipped]:
         context.log.warning(line)
     for key in tick.gone:
-        context.log.warning(f"Catalog {key} is no longer granted. Its snapshots are kept.")
+        context.log.warning(f"Catalog {key} is no longer listed. Its snapshots are kept.")
     if tick.waiting:
         context.log.info(f"{tick.waiting} more snapshots are due; the next ticks request them.")
 
 
-def _list_catalogs(octogen: OctogenResource) -> list[IndexRun]:
+def _fetch_catalogs(octogen: OctogenResource) -> CatalogList:
     connection = octogen.connection()
     deadline = min(connection.retry.deadline, LISTING_TIMEOUT)
     retry = dataclasses.replace(connection.retry, deadline=deadline)
-    return dataclasses.replace(connection, retry=retry).call(OctogenClient.list_index_runs)
+    return fetch_catalogs(dataclasses.replace(connection, retry=retry))

@@ -1,16 +1,16 @@
 """The decisions of a catalog sensor's tick, as a pure function of its cursor and its inputs."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
 import msgspec
 from typing_extensions import Self
 
-from octogen_dagster.api.index_runs import IndexRun
+from octogen_dagster.api.catalog_states import CatalogList
 from octogen_dagster.run_ledger import Ledger, run_key
 from octogen_dagster.sensor_limits import limited
-from octogen_dagster.snapshots.partitions import catalog_partition_key
+from octogen_dagster.snapshots.partitions import keys_by_catalog
 
 MAX_CONFIRMATIONS_PER_TICK = 400
 """Unconfirmed snapshots that a tick looks up."""
@@ -22,7 +22,7 @@ class CatalogCursor(Ledger[datetime | None], kw_only=True):
     """The ledger of the catalog sensor; its keys are the partition keys of catalogs.
 
     Attributes:
-        stamp_regressions: How often a catalog's `lastIndexedAt` went back, for catalogs where it
+        stamp_regressions: How often the time of a catalog went back, for catalogs where it
             did. It makes run keys new that would otherwise repeat.
     """
 
@@ -63,7 +63,7 @@ class CatalogTick:
         new: Partition keys to add.
         runs: The partition and the run key of each run to request.
         waiting: Number of snapshots that are due and left to the next ticks.
-        gone: Partition keys to report as no longer granted.
+        gone: Partition keys to report as no longer listed.
         skipped: For each catalog that cannot have a partition, which one it is and why.
         cursor: The cursor to store.
     """
@@ -76,43 +76,33 @@ class CatalogTick:
     cursor: CatalogCursor = field(repr=False)
 
 
-def plan_tick(
-    cursor: CatalogCursor, catalogs: Sequence[IndexRun], inputs: TickInputs
-) -> CatalogTick:
+def plan_tick(cursor: CatalogCursor, listed: CatalogList, inputs: TickInputs) -> CatalogTick:
     """Decide what a tick requests, adds and reports. Equal arguments give equal results.
 
     Args:
         cursor: The cursor of the last tick. It is not changed.
-        catalogs: The catalogs that are granted now.
+        listed: The catalogs that there are now. While the list is incomplete, none is reported as
+            gone.
         inputs: What the tick may look up.
     """
-    stamps, skipped = _stamps_by_key(catalogs)
+    keys, skipped = keys_by_catalog(state.catalog for state in listed.catalogs)
+    stamps = {
+        keys[state.catalog]: state.changed_at for state in listed.catalogs if state.catalog in keys
+    }
     ledger = cursor.copy()
     retries = _confirm_snapshots(ledger, stamps, inputs)
     due = [key for key, stamp in stamps.items() if key in retries or _moved(ledger, key, stamp)]
     due.sort(key=lambda key: _urgency(ledger, key, stamps[key]))
-    new, keys = limited(due, inputs.known() if due else ())
-    runs = _request_runs(ledger, {key: stamps[key] for key in keys}, inputs) if keys else []
+    new, allowed = limited(due, inputs.known() if due else ())
+    runs = _request_runs(ledger, {key: stamps[key] for key in allowed}, inputs) if allowed else []
     return CatalogTick(
         new=sorted(new),
         runs=runs,
         waiting=len(due) - len(runs),
-        gone=ledger.report_gone(stamps.keys()),
+        gone=ledger.report_gone(stamps.keys()) if listed.is_complete else [],
         skipped=skipped,
         cursor=ledger,
     )
-
-
-def _stamps_by_key(catalogs: Sequence[IndexRun]) -> tuple[dict[str, datetime | None], list[str]]:
-    """`lastIndexedAt` by partition key, and a text for each catalog that cannot have one."""
-    stamps: dict[str, datetime | None] = {}
-    skipped = []
-    for entry in catalogs:
-        try:
-            stamps[catalog_partition_key(entry.catalog)] = entry.last_indexed_at
-        except ValueError as error:
-            skipped.append(f"Skipped catalog {entry.catalog[:60]!r}. {error}")
-    return stamps, skipped
 
 
 def _confirm_snapshots(
@@ -152,7 +142,7 @@ def _overdue_partitions(
 
 
 def _moved(ledger: CatalogCursor, key: str, stamp: datetime | None) -> bool:
-    """True if no snapshot was requested for this `lastIndexedAt`."""
+    """True if no snapshot was requested for this time."""
     return key not in ledger.requested or ledger.requested[key] != stamp
 
 

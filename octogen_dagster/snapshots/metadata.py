@@ -13,6 +13,7 @@ from octogen_dagster.frames.changes import CHANGES_DESCRIPTIONS, CHANGES_SCHEMA
 from octogen_dagster.frames.details.schema import DETAIL_DESCRIPTIONS, DETAIL_SCHEMA
 from octogen_dagster.frames.schema import COLUMN_DESCRIPTIONS, PRODUCT_SCHEMA
 from octogen_dagster.previews import markdown_table
+from octogen_dagster.snapshots.catalogs_schema import CATALOGS_DESCRIPTIONS, CATALOGS_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +27,7 @@ _DESCRIBED = (
     (PRODUCT_SCHEMA, COLUMN_DESCRIPTIONS),
     (CHANGES_SCHEMA, CHANGES_DESCRIPTIONS),
     (DETAIL_SCHEMA, DETAIL_DESCRIPTIONS),
+    (CATALOGS_SCHEMA, CATALOGS_DESCRIPTIONS),
 )
 
 

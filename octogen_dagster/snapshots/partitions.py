@@ -6,6 +6,7 @@ It can be turned back without network or state.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import quote, unquote
@@ -168,6 +169,22 @@ def catalog_partition_key(catalog: str) -> str:
     if len(key) > _MAX_COMPONENT_LENGTH / 3:  # a path encodes a character as three
         path_component(key)
     return key
+
+
+def keys_by_catalog(catalogs: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """The partition keys of catalogs, and a line for the log about each that cannot have one.
+
+    Args:
+        catalogs: Catalog keys.
+    """
+    keys: dict[str, str] = {}
+    skipped = []
+    for catalog in catalogs:
+        try:
+            keys[catalog] = catalog_partition_key(catalog)
+        except ValueError as error:
+            skipped.append(f"Skipped catalog {catalog[:60]!r}. {error}")
+    return keys, skipped
 
 
 def catalog_of(partition_key: str) -> str:

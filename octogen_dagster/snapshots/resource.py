@@ -1,41 +1,40 @@
 """OctogenResource: Octogen's REST API for assets and ops, with blocking methods."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import dagster as dg
 from pydantic import Field, PrivateAttr, field_validator
+from typing_extensions import Unpack
 
+from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs
 from octogen_dagster.api.client import DEFAULT_TIMEOUT, OctogenClient
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.models import (
+    MerchantCatalogSummary,
+    MerchantProductListPage,
+    MerchantProductUrlLookupResponse,
+)
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.api.search_arguments import PageArguments
 from octogen_dagster.api.spending import LOOKUP_USD, SEARCH_PAGE_USD, Prices, Spending
 from octogen_dagster.api.urls import checked_base_url, configured_base_url
 from octogen_dagster.frames.scan import MIN_ROWS_RATIO, ProductScan
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from typing_extensions import Unpack
-
-    from octogen_dagster.api.models import (
-        MerchantCatalogSummary,
-        MerchantProductListPage,
-        MerchantProductUrlLookupResponse,
-    )
-    from octogen_dagster.api.search_arguments import PageArguments
-    from octogen_dagster.frames.plan import ListGranted
-    from octogen_dagster.frames.scan_statistics import ScanStatistics
-    from octogen_dagster.frames.search import ProductSearch
-    from octogen_dagster.frames.window import TimeWindow
+from octogen_dagster.frames.scan_statistics import ScanStatistics
+from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.frames.window import TimeWindow
 
 
 class OctogenResource(dg.ConfigurableResource[Any]):
     """Octogen's REST API as a Dagster resource.
 
     Definitions load without a key; a run that needs one raises MissingAPIKeyError.
+
+    `catalogs` says where the catalogs come from that the catalogs asset lists, the catalog sensor
+    watches and a search without `catalogs` reads: `GrantedCatalogs()`, `ShopCatalogs(hosts=[...])`,
+    `NamedCatalogs(keys=[...])` or a `CatalogSource` of your own. It is set in code and is no part
+    of the run configuration.
     """
 
     api_key: str | None = Field(
@@ -87,6 +86,24 @@ class OctogenResource(dg.ConfigurableResource[Any]):
     )
     _spending: Any = PrivateAttr(default=None)
 
+    # Dagster takes a value that is no configuration as a dependency.
+    catalogs: dg.ResourceDependency[CatalogSource] = GrantedCatalogs()  # type: ignore[assignment]
+
+    @field_validator("catalogs", mode="before")
+    @classmethod
+    def _check_catalogs(cls, catalogs: object) -> object:
+        if not isinstance(catalogs, CatalogSource):
+            raise ValueError(
+                f"catalogs must be a CatalogSource, such as ShopCatalogs(hosts=['shop.example']), "
+                f"not {catalogs!r}"
+            )
+        return catalogs
+
+    @classmethod
+    def _is_cm_resource_cls(cls) -> bool:
+        """False: a source needs no setup, so sensors and assets can be called without `with`."""
+        return False
+
     @field_validator("base_url", mode="before")
     @classmethod
     def _check_base_url(cls, base_url: str | None) -> str | None:
@@ -94,9 +111,10 @@ class OctogenResource(dg.ConfigurableResource[Any]):
             return base_url
         return checked_base_url(base_url)
 
-    def __reduce__(self) -> tuple[Callable[..., OctogenResource], tuple[dict[str, Any]]]:
+    def __reduce__(self) -> "tuple[Callable[..., OctogenResource], tuple[dict[str, Any]]]":
         """Pickle without the key; the unpickled resource reads it from the environment."""
-        return _from_settings, (self.model_dump(exclude={"api_key"}),)
+        settings = self.model_dump(exclude={"api_key", "catalogs"})
+        return _from_settings, ({**settings, "catalogs": self.catalogs},)
 
     def connection(self) -> Connection:
         """Return the connection that these settings describe.
@@ -113,6 +131,7 @@ class OctogenResource(dg.ConfigurableResource[Any]):
             retry=RetryPolicy(attempts=self.attempts, deadline=self.deadline),
             reserve=self.reserve,
             spending=self.spending,
+            catalogs=self.catalogs,
         )
 
     @property
@@ -153,7 +172,6 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         search: ProductSearch,
         report: Callable[[ScanStatistics], None] | None = None,
         *,
-        list_granted: ListGranted | None = None,
         window: TimeWindow | None = None,
         min_rows_ratio: float = MIN_ROWS_RATIO,
     ) -> ProductScan:
@@ -166,7 +184,6 @@ class OctogenResource(dg.ConfigurableResource[Any]):
             search: What to read.
             report: Called with the statistics about every ten seconds during the read, and at its
                 end.
-            list_granted: Returns the granted catalogs; by default the service is asked.
             window: The start and the end of the time that the snapshot is of, as an asset's
                 `context.partition_time_window`. If it does not include the present,
                 `ParquetSnapshotIOManager` rebuilds the snapshot from archived pages, or the read
@@ -182,7 +199,6 @@ class OctogenResource(dg.ConfigurableResource[Any]):
             search,
             self.connection(),
             report,
-            list_granted=list_granted,
             window=window,
             min_rows_ratio=min_rows_ratio,
         )

@@ -20,6 +20,7 @@ from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.clients import ONCE, Transport, open_client
 from tests.api.servers import KEY, RawServer, hanging
+from tests.api.shops import catalog_of_shop, shop, shops
 
 FAR_AWAY = "https://api.octogen.ai/v1"
 
@@ -149,16 +150,17 @@ class TestCatalogs:
     ) -> None:
         async with open_client(current) as client:
             with pytest.raises(OctogenNotFoundError) as caught:
-                await client.list_index_runs()
+                await client.list_catalog_states()
             with pytest.raises(OctogenNotFoundError) as caught:
                 await client.list_catalogs()
         assert current.base_url in str(caught.value)
         assert "(404)" in str(caught.value)
-        assert "Name the catalogs yourself" in str(caught.value)
+        assert "OctogenResource(catalogs=ShopCatalogs(hosts=[...]))" in str(caught.value)
+        assert "OctogenResource(catalogs=NamedCatalogs(keys=[...]))" in str(caught.value)
         assert caught.value.request_id == current.requests[-1].request_id
 
 
-class TestIndexRuns:
+class TestCatalogStates:
     async def test_they_are_those_of_the_catalogs(
         self, sandbox: Sandbox, transport: Transport
     ) -> None:
@@ -166,11 +168,30 @@ class TestIndexRuns:
         sandbox.inject(Fault("unknown_fields"))
         async with open_client(sandbox, transport) as client:
             catalogs = await client.list_catalogs()
-            index_runs = await client.list_index_runs()
-        assert len(index_runs) == 3
-        assert [(run.catalog, run.last_indexed_at) for run in index_runs] == [
-            (catalog.catalog, catalog.last_indexed_at) for catalog in catalogs
-        ]
+            listed = await client.list_catalog_states()
+        assert (len(listed.catalogs), listed.warnings, listed.is_complete) == (3, (), True)
+        names = ("catalog", "display_name", "source_base_url", "product_count", "last_indexed_at")
+        for state, catalog in zip(listed.catalogs, catalogs, strict=True):
+            for name in names:
+                assert getattr(state, name) == getattr(catalog, name)
+
+
+class TestDomains:
+    async def test_a_shop_says_which_catalogs_serve_it(self, transport: Transport) -> None:
+        entry = catalog_of_shop("acme", 7, computedAt="soon")
+        with shops({"bücher.example/x": shop("bücher.example", entry)}) as server:
+            async with open_client(server, transport) as client:
+                coverage = await client.get_domain(" bücher.example/x ")
+        assert server.received[0].target == "/v1/domains/b%C3%BCcher.example%2Fx"
+        assert coverage.host == "bücher.example"
+        assert [(each.catalog, each.product_count) for each in coverage.catalogs] == [("acme", 7)]
+        assert coverage.catalogs[0].computed_at == "soon"
+
+    async def test_an_empty_host_is_refused(self, sandbox: Sandbox) -> None:
+        async with open_client(sandbox) as client:
+            with pytest.raises(ValueError, match="host must not be empty"):
+                await client.get_domain(" ")
+        assert sandbox.requests == []
 
 
 class TestLookup:

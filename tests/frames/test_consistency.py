@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from octogen_dagster.api.client import OctogenClient
+from octogen_dagster.api.catalog_sources import fetch_catalogs
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.errors import OctogenPagingError
@@ -30,9 +30,9 @@ def pages_served(sandbox: Sandbox) -> int:
 
 def test_a_catalog_that_was_indexed_again_meanwhile_is_an_error(sandbox: Sandbox) -> None:
     connection = connection_to(sandbox)
-    catalogs = connection.call(OctogenClient.list_catalogs)
+    catalogs = fetch_catalogs(connection).catalogs
     sandbox.touch("northpeak")  # after the listing: while it is read
-    scan = ProductScan(SEARCH, connection, list_granted=lambda: catalogs)
+    scan = ProductScan(SEARCH, connection, list_catalogs=lambda: catalogs)
     with pytest.raises(
         OctogenPagingError,
         match=r"^Catalog 'northpeak' was indexed again while it was read \(lastIndexedAt was .* "
@@ -43,9 +43,9 @@ def test_a_catalog_that_was_indexed_again_meanwhile_is_an_error(sandbox: Sandbox
 
 def test_a_catalog_that_is_granted_no_more_is_an_error(sandbox: Sandbox) -> None:
     connection = connection_to(sandbox)
-    catalogs = connection.call(OctogenClient.list_catalogs)
+    catalogs = fetch_catalogs(connection).catalogs
 
-    scan = ProductScan(SEARCH, connection, list_granted=lambda: catalogs)
+    scan = ProductScan(SEARCH, connection, list_catalogs=lambda: catalogs)
     batches = scan._read(None, None, None, None)
     next(batches)
     sandbox.revoke("northpeak")

@@ -6,8 +6,8 @@ from datetime import datetime, timezone
 
 import pytest
 
-from octogen_dagster.api.models import MerchantCatalogSummary
-from octogen_dagster.frames.plan import PlannedCatalog, list_granted_catalogs, plan_catalogs
+from octogen_dagster.api.catalog_states import CatalogState
+from octogen_dagster.frames.plan import PlannedCatalog, list_for, plan_catalogs
 from octogen_dagster.frames.pushdown import Pushdown
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.sandbox.server import Sandbox
@@ -18,9 +18,7 @@ NOWHERE = connection_at("http://127.0.0.1:1/v1")
 ALL = Pushdown()
 STAMP = datetime(2026, 11, 25, tzinfo=timezone.utc)
 GRANTED = [
-    MerchantCatalogSummary(
-        catalog=key, display_name=key, product_count=10, last_indexed_at=STAMP if stamped else None
-    )
+    CatalogState(key, product_count=10, last_indexed_at=STAMP if stamped else None)
     for key, stamped in [("acme", True), ("strada", False), ("zen", True)]
 ]
 
@@ -32,7 +30,7 @@ def keys(catalogs: list[PlannedCatalog]) -> list[str | None]:
 def plan(
     search: ProductSearch,
     pushdown: Pushdown = ALL,
-    granted: list[MerchantCatalogSummary] | None = GRANTED,
+    granted: list[CatalogState] | None = GRANTED,
 ) -> list[PlannedCatalog]:
     return plan_catalogs(search, NOWHERE, lambda: granted, pushdown)
 
@@ -94,10 +92,12 @@ def test_the_service_is_asked_for_its_list_only_where_it_is_needed(
 
 
 def test_the_granted_catalogs_of_both_generations(catalogs: Sandbox) -> None:
-    listed = list_granted_catalogs(connection_to(catalogs))
+    connection = connection_to(catalogs)
+    search = ProductSearch(q="jacket")
+    listed = list_for(search, connection)
     if listed is not None:  # the seed generation
         assert {each.catalog for each in listed} == {"northpeak", "strada", "voltaic"}
-    planned = plan_catalogs(ProductSearch(), connection_to(catalogs), None, ALL)
+    planned = plan_catalogs(search, connection, None, ALL)
     assert len(planned) == (1 if listed is None else 3)
 
 

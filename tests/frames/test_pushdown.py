@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from octogen_dagster.api.catalog_sources import NamedCatalogs
 from octogen_dagster.frames.pushdown import Pushdown
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.sandbox.server import Sandbox
@@ -116,7 +117,8 @@ def apply(frame: pl.LazyFrame, query: list[tuple[str, Any]]) -> pl.LazyFrame:
 def test_a_pushed_query_equals_the_unpushed_one(
     catalogs: Sandbox, query: list[tuple[str, Any]], limit: dict[str, Any]
 ) -> None:
-    pushed = scan(catalogs, ProductSearch(**limit), concurrency=1)
+    source = NamedCatalogs(keys=["northpeak", "strada", "voltaic"])
+    pushed = scan(catalogs, ProductSearch(**limit), concurrency=1, catalogs=source)
     # The same rows as a frame in memory, where nothing can be pushed.
     unpushed = pushed.collect().lazy()
 

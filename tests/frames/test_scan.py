@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from octogen_dagster.api.catalog_sources import NamedCatalogs
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.retry import RetryPolicy
@@ -57,7 +58,8 @@ def searches(sandbox: Sandbox, since: int = 0) -> list[dict[str, Any]]:
 
 
 def test_a_complete_read_brings_every_product_of_every_catalog_once(catalogs: Sandbox) -> None:
-    frame = scan(catalogs).collect()
+    keys = NamedCatalogs(keys=["northpeak", "strada", "voltaic"])
+    frame = scan(catalogs, catalogs=keys).collect()
 
     assert frame.schema == PRODUCT_SCHEMA
     assert frame["uuid"].n_unique() == len(frame) == 357

@@ -85,11 +85,12 @@ def test_the_source_of_the_rows(statistics: ScanStatistics, source: str) -> None
 
 
 def test_a_progress_line_says_how_far_the_reading_is() -> None:
-    statistics = ScanStatistics(rows=1_000, pages=10, seconds=4.0)
-    assert statistics.progress("Catalog 'acme'", 1_500) == (
+    statistics = ScanStatistics(rows=1_000, pages=10, seconds=4.0, expected_rows=1_500)
+    assert statistics.progress("Catalog 'acme'") == (
         "Catalog 'acme': 1,000 of 1,500 products in 10 pages, 250 a second, about 2 s left"
     )
-    assert statistics.progress("The search", None) == (
+    statistics.expected_rows = None
+    assert statistics.progress("The search") == (
         "The search: 1,000 products in 10 pages, 250 a second"
     )
 

@@ -177,7 +177,7 @@ def test_the_current_generation_needs_no_setting(tmp_path: Path) -> None:
         assert value(result, "products", "dagster/row_count") == 120
 
         result = dg.materialize([build_catalogs_asset()], resources=resources, raise_on_error=False)
-        assert "Name the catalogs yourself" in failure(result)
+        assert "OctogenResource(catalogs=ShopCatalogs(hosts=[...]))" in failure(result)
 
 
 def test_asset_options_are_those_of_any_asset() -> None:

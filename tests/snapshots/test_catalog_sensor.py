@@ -1,13 +1,14 @@
 """The catalog sensor, tick by tick, with the daemon's part played in between."""
 
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, ClassVar
 
 import dagster as dg
 import pytest
 
-from octogen_dagster.api.connection import Connection
-from octogen_dagster.api.index_runs import IndexRun
+from octogen_dagster.api.catalog_sources import CatalogSource
+from octogen_dagster.api.catalog_states import CatalogList
+from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.assets import build_products_asset
@@ -190,7 +191,7 @@ def test_a_catalog_that_is_gone_is_reported_once_and_requested_when_it_returns(
     (event,) = ticker.tick().asset_events
     assert (event.asset_key, event.partition) == (products.key, "strada")
     assert event.metadata["octogen/granted"].value is False
-    assert "Catalog strada is no longer granted. Its snapshots are kept." in capfd.readouterr().err
+    assert "Catalog strada is no longer listed. Its snapshots are kept." in capfd.readouterr().err
     assert gone(ticker.tick()) == []
     assert "strada" in ticker.instance.get_dynamic_partitions("octogen_catalogs")
 
@@ -284,18 +285,16 @@ def test_what_the_next_ticks_request_and_a_lost_cursor_are_logged(
     ("octogen_arguments", "deadline"), [({}, LISTING_TIMEOUT), ({"deadline": 5}, 5)]
 )
 def test_the_listing_has_half_of_a_ticks_time(
-    ticker: Ticker,
-    monkeypatch: pytest.MonkeyPatch,
-    octogen_arguments: dict[str, Any],
-    deadline: float,
+    ticker: Ticker, octogen_arguments: dict[str, Any], deadline: float
 ) -> None:
-    deadlines = []
+    class Deadlines(CatalogSource):
+        seen: ClassVar[list[float]] = []
 
-    def call(connection: Connection, _operation: object) -> list[IndexRun]:
-        deadlines.append(connection.retry.deadline)
-        return []
+        async def fetch(self, client: OctogenClient) -> CatalogList:
+            self.seen.append(client.deadline)
+            return CatalogList([])
 
-    monkeypatch.setattr(Connection, "call", call)
-    ticker.octogen = OctogenResource(api_key=ticker.octogen.api_key, **octogen_arguments)
+    key = ticker.octogen.api_key
+    ticker.octogen = OctogenResource(api_key=key, catalogs=Deadlines(), **octogen_arguments)
     ticker.tick()
-    assert deadlines == [deadline]
+    assert Deadlines.seen == [deadline]

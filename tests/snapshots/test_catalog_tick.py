@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octogen_dagster.api.index_runs import IndexRun
+from octogen_dagster.api.catalog_states import CatalogList, CatalogState
 from octogen_dagster.run_ledger import RunAttempt
-from octogen_dagster.snapshots.catalog_tick import CatalogCursor, TickInputs, plan_tick
+from octogen_dagster.snapshots.catalog_tick import CatalogCursor, CatalogTick, TickInputs, plan_tick
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 HOUR = 3600
@@ -45,27 +45,37 @@ def inputs(
     )
 
 
-def index_run(key: str, day: int) -> IndexRun:
+def index_run(key: str, day: int) -> CatalogState:
     """A catalog that was indexed on a day, or never if the day is 0."""
-    return IndexRun(key, START + timedelta(days=day) if day else None)
+    return CatalogState(key, last_indexed_at=START + timedelta(days=day) if day else None)
 
 
-def requested(cursor: CatalogCursor, catalogs: list[IndexRun], given: TickInputs) -> list[str]:
-    return [partition for partition, _ in plan_tick(cursor, catalogs, given).runs]
+def plan(
+    cursor: CatalogCursor,
+    catalogs: list[CatalogState],
+    given: TickInputs,
+    *,
+    is_complete: bool = True,
+) -> CatalogTick:
+    return plan_tick(cursor, CatalogList(catalogs, is_complete=is_complete), given)
+
+
+def requested(cursor: CatalogCursor, catalogs: list[CatalogState], given: TickInputs) -> list[str]:
+    return [partition for partition, _ in plan(cursor, catalogs, given).runs]
 
 
 def test_ten_thousand_catalogs_are_requested_fifty_a_tick_each_once() -> None:
     catalogs = [index_run(f"shop-{number}", 1) for number in range(10_000)]
     cursor, known, partitions = CatalogCursor(), set[str](), list[str]()
     for _ in range(200):
-        tick = plan_tick(cursor, catalogs, inputs(known))
+        tick = plan(cursor, catalogs, inputs(known))
         assert len(tick.runs) == 50
         assert len(tick.new) <= 1_000
         known |= set(tick.new)
         partitions += [partition for partition, _ in tick.runs]
         cursor, _ = CatalogCursor.load(tick.cursor.dump())
     assert len(set(partitions)) == len(partitions) == 10_000
-    assert plan_tick(cursor, catalogs, inputs(known)).runs == []
+    assert plan(cursor, catalogs, inputs(known)).runs == []
 
 
 @settings(deadline=None)
@@ -78,9 +88,7 @@ def test_every_move_is_requested_once_and_nothing_else(history: list[dict[str, i
     cursor, known = CatalogCursor(), set[str]()
     last: dict[str, int] = {}
     for granted in history:
-        tick = plan_tick(
-            cursor, [index_run(key, day) for key, day in granted.items()], inputs(known)
-        )
+        tick = plan(cursor, [index_run(key, day) for key, day in granted.items()], inputs(known))
         moved = {key for key, day in granted.items() if last.get(key) != day}
         assert {partition for partition, _ in tick.runs} == moved
         known |= set(tick.new)
@@ -90,11 +98,11 @@ def test_every_move_is_requested_once_and_nothing_else(history: list[dict[str, i
 
 
 def test_the_cursor_of_the_last_tick_is_not_changed() -> None:
-    cursor = plan_tick(CatalogCursor(), [index_run("shop", 2)], inputs()).cursor
+    cursor = plan(CatalogCursor(), [index_run("shop", 2)], inputs()).cursor
     text = cursor.dump()
-    tick = plan_tick(cursor, [index_run("shop", 1)], inputs({"shop"}))
+    tick = plan(cursor, [index_run("shop", 1)], inputs({"shop"}))
     assert tick.cursor.stamp_regressions == {"shop": 1}
-    plan_tick(cursor, [], inputs({"shop"}))
+    plan(cursor, [], inputs({"shop"}))
     assert cursor.dump() == text
 
 
@@ -104,7 +112,7 @@ def test_a_catalog_that_changes_all_the_time_starves_no_other() -> None:
     seen: set[str] = set()
     for day in range(1, 5):
         catalogs = [index_run(key, day) for key in busy] + [index_run("quiet", 1)]
-        tick = plan_tick(cursor, catalogs, inputs(known))
+        tick = plan(cursor, catalogs, inputs(known))
         known |= set(tick.new)
         seen |= {partition for partition, _ in tick.runs}
         cursor = tick.cursor
@@ -116,21 +124,21 @@ def test_nothing_is_looked_up_when_no_snapshot_is_due() -> None:
         raise AssertionError("nothing is due")
 
     catalogs = [index_run("quiet", 1), index_run("never", 0)]
-    cursor = plan_tick(CatalogCursor(), catalogs, inputs()).cursor
+    cursor = plan(CatalogCursor(), catalogs, inputs()).cursor
     given = TickInputs(fail, lambda _: dict.fromkeys(fail()), fail, str, now=0)
     assert requested(cursor, catalogs, given) == []
 
 
 def test_the_newest_of_those_never_requested_come_first() -> None:
     catalogs = [index_run(f"shop-{day:03}", day) for day in range(1, 100)]
-    tick = plan_tick(CatalogCursor(), catalogs, inputs())
+    tick = plan(CatalogCursor(), catalogs, inputs())
     assert [key for key, _ in tick.runs] == [f"shop-{day:03}" for day in range(99, 49, -1)]
     assert tick.waiting == 49
 
 
 def test_of_those_requested_before_the_longest_unchanged_comes_first() -> None:
     catalogs = [index_run(key, 1) for key in ("a", "b", "c")]
-    cursor = plan_tick(CatalogCursor(), catalogs, inputs()).cursor
+    cursor = plan(CatalogCursor(), catalogs, inputs()).cursor
     moved = [index_run("a", 4), index_run("b", 3), index_run("c", 2), index_run("new", 1)]
     assert requested(cursor, moved, inputs({"a", "b", "c"})) == ["new", "c", "b", "a"]
 
@@ -138,7 +146,7 @@ def test_of_those_requested_before_the_longest_unchanged_comes_first() -> None:
 def test_a_catalog_that_was_indexed_at_an_earlier_time_again_gets_new_run_keys() -> None:
     cursor, run_keys = CatalogCursor(), list[str]()
     for day in (1, 2, 1, 2, 0, 2):
-        tick = plan_tick(cursor, [index_run("shop", day)], inputs({"shop"}))
+        tick = plan(cursor, [index_run("shop", day)], inputs({"shop"}))
         run_keys += [run_key for _, run_key in tick.runs]
         cursor = tick.cursor
     assert len(set(run_keys)) == len(run_keys) == 6
@@ -150,10 +158,10 @@ def test_many_that_vanish_at_once_are_reported_a_hundred_a_tick_each_once() -> N
     catalogs = [index_run(f"shop-{number}", 1) for number in range(250)]
     cursor, known = CatalogCursor(), {entry.catalog for entry in catalogs}
     for _ in range(5):
-        cursor = plan_tick(cursor, catalogs, inputs(known)).cursor
+        cursor = plan(cursor, catalogs, inputs(known)).cursor
     reported: list[str] = []
     for expected in (100, 100, 50, 0):
-        tick = plan_tick(cursor, [], inputs(known))
+        tick = plan(cursor, [], inputs(known))
         assert len(tick.gone) == expected
         reported += tick.gone
         cursor = tick.cursor
@@ -174,7 +182,7 @@ def test_a_tick_looks_up_at_most_four_hundred_unconfirmed_snapshots() -> None:
 
 def test_only_overdue_catalogs_that_are_granted_are_looked_up() -> None:
     catalogs = [index_run("granted", 1), index_run("revoked", 1)]
-    cursor = plan_tick(CatalogCursor(), catalogs, inputs()).cursor
+    cursor = plan(CatalogCursor(), catalogs, inputs()).cursor
     latest = Materializations(granted=1)
     given = inputs({"granted", "revoked"}, HOUR, latest)
     assert requested(cursor, catalogs[:1], given) == []
@@ -188,25 +196,25 @@ def test_only_overdue_catalogs_that_are_granted_are_looked_up() -> None:
 def test_only_a_later_materialization_confirms_a_catalog_that_was_indexed_again(
     latest: int, confirmed: bool
 ) -> None:
-    first = plan_tick(CatalogCursor(), [index_run("shop", 1)], inputs()).cursor
+    first = plan(CatalogCursor(), [index_run("shop", 1)], inputs()).cursor
     again = [index_run("shop", 2)]
-    cursor = plan_tick(first, again, inputs({"shop"}, latest=Materializations(shop=7))).cursor
+    cursor = plan(first, again, inputs({"shop"}, latest=Materializations(shop=7))).cursor
     assert cursor.unconfirmed["shop"].after == 7
-    tick = plan_tick(cursor, again, inputs({"shop"}, HOUR, Materializations(shop=latest)))
+    tick = plan(cursor, again, inputs({"shop"}, HOUR, Materializations(shop=latest)))
     assert tick.cursor.unconfirmed.keys() == (set() if confirmed else {"shop"})
     assert [run_key.partition("#")[2] for _, run_key in tick.runs] == ([] if confirmed else ["2"])
 
 
 def test_after_a_reset_any_materialization_confirms() -> None:
     catalogs, latest = [index_run("shop", 1)], Materializations(shop=7)
-    cursor = plan_tick(CatalogCursor(), catalogs, inputs({"shop"}, latest=latest)).cursor
+    cursor = plan(CatalogCursor(), catalogs, inputs({"shop"}, latest=latest)).cursor
     assert requested(cursor, catalogs, inputs({"shop"}, HOUR, latest)) == []
 
 
 @pytest.mark.parametrize("partition", ["shop|1", "shop|2"])
 def test_a_snapshot_of_the_requested_or_of_the_present_day_confirms(partition: str) -> None:
     catalogs = [index_run("shop", 1)]
-    cursor = plan_tick(CatalogCursor(), catalogs, inputs(day="|1")).cursor
+    cursor = plan(CatalogCursor(), catalogs, inputs(day="|1")).cursor
     there = Materializations(**{partition: 1})
     assert requested(cursor, catalogs, inputs({"shop"}, HOUR, there, day="|2")) == []
     assert requested(cursor, catalogs, inputs({"shop"}, HOUR, day="|2")) == ["shop|2"]
@@ -214,15 +222,15 @@ def test_a_snapshot_of_the_requested_or_of_the_present_day_confirms(partition: s
 
 def test_a_catalog_whose_run_is_not_finished_is_not_requested_again() -> None:
     catalogs = [index_run("shop", 1)]
-    cursor = plan_tick(CatalogCursor(), catalogs, inputs()).cursor
-    busy = plan_tick(cursor, catalogs, inputs({"shop"}, HOUR, unfinished={"shop"}))
+    cursor = plan(CatalogCursor(), catalogs, inputs()).cursor
+    busy = plan(cursor, catalogs, inputs({"shop"}, HOUR, unfinished={"shop"}))
     assert busy.runs == []
     assert requested(busy.cursor, catalogs, inputs({"shop"}, HOUR)) == ["shop"]
 
 
 def test_a_catalog_that_cannot_be_a_partition_is_skipped_and_the_others_are_not() -> None:
-    odd = [IndexRun(" ", None), IndexRun("x" * 300, None), index_run("northpeak", 1)]
-    tick = plan_tick(CatalogCursor(), odd, inputs())
+    odd = [CatalogState(" "), CatalogState("x" * 300), index_run("northpeak", 1)]
+    tick = plan(CatalogCursor(), odd, inputs())
     assert [partition for partition, _ in tick.runs] == ["northpeak"]
     assert tick.skipped == [
         "Skipped catalog ' '. A catalog key must not be empty.",
@@ -250,3 +258,20 @@ def test_a_cursor_that_was_stored_by_an_earlier_version_is_read_and_written_alik
         version=1,
     )
     assert cursor.dump() == text
+
+
+def test_no_catalog_is_gone_while_the_list_is_incomplete() -> None:
+    both = [index_run("shop", 1), index_run("other", 1)]
+    cursor = plan(CatalogCursor(), both, inputs()).cursor
+    tick = plan(cursor, both[:1], inputs(), is_complete=False)
+    assert tick.gone == []
+    assert plan(tick.cursor, both[:1], inputs()).gone == ["other"]
+
+
+def test_the_time_of_a_count_stands_in_for_that_of_an_index_run() -> None:
+    def shop(day: int) -> list[CatalogState]:
+        return [CatalogState("shop", computed_at=START + timedelta(days=day))]
+
+    cursor = plan(CatalogCursor(), shop(1), inputs({"shop"})).cursor
+    assert requested(cursor, shop(1), inputs({"shop"})) == []
+    assert requested(cursor, shop(2), inputs({"shop"})) == ["shop"]

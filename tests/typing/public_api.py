@@ -19,12 +19,17 @@ from octogen_dagster import (
     AgeGroup,
     AnalyticsHubResource,
     BigQuerySubscriptionResult,
+    CatalogList,
+    CatalogSource,
+    CatalogState,
     ColorFamily,
     ExchangeSource,
     Facet,
     FacetName,
     Gender,
+    GrantedCatalogs,
     MissingAPIKeyError,
+    NamedCatalogs,
     OctogenAPIError,
     OctogenClient,
     OctogenControlPlaneResource,
@@ -34,6 +39,7 @@ from octogen_dagster import (
     ParquetSnapshotIOManager,
     ProductScan,
     ProductSearch,
+    ShopCatalogs,
     SnapshotPair,
     StaticSource,
     build_catalog_sensor,
@@ -80,6 +86,23 @@ search = ProductSearch(
 )
 
 
+class CatalogsOfFile(CatalogSource):
+    """A source of one's own."""
+
+    async def fetch(self, client: OctogenClient) -> CatalogList:
+        """The catalog that Octogen names for a shop of one's own list."""
+        shop = await client.get_domain("northpeak.example")
+        return CatalogList([CatalogState(shop.catalogs[0].catalog, product_count=230)])
+
+
+SOURCES: list[CatalogSource] = [
+    GrantedCatalogs(),
+    ShopCatalogs(hosts=["northpeak.example"]),
+    NamedCatalogs(keys=["northpeak"]),
+    CatalogsOfFile(),
+]
+
+
 def snapshot_definitions() -> dg.Definitions:
     """Catalogs as Parquet."""
     products = build_products_asset(
@@ -103,7 +126,12 @@ def snapshot_definitions() -> dg.Definitions:
         sensors=[build_catalog_sensor(products, minimum_interval_seconds=600)],
         schedules=[build_snapshot_schedule(dresses, "0 6 * * *", execution_timezone="UTC")],
         resources={
-            "octogen": OctogenResource(api_key=dg.EnvVar("MY_KEY"), concurrency=4, reserve=0.5),
+            "octogen": OctogenResource(
+                api_key=dg.EnvVar("MY_KEY"),
+                concurrency=4,
+                reserve=0.5,
+                catalogs=ShopCatalogs(hosts=["northpeak.example"]),
+            ),
             "io_manager": ParquetSnapshotIOManager(base_dir="snapshots", keep_pages=True),
         },
     )
@@ -159,7 +187,9 @@ def partition_keys() -> None:
 
 def notebook() -> pl.DataFrame:
     """A search as a LazyFrame."""
-    frame = scan_products(search, base_url="http://127.0.0.1:8787/v1", concurrency=2)
+    frame = scan_products(
+        search, base_url="http://127.0.0.1:8787/v1", concurrency=2, catalogs=SOURCES[2]
+    )
     assert_type(frame, pl.LazyFrame)
     schemas: list[pl.Schema] = [PRODUCT_SCHEMA, DETAIL_SCHEMA, CHANGES_SCHEMA]
     return frame.select(schemas[0].names()).head(10).collect()

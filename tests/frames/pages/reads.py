@@ -11,9 +11,9 @@ import polars as pl
 import pytest
 from upath import UPath
 
+from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.credentials import ApiKey
-from octogen_dagster.api.models import MerchantCatalogSummary
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.errors import OctogenServerError
 from octogen_dagster.frames.pages.store import RESUME_WITHIN, PageStore
@@ -68,7 +68,7 @@ class Reads:
         search: ProductSearch = SEARCH,
         *,
         window: TimeWindow | None = None,
-        list_granted: Callable[[], list[MerchantCatalogSummary]] | None = None,
+        list_catalogs: Callable[[], list[CatalogState]] | None = None,
     ) -> ProductScan:
         connection = Connection(
             api_key=ApiKey(self.sandbox.api_key),
@@ -76,7 +76,7 @@ class Reads:
             concurrency=self.concurrency,
             retry=RetryPolicy(attempts=1),
         )
-        return ProductScan(search, connection, list_granted=list_granted, window=window)
+        return ProductScan(search, connection, list_catalogs=list_catalogs, window=window)
 
     def read(
         self,

@@ -1,0 +1,194 @@
+"""CatalogSource: where the catalogs come from that are listed, watched and read as a whole."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from octogen_dagster.api.catalog_states import CatalogList, CatalogState, catalogs_of_shop
+from octogen_dagster.errors import OctogenError, OctogenNotFoundError, OctogenTimeoutError
+
+if sys.version_info >= (3, 11):
+    from asyncio import timeout
+else:
+    from async_timeout import timeout
+
+if TYPE_CHECKING:
+    from octogen_dagster.api.client import OctogenClient
+    from octogen_dagster.api.connection import Connection
+
+_MAX_CONCURRENT_HOSTS = 16
+_MAX_ERRORS_IN_MESSAGE = 5
+
+
+class CatalogSource(ABC):
+    """Where catalogs come from. Derive from it to write a source of your own."""
+
+    @abstractmethod
+    async def fetch(self, client: OctogenClient) -> CatalogList:
+        """List the catalogs that there are now.
+
+        Args:
+            client: Sends the requests. The list must not take longer than its `deadline`.
+
+        Raises:
+            OctogenError: No catalog can be listed.
+        """
+
+
+@dataclass(frozen=True)
+class GrantedCatalogs(CatalogSource):
+    """The catalogs that are granted to the API key.
+
+    The service tells when each was last indexed. The current generation of the service has no such
+    list and answers 404.
+    """
+
+    async def fetch(self, client: OctogenClient) -> CatalogList:
+        """`CatalogSource.fetch`."""
+        return await client.list_catalog_states()
+
+
+@dataclass(frozen=True)
+class ShopCatalogs(CatalogSource):
+    """The catalogs that serve the hosts of shops, in the current generation of the service.
+
+    The hosts are requested at the same time, and all together may take as long as one request. A
+    host that fails is a warning, unless all fail. The service tells when it computed the number of
+    products, but not when a catalog was indexed.
+
+    Args:
+        hosts: Hosts or URLs of shops, such as `shop.example`.
+
+    Raises:
+        ValueError: There is no host, or one is malformed.
+    """
+
+    hosts: Sequence[str]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hosts", _unique(map(_checked_host, _texts("hosts", self.hosts))))
+
+    async def fetch(self, client: OctogenClient) -> CatalogList:
+        """`CatalogSource.fetch`."""
+        slots = asyncio.Semaphore(_MAX_CONCURRENT_HOSTS)
+        found = await asyncio.gather(
+            *(self._catalogs_of(host, client, slots) for host in self.hosts)
+        )
+        lists = [each for each in found if isinstance(each, CatalogList)]
+        errors = [each for each in found if isinstance(each, OctogenError)]
+        if not lists:
+            raise _error_of_all(errors)
+        return CatalogList(
+            [state for each in lists for state in each.catalogs],
+            [line for each in lists for line in each.warnings]
+            + [f"{error} The catalogs of this shop are left out." for error in errors],
+            is_complete=all(isinstance(error, OctogenNotFoundError) for error in errors),
+        )
+
+    async def _catalogs_of(
+        self, host: str, client: OctogenClient, slots: asyncio.Semaphore
+    ) -> CatalogList | OctogenError:
+        try:
+            async with timeout(client.deadline), slots:
+                return catalogs_of_shop(await client.get_domain(host), host)
+        except asyncio.TimeoutError:
+            return OctogenTimeoutError(
+                f"Shop {host!r}: the service did not answer in time ({client.deadline:g} s for all "
+                f"{len(self.hosts)} hosts). Try again, or raise the deadline."
+            )
+        except OctogenError as error:
+            return error
+
+
+@dataclass(frozen=True)
+class NamedCatalogs(CatalogSource):
+    """Catalogs with given keys. Nothing is requested, so nothing else is known of them.
+
+    Args:
+        keys: Catalog keys.
+
+    Raises:
+        ValueError: There is no key, or one is empty.
+    """
+
+    keys: Sequence[str]
+
+    def __post_init__(self) -> None:
+        keys = [key.strip() for key in _texts("keys", self.keys)]
+        if not all(keys):
+            raise ValueError("NamedCatalogs has an empty key: remove it")
+        object.__setattr__(self, "keys", _unique(keys))
+
+    async def fetch(self, client: OctogenClient) -> CatalogList:
+        """`CatalogSource.fetch`."""
+        return CatalogList([CatalogState(key) for key in self.keys])
+
+
+def fetch_catalogs(connection: Connection) -> CatalogList:
+    """List the catalogs of a connection's source, each once.
+
+    Args:
+        connection: The settings of the service, with the source.
+
+    Raises:
+        OctogenError: No catalog can be listed.
+    """
+    listed = connection.call_concurrently(connection.catalogs.fetch)
+    by_key: dict[str, CatalogState] = {}
+    repeated: dict[str, None] = {}
+    for state in listed.catalogs:
+        if state.catalog in by_key:
+            repeated[state.catalog] = None
+        by_key.setdefault(state.catalog, state)
+    return CatalogList(
+        list(by_key.values()),
+        [
+            *listed.warnings,
+            *(f"Catalog {key!r} is listed more than once. It is read once." for key in repeated),
+        ],
+        listed.is_complete,
+    )
+
+
+def _texts(name: str, values: Sequence[str]) -> Sequence[str]:
+    if isinstance(values, str):
+        raise ValueError(f"{name} must be a list, not the text {values!r}: write [{values!r}]")
+    if not values:
+        raise ValueError(f"{name} is empty: name at least one")
+    return values
+
+
+def _unique(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+def _checked_host(text: str) -> str:
+    """The host of a shop's URL, or a host itself, in lower case.
+
+    Raises:
+        ValueError: There is no host in it.
+    """
+    text = text.strip()
+    try:
+        host = urlsplit(text if "://" in text else f"//{text}").hostname
+    except ValueError:
+        host = None
+    host = (host or "").rstrip(".")
+    if not host or any(character.isspace() or character == "%" for character in host):
+        raise ValueError(f"hosts has {text!r}, which is no host: write one such as 'shop.example'")
+    return host
+
+
+def _error_of_all(errors: Sequence[OctogenError]) -> OctogenError:
+    """The error to raise if every host failed: a passing one if there is one."""
+    first = next((each for each in errors if not isinstance(each, OctogenNotFoundError)), errors[0])
+    if len(errors) > 1:
+        texts = " ".join(str(each) for each in errors[:_MAX_ERRORS_IN_MESSAGE])
+        first.args = (f"None of {len(errors)} shops could be read. {texts}",)
+    return first

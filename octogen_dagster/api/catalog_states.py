@@ -1,0 +1,153 @@
+"""CatalogState: what a source says of a catalog, decoded fast for thousands of catalogs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from pydantic import Field, TypeAdapter, ValidationError
+
+from octogen_dagster.api.response_model import ResponseModel
+from octogen_dagster.api.responses import parsed
+
+if TYPE_CHECKING:
+    import httpx
+
+    from octogen_dagster.api.domain_coverage import DomainCoverageResponse
+
+_TIMES = TypeAdapter(datetime)
+
+
+class _ListedCatalog(ResponseModel):
+    """An entry of the list of catalogs, of which only the key is required."""
+
+    catalog: str = Field(min_length=1)
+    display_name: str | None = None
+    source_base_url: str | None = None
+    product_count: int | None = None
+    last_indexed_at: Any = None
+
+
+class CatalogState(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """A catalog and what is known of it. All but its key may be unknown, which is None.
+
+    Attributes:
+        catalog: The catalog's key.
+        display_name: Its name for people.
+        source_base_url: The base URL of the shop.
+        host: The host of the shop, such as `shop.example`.
+        product_count: The number of its products.
+        last_indexed_at: When the catalog was last indexed, with a time zone.
+        computed_at: When `product_count` was computed, with a time zone. It is not known whether
+            it moves with each index run.
+    """
+
+    catalog: Annotated[str, msgspec.Meta(min_length=1)]
+    display_name: str | None = None
+    source_base_url: str | None = None
+    host: str | None = None
+    product_count: int | None = None
+    last_indexed_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    computed_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+
+    @property
+    def changed_at(self) -> datetime | None:
+        """The time that moves when the catalog may have changed; None if none is known."""
+        return self.last_indexed_at or self.computed_at
+
+
+@dataclass(frozen=True)
+class CatalogList:
+    """The catalogs of a source.
+
+    Attributes:
+        catalogs: The catalogs.
+        warnings: A line for the log about each part of the source that could not be used.
+        is_complete: False if catalogs may be missing that the source has at other times.
+    """
+
+    catalogs: Sequence[CatalogState]
+    warnings: Sequence[str] = ()
+    is_complete: bool = True
+
+
+_STATES = msgspec.json.Decoder(list[CatalogState])
+
+
+def parsed_catalog_list(response: httpx.Response, subject: str) -> CatalogList:
+    """Parse the body of `GET /catalogs`.
+
+    Args:
+        response: A response with a success status.
+        subject: What was requested; begins the error message.
+
+    Raises:
+        OctogenResponseError: The body is not JSON or not a list of catalogs.
+    """
+    try:
+        states = _STATES.decode(response.content)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass  # The models accept more than the contract allows, or say what is wrong.
+    else:
+        if all(_is_utc(state.last_indexed_at) for state in states):
+            return CatalogList(states)
+    warnings: list[str] = []
+    return CatalogList(
+        [
+            CatalogState(
+                entry.catalog,
+                entry.display_name,
+                entry.source_base_url,
+                product_count=entry.product_count,
+                last_indexed_at=_time(entry, "lastIndexedAt", entry.last_indexed_at, warnings),
+            )
+            for entry in parsed(list[_ListedCatalog], response, subject)
+        ],
+        warnings,
+    )
+
+
+def catalogs_of_shop(shop: DomainCoverageResponse, host: str) -> CatalogList:
+    """The catalogs that serve the host of a shop.
+
+    Args:
+        shop: The response to `GET /domains/{host}`.
+        host: The host that was requested.
+    """
+    warnings: list[str] = []
+    return CatalogList(
+        [
+            CatalogState(
+                entry.catalog,
+                entry.catalog_display_name,
+                host=shop.host or host,
+                product_count=entry.product_count,
+                computed_at=_time(entry, "computedAt", entry.computed_at, warnings),
+            )
+            for entry in shop.catalogs
+        ],
+        warnings,
+    )
+
+
+def _is_utc(time: datetime | None) -> bool:
+    return time is None or time.tzinfo is timezone.utc
+
+
+def _time(entry: Any, field: str, value: Any, warnings: list[str]) -> datetime | None:
+    """Parse a time as UTC; if that is not possible, warn and return None."""
+    if value is None:
+        return None
+    try:
+        time = _TIMES.validate_python(value)
+        has_zone = time.tzinfo is not None
+        return time.astimezone(timezone.utc) if has_zone else time.replace(tzinfo=timezone.utc)
+    except (ValidationError, OverflowError):
+        warnings.append(
+            f"Catalog {entry.catalog!r}: its {field} {str(value)[:60]!r} is not a time that can be "
+            "used. The catalog is taken as one without."
+        )
+        return None

@@ -1,0 +1,89 @@
+"""The factory of the catalogs asset."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from octogen_dagster.api.catalog_sources import fetch_catalogs
+from octogen_dagster.api.catalog_states import CatalogState
+from octogen_dagster.asset_defaults import octogen_asset
+from octogen_dagster.snapshots.catalogs_schema import CATALOGS_SCHEMA
+from octogen_dagster.snapshots.failures import permanent_errors_fail
+from octogen_dagster.snapshots.metadata import column_schema
+from octogen_dagster.snapshots.partitions import keys_by_catalog
+from octogen_dagster.snapshots.resource import OctogenResource
+
+
+def build_catalogs_asset(
+    name: str = "octogen_catalogs",
+    *,
+    partitions_def: dg.DynamicPartitionsDefinition | None = None,
+    **asset_arguments: Any,
+) -> dg.AssetsDefinition:
+    """Build an asset: the table of the catalogs of the resource's source.
+
+    The columns are catalog, display_name, host, source_base_url, product_count, last_indexed_at and
+    computed_at (both UTC). What the source does not tell is null.
+
+    Args:
+        name: The asset's name.
+        partitions_def: Dynamic partitions, to which a run adds each new catalog. Pass those of
+            the products asset. A catalog whose key cannot be a partition is only in the table.
+        asset_arguments: Any other argument of `@dagster.asset`.
+    """
+
+    @octogen_asset(
+        {
+            "name": name,
+            "description": "The catalogs this organisation may read.",
+            "metadata": {"dagster/column_schema": column_schema(CATALOGS_SCHEMA)},
+        },
+        asset_arguments,
+    )
+    def catalogs(context: dg.AssetExecutionContext, octogen: OctogenResource) -> pl.DataFrame:
+        with permanent_errors_fail():
+            listed = fetch_catalogs(octogen.connection())
+        for line in listed.warnings:
+            context.log.warning(line)
+        if partitions_def is not None:
+            _add_partitions(context, partitions_def, listed.catalogs)
+        frame = catalogs_frame(listed.catalogs)
+        context.add_output_metadata(_figures(frame))
+        return frame
+
+    return catalogs
+
+
+def catalogs_frame(catalogs: Iterable[CatalogState]) -> pl.DataFrame:
+    """Return catalogs as a frame with the schema `CATALOGS_SCHEMA`, sorted by key."""
+    rows = [tuple(getattr(state, name) for name in CATALOGS_SCHEMA) for state in catalogs]
+    return pl.DataFrame(rows, schema=CATALOGS_SCHEMA, orient="row").sort("catalog")
+
+
+def _figures(frame: pl.DataFrame) -> dict[str, int]:
+    """Return the number of catalogs and, where all counts are known, of their products."""
+    figures = {"octogen/catalogs": len(frame)}
+    if not frame["product_count"].has_nulls():
+        figures["octogen/products"] = int(frame["product_count"].sum())
+    return figures
+
+
+def _add_partitions(
+    context: dg.AssetExecutionContext,
+    partitions_def: dg.DynamicPartitionsDefinition,
+    catalogs: Iterable[CatalogState],
+) -> None:
+    if partitions_def.name is None:
+        raise ValueError(
+            "The partitions_def of the catalogs asset has no name, so catalogs cannot be added to "
+            "it. Give the DynamicPartitionsDefinition a name."
+        )
+    keys, skipped = keys_by_catalog(state.catalog for state in catalogs)
+    for line in skipped:
+        context.log.warning(line)
+    known = set(context.instance.get_dynamic_partitions(partitions_def.name))
+    if new := sorted(set(keys.values()) - known):
+        context.instance.add_dynamic_partitions(partitions_def.name, new)
+        context.log.info(f"Added {len(new)} catalog partitions: {', '.join(new)}")
