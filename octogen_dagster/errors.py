@@ -18,6 +18,7 @@
     * OctogenValidationError          422
     * OctogenRateLimitError           429
     * OctogenServerError              5xx
+      * OctogenShopError                502 to 504 of a lookup: one shop failed, not the service
     * OctogenResponseError            2xx with a body of the wrong shape
   * OctogenBigQueryError            a listing that cannot be found, subscribed to or read
     * OctogenBigQueryInputError       a malformed name; a ValueError too
@@ -229,6 +230,10 @@ class OctogenRateLimitError(OctogenAPIError):
 
 class OctogenServerError(OctogenAPIError):
     """5xx: the service failed."""
+
+
+class OctogenShopError(OctogenServerError):
+    """502 to 504 of a lookup: the product's shop failed, and other lookups may well succeed."""
 
 
 class OctogenResponseError(OctogenAPIError):

@@ -25,6 +25,7 @@ from octogen_dagster.errors import (
     OctogenRateLimitError,
     OctogenResponseError,
     OctogenServerError,
+    OctogenShopError,
     OctogenTimeoutError,
     OctogenValidationError,
 )
@@ -63,6 +64,7 @@ class TestHierarchy:
             (OctogenValidationError, OctogenAPIError),
             (OctogenRateLimitError, OctogenAPIError),
             (OctogenServerError, OctogenAPIError),
+            (OctogenShopError, OctogenServerError),
             (OctogenResponseError, OctogenAPIError),
         ],
     )

@@ -20,6 +20,7 @@ from octogen_dagster.errors import (
     OctogenRateLimitError,
     OctogenResponseError,
     OctogenServerError,
+    OctogenShopError,
     OctogenValidationError,
     top_up_url,
 )
@@ -35,6 +36,15 @@ _MAX_TEXT_IN_MESSAGE = 200
 _MAX_VALUE_IN_MESSAGE = 80
 _MAX_FIELDS_IN_MESSAGE = 5
 
+_ADVICE: Mapping[str, str] = {
+    "product_not_found": "No catalog has a product at this address: check it, or treat the product "
+    "as removed.",
+    "invalid_product_url": "It is not the address of a product's page: pass the whole address, "
+    "with https://.",
+    "unsafe_url": "The service looks up only public addresses: pass that of the merchant's page.",
+    "product_lookup_rate_limited": "The budget of lookups is spent: run fewer at once or try "
+    "later.",
+}
 _BY_STATUS: Mapping[int, tuple[type[OctogenAPIError], str]] = {
     401: (
         OctogenAuthenticationError,
@@ -189,12 +199,22 @@ def _kind_and_advice(response: httpx.Response, detail: Any) -> tuple[type[Octoge
             f"It redirects to {target}, and redirects are not followed so that the key stays with "
             "the configured host: correct base_url."
         )
+    code = _code(detail)
+    if status in {502, 503, 504} and code.startswith("product_lookup_"):
+        return OctogenShopError, "The product's shop failed, not the service: try again later."
     if status >= 500:
         return OctogenServerError, "The service failed: try again later."
     kind, advice = _BY_STATUS.get(status, (OctogenAPIError, "See the detail above."))
+    advice = _ADVICE.get(code, advice)
     if kind is OctogenInsufficientCreditError and (url := top_up_url(detail)):
         advice = f"The prepaid credit is spent: top it up at {url} and run again."
     return kind, advice
+
+
+def _code(detail: Any) -> str:
+    """The machine-readable reason in the `detail` of an error: the text, or an object's `code`."""
+    code = detail.get("code") if isinstance(detail, dict) else detail
+    return code if isinstance(code, str) else ""
 
 
 def _detail(response: httpx.Response) -> Any:

@@ -12,7 +12,10 @@ from octogen_dagster.errors import (
     OctogenConnectionError,
     OctogenRateLimitError,
     OctogenServerError,
+    OctogenShopError,
 )
+
+_ATTEMPTS_OF_A_SHOP = 2
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -22,7 +25,7 @@ class RetryPolicy:
     """How one request to the service is retried.
 
     The service's contract fixes what may be retried: a missing or incomplete response, 429 and
-    5xx.
+    5xx. A lookup whose shop failed is sent once more at most.
 
     Args:
         attempts: Attempts of one request; 1 turns retries off. Attempts that were refused with
@@ -88,7 +91,9 @@ class RetryPolicy:
             error = state.outcome.exception() if state.outcome else None
             rate_limited += self.attempts > 1 and isinstance(error, OctogenRateLimitError)
             counted = state.attempt_number - rate_limited
-            return counted >= self.attempts or exceeds_deadline(state)
+            is_shop = isinstance(error, OctogenShopError)
+            attempts = min(self.attempts, _ATTEMPTS_OF_A_SHOP) if is_shop else self.attempts
+            return counted >= attempts or exceeds_deadline(state)
 
         return tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(self.may_retry),

@@ -27,6 +27,7 @@ from octogen_dagster.errors import (
     OctogenRateLimitError,
     OctogenResponseError,
     OctogenServerError,
+    OctogenShopError,
     OctogenValidationError,
 )
 
@@ -207,6 +208,30 @@ class TestErrorOfAStatus:
         assert error.response is response
         assert str(error).startswith(f"{SUBJECT} failed: {status} the_reason, request r-17. ")
         assert advice in str(error)
+
+    @pytest.mark.parametrize(
+        ("status", "code", "kind", "advice"),
+        [
+            (404, "product_not_found", OctogenNotFoundError, "No catalog has a product at this"),
+            (422, "invalid_product_url", OctogenValidationError, "pass the whole address"),
+            (422, "unsafe_url", OctogenValidationError, "looks up only public addresses"),
+            (429, "product_lookup_rate_limited", OctogenRateLimitError, "budget of lookups is"),
+            (502, "product_lookup_upstream_failed", OctogenShopError, "shop failed, not the"),
+            (503, "product_lookup_fallback_unavailable", OctogenShopError, "shop failed, not the"),
+            (504, "product_lookup_timed_out", OctogenShopError, "shop failed, not the"),
+            (504, "product_lookup_of_tomorrow", OctogenShopError, "shop failed, not the"),
+            (504, "gateway_timeout", OctogenServerError, "The service failed"),
+            (500, "product_lookup_crashed", OctogenServerError, "The service failed"),
+        ],
+    )
+    def test_the_reasons_of_a_lookup_are_understood(
+        self, status: int, code: str, kind: type[OctogenAPIError], advice: str
+    ) -> None:
+        for detail in (code, {"code": code}):
+            error = error_from_response(failure(status, detail), SUBJECT)
+            assert type(error) is kind
+            assert str(error).startswith(f"{SUBJECT} failed: {status} {code}. ")
+            assert advice in str(error)
 
     def test_without_headers_there_is_no_request_id_and_no_wait(self) -> None:
         error = error_from_response(failure(500, "oops"), SUBJECT)

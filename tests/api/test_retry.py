@@ -16,13 +16,15 @@ from octogen_dagster.errors import (
     OctogenError,
     OctogenPagingError,
     OctogenResponseError,
+    OctogenShopError,
     OctogenTimeoutError,
 )
 
 
-def failure(status: int, retry_after: str | None = None) -> OctogenError:
+def failure(status: int, retry_after: str | None = None, detail: str | None = None) -> OctogenError:
     headers = {} if retry_after is None else {"retry-after": retry_after}
-    return error_from_response(httpx.Response(status, headers=headers), "It")
+    response = httpx.Response(status, headers=headers, json={"detail": detail})
+    return error_from_response(response, "It")
 
 
 def state_after(attempt: int, error: Exception) -> tenacity.RetryCallState:
@@ -138,6 +140,15 @@ class TestStop:
         operation = Operation(*[failure(429) for _ in range(9)], failure(503))
         assert await operation.run(RetryPolicy(attempts=2)) == "done"
         assert operation.attempts == 11
+
+    @pytest.mark.parametrize(("attempts", "sent"), [(1, 1), (2, 2), (6, 2)])
+    async def test_a_lookup_whose_shop_failed_is_sent_once_more_at_most(
+        self, attempts: int, sent: int
+    ) -> None:
+        operation = Operation(*[failure(504, detail="product_lookup_timed_out")] * 9)
+        with pytest.raises(OctogenShopError):
+            await operation.run(RetryPolicy(attempts=attempts))
+        assert operation.attempts == sent
 
     async def test_without_retries_a_429_is_final(self) -> None:
         operation = Operation(failure(429))

@@ -219,6 +219,7 @@ PASSING = (
     errors.OctogenTimeoutError,
     errors.OctogenRateLimitError,
     errors.OctogenServerError,
+    errors.OctogenShopError,
     errors.OctogenBigQueryAccessPendingError,
     errors.OctogenBigQueryUnavailableError,
     errors.OctogenMCPRateLimitError,

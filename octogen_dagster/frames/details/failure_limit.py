@@ -11,6 +11,7 @@ from octogen_dagster.errors import (
     OctogenConnectionError,
     OctogenRateLimitError,
     OctogenServerError,
+    OctogenShopError,
     OctogenSnapshotError,
 )
 
@@ -79,7 +80,7 @@ class FailureLimit:
             self._failed += 1
             self._first_error = self._first_error or str(error)
             self._check_share()
-            if isinstance(error, _SILENCE):
+            if isinstance(error, _SILENCE) and not isinstance(error, OctogenShopError):
                 self._check_silence(error, began)
             elif isinstance(error, OctogenAPIError):
                 self._answered()

@@ -9,6 +9,7 @@ from octogen_dagster.errors import (
     OctogenConnectionError,
     OctogenResponseError,
     OctogenServerError,
+    OctogenShopError,
     OctogenSnapshotError,
 )
 from octogen_dagster.frames.details.failure_limit import FailureLimit
@@ -54,6 +55,15 @@ def test_any_response_is_a_sign_of_life(limit: FailureLimit, clock: Clock) -> No
     clock.now += 400
     limit.note_failure(OctogenResponseError("odd", httpx.Response(200)), began)
     limit.note_failure(OctogenServerError("down", httpx.Response(503)), began)
+
+
+def test_a_shop_that_fails_is_no_silence_of_the_service(limit: FailureLimit, clock: Clock) -> None:
+    shop = OctogenShopError("slow shop", httpx.Response(504), "product_lookup_timed_out")
+    limit.note_failure(OctogenConnectionError("slow"), clock.now)
+    for _ in range(10):
+        clock.now += 200
+        limit.note_failure(shop, clock.now)
+    limit.note_failure(OctogenConnectionError("slow"), clock.now - 200)
 
 
 def test_lookups_that_are_not_needed_lower_the_number_that_may_fail(clock: Clock) -> None:
