@@ -16,6 +16,8 @@ from octogen_dagster.frames.statistics import ReadStatistics
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from octogen_dagster.api.connection import Connection
+    from octogen_dagster.api.spending import Spending
     from octogen_dagster.frames.client_threads import ClientThreads
 
 
@@ -53,10 +55,12 @@ class LazyScan(SnapshotSource, ABC):
         schema: The schema of the frame.
 
     Attributes:
+        connection: The settings of the service.
         statistics: The statistics of the last execution.
         report_interval_seconds: The time between two progress reports.
     """
 
+    connection: Connection
     statistics: ReadStatistics
     report_interval_seconds = 10.0
 
@@ -79,6 +83,11 @@ class LazyScan(SnapshotSource, ABC):
         if self.statistics.complete and rows == self.statistics.rows:
             return None
         return f"{rows} rows were written of {self.statistics.rows} read."
+
+    @property
+    def spending(self) -> Spending:
+        """`SnapshotSource.spending`."""
+        return self.connection.spending
 
     @abstractmethod
     def _frames(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from octogen_dagster.api.spending import Spending
     from octogen_dagster.frames.pages.store import PageStore
     from octogen_dagster.frames.statistics import Figures
 
@@ -77,6 +78,11 @@ class SnapshotSource:
         Args:
             rows: The number of rows that were written.
         """
+        return None
+
+    @property
+    def spending(self) -> Spending | None:
+        """What the execution counts its costs in; None if it costs nothing."""
         return None
 
     @property

@@ -23,6 +23,7 @@ from octogen_dagster.frames.snapshot_source import (
 from octogen_dagster.snapshots.failures import permanent_errors_fail
 from octogen_dagster.snapshots.metadata import figures_metadata, snapshot_metadata
 from octogen_dagster.snapshots.places import SnapshotPlaces
+from octogen_dagster.snapshots.run_budget import shared_budget
 from octogen_dagster.snapshots.snapshot_files import storage_path, write_parquet
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         places = self._places(context)
         with (
             permanent_errors_fail(),
+            shared_budget(context, source.spending),
             source.opened(_OpenPlace(self, places, context.log.info)),
         ):
             metadata = self._publish(context, places, source)

@@ -1,0 +1,155 @@
+"""Budgets that end in the middle of a run, and what a larger one goes on from."""
+
+from collections import Counter
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from octogen_dagster.api.spending import Spending
+from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.snapshots.assets import build_products_asset
+from octogen_dagster.snapshots.details import build_product_details_asset
+from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
+from octogen_dagster.snapshots.resource import OctogenResource
+from octogen_dagster.snapshots.run_budget import SPENT_TAG, shared_budget
+from tests.results import failure, metadata
+from tests.snapshots.spending_runs import BASE_DIR, BUDGET_USD, make_job
+
+PAGES = 40
+SEARCH = ProductSearch(page_size=3)
+PAGE_USD = 0.014
+
+
+def run(
+    shops: Sandbox, folder: Path, assets: list[Any], budget_usd: float | None, **options: Any
+) -> dg.ExecuteInProcessResult:
+    octogen = OctogenResource(
+        api_key=shops.api_key, base_url=shops.base_url, attempts=1, budget_usd=budget_usd
+    )
+    io_manager = ParquetSnapshotIOManager(base_dir=str(folder))
+    return dg.materialize(
+        assets,
+        resources={"octogen": octogen, "io_manager": io_manager},
+        raise_on_error=False,
+        **options,
+    )
+
+
+def charged(sandbox: Sandbox, path: str = "/products/search") -> int:
+    return sum(request.path == path and request.status == 200 for request in sandbox.requests)
+
+
+@pytest.mark.parametrize("catalogs", [1, 4])
+def test_a_run_with_a_larger_budget_goes_on_from_the_pages_of_one_that_was_spent(
+    tmp_path: Path, catalogs: int
+) -> None:
+    products = build_products_asset("products", SEARCH)
+    with Sandbox(catalogs=catalogs, products=PAGES * 3 // catalogs) as sandbox:
+        stopped = run(sandbox, tmp_path, [products], budget_usd=25.5 * PAGE_USD)
+        assert "which the budget of $0.357 does not allow: $0.3" in failure(stopped)
+        assert "Saved pages are kept" in failure(stopped)
+        assert charged(sandbox) == 25
+        assert not (tmp_path / "products.parquet").exists()
+
+        again = run(sandbox, tmp_path, [products], budget_usd=PAGES * PAGE_USD)
+        assert again.success
+        assert charged(sandbox) == PAGES, "no page was paid for twice"
+
+    found = metadata(again, "products")
+    assert found["octogen/resumed_pages"] == 25
+    assert found["octogen/cost_saved_usd"] == pytest.approx(25 * PAGE_USD)
+    assert found["octogen/cost_usd"] == pytest.approx(15 * PAGE_USD)
+    uuids = pl.read_parquet(tmp_path / "products.parquet")["uuid"]
+    assert uuids.n_unique() == len(uuids) == PAGES * 3
+
+
+def test_products_and_details_of_one_run_share_a_budget(shops: Sandbox, tmp_path: Path) -> None:
+    products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
+    details = build_product_details_asset(products, name="details")
+    result = run(shops, tmp_path, [products, details], budget_usd=2 * PAGE_USD + 0.1)
+
+    assert "costs $0.002, which the budget of $0.128 does not allow: $0.1" in failure(result)
+    assert charged(shops) == 2
+    assert charged(shops, "/products/lookup") == 50
+    assert not (tmp_path / "details.parquet").exists()
+
+
+def test_steps_that_are_processes_of_their_own_share_a_budget(
+    shops: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {BASE_DIR: str(tmp_path / "snapshots"), BUDGET_USD: "0.228"}
+    for name, value in {**shops.environment, **settings}.items():
+        monkeypatch.setenv(name, value)
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        result = dg.execute_job(dg.reconstructable(make_job), instance=instance)
+        run = instance.get_run_by_id(result.run_id)
+
+    assert [event.step_key for event in result.get_step_failure_events()] == ["details"]
+    pages, lookups = charged(shops), charged(shops, "/products/lookup")
+    assert Decimal("0.014") * pages + Decimal("0.002") * lookups == Decimal("0.228")
+    assert run
+    assert run.tags[SPENT_TAG] == "0.228"
+
+
+def test_an_attempt_counts_what_the_ones_before_it_spent(shops: Sandbox, tmp_path: Path) -> None:
+    products = build_products_asset("products", ProductSearch(catalogs=["northpeak"]))
+    tags = {SPENT_TAG: "1.006"}
+    result = run(shops, tmp_path, [products], budget_usd=1.02, tags=tags)
+    assert "the budget of $1.02 does not allow: $1.02 are spent" in failure(result)
+    assert charged(shops) == 1
+
+
+@pytest.mark.parametrize("tag", ["", "much", "nan", "-5", "1e9"])
+def test_a_tag_that_is_no_amount_counts_as_nothing(
+    shops: Sandbox, tmp_path: Path, tag: str
+) -> None:
+    products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
+    instance = dg.DagsterInstance.ephemeral()
+    result = run(
+        shops, tmp_path, [products], budget_usd=1.0, tags={SPENT_TAG: tag}, instance=instance
+    )
+    assert result.success
+    made = instance.get_run_by_id(result.run_id)
+    assert made
+    assert made.tags[SPENT_TAG] == "0.028"
+
+
+def test_without_a_budget_the_run_has_no_tag(shops: Sandbox, tmp_path: Path) -> None:
+    products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = run(shops, tmp_path, [products], budget_usd=None, instance=instance)
+        made = instance.get_run_by_id(result.run_id)
+    assert made
+    assert SPENT_TAG not in made.tags
+
+
+def test_a_context_without_a_run_changes_nothing() -> None:
+    spending = Spending(budget_usd=1)
+    with shared_budget(dg.build_output_context(asset_key="products"), spending):
+        pass
+    assert spending.spent_usd == 0
+
+
+def test_the_metadata_counts_each_charged_request(shops: Sandbox, tmp_path: Path) -> None:
+    products = build_products_asset("products", ProductSearch(catalogs=["strada"], page_size=50))
+    details = build_product_details_asset(products, name="details", only_changed=True)
+    first = run(shops, tmp_path, [products, details], budget_usd=None)
+    second = run(shops, tmp_path, [products, details], budget_usd=None)
+
+    found = metadata(first, "products")
+    assert found["octogen/cost_usd"] == pytest.approx(3 * PAGE_USD)
+    assert found["octogen/cost_usd_per_1000_products"] == pytest.approx(0.35)
+    statuses = Counter(request.status for request in shops.requests)
+    assert set(statuses) == {200}
+    looked_up = metadata(first, "details")
+    assert looked_up["octogen/charged_requests"] == 120
+    assert looked_up["octogen/cost_usd"] == pytest.approx(0.24)
+    carried_over = metadata(second, "details")
+    assert carried_over["octogen/charged_requests"] == 0
+    assert carried_over["octogen/cost_usd"] == 0
+    assert carried_over["octogen/cost_saved_usd"] == pytest.approx(0.24)
