@@ -172,6 +172,8 @@ class OctogenClient:
     ) -> MerchantProductUrlLookupResponse:
         """Look up the full view of the product at a merchant's URL in Octogen's index.
 
+        A product that no catalog has is not found, even if the merchant's page still shows it.
+
         Args:
             url: The product's page at the merchant.
             paced: True for one of many lookups, which obey the rate limiter.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 
 import pytest
@@ -22,8 +23,8 @@ from octogen_dagster.frames.details.failure_limit import FailureLimit
 from octogen_dagster.frames.details.lookups import LookupReader, Lookups
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-from tests.api.clients import Server
-from tests.api.servers import RawServer, http
+from tests.api.clients import QUICK, Server
+from tests.api.servers import RawServer, http, in_turn
 from tests.frames.details.made_up import found
 
 LOOKUP = "/products/lookup"
@@ -137,6 +138,36 @@ def test_a_lookup_that_fails_says_why(sandbox: Sandbox, fault: Fault, error: str
     lookup = lookups.results[UNKNOWN]
     assert (lookup.status, lookup.response) == ("failed", None)
     assert error in (lookup.error or "")
+
+
+@pytest.mark.parametrize(("failures", "status"), [(1, "found"), (2, "failed")])
+def test_a_lookup_whose_shop_fails_is_sent_once_more(failures: int, status: str) -> None:
+    shop = http(504, {"detail": "product_lookup_timed_out"})
+    answer = {"source": "indexed", "product": {"uuid": "u-1", "productUrl": UNKNOWN}}
+    with RawServer(in_turn(*[shop] * failures, http(200, answer))) as server:
+        patient = replace(connection_to(server), retry=QUICK)
+        with LookupReader(patient, FailureLimit(1, 1, 300)) as running:
+            lookups = running.begin([UNKNOWN])
+            wait(running, lookups)
+    lookup = lookups.results[UNKNOWN]
+    assert lookup.status == status
+    assert len(server.received) == 2
+    if status == "failed":
+        assert lookup.error == (
+            f"The product at {UNKNOWN} failed: 504 product_lookup_timed_out. The product's shop "
+            "failed, not the service: try again later."
+        )
+
+
+def test_shops_that_fail_for_longer_than_the_service_may_be_silent_end_nothing() -> None:
+    shop = http(503, {"detail": "product_lookup_fallback_unavailable"})
+    with (
+        RawServer(lambda _: shop) as server,
+        LookupReader(connection_to(server), FailureLimit(1, 5, patience_seconds=0)) as running,
+    ):
+        lookups = running.begin([f"{UNKNOWN}/{number}" for number in range(5)])
+        wait(running, lookups)
+    assert {lookup.status for lookup in lookups.results.values()} == {"failed"}
 
 
 def test_an_empty_address_is_a_failure_without_a_request(sandbox: Sandbox) -> None:
