@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
+import warnings
 
 if sys.version_info >= (3, 11):
     from enum import StrEnum
 else:
     from backports.strenum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from typing_extensions import Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 
 class FacetName(StrEnum):
@@ -67,13 +73,72 @@ class ColorFamily(StrEnum):
     BLACK = "Black"
 
 
-_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+_CLOSED: Mapping[str, tuple[str, ...]] = {
+    FacetName.GENDER: tuple(Gender),
+    FacetName.AGE_GROUPS: tuple(AgeGroup),
+    FacetName.COLOR_FAMILY: (*ColorFamily, "Multicolor"),  # the last one only some products have
+}
+"""The facets whose values are all known."""
+
+_OTHER_WORDS: Mapping[str, str] = {
+    "age": FacetName.AGE_GROUPS,
+    "brand": FacetName.BRAND_NAME,
+    "category": FacetName.CATEGORY_PATH_DEPTH_0,
+    "category_path": FacetName.CATEGORY_PATH_DEPTH_0,
+    "sex": FacetName.GENDER,
+}
+_MIN_SIMILARITY_OF_NAMES = 0.8  # product_line is an attribute, and not meant to be product_type
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class Facet(BaseModel):
-    """A filter that keeps products whose facet `name` has any of `values`, ignoring case."""
+    """A filter by products whose facet `name` has any of `values`, ignoring case.
+
+    A name that resembles one of `FacetName` is a warning, because any attribute is a name.
+
+    Raises:
+        pydantic.ValidationError: The name is empty, there are no values, or `gender`,
+            `age_groups` or `color_family` has no such value.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: _Text = Field(description="A FacetName, or a product attribute such as fit.")
-    values: list[_Text] = Field(min_length=1, description="A product needs one of these.")
+    name: Text = Field(description="A FacetName, or a product attribute such as fit.")
+    values: list[Text] = Field(min_length=1, description="A product needs one of these.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        name = self.name.lower()
+        if known := _CLOSED.get(name):
+            _check_values(name, self.values, known)
+        elif self.name not in set(FacetName) and (meant := _similar_name(name)):
+            warnings.warn(
+                f"The facet {self.name!r} is read as a product attribute. If you mean '{meant}', "
+                "use that name.",
+                stacklevel=3,
+            )
+        return self
+
+
+def _check_values(name: str, values: Iterable[str], known: tuple[str, ...]) -> None:
+    """Check the values of a closed facet.
+
+    Raises:
+        ValueError: A value does not exist; the message has the closest ones.
+    """
+    by_lower = {value.lower(): value for value in known}
+    for value in values:
+        if value.lower() in by_lower:
+            continue
+        close = difflib.get_close_matches(value.lower(), by_lower, n=2, cutoff=0.5)
+        meant = f" (did you mean {' or '.join(by_lower[each] for each in close)}?)" if close else ""
+        raise ValueError(
+            f"{name} has no value {value!r}{meant}: use {', '.join(known[:-1])} or {known[-1]}"
+        )
+
+
+def _similar_name(name: str) -> str | None:
+    """Return the facet that a name resembles, as `colour` resembles `color`."""
+    close = difflib.get_close_matches(name, list(FacetName), 1, _MIN_SIMILARITY_OF_NAMES)
+    return _OTHER_WORDS.get(name) or next(iter(close), None)
