@@ -27,7 +27,7 @@ from octogen_dagster.api.paging import PageT, PageTracker
 from octogen_dagster.api.requester import Requester, RequestStatistics
 from octogen_dagster.api.responses import parsed
 from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.api.search_arguments import SearchArguments, search_request
+from octogen_dagster.api.search_arguments import CurrentArguments, SearchArguments, search_request
 from octogen_dagster.api.search_endpoint import Generation, SearchEndpoint
 from octogen_dagster.api.search_request import MAX_PAGE_SIZE, SearchRequest
 from octogen_dagster.api.spending import Spending
@@ -199,6 +199,7 @@ class OctogenClient:
         price_max: float | None = None,
         cursor: str | None = None,
         limit: int = 50,
+        **current: Unpack[CurrentArguments],
     ) -> MerchantProductListPage:
         """Read one page of a search.
 
@@ -210,10 +211,15 @@ class OctogenClient:
             price_max: Highest current price, inclusive.
             cursor: `next_cursor` of the page before, with all else unchanged.
             limit: Products on a page, 1 to 100.
+            **current: `understand`, `exclude_facets`, `omit_generated_facets`,
+                `fallback_category`, `brand_quality_min`, `brand_quality_max`,
+                `similar_to_brands` and `relax`; see `CurrentArguments`.
 
         Raises:
             pydantic.ValidationError: An argument is out of its range; a ValueError.
             OctogenNotFoundError: The catalog is not granted.
+            OctogenValidationError: The service speaks the older contract, which does not have one
+                of the arguments.
             OctogenError: The request failed otherwise.
         """
         request = search_request(
@@ -224,6 +230,7 @@ class OctogenClient:
             price_max=price_max,
             cursor=cursor,
             limit=limit,
+            **current,
         )
         subject = _subject(request)
         return _parsed_page(await self._search.send(request, subject), subject)
@@ -234,8 +241,8 @@ class OctogenClient:
         """Read all pages of a search, without the products that an earlier page had.
 
         Args:
-            **search: `catalog`, `q`, `facets`, `price_min`, `price_max` and `limit`, as
-                `search_products` takes them; `limit` is 100 by default.
+            **search: The arguments of `search_products`, without `cursor`; `limit` is 100 by
+                default.
 
         Raises:
             pydantic.ValidationError: An argument is out of its range; a ValueError.

@@ -14,7 +14,33 @@ if TYPE_CHECKING:
     from octogen_dagster.api.facets import Facet
 
 
-class SearchArguments(TypedDict, total=False):
+class CurrentArguments(TypedDict, total=False):
+    """The arguments of a search that only a service of the current contract takes.
+
+    Attributes:
+        understand: True lets Octogen rewrite q and derive filters from it; False, the default,
+            matches q as written, as the older contract does.
+        exclude_facets: Filters that no product may match.
+        omit_generated_facets: Names of filters that are not to be derived from an understood q.
+        fallback_category: The category to search if none is derived from an understood q, root
+            first.
+        brand_quality_min: Lowest quality of the brand, 1 to 6, inclusive.
+        brand_quality_max: Highest quality of the brand, 1 to 6, inclusive.
+        similar_to_brands: Up to 10 brands; products in their style come first.
+        relax: True searches with fewer derived filters if an understood q finds nothing.
+    """
+
+    understand: bool
+    exclude_facets: Sequence[Facet | Mapping[str, Any]]
+    omit_generated_facets: Sequence[str]
+    fallback_category: Sequence[str]
+    brand_quality_min: float | None
+    brand_quality_max: float | None
+    similar_to_brands: Sequence[str]
+    relax: bool
+
+
+class SearchArguments(CurrentArguments, total=False):
     """The arguments of a search whose pages are all read.
 
     Attributes:

@@ -8,7 +8,7 @@ from octogen_dagster.api.responses import field_path
 from octogen_dagster.errors import OctogenValidationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Iterator, Mapping
 
     import httpx
 
@@ -17,26 +17,41 @@ if TYPE_CHECKING:
 
 Generation = Literal["seed", "current"]
 _PATH = "/products/search"
+_CURRENT_FIELDS = (
+    "understand",
+    "exclude_facets",
+    "omit_generated_facets",
+    "fallback_category",
+    "brand_quality_min",
+    "brand_quality_max",
+    "similar_to_brands",
+    "relax",
+)
+"""The fields of a search that only the current generation has."""
+_RESPELLED = frozenset({"catalog", "understand"})
 
 
 class SearchEndpoint:
-    """`POST /products/search` of a service whose generation is learned from its responses.
+    """`POST /products/search` of a service whose generation is learned from its refusals.
 
-    The seed generation takes one catalog as `catalog`, the current one takes a list as
-    `catalogs`. The first search of a catalog sends `catalog`. A 422 that names this field means
-    the current generation: the search is sent again with `catalogs`, and so are all later ones.
-    A 422 is not charged.
+    The seed generation takes one catalog as `catalog`, the current one takes a list as `catalogs`.
+    The seed generation does not know `understand` and never understands keywords; the current one
+    understands them unless `understand` is false. So a search is first sent with `catalog` and
+    `understand`. After a 422 that names `catalog` it is sent again with `catalogs`, and after one
+    that names an `understand` of false, without it. So are all later ones. A 422 is not charged.
 
     Args:
         requester: Sends the requests.
-
-    Attributes:
-        generation: The generation of the service; the seed's until a response shows otherwise.
     """
 
     def __init__(self, requester: Requester) -> None:
         self._requester = requester
-        self.generation: Generation = "seed"
+        self._refused: frozenset[str] = frozenset()
+
+    @property
+    def generation(self) -> Generation:
+        """The generation of the service; the seed's until a response shows otherwise."""
+        return "current" if "catalog" in self._refused else "seed"
 
     async def send(
         self, request: SearchRequest, subject: str, *, paced: bool = False
@@ -49,32 +64,68 @@ class SearchEndpoint:
             paced: True for a page of a bulk read, which obeys the rate limiter.
 
         Raises:
-            OctogenError: The request failed.
+            OctogenValidationError: The service refuses a field, as one of the seed generation
+                refuses those that only the current one has.
+            OctogenError: The request failed otherwise.
         """
         body = request.body()
-        if "catalog" not in body:
-            return await self._post(body, subject, paced)
-        if self.generation == "seed":
+        refused = self._refused
+        while True:
+            sent = _spelled(body, refused)
             try:
-                return await self._post(body, subject, paced)
+                response = await self._requester.request("POST", _PATH, subject, sent, paced=paced)
             except OctogenValidationError as error:
-                if not _refuses_catalog(error.detail):
-                    raise
-        response = await self._post(_current_body(body), subject, paced)
-        self.generation = "current"
-        return response
+                named = _named_fields(error.detail)
+                # A service that refuses `catalog` is of the current generation. If it was of the
+                # seed's before, what that one refused counts no more.
+                refused = frozenset({"catalog"}) if "catalog" in named else refused | named
+                if _spelled(body, refused) != sent:
+                    continue
+                if unknown := _unknown_fields(error.detail):
+                    raise _older_contract_error(error, subject, unknown) from None
+                raise
+            if refused != self._refused:
+                self._refused = refused & _RESPELLED
+            return response
 
-    async def _post(self, body: Mapping[str, Any], subject: str, paced: bool) -> httpx.Response:
-        return await self._requester.request("POST", _PATH, subject, body, paced=paced)
+
+def _spelled(body: Mapping[str, Any], refused: Container[str]) -> dict[str, Any]:
+    """Return a body without those refused fields that can be said otherwise."""
+    spelled = dict(body)
+    if "catalog" in refused and "catalog" in spelled:
+        spelled["catalogs"] = [spelled.pop("catalog")]
+    if "understand" in refused and spelled.get("understand") is False:
+        del spelled["understand"]
+    return spelled
 
 
-def _current_body(body: Mapping[str, Any]) -> dict[str, Any]:
-    rest = {name: value for name, value in body.items() if name != "catalog"}
-    return rest | {"catalogs": [body["catalog"]]}
+def _named_fields(detail: Any) -> frozenset[str]:
+    """Return the fields of the body that the detail of a 422 names."""
+    return frozenset(name for name, _ in _refusals(detail))
 
 
-def _refuses_catalog(detail: Any) -> bool:
-    """True if the detail of a 422 names the field `catalog`."""
-    return isinstance(detail, list) and any(
-        isinstance(entry, dict) and field_path(entry)[-1:] == ["catalog"] for entry in detail
+def _unknown_fields(detail: Any) -> list[str]:
+    """Return the fields of the current generation that a service does not know."""
+    unknown = {name for name, reason in _refusals(detail) if reason == "extra_forbidden"}
+    return [name for name in _CURRENT_FIELDS if name in unknown]
+
+
+def _refusals(detail: Any) -> Iterator[tuple[str, Any]]:
+    """Yield each field that the detail of a 422 names, and the type of the refusal."""
+    for entry in detail if isinstance(detail, list) else ():
+        if isinstance(entry, dict):
+            name = next(iter(field_path(entry)[-1:]), None)
+            if isinstance(name, str):
+                yield name, entry.get("type")
+
+
+def _older_contract_error(
+    error: OctogenValidationError, subject: str, unknown: list[str]
+) -> OctogenValidationError:
+    return OctogenValidationError(
+        f"{subject}: the service speaks the older contract, which has no {', '.join(unknown)} "
+        "(422). Leave it out of the search, or read a service of the current contract.",
+        error.response,
+        error.detail,
+        error.retry_after,
     )

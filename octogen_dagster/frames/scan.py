@@ -167,7 +167,7 @@ class ProductScan(LazyScan):
 
     def provenance(self) -> dict[str, str]:
         """`SnapshotSource.provenance`."""
-        search = self.statistics.search.model_dump(mode="json", exclude_none=True)
+        search = self.statistics.search.as_json()
         return {
             "octogen.fetched_at": self.statistics.started_at.isoformat(),
             ROWS: str(self.statistics.rows),

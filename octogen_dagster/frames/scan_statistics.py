@@ -59,7 +59,7 @@ class ScanStatistics(ReadStatistics):
     def figures(self) -> Figures:
         """Return the figures by name."""
         figures: Figures = {
-            "search": self.search.model_dump(mode="json", exclude_none=True),
+            "search": self.search.as_json(),
             "source": self._source(),
             "truncated": self.truncated,
             "empty": not self.rows,

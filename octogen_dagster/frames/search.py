@@ -48,11 +48,6 @@ class ProductSearch(SearchFilters):
 
     def request(self, catalog: str | None) -> SearchRequest:
         """Return the request for page 1 of one catalog; of all catalogs if it is None."""
-        return SearchRequest(
-            q=self.q,
-            facets=self.facets,
-            price_min=self.price_min,
-            price_max=self.price_max,
-            catalog=catalog,
-            limit=min(self.page_size, self.max_products or self.page_size),
-        )
+        filters = {name: getattr(self, name) for name in SearchFilters.model_fields}
+        limit = min(self.page_size, self.max_products or self.page_size)
+        return SearchRequest(**filters, catalog=catalog, limit=limit)

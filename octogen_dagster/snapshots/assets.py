@@ -217,11 +217,20 @@ def search_config(search: ProductSearch, *, catalogs: bool = True) -> dict[str, 
         search: The defaults.
         catalogs: True if the catalogs can be configured.
     """
+    facets = [{"name": str, "values": [str]}]
     types: dict[str, Any] = {
         "q": dg.Noneable(str),
-        "facets": [{"name": str, "values": [str]}],
+        "facets": facets,
         "price_min": dg.Noneable(float),
         "price_max": dg.Noneable(float),
+        "understand": bool,
+        "exclude_facets": facets,
+        "omit_generated_facets": [str],
+        "fallback_category": [str],
+        "brand_quality_min": dg.Noneable(float),
+        "brand_quality_max": dg.Noneable(float),
+        "similar_to_brands": [str],
+        "relax": bool,
         "catalogs": [str],
         "page_size": int,
         "max_products": dg.Noneable(int),

@@ -66,7 +66,7 @@ class TestRequest:
             '{"trigger":"background","application":"octogen-dagster"}'
         )
         assert request.headers["host"] == f"127.0.0.1:{server.port}"
-        assert request.json == {"q": "dress", "limit": 50}
+        assert request.json == {"q": "dress", "understand": False, "limit": 50}
 
     async def test_a_path_of_the_base_url_is_kept(self) -> None:
         with RawServer(lambda _: http(200, [])) as server:

@@ -8,13 +8,19 @@ from pydantic import ValidationError
 
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.facets import Facet
-from octogen_dagster.api.search_arguments import PageArguments, SearchArguments, search_request
+from octogen_dagster.api.search_arguments import (
+    CurrentArguments,
+    PageArguments,
+    SearchArguments,
+    search_request,
+)
 from octogen_dagster.api.search_request import SearchRequest
 
 
 def test_the_arguments_of_a_page_are_those_of_the_client_s_search() -> None:
     parameters = inspect.signature(OctogenClient.search_products).parameters
-    assert PageArguments.__annotations__.keys() == parameters.keys() - {"self"}
+    named = parameters.keys() - {"self", "current"}
+    assert PageArguments.__annotations__.keys() == named | CurrentArguments.__annotations__.keys()
     assert PageArguments.__annotations__.keys() == SearchRequest.model_fields.keys()
 
 
@@ -33,6 +39,14 @@ def test_every_argument_reaches_the_request() -> None:
         price_max=2,
         cursor="c",
         limit=7,
+        understand=True,
+        exclude_facets=[{"name": "pattern", "values": ["floral"]}],
+        omit_generated_facets=["color"],
+        fallback_category=["apparel & accessories"],
+        brand_quality_min=2,
+        brand_quality_max=5,
+        similar_to_brands=["Acme"],
+        relax=True,
     )
     assert request == SearchRequest(
         catalog="acme",
@@ -42,6 +56,14 @@ def test_every_argument_reaches_the_request() -> None:
         price_max=2,
         cursor="c",
         limit=7,
+        understand=True,
+        exclude_facets=[Facet(name="pattern", values=["floral"])],
+        omit_generated_facets=["color"],
+        fallback_category=["apparel & accessories"],
+        brand_quality_min=2,
+        brand_quality_max=5,
+        similar_to_brands=["Acme"],
+        relax=True,
     )
 
 

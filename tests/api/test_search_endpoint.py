@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from octogen_dagster.api.search_arguments import CurrentArguments
 from octogen_dagster.errors import OctogenNotFoundError, OctogenValidationError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
@@ -11,10 +12,27 @@ from tests.api.clients import QUICK, Transport, open_client
 from tests.api.servers import RawServer, Received, http, page
 
 
-def refusal(*fields: str) -> list[bytes]:
+def refusal(*fields: str, reason: str = "x") -> list[bytes]:
     """A 422 that names these fields."""
-    detail = [{"loc": ["body", field], "msg": "refused", "type": "x"} for field in fields]
+    detail = [{"loc": ["body", field], "msg": "refused", "type": reason} for field in fields]
     return http(422, {"detail": detail})
+
+
+SEED_FIELDS = {"catalog", "q", "facets", "price_min", "price_max", "cursor", "limit"}
+INTERIM_FIELDS = SEED_FIELDS | {"catalogs"}
+CURRENT_FIELDS = (INTERIM_FIELDS - {"catalog"}) | CurrentArguments.__annotations__.keys()
+
+
+def service(*generations: set[str]) -> RawServer:
+    """A service that knows these fields, or other ones in each request until the last ones."""
+    left = list(generations)
+
+    def respond(request: Received) -> list[bytes]:
+        known = left.pop(0) if len(left) > 1 else left[0]
+        unknown = sorted(request.json.keys() - known)
+        return refusal(*unknown, reason="extra_forbidden") if unknown else http(200, page(["a"]))
+
+    return RawServer(respond)
 
 
 def named_catalogs(sandbox: Sandbox) -> list[tuple[str, int | None]]:
@@ -57,23 +75,6 @@ class TestCurrentGeneration:
         assert {item.catalog_key for item in first.items} == {"strada"}
         assert len(products) == 30
         assert client.statistics.retries == 0
-
-    async def test_the_second_request_keeps_all_other_fields(
-        self, current: Sandbox, transport: Transport
-    ) -> None:
-        search: dict[str, Any] = {
-            "q": "jacket",
-            "facets": [{"name": "gender", "values": ["male"]}],
-            "price_min": 1,
-            "price_max": 900,
-            "limit": 5,
-        }
-        async with open_client(current, transport) as client:
-            await client.search_products(catalog="northpeak", **search)
-        assert [request.body for request in current.requests] == [
-            {"catalog": "northpeak"} | search,
-            {"catalogs": ["northpeak"]} | search,
-        ]
 
     async def test_a_cursor_is_sent_again(self, current: Sandbox, transport: Transport) -> None:
         async with open_client(current, transport) as client:
@@ -135,3 +136,122 @@ class TestRefusalOfAnotherField:
                 with pytest.raises(OctogenValidationError, match="limit: refused"):
                     await client.search_products(catalog="strada", limit=7)
                 assert (await client.search_products(catalog="strada", limit=8)).uuids == ["a"]
+
+
+KEYWORDS: dict[str, Any] = {"q": "jacket", "limit": 5}
+FILTERS: dict[str, Any] = {
+    "facets": [{"name": "gender", "values": ["male"]}],
+    "price_min": 1,
+    "price_max": 900,
+    "cursor": "c",
+}
+
+
+class TestKeywords:
+    async def test_the_current_generation_is_told_from_the_first_request_not_to_understand_them(
+        self, transport: Transport
+    ) -> None:
+        with service(CURRENT_FIELDS) as server:
+            async with open_client(server, transport) as client:
+                await client.search_products(**KEYWORDS)
+                await client.search_products(catalog="acme", **KEYWORDS, **FILTERS)
+                await client.search_products(catalog="acme", **KEYWORDS)
+                assert client.generation == "current"
+        sent = KEYWORDS | {"understand": False}
+        assert [request.json for request in server.received] == [
+            sent,
+            sent | FILTERS | {"catalog": "acme"},
+            sent | FILTERS | {"catalogs": ["acme"]},
+            sent | {"catalogs": ["acme"]},
+        ]
+
+    @pytest.mark.parametrize("known", [SEED_FIELDS, INTERIM_FIELDS])
+    async def test_an_older_generation_is_not_told_twice(
+        self, transport: Transport, known: set[str]
+    ) -> None:
+        with service(known) as server:
+            async with open_client(server, transport) as client:
+                await client.search_products(catalog="acme", **KEYWORDS)
+                await client.search_products(**KEYWORDS, **FILTERS)
+                assert client.generation == "seed"
+        assert [request.json for request in server.received] == [
+            KEYWORDS | {"catalog": "acme", "understand": False},
+            KEYWORDS | {"catalog": "acme"},
+            KEYWORDS | FILTERS,
+        ]
+
+    async def test_a_service_that_becomes_current_is_told_again(self) -> None:
+        with service(SEED_FIELDS, SEED_FIELDS, CURRENT_FIELDS) as server:
+            async with open_client(server) as client:
+                await client.search_products(catalog="acme", **KEYWORDS)
+                await client.search_products(catalog="acme", **KEYWORDS)
+        assert [request.json for request in server.received[2:]] == [
+            KEYWORDS | {"catalog": "acme"},
+            KEYWORDS | {"catalogs": ["acme"], "understand": False},
+        ]
+
+    async def test_a_service_that_refuses_both_spellings_gets_neither(self) -> None:
+        with service(CURRENT_FIELDS - {"understand"}) as server:
+            async with open_client(server) as client:
+                await client.search_products(catalog="acme", **KEYWORDS)
+                await client.search_products(catalog="acme", **KEYWORDS)
+        bodies = [request.json for request in server.received]
+        assert bodies[-2:] == [KEYWORDS | {"catalogs": ["acme"]}] * 2
+        assert len(bodies) == 4
+
+    async def test_a_service_that_refuses_what_was_not_sent_is_an_error(self) -> None:
+        with RawServer(lambda _: refusal("catalog", "understand")) as server:
+            async with open_client(server) as client:
+                with pytest.raises(OctogenValidationError, match="catalog: refused"):
+                    await client.search_products(catalog="acme", **KEYWORDS)
+        assert len(server.received) == 2
+
+
+class TestFieldsOfTheCurrentGeneration:
+    CURRENT: ClassVar[dict[str, Any]] = {
+        "understand": True,
+        "exclude_facets": [{"name": "pattern", "values": ["floral"]}],
+        "omit_generated_facets": ["color"],
+        "fallback_category": ["apparel & accessories"],
+        "brand_quality_min": 2,
+        "brand_quality_max": 5,
+        "similar_to_brands": ["Acme"],
+        "relax": True,
+    }
+
+    async def test_they_are_sent(self, transport: Transport) -> None:
+        with service(CURRENT_FIELDS) as server:
+            async with open_client(server, transport) as client:
+                await client.search_products(catalog="acme", **KEYWORDS, **self.CURRENT)
+        assert server.received[-1].json == KEYWORDS | self.CURRENT | {"catalogs": ["acme"]}
+
+    @pytest.mark.parametrize("known", [SEED_FIELDS, INTERIM_FIELDS])
+    @pytest.mark.parametrize(
+        ("search", "named"),
+        [
+            (CURRENT, ", ".join(CURRENT)),
+            ({"understand": True}, "understand"),
+            ({"similar_to_brands": ["Acme"]}, "similar_to_brands"),
+        ],
+    )
+    async def test_an_older_generation_is_an_error_that_names_them(
+        self, transport: Transport, known: set[str], search: dict[str, Any], named: str
+    ) -> None:
+        message = (
+            f"Catalog 'acme': the service speaks the older contract, which has no {named} (422). "
+            "Leave it out of the search, or read a service of the current contract."
+        )
+        with service(known) as server:
+            async with open_client(server, transport, retry=QUICK) as client:
+                with pytest.raises(OctogenValidationError) as caught:
+                    await client.search_products(catalog="acme", **KEYWORDS, **search)
+        assert str(caught.value) == message
+        assert caught.value.status_code == 422
+        assert {entry["loc"][-1] for entry in caught.value.detail} >= search.keys()
+
+    async def test_a_value_that_the_current_generation_refuses_is_an_ordinary_error(self) -> None:
+        refused = refusal("fallback_category", reason="value_error")
+        with RawServer(lambda _: refused) as server:
+            async with open_client(server) as client:
+                with pytest.raises(OctogenValidationError, match="fallback_category: refused"):
+                    await client.search_products(**KEYWORDS, **self.CURRENT)

@@ -10,6 +10,8 @@ from pydantic import ValidationError
 from octogen_dagster.api.facets import ColorFamily, Facet, FacetName
 from octogen_dagster.api.search_request import SearchRequest
 
+UNDERSTOOD = {"q": "dress", "understand": True}
+
 
 def test_fields_that_are_not_set_are_left_out() -> None:
     assert SearchRequest().body() == {"limit": 50}
@@ -25,6 +27,14 @@ def test_all_fields_are_snake_case_json() -> None:
         price_max=99.5,
         cursor="c",
         limit=7,
+        understand=True,
+        exclude_facets=[Facet(name="fit", values=["slim"])],
+        omit_generated_facets=["color"],
+        fallback_category=["apparel & accessories", "clothing"],
+        brand_quality_min=2,
+        brand_quality_max=5.5,
+        similar_to_brands=["Acme"],
+        relax=True,
     )
     assert request.body() == {
         "catalog": "acme",
@@ -34,6 +44,29 @@ def test_all_fields_are_snake_case_json() -> None:
         "price_max": 99.5,
         "cursor": "c",
         "limit": 7,
+        "understand": True,
+        "exclude_facets": [{"name": "fit", "values": ["slim"]}],
+        "omit_generated_facets": ["color"],
+        "fallback_category": ["apparel & accessories", "clothing"],
+        "brand_quality_min": 2,
+        "brand_quality_max": 5.5,
+        "similar_to_brands": ["Acme"],
+        "relax": True,
+    }
+
+
+@pytest.mark.parametrize("understand", [True, False])
+def test_keywords_are_sent_with_understand_and_nothing_else_is(understand: bool) -> None:
+    for q, sent in (("dress", {"understand": understand}), ("  ", {}), (None, {})):
+        body = SearchRequest(q=q, understand=understand).body()
+        assert {name: body[name] for name in body.keys() & {"understand"}} == sent
+
+
+def test_a_price_of_zero_is_sent() -> None:
+    assert SearchRequest(price_min=0, price_max=0).body() == {
+        "price_min": 0,
+        "price_max": 0,
+        "limit": 50,
     }
 
 
@@ -66,6 +99,38 @@ def test_arguments_in_their_range_pass(limit: int, price: float, other: float) -
         ({"facets": [{"name": n, "values": ["a"]} for n in ("fit", "Fit")]}, "facets name fit"),
         ({"facets": [{"name": f"f{n}", "values": ["a"]} for n in range(51)]}, "facets"),
         ({"catalogs": ["acme"]}, "catalogs"),
+        ({"understand": "maybe"}, "understand"),
+        ({"exclude_facets": [{"name": "fit", "values": []}]}, "exclude_facets.0.values"),
+        (
+            {"exclude_facets": [{"name": n, "values": ["a"]} for n in ("fit", "Fit")]},
+            "exclude_facets name fit more than once: put all values in one facet",
+        ),
+        ({"exclude_facets": [{"name": f"f{n}", "values": ["a"]} for n in range(51)]}, "facets"),
+        (UNDERSTOOD | {"omit_generated_facets": [" "]}, "omit_generated_facets.0"),
+        (
+            UNDERSTOOD | {"omit_generated_facets": ["color", "Color"]},
+            "omit_generated_facets name color more than once",
+        ),
+        (
+            UNDERSTOOD
+            | {"omit_generated_facets": ["Fit"], "facets": [{"name": "fit", "values": ["a"]}]},
+            "omit_generated_facets names Fit, and facets does too",
+        ),
+        (UNDERSTOOD | {"fallback_category": list("abcde")}, "fallback_category"),
+        (UNDERSTOOD | {"fallback_category": [""]}, "fallback_category.0"),
+        ({"omit_generated_facets": ["color"]}, "omit_generated_facets needs q and understand=True"),
+        ({"q": "a", "fallback_category": ["a"]}, "fallback_category needs q and understand=True"),
+        ({"understand": True, "relax": True}, "relax needs q and understand=True"),
+        ({"q": " ", "understand": True, "relax": True}, "relax needs q and understand=True"),
+        ({"brand_quality_min": 0.9}, "brand_quality_min"),
+        ({"brand_quality_max": 6.1}, "brand_quality_max"),
+        ({"brand_quality_min": float("nan")}, "brand_quality_min"),
+        (
+            {"brand_quality_min": 5, "brand_quality_max": 2},
+            "brand_quality_min 5.0 is above brand_quality_max 2.0: swap them",
+        ),
+        ({"similar_to_brands": list("abcdefghijk")}, "similar_to_brands"),
+        ({"similar_to_brands": [" "]}, "similar_to_brands.0"),
     ],
 )
 def test_an_argument_out_of_its_range_is_named(fields: dict[str, Any], named: str) -> None:

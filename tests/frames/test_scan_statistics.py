@@ -44,7 +44,6 @@ def test_the_figures_of_a_search() -> None:
     figures = statistics.figures()
     assert figures["search"] == {
         "q": "jacket",
-        "facets": [],
         "catalogs": ["acme"],
         "page_size": 100,
     }

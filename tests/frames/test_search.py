@@ -21,6 +21,22 @@ def test_the_request_for_page_1_has_all_filters() -> None:
     assert search.request(None).catalog is None
 
 
+def test_the_request_has_the_fields_of_the_current_contract() -> None:
+    filters = {
+        "q": "dress",
+        "understand": True,
+        "exclude_facets": [{"name": "fit", "values": ["slim"]}],
+        "omit_generated_facets": ["color"],
+        "fallback_category": ["apparel & accessories"],
+        "brand_quality_min": 2.0,
+        "brand_quality_max": 5.0,
+        "similar_to_brands": ["Acme"],
+        "relax": True,
+    }
+    body = ProductSearch.model_validate(filters).request("acme").body()
+    assert body == filters | {"catalog": "acme", "limit": 100}
+
+
 @pytest.mark.parametrize(
     ("page_size", "max_products", "limit"), [(100, None, 100), (100, 7, 7), (20, 100, 20)]
 )
@@ -41,6 +57,9 @@ def test_a_page_holds_no_more_products_than_are_wanted(
         ({"max_products": 0}, "max_products"),
         ({"price_min": 9, "price_max": 1}, "price_min 9.0 is above price_max 1.0"),
         ({"colour": "red"}, "colour"),
+        ({"facets": [{"name": "gender", "values": ["mens"]}]}, "gender has no value 'mens'"),
+        ({"exclude_facets": [{"name": "gender", "values": ["mens"]}]}, "gender has no value"),
+        ({"q": "dress", "relax": True}, "relax needs q and understand=True"),
     ],
 )
 def test_a_field_out_of_its_range_is_named(fields: dict[str, object], text: str) -> None:

@@ -111,6 +111,40 @@ def test_a_search_is_the_default_of_the_run_configuration(
     assert (body["q"], body["price_min"], body["price_max"]) == ("boots", 3.0, 400.0)
 
 
+def test_every_field_of_a_search_can_be_changed_in_the_launchpad(
+    resources: dict[str, Any], shops: Sandbox
+) -> None:
+    filters = {
+        "q": "boots",
+        "facets": [{"name": "gender", "values": ["male"]}],
+        "price_min": 3.0,
+        "price_max": 400.0,
+        "understand": True,
+        "exclude_facets": [{"name": "pattern", "values": ["floral"]}],
+        "omit_generated_facets": ["color"],
+        "fallback_category": ["apparel & accessories"],
+        "brand_quality_min": 2.0,
+        "brand_quality_max": 5.0,
+        "similar_to_brands": ["Acme"],
+        "relax": True,
+    }
+    rest = {"catalogs": ["strada"], "page_size": 50, "max_products": 20}
+    assert filters.keys() | rest.keys() == ProductSearch.model_fields.keys()
+    products = build_products_asset("products", retry_policy=dg.RetryPolicy(max_retries=3))
+    config = {"ops": {"products": {"config": filters | rest}}}
+    result = dg.materialize(
+        [products], resources=resources, run_config=config, raise_on_error=False
+    )
+    assert last_search(shops) == filters | {"catalog": "strada", "limit": 20}
+    assert (
+        "Catalog 'strada': the service speaks the older contract, which has no understand, "
+        "exclude_facets, omit_generated_facets, fallback_category, brand_quality_min, "
+        "brand_quality_max, similar_to_brands, relax (422)."
+    ) in failure(result)
+    searches = [each for each in shops.requests if each.path == "/products/search"]
+    assert len(searches) == 1
+
+
 def test_an_invalid_search_in_the_launchpad_is_an_error_that_names_the_field(
     resources: dict[str, Any],
 ) -> None:

@@ -125,7 +125,7 @@ class _Resumer:
         read = self.store.new_read(
             ReadRecord(
                 base_url=self.connection.base_url,
-                search=search.model_dump(mode="json", exclude_none=True),
+                search=search.as_json(),
                 catalogs=[SavedCatalog(each.catalog, each.last_indexed_at) for each in catalogs],
                 started_at=started_at,
             )

@@ -33,7 +33,7 @@ SEARCH = ProductSearch(
 )
 RECORD = ReadRecord(
     base_url="https://api.example/v1",
-    search=SEARCH.model_dump(mode="json", exclude_none=True),
+    search=SEARCH.as_json(),
     catalogs=[
         SavedCatalog("acme", datetime(2026, 11, 25, 1, 2, 3, tzinfo=timezone.utc)),
         SavedCatalog("zen", datetime(2026, 11, 24, 23, 30, 0, 250_000, tzinfo=timezone.utc)),
