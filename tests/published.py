@@ -49,15 +49,20 @@ number = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from(
 )
 
 
-_zones = st.integers(-(24 * 60) + 1, 24 * 60 - 1).map(
+_MOMENTS = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30))  # UTC can say them
+_ZONES = st.integers(-(24 * 60) + 1, 24 * 60 - 1).map(
     lambda minutes: f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"
 )
 
 
 @st.composite
 def timestamps(draw: st.DrawFn, *, lax: bool) -> str:
-    """Timestamps with a zone and with 0 to 9 digits of a second's fraction."""
-    moment = draw(st.datetimes())
+    """Timestamps with a zone and with 0 to 9 digits of a second's fraction.
+
+    Args:
+        lax: True for other forms too, and for times that Python cannot represent in UTC.
+    """
+    moment = draw(_MOMENTS | st.sampled_from([datetime.min, datetime.max]) if lax else _MOMENTS)
     digits = draw(st.text("0123456789", max_size=9))
     fraction = f"{draw(st.sampled_from('.,' if lax else '.'))}{digits}" if digits else ""
     seconds = draw(st.sampled_from(["", ":05"] if lax else [f":{moment:%S}{fraction}"]))
@@ -66,7 +71,7 @@ def timestamps(draw: st.DrawFn, *, lax: bool) -> str:
         date
         + draw(st.sampled_from("_T" if lax else "Tt "))
         + f"{moment:%H:%M}{seconds}"
-        + draw(st.sampled_from(["Z", "z", "+0000"]) | _zones)
+        + draw(st.sampled_from(["Z", "z", "+0000"]) | _ZONES)
     )
 
 

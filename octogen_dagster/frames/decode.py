@@ -9,6 +9,7 @@ import contextlib
 import functools
 import itertools
 from collections import Counter
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -21,9 +22,11 @@ from octogen_dagster.frames.wire import wire_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
-    from datetime import datetime
 
     from octogen_dagster.frames.wire import WirePage
+
+_FIRST_TIME = datetime.min.replace(tzinfo=timezone.utc)
+_LAST_TIME = datetime.max.replace(tzinfo=timezone.utc)
 
 
 class PageDecoder:
@@ -75,11 +78,10 @@ class PageDecoder:
         self, kind: str, pages: Sequence[WirePage], catalog: str | None, subject: str
     ) -> pl.DataFrame:
         if kind != "models":
-            # Polars refuses timestamps without a zone and images of both kinds on one page. Of two
-            # fields of the same name it takes the first; all other decoders take the last.
+            # Polars refuses timestamps without a zone and images of both kinds on one page.
             with contextlib.suppress(pl.exceptions.PolarsError):
                 frame = self._decode_fast(pages, catalog, images_are_text=kind == "text")
-                if frame.get_column("uuid").to_list() == [u for page in pages for u in page.uuids]:
+                if _agrees_with_models(frame, pages):
                     return frame
             for page in pages:
                 page.model = parsed(MerchantProductListPage, page.response, subject)
@@ -136,6 +138,19 @@ class PageDecoder:
         elif isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct):
             value = value.list.eval(_image(dtype.inner, as_text=images_are_text))
         return value.alias(name)
+
+
+def _agrees_with_models(frame: pl.DataFrame, pages: Sequence[WirePage]) -> bool:
+    """False if the models may read the pages differently.
+
+    Of two fields of the same name Polars takes the first; all other decoders take the last. It
+    decodes times before the year 1 and after 9999, for which Python has no datetime.
+    """
+    if frame.get_column("uuid").to_list() != [uuid for page in pages for uuid in page.uuids]:
+        return False
+    return "updated_at" not in frame.columns or bool(
+        frame.get_column("updated_at").is_between(_FIRST_TIME, _LAST_TIME).all()
+    )
 
 
 def _image(dtype: pl.Struct, *, as_text: bool) -> pl.Expr:

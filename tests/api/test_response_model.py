@@ -6,11 +6,12 @@ from datetime import datetime, timezone
 import pytest
 
 from octogen_dagster.api.models import MerchantCatalogSummary, MerchantProductView, ProductReview
-from octogen_dagster.api.response_model import ResponseModel, UtcDatetime
+from octogen_dagster.api.response_model import Int64, ResponseModel, UtcDatetime
 
 
 class Moment(ResponseModel):
     at: UtcDatetime | None = None
+    views: Int64 | None = None
     in_words: str | None = None
 
 
@@ -42,6 +43,22 @@ def test_a_time_that_python_cannot_say_in_utc_is_null_with_one_warning(
     (record,) = caplog.records
     assert f"the timestamp {text.partition('.')[0]}" in record.getMessage()
     assert "outside of the years 1 to 9999 in UTC. It is read as null" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("number", "kept"),
+    [(2**63 - 1, True), (-(2**63), True), (2**63 + 7, False), (-(2**63) - 7, False)],
+)
+def test_a_number_that_no_column_can_hold_is_null_with_one_warning(
+    number: int, kept: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert Moment.model_validate({"views": number}).views == (number if kept else None)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"The service sent the number {number}, which is outside of 64 bits. It is read as null: "
+        "report it to Octogen."
+    ] * (not kept)
 
 
 def test_such_a_time_loses_nothing_else() -> None:

@@ -131,6 +131,27 @@ def test_fields_that_no_model_knows_are_counted(content: bytes) -> None:
     assert read(content).unknown == unknown_fields(page)
 
 
+@pytest.mark.parametrize("count", [2**63 - 1, -(2**63), 2**63, 10**30])
+def test_an_integer_is_kept_if_a_column_can_hold_it(count: int) -> None:
+    product = {"uuid": "u", "productUrl": "p", "rating": {"count": count}}
+    content = json.dumps({"items": [product]}).encode()
+    (said,) = rows([content])
+    assert said["rating"]["count"] == count
+
+    expected = count if count < 2**63 else None
+    for reader in (read, read_by_models):
+        (row,) = decode([content], reader).to_dicts()
+        assert row == said | {"rating": {"average": None, "count": expected}}
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", '"Infinity"', "1e400"])
+def test_a_number_that_is_not_finite_is_refused(number: str) -> None:
+    # The published models take infinity, and NaN, which is not JSON.
+    content = f'{{"items": [{{"uuid": "u", "productUrl": "p", "currentPrice": {number}}}]}}'
+    with pytest.raises(OctogenResponseError, match=r"a product 'u' \(item 0\) whose currentPrice"):
+        read(content.encode())
+
+
 @pytest.mark.parametrize("items", [{}, {"items": None}, {"items": []}])
 def test_a_page_without_items_is_empty(items: dict[str, Any]) -> None:
     page = {"effectiveQuery": EFFECTIVE_QUERY, "requestId": "r", "nextCursor": "c", **items}

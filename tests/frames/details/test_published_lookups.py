@@ -1,0 +1,75 @@
+"""A details snapshot has what the published models say of each lookup that they accept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from octogen_ai_sdk.generated.models import (
+    MerchantProductUrlLookupResponse as PublishedLookup,
+)
+from octogen_ai_sdk.generated.models import MerchantProductView, ProgrammaticProductLookupResponse
+from pydantic import BaseModel
+
+from octogen_dagster.api.models import MerchantProductUrlLookupResponse
+from octogen_dagster.api.responses import parsed
+from octogen_dagster.frames.details.failure_limit import FailureLimit
+from octogen_dagster.frames.details.lookups import Lookup
+from octogen_dagster.frames.details.rows import DetailRows, ListedProducts, ReusableRows
+from octogen_dagster.frames.details.schema import DETAIL_SCHEMA, FOUND
+from tests.frames.details.made_up import LOOKED_UP_AT, InstantReader, products, url_of
+from tests.published import answers, bodies, ok, published, unknown_fields, values
+
+OURS = {"uuid", "catalog_key", "product_url", "status", "error", "looked_up_at", "listed"}
+
+
+def lookups(model: type[BaseModel], *, lax: bool) -> st.SearchStrategy[bytes]:
+    """Lookups that find the product "a" in the index."""
+    view = answers(MerchantProductView, {"uuid": st.just("a")}, lax=lax)
+    return bodies(answers(model, {"product": view, "source": st.just("indexed")}, lax=lax))
+
+
+def in_frame(value: Any, dtype: Any) -> Any:
+    """A value as a frame has it. An object whose names are data is a list."""
+    match value, dtype:
+        case dict(), pl.Struct(fields=fields):
+            assert len(fields) == len(value)
+            return {field.name: in_frame(value[field.name], field.dtype) for field in fields}
+        case dict(), _:
+            return [{"name": name, "values": entries} for name, entries in value.items()]
+        case list(), pl.List(inner=inner):
+            return [in_frame(entry, inner) for entry in value]
+        case _:
+            return value
+
+
+@pytest.mark.parametrize("lax", [False, True])
+@pytest.mark.parametrize("model", [PublishedLookup, ProgrammaticProductLookupResponse])
+@published
+@given(data=st.data())
+def test_a_product_that_is_found(model: type[BaseModel], lax: bool, data: st.DataObject) -> None:
+    content = data.draw(lookups(model, lax=lax))
+    theirs = model.model_validate_json(content)
+    said = values(theirs)
+    said = said["product"] | said
+    response = parsed(MerchantProductUrlLookupResponse, ok(content), "Product")
+    rows = DetailRows(
+        ListedProducts(products("a").lazy()),
+        ReusableRows(DETAIL_SCHEMA.to_frame().lazy()),
+        InstantReader(lambda _url: Lookup(FOUND, LOOKED_UP_AT, response)),
+        FailureLimit(1, 1, 300),
+    )
+
+    (row,) = pl.concat(map(rows.finish, rows.begin())).to_dicts()
+
+    assert row["status"] == FOUND
+    expected = {
+        name: in_frame(said.get(name), dtype)
+        for name, dtype in DETAIL_SCHEMA.items()
+        if name not in OURS
+    }
+    assert {name: row[name] for name in expected} == expected
+    assert rows.unknown_fields == unknown_fields(theirs)
