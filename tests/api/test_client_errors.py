@@ -45,7 +45,7 @@ class TestStatus:
             (401, OctogenAuthenticationError, "Invalid API key", "401 Invalid", "OCTO_API_KEY"),
             (402, OctogenInsufficientCreditError, CREDIT, "402 insufficient", CREDIT["top_up_url"]),
             (403, OctogenForbiddenError, "api_key_forbidden", "403 api_key", "ask Octogen"),
-            (404, OctogenNotFoundError, "product_not_found", "404 product", "Check the name"),
+            (404, OctogenNotFoundError, "product_not_found", "404 product", "No catalog has"),
             (422, OctogenValidationError, REFUSAL, "422 request: Input", "Correct the field"),
             (429, OctogenRateLimitError, "rate_limit_exceeded", "429 rate_", "run fewer reads"),
             (500, OctogenServerError, "Internal Server Error", "500 Internal", "try again later"),
@@ -162,7 +162,7 @@ class TestUnusableBody:
                 await client.lookup_product(product.product_url)
         assert product.product_url in str(c.value)
 
-    @pytest.mark.parametrize("body", [b"", b"null", [], {}, {"items": None}, {"detail": "x"}])
+    @pytest.mark.parametrize("body", [b"", b"null", [], {}, {"items": {}}, {"detail": "x"}])
     @pytest.mark.parametrize("status", [200, 201])
     async def test_another_shape_is_not_an_empty_page(
         self, transport: Transport, body: Any, status: int

@@ -142,6 +142,10 @@ def test_the_figures_of_details_are_shown(octogen: OctogenResource) -> None:
         "octogen/unknown_field_names": dg.MetadataValue.json(
             {"product.mood": 5, "product.brand.age": 2}
         ),
+        "octogen/charged_requests": 0,
+        "octogen/cost_usd": 0.0,
+        "octogen/cost_usd_per_1000_products": 0.0,
+        "octogen/cost_saved_usd": 0.008,
         "octogen/fetched_at": dg.MetadataValue.timestamp(THEN),
         "octogen/oldest_lookup": dg.MetadataValue.timestamp(THEN),
         "octogen/first_error": "gave up",
