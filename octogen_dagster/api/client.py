@@ -163,9 +163,20 @@ class OctogenClient:
             raise ValueError("host must not be empty")
         subject = f"Shop {host!r}"
         path = f"/domains/{quote(host.strip(), safe='')}"
-        return parsed(
-            DomainCoverageResponse, await self._requester.request("GET", path, subject), subject
-        )
+        try:
+            response = await self._requester.request("GET", path, subject)
+        except OctogenNotFoundError as error:
+            if error.detail == "domain_not_covered":
+                raise
+            raise OctogenNotFoundError(
+                f"{subject} cannot be read: {self._base_url} has no such operation (404). If the "
+                "service has a list of catalogs, use GrantedCatalogs(); else NamedCatalogs(keys="
+                "[...]).",
+                error.response,
+                error.detail,
+                error.retry_after,
+            ) from None
+        return parsed(DomainCoverageResponse, response, subject)
 
     async def lookup_product(
         self, url: str, *, paced: bool = False

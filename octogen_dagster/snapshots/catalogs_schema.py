@@ -2,6 +2,8 @@
 
 import polars as pl
 
+from octogen_dagster.frames.details.schema import DETAIL_DESCRIPTIONS
+
 CATALOGS_SCHEMA = pl.Schema(
     {
         "catalog": pl.String(),
@@ -15,11 +17,11 @@ CATALOGS_SCHEMA = pl.Schema(
 )
 
 CATALOGS_DESCRIPTIONS = {
-    "catalog": "Catalog key, as searches and partitions take it",
-    "display_name": "Name of the catalog for people",
-    "host": "Host of the shop that the catalog serves; null if the source names none",
-    "source_base_url": "Base URL of the shop; null if the source names none",
-    "product_count": "Products in the catalog; null if the source does not count them",
-    "last_indexed_at": "When the catalog was last indexed, UTC; null if unknown or never",
-    "computed_at": "When the service computed product_count, UTC; null if unknown",
+    "catalog": "The catalog's key, as searches and partitions take it.",
+    "display_name": "The catalog's name for people.",
+    "host": "The host of the shop that the catalog serves; null if the source names none.",
+    "source_base_url": DETAIL_DESCRIPTIONS["source_base_url"],
+    "product_count": "The number of products; null if the source does not count them.",
+    "last_indexed_at": "When the catalog was last indexed (UTC); null if never or unknown.",
+    "computed_at": "When the service computed product_count (UTC); null if unknown.",
 }

@@ -188,6 +188,17 @@ class TestDomains:
         assert [(each.catalog, each.product_count) for each in coverage.catalogs] == [("acme", 7)]
         assert coverage.catalogs[0].computed_at == "soon"
 
+    async def test_a_service_without_the_operation_says_which_sources_there_are(
+        self, sandbox: Sandbox
+    ) -> None:
+        async with open_client(sandbox) as client:
+            with pytest.raises(
+                OctogenNotFoundError,
+                match=r"^Shop 'acme\.example' cannot be read: http.* has no such operation \(404\)"
+                r"\. If the service has a list of catalogs, use GrantedCatalogs\(\); else Named",
+            ):
+                await client.get_domain("acme.example")
+
     async def test_an_empty_host_is_refused(self, sandbox: Sandbox) -> None:
         async with open_client(sandbox) as client:
             with pytest.raises(ValueError, match="host must not be empty"):

@@ -11,6 +11,7 @@ from octogen_ai_sdk.generated.models import DomainCoverageResponse as Published
 from octogen_dagster.api.catalog_states import catalogs_of_shop
 from octogen_dagster.api.domain_coverage import DomainCoverageResponse
 from octogen_dagster.api.responses import parsed
+from tests.api.shops import catalog_of_shop, shop
 
 VALUE = {"value": "dresses", "label": "Dresses", "count": 12, "new": 1}
 FIELD = {
@@ -67,3 +68,9 @@ def test_what_the_published_model_accepts_is_read_as_it_says(body: dict[str, Any
     ]
     assert all(state.computed_at for state in listed.catalogs)
     assert not listed.warnings
+
+
+def test_the_answers_of_the_shops_of_other_tests_are_what_the_published_model_accepts() -> None:
+    answer = b"".join(shop("acme.example", catalog_of_shop("acme"), catalog_of_shop("outlet", 7)))
+    published = Published.model_validate_json(answer.partition(b"\r\n\r\n")[2])
+    assert [entry.product_count for entry in published.catalogs] == [3, 7]

@@ -103,3 +103,17 @@ def test_the_granted_catalogs_of_both_generations(catalogs: Sandbox) -> None:
 
 def test_the_subject_names_the_catalog() -> None:
     assert plan(ProductSearch(catalogs=["acme"]))[0].subject == "Catalog 'acme'"
+
+
+def test_a_source_that_counts_but_does_not_say_when_it_indexed_gives_a_count_and_no_time() -> None:
+    counted = [CatalogState("acme", product_count=7, computed_at=STAMP)]
+    (planned,) = plan(ProductSearch(), granted=counted)
+    assert planned.product_count == 7
+    assert planned.last_indexed_at is None
+    assert not planned.is_listed
+
+
+def test_the_count_of_a_granted_catalog_is_known_and_that_of_an_unlisted_one_is_not() -> None:
+    acme, unlisted = plan(ProductSearch(catalogs=["acme", "unlisted"]))
+    assert (acme.product_count, acme.is_listed) == (10, True)
+    assert (unlisted.product_count, unlisted.is_listed) == (None, False)

@@ -25,46 +25,6 @@ def value(result: dg.ExecuteInProcessResult, node: str, name: str) -> Any:
     return metadata(result, node)[name]
 
 
-def test_the_catalogs_are_a_table_and_become_partitions(
-    tmp_path: Path, resources: dict[str, Any], shops: Sandbox, instance: dg.DagsterInstance
-) -> None:
-    shops.grant("a/b, c", products=3)
-    catalogs = build_catalogs_asset(partitions_def=catalog_partitions)
-    for _ in range(2):
-        result = dg.materialize([catalogs], resources=resources, instance=instance)
-        assert result.success
-
-    frame = pl.read_parquet(tmp_path / "octogen_catalogs.parquet")
-    assert frame["catalog"].to_list() == ["a/b, c", "northpeak", "strada"]
-    assert frame["product_count"].to_list() == [3, 230, 120]
-    assert frame.schema["last_indexed_at"] == pl.Datetime("us", "UTC")
-    keys = instance.get_dynamic_partitions("octogen_catalogs")
-    assert sorted(keys) == ["a%2Fb%2C%20c", "northpeak", "strada"]
-
-
-def test_no_granted_catalogs_is_an_empty_table(
-    tmp_path: Path, resources: dict[str, Any], shops: Sandbox
-) -> None:
-    shops.revoke("northpeak")
-    shops.revoke("strada")
-    assert dg.materialize([build_catalogs_asset()], resources=resources).success
-    assert pl.read_parquet(tmp_path / "octogen_catalogs.parquet").is_empty()
-
-
-def test_a_whole_catalog_without_products_is_not_published(
-    tmp_path: Path, resources: dict[str, Any], shops: Sandbox, instance: dg.DagsterInstance
-) -> None:
-    shops.grant("strada", products=0)
-    products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
-    result = dg.materialize(
-        [products], resources=resources, instance=instance, raise_on_error=False
-    )
-    assert "was not published: the service sent no products (min_rows_ratio is 0.5)" in failure(
-        result
-    )
-    assert not list(tmp_path.rglob("*.parquet"))
-
-
 @pytest.mark.parametrize("catalog", ["strada", "a/b, c", "../x", "..."])
 def test_a_partition_is_a_whole_catalog(
     tmp_path: Path,

@@ -10,6 +10,7 @@ from octogen_dagster.frames.details.scan import DetailScan
 from octogen_dagster.frames.details.schema import DETAIL_DESCRIPTIONS, DETAIL_SCHEMA
 from octogen_dagster.frames.details.statistics import DetailStatistics
 from octogen_dagster.frames.schema import COLUMN_DESCRIPTIONS, PRODUCT_SCHEMA
+from octogen_dagster.snapshots.catalogs_schema import CATALOGS_DESCRIPTIONS, CATALOGS_SCHEMA
 from octogen_dagster.snapshots.metadata import (
     column_schema,
     figures_metadata,
@@ -27,8 +28,9 @@ THEN = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
         (PRODUCT_SCHEMA, COLUMN_DESCRIPTIONS),
         (CHANGES_SCHEMA, CHANGES_DESCRIPTIONS),
         (DETAIL_SCHEMA, DETAIL_DESCRIPTIONS),
+        (CATALOGS_SCHEMA, CATALOGS_DESCRIPTIONS),
     ],
-    ids=["products", "changes", "details"],
+    ids=["products", "changes", "details", "catalogs"],
 )
 def test_each_column_of_our_own_schemas_has_its_type_and_a_description(
     schema: pl.Schema, descriptions: dict[str, str]

@@ -5,11 +5,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs, ShopCatalogs
 from octogen_dagster.errors import MissingAPIKeyError, OctogenBudgetError
 from octogen_dagster.frames.scan import scan_products
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.resource import OctogenResource
+from tests.api.servers import KEY
 
 
 def test_the_synchronous_methods_return_results(shops: Sandbox, octogen: OctogenResource) -> None:
@@ -71,6 +73,7 @@ def test_the_settings_may_be_dagster_environment_variables(
         ({"reserve": 1.0}, "reserve"),
         ({"attempts": 0}, "attempts"),
         ({"timeout": 0.0}, "timeout"),
+        ({"catalogs": "shop.example"}, r"catalogs must be a CatalogSource, such as ShopCatalogs\("),
         ({"search_page_usd": -1.0}, "search_page_usd"),
         ({"lookup_usd": -1.0}, "lookup_usd"),
         ({"budget_usd": 0.0}, "budget_usd"),
@@ -107,3 +110,65 @@ def test_the_key_is_shown_nowhere() -> None:
     for shown in (repr(octogen), str(octogen), repr(connection), repr(octogen.client())):
         assert "secret_secret" not in shown
     assert b"secret_secret" not in pickle.dumps(octogen.scan(ProductSearch()))
+
+
+SHOPS = ShopCatalogs(hosts=["acme.example", "zen.example"])
+
+
+@dg.asset
+def source(octogen: OctogenResource) -> CatalogSource:
+    return octogen.connection().catalogs
+
+
+def test_the_catalogs_are_the_granted_ones_unless_a_source_is_set() -> None:
+    assert OctogenResource(api_key=KEY).connection().catalogs == GrantedCatalogs()
+    assert OctogenResource(api_key=KEY, catalogs=SHOPS).connection().catalogs == SHOPS
+
+
+def test_a_source_reaches_runs_beside_settings_from_the_environment_and_the_launchpad(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MY_KEY", KEY)
+    for octogen, run_config in (
+        (OctogenResource(api_key=dg.EnvVar("MY_KEY"), catalogs=SHOPS), None),
+        (OctogenResource(catalogs=SHOPS), {"api_key": KEY, "reserve": 0.1}),
+        (OctogenResource.configure_at_launch(catalogs=SHOPS), {"api_key": KEY}),
+    ):
+        defs = dg.Definitions(assets=[source], resources={"octogen": octogen})
+        dg.Definitions.validate_loadable(defs)
+        job = defs.resolve_implicit_global_asset_job_def()
+        config = {"resources": {"octogen": {"config": run_config}}}
+        result = job.execute_in_process(run_config=config if run_config else None)
+        assert result.output_for_node("source") == SHOPS
+
+
+def test_a_source_reaches_a_sensor_that_the_daemon_evaluates(
+    instance: dg.DagsterInstance,
+) -> None:
+    @dg.sensor(target=[source])
+    def sensor(context: dg.SensorEvaluationContext, octogen: OctogenResource) -> dg.SkipReason:
+        return dg.SkipReason(repr(octogen.connection().catalogs))
+
+    octogen = OctogenResource(api_key=KEY, catalogs=SHOPS)
+    defs = dg.Definitions(assets=[source], sensors=[sensor], resources={"octogen": octogen})
+    resources = defs.get_repository_def().get_top_level_resources()
+    with dg.build_sensor_context(instance=instance, resources=dict(resources)) as context:
+        skipped = defs.resolve_sensor_def("sensor").evaluate_tick(context).skip_message
+    assert skipped == repr(SHOPS)
+
+
+def test_a_source_is_no_part_of_the_configuration() -> None:
+    fields = OctogenResource.to_config_schema().as_field().config_type.fields  # type: ignore[attr-defined]
+    assert "api_key" in fields
+    assert "catalogs" not in fields
+
+
+def test_a_pickled_resource_and_a_pickled_scan_keep_the_source(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OCTO_API_KEY", KEY)
+    octogen = OctogenResource(catalogs=SHOPS, attempts=3)
+    copy = pickle.loads(pickle.dumps(octogen))
+    assert (copy.attempts, copy.connection().catalogs) == (3, SHOPS)
+    scan = pickle.loads(pickle.dumps(octogen.scan(ProductSearch())))
+    assert scan.connection.catalogs == SHOPS

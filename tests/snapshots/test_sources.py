@@ -1,0 +1,295 @@
+"""Runs and ticks with each source of catalogs, on a service that has no list of catalogs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from octogen_dagster.api.catalog_sources import (
+    CatalogSource,
+    GrantedCatalogs,
+    NamedCatalogs,
+    ShopCatalogs,
+)
+from octogen_dagster.api.facets import Facet
+from octogen_dagster.frames.scan import scan_products
+from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.snapshots.assets import build_products_asset
+from octogen_dagster.snapshots.catalog_sensor import CatalogSensor
+from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
+from octogen_dagster.snapshots.partitions import catalog_partitions
+from octogen_dagster.snapshots.resource import OctogenResource
+from tests.api.servers import KEY, RawServer, Received, http, page
+from tests.api.shops import catalog_of_shop, shop, shops
+from tests.results import failure, metadata
+
+PRODUCTS = {"acme": 3, "outlet": 2, "zen": 1, "elsewhere": 4}
+SHOPS = ShopCatalogs(hosts=["acme.example", "zen.example"])
+NAMED = NamedCatalogs(keys=["zen", "acme"])
+
+
+class Service:
+    """A service of the current generation, whose pages have one product each.
+
+    Attributes:
+        shops: The answers of its shops, by host; a test may change them.
+        server: The server.
+    """
+
+    def __init__(self) -> None:
+        self.shops: dict[str, Any] = {
+            "acme.example": shop(
+                "acme.example", catalog_of_shop("acme", 3), catalog_of_shop("outlet", 2)
+            ),
+            "zen.example": shop("zen.example", catalog_of_shop("zen", 1)),
+        }
+        self.server: RawServer = shops(self.shops, self.search)
+
+    def search(self, request: Received) -> list[bytes]:
+        body = request.json
+        if "catalog" in body:
+            detail = [{"loc": ["body", "catalog"], "msg": "not permitted", "type": "extra"}]
+            return http(422, {"detail": detail})
+        keys = body.get("catalogs") or sorted(PRODUCTS)
+        uuids = [f"{key}-{number}" for key in keys for number in range(PRODUCTS.get(key, 0))]
+        begin = int(body.get("cursor", 0))
+        after = begin + 1
+        return http(body=page(uuids[begin:after], str(after) if after < len(uuids) else None))
+
+    def octogen(self, catalogs: CatalogSource | None = None, **settings: Any) -> OctogenResource:
+        return OctogenResource(
+            api_key=KEY,
+            base_url=self.server.base_url,
+            attempts=1,
+            catalogs=catalogs or GrantedCatalogs(),
+            **settings,
+        )
+
+    def paths(self) -> list[str]:
+        return [request.target.removeprefix("/v1") for request in self.server.received]
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    service = Service()
+    with service.server:
+        yield service
+
+
+def read_products(
+    folder: Path,
+    octogen: OctogenResource,
+    instance: dg.DagsterInstance,
+    search: ProductSearch | None = None,
+    partition: str | None = None,
+    **options: Any,
+) -> dg.ExecuteInProcessResult:
+    if partition:
+        instance.add_dynamic_partitions("octogen_catalogs", [partition])
+    products = build_products_asset(
+        "products", search, catalog_partitions if partition else None, retry_policy=None
+    )
+    return dg.materialize(
+        [products],
+        resources={
+            "octogen": octogen,
+            "io_manager": ParquetSnapshotIOManager(base_dir=str(folder)),
+        },
+        instance=instance,
+        partition_key=partition,
+        **options,
+    )
+
+
+def rows(folder: Path) -> dict[str, int]:
+    """The number of products of each catalog in the snapshot."""
+    (path,) = folder.rglob("*.parquet")
+    uuids = pl.read_parquet(path)["uuid"].to_list()
+    keys = [uuid.rsplit("-", 1)[0] for uuid in uuids]
+    return {key: keys.count(key) for key in sorted(set(keys))}
+
+
+def lines(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> list[str]:
+    return [record.user_message for record in instance.all_logs(result.run_id)]
+
+
+def test_a_whole_search_reads_the_catalogs_of_the_shops(
+    tmp_path: Path, service: Service, instance: dg.DagsterInstance
+) -> None:
+    result = read_products(tmp_path, service.octogen(SHOPS), instance)
+    assert rows(tmp_path) == {"acme": 3, "outlet": 2, "zen": 1}
+    paths = service.paths()
+    assert sorted(paths[:2]) == ["/domains/acme.example", "/domains/zen.example"]
+    assert set(paths[2:]) == {"/products/search"}
+    progress = [line for line in lines(instance, result) if line.startswith("The search: ")]
+    assert progress[-1].startswith("The search: 6 of 6 products in 6 pages")
+    assert metadata(result, "products")["dagster/row_count"] == 6
+
+
+def test_a_whole_search_reads_the_named_catalogs(
+    tmp_path: Path, service: Service, instance: dg.DagsterInstance
+) -> None:
+    result = read_products(tmp_path, service.octogen(NAMED), instance)
+    assert rows(tmp_path) == {"acme": 3, "zen": 1}
+    assert set(service.paths()) == {"/products/search"}
+    assert any(line.startswith("The search: 4 products in 4") for line in lines(instance, result))
+
+
+def test_a_whole_search_without_a_source_is_refused_before_it_costs_anything(
+    tmp_path: Path, service: Service, instance: dg.DagsterInstance
+) -> None:
+    result = read_products(tmp_path, service.octogen(), instance, raise_on_error=False)
+    text = failure(result)
+    assert "the service has no list any more" in text
+    assert "OctogenResource(catalogs=ShopCatalogs(hosts=[...]))" in text
+    assert "OctogenResource(catalogs=NamedCatalogs(keys=[...]))" in text
+    assert "the search would read all of Octogen" in text
+    assert "`octogen-dagster estimate` says what a read costs" in text
+    assert service.paths() == ["/catalogs"]
+
+
+def test_a_search_by_price_alone_would_read_all_of_octogen_too(
+    tmp_path: Path, service: Service, instance: dg.DagsterInstance
+) -> None:
+    search = ProductSearch(price_min=0)
+    result = read_products(tmp_path, service.octogen(), instance, search, raise_on_error=False)
+    assert "the search would read all of Octogen" in failure(result)
+    assert service.paths() == ["/catalogs"]
+
+
+@pytest.mark.parametrize(
+    ("search", "settings"),
+    [
+        (ProductSearch(q="boots"), {}),
+        (ProductSearch(facets=[Facet(name="gender", values=["male"])]), {}),
+        (ProductSearch(max_products=100), {}),
+        (ProductSearch(), {"budget_usd": 1}),
+    ],
+)
+def test_a_search_that_is_narrow_or_has_a_budget_needs_no_source(
+    tmp_path: Path,
+    service: Service,
+    instance: dg.DagsterInstance,
+    search: ProductSearch,
+    settings: dict[str, Any],
+) -> None:
+    read_products(tmp_path, service.octogen(**settings), instance, search)
+    assert rows(tmp_path) == PRODUCTS
+
+
+@pytest.mark.parametrize("source", [None, SHOPS, NAMED])
+def test_a_partition_is_read_with_any_source(
+    tmp_path: Path, service: Service, instance: dg.DagsterInstance, source: CatalogSource | None
+) -> None:
+    read_products(tmp_path, service.octogen(source), instance, partition="acme")
+    assert rows(tmp_path) == {"acme": 3}
+
+
+@pytest.mark.parametrize("source", [SHOPS, NAMED])
+def test_a_partition_that_the_source_does_not_list_is_read_all_the_same(
+    tmp_path: Path, service: Service, instance: dg.DagsterInstance, source: CatalogSource
+) -> None:
+    result = read_products(tmp_path, service.octogen(source), instance, partition="elsewhere")
+    assert rows(tmp_path) == {"elsewhere": 4}
+    note = f"Catalog 'elsewhere' is not among those of {source!r}. The service is asked for it"
+    assert any(line.startswith(note) for line in lines(instance, result))
+
+
+def test_a_partition_is_read_although_no_shop_of_the_source_is_covered(
+    tmp_path: Path, service: Service, instance: dg.DagsterInstance
+) -> None:
+    service.shops.clear()
+    read_products(tmp_path, service.octogen(SHOPS), instance, partition="acme")
+    assert rows(tmp_path) == {"acme": 3}
+
+
+def test_a_keyword_search_stays_within_the_source_even_if_it_fails(
+    tmp_path: Path, service: Service, instance: dg.DagsterInstance
+) -> None:
+    service.shops.clear()
+    result = read_products(
+        tmp_path, service.octogen(SHOPS), instance, ProductSearch(q="boots"), raise_on_error=False
+    )
+    assert "None of 2 shops could be read" in failure(result)
+    assert "/products/search" not in service.paths()
+
+
+def test_a_shop_that_fails_is_a_warning_and_the_others_are_read(
+    tmp_path: Path, service: Service, instance: dg.DagsterInstance
+) -> None:
+    service.shops["acme.example"] = http(503)
+    result = read_products(tmp_path, service.octogen(SHOPS), instance)
+    assert rows(tmp_path) == {"zen": 1}
+    warnings = [line for line in lines(instance, result) if "'acme.example'" in line]
+    assert warnings
+    assert warnings[0].endswith("The catalogs of this shop are left out.")
+
+
+def test_a_capped_search_reads_the_catalogs_of_a_source_in_their_order(
+    tmp_path: Path, service: Service, instance: dg.DagsterInstance
+) -> None:
+    read_products(tmp_path, service.octogen(NAMED), instance, ProductSearch(max_products=3))
+    assert rows(tmp_path) == {"acme": 2, "zen": 1}
+
+
+def test_a_frame_reads_the_catalogs_of_its_source(service: Service) -> None:
+    frame = scan_products(
+        ProductSearch(), api_key=KEY, base_url=service.server.base_url, catalogs=SHOPS
+    )
+    assert len(frame.collect()) == 6
+
+
+class Sensor:
+    """The sensor of an asset, with a source of shops."""
+
+    def __init__(self, service: Service, instance: dg.DagsterInstance) -> None:
+        self._octogen = service.octogen(SHOPS)
+        self._instance = instance
+        products = build_products_asset("products", partitions_def=catalog_partitions)
+        self._sensor = CatalogSensor(products).definition()
+        self._cursor: str | None = None
+
+    def tick(self) -> dg.SensorResult:
+        context = dg.build_sensor_context(
+            instance=self._instance, cursor=self._cursor, resources={"octogen": self._octogen}
+        )
+        result = self._sensor(context)
+        assert isinstance(result, dg.SensorResult)
+        self._cursor = result.cursor
+        return result
+
+    def requested(self) -> list[str | None]:
+        return [run.partition_key for run in self.tick().run_requests or ()]
+
+
+def test_a_count_that_was_computed_again_requests_a_snapshot(
+    service: Service, instance: dg.DagsterInstance
+) -> None:
+    sensor = Sensor(service, instance)
+    assert sensor.requested() == ["acme", "outlet", "zen"]
+    assert sensor.requested() == []
+    later = catalog_of_shop("zen", 1, computedAt="2026-11-26T10:00:00Z")
+    service.shops["zen.example"] = shop("zen.example", later)
+    assert sensor.requested() == ["zen"]
+    assert sensor.requested() == []
+
+
+def test_a_shop_that_fails_for_a_tick_makes_no_catalog_gone(
+    service: Service, instance: dg.DagsterInstance, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sensor = Sensor(service, instance)
+    sensor.tick()
+    zen = service.shops["zen.example"]
+    service.shops["zen.example"] = http(503)
+    assert sensor.tick().asset_events == []
+    assert "Shop 'zen.example' failed: 503" in capfd.readouterr().err
+    service.shops["zen.example"] = zen
+    assert sensor.requested() == []
+
+    del service.shops["zen.example"]  # no longer covered
+    assert [event.partition for event in sensor.tick().asset_events] == ["zen"]
