@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 from typing_extensions import Self
 
 from octogen_dagster.api.requester import RequestStatistics
+from octogen_dagster.errors import OctogenBudgetError, OctogenInsufficientCreditError
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from octogen_dagster.api.client import OctogenClient
     from octogen_dagster.api.connection import Connection
 
@@ -50,8 +53,16 @@ class ClientThreads(ABC):
             thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
         self.close()
+        # When the money is spent, requests under way are paid too: what they bring is kept.
+        if isinstance(error, OctogenBudgetError | OctogenInsufficientCreditError):
+            self.join()
 
     def close(self) -> None:
         """Tell the threads to stop, without waiting; each ends after its current request."""

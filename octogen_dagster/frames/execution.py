@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from octogen_dagster.errors import (
-    OctogenBudgetError,
-    OctogenInsufficientCreditError,
-    OctogenSnapshotError,
-)
+from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.consistency import check_unchanged
 from octogen_dagster.frames.decode import PageDecoder
 from octogen_dagster.frames.dedup import SeenProducts
@@ -73,7 +68,7 @@ class Execution:
         Raises:
             OctogenError: The read failed or is not complete.
         """
-        with self._reader() as reader, self._saving_what_is_paid(reader):
+        with self._reader() as reader:
             begin(reader)
             for batch in reader:
                 self._add_up(reader)
@@ -91,17 +86,6 @@ class Execution:
             reader.join()
         self.statistics.complete = True
         yield self._decoder.decode([], None, "")
-
-    @contextmanager
-    def _saving_what_is_paid(self, reader: BulkReader) -> Iterator[None]:
-        """Wait, when the money is spent, until the pages of requests under way are saved."""
-        try:
-            yield
-        except (OctogenBudgetError, OctogenInsufficientCreditError):
-            if self._plan.saved_read:
-                reader.close()
-                reader.join()
-            raise
 
     @property
     def _is_full(self) -> bool:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import threading
 
+import httpx
 import pytest
 
 from octogen_dagster.api.client import OctogenClient
+from octogen_dagster.errors import (
+    OctogenBudgetError,
+    OctogenError,
+    OctogenInsufficientCreditError,
+)
 from octogen_dagster.frames.client_threads import ClientThreads, ClosedError
 from octogen_dagster.frames.plan import PlannedCatalog
 from octogen_dagster.frames.search import ProductSearch
@@ -71,6 +77,46 @@ def test_the_first_error_reaches_the_consumer_and_ends_all_threads() -> None:
             threads.wait()
         threads.join()
     assert not threads.is_working()
+
+
+class MoneyEnds(ClientThreads):
+    """The first thread fails; the others then have a request under way."""
+
+    def __init__(self, base_url: str, error: OctogenError) -> None:
+        super().__init__(connection_at(base_url), 3, "money")
+        self.error = error
+        self.answered: list[str] = []
+
+    async def _work(self, client: OctogenClient) -> None:
+        if threading.current_thread().name == "money-0":
+            raise self.error
+        with self._changed:
+            self._changed.wait_for(self._is_over)
+        page = await client.get_raw_page(PLANNED.request, "It", 1, read_page)
+        self.answered += page.uuids
+
+    def wait(self) -> None:
+        with self._changed:
+            self._changed.wait_for(self._is_over)
+            self._raise_if_over()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OctogenBudgetError("spent"),
+        OctogenInsufficientCreditError("spent", httpx.Response(402)),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_when_the_money_is_spent_what_is_under_way_is_waited_for(error: OctogenError) -> None:
+    with (
+        service(ScriptedCatalog()) as base_url,
+        pytest.raises(OctogenError, match="spent"),
+        MoneyEnds(base_url, error) as threads,
+    ):
+        threads.wait()
+    assert threads.answered == ["p1", "q1"] * 2
 
 
 def test_closing_ends_all_threads_and_is_no_error_of_theirs() -> None:

@@ -1,6 +1,5 @@
 """Budgets that end in the middle of a run, and what a larger one goes on from."""
 
-from collections import Counter
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -144,8 +143,6 @@ def test_the_metadata_counts_each_charged_request(shops: Sandbox, tmp_path: Path
     found = metadata(first, "products")
     assert found["octogen/cost_usd"] == pytest.approx(3 * PAGE_USD)
     assert found["octogen/cost_usd_per_1000_products"] == pytest.approx(0.35)
-    statuses = Counter(request.status for request in shops.requests)
-    assert set(statuses) == {200}
     looked_up = metadata(first, "details")
     assert looked_up["octogen/charged_requests"] == 120
     assert looked_up["octogen/cost_usd"] == pytest.approx(0.24)
