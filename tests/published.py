@@ -140,7 +140,7 @@ def _values(annotation: Any, *, lax: bool) -> st.SearchStrategy[Any]:
         return st.sampled_from(arguments)
     if origin is list:
         inner = _values(arguments[0], lax=lax)
-        return st.lists(inner, max_size=2) | inner.map(lambda value: [value] * 100)
+        return st.lists(inner, max_size=2) | inner.map(lambda value: [value] * 30)
     if origin is dict:
         return st.dictionaries(text, _values(arguments[1], lax=lax), max_size=2)
     if annotation in _PLAIN:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from octogen_ai_sdk.generated.models import MerchantProductListItem, ProgrammaticProductSearchPage
+from octogen_ai_sdk.generated import models as octogen
 from pydantic import BaseModel
 
-from octogen_dagster.api.models import MerchantProductListPage
+from octogen_dagster.api.domain_coverage import DomainCoverageResponse
+from octogen_dagster.api.models import MerchantProductListPage, MerchantProductUrlLookupResponse
 from octogen_dagster.api.responses import parsed
 from tests.published import answers, bodies, ok, published, text, unknown_fields, values
+
+# The published models accept an empty text as an identity.
+identity = text.filter(bool)
 
 
 def plain(value: Any, said: Any) -> Any:
@@ -27,16 +32,15 @@ def plain(value: Any, said: Any) -> Any:
 
 
 def pages(*, lax: bool) -> st.SearchStrategy[dict[str, Any]]:
-    # The published models accept an empty uuid, which is no identity.
-    products = answers(MerchantProductListItem, {"uuid": text.filter(bool)}, lax=lax)
+    products = answers(octogen.MerchantProductListItem, {"uuid": identity}, lax=lax)
     items = st.none() | st.lists(products, min_size=1, max_size=3)
-    return answers(ProgrammaticProductSearchPage, {"items": items}, lax=lax)
+    return answers(octogen.ProgrammaticProductSearchPage, {"items": items}, lax=lax)
 
 
 @published
 @given(bodies(pages(lax=False) | pages(lax=True)))
 def test_a_page(content: bytes) -> None:
-    theirs = ProgrammaticProductSearchPage.model_validate_json(content)
+    theirs = octogen.ProgrammaticProductSearchPage.model_validate_json(content)
     said = values(theirs)
     said["items"] = said["items"] or []
     said["effective_query"] = json.loads(content)["effectiveQuery"]
@@ -46,3 +50,35 @@ def test_a_page(content: bytes) -> None:
     assert plain(ours, said) == said
     kept_as_it_came = unknown_fields(theirs.effective_query, "effectiveQuery.")
     assert unknown_fields(ours) == unknown_fields(theirs) - kept_as_it_came
+
+
+@pytest.mark.parametrize(
+    "model", [octogen.MerchantProductUrlLookupResponse, octogen.ProgrammaticProductLookupResponse]
+)
+@settings(published, max_examples=40)
+@given(data=st.data())
+def test_a_lookup(model: type[BaseModel], data: st.DataObject) -> None:
+    content = data.draw(bodies(answers(model) | answers(model, lax=True)))
+    theirs = model.model_validate_json(content)
+
+    ours = parsed(MerchantProductUrlLookupResponse, ok(content), "Product")
+
+    assert plain(ours, said := values(theirs)) == said
+    assert unknown_fields(ours) == unknown_fields(theirs)
+
+
+def shops(*, lax: bool) -> st.SearchStrategy[dict[str, Any]]:
+    catalogs = answers(octogen.DomainCatalogCoverage, {"catalog": identity}, lax=lax)
+    catalogs_of_shop = st.lists(catalogs, min_size=1, max_size=2)
+    return answers(octogen.DomainCoverageResponse, {"catalogs": catalogs_of_shop}, lax=lax)
+
+
+@published
+@given(bodies(shops(lax=False) | shops(lax=True)))
+def test_a_shop(content: bytes) -> None:
+    theirs = octogen.DomainCoverageResponse.model_validate_json(content)
+
+    ours = parsed(DomainCoverageResponse, ok(content), "Shop")
+
+    assert plain(ours, said := values(theirs)) == said
+    assert unknown_fields(ours) == unknown_fields(theirs)
