@@ -1,6 +1,7 @@
 """An example code location: snapshots of catalogs and of a search, and shared BigQuery listings.
 
-With `OCTOGEN_ENV=sandbox` it reads from a local `octogen-dagster sandbox` instead of Octogen.
+`OCTOGEN_SHOPS` holds the hosts of the shops to read, such as `acme.com,zen.example`. With
+`OCTOGEN_ENV=sandbox` it reads from a local `octogen-dagster sandbox` instead of Octogen.
 """
 
 import os
@@ -11,13 +12,16 @@ import polars as pl
 
 from octogen_dagster import (
     AnalyticsHubResource,
+    CatalogSource,
     Facet,
     FacetName,
+    GrantedCatalogs,
     OctogenControlPlaneResource,
     OctogenResource,
     OctogenSource,
     ParquetSnapshotIOManager,
     ProductSearch,
+    ShopCatalogs,
     build_catalog_sensor,
     build_catalogs_asset,
     build_linked_datasets_asset,
@@ -28,11 +32,13 @@ from octogen_dagster import (
     catalog_partitions,
 )
 
+hosts = os.environ.get("OCTOGEN_SHOPS")
+source: CatalogSource = ShopCatalogs(hosts=hosts.split(",")) if hosts else GrantedCatalogs()
 if os.environ.get("OCTOGEN_ENV") == "sandbox":
     base_url = os.environ.get("OCTOGEN_BASE_URL", "http://127.0.0.1:8787/v1")
-    octogen = OctogenResource(base_url=base_url)
+    octogen = OctogenResource(base_url=base_url, catalogs=source)
 else:
-    octogen = OctogenResource()
+    octogen = OctogenResource(catalogs=source, budget_usd=50)
 
 catalogs = build_catalogs_asset(partitions_def=catalog_partitions)
 products = build_products_asset(
