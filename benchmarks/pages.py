@@ -9,7 +9,8 @@ from benchmarks.source import PAGE_SIZE, Generation
 from octogen_dagster.sandbox.data.catalog import Catalog, make_catalog
 from octogen_dagster.sandbox.rest.cursors import Cursors, Position
 from octogen_dagster.sandbox.rest.request_bodies import SEARCH_REQUESTS
-from octogen_dagster.sandbox.rest.views import catalog_summary, list_item, page_extras
+from octogen_dagster.sandbox.rest.understanding import Understanding
+from octogen_dagster.sandbox.rest.views import catalog_summary, effective_query_view, list_item
 
 _MAX_DISTINCT_PAGES = 1000
 """After so many pages the products repeat, with other uuids."""
@@ -47,6 +48,7 @@ class CatalogPages:
         """Return the JSON after the items of each page, and remember the cursors in it."""
         search = SEARCH_REQUESTS[generation].model_validate({"limit": PAGE_SIZE})
         cursors = Cursors(b"benchmarks")
+        effective_query = effective_query_view(Understanding().effective_query(search))
         ends = []
         for following, request_id in enumerate(self.request_ids, start=1):
             end: dict[str, object] = {}
@@ -58,7 +60,7 @@ class CatalogPages:
             elif generation == "seed":
                 end["nextCursor"] = None
             if generation == "current":
-                end |= page_extras(search, request_id)
+                end |= {"requestId": request_id, "effectiveQuery": effective_query}
             ends.append(b"," + to_json(end)[1:])
         return ends
 

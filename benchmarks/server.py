@@ -10,12 +10,14 @@ import re
 import sys
 import uuid
 
-from pydantic import ValidationError
-
 from benchmarks.pages import CatalogPages
 from benchmarks.source import PAGE_SIZE, Generation
 from octogen_dagster.sandbox.data.catalog import make_catalog
-from octogen_dagster.sandbox.rest.request_bodies import SEARCH_REQUESTS, refusal_details
+from octogen_dagster.sandbox.rest.request_bodies import (
+    SEARCH_REQUESTS,
+    RefusedBodyError,
+    parse_body,
+)
 from octogen_dagster.sandbox.rest.views import catalog_summary
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -58,9 +60,9 @@ class Service:
 
     def _search(self, body: bytes) -> bytes:
         try:
-            request = self._search_request.model_validate_json(body)
-        except ValidationError as error:
-            return _json_response(422, {"detail": refusal_details(error)})
+            request = parse_body(self._search_request, body)
+        except RefusedBodyError as error:
+            return _json_response(422, {"detail": error.problems})
         keys = request.catalog_keys or list(self.pages)
         if len(keys) != 1 or request.limit != PAGE_SIZE:
             return _json_response(422, {"detail": f"one catalog and pages of {PAGE_SIZE} only"})

@@ -11,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from octogen_dagster.sandbox.server import Sandbox
 
-_GENERATIONS = click.Choice(["seed", "current"])
+_GENERATIONS = click.Choice(["seed", "interim", "current"])
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -80,6 +80,16 @@ def _faults(_context: click.Context, _parameter: click.Parameter, texts: tuple[s
     callback=_faults,
     metavar="KIND[=VALUE][,SELECTOR=VALUE...]",
     help="Fault to inject, such as status=503,times=3 or cut,page=2. Can be repeated.",
+)
+@click.option(
+    "--credit",
+    "credit_usd",
+    type=click.FloatRange(0),
+    default=None,
+    help="Credit in US dollars, after which answers are a 402.  [default: endless]",
+)
+@click.option(
+    "--unknown-fields", is_flag=True, help="Add fields that no contract knows to every response."
 )
 @click.option("--hub", is_flag=True, help="Also share the catalogs over Analytics Hub and MCP.")
 def sandbox(api_key: str | None, **settings: Any) -> None:

@@ -29,7 +29,7 @@ FaultKind = Literal[
 ]
 
 _KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
-_SELECTORS = ("times", "path", "page", "retry_after")
+_SELECTORS = ("times", "path", "page", "retry_after", "detail")
 _NEED_CURSOR: frozenset[FaultKind] = frozenset({"loop_cursor", "restart_cursor"})
 
 
@@ -41,6 +41,7 @@ class Fault(BaseFault):
     Fault("status", 503, times=3, retry_after=1)
     Fault("latency", 0.2)
     Fault("restart_cursor", page=4, times=1)
+    Fault("status", 504, path="/products/lookup", detail="product_lookup_timed_out")
     ```
 
     | kind | value | what the client sees |
@@ -69,6 +70,8 @@ class Fault(BaseFault):
         page: Hit only this page of a search, counted from 1.
         retry_after: The `Retry-After` header of a `status`: whole seconds or an HTTP date. A 429
             always has one; its default is 1.
+        detail: The `detail` of a `status`, such as `product_lookup_timed_out`; by default that of
+            the contract.
 
     Raises:
         ValueError: The kind is unknown, or an argument does not fit the kind.
@@ -91,6 +94,7 @@ class Fault(BaseFault):
     path: str | None = None
     page: int | None = None
     retry_after: int | str | None = None
+    detail: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,6 +104,8 @@ class Fault(BaseFault):
             raise ValueError(f"path must begin with /, such as /products/search, not {self.path!r}")
         if self.retry_after is not None and self.kind != "status":
             raise ValueError(f"retry_after goes with status, not with {self.kind}")
+        if self.detail is not None and self.kind != "status":
+            raise ValueError(f"detail goes with status, not with {self.kind}")
 
     @classmethod
     def parse(cls, text: str) -> "Fault":
@@ -126,6 +132,7 @@ class Fault(BaseFault):
                 path=parts.get("path"),
                 page=_whole_number("page", parts.get("page")),
                 retry_after=_seconds_or_date(parts.get("retry_after")),
+                detail=parts.get("detail"),
             )
         except ValueError as problem:
             raise ValueError(f"fault {text!r}: {problem}") from None

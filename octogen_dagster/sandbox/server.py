@@ -1,22 +1,24 @@
 """The sandbox as a server, in the background of a program or in the foreground."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from threading import Thread
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from typing_extensions import Self
 
 from octogen_dagster.sandbox.fault_model import ActiveFaults
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.request_log import ReceivedRequest
+from octogen_dagster.sandbox.rest.account import Account
 from octogen_dagster.sandbox.rest.cursors import Cursors
 from octogen_dagster.sandbox.rest.grants import CatalogChoice, CatalogGrants
 from octogen_dagster.sandbox.rest.limiter import TokenBucket
 from octogen_dagster.sandbox.rest.operations import Operations
 from octogen_dagster.sandbox.rest.request_bodies import Generation
+from octogen_dagster.sandbox.rest.understanding import Understanding
 
 try:
     from octogen_dagster.sandbox.http_server import HOST, HttpServer, listen
@@ -59,13 +61,18 @@ class Sandbox:
         catalogs: The number of built-in catalogs to use, or the catalog keys, or a mapping of
             catalog key to number of products. A key that is not built in gets an invented shop.
         products: The number of products of each catalog for which `catalogs` gives none.
-        generation: The contract to follow: "seed" has `GET /catalogs` and the field `catalog`,
-            "current" has the field `catalogs` and images with their size.
+        generation: The contract to follow. "seed" has `GET /catalogs` and the field `catalog`.
+            "interim" takes the field `catalogs` as well and has images with their size.
+            "current" has no list of catalogs, but `GET /domains/{host}`, understands keywords and
+            fetches products that are not in the index from the shops.
         seed: The seed of the products. Another seed gives other products.
         api_key: The only key that is accepted.
         port: The port on 127.0.0.1; 0 for a free one.
         requests_per_minute: The number of requests that the rate limiter holds. It starts full.
         faults: The faults in force from the start.
+        credit_usd: The credit of the organisation, in US dollars; None for one that never ends.
+            Without credit, searches and lookups are a 402.
+        unknown_fields: True to add fields that no contract knows to every response.
         hub: True to serve Analytics Hub, MCP and a login as well; see the property `hub`.
 
     Raises:
@@ -85,17 +92,28 @@ class Sandbox:
         port: int = 0,
         requests_per_minute: int = 600_000,
         faults: Sequence[Fault] = (),
+        credit_usd: float | None = None,
+        unknown_fields: bool = False,
         hub: bool = False,
     ) -> None:
-        if generation not in ("seed", "current"):
-            raise ValueError(f"generation must be 'seed' or 'current', not {generation!r}")
+        if generation not in get_args(Generation):
+            names = ", ".join(map(repr, get_args(Generation)))
+            raise ValueError(f"generation must be one of {names}, not {generation!r}")
         last_port = 65534 if hub else 65535
         if not 0 <= port <= last_port:
             raise ValueError(f"port must be 0 to {last_port}, not {port}")
         self._grants = CatalogGrants(catalogs, products, seed)
-        self._gateway = Gateway(api_key, TokenBucket(requests_per_minute), ActiveFaults(faults))
+        self._understanding = Understanding()
+        self._gateway = Gateway(
+            api_key,
+            TokenBucket(requests_per_minute),
+            ActiveFaults(faults),
+            Account(credit_usd),
+            unknown_fields,
+        )
         cursors = Cursors(secret=f"octogen sandbox {seed}".encode())
-        self._app = create_app(self._gateway, Operations(generation, self._grants, cursors))
+        operations = Operations(generation, self._grants, cursors, self._understanding)
+        self._app = create_app(self._gateway, operations)
         self._hub = _make_hub(self._gateway) if hub else None
         self._wanted_port = port
         self._port: int | None = None
@@ -142,6 +160,16 @@ class Sandbox:
         """The latest 20,000 requests to the REST API, in order of arrival."""
         return self._gateway.log.entries()
 
+    @property
+    def charged_usd(self) -> float:
+        """What all searches and lookups have cost, in US dollars."""
+        return self._gateway.account.charged_usd
+
+    @property
+    def balance_usd(self) -> float | None:
+        """The credit that is left, in US dollars; None if it never ends."""
+        return self._gateway.account.balance_usd
+
     def inject(self, fault: Fault) -> None:
         """Add a fault, after those in force."""
         self._gateway.faults.inject(fault)
@@ -168,12 +196,36 @@ class Sandbox:
         self._grants.grant(catalog, products)
 
     def revoke(self, catalog: str) -> None:
-        """Remove a catalog: it is no longer listed, and a search in it is a 404.
+        """Remove a catalog: it is no longer listed.
+
+        A search in it is a 404 by the field `catalog`, and finds nothing by `catalogs`.
 
         Raises:
             LookupError: The catalog is not granted.
         """
         self._grants.revoke(catalog)
+
+    def remove_product(self, url: str) -> None:
+        """Remove a product from its catalog. The shop still has it.
+
+        Args:
+            url: The `productUrl`.
+
+        Raises:
+            LookupError: No catalog has such a product.
+        """
+        self._grants.remove_product(url)
+
+    def understand_as(self, phrase: str, facets: Mapping[str, Sequence[str]]) -> None:
+        """Understand a phrase in keywords as these facets from now on.
+
+        Later pages of a search keep the understanding of its page 1. Without facets, the phrase
+        stays plain text; it stays text as well if one of the facets is `product_type`.
+
+        Raises:
+            ValueError: The phrase has no words.
+        """
+        self._understanding.replace_meaning(phrase, facets)
 
     def set_rate_limit(self, requests_per_minute: int) -> None:
         """Replace the rate limiter by a full one of this size."""
@@ -235,6 +287,8 @@ def serve(
     port: int = DEFAULT_PORT,
     requests_per_minute: int = 600_000,
     faults: Sequence[Fault] = (),
+    credit_usd: float | None = None,
+    unknown_fields: bool = False,
     hub: bool = False,
     announce: Callable[[Sandbox], None] | None = None,
 ) -> None:
@@ -255,6 +309,8 @@ def serve(
         port=port,
         requests_per_minute=requests_per_minute,
         faults=faults,
+        credit_usd=credit_usd,
+        unknown_fields=unknown_fields,
         hub=hub,
     )
     server = sandbox._bind()

@@ -97,8 +97,10 @@ class TestStatus:
         assert caught.value.detail == "Invalid API key"
         assert len(either.requests) == 1
 
-    async def test_an_unknown_catalog_is_named(self, either: Sandbox, transport: Transport) -> None:
-        async with open_client(either, transport) as client:
+    async def test_an_unknown_catalog_is_named(
+        self, sandbox: Sandbox, transport: Transport
+    ) -> None:
+        async with open_client(sandbox, transport) as client:
             with pytest.raises(OctogenNotFoundError) as caught:
                 await client.search_products(catalog="nosuch")
         assert str(caught.value).startswith("Catalog 'nosuch' is not granted to this key (404 ")

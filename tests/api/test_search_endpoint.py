@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import pytest
 
 from octogen_dagster.api.search_arguments import CurrentArguments
-from octogen_dagster.errors import OctogenNotFoundError, OctogenValidationError
+from octogen_dagster.errors import OctogenValidationError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.clients import QUICK, Transport, open_client
@@ -96,10 +96,10 @@ class TestCurrentGeneration:
             await client.search_products(catalog="strada")
         assert [request.status for request in current.requests] == [503, 503, 422, 200]
 
-    async def test_an_unknown_catalog_is_an_error(self, current: Sandbox) -> None:
+    async def test_an_unknown_catalog_is_an_empty_page(self, current: Sandbox) -> None:
         async with open_client(current) as client:
-            with pytest.raises(OctogenNotFoundError, match="Catalog 'nosuch' is not granted"):
-                await client.search_products(catalog="nosuch")
+            page = await client.search_products(catalog="nosuch")
+        assert (page.items, page.next_cursor) == ([], None)
 
 
 class TestRefusalOfAnotherField:

@@ -20,6 +20,14 @@ def client(sandbox: Sandbox) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
+def interim_client() -> Iterator[httpx.Client]:
+    catalogs = {"northpeak": 120, "strada": 30}
+    running = Sandbox(catalogs=catalogs, generation="interim")
+    with running, connect(running) as connected:
+        yield connected
+
+
+@pytest.fixture
 def current() -> Iterator[Sandbox]:
     with Sandbox(catalogs={"northpeak": 120, "strada": 30}, generation="current") as running:
         yield running

@@ -18,6 +18,10 @@ from octogen_dagster.sandbox.faults import Fault, FaultKind
             "times=1,status=429,retry_after=Wed, 21 Oct 2026 07:28:00 GMT",
             Fault("status", 429, times=1, retry_after="Wed, 21 Oct 2026 07:28:00 GMT"),
         ),
+        (
+            "status=504,detail=product_lookup_timed_out",
+            Fault("status", 504, detail="product_lookup_timed_out"),
+        ),
         ("redirect=http://x.example/a,b?c=d", Fault("redirect", "http://x.example/a,b?c=d")),
     ],
 )
@@ -47,6 +51,7 @@ def test_a_fault_is_parsed(text: str, fault: Fault) -> None:
         ("cut,page=0", "page must be 1 or more"),
         ("cut,path=products", "path must begin with /"),
         ("cut,retry_after=1", "retry_after goes with status"),
+        ("cut,detail=gone", "detail goes with status, not with cut"),
     ],
 )
 def test_invalid_text_is_refused_with_the_reason(text: str, reason: str) -> None:

@@ -137,12 +137,13 @@ class TestRequestLog:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ({"generation": "next"}, "'seed' or 'current'"),
+        ({"generation": "next"}, "one of 'seed', 'interim', 'current', not 'next'"),
         ({"catalogs": 13}, "0 to 12"),
         ({"catalogs": [""]}, "at least one character"),
         ({"products": -1}, "0 or more"),
         ({"port": 70_000}, "0 to 65535"),
         ({"requests_per_minute": 0}, "1 or more"),
+        ({"credit_usd": -1}, "credit_usd must be 0 or more, not -1"),
     ],
 )
 def test_invalid_arguments_are_refused_at_once(arguments: dict[str, Any], reason: str) -> None:

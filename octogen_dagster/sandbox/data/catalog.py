@@ -23,36 +23,56 @@ class Catalog:
         display_name: The name of the merchant.
         domain: The domain of the merchant's site, without `www`.
         source_base_url: The URL of the merchant's site; None if it is unknown.
-        currency: The currency of all prices.
-        price_factor: The price of one US dollar in `currency`.
+        path: The path on the site below which the products are.
+        currency: The currency of most prices.
         assortment: The kinds of product it sells, each with its line of business.
         salt: A hash of the seed and the key, of 64 bits.
-        product_count: The number of products.
+        size: The number of products that the shop has.
         last_indexed_at: The time of the last index run, in UTC; None if there was none.
+        removed: The indexes of the products that are not in the catalog any more.
     """
 
     key: str
     display_name: str
     domain: str
+    path: str
     source_base_url: str | None
     currency: str
-    price_factor: float
     assortment: tuple[tuple[Vertical, Kind], ...]
     salt: int
-    product_count: int
+    size: int
     last_indexed_at: datetime | None
+    removed: frozenset[int] = frozenset()
+
+    @property
+    def product_count(self) -> int:
+        """The number of products in the catalog."""
+        return self.size - len(self.removed)
 
     def product(self, index: int) -> Product:
-        """Return the product at `index`, which must be in [0, product_count)."""
+        """Return the product of the shop at `index`, which may have been removed."""
         return Product(self, index, mix(self.salt + index))
 
+    def contains(self, index: int) -> bool:
+        """Return True if the product at `index` is in the catalog."""
+        return index < self.size and index not in self.removed
+
     def find(self, url: str) -> Product | None:
-        """Return the product with exactly this URL; None if there is none."""
-        match = re.search(r"-(0|[1-9]\d*)$", url)
-        if match is None or int(match[1]) >= self.product_count:
+        """Return the product of the catalog with exactly this URL; None if there is none."""
+        product = self.find_in_shop(url)
+        return product if product is not None and self.contains(product.index) else None
+
+    def find_in_shop(self, url: str) -> Product | None:
+        """Return the product of the shop with exactly this URL, in the catalog or not."""
+        match = re.search(r"(?:-|\?variant=)(0|[1-9]\d{0,17})$", url)
+        if match is None:
             return None
         product = self.product(int(match[1]))
         return product if product.url == url else None
+
+    def without(self, index: int) -> "Catalog":
+        """Return the same catalog without the product at `index`."""
+        return replace(self, removed=self.removed | {index})
 
     def indexed_again(self) -> "Catalog":
         """Return the same catalog after one more index run."""
@@ -66,6 +86,8 @@ class Catalog:
 def make_catalog(key: str, product_count: int, seed: int) -> Catalog:
     """Make a catalog: that of a built-in shop, or of an invented one for any other key.
 
+    A key such as `northpeak.outlet` is a second catalog on the site of a built-in shop.
+
     Raises:
         ValueError: `key` is empty or `product_count` is negative.
     """
@@ -74,20 +96,30 @@ def make_catalog(key: str, product_count: int, seed: int) -> Catalog:
     if product_count < 0:
         raise ValueError(f"catalog {key!r}: products must be 0 or more, not {product_count}")
     salt = int.from_bytes(hashlib.sha256(f"{seed}\0{key}".encode()).digest()[:8], "big")
-    shop = _SHOPS_BY_KEY.get(key) or _invented_shop(key)
+    shop = _SHOPS_BY_KEY.get(key) or _second_catalog(key) or _invented_shop(key)
     verticals = [VERTICALS[name] for name in shop.verticals]
     return Catalog(
         key=key,
         display_name=shop.display_name,
         domain=shop.domain,
+        path=shop.path,
         source_base_url=f"https://www.{shop.domain}" if shop.has_source_url else None,
         currency=shop.currency,
-        price_factor=shop.price_factor,
         assortment=tuple((vertical, kind) for vertical in verticals for kind in vertical.kinds),
         salt=salt,
-        product_count=product_count,
+        size=product_count,
         last_indexed_at=FIRST_INDEX_RUN if product_count else None,
     )
+
+
+def _second_catalog(key: str) -> Shop | None:
+    """Return the shop `northpeak.outlet`: another catalog on the site of `northpeak`."""
+    first, _, name = key.rpartition(".")
+    shop = _SHOPS_BY_KEY.get(first)
+    if shop is None:
+        return None
+    path = f"/{slug_of(name)}"
+    return replace(shop, key=key, display_name=f"{shop.display_name} {name}", path=path)
 
 
 def _invented_shop(key: str) -> Shop:

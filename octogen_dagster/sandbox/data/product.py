@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, TypeVar
 
+from octogen_dagster.sandbox.data.shops import PRICES_OF_A_DOLLAR
 from octogen_dagster.sandbox.data.text import slug_of
 from octogen_dagster.sandbox.data.verticals import Brand, Kind, Vertical
 from octogen_dagster.sandbox.data.vocabulary import COLORS, PRODUCT_LINES, STYLES, Color
@@ -52,8 +53,12 @@ _KIDS_AGES = ("infant", "toddler", "kids")
     _NO_IMAGES,
     _NO_GENDER,
     _UUID,
+    _VARIANT,
+    _NO_CURRENCY,
+    _OTHER_CURRENCY,
+    _WHICH_CURRENCY,
     _ATTRIBUTES,
-) = range(30)
+) = range(34)
 """One number for each trait, so that each is drawn independently of the others.
 
 `_ATTRIBUTES` is last: the attributes of a kind take the numbers from there on.
@@ -161,8 +166,16 @@ class Product:
     @property
     def url(self) -> str:
         """The URL at the merchant, by which a lookup finds the product."""
+        if self.is_variant:
+            return f"{self.catalog.product(self.index - 1).url}?variant={self.index}"
         handle = slug_of(f"{self.line} {self.kind.noun}")
-        return f"https://www.{self.catalog.domain}/products/{handle}-{self.index}"
+        catalog = self.catalog
+        return f"https://www.{catalog.domain}{catalog.path}/products/{handle}-{self.index}"
+
+    @property
+    def is_variant(self) -> bool:
+        """True if the shop shows it on the page of the product before; one in twenty."""
+        return self.index % 2 == 1 and self.one_in(_VARIANT, 10)
 
     @property
     def attributes(self) -> dict[str, str]:
@@ -189,13 +202,25 @@ class Product:
         return (self.pick(_AGE, _KIDS_AGES if "Baby & Toddler" in kind.category_path else _AGES),)
 
     @property
+    def currency(self) -> str | None:
+        """The currency of its prices; None if it is unknown, as for one product in thirty."""
+        return None if self.one_in(_NO_CURRENCY, 30) else self._price_currency
+
+    @property
+    def _price_currency(self) -> str:
+        if self.one_in(_OTHER_CURRENCY, 25):
+            return self.pick(_WHICH_CURRENCY, tuple(PRICES_OF_A_DOLLAR))
+        return self.catalog.currency
+
+    @property
     def current_price(self) -> float | None:
-        """The price in the catalog's currency; None for one product in forty."""
+        """The price in its currency; None for one product in forty."""
         if self.one_in(_NO_PRICE, 40):
             return None
         spread = 0.4 + self.draw(_PRICE, 1600) / 1000
-        amount = self.kind.typical_price * spread * self.catalog.price_factor
-        if self.catalog.currency == "JPY":
+        currency = self._price_currency
+        amount = self.kind.typical_price * spread * PRICES_OF_A_DOLLAR[currency]
+        if currency == "JPY":
             return float(max(100, round(amount, -2)))
         return int(amount) + self.pick(_CENTS, (0, 50, 95, 99)) / 100
 

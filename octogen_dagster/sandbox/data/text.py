@@ -5,10 +5,15 @@ import unicodedata
 from functools import cache
 
 
+def word_list(text: str) -> list[str]:
+    """Return the words of `text` in order, without case and accents."""
+    plain = unicodedata.normalize("NFKD", text.casefold())
+    return re.findall(r"\w+", "".join(c for c in plain if not unicodedata.combining(c)))
+
+
 def words_of(text: str) -> frozenset[str]:
     """Return the words of `text` without case and accents, as keywords are compared."""
-    plain = unicodedata.normalize("NFKD", text.casefold())
-    return frozenset(re.findall(r"\w+", "".join(c for c in plain if not unicodedata.combining(c))))
+    return frozenset(word_list(text))
 
 
 @cache

@@ -372,3 +372,13 @@ VERTICALS: Mapping[str, Vertical] = {
         adjectives=("Polished", "Hammered", "Fine", "Sculptural"),
     ),
 }
+
+KINDS = tuple(kind for vertical in VERTICALS.values() for kind in vertical.kinds)
+"""All kinds of product."""
+
+CATEGORY_PATHS = frozenset(
+    tuple(name.casefold() for name in kind.category_path[:depth])
+    for kind in KINDS
+    for depth in range(1, len(kind.category_path) + 1)
+)
+"""All categories of the taxonomy, each as its path in lower case."""

@@ -26,14 +26,29 @@ from octogen_dagster.sandbox.fault_model import ActiveFaults, Hits
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.http_effects import delay
 from octogen_dagster.sandbox.request_log import ReceivedRequest, RequestLog
-from octogen_dagster.sandbox.rest.fault_effects import alter_content, replacement_response
+from octogen_dagster.sandbox.rest.account import (
+    LOOKUP_USD,
+    SEARCH_PAGE_USD,
+    Account,
+    InsufficientCreditError,
+)
+from octogen_dagster.sandbox.rest.fault_effects import (
+    add_unknown_fields,
+    alter_content,
+    replacement_response,
+)
 from octogen_dagster.sandbox.rest.limiter import TokenBucket
+from octogen_dagster.sandbox.rest.me import me
 from octogen_dagster.sandbox.rest.operations import ApiError, Operations
 
 _BASE_PATH = "/v1"
 _CATALOGS = "/catalogs"
 _SEARCH = "/products/search"
 _LOOKUP = "/products/lookup"
+_FACET_COUNTS = "/products/facet-counts"
+_ME = "/me"
+_DOMAINS = "/domains/"
+_PRICES_USD = {_SEARCH: SEARCH_PAGE_USD, _LOOKUP: LOOKUP_USD}
 
 
 @dataclass
@@ -43,6 +58,9 @@ class Gateway:
     api_key: str
     limiter: TokenBucket
     faults: ActiveFaults[Fault]
+    account: Account = field(default_factory=Account)
+    unknown_fields: bool = False
+    """True to add fields that no contract knows to every response."""
     log: RequestLog[ReceivedRequest] = field(default_factory=RequestLog[ReceivedRequest])
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the server stops, so that latency ends at once."""
@@ -116,6 +134,12 @@ class _RestApi:
 
     def _perform(self, received: ReceivedRequest, body: bytes, fault: Fault | None) -> Response:
         content = self._operation(received, body, fault)()
+        try:
+            self._gateway.account.charge(_PRICES_USD.get(received.path, 0.0))
+        except InsufficientCreditError as error:
+            raise ApiError(402, error.detail) from None
+        if self._gateway.unknown_fields:
+            add_unknown_fields(content)
         if fault is not None:
             alter_content(content, fault, received.body or {})
         response = _json_response(content)
@@ -126,17 +150,22 @@ class _RestApi:
     def _operation(
         self, received: ReceivedRequest, body: bytes, fault: Fault | None
     ) -> Callable[[], Any]:
-        operations = self._operations
+        operations, path = self._operations, received.path
         restart = fault is not None and fault.kind == "restart_cursor"
         by_path: dict[str, tuple[str, Callable[[], Any]]] = {
             _SEARCH: ("POST", lambda: operations.search(body, received.request_id, restart)),
             _LOOKUP: ("POST", lambda: operations.lookup(body, received.request_id)),
         }
-        if operations.generation == "seed":
+        if operations.generation == "current":
+            by_path[_FACET_COUNTS] = ("POST", lambda: operations.count_facets(body))
+            by_path[_ME] = ("GET", lambda: me(self._gateway.api_key, self._gateway.limiter))
+            if path.startswith(_DOMAINS):
+                by_path[path] = ("GET", lambda: operations.domain(path.removeprefix(_DOMAINS)))
+        else:
             by_path[_CATALOGS] = ("GET", operations.list_catalogs)
-        if received.path not in by_path:
+        if path not in by_path:
             raise ApiError(404, "Not Found")
-        method, operation = by_path[received.path]
+        method, operation = by_path[path]
         if received.method != method:
             raise ApiError(405, "Method Not Allowed", {"Allow": method})
         return operation

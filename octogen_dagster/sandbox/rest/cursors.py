@@ -17,11 +17,13 @@ class Position(NamedTuple):
         page: The number of the page, counted from 1.
         place: The index of its first product.
         catalog: The key of the first catalog from which that index is shown.
+        query: The effective query of page 1, as JSON; empty if the request alone says it.
     """
 
     page: int
     place: int
     catalog: str
+    query: str = ""
 
 
 class Cursors:

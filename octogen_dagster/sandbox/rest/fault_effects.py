@@ -13,13 +13,14 @@ from starlette.responses import Response
 
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.http_effects import web_page
+from octogen_dagster.sandbox.rest.account import TOP_UP_URL
 from octogen_dagster.sandbox.rest.operations import ApiError
 from octogen_dagster.sandbox.rest.views import Json
 
 _REFILL_SECONDS = 60
 _ERROR_DETAILS: dict[int, Any] = {
     401: "Invalid API key",
-    402: {"code": "insufficient_credit", "top_up_url": "https://octogen.example/top-up"},
+    402: {"code": "insufficient_credit", "top_up_url": TOP_UP_URL},
     403: "api_key_forbidden",
     404: "product_not_found",
     422: [{"loc": ["body"], "msg": "Input should be valid", "type": "value_error"}],
@@ -54,7 +55,8 @@ def _error(fault: Fault) -> ApiError:
         headers["X-RateLimit-Reset"] = str(math.ceil(time.time()) + _REFILL_SECONDS)
     if retry_after is not None:
         headers["Retry-After"] = str(retry_after)
-    return ApiError(status, _ERROR_DETAILS.get(status, responses.get(status, "Error")), headers)
+    detail = fault.detail or _ERROR_DETAILS.get(status, responses.get(status, "Error"))
+    return ApiError(status, detail, headers)
 
 
 def alter_content(content: Any, fault: Fault, body: Json) -> None:
@@ -69,17 +71,18 @@ def alter_content(content: Any, fault: Fault, body: Json) -> None:
         case "loop_cursor":
             content["nextCursor"] = body["cursor"]
         case "unknown_fields":
-            _add_unknown_fields(content)
+            add_unknown_fields(content)
         case "wrong_type" if products := _products(content):
             products[len(products) // 2]["currentPrice"] = "not a number"
         case "price" if products := _products(content):
             products[len(products) // 2]["currentPrice"] = fault.value
 
 
-def _add_unknown_fields(content: Any) -> None:
+def add_unknown_fields(content: Any) -> None:
+    """Add fields that no contract knows to a response, its products and their brands, in place."""
     objects = content if isinstance(content, list) else [content]
     products = _products(content)
-    brands = [product["brand"] for product in products if product["brand"] is not None]
+    brands = [brand for product in products if (brand := product.get("brand")) is not None]
     for thing in (*objects, *products, *brands):
         thing["addedWithoutNotice"] = {"by": "sandbox"}
 

@@ -31,6 +31,7 @@ class CatalogGrants:
         keys = builtin_catalog_keys(catalogs) if isinstance(catalogs, int) else catalogs
         counts = keys if isinstance(keys, Mapping) else dict.fromkeys(keys, products)
         self._catalogs = {key: make_catalog(key, count, seed) for key, count in counts.items()}
+        self._shops = dict(self._catalogs)
 
     def select(self, keys: Sequence[str] | None = None) -> list[Catalog]:
         """Return the catalogs with these keys; by default all.
@@ -41,6 +42,16 @@ class CatalogGrants:
         catalogs = self._catalogs
         return list(catalogs.values()) if keys is None else [_get(catalogs, key) for key in keys]
 
+    def known(self, keys: Sequence[str] | None = None) -> list[Catalog]:
+        """Return those of the catalogs with these keys that are granted; by default all."""
+        catalogs = self._catalogs
+        wanted = catalogs if keys is None else dict.fromkeys(keys)
+        return [catalogs[key] for key in wanted if key in catalogs]
+
+    def shops(self) -> list[Catalog]:
+        """Return all catalogs that were ever granted, whose shops are still in business."""
+        return list(self._shops.values())
+
     def grant(self, key: str, products: int | None) -> None:
         """Add or replace a catalog.
 
@@ -49,7 +60,9 @@ class CatalogGrants:
             products: The number of products; None for the default.
         """
         count = self._products if products is None else products
-        self._catalogs = self._catalogs | {key: make_catalog(key, count, self._seed)}
+        catalog = make_catalog(key, count, self._seed)
+        self._shops = self._shops | {key: catalog}
+        self._catalogs = self._catalogs | {key: catalog}
 
     def revoke(self, key: str) -> None:
         """Remove a catalog.
@@ -67,6 +80,19 @@ class CatalogGrants:
             LookupError: The catalog is not granted.
         """
         self._catalogs = self._catalogs | {key: _get(self._catalogs, key).indexed_again()}
+
+    def remove_product(self, url: str) -> None:
+        """Remove the product with this URL from its catalog.
+
+        Raises:
+            LookupError: No catalog has such a product.
+        """
+        for catalog in self._catalogs.values():
+            product = catalog.find(url)
+            if product is not None:
+                self._catalogs = self._catalogs | {catalog.key: catalog.without(product.index)}
+                return
+        raise LookupError(f"no catalog has a product with the URL {url!r}: take one from a search")
 
 
 def _get(catalogs: Mapping[str, Catalog], key: str) -> Catalog:

@@ -3,13 +3,18 @@
 `operations` decides if a catalog exists.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError, from_json
 from pydantic_core.core_schema import ValidationInfo
 
-Generation = Literal["seed", "current"]
+from octogen_dagster.sandbox.data.verticals import CATEGORY_PATHS
+from octogen_dagster.sandbox.rest.facets import is_known_facet
+
+Generation = Literal["seed", "interim", "current"]
+
+_BodyT = TypeVar("_BodyT", bound=BaseModel)
 
 
 class _Body(BaseModel):
@@ -23,28 +28,86 @@ class Facet(_Body):
     values: list[str] = Field(min_length=1)
 
 
-class SearchRequest(_Body):
-    """The fields of a search that both generations share."""
+class KnownFacet(Facet):
+    """A filter by a facet that exists."""
+
+    @field_validator("name")
+    @classmethod
+    def _exists(cls, name: str) -> str:
+        if not is_known_facet(name):
+            raise PydanticCustomError("value_error", "unknown facet {name}", {"name": name})
+        return name
+
+
+def _each_name_once(facets: list[KnownFacet] | None) -> list[KnownFacet] | None:
+    names = [facet.name for facet in facets or ()]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise PydanticCustomError(
+            "value_error", "facet {name} is listed more than once", {"name": repeated}
+        )
+    return facets
+
+
+def _in_taxonomy(path: list[str] | None) -> list[str] | None:
+    if path is not None and tuple(name.casefold() for name in path) not in CATEGORY_PATHS:
+        raise PydanticCustomError("value_error", "the category does not exist")
+    return path
+
+
+KnownFacets = Annotated[list[KnownFacet], Field(max_length=50), AfterValidator(_each_name_once)]
+CatalogKeys = Annotated[list[str], Field(min_length=1, max_length=500)]
+BrandQuality = Annotated[float, Field(ge=1, le=6)]
+Price = Annotated[float, Field(allow_inf_nan=False)]
+CategoryPath = Annotated[list[str], Field(min_length=1, max_length=4), AfterValidator(_in_taxonomy)]
+
+
+def _bounds_in_order(name: str, value: float | None, info: ValidationInfo) -> float | None:
+    minimum = info.data.get(f"{name}_min")
+    if value is not None and minimum is not None and minimum > value:
+        raise PydanticCustomError(
+            "value_error", "{name}_min must not exceed {name}_max", {"name": name}
+        )
+    return value
+
+
+def _has_keywords(info: ValidationInfo) -> bool:
+    return bool((info.data.get("q") or "").strip())
+
+
+class Filters(_Body):
+    """The filters that all generations share."""
 
     q: str | None = None
-    facets: list[Facet] | None = Field(default=None, max_length=50)
-    price_min: float | None = Field(default=None, allow_inf_nan=False)
-    price_max: float | None = Field(default=None, allow_inf_nan=False)
-    cursor: str | None = None
-    limit: int = Field(default=50, ge=1, le=100)
+    price_min: Price | None = None
+    price_max: Price | None = None
+
+    @property
+    def keywords(self) -> str:
+        """The keywords, without blanks around them."""
+        return (self.q or "").strip()
 
     @property
     def catalog_keys(self) -> list[str] | None:
         """The catalogs to search; None for all."""
         raise NotImplementedError
 
+    @property
+    def caller_facets(self) -> list[Facet]:
+        """The facets that products must have."""
+        raise NotImplementedError
+
     @field_validator("price_max")
     @classmethod
     def _not_below_price_min(cls, value: float | None, info: ValidationInfo) -> float | None:
-        minimum = info.data.get("price_min")
-        if value is not None and minimum is not None and minimum > value:
-            raise PydanticCustomError("value_error", "price_min must not exceed price_max")
-        return value
+        return _bounds_in_order("price", value, info)
+
+
+class SearchRequest(Filters):
+    """The fields of a search that all generations share."""
+
+    cursor: str | None = None
+    limit: int = Field(default=50, ge=1, le=100)
 
     def fingerprint(self) -> bytes:
         """Return all fields but the cursor, which tell one search from another."""
@@ -54,63 +117,161 @@ class SearchRequest(_Body):
 class SeedSearchRequest(SearchRequest):
     """A search of the seed generation: one catalog or all."""
 
+    facets: list[Facet] | None = Field(default=None, max_length=50)
     catalog: str | None = Field(default=None, min_length=1)
 
     @property
     def catalog_keys(self) -> list[str] | None:
         return None if self.catalog is None else [self.catalog]
 
+    @property
+    def caller_facets(self) -> list[Facet]:
+        return self.facets or []
 
-class CurrentSearchRequest(SearchRequest):
-    """A search of the current generation: several catalogs or all, each facet once."""
 
-    catalogs: list[str] | None = Field(default=None, min_length=1, max_length=500)
+class InterimSearchRequest(SeedSearchRequest):
+    """A search of the generation in between: one catalog, several, or all."""
+
+    catalogs: CatalogKeys | None = None
+
+    @property
+    def catalog_keys(self) -> list[str] | None:
+        return self.catalogs if self.catalog is None else [self.catalog]
+
+
+class UnderstoodFilters(Filters):
+    """The filters that the current generation's searches and counts share."""
+
+    catalogs: CatalogKeys | None = None
+    facets: KnownFacets | None = None
+    exclude_facets: KnownFacets | None = None
+    brand_quality_min: BrandQuality | None = None
+    brand_quality_max: BrandQuality | None = None
+    understand: bool | None = True
+    omit_generated_facets: list[str] | None = None
+    fallback_category: CategoryPath | None = None
 
     @property
     def catalog_keys(self) -> list[str] | None:
         return None if self.catalogs is None else list(dict.fromkeys(self.catalogs))
 
-    @field_validator("facets")
+    @property
+    def caller_facets(self) -> list[Facet]:
+        return list(self.facets or ())
+
+    @property
+    def is_understood(self) -> bool:
+        """True if filters are derived from the keywords."""
+        return self.understand is not False and bool(self.keywords)
+
+    @field_validator("brand_quality_max")
     @classmethod
-    def _each_name_once(cls, facets: list[Facet] | None) -> list[Facet] | None:
-        names = [facet.name for facet in facets or ()]
-        repeated = next((name for name in names if names.count(name) > 1), None)
-        if repeated is not None:
+    def _not_below_quality_min(cls, value: float | None, info: ValidationInfo) -> float | None:
+        return _bounds_in_order("brand_quality", value, info)
+
+    @field_validator("understand")
+    @classmethod
+    def _only_with_keywords(cls, value: bool | None, info: ValidationInfo) -> bool | None:
+        if value is False and not _has_keywords(info):
+            raise PydanticCustomError("value_error", "understand: false requires q")
+        return value
+
+    @field_validator("omit_generated_facets", "fallback_category", "relax", check_fields=False)
+    @classmethod
+    def _only_understood(cls, value: Any, info: ValidationInfo) -> Any:
+        if value and not (_has_keywords(info) and info.data.get("understand") is not False):
             raise PydanticCustomError(
-                "value_error", "facet {name} is listed more than once", {"name": repeated}
+                "value_error", "{name} requires an understood q", {"name": info.field_name}
             )
-        return facets
+        return value
+
+    @field_validator("omit_generated_facets")
+    @classmethod
+    def _not_sent_as_well(cls, value: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        sent = {facet.name for facet in info.data.get("facets") or ()}
+        both = next((name for name in value or () if name in sent), None)
+        if both is not None:
+            raise PydanticCustomError("value_error", "{name} is in facets as well", {"name": both})
+        return value
+
+
+class CurrentSearchRequest(UnderstoodFilters, SearchRequest):
+    """A search of the current generation. `diversity` and `debug` change nothing here."""
+
+    relax: bool | None = False
+    similar_to_brands: list[str] | None = Field(default=None, min_length=1, max_length=10)
+    diversity: bool | None = False
+    debug: bool | None = False
+
+
+class CategoryToCount(_Body):
+    """A category whose products are counted."""
+
+    key: str
+    facets: KnownFacets
+
+
+class FacetCountsRequest(UnderstoodFilters):
+    """Filters, and what to count among the products that match them."""
+
+    attributes: list[str] | None = None
+    categories: list[CategoryToCount] | None = None
+    facet_names: list[Literal["color_family", "category_path.depth_0"]] | None = None
+    value_limit: int = Field(default=100, ge=1)
+
+    @field_validator("understand", mode="before")
+    @classmethod
+    def _not_a_field(cls, value: Any) -> Any:
+        raise PydanticCustomError("extra_forbidden", "Extra inputs are not permitted")
+
+
+SEARCH_REQUESTS: dict[Generation, type[SeedSearchRequest] | type[CurrentSearchRequest]] = {
+    "seed": SeedSearchRequest,
+    "interim": InterimSearchRequest,
+    "current": CurrentSearchRequest,
+}
 
 
 class SeedLookupRequest(_Body):
-    """A product lookup of the seed generation."""
+    """A product lookup of the generations before the current one."""
 
     url: str = Field(min_length=1)
 
 
 class CurrentLookupRequest(SeedLookupRequest):
-    """A product lookup of the current generation, with the fields of the published client.
+    """A product lookup of the current generation. Markdown is not offered."""
 
-    The sandbox has only an index, so the additional fields change nothing.
+    matchMode: Literal["strict", "loose"] | None = "loose"
+    resolutionMode: Literal["auto", "index_only", "on_demand_only"] | None = "auto"
+    onDemandCachePolicy: Literal["prefer_cache", "refresh"] | None = "prefer_cache"
+    format: Literal["json"] | None = "json"
+
+
+class RefusedBodyError(Exception):
+    """A body that the contract refuses.
+
+    Attributes:
+        problems: The `detail` of the 422.
     """
 
-    matchMode: Literal["strict", "loose"] | None = None
-    resolutionMode: Literal["auto", "index_only", "on_demand_only"] | None = None
-    onDemandCachePolicy: Literal["prefer_cache", "refresh"] | None = None
+    def __init__(self, problems: list[dict[str, Any]]) -> None:
+        super().__init__(problems)
+        self.problems = problems
 
 
-SEARCH_REQUESTS: dict[Generation, type[SearchRequest]] = {
-    "seed": SeedSearchRequest,
-    "current": CurrentSearchRequest,
-}
-LOOKUP_REQUESTS: dict[Generation, type[SeedLookupRequest]] = {
-    "seed": SeedLookupRequest,
-    "current": CurrentLookupRequest,
-}
+def parse_body(model: type[_BodyT], body: bytes) -> _BodyT:
+    """Return the request in a body.
 
-
-def refusal_details(error: ValidationError) -> list[dict[str, Any]]:
-    """Return the `detail` of a 422."""
-    return [
-        {**problem, "loc": ["body", *problem["loc"]]} for problem in error.errors(include_url=False)
-    ]
+    Raises:
+        RefusedBodyError: The body is not JSON, or not what `model` takes.
+    """
+    try:
+        return model.model_validate(from_json(body, allow_inf_nan=False))
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        raise RefusedBodyError(
+            [{**problem, "loc": ["body", *problem["loc"]]} for problem in problems]
+        ) from None
+    except ValueError as error:
+        problem = {"loc": ["body"], "msg": "JSON decode error", "type": "json_invalid"}
+        raise RefusedBodyError([{**problem, "input": {}, "ctx": {"error": str(error)}}]) from None

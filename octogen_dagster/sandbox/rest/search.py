@@ -3,23 +3,26 @@
 The quality order of several catalogs is the first product of each, then the second of each, and
 so on. A search without keywords shows each product once, in that order. With keywords, page 1 is
 ranked by relevance and the later pages show all matches in quality order, so the products of page
-1 appear twice, as in the real service.
+1 appear twice, as in the real service. The same holds for a search by similarity to brands.
 """
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import islice
 from typing import NamedTuple
 
+from octogen_dagster.sandbox.data.brands import quality_score
 from octogen_dagster.sandbox.data.catalog import Catalog
 from octogen_dagster.sandbox.data.product import Product
-from octogen_dagster.sandbox.data.text import slug_of, words_of
+from octogen_dagster.sandbox.data.text import words_of
 from octogen_dagster.sandbox.rest.cursors import Position
-from octogen_dagster.sandbox.rest.request_bodies import SearchRequest
+from octogen_dagster.sandbox.rest.effective_query import EffectiveFacet, EffectiveQuery
+from octogen_dagster.sandbox.rest.facets import FacetValues, facet_values
 
 _MAX_RANKED_MATCHES = 1000
 """The number of matches, in quality order, from which the most relevant ones are chosen."""
+
+_SIMILAR_BRAND_RELEVANCE = 3
 
 _START = Position(page=1, place=0, catalog="")
 
@@ -40,28 +43,37 @@ class Page(NamedTuple):
     continues_at: Position | None
 
 
-def find_page(request: SearchRequest, catalogs: Sequence[Catalog], start: Position | None) -> Page:
+def find_page(
+    query: EffectiveQuery, catalogs: Sequence[Catalog], start: Position | None, limit: int
+) -> Page:
     """Return a page of a search.
 
     Args:
-        request: The search.
+        query: The search.
         catalogs: The catalogs to search.
         start: The start of the page; None for page 1.
+        limit: The number of products of a page.
     """
-    query = _Query(request)
-    matches = (
-        Hit(product, relevance)
-        for product in _in_quality_order(catalogs, start or _START)
-        if (relevance := query.relevance(product)) is not None
-    )
-    if start is None and query.has_keywords:
-        return _most_relevant(list(islice(matches, _MAX_RANKED_MATCHES)), request.limit)
-    hits = list(islice(matches, request.limit + 1))
-    if len(hits) <= request.limit:
+    matches = iter_matches(query, catalogs, start or _START)
+    if start is None and (query.text or query.similar_to_brands):
+        return _most_relevant(list(islice(matches, _MAX_RANKED_MATCHES)), limit)
+    hits = list(islice(matches, limit + 1))
+    if len(hits) <= limit:
         return Page(hits, None)
     following = hits.pop().product
     page = (start or _START).page + 1
     return Page(hits, Position(page, following.index, following.catalog.key))
+
+
+def iter_matches(
+    query: EffectiveQuery, catalogs: Sequence[Catalog], start: Position = _START
+) -> Iterator[Hit]:
+    """Return all products that match, in quality order from `start` on."""
+    matcher = _Matcher(query)
+    for product in _in_quality_order(catalogs, start):
+        relevance = matcher.relevance(product)
+        if relevance is not None:
+            yield Hit(product, relevance)
 
 
 def _most_relevant(matches: list[Hit], limit: int) -> Page:
@@ -73,47 +85,53 @@ def _most_relevant(matches: list[Hit], limit: int) -> Page:
 def _in_quality_order(catalogs: Sequence[Catalog], start: Position) -> Iterator[Product]:
     by_key = sorted(catalogs, key=lambda catalog: catalog.key)
     for catalog in by_key:
-        if catalog.key >= start.catalog and start.place < catalog.product_count:
+        if catalog.key >= start.catalog and catalog.contains(start.place):
             yield catalog.product(start.place)
-    longest = max((catalog.product_count for catalog in by_key), default=0)
+    longest = max((catalog.size for catalog in by_key), default=0)
     for index in range(start.place + 1, longest):
         for catalog in by_key:
-            if index < catalog.product_count:
+            if catalog.contains(index):
                 yield catalog.product(index)
 
 
-class _Query:
-    """A search request, prepared to be compared with many products."""
+class _Matcher:
+    """A search, prepared to be compared with many products."""
 
-    def __init__(self, request: SearchRequest) -> None:
-        q = (request.q or "").strip()
-        self.has_keywords = bool(q)
-        self._terms = sorted(words_of(q))
-        self._facets = [
-            (facet_values(facet.name), frozenset(value.casefold() for value in facet.values))
-            for facet in request.facets or ()
-        ]
-        self._price_min = request.price_min
-        self._price_max = request.price_max
+    def __init__(self, query: EffectiveQuery) -> None:
+        self._query = query
+        self._terms = sorted(words_of(query.text))
+        self._facets = [_prepared(facet) for facet in query.facets]
+        self._excluded = [_prepared(facet) for facet in query.exclude_facets]
+        self._similar = {name.casefold() for name in query.similar_to_brands or ()}
 
     def relevance(self, product: Product) -> int | None:
         """Return the relevance of a product: None if it does not match, 0 without keywords."""
-        for values, wanted in self._facets:
-            if not any(value.casefold() in wanted for value in values(product)):
-                return None
-        if not self._has_right_price(product):
+        is_match = (
+            all(_has_a_value(product, *facet) for facet in self._facets)
+            and not any(_has_a_value(product, *facet) for facet in self._excluded)
+            and self._has_right_price(product)
+            and self._has_right_quality(product)
+        )
+        if not is_match:
             return None
-        return self._keyword_relevance(product) if self.has_keywords else 0
+        relevance = self._keyword_relevance(product) if self._query.text else 0
+        brand = product.brand
+        if relevance is not None and brand is not None and brand.name.casefold() in self._similar:
+            relevance += _SIMILAR_BRAND_RELEVANCE
+        return relevance
 
     def _has_right_price(self, product: Product) -> bool:
-        if self._price_min is None and self._price_max is None:
+        query = self._query
+        if query.price_min is None and query.price_max is None:
             return True
-        price = product.current_price
-        return (
-            price is not None
-            and (self._price_min is None or price >= self._price_min)
-            and (self._price_max is None or price <= self._price_max)
-        )
+        return _is_within(product.current_price, query.price_min, query.price_max)
+
+    def _has_right_quality(self, product: Product) -> bool:
+        query = self._query
+        if query.brand_quality_min is None and query.brand_quality_max is None:
+            return True
+        quality = quality_score(brand) if (brand := product.brand) else None
+        return _is_within(quality, query.brand_quality_min, query.brand_quality_max)
 
     def _keyword_relevance(self, product: Product) -> int | None:
         fields = _searched_fields(product)
@@ -124,6 +142,18 @@ class _Query:
                 return None
             total += weight
         return total or None
+
+
+def _prepared(facet: EffectiveFacet) -> tuple[FacetValues, frozenset[str]]:
+    return facet_values(facet.name), frozenset(value.casefold() for value in facet.values)
+
+
+def _has_a_value(product: Product, values: FacetValues, wanted: frozenset[str]) -> bool:
+    return any(value.casefold() in wanted for value in values(product))
+
+
+def _is_within(value: float | None, low: float | None, high: float | None) -> bool:
+    return value is not None and (low is None or value >= low) and (high is None or value <= high)
 
 
 def _searched_fields(product: Product) -> list[tuple[int, frozenset[str]]]:
@@ -139,36 +169,3 @@ def _searched_fields(product: Product) -> list[tuple[int, frozenset[str]]]:
         for text in (kind.noun, product.adjective, product.line):
             fields.insert(0, (5, _vocabulary_words(text)))
     return fields
-
-
-def facet_values(name: str) -> Callable[[Product], Sequence[str]]:
-    """Return a function that returns the canonical values of a product for the facet `name`.
-
-    A name that is not a facet is taken for an attribute. A product without that attribute has no
-    values.
-    """
-    if name in _FACETS:
-        return _FACETS[name]
-    depth = re.fullmatch(r"category_path\.depth_([0-6])", name)
-    if depth:
-        level = int(depth[1])
-        return lambda product: product.kind.category_path[level : level + 1]
-    attribute = name.removeprefix("attribute_facets.")
-    return lambda product: _known(product.attributes.get(attribute))
-
-
-def _known(*values: str | None) -> Sequence[str]:
-    return [value for value in values if value is not None]
-
-
-_FACETS: dict[str, Callable[[Product], Sequence[str]]] = {
-    "brand_name": lambda product: _known(brand.name if (brand := product.brand) else None),
-    "brand_slug": lambda product: _known(slug_of(brand.name) if (brand := product.brand) else None),
-    "raw_brand_name": lambda product: _known(product.raw_brand_name),
-    "product_type": lambda product: (product.kind.noun,),
-    "gender": lambda product: _known(product.gender),
-    "age_groups": lambda product: product.age_groups,
-    "color": lambda product: _known(color.name if (color := product.color) else None),
-    "color_family": lambda product: _known(color.family if (color := product.color) else None),
-    "is_activewear": lambda product: ("true" if product.kind.is_activewear else "false",),
-}

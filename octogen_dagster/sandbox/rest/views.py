@@ -9,7 +9,8 @@ from octogen_dagster.sandbox.data.product import Product
 from octogen_dagster.sandbox.data.text import slug_of
 from octogen_dagster.sandbox.data.verticals import Brand
 from octogen_dagster.sandbox.data.vocabulary import Color
-from octogen_dagster.sandbox.rest.request_bodies import Generation, SearchRequest
+from octogen_dagster.sandbox.rest.effective_query import EffectiveQuery
+from octogen_dagster.sandbox.rest.request_bodies import Generation
 
 Json = dict[str, Any]
 
@@ -63,15 +64,17 @@ def list_item(product: Product, generation: Generation, relevance: int = 0) -> J
     if generation == "seed":
         return item
     image_objects = [_image(product, number, url) for number, url in enumerate(images)]
+    item["images"] = image_objects
+    if generation == "interim":
+        return item
     return item | {
-        "images": image_objects,
         "primaryImage": image_objects[0] if image_objects else None,
         "catalogKey": catalog.key,
         "catalogDisplayName": catalog.display_name,
         "categoryPath": list(product.kind.category_path),
         "colors": [color.label for color in product.colors],
         "sizes": list(product.kind.sizes),
-        "currency": catalog.currency,
+        "currency": product.currency,
         "gender": product.gender,
         "inStock": product.in_stock,
         "displayMatchScore": min(100, 60 + 4 * relevance) if relevance else None,
@@ -79,38 +82,9 @@ def list_item(product: Product, generation: Generation, relevance: int = 0) -> J
     }
 
 
-def lookup_extras(request_id: str) -> Json:
-    """Return the fields that the current generation adds to a lookup result."""
-    return {"requestId": request_id, "source": "indexed"}
-
-
-def page_extras(request: SearchRequest, request_id: str) -> Json:
-    """Return the fields that the current generation adds to a page."""
-    return {
-        "requestId": request_id,
-        "effectiveQuery": {
-            "text": (request.q or "").strip(),
-            "understood": False,
-            "catalogs": request.catalog_keys,
-            "facets": [
-                {"name": facet.name, "values": facet.values, "source": "caller"}
-                for facet in request.facets or ()
-            ],
-            "priceMin": request.price_min,
-            "priceMax": request.price_max,
-        },
-    }
-
-
-def lookup_result(product: Product, generation: Generation) -> Json:
-    """Return the result of `POST /products/lookup`."""
-    catalog = product.catalog
-    return {
-        "catalogKey": catalog.key,
-        "catalogDisplayName": catalog.display_name,
-        "sourceBaseUrl": catalog.source_base_url,
-        "product": full_view(product, generation),
-    }
+def effective_query_view(query: EffectiveQuery) -> Json:
+    """Return what ran, as a page of the current generation shows it."""
+    return query.model_dump(by_alias=True)
 
 
 def full_view(product: Product, generation: Generation) -> Json:
@@ -123,7 +97,7 @@ def full_view(product: Product, generation: Generation) -> Json:
     attributes = product.attributes
     title = product.title or kind.noun
     return list_item(product, generation) | {
-        "currency": catalog.currency,
+        "currency": product.currency,
         "description": f"{title} by {product.raw_brand_name or catalog.display_name}.",
         "inStock": product.in_stock,
         "categories": category_links[-1:],

@@ -15,6 +15,35 @@ def test_a_product_is_found_by_its_exact_url() -> None:
         assert catalog.find(url) is None
 
 
+def test_a_removed_product_is_left_at_the_shop() -> None:
+    catalog = make_catalog("strada", 10, seed=1)
+    url = catalog.product(7).url
+    smaller = catalog.without(7)
+    assert (smaller.product_count, smaller.contains(7), smaller.contains(8)) == (9, False, True)
+    assert smaller.find(url) is None
+    left = smaller.find_in_shop(url)
+    assert left is not None
+    assert left.index == 7
+
+
+def test_a_variant_is_found_by_its_own_url() -> None:
+    catalog = make_catalog("strada", 200, seed=1)
+    variants = [p for p in map(catalog.product, range(200)) if p.is_variant]
+    assert variants
+    for variant in variants:
+        found = catalog.find(variant.url)
+        assert found is not None
+        assert found.uuid == variant.uuid
+
+
+def test_a_shop_can_have_a_second_catalog() -> None:
+    first, second = (make_catalog(key, 5, seed=1) for key in ("fjord.field", "fjord.field.sale"))
+    assert first.domain == second.domain == "fjordfield.example"
+    assert second.display_name == "Fjord & Field sale"
+    assert second.product(0).url.startswith("https://www.fjordfield.example/sale/products/")
+    assert second.product(0).uuid != first.product(0).uuid
+
+
 def test_any_key_is_a_catalog_of_its_own() -> None:
     one, other = make_catalog("../x", 3, seed=1), make_catalog("a|b, c", 3, seed=1)
     assert one.domain != other.domain

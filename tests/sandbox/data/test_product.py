@@ -7,6 +7,7 @@ from collections import Counter
 
 from octogen_dagster.sandbox.data.catalog import builtin_catalog_keys, make_catalog
 from octogen_dagster.sandbox.data.product import Product
+from octogen_dagster.sandbox.data.shops import PRICES_OF_A_DOLLAR
 
 _PRINT_PRODUCTS = """
 import sys
@@ -87,7 +88,28 @@ def test_every_kind_and_color_of_an_assortment_is_sold() -> None:
     assert len({p.color for p in products}) == 15
 
 
-def test_prices_are_in_the_currency_of_the_shop() -> None:
-    yen = [p.current_price for p in _products("kumo", 200) if p.current_price is not None]
-    assert all(price % 100 == 0 and price >= 100 for price in yen)
-    assert _products("kumo", 1)[0].catalog.currency == "JPY"
+def test_a_shop_has_prices_in_several_currencies_and_some_unknown_ones() -> None:
+    products = _products("kumo", 2000)
+    shares = Counter(product.currency for product in products)
+    assert shares.keys() == {*PRICES_OF_A_DOLLAR, None}
+    assert shares["JPY"] > 1700
+    assert 30 < shares[None] < 120
+
+
+def test_prices_fit_their_currency() -> None:
+    priced = [p for p in _products("kumo", 2000) if p.currency and p.current_price is not None]
+    for currency, smallest in (("JPY", 100), ("USD", 1)):
+        prices = [p.current_price for p in priced if p.currency == currency]
+        assert all(price is not None and smallest <= price for price in prices)
+        assert all(price is not None and price % 100 == 0 for price in prices) is (
+            currency == "JPY"
+        )
+
+
+def test_some_products_are_variants_on_the_page_of_another() -> None:
+    products = _products()
+    variants = [product for product in products if product.is_variant]
+    assert 60 < len(variants) < 300
+    for variant in variants:
+        page, _, index = variant.url.partition("?variant=")
+        assert (page, index) == (products[variant.index - 1].url, str(variant.index))

@@ -1,6 +1,6 @@
 """Text in searches and URLs."""
 
-from octogen_dagster.sandbox.data.text import slug_of, words_of
+from octogen_dagster.sandbox.data.text import slug_of, word_list, words_of
 
 
 def test_words_ignore_case_and_accents() -> None:
@@ -10,3 +10,7 @@ def test_words_ignore_case_and_accents() -> None:
 def test_a_slug_is_ascii_for_any_text() -> None:
     assert slug_of("Crème & Co.") == "creme-co"
     assert slug_of("東京") == "item"
+
+
+def test_a_list_of_words_keeps_their_order() -> None:
+    assert word_list("Crème & Co., the CRÈME") == ["creme", "co", "the", "creme"]

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.sandbox.calls import connect, iter_pages, search, uuids
 
@@ -37,6 +38,7 @@ _CURRENT_ITEM_FIELDS = _LIST_ITEM_FIELDS | {
     "displayMatchScore",
     "rawScore",
 }
+_BOOTS = ["chelsea boots", "rain boots"]
 _FULL_VIEW_FIELDS = {
     "description",
     "inStock",
@@ -161,18 +163,42 @@ class TestSearch:
         assert page["requestId"] == response.headers["x-request-id"]
         assert page["effectiveQuery"] == {
             "text": "boots",
-            "understood": False,
+            "understood": True,
             "catalogs": ["strada"],
-            "facets": [{"name": "gender", "values": ["male"], "source": "caller"}],
+            "facets": [
+                {"name": "gender", "values": ["male"], "source": "caller"},
+                {"name": "product_type", "values": _BOOTS, "source": "generated"},
+                {
+                    "name": "category_path.depth_0",
+                    "values": ["apparel & accessories"],
+                    "source": "generated",
+                },
+            ],
+            "excludeFacets": [],
             "priceMin": None,
             "priceMax": 500.0,
+            "brandQualityMin": None,
+            "brandQualityMax": None,
+            "similarToBrands": None,
+            "relaxation": None,
         }
+
+    def test_the_older_generations_say_nothing_of_it(
+        self, client: httpx.Client, interim_client: httpx.Client
+    ) -> None:
+        for older in (client, interim_client):
+            assert search(older, q="boots").json().keys() <= {"items", "nextCursor"}
 
     def test_the_last_page_of_each_generation(
         self, client: httpx.Client, current_client: httpx.Client
     ) -> None:
         assert search(client, catalog="strada").json()["nextCursor"] is None
-        assert "nextCursor" not in search(current_client, catalogs=["strada"]).json()
+        pages = [
+            search(current_client, catalogs=["strada"], limit=limit).json()
+            for limit in range(60, 80)
+        ]
+        assert {page.get("nextCursor") for page in pages} == {None}
+        assert {"nextCursor" in page for page in pages} == {True, False}
 
     def test_a_page_has_50_items_unless_asked_otherwise(self, client: httpx.Client) -> None:
         assert len(search(client).json()["items"]) == 50
@@ -194,15 +220,162 @@ class TestSearch:
         ]
         assert len(both) == 150
 
-    def test_an_unknown_catalog_is_a_404(
-        self, client: httpx.Client, current_client: httpx.Client
+    def test_an_unknown_catalog_is_a_404_by_the_field_catalog(
+        self, client: httpx.Client, interim_client: httpx.Client
     ) -> None:
-        for response in (
-            search(client, catalog="voltaic"),
-            search(current_client, catalogs=["strada", "voltaic"]),
-        ):
+        for older in (client, interim_client):
+            response = search(older, catalog="voltaic")
             assert response.status_code == 404
             assert response.json() == {"detail": "catalog_not_found"}
+
+    def test_unknown_keys_match_nothing_by_the_field_catalogs(
+        self, interim_client: httpx.Client, current_client: httpx.Client
+    ) -> None:
+        for newer in (interim_client, current_client):
+            response = search(newer, catalogs=["voltaic"])
+            assert (response.status_code, response.json()["items"]) == (200, [])
+            assert len(search(newer, catalogs=["voltaic", "strada"]).json()["items"]) == 30
+
+    def test_the_interim_generation_has_the_list_and_images_as_objects(
+        self, interim_client: httpx.Client
+    ) -> None:
+        assert len(interim_client.get("/catalogs").json()) == 2
+        items = search(interim_client, limit=100).json()["items"]
+        assert all(isinstance(image, dict) for item in items for image in item["images"])
+        assert all(item.keys() <= _LIST_ITEM_FIELDS for item in items)
+
+
+class TestUnderstanding:
+    def test_generated_facets_are_applied_and_reported(self, current_client: httpx.Client) -> None:
+        page = search(current_client, q="women's boots", limit=100).json()
+        generated = {facet["name"]: facet["values"] for facet in page["effectiveQuery"]["facets"]}
+        assert generated["gender"] == ["female"]
+        assert page["effectiveQuery"]["text"] == "boots"
+        assert page["items"]
+        assert {item["gender"] for item in page["items"]} == {"female"}
+
+    def test_keywords_can_be_matched_as_written(self, current_client: httpx.Client) -> None:
+        page = search(current_client, q="women's boots", understand=False).json()
+        assert page["items"] == []
+        assert page["effectiveQuery"]["text"] == "women's boots"
+        assert page["effectiveQuery"]["understood"] is False
+
+    def test_later_pages_keep_the_understanding_of_page_one(
+        self, current: Sandbox, current_client: httpx.Client
+    ) -> None:
+        body = {"q": "boots", "limit": 2}
+        first = search(current_client, **body).json()
+        current.understand_as("boots", {"gender": ["male"]})
+        second = search(current_client, **body, cursor=first["nextCursor"]).json()
+        anew = search(current_client, **body).json()
+        assert second["effectiveQuery"] == first["effectiveQuery"] != anew["effectiveQuery"]
+
+    def test_a_relaxed_search_continues_relaxed(self, current_client: httpx.Client) -> None:
+        body = {"q": "acme silk purple boots", "relax": True, "limit": 2}
+        first = search(current_client, **body).json()
+        relaxation = first["effectiveQuery"]["relaxation"]
+        assert relaxation["rounds"] > 0
+        assert relaxation["declinedRounds"] == relaxation["rounds"] - 1
+        assert "brand_name" in {facet["name"] for facet in relaxation["droppedFacets"]}
+        second = search(current_client, **body, cursor=first["nextCursor"]).json()
+        assert second["items"]
+        assert second["effectiveQuery"] == first["effectiveQuery"]
+
+    def test_relaxing_says_if_it_found_nothing(self, current_client: httpx.Client) -> None:
+        page = search(current_client, q="acme zebra", relax=True).json()
+        assert page["items"] == []
+        assert page["effectiveQuery"]["relaxation"] == {
+            "rounds": 0,
+            "declinedRounds": 1,
+            "droppedFacets": [],
+        }
+
+
+class TestCoverage:
+    def test_a_host_has_all_its_catalogs(self) -> None:
+        catalogs = {"northpeak": 30, "strada": 10, "northpeak.outlet": 0}
+        sandbox = Sandbox(catalogs=catalogs, generation="current")
+        with sandbox, connect(sandbox) as client:
+            covered = client.get("/domains/www.Northpeak.example").json()
+        assert covered["host"] == "northpeak.example"
+        counts = [(entry["catalog"], entry["productCount"]) for entry in covered["catalogs"]]
+        assert counts == [("northpeak", 30), ("northpeak.outlet", 0)]
+
+    def test_an_index_run_is_seen(self, current: Sandbox, current_client: httpx.Client) -> None:
+        before = current_client.get("/domains/strada.example").json()["catalogs"][0]
+        url = search(current_client, catalogs=["strada"]).json()["items"][0]["productUrl"]
+        current.remove_product(url)
+        current.touch("strada")
+        after = current_client.get("/domains/strada.example").json()["catalogs"][0]
+        assert (before["productCount"], after["productCount"]) == (30, 29)
+        assert before["computedAt"] < after["computedAt"]
+
+    @pytest.mark.parametrize("host", ["nowhere.example", "a%2Fb", "x"])
+    def test_other_hosts_are_not_covered(self, current_client: httpx.Client, host: str) -> None:
+        response = current_client.get(f"/domains/{host}")
+        assert response.status_code == 404
+        assert response.json() == {"detail": "domain_not_covered"}
+
+    def test_the_key_and_its_limit_are_shown(self, current: Sandbox) -> None:
+        current.set_rate_limit(10)
+        with connect(current) as client:
+            me = client.get("/me").json()
+        assert me["principal"] == "api_key"
+        assert me["organization"]["type"] == "catalog_partner"
+        assert (me["rateLimit"]["limit"], me["rateLimit"]["remaining"]) == (10, 9)
+        assert current.api_key not in str(me)
+
+    @pytest.mark.parametrize("path", ["/me", "/domains/strada.example", "/products/facet-counts"])
+    def test_older_generations_have_none_of_it(
+        self, client: httpx.Client, interim_client: httpx.Client, path: str
+    ) -> None:
+        for older in (client, interim_client):
+            assert older.get(path).status_code == 404
+
+
+class TestMoney:
+    def test_answers_are_charged_until_the_credit_is_spent(self) -> None:
+        with (
+            Sandbox(catalogs={"strada": 5}, credit_usd=0.03) as sandbox,
+            connect(sandbox) as client,
+        ):
+            url = search(client).json()["items"][0]["productUrl"]
+            answers = [
+                search(client, limit=0),
+                search(client),
+                client.post("/products/lookup", json={"url": url}),
+                client.post("/products/lookup", json={"url": url}),
+                search(client),
+                client.get("/catalogs"),
+            ]
+        assert [answer.status_code for answer in answers] == [422, 200, 200, 402, 402, 200]
+        assert answers[4].json() == {
+            "detail": {
+                "code": "insufficient_credit",
+                "top_up_url": "https://octogen.example/top-up",
+                "balance_usd": 0.0,
+            }
+        }
+        assert (sandbox.charged_usd, sandbox.balance_usd) == (0.03, 0.0)
+
+    def test_without_a_limit_charges_are_counted(self, sandbox: Sandbox) -> None:
+        with connect(sandbox) as client:
+            search(client)
+            client.post("/products/lookup", json={"url": "https://nowhere.example/x"})
+        assert (sandbox.charged_usd, sandbox.balance_usd) == (0.014, None)
+
+
+class TestUnknownFields:
+    def test_every_response_has_some(self) -> None:
+        with Sandbox(catalogs={"strada": 5}, unknown_fields=True) as sandbox:
+            sandbox.inject(Fault("price", 9.75))
+            with connect(sandbox) as client:
+                page = search(client).json()
+                (catalog,) = client.get("/catalogs").json()
+        assert "addedWithoutNotice" in page
+        assert "addedWithoutNotice" in catalog
+        assert all("addedWithoutNotice" in item for item in page["items"])
+        assert 9.75 in {item["currentPrice"] for item in page["items"]}
 
 
 class TestPaging:
@@ -244,7 +417,7 @@ class TestPaging:
 
 
 class TestLookup:
-    @pytest.mark.parametrize("generation", ["client", "current_client"])
+    @pytest.mark.parametrize("generation", ["client", "interim_client", "current_client"])
     def test_a_product_is_found_by_its_url(
         self, request: pytest.FixtureRequest, generation: str
     ) -> None:
@@ -252,12 +425,9 @@ class TestLookup:
         for item in search(client, limit=100).json()["items"]:
             found = client.post("/products/lookup", json={"url": item["productUrl"]}).json()
             product = found["product"]
-            assert found.keys() - {"requestId", "source"} == {
-                "catalogKey",
-                "catalogDisplayName",
-                "sourceBaseUrl",
-                "product",
-            }
+            envelope = {"catalogKey", "catalogDisplayName", "sourceBaseUrl", "product"}
+            assert found.keys() >= envelope
+            assert generation == "current_client" or found.keys() == envelope
             assert product.keys() >= _FULL_VIEW_FIELDS | item.keys()
             shared = item.keys() - {"colors"}
             assert {name: product[name] for name in shared} == {name: item[name] for name in shared}

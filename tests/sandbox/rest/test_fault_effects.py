@@ -77,6 +77,13 @@ class TestStatus:
         for _ in range(2):
             assert search(client).headers["retry-after"] == str(retry_after)
 
+    def test_the_detail_can_be_chosen(self, sandbox: Sandbox, client: httpx.Client) -> None:
+        detail = "product_lookup_upstream_failed"
+        sandbox.inject(Fault.parse(f"status=502,path=/products/lookup,detail={detail}"))
+        response = client.post("/products/lookup", json={"url": "https://nowhere.example/x"})
+        assert (response.status_code, response.json()) == (502, {"detail": detail})
+        assert search(client).status_code == 200
+
     def test_a_503_has_no_retry_after_by_default(
         self, sandbox: Sandbox, client: httpx.Client
     ) -> None:

@@ -59,3 +59,25 @@ def test_a_catalog_that_is_not_granted_cannot_be_used() -> None:
 def test_the_seed_decides_the_products() -> None:
     one, other = (CatalogGrants(["a"], 5, seed).select()[0] for seed in (1, 2))
     assert one.product(0).uuid != other.product(0).uuid
+
+
+def test_unknown_keys_match_nothing_where_that_is_no_error() -> None:
+    grants = CatalogGrants(["a", "b"], 5, seed=1)
+    assert [catalog.key for catalog in grants.known(["c", "b", "b"])] == ["b"]
+    assert [catalog.key for catalog in grants.known()] == ["a", "b"]
+
+
+def test_a_product_is_removed_by_its_url() -> None:
+    grants = CatalogGrants(["a", "b"], 5, seed=1)
+    url = grants.select(["b"])[0].product(2).url
+    grants.remove_product(url)
+    assert [catalog.product_count for catalog in grants.select()] == [5, 4]
+    with pytest.raises(LookupError, match="no catalog has a product with the URL 'https:"):
+        grants.remove_product(url)
+
+
+def test_shops_stay_when_their_catalog_is_removed() -> None:
+    grants = CatalogGrants(["a"], 5, seed=1)
+    grants.grant("b", None)
+    grants.revoke("a")
+    assert [shop.key for shop in grants.shops()] == ["a", "b"]

@@ -9,11 +9,12 @@ from octogen_dagster.sandbox.rest.cursors import Cursors
 from octogen_dagster.sandbox.rest.grants import CatalogGrants
 from octogen_dagster.sandbox.rest.operations import ApiError, Operations
 from octogen_dagster.sandbox.rest.request_bodies import Generation
+from octogen_dagster.sandbox.rest.understanding import Understanding
 
 
 def operations(generation: Generation = "seed") -> Operations:
     grants = CatalogGrants({"northpeak": 12, "strada": 3}, 5, seed=1)
-    return Operations(generation, grants, Cursors(b"secret"))
+    return Operations(generation, grants, Cursors(b"secret"), Understanding())
 
 
 def search(target: Operations, **body: Any) -> dict[str, Any]:

@@ -56,7 +56,7 @@ async def test_it_looks_up_every_product_of_a_page(published: OctogenClient) -> 
 
 async def test_it_understands_the_errors(published: OctogenClient, current: Sandbox) -> None:
     with pytest.raises(OctogenNotFoundError, match="product_not_found"):
-        await published.lookup_product("https://nowhere.example/x")
+        await published.lookup_product("https://nowhere.example/x", resolution_mode="index_only")
     current.inject(Fault("status", 422, times=1))
     with pytest.raises(OctogenValidationError):
         await published.search_products()

@@ -8,21 +8,32 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from octogen_dagster.sandbox.data.brands import quality_score
 from octogen_dagster.sandbox.data.catalog import Catalog, make_catalog
 from octogen_dagster.sandbox.data.product import Product
 from octogen_dagster.sandbox.data.text import words_of
-from octogen_dagster.sandbox.rest.request_bodies import SeedSearchRequest
-from octogen_dagster.sandbox.rest.search import Hit, find_page
+from octogen_dagster.sandbox.rest.effective_query import EffectiveQuery
+from octogen_dagster.sandbox.rest.request_bodies import CurrentSearchRequest, SeedSearchRequest
+from octogen_dagster.sandbox.rest.search import Hit, find_page, iter_matches
+from octogen_dagster.sandbox.rest.understanding import Understanding
 from octogen_dagster.sandbox.rest.views import full_view
 
 _ARCADE = make_catalog("grand-arcade", 600, seed=1)
 _VIEWS = [full_view(_ARCADE.product(index), "current") for index in range(600)]
 
 
-def _pages(catalogs: list[Catalog], **fields: Any) -> Iterator[list[Hit]]:
-    request, start = SeedSearchRequest(**fields), None
+def _query(**fields: Any) -> EffectiveQuery:
+    return Understanding().effective_query(CurrentSearchRequest(**fields))
+
+
+def _seed_query(**fields: Any) -> EffectiveQuery:
+    return Understanding().effective_query(SeedSearchRequest(**fields))
+
+
+def _pages(catalogs: list[Catalog], limit: int = 50, **fields: Any) -> Iterator[list[Hit]]:
+    query, start = _seed_query(**fields), None
     while True:
-        hits, start = find_page(request, catalogs, start)
+        hits, start = find_page(query, catalogs, start, limit)
         yield hits
         if start is None:
             return
@@ -211,22 +222,53 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_a_deep_page_looks_only_at_its_own_products(made: list[int]) -> None:
     million = make_catalog("northpeak", 1_000_000, seed=1)
-    request = SeedSearchRequest(limit=100)
-    page, start = find_page(request, [million], None)
+    page, start = find_page(_query(), [million], None, 100)
     assert start is not None
     for place in (500_000, 999_850):
         made.clear()
-        page, _ = find_page(request, [million], start._replace(place=place))
+        page, _ = find_page(_query(), [million], start._replace(place=place), 100)
         assert len(page) == 100
         assert made == list(range(place, place + 101))
 
 
 def test_a_page_of_a_keyword_search_looks_at_a_bounded_number_of_products(made: list[int]) -> None:
     million = make_catalog("northpeak", 1_000_000, seed=1)
-    request = SeedSearchRequest(q="tent", limit=100)
+    query = _seed_query(q="tent")
     start = None
     for _ in range(4):
         made.clear()
-        _, start = find_page(request, [million], start)
+        _, start = find_page(query, [million], start, 100)
         assert start is not None
         assert len(made) < 20_000
+
+
+def _matching(**fields: Any) -> list[Product]:
+    return [hit.product for hit in iter_matches(_query(**fields), [_ARCADE])]
+
+
+def test_excluded_facets_leave_out_products_with_any_of_the_values() -> None:
+    excluded = [{"name": "gender", "values": ["male", "Female"]}]
+    found = _matching(exclude_facets=excluded)
+    assert {product.gender for product in found} == {None, "unisex"}
+    assert len(found) == sum(p.gender in (None, "unisex") for p in _matching())
+
+
+def test_bounds_of_the_brand_quality_leave_out_products_without_one() -> None:
+    found = _matching(brand_quality_min=2, brand_quality_max=3)
+    scores = {quality_score(product.brand) for product in found if product.brand}
+    assert scores == {2, 2.5, 3}
+    assert all(product.brand for product in found)
+
+
+def test_similar_brands_come_first_on_page_one_and_filter_nothing() -> None:
+    query = _query(similar_to_brands=["voltaic"])
+    hits, continues_at = find_page(query, [_ARCADE], None, 5)
+    assert {hit.product.brand and hit.product.brand.name for hit in hits} == {"Voltaic"}
+    assert continues_at is not None
+    assert len(list(iter_matches(query, [_ARCADE]))) == 600
+
+
+def test_removed_products_are_not_found() -> None:
+    catalog = make_catalog("strada", 10, seed=1).without(0).without(4)
+    (page,) = _pages([catalog])
+    assert [hit.product.index for hit in page] == [1, 2, 3, 5, 6, 7, 8, 9]

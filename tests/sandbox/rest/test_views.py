@@ -6,13 +6,11 @@ from typing import Any
 import pytest
 
 from octogen_dagster.sandbox.data.catalog import make_catalog
-from octogen_dagster.sandbox.rest.request_bodies import CurrentSearchRequest, Generation
+from octogen_dagster.sandbox.rest.request_bodies import Generation
 from octogen_dagster.sandbox.rest.views import (
     catalog_summary,
     full_view,
     list_item,
-    lookup_result,
-    page_extras,
 )
 
 ARCADE = make_catalog("grand-arcade", 300, seed=1)
@@ -94,24 +92,3 @@ def test_enrichment_has_the_canonical_brand_with_its_spellings() -> None:
     assert product.brand is not None
     assert brand["brand_name"] == product.brand.name
     assert brand["brand_synonyms"] == list(product.brand.spellings)
-
-
-def test_a_lookup_result_names_the_catalog() -> None:
-    result = lookup_result(PRODUCTS[0], "seed")
-    assert result["catalogKey"] == "grand-arcade"
-    assert result["product"] == full_view(PRODUCTS[0], "seed")
-
-
-def test_a_page_of_the_current_generation_says_what_ran() -> None:
-    request = CurrentSearchRequest.model_validate({"q": " tent ", "price_max": 5})
-    assert page_extras(request, "request-1") == {
-        "requestId": "request-1",
-        "effectiveQuery": {
-            "text": "tent",
-            "understood": False,
-            "catalogs": None,
-            "facets": [],
-            "priceMin": None,
-            "priceMax": 5.0,
-        },
-    }

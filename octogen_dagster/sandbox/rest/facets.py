@@ -1,0 +1,74 @@
+"""The facets by which a search filters, and the values that a product has for each."""
+
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+
+from octogen_dagster.sandbox.data.brands import origin_country
+from octogen_dagster.sandbox.data.product import Product
+from octogen_dagster.sandbox.data.text import slug_of
+from octogen_dagster.sandbox.data.verticals import KINDS
+
+FacetValues = Callable[[Product], Sequence[str]]
+
+_ATTRIBUTE_PREFIX = "attribute_facets."
+_CATEGORY = re.compile(r"category_path\.depth_([0-6])")
+_ATTRIBUTES = frozenset(name for kind in KINDS for name in kind.attributes)
+
+
+def is_known_facet(name: str) -> bool:
+    """Return True if `name` is a facet of the service."""
+    return (
+        name in FACETS
+        or _CATEGORY.fullmatch(name) is not None
+        or name.removeprefix(_ATTRIBUTE_PREFIX) in _ATTRIBUTES
+    )
+
+
+def facet_of_attribute(attribute: str) -> str:
+    """Return the facet of an attribute: its own name, unless that is another facet."""
+    return f"{_ATTRIBUTE_PREFIX}{attribute}" if attribute in FACETS else attribute
+
+
+def bare_name(name: str) -> str:
+    """Return one name for all spellings of a facet: `fit` for `attribute_facets.fit`."""
+    attribute = name.removeprefix(_ATTRIBUTE_PREFIX)
+    return name if attribute in FACETS else attribute
+
+
+@cache
+def facet_values(name: str) -> FacetValues:
+    """Return a function that returns the canonical values of a product for the facet `name`.
+
+    A name that is not a facet is taken for an attribute. A product without that attribute has no
+    values.
+    """
+    if name in FACETS:
+        return FACETS[name]
+    depth = _CATEGORY.fullmatch(name)
+    if depth:
+        level = int(depth[1])
+        return lambda product: product.kind.category_path[level : level + 1]
+    attribute = name.removeprefix(_ATTRIBUTE_PREFIX)
+    return lambda product: _known(product.attributes.get(attribute))
+
+
+def _known(*values: str | None) -> Sequence[str]:
+    return [value for value in values if value is not None]
+
+
+FACETS: dict[str, FacetValues] = {
+    "brand_name": lambda product: _known(brand.name if (brand := product.brand) else None),
+    "brand_slug": lambda product: _known(slug_of(brand.name) if (brand := product.brand) else None),
+    "brand_origin_country": lambda product: _known(
+        origin_country(brand) if (brand := product.brand) else None
+    ),
+    "raw_brand_name": lambda product: _known(product.raw_brand_name),
+    "product_type": lambda product: (product.kind.noun,),
+    "gender": lambda product: _known(product.gender),
+    "age_groups": lambda product: product.age_groups,
+    "color": lambda product: _known(color.name if (color := product.color) else None),
+    "color_family": lambda product: _known(color.family if (color := product.color) else None),
+    "is_activewear": lambda product: ("true" if product.kind.is_activewear else "false",),
+}
+"""The facets that are no category and no attribute."""
