@@ -121,7 +121,7 @@ class TestParsed:
         [
             ({"currentPrice": "a lot"}, "currentPrice", "'a lot'"),
             ({"rating": {"count": "many"}}, "rating.count", "'many'"),
-            ({"rating": {"count": 2**63}}, "rating.count", str(2**63)),
+            ({"rating": {"count": 2.5}}, "rating.count", "2.5"),
             ({"brand": "Acme"}, "brand", "'Acme'"),
             ({"images": [{"width": 3}]}, "images.0.url", "width"),
             ({"updatedAt": "yesterday"}, "updatedAt", "'yesterday'"),
