@@ -96,7 +96,7 @@ class ShopCatalogs(CatalogSource):
     ) -> CatalogList | OctogenError:
         try:
             async with timeout(client.deadline), slots:
-                return catalogs_of_shop(await client.get_domain(host), host)
+                return catalogs_of_shop(await client.get_domain(host, paced=True), host)
         except asyncio.TimeoutError:
             return OctogenTimeoutError(
                 f"Shop {host!r}: the service did not answer in time ({client.deadline:g} s for all "

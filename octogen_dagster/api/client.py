@@ -147,11 +147,12 @@ class OctogenClient:
         """
         return parsed_catalog_list(await self._get_catalogs(), _CATALOGS)
 
-    async def get_domain(self, host: str) -> DomainCoverageResponse:
+    async def get_domain(self, host: str, *, paced: bool = False) -> DomainCoverageResponse:
         """Get the catalogs that serve a shop's host, with counts, facets and prices.
 
         Args:
             host: The host, such as "shop.example".
+            paced: True for one of many hosts, which obey the rate limiter.
 
         Raises:
             ValueError: The host is empty.
@@ -164,7 +165,7 @@ class OctogenClient:
         subject = f"Shop {host!r}"
         path = f"/domains/{quote(host.strip(), safe='')}"
         try:
-            response = await self._requester.request("GET", path, subject)
+            response = await self._requester.request("GET", path, subject, paced=paced)
         except OctogenNotFoundError as error:
             if error.detail == "domain_not_covered":
                 raise
