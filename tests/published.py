@@ -132,6 +132,8 @@ def answers(
 def _values(annotation: Any, *, lax: bool) -> st.SearchStrategy[Any]:
     """The JSON values of a type that the models are annotated with."""
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation is Any:
+        return _json
     if annotation is NoneType:
         return st.none()
     if origin in (Union, UnionType):

@@ -242,8 +242,8 @@ def _request_id(response: httpx.Response) -> str:
 def _reason(detail: Any, response: httpx.Response) -> str:
     """Describe why the service refused, from the detail or else from the body as text."""
     if isinstance(detail, str):
-        return detail
-    if isinstance(detail, list):
+        return detail[:_MAX_TEXT_IN_MESSAGE]
+    if isinstance(detail, list) and detail:
         return "; ".join(_field_error(entry) for entry in detail[:_MAX_FIELDS_IN_MESSAGE])
     if isinstance(detail, dict):
         return str(detail.get("code") or detail.get("message") or detail)[:_MAX_TEXT_IN_MESSAGE]
@@ -255,4 +255,5 @@ def _field_error(entry: Any) -> str:
     if not isinstance(entry, dict):
         return str(entry)[:_MAX_TEXT_IN_MESSAGE]
     loc = [part for part in field_path(entry) if part != "body"]
-    return f"{_dotted(loc) or 'request'}: {entry.get('msg', 'invalid')}"
+    field = _dotted(loc)[:_MAX_VALUE_IN_MESSAGE] or "request"
+    return f"{field}: {str(entry.get('msg', 'invalid'))[:_MAX_TEXT_IN_MESSAGE]}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +14,8 @@ from pydantic import BaseModel
 
 from octogen_dagster.api.domain_coverage import DomainCoverageResponse
 from octogen_dagster.api.models import MerchantProductListPage, MerchantProductUrlLookupResponse
-from octogen_dagster.api.responses import parsed
+from octogen_dagster.api.responses import error_from_response, parsed
+from octogen_dagster.errors import OctogenValidationError
 from tests.published import answers, bodies, ok, published, text, unknown_fields, values
 
 # The published models accept an empty text as an identity.
@@ -82,3 +84,20 @@ def test_a_shop(content: bytes) -> None:
 
     assert plain(ours, said := values(theirs)) == said
     assert unknown_fields(ours) == unknown_fields(theirs)
+
+
+@published
+@given(bodies(answers(octogen.HTTPValidationError)))
+def test_the_reasons_of_a_refusal(content: bytes) -> None:
+    theirs = octogen.HTTPValidationError.model_validate_json(content)
+
+    error = error_from_response(httpx.Response(422, content=content), "Search")
+
+    assert isinstance(error, OctogenValidationError)
+    assert error.detail == json.loads(content).get("detail")
+    message = str(error)
+    assert message.startswith("Search failed: 422 ")
+    assert message.endswith(". Correct the field named above.")
+    assert len(message) < 2_000
+    for reason in (theirs.detail or ())[:5]:
+        assert reason.msg[:100] in message

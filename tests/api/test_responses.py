@@ -275,6 +275,16 @@ class TestErrorOfAStatus:
         assert type(error) is OctogenValidationError
         assert error.detail == detail
 
+    @pytest.mark.parametrize("text", ["x" * 10_000, [{"loc": ["x" * 10_000], "msg": "y" * 10_000}]])
+    def test_a_long_detail_is_cut_in_the_message_only(self, text: Any) -> None:
+        error = error_from_response(failure(422, text), SUBJECT)
+        assert error.detail == text
+        assert len(str(error)) < 500
+
+    def test_a_detail_without_entries_is_quoted(self) -> None:
+        error = error_from_response(failure(422, []), SUBJECT)
+        assert str(error).startswith(f"{SUBJECT} failed: 422 {{")
+
     def test_a_field_may_be_named_by_a_text_instead_of_a_list(self) -> None:
         error = error_from_response(failure(422, [{"loc": "limit", "msg": "too big"}]), SUBJECT)
         assert "422 limit: too big" in str(error)
