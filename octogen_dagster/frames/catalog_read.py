@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from octogen_dagster.api.client import OctogenClient
     from octogen_dagster.api.search_request import SearchRequest
+    from octogen_dagster.frames.effective_query import EffectiveQuery
     from octogen_dagster.frames.pages.saver import PageSaver
     from octogen_dagster.frames.plan import PlannedCatalog
     from octogen_dagster.frames.wire import WirePage
@@ -41,6 +42,7 @@ class CatalogRead:
         saver: As in the arguments.
         tracker: Checks the order of the pages.
         resumed_pages: The number of saved pages read so far.
+        effective_query: The effective query of page 1; None before it and from an older service.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class CatalogRead:
         self.saver = saver
         self.tracker = PageTracker(planned.subject)
         self.resumed_pages = 0
+        self.effective_query: EffectiveQuery | None = None
         self._saved = saved
         self._next_page = next_page
         self._live = live
@@ -79,6 +82,7 @@ class CatalogRead:
         request: SearchRequest | None = self.planned.request
         for page in self._pages_at_hand():
             self.tracker.page_received(page)
+            self._remember_query(page)
             if page is self._next_page:
                 self._save(page)
             else:
@@ -91,6 +95,7 @@ class CatalogRead:
             async for page in client.iter_raw_pages(request, self.tracker, read_page):
                 if client.generation == "current":
                     self._require_products(page)
+                self._remember_query(page)
                 self._save(page, client.generation)
                 yield page
         except OctogenAPIError as error:
@@ -101,6 +106,10 @@ class CatalogRead:
                     "as after an index run. Nothing was published; run it again."
                 ) from error
             raise
+
+    def _remember_query(self, page: WirePage) -> None:
+        if self.tracker.pages == 1:
+            self.effective_query = page.effective_query
 
     def _require_products(self, page: WirePage) -> None:
         """Refuse a catalog without products: such is the response to a key that does not exist."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import polars as pl
 from pydantic import ValidationError
 
+from octogen_dagster.frames.effective_query import EFFECTIVE_QUERY, differences
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.search import ProductSearch
 
@@ -95,6 +97,19 @@ def _reads_whole_catalogs(provenance: Mapping[str, str]) -> bool:
     except ValidationError:  # of another version
         return True
     return search.reads_whole_catalogs
+
+
+def effective_query_differences(pair: SnapshotPair) -> list[str] | None:
+    """Describe how the effective queries of two snapshots differ, in a line for each field.
+
+    Returns:
+        The lines; none if the queries are the same, None if one of them is not known.
+    """
+    before, after = (
+        provenance.get(EFFECTIVE_QUERY)
+        for provenance in (pair.previous_provenance, pair.provenance)
+    )
+    return differences(json.loads(before), json.loads(after)) if before and after else None
 
 
 def product_changes(pair: SnapshotPair) -> pl.LazyFrame:

@@ -9,6 +9,7 @@ from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.consistency import check_unchanged
 from octogen_dagster.frames.decode import PageDecoder
 from octogen_dagster.frames.dedup import SeenProducts
+from octogen_dagster.frames.effective_query import generated_facets
 from octogen_dagster.frames.reader import MAX_PAGES_PER_BATCH, BulkReader
 from octogen_dagster.frames.scan_statistics import ScanStatistics
 
@@ -32,18 +33,26 @@ class Execution:
         connection: The settings of the service.
         columns: The columns that are needed.
         cap: The largest number of rows; None for all.
+        log: Called with a line about each filter that the service derived from the keywords.
 
     Attributes:
         statistics: The statistics so far.
     """
 
     def __init__(
-        self, plan: ReadPlan, connection: Connection, columns: set[str], cap: int | None
+        self,
+        plan: ReadPlan,
+        connection: Connection,
+        columns: set[str],
+        cap: int | None,
+        log: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self._plan = plan
         self._reads = plan.reads if cap != 0 else []
         self._connection = connection
         self._cap = cap
+        self._log = log
+        self._logged: set[str] = set()
         self._decoder = PageDecoder(columns, plan.started_at)
         self._seen: defaultdict[CatalogRead, SeenProducts] = defaultdict(SeenProducts)
         self._finished = 0
@@ -100,6 +109,7 @@ class Execution:
         return BulkReader(self._connection, self._reads, 1, pages, read_ahead=False)
 
     def _frame(self, read: CatalogRead, pages: Sequence[WirePage]) -> pl.DataFrame:
+        self._note_effective_query(read)
         frame = self._decoder.decode(pages, read.planned.catalog, read.planned.subject)
         frame = _without_repeats(frame, pages, self._seen[read], read)
         if not pages[-1].next_cursor:
@@ -112,6 +122,17 @@ class Execution:
         if self._is_full:
             self.statistics.truncated = left > 0 or self._finished < len(self._reads)
         return frame
+
+    def _note_effective_query(self, read: CatalogRead) -> None:
+        catalog, query = read.planned.catalog or "", read.effective_query
+        if query is None or catalog in self.statistics.effective_queries:
+            return
+        self.statistics.effective_queries[catalog] = query
+        for facet in generated_facets(query):
+            line = f"{self._plan.search.q!r} is understood as {facet}."
+            if line not in self._logged:  # once, although most catalogs say the same
+                self._logged.add(line)
+                self._log(line)
 
     def _check_finished(self) -> None:
         if self._finished < len(self._reads):

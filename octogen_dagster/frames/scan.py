@@ -25,6 +25,7 @@ from octogen_dagster.errors import (
 )
 from octogen_dagster.frames.catalog_read import CatalogRead
 from octogen_dagster.frames.consistency import IndexedAgainError
+from octogen_dagster.frames.effective_query import EFFECTIVE_QUERY
 from octogen_dagster.frames.execution import Execution
 from octogen_dagster.frames.lazy_scan import Interval, LazyScan
 from octogen_dagster.frames.pages.resume import plan_with_store
@@ -167,12 +168,14 @@ class ProductScan(LazyScan):
 
     def provenance(self) -> dict[str, str]:
         """`SnapshotSource.provenance`."""
-        search = self.statistics.search.as_json()
+        search, query = self.statistics.search.as_json(), self.statistics.effective_query
+        understood = {EFFECTIVE_QUERY: json.dumps(query, sort_keys=True)} if query else {}
         return {
             "octogen.fetched_at": self.statistics.started_at.isoformat(),
             ROWS: str(self.statistics.rows),
             "octogen.schema_version": str(SCHEMA_VERSION),
             "octogen.search": json.dumps(search, sort_keys=True),
+            **understood,
         }
 
     def figures(self, snapshot: pl.LazyFrame) -> Figures:
@@ -194,7 +197,7 @@ class ProductScan(LazyScan):
             stamped = is_whole and self.search.max_products is None
             plan = self._plan_live(pushdown, connection, stamped=stamped)
         caps = [cap for cap in (n_rows, plan.search.max_products) if cap is not None]
-        execution = Execution(plan, connection, columns, min(caps, default=None))
+        execution = Execution(plan, connection, columns, min(caps, default=None), self._log)
         self.statistics = execution.statistics
         try:
             yield from execution.frames(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from octogen_dagster.frames.effective_query import EffectiveQuery, combine
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.statistics import Figures, ReadStatistics
 
@@ -36,6 +37,7 @@ class ScanStatistics(ReadStatistics):
         rebuilt: True if all pages were archived ones.
         first_request_id: Request id of the first page.
         last_request_id: Request id of the last page.
+        effective_queries: The effective query of page 1 by catalog, where the service tells it.
     """
 
     search: ProductSearch = field(default_factory=ProductSearch)
@@ -48,6 +50,12 @@ class ScanStatistics(ReadStatistics):
     rebuilt: bool = False
     first_request_id: str | None = None
     last_request_id: str | None = None
+    effective_queries: dict[str, EffectiveQuery] = field(default_factory=dict)
+
+    @property
+    def effective_query(self) -> EffectiveQuery | None:
+        """The effective query, or those of the catalogs if they differ; None if unknown."""
+        return combine(self.effective_queries)
 
     def add(self, frame: pl.DataFrame, pages: Sequence[WirePage]) -> None:
         """Count the rows and pages of a frame."""
@@ -72,6 +80,8 @@ class ScanStatistics(ReadStatistics):
         if self.first_request_id and self.last_request_id:
             figures["first_request_id"] = self.first_request_id
             figures["last_request_id"] = self.last_request_id
+        if query := self.effective_query:
+            figures["effective_query"] = query
         return figures
 
     def progress(self, subject: str) -> str:

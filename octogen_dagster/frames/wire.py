@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from octogen_dagster.frames.effective_query import EffectiveQuery
+
 _Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _Identity = Annotated[str, msgspec.Meta(min_length=1)]
 _SCALARS: Mapping[type[pl.DataType], Any] = {
@@ -87,6 +89,9 @@ def _page_decoder(*, known_only: bool) -> msgspec.json.Decoder[Any]:
 
 _known_page = _page_decoder(known_only=True)
 _any_page = _page_decoder(known_only=False)
+_effective_query: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
+    _struct("Page", [("effectiveQuery", Any, None)], known_only=False)
+)
 
 
 class WirePage(msgspec.Struct, gc=False):
@@ -113,6 +118,15 @@ class WirePage(msgspec.Struct, gc=False):
         """The `x-request-id` of the response."""
         request_id: str | None = self.response.headers.get("x-request-id")
         return request_id
+
+    @property
+    def effective_query(self) -> EffectiveQuery | None:
+        """What the service says it searched for; decoded anew in each call."""
+        try:
+            query = _effective_query.decode(self.response.content).effectiveQuery
+        except _UNREADABLE:
+            return None
+        return query if isinstance(query, dict) else None
 
 
 def read_page(response: httpx.Response, subject: str) -> WirePage:

@@ -10,12 +10,14 @@ from octogen_dagster.asset_defaults import octogen_asset
 from octogen_dagster.frames.changes import (
     WATCHED,
     SnapshotPair,
+    effective_query_differences,
     product_changes,
     vanished_catalogs,
 )
 from octogen_dagster.snapshots.partitions import MAX_TIMES_BACK, SnapshotPartitions
 
 _MAX_CATALOGS_IN_LOG = 10
+_MAX_DIFFERENCES_IN_LOG = 10
 
 
 def build_product_changes_asset(
@@ -30,7 +32,8 @@ def build_product_changes_asset(
     store both assets. If there is no earlier snapshot, every product appeared, and the metadata
     has `octogen/first_snapshot`. A catalog of the previous snapshot that is not in the current one
     was withdrawn or renamed: its products are not reported, and `octogen/vanished_catalogs` names
-    it. With `AutomationCondition.eager()` the asset does not wait for
+    it. `octogen/effective_query_changed` says if the service understood the keywords differently
+    than for the previous snapshot. With `AutomationCondition.eager()` the asset does not wait for
     earlier partitions that were never materialized. The columns are those of
     `octogen_dagster.CHANGES_SCHEMA`.
 
@@ -85,6 +88,15 @@ def build_product_changes_asset(
                 "were renamed."
             )
             metadata["octogen/vanished_catalogs"] = dg.MetadataValue.json(vanished)
+        differences = effective_query_differences(snapshots)
+        if differences is not None:
+            metadata["octogen/effective_query_changed"] = bool(differences)
+        if differences:
+            context.log.warning(
+                "The service did not search as it did for the previous snapshot, so products may "
+                "have appeared or disappeared for that reason alone. "
+                f"{'; '.join(differences[:_MAX_DIFFERENCES_IN_LOG])}."
+            )
         if snapshots.previous_partition:
             metadata["octogen/previous_partition"] = snapshots.previous_partition
         return dg.MaterializeResult(value=frame, metadata=metadata)

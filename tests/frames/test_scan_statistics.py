@@ -51,6 +51,13 @@ def test_the_figures_of_a_search() -> None:
     assert (figures["pages"], figures["resumed_pages"], figures["repeats_removed"]) == (3, 1, 2)
     assert (figures["first_request_id"], figures["last_request_id"]) == ("r-1", "r-3")
     assert figures["requests"] == 4
+    assert "effective_query" not in figures
+
+
+def test_the_effective_query_is_a_figure_where_the_service_tells_it() -> None:
+    query: dict[str, object] = {"text": "jacket", "understood": False}
+    statistics = ScanStatistics(effective_queries={"acme": query, "zen": query})
+    assert statistics.figures()["effective_query"] == query
 
 
 def test_the_costs_are_those_of_search_pages() -> None:

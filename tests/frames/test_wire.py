@@ -29,6 +29,22 @@ def test_the_last_page_has_no_cursor() -> None:
     assert read(nextCursor=None).next_cursor is None
 
 
+@pytest.mark.parametrize("item", [{}, {"title": 5}])
+@pytest.mark.parametrize(
+    ("fields", "query"),
+    [
+        ({"effectiveQuery": {"text": "a", "facets": []}}, {"text": "a", "facets": []}),
+        ({"effectiveQuery": None}, None),
+        ({"effectiveQuery": "a"}, None),
+        ({}, None),
+    ],
+)
+def test_a_page_has_its_effective_query(
+    item: dict[str, Any], fields: dict[str, Any], query: dict[str, Any] | None
+) -> None:
+    assert read(item, **fields).effective_query == query
+
+
 @pytest.mark.parametrize(
     ("images", "are_text"),
     [

@@ -11,6 +11,7 @@ from octogen_dagster.api.paging import is_first_page_again
 from octogen_dagster.errors import OctogenAPIError, OctogenResponseError, OctogenSnapshotError
 from octogen_dagster.frames.catalog_read import REFUSED_CURSOR_STATUSES
 from octogen_dagster.frames.decode import PageDecoder
+from octogen_dagster.frames.effective_query import is_same
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.wire import WirePage, read_page
 
@@ -138,12 +139,17 @@ class _Requests:
     ) -> None:
         self._catalog = catalog
         self._saved = saved
+        self._effective_query = first.effective_query
         self._compared = {1: (None, first), saved.pages: (saved.last_cursor, last)}
         self.generation = ""
         self.changed_page = 0
 
     async def __call__(self, client: OctogenClient) -> WirePage | None:
-        """Request the page after the saved ones; None if there is none."""
+        """Request the page after the saved ones; None if there is none.
+
+        Raises:
+            NotContinuedError: The search is understood otherwise.
+        """
         page = None
         if self._saved.next_cursor:
             page = await self._page(client, self._saved.next_cursor, self._saved.pages + 1)
@@ -162,7 +168,12 @@ class _Requests:
         request = self._catalog.request
         if cursor:
             request = request.following(cursor)
-        return await client.get_raw_page(request, self._catalog.subject, number, read_page)
+        page = await client.get_raw_page(request, self._catalog.subject, number, read_page)
+        if not is_same(page.effective_query, self._effective_query):
+            raise NotContinuedError(
+                "the service understands the search otherwise than when its pages were saved."
+            )
+        return page
 
     def _are_equal(self, one: WirePage, other: WirePage) -> bool:
         """True if two pages have the same rows, scores aside."""

@@ -1,0 +1,108 @@
+"""The effective query: the text, filters and bounds that the service says it ran.
+
+Where keywords are understood, it has filters that nobody wrote, and the same search may have others
+on another day. It is JSON of the service, so nothing is expected of its shape.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+EffectiveQuery = dict[str, Any]
+
+EFFECTIVE_QUERY = "octogen.effective_query"
+"""The provenance of a snapshot that holds its combined effective query, as JSON."""
+_COMPARED = (
+    "text",
+    "understood",
+    "facets",
+    "excludeFacets",
+    "priceMin",
+    "priceMax",
+    "brandQualityMin",
+    "brandQualityMax",
+    "similarToBrands",
+)
+_BY_CATALOG = "by_catalog"
+
+
+def combine(queries: Mapping[str, EffectiveQuery]) -> EffectiveQuery | None:
+    """Combine the effective queries of the catalogs of one read.
+
+    Args:
+        queries: The effective queries by catalog.
+
+    Returns:
+        The one query if all are equal, else `{"by_catalog": queries}`; None without any.
+    """
+    plain = {
+        catalog: {name: value for name, value in query.items() if name != "catalogs"}
+        for catalog, query in queries.items()
+    }
+    first = next(iter(plain.values()), None)
+    if all(is_same(first, query) for query in plain.values()):
+        return first
+    return {_BY_CATALOG: plain}
+
+
+def is_same(one: EffectiveQuery | None, other: EffectiveQuery | None) -> bool:
+    """True unless two effective queries are known to differ."""
+    return one is None or other is None or _compared(one) == _compared(other)
+
+
+def differences(before: EffectiveQuery, after: EffectiveQuery) -> list[str]:
+    """Describe how two combined effective queries differ, in a line for each field."""
+    lines = []
+    for catalog in sorted({*before.get(_BY_CATALOG, ()), *after.get(_BY_CATALOG, ())}) or [""]:
+        old, new = _of_catalog(before, catalog), _of_catalog(after, catalog)
+        if is_same(old, new) or old is None or new is None:
+            continue
+        subject = f"Catalog {catalog!r}, " if catalog else ""
+        was, now = _compared(old), _compared(new)
+        lines += [
+            f"{subject}{name}: {was.get(name, 'none')} before, {now.get(name, 'none')} now"
+            for name in _COMPARED
+            if was.get(name) != now.get(name)
+        ]
+    return lines
+
+
+def generated_facets(query: EffectiveQuery) -> list[str]:
+    """Return the facets that the service derived from the keywords, such as "color: red, wine"."""
+    facets = query.get("facets")
+    return [
+        _facet(each)
+        for each in (facets if isinstance(facets, list) else ())
+        if isinstance(each, dict) and each.get("source") == "generated"
+    ]
+
+
+def _of_catalog(combined: EffectiveQuery, catalog: str) -> EffectiveQuery | None:
+    query: EffectiveQuery | None = combined.get(_BY_CATALOG, {catalog: combined}).get(catalog)
+    return query
+
+
+def _compared(query: EffectiveQuery) -> dict[str, str]:
+    """Return what counts of an effective query as text, in an order of its own."""
+    values = {name: query.get(name) for name in _COMPARED}
+    return {
+        name: "; ".join(sorted(map(_facet, value))) if isinstance(value, list) else _text(value)
+        for name, value in values.items()
+        if value not in (None, "", []) and value is not False
+    }
+
+
+def _facet(value: Any) -> str:
+    match value:
+        case {"name": name, "values": list(values)}:
+            return f"{_text(name)}: {', '.join(sorted(map(_text, values)))}"
+        case _:
+            return _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # 50.0 is 50
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

@@ -1,0 +1,150 @@
+"""A week of snapshots of keywords that the service understands, differently from one day on."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from octogen_dagster import (
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ProductSearch,
+    build_product_changes_asset,
+    snapshot_days,
+)
+from octogen_dagster.snapshots.assets import ProductsAsset
+from tests.published_service import PublishedService
+from tests.results import metadata
+
+RED = {"color_family": ["Red"]}
+RED_OR_PINK = {"color_family": ["Red", "Pink"], "occasion": ["party"]}
+SEARCH = ProductSearch(q="red dress", understand=True, catalogs=["acme", "zen"])
+MONDAY = datetime.now(timezone.utc) - timedelta(days=8)
+
+
+@pytest.fixture
+def service() -> Iterator[PublishedService]:
+    """A service with two catalogs of dresses."""
+    dresses = {key: [f"{key}-{number}" for number in range(30)] for key in ("acme", "zen")}
+    with PublishedService(dresses, generated=RED).running() as running:
+        yield running
+
+
+class Week:
+    """Materializations of the snapshots of one day after another, with their changes."""
+
+    def __init__(self, folder: Path, service: PublishedService, search: ProductSearch) -> None:
+        self.folder = folder
+        self.now = MONDAY - timedelta(days=1)
+        products = ProductsAsset(
+            "products", search, snapshot_days(f"{MONDAY:%Y-%m-%d}"), clock=lambda: self.now
+        ).definition()
+        self.assets = [products, build_product_changes_asset(products)]
+        self.resources: dict[str, Any] = {
+            "octogen": OctogenResource(api_key="octo_live_test", base_url=service.base_url),
+            "io_manager": ParquetSnapshotIOManager(base_dir=str(folder)),
+        }
+
+    @property
+    def day(self) -> str:
+        return f"{self.now:%Y-%m-%d}"
+
+    def next_day(self, instance: dg.DagsterInstance) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Materialize the next day; the metadata of its snapshot and of its changes."""
+        self.now += timedelta(days=1)
+        result = dg.materialize(
+            self.assets, partition_key=self.day, instance=instance, resources=self.resources
+        )
+        return metadata(result, "products"), metadata(result, "products_changes")
+
+    def provenance(self) -> dict[str, str]:
+        return pl.read_parquet_metadata(self.folder / "products" / f"{self.day}.parquet")
+
+
+def changed_understanding(changes: dict[str, Any]) -> bool | None:
+    said: bool | None = changes.get("octogen/effective_query_changed")
+    return said
+
+
+def test_a_week_in_which_the_understanding_changes_once(
+    tmp_path: Path,
+    service: PublishedService,
+    instance: dg.DagsterInstance,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    week = Week(tmp_path, service, SEARCH)
+    for day in range(7):
+        if day == 3:
+            service.generated = RED_OR_PINK
+            service.catalogs["acme"] = service.catalogs["acme"][:10]
+        snapshot, changes = week.next_day(instance)
+        log = capfd.readouterr().err
+
+        facets = [
+            {"name": name, "values": values, "source": "generated"}
+            for name, values in (RED if day < 3 else RED_OR_PINK).items()
+        ]
+        query = {"text": "red dress", "understood": True, "facets": facets}
+        assert snapshot["octogen/effective_query"] == query
+        assert json.loads(week.provenance()["octogen.effective_query"]) == query
+        lines = [
+            f"'red dress' is understood as {facet['name']}: {', '.join(sorted(facet['values']))}."
+            for facet in facets
+        ]
+        assert [log.count(line) for line in lines] == [1] * len(lines)
+        assert log.count("is understood as") == len(lines)
+
+        assert changed_understanding(changes) == (None if day == 0 else day == 3)
+        assert changes["octogen/disappeared"] == (20 if day == 3 else 0)
+        said = (
+            "The service did not search as it did for the previous snapshot, so products may have "
+            "appeared or disappeared for that reason alone. facets: color_family: Red before, "
+            "color_family: Pink, Red; occasion: party now."
+        )
+        assert (said in log) == (day == 3)
+    assert {json.dumps(body["understand"]) for body in service.searches} == {"true"}
+
+
+def test_a_week_in_which_one_catalog_is_searched_otherwise(
+    tmp_path: Path, service: PublishedService, instance: dg.DagsterInstance
+) -> None:
+    week = Week(tmp_path, service, SEARCH)
+    week.next_day(instance)
+    search = service.search
+    one_at_a_time = threading.Lock()
+
+    def understand_less_in_zen(body: dict[str, Any]) -> tuple[int, Any]:
+        with one_at_a_time:
+            service.generated = {} if body.get("catalogs") == ["zen"] else RED
+            return search(body)
+
+    service.search = understand_less_in_zen  # type: ignore[method-assign]
+    snapshot, changes = week.next_day(instance)
+    queries = snapshot["octogen/effective_query"]["by_catalog"]
+    assert {key: len(query["facets"]) for key, query in queries.items()} == {"acme": 1, "zen": 0}
+    assert changed_understanding(changes) is True
+
+
+def test_keywords_that_are_not_to_be_understood_are_the_same_each_day(
+    tmp_path: Path,
+    service: PublishedService,
+    instance: dg.DagsterInstance,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    week = Week(tmp_path, service, SEARCH.model_copy(update={"understand": False}))
+    for day, understanding in enumerate((RED, RED_OR_PINK)):
+        service.generated = understanding
+        snapshot, changes = week.next_day(instance)
+        query = {"text": "red dress", "understood": False, "facets": []}
+        assert snapshot["octogen/effective_query"] == query
+        assert changed_understanding(changes) == (False if day else None)
+    assert "is understood as" not in capfd.readouterr().err
+    assert {json.dumps(body["understand"]) for body in service.searches} == {"false"}
