@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from octogen_dagster.api.response_model import ResponseModel
+from octogen_dagster.api.response_model import Int64, ResponseModel
 
 
 class DomainFieldValue(ResponseModel):
@@ -51,7 +51,7 @@ class DomainCatalogCoverage(ResponseModel):
 
     catalog: str = Field(min_length=1)
     catalog_display_name: str | None = None
-    product_count: int | None = None
+    product_count: Int64 | None = None
     computed_at: str | None = None
     fields: list[DomainField] | None = None
     price: PriceDistribution | None = None

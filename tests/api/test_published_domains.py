@@ -70,6 +70,14 @@ def test_what_the_published_model_accepts_is_read_as_it_says(body: dict[str, Any
     assert not listed.warnings
 
 
+def test_a_number_of_products_that_no_column_can_hold_is_unknown() -> None:
+    body = {"host": "acme.example", "catalogs": [{**CATALOG, "productCount": 2**63 + 5}]}
+    Published.model_validate(body)
+    ours = parsed(DomainCoverageResponse, httpx.Response(200, json=body), "Shop")
+    (state,) = catalogs_of_shop(ours, "acme.example").catalogs
+    assert (state.catalog, state.product_count) == ("acme", None)
+
+
 def test_the_answers_of_the_shops_of_other_tests_are_what_the_published_model_accepts() -> None:
     answer = b"".join(shop("acme.example", catalog_of_shop("acme"), catalog_of_shop("outlet", 7)))
     published = Published.model_validate_json(answer.partition(b"\r\n\r\n")[2])

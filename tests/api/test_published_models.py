@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from octogen_ai_sdk.generated import models as octogen
 from pydantic import BaseModel
 
+from octogen_dagster.api.catalog_states import catalogs_of_shop
 from octogen_dagster.api.domain_coverage import DomainCoverageResponse
 from octogen_dagster.api.models import MerchantProductListPage, MerchantProductUrlLookupResponse
 from octogen_dagster.api.responses import error_from_response, parsed
 from octogen_dagster.errors import OctogenValidationError
-from tests.published import answers, bodies, ok, published, text, unknown_fields, values
+from tests.published import answers, bodies, ok, published, text, timestamps, unknown_fields, values
 
 # The published models accept an empty text as an identity.
 identity = text.filter(bool)
@@ -70,7 +71,10 @@ def test_a_lookup(model: type[BaseModel], data: st.DataObject) -> None:
 
 
 def shops(*, lax: bool) -> st.SearchStrategy[dict[str, Any]]:
-    catalogs = answers(octogen.DomainCatalogCoverage, {"catalog": identity}, lax=lax)
+    computed_at = text | timestamps(lax=lax)
+    catalogs = answers(
+        octogen.DomainCatalogCoverage, {"catalog": identity, "computedAt": computed_at}, lax=lax
+    )
     catalogs_of_shop = st.lists(catalogs, min_size=1, max_size=2)
     return answers(octogen.DomainCoverageResponse, {"catalogs": catalogs_of_shop}, lax=lax)
 
@@ -84,6 +88,10 @@ def test_a_shop(content: bytes) -> None:
 
     assert plain(ours, said := values(theirs)) == said
     assert unknown_fields(ours) == unknown_fields(theirs)
+    states = catalogs_of_shop(ours, "shop.example")
+    unusable = [state for state in states.catalogs if state.computed_at is None]
+    assert len(states.catalogs) == len(theirs.catalogs)
+    assert len(states.warnings) == len(unusable)
 
 
 @published
