@@ -32,6 +32,7 @@ class CatalogRead:
     Args:
         planned: The catalog and the request for its page 1.
         saved: The saved first pages of the catalog.
+        saved_pages: The number of these pages.
         next_page: The page after the saved ones, if it was requested already.
         live: True if the pages that are not saved are requested from the service.
         saver: Saves the pages that come from the service.
@@ -40,6 +41,7 @@ class CatalogRead:
     Attributes:
         planned: As in the arguments.
         saver: As in the arguments.
+        saved_pages: As in the arguments.
         tracker: Checks the order of the pages.
         resumed_pages: The number of saved pages read so far.
         effective_query: The effective query of page 1; None before it and from an older service.
@@ -50,6 +52,7 @@ class CatalogRead:
         planned: PlannedCatalog,
         *,
         saved: Iterable[WirePage] = (),
+        saved_pages: int = 0,
         next_page: WirePage | None = None,
         live: bool = True,
         saver: PageSaver | None = None,
@@ -60,6 +63,7 @@ class CatalogRead:
         self.tracker = PageTracker(planned.subject)
         self.resumed_pages = 0
         self.effective_query: EffectiveQuery | None = None
+        self.saved_pages = saved_pages
         self._saved = saved
         self._next_page = next_page
         self._live = live

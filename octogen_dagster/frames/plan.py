@@ -55,6 +55,7 @@ def plan_catalogs(
     pushdown: Pushdown,
     *,
     stamped: bool = False,
+    capped: bool = False,
 ) -> list[PlannedCatalog]:
     """Plan the catalogs that a search reads, in order.
 
@@ -65,6 +66,7 @@ def plan_catalogs(
             is asked, if its list is needed.
         pushdown: Restricts the catalogs to those that the query needs.
         stamped: True if `last_indexed_at` is needed.
+        capped: True if the query needs only some rows.
 
     Raises:
         OctogenError: A request failed.
@@ -74,7 +76,7 @@ def plan_catalogs(
     if list_catalogs is not None:
         states = list_catalogs()
     elif stamped or reads_list:
-        states = list_for(search, connection)
+        states = list_for(search, connection, capped=capped)
     catalogs: Sequence[str | None] = search.catalogs or [None]
     if reads_list and states is not None:
         catalogs = [state.catalog for state in states]
@@ -86,7 +88,11 @@ def plan_catalogs(
 
 
 def list_for(
-    search: ProductSearch, connection: Connection, warn: Callable[[str], None] = _LOGGER.warning
+    search: ProductSearch,
+    connection: Connection,
+    warn: Callable[[str], None] = _LOGGER.warning,
+    *,
+    capped: bool = False,
 ) -> Sequence[CatalogState] | None:
     """List the catalogs of the connection's source; None if it has no list and none is needed.
 
@@ -94,6 +100,7 @@ def list_for(
         search: The search that the list is for.
         connection: The settings of the service, with the source.
         warn: Called with a line about each part of the source that could not be used.
+        capped: True if the query needs only some rows.
 
     Raises:
         OctogenNotFoundError: The source has no list, and without one the search would read all of
@@ -107,7 +114,8 @@ def list_for(
             return None
         if not isinstance(connection.catalogs, GrantedCatalogs):
             raise
-        _refuse_all_of_octogen(search, connection, error)
+        if not capped:
+            _refuse_all_of_octogen(search, connection, error)
         return None
     for line in listed.warnings:
         warn(line)

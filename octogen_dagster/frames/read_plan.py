@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from octogen_dagster.api.estimate import estimate_pages
+
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from octogen_dagster.api.connection import Connection
     from octogen_dagster.frames.catalog_read import CatalogRead
     from octogen_dagster.frames.pages.saved_read import SavedRead
     from octogen_dagster.frames.search import ProductSearch
@@ -34,6 +37,22 @@ class ReadPlan:
     rebuilt: bool = False
     continued: frozenset[str] = frozenset()
     superseded: frozenset[str] = frozenset()
+
+    def estimate(self, connection: Connection) -> str | None:
+        """Say what the requests of the read take; None if its size is not known.
+
+        Args:
+            connection: The settings of the service, with the prices.
+        """
+        if self.rebuilt or not self.reads or self.expected_rows is None:
+            return None
+        one = len(self.reads) == 1
+        subject = self.reads[0].planned.subject if one else f"{len(self.reads):,} catalogs"
+        counts = [read.planned.product_count or 0 for read in self.reads]
+        saved = sum(read.saved_pages for read in self.reads)
+        estimate = estimate_pages(counts, self.search.page_size, connection, saved_pages=saved)
+        more = f"; {saved:,} more pages are saved" if saved else ""
+        return f"{subject}: {estimate}{more}."
 
     @property
     def expected_rows(self) -> int | None:

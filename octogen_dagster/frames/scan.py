@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from octogen_dagster.api.client import DEFAULT_TIMEOUT
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.api.spending import Spending
 from octogen_dagster.api.urls import configured_base_url
 from octogen_dagster.errors import (
     OctogenPagingError,
@@ -51,6 +53,9 @@ if TYPE_CHECKING:
 
 MIN_ROWS_RATIO = 0.5
 """The smallest snapshot of whole catalogs that is published by default."""
+
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class ProductScan(LazyScan):
@@ -99,7 +104,7 @@ class ProductScan(LazyScan):
         self._window = window
         self._clock = clock
         self._store: PageStore | None = None
-        self._log: Callable[[str], None] = lambda _line: None
+        self._log: Callable[[str], None] = _LOGGER.info
         self._plan: ReadPlan | None = None
         super().__init__(PRODUCT_SCHEMA)
 
@@ -195,8 +200,11 @@ class ProductScan(LazyScan):
             plan = self._plan = self._plan_with_store(self._store, connection)
         else:
             stamped = is_whole and self.search.max_products is None
-            plan = self._plan_live(pushdown, connection, stamped=stamped)
+            capped = n_rows is not None
+            plan = self._plan_live(pushdown, connection, stamped=stamped, capped=capped)
         caps = [cap for cap in (n_rows, plan.search.max_products) if cap is not None]
+        if not caps and (line := plan.estimate(connection)):
+            self._log(line)
         execution = Execution(plan, connection, columns, min(caps, default=None), self._log)
         self.statistics = execution.statistics
         try:
@@ -254,14 +262,18 @@ class ProductScan(LazyScan):
             )
         return plan
 
-    def _plan_live(self, pushdown: Pushdown, connection: Connection, *, stamped: bool) -> ReadPlan:
+    def _plan_live(
+        self, pushdown: Pushdown, connection: Connection, *, stamped: bool, capped: bool
+    ) -> ReadPlan:
         now = self._clock()
         if self._window and not is_within(self._window, now):
             raise OctogenPastPartitionError(*self._window, now)
         search = _narrowed(self.search, pushdown)
         if search is None:
             return ReadPlan(self.search, [], now)
-        catalogs = plan_catalogs(search, connection, self._list_catalogs, pushdown, stamped=stamped)
+        catalogs = plan_catalogs(
+            search, connection, self._list_catalogs, pushdown, stamped=stamped, capped=capped
+        )
         return ReadPlan(search, [CatalogRead(catalog) for catalog in catalogs], now)
 
 
@@ -275,6 +287,7 @@ def scan_products(
     retry: RetryPolicy | None = None,
     reserve: float = 0.2,
     catalogs: CatalogSource | None = None,
+    budget_usd: float | None = None,
 ) -> pl.LazyFrame:
     """Return a search as a LazyFrame; it is read when the frame is executed.
 
@@ -293,6 +306,7 @@ def scan_products(
         reserve: Share of the organisation's request budget, 0 to 1, that is left to other users.
         catalogs: Where the catalogs come from that a search without `catalogs` reads; by default
             `GrantedCatalogs`.
+        budget_usd: Dollars that all executions of the frame may spend; None for no limit.
 
     Returns:
         Columns as in `PRODUCT_SCHEMA`; each product once, in the service's order within a catalog.
@@ -310,6 +324,7 @@ def scan_products(
         retry=retry or RetryPolicy(),
         reserve=reserve,
         catalogs=catalogs or GrantedCatalogs(),
+        spending=Spending(budget_usd=budget_usd),
     )
     return ProductScan(search, connection).frame
 

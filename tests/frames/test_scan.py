@@ -17,6 +17,7 @@ from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.errors import (
     MissingAPIKeyError,
     OctogenAuthenticationError,
+    OctogenBudgetError,
     OctogenEmptyCatalogError,
     OctogenNotFoundError,
     OctogenPagingError,
@@ -29,6 +30,7 @@ from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
+from tests.frames.scripted import ScriptedCatalog, service
 
 QUICK = RetryPolicy(attempts=4, first_delay=0.001, max_delay=0.01)
 
@@ -321,3 +323,51 @@ def test_a_process_that_stops_a_read_early_ends_cleanly(sandbox: Sandbox) -> Non
             [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "found\n", "")
+
+
+@pytest.mark.parametrize("budget_usd", [None, 1.0])
+def test_all_of_octogen_is_read_only_up_to_a_row_limit_or_a_budget(
+    budget_usd: float | None,
+) -> None:
+    catalog = ScriptedCatalog()
+    with service(catalog) as base_url:
+        frame = scan_products(
+            ProductSearch(), api_key="octo_live_test", base_url=base_url, budget_usd=budget_usd
+        )
+        assert frame.head(3).collect()["uuid"].to_list() == ["p1", "q1", "p2"]
+        assert catalog.cursors == [None, "c2"]
+        if budget_usd:
+            assert frame.collect().height == 8
+            return
+        with pytest.raises(OctogenNotFoundError, match="would read all of Octogen, and each page"):
+            frame.collect()
+        with pytest.raises(OctogenNotFoundError, match="would read all of Octogen"):
+            frame.filter(pl.col("current_price") > 5).collect()
+        assert catalog.cursors == [None, "c2"]
+
+
+def test_the_budget_of_a_frame_is_that_of_all_its_executions() -> None:
+    with service(ScriptedCatalog()) as base_url:
+        frame = scan_products(
+            ProductSearch(catalogs=["acme"]),
+            api_key="octo_live_test",
+            base_url=base_url,
+            budget_usd=6 * 0.014,
+        )
+        assert frame.collect().height == 8
+        with pytest.raises(OctogenBudgetError, match=r"budget of \$0\.084 .*: \$0\.084 are spent"):
+            frame.collect()
+
+
+def test_a_read_logs_what_it_takes_before_it_begins(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "octogen_dagster")
+    scan(sandbox).collect()
+    assert caplog.messages == [
+        "2 catalogs: 350 products in 5 pages, $0.07, all within the rate limit of 600,000 requests "
+        "a minute."
+    ]
+    caplog.clear()
+    scan(sandbox).head(10).collect()
+    assert caplog.messages == []

@@ -1,5 +1,6 @@
 """Budgets that end in the middle of a run, and what a larger one goes on from."""
 
+import logging
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,8 @@ def test_steps_that_are_processes_of_their_own_share_a_budget(
         result = dg.execute_job(dg.reconstructable(make_job), instance=instance)
         run = instance.get_run_by_id(result.run_id)
 
-    assert [event.step_key for event in result.get_step_failure_events()] == ["details"]
+    failed = [event for event in result.all_events if event.is_failure]
+    assert "does not allow" in "".join(str(event.event_specific_data) for event in failed)
     pages, lookups = charged(shops), charged(shops, "/products/lookup")
     assert Decimal("0.014") * pages + Decimal("0.002") * lookups == Decimal("0.228")
     assert run
@@ -150,3 +152,28 @@ def test_the_metadata_counts_each_charged_request(shops: Sandbox, tmp_path: Path
     assert carried_over["octogen/charged_requests"] == 0
     assert carried_over["octogen/cost_usd"] == 0
     assert carried_over["octogen/cost_saved_usd"] == pytest.approx(0.24)
+
+
+def test_each_run_says_what_it_takes_before_it_begins(shops: Sandbox, tmp_path: Path) -> None:
+    products = build_products_asset("products", ProductSearch(catalogs=["strada"], page_size=50))
+    details = build_product_details_asset(products, name="details", only_changed=True)
+    with dg.DagsterInstance.ephemeral() as instance:
+        for _ in range(2):
+            result = run(shops, tmp_path, [products, details], budget_usd=None, instance=instance)
+        records = list(instance.all_logs(result.run_id))
+    lines = {record.user_message: record.level for record in records}
+    limit = "all within the rate limit of 600,000 requests a minute."
+    assert f"Catalog 'strada': 120 products in 3 pages, $0.04, {limit}" in lines
+    assert f"Details: at most 120 products in 120 lookups, $0.24, {limit}" in lines
+    (warning,) = [line for line in lines if line.startswith("page_size is 50")]
+    assert warning.endswith("so this read costs 2 times as much as with page_size 100.")
+    assert lines[warning] == logging.WARNING
+
+
+def test_a_capped_read_may_have_small_pages(shops: Sandbox, tmp_path: Path) -> None:
+    search = ProductSearch(catalogs=["strada"], page_size=50, max_products=50)
+    with dg.DagsterInstance.ephemeral() as instance:
+        products = build_products_asset("products", search)
+        result = run(shops, tmp_path, [products], budget_usd=None, instance=instance)
+        lines = [record.user_message for record in instance.all_logs(result.run_id)]
+    assert not [line for line in lines if line.startswith("page_size")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from octogen_dagster.api.estimate import estimate_lookups
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.details.failure_limit import FailureLimit
 from octogen_dagster.frames.details.lookups import LookupReader
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.snapshot_source import SnapshotPlace
     from octogen_dagster.frames.statistics import Figures
 
+_LOGGER = logging.getLogger(__name__)
 _MAX_BATCHES_AHEAD = 4
 
 
@@ -81,6 +84,7 @@ class DetailScan(LazyScan):
         self.statistics = DetailStatistics()
         self._previous: pl.LazyFrame | None = None
         self._report = report
+        self._log: Callable[[str], None] = _LOGGER.info
         super().__init__(DETAIL_SCHEMA)
 
     def __reduce__(self) -> tuple[Callable[..., DetailScan], tuple[Any, ...]]:
@@ -93,6 +97,8 @@ class DetailScan(LazyScan):
     def opened(self, place: SnapshotPlace) -> Iterator[None]:
         """Carry over rows of the latest details snapshot while the block runs, if `only_changed`.
 
+        The log of the place gets a line about what the lookups take.
+
         Args:
             place: The place where the snapshot will be stored.
         """
@@ -100,6 +106,7 @@ class DetailScan(LazyScan):
             self._previous = place.latest() if self.only_changed else None
         except OctogenSnapshotError as error:
             place.log(f"{error} Every product is looked up.")
+        self._log = place.log
         try:
             yield
         finally:
@@ -126,6 +133,8 @@ class DetailScan(LazyScan):
         statistics = self.statistics = DetailStatistics()
         products = ListedProducts(self.products if n_rows is None else self.products.head(n_rows))
         statistics.products = products.count
+        at_most = "at most " if self._previous is not None else ""
+        self._log(f"Details: {at_most}{estimate_lookups(products.count, self.connection)}.")
         connection = self.connection.with_own_spending()
         limit = FailureLimit(self.failure_threshold, products.count, self.connection.retry.deadline)
         spending = connection.spending

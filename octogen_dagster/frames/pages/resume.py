@@ -235,6 +235,7 @@ class _Resumer:
         return CatalogRead(
             catalog,
             saved=read.pages(segments, catalog.subject),
+            saved_pages=saved.pages,
             next_page=continued.next_page,
             saver=PageSaver(read, place, segments, saved.first.generation),
             log=self.log,

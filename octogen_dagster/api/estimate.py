@@ -1,0 +1,120 @@
+"""Estimate: what a read takes in requests, dollars and time, before it begins. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from octogen_dagster.api.search_request import MAX_PAGE_SIZE
+from octogen_dagster.api.spending import dollars
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from decimal import Decimal
+
+    from octogen_dagster.api.connection import Connection
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a read takes.
+
+    Attributes:
+        products: The number of products.
+        requests: The number of requests that are charged.
+        kind: What they are, as a plural noun.
+        price_usd: Dollars for each; 0 if costs are not shown.
+        requests_per_minute: The rate limit; None if it is not known.
+        reserve: The share of the rate limit's bucket that is left to other users.
+    """
+
+    products: int
+    requests: int
+    kind: str
+    price_usd: float
+    requests_per_minute: float | None
+    reserve: float
+
+    @property
+    def cost_usd(self) -> Decimal:
+        """Dollars for all requests."""
+        return dollars(self.price_usd) * self.requests
+
+    @property
+    def limit_seconds(self) -> float | None:
+        """The shortest time that the rate limit allows; None if the limit is not known.
+
+        The bucket holds the requests of a minute. It is taken as full when the read begins.
+        """
+        if self.requests_per_minute is None:
+            return None
+        at_once = (1 - self.reserve) * self.requests_per_minute
+        return max(0.0, self.requests - at_once) / self.requests_per_minute * 60
+
+    def __str__(self) -> str:
+        """Return all that is known, such as "250 products in 3 pages, $0.04"."""
+        text = f"{self.products:,} products in {self.requests:,} {self.kind}"
+        if self.price_usd:
+            text += f", ${self.cost_usd:,.2f}"
+        if self.limit_seconds is not None:
+            limit = f"the rate limit of {self.requests_per_minute:,.0f} requests a minute"
+            wait = self.limit_seconds
+            text += f", at least {_duration(wait)} at {limit}" if wait else f", all within {limit}"
+        return text
+
+
+def estimate_pages(
+    product_counts: Iterable[int], page_size: int, connection: Connection, *, saved_pages: int = 0
+) -> Estimate:
+    """Estimate a read of whole catalogs.
+
+    Args:
+        product_counts: The number of products of each catalog.
+        page_size: Products on a page.
+        connection: The settings of the service, with the prices.
+        saved_pages: Pages that need not be requested.
+    """
+    counts = list(product_counts)
+    pages = sum(max(1, -(-count // page_size)) for count in counts)
+    price = connection.spending.prices.search_page_usd
+    return _estimate(sum(counts), max(0, pages - saved_pages), "pages", price, connection)
+
+
+def estimate_lookups(products: int, connection: Connection) -> Estimate:
+    """Estimate a read of the details of products.
+
+    Args:
+        products: The number of products.
+        connection: The settings of the service, with the prices.
+    """
+    price = connection.spending.prices.lookup_usd
+    return _estimate(products, products, "lookups", price, connection)
+
+
+def small_page_warning(page_size: int, connection: Connection) -> str | None:
+    """Say that smaller pages cost more; None if they do not.
+
+    Args:
+        page_size: Products on a page.
+        connection: The settings of the service, with the prices.
+    """
+    if page_size >= MAX_PAGE_SIZE or not connection.spending.prices.search_page_usd:
+        return None
+    return (
+        f"page_size is {page_size}: a page costs the same whatever its size, so this read costs "
+        f"{MAX_PAGE_SIZE / page_size:.3g} times as much as with page_size {MAX_PAGE_SIZE}."
+    )
+
+
+def _estimate(
+    products: int, requests: int, kind: str, price_usd: float, connection: Connection
+) -> Estimate:
+    limit = connection.spending.requests_per_minute
+    return Estimate(products, requests, kind, price_usd, limit, connection.reserve)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
