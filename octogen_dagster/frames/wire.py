@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.effective_query import EffectiveQuery
 
 _Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-_Identity = Annotated[str, msgspec.Meta(min_length=1)]
 _SCALARS: Mapping[type[pl.DataType], Any] = {
     pl.String: str,
     pl.Float64: float,
@@ -73,12 +72,15 @@ def _instance(dtype: Any) -> pl.DataType:
 
 
 def _page_decoder(*, known_only: bool) -> msgspec.json.Decoder[Any]:
-    others = [
-        _field(column.name, column.dtype, column.required, known_only)
-        for column in COLUMNS
-        if column.from_service and column.name != "uuid"
-    ]
-    item = _struct("Item", [("uuid", _Identity), *others], known_only)
+    item = _struct(
+        "Item",
+        [
+            _field(column.name, column.dtype, column.required, known_only)
+            for column in COLUMNS
+            if column.from_service
+        ],
+        known_only,
+    )
     fields: list[tuple[Any, ...]] = [
         ("items", list.__class_getitem__(item)),
         ("nextCursor", str | None, None),
@@ -151,10 +153,13 @@ def read_page(response: httpx.Response, subject: str) -> WirePage:
         except _UNREADABLE:
             return _page_by_models(response, subject)
         unknown = unknown_fields(response.content)
+    uuids = [item.uuid for item in page.items]
+    if not all(uuids):
+        return _page_by_models(response, subject)
     first_image = next((item.images[0] for item in page.items if item.images), None)
     return WirePage(
         response,
-        [item.uuid for item in page.items],
+        uuids,
         page.nextCursor,
         images_are_text=None if first_image is None else type(first_image) is str,
         unknown=unknown,
