@@ -169,7 +169,7 @@ def _unique(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def _checked_host(text: str) -> str:
-    """The host of a shop's URL, or a host itself, in lower case.
+    """The host of a shop's URL, or a host itself, in lower case and without `www.`.
 
     Raises:
         ValueError: There is no host in it.
@@ -179,7 +179,7 @@ def _checked_host(text: str) -> str:
         host = urlsplit(text if "://" in text else f"//{text}").hostname
     except ValueError:
         host = None
-    host = (host or "").rstrip(".")
+    host = (host or "").rstrip(".").removeprefix("www.")
     if not host or any(character.isspace() or character == "%" for character in host):
         raise ValueError(f"hosts has {text!r}, which is no host: write one such as 'shop.example'")
     return host

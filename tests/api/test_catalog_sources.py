@@ -184,7 +184,7 @@ class TestShopCatalogs:
     def test_hosts_are_normalised_and_each_is_there_once(self) -> None:
         source = ShopCatalogs(
             hosts=[
-                "https://Acme.Example:443/shoes?x=1",
+                "https://Www.Acme.Example:443/shoes?x=1",
                 " acme.example ",
                 "ACME.EXAMPLE.",
                 "zen.example",

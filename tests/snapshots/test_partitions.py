@@ -14,6 +14,7 @@ from octogen_dagster.snapshots.partitions import (
     catalog_of,
     catalog_partition_key,
     catalog_partitions,
+    keys_by_catalog,
     path_component,
     snapshot_days,
 )
@@ -156,3 +157,10 @@ def test_two_dimensions_that_are_no_catalog_and_time_are_refused() -> None:
     letters = dg.StaticPartitionsDefinition(["a"])
     with pytest.raises(ValueError, match="must be a catalog and a time"):
         SnapshotPartitions(dg.MultiPartitionsDefinition({"one": letters, "two": letters}))
+
+
+def test_the_keys_of_many_catalogs_leave_out_those_that_cannot_be_partitions() -> None:
+    keys, skipped = keys_by_catalog(["acme", " ", "a/b", "x" * 300])
+    assert keys == {"acme": "acme", "a/b": "a%2Fb"}
+    assert skipped[0] == "Skipped catalog ' '. A catalog key must not be empty."
+    assert skipped[1].startswith(f"Skipped catalog {'x' * 60!r}. Key 'xxx")
