@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from pydantic import Field, TypeAdapter, ValidationError
 
-from octogen_dagster.api.response_model import ResponseModel
+from octogen_dagster.api.response_model import Int64, ResponseModel
 from octogen_dagster.api.responses import parsed
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class _ListedCatalog(ResponseModel):
     catalog: str = Field(min_length=1)
     display_name: str | None = None
     source_base_url: str | None = None
-    product_count: int | None = None
+    product_count: Int64 | None = None
     last_indexed_at: Any = None
 
 
@@ -49,7 +49,7 @@ class CatalogState(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     display_name: str | None = None
     source_base_url: str | None = None
     host: str | None = None
-    product_count: int | None = None
+    product_count: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     last_indexed_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     computed_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
 

@@ -54,6 +54,14 @@ def test_a_time_that_cannot_be_used_is_a_warning_and_stops_no_other(time: str) -
     assert parsed.is_complete
 
 
+@pytest.mark.parametrize(("count", "read"), [(2**63 - 1, 2**63 - 1), (2**63, None), (10**30, None)])
+def test_a_count_that_no_column_can_hold_is_unknown_and_stops_no_other(
+    count: int, read: int | None
+) -> None:
+    parsed = parsed_catalog_list(listed({**SEVEN, "productCount": count}, SEVEN), SUBJECT)
+    assert [state.product_count for state in parsed.catalogs] == [read, 1]
+
+
 @pytest.mark.parametrize("time", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
 def test_the_first_and_the_last_time_of_all_are_times(time: str) -> None:
     parsed = parsed_catalog_list(listed({**SEVEN, "lastIndexedAt": time}), SUBJECT)
