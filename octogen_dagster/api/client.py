@@ -24,12 +24,13 @@ from octogen_dagster.api.models import (
 )
 from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.paging import PageT, PageTracker
+from octogen_dagster.api.product_count import FacetCounts, count_request
 from octogen_dagster.api.requester import Requester, RequestStatistics
 from octogen_dagster.api.responses import parsed
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.search_arguments import CurrentArguments, SearchArguments, search_request
 from octogen_dagster.api.search_endpoint import Generation, SearchEndpoint
-from octogen_dagster.api.search_request import MAX_PAGE_SIZE, SearchRequest
+from octogen_dagster.api.search_request import MAX_PAGE_SIZE, SearchFilters, SearchRequest
 from octogen_dagster.api.spending import Spending
 from octogen_dagster.api.urls import DEFAULT_BASE_URL, checked_base_url, may_use_proxy
 from octogen_dagster.errors import OctogenNotFoundError
@@ -178,6 +179,31 @@ class OctogenClient:
                 error.retry_after,
             ) from None
         return parsed(DomainCoverageResponse, response, subject)
+
+    async def count_products(self, filters: SearchFilters, catalogs: Sequence[str] = ()) -> int:
+        """Count the products that a search finds at most: its keywords do not narrow the count.
+
+        Args:
+            filters: The search.
+            catalogs: The keys of its catalogs; none counts in all catalogs.
+
+        Raises:
+            OctogenNotFoundError: The service has no such operation (seed generation).
+            OctogenError: The request failed otherwise.
+        """
+        subject, path = "The count of products", "/products/facet-counts"
+        body = count_request(filters, catalogs)
+        try:
+            response = await self._requester.request("POST", path, subject, body)
+        except OctogenNotFoundError as error:
+            raise OctogenNotFoundError(
+                f"{subject} cannot be had: {self._base_url} has no such operation (404). A service "
+                "of the older contract counts whole catalogs only: leave out the filters.",
+                error.response,
+                error.detail,
+                error.retry_after,
+            ) from None
+        return parsed(FacetCounts, response, subject).categories[0].count
 
     async def lookup_product(
         self, url: str, *, paced: bool = False

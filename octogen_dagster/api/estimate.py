@@ -22,7 +22,7 @@ class Estimate:
     Attributes:
         products: The number of products.
         requests: The number of requests that are charged.
-        kind: What they are, as a plural noun.
+        kind: What they are, as a singular noun.
         price_usd: Dollars for each; 0 if costs are not shown.
         requests_per_minute: The rate limit; None if it is not known.
         reserve: The share of the rate limit's bucket that is left to other users.
@@ -53,7 +53,7 @@ class Estimate:
 
     def __str__(self) -> str:
         """Return all that is known, such as "250 products in 3 pages, $0.04"."""
-        text = f"{self.products:,} products in {self.requests:,} {self.kind}"
+        text = f"{_counted(self.products, 'product')} in {_counted(self.requests, self.kind)}"
         if self.price_usd:
             text += f", ${self.cost_usd:,.2f}"
         if self.limit_seconds is not None:
@@ -77,7 +77,7 @@ def estimate_pages(
     counts = list(product_counts)
     pages = sum(max(1, -(-count // page_size)) for count in counts)
     price = connection.spending.prices.search_page_usd
-    return _estimate(sum(counts), max(0, pages - saved_pages), "pages", price, connection)
+    return _estimate(sum(counts), max(0, pages - saved_pages), "page", price, connection)
 
 
 def estimate_lookups(products: int, connection: Connection) -> Estimate:
@@ -88,7 +88,7 @@ def estimate_lookups(products: int, connection: Connection) -> Estimate:
         connection: The settings of the service, with the prices.
     """
     price = connection.spending.prices.lookup_usd
-    return _estimate(products, products, "lookups", price, connection)
+    return _estimate(products, products, "lookup", price, connection)
 
 
 def small_page_warning(page_size: int, connection: Connection) -> str | None:
@@ -111,6 +111,10 @@ def _estimate(
 ) -> Estimate:
     limit = connection.spending.requests_per_minute
     return Estimate(products, requests, kind, price_usd, limit, connection.reserve)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _duration(seconds: float) -> str:

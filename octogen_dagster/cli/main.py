@@ -1,4 +1,4 @@
-"""The command `octogen-dagster`, with the subcommands `demo` and `sandbox`."""
+"""The command `octogen-dagster`, with the subcommands `demo`, `estimate` and `sandbox`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from octogen_dagster.cli.estimate import estimate
 
 if TYPE_CHECKING:
     from octogen_dagster.sandbox.server import Sandbox
@@ -18,6 +20,9 @@ _GENERATIONS = click.Choice(["seed", "interim", "current"])
 @click.version_option(package_name="octogen-dagster")
 def main() -> None:
     """Octogen product catalogs as Dagster assets."""
+
+
+main.add_command(estimate)
 
 
 @main.command()

@@ -78,7 +78,7 @@ def test_the_rate_limit_says_how_long_it_takes(requests: int, text: str) -> None
 
 
 def test_without_a_known_rate_limit_no_time_is_said() -> None:
-    assert Estimate(1, 1, "pages", 0.014, None, 0.2).limit_seconds is None
+    assert Estimate(1, 1, "page", 0.014, None, 0.2).limit_seconds is None
 
 
 def test_small_pages_cost_more() -> None:
@@ -88,3 +88,7 @@ def test_small_pages_cost_more() -> None:
     )
     assert small_page_warning(100, connection()) is None
     assert small_page_warning(30, connection(Prices(search_page_usd=0))) is None
+
+
+def test_one_is_written_in_the_singular() -> None:
+    assert str(estimate_pages([1], 100, connection())) == "1 product in 1 page, $0.01"

@@ -1,0 +1,172 @@
+"""The command `octogen-dagster estimate`: what a read costs, told without a charged search."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from octogen_dagster.api.spending import LOOKUP_USD, SEARCH_PAGE_USD
+from octogen_dagster.cli.errors import reporting_errors
+from octogen_dagster.cli.options import CONTEXT_SETTINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from octogen_dagster.api.catalog_states import CatalogState
+    from octogen_dagster.api.connection import Connection
+    from octogen_dagster.api.search_request import SearchFilters
+
+
+@click.command(context_settings=CONTEXT_SETTINGS)
+@click.option("--catalog", "catalogs", multiple=True, help="Catalog key. Can be repeated.")
+@click.option("--host", "hosts", multiple=True, help="Host of a shop. Can be repeated.")
+@click.option("--q", default=None, help="Keywords of a search.")
+@click.option("--understand", is_flag=True, help="Let Octogen derive filters from the keywords.")
+@click.option(
+    "--facet", "facets", multiple=True, metavar="NAME=VALUE", help="Filter. Can be repeated."
+)
+@click.option("--price-min", type=float, default=None, help="Lowest current price.")
+@click.option("--price-max", type=float, default=None, help="Highest current price.")
+@click.option("--page-size", type=click.IntRange(1, 100), default=100, help="Products on a page.")
+@click.option(
+    "--search-page-usd", type=float, default=SEARCH_PAGE_USD, help="Dollars for a search page."
+)
+@click.option("--lookup-usd", type=float, default=LOOKUP_USD, help="Dollars for a lookup.")
+@click.option(
+    "--base-url",
+    default=None,
+    envvar="OCTOGEN_BASE_URL",
+    show_envvar=True,
+    help="Base URL of the API.  [default: Octogen's own]",
+)
+@reporting_errors
+def estimate(
+    *,
+    catalogs: Sequence[str],
+    hosts: Sequence[str],
+    facets: Sequence[str],
+    page_size: int,
+    search_page_usd: float,
+    lookup_usd: float,
+    base_url: str | None,
+    **filters: Any,
+) -> None:
+    """Say how many products a read has, and how many pages, dollars and how much time it takes.
+
+    Without options it is a read of everything. Nothing is searched and nothing is looked up; the
+    API key is read from the environment. Exit status: 0 estimated, 1 failed, 2 bad input.
+    """
+    from octogen_dagster.api.connection import Connection
+    from octogen_dagster.api.search_request import SearchFilters
+    from octogen_dagster.api.spending import Prices, Spending
+    from octogen_dagster.api.urls import configured_base_url
+
+    search = SearchFilters(facets=_facets(facets), **filters)
+    connection = Connection(
+        base_url=base_url or configured_base_url(),
+        spending=Spending(Prices(search_page_usd, lookup_usd)),
+    )
+    for line in _lines(connection, search, catalogs, hosts, page_size):
+        click.echo(line)
+
+
+def _lines(
+    connection: Connection,
+    search: SearchFilters,
+    catalogs: Sequence[str],
+    hosts: Sequence[str],
+    page_size: int,
+) -> Iterator[str]:
+    """Yield a line for each catalog or for the search, then their total and their details."""
+    from octogen_dagster.api.estimate import estimate_lookups, estimate_pages
+
+    keys = list(catalogs)
+    states: list[CatalogState] = []
+    if hosts:
+        states = _of_shops(connection, hosts)
+        keys += [state.catalog for state in states]
+    counts: dict[str, int | None]
+    if search.has_filters:
+        counts = {"The search": _count(connection, search, keys)}
+    else:
+        counts = _whole_catalogs(connection, list(catalogs), states)
+    for subject, count in counts.items():
+        if count is None:
+            yield f"{subject}: the number of its products is not known."
+        elif count == 0:
+            yield f"{subject}: no products. Check its spelling and its filters."
+        else:
+            yield f"{subject}: {estimate_pages([count], page_size, connection)}."
+    known = [count for count in counts.values() if count]
+    if len(counts) > 1:
+        yield f"All {len(counts)}: {estimate_pages(known, page_size, connection)}."
+    if known:
+        yield f"With the details of each: another {estimate_lookups(sum(known), connection)}."
+    if search.has_keywords:
+        yield "It is at most that: keywords do not narrow the count."
+
+
+def _whole_catalogs(
+    connection: Connection, keys: list[str], of_shops: Iterable[CatalogState]
+) -> dict[str, int | None]:
+    """Count the products of named catalogs and those of shops; of all catalogs if there are none.
+
+    Raises:
+        ValueError: A catalog is not granted to the key.
+        OctogenError: A request failed.
+    """
+    from octogen_dagster.api.client import OctogenClient
+    from octogen_dagster.api.search_request import SearchFilters
+    from octogen_dagster.errors import OctogenNotFoundError
+
+    counts = {_subject(state.catalog): state.product_count for state in of_shops}
+    if counts and not keys:
+        return counts
+    try:
+        listed = connection.call(OctogenClient.list_catalog_states).catalogs
+    except OctogenNotFoundError:
+        everything = SearchFilters()
+        if not keys:
+            return {"All of Octogen": _count(connection, everything, [])}
+        return counts | {_subject(key): _count(connection, everything, [key]) for key in keys}
+    granted = {state.catalog: state.product_count for state in listed}
+    if missing := [key for key in keys if key not in granted]:
+        raise ValueError(
+            f"Catalog {missing[0]!r} is not granted to this key. Granted: "
+            f"{', '.join(sorted(granted)) or 'none'}."
+        )
+    return counts | {_subject(key): granted[key] for key in keys or granted}
+
+
+def _of_shops(connection: Connection, hosts: Sequence[str]) -> list[CatalogState]:
+    from octogen_dagster.api.catalog_sources import ShopCatalogs, fetch_catalogs
+
+    listed = fetch_catalogs(replace(connection, catalogs=ShopCatalogs(hosts)))
+    for line in listed.warnings:
+        click.echo(line, err=True)
+    return list(listed.catalogs)
+
+
+def _count(connection: Connection, search: SearchFilters, keys: Sequence[str]) -> int:
+    return connection.call(lambda client: client.count_products(search, keys))
+
+
+def _facets(texts: Iterable[str]) -> list[dict[str, Any]]:
+    """Parse NAME=VALUE options; the values of one name are alternatives.
+
+    Raises:
+        ValueError: There is no `=`.
+    """
+    values: dict[str, list[str]] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise ValueError(f"--facet {text!r} has no name and value: write it as gender=female")
+        values.setdefault(name, []).append(value)
+    return [{"name": name, "values": each} for name, each in values.items()]
+
+
+def _subject(catalog: str) -> str:
+    return f"Catalog {catalog!r}"

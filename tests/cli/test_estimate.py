@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from octogen_dagster.cli.main import main
+from octogen_dagster.sandbox.server import Sandbox
+from tests.api.servers import KEY, RawServer, Received, http
+from tests.api.shops import catalog_of_shop, not_covered, shop, shops
+from tests.api.test_product_count import counted
+
+CATALOGS = {"acme": 250, "zen": 30}
+LIMIT = "all within the rate limit of 600,000 requests a minute"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """A function that runs the command against a server."""
+
+    def estimate(server: Any, *arguments: str) -> Result:
+        monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", server.api_key)
+        monkeypatch.setenv("OCTOGEN_BASE_URL", server.base_url)
+        result = CliRunner().invoke(main, ["estimate", *arguments])
+        assert server.api_key not in result.output
+        return result
+
+    return estimate
+
+
+def today() -> RawServer:
+    """A service of today with two shops and a thousand products."""
+
+    def count(request: Received) -> list[bytes]:
+        assert request.target == "/v1/products/facet-counts", "nothing is searched"
+        keys = request.json.get("catalogs")
+        known = {"acme": 250, "zen": 30}
+        products = 1_000 if keys is None else sum(known.get(key, 0) for key in keys)
+        return http(200, counted(products // (2 if request.json.get("facets") else 1)))
+
+    answers = {
+        "acme.example": shop("acme.example", catalog_of_shop("acme", 250)),
+        "zen.example": shop("zen.example", catalog_of_shop("zen", 30)),
+        "new.example": shop("new.example", catalog_of_shop("new", productCount=None)),
+        "gone.example": not_covered(),
+    }
+    return shops(answers, count)
+
+
+def test_a_shop_of_today(run: Callable[..., Result]) -> None:
+    with today() as server:
+        result = run(server, "--host", "acme.example")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == [
+        "Catalog 'acme': 250 products in 3 pages, $0.04.",
+        "With the details of each: another 250 products in 250 lookups, $0.50.",
+    ]
+
+
+def test_several_shops_of_which_one_is_not_covered(run: Callable[..., Result]) -> None:
+    hosts = [f"--host={name}.example" for name in ("acme", "zen", "new", "gone")]
+    with today() as server:
+        result = run(server, *hosts)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        "Catalog 'acme': 250 products in 3 pages, $0.04.",
+        "Catalog 'zen': 30 products in 1 page, $0.01.",
+        "Catalog 'new': the number of its products is not known.",
+        "All 3: 280 products in 4 pages, $0.06.",
+        "With the details of each: another 280 products in 280 lookups, $0.56.",
+    ]
+    assert "gone.example" in result.stderr
+
+
+def test_named_catalogs_of_today_are_counted(run: Callable[..., Result]) -> None:
+    with today() as server:
+        result = run(server, "--catalog", "acme", "--catalog", "acne")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[:2] == [
+        "Catalog 'acme': 250 products in 3 pages, $0.04.",
+        "Catalog 'acne': no products. Check its spelling and its filters.",
+    ]
+
+
+def test_all_of_octogen(run: Callable[..., Result]) -> None:
+    with today() as server:
+        result = run(server)
+    assert result.stdout.startswith("All of Octogen: 1,000 products in 10 pages, $0.14.")
+
+
+def test_a_search_is_counted_and_keywords_do_not_narrow_it(run: Callable[..., Result]) -> None:
+    facets = ["--facet", "gender=female", "--facet", "gender=unisex", "--facet", "fit=slim"]
+    with today() as server:
+        result = run(server, "--catalog=zen", "--host=acme.example", "--q=boots", *facets)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == [
+        "The search: 140 products in 2 pages, $0.03.",
+        "With the details of each: another 140 products in 140 lookups, $0.28.",
+        "It is at most that: keywords do not narrow the count.",
+    ]
+    assert server.received[-1].json == {
+        "catalogs": ["zen", "acme"],
+        "facets": [
+            {"name": "gender", "values": ["female", "unisex"]},
+            {"name": "fit", "values": ["slim"]},
+        ],
+        "categories": [{"key": "products", "facets": []}],
+    }
+
+
+def test_prices_and_the_size_of_a_page_can_be_changed(run: Callable[..., Result]) -> None:
+    options = ["--page-size=10", "--search-page-usd=1", "--lookup-usd=0"]
+    with today() as server:
+        result = run(server, "--catalog", "acme", *options)
+    assert result.stdout.splitlines() == [
+        "Catalog 'acme': 250 products in 25 pages, $25.00.",
+        "With the details of each: another 250 products in 250 lookups.",
+    ]
+
+
+def test_an_older_service_lists_its_catalogs(run: Callable[..., Result]) -> None:
+    with Sandbox(catalogs=CATALOGS, api_key=KEY) as sandbox:
+        everything = run(sandbox)
+        one = run(sandbox, "--catalog", "acme")
+        assert {request.path for request in sandbox.requests} == {"/catalogs"}
+    assert everything.stdout.splitlines() == [
+        f"Catalog 'acme': 250 products in 3 pages, $0.04, {LIMIT}.",
+        f"Catalog 'zen': 30 products in 1 page, $0.01, {LIMIT}.",
+        f"All 2: 280 products in 4 pages, $0.06, {LIMIT}.",
+        f"With the details of each: another 280 products in 280 lookups, $0.56, {LIMIT}.",
+    ]
+    assert one.stdout.startswith("Catalog 'acme': 250 products in 3 pages, $0.04, ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        (["--catalog", "nosuch"], 2, "'nosuch' is not granted to this key. Granted: acme, zen."),
+        (["--facet", "gender=male"], 1, "counts whole catalogs only: leave out the filters."),
+        (["--facet", "male"], 2, "--facet 'male' has no name and value: write it as gender=female"),
+        (["--price-min", "-1"], 2, "price_min"),
+        (["--host", "acme.example"], 1, "has no such operation (404)"),
+        (["--search-page-usd", "-1"], 2, "search_page_usd must be at least 0 dollars"),
+    ],
+)
+def test_what_cannot_be_estimated_says_why(
+    run: Callable[..., Result], arguments: list[str], status: int, text: str
+) -> None:
+    with Sandbox(catalogs=CATALOGS, api_key=KEY) as sandbox:
+        result = run(sandbox, *arguments)
+    assert (result.exit_code, result.stdout) == (status, "")
+    assert text in result.stderr
+
+
+def test_a_refused_key_is_an_error(run: Callable[..., Result]) -> None:
+    with RawServer(lambda _: http(401, {"detail": "Invalid API key"})) as server:
+        result = run(server)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "401 Invalid API key" in result.stderr
+
+
+def test_without_a_key_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OCTOGEN_PLATFORM_API_KEY", raising=False)
+    monkeypatch.delenv("OCTO_API_KEY", raising=False)
+    result = CliRunner().invoke(main, ["estimate"])
+    assert result.exit_code == 1
+    assert "No Octogen API key" in result.stderr
