@@ -124,7 +124,7 @@ def _older_contract_error(
 ) -> OctogenValidationError:
     return OctogenValidationError(
         f"{subject}: the service speaks the older contract, which has no {', '.join(unknown)} "
-        "(422). Leave it out of the search, or read a service of the current contract.",
+        "(422). Search without, or read a service of the current contract.",
         error.response,
         error.detail,
         error.retry_after,

@@ -7,9 +7,10 @@ import pytest
 from octogen_dagster.api.search_arguments import CurrentArguments
 from octogen_dagster.errors import OctogenValidationError
 from octogen_dagster.sandbox.faults import Fault
+from octogen_dagster.sandbox.rest.request_bodies import Generation
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.clients import QUICK, Transport, open_client
-from tests.api.servers import RawServer, Received, http, page
+from tests.api.servers import KEY, RawServer, Received, http, page
 
 
 def refusal(*fields: str, reason: str = "x") -> list[bytes]:
@@ -207,6 +208,19 @@ class TestKeywords:
         assert len(server.received) == 2
 
 
+@pytest.mark.parametrize("generation", ["seed", "interim", "current"])
+async def test_keywords_find_the_same_products_in_each_generation(
+    generation: Generation, transport: Transport
+) -> None:
+    with Sandbox(catalogs={"northpeak": 120}, api_key=KEY, generation=generation) as sandbox:
+        async with open_client(sandbox, transport) as client:
+            found = await client.search_products(catalog="northpeak", q="red jacket")
+            again = await client.search_products(catalog="northpeak", q="red jacket")
+    assert found.uuids == again.uuids
+    assert len(found.uuids) == 1
+    assert [request.status for request in sandbox.requests] == [422, 200, 200]
+
+
 class TestFieldsOfTheCurrentGeneration:
     CURRENT: ClassVar[dict[str, Any]] = {
         "understand": True,
@@ -239,7 +253,7 @@ class TestFieldsOfTheCurrentGeneration:
     ) -> None:
         message = (
             f"Catalog 'acme': the service speaks the older contract, which has no {named} (422). "
-            "Leave it out of the search, or read a service of the current contract."
+            "Search without, or read a service of the current contract."
         )
         with service(known) as server:
             async with open_client(server, transport, retry=QUICK) as client:
