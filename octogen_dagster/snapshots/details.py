@@ -29,7 +29,8 @@ def build_product_details_asset(
     * found: the row has the full view.
     * gone: no catalog has the product any more, even if the merchant still does.
     * mismatch: the URL leads to another product, whose view is not stored.
-    * failed: the lookup failed in spite of its retries; `error` says why.
+    * failed: the lookup failed in spite of its retries; `error` says why. If the shop failed, it
+      is retried once.
 
     The service knows only the present, so the view is that of `looked_up_at`, also in a partition
     of a past time.
