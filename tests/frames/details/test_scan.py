@@ -442,19 +442,22 @@ class TestPace:
 
 
 class Place:
-    """A place that has a details snapshot."""
+    """A place that has a details snapshot, perhaps one that cannot be found."""
 
-    def __init__(self, latest: pl.LazyFrame | None) -> None:
+    def __init__(self, latest: pl.LazyFrame | OctogenSnapshotError | None) -> None:
         self._latest = latest
+        self.lines: list[str] = []
 
     def page_store(self, clock: Callable[[], datetime]) -> PageStore:
         raise AssertionError
 
     def latest(self) -> pl.LazyFrame | None:
+        if isinstance(self._latest, OctogenSnapshotError):
+            raise self._latest
         return self._latest
 
     def log(self, line: str) -> None:
-        raise AssertionError(line)
+        self.lines.append(line)
 
 
 def collect_after(previous: pl.LazyFrame | None, found: DetailScan) -> pl.DataFrame:
@@ -580,6 +583,34 @@ class TestOnlyChanged:
         frame = collect_after(pl.scan_parquet(path) if previous != "none" else None, found)
         assert set(frame["status"]) == {"found"}
         assert (found.statistics.carried_over, found.statistics.looked_up) == (0, 60)
+
+    @pytest.mark.parametrize(
+        ("previous", "lines"),
+        [
+            (None, [r"Details: 60 products in 60 lookups, \$0\.12\b.*\."]),
+            (
+                DETAIL_SCHEMA.to_frame().lazy(),
+                [r"Details: at most 60 products in 60 lookups, \$0\.12\b.*\."],
+            ),
+            (
+                OctogenSnapshotError("It is damaged."),
+                [
+                    r"It is damaged\. Every product is looked up\.",
+                    r"Details: 60 products in 60 lookups, \$0\.12\b.*\.",
+                ],
+            ),
+        ],
+    )
+    def test_the_log_says_beforehand_what_the_lookups_take(
+        self, sandbox: Sandbox, previous: Any, lines: list[str]
+    ) -> None:
+        place = Place(previous)
+        found = detail_scan(sandbox, products_of(sandbox), only_changed=True)
+        with found.opened(place):
+            assert set(found.frame.collect()["status"]) == {"found"}
+        assert len(place.lines) == len(lines)
+        for line, pattern in zip(place.lines, lines, strict=True):
+            assert re.fullmatch(pattern, line)
 
     def test_it_is_only_done_when_asked_for(self, sandbox: Sandbox, before: pl.DataFrame) -> None:
         found = detail_scan(sandbox, products_of(sandbox))
