@@ -46,7 +46,7 @@ def build_products_asset(
 
     Args:
         name: The asset's name.
-        search: What to read; by default everything.
+        search: What to read; by default all catalogs of the resource's source.
         partitions_def: Partitions by catalog (`catalog_partitions`), by time (`snapshot_days`) or
             by both (`catalog_days`). In a partition of a catalog the search reads only that
             catalog. A past time is rebuilt from archived pages or refused, because the service

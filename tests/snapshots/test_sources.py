@@ -38,8 +38,12 @@ class Service:
 
     Attributes:
         shops: The answers of its shops, by host; a test may change them.
+        fails_at: The cursor of a page that it fails to serve.
+        cursors: The cursors of the pages that it served.
         server: The server.
     """
+
+    fails_at: str | None = "none"
 
     def __init__(self) -> None:
         self.shops: dict[str, Any] = {
@@ -48,6 +52,7 @@ class Service:
             ),
             "zen.example": shop("zen.example", catalog_of_shop("zen", 1)),
         }
+        self.cursors: list[str | None] = []
         self.server: RawServer = shops(self.shops, self.search)
 
     def search(self, request: Received) -> list[bytes]:
@@ -55,9 +60,13 @@ class Service:
         if "catalog" in body:
             detail = [{"loc": ["body", "catalog"], "msg": "not permitted", "type": "extra"}]
             return http(422, {"detail": detail})
+        cursor = body.get("cursor")
+        if cursor == self.fails_at:
+            return http(500)
+        self.cursors.append(cursor)
         keys = body.get("catalogs") or sorted(PRODUCTS)
         uuids = [f"{key}-{number}" for key in keys for number in range(PRODUCTS.get(key, 0))]
-        begin = int(body.get("cursor", 0))
+        begin = int(cursor or 0)
         after = begin + 1
         return http(body=page(uuids[begin:after], str(after) if after < len(uuids) else None))
 
@@ -237,11 +246,36 @@ def test_a_capped_search_reads_the_catalogs_of_a_source_in_their_order(
     assert rows(tmp_path) == {"acme": 2, "zen": 1}
 
 
-def test_a_frame_reads_the_catalogs_of_its_source(service: Service) -> None:
+def test_a_frame_reads_the_catalogs_of_its_source_and_logs_what_it_leaves_out(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.shops["zen.example"] = http(401)
     frame = scan_products(
         ProductSearch(), api_key=KEY, base_url=service.server.base_url, catalogs=SHOPS
     )
-    assert len(frame.collect()) == 6
+    assert len(frame.collect()) == 5
+    (record,) = [each for each in caplog.records if "'zen.example'" in each.message]
+    assert record.levelname == "WARNING"
+    assert record.message.endswith("The catalogs of this shop are left out.")
+
+
+@pytest.mark.parametrize("source", [SHOPS, NAMED])
+def test_a_read_goes_on_from_saved_pages_whatever_the_time_of_the_count(
+    tmp_path: Path, service: Service, instance: dg.DagsterInstance, source: CatalogSource
+) -> None:
+    service.fails_at = "2"
+    octogen = service.octogen(source)
+    read_products(tmp_path, octogen, instance, partition="acme", raise_on_error=False)
+    assert service.cursors == [None, "1"]
+
+    later = catalog_of_shop("acme", 3, computedAt="2026-11-26T10:00:00Z")
+    service.shops["acme.example"] = shop("acme.example", later)
+    service.fails_at = "none"
+    service.cursors.clear()
+    read_products(tmp_path, octogen, instance, partition="acme")
+    assert rows(tmp_path) == {"acme": 3}
+    # The page after the saved ones; then the first and the last saved page, which are compared.
+    assert service.cursors == ["2", None, "1"]
 
 
 class Sensor:
