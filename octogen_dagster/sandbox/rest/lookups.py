@@ -5,14 +5,13 @@ from typing import Any
 
 from octogen_dagster.sandbox.data.catalog import Catalog
 from octogen_dagster.sandbox.data.product import Product
+from octogen_dagster.sandbox.rest.full_views import Json, full_view
 from octogen_dagster.sandbox.rest.product_urls import ProductUrl, parse_product_url
 from octogen_dagster.sandbox.rest.request_bodies import CurrentLookupRequest, Generation
-from octogen_dagster.sandbox.rest.views import Json, full_view
 
 _NOT_INDEXED: dict[str, Any] = {
     "uuid": None,
     "catalogKey": None,
-    "catalogDisplayName": None,
     "isActive": None,
     "enrichment": None,
     "primaryImage": None,

@@ -12,7 +12,7 @@ from octogen_dagster.sandbox.data.shops import PRICES_OF_A_DOLLAR
 _PRINT_PRODUCTS = """
 import sys
 from octogen_dagster.sandbox.data.catalog import make_catalog
-from octogen_dagster.sandbox.rest.views import full_view
+from octogen_dagster.sandbox.rest.full_views import full_view
 catalog = make_catalog("grand-arcade", 1_000_000, seed=7)
 sys.stdout.reconfigure(encoding="utf-8")
 print([full_view(catalog.product(index), "current") for index in (0, 1, 17, 999_999)])

@@ -111,31 +111,35 @@ class TestRouting:
 class TestSearch:
     def test_an_item_of_the_seed_generation(self, client: httpx.Client) -> None:
         items = search(client, catalog="northpeak", limit=100).json()["items"]
-        assert all(item.keys() == _LIST_ITEM_FIELDS for item in items)
+        assert set().union(*items) == _LIST_ITEM_FIELDS
         assert all(str(uuid.UUID(item["uuid"])) == item["uuid"] for item in items)
-        assert all(isinstance(url, str) for item in items for url in item["images"])
-        branded = [item["brand"] for item in items if item["brand"] is not None]
-        assert all(brand.keys() == {"name", "slug", "url", "description"} for brand in branded)
-        rated = [item["rating"] for item in items if item["rating"] is not None]
-        assert all(rating.keys() == {"average", "count"} for rating in rated)
-        updated = [item["updatedAt"] for item in items if item["updatedAt"] is not None]
+        images = [url for item in items for url in item.get("images", ())]
+        assert all(isinstance(url, str) for url in images)
+        branded = [brand for item in items if (brand := item.get("brand"))]
+        assert set().union(*branded) == {"name", "slug", "url", "description"}
+        rated = [rating for item in items if (rating := item.get("rating"))]
+        assert set().union(*rated) == {"average", "count"}
+        updated = [text for item in items if (text := item.get("updatedAt"))]
         assert all(datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ") for text in updated)
-        assert branded
-        assert rated
+        assert images
         assert updated
 
     def test_an_item_of_the_current_generation(self, current_client: httpx.Client) -> None:
         items = search(current_client, limit=100).json()["items"]
-        assert all(item.keys() == _CURRENT_ITEM_FIELDS for item in items)
-        images = [image for item in items for image in item["images"]]
-        assert all(
-            image.keys() == {"url", "cdnUrl", "width", "height", "mimeType", "sizeBytes"}
-            for image in images
-        )
-        assert any(image["cdnUrl"] is None for image in images)
-        assert any(image["width"] == 1200 for image in images)
+        assert set().union(*items) == _CURRENT_ITEM_FIELDS
+        images = [image for item in items for image in item.get("images", ())]
+        assert set().union(*images) == {
+            "url",
+            "cdnUrl",
+            "width",
+            "height",
+            "mimeType",
+            "sizeBytes",
+        }
+        assert any(image.get("cdnUrl") is None for image in images)
+        assert any(image.get("width") == 1200 for image in images)
         assert {item["catalogKey"] for item in items} == {"northpeak", "strada"}
-        assert {item["displayMatchScore"] for item in items} == {None}
+        assert {item.get("displayMatchScore") for item in items} == {None}
 
     def test_both_generations_show_the_same_products(
         self, client: httpx.Client, current_client: httpx.Client
@@ -145,9 +149,10 @@ class TestSearch:
 
     def test_scores_come_with_keywords(self, current_client: httpx.Client) -> None:
         items = search(current_client, q="boots").json()["items"]
-        assert all(60 < item["displayMatchScore"] <= 100 for item in items)
-        assert all(item["rawScore"] > 0 for item in items)
-        assert items
+        scores = [score for item in items if (score := item.get("displayMatchScore"))]
+        assert scores
+        assert all(type(score) is int and 60 < score <= 100 for score in scores)
+        assert all(item["rawScore"] > 0 for item in items if item.get("rawScore") is not None)
 
     def test_a_page_of_the_current_generation_says_what_ran(
         self, current_client: httpx.Client
@@ -241,7 +246,7 @@ class TestSearch:
     ) -> None:
         assert len(interim_client.get("/catalogs").json()) == 2
         items = search(interim_client, limit=100).json()["items"]
-        assert all(isinstance(image, dict) for item in items for image in item["images"])
+        assert all(isinstance(image, dict) for item in items for image in item.get("images", ()))
         assert all(item.keys() <= _LIST_ITEM_FIELDS for item in items)
 
 
@@ -252,7 +257,7 @@ class TestUnderstanding:
         assert generated["gender"] == ["female"]
         assert page["effectiveQuery"]["text"] == "boots"
         assert page["items"]
-        assert {item["gender"] for item in page["items"]} == {"female"}
+        assert {item.get("gender") for item in page["items"]} == {"female"}
 
     def test_keywords_can_be_matched_as_written(self, current_client: httpx.Client) -> None:
         page = search(current_client, q="women's boots", understand=False).json()
@@ -375,7 +380,7 @@ class TestUnknownFields:
         assert "addedWithoutNotice" in page
         assert "addedWithoutNotice" in catalog
         assert all("addedWithoutNotice" in item for item in page["items"])
-        assert 9.75 in {item["currentPrice"] for item in page["items"]}
+        assert 9.75 in {item.get("currentPrice") for item in page["items"]}
 
 
 class TestPaging:
@@ -428,8 +433,8 @@ class TestLookup:
             envelope = {"catalogKey", "catalogDisplayName", "sourceBaseUrl", "product"}
             assert found.keys() >= envelope
             assert generation == "current_client" or found.keys() == envelope
-            assert product.keys() >= _FULL_VIEW_FIELDS | item.keys()
-            shared = item.keys() - {"colors"}
+            shared = item.keys() & product.keys() - {"colors", "sizes"}
+            assert shared >= {"uuid", "productUrl"}
             assert {name: product[name] for name in shared} == {name: item[name] for name in shared}
 
     def test_the_nested_parts_have_the_fields_of_the_contract(self, client: httpx.Client) -> None:
@@ -439,40 +444,25 @@ class TestLookup:
                 for page in iter_pages(client, limit=100)
                 for item in page
             ]
+        assert set().union(*products) == _FULL_VIEW_FIELDS | _LIST_ITEM_FIELDS | {"currency"}
         for name, fields in {
             "categories": {"name", "url"},
             "colors": {"label", "swatchUrl", "hexCode"},
             "variants": {"sku", "productUrl", "color", "size", "inStock", "imageUrl"},
             "breadcrumbs": {"name", "url"},
-            "promotions": {"description", "code"},
+            "promotions": {"description", "code", "promotionId"},
             "reviews": {"author", "rating", "body", "publishedAt"},
             "videos": {"url", "thumbnailUrl", "name"},
         }.items():
-            parts = [part for product in products for part in product[name]]
-            assert parts, name
-            assert all(part.keys() == fields for part in parts), name
-        for product in products:
-            assert product["details"].keys() == {"materials", "fit", "dimensions", "patterns"}
-            assert product["audience"].keys() == {"genders", "ageGroups"}
-            assert product["identifiers"].keys() == {"productId", "gtin", "productGroupId"}
-            assert product["enrichment"].keys() >= {
-                "type",
-                "tags",
-                "styles",
-                "gender",
-                "age_groups",
-                "color",
-                "color_family",
-                "category_path",
-                "attributes",
-                "summary",
-                "canonical_brand",
-            }
-        brands = [product["enrichment"]["canonical_brand"] for product in products]
-        assert all(
-            brand is None or brand.keys() >= {"brand_uuid", "brand_name", "brand_slug"}
-            for brand in brands
-        )
+            parts = [part for product in products for part in product.get(name, ())]
+            assert set().union(*parts) == fields, name
+        for name, fields in {
+            "details": {"materials", "fit", "dimensions", "patterns"},
+            "audience": {"genders", "ageGroups"},
+            "identifiers": {"productId", "gtin", "productGroupId"},
+        }.items():
+            sent = [part for product in products if (part := product.get(name))]
+            assert set().union(*sent) == fields, name
 
     @pytest.mark.parametrize("url", ["https://www.strada.example/products/x-1", "nonsense"])
     def test_an_unknown_url_is_a_404(self, client: httpx.Client, url: str) -> None:

@@ -13,13 +13,13 @@ from octogen_dagster.sandbox.data.catalog import Catalog, make_catalog
 from octogen_dagster.sandbox.data.product import Product
 from octogen_dagster.sandbox.data.text import words_of
 from octogen_dagster.sandbox.rest.effective_query import EffectiveQuery
+from octogen_dagster.sandbox.rest.full_views import complete_view
 from octogen_dagster.sandbox.rest.request_bodies import CurrentSearchRequest, SeedSearchRequest
 from octogen_dagster.sandbox.rest.search import Hit, find_page, iter_matches
 from octogen_dagster.sandbox.rest.understanding import Understanding
-from octogen_dagster.sandbox.rest.views import full_view
 
 _ARCADE = make_catalog("grand-arcade", 600, seed=1)
-_VIEWS = [full_view(_ARCADE.product(index), "current") for index in range(600)]
+_VIEWS = [complete_view(_ARCADE.product(index), "current") for index in range(600)]
 
 
 def _query(**fields: Any) -> EffectiveQuery:
@@ -149,7 +149,7 @@ def _category(depth: int, value: str) -> Callable[[dict[str, Any]], bool]:
         ("brand_slug", "fjord-field", _brand("brand_slug", "fjord-field")),
         ("raw_brand_name", "Voltaic Corp", lambda v: v["brand"]["name"] == "VOLTAIC CORP"),
         ("product_type", "running shoes", lambda v: v["enrichment"]["type"] == "Running Shoes"),
-        ("gender", "Male", lambda v: v["gender"] == "male"),
+        ("gender", "Male", lambda v: v["enrichment"]["gender"] == "male"),
         ("age_groups", "toddler", _enriched("age_groups", "toddler")),
         ("color", "NAVY", _enriched("color", "navy")),
         ("color_family", "blue", _enriched("color_family", "Blue")),
@@ -184,7 +184,8 @@ def test_values_of_a_facet_are_alternatives_and_facets_add_up() -> None:
     ]
     assert _found(facets=facets) == _expected(
         lambda v: (
-            bool({"Blue", "Red"} & set(v["enrichment"]["color_family"])) and v["gender"] == "female"
+            bool({"Blue", "Red"} & set(v["enrichment"]["color_family"]))
+            and v["enrichment"]["gender"] == "female"
         )
     )
 

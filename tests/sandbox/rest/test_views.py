@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 
 from octogen_dagster.sandbox.data.catalog import make_catalog
-from octogen_dagster.sandbox.rest.request_bodies import Generation
 from octogen_dagster.sandbox.rest.views import (
     catalog_summary,
-    full_view,
+    complete_item,
     list_item,
 )
 
@@ -35,11 +34,27 @@ def test_what_is_unknown_is_null() -> None:
 def test_a_list_item_shows_the_traits_of_the_product() -> None:
     for product in PRODUCTS:
         item = list_item(product, "seed")
-        assert (item["uuid"], item["title"]) == (product.uuid, product.title)
-        assert item["currentPrice"] == product.current_price
-        assert (item["brand"] or {}).get("name") == product.raw_brand_name
-        assert len(item["images"]) == product.image_count
-        assert item["imageUrl"] == (item["images"][0] if item["images"] else None)
+        assert (item["uuid"], item.get("title")) == (product.uuid, product.title)
+        assert item.get("currentPrice") == product.current_price
+        assert (item.get("brand") or {}).get("name") == product.raw_brand_name
+        assert len(complete_item(product, "seed")["images"]) == product.image_count
+
+
+def test_images_are_the_shops_and_the_deprecated_address_is_octogens() -> None:
+    items = [complete_item(product, "current") for product in PRODUCTS if product.image_count]
+    for item in items:
+        assert item["imageUrl"].startswith("https://cdn.octogen.example/")
+        assert item["primaryImage"] == item["images"][0]
+        for image in item["images"]:
+            assert image["url"].startswith("https://cdn.grandarcade.example/")
+            assert (image["cdnUrl"] is None) is (image["width"] is None)
+    without = sum(image["cdnUrl"] is None for item in items for image in item["images"])
+    assert 0 < without < sum(len(item["images"]) for item in items) / 5
+
+
+def test_some_prices_are_whole_numbers() -> None:
+    prices = [complete_item(product, "current")["currentPrice"] for product in PRODUCTS]
+    assert {type(price) for price in prices} == {int, float, type(None)}
 
 
 def test_times_are_in_utc() -> None:
@@ -51,8 +66,8 @@ def test_times_are_in_utc() -> None:
 
 def test_the_current_generation_has_images_as_objects_and_a_primary_image() -> None:
     product = next(product for product in PRODUCTS if product.image_count)
-    item = list_item(product, "current")
-    assert [image["url"] for image in item["images"]] == list_item(product, "seed")["images"]
+    item = complete_item(product, "current")
+    assert [image["url"] for image in item["images"]] == complete_item(product, "seed")["images"]
     assert item["primaryImage"] == item["images"][0]
 
 
@@ -60,35 +75,5 @@ def test_the_current_generation_has_images_as_objects_and_a_primary_image() -> N
     ("relevance", "scores"), [(0, (None, None)), (5, (80, 6.25)), (1000, (100, 1250.0))]
 )
 def test_scores_follow_the_relevance(relevance: int, scores: tuple[Any, Any]) -> None:
-    item = list_item(PRODUCTS[0], "current", relevance)
+    item = complete_item(PRODUCTS[0], "current", relevance)
     assert (item["displayMatchScore"], item["rawScore"]) == scores
-
-
-@pytest.mark.parametrize("generation", ["seed", "current"])
-def test_the_full_view_extends_the_list_item(generation: Generation) -> None:
-    for product in PRODUCTS[:50]:
-        item, view = list_item(product, generation), full_view(product, generation)
-        shared = item.keys() - {"colors"}
-        assert {name: view[name] for name in shared} == {name: item[name] for name in shared}
-        assert [color["label"] for color in view["colors"]] == [c.label for c in product.colors]
-
-
-def test_there_is_a_variant_for_each_color_and_size() -> None:
-    for product in PRODUCTS[:50]:
-        variants = full_view(product, "seed")["variants"]
-        assert len(variants) == max(1, len(product.colors)) * max(1, len(product.kind.sizes))
-        assert len({variant["sku"] for variant in variants}) == len(variants)
-
-
-def test_only_rated_products_have_reviews() -> None:
-    views = [(product.rating, full_view(product, "seed")["reviews"]) for product in PRODUCTS]
-    assert all(not reviews for rating, reviews in views if rating is None)
-    assert any(reviews for _, reviews in views)
-
-
-def test_enrichment_has_the_canonical_brand_with_its_spellings() -> None:
-    product = next(p for p in PRODUCTS if p.brand is not None and p.brand.spellings)
-    brand = full_view(product, "seed")["enrichment"]["canonical_brand"]
-    assert product.brand is not None
-    assert brand["brand_name"] == product.brand.name
-    assert brand["brand_synonyms"] == list(product.brand.spellings)
