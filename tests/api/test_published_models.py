@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from octogen_ai_sdk.generated import models as octogen
 from pydantic import BaseModel
@@ -55,13 +55,20 @@ def test_a_page(content: bytes) -> None:
     assert unknown_fields(ours) == unknown_fields(theirs) - kept_as_it_came
 
 
-@pytest.mark.parametrize(
-    "model", [octogen.MerchantProductUrlLookupResponse, octogen.ProgrammaticProductLookupResponse]
-)
-@settings(published, max_examples=40)
+LOOKUPS: dict[type[BaseModel], st.SearchStrategy[bytes]] = {
+    model: bodies(answers(model) | answers(model, lax=True))
+    for model in (
+        octogen.MerchantProductUrlLookupResponse,
+        octogen.ProgrammaticProductLookupResponse,
+    )
+}
+
+
+@pytest.mark.parametrize("model", LOOKUPS)
+@published
 @given(data=st.data())
 def test_a_lookup(model: type[BaseModel], data: st.DataObject) -> None:
-    content = data.draw(bodies(answers(model) | answers(model, lax=True)))
+    content = data.draw(LOOKUPS[model])
     theirs = model.model_validate_json(content)
 
     ours = parsed(MerchantProductUrlLookupResponse, ok(content), "Product")

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from octogen_ai_sdk.generated.models import (
     MerchantProductUrlLookupResponse as PublishedLookup,
@@ -46,11 +46,17 @@ def in_frame(value: Any, dtype: Any) -> Any:
             return value
 
 
-@pytest.mark.parametrize("model", [PublishedLookup, ProgrammaticProductLookupResponse])
-@settings(published, max_examples=30)
+LOOKUPS: dict[type[BaseModel], st.SearchStrategy[bytes]] = {
+    model: lookups(model, lax=False) | lookups(model, lax=True)
+    for model in (PublishedLookup, ProgrammaticProductLookupResponse)
+}
+
+
+@pytest.mark.parametrize("model", LOOKUPS)
+@published
 @given(data=st.data())
 def test_a_product_that_is_found(model: type[BaseModel], data: st.DataObject) -> None:
-    content = data.draw(lookups(model, lax=False) | lookups(model, lax=True))
+    content = data.draw(LOOKUPS[model])
     theirs = model.model_validate_json(content)
     said = values(theirs)
     said = said["product"] | said
