@@ -21,7 +21,7 @@ LOOKUP_USD = 0.002
 
 _LOOKUP = "/products/lookup"
 _KEPT = "Saved pages are kept: run it again with a larger budget_usd, and it goes on from them."
-_NOT_KEPT = "Nothing was published: run it again with a larger budget_usd."
+_NOT_KEPT = "Lookups are not kept: run it again with a larger budget_usd."
 
 
 @dataclass(frozen=True, slots=True)

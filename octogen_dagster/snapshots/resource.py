@@ -82,7 +82,9 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         default=None,
         gt=0,
         description="Dollars that a run may spend; none for no limit. The run fails before the "
-        "request that would exceed it, and a run with a larger budget goes on from its pages.",
+        "request that would exceed it, and a run with a larger budget goes on from its pages. "
+        "Snapshots in processes of their own share it by the run's tag octogen/spent_usd, which "
+        "re-executions inherit; other requests count in their own process only.",
     )
     _spending: Any = PrivateAttr(default=None)
 

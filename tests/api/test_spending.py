@@ -190,7 +190,7 @@ class TestBudget:
         )
         assert str(no_lookup.value) == (
             f"The product at {URL}: the next request costs $0.002, which the budget of $0.03 does "
-            "not allow: $0.03 are spent. It was not sent. Nothing was published: run it again with "
+            "not allow: $0.03 are spent. It was not sent. Lookups are not kept: run it again with "
             "a larger budget_usd."
         )
 

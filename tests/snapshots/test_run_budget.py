@@ -17,6 +17,7 @@ from octogen_dagster.snapshots.details import build_product_details_asset
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.resource import OctogenResource
 from octogen_dagster.snapshots.run_budget import SPENT_TAG, shared_budget
+from tests.api.servers import RawServer, Received, http, page
 from tests.results import failure, metadata
 from tests.snapshots.spending_runs import BASE_DIR, BUDGET_USD, make_job
 
@@ -26,7 +27,11 @@ PAGE_USD = 0.014
 
 
 def run(
-    shops: Sandbox, folder: Path, assets: list[Any], budget_usd: float | None, **options: Any
+    shops: Sandbox | RawServer,
+    folder: Path,
+    assets: list[Any],
+    budget_usd: float | None,
+    **options: Any,
 ) -> dg.ExecuteInProcessResult:
     octogen = OctogenResource(
         api_key=shops.api_key, base_url=shops.base_url, attempts=1, budget_usd=budget_usd
@@ -177,3 +182,39 @@ def test_a_capped_read_may_have_small_pages(shops: Sandbox, tmp_path: Path) -> N
         result = run(shops, tmp_path, [products], budget_usd=None, instance=instance)
         lines = [record.user_message for record in instance.all_logs(result.run_id)]
     assert not [line for line in lines if line.startswith("page_size")]
+
+
+def test_spent_credit_fails_without_retries_and_a_topped_up_run_goes_on(tmp_path: Path) -> None:
+    credit = 3
+    uuids = [f"p{number}" for number in range(5)]
+    top_up = "https://octogen.example/top-up?organization=7"
+
+    def respond(request: Received) -> list[bytes]:
+        nonlocal credit
+        if request.target == "/v1/catalogs":
+            return http(404, {"detail": "Not Found"})
+        if not credit:
+            return http(402, {"detail": {"code": "insufficient_credit", "top_up_url": top_up}})
+        credit -= 1
+        begin = int(request.json.get("cursor", 0))
+        after = begin + 1
+        return http(200, page(uuids[begin:after], str(after) if after < len(uuids) else None))
+
+    products = build_products_asset("products", ProductSearch(catalogs=["acme"], page_size=1))
+    with RawServer(respond) as server:
+        stopped = run(server, tmp_path, [products], budget_usd=None)
+        (event,) = stopped.get_step_failure_events()
+        found = event.step_failure_data.user_failure_data
+        assert found
+        assert found.metadata == {"octogen/top_up_url": dg.MetadataValue.url(top_up)}
+        assert f"top it up at {top_up} and run again." in failure(stopped)
+        assert not [each for each in stopped.all_events if each.is_step_up_for_retry]
+
+        credit = 5
+        again = run(server, tmp_path, [products], budget_usd=None)
+    assert again.success
+    assert metadata(again, "products")["octogen/resumed_pages"] == 3
+    # The first and the last saved page are compared, since the service does not say when the
+    # catalog was indexed.
+    assert metadata(again, "products")["octogen/cost_usd"] == pytest.approx(4 * PAGE_USD)
+    assert pl.read_parquet(tmp_path / "products.parquet")["uuid"].to_list() == uuids

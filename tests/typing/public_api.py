@@ -131,6 +131,7 @@ def snapshot_definitions() -> dg.Definitions:
                 concurrency=4,
                 reserve=0.5,
                 catalogs=ShopCatalogs(hosts=["northpeak.example"]),
+                budget_usd=50,
             ),
             "io_manager": ParquetSnapshotIOManager(base_dir="snapshots", keep_pages=True),
         },
