@@ -59,8 +59,9 @@ class ShopCatalogs(CatalogSource):
     """The catalogs that serve the hosts of shops, in the current generation of the service.
 
     The hosts are requested at the same time, and all together may take as long as one request. A
-    host that fails is a warning, unless all fail. The service tells when it computed the number of
-    products, but not when a catalog was indexed.
+    host that fails is a warning, unless all fail. Only a search that reads the catalogs of all
+    hosts fails with it, unless Octogen does not cover the shop. The service tells when it computed
+    the number of products, but not when a catalog was indexed.
 
     Args:
         hosts: Hosts or URLs of shops, such as `shop.example`.
@@ -88,7 +89,7 @@ class ShopCatalogs(CatalogSource):
             [state for each in lists for state in each.catalogs],
             [line for each in lists for line in each.warnings]
             + [f"{error} The catalogs of this shop are left out." for error in errors],
-            is_complete=all(isinstance(error, OctogenNotFoundError) for error in errors),
+            _passing(errors),
         )
 
     async def _catalogs_of(
@@ -152,7 +153,7 @@ def fetch_catalogs(connection: Connection) -> CatalogList:
             *listed.warnings,
             *(f"Catalog {key!r} is listed more than once. It is read once." for key in repeated),
         ],
-        listed.is_complete,
+        listed.failure,
     )
 
 
@@ -185,9 +186,14 @@ def _checked_host(text: str) -> str:
     return host
 
 
+def _passing(errors: Sequence[OctogenError]) -> OctogenError | None:
+    """The first error that says nothing about whether Octogen covers the shop."""
+    return next((each for each in errors if not isinstance(each, OctogenNotFoundError)), None)
+
+
 def _error_of_all(errors: Sequence[OctogenError]) -> OctogenError:
     """The error to raise if every host failed: a passing one if there is one."""
-    first = next((each for each in errors if not isinstance(each, OctogenNotFoundError)), errors[0])
+    first = _passing(errors) or errors[0]
     if len(errors) > 1:
         texts = " ".join(str(each) for each in errors[:_MAX_ERRORS_IN_MESSAGE])
         first.args = (f"None of {len(errors)} shops could be read. {texts}",)

@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from octogen_dagster.api.response_model import Int64, ResponseModel
 from octogen_dagster.api.responses import parsed
+from octogen_dagster.errors import OctogenError
 
 if TYPE_CHECKING:
     import httpx
@@ -66,12 +67,18 @@ class CatalogList:
     Attributes:
         catalogs: The catalogs.
         warnings: A line for the log about each part of the source that could not be used.
-        is_complete: False if catalogs may be missing that the source has at other times.
+        failure: Why catalogs are missing that the source may have at another time; None if none
+            are.
     """
 
     catalogs: Sequence[CatalogState]
     warnings: Sequence[str] = ()
-    is_complete: bool = True
+    failure: OctogenError | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """True if no catalog is missing that the source may have at another time."""
+        return self.failure is None
 
 
 _STATES = msgspec.json.Decoder(list[CatalogState])

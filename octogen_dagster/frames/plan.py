@@ -117,6 +117,8 @@ def list_for(
         if not capped:
             _refuse_all_of_octogen(search, connection, error)
         return None
+    if listed.failure and not search.catalogs:  # or the products of its catalogs would be missing
+        raise listed.failure
     for line in listed.warnings:
         warn(line)
     return listed.catalogs

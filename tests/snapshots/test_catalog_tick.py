@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octogen_dagster.api.catalog_states import CatalogList, CatalogState
+from octogen_dagster.errors import OctogenError
 from octogen_dagster.run_ledger import RunAttempt
 from octogen_dagster.snapshots.catalog_tick import CatalogCursor, CatalogTick, TickInputs, plan_tick
 
@@ -55,9 +56,9 @@ def plan(
     catalogs: list[CatalogState],
     given: TickInputs,
     *,
-    is_complete: bool = True,
+    failure: OctogenError | None = None,
 ) -> CatalogTick:
-    return plan_tick(cursor, CatalogList(catalogs, is_complete=is_complete), given)
+    return plan_tick(cursor, CatalogList(catalogs, failure=failure), given)
 
 
 def requested(cursor: CatalogCursor, catalogs: list[CatalogState], given: TickInputs) -> list[str]:
@@ -263,7 +264,7 @@ def test_a_cursor_that_was_stored_by_an_earlier_version_is_read_and_written_alik
 def test_no_catalog_is_gone_while_the_list_is_incomplete() -> None:
     both = [index_run("shop", 1), index_run("other", 1)]
     cursor = plan(CatalogCursor(), both, inputs()).cursor
-    tick = plan(cursor, both[:1], inputs(), is_complete=False)
+    tick = plan(cursor, both[:1], inputs(), failure=OctogenError("a shop failed"))
     assert tick.gone == []
     assert plan(tick.cursor, both[:1], inputs()).gone == ["other"]
 

@@ -228,10 +228,28 @@ def test_a_keyword_search_stays_within_the_source_even_if_it_fails(
     assert "/products/search" not in service.paths()
 
 
-def test_a_shop_that_fails_is_a_warning_and_the_others_are_read(
+def test_a_snapshot_of_all_shops_is_not_published_while_a_shop_fails(
     tmp_path: Path, service: Service, instance: dg.DagsterInstance
 ) -> None:
     service.shops["acme.example"] = http(503)
+    result = read_products(tmp_path, service.octogen(SHOPS), instance, raise_on_error=False)
+    assert "'acme.example'" in failure(result)
+    assert not list(tmp_path.rglob("*.parquet"))
+    assert "/products/search" not in service.paths()
+
+
+def test_a_catalog_is_read_while_a_shop_fails(
+    tmp_path: Path, service: Service, instance: dg.DagsterInstance
+) -> None:
+    service.shops["acme.example"] = http(503)
+    read_products(tmp_path, service.octogen(SHOPS), instance, partition="zen")
+    assert rows(tmp_path) == {"zen": 1}
+
+
+def test_a_shop_that_is_not_covered_is_a_warning_and_the_others_are_read(
+    tmp_path: Path, service: Service, instance: dg.DagsterInstance
+) -> None:
+    del service.shops["acme.example"]
     result = read_products(tmp_path, service.octogen(SHOPS), instance)
     assert rows(tmp_path) == {"zen": 1}
     warnings = [line for line in lines(instance, result) if "'acme.example'" in line]
@@ -249,7 +267,7 @@ def test_a_capped_search_reads_the_catalogs_of_a_source_in_their_order(
 def test_a_frame_reads_the_catalogs_of_its_source_and_logs_what_it_leaves_out(
     service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
-    service.shops["zen.example"] = http(401)
+    del service.shops["zen.example"]
     frame = scan_products(
         ProductSearch(), api_key=KEY, base_url=service.server.base_url, catalogs=SHOPS
     )
