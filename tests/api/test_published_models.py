@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from octogen_dagster.api.catalog_states import catalogs_of_shop
 from octogen_dagster.api.domain_coverage import DomainCoverageResponse
 from octogen_dagster.api.models import MerchantProductListPage, MerchantProductUrlLookupResponse
+from octogen_dagster.api.product_count import FacetCounts
 from octogen_dagster.api.responses import error_from_response, parsed
 from octogen_dagster.errors import OctogenValidationError
 from tests.published import answers, bodies, ok, published, text, timestamps, unknown_fields, values
@@ -99,6 +100,23 @@ def test_a_shop(content: bytes) -> None:
     unusable = [state for state in states.catalogs if state.computed_at is None]
     assert len(states.catalogs) == len(theirs.catalogs)
     assert len(states.warnings) == len(unusable)
+
+
+def counts(*, lax: bool) -> st.SearchStrategy[dict[str, Any]]:
+    """Answers to a request that has one category."""
+    some = answers(octogen.ProgrammaticCategoryCount, {"count": st.integers(0, 2**53)}, lax=lax)
+    categories = st.lists(some, min_size=1, max_size=1)
+    return answers(octogen.ProgrammaticFacetCountsResponse, {"categories": categories}, lax=lax)
+
+
+@published
+@given(bodies(counts(lax=False) | counts(lax=True)))
+def test_a_count_of_products(content: bytes) -> None:
+    (theirs,) = octogen.ProgrammaticFacetCountsResponse.model_validate_json(content).categories
+
+    (ours,) = parsed(FacetCounts, ok(content), "Count").categories
+
+    assert (ours.key, ours.count) == (theirs.key, theirs.count)
 
 
 @published
