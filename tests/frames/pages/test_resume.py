@@ -37,7 +37,7 @@ def rewrite_record(reads: Reads, **fields: object) -> None:
 def test_an_undisturbed_read_leaves_nothing_behind(reads: Reads) -> None:
     assert reads.read().height == PRODUCTS
     assert not reads.folder.exists()
-    assert reads.notes == []
+    assert not any("saved" in note for note in reads.notes)
 
 
 def test_a_read_that_died_is_continued_after_its_last_saved_page(
@@ -251,9 +251,9 @@ class TestOtherReads:
         reads.interrupted()
         rewrite_record(reads, **fields)
         assert reads.pages_requested(reads.read)[0] == 1
-        assert reads.notes == [
+        assert reads.notes[0] == (
             f"1 saved reads in {reads.folder} are not used: they are of another search or service."
-        ]
+        )
 
     def test_a_search_of_another_version_is_not_used(self, reads: Reads) -> None:
         reads.interrupted()
@@ -327,7 +327,7 @@ class TestOtherReads:
             frame = scan.frame.collect()
             scan.remove_saved_pages()
         assert frame.drop("fetched_at").equals(undisturbed)
-        assert reads.notes[-1].endswith("The catalog is read anew.")
+        assert any(note.endswith("The catalog is read anew.") for note in reads.notes)
         assert not reads.folder.exists()
 
 
