@@ -14,6 +14,7 @@ import pytest
 import octogen_dagster
 
 PACKAGE = Path(octogen_dagster.__file__).parent
+TESTS = Path(__file__).parent
 GROUND = {"errors", "files", "background"}
 HELPERS = {"asset_defaults", "sensor_limits", "run_ledger", "previews"}
 ARROWS: dict[str, set[str]] = {
@@ -114,6 +115,17 @@ def test_the_rooms_make_no_circle() -> None:
             if room_of(name) != room_of(module):
                 graph[room_of(module)].add(room_of(name))
     graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_only_files_that_older_pythons_skip_import_the_published_models() -> None:
+    roots = ("octogen_ai_sdk", "tests.published")
+    wrong = {
+        str(path)
+        for path in TESTS.rglob("*.py")
+        if any(name.startswith(roots) for name in imports(path))
+        if not path.name.startswith(("test_published_", "published"))
+    }
+    assert not wrong
 
 
 def test_importing_the_package_leaves_the_heavy_libraries_alone() -> None:

@@ -8,9 +8,9 @@ from click.testing import CliRunner, Result
 
 from octogen_dagster.cli.main import main
 from octogen_dagster.sandbox.server import Sandbox
+from tests.api.counts import counted
 from tests.api.servers import KEY, RawServer, Received, http
 from tests.api.shops import catalog_of_shop, not_covered, shop, shops
-from tests.api.test_product_count import counted
 
 CATALOGS = {"acme": 250, "zen": 30}
 LIMIT = "all within the rate limit of 600,000 requests a minute"
