@@ -153,11 +153,10 @@ class Spending:
     def _reserve(self, price: Decimal, path: str, subject: str) -> None:
         if self._parent:
             self._parent._reserve(price, path, subject)
-            return
         with self._lock:
-            if price and self.budget_usd is not None:
+            if self.budget_usd is not None and not self._parent:
                 left = dollars(self.budget_usd) - self._spent - self._reserved
-                if price > left:
+                if price and price > left:
                     raise OctogenBudgetError(self._over_budget(price, path, subject))
             self._reserved += price
 

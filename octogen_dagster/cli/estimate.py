@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,10 @@ def estimate(
     from octogen_dagster.api.spending import Prices, Spending
     from octogen_dagster.api.urls import configured_base_url
 
-    search = SearchFilters(facets=_facets(facets), **filters)
+    with warnings.catch_warnings(record=True) as caught:
+        search = SearchFilters(facets=_facets(facets), **filters)
+    for warning in caught:
+        click.echo(warning.message, err=True)
     connection = Connection(
         base_url=base_url or configured_base_url(),
         spending=Spending(Prices(search_page_usd, lookup_usd)),

@@ -167,3 +167,12 @@ def test_without_a_key_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> No
     result = CliRunner().invoke(main, ["estimate"])
     assert result.exit_code == 1
     assert "No Octogen API key" in result.stderr
+
+
+def test_a_facet_name_close_to_a_known_one_is_a_warning(run: Callable[..., Result]) -> None:
+    with today() as server:
+        result = run(server, "--facet", "sex=female")
+    assert result.exit_code == 0
+    assert result.stderr.splitlines() == [
+        "The facet 'sex' is read as a product attribute. If you mean 'gender', use that name."
+    ]
