@@ -51,7 +51,8 @@ class Sandbox:
 
     The products depend only on `seed`, take no memory however many there are, and look like
     real ones: some have no price, rating, brand or picture, some brands are spelled differently
-    from their canonical name, and some titles contain quotes and letters outside ASCII.
+    from their canonical name, and some titles contain quotes and letters outside ASCII. What is
+    unknown is null or absent, in every place where the contract allows it.
     Keywords, facets, price bounds, paging, rate limit and errors follow Octogen's contract. In
     particular, a search with keywords shows the products of its first page again on later pages,
     and a cursor that is not valid starts again at page 1. `faults`, and `inject` while it runs,
@@ -59,7 +60,8 @@ class Sandbox:
 
     Args:
         catalogs: The number of built-in catalogs to use, or the catalog keys, or a mapping of
-            catalog key to number of products. A key that is not built in gets an invented shop.
+            catalog key to number of products. A key that is not built in gets an invented shop,
+            and `northpeak.outlet` is a second catalog on the site of `northpeak`.
         products: The number of products of each catalog for which `catalogs` gives none.
         generation: The contract to follow. "seed" has `GET /catalogs` and the field `catalog`.
             "interim" takes the field `catalogs` as well and has images with their size.

@@ -59,10 +59,21 @@ def test_the_sandbox_injects_faults_and_speaks_a_generation() -> None:
         assert [httpx.get(url, headers=headers).status_code for _ in range(2)] == [503, 404]
 
 
+def test_the_sandbox_charges_to_a_credit_and_adds_unknown_fields() -> None:
+    options = ("--generation", "interim", "--credit", "0.02", "--unknown-fields")
+    with serving(*options) as (_, exports):
+        headers = {"Authorization": f"Bearer {exports['OCTOGEN_PLATFORM_API_KEY']}"}
+        url = f"{exports['OCTOGEN_BASE_URL']}/products/search"
+        first, second = (httpx.post(url, headers=headers, json={}) for _ in range(2))
+    assert (first.status_code, second.status_code) == (200, 402)
+    assert "addedWithoutNotice" in first.json()
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
         (["--fault", "explode"], "explode"),
+        (["--credit", "-1"], "-1"),
         (["--generation", "third"], "'third' is not one of"),
         (["--port", "99999"], "99999"),
         (["--products", "-1"], "-1"),

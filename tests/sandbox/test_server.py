@@ -69,6 +69,37 @@ class TestCatalogs:
                 change("kumo")
 
 
+class TestUnderstanding:
+    def test_a_phrase_can_mean_something_else_the_next_day(
+        self, current: Sandbox, current_client: httpx.Client
+    ) -> None:
+        def facets() -> list[dict[str, Any]]:
+            page: dict[str, Any] = search(current_client, q="tundra").json()
+            found: list[dict[str, Any]] = page["effectiveQuery"]["facets"]
+            return found
+
+        assert facets() == []
+        current.understand_as("Tundra", {"gender": ["male"]})
+        assert facets() == [{"name": "gender", "values": ["male"], "source": "generated"}]
+        with pytest.raises(ValueError, match="needs at least one word"):
+            current.understand_as(" ", {})
+
+
+class TestProducts:
+    def test_a_product_that_no_catalog_has_cannot_be_removed(self, sandbox: Sandbox) -> None:
+        with pytest.raises(LookupError, match="take one from a search"):
+            sandbox.remove_product("https://www.strada.example/products/x-1")
+
+    def test_a_removed_product_is_neither_counted_nor_found(
+        self, sandbox: Sandbox, client: httpx.Client
+    ) -> None:
+        url = search(client, catalog="strada").json()["items"][0]["productUrl"]
+        sandbox.remove_product(url)
+        assert _product_counts(client)["strada"] == 29
+        assert len(search(client, catalog="strada").json()["items"]) == 29
+        assert client.post("/products/lookup", json={"url": url}).status_code == 404
+
+
 class TestAddress:
     def test_it_is_on_loopback_and_in_the_environment(self, sandbox: Sandbox) -> None:
         assert sandbox.base_url.startswith("http://127.0.0.1:")

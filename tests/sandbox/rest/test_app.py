@@ -405,6 +405,13 @@ class TestPaging:
         body = {"limit": 10, **changed}
         assert search(client, **body, cursor=cursor).json() == search(client, **body).json()
 
+    def test_a_cursor_belongs_to_its_diversity(self, current_client: httpx.Client) -> None:
+        first = search(current_client, limit=10, diversity=True).json()
+        cursor = first["nextCursor"]
+        second = search(current_client, limit=10, diversity=True, cursor=cursor).json()
+        assert second["items"] != first["items"]
+        assert search(current_client, limit=10, cursor=cursor).json()["items"] == first["items"]
+
     def test_the_same_cursor_gives_the_same_page(self, client: httpx.Client) -> None:
         cursor = search(client, limit=10).json()["nextCursor"]
         second = search(client, limit=10, cursor=cursor).json()
