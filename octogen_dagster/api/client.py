@@ -16,6 +16,7 @@ from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.domain_coverage import DomainCoverageResponse
 from octogen_dagster.api.facets import Facet
 from octogen_dagster.api.lookup_endpoint import LookupEndpoint
+from octogen_dagster.api.me import MeResponse
 from octogen_dagster.api.models import (
     MerchantCatalogSummary,
     MerchantProductListItem,
@@ -147,6 +148,16 @@ class OctogenClient:
             OctogenError: The request failed otherwise.
         """
         return parsed_catalog_list(await self._get_catalogs(), _CATALOGS)
+
+    async def get_me(self) -> MeResponse:
+        """Get the organisation of the API key and its rate limit.
+
+        Raises:
+            OctogenNotFoundError: The service has no such operation (seed generation).
+            OctogenError: The request failed otherwise.
+        """
+        subject = "The account of the API key"
+        return parsed(MeResponse, await self._requester.request("GET", "/me", subject), subject)
 
     async def get_domain(self, host: str, *, paced: bool = False) -> DomainCoverageResponse:
         """Get the catalogs that serve a shop's host, with counts, facets and prices.

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from octogen_dagster.api.catalog_states import catalogs_of_shop
 from octogen_dagster.api.domain_coverage import DomainCoverageResponse
+from octogen_dagster.api.me import MeResponse
 from octogen_dagster.api.models import MerchantProductListPage, MerchantProductUrlLookupResponse
 from octogen_dagster.api.product_count import FacetCounts
 from octogen_dagster.api.responses import error_from_response, parsed
@@ -100,6 +101,17 @@ def test_a_shop(content: bytes) -> None:
     unusable = [state for state in states.catalogs if state.computed_at is None]
     assert len(states.catalogs) == len(theirs.catalogs)
     assert len(states.warnings) == len(unusable)
+
+
+@published
+@given(bodies(answers(octogen.MeResponse) | answers(octogen.MeResponse, lax=True)))
+def test_the_account_of_a_key(content: bytes) -> None:
+    theirs = octogen.MeResponse.model_validate_json(content)
+
+    ours = parsed(MeResponse, ok(content), "Account")
+
+    assert plain(ours, said := values(theirs)) == said
+    assert unknown_fields(ours) == unknown_fields(theirs)
 
 
 def counts(*, lax: bool) -> st.SearchStrategy[dict[str, Any]]:

@@ -145,6 +145,8 @@ async def test_each_operation_of_the_client_is_a_published_one_or_the_seed_s() -
             calls = {
                 "list_catalogs": client.list_catalogs(),
                 "list_catalog_states": client.list_catalog_states(),
+                "get_me": client.get_me(),
+                "count_products": client.count_products(ProductSearch()),
                 "get_domain": client.get_domain("{host}"),
                 "search_products": client.search_products(),
                 "lookup_product": client.lookup_product("https://shop.example/1"),
@@ -155,5 +157,12 @@ async def test_each_operation_of_the_client_is_a_published_one_or_the_seed_s() -
     sent = {(each.method, unquote(each.target).removeprefix("/v1")) for each in server.received}
     assert sent - set(OPERATIONS.values()) == {("GET", "/catalogs")}  # the seed's own
     assert sent & set(OPERATIONS.values()) == {
-        OPERATIONS[name] for name in ("getDomain", "searchProducts", "lookupProduct")
+        OPERATIONS[name]
+        for name in (
+            "getMe",
+            "countProductFacets",
+            "getDomain",
+            "searchProducts",
+            "lookupProduct",
+        )
     }
