@@ -195,6 +195,10 @@ class OctogenAPIError(OctogenError):
         self.request_id = response.headers.get("x-request-id")
         self.retry_after = retry_after
 
+    def with_message(self, message: str) -> Self:
+        """Return the same error with another message."""
+        return type(self)(message, self.response, self.detail, self.retry_after)
+
     def __reduce__(self) -> tuple[type[Self], tuple[str, httpx.Response, Any, float | None]]:
         return type(self), (str(self), self.response, self.detail, self.retry_after)
 

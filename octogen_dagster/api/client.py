@@ -153,8 +153,7 @@ class OctogenClient:
         """Get the organisation of the API key and its rate limit.
 
         Raises:
-            OctogenNotFoundError: The service has no such operation (seed generation).
-            OctogenError: The request failed otherwise.
+            OctogenError: The request failed; a service of the seed generation answers 404.
         """
         subject = "The account of the API key"
         return parsed(MeResponse, await self._requester.request("GET", "/me", subject), subject)
@@ -181,13 +180,10 @@ class OctogenClient:
         except OctogenNotFoundError as error:
             if error.detail == "domain_not_covered":
                 raise
-            raise OctogenNotFoundError(
+            raise error.with_message(
                 f"{subject} cannot be read: {self._base_url} has no such operation (404). If the "
                 "service has a list of catalogs, use GrantedCatalogs(); else NamedCatalogs(keys="
-                "[...]).",
-                error.response,
-                error.detail,
-                error.retry_after,
+                "[...])."
             ) from None
         return parsed(DomainCoverageResponse, response, subject)
 
@@ -207,12 +203,9 @@ class OctogenClient:
         try:
             response = await self._requester.request("POST", path, subject, body)
         except OctogenNotFoundError as error:
-            raise OctogenNotFoundError(
+            raise error.with_message(
                 f"{subject} cannot be had: {self._base_url} has no such operation (404). A service "
-                "of the older contract counts whole catalogs only: leave out the filters.",
-                error.response,
-                error.detail,
-                error.retry_after,
+                "of the older contract counts whole catalogs only: leave out the filters."
             ) from None
         return parsed(FacetCounts, response, subject).categories[0].count
 
@@ -390,15 +383,12 @@ class OctogenClient:
         try:
             return await self._requester.request("GET", "/catalogs", _CATALOGS)
         except OctogenNotFoundError as error:
-            raise OctogenNotFoundError(
+            raise error.with_message(
                 f"{_CATALOGS} does not exist at {self._base_url} (404): the service has no list "
                 "any more. Say where catalogs come from, with "
                 "OctogenResource(catalogs=ShopCatalogs(hosts=[...])) or "
                 "OctogenResource(catalogs=NamedCatalogs(keys=[...])), or name those to read in "
-                "ProductSearch(catalogs=[...]).",
-                error.response,
-                error.detail,
-                error.retry_after,
+                "ProductSearch(catalogs=[...])."
             ) from None
 
 

@@ -122,10 +122,7 @@ def _refusals(detail: Any) -> Iterator[tuple[str, Any]]:
 def _older_contract_error(
     error: OctogenValidationError, subject: str, unknown: list[str]
 ) -> OctogenValidationError:
-    return OctogenValidationError(
+    return error.with_message(
         f"{subject}: the service speaks the older contract, which has no {', '.join(unknown)} "
-        "(422). Search without, or read a service of the current contract.",
-        error.response,
-        error.detail,
-        error.retry_after,
+        "(422). Search without, or read a service of the current contract."
     )

@@ -135,13 +135,10 @@ def _refuse_all_of_octogen(
     is_narrow = bool((search.q or "").strip() or search.facets or search.max_products)
     if is_narrow or connection.spending.budget_usd is not None:
         return
-    raise OctogenNotFoundError(
+    raise error.with_message(
         f"{error} Without any of these the search would read all of Octogen, and each page of it "
         "is charged: narrow it with q, facets or max_products, or set "
-        "OctogenResource(budget_usd=...). `octogen-dagster estimate` says what a read costs.",
-        error.response,
-        error.detail,
-        error.retry_after,
+        "OctogenResource(budget_usd=...). `octogen-dagster estimate` says what a read costs."
     ) from None
 
 
