@@ -15,6 +15,8 @@ Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 BrandQuality = Annotated[float, Field(ge=1, le=6)]
 _OF_UNDERSTOOD_KEYWORDS = ("omit_generated_facets", "fallback_category", "relax")
 _BOUNDS = ("price", "brand_quality")
+_NO_FILTERS = {"q", "understand", "similar_to_brands"}
+"""Fields that leave out no products; the keywords do unless they are blank."""
 
 
 class SearchFilters(BaseModel):
@@ -119,9 +121,10 @@ class SearchFilters(BaseModel):
     @property
     def has_filters(self) -> bool:
         """True if the search leaves out products of the catalogs that it reads."""
-        return any(
+        return self.has_keywords or any(
             getattr(self, name) != field.get_default(call_default_factory=True)
             for name, field in SearchFilters.model_fields.items()
+            if name not in _NO_FILTERS
         )
 
 

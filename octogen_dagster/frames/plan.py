@@ -132,7 +132,7 @@ def _refuse_all_of_octogen(
     Raises:
         OctogenNotFoundError: The search is refused.
     """
-    is_narrow = bool((search.q or "").strip() or search.facets or search.max_products)
+    is_narrow = bool(search.has_keywords or search.facets or search.max_products)
     if is_narrow or connection.spending.budget_usd is not None:
         return
     raise error.with_message(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from octogen_dagster.api.facets import ColorFamily, Facet, FacetName
-from octogen_dagster.api.search_request import SearchRequest
+from octogen_dagster.api.search_request import SearchFilters, SearchRequest
 
 UNDERSTOOD = {"q": "dress", "understand": True}
 
@@ -143,3 +143,29 @@ def test_an_argument_out_of_its_range_is_named(fields: dict[str, Any], named: st
 def test_fifty_facets_are_allowed() -> None:
     facets = [{"name": f"f{number}", "values": ["a"]} for number in range(50)]
     assert len(SearchRequest.model_validate({"facets": facets}).facets) == 50
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"q": " "}, {"understand": True}, {"similar_to_brands": ["Acme"]}],
+    ids=str,
+)
+def test_what_ranks_or_does_nothing_is_no_filter(fields: dict[str, Any]) -> None:
+    assert not SearchFilters.model_validate(fields).has_filters
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"q": "dress"},
+        {"facets": [{"name": "fit", "values": ["slim"]}]},
+        {"exclude_facets": [{"name": "fit", "values": ["slim"]}]},
+        {"price_min": 0},
+        {"price_max": 9},
+        {"brand_quality_min": 1},
+        {"brand_quality_max": 6},
+    ],
+    ids=str,
+)
+def test_what_leaves_out_products_is_a_filter(fields: dict[str, Any]) -> None:
+    assert SearchFilters.model_validate(fields).has_filters

@@ -89,6 +89,27 @@ def test_a_catalog_that_matches_nothing_on_the_second_day_keeps_its_snapshot(
     assert not result.asset_materializations_for_node("products_changes")
 
 
+@pytest.mark.parametrize(
+    "search",
+    [{"similar_to_brands": ["Acme"]}, {"understand": True}, {"q": " "}],
+    ids=str,
+)
+def test_a_whole_catalog_in_another_order_is_protected_like_any_other(
+    tmp_path: Path,
+    service: PublishedService,
+    instance: dg.DagsterInstance,
+    search: dict[str, Any],
+) -> None:
+    days = Days(tmp_path, service, search=ProductSearch.model_validate(search))
+    assert days.materialize(instance).success
+
+    service.catalogs["acme"] = uuids(249)
+    assert "min_rows_ratio is 0.5" in failure(days.materialize(instance))
+    del service.catalogs["acme"]
+    assert "Catalog 'acme' has no products." in failure(days.materialize(instance))
+    assert days.rows == 500
+
+
 def test_a_catalog_that_lost_more_than_half_keeps_its_snapshot_until_that_is_accepted(
     days: Days, service: PublishedService, instance: dg.DagsterInstance
 ) -> None:
