@@ -90,7 +90,10 @@ def _lines(
     states: list[CatalogState] = []
     if hosts:
         states = _of_shops(connection, hosts)
-        keys += [state.catalog for state in states]
+        keys = list(dict.fromkeys([*keys, *(state.catalog for state in states)]))
+        if not keys:
+            yield "The shops have no catalogs."
+            return
     counts: dict[str, int | None]
     if search.has_filters:
         counts = {"The search": _count(connection, search, keys)}
@@ -105,7 +108,8 @@ def _lines(
             yield f"{subject}: {estimate_pages([count], page_size, connection)}."
     known = [count for count in counts.values() if count]
     if len(counts) > 1:
-        yield f"All {len(counts)}: {estimate_pages(known, page_size, connection)}."
+        which = "Those that are known" if None in counts.values() else f"All {len(counts)}"
+        yield f"{which}: {estimate_pages(known, page_size, connection)}."
     if known:
         yield f"With the details of each: another {estimate_lookups(sum(known), connection)}."
     if search.has_keywords:

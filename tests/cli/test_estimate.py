@@ -45,6 +45,7 @@ def today() -> RawServer:
         "zen.example": shop("zen.example", catalog_of_shop("zen", 30)),
         "new.example": shop("new.example", catalog_of_shop("new", productCount=None)),
         "gone.example": not_covered(),
+        "empty.example": shop("empty.example"),
     }
     return shops(answers, count)
 
@@ -68,10 +69,27 @@ def test_several_shops_of_which_one_is_not_covered(run: Callable[..., Result]) -
         "Catalog 'acme': 250 products in 3 pages, $0.04.",
         "Catalog 'zen': 30 products in 1 page, $0.01.",
         "Catalog 'new': the number of its products is not known.",
-        "All 3: 280 products in 4 pages, $0.06.",
+        "Those that are known: 280 products in 4 pages, $0.06.",
         "With the details of each: another 280 products in 280 lookups, $0.56.",
     ]
     assert "gone.example" in result.stderr
+
+
+@pytest.mark.parametrize("search", [[], ["--facet", "gender=female"], ["--q", "boots"]], ids=str)
+def test_a_shop_without_catalogs_is_not_all_of_octogen(
+    run: Callable[..., Result], search: list[str]
+) -> None:
+    with today() as server:
+        result = run(server, "--host", "empty.example", *search)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == "The shops have no catalogs.\n"
+    assert [request.target for request in server.received] == ["/v1/domains/empty.example"]
+
+
+def test_a_catalog_that_is_named_and_of_a_shop_is_counted_once(run: Callable[..., Result]) -> None:
+    with today() as server:
+        run(server, "--catalog=acme", "--host=acme.example", "--facet", "gender=female")
+    assert server.received[-1].json["catalogs"] == ["acme"]
 
 
 def test_named_catalogs_of_today_are_counted(run: Callable[..., Result]) -> None:
