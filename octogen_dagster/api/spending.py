@@ -20,7 +20,10 @@ LOOKUP_USD = 0.002
 """The published prices, in dollars."""
 
 _LOOKUP = "/products/lookup"
-_KEPT = "Saved pages are kept: run it again with a larger budget_usd, and it goes on from them."
+_PAGES_KEPT = (
+    "Run it again with a larger budget_usd: a snapshot goes on from its saved pages, any other "
+    "read begins anew."
+)
 _NOT_KEPT = "Lookups are not kept: run it again with a larger budget_usd."
 
 
@@ -165,7 +168,7 @@ class Spending:
         return (
             f"{subject}: the next request costs {usd(price)}, which the budget of "
             f"{usd(self.budget_usd or 0)} does not allow: {usd(self._spent)} are spent{under_way}. "
-            f"It was not sent. {_NOT_KEPT if path == _LOOKUP else _KEPT}"
+            f"It was not sent. {_NOT_KEPT if path == _LOOKUP else _PAGES_KEPT}"
         )
 
     def _settle(self, price: Decimal, charge: Charge) -> None:

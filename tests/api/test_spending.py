@@ -185,8 +185,8 @@ class TestBudget:
                 await client.list_catalogs()
         assert str(caught.value) == (
             "Catalog 'acme': the next request costs $0.014, which the budget of $0.03 does not "
-            "allow: $0.028 are spent. It was not sent. Saved pages are kept: run it again with a "
-            "larger budget_usd, and it goes on from them."
+            "allow: $0.028 are spent. It was not sent. Run it again with a larger budget_usd: a "
+            "snapshot goes on from its saved pages, any other read begins anew."
         )
         assert str(no_lookup.value) == (
             f"The product at {URL}: the next request costs $0.002, which the budget of $0.03 does "

@@ -57,7 +57,7 @@ def test_a_run_with_a_larger_budget_goes_on_from_the_pages_of_one_that_was_spent
     with Sandbox(catalogs=catalogs, products=PAGES * 3 // catalogs) as sandbox:
         stopped = run(sandbox, tmp_path, [products], budget_usd=25.5 * PAGE_USD)
         assert "which the budget of $0.357 does not allow: $0.3" in failure(stopped)
-        assert "Saved pages are kept" in failure(stopped)
+        assert "a snapshot goes on from its saved pages" in failure(stopped)
         assert charged(sandbox) == 25
         assert not (tmp_path / "products.parquet").exists()
 
