@@ -19,6 +19,12 @@ SEARCH_PAGE_USD = 0.014
 LOOKUP_USD = 0.002
 """The published prices, in dollars."""
 
+NO_PRICES = (
+    "budget_usd limits nothing while search_page_usd and lookup_usd are 0: set the prices that "
+    "Octogen charges."
+)
+"""The error message of a budget without prices."""
+
 _LOOKUP = "/products/lookup"
 _PAGES_KEPT = (
     "Run it again with a larger budget_usd: a snapshot goes on from its saved pages, any other "
@@ -90,10 +96,7 @@ class Spending:
             if not 0 < budget_usd < float("inf"):
                 raise ValueError(f"budget_usd must be above 0 dollars, not {budget_usd}")
             if not (self.prices.search_page_usd or self.prices.lookup_usd):
-                raise ValueError(
-                    "budget_usd limits nothing while search_page_usd and lookup_usd are 0: set the "
-                    "prices that Octogen charges."
-                )
+                raise ValueError(NO_PRICES)
         self._parent = parent
         self._lock = threading.Lock()
         self._charged_requests = 0

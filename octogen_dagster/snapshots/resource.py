@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
-from pydantic import Field, PrivateAttr, field_validator
-from typing_extensions import Unpack
+from pydantic import Field, PrivateAttr, field_validator, model_validator
+from typing_extensions import Self, Unpack
 
 from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs
 from octogen_dagster.api.client import DEFAULT_TIMEOUT, OctogenClient
@@ -18,7 +18,7 @@ from octogen_dagster.api.models import (
 )
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.search_arguments import PageArguments
-from octogen_dagster.api.spending import LOOKUP_USD, SEARCH_PAGE_USD, Prices, Spending
+from octogen_dagster.api.spending import LOOKUP_USD, NO_PRICES, SEARCH_PAGE_USD, Prices, Spending
 from octogen_dagster.api.urls import checked_base_url, configured_base_url
 from octogen_dagster.frames.scan import MIN_ROWS_RATIO, ProductScan
 from octogen_dagster.frames.scan_statistics import ScanStatistics
@@ -71,16 +71,19 @@ class OctogenResource(dg.ConfigurableResource[Any]):
     search_page_usd: float = Field(
         default=SEARCH_PAGE_USD,
         ge=0,
+        allow_inf_nan=False,
         description="Dollars that Octogen charges for a page of a search; 0 shows no costs.",
     )
     lookup_usd: float = Field(
         default=LOOKUP_USD,
         ge=0,
+        allow_inf_nan=False,
         description="Dollars that Octogen charges for a lookup; 0 shows no costs.",
     )
     budget_usd: float | None = Field(
         default=None,
         gt=0,
+        allow_inf_nan=False,
         description="Dollars that a run may spend; none for no limit. The run fails before the "
         "request that would exceed it, and a run with a larger budget goes on from its pages. "
         "Snapshots in processes of their own share it by the run's tag octogen/spent_usd, which "
@@ -112,6 +115,12 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         if base_url is None or isinstance(base_url, dg.EnvVar):
             return base_url
         return checked_base_url(base_url)
+
+    @model_validator(mode="after")
+    def _check_budget(self) -> Self:
+        if self.budget_usd is not None and not (self.search_page_usd or self.lookup_usd):
+            raise ValueError(NO_PRICES)
+        return self
 
     def __reduce__(self) -> "tuple[Callable[..., OctogenResource], tuple[dict[str, Any]]]":
         """Pickle without the key; the unpickled resource reads it from the environment."""

@@ -77,6 +77,13 @@ def test_the_settings_may_be_dagster_environment_variables(
         ({"search_page_usd": -1.0}, "search_page_usd"),
         ({"lookup_usd": -1.0}, "lookup_usd"),
         ({"budget_usd": 0.0}, "budget_usd"),
+        ({"budget_usd": float("inf")}, "budget_usd"),
+        ({"search_page_usd": float("inf")}, "search_page_usd"),
+        ({"lookup_usd": float("inf")}, "lookup_usd"),
+        (
+            {"budget_usd": 1.0, "search_page_usd": 0, "lookup_usd": 0},
+            "budget_usd limits nothing while search_page_usd and lookup_usd are 0",
+        ),
     ],
 )
 def test_a_wrong_setting_is_an_error_when_the_code_loads(
