@@ -112,7 +112,7 @@ class Facet(BaseModel):
         name = self.name.lower()
         if known := _CLOSED.get(name):
             _check_values(name, self.values, known)
-        elif self.name not in set(FacetName) and (meant := _similar_name(name)):
+        if self.name not in set(FacetName) and (meant := _similar_name(name)):
             warnings.warn(
                 f"The facet {self.name!r} is read as a product attribute. If you mean '{meant}', "
                 "use that name.",

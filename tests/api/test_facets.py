@@ -71,6 +71,7 @@ def test_a_value_that_does_not_exist_is_refused_with_the_closest_ones(
         ("sex", "gender"),
         ("colour", "color"),
         ("Color", "color"),
+        ("Gender", "gender"),
         ("age_group", "age_groups"),
         ("brand", "brand_name"),
         ("category_path", "category_path.depth_0"),
@@ -80,7 +81,7 @@ def test_a_value_that_does_not_exist_is_refused_with_the_closest_ones(
 def test_a_name_that_resembles_a_known_one_is_a_warning(name: str, meant: str) -> None:
     text = f"The facet '{name}' is read as a product attribute. If you mean '{meant}', use"
     with pytest.warns(UserWarning, match=text) as caught:
-        Facet(name=name, values=["a"])
+        Facet(name=name, values=["male"])
     assert caught[0].filename == __file__
 
 
