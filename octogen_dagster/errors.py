@@ -75,7 +75,7 @@ class OctogenTimeoutError(OctogenConnectionError):
 
 
 class OctogenBudgetError(OctogenError):
-    """The next request would exceed the budget, or a read without one has no bound; not sent."""
+    """The next request would exceed the budget. It was not sent."""
 
 
 class OctogenPagingError(OctogenError):

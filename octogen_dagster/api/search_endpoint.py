@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from octogen_dagster.api.responses import field_path
+from octogen_dagster.api.responses import refused_fields
 from octogen_dagster.errors import OctogenValidationError
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Mapping
+    from collections.abc import Container, Mapping
 
     import httpx
 
@@ -29,6 +29,8 @@ _CURRENT_FIELDS = (
 )
 """The fields of a search that only the current generation has."""
 _RESPELLED = frozenset({"catalog", "understand"})
+_UNKNOWN = "extra_forbidden"
+"""The type of the refusal of a field that the service does not know."""
 
 
 class SearchEndpoint:
@@ -75,7 +77,7 @@ class SearchEndpoint:
             try:
                 response = await self._requester.request("POST", _PATH, subject, sent, paced=paced)
             except OctogenValidationError as error:
-                named = _named_fields(error.detail)
+                named = refused_fields(error.detail)
                 # A service that refuses `catalog` is of the current generation. If it was of the
                 # seed's before, what that one refused counts no more.
                 refused = frozenset({"catalog"}) if "catalog" in named else refused | named
@@ -99,24 +101,13 @@ def _spelled(body: Mapping[str, Any], refused: Container[str]) -> dict[str, Any]
     return spelled
 
 
-def _named_fields(detail: Any) -> frozenset[str]:
-    """Return the fields of the body that the detail of a 422 names."""
-    return frozenset(name for name, _ in _refusals(detail))
-
-
 def _unknown_fields(detail: Any) -> list[str]:
     """Return the fields of the current generation that a service does not know."""
-    unknown = {name for name, reason in _refusals(detail) if reason == "extra_forbidden"}
+    entries = detail if isinstance(detail, list) else ()
+    unknown = refused_fields(
+        [each for each in entries if isinstance(each, dict) and each.get("type") == _UNKNOWN]
+    )
     return [name for name in _CURRENT_FIELDS if name in unknown]
-
-
-def _refusals(detail: Any) -> Iterator[tuple[str, Any]]:
-    """Yield each field that the detail of a 422 names, and the type of the refusal."""
-    for entry in detail if isinstance(detail, list) else ():
-        if isinstance(entry, dict):
-            name = next(iter(field_path(entry)[-1:]), None)
-            if isinstance(name, str):
-                yield name, entry.get("type")
 
 
 def _older_contract_error(
