@@ -136,8 +136,9 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             check_complete(source, rows, file.uri)
             existing = _existing(context, file)
             if source.min_rows_ratio and source.rebuilt_from is None:
-                latest = existing if file.exists() else _existing(context, places.latest())
-                check_not_shrunken(source, rows, int(latest.get(ROWS, 0)), file.uri)
+                latest = file if file.exists() else places.latest()
+                facts = existing if latest is file else _existing(context, latest)
+                check_not_shrunken(source, rows, _row_count(latest, facts), file.uri)
             written = pl.scan_parquet(unfinished, glob=False)
             row_count = "partition_row_count" if context.has_asset_partitions else "row_count"
             metadata: Metadata = {
@@ -272,6 +273,14 @@ def _existing(context: dg.OutputContext, file: SnapshotFile | None) -> dict[str,
     except OctogenSnapshotError as error:
         context.log.warning(f"{error} This run replaces it.")
         return {}
+
+
+def _row_count(file: SnapshotFile | None, provenance: Mapping[str, str]) -> int:
+    """Return the number of rows of a snapshot; 0 without a usable one."""
+    if file is None or not provenance:
+        return 0
+    rows = provenance.get(ROWS)  # earlier versions do not write it
+    return file.count_rows() if rows is None else int(rows)
 
 
 def _keep_previous(

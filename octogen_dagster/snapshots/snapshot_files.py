@@ -162,6 +162,14 @@ class SnapshotFile:
         with self.path.open("rb") as file, self._explained():
             return pl.read_parquet_metadata(file)
 
+    def count_rows(self) -> int:
+        """Count the rows of the snapshot; one in a bucket is downloaded.
+
+        Raises:
+            OctogenSnapshotError: The file is not a Parquet file.
+        """
+        return int(self.scan().select(pl.len()).collect().item())
+
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         try:
