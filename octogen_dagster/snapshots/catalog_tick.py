@@ -86,10 +86,13 @@ def plan_tick(cursor: CatalogCursor, listed: CatalogList, inputs: TickInputs) ->
         inputs: What the tick may look up.
     """
     keys, skipped = keys_by_catalog(state.catalog for state in listed.catalogs)
-    stamps = {
-        keys[state.catalog]: state.changed_at for state in listed.catalogs if state.catalog in keys
-    }
     ledger = cursor.copy()
+    # A catalog whose time is not known at the moment, or that has none, has not moved.
+    stamps = {
+        key: state.changed_at or ledger.requested.get(key)
+        for state in listed.catalogs
+        if (key := keys.get(state.catalog)) is not None
+    }
     retries = _confirm_snapshots(ledger, stamps, inputs)
     due = [key for key, stamp in stamps.items() if key in retries or _moved(ledger, key, stamp)]
     due.sort(key=lambda key: _urgency(ledger, key, stamps[key]))
