@@ -116,9 +116,13 @@ class CatalogRead:
             self.effective_query = page.effective_query
 
     def _require_products(self, page: WirePage) -> None:
-        """Refuse a catalog without products: such is the response to a key that does not exist."""
+        """Refuse a catalog without products, unless the source says that it has none.
+
+        Such is the response to a key that does not exist.
+        """
         is_empty = not page.uuids and not page.next_cursor and self.tracker.pages == 1
-        if is_empty and self.planned.catalog and not self.planned.request.has_filters:
+        is_whole = self.planned.catalog and not self.planned.request.has_filters
+        if is_empty and is_whole and self.planned.product_count != 0:
             raise OctogenEmptyCatalogError(
                 f"{self.planned.subject} has no products. The service answers the same for a "
                 "catalog key that is mistyped, was renamed, or may no longer be read. Nothing was "

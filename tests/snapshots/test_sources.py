@@ -140,6 +140,25 @@ def test_a_whole_search_reads_the_catalogs_of_the_shops(
     assert metadata(result, "products")["dagster/row_count"] == 6
 
 
+def test_a_catalog_that_has_no_products_by_its_shop_stops_no_other(
+    tmp_path: Path, service: Service, instance: dg.DagsterInstance
+) -> None:
+    empty = catalog_of_shop("empty", 0)
+    service.shops["zen.example"] = shop("zen.example", empty, catalog_of_shop("zen", 1))
+    read_products(tmp_path, service.octogen(SHOPS), instance)
+    assert rows(tmp_path) == {"acme": 3, "outlet": 2, "zen": 1}
+
+
+def test_a_catalog_without_products_is_not_published_whatever_its_shop_says(
+    tmp_path: Path, service: Service, instance: dg.DagsterInstance
+) -> None:
+    service.shops["zen.example"] = shop("zen.example", catalog_of_shop("empty", 0))
+    octogen = service.octogen(SHOPS)
+    result = read_products(tmp_path, octogen, instance, partition="empty", raise_on_error=False)
+    assert "was not published: the service sent no products" in failure(result)
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
 def test_a_whole_search_reads_the_named_catalogs(
     tmp_path: Path, service: Service, instance: dg.DagsterInstance
 ) -> None:
