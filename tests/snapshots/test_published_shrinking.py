@@ -147,6 +147,18 @@ def test_a_snapshot_of_an_earlier_version_is_not_replaced_by_a_shrunken_one(
     assert days.rows == 500
 
 
+def test_a_catalog_that_ended_early_is_read_to_its_end_once_it_goes_on(
+    days: Days, service: PublishedService, instance: dg.DagsterInstance
+) -> None:
+    assert days.materialize(instance).success
+    service.catalogs["acme"] = uuids(200)  # page 2 is full, and the last one
+    assert "sent 200 products" in failure(days.materialize(instance))
+
+    service.catalogs["acme"] = uuids(500)
+    assert days.materialize(instance).success
+    assert days.rows == 500
+
+
 def test_a_catalog_may_lose_half(
     days: Days, service: PublishedService, instance: dg.DagsterInstance
 ) -> None:

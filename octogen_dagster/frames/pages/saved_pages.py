@@ -160,7 +160,9 @@ class _Requests:
 
     async def _find_changed_page(self, client: OctogenClient) -> int:
         for number, (cursor, page) in self._compared.items():
-            if not self._are_equal(page, await self._page(client, cursor, number)):
+            now = await self._page(client, cursor, number)
+            is_as_far = bool(now.next_cursor) == bool(page.next_cursor)
+            if not (is_as_far and self._are_equal(page, now)):
                 return number
         return 0
 
