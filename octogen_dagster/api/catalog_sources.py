@@ -188,7 +188,11 @@ def _checked_host(text: str) -> str:
 
 def _passing(errors: Sequence[OctogenError]) -> OctogenError | None:
     """The first error that says nothing about whether Octogen covers the shop."""
-    return next((each for each in errors if not isinstance(each, OctogenNotFoundError)), None)
+    return next((each for each in errors if not _is_not_covered(each)), None)
+
+
+def _is_not_covered(error: OctogenError) -> bool:
+    return isinstance(error, OctogenNotFoundError) and error.detail == "domain_not_covered"
 
 
 def _error_of_all(errors: Sequence[OctogenError]) -> OctogenError:

@@ -113,7 +113,10 @@ class TestShopCatalogs:
         ]
         assert listed.is_complete
 
-    @pytest.mark.parametrize("bad", [http(500), http(body="<h1>down</h1>"), http(body=[1])])
+    @pytest.mark.parametrize(
+        "bad",
+        [http(500), http(404, {"detail": "Not Found"}), http(body="<h1>down</h1>"), http(body=[1])],
+    )
     def test_a_shop_that_fails_does_not_stop_the_others_and_the_list_is_incomplete(
         self, bad: list[bytes]
     ) -> None:
