@@ -104,6 +104,7 @@ class Sandbox:
         last_port = 65534 if hub else 65535
         if not 0 <= port <= last_port:
             raise ValueError(f"port must be 0 to {last_port}, not {port}")
+        self._generation = generation
         self._grants = CatalogGrants(catalogs, products, seed)
         self._understanding = Understanding()
         self._gateway = Gateway(
@@ -139,10 +140,20 @@ class Sandbox:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables that point resources and scans to the sandbox."""
+        """The environment variables that point resources and scans to the sandbox.
+
+        In the current generation `OCTOGEN_SHOPS` has the hosts of its shops, for `ShopCatalogs`.
+        """
         keys = dict.fromkeys(("OCTOGEN_PLATFORM_API_KEY", "OCTO_API_KEY"), self.api_key)
         rest = keys | {"OCTOGEN_BASE_URL": self.base_url}
+        if self._generation == "current":
+            rest["OCTOGEN_SHOPS"] = ",".join(self.hosts)
         return rest if self._hub is None else rest | self._hub.environment
+
+    @property
+    def hosts(self) -> list[str]:
+        """The hosts of the shops of the granted catalogs, as `GET /domains/{host}` takes them."""
+        return list(dict.fromkeys(catalog.domain for catalog in self._grants.select()))
 
     @property
     def hub(self) -> "Hub":

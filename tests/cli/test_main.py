@@ -25,7 +25,7 @@ def serving(*options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, st
     ) as process:
         try:
             assert process.stdout
-            lines = [process.stdout.readline() for _ in range(4)]
+            lines = [process.stdout.readline() for _ in range(5 if "current" in options else 4)]
             exports = dict(
                 line.removeprefix("export ").strip().split("=", 1)
                 for line in lines
@@ -57,6 +57,11 @@ def test_the_sandbox_injects_faults_and_speaks_a_generation() -> None:
         headers = {"Authorization": f"Bearer {exports['OCTO_API_KEY']}"}
         url = f"{exports['OCTOGEN_BASE_URL']}/catalogs"
         assert [httpx.get(url, headers=headers).status_code for _ in range(2)] == [503, 404]
+        hosts = exports["OCTOGEN_SHOPS"].split(",")
+        assert len(hosts) == 2
+        for host in hosts:
+            url = f"{exports['OCTOGEN_BASE_URL']}/domains/{host}"
+            assert httpx.get(url, headers=headers).json()["host"] == host
 
 
 def test_the_sandbox_charges_to_a_credit_and_adds_unknown_fields() -> None:

@@ -110,6 +110,10 @@ class TestAddress:
             "OCTOGEN_BASE_URL": sandbox.base_url,
         }
 
+    def test_its_hosts_are_those_of_the_shops_of_its_catalogs_each_once(self) -> None:
+        keys = ["northpeak", "northpeak.outlet", "strada"]
+        assert Sandbox(catalogs=keys).hosts == ["northpeak.example", "strada.example"]
+
     def test_it_has_none_before_it_runs(self) -> None:
         with pytest.raises(RuntimeError, match="with"):
             _ = Sandbox().base_url
