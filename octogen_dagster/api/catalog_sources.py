@@ -157,12 +157,16 @@ def fetch_catalogs(connection: Connection) -> CatalogList:
     )
 
 
-def _texts(name: str, values: Sequence[str]) -> Sequence[str]:
+def _texts(name: str, values: Iterable[str]) -> list[str]:
     if isinstance(values, str):
         raise ValueError(f"{name} must be a list, not the text {values!r}: write [{values!r}]")
-    if not values:
+    texts = list(values or ())
+    if not texts:
         raise ValueError(f"{name} is empty: name at least one")
-    return values
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f"{name} has {text!r}, which is no text: write it in quotes")
+    return texts
 
 
 def _unique(values: Iterable[str]) -> tuple[str, ...]:

@@ -206,6 +206,7 @@ class TestShopCatalogs:
             (["https:///shoes"], "which is no host"),
             (["https://[::1"], "which is no host"),
             (["%2e%2e"], "which is no host"),
+            ([None], "^hosts has None, which is no text"),
         ],
     )
     def test_a_wrong_host_is_refused_early(self, hosts: Any, text: str) -> None:
@@ -227,6 +228,7 @@ class TestNamedCatalogs:
             ([], "^keys is empty: name at least one"),
             ("acme", r"^keys must be a list, not the text 'acme': write \['acme'\]"),
             (["acme", " "], "^NamedCatalogs has an empty key: remove it"),
+            ([365], "^keys has 365, which is no text: write it in quotes$"),
         ],
     )
     def test_wrong_keys_are_refused_early(self, keys: Any, text: str) -> None:
