@@ -37,11 +37,11 @@ def build_catalog_sensor(
     Each tick lists the catalogs of the resource's source, adds a partition for each new one, and
     requests a run for each whose time moved, at most 50; the rest follow on the next ticks. The
     time is `lastIndexedAt`, or `computedAt` with `ShopCatalogs`. `NamedCatalogs` have none and are
-    requested once: use a schedule for them. A time that becomes unknown requests nothing. A catalog
-    whose run brought no snapshot,
-    because it failed, is requested again after 10 minutes, then 20, up to 6 hours. One that is no
-    longer listed is reported once, as an observation of its partition; its data stays. A listing
-    that fails skips the tick with the reason. If only some shops fail, the others are watched.
+    requested once: use a schedule for them. A time that becomes unknown requests nothing, and a new
+    catalog waits until it has products. A catalog whose run brought no snapshot, because it failed,
+    is requested again after 10 minutes, then 20, up to 6 hours. One that is no longer listed is
+    reported once, as an observation of its partition; its data stays. A listing that fails skips
+    the tick with the reason. If only some shops fail, the others are watched.
 
     Args:
         products: An asset of `build_products_asset`. Its partitions are dynamic ones of catalogs,

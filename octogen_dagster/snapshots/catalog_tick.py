@@ -87,11 +87,13 @@ def plan_tick(cursor: CatalogCursor, listed: CatalogList, inputs: TickInputs) ->
     """
     keys, skipped = keys_by_catalog(state.catalog for state in listed.catalogs)
     ledger = cursor.copy()
-    # A catalog whose time is not known at the moment, or that has none, has not moved.
+    # A catalog whose time is not known at the moment, or that has none, has not moved. Of a new
+    # one without products nothing could be published.
     stamps = {
         key: state.changed_at or ledger.requested.get(key)
         for state in listed.catalogs
         if (key := keys.get(state.catalog)) is not None
+        and (key in ledger.requested or state.product_count != 0)
     }
     retries = _confirm_snapshots(ledger, stamps, inputs)
     due = [key for key, stamp in stamps.items() if key in retries or _moved(ledger, key, stamp)]

@@ -286,3 +286,15 @@ def test_a_time_that_is_not_known_for_a_tick_requests_nothing() -> None:
     assert unknown.runs == []
     assert requested(unknown.cursor, [index_run("shop", 1)], inputs({"shop"})) == []
     assert requested(unknown.cursor, [index_run("shop", 2)], inputs({"shop"})) == ["shop"]
+
+
+def test_a_new_catalog_is_requested_once_it_has_products() -> None:
+    def shop(products: int) -> list[CatalogState]:
+        return [CatalogState("shop", product_count=products, last_indexed_at=START)]
+
+    tick = plan(CatalogCursor(), shop(0), inputs())
+    assert (tick.runs, tick.new) == ([], [])
+    tick = plan(tick.cursor, shop(1), inputs())
+    assert [partition for partition, _ in tick.runs] == tick.new == ["shop"]
+    later = [CatalogState("shop", product_count=0, last_indexed_at=START + timedelta(days=1))]
+    assert requested(tick.cursor, later, inputs({"shop"})) == ["shop"]  # it lost all of them
