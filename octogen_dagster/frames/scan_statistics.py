@@ -75,7 +75,7 @@ class ScanStatistics(ReadStatistics):
             "resumed_pages": self.resumed_pages,
             "repeats_removed": self.repeats,
             **super().figures(),
-            **self.cost_figures(self.prices.search_page_usd, self.resumed_pages),
+            **self.cost_figures(self.prices.search_page_usd, self._pages_not_paid()),
         }
         if self.first_request_id and self.last_request_id:
             figures["first_request_id"] = self.first_request_id
@@ -95,6 +95,12 @@ class ScanStatistics(ReadStatistics):
         return (
             f"{subject}: {self.rows:,}{of} products in {self.pages:,} pages, {self.speed(expected)}"
         )
+
+    def _pages_not_paid(self) -> int:
+        """The number of pages that saved ones spared, less the requests that compared these."""
+        price = self.prices.search_page_usd
+        paid = round(self.cost_usd / price) if price else 0
+        return max(0, min(self.resumed_pages, self.pages - paid))
 
     def _source(self) -> str:
         if self.rebuilt:

@@ -85,7 +85,8 @@ class ReadStatistics:
 
         Args:
             price_usd: Dollars for each request of the kind that reads the rows.
-            saved_requests: The number of such requests that earlier runs have paid for.
+            saved_requests: The number of such requests that this run was spared, since earlier
+                ones have paid for them.
         """
         if not price_usd:
             return {}

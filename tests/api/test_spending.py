@@ -200,6 +200,13 @@ class TestBudget:
         with pytest.raises(OctogenBudgetError):
             charge(spending, SEARCH)
 
+    def test_free_requests_are_sent_when_more_than_the_budget_is_spent(self) -> None:
+        spending = Spending(budget_usd=1)
+        spending.raise_to(Decimal("1.5"))  # an earlier attempt had a larger budget
+        charge(spending, "/catalogs")
+        with pytest.raises(OctogenBudgetError, match=r"budget of \$1\.00 .*: \$1\.50 are spent"):
+            charge(spending, SEARCH)
+
     async def test_a_retry_that_would_exceed_it_is_not_sent(self, transport: Transport) -> None:
         cut = http(200, page(["a"]), length=1_000_000)
         with RawServer(lambda _: cut) as server:

@@ -63,7 +63,7 @@ def test_the_effective_query_is_a_figure_where_the_service_tells_it() -> None:
 def test_the_costs_are_those_of_search_pages() -> None:
     prices = Prices(search_page_usd=0.5, lookup_usd=0)
     statistics = ScanStatistics(
-        rows=500, resumed_pages=3, charged_requests=2, cost_usd=1.0, prices=prices
+        rows=500, pages=5, resumed_pages=3, charged_requests=2, cost_usd=1.0, prices=prices
     )
     figures = statistics.figures()
     assert figures["charged_requests"] == 2
@@ -72,6 +72,24 @@ def test_the_costs_are_those_of_search_pages() -> None:
     statistics.prices = Prices(search_page_usd=0)
     assert not [name for name in statistics.figures() if "usd" in name]
     assert statistics.figures()["charged_requests"] == 2
+
+
+@pytest.mark.parametrize(
+    ("resumed", "cost_usd", "saved_usd"),
+    [
+        (0, 5.0, 0.0),  # nothing was saved
+        (5, 0.0, 5.0),  # all pages were saved
+        (3, 4.0, 1.0),  # two saved pages were requested once more, to compare them
+        (1, 6.0, 0.0),  # comparing cost more than it saved
+    ],
+)
+def test_saved_pages_are_worth_what_the_run_was_spared(
+    resumed: int, cost_usd: float, saved_usd: float
+) -> None:
+    statistics = ScanStatistics(
+        rows=500, pages=5, resumed_pages=resumed, cost_usd=cost_usd, prices=Prices(1.0)
+    )
+    assert statistics.figures()["cost_saved_usd"] == saved_usd
 
 
 def test_without_request_ids_none_are_shown() -> None:

@@ -217,4 +217,5 @@ def test_spent_credit_fails_without_retries_and_a_topped_up_run_goes_on(tmp_path
     # The first and the last saved page are compared, since the service does not say when the
     # catalog was indexed.
     assert metadata(again, "products")["octogen/cost_usd"] == pytest.approx(4 * PAGE_USD)
+    assert metadata(again, "products")["octogen/cost_saved_usd"] == pytest.approx(PAGE_USD)
     assert pl.read_parquet(tmp_path / "products.parquet")["uuid"].to_list() == uuids
