@@ -37,7 +37,7 @@ def build_catalogs_asset(
     @octogen_asset(
         {
             "name": name,
-            "description": "The catalogs this organisation may read.",
+            "description": "The catalogs of the Octogen resource's source.",
             "metadata": {"dagster/column_schema": column_schema(CATALOGS_SCHEMA)},
         },
         asset_arguments,

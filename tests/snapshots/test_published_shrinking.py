@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from octogen_dagster import (
     build_product_changes_asset,
     build_products_asset,
     catalog_partitions,
+    snapshot_days,
 )
+from octogen_dagster.snapshots.assets import ProductsAsset
 from tests.published_service import PublishedService
 from tests.results import failure, metadata
 
@@ -157,6 +160,33 @@ def test_a_catalog_that_ended_early_is_read_to_its_end_once_it_goes_on(
     service.catalogs["acme"] = uuids(500)
     assert days.materialize(instance).success
     assert days.rows == 500
+
+
+def test_the_first_snapshot_of_a_day_is_compared_with_that_of_the_day_before(
+    tmp_path: Path, service: PublishedService, instance: dg.DagsterInstance
+) -> None:
+    now = datetime.now(timezone.utc)
+    today, day_before = (f"{now - timedelta(days=days):%Y-%m-%d}" for days in (0, 1))
+    search = ProductSearch(catalogs=["acme"])
+    products = ProductsAsset(
+        "products", search, snapshot_days(day_before), clock=lambda: now
+    ).definition()
+
+    def materialize() -> dg.ExecuteInProcessResult:
+        return dg.materialize(
+            [products],
+            partition_key=today,
+            instance=instance,
+            resources=Days(tmp_path, service).resources,
+            raise_on_error=False,
+        )
+
+    assert materialize().success
+    snapshot = tmp_path / "products" / f"{today}.parquet"
+    snapshot.rename(snapshot.with_stem(day_before))
+    service.catalogs["acme"] = uuids(249)
+    assert "sent 249 products, and the latest snapshot has 500" in failure(materialize())
+    assert not snapshot.exists()
 
 
 def test_a_catalog_may_lose_half(
