@@ -162,31 +162,57 @@ def test_a_catalog_that_ended_early_is_read_to_its_end_once_it_goes_on(
     assert days.rows == 500
 
 
-def test_the_first_snapshot_of_a_day_is_compared_with_that_of_the_day_before(
-    tmp_path: Path, service: PublishedService, instance: dg.DagsterInstance
-) -> None:
-    now = datetime.now(timezone.utc)
-    today, day_before = (f"{now - timedelta(days=days):%Y-%m-%d}" for days in (0, 1))
-    search = ProductSearch(catalogs=["acme"])
-    products = ProductsAsset(
-        "products", search, snapshot_days(day_before), clock=lambda: now
-    ).definition()
+class DayOfSnapshots:
+    """Materializations of today's partition, after a snapshot of 500 products the day before."""
 
-    def materialize() -> dg.ExecuteInProcessResult:
+    def __init__(
+        self, folder: Path, service: PublishedService, instance: dg.DagsterInstance
+    ) -> None:
+        self.now = datetime.now(timezone.utc)
+        self.today, day_before = (f"{self.now - timedelta(days=ago):%Y-%m-%d}" for ago in (0, 1))
+        search = ProductSearch(catalogs=["acme"])
+        days = snapshot_days(day_before)
+        self.products = ProductsAsset("products", search, days, clock=lambda: self.now).definition()
+        self.resources = Days(folder, service).resources | {
+            "io_manager": ParquetSnapshotIOManager(base_dir=str(folder), keep_pages=True)
+        }
+        self.instance = instance
+        self.snapshot = folder / "products" / f"{self.today}.parquet"
+        assert self.materialize().success
+        self.snapshot.rename(self.snapshot.with_stem(day_before))
+
+    def materialize(self, **config: Any) -> dg.ExecuteInProcessResult:
         return dg.materialize(
-            [products],
-            partition_key=today,
-            instance=instance,
-            resources=Days(tmp_path, service).resources,
+            [self.products],
+            partition_key=self.today,
+            instance=self.instance,
+            resources=self.resources,
+            run_config={"ops": {"products": {"config": config}}},
             raise_on_error=False,
         )
 
-    assert materialize().success
-    snapshot = tmp_path / "products" / f"{today}.parquet"
-    snapshot.rename(snapshot.with_stem(day_before))
+
+def test_the_first_snapshot_of_a_day_is_compared_with_that_of_the_day_before(
+    tmp_path: Path, service: PublishedService, instance: dg.DagsterInstance
+) -> None:
+    day = DayOfSnapshots(tmp_path, service, instance)
     service.catalogs["acme"] = uuids(249)
-    assert "sent 249 products, and the latest snapshot has 500" in failure(materialize())
-    assert not snapshot.exists()
+    assert "sent 249 products, and the latest snapshot has 500" in failure(day.materialize())
+    assert not day.snapshot.exists()
+
+
+def test_a_shrunken_snapshot_that_was_accepted_is_rebuilt_without_asking_again(
+    tmp_path: Path, service: PublishedService, instance: dg.DagsterInstance
+) -> None:
+    day = DayOfSnapshots(tmp_path, service, instance)
+    service.catalogs["acme"] = uuids(249)
+    assert day.materialize(accept_shrinking=True).success
+    day.snapshot.unlink()
+
+    day.now += timedelta(days=1)
+    result = day.materialize()
+    assert metadata(result, "products")["octogen/source"] == "archived pages"
+    assert len(pl.read_parquet(day.snapshot)) == 249
 
 
 def test_a_catalog_may_lose_half(

@@ -159,6 +159,19 @@ def test_a_catalog_without_products_is_not_published_whatever_its_shop_says(
     assert not list(tmp_path.rglob("*.parquet"))
 
 
+def test_an_empty_first_page_that_is_not_the_last_says_nothing_about_its_catalog() -> None:
+    def respond(request: Received) -> list[bytes]:
+        body = request.json
+        if "catalog" in body:
+            return http(422, {"detail": [{"loc": ["body", "catalog"], "msg": "not permitted"}]})
+        return http(body=page(["acme-0"]) if "cursor" in body else page([], "2"))
+
+    with RawServer(respond) as server:
+        search = ProductSearch(catalogs=["acme"])
+        frame = scan_products(search, api_key=KEY, base_url=server.base_url, catalogs=NAMED)
+        assert frame.collect()["uuid"].to_list() == ["acme-0"]
+
+
 def test_a_whole_search_reads_the_named_catalogs(
     tmp_path: Path, service: Service, instance: dg.DagsterInstance
 ) -> None:
