@@ -16,6 +16,7 @@ from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs
 from octogen_dagster.api.client import DEFAULT_TIMEOUT
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.estimate import small_page_warning
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.spending import Spending
 from octogen_dagster.api.urls import configured_base_url
@@ -105,6 +106,7 @@ class ProductScan(LazyScan):
         self._clock = clock
         self._store: PageStore | None = None
         self._log: Callable[[str], None] = _LOGGER.info
+        self._warn: Callable[[str], None] = _LOGGER.warning
         self._plan: ReadPlan | None = None
         super().__init__(PRODUCT_SCHEMA)
 
@@ -117,6 +119,7 @@ class ProductScan(LazyScan):
     @contextmanager
     def opened(self, place: SnapshotPlace) -> Iterator[None]:
         """Save pages beside the snapshot, and continue from saved ones, while the block runs."""
+        self._warn = place.warn
         with self.use_page_store(place.page_store(self._clock), place.log):
             yield
 
@@ -205,6 +208,9 @@ class ProductScan(LazyScan):
         caps = [cap for cap in (n_rows, plan.search.max_products) if cap is not None]
         if not caps and (line := plan.estimate(connection)):
             self._log(line)
+        is_paid = not caps and not plan.rebuilt
+        if is_paid and (line := small_page_warning(plan.search.page_size, connection)):
+            self._warn(line)
         execution = Execution(plan, connection, columns, min(caps, default=None), self._log)
         self.statistics = execution.statistics
         try:

@@ -38,6 +38,9 @@ class SnapshotPlace(Protocol):
     def log(self, line: str) -> None:
         """Log a line for the user."""
 
+    def warn(self, line: str) -> None:
+        """Log a line for the user as a warning."""
+
 
 class SnapshotSource:
     """A frame that is executed once and stored.

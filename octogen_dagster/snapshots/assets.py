@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs
 from octogen_dagster.api.catalog_states import CatalogState
-from octogen_dagster.api.estimate import small_page_warning
 from octogen_dagster.asset_defaults import octogen_asset
 from octogen_dagster.frames.plan import list_for
 from octogen_dagster.frames.scan import MIN_ROWS_RATIO, ProductScan
@@ -166,10 +165,6 @@ class ProductsAsset:
 
         with permanent_errors_fail():
             connection = octogen.connection()
-            if search.max_products is None and (
-                warning := small_page_warning(search.page_size, connection)
-            ):
-                context.log.warning(warning)
             list_catalogs = functools.cache(
                 lambda: list_for(search, connection, context.log.warning)
             )

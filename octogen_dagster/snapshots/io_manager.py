@@ -95,7 +95,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         with (
             permanent_errors_fail(),
             shared_budget(context, source.spending),
-            source.opened(_OpenPlace(self, places, context.log.info)),
+            source.opened(_OpenPlace(self, places, context.log)),
         ):
             metadata = self._publish(context, places, source)
         context.add_output_metadata(metadata)
@@ -226,11 +226,11 @@ class _OpenPlace:
     """The `SnapshotPlace` of the run's own partition."""
 
     def __init__(
-        self, manager: ParquetSnapshotIOManager, places: SnapshotPlaces, log: Callable[[str], None]
+        self, manager: ParquetSnapshotIOManager, places: SnapshotPlaces, log: dg.DagsterLogManager
     ) -> None:
         self._manager = manager
         self._places = places
-        self.log = log
+        self.log, self.warn = log.info, log.warning
 
     def page_store(self, clock: Callable[[], datetime]) -> PageStore:
         return PageStore(

@@ -87,6 +87,20 @@ def test_a_search_with_keywords_has_no_repeats_though_the_service_sends_some(
     assert found.statistics.rows == len(frame)
 
 
+def test_small_pages_of_an_uncapped_read_are_a_warning(
+    catalogs: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = scan(catalogs, ProductSearch(catalogs=["strada"], page_size=50))
+    small.head(5).collect()
+    scan(catalogs, ProductSearch(catalogs=["strada"], page_size=50, max_products=5)).collect()
+    assert not caplog.messages
+    small.collect()
+    assert caplog.messages == [
+        "page_size is 50: a page costs the same whatever its size, so this read costs 2 times as "
+        "much as with page_size 100."
+    ]
+
+
 def test_the_order_within_a_catalog_is_the_services(catalogs: Sandbox) -> None:
     pages = [
         scan(catalogs, ProductSearch(catalogs=["northpeak"], page_size=size)).collect()

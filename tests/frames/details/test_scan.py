@@ -460,6 +460,9 @@ class Place:
     def log(self, line: str) -> None:
         self.lines.append(line)
 
+    def warn(self, line: str) -> None:
+        raise AssertionError(line)
+
 
 def collect_after(previous: pl.LazyFrame | None, found: DetailScan) -> pl.DataFrame:
     """The rows of a scan whose place has a previous snapshot."""
