@@ -186,7 +186,7 @@ class TestDamage:
         half = len(content) // 2
         contents = {
             "cut": content[:half],
-            "changed": content[:half] + b"?" + content[half + 1 :],
+            "changed": content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :],
             "emptied": b"",
         }
         path.write_bytes(contents[damage])

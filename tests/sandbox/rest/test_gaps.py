@@ -1,5 +1,6 @@
 """The gaps in what is sent: where they are, how many, and where none are."""
 
+import functools
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -31,6 +32,7 @@ def fields(complete: Any, sent: Any, prefix: str = "") -> Iterator[tuple[str, st
                 yield from fields(one, other, f"{path}.")
 
 
+@functools.cache
 def states() -> dict[str, Counter[str]]:
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for product in PRODUCTS:
