@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints, field_validator
 
+from octogen_dagster.api.facets import CHECKED
 from octogen_dagster.api.search_request import MAX_PAGE_SIZE, SearchFilters, SearchRequest
 
 CatalogKey = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -50,4 +51,6 @@ class ProductSearch(SearchFilters):
         """Return the request for page 1 of one catalog; of all catalogs if it is None."""
         filters = {name: getattr(self, name) for name in SearchFilters.model_fields}
         limit = min(self.page_size, self.max_products or self.page_size)
-        return SearchRequest(**filters, catalog=catalog, limit=limit)
+        return SearchRequest.model_validate(
+            {**filters, "catalog": catalog, "limit": limit}, context=CHECKED
+        )

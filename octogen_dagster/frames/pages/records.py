@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from pydantic import ValidationError
 
+from octogen_dagster.api.facets import CHECKED
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.pages.segments import digest
 from octogen_dagster.frames.search import ProductSearch
@@ -74,7 +75,7 @@ class ReadRecord(_Record):
             OctogenSnapshotError: The search has a field that this version does not know.
         """
         try:
-            return ProductSearch.model_validate(self.search)
+            return ProductSearch.model_validate(self.search, context=CHECKED)
         except ValidationError as error:
             raise OctogenSnapshotError(
                 "Saved pages are of a search that this version of octogen-dagster does not know: "

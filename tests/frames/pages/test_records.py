@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -123,6 +124,15 @@ def test_a_search_that_this_version_does_not_know_is_an_error() -> None:
         OctogenSnapshotError, match=r"(?s)does not know: .*colour.*Update octogen-dagster\.$"
     ):
         record.product_search()
+
+
+def test_a_search_whose_facets_an_earlier_version_took_can_be_rebuilt() -> None:
+    facets = [{"name": "gender", "values": ["women"]}, {"name": "sex", "values": ["f"]}]
+    record = msgspec.structs.replace(read_record(), search={"facets": facets})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        request = record.product_search().request("acme")
+    assert request.body()["facets"] == facets
 
 
 @pytest.mark.parametrize("content", [b'{"version": 1, "base_url": "\xff"}', b"[" * 10_000])
