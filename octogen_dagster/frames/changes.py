@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from octogen_dagster.frames.effective_query import EFFECTIVE_QUERY, differences
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.frames.snapshot_source import CATALOGS
 
 WATCHED = {
     "title": ("title",),
@@ -76,19 +77,33 @@ class SnapshotPair:
 def vanished_catalogs(pair: SnapshotPair) -> list[str]:
     """Return the catalogs that are in the previous snapshot and not at all in the current one.
 
-    Such a catalog was withdrawn or renamed, which says nothing about its products. In a search with
-    filters no catalog vanishes, because a catalog may have no more products that match.
+    Such a catalog was withdrawn or renamed, which says nothing about its products. Of a search with
+    filters a catalog may have no more products that match: it vanished only if it was not read.
 
     Args:
         pair: Two product snapshots, columns as in `PRODUCT_SCHEMA`.
     """
-    if pair.previous is None or not _reads_whole_catalogs(pair.provenance):
+    if pair.previous is None:
         return []
-    keys = pl.col("catalog_key").drop_nulls().unique()
-    previous, current = (
-        frame.select(keys).collect().to_series() for frame in (pair.previous, pair.current)
+    keys = pair.previous.select(pl.col("catalog_key").drop_nulls().unique().sort())
+    return (
+        keys.join(_present(pair), on="catalog_key", how="anti").collect()["catalog_key"].to_list()
     )
-    return previous.filter(~previous.is_in(current.implode())).sort().to_list()
+
+
+def _present(pair: SnapshotPair) -> pl.LazyFrame:
+    """The keys of the previous snapshot's catalogs that did not vanish; null if there are nulls."""
+    current = pair.current.select("catalog_key").unique()
+    if _reads_whole_catalogs(pair.provenance):
+        return current
+    assert pair.previous is not None
+    previous = pair.previous.select("catalog_key").unique()
+    if (catalogs := pair.provenance.get(CATALOGS)) is None:
+        return previous
+    # The service and the search may write a key in different case.
+    read = [key.lower() for key in json.loads(catalogs)]
+    key = pl.col("catalog_key")
+    return previous.filter(key.is_null() | key.str.to_lowercase().is_in(read))
 
 
 def _reads_whole_catalogs(provenance: Mapping[str, str]) -> bool:
@@ -128,9 +143,8 @@ def product_changes(pair: SnapshotPair) -> pl.LazyFrame:
     previous = (current.clear() if pair.previous is None else pair.previous).select(
         *_IDENTITY, "product_url", *_WATCHED_COLUMNS
     )
-    if _reads_whole_catalogs(pair.provenance):
-        present = current.select("catalog_key").unique()
-        previous = previous.join(present, on="catalog_key", how="semi", nulls_equal=True)
+    if pair.previous is not None:
+        previous = previous.join(_present(pair), on="catalog_key", how="semi", nulls_equal=True)
     both = current.with_columns(pl.lit(True).alias("is_new")).join(
         previous.with_columns(pl.lit(True).alias("is_old")),
         on=_IDENTITY,

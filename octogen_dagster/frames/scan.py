@@ -39,7 +39,7 @@ from octogen_dagster.frames.scan_statistics import ScanStatistics, product_figur
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA, SCHEMA_VERSION
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.shares import require_share
-from octogen_dagster.frames.snapshot_source import ROWS
+from octogen_dagster.frames.snapshot_source import CATALOGS, ROWS
 from octogen_dagster.frames.window import TimeWindow, is_within, utc_now
 
 if TYPE_CHECKING:
@@ -178,7 +178,11 @@ class ProductScan(LazyScan):
         """`SnapshotSource.provenance`."""
         search, query = self.statistics.search.as_json(), self.statistics.effective_query
         understood = {EFFECTIVE_QUERY: json.dumps(query, sort_keys=True)} if query else {}
+        catalogs = sorted(self.statistics.catalogs)
+        # A search without catalogs of its own or of a source is read as one.
+        known = {CATALOGS: json.dumps(catalogs)} if catalogs or not self.statistics.pages else {}
         return {
+            **known,
             "octogen.fetched_at": self.statistics.started_at.isoformat(),
             ROWS: str(self.statistics.rows),
             "octogen.schema_version": str(SCHEMA_VERSION),

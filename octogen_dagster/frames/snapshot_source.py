@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.statistics import Figures
 
 ROW_GROUP_SIZE = 20_000
+CATALOGS = "octogen.catalogs"
+"""The provenance of a snapshot that says which catalogs were read, if that is known."""
 ROWS = "octogen.rows"
 """The provenance of a snapshot that says how many rows it has."""
 

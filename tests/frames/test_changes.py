@@ -148,5 +148,19 @@ def test_a_search_may_lose_all_products_of_a_catalog() -> None:
     assert vanished_catalogs(pair) == []
 
 
+@pytest.mark.parametrize(
+    ("read", "disappeared", "vanished"),
+    [('["acme", "Zen"]', ["z"], []), ('["acme"]', [], ["zen"]), ("[]", [], ["zen"])],
+)
+def test_a_catalog_that_a_search_did_not_read_vanished(
+    read: str, disappeared: list[str], vanished: list[str]
+) -> None:
+    before = snapshot({"uuid": "z", "catalog_key": "zen"}, {"uuid": "n"})
+    provenance = {**FILTERED, "octogen.catalogs": read}
+    pair = SnapshotPair(snapshot({"uuid": "n"}), before, provenance=provenance)
+    assert product_changes(pair).collect()["uuid"].to_list() == disappeared
+    assert vanished_catalogs(pair) == vanished
+
+
 def test_a_catalog_of_the_first_snapshot_cannot_have_vanished() -> None:
     assert vanished_catalogs(SnapshotPair(snapshot({"uuid": "a"}), None)) == []

@@ -83,6 +83,18 @@ def test_an_unpartitioned_asset_is_compared_with_its_previous_snapshot(
     assert counts(pipeline.run()) == (0, 15, 0, 0, 0)
 
 
+def test_a_catalog_that_vanished_from_a_search_is_named_too(
+    tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
+) -> None:
+    pipeline = Pipeline(tmp_path, octogen, instance, search=ProductSearch(price_min=0))
+    appeared, *_ = counts(pipeline.run())
+    assert appeared
+    shops.revoke("strada")
+    shown = pipeline.run()
+    assert counts(shown) == (0, 0, 0, 0, 0)
+    assert shown["octogen/vanished_catalogs"] == ["strada"]
+
+
 def test_a_catalog_that_vanished_is_named_and_its_products_did_not_disappear(
     tmp_path: Path,
     octogen: OctogenResource,
