@@ -158,8 +158,8 @@ def check_not_shrunken(source: SnapshotSource, rows: int, replaced: int, uri: st
     raise OctogenShrunkenSnapshotError(
         f"The snapshot {uri} was not published: the service sent {rows or 'no'} products{there} "
         f"(min_rows_ratio is {ratio:g}). Nothing was changed. Likely causes: the API key may no "
-        "longer read a catalog, its key was renamed or mistyped, or the search was understood "
-        "differently than before. If the number is right, accept it for one run with "
-        "`accept_shrinking: true` in the launchpad; min_rows_ratio of the asset sets the limit for "
-        "all runs."
+        "longer read a catalog, its key was renamed or mistyped, fewer catalogs are read, or the "
+        "search was understood differently than before. If the number is right, accept it for one "
+        "run with `accept_shrinking: true` in the launchpad; min_rows_ratio of the asset or of the "
+        "scan sets the limit for all runs."
     )

@@ -124,9 +124,10 @@ def test_a_catalog_that_lost_more_than_half_keeps_its_snapshot_until_that_is_acc
     assert (
         "was not published: the service sent 249 products, and the latest snapshot has 500 "
         "(min_rows_ratio is 0.5). Nothing was changed. Likely causes: the API key may no longer "
-        "read a catalog, its key was renamed or mistyped, or the search was understood differently "
-        "than before. If the number is right, accept it for one run with `accept_shrinking: true` "
-        "in the launchpad; min_rows_ratio of the asset sets the limit for all runs."
+        "read a catalog, its key was renamed or mistyped, fewer catalogs are read, or the search "
+        "was understood differently than before. If the number is right, accept it for one run "
+        "with `accept_shrinking: true` in the launchpad; min_rows_ratio of the asset or of the "
+        "scan sets the limit for all runs."
     ) in failure(result)
     assert not [event for event in result.all_events if event.is_step_up_for_retry]
     assert days.rows == 500
