@@ -26,6 +26,7 @@ _COMPARED = (
     "similarToBrands",
 )
 _BY_CATALOG = "by_catalog"
+_LEFT_OUT = {"catalogs", _BY_CATALOG}
 
 
 def combine(queries: Mapping[str, EffectiveQuery]) -> EffectiveQuery | None:
@@ -38,7 +39,7 @@ def combine(queries: Mapping[str, EffectiveQuery]) -> EffectiveQuery | None:
         The one query if all are equal, else `{"by_catalog": queries}`; None without any.
     """
     plain = {
-        catalog: {name: value for name, value in query.items() if name != "catalogs"}
+        catalog: {name: value for name, value in query.items() if name not in _LEFT_OUT}
         for catalog, query in queries.items()
     }
     first = next(iter(plain.values()), None)

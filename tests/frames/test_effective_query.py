@@ -104,3 +104,11 @@ class TestCatalogs:
 def test_only_generated_facets_are_told() -> None:
     assert generated_facets(QUERY) == ["color_family: Pink, Red"]
     assert generated_facets({"text": "dress"}) == []
+
+
+@pytest.mark.parametrize("value", [None, 5, {"acme": 5}])
+def test_a_field_of_the_service_is_not_taken_for_the_queries_by_catalog(value: object) -> None:
+    before, after = combine({"": {"text": "a", "by_catalog": value}}), combine({"": {"text": "b"}})
+    assert before == {"text": "a"}
+    assert after
+    assert differences(before, after) == ["text: a before, b now"]
