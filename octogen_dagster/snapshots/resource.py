@@ -1,5 +1,6 @@
 """OctogenResource: Octogen's REST API for assets and ops, with blocking methods."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -24,6 +25,8 @@ from octogen_dagster.frames.scan import MIN_ROWS_RATIO, ProductScan
 from octogen_dagster.frames.scan_statistics import ScanStatistics
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.window import TimeWindow
+
+_SPENDING_LOCK = threading.Lock()
 
 
 class OctogenResource(dg.ConfigurableResource[Any]):
@@ -148,11 +151,12 @@ class OctogenResource(dg.ConfigurableResource[Any]):
     @property
     def spending(self) -> Spending:
         """What all requests of this resource have cost in this process, with its budget."""
-        if self._spending is None:
-            self._spending = Spending(
-                Prices(self.search_page_usd, self.lookup_usd), self.budget_usd
-            )
-        spending: Spending = self._spending
+        with _SPENDING_LOCK:  # threads of an op must not begin with a budget each
+            if self._spending is None:
+                self._spending = Spending(
+                    Prices(self.search_page_usd, self.lookup_usd), self.budget_usd
+                )
+            spending: Spending = self._spending
         return spending
 
     def client(self) -> OctogenClient:

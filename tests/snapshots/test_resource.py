@@ -1,4 +1,7 @@
 import pickle
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
@@ -107,6 +110,25 @@ def test_everything_that_a_resource_requests_has_one_budget(shops: Sandbox) -> N
     with pytest.raises(OctogenBudgetError, match=r"budget of \$2\.50 .*: \$2\.50 are spent\. It"):
         octogen.lookup_product(url)
     assert octogen.spending.spent_usd == Decimal("2.5")
+
+
+def test_threads_that_begin_together_share_the_budget() -> None:
+    threads = 8
+    together = threading.Barrier(threads)
+
+    def spending(octogen: OctogenResource) -> int:
+        together.wait(30)
+        return id(octogen.spending)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(threads) as executor:
+            for _ in range(100):
+                octogen = OctogenResource(budget_usd=1.0)
+                assert len(set(executor.map(spending, [octogen] * threads))) == 1
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_the_key_is_shown_nowhere() -> None:
