@@ -255,7 +255,7 @@ class ProductScan(LazyScan):
 
     def _plan_with_store(self, store: PageStore, connection: Connection) -> ReadPlan:
         list_catalogs = self._list_catalogs or functools.partial(
-            list_for, self.search, connection, self._log
+            list_for, self.search, connection, self._warn
         )
         plan = plan_with_store(
             self.search,

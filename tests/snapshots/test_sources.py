@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from octogen_dagster.api.catalog_sources import (
     ShopCatalogs,
 )
 from octogen_dagster.api.facets import Facet
-from octogen_dagster.frames.scan import scan_products
+from octogen_dagster.frames.scan import ProductScan, scan_products
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.snapshots.assets import build_products_asset
 from octogen_dagster.snapshots.catalog_sensor import CatalogSensor
@@ -287,6 +288,23 @@ def test_a_shop_that_is_not_covered_is_a_warning_and_the_others_are_read(
     warnings = [line for line in lines(instance, result) if "'acme.example'" in line]
     assert warnings
     assert warnings[0].endswith("The catalogs of this shop are left out.")
+
+
+def test_an_asset_of_the_users_own_is_warned_like_a_products_asset(
+    tmp_path: Path, service: Service, instance: dg.DagsterInstance
+) -> None:
+    @dg.asset
+    def own(octogen: OctogenResource) -> ProductScan:
+        return octogen.scan(ProductSearch(page_size=50))
+
+    del service.shops["acme.example"]
+    io_manager = ParquetSnapshotIOManager(base_dir=str(tmp_path))
+    resources = {"octogen": service.octogen(SHOPS), "io_manager": io_manager}
+    result = dg.materialize([own], resources=resources, instance=instance)
+
+    records = instance.all_logs(result.run_id)
+    warnings = [record.user_message for record in records if record.level == logging.WARNING]
+    assert [line.partition(" ")[0] for line in warnings] == ["Shop", "page_size"]
 
 
 def test_a_capped_search_reads_the_catalogs_of_a_source_in_their_order(
