@@ -120,6 +120,13 @@ class Spending:
         return self._spent
 
     @property
+    def left_usd(self) -> Decimal | None:
+        """Dollars that may still be spent; None without a budget."""
+        if self._parent:
+            return self._parent.left_usd
+        return None if self.budget_usd is None else dollars(self.budget_usd) - self._spent
+
+    @property
     def requests_per_minute(self) -> float | None:
         """The rate limit that the latest response named; None if none did."""
         return self._parent.requests_per_minute if self._parent else self._requests_per_minute

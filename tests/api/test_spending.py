@@ -97,6 +97,12 @@ class TestCounting:
         with pytest.raises(OctogenBudgetError):
             charge(copy, SEARCH)
 
+    def test_what_is_left_is_that_of_the_whole(self) -> None:
+        spending = Spending(budget_usd=1)
+        charge(spending.part(), LOOKUP)
+        assert spending.left_usd == spending.part().left_usd == Decimal("0.998")
+        assert Spending().part().left_usd is None
+
     def test_what_other_processes_spent_never_lowers_it(self) -> None:
         spending = Spending()
         spending.raise_to(Decimal("1.5"))

@@ -76,12 +76,24 @@ def test_a_run_with_a_larger_budget_goes_on_from_the_pages_of_one_that_was_spent
 def test_products_and_details_of_one_run_share_a_budget(shops: Sandbox, tmp_path: Path) -> None:
     products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
     details = build_product_details_asset(products, name="details")
-    result = run(shops, tmp_path, [products, details], budget_usd=2 * PAGE_USD + 0.1)
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = run(
+            shops,
+            tmp_path,
+            [products, details],
+            budget_usd=2 * PAGE_USD + 0.1,
+            instance=instance,
+        )
+        records = list(instance.all_logs(result.run_id))
 
     assert "costs $0.002, which the budget of $0.128 does not allow: $0.1" in failure(result)
     assert charged(shops) == 2
     assert charged(shops, "/products/lookup") == 50
     assert not (tmp_path / "details.parquet").exists()
+    assert [record.user_message for record in records if record.level == logging.WARNING] == [
+        "The budget leaves $0.10 for these lookups. If it is spent before the last one, nothing "
+        "is published, and the lookups are not kept."
+    ]
 
 
 def test_steps_that_are_processes_of_their_own_share_a_budget(

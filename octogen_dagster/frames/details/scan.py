@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from octogen_dagster.api.estimate import estimate_lookups
+from octogen_dagster.api.spending import usd
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.details.failure_limit import FailureLimit
 from octogen_dagster.frames.details.lookups import LookupReader
@@ -85,6 +86,7 @@ class DetailScan(LazyScan):
         self._previous: pl.LazyFrame | None = None
         self._report = report
         self._log: Callable[[str], None] = _LOGGER.info
+        self._warn: Callable[[str], None] = _LOGGER.warning
         super().__init__(DETAIL_SCHEMA)
 
     def __reduce__(self) -> tuple[Callable[..., DetailScan], tuple[Any, ...]]:
@@ -106,7 +108,7 @@ class DetailScan(LazyScan):
             self._previous = place.latest() if self.only_changed else None
         except OctogenSnapshotError as error:
             place.log(f"{error} Every product is looked up.")
-        self._log = place.log
+        self._log, self._warn = place.log, place.warn
         try:
             yield
         finally:
@@ -134,7 +136,14 @@ class DetailScan(LazyScan):
         products = ListedProducts(self.products if n_rows is None else self.products.head(n_rows))
         statistics.products = products.count
         at_most = "at most " if self._previous is not None else ""
-        self._log(f"Details: {at_most}{estimate_lookups(products.count, self.connection)}.")
+        estimate = estimate_lookups(products.count, self.connection)
+        self._log(f"Details: {at_most}{estimate}.")
+        left = self.connection.spending.left_usd
+        if left is not None and estimate.cost_usd > left:
+            self._warn(
+                f"The budget leaves {usd(left)} for these lookups. If it is spent before the last "
+                "one, nothing is published, and the lookups are not kept."
+            )
         connection = self.connection.with_own_spending()
         limit = FailureLimit(self.failure_threshold, products.count, self.connection.retry.deadline)
         spending = connection.spending
