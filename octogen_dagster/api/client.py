@@ -246,7 +246,7 @@ class OctogenClient:
         """Read one page of a search.
 
         Args:
-            catalog: A catalog key; None searches all granted catalogs.
+            catalog: A catalog key; None searches all that the key may search.
             q: Keywords.
             facets: Filters, each a `Facet` or `{"name": ..., "values": [...]}`.
             price_min: Lowest current price, inclusive.

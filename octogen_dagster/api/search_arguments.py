@@ -44,7 +44,8 @@ class SearchArguments(CurrentArguments, total=False):
     """The arguments of a search whose pages are all read.
 
     Attributes:
-        catalog: A catalog key; None searches all granted catalogs.
+        catalog: A catalog key; None searches all granted catalogs, in the current generation all
+            of Octogen's, where each page is charged as it is read.
         q: Keywords.
         facets: Filters, each a `Facet` or `{"name": ..., "values": [...]}`.
         price_min: Lowest current price, inclusive.
