@@ -154,13 +154,15 @@ class _Body(httpx.AsyncByteStream):
         self._complete = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        chunks = []
         try:
             while chunk := self._response.read1(_CHUNK_BYTES, decode_content=False):
-                yield chunk
+                chunks.append(chunk)
                 await asyncio.sleep(0)  # lets the caller's deadline end a body that drips
         except exceptions.HTTPError as error:
             _raise_as_httpx(error)
         self._complete = True
+        yield b"".join(chunks)  # httpx takes long for each part
 
     async def aclose(self) -> None:
         if self._complete:
