@@ -120,9 +120,10 @@ class CatalogRead:
 
         Such is the response to a key that does not exist.
         """
-        is_empty = not page.uuids and not page.next_cursor and self.tracker.pages == 1
+        if page.uuids or page.next_cursor or self.tracker.pages > 1:
+            return
         is_whole = self.planned.catalog and not self.planned.request.has_filters
-        if is_empty and is_whole and self.planned.product_count != 0:
+        if is_whole and self.planned.product_count != 0:
             raise OctogenEmptyCatalogError(
                 f"{self.planned.subject} has no products. The service answers the same for a "
                 "catalog key that is mistyped, was renamed, or may no longer be read. Nothing was "
