@@ -85,10 +85,9 @@ def vanished_catalogs(pair: SnapshotPair) -> list[str]:
     """
     if pair.previous is None:
         return []
-    keys = pair.previous.select(pl.col("catalog_key").drop_nulls().unique().sort())
-    return (
-        keys.join(_present(pair), on="catalog_key", how="anti").collect()["catalog_key"].to_list()
-    )
+    keys = pair.previous.select(pl.col("catalog_key").drop_nulls().unique())
+    vanished = keys.join(_present(pair), on="catalog_key", how="anti").collect()
+    return vanished.get_column("catalog_key").sort().to_list()
 
 
 def _present(pair: SnapshotPair) -> pl.LazyFrame:

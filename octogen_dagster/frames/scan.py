@@ -210,11 +210,8 @@ class ProductScan(LazyScan):
             capped = n_rows is not None
             plan = self._plan_live(pushdown, connection, stamped=stamped, capped=capped)
         caps = [cap for cap in (n_rows, plan.search.max_products) if cap is not None]
-        if not caps and (line := plan.estimate(connection)):
-            self._log(line)
-        is_paid = not caps and not plan.rebuilt
-        if is_paid and (line := small_page_warning(plan.search.page_size, connection)):
-            self._warn(line)
+        if not caps:
+            self._announce(plan, connection)
         execution = Execution(plan, connection, columns, min(caps, default=None), self._log)
         self.statistics = execution.statistics
         try:
@@ -226,6 +223,14 @@ class ProductScan(LazyScan):
             self._discard_bad_pages(error)
             raise
         self._tell()
+
+    def _announce(self, plan: ReadPlan, connection: Connection) -> None:
+        """Log what a read of all rows takes before it begins."""
+        if line := plan.estimate(connection):
+            self._log(line)
+        page_size = plan.search.page_size
+        if not plan.rebuilt and (line := small_page_warning(page_size, connection)):
+            self._warn(line)
 
     def _discard_bad_pages(self, error: Exception) -> None:
         """Remove the saved pages that may have caused an error, so that the next read begins anew.
