@@ -87,7 +87,8 @@ def vanished_catalogs(pair: SnapshotPair) -> list[str]:
         return []
     keys = pair.previous.select(pl.col("catalog_key").drop_nulls().unique())
     vanished = keys.join(_present(pair), on="catalog_key", how="anti").collect()
-    return vanished.get_column("catalog_key").sort().to_list()
+    names: list[str] = vanished.get_column("catalog_key").sort().to_list()
+    return names
 
 
 def _present(pair: SnapshotPair) -> pl.LazyFrame:
