@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import polars as pl
 from pydantic import ValidationError
 
+from octogen_dagster.api.facets import CHECKED
 from octogen_dagster.frames.effective_query import EFFECTIVE_QUERY, differences
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.search import ProductSearch
@@ -107,8 +108,9 @@ def _present(pair: SnapshotPair) -> pl.LazyFrame:
 
 
 def _reads_whole_catalogs(provenance: Mapping[str, str]) -> bool:
+    search_json = provenance.get("octogen.search", "{}")
     try:
-        search = ProductSearch.model_validate_json(provenance.get("octogen.search", "{}"))
+        search = ProductSearch.model_validate_json(search_json, context=CHECKED)
     except ValidationError:  # of another version
         return True
     return search.reads_whole_catalogs

@@ -140,10 +140,20 @@ def test_nothing_disappeared_if_every_catalog_vanished() -> None:
     assert vanished_catalogs(pair) == ["acme", "zen"]
 
 
-def test_a_search_may_lose_all_products_of_a_catalog() -> None:
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "search",
+    [
+        '{"q": "boots"}',
+        # Values and names that an earlier version took without a check.
+        '{"facets": [{"name": "gender", "values": ["women"]}]}',
+        '{"facets": [{"name": "sex", "values": ["female"]}]}',
+    ],
+)
+def test_a_search_may_lose_all_products_of_a_catalog(search: str) -> None:
     before = snapshot({"uuid": "a", "catalog_key": "acme"}, {"uuid": "z", "catalog_key": "zen"})
     now = snapshot({"uuid": "a", "catalog_key": "acme"})
-    pair = SnapshotPair(now, before, provenance=FILTERED)
+    pair = SnapshotPair(now, before, provenance={"octogen.search": search})
     assert product_changes(pair).collect()["uuid"].to_list() == ["z"]
     assert vanished_catalogs(pair) == []
 
