@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from octogen_ai_sdk.generated.models import (
@@ -22,6 +20,8 @@ from octogen_ai_sdk.generated.models import (
     ProgrammaticProductSearchRequest,
 )
 from pydantic import ValidationError
+
+from tests.api.servers import RawServer, Received, http
 
 
 @dataclass
@@ -46,43 +46,18 @@ class PublishedService:
     @contextmanager
     def running(self) -> Iterator[PublishedService]:
         """Serve on a free port while the block runs."""
+        with RawServer(self._respond) as server:
+            self.base_url = server.base_url
+            yield self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(handler) -> None:
-                handler.answer(404, {"detail": "Not Found"})
-
-            def do_POST(handler) -> None:
-                body = json.loads(handler.rfile.read(int(handler.headers["content-length"])))
-                match handler.path:
-                    case "/v1/products/search":
-                        handler.answer(*self.search(body))
-                    case "/v1/products/lookup":
-                        handler.answer(*self.lookup(body))
-                    case _:
-                        handler.answer(404, {"detail": "Not Found"})
-
-            def answer(handler, status: int, content: Any) -> None:
-                encoded = json.dumps(content).encode()
-                handler.send_response(status)
-                handler.send_header("content-type", "application/json")
-                handler.send_header("content-length", str(len(encoded)))
-                handler.end_headers()
-                handler.wfile.write(encoded)
-
-            def log_message(handler, *_: Any) -> None:
-                pass
-
-        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            thread = threading.Thread(target=server.serve_forever, daemon=True)
-            thread.start()
-            self.base_url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-            try:
-                yield self
-            finally:
-                server.shutdown()
-                thread.join()
+    def _respond(self, request: Received) -> list[bytes]:
+        match request.target:
+            case "/v1/products/search":
+                return http(*self.search(request.json))
+            case "/v1/products/lookup":
+                return http(*self.lookup(request.json))
+            case _:
+                return http(404, {"detail": "Not Found"})
 
     def search(self, body: dict[str, Any]) -> tuple[int, Any]:
         """Return the status and the body of the response to a search."""

@@ -4,7 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from octogen_dagster.api.connection import Connection
 from octogen_dagster.sandbox.server import Sandbox
+from tests.frames.scripted import ScriptedCatalog, connection_at, service
 
 
 @pytest.fixture(scope="module", params=["seed", "current"])
@@ -20,3 +22,16 @@ def sandbox() -> Iterator[Sandbox]:
     """Two catalogs for one test, which may break them."""
     with Sandbox(catalogs={"northpeak": 230, "strada": 120}) as running:
         yield running
+
+
+@pytest.fixture
+def scripted() -> ScriptedCatalog:
+    """A catalog of four scripted pages, which a test may change."""
+    return ScriptedCatalog(last=4)
+
+
+@pytest.fixture
+def connection(scripted: ScriptedCatalog) -> Iterator[Connection]:
+    """A connection to the service of `scripted`."""
+    with service(scripted) as base_url:
+        yield connection_at(base_url)

@@ -20,20 +20,9 @@ from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.wire import WirePage
 from tests.frames.pages.samples import read_record
 from tests.frames.products import wire_page
-from tests.frames.scripted import ScriptedCatalog, connection_at, service
+from tests.frames.scripted import ScriptedCatalog
 
 PLANNED = PlannedCatalog("acme", ProductSearch(page_size=2).request("acme"))
-
-
-@pytest.fixture
-def scripted() -> ScriptedCatalog:
-    return ScriptedCatalog(last=4)
-
-
-@pytest.fixture
-def connection(scripted: ScriptedCatalog) -> Iterator[Connection]:
-    with service(scripted) as base_url:
-        yield connection_at(base_url)
 
 
 def page(number: int, last: int = 4) -> WirePage:

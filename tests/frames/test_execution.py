@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime, timezone
 
 import polars as pl
@@ -18,21 +17,10 @@ from octogen_dagster.frames.read_plan import ReadPlan
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.search import ProductSearch
 from tests.frames.products import wire_page
-from tests.frames.scripted import ScriptedCatalog, connection_at, page, service
+from tests.frames.scripted import ScriptedCatalog, page
 
 STARTED_AT = datetime(2026, 11, 25, 6, 0, tzinfo=timezone.utc)
 SEARCH = ProductSearch(page_size=2)
-
-
-@pytest.fixture
-def scripted() -> ScriptedCatalog:
-    return ScriptedCatalog(last=4)
-
-
-@pytest.fixture
-def connection(scripted: ScriptedCatalog) -> Iterator[Connection]:
-    with service(scripted) as base_url:
-        yield connection_at(base_url)
 
 
 def plan(*catalogs: str) -> ReadPlan:

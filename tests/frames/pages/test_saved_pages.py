@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -29,7 +28,7 @@ from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.frames.pages.samples import read_record, segment
-from tests.frames.scripted import ScriptedCatalog, connection_at, service
+from tests.frames.scripted import ScriptedCatalog
 
 SEARCH = ProductSearch(catalogs=["acme"], page_size=2)
 PLANNED = PlannedCatalog("acme", SEARCH.request("acme"))
@@ -71,12 +70,6 @@ def raise_line(line: str) -> None:
 @pytest.fixture
 def scripted() -> ScriptedCatalog:
     return ScriptedCatalog(LAST)
-
-
-@pytest.fixture
-def connection(scripted: ScriptedCatalog) -> Iterator[Connection]:
-    with service(scripted) as base_url:
-        yield connection_at(base_url)
 
 
 class TestVerifying:
