@@ -9,7 +9,7 @@ import contextlib
 import functools
 import itertools
 from collections import Counter
-from datetime import datetime, timezone
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
     from octogen_dagster.frames.wire import WirePage
 
-_FIRST_TIME = datetime.min.replace(tzinfo=timezone.utc)
-_LAST_TIME = datetime.max.replace(tzinfo=timezone.utc)
+_FIRST_MICROSECOND, _LAST_MICROSECOND = (
+    (time - datetime(1970, 1, 1)) // timedelta(microseconds=1)
+    for time in (datetime.min, datetime.max)
+)
 
 
 class PageDecoder:
@@ -148,9 +150,12 @@ def _agrees_with_models(frame: pl.DataFrame, pages: Sequence[WirePage]) -> bool:
     """
     if frame.get_column("uuid").to_list() != [uuid for page in pages for uuid in page.uuids]:
         return False
-    return "updated_at" not in frame.columns or bool(
-        frame.get_column("updated_at").is_between(_FIRST_TIME, _LAST_TIME).all()
-    )
+    if "updated_at" not in frame.columns:
+        return True
+    times = frame.get_column("updated_at").to_physical()
+    first: Any = times.min()
+    last: Any = times.max()
+    return first is None or bool(first >= _FIRST_MICROSECOND and last <= _LAST_MICROSECOND)
 
 
 def _image(dtype: pl.Struct, *, as_text: bool) -> pl.Expr:
