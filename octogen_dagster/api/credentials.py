@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import Self
 
+from octogen_dagster.api.masking import KeyMask
 from octogen_dagster.errors import MissingAPIKeyError
 
 if TYPE_CHECKING:
     import httpx
 
 _FRAMING_HEADERS = (b"content-encoding", b"transfer-encoding", b"content-length")
-# A shorter key is a placeholder that may be part of an ordinary word in a response.
-_MIN_SECRET_LENGTH = 8
 API_KEY_VARIABLES = ("OCTOGEN_PLATFORM_API_KEY", "OCTO_API_KEY")
 """The environment variables of the key; the first one that is set counts."""
 
@@ -42,6 +41,7 @@ class ApiKey:
                 "The Octogen API key holds blanks or characters that no key has: copy it again."
             )
         self._key = key
+        self._mask = KeyMask(key)
 
     def authorize(self, request: httpx.Request) -> None:
         """Add the key to a request."""
@@ -52,24 +52,29 @@ class ApiKey:
         self.authorize(request)
         return request
 
+    def masked(self, text: str) -> str:
+        """Return a text without the key, in whatever form a server or a library quotes it."""
+        return self._mask.text(text)
+
     def redacted(self, response: httpx.Response) -> httpx.Response:
         """Remove the key from the response's request, and from the response if it has it."""
         response.request.headers.pop("Authorization", None)
         response.next_request = None  # of a redirect; it has the key
-        key, mask = self._key.encode(), b"[api key]"
-        echoes = key in response.content or any(key in value for _, value in response.headers.raw)
-        if not echoes or len(key) < _MIN_SECRET_LENGTH:
+        mask, headers = self._mask.content, response.headers.raw
+        content = mask(response.content)
+        head = b"\n".join(part for header in headers for part in header)
+        if content is response.content and mask(head) is head:
             return response
         import httpx
 
         return httpx.Response(
             response.status_code,
             headers=[
-                (name, value.replace(key, mask))
-                for name, value in response.headers.raw
+                (mask(name), mask(value))
+                for name, value in headers
                 if name.lower() not in _FRAMING_HEADERS
             ],
-            content=response.content.replace(key, mask),
+            content=content,
             request=response.request,
         )
 
