@@ -8,9 +8,9 @@ MASK = "[api key]"
 
 # Octogen's documented form; what comes after the hexadecimal id is secret, what comes before it
 # is shown by Octogen too.
-_FORM = r"octo_[a-z]+_[0-9a-f]{16,}_"
-_SECRET = r"[A-Za-z0-9_-]{8,}"
-_ANY_KEY = re.compile(_FORM + _SECRET)
+_FIRST_PART = r"octo_[a-z]+_[0-9a-f]{16,}_"
+_SECOND_PART = r"[A-Za-z0-9_-]{8,}"
+_ANY_KEY = re.compile(_FIRST_PART + _SECOND_PART)
 # A shorter key is a placeholder that may be part of an ordinary word in a response.
 _MIN_SECRET_LENGTH = 8
 # Repetitions are bounded, so that no text makes the search slow.
@@ -73,7 +73,7 @@ class KeyMask:
 
 def _parts(key: str) -> tuple[str, str]:
     """The part of a key that is no secret, and the secret."""
-    match = re.fullmatch(f"({_FORM})({_SECRET})", key)
+    match = re.fullmatch(f"({_FIRST_PART})({_SECOND_PART})", key)
     return (match[1], match[2]) if match else ("", key)
 
 
