@@ -10,6 +10,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from octogen_dagster.api.response_headers import rate_limit, rate_limit_remaining
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -62,12 +64,10 @@ class RateLimiter:
         """
         with self._lock:
             self._pending -= 1
-            try:
-                limit = float((headers or {})["x-ratelimit-limit"])
-                remaining = float((headers or {})["x-ratelimit-remaining"])
-            except (KeyError, ValueError):
+            if headers is None:
                 return
-            if not 1 <= limit < float("inf"):
+            limit, remaining = rate_limit(headers), rate_limit_remaining(headers)
+            if limit is None or remaining is None:
                 return
             remaining = min(max(remaining, 0.0), limit)
             self._tokens_per_second = limit / 60

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
+from octogen_dagster.api.response_headers import retry_after_seconds
 from octogen_dagster.errors import (
     OctogenAPIError,
     OctogenAuthenticationError,
@@ -108,29 +107,6 @@ def error_from_response(response: httpx.Response, subject: str) -> OctogenAPIErr
         reason = _reason(detail, response)
         message = f"{subject} failed: {response.status_code} {reason}{request_id}. {advice}"
     return kind(message, response, detail, retry_after_seconds(response.headers))
-
-
-def retry_after_seconds(headers: httpx.Headers) -> float | None:
-    """Seconds to wait according to the `Retry-After` header; None without a valid one.
-
-    The header holds whole seconds or an HTTP date. A date is compared with the response's own
-    `Date`, so the clock of this machine does not matter where the server sends its own.
-    """
-    value = headers.get("retry-after", "").strip()
-    if not value:
-        return None
-    if value.isascii() and value.isdigit():
-        return float(value)
-    try:
-        at = parsedate_to_datetime(value)
-        now = (
-            parsedate_to_datetime(headers["date"])
-            if "date" in headers
-            else datetime.now(timezone.utc)
-        )
-        return max(0.0, (at - now).total_seconds())
-    except (TypeError, ValueError):
-        return None
 
 
 def field_path(entry: Mapping[str, Any]) -> list[Any]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from octogen_dagster.api.response_headers import rate_limit
 from octogen_dagster.errors import OctogenBudgetError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     import httpx
 
@@ -207,7 +208,7 @@ class Charge:
     def response_begun(self, response: httpx.Response) -> None:
         """Note the status and the headers of the response."""
         self.is_charged = response.is_success
-        self.requests_per_minute = _rate_limit(response.headers)
+        self.requests_per_minute = rate_limit(response.headers)
 
 
 def dollars(amount: float) -> Decimal:
@@ -219,14 +220,6 @@ def usd(amount: Decimal | float) -> str:
     """Format dollars with two to four decimals, such as $1.40 and $0.014."""
     text = f"${amount:,.4f}"
     return text[:-2] + text[-2:].rstrip("0")
-
-
-def _rate_limit(headers: Mapping[str, str]) -> float | None:
-    try:
-        limit = float(headers["x-ratelimit-limit"])
-    except (KeyError, ValueError):
-        return None
-    return limit if 1 <= limit < float("inf") else None
 
 
 def _restored(prices: Prices, budget_usd: float | None, spent_usd: Decimal) -> Spending:

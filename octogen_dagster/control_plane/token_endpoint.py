@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from octogen_dagster.api.responses import retry_after_seconds
+from octogen_dagster.api.response_headers import retry_after_seconds
 from octogen_dagster.api.urls import checked_url, may_use_proxy
 from octogen_dagster.control_plane.parsing import parsed_object, parsed_seconds, parsed_token
 from octogen_dagster.control_plane.retry import DEFAULT_RETRY, DEFAULT_TIMEOUT, retrying

@@ -92,6 +92,7 @@ class TestReserve:
             headers(-60, 0),
             headers("inf", 0),
             headers("nan", 0),
+            headers(60, "nan"),
         ],
     )
     def test_invalid_headers_change_nothing(self, odd: dict[str, str]) -> None:

@@ -16,7 +16,6 @@ from octogen_dagster.api.responses import (
     error_from_response,
     field_path,
     parsed,
-    retry_after_seconds,
 )
 from octogen_dagster.errors import (
     OctogenAPIError,
@@ -33,7 +32,6 @@ from octogen_dagster.errors import (
 
 GOOD: dict[str, Any] = {"uuid": "u-1", "productUrl": "https://shop.example/1"}
 SUBJECT = "Catalog 'acme'"
-DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
 
 
 def success(body: Any) -> httpx.Response:
@@ -335,39 +333,6 @@ class TestErrorOfARedirect:
         assert error.status_code == 307
         assert f"It redirects to {target}, and redirects are not followed" in str(error)
         assert "correct base_url" in str(error)
-
-
-class TestRetryAfter:
-    @pytest.mark.parametrize(
-        ("headers", "seconds"),
-        [
-            ({}, None),
-            ({"retry-after": ""}, None),
-            ({"retry-after": "soon"}, None),
-            ({"retry-after": "-5"}, None),
-            ({"retry-after": "0"}, 0.0),
-            ({"retry-after": " 17 "}, 17.0),
-            ({"Retry-After": "120"}, 120.0),
-            ({"retry-after": "9" * 400}, float("inf")),
-            ({"retry-after": DATE, "date": "Wed, 21 Oct 2026 07:26:30 GMT"}, 90.0),
-            ({"retry-after": DATE, "date": "Wed, 21 Oct 2026 09:28:00 +0200"}, 0.0),
-            ({"retry-after": DATE, "date": "Wed, 21 Oct 2026 08:00:00 GMT"}, 0.0),
-            ({"retry-after": DATE, "date": "yesterday"}, None),
-            ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
-            ({"retry-after": "Wed, 99 Oct 2026 07:28:00 GMT"}, None),
-        ],
-    )
-    def test_it_is_read_in_seconds_or_as_a_date(
-        self, headers: dict[str, str], seconds: float | None
-    ) -> None:
-        assert retry_after_seconds(httpx.Headers(headers)) == seconds
-
-    def test_without_the_server_s_date_this_machine_s_clock_counts(self) -> None:
-        seconds = retry_after_seconds(
-            httpx.Headers({"retry-after": "Fri, 01 Jan 2200 00:00:00 GMT"})
-        )
-        assert seconds is not None
-        assert seconds > 100 * 365 * 24 * 3600
 
 
 @pytest.mark.parametrize(
