@@ -6,11 +6,10 @@ Dagster's contexts and the places of assets are not here; see `places`.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
-import glob
 import os
 import shutil
+import stat
 import tempfile
 import uuid
 from pathlib import Path
@@ -22,6 +21,11 @@ from octogen_dagster.background import submit, wait_interruptibly
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.files import UNFINISHED, replace
 from octogen_dagster.frames.snapshot_source import ROW_GROUP_SIZE
+from octogen_dagster.snapshots.unfinished_files import (
+    full_disk_error,
+    unfinished_beside,
+    unfinished_upload,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -49,29 +53,41 @@ class SnapshotFile:
     def unfinished(self) -> Iterator[Path]:
         """Create a local file to write the snapshot to, and remove it when the block ends.
 
-        Files that killed writers of the same snapshot left behind are removed first.
+        Files that killed writers left behind are removed first. A full disk is an error here,
+        whatever the block wrote with.
 
         Raises:
-            OctogenSnapshotError: The folder cannot be written to.
+            OctogenSnapshotError: The folder cannot be written to, or something other than a file
+                is at the snapshot's place.
         """
+        self.exists()
+        with contextlib.ExitStack() as stack:
+            try:
+                if self._is_local:
+                    own = unfinished_beside(Path(self.path.path).parent, self.path.name)
+                else:
+                    own = unfinished_upload(Path(tempfile.gettempdir()))
+                path = stack.enter_context(own)
+            except OSError as error:
+                raise self._unwritable(error) from error
+            try:
+                yield path
+            except (OSError, pl.exceptions.PolarsError) as error:
+                if full := full_disk_error(error):
+                    raise self._unwritable(full) from error
+                raise
+
+    def _unwritable(self, error: OSError) -> OctogenSnapshotError:
         if self._is_local:
-            folder, stem = Path(self.path.path).parent, self.path.name
+            folder = Path(self.path.path).parent
+            advice = "Make the folder writable and free space in it, or set base_dir to another one"
         else:
-            folder, stem = _spool(), str(uuid.uuid5(uuid.NAMESPACE_URL, self.uri))
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _remove_abandoned(folder, stem)
-            path, handle = _create_locked(folder, stem)
-        except OSError as error:
-            raise OctogenSnapshotError(
-                f"Snapshots cannot be written to {folder}: {error.strerror or error}. Make the "
-                "folder writable, or set base_dir to another one."
-            ) from error
-        try:
-            yield path
-        finally:
-            os.close(handle)
-            path.unlink(missing_ok=True)
+            folder = Path(tempfile.gettempdir())
+            advice = "Uploads are prepared there: free space in it, or set TMPDIR to another folder"
+        return OctogenSnapshotError(
+            f"Snapshots cannot be written to {folder}: {error.strerror or error}. Nothing was "
+            f"published. {advice}."
+        )
 
     @property
     def previous(self) -> SnapshotFile:
@@ -181,8 +197,23 @@ class SnapshotFile:
             ) from error
 
     def exists(self) -> bool:
-        """True if the snapshot exists."""
-        return self.path.exists()
+        """True if the snapshot exists.
+
+        Raises:
+            OctogenSnapshotError: Something other than a file is at its place.
+        """
+        if not self._is_local:
+            return self.path.exists()
+        try:
+            mode = os.stat(self.path.path).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        if not stat.S_ISREG(mode):
+            raise OctogenSnapshotError(
+                f"The snapshot {self.uri} cannot be read or written: a {_kind(mode)} is at its "
+                "place. Move it away, or set base_dir to another folder."
+            )
+        return True
 
     def scan(self, *, pinned: bool = True) -> pl.LazyFrame:
         """Return the snapshot as a lazy frame; one in a bucket is downloaded first.
@@ -196,10 +227,10 @@ class SnapshotFile:
         """
         if not self._is_local:
             frame = pl.scan_parquet(self.path.read_bytes())
-        elif pinned:
-            frame = pl.scan_parquet(open(self.path.path, "rb"), glob=False)  # noqa: SIM115
         else:
-            frame = pl.scan_parquet(self.path.path, glob=False)
+            self.exists()  # or it is not a file
+            source = open(self.path.path, "rb") if pinned else self.path.path  # noqa: SIM115
+            frame = pl.scan_parquet(source, glob=False)
         with self._explained():
             frame.collect_schema()
         return frame
@@ -261,33 +292,10 @@ def _rename(source: str, target: str) -> None:
         os.unlink(source)
 
 
-def _spool() -> Path:
-    """Return the local folder in which files for a bucket are written first."""
-    return Path(tempfile.gettempdir()) / f"octogen-dagster-{os.getuid()}"
-
-
-def _create_locked(folder: Path, stem: str) -> tuple[Path, int]:
-    """Create a file and lock it, so that other writers do not remove it as abandoned."""
-    while True:
-        path = folder / f".{stem}.{uuid.uuid4().hex[:12]}{UNFINISHED}"
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        if os.fstat(handle).st_nlink:
-            return path, handle
-        os.close(handle)  # another writer removed it before it was locked
-
-
-def _remove_abandoned(folder: Path, stem: str) -> None:
-    """Remove the files of a snapshot that no writer holds a lock on."""
-    for path in folder.glob(f".{glob.escape(stem)}.*{UNFINISHED}"):
-        # Another user's file may not be readable. It does no harm.
-        with contextlib.suppress(FileNotFoundError, BlockingIOError, PermissionError):
-            handle = os.open(path, os.O_RDWR)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()
-            finally:
-                os.close(handle)
+def _kind(mode: int) -> str:
+    """Name what is not a regular file."""
+    kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
+    return kinds.get(stat.S_IFMT(mode), "device")
 
 
 def storage_path(base_dir: str, storage_options: Mapping[str, Any]) -> UPath:

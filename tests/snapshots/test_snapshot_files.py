@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,6 @@ from upath import UPath
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.snapshots import snapshot_files
 from octogen_dagster.snapshots.snapshot_files import SnapshotFile, write_parquet
 
 ROWS_IN_A_BATCH = 20_000
@@ -235,12 +237,62 @@ def test_a_folder_that_cannot_be_written_to_is_an_error_that_says_what_to_do(
 
 
 def test_a_failed_publication_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "x.parquet").mkdir()
-    (tmp_path / "x.parquet" / "in the way").touch()
     file = SnapshotFile(UPath(tmp_path / "x.parquet"))
-    with pytest.raises(OctogenSnapshotError, match=r"could not be published.*run again"):
-        write(file, [1])
+    with file.unfinished() as unfinished:
+        (tmp_path / "x.parquet").mkdir()
+        (tmp_path / "x.parquet" / "in the way").touch()
+        with pytest.raises(OctogenSnapshotError, match=r"could not be published.*run again"):
+            file.publish(unfinished)
     assert unfinished_files(file) == []
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as unix:
+        unix.bind(str(path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "make"), [("folder", Path.mkdir), ("FIFO", os.mkfifo), ("socket", make_socket)]
+)
+def test_anything_but_a_file_at_a_snapshot_s_place_is_an_error_at_once(
+    tmp_path: Path, kind: str, make: Callable[[Path], None]
+) -> None:
+    file = SnapshotFile(UPath(tmp_path / "x.parquet"))
+    make(tmp_path / "x.parquet")
+    for use in (file.exists, file.scan, file.provenance, file.count_rows, lambda: write(file, [1])):
+        with pytest.raises(
+            OctogenSnapshotError,
+            match=rf"^The snapshot /.*/x\.parquet cannot be .*: a {kind} is .*Move it away",
+        ):
+            use()
+    assert [path.name for path in tmp_path.iterdir()] == ["x.parquet"]
+
+
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """Let every file end at 20,000 bytes, with the error of a system that has no room for more."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    ("base", "advice"), [("", "base_dir"), ("memory://full", "set TMPDIR to another folder")]
+)
+def test_a_full_disk_is_an_error_that_says_what_to_do_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str, advice: str
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    file = SnapshotFile(UPath(base or tmp_path) / "x.parquet")
+    write(file, [1])
+    message = rf"^Snapshots cannot be written to {tmp_path}: File too large.* published.*{advice}"
+    with full_disk(), pytest.raises(OctogenSnapshotError, match=message):
+        write(file, list(range(100_000)))
+    assert file.scan().collect()["n"].to_list() == [1]
+    assert [path.name for path in tmp_path.iterdir()] == ([] if base else ["x.parquet"])
 
 
 def test_a_failing_frame_leaves_no_file(file: SnapshotFile) -> None:
@@ -251,18 +303,17 @@ def test_a_failing_frame_leaves_no_file(file: SnapshotFile) -> None:
     assert not file.exists()
 
 
-def test_a_file_for_an_object_store_is_spooled_and_removed(
+def test_a_file_for_an_object_store_is_prepared_in_the_temporary_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     file = SnapshotFile(UPath("memory://bucket/x.parquet"))
-    spool: Any = snapshot_files._spool()
     with file.unfinished() as first:
-        assert first.parent == spool
+        assert first.parent.parent == tmp_path
     write(file, [1, 2])
     assert file.scan().collect()["n"].to_list() == [1, 2]
     assert file.uri == "memory://bucket/x.parquet"
-    assert list(spool.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_frames_that_fail_leave_no_file(tmp_path: Path) -> None:
