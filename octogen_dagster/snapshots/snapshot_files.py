@@ -261,6 +261,7 @@ def write_parquet(
             frame.sink_parquet,
             file,
             compression="zstd",
+            compression_level=1,
             statistics=True,
             row_group_size=row_group_size,
             metadata=lambda _context: metadata(),
