@@ -45,7 +45,7 @@ from typing_extensions import Self
 if TYPE_CHECKING:
     import httpx
 
-_HTTPS_URL = re.compile(r"https://[^\s/]\S*")
+_HTTPS_URL = re.compile(r"https://[!-.0-~][!-~]{0,500}")
 
 
 class OctogenError(Exception):

@@ -213,7 +213,7 @@ class Requester:
             response = self._key.redacted(response)
             if response.is_success:
                 return response
-            failure = error_from_response(response, subject)
+            failure = error_from_response(response, subject, self._key.masked)
         raise failure
 
     async def _send(self, request: httpx.Request, charge: Charge) -> httpx.Response:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
+import http.client
+import json
+import re
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from urllib.parse import urlsplit
 
-import msgspec
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
+from octogen_dagster.api.masking import masked_keys
+from octogen_dagster.api.printable import printable, shortened
 from octogen_dagster.api.response_headers import retry_after_seconds
 from octogen_dagster.errors import (
     OctogenAPIError,
@@ -25,7 +31,7 @@ from octogen_dagster.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
 
     import httpx
 
@@ -33,8 +39,11 @@ _Value = TypeVar("_Value")
 
 _MAX_TEXT_IN_MESSAGE = 200
 _MAX_VALUE_IN_MESSAGE = 80
+_MAX_BODY_IN_MESSAGE = 2000  # before it is brought into one line
 _MAX_FIELDS_IN_MESSAGE = 5
+_MAX_PATH_IN_MESSAGE = 10
 
+_CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)", re.IGNORECASE)
 _ADVICE: Mapping[str, str] = {
     "product_not_found": "No catalog has a product at this address: check it, or treat the product "
     "as removed.",
@@ -83,12 +92,16 @@ def parsed(model: type[_Value], response: httpx.Response, subject: str) -> _Valu
         raise _invalid_body(response, subject, _first_problem(response.content, error)) from None
 
 
-def error_from_response(response: httpx.Response, subject: str) -> OctogenAPIError:
+def error_from_response(
+    response: httpx.Response, subject: str, masked: Callable[[str], str] = masked_keys
+) -> OctogenAPIError:
     """Make the error for a response whose status is not 2xx.
 
     Args:
         response: The response, with no API key left in it.
         subject: What was requested, such as "Catalog 'acme'"; begins the message.
+        masked: Removes the API key from the message, in which a character set may have made it
+            legible.
     """
     detail = _detail(response)
     kind, advice = _kind_and_advice(response, detail)
@@ -106,7 +119,7 @@ def error_from_response(response: httpx.Response, subject: str) -> OctogenAPIErr
     else:
         reason = _reason(detail, response)
         message = f"{subject} failed: {response.status_code} {reason}{request_id}. {advice}"
-    return kind(message, response, detail, retry_after_seconds(response.headers))
+    return kind(masked(message), response, detail, retry_after_seconds(response.headers))
 
 
 def field_path(entry: Mapping[str, Any]) -> list[Any]:
@@ -135,10 +148,11 @@ def _invalid_body(response: httpx.Response, subject: str, problem: str) -> Octog
         subject: What was requested; begins the message.
         problem: What is wrong with the body, as a noun phrase.
     """
-    content_type = response.headers.get("content-type", "no content type")
+    content_type = response.headers.get("content-type") or "no content type"
+    shown_type = printable(content_type, _MAX_VALUE_IN_MESSAGE)
     return OctogenResponseError(
         f"{subject} was answered with {response.status_code} and {problem} "
-        f"({content_type}{_request_id(response)}). Check base_url, or report it to Octogen.",
+        f"({shown_type}{_request_id(response)}). Check base_url, or report it to Octogen.",
         response,
         _detail(response),
         retry_after_seconds(response.headers),
@@ -151,30 +165,28 @@ def _first_problem(content: bytes, error: ValidationError) -> str:
     message, loc = first["msg"], first["loc"]
     if first["type"] == "json_invalid":
         return f"a body that is not JSON, {message.removeprefix('Invalid JSON: ')}"
-    value = str(first["input"])[:_MAX_VALUE_IN_MESSAGE]
+    value = shortened(first["input"], _MAX_VALUE_IN_MESSAGE)
     reason = f"{message[0].lower()}{message[1:]}, not {value!r}"
     if len(loc) < 2 or loc[0] != "items":
         return f"a wrong {_dotted(loc) or 'document'}: {reason}"
     item = from_json(content)["items"][loc[1]]
     uuid = item.get("uuid") if isinstance(item, dict) else None
-    product = f"{uuid!r} (item {loc[1]})" if uuid else f"at item {loc[1]}"
+    name = shortened(uuid, _MAX_VALUE_IN_MESSAGE)
+    product = f"{name!r} (item {loc[1]})" if uuid else f"at item {loc[1]}"
     field = _dotted(loc[2:])
     what = f"whose {field} is wrong" if field else "that is wrong"
     return f"a product {product} {what}: {reason}"
 
 
 def _dotted(path: tuple[Any, ...] | list[Any]) -> str:
-    return ".".join(str(part) for part in path)
+    parts = (shortened(part, _MAX_VALUE_IN_MESSAGE) for part in path[:_MAX_PATH_IN_MESSAGE])
+    return printable(".".join(parts), _MAX_VALUE_IN_MESSAGE)
 
 
 def _kind_and_advice(response: httpx.Response, detail: Any) -> tuple[type[OctogenAPIError], str]:
     status = response.status_code
     if 300 <= status < 400:
-        target = _redirect_host(response) or "another address"
-        return OctogenAPIError, (
-            f"It redirects to {target}, and redirects are not followed so that the key stays with "
-            "the configured host: correct base_url."
-        )
+        return OctogenAPIError, _redirect_advice(response)
     code = _code(detail)
     if status in {502, 503, 504} and code.startswith("product_lookup_"):
         return OctogenShopError, "The product's shop failed, not the service: try again later."
@@ -193,43 +205,70 @@ def _code(detail: Any) -> str:
     return code if isinstance(code, str) else ""
 
 
+def _redirect_advice(response: httpx.Response) -> str:
+    if response.status_code == 304:
+        return (
+            "It says that nothing has changed, which was not asked: check the proxy or cache "
+            "between this machine and base_url."
+        )
+    location = response.headers.get("location")
+    if not location:
+        return "It names no other address: check base_url."
+    try:
+        host = urlsplit(location).hostname
+    except ValueError:
+        host = None
+    target = printable(host or "another address", _MAX_VALUE_IN_MESSAGE)
+    return (
+        f"It redirects to {target}, and redirects are not followed so that the key stays with the "
+        "configured host: correct base_url."
+    )
+
+
 def _detail(response: httpx.Response) -> Any:
     try:
-        body = msgspec.json.decode(response.content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        body = json.loads(_decoded(response.content, response.headers.get("content-type", "")))
+    except (ValueError, RecursionError):
         return None
     return body.get("detail") if isinstance(body, dict) else None
 
 
-def _redirect_host(response: httpx.Response) -> str | None:
-    import httpx
-
+def _decoded(content: bytes, content_type: str) -> str:
+    """Decode a body, or its beginning: as JSON may be encoded, or else as its type says."""
     try:
-        return httpx.URL(response.headers.get("location", "")).host
-    except httpx.InvalidURL:
-        return None
+        return codecs.getincrementaldecoder(json.detect_encoding(content))().decode(content)
+    except UnicodeDecodeError:
+        charset = _CHARSET.search(content_type)
+    try:
+        return content.decode(charset[1] if charset else "utf-8", "replace")
+    except (LookupError, UnicodeError):
+        return content.decode("utf-8", "replace")
 
 
 def _request_id(response: httpx.Response) -> str:
     request_id = response.headers.get("x-request-id")
-    return f", request {request_id}" if request_id else ""
+    return f", request {printable(request_id, _MAX_VALUE_IN_MESSAGE)}" if request_id else ""
 
 
 def _reason(detail: Any, response: httpx.Response) -> str:
     """Describe why the service refused, from the detail or else from the body as text."""
-    if isinstance(detail, str):
-        return detail[:_MAX_TEXT_IN_MESSAGE]
     if isinstance(detail, list) and detail:
         return "; ".join(_field_error(entry) for entry in detail[:_MAX_FIELDS_IN_MESSAGE])
     if isinstance(detail, dict):
-        return str(detail.get("code") or detail.get("message") or detail)[:_MAX_TEXT_IN_MESSAGE]
-    body = " ".join(response.text.split())
-    return (body[:_MAX_TEXT_IN_MESSAGE] or response.reason_phrase).rstrip(".")
+        detail = detail.get("code") or detail.get("message") or detail
+    if not detail:
+        content_type = response.headers.get("content-type", "")
+        detail = _decoded(response.content[:_MAX_BODY_IN_MESSAGE], content_type)
+    name = http.client.responses.get(response.status_code, "without a reason")
+    return (_printable(detail) or name).rstrip(".")
 
 
 def _field_error(entry: Any) -> str:
     if not isinstance(entry, dict):
-        return str(entry)[:_MAX_TEXT_IN_MESSAGE]
-    loc = [part for part in field_path(entry) if part != "body"]
-    field = _dotted(loc)[:_MAX_VALUE_IN_MESSAGE] or "request"
-    return f"{field}: {str(entry.get('msg', 'invalid'))[:_MAX_TEXT_IN_MESSAGE]}"
+        return _printable(entry)
+    field = _dotted([part for part in field_path(entry) if part != "body"]) or "request"
+    return f"{field}: {_printable(entry.get('msg', 'invalid'))}"
+
+
+def _printable(value: Any) -> str:
+    return printable(shortened(value, _MAX_BODY_IN_MESSAGE), _MAX_TEXT_IN_MESSAGE)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import pickle
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.models import (
     MerchantCatalogSummary,
     MerchantProductListPage,
@@ -29,6 +31,7 @@ from octogen_dagster.errors import (
     OctogenShopError,
     OctogenValidationError,
 )
+from tests.api.servers import KEY
 
 GOOD: dict[str, Any] = {"uuid": "u-1", "productUrl": "https://shop.example/1"}
 SUBJECT = "Catalog 'acme'"
@@ -47,6 +50,11 @@ def failure(status: int, detail: Any = None, **headers: str) -> httpx.Response:
         headers={name.replace("_", "-"): value for name, value in headers.items()},
         request=httpx.Request("POST", "https://api.octogen.ai/v1/products/search"),
     )
+
+
+def _base64(character: str) -> str:
+    """A character as UTF-7 may write it."""
+    return base64.b64encode(character.encode("utf-16-be")).decode().rstrip("=")
 
 
 def message(status: int, content: bytes) -> str:
@@ -164,6 +172,19 @@ class TestParsed:
         text = refused(MerchantProductListPage, {"items": [GOOD | {"brand": "x" * 10_000}]})
         assert len(text) < 400
 
+    def test_a_long_uuid_and_control_characters_are_cut_and_escaped(self) -> None:
+        item = GOOD | {"uuid": "\x1b" + "u" * 10_000, "brand": "\x1b[31m\n"}
+        text = refused(MerchantProductListPage, {"items": [item]})
+        assert f"a product '\\x1b{'u' * 79}' (item 0)" in text
+        assert "not '\\x1b[31m\\n'" in text
+        assert text.isprintable()
+
+    def test_an_odd_content_type_is_cut_and_escaped(self) -> None:
+        response = httpx.Response(200, headers={"content-type": "a\x1b" + "b" * 10_000})
+        with pytest.raises(OctogenResponseError) as caught:
+            parsed(MerchantProductListPage, response, SUBJECT)
+        assert f"(a\\x1b{'b' * 78}). Check" in str(caught.value)
+
     def test_a_field_outside_of_a_product_is_named_by_its_path(self) -> None:
         body = {"catalogKey": "a", "catalogDisplayName": "A", "product": GOOD | {"tags": "new"}}
         text = refused(MerchantProductUrlLookupResponse, body)
@@ -273,6 +294,53 @@ class TestErrorOfAStatus:
         assert type(error) is OctogenValidationError
         assert error.detail == detail
 
+    @pytest.mark.parametrize(
+        "detail",
+        [
+            "a\nb\x1b[31m\u202e\x9b",
+            ["a\nb\x1b[31m\u202e\x9b"],
+            [{"loc": ["a\nb\x1b[31m\u202e\x9b"], "msg": "x"}],
+            [{"loc": [], "msg": "a\nb\x1b[31m\u202e\x9b"}],
+            {"code": "a\nb\x1b[31m\u202e\x9b"},
+            {"message": ["a\nb\x1b[31m\u202e\x9b"]},
+        ],
+    )
+    def test_control_characters_are_escaped_in_the_message(self, detail: Any) -> None:
+        text = str(error_from_response(failure(422, detail), SUBJECT))
+        assert text.isprintable()
+        assert "\\x1b[31m" in text
+
+    @pytest.mark.parametrize(
+        "detail",
+        [
+            "\ud800",
+            10**4000,
+            {"code": {"a": [1, None]}},
+            {"code": None, "message": 7},
+            {"a": "x" * 10_000, "b": ["y"] * 10_000},
+            [[[[[[[[[]]]]]]]]],
+            [{"loc": [{"a": ["b"]}, None], "msg": {"c": []}}],
+        ],
+        ids=lambda detail: type(detail).__name__,
+    )
+    def test_an_odd_detail_is_described_shortly(self, detail: Any) -> None:
+        error = error_from_response(failure(422, detail), SUBJECT)
+        assert error.detail == detail
+        assert str(error).isprintable()
+        assert len(str(error)) < 400
+
+    def test_a_detail_that_is_nested_deeply_is_described_shortly(self) -> None:
+        content = b'{"detail": ' + b'{"a": ' * 900 + b"1" + b"}" * 901
+        text = message(422, content)
+        assert text.startswith(f"{SUBJECT} failed: 422 {{'a': {{'a': ")
+        assert len(text) < 400
+
+    def test_a_long_request_id_is_cut_and_escaped_in_the_message_only(self) -> None:
+        response = failure(500, "oops", x_request_id="r\x1b\x01" + "9" * 10_000)
+        error = error_from_response(response, SUBJECT)
+        assert f", request r\\x1b\\x01{'9' * 77}. The" in str(error)
+        assert len(error.request_id or "") > 10_000
+
     @pytest.mark.parametrize("text", ["x" * 10_000, [{"loc": ["x" * 10_000], "msg": "y" * 10_000}]])
     def test_a_long_detail_is_cut_in_the_message_only(self, text: Any) -> None:
         error = error_from_response(failure(422, text), SUBJECT)
@@ -313,6 +381,55 @@ class TestErrorWithoutJson:
         assert type(error) is OctogenServerError
         assert error.detail is None
 
+    @pytest.mark.parametrize(
+        ("encoding", "charset"),
+        [
+            ("utf-8", ""),
+            ("utf-8-sig", "ascii"),
+            ("utf-16", ""),
+            ("utf-16-be", "utf-8"),
+            ("utf-32", "latin-1"),
+            ("latin-1", "; charset=iso-8859-1"),
+            ("cp1251", '; Charset = "windows-1251"'),
+            ("shift_jis", ";charset='Shift_JIS'"),
+        ],
+    )
+    def test_a_body_is_read_in_its_encoding(self, encoding: str, charset: str) -> None:
+        word = {"cp1251": "\u043d\u0435\u0442", "shift_jis": "\u4e0d\u53ef"}.get(
+            encoding, "d\xe9fendu"
+        )
+        headers = {"content-type": f"application/json{charset}"}
+        for body, detail in ((f'{{"detail": "{word}"}}', word), (f"<p>{word}", None)):
+            response = httpx.Response(403, content=body.encode(encoding), headers=headers)
+            error = error_from_response(response, SUBJECT)
+            assert error.detail == detail
+            assert word in str(error)
+
+    @pytest.mark.parametrize(
+        "charset",
+        ["hex", "base64", "rot13", "undefined", "idna", "punycode", "no-such", "utf-7", "\x00", ""],
+    )
+    def test_an_odd_charset_does_not_change_the_error(self, charset: str) -> None:
+        headers = {"content-type": f"text/html; charset={charset}"}
+        response = httpx.Response(502, content=b"<p>Bad \xff gateway", headers=headers)
+        assert "502 <p>Bad" in str(error_from_response(response, SUBJECT))
+
+    @pytest.mark.parametrize("charset", ["utf-7", "cp037", "unicode_escape"])
+    def test_a_charset_does_not_make_the_key_legible(self, charset: str) -> None:
+        encoded = {
+            "utf-7": "".join(f"+{_base64(character)}-" for character in KEY).encode(),
+            "cp037": KEY.encode("cp037"),
+            "unicode_escape": "".join(f"\\{ord(character):03o}" for character in KEY).encode(),
+        }[charset]
+        response = httpx.Response(
+            502,
+            content=b"\xff" + encoded,
+            headers={"content-type": f"text/html; charset={charset}"},
+        )
+        error = error_from_response(response, SUBJECT, ApiKey(KEY).masked)
+        assert KEY not in str(error)
+        assert "[api key]" in str(error)
+
     def test_an_empty_body_leaves_the_name_of_the_status(self) -> None:
         assert "failed: 503 Service Unavailable." in message(503, b"")
 
@@ -323,8 +440,10 @@ class TestErrorOfARedirect:
         [
             ("https://elsewhere.example/v1/catalogs", "elsewhere.example"),
             ("/v2/catalogs", "another address"),
-            ("http://a:badport/", "another address"),
-            ("", "another address"),
+            ("http://a:badport/", "a"),
+            ("http://[::1/", "another address"),
+            ("http://a\x1b\x7f/", "a\\x1b\\x7f"),
+            (f"http://{'a' * 10_000}/", "a" * 80),
         ],
     )
     def test_the_message_names_the_target_and_the_reason(self, location: str, target: str) -> None:
@@ -333,6 +452,21 @@ class TestErrorOfARedirect:
         assert error.status_code == 307
         assert f"It redirects to {target}, and redirects are not followed" in str(error)
         assert "correct base_url" in str(error)
+
+    @pytest.mark.parametrize("headers", [{}, {"location": ""}])
+    def test_a_redirect_to_nowhere_is_not_said_to_lead_elsewhere(
+        self, headers: dict[str, str]
+    ) -> None:
+        error = error_from_response(failure(302, **headers), SUBJECT)
+        assert str(error).endswith("It names no other address: check base_url.")
+
+    def test_a_304_is_no_redirect(self) -> None:
+        response = httpx.Response(304, headers={"location": "https://elsewhere.example/"})
+        error = error_from_response(response, SUBJECT)
+        assert str(error) == (
+            "Catalog 'acme' failed: 304 Not Modified. It says that nothing has changed, which was "
+            "not asked: check the proxy or cache between this machine and base_url."
+        )
 
 
 @pytest.mark.parametrize(
