@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import dagster as dg
 import polars as pl
-from pydantic import Field, PrivateAttr
+from pydantic import ConfigDict, Field, PrivateAttr, field_validator
 
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.changes import SnapshotPair
@@ -25,6 +25,7 @@ from octogen_dagster.snapshots.metadata import figures_metadata, snapshot_metada
 from octogen_dagster.snapshots.places import SnapshotPlaces
 from octogen_dagster.snapshots.run_budget import shared_budget
 from octogen_dagster.snapshots.snapshot_files import storage_path, write_parquet
+from octogen_dagster.snapshots.storage_options import check_no_secrets, resolve_options
 
 if TYPE_CHECKING:
     from octogen_dagster.asset_defaults import Metadata
@@ -59,7 +60,9 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
 
     base_dir: str = Field(description="A folder, gs://bucket/prefix or s3://bucket/prefix.")
     storage_options: dict[str, Any] = Field(
-        default_factory=dict, description="Options for the object store's fsspec file system."
+        default_factory=dict,
+        description="Options for the object store's fsspec file system; a secret among them is a "
+        "dg.EnvVar.",
     )
     partition_column: str = Field(
         default="partition", description="The column that tells partitions in one frame apart."
@@ -75,6 +78,13 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         description="Hours after its start within which a read that died is continued; 0: never.",
     )
     _base: Any = PrivateAttr(default=None)
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    @field_validator("storage_options")
+    @classmethod
+    def _check_storage_options(cls, options: dict[str, Any]) -> dict[str, Any]:
+        check_no_secrets(options)
+        return options
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Publish a snapshot and add its metadata to the materialization.
@@ -218,7 +228,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
 
     def _places(self, context: dg.InputContext | dg.OutputContext) -> SnapshotPlaces:
         if self._base is None:
-            self._base = storage_path(self.base_dir, self.storage_options)
+            self._base = storage_path(self.base_dir, resolve_options(self.storage_options))
         return SnapshotPlaces(self._base, context)
 
 

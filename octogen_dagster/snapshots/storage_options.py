@@ -1,0 +1,99 @@
+"""The options of an object store, whose secrets come from the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from octogen_dagster.errors import OctogenSnapshotError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_SECRET_WORDS = {
+    *("key", "keys", "secret", "secrets", "token", "tokens", "credential", "credentials"),
+    *("password", "passwd", "pwd", "passphrase", "authorization"),
+}
+_NO_SECRETS = re.compile(r"anon|google_default|cloud|browser|cache|.*\.json", re.IGNORECASE)
+"""Values of gcsfs's `token`: ways to find credentials, and the path of a file of credentials."""
+
+
+def check_no_secrets(options: Mapping[str, Any]) -> None:
+    """Check that no option with the name of a secret has its value written out.
+
+    Dagster shows the configuration of resources in the UI and stores it.
+
+    Args:
+        options: The options as a user wrote them; `dg.EnvVar` may stand anywhere for a value.
+
+    Raises:
+        ValueError: An option that looks like a secret is not a `dg.EnvVar`.
+    """
+    for name, value in _literals(options):
+        if _is_secret(name) and not _NO_SECRETS.fullmatch(value):
+            raise ValueError(
+                f"The storage option {name} looks like a secret, and Dagster would show it in the "
+                f'UI. Set an environment variable and write "{name.rpartition(".")[2]}": '
+                'dg.EnvVar("NAME_OF_THE_VARIABLE") instead of its value, or leave the option out '
+                "and let the object store's library find its credentials."
+            )
+
+
+def resolve_options(options: Any) -> Any:
+    """Return the options with the values of the environment variables that they name.
+
+    Args:
+        options: The options, or a part of them. Dagster hands `dg.EnvVar("X")` to a run as
+            `{"env": "X"}`.
+
+    Raises:
+        OctogenSnapshotError: An environment variable is not set.
+    """
+    if variable := _variable(options):
+        value = os.environ.get(variable)
+        if value is None:
+            raise OctogenSnapshotError(
+                f"The storage options name the environment variable {variable}, which is not set. "
+                "Set it where the run executes."
+            )
+        return value
+    if isinstance(options, dict):
+        return {name: resolve_options(value) for name, value in options.items()}
+    if isinstance(options, list | tuple):
+        return [resolve_options(value) for value in options]
+    return options
+
+
+def _variable(value: Any) -> str | None:
+    """The name of the environment variable that a value stands for; None if it does not."""
+    if isinstance(value, dg.EnvVar):
+        return value.env_var_name
+    if isinstance(value, dict) and set(value) == {"env"} and isinstance(value["env"], str):
+        return value["env"]
+    return None
+
+
+def _literals(options: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Each text in the options, with the path of names that leads to it."""
+    if _variable(options):
+        return
+    if isinstance(options, dict):
+        for key, value in options.items():
+            yield from _literals(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(options, list | tuple):
+        for value in options:
+            yield from _literals(value, name)
+    elif isinstance(options, str | bytes) and options:
+        yield name, options if isinstance(options, str) else options.decode(errors="replace")
+
+
+def _is_secret(name: str) -> bool:
+    """True if a word of an option's own name or of the names around it stands for a secret."""
+    if "kms" in name.lower():  # the name of a key, not the key
+        return False
+    words = {word.lower() for word in _WORD.findall(name)}
+    return not words.isdisjoint(_SECRET_WORDS) or {"connection", "string"} <= words
