@@ -22,11 +22,13 @@ WATCHED = {
 }
 """The kinds of change, each with the columns that are compared."""
 
-_OF_ONE_GENERATION = {"currency", "in_stock", "is_active"}
+_OF_ONE_GENERATION = ["currency", "in_stock", "is_active"]
 """Columns that only one generation of the service sends; from the other they are all null."""
 
 _WATCHED_COLUMNS = [column for columns in WATCHED.values() for column in columns]
 _IDENTITY = ["catalog_key", "uuid"]
+_COLUMNS = [*_IDENTITY, "product_url", *_WATCHED_COLUMNS]
+_KEY = pl.struct(_IDENTITY).hash()
 
 CHANGES_SCHEMA = pl.Schema(
     {
@@ -133,7 +135,9 @@ def product_changes(pair: SnapshotPair) -> pl.LazyFrame:
     """Compare two snapshots: products that appeared, disappeared or changed.
 
     A product changed if its title, price or availability did. Without a previous snapshot every
-    product appeared. The products of `vanished_catalogs` are left out.
+    product appeared. The products of `vanished_catalogs` are left out. The snapshots are read when
+    the frame is executed: first a hash of each product, then only those that differ. A change is
+    missed if the values before and after have the same 64-bit hash.
 
     Args:
         pair: Two product snapshots, columns as in `PRODUCT_SCHEMA`.
@@ -141,12 +145,52 @@ def product_changes(pair: SnapshotPair) -> pl.LazyFrame:
     Returns:
         Columns as in `CHANGES_SCHEMA`, one row for each such product, sorted by catalog and uuid.
     """
-    current = pair.current.select(*_IDENTITY, "product_url", *_WATCHED_COLUMNS)
-    previous = (current.clear() if pair.previous is None else pair.previous).select(
-        *_IDENTITY, "product_url", *_WATCHED_COLUMNS
-    )
-    if pair.previous is not None:
-        previous = previous.join(_present(pair), on="catalog_key", how="semi", nulls_equal=True)
+    return pl.defer(lambda: _changes(pair), schema=CHANGES_SCHEMA)
+
+
+def _changes(pair: SnapshotPair) -> pl.DataFrame:
+    current = pair.current.select(_COLUMNS)
+    if pair.previous is None:
+        return _compared(current, current.clear(), _WATCHED_COLUMNS)
+    present = _present(pair).collect(engine="streaming").to_series()
+    is_present = pl.col("catalog_key").is_in(present.implode(), nulls_equal=True)
+    previous = pair.previous.select(_COLUMNS).filter(is_present)
+    columns = _comparable_columns(current, previous)
+    differing = _KEY.is_in(_differing_keys(current, previous, columns).implode())
+    return _compared(*_collected(current.filter(differing), previous.filter(differing)), columns)
+
+
+def _collected(new: pl.LazyFrame, old: pl.LazyFrame) -> tuple[pl.LazyFrame, pl.LazyFrame]:
+    """Execute two frames at the same time, and return them as frames in memory."""
+    new_frame, old_frame = pl.collect_all([new, old], engine="streaming")
+    return new_frame.lazy(), old_frame.lazy()
+
+
+def _comparable_columns(current: pl.LazyFrame, previous: pl.LazyFrame) -> list[str]:
+    """The watched columns without those that only one of the snapshots fills.
+
+    A service that begins or stops to send a column changes no product.
+    """
+    is_filled = pl.col(_OF_ONE_GENERATION).is_not_null().any()
+    filled = [frame.select(is_filled).collect(engine="streaming") for frame in (current, previous)]
+    return [
+        column
+        for column in _WATCHED_COLUMNS
+        if column not in _OF_ONE_GENERATION or all(each.item(0, column) for each in filled)
+    ]
+
+
+def _differing_keys(current: pl.LazyFrame, previous: pl.LazyFrame, columns: list[str]) -> pl.Series:
+    """The keys of the products that differ or are in one snapshot only."""
+    hashed = [_KEY.alias("key"), pl.struct(columns).hash().alias("values")]
+    new, old = _collected(current.select(hashed), previous.select(hashed))
+    both = new.join(old, on="key", how="full", coalesce=True, suffix="_old")
+    differs = pl.col("values").ne_missing(pl.col("values_old"))
+    return both.filter(differs).select("key").collect(engine="streaming").to_series()
+
+
+def _compared(current: pl.LazyFrame, previous: pl.LazyFrame, columns: list[str]) -> pl.DataFrame:
+    """Compare all products of two frames by their columns."""
     both = current.with_columns(pl.lit(True).alias("is_new")).join(
         previous.with_columns(pl.lit(True).alias("is_old")),
         on=_IDENTITY,
@@ -155,9 +199,10 @@ def product_changes(pair: SnapshotPair) -> pl.LazyFrame:
         nulls_equal=True,
         suffix="_old",
     )
-    differs = {name: pl.any_horizontal(map(_differs, columns)) for name, columns in WATCHED.items()}
     changed = pl.concat_list(
-        pl.when(condition).then(pl.lit(name)) for name, condition in differs.items()
+        pl.when(pl.any_horizontal(map(_differs, compared))).then(pl.lit(kind))
+        for kind, watched in WATCHED.items()
+        if (compared := [column for column in watched if column in columns])
     ).list.drop_nulls()
     change = (
         pl.when(pl.col("is_old").is_null())
@@ -181,12 +226,9 @@ def product_changes(pair: SnapshotPair) -> pl.LazyFrame:
             ),
         )
         .sort(_IDENTITY)
+        .collect()
     )
 
 
 def _differs(column: str) -> pl.Expr:
-    new, old = pl.col(column), pl.col(f"{column}_old")
-    if column not in _OF_ONE_GENERATION:
-        return new.ne_missing(old)
-    # A service that begins or stops to send a column changes no product.
-    return new.ne_missing(old) & new.is_not_null().any() & old.is_not_null().any()
+    return pl.col(column).ne_missing(pl.col(f"{column}_old"))

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from octogen_dagster.frames.changes import (
     CHANGES_DESCRIPTIONS,
     CHANGES_SCHEMA,
+    WATCHED,
     SnapshotPair,
     product_changes,
     vanished_catalogs,
 )
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
+
+Products = dict[tuple[str | None, str], dict[str, Any]]
+WATCHED_COLUMNS = [column for columns in WATCHED.values() for column in columns]
 
 
 def snapshot(*products: dict[str, Any]) -> pl.LazyFrame:
@@ -174,3 +181,88 @@ def test_a_catalog_that_a_search_did_not_read_vanished(
 
 def test_a_catalog_of_the_first_snapshot_cannot_have_vanished() -> None:
     assert vanished_catalogs(SnapshotPair(snapshot({"uuid": "a"}), None)) == []
+
+
+PRODUCTS = st.dictionaries(
+    st.tuples(st.sampled_from([None, "acme", "zen"]), st.sampled_from(["", "1", "2", "3"])),
+    st.fixed_dictionaries(
+        {
+            "title": st.sampled_from([None, "", "A", "EUR"]),
+            "current_price": st.sampled_from([None, 0.0, -0.0, 1.0]),
+            "original_price": st.sampled_from([None, 0.0, 1.0]),
+            "currency": st.sampled_from([None, "", "EUR"]),
+            "in_stock": st.sampled_from([None, True, False]),
+            "is_active": st.sampled_from([None, True, False]),
+        }
+    ),
+)
+
+
+@given(before=PRODUCTS, now=PRODUCTS, empty=st.sets(st.sampled_from([*WATCHED_COLUMNS])))
+def test_the_changes_are_those_of_comparing_each_product_in_turn(
+    before: Products, now: Products, empty: set[str]
+) -> None:
+    for values in before.values():
+        values.update(dict.fromkeys(empty))
+    pair = SnapshotPair(as_snapshot(now), as_snapshot(before), provenance=WHOLE)
+    assert product_changes(pair).collect().rows(named=True) == changes_one_by_one(before, now)
+
+
+def as_snapshot(products: Products) -> pl.LazyFrame:
+    return snapshot(
+        *({"catalog_key": key, "uuid": uuid, **rest} for (key, uuid), rest in products.items())
+    )
+
+
+def changes_one_by_one(before: Products, now: Products) -> list[dict[str, Any]]:
+    """The rows of `product_changes` for snapshots of whole catalogs, without Polars."""
+    catalogs = {catalog for catalog, _ in now}
+    before = {key: values for key, values in before.items() if key[0] in catalogs}
+    compared = {
+        column
+        for column in WATCHED_COLUMNS
+        if column not in ("currency", "in_stock", "is_active")
+        or all(any(row[column] is not None for row in part.values()) for part in (before, now))
+    }
+    rows = []
+    for key in sorted(before.keys() | now.keys(), key=lambda key: (key[0] or "", key[1])):
+        old, new = before.get(key), now.get(key)
+        change = "appeared" if old is None else "disappeared" if new is None else "changed"
+        changed = None
+        if old is not None and new is not None:
+            differs = {column for column in compared if old[column] != new[column]}
+            changed = [kind for kind, columns in WATCHED.items() if differs & {*columns}]
+            if not changed:
+                continue
+        values = {
+            f"{when}_{column}": products[column] if products else None
+            for column in WATCHED_COLUMNS
+            for when, products in (("old", old), ("new", new))
+        }
+        catalog, uuid = key
+        url = f"https://shop/{uuid}"
+        rows.append(
+            {"catalog_key": catalog, "uuid": uuid, "product_url": url}
+            | {"change": change, "changed": changed, **values}
+        )
+    return rows
+
+
+def test_snapshots_are_read_when_the_frame_is_executed_and_only_where_they_differ(
+    tmp_path: Path,
+) -> None:
+    paths = [tmp_path / "before.parquet", tmp_path / "now.parquet"]
+    frame = product_changes(SnapshotPair(pl.scan_parquet(paths[1]), pl.scan_parquet(paths[0])))
+    rows = [{"uuid": f"{number:04}", "title": "A"} for number in range(3000)]
+    snapshot(*rows).sink_parquet(paths[0], row_group_size=500)
+    rows[1700] |= {"title": "B"}
+    snapshot(*rows).sink_parquet(paths[1], row_group_size=400)
+    expected = [("1700", "changed")]
+    assert frame.select("uuid", "change").collect().rows() == expected
+    assert frame.filter(pl.col("change") == "changed").select("uuid").collect().rows() == [
+        ("1700",)
+    ]
+    assert frame.filter(pl.col("change") == "appeared").select("uuid").collect().is_empty()
+    assert frame.head(0).collect().schema == CHANGES_SCHEMA
+    frame.sink_parquet(tmp_path / "changes.parquet")
+    assert pl.read_parquet(tmp_path / "changes.parquet")["old_title"].to_list() == ["A"]
