@@ -26,6 +26,7 @@ from octogen_dagster.api.models import (
 from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.paging import PageT, PageTracker
 from octogen_dagster.api.product_count import FacetCounts, count_request
+from octogen_dagster.api.refusals import ServiceRefusals
 from octogen_dagster.api.requester import Requester, RequestStatistics
 from octogen_dagster.api.responses import parsed
 from octogen_dagster.api.retry import RetryPolicy
@@ -38,7 +39,6 @@ from octogen_dagster.errors import OctogenNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-    from types import TracebackType
 
     import httpx
 
@@ -64,6 +64,7 @@ class OctogenClient:
         rate_limiter: Limits how fast pages are read; clients that run at once may share one.
         spending: Counts what the requests cost, and limits it if it has a budget; clients may
             share one.
+        refusals: What the service is known to refuse; clients may share it.
         _sleep: Waits between attempts and for the rate limit; for tests.
 
     Raises:
@@ -81,6 +82,7 @@ class OctogenClient:
         retry: RetryPolicy | None = None,
         rate_limiter: RateLimiter | None = None,
         spending: Spending | None = None,
+        refusals: ServiceRefusals | None = None,
         _sleep: Sleep | None = None,
     ) -> None:
         import httpx
@@ -104,8 +106,9 @@ class OctogenClient:
             spending=spending or Spending(),
             sleep=_sleep or asyncio.sleep,
         )
-        self._search = SearchEndpoint(self._requester)
-        self._lookup = LookupEndpoint(self._requester)
+        refusals = refusals or ServiceRefusals()
+        self._search = SearchEndpoint(self._requester, refusals.search)
+        self._lookup = LookupEndpoint(self._requester, refusals.lookup)
 
     def __repr__(self) -> str:
         return f"OctogenClient(base_url={self._base_url!r})"
@@ -116,12 +119,7 @@ class OctogenClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:

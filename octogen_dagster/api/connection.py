@@ -12,6 +12,7 @@ from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs
 from octogen_dagster.api.client import DEFAULT_TIMEOUT, OctogenClient
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.pacing import RateLimiter
+from octogen_dagster.api.refusals import ServiceRefusals
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.spending import Spending
 from octogen_dagster.api.urls import DEFAULT_BASE_URL, checked_base_url
@@ -36,6 +37,7 @@ class Connection:
         reserve: Share of the organisation's request budget that bulk reads leave to other users.
         spending: Counts what the requests of all clients cost, and limits it if it has a budget.
         catalogs: Where catalogs come from.
+        refusals: What the service is known to refuse; all clients share it.
 
     Raises:
         MissingAPIKeyError: There is no API key.
@@ -50,6 +52,7 @@ class Connection:
     reserve: float = 0.2
     spending: Spending = field(default_factory=Spending, compare=False)
     catalogs: CatalogSource = field(default_factory=GrantedCatalogs)
+    refusals: ServiceRefusals = field(default_factory=ServiceRefusals, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.api_key, ApiKey):
@@ -74,6 +77,7 @@ class Connection:
             retry=self.retry,
             rate_limiter=self.rate_limiter(),
             spending=self.spending,
+            refusals=self.refusals,
         )
 
     def with_own_spending(self) -> Connection:
@@ -94,6 +98,7 @@ class Connection:
                 retry=self.retry,
                 rate_limiter=rate_limiter,
                 spending=self.spending,
+                refusals=self.refusals,
             )
         finally:
             await http.aclose()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from octogen_dagster.api.responses import refused_fields
 from octogen_dagster.errors import OctogenValidationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import httpx
 
+    from octogen_dagster.api.refusals import Refusals
     from octogen_dagster.api.requester import Requester
 
 _PATH = "/products/lookup"
@@ -28,11 +28,12 @@ class LookupEndpoint:
 
     Args:
         requester: Sends the requests.
+        refusals: What the service refuses; clients may share it.
     """
 
-    def __init__(self, requester: Requester) -> None:
+    def __init__(self, requester: Requester, refusals: Refusals) -> None:
         self._requester = requester
-        self._options: Mapping[str, str] = _OPTIONS
+        self._refusals = refusals
 
     async def send(self, url: str, subject: str, *, paced: bool = False) -> httpx.Response:
         """Request the product at a merchant's URL.
@@ -45,8 +46,14 @@ class LookupEndpoint:
         Raises:
             OctogenError: The request failed.
         """
+        async with self._refusals.learned_once() if paced else contextlib.nullcontext():
+            return await self._send(url, subject, paced=paced)
+
+    async def _send(self, url: str, subject: str, *, paced: bool) -> httpx.Response:
         while True:
-            options = self._options
+            options = {
+                name: value for name, value in _OPTIONS.items() if name not in self._refusals.fields
+            }
             try:
                 return await self._requester.request(
                     "POST", _PATH, subject, {"url": url, **options}, paced=paced
@@ -55,4 +62,4 @@ class LookupEndpoint:
                 refused = refused_fields(error.detail) & options.keys()
                 if not refused:
                     raise
-            self._options = {name: options[name] for name in options.keys() - refused}
+            self._refusals.fields |= refused

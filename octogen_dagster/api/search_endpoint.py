@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, Literal
 
 from octogen_dagster.api.responses import refused_fields
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from octogen_dagster.api.refusals import Refusals
     from octogen_dagster.api.requester import Requester
     from octogen_dagster.api.search_request import SearchRequest
 
@@ -44,16 +46,17 @@ class SearchEndpoint:
 
     Args:
         requester: Sends the requests.
+        refusals: What the service refuses; clients may share it.
     """
 
-    def __init__(self, requester: Requester) -> None:
+    def __init__(self, requester: Requester, refusals: Refusals) -> None:
         self._requester = requester
-        self._refused: frozenset[str] = frozenset()
+        self._refusals = refusals
 
     @property
     def generation(self) -> Generation:
         """The generation of the service; the seed's until a response shows otherwise."""
-        return "current" if "catalog" in self._refused else "seed"
+        return "current" if "catalog" in self._refusals.fields else "seed"
 
     async def send(
         self, request: SearchRequest, subject: str, *, paced: bool = False
@@ -70,8 +73,11 @@ class SearchEndpoint:
                 refuses those that only the current one has.
             OctogenError: The request failed otherwise.
         """
-        body = request.body()
-        refused = self._refused
+        async with self._refusals.learned_once() if paced else contextlib.nullcontext():
+            return await self._send(request.body(), subject, paced=paced)
+
+    async def _send(self, body: Mapping[str, Any], subject: str, *, paced: bool) -> httpx.Response:
+        refused = self._refusals.fields
         while True:
             sent = _spelled(body, refused)
             try:
@@ -86,8 +92,8 @@ class SearchEndpoint:
                 if unknown := _unknown_fields(error.detail):
                     raise _older_contract_error(error, subject, unknown) from None
                 raise
-            if refused != self._refused:
-                self._refused = refused & _RESPELLED
+            if refused != self._refusals.fields:
+                self._refusals.fields = refused & _RESPELLED
             return response
 
 

@@ -232,6 +232,17 @@ def test_no_more_catalogs_at_a_time_than_allowed(sandbox: Sandbox, concurrency: 
         left[body["catalog"]] -= 1
 
 
+def test_the_generation_is_learned_by_one_refused_request_for_all_catalogs() -> None:
+    shops = {f"shop-{number}": 3 for number in range(24)}
+    with Sandbox(catalogs=shops, generation="current") as sandbox:
+        search = ProductSearch(catalogs=list(shops))
+        assert scan(sandbox, search, concurrency=24).collect().height == 3 * 24
+        assert scan(sandbox, search, concurrency=24).select("uuid").collect().height == 3 * 24
+        statuses = [request.status for request in sandbox.requests if request.body]
+    assert statuses.count(422) == 2  # one for each frame
+    assert statuses.count(200) == 2 * 24
+
+
 def test_head_reads_no_more_than_it_needs(catalogs: Sandbox) -> None:
     before = len(catalogs.requests)
     frame = scan(catalogs, ProductSearch(catalogs=["northpeak"])).head(3).collect()

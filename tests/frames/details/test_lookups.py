@@ -210,3 +210,15 @@ def test_after_closing_waiting_is_an_error(sandbox: Sandbox) -> None:
         running.close()
         with pytest.raises(ClosedError):
             wait(running, running.begin([UNKNOWN]))
+
+
+def test_fields_that_an_older_service_does_not_know_are_refused_once_for_all_threads() -> None:
+    with Sandbox(catalogs={"strada": 30}) as seed:
+        urls = urls_of(seed, 30)
+        connection = replace(connection_to(seed), concurrency=16)
+        with LookupReader(connection, FailureLimit(0, 30, 300)) as lookups:
+            begun = lookups.begin(urls)
+            while not lookups.wait(begun):
+                pass
+        statuses = [request.status for request in seed.requests if request.path == LOOKUP]
+    assert statuses == [422] + [200] * 30
