@@ -15,6 +15,7 @@ from octogen_dagster.api.catalog_states import CatalogList, parsed_catalog_list
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.domain_coverage import DomainCoverageResponse
 from octogen_dagster.api.facets import Facet
+from octogen_dagster.api.log_masking import HTTP_LOGS
 from octogen_dagster.api.lookup_endpoint import LookupEndpoint
 from octogen_dagster.api.me import MeResponse
 from octogen_dagster.api.models import (
@@ -89,6 +90,7 @@ class OctogenClient:
 
         self._base_url = checked_base_url(base_url)
         key = api_key if isinstance(api_key, ApiKey) else ApiKey(api_key)
+        HTTP_LOGS.add(key)
         self._owns_http = http_client is None
         self._http: HttpClient = http_client or httpx.AsyncClient(
             trust_env=may_use_proxy(self._base_url)

@@ -6,10 +6,10 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
+from octogen_dagster.api.log_masking import LogMask
 from octogen_dagster.api.urls import checked_url, may_use_proxy
 from octogen_dagster.control_plane.call_errors import call_error, leaf_errors
 from octogen_dagster.control_plane.http_exchange import HttpExchange
-from octogen_dagster.control_plane.log_masking import masking_logs
 from octogen_dagster.control_plane.retry import DEFAULT_RETRY, DEFAULT_TIMEOUT, retrying
 from octogen_dagster.control_plane.tool_results import tool_value
 from octogen_dagster.errors import (
@@ -30,6 +30,19 @@ if TYPE_CHECKING:
     from octogen_dagster.control_plane.tokens import AccessTokens
 
 DEFAULT_MCP_URL = "https://mcp.octogen.ai/mcp/"
+MCP_LOGS = LogMask(
+    (
+        "mcp.client.streamable_http",
+        "mcp.shared.jsonrpc_dispatcher",
+        "client",  # of the `mcp` package
+        "httpx2",
+        "httpcore2.connection",
+        "httpcore2.http11",
+        "httpcore2.proxy",
+        "httpcore2.socks",
+    )
+)
+"""The logs of the `mcp` package and its HTTP client, which quote requests and responses."""
 
 
 class McpSession:
@@ -120,10 +133,10 @@ class McpSession:
 
     def _connect(self) -> tuple[BlockingPortal, Client]:
         require_mcp()
+        MCP_LOGS.add(self._exchange)
         from anyio.from_thread import start_blocking_portal
 
         with contextlib.ExitStack() as stack:
-            stack.enter_context(masking_logs(self._exchange.masked))
             portal = stack.enter_context(start_blocking_portal())
             client = portal.wrap_async_context_manager(
                 _open_client(self._url, self._exchange, self._timeout)
