@@ -21,8 +21,7 @@ from octogen_dagster.frames.schema import COLUMNS, IMAGE
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    import httpx
-
+    from octogen_dagster.api.http import Response
     from octogen_dagster.frames.effective_query import EffectiveQuery
 
 _Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -108,7 +107,7 @@ class WirePage(msgspec.Struct, gc=False):
         model: The page as parsed by the pydantic models; None if Polars can decode the page.
     """
 
-    response: httpx.Response
+    response: Response
     uuids: list[str]
     next_cursor: str | None
     images_are_text: bool | None = None
@@ -131,7 +130,7 @@ class WirePage(msgspec.Struct, gc=False):
         return query if isinstance(query, dict) else None
 
 
-def read_page(response: httpx.Response, subject: str) -> WirePage:
+def read_page(response: Response, subject: str) -> WirePage:
     """Check the types of a page strictly, and count the fields that the schema does not know.
 
     A page that fails the check is parsed by the pydantic models, which normalise or refuse it.
@@ -166,7 +165,7 @@ def read_page(response: httpx.Response, subject: str) -> WirePage:
     )
 
 
-def _page_by_models(response: httpx.Response, subject: str) -> WirePage:
+def _page_by_models(response: Response, subject: str) -> WirePage:
     model = parsed(MerchantProductListPage, response, subject)
     unknown = unknown_fields(response.content)
     return WirePage(response, model.uuids, model.next_cursor, unknown=unknown, model=model)
