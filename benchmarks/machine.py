@@ -13,7 +13,7 @@ _PACKAGES = (
     "octogen-dagster",
     "polars",
     "httpx",
-    "pycurl",
+    "urllib3",
     "msgspec",
     "dagster",
     "dlt",

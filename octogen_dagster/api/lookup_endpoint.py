@@ -9,7 +9,8 @@ from octogen_dagster.api.responses import refused_fields
 from octogen_dagster.errors import OctogenValidationError
 
 if TYPE_CHECKING:
-    from octogen_dagster.api.http import Response
+    import httpx
+
     from octogen_dagster.api.refusals import Refusals
     from octogen_dagster.api.requester import Requester
 
@@ -34,7 +35,7 @@ class LookupEndpoint:
         self._requester = requester
         self._refusals = refusals
 
-    async def send(self, url: str, subject: str, *, paced: bool = False) -> Response:
+    async def send(self, url: str, subject: str, *, paced: bool = False) -> httpx.Response:
         """Request the product at a merchant's URL.
 
         Args:
@@ -48,7 +49,7 @@ class LookupEndpoint:
         async with self._refusals.learned_once() if paced else contextlib.nullcontext():
             return await self._send(url, subject, paced=paced)
 
-    async def _send(self, url: str, subject: str, *, paced: bool) -> Response:
+    async def _send(self, url: str, subject: str, *, paced: bool) -> httpx.Response:
         while True:
             options = {
                 name: value for name, value in _OPTIONS.items() if name not in self._refusals.fields

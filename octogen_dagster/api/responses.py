@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
+from octogen_dagster.api.broken_json import find_broken_product
 from octogen_dagster.api.masking import masked_keys
 from octogen_dagster.api.printable import printable, shortened
 from octogen_dagster.api.response_headers import retry_after_seconds
@@ -33,7 +34,7 @@ from octogen_dagster.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
-    from octogen_dagster.api.http import Response
+    import httpx
 
 _Value = TypeVar("_Value")
 
@@ -73,7 +74,7 @@ _BY_STATUS: Mapping[int, tuple[type[OctogenAPIError], str]] = {
 }
 
 
-def parsed(model: type[_Value], response: Response, subject: str) -> _Value:
+def parsed(model: type[_Value], response: httpx.Response, subject: str) -> _Value:
     """Parse the body of a response as `model`.
 
     Args:
@@ -93,7 +94,7 @@ def parsed(model: type[_Value], response: Response, subject: str) -> _Value:
 
 
 def error_from_response(
-    response: Response, subject: str, masked: Callable[[str], str] = masked_keys
+    response: httpx.Response, subject: str, masked: Callable[[str], str] = masked_keys
 ) -> OctogenAPIError:
     """Make the error for a response whose status is not 2xx.
 
@@ -119,7 +120,7 @@ def error_from_response(
     else:
         reason = _reason(detail, response)
         message = f"{subject} failed: {response.status_code} {reason}{request_id}. {advice}"
-    return kind(masked(message), response.as_httpx(), detail, retry_after_seconds(response.headers))
+    return kind(masked(message), response, detail, retry_after_seconds(response.headers))
 
 
 def field_path(entry: Mapping[str, Any]) -> list[Any]:
@@ -140,7 +141,7 @@ def _adapter(model: Any) -> TypeAdapter[Any]:
     return TypeAdapter(model)
 
 
-def invalid_body(response: Response, subject: str, problem: str) -> OctogenResponseError:
+def invalid_body(response: httpx.Response, subject: str, problem: str) -> OctogenResponseError:
     """Make the error for a success status whose body cannot be used.
 
     Args:
@@ -153,7 +154,7 @@ def invalid_body(response: Response, subject: str, problem: str) -> OctogenRespo
     return OctogenResponseError(
         f"{subject} was answered with {response.status_code} and {problem} "
         f"({shown_type}{_request_id(response)}). Check base_url, or report it to Octogen.",
-        response.as_httpx(),
+        response,
         _detail(response),
         retry_after_seconds(response.headers),
     )
@@ -164,18 +165,28 @@ def _first_problem(content: bytes, error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     message, loc = first["msg"], first["loc"]
     if first["type"] == "json_invalid":
-        return f"a body that is not JSON, {message.removeprefix('Invalid JSON: ')}"
+        return _broken_json(content, message.removeprefix("Invalid JSON: "))
     value = shortened(first["input"], _MAX_VALUE_IN_MESSAGE)
     reason = f"{message[0].lower()}{message[1:]}, not {value!r}"
     if len(loc) < 2 or loc[0] != "items":
         return f"a wrong {_dotted(loc) or 'document'}: {reason}"
     item = from_json(content)["items"][loc[1]]
     uuid = item.get("uuid") if isinstance(item, dict) else None
-    name = shortened(uuid, _MAX_VALUE_IN_MESSAGE)
-    product = f"{name!r} (item {loc[1]})" if uuid else f"at item {loc[1]}"
     field = _dotted(loc[2:])
     what = f"whose {field} is wrong" if field else "that is wrong"
-    return f"a product {product} {what}: {reason}"
+    return f"a product {_product(uuid, loc[1])} {what}: {reason}"
+
+
+def _broken_json(content: bytes, message: str) -> str:
+    if (broken := find_broken_product(content, message)) is None:
+        return f"a body that is not JSON, {message}"
+    what = f"whose {_dotted([broken.field])} is not JSON" if broken.field else "that is not JSON"
+    return f"a product {_product(broken.uuid, broken.place)} {what}: {message}"
+
+
+def _product(uuid: Any, index: Any) -> str:
+    name = shortened(uuid, _MAX_VALUE_IN_MESSAGE)
+    return f"{name!r} (item {index})" if uuid else f"at item {index}"
 
 
 def _dotted(path: tuple[Any, ...] | list[Any]) -> str:
@@ -183,7 +194,7 @@ def _dotted(path: tuple[Any, ...] | list[Any]) -> str:
     return printable(".".join(parts), _MAX_VALUE_IN_MESSAGE)
 
 
-def _kind_and_advice(response: Response, detail: Any) -> tuple[type[OctogenAPIError], str]:
+def _kind_and_advice(response: httpx.Response, detail: Any) -> tuple[type[OctogenAPIError], str]:
     status = response.status_code
     if 300 <= status < 400:
         return OctogenAPIError, _redirect_advice(response)
@@ -205,7 +216,7 @@ def _code(detail: Any) -> str:
     return code if isinstance(code, str) else ""
 
 
-def _redirect_advice(response: Response) -> str:
+def _redirect_advice(response: httpx.Response) -> str:
     if response.status_code == 304:
         return (
             "It says that nothing has changed, which was not asked: check the proxy or cache "
@@ -225,7 +236,7 @@ def _redirect_advice(response: Response) -> str:
     )
 
 
-def _detail(response: Response) -> Any:
+def _detail(response: httpx.Response) -> Any:
     try:
         body = json.loads(_decoded(response.content, response.headers.get("content-type", "")))
     except (ValueError, RecursionError):
@@ -245,12 +256,12 @@ def _decoded(content: bytes, content_type: str) -> str:
         return content.decode("utf-8", "replace")
 
 
-def _request_id(response: Response) -> str:
+def _request_id(response: httpx.Response) -> str:
     request_id = response.headers.get("x-request-id")
     return f", request {printable(request_id, _MAX_VALUE_IN_MESSAGE)}" if request_id else ""
 
 
-def _reason(detail: Any, response: Response) -> str:
+def _reason(detail: Any, response: httpx.Response) -> str:
     """Describe why the service refused, from the detail or else from the body as text."""
     if isinstance(detail, list) and detail:
         return "; ".join(_field_error(entry) for entry in detail[:_MAX_FIELDS_IN_MESSAGE])

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import httpx
@@ -9,7 +8,6 @@ import tenacity
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octogen_dagster.api.http import Response
 from octogen_dagster.api.responses import error_from_response
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.errors import (
@@ -25,7 +23,7 @@ from octogen_dagster.errors import (
 
 def failure(status: int, retry_after: str | None = None, detail: str | None = None) -> OctogenError:
     headers = {} if retry_after is None else {"retry-after": retry_after}
-    response = Response(status, headers, json.dumps({"detail": detail}).encode())
+    response = httpx.Response(status, headers=headers, json={"detail": detail})
     return error_from_response(response, "It")
 
 

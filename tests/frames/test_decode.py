@@ -9,13 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from octogen_dagster.api.models import MerchantProductListPage
-from octogen_dagster.api.responses import parsed
 from octogen_dagster.errors import OctogenResponseError
 from octogen_dagster.frames.decode import PageDecoder
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.wire import read_page
 from tests.frames.products import PRODUCT, answer, pages
+from tests.frames.reference import decode_by_models
 
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 
@@ -25,18 +24,15 @@ def decode(*documents: Any, columns: list[str] | None = None) -> pl.DataFrame:
     return decoder.decode([read_page(answer(page), "Page") for page in documents], "acme", "Page")
 
 
-def decode_by_models(*documents: Any) -> pl.DataFrame:
-    read = [read_page(answer(page), "Page") for page in documents]
-    for page in read:
-        page.model = parsed(MerchantProductListPage, page.response, "Page")
-    return PageDecoder(list(PRODUCT_SCHEMA), BEGAN).decode(read, "acme", "Page")
+def expected(*documents: Any) -> pl.DataFrame:
+    return decode_by_models([answer(page).content for page in documents], "acme", BEGAN)
 
 
 @given(st.lists(pages(), min_size=1, max_size=3))
 def test_the_fast_path_and_the_models_agree_on_every_valid_page(documents: list[Any]) -> None:
     fast = decode(*documents)
 
-    assert_frame_equal(fast, decode_by_models(*documents))
+    assert_frame_equal(fast, expected(*documents))
     assert fast.schema == PRODUCT_SCHEMA
     assert fast["uuid"].to_list() == [item["uuid"] for page in documents for item in page["items"]]
 
@@ -81,7 +77,7 @@ def test_an_empty_page_has_the_whole_schema() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "column", "expected"),
+    ("field", "value", "column", "normal"),
     [
         ("title", 5, "title", "5"),
         ("currentPrice", "12.50", "current_price", 12.5),
@@ -98,10 +94,10 @@ def test_an_empty_page_has_the_whole_schema() -> None:
     ],
 )
 def test_a_value_in_another_form_is_normalised(
-    field: str, value: Any, column: str, expected: Any
+    field: str, value: Any, column: str, normal: Any
 ) -> None:
     (got,) = decode({"items": [{**PRODUCT, field: value}]})[column].to_list()
-    assert (got["url"] if column == "primary_image" else got) == expected
+    assert (got["url"] if column == "primary_image" else got) == normal
 
 
 @pytest.mark.parametrize(
@@ -132,9 +128,9 @@ def test_a_bad_product_is_named_with_its_field(field: str, value: Any, named: st
 def test_a_time_that_python_cannot_represent_is_null_and_stops_no_other(time: str) -> None:
     times = [time, "2026-01-02T00:00:00Z"]
     page = {"items": [{**PRODUCT, "updatedAt": each} for each in times]}
-    expected = [None, datetime(2026, 1, 2, tzinfo=timezone.utc)]
-    assert decode(page)["updated_at"].to_list() == expected
-    assert decode_by_models(page)["updated_at"].to_list() == expected
+    representable = [None, datetime(2026, 1, 2, tzinfo=timezone.utc)]
+    assert decode(page)["updated_at"].to_list() == representable
+    assert expected(page)["updated_at"].to_list() == representable
 
 
 def test_unknown_fields_are_counted_by_path_and_the_rest_is_read() -> None:

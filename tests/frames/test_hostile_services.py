@@ -58,14 +58,18 @@ def test_a_number_is_a_cursor_like_any_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "text"),
-    [
-        (b'{"items": [{"uuid": "p0", "productUrl": "\xff"}]}', "not JSON.* column"),
-        (page("p0", title="@").replace(b"@", b"\\ud800"), "not JSON.* column"),
-    ],
-    ids=["not UTF-8", "a lone surrogate"],
+    "bytes_",
+    [b"\xff", b"\\ud800", b"\\ud800 ", b"\\ud83d\\u0041"],
+    ids=["not UTF-8", "a lone surrogate", "and more text", "half a pair"],
 )
-def test_bytes_that_are_no_text_are_a_clear_error(content: bytes, text: str) -> None:
+@pytest.mark.parametrize("field", ["title", "mood"])
+def test_bytes_that_are_no_text_are_an_error_that_names_the_product(
+    bytes_: bytes, field: str
+) -> None:
+    products = json.loads(page("p0", "p1", "p2"))["items"]
+    products[1][field] = "@"
+    content = json.dumps({"items": products}).encode().replace(b"@", bytes_)
+    text = rf"a product 'p1' \(item 1\) whose {field} is not JSON: .* at line 1 column"
     with service(lambda _: content) as base_url, pytest.raises(OctogenResponseError, match=text):
         product_scan(base_url).frame.collect()
 
@@ -74,11 +78,11 @@ def nested(depth: int) -> bytes:
     return page("p0", mood="@").replace(b'"@"', b"[" * depth + b"]" * depth)
 
 
-def test_a_field_nested_deep_is_noted_and_costs_nothing() -> None:
+def test_a_field_nested_deep_is_counted_like_any_other() -> None:
     with service(lambda _: nested(500)) as base_url:
         found = product_scan(base_url)
         assert found.frame.collect().height == 1
-        assert found.statistics.unknown_fields == {"(nested too deeply)": 1}
+        assert found.statistics.unknown_fields == {"items.mood": 1}
 
 
 def test_a_field_nested_without_end_is_a_clear_error() -> None:

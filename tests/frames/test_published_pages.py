@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -14,12 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from octogen_ai_sdk.generated.models import MerchantProductListItem, ProgrammaticProductSearchPage
 
-from octogen_dagster.api.models import MerchantProductListPage
-from octogen_dagster.api.responses import parsed
 from octogen_dagster.errors import OctogenResponseError
 from octogen_dagster.frames.decode import PageDecoder
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.wire import WirePage, read_page
+from tests.frames.reference import decode_by_models
 from tests.published import answers, bodies, ok, published, text, unknown_fields, values
 
 BEGAN = datetime(2026, 11, 25, tzinfo=timezone.utc)
@@ -82,13 +81,7 @@ def read(content: bytes) -> WirePage:
     return read_page(ok(content), "Page")
 
 
-def read_by_models(content: bytes) -> WirePage:
-    page = read(content)
-    page.model = parsed(MerchantProductListPage, page.response, "Page")
-    return page
-
-
-def decode(contents: Sequence[bytes], read: Callable[[bytes], WirePage]) -> pl.DataFrame:
+def decode(contents: Sequence[bytes]) -> pl.DataFrame:
     frame = PageDecoder(list(PRODUCT_SCHEMA), BEGAN).decode([*map(read, contents)], "acme", "Page")
     assert frame.schema == PRODUCT_SCHEMA
     return frame
@@ -97,31 +90,26 @@ def decode(contents: Sequence[bytes], read: Callable[[bytes], WirePage]) -> pl.D
 @published
 @given(st.lists(bodies(pages(lax=False)), min_size=1, max_size=2))
 def test_polars_decodes_what_the_published_model_says(contents: list[bytes]) -> None:
-    read_pages = [read(content) for content in contents]
-
-    frame = PageDecoder(list(PRODUCT_SCHEMA), BEGAN).decode(read_pages, "acme", "Page")
-
-    assert frame.to_dicts() == rows(contents)
-    assert all(page.model is None for page in read_pages if page.uuids)
+    assert decode(contents).to_dicts() == rows(contents)
 
 
 @published
 @given(st.lists(bodies(pages(lax=False) | pages(lax=True)), min_size=1, max_size=2))
 def test_the_models_decode_the_same(contents: list[bytes]) -> None:
-    assert decode(contents, read_by_models).to_dicts() == rows(contents)
+    assert decode_by_models(contents, "acme", BEGAN).to_dicts() == rows(contents)
 
 
 @published
 @given(st.lists(bodies(pages(lax=True)), min_size=1, max_size=2))
 def test_values_that_pydantic_converts_are_decoded_as_it_does(contents: list[bytes]) -> None:
-    assert decode(contents, read).to_dicts() == rows(contents)
+    assert decode(contents).to_dicts() == rows(contents)
 
 
 @published
 @given(st.lists(bodies(pages(lax=False).map(seed_page)), min_size=1, max_size=2))
 def test_pages_of_the_seed_generation_are_decoded_alike(contents: list[bytes]) -> None:
-    assert decode(contents, read).to_dicts() == rows(contents)
-    assert decode(contents, read_by_models).to_dicts() == rows(contents)
+    assert decode(contents).to_dicts() == rows(contents)
+    assert decode_by_models(contents, "acme", BEGAN).to_dicts() == rows(contents)
 
 
 @published
@@ -139,8 +127,8 @@ def test_an_integer_is_kept_if_a_column_can_hold_it(count: int) -> None:
     assert said["rating"]["count"] == count
 
     expected = count if count < 2**63 else None
-    for reader in (read, read_by_models):
-        (row,) = decode([content], reader).to_dicts()
+    for frame in (decode([content]), decode_by_models([content], "acme", BEGAN)):
+        (row,) = frame.to_dicts()
         assert row == said | {"rating": {"average": None, "count": expected}}
 
 
@@ -161,9 +149,9 @@ def test_a_page_without_items_is_empty(items: dict[str, Any]) -> None:
     got = read(content)
 
     assert (got.uuids, got.next_cursor, got.unknown) == ([], "c", Counter())
-    assert decode([content], read).is_empty()
+    assert decode([content]).is_empty()
     full = json.dumps({"items": [{"uuid": "u", "productUrl": "p"}]}).encode()
-    assert decode([content, full, content], read)["uuid"].to_list() == ["u"]
+    assert decode([content, full, content])["uuid"].to_list() == ["u"]
 
 
 @pytest.mark.parametrize("content", [b"{}", b'{"message": "down", "requestId": "r"}'])

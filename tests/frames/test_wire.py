@@ -9,7 +9,7 @@ import pytest
 
 from octogen_dagster.errors import OctogenResponseError
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
-from octogen_dagster.frames.wire import WirePage, read_page, unknown_fields, wire_dtype
+from octogen_dagster.frames.wire import WirePage, read_page, wire_dtype
 from tests.frames.products import PRODUCT, answer
 
 
@@ -20,7 +20,6 @@ def read(*items: dict[str, Any], **fields: Any) -> WirePage:
 def test_a_page_has_its_products_and_its_cursor() -> None:
     page = read({"uuid": "a"}, {"uuid": "b"}, nextCursor="c1")
     assert (page.uuids, page.next_cursor, page.request_id) == (["a", "b"], "c1", "r-1")
-    assert page.model is None
     assert not page.unknown
 
 
@@ -58,35 +57,19 @@ def test_the_first_image_shows_their_form(images: list[Any], are_text: bool | No
     assert read(*({"images": each} for each in images)).images_are_text is are_text
 
 
-@pytest.mark.parametrize(
-    "item",
-    [
-        {"title": 5},
-        {"currentPrice": "12.5"},
-        {"rating": {"count": 2.0}},
-        {"rating": {"count": "3"}},
-        {"inStock": "true"},
-    ],
-)
-def test_a_value_that_polars_would_change_goes_through_the_models(item: dict[str, Any]) -> None:
-    page = read({"uuid": "a"}, item)
-    assert page.model is not None
-    assert page.uuids == page.model.uuids
-
-
-def test_a_page_with_unknown_fields_needs_no_models() -> None:
+def test_unknown_fields_are_counted_by_path() -> None:
     page = read(
         {"mood": "calm"},
         {"brand": {"url": "https://b.example", "founder": "W. E."}},
-        {"mood": None},
+        {"mood": None, "images": ["x", {"url": "y", "hash": 1}, {"url": "z", "hash": [2]}]},
         debug={},
     )
-    assert page.unknown == {"debug": 1, "items.mood": 2, "items.brand.founder": 1}
-    assert page.model is None
-
-
-def test_a_brand_without_an_address_needs_no_models() -> None:
-    assert read({"brand": {"name": "Acme", "url": None}}, {"brand": {}}).model is None
+    assert page.unknown == {
+        "debug": 1,
+        "items.mood": 2,
+        "items.brand.founder": 1,
+        "items.images.hash": 2,
+    }
 
 
 def test_a_product_without_an_identity_is_refused() -> None:
@@ -94,20 +77,9 @@ def test_a_product_without_an_identity_is_refused() -> None:
         read({"uuid": ""})
 
 
-def test_unknown_fields_are_found_inside_lists_and_objects() -> None:
-    content = answer(
-        {"items": [{**PRODUCT, "images": [{"url": "x", "hash": 1}, "y", {"url": "z", "hash": 2}]}]}
-    ).content
-    assert unknown_fields(content) == {"items.images.hash": 2}
-    assert unknown_fields(b"[]") == {}
-
-
 def test_polars_decodes_only_the_columns_that_are_wanted() -> None:
     dtype = wire_dtype(["uuid", "updated_at", "primary_image", "fetched_at"], images_are_text=False)
-    (items,) = dtype.fields
-    assert items.name == "items"
-    assert isinstance(items.dtype, pl.List)
-    item = items.dtype.inner
+    item = dtype.inner
     assert isinstance(item, pl.Struct)
     schema = dict(item.to_schema())
     assert schema.keys() == {"uuid", "updatedAt", "primaryImage"}
@@ -120,9 +92,7 @@ def test_polars_decodes_only_the_columns_that_are_wanted() -> None:
 @pytest.mark.parametrize(("as_text", "is_struct"), [(True, False), (False, True)])
 def test_images_are_decoded_in_the_form_of_the_page(as_text: bool, is_struct: bool) -> None:
     dtype = wire_dtype(list(PRODUCT_SCHEMA), images_are_text=as_text)
-    (items,) = dtype.fields
-    assert isinstance(items.dtype, pl.List)
-    item = items.dtype.inner
+    item = dtype.inner
     assert isinstance(item, pl.Struct)
     images = dict(item.to_schema())["images"]
     assert isinstance(images, pl.List)

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import msgspec
 from typing_extensions import Self
 
-from octogen_dagster.api.http import Response
 from octogen_dagster.frames.wire import read_page
 
 if sys.version_info >= (3, 14):
@@ -23,8 +22,7 @@ else:
     from backports import zstd
 
 if TYPE_CHECKING:
-    from octogen_dagster.api.http import Response
-from octogen_dagster.frames.wire import WirePage
+    from octogen_dagster.frames.wire import WirePage
 
 SUFFIX = ".pages"
 _ZSTD_LEVEL = 1
@@ -58,8 +56,12 @@ class SavedPage(msgspec.Struct, array_like=True, gc=False):
         Raises:
             OctogenResponseError: The body is not a page of products.
         """
-        headers = {"x-request-id": self.request_id} if self.request_id else {}
-        response = Response(200, headers, self.content)
+        import httpx
+
+        headers = {}
+        if self.request_id:
+            headers = {b"x-request-id": self.request_id.encode(errors="replace")}
+        response = httpx.Response(200, content=self.content, headers=headers)
         return read_page(response, f"{subject}, saved,")
 
 
