@@ -13,7 +13,7 @@ _PACKAGES = (
     "octogen-dagster",
     "polars",
     "httpx",
-    "urllib3",
+    "pycurl",
     "msgspec",
     "dagster",
     "dlt",

@@ -15,10 +15,11 @@ from datetime import datetime, timezone
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-import httpx
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from pydantic import AwareDatetime, BaseModel
+
+from octogen_dagster.api.http import Response
 
 published = settings(
     deadline=None,
@@ -159,9 +160,9 @@ def bodies(draw: st.DrawFn, documents: st.SearchStrategy[Any]) -> bytes:
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def ok(content: bytes) -> httpx.Response:
+def ok(content: bytes) -> Response:
     """A response that a body came with."""
-    return httpx.Response(200, content=content, headers={"content-type": "application/json"})
+    return Response(200, {"content-type": "application/json"}, content)
 
 
 def values(value: Any) -> Any:

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-import httpx
-
 from benchmarks.cursor import next_cursor
 from benchmarks.source import PAGE_SIZE, Source
 from octogen_dagster.api.client import OctogenClient
+from octogen_dagster.api.http import Response
 from octogen_dagster.api.paging import PageTracker
 from octogen_dagster.api.search_request import SearchRequest
 
@@ -27,5 +26,5 @@ async def walk(client: OctogenClient, source: Source) -> int:
     return progress.pages * PAGE_SIZE
 
 
-def _read_page(response: httpx.Response, _subject: str) -> _Page:
+def _read_page(response: Response, _subject: str) -> _Page:
     return _Page(next_cursor(response.content))

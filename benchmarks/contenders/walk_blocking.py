@@ -1,4 +1,4 @@
-"""OctogenClient over BlockingClient, as bulk reads use it."""
+"""OctogenClient over BlockingTransport, as bulk reads use it."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The cost of a page before it is decoded, which is why bulk reads use BlockingClient."""
+"""The cost of a page before it is decoded, which is why bulk reads use BlockingTransport."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -21,7 +21,7 @@ def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
         yield results.row(
             "transport",
             generation,
-            "1,000 pages by OctogenClient over BlockingClient ÷ over httpx.AsyncClient",
+            "1,000 pages by OctogenClient over BlockingTransport ÷ over httpx.AsyncClient",
             _CONTENDERS,
             attrgetter("seconds"),
             "s",

@@ -15,9 +15,8 @@ from octogen_dagster.api.responses import parsed
 from octogen_dagster.errors import OctogenError
 
 if TYPE_CHECKING:
-    import httpx
-
     from octogen_dagster.api.domain_coverage import DomainCoverageResponse
+    from octogen_dagster.api.http import Response
 
 _TIMES = TypeAdapter(datetime)
 
@@ -84,7 +83,7 @@ class CatalogList:
 _STATES = msgspec.json.Decoder(list[CatalogState])
 
 
-def parsed_catalog_list(response: httpx.Response, subject: str) -> CatalogList:
+def parsed_catalog_list(response: Response, subject: str) -> CatalogList:
     """Parse the body of `GET /catalogs`.
 
     Args:

@@ -15,6 +15,7 @@ from octogen_dagster.api.catalog_states import CatalogList, parsed_catalog_list
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.domain_coverage import DomainCoverageResponse
 from octogen_dagster.api.facets import Facet
+from octogen_dagster.api.httpx_transport import HttpxTransport
 from octogen_dagster.api.log_masking import HTTP_LOGS
 from octogen_dagster.api.lookup_endpoint import LookupEndpoint
 from octogen_dagster.api.me import MeResponse
@@ -28,7 +29,7 @@ from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.paging import PageT, PageTracker
 from octogen_dagster.api.product_count import FacetCounts, count_request
 from octogen_dagster.api.refusals import ServiceRefusals
-from octogen_dagster.api.requester import Requester, RequestStatistics
+from octogen_dagster.api.requester import HEADERS, Requester, RequestStatistics
 from octogen_dagster.api.responses import parsed
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.search_arguments import CurrentArguments, SearchArguments, search_request
@@ -43,8 +44,8 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from octogen_dagster.api.http import Response, Transport
     from octogen_dagster.api.retry import Sleep
-    from octogen_dagster.api.transport import HttpClient
 
 DEFAULT_TIMEOUT = 30.0
 _CATALOGS = "The list of catalogs"
@@ -58,15 +59,14 @@ class OctogenClient:
     Args:
         api_key: The API key; by default `OCTOGEN_PLATFORM_API_KEY`, then `OCTO_API_KEY`.
         base_url: The base URL of the API: https, or http on this machine.
-        timeout: Seconds for each phase of one attempt of a request, or an `httpx.Timeout`. The
-            timeout of `http_client` counts instead, unless this one differs from the default.
+        timeout: Seconds for one attempt of a request, to the last byte of the response; an
+            `httpx.Timeout`, as that of `http_client`, limits each phase of it instead.
         http_client: A client to send requests with; it stays open when this one is closed.
-        retry: How requests are retried.
+        retry: How requests are retried; its deadline holds for all attempts together.
         rate_limiter: Limits how fast pages are read; clients that run at once may share one.
-        spending: Counts what the requests cost, and limits it if it has a budget; clients may
-            share one.
+        spending: Counts and limits what the requests cost; clients may share one.
         refusals: What the service is known to refuse; clients may share it.
-        _sleep: Waits between attempts and for the rate limit; for tests.
+        _transport, _sleep: What sends the requests and waits instead; not closed with the client.
 
     Raises:
         MissingAPIKeyError: There is no API key.
@@ -79,30 +79,29 @@ class OctogenClient:
         api_key: str | ApiKey | None = None,
         base_url: str = DEFAULT_BASE_URL,
         timeout: float | httpx.Timeout = DEFAULT_TIMEOUT,
-        http_client: httpx.AsyncClient | HttpClient | None = None,
+        http_client: httpx.AsyncClient | None = None,
         retry: RetryPolicy | None = None,
         rate_limiter: RateLimiter | None = None,
         spending: Spending | None = None,
         refusals: ServiceRefusals | None = None,
+        _transport: Transport | None = None,
         _sleep: Sleep | None = None,
     ) -> None:
-        import httpx
-
         self._base_url = checked_base_url(base_url)
         key = api_key if isinstance(api_key, ApiKey) else ApiKey(api_key)
         HTTP_LOGS.add(key)
-        self._owns_http = http_client is None
-        self._http: HttpClient = http_client or httpx.AsyncClient(
-            trust_env=may_use_proxy(self._base_url)
-        )
         if http_client is not None and timeout == DEFAULT_TIMEOUT:
             timeout = http_client.timeout
+        self._transport = _transport or HttpxTransport(
+            key, HEADERS, timeout, http_client, trust_env=may_use_proxy(self._base_url)
+        )
+        self._owns_transport = _transport is None
         self._retry = retry or RetryPolicy()
         self._requester = Requester(
-            self._http,
+            self._transport,
             self._base_url,
             key,
-            timeout=httpx.Timeout(timeout),
+            timeout=timeout,
             retry=self._retry,
             rate_limiter=rate_limiter or RateLimiter(),
             spending=spending or Spending(),
@@ -126,8 +125,8 @@ class OctogenClient:
 
     async def aclose(self) -> None:
         """Close the connections, unless they belong to a client that was passed in."""
-        if self._owns_http:
-            await self._http.aclose()
+        if self._owns_transport:
+            await self._transport.aclose()
 
     async def list_catalogs(self) -> list[MerchantCatalogSummary]:
         """List the catalogs that are granted to the API key; the list may be empty.
@@ -275,7 +274,7 @@ class OctogenClient:
             **current,
         )
         subject = _subject(request)
-        return _parsed_page(await self._search.send(request, subject), subject)
+        return _parsed_page(await self._search.send(request.body(), subject), subject)
 
     async def iter_pages(
         self, **search: Unpack[SearchArguments]
@@ -295,9 +294,7 @@ class OctogenClient:
         arguments: SearchArguments = {"limit": MAX_PAGE_SIZE, **search}
         request = search_request(**arguments)
         if request.cursor is not None:
-            raise ValueError(
-                "cursor was passed, but all pages are read from the first one on: leave it out"
-            )
+            raise ValueError("cursor was passed, but all pages are read: leave it out")
         tracker = PageTracker(_subject(request))
         seen: set[str] = set()
         async for page in self.iter_raw_pages(request, tracker, _parsed_page):
@@ -321,7 +318,7 @@ class OctogenClient:
         self,
         request: SearchRequest,
         tracker: PageTracker,
-        read_page: Callable[[httpx.Response, str], PageT],
+        read_page: Callable[[Response, str], PageT],
     ) -> AsyncIterator[PageT]:
         """Read all pages of a search with `read_page`; repeated products stay in.
 
@@ -335,20 +332,22 @@ class OctogenClient:
             OctogenPagingError: The pages loop, restart or do not come to an end.
             OctogenError: A request failed.
         """
+        body = request.body()
         while True:
-            page = await self.get_raw_page(request, tracker.subject, tracker.pages + 1, read_page)
+            subject = f"{tracker.subject}, page {tracker.pages + 1},"
+            page = read_page(await self._search.send(body, tracker.subject, paced=True), subject)
             tracker.page_received(page)
             yield page
             if not page.next_cursor:
                 return
-            request = request.following(page.next_cursor)
+            body["cursor"] = page.next_cursor
 
     async def get_raw_page(
         self,
         request: SearchRequest,
         subject: str,
         number: int,
-        read_page: Callable[[httpx.Response, str], PageT],
+        read_page: Callable[[Response, str], PageT],
     ) -> PageT:
         """Read one page of a bulk read, which obeys the rate limiter.
 
@@ -361,7 +360,7 @@ class OctogenClient:
         Raises:
             OctogenError: The request failed.
         """
-        response = await self._search.send(request, subject, paced=True)
+        response = await self._search.send(request.body(), subject, paced=True)
         return read_page(response, f"{subject}, page {number},")
 
     @property
@@ -379,7 +378,7 @@ class OctogenClient:
         """The contract's generation that the service speaks, "seed" until it shows otherwise."""
         return self._search.generation
 
-    async def _get_catalogs(self) -> httpx.Response:
+    async def _get_catalogs(self) -> Response:
         try:
             return await self._requester.request("GET", "/catalogs", _CATALOGS)
         except OctogenNotFoundError as error:
@@ -396,5 +395,5 @@ def _subject(request: SearchRequest) -> str:
     return f"Catalog {request.catalog!r}" if request.catalog else "The search of all catalogs"
 
 
-def _parsed_page(response: httpx.Response, subject: str) -> MerchantProductListPage:
+def _parsed_page(response: Response, subject: str) -> MerchantProductListPage:
     return parsed(MerchantProductListPage, response, subject)

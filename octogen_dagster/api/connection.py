@@ -13,6 +13,7 @@ from octogen_dagster.api.client import DEFAULT_TIMEOUT, OctogenClient
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.refusals import ServiceRefusals
+from octogen_dagster.api.requester import HEADERS
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.spending import Spending
 from octogen_dagster.api.urls import DEFAULT_BASE_URL, checked_base_url
@@ -31,7 +32,8 @@ class Connection:
     Args:
         api_key: The API key. Pickling drops it; unpickling looks it up in the environment.
         base_url: The base URL of the API.
-        timeout: Seconds for each phase of one attempt of a request.
+        timeout: Seconds for one attempt of a request, from connecting to the last byte of the
+            response.
         concurrency: Catalogs that are read, or products that are looked up, at the same time.
         retry: How requests are retried.
         reserve: Share of the organisation's request budget that bulk reads leave to other users.
@@ -87,21 +89,22 @@ class Connection:
     @contextlib.asynccontextmanager
     async def blocking_client(self, rate_limiter: RateLimiter) -> AsyncIterator[OctogenClient]:
         """Open a faster client for an event loop that nothing else uses: it blocks the loop."""
-        from octogen_dagster.api.transport import BlockingClient
+        from octogen_dagster.api.transport import BlockingTransport
 
-        http = BlockingClient(self.base_url, self.timeout)
+        transport = BlockingTransport(self.base_url, self.api_key, HEADERS)
         try:
             yield OctogenClient(
                 api_key=self.api_key,
                 base_url=self.base_url,
-                http_client=http,
+                timeout=self.timeout,
+                _transport=transport,
                 retry=self.retry,
                 rate_limiter=rate_limiter,
                 spending=self.spending,
                 refusals=self.refusals,
             )
         finally:
-            await http.aclose()
+            await transport.aclose()
 
     def call(self, operation: Callable[[OctogenClient], Awaitable[_Result]]) -> _Result:
         """Run one operation of a client and block until it is done.

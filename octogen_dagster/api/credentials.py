@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import warnings
@@ -15,7 +16,8 @@ from octogen_dagster.errors import MissingAPIKeyError
 if TYPE_CHECKING:
     import httpx
 
-_FRAMING_HEADERS = (b"content-encoding", b"transfer-encoding", b"content-length")
+    from octogen_dagster.api.http import Response
+
 API_KEY_VARIABLES = ("OCTOGEN_PLATFORM_API_KEY", "OCTO_API_KEY")
 """The environment variables of the key; the first one that is set counts."""
 
@@ -43,40 +45,29 @@ class ApiKey:
         self._key = key
         self._mask = KeyMask(key)
 
-    def authorize(self, request: httpx.Request) -> None:
-        """Add the key to a request."""
-        request.headers["Authorization"] = f"Bearer {self._key}"
+    @property
+    def authorization(self) -> str:
+        """The value of the header `Authorization`."""
+        return f"Bearer {self._key}"
 
     def __call__(self, request: httpx.Request) -> httpx.Request:
         """Add the key to a request and return it, as httpx expects of `auth`."""
-        self.authorize(request)
+        request.headers["Authorization"] = self.authorization
         return request
 
     def masked(self, text: str) -> str:
         """Return a text without the key, in whatever form a server or a library quotes it."""
         return self._mask.text(text)
 
-    def redacted(self, response: httpx.Response) -> httpx.Response:
-        """Remove the key from the response's request, and from the response if it has it."""
-        response.request.headers.pop("Authorization", None)
-        response.next_request = None  # of a redirect; it has the key
-        mask, headers = self._mask.content, response.headers.raw
-        content = mask(response.content)
-        head = b"\n".join(part for header in headers for part in header)
-        if content is response.content and mask(head) is head:
+    def redacted(self, response: Response) -> Response:
+        """Return the response without the key: the same object if it does not have it."""
+        headers = response.headers
+        content = self._mask.content(response.content)
+        head = "\n".join((*headers, *headers.values())).encode("latin-1")
+        if content is response.content and self._mask.content(head) is head:
             return response
-        import httpx
-
-        return httpx.Response(
-            response.status_code,
-            headers=[
-                (mask(name), mask(value))
-                for name, value in headers
-                if name.lower() not in _FRAMING_HEADERS
-            ],
-            content=content,
-            request=response.request,
-        )
+        masked = {self.masked(name): self.masked(value) for name, value in headers.items()}
+        return dataclasses.replace(response, headers=masked, content=content)
 
     def __repr__(self) -> str:
         return "ApiKey(...)"

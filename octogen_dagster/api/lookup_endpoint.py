@@ -9,8 +9,7 @@ from octogen_dagster.api.responses import refused_fields
 from octogen_dagster.errors import OctogenValidationError
 
 if TYPE_CHECKING:
-    import httpx
-
+    from octogen_dagster.api.http import Response
     from octogen_dagster.api.refusals import Refusals
     from octogen_dagster.api.requester import Requester
 
@@ -35,7 +34,7 @@ class LookupEndpoint:
         self._requester = requester
         self._refusals = refusals
 
-    async def send(self, url: str, subject: str, *, paced: bool = False) -> httpx.Response:
+    async def send(self, url: str, subject: str, *, paced: bool = False) -> Response:
         """Request the product at a merchant's URL.
 
         Args:
@@ -49,7 +48,7 @@ class LookupEndpoint:
         async with self._refusals.learned_once() if paced else contextlib.nullcontext():
             return await self._send(url, subject, paced=paced)
 
-    async def _send(self, url: str, subject: str, *, paced: bool) -> httpx.Response:
+    async def _send(self, url: str, subject: str, *, paced: bool) -> Response:
         while True:
             options = {
                 name: value for name, value in _OPTIONS.items() if name not in self._refusals.fields

@@ -8,14 +8,21 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib.metadata
-import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from octogen_dagster.api.responses import error_from_response
+from octogen_dagster.api.content_encoding import ACCEPTED_ENCODINGS
+from octogen_dagster.api.http import (
+    BodyTooLargeError,
+    Request,
+    Response,
+    TransportError,
+    TransportTimeoutError,
+)
+from octogen_dagster.api.responses import error_from_response, invalid_body
 from octogen_dagster.errors import (
     OctogenAPIError,
     OctogenConnectionError,
@@ -24,11 +31,6 @@ from octogen_dagster.errors import (
     OctogenTimeoutError,
 )
 
-if sys.version_info >= (3, 11):
-    from asyncio import timeout
-else:
-    from async_timeout import timeout
-
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
@@ -36,14 +38,22 @@ if TYPE_CHECKING:
     import tenacity
 
     from octogen_dagster.api.credentials import ApiKey
+    from octogen_dagster.api.http import Transport
     from octogen_dagster.api.pacing import RateLimiter
     from octogen_dagster.api.retry import RetryPolicy, Sleep
-    from octogen_dagster.api.spending import Charge, Spending
-    from octogen_dagster.api.transport import HttpClient
+    from octogen_dagster.api.spending import Spending
 
 _USER_AGENT = f"octogen-dagster/{importlib.metadata.version('octogen-dagster')}"
 # Tells Octogen batch reads from shoppers. ASCII JSON of at most 4,096 bytes.
 _REQUEST_CONTEXT = '{"trigger":"background","application":"octogen-dagster"}'
+HEADERS = {
+    "Accept": "application/json",
+    "Accept-Encoding": ACCEPTED_ENCODINGS,
+    "Content-Type": "application/json",
+    "User-Agent": _USER_AGENT,
+    "X-Octogen-Request-Context": _REQUEST_CONTEXT,
+}
+"""The headers of every request, besides the API key."""
 _MIN_TIMEOUT = 0.001  # of a request that begins when its deadline has passed
 
 
@@ -66,10 +76,11 @@ class Requester:
     """Sends requests to one service with one API key.
 
     Args:
-        http: Sends the requests; it is not closed here.
+        transport: Sends the requests; it is not closed here.
         base_url: The base URL of the service.
-        key: The API key; it is added to each request and removed from each response.
-        timeout: Seconds for each phase of one attempt of a request.
+        key: The API key, which is removed from each response.
+        timeout: Seconds for one attempt of a request, from connecting to the last byte of the
+            response; the transport has an `httpx.Timeout`, which limits each phase, itself.
         retry: How requests are retried.
         rate_limiter: The rate limit that paced requests obey.
         spending: Counts what the requests cost, and refuses those that exceed its budget.
@@ -82,27 +93,29 @@ class Requester:
 
     def __init__(
         self,
-        http: HttpClient,
+        transport: Transport,
         base_url: str,
         key: ApiKey,
         *,
-        timeout: httpx.Timeout,
+        timeout: float | httpx.Timeout,
         retry: RetryPolicy,
         rate_limiter: RateLimiter,
         spending: Spending,
         sleep: Sleep = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._http = http
+        self._transport = transport
         self._base_url = base_url
         self._key = key
-        self._timeout = timeout
+        if isinstance(timeout, int | float):
+            self._attempt_seconds, self._shown_timeout = float(timeout), _shown(timeout)
+        else:
+            self._attempt_seconds, self._shown_timeout = float("inf"), _shown(timeout.read)
         self._retry_policy = retry
         self._rate_limiter = rate_limiter
         self._spending = spending
         self._sleep = sleep
         self._clock = clock
-        self._templates: dict[str, httpx.Request] = {}
         self.statistics = RequestStatistics()
 
     async def request(
@@ -113,7 +126,7 @@ class Requester:
         body: Mapping[str, Any] | None = None,
         *,
         paced: bool = False,
-    ) -> httpx.Response:
+    ) -> Response:
         """Send a request, retry it as the policy allows, and return the successful response.
 
         Args:
@@ -126,13 +139,15 @@ class Requester:
         Raises:
             OctogenError: No attempt brought a successful response.
         """
-        headers: httpx.Headers | None = None
+        headers: Mapping[str, str] | None = None
+        content = None if body is None else msgspec.json.encode(body)
+        request = Request(method, f"{self._base_url}{path}", content)
         try:
             if paced:
                 await self._wait_for_rate_limit()
             started = self._clock()
             deadline = started + self._retry_policy.deadline
-            attempt = functools.partial(self._attempt, method, path, subject, body, deadline)
+            attempt = functools.partial(self._attempt, request, path, subject, deadline)
             try:
                 response = await attempt()
             except OctogenError as error:
@@ -148,14 +163,14 @@ class Requester:
 
     async def _retry(
         self,
-        attempt: Callable[[], Awaitable[httpx.Response]],
+        attempt: Callable[[], Awaitable[Response]],
         failure: OctogenError,
         elapsed: float,
-    ) -> httpx.Response:
+    ) -> Response:
         """Make the attempts after the first; only requests that failed enter tenacity's loop."""
         failures = [failure]
 
-        async def first_failure_then_attempts() -> httpx.Response:
+        async def first_failure_then_attempts() -> Response:
             if failures:
                 raise failures.pop()
             return await attempt()
@@ -163,7 +178,7 @@ class Requester:
         retrying = self._retry_policy.retrying(
             elapsed, sleep=self._sleep, before_sleep=self._count_retry
         )
-        response: httpx.Response = await retrying(first_failure_then_attempts)
+        response: Response = await retrying(first_failure_then_attempts)
         return response
 
     async def _wait_for_rate_limit(self) -> None:
@@ -179,36 +194,30 @@ class Requester:
             self.statistics.rate_limit_wait_seconds += state.next_action.sleep
 
     async def _attempt(
-        self,
-        method: str,
-        path: str,
-        subject: str,
-        body: Mapping[str, Any] | None,
-        deadline: float,
-    ) -> httpx.Response:
-        import httpx
-
-        remaining = deadline - self._clock()
-        request = self._build_request(method, path, body, max(remaining, _MIN_TIMEOUT))
+        self, request: Request, path: str, subject: str, deadline: float
+    ) -> Response:
+        seconds = max(min(deadline - self._clock(), self._attempt_seconds), _MIN_TIMEOUT)
         failure: OctogenError
-        # The failure is raised outside of the `except` blocks: httpx's own exceptions hold the
-        # request, and the key with it, in their frames.
+        # The failure is raised outside of the `except` blocks, so that no error of a transport,
+        # which may quote the service, is its context.
         try:
-            async with timeout(remaining):
-                with self._spending.request(path, subject) as charge:
-                    response = await self._send(request, charge)
-        except (httpx.TimeoutException, asyncio.TimeoutError):
+            with self._spending.request(path, subject) as charge:
+                self.statistics.requests += 1
+                response = await self._transport.send(request, seconds, charge.response_begun)
+        except TransportTimeoutError:
             failure = OctogenTimeoutError(
                 f"{subject}: {self._base_url} did not answer in time (timeout "
-                f"{_read_timeout(self._timeout)}, {self._retry_policy.deadline:g} s with all "
-                "retries). Try again, or raise the timeout."
+                f"{self._shown_timeout}, {self._retry_policy.deadline:g} s with all retries). Try "
+                "again, or raise the timeout."
             )
-        except httpx.RequestError as error:
+        except TransportError as error:
+            reason = self._key.masked(str(error))
             failure = OctogenConnectionError(
-                f"{subject}: no complete response from {self._base_url} "
-                f"({type(error).__name__}: {error}). Check base_url and the network, then try "
-                "again."
+                f"{subject}: no complete response from {self._base_url} ({reason}). Check base_url "
+                "and the network, then try again."
             )
+        except BodyTooLargeError as error:
+            failure = invalid_body(self._key.redacted(error.response), subject, str(error))
         else:
             response = self._key.redacted(response)
             if response.is_success:
@@ -216,52 +225,6 @@ class Requester:
             failure = error_from_response(response, subject, self._key.masked)
         raise failure
 
-    async def _send(self, request: httpx.Request, charge: Charge) -> httpx.Response:
-        self.statistics.requests += 1
-        response = await self._http.send(
-            request, auth=self._key, follow_redirects=False, stream=True
-        )
-        charge.response_begun(response)
-        try:
-            await response.aread()
-        finally:
-            await response.aclose()
-        return response
 
-    def _build_request(
-        self, method: str, path: str, body: Mapping[str, Any] | None, seconds: float
-    ) -> httpx.Request:
-        import httpx
-
-        template = self._templates.get(path)
-        if template is None:
-            template = self._templates[path] = self._http.build_request(
-                method,
-                f"{self._base_url}{path}",
-                headers={
-                    "Accept": "application/json",
-                    "Content-Type": "application/json",
-                    "User-Agent": _USER_AGENT,
-                    "X-Octogen-Request-Context": _REQUEST_CONTEXT,
-                },
-            )
-            template.headers.pop("content-length", None)
-        return httpx.Request(
-            method,
-            template.url,
-            headers=template.headers,
-            content=None if body is None else msgspec.json.encode(body),
-            extensions={"timeout": _capped(self._timeout, seconds)},
-        )
-
-
-def _capped(timeout: httpx.Timeout, seconds: float) -> dict[str, float]:
-    """httpx's timeout extension, with no phase longer than `seconds`."""
-    return {
-        phase: seconds if value is None else min(value, seconds)
-        for phase, value in timeout.as_dict().items()
-    }
-
-
-def _read_timeout(timeout: httpx.Timeout) -> str:
-    return "none" if timeout.read is None else f"{timeout.read:g} s"
+def _shown(seconds: float | None) -> str:
+    return "none" if seconds is None else f"{seconds:g} s"

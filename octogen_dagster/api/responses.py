@@ -34,7 +34,7 @@ from octogen_dagster.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
-    import httpx
+    from octogen_dagster.api.http import Response
 
 _Value = TypeVar("_Value")
 
@@ -74,7 +74,7 @@ _BY_STATUS: Mapping[int, tuple[type[OctogenAPIError], str]] = {
 }
 
 
-def parsed(model: type[_Value], response: httpx.Response, subject: str) -> _Value:
+def parsed(model: type[_Value], response: Response, subject: str) -> _Value:
     """Parse the body of a response as `model`.
 
     Args:
@@ -94,7 +94,7 @@ def parsed(model: type[_Value], response: httpx.Response, subject: str) -> _Valu
 
 
 def error_from_response(
-    response: httpx.Response, subject: str, masked: Callable[[str], str] = masked_keys
+    response: Response, subject: str, masked: Callable[[str], str] = masked_keys
 ) -> OctogenAPIError:
     """Make the error for a response whose status is not 2xx.
 
@@ -120,7 +120,7 @@ def error_from_response(
     else:
         reason = _reason(detail, response)
         message = f"{subject} failed: {response.status_code} {reason}{request_id}. {advice}"
-    return kind(masked(message), response, detail, retry_after_seconds(response.headers))
+    return kind(masked(message), response.as_httpx(), detail, retry_after_seconds(response.headers))
 
 
 def field_path(entry: Mapping[str, Any]) -> list[Any]:
@@ -141,7 +141,7 @@ def _adapter(model: Any) -> TypeAdapter[Any]:
     return TypeAdapter(model)
 
 
-def invalid_body(response: httpx.Response, subject: str, problem: str) -> OctogenResponseError:
+def invalid_body(response: Response, subject: str, problem: str) -> OctogenResponseError:
     """Make the error for a success status whose body cannot be used.
 
     Args:
@@ -154,7 +154,7 @@ def invalid_body(response: httpx.Response, subject: str, problem: str) -> Octoge
     return OctogenResponseError(
         f"{subject} was answered with {response.status_code} and {problem} "
         f"({shown_type}{_request_id(response)}). Check base_url, or report it to Octogen.",
-        response,
+        response.as_httpx(),
         _detail(response),
         retry_after_seconds(response.headers),
     )
@@ -194,7 +194,7 @@ def _dotted(path: tuple[Any, ...] | list[Any]) -> str:
     return printable(".".join(parts), _MAX_VALUE_IN_MESSAGE)
 
 
-def _kind_and_advice(response: httpx.Response, detail: Any) -> tuple[type[OctogenAPIError], str]:
+def _kind_and_advice(response: Response, detail: Any) -> tuple[type[OctogenAPIError], str]:
     status = response.status_code
     if 300 <= status < 400:
         return OctogenAPIError, _redirect_advice(response)
@@ -216,7 +216,7 @@ def _code(detail: Any) -> str:
     return code if isinstance(code, str) else ""
 
 
-def _redirect_advice(response: httpx.Response) -> str:
+def _redirect_advice(response: Response) -> str:
     if response.status_code == 304:
         return (
             "It says that nothing has changed, which was not asked: check the proxy or cache "
@@ -236,7 +236,7 @@ def _redirect_advice(response: httpx.Response) -> str:
     )
 
 
-def _detail(response: httpx.Response) -> Any:
+def _detail(response: Response) -> Any:
     try:
         body = json.loads(_decoded(response.content, response.headers.get("content-type", "")))
     except (ValueError, RecursionError):
@@ -256,12 +256,12 @@ def _decoded(content: bytes, content_type: str) -> str:
         return content.decode("utf-8", "replace")
 
 
-def _request_id(response: httpx.Response) -> str:
+def _request_id(response: Response) -> str:
     request_id = response.headers.get("x-request-id")
     return f", request {printable(request_id, _MAX_VALUE_IN_MESSAGE)}" if request_id else ""
 
 
-def _reason(detail: Any, response: httpx.Response) -> str:
+def _reason(detail: Any, response: Response) -> str:
     """Describe why the service refused, from the detail or else from the body as text."""
     if isinstance(detail, list) and detail:
         return "; ".join(_field_error(entry) for entry in detail[:_MAX_FIELDS_IN_MESSAGE])

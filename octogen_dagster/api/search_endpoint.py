@@ -11,11 +11,9 @@ from octogen_dagster.errors import OctogenValidationError
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
-    import httpx
-
+    from octogen_dagster.api.http import Response
     from octogen_dagster.api.refusals import Refusals
     from octogen_dagster.api.requester import Requester
-    from octogen_dagster.api.search_request import SearchRequest
 
 Generation = Literal["seed", "current"]
 _PATH = "/products/search"
@@ -58,13 +56,11 @@ class SearchEndpoint:
         """The generation of the service; the seed's until a response shows otherwise."""
         return "current" if "catalog" in self._refusals.fields else "seed"
 
-    async def send(
-        self, request: SearchRequest, subject: str, *, paced: bool = False
-    ) -> httpx.Response:
+    async def send(self, body: Mapping[str, Any], subject: str, *, paced: bool = False) -> Response:
         """Request one page of a search.
 
         Args:
-            request: The search and the page.
+            body: The search and the page, as `SearchRequest.body` says it.
             subject: What is requested; begins error messages.
             paced: True for a page of a bulk read, which obeys the rate limiter.
 
@@ -74,9 +70,9 @@ class SearchEndpoint:
             OctogenError: The request failed otherwise.
         """
         async with self._refusals.learned_once() if paced else contextlib.nullcontext():
-            return await self._send(request.body(), subject, paced=paced)
+            return await self._send(body, subject, paced=paced)
 
-    async def _send(self, body: Mapping[str, Any], subject: str, *, paced: bool) -> httpx.Response:
+    async def _send(self, body: Mapping[str, Any], subject: str, *, paced: bool) -> Response:
         refused = self._refusals.fields
         while True:
             sent = _spelled(body, refused)

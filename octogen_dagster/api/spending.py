@@ -14,7 +14,7 @@ from octogen_dagster.errors import OctogenBudgetError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import httpx
+    from octogen_dagster.api.http import Response
 
 SEARCH_PAGE_USD = 0.014
 LOOKUP_USD = 0.002
@@ -205,7 +205,7 @@ class Charge:
     is_charged: bool = False
     requests_per_minute: float | None = None
 
-    def response_begun(self, response: httpx.Response) -> None:
+    def response_begun(self, response: Response) -> None:
         """Note the status and the headers of the response."""
         self.is_charged = response.is_success
         self.requests_per_minute = rate_limit(response.headers)

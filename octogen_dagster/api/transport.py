@@ -1,189 +1,171 @@
-"""The HTTP client of bulk reads, behind the protocol that httpx's own client implements too."""
+"""BlockingTransport: the HTTP client of bulk reads, on libcurl."""
 
 from __future__ import annotations
 
-import asyncio
+import io
+import os
+import urllib.parse
 import urllib.request
-from typing import TYPE_CHECKING, Literal, NoReturn, Protocol
+from typing import TYPE_CHECKING
 
-import httpx
-import urllib3
-from urllib3 import exceptions
-
+from octogen_dagster.api.cancellation import CancelScope, ClosedError
+from octogen_dagster.api.http import (
+    MAX_BODY_BYTES,
+    BodyTooLargeError,
+    Request,
+    Response,
+    TransportError,
+    TransportTimeoutError,
+    complete_response,
+    parsed_headers,
+)
 from octogen_dagster.api.urls import may_use_proxy
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable, Mapping, Sequence
 
-_CHUNK_BYTES = 1 << 20
+    import pycurl
 
+    from octogen_dagster.api.credentials import ApiKey
 
-class HttpClient(Protocol):
-    """The part of `httpx.AsyncClient` that OctogenClient uses."""
-
-    @property
-    def timeout(self) -> httpx.Timeout:
-        """The timeout of a request for which no other one is set."""
-
-    def build_request(self, method: str, url: str, *, headers: dict[str, str]) -> httpx.Request:
-        """Make a request with these headers and those that the client adds to every request."""
-
-    async def send(
-        self,
-        request: httpx.Request,
-        *,
-        auth: Callable[[httpx.Request], httpx.Request],
-        follow_redirects: Literal[False],
-        stream: Literal[True],
-    ) -> httpx.Response:
-        """Send a request and return the response when its status and headers are there.
-
-        The caller reads the body with `aread`, which may raise the same errors, and closes the
-        response with `aclose`.
-
-        Args:
-            request: Its extension `timeout` has the seconds for each phase, as httpx names them.
-            auth: Adds the API key to the request.
-            follow_redirects: False, so that the API key stays with the configured host.
-            stream: True, since a response whose body is cut off is charged by its status.
-
-        Raises:
-            httpx.RequestError: There was no response, or it was incomplete or unreadable.
-        """
-
-    async def aclose(self) -> None:
-        """Close the connections."""
+_BUFFER_BYTES = 512 << 10  # what libcurl reads at once: fewer callbacks for each page
+_MAX_SECONDS = 1e6
 
 
-class BlockingClient:
-    """An HttpClient on urllib3 that blocks its thread.
+class BlockingTransport:
+    """A Transport that blocks its thread while a request is sent.
 
-    It is meant for an event loop in a thread of its own that reads one search at a time: blocking
-    it delays nobody else, and a page costs about half of the CPU time that httpx's asynchronous
-    client takes (measured in `benchmarks/`). As with httpx, proxies and certificates come from
-    the environment.
+    It is meant for an event loop in a thread of its own that sends one request at a time: blocking
+    it delays nobody else, and a request costs a fraction of the CPU time that httpx takes (measured
+    in `benchmarks/`). Proxies and certificates come from the environment, as with httpx: from
+    `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, and from `SSL_CERT_FILE`, `SSL_CERT_DIR` or else
+    certifi. Plain http, which stays on this machine, uses no proxy.
 
     Args:
         url: The base URL of all requests.
-        timeout: Seconds for each phase of a request.
+        key: The API key.
+        headers: The headers of all requests.
+        scope: Its end ends the request that is under way within about a second, with a
+            `ClosedError` if it was cancelled.
     """
 
-    def __init__(self, url: str, timeout: float) -> None:
-        self.timeout = httpx.Timeout(timeout)
-        context = httpx.create_ssl_context() if may_use_proxy(url) else None
-        proxy = _proxy(url)
-        self._manager = (
-            _proxy_manager(proxy, context)
-            if proxy
-            else urllib3.PoolManager(maxsize=1, retries=False, ssl_context=context)
-        )
-        # Without a proxy, the host's own pool need not be looked up for each request.
-        self._pool = None if proxy else self._manager.connection_from_url(url)
-
-    def build_request(self, method: str, url: str, *, headers: dict[str, str]) -> httpx.Request:
-        """Make a request with these headers and those of every request."""
-        return httpx.Request(method, url, headers={"Accept-Encoding": "gzip, deflate", **headers})
+    def __init__(
+        self, url: str, key: ApiKey, headers: Mapping[str, str], scope: CancelScope | None = None
+    ) -> None:
+        self._scope = scope or CancelScope()
+        self._curl: pycurl.Curl | None = _handle(url, key, headers, self._scope)
 
     async def send(
-        self,
-        request: httpx.Request,
-        *,
-        auth: Callable[[httpx.Request], httpx.Request],
-        follow_redirects: Literal[False] = False,
-        stream: Literal[True] = True,
-    ) -> httpx.Response:
-        """Send the request and block until the status and the headers of the response are there.
+        self, request: Request, seconds: float, begun: Callable[[Response], None]
+    ) -> Response:
+        """`Transport.send`; it blocks.
 
         Raises:
-            httpx.RequestError: There was no response, or it was incomplete or unreadable.
+            TransportError: There was no complete response.
+            TransportTimeoutError: The time is over.
+            BodyTooLargeError: The body is too large.
+            ClosedError: The scope was cancelled.
         """
-        request = auth(request)
-        timeout = request.extensions["timeout"]
+        import pycurl
+
+        if self._curl is None:
+            raise RuntimeError("The client is closed: make another one.")
+        body, lines = io.BytesIO(), list[bytes]()
+        failure, message = 0, ""
         try:
-            pool = self._pool or self._manager
-            response = pool.urlopen(
-                request.method,
-                request.url.raw_path.decode() if self._pool else str(request.url),
-                body=request.content or None,
-                headers={name.decode(): value.decode() for name, value in request.headers.raw},
-                redirect=False,
-                preload_content=False,
-                decode_content=False,
-                timeout=urllib3.Timeout(connect=timeout["connect"], read=timeout["read"]),
-            )
-        except exceptions.HTTPError as error:
-            _raise_as_httpx(error)
-        return httpx.Response(
-            response.status,
-            headers=list(response.headers.items()),
-            stream=_Body(response),
-            request=request,
-        )
+            self._prepare(self._curl, request, min(seconds, self._scope.remaining))
+            self._curl.setopt(pycurl.WRITEFUNCTION, body.write)
+            self._curl.setopt(pycurl.HEADERFUNCTION, lines.append)
+            self._curl.perform()
+        except pycurl.error as error:
+            failure, message = error.args
+        head = _head(self._curl.getinfo(pycurl.RESPONSE_CODE), lines, request)
+        if head is not None:
+            begun(head)
+        if self._scope.is_cancelled:
+            raise ClosedError
+        match failure:
+            case 0 if head is not None:
+                return complete_response(head, body.getvalue())
+            case 0:
+                raise TransportError("the connection was closed in the middle of the headers")
+            case pycurl.E_OPERATION_TIMEDOUT:
+                raise TransportTimeoutError(message)
+            case pycurl.E_FILESIZE_EXCEEDED if head is not None:
+                raise BodyTooLargeError(head)
+        raise TransportError(message)
 
     async def aclose(self) -> None:
-        """Close the connections."""
-        if self._pool:
-            self._pool.close()
-        self._manager.clear()
+        """Close the connection."""
+        if self._curl is not None:
+            self._curl.close()
+            self._curl = None
 
+    @staticmethod
+    def _prepare(curl: pycurl.Curl, request: Request, seconds: float) -> None:
+        import pycurl
 
-def _proxy(url: str) -> str | None:
-    """The address of the environment's proxy for a URL, if there is one."""
-    target = httpx.URL(url)
-    if not may_use_proxy(url) or urllib.request.proxy_bypass(target.host):
-        return None
-    proxies = urllib.request.getproxies()
-    return proxies.get(target.scheme) or proxies.get("all")
-
-
-def _proxy_manager(address: str, context: ssl.SSLContext | None) -> urllib3.ProxyManager:
-    """Connect through a proxy. As with httpx, its URL may lack a scheme or hold a password."""
-    proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
-    login = urllib3.make_headers(proxy_basic_auth=":".join(proxy.auth)) if proxy.auth else None
-    return urllib3.ProxyManager(
-        str(proxy.url), maxsize=1, retries=False, proxy_headers=login, ssl_context=context
-    )
-
-
-class _Body(httpx.AsyncByteStream):
-    """The body of a response, as it was sent; reading it blocks."""
-
-    def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
-        self._response = response
-        self._complete = False
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        chunks = []
-        try:
-            while chunk := self._response.read1(_CHUNK_BYTES, decode_content=False):
-                chunks.append(chunk)
-                await asyncio.sleep(0)  # lets the caller's deadline end a body that drips
-        except exceptions.HTTPError as error:
-            _raise_as_httpx(error)
-        self._complete = True
-        yield b"".join(chunks)  # httpx takes long for each part
-
-    async def aclose(self) -> None:
-        if self._complete:
-            self._response.release_conn()
+        curl.setopt(pycurl.URL, request.url)
+        curl.setopt(pycurl.TIMEOUT_MS, max(1, int(min(seconds, _MAX_SECONDS) * 1000)))
+        if request.method == "GET":
+            curl.setopt(pycurl.HTTPGET, 1)
         else:
-            self._response.close()
+            curl.setopt(pycurl.POSTFIELDS, request.content or b"")
 
 
-def _raise_as_httpx(error: exceptions.HTTPError) -> NoReturn:
-    kind: type[httpx.TransportError]
-    match error:
-        case exceptions.NewConnectionError():  # refused or unknown, though a ConnectTimeoutError
-            kind = httpx.ConnectError
-        case exceptions.ConnectTimeoutError():
-            kind = httpx.ConnectTimeout
-        case exceptions.TimeoutError():
-            kind = httpx.ReadTimeout
-        case exceptions.ProtocolError():
-            kind = httpx.RemoteProtocolError
-        case exceptions.ProxyError():
-            kind = httpx.ProxyError
-        case _:
-            kind = httpx.ConnectError
-    raise kind(str(error)) from None
+def _handle(url: str, key: ApiKey, headers: Mapping[str, str], scope: CancelScope) -> pycurl.Curl:
+    """Make a handle that keeps one connection open. The key is in no other object."""
+    import certifi
+    import pycurl
+
+    curl = pycurl.Curl()
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    authorization = f"Authorization: {key.authorization}"
+    curl.setopt(pycurl.HTTPHEADER, [*lines, "Expect:", authorization])
+    curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+    curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
+    curl.setopt(pycurl.PATH_AS_IS, 1)
+    curl.setopt(pycurl.FOLLOWLOCATION, 0)
+    curl.setopt(pycurl.NOSIGNAL, 1)
+    curl.setopt(pycurl.BUFFERSIZE, _BUFFER_BYTES)
+    curl.setopt(pycurl.MAXFILESIZE_LARGE, MAX_BODY_BYTES)
+    curl.setopt(pycurl.NOPROGRESS, 0)
+    curl.setopt(pycurl.XFERINFOFUNCTION, lambda *_: scope.is_cancelled)
+    curl.setopt(pycurl.PROXY, _proxy(url))
+    curl.setopt(pycurl.NOPROXY, "")
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    if folder and not file:
+        curl.setopt(pycurl.CAPATH, folder)
+    else:
+        curl.setopt(pycurl.CAINFO, file or certifi.where())
+    return curl
+
+
+def _proxy(url: str) -> str:
+    """The address of the environment's proxy for a URL; empty if there is none."""
+    host = urllib.parse.urlsplit(url).hostname or ""
+    if not may_use_proxy(url) or urllib.request.proxy_bypass(host):
+        return ""
+    proxies = urllib.request.getproxies()
+    return proxies.get("https") or proxies.get("all") or ""
+
+
+def _head(status: int, lines: Sequence[bytes], request: Request) -> Response | None:
+    """Return the response without its body; None if its headers are not complete.
+
+    Args:
+        status: The status of the last response.
+        lines: The lines of the headers: those of a proxy's tunnel and of interim responses come
+            before those of the response, and its trailers after them.
+        request: The request.
+    """
+    if status < 200:
+        return None
+    begin = max(number for number, line in enumerate(lines) if line.startswith(b"HTTP/"))
+    fields: list[tuple[bytes, bytes]] = []
+    for line in lines[begin + 1 :]:
+        if not line.strip():
+            return Response(status, parsed_headers(fields), request=request)
+        name, _, value = line.partition(b":")
+        fields.append((name.strip(), value.strip()))
+    return None

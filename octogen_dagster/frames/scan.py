@@ -315,7 +315,8 @@ def scan_products(
         api_key: The API key; by default `OCTOGEN_PLATFORM_API_KEY`, then `OCTO_API_KEY`.
         base_url: The base URL of the API: https, or http on this machine. By default the
             environment variable `OCTOGEN_BASE_URL`, then Octogen itself.
-        timeout: Seconds for each phase of one attempt of a request.
+        timeout: Seconds for one attempt of a request, from connecting to the last byte of the
+            response.
         concurrency: The number of catalogs that are read at the same time.
         retry: How requests are retried.
         reserve: Share of the organisation's request budget, 0 to 1, that is left to other users.

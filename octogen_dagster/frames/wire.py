@@ -24,8 +24,7 @@ from octogen_dagster.frames.schema import COLUMNS
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    import httpx
-
+    from octogen_dagster.api.http import Response
     from octogen_dagster.frames.effective_query import EffectiveQuery
 
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -50,7 +49,7 @@ class WirePage(msgspec.Struct, gc=False):
         unknown: How often each field occurs that the schema does not know, by path.
     """
 
-    response: httpx.Response
+    response: Response
     uuids: list[str]
     next_cursor: str | None
     items: bytes = b"[]"
@@ -73,7 +72,7 @@ class WirePage(msgspec.Struct, gc=False):
         return query if isinstance(query, dict) else None
 
 
-def read_page(response: httpx.Response, subject: str) -> WirePage:
+def read_page(response: Response, subject: str) -> WirePage:
     """Check a page, and count the fields that the schema does not know.
 
     Args:
@@ -105,7 +104,7 @@ def read_page(response: httpx.Response, subject: str) -> WirePage:
     raise invalid_body(response, subject, f"a body that cannot be decoded: {problem}")
 
 
-def explain(response: httpx.Response, subject: str) -> None:
+def explain(response: Response, subject: str) -> None:
     """Raise the error of a page that was refused, if the models refuse it as well.
 
     Raises:

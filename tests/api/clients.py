@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 from typing import Literal, Protocol
 
 from octogen_dagster.api.client import DEFAULT_TIMEOUT, OctogenClient
+from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.pacing import RateLimiter
+from octogen_dagster.api.requester import HEADERS
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.spending import Spending
-from octogen_dagster.api.transport import BlockingClient
+from octogen_dagster.api.transport import BlockingTransport
 
 Transport = Literal["httpx", "blocking"]
 TRANSPORTS: tuple[Transport, ...] = ("httpx", "blocking")
@@ -57,13 +59,15 @@ async def open_client(
     waits: Waits | None = None,
 ) -> AsyncIterator[OctogenClient]:
     """Open a client of `server`. It does not retry unless `retry` says so."""
-    blocking = BlockingClient(server.base_url, timeout) if transport == "blocking" else None
+    blocking = None
+    if transport == "blocking":
+        blocking = BlockingTransport(server.base_url, ApiKey(server.api_key), HEADERS)
     try:
         async with OctogenClient(
             api_key=server.api_key,
             base_url=server.base_url,
             timeout=timeout,
-            http_client=blocking,
+            _transport=blocking,
             retry=retry,
             rate_limiter=rate_limiter,
             spending=spending,

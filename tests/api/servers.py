@@ -181,6 +181,6 @@ def hanging(server: Callable[[], RawServer]) -> Iterator[bytes]:
 
 def dripping(server: Callable[[], RawServer]) -> Iterator[bytes]:
     """Send a body byte by byte until the server is closed."""
-    yield http(length=1_000_000_000)[0]
+    yield http(length=1_000_000)[0]
     while not server().closing.wait(0.005):
         yield b" "

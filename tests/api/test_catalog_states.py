@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import json
 from datetime import datetime, timezone
 from typing import Any
 
-import httpx
 import pytest
 
 from octogen_dagster.api.catalog_states import CatalogState, catalogs_of_shop, parsed_catalog_list
 from octogen_dagster.api.domain_coverage import DomainCoverageResponse
+from octogen_dagster.api.http import Response
 from octogen_dagster.errors import OctogenResponseError
 
 SUBJECT = "The list of catalogs"
@@ -15,9 +16,8 @@ NOON = datetime(2026, 3, 4, 12, tzinfo=timezone.utc)
 SEVEN = {"catalog": "seven", "displayName": "Seven", "productCount": 1}
 
 
-def listed(*entries: dict[str, Any]) -> httpx.Response:
-    request = httpx.Request("GET", "http://127.0.0.1/v1/catalogs")
-    return httpx.Response(200, json=list(entries), request=request)
+def listed(*entries: dict[str, Any]) -> Response:
+    return Response(200, content=json.dumps(entries).encode())
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_catalog_that_was_never_indexed_has_no_time() -> None:
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[" * 100_000, b"<h1>down</h1>"])
 def test_a_body_that_is_not_json_is_an_error(content: bytes) -> None:
     with pytest.raises(OctogenResponseError, match=r"^The list of catalogs was answered with 200"):
-        parsed_catalog_list(httpx.Response(200, content=content), SUBJECT)
+        parsed_catalog_list(Response(200, content=content), SUBJECT)
 
 
 def shop(*catalogs: dict[str, Any], **fields: Any) -> DomainCoverageResponse:

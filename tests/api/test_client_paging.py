@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octogen_dagster.api.client import OctogenClient
+from octogen_dagster.api.http import Response
 from octogen_dagster.api.models import MerchantProductListPage
 from octogen_dagster.api.paging import PageTracker
 from octogen_dagster.api.search_request import SearchRequest
@@ -100,7 +101,7 @@ class TestSandbox:
         assert len(sandbox.requests) == 1
 
 
-def read(response: httpx.Response, _: str) -> MerchantProductListPage:
+def read(response: Response, _: str) -> MerchantProductListPage:
     return MerchantProductListPage.model_validate_json(response.content)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from octogen_dagster.api import credentials
 from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.http import Response
 from octogen_dagster.errors import MissingAPIKeyError
 from tests.api.servers import KEY
 
@@ -16,8 +17,7 @@ from tests.api.servers import KEY
 def bearer(key: ApiKey) -> str:
     """The header that the key adds to a request."""
     request = httpx.Request("GET", "https://api.octogen.ai/v1")
-    key.authorize(request)
-    return request.headers["Authorization"]
+    return key(request).headers["Authorization"]
 
 
 class TestSources:
@@ -105,27 +105,22 @@ class TestPickling:
 
 
 class TestRedaction:
-    def response(self, content: bytes, **headers: str) -> httpx.Response:
-        request = httpx.Request("GET", "https://api.octogen.ai/v1")
-        ApiKey(KEY).authorize(request)
-        return httpx.Response(200, content=content, headers=headers, request=request)
+    def response(self, content: bytes, **headers: str) -> Response:
+        return Response(200, headers, content)
 
     def test_a_response_without_the_key_is_unchanged(self) -> None:
         response = self.response(b"[]")
-        redacted = ApiKey(KEY).redacted(response)
-        assert redacted is response
-        assert "Authorization" not in redacted.request.headers
+        assert ApiKey(KEY).redacted(response) is response
 
     def test_an_echo_is_masked_in_the_body_and_the_headers(self) -> None:
         response = self.response(
             f'{{"detail":"Bearer {KEY}"}}'.encode(), x_echo=f"<{KEY}>", x_kept="1"
         )
         redacted = ApiKey(KEY).redacted(response)
-        assert redacted.json() == {"detail": "Bearer [api key]"}
+        assert redacted.content == b'{"detail":"Bearer [api key]"}'
         assert redacted.headers["x_echo"] == "<[api key]>"
         assert redacted.headers["x_kept"] == "1"
-        assert "Authorization" not in redacted.request.headers
 
     def test_a_placeholder_key_is_not_masked_within_words(self) -> None:
         response = self.response(b'{"detail":"keyword not found"}')
-        assert ApiKey("key").redacted(response).json() == {"detail": "keyword not found"}
+        assert ApiKey("key").redacted(response) is response

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-import httpx
 import pytest
 from octogen_ai_sdk.generated.models import DomainCoverageResponse as Published
 
 from octogen_dagster.api.catalog_states import catalogs_of_shop
 from octogen_dagster.api.domain_coverage import DomainCoverageResponse
+from octogen_dagster.api.http import Response
 from octogen_dagster.api.responses import parsed
 from tests.api.shops import catalog_of_shop, shop
 
@@ -54,7 +55,7 @@ CATALOG = {
     ],
 )
 def test_what_the_published_model_accepts_is_read_as_it_says(body: dict[str, Any]) -> None:
-    response = httpx.Response(200, json=body)
+    response = Response(200, content=json.dumps(body).encode())
     published = Published.model_validate_json(response.content)
     ours = parsed(DomainCoverageResponse, response, "Shop 'acme.example'")
     expected = published.model_dump(by_alias=True, mode="json", exclude_unset=True)
@@ -73,7 +74,7 @@ def test_what_the_published_model_accepts_is_read_as_it_says(body: dict[str, Any
 def test_a_number_of_products_that_no_column_can_hold_is_unknown() -> None:
     body = {"host": "acme.example", "catalogs": [{**CATALOG, "productCount": 2**63 + 5}]}
     Published.model_validate(body)
-    ours = parsed(DomainCoverageResponse, httpx.Response(200, json=body), "Shop")
+    ours = parsed(DomainCoverageResponse, Response(200, content=json.dumps(body).encode()), "Shop")
     (state,) = catalogs_of_shop(ours, "acme.example").catalogs
     assert (state.catalog, state.product_count) == ("acme", None)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +13,7 @@ from pydantic import BaseModel
 
 from octogen_dagster.api.catalog_states import catalogs_of_shop
 from octogen_dagster.api.domain_coverage import DomainCoverageResponse
+from octogen_dagster.api.http import Response
 from octogen_dagster.api.me import MeResponse
 from octogen_dagster.api.models import MerchantProductListPage, MerchantProductUrlLookupResponse
 from octogen_dagster.api.product_count import FacetCounts
@@ -136,7 +136,7 @@ def test_a_count_of_products(content: bytes) -> None:
 def test_the_reasons_of_a_refusal(content: bytes) -> None:
     theirs = octogen.HTTPValidationError.model_validate_json(content)
 
-    error = error_from_response(httpx.Response(422, content=content), "Search")
+    error = error_from_response(Response(422, content=content), "Search")
 
     assert isinstance(error, OctogenValidationError)
     assert error.detail == json.loads(content).get("detail")

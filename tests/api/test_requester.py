@@ -11,8 +11,9 @@ import pytest
 
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.httpx_transport import HttpxTransport
 from octogen_dagster.api.pacing import RateLimiter
-from octogen_dagster.api.requester import Requester
+from octogen_dagster.api.requester import HEADERS, Requester
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.spending import Spending
 from octogen_dagster.errors import (
@@ -34,11 +35,12 @@ GOOD = http(200, page(["a"]))
 def requester(
     http_client: httpx.AsyncClient, retry: RetryPolicy, waits: Waits, clock: Clock | None = None
 ) -> Requester:
+    key = ApiKey(KEY)
     return Requester(
-        http_client,
+        HttpxTransport(key, HEADERS, 30, http_client),
         "https://api.octogen.ai/v1",
-        ApiKey(KEY),
-        timeout=httpx.Timeout(30),
+        key,
+        timeout=30,
         retry=retry,
         rate_limiter=RateLimiter(),
         spending=Spending(),
@@ -188,7 +190,7 @@ class TestMissingResponses:
         with RawServer(lambda _: []) as gone:
             pass
         async with open_client(gone, transport, retry=QUICK) as client:
-            with pytest.raises(OctogenConnectionError, match="ConnectError") as caught:
+            with pytest.raises(OctogenConnectionError, match="connect") as caught:
                 await client.list_catalogs()
         assert type(caught.value) is OctogenConnectionError
         assert (client.statistics.requests, client.statistics.retries) == (4, 3)

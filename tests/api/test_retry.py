@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
@@ -8,6 +9,7 @@ import tenacity
 from hypothesis import given
 from hypothesis import strategies as st
 
+from octogen_dagster.api.http import Response
 from octogen_dagster.api.responses import error_from_response
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.errors import (
@@ -23,7 +25,7 @@ from octogen_dagster.errors import (
 
 def failure(status: int, retry_after: str | None = None, detail: str | None = None) -> OctogenError:
     headers = {} if retry_after is None else {"retry-after": retry_after}
-    response = httpx.Response(status, headers=headers, json={"detail": detail})
+    response = Response(status, headers, json.dumps({"detail": detail}).encode())
     return error_from_response(response, "It")
 
 

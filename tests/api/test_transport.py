@@ -1,4 +1,4 @@
-"""BlockingClient behaves as httpx does, so most tests run with both."""
+"""BlockingTransport behaves as httpx does, so most tests run with both."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import gzip
 import json
 import socket
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import httpx
 import pytest
 
-from octogen_dagster.api.client import OctogenClient
-from octogen_dagster.api.transport import BlockingClient
+from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.http import Request
+from octogen_dagster.api.transport import BlockingTransport
 from octogen_dagster.errors import OctogenConnectionError, OctogenError, OctogenTimeoutError
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.certificates import make_certificate
@@ -37,48 +36,6 @@ class At:
 async def search(server: Any, transport: Transport = "blocking", **settings: Any) -> list[str]:
     async with open_client(server, transport, **settings) as client:
         return (await client.search_products()).uuids
-
-
-class FakeClient:
-    """An HttpClient with nothing but the members of the protocol."""
-
-    timeout = httpx.Timeout(7)
-
-    def __init__(self) -> None:
-        self.sent: list[httpx.Request] = []
-        self.closed = False
-
-    def build_request(self, method: str, url: str, *, headers: dict[str, str]) -> httpx.Request:
-        return httpx.Request(method, url, headers=headers | {"X-Team": "data"})
-
-    async def send(
-        self,
-        request: httpx.Request,
-        *,
-        auth: Callable[[httpx.Request], httpx.Request],
-        follow_redirects: Literal[False],
-        stream: Literal[True],
-    ) -> httpx.Response:
-        assert "authorization" not in request.headers
-        assert follow_redirects is False
-        assert stream is True
-        self.sent.append(request)
-        assert auth(request).headers["authorization"] == f"Bearer {KEY}"
-        return httpx.Response(200, json=page(["a"]), request=request)
-
-    async def aclose(self) -> None:
-        self.closed = True
-
-
-class TestHttpClient:
-    async def test_octogen_client_needs_only_the_protocol(self) -> None:
-        http_client = FakeClient()
-        async with OctogenClient(api_key=KEY, http_client=http_client) as client:
-            assert [found.uuids async for found in client.iter_pages()] == [["a"]]
-        (sent,) = http_client.sent
-        assert sent.headers["x-team"] == "data"
-        assert sent.extensions["timeout"] == httpx.Timeout(7).as_dict()
-        assert not http_client.closed, "a given client stays open"
 
 
 class TestResponses:
@@ -139,20 +96,17 @@ class TestResponses:
     async def test_a_header_that_comes_twice_is_kept_twice(self) -> None:
         response_bytes = b"HTTP/1.1 200 OK\r\nx-a: 1\r\nx-a: 2\r\ncontent-length: 0\r\n\r\n"
         with RawServer(lambda _: [response_bytes]) as server:
-            client = BlockingClient(server.base_url, 30)
-            request = client.build_request("GET", server.base_url, headers={})
-            request.extensions["timeout"] = httpx.Timeout(30).as_dict()
-            response = await client.send(request, auth=lambda request: request)
+            client = BlockingTransport(server.base_url, ApiKey(KEY), {})
+            response = await client.send(Request("GET", server.base_url), 30, lambda _: None)
             await client.aclose()
-        assert response.headers.get_list("x-a") == ["1", "2"]
-        assert response.request is request
+        assert response.headers["x-a"] == "1, 2"
 
 
 class TestFailures:
     async def test_a_refused_connection_is_a_connection_error(self, transport: Transport) -> None:
         with RawServer(lambda _: []) as gone:
             pass
-        with pytest.raises(OctogenConnectionError, match=r"\(ConnectError: ") as caught:
+        with pytest.raises(OctogenConnectionError, match=r"\(.*connect.*\)\. Check") as caught:
             await search(gone, transport)
         assert type(caught.value) is OctogenConnectionError
         assert gone.base_url in str(caught.value)
@@ -164,7 +118,7 @@ class TestFailures:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
         monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-        with pytest.raises(OctogenConnectionError, match=r"\(ConnectError: ") as caught:
+        with pytest.raises(OctogenConnectionError, match=r"not known|not resolve") as caught:
             await search(At("https://octogen.invalid/v1"), transport)
         assert type(caught.value) is OctogenConnectionError
         assert "https://octogen.invalid/v1" in str(caught.value)
@@ -187,7 +141,7 @@ class TestFailures:
                 client.close()
 
     async def test_a_body_that_is_cut_off_is_a_connection_error(self, transport: Transport) -> None:
-        cut = pytest.raises(OctogenConnectionError, match="RemoteProtocolError")
+        cut = pytest.raises(OctogenConnectionError, match="no complete response")
         with RawServer(lambda _: http(200, PAGE, length=1_000_000)) as server, cut:
             await search(server, transport)
 
@@ -281,7 +235,7 @@ class TestProxies:
         variable: str,
     ) -> None:
         monkeypatch.setenv(variable, f"http://user:p%40ss@127.0.0.1:{proxy.port}")
-        with pytest.raises(OctogenConnectionError, match="ProxyError") as caught:
+        with pytest.raises(OctogenConnectionError, match="502") as caught:
             await search(At("https://octogen.invalid/v1"), transport)
         (request,) = proxy.received
         assert (request.method, request.target) == ("CONNECT", "octogen.invalid:443")
@@ -308,7 +262,7 @@ class TestTls:
         self, tmp_path: Path, transport: Transport
     ) -> None:
         certificate = make_certificate(tmp_path / "server.pem")
-        refused = pytest.raises(OctogenConnectionError, match=r"(?i)certificate.verify.failed")
+        refused = pytest.raises(OctogenConnectionError, match=r"(?i)certificate.*self.signed")
         with RawServer(lambda _: http(200, PAGE), certificate=certificate) as server, refused:
             await search(server, transport)
         assert server.received == []

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import httpx
 from hypothesis import strategies as st
 
+from octogen_dagster.api.http import Response
 from octogen_dagster.frames.wire import WirePage, read_page
 from tests.frames.scripted import page
 
@@ -77,11 +77,9 @@ def pages() -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({"items": lists}, optional={"nextCursor": st.none() | text})
 
 
-def answer(document: Any) -> httpx.Response:
+def answer(document: Any) -> Response:
     content = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return httpx.Response(
-        200, content=content, headers={"content-type": "application/json", "x-request-id": "r-1"}
-    )
+    return Response(200, {"content-type": "application/json", "x-request-id": "r-1"}, content)
 
 
 def wire_page(*uuids: str, next_cursor: str | None = None) -> WirePage:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-import httpx
 import polars as pl
 import pytest
 
+from octogen_dagster.api.http import Response
 from octogen_dagster.api.spending import Prices
 from octogen_dagster.frames.scan_statistics import ScanStatistics, product_figures
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
@@ -17,7 +17,7 @@ from octogen_dagster.frames.wire import WirePage
 
 def wire_page(request_id: str | None) -> WirePage:
     headers = {"x-request-id": request_id} if request_id else {}
-    return WirePage(httpx.Response(200, headers=headers), [], None)
+    return WirePage(Response(200, headers), [], None)
 
 
 def test_rows_and_pages_are_added_up() -> None:

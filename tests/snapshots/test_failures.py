@@ -1,3 +1,4 @@
+import json
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -5,6 +6,7 @@ import dagster as dg
 import httpx
 import pytest
 
+from octogen_dagster.api.http import Response
 from octogen_dagster.api.responses import error_from_response
 from octogen_dagster.errors import (
     MissingAPIKeyError,
@@ -25,8 +27,7 @@ TOP_UP = "https://octogen.example/top-up"
 
 def api_error(status: int) -> OctogenAPIError:
     """Return the error that a response with a status becomes."""
-    request = httpx.Request("POST", "https://octogen.test/v1/products/search")
-    return error_from_response(httpx.Response(status, request=request), "The search")
+    return error_from_response(Response(status), "The search")
 
 
 @pytest.mark.parametrize(
@@ -57,8 +58,7 @@ def test_a_permanent_error_is_a_failure_without_retries(error: Exception) -> Non
 )
 def test_spent_credit_links_to_where_it_is_bought(url: str, metadata: dict[str, Any]) -> None:
     detail = {"code": "insufficient_credit", "top_up_url": url}
-    request = httpx.Request("POST", "https://octogen.test/v1/products/search")
-    response = httpx.Response(402, json={"detail": detail}, request=request)
+    response = Response(402, content=json.dumps({"detail": detail}).encode())
     with pytest.raises(dg.Failure) as failed, permanent_errors_fail():
         raise error_from_response(response, "The search")
     assert failed.value.metadata == metadata

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from typing_extensions import Self
 
+from octogen_dagster.api.http import Response
 from octogen_dagster.frames.wire import read_page
 
 if sys.version_info >= (3, 14):
@@ -22,7 +23,8 @@ else:
     from backports import zstd
 
 if TYPE_CHECKING:
-    from octogen_dagster.frames.wire import WirePage
+    from octogen_dagster.api.http import Response
+from octogen_dagster.frames.wire import WirePage
 
 SUFFIX = ".pages"
 _ZSTD_LEVEL = 1
@@ -56,12 +58,8 @@ class SavedPage(msgspec.Struct, array_like=True, gc=False):
         Raises:
             OctogenResponseError: The body is not a page of products.
         """
-        import httpx
-
-        headers = {}
-        if self.request_id:
-            headers = {b"x-request-id": self.request_id.encode(errors="replace")}
-        response = httpx.Response(200, content=self.content, headers=headers)
+        headers = {"x-request-id": self.request_id} if self.request_id else {}
+        response = Response(200, headers, self.content)
         return read_page(response, f"{subject}, saved,")
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-import httpx
 import msgspec
 import pytest
 
+from octogen_dagster.api.http import Response
 from octogen_dagster.errors import OctogenResponseError
 from octogen_dagster.frames.pages.segments import SavedPage, Segment, SegmentName, digest
 from octogen_dagster.frames.wire import read_page
@@ -67,9 +67,8 @@ def test_content_in_another_format_is_a_value_error(damaged: bytes) -> None:
 
 
 def test_a_saved_page_is_the_page_of_the_service() -> None:
-    response = httpx.Response(
-        200, content=page("p0", "p1", next_cursor="c1"), headers={"x-request-id": "r-1"}
-    )
+    content = page("p0", "p1", next_cursor="c1")
+    response = Response(200, {"x-request-id": "r-1"}, content)
     saved = SavedPage.of(read_page(response, "It"))
     assert saved == SavedPage(response.content, "r-1", "c1")
 
