@@ -6,6 +6,7 @@
     * OctogenTimeoutError
   * OctogenBudgetError              the next request would exceed the budget of the run
   * OctogenPagingError              a search whose pages loop, restart or never end
+    * OctogenSplitCatalogError        a catalog whose walks overlap or leave out products
   * OctogenEmptyCatalogError        a catalog that is named and has no products
   * OctogenSnapshotError            a snapshot that cannot be written or read
     * OctogenShrunkenSnapshotError    a whole catalog lost most of its products
@@ -80,6 +81,10 @@ class OctogenBudgetError(OctogenError):
 
 class OctogenPagingError(OctogenError):
     """The pages of a search loop, restart or never end, so it cannot be read completely."""
+
+
+class OctogenSplitCatalogError(OctogenPagingError):
+    """A catalog was read in several walks that are not disjoint or left out products."""
 
 
 class OctogenEmptyCatalogError(OctogenError):

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from octogen_ai_sdk.generated.models import (
+    BrandView,
+    DomainCatalogCoverage,
+    DomainCoverageResponse,
+    DomainField,
+    DomainFieldValue,
     MerchantProductListItem,
     MerchantProductUrlLookupResponse,
     MerchantProductView,
@@ -28,8 +34,18 @@ from tests.api.servers import RawServer, Received, http
 class PublishedService:
     """Searches and looks up in catalogs that a test may change; it has no list of them.
 
+    The only facet that it filters by is `brand_name`.
+
     Attributes:
         catalogs: The uuids of the products by catalog key. A key that is not here matches nothing.
+        brands: The names of the brands of products; one that is not here has none.
+        synonyms: The canonical values of the brands whose names in lower case are others.
+        hosts: The catalogs that serve the host of a shop.
+        faults: How it breaks the logic of facets: it ignores "facets" or "exclude_facets", or it
+            takes products without a brand as "excluded", as a database does that compares nulls.
+        max_values: The most values of a facet.
+        requests_per_minute: The rate limit that it names; None for no limiter.
+        max_searches: After so many searches each answer is a 500.
         generated: The facets that an understood query generates, by name.
         shops_only: Addresses that only the shops know: a page can be read, no catalog has it.
         searches: The bodies of the searches that were answered with 200.
@@ -39,6 +55,13 @@ class PublishedService:
     catalogs: dict[str, list[str]]
     generated: dict[str, list[str]] = field(default_factory=dict)
     shops_only: set[str] = field(default_factory=set)
+    brands: dict[str, str] = field(default_factory=dict)
+    synonyms: dict[str, str] = field(default_factory=dict)
+    hosts: dict[str, list[str]] = field(default_factory=dict)
+    faults: set[str] = field(default_factory=set)
+    max_values: int | None = None
+    requests_per_minute: int | None = None
+    max_searches: int | None = None
     searches: list[dict[str, Any]] = field(default_factory=list)
     lookups: list[dict[str, Any]] = field(default_factory=list)
     base_url: str = ""
@@ -53,9 +76,16 @@ class PublishedService:
     def _respond(self, request: Received) -> list[bytes]:
         match request.target:
             case "/v1/products/search":
-                return http(*self.search(request.json))
+                status, body = self.search(request.json)
+                limit = self.requests_per_minute
+                if limit is None:
+                    return http(status, body)
+                named = {"x_ratelimit_limit": str(limit), "x_ratelimit_remaining": str(limit)}
+                return http(status, body, length=None, **named)
             case "/v1/products/lookup":
                 return http(*self.lookup(request.json))
+            case target if (host := target.removeprefix("/v1/domains/")) in self.hosts:
+                return http(200, self.coverage(host))
             case _:
                 return http(404, {"detail": "Not Found"})
 
@@ -65,14 +95,31 @@ class PublishedService:
             request = ProgrammaticProductSearchRequest.model_validate(body)
         except ValidationError as error:
             return 422, refusal(error)
+        filters = [*(request.facets or ()), *(request.exclude_facets or ())]
+        if any(each.name != "brand_name" for each in filters):
+            return 422, {"detail": "unknown_facet"}
+        if any(len(each.values) > (self.max_values or 10**6) for each in filters):
+            return 422, {"detail": "too_many_values"}
+        if len(self.searches) == self.max_searches:
+            return 500, {"detail": "Internal Server Error"}
         self.searches.append(body)
         keys = self.catalogs if request.catalogs is None else request.catalogs
-        products = [(key, each) for key in keys for each in self.catalogs.get(key, ())]
+        products = [
+            (key, each)
+            for key in keys
+            for each in self.catalogs.get(key, ())
+            if self._matches(each, request)
+        ]
         begin, limit = int(request.cursor or 0), request.limit or 50
         understood = bool(request.q) and request.understand is not False
         page = ProgrammaticProductSearchPage(
             items=[
-                MerchantProductListItem(uuid=each, product_url=url_of(key, each), catalog_key=key)
+                MerchantProductListItem(
+                    uuid=each,
+                    product_url=url_of(key, each),
+                    catalog_key=key,
+                    brand=BrandView(name=self.brands[each]) if each in self.brands else None,
+                )
                 for key, each in products[begin : begin + limit]
             ],
             next_cursor=str(begin + limit) if begin + limit < len(products) else None,
@@ -90,6 +137,60 @@ class PublishedService:
             ),
         )
         return 200, page.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def _matches(self, product: str, request: ProgrammaticProductSearchRequest) -> bool:
+        facets = () if "facets" in self.faults else request.facets or ()
+        excluded = () if "exclude_facets" in self.faults else request.exclude_facets or ()
+        is_null = product not in self.brands
+        if is_null and excluded and "excluded" in self.faults:
+            return False
+        is_in = [self._has_a_brand_of(product, each.values) for each in facets]
+        return all(is_in) and not any(
+            self._has_a_brand_of(product, each.values) for each in excluded
+        )
+
+    def _has_a_brand_of(self, product: str, names: Sequence[str]) -> bool:
+        brand = self.brands.get(product)
+        return brand is not None and self._canonical(brand) in map(self._canonical, names)
+
+    def _canonical(self, name: str) -> str:
+        return self.synonyms.get(name.lower(), name.lower())
+
+    def coverage(self, host: str) -> dict[str, Any]:
+        """Return the body of the response about the catalogs of a shop."""
+        catalogs = []
+        for key in self.hosts[host]:
+            brands = Counter(
+                self._canonical(self.brands[each])
+                for each in self.catalogs[key]
+                if each in self.brands
+            )
+            top = [
+                DomainFieldValue(value=value, label=value.title(), count=count)
+                for value, count in brands.most_common()
+            ]
+            field = DomainField(
+                name="brand_name",
+                display_name="Brand",
+                source="brands",
+                coverage=1.0,
+                populated=brands.total(),
+                distinct=len(brands),
+                truncated=False,
+                top_values=top,
+            )
+            catalogs.append(
+                DomainCatalogCoverage(
+                    catalog=key,
+                    catalog_display_name=key,
+                    product_count=len(self.catalogs[key]),
+                    computed_at="2026-11-25T10:00:00Z",
+                    fields=[field],
+                    price=None,
+                )
+            )
+        response = DomainCoverageResponse(host=host, catalogs=catalogs)
+        return response.model_dump(mode="json", by_alias=True, exclude_none=True)
 
     def lookup(self, body: dict[str, Any]) -> tuple[int, Any]:
         """Return the status and the body of the response to a lookup."""

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from pydantic import Field, TypeAdapter, ValidationError
 
+from octogen_dagster.api.facets import FacetName
 from octogen_dagster.api.response_model import Int64, ResponseModel
 from octogen_dagster.api.responses import parsed
 from octogen_dagster.errors import OctogenError
 
 if TYPE_CHECKING:
-    from octogen_dagster.api.domain_coverage import DomainCoverageResponse
+    from octogen_dagster.api.domain_coverage import (
+        DomainCatalogCoverage,
+        DomainCoverageResponse,
+    )
     from octogen_dagster.api.http import Response
 
 _TIMES = TypeAdapter(datetime)
@@ -43,6 +47,7 @@ class CatalogState(msgspec.Struct, frozen=True, gc=False, rename="camel"):
         last_indexed_at: When the catalog was last indexed, with a time zone.
         computed_at: When `product_count` was computed, with a time zone. It is not known whether
             it moves with each index run.
+        brands: The most common brands, each with its number of products.
     """
 
     catalog: Annotated[str, msgspec.Meta(min_length=1)]
@@ -52,6 +57,7 @@ class CatalogState(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     product_count: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     last_indexed_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     computed_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    brands: tuple[tuple[str, int], ...] = ()
 
     @property
     def changed_at(self) -> datetime | None:
@@ -132,10 +138,22 @@ def catalogs_of_shop(shop: DomainCoverageResponse, host: str) -> CatalogList:
                 host=shop.host or host,
                 product_count=entry.product_count,
                 computed_at=_time(entry, "computedAt", entry.computed_at, warnings),
+                brands=_brands(entry),
             )
             for entry in shop.catalogs
         ],
         warnings,
+    )
+
+
+def _brands(entry: DomainCatalogCoverage) -> tuple[tuple[str, int], ...]:
+    """Return the common values of the facet `brand_name`."""
+    return tuple(
+        (value.value, value.count)
+        for field in entry.fields or ()
+        if field.name == FacetName.BRAND_NAME
+        for value in field.top_values or ()
+        if value.value and value.count and value.count > 0
     )
 
 

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result")
 
 
+MAX_EXTRA_PAGES_RATIO = 0.05
+"""The share of pages that reading a catalog in several walks may add by default."""
+
+
 @dataclass(frozen=True)
 class Connection:
     """The settings of clients, and a way to make them.
@@ -39,6 +43,8 @@ class Connection:
         reserve: Share of the organisation's request budget that bulk reads leave to other users.
         spending: Counts what the requests of all clients cost, and limits it if it has a budget.
         catalogs: Where catalogs come from.
+        max_extra_pages_ratio: The most pages that reading a catalog in several walks may add, as
+            a share of its pages; with 0 each catalog is read in one walk.
         refusals: What the service is known to refuse; all clients share it.
 
     Raises:
@@ -54,6 +60,7 @@ class Connection:
     reserve: float = 0.2
     spending: Spending = field(default_factory=Spending, compare=False)
     catalogs: CatalogSource = field(default_factory=GrantedCatalogs)
+    max_extra_pages_ratio: float = MAX_EXTRA_PAGES_RATIO
     refusals: ServiceRefusals = field(default_factory=ServiceRefusals, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -65,6 +72,11 @@ class Connection:
             raise ValueError(f"timeout must be above 0 seconds, not {self.timeout}")
         if self.concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, not {self.concurrency}")
+        if not 0 <= self.max_extra_pages_ratio <= 1:
+            raise ValueError(
+                "max_extra_pages_ratio must be a share from 0 to 1 (0.05 is 5 %), not "
+                f"{self.max_extra_pages_ratio}"
+            )
 
     def rate_limiter(self) -> RateLimiter:
         """Make the rate limiter of one read; all clients of the read share it."""

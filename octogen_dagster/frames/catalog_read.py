@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.plan import PlannedCatalog
     from octogen_dagster.frames.wire import WirePage
 
+_FACETS = {"facets", "excludeFacets"}
 REFUSED_CURSOR_STATUSES = {400, 404, 409, 410, 422}
 
 
@@ -65,7 +66,8 @@ class CatalogRead:
         self.effective_query: EffectiveQuery | None = None
         self.saved_pages = saved_pages
         self._saved = saved
-        self._next_page = next_page
+        first_page = planned.first_page
+        self._next_page = next_page or (first_page.page if first_page else None)
         self._live = live
         self._log = log
 
@@ -112,8 +114,12 @@ class CatalogRead:
             raise
 
     def _remember_query(self, page: WirePage) -> None:
-        if self.tracker.pages == 1:
-            self.effective_query = page.effective_query
+        if self.tracker.pages != 1:
+            return
+        query = page.effective_query
+        if query is not None and self.planned.part:  # its facets are not those of the search
+            query = {name: value for name, value in query.items() if name not in _FACETS}
+        self.effective_query = query
 
     def _require_products(self, page: WirePage) -> None:
         """Refuse a catalog without products, unless the source says that it has none.

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.errors import OctogenSnapshotError, OctogenSplitCatalogError
 from octogen_dagster.frames.consistency import check_unchanged
 from octogen_dagster.frames.decode import PageDecoder
-from octogen_dagster.frames.dedup import SeenProducts
 from octogen_dagster.frames.effective_query import generated_facets
 from octogen_dagster.frames.reader import MAX_PAGES_PER_BATCH, BulkReader
 from octogen_dagster.frames.scan_statistics import ScanStatistics
+from octogen_dagster.frames.walk_checks import CatalogProducts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -54,14 +53,16 @@ class Execution:
         self._log = log
         self._logged: set[str] = set()
         self._decoder = PageDecoder(columns, plan.started_at)
-        self._seen: defaultdict[CatalogRead, SeenProducts] = defaultdict(SeenProducts)
+        keys = dict.fromkeys(read.planned.catalog for read in self._reads)
+        self._products = {key: CatalogProducts(self._reads_of(key)) for key in keys}
         self._finished = 0
         self.statistics = ScanStatistics(
             search=plan.search,
             started_at=plan.started_at,
             expected_rows=plan.expected_rows,
             rebuilt=plan.rebuilt,
-            catalogs=[read.planned.catalog for read in self._reads if read.planned.catalog],
+            catalogs=[key for key in keys if key],
+            walks=len(self._reads),
             unknown_fields=self._decoder.unknown_fields,
         )
 
@@ -111,10 +112,7 @@ class Execution:
     def _frame(self, read: CatalogRead, pages: Sequence[WirePage]) -> pl.DataFrame:
         self._note_effective_query(read)
         frame = self._decoder.decode(pages, read.planned.catalog, read.planned.subject)
-        frame = _without_repeats(frame, pages, self._seen[read], read)
-        if not pages[-1].next_cursor:
-            self._finished += 1
-            del self._seen[read]
+        frame = self._without_repeats(read, frame, pages)
         left = 0 if self._cap is None else self.statistics.rows + len(frame) - self._cap
         if left > 0:
             frame = frame.head(len(frame) - left)
@@ -122,6 +120,25 @@ class Execution:
         if self._is_full:
             self.statistics.truncated = left > 0 or self._finished < len(self._reads)
         return frame
+
+    def _without_repeats(
+        self, read: CatalogRead, frame: pl.DataFrame, pages: Sequence[WirePage]
+    ) -> pl.DataFrame:
+        products = self._products[read.planned.catalog]
+        is_last = not pages[-1].next_cursor
+        try:
+            new, new_to_walk = products.add(read, frame.get_column("uuid"))
+            if is_last:
+                products.finish(read, self._plan.snapshot)
+        except OctogenSplitCatalogError:
+            check_unchanged(self._reads_of(read.planned.catalog), self._connection)
+            raise
+        _note_repeats(read, pages, new_to_walk)
+        self._finished += is_last
+        return frame if new.all() else frame.filter(new)
+
+    def _reads_of(self, catalog: str | None) -> list[CatalogRead]:
+        return [read for read in self._reads if read.planned.catalog == catalog]
 
     def _note_effective_query(self, read: CatalogRead) -> None:
         catalog, query = read.planned.catalog or "", read.effective_query
@@ -145,18 +162,15 @@ class Execution:
     def _add_up(self, reader: BulkReader) -> None:
         statistics = self.statistics
         statistics.repeats = sum(read.tracker.repeats for read in self._reads)
+        statistics.repeats += sum(products.twice for products in self._products.values())
         statistics.resumed_pages = sum(read.resumed_pages for read in self._reads)
         statistics.update(reader.sent, self._connection.spending)
 
 
-def _without_repeats(
-    frame: pl.DataFrame, pages: Sequence[WirePage], seen: SeenProducts, read: CatalogRead
-) -> pl.DataFrame:
-    new = seen.add(frame.get_column("uuid"))
+def _note_repeats(read: CatalogRead, pages: Sequence[WirePage], new: pl.Series) -> None:
     begin = 0
     for page in pages:
         products = len(page.uuids)
         fresh = int(new.slice(begin, products).sum())
         read.tracker.deduplicated(new=fresh, repeats=products - fresh)
         begin += products
-    return frame if new.all() else frame.filter(new)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from octogen_dagster.api.catalog_sources import GrantedCatalogs, fetch_catalogs
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from octogen_dagster.api.catalog_states import CatalogState
     from octogen_dagster.api.connection import Connection
     from octogen_dagster.api.search_request import SearchRequest
+    from octogen_dagster.frames.partition import CatalogPart
     from octogen_dagster.frames.pushdown import Pushdown
     from octogen_dagster.frames.search import ProductSearch
+    from octogen_dagster.frames.wire import WirePage
 
     ListCatalogs = Callable[[], Sequence[CatalogState] | None]
 
@@ -25,8 +27,21 @@ _LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class FirstPage:
+    """A page 1 that was requested while the read was planned.
+
+    Attributes:
+        page: The page.
+        generation: The generation of the contract that the service speaks.
+    """
+
+    page: WirePage
+    generation: str
+
+
+@dataclass(frozen=True)
 class PlannedCatalog:
-    """One catalog of a search, or all of them at once.
+    """One catalog of a search, one part of a catalog, or all catalogs at once.
 
     Attributes:
         catalog: The catalog's key; None if the search names none.
@@ -34,6 +49,10 @@ class PlannedCatalog:
         last_indexed_at: When the service last indexed the catalog; None if it does not say.
         is_listed: True if the source lists it and says when catalogs are indexed.
         product_count: The number of products of the whole catalog; None if it is not known.
+        brands: The number of products by brand, as far as the source says it.
+        part: The part of the catalog; None for a whole catalog.
+        sample: Products of the whole catalog that its parts together must have.
+        first_page: Page 1, if it was requested already.
     """
 
     catalog: str | None
@@ -41,11 +60,33 @@ class PlannedCatalog:
     last_indexed_at: datetime | None = None
     is_listed: bool = False
     product_count: int | None = None
+    brands: Mapping[str, int] = field(default_factory=dict)
+    part: CatalogPart | None = None
+    sample: Sequence[str] = ()
+    first_page: FirstPage | None = None
 
     @property
     def subject(self) -> str:
         """The subject that begins messages, such as "Catalog 'acme'"."""
-        return f"Catalog {self.catalog!r}" if self.catalog else "The search"
+        if self.catalog is None:
+            return "The search"
+        part = f", part {self.part.number} of {self.part.parts}" if self.part else ""
+        return f"Catalog {self.catalog!r}{part}"
+
+    def split(
+        self, parts: Sequence[CatalogPart], sample: Sequence[str] = ()
+    ) -> list[PlannedCatalog]:
+        """Return the parts of this catalog, each with its own request."""
+        return [
+            replace(
+                self,
+                request=part.narrowed(self.request),
+                part=part,
+                sample=sample,
+                first_page=None,
+            )
+            for part in parts
+        ]
 
 
 def plan_catalogs(
@@ -166,6 +207,7 @@ def _planned(
         # A source with `computed_at` instead does not say when catalogs are indexed.
         is_listed=state.computed_at is None,
         product_count=state.product_count,
+        brands=dict(state.brands),
     )
 
 

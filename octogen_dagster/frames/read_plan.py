@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.catalog_read import CatalogRead
     from octogen_dagster.frames.pages.saved_read import SavedRead
     from octogen_dagster.frames.search import ProductSearch
+    from octogen_dagster.frames.snapshot_brands import SnapshotBrands
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class ReadPlan:
         rebuilt: True if all pages are archived ones.
         continued: Names of the saved reads whose pages it takes over.
         superseded: Names of all saved reads of the same search.
+        snapshot: The brands of the snapshot that is replaced, if they are known.
     """
 
     search: ProductSearch
@@ -37,6 +39,7 @@ class ReadPlan:
     rebuilt: bool = False
     continued: frozenset[str] = frozenset()
     superseded: frozenset[str] = frozenset()
+    snapshot: SnapshotBrands | None = None
 
     def estimate(self, connection: Connection) -> str | None:
         """Say what the requests of the read take; None if its size is not known.
@@ -46,9 +49,9 @@ class ReadPlan:
         """
         if self.rebuilt or not self.reads or self.expected_rows is None:
             return None
-        one = len(self.reads) == 1
-        subject = self.reads[0].planned.subject if one else f"{len(self.reads):,} catalogs"
-        counts = [read.planned.product_count or 0 for read in self.reads]
+        counts = [count or 0 for count in self._product_counts.values()]
+        catalog = next(iter(self._product_counts))
+        subject = f"Catalog {catalog!r}" if len(counts) == 1 else f"{len(counts):,} catalogs"
         saved = sum(read.saved_pages for read in self.reads)
         estimate = estimate_pages(counts, self.search.page_size, connection, saved_pages=saved)
         more = f"; {saved:,} more pages are saved" if saved else ""
@@ -57,7 +60,12 @@ class ReadPlan:
     @property
     def expected_rows(self) -> int | None:
         """The number of products in all catalogs; None if it is not known or not all are read."""
-        counts = [read.planned.product_count for read in self.reads]
+        counts = self._product_counts.values()
         known = [count for count in counts if count is not None]
         is_known = self.search.reads_whole_catalogs and len(known) == len(counts)
         return sum(known) if is_known else None
+
+    @property
+    def _product_counts(self) -> dict[str | None, int | None]:
+        """The number of products of each catalog, which may be read in several walks."""
+        return {read.planned.catalog: read.planned.product_count for read in self.reads}

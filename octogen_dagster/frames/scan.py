@@ -14,7 +14,7 @@ import polars as pl
 
 from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs
 from octogen_dagster.api.client import DEFAULT_TIMEOUT
-from octogen_dagster.api.connection import Connection
+from octogen_dagster.api.connection import MAX_EXTRA_PAGES_RATIO, Connection
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.estimate import small_page_warning
 from octogen_dagster.api.retry import RetryPolicy
@@ -39,7 +39,9 @@ from octogen_dagster.frames.scan_statistics import ScanStatistics, product_figur
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA, SCHEMA_VERSION
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.shares import require_share
+from octogen_dagster.frames.snapshot_brands import SnapshotBrands
 from octogen_dagster.frames.snapshot_source import CATALOGS, ROWS
+from octogen_dagster.frames.walks import WalkPlanner, in_reading_order
 from octogen_dagster.frames.window import TimeWindow, is_within, utc_now
 
 if TYPE_CHECKING:
@@ -105,6 +107,7 @@ class ProductScan(LazyScan):
         self._window = window
         self._clock = clock
         self._store: PageStore | None = None
+        self._latest: Callable[[], pl.LazyFrame | None] = lambda: None
         self._log: Callable[[str], None] = _LOGGER.info
         self._warn: Callable[[str], None] = _LOGGER.warning
         self._plan: ReadPlan | None = None
@@ -119,7 +122,7 @@ class ProductScan(LazyScan):
     @contextmanager
     def opened(self, place: SnapshotPlace) -> Iterator[None]:
         """Save pages beside the snapshot, and continue from saved ones, while the block runs."""
-        self._warn = place.warn
+        self._warn, self._latest = place.warn, place.latest
         with self.use_page_store(place.page_store(self._clock), place.log):
             yield
 
@@ -262,9 +265,11 @@ class ProductScan(LazyScan):
         list_catalogs = self._list_catalogs or functools.partial(
             list_for, self.search, connection, self._warn
         )
+        walks = self._walk_planner(connection)
         plan = plan_with_store(
             self.search,
             lambda: plan_catalogs(self.search, connection, list_catalogs, Pushdown(), stamped=True),
+            walks,
             store,
             connection,
             window=self._window,
@@ -289,7 +294,13 @@ class ProductScan(LazyScan):
         catalogs = plan_catalogs(
             search, connection, self._list_catalogs, pushdown, stamped=stamped, capped=capped
         )
+        if stamped:  # all rows are read, so their order does not matter
+            catalogs = in_reading_order(self._walk_planner(connection).plan(catalogs))
         return ReadPlan(search, [CatalogRead(catalog) for catalog in catalogs], now)
+
+    def _walk_planner(self, connection: Connection) -> WalkPlanner:
+        snapshot = SnapshotBrands(self._latest, self._warn)
+        return WalkPlanner(self.search, connection, snapshot, self._log)
 
 
 def scan_products(
@@ -303,6 +314,7 @@ def scan_products(
     reserve: float = 0.2,
     catalogs: CatalogSource | None = None,
     budget_usd: float | None = None,
+    max_extra_pages_ratio: float = MAX_EXTRA_PAGES_RATIO,
 ) -> pl.LazyFrame:
     """Return a search as a LazyFrame; it is read when the frame is executed.
 
@@ -317,15 +329,19 @@ def scan_products(
             environment variable `OCTOGEN_BASE_URL`, then Octogen itself.
         timeout: Seconds for one attempt of a request, from connecting to the last byte of the
             response.
-        concurrency: The number of catalogs that are read at the same time.
+        concurrency: The number of catalogs, or of parts of a large one, that are read at the same
+            time.
         retry: How requests are retried.
         reserve: Share of the organisation's request budget, 0 to 1, that is left to other users.
         catalogs: Where the catalogs come from that a search without `catalogs` reads; by default
             `GrantedCatalogs`.
         budget_usd: Dollars that all executions of the frame may spend; None for no limit.
+        max_extra_pages_ratio: The most pages that reading a catalog in several walks may add, as a
+            share of its pages; 0 reads each catalog in one walk.
 
     Returns:
-        Columns as in `PRODUCT_SCHEMA`; each product once, in the service's order within a catalog.
+        Columns as in `PRODUCT_SCHEMA`; each product once. The order is the service's within
+        a catalog that is read in one walk, and any in one that is read in several.
 
     Raises:
         MissingAPIKeyError: There is no API key. Raised at once.
@@ -341,6 +357,7 @@ def scan_products(
         reserve=reserve,
         catalogs=catalogs or GrantedCatalogs(),
         spending=Spending(budget_usd=budget_usd),
+        max_extra_pages_ratio=max_extra_pages_ratio,
     )
     return ProductScan(search, connection).frame
 

@@ -31,6 +31,7 @@ class ScanStatistics(ReadStatistics):
         expected_rows: The number of products in the catalogs; None if it is not known.
         truncated: True if the cap left products unread.
         catalogs: The keys of the catalogs that were read, where they are known.
+        walks: The number of walks that read them.
         pages: Pages decoded.
         repeats: Products that came again and were removed.
         resumed_pages: Saved pages, which were not requested.
@@ -44,6 +45,7 @@ class ScanStatistics(ReadStatistics):
     expected_rows: int | None = None
     truncated: bool = False
     catalogs: list[str] = field(default_factory=list)
+    walks: int = 0
     pages: int = 0
     repeats: int = 0
     resumed_pages: int = 0
@@ -71,6 +73,7 @@ class ScanStatistics(ReadStatistics):
             "source": self._source(),
             "truncated": self.truncated,
             "empty": not self.rows,
+            "walks": self.walks,
             "pages": self.pages,
             "resumed_pages": self.resumed_pages,
             "repeats_removed": self.repeats,

@@ -16,6 +16,7 @@ from octogen_dagster.errors import (
     OctogenInsufficientCreditError,
     OctogenPastPartitionError,
     OctogenShrunkenSnapshotError,
+    OctogenSplitCatalogError,
 )
 
 RETRY_POLICY = dg.RetryPolicy(max_retries=3, delay=10, backoff=dg.Backoff.EXPONENTIAL)
@@ -27,6 +28,7 @@ _PERMANENT = (
     OctogenEmptyCatalogError,
     OctogenPastPartitionError,
     OctogenShrunkenSnapshotError,
+    OctogenSplitCatalogError,
 )
 _PERMANENT_STATUSES = {401, 402, 403, 404, 422}
 
@@ -37,8 +39,9 @@ def permanent_errors_fail() -> Iterator[None]:
 
     Raises:
         dagster.Failure: The key is missing or refused, the budget or the credit is spent, the
-            service refused the request or found nothing, a whole catalog is empty or shrank, or
-            the partition's time is not the present. The metadata links to where credit is bought.
+            service refused the request or found nothing, a whole catalog is empty or shrank, the
+            walks of a catalog overlap or leave out products, or the partition's time is not the
+            present. The metadata links to where credit is bought.
     """
     try:
         yield

@@ -10,7 +10,7 @@ from typing_extensions import Self, Unpack
 
 from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs
 from octogen_dagster.api.client import DEFAULT_TIMEOUT, OctogenClient
-from octogen_dagster.api.connection import Connection
+from octogen_dagster.api.connection import MAX_EXTRA_PAGES_RATIO, Connection
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.models import (
     MerchantCatalogSummary,
@@ -59,7 +59,8 @@ class OctogenResource(dg.ConfigurableResource[Any]):
     concurrency: int = Field(
         default=8,
         ge=1,
-        description="Catalogs to read, or products to look up, at the same time.",
+        description="Catalogs, or parts of a large one, to read at the same time; products to look "
+        "up at the same time.",
     )
     attempts: int = Field(default=6, ge=1, description="Attempts of one request in all.")
     deadline: float = Field(
@@ -91,6 +92,13 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         "request that would exceed it, and a run with a larger budget goes on from its pages. "
         "Snapshots in processes of their own share it by the run's tag octogen/spent_usd, which "
         "re-executions inherit; other requests count in their own process only.",
+    )
+    max_extra_pages_ratio: float = Field(
+        default=MAX_EXTRA_PAGES_RATIO,
+        ge=0,
+        le=1,
+        description="The most pages that reading a large catalog in several walks at once may add, "
+        "as a share of its pages; 0 reads each catalog in one walk.",
     )
     _spending: Any = PrivateAttr(default=None)
 
@@ -146,6 +154,7 @@ class OctogenResource(dg.ConfigurableResource[Any]):
             reserve=self.reserve,
             spending=self.spending,
             catalogs=self.catalogs,
+            max_extra_pages_ratio=self.max_extra_pages_ratio,
         )
 
     @property

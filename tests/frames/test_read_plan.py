@@ -16,8 +16,8 @@ NOW = datetime(2026, 11, 25, tzinfo=timezone.utc)
 
 def plan(search: ProductSearch, *counts: int | None) -> ReadPlan:
     reads = [
-        CatalogRead(PlannedCatalog("acme", search.request("acme"), product_count=count))
-        for count in counts
+        CatalogRead(PlannedCatalog(key, search.request(key), product_count=count))
+        for key, count in zip(("acme", "strada", "zen"), counts, strict=False)
     ]
     return ReadPlan(search, reads, NOW)
 

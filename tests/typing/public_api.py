@@ -237,6 +237,7 @@ LASTING = (
     errors.OctogenEmptyCatalogError,
     errors.OctogenSnapshotError,
     errors.OctogenShrunkenSnapshotError,
+    errors.OctogenSplitCatalogError,
     errors.OctogenBigQueryInputError,
     errors.OctogenMCPAuthenticationError,
 )

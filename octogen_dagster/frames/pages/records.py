@@ -11,10 +11,13 @@ from pydantic import ValidationError
 from octogen_dagster.api.facets import CHECKED
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.pages.segments import digest
+from octogen_dagster.frames.partition import parts_of
 from octogen_dagster.frames.search import ProductSearch
 
 if TYPE_CHECKING:
     from upath import UPath
+
+    from octogen_dagster.frames.plan import PlannedCatalog
 
 VERSION = 1
 READ_NAME = "read.json"
@@ -22,16 +25,30 @@ ARCHIVE_NAME = "archive.json"
 
 
 class SavedCatalog(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """A catalog of a read.
+    """A catalog of a read, or one part of a catalog.
 
     Attributes:
         catalog: The catalog's key; None for a search of all catalogs at once.
         last_indexed_at: When the service had last indexed it as the read began; None if the
             service does not say.
+        brands: The brands of a part, none for the remainder; unset for a whole catalog. Brands of
+            earlier parts of the same catalog are not in it.
+        sample: Of the remainder, products that the parts together must have.
     """
 
     catalog: str | None
     last_indexed_at: datetime | None = None
+    brands: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    sample: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+
+    @classmethod
+    def of(cls, planned: PlannedCatalog) -> SavedCatalog:
+        """Return the entry of a planned catalog."""
+        if planned.part is None:
+            return cls(planned.catalog, planned.last_indexed_at)
+        brands = planned.part.brands
+        sample = msgspec.UNSET if brands else tuple(planned.sample)
+        return cls(planned.catalog, planned.last_indexed_at, tuple(brands), sample)
 
 
 class _Record(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -67,6 +84,24 @@ class ReadRecord(_Record):
     search: dict[str, Any]
     catalogs: list[SavedCatalog]
     started_at: datetime
+
+    def walks(self, planned: PlannedCatalog) -> dict[int, PlannedCatalog]:
+        """Return the whole catalog or its parts as this read planned them, by their places.
+
+        Args:
+            planned: The whole catalog.
+        """
+        entries = {
+            place: entry
+            for place, entry in enumerate(self.catalogs)
+            if entry.catalog == planned.catalog
+        }
+        if any(entry.brands is msgspec.UNSET for entry in entries.values()) or not entries:
+            return dict.fromkeys(entries, planned)
+        places = sorted(entries, key=lambda place: not entries[place].brands)  # the remainder last
+        sets = [entries[place].brands or () for place in places[:-1]]
+        sample = entries[places[-1]].sample or ()
+        return dict(zip(places, planned.split(parts_of(sets), sample), strict=True))
 
     def product_search(self) -> ProductSearch:
         """Return the search.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from octogen_dagster.frames.pages.saved_pages import (
 from octogen_dagster.frames.pages.saver import PageSaver
 from octogen_dagster.frames.plan import PlannedCatalog
 from octogen_dagster.frames.read_plan import ReadPlan
+from octogen_dagster.frames.walks import in_reading_order
 from octogen_dagster.frames.window import TimeWindow, is_within
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.pages.saved_read import SavedRead
     from octogen_dagster.frames.pages.store import PageStore
     from octogen_dagster.frames.search import ProductSearch
+    from octogen_dagster.frames.walks import WalkPlanner
     from octogen_dagster.frames.wire import WirePage
 
     Log = Callable[[str], None]
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 def plan_with_store(
     search: ProductSearch,
     plan: Callable[[], list[PlannedCatalog]],
+    walks: WalkPlanner,
     store: PageStore,
     connection: Connection,
     *,
@@ -44,6 +47,7 @@ def plan_with_store(
     Args:
         search: What to read.
         plan: Returns the catalogs of the search; it may ask the service.
+        walks: Plans the walks of each catalog that has no saved pages.
         store: The page store of the snapshot.
         connection: The settings of the service.
         window: The time window of the snapshot; None if it has none.
@@ -63,18 +67,17 @@ def plan_with_store(
     saved = store.reads(log)
     if past and not saved:
         raise OctogenPastPartitionError(*past, store.now())
-    return _Resumer(store, connection, past, log).plan(search, plan(), saved)
+    return _Resumer(store, connection, past, log).plan(search, plan(), saved, walks)
 
 
 def _rebuilt(read: SavedRead) -> ReadPlan:
     search = read.search
     reads = []
-    for place, entry in enumerate(read.record.catalogs):
-        planned = PlannedCatalog(
-            entry.catalog, search.request(entry.catalog), entry.last_indexed_at
-        )
-        pages = read.pages(read.segments_of(place), planned.subject)
-        reads.append(CatalogRead(planned, saved=pages, live=False))
+    for entry in {each.catalog: each for each in read.record.catalogs}.values():
+        whole = PlannedCatalog(entry.catalog, search.request(entry.catalog), entry.last_indexed_at)
+        for place, planned in read.record.walks(whole).items():
+            pages = read.pages(read.segments_of(place), planned.subject)
+            reads.append(CatalogRead(planned, saved=pages, live=False))
     return ReadPlan(search, reads, read.record.started_at, rebuilt=True)
 
 
@@ -89,6 +92,35 @@ class _Continued:
 
     saved: SavedPages
     next_page: WirePage | None
+
+
+@dataclass(frozen=True)
+class _SavedWalks:
+    """The walks of one catalog in a saved read.
+
+    Attributes:
+        read: The read.
+        walks: The whole catalog or its parts, by their places in the read's record.
+    """
+
+    read: SavedRead
+    walks: Mapping[int, PlannedCatalog]
+
+    @classmethod
+    def of(cls, catalog: PlannedCatalog, read: SavedRead) -> _SavedWalks:
+        """Return the walks of a whole catalog; none if the read requested it otherwise."""
+        is_same = read.search.request(catalog.catalog) == catalog.request
+        return cls(read, read.record.walks(catalog) if is_same else {})
+
+    @property
+    def is_split(self) -> bool:
+        """True if the read has the catalog in several walks."""
+        return any(walk.part for walk in self.walks.values())
+
+    @property
+    def begun(self) -> bool:
+        """True if the read has saved pages of the catalog."""
+        return any(self.read.segments_of(place) for place in self.walks)
 
 
 @dataclass(frozen=True)
@@ -108,7 +140,11 @@ class _Resumer:
     log: Log
 
     def plan(
-        self, search: ProductSearch, catalogs: list[PlannedCatalog], saved: list[SavedRead]
+        self,
+        search: ProductSearch,
+        catalogs: list[PlannedCatalog],
+        saved: list[SavedRead],
+        planner: WalkPlanner,
     ) -> ReadPlan:
         """Plan a read that continues from the usable pages of saved reads."""
         same = [read for read in saved if self._is_of(read, catalogs)]
@@ -117,22 +153,24 @@ class _Resumer:
                 f"{others} saved reads in {self.store.storage.folder} are not used: they are of "
                 "another search or service."
             )
-        found = [self._find(catalog, same) for catalog in catalogs]
+        usable = {each.catalog: self._usable(each, same) for each in catalogs}
+        walks = self._walks(catalogs, usable, planner)
+        found = [self._find(walk, usable[walk.catalog]) for walk in walks]
         used = [each.saved.read for each in found if each]
         if self.past:
-            self._require_all_of(self.past, catalogs, used)
+            self._require_all_of(self.past, walks, used)
         started_at = min([self.store.now(), *(read.record.started_at for read in used)])
         read = self.store.new_read(
             ReadRecord(
                 base_url=self.connection.base_url,
                 search=search.as_json(),
-                catalogs=[SavedCatalog(each.catalog, each.last_indexed_at) for each in catalogs],
+                catalogs=[SavedCatalog.of(walk) for walk in walks],
                 started_at=started_at,
             )
         )
         reads = [
-            self._catalog_read(read, place, catalog, continued)
-            for place, (catalog, continued) in enumerate(zip(catalogs, found, strict=True))
+            self._catalog_read(read, place, walk, continued)
+            for place, (walk, continued) in enumerate(zip(walks, found, strict=True))
         ]
         return ReadPlan(
             search,
@@ -141,25 +179,52 @@ class _Resumer:
             read,
             continued=frozenset(each.name for each in used),
             superseded=frozenset(each.name for each in same),
+            snapshot=planner.snapshot,
         )
 
     def _is_of(self, read: SavedRead, catalogs: Sequence[PlannedCatalog]) -> bool:
         """True if a read made the same request to the same service for one of the catalogs."""
         return read.record.base_url == self.connection.base_url and any(
-            _place(read, catalog) is not None for catalog in catalogs
+            _SavedWalks.of(catalog, read).walks for catalog in catalogs
         )
 
-    def _find(self, catalog: PlannedCatalog, reads: Sequence[SavedRead]) -> _Continued | None:
-        """The most pages of a catalog that can be continued."""
-        verified = []
-        for read in reads:
-            place = _place(read, catalog)
-            if place is None:
+    def _usable(self, catalog: PlannedCatalog, reads: Sequence[SavedRead]) -> list[_SavedWalks]:
+        """The saved walks of a catalog that can be used, as far as their records tell."""
+        usable = []
+        for saved in (_SavedWalks.of(catalog, read) for read in reads):
+            if not saved.walks:
                 continue
-            if reason := self._unusable_reason(catalog, read, place):
+            if reason := self._unusable_reason(catalog, saved):
                 self.log(f"{catalog.subject}: {reason} They are not used.")
-            elif pages := verified_pages(read, place, catalog.subject, self.log):
-                verified.append(pages)
+            else:
+                usable.append(saved)
+        return usable
+
+    def _walks(
+        self,
+        catalogs: Sequence[PlannedCatalog],
+        usable: Mapping[str | None, Sequence[_SavedWalks]],
+        planner: WalkPlanner,
+    ) -> list[PlannedCatalog]:
+        """The walks of all catalogs: those of the newest read with pages, else new ones."""
+        begun = {
+            key: next((each for each in saved if each.begun), None) for key, saved in usable.items()
+        }
+        new = [each for each in catalogs if not begun[each.catalog]]
+        split_now = [[each] for each in new] if self.past else planner.plan(new)
+        walks = {each.catalog: parts for each, parts in zip(new, split_now, strict=True)}
+        walks |= {key: list(each.walks.values()) for key, each in begun.items() if each}
+        return in_reading_order(walks[each.catalog] for each in catalogs)
+
+    def _find(self, catalog: PlannedCatalog, usable: Sequence[_SavedWalks]) -> _Continued | None:
+        """The most pages of a catalog or of a part that can be continued."""
+        verified = []
+        for saved in usable:
+            for place, walk in saved.walks.items():
+                if walk.part == catalog.part and (
+                    pages := verified_pages(saved.read, place, catalog.subject, self.log)
+                ):
+                    verified.append(pages)
         for pages in sorted(verified, key=lambda each: each.pages, reverse=True):
             try:
                 next_page = self._next_page(catalog, pages)
@@ -173,12 +238,16 @@ class _Resumer:
             return _Continued(pages, next_page)
         return None
 
-    def _unusable_reason(self, catalog: PlannedCatalog, read: SavedRead, place: int) -> str | None:
+    def _unusable_reason(self, catalog: PlannedCatalog, saved: _SavedWalks) -> str | None:
         """Why a read's pages of a catalog cannot be used, as far as its record tells."""
-        if read.record.catalogs[place].last_indexed_at != catalog.last_indexed_at:
+        entries = [saved.read.record.catalogs[place] for place in saved.walks]
+        if any(entry.last_indexed_at != catalog.last_indexed_at for entry in entries):
             return "it was indexed again since the saved pages were read."
-        # A whole read of a past time counts however old it is.
-        return None if self.past else self.store.unusable_reason(read.record.started_at)
+        if self.past:  # a whole read of a past time counts however old it is
+            return None
+        if saved.is_split and not self.connection.max_extra_pages_ratio:
+            return "its saved pages are of several walks, and max_extra_pages_ratio is 0."
+        return self.store.unusable_reason(saved.read.record.started_at)
 
     def _next_page(self, catalog: PlannedCatalog, pages: SavedPages) -> WirePage | None:
         """Return the page after the saved ones; None if there is none or none is needed.
@@ -199,18 +268,18 @@ class _Resumer:
         return request_next_page(catalog, pages, self.connection)
 
     def _require_all_of(
-        self, past: TimeWindow, catalogs: Sequence[PlannedCatalog], used: Sequence[SavedRead]
+        self, past: TimeWindow, walks: Sequence[PlannedCatalog], used: Sequence[SavedRead]
     ) -> None:
-        """Check that every catalog has pages that were read in the past time window.
+        """Check that every walk has pages that were read in the past time window.
 
         Raises:
             OctogenPastPartitionError: A catalog has none, or other catalogs were read then.
         """
-        if len(used) < len(catalogs) or not all(
+        if len(used) < len(walks) or not all(
             is_within(past, read.record.started_at) for read in used
         ):
             raise OctogenPastPartitionError(*past, self.store.now())
-        wanted = {catalog.catalog for catalog in catalogs}
+        wanted = {walk.catalog for walk in walks}
         if not any({entry.catalog for entry in read.record.catalogs} == wanted for read in used):
             self.log(
                 f"The saved pages in {self.store.storage.folder} are of a read of other catalogs "
@@ -223,7 +292,9 @@ class _Resumer:
     ) -> CatalogRead:
         """Make the read of a catalog, and take over the saved pages that it continues from."""
         if continued is None:
-            return CatalogRead(catalog, saver=PageSaver(read, place))
+            first_page = catalog.first_page
+            generation = first_page.generation if first_page else ""
+            return CatalogRead(catalog, saver=PageSaver(read, place, generation=generation))
         saved = continued.saved
         try:
             segments = read.take_over(saved.read, saved.segments, place)
@@ -240,11 +311,3 @@ class _Resumer:
             saver=PageSaver(read, place, segments, saved.first.generation),
             log=self.log,
         )
-
-
-def _place(read: SavedRead, catalog: PlannedCatalog) -> int | None:
-    """Return the place of a catalog in a read's record; None if its request was another."""
-    for place, entry in enumerate(read.record.catalogs):
-        if entry.catalog == catalog.catalog:
-            return place if read.search.request(entry.catalog) == catalog.request else None
-    return None

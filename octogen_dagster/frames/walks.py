@@ -1,0 +1,161 @@
+"""Decides which whole catalogs are read in several walks at once.
+
+How brands split a catalog is in `partition`; what must be true at the end is in `walk_checks`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from octogen_dagster.api.estimate import estimate_pages
+from octogen_dagster.errors import OctogenAPIError
+from octogen_dagster.frames.partition import partition
+from octogen_dagster.frames.plan import FirstPage
+from octogen_dagster.frames.wire import read_page
+
+if TYPE_CHECKING:
+    from octogen_dagster.api.client import OctogenClient
+    from octogen_dagster.api.connection import Connection
+    from octogen_dagster.frames.plan import PlannedCatalog
+    from octogen_dagster.frames.search import ProductSearch
+    from octogen_dagster.frames.snapshot_brands import SnapshotBrands
+
+MIN_PAGES = 50
+"""The smallest catalog that is split, in pages; a smaller one saves too little time."""
+
+_PARTS_PER_THREAD = 4  # so that all threads end at about the same time
+_REFUSED_STATUSES = {400, 413, 422}
+
+
+@dataclass(frozen=True)
+class WalkPlanner:
+    """Plans the walks of whole catalogs.
+
+    Attributes:
+        search: The search.
+        connection: The settings of the service.
+        snapshot: The brands of the snapshot that is replaced.
+        log: Called with a line about each catalog that is read in several walks.
+    """
+
+    search: ProductSearch
+    connection: Connection
+    snapshot: SnapshotBrands
+    log: Callable[[str], None]
+
+    def plan(self, catalogs: Sequence[PlannedCatalog]) -> list[list[PlannedCatalog]]:
+        """Return the walks of each catalog: it alone, or its parts.
+
+        A catalog is split if its pages would keep one thread busy when the others have ended.
+
+        Args:
+            catalogs: Whole catalogs.
+
+        Raises:
+            OctogenError: A request failed.
+        """
+        threads = self.connection.concurrency
+        is_possible = threads > 1 and self.search.reads_whole_catalogs
+        if not (is_possible and self.connection.max_extra_pages_ratio):
+            return [[each] for each in catalogs]
+        pages = [self._pages(self._products(each)) for each in catalogs]
+        return [
+            self._walks(catalog, own, own / sum(pages))
+            if own >= MIN_PAGES and threads * own > sum(pages)
+            else [catalog]
+            for catalog, own in zip(catalogs, pages, strict=True)
+        ]
+
+    def _walks(self, catalog: PlannedCatalog, pages: int, share: float) -> list[PlannedCatalog]:
+        """Return the walks of a catalog whose page 1 is requested first.
+
+        Page 1 tells the generation of the service and its rate limit. It is the first page of the
+        catalog's only walk, or a sample of the products that its parts must have.
+        """
+        if not (catalog.brands or self.snapshot.exists):
+            return [catalog]
+        began = time.monotonic()
+        first = self._first_page(catalog)
+        seconds = time.monotonic() - began
+        if not first.page.uuids:
+            return [catalog]
+        whole = [replace(catalog, first_page=first)]
+        if first.generation != "current" or not first.page.next_cursor:
+            return whole
+        threads = self._useful_threads(pages, seconds)
+        limit = math.floor(self.connection.max_extra_pages_ratio * pages)
+        parts = partition(
+            self.snapshot.brands(catalog.catalog) or catalog.brands,
+            self._products(catalog),
+            # Each part may have one page that is not full, and page 1 was requested already.
+            min(limit, math.ceil(_PARTS_PER_THREAD * threads * share)) if threads > 1 else 1,
+        )
+        return self._accepted(catalog.split(parts, first.page.uuids)) or whole
+
+    def _accepted(self, walks: list[PlannedCatalog]) -> list[PlannedCatalog]:
+        """Return the walks if the service takes the most demanding request of them, else none."""
+        if not walks:
+            return []
+        demanding = max(walks, key=_demand)
+        try:
+            first = self._first_page(demanding)
+        except OctogenAPIError as error:
+            if error.status_code not in _REFUSED_STATUSES:
+                raise
+            self.log(f"{error} The catalog is read in one walk.")
+            return []
+        self.log(
+            f"Catalog {demanding.catalog!r} is read in {len(walks)} walks by brand, up to "
+            f"{self.connection.concurrency} at a time, with at most {len(walks)} more pages."
+        )
+        return [replace(walk, first_page=first) if walk is demanding else walk for walk in walks]
+
+    def _useful_threads(self, pages: int, seconds: float) -> int:
+        """Return the number of threads that the rate limit does not slow down.
+
+        Args:
+            pages: The number of pages to read.
+            seconds: The time that one of them takes.
+        """
+        estimate = estimate_pages(
+            [pages * self.search.page_size], self.search.page_size, self.connection
+        )
+        wait = estimate.limit_seconds
+        threads = self.connection.concurrency
+        return min(threads, math.ceil(pages * seconds / wait)) if wait else threads
+
+    def _first_page(self, catalog: PlannedCatalog) -> FirstPage:
+        async def request(client: OctogenClient) -> FirstPage:
+            page = await client.get_raw_page(catalog.request, catalog.subject, 1, read_page)
+            return FirstPage(page, client.generation)
+
+        return self.connection.call(request)
+
+    def _products(self, catalog: PlannedCatalog) -> int:
+        """Return the number of products to expect; 0 if it is not known."""
+        count = catalog.product_count
+        return self.snapshot.rows(catalog.catalog) if count is None else count
+
+    def _pages(self, products: int) -> int:
+        return math.ceil(products / self.search.page_size)
+
+
+def _demand(walk: PlannedCatalog) -> int:
+    """Return the number of brands that a walk both asks for and excludes."""
+    return len(walk.part.excluded) if walk.part and walk.part.brands else 0
+
+
+def in_reading_order(catalogs: Iterable[Sequence[PlannedCatalog]]) -> list[PlannedCatalog]:
+    """Return the walks of all catalogs, with the longest ones first if a catalog is split."""
+    walks = [walk for each in catalogs for walk in each]
+    if any(walk.part for walk in walks):
+        walks.sort(key=_expected_products, reverse=True)
+    return walks
+
+
+def _expected_products(walk: PlannedCatalog) -> int:
+    return walk.part.products if walk.part else walk.product_count or 0

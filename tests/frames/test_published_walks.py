@@ -1,0 +1,400 @@
+"""Catalogs that are read in several walks from a service made from the published models."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from upath import UPath
+
+from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs, ShopCatalogs
+from octogen_dagster.api.catalog_states import CatalogList, CatalogState
+from octogen_dagster.api.client import OctogenClient
+from octogen_dagster.api.connection import Connection
+from octogen_dagster.errors import OctogenServerError, OctogenSplitCatalogError
+from octogen_dagster.frames.consistency import IndexedAgainError
+from octogen_dagster.frames.pages.store import PageStore
+from octogen_dagster.frames.scan import ProductScan
+from octogen_dagster.frames.search import ProductSearch
+from tests.frames.scripted import connection_at
+from tests.published import published
+from tests.published_service import PublishedService
+
+HOST = "shop.example"
+STAMP = datetime(2026, 11, 25, tzinfo=timezone.utc)
+SEARCH = ProductSearch(catalogs=["acme"], page_size=5)
+BRANDS = [f"Brand {number}" for number in range(12)]
+
+
+def uuids(count: int) -> list[str]:
+    return [f"{number:08}" for number in range(count)]
+
+
+def branded(products: list[str], brands: list[str | None]) -> dict[str, str]:
+    """Brands for products, in turn; None leaves one without."""
+    pairs = zip(products, itertools.cycle(brands), strict=False)
+    return {product: brand for product, brand in pairs if brand is not None}
+
+
+@pytest.fixture
+def service() -> Iterator[PublishedService]:
+    """A catalog of 100 pages: twelve brands, and one product in 13 without."""
+    products = uuids(500)
+    brands = branded(products, [*BRANDS, None])
+    with PublishedService(
+        {"acme": products}, brands=brands, hosts={HOST: ["acme"]}
+    ).running() as running:
+        yield running
+
+
+class Place:
+    """The place of a snapshot whose pages are saved in a folder.
+
+    Attributes:
+        snapshot: The snapshot that is there.
+        lines: What was logged.
+    """
+
+    def __init__(self, folder: Path, snapshot: pl.DataFrame | None = None) -> None:
+        self.folder = folder
+        self.snapshot = snapshot
+        self.keep = False
+        self.lines: list[str] = []
+
+    def page_store(self, clock: Callable[[], datetime]) -> PageStore:
+        return PageStore(UPath(self.folder), keep=self.keep, clock=clock)
+
+    def latest(self) -> pl.LazyFrame | None:
+        return None if self.snapshot is None else self.snapshot.lazy()
+
+    def log(self, line: str) -> None:
+        self.lines.append(line)
+
+    def warn(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def connection_to(service: PublishedService, **settings: Any) -> Connection:
+    return connection_at(service.base_url, **{"catalogs": ShopCatalogs(hosts=[HOST]), **settings})
+
+
+def scan(service: PublishedService, search: ProductSearch = SEARCH, **settings: Any) -> ProductScan:
+    return ProductScan(search, connection_to(service, **settings))
+
+
+def published_to(place: Place, scanned: ProductScan) -> pl.DataFrame:
+    """Read a scan and publish it, as the IO manager does."""
+    with scanned.opened(place):
+        frame = scanned.frame.collect()
+        scanned.archive_pages()
+        scanned.remove_saved_pages()
+    return frame
+
+
+def walks_of(service: PublishedService) -> Counter[str]:
+    """How many pages of each walk were requested; "whole" is the catalog without facets."""
+    return Counter(
+        "whole"
+        if not (body.get("facets") or body.get("exclude_facets"))
+        else ", ".join(body["facets"][0]["values"])
+        if body.get("facets")
+        else "remainder"
+        for body in service.searches
+    )
+
+
+@dataclass(frozen=True)
+class Stamped(CatalogSource):
+    """A source that says when catalogs were indexed, and which brands they have.
+
+    Attributes:
+        stamp: Returns when each catalog was indexed.
+        service: The service.
+    """
+
+    stamp: Callable[[], datetime]
+    service: PublishedService
+
+    async def fetch(self, client: OctogenClient) -> CatalogList:
+        brands = Counter(self.service.brands.values()).items()
+        return CatalogList(
+            [
+                CatalogState(
+                    key,
+                    product_count=len(products),
+                    last_indexed_at=self.stamp(),
+                    brands=tuple(brands),
+                )
+                for key, products in self.service.catalogs.items()
+            ]
+        )
+
+
+def dies_after(
+    service: PublishedService, place: Place, source: CatalogSource | None, searches: int
+) -> None:
+    """A run that dies when the service has answered so many searches, and then fails."""
+    service.max_searches = searches
+    dying = scan(service, catalogs=source or ShopCatalogs(hosts=[HOST]))
+    with pytest.raises(OctogenServerError):
+        published_to(place, dying)
+    assert dying._threads
+    dying._threads.join()
+    service.max_searches = None
+
+
+class TestWhole:
+    def test_each_product_comes_once_and_few_pages_more(self, service: PublishedService) -> None:
+        scanned = scan(service)
+        frame = scanned.frame.collect()
+        assert sorted(frame["uuid"]) == service.catalogs["acme"]
+        walks = walks_of(service)
+        assert len(walks) == 6  # the remainder, four sets, and page 1 of the whole catalog
+        assert walks["whole"] == 1
+        assert walks.total() <= 105
+        assert scanned.statistics.walks == 5
+        assert (scanned.statistics.rows, scanned.statistics.repeats) == (500, 0)
+        assert scanned.statistics.charged_requests == walks.total() + 1  # the source's
+        assert scanned.statistics.catalogs == ["acme"]
+        query = scanned.statistics.effective_query
+        assert query is not None
+        assert "facets" not in query
+        assert "excludeFacets" not in query
+
+    @given(data=st.data())
+    @settings(published, max_examples=6)
+    def test_any_catalog_comes_as_in_one_walk(self, data: st.DataObject) -> None:
+        name = st.sampled_from(
+            [
+                None,
+                None,
+                "Acme",
+                "ACME",
+                "acme ",
+                "ß",
+                "SS",
+                "İstanbul",
+                "靴下",
+                "a, b",
+                " ",
+                "\x00",
+            ]
+        )
+        brands = data.draw(st.lists(name, min_size=2, max_size=30))
+        products = uuids(data.draw(st.integers(100, 130)))
+        ratio = data.draw(st.sampled_from([0.05, 0.2, 1.0]))
+        synonyms = {"ss": "ß", "acme": data.draw(st.sampled_from(["acme", "a, b"]))}
+        with PublishedService(
+            {"acme": products},
+            brands=branded(products, brands),
+            synonyms=synonyms,
+            hosts={HOST: ["acme"]},
+        ).running() as service:
+            search = ProductSearch(catalogs=["acme"], page_size=2)
+            whole = scan(service, search, max_extra_pages_ratio=0.0).frame.collect()
+            pages = len(service.searches)
+            parts = scan(service, search, max_extra_pages_ratio=ratio).frame.collect()
+            assert len(service.searches) - pages <= pages * (1 + ratio)
+        assert parts.drop("fetched_at").sort("uuid").equals(whole.drop("fetched_at").sort("uuid"))
+
+    def test_brands_come_from_the_snapshot_that_is_replaced(
+        self, service: PublishedService, tmp_path: Path
+    ) -> None:
+        place = Place(tmp_path)
+        first = published_to(place, scan(service, catalogs=GrantedCatalogs()))
+        assert walks_of(service) == {"whole": 100}
+        place.snapshot = first
+        service.searches.clear()
+        again = published_to(place, scan(service, catalogs=GrantedCatalogs()))
+        assert sorted(again["uuid"]) == service.catalogs["acme"]
+        walks = walks_of(service)
+        assert len(walks) == 6
+        assert walks.total() <= 105
+        (line,) = [line for line in place.lines if "walks" in line]
+        assert line == (
+            "Catalog 'acme' is read in 5 walks by brand, up to 8 at a time, with at most 5 more "
+            "pages."
+        )
+
+    def test_a_snapshot_without_the_catalog_or_that_cannot_be_read_is_as_good_as_none(
+        self, service: PublishedService, tmp_path: Path
+    ) -> None:
+        for snapshot in (pl.DataFrame({"uuid": ["1"]}), pl.DataFrame()):
+            place = Place(tmp_path, snapshot)
+            frame = published_to(place, scan(service, catalogs=GrantedCatalogs()))
+            assert len(frame) == 500
+            assert any("The brands of the latest snapshot are not known" in x for x in place.lines)
+        assert set(walks_of(service)) == {"whole"}
+
+
+class TestOneWalk:
+    @pytest.mark.parametrize(
+        ("search", "settings"),
+        [
+            (SEARCH, {"max_extra_pages_ratio": 0.0}),
+            (SEARCH, {"concurrency": 1}),
+            (SEARCH.model_copy(update={"page_size": 11}), {}),
+            (SEARCH.model_copy(update={"max_products": 450}), {}),
+            (SEARCH.model_copy(update={"q": "boots", "understand": False}), {}),
+        ],
+        ids=["turned off", "one at a time", "below 50 pages", "capped", "keywords"],
+    )
+    def test_what_is_no_large_whole_catalog_is_read_in_one(
+        self, service: PublishedService, search: ProductSearch, settings: dict[str, Any]
+    ) -> None:
+        scan(service, search, **settings).frame.collect()
+        assert set(walks_of(service)) == {"whole"}
+
+    def test_a_query_for_some_rows_is_read_in_one(self, service: PublishedService) -> None:
+        assert len(scan(service).frame.head(30).collect()) == 30
+        assert walks_of(service) == {"whole": 6}
+
+    def test_a_facet_of_the_user_is_kept_as_it_is(self, service: PublishedService) -> None:
+        facet = {"name": "brand_name", "values": ["Brand 1", "Brand 2"]}
+        search = ProductSearch(catalogs=["acme"], page_size=1, facets=[facet])
+        assert len(scan(service, search).frame.collect()) == 78
+        assert {str(body["facets"]) for body in service.searches} == {str([facet])}
+
+    def test_a_service_that_refuses_the_facets_is_read_in_one(
+        self, service: PublishedService, tmp_path: Path
+    ) -> None:
+        service.max_values = 3
+        place = Place(tmp_path)
+        assert len(published_to(place, scan(service))) == 500
+        assert walks_of(service) == {"whole": 100}  # page 1 is not requested twice
+        assert any(
+            "too_many_values" in line and line.endswith("The catalog is read in one walk.")
+            for line in place.lines
+        )
+
+
+class TestResume:
+    def test_each_walk_goes_on_with_the_sets_that_it_began_with(
+        self, service: PublishedService, tmp_path: Path
+    ) -> None:
+        place = Place(tmp_path)
+        source = Stamped(lambda: STAMP, service)
+        dies_after(service, place, source, searches=60)
+        begun = walks_of(service)
+        assert len(begun) == 6
+        place.snapshot = pl.DataFrame({"uuid": ["1"]})  # is not asked
+        frame = published_to(place, scan(service, catalogs=source))
+        assert sorted(frame["uuid"]) == service.catalogs["acme"]
+        assert walks_of(service).keys() == begun.keys()
+        assert walks_of(service)["whole"] == 1
+        assert len(service.searches) <= 105
+        assert not list(tmp_path.glob("*/*.pages"))
+
+    def test_saved_pages_are_compared_in_each_walk_if_there_is_no_stamp(
+        self, service: PublishedService, tmp_path: Path
+    ) -> None:
+        place = Place(tmp_path)
+        dies_after(service, place, None, searches=60)
+        frame = published_to(place, scan(service))
+        assert sorted(frame["uuid"]) == service.catalogs["acme"]
+        assert len(service.searches) <= 105 + 2 * 5
+
+    def test_turned_off_the_walks_are_not_resumed(
+        self, service: PublishedService, tmp_path: Path
+    ) -> None:
+        place = Place(tmp_path)
+        dies_after(service, place, None, searches=60)
+        service.searches.clear()
+        assert len(published_to(place, scan(service, max_extra_pages_ratio=0.0))) == 500
+        assert walks_of(service) == {"whole": 100}
+        assert (
+            "Catalog 'acme': its saved pages are of several walks, and max_extra_pages_ratio is 0. "
+            "They are not used."
+        ) in place.lines
+
+    def test_a_walk_that_left_out_products_is_noticed_after_a_resume(
+        self, service: PublishedService, tmp_path: Path
+    ) -> None:
+        service.faults.add("excluded")
+        for product in service.catalogs["acme"][:5]:
+            service.brands.pop(product, None)
+        place = Place(tmp_path)
+        dies_after(service, place, None, searches=60)
+        with pytest.raises(OctogenSplitCatalogError, match="products of its first page"):
+            published_to(place, scan(service, catalogs=GrantedCatalogs()))
+
+    def test_archived_pages_of_walks_rebuild_the_snapshot(
+        self, service: PublishedService, tmp_path: Path
+    ) -> None:
+        place = Place(tmp_path)
+        place.keep = True
+        began = datetime.now(timezone.utc)
+        first = published_to(place, scan(service))
+        after = datetime.now(timezone.utc)
+        service.searches.clear()
+        rebuilt = ProductScan(SEARCH, connection_to(service), window=(began, after))
+        again = published_to(place, rebuilt)
+        assert again.sort("uuid").equals(first.sort("uuid"))
+        assert service.searches == []
+        assert (rebuilt.statistics.rebuilt, rebuilt.statistics.walks) == (True, 5)
+
+
+class TestBrokenLogic:
+    @pytest.mark.parametrize("fault", ["facets", "exclude_facets"])
+    def test_walks_that_overlap_end_the_read(self, service: PublishedService, fault: str) -> None:
+        service.faults.add(fault)
+        with pytest.raises(
+            OctogenSplitCatalogError,
+            match=r"^Catalog 'acme': \d+ of \d+ products came in more than one of the 5 walks that "
+            r"read it at once\. .* set max_extra_pages_ratio=0 \(of OctogenResource or",
+        ):
+            scan(service).frame.collect()
+        assert len(scan(service, max_extra_pages_ratio=0.0).frame.collect()) == 500
+
+    def test_products_that_no_walk_brings_are_noticed_by_page_1(
+        self, service: PublishedService
+    ) -> None:
+        service.faults.add("excluded")
+        for product in service.catalogs["acme"][:5]:
+            service.brands.pop(product, None)
+        with pytest.raises(
+            OctogenSplitCatalogError,
+            match="5 of the 5 products of its first page came in none of the 5 walks",
+        ):
+            scan(service).frame.collect()
+
+    def test_products_that_no_walk_brings_are_noticed_by_the_count(
+        self, service: PublishedService
+    ) -> None:
+        service.faults.add("excluded")
+        with pytest.raises(
+            OctogenSplitCatalogError,
+            match="only 462 of the 500 products that the source counts came in any of the 5 walks",
+        ):
+            scan(service).frame.collect()
+
+    def test_products_that_no_walk_brings_are_noticed_by_the_snapshot(
+        self, service: PublishedService, tmp_path: Path
+    ) -> None:
+        place = Place(tmp_path)
+        place.snapshot = published_to(place, scan(service, catalogs=GrantedCatalogs()))
+        service.faults.add("excluded")
+        with pytest.raises(
+            OctogenSplitCatalogError,
+            match="38 of 38 products without a brand that the latest snapshot has came in none of",
+        ):
+            published_to(place, scan(service, catalogs=GrantedCatalogs()))
+        assert not list(tmp_path.glob("*/*.pages"))
+
+    def test_a_catalog_that_was_indexed_again_is_no_broken_logic(
+        self, service: PublishedService
+    ) -> None:
+        service.faults.add("exclude_facets")
+        stamps = itertools.count()
+        source = Stamped(lambda: STAMP.replace(minute=next(stamps)), service)
+        with pytest.raises(IndexedAgainError, match="indexed again while it was read"):
+            scan(service, catalogs=source).frame.collect()
