@@ -87,8 +87,11 @@ class OctogenClient:
         _transport: Transport | None = None,
         _sleep: Sleep | None = None,
     ) -> None:
-        self._base_url = checked_base_url(base_url)
-        key = api_key if isinstance(api_key, ApiKey) else ApiKey(api_key)
+        try:
+            key = api_key if isinstance(api_key, ApiKey) else ApiKey(api_key)
+        finally:
+            del api_key  # no traceback that shows locals is to show it
+        self._base_url = checked_base_url(base_url, key.masked)
         HTTP_LOGS.add(key)
         if http_client is not None and timeout == DEFAULT_TIMEOUT:
             timeout = http_client.timeout

@@ -66,7 +66,7 @@ class Connection:
     def __post_init__(self) -> None:
         if not isinstance(self.api_key, ApiKey):
             raise TypeError("api_key must be an ApiKey, which keeps the key out of sight")
-        checked_base_url(self.base_url)
+        checked_base_url(self.base_url, self.api_key.masked)
         self.rate_limiter()
         if not self.timeout > 0:
             raise ValueError(f"timeout must be above 0 seconds, not {self.timeout}")

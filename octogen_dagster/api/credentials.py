@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import Self
 
-from octogen_dagster.api.masking import KeyMask
+from octogen_dagster.api.masking import KeyMask, masked_keys
 from octogen_dagster.errors import MissingAPIKeyError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import httpx
 
     from octogen_dagster.api.http import Response
@@ -37,13 +39,13 @@ class ApiKey:
     """
 
     def __init__(self, api_key: str | None = None) -> None:
-        key = (api_key or "").strip() or _key_from_environment()
-        if not (key.isascii() and key.isprintable()) or " " in key:
+        self._key = (api_key or "").strip() or _key_from_environment()
+        del api_key  # no traceback that shows locals is to show it
+        if not (self._key.isascii() and self._key.isprintable()) or " " in self._key:
             raise ValueError(
                 "The Octogen API key holds blanks or characters that no key has: copy it again."
             )
-        self._key = key
-        self._mask = KeyMask(key)
+        self._mask = KeyMask(self._key)
 
     @property
     def authorization(self) -> str:
@@ -80,6 +82,18 @@ class ApiKey:
 
     def __reduce__(self) -> tuple[type[Self], tuple[()]]:
         return type(self), ()
+
+
+def key_mask(api_key: str | None) -> Callable[[str], str]:
+    """Return a function that removes the API key from a text, if there is one, and similar texts.
+
+    Args:
+        api_key: As for `ApiKey`.
+    """
+    try:
+        return ApiKey(api_key).masked
+    except (MissingAPIKeyError, ValueError):
+        return masked_keys
 
 
 def _key_from_environment() -> str:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from typing import TYPE_CHECKING
 
+from octogen_dagster.api.masking import masked_keys
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import httpx
 
 DEFAULT_BASE_URL = "https://api.octogen.ai/v1"
@@ -19,13 +24,19 @@ def configured_base_url() -> str:
     return os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
 
 
-def checked_base_url(base_url: str) -> str:
+def checked_base_url(base_url: str, masked: Callable[[str], str] = masked_keys) -> str:
     """Check the API's base URL and remove its trailing slash.
+
+    Args:
+        base_url: The base URL.
+        masked: Removes API keys from a text.
 
     Raises:
         ValueError: The URL has no scheme or host, carries credentials, has a query, or would send
-            the key over plain HTTP to another machine.
+            the key over plain HTTP to another machine. The message shows no key.
     """
+    if masked(base_url) != base_url:
+        raise ValueError("base_url holds an API key: correct it, and pass the key as api_key")
     url = _checked(
         base_url,
         "base_url",
@@ -34,10 +45,10 @@ def checked_base_url(base_url: str) -> str:
         hint="; pass the key as api_key",
     )
     if url.port is not None and url.port > 65535:
-        raise ValueError(f"base_url {base_url!r} has a port above 65535: correct it")
+        raise ValueError(f"base_url {_shown(base_url)} has a port above 65535: correct it")
     if "?" in base_url or "#" in base_url:
         raise ValueError(
-            f"base_url {base_url!r} must end with its path, without ? or #: remove them"
+            f"base_url {_shown(base_url)} must end with its path, without ? or #: remove them"
         )
     return str(url).rstrip("/")
 
@@ -69,11 +80,13 @@ def may_use_proxy(url: str) -> bool:
 def _checked(url: str, setting: str, *, protects: str, example: str, hint: str = "") -> httpx.URL:
     import httpx
 
-    shown = repr(url[:_MAX_URL_IN_MESSAGE])
+    shown = _shown(url)
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise ValueError(f"{setting} {shown} is not a URL: {error}") from None
+        # What httpx takes for the port may be part of a password.
+        reason = "" if "@" in url else f": {masked_keys(str(error))[:_MAX_URL_IN_MESSAGE]}"
+        raise ValueError(f"{setting} {shown} is not a URL{reason}") from None
     if parsed.userinfo:
         raise ValueError(f"{setting} must not carry a user or password{hint}.")
     if parsed.scheme not in ("http", "https") or not parsed.host:
@@ -84,6 +97,13 @@ def _checked(url: str, setting: str, *, protects: str, example: str, hint: str =
             "accepted for this machine only (127.0.0.1, localhost)."
         )
     return parsed
+
+
+def _shown(url: str) -> str:
+    """Quote a URL for an error message, without what may be a password or a token."""
+    without_user = re.sub(r"^(\w+://)?.*@", r"\1…@", url, count=1, flags=re.DOTALL)
+    without_query = re.sub(r"([?#]).+", r"\1…", without_user, flags=re.DOTALL)
+    return repr(masked_keys(without_query)[:_MAX_URL_IN_MESSAGE])
 
 
 def _is_loopback(host: str) -> bool:

@@ -348,8 +348,12 @@ def scan_products(
         ValueError: A setting is out of its range. Raised at once.
         OctogenError: The read failed. Raised when the frame is executed.
     """
+    try:
+        key = ApiKey(api_key)
+    finally:
+        del api_key  # no traceback that shows locals is to show it
     connection = Connection(
-        api_key=ApiKey(api_key),
+        api_key=key,
         base_url=base_url or configured_base_url(),
         timeout=timeout,
         concurrency=concurrency,

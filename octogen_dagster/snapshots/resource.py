@@ -5,13 +5,20 @@ from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from typing_extensions import Self, Unpack
 
 from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs
 from octogen_dagster.api.client import DEFAULT_TIMEOUT, OctogenClient
 from octogen_dagster.api.connection import MAX_EXTRA_PAGES_RATIO, Connection
-from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.credentials import ApiKey, key_mask
 from octogen_dagster.api.models import (
     MerchantCatalogSummary,
     MerchantProductListPage,
@@ -39,6 +46,9 @@ class OctogenResource(dg.ConfigurableResource[Any]):
     `NamedCatalogs(keys=[...])` or a `CatalogSource` of your own. It is set in code and is no part
     of the run configuration.
     """
+
+    # pydantic's errors quote what is refused, which may be the key in a wrong place.
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     api_key: str | None = Field(
         default=None,
@@ -111,7 +121,7 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         if not isinstance(catalogs, CatalogSource):
             raise ValueError(
                 f"catalogs must be a CatalogSource, such as ShopCatalogs(hosts=['shop.example']), "
-                f"not {catalogs!r}"
+                f"not a {type(catalogs).__name__}"
             )
         return catalogs
 
@@ -122,10 +132,12 @@ class OctogenResource(dg.ConfigurableResource[Any]):
 
     @field_validator("base_url", mode="before")
     @classmethod
-    def _check_base_url(cls, base_url: str | None) -> str | None:
+    def _check_base_url(cls, base_url: str | None, info: ValidationInfo) -> str | None:
         if base_url is None or isinstance(base_url, dg.EnvVar):
             return base_url
-        return checked_base_url(base_url)
+        api_key = info.data.get("api_key")
+        literal = None if isinstance(api_key, dg.EnvVar) else api_key
+        return checked_base_url(base_url, key_mask(literal))
 
     @model_validator(mode="after")
     def _check_budget(self) -> Self:

@@ -74,4 +74,8 @@ def locals_of(error: BaseException) -> Iterator[tuple[str, str]]:
 
 
 def shown(value: Any) -> str:
-    return f"{value!r}\n{pretty_repr(value)}"
+    """A value as debuggers show it; one that is not made yet may have no `repr`."""
+    try:
+        return f"{value!r}\n{pretty_repr(value)}"
+    except AttributeError:
+        return object.__repr__(value)

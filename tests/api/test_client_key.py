@@ -8,11 +8,13 @@ import gzip
 import json
 import logging
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from octogen_dagster.api.client import OctogenClient
+from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.errors import (
     OctogenAPIError,
@@ -134,6 +136,24 @@ class TestResponses:
             assert KEY not in shown(client)
         assert KEY not in shown(found)
         assert KEY.encode() not in pickle.dumps(found)
+
+
+class TestRefusedSettings:
+    """Whatever a constructor refuses, its frames do not show the key that was passed."""
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: OctogenClient(api_key=f"{KEY}\n{KEY}"),
+            lambda: OctogenClient(api_key=KEY, base_url="no-url"),
+            lambda: ApiKey(f"{KEY} {KEY}"),
+        ],
+    )
+    def test_the_error_is_silent(self, make: Callable[[], object]) -> None:
+        with pytest.raises(ValueError, match=r"Octogen API key|base_url") as caught:
+            make()
+        assert frames_of(caught.value)
+        assert leaks(caught.value, KEY) == []
 
 
 class TestMissingResponses:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.urls import (
     DEFAULT_BASE_URL,
     checked_base_url,
@@ -96,8 +97,53 @@ class TestBaseUrl:
             checked_base_url(base_url)
         assert text in str(caught.value)
 
+    @pytest.mark.parametrize(
+        "base_url",
+        [
+            KEY,
+            f"https://{KEY}/v1",
+            f"https://{KEY}.example/v1",
+            f"https://user:{KEY}@api.octogen.ai/v1",
+            f"https://api.octogen.ai:{KEY}/v1",
+            f"https://api.octogen.ai/{KEY}",
+            f"https://api.octogen.ai/v1?key={KEY}",
+            f"https://api.octogen.ai/v1#{KEY}",
+            f"https://api.octogen.ai/{KEY.replace('o', '%6f')}",
+        ],
+    )
+    def test_an_api_key_in_it_is_refused_and_not_shown(self, base_url: str) -> None:
+        with pytest.raises(ValueError, match="base_url holds an API key: correct it") as caught:
+            checked_base_url(base_url, ApiKey(KEY).masked)
+        assert "octo_" not in str(caught.value)
+
+    def test_another_form_of_key_is_refused_if_it_is_the_key(self) -> None:
+        base_url = "https://octogen.example/a-key-of-a-proxy/v1"
+        assert checked_base_url(base_url, ApiKey("another-key").masked) == base_url
+        with pytest.raises(ValueError, match="base_url holds an API key"):
+            checked_base_url(base_url, ApiKey("a-key-of-a-proxy").masked)
+
     @pytest.mark.parametrize("userinfo", [f"user:{KEY}", KEY, f":{KEY}"])
     def test_credentials_in_it_are_refused_and_not_quoted(self, userinfo: str) -> None:
         with pytest.raises(ValueError, match="pass the key as api_key") as caught:
             checked_base_url(f"https://{userinfo}@api.octogen.ai/v1")
         assert KEY not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "base_url",
+        [
+            "https://user:pass/word@api.octogen.ai/v1",
+            "https://user:pass\nword@api.octogen.ai/v1",
+            "https//user:password@api.octogen.ai/v1",
+            "user:password@api.octogen.ai",
+            "https://user:pass@word@api.octogen.ai/v1",
+            "https://api.octogen.ai/v1?password",
+            "https://api.octogen.ai/v1#password",
+            "ftp://api.octogen.ai/v1?password",
+        ],
+    )
+    def test_what_may_be_a_password_is_not_quoted(self, base_url: str) -> None:
+        with pytest.raises(ValueError, match="base_url") as caught:
+            checked_base_url(base_url)
+        text = str(caught.value).replace("must not carry a user or password; pass the key", "")
+        assert "pass" not in text
+        assert "word" not in text

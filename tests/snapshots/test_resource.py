@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from pydantic import ValidationError
 
 from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs, ShopCatalogs
 from octogen_dagster.errors import MissingAPIKeyError, OctogenBudgetError
@@ -14,6 +15,7 @@ from octogen_dagster.frames.scan import scan_products
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.resource import OctogenResource
+from tests.api.leaks import chain
 from tests.api.servers import KEY
 
 
@@ -141,12 +143,58 @@ def test_the_key_is_shown_nowhere() -> None:
     assert b"secret_secret" not in pickle.dumps(octogen.scan(ProductSearch()))
 
 
-SHOPS = ShopCatalogs(hosts=["acme.example", "zen.example"])
-
-
 @dg.asset
 def source(octogen: OctogenResource) -> CatalogSource:
     return octogen.connection().catalogs
+
+
+class TestKeyInAWrongPlace:
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"base_url": KEY},
+            {"base_url": f"https://{KEY}/v1"},
+            {"base_url": f"https://octogen.example/v1?key={KEY}"},
+            {"base_url": f"https://user:{KEY}@octogen.example/v1"},
+            {"base_url": f"https://octogen.example/{KEY}/v1"},
+            {"base_url": "ftp://octogen.example/a-key-of-a-proxy", "api_key": "a-key-of-a-proxy"},
+            {"api_key": [KEY]},
+            {"timeout": KEY},
+            {"catalogs": KEY},
+            {"api_key": KEY, "budget_usd": 1, "search_page_usd": 0, "lookup_usd": 0},
+        ],
+    )
+    def test_a_refused_setting_is_not_quoted(self, settings: dict[str, Any]) -> None:
+        with pytest.raises(ValidationError) as caught:
+            OctogenResource(**settings)
+        for text in (str(caught.value), repr(caught.value)):
+            assert "octo_live" not in text
+            assert KEY.rpartition("_")[2] not in text
+            assert "a-key-of-a-proxy" not in text
+
+    @pytest.mark.parametrize("base_url", [KEY, "https://octogen.example/a-key-of-a-proxy"])
+    def test_one_from_the_environment_is_not_quoted_by_a_run(
+        self, monkeypatch: pytest.MonkeyPatch, base_url: str
+    ) -> None:
+        monkeypatch.setenv("MY_URL", base_url)
+        monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", base_url.rpartition("/")[2])
+        resources = {"octogen": OctogenResource(base_url=dg.EnvVar("MY_URL"))}
+        with pytest.raises(dg.DagsterError) as caught:
+            dg.materialize([source], resources=resources)
+        texts = [str(error) for error in chain(caught.value)]
+        assert any("base_url holds an API key" in text for text in texts)
+        assert not any(base_url in text for text in texts)
+
+    def test_a_url_in_the_variable_of_the_base_url_is_not_quoted(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OCTOGEN_BASE_URL", KEY)
+        with pytest.raises(ValueError, match="base_url holds an API key") as caught:
+            OctogenResource(api_key="another-key").connection()
+        assert KEY not in str(caught.value)
+
+
+SHOPS = ShopCatalogs(hosts=["acme.example", "zen.example"])
 
 
 def test_the_catalogs_are_the_granted_ones_unless_a_source_is_set() -> None:
