@@ -16,6 +16,7 @@ from octogen_dagster.api.domain_coverage import DomainCoverageResponse
 from octogen_dagster.api.http import Response
 from octogen_dagster.api.me import MeResponse
 from octogen_dagster.api.models import MerchantProductListPage, MerchantProductUrlLookupResponse
+from octogen_dagster.api.printable import printable
 from octogen_dagster.api.product_count import FacetCounts
 from octogen_dagster.api.responses import error_from_response, parsed
 from octogen_dagster.errors import OctogenValidationError
@@ -145,4 +146,4 @@ def test_the_reasons_of_a_refusal(content: bytes) -> None:
     assert message.endswith(". Correct the field named above.")
     assert len(message) < 2_000
     for reason in (theirs.detail or ())[:5]:
-        assert reason.msg[:100] in message
+        assert printable(reason.msg, 100) in message
