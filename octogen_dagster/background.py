@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -49,7 +50,7 @@ def _start(work: Callable[[], _Result], future: Future[_Result], thread_name: st
     threading.Thread(target=run, name=thread_name, daemon=True).start()
 
 
-def wait_interruptibly(future: Future[Any]) -> None:
+def wait_interruptibly(future: Future[Any], seconds: float = float("inf")) -> None:
     """Wait until a future is done, without raising what it raised.
 
     Python runs signal handlers in the main thread only. If the operating system delivers a signal
@@ -58,9 +59,11 @@ def wait_interruptibly(future: Future[Any]) -> None:
 
     Args:
         future: The future to wait for.
+        seconds: The longest time to wait; the future may not be done after it.
     """
-    while not wait([future], timeout=_SIGNAL_POLL_SECONDS).done:
-        pass
+    ends_at = time.monotonic() + seconds
+    while not future.done() and (left := ends_at - time.monotonic()) > 0:
+        wait([future], timeout=min(left, _SIGNAL_POLL_SECONDS))
 
 
 def run_uninterrupted(work: Callable[[], _Result], reason: str) -> _Result:

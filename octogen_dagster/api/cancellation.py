@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import sys
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if sys.version_info >= (3, 11):
+    from asyncio import timeout as time_limit
+else:
+    from async_timeout import timeout as time_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine, Iterator
+
+_Result = TypeVar("_Result")
 
 
 class ClosedError(Exception):
-    """The work was told to stop."""
+    """The work was told to stop, or its time is over."""
 
 
 class CancelScope:
@@ -25,6 +35,9 @@ class CancelScope:
         seconds: The time for all of the work, from now on; None for no limit.
         parent: The scope around this one, whose end ends it too.
         clock: Monotonic seconds.
+
+    Attributes:
+        seconds: The time for all of the work, or that of the scope around it if that ends first.
     """
 
     def __init__(
@@ -35,13 +48,15 @@ class CancelScope:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
-        self._deadline = float("inf") if seconds is None else clock() + seconds
+        self.seconds = float("inf") if seconds is None else seconds
+        self._deadline = clock() + self.seconds
         self._cancelled = threading.Event()
         self._lock = threading.Lock()
         self._children: weakref.WeakSet[CancelScope] = weakref.WeakSet()
         self._callbacks: list[Callable[[], None]] = []
         if parent is not None:
-            self._deadline = min(self._deadline, parent._deadline)
+            if parent._deadline < self._deadline:
+                self.seconds, self._deadline = parent.seconds, parent._deadline
             parent._adopt(self)
 
     def __reduce__(self) -> tuple[type[CancelScope], tuple[()]]:
@@ -69,33 +84,47 @@ class CancelScope:
         """Tell the work to stop, without waiting for it."""
         with self._lock:
             self._cancelled.set()
-            children, callbacks = list(self._children), self._callbacks
-            self._callbacks = []
+            children, callbacks = list(self._children), list(self._callbacks)
         for child in children:
             child.cancel()
         for callback in callbacks:
             callback()
 
-    def on_cancel(self, callback: Callable[[], None]) -> None:
-        """Call a function when the scope is cancelled; at once if it is already.
+    @contextlib.contextmanager
+    def on_cancel(self, callback: Callable[[], None]) -> Iterator[None]:
+        """Call a function if the scope is cancelled while the block runs, or was before.
 
         Args:
             callback: Called in the thread that cancels. It must not block.
         """
         with self._lock:
-            if not self.is_cancelled:
-                self._callbacks.append(callback)
-                return
-        callback()
+            cancelled = self.is_cancelled
+            self._callbacks.append(callback)
+        if cancelled:
+            callback()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._callbacks.remove(callback)
 
-    def wait(self, seconds: float) -> None:
-        """Block for some time, or until the scope is cancelled or its time is over.
+    def check(self) -> None:
+        """Return if the work may go on.
 
         Raises:
-            ClosedError: The scope is cancelled.
+            ClosedError: The scope is cancelled or its time is over.
         """
-        if self._cancelled.wait(min(seconds, self.remaining, threading.TIMEOUT_MAX)):
+        if self.is_cancelled or not self.remaining:
             raise ClosedError
+
+    def wait(self, seconds: float) -> None:
+        """Block for some time.
+
+        Raises:
+            ClosedError: The scope is cancelled or its time is over. Raised at once.
+        """
+        self._cancelled.wait(min(seconds, self.remaining, threading.TIMEOUT_MAX))
+        self.check()
 
     def _adopt(self, child: CancelScope) -> None:
         with self._lock:
@@ -103,3 +132,25 @@ class CancelScope:
             cancelled = self.is_cancelled
         if cancelled:
             child.cancel()
+
+
+async def run_within(scope: CancelScope, work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Await work in this task until the scope ends.
+
+    Raises:
+        ClosedError: The scope was cancelled, or its time is over.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def cancel() -> None:
+        if task is not None:
+            loop.call_soon_threadsafe(task.cancel)
+
+    limit = scope.remaining
+    with scope.on_cancel(cancel):
+        try:
+            async with time_limit(limit if limit < float("inf") else None):
+                return await work
+        except (asyncio.CancelledError, asyncio.TimeoutError):
+            scope.check()
+            raise

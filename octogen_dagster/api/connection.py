@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from octogen_dagster.api.cancellation import CancelScope, ClosedError, run_within
 from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs
 from octogen_dagster.api.client import DEFAULT_TIMEOUT, OctogenClient
 from octogen_dagster.api.credentials import ApiKey
@@ -17,12 +18,16 @@ from octogen_dagster.api.requester import HEADERS
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.spending import Spending
 from octogen_dagster.api.urls import DEFAULT_BASE_URL, checked_base_url
+from octogen_dagster.background import submit, wait_interruptibly
+from octogen_dagster.errors import OctogenTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
 _Result = TypeVar("_Result")
+_ENDING_SECONDS = 1.5
+"""How long a call that is to end is waited for."""
 
 
 MAX_EXTRA_PAGES_RATIO = 0.05
@@ -46,6 +51,7 @@ class Connection:
         max_extra_pages_ratio: The most pages that reading a catalog in several walks may add, as
             a share of its pages; with 0 each catalog is read in one walk.
         refusals: What the service is known to refuse; all clients share it.
+        scope: Its end ends all that blocking clients and calls wait for.
 
     Raises:
         MissingAPIKeyError: There is no API key.
@@ -62,6 +68,7 @@ class Connection:
     catalogs: CatalogSource = field(default_factory=GrantedCatalogs)
     max_extra_pages_ratio: float = MAX_EXTRA_PAGES_RATIO
     refusals: ServiceRefusals = field(default_factory=ServiceRefusals, compare=False, repr=False)
+    scope: CancelScope = field(default_factory=CancelScope, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.api_key, ApiKey):
@@ -94,22 +101,30 @@ class Connection:
             refusals=self.refusals,
         )
 
+    def with_own_scope(self) -> Connection:
+        """Return the same connection with a scope within its scope, to be cancelled alone."""
+        return replace(self, scope=self.scope.child())
+
     def with_own_spending(self) -> Connection:
         """Return the same connection, which also counts apart what its own requests cost."""
         return replace(self, spending=self.spending.part())
 
     @contextlib.asynccontextmanager
     async def blocking_client(self, rate_limiter: RateLimiter) -> AsyncIterator[OctogenClient]:
-        """Open a faster client for an event loop that nothing else uses: it blocks the loop."""
+        """Open a faster client for an event loop that nothing else uses: it blocks the loop.
+
+        What it waits for ends soon after the scope, with a `ClosedError`.
+        """
         from octogen_dagster.api.transport import BlockingTransport
 
-        transport = BlockingTransport(self.base_url, self.api_key, HEADERS)
+        transport = BlockingTransport(self.base_url, self.api_key, HEADERS, self.scope)
         try:
             yield OctogenClient(
                 api_key=self.api_key,
                 base_url=self.base_url,
                 timeout=self.timeout,
                 _transport=transport,
+                _sleep=transport.sleep,
                 retry=self.retry,
                 rate_limiter=rate_limiter,
                 spending=self.spending,
@@ -121,12 +136,19 @@ class Connection:
     def call(self, operation: Callable[[OctogenClient], Awaitable[_Result]]) -> _Result:
         """Run one operation of a client and block until it is done.
 
-        It runs in a thread of its own, so it works inside a running event loop too.
+        It runs in a thread of its own, so it works inside a running event loop too. An interrupt of
+        the calling thread, such as Ctrl-C or the termination of a Dagster run, ends it soon.
 
         Args:
             operation: Gets a client that is closed afterwards.
+
+        Raises:
+            OctogenTimeoutError: The time of the scope is over.
+            ClosedError: The scope was cancelled.
         """
-        return _run_in_thread(operation, self.blocking_client(self.rate_limiter()))
+        connection = self.with_own_scope()
+        opened = connection.blocking_client(self.rate_limiter())
+        return connection._run_in_thread(operation, opened)
 
     def call_concurrently(
         self, operation: Callable[[OctogenClient], Awaitable[_Result]]
@@ -135,17 +157,36 @@ class Connection:
 
         Args:
             operation: Gets a client that is closed afterwards.
+
+        Raises:
+            OctogenTimeoutError: The time of the scope is over.
+            ClosedError: The scope was cancelled.
         """
-        return _run_in_thread(operation, self.client())
+        connection = self.with_own_scope()
+        return connection._run_in_thread(operation, connection.client())
 
+    def _run_in_thread(
+        self,
+        operation: Callable[[OctogenClient], Awaitable[_Result]],
+        opened: AbstractAsyncContextManager[OctogenClient],
+    ) -> _Result:
+        async def run() -> _Result:
+            async with opened as client:
+                return await operation(client)
 
-def _run_in_thread(
-    operation: Callable[[OctogenClient], Awaitable[_Result]],
-    opened: AbstractAsyncContextManager[OctogenClient],
-) -> _Result:
-    async def run() -> _Result:
-        async with opened as client:
-            return await operation(client)
-
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="octogen-call") as executor:
-        return executor.submit(asyncio.run, run()).result()
+        scope = self.scope
+        future = submit(lambda: asyncio.run(run_within(scope, run())), "octogen-call")
+        try:
+            wait_interruptibly(future, scope.remaining + _ENDING_SECONDS)
+        except BaseException:
+            scope.cancel()
+            wait([future], timeout=_ENDING_SECONDS)
+            raise
+        # An operation that blocks its thread, or a name server, may take longer than the scope.
+        failure = future.exception() if future.done() else ClosedError()
+        if isinstance(failure, ClosedError) and not scope.is_cancelled:
+            raise OctogenTimeoutError(
+                f"{self.base_url} did not answer all requests within {scope.seconds:g} s, which is "
+                "all the time that there was for them. Try again."
+            ) from None
+        return future.result()

@@ -8,7 +8,7 @@ import urllib.parse
 import urllib.request
 from typing import TYPE_CHECKING
 
-from octogen_dagster.api.cancellation import CancelScope, ClosedError
+from octogen_dagster.api.cancellation import CancelScope
 from octogen_dagster.api.http import (
     MAX_BODY_BYTES,
     BodyTooLargeError,
@@ -45,8 +45,8 @@ class BlockingTransport:
         url: The base URL of all requests.
         key: The API key.
         headers: The headers of all requests.
-        scope: Its end ends the request that is under way within about a second, with a
-            `ClosedError` if it was cancelled.
+        scope: Its end ends the request or the wait that is under way within about a second, with
+            a `ClosedError`.
     """
 
     def __init__(
@@ -64,12 +64,13 @@ class BlockingTransport:
             TransportError: There was no complete response.
             TransportTimeoutError: The time is over.
             BodyTooLargeError: The body is too large.
-            ClosedError: The scope was cancelled.
+            ClosedError: The scope was cancelled, or its time is over.
         """
         import pycurl
 
         if self._curl is None:
             raise RuntimeError("The client is closed: make another one.")
+        self._scope.check()
         body, lines = io.BytesIO(), list[bytes]()
         failure, message = 0, ""
         try:
@@ -82,8 +83,8 @@ class BlockingTransport:
         head = _head(self._curl.getinfo(pycurl.RESPONSE_CODE), lines, request)
         if head is not None:
             begun(head)
-        if self._scope.is_cancelled:
-            raise ClosedError
+        if failure:
+            self._scope.check()
         match failure:
             case 0 if head is not None:
                 return complete_response(head, body.getvalue())
@@ -94,6 +95,14 @@ class BlockingTransport:
             case pycurl.E_FILESIZE_EXCEEDED if head is not None:
                 raise BodyTooLargeError(head)
         raise TransportError(message)
+
+    async def sleep(self, seconds: float) -> None:
+        """Block for some time.
+
+        Raises:
+            ClosedError: The scope was cancelled, or its time is over.
+        """
+        self._scope.wait(seconds)
 
     async def aclose(self) -> None:
         """Close the connection."""

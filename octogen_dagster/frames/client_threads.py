@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from typing_extensions import Self
 
+from octogen_dagster.api.cancellation import ClosedError
 from octogen_dagster.api.requester import RequestStatistics
 from octogen_dagster.errors import OctogenBudgetError, OctogenInsufficientCreditError
 
@@ -22,15 +24,12 @@ POLL_SECONDS = 1.0
 """The longest time that a consumer is blocked before it gets control back."""
 
 
-class ClosedError(Exception):
-    """The threads were told to stop."""
-
-
 class ClientThreads(ABC):
     """Threads that work while the context is open, each with its own event loop and client.
 
     Args:
-        connection: The settings of the clients, which share one rate limiter.
+        connection: The settings of the clients, which share one rate limiter. When its scope ends,
+            so do the threads, and what they wait for.
         threads: The number of threads.
         name: The prefix of the names of the threads.
     """
@@ -39,6 +38,7 @@ class ClientThreads(ABC):
         self._connection = connection
         self._rate_limiter = connection.rate_limiter()
         self._changed = threading.Condition()
+        self._end_of_scope = contextlib.ExitStack()
         self._closed = False
         self._error: BaseException | None = None
         self._working = threads
@@ -49,6 +49,7 @@ class ClientThreads(ABC):
         ]
 
     def __enter__(self) -> Self:
+        self._end_of_scope.enter_context(self._connection.scope.on_cancel(self.close))
         for thread in self._threads:
             thread.start()
         return self
@@ -60,6 +61,7 @@ class ClientThreads(ABC):
         _traceback: TracebackType | None,
     ) -> None:
         self.close()
+        self._end_of_scope.close()
         # When the money is spent, requests under way are paid too: what they bring is kept.
         if isinstance(error, OctogenBudgetError | OctogenInsufficientCreditError):
             self.join()
@@ -101,7 +103,7 @@ class ClientThreads(ABC):
         try:
             asyncio.run(self._work_with_client())
         except ClosedError:
-            pass
+            self.close()
         except BaseException as error:
             with self._changed:
                 self._error = self._error or error

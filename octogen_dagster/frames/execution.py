@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from octogen_dagster.api.connection import Connection
     from octogen_dagster.frames.catalog_read import CatalogRead
-    from octogen_dagster.frames.client_threads import ClientThreads
     from octogen_dagster.frames.read_plan import ReadPlan
     from octogen_dagster.frames.wire import WirePage
 
@@ -66,20 +65,16 @@ class Execution:
             unknown_fields=self._decoder.unknown_fields,
         )
 
-    def frames(
-        self, begin: Callable[[ClientThreads], None], report: Callable[[], None]
-    ) -> Iterator[pl.DataFrame]:
+    def frames(self, report: Callable[[], None]) -> Iterator[pl.DataFrame]:
         """Yield the rows, in the order in which their pages come.
 
         Args:
-            begin: Called once with the threads that read.
             report: Called about every second, and before each frame.
 
         Raises:
             OctogenError: The read failed or is not complete.
         """
         with self._reader() as reader:
-            begin(reader)
             for batch in reader:
                 self._add_up(reader)
                 report()

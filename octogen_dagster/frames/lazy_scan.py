@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from octogen_dagster.api.cancellation import CancelScope
 from octogen_dagster.frames.shutdown import ExitGuard
 from octogen_dagster.frames.snapshot_source import SnapshotSource
 from octogen_dagster.frames.statistics import ReadStatistics
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 
     from octogen_dagster.api.connection import Connection
     from octogen_dagster.api.spending import Spending
-    from octogen_dagster.frames.client_threads import ClientThreads
 
 
 class Interval:
@@ -66,17 +67,14 @@ class LazyScan(SnapshotSource, ABC):
 
     def __init__(self, schema: pl.Schema) -> None:
         self._schema = schema
-        self._threads: ClientThreads | None = None
-        self._stopped = False
+        self._scope = CancelScope()
         super().__init__(
             register_io_source(self._read, schema=schema, validate_schema=True, is_pure=False)
         )
 
     def stop(self) -> None:
         """End the current execution and any later one; each raises `ClosedError` where it runs."""
-        self._stopped = True
-        if self._threads is not None:
-            self._threads.close()
+        self._scope.cancel()
 
     def incomplete_reason(self, rows: int) -> str | None:
         """`SnapshotSource.incomplete_reason`."""
@@ -91,7 +89,7 @@ class LazyScan(SnapshotSource, ABC):
 
     @abstractmethod
     def _frames(
-        self, columns: set[str], predicate: pl.Expr | None, n_rows: int | None, guard: ExitGuard
+        self, columns: set[str], predicate: pl.Expr | None, n_rows: int | None
     ) -> Iterator[pl.DataFrame]:
         """Yield the rows, before the predicate is applied.
 
@@ -99,19 +97,11 @@ class LazyScan(SnapshotSource, ABC):
             columns: The columns that are needed; the frames may have more.
             predicate: The filter of the query; it is applied to the frames afterwards.
             n_rows: The largest number of rows to yield; None for all.
-            guard: The guard to pass to `_begin` with the threads.
         """
 
-    def _begin(self, threads: ClientThreads, guard: ExitGuard) -> None:
-        """Register the threads of an execution, so that they can be stopped.
-
-        Args:
-            threads: The threads.
-            guard: The guard of the execution.
-        """
-        self._threads, guard.stop = threads, threads.close
-        if self._stopped:
-            threads.close()
+    def _own_connection(self) -> Connection:
+        """The connection of one execution, which `stop` ends and which counts its own costs."""
+        return replace(self.connection.with_own_spending(), scope=self._scope)
 
     def _read(
         self,
@@ -124,8 +114,8 @@ class LazyScan(SnapshotSource, ABC):
         needed = set(columns)
         if predicate is not None:
             needed.update(predicate.meta.root_names())
-        guard = ExitGuard()
-        frames = self._frames(needed, predicate, n_rows, guard)
+        guard = ExitGuard(self.stop)
+        frames = self._frames(needed, predicate, n_rows)
         try:
             while True:
                 with guard:

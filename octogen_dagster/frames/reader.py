@@ -6,7 +6,8 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING
 
-from octogen_dagster.frames.client_threads import POLL_SECONDS, ClientThreads, ClosedError
+from octogen_dagster.api.cancellation import ClosedError
+from octogen_dagster.frames.client_threads import POLL_SECONDS, ClientThreads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

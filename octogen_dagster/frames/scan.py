@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
     from octogen_dagster.frames.pages.store import PageStore
     from octogen_dagster.frames.plan import ListCatalogs
-    from octogen_dagster.frames.shutdown import ExitGuard
     from octogen_dagster.frames.snapshot_source import SnapshotPlace
     from octogen_dagster.frames.statistics import Figures
 
@@ -198,13 +197,13 @@ class ProductScan(LazyScan):
         return self.statistics.figures() | product_figures(snapshot)
 
     def _frames(
-        self, columns: set[str], predicate: pl.Expr | None, n_rows: int | None, guard: ExitGuard
+        self, columns: set[str], predicate: pl.Expr | None, n_rows: int | None
     ) -> Iterator[pl.DataFrame]:
         # Polars counts n_rows before the predicate, so a limited search is not narrowed.
         pushdown = Pushdown()
         if predicate is not None and n_rows is None and self.search.max_products is None:
             pushdown = Pushdown.of(predicate)
-        connection = self.connection.with_own_spending()
+        connection = self._own_connection()
         is_whole = n_rows is None and pushdown == Pushdown()
         if is_whole and self._store:
             plan = self._plan = self._plan_with_store(self._store, connection)
@@ -218,10 +217,7 @@ class ProductScan(LazyScan):
         execution = Execution(plan, connection, columns, min(caps, default=None), self._log)
         self.statistics = execution.statistics
         try:
-            yield from execution.frames(
-                lambda threads: self._begin(threads, guard),
-                Interval(self._tell, self.report_interval_seconds),
-            )
+            yield from execution.frames(Interval(self._tell, self.report_interval_seconds))
         except (OctogenPagingError, OctogenResponseError) as error:
             self._discard_bad_pages(error)
             raise

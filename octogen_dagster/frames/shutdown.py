@@ -24,12 +24,12 @@ class ExitGuard:
 
     Use it as a context manager around each step of the generator.
 
-    Attributes:
+    Args:
         stop: Called at exit to end the current step soon.
     """
 
-    def __init__(self) -> None:
-        self.stop: Callable[[], None] | None = None
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self.stop = stop
         self._lock = threading.Lock()
         _unfinished.add(self)
 
@@ -50,8 +50,7 @@ _unfinished: weakref.WeakSet[ExitGuard] = weakref.WeakSet()
 def _stop_all() -> None:
     guards = list(_unfinished)
     for guard in guards:
-        if guard.stop:
-            guard.stop()
+        guard.stop()
     for guard in guards:
         # It is never released: a generator that is called again waits until the process ends.
         guard._lock.acquire(timeout=_STEP_TIMEOUT)

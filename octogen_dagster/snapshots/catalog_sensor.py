@@ -7,9 +7,10 @@ from typing import Any
 
 import dagster as dg
 
+from octogen_dagster.api.cancellation import CancelScope
 from octogen_dagster.api.catalog_sources import fetch_catalogs
 from octogen_dagster.api.catalog_states import CatalogList
-from octogen_dagster.errors import OctogenError
+from octogen_dagster.errors import OctogenError, OctogenTimeoutError
 from octogen_dagster.frames.window import utc_now
 from octogen_dagster.sensor_limits import unfinished_partitions
 from octogen_dagster.snapshots.catalog_tick import (
@@ -23,6 +24,8 @@ from octogen_dagster.snapshots.resource import OctogenResource
 
 # Dagster ends a tick after 60 s; the sensor needs the rest to store its result.
 LISTING_TIMEOUT = 30.0
+_MAX_LISTING_SECONDS = 35.0
+"""The time for the requests of a tick with all waits, also of a source that takes longer."""
 
 
 def build_catalog_sensor(
@@ -110,6 +113,11 @@ class CatalogSensor:
     ) -> dg.SensorResult | dg.SkipReason:
         try:
             listed = _fetch_catalogs(octogen)
+        except OctogenTimeoutError as error:
+            return dg.SkipReason(
+                f"The catalogs could not be listed in the {LISTING_TIMEOUT:g} s that a tick has; "
+                f"the next tick tries again. {error}"
+            )
         except OctogenError as error:
             return dg.SkipReason(
                 f"The catalogs could not be listed; the next tick tries again. {error}"
@@ -171,4 +179,5 @@ def _fetch_catalogs(octogen: OctogenResource) -> CatalogList:
     connection = octogen.connection()
     deadline = min(connection.retry.deadline, LISTING_TIMEOUT)
     retry = dataclasses.replace(connection.retry, deadline=deadline)
-    return fetch_catalogs(dataclasses.replace(connection, retry=retry))
+    scope = CancelScope(_MAX_LISTING_SECONDS)
+    return fetch_catalogs(dataclasses.replace(connection, retry=retry, scope=scope))

@@ -7,13 +7,14 @@ import threading
 import httpx
 import pytest
 
+from octogen_dagster.api.cancellation import ClosedError
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.errors import (
     OctogenBudgetError,
     OctogenError,
     OctogenInsufficientCreditError,
 )
-from octogen_dagster.frames.client_threads import ClientThreads, ClosedError
+from octogen_dagster.frames.client_threads import ClientThreads
 from octogen_dagster.frames.plan import PlannedCatalog
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.wire import read_page

@@ -10,7 +10,6 @@ import pytest
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.catalog_read import CatalogRead
-from octogen_dagster.frames.client_threads import ClientThreads
 from octogen_dagster.frames.execution import Execution
 from octogen_dagster.frames.plan import PlannedCatalog
 from octogen_dagster.frames.read_plan import ReadPlan
@@ -33,7 +32,7 @@ def execution(connection: Connection, cap: int | None = None, *catalogs: str) ->
 
 
 def rows(running: Execution) -> pl.DataFrame:
-    return pl.concat(running.frames(lambda _threads: None, lambda: None))
+    return pl.concat(running.frames(lambda: None))
 
 
 def test_a_whole_plan_brings_every_product(connection: Connection) -> None:
@@ -109,11 +108,9 @@ def test_pages_that_end_before_the_last_one_are_an_error(connection: Connection)
     assert running.statistics.resumed_pages == 2
 
 
-def test_the_threads_are_passed_on_and_each_frame_is_reported(connection: Connection) -> None:
-    begun: list[ClientThreads] = []
+def test_each_frame_is_reported(connection: Connection) -> None:
     reported: list[int] = []
     running = execution(connection)
-    frames = running.frames(begun.append, lambda: reported.append(running.statistics.requests))
+    frames = running.frames(lambda: reported.append(running.statistics.requests))
     assert sum(len(frame) for frame in frames) == 8
-    assert len(begun) == 1
     assert reported[-1] == 4

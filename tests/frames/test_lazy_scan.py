@@ -8,10 +8,11 @@ from typing import Any
 import polars as pl
 import pytest
 
+from octogen_dagster.api.cancellation import ClosedError
 from octogen_dagster.api.client import OctogenClient
-from octogen_dagster.frames.client_threads import ClientThreads, ClosedError
+from octogen_dagster.api.connection import Connection
+from octogen_dagster.frames.client_threads import ClientThreads
 from octogen_dagster.frames.lazy_scan import Interval, LazyScan
-from octogen_dagster.frames.shutdown import ExitGuard
 from octogen_dagster.frames.statistics import ReadStatistics
 from tests.frames.scripted import connection_at
 
@@ -19,8 +20,8 @@ SCHEMA = pl.Schema({"number": pl.Int64(), "text": pl.String(), "other": pl.Int64
 
 
 class IdleThreads(ClientThreads):
-    def __init__(self) -> None:
-        super().__init__(connection_at("http://127.0.0.1:1/v1"), 0, "idle")
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection, 0, "idle")
 
     async def _work(self, client: OctogenClient) -> None:
         raise AssertionError
@@ -33,17 +34,17 @@ class Numbers(LazyScan):
     """Two frames of three rows each."""
 
     def __init__(self) -> None:
+        self.connection = connection_at("http://127.0.0.1:1/v1")
         self.statistics = ReadStatistics()
         self.arguments: list[tuple[set[str], bool, int | None]] = []
         super().__init__(SCHEMA)
 
     def _frames(
-        self, columns: set[str], predicate: pl.Expr | None, n_rows: int | None, guard: ExitGuard
+        self, columns: set[str], predicate: pl.Expr | None, n_rows: int | None
     ) -> Iterator[pl.DataFrame]:
         self.arguments.append((columns, predicate is not None, n_rows))
         self.statistics.rows = 0
-        with IdleThreads() as threads:
-            self._begin(threads, guard)
+        with IdleThreads(self._own_connection()) as threads:
             for begin in (0, 3):
                 threads.raise_if_over()
                 numbers = list(range(begin, begin + 3))

@@ -9,8 +9,8 @@ UNFINISHED = """
 import threading
 from octogen_dagster.frames.shutdown import ExitGuard
 
-guard, entered, stopped = ExitGuard(), threading.Event(), threading.Event()
-guard.stop = stopped.set
+entered, stopped = threading.Event(), threading.Event()
+guard = ExitGuard(stopped.set)
 
 def work():
     with guard:
@@ -30,7 +30,7 @@ atexit.register(lambda: print("may enter:", guard._lock.acquire(blocking=False))
 
 from octogen_dagster.frames.shutdown import ExitGuard
 
-guard = ExitGuard()
+guard = ExitGuard(lambda: None)
 with guard:
     pass
 """
@@ -38,8 +38,7 @@ with guard:
 FINISHED = """
 from octogen_dagster.frames.shutdown import ExitGuard
 
-guard = ExitGuard()
-guard.stop = lambda: print("stopped")
+guard = ExitGuard(lambda: print("stopped"))
 with guard:
     pass
 guard.finish()

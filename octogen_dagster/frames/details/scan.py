@@ -32,7 +32,6 @@ from octogen_dagster.frames.shares import require_share
 if TYPE_CHECKING:
     from octogen_dagster.api.connection import Connection
     from octogen_dagster.api.spending import Spending
-    from octogen_dagster.frames.shutdown import ExitGuard
     from octogen_dagster.frames.snapshot_source import SnapshotPlace
     from octogen_dagster.frames.statistics import Figures
 
@@ -130,7 +129,7 @@ class DetailScan(LazyScan):
         }
 
     def _frames(
-        self, _columns: set[str], _predicate: pl.Expr | None, n_rows: int | None, guard: ExitGuard
+        self, _columns: set[str], _predicate: pl.Expr | None, n_rows: int | None
     ) -> Iterator[pl.DataFrame]:
         statistics = self.statistics = DetailStatistics()
         products = ListedProducts(self.products if n_rows is None else self.products.head(n_rows))
@@ -144,11 +143,10 @@ class DetailScan(LazyScan):
                 f"The budget leaves {usd(left)} for these lookups. If it is spent before the last "
                 "one, nothing is published, and the lookups are not kept."
             )
-        connection = self.connection.with_own_spending()
+        connection = self._own_connection()
         limit = FailureLimit(self.failure_threshold, products.count, self.connection.retry.deadline)
         spending = connection.spending
         with LookupReader(connection, limit) as reader:
-            self._begin(reader, guard)
             rows = DetailRows(products, self._reusable_rows(), reader, limit)
             statistics.unknown_fields = rows.unknown_fields
             try:

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 
 import pytest
 
+from octogen_dagster.api.cancellation import ClosedError
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.credentials import ApiKey
@@ -18,7 +19,6 @@ from octogen_dagster.errors import (
     OctogenInsufficientCreditError,
     OctogenSnapshotError,
 )
-from octogen_dagster.frames.client_threads import ClosedError
 from octogen_dagster.frames.details.failure_limit import FailureLimit
 from octogen_dagster.frames.details.lookups import LookupReader, Lookups
 from octogen_dagster.sandbox.faults import Fault
