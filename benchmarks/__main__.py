@@ -4,18 +4,20 @@ import argparse
 import importlib
 
 from benchmarks import report
+from benchmarks.earlier import checkout
 from benchmarks.machine import circumstances
-from benchmarks.measure import Row, say
+from benchmarks.measure import Row, ShapeRow, say
 from benchmarks.source import Generation
 
 _SUITES = (
-    "snapshot",
+    "plain",
+    "shapes",
     "latency",
     "memory",
     "catalogs",
+    "changes",
+    "details",
     "imports",
-    "transport",
-    "checkpoint",
     "resume",
     "sensor",
     "materialize",
@@ -35,20 +37,26 @@ def main() -> None:
         "--only", choices=_SUITES, help="run only this one, and leave README.md as it is"
     )
     parser.add_argument(
-        "--rounds", type=_positive, default=7, help="the number of rounds (default: 7)"
+        "--rounds", type=_positive, default=5, help="the number of rounds (default: 5)"
     )
     parser.add_argument(
         "--generation", choices=_GENERATIONS, default="both", help="the contract of the server"
     )
+    parser.add_argument(
+        "--before", metavar="REVISION", help="measure this commit too, in the same rounds"
+    )
     options = parser.parse_args()
     generations = _GENERATIONS[options.generation]
-    rows: list[Row] = []
-    for name in [options.only] if options.only else _SUITES:
-        say(name)
-        suite = importlib.import_module(f"benchmarks.suites.{name}")
-        rows += suite.run(generations, options.rounds)
-    facts = [*circumstances(generations), f"* {options.rounds} rounds", ""]
-    results = "\n".join([*facts, report.table(rows)])
+    rows: list[Row | ShapeRow] = []
+    with checkout(options.before) as before:
+        for name in [options.only] if options.only else _SUITES:
+            say(name)
+            suite = importlib.import_module(f"benchmarks.suites.{name}")
+            rows += suite.run(generations, options.rounds, before)
+    facts = [*circumstances(), f"* {options.rounds} rounds"]
+    if options.before:
+        facts.append(f"* The commit before is {options.before}.")
+    results = "\n".join([*facts, "", report.tables(rows)])
     print(results)
     if not options.only and options.generation == "both":
         report.write(results)

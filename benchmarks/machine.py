@@ -1,43 +1,36 @@
-"""The circumstances of a measurement: the machine, the versions and the size of a page."""
+"""The circumstances of a measurement: the machine and the versions."""
 
 import importlib.metadata
 import os
 import platform
-from collections.abc import Sequence
 from datetime import datetime, timezone
-
-from benchmarks.processes import server
-from benchmarks.source import PAGE_SIZE, Generation
 
 _PACKAGES = (
     "octogen-dagster",
     "polars",
+    "pyarrow",
+    "pycurl",
     "httpx",
     "pycurl",
     "msgspec",
     "dagster",
     "dlt",
+    "duckdb",
     "octogen-ai-sdk",
 )
 
 
-def circumstances(generations: Sequence[Generation]) -> list[str]:
-    """Return the circumstances as lines of Markdown."""
+def circumstances() -> list[str]:
+    """Return lines of Markdown; packages that are not installed are left out."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    installed = {each.metadata["Name"]: each.version for each in importlib.metadata.distributions()}
     versions = [f"Python {platform.python_version()}"]
-    versions += [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
-    sizes = [f"{_page_bytes(generation):,} bytes ({generation})" for generation in generations]
+    versions += [f"{name} {installed[name]}" for name in _PACKAGES if name in installed]
     return [
         f"* {datetime.now(timezone.utc):%Y-%m-%d}, {platform.system()} {platform.machine()}, "
         f"{_cpu()}, {os.cpu_count()} cores, {memory:.0f} GiB",
         f"* {', '.join(versions)}",
-        f"* A page of {PAGE_SIZE} products: {', '.join(sizes)}",
     ]
-
-
-def _page_bytes(generation: Generation) -> int:
-    with server(generation, {"grand-arcade": 100_000}) as local:
-        return local.page_bytes
 
 
 def _cpu() -> str:

@@ -15,20 +15,43 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.source import Generation, Source
+from benchmarks.source import PAGE_SIZE, WARM_UP, Generation, Source
 
 ROOT = Path(__file__).resolve().parents[1]
-_WARM_UP = "warm-up"
 _ENVIRONMENT = {**os.environ, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """The time, the peak memory and the number of products of one process."""
+    """One read in one process.
+
+    Attributes:
+        seconds: The wall time.
+        cpu_seconds: The CPU time of all threads.
+        start_seconds: The wall time of a read of one page.
+        start_cpu_seconds: The CPU time of a read of one page.
+        peak_mb: The peak memory of the process, in units of 10^6 bytes.
+        products: The number of distinct products.
+        digest: A digest of the rows; None if the contender has other columns than a snapshot.
+    """
 
     seconds: float
+    cpu_seconds: float
+    start_seconds: float
+    start_cpu_seconds: float
     peak_mb: float
     products: int
+    digest: int | None = None
+
+    @property
+    def reading_seconds(self) -> float:
+        """The wall time without what a read of one page takes."""
+        return self.seconds - self.start_seconds
+
+    @property
+    def reading_cpu_seconds(self) -> float:
+        """The CPU time without what a read of one page takes."""
+        return self.cpu_seconds - self.start_cpu_seconds
 
 
 @dataclass(frozen=True)
@@ -39,16 +62,20 @@ class Server:
         base_url: The base URL.
         generation: The contract.
         catalogs: Catalog key to number of products.
-        page_bytes: The mean size of a page, in bytes.
+        page_bytes: The mean size of a page of each catalog, in bytes.
     """
 
     base_url: str
     generation: Generation
     catalogs: Mapping[str, int]
-    page_bytes: int
+    page_bytes: Mapping[str, int]
 
     def measure(
-        self, contender: str, catalogs: Sequence[str] | None = None, concurrency: int = 8
+        self,
+        contender: str,
+        catalogs: Sequence[str] | None = None,
+        concurrency: int = 8,
+        before: Path | None = None,
     ) -> Measurement:
         """Let a contender read catalogs in a new process, and return the measurement.
 
@@ -56,6 +83,7 @@ class Server:
             contender: The name of its module.
             catalogs: The catalogs to read; None for all.
             concurrency: The number of catalogs to read at the same time.
+            before: A checkout of an earlier commit, whose package is to be used.
 
         Raises:
             RuntimeError: The contender failed, or did not read every product.
@@ -63,10 +91,11 @@ class Server:
         catalogs = list(self.catalogs if catalogs is None else catalogs)
         sources = [
             Source(self.base_url, self.generation, keys, concurrency)
-            for keys in ([_WARM_UP], catalogs)
+            for keys in ([WARM_UP], catalogs)
         ]
         command = ["-m", "benchmarks.child", contender, *(source.to_json() for source in sources)]
-        measurement = Measurement(**json.loads(run_python(command).splitlines()[-1]))
+        output = run_python(command, folder=before)
+        measurement = Measurement(**json.loads(output.splitlines()[-1]))
         expected = sum(self.catalogs[key] for key in catalogs)
         if measurement.products != expected:
             raise RuntimeError(f"{contender} read {measurement.products} products of {expected}")
@@ -74,13 +103,24 @@ class Server:
 
     def pages_served(self) -> int:
         """Return the number of pages that all clients have read so far."""
-        with urllib.request.urlopen(f"{self.base_url}/pages-served", timeout=10) as response:
-            return int(response.read())
+        return self.counts()["pages"]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many pages, lookups and refusals there were, without refusals of warm-ups."""
+        with urllib.request.urlopen(f"{self.base_url}/counts", timeout=10) as response:
+            counts: dict[str, int] = json.load(response)
+        return counts
 
 
 @contextmanager
 def server(
-    generation: Generation, catalogs: Mapping[str, int], delay: float = 0.0, listed: int = 0
+    generation: Generation,
+    catalogs: Mapping[str, int],
+    delay: float = 0.0,
+    *,
+    shapes: Mapping[str, str] | None = None,
+    listed: int = 0,
+    lookups: bool = False,
 ) -> Iterator[Server]:
     """Run a server.
 
@@ -88,13 +128,20 @@ def server(
         generation: The contract.
         catalogs: Catalog key to number of products.
         delay: The time to wait before each response, in seconds.
+        shapes: Catalog key to the name of the shape of its pages; plain by default.
         listed: The number of additional catalogs, which are listed and have no pages.
+        lookups: True if the products of the first catalog can be looked up.
     """
+    shapes = shapes or {}
     settings = {
         "generation": generation,
-        "catalogs": {**catalogs, _WARM_UP: 100},
+        "catalogs": {
+            key: (products, shapes.get(key, "plain"))
+            for key, products in {**catalogs, WARM_UP: PAGE_SIZE}.items()
+        },
         "delay": delay,
         "listed": listed,
+        "lookups": lookups,
     }
     command = [sys.executable, "-m", "benchmarks.server", json.dumps(settings)]
     with subprocess.Popen(
@@ -117,20 +164,25 @@ def wall_seconds(code: str) -> float:
     return time.perf_counter() - started_at
 
 
-def run_python(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
-    """Run a new interpreter in the project's root, and return what it prints.
+def run_python(
+    arguments: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> str:
+    """Run a new interpreter, and return what it prints.
 
     Args:
         arguments: The arguments of the interpreter.
         environment: Environment variables to add.
+        folder: The folder whose packages come first; by default the project's root.
 
     Raises:
         RuntimeError: The interpreter failed.
     """
     done = subprocess.run(
         [sys.executable, *arguments],
-        cwd=ROOT,
-        env={**_ENVIRONMENT, **(environment or {})},
+        cwd=folder or ROOT,
+        env={**_ENVIRONMENT, "PYTHONPATH": str(ROOT), **(environment or {})},
         capture_output=True,
         text=True,
         check=False,

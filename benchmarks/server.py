@@ -1,7 +1,8 @@
 """The server of the benchmarks: pre-built pages over HTTP/1.1, as fast as asyncio can.
 
-`python -m benchmarks.server '{"generation": ..., "catalogs": {key: products}, "delay": seconds,
-"listed": number}'` prints its port and runs until its standard input is closed.
+`python -m benchmarks.server '{"generation": ..., "catalogs": {key: [products, shape]}, "delay":
+seconds, "listed": number, "lookups": false}'` prints its port and runs until its standard input is
+closed. What it answers is made from the contract alone.
 """
 
 import asyncio
@@ -9,19 +10,25 @@ import json
 import re
 import sys
 import uuid
+from typing import Any
 
-from benchmarks.pages import CatalogPages
-from benchmarks.source import PAGE_SIZE, Generation
-from octogen_dagster.sandbox.data.catalog import make_catalog
-from octogen_dagster.sandbox.rest.request_bodies import (
-    SEARCH_REQUESTS,
-    RefusedBodyError,
-    parse_body,
-)
-from octogen_dagster.sandbox.rest.views import catalog_summary
+from benchmarks.corpora import HOST
+from benchmarks.details import full_views
+from benchmarks.pages import Filters, Walk, make_catalogs
+from benchmarks.source import PAGE_SIZE, WARM_UP, Generation
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_GZIP = re.compile(rb"\r\naccept-encoding:[^\r]*gzip", re.IGNORECASE)
 _REASONS = {200: "OK", 404: "Not Found", 422: "Unprocessable Entity"}
+_INDEXED_AT = "2026-11-01T04:00:00Z"
+_SEARCH_FIELDS = {
+    "seed": {"catalog", "cursor", "limit"},
+    "current": {"catalogs", "facets", "exclude_facets", "cursor", "limit"},
+}
+_LOOKUP_FIELDS = {"seed": {"url"}, "current": {"url", "resolutionMode", "matchMode"}}
+
+Response = tuple[int, str, list[bytes | bytearray], str]
+"""The status, the request id, the body in parts and its encoding."""
 
 
 class Service:
@@ -29,61 +36,151 @@ class Service:
 
     Args:
         generation: The contract.
-        catalogs: Catalog key to number of products.
+        catalogs: Catalog key to its number of products and the name of its shape.
         listed: The number of additional catalogs, which are listed and have no pages.
+        lookups: True if the products of the first catalog can be looked up.
     """
 
-    def __init__(self, generation: Generation, catalogs: dict[str, int], listed: int) -> None:
-        self.pages = {key: CatalogPages(key, count, generation) for key, count in catalogs.items()}
-        summaries = [pages.summary for pages in self.pages.values()]
-        for number in range(listed):
-            summaries.append(catalog_summary(make_catalog(f"listed-{number:05}", 1, seed=1)))
-        self._listing = json.dumps(summaries).encode()
-        self._pages_served = 0
+    def __init__(
+        self,
+        generation: Generation,
+        catalogs: dict[str, tuple[int, str]],
+        listed: int,
+        lookups: bool,
+    ) -> None:
         self._generation = generation
-        self._search_request = SEARCH_REQUESTS[generation]
+        self._catalogs = make_catalogs(catalogs, generation)
+        counts = {key: catalog.products for key, catalog in self._catalogs.items()}
+        counts |= {f"listed-{number:05}": 1 for number in range(listed)}
+        self._listing = json.dumps([_summary(*entry) for entry in counts.items()]).encode()
+        key, (products, _shape) = next(iter(catalogs.items()))
+        self._views = full_views(key, products, generation) if lookups else {}
+        self._counts = {"pages": 0, "lookups": 0, "refused": 0}
 
-    def respond(self, operation: bytes, body: bytes) -> bytes:
-        """Return a whole HTTP response.
+    def respond(self, operation: bytes, body: bytes, *, gzip_accepted: bool) -> Response:
+        """Return the response to a request.
 
         Args:
             operation: The method and the path.
             body: The request body.
+            gzip_accepted: True if the client reads gzip.
         """
-        if operation == b"POST /v1/products/search":
-            return self._search(body)
-        if operation == b"GET /v1/catalogs" and self._generation == "seed":
-            return _response(200, str(uuid.uuid4()), self._listing)
-        if operation == b"GET /v1/pages-served":
-            return _json_response(200, self._pages_served)
+        match operation:
+            case b"POST /v1/products/search":
+                return self._search(json.loads(body), gzip_accepted)
+            case b"POST /v1/products/lookup":
+                return self._lookup(json.loads(body))
+            case b"GET /v1/catalogs" if self._generation == "seed":
+                return 200, str(uuid.uuid4()), [self._listing], ""
+            case b"GET /v1/counts":
+                return _json_response(200, self._counts)
+        if operation.startswith(b"GET /v1/domains/") and self._generation == "current":
+            return _json_response(200, self._coverage())
         return _json_response(404, {"detail": "Not Found"})
 
-    def _search(self, body: bytes) -> bytes:
-        try:
-            request = parse_body(self._search_request, body)
-        except RefusedBodyError as error:
-            return _json_response(422, {"detail": error.problems})
-        keys = request.catalog_keys or list(self.pages)
-        if len(keys) != 1 or request.limit != PAGE_SIZE:
-            return _json_response(422, {"detail": f"one catalog and pages of {PAGE_SIZE} only"})
-        pages = self.pages.get(keys[0])
-        if pages is None:
+    @property
+    def page_bytes(self) -> dict[str, int]:
+        """The mean size of the pages of each catalog."""
+        return {key: catalog.whole.mean_bytes for key, catalog in self._catalogs.items()}
+
+    def _search(self, request: dict[str, Any], gzip_accepted: bool) -> Response:
+        keys = request.get("catalogs") or [request.get("catalog")]
+        if unknown := request.keys() - _SEARCH_FIELDS[self._generation]:
+            self._counts["refused"] += keys != [WARM_UP]
+            return self._refuse(unknown)
+        if len(keys) != 1 or request.get("limit") != PAGE_SIZE:
+            return self._refuse({"catalogs", "limit"})
+        catalog = self._catalogs.get(keys[0])
+        if catalog is None:
             return _json_response(404, {"detail": "catalog_not_found"})
-        number = pages.number(request.cursor)
-        self._pages_served += 1
-        return _response(200, pages.request_ids[number], *pages.body(number))
+        facets, excluded = (request.get(name) or [] for name in ("facets", "exclude_facets"))
+        if any(facet["name"] != "brand_name" for facet in [*facets, *excluded]):
+            return self._refuse({"facets"})
+        walk = catalog.whole
+        if facets or excluded:
+            brands = _names(facets) if facets else None
+            walk = catalog.walk(Filters(brands, _names(excluded)))
+        return self._page(walk, request.get("cursor"), gzip_accepted)
+
+    def _page(self, walk: Walk, cursor: str | None, gzip_accepted: bool) -> Response:
+        self._counts["pages"] += 1
+        number = walk.number(cursor)
+        encoding, parts = walk.body(number, gzip_accepted=gzip_accepted)
+        return 200, walk.request_id(number), list(parts), encoding
+
+    def _lookup(self, request: dict[str, Any]) -> Response:
+        if unknown := request.keys() - _LOOKUP_FIELDS[self._generation]:
+            return self._refuse(unknown)
+        self._counts["lookups"] += 1
+        view = self._views.get(request["url"])
+        if view is None:
+            return _json_response(404, {"detail": "product_not_found"})
+        return 200, str(uuid.uuid4()), [view], ""
+
+    @staticmethod
+    def _refuse(fields: set[str]) -> Response:
+        detail = [
+            {"type": "extra_forbidden", "loc": ["body", name], "msg": "Extra inputs", "input": None}
+            for name in sorted(fields)
+        ]
+        return _json_response(422, {"detail": detail})
+
+    def _coverage(self) -> dict[str, Any]:
+        """Return what `GET /domains/{host}` says, with the brands of each catalog."""
+        entries = [
+            {
+                "catalog": key,
+                "catalogDisplayName": "Northgate",
+                "productCount": catalog.products,
+                "computedAt": _INDEXED_AT,
+                "fields": [
+                    {
+                        "name": "brand_name",
+                        "displayName": "Brand",
+                        "source": "core",
+                        "coverage": 0.98,
+                        "populated": catalog.products,
+                        "distinct": len(brands),
+                        "truncated": False,
+                        "topValues": [
+                            {"value": name, "label": name, "count": count} for name, count in brands
+                        ],
+                    }
+                ],
+                "price": None,
+            }
+            for key, catalog in self._catalogs.items()
+            if (brands := catalog.top_brands())
+        ]
+        return {"host": HOST, "catalogs": entries}
 
 
-def _json_response(status: int, content: object) -> bytes:
-    return _response(status, str(uuid.uuid4()), json.dumps(content).encode())
+def _names(facets: list[dict[str, Any]]) -> frozenset[str]:
+    return frozenset(value.lower() for facet in facets for value in facet["values"])
 
 
-def _response(status: int, request_id: str, *body: bytes | bytearray) -> bytes:
+def _summary(key: str, products: int) -> dict[str, Any]:
+    return {
+        "catalog": key,
+        "displayName": "Northgate",
+        "sourceBaseUrl": f"https://{HOST}",
+        "productCount": products,
+        "lastIndexedAt": _INDEXED_AT,
+    }
+
+
+def _json_response(status: int, content: object) -> Response:
+    return status, str(uuid.uuid4()), [json.dumps(content).encode()], ""
+
+
+def _encoded(response: Response) -> bytes:
+    status, request_id, body, encoding = response
     head = (
         f"HTTP/1.1 {status} {_REASONS[status]}\r\n"
         "content-type: application/json\r\n"
         f"content-length: {sum(map(len, body))}\r\n"
-        f"x-request-id: {request_id}\r\n"
+        + (f"content-encoding: {encoding}\r\n" if encoding else "")
+        + f"x-request-id: {request_id}\r\n"
         "X-RateLimit-Limit: 600000000\r\n"
         "X-RateLimit-Remaining: 600000000\r\n"
         "X-RateLimit-Reset: 1800000000\r\n"
@@ -118,22 +215,27 @@ class Connection(asyncio.Protocol):
             return
         self._received = b""  # no contender sends a request before the last response
         operation = head[: head.index(b" HTTP/1.1\r\n")]
+        accepted = _GZIP.search(head) is not None
         if self._delay:
-            asyncio.get_running_loop().call_later(self._delay, self._respond, operation, rest)
+            asyncio.get_running_loop().call_later(
+                self._delay, self._respond, operation, rest, accepted
+            )
         else:
-            self._respond(operation, rest)
+            self._respond(operation, rest, accepted)
 
-    def _respond(self, operation: bytes, body: bytes) -> None:
+    def _respond(self, operation: bytes, body: bytes, accepted: bool) -> None:
         assert self._transport is not None
-        self._transport.write(self._service.respond(operation, body))
+        response = self._service.respond(operation, body, gzip_accepted=accepted)
+        self._transport.write(_encoded(response))
 
 
 async def _serve(service: Service, delay: float) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(service, delay), "127.0.0.1", 0)
+    server = await loop.create_server(
+        lambda: Connection(service, delay), "127.0.0.1", 0, backlog=1000
+    )
     port = server.sockets[0].getsockname()[1]
-    page_bytes = next(iter(service.pages.values())).mean_bytes
-    print(json.dumps({"port": port, "page_bytes": page_bytes}), flush=True)
+    print(json.dumps({"port": port, "page_bytes": service.page_bytes}), flush=True)
     closed = asyncio.Event()
     loop.add_reader(sys.stdin, closed.set)
     await closed.wait()
@@ -141,5 +243,5 @@ async def _serve(service: Service, delay: float) -> None:
 
 if __name__ == "__main__":
     settings = json.loads(sys.argv[1])
-    service = Service(settings["generation"], settings["catalogs"], settings["listed"])
-    asyncio.run(_serve(service, settings["delay"]))
+    delay = settings.pop("delay")
+    asyncio.run(_serve(Service(**settings), delay))

@@ -9,6 +9,8 @@ from typing_extensions import Self
 Generation = Literal["seed", "current"]
 
 PAGE_SIZE = 100
+WARM_UP = "warm-up"
+"""A catalog of one page, which each server has."""
 API_KEY = "octo_live_benchmark"
 
 

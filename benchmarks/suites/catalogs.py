@@ -1,32 +1,59 @@
-"""Several catalogs at the same time, from a service that takes 40 ms for a page."""
+"""Several catalogs at the same time: their time at 40 ms for a page, and the memory of many."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from operator import attrgetter
+from pathlib import Path
 
-from benchmarks.measure import Row, run_rounds
-from benchmarks.processes import server
+from benchmarks.measure import Row, run_reads
+from benchmarks.processes import Measurement, Server, server
 from benchmarks.source import Generation
 
-_CATALOGS = {f"catalog-{number}": 2_500 for number in range(8)}
+_EIGHT = {f"catalog-{number}": 2_500 for number in range(8)}
+_HUNDRED = {f"catalog-{number:03}": 2_500 for number in range(100)}
 _SECONDS_PER_PAGE = 0.04
+_MAX_ROUNDS = 3
 
 
-def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
-    """Compare the time of eight catalogs at once with that of one after the other."""
+def run(generations: Sequence[Generation], rounds: int, _before: Path | None) -> Iterator[Row]:
+    """Compare eight catalogs at once with one after the other, and a hundred with eight."""
+    rounds = min(rounds, _MAX_ROUNDS)
     for generation in generations:
-        with server(generation, _CATALOGS, _SECONDS_PER_PAGE) as local:
+        with server(generation, _EIGHT, _SECONDS_PER_PAGE) as local:
             contenders = {
                 "at once": partial(local.measure, "snapshot", concurrency=8),
                 "in turn": partial(local.measure, "snapshot", concurrency=1),
             }
-            results = run_rounds(contenders, rounds)
-        yield results.row(
+            reads = run_reads(contenders, rounds)
+        yield reads.compare(
             "catalogs",
             generation,
-            "8 catalogs of 25 pages at 40 ms a page, at once ÷ one after the other",
+            "8 catalogs of 25 pages at 40 ms a page, at once ÷ one after the other (wall)",
             ("at once", "in turn"),
-            attrgetter("seconds"),
-            "s",
+            "seconds",
             0.16,
         )
+        refused: list[float] = []
+        with server(generation, _HUNDRED) as local:
+            hundred = {
+                "100": partial(_counted, local, refused),
+                "8": partial(local.measure, "snapshot", concurrency=8),
+            }
+            reads = run_reads(hundred, rounds)
+        yield reads.compare(
+            "catalogs",
+            generation,
+            "100 catalogs of 25 pages, peak memory of 100 at once ÷ of 8 at once",
+            ("100", "8"),
+            "peak_mb",
+            1.3,
+        )
+        what = "refused requests of 100 catalogs at once, worst round"
+        yield Row("catalogs", generation, what, refused, max(refused), 1, unit=" requests")
+
+
+def _counted(local: Server, refused: list[float]) -> Measurement:
+    """Measure 100 at once, and note how many of its requests were refused."""
+    begun = local.counts()["refused"]
+    measurement = local.measure("snapshot", concurrency=100)
+    refused.append(local.counts()["refused"] - begun)
+    return measurement

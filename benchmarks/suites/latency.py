@@ -2,26 +2,28 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from operator import attrgetter
+from pathlib import Path
 
-from benchmarks.measure import Row, run_rounds
+from benchmarks.measure import Row, run_reads
 from benchmarks.processes import server
 from benchmarks.source import Generation
 
 _SECONDS_PER_PAGE = 0.005
+_MAX_ROUNDS = 3
 
 
-def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
+def run(generations: Sequence[Generation], rounds: int, _before: Path | None) -> Iterator[Row]:
     """Compare the time with that of bare httpx."""
     for generation in generations:
-        with server(generation, {"grand-arcade": 100_000}, delay=_SECONDS_PER_PAGE) as local:
+        with server(generation, {"grand-arcade": 100_000}, _SECONDS_PER_PAGE) as local:
             contenders = {name: partial(local.measure, name) for name in ("snapshot", "bare_httpx")}
-            results = run_rounds(contenders, rounds)
-        yield results.row(
+            reads = run_reads(contenders, min(rounds, _MAX_ROUNDS))
+        yield reads.compare(
             "latency",
             generation,
-            "100,000 products to Parquet ÷ httpx.Client that throws the pages away, 5 ms a page",
+            "100,000 products to Parquet ÷ httpx.Client that throws the pages away, 5 ms a page "
+            "(wall)",
             ("snapshot", "bare_httpx"),
-            attrgetter("seconds"),
-            "s",
+            "seconds",
+            1.1,
         )

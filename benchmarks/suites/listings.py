@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 from benchmarks.hub import hub
 from benchmarks.measure import Rounds, Row, run_rounds
@@ -15,7 +16,7 @@ _MAX_TICK_SECONDS = 40  # Dagster stops a tick after 60
 _LISTINGS = "10,000 listings"
 
 
-def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
+def run(generations: Sequence[Generation], rounds: int, _before: Path | None) -> Iterator[Row]:
     """Count the ticks, and compare their times with that of the listing."""
     del generations  # Analytics Hub has one
     with hub(_ALL) as every, hub(_HALF) as half:

@@ -2,37 +2,38 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from operator import attrgetter
+from pathlib import Path
 
-from benchmarks.measure import Row, run_rounds
+from benchmarks.measure import Row, run_reads, say, worst
 from benchmarks.processes import server
 from benchmarks.source import Generation
 
-_SMALL, _LARGE = "small", "large"
+_SMALL, _LARGE, _HUGE = "small", "large", "huge"
+_PRODUCTS = {_SMALL: 100_000, _LARGE: 1_000_000, _HUGE: 5_000_000}
+_MAX_ROUNDS = 2
 
 
-def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
-    """Compare the peaks at 1,000,000 and 100,000 products, and report the larger one."""
+def run(generations: Sequence[Generation], rounds: int, _before: Path | None) -> Iterator[Row]:
+    """Compare the peaks at 1,000,000 and 100,000 products, and report the larger ones."""
     for generation in generations:
-        with server(generation, {_SMALL: 100_000, _LARGE: 1_000_000}) as local:
-            contenders = {key: partial(local.measure, "snapshot", [key]) for key in local.catalogs}
-            results = run_rounds(contenders, rounds)
-        yield results.row(
-            "memory",
-            generation,
-            "peak memory at 1,000,000 products ÷ at 100,000",
-            (_LARGE, _SMALL),
-            attrgetter("peak_mb"),
-            "MB",
-            1.25,
+        with server(generation, _PRODUCTS) as local:
+            contenders = {
+                _SMALL: partial(local.measure, "snapshot", [_SMALL]),
+                _LARGE: partial(local.measure, "snapshot", [_LARGE]),
+                "sink": partial(local.measure, "sink_parquet", [_LARGE]),
+            }
+            reads = run_reads(contenders, min(rounds, _MAX_ROUNDS))
+            say(f"  once: {_HUGE}")
+            huge = local.measure("snapshot", [_HUGE])
+        subject = "peak memory at 1,000,000 products"
+        yield reads.compare(
+            "memory", generation, f"{subject} ÷ at 100,000", (_LARGE, _SMALL), "peak_mb", 1.25
         )
-        peaks = [one.peak_mb for one in results.by_contender[_LARGE]]
-        yield Row(
-            "memory",
-            generation,
-            "peak memory at 1,000,000 products, worst round",
-            peaks,
-            max(peaks),
-            350,
-            unit=" MB",
-        )
+        for contender, what in (
+            (_LARGE, subject),
+            ("sink", f"{subject}, `scan_products(...).sink_parquet(...)`"),
+        ):
+            peaks = [one.peak_mb for one in reads.by_contender[contender]]
+            yield worst("memory", generation, f"{what}, worst round", peaks, 350)
+        what = "peak memory at 5,000,000 products"
+        yield worst("memory", generation, what, [huge.peak_mb], 500)

@@ -30,7 +30,7 @@ _COMMAND = [sys.executable, "-c", _PROGRAM]
 _RANDOM_KILLS = 10
 
 
-def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
+def run(generations: Sequence[Generation], rounds: int, _before: Path | None) -> Iterator[Row]:
     """Count the page requests of retries, the repeated ones, and the files that differ."""
     for generation in generations:
         with (

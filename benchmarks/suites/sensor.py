@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 from benchmarks.measure import Row, run_rounds
 from benchmarks.processes import Server, run_python, server
@@ -11,7 +12,7 @@ from benchmarks.source import Generation
 _ALL, _HALF = 10_000, 5_000
 
 
-def run(generations: Sequence[Generation], rounds: int) -> Iterator[Row]:
+def run(generations: Sequence[Generation], rounds: int, _before: Path | None) -> Iterator[Row]:
     """Compare the time of a tick with that of the listing, and of half as many catalogs."""
     if "seed" not in generations:
         return  # the current generation has no list of catalogs

@@ -1,0 +1,77 @@
+"""The changes between two snapshots of 1,000,000 products, against the commit before."""
+
+import json
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import partial
+from operator import itemgetter
+from pathlib import Path
+
+from benchmarks.measure import Row, run_rounds, say, worst
+from benchmarks.processes import run_python, server
+from benchmarks.source import Generation, Source
+
+_SMALL = 100_000
+_EXPECTED = {"appeared": 10_000, "disappeared": 10_000, "changed": 30_000}
+_MAX_ROUNDS = 3
+_PROGRAM = """
+import sys
+from pathlib import Path
+from benchmarks.contenders import snapshot_unsaved
+from benchmarks.source import Source
+snapshot_unsaved.read(Source.from_json(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def run(generations: Sequence[Generation], rounds: int, before: Path | None) -> Iterator[Row]:
+    """Measure the comparison, and compare its time with that of the commit before."""
+    rounds = min(rounds, _MAX_ROUNDS)
+    for generation in generations:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            say("  the snapshots")
+            _make(generation, folder)
+            contenders = {"now": partial(_measure, folder, None)}
+            if before:
+                contenders["before"] = partial(_measure, folder, before)
+            results = run_rounds(contenders, rounds)
+        what = "changes between two snapshots of 1,000,000 products"
+        if before:
+            yield results.row(
+                "changes",
+                generation,
+                f"{what} ÷ the commit before (wall)",
+                ("now", "before"),
+                itemgetter("seconds"),
+                "s",
+                0.3,
+            )
+        for figure, unit in (("seconds", " s"), ("cpu_seconds", " CPU s")):
+            values = [each[figure] for each in results.by_contender["now"]]
+            median = statistics.median(values)
+            yield Row("changes", generation, what, values, median, unit=unit)
+        peaks = [each["peak_mb"] for each in results.by_contender["now"]]
+        yield worst("changes", generation, f"{what}, peak memory, worst round", peaks, 450)
+
+
+def _make(generation: Generation, folder: Path) -> None:
+    with server(generation, {"grand-arcade": _SMALL}) as local:
+        source = Source(local.base_url, generation, ["grand-arcade"]).to_json()
+        run_python(["-c", _PROGRAM, source, str(folder / "read")])
+    snapshot = folder / "read" / "products.parquet"
+    run_python(["-m", "benchmarks.comparison", "make", str(snapshot), str(folder)])
+
+
+def _measure(folder: Path, before: Path | None) -> dict[str, float]:
+    """Return the measurement of one process.
+
+    Raises:
+        RuntimeError: It did not find the known differences.
+    """
+    output = run_python(["-m", "benchmarks.comparison", "measure", str(folder)], folder=before)
+    measured: dict[str, float] = json.loads(output)
+    found = {change: measured.get(change, 0) for change in _EXPECTED}
+    if found != _EXPECTED:
+        raise RuntimeError(f"the comparison found {found}, not {_EXPECTED}")
+    return measured
