@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_BARREN_PAGES = 10
+MAX_PRODUCTS = 10_000_000
+"""The most products of a search of which nobody says how many it has."""
+MAX_COUNT_RATIO = 3
+"""The most products of a catalog, as a multiple of what the source of catalogs says."""
+MIN_LIMIT = 10_000
+"""A catalog may grow from a few products to that many before its source says so."""
 _MIN_PRODUCTS_TO_COMPARE = 10  # all products of a smaller page may come again by chance
 
 
@@ -51,6 +57,8 @@ class PageTracker:
 
     Args:
         subject: What is read, which error messages begin with: "Catalog 'acme'".
+        product_count: The number of products of the catalog that is read, or of which a part is
+            read; None if it is not known.
 
     Attributes:
         pages: Pages received.
@@ -59,9 +67,11 @@ class PageTracker:
         repeats: Products that came again and were removed.
     """
 
-    def __init__(self, subject: str) -> None:
+    def __init__(self, subject: str, product_count: float | None = None) -> None:
         self.subject = subject
         self.pages = 0
+        self._product_count = product_count
+        self._products = 0
         self.may_have_restarted = False
         self.repeats = 0
         self._page_of_cursor: dict[str, int] = {}
@@ -80,9 +90,11 @@ class PageTracker:
         """Check the next page.
 
         Raises:
-            OctogenPagingError: Page 1 came back, or the page's cursor was used before.
+            OctogenPagingError: Page 1 came back, the page's cursor was used before, or there are
+                more pages after far too many products.
         """
         self.pages += 1
+        self._products += len(page.uuids)
         if self._first is None:
             self._first = page
             self._first_uuids = frozenset(page.uuids)
@@ -103,6 +115,7 @@ class PageTracker:
                 "published; run it again, and report it to Octogen if it stays."
             )
         self._page_of_cursor[page.next_cursor] = self.pages
+        self._check_number_of_products()
 
     def deduplicated(self, new: int, repeats: int) -> None:
         """Note how many products of the next page were new, in the order of the pages.
@@ -127,6 +140,29 @@ class PageTracker:
                 f"{self._deduplicated}, brought no new product: the pages do not come to an end. "
                 "Nothing was published; run it again, and report it to Octogen if it stays."
             )
+
+    def _check_number_of_products(self) -> None:
+        count = self._product_count
+        limit = MAX_PRODUCTS if count is None else max(MAX_COUNT_RATIO * count, MIN_LIMIT)
+        if self._products <= limit:
+            return
+        if count is None:
+            known, advice = (
+                "nothing says how many there are",
+                "narrow the search, or read the catalogs of a source that counts their products, "
+                "such as ShopCatalogs",
+            )
+        else:
+            known, advice = (
+                f"the source of catalogs says {count:,.0f}",
+                "if the catalog has grown, run it again once its source says so, or name it in "
+                "NamedCatalogs",
+            )
+        raise OctogenPagingError(
+            f"{self.subject}: {self._products:,} products came up to page {self.pages:,}, and more "
+            f"would follow, although {known}: the pages do not come to an end. Nothing was "
+            f"published. Report it to Octogen; {advice}."
+        )
 
     def _resembles_first_page(self, page: Page) -> bool:
         first = self._first_uuids

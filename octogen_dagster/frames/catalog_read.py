@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from octogen_dagster.api.paging import PageTracker
@@ -61,7 +62,9 @@ class CatalogRead:
     ) -> None:
         self.planned = planned
         self.saver = saver
-        self.tracker = PageTracker(planned.subject)
+        # Archived pages come to an end by themselves.
+        product_count = planned.product_count if live else math.inf
+        self.tracker = PageTracker(planned.subject, product_count)
         self.resumed_pages = 0
         self.effective_query: EffectiveQuery | None = None
         self.saved_pages = saved_pages

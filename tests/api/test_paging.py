@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from octogen_dagster.api import paging
 from octogen_dagster.api.paging import MAX_BARREN_PAGES, PageTracker, is_first_page_again
 from octogen_dagster.errors import OctogenPagingError
 
@@ -210,4 +211,60 @@ class TestNoEnd:
         assert (
             f"{barren} pages in a row, up to page {tracker.pages}, brought no new product"
             in str(caught.value)
+        )
+
+
+def endless(tracker: PageTracker, *, page_size: int = 100) -> int:
+    """Receive pages of new products without an end, and return the number that were accepted."""
+    for number in count():
+        uuids = [f"{number}-{place}" for place in range(page_size)]
+        try:
+            tracker.page_received(Page(uuids, f"c{number}"))
+        except OctogenPagingError:
+            return number
+        tracker.deduplicated(new=page_size, repeats=0)
+    raise AssertionError
+
+
+class TestTooManyProducts:
+    @pytest.mark.parametrize(
+        ("product_count", "accepted"), [(0, 100), (50, 100), (3_333, 100), (4_000, 120)]
+    )
+    def test_pages_stop_at_three_times_the_count_but_not_below_10_000_products(
+        self, product_count: int, accepted: int
+    ) -> None:
+        assert endless(PageTracker("It", product_count)) == accepted
+
+    def test_without_a_count_they_stop_at_a_fixed_number(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert paging.MAX_PRODUCTS == 10_000_000
+        monkeypatch.setattr(paging, "MAX_PRODUCTS", 500)
+        assert endless(PageTracker("It")) == 5
+
+    def test_the_last_page_is_never_one_too_many(self) -> None:
+        tracker = PageTracker("It", 4_000)
+        tracker.page_received(Page([f"a{number}" for number in range(12_000)], "c1"))
+        tracker.page_received(Page([f"b{number}" for number in range(12_000)]))
+
+    def test_the_errors_say_what_was_expected_and_what_to_do(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        many = Page([f"a{number}" for number in range(12_001)], "c1")
+        with pytest.raises(OctogenPagingError) as caught:
+            PageTracker("Catalog 'acme'", 4_000).page_received(many)
+        assert str(caught.value) == (
+            "Catalog 'acme': 12,001 products came up to page 1, and more would follow, although "
+            "the source of catalogs says 4,000: the pages do not come to an end. Nothing was "
+            "published. Report it to Octogen; if the catalog has grown, run it again once its "
+            "source says so, or name it in NamedCatalogs."
+        )
+        monkeypatch.setattr(paging, "MAX_PRODUCTS", 500)
+        with pytest.raises(OctogenPagingError) as caught:
+            PageTracker("The search").page_received(many)
+        assert str(caught.value) == (
+            "The search: 12,001 products came up to page 1, and more would follow, although "
+            "nothing says how many there are: the pages do not come to an end. Nothing was "
+            "published. Report it to Octogen; narrow the search, or read the catalogs of a source that "
+            "counts their products, such as ShopCatalogs."
         )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from upath import UPath
 
+from octogen_dagster.api import paging
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.errors import OctogenPagingError
 from octogen_dagster.frames.catalog_read import CatalogRead
@@ -74,6 +75,16 @@ async def test_a_read_that_is_not_live_ends_with_its_saved_pages(
     read = CatalogRead(PLANNED, saved=[page(1)], live=False)
     assert await first_uuids(read, connection) == ["p1"]
     assert scripted.cursors == []
+
+
+async def test_only_pages_of_the_service_may_have_too_many_products(
+    scripted: ScriptedCatalog, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paging, "MAX_PRODUCTS", 3)
+    archived = CatalogRead(PLANNED, saved=[page(number) for number in (1, 2, 3)], live=False)
+    assert await first_uuids(archived, connection) == ["p1", "p2", "p3"]
+    with pytest.raises(OctogenPagingError, match="4 products came up to page 2"):
+        await first_uuids(CatalogRead(PLANNED), connection)
 
 
 @pytest.mark.parametrize("count", [0, 2])

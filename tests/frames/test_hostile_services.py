@@ -9,13 +9,16 @@ from typing import Any
 import polars as pl
 import pytest
 
+from octogen_dagster.api.catalog_sources import CatalogSource
+from octogen_dagster.api.catalog_states import CatalogList, CatalogState
+from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.errors import OctogenPagingError, OctogenResponseError
 from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.search import ProductSearch
-from tests.frames.scripted import page, service
+from tests.frames.scripted import connection_at, page, service
 
 
 def product_scan(base_url: str, *catalogs: str) -> ProductScan:
@@ -38,6 +41,25 @@ def test_pages_that_never_end_are_an_error(nothing_new: tuple[str, ...]) -> None
         pytest.raises(OctogenPagingError, match=r"12 pages in a row, up to page 13, brought no"),
     ):
         product_scan(base_url).frame.collect()
+
+
+class CountedCatalog(CatalogSource):
+    async def fetch(self, client: OctogenClient) -> CatalogList:
+        return CatalogList([CatalogState("acme", product_count=50)])
+
+
+def test_new_products_without_an_end_are_an_error() -> None:
+    numbers = itertools.count()
+
+    def answer(_: dict[str, Any]) -> bytes:
+        number = next(numbers)
+        return page(*(f"p{number}-{place}" for place in range(2_000)), next_cursor=f"c{number}")
+
+    with service(answer) as base_url:
+        connection = connection_at(base_url, catalogs=CountedCatalog())
+        with pytest.raises(OctogenPagingError, match=r"12,000 products .* catalogs says 50: the"):
+            ProductScan(ProductSearch(), connection).frame.collect()
+    assert next(numbers) == 6
 
 
 @pytest.mark.parametrize("cursor", [False, True, [], {}, {"a": 1}])
