@@ -265,6 +265,6 @@ class TestTooManyProducts:
         assert str(caught.value) == (
             "The search: 12,001 products came up to page 1, and more would follow, although "
             "nothing says how many there are: the pages do not come to an end. Nothing was "
-            "published. Report it to Octogen; narrow the search, or read the catalogs of a source that "
-            "counts their products, such as ShopCatalogs."
+            "published. Report it to Octogen; narrow the search, or read the catalogs of a source "
+            "that counts their products, such as ShopCatalogs."
         )
