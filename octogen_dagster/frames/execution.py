@@ -54,7 +54,6 @@ class Execution:
         self._decoder = PageDecoder(columns, plan.started_at)
         keys = dict.fromkeys(read.planned.catalog for read in self._reads)
         self._products = {key: CatalogProducts(self._reads_of(key)) for key in keys}
-        self._finished = 0
         self.statistics = ScanStatistics(
             search=plan.search,
             started_at=plan.started_at,
@@ -96,6 +95,11 @@ class Execution:
     def _is_full(self) -> bool:
         return self._cap is not None and self.statistics.rows >= self._cap
 
+    @property
+    def _unfinished(self) -> int:
+        """The number of catalogs whose last page did not come yet."""
+        return sum(not products.finished for products in self._products.values())
+
     def _reader(self) -> BulkReader:
         if self._cap is None:
             concurrency = self._connection.concurrency
@@ -113,23 +117,21 @@ class Execution:
             frame = frame.head(len(frame) - left)
         self.statistics.add(frame, pages)
         if self._is_full:
-            self.statistics.truncated = left > 0 or self._finished < len(self._reads)
+            self.statistics.truncated = left > 0 or self._unfinished > 0
         return frame
 
     def _without_repeats(
         self, read: CatalogRead, frame: pl.DataFrame, pages: Sequence[WirePage]
     ) -> pl.DataFrame:
         products = self._products[read.planned.catalog]
-        is_last = not pages[-1].next_cursor
         try:
             new, new_to_walk = products.add(read, frame.get_column("uuid"))
-            if is_last:
+            if not pages[-1].next_cursor:
                 products.finish(read, self._plan.snapshot)
         except OctogenSplitCatalogError:
             check_unchanged(self._reads_of(read.planned.catalog), self._connection)
             raise
         _note_repeats(read, pages, new_to_walk)
-        self._finished += is_last
         return frame if new.all() else frame.filter(new)
 
     def _reads_of(self, catalog: str | None) -> list[CatalogRead]:
@@ -147,11 +149,11 @@ class Execution:
                 self._log(line)
 
     def _check_finished(self) -> None:
-        if self._finished < len(self._reads):
+        if unfinished := self._unfinished:
             raise OctogenSnapshotError(
-                f"{len(self._reads) - self._finished} of {len(self._reads)} catalogs ended before "
-                "their last page: archived pages are missing. Nothing was published. Restore them, "
-                "or materialize the present partition."
+                f"{unfinished} of {len(self._products)} catalogs ended before their last page: "
+                "archived pages are missing. Nothing was published. Restore them, or materialize "
+                "the present partition."
             )
 
     def _add_up(self, reader: BulkReader) -> None:

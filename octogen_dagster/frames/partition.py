@@ -29,7 +29,7 @@ read of the parts.
 """
 
 MAX_SHARE = 0.75
-"""The largest share of a catalog that one part may have if the split is to save enough time."""
+"""The largest share of its time that a read may take after a split, or the split does not pay."""
 
 
 @dataclass(frozen=True)
@@ -69,25 +69,31 @@ def partition(brands: Mapping[str, int], products: int, walks: int) -> list[Cata
         The parts, the largest one first; none if one of them would have most of the catalog.
     """
     named = Counter(_by_spelling(brands)).most_common(MAX_BRANDS)
-    in_sets = sum(size for _, size in named)
-    remainder = max(0, products - in_sets)
-    longest = max([remainder, *(size for _, size in named[:1])])
-    if not in_sets or walks < 2 or longest > MAX_SHARE * (in_sets + remainder):
+    unnamed = max(0, products - sum(size for _, size in named))
+    total = unnamed + sum(size for _, size in named)
+    longest = max([unnamed, *(size for _, size in named[:1])])
+    # Parts below half of the longest one would cost pages and save no time.
+    count = min(walks, len(named) + 1, math.ceil(2 * total / longest)) if longest else 0
+    if count < 2:
         return []
-    # Sets below half of the longest part would cost pages and save no time.
-    count = min(walks - 1, len(named), math.ceil(2 * in_sets / longest))
-    sets = [(0, number) for number in range(count)]
+    remainder = (unnamed, 0)  # brands that fall into it need not be named
+    sizes = [remainder, *((0, number) for number in range(1, count))]
+    heapq.heapify(sizes)
     members: list[list[str]] = [[] for _ in range(count)]
     for brand, size in named:
-        filled, number = sets[0]
+        filled, number = sizes[0]
         members[number].append(brand)
-        heapq.heapreplace(sets, (filled + size, number))
-    sets.sort(reverse=True)
-    parts = parts_of([members[number] for _, number in sets])
-    sizes = [*(size for size, _ in sets), remainder]
-    sized = [replace(part, products=size) for part, size in zip(parts, sizes, strict=True)]
-    sized.sort(key=lambda part: -part.products)
-    return sized if sized[0].products <= MAX_SHARE * sum(sizes) else []
+        heapq.heapreplace(sizes, (filled + size, number))
+    sets = [number for size, number in sorted(sizes, reverse=True) if number and size]
+    by_number = {number: size for size, number in sizes}
+    parts = [
+        replace(part, products=by_number[number])
+        for part, number in zip(
+            parts_of([members[number] for number in sets]), [*sets, 0], strict=True
+        )
+    ]
+    parts.sort(key=lambda part: -part.products)
+    return parts if parts[0].products <= MAX_SHARE * total else []
 
 
 def parts_of(sets: Sequence[Sequence[str]]) -> list[CatalogPart]:

@@ -82,7 +82,7 @@ class PlannedCatalog:
                 self,
                 request=part.narrowed(self.request),
                 part=part,
-                sample=sample,
+                sample=tuple(sample),
                 first_page=None,
             )
             for part in parts

@@ -46,6 +46,11 @@ class CatalogProducts:
         self._own: dict[CatalogRead, SeenProducts] = {}
         self._count = 0
 
+    @property
+    def finished(self) -> bool:
+        """True if the last page of each walk came."""
+        return not self._unfinished
+
     def add(self, read: CatalogRead, uuids: pl.Series) -> tuple[pl.Series, pl.Series]:
         """Add products, and return Boolean masks of those new to the catalog and to the walk.
 
@@ -74,11 +79,10 @@ class CatalogProducts:
         """
         self._own.pop(read, None)
         self._unfinished -= 1
-        if self._unfinished:
-            return
-        if self._planned.part:
-            self._check_whole(snapshot)
-        self._all = SeenProducts()
+        if self.finished:
+            if self._planned.part:
+                self._check_whole(snapshot)
+            self._all = SeenProducts()  # the old one is large
 
     def _check_whole(self, snapshot: SnapshotBrands | None) -> None:
         planned, sample = self._planned, self._planned.sample

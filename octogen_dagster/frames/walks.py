@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from octogen_dagster.api.estimate import estimate_pages
 from octogen_dagster.errors import OctogenAPIError
-from octogen_dagster.frames.partition import partition
+from octogen_dagster.frames.partition import MAX_SHARE, partition
 from octogen_dagster.frames.plan import FirstPage
 from octogen_dagster.frames.wire import read_page
 
@@ -50,7 +50,7 @@ class WalkPlanner:
     def plan(self, catalogs: Sequence[PlannedCatalog]) -> list[list[PlannedCatalog]]:
         """Return the walks of each catalog: it alone, or its parts.
 
-        A catalog is split if its pages would keep one thread busy when the others have ended.
+        A catalog is split if one thread would read its pages when the others have long ended.
 
         Args:
             catalogs: Whole catalogs.
@@ -65,7 +65,7 @@ class WalkPlanner:
         pages = [self._pages(self._products(each)) for each in catalogs]
         return [
             self._walks(catalog, own, own / sum(pages))
-            if own >= MIN_PAGES and threads * own > sum(pages)
+            if own >= MIN_PAGES and MAX_SHARE * threads * own >= sum(pages)
             else [catalog]
             for catalog, own in zip(catalogs, pages, strict=True)
         ]
@@ -86,7 +86,7 @@ class WalkPlanner:
         whole = [replace(catalog, first_page=first)]
         if first.generation != "current" or not first.page.next_cursor:
             return whole
-        threads = self._useful_threads(pages, seconds)
+        threads = useful_threads(pages, seconds, self.connection)
         limit = math.floor(self.connection.max_extra_pages_ratio * pages)
         parts = partition(
             self.snapshot.brands(catalog.catalog) or catalog.brands,
@@ -114,20 +114,6 @@ class WalkPlanner:
         )
         return [replace(walk, first_page=first) if walk is demanding else walk for walk in walks]
 
-    def _useful_threads(self, pages: int, seconds: float) -> int:
-        """Return the number of threads that the rate limit does not slow down.
-
-        Args:
-            pages: The number of pages to read.
-            seconds: The time that one of them takes.
-        """
-        estimate = estimate_pages(
-            [pages * self.search.page_size], self.search.page_size, self.connection
-        )
-        wait = estimate.limit_seconds
-        threads = self.connection.concurrency
-        return min(threads, math.ceil(pages * seconds / wait)) if wait else threads
-
     def _first_page(self, catalog: PlannedCatalog) -> FirstPage:
         async def request(client: OctogenClient) -> FirstPage:
             page = await client.get_raw_page(catalog.request, catalog.subject, 1, read_page)
@@ -147,6 +133,19 @@ class WalkPlanner:
 def _demand(walk: PlannedCatalog) -> int:
     """Return the number of brands that a walk both asks for and excludes."""
     return len(walk.part.excluded) if walk.part and walk.part.brands else 0
+
+
+def useful_threads(pages: int, seconds: float, connection: Connection) -> int:
+    """Return the number of threads from which on the rate limit alone decides the time of a read.
+
+    Args:
+        pages: The number of pages to read.
+        seconds: The time that one page takes.
+        connection: The settings of the service, which has named its rate limit.
+    """
+    threads = connection.concurrency
+    wait = estimate_pages([pages], 1, connection).limit_seconds
+    return min(threads, math.ceil(pages * seconds / wait)) if wait else threads
 
 
 def in_reading_order(catalogs: Iterable[Sequence[PlannedCatalog]]) -> list[PlannedCatalog]:

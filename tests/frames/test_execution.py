@@ -94,10 +94,10 @@ def test_a_cap_of_nothing_requests_nothing(
 
 
 def test_pages_that_end_before_the_last_one_are_an_error(connection: Connection) -> None:
-    planned = PlannedCatalog("acme", SEARCH.request("acme"))
+    acme, zen = (PlannedCatalog(key, SEARCH.request(key)) for key in ("acme", "zen"))
     reads = [
-        CatalogRead(planned, saved=[wire_page("p1", next_cursor="c2")], live=False),
-        CatalogRead(planned, saved=[wire_page("p1")], live=False),
+        CatalogRead(acme, saved=[wire_page("p1", next_cursor="c2")], live=False),
+        CatalogRead(zen, saved=[wire_page("p1")], live=False),
     ]
     running = Execution(ReadPlan(SEARCH, reads, STARTED_AT, rebuilt=True), connection, set(), None)
     with pytest.raises(

@@ -24,8 +24,11 @@ from octogen_dagster.api.connection import Connection
 from octogen_dagster.errors import OctogenServerError, OctogenSplitCatalogError
 from octogen_dagster.frames.consistency import IndexedAgainError
 from octogen_dagster.frames.pages.store import PageStore
+from octogen_dagster.frames.plan import PlannedCatalog
 from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.frames.snapshot_brands import SnapshotBrands
+from octogen_dagster.frames.walks import WalkPlanner, in_reading_order, useful_threads
 from tests.frames.scripted import connection_at
 from tests.published import published
 from tests.published_service import PublishedService
@@ -277,6 +280,101 @@ class TestOneWalk:
             "too_many_values" in line and line.endswith("The catalog is read in one walk.")
             for line in place.lines
         )
+
+
+class TestPlanning:
+    """One product is a page here, and only the plan is made."""
+
+    SEARCH = ProductSearch(page_size=1)
+
+    def planner(self, service: PublishedService, **settings: Any) -> WalkPlanner:
+        connection = connection_to(service, **settings)
+        return WalkPlanner(
+            self.SEARCH, connection, SnapshotBrands(lambda: None, print), lambda _line: None
+        )
+
+    def catalogs(self, **pages: int) -> list[PlannedCatalog]:
+        """Catalogs of so many pages, all of whose brands are known."""
+        return [
+            PlannedCatalog(
+                key,
+                self.SEARCH.request(key),
+                product_count=count,
+                brands={brand: count // len(BRANDS) for brand in BRANDS},
+            )
+            for key, count in pages.items()
+        ]
+
+    @pytest.mark.parametrize(
+        ("pages", "walks"),
+        [
+            ({"acme": 500}, [13]),  # as many as there are brands, and the remainder
+            ({"acme": 100}, [5]),  # 5 %: page 1, and a page that is not full in each but one
+            ({"acme": 59}, [2]),
+            ({"acme": 49}, [1]),
+            ({"acme": 100, **{f"other {number}": 100 for number in range(7)}}, [1] * 8),
+            ({"acme": 900, **{f"other {number}": 100 for number in range(7)}}, [12] + [1] * 7),
+            ({"acme": 110, **{f"other {number}": 100 for number in range(6)}}, [1] * 7),
+            ({"acme": 300, **{f"other {number}": 100 for number in range(5)}}, [12] + [1] * 5),
+        ],
+    )
+    def test_a_catalog_is_split_if_it_would_be_read_when_all_others_have_ended(
+        self, service: PublishedService, pages: dict[str, int], walks: list[int]
+    ) -> None:
+        planned = self.planner(service).plan(self.catalogs(**pages))
+        assert [len(each) for each in planned] == walks
+
+    def test_fewer_walks_at_once_need_fewer_parts(self, service: PublishedService) -> None:
+        (walks,) = self.planner(service, concurrency=2).plan(self.catalogs(acme=500))
+        assert len(walks) == 8
+
+    def test_page_1_is_used_as_that_of_a_catalog_that_is_not_split(
+        self, service: PublishedService
+    ) -> None:
+        service.requests_per_minute = 10
+        ((whole,),) = self.planner(service).plan(self.catalogs(acme=500))
+        assert whole.part is None
+        assert whole.first_page is not None
+        assert whole.first_page.page.uuids == service.catalogs["acme"][:1]
+        assert walks_of(service) == {"whole": 1}
+
+    def test_the_most_demanding_request_is_tried_first_and_used(
+        self, service: PublishedService
+    ) -> None:
+        (walks,) = self.planner(service).plan(self.catalogs(acme=500))
+        assert len(service.searches) == 2
+        (tried,) = [walk for walk in walks if walk.first_page]
+        assert tried.part
+        assert len(tried.part.excluded) == len(BRANDS) - 1
+        assert tried.request.body().items() <= {**service.searches[1], "catalog": "acme"}.items()
+
+    def test_the_longest_walks_begin_first(self, service: PublishedService) -> None:
+        catalogs = self.catalogs(acme=900, small=30, large=300)
+        walks = in_reading_order(self.planner(service).plan(catalogs))
+        sizes = [walk.part.products if walk.part else walk.product_count for walk in walks]
+        assert sizes == sorted(sizes, key=lambda size: -(size or 0))
+        assert [walk.catalog for walk in walks[:2]] == ["large", "acme"]
+        assert in_reading_order([[each] for each in catalogs]) == catalogs
+
+    @pytest.mark.parametrize(
+        ("pages", "seconds", "limit", "reserve", "threads"),
+        [
+            (10_000, 0.2, None, 0.2, 8),  # no limiter
+            (10_000, 0.2, 10_000, 0.0, 8),  # the bucket holds all of it
+            (10**6, 0.2, 1_200, 0.0, 5),  # 20 a second, each 0.2 s: 4, and the bucket at first
+            (10**6, 0.2, 600, 0.0, 3),
+            (10**6, 0.01, 600, 0.0, 1),
+            (2_000, 0.2, 1_000, 0.0, 7),
+            (2_000, 0.2, 1_000, 0.5, 5),  # the reserve is for others
+        ],
+    )
+    def test_no_more_walks_are_useful_than_the_rate_limit_serves(
+        self, pages: int, seconds: float, limit: int | None, reserve: float, threads: int
+    ) -> None:
+        connection = connection_at("http://127.0.0.1:1/v1", reserve=reserve)
+        with connection.spending.request("/products/search", "It") as charge:
+            charge.requests_per_minute = limit
+        assert useful_threads(pages, seconds, connection) == threads
 
 
 class TestResume:

@@ -18,6 +18,8 @@ from octogen_dagster.frames.pages.records import (
     SavedCatalog,
     decode_record,
 )
+from octogen_dagster.frames.partition import parts_of
+from octogen_dagster.frames.plan import PlannedCatalog
 from octogen_dagster.frames.search import ProductSearch
 from tests.frames.pages.samples import read_record
 
@@ -50,12 +52,33 @@ def without_digest(record: ReadRecord | PageArchive) -> ReadRecord | PageArchive
     return msgspec.structs.replace(record, digest="")
 
 
+SPLIT_SEARCH = ProductSearch(catalogs=["acme", "zen"])
+WHOLE = PlannedCatalog(
+    "acme", SPLIT_SEARCH.request("acme"), datetime(2026, 11, 25, tzinfo=timezone.utc)
+)
+ZEN = PlannedCatalog("zen", SPLIT_SEARCH.request("zen"))
+FIRST, SECOND, REMAINDER = WHOLE.split(parts_of([["Acme", "靴下"], ["Strada"]]), ["p1", "p2"])
+SPLIT = ReadRecord(
+    base_url="https://api.example/v1",
+    search=SPLIT_SEARCH.as_json(),
+    catalogs=[SavedCatalog.of(each) for each in (REMAINDER, FIRST, ZEN, SECOND)],
+    started_at=datetime(2026, 11, 25, 6, 0, tzinfo=timezone.utc),
+)
+
+
 class TestGoldenFiles:
     def test_a_read_record_of_an_earlier_version_is_read(self) -> None:
         path = UPath(GOLDEN / "read.json")
         record = decode_record(ReadRecord, path.read_bytes(), path)
         assert without_digest(record) == RECORD
         assert record.product_search() == SEARCH
+
+    def test_the_walks_of_an_earlier_version_are_read(self) -> None:
+        path = UPath(GOLDEN / "read_walks.json")
+        record = decode_record(ReadRecord, path.read_bytes(), path)
+        assert without_digest(record) == SPLIT
+        assert record.walks(WHOLE) == {0: REMAINDER, 1: FIRST, 3: SECOND}
+        assert record.walks(ZEN) == {2: ZEN}
 
     def test_an_archive_of_an_earlier_version_is_read(self) -> None:
         path = UPath(GOLDEN / "archive.json")
@@ -64,6 +87,7 @@ class TestGoldenFiles:
 
     def test_this_version_writes_them(self) -> None:
         assert RECORD.encoded() == (GOLDEN / "read.json").read_bytes()
+        assert SPLIT.encoded() == (GOLDEN / "read_walks.json").read_bytes()
         assert ARCHIVE.encoded() == (GOLDEN / "archive.json").read_bytes()
 
 
