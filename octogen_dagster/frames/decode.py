@@ -71,7 +71,8 @@ class PageDecoder:
     ) -> pl.DataFrame:
         items, columns = self._expressions(catalog, images_are_text)
         bodies = pl.LazyFrame({"items": [page.items for page in pages]})
-        frame = bodies.select(items).unnest("items").select(columns).collect()
+        query = bodies.select(items).unnest("items").select(columns)
+        frame = query.collect(engine="in-memory")  # so few rows take less CPU without streaming
         if "updated_at" in frame.columns:
             place = frame.get_column_index("updated_at")
             frame.replace_column(place, _times(frame.to_series(place), pages, subject))

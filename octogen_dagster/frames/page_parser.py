@@ -55,10 +55,13 @@ class PageParser:
             if not str(error).startswith(_UNKNOWN_FIELD):
                 raise
             return self._learn_from(content)
-        return page, _by_path(_remove_learned(page, types.learned))
+        unknown = _remove_learned(page, types.learned)
+        if unknown:
+            content.decode()  # msgspec skips bytes that are not UTF-8
+        return page, _by_path(unknown)
 
     def _learn_from(self, content: bytes) -> tuple[Any, Counter[str]]:
-        content.decode()  # msgspec skips bytes that are not UTF-8
+        content.decode()
         unknown = count_unknown_fields(content)
         self._learn(unknown)
         return self._open_types.decoder.decode(content), _by_path(unknown)

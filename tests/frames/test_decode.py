@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -28,6 +28,7 @@ def expected(*documents: Any) -> pl.DataFrame:
     return decode_by_models([answer(page).content for page in documents], "acme", BEGAN)
 
 
+@settings(deadline=None)
 @given(st.lists(pages(), min_size=1, max_size=3))
 def test_the_fast_path_and_the_models_agree_on_every_valid_page(documents: list[Any]) -> None:
     fast = decode(*documents)
@@ -37,6 +38,7 @@ def test_the_fast_path_and_the_models_agree_on_every_valid_page(documents: list[
     assert fast["uuid"].to_list() == [item["uuid"] for page in documents for item in page["items"]]
 
 
+@settings(deadline=None, max_examples=30)
 @given(pages(), st.sets(st.sampled_from(list(PRODUCT_SCHEMA)), min_size=1))
 def test_a_projection_is_the_same_columns_of_the_whole(page: Any, columns: set[str]) -> None:
     wanted = [name for name in PRODUCT_SCHEMA if name in columns]
@@ -101,8 +103,71 @@ def test_a_value_in_another_form_is_normalised(
 
 
 @pytest.mark.parametrize(
+    ("twice", "once"),
+    [
+        ('"title": "a", "title": "b"', '"title": "b"'),
+        ('"title": "a", "title": null', '"title": null'),
+        ('"brand": {"name": "a", "url": "x"}, "brand": {"name": "b"}', '"brand": {"name": "b"}'),
+        ('"brand": {"name": "a", "name": "b"}', '"brand": {"name": "b"}'),
+        ('"images": [{"url": "a", "url": "b"}]', '"images": [{"url": "b"}]'),
+        ('"colors": ["a"], "colors": ["b", "c"]', '"colors": ["b", "c"]'),
+        ('"mood": 1, "mood": 2', '"mood": 2'),
+    ],
+)
+def test_of_two_fields_of_one_name_the_last_counts(twice: str, once: str) -> None:
+    first, second = (
+        b'{"items": [{"uuid": "u", "productUrl": "p", %s}]}' % fields.encode()
+        for fields in (twice, once)
+    )
+    assert_frame_equal(decode(first), decode(second))
+    assert_frame_equal(decode(first), expected(first))
+    assert read_page(answer(first), "Page").unknown == read_page(answer(second), "Page").unknown
+
+
+@pytest.mark.parametrize("number", ["12.0", "1.2e1", "0.12E+2", "12.000"])
+def test_a_whole_number_is_an_integer_however_it_is_written(number: str) -> None:
+    image = b'{"url": "x", "width": %s}' % number.encode()
+    content = b'{"items": [{"uuid": "u", "productUrl": "p", "images": [%s]}]}' % image
+    assert_frame_equal(decode(content), expected(content))
+    assert decode(content)["images"][0][0]["width"] == 12
+
+
+@pytest.mark.parametrize("value", [2**63 - 1, -(2**63), 2**63, 1e18, 10**30])
+def test_an_integer_beyond_64_bits_is_null(value: float) -> None:
+    page = {"items": [PRODUCT, {**PRODUCT, "rating": {"count": value, "average": 1}}]}
+    assert_frame_equal(decode(page), expected(page))
+    (count,) = decode(page)["rating"].drop_nulls().struct.field("count")
+    assert count == (value if -(2**63) <= value < 2**63 else None)
+
+
+@pytest.mark.parametrize("form", ["{0}{1}", "{1}{0}{1}", "{2}{0}{2}{1}", "{2}{2}{1}", "{3}{0}"])
+def test_images_of_both_forms_are_one_column_in_any_order(form: str) -> None:
+    images = [["a", "b"], [{"url": "a", "width": 1}], None, ["a", {"url": "b", "mimeType": "x"}]]
+    documents = [
+        {"items": [{**PRODUCT, "images": images[int(each)]}]} for each in form if each.isdigit()
+    ]
+    assert_frame_equal(decode(*documents), expected(*documents))
+    together = {"items": [item for document in documents for item in document["items"]]}
+    assert_frame_equal(decode(together), decode(*documents))
+
+
+def test_pages_that_are_large_are_decoded_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = [{"items": [{**PRODUCT, "title": letter * 100}]} for letter in "abcd"]
+    whole = decode(*documents)
+    monkeypatch.setattr("octogen_dagster.frames.decode._MAX_BYTES_AT_ONCE", 300)
+    assert_frame_equal(decode(*documents), whole)
+
+
+@pytest.mark.parametrize(
     ("field", "value", "named"),
     [
+        ("uuid", "", "uuid"),
+        ("updatedAt", "2026-06-30T23:59:60Z", "updatedAt"),
+        ("currentPrice", "null", "currentPrice"),
+        ("rating", {"count": "null"}, "rating.count"),
+        ("rating", 5, "rating"),
+        ("primaryImage", {}, "primaryImage.url"),
+        ("colors", [None], "colors.0"),
         ("currentPrice", "cheap", "currentPrice"),
         ("currentPrice", {"amount": 3}, "currentPrice"),
         ("rating", {"count": 2.5}, "rating.count"),
@@ -116,9 +181,8 @@ def test_a_value_in_another_form_is_normalised(
 def test_a_bad_product_is_named_with_its_field(field: str, value: Any, named: str) -> None:
     bad = {**PRODUCT, "uuid": "bad-one", field: value}
 
-    with pytest.raises(
-        OctogenResponseError, match=r"'bad-one' \(item 1\) whose " + named
-    ) as raised:
+    product = r"'bad-one' \(item 1\)" if bad["uuid"] else "at item 1"
+    with pytest.raises(OctogenResponseError, match=f"{product} whose {named}") as raised:
         decode({"items": [PRODUCT, bad]})
     assert "Page was answered with 200 and a product" in str(raised.value)
     assert raised.value.request_id == "r-1"
