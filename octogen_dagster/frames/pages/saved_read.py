@@ -17,6 +17,7 @@ from octogen_dagster.frames.pages.segments import Segment, SegmentName, digest
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from octogen_dagster.frames.pages.segments import CompressedSegment
     from octogen_dagster.frames.pages.storage import PageStorage
     from octogen_dagster.frames.search import ProductSearch
     from octogen_dagster.frames.wire import WirePage
@@ -121,7 +122,7 @@ class SavedRead:
                     raise
                 self._begun = True
 
-    def write(self, catalog: int, number: int, segment: Segment) -> SegmentName:
+    def write(self, catalog: int, number: int, segment: Segment | CompressedSegment) -> SegmentName:
         """Save a segment.
 
         Args:

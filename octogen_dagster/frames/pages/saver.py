@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from typing_extensions import Self
 
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.frames.pages.segments import SavedPage, Segment
+from octogen_dagster.frames.pages.segments import CompressedSegment, SavedPage
 from octogen_dagster.frames.pages.storage import RemovedError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class PageSaver:
         self.generation = generation
         self._read = read
         self._catalog = catalog
-        self._unsaved: list[SavedPage] = []
+        self._unsaved: list[bytes] = []
         self._writing: Future[None] | None = None
         self._failure: OctogenSnapshotError | None = None
         self._closed = False
@@ -83,9 +83,12 @@ class PageSaver:
         Raises:
             OctogenSnapshotError: The previous segment could not be written.
         """
+        if self._closed or self._failure:
+            return
+        compressed = SavedPage.of(page).compressed()
         with self._lock:
             if not (self._closed or self._failure):
-                self._unsaved.append(SavedPage.of(page))
+                self._unsaved.append(compressed)
             if len(self._unsaved) == PAGES_PER_SEGMENT:
                 self._begin_segment()
 
@@ -113,11 +116,11 @@ class PageSaver:
         self._wait_for_segment()
         if not self._unsaved:
             return
-        segment = Segment(self.generation, self._unsaved)
+        segment = CompressedSegment(self.generation, self._unsaved)
         self._unsaved = []
         self._writing = self._read.storage.submit(lambda: self._write(segment))
 
-    def _write(self, segment: Segment) -> None:
+    def _write(self, segment: CompressedSegment) -> None:
         self.segments.append(self._read.write(self._catalog, len(self.segments), segment))
 
     def _wait_for_segment(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from pathlib import Path
 
 import msgspec
@@ -10,10 +11,21 @@ import pytest
 
 from octogen_dagster.api.http import Response
 from octogen_dagster.errors import OctogenResponseError
-from octogen_dagster.frames.pages.segments import SavedPage, Segment, SegmentName, digest
+from octogen_dagster.frames.pages.segments import (
+    CompressedSegment,
+    SavedPage,
+    Segment,
+    SegmentName,
+    digest,
+)
 from octogen_dagster.frames.wire import read_page
 from tests.frames.pages.samples import segment
 from tests.frames.scripted import page
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "segment.pages"
 DIGEST = "0123456789abcdef" * 2
@@ -48,6 +60,19 @@ def test_a_segment_is_decoded_to_what_was_encoded() -> None:
         "current", [SavedPage(b'{"items": []}', None, "c1"), SavedPage(b"\xff", "r-2", None)]
     )
     assert Segment.decoded(written.encoded()) == written
+
+
+@pytest.mark.parametrize("count", [0, 1, 12, 15, 16, 300])
+def test_pages_that_are_compressed_one_by_one_are_the_same_segment(count: int) -> None:
+    pages = [SavedPage(page(f"p{number}"), f"r-{number}", None) for number in range(count)]
+    compressed = CompressedSegment("seed", [each.compressed() for each in pages])
+    assert Segment.decoded(compressed.encoded()) == Segment("seed", pages)
+
+
+def test_an_earlier_version_reads_the_segments_of_this_one() -> None:
+    written = segment("p0", "p1")
+    assert zstd.decompress(written.encoded()).startswith(b"\x82\xaageneration\xa4seed\xa5pages")
+    assert msgspec.msgpack.decode(zstd.decompress(written.encoded()), type=Segment) == written
 
 
 @pytest.mark.parametrize(
