@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import threading
 from collections import deque
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from octogen_dagster.api.cancellation import ClosedError
@@ -18,19 +21,22 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.wire import WirePage
 
 MAX_PAGES_PER_BATCH = 10
+MAX_BATCH_BYTES = 4 << 20
+MAX_READ_AHEAD_BYTES = 16 << 20
 
 
 class BulkReader(ClientThreads):
     """Iterates over batches of consecutive pages of one catalog while threads read ahead.
 
-    Each thread reads one catalog after another. At most two batches of each catalog are read and
-    not yet consumed.
+    Each thread reads one catalog after another. Of the pages that are not yet consumed, a catalog
+    may have one, or up to two batches while those of all catalogs are below `MAX_READ_AHEAD_BYTES`.
 
     Args:
         connection: The settings of the service.
         reads: The catalogs, in the order in which they are begun.
         concurrency: The number of catalogs that are read at the same time.
-        pages_per_batch: The number of pages in a full batch.
+        pages_per_batch: The number of pages in a full batch; fewer if they are large or memory is
+            short.
         read_ahead: False if a page is requested only while the consumer waits for a batch.
     """
 
@@ -48,8 +54,10 @@ class BulkReader(ClientThreads):
         self._pages_per_batch = pages_per_batch
         self._read_ahead = read_ahead
         self._asking = False
-        self._ready: dict[CatalogRead, list[WirePage]] = {}
+        self._ready: dict[CatalogRead, _Batch] = {}
+        self._ready_bytes = 0
         self._full: deque[CatalogRead] = deque()
+        self._blocked: dict[CatalogRead, threading.Event] = {}
 
     def __iter__(self) -> Iterator[tuple[CatalogRead, list[WirePage]] | None]:
         """Yield batches, and None about every second while there is none yet."""
@@ -61,25 +69,30 @@ class BulkReader(ClientThreads):
             return not (self._working or self._ready or self._is_over())
 
     def _next(self) -> tuple[CatalogRead, list[WirePage]] | None:
-        """Return a full batch, or a rest once all pages are read; None if there is none yet."""
+        """Return a full batch, or the longest if none will fill up; None if there is none yet."""
         with self._changed:
             self._asking = True
-            self._changed.notify_all()
+            if not self._read_ahead:
+                self._wake()
             self._changed.wait_for(
-                lambda: self._full or self._is_over() or not self._working,
-                timeout=POLL_SECONDS,
+                lambda: self._full or self._must_take() or self._is_over(), timeout=POLL_SECONDS
             )
             self._asking = False
             self._raise_if_over()
             if self._full:
                 read = self._full.popleft()
-            elif self._ready and not self._working:
-                read = next(iter(self._ready))
+            elif self._ready and self._must_take():
+                read = max(self._ready, key=lambda each: len(self._ready[each].pages))
             else:
                 return None
-            pages = self._ready.pop(read)
-            self._changed.notify_all()
-            return read, pages
+            batch = self._ready.pop(read)
+            self._ready_bytes -= batch.size
+            self._wake(len(batch.pages) + 1)
+            return read, batch.pages
+
+    def _must_take(self) -> bool:
+        """True if no batch will fill up before one is consumed."""
+        return not self._working or self._ready_bytes >= MAX_READ_AHEAD_BYTES
 
     async def _work(self, client: OctogenClient) -> None:
         while read := self._take():
@@ -94,22 +107,69 @@ class BulkReader(ClientThreads):
         pages = read.pages(client)
         while self._wait_for_room(read) and (page := await anext(pages, None)):
             with self._changed:
-                batch = self._ready.setdefault(read, [])
-                batch.append(page)
-                complete = len(batch) == self._pages_per_batch or not page.next_cursor
-                if complete and read not in self._full:
+                batch = self._ready.setdefault(read, _Batch())
+                batch.pages.append(page)
+                size = len(page.response.content)
+                batch.size += size
+                self._ready_bytes += size
+                is_newly_full = self._is_complete(batch) and read not in self._full
+                if is_newly_full:
                     self._full.append(read)
+                if is_newly_full or self._must_take():
                     self._changed.notify_all()
 
+    def _is_complete(self, batch: _Batch) -> bool:
+        return (
+            len(batch.pages) >= self._pages_per_batch
+            or batch.size >= MAX_BATCH_BYTES
+            or not batch.pages[-1].next_cursor
+        )
+
     def _wait_for_room(self, read: CatalogRead) -> bool:
+        while True:
+            with self._changed:
+                if self._is_over():
+                    raise ClosedError
+                if self._has_room(read):
+                    return True
+                woken = self._blocked[read] = threading.Event()
+            woken.wait()
+
+    def _wake(self, most: int | None = None) -> None:
+        """Wake blocked catalogs, first those without pages, then those whose batch is longest."""
+
+        def unread(read: CatalogRead) -> float:
+            batch = self._ready.get(read)
+            return len(batch.pages) if batch else math.inf
+
         with self._changed:
-            self._changed.wait_for(lambda: self._is_over() or self._has_room(read))
-            if self._is_over():
-                raise ClosedError
-        return True
+            for read in sorted(self._blocked, key=unread, reverse=True)[:most]:
+                self._blocked.pop(read).set()
+
+    def close(self) -> None:
+        """`ClientThreads.close`."""
+        super().close()
+        self._wake()
+
+    def _run(self) -> None:
+        super()._run()
+        self._wake()  # an error ends all catalogs
 
     def _has_room(self, read: CatalogRead) -> bool:
-        unread = len(self._ready.get(read, ()))
-        if self._read_ahead:
-            return unread < 2 * self._pages_per_batch
-        return self._asking and unread < self._pages_per_batch
+        batch = self._ready.get(read)
+        if not self._read_ahead:
+            return self._asking and not (batch and self._is_complete(batch))
+        if batch is None:
+            return True
+        return (
+            len(batch.pages) < 2 * self._pages_per_batch
+            and self._ready_bytes < MAX_READ_AHEAD_BYTES
+        )
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Consecutive pages of one catalog that are not yet consumed, and their bytes."""
+
+    pages: list[WirePage] = field(default_factory=list)
+    size: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,11 +13,11 @@ from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.errors import OctogenResponseError
 from octogen_dagster.frames.catalog_read import CatalogRead
 from octogen_dagster.frames.plan import PlannedCatalog
-from octogen_dagster.frames.reader import BulkReader
+from octogen_dagster.frames.reader import MAX_BATCH_BYTES, MAX_READ_AHEAD_BYTES, BulkReader
 from octogen_dagster.frames.search import ProductSearch
-from octogen_dagster.frames.wire import WirePage
-from tests.frames.products import wire_page
-from tests.frames.scripted import ScriptedCatalog, connection_at, service
+from octogen_dagster.frames.wire import WirePage, read_page
+from tests.frames.products import answer, wire_page
+from tests.frames.scripted import ScriptedCatalog, connection_at, page, service
 
 SEARCH = ProductSearch(page_size=2)
 NOWHERE = connection_at("http://127.0.0.1:1/v1")
@@ -31,7 +31,7 @@ def read_all(base_url: str, reads: list[CatalogRead], **options: Any) -> list[li
     """The catalog of each batch and the first product of each of its pages."""
     with BulkReader(connection_at(base_url), reads, pages_per_batch=3, **options) as reader:
         return [
-            [read.planned.catalog or "", *(page.uuids[0] for page in pages)]
+            [read.planned.catalog or "", *(each.uuids[0] for each in pages)]
             for read, pages in filter(None, reader)
         ]
 
@@ -103,3 +103,35 @@ def test_an_error_reaches_the_consumer() -> None:
         pytest.raises(OctogenResponseError, match="page 3, was answered with 200"),
     ):
         read_all(base_url, [catalog_read()], concurrency=1)
+
+
+class Heavy(CatalogRead):
+    """Pages of one MiB each; `unread` counts those that are not yet consumed."""
+
+    def __init__(self, number: int, unread: Counter[str], largest: list[int]) -> None:
+        super().__init__(PlannedCatalog(f"shop-{number}", SEARCH.request(f"shop-{number}")))
+        self.unread = unread
+        self.largest = largest
+
+    async def pages(self, client: OctogenClient) -> AsyncIterator[WirePage]:
+        for number in range(1, 9):
+            self.unread["pages"] += 1
+            self.largest.append(self.unread["pages"])
+            content = page(f"p{number}", next_cursor="more" if number < 8 else None)
+            yield read_page(answer(content + b" " * (1 << 20)), "Page")
+
+
+@pytest.mark.parametrize("catalogs", [1, 40])
+def test_all_catalogs_together_read_ahead_within_one_budget_of_bytes(catalogs: int) -> None:
+    budget = MAX_READ_AHEAD_BYTES >> 20
+    unread, largest = Counter[str](), [0]
+    reads = [Heavy(number, unread, largest) for number in range(catalogs)]
+    batches: list[int] = []
+    with BulkReader(NOWHERE, reads, concurrency=catalogs, pages_per_batch=10) as reader:
+        for batch in filter(None, reader):
+            batches.append(len(batch[1]))
+            unread["pages"] -= len(batch[1])
+    assert sum(batches) == 8 * catalogs
+    # Each catalog may have the page it is on, and one that it began while there was room.
+    assert max(largest) <= budget + 2 * catalogs
+    assert max(batches) <= 2 * MAX_BATCH_BYTES >> 20
