@@ -1,16 +1,20 @@
 """The catalog sensor, tick by tick, with the daemon's part played in between."""
 
+import asyncio
+import itertools
+import threading
 from datetime import datetime, timedelta, timezone
 from typing import Any, ClassVar
 
 import dagster as dg
 import pytest
 
-from octogen_dagster.api.catalog_sources import CatalogSource
+from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs, ShopCatalogs
 from octogen_dagster.api.catalog_states import CatalogList
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.snapshots import catalog_sensor
 from octogen_dagster.snapshots.assets import build_products_asset
 from octogen_dagster.snapshots.catalog_sensor import (
     LISTING_TIMEOUT,
@@ -19,6 +23,7 @@ from octogen_dagster.snapshots.catalog_sensor import (
 )
 from octogen_dagster.snapshots.partitions import catalog_partition_key, catalog_partitions
 from octogen_dagster.snapshots.resource import OctogenResource
+from tests.api.servers import RawServer, dripping
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 products = build_products_asset("products", partitions_def=catalog_partitions)
@@ -298,3 +303,38 @@ def test_the_listing_has_half_of_a_ticks_time(
     ticker.octogen = OctogenResource(api_key=key, catalogs=Deadlines(), **octogen_arguments)
     ticker.tick()
     assert Deadlines.seen == [deadline]
+
+
+class Endless(CatalogSource):
+    """A source whose requests never end."""
+
+    async def fetch(self, client: OctogenClient) -> CatalogList:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+HOSTS = [f"shop-{number}.example" for number in range(40)]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [GrantedCatalogs(), ShopCatalogs(HOSTS), Endless()],
+    ids=lambda source: type(source).__name__,
+)
+def test_a_tick_ends_in_time_with_any_server_and_so_do_its_threads(
+    ticker: Ticker, monkeypatch: pytest.MonkeyPatch, source: CatalogSource
+) -> None:
+    monkeypatch.setattr(catalog_sensor, "LISTING_TIMEOUT", 0.5)
+    monkeypatch.setattr(catalog_sensor, "_MAX_LISTING_SECONDS", 0.6)
+    slow = b"HTTP/1.1 200 OK\r\nx-slow: "
+    with RawServer(lambda _: itertools.chain([slow], dripping(lambda: server))) as server:
+        ticker.octogen = OctogenResource(api_key="key", base_url=server.base_url, catalogs=source)
+        skipped = ticker.evaluate()
+        assert not server.closing.is_set()
+    assert isinstance(skipped, dg.SkipReason)
+    expected = "The catalogs could not be listed in the 0.5 s that a tick has; the next tick tries"
+    assert (skipped.skip_message or "").startswith(expected)
+    for thread in threading.enumerate():
+        if thread.name == "octogen-call":
+            thread.join(60)
+            assert not thread.is_alive()

@@ -1,0 +1,188 @@
+"""A response that is cut off is requested again; one that is too large or odd is refused."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import pickle
+import sys
+import zlib
+from collections.abc import Callable
+
+import brotli
+import pytest
+
+from octogen_dagster.api import http as http_module
+from octogen_dagster.api import httpx_transport
+from octogen_dagster.api import transport as curl_transport
+from octogen_dagster.errors import OctogenConnectionError, OctogenError, OctogenResponseError
+from tests.api.clients import QUICK, Transport, open_client
+from tests.api.servers import RawServer, http, in_turn, page
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+PAGE = page([f"u-{number}" for number in range(100)])
+CONTENT = json.dumps(PAGE).encode()
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": brotli.compress,
+    "zstd": zstd.compress,
+}
+JSON_BODY = b"content-type: application/json\r\n\r\n"
+CUT = {
+    "status line": b"HTTP/1.1 200",
+    "status line alone": b"HTTP/1.1 200 OK\r\n",
+    "header": b"HTTP/1.1 200 OK\r\ncontent-type: appl",
+    "after a header": b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n",
+    "headers of HTTP/1.0": b"HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n",
+    "HTTP/1.0 without a length": b"HTTP/1.0 200 OK\r\n" + JSON_BODY + CONTENT[:-2],
+    "HTTP/1.0 in a text": b"HTTP/1.0 200 OK\r\n" + JSON_BODY + b'{"items": [{"uuid": "x',
+    "HTTP/1.1 without a length": b"HTTP/1.1 200 OK\r\n" + JSON_BODY + CONTENT[:100],
+    "body": http(200, CONTENT, length=len(CONTENT) + 1)[0],
+    "chunk": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nff\r\n{",
+    "after a chunk": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n",
+    **{
+        encoding: http(200, compress(CONTENT)[:-5], content_encoding=encoding)[0]
+        for encoding, compress in COMPRESS.items()
+    },
+}
+
+
+@pytest.mark.parametrize("cut", CUT.values(), ids=CUT.keys())
+async def test_it_is_requested_again(transport: Transport, cut: bytes) -> None:
+    with RawServer(in_turn([cut], http(200, PAGE))) as server:
+        async with open_client(server, transport, retry=QUICK) as client:
+            assert len((await client.search_products()).uuids) == 100
+    assert len(server.received) == 2
+
+
+@pytest.mark.parametrize("cut", CUT.values(), ids=CUT.keys())
+async def test_one_that_is_always_cut_off_is_a_connection_error(
+    transport: Transport, cut: bytes
+) -> None:
+    with RawServer(lambda _: [cut]) as server:
+        async with open_client(server, transport) as client:
+            with pytest.raises(OctogenConnectionError, match="no complete response from"):
+                await client.search_products()
+
+
+async def test_a_whole_body_without_a_length_is_read(transport: Transport) -> None:
+    whole = b"HTTP/1.0 200 OK\r\n" + JSON_BODY + CONTENT
+    with RawServer(lambda _: [whole]) as server:
+        async with open_client(server, transport) as client:
+            assert len((await client.search_products()).uuids) == 100
+
+
+@pytest.mark.parametrize("encoding", COMPRESS)
+async def test_a_compressed_body_is_requested_and_decompressed(
+    transport: Transport, encoding: str
+) -> None:
+    body = COMPRESS[encoding](CONTENT)
+    with RawServer(lambda _: http(200, body, content_encoding=encoding)) as server:
+        async with open_client(server, transport) as client:
+            assert len((await client.search_products()).uuids) == 100
+    assert encoding in server.received[0].headers["accept-encoding"]
+
+
+class TestTooLarge:
+    async def test_a_small_body_that_becomes_a_huge_one_is_refused_at_once(
+        self, transport: Transport
+    ) -> None:
+        bomb = zstd.compress(bytes(http_module.MAX_BODY_BYTES + 1), 1)
+        with RawServer(lambda _: http(200, bomb, content_encoding="zstd")) as server:
+            async with open_client(server, transport, retry=QUICK) as client:
+                with pytest.raises(OctogenResponseError) as caught:
+                    await client.search_products(catalog="acme")
+        assert len(server.received) == 1
+        assert str(caught.value) == (
+            "Catalog 'acme' was answered with 200 and a body of more than 256 MB "
+            "(application/json). Check base_url, or report it to Octogen."
+        )
+
+    @pytest.mark.parametrize("encoding", ["identity", *COMPRESS])
+    async def test_each_encoding_is_limited(
+        self, monkeypatch: pytest.MonkeyPatch, transport: Transport, encoding: str
+    ) -> None:
+        for module in (http_module, httpx_transport, curl_transport):
+            monkeypatch.setattr(module, "MAX_BODY_BYTES", len(CONTENT) - 1)
+        body = COMPRESS.get(encoding, bytes)(CONTENT)
+        with RawServer(lambda _: http(200, body, content_encoding=encoding)) as server:
+            async with open_client(server, transport, retry=QUICK) as client:
+                with pytest.raises(OctogenResponseError, match="a body of more than"):
+                    await client.search_products()
+        assert len(server.received) == 1
+
+    @pytest.mark.parametrize(
+        "head",
+        [b"connection: close\r\n\r\n", b"transfer-encoding: chunked\r\n\r\n"],
+        ids=["no length", "chunked"],
+    )
+    async def test_a_body_that_does_not_end_is_refused(
+        self, monkeypatch: pytest.MonkeyPatch, transport: Transport, head: bytes
+    ) -> None:
+        for module in (http_module, httpx_transport, curl_transport):
+            monkeypatch.setattr(module, "MAX_BODY_BYTES", 100_000)
+        chunk = b"3e8\r\n" + b" " * 1000 + b"\r\n" if b"chunked" in head else b" " * 1000
+
+        def respond(_: object) -> list[bytes]:
+            return [b"HTTP/1.1 200 OK\r\n" + head, *[chunk] * 200]
+
+        with RawServer(respond) as server:
+            async with open_client(server, transport) as client:
+                with pytest.raises(OctogenResponseError, match="a body of more than"):
+                    await client.search_products()
+
+
+class TestHeaders:
+    @pytest.mark.parametrize("count", [101, 900])
+    async def test_many_headers_are_read(self, transport: Transport, count: int) -> None:
+        many = b"".join(b"x-%d: 1\r\n" % number for number in range(count))
+        with RawServer(lambda _: [b"HTTP/1.1 200 OK\r\n" + many + JSON_BODY + CONTENT]) as server:
+            async with open_client(server, transport) as client:
+                assert len((await client.search_products()).uuids) == 100
+
+    @pytest.mark.parametrize(
+        "lines",
+        [
+            b"".join(b"x-%d: 1\r\n" % number for number in range(20_000)),
+            b"x-long: " + b"x" * 1_000_000 + b"\r\n",
+            b"no colon\r\n",
+            b": no name\r\n",
+            b"x-nul: \0\r\n",
+            b"content-length: 1\r\ncontent-length: 2\r\n",
+            b"content-length: \xb2\r\n",
+            b"content-length: -1\r\n",
+            b"transfer-encoding: odd\r\n",
+        ],
+        ids=lambda lines: repr(lines[:20]),
+    )
+    async def test_headers_that_cannot_be_read_are_an_error_of_ours_or_ignored(
+        self, transport: Transport, lines: bytes
+    ) -> None:
+        response = b"HTTP/1.1 404 Response\r\nconnection: close\r\n" + lines + b"\r\n"
+        with RawServer(lambda _: [response]) as server:
+            async with open_client(server, transport) as client:
+                with pytest.raises(OctogenError):
+                    await client.search_products()
+
+    async def test_a_value_beyond_ascii_is_read(self, transport: Transport) -> None:
+        odd = "r-é\xff".encode("latin-1")
+        response = (
+            b"HTTP/1.1 503 Response\r\ncontent-length: 0\r\nx-request-id: " + odd + b"\r\n\r\n"
+        )
+        with RawServer(lambda _: [response]) as server:
+            async with open_client(server, transport) as client:
+                with pytest.raises(OctogenError) as caught:
+                    await client.search_products()
+        assert "503 Service Unavailable" in str(caught.value)
+        assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+    async def test_a_reason_phrase_beyond_ascii_is_no_matter(self, transport: Transport) -> None:
+        response = b"HTTP/1.1 200 \xe9\r\n" + JSON_BODY + CONTENT
+        with RawServer(lambda _: [response]) as server:
+            async with open_client(server, transport) as client:
+                assert len((await client.search_products()).uuids) == 100
