@@ -15,6 +15,7 @@ _SUITES = (
     "latency",
     "memory",
     "catalogs",
+    "walks",
     "changes",
     "details",
     "imports",

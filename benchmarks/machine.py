@@ -11,7 +11,7 @@ _PACKAGES = (
     "pyarrow",
     "pycurl",
     "httpx",
-    "pycurl",
+    "urllib3",
     "msgspec",
     "dagster",
     "dlt",

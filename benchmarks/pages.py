@@ -89,7 +89,7 @@ class Catalog:
             self._walks[filters] = Walk(items, count, self._shape, self._generation)
         return self._walks[filters]
 
-    def top_brands(self, limit: int = 100) -> list[tuple[str, int]]:
+    def top_brands(self, limit: int = 500) -> list[tuple[str, int]]:
         """Return the brands with the most products, with their numbers of products."""
         counts: dict[str, int] = {}
         for brand in self._brands:

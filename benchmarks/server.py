@@ -150,7 +150,7 @@ class Service:
                 "price": None,
             }
             for key, catalog in self._catalogs.items()
-            if (brands := catalog.top_brands())
+            if (brands := catalog.top_brands()) and key != WARM_UP
         ]
         return {"host": HOST, "catalogs": entries}
 
