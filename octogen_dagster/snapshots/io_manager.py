@@ -22,6 +22,7 @@ from octogen_dagster.frames.snapshot_source import (
 )
 from octogen_dagster.snapshots.failures import permanent_errors_fail
 from octogen_dagster.snapshots.metadata import figures_metadata, snapshot_metadata
+from octogen_dagster.snapshots.object_reader import DamagedError
 from octogen_dagster.snapshots.places import SnapshotPlaces
 from octogen_dagster.snapshots.run_budget import shared_budget
 from octogen_dagster.snapshots.snapshot_files import storage_path, write_parquet
@@ -280,7 +281,7 @@ def _existing(context: dg.OutputContext, file: SnapshotFile | None) -> dict[str,
     """Return the provenance of a snapshot that this run replaces; empty without a usable one."""
     try:
         return file.provenance() if file else {}
-    except OctogenSnapshotError as error:
+    except DamagedError as error:
         context.log.warning(f"{error} This run replaces it.")
         return {}
 

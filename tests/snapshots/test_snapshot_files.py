@@ -241,7 +241,7 @@ def test_a_failed_publication_is_an_error_that_says_what_to_do(tmp_path: Path) -
     with file.unfinished() as unfinished:
         (tmp_path / "x.parquet").mkdir()
         (tmp_path / "x.parquet" / "in the way").touch()
-        with pytest.raises(OctogenSnapshotError, match=r"could not be published.*run again"):
+        with pytest.raises(OctogenSnapshotError, match=r"could not be published.*run it again"):
             file.publish(unfinished)
     assert unfinished_files(file) == []
 

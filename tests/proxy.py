@@ -1,0 +1,100 @@
+"""A TCP proxy that counts what a server sends, and can break the connections to it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+
+from typing_extensions import Self
+
+DENIED = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+class Proxy:
+    """A proxy on a port of the loopback interface.
+
+    Attributes:
+        upstream: The port of the server.
+        received: The number of bytes that the server has sent.
+        heads: What the clients have sent at the beginning of each request.
+        max_sent: Bytes that a client can send in one piece before its connection is cut; None for
+            any number.
+        is_denied: True to answer every new connection with 403.
+    """
+
+    def __init__(self) -> None:
+        self.upstream = 0
+        self.received = 0
+        self.heads: list[bytes] = []
+        self.reset()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+
+    def reset(self) -> None:
+        """Let everything through."""
+        self.max_sent: int | None = None
+        self.is_denied = False
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        try:
+            server = socket.create_connection(("127.0.0.1", self.upstream))
+        except ConnectionRefusedError:
+            client.close()
+            return
+        threading.Thread(target=self._receive, args=(server, client), daemon=True).start()
+        sent = 0
+        while data := _data(client):
+            if self.is_denied:
+                with contextlib.suppress(OSError):
+                    client.sendall(DENIED)
+                break
+            if b" HTTP/1.1\r\n" in data:
+                sent = 0
+                self.heads.append(data)
+            sent += len(data)
+            if self.max_sent is not None and sent > self.max_sent:
+                break
+            with contextlib.suppress(OSError):
+                server.sendall(data)
+        _end(client, server)
+
+    def _receive(self, server: socket.socket, client: socket.socket) -> None:
+        while data := _data(server):
+            self.received += len(data)
+            try:
+                client.sendall(data)
+            except OSError:
+                break
+        _end(client, server)
+
+
+def _end(*connections: socket.socket) -> None:
+    """End connections, also for a thread that waits for their data."""
+    for connection in connections:
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        connection.close()
+
+
+def _data(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(65_536)
+    except OSError:
+        return b""
