@@ -151,11 +151,22 @@ def test_images_of_both_forms_are_one_column_in_any_order(form: str) -> None:
     assert_frame_equal(decode(together), decode(*documents))
 
 
-def test_pages_that_are_large_are_decoded_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    documents = [{"items": [{**PRODUCT, "title": letter * 100}]} for letter in "abcd"]
-    whole = decode(*documents)
+def test_what_is_large_is_decoded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    titles = ["a", "b" * 100, "c", "d", "e" * 100]
+    document = {"items": [{**PRODUCT, "title": title} for title in titles]}
+    monkeypatch.setattr("octogen_dagster.frames.wire._MAX_PRODUCTS", 2)
     monkeypatch.setattr("octogen_dagster.frames.decode._MAX_BYTES_AT_ONCE", 300)
-    assert_frame_equal(decode(*documents), whole)
+    decoded: list[int] = []
+    decode_run = PageDecoder._decode_run
+
+    def counted(self: PageDecoder, run: list[bytes], *args: Any, **options: Any) -> pl.DataFrame:
+        decoded.append(len(run))
+        return decode_run(self, run, *args, **options)
+
+    monkeypatch.setattr(PageDecoder, "_decode_run", counted)
+    assert_frame_equal(decode(document, document), expected(document, document))
+    assert sum(decoded) == 6  # three parts of each page
+    assert len(decoded) > 2
 
 
 @pytest.mark.parametrize(
