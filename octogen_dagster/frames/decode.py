@@ -10,7 +10,7 @@ import polars as pl
 from pydantic import ValidationError
 
 from octogen_dagster.frames.schema import COLUMNS, PRODUCT_SCHEMA
-from octogen_dagster.frames.timestamps import parse_timestamps
+from octogen_dagster.frames.timestamps import parse_timestamps, rfc3339_times
 from octogen_dagster.frames.wire import explain, wire_dtype
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from octogen_dagster.frames.wire import WirePage
 
+_TEXT, _ARE_RIGHT = "text of updated_at", "updated_at is right"
 _MAX_BYTES_AT_ONCE = 8_000_000
 """Decoding takes several times the size of the JSON."""
 
@@ -74,8 +75,10 @@ class PageDecoder:
         query = bodies.select(items).unnest("items").select(columns)
         frame = query.collect(engine="in-memory")  # so few rows take less CPU without streaming
         if "updated_at" in frame.columns:
-            place = frame.get_column_index("updated_at")
-            frame.replace_column(place, parse_timestamps(frame.to_series(place)))
+            text, are_right = (frame.drop_in_place(name) for name in (_TEXT, _ARE_RIGHT))
+            if not are_right.all():
+                times = parse_timestamps(text.rename("updated_at"))
+                frame.replace_column(frame.get_column_index("updated_at"), times)
         return frame
 
     @functools.cache  # noqa: B019 - a decoder lives as long as its read
@@ -85,11 +88,15 @@ class PageDecoder:
         """Return the expressions from pages to items, and from the fields of items to columns."""
         dtype = wire_dtype(self._columns, images_are_text=images_are_text)
         items = pl.col("items").cast(pl.String).str.json_decode(dtype)
-        return items.explode(empty_as_null=False), [
+        columns = [
             self._expression(column.name, column.field, catalog, images_are_text)
             for column in COLUMNS
             if column.name in self._columns
         ]
+        if "updated_at" in self._columns:
+            text = pl.col("updatedAt")
+            columns += [text.alias(_TEXT), rfc3339_times(text)[1].alias(_ARE_RIGHT)]
+        return items.explode(empty_as_null=False), columns
 
     def _expression(
         self, name: str, field: str, catalog: str | None, images_are_text: bool
@@ -100,6 +107,8 @@ class PageDecoder:
             value = pl.lit(self._fetched_at, dtype=dtype)
         elif name == "catalog_key":
             value = pl.coalesce(value, pl.lit(catalog, dtype=pl.String))
+        elif isinstance(dtype, pl.Datetime):
+            value, _ = rfc3339_times(value)
         elif isinstance(dtype, pl.Struct):
             value = value.struct.rename_fields([field.name for field in dtype.fields])
         elif isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct):

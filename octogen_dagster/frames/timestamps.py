@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 from datetime import datetime, timedelta
-from typing import Any
 
 import polars as pl
 
@@ -22,27 +20,31 @@ _FIRST_MICROSECOND, _LAST_MICROSECOND = (
 )
 
 
+def rfc3339_times(text: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
+    """Return the times in UTC of timestamps in RFC 3339, and whether these are all right.
+
+    They are not if a text has another form or Python cannot represent its time in UTC.
+    """
+    times = text.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False)
+    microseconds = times.to_physical()
+    is_right = (
+        text.str.contains(_RFC3339).all()
+        & (times.null_count() == text.null_count())  # no day such as February 30
+        & microseconds.is_between(_FIRST_MICROSECOND, _LAST_MICROSECOND).all()
+    )
+    return times, is_right
+
+
 def parse_timestamps(text: pl.Series) -> pl.Series:
-    """Parse timestamps as times in UTC.
+    """Parse timestamps of any form as times in UTC.
 
     One without a zone is in UTC, and one that Python cannot represent in UTC is null.
 
     Raises:
         pydantic.ValidationError: A text is not a timestamp.
     """
-    is_regular = text.str.contains(_RFC3339).all()
-    if not is_regular:
-        text = text.str.replace(_WITHOUT_ZONE, "${0}Z")
-        is_regular = text.str.contains(_RFC3339).all()
-    if is_regular:
-        with contextlib.suppress(pl.exceptions.PolarsError):  # such as February 30
-            times = text.str.to_datetime("%+", time_unit="us", time_zone="UTC")
-            if _is_representable(times):
-                return times
+    times, is_right = rfc3339_times(pl.col(text.name).str.replace(_WITHOUT_ZONE, "${0}Z"))
+    frame = text.to_frame().select(times, is_right=is_right)
+    if frame.get_column("is_right").all():
+        return frame.get_column(text.name)
     return pl.Series(text.name, utc_datetimes(text.to_list()), dtype=_TYPE)
-
-
-def _is_representable(times: pl.Series) -> bool:
-    first: Any = times.to_physical().min()
-    last: Any = times.to_physical().max()
-    return first is None or bool(first >= _FIRST_MICROSECOND and last <= _LAST_MICROSECOND)
