@@ -6,6 +6,7 @@ lookups are in `lookups`.
 
 from __future__ import annotations
 
+import functools
 from datetime import datetime
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
@@ -33,6 +34,7 @@ _SCALARS: dict[Any, pl.DataType] = {
     bool: pl.Boolean(),
     datetime: pl.Datetime("us", "UTC"),
 }
+_SCALAR_TYPES = {*_SCALARS, type(None)}
 # The snapshot says which product it is, and a lookup has no search, so no scores.
 _NO_COLUMNS = {*IDENTITY, "display_match_score", "raw_score"}
 _NO_ENVELOPE_COLUMNS = {*IDENTITY, "product", "request_id"}
@@ -65,6 +67,7 @@ def _columns(model: type[BaseModel], without: set[str]) -> dict[str, pl.DataType
 
 
 _ENVELOPE_SCHEMA = _columns(MerchantProductUrlLookupResponse, _NO_ENVELOPE_COLUMNS)
+_ENVELOPE_FIELDS = [(name, to_camel(name)) for name in _ENVELOPE_SCHEMA]
 _VIEW_SCHEMA = _columns(MerchantProductView, _NO_COLUMNS | _ENVELOPE_SCHEMA.keys())
 
 DETAIL_SCHEMA = pl.Schema(
@@ -130,7 +133,7 @@ def envelope_values(
     """
     unknown.update(list(response.model_extra or ()))
     return {
-        name: _plain(getattr(response, name), to_camel(name), unknown) for name in _ENVELOPE_SCHEMA
+        name: _plain(getattr(response, name), camel, unknown) for name, camel in _ENVELOPE_FIELDS
     }
 
 
@@ -147,13 +150,23 @@ def view_values(view: MerchantProductView, unknown: Counter[str]) -> dict[str, A
 
 def _plain(value: Any, path: str, unknown: Counter[str]) -> Any:
     if isinstance(value, BaseModel):
-        unknown.update(f"{path}.{name}" for name in value.model_extra or ())
+        if value.model_extra:
+            unknown.update(f"{path}.{name}" for name in value.model_extra)
+        values = value.__dict__
         return {
-            name: _plain(getattr(value, name), f"{path}.{field.alias or name}", unknown)
-            for name, field in type(value).model_fields.items()
+            name: _plain(inner, f"{path}.{alias}", unknown)
+            if type(inner := values[name]) not in _SCALAR_TYPES
+            else inner
+            for name, alias in _fields(type(value))
         }
     if isinstance(value, list):
         return [_plain(entry, path, unknown) for entry in value]
     if isinstance(value, dict):
         return [{"name": name, "values": values} for name, values in value.items()]
     return value
+
+
+@functools.cache
+def _fields(model: type[BaseModel]) -> list[tuple[str, str]]:
+    """The names of a model's fields, in Python and in JSON."""
+    return [(name, field.alias or name) for name, field in model.model_fields.items()]
