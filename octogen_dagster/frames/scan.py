@@ -314,7 +314,8 @@ def scan_products(
 ) -> pl.LazyFrame:
     """Return a search as a LazyFrame; it is read when the frame is executed.
 
-    Pages stream through the query, so `sink_parquet` needs little memory whatever the size. Column
+    Pages stream through the query, so `sink_parquet` needs little memory whatever the size. It
+    keeps a row group at a time: `row_group_size=20_000`, as in a snapshot, needs least. Column
     projection, `head`, bounds on `current_price` and equality or `is_in` of `catalog_key` are
     pushed down to the service, which does not change the result.
 
