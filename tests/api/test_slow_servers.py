@@ -52,10 +52,10 @@ async def test_an_attempt_ends_after_its_time(
 async def test_a_request_ends_after_its_deadline_with_all_retries(
     transport: Transport, drip: str
 ) -> None:
-    policy = RetryPolicy(attempts=1000, deadline=0.6, first_delay=0.001, max_delay=0.001)
+    policy = RetryPolicy(attempts=1000, deadline=1.5, first_delay=0.001, max_delay=0.001)
     with RawServer(lambda _: dripping(server, *DRIPS[drip])) as server:
         async with open_client(server, transport, retry=policy, timeout=0.2) as client:
-            with pytest.raises(OctogenTimeoutError, match=r"0\.6 s with all retries"):
+            with pytest.raises(OctogenTimeoutError, match=r"1\.5 s with all retries"):
                 await client.list_catalogs()
         assert not server.closing.is_set()
     assert client.statistics.retries >= 1
@@ -98,7 +98,7 @@ async def test_a_late_response_is_not_that_of_the_next_request(
         yield http(200, page([query]))[0]
 
     with RawServer(respond, keep_alive=True) as server:
-        async with open_client(server, transport, timeout=0.3) as client:
+        async with open_client(server, transport, timeout=2) as client:
             with pytest.raises(OctogenTimeoutError):
                 await client.search_products(q="first")
             assert (await client.search_products(q="second")).uuids == ["second"]
@@ -115,5 +115,5 @@ async def test_a_retry_after_a_late_response_brings_its_own(transport: Transport
             server.closing.wait(POLL_SECONDS)
 
     with RawServer(respond) as server:
-        async with open_client(server, transport, retry=QUICK, timeout=0.3) as client:
+        async with open_client(server, transport, retry=QUICK, timeout=2) as client:
             assert (await client.search_products()).uuids == ["a"]
