@@ -213,7 +213,7 @@ class TestCalls:
 
 
 PROGRAM = """
-import signal, sys
+import signal, sys, threading
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.credentials import ApiKey
@@ -233,6 +233,9 @@ connection = Connection(
 try:
     getattr(connection, sys.argv[2])(OctogenClient.list_catalogs)
 except Terminated:
+    for thread in threading.enumerate():
+        if thread.name == "octogen-call":
+            thread.join()
     print("terminated", flush=True)
 """
 
