@@ -50,7 +50,7 @@ class ShapeRow:
         cpu: The CPU time ÷ that of plain pages.
         cpu_per_byte: The same; for a larger page the CPU time of each byte.
         peak: The peak memory ÷ that of plain pages.
-        others: The wall time ÷ that of other tools, by contender; None if it refuses the pages.
+        others: The wall time ÷ that of other tools, by contender; None if it cannot read the pages.
     """
 
     generation: str

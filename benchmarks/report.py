@@ -69,7 +69,7 @@ def _other(row: ShapeRow, name: str) -> str:
     if name not in row.others:
         return ""
     ratio = row.others[name]
-    return "refused" if ratio is None else f"{ratio:.2f}"
+    return "fails" if ratio is None else f"{ratio:.2f}"
 
 
 def _figure(value: float, unit: str) -> str:
