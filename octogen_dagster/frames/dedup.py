@@ -1,4 +1,4 @@
-"""SeenProducts: finds repeated products, in about 24 bytes a product when they are many."""
+"""SeenProducts: finds repeated products, in 16 to 32 bytes a product when they are many."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class SeenProducts:
 
 
 class _Table:
-    """An open-addressing table of 95-bit hashes.
+    """An open-addressing table of 95-bit hashes with double hashing, at most 3/4 full.
 
-    A Python set of a million uuids takes some 130 MB, this takes 24. Two of a million products
-    share a hash with a probability below 1e-16.
+    A Python set of a million uuids takes some 130 MB, this takes 25, and 101 MB of five million.
+    Two of a million products share a hash with a probability below 1e-16.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class _Table:
         np = self._np
         high = uuids.hash(seed=1).to_numpy() | np.uint64(1)  # 0 marks a free place
         low = uuids.hash(seed=2).to_numpy().astype(np.uint32)
-        if 2 * (self._count + len(uuids)) > len(self._high):
+        if not self._has_room(len(self._high), len(uuids)):
             self._grow(len(uuids))
         if len(np.unique(high)) == len(high):
             return pl.Series(self._insert(high, low))
@@ -73,6 +73,7 @@ class _Table:
         np = self._np
         last = np.uint64(len(self._high) - 1)
         place = high & last
+        step = low.astype(np.uint64) | np.uint64(1)  # odd, so that it reaches every place
         new = np.zeros(len(high), dtype=bool)
         unplaced = np.arange(len(high))
         while len(unplaced):
@@ -84,14 +85,14 @@ class _Table:
             placed = (self._high[at] == high_here) & (self._low[at] == low_here)
             new[unplaced[placed & free]] = True
             unplaced = unplaced[~placed]
-            place[unplaced] = (place[unplaced] + np.uint64(1)) & last
+            place[unplaced] = (place[unplaced] + step[unplaced]) & last
         self._count += int(new.sum())
         return new
 
     def _grow(self, more: int) -> None:
         high, low = self._high, self._low
         size = len(high)
-        while 2 * (self._count + more) > size:
+        while not self._has_room(size, more):
             size *= 2
         self._clear(size)
         self._count = 0
@@ -99,6 +100,9 @@ class _Table:
             part = slice(begin, begin + _CHUNK)
             taken = high[part] != 0
             self._insert(high[part][taken], low[part][taken])
+
+    def _has_room(self, size: int, more: int) -> bool:
+        return 4 * (self._count + more) <= 3 * size
 
     def _clear(self, size: int) -> None:
         self._high: Any = self._np.zeros(size, dtype=self._np.uint64)
