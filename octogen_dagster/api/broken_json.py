@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import string
 from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
+_WORD = b"+-." + (string.ascii_letters + string.digits).encode()
 _PLACE = re.compile(r"at line (\d+) column (\d+)$")
 
 
@@ -40,8 +42,11 @@ def find_broken_product(content: bytes, message: str) -> BrokenProduct | None:
     begin = 0
     for _ in range(line - 1):
         begin = content.index(b"\n", begin) + 1
+    readable = content[: begin + column - 1].rstrip(_WORD).rstrip()
+    if readable.endswith(b":"):
+        readable += b"null"  # without a value, the field would be left out
     try:
-        page = from_json(content[: begin + column - 1], allow_partial="trailing-strings")
+        page = from_json(readable, allow_partial="trailing-strings")
     except ValueError:
         return None
     items = page.get("items") if isinstance(page, dict) else None

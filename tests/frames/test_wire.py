@@ -97,3 +97,14 @@ def test_images_are_decoded_in_the_form_of_the_page(as_text: bool, is_struct: bo
     images = dict(item.to_schema())["images"]
     assert isinstance(images, pl.List)
     assert isinstance(images.inner, pl.Struct) is is_struct
+
+
+def test_what_only_the_models_read_is_an_error_that_says_where() -> None:
+    content = answer({"items": [PRODUCT]}).content.replace(b'{"items"', b'{"mood": NaN, "items"')
+    with pytest.raises(OctogenResponseError) as raised:
+        read_page(answer(content), "Page")
+    assert str(raised.value) == (
+        "Page was answered with 200 and a body that cannot be decoded: JSON is malformed: invalid "
+        "character (byte 9) (application/json, request r-1). Check base_url, or report it to "
+        "Octogen."
+    )
