@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import Self
 
+from octogen_dagster.api.charset import decoded_unusually
 from octogen_dagster.api.masking import KeyMask, masked_keys
 from octogen_dagster.errors import MissingAPIKeyError
 
@@ -66,10 +67,15 @@ class ApiKey:
         headers = response.headers
         content = self._mask.content(response.content)
         head = "\n".join((*headers, *headers.values())).encode("latin-1")
-        if content is response.content and self._mask.content(head) is head:
+        if self._mask.content(head) is not head:
+            headers = {self.masked(name): self.masked(value) for name, value in headers.items()}
+        text = decoded_unusually(content, headers.get("content-type", ""))
+        if text is not None and self.masked(text) != text:
+            content = self.masked(text).encode(errors="replace")
+            headers = {**headers, "content-type": "text/plain; charset=utf-8"}
+        if content is response.content and headers is response.headers:
             return response
-        masked = {self.masked(name): self.masked(value) for name, value in headers.items()}
-        return dataclasses.replace(response, headers=masked, content=content)
+        return dataclasses.replace(response, headers=headers, content=content)
 
     def __repr__(self) -> str:
         return "ApiKey(...)"

@@ -222,7 +222,7 @@ class Requester:
             response = self._key.redacted(response)
             if response.is_success:
                 return response
-            failure = error_from_response(response, subject, self._key.masked)
+            failure = error_from_response(response, subject)
         raise failure
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import codecs
 import functools
 import http.client
 import json
-import re
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -14,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from octogen_dagster.api.broken_json import find_broken_product
-from octogen_dagster.api.masking import masked_keys
+from octogen_dagster.api.charset import decoded
 from octogen_dagster.api.printable import printable, shortened
 from octogen_dagster.api.response_headers import retry_after_seconds
 from octogen_dagster.errors import (
@@ -32,7 +30,7 @@ from octogen_dagster.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
+    from collections.abc import Hashable, Mapping
 
     from octogen_dagster.api.http import Response
 
@@ -44,7 +42,6 @@ _MAX_BODY_IN_MESSAGE = 2000  # before it is brought into one line
 _MAX_FIELDS_IN_MESSAGE = 5
 _MAX_PATH_IN_MESSAGE = 10
 
-_CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)", re.IGNORECASE)
 _ADVICE: Mapping[str, str] = {
     "product_not_found": "No catalog has a product at this address: check it, or treat the product "
     "as removed.",
@@ -93,16 +90,12 @@ def parsed(model: type[_Value], response: Response, subject: str) -> _Value:
         raise invalid_body(response, subject, _first_problem(response.content, error)) from None
 
 
-def error_from_response(
-    response: Response, subject: str, masked: Callable[[str], str] = masked_keys
-) -> OctogenAPIError:
+def error_from_response(response: Response, subject: str) -> OctogenAPIError:
     """Make the error for a response whose status is not 2xx.
 
     Args:
         response: The response, with no API key left in it.
         subject: What was requested, such as "Catalog 'acme'"; begins the message.
-        masked: Removes the API key from the message, in which a character set may have made it
-            legible.
     """
     detail = _detail(response)
     kind, advice = _kind_and_advice(response, detail)
@@ -120,7 +113,7 @@ def error_from_response(
     else:
         reason = _reason(detail, response)
         message = f"{subject} failed: {response.status_code} {reason}{request_id}. {advice}"
-    return kind(masked(message), response.as_httpx(), detail, retry_after_seconds(response.headers))
+    return kind(message, response.as_httpx(), detail, retry_after_seconds(response.headers))
 
 
 def field_path(entry: Mapping[str, Any]) -> list[Any]:
@@ -238,22 +231,10 @@ def _redirect_advice(response: Response) -> str:
 
 def _detail(response: Response) -> Any:
     try:
-        body = json.loads(_decoded(response.content, response.headers.get("content-type", "")))
+        body = json.loads(decoded(response.content, response.headers.get("content-type", "")))
     except (ValueError, RecursionError):
         return None
     return body.get("detail") if isinstance(body, dict) else None
-
-
-def _decoded(content: bytes, content_type: str) -> str:
-    """Decode a body, or its beginning: as JSON may be encoded, or else as its type says."""
-    try:
-        return codecs.getincrementaldecoder(json.detect_encoding(content))().decode(content)
-    except UnicodeDecodeError:
-        charset = _CHARSET.search(content_type)
-    try:
-        return content.decode(charset[1] if charset else "utf-8", "replace")
-    except (LookupError, UnicodeError):
-        return content.decode("utf-8", "replace")
 
 
 def _request_id(response: Response) -> str:
@@ -269,7 +250,7 @@ def _reason(detail: Any, response: Response) -> str:
         detail = detail.get("code") or detail.get("message") or detail
     if not detail:
         content_type = response.headers.get("content-type", "")
-        detail = _decoded(response.content[:_MAX_BODY_IN_MESSAGE], content_type)
+        detail = decoded(response.content[:_MAX_BODY_IN_MESSAGE], content_type)
     name = http.client.responses.get(response.status_code, "without a reason")
     return (_printable(detail) or name).rstrip(".")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import settings
 
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.clients import TRANSPORTS, Transport, Waits
+from tests.api.leaks import SECRET
 from tests.api.servers import KEY
 
 # A busy machine makes single examples slow.
@@ -55,3 +57,16 @@ def transport(request: pytest.FixtureRequest) -> Transport:
 def waits() -> Waits:
     """The waits of the clients that are opened with it."""
     return Waits()
+
+
+@pytest.fixture
+def silent_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Fail a test during which any library logs the key, at any level."""
+    for name in (None, "httpx", "httpcore", "asyncio", "octogen_dagster"):
+        caplog.set_level(logging.DEBUG, logger=name)
+    yield
+    shown = [
+        f"{record.getMessage()} {record.args!r} {record.exc_text}"
+        for record in caplog.get_records("call")
+    ]
+    assert [text for text in shown if SECRET in text] == []

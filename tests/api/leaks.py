@@ -10,9 +10,34 @@ from types import FrameType
 from typing import Any
 
 import httpx
+import pytest
 from rich.pretty import pretty_repr
 
+from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.errors import OctogenError
+from tests.api.clients import ONCE, Transport, open_client
+from tests.api.servers import KEY
+
+SECRET = KEY.rpartition("_")[2]
+"""The part of the key that alone is as good as all of it."""
+
 TESTS = Path(__file__).parent
+
+
+async def failure(server: Any, transport: Transport, retry: RetryPolicy = ONCE) -> OctogenError:
+    """The error that a search raises."""
+    async with open_client(server, transport, retry=retry) as client:
+        with pytest.raises(OctogenError) as caught:
+            await client.search_products(catalog="strada")
+        assert SECRET not in shown(client)
+    return caught.value
+
+
+def assert_silent(error: OctogenError) -> None:
+    """Check that the key can be read nowhere in an error that was raised and caught."""
+    assert frames_of(error), "there is a traceback to look at"
+    assert leaks(error, SECRET) == []
+    assert SECRET.encode() not in pickle.dumps(error)
 
 
 def leaks(error: BaseException, secret: str) -> list[str]:

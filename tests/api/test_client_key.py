@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import gzip
-import json
-import logging
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,56 +16,18 @@ from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.errors import (
     OctogenAPIError,
     OctogenConnectionError,
-    OctogenError,
     OctogenPagingError,
     OctogenTimeoutError,
 )
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-from tests.api.clients import ONCE, QUICK, Transport, open_client
-from tests.api.leaks import chain, frames_of, leaks, shown, texts_of_response
-from tests.api.servers import KEY, RawServer, Received, dripping, hanging, http, page
+from tests.api.clients import QUICK, Transport, open_client
+from tests.api.leaks import assert_silent, chain, failure, frames_of, leaks, shown
+from tests.api.servers import KEY, RawServer, dripping, hanging
+
+pytestmark = pytest.mark.usefixtures("silent_log")
 
 STATUSES = (400, 401, 402, 403, 404, 422, 429, 500, 503)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_in_the_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Fail a test during which any library logs the key, at any level."""
-    for name in (None, "httpx", "httpcore", "urllib3", "asyncio", "octogen_dagster"):
-        caplog.set_level(logging.DEBUG, logger=name)
-    yield
-    records = caplog.get_records("call")
-    shown_records = [
-        f"{record.getMessage()} {record.args!r} {record.exc_text}" for record in records
-    ]
-    assert [text for text in shown_records if KEY in text] == []
-
-
-async def failure(server: Any, transport: Transport, retry: RetryPolicy = ONCE) -> OctogenError:
-    """The error that a search raises."""
-    async with open_client(server, transport, retry=retry) as client:
-        with pytest.raises(OctogenError) as caught:
-            await client.search_products(catalog="strada")
-        assert KEY not in shown(client)
-    return caught.value
-
-
-def assert_silent(error: OctogenError) -> None:
-    assert frames_of(error), "there is a traceback to look at"
-    assert leaks(error, KEY) == []
-    assert KEY.encode() not in pickle.dumps(error)
-
-
-def echo(status: int, as_json: bool) -> Any:
-    """A server that returns the key that it received, in the headers and in the body."""
-
-    def respond(request: Received) -> list[bytes]:
-        sent = request.headers["authorization"]
-        body: Any = {"detail": f"refused {sent}"} if as_json else f"<h1>{sent}</h1>"
-        return http(status, body, x_request_id=sent, x_echo=sent, retry_after=sent)
-
-    return respond
 
 
 def test_leaks_are_found() -> None:
@@ -193,50 +152,3 @@ class TestMissingResponses:
                 with pytest.raises(asyncio.TimeoutError) as caught:
                     await asyncio.wait_for(client.search_products(), 0.1)
         assert leaks(caught.value, KEY) == []
-
-
-class TestServerThatEchoesTheKey:
-    @pytest.mark.parametrize("status", [401, 422, 500])
-    @pytest.mark.parametrize("as_json", [True, False])
-    async def test_an_echo_in_an_error_is_masked(
-        self, transport: Transport, status: int, as_json: bool
-    ) -> None:
-        with RawServer(echo(status, as_json)) as server:
-            error = await failure(server, transport)
-        assert isinstance(error, OctogenAPIError)
-        assert "Bearer [api key]" in str(error)
-        assert error.response.headers["x-echo"] == error.request_id == "Bearer [api key]"
-        assert_silent_response(error)
-
-    async def test_an_echo_in_a_web_page_is_masked(self, transport: Transport) -> None:
-        with RawServer(echo(200, as_json=False)) as server:
-            error = await failure(server, transport)
-        assert isinstance(error, OctogenAPIError)
-        assert error.response.text == "<h1>Bearer [api key]</h1>"
-        assert_silent_response(error)
-
-    async def test_an_echo_in_a_compressed_error_is_masked(self, transport: Transport) -> None:
-        def respond(request: Received) -> list[bytes]:
-            body = json.dumps({"detail": request.headers["authorization"]}).encode()
-            return http(500, gzip.compress(body), content_encoding="gzip")
-
-        with RawServer(respond) as server:
-            error = await failure(server, transport)
-        assert isinstance(error, OctogenAPIError)
-        assert error.detail == "Bearer [api key]"
-        assert_silent_response(error)
-
-    async def test_an_echo_in_a_page_is_masked(self, transport: Transport) -> None:
-        def respond(request: Received) -> list[bytes]:
-            return http(200, page(["a"]) | {"sentBy": request.headers["authorization"]})
-
-        with RawServer(respond) as server:
-            async with open_client(server, transport) as client:
-                found = await client.search_products()
-        assert found.model_extra == {"sentBy": "Bearer [api key]"}
-
-
-def assert_silent_response(error: OctogenError) -> None:
-    assert_silent(error)
-    assert isinstance(error, OctogenAPIError)
-    assert all(KEY not in text for text in texts_of_response(error.response))

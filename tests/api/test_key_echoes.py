@@ -1,0 +1,146 @@
+"""A server that sends the API key back cannot get it into an error, a log or a result."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import pickle
+from typing import Any
+
+import pytest
+
+from octogen_dagster.errors import OctogenAPIError, OctogenConnectionError, OctogenError
+from tests.api.clients import Transport, open_client
+from tests.api.leaks import SECRET, assert_silent, failure, shown
+from tests.api.servers import KEY, RawServer, Received, http, page
+
+pytestmark = pytest.mark.usefixtures("silent_log")
+
+ESCAPED = "".join(f"\\u{ord(character):04x}" for character in KEY)
+PERCENT = "".join(f"%{ord(character):02x}" for character in KEY)
+OK = b"HTTP/1.1 200 OK\r\nconnection: close\r\n"
+END = b"connection: close\r\ncontent-length: 2\r\n\r\n{}"
+CHUNKED = OK + b"content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def head(line: str) -> bytes:
+    """A response with one more header line."""
+    return OK + line.encode("latin-1") + b"\r\ncontent-length: 2\r\n\r\n{}"
+
+
+def body(content: bytes, status: int = 500, content_type: str = "application/json") -> bytes:
+    return b"".join(http(status, content, content_type=content_type))
+
+
+RESPONSES: dict[str, bytes] = {
+    "reason phrase": f"HTTP/1.1 500 {KEY}\r\n".encode() + END,
+    "reason phrase of a 401": f"HTTP/1.1 401 {KEY}\r\n".encode() + END,
+    "version": f"HTTP/{KEY} 200 OK\r\n".encode() + END,
+    "status": f"HTTP/1.1 {KEY} OK\r\n".encode() + END,
+    "no status line": f"{KEY}\r\n\r\n".encode(),
+    "interim response": f"HTTP/1.1 103 {KEY}\r\nx-echo: {KEY}\r\n\r\n".encode() + head("a: b"),
+    "header value": head(f"x-echo: {KEY}"),
+    "escaped header value": head(f"x-echo: {ESCAPED}"),
+    "header value in UTF-16": head(f"x-echo: {KEY.encode('utf-16-le').decode('latin-1')}"),
+    "header name": head(f"{KEY}: 1"),
+    "malformed header name": head(f"{KEY} and more: 1"),
+    "header without a colon": head(KEY),
+    "folded header": head(f"x-echo: a\r\n {KEY}"),
+    "content-length": OK + f"content-length: {KEY}\r\n\r\n{{}}".encode(),
+    "transfer-encoding": OK + f"transfer-encoding: {KEY}\r\n\r\n{{}}".encode(),
+    "content-encoding": head(f"content-encoding: {KEY}"),
+    "content-type": head(f"content-type: text/{KEY}; charset={KEY}"),
+    "request id": head(f"x-request-id: {KEY}"),
+    "retry-after": head(f"retry-after: {KEY}"),
+    "redirect": f"HTTP/1.1 307 x\r\nlocation: https://{KEY}.example/\r\n".encode() + END,
+    "escaped redirect": f"HTTP/1.1 307 x\r\nlocation: https://{PERCENT}/\r\n".encode() + END,
+    "chunk size": CHUNKED + f"{KEY}\r\n{{}}\r\n0\r\n\r\n".encode(),
+    "chunk extension": CHUNKED + f"2;{KEY}\r\n{{}}\r\n0\r\n\r\n".encode(),
+    "trailer": CHUNKED + f"2\r\n{{}}\r\n0\r\nx-echo: {KEY}\r\n\r\n".encode(),
+    "malformed trailer": CHUNKED + f"2\r\n{{}}\r\n0\r\n{KEY}\r\n\r\n".encode(),
+    "detail": body(json.dumps({"detail": KEY}).encode()),
+    "secret part": body(json.dumps({"detail": SECRET}).encode()),
+    "escaped detail": body(f'{{"detail": "{ESCAPED}"}}'.encode()),
+    "name of a detail": body(f'{{"detail": {{"{ESCAPED}": 1}}}}'.encode()),
+    "refused field": body(
+        f'{{"detail": [{{"loc": ["{ESCAPED}"], "msg": "{KEY}"}}]}}'.encode(), 422
+    ),
+    "detail in UTF-16": body(json.dumps({"detail": KEY}).encode("utf-16")),
+    "detail in UTF-32": body(f'{{"detail": "{ESCAPED}"}}'.encode("utf-32-be")),
+    "page of another charset": body(KEY.encode("cp037"), 500, "text/html; charset=cp037"),
+    "web page": body(f"<h1>{KEY}".encode(), 200, "text/html"),
+    "web page in UTF-16": body(f"<h1>{KEY}".encode("utf-16-le"), 200, "text/html"),
+    "page of a wrong shape": body(f'{{"items": "{ESCAPED}"}}'.encode(), 200),
+    "product of a wrong shape": body(
+        f'{{"items": [{{"uuid": "{ESCAPED}", "productUrl": ["{ESCAPED}"]}}]}}'.encode(), 200
+    ),
+    "text of a product": body(json.dumps(page([KEY], next_cursor=KEY)).encode(), 200),
+    "escaped text of a product": body(
+        f'{{"items": [{{"uuid": "a", "productUrl": "b", "title": "{ESCAPED}"}}]}}'.encode(), 200
+    ),
+    "unknown field of a product": body(
+        f'{{"items": [{{"uuid": "a", "productUrl": "b", "{ESCAPED}": "{ESCAPED}"}}]}}'.encode(), 200
+    ),
+}
+
+
+@pytest.mark.parametrize("place", RESPONSES)
+async def test_the_key_is_masked_wherever_it_is_sent(transport: Transport, place: str) -> None:
+    with RawServer(lambda _: [RESPONSES[place]]) as server:
+        async with open_client(server, transport) as client:
+            try:
+                found = await client.search_products()
+            except OctogenError as error:
+                assert_silent(error)
+            else:
+                assert SECRET not in shown(found)
+                assert SECRET not in found.model_dump_json()
+                assert SECRET.encode() not in pickle.dumps(found)
+
+
+@pytest.mark.parametrize("status", [401, 422, 500])
+@pytest.mark.parametrize("as_json", [True, False])
+async def test_an_error_shows_where_the_key_was(
+    transport: Transport, status: int, as_json: bool
+) -> None:
+    def respond(request: Received) -> list[bytes]:
+        sent = request.headers["authorization"]
+        body: Any = {"detail": f"refused {sent}"} if as_json else f"<h1>{sent}</h1>"
+        return http(status, body, x_request_id=sent, x_echo=sent, retry_after=sent)
+
+    with RawServer(respond) as server:
+        error = await failure(server, transport)
+    assert isinstance(error, OctogenAPIError)
+    assert "Bearer [api key]" in str(error)
+    assert error.response.headers["x-echo"] == error.request_id == "Bearer [api key]"
+    assert_silent(error)
+
+
+async def test_the_rest_of_a_compressed_error_is_kept(transport: Transport) -> None:
+    def respond(request: Received) -> list[bytes]:
+        body = json.dumps({"detail": request.headers["authorization"]}).encode()
+        return http(500, gzip.compress(body), content_encoding="gzip")
+
+    with RawServer(respond) as server:
+        error = await failure(server, transport)
+    assert isinstance(error, OctogenAPIError)
+    assert error.detail == "Bearer [api key]"
+    assert_silent(error)
+
+
+async def test_the_rest_of_a_page_is_kept(transport: Transport) -> None:
+    def respond(request: Received) -> list[bytes]:
+        return http(200, page(["a"]) | {"sentBy": request.headers["authorization"]})
+
+    with RawServer(respond) as server:
+        async with open_client(server, transport) as client:
+            found = await client.search_products()
+    assert found.model_extra == {"sentBy": "Bearer [api key]"}
+
+
+async def test_a_broken_response_is_quoted_without_the_key() -> None:
+    """httpx quotes the line that it cannot read."""
+    with RawServer(lambda _: [RESPONSES["header without a colon"]]) as server:
+        error = await failure(server, "httpx")
+    assert isinstance(error, OctogenConnectionError)
+    assert "[api key]" in str(error)
