@@ -37,6 +37,7 @@ def test_new_listings_become_datasets_and_then_rest(daemon: Daemon, hub: Hub) ->
     assert len(hub.subscriptions) == 2
 
 
+@pytest.mark.slow
 def test_a_grant_that_is_late_is_requested_again_with_growing_waits(
     daemon: Daemon, hub: Hub
 ) -> None:

@@ -128,6 +128,7 @@ def test_those_never_requested_come_first_and_then_who_waits_longest() -> None:
     assert tick.waiting == 11
 
 
+@pytest.mark.slow
 def test_ten_thousand_listings_take_two_hundred_ticks_and_no_more() -> None:
     statuses = {f"p:us:e:{number:05}": "" for number in range(10_000)}
     cursor, known, subscribed, ticks = ListingCursor(), set[str](), set[str](), 0

@@ -274,6 +274,7 @@ def test_a_first_interrupt_waits_for_the_new_refresh_token(
     assert file.read_text().strip() == (NEW if times == 1 else OLD)
 
 
+@pytest.mark.slow
 def test_two_processes_never_lose_the_token_of_a_file(hub: Hub, folder: Path) -> None:
     hub.settings.rotate_refresh_tokens = True
     file = SecretFile(folder / "refresh", "refresh token")

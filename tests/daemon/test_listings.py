@@ -140,6 +140,7 @@ def daemon(
         process.wait(timeout=20)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_daemon_that_is_killed_anywhere_loses_and_doubles_no_listing(
     daemon: Callable[[str, str], subprocess.Popen[bytes]], sandbox: Sandbox, tmp_path: Path

@@ -113,6 +113,7 @@ def test_a_catalog_that_was_indexed_again_is_requested_once_more(
     assert len([key for key in ticker.run_keys if key.startswith("strada@")]) == 2
 
 
+@pytest.mark.slow
 def test_a_catalog_whose_runs_fail_is_requested_again_with_growing_waits(
     ticker: Ticker, shops: Sandbox
 ) -> None:

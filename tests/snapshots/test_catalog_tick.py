@@ -65,6 +65,7 @@ def requested(cursor: CatalogCursor, catalogs: list[CatalogState], given: TickIn
     return [partition for partition, _ in plan(cursor, catalogs, given).runs]
 
 
+@pytest.mark.slow
 def test_ten_thousand_catalogs_are_requested_fifty_a_tick_each_once() -> None:
     catalogs = [index_run(f"shop-{number}", 1) for number in range(10_000)]
     cursor, known, partitions = CatalogCursor(), set[str](), list[str]()

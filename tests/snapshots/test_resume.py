@@ -68,6 +68,7 @@ def runs(tmp_path: Path) -> Iterator[Runs]:
         yield Runs(sandbox, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_anywhere_is_continued(runs: Runs) -> None:
     runs.finish()
     undisturbed = runs.snapshot()

@@ -25,6 +25,7 @@ POLL_SECONDS = 120.0
 RunPipe: TypeAlias = "Connection[Any, Any]"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_eight_runs_at_once_share_the_bucket_and_none_fails_or_starves(tmp_path: Path) -> None:
     with (
