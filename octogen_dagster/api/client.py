@@ -309,10 +309,7 @@ class OctogenClient:
     async def iter_products(
         self, **search: Unpack[SearchArguments]
     ) -> AsyncIterator[MerchantProductListItem]:
-        """Read all products of a search, each once.
-
-        The arguments and errors are those of `iter_pages`.
-        """
+        """Read all products of a search, each once, with the arguments of `iter_pages`."""
         async for page in self.iter_pages(**search):
             for item in page.items:
                 yield item
@@ -387,10 +384,9 @@ class OctogenClient:
         except OctogenNotFoundError as error:
             raise error.with_message(
                 f"{_CATALOGS} does not exist at {self._base_url} (404): the service has no list "
-                "any more. Say where catalogs come from, with "
-                "OctogenResource(catalogs=ShopCatalogs(hosts=[...])) or "
-                "OctogenResource(catalogs=NamedCatalogs(keys=[...])), or name those to read in "
-                "ProductSearch(catalogs=[...])."
+                "any more. Say where catalogs come from, with OctogenResource(catalogs="
+                "ShopCatalogs(hosts=[...])) or OctogenResource(catalogs=NamedCatalogs(keys=[...])), or "
+                "name those to read in ProductSearch(catalogs=[...])."
             ) from None
 
 

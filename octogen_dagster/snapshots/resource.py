@@ -64,7 +64,7 @@ class OctogenResource(dg.ConfigurableResource[Any]):
     timeout: float = Field(
         default=DEFAULT_TIMEOUT,
         gt=0,
-        description="Seconds that each phase of a request may take.",
+        description="Seconds that one attempt of a request may take.",
     )
     concurrency: int = Field(
         default=8,
