@@ -384,9 +384,10 @@ class OctogenClient:
         except OctogenNotFoundError as error:
             raise error.with_message(
                 f"{_CATALOGS} does not exist at {self._base_url} (404): the service has no list "
-                "any more. Say where catalogs come from, with OctogenResource(catalogs="
-                "ShopCatalogs(hosts=[...])) or OctogenResource(catalogs=NamedCatalogs(keys=[...])), "
-                "or name those to read in ProductSearch(catalogs=[...])."
+                "any more. Say where catalogs come from, with "
+                "OctogenResource(catalogs=ShopCatalogs(hosts=[...])) or "
+                "OctogenResource(catalogs=NamedCatalogs(keys=[...])), or name those to read in "
+                "ProductSearch(catalogs=[...])."
             ) from None
 
 
