@@ -27,6 +27,7 @@ from octogen_ai_sdk.generated.models import (
 )
 from pydantic import ValidationError
 
+from tests.api.counts import counted
 from tests.api.servers import RawServer, Received, http
 
 
@@ -41,6 +42,8 @@ class PublishedService:
         brands: The names of the brands of products; one that is not here has none.
         synonyms: The canonical values of the brands whose names in lower case are others.
         hosts: The catalogs that serve the host of a shop.
+        counts: How many products each catalog has by the count of products; empty without it.
+        product_counts: How many the shops say, where it is not the true number.
         faults: How it breaks the logic of facets: it ignores "facets" or "exclude_facets", or it
             takes products without a brand as "excluded", as a database does that compares nulls.
         max_values: The most values of a facet.
@@ -58,6 +61,8 @@ class PublishedService:
     brands: dict[str, str] = field(default_factory=dict)
     synonyms: dict[str, str] = field(default_factory=dict)
     hosts: dict[str, list[str]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    product_counts: dict[str, int] = field(default_factory=dict)
     faults: set[str] = field(default_factory=set)
     max_values: int | None = None
     requests_per_minute: int | None = None
@@ -84,6 +89,8 @@ class PublishedService:
                 return http(status, body, length=None, **named)
             case "/v1/products/lookup":
                 return http(*self.lookup(request.json))
+            case "/v1/products/facet-counts" if self.counts:
+                return http(200, counted(sum(self.counts[key] for key in request.json["catalogs"])))
             case target if (host := target.removeprefix("/v1/domains/")) in self.hosts:
                 return http(200, self.coverage(host))
             case _:
@@ -183,7 +190,7 @@ class PublishedService:
                 DomainCatalogCoverage(
                     catalog=key,
                     catalog_display_name=key,
-                    product_count=len(self.catalogs[key]),
+                    product_count=self.product_counts.get(key, len(self.catalogs[key])),
                     computed_at="2026-11-25T10:00:00Z",
                     fields=[field],
                     price=None,

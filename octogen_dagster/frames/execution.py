@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
-from octogen_dagster.errors import OctogenSnapshotError, OctogenSplitCatalogError
+from octogen_dagster.api.search_request import SearchFilters
+from octogen_dagster.errors import OctogenError, OctogenSnapshotError, OctogenSplitCatalogError
 from octogen_dagster.frames.consistency import check_unchanged
 from octogen_dagster.frames.decode import PageDecoder
 from octogen_dagster.frames.effective_query import generated_facets
@@ -31,7 +33,8 @@ class Execution:
         connection: The settings of the service.
         columns: The columns that are needed.
         cap: The largest number of rows; None for all.
-        log: Called with a line about each filter that the service derived from the keywords.
+        log: Called with a line about each filter that the service derived from the keywords, and
+            about products that may be missing.
 
     Attributes:
         statistics: The statistics so far.
@@ -53,7 +56,12 @@ class Execution:
         self._logged: set[str] = set()
         self._decoder = PageDecoder(columns, plan.started_at)
         keys = dict.fromkeys(read.planned.catalog for read in self._reads)
-        self._products = {key: CatalogProducts(self._reads_of(key)) for key in keys}
+        self._products = {
+            key: CatalogProducts(
+                self._reads_of(key), functools.partial(_count, key, connection), log
+            )
+            for key in keys
+        }
         self.statistics = ScanStatistics(
             search=plan.search,
             started_at=plan.started_at,
@@ -171,3 +179,12 @@ def _note_repeats(read: CatalogRead, pages: Sequence[WirePage], new: pl.Series) 
         fresh = int(new.slice(begin, products).sum())
         read.tracker.deduplicated(new=fresh, repeats=products - fresh)
         begin += products
+
+
+def _count(catalog: str | None, connection: Connection) -> int | None:
+    """Return the service's own count of the products of a catalog; None if it has none."""
+    catalogs = [catalog] if catalog else []
+    try:
+        return connection.call(lambda client: client.count_products(SearchFilters(), catalogs))
+    except OctogenError:
+        return None

@@ -2,11 +2,14 @@
 
 A service that keeps the logic of facets sends each product in exactly one of the walks. One that
 ignores a facet sends products again, and one that does not count products without a brand among the
-excluded ones leaves them out. Both are noticed by what arrives.
+excluded ones leaves them out. Both are noticed by what arrives. The count of the source and the
+latest snapshot are of another moment, so what they say is compared with the service's own count.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 import polars as pl
@@ -33,13 +36,23 @@ class CatalogProducts:
 
     Args:
         reads: The reads of the catalog: one, or one for each of its parts.
+        count: Returns the service's own count of the products; None if it has none. It is called
+            only if products seem to be missing.
+        log: Called with a line if products may be missing and the service has no count.
 
     Attributes:
         twice: Products that came in another walk before.
     """
 
-    def __init__(self, reads: Sequence[CatalogRead]) -> None:
+    def __init__(
+        self,
+        reads: Sequence[CatalogRead],
+        count: Callable[[], int | None] = lambda: None,
+        log: Callable[[str], None] = lambda _line: None,
+    ) -> None:
         self.twice = 0
+        self._counted = functools.cache(count)
+        self._log = log
         self._planned = reads[0].planned
         self._unfinished = len(reads)
         self._all = SeenProducts()
@@ -85,19 +98,31 @@ class CatalogProducts:
             self._all = SeenProducts()  # the old one is large
 
     def _check_whole(self, snapshot: SnapshotBrands | None) -> None:
-        planned, sample = self._planned, self._planned.sample
+        sample = self._planned.sample
         missing = len(sample) - self._arrived(sample)
         if missing > _MAX_MISSING_OF_SAMPLE:
             self._refuse(f"{missing} of the {len(sample)} products of its first page came in none")
-        expected = planned.product_count or 0
-        rows = snapshot.rows(planned.catalog) if snapshot else 0
-        if self._count < _MIN_SHARE_OF_COUNT * min(expected, rows or expected):
-            self._refuse(
-                f"only {self._count:,} of the {expected:,} products that the source counts came in "
-                "any"
-            )
+        self._check_count()
         if snapshot:
             self._check_brandless(snapshot)
+
+    def _check_count(self) -> None:
+        """Check that not many products are missing; the source may count those of another day."""
+        expected = self._planned.product_count or 0
+        if self._count >= _MIN_SHARE_OF_COUNT * expected:
+            return
+        counted = self._counted()
+        if counted is None:
+            self._log(
+                f"Catalog {self._planned.catalog!r}: {self._count:,} products came in all walks, "
+                f"and the source counts {expected:,}. The service's own count, which would say "
+                "whether its count is out of date, cannot be had."
+            )
+        elif self._count < _MIN_SHARE_OF_COUNT * counted:
+            self._refuse(
+                f"only {self._count:,} of the {counted:,} products that the service counts came in "
+                "any"
+            )
 
     def _check_brandless(self, snapshot: SnapshotBrands) -> None:
         """Check that products without a brand came as often as those with one."""
@@ -107,7 +132,10 @@ class CatalogProducts:
         if len(brandless) < _MIN_BRANDLESS or not branded:
             return
         arrived = self._arrived(brandless)
-        if 2 * arrived * len(branded) < self._arrived(branded) * len(brandless):
+        if 2 * arrived * len(branded) >= self._arrived(branded) * len(brandless):
+            return
+        counted = self._counted()
+        if counted is None or self._count + _FEW < counted:
             self._refuse(
                 f"{len(brandless) - arrived} of {len(brandless)} products without a brand that the "
                 "latest snapshot has came in none"

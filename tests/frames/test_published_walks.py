@@ -471,11 +471,37 @@ class TestBrokenLogic:
         self, service: PublishedService
     ) -> None:
         service.faults.add("excluded")
+        service.counts["acme"] = 500
         with pytest.raises(
             OctogenSplitCatalogError,
-            match="only 462 of the 500 products that the source counts came in any of the 5 walks",
+            match="only 462 of the 500 products that the service counts came in any of the 5 walks",
         ):
             scan(service).frame.collect()
+
+    @pytest.mark.parametrize("counts", [{"acme": 500}, {}])
+    def test_a_source_that_counts_more_than_there_are_fails_no_read(
+        self, service: PublishedService, tmp_path: Path, counts: dict[str, int]
+    ) -> None:
+        service.product_counts["acme"] = 600
+        service.counts |= counts
+        place = Place(tmp_path)
+        assert len(published_to(place, scan(service))) == 500
+        assert len(walks_of(service)) > 2
+        assert counts or place.lines[-1] == (
+            "Catalog 'acme': 500 products came in all walks, and the source counts 600. The "
+            "service's own count, which would say whether its count is out of date, cannot be had."
+        )
+        assert not counts or "came" not in str(place.lines)
+
+    def test_products_without_a_brand_that_were_removed_are_not_missing(
+        self, service: PublishedService, tmp_path: Path
+    ) -> None:
+        place = Place(tmp_path)
+        place.snapshot = published_to(place, scan(service, catalogs=GrantedCatalogs()))
+        service.catalogs["acme"] = [x for x in service.catalogs["acme"] if x in service.brands]
+        service.counts["acme"] = 462
+        assert len(published_to(place, scan(service, catalogs=GrantedCatalogs()))) == 462
+        assert len(walks_of(service)) > 2
 
     def test_products_that_no_walk_brings_are_noticed_by_the_snapshot(
         self, service: PublishedService, tmp_path: Path
