@@ -6,18 +6,18 @@ How a request is sent, retried and limited is in `requester`.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from typing_extensions import Self, Unpack
 
-from octogen_dagster.api.catalog_states import CatalogList, parsed_catalog_list
+from octogen_dagster.api.catalog_states import CatalogList, no_catalog_list, parsed_catalog_list
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.domain_coverage import DomainCoverageResponse
 from octogen_dagster.api.facets import Facet
 from octogen_dagster.api.httpx_transport import HttpxTransport
 from octogen_dagster.api.log_masking import HTTP_LOGS
-from octogen_dagster.api.lookup_endpoint import LookupEndpoint
+from octogen_dagster.api.lookup_endpoint import LookupEndpoint, parsed_lookup
 from octogen_dagster.api.me import MeResponse
 from octogen_dagster.api.models import (
     MerchantCatalogSummary,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from octogen_dagster.api.retry import Sleep
 
 DEFAULT_TIMEOUT = 30.0
+_T = TypeVar("_T")
 _CATALOGS = "The list of catalogs"
 
 
@@ -211,27 +212,33 @@ class OctogenClient:
             ) from None
         return parsed(FacetCounts, response, subject).categories[0].count
 
-    async def lookup_product(
-        self, url: str, *, paced: bool = False
-    ) -> MerchantProductUrlLookupResponse:
+    async def lookup_product(self, url: str) -> MerchantProductUrlLookupResponse:
         """Look up the full view of the product at a merchant's URL in Octogen's index.
 
         A product that no catalog has is not found, even if the merchant's page still shows it.
 
         Args:
             url: The product's page at the merchant.
-            paced: True for one of many lookups, which obey the rate limiter.
 
         Raises:
             ValueError: The URL is empty.
             OctogenNotFoundError: No catalog has the product.
-            OctogenError: The request failed otherwise.
+            OctogenError: The request failed.
         """
-        if not url.strip():
-            raise ValueError("url must not be empty")
-        subject = f"The product at {url}"
-        response = await self._lookup.send(url, subject, paced=paced)
-        return parsed(MerchantProductUrlLookupResponse, response, subject)
+        return await self._lookup.look_up(url, parsed_lookup)
+
+    async def get_raw_lookup(self, url: str, read_lookup: Callable[[Response, str], _T]) -> _T:
+        """Look up a product as one of many, which obey the rate limiter.
+
+        Args:
+            url: The product's page at the merchant.
+            read_lookup: Turns the response into a value; its second argument begins error messages.
+
+        Raises:
+            ValueError: The URL is empty.
+            OctogenError: The request failed.
+        """
+        return await self._lookup.look_up(url, read_lookup, paced=True)
 
     async def search_products(
         self,
@@ -382,13 +389,7 @@ class OctogenClient:
         try:
             return await self._requester.request("GET", "/catalogs", _CATALOGS)
         except OctogenNotFoundError as error:
-            raise error.with_message(
-                f"{_CATALOGS} does not exist at {self._base_url} (404): the service has no list "
-                "any more. Say where catalogs come from, with "
-                "OctogenResource(catalogs=ShopCatalogs(hosts=[...])) or "
-                "OctogenResource(catalogs=NamedCatalogs(keys=[...])), or name those to read in "
-                "ProductSearch(catalogs=[...])."
-            ) from None
+            raise error.with_message(no_catalog_list(_CATALOGS, self._base_url)) from None
 
 
 def _subject(request: SearchRequest) -> str:

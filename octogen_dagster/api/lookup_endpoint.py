@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from octogen_dagster.api.responses import refused_fields
+from octogen_dagster.api.models import MerchantProductUrlLookupResponse
+from octogen_dagster.api.responses import parsed, refused_fields
 from octogen_dagster.errors import OctogenValidationError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from octogen_dagster.api.http import Response
     from octogen_dagster.api.refusals import Refusals
     from octogen_dagster.api.requester import Requester
+
+_Value = TypeVar("_Value")
 
 _PATH = "/products/lookup"
 _OPTIONS = {"resolutionMode": "index_only", "matchMode": "strict"}
@@ -34,19 +39,26 @@ class LookupEndpoint:
         self._requester = requester
         self._refusals = refusals
 
-    async def send(self, url: str, subject: str, *, paced: bool = False) -> Response:
-        """Request the product at a merchant's URL.
+    async def look_up(
+        self, url: str, read: Callable[[Response, str], _Value], *, paced: bool = False
+    ) -> _Value:
+        """Request the product at a merchant's URL, and read the response.
 
         Args:
             url: The product's page at the merchant.
-            subject: What is requested; begins error messages.
+            read: Turns the response into a value; its second argument begins error messages.
             paced: True for one of many lookups, which obey the rate limiter.
 
         Raises:
+            ValueError: The URL is empty.
             OctogenError: The request failed.
         """
+        if not url.strip():
+            raise ValueError("url must not be empty")
+        subject = f"The product at {url}"
         async with self._refusals.learned_once() if paced else contextlib.nullcontext():
-            return await self._send(url, subject, paced=paced)
+            response = await self._send(url, subject, paced=paced)
+        return read(response, subject)
 
     async def _send(self, url: str, subject: str, *, paced: bool) -> Response:
         while True:
@@ -62,3 +74,16 @@ class LookupEndpoint:
                 if not refused:
                     raise
             self._refusals.fields |= refused
+
+
+def parsed_lookup(response: Response, subject: str) -> MerchantProductUrlLookupResponse:
+    """Parse the response to a lookup.
+
+    Args:
+        response: A response with a success status.
+        subject: What was looked up; begins the error message.
+
+    Raises:
+        OctogenResponseError: The body is not the response to a lookup.
+    """
+    return parsed(MerchantProductUrlLookupResponse, response, subject)

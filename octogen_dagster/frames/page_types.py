@@ -28,7 +28,7 @@ PAGE, ITEMS = "", "items"
 """The paths of the page itself and of its products."""
 PAGE_FIELDS = (ITEMS, "nextCursor", "requestId", "effectiveQuery")
 
-_Integer = (
+INTEGER = (
     Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
     # 12.0 is an integer in JSON, and Polars decodes it as one.
     | Annotated[float, msgspec.Meta(ge=-(2.0**63), lt=2.0**63, multiple_of=1)]
@@ -36,7 +36,7 @@ _Integer = (
 _STRICT: Mapping[type[pl.DataType], Any] = {
     pl.String: str,
     pl.Float64: float,
-    pl.Int64: _Integer,
+    pl.Int64: INTEGER,
     pl.Boolean: bool,
     pl.Datetime: str,
 }

@@ -16,6 +16,7 @@ from octogen_dagster.api.cancellation import CancelScope, ClosedError, run_withi
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.lookup_endpoint import parsed_lookup
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.background import submit
 from octogen_dagster.errors import OctogenTimeoutError
@@ -194,7 +195,7 @@ class TestCalls:
                 {"x-ratelimit-limit": "1", "x-ratelimit-remaining": "0"}
             )
             waiting.set()
-            await client.lookup_product("https://shop.example/1", paced=True)
+            await client.get_raw_lookup("https://shop.example/1", parsed_lookup)
 
         with BusyServer(silent) as server:
             connection = server.connection()

@@ -12,6 +12,7 @@ import pytest
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.httpx_transport import HttpxTransport
+from octogen_dagster.api.lookup_endpoint import parsed_lookup
 from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.requester import HEADERS, Requester
 from octogen_dagster.api.retry import RetryPolicy
@@ -400,7 +401,8 @@ class TestCancellation:
             client = OctogenClient(
                 api_key=KEY, http_client=http_client, rate_limiter=rate_limiter, retry=ONCE
             )
-            lookup = asyncio.create_task(client.lookup_product("https://shop.example", paced=True))
+            url = "https://shop.example"
+            lookup = asyncio.create_task(client.get_raw_lookup(url, parsed_lookup))
             await started.wait()
             lookup.cancel()
             with pytest.raises(asyncio.CancelledError):

@@ -18,13 +18,13 @@ from octogen_dagster.errors import (
 )
 from octogen_dagster.frames.client_threads import POLL_SECONDS, ClientThreads
 from octogen_dagster.frames.details.schema import FAILED, FOUND, GONE
+from octogen_dagster.frames.details.wire import WireLookup, read_lookup
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from octogen_dagster.api.client import OctogenClient
     from octogen_dagster.api.connection import Connection
-    from octogen_dagster.api.models import MerchantProductUrlLookupResponse
     from octogen_dagster.frames.details.failure_limit import FailureLimit
 
 # Every later lookup would fail with the same error.
@@ -52,7 +52,7 @@ class Lookup:
 
     status: str
     at: datetime
-    response: MerchantProductUrlLookupResponse | None = None
+    response: WireLookup | None = None
     error: str | None = None
 
 
@@ -132,7 +132,7 @@ class LookupReader(ClientThreads):
     async def _look_up(self, client: OctogenClient, url: str) -> Lookup:
         began = time.monotonic()
         try:
-            response = await client.lookup_product(url, paced=True)
+            response = await client.get_raw_lookup(url, read_lookup)
         except _ENDS_ALL:
             raise
         except (OctogenError, ValueError) as error:

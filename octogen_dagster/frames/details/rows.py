@@ -11,13 +11,11 @@ import polars as pl
 from octogen_dagster.frames.details.schema import (
     DETAIL_SCHEMA,
     FOUND,
-    GONE,
     IDENTITY,
     LISTED,
     MISMATCH,
-    envelope_values,
-    view_values,
 )
+from octogen_dagster.frames.details.wire import decoded, envelope_columns, view_columns, view_of
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 
 if TYPE_CHECKING:
@@ -33,9 +31,10 @@ ROW_GROUP_SIZE = 2_000
 
 _COMPARED = [*IDENTITY, "listed"]
 _KEY = pl.struct(_COMPARED).hash().alias("key")
-_LOOKUP_SCHEMA = pl.Schema(
-    {name: dtype for name, dtype in DETAIL_SCHEMA.items() if name not in _COMPARED}
-)
+_OF_LOOKUPS = {
+    **{name: DETAIL_SCHEMA[name] for name in ("status", "error", "looked_up_at")},
+    "lookup": pl.Binary(),
+}
 
 
 class ListedProducts:
@@ -170,7 +169,8 @@ class DetailRows:
             self._lookup_values(uuid, lookups.get(url) or self._shared[url])
             for uuid, url in zip(batch.fresh.get_column("uuid"), _urls(batch.fresh), strict=True)
         ]
-        fresh = batch.fresh.hstack(pl.DataFrame(looked_up, schema=_LOOKUP_SCHEMA).get_columns())
+        values = pl.DataFrame(looked_up, schema=_OF_LOOKUPS, orient="row")
+        fresh = batch.fresh.hstack(_decoded(values))
         columns = ["row", *DETAIL_SCHEMA]
         both = pl.concat([batch.carried.select(columns), fresh.select(columns)])
         return both.sort("row").drop("row")
@@ -185,18 +185,26 @@ class DetailRows:
                 self._requested.add(url)
         return list(urls)
 
-    def _lookup_values(self, uuid: str, lookup: Lookup) -> dict[str, Any]:
-        """Return the values of the columns that a lookup fills."""
-        row = {"status": lookup.status, "error": lookup.error, "looked_up_at": lookup.at}
-        response = lookup.response
+    def _lookup_values(self, uuid: str, lookup: Lookup) -> tuple[Any, ...]:
+        """Return the values of `_OF_LOOKUPS` for the product with a uuid."""
+        status, error, response = lookup.status, lookup.error, lookup.response
         if response is None:
-            return row
-        row |= envelope_values(response, self.unknown_fields)
-        if lookup.status == GONE:
-            return row
-        if response.product.uuid != uuid:
-            return {**row, "status": MISMATCH, "error": _mismatch(response.product.uuid)}
-        return {**row, **view_values(response.product, self.unknown_fields)}
+            return status, error, lookup.at, None
+        if status == FOUND and response.uuid != uuid:
+            status, error = MISMATCH, _mismatch(response.uuid)
+        self.unknown_fields.update(response.unknown_fields(of_view=status == FOUND))
+        return status, error, lookup.at, response.content
+
+
+def _decoded(values: pl.DataFrame) -> pl.DataFrame:
+    """Decode the responses of lookups to columns; only those that were found have a view."""
+    lookup, view = pl.col("lookup"), pl.col("view")
+    view_of_found = pl.when(pl.col("status") == FOUND).then(view_of(lookup))
+    return (
+        values.with_columns(decoded(lookup))
+        .with_columns(view_of_found.alias("view"))
+        .select("status", "error", "looked_up_at", *envelope_columns(lookup), *view_columns(view))
+    )
 
 
 def _mismatch(uuid: str | None) -> str:

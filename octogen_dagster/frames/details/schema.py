@@ -1,25 +1,19 @@
 """The schema of details snapshots, derived from the models of a lookup and of the full view.
 
-The conversion of a response to values of the schema is here too, so that both stay in step. The
-lookups are in `lookups`.
+The decoding is in `wire`, the lookups are in `lookups`.
 """
 
 from __future__ import annotations
 
-import functools
 from datetime import datetime
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import polars as pl
 from pydantic import BaseModel
-from pydantic.alias_generators import to_camel
 
 from octogen_dagster.api.models import MerchantProductUrlLookupResponse, MerchantProductView
 from octogen_dagster.frames.schema import COLUMN_DESCRIPTIONS, PRODUCT_SCHEMA
-
-if TYPE_CHECKING:
-    from collections import Counter
 
 DETAIL_SCHEMA_VERSION = 2
 
@@ -34,41 +28,48 @@ _SCALARS: dict[Any, pl.DataType] = {
     bool: pl.Boolean(),
     datetime: pl.Datetime("us", "UTC"),
 }
-_SCALAR_TYPES = {*_SCALARS, type(None)}
 # The snapshot says which product it is, and a lookup has no search, so no scores.
 _NO_COLUMNS = {*IDENTITY, "display_match_score", "raw_score"}
 _NO_ENVELOPE_COLUMNS = {*IDENTITY, "product", "request_id"}
 
 
-def _dtype(annotation: Any) -> pl.DataType:
-    """Return the Polars type for the type of a field of a model."""
+def _dtype(annotation: Any, *, wire: bool) -> pl.DataType:
+    """Return the Polars type for the type of a field of a model, or for its JSON."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _dtype(arguments[0])
+        return _dtype(arguments[0], wire=wire)
     if origin in (Union, UnionType):
         (inner,) = set(arguments) - {type(None)}
-        return _dtype(inner)
+        return _dtype(inner, wire=wire)
     if origin is list:
-        return pl.List(_dtype(arguments[0]))
+        return pl.List(_dtype(arguments[0], wire=wire))
     if origin is dict:
-        return pl.List(pl.Struct({"name": pl.String(), "values": _dtype(arguments[1])}))
+        values = _dtype(arguments[1], wire=wire)
+        return pl.List(pl.Struct({"name": pl.String(), "values": values}))
     if issubclass(annotation, BaseModel):
-        fields = annotation.model_fields.items()
-        return pl.Struct({name: _dtype(field.annotation) for name, field in fields})
+        return pl.Struct(_columns(annotation, set(), wire=wire))
     return _SCALARS[annotation]
 
 
-def _columns(model: type[BaseModel], without: set[str]) -> dict[str, pl.DataType]:
+def _columns(model: type[BaseModel], without: set[str], *, wire: bool) -> dict[str, pl.DataType]:
     return {
-        name: _dtype(field.annotation)
+        (field.alias or name) if wire else name: _dtype(field.annotation, wire=wire)
         for name, field in model.model_fields.items()
         if name not in without
     }
 
 
-_ENVELOPE_SCHEMA = _columns(MerchantProductUrlLookupResponse, _NO_ENVELOPE_COLUMNS)
-_ENVELOPE_FIELDS = [(name, to_camel(name)) for name in _ENVELOPE_SCHEMA]
-_VIEW_SCHEMA = _columns(MerchantProductView, _NO_COLUMNS | _ENVELOPE_SCHEMA.keys())
+ENVELOPE_SCHEMA, WIRE_ENVELOPE = (
+    _columns(MerchantProductUrlLookupResponse, _NO_ENVELOPE_COLUMNS, wire=wire)
+    for wire in (False, True)
+)
+"""The columns of what a response says of the lookup, and the same in its JSON."""
+
+VIEW_SCHEMA, WIRE_VIEW = (
+    _columns(MerchantProductView, _NO_COLUMNS | ENVELOPE_SCHEMA.keys(), wire=wire)
+    for wire in (False, True)
+)
+"""The columns of the full view without those of the lookup, and the same in its JSON."""
 
 DETAIL_SCHEMA = pl.Schema(
     {
@@ -77,14 +78,14 @@ DETAIL_SCHEMA = pl.Schema(
         "error": pl.String(),
         "looked_up_at": pl.Datetime("us", "UTC"),
         "listed": pl.Struct({name: PRODUCT_SCHEMA[name] for name in LISTED}),
-        **_ENVELOPE_SCHEMA,
-        **_VIEW_SCHEMA,
+        **ENVELOPE_SCHEMA,
+        **VIEW_SCHEMA,
     }
 )
 """One row for each product of a product snapshot. Only `uuid` and `status` are never null."""
 
 DETAIL_DESCRIPTIONS = {
-    **{name: text for name, text in COLUMN_DESCRIPTIONS.items() if name in _VIEW_SCHEMA},
+    **{name: text for name, text in COLUMN_DESCRIPTIONS.items() if name in VIEW_SCHEMA},
     "uuid": COLUMN_DESCRIPTIONS["uuid"],
     "catalog_key": "The catalog the product belongs to, as in the product snapshot.",
     "product_url": "The product's page at the merchant, which was looked up.",
@@ -120,53 +121,3 @@ DETAIL_DESCRIPTIONS = {
     "enrichment": "Data that Octogen adds: canonical brand, facets, attributes, summary.",
 }
 """The description of each column of `DETAIL_SCHEMA`."""
-
-
-def envelope_values(
-    response: MerchantProductUrlLookupResponse, unknown: Counter[str]
-) -> dict[str, Any]:
-    """Convert what a response says of the lookup to values of the schema's columns.
-
-    Args:
-        response: The response to a lookup.
-        unknown: Counts the fields that the schema does not know, by path.
-    """
-    unknown.update(list(response.model_extra or ()))
-    return {
-        name: _plain(getattr(response, name), camel, unknown) for name, camel in _ENVELOPE_FIELDS
-    }
-
-
-def view_values(view: MerchantProductView, unknown: Counter[str]) -> dict[str, Any]:
-    """Convert a full view to values of the schema's columns, without those of the lookup.
-
-    Args:
-        view: The view that a lookup found.
-        unknown: Counts the fields that the schema does not know, by path.
-    """
-    values: dict[str, Any] = _plain(view, "product", unknown)
-    return {name: values[name] for name in _VIEW_SCHEMA}
-
-
-def _plain(value: Any, path: str, unknown: Counter[str]) -> Any:
-    if isinstance(value, BaseModel):
-        if value.model_extra:
-            unknown.update(f"{path}.{name}" for name in value.model_extra)
-        values = value.__dict__
-        return {
-            name: _plain(inner, f"{path}.{alias}", unknown)
-            if type(inner := values[name]) not in _SCALAR_TYPES
-            else inner
-            for name, alias in _fields(type(value))
-        }
-    if isinstance(value, list):
-        return [_plain(entry, path, unknown) for entry in value]
-    if isinstance(value, dict):
-        return [{"name": name, "values": values} for name, values in value.items()]
-    return value
-
-
-@functools.cache
-def _fields(model: type[BaseModel]) -> list[tuple[str, str]]:
-    """The names of a model's fields, in Python and in JSON."""
-    return [(name, field.alias or name) for name, field in model.model_fields.items()]

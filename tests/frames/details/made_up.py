@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
 import polars as pl
 
-from octogen_dagster.api.models import MerchantProductUrlLookupResponse
+from octogen_dagster.api.http import Response
 from octogen_dagster.frames.details.failure_limit import FailureLimit
 from octogen_dagster.frames.details.lookups import Lookup, LookupReader, Lookups
-from octogen_dagster.frames.details.schema import FOUND
+from octogen_dagster.frames.details.rows import Batch, DetailRows, ListedProducts, ReusableRows
+from octogen_dagster.frames.details.schema import DETAIL_SCHEMA, FOUND
+from octogen_dagster.frames.details.wire import read_lookup
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from tests.frames.scripted import connection_at
 
@@ -38,8 +42,35 @@ def found(uuid: str | None, envelope: dict[str, Any] | None = None, **fields: An
     """
     product = {"uuid": uuid, "productUrl": url_of(uuid or ""), **fields}
     known = {"catalogKey": "acme", "catalogDisplayName": "Acme", "product": product}
-    response = MerchantProductUrlLookupResponse.model_validate(known | (envelope or {}))
-    return Lookup(FOUND, LOOKED_UP_AT, response)
+    return looked_up(known | (envelope or {}))
+
+
+def looked_up(answer: dict[str, Any]) -> Lookup:
+    """The lookup of a product that was found, from the response of the service."""
+    content = json.dumps(answer).encode()
+    return Lookup(FOUND, LOOKED_UP_AT, read_lookup(Response(200, content=content), "Product"))
+
+
+def rows_of(
+    snapshot: pl.DataFrame, previous: pl.DataFrame, reader: LookupReader
+) -> tuple[pl.DataFrame, list[Batch], Counter[str]]:
+    """The rows of a whole snapshot, its batches, and the unknown fields."""
+    rows = DetailRows(
+        ListedProducts(snapshot.lazy()),
+        ReusableRows(previous.lazy()),
+        reader,
+        FailureLimit(1, len(snapshot), 300),
+    )
+    batches = list(rows.begin())
+    frame = pl.concat([DETAIL_SCHEMA.to_frame(), *map(rows.finish, batches)])
+    return frame, batches, rows.unknown_fields
+
+
+def row_of(lookup: Lookup) -> tuple[dict[str, Any], Counter[str]]:
+    """The row of the product "a" with this lookup, and the unknown fields."""
+    reader = InstantReader(lambda _: lookup)
+    frame, _, unknown = rows_of(products("a", title="T"), DETAIL_SCHEMA.to_frame(), reader)
+    return frame.row(0, named=True), unknown
 
 
 class InstantReader(LookupReader):

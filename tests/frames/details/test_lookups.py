@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -85,7 +86,7 @@ def test_each_address_gets_its_own_product(sandbox: Sandbox) -> None:
     for url, lookup in results.items():
         assert lookup.status == "found"
         assert lookup.response
-        assert lookup.response.product.product_url == url
+        assert json.loads(lookup.response.content)["product"]["productUrl"] == url
         assert before <= lookup.at <= datetime.now(timezone.utc)
     assert running.sent.requests == 7
 

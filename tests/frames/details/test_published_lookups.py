@@ -14,13 +14,10 @@ from octogen_ai_sdk.generated.models import (
 from octogen_ai_sdk.generated.models import MerchantProductView, ProgrammaticProductLookupResponse
 from pydantic import BaseModel
 
-from octogen_dagster.api.models import MerchantProductUrlLookupResponse
-from octogen_dagster.api.responses import parsed
-from octogen_dagster.frames.details.failure_limit import FailureLimit
 from octogen_dagster.frames.details.lookups import Lookup
-from octogen_dagster.frames.details.rows import DetailRows, ListedProducts, ReusableRows
 from octogen_dagster.frames.details.schema import DETAIL_SCHEMA, FOUND
-from tests.frames.details.made_up import LOOKED_UP_AT, InstantReader, products
+from octogen_dagster.frames.details.wire import read_lookup
+from tests.frames.details.made_up import LOOKED_UP_AT, row_of
 from tests.published import answers, bodies, ok, published, unknown_fields, values
 
 OURS = {"uuid", "catalog_key", "product_url", "status", "error", "looked_up_at", "listed"}
@@ -60,15 +57,8 @@ def test_a_product_that_is_found(model: type[BaseModel], data: st.DataObject) ->
     theirs = model.model_validate_json(content)
     said = values(theirs)
     said = said["product"] | said
-    response = parsed(MerchantProductUrlLookupResponse, ok(content), "Product")
-    rows = DetailRows(
-        ListedProducts(products("a").lazy()),
-        ReusableRows(DETAIL_SCHEMA.to_frame().lazy()),
-        InstantReader(lambda _url: Lookup(FOUND, LOOKED_UP_AT, response)),
-        FailureLimit(1, 1, 300),
-    )
-
-    (row,) = pl.concat(map(rows.finish, rows.begin())).to_dicts()
+    response = read_lookup(ok(content), "Product")
+    row, unknown = row_of(Lookup(FOUND, LOOKED_UP_AT, response))
 
     assert row["status"] == FOUND
     expected = {
@@ -77,4 +67,4 @@ def test_a_product_that_is_found(model: type[BaseModel], data: st.DataObject) ->
         if name not in OURS
     }
     assert {name: row[name] for name in expected} == expected
-    assert rows.unknown_fields == unknown_fields(theirs)
+    assert unknown == unknown_fields(theirs)

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
-from typing import Any
 
 import polars as pl
 import pytest
 
-from octogen_dagster.frames.details.failure_limit import FailureLimit
 from octogen_dagster.frames.details.lookups import Lookup
 from octogen_dagster.frames.details.rows import (
     PRODUCTS_PER_BATCH,
     ROW_GROUP_SIZE,
-    Batch,
-    DetailRows,
     ListedProducts,
     ReusableRows,
 )
-from octogen_dagster.frames.details.schema import DETAIL_SCHEMA, envelope_values
-from tests.frames.details.made_up import LOOKED_UP_AT, InstantReader, found, products, url_of
+from octogen_dagster.frames.details.schema import DETAIL_SCHEMA
+from tests.frames.details.made_up import (
+    LOOKED_UP_AT,
+    InstantReader,
+    found,
+    products,
+    row_of,
+    rows_of,
+    url_of,
+)
 
 NOTHING = DETAIL_SCHEMA.to_frame()
 LISTED = ("title", "current_price", "original_price", "in_stock", "is_active", "updated_at")
@@ -42,20 +45,6 @@ def previous_rows(snapshot: pl.DataFrame, status: str = "found") -> pl.DataFrame
         pl.concat_str(pl.lit("of "), "uuid").alias("description"),
     )
     return pl.concat([NOTHING, rows], how="diagonal")
-
-
-def rows_of(
-    snapshot: pl.DataFrame, previous: pl.DataFrame, reader: InstantReader
-) -> tuple[pl.DataFrame, list[Batch]]:
-    """The rows of a whole snapshot, and its batches."""
-    rows = DetailRows(
-        ListedProducts(snapshot.lazy()),
-        ReusableRows(previous.lazy()),
-        reader,
-        FailureLimit(1, len(snapshot), 300),
-    )
-    batches = list(rows.begin())
-    return pl.concat([NOTHING, *map(rows.finish, batches)]), batches
 
 
 def look_up(url: str) -> Lookup:
@@ -114,7 +103,7 @@ class TestDetailRows:
     def test_looked_up_rows_are_in_the_order_of_the_products(self) -> None:
         snapshot = products(*map(str, range(2 * PRODUCTS_PER_BATCH + 1)))
         reader = InstantReader(look_up)
-        frame, batches = rows_of(snapshot, NOTHING, reader)
+        frame, batches, _ = rows_of(snapshot, NOTHING, reader)
         assert frame.schema == DETAIL_SCHEMA
         assert frame["uuid"].equals(snapshot["uuid"])
         assert (frame["title"] == "Title of " + frame["uuid"]).all()
@@ -126,7 +115,7 @@ class TestDetailRows:
     def test_reusable_rows_are_carried_over_between_the_others(self) -> None:
         snapshot = products("a", "b", "c", "d")
         reader = InstantReader(look_up)
-        frame, (batch,) = rows_of(snapshot, previous_rows(snapshot[[3, 1]]), reader)
+        frame, (batch,), _ = rows_of(snapshot, previous_rows(snapshot[[3, 1]]), reader)
         assert reader.urls == [url_of("a"), url_of("c")]
         assert frame["uuid"].to_list() == ["a", "b", "c", "d"]
         assert frame["description"].to_list() == [None, "of b", None, "of d"]
@@ -136,7 +125,7 @@ class TestDetailRows:
         first = products("a", *(f"x{number}" for number in range(PRODUCTS_PER_BATCH)))
         twin = products("a").with_columns(pl.lit("twin").alias("uuid"))
         reader = InstantReader(look_up)
-        frame, batches = rows_of(pl.concat([first, products("a"), twin]), NOTHING, reader)
+        frame, batches, _ = rows_of(pl.concat([first, products("a"), twin]), NOTHING, reader)
         assert len(batches) == 2
         assert reader.urls.count(url_of("a")) == 1
         assert frame["status"].to_list()[-2:] == ["found", "mismatch"]
@@ -145,7 +134,7 @@ class TestDetailRows:
 
     def test_a_lookup_without_a_product_fills_only_its_own_columns(self) -> None:
         failed = InstantReader(lambda _: Lookup("failed", LOOKED_UP_AT, error="It is down."))
-        frame, _ = rows_of(products("a", title="T"), NOTHING, failed)
+        frame, _, _ = rows_of(products("a", title="T"), NOTHING, failed)
         (row,) = frame.iter_rows(named=True)
         assert (row["status"], row["error"]) == ("failed", "It is down.")
         assert row["looked_up_at"] == LOOKED_UP_AT
@@ -154,13 +143,8 @@ class TestDetailRows:
 
 
 class TestEnvelope:
-    def row(self, lookup: Lookup) -> dict[str, Any]:
-        frame, _ = rows_of(products("a", title="T"), NOTHING, InstantReader(lambda _: lookup))
-        (row,) = frame.iter_rows(named=True)
-        return row
-
     def test_what_the_response_says_of_the_lookup_is_in_the_row(self) -> None:
-        row = self.row(
+        row, _ = row_of(
             found(
                 "a",
                 envelope={
@@ -186,25 +170,26 @@ class TestEnvelope:
             title="From the page",
             envelope={"source": "on_demand", "resolution": {"method": "json_ld"}},
         )
-        row = self.row(replace(on_the_page, status="gone"))
+        row, _ = row_of(replace(on_the_page, status="gone"))
         assert (row["status"], row["error"]) == ("gone", None)
         assert (row["source"], row["title"]) == ("on_demand", None)
         assert row["resolution"]["method"] == "json_ld"
 
     def test_a_mismatch_says_where_the_address_leads(self) -> None:
-        row = self.row(found("b", envelope={"resolvedUrl": "https://shop.example/b"}))
+        row, _ = row_of(found("b", envelope={"resolvedUrl": "https://shop.example/b"}))
         assert (row["status"], row["title"]) == ("mismatch", None)
         assert row["error"] == "The address leads to another product, 'b'."
         assert row["resolved_url"] == "https://shop.example/b"
 
     def test_a_response_without_a_uuid_may_be_of_another_product(self) -> None:
-        row = self.row(found(None, envelope={"source": "indexed"}))
+        row, _ = row_of(found(None, envelope={"source": "indexed"}))
         assert (row["status"], row["title"]) == ("mismatch", None)
         assert row["error"] == "The response has no uuid, so it may be of another product."
 
-    def test_its_unknown_fields_are_counted(self) -> None:
-        unknown: Counter[str] = Counter()
+    def test_unknown_fields_of_a_product_count_if_it_was_found(self) -> None:
         lookup = found("a", mood="calm", envelope={"mood": {"of": "x"}, "resolution": {"new": 1}})
-        assert lookup.response is not None
-        envelope_values(lookup.response, unknown)
-        assert unknown == {"mood": 1, "resolution.new": 1}
+        gone = replace(lookup, status="gone")
+        of_lookup = {"mood": 1, "resolution.new": 1}
+        assert row_of(gone)[1] == of_lookup
+        assert row_of(lookup)[1] == of_lookup | {"product.mood": 1}
+        assert row_of(found("b", mood="calm"))[1] == {}, "a mismatch"

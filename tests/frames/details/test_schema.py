@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import datetime
 from typing import Any
 
@@ -12,9 +11,18 @@ import pytest
 from pydantic.alias_generators import to_snake
 
 from octogen_dagster.api.models import MerchantProductView
-from octogen_dagster.frames.details.schema import DETAIL_DESCRIPTIONS, DETAIL_SCHEMA, view_values
+from octogen_dagster.frames.details.schema import DETAIL_DESCRIPTIONS, DETAIL_SCHEMA, VIEW_SCHEMA
 from octogen_dagster.frames.schema import COLUMN_DESCRIPTIONS, PRODUCT_SCHEMA
 from octogen_dagster.sandbox.server import Sandbox
+from tests.frames.details.made_up import (
+    InstantReader,
+    found,
+    looked_up,
+    products,
+    row_of,
+    rows_of,
+    url_of,
+)
 
 BARE = {"uuid": "u-1", "productUrl": "https://shop.example/1"}
 NO_COLUMNS = {"uuid", "catalog_key", "product_url", "display_match_score", "raw_score"}
@@ -23,10 +31,15 @@ BY_NAME = {"attributes", "attribute_handles", "classification"}
 TIMESTAMPS = {"updated_at", "published_at"}
 
 
-def frame_of(*views: MerchantProductView) -> pl.DataFrame:
-    rows = [view_values(view, Counter()) for view in views]
-    schema = {name: DETAIL_SCHEMA[name] for name in rows[0]}
-    return pl.DataFrame(rows, schema=schema)
+def frame_of(*views: dict[str, Any]) -> pl.DataFrame:
+    uuids = [str(number) for number in range(len(views))]
+    lookups = {
+        url_of(uuid): looked_up({"product": view | {"uuid": uuid}})
+        for uuid, view in zip(uuids, views, strict=True)
+    }
+    reader = InstantReader(lookups.__getitem__)
+    frame, _, _ = rows_of(products(*uuids), DETAIL_SCHEMA.to_frame(), reader)
+    return frame.select(*VIEW_SCHEMA)
 
 
 def as_columns(value: Any, name: str = "") -> Any:
@@ -71,7 +84,7 @@ def test_whatever_the_service_says_of_a_product_is_in_its_columns(generation: An
             for item in items:
                 url = {"url": item["productUrl"]}
                 views.append(client.post("/products/lookup", json=url).json()["product"])
-    frame = frame_of(*(MerchantProductView.model_validate(view) for view in views))
+    frame = frame_of(*views)
 
     wrong = [
         line
@@ -108,30 +121,27 @@ def test_every_column_is_described() -> None:
 
 def test_attributes_are_a_list_of_names_and_values() -> None:
     attributes = {"fit": ["slim", "regular"], "sole": []}
-    view = MerchantProductView.model_validate(BARE | {"enrichment": {"attributes": attributes}})
-    assert frame_of(view)["enrichment"].struct.field("attributes").to_list() == [
+    frame = frame_of(BARE | {"enrichment": {"attributes": attributes}})
+    assert frame["enrichment"].struct.field("attributes").to_list() == [
         [{"name": "fit", "values": ["slim", "regular"]}, {"name": "sole", "values": []}]
     ]
 
 
 def test_what_is_not_said_is_null() -> None:
-    row = frame_of(MerchantProductView.model_validate(BARE)).row(0, named=True)
+    row = frame_of(BARE).row(0, named=True)
     assert set(row.values()) == {None}
 
 
 def test_fields_nobody_knows_are_counted_by_their_path_on_the_wire() -> None:
-    unknown: Counter[str] = Counter()
-    view = MerchantProductView.model_validate(
-        BARE
-        | {
-            "mood": "calm",
-            "primaryImage": {"url": "https://shop.example/1.jpg", "blurHash": "LEHV6n"},
-            "variants": [{"weightGrams": 5}, {"weightGrams": 6, "color": {"pantone": "19-4052"}}],
-            "audience": {"ageGroups": ["adult"], "sign": "leo"},
-            "enrichment": {"canonical_brand": {"mood": "calm"}},
-        }
+    lookup = found(
+        "a",
+        mood="calm",
+        primaryImage={"url": "https://shop.example/1.jpg", "blurHash": "LEHV6n"},
+        variants=[{"weightGrams": 5}, {"weightGrams": 6, "color": {"pantone": "19-4052"}}],
+        audience={"ageGroups": ["adult"], "sign": "leo"},
+        enrichment={"canonical_brand": {"mood": "calm"}, "attributes": {"fit": ["slim"]}},
     )
-    view_values(view, unknown)
+    _, unknown = row_of(lookup)
     assert unknown == {
         "product.mood": 1,
         "product.primaryImage.blurHash": 1,
