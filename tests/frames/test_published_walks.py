@@ -144,11 +144,15 @@ class Stamped(CatalogSource):
 
 
 def dies_after(
-    service: PublishedService, place: Place, source: CatalogSource | None, searches: int
+    service: PublishedService,
+    place: Place,
+    source: CatalogSource | None,
+    searches: int,
+    **settings: Any,
 ) -> None:
     """A run that dies when the service has answered so many searches, and then fails."""
     service.max_searches = searches
-    dying = scan(service, catalogs=source or ShopCatalogs(hosts=[HOST]))
+    dying = scan(service, catalogs=source or ShopCatalogs(hosts=[HOST]), **settings)
     with pytest.raises(OctogenServerError):
         published_to(place, dying)
     for thread in threading.enumerate():
@@ -402,6 +406,36 @@ class TestResume:
         frame = published_to(place, scan(service))
         assert sorted(frame["uuid"]) == service.catalogs["acme"]
         assert len(service.searches) <= 105 + 2 * 5
+
+    def test_without_a_stamp_no_walk_goes_on_if_the_pages_of_another_have_changed(
+        self, service: PublishedService, tmp_path: Path
+    ) -> None:
+        place = Place(tmp_path)
+        dies_after(service, place, None, searches=60)
+        # One of a page that is compared, and some of pages between those that are.
+        for place_of in (3, *range(39, 51)):
+            old, new = service.catalogs["acme"][place_of], f"new {place_of}"
+            service.catalogs["acme"][place_of] = new
+            service.brands[new] = service.brands[old]
+        service.searches.clear()
+        frame = published_to(place, scan(service))
+        assert sorted(frame["uuid"]) == sorted(service.catalogs["acme"])
+        assert len(service.searches) <= 105 + 2 * 5
+        assert "Catalog 'acme': its other saved pages are not used either." in place.lines
+
+    def test_of_two_reads_side_by_side_the_one_with_more_pages_is_resumed(
+        self, service: PublishedService, tmp_path: Path
+    ) -> None:
+        place, aside = Place(tmp_path / "one"), Place(tmp_path / "other")
+        source = Stamped(lambda: STAMP, service)
+        dies_after(service, place, source, searches=60)
+        service.searches.clear()
+        dies_after(service, aside, source, searches=15, max_extra_pages_ratio=0.03)
+        (later,) = (tmp_path / "other").iterdir()
+        later.rename(tmp_path / "one" / later.name.replace(later.name[:16], "20990101T000000Z"))
+        service.searches.clear()
+        assert len(published_to(place, scan(service, catalogs=source))) == 500
+        assert len(service.searches) <= 50
 
     def test_turned_off_the_walks_are_not_resumed(
         self, service: PublishedService, tmp_path: Path

@@ -94,6 +94,9 @@ class _Continued:
     next_page: WirePage | None
 
 
+_Walk = tuple[PlannedCatalog, "_Continued | None"]
+
+
 @dataclass(frozen=True)
 class _SavedWalks:
     """The walks of one catalog in a saved read.
@@ -116,11 +119,6 @@ class _SavedWalks:
     def is_split(self) -> bool:
         """True if the read has the catalog in several walks."""
         return any(walk.part for walk in self.walks.values())
-
-    @property
-    def begun(self) -> bool:
-        """True if the read has saved pages of the catalog."""
-        return any(self.read.segments_of(place) for place in self.walks)
 
 
 @dataclass(frozen=True)
@@ -153,9 +151,20 @@ class _Resumer:
                 f"{others} saved reads in {self.store.storage.folder} are not used: they are of "
                 "another search or service."
             )
-        usable = {each.catalog: self._usable(each, same) for each in catalogs}
-        walks = self._walks(catalogs, usable, planner)
-        found = [self._find(walk, usable[walk.catalog]) for walk in walks]
+        continued = {
+            each.catalog: self._continued(each, self._usable(each, same)) for each in catalogs
+        }
+        new = [each for each in catalogs if not continued[each.catalog]]
+        planned = [[each] for each in new] if self.past else planner.plan(new)
+        parts = {each.catalog: walks for each, walks in zip(new, planned, strict=True)}
+        walks = in_reading_order(
+            parts.get(each.catalog) or [walk for walk, _ in continued[each.catalog]]
+            for each in catalogs
+        )
+        pages = {
+            (walk.catalog, walk.part): found for each in continued.values() for walk, found in each
+        }
+        found = [pages.get((walk.catalog, walk.part)) for walk in walks]
         used = [each.saved.read for each in found if each]
         if self.past:
             self._require_all_of(self.past, walks, used)
@@ -200,43 +209,50 @@ class _Resumer:
                 usable.append(saved)
         return usable
 
-    def _walks(
-        self,
-        catalogs: Sequence[PlannedCatalog],
-        usable: Mapping[str | None, Sequence[_SavedWalks]],
-        planner: WalkPlanner,
-    ) -> list[PlannedCatalog]:
-        """The walks of all catalogs: those of the newest read with pages, else new ones."""
-        begun = {
-            key: next((each for each in saved if each.begun), None) for key, saved in usable.items()
-        }
-        new = [each for each in catalogs if not begun[each.catalog]]
-        split_now = [[each] for each in new] if self.past else planner.plan(new)
-        walks = {each.catalog: parts for each, parts in zip(new, split_now, strict=True)}
-        walks |= {key: list(each.walks.values()) for key, each in begun.items() if each}
-        return in_reading_order(walks[each.catalog] for each in catalogs)
+    def _continued(self, catalog: PlannedCatalog, usable: Sequence[_SavedWalks]) -> Sequence[_Walk]:
+        """The walks of the read whose pages are the most that can be continued; none without it."""
+        verified = [
+            [
+                (walk, verified_pages(saved.read, place, walk.subject, self.log))
+                for place, walk in saved.walks.items()
+            ]
+            for saved in usable
+        ]
+        for walks in sorted(verified, key=_pages, reverse=True):
+            continued = self._continued_walks(catalog, walks)
+            if any(found for _, found in continued):
+                for walk, found in continued:
+                    if found:
+                        self._log_continued(walk, found.saved)
+                return continued
+        return []
 
-    def _find(self, catalog: PlannedCatalog, usable: Sequence[_SavedWalks]) -> _Continued | None:
-        """The most pages of a catalog or of a part that can be continued."""
-        verified = []
-        for saved in usable:
-            for place, walk in saved.walks.items():
-                if walk.part == catalog.part and (
-                    pages := verified_pages(saved.read, place, catalog.subject, self.log)
-                ):
-                    verified.append(pages)
-        for pages in sorted(verified, key=lambda each: each.pages, reverse=True):
+    def _continued_walks(
+        self, catalog: PlannedCatalog, walks: Sequence[tuple[PlannedCatalog, SavedPages | None]]
+    ) -> Sequence[_Walk]:
+        """Request the pages after the saved ones of each walk of one saved read.
+
+        Without a stamp, walks are of one state only if the saved pages of each can be continued.
+        """
+        continued: list[_Walk] = []
+        for walk, pages in walks:
             try:
-                next_page = self._next_page(catalog, pages)
+                found = _Continued(pages, self._next_page(walk, pages)) if pages else None
             except NotContinuedError as reason:
-                self.log(f"{catalog.subject}: {reason} They are not used.")
-                continue
-            self.log(
-                f"{catalog.subject}: continues after {pages.pages:,} pages that were saved by a "
-                f"read that began at {pages.read.record.started_at:%Y-%m-%d %H:%M} UTC."
-            )
-            return _Continued(pages, next_page)
-        return None
+                self.log(f"{walk.subject}: {reason} They are not used.")
+                if catalog.last_indexed_at is None:
+                    if walk.part:
+                        self.log(f"{catalog.subject}: its other saved pages are not used either.")
+                    return []
+                found = None
+            continued.append((walk, found))
+        return continued
+
+    def _log_continued(self, walk: PlannedCatalog, pages: SavedPages) -> None:
+        self.log(
+            f"{walk.subject}: continues after {pages.pages:,} pages that were saved by a read that "
+            f"began at {pages.read.record.started_at:%Y-%m-%d %H:%M} UTC."
+        )
 
     def _unusable_reason(self, catalog: PlannedCatalog, saved: _SavedWalks) -> str | None:
         """Why a read's pages of a catalog cannot be used, as far as its record tells."""
@@ -311,3 +327,7 @@ class _Resumer:
             saver=PageSaver(read, place, segments, saved.first.generation),
             log=self.log,
         )
+
+
+def _pages(walks: Sequence[tuple[PlannedCatalog, SavedPages | None]]) -> int:
+    return sum(pages.pages for _, pages in walks if pages)
