@@ -12,6 +12,8 @@ from octogen_dagster.demo.run import run_demo
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 
+pytestmark = pytest.mark.slow
+
 # Google's packages warn on standard error of a Python that they will not support much longer.
 PYTHON = [sys.executable, "-W", "ignore::FutureWarning", "-c"]
 PROGRAM = "from octogen_dagster.cli.main import main; main(['demo', *sys.argv[1:]])"
