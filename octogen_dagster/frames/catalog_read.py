@@ -10,8 +10,10 @@ from octogen_dagster.errors import (
     OctogenAPIError,
     OctogenEmptyCatalogError,
     OctogenPagingError,
+    OctogenResponseError,
 )
 from octogen_dagster.frames.pages.storage import RemovedError
+from octogen_dagster.frames.partition import REFUSED_STATUSES
 from octogen_dagster.frames.wire import read_page
 
 if TYPE_CHECKING:
@@ -25,7 +27,11 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.wire import WirePage
 
 _FACETS = {"facets", "excludeFacets"}
-REFUSED_CURSOR_STATUSES = {400, 404, 409, 410, 422}
+REFUSED_CURSOR_STATUSES = {400, 404, 409, 410, 413, 422}
+
+
+class RefusedCursorError(OctogenPagingError):
+    """The service refuses a cursor. The pages before it are still good."""
 
 
 class CatalogRead:
@@ -46,6 +52,7 @@ class CatalogRead:
         saved_pages: As in the arguments.
         tracker: Checks the order of the pages.
         resumed_pages: The number of saved pages read so far.
+        failed: True if its pages, which may be saved ones, cannot be read or joined.
         effective_query: The effective query of page 1; None before it and from an older service.
     """
 
@@ -66,6 +73,7 @@ class CatalogRead:
         product_count = planned.product_count if live else math.inf
         self.tracker = PageTracker(planned.subject, product_count)
         self.resumed_pages = 0
+        self.failed = False
         self.effective_query: EffectiveQuery | None = None
         self.saved_pages = saved_pages
         self._saved = saved
@@ -83,11 +91,23 @@ class CatalogRead:
         """Yield all pages of the catalog, and save those that come from the service.
 
         Raises:
-            OctogenPagingError: The pages loop, restart or do not come to an end.
+            RefusedCursorError: The service refuses the cursor of a later page.
+            OctogenPagingError: The pages loop, restart or do not come to an end, or the service
+                refuses the part of a catalog that a saved read began with.
             OctogenEmptyCatalogError: A service of the current generation has no product in it.
             OctogenSnapshotError: Saved pages are damaged, or archived ones were removed.
             OctogenError: A request failed.
         """
+        try:
+            async for page in self._pages(client):
+                yield page
+        except RefusedCursorError:
+            raise
+        except (OctogenPagingError, OctogenResponseError):
+            self.failed = True
+            raise
+
+    async def _pages(self, client: OctogenClient) -> AsyncIterator[WirePage]:
         request: SearchRequest | None = self.planned.request
         for page in self._pages_at_hand():
             self.tracker.page_received(page)
@@ -109,10 +129,15 @@ class CatalogRead:
                 yield page
         except OctogenAPIError as error:
             if self.tracker.pages and error.status_code in REFUSED_CURSOR_STATUSES:
-                raise OctogenPagingError(
+                raise RefusedCursorError(
                     f"{self.planned.subject}: the service refuses the cursor of page "
                     f"{self.tracker.pages + 1:,} ({error.status_code}). It may have forgotten it, "
                     "as after an index run. Nothing was published; run it again."
+                ) from error
+            if self.planned.part and error.status_code in REFUSED_STATUSES:
+                raise OctogenPagingError(
+                    f"{error} Nothing was published; run it again, and the catalog is split anew "
+                    "or read in one walk."
                 ) from error
             raise
 

@@ -6,7 +6,13 @@ import functools
 from typing import TYPE_CHECKING
 
 from octogen_dagster.api.search_request import SearchFilters
-from octogen_dagster.errors import OctogenError, OctogenSnapshotError, OctogenSplitCatalogError
+from octogen_dagster.errors import (
+    OctogenError,
+    OctogenPagingError,
+    OctogenResponseError,
+    OctogenSnapshotError,
+    OctogenSplitCatalogError,
+)
 from octogen_dagster.frames.consistency import check_unchanged
 from octogen_dagster.frames.decode import PageDecoder
 from octogen_dagster.frames.effective_query import generated_facets
@@ -87,7 +93,7 @@ class Execution:
                 report()
                 if batch is None:
                     continue
-                yield self._frame(*batch)
+                yield self._checked_frame(*batch)
                 if self._is_full:
                     break
             else:
@@ -115,6 +121,13 @@ class Execution:
         # Catalogs are read one after another, and no page is requested that may not be needed.
         pages = min(MAX_PAGES_PER_BATCH, -(-self._cap // self._plan.search.page_size))
         return BulkReader(self._connection, self._reads, 1, pages, read_ahead=False)
+
+    def _checked_frame(self, read: CatalogRead, pages: Sequence[WirePage]) -> pl.DataFrame:
+        try:
+            return self._frame(read, pages)
+        except (OctogenPagingError, OctogenResponseError):
+            read.failed = True
+            raise
 
     def _frame(self, read: CatalogRead, pages: Sequence[WirePage]) -> pl.DataFrame:
         self._note_effective_query(read)

@@ -28,6 +28,9 @@ The service publishes no limit for the values of a facet. It may refuse so many,
 read of the parts.
 """
 
+REFUSED_STATUSES = {400, 413, 422}
+"""The statuses by which a service may refuse so many brands."""
+
 MAX_SHARE = 0.75
 """The largest share of its time that a read may take after a split, or the split does not pay."""
 

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -168,7 +168,7 @@ class ProductScan(LazyScan):
         """
         if self._store is None or self._plan is None or self._plan.saved_read is None:
             return
-        self._close_savers(self._plan)
+        self._close_savers(self._plan.reads)
         self._store.remove_superseded(self._plan.saved_read, self._plan.superseded)
 
     @property
@@ -232,7 +232,7 @@ class ProductScan(LazyScan):
             self._warn(line)
 
     def _discard_bad_pages(self, error: Exception) -> None:
-        """Remove the saved pages that may have caused an error, so that the next read begins anew.
+        """Remove the saved pages of the catalog that failed, so that the next read begins it anew.
 
         A response that cannot be read says nothing about the pages before it, unless these were
         saved by another read. A stamp that moved tells the next read which pages are old.
@@ -240,16 +240,18 @@ class ProductScan(LazyScan):
         plan = self._plan
         if self._store is None or plan is None or plan.saved_read is None:
             return
-        is_resumed = any(read.resumed_pages for read in plan.reads)
+        failed = {read.planned.catalog for read in plan.reads if read.failed}
+        reads = [read for read in plan.reads if read.planned.catalog in failed]
+        is_resumed = any(read.resumed_pages for read in reads)
         is_bad = isinstance(error, OctogenPagingError) and not isinstance(error, IndexedAgainError)
         if is_bad or (is_resumed and isinstance(error, OctogenResponseError)):
-            self._close_savers(plan)
+            self._close_savers(reads)
             with contextlib.suppress(OctogenSnapshotError):
-                self._store.discard({plan.saved_read.name, *plan.continued})
+                self._store.discard_catalogs({plan.saved_read.name, *plan.continued}, failed)
 
     @staticmethod
-    def _close_savers(plan: ReadPlan) -> None:
-        for read in plan.reads:
+    def _close_savers(reads: Sequence[CatalogRead]) -> None:
+        for read in reads:
             if read.saver:
                 read.saver.close()
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from octogen_dagster.api.estimate import estimate_pages
 from octogen_dagster.errors import OctogenAPIError
-from octogen_dagster.frames.partition import MAX_SHARE, partition
+from octogen_dagster.frames.partition import MAX_SHARE, REFUSED_STATUSES, partition
 from octogen_dagster.frames.plan import FirstPage
 from octogen_dagster.frames.wire import read_page
 
@@ -28,7 +28,6 @@ MIN_PAGES = 50
 """The smallest catalog that is split, in pages; a smaller one saves too little time."""
 
 _PARTS_PER_THREAD = 4  # so that all threads end at about the same time
-_REFUSED_STATUSES = {400, 413, 422}
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ class WalkPlanner:
         try:
             first = self._first_page(demanding)
         except OctogenAPIError as error:
-            if error.status_code not in _REFUSED_STATUSES:
+            if error.status_code not in REFUSED_STATUSES:
                 raise
             self.log(f"{error} The catalog is read in one walk.")
             return []

@@ -21,7 +21,7 @@ from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs, 
 from octogen_dagster.api.catalog_states import CatalogList, CatalogState
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.connection import Connection
-from octogen_dagster.errors import OctogenServerError, OctogenSplitCatalogError
+from octogen_dagster.errors import OctogenPagingError, OctogenServerError, OctogenSplitCatalogError
 from octogen_dagster.frames.consistency import IndexedAgainError
 from octogen_dagster.frames.pages.store import PageStore
 from octogen_dagster.frames.plan import PlannedCatalog
@@ -436,6 +436,21 @@ class TestResume:
         service.searches.clear()
         assert len(published_to(place, scan(service, catalogs=source))) == 500
         assert len(service.searches) <= 50
+
+    def test_a_service_that_begins_to_refuse_the_facets_is_read_in_one_walk(
+        self, service: PublishedService, tmp_path: Path
+    ) -> None:
+        place = Place(tmp_path)
+        source = Stamped(lambda: STAMP, service)
+        dies_after(service, place, source, searches=60)
+        service.max_values = 3
+        with pytest.raises(
+            OctogenPagingError, match="run it again, and the catalog is split anew or read in one"
+        ):
+            published_to(place, scan(service, catalogs=source))
+        service.searches.clear()
+        assert len(published_to(place, scan(service, catalogs=source))) == 500
+        assert walks_of(service) == {"whole": 100}
 
     def test_turned_off_the_walks_are_not_resumed(
         self, service: PublishedService, tmp_path: Path

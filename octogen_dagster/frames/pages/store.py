@@ -140,6 +140,31 @@ class PageStore:
         self.storage.remove(records, then=files - records)
         self.storage.remove_abandoned(ARCHIVE_NAME)
 
+    def discard_catalogs(self, names: Collection[str], catalogs: Collection[str | None]) -> None:
+        """Remove the pages of some catalogs from reads, and the reads that have no others.
+
+        Args:
+            names: The names of the reads.
+            catalogs: The keys of the catalogs.
+
+        Raises:
+            OctogenSnapshotError: A record is damaged, or some files cannot be removed.
+        """
+        folders = _by_folder(self.storage.names())
+        useless: list[str] = []
+        for name in names:
+            if READ_NAME not in folders.get(name, ()):
+                continue
+            entries = enumerate(self._record(name).catalogs)
+            places = {place for place, entry in entries if entry.catalog in catalogs}
+            segments = _segments(folders[name])
+            bad = [each for each in segments if each.catalog in places]
+            if len(bad) == len(segments):
+                useless.append(name)
+            else:
+                self.storage.remove([f"{name}/{each}" for each in bad])
+        self.discard(useless)
+
     def remove_superseded(self, read: SavedRead, superseded: Collection[str]) -> None:
         """Remove the reads that nobody needs after this one was published.
 

@@ -535,6 +535,19 @@ class TestErrors:
         reads.sandbox.inject(Fault("status", 422, page=20, times=1))
         with pytest.raises(OctogenPagingError, match=r"refuses the cursor of page 20 \(422\)"):
             reads.read()
+        assert reads.pages_requested(reads.read) == reads.rest(19)
+
+    def test_a_catalog_that_fails_costs_only_its_own_pages(self, tmp_path: Path) -> None:
+        with Sandbox(catalogs={"northpeak": PRODUCTS, "strada": 120}) as sandbox:
+            reads = Reads(sandbox, tmp_path / ".all.pages")
+            reads.concurrency = 1
+            search = SEARCH.model_copy(update={"catalogs": ["northpeak", "strada"]})
+            reads.interrupted(59, search)  # only strada has so many pages
+            sandbox.inject(Fault("loop_cursor", page=59, times=1))
+            with pytest.raises(OctogenPagingError, match="Catalog 'strada'"):
+                reads.read(search)
+            assert reads.pages_requested(lambda: reads.read(search)) == [*range(1, 61)]
+        assert not reads.folder.exists()
 
 
 def test_a_take_over_that_fails_midway_leaves_no_copies(
