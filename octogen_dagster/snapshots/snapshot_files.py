@@ -149,12 +149,15 @@ class SnapshotFile:
         if self._object:
             self.path.fs.cp_file(self.path.path, aside)
             return
-        own = f"{aside}.{uuid.uuid4().hex[:12]}{UNFINISHED}"
-        try:
-            os.link(self.path.path, own)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(self.path.path, own)
-        _rename(own, aside)
+        while True:
+            own = str(self.path.parent / f".{self.path.name}.{uuid.uuid4().hex[:12]}{UNFINISHED}")
+            try:
+                os.link(self.path.path, own)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(self.path.path, own)
+            with contextlib.suppress(FileNotFoundError):  # another publisher took it for abandoned
+                _rename(own, aside)
+                return
 
     def _move_next_previous(self) -> None:
         aside = self._next_previous

@@ -157,6 +157,45 @@ def test_the_file_of_a_writer_at_work_is_not_removed(
     assert unfinished_files(file) == []
 
 
+class Killed(BaseException):
+    """Stands in for a signal that ends the process."""
+
+
+def test_what_a_publisher_left_that_was_killed_while_it_kept_the_old_snapshot_is_removed(
+    file: SnapshotFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(_source: str, _target: str) -> None:
+        raise Killed
+
+    write(file, [1])
+    with file.unfinished() as unfinished, monkeypatch.context() as killing:
+        write_parquet(pl.LazyFrame({"n": [2]}), unfinished, dict, never_stopped)
+        killing.setattr(os, "replace", kill)
+        with pytest.raises(Killed):
+            file.publish(unfinished, keep_previous=True)
+    assert len(unfinished_files(file)) == 1
+    write(file, [3])
+    assert unfinished_files(file) == []
+
+
+def test_the_old_snapshot_is_kept_although_another_publisher_removes_its_new_name(
+    file: SnapshotFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, removals = os.link, iter([os.unlink])
+
+    def disturbed(source: str, target: str) -> None:
+        link(source, target)
+        next(removals, lambda _path: None)(target)
+
+    write(file, [1])
+    monkeypatch.setattr(os, "link", disturbed)
+    with file.unfinished() as unfinished:
+        write_parquet(pl.LazyFrame({"n": [2]}), unfinished, dict, never_stopped)
+        file.publish(unfinished, keep_previous=True)
+    assert file.previous.scan().collect()["n"].to_list() == [1]
+    assert unfinished_files(file) == []
+
+
 def test_a_leftover_of_another_user_is_left_alone(
     file: SnapshotFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:

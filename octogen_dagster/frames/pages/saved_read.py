@@ -1,6 +1,8 @@
 """SavedRead: the folder with the saved pages of one read, `read.json` and numbered segments.
 
 Only the process that makes the read writes to its folder, so runs side by side cannot mix pages.
+The record is the first file, so another run may remove a folder without one, and at any time: the
+process makes it again until it has its record.
 """
 
 from __future__ import annotations
@@ -114,11 +116,10 @@ class SavedRead:
         """
         with self._lock:
             if not self._begun:
-                self.storage.make_folder(self.name)
                 try:
-                    self.storage.write(f"{self.name}/{READ_NAME}", self.record.encoded())
+                    self.storage.create(f"{self.name}/{READ_NAME}", self.record.encoded())
                 except OctogenSnapshotError:
-                    self.storage.remove([f"{self.name}/{READ_NAME}"])  # and its empty folder
+                    self.storage.remove([])  # but the folder, which is empty
                     raise
                 self._begun = True
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.files import remove_abandoned, sync, write_whole
+from octogen_dagster.files import sync, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from upath import UPath
 
 _MAX_FILES_AT_ONCE = 8
-_ABANDONED_AFTER_SECONDS = 3_600.0
+_MAX_CREATE_ATTEMPTS = 20
 
 
 class RemovedError(OctogenSnapshotError):
@@ -131,6 +130,28 @@ class PageStorage:
             else:
                 (self.folder / name).write_bytes(content)
 
+    def create(self, name: str, content: bytes, *, durable: bool = False) -> None:
+        """Write a file and make its folder, again if another run removes either meanwhile.
+
+        Args:
+            name: The relative name.
+            content: The whole content.
+            durable: True if the file must survive a power failure.
+
+        Raises:
+            RemovedError: The folder was removed again and again.
+            OctogenSnapshotError: The file cannot be written.
+        """
+        for _ in range(_MAX_CREATE_ATTEMPTS - 1):
+            with contextlib.suppress(RemovedError):
+                self._create(name, content, durable)
+                return
+        self._create(name, content, durable)
+
+    def _create(self, name: str, content: bytes, durable: bool) -> None:
+        self.make_folder(str(PurePosixPath(name).parent))
+        self.write(name, content, durable=durable)
+
     def copy(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Give files a second name: a hard link where possible, a server-side copy in a bucket.
 
@@ -168,7 +189,7 @@ class PageStorage:
                 deque(self._threads.map(sync, paths), maxlen=0)
 
     def remove(self, names: Collection[str], then: Collection[str] = ()) -> None:
-        """Remove files, and the folders that they leave empty.
+        """Remove files, and all folders that are empty then.
 
         Args:
             names: The files.
@@ -184,10 +205,7 @@ class PageStorage:
             if failure
         ]
         if self._is_local:
-            folders = {str(PurePosixPath(name).parent) for name in (*names, *then)} - {"."}
-            for folder in [*map(self._local, folders), self.folder.path]:
-                with contextlib.suppress(OSError):
-                    os.rmdir(folder)
+            self._remove_empty_folders()
         if failures:
             raise OctogenSnapshotError(
                 f"{len(failures)} files of saved pages in {self.folder} cannot be removed: "
@@ -195,21 +213,13 @@ class PageStorage:
                 "them: a later run may continue from them."
             ) from failures[0]
 
-    def remove_abandoned(self, name: str) -> None:
-        """Remove what killed writers left on a disk.
-
-        Args:
-            name: A file; its unfinished copies are removed, and so are old empty folders.
-        """
-        if not self._is_local:
-            return
+    def _remove_empty_folders(self) -> None:
         with contextlib.suppress(OSError):
-            remove_abandoned(self._local(name), _ABANDONED_AFTER_SECONDS)
             for entry in os.scandir(self.folder.path):
-                old = time.time() - entry.stat().st_mtime > _ABANDONED_AFTER_SECONDS
-                if old and entry.is_dir(follow_symlinks=False):
+                if entry.is_dir(follow_symlinks=False):
                     with contextlib.suppress(OSError):  # it is not empty
                         os.rmdir(entry.path)
+            os.rmdir(self.folder.path)
 
     def _remove(self, name: str) -> Exception | None:
         try:

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.files import UNFINISHED
 from octogen_dagster.frames.pages.records import (
     ARCHIVE_NAME,
     READ_NAME,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 RESUME_WITHIN = timedelta(hours=6)
 _MAX_READ_DURATION = timedelta(hours=24)
-_RECORD_TIMEOUT = timedelta(hours=1)
 _READ_FOLDER = re.compile(r"(\d{8}T\d{6}Z)-[0-9a-f]{12}")
 _TIME_FORMAT = "%Y%m%dT%H%M%SZ"
 
@@ -81,7 +81,11 @@ class PageStore:
             log(f"{error} No saved read is continued.")
             return []
         names = sorted(folders.keys() - archived, reverse=True)
-        return [read for name in names if (read := self._saved_read(name, folders[name], log))]
+        return [
+            read
+            for name in names
+            if READ_NAME in folders[name] and (read := self._saved_read(name, folders[name], log))
+        ]
 
     def archived_read(self) -> SavedRead | None:
         """Return the read that the snapshot can be rebuilt from; None if there is none.
@@ -122,10 +126,10 @@ class PageStore:
         with contextlib.suppress(OctogenSnapshotError):  # what is damaged names no read
             replaced = self._archived_names() - {read.name}
         content = PageArchive(read=read.name, replaced=sorted(replaced)).encoded()
-        self.storage.write(ARCHIVE_NAME, content, durable=True)
+        self.storage.create(ARCHIVE_NAME, content, durable=True)
 
     def discard(self, names: Collection[str]) -> None:
-        """Remove reads whose pages are of no use.
+        """Remove reads whose pages are of no use, and what killed writers left beside them.
 
         Args:
             names: The names of the reads.
@@ -133,12 +137,17 @@ class PageStore:
         Raises:
             OctogenSnapshotError: Some files cannot be removed.
         """
-        folders = _by_folder(self.storage.names())
+        there = self.storage.names()
+        folders = _by_folder(there)
         files = {f"{name}/{file}" for name in names for file in folders.get(name, ())}
+        files |= {
+            name
+            for name in there
+            if name.startswith(f".{ARCHIVE_NAME}.") and name.endswith(UNFINISHED)
+        }
         records = {file for file in files if file.endswith(f"/{READ_NAME}")}
         # Without its record, what is left of a folder after a crash is continued by nobody.
         self.storage.remove(records, then=files - records)
-        self.storage.remove_abandoned(ARCHIVE_NAME)
 
     def discard_catalogs(self, names: Collection[str], catalogs: Collection[str | None]) -> None:
         """Remove the pages of some catalogs from reads, and the reads that have no others.
@@ -168,8 +177,8 @@ class PageStore:
     def remove_superseded(self, read: SavedRead, superseded: Collection[str]) -> None:
         """Remove the reads that nobody needs after this one was published.
 
-        A read stays if it is archived, or if it may still be under way: it began a short time ago
-        and this one did not take its place.
+        A read stays if it is archived, or if it may still be under way: it has its record, began
+        a short time ago and this one did not take its place.
 
         Args:
             read: The read that was published.
@@ -185,7 +194,11 @@ class PageStore:
         except OctogenSnapshotError:  # any other folder may be the archived one
             self.discard(useless - ({read.name} if self.keep else set()))
             return
-        useless |= {name for name in folders if not self._may_be_under_way(name, folders[name])}
+        useless |= {
+            name
+            for name, files in folders.items()
+            if READ_NAME not in files or not self._may_be_under_way(name)
+        }
         if archive:
             is_there = READ_NAME in folders.get(archive.read, ())
             useless |= set(archive.replaced) if is_there else set()
@@ -202,13 +215,12 @@ class PageStore:
             return f"the saved pages are of a read that began at {began}, too long ago."
         return None
 
-    def _may_be_under_way(self, name: str, files: Set[str]) -> bool:
+    def _may_be_under_way(self, name: str) -> bool:
         """True if the process that made a folder may still be at work; clocks may differ."""
         match = _READ_FOLDER.fullmatch(name)
         assert match
         began = datetime.strptime(match[1], _TIME_FORMAT).replace(tzinfo=timezone.utc)
-        limit = _MAX_READ_DURATION if READ_NAME in files else _RECORD_TIMEOUT
-        return self.now() - began < limit
+        return self.now() - began < _MAX_READ_DURATION
 
     def _saved_read(
         self, name: str, files: Set[str], log: Callable[[str], None]

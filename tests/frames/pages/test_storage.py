@@ -167,17 +167,41 @@ class TestOnADisk:
         one = disk.folder / "one"
         assert synced == {path.stat().st_ino for path in (one, one / "a", one / "b")}
 
-    def test_what_a_killed_writer_left_is_removed_when_it_is_old(self, disk: PageStorage) -> None:
+    def test_empty_folders_that_killed_writers_left_are_removed(self, disk: PageStorage) -> None:
         write(disk, "one/a")
-        for name in (".archive.json.1.unfinished", ".archive.json.2.unfinished"):
-            (disk.folder / name).write_bytes(b"half")
-        os.utime(Path(disk.folder.path, ".archive.json.1.unfinished"), (0, 0))
-        disk.remove_abandoned("archive.json")
-        assert disk.names() == {"one/a", ".archive.json.2.unfinished"}
+        disk.make_folder("two")
+        disk.remove([])
+        assert os.listdir(disk.folder.path) == ["one"]
+
+    def test_a_file_is_created_although_others_remove_its_folder_and_its_copy(
+        self, disk: PageStorage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        replace, removals = os.replace, iter([self._remove_all, self._remove_all])
+
+        def disturbed(source: str, target: str) -> None:
+            next(removals, lambda _disk: None)(disk)
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", disturbed)
+        disk.create("one/a", b"content")
+        assert disk.names() == {"one/a"}
+        assert disk.read("one/a") == b"content"
+
+    def test_a_folder_that_is_removed_for_ever_is_an_error(
+        self, disk: PageStorage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "replace", lambda *_names: os.stat(f"{disk.folder}/nothing"))
+        with pytest.raises(RemovedError, match="were removed while they were in use"):
+            disk.create("one/a", b"content")
+
+    @staticmethod
+    def _remove_all(disk: PageStorage) -> None:
+        disk.remove(disk.names())
+        assert not disk.folder.exists()
 
 
 def test_a_bucket_needs_no_folder(bucket: PageStorage) -> None:
     bucket.write("one/a", b"content")
     bucket.sync(["one/a"])
-    bucket.remove_abandoned("one/a")
+    bucket.remove([])
     assert bucket.names() == {"one/a"}

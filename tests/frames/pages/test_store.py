@@ -38,14 +38,19 @@ def test_a_read_of_another_search_stays_while_it_may_be_under_way(reads: Reads) 
     assert not reads.folder.exists()
 
 
-@pytest.mark.parametrize("record", [b"{", None])
-def test_a_read_without_its_record_is_removed(reads: Reads, record: bytes | None) -> None:
+def test_a_read_without_its_record_is_removed(reads: Reads) -> None:
     reads.interrupted()
     (folder,) = reads.read_folders()
-    (folder / "read.json").unlink()
-    if record is not None:
-        (folder / "read.json").write_bytes(record)
-    reads.read(OTHER)  # its record may just be on its way
+    (folder / "read.json").rename(folder / ".read.json.0123.unfinished")
+    reads.read(OTHER)
+    assert not reads.folder.exists()
+
+
+def test_a_read_whose_record_is_damaged_is_removed_when_it_is_old(reads: Reads) -> None:
+    reads.interrupted()
+    (folder,) = reads.read_folders()
+    (folder / "read.json").write_bytes(b"{")
+    reads.read(OTHER)
     assert any("The read is not continued." in note for note in reads.notes)
     assert reads.segments()
     reads.ahead = timedelta(hours=25)
@@ -92,6 +97,14 @@ class TestTheArchive:
         reads.read(keep=True)
         (folder,) = reads.read_folders()
         assert len(list(folder.iterdir())) == 1 + len(reads.segments())
+        assert {path.name for path in reads.folder.iterdir()} == {folder.name, "archive.json"}
+
+    def test_what_killed_writers_of_its_record_left_is_removed(self, reads: Reads) -> None:
+        reads.read(keep=True)
+        (reads.folder / ".archive.json.0123.unfinished").write_bytes(b"half")
+        (reads.folder / "20261126T060000Z-0123456789ab").mkdir()
+        reads.read(keep=True)
+        (folder,) = reads.read_folders()
         assert {path.name for path in reads.folder.iterdir()} == {folder.name, "archive.json"}
 
     def test_a_read_that_was_archived_before_is_never_resumed(self, reads: Reads) -> None:
