@@ -7,6 +7,7 @@ import json
 import re
 
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([\w.:-]+)", re.IGNORECASE)
+_QUADRATIC = frozenset({"punycode"})  # a codec of Python that takes hours for a large body
 _USUAL = frozenset({"utf-8", "utf8", "us-ascii", "iso-8859-1"})
 
 
@@ -30,6 +31,8 @@ def decoded_unusually(content: bytes, content_type: str) -> str | None:
 
 def _decoded_as(charset: str, content: bytes) -> str | None:
     try:
+        if codecs.lookup(charset).name in _QUADRATIC:
+            return None
         return content.decode(charset, "replace")
     except (LookupError, UnicodeError):
         return None

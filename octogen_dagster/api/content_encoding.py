@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 ACCEPTED_ENCODINGS = "zstd, gzip, deflate, br"
 """The value of the header `Accept-Encoding`; the one that is decoded fastest comes first."""
 
+_MAX_ENCODINGS = 3  # each one may take as long as decompressing a body of the largest size
 _MAX_MEMBERS = 100  # each one copies what is left of the body
 _GZIP_BITS, _ZLIB_BITS, _RAW_BITS = 31, 15, -15
 
@@ -34,11 +35,14 @@ def decompressed(body: bytes, encoding: str, limit: int) -> bytes:
         limit: The largest number of bytes to decompress to; the rest is left out.
 
     Raises:
-        InvalidEncodingError: The body is cut off or damaged.
+        InvalidEncodingError: The body is cut off or damaged, or encoded too many times.
     """
-    for name in reversed(encoding.lower().split(",")):
+    names = encoding.lower().split(",")
+    if len(names) > _MAX_ENCODINGS:
+        raise InvalidEncodingError(f"the body is compressed {len(names)} times")
+    for name in reversed(names):
         decode = _DECODERS.get(name.strip())
-        if decode is not None:
+        if decode is not None and body:
             body = decode(body, limit)
     return body
 

@@ -170,7 +170,8 @@ def _head(status: int, lines: Sequence[bytes], request: Request) -> Response | N
     """
     if status < 200:
         return None
-    begin = max(number for number, line in enumerate(lines) if line.startswith(b"HTTP/"))
+    status_lines = [place for place, line in enumerate(lines) if line[:5].upper() == b"HTTP/"]
+    begin = max(status_lines, default=len(lines))
     fields: list[tuple[bytes, bytes]] = []
     for line in lines[begin + 1 :]:
         if not line.strip():

@@ -44,3 +44,16 @@ def test_a_body_of_another_encoding_is_damaged(encoding: str) -> None:
 
 def test_no_more_than_the_limit_is_decompressed() -> None:
     assert decompressed(gzip.compress(CONTENT), "gzip", 15) == CONTENT[:15]
+
+
+@pytest.mark.parametrize("encoding", ["deflate, gzip", "br, gzip", "zstd, gzip"])
+def test_an_empty_body_stays_empty(encoding: str) -> None:
+    assert decompressed(gzip.compress(b""), encoding, 1 << 20) == b""
+
+
+def test_a_body_that_is_encoded_many_times_is_refused() -> None:
+    body = CONTENT
+    for _ in range(4):
+        body = gzip.compress(body)
+    with pytest.raises(InvalidEncodingError, match="the body is compressed 4 times"):
+        decompressed(body, "gzip, gzip, gzip, gzip", 1 << 20)

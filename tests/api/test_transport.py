@@ -101,6 +101,14 @@ class TestResponses:
             await client.aclose()
         assert response.headers["x-a"] == "1, 2"
 
+    @pytest.mark.parametrize("status_line", ["http/1.1 200 OK", "Http/1.0 200"])
+    async def test_a_status_line_may_be_in_lower_case(self, status_line: str) -> None:
+        body = gzip.compress(json.dumps(PAGE).encode())
+        head = f"{status_line}\r\ncontent-length: {len(body)}\r\ncontent-encoding: gzip\r\n\r\n"
+        interim = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
+        with RawServer(lambda _: [interim + head.encode() + body]) as server:
+            assert len(await search(server)) == 100
+
 
 class TestFailures:
     async def test_a_refused_connection_is_a_connection_error(self, transport: Transport) -> None:
