@@ -115,7 +115,7 @@ class PageTracker:
                 "published; run it again, and report it to Octogen if it stays."
             )
         self._page_of_cursor[page.next_cursor] = self.pages
-        self._check_number_of_products()
+        self.check_number_of_products()
 
     def deduplicated(self, new: int, repeats: int) -> None:
         """Note how many products of the next page were new, in the order of the pages.
@@ -141,11 +141,22 @@ class PageTracker:
                 "Nothing was published; run it again, and report it to Octogen if it stays."
             )
 
-    def _check_number_of_products(self) -> None:
+    def check_number_of_products(self, in_all_walks: int = 0) -> None:
+        """Check that not far more products came than there can be.
+
+        Args:
+            in_all_walks: The products so far of a catalog that is read in several walks.
+
+        Raises:
+            OctogenPagingError: There are far too many.
+        """
         count = self._product_count
         limit = MAX_PRODUCTS if count is None else max(MAX_COUNT_RATIO * count, MIN_LIMIT)
-        if self._products <= limit:
+        if max(self._products, in_all_walks) <= limit:
             return
+        came = f"{self._products:,} products came up to page {self.pages:,}"
+        if in_all_walks:
+            came = f"{in_all_walks:,} products came in all walks"
         if count is None:
             known, advice = (
                 "nothing says how many there are",
@@ -159,9 +170,8 @@ class PageTracker:
                 "NamedCatalogs",
             )
         raise OctogenPagingError(
-            f"{self.subject}: {self._products:,} products came up to page {self.pages:,}, and more "
-            f"would follow, although {known}: the pages do not come to an end. Nothing was "
-            f"published. Report it to Octogen; {advice}."
+            f"{self.subject}: {came}, and more would follow, although {known}: the pages do not "
+            f"come to an end. Nothing was published. Report it to Octogen; {advice}."
         )
 
     def _resembles_first_page(self, page: Page) -> bool:

@@ -60,7 +60,11 @@ class SnapshotBrands:
         is_known = _BRAND.is_not_null()
         of_catalog = pl.col("catalog_key").str.to_lowercase() == (catalog or "").lower()
         rows = self._frame.filter(of_catalog, is_known if with_brand else ~is_known)
-        uuids: list[str] = rows.select("uuid").head(_SAMPLE).collect().to_series().to_list()
+        try:
+            uuids: list[str] = rows.select("uuid").head(_SAMPLE).collect().to_series().to_list()
+        except (OctogenSnapshotError, pl.exceptions.PolarsError, OSError) as error:
+            self._warn(_UNREADABLE.format(error))
+            return []
         return uuids
 
     def _of(self, catalog: str | None) -> Mapping[str | None, int]:

@@ -69,6 +69,7 @@ class CatalogProducts:
 
         Raises:
             OctogenSplitCatalogError: Too many products came in more than one walk.
+            OctogenPagingError: Far more products came than there can be.
         """
         new = self._all.add(uuids)
         if not self._planned.part:
@@ -78,6 +79,7 @@ class CatalogProducts:
         self.twice += int((new_to_walk & ~new).sum())
         if self.twice > max(_FEW, _MAX_SHARE_OF_TWICE * self._count):
             self._refuse(f"{self.twice:,} of {self._count:,} products came in more than one")
+        read.tracker.check_number_of_products(self._count)
         return new, new_to_walk
 
     def finish(self, read: CatalogRead, snapshot: SnapshotBrands | None) -> None:

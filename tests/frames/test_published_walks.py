@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from upath import UPath
 
+from octogen_dagster.api import paging
 from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs, ShopCatalogs
 from octogen_dagster.api.catalog_states import CatalogList, CatalogState
 from octogen_dagster.api.client import OctogenClient
@@ -493,6 +494,20 @@ class TestResume:
 
 
 class TestBrokenLogic:
+    def test_walks_that_bring_far_too_many_products_end_together(
+        self, service: PublishedService, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(paging, "MIN_LIMIT", 0)
+        service.product_counts["acme"] = 160
+        search = SEARCH.model_copy(update={"page_size": 3})
+        with pytest.raises(
+            OctogenPagingError,
+            match=r"^Catalog 'acme', part \d of 2: 4[89]\d products came in all walks, and more "
+            r"would follow, although the source of catalogs says 160: the pages do not come to an",
+        ):
+            scan(service, search).frame.collect()
+        assert len(walks_of(service)) > 2
+
     @pytest.mark.parametrize("fault", ["facets", "exclude_facets"])
     def test_walks_that_overlap_end_the_read(self, service: PublishedService, fault: str) -> None:
         service.faults.add(fault)

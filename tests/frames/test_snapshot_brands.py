@@ -46,6 +46,17 @@ def test_a_sample_has_products_with_a_brand_or_without() -> None:
     assert brands.sample("other", with_brand=True) == []
 
 
+def test_a_snapshot_that_is_removed_while_it_is_used_is_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "snapshot.parquet"
+    SNAPSHOT.write_parquet(path)
+    brands, lines = brands_of(pl.scan_parquet(path))
+    assert brands.rows("acme") == 4
+    path.unlink()
+    assert brands.sample("acme", with_brand=False) == []
+    (line,) = lines
+    assert line.startswith("The brands of the latest snapshot are not known, since it cannot be")
+
+
 def test_without_a_snapshot_nothing_is_known() -> None:
     brands, lines = brands_of(None)
     assert not brands.exists
