@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.wire import WirePage
 
 _TEXT, _ARE_RIGHT = "text of updated_at", "updated_at is right"
-_MAX_BYTES_AT_ONCE = 8_000_000
+_MAX_BYTES_AT_ONCE = 1_000_000
 """Decoding takes several times the size of the JSON."""
 
 
