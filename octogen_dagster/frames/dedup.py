@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-_FEW = 20_000
+FEW = 20_000
 _SMALLEST = 1 << 12
 _CHUNK = 1 << 14
 
@@ -18,21 +18,32 @@ _CHUNK = 1 << 14
 class SeenProducts:
     """The products seen so far: a set of uuids while they are few, a table of hashes after that.
 
-    NumPy is imported only for the table.
+    NumPy is imported only for the table: the import takes as long as reading many pages.
+
+    Args:
+        few: The most products that are kept in a set, where each takes some 130 bytes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, few: int = FEW) -> None:
+        self._max_few = few
         self._few: set[str] = set()
         self._table: _Table | None = None
 
     def add(self, uuids: pl.Series) -> pl.Series:
         """Add products, and return a Boolean mask of those that were not seen before."""
-        if self._table is None and len(self._few) + len(uuids) > _FEW:
+        if self._table is None and len(self._few) + len(uuids) > self._max_few:
             self._table = _Table()
             self._table.add(pl.Series(list(self._few), dtype=pl.String))
-            self._few.clear()
+            self._few = set()
         if self._table is not None:
             return self._table.add(uuids)
+        return self._add_to_few(uuids)
+
+    def _add_to_few(self, uuids: pl.Series) -> pl.Series:
+        distinct = set(uuids)
+        if len(distinct) == len(uuids) and self._few.isdisjoint(distinct):
+            self._few |= distinct
+            return pl.repeat(True, len(uuids), eager=True)
         new: list[bool] = []
         for uuid in uuids:
             new.append(uuid not in self._few)

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.read_plan import ReadPlan
     from octogen_dagster.frames.wire import WirePage
 
+_MAX_UUIDS_IN_SETS = 100_000
+"""Shared by the catalogs that are read at the same time."""
+
 
 class Execution:
     """One execution of a read plan.
@@ -62,9 +65,10 @@ class Execution:
         self._logged: set[str] = set()
         self._decoder = PageDecoder(columns, plan.started_at)
         keys = dict.fromkeys(read.planned.catalog for read in self._reads)
+        few = _MAX_UUIDS_IN_SETS // max(1, min(connection.concurrency, len(self._reads)))
         self._products = {
             key: CatalogProducts(
-                self._reads_of(key), functools.partial(_count, key, connection), log
+                self._reads_of(key), functools.partial(_count, key, connection), log, few=few
             )
             for key in keys
         }

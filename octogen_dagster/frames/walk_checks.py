@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 import polars as pl
 
 from octogen_dagster.errors import OctogenSplitCatalogError
-from octogen_dagster.frames.dedup import SeenProducts
+from octogen_dagster.frames.dedup import FEW, SeenProducts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +39,7 @@ class CatalogProducts:
         count: Returns the service's own count of the products; None if it has none. It is called
             only if products seem to be missing.
         log: Called with a line if products may be missing and the service has no count.
+        few: The most products of a read that are kept in a set (`SeenProducts`).
 
     Attributes:
         twice: Products that came in another walk before.
@@ -49,13 +50,16 @@ class CatalogProducts:
         reads: Sequence[CatalogRead],
         count: Callable[[], int | None] = lambda: None,
         log: Callable[[str], None] = lambda _line: None,
+        *,
+        few: int = FEW,
     ) -> None:
         self.twice = 0
         self._counted = functools.cache(count)
         self._log = log
         self._planned = reads[0].planned
         self._unfinished = len(reads)
-        self._all = SeenProducts()
+        self._few = few
+        self._all = SeenProducts(few)
         self._own: dict[CatalogRead, SeenProducts] = {}
         self._count = 0
 
@@ -74,7 +78,7 @@ class CatalogProducts:
         new = self._all.add(uuids)
         if not self._planned.part:
             return new, new
-        new_to_walk = self._own.setdefault(read, SeenProducts()).add(uuids)
+        new_to_walk = self._own.setdefault(read, SeenProducts(self._few)).add(uuids)
         self._count += int(new.sum())
         self.twice += int((new_to_walk & ~new).sum())
         if self.twice > max(_FEW, _MAX_SHARE_OF_TWICE * self._count):

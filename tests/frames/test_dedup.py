@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import polars as pl
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octogen_dagster.frames import dedup as seen_module
 from octogen_dagster.frames.dedup import SeenProducts
 
 
@@ -15,15 +13,11 @@ from octogen_dagster.frames.dedup import SeenProducts
     st.sampled_from([0, 30, 20_000]),
 )
 def test_each_product_is_new_once(batches: list[list[str]], few: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(seen_module, "_FEW", few)
-        seen, known = SeenProducts(), set[str]()
-        for batch in batches:
-            expected = [
-                uuid not in known and uuid not in batch[:at] for at, uuid in enumerate(batch)
-            ]
-            known.update(batch)
-            assert seen.add(pl.Series("uuid", batch, dtype=pl.String)).to_list() == expected
+    seen, known = SeenProducts(few), set[str]()
+    for batch in batches:
+        expected = [uuid not in known and uuid not in batch[:at] for at, uuid in enumerate(batch)]
+        known.update(batch)
+        assert seen.add(pl.Series("uuid", batch, dtype=pl.String)).to_list() == expected
 
 
 def test_many_batches_of_many_products() -> None:
