@@ -502,7 +502,7 @@ class TestBrokenLogic:
         search = SEARCH.model_copy(update={"page_size": 3})
         with pytest.raises(
             OctogenPagingError,
-            match=r"^Catalog 'acme', part \d of 2: 4[89]\d products came in all walks, and more "
+            match=r"^Catalog 'acme', part \d of 2: \d+ products came in all walks, and more "
             r"would follow, although the source of catalogs says 160: the pages do not come to an",
         ):
             scan(service, search).frame.collect()
