@@ -202,6 +202,7 @@ def _count(catalog: str | None, connection: Connection) -> int | None:
     """Return the service's own count of the products of a catalog; None if it has none."""
     catalogs = [catalog] if catalog else []
     try:
-        return connection.call(lambda client: client.count_products(SearchFilters(), catalogs))
+        count = connection.call(lambda client: client.count_products(SearchFilters(), catalogs))
     except OctogenError:
         return None
+    return count or None
