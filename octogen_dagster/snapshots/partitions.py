@@ -24,9 +24,7 @@ MAX_TIMES_BACK = 31
 day on which a catalog was not indexed, is skipped."""
 
 _MAX_COMPONENT_LENGTH = 200
-_NEEDS_NO_QUOTES = re.compile(
-    r"[A-Za-z0-9_~:@+=-]+"
-)  # known in half of the time that `quote` takes
+_NEEDS_NO_QUOTES = re.compile(r"[A-Za-z0-9_~:@+=-]+")
 
 
 def snapshot_days(start_date: str, timezone: str = "UTC") -> dg.DailyPartitionsDefinition:
