@@ -10,6 +10,7 @@ from polars.io.plugins import register_io_source
 
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.snapshots.polars_source import polars_source
+from octogen_dagster.snapshots.storage_options import mask_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,6 +143,7 @@ class ObjectReader:
         """
         try:
             yield
+            return
         except OctogenSnapshotError:
             raise
         except Exception as error:  # an object store's errors are of many kinds
@@ -149,8 +151,11 @@ class ObjectReader:
                 if queried:
                     raise
                 raise DamagedError(str(self._path), error) from error
-            cause = str(error).partition("\n")[0].removeprefix(_STORE_ERROR)
-            raise OctogenSnapshotError(
-                f"The snapshot {self._path} cannot be read: {cause or type(error).__name__}. "
-                f"{STORE_ADVICE}"
-            ) from error
+            failure = error
+        text = str(failure)
+        masked = mask_secrets(text, self._path.storage_options)
+        cause = masked.partition("\n")[0].removeprefix(_STORE_ERROR)
+        raise OctogenSnapshotError(
+            f"The snapshot {self._path} cannot be read: {cause or type(failure).__name__}. "
+            f"{STORE_ADVICE}"
+        ) from (failure if masked == text else None)

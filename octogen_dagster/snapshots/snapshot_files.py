@@ -90,6 +90,12 @@ class SnapshotFile:
             f"published. {advice}."
         )
 
+    def _unreadable(self, error: OSError) -> OctogenSnapshotError:
+        return OctogenSnapshotError(
+            f"The snapshot {self.uri} cannot be read: {error.strerror}. Let this user read it, or "
+            "set base_dir to another folder."
+        )
+
     @property
     def previous(self) -> SnapshotFile:
         """The file of the snapshot that this one replaced."""
@@ -206,6 +212,8 @@ class SnapshotFile:
             mode = os.stat(self.path.path).st_mode
         except (FileNotFoundError, NotADirectoryError):
             return False
+        except OSError as error:
+            raise self._unreadable(error) from error
         if not stat.S_ISREG(mode):
             raise OctogenSnapshotError(
                 f"The snapshot {self.uri} cannot be read or written: a {_kind(mode)} is at its "
@@ -229,7 +237,10 @@ class SnapshotFile:
         if self._object:
             return self._object.scan()
         self.exists()  # or it is not a file
-        source = open(self.path.path, "rb") if pinned else self.path.path  # noqa: SIM115
+        try:
+            source = open(self.path.path, "rb") if pinned else self.path.path  # noqa: SIM115
+        except OSError as error:
+            raise self._unreadable(error) from error
         frame = pl.scan_parquet(source, glob=False)
         with self._damage_explained():
             frame.collect_schema()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import dagster as dg
 
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _SECRET_WORDS = {
     *("key", "keys", "secret", "secrets", "token", "tokens", "credential", "credentials"),
-    *("password", "passwd", "pwd", "passphrase", "authorization"),
+    *("password", "passwd", "pwd", "pass", "passphrase", "authorization", "auth", "bearer", "sas"),
+    *("apikey", "accesskey", "secretkey"),
 }
+_MASK = "***"
+_URL_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")
 _NO_SECRETS = re.compile(r"anon|google_default|cloud|browser|cache|.*\.json", re.IGNORECASE)
 """Values of gcsfs's `token`: ways to find credentials, and the path of a file of credentials."""
 
@@ -34,13 +38,21 @@ def check_no_secrets(options: Mapping[str, Any]) -> None:
         ValueError: An option that looks like a secret is not a `dg.EnvVar`.
     """
     for name, value in _literals(options):
-        if _is_secret(name) and not _NO_SECRETS.fullmatch(value):
+        if _holds_secret(name, value):
             raise ValueError(
                 f"The storage option {name} looks like a secret, and Dagster would show it in the "
                 f'UI. Set an environment variable and write "{name.rpartition(".")[2]}": '
                 'dg.EnvVar("NAME_OF_THE_VARIABLE") instead of its value, or leave the option out '
                 "and let the object store's library find its credentials."
             )
+
+
+def mask_secrets(text: str, options: Mapping[str, Any]) -> str:
+    """Return a text without the secrets of resolved options, which a library's error may quote."""
+    for name, value in _literals(dict(options)):
+        if _holds_secret(name, value):
+            text = text.replace(value, _MASK).replace(quote(value, safe=""), _MASK)
+    return text
 
 
 def resolve_options(options: Any) -> Any:
@@ -89,6 +101,12 @@ def _literals(options: Any, name: str = "") -> Iterator[tuple[str, str]]:
             yield from _literals(value, name)
     elif isinstance(options, str | bytes) and options:
         yield name, options if isinstance(options, str) else options.decode(errors="replace")
+
+
+def _holds_secret(name: str, value: str) -> bool:
+    if _URL_PASSWORD.search(value):
+        return True
+    return _is_secret(name) and not _NO_SECRETS.fullmatch(value)
 
 
 def _is_secret(name: str) -> bool:

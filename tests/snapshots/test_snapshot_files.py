@@ -307,6 +307,26 @@ def test_anything_but_a_file_at_a_snapshot_s_place_is_an_error_at_once(
     assert [path.name for path in tmp_path.iterdir()] == ["x.parquet"]
 
 
+def test_a_link_that_leads_nowhere_else_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    file = SnapshotFile(UPath(tmp_path / "x.parquet"))
+    Path(file.uri).symlink_to(file.uri)
+    for use in (file.exists, file.scan, lambda: write(file, [1])):
+        with pytest.raises(OctogenSnapshotError, match=r"cannot be read: Too many .*Let this user"):
+            use()
+
+
+def test_a_file_that_this_user_may_not_read_is_an_error_that_says_what_to_do(
+    file: SnapshotFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Any, _mode: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    write(file, [1])
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(OctogenSnapshotError, match=r"be read: Permission denied\. Let this user"):
+        file.scan()
+
+
 @contextlib.contextmanager
 def full_disk() -> Iterator[None]:
     """Let every file end at 20,000 bytes, with the error of a system that has no room for more."""

@@ -1,17 +1,25 @@
 from __future__ import annotations
 
 import json
+import traceback
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
 import polars as pl
 import pytest
 from dagster._core.remote_representation.external_data import RepositorySnap
+from upath import UPath
 
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
-from octogen_dagster.snapshots.storage_options import check_no_secrets, resolve_options
+from octogen_dagster.snapshots.snapshot_files import SnapshotFile
+from octogen_dagster.snapshots.storage_options import (
+    check_no_secrets,
+    mask_secrets,
+    resolve_options,
+)
 
 SECRET = "wJalrXUtnFEMI/K7MDENG"
 
@@ -36,6 +44,8 @@ FROM_ENVIRONMENT = {
         ({"connection_string": SECRET}, "connection_string"),
         ({"credential": SECRET}, "credential"),
         ({"client_secret": SECRET}, "client_secret"),
+        ({"sas": SECRET}, "sas"),
+        ({"endpoint_url": f"https://user:{SECRET.replace('/', '')}@host"}, "endpoint_url"),
         ({"token": {"type": "service_account", "private_key": SECRET}}, "token.type"),
         ({"client_kwargs": {"aws_secret_access_key": SECRET}}, "aws_secret_access_key"),
         ({"s3_additional_kwargs": {"SSECustomerKey": SECRET}}, "SSECustomerKey"),
@@ -122,3 +132,23 @@ def test_a_variable_that_is_not_set_is_an_error_that_names_it(
         OctogenSnapshotError, match=r"variable STORE_KEY, which is not set\. Set it where the run"
     ):
         dg.materialize([made], resources={"io_manager": manager})
+
+
+def test_secrets_are_masked_in_the_error_of_a_library() -> None:
+    options = {"project": "p", "token": SECRET, "client_kwargs": {"aws_secret_access_key": "s3cr"}}
+    text = f"p: /tokeninfo?access_token={SECRET.replace('/', '%2F')} and {SECRET}, s3cr"
+    assert (
+        mask_secrets(text, MappingProxyType(options))
+        == "p: /tokeninfo?access_token=*** and ***, ***"
+    )
+
+
+def test_a_store_that_quotes_a_secret_does_not_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_path: UPath, *_arguments: Any, **_options: Any) -> None:
+        raise ConnectionError(f"Max retries exceeded with url: /tokeninfo?access_token={SECRET}")
+
+    file = SnapshotFile(UPath("memory://bucket/x.parquet", token=SECRET))
+    monkeypatch.setattr(type(file.path.fs), "info", fail)
+    with pytest.raises(OctogenSnapshotError, match=r"cannot be read: .*access_token=\*\*\*\.") as e:
+        file.exists()
+    assert SECRET not in "".join(traceback.format_exception(e.value))
