@@ -109,7 +109,7 @@ class BulkReader(ClientThreads):
             with self._changed:
                 batch = self._ready.setdefault(read, _Batch())
                 batch.pages.append(page)
-                size = len(page.response.content)
+                size = page.size
                 batch.size += size
                 self._ready_bytes += size
                 is_newly_full = self._is_complete(batch) and read not in self._full

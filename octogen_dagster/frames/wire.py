@@ -58,6 +58,11 @@ class WirePage(msgspec.Struct, gc=False):
     unknown: Counter[str] = msgspec.field(default_factory=Counter)
 
     @property
+    def size(self) -> int:
+        """The bytes of JSON that it holds: the response, and the products for Polars."""
+        return len(self.response.content) + sum(map(len, self.items))
+
+    @property
     def request_id(self) -> str | None:
         """The `x-request-id` of the response."""
         request_id: str | None = self.response.headers.get("x-request-id")

@@ -23,6 +23,12 @@ def test_a_page_has_its_products_and_its_cursor() -> None:
     assert not page.unknown
 
 
+def test_the_size_of_a_page_counts_the_response_and_the_products_for_polars() -> None:
+    response = answer({"items": [PRODUCT], "nextCursor": "c" * 1000})
+    page = read_page(response, "Page")
+    assert 1000 < len(response.content) < page.size < 2 * len(response.content)
+
+
 def test_the_last_page_has_no_cursor() -> None:
     assert read().next_cursor is None
     assert read(nextCursor=None).next_cursor is None
