@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from typing_extensions import ParamSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _SIGNAL_POLL_SECONDS = 0.2
 _LOGGER = logging.getLogger(__name__)
+_Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
@@ -36,6 +40,24 @@ def submit(work: Callable[[], _Result], thread_name: str) -> Future[_Result]:
     return future
 
 
+class DaemonExecutor(ThreadPoolExecutor):
+    """Runs each piece of work in a daemon thread of its own.
+
+    As the default executor of an event loop, it keeps neither the loop nor the process from ending
+    while a name server hangs.
+    """
+
+    def submit(
+        self,
+        fn: Callable[_Arguments, _Result],
+        /,
+        *args: _Arguments.args,
+        **kwargs: _Arguments.kwargs,
+    ) -> Future[_Result]:
+        """`Executor.submit`."""
+        return submit(functools.partial(fn, *args, **kwargs), "octogen-executor")
+
+
 def _start(work: Callable[[], _Result], future: Future[_Result], thread_name: str) -> None:
     """Start work in a daemon thread, unless the future is cancelled before it begins."""
 
@@ -50,7 +72,11 @@ def _start(work: Callable[[], _Result], future: Future[_Result], thread_name: st
     threading.Thread(target=run, name=thread_name, daemon=True).start()
 
 
-def wait_interruptibly(future: Future[Any], seconds: float = float("inf")) -> None:
+def wait_interruptibly(
+    future: Future[Any],
+    seconds: float = float("inf"),
+    poll: Callable[[], object] = lambda: None,
+) -> None:
     """Wait until a future is done, without raising what it raised.
 
     Python runs signal handlers in the main thread only. If the operating system delivers a signal
@@ -60,10 +86,12 @@ def wait_interruptibly(future: Future[Any], seconds: float = float("inf")) -> No
     Args:
         future: The future to wait for.
         seconds: The longest time to wait; the future may not be done after it.
+        poll: Called whenever the function wakes up; what it raises ends the wait.
     """
     ends_at = time.monotonic() + seconds
     while not future.done() and (left := ends_at - time.monotonic()) > 0:
         wait([future], timeout=min(left, _SIGNAL_POLL_SECONDS))
+        poll()
 
 
 def run_uninterrupted(work: Callable[[], _Result], reason: str) -> _Result:

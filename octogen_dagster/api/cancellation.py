@@ -34,10 +34,13 @@ class CancelScope:
     Args:
         seconds: The time for all of the work, from now on; None for no limit.
         parent: The scope around this one, whose end ends it too.
+        poll: Called about every second by the thread that waits for the work; what it raises, such
+            as an interrupt, ends the wait. By default that of the scope around this one.
         clock: Monotonic seconds.
 
     Attributes:
         seconds: The time for all of the work, or that of the scope around it if that ends first.
+        poll: As in the arguments.
     """
 
     def __init__(
@@ -45,9 +48,11 @@ class CancelScope:
         seconds: float | None = None,
         *,
         parent: CancelScope | None = None,
+        poll: Callable[[], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
+        self.poll: Callable[[], object] = poll or (parent.poll if parent else _do_nothing)
         self.seconds = float("inf") if seconds is None else seconds
         self._deadline = clock() + self.seconds
         self._cancelled = threading.Event()
@@ -134,6 +139,10 @@ class CancelScope:
             child.cancel()
 
 
+def _do_nothing() -> None:
+    """Poll nothing."""
+
+
 async def run_within(scope: CancelScope, work: Coroutine[Any, Any, _Result]) -> _Result:
     """Await work in this task until the scope ends.
 
@@ -144,7 +153,8 @@ async def run_within(scope: CancelScope, work: Coroutine[Any, Any, _Result]) -> 
 
     def cancel() -> None:
         if task is not None:
-            loop.call_soon_threadsafe(task.cancel)
+            with contextlib.suppress(RuntimeError):  # the loop has just ended
+                loop.call_soon_threadsafe(task.cancel)
 
     limit = scope.remaining
     with scope.on_cancel(cancel):

@@ -18,7 +18,7 @@ from octogen_dagster.api.requester import HEADERS
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.spending import Spending
 from octogen_dagster.api.urls import DEFAULT_BASE_URL, checked_base_url
-from octogen_dagster.background import submit, wait_interruptibly
+from octogen_dagster.background import DaemonExecutor, submit, wait_interruptibly
 from octogen_dagster.errors import OctogenTimeoutError
 
 if TYPE_CHECKING:
@@ -171,13 +171,14 @@ class Connection:
         opened: AbstractAsyncContextManager[OctogenClient],
     ) -> _Result:
         async def run() -> _Result:
+            asyncio.get_running_loop().set_default_executor(DaemonExecutor())
             async with opened as client:
                 return await operation(client)
 
         scope = self.scope
         future = submit(lambda: asyncio.run(run_within(scope, run())), "octogen-call")
         try:
-            wait_interruptibly(future, scope.remaining + _ENDING_SECONDS)
+            wait_interruptibly(future, scope.remaining + _ENDING_SECONDS, scope.poll)
         except BaseException:
             scope.cancel()
             wait([future], timeout=_ENDING_SECONDS)

@@ -94,6 +94,7 @@ class ClientThreads(ABC):
         return self._closed or self._error is not None
 
     def _raise_if_over(self) -> None:
+        self._connection.scope.poll()
         if self._error:
             raise self._error
         if self._closed:

@@ -49,6 +49,15 @@ class Interval:
             self._function()
 
 
+def _raise_interrupt() -> None:
+    """Raise KeyboardInterrupt after Ctrl-C.
+
+    While Polars runs a query, Python's own handler of signals has to wait for its end. Any
+    operation of Polars raises the interrupt, in whichever thread.
+    """
+    pl.Series([0]).sort()
+
+
 class LazyScan(SnapshotSource, ABC):
     """A snapshot source whose rows come from the service.
 
@@ -67,7 +76,7 @@ class LazyScan(SnapshotSource, ABC):
 
     def __init__(self, schema: pl.Schema) -> None:
         self._schema = schema
-        self._scope = CancelScope()
+        self._scope = CancelScope(poll=_raise_interrupt)
         super().__init__(
             register_io_source(self._read, schema=schema, validate_schema=True, is_pure=False)
         )

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -186,6 +187,34 @@ class TestCalls:
             with pytest.raises(OctogenTimeoutError, match=r"within 0\.1 s"):
                 call(connection, block)
         blocked.set()
+
+    @calls
+    def test_a_call_ends_with_what_its_poll_raises(self, call: Any) -> None:
+        def poll() -> None:
+            if server.asked.is_set():
+                raise KeyboardInterrupt
+
+        with BusyServer(silent) as server:
+            connection = server.connection(scope=CancelScope(poll=poll))
+            calling = submit(lambda: call(connection, OctogenClient.list_catalogs), "calling")
+            with pytest.raises(KeyboardInterrupt):
+                calling.result(ENDING_SECONDS)
+
+    def test_a_name_server_that_hangs_keeps_no_call_from_ending(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answered = threading.Event()
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait(POLL_SECONDS))
+        connection = Connection(
+            api_key=ApiKey(KEY), base_url="http://localhost:1/v1", scope=CancelScope(0.2)
+        )
+        with pytest.raises(OctogenTimeoutError):
+            connection.call_concurrently(OctogenClient.list_catalogs)
+        threads = [each for each in threading.enumerate() if each.name == "octogen-call"]
+        for thread in threads:
+            thread.join(ENDING_SECONDS)
+        assert not any(thread.is_alive() for thread in threads)
+        answered.set()
 
     def test_a_wait_for_the_rate_limit_ends_with_the_scope(self) -> None:
         waiting = threading.Event()

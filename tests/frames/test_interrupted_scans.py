@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -85,6 +86,34 @@ frame = scan_products(
 threading.Thread(target=frame.collect, daemon=True).start()
 sys.stdin.readline()
 """
+
+
+INTERRUPTED_PROGRAM = """
+import sys
+from octogen_dagster.frames.scan import scan_products
+from octogen_dagster.frames.search import ProductSearch
+
+frame = scan_products(
+    ProductSearch(catalogs=sys.argv[2:]), api_key="octo_live_test", base_url=sys.argv[1]
+)
+frame.collect()
+"""
+
+
+@pytest.mark.parametrize("catalogs", [[], ["acme"]], ids=["catalogs", "pages"])
+def test_ctrl_c_ends_a_script_that_waits_for_a_scan(catalogs: list[str]) -> None:
+    with SilentServer() as server:
+        process = subprocess.Popen(
+            [sys.executable, "-c", INTERRUPTED_PROGRAM, server.base_url, *catalogs],
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            assert server.asked.wait(POLL_SECONDS)
+            process.send_signal(signal.SIGINT)
+            process.wait(ENDING_SECONDS)
+        finally:
+            process.kill()
+    assert process.returncode == -signal.SIGINT
 
 
 @pytest.mark.parametrize("catalogs", [[], ["acme"]], ids=["catalogs", "pages"])
