@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from octogen_dagster.api.http import (
     MAX_BODY_BYTES,
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     import httpx
 
     from octogen_dagster.api.credentials import ApiKey
+
+# httpcore does not look at what a server sent after a response, and would take it for the next one.
+_PATH_TO_H11 = ("_stream", "_httpcore_stream", "_stream", "_connection", "_h11_state")
 
 
 class HttpxTransport:
@@ -111,10 +114,12 @@ class HttpxTransport:
                 headers.pop("content-encoding", None)
                 return head, response.content
             body = bytearray()
-            async for chunk in response.aiter_raw():
+            async for chunk in cast("httpx.AsyncByteStream", response.stream):
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
                     raise BodyTooLargeError(head)
+            if _has_surplus(response):
+                await response.extensions["network_stream"].aclose()
         finally:
             await response.aclose()
         return head, bytes(body)
@@ -125,3 +130,11 @@ class HttpxTransport:
             phase: seconds if value is None else min(value, seconds)
             for phase, value in self._phases.items()
         }
+
+
+def _has_surplus(response: httpx.Response) -> bool:
+    """True if the connection received more bytes than the response, which is not closed yet."""
+    each: Any = response.stream
+    for name in _PATH_TO_H11:
+        each = getattr(each, name, None)
+    return each is not None and bool(each.trailing_data[0])
