@@ -80,7 +80,8 @@ class HttpxTransport:
                 head, body = await self._exchange(request, seconds, begun)
         except (httpx.TimeoutException, asyncio.TimeoutError) as error:
             failure: TransportError = TransportTimeoutError(type(error).__name__)
-        except httpx.RequestError as error:
+        # httpx parses the header `Location` even if it does not follow it.
+        except (httpx.RequestError, httpx.InvalidURL, UnicodeError) as error:
             failure = TransportError(f"{type(error).__name__}: {error}")
         else:
             return complete_response(head, body)
