@@ -99,10 +99,11 @@ class ObjectReader:
             n_rows: int | None,
             batch_size: int | None,
         ) -> Iterator[pl.DataFrame]:
-            query = frame if predicate is None else frame.filter(predicate)
+            # Polars counts n_rows before the predicate.
+            query = frame if n_rows is None else frame.head(n_rows)
+            query = query if predicate is None else query.filter(predicate)
             query = query if with_columns is None else query.select(with_columns)
-            query = query if n_rows is None else query.head(n_rows)
-            batches = query.collect_batches(chunk_size=batch_size, lazy=True)
+            batches = _batches(query, batch_size)
             while True:
                 try:
                     batch = next(batches, None)
@@ -159,3 +160,11 @@ class ObjectReader:
             f"The snapshot {self._path} cannot be read: {cause or type(failure).__name__}. "
             f"{STORE_ADVICE}"
         ) from (failure if masked == text else None)
+
+
+def _batches(query: pl.LazyFrame, size: int | None) -> Iterator[pl.DataFrame]:
+    """Execute a query. Polars 2.0, the last for Python 3.10, ends batches early after a panic."""
+    if pl.__version__.startswith("2.0."):
+        yield query.collect(engine="streaming")
+    else:
+        yield from query.collect_batches(chunk_size=size, lazy=True)
