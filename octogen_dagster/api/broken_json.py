@@ -42,7 +42,9 @@ def find_broken_product(content: bytes, message: str) -> BrokenProduct | None:
     begin = 0
     for _ in range(line - 1):
         begin = content.index(b"\n", begin) + 1
-    readable = content[: begin + column - 1].rstrip(_WORD).rstrip()
+    # The place may be after the byte that is wrong (pydantic 2.12) or before it.
+    text = content[: begin + column - 1].decode(errors="ignore").encode()
+    readable = text.rstrip(_WORD).rstrip()
     if readable.endswith(b":"):
         readable += b"null"  # without a value, the field would be left out
     try:
