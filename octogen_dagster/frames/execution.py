@@ -64,20 +64,20 @@ class Execution:
         self._log = log
         self._logged: set[str] = set()
         self._decoder = PageDecoder(columns, plan.started_at)
-        keys = dict.fromkeys(read.planned.catalog for read in self._reads)
+        self._reads_of: dict[str | None, list[CatalogRead]] = {}
+        for read in self._reads:
+            self._reads_of.setdefault(read.planned.catalog, []).append(read)
         few = _MAX_UUIDS_IN_SETS // max(1, min(connection.concurrency, len(self._reads)))
         self._products = {
-            key: CatalogProducts(
-                self._reads_of(key), functools.partial(_count, key, connection), log, few=few
-            )
-            for key in keys
+            key: CatalogProducts(reads, functools.partial(_count, key, connection), log, few=few)
+            for key, reads in self._reads_of.items()
         }
         self.statistics = ScanStatistics(
             search=plan.search,
             started_at=plan.started_at,
             expected_rows=plan.expected_rows,
             rebuilt=plan.rebuilt,
-            catalogs=[key for key in keys if key],
+            catalogs=[key for key in self._reads_of if key],
             walks=len(self._reads),
             unknown_fields=self._decoder.unknown_fields,
         )
@@ -154,13 +154,10 @@ class Execution:
             if not pages[-1].next_cursor:
                 products.finish(read, self._plan.snapshot)
         except OctogenSplitCatalogError:
-            check_unchanged(self._reads_of(read.planned.catalog), self._connection)
+            check_unchanged(self._reads_of[read.planned.catalog], self._connection)
             raise
         _note_repeats(read, pages, new_to_walk)
         return frame if new.all() else frame.filter(new)
-
-    def _reads_of(self, catalog: str | None) -> list[CatalogRead]:
-        return [read for read in self._reads if read.planned.catalog == catalog]
 
     def _note_effective_query(self, read: CatalogRead) -> None:
         catalog, query = read.planned.catalog or "", read.effective_query
