@@ -10,7 +10,7 @@ from polars.io.plugins import register_io_source
 
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.snapshots.polars_source import polars_source
-from octogen_dagster.snapshots.storage_options import mask_secrets
+from octogen_dagster.snapshots.storage_options import masked_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -152,14 +152,11 @@ class ObjectReader:
                 if queried:
                     raise
                 raise DamagedError(str(self._path), error) from error
-            failure = error
-        text = str(failure)
-        masked = mask_secrets(text, self._path.storage_options)
-        cause = masked.partition("\n")[0].removeprefix(_STORE_ERROR)
+            reason, cause = masked_error(error, self._path.storage_options)
+        reason = reason.partition("\n")[0].removeprefix(_STORE_ERROR)
         raise OctogenSnapshotError(
-            f"The snapshot {self._path} cannot be read: {cause or type(failure).__name__}. "
-            f"{STORE_ADVICE}"
-        ) from (failure if masked == text else None)
+            f"The snapshot {self._path} cannot be read: {reason}. {STORE_ADVICE}"
+        ) from cause
 
 
 def _batches(query: pl.LazyFrame, size: int | None) -> Iterator[pl.DataFrame]:

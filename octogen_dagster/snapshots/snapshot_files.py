@@ -22,6 +22,7 @@ from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.files import UNFINISHED, replace
 from octogen_dagster.frames.snapshot_source import ROW_GROUP_SIZE
 from octogen_dagster.snapshots.object_reader import STORE_ADVICE, DamagedError, ObjectReader
+from octogen_dagster.snapshots.storage_options import masked_error
 from octogen_dagster.snapshots.unfinished_files import (
     full_disk_error,
     unfinished_beside,
@@ -137,13 +138,15 @@ class SnapshotFile:
     def _publishing(self, problem: str) -> Iterator[None]:
         try:
             yield
+            return
         except OctogenSnapshotError:
             raise
         except Exception as error:  # an object store's errors are of many kinds
-            advice = STORE_ADVICE if self._object else "Correct the cause and run it again."
-            raise OctogenSnapshotError(
-                f"The snapshot {self.uri} {problem}: {str(error) or type(error).__name__}. {advice}"
-            ) from error
+            reason, cause = masked_error(error, self.path.storage_options)
+        advice = STORE_ADVICE if self._object else "Correct the cause and run it again."
+        raise OctogenSnapshotError(
+            f"The snapshot {self.uri} {problem}: {reason}. {advice}"
+        ) from cause
 
     @property
     def _next_previous(self) -> UPath:

@@ -55,6 +55,18 @@ def mask_secrets(text: str, options: Mapping[str, Any]) -> str:
     return text
 
 
+def masked_error(error: Exception, options: Mapping[str, Any]) -> tuple[str, Exception | None]:
+    """Return what a library's error says, and the error as a cause unless it quotes a secret.
+
+    Args:
+        error: The error.
+        options: The resolved options of the object store.
+    """
+    text = str(error)
+    masked = mask_secrets(text, options)
+    return masked or type(error).__name__, error if masked == text else None
+
+
 def resolve_options(options: Any) -> Any:
     """Return the options with the values of the environment variables that they name.
 

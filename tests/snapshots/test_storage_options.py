@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -143,12 +144,24 @@ def test_secrets_are_masked_in_the_error_of_a_library() -> None:
     )
 
 
-def test_a_store_that_quotes_a_secret_does_not_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("method", "use", "problem"),
+    [
+        ("info", SnapshotFile.exists, "cannot be read"),
+        ("put_file", lambda file: file.publish(Path("x")), "could not be published"),
+    ],
+)
+def test_a_store_that_quotes_a_secret_does_not_show_it(
+    method: str,
+    use: Callable[[SnapshotFile], object],
+    problem: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def fail(_path: UPath, *_arguments: Any, **_options: Any) -> None:
         raise ConnectionError(f"Max retries exceeded with url: /tokeninfo?access_token={SECRET}")
 
     file = SnapshotFile(UPath("memory://bucket/x.parquet", token=SECRET))
-    monkeypatch.setattr(type(file.path.fs), "info", fail)
-    with pytest.raises(OctogenSnapshotError, match=r"cannot be read: .*access_token=\*\*\*\.") as e:
-        file.exists()
+    monkeypatch.setattr(type(file.path.fs), method, fail)
+    with pytest.raises(OctogenSnapshotError, match=rf"{problem}.*: .*access_token=\*\*\*\.") as e:
+        use(file)
     assert SECRET not in "".join(traceback.format_exception(e.value))
