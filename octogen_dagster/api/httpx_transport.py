@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from typing import TYPE_CHECKING, Any, cast
 
 from octogen_dagster.api.http import (
@@ -16,11 +14,6 @@ from octogen_dagster.api.http import (
     complete_response,
     parsed_headers,
 )
-
-if sys.version_info >= (3, 11):
-    from asyncio import timeout as time_limit
-else:
-    from async_timeout import timeout as time_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -71,14 +64,17 @@ class HttpxTransport:
             TransportTimeoutError: The time is over.
             BodyTooLargeError: The body is too large.
         """
+        import anyio
         import httpx
 
         # The failure is raised outside of the `except` blocks: httpx's own exceptions hold the
         # request, and the key with it, in their frames.
         try:
-            async with time_limit(seconds):
+            # anyio connects for httpx, and fails with a ValueError on Python 3.10 if asyncio's own
+            # cancellation ends an attempt.
+            with anyio.fail_after(seconds):
                 head, body = await self._exchange(request, seconds, begun)
-        except (httpx.TimeoutException, asyncio.TimeoutError) as error:
+        except (httpx.TimeoutException, TimeoutError) as error:
             failure: TransportError = TransportTimeoutError(type(error).__name__)
         # httpx parses the header `Location` even if it does not follow it.
         except (httpx.RequestError, httpx.InvalidURL, UnicodeError) as error:
