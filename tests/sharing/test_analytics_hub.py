@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from google.api_core.exceptions import GoogleAPICallError
 from google.cloud import bigquery_analyticshub_v1 as ah
 from google.longrunning import operations_pb2  # type: ignore[import-untyped]
 from google.oauth2.credentials import Credentials
@@ -13,7 +14,7 @@ from octogen_dagster.sandbox.hub.faults import HubFault
 from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from tests.api.servers import RawServer, http
-from tests.sharing.hubs import answering
+from tests.sharing.hubs import answering, error_info, refusing
 
 EXCHANGE = "projects/octogen-sandbox/locations/us/dataExchanges/catalogs"
 SECRET = "google-secret-0123456789"
@@ -201,3 +202,15 @@ def test_a_deletion_that_does_not_end_is_an_error_after_the_deadline() -> None:
         "Subscription projects/p/locations/us/subscriptions/s: its deletion did not end within "
         "0.5 s. Try again later."
     )
+
+
+def test_details_of_a_refusal_arrive_as_google_sends_them() -> None:
+    detail = error_info("SERVICE_DISABLED", service="analyticshub.googleapis.com")
+    with (
+        answering(ListListings=refusing("PERMISSION_DENIED", "No.", detail)) as endpoint,
+        AnalyticsHub(endpoint=endpoint) as analytics_hub,
+        pytest.raises(GoogleAPICallError) as caught,
+    ):
+        analytics_hub._client.list_listings(parent=EXCHANGE)
+    assert caught.value.reason == "SERVICE_DISABLED"
+    assert caught.value.metadata == {"service": "analyticshub.googleapis.com"}
