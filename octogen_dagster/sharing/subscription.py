@@ -37,7 +37,7 @@ class Subscription:
 
     @classmethod
     def of(cls, subscription: ah.Subscription, known: Mapping[str, str]) -> Self:
-        """Read a subscription of Analytics Hub, which names its dataset in either of two fields.
+        """Read a subscription of Analytics Hub, which names its dataset in any of three fields.
 
         Args:
             subscription: The subscription.
@@ -45,7 +45,8 @@ class Subscription:
         """
         reference = subscription.destination_dataset.dataset_reference
         places = [(reference.project_id, reference.dataset_id)]
-        for resource in subscription.linked_dataset_map.values():
+        linked = [*subscription.linked_dataset_map.values(), *subscription.linked_resources]
+        for resource in linked:
             _, project, _, dataset_id = (*resource.linked_dataset.split("/"), "", "", "", "")[:4]
             places.append((project, dataset_id))
         named = [place for place in places if place[1]]

@@ -11,7 +11,10 @@ NAME = "projects/1/locations/us/subscriptions/s"
 
 
 def message(
-    project: str | None = None, dataset: str | None = None, linked: str | None = None
+    project: str | None = None,
+    dataset: str | None = None,
+    linked: str | None = None,
+    resource: ah.Subscription.LinkedResource | None = None,
 ) -> ah.Subscription:
     subscription = ah.Subscription(name=NAME, state=ah.Subscription.State.STATE_ACTIVE)
     if dataset:
@@ -21,7 +24,16 @@ def message(
         subscription.linked_dataset_map = {
             "listing": ah.Subscription.LinkedResource(linked_dataset=linked)
         }
+    if resource:
+        subscription.linked_resources = [resource]
     return subscription
+
+
+def of_dataset(name: str) -> ah.Subscription.LinkedResource:
+    return ah.Subscription.LinkedResource(linked_dataset=name)
+
+
+TOPIC = ah.Subscription.LinkedResource(linked_pubsub_subscription="projects/mine/subscriptions/s")
 
 
 @pytest.mark.parametrize(
@@ -32,11 +44,21 @@ def message(
         (message("123", "acme", "projects/mine/datasets/acme"), "mine", "acme"),
         (message("123", "acme"), None, "acme"),
         (message(linked="projects/mine"), None, None),
+        (message(resource=of_dataset("projects/mine/datasets/acme")), "mine", "acme"),
+        (
+            message("123", "acme", resource=of_dataset("projects/mine/datasets/acme")),
+            "mine",
+            "acme",
+        ),
+        (message(resource=TOPIC), None, None),
         (message(), None, None),
     ],
-    ids=["destination", "linked", "both", "number", "no dataset", "neither"],
+    ids=[
+        *("destination", "linked", "both", "number", "no dataset"),
+        *("resources", "number and resources", "topic", "none"),
+    ],
 )
-def test_the_linked_dataset_is_read_from_either_field(
+def test_the_linked_dataset_is_read_from_any_field(
     subscription: ah.Subscription, project: str | None, dataset: str | None
 ) -> None:
     found = Subscription.of(subscription, {})
