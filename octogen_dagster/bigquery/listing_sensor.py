@@ -1,7 +1,7 @@
 """The sensor that requests linked datasets for new, newly granted and revoked listings."""
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TypeVar
 
@@ -23,7 +23,6 @@ from octogen_dagster.sharing.listing_identity import ListingIdentity
 from octogen_dagster.sharing.listings import Listing
 
 CHECK_INTERVAL_SECONDS = 900
-_MAX_SKIPPED_LOGGED = 10
 
 _Result = TypeVar("_Result")
 
@@ -44,7 +43,8 @@ def build_listing_sensor(
     grants, as soon as it reports this one. A subscription that was revoked, went stale or is
     missing, and a listing that vanished, are reported once, as observations of their partitions. A
     revoked subscription is requested again in the same way. A missing one is not: you may have
-    deleted it on purpose. A source that fails skips the tick with the reason.
+    deleted it on purpose. A listing that is left out is warned of once, in the log of the tick. A
+    source that fails skips the tick with the reason.
 
     Args:
         source: The source of listings: `ExchangeSource`, `OctogenSource` or `StaticSource`.
@@ -122,15 +122,16 @@ class ListingSensor:
         now = int(self._clock())
         known = set(context.instance.get_dynamic_partitions(self._partitions_name))
         try:
-            listings, skipped, invalid = deadline.call(
+            listings, warnings = deadline.call(
                 "The listings", lambda: self._read_listings(context.resources, known)
             )
         except (OctogenError, ValueError) as error:
             return dg.SkipReason(
                 f"The listings could not be read; the next tick tries again. {error}"
             )
-        self._log_skipped(context, skipped, invalid)
         cursor = _load_cursor(context)
+        for warning in cursor.record_warnings(warnings):
+            context.log.warning(warning)
         subscribed = context.instance.get_materialized_partitions(self._linked_datasets.key)
         lapses = self._find_lapses(
             context,
@@ -155,25 +156,18 @@ class ListingSensor:
 
     def _read_listings(
         self, resources: Any, known: Collection[str]
-    ) -> tuple[dict[str, Listing], list[str], list[str]]:
-        """The listings by partition key, why others are skipped, and keys that are no listing's."""
+    ) -> tuple[dict[str, Listing], list[str]]:
+        """Read the listings by partition key, and what to warn of."""
         found = self._source.listings(resources)
         with resources.analytics_hub.hub(self._tick_timeout) as hub:
             by_key, invalid = match_partitions(found.listings, known, ListingIdentity(hub).matches)
-        return by_key, found.left_out, invalid
-
-    def _log_skipped(
-        self, context: dg.SensorEvaluationContext, skipped: Sequence[str], invalid: Sequence[str]
-    ) -> None:
-        for reason in skipped[:_MAX_SKIPPED_LOGGED]:
-            context.log.warning(
-                f"Skipped a listing (1 of {len(skipped)} skipped in this tick): {reason}"
-            )
+        warnings = [*found.notes, *(f"Skipped a listing: {reason}" for reason in found.left_out)]
         if invalid:
-            context.log.warning(
+            warnings.append(
                 f"{len(invalid)} partitions of {self._partitions_name!r} are no listings and are "
                 f"skipped, for example {invalid[0]!r}: delete them."
             )
+        return by_key, warnings
 
     def _find_lapses(
         self,

@@ -37,19 +37,23 @@ class Source(Protocol):
 class ExchangeSource:
     """The listings of a data exchange.
 
-    Reading them needs viewer rights on the exchange, which subscribers often lack.
+    Reading them needs viewer rights on the exchange, which subscribers often lack. Listings of
+    Pub/Sub topics and those that share their metadata only are left out: they cannot become linked
+    datasets.
 
     Args:
         exchange: `projects/<project>/locations/<location>/dataExchanges/<exchange>`.
+        only_catalogs: Leave out commercial listings and those of coverage lists too.
     """
 
     exchange: str
+    only_catalogs: bool = True
     resource_keys = frozenset({"analytics_hub"})
 
     def listings(self, resources: Any) -> Found:
         """`Source.listings`."""
         with resources.analytics_hub.hub(TICK_TIMEOUT) as hub:
-            return ExchangeListings(hub, self.exchange).listings()
+            return ExchangeListings(hub, self.exchange, only_catalogs=self.only_catalogs).listings()
 
 
 @dataclass(frozen=True)

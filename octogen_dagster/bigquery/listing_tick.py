@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 import msgspec
 from typing_extensions import Self
@@ -11,6 +12,8 @@ from octogen_dagster.sensor_limits import MAX_REPORTS_PER_TICK, limited
 
 GRANTED, PENDING = "awaiting_subscription", "pending"
 REVOKED, STALE, MISSING = "revoked", "stale", "missing"
+MAX_WARNINGS_PER_TICK = 10
+MAX_WARNINGS = 1_000
 
 
 class ListingCursor(Ledger[str], kw_only=True):
@@ -24,6 +27,7 @@ class ListingCursor(Ledger[str], kw_only=True):
         checked_at: When subscriptions were last checked, in seconds since 1970.
         epoch: When this cursor began, in seconds since 1970. It makes run keys new after a cursor
             was lost or reset.
+        warned: Digests of the warnings that were logged and still hold.
     """
 
     rounds: dict[str, int] = msgspec.field(default_factory=dict)
@@ -31,6 +35,7 @@ class ListingCursor(Ledger[str], kw_only=True):
     unreported: set[str] = msgspec.field(default_factory=set)
     checked_at: int = 0
     epoch: int = 0
+    warned: set[str] = msgspec.field(default_factory=set)
 
     def copy(self) -> Self:
         """An independent copy."""
@@ -38,7 +43,24 @@ class ListingCursor(Ledger[str], kw_only=True):
         copied.rounds = dict(self.rounds)
         copied.lapsed = dict(self.lapsed)
         copied.unreported = set(self.unreported)
+        copied.warned = set(self.warned)
         return copied
+
+    def record_warnings(self, warnings: Collection[str]) -> list[str]:
+        """Record warnings, and return those to log now.
+
+        A warning is logged once while it holds, and again if its text changes or it returns. The
+        rest of many follow with the next ticks; 1,000 are remembered.
+
+        Args:
+            warnings: All warnings of this tick.
+        """
+        by_digest = {blake2b(each.encode(), digest_size=6).hexdigest(): each for each in warnings}
+        self.warned &= by_digest.keys()
+        room = min(MAX_WARNINGS_PER_TICK, MAX_WARNINGS - len(self.warned))
+        new = [digest for digest in by_digest if digest not in self.warned][:room]
+        self.warned.update(new)
+        return [by_digest[digest] for digest in new]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from octogen_dagster.errors import OctogenBigQueryInputError
 from octogen_dagster.sharing.resource_names import ListingName, checked_exchange
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
     from octogen_dagster.sharing.analytics_hub import AnalyticsHub
     from octogen_dagster.sharing.octogen_protocols import Cell, ControlPlane, SharedListing
+
+_PUBSUB_TOPIC = 2  # of ah.SharedResourceType
+_COVERAGE_PREFIX = "coverage_"
+_TAKE_ALL = "To subscribe to such listings too, set only_catalogs=False."
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +46,13 @@ class Found:
 
     Attributes:
         listings: Each listing once, ordered by resource name.
-        left_out: Messages about listings that cannot be subscribed to, with the reason.
+        left_out: Messages about listings that are left out, with the reason.
+        notes: Messages about listings that are taken.
     """
 
     listings: list[Listing]
     left_out: list[str]
+    notes: list[str] = field(default_factory=list)
 
 
 class StaticListings:
@@ -74,17 +80,22 @@ class StaticListings:
 class ExchangeListings:
     """The listings of a data exchange. Reading them needs viewer rights on the exchange.
 
+    A listing that cannot become a linked dataset is always left out: it shares a Pub/Sub topic, or
+    nothing but its metadata.
+
     Args:
         hub: Analytics Hub.
         exchange: `projects/<project>/locations/<location>/dataExchanges/<exchange>`.
+        only_catalogs: Leave out commercial listings and those of coverage lists too.
 
     Raises:
         OctogenBigQueryInputError: The name of the exchange is invalid.
     """
 
-    def __init__(self, hub: AnalyticsHub, exchange: str) -> None:
+    def __init__(self, hub: AnalyticsHub, exchange: str, *, only_catalogs: bool = True) -> None:
         self._hub = hub
         self._exchange = checked_exchange(exchange)
+        self._only_catalogs = only_catalogs
 
     def listings(self) -> Found:
         """Read the listings that exist now.
@@ -94,14 +105,46 @@ class ExchangeListings:
         """
         from google.cloud import bigquery_analyticshub_v1 as ah
 
-        found, left_out = [], []
+        found, left_out, notes = [], [], []
         # A field of the protobuf message is 20 times as fast to read as one of its wrapper.
         for message in map(ah.Listing.pb, self._hub.listings(self._exchange)):
             try:
-                found.append(_listing(message.name, display_name=message.display_name or None))
+                listing = _listing(message.name, display_name=message.display_name or None)
             except OctogenBigQueryInputError as error:
                 left_out.append(f"A listing of exchange {self._exchange}: {error}")
-        return Found(_ordered(found), left_out)
+                continue
+            problem = _problem(message, only_catalogs=self._only_catalogs)
+            if problem:
+                left_out.append(f"Listing {listing.resource}: {problem}")
+                continue
+            found.append(listing)
+            if message.log_linked_dataset_query_user_email:
+                notes.append(
+                    f"Listing {listing.resource} shows its publisher the e-mail address of "
+                    "everyone who queries its linked dataset: tell them."
+                )
+        return Found(_ordered(found), left_out, notes)
+
+
+def _problem(message: Any, *, only_catalogs: bool) -> str | None:
+    """Why a listing of an exchange is left out, or None if it is taken.
+
+    Args:
+        message: The protobuf message of the listing.
+        only_catalogs: Take catalogs only. The rest is told by what is known not to be a catalog:
+            Octogen may name the listings of catalogs in another way than today.
+    """
+    if message.resource_type == _PUBSUB_TOPIC or message.HasField("pubsub_topic"):
+        return "it shares a Pub/Sub topic, which cannot become a linked dataset."
+    if message.allow_only_metadata_sharing:
+        return "it shares its metadata only, and cannot be subscribed to."
+    if not only_catalogs:
+        return None
+    if message.HasField("commercial_info"):
+        return f"it is sold on Google Cloud Marketplace. {_TAKE_ALL}"
+    if message.name.rpartition("/")[2].startswith(_COVERAGE_PREFIX):
+        return f"it is a coverage list, and no catalog. {_TAKE_ALL}"
+    return None
 
 
 class ControlPlaneListings:

@@ -31,9 +31,11 @@ def found(source: Source) -> dict[str, str | None]:
 
 def test_an_exchange_source_reads_the_exchange_and_knows_no_status(hub: Hub) -> None:
     resources = [hub.share("northpeak"), hub.share("strada")]
+    coverage = hub.share("list", listing_id="coverage_cul_1_v1")
     source = ExchangeSource(hub.exchange)
     assert set(source.resource_keys) == {ANALYTICS_HUB}
     assert found(source) == dict.fromkeys(resources)
+    assert coverage in found(ExchangeSource(hub.exchange, only_catalogs=False))
 
 
 def test_an_octogen_source_reads_octogen_s_listings_and_their_status(hub: Hub) -> None:

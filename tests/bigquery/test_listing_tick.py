@@ -1,5 +1,6 @@
 """The decisions of the listing sensor's tick, without Dagster."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -205,6 +206,26 @@ def test_the_cursor_of_the_last_tick_is_not_changed() -> None:
     assert cursor.dump() == text
 
 
+def test_a_warning_is_logged_once_while_it_holds_and_again_when_it_changes() -> None:
+    cursor = ListingCursor()
+    warnings = [f"Listing {number} is a topic." for number in range(12)]
+    assert cursor.record_warnings(warnings) == warnings[:10]
+    cursor, _ = ListingCursor.load(plan_tick(cursor, inputs()).cursor.dump())
+    assert cursor.record_warnings(warnings) == warnings[10:]
+    assert cursor.record_warnings(warnings) == []
+    changed = ["Listing 0 is sold.", *warnings[1:11]]
+    assert cursor.record_warnings(changed) == ["Listing 0 is sold."]
+    assert cursor.record_warnings(warnings) == [warnings[0], warnings[11]]
+
+
+def test_the_warnings_that_are_remembered_are_limited() -> None:
+    cursor = ListingCursor()
+    warnings = [f"Listing {number} is a topic." for number in range(2_000)]
+    logged = [cursor.record_warnings(warnings) for _ in range(101)]
+    assert [len(each) for each in logged] == [10] * 100 + [0]
+    assert len(cursor.dump()) < 20_000
+
+
 @pytest.mark.parametrize("lapse", ["stale", "missing", "refresh_failed"])
 def test_only_a_revoked_subscription_is_requested_again(lapse: str) -> None:
     lapsed = replace(inputs(), subscribed=[KEY], lapses={KEY: lapse})
@@ -212,7 +233,7 @@ def test_only_a_revoked_subscription_is_requested_again(lapse: str) -> None:
     assert requested(ListingCursor(), replace(lapsed, lapses={KEY: "revoked"})) == [KEY]
 
 
-def test_a_cursor_that_was_stored_by_an_earlier_version_is_read_and_written_alike() -> None:
+def test_a_cursor_that_was_stored_by_an_earlier_version_is_read() -> None:
     text = GOLDEN.read_text().strip()
     cursor, unreadable = ListingCursor.load(text)
     assert not unreadable
@@ -230,4 +251,4 @@ def test_a_cursor_that_was_stored_by_an_earlier_version_is_read_and_written_alik
         epoch=1_795_500_000,
         version=1,
     )
-    assert cursor.dump() == text
+    assert json.loads(cursor.dump()) == {**json.loads(text), "warned": []}

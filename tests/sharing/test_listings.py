@@ -100,6 +100,84 @@ def test_a_listing_of_an_exchange_with_an_invalid_name_is_left_out() -> None:
     assert "the listing 'bad id' is invalid" in reason
 
 
+def of_exchange(listing: ah.Listing, *, only_catalogs: bool = True) -> Found:
+    page = ah.ListListingsResponse(listings=[listing])
+    with (
+        answering(ListListings=lambda _: page) as endpoint,
+        AnalyticsHub(endpoint=endpoint) as analytics_hub,
+    ):
+        return ExchangeListings(analytics_hub, EXCHANGE, only_catalogs=only_catalogs).listings()
+
+
+NAME = f"{EXCHANGE}/listings/catalog_acme_exported_product_view_v1"
+COVERAGE = f"{EXCHANGE}/listings/coverage_cul_7_v1"
+SOLD = ah.Listing.CommercialInfo()
+TOPIC = ah.Listing.PubSubTopicSource(topic="projects/p/topics/t")
+OF_PUBSUB = ah.SharedResourceType.PUBSUB_TOPIC
+ASK = "To subscribe to such listings too, set only_catalogs=False."
+
+
+@pytest.mark.parametrize(
+    ("listing", "reason"),
+    [
+        (ah.Listing(name=COVERAGE), f"it is a coverage list, and no catalog. {ASK}"),
+        (
+            ah.Listing(name=NAME, commercial_info=SOLD),
+            f"it is sold on Google Cloud Marketplace. {ASK}",
+        ),
+    ],
+    ids=["coverage", "commercial"],
+)
+def test_what_is_no_catalog_is_taken_from_an_exchange_only_if_asked_for(
+    listing: ah.Listing, reason: str
+) -> None:
+    assert of_exchange(listing) == Found([], [f"Listing {listing.name}: {reason}"])
+    asked = of_exchange(listing, only_catalogs=False)
+    assert ([each.resource for each in asked.listings], asked.left_out) == ([listing.name], [])
+
+
+@pytest.mark.parametrize("only_catalogs", [True, False])
+@pytest.mark.parametrize(
+    ("listing", "reason"),
+    [
+        (ah.Listing(name=NAME, resource_type=OF_PUBSUB), "it shares a Pub/Sub topic, which cannot"),
+        (ah.Listing(name=NAME, pubsub_topic=TOPIC), "it shares a Pub/Sub topic, which cannot"),
+        (ah.Listing(name=NAME, allow_only_metadata_sharing=True), "it shares its metadata only"),
+    ],
+    ids=["type", "topic", "metadata"],
+)
+def test_what_cannot_become_a_linked_dataset_is_left_out_of_an_exchange(
+    listing: ah.Listing, reason: str, only_catalogs: bool
+) -> None:
+    found = of_exchange(listing, only_catalogs=only_catalogs)
+    assert found.listings == []
+    assert found.left_out[0].startswith(f"Listing {NAME}: {reason}")
+
+
+@pytest.mark.parametrize("listing_id", ["acme", "octogen_coverage_v2", "catalog_acme_v2"])
+def test_a_catalog_is_taken_from_an_exchange_however_it_is_named(listing_id: str) -> None:
+    dataset = ah.Listing.BigQueryDatasetSource(dataset="projects/p/datasets/d")
+    listing = ah.Listing(
+        name=f"{EXCHANGE}/listings/{listing_id}",
+        bigquery_dataset=dataset,
+        resource_type=ah.SharedResourceType.BIGQUERY_DATASET,
+        log_linked_dataset_query_user_email=False,
+        allow_only_metadata_sharing=False,
+    )
+    found = of_exchange(listing)
+    assert [each.resource for each in found.listings] == [listing.name]
+    assert (found.left_out, found.notes) == ([], [])
+
+
+def test_a_listing_that_shows_who_queries_it_is_taken_with_a_note() -> None:
+    found = of_exchange(ah.Listing(name=NAME, log_linked_dataset_query_user_email=True))
+    assert [each.resource for each in found.listings] == [NAME]
+    assert found.notes == [
+        f"Listing {NAME} shows its publisher the e-mail address of everyone who queries its linked "
+        "dataset: tell them."
+    ]
+
+
 @dataclass
 class Octogen(OctogenMCP):
     """A control plane that shares what it is told to."""
