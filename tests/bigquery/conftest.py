@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 import pytest
-from google.cloud.bigquery.retry import DEFAULT_RETRY
+from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY, DEFAULT_RETRY
 
 from octogen_dagster.bigquery.listing_sources import ExchangeSource, OctogenSource, Source
 from octogen_dagster.sandbox.hub.server import Hub
@@ -21,7 +21,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let Google's client of BigQuery retry at once."""
-    monkeypatch.setattr(DEFAULT_RETRY, "_initial", 0.001)
+    for retry in (DEFAULT_RETRY, DEFAULT_JOB_RETRY):
+        monkeypatch.setattr(retry, "_initial", 0.001)
 
 
 @pytest.fixture(params=["exchange", "octogen"])
