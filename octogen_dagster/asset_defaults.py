@@ -1,9 +1,17 @@
-"""The decorator of every asset, and the type of an asset's metadata."""
+"""The decorator of every asset, and the type of an asset's metadata.
+
+Importing it also tells Dagster the version of this package, which Dagster reports with its own.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import dagster as dg
+from dagster_shared.libraries import DagsterLibraryRegistry
+
+from octogen_dagster import __version__
+
+DagsterLibraryRegistry.register("octogen-dagster", __version__, is_dagster_package=False)
 
 POOL = "octogen"
 GROUP = "octogen"

@@ -129,8 +129,14 @@ def test_only_files_that_older_pythons_skip_import_the_published_models() -> Non
 
 
 def test_importing_the_package_leaves_the_heavy_libraries_alone() -> None:
-    program = (
-        "import sys, octogen_dagster; heavy = {'google.cloud', 'dagster_gcp', 'mcp', 'pandas', "
-        "'pyarrow', 'uvicorn', 'starlette'} & set(sys.modules); assert not heavy, heavy"
-    )
+    program = """
+import sys
+import octogen_dagster
+used = {"dagster", "polars", "pydantic"} & set(sys.modules)
+assert not used, used
+from octogen_dagster import *
+heavy = {"google.cloud", "dagster_gcp", "mcp", "pandas", "pyarrow", "uvicorn", "starlette"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+assert "dagster" in sys.modules
+"""
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

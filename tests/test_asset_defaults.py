@@ -1,7 +1,9 @@
 from typing import Any
 
 import dagster as dg
+from dagster_shared.libraries import DagsterLibraryRegistry
 
+import octogen_dagster
 from octogen_dagster.asset_defaults import octogen_asset
 
 
@@ -46,3 +48,7 @@ def test_a_none_of_the_user_takes_a_default_of_the_factory_away() -> None:
     policy = dg.RetryPolicy(max_retries=3)
     assert asset({"retry_policy": policy}, {}).op.retry_policy == policy
     assert asset({"retry_policy": policy}, {"retry_policy": None}).op.retry_policy is None
+
+
+def test_dagster_is_told_the_version_of_this_package() -> None:
+    assert DagsterLibraryRegistry.get()["octogen-dagster"] == octogen_dagster.__version__

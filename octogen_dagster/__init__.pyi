@@ -1,0 +1,132 @@
+"""The public names and the module of each, for type checkers and for `__init__.py`.
+
+The imports are relative because `lazy_loader` reads no others.
+"""
+
+from . import errors
+from .api.catalog_sources import (
+    CatalogSource,
+    GrantedCatalogs,
+    NamedCatalogs,
+    ShopCatalogs,
+)
+from .api.catalog_states import (
+    CatalogList,
+    CatalogState,
+)
+from .api.client import OctogenClient
+from .api.facets import (
+    AgeGroup,
+    ColorFamily,
+    Facet,
+    FacetName,
+    Gender,
+)
+from .bigquery.linked_datasets import build_linked_datasets_asset
+from .bigquery.linked_products import build_linked_products_asset
+from .bigquery.linked_products_query import query_linked_products
+from .bigquery.listing_sensor import build_listing_sensor
+from .bigquery.listing_sources import (
+    ExchangeSource,
+    OctogenSource,
+    StaticSource,
+)
+from .bigquery.partitions import (
+    listing_of,
+    listing_partition_key,
+    listing_partitions,
+)
+from .bigquery.resources import (
+    AnalyticsHubResource,
+    OctogenControlPlaneResource,
+)
+from .errors import (
+    MissingAPIKeyError,
+    OctogenAPIError,
+    OctogenError,
+)
+from .frames.changes import (
+    CHANGES_SCHEMA,
+    SnapshotPair,
+)
+from .frames.details.schema import DETAIL_SCHEMA
+from .frames.scan import (
+    ProductScan,
+    scan_products,
+)
+from .frames.schema import PRODUCT_SCHEMA
+from .frames.search import ProductSearch
+from .sharing.subscribe import (
+    BigQuerySubscriptionResult,
+    subscribe_to_listing,
+)
+from .snapshots.assets import build_products_asset
+from .snapshots.catalog_sensor import build_catalog_sensor
+from .snapshots.catalogs import build_catalogs_asset
+from .snapshots.changes import build_product_changes_asset
+from .snapshots.details import build_product_details_asset
+from .snapshots.io_manager import ParquetSnapshotIOManager
+from .snapshots.partitions import (
+    catalog_days,
+    catalog_of,
+    catalog_partition_key,
+    catalog_partitions,
+    snapshot_days,
+)
+from .snapshots.resource import OctogenResource
+from .snapshots.schedules import build_snapshot_schedule
+
+__version__: str
+
+__all__ = [
+    "CHANGES_SCHEMA",
+    "DETAIL_SCHEMA",
+    "PRODUCT_SCHEMA",
+    "AgeGroup",
+    "AnalyticsHubResource",
+    "BigQuerySubscriptionResult",
+    "CatalogList",
+    "CatalogSource",
+    "CatalogState",
+    "ColorFamily",
+    "ExchangeSource",
+    "Facet",
+    "FacetName",
+    "Gender",
+    "GrantedCatalogs",
+    "MissingAPIKeyError",
+    "NamedCatalogs",
+    "OctogenAPIError",
+    "OctogenClient",
+    "OctogenControlPlaneResource",
+    "OctogenError",
+    "OctogenResource",
+    "OctogenSource",
+    "ParquetSnapshotIOManager",
+    "ProductScan",
+    "ProductSearch",
+    "ShopCatalogs",
+    "SnapshotPair",
+    "StaticSource",
+    "build_catalog_sensor",
+    "build_catalogs_asset",
+    "build_linked_datasets_asset",
+    "build_linked_products_asset",
+    "build_listing_sensor",
+    "build_product_changes_asset",
+    "build_product_details_asset",
+    "build_products_asset",
+    "build_snapshot_schedule",
+    "catalog_days",
+    "catalog_of",
+    "catalog_partition_key",
+    "catalog_partitions",
+    "errors",
+    "listing_of",
+    "listing_partition_key",
+    "listing_partitions",
+    "query_linked_products",
+    "scan_products",
+    "snapshot_days",
+    "subscribe_to_listing",
+]
