@@ -52,7 +52,7 @@ def login(
     import webbrowser
 
     from octogen_dagster.control_plane.login import login as log_in
-    from octogen_dagster.control_plane.secret_files import SecretFile
+    from octogen_dagster.control_plane.login_files import LoginFiles
     from octogen_dagster.control_plane.session import DEFAULT_MCP_URL
     from octogen_dagster.control_plane.token_endpoint import DEFAULT_TOKEN_ENDPOINT
 
@@ -63,8 +63,7 @@ def login(
 
     try:
         token_endpoint = log_in(
-            refresh_token_file=SecretFile(mcp_refresh_token_file, "refresh token"),
-            client_id_file=SecretFile(mcp_client_id_file, "client id"),
+            LoginFiles.at(mcp_refresh_token_file, mcp_client_id_file),
             show=show,
             mcp_url=mcp_url or DEFAULT_MCP_URL,
             port=port,

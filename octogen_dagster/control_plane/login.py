@@ -20,31 +20,33 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from mcp.client.auth import OAuthFlowError
-    from mcp.shared.auth import AuthorizationCodeResult, OAuthMetadata
+    from mcp.shared.auth import AuthorizationCodeResult, OAuthClientMetadata, OAuthMetadata
     from mcp.shared.exceptions import MCPError
 
-    from octogen_dagster.control_plane.secret_files import SecretFile
+    from octogen_dagster.control_plane.login_files import LoginFiles
 
+DEFAULT_PORT = 8765
+_SCOPES = "openid profile email offline_access"
 _REQUEST_TIMEOUT = 30.0
 _MAX_REASON_LENGTH = 300
 
 
 def login(
+    files: LoginFiles,
     *,
-    refresh_token_file: SecretFile,
-    client_id_file: SecretFile,
     show: Callable[[str], None],
     mcp_url: str = DEFAULT_MCP_URL,
-    port: int = 0,
+    port: int = DEFAULT_PORT,
     timeout: float = 300.0,
 ) -> str:
-    """Register a public OAuth client, let a person log in, and store what a refresh needs.
+    """Let a person log in, and store what a refresh needs.
 
-    The two files belong together and are written when the login has succeeded, not before.
+    The OAuth client of the last login is used again if it was registered with the same port, or
+    else a new public one is registered. The files belong together and are written when the login
+    has succeeded, not before.
 
     Args:
-        refresh_token_file: The file for the refresh token.
-        client_id_file: The file for the id of the OAuth client.
+        files: The files of the login. Their default folder is created.
         show: Called with the URL of the login page, which the person is to open.
         mcp_url: The URL of the MCP server.
         port: The port on 127.0.0.1 that the browser returns to; 0 for a free one.
@@ -61,9 +63,10 @@ def login(
     """
     require_mcp()
     checked_url(mcp_url, "The MCP URL")
-    with refresh_token_file.locked():
+    files.make_folder()
+    with files.refresh_token.locked():
         pass  # a file that cannot be locked is an error before the person logs in
-    storage = LoginStorage(refresh_token_file, client_id_file)
+    storage = LoginStorage(files)
     login_error: OctogenError
     try:
         return asyncio.run(_login(mcp_url, storage, show, port, timeout))
@@ -83,8 +86,6 @@ async def _login(
     from mcp import Client
     from mcp.client.auth import OAuthClientProvider
     from mcp.client.streamable_http import streamable_http_client
-    from mcp.shared.auth import OAuthClientMetadata
-    from pydantic import AnyUrl
 
     async def open_login_page(url: str) -> None:
         _check_login(mcp_url, url, provider.context.oauth_metadata)
@@ -95,13 +96,10 @@ async def _login(
         return await callback.wait(seconds)
 
     async with listening(port) as callback:
+        storage.redirect_uri = callback.redirect_uri
         provider = OAuthClientProvider(
             mcp_url,
-            OAuthClientMetadata(
-                client_name="octogen-dagster",
-                redirect_uris=[AnyUrl(callback.redirect_uri)],
-                token_endpoint_auth_method="none",  # noqa: S106
-            ),
+            _public_client(callback.redirect_uri),
             storage,
             redirect_handler=open_login_page,
             callback_handler=wait_for_callback,
@@ -119,6 +117,27 @@ async def _login(
             f"Octogen's MCP at {mcp_url} asked for no login: check the address."
         )
     return str(metadata.token_endpoint)
+
+
+def _public_client(redirect_uri: str) -> OAuthClientMetadata:
+    from mcp.shared.auth import OAuthClientMetadata
+    from pydantic import AnyUrl
+
+    class PublicClient(OAuthClientMetadata):
+        """A client that asks for its own scopes, whichever the server names.
+
+        The `mcp` package sets the scopes that the server names, and none if it names none. A login
+        without `offline_access` lasts for minutes.
+        """
+
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, _SCOPES if name == "scope" else value)
+
+    return PublicClient(
+        client_name="octogen-dagster",
+        redirect_uris=[AnyUrl(redirect_uri)],
+        token_endpoint_auth_method="none",  # noqa: S106
+    )
 
 
 def _check_login(mcp_url: str, login_page: str, metadata: OAuthMetadata | None) -> None:
@@ -146,7 +165,8 @@ def _login_error(
 
     for failure in failures:
         if isinstance(failure, OctogenError):
-            return type(failure)(str(failure))  # a copy without the traceback, which holds tokens
+            # a copy without the traceback, which holds tokens
+            return type(failure)(f"{failure}{storage.advice}")
         if isinstance(failure, httpx2.HTTPError):
             return OctogenConnectionError(
                 f"The login to Octogen's MCP at {mcp_url} got no answer "
@@ -156,7 +176,7 @@ def _login_error(
             reason = storage.masked(_reason(failure)) or type(failure).__name__
             return OctogenMCPAuthenticationError(
                 f"The login to Octogen's MCP at {mcp_url} failed ({reason}): check the address, "
-                "then try again."
+                f"then try again.{storage.advice}"
             )
     return None
 

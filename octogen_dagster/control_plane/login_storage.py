@@ -1,8 +1,10 @@
-"""The files that a login leaves behind: the refresh token and the id of its OAuth client."""
+"""The storage of a login: its OAuth client, and the files that it leaves behind."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
 
 from octogen_dagster.control_plane.parsing import parsed_token
 from octogen_dagster.errors import OctogenMCPAuthenticationError
@@ -10,27 +12,30 @@ from octogen_dagster.errors import OctogenMCPAuthenticationError
 if TYPE_CHECKING:
     from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 
-    from octogen_dagster.control_plane.secret_files import SecretFile
+    from octogen_dagster.control_plane.login_files import LoginFiles
 
 
 class LoginStorage:
     """The token storage that the `mcp` package logs in with.
 
-    The two files belong together. They are written when the login has succeeded, not before.
+    The files belong together. They are written when the login has succeeded, not before.
 
     Args:
-        refresh_token_file: The file for the refresh token.
-        client_id_file: The file for the id of the OAuth client.
+        files: The files of the login.
 
     Attributes:
-        is_written: True when both files are written.
+        redirect_uri: The URL that the browser returns to in this login.
+        advice: What to do if the login fails because its client is not known any more; empty if
+            the client is a new one.
+        is_written: True when the files are written.
     """
 
-    def __init__(self, refresh_token_file: SecretFile, client_id_file: SecretFile) -> None:
-        self._refresh_token_file = refresh_token_file
-        self._client_id_file = client_id_file
+    def __init__(self, files: LoginFiles) -> None:
+        self._files = files
         self._client: OAuthClientInformationFull | None = None
         self._tokens: list[str] = []
+        self.redirect_uri = ""
+        self.advice = ""
         self.is_written = False
 
     def masked(self, text: str) -> str:
@@ -44,8 +49,28 @@ class LoginStorage:
         return None
 
     async def get_client_info(self) -> OAuthClientInformationFull | None:
-        """Return the client of this login, once it is registered."""
+        """Return the client of this login: the last one, if the browser returns to the same URL."""
+        if self._client is None and (client_id := self._saved_client_id()):
+            from mcp.shared.auth import OAuthClientInformationFull
+
+            self._client = OAuthClientInformationFull(
+                client_id=client_id,
+                token_endpoint_auth_method="none",  # noqa: S106
+            )
+            self.advice = (
+                f" If the login page does not know the client, delete {self._files.client_id.path}:"
+                " the next login then registers a new one."
+            )
         return self._client
+
+    def _saved_client_id(self) -> str | None:
+        redirect_uri, client_id = self._files.redirect_uri, self._files.client_id
+        try:
+            if redirect_uri and redirect_uri.read().get_secret_value() == self.redirect_uri:
+                return client_id.read().get_secret_value()
+        except OctogenMCPAuthenticationError:  # there was no login yet
+            pass
+        return None
 
     async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
         """Remember the client that was registered.
@@ -58,10 +83,10 @@ class LoginStorage:
                 "The login registered a client with a secret, and a public one is needed: report "
                 "it to Octogen."
             )
-        self._client = client_info
+        self._client, self.advice = client_info, ""
 
     async def set_tokens(self, tokens: OAuthToken) -> None:
-        """Write both files.
+        """Write the files.
 
         Raises:
             OctogenMCPAuthenticationError: There is no refresh token, or a file cannot be written.
@@ -75,7 +100,10 @@ class LoginStorage:
                 "The login gave no refresh token, so it would last for minutes only: ask Octogen "
                 "for offline access."
             )
-        with self._refresh_token_file.locked():
-            self._client_id_file.write(client_id)
-            self._refresh_token_file.write(refresh_token)
+        files = self._files
+        with files.refresh_token.locked():
+            files.client_id.write(client_id)
+            if files.redirect_uri:
+                files.redirect_uri.write(SecretStr(self.redirect_uri))
+            files.refresh_token.write(refresh_token)
         self.is_written = True

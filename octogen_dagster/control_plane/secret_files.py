@@ -27,14 +27,18 @@ class SecretFile:
         path: The file; a link is followed. Its folder must be writable, because the lock is a file
             beside it.
         purpose: What the file holds, as in "refresh token"; error messages begin with it.
+        initial: The secret to return while the file is empty.
     """
 
     lock_timeout: float = 120.0
     """Seconds to wait for a lock that another process or thread holds."""
 
-    def __init__(self, path: str | os.PathLike[str], purpose: str) -> None:
-        self.path = Path(path).expanduser()
+    def __init__(
+        self, path: str | os.PathLike[str], purpose: str, *, initial: str | None = None
+    ) -> None:
+        self.path = Path(os.path.expanduser(path))  # unlike Path's, it needs no known home
         self._purpose = purpose
+        self._initial = initial or ""
 
     def __str__(self) -> str:
         return f"{self._purpose} file {self.path}"
@@ -92,7 +96,7 @@ class SecretFile:
         except UnicodeDecodeError:
             problem = "is not text"
         else:
-            if token := parsed_token(text):
+            if token := parsed_token(text or self._initial):
                 return token
             problem = "does not hold one word" if text else "is empty"
         raise OctogenMCPAuthenticationError(

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from octogen_dagster.control_plane.login_files import (
+    CLIENT_ID_FILE,
+    REFRESH_TOKEN_FILE,
+    default_refresh_token_file,
+)
 from octogen_dagster.control_plane.parsing import parsed_token, required_token
 from octogen_dagster.control_plane.retry import DEFAULT_RETRY, DEFAULT_TIMEOUT
 from octogen_dagster.control_plane.secret_files import SecretFile
@@ -15,6 +20,7 @@ from octogen_dagster.errors import OctogenMCPAuthenticationError
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable
+    from pathlib import Path
 
     from pydantic import SecretStr
 
@@ -75,14 +81,16 @@ def access_tokens(
     """Return the source of access tokens for a configuration.
 
     Of several settings the token command is used first, then the refresh token file, then the
-    refresh token, then the access token.
+    refresh token, then the access token. Without any of them the files of the last login are used,
+    which are in `~/.config/octogen`.
 
     Args:
         token_command: A command that prints an access token.
         client_id: The id of the public OAuth client that the refresh token belongs to.
-        client_id_file: The file that holds this id.
+        client_id_file: The file that holds this id; read only if the id itself is not given.
         refresh_token: A refresh token.
-        refresh_token_file: The file that holds the refresh token and receives its replacements.
+        refresh_token_file: The file that holds the refresh token and receives its replacements. If
+            it is empty, the refresh token is written to it first.
         token_endpoint: The URL that refresh tokens are sent to; by default Octogen's.
         access_token: An access token, which is valid for minutes only.
         timeout: Seconds for one request, and for the command.
@@ -94,30 +102,38 @@ def access_tokens(
     """
     if token_command:
         return CommandToken(token_command, timeout)
-    held: SecretFile | str | None = refresh_token
-    if refresh_token_file:
-        held = SecretFile(refresh_token_file, "refresh token")
-    if not held and access_token:
-        return GivenToken(access_token)
-    if not held:
-        raise OctogenMCPAuthenticationError(
-            "There is no login to Octogen's MCP: run `octogen-mcp-login` and set "
-            "OCTOGEN_MCP_REFRESH_TOKEN_FILE and OCTOGEN_MCP_CLIENT_ID_FILE to the files it "
-            "writes; or set OCTOGEN_MCP_TOKEN_COMMAND or OCTOGEN_MCP_ACCESS_TOKEN."
-        )
+    if not (refresh_token or refresh_token_file):
+        if access_token:
+            return GivenToken(access_token)
+        refresh_token_file = _last_login()
+        client_id_file = client_id_file or CLIENT_ID_FILE
     client = _client_id(client_id, client_id_file)
     endpoint = TokenEndpoint(token_endpoint or DEFAULT_TOKEN_ENDPOINT, timeout=timeout, retry=retry)
+    held: SecretFile | str = refresh_token or ""
+    if refresh_token_file:
+        held = SecretFile(refresh_token_file, "refresh token", initial=refresh_token)
     return RefreshedToken(held, client, endpoint)
+
+
+def _last_login() -> Path:
+    path = default_refresh_token_file()
+    if path is None:
+        raise OctogenMCPAuthenticationError(
+            f"There is no login to Octogen's MCP in {REFRESH_TOKEN_FILE}: run `octogen-mcp-login`; "
+            "or set OCTOGEN_MCP_REFRESH_TOKEN_FILE and OCTOGEN_MCP_CLIENT_ID_FILE to the files of "
+            "a login elsewhere, or OCTOGEN_MCP_TOKEN_COMMAND or OCTOGEN_MCP_ACCESS_TOKEN."
+        )
+    return path
 
 
 def _client_id(
     client_id: str | None, client_id_file: str | os.PathLike[str] | None
 ) -> Callable[[], str]:
+    if client_id:
+        return lambda: client_id
     if client_id_file:
         file = SecretFile(client_id_file, "client id")
         return lambda: file.read().get_secret_value()
-    if client_id:
-        return lambda: client_id
     raise OctogenMCPAuthenticationError(
         "A refresh token belongs to an OAuth client, and its id is missing: set "
         "OCTOGEN_MCP_CLIENT_ID_FILE or OCTOGEN_MCP_CLIENT_ID."

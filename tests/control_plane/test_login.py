@@ -3,13 +3,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 
 from octogen_dagster.control_plane.login import login
+from octogen_dagster.control_plane.login_files import LoginFiles
 from octogen_dagster.control_plane.secret_files import SecretFile
 from octogen_dagster.control_plane.tokens import access_tokens
 from octogen_dagster.control_plane.tools import OctogenMCP
@@ -20,19 +21,9 @@ from tests.api.servers import RawServer, http
 from tests.sharing.secrets import leaks
 
 
-class Files(NamedTuple):
-    """The files that a login writes."""
-
-    refresh_token: SecretFile
-    client_id: SecretFile
-
-
 @pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return Files(
-        SecretFile(tmp_path / "refresh", "refresh token"),
-        SecretFile(tmp_path / "client", "client id"),
-    )
+def files(tmp_path: Path) -> LoginFiles:
+    return LoginFiles.at(tmp_path / "refresh", tmp_path / "client", tmp_path / "redirect")
 
 
 def agree(url: str) -> None:
@@ -43,7 +34,7 @@ def agree(url: str) -> None:
 
 
 def log_in(
-    files: Files,
+    files: LoginFiles,
     mcp_url: str,
     show: Callable[[str], None] = agree,
     *,
@@ -51,8 +42,7 @@ def log_in(
     timeout: float = 300.0,
 ) -> str:
     return login(
-        refresh_token_file=files.refresh_token,
-        client_id_file=files.client_id,
+        files,
         show=show,
         mcp_url=mcp_url,
         port=port,
@@ -76,11 +66,12 @@ def returning_with(**changes: str | None) -> Callable[[str], None]:
     return return_
 
 
-def test_a_login_writes_what_a_refresh_needs(hub: Hub, files: Files) -> None:
+def test_a_login_writes_what_a_refresh_needs(hub: Hub, files: LoginFiles) -> None:
     hub.settings.rotate_refresh_tokens = True
     endpoint = log_in(files, hub.mcp_url)
     assert endpoint == hub.token_endpoint
     for file in files:
+        assert file
         assert file.path.stat().st_mode & 0o777 == 0o600
     tokens = access_tokens(
         client_id_file=files.client_id.path,
@@ -93,7 +84,7 @@ def test_a_login_writes_what_a_refresh_needs(hub: Hub, files: Files) -> None:
 
 
 def test_the_login_page_gets_a_pkce_challenge_and_asks_for_offline_access(
-    hub: Hub, files: Files
+    hub: Hub, files: LoginFiles
 ) -> None:
     seen: list[str] = []
 
@@ -109,15 +100,15 @@ def test_the_login_page_gets_a_pkce_challenge_and_asks_for_offline_access(
     assert sent["redirect_uri"].startswith("http://127.0.0.1:")
 
 
-def test_a_second_login_replaces_the_first(hub: Hub, files: Files) -> None:
+def test_a_second_login_replaces_the_first(hub: Hub, files: LoginFiles) -> None:
     log_in(files, hub.mcp_url)
-    before = [file.read() for file in files]
+    before = [file.read() for file in files if file]
     log_in(files, hub.mcp_url)
-    after = [file.read() for file in files]
+    after = [file.read() for file in files if file]
     assert all(old != new for old, new in zip(before, after, strict=True))
 
 
-def test_a_refused_login_does_not_write_the_files(hub: Hub, files: Files) -> None:
+def test_a_refused_login_does_not_write_the_files(hub: Hub, files: LoginFiles) -> None:
     files.client_id.path.write_text("old")
     person = returning_with(error="access_denied", error_description="You said no")
     with pytest.raises(OctogenMCPAuthenticationError, match=r"refused \(access_denied: You said"):
@@ -126,14 +117,14 @@ def test_a_refused_login_does_not_write_the_files(hub: Hub, files: Files) -> Non
     assert not files.refresh_token.path.exists()
 
 
-def test_a_code_of_another_login_is_refused(hub: Hub, files: Files) -> None:
+def test_a_code_of_another_login_is_refused(hub: Hub, files: LoginFiles) -> None:
     with pytest.raises(OctogenMCPAuthenticationError, match=r"failed \(Token exchange failed"):
         log_in(files, hub.mcp_url, returning_with(code="made-up"))
     assert not files.refresh_token.path.exists()
 
 
 def test_a_file_that_cannot_be_locked_is_an_error_before_anybody_logs_in(
-    hub: Hub, files: Files, tmp_path: Path
+    hub: Hub, files: LoginFiles, tmp_path: Path
 ) -> None:
     nowhere = SecretFile(tmp_path / "typo" / "refresh", "refresh token")
     opened: list[str] = []
@@ -142,13 +133,13 @@ def test_a_file_that_cannot_be_locked_is_an_error_before_anybody_logs_in(
     assert opened == []
 
 
-def test_the_person_has_limited_time(hub: Hub, files: Files) -> None:
+def test_the_person_has_limited_time(hub: Hub, files: LoginFiles) -> None:
     with pytest.raises(OctogenMCPAuthenticationError, match=r"Nobody logged in within 0\.2 s"):
         log_in(files, hub.mcp_url, lambda _: None, timeout=0.2)
 
 
 def test_a_login_without_a_refresh_token_is_an_error_that_shows_no_token(
-    hub: Hub, files: Files
+    hub: Hub, files: LoginFiles
 ) -> None:
     def person(url: str) -> None:
         agree(url.replace("+offline_access", "").replace("offline_access+", ""))
@@ -159,7 +150,7 @@ def test_a_login_without_a_refresh_token_is_an_error_that_shows_no_token(
     assert not files.client_id.path.exists()
 
 
-def test_a_server_that_is_not_octogen_is_an_error(files: Files) -> None:
+def test_a_server_that_is_not_octogen_is_an_error(files: LoginFiles) -> None:
     with pytest.raises(OctogenConnectionError, match="got no answer"):
         log_in(files, "http://127.0.0.1:1/mcp/")
     with (
@@ -179,7 +170,7 @@ def test_a_server_that_is_not_octogen_is_an_error(files: Files) -> None:
     ],
 )
 def test_a_login_over_plain_http_on_another_machine_does_not_begin(
-    files: Files, endpoint: str, problem: str
+    files: LoginFiles, endpoint: str, problem: str
 ) -> None:
     def respond(request: Any) -> list[bytes]:
         if request.target.startswith("/.well-known/oauth-authorization-server"):
@@ -213,7 +204,9 @@ def test_a_login_over_plain_http_on_another_machine_does_not_begin(
         [{"access_token": "access-SECRET", "refresh_token": "refresh-SECRET"}],
     ],
 )
-def test_an_unusable_token_response_shows_no_token(files: Files, status: int, answer: Any) -> None:
+def test_an_unusable_token_response_shows_no_token(
+    files: LoginFiles, status: int, answer: Any
+) -> None:
     with (
         RawServer(lambda request: respond_as_octogen(request, server, status, answer)) as server,
         pytest.raises(OctogenMCPAuthenticationError) as caught,
@@ -227,7 +220,7 @@ def test_an_unusable_token_response_shows_no_token(files: Files, status: int, an
     assert leaks(caught.value, "SECRET") == []
 
 
-def test_a_refused_registration_is_an_error(files: Files) -> None:
+def test_a_refused_registration_is_an_error(files: LoginFiles) -> None:
     with (
         RawServer(lambda request: respond_as_octogen(request, server, register=503)) as server,
         pytest.raises(OctogenMCPAuthenticationError, match=r"failed \(Registration failed: 503\)"),
@@ -235,7 +228,7 @@ def test_a_refused_registration_is_an_error(files: Files) -> None:
         log_in(files, f"{server.origin}/mcp/")
 
 
-def test_a_server_that_echoes_the_token_shows_none(files: Files) -> None:
+def test_a_server_that_echoes_the_token_shows_none(files: LoginFiles) -> None:
     tokens = {"access_token": "access-SECRET", "refresh_token": "refresh-SECRET"}
     with (
         RawServer(
@@ -279,12 +272,12 @@ def respond_as_octogen(
     return http(401 if request.method == "POST" else 404)
 
 
-def test_a_port_that_is_taken_is_an_error(hub: Hub, files: Files) -> None:
+def test_a_port_that_is_taken_is_an_error(hub: Hub, files: LoginFiles) -> None:
     with RawServer(lambda _: http()) as server, pytest.raises(OSError, match="in use"):
         log_in(files, hub.mcp_url, port=server.port)
 
 
-def test_a_login_works_in_another_thread(hub: Hub, files: Files) -> None:
+def test_a_login_works_in_another_thread(hub: Hub, files: LoginFiles) -> None:
     endpoints: list[str] = []
     thread = threading.Thread(target=lambda: endpoints.append(log_in(files, hub.mcp_url)))
     thread.start()
@@ -293,7 +286,7 @@ def test_a_login_works_in_another_thread(hub: Hub, files: Files) -> None:
     assert files.refresh_token.path.exists()
 
 
-def test_a_server_that_refuses_the_new_token_is_an_error(hub: Hub, files: Files) -> None:
+def test_a_server_that_refuses_the_new_token_is_an_error(hub: Hub, files: LoginFiles) -> None:
     hub.inject(HubFault("unauthorized"))
     with pytest.raises(OctogenMCPAuthenticationError, match="failed"):
         log_in(files, hub.mcp_url)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from octogen_dagster.control_plane.login_files import LoginFiles
 from octogen_dagster.control_plane.token_command import CommandToken
 from octogen_dagster.control_plane.token_refresh import RefreshedToken
 from octogen_dagster.control_plane.tokens import GivenToken, access_tokens
@@ -55,12 +56,17 @@ def test_a_command_comes_before_a_file_before_a_refresh_token_before_an_access_t
     assert isinstance(access_tokens(**everything), GivenToken)
 
 
-def test_the_client_id_file_comes_first_and_is_read_when_it_is_needed(
+def test_the_client_id_file_is_read_when_it_is_needed_and_no_client_id_is_given(
     hub: Hub, tmp_path: Path
 ) -> None:
     client_id = tmp_path / "client"
+    access_tokens(
+        client_id=hub.client_id,
+        client_id_file=client_id,
+        refresh_token=hub.refresh_token,
+        token_endpoint=hub.token_endpoint,
+    ).token()
     tokens = access_tokens(
-        client_id="stale",
         client_id_file=client_id,
         refresh_token=hub.refresh_token,
         token_endpoint=hub.token_endpoint,
@@ -68,6 +74,36 @@ def test_the_client_id_file_comes_first_and_is_read_when_it_is_needed(
     client_id.write_text(hub.client_id)
     tokens.token()
     assert hub.calls[-1].arguments == {"grant_type": "refresh_token", "client_id": hub.client_id}
+
+
+def test_the_files_of_the_last_login_are_used_when_nothing_else_is_set(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    files = LoginFiles.at()
+    files.make_folder()
+    files.refresh_token.path.write_text(hub.refresh_token)
+    files.client_id.path.write_text(hub.client_id)
+    assert access_tokens(token_endpoint=hub.token_endpoint).token()
+    files.client_id.path.write_text("another")
+    assert access_tokens(client_id=hub.client_id, token_endpoint=hub.token_endpoint).token()
+    assert isinstance(access_tokens(access_token=ACCESS), GivenToken)
+
+
+def test_a_refresh_token_is_written_to_its_file_if_the_file_is_empty(
+    hub: Hub, tmp_path: Path
+) -> None:
+    hub.settings.rotate_refresh_tokens = True
+    file = tmp_path / "refresh"
+    file.write_text("\n")
+    settings: dict[str, Any] = {"client_id": hub.client_id, "token_endpoint": hub.token_endpoint}
+    for _ in range(2):  # the second time the variable is stale
+        access_tokens(
+            refresh_token=hub.refresh_token if not file.read_text().strip() else "spent",
+            refresh_token_file=file,
+            **settings,
+        ).token()
+        assert file.read_text() == f"{hub.refresh_token}\n"
 
 
 def test_the_retry_policy_applies_to_the_token_endpoint(hub: Hub) -> None:
@@ -86,7 +122,12 @@ def test_the_retry_policy_applies_to_the_token_endpoint(hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "There is no login to Octogen's MCP: run `octogen-mcp-login` and set OCTOGEN_MCP_REF"),
+        (
+            {},
+            "There is no login to Octogen's MCP in ~/.config/octogen/mcp.refresh: run "
+            "`octogen-mcp-login`; or set OCTOGEN_MCP_REFRESH_TOKEN_FILE and OCTOGEN_MCP_CLIENT_ID_"
+            "FILE to the files of a login elsewhere, or OCTOGEN_MCP_TOKEN_COMMAND or ",
+        ),
         ({"client_id": "x"}, "There is no login to Octogen's MCP"),
         ({"refresh_token": REFRESH}, "its id is missing: set OCTOGEN_MCP_CLIENT_ID_FILE"),
     ],

@@ -17,6 +17,7 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     monkeypatch.delenv(analytics_hub.EMULATOR_VARIABLE, raising=False)
     monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setenv("HOME", "/no/home")
 
 
 @pytest.fixture
