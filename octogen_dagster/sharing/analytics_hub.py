@@ -14,6 +14,7 @@ from octogen_dagster.errors import (
     OctogenBigQueryError,
     OctogenBigQueryUnavailableError,
 )
+from octogen_dagster.sharing.datasets import Datasets
 from octogen_dagster.sharing.google_errors import (
     ANALYTICS_HUB,
     shortened,
@@ -88,7 +89,10 @@ class AnalyticsHub:
         self.close()
 
     def close(self) -> None:
-        """Close the connection if there is one."""
+        """Close the connections if there are any."""
+        datasets = self.__dict__.pop("datasets", None)
+        if datasets is not None:
+            datasets.close()
         client = self.__dict__.pop("_client", None)
         if client is not None:
             client.transport.close()
@@ -251,6 +255,15 @@ class AnalyticsHub:
         raise OctogenBigQueryUnavailableError(f"Subscription {subscription}: {problem}")
 
     @functools.cached_property
+    def datasets(self) -> Datasets:
+        """The datasets of BigQuery, read with the same credentials."""
+        return Datasets(None if self._endpoint else lambda: self._loaded_credentials)
+
+    @functools.cached_property
+    def _loaded_credentials(self) -> Credentials:
+        return _load_credentials(self._credentials)
+
+    @functools.cached_property
     def _client(self) -> ah.AnalyticsHubServiceClient:
         import grpc
         from google.cloud import bigquery_analyticshub_v1 as ah
@@ -263,7 +276,7 @@ class AnalyticsHub:
             )
             return ah.AnalyticsHubServiceClient(transport=transport_class(channel=channel))
         return ah.AnalyticsHubServiceClient(
-            transport=transport_class(credentials=_load_credentials(self._credentials))
+            transport=transport_class(credentials=self._loaded_credentials)
         )
 
     @functools.cached_property

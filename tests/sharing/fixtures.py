@@ -7,7 +7,7 @@ import pytest
 
 from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.sharing import analytics_hub
+from octogen_dagster.sharing import analytics_hub, datasets
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +15,8 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("OCTOGEN_MCP_", "GOOGLE_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
-    monkeypatch.delenv(analytics_hub.EMULATOR_VARIABLE, raising=False)
+    for variable in (analytics_hub.EMULATOR_VARIABLE, datasets.EMULATOR_VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     monkeypatch.setenv("HOME", "/no/home")
 
