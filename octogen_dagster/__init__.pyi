@@ -40,6 +40,11 @@ from .bigquery.resources import (
     AnalyticsHubResource,
     OctogenControlPlaneResource,
 )
+from .doctor.diagnose import diagnose
+from .doctor.findings import (
+    Diagnosis,
+    Finding,
+)
 from .errors import (
     MissingAPIKeyError,
     OctogenAPIError,
@@ -89,9 +94,11 @@ __all__ = [
     "CatalogSource",
     "CatalogState",
     "ColorFamily",
+    "Diagnosis",
     "ExchangeSource",
     "Facet",
     "FacetName",
+    "Finding",
     "Gender",
     "GrantedCatalogs",
     "MissingAPIKeyError",
@@ -121,6 +128,7 @@ __all__ = [
     "catalog_of",
     "catalog_partition_key",
     "catalog_partitions",
+    "diagnose",
     "errors",
     "listing_of",
     "listing_partition_key",

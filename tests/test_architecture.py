@@ -31,9 +31,11 @@ ARROWS: dict[str, set[str]] = {
     "previews": set(),
     "snapshots": GROUND | HELPERS | {"api", "frames"},
     "bigquery": GROUND | HELPERS | {"api", "frames", "sharing", "control_plane"},
+    "doctor": GROUND
+    | {"asset_defaults", "api", "snapshots", "bigquery", "sharing", "control_plane"},
     "sandbox": set(),
     "demo": GROUND | {"snapshots", "bigquery", "sharing", "sandbox"},
-    "cli": GROUND | {"api", "demo", "sandbox", "sharing", "control_plane"},
+    "cli": GROUND | {"api", "demo", "doctor", "sandbox", "sharing", "control_plane"},
 }
 """What each room may import of the package, besides itself."""
 

@@ -1,4 +1,4 @@
-"""The command `octogen-dagster`, with the subcommands `demo`, `estimate` and `sandbox`."""
+"""The command `octogen-dagster` and its subcommands."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from octogen_dagster.cli.doctor import doctor
 from octogen_dagster.cli.estimate import estimate
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def main() -> None:
     """Octogen product catalogs as Dagster assets."""
 
 
+main.add_command(doctor)
 main.add_command(estimate)
 
 

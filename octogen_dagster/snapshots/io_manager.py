@@ -29,6 +29,8 @@ from octogen_dagster.snapshots.snapshot_files import storage_path, write_parquet
 from octogen_dagster.snapshots.storage_options import check_no_secrets, resolve_options
 
 if TYPE_CHECKING:
+    from upath import UPath
+
     from octogen_dagster.asset_defaults import Metadata
     from octogen_dagster.snapshots.snapshot_files import SnapshotFile
 
@@ -86,6 +88,19 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
     def _check_storage_options(cls, options: dict[str, Any]) -> dict[str, Any]:
         check_no_secrets(options)
         return options
+
+    @property
+    def base(self) -> UPath:
+        """The folder or prefix that all snapshots are stored below.
+
+        Raises:
+            OctogenSnapshotError: An environment variable of the options is not set.
+            ValueError: base_dir is empty, or its URL scheme is unknown.
+        """
+        if self._base is None:
+            self._base = storage_path(self.base_dir, resolve_options(self.storage_options))
+        base: UPath = self._base
+        return base
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Publish a snapshot and add its metadata to the materialization.
@@ -228,9 +243,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         return file.scan(pinned=pinned)
 
     def _places(self, context: dg.InputContext | dg.OutputContext) -> SnapshotPlaces:
-        if self._base is None:
-            self._base = storage_path(self.base_dir, resolve_options(self.storage_options))
-        return SnapshotPlaces(self._base, context)
+        return SnapshotPlaces(self.base, context)
 
 
 class _OpenPlace:

@@ -47,6 +47,11 @@ class SnapshotFile:
         self._object = None if path.protocol in ("", "file", "local") else ObjectReader(path)
 
     @property
+    def is_local(self) -> bool:
+        """True for a file on a disk, False for an object in a bucket."""
+        return self._object is None
+
+    @property
     def uri(self) -> str:
         """The absolute path of a local file, or the URL of an object."""
         return str(self.path) if self._object else str(Path(self.path.path).absolute())
@@ -133,6 +138,15 @@ class SnapshotFile:
         if keep_previous:
             with self._publishing("is published, but the one that it replaced could not be kept"):
                 self._move_next_previous()
+
+    def remove(self) -> None:
+        """Delete the snapshot.
+
+        Raises:
+            OctogenSnapshotError: It cannot be deleted.
+        """
+        with self._publishing("could not be deleted"):
+            self.path.unlink()
 
     @contextlib.contextmanager
     def _publishing(self, problem: str) -> Iterator[None]:

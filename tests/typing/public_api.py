@@ -23,9 +23,11 @@ from octogen_dagster import (
     CatalogSource,
     CatalogState,
     ColorFamily,
+    Diagnosis,
     ExchangeSource,
     Facet,
     FacetName,
+    Finding,
     Gender,
     GrantedCatalogs,
     MissingAPIKeyError,
@@ -55,6 +57,7 @@ from octogen_dagster import (
     catalog_of,
     catalog_partition_key,
     catalog_partitions,
+    diagnose,
     errors,
     listing_of,
     listing_partition_key,
@@ -101,6 +104,14 @@ SOURCES: list[CatalogSource] = [
     NamedCatalogs(keys=["northpeak"]),
     CatalogsOfFile(),
 ]
+
+
+def diagnosed_snapshots(octogen: OctogenResource) -> dg.AssetCheckResult:
+    """What a check says about the resources."""
+    diagnosis = diagnose(octogen=octogen, timeout=20)
+    assert_type(diagnosis, Diagnosis)
+    failed: list[Finding] = [each for each in diagnosis.findings if each.status == "failed"]
+    return dg.AssetCheckResult(passed=diagnosis.ok, description="\n".join(map(str, failed)))
 
 
 def snapshot_definitions() -> dg.Definitions:

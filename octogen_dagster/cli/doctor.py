@@ -1,0 +1,52 @@
+"""The command `octogen-dagster doctor`: what works, what does not and what to do."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from octogen_dagster.cli.errors import FAILED, reporting_errors
+from octogen_dagster.cli.options import CONTEXT_SETTINGS, SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@click.command(context_settings=CONTEXT_SETTINGS)
+@click.option(
+    "--shop",
+    "shops",
+    multiple=True,
+    envvar="OCTOGEN_SHOPS",
+    show_envvar=True,
+    help="Host of a shop whose catalogs are read. Repeat the option or use commas for several.",
+)
+@click.option(
+    "--base-dir",
+    envvar="OCTOGEN_SNAPSHOTS",
+    show_envvar=True,
+    help="Folder or bucket of the snapshots.",
+)
+@click.option("--timeout", type=SECONDS, default=30.0, help="Seconds for all checks.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@reporting_errors
+def doctor(*, shops: Sequence[str], base_dir: str | None, timeout: float, as_json: bool) -> None:
+    """Say what works, what does not and what to do. Nothing is charged.
+
+    Nothing is changed, except for one small file that is written where snapshots are stored and
+    deleted again. The API key is read from the environment.
+
+    Exit status: 0 all works, perhaps with warnings; 1 something does not work; 2 bad input.
+    """
+    from octogen_dagster.doctor.diagnose import diagnose
+    from octogen_dagster.doctor.environment import resources_from_settings
+
+    hosts = [host for text in shops for host in text.split(",") if host.strip()]
+    resources = resources_from_settings(shops=hosts, base_dir=base_dir)
+    diagnosis = diagnose(**resources, timeout=timeout)
+    click.echo(json.dumps(diagnosis.as_dict(), indent=2) if as_json else diagnosis)
+    if not diagnosis.ok:
+        sys.exit(FAILED)

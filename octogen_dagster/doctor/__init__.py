@@ -1,0 +1,1 @@
+"""Says what works, what does not and what to do."""

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+from octogen_dagster.api.catalog_sources import NamedCatalogs
+from octogen_dagster.doctor.diagnose import diagnose
+from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
+from octogen_dagster.snapshots.resource import OctogenResource
+from tests.api.servers import KEY
+from tests.doctor.test_octogen_api import today
+
+
+def test_the_findings_come_in_the_order_of_the_subjects(tmp_path: Path) -> None:
+    with today() as server:
+        octogen = OctogenResource(
+            api_key=KEY, base_url=server.base_url, catalogs=NamedCatalogs(["acme"])
+        )
+        diagnosis = diagnose(
+            octogen=octogen, io_manager=ParquetSnapshotIOManager(base_dir=str(tmp_path))
+        )
+    assert diagnosis.ok
+    subjects = [each.subject for each in diagnosis.findings if each.subject != "Commands"]
+    assert [subject.split()[0] for subject in subjects] == [
+        *["Versions"],
+        *["Octogen"] * 5,
+        *["Snapshots"],
+    ]
+
+
+def test_the_limit_of_the_pool_is_read_from_the_instance_of_dagster_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {
+        "telemetry": {"enabled": False},
+        "concurrency": {"pools": {"default_limit": 150}},
+    }
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(settings))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    with today() as server:
+        octogen = OctogenResource(
+            api_key=KEY, base_url=server.base_url, catalogs=NamedCatalogs(["acme"])
+        )
+        found = {each.subject: each for each in diagnose(octogen=octogen).findings}
+    assert found["Octogen rate limit"].status == "warning"
+    assert "150 runs" in found["Octogen rate limit"].message
+
+
+def test_it_can_be_called_in_an_asset_check() -> None:
+    @dg.asset
+    def boots() -> None: ...
+
+    @dg.asset_check(asset=boots)
+    def octogen_works(octogen: OctogenResource) -> dg.AssetCheckResult:
+        diagnosis = diagnose(octogen=octogen)
+        return dg.AssetCheckResult(passed=diagnosis.ok, description=str(diagnosis))
+
+    with today({"detail": "Invalid API key"}, 401) as server:
+        octogen = OctogenResource(api_key=KEY, base_url=server.base_url)
+        result = octogen_works(octogen)
+    assert isinstance(result, dg.AssetCheckResult)
+    assert not result.passed
+    assert "failed   Octogen: The account of the API key" in str(result.description)

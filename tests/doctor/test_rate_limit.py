@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import dagster as dg
+import pytest
+
+from octogen_dagster.doctor.rate_limit import compare_limits
+
+
+def pooled(**pools: object) -> dg.DagsterInstance:
+    """An instance with these settings of its pools."""
+    return dg.DagsterInstance.local_temp(overrides={"concurrency": {"pools": pools}})
+
+
+def test_without_an_instance_the_limit_is_shown_with_how_to_set_that_of_the_pool() -> None:
+    finding = compare_limits(600, None)
+    assert str(finding) == (
+        "ok       Octogen rate limit: 600 requests a minute; without DAGSTER_HOME the limit of the "
+        "pool 'octogen' is not known. Keep it below a fifth of that: `dagster instance concurrency "
+        "set octogen 8`."
+    )
+
+
+def test_a_service_without_a_limit() -> None:
+    assert str(compare_limits(None, None)) == "ok       Octogen rate limit: the service names none."
+
+
+@pytest.mark.parametrize(
+    ("rate", "default", "own", "status", "said"),
+    [
+        (600, None, None, "warning", "and the pool 'octogen' has no limit."),
+        (600, 8, None, "ok", "lets 8 runs read at once."),
+        (600, 8, 120, "warning", "lets 120 runs read at once."),
+        (600, 500, 119, "ok", "lets 119 runs read at once."),
+        (3, 1, None, "ok", "lets 1 runs read at once."),
+    ],
+)
+def test_the_limit_of_the_pool_stays_below_a_fifth(
+    rate: float, default: int | None, own: int | None, status: str, said: str
+) -> None:
+    settings = {} if default is None else {"default_limit": default}
+    with pooled(**settings) as instance:
+        if own is not None:
+            instance.event_log_storage.set_concurrency_slots("octogen", own)
+        finding = compare_limits(rate, instance)
+    assert (finding.status, finding.message.endswith(said)) == (status, True)
+
+
+def test_the_limit_that_is_advised_is_below_a_fifth() -> None:
+    assert compare_limits(20, None).advice.endswith("set octogen 3`.")
+    assert compare_limits(2, None).advice.endswith("set octogen 1`.")

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from octogen_dagster.doctor.findings import Finding
+from octogen_dagster.doctor.runner import run_checks
+from octogen_dagster.errors import OctogenMCPError
+
+SECRET = "secret-0123456789"
+FINE = Finding("Fine", "ok", "it works.")
+
+
+def fine() -> list[Finding]:
+    return [FINE]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OctogenMCPError("The login is refused. Log in again."), "The login is refused. Log in"),
+        (ValueError("base_dir must not be empty."), "base_dir must not be empty."),
+        (RuntimeError(f"token {SECRET}"), "the check itself failed with a RuntimeError."),
+    ],
+)
+def test_a_check_that_fails_keeps_what_it_found_and_stops_no_other(
+    error: Exception, message: str
+) -> None:
+    def fail() -> Iterator[Finding]:
+        yield FINE
+        raise error
+
+    first, failed, last = run_checks({"Broken": fail, "Fine": fine}, 30)
+    assert (first, last) == (FINE, FINE)
+    assert (failed.subject, failed.status) == ("Broken", "failed")
+    assert failed.message.startswith(message)
+    assert SECRET not in str(failed)
+
+
+def test_a_check_that_hangs_is_left_and_stops_no_other() -> None:
+    released = threading.Event()
+
+    def hang() -> Iterator[Finding]:
+        yield FINE
+        released.wait(30)
+
+    try:
+        first, hung, last = run_checks({"Hangs": hang, "Fine": fine}, 0.05)
+    finally:
+        released.set()
+    assert (first, last) == (FINE, FINE)
+    assert hung.message == "the check did not end within 0.05 s."
+    assert "longer timeout" in hung.advice
