@@ -7,6 +7,12 @@ from typing import Any
 import dagster as dg
 
 from octogen_dagster.asset_defaults import Metadata, octogen_asset
+from octogen_dagster.bigquery.asset_queries import (
+    DOLLARS_PER_TIB,
+    job_origin,
+    query_metadata,
+)
+from octogen_dagster.bigquery.query_jobs import MAX_BYTES_BILLED, QueryLimits
 from octogen_dagster.bigquery.table_checks import build_check_specs, check_results, hours
 from octogen_dagster.bigquery.table_metadata import read_reported_table, table_metadata
 from octogen_dagster.bigquery.tables import TableFacts, open_client, read_table
@@ -30,6 +36,8 @@ def build_linked_products_asset(
     max_age: timedelta | None = timedelta(days=2),
     modified_column: str | None = None,
     columns: Sequence[str] = PRODUCT_COLUMNS,
+    max_bytes_billed: int | None = MAX_BYTES_BILLED,
+    dollars_per_tib: float = DOLLARS_PER_TIB,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
     """Build an asset of the products of each linked dataset. No product leaves BigQuery.
@@ -42,7 +50,9 @@ def build_linked_products_asset(
     * `fresh`: the last modification is not older than max_age (a warning).
 
     If Octogen shares a view, BigQuery does not know when its rows changed. Then the newest value of
-    a column is taken for the last modification, and the query of that column counts the rows.
+    a column is taken for the last modification, and the query of that column counts the rows. The
+    same is done for a table whose number of rows BigQuery does not say. The metadata has the cost
+    of the query.
 
     Args:
         linked_datasets: An asset of `build_linked_datasets_asset`, or another one that reports
@@ -52,12 +62,17 @@ def build_linked_products_asset(
         modified_column: The column whose newest value is the last modification; by default
             BigQuery's own for a table, and `exported_at` for a view that has it.
         columns: The columns to expect.
+        max_bytes_billed: The bytes that the query may be billed for; None sets no limit. A query
+            that reads more by BigQuery's estimate is not run.
+        dollars_per_tib: The price of 2**40 bytes billed, in dollars; by default Google's list price
+            of on-demand queries in the US.
         asset_arguments: Any other argument of `@dagster.asset`, such as `group_name`,
             `automation_condition`, `retry_policy`.
 
     Raises:
-        ValueError: max_age is not positive.
+        ValueError: max_age or max_bytes_billed is not positive.
     """
+    limits = QueryLimits(max_bytes_billed)
     if max_age is not None and max_age <= timedelta():
         raise ValueError(f"max_age must be a positive timedelta or None, not {max_age!r}.")
 
@@ -78,13 +93,16 @@ def build_linked_products_asset(
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster takes it for one with no value
         table = read_reported_table(context, linked_datasets.key)
         with open_client(bigquery) as client:
-            facts = read_table(client, table, modified_column)
+            facts = read_table(
+                client, table, modified_column, origin=job_origin(context), limits=limits
+            )
         modified = facts.last_modified
         age = None if modified is None else datetime.now(timezone.utc) - modified
         return dg.MaterializeResult(
             metadata={
                 **table_metadata(table, facts, partitioned=context.has_partition_key),
                 **_modification(facts, age),
+                **(query_metadata(facts.query, dollars_per_tib) if facts.query else {}),
             },
             check_results=check_results(table, facts, columns=columns, age=age, max_age=max_age),
         )

@@ -1,11 +1,16 @@
 """Assets that are queries over linked products, run and stored in BigQuery."""
 
-import re
 from typing import Any
 
 import dagster as dg
 
 from octogen_dagster.asset_defaults import octogen_asset
+from octogen_dagster.bigquery.asset_queries import (
+    DOLLARS_PER_TIB,
+    job_origin,
+    query_metadata,
+)
+from octogen_dagster.bigquery.query_jobs import MAX_BYTES_BILLED, QueryLimits
 from octogen_dagster.bigquery.table_metadata import read_reported_table, table_metadata
 from octogen_dagster.bigquery.table_query import write_query
 from octogen_dagster.bigquery.tables import TableName, open_client, read_first_rows, read_table
@@ -23,6 +28,8 @@ def query_linked_products(
     name: str,
     linked_products: dg.AssetsDefinition,
     destination: str,
+    max_bytes_billed: int | None = MAX_BYTES_BILLED,
+    dollars_per_tib: float = DOLLARS_PER_TIB,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
     """Build an asset of the result of a query over the linked products, as a table in BigQuery.
@@ -40,13 +47,18 @@ def query_linked_products(
         destination: The table to write, as `dataset.table` in the BigQuery resource's project or
             `project.dataset.table`; the dataset must exist. With partitions, it contains
             `{linked_dataset}`, the id of the linked dataset, so that each has a table of its own.
+        max_bytes_billed: The bytes that the query may be billed for; None sets no limit. A query
+            that reads more by BigQuery's estimate is not run.
+        dollars_per_tib: The price of 2**40 bytes billed, in dollars; by default Google's list price
+            of on-demand queries in the US.
         asset_arguments: Any other argument of `@dagster.asset`, such as `group_name`,
             `automation_condition`, `retry_policy`.
 
     Raises:
-        ValueError: The template lacks `{products}`, or the destination is not the name of a table
-            or would be the same for all partitions.
+        ValueError: The template lacks `{products}`, the destination is not the name of a table or
+            would be the same for all partitions, or the limit is not positive.
     """
+    limits = QueryLimits(max_bytes_billed)
     _check_templates(name, sql_template, destination, linked_products)
 
     @octogen_asset(
@@ -65,10 +77,11 @@ def query_linked_products(
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster takes it for one with no value
         source = read_reported_table(context, linked_products.key)
         sql = _sql(sql_template, source)
+        origin = job_origin(context)
         with open_client(bigquery) as client:
             table = _destination(destination, source.dataset_id, client.project)
-            written = write_query(client, sql, table, _labels(context))
-            facts = read_table(client, table)
+            written = write_query(client, sql, table, origin=origin, limits=limits)
+            facts = read_table(client, table, origin=origin, limits=limits)
             first = read_first_rows(client, table, facts.schema, PREVIEW_ROWS)
         context.log.info(
             f"{table}: {facts.rows:,} rows in {written.seconds:.1f} s, "
@@ -79,10 +92,7 @@ def query_linked_products(
                 **table_metadata(table, facts, partitioned=context.has_partition_key),
                 "octogen/source_table": str(source),
                 "octogen/sql": dg.MetadataValue.md(f"```sql\n{sql.strip()}\n```"),
-                "octogen/job_id": written.job_id,
-                "octogen/estimated_bytes": written.estimated_bytes,
-                "octogen/billed_bytes": written.billed_bytes,
-                "octogen/seconds": round(written.seconds, 3),
+                **query_metadata(written, dollars_per_tib),
                 "octogen/preview": dg.MetadataValue.md(markdown_table(first)),
             }
         )
@@ -112,14 +122,3 @@ def _sql(template: str, products: TableName) -> str:
 
 def _destination(template: str, linked_dataset: str, default_project: str) -> TableName:
     return TableName.parse(template.replace(_LINKED_DATASET, linked_dataset), default_project)
-
-
-def _labels(context: dg.AssetExecutionContext) -> dict[str, str]:
-    """Labels of the job that lead back to the run, in the characters that BigQuery allows."""
-    labels = {
-        "dagster_asset": context.asset_key.to_user_string(),
-        "dagster_run": context.run.run_id,
-    }
-    if context.has_partition_key:
-        labels["dagster_partition"] = context.partition_key
-    return {key: re.sub(r"[^a-z0-9_-]", "_", value.lower())[:63] for key, value in labels.items()}

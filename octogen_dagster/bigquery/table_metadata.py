@@ -8,6 +8,22 @@ from octogen_dagster.bigquery.tables import TableFacts, TableName, column_type
 TABLE_NAME = "dagster/table_name"
 
 
+def last_materialization(
+    context: dg.AssetExecutionContext, asset: dg.AssetKey
+) -> dg.EventLogRecord | None:
+    """Read the record of an asset's last materialization of the partition of the run.
+
+    Args:
+        context: The context of the run, with the partition.
+        asset: The key of the asset.
+    """
+    partitions = [context.partition_key] if context.has_partition_key else None
+    found = context.instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset, asset_partitions=partitions), limit=1
+    )
+    return next(iter(found.records), None)
+
+
 def read_reported_table(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> TableName:
     """Read the table that an asset's last materialization of the same partition reported.
 
@@ -18,20 +34,17 @@ def read_reported_table(context: dg.AssetExecutionContext, upstream: dg.AssetKey
     Raises:
         dagster.Failure: No table was reported.
     """
-    partition = context.partition_key if context.has_partition_key else None
-    records = context.instance.fetch_materializations(
-        dg.AssetRecordsFilter(upstream, asset_partitions=partition and [partition]), limit=1
-    ).records
+    record = last_materialization(context, upstream)
     reported = None
-    if records and (materialization := records[0].asset_materialization):
+    if record and (materialization := record.asset_materialization):
         reported = materialization.metadata.get(TABLE_NAME)
     if reported is None:
         asset = upstream.to_user_string()
-        of = "" if partition is None else f", partition {partition!r}"
+        of = f", partition {context.partition_key!r}" if context.has_partition_key else ""
         raise dg.Failure(
             f"{asset}{of}: no linked dataset is known. Its last materialization says which one it "
             f"is, as {TABLE_NAME}, and there is "
-            f"{'none that does' if records else 'none'}. Materialize {asset}{of} first.",
+            f"{'none that does' if record else 'none'}. Materialize {asset}{of} first.",
             allow_retries=False,
         )
     return TableName.parse(str(reported.value))

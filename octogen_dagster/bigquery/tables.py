@@ -10,6 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 import polars as pl
 from typing_extensions import Self
 
+from octogen_dagster.bigquery.query_jobs import (
+    REQUEST_TIMEOUT,
+    FinishedQuery,
+    JobOrigin,
+    QueryLimits,
+    run_query,
+)
 from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryInputError
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
 
@@ -23,9 +30,6 @@ EXPORTED_AT = "exported_at"
 """The column of a view whose newest value is the last modification, if the view has it."""
 
 PREVIEW_COLUMNS = 8
-
-REQUEST_TIMEOUT = 60.0
-"""Seconds for one attempt of a request. The running time of a query is not bounded."""
 
 _NAME = re.compile(
     r"(?:(?P<project>[A-Za-z0-9.:-]+)\.)?(?P<dataset_id>[A-Za-z0-9_]{1,1024})\."
@@ -88,6 +92,7 @@ class TableFacts:
         rows: The number of rows.
         last_modified: When the rows last changed; None if it is not known.
         schema: The columns.
+        query: The query that counted the rows; None if none was needed.
     """
 
     kind: str
@@ -95,6 +100,7 @@ class TableFacts:
     rows: int
     last_modified: datetime | None
     schema: tuple[SchemaField, ...]
+    query: FinishedQuery | None = None
 
 
 @contextlib.contextmanager
@@ -120,45 +126,63 @@ def read_table(
     name: TableName,
     modified_column: str | None = None,
     *,
+    origin: JobOrigin,
+    limits: QueryLimits,
     timeout: float = REQUEST_TIMEOUT,
 ) -> TableFacts:
     """Read the facts of a table or view.
 
-    The metadata of a table has them all. The rows of a view are counted by a query. For a view,
-    BigQuery only knows when its definition changed, so the newest value of a column is taken for
-    the last modification.
+    The metadata of a table has them all. The rows of a view, and of a table whose metadata has no
+    number of rows, are counted by a query. For a view, BigQuery only knows when its definition
+    changed, so the newest value of a column is taken for the last modification.
 
     Args:
         client: BigQuery.
         name: The table or view.
         modified_column: The column whose newest value is the last modification; by default
-            `exported_at`, if a view has it.
+            `exported_at`, if what is counted has it.
+        origin: The run that the query belongs to.
+        limits: The limits of the query.
         timeout: Seconds for one attempt of a request.
 
     Raises:
-        OctogenBigQueryError: The table cannot be read, or has no such column.
+        OctogenBigQueryUnavailableError: BigQuery did not answer in time.
+        OctogenBigQueryError: The table cannot be read, has no such column, or is too large to be
+            counted within the limits.
     """
-    with translate_google_errors(BIGQUERY, f"Table {name}"):
+    subject = f"Table {name}"
+    with translate_google_errors(BIGQUERY, subject):
         table = client.get_table(str(name), timeout=timeout)
-        column = _modified_column(table, name, modified_column)
-        if table.table_type == "TABLE" and column is None:
-            rows, last_modified = table.num_rows, table.modified
-        else:
-            newest = f"MAX(`{column}`)" if column else "NULL"
-            # The table's name is checked, and the column's name comes from BigQuery.
-            sql = (
-                f"SELECT COUNT(*) AS row_count, CAST({newest} AS TIMESTAMP) AS last_modified "  # noqa: S608
-                f"FROM {name.quoted}"
-            )
-            ((rows, last_modified),) = client.query(
-                sql, location=table.location, timeout=timeout
-            ).result()
+    known = table.table_type == "TABLE" and table.num_rows is not None
+    column = _modified_column(table, name, modified_column, default=None if known else EXPORTED_AT)
+    rows, query = table.num_rows, None
+    last_modified = table.modified if table.table_type == "TABLE" else None
+    if column or not known:
+        newest = f"MAX(`{column}`)" if column else "NULL"
+        # The table's name is checked, and the column's name comes from BigQuery.
+        sql = (
+            f"SELECT COUNT(*) AS row_count, CAST({newest} AS TIMESTAMP) AS last_modified "  # noqa: S608
+            f"FROM {name.quoted}"
+        )
+        query = run_query(
+            client,
+            sql,
+            subject=f"{subject}, whose rows are counted",
+            origin=origin,
+            limits=limits,
+            location=table.location,
+            timeout=timeout,
+        )
+        with translate_google_errors(BIGQUERY, subject):
+            ((rows, newest_value),) = query.job.result(timeout=timeout)
+        last_modified = newest_value if column else last_modified
     return TableFacts(
         kind=table.table_type,
         location=table.location,
         rows=rows,
         last_modified=last_modified,
         schema=tuple(table.schema),
+        query=query,
     )
 
 
@@ -201,7 +225,9 @@ def column_type(field: SchemaField) -> str:
     return f"ARRAY<{kind}>" if field.mode == "REPEATED" else kind
 
 
-def _modified_column(table: Table, name: TableName, wanted: str | None) -> str | None:
+def _modified_column(
+    table: Table, name: TableName, wanted: str | None, default: str | None
+) -> str | None:
     """The name of the column that has the last modification, as BigQuery spells it."""
     dated: dict[str, str] = {
         field.name.casefold(): field.name
@@ -209,7 +235,7 @@ def _modified_column(table: Table, name: TableName, wanted: str | None) -> str |
         if field.field_type in _DATED and field.mode != "REPEATED"
     }
     if wanted is None:
-        return None if table.table_type == "TABLE" else dated.get(EXPORTED_AT)
+        return dated.get(default) if default else None
     if wanted.casefold() not in dated:
         raise OctogenBigQueryError(
             f"Table {name}: it has no column {wanted!r} with dates, to tell its last modification "

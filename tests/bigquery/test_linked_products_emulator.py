@@ -17,6 +17,7 @@ from octogen_dagster.bigquery.linked_datasets import build_linked_datasets_asset
 from octogen_dagster.bigquery.linked_products import build_linked_products_asset
 from octogen_dagster.bigquery.linked_products_query import query_linked_products
 from octogen_dagster.bigquery.partitions import listing_partition_key, listing_partitions
+from octogen_dagster.bigquery.query_jobs import JobOrigin, QueryLimits
 from octogen_dagster.bigquery.resources import AnalyticsHubResource
 from octogen_dagster.bigquery.tables import TableName, read_first_rows, read_table
 from octogen_dagster.errors import OctogenBigQueryError
@@ -28,6 +29,7 @@ if not ENVIRONMENT:
         "needs the BigQuery emulator: see tests/bigquery/emulator.sh", allow_module_level=True
     )
 
+RUN: dict[str, Any] = {"origin": JobOrigin("run-1", "run-1", "products"), "limits": QueryLimits()}
 THEIRS = "octogen-prod.catalog_acme"
 LINKED = f"{PROJECT}.acme_products"  # an id that somebody chose
 ACME = "octogen-prod:us:catalogs:acme"
@@ -197,7 +199,7 @@ def test_another_column_can_tell_the_last_modification(client: bigquery.Client, 
 def test_a_table_needs_no_query(client: bigquery.Client) -> None:
     table = client.get_table(f"{THEIRS}.export")
     before = [job.job_id for job in client.list_jobs()]
-    facts = read_table(client, TableName.parse(f"{THEIRS}.export"))
+    facts = read_table(client, TableName.parse(f"{THEIRS}.export"), **RUN)
     assert (facts.kind, facts.rows, facts.last_modified) == ("TABLE", 25, table.modified)
     assert [job.job_id for job in client.list_jobs()] == before
 
@@ -281,8 +283,8 @@ def test_a_second_run_replaces_the_table_and_a_failed_one_leaves_it(
     with pytest.raises(OctogenBigQueryError) as caught:
         runs.of(cheapest("CREATE TABLE analytics.x AS SELECT * FROM {products}"))
     assert str(caught.value) == (
-        f"The query into {PROJECT}.analytics.cheapest_acme_products is CREATE_TABLE_AS_SELECT, "
-        "and only one SELECT can be written to a table. Leave out CREATE, INSERT, DECLARE and "
+        f"The query into {PROJECT}.analytics.cheapest_acme_products, in location US: it is "
+        "CREATE_TABLE_AS_SELECT, and only one SELECT is run. Leave out CREATE, INSERT, DECLARE and "
         "further statements."
     )
     assert rows(client, "analytics.cheapest_acme_products") == left
@@ -325,7 +327,7 @@ def test_a_preview_is_bounded_and_has_what_polars_can_hold(client: bigquery.Clie
         MAKE_INTERVAL(1) AS i, STRUCT(MAKE_INTERVAL(1) AS i) AS s, title, brand, variants, {nested}
         FROM ({PRODUCTS})"""
     ).result()
-    schema = read_table(client, table).schema
+    schema = read_table(client, table, **RUN).schema
     frame = read_first_rows(client, table, schema, 10)
     assert frame.columns == ["title", "brand", "variants", "n0", "n1", "n2", "n3", "n4"]
     assert len(frame) == 10
