@@ -71,11 +71,11 @@ class AnalyticsHubResource(dg.ConfigurableResource[Any]):
 class OctogenControlPlaneResource(dg.ConfigurableResource[Any]):
     """Octogen's control plane, and the principal that catalogs are shared with.
 
-    Log in once with `octogen-mcp-login`. Settings that are left out are read from the environment
-    of the process that runs the step: `OCTOGEN_MCP_URL`, `OCTOGEN_MCP_CLIENT_ID`(`_FILE`),
-    `OCTOGEN_MCP_REFRESH_TOKEN`(`_FILE`), `OCTOGEN_MCP_TOKEN_ENDPOINT`,
-    `OCTOGEN_MCP_TOKEN_COMMAND`, `OCTOGEN_MCP_ACCESS_TOKEN`. Without a login in any of these, the
-    files of the last `octogen-mcp-login` in `~/.config/octogen` are used.
+    Log in once with `octogen-dagster login`. Settings that are left out are read from the
+    environment of the process that runs the step: `OCTOGEN_MCP_URL`,
+    `OCTOGEN_MCP_CLIENT_ID`(`_FILE`), `OCTOGEN_MCP_REFRESH_TOKEN`(`_FILE`),
+    `OCTOGEN_MCP_TOKEN_ENDPOINT`, `OCTOGEN_MCP_TOKEN_COMMAND`, `OCTOGEN_MCP_ACCESS_TOKEN`. Without a
+    login in any of these, the files of the last login in `~/.config/octogen` are used.
     """
 
     retry: ClassVar[RetryPolicy] = DEFAULT_RETRY

@@ -1,4 +1,4 @@
-"""The commands `octogen-bq-subscribe` and `octogen-bq-autosubscribe`."""
+"""The commands `octogen-dagster bq subscribe` and `octogen-dagster bq autosubscribe`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 _DRY_RUN = "Dry run: nothing is changed. Add --apply to make the changes."
 
 
-@click.command(context_settings=CONTEXT_SETTINGS)
+@click.group(context_settings=CONTEXT_SETTINGS)
+def bq() -> None:
+    """Catalogs that Octogen shares over BigQuery Analytics Hub."""
+
+
+@bq.command(context_settings=CONTEXT_SETTINGS)
 @click.option("--listing", required=True, help="Resource name of the listing.")
 @click.option(
     "--project", required=True, help="Google Cloud project to create the linked dataset in."
@@ -51,10 +56,10 @@ def subscribe(
     apply: bool,
     as_json: bool,
 ) -> None:
-    """Subscribe to one Octogen listing, which creates a linked BigQuery dataset.
+    """Subscribe to one listing of Octogen.
 
-    Uses Google Application Default Credentials. Exit status: 0 done or dry run, 1 failed, 2 bad
-    input, 3 Octogen's grant has not arrived yet.
+    It creates a linked BigQuery dataset. Uses Google Application Default Credentials. Exit status:
+    0 done or dry run, 1 failed, 2 bad input, 3 Octogen's grant has not arrived yet.
     """
     from octogen_dagster.sharing.analytics_hub import AnalyticsHub
     from octogen_dagster.sharing.subscribe import Subscriptions
@@ -102,7 +107,7 @@ def _catalog_keys(
     return [key.strip() for text in texts for key in text.split(",") if key.strip()]
 
 
-@click.command(context_settings=CONTEXT_SETTINGS)
+@bq.command(context_settings=CONTEXT_SETTINGS)
 @click.option(
     "--project", required=True, help="Google Cloud project to create the linked datasets in."
 )
@@ -159,7 +164,7 @@ def autosubscribe(
     as_json: bool,
     **credentials: Any,
 ) -> None:
-    """Subscribe to every listing that Octogen shares with your organisation.
+    """Subscribe to all listings that Octogen shares with you.
 
     Can be repeated safely, as from cron. It registers the subscriber if needed, subscribes to the
     listings that await a subscription, and makes Octogen check the subscriptions.

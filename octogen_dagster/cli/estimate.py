@@ -54,7 +54,7 @@ def estimate(
     base_url: str | None,
     **filters: Any,
 ) -> None:
-    """Say how many products a read has, and how many pages, dollars and how much time it takes.
+    """Say what a read costs: products, pages, dollars and time.
 
     Without options it is a read of everything. Nothing is searched and nothing is looked up; the
     API key is read from the environment. Exit status: 0 estimated, 1 failed, 2 bad input.

@@ -1,4 +1,4 @@
-"""The command `octogen-mcp-login`."""
+"""The command `octogen-dagster login`."""
 
 from __future__ import annotations
 
@@ -44,10 +44,11 @@ def login(
     open_browser: bool,
     timeout: float,
 ) -> None:
-    """Log in to Octogen's MCP in a browser, so that octogen-bq-autosubscribe can run unattended.
+    """Log in to Octogen's MCP in a browser.
 
-    Registers a public OAuth client, and writes its id and a refresh token to two files that only
-    you can read. One login is enough. Exit status: 0 logged in, 1 failed, 2 bad input.
+    Then `octogen-dagster bq autosubscribe` and Dagster need no person. Registers a public OAuth
+    client, and writes its id and a refresh token to two files that only you can read. One login
+    is enough. Exit status: 0 logged in, 1 failed, 2 bad input.
     """
     import webbrowser
 
@@ -83,6 +84,6 @@ def login(
         environment["OCTOGEN_MCP_URL"] = mcp_url
     if token_endpoint != DEFAULT_TOKEN_ENDPOINT:
         environment["OCTOGEN_MCP_TOKEN_ENDPOINT"] = token_endpoint
-    click.echo("Logged in. Set this for octogen-bq-autosubscribe:")
+    click.echo("Logged in. Set this for `octogen-dagster bq autosubscribe`:")
     for name, value in environment.items():
         click.echo(f"export {name}={shlex.quote(value)}")

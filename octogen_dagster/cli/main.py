@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from octogen_dagster.cli.bigquery import bq
 from octogen_dagster.cli.doctor import doctor
 from octogen_dagster.cli.estimate import estimate
+from octogen_dagster.cli.login import login
+from octogen_dagster.cli.options import CONTEXT_SETTINGS
 
 if TYPE_CHECKING:
     from octogen_dagster.sandbox.server import Sandbox
@@ -17,14 +20,16 @@ if TYPE_CHECKING:
 _GENERATIONS = click.Choice(["seed", "interim", "current"])
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.group(context_settings=CONTEXT_SETTINGS)
 @click.version_option(package_name="octogen-dagster")
 def main() -> None:
     """Octogen product catalogs as Dagster assets."""
 
 
+main.add_command(bq)
 main.add_command(doctor)
 main.add_command(estimate)
+main.add_command(login)
 
 
 @main.command()
@@ -42,9 +47,10 @@ main.add_command(estimate)
 @click.option("--ui", is_flag=True, help="Keep the sandbox running and open the Dagster UI.")
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, help="Port of the UI.")
 def demo(folder: Path, catalogs: int, products: int, ui: bool, port: int) -> None:
-    """Run the whole pipeline against a local sandbox, without a key or network access.
+    """Run the whole pipeline against a local sandbox.
 
-    Snapshots the catalogs of the sandbox as Parquet files and links its listings.
+    It needs no key and no network. Snapshots the catalogs of the sandbox as Parquet files and
+    links its listings.
     """
     run_demo = _import_sandbox("octogen_dagster.demo.run").run_demo
     ui_port = port if ui else None

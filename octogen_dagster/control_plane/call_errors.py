@@ -109,7 +109,7 @@ def _refusal(subject: str, error: MCPError, exchange: HttpExchange) -> OctogenEr
     if status == 401:
         return OctogenMCPAuthenticationError(
             f"{subject} refused the access token (401): get a new one, or run "
-            "`octogen-mcp-login` again."
+            "`octogen-dagster login` again."
         )
     if status == 429 or status >= 500:
         kind = OctogenMCPRateLimitError if status == 429 else OctogenMCPError

@@ -59,7 +59,7 @@ class LoginCallback:
                 parameters = await self._parameters
         except TimeoutError:
             raise OctogenMCPAuthenticationError(
-                f"Nobody logged in within {seconds:g} s: run `octogen-mcp-login` again."
+                f"Nobody logged in within {seconds:g} s: run `octogen-dagster login` again."
             ) from None
         if "code" not in parameters:
             reason = ": ".join(

@@ -100,7 +100,7 @@ class SecretFile:
                 return token
             problem = "does not hold one word" if text else "is empty"
         raise OctogenMCPAuthenticationError(
-            f"The {self} {problem}. Run `octogen-mcp-login` to write it."
+            f"The {self} {problem}. Run `octogen-dagster login` to write it."
         )
 
     def write(self, secret: SecretStr) -> None:

@@ -171,7 +171,7 @@ def _parsed_tokens(subject: str, response: _Response) -> TokenResponse | Octogen
     if body.get("refresh_token") and replacement is None:
         return OctogenMCPAuthenticationError(
             f"{subject} gave a new refresh token that cannot be one: a token is one word, without "
-            "blanks. The one it was given may be spent now: run `octogen-mcp-login` to log in "
+            "blanks. The one it was given may be spent now: run `octogen-dagster login` to log in "
             "again."
         )
     return TokenResponse(
@@ -192,7 +192,7 @@ def _failure(subject: str, response: _Response, refresh_token: SecretStr) -> Oct
         reason = reason.replace(refresh_token.get_secret_value(), "[refresh token]")
         return OctogenMCPAuthenticationError(
             f"{said} ({reason[:_MAX_REASON_LENGTH]}): the refresh token or the client id is not "
-            "valid any more. Run `octogen-mcp-login` to log in again."
+            "valid any more. Run `octogen-dagster login` to log in again."
         )
     content_type = response.headers.get("content-type", "no content type")
     return OctogenMCPError(

@@ -119,5 +119,5 @@ def _store(file: SecretFile, refresh_token: SecretStr) -> None:
         file.write(refresh_token)
     except OctogenMCPAuthenticationError as error:
         raise OctogenMCPAuthenticationError(
-            f"{error} The token in it is spent now: then run `octogen-mcp-login` again."
+            f"{error} The token in it is spent now: then run `octogen-dagster login` again."
         ) from None

@@ -62,7 +62,7 @@ class GivenToken:
             return self._token
         raise OctogenMCPAuthenticationError(
             "The access token is refused; they live for some five minutes. Give a new one, or a "
-            "refresh token file, which lasts: `octogen-mcp-login` writes it."
+            "refresh token file, which lasts: `octogen-dagster login` writes it."
         )
 
 
@@ -119,9 +119,9 @@ def _last_login() -> Path:
     path = default_refresh_token_file()
     if path is None:
         raise OctogenMCPAuthenticationError(
-            f"There is no login to Octogen's MCP in {REFRESH_TOKEN_FILE}: run `octogen-mcp-login`; "
-            "or set OCTOGEN_MCP_REFRESH_TOKEN_FILE and OCTOGEN_MCP_CLIENT_ID_FILE to the files of "
-            "a login elsewhere, or OCTOGEN_MCP_TOKEN_COMMAND or OCTOGEN_MCP_ACCESS_TOKEN."
+            f"There is no login to Octogen's MCP in {REFRESH_TOKEN_FILE}: run `octogen-dagster "
+            "login`; or set OCTOGEN_MCP_REFRESH_TOKEN_FILE and OCTOGEN_MCP_CLIENT_ID_FILE to the "
+            "files of a login elsewhere, or OCTOGEN_MCP_TOKEN_COMMAND or OCTOGEN_MCP_ACCESS_TOKEN."
         )
     return path
 

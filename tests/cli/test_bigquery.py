@@ -174,7 +174,7 @@ def test_autosubscribe_without_a_login_says_how_to_log_in(monkeypatch: pytest.Mo
     monkeypatch.delenv("OCTOGEN_MCP_REFRESH_TOKEN")
     done = run_autosubscribe()
     assert done.exit_code == 1
-    assert "run `octogen-mcp-login` and set OCTOGEN_MCP_REFRESH_TOKEN_FILE" in done.stderr
+    assert "run `octogen-dagster login`; or set OCTOGEN_MCP_REFRESH_TOKEN_FILE" in done.stderr
 
 
 def test_the_command_line_wins_over_the_environment(

@@ -53,7 +53,7 @@ def test_after_a_login_autosubscribe_needs_no_person(
     page, *rest = done.stdout.splitlines()
     assert page.startswith(f"Log in on this page: {hub.authorization_server}/oauth2/authorize?")
     assert rest == [
-        "Logged in. Set this for octogen-bq-autosubscribe:",
+        "Logged in. Set this for `octogen-dagster bq autosubscribe`:",
         f"export OCTOGEN_MCP_CLIENT_ID_FILE={tmp_path}/client",
         f"export OCTOGEN_MCP_REFRESH_TOKEN_FILE='{tmp_path}/refresh token'",
         f"export OCTOGEN_MCP_URL={hub.mcp_url}",

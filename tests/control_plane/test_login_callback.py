@@ -84,7 +84,9 @@ async def test_a_callback_without_a_code_is_a_refused_login(
 async def test_a_browser_that_does_not_return_in_time_is_an_error(callback: LoginCallback) -> None:
     with pytest.raises(OctogenMCPAuthenticationError) as caught:
         await callback.wait(0.01)
-    assert str(caught.value) == ("Nobody logged in within 0.01 s: run `octogen-mcp-login` again.")
+    assert str(caught.value) == (
+        "Nobody logged in within 0.01 s: run `octogen-dagster login` again."
+    )
 
 
 @pytest.mark.timeout(20)

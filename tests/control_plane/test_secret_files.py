@@ -93,7 +93,7 @@ def test_a_file_that_holds_no_secret(file: SecretFile, content: bytes | None, pr
     with pytest.raises(OctogenMCPAuthenticationError) as caught:
         file.read()
     assert str(caught.value) == (
-        f"The refresh token file {file.path} {problem}. Run `octogen-mcp-login` to write it."
+        f"The refresh token file {file.path} {problem}. Run `octogen-dagster login` to write it."
     )
 
 

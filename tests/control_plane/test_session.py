@@ -63,7 +63,7 @@ def test_a_token_that_stays_refused_is_replaced_once(hub: Hub, session: McpSessi
         session.call(LISTINGS, {})
     assert str(caught.value) == (
         f"Octogen's MCP at {hub.mcp_url}, asked for {LISTINGS}, refused the access token (401): "
-        "get a new one, or run `octogen-mcp-login` again."
+        "get a new one, or run `octogen-dagster login` again."
     )
     assert count(hub, "token") == 2
 

@@ -75,7 +75,7 @@ def test_a_new_refresh_token_that_cannot_be_one_is_an_error(token: Any) -> None:
     assert str(caught.value) == (
         f"The token endpoint {server.origin}/token gave a new refresh token that cannot be one: a "
         "token is one word, without blanks. The one it was given may be spent now: run "
-        "`octogen-mcp-login` to log in again."
+        "`octogen-dagster login` to log in again."
     )
 
 
@@ -92,7 +92,7 @@ def test_a_new_refresh_token_that_cannot_be_one_is_an_error(token: Any) -> None:
             ),
             OctogenMCPAuthenticationError,
             "answered 400 (invalid_grant: spent: [refresh token]): the refresh token or the client "
-            "id is not valid any more. Run `octogen-mcp-login` to log in again.",
+            "id is not valid any more. Run `octogen-dagster login` to log in again.",
         ),
         (
             http(401, {"error": "invalid_client", "error_description": 5}),

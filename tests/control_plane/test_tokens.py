@@ -125,8 +125,8 @@ def test_the_retry_policy_applies_to_the_token_endpoint(hub: Hub) -> None:
         (
             {},
             "There is no login to Octogen's MCP in ~/.config/octogen/mcp.refresh: run "
-            "`octogen-mcp-login`; or set OCTOGEN_MCP_REFRESH_TOKEN_FILE and OCTOGEN_MCP_CLIENT_ID_"
-            "FILE to the files of a login elsewhere, or OCTOGEN_MCP_TOKEN_COMMAND or ",
+            "`octogen-dagster login`; or set OCTOGEN_MCP_REFRESH_TOKEN_FILE and "
+            "OCTOGEN_MCP_CLIENT_ID_FILE to the files of a login elsewhere, or OCTOGEN_MCP_TOKEN_",
         ),
         ({"client_id": "x"}, "There is no login to Octogen's MCP"),
         ({"refresh_token": REFRESH}, "its id is missing: set OCTOGEN_MCP_CLIENT_ID_FILE"),
