@@ -102,16 +102,25 @@ class OctogenControlPlaneResource(dg.ConfigurableResource[Any]):
             OctogenMCPAuthenticationError: No token and no way to get one is set.
             ValueError: An address or a command is invalid.
         """
+        retry = dataclasses.replace(self.retry, deadline=deadline)
+        tokens = access_tokens(**self.login, retry=retry)
+        return OctogenMCP(tokens, self.mcp_url, retry=retry)
+
+    @property
+    def login(self) -> dict[str, Any]:
+        """The arguments of `access_tokens`, from the fields or the environment."""
         login = _environment("token_command", "refresh_token", "refresh_token_file", "access_token")
         if self.refresh_token_file:
             login = {"refresh_token_file": self.refresh_token_file}
         client = _environment("client_id", "client_id_file")
         if self.client_id_file:
             client = {"client_id_file": self.client_id_file}
-        retry = dataclasses.replace(self.retry, deadline=deadline)
-        tokens = access_tokens(**login, **client, **_environment("token_endpoint"), retry=retry)
-        url = self.url or _environment("url")["url"] or DEFAULT_MCP_URL
-        return OctogenMCP(tokens, url, retry=retry)
+        return {**login, **client, **_environment("token_endpoint")}
+
+    @property
+    def mcp_url(self) -> str:
+        """The URL of the MCP server, from the field or the environment."""
+        return self.url or os.environ.get("OCTOGEN_MCP_URL") or DEFAULT_MCP_URL
 
 
 def _environment(*settings: str) -> dict[str, Any]:

@@ -30,14 +30,42 @@ if TYPE_CHECKING:
     show_envvar=True,
     help="Folder or bucket of the snapshots.",
 )
-@click.option("--timeout", type=SECONDS, default=30.0, help="Seconds for all checks.")
+@click.option(
+    "--project",
+    envvar="GOOGLE_CLOUD_PROJECT",
+    show_envvar=True,
+    help="Google Cloud project of linked datasets and queries.",
+)
+@click.option(
+    "--principal",
+    envvar="OCTOGEN_SUBSCRIBER",
+    show_envvar=True,
+    help="IAM principal that subscribes, as serviceAccount:reader@….iam.gserviceaccount.com.",
+)
+@click.option(
+    "--listing",
+    "listings",
+    multiple=True,
+    help="Resource name of a listing that must be granted. Can be repeated.  "
+    "[default: those that Octogen shares]",
+)
+@click.option("--exchange", help="Resource name of an exchange to find listings in.")
+@click.option("--timeout", type=SECONDS, default=45.0, help="Seconds for all checks.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @reporting_errors
-def doctor(*, shops: Sequence[str], base_dir: str | None, timeout: float, as_json: bool) -> None:
+def doctor(
+    *,
+    shops: Sequence[str],
+    listings: Sequence[str],
+    exchange: str | None,
+    timeout: float,
+    as_json: bool,
+    **settings: str | None,
+) -> None:
     """Say what works, what does not and what to do. Nothing is charged.
 
     Nothing is changed, except for one small file that is written where snapshots are stored and
-    deleted again. The API key is read from the environment.
+    deleted again. The API key and the login to Octogen's MCP are read from the environment.
 
     Exit status: 0 all works, perhaps with warnings; 1 something does not work; 2 bad input.
     """
@@ -45,8 +73,8 @@ def doctor(*, shops: Sequence[str], base_dir: str | None, timeout: float, as_jso
     from octogen_dagster.doctor.environment import resources_from_settings
 
     hosts = [host for text in shops for host in text.split(",") if host.strip()]
-    resources = resources_from_settings(shops=hosts, base_dir=base_dir)
-    diagnosis = diagnose(**resources, timeout=timeout)
+    resources = resources_from_settings(shops=hosts, **settings)
+    diagnosis = diagnose(**resources, listings=listings, exchange=exchange, timeout=timeout)
     click.echo(json.dumps(diagnosis.as_dict(), indent=2) if as_json else diagnosis)
     if not diagnosis.ok:
         sys.exit(FAILED)

@@ -2,60 +2,143 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from octogen_dagster.doctor.analytics_hub import check_analytics_hub
+from octogen_dagster.doctor.control_plane import check_control_plane
 from octogen_dagster.doctor.findings import Diagnosis, Finding
 from octogen_dagster.doctor.octogen_api import check_octogen
-from octogen_dagster.doctor.runner import run_checks
+from octogen_dagster.doctor.queries import check_queries
+from octogen_dagster.doctor.runner import guarded, run_checks
 from octogen_dagster.doctor.snapshot_place import check_snapshot_place
 from octogen_dagster.doctor.versions import check_versions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Sequence
 
+    from octogen_dagster.bigquery.resources import (
+        AnalyticsHubResource,
+        OctogenControlPlaneResource,
+    )
     from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
     from octogen_dagster.snapshots.resource import OctogenResource
 
-DEFAULT_TIMEOUT = 30.0
+    Check = Generator[Finding, None, None]
+
+DEFAULT_TIMEOUT = 45.0
+"""Seconds for all checks, so that a sensor, which has 60, can wait for them."""
 
 
 def diagnose(
     *,
     octogen: OctogenResource | None = None,
     io_manager: ParquetSnapshotIOManager | None = None,
+    analytics_hub: AnalyticsHubResource | None = None,
+    control_plane: OctogenControlPlaneResource | None = None,
+    bigquery: Any = None,
+    listings: Sequence[str] = (),
+    exchange: str | None = None,
     instance: dg.DagsterInstance | None = None,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> Diagnosis:
     """Check what works, what does not and what to do, without a charged request.
 
     Nothing is changed, except for one small file that is written where snapshots are stored and
-    deleted again. What is left out is not checked. The checks run at the same time, and one that
-    fails or hangs does not stop the others. It can be called in a sensor or an asset check.
+    deleted again. A resource that is left out is not checked. The checks run at the same time, and
+    one that fails or hangs does not stop the others. It can be called in a sensor or an asset
+    check.
 
     Args:
         octogen: Octogen's REST API.
         io_manager: The place of the snapshots.
+        analytics_hub: Analytics Hub, with the project of the linked datasets.
+        control_plane: Octogen's MCP.
+        bigquery: A `dagster_gcp.BigQueryResource`, for queries over linked datasets.
+        listings: Resource names of listings that must be granted, besides those that Octogen's MCP
+            names.
+        exchange: The exchange that an `ExchangeSource` reads.
         instance: The Dagster instance, which limits the pool of the assets; by default that of
             DAGSTER_HOME.
         timeout: Seconds for all checks.
     """
-    checks: dict[str, Callable[[], Iterable[Finding]]] = {"Versions": check_versions}
-    if octogen is not None:
-        checks["Octogen"] = functools.partial(_check_octogen, octogen, instance, timeout)
-    if io_manager is not None:
-        checks["Snapshots"] = functools.partial(check_snapshot_place, io_manager)
+    stage_timeout = timeout / 3  # Octogen's MCP, Analytics Hub and queries are checked in turn
+    sharing = _Sharing(analytics_hub, control_plane, bigquery, listings, exchange, stage_timeout)
+    checks: dict[str, Callable[[], Check]] = {
+        "Versions": check_versions,
+        "Octogen": partial(_check_octogen, octogen, instance, stage_timeout),
+        "Snapshots": partial(_check_snapshot_place, io_manager),
+        "Sharing": sharing.check,
+    }
     return Diagnosis(tuple(run_checks(checks, timeout)))
 
 
 def _check_octogen(
-    octogen: OctogenResource, instance: dg.DagsterInstance | None, timeout: float
-) -> Iterator[Finding]:
-    if instance is not None or not os.environ.get("DAGSTER_HOME"):
+    octogen: OctogenResource | None, instance: dg.DagsterInstance | None, timeout: float
+) -> Check:
+    if octogen is None:
+        yield _not_given("Octogen", "octogen")
+    elif instance is not None or not os.environ.get("DAGSTER_HOME"):
         yield from check_octogen(octogen, instance, timeout)
-        return
-    with dg.DagsterInstance.get() as opened:
-        yield from check_octogen(octogen, opened, timeout)
+    else:
+        with dg.DagsterInstance.get() as opened:
+            yield from check_octogen(octogen, opened, timeout)
+
+
+def _check_snapshot_place(io_manager: ParquetSnapshotIOManager | None) -> Check:
+    if io_manager is None:
+        yield _not_given("Snapshots", "io_manager")
+    else:
+        yield from check_snapshot_place(io_manager)
+
+
+@dataclass(frozen=True)
+class _Sharing:
+    """The checks of shared listings, each of which uses what the one before it found."""
+
+    analytics_hub: AnalyticsHubResource | None
+    control_plane: OctogenControlPlaneResource | None
+    bigquery: Any
+    listings: Sequence[str]
+    exchange: str | None
+    timeout: float
+
+    def check(self) -> Check:
+        shared = yield from guarded("MCP login", self._check_control_plane)
+        tables = yield from guarded(
+            "Analytics Hub", partial(self._check_analytics_hub, shared or ())
+        )
+        yield from guarded("Queries", partial(self._check_queries, tables or ()))
+
+    def _check_control_plane(self) -> Generator[Finding, None, Sequence[str]]:
+        if self.control_plane is None:
+            yield _not_given("MCP login", "control_plane")
+            return ()
+        project = self.analytics_hub.project if self.analytics_hub else None
+        return (yield from check_control_plane(self.control_plane, project, self.timeout))
+
+    def _check_analytics_hub(
+        self, shared: Sequence[str]
+    ) -> Generator[Finding, None, Sequence[str]]:
+        if self.analytics_hub is None:
+            yield _not_given("Analytics Hub", "analytics_hub")
+            return ()
+        return (
+            yield from check_analytics_hub(
+                self.analytics_hub, self.listings, shared, self.exchange, self.timeout
+            )
+        )
+
+    def _check_queries(self, tables: Sequence[str]) -> Check:
+        if self.bigquery is None:
+            yield _not_given("Queries", "bigquery")
+        else:
+            yield from check_queries(self.bigquery, tables, self.timeout)
+
+
+def _not_given(subject: str, resource: str) -> Finding:
+    return Finding(subject, "skipped", f"there is no resource `{resource}` to check.")

@@ -16,7 +16,7 @@ from octogen_dagster.doctor.rate_limit import compare_limits
 from octogen_dagster.errors import OctogenError, OctogenNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     import dagster as dg
 
@@ -31,7 +31,7 @@ _DEPRECATED_VARIABLE = API_KEY_VARIABLES[1]
 
 def check_octogen(
     octogen: OctogenResource, instance: dg.DagsterInstance | None, timeout: float
-) -> Iterator[Finding]:
+) -> Generator[Finding, None, None]:
     """Check the key, the catalogs and the limits. No request is charged.
 
     Args:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from octogen_dagster.background import submit, wait_interruptibly
 from octogen_dagster.doctor.findings import Finding
 from octogen_dagster.errors import OctogenError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
 _LOGGER = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
 
 
 def run_checks(
-    checks: Mapping[str, Callable[[], Iterable[Finding]]], timeout: float
+    checks: Mapping[str, Callable[[], Generator[Finding, None, object]]], timeout: float
 ) -> list[Finding]:
     """Run checks at the same time and return their findings, in the order of the checks.
 
@@ -31,15 +32,17 @@ def run_checks(
     ends_at = time.monotonic() + timeout
     found: dict[str, list[Finding]] = {subject: [] for subject in checks}
     futures = {
-        subject: submit(functools.partial(_collect, check, found[subject]), "octogen-doctor")
+        subject: submit(
+            functools.partial(_collect, guarded(subject, check), found[subject]), "octogen-doctor"
+        )
         for subject, check in checks.items()
     }
     findings: list[Finding] = []
     for subject, future in futures.items():
         wait_interruptibly(future, ends_at - time.monotonic())
-        done = future.done()
+        is_done = future.done()
         findings += found[subject]
-        if not done:
+        if not is_done:
             findings.append(
                 Finding(
                     subject,
@@ -48,25 +51,37 @@ def run_checks(
                     "Check the network and the addresses, or give it a longer timeout.",
                 )
             )
-        elif error := future.exception():
-            findings.append(_failure(subject, error))
     return findings
 
 
-def _collect(check: Callable[[], Iterable[Finding]], found: list[Finding]) -> None:
-    for finding in check():
-        found.append(finding)  # one by one, so that those before a failure are kept
+def guarded(
+    subject: str, check: Callable[[], Generator[Finding, None, _Result]]
+) -> Generator[Finding, None, _Result | None]:
+    """Run a check whose failure is a finding.
+
+    Args:
+        subject: The subject that a failure is reported for.
+        check: The check.
+
+    Returns:
+        What the check returns; None if it fails.
+    """
+    try:
+        return (yield from check())
+    except (OctogenError, ValueError) as error:
+        yield Finding(subject, "failed", str(error))
+    except Exception as error:
+        # The text of an unexpected error may quote a secret.
+        _LOGGER.debug("The check of %s failed.", subject, exc_info=True)
+        yield Finding(
+            subject,
+            "failed",
+            f"the check itself failed with a {type(error).__name__}.",
+            f"Report it with the traceback, which the logger {__name__} has at level DEBUG.",
+        )
+    return None
 
 
-def _failure(subject: str, error: BaseException) -> Finding:
-    if isinstance(error, OctogenError | ValueError):
-        return Finding(subject, "failed", str(error))
-    # The text of an unexpected error may quote a secret.
-    _LOGGER.debug("The check of %s failed.", subject, exc_info=error)
-    return Finding(
-        subject,
-        "failed",
-        f"the check itself failed with a {type(error).__name__}.",
-        "Report it with the traceback, which is in the log of octogen_dagster.doctor at level "
-        "DEBUG.",
-    )
+def _collect(check: Generator[Finding, None, object], found: list[Finding]) -> None:
+    for finding in check:
+        found.append(finding)  # one by one, so that those before a hang are kept

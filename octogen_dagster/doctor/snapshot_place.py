@@ -13,14 +13,14 @@ from octogen_dagster.doctor.findings import Finding
 from octogen_dagster.snapshots.snapshot_files import SnapshotFile, write_parquet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 
 SUBJECT = "Snapshots"
 
 
-def check_snapshot_place(io_manager: ParquetSnapshotIOManager) -> Iterator[Finding]:
+def check_snapshot_place(io_manager: ParquetSnapshotIOManager) -> Generator[Finding, None, None]:
     """Write, publish, read back and delete a file as a snapshot is, and remove what it needed.
 
     Args:

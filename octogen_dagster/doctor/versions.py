@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from octogen_dagster.doctor.findings import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 _PACKAGES = ("octogen-dagster", "dagster", "polars", "pyarrow")
 _OTHER_PACKAGE = "octogen-ai-sdk"
 _SHARED_COMMANDS = ("octogen-bq-subscribe", "octogen-bq-autosubscribe", "octogen-mcp-login")
 
 
-def check_versions(scripts: Path | None = None) -> Iterator[Finding]:
+def check_versions(scripts: Path | None = None) -> Generator[Finding, None, None]:
     """Report the versions, and commands that belong to the package octogen-ai-sdk.
 
     Args:

@@ -7,11 +7,14 @@ import pytest
 import yaml
 
 from octogen_dagster.api.catalog_sources import NamedCatalogs
+from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
 from octogen_dagster.doctor.diagnose import diagnose
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.resource import OctogenResource
 from tests.api.servers import KEY
+from tests.doctor.listings import PROJECT, granted_for, listing, subscribed
 from tests.doctor.test_octogen_api import today
+from tests.sharing.hubs import answering
 
 
 def test_the_findings_come_in_the_order_of_the_subjects(tmp_path: Path) -> None:
@@ -27,8 +30,31 @@ def test_the_findings_come_in_the_order_of_the_subjects(tmp_path: Path) -> None:
     assert [subject.split()[0] for subject in subjects] == [
         *["Versions"],
         *["Octogen"] * 5,
-        *["Snapshots"],
+        *["Snapshots", "MCP", "Analytics", "Queries"],
     ]
+
+
+def test_what_is_not_given_is_skipped() -> None:
+    found = [each for each in diagnose().findings if each.status == "skipped"]
+    assert [each.message.split("`")[1] for each in found] == [
+        *("octogen", "io_manager", "control_plane", "analytics_hub", "bigquery")
+    ]
+
+
+def test_a_login_that_fails_hides_no_listing_that_was_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    name = listing("acme")
+    with answering(ListSubscriptions=subscribed(), TestIamPermissions=granted_for([name])) as hub:
+        diagnosis = diagnose(
+            analytics_hub=AnalyticsHubResource(project=PROJECT, endpoint=hub),
+            control_plane=OctogenControlPlaneResource(principal="user:a@b.c"),
+            listings=[name],
+        )
+    found = {each.subject: each for each in diagnosis.findings}
+    assert found["MCP login"].status == "failed"
+    assert found["Listings"].message == f"1 can be subscribed to: {name}."
 
 
 def test_the_limit_of_the_pool_is_read_from_the_instance_of_dagster_home(

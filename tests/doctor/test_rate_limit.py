@@ -8,7 +8,7 @@ from octogen_dagster.doctor.rate_limit import compare_limits
 
 def pooled(**pools: object) -> dg.DagsterInstance:
     """An instance with these settings of its pools."""
-    return dg.DagsterInstance.local_temp(overrides={"concurrency": {"pools": pools}})
+    return dg.DagsterInstance.ephemeral(settings={"concurrency": {"pools": pools}})
 
 
 def test_without_an_instance_the_limit_is_shown_with_how_to_set_that_of_the_pool() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import pytest
 
@@ -13,8 +13,8 @@ SECRET = "secret-0123456789"
 FINE = Finding("Fine", "ok", "it works.")
 
 
-def fine() -> list[Finding]:
-    return [FINE]
+def fine() -> Generator[Finding, None, None]:
+    yield FINE
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def fine() -> list[Finding]:
 def test_a_check_that_fails_keeps_what_it_found_and_stops_no_other(
     error: Exception, message: str
 ) -> None:
-    def fail() -> Iterator[Finding]:
+    def fail() -> Generator[Finding, None, None]:
         yield FINE
         raise error
 
@@ -42,7 +42,7 @@ def test_a_check_that_fails_keeps_what_it_found_and_stops_no_other(
 def test_a_check_that_hangs_is_left_and_stops_no_other() -> None:
     released = threading.Event()
 
-    def hang() -> Iterator[Finding]:
+    def hang() -> Generator[Finding, None, None]:
         yield FINE
         released.wait(30)
 

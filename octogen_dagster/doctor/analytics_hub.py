@@ -1,0 +1,152 @@
+"""The checks of Analytics Hub: subscriptions, listings and the exchange."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from octogen_dagster.doctor.findings import Finding
+from octogen_dagster.errors import OctogenBigQueryError
+from octogen_dagster.sharing.listings import ExchangeListings
+from octogen_dagster.sharing.resource_names import TABLE, ListingName
+from octogen_dagster.sharing.subscribe import Subscriptions
+from octogen_dagster.sharing.subscription_plan import plan_subscription
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Sequence
+
+    from octogen_dagster.bigquery.resources import AnalyticsHubResource
+    from octogen_dagster.sharing.analytics_hub import AnalyticsHub
+
+SUBSCRIPTIONS, LISTINGS, EXCHANGE = "Subscriptions", "Listings", "Exchange"
+_DEFAULT_LOCATION = "US"
+_MAX_LISTINGS = 100
+_MAX_NAMES = 3
+_GRANT = (
+    "Octogen grants roles/analyticshub.subscriber on a listing to the registered principal, within "
+    "minutes. If it does not, check that these Google credentials are that principal's."
+)
+
+
+def check_analytics_hub(
+    analytics_hub: AnalyticsHubResource,
+    named: Sequence[str],
+    shared: Sequence[str],
+    exchange: str | None,
+    timeout: float,
+) -> Generator[Finding, None, Sequence[str]]:
+    """Check that subscriptions and listings can be read and listings be subscribed to.
+
+    Args:
+        analytics_hub: The resource.
+        named: Resource names of listings that the user named; one that may not be subscribed to
+            is a failure.
+        shared: Those that Octogen shares; their grants may still be on the way.
+        exchange: The exchange whose listings are to be read; None for none.
+        timeout: Seconds for each call.
+
+    Returns:
+        The linked tables that there are, as `project.dataset.table`.
+
+    Raises:
+        OctogenBigQueryError: Analytics Hub refuses.
+        OctogenBigQueryInputError: A name is malformed.
+    """
+    resources = list(dict.fromkeys([*named, *shared]))
+    locations = {ListingName.parse(resource).location for resource in resources}
+    project = analytics_hub.project
+    with analytics_hub.hub(timeout) as hub:
+        if exchange is not None:
+            yield from _exchange_findings(hub, exchange)
+        subscriptions: Subscriptions | None = Subscriptions(hub)
+        for location in sorted(locations or {_DEFAULT_LOCATION}):
+            finding = _subscriptions_finding(hub, project, location)
+            yield finding
+            if finding.status == "failed":
+                subscriptions = None
+        if not resources:
+            yield Finding(LISTINGS, "skipped", "none is named, and Octogen's MCP names none.")
+        looked_at = _Listings(set(named))
+        for resource in resources[:_MAX_LISTINGS]:
+            try:
+                looked_at.add(resource, project, hub, subscriptions)
+            except OctogenBigQueryError as error:
+                yield Finding(LISTINGS, "failed", str(error))
+        yield from looked_at.findings()
+        if (left := len(resources) - _MAX_LISTINGS) > 0:
+            yield Finding(LISTINGS, "skipped", f"{left:,} more were not looked at.")
+    return looked_at.tables
+
+
+def _exchange_findings(hub: AnalyticsHub, exchange: str) -> Iterator[Finding]:
+    try:
+        found = ExchangeListings(hub, exchange).listings()
+    except OctogenBigQueryError as error:
+        yield Finding(EXCHANGE, "failed", str(error))
+    else:
+        yield Finding(EXCHANGE, "ok", f"{exchange} has {len(found.listings):,} catalogs.")
+
+
+def _subscriptions_finding(hub: AnalyticsHub, project: str, location: str) -> Finding:
+    try:
+        count = sum(1 for _ in hub.subscription_messages(project, location))
+    except OctogenBigQueryError as error:
+        return Finding(SUBSCRIPTIONS, "failed", str(error))
+    said = f"project {project} has {count:,} in location {location}."
+    return Finding(SUBSCRIPTIONS, "ok", said)
+
+
+class _Listings:
+    """Listings by what can be done with them.
+
+    Args:
+        named: Those that the user named.
+    """
+
+    def __init__(self, named: set[str]) -> None:
+        self._named = named
+        self._granted: list[str] = []
+        self._refused: list[str] = []
+        self._pending: list[str] = []
+        self.tables: list[str] = []
+
+    def add(
+        self, resource: str, project: str, hub: AnalyticsHub, subscriptions: Subscriptions | None
+    ) -> None:
+        """Ask Analytics Hub about a listing.
+
+        Raises:
+            OctogenBigQueryError: It does not tell.
+        """
+        plan = plan_subscription(resource, project)
+        existing = subscriptions.find_existing(plan) if subscriptions else None
+        if existing is not None:
+            self.tables.append(f"{existing.linked_project}.{existing.linked_dataset}.{TABLE}")
+        elif hub.may_subscribe(resource):
+            self._granted.append(resource)
+        else:
+            (self._refused if resource in self._named else self._pending).append(resource)
+
+    def findings(self) -> Iterator[Finding]:
+        """Report each kind of listings that there is."""
+        if self.tables:
+            said = f"{len(self.tables):,} are linked datasets: {_names(self.tables)}."
+            yield Finding(LISTINGS, "ok", said)
+        if self._granted:
+            said = f"{len(self._granted):,} can be subscribed to: {_names(self._granted)}."
+            yield Finding(LISTINGS, "ok", said)
+        if self._refused:
+            yield Finding(LISTINGS, "failed", _not_granted(self._refused), _GRANT)
+        if self._pending:
+            yield Finding(LISTINGS, "warning", _not_granted(self._pending), _GRANT)
+
+
+def _not_granted(resources: Sequence[str]) -> str:
+    return (
+        f"{len(resources):,} cannot be subscribed to, since analyticshub.listings.subscribe is "
+        f"missing: {_names(resources)}."
+    )
+
+
+def _names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_NAMES:,} more" if names[_MAX_NAMES:] else ""
+    return ", ".join(names[:_MAX_NAMES]) + more

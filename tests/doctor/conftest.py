@@ -1,0 +1,1 @@
+from tests.sharing.fixtures import _nothing_from_outside  # noqa: F401
