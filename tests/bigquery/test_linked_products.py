@@ -13,7 +13,8 @@ from dagster_gcp import BigQueryResource
 
 from octogen_dagster.bigquery.linked_products import build_linked_products_asset
 from octogen_dagster.errors import OctogenBigQueryError
-from tests.bigquery.rest_api import PROJECT
+from tests.bigquery.job_server import JobServer
+from tests.bigquery.rest_api import PROJECT, connected
 
 LISTINGS = dg.DynamicPartitionsDefinition(name="octogen_listings")
 
@@ -32,6 +33,44 @@ def linked_datasets() -> None: ...
 def test_a_maximum_age_that_is_not_positive_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^max_age must be a positive timedelta or None, not"):
         build_linked_products_asset(linked, max_age=timedelta(0))
+
+
+def test_a_limit_that_is_not_positive_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^max_bytes_billed must be a positive number of bytes, "):
+        build_linked_products_asset(linked, max_bytes_billed=-1)
+
+
+def test_the_rows_of_a_view_are_counted_within_the_limit(tmp_path: Path) -> None:
+    view = {
+        "tableReference": {"projectId": PROJECT, "datasetId": "octogen_acme", "tableId": "view"},
+        "type": "VIEW",
+        "location": "US",
+    }
+    server = JobServer(tables={"octogen_acme.products_current_v1": view})
+    products = build_linked_products_asset(
+        linked, max_age=None, max_bytes_billed=2_000, dollars_per_tib=1_000_000
+    )
+
+    def run() -> dg.ExecuteInProcessResult:
+        resources = {"bigquery": BigQueryResource(project=PROJECT)}
+        return dg.materialize([linked, products], resources=resources)
+
+    with connected(server, tmp_path):
+        result = run()
+        server.estimate = 3_000
+        with pytest.raises(OctogenBigQueryError, match=r"reads 3,000 bytes .*billed is 2,000\. "):
+            run()
+    (event,) = result.asset_materializations_for_node("octogen_linked_products")
+    metadata = {name: value.value for name, value in event.metadata.items()}
+    (body,) = server.inserted
+    assert metadata["octogen/job_id"] == body["jobReference"]["jobId"]
+    assert metadata["octogen/billed_bytes"] == 10 * 2**20
+    assert metadata["octogen/query_dollars"] == pytest.approx(9.536743)
+    assert body["configuration"]["query"]["maximumBytesBilled"] == "2000"
+    assert body["configuration"]["labels"] == {
+        "dagster_asset": "octogen_linked_products",
+        "dagster_run": result.run_id,
+    }
 
 
 def test_names_pool_group_and_checks_are_those_of_the_other_assets() -> None:

@@ -17,7 +17,7 @@ from octogen_dagster.bigquery.linked_datasets import build_linked_datasets_asset
 from octogen_dagster.bigquery.linked_products import build_linked_products_asset
 from octogen_dagster.bigquery.linked_products_query import query_linked_products
 from octogen_dagster.bigquery.partitions import listing_partition_key, listing_partitions
-from octogen_dagster.bigquery.query_jobs import JobOrigin, QueryLimits
+from octogen_dagster.bigquery.query_jobs import JobOrigin, QueryLimits, run_query
 from octogen_dagster.bigquery.resources import AnalyticsHubResource
 from octogen_dagster.bigquery.tables import TableName, read_first_rows, read_table
 from octogen_dagster.errors import OctogenBigQueryError
@@ -244,6 +244,7 @@ def test_a_query_becomes_a_table(client: bigquery.Client, runs: Runs) -> None:
     columns = [(each.name, each.type) for each in metadata["dagster/column_schema"].columns]
     assert columns == [("brand", "STRING"), ("products", "INT64"), ("dearest", "FLOAT64")]
     assert (metadata["octogen/estimated_bytes"], metadata["octogen/billed_bytes"]) == (0, 0)
+    assert metadata["octogen/query_dollars"] == 0
     assert metadata["octogen/seconds"] >= 0
     job = client.get_job(metadata["octogen/job_id"], location=metadata["octogen/location"])
     assert job.labels == {
@@ -288,6 +289,17 @@ def test_a_second_run_replaces_the_table_and_a_failed_one_leaves_it(
         "further statements."
     )
     assert rows(client, "analytics.cheapest_acme_products") == left
+
+
+@pytest.mark.parametrize("destination", [None, f"{PROJECT}.analytics.retried"])
+def test_a_retried_run_finds_its_job(client: bigquery.Client, destination: str | None) -> None:
+    sql = f"SELECT title FROM `{LINKED}.products_current_v1`"
+    arguments: dict[str, Any] = {"subject": "Q", "location": "US", "destination": destination}
+    first, again = (run_query(client, sql, **arguments, **RUN).job for _ in range(2))
+    assert first.job_id == again.job_id
+    assert str(first.job_id).endswith("_0")
+    assert again.maximum_bytes_billed == 100 * 10**9
+    assert len(list(again.result())) == 25
 
 
 def test_a_linked_dataset_is_not_written_to(client: bigquery.Client, runs: Runs) -> None:
