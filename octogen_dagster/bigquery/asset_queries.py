@@ -7,7 +7,7 @@ from octogen_dagster.bigquery.query_jobs import FinishedQuery, JobOrigin
 from octogen_dagster.bigquery.table_metadata import last_materialization
 
 DOLLARS_PER_TIB = 6.25
-"""Google's list price of on-demand queries in the US, in November 2026."""
+"""Google's list price of on-demand queries in the US, since July 2023."""
 
 
 def job_origin(context: dg.AssetExecutionContext) -> JobOrigin:

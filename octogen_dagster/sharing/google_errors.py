@@ -142,11 +142,15 @@ BIGQUERY = GoogleService(
         "project that pays for the query, roles/bigquery.dataEditor on the dataset that is "
         "written to.",
         "authError": _LOG_IN_TO_BIGQUERY,
+        "bytesBilledLimitExceeded": "Nothing was billed. Read fewer columns or partitions of the "
+        "table, or raise max_bytes_billed of the asset.",
         "invalidQuery": "Correct the SQL.",
         "notFound": "Check the name and the location: a query reaches the datasets of one location "
         "only. A linked dataset is gone when its listing was withdrawn or its subscription ended: "
         "then subscribe again.",
         "quotaExceeded": "Wait, or let an administrator raise the project's quota.",
+        "stopped": "Somebody cancelled the job, or it took longer than it may. Run it again, or "
+        "let the query read less.",
     },
     default_advice="Try again later.",
     log_in=_LOG_IN_TO_BIGQUERY,

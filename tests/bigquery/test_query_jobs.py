@@ -164,6 +164,31 @@ def test_a_job_that_failed_or_lost_its_result_is_followed_by_another(
     assert jobs(server) == ["0", "1", "2", "3"]
 
 
+@pytest.mark.parametrize(
+    ("reason", "advice"),
+    [
+        (
+            "bytesBilledLimitExceeded",
+            "Nothing was billed. Read fewer columns or partitions of the table, or raise "
+            "max_bytes_billed of the asset.",
+        ),
+        (
+            "stopped",
+            "Somebody cancelled the job, or it took longer than it may. Run it again, or let the "
+            "query read less.",
+        ),
+    ],
+)
+def test_a_job_that_bigquery_ended_says_what_to_do(
+    server: JobServer, run: Run, reason: str, advice: str
+) -> None:
+    server.failures = [{"reason": reason, "message": "Ended."}]
+    with pytest.raises(OctogenBigQueryError) as caught:
+        run()
+    assert str(caught.value).endswith(f" {reason}: Ended). {advice}")
+    assert jobs(server) == ["0"]
+
+
 def test_a_failure_of_bigquery_itself_is_followed_by_another_job(
     server: JobServer, run: Run
 ) -> None:

@@ -152,12 +152,16 @@ def snapshot_definitions() -> dg.Definitions:
 def listing_definitions() -> dg.Definitions:
     """Shared listings in BigQuery."""
     datasets = build_linked_datasets_asset(control_plane=True, partitions_def=listing_partitions)
-    products = build_linked_products_asset(datasets, max_age=timedelta(days=1))
+    products = build_linked_products_asset(
+        datasets, max_age=timedelta(days=1), max_bytes_billed=None
+    )
     brands = query_linked_products(
         "SELECT brand, COUNT(*) AS products FROM {products} GROUP BY brand",
         name="brands",
         linked_products=products,
         destination="analytics.brands_{linked_dataset}",
+        max_bytes_billed=10**9,
+        dollars_per_tib=7.5,
     )
     exchange = "projects/octogen/locations/us/dataExchanges/catalogs"
     return dg.Definitions(
