@@ -15,6 +15,7 @@ from octogen_dagster.bigquery.listing_tick import (
     ListingTick,
     TickInputs,
     plan_tick,
+    recorded_status,
 )
 from octogen_dagster.bigquery.subscription_health import by_analytics_hub, merge_octogen_status
 from octogen_dagster.errors import OctogenError, OctogenTimeoutError
@@ -143,7 +144,9 @@ class ListingSensor:
         tick = plan_tick(
             cursor,
             TickInputs(
-                statuses={key: listing.status or "" for key, listing in listings.items()},
+                statuses={
+                    key: recorded_status(listing.status) for key, listing in listings.items()
+                },
                 known=known,
                 subscribed=subscribed,
                 unfinished=unfinished_partitions(context.instance, self._name),

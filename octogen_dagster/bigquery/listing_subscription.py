@@ -19,7 +19,7 @@ from octogen_dagster.sharing.subscriber_view import (
     read_subscriber_view,
 )
 from octogen_dagster.sharing.subscription_plan import SubscriptionPlan, plan_subscription
-from octogen_dagster.sharing.verdict import Action, shown_status, verdict
+from octogen_dagster.sharing.verdict import Action, is_enabled, shown_status, verdict
 
 
 @dataclass
@@ -69,7 +69,7 @@ class ListingSubscription:
         message = f"Listing {self.plan.listing}: {decided.message or status}"
         if decided.action is Action.ALREADY_ACTIVE:
             return self.subscribe()
-        if decided.action is Action.PENDING and status in (None, "pending"):
+        if decided.action is Action.PENDING and view.subscriber and is_enabled(view.subscriber):
             return self._find_existing(message)
         if decided.action is not Action.WOULD_SUBSCRIBE:
             raise OctogenBigQueryError(message)

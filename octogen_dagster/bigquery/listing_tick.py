@@ -9,8 +9,9 @@ from typing_extensions import Self
 
 from octogen_dagster.run_ledger import Ledger, run_key
 from octogen_dagster.sensor_limits import MAX_REPORTS_PER_TICK, limited
+from octogen_dagster.sharing.status import GRANTED, Standing, standing
 
-GRANTED, PENDING = "awaiting_subscription", "pending"
+PENDING = "pending"
 REVOKED, STALE, MISSING = "revoked", "stale", "missing"
 MAX_WARNINGS_PER_TICK = 10
 MAX_WARNINGS = 1_000
@@ -68,7 +69,7 @@ class TickInputs:
     """What a tick found.
 
     Attributes:
-        statuses: Octogen's status of each listing by partition key; empty if the source has none.
+        statuses: What `recorded_status` says of each listing, by partition key.
         known: Partition keys that exist.
         subscribed: Partition keys that were materialized.
         unfinished: Partition keys whose runs are queued or running.
@@ -107,6 +108,21 @@ class ListingTick:
     gone: list[str]
     lapsed: dict[str, str]
     cursor: ListingCursor = field(repr=False)
+
+
+def recorded_status(status: str | None) -> str:
+    """Return the word that the ledger has for a status, so that a new word changes nothing.
+
+    Args:
+        status: Octogen's status of a listing; None if there is none.
+
+    Returns:
+        `pending` for every status of a listing that is not granted yet, the empty text for None,
+        and any other status as it is.
+    """
+    if status is None:
+        return ""
+    return PENDING if standing(status) is Standing.PENDING else status
 
 
 def plan_tick(cursor: ListingCursor, inputs: TickInputs) -> ListingTick:
@@ -151,6 +167,8 @@ def _is_due(
     ledger: ListingCursor, key: str, status: str, *, in_order: bool, overdue: Collection[str]
 ) -> bool:
     """True if a run is to be requested for a listing that has no unfinished one."""
+    if status and standing(status) is Standing.WITHDRAWN:
+        return False
     # An active subscription that can be subscribed to again was deleted by its owner: do not
     # recreate it, unless the grant was pending in between.
     if _newly_granted(ledger, key, status) and (

@@ -3,12 +3,13 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 
-from octogen_dagster.bigquery.listing_tick import MISSING, PENDING, REVOKED, STALE
+from octogen_dagster.bigquery.listing_tick import MISSING, REVOKED, STALE
 from octogen_dagster.errors import OctogenBigQueryInputError
 from octogen_dagster.sharing import subscription as subscription_entry
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from octogen_dagster.sharing.listings import Listing
 from octogen_dagster.sharing.resource_names import ListingName
+from octogen_dagster.sharing.status import denies_access
 
 _ONLY_BY_OCTOGEN = {"source_stale", "refresh_failed", "access_grant_failed"}
 _LAPSES = {subscription_entry.STALE: STALE, subscription_entry.REVOKED: REVOKED}
@@ -88,7 +89,7 @@ def merge_octogen_status(
             continue  # Analytics Hub knows better
         if listing.status in _ONLY_BY_OCTOGEN:
             merged[key] = listing.status
-        elif listing.status == PENDING:
+        elif denies_access(listing.status):
             merged[key] = REVOKED
         elif listing.status == "active":
             merged.pop(key, None)

@@ -60,8 +60,8 @@ class Cell:
     Attributes:
         subscriber_id: Octogen's id of the subscriber.
         listing: The listing of the catalog; its attributes are None until there is one.
-        status: `pending`, `awaiting_subscription`, `active`, `source_stale`, `refresh_failed`,
-            `access_grant_failed`, or a status that is newer than this package.
+        status: `preparing`, `awaiting_subscription`, `active`, `source_stale`, `refresh_failed`,
+            `access_grant_failed`, `removing`, or a status that is newer than this package.
         reason_code: Octogen's reason for the status, if it gives one.
     """
 

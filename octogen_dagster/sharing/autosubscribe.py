@@ -159,11 +159,12 @@ class _Pass:
     def process(self, listing: SubscriberListing, subscriber: Subscriber | None) -> CatalogOutcome:
         """Decide about a listing and carry out the decision."""
         decided = verdict(listing, subscriber)
+        status = shown_status(listing, subscriber)
         outcome = CatalogOutcome(
             catalog_key=listing.catalog_key,
             action=decided.action,
-            status=shown_status(listing, subscriber),
-            reason_code=listing.reason_code,
+            status=status,
+            reason_code=listing.reason_code if status == listing.status else None,
             listing_resource=listing.listing_resource,
             linked_dataset=listing.linked_dataset or _default_dataset(listing.listing_resource),
             sample_query=listing.sample_query,

@@ -29,7 +29,8 @@ class Listing:
         display_name: The publisher's name for it; None from a source other than the exchange.
         location: Its BigQuery location.
         suggested_dataset: The id of its linked dataset, unless another one is chosen.
-        status: Octogen's status of it for one subscriber; None if there is none.
+        status: Octogen's status of it for one subscriber; empty if Octogen has none for this
+            listing, and None if the source has none or the subscriber is not registered.
     """
 
     resource: str
@@ -193,7 +194,7 @@ class ControlPlaneListings:
                         catalog_key=each.catalog_key,
                         location=each.location,
                         suggested_dataset=each.linked_dataset,
-                        status=status(each),
+                        status=(status(each) or "") if mine else None,
                     )
                 )
             except OctogenBigQueryInputError as error:

@@ -48,7 +48,7 @@ class Cell(Protocol):
 
     @property
     def status(self) -> str | None:
-        """The status, as `pending`, `awaiting_subscription` or `active`."""
+        """The status, as `preparing`, `awaiting_subscription` or `active`."""
 
     @property
     def reason_code(self) -> str | None:

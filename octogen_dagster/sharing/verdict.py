@@ -6,6 +6,8 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from octogen_dagster.sharing.status import Standing, denies_access, standing
+
 if sys.version_info >= (3, 11):
     from enum import StrEnum
 else:
@@ -14,10 +16,6 @@ else:
 if TYPE_CHECKING:
     from octogen_dagster.sharing.octogen_protocols import Subscriber
     from octogen_dagster.sharing.subscriber_view import SubscriberListing
-
-_ACTIVE = {"active", "source_stale"}
-_FAILED = {"refresh_failed", "access_grant_failed"}
-_WITHDRAWN = {"catalog_not_enabled", "scope_revoked", "removing"}
 
 
 class Action(StrEnum):
@@ -93,21 +91,20 @@ def shown_status(listing: SubscriberListing, subscriber: Subscriber | None) -> s
 
 def _status_verdict(listing: SubscriberListing) -> Verdict:
     status, reason = listing.status, listing.reason_code
-    action, message = Action.SKIPPED, f"The status {status!r} is not known: update octogen-dagster."
-    if status == "awaiting_subscription" and listing.listing_resource is None:
-        action = Action.ERROR
-        message = "Octogen grants access and names no listing: report it to Octogen."
-    elif status == "awaiting_subscription":
-        action = Action.WOULD_SUBSCRIBE
-        message = "A pass with --apply creates the linked dataset."
-    elif status in _ACTIVE:
-        return Verdict(Action.ALREADY_ACTIVE)
-    elif status in _FAILED or reason == "needs_attention":
-        action, message = Action.ERROR, f"Octogen reports {reason or status}: ask Octogen."
-    elif reason in _WITHDRAWN:
-        message = f"Octogen does not share it ({reason})."
-    elif status == "pending":
-        action, message = Action.PENDING, "Octogen has not granted access yet."
-    elif status is None:
-        message = "Octogen sent no status: report it to Octogen."
-    return Verdict(action, message)
+    match standing(status, reason):
+        case Standing.ACTIVE:
+            return Verdict(Action.ALREADY_ACTIVE)
+        case Standing.GRANTED if listing.listing_resource is None:
+            return Verdict(
+                Action.ERROR, "Octogen grants access and names no listing: report it to Octogen."
+            )
+        case Standing.GRANTED:
+            return Verdict(
+                Action.WOULD_SUBSCRIBE, "A pass with --apply creates the linked dataset."
+            )
+        case Standing.FAILED:
+            return Verdict(Action.ERROR, f"Octogen reports {reason or status}: ask Octogen.")
+        case Standing.WITHDRAWN:
+            return Verdict(Action.SKIPPED, f"Octogen does not share it ({reason or status}).")
+    detail = "" if status is None or denies_access(status) else f": its status is {status!r}"
+    return Verdict(Action.PENDING, f"Octogen has not granted access yet{detail}.")

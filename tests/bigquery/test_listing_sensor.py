@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -59,13 +60,16 @@ def test_a_grant_that_is_late_is_requested_again_with_growing_waits(
     assert len(hub.subscriptions) == 1
 
 
-def test_a_grant_that_octogen_reports_is_requested_at_once(
-    hub: Hub, instance: dg.DagsterInstance
+@pytest.mark.parametrize("cell", [{"status": "preparing"}, {"status": "melted"}, {"status": None}])
+def test_a_pending_listing_is_requested_once_and_at_once_when_it_is_granted(
+    hub: Hub, instance: dg.DagsterInstance, cell: dict[str, Any]
 ) -> None:
     daemon = Daemon(instance, OctogenSource())
     hub.share("northpeak", grant=ON_COMMAND)
+    hub.inject(HubFault("cell", cell))
     assert daemon.requested() == ["northpeak"]
-    assert daemon.requested() == []
+    assert [daemon.requested(minutes=120) for _ in range(12)] == [[]] * 12
+    hub.clear_faults()
     hub.grant_access("northpeak")
     assert daemon.requested() == ["northpeak"]
     assert daemon.subscribed() == ["northpeak"]

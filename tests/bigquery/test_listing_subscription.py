@@ -94,12 +94,12 @@ def test_an_active_listing_is_subscribed_to_without_a_confirmation(case: Case) -
     assert case.octogen.calls == ["listings", "subscribers"]
 
 
-@pytest.mark.parametrize("has_cell", [True, False])
+@pytest.mark.parametrize("status", ["preparing", "melted", None, "no cell"])
 def test_a_pending_listing_counts_only_if_the_project_is_subscribed(
-    case: Case, has_cell: bool
+    case: Case, status: str | None
 ) -> None:
-    case.set_status("pending")
-    if not has_cell:
+    case.set_status(status)
+    if status == "no cell":
         case.octogen.cells = []
     with pytest.raises(OctogenBigQueryAccessPendingError, match=r"^Listing projects/.*: Octogen"):
         case.subscribe()
@@ -115,8 +115,8 @@ def test_a_pending_listing_counts_only_if_the_project_is_subscribed(
     ("status", "reason", "message"),
     [
         ("refresh_failed", None, "Octogen reports refresh_failed: ask Octogen."),
-        ("pending", "scope_revoked", "Octogen does not share it (scope_revoked)."),
-        ("melted", None, "The status 'melted' is not known: update octogen-dagster."),
+        ("preparing", "scope_revoked", "Octogen does not share it (scope_revoked)."),
+        ("removing", None, "Octogen does not share it (removing)."),
     ],
 )
 def test_any_other_status_is_an_error(

@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from octogen_dagster.bigquery.listing_tick import ListingCursor, TickInputs, plan_tick
+from octogen_dagster.bigquery.listing_tick import (
+    ListingCursor,
+    TickInputs,
+    plan_tick,
+    recorded_status,
+)
 from octogen_dagster.run_ledger import RunAttempt
 
 MINUTE = 60
@@ -61,13 +66,33 @@ def test_a_crash_before_the_cursor_is_stored_repeats_the_run_key(
     assert plan_tick(running.cursor, replace(revoked, now=3)).runs == crashed.runs
 
 
-def test_a_pending_grant_is_requested_once_and_again_when_it_is_granted() -> None:
-    cursor = plan_tick(ListingCursor(), inputs(PENDING)).cursor
-    assert requested(cursor, inputs(PENDING, now=10_000 * MINUTE)) == []
-    granted = plan_tick(cursor, inputs(GRANTED, now=1))
+@pytest.mark.parametrize("status", ["preparing", "pending", "melted", ""])
+def test_a_pending_grant_is_requested_once_and_again_when_it_is_granted(status: str) -> None:
+    pending = recorded_status(status)
+    cursor = plan_tick(ListingCursor(), inputs(pending)).cursor
+    for hour in range(1, 100):
+        word = recorded_status(status if hour % 2 else "a word of tomorrow")
+        tick = plan_tick(cursor, inputs(word, now=hour * 60 * MINUTE))
+        assert tick.runs == []
+        cursor = tick.cursor
+    granted = plan_tick(cursor, inputs(recorded_status(GRANTED), now=1))
     assert granted.runs == [(KEY, f"{KEY}@0~1")]
     assert requested(granted.cursor, inputs(GRANTED, now=9 * MINUTE)) == []
     assert requested(granted.cursor, inputs(GRANTED, now=11 * MINUTE)) == [KEY]
+
+
+def test_only_a_status_that_is_not_granted_yet_is_recorded_as_pending() -> None:
+    assert recorded_status(None) == ""
+    for status in (GRANTED, "active", "source_stale", "refresh_failed", "removing"):
+        assert recorded_status(status) == status
+
+
+def test_a_listing_that_is_withdrawn_is_not_requested_until_it_is_granted_again() -> None:
+    removing = plan_tick(ListingCursor(), inputs("removing"))
+    assert (removing.new, removing.runs) == ([], [])
+    assert requested(removing.cursor, inputs(GRANTED, now=1)) == [KEY]
+    revoked = replace(inputs("removing"), subscribed=[KEY], lapses={KEY: "revoked"})
+    assert requested(ListingCursor(), revoked) == []
 
 
 def test_reports_of_a_tick_are_limited_and_none_is_lost() -> None:

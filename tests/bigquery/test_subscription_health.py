@@ -101,7 +101,7 @@ def test_what_octogen_says_is_reported_and_forgotten_when_it_says_otherwise(
         assert reported(daemon.tick(minutes=1)) == {}
 
 
-@pytest.mark.parametrize("status", ["active", "source_stale", "pending"])
+@pytest.mark.parametrize("status", ["active", "source_stale", "preparing", "melted"])
 def test_octogen_s_status_replaces_nothing_that_analytics_hub_says(
     hub: Hub, instance: dg.DagsterInstance, status: str
 ) -> None:
@@ -178,7 +178,11 @@ def test_analytics_hub_s_lapses_are_those_of_the_given_listings_in_their_locatio
         (None, None, None),
         (None, "active", None),
         (None, "awaiting_subscription", None),
+        (None, "preparing", "revoked"),
         (None, "pending", "revoked"),
+        (None, "removing", "revoked"),
+        (None, "melted", None),
+        (None, "", None),
         (None, "source_stale", "source_stale"),
         ("stale", "active", "stale"),
         ("missing", "pending", "missing"),

@@ -152,6 +152,10 @@ def in_every_state(hub: Hub) -> None:
 
 def with_cells_of_every_kind(hub: Hub) -> None:
     states = [
+        ("preparing", "preparing"),
+        ("melted", None),
+        (None, None),
+        ("removing", "removing"),
         ("pending", None),
         ("pending", "needs_attention"),
         ("pending", "catalog_not_enabled"),
@@ -318,17 +322,6 @@ def test_a_disabled_subscriber_is_shown_a_query_that_can_be_run(
     assert "`<your-project>." in theirs.pop("sample_query")
     assert f"`{PROJECT}." in mine.pop("sample_query")
     assert ours == published
-
-
-@pytest.mark.parametrize("status", ["melted", None])
-def test_a_status_that_is_not_known_is_not_waited_for_in_silence(
-    both: Callable[..., list[Answer]], status: str | None
-) -> None:
-    """The published one says of any other status that Octogen's grant is still to come."""
-    published, ours = both(waiting(cells(status=status)), "octogen-bq-autosubscribe", *READER)
-    assert actions(published) == [("acme", "pending")]
-    assert actions(ours) == [("acme", "skipped")]
-    assert ours.status == published.status == 0
 
 
 def test_a_catalog_that_is_not_shared_is_reported(both: Callable[..., list[Answer]]) -> None:

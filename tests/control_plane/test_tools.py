@@ -57,7 +57,7 @@ def test_a_registered_subscriber_has_a_cell_for_each_catalog(hub: Hub, octogen: 
     assert subscriber == Subscriber("subscriber-1", PROJECT, PRINCIPAL, "enabled")
     assert cells == [
         Cell("subscriber-1", listing(hub, "acme", PROJECT), "awaiting_subscription", None),
-        Cell("subscriber-1", listing(hub, "zen", PROJECT), "pending", None),
+        Cell("subscriber-1", listing(hub, "zen", PROJECT), "preparing", "preparing"),
     ]
     assert octogen.subscribers() == ([subscriber], cells)
     assert octogen.refresh_status("acme", PRINCIPAL) == cells[0]

@@ -161,7 +161,7 @@ def test_a_disabled_subscriber_is_pending() -> None:
     assert result.catalogs[0].message == "The subscriber is disabled at Octogen: enable it there."
 
 
-@pytest.mark.parametrize("status", ["active", "pending", "melted"])
+@pytest.mark.parametrize("status", ["active", "preparing", "melted", "removing"])
 def test_a_listing_that_does_not_wait_is_left_alone(status: str) -> None:
     octogen = Octogen([listing("acme")], [ME], [cell("acme", status, "a_reason")])
     (outcome,) = run(octogen).catalogs

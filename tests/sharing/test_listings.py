@@ -77,7 +77,7 @@ def test_the_listings_of_the_control_plane_have_the_subscribers_status(hub: Hub)
         octogen.register(PROJECT, PRINCIPAL)
         assert source.listings().listings == [
             Listing(acme, "acme", None, "us", "octogen_acme", "awaiting_subscription"),
-            Listing(zen, "zen", None, "us", "octogen_zen", "pending"),
+            Listing(zen, "zen", None, "us", "octogen_zen", "preparing"),
         ]
         some = ControlPlaneListings(
             octogen, project=PROJECT, principal=PRINCIPAL, catalogs=["zen", "other"]
@@ -202,7 +202,7 @@ def test_a_catalog_whose_listing_has_no_name_is_left_out() -> None:
     )
     found = ControlPlaneListings(octogen, project=PROJECT, principal=PRINCIPAL).listings()
     assert found.listings == [
-        Listing(f"{EXCHANGE}/listings/good", "good", None, "us", "octogen_good", None)
+        Listing(f"{EXCHANGE}/listings/good", "good", None, "us", "octogen_good", "")
     ]
     assert [reason[:43] for reason in found.left_out] == [
         "Catalog none: '' is not the name of a listi",
@@ -215,7 +215,7 @@ def test_a_catalog_whose_listing_has_no_name_is_left_out() -> None:
     [
         ([("us", "active"), ("eu", "pending")], {"us": "active", "eu": "pending"}),
         ([("eu", "pending"), ("us", "active")], {"us": "active", "eu": "pending"}),
-        ([("us", "active")], {"us": "active", "eu": None}),
+        ([("us", "active")], {"us": "active", "eu": ""}),
         ([("us", "active"), (None, "pending")], {"us": "active", "eu": "pending"}),
     ],
 )

@@ -169,12 +169,12 @@ class HubCells:
         states: dict[str, SubscriptionState],
         now: float,
     ) -> Json:
-        if listing.is_removed:
-            return {"status": "pending", "reasonCode": "removing"}
+        if listing.is_removed or subscriber.desired_state == "disabled":
+            return {"status": "removing", "reasonCode": "removing"}
         if listing.access == "revoked":
-            return {"status": "pending", "reasonCode": "scope_revoked"}
+            return {"status": "preparing", "reasonCode": "scope_revoked"}
         if not listing.has_access(now):
-            return {"status": "pending", "reasonCode": None}
+            return {"status": "preparing", "reasonCode": "preparing"}
         known = self._known.get((subscriber.subscriber_id, listing.catalog))
         # A subscription that the subscriber deleted counts as active until the next refresh.
         state = states.get(known, "STATE_ACTIVE") if known else "STATE_INACTIVE"

@@ -14,7 +14,7 @@ class GrantAfter:
 
     Attributes:
         denials: The number of denied calls of `SubscribeListing`.
-        reads: The number of MCP calls that showed the catalog's cell as pending.
+        reads: The number of MCP calls that showed the catalog's cell as preparing.
         seconds: The time since the catalog was shared, in seconds.
     """
 

@@ -17,16 +17,16 @@ def status(cells: HubCells, number: int = 0) -> tuple[str, str | None]:
 def test_access_arrives_after_some_reads(store: HubStore, cells: HubCells) -> None:
     share(store, grant=GrantAfter(reads=3))
     cells.list_subscribers()  # without a subscriber there is no cell to read
-    assert cells.register(PROJECT, PRINCIPAL)["cells"][0]["status"] == "pending"
-    assert status(cells) == ("pending", None)
-    assert cells.refresh("kumo", PRINCIPAL)["status"] == "pending"
+    assert cells.register(PROJECT, PRINCIPAL)["cells"][0]["status"] == "preparing"
+    assert status(cells) == ("preparing", "preparing")
+    assert cells.refresh("kumo", PRINCIPAL)["status"] == "preparing"
     assert status(cells) == ("awaiting_subscription", None)
 
 
-def test_a_cell_lives_from_pending_to_active(store: HubStore, cells: HubCells) -> None:
+def test_a_cell_lives_from_preparing_to_active(store: HubStore, cells: HubCells) -> None:
     cells.register(PROJECT, PRINCIPAL)
     listing = share(store, grant=ON_COMMAND)
-    assert status(cells) == ("pending", None)
+    assert status(cells) == ("preparing", "preparing")
     store.grant_access("kumo")
     assert status(cells) == ("awaiting_subscription", None)
     subscription = subscribe(store, listing)
@@ -55,11 +55,11 @@ def test_a_revoked_access_shows_at_once(store: HubStore, cells: HubCells) -> Non
     subscribe(store, share(store))
     cells.refresh("kumo", PRINCIPAL)
     store.revoke_access("kumo")
-    assert status(cells) == ("pending", "scope_revoked")
+    assert status(cells) == ("preparing", "scope_revoked")
     store.grant_access("kumo")
     assert status(cells) == ("awaiting_subscription", None)
     store.remove_listing("kumo")
-    assert status(cells) == ("pending", "removing")
+    assert status(cells) == ("removing", "removing")
     assert cells.list_listings(None) == []
 
 
@@ -107,6 +107,7 @@ def test_registering_twice_changes_nothing(store: HubStore, cells: HubCells) -> 
     cells.disable(PRINCIPAL)
     again = cells.register(PROJECT, PRINCIPAL)["subscriber"]
     assert again["desiredState"] == "disabled"
+    assert status(cells) == ("removing", "removing")
     assert cells.list_subscribers()["subscribers"] == [again]
 
 

@@ -78,7 +78,7 @@ class TestTools:
         resource = hub.share("kumo", grant=GrantAfter(denials=1))
         registered = register(hub)
         assert registered["subscriber"]["subscriberPrincipal"] == PRINCIPAL
-        assert [cell["status"] for cell in registered["cells"]] == ["pending"]
+        assert [cell["status"] for cell in registered["cells"]] == ["preparing"]
         client = connect(hub)
         with pytest.raises(Exception, match="denied on resource"):
             subscribe(client, resource)
@@ -90,7 +90,7 @@ class TestTools:
         assert statuses(hub) == {"kumo": "source_stale"}
         hub.revoke_access("kumo")
         cell = refresh(hub, "kumo")
-        assert (cell["status"], cell["reasonCode"]) == ("pending", "scope_revoked")
+        assert (cell["status"], cell["reasonCode"]) == ("preparing", "scope_revoked")
 
     def test_a_disabled_subscriber_says_so(self, hub: Hub) -> None:
         register(hub)
