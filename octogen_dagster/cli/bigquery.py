@@ -109,10 +109,14 @@ def _catalog_keys(
 
 @bq.command(context_settings=CONTEXT_SETTINGS)
 @click.option(
-    "--project", required=True, help="Google Cloud project to create the linked datasets in."
+    "--project",
+    "--subscriber-project-id",
+    required=True,
+    help="Google Cloud project to create the linked datasets in.",
 )
 @click.option(
     "--principal",
+    "--subscriber-principal",
     required=True,
     help="IAM principal that subscribes, as serviceAccount:reader@….iam.gserviceaccount.com.",
 )

@@ -14,10 +14,15 @@ if TYPE_CHECKING:
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
 FILE = click.Path(dir_okay=False, path_type=Path)
 SECONDS = click.FloatRange(min=0, min_open=True)
-_ALTERNATIVES = (
-    {"mcp_token_command", "mcp_refresh_token", "mcp_refresh_token_file", "mcp_access_token"},
-    {"mcp_client_id", "mcp_client_id_file"},
-)
+_REPLACED_BY = {
+    "mcp_token_command": {"mcp_refresh_token", "mcp_refresh_token_file", "mcp_access_token"},
+    "mcp_refresh_token": {"mcp_token_command", "mcp_refresh_token_file", "mcp_access_token"},
+    # The refresh token is what an empty file begins with.
+    "mcp_refresh_token_file": {"mcp_token_command", "mcp_access_token"},
+    "mcp_access_token": {"mcp_token_command", "mcp_refresh_token", "mcp_refresh_token_file"},
+    "mcp_client_id": {"mcp_client_id_file"},
+    "mcp_client_id_file": {"mcp_client_id"},
+}
 
 
 def mcp_option(name: str, help_text: str, **settings: Any) -> Callable[..., Any]:
@@ -42,8 +47,8 @@ def mcp_url_option() -> Callable[..., Any]:
 def access_token_settings(options: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of `access_tokens` for the options of the current command.
 
-    The command line wins over the environment: if one of several alternatives is given on the
-    command line, the others are left out.
+    The command line wins over the environment: what is given there replaces its alternatives of
+    the environment.
 
     Args:
         options: The values of the options, by their names with `mcp_`.
@@ -51,13 +56,10 @@ def access_token_settings(options: dict[str, Any]) -> dict[str, Any]:
     context = click.get_current_context()
     given = {
         name
-        for name in options
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        for name, value in options.items()
+        if value and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
-    ignored: set[str] = set()
-    for alternatives in _ALTERNATIVES:
-        if given & alternatives:
-            ignored |= alternatives - given
+    replaced = set().union(*(_REPLACED_BY.get(name, set()) for name in given)) - given
     return {
-        name.removeprefix("mcp_"): value for name, value in options.items() if name not in ignored
+        name.removeprefix("mcp_"): value for name, value in options.items() if name not in replaced
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import selectors
 import shlex
@@ -12,7 +11,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING
 
-from octogen_dagster.control_plane.parsing import parsed_token, required_token
+from octogen_dagster.control_plane.parsing import parsed_object, parsed_token, required_token
 from octogen_dagster.control_plane.retry import DEFAULT_TIMEOUT
 from octogen_dagster.errors import OctogenMCPAuthenticationError
 
@@ -23,7 +22,7 @@ _MAX_OUTPUT_SIZE = 100_000
 
 
 class CommandToken:
-    """The access token that a command prints, bare or as JSON with `access_token`.
+    """The access token that a command prints, as its first line or as JSON with `access_token`.
 
     The command runs when a token is first needed, and again when the service refused its token.
 
@@ -138,9 +137,8 @@ def _read_all(pipe: int, ends_at: float) -> bytes:
 
 
 def _parsed_output(output: bytes) -> SecretStr | None:
-    text = output.decode("utf-8", "replace")
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return parsed_token(text)
-    return parsed_token(value.get("access_token") if isinstance(value, dict) else text)
+    """Return the `access_token` of a JSON object, or else the first line."""
+    text = output.strip()
+    if text.startswith(b"{"):
+        return parsed_token(parsed_object(text).get("access_token"))
+    return parsed_token(text.partition(b"\n")[0].decode("utf-8", "replace"))

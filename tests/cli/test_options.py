@@ -81,6 +81,29 @@ def test_a_client_id_on_the_command_line_replaces_that_of_the_environment(
     assert found["token_command"] == "print-token"
 
 
+def test_a_refresh_token_file_on_the_command_line_may_begin_with_the_token_of_the_environment(
+    environment: dict[str, str],
+) -> None:
+    found = settings(
+        environment | {"OCTOGEN_MCP_REFRESH_TOKEN": "first"}, "--mcp-refresh-token-file", "mine"
+    )
+    assert (found["refresh_token"], found["refresh_token_file"]) == ("first", "mine")
+    assert "token_command" not in found
+
+
+def test_a_refresh_token_on_the_command_line_replaces_the_file_of_the_environment(
+    environment: dict[str, str],
+) -> None:
+    found = settings(environment, "--mcp-refresh-token", "mine")
+    assert found["refresh_token"] == "mine"
+    assert "refresh_token_file" not in found
+    assert found["client_id_file"] == "client"
+
+
+def test_an_empty_text_on_the_command_line_replaces_nothing(environment: dict[str, str]) -> None:
+    assert settings(environment, "--mcp-access-token", "") == settings(environment)
+
+
 def test_several_logins_on_the_command_line_are_all_kept() -> None:
     found = settings({}, "--mcp-access-token", "access", "--mcp-refresh-token", "refresh")
     assert found == {"url": None, "access_token": "access", "refresh_token": "refresh"}

@@ -18,8 +18,17 @@ PYTHON = shlex.quote(sys.executable)
 ACCESS = "access-0123456789"
 
 
-@pytest.mark.parametrize("printed", [ACCESS, f'{{"access_token": "{ACCESS}"}}', f"\n{ACCESS}\n"])
-def test_a_token_may_be_printed_bare_or_as_json(printed: str) -> None:
+@pytest.mark.parametrize(
+    "printed",
+    [
+        ACCESS,
+        f'{{"access_token": "{ACCESS}"}}',
+        f'\n{{\n  "access_token": "{ACCESS}"\n}}',
+        f"\n{ACCESS}\n",
+        f"{ACCESS} \r\nvalid for five minutes\n",
+    ],
+)
+def test_a_token_may_be_printed_as_the_first_line_or_as_json(printed: str) -> None:
     tokens = CommandToken(f"printf %s {shlex.quote(printed)}")
     assert tokens.token() == SecretStr(ACCESS)
 
@@ -53,7 +62,10 @@ def test_a_command_that_only_a_shell_understands_does_not_show_its_secret() -> N
         ("true", "What the token command 'true' printed is not a token: a token is one word"),
         ("echo", "What the token command 'echo' printed is not a token: a token is one word"),
         ("echo two words", "What the token command 'echo' printed is not a token"),
+        ("printf 'two words\ntoken'", "What the token command 'printf' printed is not a token"),
         ("echo '{\"token\": 1}'", "What the token command 'echo' printed is not a token"),
+        ("echo '{\"access_token\":1}'", "What the token command 'echo' printed is not a token"),
+        ("echo '{\"access_token\":'", "What the token command 'echo' printed is not a token"),
         ("false", "The token command 'false' failed with exit status 1: run it by hand."),
         ("/no/such --thing", "'/no/such' cannot be started (No such file or directory): run it"),
     ],
