@@ -25,6 +25,7 @@
     * OctogenBigQueryInputError       a malformed name; a ValueError too
     * OctogenBigQueryAccessPendingError  Octogen's grant on the listing has not arrived yet
     * OctogenBigQueryUnavailableError  Google did not respond in time, retries included
+      * OctogenBigQueryUnreachableError  Google sent no response at all
   * OctogenMCPError                 Octogen's MCP server refused or failed a call
     * OctogenMCPAuthenticationError   the access token is missing or refused
     * OctogenMCPRateLimitError        the organisation's request budget is spent for now
@@ -37,6 +38,7 @@ How an HTTP response becomes an error is in `octogen_dagster.api.responses`.
 
 from __future__ import annotations
 
+import enum
 import re
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -49,12 +51,33 @@ if TYPE_CHECKING:
 _HTTPS_URL = re.compile(r"https://[!-.0-~][!-~]{0,500}")
 
 
+class Persistence(enum.Enum):
+    """How long an error lasts, if the same call is repeated unchanged."""
+
+    PASSING = "passes by itself"
+    """An overload, a rate limit, a response that did not come in time."""
+
+    UNCLEAR = "may pass"
+    """No response at all, or one that makes no sense: a failure, or a wrong address."""
+
+    PERMANENT = "lasts until somebody acts"
+    """Missing rights, refused credentials, invalid names, spent credit."""
+
+
 class OctogenError(Exception):
-    """Base of all errors that this project raises on purpose."""
+    """Base of all errors that this project raises on purpose.
+
+    Attributes:
+        persistence: How long the error lasts.
+    """
+
+    persistence = Persistence.UNCLEAR
 
 
 class MissingAPIKeyError(OctogenError):
     """No API key was given and none is in the environment. Raised before any request."""
+
+    persistence = Persistence.PERMANENT
 
     def __init__(self) -> None:
         super().__init__(
@@ -74,9 +97,13 @@ class OctogenConnectionError(OctogenError):
 class OctogenTimeoutError(OctogenConnectionError):
     """The service did not send its whole response in time."""
 
+    persistence = Persistence.PASSING
+
 
 class OctogenBudgetError(OctogenError):
     """The next request would exceed the budget. It was not sent."""
+
+    persistence = Persistence.PERMANENT
 
 
 class OctogenPagingError(OctogenError):
@@ -86,9 +113,13 @@ class OctogenPagingError(OctogenError):
 class OctogenSplitCatalogError(OctogenPagingError):
     """A catalog was read in several walks that are not disjoint or left out products."""
 
+    persistence = Persistence.PERMANENT
+
 
 class OctogenEmptyCatalogError(OctogenError):
     """A catalog that is named has no products, as if its key did not exist."""
+
+    persistence = Persistence.PERMANENT
 
 
 class OctogenSnapshotError(OctogenError):
@@ -97,6 +128,8 @@ class OctogenSnapshotError(OctogenError):
 
 class OctogenShrunkenSnapshotError(OctogenSnapshotError):
     """A whole catalog has no rows, or far fewer than the snapshot that it would replace."""
+
+    persistence = Persistence.PERMANENT
 
 
 class OctogenPastPartitionError(OctogenSnapshotError):
@@ -107,6 +140,8 @@ class OctogenPastPartitionError(OctogenSnapshotError):
         end: End of the partition's time window, exclusive.
         now: The time to compare the window with; the present by default.
     """
+
+    persistence = Persistence.PERMANENT
 
     def __init__(self, begin: datetime, end: datetime, now: datetime | None = None) -> None:
         self.begin, self.end = begin, end
@@ -132,6 +167,8 @@ class OctogenPastPartitionError(OctogenSnapshotError):
 class OctogenBigQueryError(OctogenError):
     """A listing in Analytics Hub could not be found, subscribed to or read."""
 
+    persistence = Persistence.PERMANENT
+
 
 class OctogenBigQueryInputError(OctogenBigQueryError, ValueError):
     """The name of a listing, dataset or project is malformed. Raised before any request."""
@@ -140,9 +177,19 @@ class OctogenBigQueryInputError(OctogenBigQueryError, ValueError):
 class OctogenBigQueryAccessPendingError(OctogenBigQueryError):
     """Octogen's grant on the listing has not arrived yet; try again in a few minutes."""
 
+    persistence = Persistence.PASSING
+
 
 class OctogenBigQueryUnavailableError(OctogenBigQueryError):
     """Analytics Hub or BigQuery did not respond in time, retries included; try again later."""
+
+    persistence = Persistence.PASSING
+
+
+class OctogenBigQueryUnreachableError(OctogenBigQueryUnavailableError):
+    """Analytics Hub, BigQuery or Google's token endpoint sent no response at all."""
+
+    persistence = Persistence.UNCLEAR
 
 
 class OctogenMCPError(OctogenError):
@@ -156,6 +203,8 @@ class OctogenMCPError(OctogenError):
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        passes = retry_after is not None
+        self.persistence = Persistence.PASSING if passes else Persistence.PERMANENT
 
     def __reduce__(self) -> tuple[type[Self], tuple[str, float | None]]:
         return type(self), (str(self), self.retry_after)
@@ -211,9 +260,13 @@ class OctogenAPIError(OctogenError):
 class OctogenAuthenticationError(OctogenAPIError):
     """401: the API key is missing, malformed or revoked."""
 
+    persistence = Persistence.PERMANENT
+
 
 class OctogenInsufficientCreditError(OctogenAPIError):
     """402: prepaid credit is spent. The request was not charged."""
+
+    persistence = Persistence.PERMANENT
 
     @property
     def top_up_url(self) -> str | None:
@@ -224,21 +277,31 @@ class OctogenInsufficientCreditError(OctogenAPIError):
 class OctogenForbiddenError(OctogenAPIError):
     """403: the API key is valid but lacks the permission."""
 
+    persistence = Persistence.PERMANENT
+
 
 class OctogenNotFoundError(OctogenAPIError):
     """404: the catalog, product or route does not exist for this API key."""
+
+    persistence = Persistence.PERMANENT
 
 
 class OctogenValidationError(OctogenAPIError):
     """422: the service refused a parameter; `detail` lists the fields."""
 
+    persistence = Persistence.PERMANENT
+
 
 class OctogenRateLimitError(OctogenAPIError):
     """429: the organisation's request budget is spent for now; retry later."""
 
+    persistence = Persistence.PASSING
+
 
 class OctogenServerError(OctogenAPIError):
     """5xx: the service failed."""
+
+    persistence = Persistence.PASSING
 
 
 class OctogenShopError(OctogenServerError):

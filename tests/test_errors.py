@@ -28,6 +28,7 @@ from octogen_dagster.errors import (
     OctogenShopError,
     OctogenTimeoutError,
     OctogenValidationError,
+    Persistence,
 )
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=timezone.utc)
@@ -84,6 +85,31 @@ class TestHierarchy:
 
     def test_a_malformed_name_is_a_value_error_too(self) -> None:
         assert issubclass(OctogenBigQueryInputError, ValueError)
+
+
+class TestPersistence:
+    @pytest.mark.parametrize(
+        ("error", "persistence"),
+        [
+            (MissingAPIKeyError(), Persistence.PERMANENT),
+            (OctogenAuthenticationError("", httpx.Response(401)), Persistence.PERMANENT),
+            (OctogenNotFoundError("", httpx.Response(404)), Persistence.PERMANENT),
+            (OctogenBigQueryInputError(""), Persistence.PERMANENT),
+            (OctogenMCPError(""), Persistence.PERMANENT),
+            (OctogenConnectionError(""), Persistence.UNCLEAR),
+            (OctogenResponseError("", httpx.Response(200)), Persistence.UNCLEAR),
+            (OctogenTimeoutError(""), Persistence.PASSING),
+            (OctogenRateLimitError("", httpx.Response(429)), Persistence.PASSING),
+            (OctogenShopError("", httpx.Response(502)), Persistence.PASSING),
+            (OctogenMCPError("", retry_after=0.0), Persistence.PASSING),
+        ],
+        ids=lambda value: type(value).__name__,
+    )
+    def test_an_error_says_how_long_it_lasts(
+        self, error: OctogenError, persistence: Persistence
+    ) -> None:
+        assert error.persistence is persistence
+        assert pickle.loads(pickle.dumps(error)).persistence is persistence
 
 
 class TestAPIError:

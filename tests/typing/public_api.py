@@ -238,6 +238,7 @@ PASSING = (
     errors.OctogenShopError,
     errors.OctogenBigQueryAccessPendingError,
     errors.OctogenBigQueryUnavailableError,
+    errors.OctogenBigQueryUnreachableError,
     errors.OctogenMCPRateLimitError,
 )
 LASTING = (
@@ -260,7 +261,7 @@ LASTING = (
 
 def handle(error: OctogenError) -> dg.Failure | dg.RetryRequested:
     """The reaction of an op to each kind of error."""
-    if isinstance(error, PASSING):
+    if isinstance(error, PASSING) or error.persistence is errors.Persistence.PASSING:
         return dg.RetryRequested(max_retries=3, seconds_to_wait=60)
     description = str(error)
     if isinstance(error, MissingAPIKeyError):
