@@ -5,7 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from typing_extensions import Self
 
@@ -14,20 +14,30 @@ from octogen_dagster.errors import (
     OctogenBigQueryError,
     OctogenBigQueryUnavailableError,
 )
+from octogen_dagster.sharing.bounded_calls import BoundedCalls
 from octogen_dagster.sharing.datasets import Datasets
+from octogen_dagster.sharing.denials import (
+    is_disabled_api,
+    missing_in_project,
+    missing_on_exchange,
+    named_cause,
+    named_obstacle,
+)
 from octogen_dagster.sharing.google_errors import (
     ANALYTICS_HUB,
     shortened,
-    status_code,
     translate_google_errors,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from types import TracebackType
 
+    from google.api_core.exceptions import PermissionDenied
     from google.auth.credentials import Credentials
     from google.cloud import bigquery_analyticshub_v1 as ah
+
+    from octogen_dagster.api.cancellation import CancelScope
 
 EMULATOR_VARIABLE = "ANALYTICS_HUB_EMULATOR_HOST"
 """Environment variable with the `host:port` of a local server.
@@ -37,14 +47,8 @@ The client connects to it without TLS and without credentials.
 
 _SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 _SUBSCRIBE = "analyticshub.listings.subscribe"
+_SUBSCRIPTION_OWNER = "roles/analyticshub.subscriptionOwner"
 _PAGE_SIZE = 1000
-_TRANSIENT = {
-    "ABORTED",
-    "DEADLINE_EXCEEDED",
-    "INTERNAL",
-    "RESOURCE_EXHAUSTED",
-    "UNAVAILABLE",
-}
 
 
 class AnalyticsHub:
@@ -57,9 +61,10 @@ class AnalyticsHub:
         endpoint: `host:port` of a local server; by default `ANALYTICS_HUB_EMULATOR_HOST`, and
             Google if that is not set.
         timeout: Seconds for one attempt of a call.
-        deadline: Seconds for a call with all its attempts.
+        deadline: Seconds for a call with all its attempts, and for a list with all its pages.
         first_wait: The longest wait before the second attempt, in seconds; it doubles with each
             further attempt.
+        scope: Ends all calls: no attempt begins when it has ended, or outlives its time.
     """
 
     def __init__(
@@ -70,12 +75,12 @@ class AnalyticsHub:
         timeout: float = 30.0,
         deadline: float = 120.0,
         first_wait: float = 0.5,
+        scope: CancelScope | None = None,
     ) -> None:
         self._credentials = credentials
         self._endpoint = endpoint or os.environ.get(EMULATOR_VARIABLE)
-        self._timeout = min(timeout, deadline)
         self._deadline = deadline
-        self._first_wait = first_wait
+        self._calls = BoundedCalls(timeout, deadline, first_wait, scope)
 
     def __enter__(self) -> Self:
         return self
@@ -112,10 +117,15 @@ class AnalyticsHub:
         from google.api_core import exceptions
         from google.cloud import bigquery_analyticshub_v1 as ah
 
+        request = ah.GetListingRequest(name=resource)
         with translate_google_errors(ANALYTICS_HUB, f"Listing {resource}"):
             try:
-                return self._client.get_listing(ah.GetListingRequest(name=resource), **self._bounds)
-            except (exceptions.PermissionDenied, exceptions.NotFound):
+                return self._calls.call(self._client.get_listing, request)
+            except exceptions.NotFound:
+                return None
+            except exceptions.PermissionDenied as error:
+                if named_obstacle(error):
+                    raise
                 return None
 
     def listings(self, exchange: str) -> Iterator[ah.Listing]:
@@ -130,9 +140,12 @@ class AnalyticsHub:
         from google.cloud import bigquery_analyticshub_v1 as ah
 
         request = ah.ListListingsRequest(parent=exchange, page_size=_PAGE_SIZE)
-        with translate_google_errors(ANALYTICS_HUB, f"Exchange {exchange}"):
-            pager = self._client.list_listings(request, **self._bounds)
-            for page in _iter_pages(pager, f"Exchange {exchange}"):
+        subject = f"Exchange {exchange}"
+        advice = missing_on_exchange(
+            "analyticshub.listings.list", "roles/analyticshub.viewer", exchange
+        )
+        with translate_google_errors(ANALYTICS_HUB, subject, if_denied=advice):
+            for page in self._calls.iter_pages(self._client.list_listings, request, subject):
                 yield from page.listings
 
     def subscriptions(self, project: str, location: str) -> Iterator[ah.Subscription]:
@@ -168,9 +181,10 @@ class AnalyticsHub:
 
         parent = f"projects/{project}/locations/{location}"
         request = ah.ListSubscriptionsRequest(parent=parent, page_size=_PAGE_SIZE)
-        with translate_google_errors(ANALYTICS_HUB, f"The subscriptions of {parent}"):
-            pager = self._client.list_subscriptions(request, **self._bounds)
-            yield from _iter_pages(pager, f"The subscriptions of {parent}")
+        subject = f"The subscriptions of {parent}"
+        advice = missing_in_project("analyticshub.subscriptions.list", _SUBSCRIPTION_OWNER, project)
+        with translate_google_errors(ANALYTICS_HUB, subject, if_denied=advice):
+            yield from self._calls.iter_pages(self._client.list_subscriptions, request, subject)
 
     def may_subscribe(self, listing: str) -> bool:
         """Ask Analytics Hub if these credentials have the right to subscribe to a listing.
@@ -186,8 +200,8 @@ class AnalyticsHub:
         request = iam_policy_pb2.TestIamPermissionsRequest(
             resource=listing, permissions=[_SUBSCRIBE]
         )
-        with translate_google_errors(ANALYTICS_HUB, f"Listing {listing}"):
-            response = self._client.test_iam_permissions(request, **self._bounds)
+        with translate_google_errors(ANALYTICS_HUB, f"The permissions on listing {listing}"):
+            response = self._calls.call(self._client.test_iam_permissions, request)
         return _SUBSCRIBE in response.permissions
 
     def subscribe(self, request: ah.SubscribeListingRequest) -> ah.Subscription | None:
@@ -205,7 +219,8 @@ class AnalyticsHub:
         Raises:
             OctogenBigQueryAccessPendingError: The credentials do not have the right to subscribe
                 yet.
-            OctogenBigQueryError: The call failed.
+            OctogenBigQueryError: The call failed, or was refused although the credentials have
+                that right.
         """
         from google.api_core import exceptions
 
@@ -216,16 +231,45 @@ class AnalyticsHub:
         )
         with translate_google_errors(ANALYTICS_HUB, subject):
             try:
-                return self._client.subscribe_listing(request, **self._bounds).subscription
+                return self._calls.call(self._client.subscribe_listing, request).subscription
             except exceptions.AlreadyExists:
                 return None
             except exceptions.PermissionDenied as error:
-                reason = shortened(error.message)
-        raise OctogenBigQueryAccessPendingError(
-            f"{subject}: Octogen's grant has not arrived yet (PERMISSION_DENIED: {reason}). It is "
-            "asynchronous: try again in a few minutes. If it stays so, check that these Google "
-            "credentials are those of the registered principal, and that they may create "
-            f"datasets in project {wanted.dataset_reference.project_id}."
+                if is_disabled_api(error):
+                    raise
+                denial = error
+        self._explain_denial(subject, request, denial)
+
+    def _explain_denial(
+        self, subject: str, request: ah.SubscribeListingRequest, denial: PermissionDenied
+    ) -> NoReturn:
+        """Tell a grant that has not arrived from a fault of the destination.
+
+        Raises:
+            OctogenBigQueryAccessPendingError: The grant has not arrived.
+            OctogenBigQueryError: It has, or nobody knows.
+        """
+        reason = f"PERMISSION_DENIED: {shortened(denial.message)}"
+        cause = named_cause(denial)
+        try:
+            granted = self.may_subscribe(request.name)
+        except OctogenBigQueryError as error:
+            unknown = error
+        else:
+            if granted:
+                advice = cause or _fault_of_destination(request)
+                raise OctogenBigQueryError(
+                    f"{subject}: Analytics Hub refused ({reason}), although these Google "
+                    f"credentials have the right to subscribe to the listing. {advice}"
+                )
+            raise OctogenBigQueryAccessPendingError(
+                f"{subject}: Octogen's grant has not arrived yet ({reason}). It is asynchronous: "
+                "try again in a few minutes. If it stays so, check that these Google credentials "
+                f"are those of the registered principal.{f' {cause}' if cause else ''}"
+            )
+        raise type(unknown)(
+            f"{subject}: Analytics Hub refused ({reason}), and whether Octogen's grant has arrived "
+            f"is not known. {unknown}{f' {cause}' if cause else ''}"
         )
 
     def delete(self, subscription: str) -> None:
@@ -241,10 +285,14 @@ class AnalyticsHub:
         from google.api_core import exceptions
         from google.cloud import bigquery_analyticshub_v1 as ah
 
-        with translate_google_errors(ANALYTICS_HUB, f"Subscription {subscription}"):
+        subject = f"Subscription {subscription}"
+        advice = missing_in_project(
+            "analyticshub.subscriptions.delete", _SUBSCRIPTION_OWNER, subscription.split("/")[1]
+        )
+        with translate_google_errors(ANALYTICS_HUB, subject, if_denied=advice):
             try:
                 request = ah.DeleteSubscriptionRequest(name=subscription)
-                deletion = self._client.delete_subscription(request, **self._bounds)
+                deletion = self._calls.call(self._client.delete_subscription, request)
                 deletion.result(timeout=self._deadline)  # type: ignore[no-untyped-call]
             except exceptions.NotFound:
                 return
@@ -252,7 +300,7 @@ class AnalyticsHub:
                 problem = f"its deletion did not end within {self._deadline:g} s. Try again later."
             else:
                 return
-        raise OctogenBigQueryUnavailableError(f"Subscription {subscription}: {problem}")
+        raise OctogenBigQueryUnavailableError(f"{subject}: {problem}")
 
     @functools.cached_property
     def datasets(self) -> Datasets:
@@ -279,23 +327,6 @@ class AnalyticsHub:
             transport=transport_class(credentials=self._loaded_credentials)
         )
 
-    @functools.cached_property
-    def _bounds(self) -> dict[str, Any]:
-        """The arguments of each call that set its timeout and its retries."""
-        from google.api_core import retry
-
-        policy = retry.Retry(
-            predicate=lambda error: status_code(error) in _TRANSIENT,
-            initial=self._first_wait,
-            maximum=10.0,
-            multiplier=2.0,
-            timeout=self._deadline,
-        )
-        return {"retry": policy, "timeout": self._with_timeout}
-
-    def _with_timeout(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        return functools.partial(call, timeout=self._timeout)
-
 
 def _load_credentials(credentials: Credentials | None) -> Credentials:
     """Fetch a token if the credentials have none: gRPC would retry a refusal until the deadline."""
@@ -312,14 +343,11 @@ def _load_credentials(credentials: Credentials | None) -> Credentials:
     return credentials
 
 
-def _iter_pages(pager: Any, subject: str) -> Iterator[Any]:
-    """Yield each page once; a page token that repeats is an error."""
-    seen = set()
-    for page in pager.pages:
-        yield page
-        if page.next_page_token in seen:
-            raise OctogenBigQueryError(
-                f"{subject}: the pages repeat in a circle, so they cannot be read completely. Try "
-                "again later."
-            )
-        seen.add(page.next_page_token)
+def _fault_of_destination(request: ah.SubscribeListingRequest) -> str:
+    """Advice about a refusal that is not due to the listing and names no cause."""
+    project = request.destination_dataset.dataset_reference.project_id
+    advice = missing_in_project("bigquery.datasets.create", "roles/bigquery.user", project)
+    return (
+        f"{advice} A perimeter of VPC Service Controls may also forbid it. If Octogen's grant "
+        "arrived only minutes ago, try again later."
+    )

@@ -6,12 +6,18 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryUnavailableError
+from octogen_dagster.errors import (
+    OctogenBigQueryError,
+    OctogenBigQueryUnavailableError,
+    OctogenBigQueryUnreachableError,
+)
+from octogen_dagster.sharing.denials import named_cause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from google.api_core.exceptions import GoogleAPICallError
+    from google.auth.exceptions import GoogleAuthError
 
 _MAX_MESSAGE_LENGTH = 400
 
@@ -36,44 +42,81 @@ class GoogleService:
 
 
 @contextlib.contextmanager
-def translate_google_errors(service: GoogleService, subject: str) -> Iterator[None]:
+def translate_google_errors(
+    service: GoogleService, subject: str, *, if_denied: str | None = None
+) -> Iterator[None]:
     """Raise an error of this project in place of one that Google's libraries raise.
 
     Args:
         service: The service that is called.
         subject: The subject of the call, as "Table a.b.c"; the message begins with it.
+        if_denied: Advice about PERMISSION_DENIED whose details name no cause; by default that of
+            the service.
 
     Raises:
-        OctogenBigQueryUnavailableError: The service did not answer in time.
+        OctogenBigQueryUnreachableError: The service or Google's token endpoint sent no response.
+        OctogenBigQueryUnavailableError: The service failed, or did not answer in time.
         OctogenBigQueryError: The service refused, or the credentials cannot be used.
     """
     from google.api_core import exceptions
     from google.auth import exceptions as auth
 
-    kind = OctogenBigQueryError
     try:
         yield
-    except auth.DefaultCredentialsError as error:
-        problem = f"there are no Google credentials ({shortened(error)}). {service.log_in}"
-    except auth.TransportError as error:
-        kind = OctogenBigQueryUnavailableError
-        problem = f"Google's token endpoint did not answer ({shortened(error)}). Try again later."
     except auth.GoogleAuthError as error:
-        problem = f"the Google credentials cannot be used ({shortened(error)}). {service.log_in}"
+        kind, problem = _credentials_problem(service, error)
     except exceptions.RetryError as error:
-        kind = OctogenBigQueryUnavailableError
         code, message = _cause(service, error.cause)
+        answered = isinstance(error.cause, exceptions.GoogleAPICallError) and code != "UNAVAILABLE"
+        kind = OctogenBigQueryUnavailableError if answered else OctogenBigQueryUnreachableError
         problem = (
             f"{service.name} did not answer in time ({code}: {shortened(message)}). "
             "Try again later."
         )
     except exceptions.GoogleAPICallError as error:
         code, message = service.code_and_message(error)
+        kind, verb = OctogenBigQueryError, "refused"
+        if _passes(error):
+            kind, verb = OctogenBigQueryUnavailableError, "failed"
+        denied = if_denied if code == "PERMISSION_DENIED" else None
         advice = service.advice.get(code.rpartition(" ")[2], service.default_advice)
-        problem = f"{service.name} refused ({code}: {shortened(message)}). {advice}"
+        problem = (
+            f"{service.name} {verb} ({code}: {shortened(message)}). "
+            f"{named_cause(error) or denied or advice}"
+        )
     else:
         return
     raise kind(f"{subject}: {problem}")
+
+
+def _credentials_problem(
+    service: GoogleService, error: GoogleAuthError
+) -> tuple[type[OctogenBigQueryError], str]:
+    from google.auth import exceptions as auth
+
+    reason = shortened(error)
+    if isinstance(error, auth.TransportError):
+        problem = f"Google's token endpoint did not answer ({reason}). Try again later."
+        return OctogenBigQueryUnreachableError, problem
+    if error.retryable:
+        problem = f"Google's token endpoint failed ({reason}). Try again later."
+        return OctogenBigQueryUnavailableError, problem
+    if isinstance(error, auth.DefaultCredentialsError):
+        problem = f"there are no Google credentials ({reason}). {service.log_in}"
+    else:
+        problem = f"the Google credentials cannot be used ({reason}). {service.log_in}"
+    return OctogenBigQueryError, problem
+
+
+def _passes(error: GoogleAPICallError) -> bool:
+    """True if the service failed or was called too often, and did not refuse the request."""
+    from google.api_core import exceptions
+
+    if isinstance(error, exceptions.MethodNotImplemented):
+        return False
+    return isinstance(
+        error, exceptions.ServerError | exceptions.TooManyRequests | exceptions.Cancelled
+    )
 
 
 def status_code(error: object) -> str:

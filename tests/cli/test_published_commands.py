@@ -195,7 +195,9 @@ AUTOSUBSCRIBE: dict[str, World] = {
 }
 
 FAILURES: dict[str, World] = {
-    "the grant is late": fault("status", "PERMISSION_DENIED", method="SubscribeListing"),
+    "the grant is late": in_order(
+        lambda hub: hub.revoke_access("acme"), cells(status="awaiting_subscription")
+    ),
     "the listing has gone": fault("status", "NOT_FOUND", method="SubscribeListing"),
     "subscriptions cannot be listed": fault(
         "status", "PERMISSION_DENIED", method="ListSubscriptions"
@@ -227,6 +229,16 @@ def test_autosubscribe_when_something_fails(
 ) -> None:
     published, ours = both(waiting(failure), "octogen-bq-autosubscribe", *READER, "--apply")
     assert ours == published
+
+
+def test_a_denial_in_spite_of_the_grant_is_an_error_and_not_pending(
+    both: Callable[..., list[Answer]],
+) -> None:
+    # On purpose: a scheduled command that ends well would hide a project without the right.
+    denied = waiting(fault("status", "PERMISSION_DENIED", method="SubscribeListing"))
+    published, ours = both(denied, "octogen-bq-autosubscribe", *READER, "--apply")
+    assert (published.status, published.result["summary"]) == (0, {"pending": 1})
+    assert (ours.status, ours.result["summary"]) == (1, {"error": 1})
 
 
 def test_autosubscribe_for_some_catalogs(both: Callable[..., list[Answer]]) -> None:

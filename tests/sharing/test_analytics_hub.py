@@ -67,7 +67,7 @@ def test_transient_failures_are_retried(hub: Hub, code: str) -> None:
 @pytest.mark.parametrize(
     ("code", "advice"),
     [
-        ("PERMISSION_DENIED", "Let an administrator of the project named above grant these Goog"),
+        ("PERMISSION_DENIED", "The permission analyticshub.listings.list is missing: let the pub"),
         ("NOT_FOUND", "Check the name; a listing may also have been withdrawn."),
         ("INVALID_ARGUMENT", "Correct the name or the location; a linked dataset is"),
         ("UNAUTHENTICATED", "Run `gcloud auth application-default login`"),

@@ -8,7 +8,12 @@ import google.api_core.exceptions
 import google.auth.exceptions
 import pytest
 
-from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryUnavailableError
+from octogen_dagster.errors import (
+    OctogenBigQueryError,
+    OctogenBigQueryUnavailableError,
+    OctogenBigQueryUnreachableError,
+    Persistence,
+)
 from octogen_dagster.sharing.google_errors import (
     ANALYTICS_HUB,
     BIGQUERY,
@@ -67,39 +72,75 @@ def test_credentials_that_are_missing_or_refused_say_how_to_log_in(
 @pytest.mark.parametrize("service", [ANALYTICS_HUB, BIGQUERY], ids=["hub", "bigquery"])
 def test_a_token_endpoint_that_does_not_answer_is_unavailable(service: GoogleService) -> None:
     error = translated(service, auth.TransportError("Connection refused"))
-    assert type(error) is OctogenBigQueryUnavailableError
+    assert type(error) is OctogenBigQueryUnreachableError
     assert str(error) == (
         f"{SUBJECT}: Google's token endpoint did not answer (Connection refused). Try again later."
     )
 
 
 @pytest.mark.parametrize(
-    ("service", "cause", "reason"),
+    ("service", "cause", "kind", "reason"),
     [
         (
             ANALYTICS_HUB,
+            exceptions.DeadlineExceeded("late"),
+            OctogenBigQueryUnavailableError,
+            "Analytics Hub did not answer in time (DEADLINE_EXCEEDED: late)",
+        ),
+        (
+            ANALYTICS_HUB,
             exceptions.ServiceUnavailable("overloaded"),
+            OctogenBigQueryUnreachableError,
             "Analytics Hub did not answer in time (UNAVAILABLE: overloaded)",
         ),
         (
             BIGQUERY,
             exceptions.ServiceUnavailable("overloaded", errors=[{"reason": "backendError"}]),
+            OctogenBigQueryUnavailableError,
             "BigQuery did not answer in time (503 backendError: overloaded)",
         ),
         (
             BIGQUERY,
             ConnectionResetError("reset by peer"),
+            OctogenBigQueryUnreachableError,
             "BigQuery did not answer in time (ConnectionResetError: reset by peer)",
         ),
     ],
-    ids=["hub", "bigquery", "no response"],
+    ids=["hub", "hub, no response", "bigquery", "bigquery, no response"],
 )
 def test_retries_that_end_without_success_are_unavailable(
-    service: GoogleService, cause: Exception, reason: str
+    service: GoogleService, cause: Exception, kind: type[OctogenBigQueryError], reason: str
 ) -> None:
     error = translated(service, exceptions.RetryError("gave up", cause=cause))
-    assert type(error) is OctogenBigQueryUnavailableError
+    assert type(error) is kind
     assert str(error) == f"{SUBJECT}: {reason}. Try again later."
+
+
+@pytest.mark.parametrize(
+    ("failure", "persistence", "verb"),
+    [
+        (exceptions.Unknown("Odd."), Persistence.PASSING, "failed (UNKNOWN"),
+        (exceptions.Cancelled("Odd."), Persistence.PASSING, "failed (CANCELLED"),
+        (exceptions.ResourceExhausted("Odd."), Persistence.PASSING, "failed (RESOURCE_EXHAUSTED"),
+        (exceptions.MethodNotImplemented("Odd."), Persistence.PERMANENT, "refused (UNIMPLEMENTED"),
+        (exceptions.InvalidArgument("Odd."), Persistence.PERMANENT, "refused (INVALID_ARGUMENT"),
+        (exceptions.FailedPrecondition("Odd."), Persistence.PERMANENT, "refused (FAILED_PRECOND"),
+    ],
+)
+def test_a_failure_of_the_service_passes_and_a_refusal_lasts(
+    failure: Exception, persistence: Persistence, verb: str
+) -> None:
+    error = translated(ANALYTICS_HUB, failure)
+    assert error.persistence is persistence
+    assert str(error).startswith(f"{SUBJECT}: Analytics Hub {verb}")
+
+
+def test_a_token_endpoint_that_fails_is_unavailable() -> None:
+    error = translated(ANALYTICS_HUB, auth.RefreshError("Overloaded.", retryable=True))
+    assert type(error) is OctogenBigQueryUnavailableError
+    assert str(error) == (
+        f"{SUBJECT}: Google's token endpoint failed (Overloaded). Try again later."
+    )
 
 
 def test_a_refusal_names_the_code_of_the_service_and_its_advice() -> None:

@@ -63,7 +63,7 @@ def test_an_exchange_that_is_invalid_missing_or_forbidden_is_an_error(hub: Hub) 
         with pytest.raises(OctogenBigQueryError, match=f"Exchange {EXCHANGE}2: .*NOT_FOUND"):
             ExchangeListings(analytics_hub, f"{EXCHANGE}2").listings()
         hub.inject(HubFault("status", "PERMISSION_DENIED", method="ListListings"))
-        with pytest.raises(OctogenBigQueryError, match="Let an administrator"):
+        with pytest.raises(OctogenBigQueryError, match=r"listings\.list is missing"):
             ExchangeListings(analytics_hub, EXCHANGE).listings()
 
 

@@ -111,7 +111,6 @@ def test_a_missing_grant_is_reported_as_pending(hub: Hub) -> None:
     assert message.startswith(f"Listing {listing} as dataset {PROJECT}.octogen_acme in location us")
     assert "grant has not arrived yet (PERMISSION_DENIED: Permission" in message
     assert "try again in a few minutes" in message
-    assert f"may create datasets in project {PROJECT}" in message
     assert methods(hub).count("SubscribeListing") == 1
     assert to(listing).already_subscribed is False
 
@@ -119,7 +118,7 @@ def test_a_missing_grant_is_reported_as_pending(hub: Hub) -> None:
 def test_any_other_denial_is_not_reported_as_pending(hub: Hub) -> None:
     listing = hub.share("acme")
     hub.inject(HubFault("status", "PERMISSION_DENIED", method="ListSubscriptions"))
-    with pytest.raises(OctogenBigQueryError, match="Let an administrator of the") as caught:
+    with pytest.raises(OctogenBigQueryError, match=r"subscriptions\.list is missing") as caught:
         to(listing)
     assert not isinstance(caught.value, OctogenBigQueryAccessPendingError)
     assert f"The subscriptions of projects/{PROJECT}/locations/us: " in str(caught.value)

@@ -271,12 +271,16 @@ class HubStore:
             return subscription
 
     def may_subscribe(self, name: str) -> bool:
-        """Return True if a listing exists and the right to subscribe to it is there."""
+        """Return True if a listing exists and the right to subscribe to it is there.
+
+        A right that the last denied call of `SubscribeListing` brings is there from the next one.
+        """
         with self.lock:
             try:
-                return self.get_listing(name).has_access(self.clock())
+                listing = self.get_listing(name)
             except Refusal:
                 return False
+            return replace(listing, denials=listing.denials - 1).has_access(self.clock())
 
     def subscriptions(self) -> list[Subscription]:
         """Return all subscriptions of all projects in order of creation."""
