@@ -70,7 +70,7 @@ def _subscriber_findings(
             "warning",
             f"{name} is not registered.",
             "A linked dataset with control_plane=True registers it, and so does "
-            "`octogen-bq-autosubscribe --apply`.",
+            "`octogen-dagster bq autosubscribe --apply`.",
         )
     elif all(each.desired_state not in (None, "enabled") for each in mine):
         yield Finding(
@@ -94,7 +94,7 @@ def _refresh_token_findings(login: Mapping[str, str | None]) -> Iterator[Finding
             "warning",
             "OCTOGEN_MCP_REFRESH_TOKEN holds the refresh token, and a new one that replaces it is "
             "lost with the process.",
-            "Keep it in a file: `octogen-mcp-login` writes it.",
+            "Keep it in a file: `octogen-dagster login` writes it.",
         )
     elif file or not login.get("access_token"):
         path = Path(file or REFRESH_TOKEN_FILE).expanduser()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import dagster as dg
+from pydantic import BaseModel
 
 from octogen_dagster.doctor.analytics_hub import check_analytics_hub
 from octogen_dagster.doctor.control_plane import check_control_plane
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from octogen_dagster.snapshots.resource import OctogenResource
 
     Check = Generator[Finding, None, None]
+
+_Resource = TypeVar("_Resource", bound=BaseModel)
 
 DEFAULT_TIMEOUT = 45.0
 """Seconds for all checks, so that a sensor, which has 60, can wait for them."""
@@ -83,17 +86,17 @@ def _check_octogen(
     if octogen is None:
         yield _not_given("Octogen", "octogen")
     elif instance is not None or not os.environ.get("DAGSTER_HOME"):
-        yield from check_octogen(octogen, instance, timeout)
+        yield from check_octogen(_resolved(octogen), instance, timeout)
     else:
         with dg.DagsterInstance.get() as opened:
-            yield from check_octogen(octogen, opened, timeout)
+            yield from check_octogen(_resolved(octogen), opened, timeout)
 
 
 def _check_snapshot_place(io_manager: ParquetSnapshotIOManager | None) -> Check:
     if io_manager is None:
         yield _not_given("Snapshots", "io_manager")
     else:
-        yield from check_snapshot_place(io_manager)
+        yield from check_snapshot_place(_resolved(io_manager))
 
 
 @dataclass(frozen=True)
@@ -118,8 +121,9 @@ class _Sharing:
         if self.control_plane is None:
             yield _not_given("MCP login", "control_plane")
             return ()
-        project = self.analytics_hub.project if self.analytics_hub else None
-        return (yield from check_control_plane(self.control_plane, project, self.timeout))
+        project = _resolved(self.analytics_hub).project if self.analytics_hub else None
+        control_plane = _resolved(self.control_plane)
+        return (yield from check_control_plane(control_plane, project, self.timeout))
 
     def _check_analytics_hub(
         self, shared: Sequence[str]
@@ -129,7 +133,7 @@ class _Sharing:
             return ()
         return (
             yield from check_analytics_hub(
-                self.analytics_hub, self.listings, shared, self.exchange, self.timeout
+                _resolved(self.analytics_hub), self.listings, shared, self.exchange, self.timeout
             )
         )
 
@@ -137,7 +141,26 @@ class _Sharing:
         if self.bigquery is None:
             yield _not_given("Queries", "bigquery")
         else:
-            yield from check_queries(self.bigquery, tables, self.timeout)
+            yield from check_queries(_resolved(self.bigquery), tables, self.timeout)
+
+
+def _resolved(resource: _Resource) -> _Resource:
+    """Return a resource with the values of the environment variables that it names.
+
+    Raises:
+        ValueError: A variable is not set.
+    """
+    values: dict[str, str] = {}
+    for field, value in resource:
+        if isinstance(value, dg.EnvVar):
+            variable = value.env_var_name
+            if variable not in os.environ:
+                raise ValueError(
+                    f"{type(resource).__name__} takes {field} from the environment variable "
+                    f"{variable}, which is not set: set it where the code runs."
+                )
+            values[field] = os.environ[variable]
+    return resource.model_copy(update=values) if values else resource
 
 
 def _not_given(subject: str, resource: str) -> Finding:

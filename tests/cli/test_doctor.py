@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -77,3 +79,91 @@ def test_the_sandbox_with_its_hub_works_as_the_readme_says(monkeypatch: pytest.M
     assert not [
         secret for secret in (sandbox.hub.refresh_token, sandbox.api_key) if secret in result.output
     ]
+
+
+DEFINITIONS = """
+import dagster as dg
+from octogen_dagster import NamedCatalogs, OctogenResource, ParquetSnapshotIOManager
+
+@dg.definitions
+def lazy() -> dg.Definitions:
+    return defs
+
+@dg.asset
+def nothing() -> None: ...
+
+defs = dg.Definitions(
+    assets=[nothing],
+    resources={
+        "octogen": OctogenResource(
+            api_key=dg.EnvVar("MY_KEY"),
+            base_url=dg.EnvVar("MY_OCTOGEN"),
+            catalogs=NamedCatalogs(["acme"]),
+        ),
+        "snapshots": ParquetSnapshotIOManager(base_dir=dg.EnvVar("MY_SNAPSHOTS")),
+        "database": object(),
+    },
+)
+"""
+
+
+@pytest.fixture
+def definitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file with Definitions, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("MY_SNAPSHOTS", str(tmp_path / "snapshots"))
+    file = tmp_path / "doctored.py"
+    file.write_text(DEFINITIONS)
+    yield file
+    sys.modules.pop("doctored", None)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-f", "doctored.py", "-a", "defs"],
+        ["-m", "doctored", "-a", "lazy"],
+    ],
+)
+def test_the_resources_of_definitions_are_checked(
+    arguments: list[str], definitions: Path, connect: pytest.MonkeyPatch
+) -> None:
+    connect.setenv("MY_KEY", KEY)
+    with today() as server:
+        connect.setenv("MY_OCTOGEN", server.base_url)
+        result = run(*arguments)
+    assert result.exit_code == 0
+    assert f"{server.base_url} accepts the key (api_key of the resource)" in result.stdout
+    assert "renamed, read back and deleted" in result.stdout
+
+
+def test_a_variable_of_a_resource_that_is_not_set(definitions: Path) -> None:
+    result = run("-f", "doctored.py", "-a", "defs")
+    assert result.exit_code == 1
+    assert (
+        "failed   Octogen: OctogenResource takes api_key from the environment variable MY_KEY, "
+        "which is not set" in result.stdout
+    )
+    assert "ok       Snapshots" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-m", "doctored.nowhere"], "Module 'doctored.nowhere' does not exist here."),
+        (["-f", "doctored.py"], "doctored has lazy and defs Definitions: name those to check"),
+        (["-f", "doctored.py", "-a", "nothing"], "'nothing' of doctored is not Definitions"),
+        (["-f", "notes.txt"], "notes.txt is not a Python file"),
+        (["-f", "doctored.py", "-m", "doctored"], "--module-name and --python-file exclude"),
+        (["-f", "doctored.py", "--shop", "a.example"], "--shop has no effect beside --module-name"),
+        (["-f", "doctored.py", "--base-dir", "x"], "--base-dir has no effect beside"),
+    ],
+)
+def test_definitions_that_cannot_be_found(
+    arguments: list[str], said: str, definitions: Path
+) -> None:
+    (definitions.parent / "notes.txt").touch()
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr

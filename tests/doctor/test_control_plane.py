@@ -100,7 +100,7 @@ def test_a_login_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with octogen() as server:
         (found,) = diagnosed(server)
     assert found.startswith("failed   MCP: There is no login to Octogen's MCP")
-    assert "run `octogen-mcp-login`" in found
+    assert "run `octogen-dagster login`" in found
 
 
 @pytest.mark.usefixtures("given_token")
