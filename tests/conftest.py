@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
 
 import dagster as dg
 import pytest
+from dagster._core.storage.event_log import in_memory as in_memory_events
+from dagster._core.storage.runs import in_memory as in_memory_runs
 
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.resource import OctogenResource
@@ -28,6 +31,23 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             "Tests were skipped. Install what they need: the gate allows no skipped test.", red=True
         )
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_collection_finish() -> None:
+    """Spare garbage collections the objects of imported modules, which stay anyway."""
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _unversioned_storage() -> Iterator[None]:
+    """Create Dagster instances in memory without Alembic, which takes most of their time.
+
+    Alembic imports all migrations for each instance, in order to note the newest one.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for storage in (in_memory_runs, in_memory_events):
+            patch.setattr(storage, "stamp_alembic_rev", lambda *_: None)
+        yield
 
 
 @pytest.fixture(autouse=True)
