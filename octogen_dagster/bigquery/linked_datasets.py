@@ -48,6 +48,8 @@ def build_linked_datasets_asset(
             subscription; needs `OctogenControlPlaneResource` as `octogen_control_plane`.
         dataset_id: A function from a listing's resource name to the id of its linked dataset; by
             default `octogen_<listing id>`, and with `control_plane` the id that Octogen suggests.
+            If that dataset is linked to another listing already, a digest of the listing's name is
+            appended to the default, and a dataset id of yours is an error.
         replace_revoked: Delete a revoked subscription to the same listing that holds the dataset
             id, with its linked dataset and the access rights set on it; otherwise the run fails
             with an error that names the subscription.
@@ -152,11 +154,10 @@ def _metadata(plan: SubscriptionPlan, result: BigQuerySubscriptionResult) -> dic
         "octogen/linked_dataset": dataset,
         "octogen/state": result.state,
         "octogen/location": plan.location,
-        "octogen/subscription": result.subscription_name,
         "octogen/listing": result.listing_resource,
         "octogen/already_subscribed": result.already_subscribed,
         "octogen/sample_query": dg.MetadataValue.md(f"```sql\n{result.sample_query}\n```"),
         "octogen/console": dg.MetadataValue.url(
             f"https://console.cloud.google.com/bigquery?{place}"
         ),
-    }
+    } | ({"octogen/subscription": result.subscription_name} if result.subscription_name else {})

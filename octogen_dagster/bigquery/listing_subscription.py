@@ -74,7 +74,7 @@ class ListingSubscription:
         if decided.action is not Action.WOULD_SUBSCRIBE:
             raise OctogenBigQueryError(message)
         self._check_offered(listing)
-        self._suggest(dataset_id or listing.linked_dataset, listing.location)
+        self._suggest(dataset_id, listing)
         result = self.subscribe()
         confirmation = confirm(control_plane, listing.catalog_key or "", principal)
         if confirmation.problem:
@@ -87,7 +87,7 @@ class ListingSubscription:
         """Read what Octogen shows the subscriber, and find the listing in it."""
         shared = control_plane.listings()
         own = _find_shared(shared, self.plan.listing)
-        self._suggest(dataset_id or own.linked_dataset, own.location)
+        self._suggest(dataset_id, own)
         view = read_subscriber_view(
             control_plane,
             shared,
@@ -101,9 +101,13 @@ class ListingSubscription:
                 return view, each
         return view, view.listings[0]
 
-    def _suggest(self, dataset_id: str | None, location: str | None) -> None:
+    def _suggest(self, dataset_id: str | None, shared: SharedListing | SubscriberListing) -> None:
         self.plan = plan_subscription(
-            str(self.plan.listing), self.plan.project, dataset_id, location
+            str(self.plan.listing),
+            self.plan.project,
+            dataset_id,
+            shared.location,
+            suggested_dataset_id=shared.linked_dataset,
         )
 
     def _find_existing(self, message: str) -> BigQuerySubscriptionResult:

@@ -183,9 +183,9 @@ class _Pass:
         plan = plan_subscription(
             listing.listing_resource or "",
             self.project,
-            listing.linked_dataset,
-            listing.location,
-            self.friendly_name,
+            location=listing.location,
+            friendly_name=self.friendly_name,
+            suggested_dataset_id=listing.linked_dataset,
         )
         if not self.apply:
             return outcome

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryUnavailableError
+from octogen_dagster.sharing.leftovers import taken
+
 if TYPE_CHECKING:
     from octogen_dagster.sharing.datasets import Dataset
+    from octogen_dagster.sharing.subscription_plan import SubscriptionPlan
+
+_CHOOSE = "choose another dataset id with dataset_id= (--dataset on a command line)."
 
 
 class Holder(Enum):
@@ -16,7 +23,57 @@ class Holder(Enum):
     THIS_LISTING = "linked to this listing"
     OTHER_LISTING = "linked to another listing"
     OTHERS = "no linked dataset"
-    UNKNOWN = "linked, and it is not known to what"
+    UNKNOWN = "not known"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldDataset:
+    """A dataset whose id a plan needs, as far as it is known.
+
+    Attributes:
+        holder: Whose it is.
+        linked_to: The name of the listing or of the dataset that it is linked to.
+        is_in_force: False if it is linked and the link was ended.
+        unreadable: Why BigQuery does not say what it is; None if it does.
+    """
+
+    holder: Holder
+    linked_to: str | None = None
+    is_in_force: bool = True
+    unreadable: str | None = None
+
+    def error(self, plan: SubscriptionPlan) -> OctogenBigQueryError:
+        """The error of a plan that needs the dataset's id and does not get it.
+
+        Args:
+            plan: The plan.
+        """
+        if self.holder is Holder.NOBODY:
+            return OctogenBigQueryUnavailableError(
+                f"Listing {plan.listing}: Analytics Hub says that dataset {plan.project}."
+                f"{plan.dataset_id} exists, and BigQuery has none: it is being created or deleted. "
+                "Try again later."
+            )
+        if self.holder is Holder.OTHERS:
+            return OctogenBigQueryError(f"{taken(plan)}, which is no linked dataset: {_CHOOSE}")
+        if self.holder is Holder.OTHER_LISTING:
+            return OctogenBigQueryError(
+                f"{taken(plan)}, which is linked to {self.linked_to}: {_CHOOSE}"
+            )
+        if self.unreadable:
+            return OctogenBigQueryError(
+                f"{taken(plan)}, and no subscription to this listing has it. What it is linked to "
+                f"cannot be read ({self.unreadable.rstrip('.')}): allow that, or {_CHOOSE}"
+            )
+        if not self.is_in_force:
+            return OctogenBigQueryError(
+                f"{taken(plan)}, whose link has ended: delete it if nobody needs it, or {_CHOOSE}"
+            )
+        return OctogenBigQueryUnavailableError(
+            f"{taken(plan)}, which is linked to {self.linked_to or 'an unnamed dataset'}, and no "
+            "subscription to this listing has it. Analytics Hub's list may lag behind: try again "
+            f"later, or {_CHOOSE}"
+        )
 
 
 def dataset_holder(dataset: Dataset | None, shared: str | None) -> Holder:

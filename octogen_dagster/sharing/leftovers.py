@@ -24,37 +24,56 @@ def removable_leftovers(
         may_delete: False makes any leftover an error.
 
     Raises:
-        OctogenBigQueryError: The dataset is not known to be left over from a revoked subscription
-            to this listing, or must not be deleted.
+        OctogenBigQueryError: The dataset id is held by a subscription that must not be deleted, or
+            whose state is not known.
     """
     holders = [each for each in subscriptions if each.dataset_id == plan.dataset_id]
-    without_dataset = [each for each in subscriptions if each.dataset_id is None]
-    suspects = holders or without_dataset
-    if may_delete and holders and all(each.state == REVOKED for each in holders):
-        return holders
-    raise OctogenBigQueryError(
-        f"Listing {plan.listing}: project {plan.project} already has a dataset {plan.dataset_id}, "
-        f"and {_problem(suspects)}"
+    problem = _state_problem(holders)
+    if holders and not (problem or may_delete):
+        problem = (
+            f"it is left over from subscription {holders[0].name} to this listing, which was "
+            "revoked: delete it, then subscribe again."
+        )
+    if problem:
+        raise OctogenBigQueryError(f"{taken(plan)}, and {problem}")
+    return holders
+
+
+def suspect_problem(subscriptions: Sequence[Subscription]) -> str | None:
+    """Say which subscription to the listing may have the dataset, if one does not name its own.
+
+    Args:
+        subscriptions: The project's subscriptions to the listing.
+    """
+    suspects = [each for each in subscriptions if each.dataset_id is None]
+    if not suspects:
+        return None
+    return _state_problem(suspects) or (
+        f"a revoked subscription {suspects[0].name} to this listing is there, which does not say "
+        "its dataset: if it is this one, delete that subscription, then subscribe again; if not, "
+        "choose another dataset id."
     )
 
 
-def _problem(suspects: Sequence[Subscription]) -> str:
-    """Say why the dataset is kept, given the subscriptions that it may belong to."""
-    if not suspects:
-        return "it is not linked to this listing: choose another dataset id."
-    for each in suspects:
+def _state_problem(subscriptions: Sequence[Subscription]) -> str | None:
+    """Say which subscription is in a state that this version does not know, if one is.
+
+    Args:
+        subscriptions: Subscriptions that are not in force.
+    """
+    for each in subscriptions:
         if each.state != REVOKED:
             return (
                 f"subscription {each.name} to this listing is in state {each.state}, which this "
                 "version does not know: look at it in the Google console; nothing was changed."
             )
-    if suspects[0].dataset_id is None:
-        return (
-            f"a revoked subscription {suspects[0].name} to this listing is there, which does not "
-            "say its dataset: if it is this one, delete that subscription, then subscribe again; "
-            "if not, choose another dataset id."
-        )
-    return (
-        f"it is left over from subscription {suspects[0].name} to this listing, which was revoked: "
-        "delete it, then subscribe again."
-    )
+    return None
+
+
+def taken(plan: SubscriptionPlan) -> str:
+    """The beginning of a message about a plan whose dataset id is taken.
+
+    Args:
+        plan: The plan.
+    """
+    return f"Listing {plan.listing}: project {plan.project} already has a dataset {plan.dataset_id}"

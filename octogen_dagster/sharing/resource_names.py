@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 
@@ -26,7 +27,8 @@ _LOCATION = re.compile(r"[A-Za-z0-9-]{1,100}")
 # but two dots are not allowed in a partition key.
 _ID = re.compile(r"(?!.*\.\.)[\w.-]+")
 _MAX_ID_BYTES = 100
-_DATASET_ID = re.compile(r"[A-Za-z0-9_]{1,1024}")
+_MAX_DATASET_ID = 1024
+_DATASET_ID = re.compile(rf"[A-Za-z0-9_]{{1,{_MAX_DATASET_ID}}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +81,25 @@ class ListingName:
 
     @property
     def default_dataset_id(self) -> str:
-        """The id of its linked dataset, unless another one is chosen."""
-        return "octogen_" + re.sub(r"[^A-Za-z0-9_]", "_", self.listing)
+        """The id of its linked dataset, unless another one is chosen.
+
+        It is `octogen_<listing id>` with `_` for each character that BigQuery does not allow. What
+        that leaves of an id without ASCII letters says little, so it gets a digest.
+        """
+        cleaned = re.sub(r"[^A-Za-z0-9_]", "_", self.listing)
+        dataset_id = f"octogen_{cleaned}"
+        if cleaned == self.listing or re.search("[A-Za-z]", cleaned):
+            return dataset_id
+        return self.distinct_dataset_id(dataset_id)
+
+    def distinct_dataset_id(self, dataset_id: str) -> str:
+        """A dataset id with a digest of this name, which no other listing gets.
+
+        Args:
+            dataset_id: The id that another listing may have too.
+        """
+        digest = hashlib.sha256(str(self).encode()).hexdigest()[:8]
+        return f"{dataset_id[: _MAX_DATASET_ID - 9]}_{digest}"
 
 
 def exchange_name(listing: ListingName) -> str:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, ClassVar
 
 from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,
     OctogenBigQueryError,
-    OctogenBigQueryInputError,
+    OctogenBigQueryUnavailableError,
 )
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
-from octogen_dagster.sharing.leftovers import removable_leftovers
-from octogen_dagster.sharing.listing_identity import ListingIdentity
-from octogen_dagster.sharing.resource_names import ListingName, sample_query
-from octogen_dagster.sharing.subscription import Subscription
+from octogen_dagster.sharing.dataset_holder import HeldDataset, Holder, dataset_holder
+from octogen_dagster.sharing.leftovers import removable_leftovers, suspect_problem, taken
+from octogen_dagster.sharing.resource_names import sample_query
+from octogen_dagster.sharing.subscription import ACTIVE, Subscription
+from octogen_dagster.sharing.subscription_list import SubscriptionList
 from octogen_dagster.sharing.subscription_plan import SubscriptionPlan, plan_subscription
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from google.auth.credentials import Credentials
     from google.cloud import bigquery_analyticshub_v1 as ah
@@ -36,7 +37,8 @@ class BigQuerySubscriptionResult:
         linked_dataset: The id of the linked dataset.
         state: The state of the subscription: `STATE_ACTIVE` or `STATE_STALE`.
         already_subscribed: True if the subscription existed before.
-        subscription_name: The resource name of the subscription.
+        subscription_name: The resource name of the subscription; empty if only the linked dataset
+            shows that it exists, since Analytics Hub does not list it yet.
         sample_query: A first query to the linked dataset.
     """
 
@@ -96,13 +98,15 @@ class Subscriptions:
             Analytics Hub may name the dataset of a subscription only while it is active.
     """
 
+    waits: ClassVar[Sequence[float]] = (0.5, 1, 2, 4, 8)
+    """Seconds before each further look at a dataset id that is taken, since lists lag behind."""
+
     def __init__(
         self, hub: AnalyticsHub, datasets: Mapping[str, str] = MappingProxyType({})
     ) -> None:
         self._hub = hub
         self._datasets = datasets
-        self._identity = ListingIdentity(hub)
-        self._read: dict[tuple[str, str], _ByIds | OctogenBigQueryError] = {}
+        self._list = SubscriptionList(hub, datasets)
 
     def subscribe(
         self,
@@ -111,6 +115,9 @@ class Subscriptions:
         replacing: Callable[[str, str], None] | None = None,
     ) -> BigQuerySubscriptionResult:
         """Carry out a plan.
+
+        If the dataset is linked to another listing and nobody chose its id, the plan's alternative
+        is carried out.
 
         Args:
             plan: The plan.
@@ -121,31 +128,15 @@ class Subscriptions:
 
         Raises:
             OctogenBigQueryAccessPendingError: Octogen's grant on the listing has not arrived yet.
-            OctogenBigQueryError: The call failed.
+            OctogenBigQueryUnavailableError: The dataset id is taken, and it is not known yet by
+                what; or it was not free in time after a deletion.
+            OctogenBigQueryError: The call failed, or the dataset is somebody else's.
         """
         existing = self.find_existing(plan)
         if existing is not None:
             return existing
         self._check_distinguishable(plan)
-        created = self._hub.subscribe(_request(plan))
-        if created is not None:
-            subscription = Subscription.of(created, self._datasets)
-            return _result(subscription, plan, already_subscribed=False)
-        # The id is taken: by a faster process, by an attempt whose response was lost, or by others.
-        self._read.clear()
-        existing = self.find_existing(plan)
-        if existing is not None:
-            return existing
-        leftovers = removable_leftovers(
-            plan, self._subscriptions_to(plan), may_delete=replacing is not None
-        )
-        self._check_granted(plan)
-        for subscription in leftovers:
-            if replacing is not None:
-                replacing(subscription.name, f"{plan.project}.{plan.dataset_id}")
-            self._hub.delete(subscription.name)
-        self._read.clear()
-        return self.subscribe(plan)
+        return self._create(plan) or self._settle(plan, replacing)
 
     def find_existing(self, plan: SubscriptionPlan) -> BigQuerySubscriptionResult | None:
         """Find the subscription to the plan's listing that gives access to data.
@@ -157,7 +148,7 @@ class Subscriptions:
             OctogenBigQueryError: The subscriptions cannot be read, or Analytics Hub does not say
                 which dataset is linked.
         """
-        existing = [each for each in self._subscriptions_to(plan) if each.in_force]
+        existing = [each for each in self._list.to_listing(plan) if each.in_force]
         if not existing:
             return None
         # More than one is rare: prefer the planned dataset, then a known one, then current data.
@@ -170,6 +161,104 @@ class Subscriptions:
             ),
         )
         return _result(best, plan, already_subscribed=True)
+
+    def _create(self, plan: SubscriptionPlan) -> BigQuerySubscriptionResult | None:
+        """Subscribe; None if the dataset id is taken."""
+        created = self._hub.subscribe(_request(plan))
+        if created is None:
+            return None
+        return _result(Subscription.of(created, self._datasets), plan, already_subscribed=False)
+
+    def _settle(
+        self, plan: SubscriptionPlan, replacing: Callable[[str, str], None] | None
+    ) -> BigQuerySubscriptionResult:
+        """Carry out a plan whose dataset id is taken.
+
+        It is taken by a faster process, by an attempt whose response was lost, by what a revoked
+        subscription left behind, or by others.
+        """
+        deleted: set[str] = set()
+        waits = iter(self.waits)
+        while True:
+            self._list.forget()
+            existing = self.find_existing(plan)
+            if existing is not None:
+                return existing
+            others = [each for each in self._list.to_listing(plan) if each.name not in deleted]
+            leftovers = removable_leftovers(plan, others, may_delete=replacing is not None)
+            if leftovers and replacing is not None:
+                self._delete(plan, leftovers, replacing)
+                deleted.update(each.name for each in leftovers)
+                continue
+            held = self._look_at_dataset(plan)
+            if held.holder is Holder.OTHER_LISTING and plan.alternative is not None:
+                return self.subscribe(plan.alternative, replacing=replacing)
+            if held.holder is Holder.NOBODY or (deleted and held.unreadable):
+                created = self._create(plan)
+                if created is not None:
+                    return created
+            elif held.holder in (Holder.OTHERS, Holder.OTHER_LISTING):
+                raise held.error(plan)
+            wait = next(waits, None)
+            if wait is None:
+                return self._give_up(plan, held, others, deleted)
+            time.sleep(wait)
+
+    def _look_at_dataset(self, plan: SubscriptionPlan) -> HeldDataset:
+        """Find out whose the dataset is, by what it is linked to and by the subscriptions."""
+        unreadable, dataset, holder = None, None, Holder.UNKNOWN
+        try:
+            dataset = self._hub.datasets.get(plan.project, plan.dataset_id)
+            listing = self._hub.listing(str(plan.listing)) if dataset else None
+            holder = dataset_holder(dataset, listing and listing.bigquery_dataset.dataset)
+        except OctogenBigQueryError as error:
+            unreadable = str(error)
+        held = HeldDataset(
+            holder,
+            dataset.source if dataset else None,
+            is_in_force=dataset is None or dataset.is_in_force,
+            unreadable=unreadable,
+        )
+        if holder in (Holder.NOBODY, Holder.OTHERS):
+            return held
+        location = plan.listing.location
+        if dataset and dataset.location.lower() != location.lower():
+            location = dataset.location.lower() or location
+        other = self._list.other_listing(plan, location)
+        return replace(held, holder=Holder.OTHER_LISTING, linked_to=str(other)) if other else held
+
+    def _delete(
+        self,
+        plan: SubscriptionPlan,
+        leftovers: Sequence[Subscription],
+        replacing: Callable[[str, str], None],
+    ) -> None:
+        self._check_granted(plan)
+        for subscription in leftovers:
+            replacing(subscription.name, f"{plan.project}.{plan.dataset_id}")
+            self._hub.delete(subscription.name)
+
+    def _give_up(
+        self,
+        plan: SubscriptionPlan,
+        held: HeldDataset,
+        subscriptions: Sequence[Subscription],
+        deleted: Collection[str],
+    ) -> BigQuerySubscriptionResult:
+        """Return the subscription that the dataset proves, or raise the error that remains."""
+        if deleted:
+            raise OctogenBigQueryUnavailableError(
+                f"Listing {plan.listing}: dataset {plan.project}.{plan.dataset_id} is still there, "
+                "although the revoked subscription that it belonged to was deleted. Try again "
+                "later."
+            )
+        if held.holder is Holder.THIS_LISTING:
+            unlisted = Subscription("", ACTIVE, plan.project, plan.dataset_id)
+            return _result(unlisted, plan, already_subscribed=True)
+        suspect = suspect_problem(subscriptions)
+        if suspect and held.holder is Holder.UNKNOWN:
+            raise OctogenBigQueryError(f"{taken(plan)}, and {suspect}")
+        raise held.error(plan)
 
     def _check_granted(self, plan: SubscriptionPlan) -> None:
         """Check that Octogen's grant on the listing has arrived.
@@ -191,48 +280,18 @@ class Subscriptions:
             OctogenBigQueryAccessPendingError: One may be to this listing, which is not granted.
             OctogenBigQueryError: One may be to this listing.
         """
-        for name, subscription in self._namesakes(plan):
-            if subscription.in_force and self._identity.matches(plan.listing, name) is None:
-                self._check_granted(plan)
-                raise OctogenBigQueryError(
-                    f"Listing {plan.listing}: subscription {subscription.name} to {name} is in "
-                    "force, and may be to the same listing: one name has the project's id, the "
-                    "other its number, and these Google credentials may not read the listing to "
-                    "tell. Let an administrator grant them roles/analyticshub.subscriber on it, or "
-                    "name the listing as the subscription does. Nothing was changed."
-                )
-
-    def _subscriptions_to(self, plan: SubscriptionPlan) -> list[Subscription]:
-        """The project's subscriptions to the listing."""
-        return [
-            subscription
-            for name, subscription in self._namesakes(plan)
-            if self._identity.matches(plan.listing, name)
-        ]
-
-    def _namesakes(self, plan: SubscriptionPlan) -> list[tuple[ListingName, Subscription]]:
-        """The project's subscriptions to listings with the ids of the plan's listing."""
-        listing = plan.listing
-        place = plan.project, listing.location
-        if place not in self._read:
-            try:
-                self._read[place] = self._read_place(*place)
-            except OctogenBigQueryError as error:
-                # Remembered: reading again would cost each further listing the same time.
-                self._read[place] = error
-        read = self._read[place]
-        if isinstance(read, OctogenBigQueryError):
-            raise read.with_traceback(None)
-        return read.get((listing.exchange, listing.listing), [])
-
-    def _read_place(self, project: str, location: str) -> _ByIds:
-        subscriptions: _ByIds = {}
-        for message in self._hub.subscriptions(project, location):
-            with contextlib.suppress(OctogenBigQueryInputError):  # one to a whole exchange
-                name = ListingName.parse(message.listing)
-                entry = name, Subscription.of(message, self._datasets)
-                subscriptions.setdefault((name.exchange, name.listing), []).append(entry)
-        return subscriptions
+        found = self._list.indistinguishable(plan)
+        if found is None:
+            return
+        name, subscription = found
+        self._check_granted(plan)
+        raise OctogenBigQueryError(
+            f"Listing {plan.listing}: subscription {subscription.name} to {name} is in force, and "
+            "may be to the same listing: one name has the project's id, the other its number, and "
+            "these Google credentials may not read the listing to tell. Let an administrator grant "
+            "them roles/analyticshub.subscriber on it, or name the listing as the subscription "
+            "does. Nothing was changed."
+        )
 
 
 def _result(
@@ -254,10 +313,6 @@ def _result(
         subscription_name=subscription.name,
         sample_query=sample_query(project, subscription.dataset_id),
     )
-
-
-_ByIds: TypeAlias = dict[tuple[str, str], list[tuple[ListingName, Subscription]]]
-"""The names of listings with their subscriptions, by the ids of the exchange and the listing."""
 
 
 def _request(plan: SubscriptionPlan) -> ah.SubscribeListingRequest:

@@ -7,6 +7,7 @@ from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY, DEFAULT_RETRY
 from octogen_dagster.bigquery.listing_sources import ExchangeSource, OctogenSource, Source
 from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.sharing.subscribe import Subscriptions
 from tests.bigquery.daemon import Daemon
 
 
@@ -15,6 +16,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with Sandbox(catalogs={"northpeak": 5, "strada": 5}, hub=True) as sandbox:
         for name, value in sandbox.hub.environment.items():
             monkeypatch.setenv(name, value)
+        monkeypatch.setattr(Subscriptions, "waits", ())
         yield sandbox.hub
 
 

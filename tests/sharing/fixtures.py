@@ -8,6 +8,7 @@ import pytest
 from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.sharing import analytics_hub, datasets
+from octogen_dagster.sharing.subscribe import Subscriptions
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +18,7 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     for variable in (analytics_hub.EMULATOR_VARIABLE, datasets.EMULATOR_VARIABLE):
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(Subscriptions, "waits", ())
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     monkeypatch.setenv("HOME", "/no/home")
 

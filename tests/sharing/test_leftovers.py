@@ -169,7 +169,12 @@ def test_either_all_leftovers_are_deleted_or_none(
 def test_a_revoked_subscription_with_another_dataset_is_kept(hub: Hub) -> None:
     listing = revoked_and_granted(hub, destination_dataset_id="mine")
     hub.add_dataset(PROJECT, "octogen_acme")
-    with AnalyticsHub() as analytics_hub, pytest.raises(OctogenBigQueryError, match="not linked"):
+    with (
+        AnalyticsHub() as analytics_hub,
+        pytest.raises(
+            OctogenBigQueryError, match="octogen_acme, and no subscription to this listing has it"
+        ),
+    ):
         Subscriptions(analytics_hub).subscribe(
             plan_subscription(listing, PROJECT), replacing=lambda *_: None
         )

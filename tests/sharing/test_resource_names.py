@@ -104,11 +104,31 @@ def test_two_project_numbers_are_two_projects() -> None:
 
 @pytest.mark.parametrize(
     ("listing", "dataset"),
-    [("acme", "octogen_acme"), ("north-peak.v2", "octogen_north_peak_v2"), ("é1", "octogen__1")],
+    [
+        ("acme", "octogen_acme"),
+        ("north-peak.v2", "octogen_north_peak_v2"),
+        ("éa", "octogen__a"),
+        ("12_3", "octogen_12_3"),
+        ("é1", "octogen__1_1f214142"),
+        ("目录", "octogen____7d6d30c0"),
+        ("商品", "octogen____4ef17aef"),
+    ],
 )
 def test_the_default_dataset(listing: str, dataset: str) -> None:
     assert ListingName.parse(LISTING.replace("acme", listing)).default_dataset_id == dataset
     assert checked_dataset_id(dataset) == dataset
+
+
+def test_a_distinct_dataset_id_is_of_one_listing_and_is_valid() -> None:
+    names = [
+        LISTING,
+        LISTING.replace("/dataExchanges/", "/dataExchanges/other-"),
+        LISTING.replace("/locations/", "/locations/eu-"),
+        LISTING.replace("octo", "other"),
+    ]
+    ids = {ListingName.parse(name).distinct_dataset_id("x" * 1024) for name in names}
+    assert len(ids) == 4
+    assert {len(checked_dataset_id(dataset)) for dataset in ids} == {1024}
 
 
 @pytest.mark.parametrize("dataset", ["", "a-b", "p.d", "a b", "é", "x" * 1025, "a\n"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -237,13 +238,26 @@ def test_a_dataset_of_somebody_else_is_an_error(hub: Hub) -> None:
     hub.add_dataset(PROJECT, "octogen_acme")
     with pytest.raises(
         OctogenBigQueryError,
-        match=f"project {PROJECT} already has a dataset octogen_acme, and it is not linked to "
-        "this listing: choose another dataset id",
+        match=f"project {PROJECT} already has a dataset octogen_acme, and no subscription to this "
+        "listing has it",
     ):
         to(listing)
     to(other)
-    with pytest.raises(OctogenBigQueryError, match="octogen_other, and it is not linked to this"):
+    with pytest.raises(
+        OctogenBigQueryError, match=f"octogen_other, which is linked to {other}: choose another"
+    ):
         to(listing, destination_dataset_id="octogen_other")
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_two_listings_with_the_same_id_get_two_datasets_by_default(hub: Hub, first: int) -> None:
+    projects = ["octogen-sandbox", "other-publisher"]
+    listings = [hub.share(project, project=project, listing_id="acme") for project in projects]
+    listings = [listings[first], listings[1 - first]]
+    datasets = [to(listing).linked_dataset for listing in listings]
+    assert datasets[0] == "octogen_acme"
+    assert re.fullmatch("octogen_acme_[0-9a-f]{8}", datasets[1])
+    assert [to(listing).linked_dataset for listing in listings] == datasets
 
 
 def test_a_lost_response_is_recovered_from(hub: Hub) -> None:

@@ -1,0 +1,312 @@
+"""A dataset id that is taken: by a lost answer, a leftover, another listing or somebody else."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from google.cloud import bigquery_analyticshub_v1 as ah
+from google.longrunning import operations_pb2  # type: ignore[import-untyped]
+from google.protobuf import any_pb2, empty_pb2  # type: ignore[import-untyped]
+
+from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryUnavailableError
+from octogen_dagster.sharing.analytics_hub import AnalyticsHub
+from octogen_dagster.sharing.datasets import EMULATOR_VARIABLE
+from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult, Subscriptions
+from octogen_dagster.sharing.subscription_plan import plan_subscription
+from tests.api.servers import RawServer, Received, http
+from tests.bigquery.rest_api import refused
+from tests.sharing.hubs import Refusal, answering, granting
+
+PROJECT = "reader-project"
+LISTING = "projects/octo/locations/us/dataExchanges/catalogs/listings/acme"
+ELSEWHERE = LISTING.replace("/us/", "/eu/")
+SIBLING = LISTING.replace("/catalogs/", "/staging/")
+SHARED = "projects/123/datasets/acme_v1"
+DEFAULT = "octogen_acme"
+DIGEST = "octogen_acme_7af75c2a"
+NOT_FOUND = refused(404, "notFound", "Not found: Dataset.")
+DENIED = refused(403, "accessDenied", "Access Denied")
+ORDINARY = 200, {"type": "DEFAULT", "location": "US"}
+CHOOSE = "choose another dataset id with dataset_id= (--dataset on a command line)."
+TAKEN = f"Listing {LISTING}: project {PROJECT} already has a dataset {DEFAULT}"
+WAITS = Subscriptions.waits  # those of a user; fixtures set others
+
+ACTIVE = ah.Subscription.State.STATE_ACTIVE
+REVOKED = ah.Subscription.State.STATE_INACTIVE
+
+
+def linked(source: str = SHARED, *, location: str = "US", state: str = "LINKED") -> Any:
+    """BigQuery's answer about a linked dataset."""
+    _, project, _, dataset = source.split("/")
+    return 200, {
+        "type": "LINKED",
+        "location": location,
+        "linkedDatasetSource": {"sourceDataset": {"projectId": project, "datasetId": dataset}},
+        "linkedDatasetMetadata": {"linkState": state},
+    }
+
+
+def subscription(
+    listing: str = LISTING, dataset: str = DEFAULT, state: Any = ACTIVE, name: str = "s-1"
+) -> ah.Subscription:
+    reference = ah.DestinationDatasetReference(project_id=PROJECT, dataset_id=dataset)
+    location = listing.split("/")[3]
+    return ah.Subscription(
+        name=f"projects/1/locations/{location}/subscriptions/{name}",
+        listing=listing,
+        state=state,
+        destination_dataset=ah.DestinationDataset(dataset_reference=reference),
+    )
+
+
+@dataclass
+class Google:
+    """Analytics Hub and BigQuery as a test writes them; the last of several answers stays.
+
+    Attributes:
+        listed: The subscriptions of each `ListSubscriptions` of the listing's location.
+        elsewhere: Those of any other location.
+        dataset: The answers of `datasets.get`.
+        refusals: How many times `SubscribeListing` says that the dataset is there.
+        shared: The dataset that the listing shares.
+        calls: What was called.
+        requests: The requests of `SubscribeListing`.
+    """
+
+    listed: list[list[ah.Subscription]] = field(default_factory=lambda: [[]])
+    elsewhere: list[ah.Subscription] = field(default_factory=list)
+    dataset: list[Any] = field(default_factory=lambda: [NOT_FOUND])
+    refusals: int = 1
+    shared: str = SHARED
+    calls: list[str] = field(default_factory=list)
+    requests: list[ah.SubscribeListingRequest] = field(default_factory=list)
+
+    def list_subscriptions(self, request: ah.ListSubscriptionsRequest) -> Any:
+        self.calls.append("list")
+        here = request.parent.endswith("/us")
+        return ah.ListSubscriptionsResponse(
+            subscriptions=_next(self.listed) if here else self.elsewhere
+        )
+
+    def subscribe(self, request: ah.SubscribeListingRequest) -> Any:
+        self.calls.append("subscribe")
+        self.requests.append(request)
+        if len(self.requests) <= self.refusals:
+            raise Refusal("ALREADY_EXISTS", "Already Exists: Dataset.")
+        dataset = request.destination_dataset.dataset_reference.dataset_id
+        created = subscription(request.name, dataset, name="new")
+        return ah.SubscribeListingResponse(subscription=created)
+
+    def get_listing(self, request: ah.GetListingRequest) -> ah.Listing:
+        source = ah.Listing.BigQueryDatasetSource(dataset=self.shared)
+        return ah.Listing(name=request.name, bigquery_dataset=source)
+
+    def delete(self, request: ah.DeleteSubscriptionRequest) -> Any:
+        self.calls.append(f"delete {request.name.rpartition('/')[2]}")
+        done = any_pb2.Any()
+        done.Pack(empty_pb2.Empty())
+        return operations_pb2.Operation(name="operations/1", done=True, response=done)
+
+    def get_dataset(self, request: Received) -> Any:
+        answer = _next(self.dataset)
+        self.calls.append(f"dataset {answer[0]}")
+        return http(*answer)
+
+
+def _next(answers: list[Any]) -> Any:
+    return answers.pop(0) if len(answers) > 1 else answers[0]
+
+
+@pytest.fixture
+def settle(monkeypatch: pytest.MonkeyPatch) -> Callable[..., BigQuerySubscriptionResult]:
+    """Subscribes a project of a `Google` to the listing, looking three times without waiting."""
+    monkeypatch.setattr(Subscriptions, "waits", (0, 0))
+
+    def subscribe(google: Google, **settings: Any) -> BigQuerySubscriptionResult:
+        replace = settings.pop("replace", False)
+        with connected(google, monkeypatch) as hub:
+            return Subscriptions(hub).subscribe(
+                plan_subscription(LISTING, PROJECT, **settings),
+                replacing=(lambda *_: None) if replace else None,
+            )
+
+    return subscribe
+
+
+Settle = Callable[..., BigQuerySubscriptionResult]
+
+
+@contextlib.contextmanager
+def connected(google: Google, monkeypatch: pytest.MonkeyPatch) -> Iterator[AnalyticsHub]:
+    with (
+        RawServer(google.get_dataset) as bigquery,
+        answering(
+            ListSubscriptions=google.list_subscriptions,
+            SubscribeListing=google.subscribe,
+            GetListing=google.get_listing,
+            DeleteSubscription=google.delete,
+            TestIamPermissions=granting("analyticshub.listings.subscribe"),
+        ) as endpoint,
+    ):
+        monkeypatch.setenv(EMULATOR_VARIABLE, bigquery.origin)
+        with AnalyticsHub(endpoint=endpoint) as hub:
+            yield hub
+
+
+def test_a_lost_answer_is_found_in_a_list_that_lags(settle: Settle) -> None:
+    google = Google(listed=[[], [], [subscription()]], dataset=[linked()])
+    result = settle(google)
+    assert (result.already_subscribed, result.linked_dataset) == (True, DEFAULT)
+    assert result.subscription_name == "projects/1/locations/us/subscriptions/s-1"
+    assert google.calls == ["list", "subscribe", "list", "dataset 200", "list"]
+
+
+def test_a_lost_answer_is_proven_by_the_dataset_if_it_is_never_listed(settle: Settle) -> None:
+    google = Google(dataset=[linked()])
+    result = settle(google)
+    assert (result.already_subscribed, result.state) == (True, "STATE_ACTIVE")
+    assert (result.linked_project, result.linked_dataset) == (PROJECT, DEFAULT)
+    assert result.subscription_name == ""
+    assert google.calls == ["list", "subscribe", *["list", "dataset 200"] * 3]
+
+
+def test_what_is_just_created_or_deleted_is_subscribed_to_once_it_is_free(settle: Settle) -> None:
+    google = Google(refusals=2)
+    assert settle(google).already_subscribed is False
+    assert google.calls == ["list", "subscribe", *["list", "dataset 404", "subscribe"] * 2]
+
+
+def revoked(dataset: str = DEFAULT) -> ah.Subscription:
+    return subscription(dataset=dataset, state=REVOKED, name="old")
+
+
+@pytest.mark.parametrize(
+    ("lag", "listed"),
+    [([], []), ([linked(state="UNLINKED"), linked()], [[revoked()], [revoked()]])],
+    ids=["gone at once", "lagging"],
+)
+def test_a_leftover_that_was_deleted_is_waited_for(
+    lag: list[Any], listed: list[Any], settle: Settle
+) -> None:
+    google = Google(listed=[[revoked()], [revoked()], *listed, []], dataset=[*lag, NOT_FOUND])
+    result = settle(google, replace=True)
+    assert (result.already_subscribed, result.linked_dataset) == (False, DEFAULT)
+    assert google.calls == [
+        *("list", "subscribe", "list", "delete old"),
+        *["list", "dataset 200"] * len(lag),
+        *("list", "dataset 404", "subscribe"),
+    ]
+
+
+def test_a_deletion_that_cannot_be_seen_is_followed_by_attempts(settle: Settle) -> None:
+    google = Google(listed=[[revoked()], [revoked()], []], dataset=[DENIED], refusals=2)
+    assert settle(google, replace=True).already_subscribed is False
+    assert google.calls[4:] == ["list", "dataset 403", "subscribe"] * 2
+
+
+@pytest.mark.parametrize("where", ["source", "exchange", "exchange, denied", "region"])
+def test_a_default_id_that_another_listing_has_gets_a_digest(where: str, settle: Settle) -> None:
+    google = Google()
+    if where == "source":
+        google.dataset = [linked("projects/123/datasets/other")]
+    elif where == "region":
+        google.dataset = [linked("projects/octo/datasets/acme_v1", location="EU")]
+        google.elsewhere = [subscription(ELSEWHERE)]
+    else:
+        google.dataset = [DENIED if "denied" in where else linked()]
+        google.listed = [[subscription(SIBLING)]]
+    result = settle(google)
+    assert (result.already_subscribed, result.linked_dataset) == (False, DIGEST)
+    first, second = (request.destination_dataset for request in google.requests)
+    assert first.dataset_reference.dataset_id == DEFAULT
+    assert second.dataset_reference.dataset_id == DIGEST
+    assert second.friendly_name == f"Octogen {DIGEST}"
+    google.listed = [[subscription(SIBLING), subscription(dataset=DIGEST, name="s-2")]]
+    assert settle(google).linked_dataset == DIGEST
+    assert len(google.requests) == 2
+
+
+def test_an_id_that_octogen_suggests_gets_a_digest_too(settle: Settle) -> None:
+    google = Google(dataset=[linked("projects/123/datasets/other")])
+    result = settle(google, suggested_dataset_id="acme", friendly_name="Acme")
+    assert result.linked_dataset == DIGEST.removeprefix("octogen_")
+    assert google.requests[1].destination_dataset.friendly_name == "Acme"
+
+
+@pytest.mark.parametrize(
+    ("google", "message", "is_transient", "looks"),
+    [
+        (Google(dataset=[ORDINARY]), f"{TAKEN}, which is no linked dataset: {CHOOSE}", False, 1),
+        (
+            Google(dataset=[linked("projects/123/datasets/other")]),
+            f"{TAKEN}, which is linked to projects/123/datasets/other: {CHOOSE}",
+            False,
+            1,
+        ),
+        (
+            Google(dataset=[linked()], listed=[[subscription(SIBLING)]]),
+            f"{TAKEN}, which is linked to {SIBLING}: {CHOOSE}",
+            False,
+            1,
+        ),
+        (
+            Google(dataset=[linked()], shared="projects/octo/datasets/acme_v1"),
+            f"{TAKEN}, which is linked to {SHARED}, and no subscription to this listing has it. "
+            f"Analytics Hub's list may lag behind: try again later, or {CHOOSE}",
+            True,
+            3,
+        ),
+        (
+            Google(dataset=[linked(state="UNLINKED")]),
+            f"{TAKEN}, whose link has ended: delete it if nobody needs it, or {CHOOSE}",
+            False,
+            3,
+        ),
+        (
+            Google(dataset=[DENIED]),
+            f"{TAKEN}, and no subscription to this listing has it. What it is linked to cannot be "
+            f"read (Dataset {PROJECT}.{DEFAULT}: BigQuery refused (403 accessDenied: Access "
+            "Denied). To read datasets, these Google credentials need bigquery.datasets.get, which "
+            f"roles/bigquery.user on the project has): allow that, or {CHOOSE}",
+            False,
+            3,
+        ),
+        (
+            Google(refusals=100),
+            f"Listing {LISTING}: Analytics Hub says that dataset {PROJECT}.{DEFAULT} exists, and "
+            "BigQuery has none: it is being created or deleted. Try again later.",
+            True,
+            3,
+        ),
+    ],
+    ids=["ordinary", "source", "listing", "unsure", "unlinked", "denied", "nobody"],
+)
+def test_a_dataset_that_is_not_this_listing_s_is_an_error(
+    google: Google, message: str, is_transient: bool, looks: int, settle: Settle
+) -> None:
+    with pytest.raises(OctogenBigQueryError) as caught:
+        settle(google, destination_dataset_id=DEFAULT)
+    assert str(caught.value) == message
+    assert isinstance(caught.value, OctogenBigQueryUnavailableError) == is_transient
+    assert sum(call.startswith("dataset") for call in google.calls) == looks
+
+
+def test_a_leftover_that_stays_after_its_deletion_is_an_error(settle: Settle) -> None:
+    google = Google(listed=[[revoked()]], dataset=[linked()])
+    with pytest.raises(OctogenBigQueryUnavailableError) as caught:
+        settle(google, replace=True)
+    assert str(caught.value) == (
+        f"Listing {LISTING}: dataset {PROJECT}.{DEFAULT} is still there, although the revoked "
+        "subscription that it belonged to was deleted. Try again later."
+    )
+    assert google.calls.count("delete old") == 1
+
+
+def test_the_waits_grow_and_end_after_some_seconds() -> None:
+    assert len(WAITS) > 2
+    assert list(WAITS) == sorted(WAITS)
+    assert sum(WAITS) < 30
