@@ -1,10 +1,9 @@
-"""LazyScan: a LazyFrame whose rows are read by threads when it is executed."""
+"""LazyScan: a LazyFrame whose rows are read when it is executed."""
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -13,13 +12,9 @@ from polars.io.plugins import register_io_source
 from octogen_dagster.api.cancellation import CancelScope
 from octogen_dagster.frames.shutdown import ExitGuard
 from octogen_dagster.frames.snapshot_source import SnapshotSource
-from octogen_dagster.frames.statistics import ReadStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from octogen_dagster.api.connection import Connection
-    from octogen_dagster.api.spending import Spending
 
 
 class Interval:
@@ -59,20 +54,11 @@ def _raise_interrupt() -> None:
 
 
 class LazyScan(SnapshotSource, ABC):
-    """A snapshot source whose rows come from the service.
+    """A snapshot source whose rows are read from elsewhere when the frame is executed.
 
     Args:
         schema: The schema of the frame.
-
-    Attributes:
-        connection: The settings of the service.
-        statistics: The statistics of the last execution.
-        report_interval_seconds: The time between two progress reports.
     """
-
-    connection: Connection
-    statistics: ReadStatistics
-    report_interval_seconds = 10.0
 
     def __init__(self, schema: pl.Schema) -> None:
         self._schema = schema
@@ -85,17 +71,6 @@ class LazyScan(SnapshotSource, ABC):
         """End the current execution and any later one; each raises `ClosedError` where it runs."""
         self._scope.cancel()
 
-    def incomplete_reason(self, rows: int) -> str | None:
-        """`SnapshotSource.incomplete_reason`."""
-        if self.statistics.complete and rows == self.statistics.rows:
-            return None
-        return f"{rows} rows were written of {self.statistics.rows} read."
-
-    @property
-    def spending(self) -> Spending:
-        """`SnapshotSource.spending`."""
-        return self.connection.spending
-
     @abstractmethod
     def _frames(
         self, columns: set[str], predicate: pl.Expr | None, n_rows: int | None
@@ -107,10 +82,6 @@ class LazyScan(SnapshotSource, ABC):
             predicate: The filter of the query; it is applied to the frames afterwards.
             n_rows: The largest number of rows to yield; None for all.
         """
-
-    def _own_connection(self) -> Connection:
-        """The connection of one execution, which `stop` ends and which counts its own costs."""
-        return replace(self.connection.with_own_spending(), scope=self._scope)
 
     def _read(
         self,

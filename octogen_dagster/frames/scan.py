@@ -30,7 +30,7 @@ from octogen_dagster.frames.catalog_read import CatalogRead
 from octogen_dagster.frames.consistency import IndexedAgainError
 from octogen_dagster.frames.effective_query import EFFECTIVE_QUERY
 from octogen_dagster.frames.execution import Execution
-from octogen_dagster.frames.lazy_scan import Interval, LazyScan
+from octogen_dagster.frames.lazy_scan import Interval
 from octogen_dagster.frames.pages.resume import plan_with_store
 from octogen_dagster.frames.plan import list_for, plan_catalogs
 from octogen_dagster.frames.pushdown import Pushdown
@@ -38,6 +38,7 @@ from octogen_dagster.frames.read_plan import ReadPlan
 from octogen_dagster.frames.scan_statistics import ScanStatistics, product_figures
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA, SCHEMA_VERSION
 from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.frames.service_scan import ServiceScan
 from octogen_dagster.frames.shares import require_share
 from octogen_dagster.frames.snapshot_brands import SnapshotBrands
 from octogen_dagster.frames.snapshot_source import CATALOGS, ROWS
@@ -60,7 +61,7 @@ MIN_ROWS_RATIO = 0.5
 _LOGGER = logging.getLogger(__name__)
 
 
-class ProductScan(LazyScan):
+class ProductScan(ServiceScan):
     """A search as a lazy frame, with the statistics of its execution.
 
     Args:

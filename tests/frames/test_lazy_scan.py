@@ -9,33 +9,15 @@ import polars as pl
 import pytest
 
 from octogen_dagster.api.cancellation import ClosedError
-from octogen_dagster.api.client import OctogenClient
-from octogen_dagster.api.connection import Connection
-from octogen_dagster.frames.client_threads import ClientThreads
 from octogen_dagster.frames.lazy_scan import Interval, LazyScan
-from octogen_dagster.frames.statistics import ReadStatistics
-from tests.frames.scripted import connection_at
 
 SCHEMA = pl.Schema({"number": pl.Int64(), "text": pl.String(), "other": pl.Int64()})
-
-
-class IdleThreads(ClientThreads):
-    def __init__(self, connection: Connection) -> None:
-        super().__init__(connection, 0, "idle")
-
-    async def _work(self, client: OctogenClient) -> None:
-        raise AssertionError
-
-    def raise_if_over(self) -> None:
-        self._raise_if_over()
 
 
 class Numbers(LazyScan):
     """Two frames of three rows each."""
 
     def __init__(self) -> None:
-        self.connection = connection_at("http://127.0.0.1:1/v1")
-        self.statistics = ReadStatistics()
         self.arguments: list[tuple[set[str], bool, int | None]] = []
         super().__init__(SCHEMA)
 
@@ -43,18 +25,15 @@ class Numbers(LazyScan):
         self, columns: set[str], predicate: pl.Expr | None, n_rows: int | None
     ) -> Iterator[pl.DataFrame]:
         self.arguments.append((columns, predicate is not None, n_rows))
-        self.statistics.rows = 0
-        with IdleThreads(self._own_connection()) as threads:
-            for begin in (0, 3):
-                threads.raise_if_over()
-                numbers = list(range(begin, begin + 3))
-                frame = pl.DataFrame(
-                    {"number": numbers, "text": map(str, numbers), "other": numbers}, schema=SCHEMA
-                )
-                frame = frame if n_rows is None else frame.head(n_rows - self.statistics.rows)
-                self.statistics.rows += len(frame)
-                yield frame
-        self.statistics.complete = True
+        left = 6 if n_rows is None else n_rows
+        for begin in (0, 3):
+            self._scope.check()
+            numbers = list(range(begin, begin + 3))
+            frame = pl.DataFrame(
+                {"number": numbers, "text": map(str, numbers), "other": numbers}, schema=SCHEMA
+            ).head(left)
+            left -= len(frame)
+            yield frame
 
 
 ENGINES = pytest.mark.parametrize("engine", ["in-memory", "streaming"])
@@ -97,15 +76,6 @@ def test_stop_ends_the_execution_that_is_under_way_and_later_ones() -> None:
         next(frames)
     with pytest.raises(ClosedError):
         scan.frame.collect()
-    assert not scan.statistics.complete
-
-
-def test_an_execution_is_complete_if_all_its_rows_were_written() -> None:
-    scan = Numbers()
-    assert scan.incomplete_reason(0) is not None
-    scan.frame.collect()
-    assert scan.incomplete_reason(6) is None
-    assert scan.incomplete_reason(5) == "5 rows were written of 6 read."
 
 
 def test_an_interval_calls_no_sooner_than_its_time_after_the_last_call() -> None:

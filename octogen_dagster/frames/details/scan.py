@@ -26,7 +26,8 @@ from octogen_dagster.frames.details.rows import (
 )
 from octogen_dagster.frames.details.schema import DETAIL_SCHEMA, DETAIL_SCHEMA_VERSION
 from octogen_dagster.frames.details.statistics import DetailStatistics, detail_figures
-from octogen_dagster.frames.lazy_scan import Interval, LazyScan
+from octogen_dagster.frames.lazy_scan import Interval
+from octogen_dagster.frames.service_scan import ServiceScan
 from octogen_dagster.frames.shares import require_share
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ _LOGGER = logging.getLogger(__name__)
 _MAX_BATCHES_AHEAD = 4
 
 
-class DetailScan(LazyScan):
+class DetailScan(ServiceScan):
     """The full views of the products of a snapshot, as a lazy frame.
 
     The products are looked up when the frame is executed, each address once. A product that is gone
