@@ -1,4 +1,4 @@
-"""The decorator of every asset, and the type of an asset's metadata.
+"""The decorator of every asset, and what the assets of both wings have in common.
 
 Importing it also tells Dagster the version of this package, which Dagster reports with its own.
 """
@@ -15,6 +15,14 @@ DagsterLibraryRegistry.register("octogen-dagster", __version__, is_dagster_packa
 
 POOL = "octogen"
 GROUP = "octogen"
+
+ACCEPT_SHRINKING = "accept_shrinking"
+ACCEPT_SHRINKING_CONFIG = dg.Field(
+    bool,
+    default_value=False,
+    is_required=False,
+    description="True to publish this run's snapshot of whole catalogs however few rows it has.",
+)
 
 Metadata = dict[str, dg.MetadataValue[Any] | dg.TableSchema | str | int | float]
 

@@ -41,7 +41,7 @@ from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.service_scan import ServiceScan
 from octogen_dagster.frames.shares import require_share
 from octogen_dagster.frames.snapshot_brands import SnapshotBrands
-from octogen_dagster.frames.snapshot_source import CATALOGS, ROWS
+from octogen_dagster.frames.snapshot_source import CATALOGS, MIN_ROWS_RATIO, ROWS
 from octogen_dagster.frames.walks import WalkPlanner, in_reading_order
 from octogen_dagster.frames.window import TimeWindow, is_within, utc_now
 
@@ -52,10 +52,6 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.plan import ListCatalogs
     from octogen_dagster.frames.snapshot_source import SnapshotPlace
     from octogen_dagster.frames.statistics import Figures
-
-
-MIN_ROWS_RATIO = 0.5
-"""The smallest snapshot of whole catalogs that is published by default."""
 
 
 _LOGGER = logging.getLogger(__name__)
@@ -84,6 +80,10 @@ class ProductScan(ServiceScan):
     """
 
     keeps_previous = True
+    shrinking_causes = (
+        "the API key may no longer read a catalog, its key was renamed or mistyped, fewer catalogs "
+        "are read, or the search was understood differently than before"
+    )
     statistics: ScanStatistics
 
     def __init__(

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.statistics import Figures
 
 ROW_GROUP_SIZE = 20_000
+MIN_ROWS_RATIO = 0.5
+"""The smallest snapshot of whole catalogs that is published by default."""
 CATALOGS = "octogen.catalogs"
 """The provenance of a snapshot that says which catalogs were read, if that is known."""
 ROWS = "octogen.rows"
@@ -56,11 +58,14 @@ class SnapshotSource:
         keeps_previous: True if the previous snapshot is kept when this one is published.
         min_rows_ratio: The smallest number of rows to publish, as a share of the rows of the
             snapshot that is replaced; with 0 any number is published, and otherwise at least one.
+        shrinking_causes: What may have made a snapshot smaller than `min_rows_ratio` allows, for
+            the error message.
     """
 
     row_group_size = ROW_GROUP_SIZE
     keeps_previous = False
     min_rows_ratio = 0.0
+    shrinking_causes = ""
 
     def __init__(self, frame: pl.LazyFrame) -> None:
         self.frame = frame
@@ -157,9 +162,8 @@ def check_not_shrunken(source: SnapshotSource, rows: int, replaced: int, uri: st
     there = f", and the latest snapshot has {replaced:,}" if replaced else ""
     raise OctogenShrunkenSnapshotError(
         f"The snapshot {uri} was not published: the service sent {rows or 'no'} products{there} "
-        f"(min_rows_ratio is {ratio:g}). Nothing was changed. Likely causes: the API key may no "
-        "longer read a catalog, its key was renamed or mistyped, fewer catalogs are read, or the "
-        "search was understood differently than before. If the number is right, accept it for one "
-        "run with `accept_shrinking: true` in the launchpad; min_rows_ratio of the asset or of the "
-        "scan sets the limit for all runs."
+        f"(min_rows_ratio is {ratio:g}). Nothing was changed. Likely causes: "
+        f"{source.shrinking_causes}. If the number is right, accept it for one run with "
+        "`accept_shrinking: true` in the launchpad; min_rows_ratio of the asset or of the scan "
+        "sets the limit for all runs."
     )

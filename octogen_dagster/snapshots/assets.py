@@ -10,24 +10,17 @@ from pydantic import ValidationError
 
 from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs
 from octogen_dagster.api.catalog_states import CatalogState
-from octogen_dagster.asset_defaults import octogen_asset
+from octogen_dagster.asset_defaults import ACCEPT_SHRINKING, ACCEPT_SHRINKING_CONFIG, octogen_asset
 from octogen_dagster.frames.plan import list_for
-from octogen_dagster.frames.scan import MIN_ROWS_RATIO, ProductScan
+from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.scan_statistics import ScanStatistics
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.shares import require_share
+from octogen_dagster.frames.snapshot_source import MIN_ROWS_RATIO
 from octogen_dagster.frames.window import is_within, utc_now
 from octogen_dagster.snapshots.failures import RETRY_POLICY, permanent_errors_fail
 from octogen_dagster.snapshots.partitions import SnapshotPartitions, catalog_of
 from octogen_dagster.snapshots.resource import OctogenResource
-
-ACCEPT_SHRINKING = "accept_shrinking"
-_ACCEPT_SHRINKING_CONFIG = dg.Field(
-    bool,
-    default_value=False,
-    is_required=False,
-    description="True to publish this run's snapshot of whole catalogs however few rows it has.",
-)
 
 
 def build_products_asset(
@@ -130,7 +123,7 @@ class ProductsAsset:
                 "partitions_def": self._partitions_def,
                 "config_schema": {
                     **search_config(self._search, catalogs=not has_catalogs),
-                    ACCEPT_SHRINKING: _ACCEPT_SHRINKING_CONFIG,
+                    ACCEPT_SHRINKING: ACCEPT_SHRINKING_CONFIG,
                 },
                 "description": (
                     "The products of each catalog." if has_catalogs else "The products of a search."

@@ -28,9 +28,10 @@ from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.search_arguments import PageArguments
 from octogen_dagster.api.spending import LOOKUP_USD, NO_PRICES, SEARCH_PAGE_USD, Prices, Spending
 from octogen_dagster.api.urls import checked_base_url, configured_base_url
-from octogen_dagster.frames.scan import MIN_ROWS_RATIO, ProductScan
+from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.scan_statistics import ScanStatistics
 from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.frames.snapshot_source import MIN_ROWS_RATIO
 from octogen_dagster.frames.window import TimeWindow
 
 _SPENDING_LOCK = threading.Lock()
