@@ -25,6 +25,7 @@ from .api.facets import (
 from .bigquery.linked_datasets import build_linked_datasets_asset
 from .bigquery.linked_products import build_linked_products_asset
 from .bigquery.linked_products_query import query_linked_products
+from .bigquery.linked_snapshot import build_linked_snapshot_asset
 from .bigquery.listing_sensor import build_listing_sensor
 from .bigquery.listing_sources import (
     ExchangeSource,
@@ -119,6 +120,7 @@ __all__ = [
     "build_catalogs_asset",
     "build_linked_datasets_asset",
     "build_linked_products_asset",
+    "build_linked_snapshot_asset",
     "build_listing_sensor",
     "build_product_changes_asset",
     "build_product_details_asset",

@@ -41,3 +41,14 @@ def octogen_asset(
         **{**defaults, **own, **given}
     )
     return decorator
+
+
+def asset_key(name: str, given: Mapping[str, Any]) -> dg.AssetKey:
+    """The key of an asset.
+
+    Args:
+        name: The asset's name.
+        given: Arguments that the user passed, with or without `key_prefix`.
+    """
+    prefix = given.get("key_prefix") or []
+    return dg.AssetKey([*([prefix] if isinstance(prefix, str) else prefix), name])

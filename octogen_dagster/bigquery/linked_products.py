@@ -1,12 +1,12 @@
 """The asset of linked products: it describes and checks each linked table where it is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import dagster as dg
 
-from octogen_dagster.asset_defaults import Metadata, octogen_asset
+from octogen_dagster.asset_defaults import Metadata, asset_key, octogen_asset
 from octogen_dagster.bigquery.asset_queries import (
     DOLLARS_PER_TIB,
     job_origin,
@@ -81,7 +81,7 @@ def build_linked_products_asset(
             "name": name,
             "partitions_def": linked_datasets.partitions_def,
             "deps": [linked_datasets],
-            "check_specs": build_check_specs(_key(name, asset_arguments), max_age),
+            "check_specs": build_check_specs(asset_key(name, asset_arguments), max_age),
             "pool": None,
             "kinds": {"octogen", "bigquery"},
             "description": "The products of each linked dataset, in BigQuery.",
@@ -117,8 +117,3 @@ def _modification(facts: TableFacts, age: timedelta | None) -> Metadata:
         "octogen/last_modified": dg.MetadataValue.timestamp(facts.last_modified),
         "octogen/age_hours": hours(age),
     }
-
-
-def _key(name: str, asset_arguments: Mapping[str, Any]) -> dg.AssetKey:
-    prefix = asset_arguments.get("key_prefix") or []
-    return dg.AssetKey([*([prefix] if isinstance(prefix, str) else prefix), name])

@@ -28,21 +28,23 @@ def build_check_specs(asset: dg.AssetKey, max_age: timedelta | None) -> list[dg.
 
 
 def check_results(
-    table: TableName,
+    table: TableName | str,
     facts: TableFacts,
     *,
     columns: Sequence[str],
     age: timedelta | None,
     max_age: timedelta | None,
+    advice: str = "Name the column that does with modified_column",
 ) -> list[dg.AssetCheckResult]:
     """The results of the checks of `build_check_specs`.
 
     Args:
-        table: The table.
+        table: The table, or what else the messages call it.
         facts: The facts that were read of it.
         columns: The names of the columns to expect, in any case.
         age: The time since the last modification; None if it is not known.
         max_age: The maximum age; None leaves `fresh` out.
+        advice: How the age becomes known, if it is not.
     """
     existing = {field.name.casefold() for field in facts.schema}
     missing = [column for column in columns if column.casefold() not in existing]
@@ -61,7 +63,7 @@ def check_results(
         ),
     ]
     if max_age is not None:
-        results.append(_freshness(table, age, max_age))
+        results.append(_freshness(table, age, max_age, advice))
     return results
 
 
@@ -70,11 +72,13 @@ def hours(time: timedelta) -> float:
     return round(time / timedelta(hours=1), 1)
 
 
-def _freshness(table: TableName, age: timedelta | None, max_age: timedelta) -> dg.AssetCheckResult:
+def _freshness(
+    table: TableName | str, age: timedelta | None, max_age: timedelta, advice: str
+) -> dg.AssetCheckResult:
     if age is None:
         description = (
-            f"{table} does not say when its rows changed. Name the column that does with "
-            "modified_column, or leave this check out with max_age=None."
+            f"{table} does not say when its rows changed. {advice}, or leave this check out with "
+            "max_age=None."
         )
     else:
         description = f"{table} changed {hours(age):g} hours ago; {hours(max_age):g} are allowed."

@@ -1,9 +1,18 @@
 """The name and the facts of a BigQuery table in the metadata of assets."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from octogen_dagster.asset_defaults import Metadata
 from octogen_dagster.bigquery.tables import TableFacts, TableName, column_type
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from google.cloud.bigquery import SchemaField
 
 TABLE_NAME = "dagster/table_name"
 
@@ -62,12 +71,21 @@ def table_metadata(table: TableName, facts: TableFacts, *, partitioned: bool) ->
     return {
         TABLE_NAME: str(table),
         f"dagster/{row_count}": facts.rows,
-        "dagster/column_schema": dg.TableSchema(
-            [
-                dg.TableColumn(field.name, column_type(field), description=field.description)
-                for field in facts.schema
-            ]
-        ),
+        "dagster/column_schema": table_schema(facts.schema),
         "octogen/table_type": facts.kind,
         "octogen/location": facts.location,
     }
+
+
+def table_schema(fields: Sequence[SchemaField]) -> dg.TableSchema:
+    """The columns of a table as metadata, with their types in BigQuery's SQL.
+
+    Args:
+        fields: The columns.
+    """
+    return dg.TableSchema(
+        [
+            dg.TableColumn(field.name, column_type(field), description=field.description)
+            for field in fields
+        ]
+    )

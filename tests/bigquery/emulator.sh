@@ -3,7 +3,7 @@
 # an older DuckDB than it asks for: the one whose extensions are on the package index.
 #
 #     tests/bigquery/emulator.sh FOLDER
-#     LOCAL_BIGQUERY=FOLDER uv run pytest tests/bigquery/test_linked_products_emulator.py
+#     LOCAL_BIGQUERY=FOLDER uv run pytest -m '' tests/bigquery/test_*_emulator.py
 set -euo pipefail
 folder=$(realpath -m "${1:?usage: $0 FOLDER}")
 

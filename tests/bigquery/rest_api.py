@@ -32,11 +32,12 @@ Answer = Callable[[str, str, dict[str, Any]], tuple[int, dict[str, Any]]]
 
 
 @contextlib.contextmanager
-def running_emulator(folder: Path) -> Iterator[str]:
+def running_emulator(folder: Path, grpc_port: int = 0) -> Iterator[str]:
     """Run the emulator without any data.
 
     Args:
         folder: The folder for its data.
+        grpc_port: The port of its Storage Read API; 0 for any.
 
     Yields:
         Its address.
@@ -46,7 +47,7 @@ def running_emulator(folder: Path) -> Iterator[str]:
         server = subprocess.Popen(
             [
                 f"{ENVIRONMENT}/bin/local-bigquery",
-                *("--host", "127.0.0.1", "--port", "0", "--grpc-port", "0"),
+                *("--host", "127.0.0.1", "--port", "0", "--grpc-port", str(grpc_port)),
                 *("--project", PROJECT, "--data-dir", str(folder / "data")),
             ],
             env={**os.environ, "HOME": str(ENVIRONMENT)},  # where its DuckDB finds extensions

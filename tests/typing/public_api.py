@@ -48,6 +48,7 @@ from octogen_dagster import (
     build_catalogs_asset,
     build_linked_datasets_asset,
     build_linked_products_asset,
+    build_linked_snapshot_asset,
     build_listing_sensor,
     build_product_changes_asset,
     build_product_details_asset,
@@ -163,9 +164,12 @@ def listing_definitions() -> dg.Definitions:
         max_bytes_billed=10**9,
         dollars_per_tib=7.5,
     )
+    snapshot = build_linked_snapshot_asset(
+        datasets, columns=["uuid", "current_price"], where="in_stock", max_bytes_billed=10**10
+    )
     exchange = "projects/octogen/locations/us/dataExchanges/catalogs"
     return dg.Definitions(
-        assets=[datasets, products, brands],
+        assets=[datasets, products, brands, snapshot],
         sensors=[
             build_listing_sensor(OctogenSource(catalogs=["northpeak"]), datasets),
             build_listing_sensor(ExchangeSource(exchange), datasets, name="exchange_sensor"),

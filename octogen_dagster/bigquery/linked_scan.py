@@ -1,0 +1,111 @@
+"""LinkedScan: the result of a query over a linked view as a lazy frame. Knows no Dagster."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, cast
+
+import polars as pl
+
+from octogen_dagster.bigquery.arrow_types import arrow_schema
+from octogen_dagster.bigquery.tables import EXPORTED_AT
+from octogen_dagster.frames.lazy_scan import LazyScan
+from octogen_dagster.frames.snapshot_source import ROWS
+from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pyarrow as pa
+
+    from octogen_dagster.bigquery.query_result import QueryResult
+    from octogen_dagster.frames.statistics import Figures
+
+
+class LinkedScan(LazyScan):
+    """The rows of a query's result, which are read when the frame is executed.
+
+    Args:
+        result: The result of a query over the view.
+        table: The name of the view.
+        min_rows_ratio: The smallest snapshot to publish, as a share of the rows of the one that it
+            replaces; 0 publishes any, also an empty one.
+
+    Attributes:
+        exported_at: The newest value of the column `exported_at` that the last execution read; None
+            without the column.
+    """
+
+    shrinking_causes = (
+        "Octogen exported the catalog only in part or under another name, the linked dataset was "
+        "replaced, or its rows are filtered for these credentials"
+    )
+
+    def __init__(self, result: QueryResult, table: str, min_rows_ratio: float) -> None:
+        self.min_rows_ratio = min_rows_ratio
+        self.exported_at: datetime | None = None
+        self._result = result
+        self._table = table
+        self._rows = 0
+        self._arrow_schema = arrow_schema(result.schema)
+        super().__init__(_to_polars(self._arrow_schema.empty_table()).schema)
+
+    def incomplete_reason(self, rows: int) -> str | None:
+        """`SnapshotSource.incomplete_reason`."""
+        if rows == self._rows == self._result.total_rows:
+            return None
+        return (
+            f"{rows:,} rows were written of {self._rows:,} read, and the result of BigQuery's job "
+            f"{self._result.job_id} has {self._result.total_rows:,}."
+        )
+
+    def provenance(self) -> dict[str, str]:
+        """`SnapshotSource.provenance`."""
+        provenance = {
+            "octogen.source_table": self._table,
+            "octogen.job_id": self._result.job_id,
+            ROWS: str(self._rows),
+        }
+        if self.exported_at is not None:
+            provenance["octogen.exported_at"] = self.exported_at.isoformat()
+        return provenance
+
+    def figures(self, snapshot: pl.LazyFrame) -> Figures:
+        """`SnapshotSource.figures`."""
+        figures: Figures = {"read_by": self._result.source}
+        if self.exported_at is not None:
+            figures["exported_at"] = self.exported_at
+        return figures
+
+    def _frames(
+        self, _columns: set[str], _predicate: pl.Expr | None, n_rows: int | None
+    ) -> Iterator[pl.DataFrame]:
+        self._rows, self.exported_at = 0, None
+        with translate_google_errors(BIGQUERY, f"The rows of {self._table}"):
+            for batch in self._result.batches(self._scope):
+                frame = _to_polars(self._with_schema(batch))
+                if n_rows is not None:
+                    frame = frame.head(n_rows - self._rows)
+                self._rows += len(frame)
+                self._note_export(frame)
+                yield frame
+                if self._rows == n_rows:
+                    return
+
+    def _with_schema(self, batch: pa.RecordBatch) -> pa.Table:
+        import pyarrow as pa
+
+        # The field metadata of Google would become types of their own in Polars.
+        return pa.Table.from_batches([batch]).cast(self._arrow_schema)
+
+    def _note_export(self, frame: pl.DataFrame) -> None:
+        for column in frame:
+            if column.name.casefold() != EXPORTED_AT or not column.dtype.is_temporal():
+                continue
+            newest = cast("datetime | None", column.cast(pl.Datetime("us", "UTC")).max())
+            known = [time for time in (newest, self.exported_at) if time is not None]
+            self.exported_at = max(known, default=None)
+
+
+def _to_polars(table: pa.Table) -> pl.DataFrame:
+    return cast("pl.DataFrame", pl.from_arrow(table))

@@ -1,0 +1,156 @@
+"""The asset of linked snapshots: it brings each linked view into the store of the IO manager."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import dagster as dg
+
+from octogen_dagster.asset_defaults import (
+    ACCEPT_SHRINKING,
+    ACCEPT_SHRINKING_CONFIG,
+    asset_key,
+    octogen_asset,
+)
+from octogen_dagster.bigquery.asset_queries import DOLLARS_PER_TIB, job_origin, query_metadata
+from octogen_dagster.bigquery.linked_products import PRODUCT_COLUMNS
+from octogen_dagster.bigquery.linked_scan import LinkedScan
+from octogen_dagster.bigquery.query_jobs import (
+    MAX_BYTES_BILLED,
+    REQUEST_TIMEOUT,
+    QueryLimits,
+    run_query,
+)
+from octogen_dagster.bigquery.query_result import open_result
+from octogen_dagster.bigquery.table_checks import build_check_specs, check_results
+from octogen_dagster.bigquery.table_metadata import read_reported_table, table_schema
+from octogen_dagster.bigquery.tables import EXPORTED_AT, TableFacts, open_client
+from octogen_dagster.bigquery.view_query import build_view_query, check_arguments
+from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryUnavailableError
+from octogen_dagster.frames.shares import require_share
+from octogen_dagster.frames.snapshot_source import MIN_ROWS_RATIO
+from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
+
+
+def build_linked_snapshot_asset(
+    linked_datasets: dg.AssetsDefinition,
+    *,
+    name: str = "octogen_linked_snapshot",
+    columns: Sequence[str] | None = None,
+    where: str | None = None,
+    max_age: timedelta | None = timedelta(days=2),
+    min_rows_ratio: float = MIN_ROWS_RATIO,
+    max_bytes_billed: int | None = MAX_BYTES_BILLED,
+    dollars_per_tib: float = DOLLARS_PER_TIB,
+    **asset_arguments: Any,
+) -> dg.AssetsDefinition:
+    """Build an asset of snapshots of the products of each linked dataset.
+
+    Octogen charges nothing for the rows. A query in BigQuery selects them, and they stream in
+    batches of Arrow into the asset's IO manager, `ParquetSnapshotIOManager`. They are read by the
+    Storage Read API if google-cloud-bigquery-storage is installed, and else by REST, which is
+    slower. A retried run takes the result of its query and does not pay again.
+
+    The columns are those of the view, with Polars' types; their types in BigQuery are in the
+    metadata. The asset checks the partition that was materialized last:
+
+    * `not_empty`: there are products;
+    * `expected_columns`: the columns are there, by default those that Octogen documents;
+    * `fresh`: the newest `exported_at` is not older than max_age (a warning).
+
+    Args:
+        linked_datasets: An asset of `build_linked_datasets_asset`, or another one that reports
+            `dagster/table_name`. The new asset has the same partitions.
+        name: The asset's name.
+        columns: The names of the columns to read; by default all. BigQuery bills for those that are
+            read.
+        where: An expression in BigQuery's SQL that selects the rows, such as `current_price > 10`;
+            by default all.
+        max_age: The maximum age of the newest `exported_at`; None leaves the check out.
+        min_rows_ratio: The smallest snapshot of all rows that is published, as a share of the rows
+            of the one that it replaces. With fewer rows, or none, the run fails and the snapshot
+            there stays; `accept_shrinking: true` in the run configuration accepts it for one run. 0
+            publishes any snapshot. With `where` there may be any number of rows.
+        max_bytes_billed: The bytes that the query may be billed for; None sets no limit. A query
+            that reads more by BigQuery's estimate is not run.
+        dollars_per_tib: The price of 2**40 bytes billed, in dollars; by default Google's list price
+            of on-demand queries in the US.
+        asset_arguments: Any other argument of `@dagster.asset`, such as `group_name`,
+            `automation_condition`, `retry_policy`.
+
+    Raises:
+        ValueError: columns or where are empty, a column is named twice, max_age or max_bytes_billed
+            is not positive, or min_rows_ratio is not from 0 to 1.
+    """
+    limits = QueryLimits(max_bytes_billed)
+    check_arguments(columns, where)
+    require_share("min_rows_ratio", min_rows_ratio)
+    if max_age is not None and max_age <= timedelta():
+        raise ValueError(f"max_age must be a positive timedelta or None, not {max_age!r}.")
+
+    @octogen_asset(
+        {
+            "name": name,
+            "partitions_def": linked_datasets.partitions_def,
+            "deps": [linked_datasets],
+            "check_specs": build_check_specs(asset_key(name, asset_arguments), max_age),
+            "config_schema": {ACCEPT_SHRINKING: ACCEPT_SHRINKING_CONFIG},
+            "pool": None,
+            "kinds": {"octogen", "bigquery", "parquet"},
+            "description": "The products of each linked dataset, as a snapshot.",
+            "retry_policy": dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL),
+        },
+        asset_arguments,
+    )
+    def linked_snapshot(
+        context: dg.AssetExecutionContext, bigquery: dg.ResourceParam[Any]
+    ) -> Iterator[Any]:
+        accepts_any = where is not None or context.op_execution_context.op_config[ACCEPT_SHRINKING]
+        table = read_reported_table(context, linked_datasets.key)
+        with _permanent_errors_fail(), open_client(bigquery) as client:
+            with translate_google_errors(BIGQUERY, f"Table {table}"):
+                view = client.get_table(str(table), timeout=REQUEST_TIMEOUT)
+            sql = build_view_query(table, view.schema, columns, where)
+            query = run_query(
+                client,
+                sql,
+                subject=f"The query of {table}",
+                origin=job_origin(context),
+                limits=limits,
+                location=view.location,
+            )
+            with open_result(query.job, client, context.log.warning) as result:
+                scan = LinkedScan(result, str(table), 0.0 if accepts_any else min_rows_ratio)
+                metadata = {
+                    "octogen/source_table": str(table),
+                    "octogen/source_columns": table_schema(result.schema),
+                    "octogen/sql": dg.MetadataValue.md(f"```sql\n{sql}\n```"),
+                    **query_metadata(query, dollars_per_tib),
+                }
+                # Dagster hands an output to the IO manager before it asks for what comes next.
+                yield dg.Output(scan, metadata=metadata)
+        exported_at = scan.exported_at
+        yield from check_results(
+            f"The snapshot of {table}",
+            TableFacts(
+                view.table_type, view.location, result.total_rows, exported_at, result.schema
+            ),
+            columns=columns or PRODUCT_COLUMNS,
+            age=None if exported_at is None else datetime.now(timezone.utc) - exported_at,
+            max_age=max_age,
+            advice=f"Read the column {EXPORTED_AT}",
+        )
+
+    return linked_snapshot
+
+
+@contextmanager
+def _permanent_errors_fail() -> Iterator[None]:
+    """Turn an error that a retry cannot fix into a failure that is not retried."""
+    try:
+        yield
+    except OctogenBigQueryUnavailableError:
+        raise
+    except OctogenBigQueryError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
