@@ -49,9 +49,14 @@ class AnalyticsHubResource(dg.ConfigurableResource[Any]):
         Raises:
             OctogenBigQueryInputError: gcp_credentials are not a key file in base64.
         """
-        return AnalyticsHub(self._load_credentials(), endpoint=self.endpoint, deadline=deadline)
+        return AnalyticsHub(self.credentials(), endpoint=self.endpoint, deadline=deadline)
 
-    def _load_credentials(self) -> Credentials | None:
+    def credentials(self) -> Credentials | None:
+        """Return the credentials of `gcp_credentials`; None for Application Default Credentials.
+
+        Raises:
+            OctogenBigQueryInputError: gcp_credentials are not a key file in base64.
+        """
         if self.gcp_credentials is None:
             return None
         import google.auth

@@ -13,11 +13,13 @@ from pydantic import BaseModel
 from octogen_dagster.doctor.analytics_hub import check_analytics_hub
 from octogen_dagster.doctor.control_plane import check_control_plane
 from octogen_dagster.doctor.findings import Diagnosis, Finding
+from octogen_dagster.doctor.google_project import QUERYING, SUBSCRIBING, check_google_project
 from octogen_dagster.doctor.octogen_api import check_octogen
 from octogen_dagster.doctor.queries import check_queries
 from octogen_dagster.doctor.runner import guarded, run_checks
 from octogen_dagster.doctor.snapshot_place import check_snapshot_place
 from octogen_dagster.doctor.versions import check_versions
+from octogen_dagster.sharing.analytics_hub import EMULATOR_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -75,6 +77,7 @@ def diagnose(
         "Versions": check_versions,
         "Octogen": partial(_check_octogen, octogen, instance, stage_timeout),
         "Snapshots": partial(_check_snapshot_place, io_manager),
+        "Google credentials": sharing.check_google,
         "Sharing": sharing.check,
     }
     return Diagnosis(tuple(run_checks(checks, timeout)))
@@ -101,7 +104,7 @@ def _check_snapshot_place(io_manager: ParquetSnapshotIOManager | None) -> Check:
 
 @dataclass(frozen=True)
 class _Sharing:
-    """The checks of shared listings, each of which uses what the one before it found."""
+    """The checks of shared listings."""
 
     analytics_hub: AnalyticsHubResource | None
     control_plane: OctogenControlPlaneResource | None
@@ -110,7 +113,27 @@ class _Sharing:
     exchange: str | None
     timeout: float
 
+    def check_google(self) -> Check:
+        """Check the credentials and their permissions on the project."""
+        if self.analytics_hub is None:
+            return
+        hub = _resolved(self.analytics_hub)
+        if hub.endpoint or os.environ.get(EMULATOR_VARIABLE):
+            said = "Analytics Hub is a local server, which takes none."
+            yield Finding("Google credentials", "skipped", said)
+            return
+        permissions = SUBSCRIBING if self.bigquery is None else {**SUBSCRIBING, **QUERYING}
+        principal = _resolved(self.control_plane).principal if self.control_plane else None
+        yield from check_google_project(
+            hub.credentials(),
+            hub.project,
+            permissions,
+            principal=principal,
+            timeout=self.timeout,
+        )
+
     def check(self) -> Check:
+        """Check Octogen's MCP, Analytics Hub and queries, which use what the one before found."""
         shared = yield from guarded("MCP login", self._check_control_plane)
         tables = yield from guarded(
             "Analytics Hub", partial(self._check_analytics_hub, shared or ())

@@ -23,6 +23,7 @@ from octogen_dagster.sharing.denials import (
     named_cause,
     named_obstacle,
 )
+from octogen_dagster.sharing.google_credentials import load_credentials
 from octogen_dagster.sharing.google_errors import (
     ANALYTICS_HUB,
     shortened,
@@ -45,7 +46,6 @@ EMULATOR_VARIABLE = "ANALYTICS_HUB_EMULATOR_HOST"
 The client connects to it without TLS and without credentials.
 """
 
-_SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 _SUBSCRIBE = "analyticshub.listings.subscribe"
 _SUBSCRIPTION_OWNER = "roles/analyticshub.subscriptionOwner"
 _PAGE_SIZE = 1000
@@ -309,7 +309,7 @@ class AnalyticsHub:
 
     @functools.cached_property
     def _loaded_credentials(self) -> Credentials:
-        return _load_credentials(self._credentials)
+        return load_credentials(self._credentials)
 
     @functools.cached_property
     def _client(self) -> ah.AnalyticsHubServiceClient:
@@ -326,21 +326,6 @@ class AnalyticsHub:
         return ah.AnalyticsHubServiceClient(
             transport=transport_class(credentials=self._loaded_credentials)
         )
-
-
-def _load_credentials(credentials: Credentials | None) -> Credentials:
-    """Fetch a token if the credentials have none: gRPC would retry a refusal until the deadline."""
-    import google.auth
-    from google.auth.credentials import with_scopes_if_required
-    from google.auth.transport.requests import Request
-
-    if credentials is None:
-        credentials, _ = google.auth.default(scopes=_SCOPES)
-    else:
-        credentials = with_scopes_if_required(credentials, _SCOPES)  # type: ignore[no-untyped-call]
-    if not credentials.valid:
-        credentials.refresh(Request())
-    return credentials
 
 
 def _fault_of_destination(request: ah.SubscribeListingRequest) -> str:

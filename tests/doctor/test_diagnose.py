@@ -11,7 +11,8 @@ from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenCont
 from octogen_dagster.doctor.diagnose import diagnose
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.resource import OctogenResource
-from tests.api.servers import KEY
+from tests.api.servers import KEY, RawServer, http
+from tests.bigquery.rest_api import environment
 from tests.doctor.listings import PROJECT, granted_for, listing, subscribed
 from tests.doctor.test_octogen_api import today
 from tests.sharing.hubs import answering
@@ -55,6 +56,19 @@ def test_a_login_that_fails_hides_no_listing_that_was_named(
     found = {each.subject: each for each in diagnosis.findings}
     assert found["MCP login"].status == "failed"
     assert found["Listings"].message == f"1 can be subscribed to: {name}."
+
+
+def test_google_credentials_that_are_refused_are_told_before_google_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RawServer(lambda _: http(400, {"error": "invalid_grant"})) as tokens:
+        for name, value in environment("", tokens.origin, tmp_path).items():
+            monkeypatch.setenv(name, value)
+        diagnosis = diagnose(analytics_hub=AnalyticsHubResource(project=PROJECT))
+    found = {each.subject: each for each in diagnosis.findings}
+    for subject in ("Google credentials", "Subscriptions"):
+        assert found[subject].status == "failed"
+        assert "invalid_grant" in found[subject].message
 
 
 def test_the_limit_of_the_pool_is_read_from_the_instance_of_dagster_home(
