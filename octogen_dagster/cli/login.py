@@ -2,88 +2,207 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
+from click.core import ParameterSource
 
 from octogen_dagster.cli.errors import FAILED, fail, reporting_errors
 from octogen_dagster.cli.options import CONTEXT_SETTINGS, FILE, SECONDS, mcp_option, mcp_url_option
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from octogen_dagster.control_plane.login import Login
+    from octogen_dagster.control_plane.login_files import LoginFiles
+
+_OTHER_LOGINS = (
+    "OCTOGEN_MCP_TOKEN_COMMAND",
+    "OCTOGEN_MCP_CLIENT_ID",
+    "OCTOGEN_MCP_REFRESH_TOKEN",
+    "OCTOGEN_MCP_ACCESS_TOKEN",
+)
+"""Variables that would be used instead of the files of the login."""
 
 
 @click.command(context_settings=CONTEXT_SETTINGS)
 @mcp_url_option()
 @mcp_option(
     "--mcp-client-id-file",
-    "File to write the id of the OAuth client to.",
+    "File for the id of the OAuth client.  [default: ~/.config/octogen/mcp.client-id]",
+    synonym="--client-id-file",
     type=FILE,
-    required=True,
 )
 @mcp_option(
-    "--mcp-refresh-token-file", "File to write the refresh token to.", type=FILE, required=True
+    "--mcp-refresh-token-file",
+    "File for the refresh token.  [default: ~/.config/octogen/mcp.refresh]",
+    synonym="--refresh-token-file",
+    type=FILE,
+)
+@mcp_option(
+    "--mcp-redirect-uri-file",
+    "File for the URL that the client is registered with.  "
+    "[default: ~/.config/octogen/mcp.redirect-uri, or none with a client id file]",
+    synonym="--redirect-uri-file",
+    type=FILE,
+)
+@mcp_option(
+    "--mcp-client-id",
+    "Id of a registered OAuth client; needs --redirect-uri.  "
+    "[default: that of the last login, or a new one]",
+    synonym="--client-id",
+)
+@mcp_option(
+    "--mcp-redirect-uri",
+    "URL on this machine that the browser returns to.  [default: http://127.0.0.1:PORT/callback]",
+    synonym="--redirect-uri",
 )
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
-    default=0,
+    default=8765,
     help="Port on 127.0.0.1 that the browser returns to; 0 for a free one.",
 )
+@click.option(
+    "--scope", default="openid profile email offline_access", help="OAuth scopes to ask for."
+)
 @click.option("--open/--no-open", "open_browser", default=True, help="Open the browser.")
+@click.option("--verify/--no-verify", default=True, help="Try the new refresh token once.")
 @click.option("--timeout", type=SECONDS, default=300.0, help="Seconds that you have to log in.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.version_option(package_name="octogen-dagster")
 @reporting_errors
 def login(
     *,
     mcp_url: str | None,
-    mcp_client_id_file: Path,
-    mcp_refresh_token_file: Path,
+    mcp_redirect_uri: str | None,
     port: int,
+    scope: str,
     open_browser: bool,
+    verify: bool,
     timeout: float,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Log in to Octogen's MCP in a browser.
 
     Then `octogen-dagster bq autosubscribe` and Dagster need no person. Registers a public OAuth
-    client, and writes its id and a refresh token to two files that only you can read. One login
-    is enough. Exit status: 0 logged in, 1 failed, 2 bad input.
+    client, and writes its id and a refresh token to files that only you can read. One login is
+    enough. Exit status: 0 logged in, 1 failed, 2 bad input.
     """
     import webbrowser
 
     from octogen_dagster.control_plane.login import login as log_in
     from octogen_dagster.control_plane.login_files import LoginFiles
     from octogen_dagster.control_plane.session import DEFAULT_MCP_URL
-    from octogen_dagster.control_plane.token_endpoint import DEFAULT_TOKEN_ENDPOINT
 
     def show(url: str) -> None:
-        click.echo(f"Log in on this page: {url}")
+        click.echo(f"Log in on this page: {url}", err=as_json)
         if open_browser:
             webbrowser.open(url)
 
+    files = LoginFiles.at(
+        options["mcp_refresh_token_file"],
+        options["mcp_client_id_file"],
+        options["mcp_redirect_uri_file"],
+    )
+    redirect_uri = mcp_redirect_uri or f"http://127.0.0.1:{port}/callback"
     try:
-        token_endpoint = log_in(
-            LoginFiles.at(mcp_refresh_token_file, mcp_client_id_file),
+        done = log_in(
+            files,
             show=show,
             mcp_url=mcp_url or DEFAULT_MCP_URL,
-            port=port,
+            redirect_uri=redirect_uri,
+            client_id=_client_id(options["mcp_client_id"], mcp_redirect_uri),
+            scope=scope,
             timeout=timeout,
         )
     except OSError as error:
         fail(
-            f"Error: port {port} cannot be listened on: {error.strerror}. Choose another one with "
-            "--port.",
+            f"Error: port {urlsplit(redirect_uri).port} cannot be listened on: {error.strerror}. "
+            "Choose another one with --port.",
             FAILED,
         )
-    environment = {
-        "OCTOGEN_MCP_CLIENT_ID_FILE": str(mcp_client_id_file.resolve()),
-        "OCTOGEN_MCP_REFRESH_TOKEN_FILE": str(mcp_refresh_token_file.resolve()),
+    if verify:
+        _refresh_once(files, done)
+    if as_json:
+        _print_json(files, done, mcp_url or DEFAULT_MCP_URL, verify)
+    else:
+        _print_settings(files, done, mcp_url)
+
+
+def _client_id(client_id: str | None, redirect_uri: str | None) -> str | None:
+    """Return the OAuth client to use again, or None.
+
+    One of the environment without a redirect URI is that of another login, and is not used.
+
+    Raises:
+        ValueError: A client was named on the command line without its redirect URI.
+    """
+    if redirect_uri or not client_id:
+        return client_id
+    source = click.get_current_context().get_parameter_source("mcp_client_id")
+    if source is ParameterSource.COMMANDLINE:
+        raise ValueError(
+            "--client-id names a client that is registered, and the browser can only return to the "
+            "URL that it is registered with: give that as --redirect-uri."
+        )
+    return None
+
+
+def _refresh_once(files: LoginFiles, done: Login) -> None:
+    """Exchange the new refresh token, which shows that the files and the token endpoint work."""
+    from octogen_dagster.control_plane.tokens import access_tokens
+
+    access_tokens(
+        client_id_file=files.client_id.path,
+        refresh_token_file=files.refresh_token.path,
+        token_endpoint=done.token_endpoint,
+    ).token()
+
+
+def _print_settings(files: LoginFiles, done: Login, mcp_url: str | None) -> None:
+    """Print what the shell must set and unset so that other commands find the login."""
+    from octogen_dagster.control_plane.login_files import LoginFiles
+    from octogen_dagster.control_plane.token_endpoint import DEFAULT_TOKEN_ENDPOINT
+
+    settings: dict[str, str] = {}
+    default = LoginFiles.at()
+    paths = {
+        "OCTOGEN_MCP_CLIENT_ID_FILE": (files.client_id.path, default.client_id.path),
+        "OCTOGEN_MCP_REFRESH_TOKEN_FILE": (files.refresh_token.path, default.refresh_token.path),
     }
+    if any(path != usual or name in os.environ for name, (path, usual) in paths.items()):
+        settings |= {name: str(path.absolute()) for name, (path, _) in paths.items()}
     if mcp_url:
-        environment["OCTOGEN_MCP_URL"] = mcp_url
-    if token_endpoint != DEFAULT_TOKEN_ENDPOINT:
-        environment["OCTOGEN_MCP_TOKEN_ENDPOINT"] = token_endpoint
-    click.echo("Logged in. Set this for `octogen-dagster bq autosubscribe`:")
-    for name, value in environment.items():
-        click.echo(f"export {name}={shlex.quote(value)}")
+        settings["OCTOGEN_MCP_URL"] = mcp_url
+    if done.token_endpoint != DEFAULT_TOKEN_ENDPOINT:
+        settings["OCTOGEN_MCP_TOKEN_ENDPOINT"] = done.token_endpoint
+    lines = [
+        f"export {name}={shlex.quote(value)}"
+        for name, value in settings.items()
+        if value != os.environ.get(name)
+    ]
+    lines += [f"unset {name}" for name in _OTHER_LOGINS if os.environ.get(name)]
+    readers = "`octogen-dagster bq autosubscribe` and Dagster"
+    if lines:
+        click.echo("\n".join([f"Logged in. Set this for {readers}:", *lines]))
+    else:
+        click.echo(f"Logged in. {readers} find the login by themselves.")
+
+
+def _print_json(files: LoginFiles, done: Login, mcp_url: str, verified: bool) -> None:
+    redirect_uri_file = files.redirect_uri and str(files.redirect_uri.path)
+    result = {
+        "client_id": done.client_id,
+        "client_id_file": str(files.client_id.path),
+        "redirect_uri": done.redirect_uri,
+        "redirect_uri_file": redirect_uri_file,
+        "refresh_token_file": str(files.refresh_token.path),
+        "resource": mcp_url,
+        "token_endpoint": done.token_endpoint,
+        "verified": verified,
+    }
+    click.echo(json.dumps(result, indent=2))

@@ -25,16 +25,20 @@ _REPLACED_BY = {
 }
 
 
-def mcp_option(name: str, help_text: str, **settings: Any) -> Callable[..., Any]:
+def mcp_option(
+    name: str, help_text: str, *, synonym: str | None = None, **settings: Any
+) -> Callable[..., Any]:
     """Return an option that may also be set in the environment.
 
     Args:
         name: The name of the option; `--mcp-url` is read from `OCTOGEN_MCP_URL`.
         help_text: The help of the option.
+        synonym: A second name of the option.
         settings: Further arguments of `click.option`.
     """
     variable = "OCTOGEN_" + name.removeprefix("--").replace("-", "_").upper()
-    return click.option(name, envvar=variable, show_envvar=True, help=help_text, **settings)
+    names = [name, synonym] if synonym else [name]
+    return click.option(*names, envvar=variable, show_envvar=True, help=help_text, **settings)
 
 
 def mcp_url_option() -> Callable[..., Any]:

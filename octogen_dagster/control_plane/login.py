@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from octogen_dagster.api.urls import checked_url, may_use_proxy
 from octogen_dagster.control_plane.call_errors import leaf_errors
@@ -25,10 +25,24 @@ if TYPE_CHECKING:
 
     from octogen_dagster.control_plane.login_files import LoginFiles
 
-DEFAULT_PORT = 8765
-_SCOPES = "openid profile email offline_access"
+DEFAULT_REDIRECT_URI = "http://127.0.0.1:8765/callback"
+DEFAULT_SCOPE = "openid profile email offline_access"
 _REQUEST_TIMEOUT = 30.0
 _MAX_REASON_LENGTH = 300
+
+
+class Login(NamedTuple):
+    """A login that has succeeded.
+
+    Attributes:
+        client_id: The id of the OAuth client.
+        redirect_uri: The URL that the browser returned to.
+        token_endpoint: The URL of the token endpoint that accepts the refresh token.
+    """
+
+    client_id: str
+    redirect_uri: str
+    token_endpoint: str
 
 
 def login(
@@ -36,29 +50,31 @@ def login(
     *,
     show: Callable[[str], None],
     mcp_url: str = DEFAULT_MCP_URL,
-    port: int = DEFAULT_PORT,
+    redirect_uri: str = DEFAULT_REDIRECT_URI,
+    client_id: str | None = None,
+    scope: str = DEFAULT_SCOPE,
     timeout: float = 300.0,
-) -> str:
+) -> Login:
     """Let a person log in, and store what a refresh needs.
 
-    The OAuth client of the last login is used again if it was registered with the same port, or
-    else a new public one is registered. The files belong together and are written when the login
-    has succeeded, not before.
+    Without an OAuth client, that of the last login is used again if it was registered with the
+    same redirect URI, or else a new public one is registered. The files belong together and are
+    written when the login has succeeded, not before.
 
     Args:
         files: The files of the login. Their default folder is created.
         show: Called with the URL of the login page, which the person is to open.
         mcp_url: The URL of the MCP server.
-        port: The port on 127.0.0.1 that the browser returns to; 0 for a free one.
+        redirect_uri: The URL on this machine that the browser returns to; port 0 for a free one.
+        client_id: The id of an OAuth client that is registered with this redirect URI.
+        scope: The scopes to ask for, separated by blanks.
         timeout: Seconds that the person has to log in.
-
-    Returns:
-        The URL of the token endpoint that accepts the refresh token.
 
     Raises:
         OctogenMCPAuthenticationError: The login did not succeed, or a file cannot be written.
         OctogenConnectionError: The MCP server or the authorization server did not answer.
-        ValueError: The URL is not one that a token may be sent to.
+        ValueError: The MCP URL is not one that a token may be sent to, or the redirect URI is not
+            on this machine.
         OSError: The port is taken.
     """
     require_mcp()
@@ -66,10 +82,10 @@ def login(
     files.make_folder()
     with files.refresh_token.locked():
         pass  # a file that cannot be locked is an error before the person logs in
-    storage = LoginStorage(files)
+    storage = LoginStorage(files, redirect_uri, client_id)
     login_error: OctogenError
     try:
-        return asyncio.run(_login(mcp_url, storage, show, port, timeout))
+        return asyncio.run(_login(mcp_url, storage, show, scope, timeout))
     except Exception as error:
         found = _login_error(mcp_url, storage, leaf_errors(error))
         if found is None:
@@ -80,8 +96,8 @@ def login(
 
 
 async def _login(
-    mcp_url: str, storage: LoginStorage, show: Callable[[str], None], port: int, seconds: float
-) -> str:
+    mcp_url: str, storage: LoginStorage, show: Callable[[str], None], scope: str, seconds: float
+) -> Login:
     import httpx2
     from mcp import Client
     from mcp.client.auth import OAuthClientProvider
@@ -95,11 +111,11 @@ async def _login(
     async def wait_for_callback() -> AuthorizationCodeResult:
         return await callback.wait(seconds)
 
-    async with listening(port) as callback:
+    async with listening(storage.redirect_uri) as callback:
         storage.redirect_uri = callback.redirect_uri
         provider = OAuthClientProvider(
             mcp_url,
-            _public_client(callback.redirect_uri),
+            _public_client(callback.redirect_uri, scope),
             storage,
             redirect_handler=open_login_page,
             callback_handler=wait_for_callback,
@@ -111,15 +127,15 @@ async def _login(
             Client(streamable_http_client(mcp_url, http_client=http), mode="legacy", cache=None),
         ):
             pass  # opening a session makes the provider log in
-    metadata = provider.context.oauth_metadata
-    if not storage.is_written or metadata is None:
+    metadata, client = provider.context.oauth_metadata, provider.context.client_info
+    if not storage.is_written or metadata is None or client is None:
         raise OctogenMCPAuthenticationError(
             f"Octogen's MCP at {mcp_url} asked for no login: check the address."
         )
-    return str(metadata.token_endpoint)
+    return Login(str(client.client_id), callback.redirect_uri, str(metadata.token_endpoint))
 
 
-def _public_client(redirect_uri: str) -> OAuthClientMetadata:
+def _public_client(redirect_uri: str, scope: str) -> OAuthClientMetadata:
     from mcp.shared.auth import OAuthClientMetadata
     from pydantic import AnyUrl
 
@@ -131,7 +147,7 @@ def _public_client(redirect_uri: str) -> OAuthClientMetadata:
         """
 
         def __setattr__(self, name: str, value: object) -> None:
-            super().__setattr__(name, _SCOPES if name == "scope" else value)
+            super().__setattr__(name, scope if name == "scope" else value)
 
     return PublicClient(
         client_name="octogen-dagster",

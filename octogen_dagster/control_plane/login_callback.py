@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from mcp.shared.auth import AuthorizationCodeResult
 
 _HOST = "127.0.0.1"
-_PATH = "/callback"
 _REQUEST_TIMEOUT = 30.0
 _MAX_REASON_LENGTH = 300
 
@@ -27,8 +26,8 @@ class LoginCallback:
         redirect_uri: The URL that the login page redirects the browser to.
     """
 
-    def __init__(self) -> None:
-        self.redirect_uri = ""
+    def __init__(self, redirect_uri: str) -> None:
+        self.redirect_uri = redirect_uri
         self._state: str | None = None
         self._parameters: asyncio.Future[dict[str, str]] = asyncio.Future()
         self._requests: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
@@ -87,7 +86,8 @@ class LoginCallback:
         target = await _read_target(reader)
         parameters = _query(target)
         is_expected = self._state is not None and parameters.get("state") == self._state
-        is_callback = is_expected and target.startswith(f"{_PATH}?")
+        path = urlsplit(self.redirect_uri).path
+        is_callback = is_expected and target.startswith(f"{path}?")
         if is_callback:
             writer.write(_response("200 OK", "Octogen has your answer: this window can be closed."))
         else:
@@ -105,23 +105,42 @@ class LoginCallback:
 
 
 @contextlib.asynccontextmanager
-async def listening(port: int) -> AsyncIterator[LoginCallback]:
+async def listening(redirect_uri: str) -> AsyncIterator[LoginCallback]:
     """Run the web server while the block runs.
 
     Args:
-        port: The port on 127.0.0.1; 0 for a free one.
+        redirect_uri: The URL on this machine that the browser returns to; port 0 for a free one.
 
     Raises:
+        ValueError: The URL is not one of this machine.
         OSError: The port is taken.
     """
-    callback = LoginCallback()
+    host, port, path = _split_redirect_uri(redirect_uri)
+    callback = LoginCallback(redirect_uri)
     server = await asyncio.start_server(callback.handle, _HOST, port)
-    callback.redirect_uri = f"http://{_HOST}:{server.sockets[0].getsockname()[1]}{_PATH}"
+    callback.redirect_uri = f"http://{host}:{server.sockets[0].getsockname()[1]}{path}"
     try:
         yield callback
     finally:
         server.close()  # leaving `async with server` would wait for open connections
         await callback.abort_requests()
+
+
+def _split_redirect_uri(redirect_uri: str) -> tuple[str, int, str]:
+    """Return the host, the port and the path."""
+    problem = ValueError(
+        f"The redirect URI {redirect_uri!r} is not one of this machine: give "
+        "http://127.0.0.1:PORT/PATH or http://localhost:PORT/PATH."
+    )
+    try:
+        parts = urlsplit(redirect_uri)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise problem from None
+    is_here = parts.scheme == "http" and host in (_HOST, "localhost")
+    if not is_here or host is None or port is None or not parts.path or parts.query:
+        raise problem
+    return host, port, parts.path
 
 
 async def _read_target(reader: asyncio.StreamReader) -> str:

@@ -22,19 +22,22 @@ class LoginStorage:
 
     Args:
         files: The files of the login.
+        redirect_uri: The URL that the browser returns to.
+        client_id: The id of the OAuth client to use; by default that of the last login.
 
     Attributes:
-        redirect_uri: The URL that the browser returns to in this login.
+        redirect_uri: The URL that the browser returns to, once its port is known.
         advice: What to do if the login fails because its client is not known any more; empty if
             the client is a new one.
         is_written: True when the files are written.
     """
 
-    def __init__(self, files: LoginFiles) -> None:
+    def __init__(self, files: LoginFiles, redirect_uri: str, client_id: str | None = None) -> None:
         self._files = files
+        self._client_id = client_id
         self._client: OAuthClientInformationFull | None = None
         self._tokens: list[str] = []
-        self.redirect_uri = ""
+        self.redirect_uri = redirect_uri
         self.advice = ""
         self.is_written = False
 
@@ -49,17 +52,19 @@ class LoginStorage:
         return None
 
     async def get_client_info(self) -> OAuthClientInformationFull | None:
-        """Return the client of this login: the last one, if the browser returns to the same URL."""
-        if self._client is None and (client_id := self._saved_client_id()):
+        """Return the client of this login: the given one, or the last one at the same URL."""
+        client_id = self._client_id or self._saved_client_id()
+        if self._client is None and client_id:
             from mcp.shared.auth import OAuthClientInformationFull
 
             self._client = OAuthClientInformationFull(
                 client_id=client_id,
                 token_endpoint_auth_method="none",  # noqa: S106
             )
+            way = "leave it out" if self._client_id else f"delete {self._files.client_id.path}"
             self.advice = (
-                f" If the login page does not know the client, delete {self._files.client_id.path}:"
-                " the next login then registers a new one."
+                f" If the login page does not know the client, {way}: the next login then "
+                "registers a new one."
             )
         return self._client
 

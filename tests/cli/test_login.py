@@ -1,20 +1,27 @@
 from __future__ import annotations
 
-import os
+import functools
+import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from octogen_dagster.cli.bigquery import autosubscribe
 from octogen_dagster.cli.login import login
 from octogen_dagster.sandbox.hub.faults import HubFault
 from octogen_dagster.sandbox.hub.server import Hub
+from octogen_dagster.sandbox.request_log import HubCall
 from tests.control_plane.servers import PRINCIPAL, PROJECT
 
-PERSON = "import sys, httpx; httpx.get(sys.argv[1], follow_redirects=True)"
+LOGGED_IN = (
+    "Logged in. `octogen-dagster bq autosubscribe` and Dagster find the login by themselves."
+)
 READER = ["--project", PROJECT, "--principal", PRINCIPAL]
 
 
@@ -27,49 +34,125 @@ def _environment(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-def run_process(
-    module: str, command: str, *arguments: str, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    program = f"from octogen_dagster.cli.{module} import {command}; {command}()"
-    return subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        env=os.environ | environment,
+@pytest.fixture
+def browser(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A person who agrees to everything."""
+    with ThreadPoolExecutor() as threads:
+        visit = functools.partial(httpx.get, follow_redirects=True)
+        monkeypatch.setattr("webbrowser.open", lambda url: threads.submit(visit, url))
+        yield
+
+
+def log_in(*options: str) -> Result:
+    return CliRunner().invoke(login, ["--port", "0", *options])
+
+
+@pytest.mark.usefixtures("browser")
+def test_after_a_login_without_arguments_autosubscribe_needs_no_person(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.settings.rotate_refresh_tokens = True
+    hub.share("acme")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = log_in()
+    assert (done.exit_code, done.stderr) == (0, "")
+    page, *rest = done.stdout.splitlines()
+    assert page.startswith(f"Log in on this page: {hub.authorization_server}/oauth2/authorize?")
+    assert rest == [LOGGED_IN]
+    folder = tmp_path / ".config" / "octogen"
+    assert (folder / "mcp.refresh").read_text().strip() not in done.stdout
+    result = CliRunner().invoke(autosubscribe, [*READER, "--apply"])
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "acme: subscribed, dataset octogen_acme" in result.stdout
+
+
+def test_a_process_that_fails_prints_one_line(hub: Hub) -> None:
+    hub.inject(HubFault("html", method="initialize", times=1))
+    program = "from octogen_dagster.cli.bigquery import autosubscribe; autosubscribe()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *READER, "--mcp-access-token", hub.access_token],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
 
 
-def test_after_a_login_autosubscribe_needs_no_person(
+@pytest.mark.usefixtures("browser")
+def test_what_the_shell_must_set_and_unset_is_printed(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub.settings.rotate_refresh_tokens = True
-    hub.share("acme")
-    files = ["--mcp-client-id-file", "client", "--mcp-refresh-token-file", "refresh token"]
     monkeypatch.chdir(tmp_path)
-    done = run_process("login", "login", *files, BROWSER=f"{sys.executable} -c '{PERSON}' %s")
-    assert (done.returncode, done.stderr) == (0, "")
-    page, *rest = done.stdout.splitlines()
-    assert page.startswith(f"Log in on this page: {hub.authorization_server}/oauth2/authorize?")
-    assert rest == [
-        "Logged in. Set this for `octogen-dagster bq autosubscribe`:",
+    monkeypatch.delenv("OCTOGEN_MCP_URL")
+    monkeypatch.delenv("OCTOGEN_MCP_TOKEN_ENDPOINT")
+    for name in ("CLIENT_ID", "REFRESH_TOKEN", "ACCESS_TOKEN", "TOKEN_COMMAND"):
+        monkeypatch.setenv(f"OCTOGEN_MCP_{name}", "of another login")
+    files = ["--client-id-file", "client", "--refresh-token-file", "refresh token"]
+    done = log_in("--mcp-url", hub.mcp_url, *files)
+    assert done.exit_code == 0
+    assert done.stdout.splitlines()[1:] == [
+        "Logged in. Set this for `octogen-dagster bq autosubscribe` and Dagster:",
         f"export OCTOGEN_MCP_CLIENT_ID_FILE={tmp_path}/client",
         f"export OCTOGEN_MCP_REFRESH_TOKEN_FILE='{tmp_path}/refresh token'",
         f"export OCTOGEN_MCP_URL={hub.mcp_url}",
         f"export OCTOGEN_MCP_TOKEN_ENDPOINT={hub.token_endpoint}",
+        "unset OCTOGEN_MCP_TOKEN_COMMAND",
+        "unset OCTOGEN_MCP_CLIENT_ID",
+        "unset OCTOGEN_MCP_REFRESH_TOKEN",
+        "unset OCTOGEN_MCP_ACCESS_TOKEN",
     ]
-    assert (tmp_path / "refresh token").read_text().strip() not in done.stdout
 
-    monkeypatch.setenv("OCTOGEN_MCP_CLIENT_ID_FILE", "client")
-    monkeypatch.setenv("OCTOGEN_MCP_REFRESH_TOKEN_FILE", "refresh token")
-    hub.inject(HubFault("html", method="initialize", times=1))
-    broken = run_process("bigquery", "autosubscribe", *READER)
-    assert broken.returncode == 1
-    assert len(broken.stderr.splitlines()) == 1
-    result = CliRunner().invoke(autosubscribe, [*READER, "--apply"])
-    assert (result.exit_code, result.stderr) == (0, "")
-    assert "acme: subscribed, dataset octogen_acme" in result.stdout
+
+@pytest.mark.usefixtures("browser")
+def test_the_new_refresh_token_is_tried_once(hub: Hub, tmp_path: Path) -> None:
+    files = ["--client-id-file", f"{tmp_path}/c", "--refresh-token-file", f"{tmp_path}/r"]
+    grants = [call.arguments["grant_type"] for call in refreshed(hub, *files)]
+    assert grants == ["authorization_code", "refresh_token"]
+    assert [call.arguments["grant_type"] for call in refreshed(hub, *files, "--no-verify")] == [
+        "authorization_code"
+    ]
+
+
+def refreshed(hub: Hub, *options: str) -> list[HubCall]:
+    """Log in, and return the calls of the token endpoint."""
+    before = len(hub.calls)
+    assert log_in(*options).exit_code == 0
+    return [call for call in hub.calls[before:] if call.method == "token"]
+
+
+@pytest.mark.usefixtures("browser")
+def test_a_login_is_printed_as_json_and_its_client_is_used_again(hub: Hub, tmp_path: Path) -> None:
+    names = {f"{name}_file": f"{tmp_path}/{name}" for name in ("client_id", "refresh_token")}
+    names["redirect_uri_file"] = f"{tmp_path}/redirect_uri"
+    files = [word for name, path in names.items() for word in ("--" + name.replace("_", "-"), path)]
+    done = log_in(*files, "--json")
+    assert done.stderr.startswith("Log in on this page: ")
+    result = json.loads(done.stdout)
+    assert result == names | {
+        "client_id": (tmp_path / "client_id").read_text().strip(),
+        "redirect_uri": (tmp_path / "redirect_uri").read_text().strip(),
+        "resource": hub.mcp_url,
+        "token_endpoint": hub.token_endpoint,
+        "verified": True,
+    }
+    client = ["--client-id", result["client_id"], "--redirect-uri", result["redirect_uri"]]
+    again = log_in(*files, *client, "--json", "--no-verify")
+    assert json.loads(again.stdout) == result | {"verified": False}
+
+
+def test_a_client_without_its_redirect_uri_is_an_error() -> None:
+    done = log_in("--client-id", "x")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "give that as --redirect-uri." in done.stderr
+
+
+def test_a_redirect_uri_elsewhere_is_an_error(hub: Hub, tmp_path: Path) -> None:
+    files = ["--mcp-client-id-file", f"{tmp_path}/c", "--mcp-refresh-token-file", f"{tmp_path}/r"]
+    done = log_in(*files, "--redirect-uri", "https://octogen.example/")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "The redirect URI 'https://octogen.example/' is not one of this machine" in done.stderr
 
 
 def test_a_port_that_is_taken_is_an_error(hub: Hub, tmp_path: Path) -> None:

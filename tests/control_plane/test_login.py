@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from octogen_dagster.control_plane.login import login
+from octogen_dagster.control_plane.login import Login, login
 from octogen_dagster.control_plane.login_files import LoginFiles
 from octogen_dagster.control_plane.secret_files import SecretFile
 from octogen_dagster.control_plane.tokens import access_tokens
@@ -38,16 +38,10 @@ def log_in(
     mcp_url: str,
     show: Callable[[str], None] = agree,
     *,
-    port: int = 0,
-    timeout: float = 300.0,
-) -> str:
-    return login(
-        files,
-        show=show,
-        mcp_url=mcp_url,
-        port=port,
-        timeout=timeout,
-    )
+    redirect_uri: str = "http://127.0.0.1:0/callback",
+    **options: Any,
+) -> Login:
+    return login(files, show=show, mcp_url=mcp_url, redirect_uri=redirect_uri, **options)
 
 
 def parameters(url: str) -> dict[str, str]:
@@ -68,15 +62,18 @@ def returning_with(**changes: str | None) -> Callable[[str], None]:
 
 def test_a_login_writes_what_a_refresh_needs(hub: Hub, files: LoginFiles) -> None:
     hub.settings.rotate_refresh_tokens = True
-    endpoint = log_in(files, hub.mcp_url)
-    assert endpoint == hub.token_endpoint
+    done = log_in(files, hub.mcp_url)
+    assert done.token_endpoint == hub.token_endpoint
+    assert files.redirect_uri
+    assert done.redirect_uri == files.redirect_uri.read().get_secret_value()
+    assert done.client_id == files.client_id.read().get_secret_value()
     for file in files:
         assert file
         assert file.path.stat().st_mode & 0o777 == 0o600
     tokens = access_tokens(
         client_id_file=files.client_id.path,
         refresh_token_file=files.refresh_token.path,
-        token_endpoint=endpoint,
+        token_endpoint=done.token_endpoint,
     )
     with OctogenMCP(tokens, hub.mcp_url) as octogen:
         assert octogen.listings() == []
@@ -98,6 +95,16 @@ def test_the_login_page_gets_a_pkce_challenge_and_asks_for_offline_access(
     assert len(sent["code_challenge"]) == 43
     assert "offline_access" in sent["scope"].split()
     assert sent["redirect_uri"].startswith("http://127.0.0.1:")
+
+
+def test_a_client_that_is_registered_is_used_again(hub: Hub, files: LoginFiles) -> None:
+    first = log_in(files, hub.mcp_url, redirect_uri="http://localhost:0/back/here")
+    assert first.redirect_uri.startswith("http://localhost:")
+    assert first.redirect_uri.endswith("/back/here")
+    files.client_id.path.unlink()
+    again = log_in(files, hub.mcp_url, redirect_uri=first.redirect_uri, client_id=first.client_id)
+    assert again == first
+    assert files.client_id.read().get_secret_value() == first.client_id
 
 
 def test_a_second_login_replaces_the_first(hub: Hub, files: LoginFiles) -> None:
@@ -274,15 +281,15 @@ def respond_as_octogen(
 
 def test_a_port_that_is_taken_is_an_error(hub: Hub, files: LoginFiles) -> None:
     with RawServer(lambda _: http()) as server, pytest.raises(OSError, match="in use"):
-        log_in(files, hub.mcp_url, port=server.port)
+        log_in(files, hub.mcp_url, redirect_uri=f"{server.origin}/callback")
 
 
 def test_a_login_works_in_another_thread(hub: Hub, files: LoginFiles) -> None:
-    endpoints: list[str] = []
-    thread = threading.Thread(target=lambda: endpoints.append(log_in(files, hub.mcp_url)))
+    logins: list[Login] = []
+    thread = threading.Thread(target=lambda: logins.append(log_in(files, hub.mcp_url)))
     thread.start()
     thread.join(30)
-    assert endpoints == [hub.token_endpoint]
+    assert [done.token_endpoint for done in logins] == [hub.token_endpoint]
     assert files.refresh_token.path.exists()
 
 

@@ -10,13 +10,14 @@ from octogen_dagster.control_plane.login_callback import LoginCallback, listenin
 from octogen_dagster.errors import OctogenMCPAuthenticationError
 from tests.api.servers import RawServer, http
 
+REDIRECT_URI = "http://127.0.0.1:0/callback"
 LOGIN_PAGE = "https://auth.example/authorize?client_id=x&state=expected"
 
 
 @pytest.fixture
 async def callback() -> AsyncIterator[LoginCallback]:
     """The callback of a login whose page is open."""
-    async with listening(0) as callback:
+    async with listening(REDIRECT_URI) as callback:
         callback.expect(LOGIN_PAGE)
         yield callback
 
@@ -48,7 +49,7 @@ async def test_other_requests_are_not_found_and_do_not_end_the_wait(
 
 
 async def test_nothing_is_accepted_before_the_login_page_is_known() -> None:
-    async with listening(0) as callback:
+    async with listening(REDIRECT_URI) as callback:
         for query in ("?code=made-up&state=", "?code=made-up"):
             assert (await get(f"{callback.redirect_uri}{query}")).status_code == 404
         callback.expect("https://auth.example/authorize")  # a page without a state
@@ -94,7 +95,7 @@ async def test_connections_that_a_browser_leaves_open_are_closed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     readers = []
-    async with listening(0) as callback:
+    async with listening(REDIRECT_URI) as callback:
         callback.expect(LOGIN_PAGE)
         host, _, port = callback.redirect_uri.split("/")[2].partition(":")
         for sent in (b"", b"GET / HTTP/1.1\r\nHost: x\r\n"):
@@ -132,5 +133,23 @@ async def test_a_request_that_is_no_http_does_not_stop_the_server(
 
 async def test_a_port_that_is_taken_is_an_error() -> None:
     with RawServer(lambda _: http()) as server, pytest.raises(OSError, match="in use"):
-        async with listening(server.port):
+        async with listening(f"{server.origin}/callback"):
+            pass
+
+
+@pytest.mark.parametrize(
+    "redirect_uri",
+    [
+        "http://octogen.example:1/callback",
+        "https://127.0.0.1:1/callback",
+        "http://127.0.0.1/callback",
+        "http://127.0.0.1:99999/callback",
+        "http://127.0.0.1:1",
+        "http://127.0.0.1:1/callback?x=y",
+        "http://[",
+    ],
+)
+async def test_a_redirect_uri_elsewhere_is_an_error(redirect_uri: str) -> None:
+    with pytest.raises(ValueError, match="is not one of this machine: give http://127"):
+        async with listening(redirect_uri):
             pass

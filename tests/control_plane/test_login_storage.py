@@ -23,9 +23,7 @@ def files(tmp_path: Path) -> LoginFiles:
 
 @pytest.fixture
 def storage(files: LoginFiles) -> LoginStorage:
-    storage = LoginStorage(files)
-    storage.redirect_uri = REDIRECT_URI
-    return storage
+    return LoginStorage(files, REDIRECT_URI)
 
 
 def client(secret: str | None = None) -> OAuthClientInformationFull:
@@ -55,13 +53,9 @@ async def test_the_client_of_the_last_login_is_used_again_at_the_same_url(
 ) -> None:
     await storage.set_client_info(client())
     await storage.set_tokens(TOKENS)
-    again, elsewhere, nowhere = (
-        LoginStorage(files),
-        LoginStorage(files),
-        LoginStorage(files._replace(redirect_uri=None)),
-    )
-    again.redirect_uri = nowhere.redirect_uri = REDIRECT_URI
-    elsewhere.redirect_uri = "http://127.0.0.1:2/callback"
+    again = LoginStorage(files, REDIRECT_URI)
+    elsewhere = LoginStorage(files, "http://127.0.0.1:2/callback")
+    nowhere = LoginStorage(files._replace(redirect_uri=None), REDIRECT_URI)
     found = await again.get_client_info()
     assert found
     assert (found.client_id, found.token_endpoint_auth_method) == ("client", "none")
@@ -71,6 +65,21 @@ async def test_the_client_of_the_last_login_is_used_again_at_the_same_url(
     assert again.advice == (
         f" If the login page does not know the client, delete {files.client_id.path}: the next "
         "login then registers a new one."
+    )
+
+
+async def test_a_given_client_comes_before_that_of_the_last_login(
+    storage: LoginStorage, files: LoginFiles
+) -> None:
+    await storage.set_client_info(client())
+    await storage.set_tokens(TOKENS)
+    given = LoginStorage(files, REDIRECT_URI, "given")
+    found = await given.get_client_info()
+    assert found
+    assert found.client_id == "given"
+    assert given.advice == (
+        " If the login page does not know the client, leave it out: the next login then registers "
+        "a new one."
     )
 
 

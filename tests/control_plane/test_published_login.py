@@ -11,7 +11,7 @@ import pytest
 from octogen_ai_sdk import _mcp_login_cli, mcp_auth
 
 from octogen_dagster.control_plane import login_files
-from octogen_dagster.control_plane.login import DEFAULT_PORT, login
+from octogen_dagster.control_plane.login import DEFAULT_REDIRECT_URI, DEFAULT_SCOPE, login
 from octogen_dagster.control_plane.login_files import LoginFiles
 from octogen_dagster.control_plane.tokens import access_tokens
 from octogen_dagster.sandbox.hub.server import Hub
@@ -63,14 +63,16 @@ def test_the_files_the_port_and_the_scopes_are_those_of_the_published_login(
     ):
         assert ours == f"~/.config/octogen/{theirs.name}"
         assert theirs.parts[-3:-1] == (".config", "octogen")
-    assert mcp_auth.DEFAULT_MCP_LOGIN_PORT == DEFAULT_PORT
+    port_of_theirs = mcp_auth.DEFAULT_MCP_LOGIN_PORT
+    assert f"http://127.0.0.1:{port_of_theirs}/callback" == DEFAULT_REDIRECT_URI
+    assert mcp_auth.DEFAULT_MCP_SCOPE == DEFAULT_SCOPE
     pages: list[str] = []
 
     def person(url: str) -> None:
         pages.append(url)
         agree(url)
 
-    login(files, show=person, mcp_url=hub.mcp_url, port=port)
+    login(files, show=person, mcp_url=hub.mcp_url, redirect_uri=f"http://127.0.0.1:{port}/callback")
     assert parameters(pages[0])["scope"] == mcp_auth.DEFAULT_MCP_SCOPE
 
 
@@ -81,7 +83,7 @@ def test_our_login_continues_theirs(
     log_in_with_theirs(hub, port, monkeypatch)
     client_id = files.client_id.read()
     access_tokens(token_endpoint=hub.token_endpoint).token()
-    login(files, show=agree, mcp_url=hub.mcp_url, port=port)
+    login(files, show=agree, mcp_url=hub.mcp_url, redirect_uri=f"http://127.0.0.1:{port}/callback")
     assert files.client_id.read() == client_id
     access_tokens(token_endpoint=hub.token_endpoint).token()
 
@@ -90,7 +92,7 @@ def test_their_login_continues_ours(
     hub: Hub, files: LoginFiles, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.settings.rotate_refresh_tokens = True
-    login(files, show=agree, mcp_url=hub.mcp_url, port=port)
+    login(files, show=agree, mcp_url=hub.mcp_url, redirect_uri=f"http://127.0.0.1:{port}/callback")
     client_id = files.client_id.read()
     tokens = mcp_auth.MCPRefreshTokenProvider(
         client_id=client_id.get_secret_value(),
