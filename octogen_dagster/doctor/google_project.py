@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 CREDENTIALS, PROJECT = "Google credentials", "Google project"
 SUBSCRIBING = {
     "bigquery.datasets.create": "roles/bigquery.user",
+    "bigquery.datasets.get": "roles/bigquery.user",
     "analyticshub.subscriptions.list": "roles/analyticshub.subscriptionOwner",
     "analyticshub.subscriptions.delete": "roles/analyticshub.subscriptionOwner",
 }

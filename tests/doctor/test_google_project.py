@@ -60,15 +60,17 @@ def person() -> Credentials:
 
 
 def test_permissions_that_are_granted_and_missing(person: Credentials) -> None:
-    with manager("bigquery.datasets.create", "analyticshub.subscriptions.list") as server:
+    present = [
+        "bigquery.datasets.create",
+        "bigquery.datasets.get",
+        "analyticshub.subscriptions.list",
+    ]
+    with manager(*present) as server:
         credentials, granted, delete, jobs = diagnosed(server, person)
     assert credentials == (
         "ok       Google credentials: the login of a person, whose account they do not name."
     )
-    assert granted == (
-        "ok       Google project: my-project grants bigquery.datasets.create, "
-        "analyticshub.subscriptions.list."
-    )
+    assert granted == f"ok       Google project: my-project grants {', '.join(present)}."
     assert delete == (
         "failed   Google project: The permission analyticshub.subscriptions.delete is missing: let "
         "an administrator of project my-project grant these Google credentials "
