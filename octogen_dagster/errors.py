@@ -198,16 +198,20 @@ class OctogenMCPError(OctogenError):
     Attributes:
         retry_after: Seconds to wait before the same call is repeated; None if repeating it
             unchanged cannot help.
+        code: The code of a tool that failed, such as `catalog_not_granted`; None if it gave none.
     """
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self, message: str, retry_after: float | None = None, code: str | None = None
+    ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         passes = retry_after is not None
         self.persistence = Persistence.PASSING if passes else Persistence.PERMANENT
+        self.code = code
 
-    def __reduce__(self) -> tuple[type[Self], tuple[str, float | None]]:
-        return type(self), (str(self), self.retry_after)
+    def __reduce__(self) -> tuple[type[Self], tuple[str, float | None, str | None]]:
+        return type(self), (str(self), self.retry_after, self.code)
 
 
 class OctogenMCPAuthenticationError(OctogenMCPError):

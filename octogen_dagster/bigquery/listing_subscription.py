@@ -76,7 +76,7 @@ class ListingSubscription:
         self._check_offered(listing)
         self._suggest(dataset_id, listing)
         result = self.subscribe()
-        confirmation = confirm(control_plane, listing.catalog_key or "", principal)
+        confirmation = confirm(control_plane, listing, principal)
         if confirmation.problem:
             self.log(f"Listing {self.plan.listing}: {confirmation.problem}")
         return result

@@ -117,7 +117,9 @@ class McpSession:
             portal, client = self._connection or self._connect()
             return tool_value(tool, portal.call(_call_tool, client, tool, dict(arguments)))
         except OctogenMCPError as error:  # the tool failed, the connection is fine
-            return OctogenMCPError(self._exchange.masked(str(error)))
+            masked = self._exchange.masked
+            code = error.code and masked(error.code)
+            return OctogenMCPError(masked(str(error)), error.retry_after, code)
         except Exception as error:
             failures.append(error)
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from octogen_dagster.errors import OctogenMCPError
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mcp_types import CallToolResult
 
 _MAX_REASON_LENGTH = 300
+_NOT_JSON: Final = object()
 
 
 def tool_value(tool: str, result: CallToolResult) -> Any:
@@ -25,14 +26,18 @@ def tool_value(tool: str, result: CallToolResult) -> Any:
             secret that was sent.
     """
     text = "\n".join(block.text for block in result.content if block.type == "text")
-    if result.is_error:
-        raise _tool_failure(tool, text)
     value = _structured_value(result)
     if value is None:
-        value = _parsed_value(tool, text)
+        value = _parsed_value(text)
     if isinstance(value, dict) and value.get("error"):
-        reasons = [str(value[key]) for key in ("error", "message") if value.get(key)]
-        raise _tool_failure(tool, ": ".join(reasons))
+        raise _tool_failure(tool, str(value["error"]), str(value.get("message") or ""))
+    if result.is_error:
+        raise _tool_failure(tool, None, text)
+    if value is _NOT_JSON:
+        raise OctogenMCPError(
+            f"Octogen's MCP tool {tool} answered with something that is not JSON: report it to "
+            "Octogen."
+        )
     return value
 
 
@@ -41,16 +46,28 @@ def _structured_value(result: CallToolResult) -> Any:
     return content["result"] if isinstance(content, dict) and "result" in content else content
 
 
-def _parsed_value(tool: str, text: str) -> Any:
+def _parsed_value(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        raise OctogenMCPError(
-            f"Octogen's MCP tool {tool} answered with something that is not JSON: report it to "
-            "Octogen."
-        ) from None
+        return _NOT_JSON
 
 
-def _tool_failure(tool: str, reason: str) -> OctogenMCPError:
-    reason = " ".join(reason.split())[:_MAX_REASON_LENGTH] or "no reason given"
-    return OctogenMCPError(f"Octogen's MCP tool {tool} failed: {reason}.")
+def _tool_failure(tool: str, code: str | None, message: str) -> OctogenMCPError:
+    reason = " ".join(": ".join(filter(None, [code, message])).split())[:_MAX_REASON_LENGTH]
+    if code == "not_authorized":
+        return OctogenMCPError(
+            f"Octogen's MCP tool {tool} refused the login ({reason}): it must be of an owner or "
+            "admin of the organisation. Let one of them run `octogen-dagster login`.",
+            code=code,
+        )
+    if code == "request_failed":
+        return OctogenMCPError(
+            f"Octogen's MCP tool {tool} failed on Google's side ({reason}), which may pass: try "
+            "again later, and ask Octogen if it does not pass.",
+            retry_after=0.0,
+            code=code,
+        )
+    return OctogenMCPError(
+        f"Octogen's MCP tool {tool} failed: {reason or 'no reason given'}.", code=code
+    )

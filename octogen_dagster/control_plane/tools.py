@@ -63,12 +63,16 @@ class Cell:
         status: `preparing`, `awaiting_subscription`, `active`, `source_stale`, `refresh_failed`,
             `access_grant_failed`, `removing`, or a status that is newer than this package.
         reason_code: Octogen's reason for the status, if it gives one.
+        share_schema: The schema of the share.
+        schema_version: The version of this schema.
     """
 
     subscriber_id: str | None
     listing: SharedListing
     status: str | None
     reason_code: str | None
+    share_schema: str | None = None
+    schema_version: str | None = None
 
     @classmethod
     def parse(cls, value: Any) -> Self:
@@ -79,6 +83,8 @@ class Cell:
             listing=SharedListing.parse(fields),
             status=_text(fields, "status"),
             reason_code=_text(fields, "reasonCode"),
+            share_schema=_text(fields, "shareSchema"),
+            schema_version=_text(fields, "schemaVersion"),
         )
 
 
@@ -154,18 +160,28 @@ class OctogenMCP:
         """Return the listings that are shared with the organisation.
 
         Args:
-            catalogs: Only the listings of these catalogs; by default all.
+            catalogs: Only the listings of these catalogs, without those that are not granted; by
+                default all.
         """
         tool = "list_bigquery_listing_resources"
-        value = self._session.call(tool, {"catalogs": list(catalogs)} if catalogs else {})
-        return [SharedListing.parse(entry) for entry in _list(tool, value)]
+        try:
+            value = self._session.call(tool, {"catalogs": list(catalogs)} if catalogs else {})
+        except OctogenMCPError as error:
+            if error.code != "catalog_not_granted":
+                raise
+            value = None
+        if value is None:  # one catalog that is not granted fails the call for all that are named
+            value = self._session.call(tool, {})
+        listings = [SharedListing.parse(entry) for entry in _list(tool, value)]
+        return [each for each in listings if not catalogs or each.catalog_key in catalogs]
 
     def subscribers(self) -> tuple[list[Subscriber], list[Cell]]:
         """Return the subscribers of the organisation, and the cells of all of them."""
         tool = "list_bigquery_subscribers"
         value = self._session.call(tool, {})
-        entries = _list(tool, _field(tool, value, "subscribers"))
-        return [Subscriber.parse(entry) for entry in entries], _cells(tool, value)
+        entries = _optional_list(tool, value, "subscribers")
+        cells = _optional_list(tool, value, "cells")
+        return [Subscriber.parse(entry) for entry in entries], [Cell.parse(cell) for cell in cells]
 
     def register(self, project: str, principal: str) -> tuple[Subscriber, list[Cell]]:
         """Register a subscriber, and return it with its cells.
@@ -177,15 +193,27 @@ class OctogenMCP:
         tool = "register_bigquery_subscriber"
         request = {"subscriberProjectId": project, "subscriberPrincipal": principal}
         value = self._session.call(tool, {"request": request}, repeatable=False)
-        subscriber = _object(tool, _field(tool, value, "subscriber"))
-        return Subscriber.parse(subscriber), _cells(tool, value)
+        subscriber = _object(tool, _object(tool, value).get("subscriber"))
+        cells = _optional_list(tool, value, "cells")
+        return Subscriber.parse(subscriber), [Cell.parse(cell) for cell in cells]
 
-    def refresh_status(self, catalog_key: str, principal: str) -> Cell:
+    def refresh_status(
+        self,
+        catalog_key: str,
+        principal: str,
+        *,
+        share_schema: str | None = None,
+        schema_version: str | None = None,
+    ) -> Cell:
         """Let Octogen look at a catalog's subscription again, and return its cell.
+
+        Octogen may send no more of the cell than the catalog and the status.
 
         Args:
             catalog_key: The catalog.
             principal: The IAM principal that subscribed.
+            share_schema: The schema of the share, as the cell names it.
+            schema_version: The version of this schema.
         """
         tool = "refresh_bigquery_subscription_status"
         value = self._session.call(
@@ -193,23 +221,16 @@ class OctogenMCP:
             {
                 "catalog_key": catalog_key,
                 "subscriber_principal": principal,
-                "share_schema": _SHARE_SCHEMA,
-                "schema_version": _SCHEMA_VERSION,
+                "share_schema": share_schema or _SHARE_SCHEMA,
+                "schema_version": schema_version or _SCHEMA_VERSION,
             },
         )
         return Cell.parse(_object(tool, value))
 
 
-def _cells(tool: str, value: Any) -> list[Cell]:
-    return [Cell.parse(entry) for entry in _list(tool, _field(tool, value, "cells"))]
-
-
-def _field(tool: str, value: Any, name: str) -> Any:
-    if isinstance(value, dict) and name in value:
-        return value[name]
-    raise OctogenMCPError(
-        f"Octogen's MCP tool {tool} answered without {name!r}: report it to Octogen."
-    )
+def _optional_list(tool: str, value: Any, name: str) -> list[Any]:
+    entries = _object(tool, value).get(name)
+    return [] if entries is None else _list(tool, entries)
 
 
 def _list(tool: str, value: Any) -> list[Any]:

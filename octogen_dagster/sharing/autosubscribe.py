@@ -190,7 +190,7 @@ class _Pass:
         if not self.apply:
             return outcome
         subscription = self.subscribe(plan)
-        confirmation = confirm(self.control_plane, listing.catalog_key or "", self.principal)
+        confirmation = confirm(self.control_plane, listing, self.principal)
         outcome = replace(
             outcome,
             linked_dataset=subscription.linked_dataset,
@@ -204,7 +204,7 @@ class _Pass:
             if subscription.already_subscribed
             else Action.SUBSCRIBED,
             status=confirmation.status or outcome.status,
-            reason_code=confirmation.reason_code,
+            reason_code=confirmation.reason_code or outcome.reason_code,
             refresh_status=confirmation.status,
             message=None,
         )

@@ -9,6 +9,7 @@ from octogen_dagster.errors import OctogenError
 
 if TYPE_CHECKING:
     from octogen_dagster.sharing.octogen_protocols import ControlPlane
+    from octogen_dagster.sharing.subscriber_view import SubscriberListing
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class Confirmation:
 
     Attributes:
         status: The status; None if Octogen did not send one.
-        reason_code: Octogen's reason for the status.
+        reason_code: Octogen's reason for the status; None if Octogen did not send one.
         problem: Why Octogen did not look again; None if it did.
     """
 
@@ -26,16 +27,23 @@ class Confirmation:
     problem: str | None = None
 
 
-def confirm(control_plane: ControlPlane, catalog_key: str, principal: str) -> Confirmation:
+def confirm(
+    control_plane: ControlPlane, listing: SubscriberListing, principal: str
+) -> Confirmation:
     """Tell Octogen to look at a subscription again. A failure is returned and not raised.
 
     Args:
         control_plane: Octogen.
-        catalog_key: The key of the catalog that was subscribed to.
+        listing: The listing that was subscribed to.
         principal: The IAM principal that subscribed.
     """
     try:
-        cell = control_plane.refresh_status(catalog_key, principal)
+        cell = control_plane.refresh_status(
+            listing.catalog_key or "",
+            principal,
+            share_schema=listing.share_schema,
+            schema_version=listing.schema_version,
+        )
     except OctogenError as error:
         return Confirmation(problem=f"It is subscribed, but Octogen did not look again: {error}")
     return Confirmation(status=cell.status, reason_code=cell.reason_code)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from octogen_dagster.errors import OctogenBigQueryInputError
 from octogen_dagster.sharing.resource_names import ListingName, checked_exchange
+from octogen_dagster.sharing.verdict import NOT_GRANTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -199,6 +200,10 @@ class ControlPlaneListings:
                 )
             except OctogenBigQueryInputError as error:
                 left_out.append(f"Catalog {each.catalog_key}: {error}")
+        granted = {each.catalog_key for each in shared}
+        left_out += [
+            f"Catalog {key}: {NOT_GRANTED}" for key in self._catalogs if key not in granted
+        ]
         return Found(_ordered(found), left_out)
 
 

@@ -54,6 +54,14 @@ class Cell(Protocol):
     def reason_code(self) -> str | None:
         """The reason for the status, if there is one."""
 
+    @property
+    def share_schema(self) -> str | None:
+        """The schema of the share."""
+
+    @property
+    def schema_version(self) -> str | None:
+        """The version of this schema."""
+
 
 class Subscriber(Protocol):
     """A principal that reads shared catalogs from a project of its own."""
@@ -79,7 +87,7 @@ class ControlPlane(Protocol):
     """Octogen's control plane. Each call may raise OctogenMCPError or OctogenConnectionError."""
 
     def listings(self, catalogs: Sequence[str] = ()) -> Sequence[SharedListing]:
-        """Read the listings of these catalogs, or of all that the organisation may see."""
+        """Read the listings of these catalogs that are granted, or of all that are."""
 
     def subscribers(self) -> tuple[Sequence[Subscriber], Sequence[Cell]]:
         """Read the organisation's subscribers, and the cells of all of them."""
@@ -87,5 +95,12 @@ class ControlPlane(Protocol):
     def register(self, project: str, principal: str) -> tuple[Subscriber, Sequence[Cell]]:
         """Register a subscriber; returns it with its cells."""
 
-    def refresh_status(self, catalog_key: str, principal: str) -> Cell:
-        """Ask Octogen to look at the subscription to a catalog again."""
+    def refresh_status(
+        self,
+        catalog_key: str,
+        principal: str,
+        *,
+        share_schema: str | None = None,
+        schema_version: str | None = None,
+    ) -> Cell:
+        """Ask Octogen to look at a subscription again; returns what it sends of the cell."""

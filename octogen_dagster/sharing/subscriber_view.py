@@ -32,6 +32,8 @@ class SubscriberListing:
         has_cell: True if Octogen keeps a status for this subscriber.
         status: The status.
         reason_code: Octogen's reason for the status.
+        share_schema: The schema of the share.
+        schema_version: The version of this schema.
     """
 
     catalog_key: str | None
@@ -42,6 +44,8 @@ class SubscriberListing:
     has_cell: bool = False
     status: str | None = None
     reason_code: str | None = None
+    share_schema: str | None = None
+    schema_version: str | None = None
 
     @classmethod
     def of_listing(cls, listing: SharedListing) -> Self:
@@ -61,7 +65,12 @@ class SubscriberListing:
         if listing is not None:
             merged = {name: value or getattr(listing, name) for name, value in merged.items()}
         return replace(
-            cls(**merged), has_cell=True, status=cell.status, reason_code=cell.reason_code
+            cls(**merged),
+            has_cell=True,
+            status=cell.status,
+            reason_code=cell.reason_code,
+            share_schema=cell.share_schema,
+            schema_version=cell.schema_version,
         )
 
 

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from octogen_dagster.sharing.octogen_protocols import Subscriber
     from octogen_dagster.sharing.subscriber_view import SubscriberListing
 
+NOT_GRANTED = (
+    "Octogen has not granted a catalog of this key to your organisation: check the key, or ask "
+    "Octogen for it."
+)
+
 
 class Action(StrEnum):
     """The action for a listing: planned by a verdict, or taken by a pass."""
@@ -55,7 +60,7 @@ def verdict(listing: SubscriberListing, subscriber: Subscriber | None) -> Verdic
             Action.SKIPPED, "Octogen sent it without a catalog key: report it to Octogen."
         )
     if not listing.has_cell and listing.listing_resource is None:
-        return Verdict(Action.SKIPPED, "Octogen shares no catalog of this key: check the key.")
+        return Verdict(Action.ERROR, NOT_GRANTED)
     if subscriber is None:
         return Verdict(
             Action.PENDING,

@@ -125,12 +125,13 @@ def test_autosubscribe_prints_what_it_did_for_each_catalog(hub: Hub) -> None:
         "The subscriber has been registered as subscriber-1.",
     ]
     again = run_autosubscribe("--apply", "--catalog", "acme, typo")
-    assert again.exit_code == 0
+    assert again.exit_code == 1
     assert again.stdout.splitlines() == [
         "acme: already active, dataset octogen_acme",
-        "typo: skipped",
-        "    Octogen shares no catalog of this key: check the key.",
-        "Catalogs: 1 already active, 1 skipped.",
+        "typo: error",
+        "    Octogen has not granted a catalog of this key to your organisation: check the key, or "
+        "ask Octogen for it.",
+        "Catalogs: 1 already active, 1 error.",
         "The subscriber is registered as subscriber-1.",
     ]
 

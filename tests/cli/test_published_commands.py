@@ -191,6 +191,14 @@ AUTOSUBSCRIBE: dict[str, World] = {
             plan_subscription(hub.listing_resource("acme"), PROJECT, "mine")
         )
     ),
+    "a refresh brings two fields": waiting(
+        cells(reasonCode="known before"),
+        fault(
+            "cell",
+            dict.fromkeys(("subscriberId", "reasonCode", "listingResource", "location"), ABSENT),
+            method="refresh_bigquery_subscription_status",
+        ),
+    ),
     "values as text": waiting(fault("text_only")),
 }
 
@@ -315,6 +323,17 @@ def test_subscribe_to_what_is_no_listing(both: Callable[..., list[Answer]], list
     assert ours == published == Answer(2, None, True)
 
 
+def test_the_refresh_names_the_schema_of_the_cell(both: Callable[..., list[Answer]]) -> None:
+    hubs: list[Hub] = []
+    world = waiting(cells(shareSchema="raw_products", schemaVersion="v2"), hubs.append)
+    both(world, "octogen-bq-autosubscribe", *READER, "--apply")
+    published, ours = (
+        [call.arguments for call in hub.calls if call.method.startswith("refresh_")] for hub in hubs
+    )
+    assert ours == published
+    assert (ours[0]["share_schema"], ours[0]["schema_version"]) == ("raw_products", "v2")
+
+
 # The tests below show where the two differ; each docstring says what the published one does.
 
 
@@ -337,11 +356,12 @@ def test_a_disabled_subscriber_is_shown_a_query_that_can_be_run(
 
 
 def test_a_catalog_that_is_not_shared_is_reported(both: Callable[..., list[Answer]]) -> None:
-    """The published one drops a mistyped `--catalog`."""
+    """The published one stops, and subscribes to none of the others."""
     typed = ["--catalog", "acme,typo"]
     published, ours = both(waiting(), "octogen-bq-autosubscribe", *READER, *typed)
-    assert actions(published) == [("acme", "would_subscribe")]
-    assert actions(ours) == [("acme", "would_subscribe"), ("typo", "skipped")]
+    assert published == Answer(1, None, True)
+    assert ours.status == 1
+    assert actions(ours) == [("acme", "would_subscribe"), ("typo", "error")]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from typing import Any
 
 import pytest
@@ -39,6 +40,17 @@ def test_a_value_is_structured_content_or_json_text(result: dict[str, Any], valu
         (text_result("[" * 100_000), "answered with something that is not JSON: report it to"),
         (text_result("no such\ntool", isError=True), "failed: no such tool."),
         (text_result(isError=True), "failed: no reason given."),
+        (text_result('{"error": "x", "message": "y"}', isError=True), "failed: x: y."),
+        (
+            text_result('{"error": "not_authorized", "message": "no"}'),
+            "refused the login (not_authorized: no): it must be of an owner or admin of the "
+            "organisation. Let one of them run `octogen-dagster login`.",
+        ),
+        (
+            text_result('{"error": "request_failed", "message": "503"}'),
+            "failed on Google's side (request_failed: 503), which may pass: try again later, and "
+            "ask Octogen if it does not pass.",
+        ),
         (
             text_result(structuredContent={"result": {"error": "x", "message": "y"}}),
             "failed: x: y.",
@@ -51,6 +63,17 @@ def test_a_failure_names_the_tool_and_the_reason(result: dict[str, Any], message
     with pytest.raises(OctogenMCPError) as caught:
         value_of(result)
     assert str(caught.value).startswith(f"Octogen's MCP tool a_tool {message}")
+
+
+@pytest.mark.parametrize(
+    ("code", "retry_after"), [("request_failed", 0.0), ("not_authorized", None), ("x", None)]
+)
+def test_a_failure_has_the_code_of_the_tool(code: str, retry_after: float | None) -> None:
+    with pytest.raises(OctogenMCPError) as caught:
+        value_of(text_result(structuredContent={"result": {"error": code}}))
+    copy = pickle.loads(pickle.dumps(caught.value))
+    for error in (caught.value, copy):
+        assert (error.code, error.retry_after) == (code, retry_after)
 
 
 def test_a_failure_that_quotes_the_token_does_not_show_it() -> None:

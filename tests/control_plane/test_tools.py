@@ -44,7 +44,7 @@ def test_listings_are_those_that_are_shared(hub: Hub, octogen: OctogenMCP) -> No
         hub.share(catalog)
     shown = [listing(hub, catalog, "<your-project>") for catalog in ("acme", "zen")]
     assert octogen.listings() == shown
-    assert octogen.listings(["zen", "other"]) == shown[1:]
+    assert octogen.listings(["zen"]) == shown[1:]
     assert calls(hub) == [("token", "OK")] + [("list_bigquery_listing_resources", "OK")] * 3
     assert [call.method for call in hub.calls].count("initialize") == 1
 
@@ -56,17 +56,75 @@ def test_a_registered_subscriber_has_a_cell_for_each_catalog(hub: Hub, octogen: 
     subscriber, cells = octogen.register(PROJECT, PRINCIPAL)
     assert subscriber == Subscriber("subscriber-1", PROJECT, PRINCIPAL, "enabled")
     assert cells == [
-        Cell("subscriber-1", listing(hub, "acme", PROJECT), "awaiting_subscription", None),
-        Cell("subscriber-1", listing(hub, "zen", PROJECT), "preparing", "preparing"),
+        Cell(
+            "subscriber-1",
+            listing(hub, catalog, PROJECT),
+            status,
+            reason,
+            "exported_product_view",
+            "v1",
+        )
+        for catalog, status, reason in (
+            ("acme", "awaiting_subscription", None),
+            ("zen", "preparing", "preparing"),
+        )
     ]
     assert octogen.subscribers() == ([subscriber], cells)
     assert octogen.refresh_status("acme", PRINCIPAL) == cells[0]
-    assert hub.calls[-1].arguments == {
-        "catalog_key": "acme",
-        "subscriber_principal": PRINCIPAL,
-        "share_schema": "exported_product_view",
-        "schema_version": "v1",
-    }
+    for own, sent in (
+        ((None, None), ("exported_product_view", "v1")),
+        (("raw_products", "v2"), ("raw_products", "v2")),
+    ):
+        octogen.refresh_status("acme", PRINCIPAL, share_schema=own[0], schema_version=own[1])
+        assert hub.calls[-1].arguments == {
+            "catalog_key": "acme",
+            "subscriber_principal": PRINCIPAL,
+            "share_schema": sent[0],
+            "schema_version": sent[1],
+        }
+
+
+@pytest.mark.parametrize("named", [["zen", "other"], ["other", "zen", "another"], ["other"]])
+def test_a_catalog_that_is_not_granted_does_not_stop_the_others(
+    hub: Hub, octogen: OctogenMCP, named: list[str]
+) -> None:
+    for catalog in ("acme", "zen"):
+        hub.share(catalog)
+    granted = [catalog for catalog in ("acme", "zen") if catalog in named]
+    assert [each.catalog_key for each in octogen.listings(named)] == granted
+    assert [outcome for _, outcome in calls(hub)] == ["OK", "error", "OK"]
+
+
+@pytest.mark.parametrize("value", ["{}", '{"subscribers": null, "cells": null}'])
+def test_lists_that_are_null_or_absent_are_empty(value: str) -> None:
+    subscriber = '{"subscriber": {"subscriberId": "s"}, "cells": null}'
+    with octogen_at(
+        mcp(
+            lambda request: reply(
+                request,
+                text_result(subscriber if b"register" in request.body else value),
+            )
+        )
+    ) as octogen:
+        assert octogen.subscribers() == ([], [])
+        assert octogen.register(PROJECT, PRINCIPAL) == (Subscriber("s", None, None, None), [])
+
+
+def test_a_refresh_may_bring_no_more_than_the_status() -> None:
+    value = text_result('{"catalogKey": "acme", "status": "active"}')
+    with octogen_at(mcp(lambda request: reply(request, value))) as octogen:
+        cell = octogen.refresh_status("acme", PRINCIPAL)
+    assert cell == Cell(None, SharedListing("acme"), "active", None)
+
+
+def test_a_failure_on_google_s_side_is_retried(hub: Hub, octogen: OctogenMCP) -> None:
+    hub.inject(HubFault("tool_error", "request_failed", times=2))
+    assert octogen.subscribers() == ([], [])
+    hub.inject(HubFault("tool_error", "request_failed"))
+    with pytest.raises(OctogenMCPError) as caught:
+        octogen.subscribers()
+    assert (caught.value.code, caught.value.retry_after) == ("request_failed", 0)
+    assert [outcome for _, outcome in calls(hub)] == ["OK", "error", "error", "OK"] + ["error"] * 3
 
 
 def test_values_may_come_as_text(hub: Hub, octogen: OctogenMCP) -> None:
@@ -130,7 +188,7 @@ def test_a_cell_that_is_no_object_is_an_error(value: str) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("[]", "answered without 'subscribers': report it to Octogen."),
+        ("[]", "answered with list where an object belongs: report it to Octogen."),
         ('{"subscribers": 5, "cells": []}', "answered with int where a list belongs: report it"),
         ('{"subscribers": [], "cells": {}}', "answered with dict where a list belongs: report it"),
     ],

@@ -43,6 +43,7 @@ class Octogen:
     after_registration: list[Cell] = field(default_factory=list)
     refresh_fails: set[str] = field(default_factory=set)
     calls: list[str] = field(default_factory=list)
+    schemas: list[tuple[str | None, str | None]] = field(default_factory=list)
 
     def listings(self, catalogs: Sequence[str] = ()) -> list[SharedListing]:
         self.calls.append("listings")
@@ -56,8 +57,16 @@ class Octogen:
         self.calls.append(f"register {project} {principal}")
         return ME, self.after_registration
 
-    def refresh_status(self, catalog_key: str, principal: str) -> Cell:
+    def refresh_status(
+        self,
+        catalog_key: str,
+        principal: str,
+        *,
+        share_schema: str | None = None,
+        schema_version: str | None = None,
+    ) -> Cell:
         self.calls.append(f"refresh {catalog_key} {principal}")
+        self.schemas.append((share_schema, schema_version))
         if catalog_key in self.refresh_fails:
             raise OctogenConnectionError("Octogen did not answer.")
         return cell(catalog_key, "active")

@@ -24,7 +24,7 @@ from octogen_dagster.sharing.octogen_protocols import ControlPlane
 from octogen_dagster.sharing.resource_names import sample_query
 from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult
 from octogen_dagster.sharing.subscription_plan import SubscriptionPlan
-from octogen_dagster.sharing.verdict import Action
+from octogen_dagster.sharing.verdict import NOT_GRANTED, Action
 from tests.sharing.octogen import (
     EXCHANGE,
     ME,
@@ -289,8 +289,8 @@ def test_a_catalog_in_two_regions_has_a_status_for_each() -> None:
 
 def test_only_the_chosen_catalogs_have_an_outcome() -> None:
     result = run(shared("acme", "other", zen="active"), catalogs=["zen", "acme", "typo"])
-    assert actions(result) == {"acme": "subscribed", "typo": "skipped", "zen": "already_active"}
-    assert result.catalogs[1].message == "Octogen shares no catalog of this key: check the key."
+    assert actions(result) == {"acme": "subscribed", "typo": "error", "zen": "already_active"}
+    assert result.catalogs[1].message == NOT_GRANTED
 
 
 def test_each_catalog_is_reported_when_it_is_done() -> None:

@@ -24,6 +24,7 @@ from octogen_dagster.sharing.listings import (
     Listing,
     StaticListings,
 )
+from octogen_dagster.sharing.verdict import NOT_GRANTED
 from tests.sharing.hubs import answering
 
 PROJECT = "reader-project"
@@ -82,7 +83,9 @@ def test_the_listings_of_the_control_plane_have_the_subscribers_status(hub: Hub)
         some = ControlPlaneListings(
             octogen, project=PROJECT, principal=PRINCIPAL, catalogs=["zen", "other"]
         )
-        assert [listing.catalog_key for listing in some.listings().listings] == ["zen"]
+        found = some.listings()
+        assert [listing.catalog_key for listing in found.listings] == ["zen"]
+        assert found.left_out == [f"Catalog other: {NOT_GRANTED}"]
 
 
 def test_a_listing_of_an_exchange_with_an_invalid_name_is_left_out() -> None:

@@ -66,8 +66,9 @@ def test_a_listing_that_waits_is_to_be_subscribed_to() -> None:
         ),
         (
             SubscriberListing("typo"),
-            Action.SKIPPED,
-            "Octogen shares no catalog of this key: check the key.",
+            Action.ERROR,
+            "Octogen has not granted a catalog of this key to your organisation: check the key, or "
+            "ask Octogen for it.",
         ),
         (LISTING, Action.PENDING, "Octogen has no status for this subscriber yet."),
         (

@@ -62,12 +62,20 @@ class HubCells:
 
         Args:
             catalogs: Only these catalogs; None for all.
+
+        Raises:
+            ToolFailure: One of the catalogs is not shared.
         """
-        wanted = None if catalogs is None else set(catalogs)
-        return [
-            {"catalogKey": listing.catalog, **_place(listing, "<your-project>")}
+        shared = {
+            listing.catalog: {"catalogKey": listing.catalog, **_place(listing, "<your-project>")}
             for listing in self._store.all_listings()
-            if not listing.is_removed and (wanted is None or listing.catalog in wanted)
+            if not listing.is_removed
+        }
+        missing = sorted(set(catalogs or ()) - shared.keys())
+        if missing:
+            raise ToolFailure("catalog_not_granted", f"{missing[0]!r} has no BigQuery listing")
+        return [
+            entry for catalog, entry in shared.items() if catalogs is None or catalog in catalogs
         ]
 
     def list_subscribers(self) -> Json:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
@@ -18,7 +18,7 @@ from mcp_types import Tool as McpTool
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from octogen_dagster.sandbox.fault_model import ActiveFaults, Hits
-from octogen_dagster.sandbox.hub.cells import HubCells, ToolFailure
+from octogen_dagster.sandbox.hub.cells import SCHEMA_VERSION, SHARE_SCHEMA, HubCells, ToolFailure
 from octogen_dagster.sandbox.hub.faults import ABSENT, TOOL_KINDS, HubFault
 
 _RATE_LIMITED = -32029
@@ -48,8 +48,8 @@ class _Register(_Arguments):
 class _Refresh(_Arguments):
     catalog_key: str
     subscriber_principal: str
-    share_schema: Literal["exported_product_view"]
-    schema_version: Literal["v1"]
+    share_schema: str = SHARE_SCHEMA
+    schema_version: str = SCHEMA_VERSION
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,8 @@ def test_a_revoked_access_shows_at_once(store: HubStore, cells: HubCells) -> Non
     store.remove_listing("kumo")
     assert status(cells) == ("removing", "removing")
     assert cells.list_listings(None) == []
+    with pytest.raises(ToolFailure, match="catalog_not_granted"):
+        cells.list_listings(["kumo"])
 
 
 def test_a_cell_has_all_fields_of_the_contract(store: HubStore, cells: HubCells) -> None:

@@ -70,8 +70,12 @@ class TestTools:
         }
         assert "octogen_kumo_2.products_current_v1" in listings[0]["sampleQuery"]
         assert [listing["catalogKey"] for listing in listings] == ["kumo", "strada"]
-        chosen = {"catalogs": ["strada", "unknown"]}
+        chosen = {"catalogs": ["strada"]}
         assert value(hub, "list_bigquery_listing_resources", chosen) == listings[1:]
+        for unknown in ("unknown", "voltaic"):
+            chosen = {"catalogs": ["strada", unknown]}
+            failure = value(hub, "list_bigquery_listing_resources", chosen)
+            assert failure["error"] == "catalog_not_granted"
 
     def test_from_registration_to_active(self, hub: Hub) -> None:
         assert value(hub, LIST_SUBSCRIBERS) == {"subscribers": [], "cells": []}
