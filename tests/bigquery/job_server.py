@@ -19,7 +19,9 @@ class JobServer:
     Attributes:
         estimate: The bytes that a dry run estimates.
         failures: The error results of the next jobs, in their order; None for one that succeeds.
+        statement: The type of each statement.
         polls: The number of times that the results of a job are not there yet.
+        refusals: The number of times that the results of a job are refused.
         lost_answers: The number of inserts whose jobs are created and whose answers are lost.
         unseen: The number of times that a job which exists is not found.
         row: The values of the only row of each result.
@@ -33,7 +35,9 @@ class JobServer:
 
     estimate: int = 1_000
     failures: list[dict[str, Any] | None] = field(default_factory=list)
+    statement: str = "SELECT"
     polls: int = 0
+    refusals: int = 0
     lost_answers: int = 0
     unseen: int = 0
     row: list[str | None] = field(default_factory=lambda: ["25", None])
@@ -74,7 +78,7 @@ class JobServer:
 
     def _insert(self, body: dict[str, Any]) -> Any:
         configuration = body["configuration"]
-        query = {"statementType": "SELECT", "totalBytesProcessed": str(self.estimate)}
+        query = {"statementType": self.statement, "totalBytesProcessed": str(self.estimate)}
         if configuration.get("dryRun"):
             self.dry_runs.append(body)
             status = {"state": "DONE"}
@@ -112,6 +116,9 @@ class JobServer:
 
     def _results(self, job_id: str, parameters: dict[str, list[str]]) -> Any:
         job = self.jobs[job_id]
+        if self.refusals:
+            self.refusals -= 1
+            return refused(403, "accessDenied", "Not you")
         if self.polls:
             self.polls -= 1
             return 200, {"jobReference": job["jobReference"], "jobComplete": False}

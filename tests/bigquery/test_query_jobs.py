@@ -101,6 +101,17 @@ def test_a_query_beyond_the_limit_is_not_run(server: JobServer, run: Run) -> Non
     assert limits == ["2000", None]
 
 
+def test_only_a_select_is_run(server: JobServer, run: Run) -> None:
+    server.statement = "SCRIPT"
+    with pytest.raises(OctogenBigQueryError) as caught:
+        run()
+    assert str(caught.value) == (
+        "The query into p.d.b: it is SCRIPT, and only one SELECT is run. Leave out CREATE, INSERT, "
+        "DECLARE and further statements."
+    )
+    assert not server.inserted
+
+
 def test_a_limit_is_positive() -> None:
     with pytest.raises(ValueError, match=r"^max_bytes_billed must be a positive number of bytes, "):
         QueryLimits(max_bytes_billed=0)
@@ -203,6 +214,16 @@ def test_a_job_that_is_found_and_then_fails_is_followed_by_another(
     server.failures, server.lost_answers = [WRONG, None], 1
     run()
     assert jobs(server) == ["0", "1"]
+
+
+def test_a_job_that_is_found_and_refused_is_not_followed_by_another(
+    server: JobServer, run: Run
+) -> None:
+    run()
+    server.polls, server.refusals = 1, 1
+    with pytest.raises(OctogenBigQueryError, match=r"refused \(403 accessDenied: Not you\)\. Let "):
+        run()
+    assert jobs(server) == ["0"]
 
 
 def test_attempts_are_bounded(server: JobServer, run: Run) -> None:
