@@ -269,7 +269,7 @@ class _Query:
         return cast("QueryJob", job)
 
     def _has_result(self, job: QueryJob) -> bool:
-        from google.api_core.exceptions import Forbidden, NotFound
+        from google.api_core.exceptions import NotFound
 
         if job.error_result is not None or job.destination is None:
             return False
@@ -277,7 +277,7 @@ class _Query:
             return False
         try:
             self.client.get_table(job.destination, timeout=self.timeout)
-        except (NotFound, Forbidden):  # an expired result, or one of other credentials
+        except NotFound:  # a result that has expired, or a table that was deleted
             return False
         return True
 

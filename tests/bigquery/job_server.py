@@ -20,7 +20,7 @@ class JobServer:
         estimate: The bytes that a dry run estimates.
         failures: The error results of the next jobs, in their order; None for one that succeeds.
         statement: The type of each statement.
-        polls: The number of times that the results of a job are not there yet.
+        polls: The number of requests for results until a job has ended.
         refusals: The number of times that the results of a job are refused.
         lost_answers: The number of inserts whose jobs are created and whose answers are lost.
         unseen: The number of times that a job which exists is not found.
@@ -119,8 +119,8 @@ class JobServer:
         if self.refusals:
             self.refusals -= 1
             return refused(403, "accessDenied", "Not you")
+        self.polls = max(0, self.polls - 1)  # the last poll waits for the end
         if self.polls:
-            self.polls -= 1
             return 200, {"jobReference": job["jobReference"], "jobComplete": False}
         if failure := job["status"].get("errorResult"):
             return refused(400, failure["reason"], failure["message"])

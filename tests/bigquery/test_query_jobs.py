@@ -200,6 +200,15 @@ def test_a_job_that_bigquery_ended_says_what_to_do(
     assert jobs(server) == ["0"]
 
 
+def test_a_job_that_failed_is_not_taken_for_the_table_that_was_there_before(
+    server: JobServer, run: Run
+) -> None:
+    server.tables["analytics.brands"] = {}
+    server.failures, server.lost_answers = [WRONG, None], 1
+    run(destination=f"{PROJECT}.analytics.brands")
+    assert jobs(server) == ["0", "1"]
+
+
 def test_a_failure_of_bigquery_itself_is_followed_by_another_job(
     server: JobServer, run: Run
 ) -> None:
@@ -208,10 +217,11 @@ def test_a_failure_of_bigquery_itself_is_followed_by_another_job(
     assert jobs(server) == ["0", "1"]
 
 
+@pytest.mark.parametrize("polls", [0, 1, 2])
 def test_a_job_that_is_found_and_then_fails_is_followed_by_another(
-    server: JobServer, run: Run
+    server: JobServer, run: Run, polls: int
 ) -> None:
-    server.failures, server.lost_answers = [WRONG, None], 1
+    server.failures, server.lost_answers, server.polls = [WRONG, None], 1, polls
     run()
     assert jobs(server) == ["0", "1"]
 
