@@ -25,11 +25,11 @@ from octogen_dagster.sandbox.server import Sandbox
 
 Generation = Literal["seed", "current"]
 
-# 58 pages, of which a read that dies has read 56: four whole segments and a rest.
+# 34 pages, of which a read that dies has read 32: two whole segments and a rest.
 SEARCH = ProductSearch(catalogs=["northpeak"], page_size=2)
-PRODUCTS = 116
-WHOLE = [*range(1, 59)]
-SAVED = 56
+PRODUCTS = 68
+WHOLE = [*range(1, 35)]
+SAVED = 32
 
 
 class Reads:
