@@ -46,12 +46,15 @@ class Ledger(msgspec.Struct, Generic[_State], forbid_unknown_fields=True, kw_onl
             `lastIndexedAt`, a listing's status.
         unconfirmed: The last attempt of each key whose round has not ended.
         gone: Keys that were reported as no longer there.
+        failed_ticks: Ticks since the last good one that failed in a way that may pass or not; left
+            out of the cursor if there are none.
         version: Version of the cursor format.
     """
 
     requested: dict[str, _State] = msgspec.field(default_factory=dict)
     unconfirmed: dict[str, RunAttempt] = msgspec.field(default_factory=dict)
     gone: set[str] = msgspec.field(default_factory=set)
+    failed_ticks: int | msgspec.UnsetType = msgspec.UNSET
     version: int = CURSOR_VERSION
 
     @classmethod

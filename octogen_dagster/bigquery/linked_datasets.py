@@ -12,10 +12,8 @@ from octogen_dagster.bigquery.partitions import listing_of, listing_partitions
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
 from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,
-    OctogenBigQueryUnavailableError,
-    OctogenConnectionError,
     OctogenError,
-    OctogenMCPError,
+    Persistence,
 )
 from octogen_dagster.sharing.resource_names import TABLE
 from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult, Subscriptions
@@ -106,7 +104,7 @@ def build_linked_datasets_asset(
             context.log.info(f"{error} The next attempt is in {wait:g} s.")
             raise dg.RetryRequested(max_retries=len(grant_waits), seconds_to_wait=wait) from error
         except (OctogenError, ValueError) as error:
-            if _is_transient(error):
+            if isinstance(error, OctogenError) and error.persistence is not Persistence.PERMANENT:
                 raise
             raise dg.Failure(str(error), allow_retries=False) from error
         metadata = _metadata(subscription.plan, result)
@@ -130,13 +128,6 @@ def _read_reported_dataset(context: dg.AssetExecutionContext) -> dict[str, str]:
         for name in ("octogen/subscription", "octogen/linked_dataset")
     )
     return {subscription: dataset.rpartition(".")[2]} if subscription and dataset else {}
-
-
-def _is_transient(error: Exception) -> bool:
-    """True if a later attempt may succeed."""
-    if isinstance(error, OctogenMCPError):
-        return error.retry_after is not None
-    return isinstance(error, OctogenBigQueryUnavailableError | OctogenConnectionError)
 
 
 def _metadata(plan: SubscriptionPlan, result: BigQuerySubscriptionResult) -> dict[str, Any]:

@@ -6,7 +6,9 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TypeVar
 
 import dagster as dg
+import msgspec
 
+from octogen_dagster.api.cancellation import CancelScope
 from octogen_dagster.background import submit
 from octogen_dagster.bigquery.listing_matching import match_partitions
 from octogen_dagster.bigquery.listing_sources import TICK_TIMEOUT, Source
@@ -18,12 +20,15 @@ from octogen_dagster.bigquery.listing_tick import (
     recorded_status,
 )
 from octogen_dagster.bigquery.subscription_health import by_analytics_hub, merge_octogen_status
-from octogen_dagster.errors import OctogenError, OctogenTimeoutError
+from octogen_dagster.errors import OctogenError, OctogenTimeoutError, Persistence
+from octogen_dagster.sensor_failures import record_failed_tick
 from octogen_dagster.sensor_limits import is_due, unfinished_partitions
 from octogen_dagster.sharing.listing_identity import ListingIdentity
 from octogen_dagster.sharing.listings import Listing
 
 CHECK_INTERVAL_SECONDS = 900
+_GRACE_SECONDS = 1.0
+"""The time in which work that a tick gave up ends by itself and says why."""
 
 _Result = TypeVar("_Result")
 
@@ -45,7 +50,9 @@ def build_listing_sensor(
     missing, and a listing that vanished, are reported once, as observations of their partitions. A
     revoked subscription is requested again in the same way. A missing one is not: you may have
     deleted it on purpose. A listing that is left out is warned of once, in the log of the tick. A
-    source that fails skips the tick with the reason.
+    source that fails in a way that passes skips the tick with the reason. The tick fails if the
+    source lacks rights, credentials or a valid setting, and if the source cannot be reached for
+    the third tick in a row. The same holds for the check of subscriptions.
 
     Args:
         source: The source of listings: `ExchangeSource`, `OctogenSource` or `StaticSource`.
@@ -119,18 +126,28 @@ class ListingSensor:
         return listing_sensor
 
     def _evaluate(self, context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        deadline = _Deadline(self._tick_timeout)
+        scope = CancelScope(self._tick_timeout)
+        try:
+            return self._evaluate_within(scope, context)
+        finally:
+            scope.cancel()
+
+    def _evaluate_within(
+        self, scope: CancelScope, context: dg.SensorEvaluationContext
+    ) -> dg.SensorResult | dg.SkipReason:
         now = int(self._clock())
         known = set(context.instance.get_dynamic_partitions(self._partitions_name))
+        cursor = _load_cursor(context)
         try:
-            listings, warnings = deadline.call(
-                "The listings", lambda: self._read_listings(context.resources, known)
+            listings, warnings = _call_within(
+                scope, "The listings", lambda: self._read_listings(context.resources, known, scope)
             )
         except (OctogenError, ValueError) as error:
+            record_failed_tick(cursor, "The listings could not be read", error)
+            context.update_cursor(cursor.dump())
             return dg.SkipReason(
                 f"The listings could not be read; the next tick tries again. {error}"
             )
-        cursor = _load_cursor(context)
         for warning in cursor.record_warnings(warnings):
             context.log.warning(warning)
         subscribed = context.instance.get_materialized_partitions(self._linked_datasets.key)
@@ -139,7 +156,7 @@ class ListingSensor:
             cursor,
             {key: listing for key, listing in listings.items() if key in subscribed},
             now,
-            deadline,
+            scope,
         )
         tick = plan_tick(
             cursor,
@@ -158,11 +175,11 @@ class ListingSensor:
         return self._result(tick, len(listings))
 
     def _read_listings(
-        self, resources: Any, known: Collection[str]
+        self, resources: Any, known: Collection[str], scope: CancelScope
     ) -> tuple[dict[str, Listing], list[str]]:
         """Read the listings by partition key, and what to warn of."""
-        found = self._source.listings(resources)
-        with resources.analytics_hub.hub(self._tick_timeout) as hub:
+        found = self._source.listings(resources, scope)
+        with resources.analytics_hub.hub(scope=scope) as hub:
             by_key, invalid = match_partitions(found.listings, known, ListingIdentity(hub).matches)
         warnings = [*found.notes, *(f"Skipped a listing: {reason}" for reason in found.left_out)]
         if invalid:
@@ -178,24 +195,34 @@ class ListingSensor:
         cursor: ListingCursor,
         subscribed: Mapping[str, Listing],
         now: int,
-        deadline: "_Deadline",
+        scope: CancelScope,
     ) -> dict[str, str]:
-        """The lapses of the subscribed listings: checked if a check is due, else remembered."""
+        """The lapses of the subscribed listings: checked if a check is due, else remembered.
+
+        A check that fails is repeated by the next tick, and is a failure of the tick.
+        """
         lapses = {key: lapse for key, lapse in cursor.lapsed.items() if key in subscribed}
         if subscribed and is_due(cursor.checked_at + CHECK_INTERVAL_SECONDS, now):
             try:
-                lapses = deadline.call(
-                    "The subscriptions", lambda: self._check(context.resources, subscribed)
+                lapses = _call_within(
+                    scope,
+                    "The subscriptions",
+                    lambda: self._check(context.resources, subscribed, scope),
                 )
-                cursor.checked_at = now
             except (OctogenError, ValueError) as error:
+                record_failed_tick(cursor, "The subscriptions could not be checked", error)
                 context.log.warning(
                     f"Subscriptions could not be checked, a later tick checks them. {error}"
                 )
+                return merge_octogen_status(lapses, subscribed)
+            cursor.checked_at = now
+        cursor.failed_ticks = msgspec.UNSET
         return merge_octogen_status(lapses, subscribed)
 
-    def _check(self, resources: Any, subscribed: Mapping[str, Listing]) -> dict[str, str]:
-        with resources.analytics_hub.hub(self._tick_timeout) as hub:
+    def _check(
+        self, resources: Any, subscribed: Mapping[str, Listing], scope: CancelScope
+    ) -> dict[str, str]:
+        with resources.analytics_hub.hub(scope=scope) as hub:
             return by_analytics_hub(hub, resources.analytics_hub.project, subscribed)
 
     def _result(self, tick: ListingTick, listings: int) -> dg.SensorResult:
@@ -239,32 +266,28 @@ def _log(tick: ListingTick, context: dg.SensorEvaluationContext) -> None:
         context.log.info(f"{tick.waiting} more datasets are due; the next ticks request them.")
 
 
-class _Deadline:
-    """The time that all calls of a tick share: no deadline of a single call bounds many calls.
+def _call_within(scope: CancelScope, subject: str, work: Callable[[], _Result]) -> _Result:
+    """Run work in a thread and return its result.
 
     Args:
-        seconds: Seconds from now.
+        scope: The time for the work, which ends it too.
+        subject: What is read, which the error message begins with.
+        work: Reads it.
+
+    Raises:
+        OctogenTimeoutError: It does not return in time.
+        Exception: What the work raises.
     """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._ends_at = time.monotonic() + seconds
-
-    def call(self, subject: str, work: Callable[[], _Result]) -> _Result:
-        """Run `work` in a thread and return its result.
-
-        Args:
-            subject: What is read, which the error message begins with.
-            work: Reads it.
-
-        Raises:
-            OctogenTimeoutError: It does not return in time. The thread is left behind.
-        """
-        outcome = submit(work, "octogen-listings")
-        try:
-            return outcome.result(timeout=max(0.0, self._ends_at - time.monotonic()))
-        except FutureTimeoutError:
-            raise OctogenTimeoutError(
-                f"{subject} were not read within the {self._seconds:g} s that a tick has: Google "
-                "or Octogen is slow. If it stays so, name fewer listings or catalogs in the source."
-            ) from None
+    outcome = submit(work, "octogen-listings")
+    try:
+        return outcome.result(timeout=scope.remaining + _GRACE_SECONDS)
+    except FutureTimeoutError:
+        cause = ""
+    except OctogenError as error:
+        if scope.remaining or error.persistence is not Persistence.PASSING:
+            raise
+        cause = f" {error}"
+    raise OctogenTimeoutError(
+        f"{subject} were not read within the {scope.seconds:g} s that a tick has: Google or "
+        f"Octogen is slow. If it stays so, name fewer listings or catalogs in the source.{cause}"
+    )

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from octogen_dagster.api.cancellation import CancelScope
 from octogen_dagster.sharing.listings import (
     ControlPlaneListings,
     ExchangeListings,
@@ -22,11 +23,12 @@ class Source(Protocol):
     def resource_keys(self) -> Collection[str]:
         """The keys of the resources that it needs."""
 
-    def listings(self, resources: Any) -> Found:
+    def listings(self, resources: Any, scope: CancelScope | None = None) -> Found:
         """Read the listings that are there now.
 
         Args:
             resources: The resources of the sensor's context.
+            scope: The time that the tick has, which ends the calls too; by default TICK_TIMEOUT.
 
         Raises:
             OctogenError: The listings cannot be read.
@@ -50,9 +52,9 @@ class ExchangeSource:
     only_catalogs: bool = True
     resource_keys = frozenset({"analytics_hub"})
 
-    def listings(self, resources: Any) -> Found:
+    def listings(self, resources: Any, scope: CancelScope | None = None) -> Found:
         """`Source.listings`."""
-        with resources.analytics_hub.hub(TICK_TIMEOUT) as hub:
+        with resources.analytics_hub.hub(scope=scope or CancelScope(TICK_TIMEOUT)) as hub:
             return ExchangeListings(hub, self.exchange, only_catalogs=self.only_catalogs).listings()
 
 
@@ -67,10 +69,11 @@ class OctogenSource:
     catalogs: Sequence[str] = ()
     resource_keys = frozenset({"analytics_hub", "octogen_control_plane"})
 
-    def listings(self, resources: Any) -> Found:
+    def listings(self, resources: Any, scope: CancelScope | None = None) -> Found:
         """`Source.listings`."""
         octogen = resources.octogen_control_plane
-        with octogen.control_plane(TICK_TIMEOUT) as control_plane:
+        seconds = scope.remaining if scope else TICK_TIMEOUT
+        with octogen.control_plane(max(seconds, 0.1)) as control_plane:
             return ControlPlaneListings(
                 control_plane,
                 project=resources.analytics_hub.project,
@@ -96,6 +99,6 @@ class StaticSource:
     def __post_init__(self) -> None:
         StaticListings(self.resources)
 
-    def listings(self, resources: Any) -> Found:
+    def listings(self, resources: Any, scope: CancelScope | None = None) -> Found:
         """`Source.listings`."""
         return StaticListings(self.resources).listings()

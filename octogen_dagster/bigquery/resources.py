@@ -23,6 +23,8 @@ from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
 
+    from octogen_dagster.api.cancellation import CancelScope
+
 
 class AnalyticsHubResource(dg.ConfigurableResource[Any]):
     """BigQuery Analytics Hub, and the project that linked datasets are created in."""
@@ -40,16 +42,19 @@ class AnalyticsHubResource(dg.ConfigurableResource[Any]):
         "ANALYTICS_HUB_EMULATOR_HOST, and without it Google.",
     )
 
-    def hub(self, deadline: float = 120.0) -> AnalyticsHub:
+    def hub(self, deadline: float = 120.0, *, scope: CancelScope | None = None) -> AnalyticsHub:
         """Open a client of Analytics Hub; use it in a `with` statement.
 
         Args:
-            deadline: Seconds for a call with all its attempts.
+            deadline: Seconds for a call with all its attempts, and for a list with all its pages.
+            scope: Ends all calls when it ends.
 
         Raises:
             OctogenBigQueryInputError: gcp_credentials are not a key file in base64.
         """
-        return AnalyticsHub(self.credentials(), endpoint=self.endpoint, deadline=deadline)
+        return AnalyticsHub(
+            self.credentials(), endpoint=self.endpoint, deadline=deadline, scope=scope
+        )
 
     def credentials(self) -> Credentials | None:
         """Return the credentials of `gcp_credentials`; None for Application Default Credentials.

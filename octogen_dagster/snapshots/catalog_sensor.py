@@ -6,12 +6,14 @@ from datetime import datetime
 from typing import Any
 
 import dagster as dg
+import msgspec
 
 from octogen_dagster.api.cancellation import CancelScope
 from octogen_dagster.api.catalog_sources import fetch_catalogs
 from octogen_dagster.api.catalog_states import CatalogList
 from octogen_dagster.errors import OctogenError, OctogenTimeoutError
 from octogen_dagster.frames.window import utc_now
+from octogen_dagster.sensor_failures import record_failed_tick
 from octogen_dagster.sensor_limits import unfinished_partitions
 from octogen_dagster.snapshots.catalog_tick import (
     CatalogCursor,
@@ -43,8 +45,10 @@ def build_catalog_sensor(
     requested once: use a schedule for them. A time that becomes unknown requests nothing, and a new
     catalog waits until it has products. A catalog whose run brought no snapshot, because it failed,
     is requested again after 10 minutes, then 20, up to 6 hours. One that is no longer listed is
-    reported once, as an observation of its partition; its data stays. A listing that fails skips
-    the tick with the reason. If only some shops fail, the others are watched.
+    reported once, as an observation of its partition; its data stays. A listing that fails in a
+    way that passes skips the tick with the reason. The tick fails if the key is missing or refused,
+    credit is spent or a setting is invalid, and if the service cannot be reached for the third
+    tick in a row. If only some shops fail, the others are watched.
 
     Args:
         products: An asset of `build_products_asset`. Its partitions are dynamic ones of catalogs,
@@ -111,6 +115,12 @@ class CatalogSensor:
     def _evaluate(
         self, context: dg.SensorEvaluationContext, octogen: OctogenResource
     ) -> dg.SensorResult | dg.SkipReason:
+        cursor, unreadable = CatalogCursor.load(context.cursor)
+        if unreadable:
+            context.log.warning(
+                "The cursor is of another version or damaged: every catalog is checked anew. "
+                "Runs that were requested before are not requested twice."
+            )
         try:
             listed = _fetch_catalogs(octogen)
         except OctogenTimeoutError as error:
@@ -118,16 +128,13 @@ class CatalogSensor:
                 f"The catalogs could not be listed in the {LISTING_TIMEOUT:g} s that a tick has; "
                 f"the next tick tries again. {error}"
             )
-        except OctogenError as error:
+        except (OctogenError, ValueError) as error:
+            record_failed_tick(cursor, "The catalogs could not be listed", error)
+            context.update_cursor(cursor.dump())
             return dg.SkipReason(
                 f"The catalogs could not be listed; the next tick tries again. {error}"
             )
-        cursor, unreadable = CatalogCursor.load(context.cursor)
-        if unreadable:
-            context.log.warning(
-                "The cursor is of another version or damaged: every catalog is checked anew. "
-                "Runs that were requested before are not requested twice."
-            )
+        cursor.failed_ticks = msgspec.UNSET
         now = self._clock()
         tick = plan_tick(cursor, listed, self._inputs(context.instance, now))
         _log(listed, tick, context)

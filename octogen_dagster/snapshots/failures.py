@@ -8,29 +8,10 @@ from contextlib import contextmanager
 import dagster as dg
 
 from octogen_dagster.asset_defaults import Metadata
-from octogen_dagster.errors import (
-    MissingAPIKeyError,
-    OctogenAPIError,
-    OctogenBudgetError,
-    OctogenEmptyCatalogError,
-    OctogenInsufficientCreditError,
-    OctogenPastPartitionError,
-    OctogenShrunkenSnapshotError,
-    OctogenSplitCatalogError,
-)
+from octogen_dagster.errors import OctogenError, OctogenInsufficientCreditError, Persistence
 
 RETRY_POLICY = dg.RetryPolicy(max_retries=3, delay=10, backoff=dg.Backoff.EXPONENTIAL)
 """Three retries, after 10, 30 and 70 seconds: Dagster multiplies the delay by 2**n - 1."""
-
-_PERMANENT = (
-    MissingAPIKeyError,
-    OctogenBudgetError,
-    OctogenEmptyCatalogError,
-    OctogenPastPartitionError,
-    OctogenShrunkenSnapshotError,
-    OctogenSplitCatalogError,
-)
-_PERMANENT_STATUSES = {401, 402, 403, 404, 422}
 
 
 @contextmanager
@@ -45,16 +26,14 @@ def permanent_errors_fail() -> Iterator[None]:
     """
     try:
         yield
-    except _PERMANENT as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
-    except OctogenAPIError as error:
-        if error.status_code not in _PERMANENT_STATUSES:
+    except OctogenError as error:
+        if error.persistence is not Persistence.PERMANENT:
             raise
         metadata = _top_up_link(error)
         raise dg.Failure(str(error), metadata=metadata, allow_retries=False) from error
 
 
-def _top_up_link(error: OctogenAPIError) -> Metadata:
+def _top_up_link(error: OctogenError) -> Metadata:
     if isinstance(error, OctogenInsufficientCreditError) and error.top_up_url:
         return {"octogen/top_up_url": dg.MetadataValue.url(error.top_up_url)}
     return {}

@@ -1,5 +1,6 @@
 """The listing sensor, tick by tick, with the daemon's part played in between."""
 
+import threading
 from typing import Any
 
 import dagster as dg
@@ -48,6 +49,8 @@ class Daemon:
         # A call of the sensor would pass resources as arguments.
         result: Any = self.sensor._raw_fn(context)
         assert isinstance(result, (dg.SensorResult, dg.SkipReason))
+        if isinstance(result, dg.SkipReason):
+            self.cursor = context.cursor
         return result
 
     def tick(self, *, minutes: int = 0, crash: str = "") -> dg.SensorResult:
@@ -98,6 +101,14 @@ class Daemon:
     def subscribed(self) -> list[str]:
         """The ids of the listings whose partition was materialized."""
         return sorted(map(listing_id, self.instance.get_materialized_partitions(self.asset.key)))
+
+
+def end_of_reads() -> None:
+    """Wait until the threads of ticks have ended, which they do by themselves."""
+    for thread in threading.enumerate():
+        if thread.name == "octogen-listings":
+            thread.join(30)
+            assert not thread.is_alive()
 
 
 def listing_id(key: str | None) -> str:

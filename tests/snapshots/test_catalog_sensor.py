@@ -7,12 +7,22 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, ClassVar
 
 import dagster as dg
+import httpx
 import pytest
 
 from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs, ShopCatalogs
 from octogen_dagster.api.catalog_states import CatalogList
 from octogen_dagster.api.client import OctogenClient
-from octogen_dagster.sandbox.faults import Fault
+from octogen_dagster.errors import (
+    OctogenAuthenticationError,
+    OctogenError,
+    OctogenForbiddenError,
+    OctogenInsufficientCreditError,
+    OctogenNotFoundError,
+    OctogenRateLimitError,
+    OctogenServerError,
+    OctogenTimeoutError,
+)
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots import catalog_sensor
 from octogen_dagster.snapshots.assets import build_products_asset
@@ -50,6 +60,8 @@ class Ticker:
         )
         result = self.sensor(context)
         assert isinstance(result, (dg.SensorResult, dg.SkipReason))
+        if isinstance(result, dg.SkipReason):
+            self.cursor = context.cursor
         return result
 
     def tick(self, *, crash_before_the_cursor: bool = False) -> dg.SensorResult:
@@ -218,23 +230,88 @@ def test_a_catalog_that_vanishes_again_is_reported_again(
         ticker.tick()
 
 
-def test_a_failed_listing_skips_with_the_reason_and_the_next_tick_catches_up(
+def failing(ticker: Ticker, error: Exception) -> None:
+    """Let the next ticks fail with an error."""
+
+    class Failing(CatalogSource):
+        async def fetch(self, client: OctogenClient) -> CatalogList:
+            raise error
+
+    ticker.octogen = OctogenResource(api_key=ticker.octogen.api_key, catalogs=Failing())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OctogenAuthenticationError("Refused.", httpx.Response(401)),
+        OctogenInsufficientCreditError("Refused.", httpx.Response(402)),
+        OctogenForbiddenError("Refused.", httpx.Response(403)),
+        OctogenNotFoundError("Refused.", httpx.Response(404)),
+        ValueError("Refused."),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_listing_that_cannot_become_good_by_itself_fails_the_tick(
+    ticker: Ticker, error: Exception
+) -> None:
+    failing(ticker, error)
+    with pytest.raises(dg.Failure) as caught:
+        ticker.evaluate()
+    assert str(caught.value) == "The catalogs could not be listed. Refused."
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OctogenRateLimitError("Busy.", httpx.Response(429)),
+        OctogenServerError("Busy.", httpx.Response(503)),
+        OctogenTimeoutError("Busy."),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_listing_that_may_become_good_by_itself_skips_each_tick(
+    ticker: Ticker, error: OctogenError
+) -> None:
+    failing(ticker, error)
+    for _ in range(5):
+        skipped = ticker.evaluate()
+        assert isinstance(skipped, dg.SkipReason)
+        assert "the next tick tries again. Busy." in (skipped.skip_message or "")
+
+
+def test_a_service_that_is_not_there_fails_the_third_tick_in_a_row(
     ticker: Ticker, shops: Sandbox
 ) -> None:
-    shops.inject(Fault("status", 401, times=1, path="/catalogs"))
-    skipped = ticker.evaluate()
-    assert isinstance(skipped, dg.SkipReason)
-    assert skipped.skip_message
-    assert skipped.skip_message.startswith("The catalogs could not be listed; the next tick")
-    assert len(ticker.requested()) == 2
+    there = ticker.octogen
+    nowhere = OctogenResource(api_key=there.api_key, base_url="http://127.0.0.1:1/v1", attempts=1)
+    for _ in range(2):  # a tick that succeeds begins a new row
+        for _ in range(2):
+            ticker.octogen = nowhere
+            skipped = ticker.evaluate()
+            assert isinstance(skipped, dg.SkipReason)
+            assert (skipped.skip_message or "").startswith("The catalogs could not be listed; the")
+        ticker.octogen = there
+        ticker.tick()
+    ticker.octogen = nowhere
+    for _ in range(2):
+        ticker.evaluate()
+    for _ in range(3):
+        with pytest.raises(dg.Failure) as caught:
+            ticker.evaluate()
+        assert str(caught.value).startswith(
+            "The catalogs could not be listed, for the third tick in a row or longer. "
+        )
+    ticker.octogen = there
+    shops.touch("strada")
+    assert ticker.requested() == ["strada"]
 
 
-def test_without_a_key_the_tick_says_what_to_do(
+def test_without_a_key_the_tick_fails_and_says_what_to_do(
     shops: Sandbox, instance: dg.DagsterInstance
 ) -> None:
-    skipped = Ticker(OctogenResource(base_url=shops.base_url), instance).evaluate()
-    assert isinstance(skipped, dg.SkipReason)
-    assert "set OCTOGEN_PLATFORM_API_KEY" in (skipped.skip_message or "")
+    with pytest.raises(dg.Failure, match="set OCTOGEN_PLATFORM_API_KEY"):
+        Ticker(OctogenResource(base_url=shops.base_url), instance).evaluate()
 
 
 @pytest.mark.parametrize("cursor", ["not json", '{"version": 99, "requested": {}}', "[]"])
