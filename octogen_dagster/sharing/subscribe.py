@@ -69,7 +69,8 @@ def subscribe_to_listing(
         listing_resource: The listing, as
             `projects/<p>/locations/<loc>/dataExchanges/<ex>/listings/<id>`.
         destination_project: Your Google Cloud project, which the linked dataset is created in.
-        destination_dataset_id: The id of the linked dataset; by default `octogen_<listing id>`.
+        destination_dataset_id: The id of the linked dataset; by default `octogen_<listing id>`,
+            with a digest of the listing's name if that dataset is linked to another listing.
         location: The BigQuery location of the linked dataset; by default the listing's.
         friendly_name: The display name of the linked dataset; by default `Octogen <dataset id>`.
         credentials: Google credentials; by default Application Default Credentials.

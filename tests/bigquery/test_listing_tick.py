@@ -228,6 +228,7 @@ def test_the_cursor_of_the_last_tick_is_not_changed() -> None:
     )
     assert len(requested(cursor, given)) == 3
     plan_tick(cursor, replace(given, statuses={keys[0]: ""}, subscribed=[keys[0]], lapses={}))
+    assert cursor.copy().record_warnings(["A listing is a topic."])
     assert cursor.dump() == text
 
 

@@ -123,7 +123,7 @@ def test_waiting_listings_are_subscribed_to_and_octogen_is_told() -> None:
     }
     (plan,) = subscribing.plans
     assert (plan.project, plan.dataset_id, plan.location) == (PROJECT, "octogen_acme", "us")
-    assert plan.friendly_name == "Shops"
+    assert (plan.friendly_name, plan.is_fixed) == ("Shops", False)
     assert octogen.calls == ["listings", "subscribers", f"refresh acme {PRINCIPAL}"]
 
 

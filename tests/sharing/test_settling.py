@@ -73,6 +73,7 @@ class Google:
         dataset: The answers of `datasets.get`.
         refusals: How many times `SubscribeListing` says that the dataset is there.
         shared: The dataset that the listing shares.
+        visible: True if the listing may be read.
         calls: What was called.
         requests: The requests of `SubscribeListing`.
     """
@@ -82,6 +83,7 @@ class Google:
     dataset: list[Any] = field(default_factory=lambda: [NOT_FOUND])
     refusals: int = 1
     shared: str = SHARED
+    visible: bool = True
     calls: list[str] = field(default_factory=list)
     requests: list[ah.SubscribeListingRequest] = field(default_factory=list)
 
@@ -102,6 +104,8 @@ class Google:
         return ah.SubscribeListingResponse(subscription=created)
 
     def get_listing(self, request: ah.GetListingRequest) -> ah.Listing:
+        if not self.visible:
+            raise Refusal("PERMISSION_DENIED")
         source = ah.Listing.BigQueryDatasetSource(dataset=self.shared)
         return ah.Listing(name=request.name, bigquery_dataset=source)
 
@@ -228,6 +232,23 @@ def test_a_default_id_that_another_listing_has_gets_a_digest(where: str, settle:
     google.listed = [[subscription(SIBLING), subscription(dataset=DIGEST, name="s-2")]]
     assert settle(google).linked_dataset == DIGEST
     assert len(google.requests) == 2
+
+
+def test_an_id_with_a_digest_that_another_listing_has_is_an_error(settle: Settle) -> None:
+    google = Google(dataset=[linked("projects/123/datasets/other")], refusals=100)
+    with pytest.raises(OctogenBigQueryError, match=f"already has a dataset {DIGEST}, which is lin"):
+        settle(google)
+
+
+def test_a_revoked_subscription_that_may_be_to_the_listing_is_not_another_s(
+    settle: Settle,
+) -> None:
+    number = LISTING.replace("/octo/", "/123/")
+    google = Google(
+        listed=[[subscription(number, state=REVOKED)]], dataset=[linked()], visible=False
+    )
+    with pytest.raises(OctogenBigQueryUnavailableError, match=f"is linked to {SHARED}, and no sub"):
+        settle(google)
 
 
 def test_an_id_that_octogen_suggests_gets_a_digest_too(settle: Settle) -> None:

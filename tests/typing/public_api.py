@@ -172,7 +172,9 @@ def listing_definitions() -> dg.Definitions:
         assets=[datasets, products, brands, snapshot],
         sensors=[
             build_listing_sensor(OctogenSource(catalogs=["northpeak"]), datasets),
-            build_listing_sensor(ExchangeSource(exchange), datasets, name="exchange_sensor"),
+            build_listing_sensor(
+                ExchangeSource(exchange, only_catalogs=False), datasets, name="exchange_sensor"
+            ),
             build_listing_sensor(StaticSource([LISTING]), datasets, name="static_sensor"),
         ],
         resources={
