@@ -11,7 +11,8 @@ import subprocess
 import time
 from typing import TYPE_CHECKING
 
-from octogen_dagster.control_plane.parsing import parsed_object, parsed_token, required_token
+from octogen_dagster.control_plane.error_output import MAX_SIZE, shown_error_output
+from octogen_dagster.control_plane.parsing import parsed_object, parsed_token
 from octogen_dagster.control_plane.retry import DEFAULT_TIMEOUT
 from octogen_dagster.errors import OctogenMCPAuthenticationError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
 _MAX_OUTPUT_SIZE = 100_000
+_POLL_SECONDS = 0.05
 
 
 class CommandToken:
@@ -44,7 +46,7 @@ class CommandToken:
     def token(self, refused: SecretStr | None = None) -> SecretStr:
         """See `AccessTokens.token`."""
         if self._token is None or self._token == refused:
-            self._token = required_token(self._run(), f"What the {self._name} printed")
+            self._token = self._run()
         if self._token == refused:
             raise OctogenMCPAuthenticationError(
                 f"The {self._name} printed the access token that was just refused: it must print a "
@@ -52,19 +54,38 @@ class CommandToken:
             )
         return self._token
 
-    def _run(self) -> SecretStr | None:
+    def _run(self) -> SecretStr:
         try:
-            output = _run(self._words, self._timeout)
+            output, errors = _run(self._words, self._timeout)
         except _CommandError as error:
-            problem = str(error)
+            problem = f"The {self._name} {error}: run it by hand.{_quoted(error.errors)}"
         else:
-            return _parsed_output(output)
+            if token := _parsed_output(output):
+                return token
+            problem = (
+                f"What the {self._name} printed is not a token: a token is one word, without "
+                f"blanks.{_quoted(errors)}"
+            )
         # Raised out here, because frames in the traceback of the first error hold the output.
-        raise OctogenMCPAuthenticationError(f"The {self._name} {problem}: run it by hand.")
+        raise OctogenMCPAuthenticationError(problem)
+
+
+def _quoted(errors: bytes) -> str:
+    shown = shown_error_output(errors)
+    return f" Its error output: {shown}" if shown else ""
 
 
 class _CommandError(Exception):
-    """What went wrong with a command, as the end of a sentence."""
+    """What went wrong with a command.
+
+    Args:
+        problem: The end of a sentence about the command.
+        errors: The end of its error output.
+    """
+
+    def __init__(self, problem: str, errors: bytes = b"") -> None:
+        super().__init__(problem)
+        self.errors = errors
 
 
 def _split_command(command: str) -> list[str]:
@@ -85,8 +106,8 @@ def _split_command(command: str) -> list[str]:
     return words
 
 
-def _run(words: list[str], timeout: float) -> bytes:
-    """Run a command and return what it printed.
+def _run(words: list[str], timeout: float) -> tuple[bytes, bytes]:
+    """Run a command, and return what it printed and the end of its error output.
 
     Raises:
         _CommandError: The command cannot be started, fails, prints too much or takes too long.
@@ -94,46 +115,88 @@ def _run(words: list[str], timeout: float) -> bytes:
     """
     try:
         process = subprocess.Popen(  # noqa: S603
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
         )
     except OSError as error:
         raise _CommandError(f"cannot be started ({error.strerror})") from None
-    ends_at = time.monotonic() + timeout
     assert process.stdout
-    try:
-        with process.stdout as pipe:
-            output = _read_all(pipe.fileno(), ends_at)
-        status = process.wait(max(0.0, ends_at - time.monotonic()))
-    except BaseException as error:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if isinstance(error, TimeoutError | subprocess.TimeoutExpired):
-            raise _CommandError(f"printed no token within {timeout:g} s and was stopped") from None
-        raise
+    assert process.stderr
+    with process.stdout, process.stderr:
+        pipes = _Pipes(process.stdout.fileno(), process.stderr.fileno())
+        try:
+            status = pipes.read_until_exit(process, time.monotonic() + timeout)
+        except BaseException as error:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if isinstance(error, TimeoutError | subprocess.TimeoutExpired):
+                raise _CommandError(
+                    f"printed no token within {timeout:g} s and was stopped", pipes.errors
+                ) from None
+            raise
     if status:
-        raise _CommandError(f"failed with exit status {status}")
-    return output
+        raise _CommandError(f"failed with exit status {status}", pipes.errors)
+    return pipes.output, pipes.errors
 
 
-def _read_all(pipe: int, ends_at: float) -> bytes:
-    """Read a pipe to its end.
+class _Pipes:
+    """What a process prints, as far as it is needed.
 
-    Raises:
-        TimeoutError: The end does not come in time, because a process keeps the pipe open.
-        _CommandError: The output is too long for a token.
+    Args:
+        stdout: The descriptor of its output.
+        stderr: The descriptor of its error output.
+
+    Attributes:
+        output: Its output.
+        errors: The end of its error output.
     """
-    output = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(pipe, selectors.EVENT_READ)
-        while selector.select(max(0.0, ends_at - time.monotonic())):
-            part = os.read(pipe, _MAX_OUTPUT_SIZE)
-            if not part:
-                return output
-            output += part
-            if len(output) > _MAX_OUTPUT_SIZE:
-                raise _CommandError(f"printed more than {_MAX_OUTPUT_SIZE:,} bytes and was stopped")
-    raise TimeoutError
+
+    def __init__(self, stdout: int, stderr: int) -> None:
+        self._stdout = stdout
+        self._stderr = stderr
+        self.output = b""
+        self.errors = b""
+
+    def read_until_exit(self, process: subprocess.Popen[bytes], ends_at: float) -> int:
+        """Read until the output has ended and the process has exited, and return its status.
+
+        The error output need not end: another process may keep it open.
+
+        Raises:
+            TimeoutError: The output does not end in time, because a process keeps it open.
+            subprocess.TimeoutExpired: The process does not exit in time.
+            _CommandError: The output is too long for a token.
+        """
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._stdout, selectors.EVENT_READ)
+            selector.register(self._stderr, selectors.EVENT_READ)
+            while selector.get_map():
+                is_over = self._stdout not in selector.get_map() and process.poll() is not None
+                wait = 0.0 if is_over else min(_POLL_SECONDS, ends_at - time.monotonic())
+                if wait < 0:
+                    raise TimeoutError
+                ready = selector.select(wait)
+                for key, _ in ready:
+                    if not self._read(key.fd):
+                        selector.unregister(key.fd)
+                if is_over and not ready:
+                    break
+        return process.wait(max(0.0, ends_at - time.monotonic()))
+
+    def _read(self, pipe: int) -> bool:
+        """Read what is there; False at the end of the pipe."""
+        part = os.read(pipe, _MAX_OUTPUT_SIZE)
+        if pipe == self._stderr:
+            self.errors = (self.errors + part)[-MAX_SIZE:]
+        else:
+            self.output += part
+        if len(self.output) > _MAX_OUTPUT_SIZE:
+            raise _CommandError(f"printed more than {_MAX_OUTPUT_SIZE:,} bytes and was stopped")
+        return bool(part)
 
 
 def _parsed_output(output: bytes) -> SecretStr | None:

@@ -115,6 +115,37 @@ def test_a_command_that_prints_without_end_is_stopped() -> None:
         CommandToken("yes").token()
 
 
+def test_the_error_output_of_a_command_is_shown_in_the_error_and_nowhere_else(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    said = r"\033[31mlogin required\033[0m\ntoken=hunter2 eyJhbGciOiJFZERTQSJ9.e30.c2ln"
+    shown = r"\x1b[31mlogin required\x1b[0m token=[masked] [masked]"
+    for end, problem in (
+        ("exit 3", "The token command 'sh' failed with exit status 3: run it by hand."),
+        (
+            "echo two words",
+            "What the token command 'sh' printed is not a token: a token is one word, without "
+            "blanks.",
+        ),
+    ):
+        program = f"printf '{said}' >&2; {end}"
+        with pytest.raises(OctogenMCPAuthenticationError) as caught:
+            CommandToken(f"sh -c {shlex.quote(program)}").token()
+        assert str(caught.value) == f"{problem} Its error output: {shown}"
+    assert CommandToken(f"sh -c 'echo progress >&2; echo {ACCESS}'").token()
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.timeout(20)
+def test_error_output_that_is_long_or_never_ends_stops_no_command(tmp_path: Path) -> None:
+    left = tmp_path / "left"
+    keeps_it_open = f'setsid sh -c "echo \\$\\$ > {left}; exec sleep 100 >&-"'
+    program = f"{keeps_it_open} & seq 100000 >&2; echo {ACCESS}"
+    assert CommandToken(f"sh -c {shlex.quote(program)}").token() == SecretStr(ACCESS)
+    wait_until(left.exists)
+    os.kill(int(left.read_text()), signal.SIGKILL)
+
+
 def test_the_output_of_a_command_that_fails_is_not_quoted() -> None:
     secret = "sk-" + "s" * 30
     command = CommandToken(f"sh -c 'echo {secret}; exit 3'")
