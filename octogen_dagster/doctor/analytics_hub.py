@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from octogen_dagster.doctor.findings import Finding
-from octogen_dagster.errors import OctogenBigQueryError
+from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryInputError
 from octogen_dagster.sharing.listings import ExchangeListings
 from octogen_dagster.sharing.resource_names import TABLE, ListingName
 from octogen_dagster.sharing.subscribe import Subscriptions
@@ -49,41 +49,53 @@ def check_analytics_hub(
 
     Raises:
         OctogenBigQueryError: Analytics Hub refuses.
-        OctogenBigQueryInputError: A name is malformed.
     """
-    resources = list(dict.fromkeys([*named, *shared]))
-    locations = {ListingName.parse(resource).location for resource in resources}
     project = analytics_hub.project
+    resources, malformed = _checked([*named, *shared])
+    yield from malformed
+    looked_at = _Listings({name.strip() for name in named})
     with analytics_hub.hub(timeout) as hub:
         if exchange is not None:
-            yield from _exchange_findings(hub, exchange)
-        subscriptions: Subscriptions | None = Subscriptions(hub)
-        for location in sorted(locations or {_DEFAULT_LOCATION}):
-            finding = _subscriptions_finding(hub, project, location)
-            yield finding
-            if finding.status == "failed":
-                subscriptions = None
-        if not resources:
-            yield Finding(LISTINGS, "skipped", "none is named, and Octogen's MCP names none.")
-        looked_at = _Listings(set(named))
+            yield _exchange_finding(hub, exchange)
+        locations = {ListingName.parse(resource).location for resource in resources}
+        read = [
+            _subscriptions_finding(hub, project, location)
+            for location in sorted(locations or {_DEFAULT_LOCATION})
+        ]
+        yield from read
+        are_read = all(finding.status == "ok" for finding in read)
+        subscriptions = Subscriptions(hub) if are_read else None
         for resource in resources[:_MAX_LISTINGS]:
             try:
                 looked_at.add(resource, project, hub, subscriptions)
             except OctogenBigQueryError as error:
                 yield Finding(LISTINGS, "failed", str(error))
-        yield from looked_at.findings()
-        if (left := len(resources) - _MAX_LISTINGS) > 0:
-            yield Finding(LISTINGS, "skipped", f"{left:,} more were not looked at.")
+    yield from looked_at.findings()
+    if not resources:
+        yield Finding(LISTINGS, "skipped", "none is named, and Octogen's MCP names none.")
+    if (left := len(resources) - _MAX_LISTINGS) > 0:
+        yield Finding(LISTINGS, "skipped", f"not looked at: {left:,} more.")
     return looked_at.tables
 
 
-def _exchange_findings(hub: AnalyticsHub, exchange: str) -> Iterator[Finding]:
+def _checked(resources: Sequence[str]) -> tuple[list[str], list[Finding]]:
+    """The names of listings, each once, and a finding for each that is malformed."""
+    checked: list[str] = []
+    findings: list[Finding] = []
+    for resource in dict.fromkeys(resources):
+        try:
+            checked.append(str(ListingName.parse(resource)))
+        except OctogenBigQueryInputError as error:
+            findings.append(Finding(LISTINGS, "failed", str(error)))
+    return checked, findings
+
+
+def _exchange_finding(hub: AnalyticsHub, exchange: str) -> Finding:
     try:
         found = ExchangeListings(hub, exchange).listings()
     except OctogenBigQueryError as error:
-        yield Finding(EXCHANGE, "failed", str(error))
-    else:
-        yield Finding(EXCHANGE, "ok", f"{exchange} has {len(found.listings):,} catalogs.")
+        return Finding(EXCHANGE, "failed", str(error))
+    return Finding(EXCHANGE, "ok", f"catalogs in {exchange}: {len(found.listings):,}.")
 
 
 def _subscriptions_finding(hub: AnalyticsHub, project: str, location: str) -> Finding:
@@ -129,10 +141,10 @@ class _Listings:
     def findings(self) -> Iterator[Finding]:
         """Report each kind of listings that there is."""
         if self.tables:
-            said = f"{len(self.tables):,} are linked datasets: {_names(self.tables)}."
+            said = f"subscribed to {len(self.tables):,}: {_names(self.tables)}."
             yield Finding(LISTINGS, "ok", said)
         if self._granted:
-            said = f"{len(self._granted):,} can be subscribed to: {_names(self._granted)}."
+            said = f"free to subscribe to {len(self._granted):,}: {_names(self._granted)}."
             yield Finding(LISTINGS, "ok", said)
         if self._refused:
             yield Finding(LISTINGS, "failed", _not_granted(self._refused), _GRANT)
@@ -142,8 +154,8 @@ class _Listings:
 
 def _not_granted(resources: Sequence[str]) -> str:
     return (
-        f"{len(resources):,} cannot be subscribed to, since analyticshub.listings.subscribe is "
-        f"missing: {_names(resources)}."
+        f"not granted (analyticshub.listings.subscribe) are {len(resources):,}: "
+        f"{_names(resources)}."
     )
 
 

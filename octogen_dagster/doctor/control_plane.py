@@ -43,8 +43,8 @@ def check_control_plane(
         yield Finding(
             LOGIN,
             "ok",
-            f"{control_plane.mcp_url} accepts the login; {len(listings):,} listings are shared "
-            "with the organisation.",
+            f"{control_plane.mcp_url} accepts the login; listings shared with the organisation: "
+            f"{len(listings):,}.",
         )
         try:
             yield from _subscriber_findings(octogen, project, control_plane.principal)

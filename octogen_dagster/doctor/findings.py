@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 Status = Literal["ok", "warning", "failed", "skipped"]
 
@@ -29,6 +30,20 @@ class Finding:
     def __str__(self) -> str:
         advice = f" {self.advice}" if self.advice else ""
         return f"{self.status:<7}  {self.subject}: {self.message}{advice}"
+
+
+Check: TypeAlias = Generator[Finding, None, None]
+"""A check under way, which yields what it finds."""
+
+
+def not_given(subject: str, resource: str) -> Finding:
+    """A finding about a resource that there is not.
+
+    Args:
+        subject: The subject that is not checked.
+        resource: The name of the resource as an argument of `diagnose`.
+    """
+    return Finding(subject, "skipped", f"there is no resource `{resource}` to check.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from octogen_dagster.doctor.findings import Finding
+from octogen_dagster.doctor.findings import Check, Finding
 from octogen_dagster.errors import OctogenBigQueryError
 from octogen_dagster.sharing.denials import missing_in_project
 from octogen_dagster.sharing.google_credentials import load_credentials
 from octogen_dagster.sharing.google_errors import ANALYTICS_HUB, BIGQUERY, translate_google_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from google.auth.credentials import Credentials
 
@@ -52,7 +52,7 @@ def check_google_project(
     principal: str | None,
     timeout: float,
     address: str = _ADDRESS,
-) -> Generator[Finding, None, None]:
+) -> Check:
     """Check the credentials and which permissions they have on a project.
 
     Args:

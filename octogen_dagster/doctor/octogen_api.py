@@ -11,13 +11,11 @@ from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.credentials import API_KEY_VARIABLES
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.spending import usd
-from octogen_dagster.doctor.findings import Finding
+from octogen_dagster.doctor.findings import Check, Finding
 from octogen_dagster.doctor.rate_limit import compare_limits
 from octogen_dagster.errors import OctogenError, OctogenNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     import dagster as dg
 
     from octogen_dagster.api.connection import Connection
@@ -31,7 +29,7 @@ _DEPRECATED_VARIABLE = API_KEY_VARIABLES[1]
 
 def check_octogen(
     octogen: OctogenResource, instance: dg.DagsterInstance | None, timeout: float
-) -> Generator[Finding, None, None]:
+) -> Check:
     """Check the key, the catalogs and the limits. No request is charged.
 
     Args:
@@ -96,7 +94,9 @@ def _catalogs_finding(connection: Connection) -> Finding:
     kind = type(source).__name__
     if isinstance(source, NamedCatalogs):
         return Finding(
-            CATALOGS, "ok", f"{len(source.keys)} are named; whether they exist is not checked."
+            CATALOGS,
+            "ok",
+            f"NamedCatalogs names {len(source.keys)}; whether they exist is not checked.",
         )
     try:
         listed = fetch_catalogs(connection)
@@ -107,7 +107,7 @@ def _catalogs_finding(connection: Connection) -> Finding:
     except OctogenError as error:
         return Finding(CATALOGS, "failed", str(error))
     products = sum(state.product_count or 0 for state in listed.catalogs)
-    said = f"{kind} has {len(listed.catalogs):,} catalogs with {products:,} products."
+    said = f"{kind} finds {len(listed.catalogs):,}, with {products:,} products in all."
     if listed.warnings:
         return Finding(CATALOGS, "warning", said, " ".join(listed.warnings))
     if not listed.catalogs:

@@ -5,18 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from octogen_dagster.bigquery.tables import open_client
-from octogen_dagster.doctor.findings import Finding
+from octogen_dagster.doctor.findings import Check, Finding
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Sequence
 
 SUBJECT = "Queries"
 
 
-def check_queries(
-    bigquery: Any, tables: Sequence[str], timeout: float
-) -> Generator[Finding, None, None]:
+def check_queries(bigquery: Any, tables: Sequence[str], timeout: float) -> Check:
     """Check that a query may be run, of a linked table if there is one.
 
     Args:

@@ -36,13 +36,13 @@ def compare_limits(
         return Finding(
             SUBJECT,
             "ok",
-            f"{rate}; without DAGSTER_HOME the limit of the pool {POOL!r} is not known.",
+            f"{rate}; the limit of the pool {POOL!r} is not known without a Dagster instance.",
             advice,
         )
     current = _pool_limit(instance)
     if current is None:
         return Finding(SUBJECT, "warning", f"{rate}, and the pool {POOL!r} has no limit.", advice)
-    said = f"{rate}, and the pool {POOL!r} lets {current:,} runs read at once."
+    said = f"{rate}, and the pool {POOL!r} has the limit {current:,}."
     if current > 1 and current >= bound:
         return Finding(SUBJECT, "warning", said, advice)
     return Finding(SUBJECT, "ok", said)

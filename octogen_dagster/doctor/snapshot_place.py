@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from octogen_dagster.doctor.findings import Finding
+from octogen_dagster.doctor.findings import Check, Finding
 from octogen_dagster.snapshots.snapshot_files import SnapshotFile, write_parquet
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Iterator
 
     from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 
 SUBJECT = "Snapshots"
 
 
-def check_snapshot_place(io_manager: ParquetSnapshotIOManager) -> Generator[Finding, None, None]:
+def check_snapshot_place(io_manager: ParquetSnapshotIOManager) -> Check:
     """Write, publish, read back and delete a file as a snapshot is, and remove what it needed.
 
     Args:

@@ -8,17 +8,17 @@ import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from octogen_dagster.doctor.findings import Finding
+from octogen_dagster.doctor.findings import Check, Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    pass
 
 _PACKAGES = ("octogen-dagster", "dagster", "polars", "pyarrow")
 _OTHER_PACKAGE = "octogen-ai-sdk"
 _SHARED_COMMANDS = ("octogen-bq-subscribe", "octogen-bq-autosubscribe", "octogen-mcp-login")
 
 
-def check_versions(scripts: Path | None = None) -> Generator[Finding, None, None]:
+def check_versions(scripts: Path | None = None) -> Check:
     """Report the versions, and commands that belong to the package octogen-ai-sdk.
 
     Args:

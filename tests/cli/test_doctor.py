@@ -36,7 +36,7 @@ def test_what_works_is_told_line_by_line(connect: pytest.MonkeyPatch, tmp_path: 
         result = run("--shop", "acme.example", "--base-dir", str(tmp_path))
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert "ok       Octogen catalogs: ShopCatalogs has 1 catalogs with 250 products." in lines
+    assert "ok       Octogen catalogs: ShopCatalogs finds 1, with 250 products in all." in lines
     assert any(line.startswith("ok       Snapshots: a file was written") for line in lines)
 
 
@@ -52,10 +52,20 @@ def test_what_does_not_work_ends_with_1_in_json_too(connect: pytest.MonkeyPatch)
     ]
 
 
-def test_bad_input_ends_with_2(connect: pytest.MonkeyPatch) -> None:
-    result = run("--shop", " / ")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--shop", " / "], "hosts has"),
+        (["--listing", "acme"], "'acme' is not the name of a listing"),
+        (["--project", "my project"], "Project 'my project' is invalid"),
+    ],
+)
+def test_bad_input_ends_with_2(
+    arguments: list[str], said: str, connect: pytest.MonkeyPatch
+) -> None:
+    result = run(*arguments)
     assert result.exit_code == 2
-    assert "hosts has" in result.stderr
+    assert said in result.stderr
 
 
 def test_the_sandbox_with_its_hub_works_as_the_readme_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,8 +81,8 @@ def test_the_sandbox_with_its_hub_works_as_the_readme_says(monkeypatch: pytest.M
     assert result.exit_code == 0
     for line in (
         "ok       MCP role: the login may manage subscribers.",
-        f"ok       Exchange: {sandbox.hub.exchange} has 1 catalogs.",
-        f"ok       Listings: 1 can be subscribed to: {resource}.",
+        f"ok       Exchange: catalogs in {sandbox.hub.exchange}: 1.",
+        f"ok       Listings: free to subscribe to 1: {resource}.",
         "skipped  Queries: there is no resource `bigquery` to check.",
     ):
         assert line in result.stdout.splitlines()

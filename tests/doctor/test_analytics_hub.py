@@ -39,12 +39,10 @@ def test_listings_by_what_can_be_done_with_them() -> None:
     )
     assert [line.partition(" Octogen grants")[0] for line in found] == [
         f"ok       Subscriptions: project {PROJECT} has 1 in location US.",
-        "ok       Listings: 1 are linked datasets: my-project.octogen_linked.products_current_v1.",
-        f"ok       Listings: 1 can be subscribed to: {names[1]}.",
-        "failed   Listings: 1 cannot be subscribed to, since analyticshub.listings.subscribe is "
-        f"missing: {names[3]}.",
-        "warning  Listings: 1 cannot be subscribed to, since analyticshub.listings.subscribe is "
-        f"missing: {names[2]}.",
+        "ok       Listings: subscribed to 1: my-project.octogen_linked.products_current_v1.",
+        f"ok       Listings: free to subscribe to 1: {names[1]}.",
+        f"failed   Listings: not granted (analyticshub.listings.subscribe) are 1: {names[3]}.",
+        f"warning  Listings: not granted (analyticshub.listings.subscribe) are 1: {names[2]}.",
     ]
     assert "roles/analyticshub.subscriber" in found[-1]
 
@@ -58,7 +56,7 @@ def test_subscriptions_that_cannot_be_read_hide_no_listing() -> None:
     assert found[0].startswith(
         f"failed   Subscriptions: The subscriptions of projects/{PROJECT}/locations/US"
     )
-    assert found[1].startswith("ok       Listings: 1 can be subscribed to")
+    assert found[1].startswith("ok       Listings: free to subscribe to 1")
 
 
 def test_a_listing_that_cannot_be_asked_about_hides_no_other() -> None:
@@ -70,7 +68,7 @@ def test_a_listing_that_cannot_be_asked_about_hides_no_other() -> None:
     found = diagnosed([listing("gone"), listing("granted")], TestIamPermissions=test)
     assert found[1].startswith("failed   Listings: ")
     assert "NOT_FOUND: No such listing" in found[1]
-    assert found[2].startswith("ok       Listings: 1 can be subscribed to")
+    assert found[2].startswith("ok       Listings: free to subscribe to 1")
 
 
 def test_without_listings_the_subscriptions_are_read_all_the_same() -> None:
@@ -83,8 +81,8 @@ def test_without_listings_the_subscriptions_are_read_all_the_same() -> None:
 def test_many_listings_are_named_shortly_and_not_all_looked_at() -> None:
     names = [listing(f"shop_{number:03}") for number in range(103)]
     found = diagnosed(shared=names, TestIamPermissions=granted_for(names))
-    assert found[1].endswith(f"to: {', '.join(names[:3])} and 97 more.")
-    assert found[2] == "skipped  Listings: 3 more were not looked at."
+    assert found[1].endswith(f"to 100: {', '.join(names[:3])} and 97 more.")
+    assert found[2] == "skipped  Listings: not looked at: 3 more."
 
 
 @pytest.mark.parametrize(
@@ -99,7 +97,7 @@ def test_many_listings_are_named_shortly_and_not_all_looked_at() -> None:
                     )
                 ]
             ),
-            f"ok       Exchange: {EXCHANGE} has 1 catalogs.",
+            f"ok       Exchange: catalogs in {EXCHANGE}: 1.",
         ),
         (refusing("PERMISSION_DENIED"), f"failed   Exchange: Exchange {EXCHANGE}: Analytics Hub"),
     ],
@@ -110,6 +108,10 @@ def test_an_exchange(method: Method, found: str) -> None:
     assert lines[1].startswith("ok       Subscriptions")
 
 
-def test_a_name_that_is_malformed() -> None:
-    (found,) = diagnosed(["projects/a"])
-    assert found.startswith("failed   Analytics Hub: 'projects/a' is not the name of a listing")
+def test_a_name_that_is_malformed_hides_no_other() -> None:
+    found = diagnosed(
+        shared=["projects/a", listing("granted")],
+        TestIamPermissions=granted_for([listing("granted")]),
+    )
+    assert found[0].startswith("failed   Listings: 'projects/a' is not the name of a listing")
+    assert found[2].startswith("ok       Listings: free to subscribe to 1")

@@ -59,8 +59,8 @@ def given_token(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_login_that_works() -> None:
     with octogen(subscriber()) as server:
         assert diagnosed(server) == [
-            f"ok       MCP login: {server.origin}/mcp/ accepts the login; 1 listings are shared "
-            "with the organisation.",
+            f"ok       MCP login: {server.origin}/mcp/ accepts the login; listings shared "
+            "with the organisation: 1.",
             "ok       MCP role: the login may manage subscribers.",
             f"ok       MCP subscriber: {PRINCIPAL} in project {PROJECT} is registered.",
         ]

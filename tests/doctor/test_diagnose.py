@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -9,6 +10,7 @@ import yaml
 from octogen_dagster.api.catalog_sources import NamedCatalogs
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
 from octogen_dagster.doctor.diagnose import diagnose
+from octogen_dagster.errors import OctogenBigQueryInputError
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.resource import OctogenResource
 from tests.api.servers import KEY, RawServer, http
@@ -55,7 +57,7 @@ def test_a_login_that_fails_hides_no_listing_that_was_named(
         )
     found = {each.subject: each for each in diagnosis.findings}
     assert found["MCP login"].status == "failed"
-    assert found["Listings"].message == f"1 can be subscribed to: {name}."
+    assert found["Listings"].message == f"free to subscribe to 1: {name}."
 
 
 def test_google_credentials_that_are_refused_are_told_before_google_is_called(
@@ -86,7 +88,28 @@ def test_the_limit_of_the_pool_is_read_from_the_instance_of_dagster_home(
         )
         found = {each.subject: each for each in diagnose(octogen=octogen).findings}
     assert found["Octogen rate limit"].status == "warning"
-    assert "150 runs" in found["Octogen rate limit"].message
+    assert "has the limit 150" in found["Octogen rate limit"].message
+
+
+def test_an_instance_that_cannot_be_opened_hides_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dagster.yaml").write_text("storage: {nonsense: {}}")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    with today() as server:
+        octogen = OctogenResource(
+            api_key=KEY, base_url=server.base_url, catalogs=NamedCatalogs(["acme"])
+        )
+        found = {each.subject: each for each in diagnose(octogen=octogen).findings}
+    assert found["Dagster instance"].status == "failed"
+    assert "dagster instance info" in found["Dagster instance"].advice
+    assert "is not known without a Dagster instance" in found["Octogen rate limit"].message
+
+
+@pytest.mark.parametrize("names", [{"listings": ["projects/a"]}, {"exchange": "catalogs"}], ids=str)
+def test_a_name_that_is_malformed_is_refused_before_anything_is_sent(names: Any) -> None:
+    with pytest.raises(OctogenBigQueryInputError, match="is not the name of a"):
+        diagnose(**names)
 
 
 def test_it_can_be_called_in_an_asset_check() -> None:

@@ -65,9 +65,9 @@ def test_a_service_of_today_that_works() -> None:
     assert found == {
         "Octogen key": f"ok: {server.base_url} accepts the key (OCTOGEN_PLATFORM_API_KEY) of the "
         "organisation 'Acme' and speaks the current contract.",
-        "Octogen catalogs": "ok: ShopCatalogs has 1 catalogs with 250 products.",
-        "Octogen rate limit": "ok: 600 requests a minute; without DAGSTER_HOME the limit of the "
-        "pool 'octogen' is not known. Keep it below a fifth of that: `dagster instance "
+        "Octogen catalogs": "ok: ShopCatalogs finds 1, with 250 products in all.",
+        "Octogen rate limit": "ok: 600 requests a minute; the limit of the pool 'octogen' is not "
+        "known without a Dagster instance. Keep it below a fifth of that: `dagster instance "
         "concurrency set octogen 8`.",
         "Octogen spending": "ok: the configured prices are $0.014 for a page of a search and "
         "$0.002 for a lookup; the budget of a run is $50.00, which is 3,571 pages.",
@@ -80,7 +80,7 @@ def test_a_service_of_the_older_contract() -> None:
     with RawServer(older) as server:
         found = diagnosed(server, GrantedCatalogs())
     assert found["Octogen key"].endswith("speaks the older contract (seed).")
-    assert found["Octogen catalogs"] == "ok: GrantedCatalogs has 2 catalogs with 1,000 products."
+    assert found["Octogen catalogs"] == "ok: GrantedCatalogs finds 2, with 1,000 products in all."
     assert found["Octogen rate limit"].startswith("ok: 300 requests a minute")
     assert found["Octogen spending"].endswith("no budget. budget_usd limits what a run spends.")
 
@@ -90,11 +90,11 @@ def test_a_service_of_the_older_contract() -> None:
     [
         (
             ShopCatalogs(["acme.example", "gone.example"]),
-            "warning: ShopCatalogs has 1 catalogs with 250 products. Shop 'gone.example'",
+            "warning: ShopCatalogs finds 1, with 250 products in all. Shop 'gone.example'",
         ),
         (ShopCatalogs(["gone.example"]), "failed: Shop 'gone.example'"),
         (GrantedCatalogs(), "warning: The list of catalogs does not exist at"),
-        (NamedCatalogs(["acme"]), "ok: 1 are named; whether they exist is not checked."),
+        (NamedCatalogs(["acme"]), "ok: NamedCatalogs names 1; whether they exist is not checked."),
     ],
     ids=str,
 )
@@ -106,7 +106,7 @@ def test_sources_of_catalogs(source: CatalogSource, found: str) -> None:
 def test_a_source_without_catalogs_is_a_warning() -> None:
     with RawServer(lambda request: http(200, ME if "me" in request.target else [])) as server:
         found = diagnosed(server, GrantedCatalogs())["Octogen catalogs"]
-    assert found.startswith("warning: GrantedCatalogs has 0 catalogs")
+    assert found.startswith("warning: GrantedCatalogs finds 0,")
     assert found.endswith("Ask Octogen for access to catalogs.")
 
 

@@ -14,9 +14,9 @@ def pooled(**pools: object) -> dg.DagsterInstance:
 def test_without_an_instance_the_limit_is_shown_with_how_to_set_that_of_the_pool() -> None:
     finding = compare_limits(600, None)
     assert str(finding) == (
-        "ok       Octogen rate limit: 600 requests a minute; without DAGSTER_HOME the limit of the "
-        "pool 'octogen' is not known. Keep it below a fifth of that: `dagster instance concurrency "
-        "set octogen 8`."
+        "ok       Octogen rate limit: 600 requests a minute; the limit of the pool 'octogen' is "
+        "not known without a Dagster instance. Keep it below a fifth of that: `dagster instance "
+        "concurrency set octogen 8`."
     )
 
 
@@ -28,10 +28,10 @@ def test_a_service_without_a_limit() -> None:
     ("rate", "default", "own", "status", "said"),
     [
         (600, None, None, "warning", "and the pool 'octogen' has no limit."),
-        (600, 8, None, "ok", "lets 8 runs read at once."),
-        (600, 8, 120, "warning", "lets 120 runs read at once."),
-        (600, 500, 119, "ok", "lets 119 runs read at once."),
-        (3, 1, None, "ok", "lets 1 runs read at once."),
+        (600, 8, None, "ok", "has the limit 8."),
+        (600, 8, 120, "warning", "has the limit 120."),
+        (600, 500, 119, "ok", "has the limit 119."),
+        (3, 1, None, "ok", "has the limit 1."),
     ],
 )
 def test_the_limit_of_the_pool_stays_below_a_fifth(

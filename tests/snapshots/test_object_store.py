@@ -10,6 +10,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from octogen_dagster.doctor.snapshot_place import check_snapshot_place
 from octogen_dagster.errors import (
     OctogenPagingError,
     OctogenSnapshotError,
@@ -263,3 +264,15 @@ def test_names_are_taken_literally(store: Store, key: str) -> None:
     file = io_manager._places(context).own
     assert file.scan().collect()["n"].to_list() == [1]
     assert len(store.objects()) == 1
+
+
+def test_the_doctor_tries_the_bucket_and_leaves_it_as_it_was(store: Store) -> None:
+    (finding,) = check_snapshot_place(store.io_manager())
+    assert finding.message.startswith("a file was written, put, read back and deleted at")
+    assert store.objects() == []
+
+
+def test_the_doctor_names_what_a_missing_bucket_fails(store: Store) -> None:
+    nowhere = store.io_manager(base_dir=f"{store.protocol}://nowhere-{store.bucket}/snapshots")
+    with pytest.raises(OctogenSnapshotError, match="Check that the bucket is there"):
+        list(check_snapshot_place(nowhere))
