@@ -132,7 +132,12 @@ class Datasets:
         path = "/".join(
             ("/bigquery/v2/projects", urllib.parse.quote(project), "datasets", dataset_id)
         )
-        response = self._session.get(f"{self._emulator or _ADDRESS}{path}", timeout=self._timeout)
+        response = self._session.get(
+            f"{self._emulator or _ADDRESS}{path}",
+            # Without the access rights, bigquery.datasets.getIamPolicy is not needed.
+            params={"datasetView": "METADATA"},
+            timeout=self._timeout,
+        )
         if response.status_code != 200:
             raise exceptions.from_http_response(response)  # type: ignore[no-untyped-call]
         return bytes(response.content)

@@ -59,7 +59,9 @@ def test_a_dataset_says_what_it_is_linked_to(
     with RawServer(lambda _: http(body=resource)) as server:
         assert read(server, monkeypatch) == expected
     (request,) = server.received
-    assert request.target == "/bigquery/v2/projects/example.com%3Amine/datasets/octogen_acme"
+    path, _, query = request.target.partition("?")
+    assert path == "/bigquery/v2/projects/example.com%3Amine/datasets/octogen_acme"
+    assert query == "datasetView=METADATA"
 
 
 def test_a_dataset_that_is_not_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
