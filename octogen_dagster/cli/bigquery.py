@@ -174,7 +174,8 @@ def autosubscribe(
     listings that await a subscription, and makes Octogen check the subscriptions.
 
     Uses Google Application Default Credentials to subscribe. For Octogen it uses the token
-    command if there is one, or else the refresh token, or else the access token.
+    command if there is one, or else the refresh token, or else the access token, or else the
+    login of `octogen-dagster login`.
 
     Exit status: 0 done or dry run, 1 failed or a catalog ended in an error, 2 bad input.
     """
