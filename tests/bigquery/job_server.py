@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,8 +48,13 @@ class JobServer:
     dry_runs: list[dict[str, Any]] = field(default_factory=list)
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     cancelled: list[str] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self, method: str, path: str, body: dict[str, Any]) -> Any:
+        with self._lock:
+            return self._answer(method, path, body)
+
+    def _answer(self, method: str, path: str, body: dict[str, Any]) -> Any:
         url = urlsplit(path)
         match url.path.split(f"/projects/{PROJECT}/")[1].split("/"):
             case ["jobs"]:

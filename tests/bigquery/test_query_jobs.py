@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,14 @@ def test_an_insert_whose_answer_is_lost_creates_one_job(
 ) -> None:
     server.lost_answers, server.unseen = 1, unseen
     assert run().billed_bytes == 10 * 2**20
+    assert jobs(server) == ["0"]
+
+
+def test_two_processes_at_once_share_a_job(server: JobServer, run: Run) -> None:
+    server.polls = 3
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: run(), range(2))
+    assert first.job.job_id == second.job.job_id
     assert jobs(server) == ["0"]
 
 

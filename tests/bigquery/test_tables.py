@@ -146,7 +146,7 @@ TABLE_RESOURCE = {
 @pytest.mark.parametrize(
     ("resource", "modified", "query"),
     [
-        ({**TABLE_RESOURCE, "numRows": "25"}, MODIFIED, None),
+        ({**TABLE_RESOURCE, "schema": DATED, "numRows": "25"}, MODIFIED, None),
         (TABLE_RESOURCE, MODIFIED, "NULL"),
         ({**TABLE_RESOURCE, "schema": DATED}, NEWEST, "MAX(`Exported_At`)"),
         (VIEW, None, "NULL"),
