@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, cast
 
-from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryUnavailableError
+from octogen_dagster.errors import OctogenBigQueryError
 from octogen_dagster.sharing.google_errors import (
     BIGQUERY,
     shortened,
@@ -146,7 +146,7 @@ def run_query(
         timeout: Seconds for one attempt of a request.
 
     Raises:
-        OctogenBigQueryUnavailableError: BigQuery did not answer or finish in time.
+        OctogenBigQueryUnavailableError: BigQuery did not answer in time.
         OctogenBigQueryError: The query is not one SELECT, exceeds a limit, is wrong or failed.
     """
     from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY
@@ -289,10 +289,11 @@ class _Query:
                 return
             if time.monotonic() >= deadline:
                 self._cancel(job.job_id)
-                raise OctogenBigQueryUnavailableError(
+                # A retry would run as long again, and what ran may be billed.
+                raise OctogenBigQueryError(
                     f"{self.subject}: job {job.job_id} has not ended after "
-                    f"{self.limits.job_timeout:,.0f} seconds and was cancelled. Try again later, "
-                    "or let the query read less."
+                    f"{self.limits.job_timeout:,.0f} seconds and was cancelled. Let the query read "
+                    "less, or start a new run when BigQuery is less busy."
                 )
 
     @contextlib.contextmanager

@@ -42,7 +42,7 @@ def write_query(
         timeout: Seconds for one attempt of a request; the query may run longer.
 
     Raises:
-        OctogenBigQueryUnavailableError: BigQuery did not answer or finish in time.
+        OctogenBigQueryUnavailableError: BigQuery did not answer in time.
         OctogenBigQueryError: The dataset cannot be written to, or the query is wrong, failed or
             exceeds a limit.
     """

@@ -20,7 +20,7 @@ from octogen_dagster.bigquery.query_jobs import (
     QueryLimits,
     run_query,
 )
-from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryUnavailableError
+from octogen_dagster.errors import OctogenBigQueryError, Persistence
 from tests.bigquery.job_server import JobServer
 from tests.bigquery.rest_api import PROJECT, connected
 
@@ -259,13 +259,14 @@ def test_attempts_are_bounded(server: JobServer, run: Run) -> None:
 
 def test_a_job_that_does_not_end_is_cancelled(server: JobServer, run: Run) -> None:
     server.polls = NEVER
-    with pytest.raises(OctogenBigQueryUnavailableError) as caught:
+    with pytest.raises(OctogenBigQueryError) as caught:
         run(limits=QueryLimits(job_timeout=0.1), timeout=0.2)
     (job_id,) = server.cancelled
     assert str(caught.value) == (
-        f"The query into p.d.b: job {job_id} has not ended after 0 seconds and was cancelled. Try "
-        "again later, or let the query read less."
+        f"The query into p.d.b: job {job_id} has not ended after 0 seconds and was cancelled. Let "
+        "the query read less, or start a new run when BigQuery is less busy."
     )
+    assert caught.value.persistence is Persistence.PERMANENT
     assert server.inserted[0]["configuration"]["jobTimeoutMs"] == "100"
 
 
