@@ -16,7 +16,12 @@ UNFINISHED = ".unfinished"
 
 
 def write_whole(
-    path: str | os.PathLike[str], content: bytes, *, mode: int = 0o666, durable: bool = True
+    path: str | os.PathLike[str],
+    content: bytes,
+    *,
+    mode: int = 0o666,
+    durable: bool = True,
+    keep_owner: bool = False,
 ) -> None:
     """Create a file or replace its content in one step: a reader sees the old or the new content.
 
@@ -29,6 +34,7 @@ def write_whole(
         content: The whole content.
         mode: The permissions of the file, reduced by the umask; 0o600 for secrets.
         durable: Also write everything to the disk, so that the file survives a power failure.
+        keep_owner: Give the file the owner and group of the one that it replaces, if this user may.
 
     Raises:
         OSError: The file cannot be written. The old content is intact.
@@ -37,6 +43,8 @@ def write_whole(
     file = _create_unfinished(target, mode)
     try:
         with file:
+            if keep_owner:
+                give_owner(file.fileno(), target)
             file.write(content)
         if durable:
             replace(file.name, target)
@@ -46,6 +54,21 @@ def write_whole(
         with contextlib.suppress(OSError):
             os.unlink(file.name)
         raise
+
+
+def give_owner(handle: int, like: str | os.PathLike[str]) -> None:
+    """Give an open file the owner and group of another one; only root may change the owner.
+
+    Args:
+        handle: The descriptor of the open file.
+        like: The path of the other file. If it is missing, nothing is changed.
+
+    Raises:
+        OSError: The owner cannot be changed, for another reason than a missing right.
+    """
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        wanted = os.stat(like)
+        os.fchown(handle, wanted.st_uid, wanted.st_gid)
 
 
 def replace(unfinished: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:

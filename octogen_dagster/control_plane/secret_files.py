@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from octogen_dagster.control_plane.parsing import parsed_token
 from octogen_dagster.errors import OctogenMCPAuthenticationError, OctogenTimeoutError
-from octogen_dagster.files import remove_abandoned, write_whole
+from octogen_dagster.files import give_owner, remove_abandoned, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +20,14 @@ if TYPE_CHECKING:
 
 _LOCK_POLL_SECONDS = 0.005
 _MAX_WRITE_SECONDS = 3600.0
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+_LOGGER = logging.getLogger(__name__)
 
 
 class SecretFile:
@@ -53,6 +63,7 @@ class SecretFile:
         """
         import filelock
 
+        self._require_regular()
         target = self.path.resolve()
         if not target.parent.is_dir():
             raise OctogenMCPAuthenticationError(
@@ -78,6 +89,7 @@ class SecretFile:
                 "could be lost. Put it into a folder of its own that this user may write to."
             ) from None
         try:
+            _give_lock(lock.lock_file, target)
             yield
         finally:
             lock.release()
@@ -86,11 +98,13 @@ class SecretFile:
         """Return the secret.
 
         Raises:
-            OctogenMCPAuthenticationError: The file is missing, unreadable or empty, or holds more
-                than one word.
+            OctogenMCPAuthenticationError: The file is missing, unreadable or empty, holds more
+                than one word, or is no regular file.
         """
+        self._require_regular()
         try:
-            text = self.path.read_text("ascii").strip()
+            with open(self.path, encoding="ascii", opener=_open_at_once) as file:
+                text = file.read().strip()
         except OSError as error:
             problem = f"cannot be read: {error.strerror}"
         except UnicodeDecodeError:
@@ -109,10 +123,12 @@ class SecretFile:
         Raises:
             OctogenMCPAuthenticationError: The file cannot be replaced; it holds the old secret.
         """
+        self._require_regular()
         target = self.path.resolve()
+        content = f"{secret.get_secret_value()}\n".encode("ascii")
         try:
             remove_abandoned(target, _MAX_WRITE_SECONDS)
-            write_whole(target, f"{secret.get_secret_value()}\n".encode("ascii"), mode=0o600)
+            write_whole(target, content, mode=0o600, keep_owner=True)
         except OSError as error:
             problem = error.strerror
         else:
@@ -122,3 +138,40 @@ class SecretFile:
             f"The {self} cannot be replaced: {problem}. Put it into a folder that this user may "
             "write to; a file that is mounted by itself cannot be replaced, its folder can."
         )
+
+    def warn_if_exposed(self) -> None:
+        """Warn if others than its owner may read the file."""
+        mode = self.path.stat().st_mode & 0o777
+        if mode & 0o044:
+            _LOGGER.warning(
+                f"The {self} can be read by others (mode {mode:04o}). Only its owner can read it "
+                "from now on; if others may have read it, run `octogen-dagster login` again."
+            )
+
+    def _require_regular(self) -> None:
+        try:
+            kind = stat.S_IFMT(self.path.stat().st_mode)
+        except OSError:  # opening it tells more
+            return
+        if kind != stat.S_IFREG:
+            raise OctogenMCPAuthenticationError(
+                f"The {self} is {_KINDS.get(kind, 'something else')} and not a regular file, which "
+                "alone can be locked and replaced. Correct the path."
+            )
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file without waiting for the other end, if it has become a FIFO."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _give_lock(path: str, target: Path) -> None:
+    """Let the owner of a file lock it too, after root created the lock."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            # A lock with a second name may be a link to another user's file.
+            if os.fstat(handle).st_nlink == 1:
+                give_owner(handle, target)
+        finally:
+            os.close(handle)

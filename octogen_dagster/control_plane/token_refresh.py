@@ -87,6 +87,7 @@ class RefreshedToken:
     def _refresh_from_file(self, file: SecretFile) -> TokenResponse:
         with file.locked():
             old = file.read()
+            file.warn_if_exposed()
             file.write(old)
             try:
                 response = self._request(old)

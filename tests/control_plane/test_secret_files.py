@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -178,3 +180,77 @@ def test_a_lock_that_is_in_the_way(file: SecretFile) -> None:
     file.path.with_name("refresh.lock").mkdir()
     with pytest.raises(OctogenMCPAuthenticationError, match="so a new token could be lost"):
         file.locked().__enter__()
+
+
+def test_a_link_that_is_planted_at_the_lock_is_not_followed(file: SecretFile) -> None:
+    theirs = file.path.with_name("theirs")
+    theirs.write_text("theirs")
+    theirs.chmod(0o644)
+    file.path.with_name("refresh.lock").symlink_to(theirs)
+    with pytest.raises(OctogenMCPAuthenticationError, match=r"cannot be locked .*symbolic links"):
+        file.locked().__enter__()
+    assert (theirs.read_text(), mode(theirs)) == ("theirs", 0o644)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", ["a FIFO", "a folder", "a socket", "a device"])
+def test_a_file_that_is_not_a_regular_one_is_refused(file: SecretFile, kind: str) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        if kind == "a FIFO":
+            os.mkfifo(file.path)
+        elif kind == "a folder":
+            file.path.mkdir()
+        elif kind == "a socket":
+            listener.bind(os.path.relpath(file.path))
+        else:
+            file.path.symlink_to(os.devnull)
+        refusals = []
+        for use in (file.read, file.locked().__enter__, lambda: file.write(SecretStr("new"))):
+            with pytest.raises(OctogenMCPAuthenticationError) as caught:
+                use()
+            refusals.append(str(caught.value))
+    assert set(refusals) == {
+        f"The refresh token file {file.path} is {kind} and not a regular file, which alone can be "
+        "locked and replaced. Correct the path."
+    }
+    assert os.listdir(file.path.parent) == ["refresh"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_the_owner_of_a_file_can_still_use_it_after_root_did(file: SecretFile) -> None:
+    file.path.write_text("old")
+    os.chown(file.path, 12_345, 54_321)
+    with file.locked():
+        file.write(SecretStr("new"))
+    for path in (file.path, file.path.with_name("refresh.lock")):
+        assert (path.stat().st_uid, path.stat().st_gid, mode(path)) == (12_345, 54_321, 0o600)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_a_lock_that_may_be_another_user_s_file_is_not_given_away(file: SecretFile) -> None:
+    theirs = file.path.with_name("theirs")
+    theirs.touch()
+    file.path.with_name("refresh.lock").hardlink_to(theirs)
+    file.path.touch()
+    os.chown(file.path, 12_345, 54_321)
+    with contextlib.suppress(OctogenMCPAuthenticationError), file.locked():
+        pass
+    assert theirs.stat().st_uid == 0
+
+
+@pytest.mark.parametrize("permissions", [0o600, 0o640, 0o604])
+def test_a_file_that_others_can_read_is_warned_of(
+    file: SecretFile, caplog: pytest.LogCaptureFixture, permissions: int
+) -> None:
+    file.path.write_text("secret")
+    file.path.chmod(permissions)
+    file.warn_if_exposed()
+    assert caplog.messages == (
+        []
+        if permissions == 0o600
+        else [
+            f"The refresh token file {file.path} can be read by others (mode 0{permissions:o}). "
+            "Only its owner can read it from now on; if others may have read it, run "
+            "`octogen-dagster login` again."
+        ]
+    )

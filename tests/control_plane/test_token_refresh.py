@@ -71,7 +71,10 @@ def tokens_of(hub: Hub, held: SecretFile | str) -> RefreshedToken:
     return RefreshedToken(held, lambda: hub.client_id, endpoint)
 
 
-def test_a_refresh_token_is_replaced_in_its_file(hub: Hub, refresh_file: SecretFile) -> None:
+def test_a_refresh_token_is_replaced_in_its_file(
+    hub: Hub, refresh_file: SecretFile, caplog: pytest.LogCaptureFixture
+) -> None:
+    refresh_file.path.chmod(0o644)
     tokens = tokens_of(hub, refresh_file)
     first = tokens.token()
     assert refresh_file.read() == SecretStr(hub.refresh_token)
@@ -81,6 +84,8 @@ def test_a_refresh_token_is_replaced_in_its_file(hub: Hub, refresh_file: SecretF
     assert refresh_file.read() == SecretStr(hub.refresh_token)
     assert [call.outcome for call in hub.calls] == ["OK", "OK"]
     assert refresh_file.path.stat().st_mode & 0o777 == 0o600
+    (warning,) = caplog.messages  # at the first refresh only
+    assert "can be read by others (mode 0644)" in warning
 
 
 def test_a_refresh_token_that_is_not_replaced_stays_in_its_file(
@@ -240,6 +245,7 @@ def test_a_first_interrupt_waits_for_the_new_refresh_token(
 ) -> None:
     file = tmp_path / "refresh"
     file.write_text(OLD)
+    file.chmod(0o600)
     endpoint = SlowEndpoint()
     with RawServer(endpoint) as server:
         options = {
