@@ -49,6 +49,7 @@ FORBIDDEN_LIBRARIES = {
     "sharing": {"dagster", "polars", "mcp"},
     "snapshots": {"google", "mcp", "dagster_gcp"},
     "sandbox": {"dagster", "polars"},
+    "cli": {"dagster", "polars", "google", "mcp"},
 }
 
 
