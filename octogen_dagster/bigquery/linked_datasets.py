@@ -8,7 +8,11 @@ import dagster as dg
 
 from octogen_dagster.asset_defaults import octogen_asset
 from octogen_dagster.bigquery.listing_subscription import ListingSubscription
-from octogen_dagster.bigquery.partitions import listing_of, listing_partitions
+from octogen_dagster.bigquery.partitions import (
+    listing_of,
+    listing_partitions,
+    shares_default_dataset,
+)
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
 from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,
@@ -46,8 +50,9 @@ def build_linked_datasets_asset(
             subscription; needs `OctogenControlPlaneResource` as `octogen_control_plane`.
         dataset_id: A function from a listing's resource name to the id of its linked dataset; by
             default `octogen_<listing id>`, and with `control_plane` the id that Octogen suggests.
-            If that dataset is linked to another listing already, a digest of the listing's name is
-            appended to the default, and a dataset id of yours is an error.
+            A digest of the listing's name is appended to the default if the listing of another
+            partition has the same one, and to either if that dataset is linked to another listing
+            already. A dataset id of yours is then an error.
         replace_revoked: Delete a revoked subscription to the same listing that holds the dataset
             id, with its linked dataset and the access rights set on it; otherwise the run fails
             with an error that names the subscription.
@@ -82,10 +87,17 @@ def build_linked_datasets_asset(
         try:
             listing = listing_of(context.partition_key)
             wanted = dataset_id and dataset_id(listing)
+            plan = plan_subscription(listing, resource.project, wanted)
+            reported = _read_reported_dataset(context)
+            if not reported and shares_default_dataset(
+                context.partition_key,
+                partitions_def.get_partition_keys(dynamic_partitions_store=context.instance),
+            ):
+                plan = plan.alternative or plan
             with resource.hub() as hub:
                 subscription = ListingSubscription(
-                    Subscriptions(hub, _read_reported_dataset(context)),
-                    plan_subscription(listing, resource.project, wanted),
+                    Subscriptions(hub, reported),
+                    plan,
                     replacing if replace_revoked else None,
                     context.log.info,
                 )

@@ -21,6 +21,8 @@ from octogen_dagster.sandbox.hub.faults import HubFault
 from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sandbox.hub.state import ON_COMMAND, GrantAfter
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.sharing.resource_names import ListingName
+from octogen_dagster.sharing.subscribe import Subscriptions
 from tests import results
 from tests.results import failure
 
@@ -35,6 +37,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with Sandbox(catalogs={"northpeak": 5, "strada": 5}, hub=True) as sandbox:
         for name, value in sandbox.hub.environment.items():
             monkeypatch.setenv(name, value)
+        monkeypatch.setattr(Subscriptions, "waits", ())
         yield sandbox.hub
 
 
@@ -365,3 +368,30 @@ def test_partition_keys_turn_back_into_listings() -> None:
 def test_a_partition_key_of_no_listing_is_an_error(key: str) -> None:
     with pytest.raises(OctogenBigQueryInputError, match=r"is not a listing: it has the form"):
         listing_of(key)
+
+
+def test_listings_with_the_same_id_get_datasets_whose_ids_do_not_depend_on_their_order(
+    hub: Hub, instance: dg.DagsterInstance, run: Any
+) -> None:
+    listings = [
+        hub.share("northpeak", listing_id="acme"),
+        hub.share("strada", project="other-publisher", listing_id="acme"),
+    ]
+    instance.add_dynamic_partitions("octogen_listings", [*map(listing_partition_key, listings)])
+    datasets = [ListingName.parse(each).distinct_dataset_id("octogen_acme") for each in listings]
+    found = [metadata(run(listing))["octogen/linked_dataset"] for listing in listings]
+    assert found == [f"{PROJECT}.{dataset}" for dataset in datasets]
+
+
+def test_a_dataset_keeps_its_id_when_a_listing_with_the_same_one_appears(
+    hub: Hub, run: Any
+) -> None:
+    first = hub.share("northpeak", listing_id="acme")
+    second = hub.share("strada", project="other-publisher", listing_id="acme")
+    run(first)
+    hub.revoke_access("northpeak")
+    run(second)
+    hub.grant_access("northpeak")
+    found = metadata(run(first))
+    assert found["octogen/linked_dataset"] == f"{PROJECT}.octogen_acme"
+    assert found["octogen/already_subscribed"] is False

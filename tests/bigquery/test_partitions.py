@@ -8,6 +8,7 @@ from octogen_dagster.bigquery.partitions import (
     listing_of,
     listing_partition_key,
     listing_partitions,
+    shares_default_dataset,
 )
 from octogen_dagster.errors import OctogenBigQueryInputError
 
@@ -42,3 +43,24 @@ def test_only_listings_have_a_partition_key(resource: str) -> None:
 def test_a_key_that_is_no_listing_is_an_error(key: str) -> None:
     with pytest.raises(OctogenBigQueryInputError, match="Delete the partition, and add it again"):
         listing_of(key)
+
+
+@pytest.mark.parametrize(
+    ("key", "shares"),
+    [
+        ("octo:us:staging:acme", True),
+        ("octo:eu:catalogs:acme", True),
+        ("other:us:catalogs:acme", True),
+        ("octo:us:catalogs:ac-me", False),
+        ("octo:us:catalogs:acme", False),
+        ("octo:US:catalogs:acme", False),
+        ("123:us:catalogs:acme", False),
+        ("acme", False),
+    ],
+)
+def test_listings_that_share_a_default_dataset_id(key: str, shares: bool) -> None:
+    assert shares_default_dataset("octo:us:catalogs:acme", ["nonsense", key]) is shares
+
+
+def test_listings_whose_ids_differ_only_in_what_bigquery_does_not_allow_share_it() -> None:
+    assert shares_default_dataset("octo:us:catalogs:ac-me", ["octo:us:catalogs:ac_me"])
