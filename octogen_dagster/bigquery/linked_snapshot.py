@@ -27,7 +27,7 @@ from octogen_dagster.bigquery.table_checks import build_check_specs, check_resul
 from octogen_dagster.bigquery.table_metadata import read_reported_table, table_schema
 from octogen_dagster.bigquery.tables import EXPORTED_AT, TableFacts, open_client
 from octogen_dagster.bigquery.view_query import build_view_query, check_arguments
-from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryUnavailableError
+from octogen_dagster.errors import OctogenBigQueryError, Persistence
 from octogen_dagster.frames.shares import require_share
 from octogen_dagster.frames.snapshot_source import MIN_ROWS_RATIO
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
@@ -150,7 +150,7 @@ def _permanent_errors_fail() -> Iterator[None]:
     """Turn an error that a retry cannot fix into a failure that is not retried."""
     try:
         yield
-    except OctogenBigQueryUnavailableError:
-        raise
     except OctogenBigQueryError as error:
+        if error.persistence is not Persistence.PERMANENT:
+            raise
         raise dg.Failure(str(error), allow_retries=False) from error

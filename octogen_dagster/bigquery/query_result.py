@@ -7,11 +7,13 @@ import os
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from octogen_dagster.background import submit, wait_interruptibly
 from octogen_dagster.bigquery.query_jobs import REQUEST_TIMEOUT
 from octogen_dagster.sharing.google_errors import shortened, status_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
 
     import pyarrow as pa
     from google.cloud.bigquery import Client, QueryJob
@@ -44,7 +46,7 @@ class QueryResult:
     """
 
     def __init__(self, job: QueryJob, storage: Any, warn: Callable[[str], None]) -> None:
-        rows = job.result(page_size=PAGE_ROWS, timeout=REQUEST_TIMEOUT)
+        rows = job.result(max_results=0, timeout=REQUEST_TIMEOUT)
         self.job_id: str = job.job_id
         self.total_rows: int = rows.total_rows
         self.schema = tuple(rows.schema)
@@ -54,25 +56,37 @@ class QueryResult:
         self._warn = warn
 
     def batches(self, scope: CancelScope) -> Iterator[pa.RecordBatch]:
-        """Yield the rows in batches.
+        """Yield the rows in batches. The next one is read meanwhile.
 
         Args:
             scope: Ends the read when it is cancelled.
 
         Raises:
-            ClosedError: The scope was cancelled.
+            ClosedError: The scope is cancelled.
             google.api_core.exceptions.GoogleAPICallError: BigQuery refuses.
         """
-        session = self._open_session() if self._storage else None
-        if session is None:
-            self.source = REST
-            batches = self._rest_batches()
-        else:
-            self.source = STORAGE_READ_API
-            batches = self._storage_batches(session, scope)
-        for batch in batches:
+        batches = self._all_batches()
+
+        def poll() -> None:
+            scope.poll()
             scope.check()
+
+        def read_next() -> Future[pa.RecordBatch | None]:
+            return submit(lambda: next(batches, None), "octogen-bigquery")
+
+        # A thread waits for the server, so that the read can be told to stop meanwhile.
+        following = read_next()
+        while True:
+            wait_interruptibly(following, poll=poll)
+            if (batch := following.result()) is None:
+                return
+            following = read_next()
             yield batch
+
+    def _all_batches(self) -> Iterator[pa.RecordBatch]:
+        session = self._open_session() if self._storage else None
+        self.source = STORAGE_READ_API if session else REST
+        yield from self._storage_batches(session) if session else self._rest_batches()
 
     def _rest_batches(self) -> Iterator[pa.RecordBatch]:
         rows = self._job.result(page_size=PAGE_ROWS, timeout=REQUEST_TIMEOUT)
@@ -101,16 +115,14 @@ class QueryResult:
             )
             return None
 
-    def _storage_batches(self, session: Any, scope: CancelScope) -> Iterator[pa.RecordBatch]:
+    def _storage_batches(self, session: Any) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
         schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
-        # A stream that waits for its server ends only with its channel.
-        with scope.on_cancel(self._storage.transport.close):
-            for stream in session.streams:
-                for message in self._storage.read_rows(stream.name):
-                    batch = pa.py_buffer(message.arrow_record_batch.serialized_record_batch)
-                    yield pa.ipc.read_record_batch(batch, schema)
+        for stream in session.streams:
+            for message in self._storage.read_rows(stream.name):
+                batch = pa.py_buffer(message.arrow_record_batch.serialized_record_batch)
+                yield pa.ipc.read_record_batch(batch, schema)
 
 
 @contextlib.contextmanager

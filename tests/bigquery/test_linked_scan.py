@@ -1,0 +1,102 @@
+"""The result of a query over a linked view as a lazy frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from octogen_dagster.bigquery.linked_scan import LinkedScan
+from octogen_dagster.bigquery.query_result import QueryResult
+from octogen_dagster.errors import OctogenBigQueryError
+from tests.bigquery.rest_api import connected
+from tests.bigquery.result_server import EXPORTED_AT, UUID, VIEW, ResultServer
+
+Scan = Callable[..., LinkedScan]
+MICROSECONDS = 1_000_000
+
+
+@pytest.fixture
+def server() -> ResultServer:
+    return ResultServer()
+
+
+@pytest.fixture
+def scan(server: ResultServer, tmp_path: Path) -> Iterator[Scan]:
+    """Make a scan of the server's result, with other attributes of the server if given."""
+    with connected(server, tmp_path) as client:
+
+        def make(**attributes: Any) -> LinkedScan:
+            for name, value in attributes.items():
+                setattr(server, name, value)
+            job = client.query("SELECT 1", job_id="job-1", job_retry=None, location="EU")
+            return LinkedScan(QueryResult(job, None, print), VIEW, 0.5)
+
+        yield make
+
+
+def test_a_frame_has_the_rows_in_polars_types(scan: Scan) -> None:
+    fields = [UUID, {"name": "price", "type": "NUMERIC"}, {"name": "at", "type": "DATETIME"}]
+    made = scan(fields=fields, rows=[("u1", "1.5", "2026-01-02T03:04:05"), ("u2", None, None)])
+    schema = {"uuid": pl.String(), "price": pl.Decimal(38, 9), "at": pl.Datetime("us")}
+    assert made.frame.collect_schema() == schema
+    frame = made.frame.collect()
+    assert frame.schema == schema
+    assert frame["at"].to_list() == [datetime(2026, 1, 2, 3, 4, 5), None]
+    assert made.incomplete_reason(2) is None
+    assert made.provenance() == {
+        "octogen.source_table": VIEW,
+        "octogen.job_id": "job-1",
+        "octogen.rows": "2",
+    }
+    assert made.figures(made.frame) == {"read_by": "REST"}
+
+
+def test_head_reads_no_further_page_than_the_next(scan: Scan, server: ResultServer) -> None:
+    made = scan(rows=[(f"u{number}",) for number in range(20)])
+    assert made.frame.head(3).collect()["uuid"].to_list() == ["u0", "u1", "u2"]
+    assert server.pages[-1] <= 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "newest"),
+    [
+        ("TIMESTAMP", ["1", "3", None, "2"], datetime(1970, 1, 1, 0, 0, 3, tzinfo=timezone.utc)),
+        ("DATE", ["2026-01-02", "2026-01-01"], datetime(2026, 1, 2, tzinfo=timezone.utc)),
+        ("TIMESTAMP", [None], None),
+        ("STRING", ["yesterday"], None),
+    ],
+)
+def test_the_newest_export_is_noted_as_the_rows_pass(
+    kind: str, values: list[str | None], newest: datetime | None, scan: Scan
+) -> None:
+    if kind == "TIMESTAMP":
+        values = [value and str(int(value) * MICROSECONDS) for value in values]
+    column = {**EXPORTED_AT, "name": "Exported_At", "type": kind}
+    made = scan(fields=[column], rows=[(value,) for value in values])
+    made.frame.collect()
+    assert made.exported_at == newest
+    assert made.figures(made.frame).get("exported_at") == newest
+    provenance = made.provenance().get("octogen.exported_at")
+    assert provenance == (newest and newest.isoformat())
+
+
+def test_fewer_rows_than_the_result_has_are_not_complete(scan: Scan) -> None:
+    made = scan(total_rows=4)
+    assert made.incomplete_reason(0) is not None, "nothing was read"
+    made.frame.collect()
+    reason = "3 rows were written of 3 read, and the result of BigQuery's job job-1 has 4."
+    assert made.incomplete_reason(3) == reason
+
+
+def test_a_page_that_is_refused_ends_the_read(scan: Scan) -> None:
+    made = scan(page_failures=1)
+    with pytest.raises(OctogenBigQueryError) as caught:
+        made.frame.collect()
+    assert str(caught.value).startswith(
+        f"The rows of {VIEW}: BigQuery refused (404 notFound: Not found: the result). "
+    )

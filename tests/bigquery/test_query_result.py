@@ -1,0 +1,130 @@
+"""Results of queries, read over REST or by the Storage Read API."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pyarrow as pa
+import pytest
+from google.cloud.bigquery import Client, QueryJob
+
+from octogen_dagster.api.cancellation import CancelScope, ClosedError
+from octogen_dagster.background import submit
+from octogen_dagster.bigquery import query_result
+from octogen_dagster.bigquery.query_result import QueryResult, open_result
+from tests.bigquery.rest_api import PROJECT, connected
+from tests.bigquery.result_server import ResultServer, storage_read_api
+
+ENDING_SECONDS = 10
+"""The promise is a fraction of a second; a broken promise takes a minute."""
+
+
+@pytest.fixture
+def server() -> ResultServer:
+    return ResultServer()
+
+
+@pytest.fixture
+def client(server: ResultServer, tmp_path: Path) -> Iterator[Client]:
+    with connected(server, tmp_path) as client:
+        yield client
+
+
+@pytest.fixture
+def job(client: Client) -> QueryJob:
+    return client.query("SELECT 1", job_id="job-1", job_retry=None, location="EU")
+
+
+def warn_never(line: str) -> None:
+    raise AssertionError(line)
+
+
+def uuids(result: QueryResult) -> list[list[str]]:
+    return [batch.column("uuid").to_pylist() for batch in result.batches(CancelScope())]
+
+
+def batch(*values: str) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pydict({"uuid": list(values)})
+
+
+def test_rest_reads_a_page_at_a_time(server: ResultServer, job: QueryJob) -> None:
+    result = QueryResult(job, None, warn_never)
+    assert (result.job_id, result.total_rows) == ("job-1", 3)
+    assert [field.name for field in result.schema] == ["uuid"]
+    batches = result.batches(CancelScope())
+    assert next(batches).column("uuid").to_pylist() == ["u1", "u2"]
+    assert [batch.column("uuid").to_pylist() for batch in batches] == [["u3"]]
+    assert (result.source, server.pages) == ("REST", [0, 2])
+
+
+def test_the_storage_read_api_is_read_stream_after_stream(
+    server: ResultServer, job: QueryJob
+) -> None:
+    with storage_read_api([batch("u1"), batch("u2", "u3")], [batch("u4")]) as storage:
+        result = QueryResult(job, storage, warn_never)
+        assert uuids(result) == [["u1"], ["u2", "u3"], ["u4"]]
+    assert (result.source, server.pages) == ("Storage Read API", [])
+
+
+def test_rest_takes_over_if_the_storage_read_api_refuses(job: QueryJob) -> None:
+    warnings: list[str] = []
+    with storage_read_api(refusal=grpc.StatusCode.PERMISSION_DENIED) as storage:
+        result = QueryResult(job, storage, warnings.append)
+        assert uuids(result) == [["u1", "u2"], ["u3"]]
+    assert result.source == "REST"
+    assert warnings == [
+        "The rows are read by REST, which is slower: the Storage Read API refused "
+        "(PERMISSION_DENIED: 403 Not for you). Let an administrator grant "
+        f"roles/bigquery.readSessionUser on project {PROJECT}."
+    ]
+
+
+def test_a_read_that_is_stopped_does_not_wait_for_the_server(tmp_path: Path) -> None:
+    server, requested, given_up = ResultServer(), threading.Event(), threading.Event()
+
+    def silent(method: str, path: str, body: dict[str, Any]) -> Any:
+        if "pageToken=2" in path:
+            requested.set()
+            given_up.wait(60)
+        return server(method, path, body)
+
+    with connected(silent, tmp_path) as client:
+        job = client.query("SELECT 1", job_id="job-1", job_retry=None, location="EU")
+        scope = CancelScope()
+        batches = QueryResult(job, None, warn_never).batches(scope)
+        assert len(next(batches)) == 2
+        following = submit(lambda: next(batches), "test")
+        try:
+            assert requested.wait(ENDING_SECONDS)
+            scope.cancel()
+            with pytest.raises(ClosedError):
+                following.result(ENDING_SECONDS)
+        finally:
+            given_up.set()
+
+
+def test_the_storage_read_api_has_the_credentials_of_bigquery(
+    client: Client, job: QueryJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BIGQUERY_EMULATOR_HOST")
+    storage = query_result._open_storage_client(client)
+    assert storage.transport.host == "bigquerystorage.googleapis.com:443"
+    assert storage.transport._credentials.signer is client._credentials.signer
+    storage.transport.close()
+
+
+@pytest.mark.parametrize("reason", ["emulator", "library"])
+def test_rest_is_read_without_the_storage_read_api(
+    reason: str, client: Client, job: QueryJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if reason == "library":
+        monkeypatch.delenv("BIGQUERY_EMULATOR_HOST")
+        monkeypatch.setitem(sys.modules, "google.cloud.bigquery_storage", None)
+        monkeypatch.delattr("google.cloud.bigquery_storage", raising=False)
+    with open_result(job, client, warn_never) as result:
+        assert uuids(result) == [["u1", "u2"], ["u3"]]
