@@ -45,14 +45,15 @@ def build_listing_sensor(
 
     Each tick lists the listings, adds a partition for each new one and requests its run, at most
     50; the rest follow on the next ticks. A listing whose run failed, for example because the grant
-    has not arrived, is requested again after 10 minutes, then 20, up to 6 hours; if Octogen reports
-    grants, as soon as it reports this one. A subscription that was revoked, went stale or is
-    missing, and a listing that vanished, are reported once, as observations of their partitions. A
-    revoked subscription is requested again in the same way. A missing one is not: you may have
-    deleted it on purpose. A listing that is left out is warned of once, in the log of the tick. A
-    source that fails in a way that passes skips the tick with the reason. The tick fails if the
-    source lacks rights, credentials or a valid setting, and if the source cannot be reached for
-    the third tick in a row. The same holds for the check of subscriptions.
+    has not arrived, is requested again after 10 minutes, then 20, up to 6 hours; one that Octogen
+    reports as not granted yet, only when it reports the grant, and then at once. A subscription
+    that was revoked, went stale or is missing, and a listing that vanished, are reported once, as
+    observations of their partitions. A revoked subscription is requested again in the same way. A
+    missing one is not: you may have deleted it on purpose. A listing that is left out is warned of
+    once, in the log of the tick. A source that fails in a way that passes skips the tick with the
+    reason. The tick fails if the source lacks rights, credentials or a valid setting, and if the
+    source cannot be reached for the third tick in a row. The same holds for the check of
+    subscriptions.
 
     Args:
         source: The source of listings: `ExchangeSource`, `OctogenSource` or `StaticSource`.

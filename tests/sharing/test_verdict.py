@@ -29,6 +29,7 @@ DISABLED = replace(ME, desired_state="disabled")
         (None, "preparing", Action.PENDING, "Octogen has not granted access yet."),
         (None, None, Action.PENDING, "Octogen has not granted access yet."),
         ("preparing", "needs_attention", Action.ERROR, "Octogen reports needs_attention: ask"),
+        ("preparing", "refresh_failed", Action.ERROR, "Octogen reports refresh_failed: ask"),
         ("melted", "needs_attention", Action.ERROR, "Octogen reports needs_attention: ask"),
         ("refresh_failed", None, Action.ERROR, "Octogen reports refresh_failed: ask Octogen."),
         ("access_grant_failed", "removing", Action.ERROR, "Octogen reports removing: ask Octogen."),
