@@ -79,8 +79,9 @@ def doctor(
     """Say what works, what does not and what to do. Nothing is charged.
 
     Nothing is changed, except for one small file that is written where snapshots are stored and
-    deleted again. The resources are those of your Definitions, or else of the options and the
-    environment, which has the API key and the login to Octogen's MCP.
+    deleted again, and a refresh token that Octogen replaces. The resources are those of your
+    Definitions, or else of the options and the environment, which has the API key and the login to
+    Octogen's MCP.
 
     Exit status: 0 all works, perhaps with warnings; 1 something does not work; 2 bad input.
     """

@@ -99,10 +99,11 @@ def _refresh_token_findings(login: Mapping[str, str | None]) -> Iterator[Finding
     elif file or not login.get("access_token"):
         path = Path(file or REFRESH_TOKEN_FILE).expanduser()
         mode = stat.S_IMODE(os.stat(path).st_mode) if path.exists() else 0
-        if mode & 0o077:
+        if mode & 0o044:
             yield Finding(
                 LOGIN,
                 "warning",
-                f"others may read the refresh token file {path} (mode {mode:o}).",
-                f"Run `chmod 600 {path}`.",
+                f"others can read the refresh token file {path} (mode {mode:04o}).",
+                "A login that works leaves it to its owner alone; if others may have read it, run "
+                "`octogen-dagster login` again.",
             )

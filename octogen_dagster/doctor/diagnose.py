@@ -47,9 +47,9 @@ def diagnose(
     """Check what works, what does not and what to do, without a charged request.
 
     Nothing is changed, except for one small file that is written where snapshots are stored and
-    deleted again. A resource that is left out is not checked. The checks run at the same time, and
-    one that fails or hangs does not stop the others. It can be called in a sensor or an asset
-    check.
+    deleted again, and a refresh token that Octogen replaces, as with every login. A resource that
+    is left out is not checked. The checks run at the same time, and one that fails or hangs does
+    not stop the others. It can be called in a sensor or an asset check.
 
     Args:
         octogen: Octogen's REST API.

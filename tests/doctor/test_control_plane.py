@@ -121,8 +121,9 @@ def test_a_refresh_token_file_that_others_can_read(
         monkeypatch.setenv("OCTOGEN_MCP_TOKEN_ENDPOINT", f"{tokens.origin}/token")
         found = diagnosed(server, refresh_token_file=str(file))
     assert found[0] == (
-        f"warning  MCP login: others may read the refresh token file {file} (mode 640). Run "
-        f"`chmod 600 {file}`."
+        f"warning  MCP login: others can read the refresh token file {file} (mode 0640). A login "
+        "that works leaves it to its owner alone; if others may have read it, run `octogen-dagster "
+        "login` again."
     )
     assert [line[:7] for line in found[1:]] == ["ok     "] * 3
 
