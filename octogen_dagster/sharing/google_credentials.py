@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
+
+TOKEN_TIMEOUT = 30.0
+"""Seconds for one request to Google's token endpoint."""
 
 _SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 
@@ -28,5 +32,6 @@ def load_credentials(credentials: Credentials | None = None) -> Credentials:
     else:
         credentials = with_scopes_if_required(credentials, _SCOPES)  # type: ignore[no-untyped-call]
     if not credentials.valid:
-        credentials.refresh(Request())
+        # Google's default is 120 s, more than a tick of a sensor has.
+        credentials.refresh(functools.partial(Request(), timeout=TOKEN_TIMEOUT))
     return credentials

@@ -12,8 +12,9 @@ from google.oauth2.credentials import Credentials
 from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryUnavailableError
 from octogen_dagster.sandbox.hub.faults import HubFault
 from octogen_dagster.sandbox.hub.server import Hub
+from octogen_dagster.sharing import google_credentials
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
-from tests.api.servers import RawServer, http
+from tests.api.servers import RawServer, hanging, http
 from tests.sharing.hubs import answering, error_info, refusing
 
 EXCHANGE = "projects/octogen-sandbox/locations/us/dataExchanges/catalogs"
@@ -174,6 +175,16 @@ def test_refused_credentials_are_an_error() -> None:
 def test_an_unreachable_token_endpoint_is_an_error() -> None:
     with (
         AnalyticsHub(credentials("http://127.0.0.1:1")) as analytics_hub,
+        pytest.raises(OctogenBigQueryUnavailableError, match="Google's token endpoint did not ans"),
+    ):
+        list(analytics_hub.listings(EXCHANGE))
+
+
+def test_a_token_endpoint_that_hangs_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(google_credentials, "TOKEN_TIMEOUT", 0.1)
+    with (
+        RawServer(lambda _: hanging(lambda: server)) as server,
+        AnalyticsHub(credentials(server.origin)) as analytics_hub,
         pytest.raises(OctogenBigQueryUnavailableError, match="Google's token endpoint did not ans"),
     ):
         list(analytics_hub.listings(EXCHANGE))
