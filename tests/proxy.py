@@ -21,12 +21,16 @@ class Proxy:
         max_sent: Bytes that a client can send in one piece before its connection is cut; None for
             any number.
         is_denied: True to answer every new connection with 403.
+        cuts_next: True to cut the connection whose server sends something next, instead of passing
+            it on.
+        has_cut: Set when a connection was cut for that.
     """
 
     def __init__(self) -> None:
         self.upstream = 0
         self.received = 0
         self.heads: list[bytes] = []
+        self.has_cut = threading.Event()
         self.reset()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -35,6 +39,7 @@ class Proxy:
         """Let everything through."""
         self.max_sent: int | None = None
         self.is_denied = False
+        self.cuts_next = False
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -78,6 +83,10 @@ class Proxy:
     def _receive(self, server: socket.socket, client: socket.socket) -> None:
         while data := _data(server):
             self.received += len(data)
+            if self.cuts_next:
+                self.cuts_next = False
+                self.has_cut.set()
+                break
             try:
                 client.sendall(data)
             except OSError:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,6 +16,7 @@ import pytest
 
 from octogen_dagster.sandbox.hub.state import ON_COMMAND
 from octogen_dagster.sandbox.server import Sandbox
+from tests.daemon.processes import processes
 
 CONFIG = """
 telemetry: {enabled: false}
@@ -115,29 +113,9 @@ def daemon(
         probe.bind(("127.0.0.1", 0))
         host, port = probe.getsockname()
     (tmp_path / "workspace.yaml").write_text(WORKSPACE.format(host=host, port=port))
-    environment = {**os.environ, **sandbox.environment, "DAGSTER_HOME": str(tmp_path)}
-    started = []
-
-    def start(*arguments: str) -> subprocess.Popen[bytes]:
-        with open(tmp_path / "log", "ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, *arguments],
-                cwd=tmp_path,
-                env=environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        started.append(process)
-        return process
-
-    start("-m", "dagster", "api", "grpc", "-f", "location.py", "-h", host, "-p", str(port))
-    yield lambda *step: start("daemon.py", *step, "run", "-w", "workspace.yaml")
-    # A killed code server leaves its runs behind, so the whole process group is killed.
-    for process in started:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=20)
+    with processes(tmp_path, sandbox.environment) as started:
+        started.start_code_server(port)
+        yield lambda *step: started.start("daemon.py", *step, "run", "-w", "workspace.yaml")
 
 
 @pytest.mark.slow

@@ -1,0 +1,71 @@
+"""Processes of a Dagster instance, of which a test kills some."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import grpc
+
+
+class Processes:
+    """Processes that work in a folder, which is their `DAGSTER_HOME`, and log to its file `log`.
+
+    Args:
+        folder: The folder.
+        environment: Environment variables beside those of the test's process.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._environment = {**os.environ, **environment, "DAGSTER_HOME": str(folder)}
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a Python interpreter with these arguments, in a process group of its own."""
+        with open(self._folder / "log", "ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=self._folder,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._started.append(process)
+        return process
+
+    def start_code_server(self, port: int) -> subprocess.Popen[bytes]:
+        """Serve `location.py` on a port of the loopback interface; return once it is served."""
+        place = ("-h", "127.0.0.1", "-p", str(port))
+        server = self.start("-m", "dagster", "api", "grpc", "-f", "location.py", *place)
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            grpc.channel_ready_future(channel).result(timeout=60)
+        return server
+
+    def kill_all(self) -> None:
+        """Kill all processes with their children, since a killed code server leaves its runs."""
+        for process in self._started:
+            kill(process)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process with its children."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=20)
+
+
+@contextlib.contextmanager
+def processes(folder: Path, environment: Mapping[str, str]) -> Iterator[Processes]:
+    """Yield the processes of an instance, and kill them in the end."""
+    started = Processes(folder, environment)
+    try:
+        yield started
+    finally:
+        started.kill_all()
