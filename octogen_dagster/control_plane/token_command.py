@@ -58,20 +58,20 @@ class CommandToken:
         try:
             output, errors = _run(self._words, self._timeout)
         except _CommandError as error:
-            problem = f"The {self._name} {error}: run it by hand.{_quoted(error.errors)}"
+            problem = f"The {self._name} {error}: run it by hand.{error.quoted}"
         else:
             if token := _parsed_output(output):
                 return token
             problem = (
                 f"What the {self._name} printed is not a token: a token is one word, without "
-                f"blanks.{_quoted(errors)}"
+                f"blanks.{_quoted(errors, output)}"
             )
         # Raised out here, because frames in the traceback of the first error hold the output.
         raise OctogenMCPAuthenticationError(problem)
 
 
-def _quoted(errors: bytes) -> str:
-    shown = shown_error_output(errors)
+def _quoted(errors: bytes, output: bytes) -> str:
+    shown = shown_error_output(errors, output)
     return f" Its error output: {shown}" if shown else ""
 
 
@@ -80,12 +80,12 @@ class _CommandError(Exception):
 
     Args:
         problem: The end of a sentence about the command.
-        errors: The end of its error output.
+        quoted: The sentence that quotes its error output.
     """
 
-    def __init__(self, problem: str, errors: bytes = b"") -> None:
+    def __init__(self, problem: str, quoted: str = "") -> None:
         super().__init__(problem)
-        self.errors = errors
+        self.quoted = quoted
 
 
 def _split_command(command: str) -> list[str]:
@@ -135,11 +135,14 @@ def _run(words: list[str], timeout: float) -> tuple[bytes, bytes]:
             process.wait()
             if isinstance(error, TimeoutError | subprocess.TimeoutExpired):
                 raise _CommandError(
-                    f"printed no token within {timeout:g} s and was stopped", pipes.errors
+                    f"printed no token within {timeout:g} s and was stopped",
+                    _quoted(pipes.errors, pipes.output),
                 ) from None
             raise
     if status:
-        raise _CommandError(f"failed with exit status {status}", pipes.errors)
+        raise _CommandError(
+            f"failed with exit status {status}", _quoted(pipes.errors, pipes.output)
+        )
     return pipes.output, pipes.errors
 
 

@@ -24,6 +24,11 @@ from octogen_dagster.control_plane.error_output import MAX_SIZE, shown_error_out
         (b"PASSWORD=hunter2 failed", "PASSWORD=[masked] failed"),
         (b"access-0123456789", "[masked]"),
         (b"sk-" + b"s" * 30, "[masked]"),
+        (b"cannot use access-SECRET", "cannot use [masked]"),
+        (b"cannot use accessSECRETs", "cannot use [masked]"),
+        (b"code: PERMISSION_DENIED", None),
+        (b"error: invalid_grant", None),
+        (b"authentication is misconfigured", None),
     ],
 )
 def test_a_reason_is_shown_and_a_secret_is_not(content: bytes, shown: str | None) -> None:
@@ -37,6 +42,11 @@ def test_no_part_of_a_token_is_shown(generate: object) -> None:
         token = generate(24)
         shown = shown_error_output(f"cannot use {token}, sorry".encode())
         assert shown == "cannot use [masked], sorry"
+
+
+def test_a_word_that_was_printed_is_masked_whatever_it_looks_like() -> None:
+    shown = shown_error_output(b"the vault gave me tokens: secret", b"the secret vault\n")
+    assert shown == "the vault gave me tokens: [masked]"
 
 
 def test_the_end_is_shown_and_never_the_end_of_a_secret_that_is_cut_off() -> None:
