@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
@@ -9,6 +10,7 @@ import polars as pl
 
 from octogen_dagster.bigquery.arrow_types import arrow_schema
 from octogen_dagster.bigquery.tables import EXPORTED_AT
+from octogen_dagster.errors import OctogenBigQueryError, Persistence
 from octogen_dagster.frames.lazy_scan import LazyScan
 from octogen_dagster.frames.snapshot_source import ROWS
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
@@ -81,7 +83,7 @@ class LinkedScan(LazyScan):
         self, _columns: set[str], _predicate: pl.Expr | None, n_rows: int | None
     ) -> Iterator[pl.DataFrame]:
         self._rows, self.exported_at = 0, None
-        with translate_google_errors(BIGQUERY, f"The rows of {self._table}"):
+        with _retried(), translate_google_errors(BIGQUERY, f"The rows of {self._table}"):
             for batch in self._result.batches(self._scope):
                 frame = _to_polars(self._with_schema(batch))
                 if n_rows is not None:
@@ -105,6 +107,16 @@ class LinkedScan(LazyScan):
             newest = cast("datetime | None", column.cast(pl.Datetime("us", "UTC")).max())
             known = [time for time in (newest, self.exported_at) if time is not None]
             self.exported_at = max(known, default=None)
+
+
+@contextmanager
+def _retried() -> Iterator[None]:
+    """Let a run be retried if the rows are refused: it runs a query anew whose result is gone."""
+    try:
+        yield
+    except OctogenBigQueryError as error:
+        error.persistence = Persistence.UNCLEAR
+        raise
 
 
 def _to_polars(table: pa.Table) -> pl.DataFrame:
