@@ -23,6 +23,7 @@ _SUITES = (
     "sensor",
     "materialize",
     "listings",
+    "linked_snapshot",
 )
 _GENERATIONS: dict[str, list[Generation]] = {
     "seed": ["seed"],
