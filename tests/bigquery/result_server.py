@@ -32,7 +32,7 @@ class ResultServer(JobServer):
         rows: The values of each row of a result.
         total_rows: The number of rows that a result claims to have; None for those it has.
         page_rows: The number of rows in a page.
-        page_failures: How often the second page is refused.
+        page_failures: How often the second page fails.
         pages: The first row of each page that was requested.
     """
 
@@ -66,7 +66,7 @@ class ResultServer(JobServer):
         self.pages.append(first)
         if first and self.page_failures:
             self.page_failures -= 1
-            return refused(404, "notFound", "Not found: the result")
+            return refused(504, "timeout", "The result is late")
         following = first + self.page_rows
         result["rows"] = [
             {"f": [{"v": value} for value in row]} for row in self.rows[first:following]

@@ -98,5 +98,5 @@ def test_a_page_that_is_refused_ends_the_read(scan: Scan) -> None:
     with pytest.raises(OctogenBigQueryError) as caught:
         made.frame.collect()
     assert str(caught.value).startswith(
-        f"The rows of {VIEW}: BigQuery refused (404 notFound: Not found: the result). "
+        f"The rows of {VIEW}: BigQuery failed (504 timeout: The result is late). "
     )

@@ -160,7 +160,7 @@ def test_a_retried_run_reads_the_result_of_its_first_query(
 def test_a_read_that_fails_leaves_nothing_behind(server: ResultServer, tmp_path: Path) -> None:
     server.page_failures = 2
     message = failure(run(tmp_path, retry_policy=AT_ONCE))
-    assert f"The rows of {VIEW}: BigQuery refused (404 notFound: Not found: the result)" in message
+    assert f"The rows of {VIEW}: BigQuery failed (504 timeout: The result is late)" in message
     assert stored(tmp_path) == []
 
 
