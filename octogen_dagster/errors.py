@@ -25,7 +25,7 @@
     * OctogenBigQueryInputError       a malformed name; a ValueError too
     * OctogenBigQueryAccessPendingError  Octogen's grant on the listing has not arrived yet
     * OctogenBigQueryUnavailableError  Google did not respond in time, retries included
-      * OctogenBigQueryUnreachableError  Google sent no response at all
+      * OctogenBigQueryUnreachableError  Google sent no complete response
   * OctogenMCPError                 Octogen's MCP server refused or failed a call
     * OctogenMCPAuthenticationError   the access token is missing or refused
     * OctogenMCPRateLimitError        the organisation's request budget is spent for now
@@ -55,10 +55,10 @@ class Persistence(enum.Enum):
     """How long an error lasts, if the same call is repeated unchanged."""
 
     PASSING = "passes by itself"
-    """An overload, a rate limit, a response that did not come in time."""
+    """An overload, a rate limit, a grant that has not arrived."""
 
     UNCLEAR = "may pass"
-    """No response at all, or one that makes no sense: a failure, or a wrong address."""
+    """No complete response in time, or one that makes no sense: a failure, or a wrong address."""
 
     PERMANENT = "lasts until somebody acts"
     """Missing rights, refused credentials, invalid names, spent credit."""
@@ -96,8 +96,6 @@ class OctogenConnectionError(OctogenError):
 
 class OctogenTimeoutError(OctogenConnectionError):
     """The service did not send its whole response in time."""
-
-    persistence = Persistence.PASSING
 
 
 class OctogenBudgetError(OctogenError):
@@ -187,7 +185,7 @@ class OctogenBigQueryUnavailableError(OctogenBigQueryError):
 
 
 class OctogenBigQueryUnreachableError(OctogenBigQueryUnavailableError):
-    """Analytics Hub, BigQuery or Google's token endpoint sent no response at all."""
+    """Analytics Hub, BigQuery or Google's token endpoint sent no complete response."""
 
     persistence = Persistence.UNCLEAR
 

@@ -98,7 +98,7 @@ class TestPersistence:
             (OctogenMCPError(""), Persistence.PERMANENT),
             (OctogenConnectionError(""), Persistence.UNCLEAR),
             (OctogenResponseError("", httpx.Response(200)), Persistence.UNCLEAR),
-            (OctogenTimeoutError(""), Persistence.PASSING),
+            (OctogenTimeoutError(""), Persistence.UNCLEAR),
             (OctogenRateLimitError("", httpx.Response(429)), Persistence.PASSING),
             (OctogenShopError("", httpx.Response(502)), Persistence.PASSING),
             (OctogenMCPError("", retry_after=0.0), Persistence.PASSING),

@@ -1,5 +1,6 @@
 """The sensor that requests linked datasets for new, newly granted and revoked listings."""
 
+import contextlib
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -20,7 +21,7 @@ from octogen_dagster.bigquery.listing_tick import (
     recorded_status,
 )
 from octogen_dagster.bigquery.subscription_health import by_analytics_hub, merge_octogen_status
-from octogen_dagster.errors import OctogenError, OctogenTimeoutError, Persistence
+from octogen_dagster.errors import OctogenError, OctogenTimeoutError
 from octogen_dagster.sensor_failures import record_failed_tick
 from octogen_dagster.sensor_limits import is_due, unfinished_partitions
 from octogen_dagster.sharing.listing_identity import ListingIdentity
@@ -52,7 +53,7 @@ def build_listing_sensor(
     missing one is not: you may have deleted it on purpose. A listing that is left out is warned of
     once, in the log of the tick. A source that fails in a way that passes skips the tick with the
     reason. The tick fails if the source lacks rights, credentials or a valid setting, and if the
-    source cannot be reached for the third tick in a row. The same holds for the check of
+    source does not answer for the third tick in a row. The same holds for the check of
     subscriptions.
 
     Args:
@@ -280,15 +281,9 @@ def _call_within(scope: CancelScope, subject: str, work: Callable[[], _Result]) 
         Exception: What the work raises.
     """
     outcome = submit(work, "octogen-listings")
-    try:
+    with contextlib.suppress(FutureTimeoutError):
         return outcome.result(timeout=scope.remaining + _GRACE_SECONDS)
-    except FutureTimeoutError:
-        cause = ""
-    except OctogenError as error:
-        if scope.remaining or error.persistence is not Persistence.PASSING:
-            raise
-        cause = f" {error}"
     raise OctogenTimeoutError(
         f"{subject} were not read within the {scope.seconds:g} s that a tick has: Google or "
-        f"Octogen is slow. If it stays so, name fewer listings or catalogs in the source.{cause}"
+        "Octogen is slow. If it stays so, name fewer listings or catalogs in the source."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from octogen_dagster.api.cancellation import CancelScope
-from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryUnavailableError
+from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryUnreachableError
 from octogen_dagster.sharing.google_errors import status_code
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class BoundedCalls:
             subject: What is listed; the messages of errors begin with it.
 
         Raises:
-            OctogenBigQueryUnavailableError: The deadline is over.
+            OctogenBigQueryUnreachableError: The deadline is over.
             OctogenBigQueryError: The pages repeat, or are too many.
             google.api_core.exceptions.GoogleAPIError: As for `call`.
         """
@@ -83,7 +83,7 @@ class BoundedCalls:
                 )
             seen.add(request.page_token)
             if not _seconds_left(scope):
-                raise OctogenBigQueryUnavailableError(
+                raise OctogenBigQueryUnreachableError(
                     f"{subject}: {number} pages were read within {scope.seconds:g} s, and there "
                     "are more. Try again later."
                 )

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from google.auth.exceptions import GoogleAuthError
 
 _MAX_MESSAGE_LENGTH = 400
+_SILENCE = {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
+"""Statuses that gRPC's client gives to a call without a response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def translate_google_errors(
 
     Raises:
         OctogenBigQueryUnreachableError: The service or Google's token endpoint sent no response.
-        OctogenBigQueryUnavailableError: The service failed, or did not answer in time.
+        OctogenBigQueryUnavailableError: The service failed, or was called too often.
         OctogenBigQueryError: The service refused, or the credentials cannot be used.
     """
     from google.api_core import exceptions
@@ -67,7 +69,7 @@ def translate_google_errors(
         kind, problem = _credentials_problem(service, error)
     except exceptions.RetryError as error:
         code, message = _cause(service, error.cause)
-        answered = isinstance(error.cause, exceptions.GoogleAPICallError) and code != "UNAVAILABLE"
+        answered = isinstance(error.cause, exceptions.GoogleAPICallError) and code not in _SILENCE
         kind = OctogenBigQueryUnavailableError if answered else OctogenBigQueryUnreachableError
         problem = (
             f"{service.name} did not answer in time ({code}: {shortened(message)}). "

@@ -11,7 +11,7 @@ import msgspec
 from octogen_dagster.api.cancellation import CancelScope
 from octogen_dagster.api.catalog_sources import fetch_catalogs
 from octogen_dagster.api.catalog_states import CatalogList
-from octogen_dagster.errors import OctogenError, OctogenTimeoutError
+from octogen_dagster.errors import OctogenError
 from octogen_dagster.frames.window import utc_now
 from octogen_dagster.sensor_failures import record_failed_tick
 from octogen_dagster.sensor_limits import unfinished_partitions
@@ -47,8 +47,8 @@ def build_catalog_sensor(
     is requested again after 10 minutes, then 20, up to 6 hours. One that is no longer listed is
     reported once, as an observation of its partition; its data stays. A listing that fails in a
     way that passes skips the tick with the reason. The tick fails if the key is missing or refused,
-    credit is spent or a setting is invalid, and if the service cannot be reached for the third
-    tick in a row. If only some shops fail, the others are watched.
+    credit is spent or a setting is invalid, and if the service does not answer for the third tick
+    in a row. If only some shops fail, the others are watched.
 
     Args:
         products: An asset of `build_products_asset`. Its partitions are dynamic ones of catalogs,
@@ -123,11 +123,6 @@ class CatalogSensor:
             )
         try:
             listed = _fetch_catalogs(octogen)
-        except OctogenTimeoutError as error:
-            return dg.SkipReason(
-                f"The catalogs could not be listed in the {LISTING_TIMEOUT:g} s that a tick has; "
-                f"the next tick tries again. {error}"
-            )
         except (OctogenError, ValueError) as error:
             record_failed_tick(cursor, "The catalogs could not be listed", error)
             context.update_cursor(cursor.dump())

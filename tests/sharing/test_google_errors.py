@@ -84,8 +84,14 @@ def test_a_token_endpoint_that_does_not_answer_is_unavailable(service: GoogleSer
         (
             ANALYTICS_HUB,
             exceptions.DeadlineExceeded("late"),
-            OctogenBigQueryUnavailableError,
+            OctogenBigQueryUnreachableError,
             "Analytics Hub did not answer in time (DEADLINE_EXCEEDED: late)",
+        ),
+        (
+            ANALYTICS_HUB,
+            exceptions.ResourceExhausted("overloaded"),
+            OctogenBigQueryUnavailableError,
+            "Analytics Hub did not answer in time (RESOURCE_EXHAUSTED: overloaded)",
         ),
         (
             ANALYTICS_HUB,
@@ -106,7 +112,7 @@ def test_a_token_endpoint_that_does_not_answer_is_unavailable(service: GoogleSer
             "BigQuery did not answer in time (ConnectionResetError: reset by peer)",
         ),
     ],
-    ids=["hub", "hub, no response", "bigquery", "bigquery, no response"],
+    ids=["hub, late", "hub", "hub, no response", "bigquery", "bigquery, no response"],
 )
 def test_retries_that_end_without_success_are_unavailable(
     service: GoogleService, cause: Exception, kind: type[OctogenBigQueryError], reason: str
