@@ -91,8 +91,8 @@ class LinkedScan(LazyScan):
                 self._rows += len(frame)
                 self._note_export(frame)
                 yield frame
-                if self._rows == n_rows:
-                    return
+                if self._rows == n_rows or self._rows > self._result.total_rows:
+                    return  # more rows than there are may have no end
 
     def _with_schema(self, batch: pa.RecordBatch) -> pa.Table:
         import pyarrow as pa

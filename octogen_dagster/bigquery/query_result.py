@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from octogen_dagster.background import submit, wait_interruptibly
 from octogen_dagster.bigquery.query_jobs import REQUEST_TIMEOUT
+from octogen_dagster.sharing.denials import named_cause
 from octogen_dagster.sharing.google_errors import shortened, status_code
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ STORAGE_READ_API = "Storage Read API"
 
 PAGE_ROWS = 20_000
 """The maximum number of rows in a page over REST. BigQuery sends fewer if they are large."""
+
+STREAM_TIMEOUT = 600.0
+"""Seconds for one request of the Storage Read API for rows. A longer stream is requested again."""
 
 
 class QueryResult:
@@ -110,19 +114,47 @@ class QueryResult:
         except (GoogleAPICallError, RetryError) as error:
             self._warn(
                 "The rows are read by REST, which is slower: the Storage Read API refused "
-                f"({status_code(error)}: {shortened(error)}). Let an administrator grant "
-                f"roles/bigquery.readSessionUser on project {self._job.project}."
+                f"({status_code(error)}: {shortened(error)}). {self._advice(error)}".rstrip()
             )
             return None
+
+    def _advice(self, error: Exception) -> str:
+        from google.api_core.exceptions import Forbidden
+
+        if not isinstance(error, Forbidden):
+            return ""
+        return named_cause(error) or (
+            "Let an administrator grant roles/bigquery.readSessionUser on project "
+            f"{self._job.project}."
+        )
 
     def _storage_batches(self, session: Any) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
 
         schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
         for stream in session.streams:
-            for message in self._storage.read_rows(stream.name):
+            for message in self._stream_messages(stream.name):
                 batch = pa.py_buffer(message.arrow_record_batch.serialized_record_batch)
                 yield pa.ipc.read_record_batch(batch, schema)
+
+    def _stream_messages(self, stream: str) -> Iterator[Any]:
+        """Yield the messages of a stream. A stream that brings nothing for a time is an error."""
+        from google.api_core.exceptions import DeadlineExceeded
+        from google.api_core.retry import Retry
+
+        # Google's client would wait for a day.
+        bounds = {"retry": Retry(timeout=REQUEST_TIMEOUT), "timeout": STREAM_TIMEOUT}
+        offset = 0
+        while True:
+            begin = offset
+            try:
+                for message in self._storage.read_rows(stream, offset, **bounds):
+                    offset += message.row_count
+                    yield message
+                return
+            except DeadlineExceeded:
+                if offset == begin:
+                    raise
 
 
 @contextlib.contextmanager

@@ -152,8 +152,10 @@ def _grpc_code_and_message(error: GoogleAPICallError) -> tuple[str, object]:
     return status_code(error), error.message
 
 
-def _rest_code_and_message(error: GoogleAPICallError) -> tuple[str, object]:
-    details: dict[str, Any] = next(iter(error.errors or ()), {})
+def _bigquery_code_and_message(error: GoogleAPICallError) -> tuple[str, object]:
+    details: Any = next(iter(error.errors or ()), {})
+    if not isinstance(details, dict):  # the Storage Read API is called over gRPC
+        return _grpc_code_and_message(error)
     reason = details.get("reason", "no reason given")
     return f"{error.code} {reason}", details.get("message") or error.message
 
@@ -180,8 +182,10 @@ ANALYTICS_HUB = GoogleService(
 
 BIGQUERY = GoogleService(
     name="BigQuery",
-    code_and_message=_rest_code_and_message,
+    code_and_message=_bigquery_code_and_message,
     advice={
+        "PERMISSION_DENIED": "Let an administrator grant these Google credentials "
+        "roles/bigquery.readSessionUser on the project that pays for the query.",
         "accessDenied": "Let an administrator grant these Google credentials what is missing: "
         "roles/bigquery.dataViewer on the dataset that is read, roles/bigquery.jobUser on the "
         "project that pays for the query, roles/bigquery.dataEditor on the dataset that is "
@@ -193,6 +197,9 @@ BIGQUERY = GoogleService(
         "notFound": "Check the name and the location: a query reaches the datasets of one location "
         "only. A linked dataset is gone when its listing was withdrawn or its subscription ended: "
         "then subscribe again.",
+        "responseTooLarge": "Read fewer columns or rows, or let query_linked_products write the "
+        "result to a table.",
+        "resourcesExceeded": "Let the query read less, or do less at once.",
         "quotaExceeded": "Wait, or let an administrator raise the project's quota.",
         "stopped": "Somebody cancelled the job, or it took longer than it may. Run it again, or "
         "let the query read less.",
@@ -200,4 +207,4 @@ BIGQUERY = GoogleService(
     default_advice="Try again later.",
     log_in=_LOG_IN_TO_BIGQUERY,
 )
-"""BigQuery, over REST."""
+"""BigQuery, over REST, and its Storage Read API, over gRPC."""

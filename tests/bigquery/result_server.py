@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from google.cloud.bigquery_storage_v1.services.big_query_read.transports import 
 
 from tests.bigquery.job_server import JobServer
 from tests.bigquery.rest_api import PROJECT, refused
+from tests.sharing.hubs import Refusal, abort
 
 VIEW = f"{PROJECT}.octogen_acme.products_current_v1"
 UUID = {"name": "uuid", "type": "STRING"}
@@ -76,33 +78,47 @@ class ResultServer(JobServer):
         return 200, result
 
 
+class Silence:
+    """The server sends no more until the call has ended. Another call is not affected."""
+
+
 @contextlib.contextmanager
 def storage_read_api(
-    *streams: Sequence[pa.RecordBatch], refusal: grpc.StatusCode | None = None
+    *streams: list[pa.RecordBatch | Refusal | Silence], refusal: Refusal | None = None
 ) -> Iterator[BigQueryReadClient]:
     """Run a Storage Read API, and connect a client to it.
 
     Args:
-        streams: The batches of each stream of any table.
-        refusal: The status by which it refuses sessions; None if it opens them.
+        streams: The batches of each stream of any table, and what comes between them.
+        refusal: How it refuses sessions; None if it opens them.
     """
     names = [f"streams/{number}" for number in range(len(streams))]
 
     def open_session(request: types.CreateReadSessionRequest, context: Any) -> types.ReadSession:
         if refusal is not None:
-            context.abort(refusal, "Not for you.")
+            abort(context, refusal)
         assert request.parent == f"projects/{PROJECT}"
         assert request.read_session.data_format == types.DataFormat.ARROW
-        schema = streams[0][0].schema.serialize().to_pybytes()
+        schema = pa.schema([(UUID["name"], pa.string())]).serialize().to_pybytes()
         return types.ReadSession(
             arrow_schema=types.ArrowSchema(serialized_schema=schema),
             streams=[types.ReadStream(name=name) for name in names],
         )
 
-    def read(request: types.ReadRowsRequest, _context: Any) -> Iterator[types.ReadRowsResponse]:
-        for batch in streams[names.index(request.read_stream)]:
-            content = types.ArrowRecordBatch(serialized_record_batch=batch.serialize().to_pybytes())
-            yield types.ReadRowsResponse(row_count=len(batch), arrow_record_batch=content)
+    def read(request: types.ReadRowsRequest, context: Any) -> Iterator[types.ReadRowsResponse]:
+        stream, sent = streams[names.index(request.read_stream)], 0
+        for each in list(stream):
+            if isinstance(each, Refusal):
+                abort(context, each)
+            elif isinstance(each, Silence):
+                stream.remove(each)
+                ended = threading.Event()
+                context.add_callback(ended.set)
+                ended.wait()
+            else:
+                if sent >= request.offset:
+                    yield _rows(each)
+                sent += len(each)
 
     handlers = {
         "CreateReadSession": grpc.unary_unary_rpc_method_handler(
@@ -130,3 +146,8 @@ def storage_read_api(
             yield BigQueryReadClient(transport=transport)  # type: ignore[no-untyped-call]
     finally:
         server.stop(None)
+
+
+def _rows(batch: pa.RecordBatch) -> types.ReadRowsResponse:
+    content = types.ArrowRecordBatch(serialized_record_batch=batch.serialize().to_pybytes())
+    return types.ReadRowsResponse(row_count=len(batch), arrow_record_batch=content)

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from octogen_dagster.bigquery.linked_scan import LinkedScan
 from octogen_dagster.bigquery.query_result import QueryResult
 from octogen_dagster.errors import OctogenBigQueryError
 from tests.bigquery.rest_api import connected
-from tests.bigquery.result_server import EXPORTED_AT, UUID, VIEW, ResultServer
+from tests.bigquery.result_server import EXPORTED_AT, UUID, VIEW, ResultServer, storage_read_api
+from tests.sharing.hubs import Refusal
 
 Scan = Callable[..., LinkedScan]
 MICROSECONDS = 1_000_000
@@ -30,11 +32,11 @@ def scan(server: ResultServer, tmp_path: Path) -> Iterator[Scan]:
     """Make a scan of the server's result, with other attributes of the server if given."""
     with connected(server, tmp_path) as client:
 
-        def make(**attributes: Any) -> LinkedScan:
+        def make(storage: Any = None, **attributes: Any) -> LinkedScan:
             for name, value in attributes.items():
                 setattr(server, name, value)
             job = client.query("SELECT 1", job_id="job-1", job_retry=None, location="EU")
-            return LinkedScan(QueryResult(job, None, print), VIEW, 0.5)
+            return LinkedScan(QueryResult(job, storage, print), VIEW, 0.5)
 
         yield make
 
@@ -100,3 +102,37 @@ def test_a_page_that_is_refused_ends_the_read(scan: Scan) -> None:
     assert str(caught.value).startswith(
         f"The rows of {VIEW}: BigQuery failed (504 timeout: The result is late). "
     )
+
+
+@pytest.mark.parametrize(
+    ("refusal", "line"),
+    [
+        (
+            Refusal("PERMISSION_DENIED", "Not for you."),
+            "BigQuery refused (PERMISSION_DENIED: Not for you). Let an administrator grant these "
+            "Google credentials roles/bigquery.readSessionUser on the project that pays for the "
+            "query.",
+        ),
+        (Refusal("DATA_LOSS", "Torn."), "BigQuery failed (DATA_LOSS: Torn). Try again later."),
+    ],
+    ids=["denied", "failed"],
+)
+def test_an_error_of_the_storage_read_api_says_what_to_do(
+    refusal: Refusal, line: str, scan: Scan
+) -> None:
+    batch = pa.RecordBatch.from_pydict({"uuid": ["u1"]})
+    with (
+        storage_read_api([batch, refusal]) as storage,
+        pytest.raises(OctogenBigQueryError) as caught,
+    ):
+        scan(storage=storage).frame.collect()
+    assert str(caught.value) == f"The rows of {VIEW}: {line}"
+
+
+def test_pages_without_end_are_not_read(scan: Scan, server: ResultServer) -> None:
+    made = scan(rows=[(f"u{number}",) for number in range(20)], total_rows=3)
+    made.frame.collect()
+    assert made.incomplete_reason(4) == (
+        "4 rows were written of 4 read, and the result of BigQuery's job job-1 has 3."
+    )
+    assert server.pages[-1] <= 4

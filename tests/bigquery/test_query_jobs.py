@@ -193,6 +193,11 @@ def test_a_job_that_failed_or_lost_its_result_is_followed_by_another(
             "max_bytes_billed of the asset.",
         ),
         (
+            "responseTooLarge",
+            "Read fewer columns or rows, or let query_linked_products write the result to a table.",
+        ),
+        ("resourcesExceeded", "Let the query read less, or do less at once."),
+        (
             "stopped",
             "Somebody cancelled the job, or it took longer than it may. Run it again, or let the "
             "query read less.",

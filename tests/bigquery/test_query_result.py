@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pyarrow as pa
 import pytest
+from google.api_core.exceptions import DeadlineExceeded
 from google.cloud.bigquery import Client, QueryJob
 
 from octogen_dagster.api.cancellation import CancelScope, ClosedError
@@ -18,7 +18,8 @@ from octogen_dagster.background import submit
 from octogen_dagster.bigquery import query_result
 from octogen_dagster.bigquery.query_result import QueryResult, open_result
 from tests.bigquery.rest_api import PROJECT, connected
-from tests.bigquery.result_server import ResultServer, storage_read_api
+from tests.bigquery.result_server import ResultServer, Silence, storage_read_api
+from tests.sharing.hubs import Refusal, error_info
 
 ENDING_SECONDS = 10
 """The promise is a fraction of a second; a broken promise takes a minute."""
@@ -71,17 +72,62 @@ def test_the_storage_read_api_is_read_stream_after_stream(
     assert (result.source, server.pages) == ("Storage Read API", [])
 
 
-def test_rest_takes_over_if_the_storage_read_api_refuses(job: QueryJob) -> None:
+@pytest.mark.parametrize(
+    ("refusal", "line"),
+    [
+        (
+            Refusal("PERMISSION_DENIED", "Not for you."),
+            "(PERMISSION_DENIED: 403 Not for you). Let an administrator grant "
+            f"roles/bigquery.readSessionUser on project {PROJECT}.",
+        ),
+        (
+            Refusal(
+                "PERMISSION_DENIED",
+                "Disabled.",
+                error_info(
+                    "SERVICE_DISABLED",
+                    service="bigquerystorage.googleapis.com",
+                    consumer="projects/my-project",
+                ),
+            ),
+            "API bigquerystorage.googleapis.com is not enabled in project my-project: let an "
+            "administrator run `gcloud services enable bigquerystorage.googleapis.com --project "
+            "my-project`, and try again a few minutes later.",
+        ),
+        (Refusal("UNIMPLEMENTED", "What?"), "(UNIMPLEMENTED: 501 What?)."),
+    ],
+    ids=["denied", "disabled", "unknown"],
+)
+def test_rest_takes_over_if_the_storage_read_api_refuses(
+    refusal: Refusal, line: str, job: QueryJob
+) -> None:
     warnings: list[str] = []
-    with storage_read_api(refusal=grpc.StatusCode.PERMISSION_DENIED) as storage:
+    with storage_read_api(refusal=refusal) as storage:
         result = QueryResult(job, storage, warnings.append)
         assert uuids(result) == [["u1", "u2"], ["u3"]]
     assert result.source == "REST"
-    assert warnings == [
-        "The rows are read by REST, which is slower: the Storage Read API refused "
-        "(PERMISSION_DENIED: 403 Not for you). Let an administrator grant "
-        f"roles/bigquery.readSessionUser on project {PROJECT}."
-    ]
+    (warning,) = warnings
+    assert warning.startswith("The rows are read by REST, which is slower: the Storage Read API ")
+    assert warning.endswith(line)
+
+
+def test_a_stream_that_takes_longer_than_a_request_may_is_continued(
+    job: QueryJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(query_result, "STREAM_TIMEOUT", 0.2)
+    with storage_read_api([batch("u1", "u2"), Silence(), batch("u3")]) as storage:
+        assert uuids(QueryResult(job, storage, warn_never)) == [["u1", "u2"], ["u3"]]
+
+
+def test_a_stream_that_brings_nothing_ends_the_read(
+    job: QueryJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(query_result, "STREAM_TIMEOUT", 0.2)
+    with (
+        storage_read_api([Silence(), batch("u1")]) as storage,
+        pytest.raises(DeadlineExceeded),
+    ):
+        uuids(QueryResult(job, storage, warn_never))
 
 
 def test_a_read_that_is_stopped_does_not_wait_for_the_server(tmp_path: Path) -> None:

@@ -96,12 +96,22 @@ def _answered(answer: Callable[[Any], Any], request: Any, context: Any) -> Any:
     try:
         return answer(request)
     except Refusal as refusal:
-        status = status_pb2.Status(code=refusal.code.value[0], message=str(refusal))
-        for detail in refusal.details:
-            packed = any_pb2.Any()
-            packed.Pack(detail)
-            status.details.append(packed)
-        context.abort_with_status(rpc_status.to_status(status))
+        abort(context, refusal)
+
+
+def abort(context: Any, refusal: Refusal) -> None:
+    """End a call by a refusal.
+
+    Args:
+        context: The context of gRPC.
+        refusal: The refusal.
+    """
+    status = status_pb2.Status(code=refusal.code.value[0], message=str(refusal))
+    for detail in refusal.details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    context.abort_with_status(rpc_status.to_status(status))
 
 
 def _deserializer(method: str) -> Any:
