@@ -191,10 +191,11 @@ class Subscriptions:
                 self._delete(plan, leftovers, replacing)
                 deleted.update(each.name for each in leftovers)
                 continue
-            held = self._look_at_dataset(plan)
+            # What a deletion leaves behind for a moment is nobody's, whatever it is linked to.
+            held = HeldDataset(Holder.NOBODY) if deleted else self._look_at_dataset(plan)
             if held.holder is Holder.OTHER_LISTING and plan.alternative is not None:
                 return self.subscribe(plan.alternative, replacing=replacing)
-            if held.holder is Holder.NOBODY or (deleted and held.unreadable):
+            if held.holder is Holder.NOBODY:
                 created = self._create(plan)
                 if created is not None:
                     return created
