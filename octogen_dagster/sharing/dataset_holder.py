@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryUnavailableError
+from octogen_dagster.errors import (
+    OctogenBigQueryError,
+    OctogenBigQueryUnavailableError,
+    Persistence,
+)
 from octogen_dagster.sharing.leftovers import taken
 
 if TYPE_CHECKING:
@@ -34,13 +38,13 @@ class HeldDataset:
         holder: Whose it is.
         linked_to: The name of the listing or of the dataset that it is linked to.
         is_in_force: False if it is linked and the link was ended.
-        unreadable: Why BigQuery does not say what it is; None if it does.
+        unreadable: Why it is not known what it is linked to; None if it is known.
     """
 
     holder: Holder
     linked_to: str | None = None
     is_in_force: bool = True
-    unreadable: str | None = None
+    unreadable: OctogenBigQueryError | None = None
 
     def error(self, plan: SubscriptionPlan) -> OctogenBigQueryError:
         """The error of a plan that needs the dataset's id and does not get it.
@@ -61,9 +65,12 @@ class HeldDataset:
                 f"{taken(plan)}, which is linked to {self.linked_to}: {_CHOOSE}"
             )
         if self.unreadable:
-            return OctogenBigQueryError(
+            lasts = self.unreadable.persistence is Persistence.PERMANENT
+            kind = OctogenBigQueryError if lasts else OctogenBigQueryUnavailableError
+            return kind(
                 f"{taken(plan)}, and no subscription to this listing has it. What it is linked to "
-                f"cannot be read ({self.unreadable.rstrip('.')}): allow that, or {_CHOOSE}"
+                f"cannot be read ({str(self.unreadable).rstrip('.')}): "
+                f"{'allow that' if lasts else 'try again later'}, or {_CHOOSE}"
             )
         if not self.is_in_force:
             return OctogenBigQueryError(

@@ -214,7 +214,7 @@ class Subscriptions:
             listing = self._hub.listing(str(plan.listing)) if dataset else None
             holder = dataset_holder(dataset, listing and listing.bigquery_dataset.dataset)
         except OctogenBigQueryError as error:
-            unreadable = str(error)
+            unreadable = error.with_traceback(None)
         held = HeldDataset(
             holder,
             dataset.source if dataset else None,
