@@ -16,7 +16,14 @@ import octogen_dagster
 PACKAGE = Path(octogen_dagster.__file__).parent
 TESTS = Path(__file__).parent
 GROUND = {"errors", "files", "background"}
-HELPERS = {"asset_defaults", "sensor_failures", "sensor_limits", "run_ledger", "previews"}
+HELPERS = {
+    "asset_defaults",
+    "previews",
+    "run_failures",
+    "run_ledger",
+    "sensor_failures",
+    "sensor_limits",
+}
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
@@ -26,6 +33,7 @@ ARROWS: dict[str, set[str]] = {
     "control_plane": GROUND | {"api"},
     "sharing": GROUND | {"api"},
     "asset_defaults": set(),
+    "run_failures": {"errors", "asset_defaults"},
     "sensor_failures": {"errors", "run_ledger"},
     "sensor_limits": set(),
     "run_ledger": {"sensor_limits"},

@@ -16,6 +16,7 @@ from octogen_dagster.bigquery.query_jobs import MAX_BYTES_BILLED, QueryLimits
 from octogen_dagster.bigquery.table_checks import build_check_specs, check_results, hours
 from octogen_dagster.bigquery.table_metadata import read_reported_table, table_metadata
 from octogen_dagster.bigquery.tables import TableFacts, open_client, read_table
+from octogen_dagster.run_failures import permanent_errors_fail
 
 PRODUCT_COLUMNS = (
     "uuid",
@@ -92,7 +93,7 @@ def build_linked_products_asset(
         context: dg.AssetExecutionContext, bigquery: dg.ResourceParam[Any]
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster takes it for one with no value
         table = read_reported_table(context, linked_datasets.key)
-        with open_client(bigquery) as client:
+        with permanent_errors_fail(), open_client(bigquery) as client:
             facts = read_table(
                 client, table, modified_column, origin=job_origin(context), limits=limits
             )

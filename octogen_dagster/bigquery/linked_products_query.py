@@ -15,6 +15,7 @@ from octogen_dagster.bigquery.table_metadata import read_reported_table, table_m
 from octogen_dagster.bigquery.table_query import write_query
 from octogen_dagster.bigquery.tables import TableName, open_client, read_first_rows, read_table
 from octogen_dagster.previews import markdown_table
+from octogen_dagster.run_failures import permanent_errors_fail
 
 PREVIEW_ROWS = 10
 
@@ -78,7 +79,7 @@ def query_linked_products(
         source = read_reported_table(context, linked_products.key)
         sql = _sql(sql_template, source)
         origin = job_origin(context)
-        with open_client(bigquery) as client:
+        with permanent_errors_fail(), open_client(bigquery) as client:
             table = _destination(destination, source.dataset_id, client.project)
             written = write_query(client, sql, table, origin=origin, limits=limits)
             facts = read_table(client, table, origin=origin, limits=limits)

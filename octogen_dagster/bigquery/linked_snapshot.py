@@ -1,7 +1,6 @@
 """The asset of linked snapshots: it brings each linked view into the store of the IO manager."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -27,9 +26,9 @@ from octogen_dagster.bigquery.table_checks import build_check_specs, check_resul
 from octogen_dagster.bigquery.table_metadata import read_reported_table, table_schema
 from octogen_dagster.bigquery.tables import EXPORTED_AT, TableFacts, open_client
 from octogen_dagster.bigquery.view_query import build_view_query, check_arguments
-from octogen_dagster.errors import OctogenBigQueryError, Persistence
 from octogen_dagster.frames.shares import require_share
 from octogen_dagster.frames.snapshot_source import MIN_ROWS_RATIO
+from octogen_dagster.run_failures import permanent_errors_fail
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
 
 
@@ -108,7 +107,7 @@ def build_linked_snapshot_asset(
     ) -> Iterator[Any]:
         accepts_any = where is not None or context.op_execution_context.op_config[ACCEPT_SHRINKING]
         table = read_reported_table(context, linked_datasets.key)
-        with _permanent_errors_fail(), open_client(bigquery) as client:
+        with permanent_errors_fail(), open_client(bigquery) as client:
             with translate_google_errors(BIGQUERY, f"Table {table}"):
                 view = client.get_table(str(table), timeout=REQUEST_TIMEOUT)
             sql = build_view_query(table, view.schema, columns, where)
@@ -143,14 +142,3 @@ def build_linked_snapshot_asset(
         )
 
     return linked_snapshot
-
-
-@contextmanager
-def _permanent_errors_fail() -> Iterator[None]:
-    """Turn an error that a retry cannot fix into a failure that is not retried."""
-    try:
-        yield
-    except OctogenBigQueryError as error:
-        if error.persistence is not Persistence.PERMANENT:
-            raise
-        raise dg.Failure(str(error), allow_retries=False) from error

@@ -18,7 +18,7 @@ from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.shares import require_share
 from octogen_dagster.frames.snapshot_source import MIN_ROWS_RATIO
 from octogen_dagster.frames.window import is_within, utc_now
-from octogen_dagster.snapshots.failures import RETRY_POLICY, permanent_errors_fail
+from octogen_dagster.run_failures import RETRY_POLICY, permanent_errors_fail
 from octogen_dagster.snapshots.partitions import SnapshotPartitions, catalog_of
 from octogen_dagster.snapshots.resource import OctogenResource
 

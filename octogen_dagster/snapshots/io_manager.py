@@ -20,7 +20,7 @@ from octogen_dagster.frames.snapshot_source import (
     check_complete,
     check_not_shrunken,
 )
-from octogen_dagster.snapshots.failures import permanent_errors_fail
+from octogen_dagster.run_failures import permanent_errors_fail
 from octogen_dagster.snapshots.metadata import figures_metadata, snapshot_metadata
 from octogen_dagster.snapshots.object_reader import DamagedError
 from octogen_dagster.snapshots.places import SnapshotPlaces

@@ -12,7 +12,6 @@ import pytest
 from dagster_gcp import BigQueryResource
 
 from octogen_dagster.bigquery.linked_products import build_linked_products_asset
-from octogen_dagster.errors import OctogenBigQueryError
 from tests.bigquery.job_server import JobServer
 from tests.bigquery.rest_api import PROJECT, connected
 
@@ -58,7 +57,7 @@ def test_the_rows_of_a_view_are_counted_within_the_limit(tmp_path: Path) -> None
     with connected(server, tmp_path):
         result = run()
         server.estimate = 3_000
-        with pytest.raises(OctogenBigQueryError, match=r"reads 3,000 bytes .*billed is 2,000\. "):
+        with pytest.raises(dg.Failure, match=r"reads 3,000 bytes .*billed is 2,000\. "):
             run()
     (event,) = result.asset_materializations_for_node("octogen_linked_products")
     metadata = {name: value.value for name, value in event.metadata.items()}
@@ -92,7 +91,7 @@ def test_without_credentials_a_run_says_how_to_log_in(
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
-    with pytest.raises(OctogenBigQueryError) as caught:
+    with pytest.raises(dg.Failure) as caught:
         dg.materialize(
             [linked, build_linked_products_asset(linked)],
             resources={"bigquery": BigQueryResource(project=PROJECT)},

@@ -20,7 +20,6 @@ from octogen_dagster.bigquery.partitions import listing_partition_key, listing_p
 from octogen_dagster.bigquery.query_jobs import JobOrigin, QueryLimits, run_query
 from octogen_dagster.bigquery.resources import AnalyticsHubResource
 from octogen_dagster.bigquery.tables import TableName, read_first_rows, read_table
-from octogen_dagster.errors import OctogenBigQueryError
 from octogen_dagster.sandbox.server import Sandbox
 from tests.bigquery.rest_api import ENVIRONMENT, PROJECT, answering, environment, running_emulator
 
@@ -188,7 +187,7 @@ def test_another_column_can_tell_the_last_modification(client: bigquery.Client, 
     assert metadata["octogen/last_modified"] == 1767312000.0
 
     asset = build_linked_products_asset(linked_datasets, modified_column="title")
-    with pytest.raises(OctogenBigQueryError) as caught:
+    with pytest.raises(dg.Failure) as caught:
         runs.of(asset)
     assert str(caught.value) == (
         f"Table {LINKED}.products_current_v1: it has no column 'title' with dates, to tell its "
@@ -206,7 +205,7 @@ def test_a_table_needs_no_query(client: bigquery.Client) -> None:
 
 def test_a_linked_dataset_that_is_gone_is_an_error(client: bigquery.Client, runs: Runs) -> None:
     client.delete_table(f"{LINKED}.products_current_v1")
-    with pytest.raises(OctogenBigQueryError) as caught:
+    with pytest.raises(dg.Failure) as caught:
         runs.of(build_linked_products_asset(linked_datasets))
     assert str(caught.value) == (
         f"Table {LINKED}.products_current_v1: BigQuery refused (404 notFound: Not found: Table "
@@ -272,16 +271,16 @@ def test_a_second_run_replaces_the_table_and_a_failed_one_leaves_it(
     left = [{"title": "Boot | 8"}, {"title": "Boot | 9"}]
     assert rows(client, "analytics.cheapest_acme_products") == left
 
-    with pytest.raises(OctogenBigQueryError) as caught:
+    with pytest.raises(dg.Failure) as caught:
         runs.of(cheapest("SELEC title FROM {products}"))
     assert str(caught.value) == (
         f"The query into {PROJECT}.analytics.cheapest_acme_products, in location US: BigQuery "
         'refused (400 invalidQuery: Syntax error: Unexpected identifier "SELEC" at [1:1]). '
         "Correct the SQL."
     )
-    with pytest.raises(OctogenBigQueryError, match=r"400 invalidQuery: division by zero"):
+    with pytest.raises(dg.Failure, match=r"400 invalidQuery: division by zero"):
         runs.of(cheapest("SELECT 1 / (current_price - current_price) AS x FROM {products}"))
-    with pytest.raises(OctogenBigQueryError) as caught:
+    with pytest.raises(dg.Failure) as caught:
         runs.of(cheapest("CREATE TABLE analytics.x AS SELECT * FROM {products}"))
     assert str(caught.value) == (
         f"The query into {PROJECT}.analytics.cheapest_acme_products, in location US: it is "
@@ -309,7 +308,7 @@ def test_a_linked_dataset_is_not_written_to(client: bigquery.Client, runs: Runs)
         linked_products=linked_datasets,
         destination="{linked_dataset}.brands",
     )
-    with pytest.raises(OctogenBigQueryError) as caught:
+    with pytest.raises(dg.Failure) as caught:
         runs.of(asset)
     assert str(caught.value) == (
         f"Table {LINKED}.brands: {LINKED} is a linked dataset, which is read-only. Write to a "
@@ -325,7 +324,7 @@ def test_a_dataset_that_is_not_there_is_not_made(client: bigquery.Client, runs: 
         destination="analitics.{linked_dataset}",
     )
     with pytest.raises(
-        OctogenBigQueryError,
+        dg.Failure,
         match=rf"^Dataset {PROJECT}\.analitics: BigQuery refused \(404 notFound: .* Check the name",
     ):
         runs.of(asset)

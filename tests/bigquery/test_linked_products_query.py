@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from dagster_gcp import BigQueryResource
 
 from octogen_dagster.bigquery.linked_products import build_linked_products_asset
 from octogen_dagster.bigquery.linked_products_query import query_linked_products
-from octogen_dagster.errors import OctogenBigQueryError
 from tests.bigquery.job_server import JobServer
 from tests.bigquery.rest_api import PROJECT, connected
+from tests.results import failure
 
 LISTINGS = dg.DynamicPartitionsDefinition(name="octogen_listings")
 
@@ -62,19 +63,39 @@ def test_names_pool_group_and_partitions_are_those_of_the_other_assets() -> None
     assert [dep.asset_key for dep in spec.deps] == [products.key]
 
 
-def test_a_query_beyond_the_limit_is_not_run(tmp_path: Path) -> None:
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[JobServer]:
     dataset = {
         "datasetReference": {"projectId": PROJECT, "datasetId": "analytics"},
         "location": "US",
     }
-    server = JobServer(datasets={"analytics": dataset}, estimate=3_000)
-    with connected(server, tmp_path), pytest.raises(OctogenBigQueryError) as caught:
-        dg.materialize(
-            [linked, query(max_bytes_billed=2_000)],
-            resources={"bigquery": BigQueryResource(project=PROJECT)},
-        )
-    assert str(caught.value).startswith(
+    server = JobServer(datasets={"analytics": dataset})
+    with connected(server, tmp_path):
+        yield server
+
+
+def run(**arguments: Any) -> dg.ExecuteInProcessResult:
+    return dg.materialize(
+        [linked, query(**arguments)],
+        resources={"bigquery": BigQueryResource(project=PROJECT)},
+        raise_on_error=False,
+    )
+
+
+def test_a_query_beyond_the_limit_is_not_run(server: JobServer) -> None:
+    server.estimate = 3_000
+    message = failure(run(max_bytes_billed=2_000))
+    assert (
         f"The query into {PROJECT}.analytics.brands, in location US: it reads 3,000 bytes by "
         "BigQuery's estimate, and max_bytes_billed is 2,000. It was not run"
-    )
+    ) in message
     assert not server.inserted
+
+
+def test_a_job_that_took_too_long_is_not_paid_again_by_a_retry(server: JobServer) -> None:
+    server.failures = [{"reason": "stopped", "message": "Job timed out after 6h"}]
+    result = run(retry_policy=dg.RetryPolicy(max_retries=2))
+    assert "BigQuery refused (200 stopped: Job timed out after 6h). Somebody cancelled" in (
+        failure(result)
+    )
+    assert len(server.inserted) == 1

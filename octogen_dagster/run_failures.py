@@ -1,4 +1,4 @@
-"""The retries of a run that reads from the service."""
+"""The retries of a run that reads from Octogen or BigQuery, and the errors without any."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ def permanent_errors_fail() -> Iterator[None]:
     Raises:
         dagster.Failure: The key is missing or refused, the budget or the credit is spent, the
             service refused the request or found nothing, a whole catalog is empty or shrank, the
-            walks of a catalog overlap or leave out products, or the partition's time is not the
-            present. The metadata links to where credit is bought.
+            walks of a catalog overlap or leave out products, the partition's time is not the
+            present, or BigQuery refused or a query exceeds a limit. The metadata links to where
+            credit is bought.
     """
     try:
         yield

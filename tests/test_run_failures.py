@@ -18,7 +18,7 @@ from octogen_dagster.errors import (
     OctogenResponseError,
     OctogenSnapshotError,
 )
-from octogen_dagster.snapshots.failures import RETRY_POLICY, permanent_errors_fail
+from octogen_dagster.run_failures import RETRY_POLICY, permanent_errors_fail
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)
