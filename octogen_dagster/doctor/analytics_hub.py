@@ -14,6 +14,7 @@ from octogen_dagster.sharing.subscription_plan import plan_subscription
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
+    from octogen_dagster.api.cancellation import CancelScope
     from octogen_dagster.bigquery.resources import AnalyticsHubResource
     from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 
@@ -21,6 +22,9 @@ SUBSCRIPTIONS, LISTINGS, EXCHANGE = "Subscriptions", "Listings", "Exchange"
 _DEFAULT_LOCATION = "US"
 _MAX_LISTINGS = 100
 _MAX_NAMES = 3
+_MAX_FAILURES = 3
+"""Listings that cannot be looked at mostly have one cause, such as an API that is disabled."""
+
 _GRANT = (
     "Octogen grants roles/analyticshub.subscriber on a listing to the registered principal, within "
     "minutes. If it does not, check that these Google credentials are that principal's."
@@ -33,6 +37,8 @@ def check_analytics_hub(
     shared: Sequence[str],
     exchange: str | None,
     timeout: float,
+    *,
+    scope: CancelScope | None = None,
 ) -> Generator[Finding, None, Sequence[str]]:
     """Check that subscriptions and listings can be read and listings be subscribed to.
 
@@ -43,6 +49,7 @@ def check_analytics_hub(
         shared: Those that Octogen shares; their grants may still be on the way.
         exchange: The exchange whose listings are to be read; None for none.
         timeout: Seconds for each call.
+        scope: Ends all calls when it ends.
 
     Returns:
         The linked tables that there are, as `project.dataset.table`.
@@ -54,7 +61,7 @@ def check_analytics_hub(
     resources, malformed = _checked([*named, *shared])
     yield from malformed
     looked_at = _Listings({name.strip() for name in named})
-    with analytics_hub.hub(timeout) as hub:
+    with analytics_hub.hub(timeout, scope=scope) as hub:
         if exchange is not None:
             yield _exchange_finding(hub, exchange)
         locations = {ListingName.parse(resource).location for resource in resources}
@@ -65,16 +72,19 @@ def check_analytics_hub(
         yield from read
         are_read = all(finding.status == "ok" for finding in read)
         subscriptions = Subscriptions(hub) if are_read else None
-        for resource in resources[:_MAX_LISTINGS]:
+        left = list(resources)
+        failures = 0
+        while left and len(resources) - len(left) < _MAX_LISTINGS and failures < _MAX_FAILURES:
             try:
-                looked_at.add(resource, project, hub, subscriptions)
+                looked_at.add(left.pop(0), project, hub, subscriptions)
             except OctogenBigQueryError as error:
+                failures += 1
                 yield Finding(LISTINGS, "failed", str(error))
     yield from looked_at.findings()
     if not resources:
         yield Finding(LISTINGS, "skipped", "none is named, and Octogen's MCP names none.")
-    if (left := len(resources) - _MAX_LISTINGS) > 0:
-        yield Finding(LISTINGS, "skipped", f"not looked at: {left:,} more.")
+    if left:
+        yield Finding(LISTINGS, "skipped", f"not looked at: {len(left):,} more.")
     return looked_at.tables
 
 

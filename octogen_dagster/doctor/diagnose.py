@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from octogen_dagster.api.cancellation import CancelScope
 from octogen_dagster.doctor.findings import Check, Diagnosis, Finding, not_given
 from octogen_dagster.doctor.octogen_api import check_octogen
 from octogen_dagster.doctor.runner import run_checks
@@ -73,7 +74,13 @@ def diagnose(
         checked_exchange(exchange)
     stage_timeout = timeout / 3  # Octogen's MCP, Analytics Hub and queries are checked in turn
     sharing = SharingChecks(
-        analytics_hub, control_plane, bigquery, listings, exchange, stage_timeout
+        analytics_hub,
+        control_plane,
+        bigquery,
+        listings,
+        exchange,
+        stage_timeout,
+        CancelScope(timeout),
     )
     checks: dict[str, Callable[[], Check]] = {
         "Versions": check_versions,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import time
@@ -23,7 +24,8 @@ def run_checks(
 ) -> list[Finding]:
     """Run checks at the same time and return their findings, in the order of the checks.
 
-    What a check has found before it fails or its time is over is kept.
+    What a check has found before it fails or its time is over is kept. A check whose time is over
+    ends with the step that it is at.
 
     Args:
         checks: The checks, by the subject that a failure is reported for.
@@ -33,7 +35,8 @@ def run_checks(
     found: dict[str, list[Finding]] = {subject: [] for subject in checks}
     futures = {
         subject: submit(
-            functools.partial(_collect, guarded(subject, check), found[subject]), "octogen-doctor"
+            functools.partial(_collect, guarded(subject, check), found[subject], ends_at),
+            "octogen-doctor",
         )
         for subject, check in checks.items()
     }
@@ -82,6 +85,9 @@ def guarded(
     return None
 
 
-def _collect(check: Generator[Finding, None, object], found: list[Finding]) -> None:
-    for finding in check:
-        found.append(finding)  # one by one, so that those before a hang are kept
+def _collect(check: Generator[Finding, None, object], found: list[Finding], ends_at: float) -> None:
+    with contextlib.closing(check):
+        for finding in check:
+            found.append(finding)  # one by one, so that those before a hang are kept
+            if time.monotonic() > ends_at:
+                return

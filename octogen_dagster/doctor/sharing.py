@@ -19,6 +19,7 @@ from octogen_dagster.sharing.analytics_hub import EMULATOR_VARIABLE
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
+    from octogen_dagster.api.cancellation import CancelScope
     from octogen_dagster.bigquery.resources import (
         AnalyticsHubResource,
         OctogenControlPlaneResource,
@@ -36,6 +37,7 @@ class SharingChecks:
         listings: Resource names of listings that must be granted.
         exchange: The exchange whose listings are to be read; None for none.
         timeout: Seconds for each call.
+        scope: Ends the calls of Analytics Hub when it ends.
     """
 
     analytics_hub: AnalyticsHubResource | None
@@ -44,6 +46,7 @@ class SharingChecks:
     listings: Sequence[str]
     exchange: str | None
     timeout: float
+    scope: CancelScope
 
     def check_google(self) -> Check:
         """Check the credentials and their permissions on the project."""
@@ -88,7 +91,12 @@ class SharingChecks:
             return ()
         return (
             yield from check_analytics_hub(
-                resolved(self.analytics_hub), self.listings, shared, self.exchange, self.timeout
+                resolved(self.analytics_hub),
+                self.listings,
+                shared,
+                self.exchange,
+                self.timeout,
+                scope=self.scope,
             )
         )
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from google.cloud import bigquery_analyticshub_v1 as ah
 
+from octogen_dagster.api.cancellation import CancelScope
 from octogen_dagster.bigquery.resources import AnalyticsHubResource
 from octogen_dagster.doctor.analytics_hub import check_analytics_hub
 from octogen_dagster.doctor.runner import run_checks
@@ -115,3 +116,21 @@ def test_a_name_that_is_malformed_hides_no_other() -> None:
     )
     assert found[0].startswith("failed   Listings: 'projects/a' is not the name of a listing")
     assert found[2].startswith("ok       Listings: free to subscribe to 1")
+
+
+def test_listings_that_fail_for_one_cause_are_not_all_asked_about() -> None:
+    names = [listing(f"shop_{number}") for number in range(8)]
+    found = diagnosed(shared=names, TestIamPermissions=refusing("PERMISSION_DENIED"))
+    assert [line[:8] for line in found[1:]] == ["failed  "] * 3 + ["skipped "]
+    assert found[-1] == "skipped  Listings: not looked at: 5 more."
+
+
+def test_no_call_is_made_when_the_time_of_all_checks_is_over() -> None:
+    calls: list[Any] = []
+    with answering(TestIamPermissions=calls.append, ListSubscriptions=calls.append) as endpoint:
+        resource = AnalyticsHubResource(project=PROJECT, endpoint=endpoint)
+        over = CancelScope(0)
+        check = check_analytics_hub(resource, [listing("a")], [], EXCHANGE, 30, scope=over)
+        found = [each.status for each in check]
+    assert set(found) == {"failed"}
+    assert not calls

@@ -53,3 +53,21 @@ def test_a_check_that_hangs_is_left_and_stops_no_other() -> None:
     assert (first, last) == (FINE, FINE)
     assert hung.message == "the check did not end within 0.05 s."
     assert "longer timeout" in hung.advice
+
+
+def test_a_check_whose_time_is_over_takes_no_further_step() -> None:
+    released, ended = threading.Event(), threading.Event()
+    steps: list[int] = []
+
+    def hang() -> Generator[Finding, None, None]:
+        try:
+            released.wait(30)
+            yield FINE
+            steps.append(2)
+        finally:
+            ended.set()
+
+    run_checks({"Hangs": hang}, 0.05)
+    released.set()
+    assert ended.wait(30)
+    assert not steps
