@@ -76,7 +76,7 @@ def doctor(
     as_json: bool,
     **settings: str | None,
 ) -> None:
-    """Say what works, what does not and what to do. Nothing is charged.
+    """Say what works, what does not and what to do, without a search or lookup.
 
     Nothing is changed, except for one small file that is written where snapshots are stored and
     deleted again, and a refresh token that Octogen replaces. The resources are those of your

@@ -45,7 +45,7 @@ def diagnose(
     instance: dg.DagsterInstance | None = None,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> Diagnosis:
-    """Check what works, what does not and what to do, without a charged request.
+    """Check what works, what does not and what to do, without a search or lookup.
 
     Nothing is changed, except for one small file that is written where snapshots are stored and
     deleted again, and a refresh token that Octogen replaces, as with every login. A resource that

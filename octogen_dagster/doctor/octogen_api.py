@@ -30,7 +30,7 @@ _DEPRECATED_VARIABLE = API_KEY_VARIABLES[1]
 def check_octogen(
     octogen: OctogenResource, instance: dg.DagsterInstance | None, timeout: float
 ) -> Check:
-    """Check the key, the catalogs and the limits. No request is charged.
+    """Check the key, the catalogs and the limits, without a search or lookup.
 
     Args:
         octogen: The resource.
