@@ -150,8 +150,6 @@ class ListingSensor:
             return dg.SkipReason(
                 f"The listings could not be read; the next tick tries again. {error}"
             )
-        for warning in cursor.record_warnings(warnings):
-            context.log.warning(warning)
         subscribed = context.instance.get_materialized_partitions(self._linked_datasets.key)
         lapses = self._find_lapses(
             context,
@@ -160,6 +158,9 @@ class ListingSensor:
             now,
             scope,
         )
+        # Not before: a tick that fails keeps its cursor, and would warn again each time.
+        for warning in cursor.record_warnings(warnings):
+            context.log.warning(warning)
         tick = plan_tick(
             cursor,
             TickInputs(

@@ -188,6 +188,22 @@ def test_a_check_that_is_refused_fails_the_tick(subscribed: Daemon) -> None:
     assert "roles/analyticshub.subscriptionOwner" in text
 
 
+def test_a_tick_that_fails_does_not_repeat_warnings(
+    subscribed: Daemon, instance: dg.DagsterInstance, capfd: pytest.CaptureFixture[str]
+) -> None:
+    instance.add_dynamic_partitions("octogen_listings", ["nonsense"])
+    with answering(ListSubscriptions=refusing("PERMISSION_DENIED")) as endpoint:
+        connect(subscribed, endpoint)
+        for _ in range(3):
+            failed(subscribed)
+    assert "are no listings" not in capfd.readouterr().err
+    with answering(ListSubscriptions=lambda _: SUBSCRIBED) as endpoint:
+        connect(subscribed, endpoint)
+        for _ in range(3):
+            subscribed.tick()
+    assert capfd.readouterr().err.count("are no listings") == 1
+
+
 def test_a_check_without_an_answer_is_a_warning_and_fails_the_third_tick_in_a_row(
     subscribed: Daemon, capfd: pytest.CaptureFixture[str]
 ) -> None:
