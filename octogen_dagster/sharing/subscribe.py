@@ -190,7 +190,6 @@ class Subscriptions:
             if leftovers and replacing is not None:
                 self._delete(plan, leftovers, replacing)
                 deleted.update(each.name for each in leftovers)
-                continue
             # What a deletion leaves behind for a moment is nobody's, whatever it is linked to.
             held = HeldDataset(Holder.NOBODY) if deleted else self._look_at_dataset(plan)
             if held.holder is Holder.OTHER_LISTING and plan.alternative is not None:

@@ -196,9 +196,18 @@ def test_a_leftover_that_was_deleted_is_waited_for(lag: int, settle: Settle) -> 
     result = settle(google, replace=True)
     assert (result.already_subscribed, result.linked_dataset) == (False, DEFAULT)
     assert google.calls == [
-        *("list", "subscribe", "list", "delete old"),
-        *["list", "subscribe"] * (lag + 1),
+        *("list", "subscribe", "list", "delete old", "subscribe"),
+        *["list", "subscribe"] * lag,
     ]
+
+
+def test_leftovers_without_an_end_are_not_deleted_without_an_end(settle: Settle) -> None:
+    names = [f"s-{number}" for number in range(20)]
+    listed = [[subscription(state=REVOKED, name=name)] for name in names]
+    google = Google(listed=listed, refusals=100)
+    with pytest.raises(OctogenBigQueryUnavailableError, match="is still there, although"):
+        settle(google, replace=True)
+    assert sum(call.startswith("delete") for call in google.calls) == 3
 
 
 @pytest.mark.parametrize("where", ["source", "exchange", "exchange, denied", "region"])
