@@ -48,17 +48,18 @@ class QueryLimits:
         job_timeout: Seconds after which its job is cancelled. BigQuery has a limit of 6 hours.
 
     Raises:
-        ValueError: max_bytes_billed is not positive.
+        ValueError: max_bytes_billed is not a positive whole number.
     """
 
     max_bytes_billed: int | None = MAX_BYTES_BILLED
     job_timeout: float = 6 * 3600.0
 
     def __post_init__(self) -> None:
-        if self.max_bytes_billed is not None and self.max_bytes_billed <= 0:
+        limit = self.max_bytes_billed
+        if limit is not None and (not isinstance(limit, int) or limit <= 0):
             raise ValueError(
-                "max_bytes_billed must be a positive number of bytes, or None for no limit, not "
-                f"{self.max_bytes_billed!r}."
+                "max_bytes_billed must be a positive whole number of bytes, or None for no limit, "
+                f"not {limit!r}."
             )
 
 

@@ -35,7 +35,9 @@ def test_a_maximum_age_that_is_not_positive_is_refused() -> None:
 
 
 def test_a_limit_that_is_not_positive_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^max_bytes_billed must be a positive number of bytes, "):
+    with pytest.raises(
+        ValueError, match=r"^max_bytes_billed must be a positive whole number of bytes, "
+    ):
         build_linked_products_asset(linked, max_bytes_billed=-1)
 
 

@@ -40,7 +40,9 @@ def test_a_template_and_a_destination_are_checked_when_the_code_is_loaded() -> N
         query("SELECT * FROM {product}")
     with pytest.raises(ValueError, match=r"^'brands' is not the name of a table: .* <dataset>"):
         query(destination="brands")
-    with pytest.raises(ValueError, match=r"^max_bytes_billed must be a positive number of bytes, "):
+    with pytest.raises(
+        ValueError, match=r"^max_bytes_billed must be a positive whole number of bytes, "
+    ):
         query(max_bytes_billed=0)
     with pytest.raises(ValueError, match=r"destination must contain") as caught:
         query(linked_products=linked_datasets)

@@ -89,7 +89,7 @@ def test_names_pool_group_and_checks_are_those_of_the_other_assets() -> None:
         ({"where": ""}, "where must be an expression in SQL"),
         ({"max_age": timedelta()}, "max_age must be a positive timedelta or None"),
         ({"min_rows_ratio": 2}, "min_rows_ratio must be a share from 0 to 1"),
-        ({"max_bytes_billed": 0}, "max_bytes_billed must be a positive number of bytes"),
+        ({"max_bytes_billed": 0}, "max_bytes_billed must be a positive whole number of bytes"),
     ],
 )
 def test_wrong_arguments_are_refused_when_the_asset_is_defined(

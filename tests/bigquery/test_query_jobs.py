@@ -113,9 +113,13 @@ def test_only_a_select_is_run(server: JobServer, run: Run) -> None:
     assert not server.inserted
 
 
-def test_a_limit_is_positive() -> None:
-    with pytest.raises(ValueError, match=r"^max_bytes_billed must be a positive number of bytes, "):
-        QueryLimits(max_bytes_billed=0)
+@pytest.mark.parametrize("limit", [0, -1, 1e12, "100 GB"])
+def test_a_limit_is_a_positive_whole_number(limit: Any) -> None:
+    with pytest.raises(ValueError, match=r"^max_bytes_billed must be a positive whole number ") as (
+        caught
+    ):
+        QueryLimits(max_bytes_billed=limit)
+    assert str(caught.value).endswith(f"bytes, or None for no limit, not {limit!r}.")
 
 
 @pytest.mark.parametrize("polls", [0, 2], ids=["ended", "running"])
