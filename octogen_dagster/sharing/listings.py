@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from octogen_dagster.errors import OctogenBigQueryInputError
 from octogen_dagster.sharing.resource_names import ListingName, checked_exchange
+from octogen_dagster.sharing.status import decisive_status
 from octogen_dagster.sharing.verdict import NOT_GRANTED
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ class Listing:
         display_name: The publisher's name for it; None from a source other than the exchange.
         location: Its BigQuery location.
         suggested_dataset: The id of its linked dataset, unless another one is chosen.
-        status: Octogen's status of it for one subscriber; empty if Octogen has none for this
-            listing, and None if the source has none or the subscriber is not registered.
+        status: Octogen's status of it for one subscriber, or its reason code if that decides; empty
+            if Octogen has none for this listing, and None if the source has none or the subscriber
+            is not registered.
     """
 
     resource: str
@@ -212,15 +214,19 @@ def _statuses(
 ) -> Callable[[SharedListing], str | None]:
     """A function from a listing to its status: that of its own cell, or else of its catalog."""
     resources = {each.listing_resource for each in shared}
-    by_resource = {cell.listing.listing_resource: cell.status for cell in cells}
+    by_resource = {cell.listing.listing_resource: _status(cell) for cell in cells}
     by_catalog = {
-        cell.listing.catalog_key: cell.status
+        cell.listing.catalog_key: _status(cell)
         for cell in cells
         if cell.listing.listing_resource is None or cell.listing.listing_resource not in resources
     }
     return lambda listing: by_resource.get(
         listing.listing_resource, by_catalog.get(listing.catalog_key)
     )
+
+
+def _status(cell: Cell) -> str | None:
+    return decisive_status(cell.status, cell.reason_code)
 
 
 def _listing(

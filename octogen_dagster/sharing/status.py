@@ -43,6 +43,18 @@ def standing(status: str | None, reason_code: str | None = None) -> Standing:
     return Standing.WITHDRAWN if words & _WITHDRAWN else Standing.PENDING
 
 
+def decisive_status(status: str | None, reason_code: str | None) -> str | None:
+    """Return the status, or the reason code if only that tells that it is not just pending.
+
+    Args:
+        status: Octogen's status of a listing for one subscriber.
+        reason_code: Octogen's reason for the status.
+    """
+    if standing(status) is standing(status, reason_code):
+        return status
+    return reason_code
+
+
 def denies_access(status: str | None) -> bool:
     """True if a status says that access is not granted, in a word that is known."""
     return status in _PENDING | _WITHDRAWN

@@ -235,3 +235,28 @@ def test_a_catalog_in_two_regions_has_a_status_for_each(
     )
     found = ControlPlaneListings(octogen, project=PROJECT, principal=PRINCIPAL).listings()
     assert {each.location: each.status for each in found.listings} == statuses
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "found"),
+    [
+        ("preparing", "removing", "removing"),
+        ("preparing", "scope_revoked", "scope_revoked"),
+        ("preparing", "needs_attention", "needs_attention"),
+        (None, "catalog_not_enabled", "catalog_not_enabled"),
+        ("preparing", "preparing", "preparing"),
+        ("newer", None, "newer"),
+        ("removing", None, "removing"),
+        ("active", "removing", "active"),
+        ("refresh_failed", "preparing", "refresh_failed"),
+    ],
+)
+def test_a_reason_that_decides_is_the_status(
+    status: str | None, reason: str | None, found: str
+) -> None:
+    resource = f"{EXCHANGE}/listings/acme"
+    shared = SharedListing("acme", resource)
+    octogen = Octogen([shared], [Cell("s-1", shared, status, reason)])
+    source = ControlPlaneListings(octogen, project=PROJECT, principal=PRINCIPAL)
+    (listing,) = source.listings().listings
+    assert listing.status == found
