@@ -113,12 +113,19 @@ def open_client(bigquery: Any) -> Iterator[Client]:
     Raises:
         OctogenBigQueryError: The Google credentials are missing or cannot be used.
     """
-    with (
-        translate_google_errors(BIGQUERY, "BigQuery"),
-        bigquery.get_client() as client,
-        contextlib.closing(client),
-    ):
-        yield client
+    from google.auth.exceptions import GoogleAuthError
+
+    with translate_google_errors(BIGQUERY, "BigQuery"), contextlib.ExitStack() as stack:
+        try:
+            client = stack.enter_context(bigquery.get_client())
+        except GoogleAuthError:
+            raise
+        except ValueError:  # of base64 or JSON, and its text does not say so
+            raise OctogenBigQueryInputError(
+                "gcp_credentials of the BigQuery resource are not a Google key file in base64: set "
+                "them to the output of `base64 -w0 key.json`."
+            ) from None
+        yield stack.enter_context(contextlib.closing(client))
 
 
 def read_table(

@@ -56,3 +56,13 @@ def test_a_query_that_is_refused(tmp_path: Path) -> None:
     assert found.startswith(f"failed   Queries: A query in project {PROJECT}: BigQuery refused")
     assert "bigquery.jobs.create" in found
     assert "roles/bigquery.jobUser" in found
+
+
+@pytest.mark.parametrize("credentials", ["no base64", "aGVsbG8="])
+def test_credentials_that_are_no_key_file(credentials: str) -> None:
+    bigquery = BigQueryResource(project=PROJECT, gcp_credentials=credentials)
+    (found,) = run_checks({"Queries": partial(check_queries, bigquery, [], 30)}, 60)
+    assert str(found) == (
+        "failed   Queries: gcp_credentials of the BigQuery resource are not a Google key file in "
+        "base64: set them to the output of `base64 -w0 key.json`."
+    )
