@@ -90,6 +90,8 @@ def doctor(
     if module or file:
         _refuse_settings("shops", *settings)
         resources = _resources_of_definitions(module, file, attribute)
+    elif attribute:
+        raise ValueError("--attribute needs --module-name or --python-file: name one of them.")
     else:
         from octogen_dagster.doctor.environment import resources_from_settings
 

@@ -58,6 +58,7 @@ def test_what_does_not_work_ends_with_1_in_json_too(connect: pytest.MonkeyPatch)
         (["--shop", " / "], "hosts has"),
         (["--listing", "acme"], "'acme' is not the name of a listing"),
         (["--project", "my project"], "Project 'my project' is invalid"),
+        (["--attribute", "defs"], "--attribute needs --module-name or --python-file"),
     ],
 )
 def test_bad_input_ends_with_2(
