@@ -106,7 +106,6 @@ class Subscriptions:
         self, hub: AnalyticsHub, datasets: Mapping[str, str] = MappingProxyType({})
     ) -> None:
         self._hub = hub
-        self._datasets = datasets
         self._list = SubscriptionList(hub, datasets)
 
     def subscribe(
@@ -168,7 +167,8 @@ class Subscriptions:
         created = self._hub.subscribe(_request(plan))
         if created is None:
             return None
-        return _result(Subscription.of(created, self._datasets), plan, already_subscribed=False)
+        subscription = Subscription.of(created, {created.name: plan.dataset_id})
+        return _result(subscription, plan, already_subscribed=False)
 
     def _settle(
         self, plan: SubscriptionPlan, replacing: Callable[[str, str], None] | None

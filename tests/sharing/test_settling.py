@@ -74,6 +74,7 @@ class Google:
         refusals: How many times `SubscribeListing` says that the dataset is there.
         shared: The dataset that the listing shares.
         visible: True if the listing may be read.
+        names_the_dataset: False if a new subscription does not name its dataset.
         calls: What was called.
         requests: The requests of `SubscribeListing`.
     """
@@ -84,6 +85,7 @@ class Google:
     refusals: int = 1
     shared: str = SHARED
     visible: bool = True
+    names_the_dataset: bool = True
     calls: list[str] = field(default_factory=list)
     requests: list[ah.SubscribeListingRequest] = field(default_factory=list)
 
@@ -100,7 +102,7 @@ class Google:
         if len(self.requests) <= self.refusals:
             raise Refusal("ALREADY_EXISTS", "Already Exists: Dataset.")
         dataset = request.destination_dataset.dataset_reference.dataset_id
-        created = subscription(request.name, dataset, name="new")
+        created = subscription(request.name, dataset if self.names_the_dataset else "", name="new")
         return ah.SubscribeListingResponse(subscription=created)
 
     def get_listing(self, request: ah.GetListingRequest) -> ah.Listing:
@@ -182,6 +184,14 @@ def test_what_is_just_created_or_deleted_is_subscribed_to_once_it_is_free(settle
     google = Google(refusals=2)
     assert settle(google).already_subscribed is False
     assert google.calls == ["list", "subscribe", *["list", "dataset 404", "subscribe"] * 2]
+
+
+def test_a_created_subscription_that_does_not_name_its_dataset_has_that_of_the_plan(
+    settle: Settle,
+) -> None:
+    google = Google(refusals=0, names_the_dataset=False)
+    result = settle(google)
+    assert (result.already_subscribed, result.linked_dataset) == (False, DEFAULT)
 
 
 def revoked(dataset: str = DEFAULT) -> ah.Subscription:
