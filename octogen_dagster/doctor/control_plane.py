@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,7 +97,10 @@ def _refresh_token_findings(login: Mapping[str, str | None]) -> Iterator[Finding
         )
     elif file or not login.get("access_token"):
         path = Path(file or REFRESH_TOKEN_FILE).expanduser()
-        mode = stat.S_IMODE(os.stat(path).st_mode) if path.exists() else 0
+        try:
+            mode = stat.S_IMODE(path.stat().st_mode)
+        except OSError:  # the login tells more
+            return
         if mode & 0o044:
             yield Finding(
                 LOGIN,

@@ -136,3 +136,11 @@ def test_a_refresh_token_outside_of_a_file(monkeypatch: pytest.MonkeyPatch) -> N
         found = diagnosed(server)
     assert found[0].startswith("warning  MCP login: OCTOGEN_MCP_REFRESH_TOKEN holds the refresh")
     assert "refresh-0123456789" not in str(found)
+
+
+def test_a_refresh_token_file_that_cannot_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCTOGEN_MCP_CLIENT_ID", "client")
+    with octogen() as server:
+        (found,) = diagnosed(server, refresh_token_file=f"/{'long' * 100}")
+    assert found.startswith("failed   MCP: The refresh token file /long")
+    assert "File name too long" in found
