@@ -97,7 +97,8 @@ def _credentials_problem(
     from google.auth import exceptions as auth
 
     reason = shortened(error)
-    if isinstance(error, auth.TransportError):
+    # The metadata server of a machine in Google Cloud: its silence is wrapped as a refusal.
+    if isinstance(error, auth.TransportError) or isinstance(error.__cause__, auth.TransportError):
         problem = f"Google's token endpoint did not answer ({reason}). Try again later."
         return OctogenBigQueryUnreachableError, problem
     if error.retryable:

@@ -70,8 +70,16 @@ def test_credentials_that_are_missing_or_refused_say_how_to_log_in(
 
 
 @pytest.mark.parametrize("service", [ANALYTICS_HUB, BIGQUERY], ids=["hub", "bigquery"])
-def test_a_token_endpoint_that_does_not_answer_is_unavailable(service: GoogleService) -> None:
-    error = translated(service, auth.TransportError("Connection refused"))
+@pytest.mark.parametrize("is_wrapped", [False, True], ids=["itself", "of a metadata server"])
+def test_a_token_endpoint_that_does_not_answer_is_unavailable(
+    service: GoogleService, is_wrapped: bool
+) -> None:
+    failure = auth.TransportError("Connection refused")
+    if is_wrapped:
+        wrapper = auth.RefreshError(failure)
+        wrapper.__cause__ = failure
+        failure = wrapper
+    error = translated(service, failure)
     assert type(error) is OctogenBigQueryUnreachableError
     assert str(error) == (
         f"{SUBJECT}: Google's token endpoint did not answer (Connection refused). Try again later."
