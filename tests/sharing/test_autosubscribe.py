@@ -127,6 +127,20 @@ def test_waiting_listings_are_subscribed_to_and_octogen_is_told() -> None:
     assert octogen.calls == ["listings", "subscribers", f"refresh acme {PRINCIPAL}"]
 
 
+class Silent(Octogen):
+    """Octogen that sends only the catalog when it is told to look again."""
+
+    def refresh_status(self, catalog_key: str, *_: object, **__: object) -> Cell:
+        return Cell(None, SharedListing(catalog_key), None, None)
+
+
+def test_what_octogen_leaves_out_of_a_refresh_stays_as_it_was_known() -> None:
+    waiting = cell("acme", "awaiting_subscription", "new")
+    (outcome,) = run(Silent([waiting.listing], [ME], [waiting])).catalogs
+    assert (outcome.action, outcome.refresh_status) == (Action.SUBSCRIBED, None)
+    assert (outcome.status, outcome.reason_code) == ("awaiting_subscription", "new")
+
+
 def test_a_dry_run_changes_nothing() -> None:
     octogen, subscribing = shared("acme"), Subscribing()
     result = run(octogen, subscribing, apply=False)
