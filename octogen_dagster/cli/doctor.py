@@ -76,7 +76,9 @@ def doctor(
     as_json: bool,
     **settings: str | None,
 ) -> None:
-    """Say what works, what does not and what to do, without a search or lookup.
+    """Say what works, what does not and what to do.
+
+    No product is searched or looked up.
 
     Nothing is changed, except for one small file that is written where snapshots are stored and
     deleted again, and a refresh token that Octogen replaces. The resources are those of your
