@@ -285,6 +285,7 @@ def test_two_processes_never_lose_the_token_of_a_file(hub: Hub, folder: Path) ->
     hub.settings.rotate_refresh_tokens = True
     file = SecretFile(folder / "refresh", "refresh token")
     file.path.write_text(hub.refresh_token)
+    file.path.chmod(0o600)
     command = [sys.executable, "-c", REFRESHER, str(file.path), hub.client_id, hub.token_endpoint]
     with ExitStack() as stack:
         processes = [
