@@ -139,10 +139,19 @@ class SecretFile:
             "write to; a file that is mounted by itself cannot be replaced, its folder can."
         )
 
+    def exposed_mode(self) -> int | None:
+        """Return the permissions of the file if others than its owner may read it.
+
+        Raises:
+            OSError: The file cannot be looked at.
+        """
+        mode = stat.S_IMODE(self.path.stat().st_mode)
+        return mode if mode & 0o044 else None
+
     def warn_if_exposed(self) -> None:
         """Warn if others than its owner may read the file."""
-        mode = self.path.stat().st_mode & 0o777
-        if mode & 0o044:
+        mode = self.exposed_mode()
+        if mode is not None:
             _LOGGER.warning(
                 f"The {self} can be read by others (mode {mode:04o}). Only its owner can read it "
                 "from now on; if others may have read it, run `octogen-dagster login` again."

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import stat
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from octogen_dagster.control_plane.login_files import REFRESH_TOKEN_FILE
+from octogen_dagster.control_plane.login_files import LoginFiles
 from octogen_dagster.doctor.findings import Finding
 from octogen_dagster.errors import OctogenMCPError
 
@@ -96,16 +94,16 @@ def _refresh_token_findings(login: Mapping[str, str | None]) -> Iterator[Finding
             "Keep it in a file: `octogen-dagster login` writes it.",
         )
     elif file or not login.get("access_token"):
-        path = Path(file or REFRESH_TOKEN_FILE).expanduser()
+        token = LoginFiles.at(file).refresh_token
         try:
-            mode = stat.S_IMODE(path.stat().st_mode)
+            mode = token.exposed_mode()
         except OSError:  # the login tells more
             return
-        if mode & 0o044:
+        if mode is not None:
             yield Finding(
                 LOGIN,
                 "warning",
-                f"others can read the refresh token file {path} (mode {mode:04o}).",
+                f"others can read the {token} (mode {mode:04o}).",
                 "A login that works leaves it to its owner alone; if others may have read it, run "
                 "`octogen-dagster login` again.",
             )

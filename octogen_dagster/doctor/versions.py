@@ -6,12 +6,8 @@ import importlib.metadata
 import platform
 import sysconfig
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from octogen_dagster.doctor.findings import Check, Finding
-
-if TYPE_CHECKING:
-    pass
 
 _PACKAGES = ("octogen-dagster", "dagster", "polars", "pyarrow")
 _OTHER_PACKAGE = "octogen-ai-sdk"
