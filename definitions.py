@@ -8,7 +8,6 @@ import os
 from datetime import timedelta
 
 import dagster as dg
-import polars as pl
 
 from octogen_dagster import (
     AnalyticsHubResource,
@@ -26,6 +25,7 @@ from octogen_dagster import (
     build_catalogs_asset,
     build_linked_datasets_asset,
     build_listing_sensor,
+    build_product_brands_asset,
     build_product_changes_asset,
     build_products_asset,
     build_snapshot_schedule,
@@ -46,7 +46,9 @@ products = build_products_asset(
     partitions_def=catalog_partitions,
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=2)),
 )
-changes = build_product_changes_asset(products, automation_condition=dg.AutomationCondition.eager())
+eager = dg.AutomationCondition.eager()
+changes = build_product_changes_asset(products, automation_condition=eager)
+brands = build_product_brands_asset(products, automation_condition=eager)
 linen_dresses = build_products_asset(
     "linen_dresses",
     ProductSearch(q="linen dress", facets=[Facet(name=FacetName.GENDER, values=["female"])]),
@@ -55,19 +57,6 @@ linen_dresses = build_products_asset(
     ),
 )
 linked_datasets = build_linked_datasets_asset(control_plane=True)
-
-
-@dg.asset(partitions_def=catalog_partitions, automation_condition=dg.AutomationCondition.eager())
-def brands(octogen_products: pl.LazyFrame) -> pl.LazyFrame:
-    """The number of products and the median price of each brand in a catalog.
-
-    It is computed again after each new snapshot of the catalog.
-    """
-    brand = pl.col("brand").struct.field("name").alias("brand")
-    return octogen_products.group_by(brand).agg(
-        pl.len().alias("products"), pl.col("current_price").median().alias("median_price")
-    )
-
 
 defs = dg.Definitions(
     assets=[catalogs, products, changes, linen_dresses, brands, linked_datasets],

@@ -51,6 +51,7 @@ from .errors import (
     OctogenAPIError,
     OctogenError,
 )
+from .frames.brands import BRANDS_SCHEMA
 from .frames.changes import (
     CHANGES_SCHEMA,
     SnapshotPair,
@@ -67,6 +68,7 @@ from .sharing.subscribe import (
     subscribe_to_listing,
 )
 from .snapshots.assets import build_products_asset
+from .snapshots.brands import build_product_brands_asset
 from .snapshots.catalog_sensor import build_catalog_sensor
 from .snapshots.catalogs import build_catalogs_asset
 from .snapshots.changes import build_product_changes_asset
@@ -85,6 +87,7 @@ from .snapshots.schedules import build_snapshot_schedule
 __version__: str
 
 __all__ = [
+    "BRANDS_SCHEMA",
     "CHANGES_SCHEMA",
     "DETAIL_SCHEMA",
     "PRODUCT_SCHEMA",
@@ -122,6 +125,7 @@ __all__ = [
     "build_linked_products_asset",
     "build_linked_snapshot_asset",
     "build_listing_sensor",
+    "build_product_brands_asset",
     "build_product_changes_asset",
     "build_product_details_asset",
     "build_products_asset",

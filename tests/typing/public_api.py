@@ -13,6 +13,7 @@ from dagster_gcp import BigQueryResource
 from typing_extensions import assert_type
 
 from octogen_dagster import (
+    BRANDS_SCHEMA,
     CHANGES_SCHEMA,
     DETAIL_SCHEMA,
     PRODUCT_SCHEMA,
@@ -50,6 +51,7 @@ from octogen_dagster import (
     build_linked_products_asset,
     build_linked_snapshot_asset,
     build_listing_sensor,
+    build_product_brands_asset,
     build_product_changes_asset,
     build_product_details_asset,
     build_products_asset,
@@ -129,6 +131,7 @@ def snapshot_definitions() -> dg.Definitions:
         build_catalogs_asset(partitions_def=catalog_partitions),
         build_products_asset("history", partitions_def=catalog_days("2026-11-01")),
         build_product_changes_asset(products, name="changes"),
+        build_product_brands_asset(products, name="brands", group_name="brands"),
         build_product_details_asset(products, only_changed=True, failure_threshold=0.1),
         boots,
         dearer,
@@ -213,7 +216,7 @@ def notebook() -> pl.DataFrame:
         search, base_url="http://127.0.0.1:8787/v1", concurrency=2, catalogs=SOURCES[2]
     )
     assert_type(frame, pl.LazyFrame)
-    schemas: list[pl.Schema] = [PRODUCT_SCHEMA, DETAIL_SCHEMA, CHANGES_SCHEMA]
+    schemas: list[pl.Schema] = [PRODUCT_SCHEMA, DETAIL_SCHEMA, CHANGES_SCHEMA, BRANDS_SCHEMA]
     return frame.select(schemas[0].names()).head(10).collect()
 
 

@@ -1,0 +1,45 @@
+"""The factory of product brands assets. The aggregation itself is in `frames.brands`."""
+
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from octogen_dagster.asset_defaults import octogen_asset
+from octogen_dagster.frames.brands import product_brands
+
+
+def build_product_brands_asset(
+    products: dg.AssetsDefinition, *, name: str | None = None, **asset_arguments: Any
+) -> dg.AssetsDefinition:
+    """Build an asset: the brands of another asset's products, with their numbers and prices.
+
+    There is a row for each brand and currency, since prices of two currencies do not compare. The
+    columns are those of `octogen_dagster.BRANDS_SCHEMA`. No request is sent.
+
+    Args:
+        products: An asset with the columns of `octogen_dagster.PRODUCT_SCHEMA`. The brands asset
+            has the same partitions.
+        name: The asset's name; by default `<products>_brands`.
+        asset_arguments: Any other argument of `@dagster.asset`. With
+            `automation_condition=dagster.AutomationCondition.eager()` the brands follow each new
+            snapshot.
+    """
+
+    @octogen_asset(
+        {
+            "name": name or f"{products.key.path[-1]}_brands",
+            "partitions_def": products.partitions_def,
+            "ins": {"products": dg.AssetIn(products.key)},
+            "pool": None,
+            "description": (
+                f"The brands in {products.key.to_user_string()}: how many products each has, how "
+                "many of them are in stock and what they cost, in each currency."
+            ),
+        },
+        asset_arguments,
+    )
+    def brands(products: pl.LazyFrame) -> pl.LazyFrame:
+        return product_brands(products)
+
+    return brands
