@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -14,6 +15,7 @@ from dagster._core.storage.runs import in_memory as in_memory_runs
 
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.resource import OctogenResource
+from tests.dg_project import build_wheel
 
 if sys.version_info < (3, 11):
     # octogen-ai-sdk needs Python 3.11.
@@ -75,3 +77,10 @@ def instance() -> Iterator[dg.DagsterInstance]:
     """Yield a Dagster instance in memory."""
     with dg.DagsterInstance.ephemeral() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the path of the built wheel, which all processes of the tests share."""
+    base = tmp_path_factory.getbasetemp()
+    return build_wheel(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
