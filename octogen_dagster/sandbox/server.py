@@ -49,10 +49,11 @@ class Sandbox:
         assert [request.status for request in sandbox.requests] == [503, 503, 200]
     ```
 
-    The products depend only on `seed`, take no memory however many there are, and look like
-    real ones: some have no price, rating, brand or picture, some brands are spelled differently
-    from their canonical name, and some titles contain quotes and letters outside ASCII. What is
-    unknown is null or absent, in every place where the contract allows it.
+    The products depend only on `seed` and on the days that passed (`next_day`), take no memory
+    however many there are, and look like real ones: some have no price, rating, brand or picture,
+    some brands are spelled differently from their canonical name, and some titles contain quotes
+    and letters outside ASCII. What is unknown is null or absent, in every place where the contract
+    allows it.
     Keywords, facets, price bounds, paging, rate limit and errors follow Octogen's contract. In
     particular, a search with keywords shows the products of its first page again on later pages,
     and a cursor that is not valid starts again at page 1. `faults`, and `inject` while it runs,
@@ -198,6 +199,26 @@ class Sandbox:
             LookupError: The catalog is not granted.
         """
         self._grants.touch(catalog)
+
+    def next_day(self) -> None:
+        """Move on by a day: every catalog is indexed again, and its products are other ones.
+
+        One product in fifty is new and about as many are gone. The price of one in twenty moves,
+        and one in forty sells out or comes back.
+        """
+        self._grants.next_day()
+
+    def set_price(self, url: str, price: float) -> None:
+        """Set the price of a product, for example to a wrong one.
+
+        Args:
+            url: The `productUrl`.
+            price: The price in the currency of the product.
+
+        Raises:
+            LookupError: No catalog has such a product.
+        """
+        self._grants.set_price(url, price)
 
     def grant(self, catalog: str, *, products: int | None = None) -> None:
         """Add a catalog, or replace one, for example to change its number of products.

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from octogen_dagster.sandbox.server import DEFAULT_API_KEY, Sandbox
-from tests.sandbox.calls import connect, search
+from tests.sandbox.calls import connect, iter_pages, search
 
 _SERVER_THREAD = "octogen-sandbox"
 
@@ -60,6 +60,20 @@ class TestCatalogs:
         after = client.get("/catalogs").json()
         assert after[0] == before[0]
         assert after[1] == {**before[1], "lastIndexedAt": "2026-01-16T06:00:00Z"}
+
+    def test_a_day_passes_and_a_price_is_set(self, sandbox: Sandbox, client: httpx.Client) -> None:
+        def prices() -> dict[str, float | None]:
+            pages = iter_pages(client, catalog="northpeak", limit=100)
+            return {item["productUrl"]: item.get("currentPrice") for page in pages for item in page}
+
+        before = prices()
+        sandbox.next_day()
+        after = prices()
+        assert after.keys() - before.keys()
+        changed = {url for url in before.keys() & after.keys() if before[url] != after[url]}
+        assert 0 < len(changed) < len(before) / 2
+        sandbox.set_price(url := min(after), 8_995.0)
+        assert prices() == {**after, url: 8_995.0}
 
     def test_a_catalog_that_is_not_granted_cannot_be_changed(self, sandbox: Sandbox) -> None:
         for change in (sandbox.touch, sandbox.revoke):

@@ -2,7 +2,8 @@
 
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from octogen_dagster.sandbox.data.product import FIRST_INDEX_RUN, Product, mix
@@ -11,6 +12,7 @@ from octogen_dagster.sandbox.data.text import slug_of
 from octogen_dagster.sandbox.data.verticals import VERTICALS, Kind, Vertical
 
 _TIME_BETWEEN_INDEX_RUNS = timedelta(days=1)
+_PRODUCTS_FOR_A_NEW_ONE = 50
 _SHOPS_BY_KEY = {shop.key: shop for shop in SHOPS}
 
 
@@ -30,6 +32,8 @@ class Catalog:
         size: The number of products that the shop has.
         last_indexed_at: The time of the last index run, in UTC; None if there was none.
         removed: The indexes of the products that are not in the catalog any more.
+        day: The number of days that passed since its products were made.
+        prices: Index to price, for products whose price was set.
     """
 
     key: str
@@ -43,6 +47,8 @@ class Catalog:
     size: int
     last_indexed_at: datetime | None
     removed: frozenset[int] = frozenset()
+    day: int = 0
+    prices: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def product_count(self) -> int:
@@ -73,6 +79,26 @@ class Catalog:
     def without(self, index: int) -> "Catalog":
         """Return the same catalog without the product at `index`."""
         return replace(self, removed=self.removed | {index})
+
+    def with_price(self, index: int, price: float) -> "Catalog":
+        """Return the same catalog with another price of the product at `index`."""
+        return replace(self, prices={**self.prices, index: price})
+
+    def next_day(self) -> "Catalog":
+        """Return the catalog a day later.
+
+        One product in fifty is new, about as many are gone, and of others the price or the
+        availability changed. The catalog was indexed again.
+        """
+        day = self.day + 1
+        turnover = -(-self.size // _PRODUCTS_FOR_A_NEW_ONE)
+        gone = {mix(self.salt ^ (day << 32) + number) % self.size for number in range(turnover)}
+        return replace(
+            self.indexed_again(),
+            day=day,
+            size=self.size + turnover,
+            removed=self.removed | gone,
+        )
 
     def indexed_again(self) -> "Catalog":
         """Return the same catalog after one more index run."""

@@ -1,8 +1,8 @@
 """Products that are computed on demand.
 
-A product is a pure function of (seed, catalog key, index). Nothing is stored, so a catalog of a
-million products takes no more memory than a catalog of ten. The index is also the position of the
-product in the quality order of its catalog.
+A product is a pure function of (seed, catalog key, index, day). Nothing is stored, so a catalog of
+a million products takes no more memory than a catalog of ten. The index is also the position of
+the product in the quality order of its catalog.
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,7 @@ _64_BITS = (1 << 64) - 1
 _GENDERS = ("female", "male", "unisex")
 _AGES = ("adult", "adult", "adult", "kids")
 _KIDS_AGES = ("infant", "toddler", "kids")
+_PRICE_MOVES = (0.7, 0.8, 0.9, 0.95, 1.05, 1.1, 1.25)
 
 (
     _KIND,
@@ -63,6 +64,7 @@ _KIDS_AGES = ("infant", "toddler", "kids")
 
 `_ATTRIBUTES` is last: the attributes of a kind take the numbers from there on.
 """
+_BITS_OF_A_TRAIT = 10
 
 _T = TypeVar("_T")
 
@@ -92,6 +94,11 @@ class Product:
     def one_in(self, trait: int, odds: int) -> bool:
         """Return True for one product in `odds`."""
         return self.draw(trait, odds) == 0
+
+    def days_of_change(self, trait: int, odds: int) -> list[int]:
+        """Return the days, from 1, on which a trait changes that one product in `odds` changes."""
+        days = range(1, self.catalog.day + 1)
+        return [day for day in days if self.one_in(day << _BITS_OF_A_TRAIT | trait, odds)]
 
     def pick(self, trait: int, options: Sequence[_T]) -> _T:
         """Return one of `options`, which depends only on this product and `trait`."""
@@ -214,12 +221,19 @@ class Product:
 
     @property
     def current_price(self) -> float | None:
-        """The price in its currency; None for one product in forty."""
+        """The price in its currency; None for one product in forty.
+
+        On each day it moves for one product in twenty.
+        """
+        if self.index in self.catalog.prices:
+            return self.catalog.prices[self.index]
         if self.one_in(_NO_PRICE, 40):
             return None
         spread = 0.4 + self.draw(_PRICE, 1600) / 1000
         currency = self._price_currency
         amount = self.kind.typical_price * spread * PRICES_OF_A_DOLLAR[currency]
+        if days := self.days_of_change(_PRICE, 20):
+            amount *= self.pick(days[-1] << _BITS_OF_A_TRAIT | _CENTS, _PRICE_MOVES)
         if currency == "JPY":
             return float(max(100, round(amount, -2)))
         return int(amount) + self.pick(_CENTS, (0, 50, 95, 99)) / 100
@@ -250,8 +264,14 @@ class Product:
 
     @property
     def in_stock(self) -> bool | None:
-        """True if it is in stock; None for one product in thirty."""
-        return None if self.one_in(_NO_STOCK, 30) else not self.one_in(_STOCK, 8)
+        """True if it is in stock; None for one product in thirty.
+
+        On each day it sells out or comes back for one product in forty.
+        """
+        if self.one_in(_NO_STOCK, 30):
+            return None
+        changes = len(self.days_of_change(_STOCK, 40))
+        return self.one_in(_STOCK, 8) == (changes % 2 == 1)
 
     @property
     def image_count(self) -> int:

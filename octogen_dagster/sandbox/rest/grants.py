@@ -81,17 +81,33 @@ class CatalogGrants:
         """
         self._catalogs = self._catalogs | {key: _get(self._catalogs, key).indexed_again()}
 
+    def next_day(self) -> None:
+        """Move all catalogs on by a day."""
+        self._catalogs = {key: catalog.next_day() for key, catalog in self._catalogs.items()}
+
+    def set_price(self, url: str, price: float) -> None:
+        """Set the price of the product with this URL.
+
+        Raises:
+            LookupError: No catalog has such a product.
+        """
+        catalog, index = self._find(url)
+        self._catalogs = self._catalogs | {catalog.key: catalog.with_price(index, price)}
+
     def remove_product(self, url: str) -> None:
         """Remove the product with this URL from its catalog.
 
         Raises:
             LookupError: No catalog has such a product.
         """
+        catalog, index = self._find(url)
+        self._catalogs = self._catalogs | {catalog.key: catalog.without(index)}
+
+    def _find(self, url: str) -> tuple[Catalog, int]:
         for catalog in self._catalogs.values():
             product = catalog.find(url)
             if product is not None:
-                self._catalogs = self._catalogs | {catalog.key: catalog.without(product.index)}
-                return
+                return catalog, product.index
         raise LookupError(f"no catalog has a product with the URL {url!r}: take one from a search")
 
 

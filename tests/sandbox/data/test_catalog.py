@@ -36,6 +36,47 @@ def test_a_variant_is_found_by_its_own_url() -> None:
         assert found.uuid == variant.uuid
 
 
+def test_a_day_moves_prices_and_stock_and_brings_and_takes_products() -> None:
+    first = make_catalog("strada", 400, seed=1)
+    second = first.next_day()
+    assert first.last_indexed_at is not None
+    assert second.last_indexed_at is not None
+    assert second.last_indexed_at > first.last_indexed_at
+    before, after = (
+        {p.uuid: p for p in map(day.product, range(day.size)) if day.contains(p.index)}
+        for day in (first, second)
+    )
+    assert len(after.keys() - before.keys()) == 8
+    assert 1 <= len(before.keys() - after.keys()) <= 8
+    both = before.keys() & after.keys()
+    moved = [uuid for uuid in both if before[uuid].current_price != after[uuid].current_price]
+    assert 8 <= len(moved) <= 40
+    assert all(after[uuid].title == before[uuid].title for uuid in both)
+    restocked = [uuid for uuid in both if before[uuid].in_stock != after[uuid].in_stock]
+    assert 3 <= len(restocked) <= 20
+
+
+def test_days_are_the_same_for_the_same_seed_and_go_on() -> None:
+    def prices(days: int) -> list[float | None]:
+        catalog = make_catalog("strada", 200, seed=1)
+        for _ in range(days):
+            catalog = catalog.next_day()
+        return [catalog.product(index).current_price for index in range(200)]
+
+    assert prices(2) == prices(2)
+    assert len({tuple(prices(days)) for days in range(4)}) == 4
+
+
+def test_an_empty_catalog_stays_empty_for_days() -> None:
+    assert make_catalog("strada", 0, seed=1).next_day().product_count == 0
+
+
+def test_a_price_that_was_set_stays() -> None:
+    catalog = make_catalog("strada", 10, seed=1).with_price(7, 0.5).next_day()
+    assert catalog.product(7).current_price == 0.5
+    assert catalog.product(6).current_price != 0.5
+
+
 def test_a_shop_can_have_a_second_catalog() -> None:
     first, second = (make_catalog(key, 5, seed=1) for key in ("fjord.field", "fjord.field.sale"))
     assert first.domain == second.domain == "fjordfield.example"

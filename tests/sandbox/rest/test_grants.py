@@ -76,6 +76,21 @@ def test_a_product_is_removed_by_its_url() -> None:
         grants.remove_product(url)
 
 
+def test_the_price_of_a_product_is_set_by_its_url() -> None:
+    grants = CatalogGrants(["a", "b"], 5, seed=1)
+    product = grants.select(["b"])[0].product(2)
+    grants.set_price(product.url, 8_995.0)
+    assert grants.select(["b"])[0].product(2).current_price == 8_995.0
+    with pytest.raises(LookupError, match="no catalog has a product with the URL 'https:"):
+        grants.set_price(f"{product.url}0", 1.0)
+
+
+def test_a_day_passes_for_each_catalog() -> None:
+    grants = CatalogGrants(["a", "b"], 100, seed=1)
+    grants.next_day()
+    assert [catalog.day for catalog in grants.select()] == [1, 1]
+
+
 def test_shops_stay_when_their_catalog_is_removed() -> None:
     grants = CatalogGrants(["a"], 5, seed=1)
     grants.grant("b", None)
