@@ -77,7 +77,8 @@ def iter_matches(
 
 
 def _most_relevant(matches: list[Hit], limit: int) -> Page:
-    ranked = sorted(matches, key=lambda hit: -hit.relevance)
+    # Among equals, quality order would make page 1 the same as page 2, like a restart.
+    ranked = sorted(matches, key=lambda hit: (-hit.relevance, hit.product.uuid))
     continues_at = None if len(matches) <= limit else _START._replace(page=2)
     return Page(ranked[:limit], continues_at)
 
