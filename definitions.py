@@ -28,6 +28,7 @@ from octogen_dagster import (
     build_product_brands_asset,
     build_product_changes_asset,
     build_products_asset,
+    build_snapshot_checks,
     build_snapshot_schedule,
     catalog_partitions,
 )
@@ -60,6 +61,8 @@ linked_datasets = build_linked_datasets_asset(control_plane=True)
 
 defs = dg.Definitions(
     assets=[catalogs, products, changes, linen_dresses, brands, linked_datasets],
+    # They fail if a snapshot is odd, or if a catalog was not materialized for two days.
+    asset_checks=[*build_snapshot_checks(products), *build_snapshot_checks(linen_dresses)],
     # The sensors snapshot a catalog after Octogen indexed it again, and link a listing once it is
     # shared. The schedules snapshot a search every morning and all catalogs every Sunday.
     sensors=[

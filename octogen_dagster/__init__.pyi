@@ -72,6 +72,7 @@ from .snapshots.brands import build_product_brands_asset
 from .snapshots.catalog_sensor import build_catalog_sensor
 from .snapshots.catalogs import build_catalogs_asset
 from .snapshots.changes import build_product_changes_asset
+from .snapshots.checks import build_snapshot_checks
 from .snapshots.details import build_product_details_asset
 from .snapshots.io_manager import ParquetSnapshotIOManager
 from .snapshots.partitions import (
@@ -129,6 +130,7 @@ __all__ = [
     "build_product_changes_asset",
     "build_product_details_asset",
     "build_products_asset",
+    "build_snapshot_checks",
     "build_snapshot_schedule",
     "catalog_days",
     "catalog_of",

@@ -18,6 +18,7 @@ TESTS = Path(__file__).parent
 GROUND = {"errors", "files", "background"}
 HELPERS = {
     "asset_defaults",
+    "check_results",
     "previews",
     "run_failures",
     "run_ledger",
@@ -37,6 +38,7 @@ ARROWS: dict[str, set[str]] = {
     "sensor_failures": {"errors", "run_ledger"},
     "sensor_limits": set(),
     "run_ledger": {"sensor_limits"},
+    "check_results": set(),
     "previews": set(),
     "snapshots": GROUND | HELPERS | {"api", "frames"},
     "bigquery": GROUND | HELPERS | {"api", "frames", "sharing", "control_plane"},

@@ -13,9 +13,10 @@ from octogen_dagster.bigquery.asset_queries import (
     query_metadata,
 )
 from octogen_dagster.bigquery.query_jobs import MAX_BYTES_BILLED, QueryLimits
-from octogen_dagster.bigquery.table_checks import build_check_specs, check_results, hours
+from octogen_dagster.bigquery.table_checks import build_check_specs, check_results
 from octogen_dagster.bigquery.table_metadata import read_reported_table, table_metadata
 from octogen_dagster.bigquery.tables import TableFacts, open_client, read_table
+from octogen_dagster.check_results import hours, require_max_age
 from octogen_dagster.run_failures import permanent_errors_fail
 
 PRODUCT_COLUMNS = (
@@ -74,8 +75,7 @@ def build_linked_products_asset(
         ValueError: max_age or max_bytes_billed is not positive.
     """
     limits = QueryLimits(max_bytes_billed)
-    if max_age is not None and max_age <= timedelta():
-        raise ValueError(f"max_age must be a positive timedelta or None, not {max_age!r}.")
+    require_max_age(max_age)
 
     @octogen_asset(
         {

@@ -26,6 +26,7 @@ from octogen_dagster.bigquery.table_checks import build_check_specs, check_resul
 from octogen_dagster.bigquery.table_metadata import read_reported_table, table_schema
 from octogen_dagster.bigquery.tables import EXPORTED_AT, TableFacts, open_client
 from octogen_dagster.bigquery.view_query import build_view_query, check_arguments
+from octogen_dagster.check_results import require_max_age
 from octogen_dagster.frames.shares import require_share
 from octogen_dagster.frames.snapshot_source import MIN_ROWS_RATIO
 from octogen_dagster.run_failures import permanent_errors_fail
@@ -85,8 +86,7 @@ def build_linked_snapshot_asset(
     limits = QueryLimits(max_bytes_billed)
     check_arguments(columns, where)
     require_share("min_rows_ratio", min_rows_ratio)
-    if max_age is not None and max_age <= timedelta():
-        raise ValueError(f"max_age must be a positive timedelta or None, not {max_age!r}.")
+    require_max_age(max_age)
 
     @octogen_asset(
         {

@@ -6,6 +6,13 @@ from datetime import timedelta
 import dagster as dg
 
 from octogen_dagster.bigquery.tables import TableFacts, TableName
+from octogen_dagster.check_results import (
+    FRESH,
+    NOT_EMPTY,
+    NOT_EMPTY_DESCRIPTION,
+    hours,
+    not_empty_result,
+)
 
 
 def build_check_specs(asset: dg.AssetKey, max_age: timedelta | None) -> list[dg.AssetCheckSpec]:
@@ -16,14 +23,14 @@ def build_check_specs(asset: dg.AssetKey, max_age: timedelta | None) -> list[dg.
         max_age: The maximum age of the last modification; None leaves `fresh` out.
     """
     specs = [
-        dg.AssetCheckSpec("not_empty", asset=asset, description="There are products."),
+        dg.AssetCheckSpec(NOT_EMPTY, asset=asset, description=NOT_EMPTY_DESCRIPTION),
         dg.AssetCheckSpec(
             "expected_columns", asset=asset, description="The expected columns are there."
         ),
     ]
     if max_age is not None:
         description = f"The products changed in the last {hours(max_age):g} hours."
-        specs.append(dg.AssetCheckSpec("fresh", asset=asset, description=description))
+        specs.append(dg.AssetCheckSpec(FRESH, asset=asset, description=description))
     return specs
 
 
@@ -49,27 +56,19 @@ def check_results(
     existing = {field.name.casefold() for field in facts.schema}
     missing = [column for column in columns if column.casefold() not in existing]
     results = [
-        dg.AssetCheckResult(
-            passed=facts.rows > 0,
-            check_name="not_empty",
-            description=f"{table} has {facts.rows:,} rows.",
-        ),
+        not_empty_result(table, facts.rows),
         dg.AssetCheckResult(
             passed=not missing,
             check_name="expected_columns",
             description=f"{table} lacks {', '.join(missing)}."
             if missing
             else f"{table} has all {len(columns)} expected columns.",
+            metadata={"octogen/missing_columns": len(missing)},
         ),
     ]
     if max_age is not None:
         results.append(_freshness(table, age, max_age, advice))
     return results
-
-
-def hours(time: timedelta) -> float:
-    """A time in hours, rounded to one decimal place."""
-    return round(time / timedelta(hours=1), 1)
 
 
 def _freshness(
@@ -84,7 +83,8 @@ def _freshness(
         description = f"{table} changed {hours(age):g} hours ago; {hours(max_age):g} are allowed."
     return dg.AssetCheckResult(
         passed=age is not None and age <= max_age,
-        check_name="fresh",
+        check_name=FRESH,
         severity=dg.AssetCheckSeverity.WARN,
         description=description,
+        metadata={} if age is None else {"octogen/age_hours": hours(age)},
     )

@@ -85,6 +85,8 @@ class ScanStatistics(ReadStatistics):
             figures["last_request_id"] = self.last_request_id
         if query := self.effective_query:
             figures["effective_query"] = query
+        if self.expected_rows is not None:
+            figures["expected_rows"] = self.expected_rows
         return figures
 
     def progress(self, subject: str) -> str:

@@ -55,6 +55,7 @@ from octogen_dagster import (
     build_product_changes_asset,
     build_product_details_asset,
     build_products_asset,
+    build_snapshot_checks,
     build_snapshot_schedule,
     catalog_days,
     catalog_of,
@@ -138,6 +139,9 @@ def snapshot_definitions() -> dg.Definitions:
     ]
     return dg.Definitions(
         assets=assets,
+        asset_checks=build_snapshot_checks(
+            products, max_age=None, max_null_share={"title": 0.1}, exclude=["unknown_fields"]
+        ),
         sensors=[build_catalog_sensor(products, minimum_interval_seconds=600)],
         schedules=[build_snapshot_schedule(dresses, "0 6 * * *", execution_timezone="UTC")],
         resources={

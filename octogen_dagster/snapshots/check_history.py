@@ -1,0 +1,144 @@
+"""SnapshotHistory: what Dagster's event log says of a snapshot and of those before it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import dagster as dg
+from dagster._core.event_api import PartitionKeyFilter
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+
+from octogen_dagster.snapshots.partitions import MAX_TIMES_BACK, SnapshotPartitions
+
+SNAPSHOTS_BACK = 5
+"""How many earlier snapshots the number of rows is compared with."""
+_MAX_RECORDS = 100
+_EVALUATED = {
+    AssetCheckExecutionRecordStatus.SUCCEEDED,
+    AssetCheckExecutionRecordStatus.FAILED,
+}
+
+
+class CheckedPartition(NamedTuple):
+    """An asset with the partition of it that is checked.
+
+    Attributes:
+        asset: The key of the asset.
+        partition: The partition; None for an asset without partitions.
+        partitions: The partitions of the asset.
+    """
+
+    asset: dg.AssetKey
+    partition: str | None
+    partitions: SnapshotPartitions
+
+    def __str__(self) -> str:
+        of = "" if self.partition is None else f", partition {self.partition!r}"
+        return f"{self.asset.to_user_string()}{of}"
+
+
+@dataclass(frozen=True)
+class SnapshotHistory:
+    """The materializations of a snapshot and of those before it.
+
+    A snapshot with a time comes after those of earlier times, and another one after those that it
+    replaced.
+
+    Attributes:
+        materializations: Their records, the newest first. The first is that of the snapshot itself.
+        null_shares: The shares of nulls in the last snapshot before this one, where its check
+            `nulls` stored them.
+    """
+
+    materializations: Sequence[dg.EventLogRecord] = ()
+    null_shares: Mapping[str, float] = field(default_factory=dict)
+
+    def current(self, name: str) -> Any:
+        """The value of a metadata entry of the snapshot itself; None without one."""
+        return _values(self.materializations[:1], name)[0] if self.materializations else None
+
+    def earlier(self, name: str) -> list[Any]:
+        """The values of a metadata entry of the snapshots before, None where there is none."""
+        return _values(self.materializations[1:], name)
+
+
+def _values(records: Sequence[dg.EventLogRecord], name: str) -> list[Any]:
+    events = [record.asset_materialization for record in records]
+    entries = [event.metadata.get(name) if event else None for event in events]
+    return [None if entry is None else entry.value for entry in entries]
+
+
+def read_history(
+    instance: dg.DagsterInstance, checked: CheckedPartition, nulls_check: str
+) -> SnapshotHistory:
+    """Read the history of a snapshot.
+
+    Args:
+        instance: The instance with the event log.
+        checked: The asset and its partition.
+        nulls_check: The name of the check that stores `octogen/null_shares`.
+    """
+    records = _materializations(instance, checked, SNAPSHOTS_BACK + 1)
+    before = _times_before(checked)
+    if records and before is not None:
+        earlier = _newest_of_each(instance, checked.asset, before)
+        records = [records[0], *earlier[:SNAPSHOTS_BACK]]
+    if len(records) < 2:
+        return SnapshotHistory(records)
+    check = dg.AssetCheckKey(checked.asset, nulls_check)
+    return SnapshotHistory(records, _null_shares(instance, check, records[1]))
+
+
+def _materializations(
+    instance: dg.DagsterInstance, checked: CheckedPartition, limit: int
+) -> Sequence[dg.EventLogRecord]:
+    partitions = None if checked.partition is None else [checked.partition]
+    records = dg.AssetRecordsFilter(checked.asset, asset_partitions=partitions)
+    return instance.fetch_materializations(records, limit=limit).records
+
+
+def _times_before(checked: CheckedPartition) -> list[str] | None:
+    """The partitions of the times before, the newest first; None without times."""
+    if checked.partitions.times is None or checked.partition is None:
+        return None
+    keys: list[str] = []
+    key = checked.partitions.before(checked.partition)
+    while key is not None and len(keys) < MAX_TIMES_BACK:
+        keys.append(key)
+        key = checked.partitions.before(key)
+    return keys
+
+
+def _newest_of_each(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: Sequence[str]
+) -> list[dg.EventLogRecord]:
+    """The last materialization of each partition that has one, in the order of the partitions."""
+    if not partitions:
+        return []
+    records = dg.AssetRecordsFilter(asset, asset_partitions=[str(key) for key in partitions])
+    newest: dict[str | None, dg.EventLogRecord] = {}
+    for record in instance.fetch_materializations(records, limit=_MAX_RECORDS).records:
+        newest.setdefault(record.partition_key, record)
+    return [newest[key] for key in partitions if key in newest]
+
+
+def _null_shares(
+    instance: dg.DagsterInstance, check: dg.AssetCheckKey, snapshot: dg.EventLogRecord
+) -> Mapping[str, float]:
+    """The shares of nulls that a check stored when it looked at a snapshot; empty if it did not."""
+    history = instance.event_log_storage.get_asset_check_execution_history(
+        check,
+        limit=_MAX_RECORDS,
+        status=_EVALUATED,
+        partition_filter=PartitionKeyFilter(key=snapshot.partition_key),
+    )
+    for record in history:
+        evaluation = record.evaluation
+        target = evaluation.target_materialization_data if evaluation else None
+        if evaluation and target and target.storage_id == snapshot.storage_id:
+            entry = evaluation.metadata.get("octogen/null_shares")
+            data = entry.data if isinstance(entry, dg.JsonMetadataValue) else None
+            return data if isinstance(data, dict) else {}
+    return {}
