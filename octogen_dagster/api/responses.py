@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 _Value = TypeVar("_Value")
 
+CATALOG_NOT_FOUND = "catalog_not_found"
+"""The detail of a 404 about a catalog that is not granted."""
+
 _MAX_TEXT_IN_MESSAGE = 200
 _MAX_VALUE_IN_MESSAGE = 80
 _MAX_BODY_IN_MESSAGE = 2000  # before it is brought into one line
@@ -100,7 +103,7 @@ def error_from_response(response: Response, subject: str) -> OctogenAPIError:
     detail = _detail(response)
     kind, advice = _kind_and_advice(response, detail)
     request_id = _request_id(response)
-    if response.status_code == 404 and detail == "catalog_not_found":
+    if response.status_code == 404 and detail == CATALOG_NOT_FOUND:
         message = (
             f"{subject} is not granted to this key (404 catalog_not_found{request_id}). "
             "Ask Octogen for access or correct the catalog key."

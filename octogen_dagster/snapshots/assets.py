@@ -1,7 +1,8 @@
 """The factory of products assets."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -10,17 +11,22 @@ from pydantic import ValidationError
 
 from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs
 from octogen_dagster.api.catalog_states import CatalogState
+from octogen_dagster.api.responses import CATALOG_NOT_FOUND
 from octogen_dagster.asset_defaults import ACCEPT_SHRINKING, ACCEPT_SHRINKING_CONFIG, octogen_asset
+from octogen_dagster.errors import OctogenEmptyCatalogError, OctogenNotFoundError
 from octogen_dagster.frames.plan import list_for
 from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.scan_statistics import ScanStatistics
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.shares import require_share
-from octogen_dagster.frames.snapshot_source import MIN_ROWS_RATIO
+from octogen_dagster.frames.snapshot_source import MIN_ROWS_RATIO, SnapshotPlace
 from octogen_dagster.frames.window import is_within, utc_now
 from octogen_dagster.run_failures import RETRY_POLICY, permanent_errors_fail
 from octogen_dagster.snapshots.partitions import SnapshotPartitions, catalog_of
 from octogen_dagster.snapshots.resource import OctogenResource
+from octogen_dagster.snapshots.withheld import did_you_mean, report_withheld
+
+_MAX_NAMED_CATALOGS = 20
 
 
 def build_products_asset(
@@ -141,10 +147,11 @@ class ProductsAsset:
         config = dict(context.op_execution_context.op_config)
         min_rows_ratio = 0.0 if config.pop(ACCEPT_SHRINKING) else self._min_rows_ratio
         search = _configured_search(config)
-        window = None
+        window = key = None
         if self._partitions_def is not None:
             window = self._partitions.window(context.partition_key)
-            if key := self._partitions.catalog_key(context.partition_key):
+            key = self._partitions.catalog_key(context.partition_key)
+            if key:
                 _require_partition(context, self._partitions.catalogs, key)
                 search = search.model_copy(update={"catalogs": [catalog_of(key)]})
         subject = f"Catalog {search.catalogs[0]!r}" if len(search.catalogs) == 1 else "The search"
@@ -161,9 +168,17 @@ class ProductsAsset:
             list_catalogs = functools.cache(
                 lambda: list_for(search, connection, context.log.warning)
             )
+
+            def withheld(catalog: str, reason: str) -> dg.Failure:
+                listed = [state.catalog for state in list_catalogs() or ()]
+                text = reason + did_you_mean(catalog, listed)
+                if key is not None:
+                    text += report_withheld(context, self._partitions, key)
+                return dg.Failure(text, allow_retries=False)
+
             if window is None or is_within(window, self._clock()):
-                _require_listed(search, list_catalogs(), connection.catalogs, context)
-            return ProductScan(
+                _require_listed(search, list_catalogs(), connection.catalogs, context, withheld)
+            scan = _CatalogScan(
                 search,
                 connection,
                 report,
@@ -172,6 +187,29 @@ class ProductsAsset:
                 min_rows_ratio=min_rows_ratio,
                 clock=self._clock,
             )
+        scan.withheld = withheld
+        return scan
+
+
+class _CatalogScan(ProductScan):
+    """A scan that fails with advice if the service withholds its catalog.
+
+    Attributes:
+        withheld: Returns the failure of a catalog for a reason; None lets the error pass.
+    """
+
+    withheld: Callable[[str, str], dg.Failure] | None = None
+
+    @contextmanager
+    def opened(self, place: SnapshotPlace) -> Iterator[None]:
+        try:
+            with super().opened(place):
+                yield
+        except (OctogenEmptyCatalogError, OctogenNotFoundError) as error:
+            is_withheld = getattr(error, "detail", CATALOG_NOT_FOUND) == CATALOG_NOT_FOUND
+            if not self.withheld or not is_withheld or len(self.search.catalogs) != 1:
+                raise
+            raise self.withheld(self.search.catalogs[0], str(error)) from error
 
 
 def _require_partition(
@@ -250,6 +288,7 @@ def _require_listed(
     catalogs: Sequence[CatalogState] | None,
     source: CatalogSource,
     context: dg.AssetExecutionContext,
+    withheld: Callable[[str, str], dg.Failure],
 ) -> None:
     """Fail the run before it reads if a catalog of the search is not granted to the key.
 
@@ -263,14 +302,16 @@ def _require_listed(
     keys = {state.catalog for state in catalogs}
     missing = [key for key in search.catalogs if key not in keys]
     if missing and isinstance(source, GrantedCatalogs):
-        raise dg.Failure(
-            f"Catalog {missing[0]!r} is not granted to this key. Granted: "
-            f"{', '.join(sorted(keys)) or 'none'}. Ask Octogen for access or correct the "
-            "partition key or the search.",
-            allow_retries=False,
+        named = ", ".join(sorted(keys)[:_MAX_NAMED_CATALOGS]) or "none"
+        if len(keys) > _MAX_NAMED_CATALOGS:
+            named += f" and {len(keys) - _MAX_NAMED_CATALOGS:,} more"
+        raise withheld(
+            missing[0],
+            f"Catalog {missing[0]!r} is not granted to this key. Granted: {named}. Ask Octogen for "
+            "access or correct the partition key or the search.",
         )
     if missing:
         context.log.info(
             f"Catalog {missing[0]!r} is not among those of {source!r}. The service is asked for it "
-            "all the same."
+            f"all the same.{did_you_mean(missing[0], keys)}"
         )

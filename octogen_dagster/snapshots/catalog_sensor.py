@@ -23,6 +23,7 @@ from octogen_dagster.snapshots.catalog_tick import (
 )
 from octogen_dagster.snapshots.partitions import SnapshotPartitions
 from octogen_dagster.snapshots.resource import OctogenResource
+from octogen_dagster.snapshots.withheld import withheld_observation
 
 # Dagster ends a tick after 60 s; the sensor needs the rest to store its result.
 LISTING_TIMEOUT = 30.0
@@ -157,11 +158,7 @@ class CatalogSensor:
             if tick.new
             else [],
             asset_events=[
-                dg.AssetObservation(
-                    self._products.key,
-                    partition=self._partitions.key(key, now),
-                    metadata={"octogen/granted": False},
-                )
+                withheld_observation(self._products.key, self._partitions.key(key, now))
                 for key in tick.gone
             ],
             cursor=tick.cursor.dump(),

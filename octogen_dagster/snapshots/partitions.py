@@ -89,7 +89,10 @@ class SnapshotPartitions:
             self.catalogs = partitions_def
 
     def catalog_key(self, partition_key: str) -> str | None:
-        """The catalog's part of a partition key, still encoded; None without catalogs."""
+        """The catalog's part of a partition key, still encoded.
+
+        It is None without catalogs, and for a key of fewer or more dimensions than there are.
+        """
         return self._split(partition_key)[0]
 
     def catalog(self, partition_key: str) -> str | None:
@@ -152,6 +155,8 @@ class SnapshotPartitions:
         if self._names is None:
             return (partition_key, None) if self.times is None else (None, partition_key)
         assert isinstance(self._definition, dg.MultiPartitionsDefinition)
+        if partition_key.count("|") != 1:
+            return None, None
         keys = self._definition.get_partition_key_from_str(partition_key).keys_by_dimension
         return keys[self._names[0]], keys[self._names[1]]
 

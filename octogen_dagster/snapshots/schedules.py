@@ -8,6 +8,9 @@ import dagster as dg
 
 from octogen_dagster.frames.window import utc_now
 from octogen_dagster.snapshots.partitions import SnapshotPartitions
+from octogen_dagster.snapshots.withheld import withheld_catalogs
+
+_MAX_CATALOGS_IN_LOG = 10
 
 
 def build_snapshot_schedule(
@@ -21,7 +24,9 @@ def build_snapshot_schedule(
     """A schedule that snapshots a search, or each catalog that has a partition.
 
     If the asset has partitions of time, each tick requests those of the present: the service
-    knows nothing else.
+    knows nothing else. A catalog that the service withheld is left out until it has a snapshot
+    again: one that never had any, such as a mistyped partition, after its first run; one that had,
+    after the sensor reported that it is no longer listed.
 
     Args:
         products: An asset of `build_products_asset`.
@@ -76,9 +81,7 @@ class SnapshotSchedule:
     ) -> list[dg.RunRequest] | dg.SkipReason:
         catalogs: Sequence[str | None] = [None]
         if partitions.catalogs is not None:
-            catalogs = partitions.catalogs.get_partition_keys(
-                dynamic_partitions_store=context.instance
-            )
+            catalogs = self._catalogs(context, partitions, partitions.catalogs)
         if not catalogs:
             return dg.SkipReason(
                 "No catalog is known yet: turn the catalog sensor on, or materialize the catalogs."
@@ -93,3 +96,20 @@ class SnapshotSchedule:
         return [
             dg.RunRequest(run_key=f"{tick.isoformat()} {key}", partition_key=key) for key in keys
         ]
+
+    def _catalogs(
+        self,
+        context: dg.ScheduleEvaluationContext,
+        partitions: SnapshotPartitions,
+        catalogs: dg.PartitionsDefinition[str],
+    ) -> list[str]:
+        """The partition keys of the catalogs to request."""
+        keys = catalogs.get_partition_keys(dynamic_partitions_store=context.instance)
+        withheld = withheld_catalogs(context.instance, self._products.key, partitions)
+        if left_out := sorted(withheld.intersection(keys)):
+            context.log.warning(
+                f"{len(left_out)} catalogs are left out, because they could not be read and have "
+                f"no snapshot since: {', '.join(left_out[:_MAX_CATALOGS_IN_LOG])}. Delete the "
+                "partitions of those that are mistyped, and materialize the others."
+            )
+        return [key for key in keys if key not in withheld]

@@ -119,16 +119,13 @@ def test_an_invalid_search_in_the_launchpad_is_an_error_that_names_the_field(
 def test_an_unknown_catalog_fails_with_the_granted_ones_and_is_not_retried(
     resources: dict[str, Any], instance: dg.DagsterInstance, shops: Sandbox
 ) -> None:
-    instance.add_dynamic_partitions("octogen_catalogs", ["farfetch"])
     products = build_products_asset(
-        "products", partitions_def=catalog_partitions, retry_policy=dg.RetryPolicy(max_retries=3)
+        "products",
+        ProductSearch(catalogs=["northpeak", "farfetch"]),
+        retry_policy=dg.RetryPolicy(max_retries=3),
     )
     result = dg.materialize(
-        [products],
-        resources=resources,
-        instance=instance,
-        partition_key="farfetch",
-        raise_on_error=False,
+        [products], resources=resources, instance=instance, raise_on_error=False
     )
     assert (
         failure(result)

@@ -15,6 +15,7 @@ from octogen_dagster import (
     OctogenResource,
     ParquetSnapshotIOManager,
     ProductSearch,
+    ShopCatalogs,
     build_product_changes_asset,
     build_products_asset,
     catalog_partitions,
@@ -256,3 +257,29 @@ def test_a_search_that_finds_nothing_is_published_and_said(
 def test_a_ratio_that_is_no_share_is_refused_when_the_definitions_load(ratio: float) -> None:
     with pytest.raises(ValueError, match=r"min_rows_ratio must be a share from 0 to 1"):
         build_products_asset("products", min_rows_ratio=ratio)
+
+
+def test_a_mistyped_partition_fails_with_the_catalog_of_the_shop_that_is_meant(
+    tmp_path: Path, service: PublishedService, instance: dg.DagsterInstance
+) -> None:
+    service.hosts["shop.example"] = ["acme"]
+    days = Days(tmp_path, service, retry_policy=None)
+    days.resources["octogen"] = OctogenResource(
+        api_key="octo_live_test",
+        base_url=service.base_url,
+        catalogs=ShopCatalogs(hosts=["shop.example"]),
+    )
+    instance.add_dynamic_partitions("octogen_catalogs", ["acmee"])
+    result = dg.materialize(
+        days.assets,
+        partition_key="acmee",
+        instance=instance,
+        resources=days.resources,
+        raise_on_error=False,
+    )
+    message = failure(result)
+    assert "Catalog 'acmee' has no products." in message
+    assert "Did you mean 'acme'? A partition that is mistyped stays until you delete it" in message
+    (reported,) = instance.fetch_observations(dg.AssetKey("products"), limit=9).records
+    assert reported.asset_observation
+    assert reported.asset_observation.metadata["octogen/granted"].value is False
