@@ -2,6 +2,7 @@
 
 * OctogenError
   * MissingAPIKeyError
+  * OctogenComponentError           the YAML of a component is not valid
   * OctogenConnectionError          no complete response: DNS, refused, reset, cut off
     * OctogenTimeoutError
   * OctogenBudgetError              the next request would exceed the budget of the run
@@ -88,6 +89,15 @@ class MissingAPIKeyError(OctogenError):
 
     def __reduce__(self) -> tuple[type[Self], tuple[()]]:
         return type(self), ()
+
+
+class OctogenComponentError(OctogenError):
+    """The YAML of a component is not valid: the message has file, line and field of each mistake.
+
+    Raised when the definitions load.
+    """
+
+    persistence = Persistence.PERMANENT
 
 
 class OctogenConnectionError(OctogenError):

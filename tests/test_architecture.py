@@ -44,6 +44,7 @@ ARROWS: dict[str, set[str]] = {
     "bigquery": GROUND | HELPERS | {"api", "frames", "sharing", "control_plane"},
     "doctor": GROUND
     | {"asset_defaults", "api", "snapshots", "bigquery", "sharing", "control_plane"},
+    "components": GROUND | HELPERS | {"api", "frames", "snapshots", "bigquery", "sandbox"},
     "sandbox": set(),
     "demo": GROUND | {"snapshots", "bigquery", "sharing", "sandbox"},
     "cli": GROUND | {"api", "demo", "doctor", "sandbox", "sharing", "control_plane"},

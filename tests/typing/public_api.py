@@ -265,6 +265,7 @@ LASTING = (
     errors.OctogenPagingError,
     errors.OctogenEmptyCatalogError,
     errors.OctogenSnapshotError,
+    errors.OctogenComponentError,
     errors.OctogenShrunkenSnapshotError,
     errors.OctogenSplitCatalogError,
     errors.OctogenBigQueryInputError,

@@ -1,0 +1,157 @@
+"""`dg scaffold defs OctogenComponent`: a first YAML file, and the environment that it needs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import dagster as dg
+from dagster.components.component_scaffolding import scaffold_component
+from dagster.components.scaffold.scaffold import ScaffoldRequest
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from typing_extensions import Self
+
+from octogen_dagster.components.env_file import add_variables
+
+_SOURCES = ("sandbox", "hosts", "keys", "granted")
+_KEY = "OCTOGEN_PLATFORM_API_KEY"
+_SANDBOX_QUERY = "boots"
+
+
+class ScaffoldParams(BaseModel):
+    """What a first YAML file depends on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sandbox: bool = Field(
+        default=False, description="Read the catalogs of a local sandbox, which needs no key."
+    )
+    hosts: list[str] = Field(default=[], description="Hosts of shops, such as acme.com.")
+    keys: list[str] = Field(default=[], description="Catalog keys.")
+    granted: bool = Field(
+        default=False, description="Read every catalog that is granted to the key."
+    )
+    query: str | None = Field(default=None, description="Keywords of a first search.")
+    base_dir: str = Field(
+        default="snapshots", min_length=1, description="Where snapshots are stored."
+    )
+    project: str | None = Field(
+        default=None, description="Google Cloud project for linked datasets; none leaves them out."
+    )
+    principal: str | None = Field(
+        default=None, description="Who is subscribed, such as serviceAccount:me@my-project.…"
+    )
+
+    @field_validator("hosts", "keys", "query", "base_dir", "project", "principal")
+    @classmethod
+    def _check_text(cls, value: list[str] | str | None) -> list[str] | str | None:
+        for text in [value] if isinstance(value, str) else value or ():
+            if not text.strip():
+                raise ValueError("a value is empty: leave the option out or give it a value")
+            if not text.isprintable():
+                raise ValueError(f"{text!r} has characters that cannot be printed: remove them")
+        return value
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(chosen := [name for name in _SOURCES if getattr(self, name)]) > 1:
+            options = " and ".join(f"--{name}" for name in chosen)
+            raise ValueError(f"{options} exclude each other: choose one source of catalogs")
+        if (self.project is None) != (self.principal is None):
+            raise ValueError("linked datasets need both --project and --principal")
+        if self.sandbox and self.project:
+            raise ValueError("--sandbox has no Google Cloud project: leave out --project")
+        return self
+
+    @property
+    def has_source(self) -> bool:
+        """True if the source of catalogs was chosen."""
+        return any(getattr(self, name) for name in _SOURCES)
+
+
+class OctogenScaffolder(dg.Scaffolder[ScaffoldParams]):
+    """Write the YAML of a component, and the variables that it needs to the project's `.env`."""
+
+    @classmethod
+    def get_scaffold_params(cls) -> type[ScaffoldParams]:
+        """Return the model of the options."""
+        return ScaffoldParams
+
+    def scaffold(self, request: ScaffoldRequest[ScaffoldParams]) -> None:
+        """Write `defs.yaml`, and what is missing in `.env`.
+
+        Raises:
+            click.UsageError: The source of catalogs is not given, and nobody can be asked.
+            ImportError: The sandbox is wanted, and its extra is not installed.
+            OSError: A file cannot be read or written.
+        """
+        try:
+            params = request.params if request.params.has_source else _ask(request.params)
+            variables = _sandbox_environment() if params.sandbox else {}
+            scaffold_component(request, _attributes(params))
+        except BaseException:
+            with contextlib.suppress(OSError):  # dg refuses a folder that exists the next time
+                request.target_path.rmdir()
+            raise
+        if request.project_root:
+            _write_environment(request.project_root / ".env", variables)
+
+
+def _ask(params: ScaffoldParams) -> ScaffoldParams:
+    if not sys.stdin.isatty():
+        raise click.UsageError(
+            "Say where the catalogs come from: --sandbox true, --hosts acme.com, --keys acme or "
+            "--granted true."
+        )
+    source = click.prompt(
+        "Where do the catalogs come from?", type=click.Choice(_SOURCES), default="sandbox"
+    )
+    chosen: Any = True
+    if source in ("hosts", "keys"):
+        text = click.prompt(f"Their {source}, separated by commas")
+        chosen = [part.strip() for part in text.split(",") if part.strip()]
+    return ScaffoldParams.model_validate({**params.model_dump(), source: chosen})
+
+
+def _attributes(params: ScaffoldParams) -> dict[str, Any]:
+    connection = {"api_key": f"{{{{ env.{_KEY} }}}}"}
+    if params.sandbox:
+        connection["base_url"] = "{{ env.OCTOGEN_BASE_URL }}"
+    source = {name: getattr(params, name) for name in ("hosts", "keys") if getattr(params, name)}
+    searches: list[dict[str, Any]] = [{"name": "octogen_products", "partitions": "catalog"}]
+    if query := params.query or (_SANDBOX_QUERY if params.sandbox else None):
+        searches.append({"name": _asset_name(query), "search": {"q": query}})
+    attributes: dict[str, Any] = {"connection": connection}
+    if source:
+        attributes["catalog_source"] = source
+    attributes |= {"storage": {"base_dir": params.base_dir}, "searches": searches}
+    if params.project:
+        attributes["linked_datasets"] = {"project": params.project, "principal": params.principal}
+    return attributes
+
+
+def _asset_name(query: str) -> str:
+    words = re.findall(r"[a-z0-9]+", query.lower())
+    name = "_".join(words) or "search"
+    return f"{name}_search" if name == "octogen_products" else name
+
+
+def _sandbox_environment() -> dict[str, str]:
+    from octogen_dagster.sandbox.server import DEFAULT_API_KEY, DEFAULT_BASE_URL
+
+    return {_KEY: DEFAULT_API_KEY, "OCTOGEN_BASE_URL": DEFAULT_BASE_URL}
+
+
+def _write_environment(path: Path, variables: dict[str, str]) -> None:
+    if kept := add_variables(path, variables):
+        names = " and ".join(kept)
+        click.echo(f"{path} already has another {names}, which was kept. The sandbox needs:")
+        for name in kept:
+            click.echo(f"    {name}={variables[name]}")
+    if not variables and not os.environ.get(_KEY):
+        click.echo(f"Set {_KEY} in the environment or in {path}.")

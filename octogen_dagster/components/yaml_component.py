@@ -1,0 +1,82 @@
+"""Base classes of a component, and of the parts of its YAML, that tell of mistakes in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dagster as dg
+from dagster.components.resolved.errors import ResolutionException
+from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
+from typing_extensions import Self
+
+from octogen_dagster.components.json_schema import without_unions
+from octogen_dagster.components.yaml_mistakes import Mistake, find_mistakes, render_mistakes
+from octogen_dagster.errors import OctogenComponentError
+
+
+class _MistakesFound(ResolutionException):
+    """Mistakes of one part, on their way to the component; Dagster lets its own exception pass."""
+
+    def __init__(self, mistakes: list[Mistake]) -> None:
+        super().__init__(render_mistakes(mistakes, None))
+        self.mistakes = mistakes
+
+
+class YamlModel(dg.Model, dg.Resolvable):
+    """A mapping in the YAML of a component."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    @classmethod
+    def resolve_from_model(cls, context: dg.ResolutionContext, model: BaseModel) -> Self:
+        """Return the settings that a mapping stands for, with its templates rendered.
+
+        Raises:
+            ResolutionException: A value is not valid.
+        """
+        try:
+            resolved: Self = super().resolve_from_model(context, model)
+        except ValidationError as error:
+            data = model.model_dump(exclude_unset=True)
+            path = tuple(context.path)
+            raise _MistakesFound(find_mistakes(error, cls.model(), data, path)) from None
+        return resolved
+
+
+class YamlComponent(YamlModel, dg.Component):
+    """A component whose mistakes in YAML are told with their file, line, field and choices."""
+
+    @classmethod
+    def get_model_cls(cls) -> type[BaseModel]:
+        """Return a model of any mapping, which has the JSON schema of the attributes.
+
+        `load` validates the attributes, since Dagster's own message of what is not valid shows
+        values, which may be secrets, and all branches of a union.
+        """
+        schema = without_unions(cls.model().model_json_schema())
+
+        class Attributes(RootModel[dict[str, Any]]):
+            @classmethod
+            def model_json_schema(cls, *_: Any, **__: Any) -> dict[str, Any]:
+                return schema
+
+        return Attributes
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
+        """Return the component of the attributes of a YAML file.
+
+        Raises:
+            OctogenComponentError: The attributes are not valid.
+        """
+        data = attributes.root if isinstance(attributes, RootModel) else {}
+        try:
+            return super().load(cls.model().model_validate(data), context)
+        except ValidationError as error:
+            mistakes = find_mistakes(error, cls.model(), data, ("attributes",))
+        except _MistakesFound as error:
+            mistakes = error.mistakes
+        tree = context.resolution_context.source_position_tree
+        raise OctogenComponentError(
+            f"{cls.__name__} cannot be loaded. Correct its YAML:\n{render_mistakes(mistakes, tree)}"
+        )
