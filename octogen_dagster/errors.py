@@ -3,6 +3,7 @@
 * OctogenError
   * MissingAPIKeyError
   * OctogenComponentError           the YAML of a component is not valid
+  * MissingPackageError             a feature needs a package that is not installed
   * OctogenConnectionError          no complete response: DNS, refused, reset, cut off
     * OctogenTimeoutError
   * OctogenBudgetError              the next request would exceed the budget of the run
@@ -96,6 +97,12 @@ class OctogenComponentError(OctogenError):
 
     Raised when the definitions load.
     """
+
+    persistence = Persistence.PERMANENT
+
+
+class MissingPackageError(OctogenError, ImportError):
+    """A feature needs a package that is not installed. Raised when definitions load."""
 
     persistence = Persistence.PERMANENT
 

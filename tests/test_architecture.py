@@ -15,7 +15,7 @@ import octogen_dagster
 
 PACKAGE = Path(octogen_dagster.__file__).parent
 TESTS = Path(__file__).parent
-GROUND = {"errors", "files", "background"}
+GROUND = {"errors", "files", "background", "extras"}
 HELPERS = {
     "asset_defaults",
     "check_results",
@@ -29,6 +29,7 @@ ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
     "background": set(),
+    "extras": {"errors"},
     "api": GROUND,
     "frames": GROUND | {"api"},
     "control_plane": GROUND | {"api"},

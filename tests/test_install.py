@@ -16,7 +16,58 @@ else:
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-PYTHONS = ">=3.10,<3.15"
+FEATURES = """
+from octogen_dagster import *
+from octogen_dagster.control_plane.session import McpSession
+from octogen_dagster.control_plane.tokens import GivenToken
+
+listing = "projects/1/locations/us/dataExchanges/octogen/listings/acme"
+datasets = StaticSource([listing])
+assets = build_products_asset("products")
+features = [
+    lambda: build_linked_datasets_asset(),
+    lambda: build_linked_datasets_asset(control_plane=True),
+    lambda: build_linked_products_asset(assets),
+    lambda: query_linked_products("", name="q", linked_products=assets, destination="a.b"),
+    lambda: build_linked_snapshot_asset(assets),
+    lambda: AnalyticsHubResource(project="my-project"),
+    lambda: ExchangeSource("projects/p/locations/us/dataExchanges/x"),
+    lambda: subscribe_to_listing(listing_resource=listing, destination_project="my-project"),
+    lambda: OctogenControlPlaneResource(principal="user:me@my.org"),
+    lambda: OctogenSource(),
+    lambda: McpSession(GivenToken("x")),
+    lambda: ParquetSnapshotIOManager(base_dir="gs://bucket"),
+    lambda: ParquetSnapshotIOManager(base_dir="s3://bucket"),
+    lambda: ParquetSnapshotIOManager(base_dir="az://container"),
+    lambda: __import__("octogen_dagster.sandbox.server"),
+]
+for feature in features:
+    try:
+        feature()
+    except ImportError as error:
+        print(error)
+ParquetSnapshotIOManager(base_dir="snapshots")
+"""
+GOOGLE = "needs dagster-gcp, google-cloud-bigquery-analyticshub, pyarrow: pip install"
+HINTS = [
+    f'build_linked_datasets_asset {GOOGLE} "octogen-dagster[bigquery]"',
+    "build_linked_datasets_asset needs dagster-gcp, google-cloud-bigquery-analyticshub, pyarrow, "
+    'mcp: pip install "octogen-dagster[bigquery,mcp]"',
+    f'build_linked_products_asset {GOOGLE} "octogen-dagster[bigquery]"',
+    f'query_linked_products {GOOGLE} "octogen-dagster[bigquery]"',
+    f'build_linked_snapshot_asset {GOOGLE} "octogen-dagster[bigquery]"',
+    f'AnalyticsHubResource {GOOGLE} "octogen-dagster[bigquery]"',
+    f'ExchangeSource {GOOGLE} "octogen-dagster[bigquery]"',
+    f'Analytics Hub {GOOGLE} "octogen-dagster[bigquery]"',
+    'OctogenControlPlaneResource needs mcp: pip install "octogen-dagster[mcp]"',
+    "OctogenSource needs dagster-gcp, google-cloud-bigquery-analyticshub, pyarrow, mcp: "
+    'pip install "octogen-dagster[bigquery,mcp]"',
+    'Octogen\'s MCP needs mcp: pip install "octogen-dagster[mcp]"',
+    "base_dir 'gs://bucket' needs gcsfs: pip install \"octogen-dagster[gcs]\"",
+    "base_dir 's3://bucket' needs s3fs: pip install \"octogen-dagster[s3]\"",
+    "base_dir 'az://container' needs adlfs: pip install adlfs",
+    'the sandbox needs uvicorn: pip install "octogen-dagster[sandbox]"',
+]
 
 
 def installed(project: DgProject) -> set[str]:
@@ -34,9 +85,10 @@ def test_a_project_has_neither_google_nor_pandas_without_extras(
     assert "octogen-dagster" in packages
     assert not {package for package in packages if package.startswith("google")}
     assert not packages & {"pandas", "pyarrow", "dagster-gcp", "mcp", "gcsfs", "s3fs", "uvicorn"}
-    assert "All definitions loaded successfully" in project.run("uv", "run", "dg", "check", "defs")
     locked = tomllib.loads((project.root / "uv.lock").read_text())
-    assert locked["requires-python"] == PYTHONS.replace(",", ", ")
+    assert locked["requires-python"] == ">=3.10, <3.15"
+    assert project.run("uv", "run", "--no-dev", "python", "-c", FEATURES).splitlines() == HINTS
+    assert "All definitions loaded successfully" in project.run("uv", "run", "dg", "check", "defs")
 
 
 def test_all_extras_together_fit_into_a_project(tmp_path: Path, wheel: Path) -> None:

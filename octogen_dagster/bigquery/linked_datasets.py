@@ -19,6 +19,7 @@ from octogen_dagster.errors import (
     OctogenError,
     Persistence,
 )
+from octogen_dagster.extras import require_extras
 from octogen_dagster.sharing.resource_names import TABLE
 from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult, Subscriptions
 from octogen_dagster.sharing.subscription_plan import SubscriptionPlan, plan_subscription
@@ -58,7 +59,13 @@ def build_linked_datasets_asset(
             with an error that names the subscription.
         grant_waits: Seconds to wait for a grant before each further attempt of the same run.
         asset_arguments: Any other argument of `@dagster.asset`.
+
+    Raises:
+        MissingPackageError: The packages of the extra `bigquery`, or with `control_plane` those of
+            `mcp`, are not installed.
     """
+    extras = ("bigquery", "mcp") if control_plane else ("bigquery",)
+    require_extras("build_linked_datasets_asset", *extras)
 
     @octogen_asset(
         {

@@ -17,6 +17,7 @@ from octogen_dagster.bigquery.table_checks import build_check_specs, check_resul
 from octogen_dagster.bigquery.table_metadata import read_reported_table, table_metadata
 from octogen_dagster.bigquery.tables import TableFacts, open_client, read_table
 from octogen_dagster.check_results import hours, require_max_age
+from octogen_dagster.extras import require_extras
 from octogen_dagster.run_failures import permanent_errors_fail
 
 PRODUCT_COLUMNS = (
@@ -73,7 +74,9 @@ def build_linked_products_asset(
 
     Raises:
         ValueError: max_age or max_bytes_billed is not positive.
+        MissingPackageError: The packages of the extra `bigquery` are not installed.
     """
+    require_extras("build_linked_products_asset", "bigquery")
     limits = QueryLimits(max_bytes_billed)
     require_max_age(max_age)
 

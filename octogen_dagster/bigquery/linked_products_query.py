@@ -14,6 +14,7 @@ from octogen_dagster.bigquery.query_jobs import MAX_BYTES_BILLED, QueryLimits
 from octogen_dagster.bigquery.table_metadata import read_reported_table, table_metadata
 from octogen_dagster.bigquery.table_query import write_query
 from octogen_dagster.bigquery.tables import TableName, open_client, read_first_rows, read_table
+from octogen_dagster.extras import require_extras
 from octogen_dagster.previews import markdown_table
 from octogen_dagster.run_failures import permanent_errors_fail
 
@@ -58,7 +59,9 @@ def query_linked_products(
     Raises:
         ValueError: The template lacks `{products}`, the destination is not the name of a table or
             would be the same for all partitions, or the limit is not positive.
+        MissingPackageError: The packages of the extra `bigquery` are not installed.
     """
+    require_extras("query_linked_products", "bigquery")
     limits = QueryLimits(max_bytes_billed)
     _check_templates(name, sql_template, destination, linked_products)
 

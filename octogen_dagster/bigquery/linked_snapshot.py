@@ -27,6 +27,7 @@ from octogen_dagster.bigquery.table_metadata import read_reported_table, table_s
 from octogen_dagster.bigquery.tables import EXPORTED_AT, TableFacts, open_client
 from octogen_dagster.bigquery.view_query import build_view_query, check_arguments
 from octogen_dagster.check_results import require_max_age
+from octogen_dagster.extras import require_extras
 from octogen_dagster.frames.shares import require_share
 from octogen_dagster.frames.snapshot_source import MIN_ROWS_RATIO
 from octogen_dagster.run_failures import permanent_errors_fail
@@ -82,7 +83,9 @@ def build_linked_snapshot_asset(
     Raises:
         ValueError: columns or where are empty, a column is named twice, max_age or max_bytes_billed
             is not positive, or min_rows_ratio is not from 0 to 1.
+        MissingPackageError: The packages of the extra `bigquery` are not installed.
     """
+    require_extras("build_linked_snapshot_asset", "bigquery")
     limits = QueryLimits(max_bytes_billed)
     check_arguments(columns, where)
     require_share("min_rows_ratio", min_rows_ratio)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from octogen_dagster.api.cancellation import CancelScope
+from octogen_dagster.extras import require_extras
 from octogen_dagster.sharing.listings import (
     ControlPlaneListings,
     ExchangeListings,
@@ -52,6 +53,9 @@ class ExchangeSource:
     only_catalogs: bool = True
     resource_keys = frozenset({"analytics_hub"})
 
+    def __post_init__(self) -> None:
+        require_extras("ExchangeSource", "bigquery")
+
     def listings(self, resources: Any, scope: CancelScope | None = None) -> Found:
         """`Source.listings`."""
         with resources.analytics_hub.hub(scope=scope or CancelScope(TICK_TIMEOUT)) as hub:
@@ -68,6 +72,9 @@ class OctogenSource:
 
     catalogs: Sequence[str] = ()
     resource_keys = frozenset({"analytics_hub", "octogen_control_plane"})
+
+    def __post_init__(self) -> None:
+        require_extras("OctogenSource", "bigquery", "mcp")
 
     def listings(self, resources: Any, scope: CancelScope | None = None) -> Found:
         """`Source.listings`."""

@@ -10,7 +10,8 @@ import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, model_validator
+from typing_extensions import Self
 
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.control_plane.retry import DEFAULT_RETRY
@@ -18,6 +19,7 @@ from octogen_dagster.control_plane.session import DEFAULT_MCP_URL
 from octogen_dagster.control_plane.tokens import access_tokens
 from octogen_dagster.control_plane.tools import OctogenMCP
 from octogen_dagster.errors import OctogenBigQueryInputError
+from octogen_dagster.extras import require_extras
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 
 if TYPE_CHECKING:
@@ -41,6 +43,11 @@ class AnalyticsHubResource(dg.ConfigurableResource[Any]):
         description="host:port of a local server, for tests. By default "
         "ANALYTICS_HUB_EMULATOR_HOST, and without it Google.",
     )
+
+    @model_validator(mode="after")
+    def _check_packages(self) -> Self:
+        require_extras("AnalyticsHubResource", "bigquery")
+        return self
 
     def hub(self, deadline: float = 120.0, *, scope: CancelScope | None = None) -> AnalyticsHub:
         """Open a client of Analytics Hub; use it in a `with` statement.
@@ -101,6 +108,11 @@ class OctogenControlPlaneResource(dg.ConfigurableResource[Any]):
     refresh_token_file: str | None = Field(
         default=None, description="The file with the refresh token; new tokens are stored there."
     )
+
+    @model_validator(mode="after")
+    def _check_packages(self) -> Self:
+        require_extras("OctogenControlPlaneResource", "mcp")
+        return self
 
     def control_plane(self, deadline: float = 120.0) -> OctogenMCP:
         """Open a session with Octogen's control plane; use it in a `with` statement.

@@ -9,12 +9,13 @@ from octogen_dagster.api.urls import checked_url, may_use_proxy
 from octogen_dagster.control_plane.call_errors import leaf_errors
 from octogen_dagster.control_plane.login_callback import listening
 from octogen_dagster.control_plane.login_storage import LoginStorage
-from octogen_dagster.control_plane.session import DEFAULT_MCP_URL, require_mcp
+from octogen_dagster.control_plane.session import DEFAULT_MCP_URL
 from octogen_dagster.errors import (
     OctogenConnectionError,
     OctogenError,
     OctogenMCPAuthenticationError,
 )
+from octogen_dagster.extras import require_extras
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -77,7 +78,7 @@ def login(
             on this machine.
         OSError: The port is taken.
     """
-    require_mcp()
+    require_extras("The login to Octogen", "mcp")
     checked_url(mcp_url, "The MCP URL")
     files.make_folder()
     with files.refresh_token.locked():

@@ -17,6 +17,7 @@ from octogen_dagster.errors import (
     OctogenMCPAuthenticationError,
     OctogenMCPError,
 )
+from octogen_dagster.extras import require_extras
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -57,6 +58,7 @@ class McpSession:
         retry: How a call is retried.
 
     Raises:
+        MissingPackageError: The package `mcp` is not installed.
         ValueError: The URL is not one that a token may be sent to.
     """
 
@@ -68,6 +70,7 @@ class McpSession:
         timeout: float = DEFAULT_TIMEOUT,
         retry: RetryPolicy = DEFAULT_RETRY,
     ) -> None:
+        require_extras("Octogen's MCP", "mcp")
         self._tokens = tokens
         self._url = checked_url(url, "The MCP URL")
         self._timeout = min(timeout, retry.deadline)
@@ -134,7 +137,6 @@ class McpSession:
         )
 
     def _connect(self) -> tuple[BlockingPortal, Client]:
-        require_mcp()
         MCP_LOGS.add(self._exchange)
         from anyio.from_thread import start_blocking_portal
 
@@ -150,20 +152,6 @@ class McpSession:
     def _disconnect(self) -> None:
         self._connection = None
         self._resources.close()
-
-
-def require_mcp() -> None:
-    """Import the package `mcp`.
-
-    Raises:
-        OctogenMCPError: The package is not installed.
-    """
-    try:
-        import mcp  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise OctogenMCPError(
-            f"Octogen's MCP needs {error.name}: pip install 'octogen-dagster[mcp]'."
-        ) from None
 
 
 @contextlib.asynccontextmanager

@@ -241,7 +241,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 def _serve_ui(console: Console, environment: Mapping[str, str], port: int) -> None:
     if importlib.util.find_spec("dagster_webserver") is None:
-        raise SystemExit("The UI needs dagster-webserver: pip install 'octogen-dagster[ui]'")
+        raise SystemExit('The UI needs dagster-webserver: pip install "octogen-dagster[ui]"')
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "dagster", "dev", "-h", "127.0.0.1", "-p", str(port)]
     command += ["-m", "octogen_dagster.demo.definitions", "--log-level", "warning"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
 import sysconfig
@@ -20,7 +21,8 @@ def check_versions(scripts: Path | None = None) -> Check:
     Args:
         scripts: The folder of the commands; by default that of this Python.
     """
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
+    installed = {name: _version(name) for name in _PACKAGES}
+    versions = [f"{name} {version}" for name, version in installed.items() if version]
     python = f"Python {platform.python_version()}"
     yield Finding("Versions", "ok", f"{', '.join([python, *versions])}.")
     folder = scripts or Path(sysconfig.get_path("scripts"))
@@ -33,6 +35,12 @@ def check_versions(scripts: Path | None = None) -> Check:
             "and has the same names.",
             "Use `octogen-dagster` with its subcommands, or install the two packages apart.",
         )
+
+
+def _version(package: str) -> str | None:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(package)
+    return None
 
 
 def _is_of_other_package(script: Path) -> bool:

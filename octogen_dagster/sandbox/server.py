@@ -26,7 +26,7 @@ try:
 except ModuleNotFoundError as error:
     missing = (error.name or "a package").split(".")[0]
     raise ImportError(
-        f"the sandbox needs {missing}: pip install 'octogen-dagster[sandbox]'"
+        f'the sandbox needs {missing}: pip install "octogen-dagster[sandbox]"'
     ) from error
 
 if TYPE_CHECKING:
@@ -365,7 +365,8 @@ def _make_hub(gateway: Gateway) -> "Hub":
     except ModuleNotFoundError as error:
         missing = (error.name or "a package").split(".")[0]
         raise ImportError(
-            f"the hub of the sandbox needs {missing}: pip install 'octogen-dagster[sandbox,mcp]'"
+            f"the hub of the sandbox needs {missing}: "
+            'pip install "octogen-dagster[sandbox,bigquery,mcp]"'
         ) from error
 
     def spend() -> int | None:

@@ -14,6 +14,7 @@ from octogen_dagster.errors import (
     OctogenBigQueryError,
     OctogenBigQueryUnavailableError,
 )
+from octogen_dagster.extras import require_extras
 from octogen_dagster.sharing.bounded_calls import BoundedCalls
 from octogen_dagster.sharing.datasets import Datasets
 from octogen_dagster.sharing.denials import (
@@ -65,6 +66,9 @@ class AnalyticsHub:
         first_wait: The longest wait before the second attempt, in seconds; it doubles with each
             further attempt.
         scope: Ends all calls: no attempt begins when it has ended, or outlives its time.
+
+    Raises:
+        MissingPackageError: Google's packages are not installed.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class AnalyticsHub:
         first_wait: float = 0.5,
         scope: CancelScope | None = None,
     ) -> None:
+        require_extras("Analytics Hub", "bigquery")
         self._credentials = credentials
         self._endpoint = endpoint or os.environ.get(EMULATOR_VARIABLE)
         self._deadline = deadline

@@ -12,6 +12,7 @@ import polars as pl
 from pydantic import ConfigDict, Field, PrivateAttr, field_validator
 
 from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.extras import require_file_system
 from octogen_dagster.frames.changes import SnapshotPair
 from octogen_dagster.frames.pages.store import RESUME_WITHIN, PageStore
 from octogen_dagster.frames.snapshot_source import (
@@ -82,6 +83,14 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
     )
     _base: Any = PrivateAttr(default=None)
     model_config = ConfigDict(hide_input_in_errors=True)
+
+    @field_validator("base_dir", mode="before")
+    @classmethod
+    def _check_file_system(cls, base_dir: Any) -> Any:
+        url = base_dir.get_value() if isinstance(base_dir, dg.EnvVar) else base_dir
+        if isinstance(url, str):
+            require_file_system(url)
+        return base_dir
 
     @field_validator("storage_options")
     @classmethod

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -157,22 +155,3 @@ def test_a_session_works_inside_a_running_event_loop(session: McpSession) -> Non
         return session.call(LISTINGS, {})
 
     assert asyncio.run(inside()) == []
-
-
-def test_without_the_package_mcp_the_error_says_what_to_install() -> None:
-    program = """
-import sys
-sys.modules["mcp"] = None
-from octogen_dagster.control_plane.session import McpSession
-from octogen_dagster.control_plane.tokens import GivenToken
-try:
-    McpSession(GivenToken("x")).call("tool", {})
-except Exception as error:
-    print(type(error).__name__, error)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert done.stdout == (
-        "OctogenMCPError Octogen's MCP needs mcp: pip install 'octogen-dagster[mcp]'.\n"
-    )

@@ -64,7 +64,8 @@ def test_without_mcp_there_are_snapshots_and_no_linked_datasets(tmp_path: Path) 
     before = "sys.modules['mcp'] = None; "
     output = run(tmp_path, "--catalogs", "1", "--products", "3", before=before)
     assert (
-        "No listings: the hub of the sandbox needs mcp: pip install 'octogen-dagster[sandbox,mcp]'"
+        "No listings: the hub of the sandbox needs mcp: "
+        'pip install "octogen-dagster[sandbox,bigquery,mcp]"'
     ) in output
     assert "STATE_ACTIVE" not in output
     assert len(list(tmp_path.glob("octogen-demo/snapshots/octogen_products/*.parquet"))) == 1

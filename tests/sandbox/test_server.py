@@ -231,4 +231,4 @@ def test_a_missing_extra_is_named(missing: str) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None; import octogen_dagster.sandbox.server"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "ImportError" in run.stderr
-    assert f"{missing}: pip install 'octogen-dagster[sandbox]'" in run.stderr
+    assert f'{missing}: pip install "octogen-dagster[sandbox]"' in run.stderr

@@ -278,7 +278,9 @@ def handle(error: OctogenError) -> dg.Failure | dg.RetryRequested:
     if isinstance(error, PASSING) or error.persistence is errors.Persistence.PASSING:
         return dg.RetryRequested(max_retries=3, seconds_to_wait=60)
     description = str(error)
-    if isinstance(error, MissingAPIKeyError):
+    if isinstance(error, errors.MissingPackageError):
+        description = "install the extra"
+    elif isinstance(error, MissingAPIKeyError):
         description = "set OCTOGEN_PLATFORM_API_KEY"
     elif isinstance(error, errors.OctogenInsufficientCreditError):
         assert_type(error.top_up_url, str | None)

@@ -80,7 +80,7 @@ main(["sandbox", "--hub"])
     assert run.returncode == 1
     assert run.stderr == (
         "Error: The sandbox cannot start: the hub of the sandbox needs mcp: "
-        "pip install 'octogen-dagster[sandbox,mcp]'\n"
+        'pip install "octogen-dagster[sandbox,bigquery,mcp]"\n'
     )
 
 
