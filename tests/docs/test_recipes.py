@@ -1,0 +1,126 @@
+"""The recipes of docs/recipes.md read snapshots in DuckDB and dbt."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import pytest
+
+from tests.docs.snapshots import CATALOGS, make_snapshots
+
+PAGE = (Path(__file__).parents[2] / "docs/recipes.md").read_text()
+PROJECT = """
+name: shop
+version: "1.0"
+profile: shop
+model-paths: [models]
+"""
+PROFILES = """
+shop:
+  target: dev
+  outputs:
+    dev: {type: duckdb, path: shop.duckdb}
+"""
+UPSTREAM_OF_MODELS = """
+from pathlib import Path
+from dagster_dbt import dbt_assets
+
+@dbt_assets(manifest=Path("target/manifest.json"))
+def models(): ...
+
+[model] = models.specs
+[source] = model.deps
+print(source.asset_key.to_user_string())
+"""
+
+
+@pytest.fixture(autouse=True)
+def _snapshots(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_snapshots(instance)
+
+
+def blocks(language: str) -> list[str]:
+    found: list[str] = re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    return found
+
+
+def test_the_view_has_the_products_of_all_catalogs() -> None:
+    view, nested = blocks("sql")
+    with duckdb.connect() as connection:
+        in_stock = connection.execute(view).fetchall()
+        counted = connection.sql("SELECT catalog_key, count(*) FROM products GROUP BY ALL")
+        assert dict(counted.fetchall()) == dict(CATALOGS)
+        rows = connection.sql(nested).fetchall()
+    assert {catalog for catalog, *_ in in_stock} == set(CATALOGS)
+    assert {partition for partition, *_ in rows} == set(CATALOGS)
+    assert all(category for _, _, category, _ in rows)
+
+
+def test_the_view_is_an_asset(instance: dg.DagsterInstance) -> None:
+    [source] = blocks("python")
+    Path("definitions.py").write_text(source)
+    defs = runpy.run_path("definitions.py")["defs"]
+    job = defs.resolve_implicit_global_asset_job_def()
+    job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("products_view")])
+    with duckdb.connect("shop.duckdb") as connection:
+        assert connection.sql("SELECT count(*) FROM products").fetchall() == [(70,)]
+
+
+@pytest.fixture(scope="session")
+def dbt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command of a dbt with an environment of its own, for its many dependencies."""
+    python = tmp_path_factory.mktemp("dbt") / "venv/bin/python"
+    # dbt-core 1.12 downloads a part of itself from elsewhere than the index.
+    packages = ["dbt-duckdb>=1.9", "dbt-core<1.12", "dagster-dbt>=0.29.27,<0.30"]
+    subprocess.run(["uv", "venv", "-q", "--python", sys.executable, python.parents[1]], check=True)
+    subprocess.run(["uv", "pip", "install", "-q", "--python", python, *packages], check=True)
+    return python.with_name("dbt")
+
+
+@pytest.fixture
+def dbt_project() -> None:
+    """A dbt project in the working directory, with the model of the page."""
+    Path("models").mkdir()
+    Path("dbt_project.yml").write_text(PROJECT)
+    Path("profiles.yml").write_text(PROFILES)
+    [model] = blocks('sql title="models/brands.sql"')
+    Path("models/brands.sql").write_text(model)
+
+
+def run(*command: str | Path) -> str:
+    variables = {"DBT_SEND_ANONYMOUS_USAGE_STATS": "false"}
+    done = subprocess.run(
+        command, env={**os.environ, **variables}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("dbt_project")
+def test_dbt_reads_the_snapshots_as_sources(dbt: Path) -> None:
+    for source in blocks('yaml title="models/sources.yml"'):
+        Path("models/sources.yml").write_text(source)
+        run(dbt, "build", "--profiles-dir", ".")
+        with duckdb.connect("shop.duckdb") as connection:
+            rows = "SELECT catalog_key, sum(products) FROM brands GROUP BY ALL"
+            assert dict(connection.sql(rows).fetchall()) == dict(CATALOGS)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("dbt_project")
+def test_models_follow_the_snapshots_in_the_graph(dbt: Path) -> None:
+    *_, source = blocks('yaml title="models/sources.yml"')
+    Path("models/sources.yml").write_text(source)
+    run(dbt, "parse", "--profiles-dir", ".")
+    assert run(dbt.with_name("python"), "-c", UPSTREAM_OF_MODELS) == "octogen_products\n"
