@@ -41,6 +41,8 @@ from .bigquery.resources import (
     AnalyticsHubResource,
     OctogenControlPlaneResource,
 )
+from .components.asset_data import OctogenAssetData
+from .components.component import OctogenComponent
 from .doctor.diagnose import diagnose
 from .doctor.findings import (
     Diagnosis,
@@ -109,7 +111,9 @@ __all__ = [
     "MissingAPIKeyError",
     "NamedCatalogs",
     "OctogenAPIError",
+    "OctogenAssetData",
     "OctogenClient",
+    "OctogenComponent",
     "OctogenControlPlaneResource",
     "OctogenError",
     "OctogenResource",

@@ -3,6 +3,7 @@
 Importing it also tells Dagster the version of this package, which Dagster reports with its own.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +13,9 @@ from dagster_shared.libraries import DagsterLibraryRegistry
 from octogen_dagster import __version__
 
 DagsterLibraryRegistry.register("octogen-dagster", __version__, is_dagster_package=False)
+
+RESOURCE = "octogen"
+"""The key of the `OctogenResource`."""
 
 POOL = "octogen"
 GROUP = "octogen"
@@ -34,13 +38,25 @@ def octogen_asset(
 
     Args:
         own: Arguments that the asset's factory sets.
-        given: Arguments that the user passed; they override all others.
+        given: Arguments that the user passed; they override all others. `execute`, if it is there,
+            is called in place of the asset's function, with the context and a function without
+            arguments that calls the asset's.
     """
     defaults = {"group_name": GROUP, "pool": POOL, "kinds": {"octogen", "polars", "parquet"}}
-    decorator: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(
-        **{**defaults, **own, **given}
-    )
-    return decorator
+    arguments = {**defaults, **own, **given}
+    execute = arguments.pop("execute", None)
+    decorator: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(**arguments)
+    return decorator if execute is None else lambda asset: decorator(_executed(asset, execute))
+
+
+def _executed(asset: Callable[..., Any], execute: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an asset's function, with the signature that Dagster reads, run by `execute`."""
+
+    @functools.wraps(asset)
+    def compute(*args: Any, **arguments: Any) -> Any:
+        return execute(dg.AssetExecutionContext.get(), lambda: asset(*args, **arguments))
+
+    return compute
 
 
 def asset_key(name: str, given: Mapping[str, Any]) -> dg.AssetKey:

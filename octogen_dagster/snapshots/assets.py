@@ -12,7 +12,12 @@ from pydantic import ValidationError
 from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs
 from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.api.responses import CATALOG_NOT_FOUND
-from octogen_dagster.asset_defaults import ACCEPT_SHRINKING, ACCEPT_SHRINKING_CONFIG, octogen_asset
+from octogen_dagster.asset_defaults import (
+    ACCEPT_SHRINKING,
+    ACCEPT_SHRINKING_CONFIG,
+    RESOURCE,
+    octogen_asset,
+)
 from octogen_dagster.errors import OctogenEmptyCatalogError, OctogenNotFoundError
 from octogen_dagster.frames.plan import list_for
 from octogen_dagster.frames.scan import ProductScan
@@ -35,6 +40,7 @@ def build_products_asset(
     partitions_def: dg.PartitionsDefinition[str] | None = None,
     *,
     min_rows_ratio: float = MIN_ROWS_RATIO,
+    resource_key: str = RESOURCE,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
     """Build an asset: the products of a search, or of a whole catalog in each partition.
@@ -58,6 +64,7 @@ def build_products_asset(
             snapshot there stays; `accept_shrinking: true` in the run configuration accepts it for
             one run. 0 publishes any snapshot. A search with filters or `max_products` may find any
             number of products.
+        resource_key: The key of the `OctogenResource`; give another one to read with two of them.
         asset_arguments: Any other argument of `@dagster.asset`, such as `pool`, `kinds`,
             `group_name`, `owners`, `tags`, `description`. The default `retry_policy` retries a
             failed run three times, after 10, 30 and 70 seconds. An error that a retry cannot fix
@@ -69,7 +76,11 @@ def build_products_asset(
             and a time; or `min_rows_ratio` is not from 0 to 1.
     """
     return ProductsAsset(
-        name, search or ProductSearch(), partitions_def, min_rows_ratio=min_rows_ratio
+        name,
+        search or ProductSearch(),
+        partitions_def,
+        min_rows_ratio=min_rows_ratio,
+        resource_key=resource_key,
     ).definition(**asset_arguments)
 
 
@@ -81,6 +92,7 @@ class ProductsAsset:
         search: The default of the run configuration.
         partitions_def: The asset's partitions.
         min_rows_ratio: As for `build_products_asset`.
+        resource_key: As for `build_products_asset`.
         clock: Returns the present time.
 
     Raises:
@@ -94,11 +106,13 @@ class ProductsAsset:
         partitions_def: dg.PartitionsDefinition[str] | None = None,
         *,
         min_rows_ratio: float = MIN_ROWS_RATIO,
+        resource_key: str = RESOURCE,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         require_share("min_rows_ratio", min_rows_ratio)
         self._name = name
         self._min_rows_ratio = min_rows_ratio
+        self._resource_key = resource_key
         self._search = search
         self._partitions_def = partitions_def
         self._partitions = SnapshotPartitions(partitions_def)
@@ -135,11 +149,12 @@ class ProductsAsset:
                     "The products of each catalog." if has_catalogs else "The products of a search."
                 ),
                 "retry_policy": RETRY_POLICY,
+                "required_resource_keys": {self._resource_key},
             },
             asset_arguments,
         )
-        def products(context: dg.AssetExecutionContext, octogen: OctogenResource) -> ProductScan:
-            return self._scan(context, octogen)
+        def products(context: dg.AssetExecutionContext) -> ProductScan:
+            return self._scan(context, getattr(context.resources, self._resource_key))
 
         return products
 

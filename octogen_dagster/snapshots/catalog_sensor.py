@@ -11,6 +11,7 @@ import msgspec
 from octogen_dagster.api.cancellation import CancelScope
 from octogen_dagster.api.catalog_sources import fetch_catalogs
 from octogen_dagster.api.catalog_states import CatalogList
+from octogen_dagster.asset_defaults import RESOURCE
 from octogen_dagster.errors import OctogenError
 from octogen_dagster.frames.window import utc_now
 from octogen_dagster.sensor_failures import record_failed_tick
@@ -36,6 +37,7 @@ def build_catalog_sensor(
     *,
     name: str = "octogen_catalog_sensor",
     minimum_interval_seconds: int = 300,
+    resource_key: str = RESOURCE,
     **sensor_arguments: Any,
 ) -> dg.SensorDefinition:
     """A sensor that snapshots each catalog when it appears and whenever it was indexed again.
@@ -56,12 +58,13 @@ def build_catalog_sensor(
             or those and times; a run is requested for the present time.
         name: The sensor's name.
         minimum_interval_seconds: Seconds between two ticks.
+        resource_key: The key of the `OctogenResource`; give another one to read with two of them.
         sensor_arguments: Any other argument of `@dagster.sensor`.
 
     Raises:
         ValueError: The asset has no named dynamic partitions.
     """
-    return CatalogSensor(products, name).definition(
+    return CatalogSensor(products, name, resource_key=resource_key).definition(
         minimum_interval_seconds=minimum_interval_seconds, **sensor_arguments
     )
 
@@ -72,6 +75,7 @@ class CatalogSensor:
     Args:
         products: The asset whose snapshots are requested.
         name: The sensor's name.
+        resource_key: As for `build_catalog_sensor`.
         clock: Returns the present time, with a time zone.
 
     Raises:
@@ -83,10 +87,12 @@ class CatalogSensor:
         products: dg.AssetsDefinition,
         name: str = "octogen_catalog_sensor",
         *,
+        resource_key: str = RESOURCE,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._products = products
         self._name = name
+        self._resource_key = resource_key
         self._clock = clock
         self._partitions = SnapshotPartitions(products.partitions_def)
         catalogs = self._partitions.catalogs
@@ -105,11 +111,17 @@ class CatalogSensor:
             sensor_arguments: Arguments of `@dagster.sensor` except `name` and `target`.
         """
 
-        @dg.sensor(name=self._name, target=self._products, **sensor_arguments)
+        @dg.sensor(
+            name=self._name,
+            target=self._products,
+            required_resource_keys={self._resource_key},
+            **sensor_arguments,
+        )
         def catalog_sensor(
-            context: dg.SensorEvaluationContext, octogen: OctogenResource
+            context: dg.SensorEvaluationContext,
+            **_: Any,  # the resources, if the sensor is called directly, as tests do
         ) -> dg.SensorResult | dg.SkipReason:
-            return self._evaluate(context, octogen)
+            return self._evaluate(context, getattr(context.resources, self._resource_key))
 
         return catalog_sensor
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from octogen_dagster.api.catalog_sources import fetch_catalogs
 from octogen_dagster.api.catalog_states import CatalogState
-from octogen_dagster.asset_defaults import octogen_asset
+from octogen_dagster.asset_defaults import RESOURCE, octogen_asset
 from octogen_dagster.run_failures import permanent_errors_fail
 from octogen_dagster.snapshots.catalogs_schema import CATALOGS_SCHEMA
 from octogen_dagster.snapshots.metadata import column_schema
@@ -20,6 +20,7 @@ def build_catalogs_asset(
     name: str = "octogen_catalogs",
     *,
     partitions_def: dg.DynamicPartitionsDefinition | None = None,
+    resource_key: str = RESOURCE,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
     """Build an asset: the table of the catalogs of the resource's source.
@@ -31,6 +32,7 @@ def build_catalogs_asset(
         name: The asset's name.
         partitions_def: Dynamic partitions, to which a run adds each new catalog. Pass those of
             the products asset. A catalog whose key cannot be a partition is only in the table.
+        resource_key: The key of the `OctogenResource`; give another one to read with two of them.
         asset_arguments: Any other argument of `@dagster.asset`.
     """
 
@@ -39,10 +41,12 @@ def build_catalogs_asset(
             "name": name,
             "description": "The catalogs of the Octogen resource's source.",
             "metadata": {"dagster/column_schema": column_schema(CATALOGS_SCHEMA)},
+            "required_resource_keys": {resource_key},
         },
         asset_arguments,
     )
-    def catalogs(context: dg.AssetExecutionContext, octogen: OctogenResource) -> pl.DataFrame:
+    def catalogs(context: dg.AssetExecutionContext) -> pl.DataFrame:
+        octogen: OctogenResource = getattr(context.resources, resource_key)
         with permanent_errors_fail():
             listed = fetch_catalogs(octogen.connection())
         for line in listed.warnings:

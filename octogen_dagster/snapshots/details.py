@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.asset_defaults import octogen_asset
+from octogen_dagster.asset_defaults import RESOURCE, octogen_asset
 from octogen_dagster.frames.details.scan import DetailScan
 from octogen_dagster.frames.details.statistics import DetailStatistics
 from octogen_dagster.frames.shares import require_share
@@ -18,6 +18,7 @@ def build_product_details_asset(
     name: str | None = None,
     only_changed: bool = False,
     failure_threshold: float = 0.05,
+    resource_key: str = RESOURCE,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
     """Build an asset: the full view of each product in another asset's snapshot.
@@ -50,6 +51,7 @@ def build_product_details_asset(
         failure_threshold: Share of the lookups, 0 to 1, that may fail. If more fail, nothing is
             published. A product that is gone is not a failure, and a row that is carried over
             counts as a lookup that did not fail.
+        resource_key: The key of the `OctogenResource`; give another one to read with two of them.
         asset_arguments: Any other argument of `@dagster.asset`, such as `pool`, `group_name`,
             `automation_condition`, `retry_policy`.
 
@@ -63,13 +65,13 @@ def build_product_details_asset(
             "name": name or f"{products.key.path[-1]}_details",
             "partitions_def": products.partitions_def,
             "ins": {"products": dg.AssetIn(products.key)},
+            "required_resource_keys": {resource_key},
             "description": f"The full view of each product in {products.key.to_user_string()}.",
         },
         asset_arguments,
     )
-    def details(
-        context: dg.AssetExecutionContext, octogen: OctogenResource, products: pl.LazyFrame
-    ) -> DetailScan:
+    def details(context: dg.AssetExecutionContext, products: pl.LazyFrame) -> DetailScan:
+        octogen: OctogenResource = getattr(context.resources, resource_key)
         subject = context.asset_key.to_user_string()
         if context.has_partition_key:
             subject += f", partition {context.partition_key!r}"

@@ -37,15 +37,21 @@ def snapshot_days(start_date: str, timezone: str = "UTC") -> dg.DailyPartitionsD
     return dg.DailyPartitionsDefinition(start_date, timezone=timezone, end_offset=1)
 
 
-def catalog_days(start_date: str, timezone: str = "UTC") -> dg.MultiPartitionsDefinition:
+def catalog_days(
+    start_date: str,
+    timezone: str = "UTC",
+    *,
+    catalogs: dg.DynamicPartitionsDefinition = catalog_partitions,
+) -> dg.MultiPartitionsDefinition:
     """One partition for each catalog and day; dimensions `catalog` and `day`.
 
     Args:
         start_date: The first day, as 2026-11-25.
         timezone: The IANA time zone in which days begin.
+        catalogs: The partitions of the catalogs.
     """
     return dg.MultiPartitionsDefinition(
-        {"catalog": catalog_partitions, "day": snapshot_days(start_date, timezone)}
+        {"catalog": catalogs, "day": snapshot_days(start_date, timezone)}
     )
 
 

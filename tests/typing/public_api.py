@@ -34,7 +34,9 @@ from octogen_dagster import (
     MissingAPIKeyError,
     NamedCatalogs,
     OctogenAPIError,
+    OctogenAssetData,
     OctogenClient,
+    OctogenComponent,
     OctogenControlPlaneResource,
     OctogenError,
     OctogenResource,
@@ -271,6 +273,16 @@ LASTING = (
     errors.OctogenBigQueryInputError,
     errors.OctogenMCPAuthenticationError,
 )
+
+
+class TaggedCatalogs(OctogenComponent):
+    """A component whose assets have the keywords of their search as a tag."""
+
+    def get_asset_spec(self, data: OctogenAssetData) -> dg.AssetSpec:
+        spec = super().get_asset_spec(data)
+        assert_type(data.catalog, str | None)
+        q = data.search.q if data.search else None
+        return spec.merge_attributes(tags={"kind": data.kind} | ({"q": q} if q else {}))
 
 
 def handle(error: OctogenError) -> dg.Failure | dg.RetryRequested:
