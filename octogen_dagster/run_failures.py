@@ -8,7 +8,12 @@ from contextlib import contextmanager
 import dagster as dg
 
 from octogen_dagster.asset_defaults import Metadata
-from octogen_dagster.errors import OctogenError, OctogenInsufficientCreditError, Persistence
+from octogen_dagster.errors import (
+    MissingAPIKeyError,
+    OctogenError,
+    OctogenInsufficientCreditError,
+    Persistence,
+)
 
 RETRY_POLICY = dg.RetryPolicy(max_retries=3, delay=10, backoff=dg.Backoff.EXPONENTIAL)
 """Three retries, after 10, 30 and 70 seconds: Dagster multiplies the delay by 2**n - 1."""
@@ -31,7 +36,9 @@ def permanent_errors_fail() -> Iterator[None]:
         if error.persistence is not Persistence.PERMANENT:
             raise
         metadata = _top_up_link(error)
-        raise dg.Failure(str(error), metadata=metadata, allow_retries=False) from error
+        # A key is missing where the run executes; how the code looked for it helps nobody.
+        cause = None if isinstance(error, MissingAPIKeyError) else error
+        raise dg.Failure(str(error), metadata=metadata, allow_retries=False) from cause
 
 
 def _top_up_link(error: OctogenError) -> Metadata:

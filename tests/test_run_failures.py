@@ -1,11 +1,21 @@
 import json
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import httpx
+import polars as pl
 import pytest
 
+from octogen_dagster import (
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    build_catalogs_asset,
+    build_product_details_asset,
+    build_products_asset,
+)
 from octogen_dagster.api.http import Response
 from octogen_dagster.api.responses import error_from_response
 from octogen_dagster.errors import (
@@ -34,7 +44,6 @@ def api_error(status: int) -> OctogenAPIError:
     "error",
     [
         *(api_error(status) for status in (401, 402, 403, 404, 422)),
-        MissingAPIKeyError(),
         OctogenBudgetError("The budget is spent."),
         OctogenPastPartitionError(NOON - 2 * HOUR, NOON - HOUR, NOON),
         OctogenPastPartitionError(NOON + HOUR, NOON + 2 * HOUR, NOON),
@@ -47,6 +56,47 @@ def test_a_permanent_error_is_a_failure_without_retries(error: Exception) -> Non
     assert failed.value.allow_retries is False
     assert failed.value.description == str(error)
     assert failed.value.__cause__ is error
+
+
+@dg.asset
+def listed() -> pl.DataFrame:
+    return pl.DataFrame({"uuid": ["a"]})
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        build_catalogs_asset,
+        lambda: build_products_asset("products"),
+        lambda: build_product_details_asset(listed),
+    ],
+    ids=["catalogs", "products", "details"],
+)
+def test_a_run_without_a_key_says_which_variables_to_set_and_nothing_of_the_code(
+    build: Callable[[], dg.AssetsDefinition], instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    asset = build()
+    resources = {
+        "octogen": OctogenResource(),
+        "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path)),
+    }
+    dg.materialize([listed], instance=instance, resources=resources)
+    result = dg.materialize(
+        [asset, listed],
+        selection=[asset],
+        instance=instance,
+        resources=resources,
+        raise_on_error=False,
+    )
+    [failed] = [event for event in result.all_events if event.is_step_failure]
+    data = failed.step_failure_data
+    assert not [event for event in result.all_events if event.is_step_up_for_retry]
+    assert data.user_failure_data
+    assert data.user_failure_data.description == str(MissingAPIKeyError())
+    assert data.error
+    assert "OCTOGEN_PLATFORM_API_KEY" in data.error.message
+    assert data.error.cause is None
+    assert "credentials.py" not in str(data.error)
 
 
 @pytest.mark.parametrize(

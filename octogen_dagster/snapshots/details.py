@@ -9,6 +9,7 @@ from octogen_dagster.asset_defaults import RESOURCE, octogen_asset
 from octogen_dagster.frames.details.scan import DetailScan
 from octogen_dagster.frames.details.statistics import DetailStatistics
 from octogen_dagster.frames.shares import require_share
+from octogen_dagster.run_failures import permanent_errors_fail
 from octogen_dagster.snapshots.resource import OctogenResource
 
 
@@ -79,9 +80,11 @@ def build_product_details_asset(
         def report(statistics: DetailStatistics) -> None:
             context.log.info(statistics.progress(subject))
 
+        with permanent_errors_fail():
+            connection = octogen.connection()
         return DetailScan(
             products,
-            octogen.connection(),
+            connection,
             only_changed=only_changed,
             failure_threshold=failure_threshold,
             report=report,
