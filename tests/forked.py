@@ -6,4 +6,6 @@ A fork server imports the modules once for each pytest worker, and forks a proce
 import multiprocessing
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["tests.snapshots.resume_runs", "tests.snapshots.budget_runs"])
+processes.set_forkserver_preload(
+    ["tests.docs.readers", "tests.snapshots.resume_runs", "tests.snapshots.budget_runs"]
+)

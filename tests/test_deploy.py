@@ -228,7 +228,7 @@ def test_the_run_launcher_accepts_the_helm_values() -> None:
 
 
 def test_the_chart_version_is_the_pinned_dagster_version() -> None:
-    (chart,) = re.findall(r"--version (\S+)", (ROOT / "deploy/README.md").read_text())
+    (chart,) = re.findall(r"--version (\S+)", (ROOT / "docs/deploying.md").read_text())
     assert f"dagster=={chart}\n" in (ROOT / "constraints.txt").read_text()
 
 

@@ -1,0 +1,81 @@
+"""The blocks of code in README.md and in the pages of `docs/`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from sybil import Document
+from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = RawFencedCodeBlockLexer(
+    re.compile(r'(?P<language>\w*)(?: title="(?P<title>[^"]+)")?(?P<rest>.*)\n')
+)
+SLOW = re.compile(r"^(dg|dagster)\b", re.MULTILINE)
+"""Commands that import all of Dagster."""
+NOT_RUN = re.compile(r"<!-- not run: (.+) -->\s*\Z")
+
+
+class Block(NamedTuple):
+    """A block of code.
+
+    Attributes:
+        page: The path of its page in the repository.
+        line: The line of the page on which it begins.
+        language: What the fence says, such as `python`.
+        title: The name of the file that it shows; empty if it has none.
+        source: The code.
+        not_run: The reason that the page gives for not running it; empty if it is run.
+    """
+
+    page: str
+    line: int
+    language: str
+    title: str
+    source: str
+    not_run: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def _read(page: Path) -> Iterator[Block]:
+    document = Document(page.read_text(), str(page))
+    for region in FENCE(document):
+        before = document.text[: region.start]
+        not_run = NOT_RUN.search(before)
+        yield Block(
+            page=str(page.relative_to(ROOT)),
+            line=before.count("\n") + 1,
+            language=region.lexemes["language"] + region.lexemes["rest"],
+            title=region.lexemes["title"] or "",
+            source=region.lexemes["source"],
+            not_run=not_run[1] if not_run else "",
+        )
+
+
+BLOCKS = [block for page in PAGES for block in _read(page)]
+
+
+def each(language: str, having: str = "") -> pytest.MarkDecorator:
+    """Parametrize a test by the blocks in a language that are run and have a text in them."""
+    chosen = [
+        block
+        for block in BLOCKS
+        if block.language == language and having in block.source and not block.not_run
+    ]
+    return pytest.mark.parametrize(
+        "block",
+        [
+            pytest.param(
+                block, id=block.name, marks=[pytest.mark.slow] if SLOW.search(block.source) else []
+            )
+            for block in chosen
+        ],
+    )

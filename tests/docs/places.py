@@ -1,0 +1,46 @@
+"""The local Octogen in which blocks of the documents run."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from octogen_dagster import listing_partition_key
+from octogen_dagster.sandbox.rest.request_bodies import Generation
+from octogen_dagster.sandbox.server import Sandbox
+from tests.docs.blocks import Block
+
+
+class Place(NamedTuple):
+    """A sandbox with the catalog `acme`, which is shared over Analytics Hub too."""
+
+    sandbox: Sandbox
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that a reader has set."""
+        return self.sandbox.environment | {"OCTOGEN_SNAPSHOTS": "snapshots"}
+
+    @property
+    def partitions(self) -> dict[str, str]:
+        """A key of each dynamic partitions definition."""
+        return {
+            "octogen_catalogs": "acme",
+            "octogen_listings": listing_partition_key(self.sandbox.hub.listing_resource("acme")),
+        }
+
+    def fill_in(self, source: str) -> str:
+        """The source with names of this sandbox for those that a reader replaces by their own."""
+        examples = {
+            "acme.com": self.sandbox.hosts[0],
+            "gs://my-bucket": "bucket",
+            "octo_live_…": self.sandbox.api_key,
+            "projects/…/listings/…": self.sandbox.hub.listing_resource("acme"),
+        }
+        for example, name in examples.items():
+            source = source.replace(example, name)
+        return source
+
+
+def generation_for(block: Block) -> Generation:
+    """The generation of the contract that has what a block uses."""
+    return "current" if "acme.com" in block.source else "seed"

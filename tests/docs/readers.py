@@ -1,0 +1,91 @@
+"""What a reader does with a block of Python or YAML, in a process that is forked for it."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster.components.testing import create_defs_folder_sandbox
+
+import octogen_dagster
+
+BIGQUERY = "bigquery"
+"""The resource of assets that need a BigQuery, which are loaded and not run."""
+
+for name in octogen_dagster.__all__:
+    getattr(octogen_dagster, name)
+dg.DagsterInstance.ephemeral().dispose()
+
+
+def read_python(file: Path, environment: Mapping[str, str], partitions: Mapping[str, str]) -> None:
+    """Run a file: by pytest if its name is that of a test, else as a script.
+
+    Args:
+        file: The file; its folder becomes the working directory.
+        environment: Variables to set.
+        partitions: A key for each dynamic partitions definition.
+    """
+    _enter(file.parent, environment)
+    if file.name.startswith("test_"):
+        sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(file)]))
+    for value in runpy.run_path(str(file)).values():
+        if isinstance(value, dg.Definitions):
+            materialize_each(value, partitions)
+
+
+def read_yaml(file: Path, environment: Mapping[str, str], partitions: Mapping[str, str]) -> None:
+    """Put the YAML of a component into a project, and materialize its assets.
+
+    The arguments are those of `read_python`.
+    """
+    _enter(file.parent, environment)
+    with create_defs_folder_sandbox() as project:
+        folder = project.defs_folder_path / "octogen"
+        folder.mkdir()
+        shutil.copy(file, folder / "defs.yaml")
+        with project.build_all_defs() as definitions:
+            materialize_each(definitions, partitions)
+
+
+def _enter(folder: Path, environment: Mapping[str, str]) -> None:
+    """Redirect what the process prints to a file, and set its working directory and variables."""
+    log = os.open(folder / "output.txt", os.O_WRONLY | os.O_CREAT)
+    os.dup2(log, sys.stdout.fileno())
+    os.dup2(log, sys.stderr.fileno())
+    os.chdir(folder)
+    os.environ.update(environment)
+
+
+def materialize_each(definitions: dg.Definitions, partitions: Mapping[str, str]) -> None:
+    """Load definitions as a code location, and materialize each asset, upstream ones first."""
+    dg.Definitions.validate_loadable(definitions)
+    repository = definitions.get_repository_def()
+    with dg.DagsterInstance.ephemeral() as instance:
+        for name, key in partitions.items():
+            instance.add_dynamic_partitions(name, [key])
+        for asset in _runnable(repository):
+            partitions_def = repository.asset_graph.get(asset).partitions_def
+            keys = partitions_def and partitions_def.get_partition_keys(
+                dynamic_partitions_store=instance
+            )
+            job = repository.get_implicit_job_def_for_assets([asset])
+            assert job
+            job.execute_in_process(
+                instance=instance, asset_selection=[asset], partition_key=keys[-1] if keys else None
+            )
+
+
+def _runnable(repository: dg.RepositoryDefinition) -> Iterator[dg.AssetKey]:
+    graph = repository.asset_graph
+    for asset in graph.toposorted_asset_keys:
+        if (
+            asset in graph.materializable_asset_keys
+            and BIGQUERY not in graph.get(asset).assets_def.required_resource_keys
+        ):
+            yield asset

@@ -1,0 +1,51 @@
+"""Each shell block of the documents runs, and one that cannot run is shell that can be parsed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.docs.blocks import BLOCKS, ROOT, Block, each
+from tests.docs.commands import install_commands
+from tests.docs.places import Place
+
+TOOLS = {"docker", "gcloud", "helm", "kubectl"}
+"""What a block may need that no test has."""
+SKIPPED = [block for block in BLOCKS if block.not_run]
+
+
+@each("sh")
+def test_a_block_of_commands_runs(block: Block, place: Place, tmp_path: Path) -> None:
+    commands, folder = tmp_path / "bin", tmp_path / "folder"
+    commands.mkdir()
+    folder.mkdir()
+    install_commands(commands)
+    for name in ("constraints.txt", "deploy"):
+        (folder / name).symlink_to(ROOT / name)
+    environment = {
+        **os.environ,
+        **place.environment,
+        "DAGSTER_HOME": str(tmp_path),
+        "PATH": f"{commands}:{os.environ['PATH']}",
+    }
+    done = subprocess.run(
+        ["bash", "-eu", "-c", place.fill_in(block.source)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("block", SKIPPED, ids=[block.name for block in SKIPPED])
+def test_a_block_that_is_not_run_needs_a_tool_and_is_shell(block: Block) -> None:
+    assert block.language == "sh"
+    assert block.not_run in TOOLS
+    assert block.not_run in block.source
+    subprocess.run(["bash", "-n", "-c", block.source], check=True, timeout=30)
