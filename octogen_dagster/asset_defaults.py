@@ -4,7 +4,11 @@ Importing it also tells Dagster the version of this package, which Dagster repor
 """
 
 import functools
+import inspect
+import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import dagster as dg
@@ -36,14 +40,21 @@ def octogen_asset(
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Return `@dagster.asset` with this project's defaults.
 
+    The asset's code reference is the line that calls the factory.
+
     Args:
         own: Arguments that the asset's factory sets.
-        given: Arguments that the user passed; they override all others. `execute`, if it is there,
-            is called in place of the asset's function, with the context and a function without
-            arguments that calls the asset's.
+        given: Arguments that the user passed; they override all others, and metadata is added.
+            `execute`, if it is there, is called in place of the asset's function, with the context
+            and a function without arguments that calls the asset's.
     """
     defaults = {"group_name": GROUP, "pool": POOL, "kinds": {"octogen", "polars", "parquet"}}
-    arguments = {**defaults, **own, **given}
+    metadata = {
+        **_code_reference(),
+        **(own.get("metadata") or {}),
+        **(given.get("metadata") or {}),
+    }
+    arguments = {**defaults, **own, **given, "metadata": metadata}
     execute = arguments.pop("execute", None)
     decorator: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(**arguments)
     return decorator if execute is None else lambda asset: decorator(_executed(asset, execute))
@@ -57,6 +68,30 @@ def _executed(asset: Callable[..., Any], execute: Callable[..., Any]) -> Callabl
         return execute(dg.AssetExecutionContext.get(), lambda: asset(*args, **arguments))
 
     return compute
+
+
+def _code_reference() -> Metadata:
+    """Return the place in the user's code that calls this package; empty if there is none.
+
+    An asset that Dagster itself builds, as from a YAML file, has none here.
+    """
+    frame = inspect.currentframe()
+    while frame and _package(frame) == __package__:
+        frame = frame.f_back
+    if frame is None or _package(frame) == dg.__name__:
+        return {}
+    path = Path(frame.f_code.co_filename)
+    if not path.is_file():  # a notebook or a prompt
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        place = dg.LocalFileCodeReference(file_path=str(path.resolve()), line_number=frame.f_lineno)
+        references = dg.CodeReferencesMetadataValue(code_references=[place])
+    return {"dagster/code_references": references}
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def asset_key(name: str, given: Mapping[str, Any]) -> dg.AssetKey:
