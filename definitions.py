@@ -45,6 +45,7 @@ catalogs = build_catalogs_asset(partitions_def=catalog_partitions)
 products = build_products_asset(
     "octogen_products",
     partitions_def=catalog_partitions,
+    deps=[catalogs],
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=2)),
 )
 eager = dg.AutomationCondition.eager()

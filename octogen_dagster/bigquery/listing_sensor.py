@@ -116,11 +116,16 @@ class ListingSensor:
                 `required_resource_keys`.
         """
 
+        description = (
+            f"Requests {self._linked_datasets.key.to_user_string()} for each listing that is new, "
+            "newly granted or revoked, and reports subscriptions that ended."
+        )
+
         @dg.sensor(
             name=self._name,
             target=self._linked_datasets,
             required_resource_keys=set(self._source.resource_keys),
-            **sensor_arguments,
+            **{"description": description, **sensor_arguments},
         )
         def listing_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
             return self._evaluate(context)

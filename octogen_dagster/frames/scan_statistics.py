@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.wire import WirePage
 
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_MAX_CURRENCIES = 5
 
 
 @dataclass
@@ -116,21 +117,34 @@ class ScanStatistics(ReadStatistics):
 def product_figures(snapshot: pl.LazyFrame) -> Figures:
     """Compute the shares of null and the quantiles of the price of a product snapshot.
 
+    Prices of two currencies do not compare, so the quantiles are of each of the five currencies
+    with the most products: `price_p50_eur`. Those of products without a currency are `price_p50`.
+
     Args:
         snapshot: Columns as in `PRODUCT_SCHEMA`.
     """
     price = pl.col("current_price")
-    numbers = (
-        snapshot.select(
-            null_share_current_price=price.is_null().mean(),
-            null_share_brand=pl.col("brand").struct.field("name").is_null().mean(),
+    shares = snapshot.select(
+        null_share_current_price=price.is_null().mean(),
+        null_share_brand=pl.col("brand").struct.field("name").is_null().mean(),
+    )
+    by_currency = (
+        snapshot.group_by("currency")
+        .agg(
+            pl.len().alias("products"),
             **{f"price_p{round(share * 100):02}": price.quantile(share) for share in _QUANTILES},
         )
-        .collect()
-        .row(0, named=True)
+        .filter(pl.col("currency").is_null() | pl.col("currency").str.contains("^[A-Za-z]{3}$"))
+        .sort("products", "currency", descending=[True, False])
+        .head(_MAX_CURRENCIES)
     )
+    figures = dict(shares.collect().row(0, named=True))
+    for row in by_currency.collect().iter_rows(named=True):
+        currency = row.pop("currency")
+        suffix = f"_{currency.lower()}" if currency else ""
+        figures |= {f"{name}{suffix}": row[name] for name in row if name != "products"}
     return {
         name: round(value, 4)
-        for name, value in numbers.items()
+        for name, value in figures.items()
         if value is not None and math.isfinite(value)
     }

@@ -1,7 +1,7 @@
 """The factory of products assets."""
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -22,11 +22,15 @@ from octogen_dagster.errors import OctogenEmptyCatalogError, OctogenNotFoundErro
 from octogen_dagster.frames.plan import list_for
 from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.scan_statistics import ScanStatistics
+from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.frames.search_description import describe_search
 from octogen_dagster.frames.shares import require_share
 from octogen_dagster.frames.snapshot_source import MIN_ROWS_RATIO, SnapshotPlace
 from octogen_dagster.frames.window import is_within, utc_now
 from octogen_dagster.run_failures import RETRY_POLICY, permanent_errors_fail
+from octogen_dagster.snapshots.catalogs import ADDS_PARTITIONS
+from octogen_dagster.snapshots.columns import COLUMN_SCHEMA, column_schema
 from octogen_dagster.snapshots.partitions import SnapshotPartitions, catalog_of
 from octogen_dagster.snapshots.resource import OctogenResource
 from octogen_dagster.snapshots.withheld import did_you_mean, report_withheld
@@ -66,7 +70,9 @@ def build_products_asset(
             number of products.
         resource_key: The key of the `OctogenResource`; give another one to read with two of them.
         asset_arguments: Any other argument of `@dagster.asset`, such as `pool`, `kinds`,
-            `group_name`, `owners`, `tags`, `description`. The default `retry_policy` retries a
+            `group_name`, `owners`, `tags`, `description`. `deps=[catalogs]` shows an asset of
+            `build_catalogs_asset` upstream; no automation condition requests a run because of it,
+            except of partitions that are new. The default `retry_policy` retries a
             failed run three times, after 10, 30 and 70 seconds. An error that a retry cannot fix
             (status 401, 402, 403, 404 or 422, or a budget that is spent) is never retried.
 
@@ -145,18 +151,31 @@ class ProductsAsset:
                     **search_config(self._search, catalogs=not has_catalogs),
                     ACCEPT_SHRINKING: ACCEPT_SHRINKING_CONFIG,
                 },
-                "description": (
-                    "The products of each catalog." if has_catalogs else "The products of a search."
-                ),
+                "description": self._description(),
+                "metadata": {
+                    COLUMN_SCHEMA: column_schema(PRODUCT_SCHEMA),
+                    "octogen/search": dg.MetadataValue.json(self._search.as_json()),
+                },
                 "retry_policy": RETRY_POLICY,
                 "required_resource_keys": {self._resource_key},
             },
-            asset_arguments,
+            _unmoved_by_catalogs(asset_arguments),
         )
         def products(context: dg.AssetExecutionContext) -> ProductScan:
             return self._scan(context, getattr(context.resources, self._resource_key))
 
         return products
+
+    def _description(self) -> str:
+        of = "each catalog" if self._partitions.catalogs is not None else None
+        found = describe_search(self._search, of=of)
+        if self._partitions.times is not None:
+            found += ", as they were at each time"
+        return (
+            f"{found[0].upper()}{found[1:]}. A row is a product, with its title, brand, prices, "
+            "stock, categories and images. A run reads them all and replaces the snapshot as a "
+            "whole."
+        )
 
     def _scan(self, context: dg.AssetExecutionContext, octogen: OctogenResource) -> ProductScan:
         config = dict(context.op_execution_context.op_config)
@@ -204,6 +223,24 @@ class ProductsAsset:
             )
         scan.withheld = withheld
         return scan
+
+
+def _unmoved_by_catalogs(asset_arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Keep an automation condition from requesting each catalog after each list of catalogs.
+
+    The list is upstream for its partitions alone: it says nothing about the products.
+    """
+    lists = [
+        key
+        for dep in asset_arguments.get("deps") or ()
+        if isinstance(dep, dg.AssetsDefinition)
+        for key, metadata in dep.metadata_by_key.items()
+        if ADDS_PARTITIONS in metadata
+    ]
+    ignore = getattr(asset_arguments.get("automation_condition"), "ignore", None)
+    if not lists or ignore is None:
+        return asset_arguments
+    return {**asset_arguments, "automation_condition": ignore(dg.AssetSelection.assets(*lists))}
 
 
 class _CatalogScan(ProductScan):

@@ -6,7 +6,13 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.asset_defaults import octogen_asset
-from octogen_dagster.frames.brands import product_brands
+from octogen_dagster.frames.brands import BRANDS_SCHEMA, product_brands
+from octogen_dagster.snapshots.columns import (
+    BRANDS_SOURCES,
+    COLUMN_SCHEMA,
+    column_lineage,
+    column_schema,
+)
 
 
 def build_product_brands_asset(
@@ -25,21 +31,24 @@ def build_product_brands_asset(
             `automation_condition=dagster.AutomationCondition.eager()` the brands follow each new
             snapshot.
     """
+    lineage = column_lineage(products.key, BRANDS_SOURCES)
 
     @octogen_asset(
         {
+            "metadata": {COLUMN_SCHEMA: column_schema(BRANDS_SCHEMA)},
             "name": name or f"{products.key.path[-1]}_brands",
             "partitions_def": products.partitions_def,
             "ins": {"products": dg.AssetIn(products.key)},
             "pool": None,
             "description": (
                 f"The brands in {products.key.to_user_string()}: how many products each has, how "
-                "many of them are in stock and what they cost, in each currency."
+                "many of them are in stock, and what they cost. A row is a brand in a currency."
             ),
         },
         asset_arguments,
     )
-    def brands(products: pl.LazyFrame) -> pl.LazyFrame:
+    def brands(context: dg.AssetExecutionContext, products: pl.LazyFrame) -> pl.LazyFrame:
+        context.add_asset_metadata(lineage)
         return product_brands(products)
 
     return brands

@@ -111,11 +111,17 @@ class CatalogSensor:
             sensor_arguments: Arguments of `@dagster.sensor` except `name` and `target`.
         """
 
+        description = (
+            f"Requests {self._products.key.to_user_string()} for each catalog that is new or was "
+            "indexed again, at most 50 in a tick, and reports catalogs that are no longer listed."
+        )
+        arguments = {"description": description, **sensor_arguments}
+
         @dg.sensor(
             name=self._name,
             target=self._products,
             required_resource_keys={self._resource_key},
-            **sensor_arguments,
+            **arguments,
         )
         def catalog_sensor(
             context: dg.SensorEvaluationContext,

@@ -11,9 +11,11 @@ from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.asset_defaults import RESOURCE, octogen_asset
 from octogen_dagster.run_failures import permanent_errors_fail
 from octogen_dagster.snapshots.catalogs_schema import CATALOGS_SCHEMA
-from octogen_dagster.snapshots.metadata import column_schema
+from octogen_dagster.snapshots.columns import COLUMN_SCHEMA, column_schema
 from octogen_dagster.snapshots.partitions import keys_by_catalog
 from octogen_dagster.snapshots.resource import OctogenResource
+
+ADDS_PARTITIONS = "octogen/adds_partitions_to"
 
 
 def build_catalogs_asset(
@@ -26,7 +28,8 @@ def build_catalogs_asset(
     """Build an asset: the table of the catalogs of the resource's source.
 
     The columns are catalog, display_name, host, source_base_url, product_count, last_indexed_at and
-    computed_at (both UTC). What the source does not tell is null.
+    computed_at (both UTC). What the source does not tell is null. To show the asset upstream of
+    what it adds partitions to, pass it to `build_products_asset` as `deps=[catalogs]`.
 
     Args:
         name: The asset's name.
@@ -35,12 +38,17 @@ def build_catalogs_asset(
         resource_key: The key of the `OctogenResource`; give another one to read with two of them.
         asset_arguments: Any other argument of `@dagster.asset`.
     """
+    adds_to = {ADDS_PARTITIONS: str(partitions_def.name)} if partitions_def else {}
 
     @octogen_asset(
         {
             "name": name,
-            "description": "The catalogs of the Octogen resource's source.",
-            "metadata": {"dagster/column_schema": column_schema(CATALOGS_SCHEMA)},
+            "description": (
+                "The catalogs of the Octogen resource's source: key, name, shop, number of "
+                "products and when it was last indexed. A row is a catalog."
+                + (" A run adds a partition for each new one." if adds_to else "")
+            ),
+            "metadata": {COLUMN_SCHEMA: column_schema(CATALOGS_SCHEMA)} | adds_to,
             "required_resource_keys": {resource_key},
         },
         asset_arguments,
@@ -54,7 +62,7 @@ def build_catalogs_asset(
         if partitions_def is not None:
             _add_partitions(context, partitions_def, listed.catalogs)
         frame = catalogs_frame(listed.catalogs)
-        context.add_output_metadata(_figures(frame))
+        context.add_asset_metadata(_figures(frame))
         return frame
 
     return catalogs

@@ -8,11 +8,18 @@ import polars as pl
 
 from octogen_dagster.asset_defaults import octogen_asset
 from octogen_dagster.frames.changes import (
+    CHANGES_SCHEMA,
     WATCHED,
     SnapshotPair,
     effective_query_differences,
     product_changes,
     vanished_catalogs,
+)
+from octogen_dagster.snapshots.columns import (
+    CHANGES_SOURCES,
+    COLUMN_SCHEMA,
+    column_lineage,
+    column_schema,
 )
 from octogen_dagster.snapshots.partitions import MAX_TIMES_BACK, SnapshotPartitions
 
@@ -62,15 +69,16 @@ def build_product_changes_asset(
                 )
             },
             "pool": None,
+            "metadata": {COLUMN_SCHEMA: column_schema(CHANGES_SCHEMA)},
             "description": (
-                f"The changes of {products.key.to_user_string()} since the previous snapshot."
+                f"The products of {products.key.to_user_string()} that appeared, disappeared or "
+                "changed their title, price or availability since the previous snapshot. A row is "
+                "a product, with its old and new values."
             ),
         },
         asset_arguments,
     )
-    def changes(
-        context: dg.AssetExecutionContext, snapshots: SnapshotPair
-    ) -> dg.MaterializeResult[pl.DataFrame]:
+    def changes(context: dg.AssetExecutionContext, snapshots: SnapshotPair) -> pl.DataFrame:
         frame = product_changes(snapshots).collect()
         first = snapshots.previous is None
         if first:
@@ -79,7 +87,11 @@ def build_product_changes_asset(
                 + (f" in the {MAX_TIMES_BACK} partitions before" if times else "")
                 + ": every product counts as appeared."
             )
-        metadata: dict[str, Any] = {**_counts(frame), "octogen/first_snapshot": first}
+        metadata: dict[str, Any] = {
+            **_counts(frame),
+            "octogen/first_snapshot": first,
+            **column_lineage(products.key, CHANGES_SOURCES),
+        }
         if vanished := vanished_catalogs(snapshots):
             context.log.warning(
                 f"{len(vanished)} catalogs of the previous snapshot are not in this one: "
@@ -99,7 +111,8 @@ def build_product_changes_asset(
             )
         if snapshots.previous_partition:
             metadata["octogen/previous_partition"] = snapshots.previous_partition
-        return dg.MaterializeResult(value=frame, metadata=metadata)
+        context.add_asset_metadata(metadata)
+        return frame
 
     return changes
 

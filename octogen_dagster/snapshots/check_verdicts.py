@@ -13,7 +13,7 @@ import polars as pl
 from octogen_dagster.asset_defaults import Metadata
 from octogen_dagster.check_results import not_empty_result
 from octogen_dagster.previews import markdown_table
-from octogen_dagster.snapshots.metadata import column_schema
+from octogen_dagster.snapshots.columns import column_schema
 
 if TYPE_CHECKING:
     from octogen_dagster.frames.quality import ProductQuality

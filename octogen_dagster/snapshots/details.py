@@ -7,9 +7,16 @@ import polars as pl
 
 from octogen_dagster.asset_defaults import RESOURCE, octogen_asset
 from octogen_dagster.frames.details.scan import DetailScan
+from octogen_dagster.frames.details.schema import DETAIL_SCHEMA
 from octogen_dagster.frames.details.statistics import DetailStatistics
 from octogen_dagster.frames.shares import require_share
 from octogen_dagster.run_failures import permanent_errors_fail
+from octogen_dagster.snapshots.columns import (
+    COLUMN_SCHEMA,
+    DETAIL_SOURCES,
+    column_lineage,
+    column_schema,
+)
 from octogen_dagster.snapshots.resource import OctogenResource
 
 
@@ -60,19 +67,26 @@ def build_product_details_asset(
         ValueError: failure_threshold is not between 0 and 1.
     """
     require_share("failure_threshold", failure_threshold)
+    lineage = column_lineage(products.key, DETAIL_SOURCES)
 
     @octogen_asset(
         {
             "name": name or f"{products.key.path[-1]}_details",
             "partitions_def": products.partitions_def,
             "ins": {"products": dg.AssetIn(products.key)},
+            "metadata": {COLUMN_SCHEMA: column_schema(DETAIL_SCHEMA)},
+            "description": (
+                f"The full view of each product in {products.key.to_user_string()}: description, "
+                "categories, variants, identifiers, reviews, images and what Octogen adds. A row "
+                "is a product, with the status of its lookup."
+            ),
             "required_resource_keys": {resource_key},
-            "description": f"The full view of each product in {products.key.to_user_string()}.",
         },
         asset_arguments,
     )
     def details(context: dg.AssetExecutionContext, products: pl.LazyFrame) -> DetailScan:
         octogen: OctogenResource = getattr(context.resources, resource_key)
+        context.add_asset_metadata(lineage)
         subject = context.asset_key.to_user_string()
         if context.has_partition_key:
             subject += f", partition {context.partition_key!r}"

@@ -133,7 +133,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             source.opened(_OpenPlace(self, places, context.log)),
         ):
             metadata = self._publish(context, places, source)
-        context.add_output_metadata(metadata)
+        _add_metadata(context, metadata)
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Load the snapshots of an input as the type that it is annotated with.
@@ -314,6 +314,18 @@ def _row_count(file: SnapshotFile | None, provenance: Mapping[str, str]) -> int:
         return 0
     rows = provenance.get(ROWS)  # earlier versions do not write it
     return file.count_rows() if rows is None else int(rows)
+
+
+def _add_metadata(context: dg.OutputContext, metadata: Metadata) -> None:
+    """Add metadata to a materialization, and not to the event of the handled output as well."""
+    try:
+        step = context.step_context
+    except dg.DagsterInvariantViolationError:  # a context made for a test
+        step = None
+    if step and context.has_asset_key:
+        step.add_asset_metadata(metadata, context.asset_key)
+    else:
+        context.add_output_metadata(metadata)
 
 
 def _keep_previous(

@@ -1,4 +1,4 @@
-"""The metadata of a materialization: columns, a preview and the figures of a read."""
+"""The metadata of a materialization: columns, a preview, a chart and the figures of a read."""
 
 from __future__ import annotations
 
@@ -6,64 +6,36 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-import polars as pl
 
 from octogen_dagster.asset_defaults import Metadata
-from octogen_dagster.frames.changes import CHANGES_DESCRIPTIONS, CHANGES_SCHEMA
-from octogen_dagster.frames.details.schema import DETAIL_DESCRIPTIONS, DETAIL_SCHEMA
-from octogen_dagster.frames.schema import COLUMN_DESCRIPTIONS, PRODUCT_SCHEMA
+from octogen_dagster.frames.brands import BRANDS_SCHEMA, product_brands
+from octogen_dagster.frames.previews import preview, shops
+from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.previews import markdown_table
-from octogen_dagster.snapshots.catalogs_schema import CATALOGS_DESCRIPTIONS, CATALOGS_SCHEMA
+from octogen_dagster.snapshots.brand_chart import brand_chart
+from octogen_dagster.snapshots.columns import COLUMN_SCHEMA, column_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import polars as pl
 
     from octogen_dagster.frames.statistics import Figure, Figures
 
-PREVIEW_ROWS = 5
-_PREVIEW_COLUMNS = ("title", "brand", "current_price", "currency", "in_stock", "product_url")
-
-_DESCRIBED = (
-    (PRODUCT_SCHEMA, COLUMN_DESCRIPTIONS),
-    (CHANGES_SCHEMA, CHANGES_DESCRIPTIONS),
-    (DETAIL_SCHEMA, DETAIL_DESCRIPTIONS),
-    (CATALOGS_SCHEMA, CATALOGS_DESCRIPTIONS),
-)
-
-
-def column_schema(schema: Mapping[str, pl.DataType]) -> dg.TableSchema:
-    """Return Dagster's table schema; columns of this project's own schemas have descriptions."""
-    return dg.TableSchema(
-        [
-            dg.TableColumn(name, str(dtype), description=_description(name, dtype))
-            for name, dtype in schema.items()
-        ]
-    )
-
-
-def _description(name: str, dtype: pl.DataType) -> str | None:
-    return next(
-        (texts[name] for known, texts in _DESCRIBED if known.get(name) == dtype),
-        None,
-    )
-
-
-def preview(frame: pl.DataFrame) -> str:
-    """Format a frame as a Markdown table of its most telling columns.
-
-    Columns that are null throughout are left out.
-    """
-    filled = [column.name for column in frame if column.null_count() < len(frame)]
-    shown = filled or frame.columns
-    columns = [name for name in _PREVIEW_COLUMNS if name in shown] or shown[:8]
-    return markdown_table(frame.select(columns))
-
 
 def snapshot_metadata(snapshot: pl.LazyFrame) -> Metadata:
-    """Return the columns of a snapshot and a preview of its first rows."""
+    """Return the columns of a snapshot and a preview of its first rows.
+
+    Products have the addresses of their shops as well, and products and brands a chart.
+    """
+    schema = snapshot.collect_schema()
+    texts = {"preview": markdown_table(preview(snapshot))}
+    if schema == PRODUCT_SCHEMA:
+        texts["shops"] = ", ".join(f"<{shop}>" for shop in shops(snapshot))
+        texts["brands"] = brand_chart(product_brands(snapshot))
+    elif schema == BRANDS_SCHEMA:
+        texts["brands"] = brand_chart(snapshot)
     return {
-        "dagster/column_schema": column_schema(snapshot.collect_schema()),
-        "octogen/preview": dg.MetadataValue.md(preview(snapshot.head(PREVIEW_ROWS).collect())),
+        COLUMN_SCHEMA: column_schema(schema),
+        **{f"octogen/{name}": dg.MetadataValue.md(text) for name, text in texts.items() if text},
     }
 
 

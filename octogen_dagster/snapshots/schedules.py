@@ -63,10 +63,14 @@ class SnapshotSchedule:
         Args:
             schedule_arguments: Arguments of `dagster.ScheduleDefinition`; the target is the asset.
         """
-        arguments: dict[str, Any] = {"target": self._products, **schedule_arguments}
+        partitions = SnapshotPartitions(self._products.partitions_def)
+        arguments: dict[str, Any] = {
+            "target": self._products,
+            "description": self._description(partitions),
+            **schedule_arguments,
+        }
         if self._products.partitions_def is None:
             return dg.ScheduleDefinition(**arguments)
-        partitions = SnapshotPartitions(self._products.partitions_def)
 
         @dg.schedule(**arguments)
         def every_catalog(
@@ -75,6 +79,11 @@ class SnapshotSchedule:
             return self._evaluate(context, partitions)
 
         return every_catalog
+
+    def _description(self, partitions: SnapshotPartitions) -> str:
+        which = "" if partitions.catalogs is None else " for each catalog that has a partition"
+        when = "" if partitions.times is None else ", in the partition of the present time"
+        return f"Requests {self._products.key.to_user_string()}{which}{when}."
 
     def _evaluate(
         self, context: dg.ScheduleEvaluationContext, partitions: SnapshotPartitions

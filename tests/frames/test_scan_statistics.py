@@ -131,6 +131,23 @@ def test_shares_of_null_and_quantiles_of_the_price() -> None:
     ]
 
 
+def test_the_quantiles_of_two_currencies_are_not_mixed() -> None:
+    rows = [{"current_price": price, "currency": "EUR"} for price in (10.0, 20.0, 30.0)]
+    rows += [{"current_price": 4000.0, "currency": currency} for currency in ("JPY", None, "¥ a")]
+    figures = product_figures(pl.LazyFrame(rows, schema=PRODUCT_SCHEMA))
+    medians = {name: value for name, value in figures.items() if "p50" in name}
+    assert medians == {"price_p50_eur": 20.0, "price_p50_jpy": 4000.0, "price_p50": 4000.0}
+
+
+def test_the_quantiles_are_those_of_the_most_common_currencies() -> None:
+    codes = ["AAA", "BBB", "CCC", "DDD", "EEE", "FFF"]
+    rows = [{"current_price": 1.0, "currency": code} for code in [*codes[1:], *codes]]
+    figures = product_figures(pl.LazyFrame(rows, schema=PRODUCT_SCHEMA))
+    assert [name for name in figures if "p50" in name] == [
+        f"price_p50_{code.lower()}" for code in codes[1:]
+    ]
+
+
 def test_an_empty_snapshot_has_no_shares() -> None:
     assert product_figures(PRODUCT_SCHEMA.to_frame().lazy()) == {}
 

@@ -3,88 +3,19 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
-import pytest
 
-from octogen_dagster.frames.changes import CHANGES_DESCRIPTIONS, CHANGES_SCHEMA
+from octogen_dagster.frames.brands import BRANDS_SCHEMA
 from octogen_dagster.frames.details.scan import DetailScan
-from octogen_dagster.frames.details.schema import DETAIL_DESCRIPTIONS, DETAIL_SCHEMA
+from octogen_dagster.frames.details.schema import DETAIL_SCHEMA
 from octogen_dagster.frames.details.statistics import DetailStatistics
-from octogen_dagster.frames.schema import COLUMN_DESCRIPTIONS, PRODUCT_SCHEMA
-from octogen_dagster.snapshots.catalogs_schema import CATALOGS_DESCRIPTIONS, CATALOGS_SCHEMA
+from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.snapshots.metadata import (
-    column_schema,
     figures_metadata,
-    preview,
     snapshot_metadata,
 )
 from octogen_dagster.snapshots.resource import OctogenResource
 
 THEN = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
-
-
-@pytest.mark.parametrize(
-    ("schema", "descriptions"),
-    [
-        (PRODUCT_SCHEMA, COLUMN_DESCRIPTIONS),
-        (CHANGES_SCHEMA, CHANGES_DESCRIPTIONS),
-        (DETAIL_SCHEMA, DETAIL_DESCRIPTIONS),
-        (CATALOGS_SCHEMA, CATALOGS_DESCRIPTIONS),
-    ],
-    ids=["products", "changes", "details", "catalogs"],
-)
-def test_each_column_of_our_own_schemas_has_its_type_and_a_description(
-    schema: pl.Schema, descriptions: dict[str, str]
-) -> None:
-    # A column that a product has as well is described as the product's.
-    described = {
-        name: COLUMN_DESCRIPTIONS[name] if PRODUCT_SCHEMA.get(name) == dtype else descriptions[name]
-        for name, dtype in schema.items()
-    }
-    columns = column_schema(schema).columns
-    assert [(each.name, each.type, each.description) for each in columns] == [
-        (name, str(dtype), described[name]) for name, dtype in schema.items()
-    ]
-    assert all(described.values())
-
-
-def test_a_column_of_another_type_or_name_is_not_described() -> None:
-    (price, stock) = column_schema({"current_price": pl.String(), "stock": pl.Int64()}).columns
-    assert (price.type, price.description) == ("String", None)
-    assert (stock.type, stock.description) == ("Int64", None)
-
-
-def test_a_preview_shows_the_columns_that_tell_most() -> None:
-    frame = pl.DataFrame(
-        {
-            "uuid": ["1"],
-            "product_url": ["https://shop/1"],
-            "in_stock": [True],
-            "current_price": [9.5],
-            "brand": [{"name": "Acme", "slug": "acme"}],
-            "title": ["Boot"],
-        }
-    )
-    assert preview(frame).splitlines() == [
-        "| title | brand | current_price | in_stock | product_url |",
-        "| --- | --- | --- | --- | --- |",
-        "| Boot | Acme | 9.5 | True | https://shop/1 |",
-    ]
-
-
-def test_a_preview_leaves_out_columns_that_are_null_throughout() -> None:
-    frame = pl.DataFrame({"title": ["Boot", None], "current_price": [None, None]})
-    assert preview(frame).splitlines()[0] == "| title |"
-
-
-def test_a_preview_without_these_columns_shows_the_first_eight() -> None:
-    frame = pl.DataFrame({f"c{number}": [number] for number in range(10)})
-    assert preview(frame).splitlines()[0] == "| c0 | c1 | c2 | c3 | c4 | c5 | c6 | c7 |"
-
-
-def test_a_preview_of_no_rows_shows_the_columns() -> None:
-    header, *rest = preview(PRODUCT_SCHEMA.to_frame()).splitlines()
-    assert header == "| title | brand | current_price | currency | in_stock | product_url |"
-    assert len(rest) == 1
 
 
 def test_a_snapshot_is_shown_by_its_columns_and_its_first_five_rows() -> None:
@@ -95,6 +26,23 @@ def test_a_snapshot_is_shown_by_its_columns_and_its_first_five_rows() -> None:
     text = metadata["octogen/preview"].md_str
     assert text is not None
     assert text.splitlines()[2:] == ["| 11 |", "| 12 |", "| 13 |", "| 14 |", "| 15 |"]
+
+
+def test_products_are_shown_with_their_shops_and_a_chart_of_their_brands() -> None:
+    url = "https://acme.example/boot?size=38"
+    products = [{"uuid": "1", "product_url": url, "brand": {"name": "Acme"}}]
+    metadata: dict[str, Any] = snapshot_metadata(pl.LazyFrame(products, schema=PRODUCT_SCHEMA))
+    assert metadata["octogen/shops"].md_str == "<https://acme.example>"
+    assert metadata["octogen/brands"].md_str.startswith("![The largest brands")
+    brands = pl.LazyFrame([{"brand": "Acme", "products": 1}], schema=BRANDS_SCHEMA)
+    assert "octogen/brands" in snapshot_metadata(brands)
+
+
+def test_what_there_is_nothing_to_say_of_is_left_out() -> None:
+    assert snapshot_metadata(PRODUCT_SCHEMA.to_frame().lazy()).keys() == {
+        "dagster/column_schema",
+        "octogen/preview",
+    }
 
 
 def test_figures_become_metadata_of_their_kind() -> None:

@@ -1,0 +1,82 @@
+"""The rows and columns of a snapshot that tell most of it, for a person to look at."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from octogen_dagster.frames.brands import BRANDS_SCHEMA
+from octogen_dagster.frames.changes import CHANGES_SCHEMA, WATCHED
+from octogen_dagster.frames.details.schema import DETAIL_SCHEMA
+from octogen_dagster.frames.schema import PRODUCT_SCHEMA
+
+_MAX_ROWS = 5
+_MAX_BRANDS = 10
+_MAX_COLUMNS = 8
+_MAX_CHANGES = {"changed": 6, "appeared": 3, "disappeared": 3}
+_MAX_SHOPS = 5
+
+_PRODUCT_COLUMNS = ("title", "brand", "current_price", "currency", "in_stock", "product_url")
+_DETAIL_COLUMNS = (
+    "title",
+    "status",
+    "error",
+    "brand",
+    "current_price",
+    "currency",
+    "description",
+    "looked_up_at",
+)
+
+
+def preview(snapshot: pl.LazyFrame) -> pl.DataFrame:
+    """Return the first rows of a snapshot.
+
+    A table of this project's own schemas has the columns that tell most, any other its first ones.
+    Columns that are null throughout are left out.
+
+    Args:
+        snapshot: The rows.
+    """
+    schema = snapshot.collect_schema()
+    columns = schema.names()
+    rows = snapshot.head(_MAX_ROWS)
+    if schema == PRODUCT_SCHEMA:
+        columns = list(_PRODUCT_COLUMNS)
+    elif schema == DETAIL_SCHEMA:
+        columns = list(_DETAIL_COLUMNS)
+    elif schema == BRANDS_SCHEMA:
+        rows = snapshot.head(_MAX_BRANDS)
+    elif schema == CHANGES_SCHEMA:
+        rows = _changes(snapshot)
+        columns = rows.collect_schema().names()
+    shown = rows.select(columns).collect()
+    filled = [column.name for column in shown if column.null_count() < len(shown)]
+    return shown.select((filled or columns)[:_MAX_COLUMNS])
+
+
+def shops(products: pl.LazyFrame) -> list[str]:
+    """Return the addresses of the shops with the most products, such as `https://acme.com`.
+
+    Args:
+        products: Columns as in `PRODUCT_SCHEMA`.
+    """
+    shop = pl.col("product_url").str.extract(r"^(https?://[^/?#\s]+)").alias("shop")
+    counts = products.group_by(shop).len().drop_nulls("shop")
+    largest = counts.sort("len", "shop", descending=[True, False]).head(_MAX_SHOPS)
+    return largest.collect(engine="streaming").get_column("shop").to_list()
+
+
+def _changes(changes: pl.LazyFrame) -> pl.LazyFrame:
+    """Return changes of each kind, with what changed as "old → new"."""
+    watched = [column for columns in WATCHED.values() for column in columns]
+    kinds = [
+        changes.filter(pl.col("change") == kind).head(rows) for kind, rows in _MAX_CHANGES.items()
+    ]
+    return pl.concat(kinds).select("change", *map(_old_and_new, watched), "product_url")
+
+
+def _old_and_new(column: str) -> pl.Expr:
+    old, new = (pl.col(f"{when}_{column}").cast(pl.String) for when in ("old", "new"))
+    has_moved = (pl.col("change") == "changed") & old.ne_missing(new)
+    both = pl.concat_str(old.fill_null("none"), pl.lit(" → "), new.fill_null("none"))
+    return pl.when(has_moved).then(both).otherwise(pl.coalesce(new, old)).alias(column)

@@ -1,0 +1,101 @@
+"""The columns of tables as Dagster shows them: short types, descriptions and lineage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import polars as pl
+
+from octogen_dagster.frames.brands import BRANDS_DESCRIPTIONS, BRANDS_SCHEMA
+from octogen_dagster.frames.changes import CHANGES_DESCRIPTIONS, CHANGES_SCHEMA, WATCHED
+from octogen_dagster.frames.details.schema import (
+    DETAIL_DESCRIPTIONS,
+    DETAIL_SCHEMA,
+    IDENTITY,
+    LISTED,
+)
+from octogen_dagster.frames.schema import COLUMN_DESCRIPTIONS, PRODUCT_SCHEMA
+from octogen_dagster.snapshots.catalogs_schema import CATALOGS_DESCRIPTIONS, CATALOGS_SCHEMA
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from octogen_dagster.asset_defaults import Metadata
+
+COLUMN_SCHEMA = "dagster/column_schema"
+_COLUMN_LINEAGE = "dagster/column_lineage"
+
+_DESCRIBED = (
+    (PRODUCT_SCHEMA, COLUMN_DESCRIPTIONS),
+    (CHANGES_SCHEMA, CHANGES_DESCRIPTIONS),
+    (DETAIL_SCHEMA, DETAIL_DESCRIPTIONS),
+    (BRANDS_SCHEMA, BRANDS_DESCRIPTIONS),
+    (CATALOGS_SCHEMA, CATALOGS_DESCRIPTIONS),
+)
+
+_WATCHED = [column for columns in WATCHED.values() for column in columns]
+_KEYS = ("uuid", "catalog_key", "product_url")
+CHANGES_SOURCES: Mapping[str, Sequence[str]] = {
+    **{name: [name] for name in _KEYS},
+    "change": ["catalog_key", "uuid", *_WATCHED],
+    "changed": _WATCHED,
+    **{f"{when}_{column}": [column] for column in _WATCHED for when in ("old", "new")},
+}
+"""The columns of the products that each column of their changes is made from."""
+
+DETAIL_SOURCES: Mapping[str, Sequence[str]] = {
+    **{name: ["product_url"] for name in DETAIL_SCHEMA},
+    **{name: [name] for name in IDENTITY},
+    "status": ["uuid", "product_url"],
+    "listed": LISTED,
+}
+"""The columns of the products that each column of their details is made or looked up from."""
+
+BRANDS_SOURCES: Mapping[str, Sequence[str]] = {
+    "brand": ["brand"],
+    "currency": ["currency"],
+    "products": ["brand", "currency"],
+    "in_stock_share": ["in_stock"],
+    **{name: ["current_price"] for name in BRANDS_SCHEMA if name.startswith("price_")},
+}
+"""The columns of the products that each column of their brands is made from."""
+
+
+def column_schema(schema: Mapping[str, pl.DataType]) -> dg.TableSchema:
+    """Return Dagster's table schema; columns of this project's own schemas have descriptions."""
+    return dg.TableSchema(
+        [
+            dg.TableColumn(name, type_name(dtype), description=_description(name, dtype))
+            for name, dtype in schema.items()
+        ]
+    )
+
+
+def type_name(dtype: pl.DataType) -> str:
+    """Return the name of a Polars type without its parameters, such as `list<struct>`."""
+    if isinstance(dtype, pl.List | pl.Array):
+        inner: Any = dtype.inner
+        return f"list<{type_name(inner)}>"
+    return dtype.base_type().__name__.lower()
+
+
+def column_lineage(products: dg.AssetKey, sources: Mapping[str, Sequence[str]]) -> Metadata:
+    """Return the metadata that says which columns of the products each column comes from.
+
+    Args:
+        products: The asset of the products.
+        sources: The columns of the products by column, such as `CHANGES_SOURCES`.
+    """
+    lineage = {
+        column: [dg.TableColumnDep(products, source) for source in of]
+        for column, of in sources.items()
+    }
+    return {_COLUMN_LINEAGE: dg.MetadataValue.column_lineage(dg.TableColumnLineage(lineage))}
+
+
+def _description(name: str, dtype: pl.DataType) -> str | None:
+    return next(
+        (texts[name] for known, texts in _DESCRIBED if known.get(name) == dtype),
+        None,
+    )
