@@ -44,13 +44,14 @@ class ProductQuality:
 
     @cached_property
     def null_shares(self) -> dict[str, float]:
-        """The share of nulls in each column that is not nested, and of the brands' names."""
-        flat = {name: pl.col(name) for name, dtype in self.schema.items() if not dtype.is_nested()}
-        brand = self.schema.get("brand")
-        if isinstance(brand, pl.Struct) and "name" in brand.to_schema():
-            flat["brand"] = pl.col("brand").struct.field("name")
+        """The share of nulls in each column that is not nested, and of the brands' names.
+
+        Without rows there are none.
+        """
+        if not self.rows:
+            return {}
         shares = self.frame.select(
-            column.is_null().mean().fill_null(0.0).alias(name) for name, column in flat.items()
+            value.is_null().mean().alias(name) for name, value in self._values.items()
         )
         return shares.collect(engine="streaming").row(0, named=True)
 
@@ -99,11 +100,11 @@ class ProductQuality:
         )
 
     def null_rows(self, columns: list[str]) -> pl.DataFrame:
-        """A sample of the rows in which one of some columns is null."""
-        shown = [*self._shown(), *(name for name in columns if name not in self._shown())]
+        """A sample of the rows in which one of some columns of `null_shares` is null."""
+        is_null = pl.any_horizontal(self._values[name].is_null() for name in columns)
         return (
-            self.frame.select(shown)
-            .filter(pl.any_horizontal(pl.col(columns).is_null()))
+            self.frame.filter(is_null)
+            .select(*dict.fromkeys([*self._shown(), *columns]))
             .head(self.sample_rows)
             .collect(engine="streaming")
         )
@@ -116,6 +117,15 @@ class ProductQuality:
             .head(self.sample_rows)
             .collect(engine="streaming")
         )
+
+    @property
+    def _values(self) -> dict[str, pl.Expr]:
+        flat = [name for name, dtype in self.schema.items() if not dtype.is_nested()]
+        values = {name: pl.col(name) for name in flat}
+        brand = self.schema.get("brand")
+        if isinstance(brand, pl.Struct) and "name" in brand.to_schema():
+            values["brand"] = pl.col("brand").struct.field("name")
+        return values
 
     @property
     def _judged(self) -> pl.LazyFrame:

@@ -26,13 +26,18 @@ class CheckedPartition(NamedTuple):
 
     Attributes:
         asset: The key of the asset.
-        partition: The partition; None for an asset without partitions.
+        partition: The partition; None for an asset without partitions, and in a run of several.
         partitions: The partitions of the asset.
     """
 
     asset: dg.AssetKey
     partition: str | None
     partitions: SnapshotPartitions
+
+    @property
+    def is_partitioned(self) -> bool:
+        """True if the asset has partitions; a run of several of them checks none in particular."""
+        return bool(self.partitions.catalogs or self.partitions.times)
 
     def __str__(self) -> str:
         of = "" if self.partition is None else f", partition {self.partition!r}"
@@ -80,6 +85,8 @@ def read_history(
         checked: The asset and its partition.
         nulls_check: The name of the check that stores `octogen/null_shares`.
     """
+    if checked.partition is None and checked.is_partitioned:
+        return SnapshotHistory()
     records = _materializations(instance, checked, SNAPSHOTS_BACK + 1)
     before = _times_before(checked)
     if records and before is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 import polars as pl
@@ -13,11 +13,15 @@ import polars as pl
 from octogen_dagster.asset_defaults import Metadata
 from octogen_dagster.check_results import not_empty_result
 from octogen_dagster.previews import markdown_table
-from octogen_dagster.snapshots.columns import column_schema
+from octogen_dagster.snapshots.columns import COLUMN_SCHEMA, column_schema
 
 if TYPE_CHECKING:
     from octogen_dagster.frames.quality import ProductQuality
     from octogen_dagster.snapshots.check_history import SnapshotHistory
+
+
+MIN_ROWS_CHANGE = 10
+"""A smaller change of the number of rows is none, so that a search may find a few more or less."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,8 @@ def rows_within_bounds(snapshot: CheckedSnapshot) -> Verdict:
             {"octogen/rows": rows},
         )
     typical = statistics.median(counts)
-    low, high = typical * (1 - limit), typical * (1 + limit)
+    change = max(limit * typical, MIN_ROWS_CHANGE)
+    low, high = max(0, typical - change), typical + change
     return Verdict(
         low <= rows <= high,
         f"{snapshot.subject} has {rows:,} rows; {low:,.0f} to {high:,.0f} are expected after the "
@@ -263,7 +268,7 @@ def schema_unchanged(snapshot: CheckedSnapshot) -> Verdict:
     """The columns and their types are those of the last snapshot."""
     now = _types(column_schema(snapshot.quality.schema))
     numbers: Metadata = {"octogen/columns": len(now)}
-    known = [each for each in snapshot.history.earlier("dagster/column_schema") if each is not None]
+    known = [each for each in snapshot.history.earlier(COLUMN_SCHEMA) if each is not None]
     if not known:
         return Verdict(
             True,
@@ -295,11 +300,15 @@ def unknown_fields(snapshot: CheckedSnapshot) -> Verdict:
     count = snapshot.history.current("octogen/unknown_fields")
     if count is None:
         return Verdict(True, f"{snapshot.subject}: the fields that were sent are not known.")
-    names: dict[str, Any] = snapshot.history.current("octogen/unknown_field_names") or {}
+    found: dict[str, int] = snapshot.history.current("octogen/unknown_field_names") or {}
+    names = dict(sorted(found.items(), key=lambda item: -item[1]))
     return Verdict(
         not count,
         f"{snapshot.subject}: the service sent {len(names)} fields that the schema does not know.",
-        {"octogen/unknown_fields": count, "octogen/unknown_field_count": len(names)},
+        {
+            "octogen/unknown_fields": count,
+            "octogen/unknown_field_names": dg.MetadataValue.json(names),
+        },
         "They are not stored. Upgrade octogen-dagster if a later version has them.",
         lambda: pl.DataFrame({"field": list(names), "values": list(names.values())}),
     )

@@ -20,6 +20,7 @@ from octogen_dagster.frames.shares import require_share
 from octogen_dagster.snapshots import check_verdicts as verdicts
 from octogen_dagster.snapshots.check_history import CheckedPartition, read_history
 from octogen_dagster.snapshots.check_verdicts import CheckedSnapshot, CheckLimits, Verdict
+from octogen_dagster.snapshots.columns import COLUMN_SCHEMA
 from octogen_dagster.snapshots.freshness_check import build_fresh_check
 from octogen_dagster.snapshots.partitions import SnapshotPartitions
 
@@ -134,7 +135,7 @@ def build_snapshot_checks(
             checks it has; else it has all.
         max_age: The maximum age of each catalog's last materialization; None leaves `fresh` out.
         max_rows_change: Share by which the number of rows may differ from that of the last
-            snapshots; None leaves `rows_within_bounds` out.
+            snapshots, where it may always differ by ten; None leaves `rows_within_bounds` out.
         max_missing_share: Share of the source's products that may be missing, 0 to 1; None leaves
             `complete` out.
         max_null_share: The largest share of nulls of columns by name, 0 to 1. None sets no limit.
@@ -256,7 +257,7 @@ def _only_key(asset: dg.AssetsDefinition) -> dg.AssetKey:
 
 def _names(asset: dg.AssetsDefinition, key: dg.AssetKey, limits: CheckLimits) -> Iterator[str]:
     """The checks that make sense for an asset, by its limits and the columns that it declares."""
-    schema = asset.metadata_by_key.get(key, {}).get("dagster/column_schema")
+    schema = asset.metadata_by_key.get(key, {}).get(COLUMN_SCHEMA)
     columns = None
     if isinstance(schema, dg.TableSchemaMetadataValue):
         schema = schema.schema

@@ -182,10 +182,8 @@ def _described(freshness: Freshness, asset: str, max_age: timedelta) -> tuple[st
             f"{asset}: {len(stale):,} of {total:,} catalogs were not materialized {limit}, "
             f"{never:,} of them never. {_ADVICE} Delete the partition of a catalog that has ended."
         )
-    elif freshness.fresh:
-        text = f"{asset} was materialized {limit}, in {freshness.fresh:,} of {total:,} parts."
     else:
-        text = f"{asset} has no catalogs that could be materialized."
+        text = f"{asset}: all {freshness.fresh:,} that are expected were materialized {limit}."
     metadata: Metadata = {
         "octogen/fresh": freshness.fresh,
         "octogen/stale": len(stale),

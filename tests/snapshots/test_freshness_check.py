@@ -1,0 +1,218 @@
+"""The check `fresh`: it looks at every catalog, and reads no snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from octogen_dagster import (
+    OctogenResource,
+    build_products_asset,
+    catalog_days,
+    catalog_partitions,
+    snapshot_days,
+)
+from octogen_dagster.snapshots.freshness_check import build_fresh_check
+from tests.snapshots.checked import numbers
+
+KEY = dg.AssetKey("products")
+MAX_AGE = timedelta(days=2)
+
+
+class Clock:
+    """An asset whose materializations are reported, and its check at a time of choice."""
+
+    def __init__(
+        self, instance: dg.DagsterInstance, partitions: dg.PartitionsDefinition[str] | None = None
+    ) -> None:
+        self.instance = instance
+        self.asset = build_products_asset("products", partitions_def=partitions)
+        self.now = datetime.now(timezone.utc)
+        self.severity = dg.AssetCheckSeverity.ERROR
+
+    def report(self, *partitions: str | None) -> None:
+        for partition in partitions:
+            self.instance.report_runless_asset_event(
+                dg.AssetMaterialization(KEY, partition=partition)
+            )
+
+    def withdraw(self, *partitions: str, granted: bool = False) -> None:
+        for partition in partitions:
+            self.instance.report_runless_asset_event(
+                dg.AssetObservation(KEY, partition=partition, metadata={"octogen/granted": granted})
+            )
+
+    def age(self) -> None:
+        """Let the time pass after which all that was reported so far is too old, and no more."""
+        self.now = datetime.now(timezone.utc) + MAX_AGE
+
+    def check(self) -> dg.AssetCheckEvaluation:
+        """Run the check on its own: nothing is materialized, and there is no snapshot."""
+        fresh = build_fresh_check(self.asset, MAX_AGE, self.severity, lambda: self.now)
+        result = dg.materialize(
+            [self.asset, fresh],
+            instance=self.instance,
+            selection=dg.AssetSelection.all_asset_checks(),
+            resources={"octogen": None, "io_manager": dg.mem_io_manager},
+        )
+        (evaluation,) = result.get_asset_check_evaluations()
+        return evaluation
+
+
+def catalogs(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
+    instance.add_dynamic_partitions("octogen_catalogs", keys)
+
+
+def test_one_live_catalog_does_not_keep_the_dead_ones_green(instance: dg.DagsterInstance) -> None:
+    keys = [f"c{number:03}" for number in range(300)]
+    catalogs(instance, keys)
+    clock = Clock(instance, catalog_partitions)
+    clock.report(*keys[:290])
+    clock.age()
+    clock.report(keys[7])
+
+    found = clock.check()
+    assert not found.passed
+    assert found.description == (
+        "products: 299 of 300 catalogs were not materialized in the last 48 hours, 10 of them "
+        "never. Look at the last runs, and at the sensor or schedule that requests them. Delete "
+        "the partition of a catalog that has ended."
+    )
+    shown = numbers(found)
+    sample = shown.pop("sample").splitlines()
+    assert shown == {
+        "fresh": 1,
+        "stale": 299,
+        "never_materialized": 10,
+        "withdrawn": 0,
+        "max_age_hours": 48.0,
+    }
+    assert sample[0] == "| partition | last materialized | hours ago |"
+    assert sample[2] == "| c290 | never |  |"
+    assert sample[12].startswith("| c000 | 20")
+    assert sample[12].endswith(" UTC | 48.0 |")
+    assert len(sample) == 22
+
+
+def test_all_catalogs_are_fresh(instance: dg.DagsterInstance) -> None:
+    catalogs(instance, ["acme", "zen"])
+    clock = Clock(instance, catalog_partitions)
+    clock.report("acme", "zen")
+    found = clock.check()
+    assert found.passed
+    assert found.description == (
+        "products: all 2 that are expected were materialized in the last 48 hours."
+    )
+
+
+def test_a_deleted_partition_is_not_expected(instance: dg.DagsterInstance) -> None:
+    catalogs(instance, ["acme", "zen"])
+    clock = Clock(instance, catalog_partitions)
+    clock.report("acme", "zen")
+    clock.age()
+    clock.report("acme")
+    instance.delete_dynamic_partition("octogen_catalogs", "zen")
+    assert clock.check().passed
+
+
+def test_a_catalog_that_is_no_longer_listed_is_named_and_fails_nothing(
+    instance: dg.DagsterInstance,
+) -> None:
+    catalogs(instance, ["acme", "gone", "late", "back"])
+    clock = Clock(instance, catalog_partitions)
+    clock.report("acme", "gone", "late")
+    clock.withdraw("back")
+    clock.report("back")
+    clock.withdraw("gone")
+    clock.withdraw("late", granted=True)
+    clock.age()
+    clock.report("acme")
+
+    found = clock.check()
+    shown = numbers(found)
+    assert (shown["fresh"], shown["stale"], shown["withdrawn"]) == (1, 2, 1)
+    assert shown["withdrawn_catalogs"] == ["gone"]
+    assert str(found.description).endswith(" 1 are no longer listed; their snapshots are kept.")
+    clock.report("late", "back")
+    found = clock.check()
+    assert found.passed
+    assert found.description == (
+        "products: all 3 that are expected were materialized in the last 48 hours. 1 are no "
+        "longer listed; their snapshots are kept."
+    )
+
+
+def days(clock: Clock, *ages: int) -> list[str]:
+    """The days that are some days before the clock's."""
+    return [f"{clock.now - timedelta(days=age):%Y-%m-%d}" for age in ages]
+
+
+def test_an_asset_of_days_is_fresh_if_a_late_day_is(instance: dg.DagsterInstance) -> None:
+    clock = Clock(instance, snapshot_days("2026-01-01"))
+    old, late = days(clock, 9, 0)
+    assert not clock.check().passed
+    clock.report(late)
+    assert clock.check().passed
+    clock.age()
+    clock.report(old)  # rebuilt, which says nothing about the present
+    found = clock.check()
+    assert found.description == (
+        "products was not materialized in the last 48 hours. Look at the last runs, and at the "
+        "sensor or schedule that requests them."
+    )
+    assert "| products | 20" in numbers(found)["sample"]
+
+
+def test_each_catalog_needs_a_late_day(instance: dg.DagsterInstance) -> None:
+    catalogs(instance, ["acme", "zen"])
+    clock = Clock(instance, catalog_days("2026-01-01"))
+    old, late = days(clock, 9, 1)
+    clock.report(f"acme|{late}", f"acme|{old}", f"zen|{old}")
+    shown = numbers(clock.check())
+    assert (shown["fresh"], shown["stale"], shown["never_materialized"]) == (1, 1, 0)
+    assert "| zen | 20" in shown["sample"]
+    clock.report(f"zen|{late}")
+    assert clock.check().passed
+
+
+def test_an_asset_without_partitions(instance: dg.DagsterInstance) -> None:
+    clock = Clock(instance)
+    found = clock.check()
+    assert not found.passed
+    assert "| products | never |  |" in numbers(found)["sample"]
+    clock.report(None)
+    assert clock.check().passed
+    clock.age()
+    assert not clock.check().passed
+    clock.severity = dg.AssetCheckSeverity.WARN
+    assert clock.check().severity is dg.AssetCheckSeverity.WARN
+
+
+@pytest.mark.parametrize("partitions", [None, catalog_partitions, snapshot_days("2026-01-01")])
+def test_it_runs_every_hour_where_automation_is_on(
+    instance: dg.DagsterInstance, partitions: dg.PartitionsDefinition[str] | None
+) -> None:
+    catalogs(instance, ["acme"])
+    asset = build_products_asset("products", partitions_def=partitions)
+    defs = dg.Definitions(
+        [asset],
+        asset_checks=[build_fresh_check(asset, MAX_AGE, dg.AssetCheckSeverity.ERROR)],
+        resources={"octogen": OctogenResource()},
+    )
+    cursor: Any = None
+    requested = []
+    for minute in (10, 40, 61, 62):
+        tick = dg.evaluate_automation_conditions(
+            defs,
+            instance=instance,
+            cursor=cursor,
+            evaluation_time=datetime(2026, 11, 26, 8, tzinfo=timezone.utc)
+            + timedelta(minutes=minute),
+        )
+        cursor = tick.cursor
+        requested.append(tick.total_requested)
+    assert requested == [0, 0, 1, 0]
