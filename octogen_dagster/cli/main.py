@@ -40,17 +40,21 @@ main.add_command(login)
     default=Path("octogen-demo"),
     help="Folder to write to.",
 )
-@click.option("--catalogs", type=click.IntRange(1, 100), default=8, help="Number of catalogs.")
+@click.option("--catalogs", type=click.IntRange(1, 12), default=4, help="Number of catalogs.")
 @click.option(
     "--products", type=click.IntRange(0), default=2_500, help="Number of products per catalog."
 )
-@click.option("--ui", is_flag=True, help="Keep the sandbox running and open the Dagster UI.")
+@click.option(
+    "--ui", is_flag=True, help="Open the Dagster UI, and keep everything running until Ctrl-C."
+)
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, help="Port of the UI.")
 def demo(folder: Path, catalogs: int, products: int, ui: bool, port: int) -> None:
-    """Run the whole pipeline against a local sandbox.
+    """Run a pipeline against a local sandbox for two days.
 
-    It needs no key and no network. Snapshots the catalogs of the sandbox as Parquet files and
-    links its listings.
+    It needs no key and no network. Dagster's sensors snapshot the catalogs of the sandbox as
+    Parquet files and link its listings; changes, brands and details follow. On the second day
+    products came and went, and a check fails on purpose. A demo in the folder of an earlier one
+    goes on with the days after it.
     """
     run_demo = _import_sandbox("octogen_dagster.demo.run").run_demo
     ui_port = port if ui else None

@@ -1,4 +1,9 @@
-"""The code location of the demo. `run` sets the environment variables that it reads."""
+"""The code location of the demo. The command sets the environment variables that it reads.
+
+Everything runs by itself. The sensors request a run for each new or re-indexed catalog and for each
+listing, and an asset with an automation condition follows. A pipeline of yours looks the same, with
+longer intervals.
+"""
 
 import os
 
@@ -10,34 +15,105 @@ from octogen_dagster import (
     OctogenResource,
     OctogenSource,
     ParquetSnapshotIOManager,
+    ProductSearch,
+    build_catalog_sensor,
     build_catalogs_asset,
     build_linked_datasets_asset,
     build_listing_sensor,
+    build_product_brands_asset,
+    build_product_changes_asset,
+    build_product_details_asset,
     build_products_asset,
+    build_snapshot_checks,
+    build_snapshot_schedule,
     catalog_partitions,
 )
 from octogen_dagster.sharing.analytics_hub import EMULATOR_VARIABLE
 
 SNAPSHOTS_VARIABLE = "OCTOGEN_DEMO_SNAPSHOTS"
+LINKED_DATASETS = "octogen_linked_datasets"
 
-catalogs = build_catalogs_asset(partitions_def=catalog_partitions)
-products = build_products_asset("octogen_products", partitions_def=catalog_partitions)
+_SECONDS_BETWEEN_TICKS = 10
+_ONCE = (
+    dg.AutomationCondition.missing()
+    & ~dg.AutomationCondition.in_progress()
+    & ~dg.AutomationCondition.execution_failed()
+)
+_FOLLOW = dg.AutomationCondition.eager()
 
-linked_datasets = build_linked_datasets_asset(control_plane=True)
+catalogs = build_catalogs_asset(
+    partitions_def=catalog_partitions,
+    automation_condition=_ONCE,
+    description="Start here: the catalogs of the local Octogen. Each is a partition of products.",
+)
+products = build_products_asset(
+    "octogen_products",
+    partitions_def=catalog_partitions,
+    description="The products of each catalog. One price is wrong on day 2: see its checks.",
+)
+changes = build_product_changes_asset(
+    products,
+    automation_condition=_FOLLOW,
+    description="What appeared, disappeared and changed since the day before. Follows by itself.",
+)
+brands = build_product_brands_asset(products, automation_condition=_FOLLOW)
+sweaters = build_products_asset(
+    "sweaters",
+    ProductSearch(q="sweater", price_max=100),
+    automation_condition=_ONCE,
+    description="A search with a schedule. Change it for one run in the launchpad.",
+)
+sweater_details = build_product_details_asset(
+    sweaters, only_changed=True, automation_condition=_FOLLOW
+)
 
 defs = dg.Definitions(
-    assets=[catalogs, products],
+    assets=[catalogs, products, changes, brands, sweaters, sweater_details],
+    asset_checks=[
+        # One wrong price is enough. By default one in a thousand may be wrong.
+        *build_snapshot_checks(products, max_bad_price_share=0),
+        *build_snapshot_checks(sweaters),
+    ],
+    sensors=[
+        build_catalog_sensor(
+            products,
+            minimum_interval_seconds=_SECONDS_BETWEEN_TICKS,
+            default_status=dg.DefaultSensorStatus.RUNNING,
+        ),
+        dg.AutomationConditionSensorDefinition(
+            "octogen_automation",
+            target=dg.AssetSelection.all(),
+            minimum_interval_seconds=_SECONDS_BETWEEN_TICKS,
+            default_status=dg.DefaultSensorStatus.RUNNING,
+        ),
+    ],
+    schedules=[
+        build_snapshot_schedule(
+            sweaters, "*/15 * * * *", default_status=dg.DefaultScheduleStatus.RUNNING
+        )
+    ],
+    executor=dg.in_process_executor,
     resources={
         "octogen": OctogenResource(base_url=dg.EnvVar("OCTOGEN_BASE_URL")),
-        "io_manager": ParquetSnapshotIOManager(base_dir=os.environ[SNAPSHOTS_VARIABLE]),
+        "io_manager": ParquetSnapshotIOManager(
+            base_dir=os.environ.get(SNAPSHOTS_VARIABLE, "snapshots")
+        ),
     },
 )
 if EMULATOR_VARIABLE in os.environ:  # without it the client would call Google
+    linked_datasets = build_linked_datasets_asset(LINKED_DATASETS, control_plane=True)
     defs = dg.Definitions.merge(
         defs,
         dg.Definitions(
             assets=[linked_datasets],
-            sensors=[build_listing_sensor(OctogenSource(), linked_datasets)],
+            sensors=[
+                build_listing_sensor(
+                    OctogenSource(),
+                    linked_datasets,
+                    minimum_interval_seconds=_SECONDS_BETWEEN_TICKS,
+                    default_status=dg.DefaultSensorStatus.RUNNING,
+                )
+            ],
             resources={
                 "analytics_hub": AnalyticsHubResource(project="my-project"),
                 "octogen_control_plane": OctogenControlPlaneResource(principal="user:me@my.org"),

@@ -1,73 +1,66 @@
-"""The demo: a sandbox, a Dagster instance, a run for each catalog, and the UI on request."""
+"""The demo: a local Octogen, and a Dagster whose sensors read it for two days."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import signal
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 import webbrowser
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
+import polars as pl
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
-from octogen_dagster.bigquery.partitions import listing_partition_key, listing_partitions
+from octogen_dagster.bigquery.partitions import listing_partition_key
+from octogen_dagster.demo import definitions
+from octogen_dagster.demo.day import Day, Target, cancel_unfinished_runs, wait_for_day
+from octogen_dagster.demo.report import check_lines, links_table, places, snapshots_table
+from octogen_dagster.demo.services import HOST, Services, require_free_port, running_services
+from octogen_dagster.sandbox.data.catalog import builtin_catalog_keys
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.sharing.analytics_hub import EMULATOR_VARIABLE
 from octogen_dagster.snapshots.partitions import catalog_partition_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from octogen_dagster.sandbox.rest.request_bodies import Generation
+
+_DAYS = 2
+_WRONG_PRICE_FACTOR = 100
+"""What a price is multiplied with whose decimal point was lost."""
 
 _INSTANCE_CONFIG = """\
 telemetry:
   enabled: false
 nux:
   enabled: false
+run_coordinator:
+  module: dagster
+  class: QueuedRunCoordinator
+  config:
+    max_concurrent_runs: {runs}
+    dequeue_interval_seconds: 1
+    dequeue_use_threads: true
+    dequeue_num_workers: {runs}
 """
-_UI_TIMEOUT = 120
-
-
-@dataclass(frozen=True, slots=True)
-class _Snapshot:
-    catalog: str
-    rows: int
-    uri: str
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Link:
-    listing: str
-    table: str
-    state: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """The snapshots and linked datasets that the runs made, and the reasons of failed runs."""
-
-    snapshots: list[_Snapshot] = field(default_factory=list)
-    links: list[_Link] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
 
 
 def run_demo(
     folder: Path, *, catalogs: int, products: int, generation: Generation, ui_port: int | None
 ) -> bool:
-    """Snapshot every catalog of a sandbox into `folder`, and subscribe to its listings.
+    """Let Dagster snapshot a sandbox into `folder` and link its listings, for two days.
+
+    On the second day prices moved, products came and went, and one price is wrong. A demo in the
+    folder of an earlier one goes on with the days after it.
+
+    With a UI it prints a line that begins with "The Dagster UI runs at http://" when the UI
+    responds, and one that begins with "Done." when the days are over.
 
     Args:
         folder: The folder of the snapshots and of the Dagster instance.
@@ -80,199 +73,197 @@ def run_demo(
         True if every run succeeded.
 
     Raises:
-        SystemExit: The UI is wanted, and dagster-webserver is not installed.
+        SystemExit: The UI is wanted, and dagster-webserver is not installed or the port is taken;
+            or Dagster does not start.
     """
-    home, snapshots = folder.absolute() / "dagster_home", folder.absolute() / "snapshots"
+    if ui_port is not None:
+        if importlib.util.find_spec("dagster_webserver") is None:
+            raise SystemExit('The UI needs dagster-webserver: pip install "octogen-dagster[ui]"')
+        require_free_port(ui_port)
+    folder = folder.absolute()
+    home = folder / "dagster_home"
     home.mkdir(parents=True, exist_ok=True)
-    (home / "dagster.yaml").write_text(_INSTANCE_CONFIG)
+    runs = max(2, min(4, (os.cpu_count() or 1) // 2))
+    (home / "dagster.yaml").write_text(_INSTANCE_CONFIG.format(runs=runs))
     console = Console()
-    with _sandbox(console, catalogs, products, generation) as sandbox:
+    succeeded = False
+    keys = builtin_catalog_keys(catalogs)
+    with (
+        _interruptible(),
+        _make_sandbox(console, keys, products, generation) as sandbox,
+        dg.DagsterInstance.from_config(str(home)) as instance,
+    ):
+        console.print(f"A sandbox runs at {sandbox.base_url}")
+        cancel_unfinished_runs(instance)
+        demo = _Demo(console, sandbox, instance, folder, keys)
         environment = {
             **sandbox.environment,
             "DAGSTER_HOME": str(home),
-            "OCTOGEN_DEMO_SNAPSHOTS": str(snapshots),
+            definitions.SNAPSHOTS_VARIABLE: str(demo.snapshots),
         }
-        console.print(f"A sandbox runs at {sandbox.base_url}")
-        with _environment(environment):
-            outcome = _materialize(console, sandbox)
-        console.print(_snapshots_table(outcome.snapshots))
-        if outcome.links:
-            console.print(_links_table(outcome.links))
-        for name, reason in outcome.failed.items():
-            console.print(f"[red]{name} failed:[/red] {reason}")
-        console.print(f"Snapshots: {snapshots}", soft_wrap=True)
-        console.print(
-            f"In Python: polars.read_parquet('{snapshots / 'octogen_products'}/*.parquet')",
-            soft_wrap=True,
-        )
-        if ui_port is not None:
-            _serve_ui(console, environment, ui_port)
-        else:
-            console.print("To see the same in the Dagster UI:  octogen-dagster demo --ui")
-    return not outcome.failed
+        with running_services(
+            definitions.__name__, environment, folder / "dagster.log", ui_port=ui_port
+        ) as services:
+            if ui_port is None:
+                succeeded = demo.play(services)
+                console.print("To see the same in the Dagster UI:  octogen-dagster demo --ui")
+            else:
+                url = f"http://{HOST}:{ui_port}"
+                services.wait_for_ui(url)
+                console.print(
+                    f"The Dagster UI runs at {url} until Ctrl-C stops everything.", soft_wrap=True
+                )
+                webbrowser.open(places(url)[0][0])
+                succeeded = demo.play(services)
+                console.print("Done. Where to look:")
+                for page, what in places(url):
+                    console.print(f"  {page}  {what}", soft_wrap=True)
+                services.wait()
+    return succeeded
 
 
-def _sandbox(console: Console, catalogs: int, products: int, generation: Generation) -> Sandbox:
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """End the block at SIGINT and SIGTERM, without an error."""
+    # A shell makes background jobs ignore SIGINT.
+    before = {
+        number: signal.signal(number, signal.default_int_handler)
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _make_sandbox(
+    console: Console, catalogs: list[str], products: int, generation: Generation
+) -> Sandbox:
     """Make a sandbox, with a hub if the packages for it are installed."""
     try:
         return Sandbox(catalogs=catalogs, products=products, generation=generation, hub=True)
     except ImportError as error:
-        console.print(f"No listings: {error}", markup=False, soft_wrap=True)
+        console.print(f"No linked datasets: {error}", markup=False, soft_wrap=True)
         return Sandbox(catalogs=catalogs, products=products, generation=generation)
 
 
-def _materialize(console: Console, sandbox: Sandbox) -> _Outcome:
-    from octogen_dagster.demo.definitions import catalogs, defs, linked_datasets, products
+class _Demo:
+    """A demo in a folder.
 
-    job = defs.resolve_implicit_global_asset_job_def()
-    outcome = _Outcome()
-    with dg.DagsterInstance.get() as instance, Progress(console=console) as progress:
+    Args:
+        console: Where it reports.
+        sandbox: The running sandbox.
+        instance: The Dagster instance.
+        folder: The folder.
+        catalogs: The keys of the catalogs.
 
-        def run(
-            asset: dg.AssetsDefinition, partition_key: str | None = None
-        ) -> tuple[dg.ExecuteInProcessResult, Mapping[str, dg.MetadataValue[Any]] | None]:
-            """Materialize an asset; return the result, and the metadata of the materialization."""
-            result = job.execute_in_process(
-                asset_selection=[asset.key],
-                partition_key=partition_key,
-                instance=instance,
-                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-                raise_on_error=False,
-            )
-            if result.success:
-                (event,) = result.asset_materializations_for_node(asset.node_def.name)
-                return result, event.metadata
-            outcome.failed[partition_key or asset.key.to_user_string()] = _reason(result)
-            return result, None
+    Attributes:
+        snapshots: The folder of the snapshots.
+    """
 
-        def snapshot(
-            asset: dg.AssetsDefinition, partition_key: str | None = None
-        ) -> dg.ExecuteInProcessResult:
-            started_at = time.monotonic()
-            result, metadata = run(asset, partition_key)
-            if metadata is not None:
-                name = partition_key or asset.key.to_user_string()
-                seconds = time.monotonic() - started_at
-                outcome.snapshots.append(_snapshot(name, metadata, seconds))
-            return result
+    def __init__(
+        self,
+        console: Console,
+        sandbox: Sandbox,
+        instance: dg.DagsterInstance,
+        folder: Path,
+        catalogs: list[str],
+    ) -> None:
+        self.snapshots = folder / "snapshots"
+        self._console = console
+        self._sandbox = sandbox
+        self._instance = instance
+        self._partitions = [catalog_partition_key(key) for key in catalogs]
+        self._day_file = folder / "day"
+        self._day = int(self._day_file.read_text()) if self._day_file.exists() else 0
+        for _ in range(self._day - 1):
+            sandbox.next_day()
+        self._listings = []
+        if EMULATOR_VARIABLE in sandbox.environment:
+            self._listings = [listing_partition_key(sandbox.hub.share(key)) for key in catalogs]
 
-        task = progress.add_task(catalogs.key.to_user_string(), total=None)
-        listed = snapshot(catalogs)
-        names = listed.output_for_node(catalogs.node_def.name)["catalog"] if listed.success else ()
-        listings = _share(sandbox, names)
-        instance.add_dynamic_partitions(str(listing_partitions.name), listings)
-        keys = [catalog_partition_key(name) for name in names]
-        progress.update(task, total=len(keys) + len(listings))
-        for key in keys:
-            progress.update(task, description=f"{products.key.to_user_string()}: {key}")
-            snapshot(products, key)
-            progress.advance(task)
-        for listing in listings:
-            progress.update(task, description=f"{linked_datasets.key.to_user_string()}: {listing}")
-            _, metadata = run(linked_datasets, listing)
-            if metadata is not None:
-                table, state = metadata["dagster/table_name"], metadata["octogen/state"]
-                listing_id = listing.rpartition(":")[2]
-                outcome.links.append(_Link(listing_id, str(table.value), str(state.value)))
-            progress.advance(task)
-        progress.update(task, description="Done")
-    return outcome
+    def play(self, services: Services) -> bool:
+        """Wait until the services did the work of each day; return True if all runs succeeded."""
+        days: list[Day] = []
+        succeeded = True
+        while succeeded and len(days) < _DAYS:
+            day = self._play_day(services, is_last=len(days) == _DAYS - 1)
+            days.append(day)
+            succeeded = not (day.failures or day.missing)
+        self._report(days)
+        return succeeded
 
+    def _play_day(self, services: Services, *, is_last: bool) -> Day:
+        if self._day:
+            if is_last:
+                self._lose_decimal_point()
+            self._sandbox.next_day()
+        self._day += 1
+        started_at = time.time()
+        self._day_file.write_text(str(self._day))
+        expected = self._expected()
+        with Progress(console=self._console, transient=True) as bar:
+            task = bar.add_task(f"Day {self._day}", total=len(expected))
 
-def _share(sandbox: Sandbox, catalogs: Iterable[str]) -> list[str]:
-    """Share catalogs, if the sandbox has a hub; return the partition keys of their listings."""
-    if EMULATOR_VARIABLE not in sandbox.environment:
-        return []
-    return [listing_partition_key(sandbox.hub.share(catalog)) for catalog in catalogs]
+            def progress(done: int) -> None:
+                services.require_running()
+                bar.update(task, completed=done)
 
-
-def _snapshot(
-    name: str, metadata: Mapping[str, dg.MetadataValue[Any]], seconds: float
-) -> _Snapshot:
-    rows = metadata.get("dagster/partition_row_count") or metadata["dagster/row_count"]
-    return _Snapshot(name, rows.value, str(metadata["dagster/uri"].value), seconds)
-
-
-def _reason(result: dg.ExecuteInProcessResult) -> str:
-    """Return why a run failed."""
-    for event in result.all_events:
-        if event.is_step_failure and event.step_failure_data.error:
-            error = event.step_failure_data.error
-            return (error.cause or error).message.strip()
-    return "see the run in the Dagster UI"
-
-
-def _snapshots_table(snapshots: list[_Snapshot]) -> Table:
-    table = Table("catalog", "rows", "file", "seconds")
-    table.columns[1].justify = table.columns[3].justify = "right"
-    table.columns[2].overflow = "fold"
-    for snapshot in snapshots:
-        table.add_row(
-            snapshot.catalog,
-            f"{snapshot.rows:,}",
-            os.path.relpath(snapshot.uri),
-            f"{snapshot.seconds:.1f}",
+            day = wait_for_day(self._instance, expected, started_at, progress)
+        done = len(expected) - len(day.missing)
+        self._console.print(
+            f"Day {self._day}: {done} of {len(expected)} assets and partitions materialized in "
+            f"{time.time() - started_at:.0f} s"
         )
-    return table
+        return day
+
+    def _expected(self) -> set[Target]:
+        """What sensors and automation conditions should materialize on this day."""
+        each_day = (definitions.products, definitions.changes, definitions.brands)
+        once = (definitions.catalogs, definitions.sweaters, definitions.sweater_details)
+        at_first: set[Target] = {(asset.key, None) for asset in once} | {
+            (_LINKED_DATASETS, listing) for listing in self._listings
+        }
+        return {(asset.key, key) for asset in each_day for key in self._partitions} | {
+            target for target in at_first if not self._was_materialized(target)
+        }
+
+    def _was_materialized(self, target: Target) -> bool:
+        key, partition = target
+        partitions = None if partition is None else [partition]
+        records = dg.AssetRecordsFilter(key, asset_partitions=partitions)
+        return bool(self._instance.fetch_materializations(records, limit=1).records)
+
+    def _lose_decimal_point(self) -> None:
+        """Multiply the highest price of a catalog by a hundred, for the check of prices."""
+        folder = self.snapshots / definitions.products.key.path[-1]
+        prices = (
+            pl.read_parquet(folder / f"{self._partitions[-1]}.parquet")
+            .filter(pl.col("currency") == pl.col("currency").mode().first())
+            .sort("current_price", descending=True, nulls_last=True)
+            .select("product_url", "current_price")
+        )
+        for url, price in prices.head(1).iter_rows():
+            self._sandbox.set_price(url, price * _WRONG_PRICE_FACTOR)
+
+    def _report(self, days: list[Day]) -> None:
+        console = self._console
+        console.print(snapshots_table(self._partitions, days))
+        if self._listings:
+            console.print(links_table(_LINKED_DATASETS, self._listings, days[0]))
+        for line in check_lines(days):
+            console.print(line, markup=False, soft_wrap=True)
+        for day in days:
+            for name, reason in day.failures.items():
+                console.print(f"{name} failed: {reason}", style="red", markup=False, soft_wrap=True)
+            for key, partition in sorted(day.missing, key=str):
+                name = f"{key.to_user_string()} {partition or ''}".strip()
+                console.print(f"{name} was not materialized.", markup=False, soft_wrap=True)
+        console.print(f"Snapshots: {self.snapshots}", soft_wrap=True)
+        pattern = self.snapshots / definitions.products.key.path[-1] / "*.parquet"
+        console.print(f"In Python: polars.read_parquet('{pattern}')", soft_wrap=True)
 
 
-def _links_table(links: list[_Link]) -> Table:
-    table = Table("listing", "linked table", "state")
-    table.columns[1].overflow = "fold"
-    for link in links:
-        table.add_row(link.listing, link.table, link.state)
-    return table
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables, and restore them at the end."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _serve_ui(console: Console, environment: Mapping[str, str], port: int) -> None:
-    if importlib.util.find_spec("dagster_webserver") is None:
-        raise SystemExit('The UI needs dagster-webserver: pip install "octogen-dagster[ui]"')
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "dagster", "dev", "-h", "127.0.0.1", "-p", str(port)]
-    command += ["-m", "octogen_dagster.demo.definitions", "--log-level", "warning"]
-    # A shell makes background jobs ignore SIGINT, and Dagster would inherit that from them.
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signal_number, signal.default_int_handler)
-    server = subprocess.Popen(  # noqa: S603 - our own command
-        command, env={**os.environ, **environment, "PYTHONWARNINGS": "ignore"}
-    )
-    try:
-        if _is_up(f"{url}/server_info", server):
-            console.print(
-                f"The Dagster UI runs at {url}, and the sandbox keeps running: Ctrl-C stops both.",
-                soft_wrap=True,
-            )
-            webbrowser.open(url)
-        server.wait()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def _is_up(url: str, server: subprocess.Popen[bytes]) -> bool:
-    """Wait until `url` responds; return False if the server ends or two minutes pass before."""
-    deadline = time.monotonic() + _UI_TIMEOUT
-    while server.poll() is None and time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - our own URL
-                return True
-        except (urllib.error.URLError, ConnectionError):
-            time.sleep(0.5)
-    return False
+_LINKED_DATASETS = dg.AssetKey(definitions.LINKED_DATASETS)

@@ -3,9 +3,20 @@
 import runpy
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from octogen_dagster.sharing.analytics_hub import EMULATOR_VARIABLE
+
+ASSETS = [
+    "octogen_catalogs",
+    "octogen_products",
+    "octogen_products_brands",
+    "octogen_products_changes",
+    "sweaters",
+    "sweaters_details",
+]
+SENSORS = ["octogen_automation", "octogen_catalog_sensor"]
 
 
 @pytest.fixture(autouse=True)
@@ -14,25 +25,45 @@ def _snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(EMULATOR_VARIABLE, raising=False)
 
 
-def loaded() -> tuple[list[str], list[str]]:
-    """The assets and the sensors of the code location, whose module is run anew."""
-    defs = runpy.run_module("octogen_dagster.demo.definitions")["defs"]
-    repository = defs.get_repository_def()
-    keys = repository.asset_graph.get_all_asset_keys()
-    return (
-        sorted(key.to_user_string() for key in keys),
-        sorted(sensor.name for sensor in repository.sensor_defs),
-    )
+def load() -> dg.RepositoryDefinition:
+    """The code location, whose module is run anew."""
+    defs: dg.Definitions = runpy.run_module("octogen_dagster.demo.definitions")["defs"]
+    return defs.get_repository_def()
+
+
+def assets(repository: dg.RepositoryDefinition) -> list[str]:
+    return sorted(key.to_user_string() for key in repository.asset_graph.get_all_asset_keys())
+
+
+def sensors(repository: dg.RepositoryDefinition) -> list[str]:
+    return sorted(sensor.name for sensor in repository.sensor_defs)
 
 
 def test_without_an_emulator_there_are_snapshots_only() -> None:
-    assert loaded() == (["octogen_catalogs", "octogen_products"], [])
+    repository = load()
+    assert (assets(repository), sensors(repository)) == (ASSETS, SENSORS)
 
 
 def test_with_an_emulator_there_are_linked_datasets_and_a_sensor(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(EMULATOR_VARIABLE, "127.0.0.1:9")
-    assets, sensors = loaded()
-    assert assets == ["octogen_catalogs", "octogen_linked_datasets", "octogen_products"]
-    assert sensors
+    repository = load()
+    assert assets(repository) == sorted([*ASSETS, "octogen_linked_datasets"])
+    assert sensors(repository) == sorted([*SENSORS, "octogen_listing_sensor"])
+
+
+def test_everything_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(EMULATOR_VARIABLE, "127.0.0.1:9")
+    repository = load()
+    assert {sensor.default_status for sensor in repository.sensor_defs} == {
+        dg.DefaultSensorStatus.RUNNING
+    }
+    assert [schedule.default_status for schedule in repository.schedule_defs] == [
+        dg.DefaultScheduleStatus.RUNNING
+    ]
+
+
+def test_each_asset_says_what_it_is() -> None:
+    graph = load().asset_graph
+    assert all(graph.get(key).description for key in graph.get_all_asset_keys())

@@ -88,7 +88,8 @@ class Catalog:
         """Return the catalog a day later.
 
         One product in fifty is new, about as many are gone, and of others the price or the
-        availability changed. The catalog was indexed again.
+        availability changed. A product whose price was set stays as it is. The catalog was indexed
+        again.
         """
         day = self.day + 1
         turnover = -(-self.size // _PRODUCTS_FOR_A_NEW_ONE)
@@ -97,7 +98,7 @@ class Catalog:
             self.indexed_again(),
             day=day,
             size=self.size + turnover,
-            removed=self.removed | gone,
+            removed=self.removed | (gone - self.prices.keys()),
         )
 
     def indexed_again(self) -> "Catalog":
