@@ -58,9 +58,7 @@ def demo(folder: Path, catalogs: int, products: int, ui: bool, port: int) -> Non
     """
     run_demo = _import_sandbox("octogen_dagster.demo.run").run_demo
     ui_port = port if ui else None
-    complete = run_demo(
-        folder, catalogs=catalogs, products=products, generation="seed", ui_port=ui_port
-    )
+    complete = run_demo(folder, catalogs=catalogs, products=products, ui_port=ui_port)
     sys.exit(0 if complete else 1)
 
 

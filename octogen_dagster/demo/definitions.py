@@ -16,6 +16,7 @@ from octogen_dagster import (
     OctogenSource,
     ParquetSnapshotIOManager,
     ProductSearch,
+    ShopCatalogs,
     build_catalog_sensor,
     build_catalogs_asset,
     build_linked_datasets_asset,
@@ -94,7 +95,10 @@ defs = dg.Definitions(
     ],
     executor=dg.in_process_executor,
     resources={
-        "octogen": OctogenResource(base_url=dg.EnvVar("OCTOGEN_BASE_URL")),
+        "octogen": OctogenResource(
+            base_url=dg.EnvVar("OCTOGEN_BASE_URL"),
+            catalogs=ShopCatalogs(hosts=os.environ.get("OCTOGEN_SHOPS", "acme.example").split(",")),
+        ),
         "io_manager": ParquetSnapshotIOManager(
             base_dir=os.environ.get(SNAPSHOTS_VARIABLE, "snapshots")
         ),

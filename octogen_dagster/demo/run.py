@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from octogen_dagster.sandbox.rest.request_bodies import Generation
-
 _DAYS = 2
 _WRONG_PRICE_FACTOR = 100
 """What a price is multiplied with whose decimal point was lost."""
@@ -51,9 +49,7 @@ run_coordinator:
 """
 
 
-def run_demo(
-    folder: Path, *, catalogs: int, products: int, generation: Generation, ui_port: int | None
-) -> bool:
+def run_demo(folder: Path, *, catalogs: int, products: int, ui_port: int | None) -> bool:
     """Let Dagster snapshot a sandbox into `folder` and link its listings, for two days.
 
     On the second day prices moved, products came and went, and one price is wrong. A demo in the
@@ -66,7 +62,6 @@ def run_demo(
         folder: The folder of the snapshots and of the Dagster instance.
         catalogs: The number of catalogs.
         products: The number of products in each.
-        generation: The contract that the sandbox follows.
         ui_port: The port of the Dagster UI, which runs until Ctrl-C; None for no UI.
 
     Returns:
@@ -90,7 +85,7 @@ def run_demo(
     keys = builtin_catalog_keys(catalogs)
     with (
         _interruptible(),
-        _make_sandbox(console, keys, products, generation) as sandbox,
+        _make_sandbox(console, keys, products) as sandbox,
         dg.DagsterInstance.from_config(str(home)) as instance,
     ):
         console.print(f"A sandbox runs at {sandbox.base_url}")
@@ -138,15 +133,13 @@ def _interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _make_sandbox(
-    console: Console, catalogs: list[str], products: int, generation: Generation
-) -> Sandbox:
+def _make_sandbox(console: Console, catalogs: list[str], products: int) -> Sandbox:
     """Make a sandbox, with a hub if the packages for it are installed."""
     try:
-        return Sandbox(catalogs=catalogs, products=products, generation=generation, hub=True)
+        return Sandbox(catalogs=catalogs, products=products, generation="current", hub=True)
     except ImportError as error:
         console.print(f"No linked datasets: {error}", markup=False, soft_wrap=True)
-        return Sandbox(catalogs=catalogs, products=products, generation=generation)
+        return Sandbox(catalogs=catalogs, products=products, generation="current")
 
 
 class _Demo:

@@ -191,10 +191,10 @@ def test_a_failed_run_is_reported(
 ) -> None:
     def broken(catalogs: list[str], products: int, generation: str, hub: bool = False) -> Sandbox:
         fault = Fault("status", 403, path="/products/search")
-        return Sandbox(catalogs=catalogs, products=products, faults=[fault])
+        return Sandbox(catalogs=catalogs, products=products, generation="current", faults=[fault])
 
     monkeypatch.setattr("octogen_dagster.demo.run.Sandbox", broken)
-    succeeded = run_demo(tmp_path, catalogs=1, products=3, generation="seed", ui_port=None)
+    succeeded = run_demo(tmp_path, catalogs=1, products=3, ui_port=None)
     assert not succeeded
     output = capsys.readouterr().out
     assert f"{CATALOG} failed:" in output
