@@ -33,6 +33,7 @@ from octogen_dagster.components.search_settings import (
     SearchSettings,
     Translation,
 )
+from octogen_dagster.components.siblings import check_siblings
 from octogen_dagster.components.yaml_component import YamlComponent
 from octogen_dagster.components.yaml_fields import switch
 
@@ -120,13 +121,19 @@ class OctogenComponent(YamlComponent, StateBackedComponent):
     )
 
     @model_validator(mode="after")
-    def _check_names(self) -> Self:
+    def _check_searches(self) -> Self:
         names = [search.name for search in self.searches]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(
                 f"searches has {', '.join(map(repr, repeated))} more than once: give each search a "
                 "name of its own."
             )
+        for search in self.searches:
+            if search.sensor and self.catalogs_as == "assets":
+                raise ValueError(
+                    f"Search {search.name!r}: sensor needs catalogs_as: partitions. Catalogs that "
+                    "are assets are materialized by a schedule or an automation condition."
+                )
         return self
 
     def get_asset_spec(self, data: OctogenAssetData) -> dg.AssetSpec:
@@ -170,7 +177,12 @@ class OctogenComponent(YamlComponent, StateBackedComponent):
 
         Args:
             context: The place of the component in the project.
+
+        Raises:
+            OctogenComponentError: Another component of the project has the same name, or linked
+                datasets as well.
         """
+        check_siblings(self, context.component_tree.get_all_components(OctogenComponent))
         if self.catalogs_as == "assets":
             return super().build_defs(context)
         return self.build_defs_from_state(context, None)
@@ -184,9 +196,11 @@ class OctogenComponent(YamlComponent, StateBackedComponent):
             context: The place of the component in the project.
             state_path: The file with the catalogs; None if there is none.
         """
+        from octogen_dagster.components.catalog_state import read_catalogs
         from octogen_dagster.components.deployment import Deployment
 
-        return Deployment(self, state_path).definitions()
+        catalogs = read_catalogs(state_path, self.name) if self.catalogs_as == "assets" else []
+        return Deployment(self, catalogs).definitions()
 
     def write_state_to_path(self, state_path: Path) -> None:
         """Write the catalogs of the source to a file.
@@ -199,4 +213,7 @@ class OctogenComponent(YamlComponent, StateBackedComponent):
         """
         from octogen_dagster.components.catalog_state import write_catalogs
 
+        if self.catalogs_as == "partitions":  # Dagster asks every component for its state
+            state_path.write_text("[]")
+            return
         write_catalogs(self.connection.resource(self.catalog_source), state_path)

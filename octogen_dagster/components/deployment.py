@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from octogen_dagster.components.asset_data import Kind, OctogenAssetData
-from octogen_dagster.components.search_settings import AssetSettings, SearchSettings, Sensor
+from octogen_dagster.components.search_settings import (
+    AssetSettings,
+    ScheduleSettings,
+    SearchSettings,
+    Sensor,
+)
 from octogen_dagster.snapshots.assets import build_products_asset
 from octogen_dagster.snapshots.brands import build_product_brands_asset
 from octogen_dagster.snapshots.catalog_sensor import build_catalog_sensor
 from octogen_dagster.snapshots.catalogs import build_catalogs_asset
 from octogen_dagster.snapshots.changes import build_product_changes_asset
+from octogen_dagster.snapshots.checks import build_snapshot_checks
 from octogen_dagster.snapshots.details import build_product_details_asset
 from octogen_dagster.snapshots.partitions import catalog_days, snapshot_days
 from octogen_dagster.snapshots.schedules import build_snapshot_schedule
@@ -23,25 +28,25 @@ if TYPE_CHECKING:
     from octogen_dagster.components.component import OctogenComponent
     from octogen_dagster.components.linked_settings import LinkedDatasetsSettings
 
-Build = Callable[..., dg.AssetsDefinition]
-
 
 class Deployment:
     """The definitions of a component.
 
     Args:
         component: The settings.
-        state_path: The file with the catalogs that become assets; None if there is none.
+        catalogs: The keys of the catalogs that become assets.
     """
 
-    def __init__(self, component: OctogenComponent, state_path: Path | None = None) -> None:
+    def __init__(self, component: OctogenComponent, catalogs: Sequence[str] = ()) -> None:
         self._component = component
-        self._state_path = state_path
+        self._catalogs = catalogs
         self._partitions = dg.DynamicPartitionsDefinition(name=f"{component.name}_catalogs")
-        self._stored = (
-            {} if component.storage is None else {"io_manager_key": f"{component.name}_io_manager"}
-        )
+        self._resource: dict[str, Any] = {"resource_key": component.name}
+        self._stored: dict[str, Any] = {}
+        if component.storage is not None:
+            self._stored["io_manager_key"] = f"{component.name}_io_manager"
         self._assets: list[dg.AssetsDefinition] = []
+        self._checks: list[dg.AssetChecksDefinition] = []
         self._sensors: list[dg.SensorDefinition] = []
         self._schedules: list[dg.ScheduleDefinition] = []
 
@@ -55,7 +60,7 @@ class Deployment:
                 build_catalogs_asset,
                 name=component.catalogs.name or f"{component.name}_catalogs",
                 partitions_def=self._partitions,
-                resource_key=component.name,
+                **self._resource,
                 **self._stored,
             )
         for search in component.searches:
@@ -64,6 +69,7 @@ class Deployment:
             self._add_linked_datasets(component.linked_datasets)
         return dg.Definitions(
             assets=self._assets,
+            asset_checks=self._checks,
             sensors=self._sensors,
             schedules=self._schedules,
             resources=dict(self._resources()),
@@ -78,71 +84,98 @@ class Deployment:
             yield from component.linked_datasets.resources().items()
 
     def _add_search(self, search: SearchSettings) -> None:
+        if search.by_catalog and self._component.catalogs_as == "assets":
+            added = [self._add_catalog(search, catalog) for catalog in self._catalogs]
+            products = [asset for asset in added if asset is not None]
+        else:
+            products = [self._add_products(search)]
+            if search.has_sensor:
+                self._sensors.append(
+                    build_catalog_sensor(
+                        products[0],
+                        name=f"{search.name}_catalog_sensor",
+                        default_status=_sensor_status(search.sensor),
+                        **self._resource,
+                    )
+                )
+        if search.schedule is not None and products:
+            self._schedules.append(_schedule(search.name, products, search.schedule))
+
+    def _add_catalog(self, search: SearchSettings, catalog: str) -> dg.AssetsDefinition | None:
+        """Add the asset of a catalog and those that follow it; None if it cannot be an asset."""
+        name = dg.AssetKey([search.name, catalog]).to_python_identifier()
+        taken = {asset.op.name for asset in self._assets}
+        try:
+            if name in taken:
+                raise dg.DagsterInvalidDefinitionError(
+                    "Another catalog has the same name, if - and . are read as _."
+                )
+            return self._add_products(search, catalog)
+        except dg.DagsterInvalidDefinitionError as error:
+            dg.get_dagster_logger("octogen").warning(
+                f"Catalog {catalog[:60]!r} cannot be an asset and is left out: {error} "
+                "With catalogs_as: partitions any catalog is read."
+            )
+            return None
+
+    def _add_products(
+        self, search: SearchSettings, catalog: str | None = None
+    ) -> dg.AssetsDefinition:
+        filters = search.search
+        place: dict[str, Any] = {"name": search.name}
+        if catalog is not None:
+            filters = filters.model_copy(update={"catalogs": [catalog]})
+            place = {"name": catalog, "key_prefix": [search.name]}
         products = self._add(
             "products",
             search,
             build_products_asset,
-            name=search.name,
-            search=search.search,
+            search=filters,
+            catalog=catalog,
             partitions_def=self._partitions_of(search),
             min_rows_ratio=search.min_rows_ratio,
-            resource_key=self._component.name,
+            **place,
+            **self._resource,
             **self._stored,
         )
-        if search.has_sensor:
-            self._sensors.append(
-                build_catalog_sensor(
-                    products,
-                    name=f"{search.name}_catalog_sensor",
-                    resource_key=self._component.name,
-                    default_status=_sensor_status(search.sensor),
-                )
-            )
-        if search.schedule is not None:
-            self._schedules.append(
-                build_snapshot_schedule(
-                    products,
-                    search.schedule.cron,
-                    execution_timezone=search.schedule.timezone,
-                    default_status=dg.DefaultScheduleStatus.RUNNING
-                    if search.schedule.running
-                    else dg.DefaultScheduleStatus.STOPPED,
-                )
-            )
-        self._add_followers(search, products)
+        if search.checks is not None:
+            self._checks += build_snapshot_checks(products, **search.checks.arguments())
+        self._add_followers(search, products, catalog)
+        return products
 
-    def _add_followers(self, search: SearchSettings, products: dg.AssetsDefinition) -> None:
-        follow = {"automation_condition": dg.AutomationCondition.eager(), **self._stored}
-        if search.changes is not None:
+    def _add_followers(
+        self, search: SearchSettings, products: dg.AssetsDefinition, catalog: str | None
+    ) -> None:
+        def add(kind: Kind, settings: AssetSettings, build: _Build, **arguments: Any) -> None:
+            place: dict[str, Any] = {"name": settings.name}
+            if catalog is not None:
+                name = settings.name and f"{catalog}_{settings.name}"
+                place = {"name": name, "key_prefix": [search.name]}
             self._add(
-                "changes",
-                search.changes,
-                build_product_changes_asset,
+                kind,
+                settings,
+                build,
                 products=products,
-                name=search.changes.name,
-                **follow,
+                catalog=catalog,
+                automation_condition=dg.AutomationCondition.eager(),
+                **place,
+                **self._stored,
+                **arguments,
             )
+
+        if search.changes is not None:
+            add("changes", search.changes, build_product_changes_asset)
         if search.details is not None:
-            self._add(
+            add(
                 "details",
                 search.details,
                 build_product_details_asset,
-                products=products,
-                name=search.details.name,
                 only_changed=search.details.only_changed,
                 failure_threshold=search.details.failure_threshold,
-                resource_key=self._component.name,
-                **follow,
+                **self._resource,
             )
         if search.brands is not None:
-            self._add(
-                "brands",
-                search.brands,
-                build_product_brands_asset,
-                products=products,
-                name=search.brands.name,
-                **follow,
-            )
+            add("brands", search.brands, build_product_brands_asset)
 
     def _add_linked_datasets(self, linked: LinkedDatasetsSettings) -> None:
         from octogen_dagster.bigquery.linked_datasets import build_linked_datasets_asset
@@ -168,7 +201,7 @@ class Deployment:
                     default_status=_sensor_status(linked.sensor),
                 )
             )
-        follow = {"automation_condition": dg.AutomationCondition.eager()}
+        follow: dict[str, Any] = {"automation_condition": dg.AutomationCondition.eager()}
         if linked.products is not None:
             self._add(
                 "linked_products",
@@ -192,42 +225,46 @@ class Deployment:
             )
 
     def _partitions_of(self, search: SearchSettings) -> dg.PartitionsDefinition[Any] | None:
-        if search.partitions == "catalog":
-            return self._partitions
-        if search.start_date is None:
-            return None
-        if search.partitions == "day":
-            return snapshot_days(search.start_date, search.timezone)
-        return catalog_days(search.start_date, search.timezone, catalogs=self._partitions)
+        by_catalog = search.by_catalog and self._component.catalogs_as == "partitions"
+        if not search.by_day or search.start_date is None:
+            return self._partitions if by_catalog else None
+        if by_catalog:
+            return catalog_days(search.start_date, search.timezone, catalogs=self._partitions)
+        return snapshot_days(search.start_date, search.timezone)
 
     def _add(
         self,
         kind: Kind,
         settings: AssetSettings,
-        build: Build,
+        build: _Build,
+        *,
+        catalog: str | None = None,
         **arguments: Any,
     ) -> dg.AssetsDefinition:
         """Build an asset with the spec that the component and its translations give it."""
         component = self._component
         default = build(**arguments)
-        data = OctogenAssetData(kind, default.get_asset_spec(), arguments.get("search"))
+        data = OctogenAssetData(kind, default.get_asset_spec(), arguments.get("search"), catalog)
         spec = component.get_asset_spec(data)
         for translate in (component.translation, settings.translation):
             if translate is not None:
                 spec = translate(spec, data)
-        # Names and prefixes reach what the builder derives from the key, such as checks.
-        renamed: dict[str, Any] = {
+        # What the builder derives from the key, such as checks, must be of the translated one.
+        translated: dict[str, Any] = {
             "name": spec.key.path[-1],
             "key_prefix": list(spec.key.path[:-1]) or None,
             "execute": component.execute,
         }
         if kind == "products":  # its function reads what a partition is
-            renamed["partitions_def"] = spec.partitions_def
-        built = build(**{**arguments, **renamed})
+            translated["partitions_def"] = spec.partitions_def
+        built = build(**{**arguments, **translated})
         spec = spec.replace_attributes(deps=_with_inputs(built, spec.deps))
         asset = built.map_asset_specs(lambda _: spec)
         self._assets.append(asset)
         return asset
+
+
+_Build = Callable[..., dg.AssetsDefinition]
 
 
 def _with_inputs(asset: dg.AssetsDefinition, deps: Iterable[dg.AssetDep]) -> list[dg.AssetDep]:
@@ -239,6 +276,20 @@ def _with_inputs(asset: dg.AssetsDefinition, deps: Iterable[dg.AssetDep]) -> lis
     }
     kept = [dep for dep in asset.get_asset_spec().deps if dep.asset_key in loaded]
     return kept + [dep for dep in deps if dep.asset_key not in loaded]
+
+
+def _schedule(
+    name: str, products: list[dg.AssetsDefinition], schedule: ScheduleSettings
+) -> dg.ScheduleDefinition:
+    status = dg.DefaultScheduleStatus
+    return build_snapshot_schedule(
+        products[0],
+        schedule.cron,
+        execution_timezone=schedule.timezone,
+        name=f"{name}_schedule",
+        target=products,
+        default_status=status.RUNNING if schedule.running else status.STOPPED,
+    )
 
 
 def _sensor_status(sensor: Sensor | None) -> dg.DefaultSensorStatus:

@@ -9,6 +9,7 @@ import dagster as dg
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
+from octogen_dagster.components.check_settings import Hours
 from octogen_dagster.components.search_settings import AssetSettings, Sensor
 from octogen_dagster.components.yaml_component import YamlModel
 from octogen_dagster.components.yaml_fields import Text, deferred, switch
@@ -45,9 +46,8 @@ def _resolve_source(context: dg.ResolutionContext, value: Any) -> ListingSourceS
 class LinkedProductsSettings(AssetSettings):
     """The settings of the asset that describes and checks the linked tables."""
 
-    max_age_hours: float | None = Field(
+    max_age_hours: Hours | None = Field(
         default=48,
-        gt=0,
         description="Hours since the last modification after which the check `fresh` fails; null "
         "leaves the check out.",
     )
@@ -72,9 +72,8 @@ class LinkedSnapshotSettings(AssetSettings):
         default=None, description="The columns to read; all by default. BigQuery bills for them."
     )
     where: str | None = Field(default=None, description="One expression in BigQuery's SQL.")
-    max_age_hours: float | None = Field(
+    max_age_hours: Hours | None = Field(
         default=48,
-        gt=0,
         description="Hours since the newest `exported_at` after which the check `fresh` fails; "
         "null leaves the check out.",
     )

@@ -10,9 +10,11 @@ from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from octogen_dagster.components.asset_data import OctogenAssetData
+from octogen_dagster.components.check_settings import CheckSettings
 from octogen_dagster.components.yaml_component import YamlModel
 from octogen_dagster.components.yaml_fields import switch
 from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.frames.shares import require_share
 
 Translation = Annotated[
     TranslationFn[OctogenAssetData] | None,
@@ -41,8 +43,15 @@ class DetailsSettings(AssetSettings):
         description="Look up only products that are new or listed differently than before.",
     )
     failure_threshold: float = Field(
-        default=0.05, ge=0, le=1, description="Share of the lookups, 0 to 1, that may fail."
+        default=0.05, description="Share of the lookups, 0 to 1, that may fail."
     )
+
+    # Dagster would apply constraints of the field to its templates too.
+    @field_validator("failure_threshold")
+    @classmethod
+    def _check_threshold(cls, failure_threshold: float) -> float:
+        require_share("failure_threshold", failure_threshold)
+        return failure_threshold
 
 
 class ScheduleSettings(YamlModel):
@@ -102,8 +111,6 @@ class SearchSettings(AssetSettings):
     timezone: str = Field(default="UTC", description="The IANA time zone in which days begin.")
     min_rows_ratio: float = Field(
         default=0.5,
-        ge=0,
-        le=1,
         description="The smallest snapshot of whole catalogs that is published, as a share of the "
         "rows of the one that it replaces; 0 publishes any.",
     )
@@ -133,6 +140,10 @@ class SearchSettings(AssetSettings):
         AssetSettings | None,
         switch(AssetSettings, "The brands of the products, with their numbers and prices."),
     ] = None
+    checks: Annotated[
+        CheckSettings | None,
+        switch(CheckSettings, "Checks of each snapshot of the products, `true` by default."),
+    ] = Field(default_factory=CheckSettings)
 
     @property
     def by_catalog(self) -> bool:
@@ -153,6 +164,12 @@ class SearchSettings(AssetSettings):
     @classmethod
     def _check_search(cls, search: Any) -> ProductSearch:
         return ProductSearch.model_validate(search)
+
+    @field_validator("min_rows_ratio")
+    @classmethod
+    def _check_ratio(cls, min_rows_ratio: float) -> float:
+        require_share("min_rows_ratio", min_rows_ratio)
+        return min_rows_ratio
 
     @field_validator("start_date")
     @classmethod

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
 import pytest
+from dagster.components.testing.utils import component_defs
 
+from octogen_dagster.components import OctogenComponent
+from octogen_dagster.components.connection_settings import ConnectionSettings, StorageSettings
 from octogen_dagster.sandbox.server import Sandbox
-from tests.components.projects import load
+from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
+from octogen_dagster.snapshots.resource import OctogenResource
+from tests.components.projects import load, load_all
+
+CONNECTION = {"api_key": "{{ env.MY_KEY }}", "base_url": "{{ env.MY_URL }}", "attempts": 2}
+WHOLE_CATALOGS = {"name": "octogen_products", "partitions": "catalog"}
 
 
 @pytest.fixture(autouse=True)
@@ -18,51 +28,285 @@ def _environment(shops: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_URL", shops.base_url)
 
 
-CONNECTION = {"api_key": "{{ env.MY_KEY }}", "base_url": "{{ env.MY_URL }}", "attempts": 2}
-
-
 def run(
     defs: dg.Definitions, instance: dg.DagsterInstance, *keys: str, partition: str | None = None
 ) -> dg.ExecuteInProcessResult:
-    job = defs.get_implicit_global_asset_job_def()
-    return job.execute_in_process(
+    """Materialize assets, with their checks."""
+    return defs.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance,
-        asset_selection=[dg.AssetKey(key.split("/")) for key in keys],
+        asset_selection=[dg.AssetKey.from_user_string(key) for key in keys],
         partition_key=partition,
     )
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet")}
 
 
 def test_whole_catalogs_and_what_follows_them_run(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
+    search = WHOLE_CATALOGS | {"changes": True, "details": {"only_changed": True}, "brands": True}
     attributes = {
         "connection": CONNECTION,
         "storage": {"base_dir": str(tmp_path)},
-        "searches": [
-            {
-                "name": "octogen_products",
-                "partitions": "catalog",
-                "changes": True,
-                "details": {"only_changed": True},
-                "brands": True,
-                "schedule": {"cron": "0 3 * * 0", "timezone": "Europe/Berlin"},
-            }
-        ],
+        "searches": [search],
     }
+    names = [f"octogen_products{end}" for end in ("", "_changes", "_details", "_brands")]
     with load(attributes) as (_, defs):
         run(defs, instance, "octogen_catalogs")
         assert instance.get_dynamic_partitions("octogen_catalogs") == ["northpeak", "strada"]
-        followers = [f"octogen_products{end}" for end in ("", "_changes", "_details", "_brands")]
-        run(defs, instance, *followers, partition="strada")
-        assert {sensor.name for sensor in defs.sensors or ()} == {"octogen_products_catalog_sensor"}
-        assert {schedule.name for schedule in defs.schedules or ()} == {"octogen_products_schedule"}
-    rows = {
-        path.relative_to(tmp_path).as_posix(): len(pl.read_parquet(path))
-        for path in tmp_path.rglob("*.parquet")
+        result = run(defs, instance, *names, partition="strada")
+    checks = {each.check_name: each.passed for each in result.get_asset_check_evaluations()}
+    assert checks.keys() > {"not_empty", "complete", "prices"}
+    assert [name for name, passed in checks.items() if not passed] == ["fresh"]  # of northpeak
+    assert files(tmp_path) == {"octogen_catalogs.parquet", *(f"{n}/strada.parquet" for n in names)}
+    assert len(pl.read_parquet(tmp_path / "octogen_products_details/strada.parquet")) == 120
+
+
+@pytest.mark.parametrize(("partitions", "key"), [("day", "{}"), ("catalog_day", "strada|{}")])
+def test_a_partition_may_be_a_day(
+    partitions: str, key: str, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
+    attributes = {
+        "connection": CONNECTION,
+        "storage": {"base_dir": str(tmp_path)},
+        "searches": [{"name": "daily", "partitions": partitions, "start_date": "2026-01-01"}],
     }
-    assert rows["octogen_products/strada.parquet"] == 120
-    assert rows["octogen_products_details/strada.parquet"] == 120
-    assert rows.keys() == {
-        "octogen_catalogs.parquet",
-        *(f"{name}/strada.parquet" for name in followers),
+    with load(attributes) as (_, defs):
+        definition = defs.resolve_assets_def("daily").partitions_def
+        assert definition is not None
+        latest = definition.get_partition_keys(dynamic_partitions_store=instance)[-1]
+        assert run(defs, instance, "daily", partition=latest).success
+    assert latest == key.format(latest[-10:])
+
+
+def test_a_search_and_a_source_of_named_catalogs_run(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    attributes = {
+        "connection": CONNECTION,
+        "storage": {"base_dir": str(tmp_path), "keep_pages": True},
+        "catalog_source": {"keys": ["strada"]},
+        "catalogs": {"name": "shops"},
+        "searches": [
+            {"name": "cheap", "search": {"price_max": 60, "max_products": 30}, "checks": False}
+        ],
     }
+    with load(attributes) as (_, defs):
+        assert not list(defs.asset_checks or ())
+        run(defs, instance, "shops", "cheap")
+    assert files(tmp_path) == {"shops.parquet", "cheap.parquet"}
+    assert set(pl.read_parquet(tmp_path / "cheap.parquet")["catalog_key"]) == {"strada"}
+
+
+class Logging(OctogenComponent):
+    """A component that counts the rows of what it stores."""
+
+    def execute(
+        self, context: dg.AssetExecutionContext, compute: Callable[[], Any]
+    ) -> Iterator[Any]:
+        for result in super().execute(context, compute):
+            rows = result.value.frame.select(pl.len()).collect().item()
+            yield result._replace(metadata={**(result.metadata or {}), "counted": rows})
+
+
+def test_a_subclass_changes_how_assets_run(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    component = Logging.from_attributes_dict(
+        attributes={
+            "connection": CONNECTION,
+            "storage": {"base_dir": str(tmp_path)},
+            "searches": [{"name": "boots", "search": {"max_products": 7}}],
+        }
+    )
+    result = run(component_defs(component=component), instance, "boots")
+    (event,) = result.get_asset_materialization_events()
+    metadata = event.materialization.metadata
+    assert metadata["counted"].value == 7
+    assert metadata["dagster/row_count"].value == 7
+
+
+def test_two_components_read_with_two_keys(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+    attributes = [
+        {
+            "name": name,
+            "connection": CONNECTION,
+            "storage": {"base_dir": str(tmp_path / name)},
+            "catalog_source": {"keys": [catalog]},
+            "searches": [{"name": f"{name}_products", "partitions": "catalog"}],
+        }
+        for name, catalog in (("first", "northpeak"), ("second", "strada"))
+    ]
+    with load_all(*attributes) as defs:
+        run(defs, instance, "first_catalogs", "second_catalogs")
+        assert instance.get_dynamic_partitions("first_catalogs") == ["northpeak"]
+        assert instance.get_dynamic_partitions("second_catalogs") == ["strada"]
+        run(defs, instance, "second_products", partition="strada")
+        assert {sensor.name for sensor in defs.sensors or ()} == {
+            "first_products_catalog_sensor",
+            "second_products_catalog_sensor",
+        }
+    assert files(tmp_path) == {
+        "first/first_catalogs.parquet",
+        "second/second_catalogs.parquet",
+        "second/second_products/strada.parquet",
+    }
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        (
+            [{}, {"searches": [{"name": "boots"}]}],
+            "Two OctogenComponents of this project have the name 'octogen', so their resources and "
+            "catalogs would be mixed. Write attributes.name in the YAML of one of them, such as "
+            "name: other_shops.",
+        ),
+        (
+            [
+                {"name": name, "linked_datasets": {"project": name, "principal": "user:me@my.org"}}
+                for name in ("first", "second")
+            ],
+            "Two OctogenComponents of this project have linked_datasets. Write all of them in one, "
+            "or put the components into two projects.",
+        ),
+    ],
+)
+def test_what_two_components_must_not_share_is_told(
+    attributes: list[dict[str, Any]], message: str
+) -> None:
+    with pytest.raises(Exception, match="Error while") as caught, load_all(*attributes):
+        pass
+    error: BaseException | None = caught.value
+    texts = []
+    while error is not None:
+        texts.append(str(error))
+        error = error.__cause__
+    assert message in texts
+
+
+def test_a_project_keeps_an_io_manager_and_assets_of_its_own(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    @dg.asset
+    def titles(boots: pl.LazyFrame) -> int:
+        return boots.select("title").collect().height
+
+    attributes = {
+        "connection": CONNECTION,
+        "storage": {"base_dir": str(tmp_path)},
+        "searches": [{"name": "boots", "search": {"max_products": 7}}],
+    }
+    with load(attributes) as (_, ours):
+        own = dg.Definitions(assets=[titles], resources={"io_manager": dg.mem_io_manager})
+        defs = dg.Definitions.merge(ours, own)
+        result = run(defs, instance, "boots", "titles")
+    assert result.output_for_node("titles") == 7
+
+
+def test_without_storage_the_io_manager_of_the_project_stores(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    attributes = {"connection": CONNECTION, "storage": None, "searches": [{"name": "boots"}]}
+    with load(attributes) as (_, ours):
+        own = dg.Definitions(
+            resources={"io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path))}
+        )
+        run(dg.Definitions.merge(ours, own), instance, "octogen_catalogs")
+    assert files(tmp_path) == {"octogen_catalogs.parquet"}
+
+
+def test_secrets_stay_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MY_KEY")
+    monkeypatch.setenv("STORE_SECRET", "hunter2")
+    attributes = {
+        "connection": CONNECTION,
+        "storage": {
+            "base_dir": "s3://bucket/{{ env('STAGE', 'dev') }}",
+            "storage_options": {"anon": False, "secret": "{{ env.STORE_SECRET }}"},
+        },
+        "linked_datasets": {
+            "project": "my-project",
+            "principal": "user:me@my.org",
+            "gcp_credentials": "{{ env.GOOGLE_KEY }}",
+            "products": True,
+        },
+    }
+    with load(attributes) as (_, defs):
+        resources = dict(defs.resources or {})
+    octogen, store = resources["octogen"], resources["octogen_io_manager"]
+    assert octogen.api_key == dg.EnvVar("MY_KEY")
+    assert store.base_dir == "s3://bucket/dev"
+    assert store.storage_options == {"anon": False, "secret": dg.EnvVar("STORE_SECRET")}
+    assert isinstance(store.storage_options["secret"], dg.EnvVar)
+    for key in ("analytics_hub", "bigquery"):
+        assert isinstance(resources[key].gcp_credentials, dg.EnvVar)
+
+
+def test_a_key_that_is_written_out_is_refused_and_not_shown() -> None:
+    with pytest.raises(ValueError, match="api_key is written out") as caught:
+        ConnectionSettings(api_key="octo_live_secret")
+    assert "octo_live_secret" not in str(caught.value)
+    assert 'write api_key: "{{ env.OCTOGEN_PLATFORM_API_KEY }}"' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "target"),
+    [(ConnectionSettings, OctogenResource), (StorageSettings, ParquetSnapshotIOManager)],
+)
+def test_yaml_has_every_field_of_a_resource(settings: Any, target: Any) -> None:
+    assert set(settings.model_fields) == set(target.model_fields) - {"catalogs"}
+
+
+STATUS = dg.DefaultSensorStatus
+
+
+@pytest.mark.parametrize(
+    ("sensor", "expected"),
+    [
+        (None, {"octogen_products_catalog_sensor": STATUS.STOPPED}),
+        (True, {"octogen_products_catalog_sensor": STATUS.STOPPED}),
+        ("running", {"octogen_products_catalog_sensor": STATUS.RUNNING}),
+        (False, {}),
+    ],
+)
+def test_a_sensor_is_stopped_running_or_not_there(
+    sensor: bool | str | None, expected: dict[str, STATUS]
+) -> None:
+    given = {} if sensor is None else {"sensor": sensor}
+    with load({"searches": [WHOLE_CATALOGS | given]}) as (_, defs):
+        assert {each.name: each.default_status for each in defs.sensors or ()} == expected
+
+
+def test_a_schedule_is_cron_text_or_more() -> None:
+    searches = [
+        {"name": "boots", "schedule": "@daily"},
+        {"name": "hats", "schedule": {"cron": "0 6 * * *", "timezone": "Asia/Tokyo"}},
+        WHOLE_CATALOGS | {"schedule": {"cron": "0 3 * * 0", "running": True}},
+    ]
+    with load({"searches": searches}) as (_, defs):
+        schedules: list[Any] = list(defs.schedules or ())
+    assert [
+        (each.name, each.cron_schedule, each.execution_timezone, each.default_status.value)
+        for each in schedules
+    ] == [
+        ("boots_schedule", "@daily", "UTC", "STOPPED"),
+        ("hats_schedule", "0 6 * * *", "Asia/Tokyo", "STOPPED"),
+        ("octogen_products_schedule", "0 3 * * 0", "UTC", "RUNNING"),
+    ]
+
+
+def test_arguments_of_checks_reach_them() -> None:
+    checks = {
+        "max_age_hours": None,
+        "exclude": ["prices"],
+        "max_missing_share": None,
+        "blocking": True,
+    }
+    with load({"searches": [{"name": "boots", "checks": checks}]}) as (_, defs):
+        specs = {spec.name: spec for each in defs.asset_checks or () for spec in each.check_specs}
+    assert "fresh" not in specs
+    assert "prices" not in specs
+    assert "complete" not in specs
+    assert specs["not_empty"].blocking
