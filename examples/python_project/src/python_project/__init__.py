@@ -1,0 +1,1 @@
+"""A Dagster project that finds price drops in product catalogs."""

@@ -1,0 +1,1 @@
+"""Definitions, a module for each subject."""

@@ -1,0 +1,20 @@
+"""Whole catalogs, what changed in them, and the checks of both."""
+
+import dagster as dg
+
+from octogen_dagster import (
+    build_catalog_sensor,
+    build_catalogs_asset,
+    build_product_changes_asset,
+    build_products_asset,
+    build_snapshot_checks,
+    catalog_partitions,
+)
+
+catalogs = build_catalogs_asset(partitions_def=catalog_partitions)
+products = build_products_asset("products", partitions_def=catalog_partitions)
+changes = build_product_changes_asset(
+    products, name="changes", automation_condition=dg.AutomationCondition.eager()
+)
+checks = build_snapshot_checks(products)
+new_catalogs = build_catalog_sensor(products)

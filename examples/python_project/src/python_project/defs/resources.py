@@ -1,0 +1,29 @@
+"""The connection to Octogen, and the place of the snapshots."""
+
+import os
+
+import dagster as dg
+
+from octogen_dagster import (
+    CatalogSource,
+    GrantedCatalogs,
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ShopCatalogs,
+)
+
+SHOPS = os.environ.get("OCTOGEN_SHOPS")
+SOURCE: CatalogSource = ShopCatalogs(hosts=SHOPS.split(",")) if SHOPS else GrantedCatalogs()
+
+
+@dg.definitions
+def resources() -> dg.Definitions:
+    """The resources of all assets."""
+    return dg.Definitions(
+        resources={
+            "octogen": OctogenResource(catalogs=SOURCE, budget_usd=50),
+            "io_manager": ParquetSnapshotIOManager(
+                base_dir=os.environ.get("OCTOGEN_SNAPSHOTS", "snapshots")
+            ),
+        }
+    )
