@@ -37,6 +37,7 @@ from octogen_dagster.api.search_endpoint import Generation, SearchEndpoint
 from octogen_dagster.api.search_request import MAX_PAGE_SIZE, SearchFilters, SearchRequest
 from octogen_dagster.api.spending import Spending
 from octogen_dagster.api.urls import DEFAULT_BASE_URL, checked_base_url, may_use_proxy
+from octogen_dagster.api.wait_log import WaitLog
 from octogen_dagster.errors import OctogenNotFoundError
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class OctogenClient:
         spending: Counts and limits what the requests cost; clients may share one.
         refusals: What the service is known to refuse; clients may share it.
         _transport, _sleep: What sends the requests and waits instead; not closed with the client.
+        _waits: Says why requests wait or are repeated; clients may share it.
 
     Raises:
         MissingAPIKeyError: There is no API key.
@@ -87,6 +89,7 @@ class OctogenClient:
         refusals: ServiceRefusals | None = None,
         _transport: Transport | None = None,
         _sleep: Sleep | None = None,
+        _waits: WaitLog | None = None,
     ) -> None:
         try:
             key = api_key if isinstance(api_key, ApiKey) else ApiKey(api_key)
@@ -109,6 +112,7 @@ class OctogenClient:
             retry=self._retry,
             rate_limiter=rate_limiter or RateLimiter(),
             spending=spending or Spending(),
+            waits=_waits or WaitLog(),
             sleep=_sleep or asyncio.sleep,
         )
         refusals = refusals or ServiceRefusals()

@@ -18,6 +18,7 @@ from octogen_dagster.api.requester import HEADERS
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.spending import Spending
 from octogen_dagster.api.urls import DEFAULT_BASE_URL, checked_base_url
+from octogen_dagster.api.wait_log import WaitLog
 from octogen_dagster.background import DaemonExecutor, submit, wait_interruptibly
 from octogen_dagster.errors import OctogenTimeoutError
 
@@ -51,6 +52,7 @@ class Connection:
         max_extra_pages_ratio: The most pages that reading a catalog in several walks may add, as
             a share of its pages; with 0 each catalog is read in one walk.
         refusals: What the service is known to refuse; all clients share it.
+        waits: Says why requests wait or are repeated; all clients share it.
         scope: Its end ends all that blocking clients and calls wait for.
 
     Raises:
@@ -68,6 +70,7 @@ class Connection:
     catalogs: CatalogSource = field(default_factory=GrantedCatalogs)
     max_extra_pages_ratio: float = MAX_EXTRA_PAGES_RATIO
     refusals: ServiceRefusals = field(default_factory=ServiceRefusals, compare=False, repr=False)
+    waits: WaitLog = field(default_factory=WaitLog, compare=False, repr=False)
     scope: CancelScope = field(default_factory=CancelScope, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -99,6 +102,7 @@ class Connection:
             rate_limiter=self.rate_limiter(),
             spending=self.spending,
             refusals=self.refusals,
+            _waits=self.waits,
         )
 
     def with_own_scope(self) -> Connection:
@@ -108,6 +112,10 @@ class Connection:
     def with_own_spending(self) -> Connection:
         """Return the same connection, which also counts apart what its own requests cost."""
         return replace(self, spending=self.spending.part())
+
+    def with_log(self, warn: Callable[[str], None]) -> Connection:
+        """Return the same connection, which says anew why requests wait, by calling `warn`."""
+        return replace(self, waits=WaitLog(warn))
 
     @contextlib.asynccontextmanager
     async def blocking_client(self, rate_limiter: RateLimiter) -> AsyncIterator[OctogenClient]:
@@ -129,6 +137,7 @@ class Connection:
                 rate_limiter=rate_limiter,
                 spending=self.spending,
                 refusals=self.refusals,
+                _waits=self.waits,
             )
         finally:
             await transport.aclose()

@@ -43,6 +43,11 @@ class RateLimiter:
         self._refilled_at = 0.0
         self._pending = 0
 
+    @property
+    def requests_per_minute(self) -> float:
+        """The organisation's rate limit; 0 as long as no response has told it."""
+        return self._tokens_per_second * 60
+
     def reserve(self) -> float:
         """Take the next place in line and return the seconds to wait before sending.
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from octogen_dagster.api.pacing import RateLimiter
     from octogen_dagster.api.retry import RetryPolicy, Sleep
     from octogen_dagster.api.spending import Spending
+    from octogen_dagster.api.wait_log import WaitLog
 
 _USER_AGENT = f"octogen-dagster/{importlib.metadata.version('octogen-dagster')}"
 # Tells Octogen batch reads from shoppers. ASCII JSON of at most 4,096 bytes.
@@ -84,6 +85,7 @@ class Requester:
         retry: How requests are retried.
         rate_limiter: The rate limit that paced requests obey.
         spending: Counts what the requests cost, and refuses those that exceed its budget.
+        waits: Says why requests wait or are repeated.
         sleep: Waits between attempts and for the rate limit.
         clock: Monotonic seconds.
 
@@ -101,6 +103,7 @@ class Requester:
         retry: RetryPolicy,
         rate_limiter: RateLimiter,
         spending: Spending,
+        waits: WaitLog,
         sleep: Sleep = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -114,6 +117,7 @@ class Requester:
         self._retry_policy = retry
         self._rate_limiter = rate_limiter
         self._spending = spending
+        self._waits = waits
         self._sleep = sleep
         self._clock = clock
         self.statistics = RequestStatistics()
@@ -176,7 +180,7 @@ class Requester:
             return await attempt()
 
         retrying = self._retry_policy.retrying(
-            elapsed, sleep=self._sleep, before_sleep=self._count_retry
+            elapsed, sleep=self._sleep, before_sleep=self._note_retry
         )
         response: Response = await retrying(first_failure_then_attempts)
         return response
@@ -185,13 +189,16 @@ class Requester:
         delay = self._rate_limiter.reserve()
         if delay:
             self.statistics.rate_limit_wait_seconds += delay
+            self._waits.wait_for_rate_limit(delay, self._rate_limiter)
             await self._sleep(delay)
 
-    def _count_retry(self, state: tenacity.RetryCallState) -> None:
+    def _note_retry(self, state: tenacity.RetryCallState) -> None:
         self.statistics.retries += 1
         error = state.outcome.exception() if state.outcome else None
-        if isinstance(error, OctogenRateLimitError) and state.next_action:
-            self.statistics.rate_limit_wait_seconds += state.next_action.sleep
+        if isinstance(error, OctogenError) and state.next_action:
+            self._waits.wait_after(error, state.next_action.sleep, self._retry_policy)
+            if isinstance(error, OctogenRateLimitError):
+                self.statistics.rate_limit_wait_seconds += state.next_action.sleep
 
     async def _attempt(
         self, request: Request, path: str, subject: str, deadline: float

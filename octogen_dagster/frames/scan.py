@@ -109,7 +109,6 @@ class ProductScan(ServiceScan):
         self._store: PageStore | None = None
         self._latest: Callable[[], pl.LazyFrame | None] = lambda: None
         self._log: Callable[[str], None] = _LOGGER.info
-        self._warn: Callable[[str], None] = _LOGGER.warning
         self._plan: ReadPlan | None = None
         super().__init__(PRODUCT_SCHEMA)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -9,9 +10,13 @@ from typing import TYPE_CHECKING
 from octogen_dagster.frames.lazy_scan import LazyScan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from octogen_dagster.api.connection import Connection
     from octogen_dagster.api.spending import Spending
     from octogen_dagster.frames.statistics import ReadStatistics
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class ServiceScan(LazyScan, ABC):
@@ -25,6 +30,7 @@ class ServiceScan(LazyScan, ABC):
 
     connection: Connection
     statistics: ReadStatistics
+    _warn: Callable[[str], None] = _LOGGER.warning
     report_interval_seconds = 10.0
 
     def incomplete_reason(self, rows: int) -> str | None:
@@ -39,5 +45,6 @@ class ServiceScan(LazyScan, ABC):
         return self.connection.spending
 
     def _own_connection(self) -> Connection:
-        """The connection of one execution, which `stop` ends and which counts its own costs."""
-        return replace(self.connection.with_own_spending(), scope=self._scope)
+        """The connection of one execution, with an end, costs and a log of waits of its own."""
+        connection = self.connection.with_own_spending().with_log(self._warn)
+        return replace(connection, scope=self._scope)

@@ -198,7 +198,7 @@ class ProductsAsset:
                 )
 
         with permanent_errors_fail():
-            connection = octogen.connection()
+            connection = octogen.connection().with_log(context.log.warning)
             list_catalogs = functools.cache(
                 lambda: list_for(search, connection, context.log.warning)
             )

@@ -56,7 +56,7 @@ def build_catalogs_asset(
     def catalogs(context: dg.AssetExecutionContext) -> pl.DataFrame:
         octogen: OctogenResource = getattr(context.resources, resource_key)
         with permanent_errors_fail():
-            listed = fetch_catalogs(octogen.connection())
+            listed = fetch_catalogs(octogen.connection().with_log(context.log.warning))
         for line in listed.warnings:
             context.log.warning(line)
         if partitions_def is not None:

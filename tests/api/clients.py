@@ -13,6 +13,7 @@ from octogen_dagster.api.requester import HEADERS
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.spending import Spending
 from octogen_dagster.api.transport import BlockingTransport
+from octogen_dagster.api.wait_log import WaitLog
 
 Transport = Literal["httpx", "blocking"]
 TRANSPORTS: tuple[Transport, ...] = ("httpx", "blocking")
@@ -57,6 +58,7 @@ async def open_client(
     spending: Spending | None = None,
     timeout: float = DEFAULT_TIMEOUT,
     waits: Waits | None = None,
+    wait_log: WaitLog | None = None,
 ) -> AsyncIterator[OctogenClient]:
     """Open a client of `server`. It does not retry unless `retry` says so."""
     blocking = None
@@ -71,6 +73,7 @@ async def open_client(
             retry=retry,
             rate_limiter=rate_limiter,
             spending=spending,
+            _waits=wait_log,
             _sleep=waits.sleep if waits is not None else None,
         ) as client:
             yield client

@@ -17,6 +17,7 @@ from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.requester import HEADERS, Requester
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.spending import Spending
+from octogen_dagster.api.wait_log import WaitLog
 from octogen_dagster.errors import (
     OctogenAPIError,
     OctogenConnectionError,
@@ -45,6 +46,7 @@ def requester(
         retry=retry,
         rate_limiter=RateLimiter(),
         spending=Spending(),
+        waits=WaitLog(),
         sleep=waits.sleep,
         clock=clock or Clock(),
     )

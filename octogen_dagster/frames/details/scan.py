@@ -86,7 +86,6 @@ class DetailScan(ServiceScan):
         self._previous: pl.LazyFrame | None = None
         self._report = report
         self._log: Callable[[str], None] = _LOGGER.info
-        self._warn: Callable[[str], None] = _LOGGER.warning
         super().__init__(DETAIL_SCHEMA)
 
     def __reduce__(self) -> tuple[Callable[..., DetailScan], tuple[Any, ...]]:

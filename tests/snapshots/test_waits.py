@@ -1,0 +1,82 @@
+"""Tests of what a run's log says while the service does not answer."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from octogen_dagster import (
+    PRODUCT_SCHEMA,
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ProductScan,
+    ProductSearch,
+    build_catalogs_asset,
+    build_product_details_asset,
+    build_products_asset,
+)
+
+ACME = ProductSearch(catalogs=["acme"])
+
+
+@pytest.fixture
+def octogen() -> OctogenResource:
+    """A resource whose address is wrong: nothing listens at the port."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    return OctogenResource(api_key="octo_x", base_url=f"http://127.0.0.1:{port}/v1", attempts=2)
+
+
+@dg.asset
+def search(octogen: OctogenResource) -> ProductScan:
+    return octogen.scan(ACME)
+
+
+@dg.asset
+def listed() -> pl.DataFrame:
+    product = {"uuid": "a", "product_url": "https://acme.example/a"}
+    return pl.DataFrame([product], schema=PRODUCT_SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "asset",
+    [
+        build_catalogs_asset(),
+        build_products_asset("products", retry_policy=dg.RetryPolicy(max_retries=0)),
+        search,
+        build_product_details_asset(listed),
+    ],
+    ids=lambda asset: asset.key.to_user_string(),
+)
+def test_a_wrong_address_is_told_once_before_the_run_fails(
+    asset: dg.AssetsDefinition,
+    octogen: OctogenResource,
+    instance: dg.DagsterInstance,
+    tmp_path: Path,
+) -> None:
+    resources = {
+        "octogen": octogen,
+        "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path)),
+    }
+    dg.materialize([listed], instance=instance, resources=resources)
+    run = dg.materialize(
+        [asset, listed],
+        selection=[asset],
+        instance=instance,
+        resources=resources,
+        raise_on_error=False,
+    )
+    assert not run.success
+    warnings = [
+        entry.user_message
+        for entry in instance.all_logs(run.run_id)
+        if entry.level == logging.WARNING
+    ]
+    [line] = [line for line in warnings if "The request is repeated in" in line]
+    assert f"no complete response from {octogen.base_url} (" in line
