@@ -8,13 +8,29 @@ if TYPE_CHECKING:
     import polars as pl
 
 _MAX_CELL_LENGTH = 80
+_MAX_LINK_LENGTH = 300
+_MAX_INLINE_LENGTH = 999
+"""The most UTF-16 characters of Markdown that the UI shows in place, and not behind a link."""
+
+
+def inline_table(frame: pl.DataFrame) -> str:
+    """Format the first rows of a frame as a Markdown table that the UI shows in place.
+
+    Args:
+        frame: The rows. At least the first one is shown.
+    """
+    for rows in range(len(frame), 1, -1):
+        table = markdown_table(frame.head(rows))
+        if len(table.encode("utf-16-le")) / 2 <= _MAX_INLINE_LENGTH:
+            return table
+    return markdown_table(frame.head(1))
 
 
 def markdown_table(frame: pl.DataFrame) -> str:
     """Format a frame as a Markdown table.
 
     A struct is shown by its `name`, or without one by its fields that are not empty. A long cell is
-    cut.
+    cut, unless it is a link.
 
     Args:
         frame: The rows; all of them are shown.
@@ -27,7 +43,10 @@ def markdown_table(frame: pl.DataFrame) -> str:
 def _cell(value: object) -> str:
     if isinstance(value, dict):
         value = value.get("name") or ", ".join(str(part) for part in value.values() if part)
+    if isinstance(value, float):
+        value = round(value, 4)
     text = "" if value is None else " ".join(str(value).split())
-    if len(text) > _MAX_CELL_LENGTH:
-        text = f"{text[: _MAX_CELL_LENGTH - 1]}…"
+    limit = _MAX_LINK_LENGTH if text.startswith(("https://", "http://")) else _MAX_CELL_LENGTH
+    if len(text) > limit:
+        text = f"{text[: limit - 1]}…"
     return text.replace("\\", "\\\\").replace("|", "\\|")

@@ -3,7 +3,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from octogen_dagster.previews import markdown_table
+from octogen_dagster.previews import inline_table, markdown_table
 
 
 def cell(value: Any) -> str:
@@ -37,6 +37,7 @@ def test_an_empty_frame_is_only_a_header() -> None:
         (None, ""),
         (False, "False"),
         (0, "0"),
+        (0.87771929, "0.8777"),
         (["S", "M"], "['S', 'M']"),
     ],
 )
@@ -47,6 +48,26 @@ def test_a_cell_cannot_break_its_row(value: object, shown: str) -> None:
 def test_a_cell_is_cut_after_80_characters() -> None:
     assert cell("x" * 80) == "x" * 80
     assert cell("x" * 81) == "x" * 79 + "…"
+
+
+def test_a_link_is_not_cut_at_80_characters() -> None:
+    link = f"https://acme.example/{'x' * 90}"
+    assert cell(link) == link
+    assert len(cell(link * 4)) == 300
+
+
+def test_a_table_that_is_shown_in_place_has_less_than_1000_characters() -> None:
+    frame = pl.DataFrame({"title": ["👟" * 40] * 30})
+    table = inline_table(frame)
+    rows = len(table.splitlines()) - 2
+    assert rows == 11  # a shoe is two characters for JavaScript
+    assert inline_table(frame.head(rows)) == markdown_table(frame.head(rows))
+
+
+def test_a_table_that_is_shown_in_place_has_a_row_however_long_it_is() -> None:
+    frame = pl.DataFrame({f"c{number}": ["x" * 80] * 2 for number in range(20)})
+    assert inline_table(frame) == markdown_table(frame.head(1))
+    assert inline_table(frame.clear()) == markdown_table(frame.clear())
 
 
 def test_a_long_cell_is_cut_before_it_is_escaped() -> None:

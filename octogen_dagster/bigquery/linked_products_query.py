@@ -15,7 +15,7 @@ from octogen_dagster.bigquery.table_metadata import read_reported_table, table_m
 from octogen_dagster.bigquery.table_query import write_query
 from octogen_dagster.bigquery.tables import TableName, open_client, read_first_rows, read_table
 from octogen_dagster.extras import require_extras
-from octogen_dagster.previews import markdown_table
+from octogen_dagster.previews import inline_table
 from octogen_dagster.run_failures import permanent_errors_fail
 
 PREVIEW_ROWS = 10
@@ -97,7 +97,7 @@ def query_linked_products(
                 "octogen/source_table": str(source),
                 "octogen/sql": dg.MetadataValue.md(f"```sql\n{sql.strip()}\n```"),
                 **query_metadata(written, dollars_per_tib),
-                "octogen/preview": dg.MetadataValue.md(markdown_table(first)),
+                "octogen/preview": dg.MetadataValue.md(inline_table(first)),
             }
         )
 

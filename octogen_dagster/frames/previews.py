@@ -12,8 +12,13 @@ from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 _MAX_ROWS = 5
 _MAX_BRANDS = 10
 _MAX_COLUMNS = 8
-_MAX_CHANGES = {"changed": 6, "appeared": 3, "disappeared": 3}
+_MAX_CHANGES = {"changed": 5, "appeared": 2, "disappeared": 2}
 _MAX_SHOPS = 5
+_ARROW = " → "
+
+_WATCHED = [column for columns in WATCHED.values() for column in columns]
+_MINOR_COLUMNS = ("original_price", "is_active")
+"""Columns of changes that are shown only if one of the values changed."""
 
 _PRODUCT_COLUMNS = ("title", "brand", "current_price", "currency", "in_stock", "product_url")
 _DETAIL_COLUMNS = (
@@ -26,6 +31,7 @@ _DETAIL_COLUMNS = (
     "description",
     "looked_up_at",
 )
+_CHOSEN = ((PRODUCT_SCHEMA, _PRODUCT_COLUMNS), (DETAIL_SCHEMA, _DETAIL_COLUMNS))
 
 
 def preview(snapshot: pl.LazyFrame) -> pl.DataFrame:
@@ -38,20 +44,14 @@ def preview(snapshot: pl.LazyFrame) -> pl.DataFrame:
         snapshot: The rows.
     """
     schema = snapshot.collect_schema()
-    columns = schema.names()
-    rows = snapshot.head(_MAX_ROWS)
-    if schema == PRODUCT_SCHEMA:
-        columns = list(_PRODUCT_COLUMNS)
-    elif schema == DETAIL_SCHEMA:
-        columns = list(_DETAIL_COLUMNS)
-    elif schema == BRANDS_SCHEMA:
-        rows = snapshot.head(_MAX_BRANDS)
-    elif schema == CHANGES_SCHEMA:
-        rows = _changes(snapshot)
-        columns = rows.collect_schema().names()
-    shown = rows.select(columns).collect()
+    if schema == CHANGES_SCHEMA:
+        shown = _changes(snapshot)
+    else:
+        rows = snapshot.head(_MAX_BRANDS if schema == BRANDS_SCHEMA else _MAX_ROWS)
+        chosen = next((columns for known, columns in _CHOSEN if schema == known), schema.names())
+        shown = rows.select(chosen).collect()
     filled = [column.name for column in shown if column.null_count() < len(shown)]
-    return shown.select((filled or columns)[:_MAX_COLUMNS])
+    return shown.select((filled or shown.columns)[:_MAX_COLUMNS])
 
 
 def shops(products: pl.LazyFrame) -> list[str]:
@@ -66,17 +66,19 @@ def shops(products: pl.LazyFrame) -> list[str]:
     return largest.collect(engine="streaming").get_column("shop").to_list()
 
 
-def _changes(changes: pl.LazyFrame) -> pl.LazyFrame:
+def _changes(changes: pl.LazyFrame) -> pl.DataFrame:
     """Return changes of each kind, with what changed as "old → new"."""
-    watched = [column for columns in WATCHED.values() for column in columns]
     kinds = [
         changes.filter(pl.col("change") == kind).head(rows) for kind, rows in _MAX_CHANGES.items()
     ]
-    return pl.concat(kinds).select("change", *map(_old_and_new, watched), "product_url")
+    frame = pl.concat(kinds).select("change", *map(_old_and_new, _WATCHED)).collect()
+    has_moved = frame.select(pl.col(_WATCHED).str.contains(_ARROW, literal=True).any())
+    unmoved = [name for name in _MINOR_COLUMNS if not has_moved.item(0, name)]
+    return frame.drop(unmoved)
 
 
 def _old_and_new(column: str) -> pl.Expr:
     old, new = (pl.col(f"{when}_{column}").cast(pl.String) for when in ("old", "new"))
     has_moved = (pl.col("change") == "changed") & old.ne_missing(new)
-    both = pl.concat_str(old.fill_null("none"), pl.lit(" → "), new.fill_null("none"))
+    both = pl.concat_str(old.fill_null("none"), pl.lit(_ARROW), new.fill_null("none"))
     return pl.when(has_moved).then(both).otherwise(pl.coalesce(new, old)).alias(column)

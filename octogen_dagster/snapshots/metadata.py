@@ -11,7 +11,7 @@ from octogen_dagster.asset_defaults import Metadata
 from octogen_dagster.frames.brands import BRANDS_SCHEMA, product_brands
 from octogen_dagster.frames.previews import preview, shops
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
-from octogen_dagster.previews import markdown_table
+from octogen_dagster.previews import inline_table
 from octogen_dagster.snapshots.brand_chart import brand_chart
 from octogen_dagster.snapshots.columns import COLUMN_SCHEMA, column_schema
 
@@ -27,7 +27,7 @@ def snapshot_metadata(snapshot: pl.LazyFrame) -> Metadata:
     Products have the addresses of their shops as well, and products and brands a chart.
     """
     schema = snapshot.collect_schema()
-    texts = {"preview": markdown_table(preview(snapshot))}
+    texts = {"preview": inline_table(preview(snapshot))}
     if schema == PRODUCT_SCHEMA:
         texts["shops"] = ", ".join(f"<{shop}>" for shop in shops(snapshot))
         texts["brands"] = brand_chart(product_brands(snapshot))
