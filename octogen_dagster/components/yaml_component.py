@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from typing import Any
 
 import dagster as dg
 from dagster.components.resolved.errors import ResolutionException
+from dagster_shared.record import as_dict
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 from typing_extensions import Self
 
 from octogen_dagster.components.json_schema import without_unions
 from octogen_dagster.components.yaml_mistakes import Mistake, find_mistakes, render_mistakes
 from octogen_dagster.errors import OctogenComponentError
+
+_TEMPLATE = re.compile(r"\{[{%#]")
+
+
+class _TextKeepingContext(dg.ResolutionContext):
+    """A context in which a text that is no template stays as it is.
+
+    Dagster renders every text, and what comes out is read as Python: "501" becomes a number.
+    """
+
+    def resolve_value(self, val: Any, as_type: type | None = None) -> Any:
+        if isinstance(val, str) and not _TEMPLATE.search(val):
+            return val
+        return super().resolve_value(val)
 
 
 class _MistakesFound(ResolutionException):
@@ -70,13 +87,15 @@ class YamlComponent(YamlModel, dg.Component):
             OctogenComponentError: The attributes are not valid.
         """
         data = attributes.root if isinstance(attributes, RootModel) else {}
+        own = _TextKeepingContext(**as_dict(context.resolution_context))
         try:
-            return super().load(cls.model().model_validate(data), context)
+            model = cls.model().model_validate(data)
+            return super().load(model, dataclasses.replace(context, resolution_context=own))
         except ValidationError as error:
             mistakes = find_mistakes(error, cls.model(), data, ("attributes",))
         except _MistakesFound as error:
             mistakes = error.mistakes
-        tree = context.resolution_context.source_position_tree
+        tree = own.source_position_tree
         raise OctogenComponentError(
             f"{cls.__name__} cannot be loaded. Correct its YAML:\n{render_mistakes(mistakes, tree)}"
         )

@@ -99,6 +99,8 @@ def _path_in(data: object, error: ErrorDetails) -> Path:
 
 
 def _describe(path: Path, errors: list[ErrorDetails], model: type[BaseModel]) -> str:
+    # An object, such as a dg.EnvVar, can only come from a template.
+    errors = [each for each in errors if each["type"] != "is_instance_of"] or errors
     texts = [text for each in errors if (text := _describe_one(path, each, model))]
     if texts:
         return " ".join(dict.fromkeys(texts))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -100,6 +101,11 @@ def test_valid_attributes_are_loaded_with_their_templates(
     assert shops.searches == [
         Search(name="boots", max_products=5, changes=Changes(name="boot_changes"))
     ]
+
+
+@pytest.mark.parametrize("text", ["501", "None", "1e5", "[1]", "'a'", "501 {{ 1 }}", "true", ""])
+def test_a_text_remains_a_text(load: Callable[[str], Shops], text: str) -> None:
+    assert load(f"  owner: {json.dumps(text)}\n").owner == text.replace("{{ 1 }}", "1")
 
 
 @pytest.mark.parametrize(
