@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from typing_extensions import Self
 
 from octogen_dagster.components.env_file import add_variables
+from octogen_dagster.sandbox.address import DEFAULT_API_KEY, DEFAULT_BASE_URL
 
 _SOURCES = ("sandbox", "hosts", "keys", "granted")
 _KEY = "OCTOGEN_PLATFORM_API_KEY"
+_SANDBOX = {_KEY: DEFAULT_API_KEY, "OCTOGEN_BASE_URL": DEFAULT_BASE_URL}
 _SANDBOX_QUERY = "boots"
 
 
@@ -85,29 +87,30 @@ class OctogenScaffolder(dg.Scaffolder[ScaffoldParams]):
     def scaffold(self, request: ScaffoldRequest[ScaffoldParams]) -> None:
         """Write `defs.yaml`, and what is missing in `.env`.
 
+        Without a source of catalogs, a person is asked for it; a script gets the granted ones.
+
         Raises:
-            click.UsageError: The source of catalogs is not given, and nobody can be asked.
-            ImportError: The sandbox is wanted, and its extra is not installed.
             OSError: A file cannot be read or written.
         """
-        try:
-            params = request.params if request.params.has_source else _ask(request.params)
-            variables = _sandbox_environment() if params.sandbox else {}
-            scaffold_component(request, _attributes(params))
-        except BaseException:
-            with contextlib.suppress(OSError):  # dg refuses a folder that exists the next time
-                request.target_path.rmdir()
-            raise
+        params = request.params
+        if not params.has_source and _is_typed():
+            try:
+                params = _ask(params)
+            except click.Abort:
+                request.target_path.rmdir()  # dg refuses a folder that exists
+                raise
+        variables = _SANDBOX if params.sandbox else {}
+        scaffold_component(request, _attributes(params))
         if request.project_root:
             _write_environment(request.project_root / ".env", variables)
 
 
+def _is_typed() -> bool:
+    """True if a person has typed the command, and not a test or a script."""
+    return click.get_current_context(silent=True) is not None and sys.stdin.isatty()
+
+
 def _ask(params: ScaffoldParams) -> ScaffoldParams:
-    if not sys.stdin.isatty():
-        raise click.UsageError(
-            "Say where the catalogs come from: --sandbox true, --hosts acme.com, --keys acme or "
-            "--granted true."
-        )
     source = click.prompt(
         "Where do the catalogs come from?", type=click.Choice(_SOURCES), default="sandbox"
     )
@@ -141,13 +144,7 @@ def _asset_name(query: str) -> str:
     return f"{name}_search" if name == "octogen_products" else name
 
 
-def _sandbox_environment() -> dict[str, str]:
-    from octogen_dagster.sandbox.server import DEFAULT_API_KEY, DEFAULT_BASE_URL
-
-    return {_KEY: DEFAULT_API_KEY, "OCTOGEN_BASE_URL": DEFAULT_BASE_URL}
-
-
-def _write_environment(path: Path, variables: dict[str, str]) -> None:
+def _write_environment(path: Path, variables: Mapping[str, str]) -> None:
     if kept := add_variables(path, variables):
         names = " and ".join(kept)
         click.echo(f"{path} already has another {names}, which was kept. The sandbox needs:")

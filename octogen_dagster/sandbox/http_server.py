@@ -8,7 +8,8 @@ from threading import Event
 import uvicorn
 from starlette.applications import Starlette
 
-HOST = "127.0.0.1"
+from octogen_dagster.sandbox.address import HOST
+
 _LAST_RESPONSE_TIMEOUT = 1
 
 

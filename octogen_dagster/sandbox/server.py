@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, get_args
 
 from typing_extensions import Self
 
+from octogen_dagster.sandbox.address import DEFAULT_API_KEY, DEFAULT_PORT, HOST
 from octogen_dagster.sandbox.fault_model import ActiveFaults
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.request_log import ReceivedRequest
@@ -21,7 +22,7 @@ from octogen_dagster.sandbox.rest.request_bodies import Generation
 from octogen_dagster.sandbox.rest.understanding import Understanding
 
 try:
-    from octogen_dagster.sandbox.http_server import HOST, HttpServer, listen
+    from octogen_dagster.sandbox.http_server import HttpServer, listen
     from octogen_dagster.sandbox.rest.app import Gateway, create_app
 except ModuleNotFoundError as error:
     missing = (error.name or "a package").split(".")[0]
@@ -32,9 +33,6 @@ except ModuleNotFoundError as error:
 if TYPE_CHECKING:
     from octogen_dagster.sandbox.hub.server import Hub
 
-DEFAULT_API_KEY = "octo_live_00000000000000000000000000000000_c2FuZGJveC1rZXktbm90LWEtc2VjcmV0"
-DEFAULT_PORT = 8787
-DEFAULT_BASE_URL = f"http://{HOST}:{DEFAULT_PORT}/v1"
 _START_TIMEOUT = 30
 
 

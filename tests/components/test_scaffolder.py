@@ -1,23 +1,18 @@
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
-import dagster as dg
 import pytest
 import yaml
 from dagster.components.testing import DefsFolderSandbox, create_defs_folder_sandbox
 from pydantic import ValidationError
 
-from octogen_dagster.components.scaffolder import OctogenScaffolder
-from octogen_dagster.sandbox.server import DEFAULT_API_KEY, Sandbox
-
-
-@dg.scaffold_with(OctogenScaffolder)
-class Component(dg.Component):
-    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        return dg.Definitions()
+from octogen_dagster.components.component import OctogenComponent
+from octogen_dagster.sandbox.address import DEFAULT_API_KEY
+from octogen_dagster.sandbox.server import Sandbox
 
 
 @pytest.fixture
@@ -31,9 +26,11 @@ def scaffold(project: DefsFolderSandbox) -> Callable[..., dict[str, Any]]:
     """Scaffold a component with these options and return its attributes."""
 
     def scaffold(**params: Any) -> dict[str, Any]:
-        folder = project.scaffold_component(Component, "octogen", scaffold_params=params)
+        folder = project.scaffold_component(OctogenComponent, "octogen", scaffold_params=params)
         content = yaml.safe_load((folder / "defs.yaml").read_text())
         assert content.keys() == {"type", "attributes"}
+        with project.load_component_and_build_defs(folder):
+            pass  # what was written is valid
         attributes: dict[str, Any] = content["attributes"]
         return attributes
 
@@ -177,13 +174,50 @@ def test_options_that_do_not_fit_write_nothing(
     assert environment(project) == []
 
 
-def test_without_a_source_and_a_terminal_the_options_are_told(
-    scaffold: Callable[..., dict[str, Any]], project: DefsFolderSandbox
+def test_a_script_without_a_source_gets_the_granted_catalogs(
+    scaffold: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(click.UsageError) as caught:
-        scaffold(query="boots")
-    assert caught.value.message == (
-        "Say where the catalogs come from: --sandbox true, --hosts acme.com, --keys acme or "
-        "--granted true."
-    )
+    monkeypatch.setattr("sys.stdin", Terminal())
+    assert "catalog_source" not in scaffold()
+
+
+class Terminal(io.StringIO):
+    """What a person types."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("typed", "source"),
+    [
+        ("\n", None),
+        ("granted\n", None),
+        ("shops\nhosts\nacme.com, zen.example,\n", {"hosts": ["acme.com", "zen.example"]}),
+        ("keys\nacme\n", {"keys": ["acme"]}),
+    ],
+)
+def test_a_person_is_asked_for_the_source(
+    scaffold: Callable[..., dict[str, Any]],
+    project: DefsFolderSandbox,
+    monkeypatch: pytest.MonkeyPatch,
+    typed: str,
+    source: dict[str, list[str]] | None,
+) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal(typed))
+    with click.Context(click.Command("scaffold")):
+        attributes = scaffold(query="hats")
+    assert attributes.get("catalog_source") == source
+    assert attributes["searches"][1] == {"name": "hats", "search": {"q": "hats"}}
+    assert bool(environment(project)) is (typed == "\n")
+
+
+def test_a_person_who_leaves_can_begin_again(
+    scaffold: Callable[..., dict[str, Any]],
+    project: DefsFolderSandbox,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal("hosts\n"))
+    with click.Context(click.Command("scaffold")), pytest.raises(click.Abort):
+        scaffold()
     assert list(project.defs_folder_path.iterdir()) == []

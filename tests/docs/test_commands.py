@@ -12,8 +12,8 @@ from tests.docs.blocks import BLOCKS, ROOT, Block, each
 from tests.docs.commands import install_commands
 from tests.docs.places import Place
 
-TOOLS = {"docker", "gcloud", "helm", "kubectl"}
-"""What a block may need that no test has."""
+TOOLS = {"create-dagster", "docker", "gcloud", "helm", "kubectl"}
+"""What a block may need that these tests do not have. tests/test_five_commands.py has the first."""
 SKIPPED = [block for block in BLOCKS if block.not_run]
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from octogen_dagster.sandbox.server import DEFAULT_API_KEY, Sandbox
+from octogen_dagster.sandbox.address import DEFAULT_API_KEY
+from octogen_dagster.sandbox.server import Sandbox
 from tests.sandbox.calls import connect, iter_pages, search
 
 _SERVER_THREAD = "octogen-sandbox"
