@@ -1,0 +1,1 @@
+"""A Dagster project whose only definitions are in a YAML file."""

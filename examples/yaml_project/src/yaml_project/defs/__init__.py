@@ -1,0 +1,1 @@
+"""Each folder here has the YAML file of a component."""
