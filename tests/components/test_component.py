@@ -17,6 +17,7 @@ from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.resource import OctogenResource
 from tests.components.projects import load, load_all
+from tests.components.runs import files, run
 
 CONNECTION = {"api_key": "{{ env.MY_KEY }}", "base_url": "{{ env.MY_URL }}", "attempts": 2}
 WHOLE_CATALOGS = {"name": "octogen_products", "partitions": "catalog"}
@@ -26,21 +27,6 @@ WHOLE_CATALOGS = {"name": "octogen_products", "partitions": "catalog"}
 def _environment(shops: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", shops.api_key)
     monkeypatch.setenv("MY_URL", shops.base_url)
-
-
-def run(
-    defs: dg.Definitions, instance: dg.DagsterInstance, *keys: str, partition: str | None = None
-) -> dg.ExecuteInProcessResult:
-    """Materialize assets, with their checks."""
-    return defs.resolve_implicit_global_asset_job_def().execute_in_process(
-        instance=instance,
-        asset_selection=[dg.AssetKey.from_user_string(key) for key in keys],
-        partition_key=partition,
-    )
-
-
-def files(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet")}
 
 
 def test_whole_catalogs_and_what_follows_them_run(
