@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import signal
 import time
@@ -19,7 +18,7 @@ from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.demo import definitions
 from octogen_dagster.demo.day import Day, Target, cancel_unfinished_runs, wait_for_day
 from octogen_dagster.demo.report import check_lines, links_table, places, snapshots_table
-from octogen_dagster.demo.services import HOST, Services, require_free_port, running_services
+from octogen_dagster.demo.services import HOST, Services, require_ui, running_services
 from octogen_dagster.sandbox.data.catalog import builtin_catalog_keys
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.sharing.analytics_hub import EMULATOR_VARIABLE
@@ -72,9 +71,7 @@ def run_demo(folder: Path, *, catalogs: int, products: int, ui_port: int | None)
             or Dagster does not start.
     """
     if ui_port is not None:
-        if importlib.util.find_spec("dagster_webserver") is None:
-            raise SystemExit('The UI needs dagster-webserver: pip install "octogen-dagster[ui]"')
-        require_free_port(ui_port)
+        require_ui(ui_port)
     folder = folder.absolute()
     home = folder / "dagster_home"
     home.mkdir(parents=True, exist_ok=True)
@@ -176,6 +173,8 @@ class _Demo:
         self._listings = []
         if EMULATOR_VARIABLE in sandbox.environment:
             self._listings = [listing_partition_key(sandbox.hub.share(key)) for key in catalogs]
+            # A new sandbox has no subscriptions, so the sensor is to request them again.
+            instance.wipe_assets([_LINKED_DATASETS])
 
     def play(self, services: Services) -> bool:
         """Wait until the services did the work of each day; return True if all runs succeeded."""

@@ -13,6 +13,9 @@ import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING
 
+from octogen_dagster.errors import MissingPackageError
+from octogen_dagster.extras import require_extras
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
@@ -76,12 +79,14 @@ class Services:
 
     def stop(self) -> None:
         """End the processes, and their children with them."""
-        self._process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_STOP_TIMEOUT)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        try:
+            self._process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_STOP_TIMEOUT)
+        finally:  # also if Ctrl-C is pressed twice
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
 
 
 @contextlib.contextmanager
@@ -116,12 +121,16 @@ def running_services(
         services.stop()
 
 
-def require_free_port(port: int) -> None:
-    """Check that the UI can have a port.
+def require_ui(port: int) -> None:
+    """Check that the UI is installed and can have a port.
 
     Raises:
-        SystemExit: Another program has it, or this user may not have it.
+        SystemExit: It is not installed, or another program has the port.
     """
+    try:
+        require_extras("The Dagster UI", "ui")
+    except MissingPackageError as error:
+        raise SystemExit(str(error)) from error
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

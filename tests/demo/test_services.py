@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from octogen_dagster.demo.services import Services, require_free_port
+from octogen_dagster.demo.services import Services, require_ui
 
 
 def start(folder: Path, program: str, *descriptors: int) -> Services:
@@ -33,12 +33,21 @@ def test_a_port_that_is_taken_is_told_before_anything_starts() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(SystemExit) as caught:
-            require_free_port(port)
+            require_ui(port)
     assert str(caught.value) == (
         f"Port {port} cannot be used for the Dagster UI (Address already in use). Choose another "
         f"one: octogen-dagster demo --ui --port {port + 1}"
     )
-    require_free_port(port)
+    require_ui(port)
+
+
+def test_a_ui_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("octogen_dagster.extras._is_installed", lambda _package: False)
+    with pytest.raises(SystemExit) as caught:
+        require_ui(3000)
+    assert str(caught.value) == (
+        'The Dagster UI needs dagster-webserver: pip install "octogen-dagster[ui]"'
+    )
 
 
 def test_a_dagster_that_ended_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
