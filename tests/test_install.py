@@ -48,6 +48,12 @@ for feature in features:
         print(error)
 ParquetSnapshotIOManager(base_dir="snapshots")
 """
+BUCKET = """
+import dagster as dg
+from octogen_dagster import ParquetSnapshotIOManager
+
+defs = dg.Definitions(resources={"io_manager": ParquetSnapshotIOManager(base_dir="gs://bucket")})
+"""
 GOOGLE = "needs dagster-gcp, google-cloud-bigquery-analyticshub, pyarrow: pip install"
 HINTS = [
     f'build_linked_datasets_asset {GOOGLE} "octogen-dagster[bigquery]"',
@@ -89,6 +95,9 @@ def test_a_project_has_neither_google_nor_pandas_without_extras(
     assert locked["requires-python"] == ">=3.10, <3.15"
     assert project.run("uv", "run", "--no-dev", "python", "-c", FEATURES).splitlines() == HINTS
     assert "All definitions loaded successfully" in project.run("uv", "run", "dg", "check", "defs")
+    (project.root / "src/my_project/defs/snapshots.py").write_text(BUCKET)
+    failed = project.run("uv", "run", "dg", "check", "defs", succeeds=False)
+    assert 'needs gcsfs: pip install "octogen-dagster[gcs]"' in failed
 
 
 def test_all_extras_together_fit_into_a_project(tmp_path: Path, wheel: Path) -> None:
