@@ -10,12 +10,11 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from dagster._core.storage.event_log import in_memory as in_memory_events
-from dagster._core.storage.runs import in_memory as in_memory_runs
 
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.resource import OctogenResource
 from tests.dg_project import build_wheel
+from tests.unversioned_storage import skip_alembic
 
 if sys.version_info < (3, 11):
     # octogen-ai-sdk needs Python 3.11.
@@ -42,13 +41,8 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _unversioned_storage() -> Iterator[None]:
-    """Create Dagster instances in memory without Alembic, which takes most of their time.
-
-    Alembic imports all migrations for each instance, in order to note the newest one.
-    """
     with pytest.MonkeyPatch.context() as patch:
-        for storage in (in_memory_runs, in_memory_events):
-            patch.setattr(storage, "stamp_alembic_rev", lambda *_: None)
+        skip_alembic(patch)
         yield
 
 

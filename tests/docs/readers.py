@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import os
 import runpy
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
+import h11  # noqa: F401
+import httpcore  # noqa: F401
+import httpx  # noqa: F401
 import pytest
+import upath  # noqa: F401
 from dagster.components.testing import create_defs_folder_sandbox
 
 import octogen_dagster
+from octogen_dagster.api import transport  # noqa: F401
+from tests.unversioned_storage import skip_alembic
 
 BIGQUERY = "bigquery"
 """The resource of assets that need a BigQuery, which are loaded and not run."""
-
-for name in octogen_dagster.__all__:
-    getattr(octogen_dagster, name)
-dg.DagsterInstance.ephemeral().dispose()
+EMPTY = "type: octogen_dagster.components.OctogenComponent\nattributes: {}\n"
 
 
 def read_python(file: Path, environment: Mapping[str, str], partitions: Mapping[str, str]) -> None:
@@ -45,12 +48,19 @@ def read_yaml(file: Path, environment: Mapping[str, str], partitions: Mapping[st
     The arguments are those of `read_python`.
     """
     _enter(file.parent, environment)
+    with load_component(file.read_text()) as definitions:
+        materialize_each(definitions, partitions)
+
+
+@contextmanager
+def load_component(source: str) -> Iterator[dg.Definitions]:
+    """Put the YAML of a component into a new project, and yield what it defines."""
     with create_defs_folder_sandbox() as project:
         folder = project.defs_folder_path / "octogen"
         folder.mkdir()
-        shutil.copy(file, folder / "defs.yaml")
+        (folder / "defs.yaml").write_text(source)
         with project.build_all_defs() as definitions:
-            materialize_each(definitions, partitions)
+            yield definitions
 
 
 def _enter(folder: Path, environment: Mapping[str, str]) -> None:
@@ -89,3 +99,14 @@ def _runnable(repository: dg.RepositoryDefinition) -> Iterator[dg.AssetKey]:
             and BIGQUERY not in graph.get(asset).assets_def.required_resource_keys
         ):
             yield asset
+
+
+# A process that is forked from here imports nothing itself.
+for name in octogen_dagster.__all__:
+    getattr(octogen_dagster, name)
+skip_alembic(pytest.MonkeyPatch())
+QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+with dg.DagsterInstance.ephemeral() as empty:
+    dg.materialize([dg.asset(lambda: None, name="none")], instance=empty, run_config=QUIET)
+with load_component(EMPTY):
+    pass

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
-from octogen_dagster import components
 from tests.docs.blocks import Block, each
 from tests.docs.places import Place
 from tests.docs.readers import read_python, read_yaml
@@ -31,7 +28,6 @@ def test_a_block_of_python_runs_alone(block: Block, place: Place, tmp_path: Path
     check(read_python, place, tmp_path / (block.title or "block.py"), block)
 
 
-@pytest.mark.skipif(not hasattr(components, "OctogenComponent"), reason="there is no component yet")
 @each("yaml", having="\nattributes:")
 def test_a_block_of_yaml_is_a_whole_deployment(block: Block, place: Place, tmp_path: Path) -> None:
     check(read_yaml, place, tmp_path / "defs.yaml", block)
