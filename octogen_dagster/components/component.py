@@ -34,7 +34,7 @@ from octogen_dagster.components.search_settings import (
     Translation,
 )
 from octogen_dagster.components.siblings import check_siblings
-from octogen_dagster.components.yaml_component import YamlComponent
+from octogen_dagster.components.yaml_component import YamlComponent, invalid
 from octogen_dagster.components.yaml_fields import switch
 
 
@@ -123,16 +123,18 @@ class OctogenComponent(YamlComponent, StateBackedComponent):
     @model_validator(mode="after")
     def _check_searches(self) -> Self:
         names = [search.name for search in self.searches]
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(
-                f"searches has {', '.join(map(repr, repeated))} more than once: give each search a "
-                "name of its own."
-            )
-        for search in self.searches:
+        for position, search in enumerate(self.searches):
+            if (first := names.index(search.name)) < position:
+                raise invalid(
+                    ("searches", position, "name"),
+                    f"{search.name!r} is also the name of searches[{first}]: give each search a "
+                    "name of its own.",
+                )
             if search.sensor and self.catalogs_as == "assets":
-                raise ValueError(
-                    f"Search {search.name!r}: sensor needs catalogs_as: partitions. Catalogs that "
-                    "are assets are materialized by a schedule or an automation condition."
+                raise invalid(
+                    ("searches", position, "sensor"),
+                    "needs catalogs_as: partitions. Catalogs that are assets are materialized by "
+                    "a schedule or an automation condition.",
                 )
         return self
 

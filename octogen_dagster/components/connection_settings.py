@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Annotated, Any
 
 import dagster as dg
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
+from typing_extensions import Self
 
 from octogen_dagster.api.catalog_sources import (
     CatalogSource,
@@ -13,8 +15,9 @@ from octogen_dagster.api.catalog_sources import (
     NamedCatalogs,
     ShopCatalogs,
 )
-from octogen_dagster.components.yaml_component import YamlModel
+from octogen_dagster.components.yaml_component import YamlModel, placed
 from octogen_dagster.components.yaml_fields import Text, deferred
+from octogen_dagster.errors import MissingPackageError
 
 if TYPE_CHECKING:
     from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
@@ -91,6 +94,11 @@ class ConnectionSettings(YamlModel):
             'environment variable and write api_key: "{{ env.OCTOGEN_PLATFORM_API_KEY }}".'
         )
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.resource(GrantedCatalogs())  # has the ranges of the fields
+        return self
+
     def resource(self, catalogs: CatalogSource) -> OctogenResource:
         """The resource that these settings describe.
 
@@ -137,6 +145,12 @@ class StorageSettings(YamlModel):
         "by default.",
     )
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        with contextlib.suppress(MissingPackageError):  # raised again when definitions are built
+            self.io_manager()
+        return self
+
     def io_manager(self) -> ParquetSnapshotIOManager:
         """The IO manager that these settings describe.
 
@@ -174,6 +188,7 @@ class CatalogSourceSettings(YamlModel):
         raise ValueError(f"catalog_source needs hosts or keys, or is the word {GRANTED}.")
 
 
+@placed
 def resolve_catalog_source(context: dg.ResolutionContext, value: Any) -> CatalogSource:
     """Return the source that a YAML file names.
 

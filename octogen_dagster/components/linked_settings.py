@@ -11,7 +11,7 @@ from typing_extensions import Self
 
 from octogen_dagster.components.check_settings import Hours
 from octogen_dagster.components.search_settings import AssetSettings, Sensor
-from octogen_dagster.components.yaml_component import YamlModel
+from octogen_dagster.components.yaml_component import YamlModel, placed
 from octogen_dagster.components.yaml_fields import Text, deferred, switch
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class ListingSourceSettings(YamlModel):
     listings: list[str] | None = Field(default=None, description="Resource names of listings.")
 
 
+@placed
 def _resolve_source(context: dg.ResolutionContext, value: Any) -> ListingSourceSettings:
     if value == OCTOGEN:
         return ListingSourceSettings()

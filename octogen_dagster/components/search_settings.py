@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import dagster as dg
 from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
@@ -11,7 +12,7 @@ from typing_extensions import Self
 
 from octogen_dagster.components.asset_data import OctogenAssetData
 from octogen_dagster.components.check_settings import CheckSettings
-from octogen_dagster.components.yaml_component import YamlModel
+from octogen_dagster.components.yaml_component import YamlModel, placed
 from octogen_dagster.components.yaml_fields import switch
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.shares import require_share
@@ -63,7 +64,29 @@ class ScheduleSettings(YamlModel):
         default=False, description="True starts the schedule with its first deployment."
     )
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_timezone(self.timezone)
+        try:
+            dg.ScheduleDefinition(job_name="job", cron_schedule=self.cron)
+        except dg.DagsterInvalidDefinitionError:
+            raise ValueError(
+                f"{self.cron!r} is no cron schedule: write five fields, such as 0 6 * * *, or a "
+                "name, such as @daily"
+            ) from None
+        return self
 
+
+def _check_timezone(name: str) -> None:
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        raise ValueError(
+            f"there is no time zone {name!r}: write a name such as Europe/Berlin"
+        ) from None
+
+
+@placed
 def _resolve_schedule(context: dg.ResolutionContext, value: Any) -> ScheduleSettings:
     if isinstance(value, str):
         return ScheduleSettings(cron=value)
@@ -71,6 +94,7 @@ def _resolve_schedule(context: dg.ResolutionContext, value: Any) -> ScheduleSett
     return schedule
 
 
+@placed
 def _resolve_search(context: dg.ResolutionContext, value: Any) -> ProductSearch:
     given = value.model_dump(exclude_unset=True) if isinstance(value, ProductSearch) else value
     return ProductSearch.model_validate(context.resolve_value(given))
@@ -187,6 +211,7 @@ class SearchSettings(AssetSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        _check_timezone(self.timezone)
         if error := self._contradiction():
             raise ValueError(f"Search {self.name!r}: {error}")
         return self

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import dagster as dg
 from dagster.components.resolved.errors import ResolutionException
 from dagster_shared.record import as_dict
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
 from octogen_dagster.components.json_schema import without_unions
-from octogen_dagster.components.yaml_mistakes import Mistake, find_mistakes, render_mistakes
+from octogen_dagster.components.yaml_mistakes import Mistake, Path, find_mistakes, render_mistakes
 from octogen_dagster.errors import OctogenComponentError
 
+_Resolved = TypeVar("_Resolved")
 _TEMPLATE = re.compile(r"\{[{%#]")
 
 
@@ -39,6 +43,38 @@ class _MistakesFound(ResolutionException):
         self.mistakes = mistakes
 
 
+def invalid(path: Path, text: str) -> ValidationError:
+    """Return what a validator raises if a field below its model is not valid.
+
+    Args:
+        path: The keys and positions that lead from the model to the field.
+        text: What is wrong, and what to do.
+    """
+    kind = PydanticCustomError("invalid", "{text}", {"text": text})
+    line = InitErrorDetails(type=kind, loc=path, input=None)
+    return ValidationError.from_exception_data(".".join(map(str, path)), [line])
+
+
+def placed(
+    resolve: Callable[[dg.ResolutionContext, Any], _Resolved],
+) -> Callable[[dg.ResolutionContext, Any], _Resolved]:
+    """Return a function for `dagster.Resolver` whose ValueError is a mistake with its place."""
+
+    @functools.wraps(resolve)
+    def resolve_field(context: dg.ResolutionContext, value: Any) -> _Resolved:
+        path = tuple(context.path)
+        try:
+            return resolve(context, value)
+        except ValidationError as error:
+            data = value.model_dump(exclude_unset=True) if isinstance(value, BaseModel) else value
+            mistakes = find_mistakes(error, BaseModel, data, path)
+        except ValueError as error:
+            mistakes = [Mistake(path, str(error))]
+        raise _MistakesFound(mistakes)
+
+    return resolve_field
+
+
 class YamlModel(dg.Model, dg.Resolvable):
     """A mapping in the YAML of a component."""
 
@@ -51,11 +87,13 @@ class YamlModel(dg.Model, dg.Resolvable):
         Raises:
             ResolutionException: A value is not valid.
         """
+        path = tuple(context.path)
+        if not isinstance(model, BaseModel):  # a text, which might have been a template
+            raise _MistakesFound([Mistake(path, "must be a mapping")])
         try:
             resolved: Self = super().resolve_from_model(context, model)
         except ValidationError as error:
             data = model.model_dump(exclude_unset=True)
-            path = tuple(context.path)
             raise _MistakesFound(find_mistakes(error, cls.model(), data, path)) from None
         return resolved
 

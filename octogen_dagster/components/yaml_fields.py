@@ -6,6 +6,8 @@ import dagster as dg
 from dagster.components.resolved.scopes import EnvScope
 from pydantic import InstanceOf
 
+from octogen_dagster.components.yaml_component import placed
+
 _Settings = TypeVar("_Settings", bound=dg.Resolvable)
 
 
@@ -55,9 +57,12 @@ def switch(settings: type[_Settings], description: str) -> dg.Resolver:
         description: What is switched on.
     """
 
+    @placed
     def resolve(context: dg.ResolutionContext, value: Any) -> _Settings | None:
         if isinstance(value, bool):
             return settings() if value else None
+        if isinstance(value, str):
+            raise ValueError(f"{value!r} is not a choice. Write true, false or a mapping")
         resolved: _Settings = settings.resolve_from_model(context, value)
         return resolved
 

@@ -87,7 +87,7 @@ def _path_in(data: object, error: ErrorDetails) -> Path:
     """Return the location of an error without the names of branches of unions, which it has."""
     path: list[str | int] = []
     for part in error["loc"]:
-        if isinstance(data, list):
+        if isinstance(data, (list, tuple)):
             data = dict(enumerate(data))
         if not isinstance(data, Mapping) or part not in data:
             continue
