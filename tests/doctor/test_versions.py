@@ -4,7 +4,9 @@ from pathlib import Path
 
 import dagster
 import polars as pl
+import pytest
 
+from octogen_dagster.doctor import versions
 from octogen_dagster.doctor.versions import check_versions
 
 
@@ -12,6 +14,14 @@ def test_the_versions_are_named(tmp_path: Path) -> None:
     (finding,) = check_versions(tmp_path)
     assert finding.status == "ok"
     assert f"dagster {dagster.__version__}, polars {pl.__version__}, pyarrow" in finding.message
+
+
+def test_a_package_that_is_not_installed_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(versions, "_PACKAGES", ("dagster", "no-such-package", "polars"))
+    (finding,) = check_versions(tmp_path)
+    assert f" dagster {dagster.__version__}, polars {pl.__version__}." in finding.message
 
 
 def test_commands_of_the_other_package_are_a_warning(tmp_path: Path) -> None:
