@@ -14,6 +14,7 @@ import pytest
 
 from octogen_dagster.sandbox.server import Sandbox
 
+pytestmark = pytest.mark.slow
 PAGE = (Path(__file__).parents[2] / "docs/io-managers.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 CATALOGS = {"northpeak": 30, "zen": 20}
