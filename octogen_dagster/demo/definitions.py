@@ -50,6 +50,7 @@ catalogs = build_catalogs_asset(
 products = build_products_asset(
     "octogen_products",
     partitions_def=catalog_partitions,
+    deps=[catalogs],
     description="The products of each catalog. One price is wrong on day 2: see its checks.",
 )
 changes = build_product_changes_asset(
@@ -61,6 +62,7 @@ brands = build_product_brands_asset(products, automation_condition=_FOLLOW)
 sweaters = build_products_asset(
     "sweaters",
     ProductSearch(q="sweater", price_max=100),
+    deps=[catalogs],
     automation_condition=_ONCE,
     description="A search with a schedule. Change it for one run in the launchpad.",
 )

@@ -74,8 +74,13 @@ class Services:
         )
 
     def wait(self) -> None:
-        """Wait until the processes end."""
+        """Wait until the processes end by themselves.
+
+        Raises:
+            SystemExit: They ended. The message has the last lines of their log.
+        """
         self._process.wait()
+        self.require_running()
 
     def stop(self) -> None:
         """End the processes, and their children with them."""

@@ -64,6 +64,12 @@ def test_everything_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+def test_the_catalogs_are_upstream_and_everything_of_products_is_connected() -> None:
+    graph = load().asset_graph
+    roots = {key.to_user_string() for key in graph.root_materializable_asset_keys}
+    assert roots == {"octogen_catalogs"}
+
+
 def test_each_asset_says_what_it_is() -> None:
     graph = load().asset_graph
     assert all(graph.get(key).description for key in graph.get_all_asset_keys())

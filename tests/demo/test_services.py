@@ -52,12 +52,17 @@ def test_a_ui_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_dagster_that_ended_is_told_with_the_end_of_its_log(tmp_path: Path) -> None:
     services = start(tmp_path, "print('The port is taken.'); raise SystemExit(1)")
-    services.wait()
     with pytest.raises(SystemExit) as caught:
-        services.wait_for_ui("http://127.0.0.1:9")
+        services.wait()
     assert str(caught.value) == (
         f"The port is taken.\nDagster ended by itself. Its whole log is {tmp_path / 'dagster.log'}."
     )
+
+
+def test_a_dagster_that_ends_before_its_ui_responds_is_told(tmp_path: Path) -> None:
+    services = start(tmp_path, "raise SystemExit(1)")
+    with pytest.raises(SystemExit, match="Dagster ended by itself"):
+        services.wait_for_ui("http://127.0.0.1:9")
 
 
 def test_the_children_end_with_their_parent(tmp_path: Path) -> None:
@@ -72,7 +77,8 @@ def test_the_children_end_with_their_parent(tmp_path: Path) -> None:
         writer,
     )
     os.close(writer)
-    services.wait()
+    with pytest.raises(SystemExit):
+        services.wait()
     assert not select.select([reader], [], [], 0)[0]
     services.stop()
     assert os.read(reader, 1) == b""
