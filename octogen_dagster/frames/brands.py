@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+_NAME = pl.col("brand").struct.field("name")
 _QUANTILES = {"price_p25": 0.25, "price_p50": 0.5, "price_p75": 0.75}
 
 BRANDS_SCHEMA = pl.Schema(
@@ -38,7 +39,7 @@ def product_brands(products: pl.LazyFrame) -> pl.LazyFrame:
     """
     price = pl.col("current_price")
     return (
-        products.group_by(pl.col("brand").struct.field("name").alias("brand"), "currency")
+        products.group_by(_NAME.alias("brand"), "currency")
         .agg(
             pl.len().cast(pl.Int64).alias("products"),
             pl.col("in_stock").mean().alias("in_stock_share"),
@@ -46,3 +47,18 @@ def product_brands(products: pl.LazyFrame) -> pl.LazyFrame:
         )
         .sort("products", "brand", "currency", descending=[True, False, False])
     )
+
+
+def of_largest_brands(products: pl.LazyFrame, count: int) -> pl.LazyFrame:
+    """Return the products of the brands with the most products.
+
+    The brands are counted at once, and take little memory however many there are.
+
+    Args:
+        products: Columns as in `PRODUCT_SCHEMA`.
+        count: The number of brands.
+    """
+    counts = products.group_by(_NAME.alias("brand")).len().drop_nulls("brand")
+    largest = counts.sort("len", "brand", descending=[True, False]).head(count)
+    names = largest.collect(engine="streaming").get_column("brand")
+    return products.filter(_NAME.is_in(names.implode()))

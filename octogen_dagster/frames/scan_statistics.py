@@ -124,27 +124,35 @@ def product_figures(snapshot: pl.LazyFrame) -> Figures:
         snapshot: Columns as in `PRODUCT_SCHEMA`.
     """
     price = pl.col("current_price")
-    shares = snapshot.select(
-        null_share_current_price=price.is_null().mean(),
-        null_share_brand=pl.col("brand").struct.field("name").is_null().mean(),
-    )
-    by_currency = (
-        snapshot.group_by("currency")
-        .agg(
-            pl.len().alias("products"),
-            **{f"price_p{round(share * 100):02}": price.quantile(share) for share in _QUANTILES},
+    numbers = _only_row(
+        snapshot.select(
+            null_share_current_price=price.is_null().mean(),
+            null_share_brand=pl.col("brand").struct.field("name").is_null().mean(),
         )
-        .filter(pl.col("currency").is_null() | pl.col("currency").str.contains("^[A-Za-z]{3}$"))
-        .sort("products", "currency", descending=[True, False])
-        .head(_MAX_CURRENCIES)
     )
-    figures = dict(shares.collect().row(0, named=True))
-    for row in by_currency.collect().iter_rows(named=True):
-        currency = row.pop("currency")
+    for currency in _currencies(snapshot):
         suffix = f"_{currency.lower()}" if currency else ""
-        figures |= {f"{name}{suffix}": row[name] for name in row if name != "products"}
+        names = {share: f"price_p{round(share * 100):02}{suffix}" for share in _QUANTILES}
+        numbers |= _only_row(
+            snapshot.filter(pl.col("currency").eq_missing(pl.lit(currency))).select(
+                price.quantile(share).alias(name) for share, name in names.items()
+            )
+        )
     return {
         name: round(value, 4)
-        for name, value in figures.items()
+        for name, value in numbers.items()
         if value is not None and math.isfinite(value)
     }
+
+
+def _currencies(snapshot: pl.LazyFrame) -> list[str | None]:
+    """Return the codes of the currencies with the most products; None is for products without."""
+    currency = pl.col("currency")
+    counts = snapshot.group_by(currency).len().collect(engine="streaming")
+    known = counts.filter(currency.is_null() | currency.str.contains("^[A-Za-z]{3}$"))
+    most = known.sort("len", "currency", descending=[True, False]).head(_MAX_CURRENCIES)
+    return most.get_column("currency").to_list()
+
+
+def _only_row(frame: pl.LazyFrame) -> dict[str, float | None]:
+    return frame.collect(engine="streaming").row(0, named=True)

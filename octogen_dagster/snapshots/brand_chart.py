@@ -50,7 +50,7 @@ def brand_chart(brands: pl.LazyFrame) -> str:
             "median price": _price(row),
             " ": _range(row),
         }
-        for row in largest.collect().iter_rows(named=True)
+        for row in largest.collect(engine="streaming").iter_rows(named=True)
     ]
     return markdown_table(pl.DataFrame(rows)) if rows else ""
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from octogen_dagster.asset_defaults import Metadata
-from octogen_dagster.frames.brands import BRANDS_SCHEMA, product_brands
+from octogen_dagster.frames.brands import BRANDS_SCHEMA, of_largest_brands, product_brands
 from octogen_dagster.frames.previews import preview, shops
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.previews import inline_table
-from octogen_dagster.snapshots.brand_chart import brand_chart
+from octogen_dagster.snapshots.brand_chart import MAX_BRANDS, brand_chart
 from octogen_dagster.snapshots.columns import COLUMN_SCHEMA, column_schema
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def snapshot_metadata(snapshot: pl.LazyFrame) -> Metadata:
     texts = {"preview": inline_table(preview(snapshot))}
     if schema == PRODUCT_SCHEMA:
         texts["shops"] = ", ".join(f"<{shop}>" for shop in shops(snapshot))
-        texts["brands"] = brand_chart(product_brands(snapshot))
+        texts["brands"] = brand_chart(product_brands(of_largest_brands(snapshot, MAX_BRANDS)))
     elif schema == BRANDS_SCHEMA:
         texts["brands"] = brand_chart(snapshot)
     return {
