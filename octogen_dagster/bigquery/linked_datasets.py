@@ -1,6 +1,5 @@
 """The asset of linked datasets, whose materializations subscribe to listings."""
 
-import urllib.parse
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from octogen_dagster.bigquery.partitions import (
     shares_default_dataset,
 )
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
+from octogen_dagster.bigquery.table_metadata import CONSOLE, TABLE_NAME, console_url
 from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,
     OctogenError,
@@ -80,7 +80,7 @@ def build_linked_datasets_asset(
         },
         asset_arguments,
     )
-    def linked_datasets(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    def linked_datasets(context: dg.AssetExecutionContext) -> None:
         resource: AnalyticsHubResource = context.resources.analytics_hub
         replaced: list[str] = []
 
@@ -129,7 +129,7 @@ def build_linked_datasets_asset(
         metadata = _metadata(subscription.plan, result)
         if replaced:
             metadata["octogen/replaced_subscription"] = ", ".join(replaced)
-        return dg.MaterializeResult(metadata=metadata)
+        context.add_asset_metadata(metadata)
 
     return linked_datasets
 
@@ -151,23 +151,13 @@ def _read_reported_dataset(context: dg.AssetExecutionContext) -> dict[str, str]:
 
 def _metadata(plan: SubscriptionPlan, result: BigQuerySubscriptionResult) -> dict[str, Any]:
     dataset = f"{result.linked_project}.{result.linked_dataset}"
-    place = urllib.parse.urlencode(
-        {
-            "project": result.linked_project,
-            "p": result.linked_project,
-            "d": result.linked_dataset,
-            "page": "dataset",
-        }
-    )
     return {
-        "dagster/table_name": f"{dataset}.{TABLE}",
+        TABLE_NAME: f"{dataset}.{TABLE}",
         "octogen/linked_dataset": dataset,
         "octogen/state": result.state,
         "octogen/location": plan.location,
         "octogen/listing": result.listing_resource,
         "octogen/already_subscribed": result.already_subscribed,
         "octogen/sample_query": dg.MetadataValue.md(f"```sql\n{result.sample_query}\n```"),
-        "octogen/console": dg.MetadataValue.url(
-            f"https://console.cloud.google.com/bigquery?{place}"
-        ),
+        CONSOLE: console_url(result.linked_project, result.linked_dataset),
     } | ({"octogen/subscription": result.subscription_name} if result.subscription_name else {})

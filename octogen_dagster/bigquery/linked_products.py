@@ -88,7 +88,8 @@ def build_linked_products_asset(
             "check_specs": build_check_specs(asset_key(name, asset_arguments), max_age),
             "pool": None,
             "kinds": {"octogen", "bigquery"},
-            "description": "The products of each linked dataset, in BigQuery.",
+            "description": "The number, the columns and the last change of the products in each "
+            "linked dataset. The products stay in BigQuery.",
         },
         asset_arguments,
     )
@@ -102,12 +103,14 @@ def build_linked_products_asset(
             )
         modified = facts.last_modified
         age = None if modified is None else datetime.now(timezone.utc) - modified
-        return dg.MaterializeResult(
-            metadata={
+        context.add_asset_metadata(
+            {
                 **table_metadata(table, facts, partitioned=context.has_partition_key),
                 **_modification(facts, age),
                 **(query_metadata(facts.query, dollars_per_tib) if facts.query else {}),
-            },
+            }
+        )
+        return dg.MaterializeResult(
             check_results=check_results(table, facts, columns=columns, age=age, max_age=max_age),
         )
 

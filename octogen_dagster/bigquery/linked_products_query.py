@@ -76,9 +76,7 @@ def query_linked_products(
         },
         asset_arguments,
     )
-    def query(
-        context: dg.AssetExecutionContext, bigquery: dg.ResourceParam[Any]
-    ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster takes it for one with no value
+    def query(context: dg.AssetExecutionContext, bigquery: dg.ResourceParam[Any]) -> None:
         source = read_reported_table(context, linked_products.key)
         sql = _sql(sql_template, source)
         origin = job_origin(context)
@@ -91,8 +89,8 @@ def query_linked_products(
             f"{table}: {facts.rows:,} rows in {written.seconds:.1f} s, "
             f"{written.billed_bytes:,} bytes billed."
         )
-        return dg.MaterializeResult(
-            metadata={
+        context.add_asset_metadata(
+            {
                 **table_metadata(table, facts, partitioned=context.has_partition_key),
                 "octogen/source_table": str(source),
                 "octogen/sql": dg.MetadataValue.md(f"```sql\n{sql.strip()}\n```"),

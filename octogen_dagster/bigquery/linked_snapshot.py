@@ -23,7 +23,12 @@ from octogen_dagster.bigquery.query_jobs import (
 )
 from octogen_dagster.bigquery.query_result import open_result
 from octogen_dagster.bigquery.table_checks import build_check_specs, check_results
-from octogen_dagster.bigquery.table_metadata import read_reported_table, table_schema
+from octogen_dagster.bigquery.table_metadata import (
+    CONSOLE,
+    console_url,
+    read_reported_table,
+    table_schema,
+)
 from octogen_dagster.bigquery.tables import EXPORTED_AT, TableFacts, open_client
 from octogen_dagster.bigquery.view_query import build_view_query, check_arguments
 from octogen_dagster.check_results import require_max_age
@@ -126,12 +131,14 @@ def build_linked_snapshot_asset(
                 scan = LinkedScan(result, str(table), 0.0 if accepts_any else min_rows_ratio)
                 metadata = {
                     "octogen/source_table": str(table),
+                    CONSOLE: console_url(table.project, table.dataset_id, table.table_id),
                     "octogen/source_columns": table_schema(result.schema),
                     "octogen/sql": dg.MetadataValue.md(f"```sql\n{sql}\n```"),
                     **query_metadata(query, dollars_per_tib),
                 }
+                context.add_asset_metadata(metadata)
                 # Dagster hands an output to the IO manager before it asks for what comes next.
-                yield dg.Output(scan, metadata=metadata)
+                yield dg.Output(scan)
         exported_at = scan.exported_at
         yield from check_results(
             f"The snapshot of {table}",

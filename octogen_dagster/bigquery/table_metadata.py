@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.parse
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from google.cloud.bigquery import SchemaField
 
 TABLE_NAME = "dagster/table_name"
+CONSOLE = "octogen/console"
 
 
 def last_materialization(
@@ -60,7 +62,7 @@ def read_reported_table(context: dg.AssetExecutionContext, upstream: dg.AssetKey
 
 
 def table_metadata(table: TableName, facts: TableFacts, *, partitioned: bool) -> Metadata:
-    """The name, row count, columns, type and location of a table as metadata.
+    """The name, row count, columns, type, location and page of a table as metadata.
 
     Args:
         table: The table.
@@ -74,7 +76,22 @@ def table_metadata(table: TableName, facts: TableFacts, *, partitioned: bool) ->
         "dagster/column_schema": table_schema(facts.schema),
         "octogen/table_type": facts.kind,
         "octogen/location": facts.location,
+        CONSOLE: console_url(table.project, table.dataset_id, table.table_id),
     }
+
+
+def console_url(project: str, dataset: str, table: str | None = None) -> dg.UrlMetadataValue:
+    """The page of a dataset or a table in Google's console.
+
+    Args:
+        project: The project that has the dataset.
+        dataset: The id of the dataset.
+        table: The id of the table; None for the dataset.
+    """
+    place = {"project": project, "p": project, "d": dataset}
+    page = {"page": "dataset"} if table is None else {"t": table, "page": "table"}
+    query = urllib.parse.urlencode(place | page)
+    return dg.MetadataValue.url(f"https://console.cloud.google.com/bigquery?{query}")
 
 
 def table_schema(fields: Sequence[SchemaField]) -> dg.TableSchema:

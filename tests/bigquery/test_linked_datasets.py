@@ -86,6 +86,12 @@ def test_a_listing_becomes_a_linked_dataset(hub: Hub, run: Any) -> None:
     assert len(hub.subscriptions) == 1
 
 
+def test_the_metadata_is_in_one_event(hub: Hub, run: Any) -> None:
+    result = run(hub.share("northpeak"))
+    (output,) = [event for event in result.all_events if event.is_successful_output]
+    assert output.step_output_data.metadata == {}
+
+
 def test_the_dataset_id_can_be_chosen(hub: Hub, run: Any) -> None:
     resource = hub.share("northpeak")
     found = metadata(run(resource, dataset_id=lambda listing: f"o_{listing.rpartition('/')[2]}"))

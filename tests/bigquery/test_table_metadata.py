@@ -86,6 +86,10 @@ def test_the_facts_of_a_table_become_metadata(partitioned: bool, rows: str) -> N
         f"dagster/{rows}": 25,
         "octogen/table_type": "VIEW",
         "octogen/location": "US",
+        "octogen/console": dg.MetadataValue.url(
+            "https://console.cloud.google.com/bigquery?project=my-project&p=my-project"
+            "&d=octogen_acme&t=products_current_v1&page=table"
+        ),
     }
     assert isinstance(columns, dg.TableSchema)
     assert [(each.name, each.type, each.description) for each in columns.columns] == [
