@@ -67,7 +67,12 @@ def _executed(asset: Callable[..., Any], execute: Callable[..., Any]) -> Callabl
     def compute(*args: Any, **arguments: Any) -> Any:
         return execute(dg.AssetExecutionContext.get(), lambda: asset(*args, **arguments))
 
-    return compute
+    @functools.wraps(asset)
+    def generate(*args: Any, **arguments: Any) -> Any:
+        yield from compute(*args, **arguments)
+
+    # Dagster reads the outputs of a generator otherwise than those of a function.
+    return generate if inspect.isgeneratorfunction(asset) else compute
 
 
 def _code_reference() -> Metadata:

@@ -157,10 +157,13 @@ class OctogenComponent(YamlComponent, StateBackedComponent):
 
         Args:
             context: The context of the run.
-            compute: Runs the asset and returns what it returns: a scan, a frame or a
-                `dagster.MaterializeResult`.
+            compute: Runs the asset and returns what it returns: a scan, a frame, a
+                `dagster.MaterializeResult`, or an iterator of events.
         """
         result = compute()
+        if isinstance(result, Iterator):
+            yield from result
+            return
         yield (
             result
             if isinstance(result, dg.MaterializeResult)
