@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -21,26 +20,13 @@ import pytest
 from octogen_dagster.demo.run import run_demo
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
+from tests.demo.command import command, environment, free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-# Google's packages warn on standard error of a Python that they will not support much longer.
-PYTHON = [sys.executable, "-W", "ignore::FutureWarning", "-c"]
-PROGRAM = "from octogen_dagster.cli.main import main; main(['demo', *sys.argv[1:]])"
 CATALOG = "harbor-and-pine"
 FOLLOWERS = ("octogen_products_brands", "octogen_products_changes")
 ASSETS = ("octogen_catalogs", "octogen_products", *FOLLOWERS, "sweaters", "sweaters_details")
-
-
-def command(*options: str, before: str = "") -> list[str]:
-    """The command `octogen-dagster demo` with one catalog.
-
-    Args:
-        options: More options.
-        before: Code to run in the process before the command.
-    """
-    small = ("--catalogs", "1", "--products", "300")
-    return [*PYTHON, f"import sys; {before}{PROGRAM}", *small, *options]
 
 
 def run(folder: Path, *options: str, before: str = "") -> str:
@@ -56,10 +42,6 @@ def run(folder: Path, *options: str, before: str = "") -> str:
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "COLUMNS": "200", "BROWSER": "true"}
 
 
 def ask(url: str, query: str) -> Mapping[str, Any]:
@@ -82,13 +64,6 @@ def processes_of(folder: Path) -> Iterator[int]:
                 yield int(place.parent.name)
         except OSError:
             continue
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="it looks for processes in /proc")
