@@ -68,7 +68,8 @@ class OctogenClient:
         rate_limiter: Limits how fast pages are read; clients that run at once may share one.
         spending: Counts and limits what the requests cost; clients may share one.
         refusals: What the service is known to refuse; clients may share it.
-        _transport, _sleep: What sends the requests and waits instead; not closed with the client.
+        _transport: What sends the requests instead; not closed with the client.
+        _sleep: What waits instead.
         _waits: Says why requests wait or are repeated; clients may share it.
 
     Raises:

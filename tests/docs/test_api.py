@@ -1,0 +1,17 @@
+"""docs/api.md has each public name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import octogen_dagster
+
+PAGE = (Path(__file__).parents[2] / "docs/api.md").read_text()
+ERRORS = {"errors", "MissingAPIKeyError", "OctogenAPIError", "OctogenError"}
+"""Public names that the section about `octogen_dagster.errors` has."""
+
+
+def test_the_reference_has_each_public_name_once() -> None:
+    names = re.findall(r"^::: octogen_dagster\.(\w+)$", PAGE, re.MULTILINE)
+    assert sorted(names) == sorted({*octogen_dagster.__all__} - ERRORS | {"errors"})
