@@ -9,9 +9,12 @@ from octogen_dagster.sandbox.rest.request_bodies import Generation
 from octogen_dagster.sandbox.server import Sandbox
 from tests.docs.blocks import Block
 
+CATALOG = "strada"
+"""A catalog that sells boots, as most blocks look for."""
+
 
 class Place(NamedTuple):
-    """A sandbox with the catalog `acme`, which is shared over Analytics Hub too."""
+    """A sandbox with one catalog, which is shared over Analytics Hub too."""
 
     sandbox: Sandbox
 
@@ -24,20 +27,26 @@ class Place(NamedTuple):
         }
 
     @property
+    def listing(self) -> str:
+        """The resource name of the catalog's listing."""
+        return self.sandbox.hub.listing_resource(CATALOG)
+
+    @property
     def partitions(self) -> dict[str, str]:
         """A key of each dynamic partitions definition."""
         return {
-            "octogen_catalogs": "acme",
-            "octogen_listings": listing_partition_key(self.sandbox.hub.listing_resource("acme")),
+            "octogen_catalogs": CATALOG,
+            "octogen_listings": listing_partition_key(self.listing),
         }
 
     def fill_in(self, source: str) -> str:
         """The source with names of this sandbox for those that a reader replaces by their own."""
         examples = {
             "acme.com": self.sandbox.hosts[0],
+            "acme": CATALOG,
             "gs://my-bucket": "bucket",
             "octo_live_…": self.sandbox.api_key,
-            "projects/…/listings/…": self.sandbox.hub.listing_resource("acme"),
+            "projects/…/listings/…": self.listing,
         }
         for example, name in examples.items():
             source = source.replace(example, name)
@@ -45,6 +54,5 @@ class Place(NamedTuple):
 
 
 def generation_for(block: Block) -> Generation:
-    """The generation of the contract that has what a block uses."""
-    words = ("acme.com", "octogen_ai_sdk")
-    return "current" if any(word in block.source for word in words) else "seed"
+    """The service of today, or an older one if a block needs its list of catalogs."""
+    return "seed" if "GrantedCatalogs" in block.source or "granted" in block.source else "current"

@@ -17,12 +17,29 @@ TOOLS = {"create-dagster", "docker", "gcloud", "helm", "kubectl"}
 SKIPPED = [block for block in BLOCKS if block.not_run]
 
 
+PROJECT = {
+    "pyproject.toml": '[tool.dg]\ndirectory_type = "project"\n'
+    '[tool.dg.project]\nroot_module = "my_project"\ncode_location_target_module = "definitions"\n',
+    "definitions.py": "import dagster as dg\n\ndefs = dg.Definitions()\n",
+    "my_project/__init__.py": "",
+    "my_project/defs/__init__.py": "",
+}
+"""The files of a Dagster project, in which commands of `dg` run."""
+
+
+def make_project(folder: Path) -> None:
+    for name, text in PROJECT.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+
+
 @each("sh")
 def test_a_block_of_commands_runs(block: Block, place: Place, tmp_path: Path) -> None:
     commands, folder = tmp_path / "bin", tmp_path / "folder"
     commands.mkdir()
     folder.mkdir()
     install_commands(commands)
+    make_project(folder)
     for name in ("constraints.txt", "deploy"):
         (folder / name).symlink_to(ROOT / name)
     environment = {
