@@ -92,6 +92,7 @@ def test_a_mistake_is_told_by_dg_check_defs(project: DgProject) -> None:
     line = before.splitlines().index("      partitions: catalog") + 1
     assert f"{yaml}:{line} - " in in_form
     assert "'catalogs' is not one of ['none', 'catalog', 'day', 'catalog_day']" in in_form
+    second = before.splitlines().index("    - name: boots") + 1
     for told in (in_content, listed):
-        assert "searches has 'octogen_products' more than once" in told
-        assert f"{yaml}:" in told
+        assert "'octogen_products' is also the name of searches[0]" in told
+        assert f"{yaml}:{second} - attributes.searches[1].name" in told

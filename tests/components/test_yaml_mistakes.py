@@ -77,6 +77,11 @@ def mistakes(project: DefsFolderSandbox) -> Callable[[str], list[str]]:
             id="wrong type",
         ),
         pytest.param(
+            '  storage:\n    base_dir: "{{ 2 + 3 }}"\n',
+            "4: storage.base_dir: must be text",
+            id="template of the wrong type",
+        ),
+        pytest.param(
             "  catalog_source:\n    host: [acme.com]\n",
             "4: catalog_source.host: no such field. Did you mean 'hosts'? The fields are hosts",
             id="unknown source",
