@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -53,12 +53,12 @@ class SnapshotHistory:
 
     Attributes:
         materializations: Their records, the newest first. The first is that of the snapshot itself.
-        null_shares: The shares of nulls in the last snapshot before this one, where its check
-            `nulls` stored them.
+        checks: The metadata with which checks judged the last snapshot before this one, by the
+            name of the check.
     """
 
     materializations: Sequence[dg.EventLogRecord] = ()
-    null_shares: Mapping[str, float] = field(default_factory=dict)
+    checks: Mapping[str, Mapping[str, dg.MetadataValue[Any]]] = field(default_factory=dict)
 
     def current(self, name: str) -> Any:
         """The value of a metadata entry of the snapshot itself; None without one."""
@@ -68,6 +68,12 @@ class SnapshotHistory:
         """The values of a metadata entry of the snapshots before, None where there is none."""
         return _values(self.materializations[1:], name)
 
+    def stored(self, check: str, name: str) -> dict[str, Any]:
+        """What a check stored of the last snapshot before; empty if it did not judge it."""
+        entry = self.checks.get(check, {}).get(name)
+        data = entry.data if isinstance(entry, dg.JsonMetadataValue) else None
+        return dict(data) if isinstance(data, Mapping) else {}
+
 
 def _values(records: Sequence[dg.EventLogRecord], name: str) -> list[Any]:
     events = [record.asset_materialization for record in records]
@@ -76,14 +82,14 @@ def _values(records: Sequence[dg.EventLogRecord], name: str) -> list[Any]:
 
 
 def read_history(
-    instance: dg.DagsterInstance, checked: CheckedPartition, nulls_check: str
+    instance: dg.DagsterInstance, checked: CheckedPartition, checks: Collection[str]
 ) -> SnapshotHistory:
     """Read the history of a snapshot.
 
     Args:
         instance: The instance with the event log.
         checked: The asset and its partition.
-        nulls_check: The name of the check that stores `octogen/null_shares`.
+        checks: The names of the checks that compare a snapshot with what they stored of the last.
     """
     if checked.partition is None and checked.is_partitioned:
         return SnapshotHistory()
@@ -94,8 +100,10 @@ def read_history(
         records = [records[0], *earlier[:SNAPSHOTS_BACK]]
     if len(records) < 2:
         return SnapshotHistory(records)
-    check = dg.AssetCheckKey(checked.asset, nulls_check)
-    return SnapshotHistory(records, _null_shares(instance, check, records[1]))
+    keys = {name: dg.AssetCheckKey(checked.asset, name) for name in checks}
+    return SnapshotHistory(
+        records, {name: _judged(instance, key, records[1]) for name, key in keys.items()}
+    )
 
 
 def _materializations(
@@ -131,10 +139,10 @@ def _newest_of_each(
     return [newest[key] for key in partitions if key in newest]
 
 
-def _null_shares(
+def _judged(
     instance: dg.DagsterInstance, check: dg.AssetCheckKey, snapshot: dg.EventLogRecord
-) -> Mapping[str, float]:
-    """The shares of nulls that a check stored when it looked at a snapshot; empty if it did not."""
+) -> Mapping[str, dg.MetadataValue[Any]]:
+    """The metadata with which a check judged a snapshot; empty if it did not."""
     history = instance.event_log_storage.get_asset_check_execution_history(
         check,
         limit=_MAX_RECORDS,
@@ -145,7 +153,5 @@ def _null_shares(
         evaluation = record.evaluation
         target = evaluation.target_materialization_data if evaluation else None
         if evaluation and target and target.storage_id == snapshot.storage_id:
-            entry = evaluation.metadata.get("octogen/null_shares")
-            data = entry.data if isinstance(entry, dg.JsonMetadataValue) else None
-            return data if isinstance(data, dict) else {}
+            return evaluation.metadata
     return {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,12 +13,18 @@ import polars as pl
 from octogen_dagster.asset_defaults import Metadata
 from octogen_dagster.check_results import not_empty_result
 from octogen_dagster.previews import markdown_table
-from octogen_dagster.snapshots.columns import COLUMN_SCHEMA, column_schema
 
 if TYPE_CHECKING:
     from octogen_dagster.frames.quality import ProductQuality
     from octogen_dagster.snapshots.check_history import SnapshotHistory
 
+
+NULLS = "nulls"
+SCHEMA_UNCHANGED = "schema_unchanged"
+COMPARED = (NULLS, SCHEMA_UNCHANGED)
+"""The checks that compare a snapshot with what they stored of the last one."""
+_NULL_SHARES = "octogen/null_shares"
+_TYPES = "octogen/types"
 
 MIN_ROWS_CHANGE = 10
 """A smaller change of the number of rows is none, so that a search may find a few more or less."""
@@ -202,7 +208,8 @@ def rows_within_bounds(snapshot: CheckedSnapshot) -> Verdict:
 
 def nulls(snapshot: CheckedSnapshot) -> Verdict:
     """No column has many nulls, or many more than before."""
-    shares, before = snapshot.quality.null_shares, snapshot.history.null_shares
+    shares = snapshot.quality.null_shares
+    before = snapshot.history.stored(NULLS, _NULL_SHARES)
     limits = snapshot.limits.max_null_share or {}
     growth = snapshot.limits.max_null_growth
     if missing := _missing(snapshot, *limits):
@@ -226,7 +233,7 @@ def nulls(snapshot: CheckedSnapshot) -> Verdict:
         {
             "octogen/rows": snapshot.quality.rows,
             "octogen/columns_with_too_many_nulls": len(bad),
-            "octogen/null_shares": dg.MetadataValue.json(
+            _NULL_SHARES: dg.MetadataValue.json(
                 {name: round(share, 6) for name, share in shares.items()}
             ),
         },
@@ -237,7 +244,9 @@ def nulls(snapshot: CheckedSnapshot) -> Verdict:
 
 def prices(snapshot: CheckedSnapshot) -> Verdict:
     """The prices of each currency are plausible."""
-    if missing := _missing(snapshot, "current_price", "currency"):
+    if missing := _missing(snapshot, "current_price", "currency") or _no_numbers(
+        snapshot, "current_price", "original_price"
+    ):
         return missing
     limit = snapshot.limits.max_bad_price_share or 0.0
     table = snapshot.quality.prices
@@ -266,17 +275,17 @@ def prices(snapshot: CheckedSnapshot) -> Verdict:
 
 def schema_unchanged(snapshot: CheckedSnapshot) -> Verdict:
     """The columns and their types are those of the last snapshot."""
-    now = _types(column_schema(snapshot.quality.schema))
-    numbers: Metadata = {"octogen/columns": len(now)}
-    known = [each for each in snapshot.history.earlier(COLUMN_SCHEMA) if each is not None]
-    if not known:
+    columns = len(snapshot.quality.schema)
+    now = dict(_types(snapshot.quality.schema))
+    before = snapshot.history.stored(SCHEMA_UNCHANGED, _TYPES)
+    numbers: Metadata = {"octogen/columns": columns, _TYPES: dg.MetadataValue.json(now)}
+    if not before:
         return Verdict(
             True,
-            f"{snapshot.subject} has {len(now)} columns; those of an earlier snapshot are not "
+            f"{snapshot.subject} has {columns} columns; those of an earlier snapshot are not "
             "known.",
             numbers,
         )
-    before = _types(known[0])
     differing = {name for name, _ in before.items() ^ now.items()}
     rows = [
         (name, before.get(name), now.get(name))
@@ -285,9 +294,10 @@ def schema_unchanged(snapshot: CheckedSnapshot) -> Verdict:
     ]
     return Verdict(
         not rows,
-        f"{snapshot.subject}: {len(rows)} columns differ from those of the last snapshot."
+        f"{snapshot.subject}: {len(rows)} columns or fields of columns differ from those of the "
+        "last snapshot."
         if rows
-        else f"{snapshot.subject} has the {len(now)} columns of the last snapshot.",
+        else f"{snapshot.subject} has the {columns} columns of the last snapshot.",
         {**numbers, "octogen/changed_columns": len(rows)},
         "Read the changelog of octogen-dagster if its version changed, and adapt what reads these "
         "columns. The next snapshot is compared with this one.",
@@ -327,8 +337,34 @@ def _missing(snapshot: CheckedSnapshot, *columns: str) -> Verdict | None:
     )
 
 
-def _types(schema: dg.TableSchema) -> dict[str, str]:
-    return {column.name: column.type for column in schema.columns}
+def _no_numbers(snapshot: CheckedSnapshot, *columns: str) -> Verdict | None:
+    """The verdict on a snapshot in which a column has no numbers; None if all have."""
+    types = {name: snapshot.quality.schema.get(name, pl.Null()) for name in columns}
+    wrong = [
+        f"{name} ({dtype})"
+        for name, dtype in types.items()
+        if not dtype.is_numeric() and dtype != pl.Null
+    ]
+    if not wrong:
+        return None
+    return Verdict(
+        False,
+        f"{snapshot.subject} has prices that are no numbers: {', '.join(wrong)}.",
+        {},
+        "Store them as numbers, or leave this check out with `exclude`.",
+    )
+
+
+def _types(schema: pl.Schema, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The type of each column, or of each field where it is a struct, such as `brand.name`."""
+    for name, dtype in schema.items():
+        path, inner = prefix + name, dtype
+        while isinstance(inner, pl.List | pl.Array):
+            path, inner = f"{path}[]", inner.inner  # type: ignore[assignment]
+        if isinstance(inner, pl.Struct):
+            yield from _types(pl.Schema(inner.to_schema()), f"{path}.")
+        else:
+            yield path, str(inner)
 
 
 def _percent(share: float) -> str:

@@ -19,15 +19,20 @@ from octogen_dagster.frames.quality import ProductQuality
 from octogen_dagster.frames.shares import require_share
 from octogen_dagster.snapshots import check_verdicts as verdicts
 from octogen_dagster.snapshots.check_history import CheckedPartition, read_history
-from octogen_dagster.snapshots.check_verdicts import CheckedSnapshot, CheckLimits, Verdict
+from octogen_dagster.snapshots.check_verdicts import (
+    COMPARED,
+    NULLS,
+    SCHEMA_UNCHANGED,
+    CheckedSnapshot,
+    CheckLimits,
+    Verdict,
+)
 from octogen_dagster.snapshots.columns import COLUMN_SCHEMA
 from octogen_dagster.snapshots.freshness_check import build_fresh_check
 from octogen_dagster.snapshots.partitions import SnapshotPartitions
 
 MAX_NULL_SHARE: Mapping[str, float] = {"product_url": 0.0, "title": 0.2, "current_price": 0.2}
 """The shares of nulls that are allowed by default."""
-
-NULLS = "nulls"
 
 
 class _Check(NamedTuple):
@@ -79,8 +84,9 @@ _CHECKS: Mapping[str, _Check] = {
         frozenset({"current_price", "currency"}),
         "max_bad_price_share",
     ),
-    "schema_unchanged": _Check(
-        verdicts.schema_unchanged, "The columns and their types are those of the last snapshot."
+    SCHEMA_UNCHANGED: _Check(
+        verdicts.schema_unchanged,
+        "The columns and their types, also those in structs, are those of the last snapshot.",
     ),
     "unknown_fields": _Check(
         verdicts.unknown_fields,
@@ -139,6 +145,7 @@ def build_snapshot_checks(
         max_missing_share: Share of the source's products that may be missing, 0 to 1; None leaves
             `complete` out.
         max_null_share: The largest share of nulls of columns by name, 0 to 1. None sets no limit.
+            The default leaves out columns that the asset does not declare.
         max_null_growth: The most that the share of nulls of a column may grow from one snapshot to
             the next, 0 to 1. None sets no limit. Without both limits `nulls` is left out.
         max_bad_price_share: Share of the products of a currency whose price may be bad, 0 to 1;
@@ -157,6 +164,10 @@ def build_snapshot_checks(
             has the name of no check; or checks are to block that only warn.
     """
     require_max_age(max_age)
+    key = _only_key(asset)
+    columns = _declared_columns(asset, key)
+    if max_null_share is MAX_NULL_SHARE and columns is not None:
+        max_null_share = {name: MAX_NULL_SHARE[name] for name in columns & MAX_NULL_SHARE.keys()}
     limits = CheckLimits(
         max_missing_share=max_missing_share,
         max_rows_change=max_rows_change,
@@ -171,8 +182,7 @@ def build_snapshot_checks(
             "blocking=True needs severity=dg.AssetCheckSeverity.ERROR: Dagster lets what is "
             "downstream run after a warning."
         )
-    key = _only_key(asset)
-    names = [name for name in _names(asset, key, limits) if name not in exclude]
+    names = [name for name in _names(columns, limits) if name not in exclude]
     checks = []
     if names:
         checks.append(
@@ -204,10 +214,7 @@ def _rows_checks(
 
     @dg.multi_asset_check(
         name=f"{key.to_python_identifier()}_checks",
-        specs=[
-            _spec(name, each, asset, blocking=blocking and not each.is_notice)
-            for name, each in checks.items()
-        ],
+        specs=[_spec(name, each, asset, blocking=blocking) for name, each in checks.items()],
         ins={"snapshot": dg.AssetIn(key)},
         can_subset=True,
     )
@@ -220,7 +227,7 @@ def _rows_checks(
         subject = CheckedSnapshot(
             str(checked),
             ProductQuality(snapshot, price_outlier_ratio),
-            read_history(context.instance, checked, NULLS),
+            read_history(context.instance, checked, COMPARED),
             limits,
         )
         for name, each in checks.items():
@@ -255,25 +262,34 @@ def _only_key(asset: dg.AssetsDefinition) -> dg.AssetKey:
     return asset.key
 
 
-def _names(asset: dg.AssetsDefinition, key: dg.AssetKey, limits: CheckLimits) -> Iterator[str]:
-    """The checks that make sense for an asset, by its limits and the columns that it declares."""
+def _declared_columns(asset: dg.AssetsDefinition, key: dg.AssetKey) -> set[str] | None:
+    """The names of the columns that an asset declares; None if it declares none.
+
+    Raises:
+        ValueError: There is no `uuid` among them.
+    """
     schema = asset.metadata_by_key.get(key, {}).get(COLUMN_SCHEMA)
-    columns = None
     if isinstance(schema, dg.TableSchemaMetadataValue):
         schema = schema.schema
-    if isinstance(schema, dg.TableSchema):
-        columns = {column.name for column in schema.columns}
-        if "uuid" not in columns:
-            raise ValueError(
-                f"Asset {key.to_user_string()!r} has no column 'uuid', so its rows are no products "
-                f"that could be checked. Its columns are {', '.join(sorted(columns))}. Give "
-                "build_snapshot_checks an asset of products, of their details or of their changes."
-            )
+    if not isinstance(schema, dg.TableSchema):
+        return None
+    columns = {column.name for column in schema.columns}
+    if "uuid" not in columns:
+        raise ValueError(
+            f"Asset {key.to_user_string()!r} has no column 'uuid', so its rows are no products "
+            f"that could be checked. Its columns are {', '.join(sorted(columns))}. Give "
+            "build_snapshot_checks an asset of products, of their details or of their changes."
+        )
+    return columns
+
+
+def _names(columns: Collection[str] | None, limits: CheckLimits) -> Iterator[str]:
+    """The checks that make sense for an asset, by its limits and the columns that it declares."""
     for name, check in _CHECKS.items():
         has_limit = check.limit is None or getattr(limits, check.limit) is not None
         if name == NULLS:
             has_limit = limits.max_null_share is not None or limits.max_null_growth is not None
-        if has_limit and (columns is None or check.columns <= columns):
+        if has_limit and (columns is None or check.columns.issubset(columns)):
             yield name
 
 

@@ -193,9 +193,9 @@ def test_columns_that_changed(asset: CheckedAsset) -> None:
     found = asset.check("schema_unchanged")
     assert not found.passed
     assert found.description == (
-        "products: 3 columns differ from those of the last snapshot. Read the changelog of "
-        "octogen-dagster if its version changed, and adapt what reads these columns. The next "
-        "snapshot is compared with this one."
+        "products: 3 columns or fields of columns differ from those of the last snapshot. Read "
+        "the changelog of octogen-dagster if its version changed, and adapt what reads these "
+        "columns. The next snapshot is compared with this one."
     )
     shown = numbers(found)
     assert (shown["columns"], shown["changed_columns"]) == (23, 3)
@@ -207,6 +207,36 @@ def test_columns_that_changed(asset: CheckedAsset) -> None:
         "| new",
     ]
     assert asset.check("schema_unchanged").passed
+
+
+def test_a_field_of_a_struct_that_changed(asset: CheckedAsset) -> None:
+    assert asset.check("schema_unchanged").passed
+    brand = pl.Struct({"name": pl.String, "founded": pl.Int64})
+    asset.frame = products().with_columns(
+        pl.lit(None, brand).alias("brand"),
+        pl.lit([], pl.List(pl.List(pl.Struct({"name": pl.String})))).alias("images"),
+    )
+    found = asset.check("schema_unchanged")
+    assert not found.passed
+    shown = numbers(found)["sample"].splitlines()
+    assert "| brand.founded |  | Int64 |" in shown
+    assert "| brand.slug | String |  |" in shown
+    assert "| images[][].name |  | String |" in shown
+    assert not any("brand.name" in line for line in shown)
+
+
+def test_prices_that_are_no_numbers(asset: CheckedAsset) -> None:
+    asset.frame = products(2, currency=["EUR", "EUR"]).with_columns(
+        pl.lit("9,90").alias("current_price"), pl.lit(None, pl.Null).alias("original_price")
+    )
+    found = asset.check("prices")
+    assert not found.passed
+    assert found.description == (
+        "products has prices that are no numbers: current_price (String). Store them as numbers, "
+        "or leave this check out with `exclude`."
+    )
+    asset.frame = products(2).with_columns(pl.lit(None, pl.Null).alias("original_price"))
+    assert asset.check("prices").passed
 
 
 def test_fields_that_the_schema_does_not_know(asset: CheckedAsset) -> None:

@@ -100,13 +100,21 @@ def test_changes_and_details_have_the_checks_that_make_sense(
     assert {each.passed for each in result.get_asset_check_evaluations()} == {True}
 
 
-def test_an_asset_of_ones_own_has_the_checks_of_its_columns() -> None:
-    @dg.asset(metadata=declared({"uuid": pl.String(), "title": pl.String()}))
-    def own() -> None: ...
+def test_an_asset_of_ones_own_has_the_checks_of_its_columns(
+    resources: dict[str, Any], instance: dg.DagsterInstance
+) -> None:
+    frame = pl.DataFrame({"uuid": ["a"], "title": ["Shoe"]})
+
+    @dg.asset(metadata=declared(frame.schema))
+    def own() -> pl.DataFrame:
+        return frame
 
     assert names(own) == {
         *("not_empty", "unique_uuid", "rows_within_bounds", "nulls", "schema_unchanged", "fresh")
     }
+    assert failed(materialize([own, *build_snapshot_checks(own)], resources, instance)) == set()
+    limited = build_snapshot_checks(own, max_null_share={"price": 0.0})
+    assert failed(materialize([own, *limited], resources, instance)) == {"nulls"}
 
 
 def test_the_rows_of_an_asset_of_something_else_are_no_products() -> None:
