@@ -40,12 +40,14 @@ def test_a_block_of_commands_runs(block: Block, place: Place, tmp_path: Path) ->
     folder.mkdir()
     install_commands(commands)
     make_project(folder)
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     for name in ("constraints.txt", "deploy"):
         (folder / name).symlink_to(ROOT / name)
     environment = {
         **os.environ,
         **place.environment,
         "DAGSTER_HOME": str(tmp_path),
+        "PYTHONPATH": str(folder),
         "PATH": f"{commands}:{os.environ['PATH']}",
     }
     done = subprocess.run(
@@ -55,7 +57,7 @@ def test_a_block_of_commands_runs(block: Block, place: Place, tmp_path: Path) ->
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=100,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
