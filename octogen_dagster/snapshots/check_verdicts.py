@@ -289,7 +289,7 @@ def schema_unchanged(snapshot: CheckedSnapshot) -> Verdict:
     differing = {name for name, _ in before.items() ^ now.items()}
     rows = [
         (name, before.get(name), now.get(name))
-        for name in [*before, *(now.keys() - before.keys())]
+        for name in [*now, *sorted(before.keys() - now.keys())]
         if name in differing
     ]
     return Verdict(
