@@ -55,7 +55,7 @@ class OctogenComponent(YamlComponent, StateBackedComponent):
                 api_key: "{{ env.OCTOGEN_PLATFORM_API_KEY }}"
                 budget_usd: 50
               catalog_source:
-                hosts: [acme.com]
+                hosts: ["acme.com"]
               storage:
                 base_dir: snapshots
               searches:
@@ -65,7 +65,7 @@ class OctogenComponent(YamlComponent, StateBackedComponent):
                 - name: linen_dresses
                   search:
                     q: linen dress
-                    facets: [{name: gender, values: [female]}]
+                    facets: [{name: gender, values: ["female"]}]
                   schedule: {cron: "0 6 * * *", timezone: Europe/Berlin}
 
     Raises:

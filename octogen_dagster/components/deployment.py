@@ -45,6 +45,7 @@ class Deployment:
         self._stored: dict[str, Any] = {}
         if component.storage is not None:
             self._stored["io_manager_key"] = f"{component.name}_io_manager"
+        self._catalogs_table: list[dg.AssetsDefinition] = []
         self._assets: list[dg.AssetsDefinition] = []
         self._checks: list[dg.AssetChecksDefinition] = []
         self._sensors: list[dg.SensorDefinition] = []
@@ -54,7 +55,7 @@ class Deployment:
         """Build the definitions."""
         component = self._component
         if component.catalogs is not None:
-            self._add(
+            table = self._add(
                 "catalogs",
                 component.catalogs,
                 build_catalogs_asset,
@@ -63,6 +64,7 @@ class Deployment:
                 **self._resource,
                 **self._stored,
             )
+            self._catalogs_table = [table]
         for search in component.searches:
             self._add_search(search)
         if component.linked_datasets is not None:
@@ -133,6 +135,7 @@ class Deployment:
             search=filters,
             catalog=catalog,
             partitions_def=self._partitions_of(search),
+            deps=self._catalogs_table if self._has_partitions_of_catalogs(search) else [],
             min_rows_ratio=search.min_rows_ratio,
             **place,
             **self._resource,
@@ -224,8 +227,11 @@ class Deployment:
                 **self._stored,
             )
 
+    def _has_partitions_of_catalogs(self, search: SearchSettings) -> bool:
+        return search.by_catalog and self._component.catalogs_as == "partitions"
+
     def _partitions_of(self, search: SearchSettings) -> dg.PartitionsDefinition[Any] | None:
-        by_catalog = search.by_catalog and self._component.catalogs_as == "partitions"
+        by_catalog = self._has_partitions_of_catalogs(search)
         if not search.by_day or search.start_date is None:
             return self._partitions if by_catalog else None
         if by_catalog:
@@ -257,8 +263,12 @@ class Deployment:
         }
         if kind == "products":  # its function reads what a partition is
             translated["partitions_def"] = spec.partitions_def
+            translated["automation_condition"] = spec.automation_condition
         built = build(**{**arguments, **translated})
         spec = spec.replace_attributes(deps=_with_inputs(built, spec.deps))
+        if kind == "products":  # its condition ignores the table of the catalogs
+            condition = built.get_asset_spec().automation_condition
+            spec = spec.replace_attributes(automation_condition=condition)
         asset = built.map_asset_specs(lambda _: spec)
         self._assets.append(asset)
         return asset

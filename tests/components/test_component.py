@@ -68,6 +68,39 @@ def test_a_partition_may_be_a_day(
     assert latest == key.format(latest[-10:])
 
 
+@pytest.mark.parametrize("automation", ["{{ dg.AutomationCondition.eager() }}", None])
+def test_the_table_of_catalogs_is_upstream_of_their_products(
+    automation: str | None, tmp_path: Path, instance: dg.DagsterInstance, shops: Sandbox
+) -> None:
+    attributes = {
+        "connection": CONNECTION,
+        "storage": {"base_dir": str(tmp_path)},
+        "catalogs": {"translation": {"key": "shops"}},
+        "searches": [
+            WHOLE_CATALOGS | {"translation": {"automation_condition": automation}},
+            {"name": "boots"},
+        ],
+    }
+    cursor = None
+    with load(attributes) as (_, defs):
+        deps = {s.key: [d.asset_key for d in s.deps] for s in defs.resolve_all_asset_specs()}
+        assert deps == {
+            dg.AssetKey("shops"): [],
+            dg.AssetKey("octogen_products"): [dg.AssetKey("shops")],
+            dg.AssetKey("boots"): [],
+        }
+        requested = []
+        for catalogs in (["northpeak"], []):
+            run(defs, instance, "shops")
+            for catalog in catalogs:
+                run(defs, instance, "octogen_products", partition=catalog)
+            tick = dg.evaluate_automation_conditions(defs, instance, cursor=cursor)
+            cursor = tick.cursor
+            requested.append(tick.get_requested_partitions(dg.AssetKey("octogen_products")))
+            shops.grant("acme", products=3)
+    assert requested == [set(), {"acme"} if automation else set()]
+
+
 def test_a_search_and_a_source_of_named_catalogs_run(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:

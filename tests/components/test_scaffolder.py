@@ -9,6 +9,7 @@ import pytest
 import yaml
 from dagster.components.testing import DefsFolderSandbox, create_defs_folder_sandbox
 from pydantic import ValidationError
+from rich.text import Text
 
 from octogen_dagster.components.component import OctogenComponent
 from octogen_dagster.sandbox.address import DEFAULT_API_KEY
@@ -221,3 +222,8 @@ def test_a_person_who_leaves_can_begin_again(
     with click.Context(click.Command("scaffold")), pytest.raises(click.Abort):
         scaffold()
     assert list(project.defs_folder_path.iterdir()) == []
+
+
+def test_the_help_of_the_command_shows_the_brackets_of_the_example() -> None:
+    text = OctogenComponent.__doc__ or ""
+    assert Text.from_markup(text).plain == text  # dg reads it as rich's markup
