@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,6 +12,10 @@ _MAX_CELL_LENGTH = 80
 _MAX_LINK_LENGTH = 300
 _MAX_INLINE_LENGTH = 999
 """The most UTF-16 characters of Markdown that the UI shows in place, and not behind a link."""
+_LINK = re.compile(r"https?://[^\s<`\[\]]+")
+_BREAKS_A_ROW = re.compile(r"[\\|]")
+_MARKUP = re.compile(r"[\\|<*`~]|(?<=])\(")
+"""What is not text in Markdown: a shop's titles must not become images, links or formats."""
 
 
 def inline_table(frame: pl.DataFrame) -> str:
@@ -30,13 +35,13 @@ def markdown_table(frame: pl.DataFrame) -> str:
     """Format a frame as a Markdown table.
 
     A struct is shown by its `name`, or without one by its fields that are not empty. A long cell is
-    cut, unless it is a link.
+    cut, unless it is a link. Markup in a cell is shown as text.
 
     Args:
         frame: The rows; all of them are shown.
     """
-    rows = [[_cell(value) for value in row] for row in frame.rows()]
-    lines = [frame.columns, ["---"] * frame.width, *rows]
+    header, *rows = [[_cell(value) for value in row] for row in (frame.columns, *frame.rows())]
+    lines = [header, ["---"] * frame.width, *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -46,7 +51,8 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         value = round(value, 4)
     text = "" if value is None else " ".join(str(value).split())
-    limit = _MAX_LINK_LENGTH if text.startswith(("https://", "http://")) else _MAX_CELL_LENGTH
+    is_link = _LINK.fullmatch(text)
+    limit = _MAX_LINK_LENGTH if is_link else _MAX_CELL_LENGTH
     if len(text) > limit:
         text = f"{text[: limit - 1]}…"
-    return text.replace("\\", "\\\\").replace("|", "\\|")
+    return (_BREAKS_A_ROW if is_link else _MARKUP).sub(r"\\\g<0>", text)

@@ -45,6 +45,26 @@ def test_a_cell_cannot_break_its_row(value: object, shown: str) -> None:
     assert cell(value) == shown
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("<img src=x> *NSYNC*", "\\<img src=x> \\*NSYNC\\*"),
+        ("![](http://shop.example/a.png)", "![]\\(http://shop.example/a.png)"),
+        ("http://a.example [b](http://c.example)", "http://a.example [b]\\(http://c.example)"),
+        ("https://a.example/<img/src=x>", "https://a.example/\\<img/src=x>"),
+        ("https://a.example/~b_c?x=(1)*", "https://a.example/~b_c?x=(1)*"),
+        ("Boot (men) [new]", "Boot (men) [new]"),
+        ("`a` ~~b~~", "\\`a\\` \\~\\~b\\~\\~"),
+    ],
+)
+def test_markup_of_a_shop_is_shown_as_text(value: str, shown: str) -> None:
+    assert cell(value) == shown
+
+
+def test_a_column_cannot_break_the_header() -> None:
+    assert markdown_table(pl.DataFrame({"a|b": [1]})).splitlines()[0] == "| a\\|b |"
+
+
 def test_a_cell_is_cut_after_80_characters() -> None:
     assert cell("x" * 80) == "x" * 80
     assert cell("x" * 81) == "x" * 79 + "…"
