@@ -128,7 +128,9 @@ def build_snapshot_checks(
     * `unknown_fields`: the service sent no field that is not stored (always a warning);
     * `fresh`: every catalog was materialized lately. It looks at all partitions, reads no snapshot
       and never blocks. It also runs every hour where the automation condition sensor is on. A
-      catalog that is no longer listed is named, and does not fail it.
+      catalog that is no longer listed is named, and does not fail it; nor does one without a
+      snapshot until the asset's first one is older than `max_age`, so that a first backfill may
+      last.
 
     The last snapshot is that of the last of the 31 times before, or else the one that was replaced.
     A check passes if what it compares with is not known. A failed check has a sample of the rows

@@ -17,10 +17,10 @@ from octogen_dagster.check_results import FRESH, hours
 from octogen_dagster.frames.window import utc_now
 from octogen_dagster.previews import markdown_table
 from octogen_dagster.snapshots.partitions import SnapshotPartitions
+from octogen_dagster.snapshots.withheld import withheld_catalogs
 
 CRON = "0 * * * *"
 _MAX_SAMPLE = 20
-_MAX_RECORDS = 500
 
 _ADVICE = "Look at the last runs, and at the sensor or schedule that requests them."
 
@@ -33,12 +33,20 @@ class Freshness:
         fresh: The number of parts that were materialized within the maximum age.
         stale: The other parts, each with the storage id of its last materialization, or 0 if it has
             none. The part of an asset without catalogs is None.
+        awaited: The number of parts that have no materialization yet, while the first one of the
+            asset is within the maximum age: a first backfill may last.
         withdrawn: Those that are not fresh since their catalog is no longer listed.
     """
 
     fresh: int
     stale: Mapping[str | None, int]
+    awaited: int
     withdrawn: list[str]
+
+    @property
+    def parts(self) -> int:
+        """The number of all parts."""
+        return self.fresh + len(self.stale) + self.awaited + len(self.withdrawn)
 
 
 def build_fresh_check(
@@ -108,11 +116,15 @@ def read_freshness(
         newest[part] = max(newest[part], storage_id)
         if storage_id > cutoff_id and _reaches(partitions, partition, cutoff):
             fresh.add(part)
-    stale = {part: storage_id for part, storage_id in newest.items() if part not in fresh}
-    withdrawn = _withdrawn(instance, asset, partitions, stale)
+    late = newest.keys() - fresh
+    withdrawn = withheld_catalogs(instance, asset, partitions) & late if late else set()
+    is_new = bool(fresh) and not cutoff_id
+    awaited = {part for part in late - withdrawn if is_new and not newest[part]}
+    stale = late - withdrawn - awaited
     return Freshness(
         len(fresh),
-        {part: storage_id for part, storage_id in stale.items() if part not in withdrawn},
+        {part: storage_id for part, storage_id in newest.items() if part in stale},
+        len(awaited),
         sorted(withdrawn),
     )
 
@@ -140,47 +152,18 @@ def _reaches(partitions: SnapshotPartitions, partition: str | None, cutoff: date
     return window is None or window[1] > cutoff
 
 
-def _withdrawn(
-    instance: dg.DagsterInstance,
-    asset: dg.AssetKey,
-    partitions: SnapshotPartitions,
-    stale: Mapping[str | None, int],
-) -> set[str]:
-    """The stale catalogs that the catalog sensor reported as no longer listed since."""
-    if partitions.catalogs is None or not stale:
-        return set()
-    observed = instance.get_latest_storage_id_by_partition(
-        asset, dg.DagsterEventType.ASSET_OBSERVATION
-    )
-    later = {
-        storage_id: part
-        for partition, storage_id in observed.items()
-        if (part := partitions.catalog_key(partition)) in stale and storage_id > stale[part]
-    }
-    withdrawn = set()
-    ids = sorted(later)
-    for start in range(0, len(ids), _MAX_RECORDS):
-        some = dg.AssetRecordsFilter(asset, storage_ids=ids[start : start + _MAX_RECORDS])
-        for record in instance.fetch_observations(some, limit=_MAX_RECORDS).records:
-            event, part = record.event_log_entry.asset_observation, later[record.storage_id]
-            granted = event.metadata.get("octogen/granted") if event else None
-            if granted is not None and granted.value is False and part is not None:
-                withdrawn.add(part)
-    return withdrawn
-
-
 def _described(freshness: Freshness, asset: str, max_age: timedelta) -> tuple[str, Metadata]:
     """The freshness of an asset in words and as metadata."""
     stale, withdrawn = freshness.stale, freshness.withdrawn
-    total = freshness.fresh + len(stale) + len(withdrawn)
     never = sum(not storage_id for storage_id in stale.values())
     limit = f"in the last {hours(max_age):g} hours"
     if None in stale:
         text = f"{asset} was not materialized {limit}. {_ADVICE}"
     elif stale:
         text = (
-            f"{asset}: {len(stale):,} of {total:,} catalogs were not materialized {limit}, "
-            f"{never:,} of them never. {_ADVICE} Delete the partition of a catalog that has ended."
+            f"{asset}: {len(stale):,} of {freshness.parts:,} catalogs were not materialized "
+            f"{limit}, {never:,} of them never. {_ADVICE} Delete the partition of a catalog that "
+            "has ended."
         )
     else:
         text = f"{asset}: all {freshness.fresh:,} that are expected were materialized {limit}."
@@ -188,9 +171,15 @@ def _described(freshness: Freshness, asset: str, max_age: timedelta) -> tuple[st
         "octogen/fresh": freshness.fresh,
         "octogen/stale": len(stale),
         "octogen/never_materialized": never,
+        "octogen/awaited": freshness.awaited,
         "octogen/withdrawn": len(withdrawn),
         "octogen/max_age_hours": hours(max_age),
     }
+    if freshness.awaited:
+        text += (
+            f" {freshness.awaited:,} have no snapshot yet. They fail this check when that of the "
+            "first catalog is older."
+        )
     if withdrawn:
         text += f" {len(withdrawn):,} are no longer listed; their snapshots are kept."
         metadata["octogen/withdrawn_catalogs"] = dg.MetadataValue.json(withdrawn[:_MAX_SAMPLE])

@@ -40,16 +40,23 @@ def withheld_catalogs(
         products: The asset that has the partitions.
         partitions: The asset's partitions.
     """
-    reported: dict[str, int] = {}
+    if partitions.catalogs is None:
+        return set()
+    reported: dict[str, tuple[int, bool]] = {}
     for record in instance.fetch_observations(products, limit=_MAX_OBSERVATIONS).records:
         observation = record.asset_observation
         if not observation or not observation.partition or GRANTED not in observation.metadata:
             continue
         key = partitions.catalog_key(observation.partition)
-        if key is not None and observation.metadata[GRANTED].value is False:
-            reported.setdefault(key, record.storage_id)  # the newest comes first
+        if key is not None:  # the newest comes first
+            is_withheld = observation.metadata[GRANTED].value is False
+            reported.setdefault(key, (record.storage_id, is_withheld))
     latest = _latest_snapshots(instance, products, partitions) if reported else {}
-    return {key for key, storage_id in reported.items() if latest.get(key, 0) < storage_id}
+    return {
+        key
+        for key, (storage_id, is_withheld) in reported.items()
+        if is_withheld and latest.get(key, 0) < storage_id
+    }
 
 
 def report_withheld(

@@ -45,7 +45,7 @@ def test_whole_catalogs_and_what_follows_them_run(
         result = run(defs, instance, *names, partition="strada")
     checks = {each.check_name: each.passed for each in result.get_asset_check_evaluations()}
     assert checks.keys() > {"not_empty", "complete", "prices"}
-    assert [name for name, passed in checks.items() if not passed] == ["fresh"]  # of northpeak
+    assert all(checks.values())
     assert files(tmp_path) == {"octogen_catalogs.parquet", *(f"{n}/strada.parquet" for n in names)}
     assert len(pl.read_parquet(tmp_path / "octogen_products_details/strada.parquet")) == 120
 

@@ -88,6 +88,7 @@ def test_one_live_catalog_does_not_keep_the_dead_ones_green(instance: dg.Dagster
         "fresh": 1,
         "stale": 299,
         "never_materialized": 10,
+        "awaited": 0,
         "withdrawn": 0,
         "max_age_hours": 48.0,
     }
@@ -107,6 +108,25 @@ def test_all_catalogs_are_fresh(instance: dg.DagsterInstance) -> None:
     assert found.description == (
         "products: all 2 that are expected were materialized in the last 48 hours."
     )
+
+
+def test_a_first_backfill_may_last(instance: dg.DagsterInstance) -> None:
+    catalogs(instance, ["acme", "last", "zen"])
+    clock = Clock(instance, catalog_partitions)
+    assert not clock.check().passed  # nothing has begun
+    clock.report("acme")
+    found = clock.check()
+    assert found.passed
+    assert found.description == (
+        "products: all 1 that are expected were materialized in the last 48 hours. 2 have no "
+        "snapshot yet. They fail this check when that of the first catalog is older."
+    )
+    assert numbers(found)["awaited"] == 2
+    clock.age()
+    clock.report("acme", "zen")
+    found = clock.check()
+    assert not found.passed
+    assert numbers(found)["sample"].splitlines()[2:] == ["| last | never |  |"]
 
 
 def test_a_deleted_partition_is_not_expected(instance: dg.DagsterInstance) -> None:
@@ -177,6 +197,18 @@ def test_each_catalog_needs_a_late_day(instance: dg.DagsterInstance) -> None:
     assert "| zen | 20" in shown["sample"]
     clock.report(f"zen|{late}")
     assert clock.check().passed
+
+
+def test_a_catalog_that_is_listed_again_is_expected(instance: dg.DagsterInstance) -> None:
+    catalogs(instance, ["acme", "zen"])
+    clock = Clock(instance, catalog_days("2026-01-01"))
+    before, last = days(clock, 9, 8)
+    clock.report(f"acme|{last}", f"zen|{last}")
+    clock.withdraw(f"zen|{before}")
+    assert numbers(clock.check())["withdrawn"] == 1
+    clock.withdraw(f"zen|{last}", granted=True)
+    shown = numbers(clock.check())
+    assert (shown["stale"], shown["withdrawn"]) == (2, 0)
 
 
 def test_an_asset_without_partitions(instance: dg.DagsterInstance) -> None:
