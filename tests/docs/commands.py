@@ -13,6 +13,7 @@ from pathlib import Path
 
 NAMES = ("dagster", "dagster-daemon", "dagster-webserver", "dg", "octogen-dagster", "pip", "uv")
 STAYING = {
+    ("dagster", "dev"),
     ("dagster-daemon", "run"),
     ("dagster-webserver", ""),
     ("dg", "dev"),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-import tomli
 import yaml
 
+from octogen_dagster.sandbox.address import DEFAULT_API_KEY, DEFAULT_BASE_URL
 from tests.docs.blocks import BLOCKS, Block, each
 
-LANGUAGES = {"ini", "mermaid", "python", "sh", "sql", "text", "toml", "yaml"}
+LANGUAGES = {"ini", "mermaid", "python", "sh", "sql", "text", "yaml"}
 
 
 def test_the_documents_have_blocks() -> None:
@@ -25,9 +25,13 @@ def test_a_block_of_variables_has_a_value_in_each_line(block: Block) -> None:
     assert all(re.fullmatch(r"[A-Z_]+=\S+", line) for line in block.source.splitlines())
 
 
-@each("toml")
-def test_a_block_of_toml_is_toml(block: Block) -> None:
-    assert tomli.loads(block.source)
+def test_a_block_that_points_to_a_sandbox_has_its_key() -> None:
+    wrong = [
+        block.name
+        for block in BLOCKS
+        if DEFAULT_BASE_URL in block.source and f"={DEFAULT_API_KEY}\n" not in block.source
+    ]
+    assert wrong == []
 
 
 @each("yaml")

@@ -1,0 +1,39 @@
+"""The links of the documents outside of `docs/` lead somewhere; mkdocs checks those within it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.docs.blocks import ROOT
+
+FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+PAGES = [
+    page
+    for pattern in ("*.md", "benchmarks/*.md", "deploy/*.md", "examples/*/*.md")
+    for page in sorted(ROOT.glob(pattern))
+]
+
+
+def text_of(page: Path) -> str:
+    return FENCED.sub("", page.read_text())
+
+
+def anchors_of(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", text_of(page), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_each_link_leads_to_a_file_and_a_heading_of_it(page: Path) -> None:
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text_of(page)):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        if not target.exists() or (anchor and anchor not in anchors_of(target)):
+            broken.append(link)
+    assert broken == []
