@@ -21,6 +21,7 @@ _COUNTS = ("appeared", "disappeared", "changed")
 def snapshots_table(catalog_keys: Iterable[str], days: Sequence[Day]) -> Table:
     """The rows of each catalog on each day, and what changed on the last."""
     table = Table("catalog", *(f"rows, day {number + 1}" for number in range(len(days))), *_COUNTS)
+    table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"
     for key in catalog_keys:
@@ -61,7 +62,7 @@ def places(url: str) -> list[tuple[str, str]]:
     """Pages of the UI, and what is to be seen there, in the order to visit them."""
     assets = f"{url}/assets"
     return [
-        (f"{url}/asset-groups", "the assets, filling as runs end"),
+        (f"{url}/asset-groups", "the assets, and which follow which"),
         (
             f"{assets}/{products.key.to_user_string()}?view=partitions",
             "products: a file for each catalog",
@@ -71,12 +72,12 @@ def places(url: str) -> list[tuple[str, str]]:
             "their checks: on day 2 one price is wrong, on purpose",
         ),
         (
-            f"{assets}/{changes.key.to_user_string()}?view=overview",
+            f"{assets}/{changes.key.to_user_string()}?view=partitions",
             "changes: what came, went and moved on day 2",
         ),
         (
             f"{assets}/{sweaters.key.to_user_string()}?view=overview",
-            "a search with a schedule: Materialize opens its launchpad",
+            "a search with a schedule: the arrow beside Materialize opens its launchpad",
         ),
         (f"{url}/automation", "the sensors and the schedule that start everything"),
     ]

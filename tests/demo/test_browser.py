@@ -26,7 +26,7 @@ BROWSER = shutil.which("chromium")
 ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--no-proxy-server"]
 SIZE = {"width": 1280, "height": 800}
 MAX_WAIT = 120  # seconds, for what takes some seconds on an idle machine
-CATALOGS = ("casa-lumiere", "harbor-and-pine")
+CATALOGS = ("harbor-and-pine", "northpeak")
 ASSETS = (
     "octogen_catalogs",
     "octogen_linked_datasets",
@@ -124,13 +124,13 @@ class Person:
 
     def __init__(self, page: Page, screenshots: Path) -> None:
         self.page = page
-        self._screenshots = screenshots
+        self.screenshots = screenshots
 
     def sees(self, *texts: str | re.Pattern[str], within: Locator | None = None) -> None:
         """Wait until the page shows texts."""
         place = self.page.locator("body") if within is None else within
         for text in texts:
-            expect(place.get_by_text(text).locator("visible=true").first).to_be_visible()
+            expect(place.get_by_text(text).filter(visible=True).first).to_be_visible()
 
     def clicks(self, name: str, within: Locator | None = None) -> None:
         """Click a button. Its accessible name may begin with the name of its icon."""
@@ -138,7 +138,7 @@ class Person:
         place.get_by_role("button", name=name).first.click()
 
     def takes_screenshot(self, name: str) -> None:
-        self.page.screenshot(path=self._screenshots / f"{name}.png")
+        self.page.screenshot(path=self.screenshots / f"{name}.png")
 
 
 @contextlib.contextmanager
@@ -165,15 +165,18 @@ def test_a_person_sees_the_product_in_the_demo(tmp_path: Path) -> None:
     with running_demo(tmp_path) as demo, person(screenshots) as someone:
         demo.wait_for_line("The Dagster UI runs at ")
         sees_the_graph_fill(someone, demo)
-        assert not re.search("DEBUG|WARNING|Error", "".join(demo.wait_for_line("Done.")))
+        printed = "".join(demo.wait_for_line("Done."))
+        assert not re.search("DEBUG|WARNING|Error", printed), printed
         visits_what_the_demo_recommends(someone, demo)
-        backfills_all_catalogs(someone, demo)
-        changes_a_search_in_the_launchpad(someone, demo)
-        switches_a_sensor(someone, demo)
-        sees_products(someone, demo)
         sees_a_failed_check(someone, demo)
         sees_what_changed(someone, demo)
-        sees_runs(someone, demo)
+        backfills_all_catalogs(someone, demo)
+        changes_a_search_in_the_launchpad(someone, demo)
+        sees_products(someone, demo)
+        switches_a_sensor_off_and_on(someone, demo)
+        sees_all_runs(someone, demo)
+        sees_the_backfill_end(someone, demo)
+        sees_the_graph(someone, demo)
 
 
 def sees_the_graph_fill(someone: Person, demo: Demo) -> None:
@@ -188,45 +191,122 @@ def visits_what_the_demo_recommends(someone: Person, demo: Demo) -> None:
         someone.sees(re.compile("octogen_products|sweaters"))
 
 
-def sees_runs(someone: Person, demo: Demo) -> None:
-    someone.page.goto(demo.url)
-    someone.clicks("1hr")
-    someone.sees(*AUTOMATIONS)
-    someone.takes_screenshot("timeline")
-
-
 def backfills_all_catalogs(someone: Person, demo: Demo) -> None:
     page = someone.page
     page.goto(f"{demo.url}/assets/octogen_products")
     someone.clicks("Materialize")
     dialog = page.get_by_role("dialog").last
     dialog.get_by_role("button", name="All", exact=True).click()
-    someone.sees(f"{len(CATALOGS)} partitions", within=dialog)
+    someone.sees(f"{len(CATALOGS)} partitions", *CATALOGS, within=dialog)
     someone.takes_screenshot("backfill-dialog")
     someone.clicks("Launch backfill", within=dialog)
-    page.goto(f"{demo.url}/runs?view=backfills")
+    expect(dialog).to_be_hidden()
+
+
+def sees_the_backfill_end(someone: Person, demo: Demo) -> None:
+    someone.page.goto(f"{demo.url}/runs?view=backfills")
+    someone.sees(f"{len(CATALOGS)} partitions", "octogen_products", "Completed")
     someone.takes_screenshot("backfills")
 
 
 def changes_a_search_in_the_launchpad(someone: Person, demo: Demo) -> None:
     page = someone.page
-    before = demo.snapshot("sweaters")
+    prices = demo.snapshot("sweaters")["current_price"]
+    limit = int(prices.quantile(0.5) or 0)
     page.goto(f"{demo.url}/assets/sweaters")
+    page.get_by_role("button", name="Materialize").locator("xpath=following::button[1]").click()
+    page.get_by_role("menuitem", name="Open launchpad").click()
+    dialog = page.get_by_role("dialog").last
+    dialog.get_by_text("price_max: 100").click()
+    page.keyboard.press("End")
+    page.keyboard.press("Shift+Home")
+    page.keyboard.type(f"price_max: {limit}")
+    someone.sees(f"price_max: {limit}", "No errors", within=dialog)
+    someone.takes_screenshot("launchpad")
+    someone.clicks("Materialize", within=dialog)
+    page.wait_for_url("**/runs/*")
+    someone.sees("Success", "STEP_SUCCESS")
+    someone.takes_screenshot("run")
+    page.goto(f"{demo.url}/assets/sweaters")
+    someone.sees(re.compile(rf'"price_max": {limit}\b'))
+    someone.takes_screenshot("search")
+    found = demo.snapshot("sweaters")["current_price"]
+    assert 0 < len(found) < len(prices)
+    assert found.is_between(0, limit).all()
 
 
-def switches_a_sensor(someone: Person, demo: Demo) -> None:
+def switches_a_sensor_off_and_on(someone: Person, demo: Demo) -> None:
     page = someone.page
     page.goto(f"{demo.url}/automation")
     someone.sees(*AUTOMATIONS)
+    row = page.locator("[data-index]").filter(has_text="octogen_catalog_sensor")
+    switch = row.get_by_role("checkbox").nth(1)  # the first one selects the row
+    for is_on in (False, True):
+        expect(switch).to_be_checked(checked=not is_on)
+        switch.focus()
+        page.keyboard.press("Space")
+        expect(switch).to_be_checked(checked=is_on)
+        page.reload()
+    expect(switch).to_be_checked()
+    row.get_by_role("img", name="info").hover()
+    someone.sees("Requests octogen_products for each catalog that is new or was indexed again")
+    someone.takes_screenshot("automation")
 
 
 def sees_products(someone: Person, demo: Demo) -> None:
-    someone.page.goto(f"{demo.url}/assets/octogen_products?view=partitions")
+    page = someone.page
+    page.goto(f"{demo.url}/assets/octogen_products")
+    someone.sees("The products of each catalog.", "list<struct>", "Price before a reduction")
+    someone.takes_screenshot("columns")
+    page.goto(f"{demo.url}/assets/octogen_products?view=partitions")
+    for catalog in CATALOGS:
+        page.get_by_text(catalog, exact=True).first.click()
+        someone.sees("octogen/preview", f"https://www.{catalog.replace('-', '')}.example")
+    someone.sees("octogen/brands", "median price", "octogen/cost_usd")
+    page.get_by_text("octogen/search", exact=True).scroll_into_view_if_needed()
+    someone.takes_screenshot("products")
+    page.emulate_media(color_scheme="dark")
+    someone.takes_screenshot("products-dark")
+    page.emulate_media(color_scheme="light")
+    page.goto(f"{demo.url}/assets/sweaters")
+    someone.clicks("Plots")
+    someone.sees("dagster/row_count", "octogen/cost_usd", "octogen/price_p50_usd")
+    page.get_by_text("octogen/price_p50_usd").scroll_into_view_if_needed()
+    someone.takes_screenshot("plots")
 
 
 def sees_a_failed_check(someone: Person, demo: Demo) -> None:
-    someone.page.goto(f"{demo.url}/assets/octogen_products?view=checks")
+    page = someone.page
+    page.goto(f"{demo.url}/assets/octogen_products?view=checks")
+    page.get_by_text("prices", exact=True).first.click()
+    someone.sees("Failed", re.compile(r"1 bad prices .* Compare the sample with the shop"))
+    someone.takes_screenshot("checks")
+    page.get_by_text("[Show Markdown]").last.click()
+    someone.sees("octogen/sample", "far from the median", within=page.get_by_role("dialog").last)
+    someone.takes_screenshot("sample")
 
 
 def sees_what_changed(someone: Person, demo: Demo) -> None:
-    someone.page.goto(f"{demo.url}/assets/octogen_products_changes?view=partitions")
+    page = someone.page
+    page.goto(f"{demo.url}/assets/octogen_products_changes?view=partitions")
+    page.get_by_text(CATALOGS[0], exact=True).first.click()
+    someone.sees("octogen/appeared", "octogen/preview", "→")
+    page.get_by_text("→").last.scroll_into_view_if_needed()
+    someone.takes_screenshot("changes")
+
+
+def sees_all_runs(someone: Person, demo: Demo) -> None:
+    someone.page.goto(demo.url)
+    someone.clicks("1hr")
+    someone.sees(*AUTOMATIONS)
+    someone.takes_screenshot("timeline")
+
+
+def sees_the_graph(someone: Person, demo: Demo) -> None:
+    page = someone.page
+    page.goto(f"{demo.url}/asset-groups")
+    someone.sees(*ASSETS)
+    someone.clicks("Hide navigation")
+    page.reload()  # which fits the graph into its place
+    someone.sees("9 / 10 Passed", "100% filled", "BigQuery")
+    someone.takes_screenshot("graph")
