@@ -104,8 +104,12 @@ class OctogenComponent(YamlComponent, StateBackedComponent):
         "`io_manager`.",
     )
     catalogs: Annotated[
-        AssetSettings | None, switch(AssetSettings, "The table of the catalogs.")
-    ] = Field(default_factory=AssetSettings)
+        AssetSettings | None,
+        switch(
+            AssetSettings,
+            "The table of the catalogs; by default there if a search has partitions of catalogs.",
+        ),
+    ] = None
     searches: list[SearchSettings] = Field(
         default_factory=list, description="Searches and whole catalogs."
     )
@@ -137,6 +141,13 @@ class OctogenComponent(YamlComponent, StateBackedComponent):
                     "a schedule or an automation condition.",
                 )
         return self
+
+    @property
+    def catalogs_table(self) -> AssetSettings | None:
+        """The settings of the table of the catalogs; None if there is no table."""
+        if "catalogs" in self.model_fields_set:
+            return self.catalogs
+        return AssetSettings() if any(search.by_catalog for search in self.searches) else None
 
     def get_asset_spec(self, data: OctogenAssetData) -> dg.AssetSpec:
         """Return the spec of an asset, before `translation` changes it.

@@ -54,12 +54,12 @@ class Deployment:
     def definitions(self) -> dg.Definitions:
         """Build the definitions."""
         component = self._component
-        if component.catalogs is not None:
+        if (settings := component.catalogs_table) is not None:
             table = self._add(
                 "catalogs",
-                component.catalogs,
+                settings,
                 build_catalogs_asset,
-                name=component.catalogs.name or f"{component.name}_catalogs",
+                name=settings.name or f"{component.name}_catalogs",
                 partitions_def=self._partitions,
                 **self._resource,
                 **self._stored,

@@ -224,11 +224,27 @@ def test_a_project_keeps_an_io_manager_and_assets_of_its_own(
     assert result.output_for_node("titles") == 7
 
 
+@pytest.mark.parametrize(
+    ("attributes", "has_table"),
+    [
+        ({"searches": [{"name": "boots"}]}, False),
+        ({"searches": [{"name": "shops", "partitions": "catalog"}]}, True),
+        ({"searches": [{"name": "shops", "partitions": "catalog"}], "catalogs": False}, False),
+        ({"catalogs": True}, True),
+    ],
+)
+def test_the_table_of_catalogs_is_there_where_catalogs_are_partitions(
+    attributes: dict[str, Any], has_table: bool
+) -> None:
+    with load(attributes) as (_, defs):
+        keys = {spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()}
+    assert ("octogen_catalogs" in keys) is has_table
+
+
 def test_without_storage_the_io_manager_of_the_project_stores(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
-    attributes = {"connection": CONNECTION, "storage": None, "searches": [{"name": "boots"}]}
-    with load(attributes) as (_, ours):
+    with load({"connection": CONNECTION, "storage": None, "catalogs": True}) as (_, ours):
         own = dg.Definitions(
             resources={"io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path))}
         )

@@ -68,7 +68,8 @@ def _has_both_deps(spec: dg.AssetSpec) -> bool:
 
 def test_what_follows_an_asset_finds_its_new_key() -> None:
     search = SEARCH | {"changes": True, "brands": True, "translation": {"key": "raw/shoes"}}
-    with load({"searches": [search], "translation": {"key_prefix": "octogen"}}) as (_, defs):
+    attributes = {"catalogs": True, "searches": [search], "translation": {"key_prefix": "octogen"}}
+    with load(attributes) as (_, defs):
         specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
     assert set(specs) == {
         "octogen/octogen_catalogs",
@@ -95,7 +96,7 @@ def test_a_template_knows_the_spec_and_the_asset() -> None:
 
 def test_post_processing_applies() -> None:
     with load(
-        {"searches": [SEARCH]},
+        {"catalogs": True, "searches": [SEARCH]},
         post_processing={"assets": [{"target": "boots", "attributes": {"owners": ["team:shoes"]}}]},
     ) as (_, defs):
         owners = {spec.key: list(spec.owners) for spec in defs.resolve_all_asset_specs()}
@@ -111,7 +112,11 @@ class Tagging(OctogenComponent):
 
 def test_a_subclass_changes_specs_and_yaml_comes_after_it() -> None:
     component = Tagging.resolve_from_dict(
-        {"searches": [SEARCH], "translation": {"tags": {"kind": "{{ spec.tags['kind'] }}-yaml"}}}
+        {
+            "catalogs": True,
+            "searches": [SEARCH],
+            "translation": {"tags": {"kind": "{{ spec.tags['kind'] }}-yaml"}},
+        }
     )
     defs = component_defs(component=component)
     tags = {spec.key: spec.tags for spec in defs.resolve_all_asset_specs()}
