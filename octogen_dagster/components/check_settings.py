@@ -6,7 +6,8 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, model_validator
+from typing_extensions import Self
 
 from octogen_dagster.components.yaml_component import YamlModel
 
@@ -53,6 +54,14 @@ class CheckSettings(YamlModel):
     severity: Literal["ERROR", "WARN"] = Field(
         default="ERROR", description="The severity of a failed check."
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        from octogen_dagster.snapshots.checks import build_snapshot_checks
+
+        products = dg.AssetsDefinition(specs=[dg.AssetSpec("products")])
+        build_snapshot_checks(products, **self.arguments())  # has the ranges of the fields
+        return self
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of `build_snapshot_checks` that are set."""

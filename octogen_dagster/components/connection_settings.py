@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Annotated, Any
 
 import dagster as dg
@@ -17,7 +16,6 @@ from octogen_dagster.api.catalog_sources import (
 )
 from octogen_dagster.components.yaml_component import YamlModel, placed
 from octogen_dagster.components.yaml_fields import Text, deferred
-from octogen_dagster.errors import MissingPackageError
 
 if TYPE_CHECKING:
     from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
@@ -147,8 +145,7 @@ class StorageSettings(YamlModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        with contextlib.suppress(MissingPackageError):  # raised again when definitions are built
-            self.io_manager()
+        self.io_manager()  # has the ranges of the fields
         return self
 
     def io_manager(self) -> ParquetSnapshotIOManager:

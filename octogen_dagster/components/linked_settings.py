@@ -13,6 +13,7 @@ from octogen_dagster.components.check_settings import Hours
 from octogen_dagster.components.search_settings import AssetSettings, Sensor
 from octogen_dagster.components.yaml_component import YamlModel, placed
 from octogen_dagster.components.yaml_fields import Text, deferred, switch
+from octogen_dagster.extras import require_extras
 
 if TYPE_CHECKING:
     from octogen_dagster.bigquery.listing_sources import Source
@@ -93,6 +94,8 @@ class LinkedDatasetsSettings(AssetSettings):
 
     Raises:
         pydantic.ValidationError: The source is Octogen and there is no principal.
+        MissingPackageError: The packages of the extra `bigquery`, or with Octogen as the source
+            those of `mcp`, are not installed.
     """
 
     project: Annotated[Text, deferred(str, "Your Google Cloud project; it pays for queries.")]
@@ -145,6 +148,7 @@ class LinkedDatasetsSettings(AssetSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        require_extras("linked_datasets", "bigquery", *(["mcp"] if self.from_octogen else []))
         if self.from_octogen and self.principal is None:
             raise ValueError(
                 f"linked_datasets with source: {OCTOGEN} needs principal, the IAM principal that "

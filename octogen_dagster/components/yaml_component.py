@@ -17,22 +17,28 @@ from typing_extensions import Self
 
 from octogen_dagster.components.json_schema import without_unions
 from octogen_dagster.components.yaml_mistakes import Mistake, Path, find_mistakes, render_mistakes
-from octogen_dagster.errors import OctogenComponentError
+from octogen_dagster.errors import MissingPackageError, OctogenComponentError
 
 _Resolved = TypeVar("_Resolved")
 _TEMPLATE = re.compile(r"\{[{%#]")
+_VARIABLE = re.compile(r"\benv\.(\w+)")
 
 
 class _TextKeepingContext(dg.ResolutionContext):
     """A context in which a text that is no template stays as it is.
 
-    Dagster renders every text, and what comes out is read as Python: "501" becomes a number.
+    Dagster renders every text, and what comes out is read as Python: "501" becomes a number. A
+    variable that is not set would become None, which is no limit for a budget.
     """
 
     def resolve_value(self, val: Any, as_type: type | None = None) -> Any:
         if isinstance(val, str) and not _TEMPLATE.search(val):
             return val
-        return super().resolve_value(val)
+        value = super().resolve_value(val)
+        if value is None and isinstance(val, str) and (found := _VARIABLE.search(val)):
+            text = f"the environment variable {found[1]} is not set"
+            raise _MistakesFound([Mistake(tuple(self.path), text)])
+        return value
 
 
 class _MistakesFound(ResolutionException):
@@ -95,6 +101,8 @@ class YamlModel(dg.Model, dg.Resolvable):
         except ValidationError as error:
             data = model.model_dump(exclude_unset=True)
             raise _MistakesFound(find_mistakes(error, cls.model(), data, path)) from None
+        except MissingPackageError as error:
+            raise _MistakesFound([Mistake(path, str(error))]) from None
         return resolved
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -172,6 +173,21 @@ def mistakes(project: DefsFolderSandbox) -> Callable[[str], list[str]]:
             id="unknown limit of the checks",
         ),
         pytest.param(
+            "  searches:\n    - name: boots\n      checks:\n        max_missing_share: 30\n",
+            "5: searches[0].checks: max_missing_share must be a share from 0 to 1",
+            id="limit of the checks that is out of range",
+        ),
+        pytest.param(
+            '  connection:\n    budget_usd: "{{ env.OCTOGEN_UNSET }}"\n',
+            "4: connection.budget_usd: the environment variable OCTOGEN_UNSET is not set",
+            id="variable that is not set",
+        ),
+        pytest.param(
+            "  searches:\n    - name: boots\n      search:\n        q: '{{ env.OCTOGEN_UNSET }}'\n",
+            "6: searches[0].search.q: the environment variable OCTOGEN_UNSET is not set",
+            id="variable of a search that is not set",
+        ),
+        pytest.param(
             "  linked_datasets:\n    principal: user:me@example.com\n",
             "3: linked_datasets.project: is required",
             id="linked datasets without a project",
@@ -194,3 +210,34 @@ def test_a_mistake_is_told_with_line_field_and_choices(
 ) -> None:
     [line] = mistakes(attributes)
     assert line.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        (
+            "  storage:\n    base_dir: gs://bucket/snapshots\n",
+            "3: storage: base_dir 'gs://bucket/snapshots' needs gcsfs: pip install "
+            '"octogen-dagster[gcs]"',
+        ),
+        (
+            "  linked_datasets:\n    project: p\n    principal: user:me@example.com\n",
+            '3: linked_datasets: linked_datasets needs mcp: pip install "octogen-dagster[mcp]"',
+        ),
+    ],
+)
+def test_a_missing_extra_is_told_with_its_line(
+    mistakes: Callable[[str], list[str]],
+    attributes: str,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    installed = importlib.metadata.distribution
+
+    def distribution(name: str) -> importlib.metadata.Distribution:
+        if name in ("gcsfs", "mcp"):
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", distribution)
+    assert mistakes(attributes) == [expected]
