@@ -9,6 +9,7 @@ import dagster as dg
 import polars as pl
 import pytest
 from dagster._core.definitions.partitions.context import partition_loading_context
+from dagster._core.execution.context.system import StepExecutionContext
 
 from octogen_dagster import (
     OctogenResource,
@@ -130,12 +131,14 @@ def test_a_failed_read_does_not_become_the_previous_snapshot(
 def dying(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     """Make one run die after it published its snapshot and before it reported it."""
     failures = [OSError("a machine went away")]
-    add_output_metadata, replace = dg.OutputContext.add_output_metadata, os.replace
+    add_asset_metadata, replace = StepExecutionContext.add_asset_metadata, os.replace
 
-    def when_it_was_published(context: dg.OutputContext, metadata: Any) -> None:
-        if failures and context.asset_key.path == ["products"]:
+    def when_it_was_published(
+        context: StepExecutionContext, metadata: Any, asset_key: dg.AssetKey, **arguments: Any
+    ) -> None:
+        if failures and asset_key.path == ["products"]:
             raise failures.pop()
-        add_output_metadata(context, metadata)
+        add_asset_metadata(context, metadata, asset_key, **arguments)
 
     def before_the_one_before_is_in_place(source: Any, target: Any) -> None:
         if str(target).endswith(".previous") and failures:
@@ -143,7 +146,7 @@ def dying(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
         replace(source, target)
 
     if moment == "published":
-        monkeypatch.setattr(dg.OutputContext, "add_output_metadata", when_it_was_published)
+        monkeypatch.setattr(StepExecutionContext, "add_asset_metadata", when_it_was_published)
     else:
         monkeypatch.setattr(os, "replace", before_the_one_before_is_in_place)
 
