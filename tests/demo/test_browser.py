@@ -66,7 +66,7 @@ class Demo:
 
     @property
     def opened(self) -> str:
-        """The page that the demo opened in the browser."""
+        """The page that the demo opens in the browser. Wait until it does."""
         return (self._folder / "opened").read_text().strip()
 
     def snapshot(self, name: str) -> pl.DataFrame:
@@ -97,6 +97,7 @@ class Demo:
 def running_demo(folder: Path) -> Iterator[Demo]:
     """Run `octogen-dagster demo --ui` until the block ends."""
     port = str(free_port())
+    os.mkfifo(folder / "opened")
     opened = shlex.quote(f"echo $0 > {folder}/opened")
     with subprocess.Popen(
         command("--catalogs", str(len(CATALOGS)), "--ui", "--port", port),
