@@ -29,6 +29,79 @@ def _environment(shops: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_URL", shops.base_url)
 
 
+def test_one_file_is_a_whole_deployment(tmp_path: Path) -> None:
+    facets = [{"name": "gender", "values": ["female"]}]
+    attributes = {
+        "connection": CONNECTION | {"budget_usd": 50, "reserve": 0.5},
+        "catalog_source": {"hosts": ["acme.com"]},
+        "storage": {"base_dir": str(tmp_path), "keep_pages": True},
+        "translation": {"owners": ["team:data"], "tags": {"source": "octogen"}},
+        "searches": [
+            WHOLE_CATALOGS
+            | {"sensor": "running", "changes": True, "details": True, "brands": True}
+            | {"checks": {"max_age_hours": 24, "blocking": True, "exclude": ["nulls"]}},
+            {
+                "name": "dresses",
+                "partitions": "catalog_day",
+                "start_date": "2026-11-01",
+                "schedule": {"cron": "0 6 * * *", "timezone": "Europe/Berlin", "running": True},
+                "sensor": False,
+                "search": {
+                    "q": "linen dress",
+                    "facets": facets,
+                    "exclude_facets": [{"name": "color_family", "values": ["Pink"]}],
+                    "price_min": 10,
+                    "price_max": 200,
+                    "understand": True,
+                    "omit_generated_facets": ["fit"],
+                    "fallback_category": ["Clothing", "Dresses"],
+                    "brand_quality_min": 2,
+                    "brand_quality_max": 5,
+                    "similar_to_brands": ["Acme"],
+                    "relax": True,
+                    "page_size": 50,
+                },
+            },
+        ],
+        "linked_datasets": {
+            "project": "my-project",
+            "principal": "serviceAccount:reader@my-project.iam.gserviceaccount.com",
+            "sensor": "running",
+            "products": True,
+            "snapshot": {"columns": ["uuid"], "where": "in_stock"},
+        },
+    }
+    with load(attributes) as (_, defs):
+        specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
+        checks = {str(key) for key in defs.resolve_asset_graph().asset_check_keys}
+        sensors = {sensor.name: sensor.default_status.value for sensor in defs.sensors or ()}
+        (schedule,) = defs.schedules or ()
+        assert isinstance(schedule, dg.ScheduleDefinition)
+        resources = set(defs.resources or ())
+    names = ["octogen_catalogs", "dresses"]
+    names += [f"octogen_products{end}" for end in ("", "_changes", "_details", "_brands")]
+    names += [f"octogen_linked_{end}" for end in ("datasets", "products", "snapshot")]
+    assert specs.keys() == set(names)
+    assert all(spec.owners == ["team:data"] for spec in specs.values())
+    search = specs["dresses"].metadata["octogen/search"].value
+    assert search["similar_to_brands"] == ["Acme"]
+    assert search["facets"] == facets
+    assert any("fresh" in key for key in checks)
+    assert not any("octogen_products" in key and "nulls" in key for key in checks)
+    assert sensors == {
+        "octogen_products_catalog_sensor": "RUNNING",
+        "octogen_listing_sensor": "RUNNING",
+    }
+    assert (schedule.cron_schedule, schedule.default_status.value) == ("0 6 * * *", "RUNNING")
+    assert resources == {
+        "octogen",
+        "octogen_io_manager",
+        "analytics_hub",
+        "octogen_control_plane",
+        "bigquery",
+    }
+
+
 def test_whole_catalogs_and_what_follows_them_run(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
