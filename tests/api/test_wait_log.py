@@ -194,9 +194,7 @@ def test_a_connection_tells_once_however_many_clients_it_has(
     lines: list[str] = []
     with pytest.raises(OctogenConnectionError):
         connection.with_log(lines.append).call(OctogenClient.list_catalogs)
-    assert [line.partition(" in ")[0] for line in lines] == [
-        record.getMessage().partition(" in ")[0]
-    ]
+    assert [line.partition(" (")[0] for line in lines] == [record.getMessage().partition(" (")[0]]
 
 
 def test_a_copy_logs_by_logging(lines: list[str], caplog: pytest.LogCaptureFixture) -> None:
