@@ -185,7 +185,7 @@ def test_a_million_rows_become_a_snapshot(emulator: Emulator, snapshots: Snapsho
     assert shown["octogen/source_table"] == TABLE
     types = {column.name: column.type for column in shown["octogen/source_columns"].columns}
     assert types == {"uuid": "STRING", "current_price": "FLOAT64", "exported_at": "TIMESTAMP"}
-    assert shown["octogen/preview"].startswith("| current_price |\n| --- |\n| ")
+    assert shown["octogen/preview"].startswith("| uuid | current_price | exported_at |\n| --- |")
     job = emulator.client.get_job(shown["octogen/job_id"], location="US")
     assert job.labels["dagster_partition"] == "octogen-prod_us_catalogs_acme"
     assert checked(result) == {"not_empty": True, "expected_columns": True, "fresh": True}
