@@ -33,6 +33,7 @@ from octogen_dagster.sharing.analytics_hub import EMULATOR_VARIABLE
 
 SNAPSHOTS_VARIABLE = "OCTOGEN_DEMO_SNAPSHOTS"
 LINKED_DATASETS = "octogen_linked_datasets"
+AUTOMATION = "octogen_automation"
 
 _SECONDS_BETWEEN_TICKS = 10
 _ONCE = (
@@ -84,7 +85,7 @@ defs = dg.Definitions(
             default_status=dg.DefaultSensorStatus.RUNNING,
         ),
         dg.AutomationConditionSensorDefinition(
-            "octogen_automation",
+            AUTOMATION,
             target=dg.AssetSelection.all(),
             minimum_interval_seconds=_SECONDS_BETWEEN_TICKS,
             default_status=dg.DefaultSensorStatus.RUNNING,

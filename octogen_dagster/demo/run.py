@@ -16,7 +16,13 @@ from rich.progress import Progress
 
 from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.demo import definitions
-from octogen_dagster.demo.day import Day, Target, cancel_unfinished_runs, wait_for_day
+from octogen_dagster.demo.day import (
+    Day,
+    Target,
+    cancel_unfinished_runs,
+    wait_for_day,
+    wait_for_tick,
+)
 from octogen_dagster.demo.report import check_lines, links_table, places, snapshots_table
 from octogen_dagster.demo.services import HOST, Services, require_ui, running_services
 from octogen_dagster.sandbox.data.catalog import builtin_catalog_keys
@@ -189,6 +195,7 @@ class _Demo:
 
     def _play_day(self, services: Services, *, is_last: bool) -> Day:
         if self._day:
+            wait_for_tick(self._instance, definitions.AUTOMATION)
             if is_last:
                 self._lose_decimal_point()
             self._sandbox.next_day()

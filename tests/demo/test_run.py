@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from octogen_dagster.demo.day import wait_for_day
 from octogen_dagster.demo.run import run_demo
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
@@ -163,6 +165,8 @@ def test_a_failed_run_is_reported(
         return Sandbox(catalogs=catalogs, products=products, generation="current", faults=[fault])
 
     monkeypatch.setattr("octogen_dagster.demo.run.Sandbox", broken)
+    impatient = functools.partial(wait_for_day, max_quiet_seconds=20)
+    monkeypatch.setattr("octogen_dagster.demo.run.wait_for_day", impatient)
     succeeded = run_demo(tmp_path, catalogs=1, products=3, ui_port=None)
     assert not succeeded
     output = capsys.readouterr().out
