@@ -82,6 +82,8 @@ class ProductQuality:
             *((pl.col("problem") == problem).sum().alias(problem) for problem in _PROBLEMS),
             pl.col("problem").count().alias("bad"),
         )
+        if not self.rows:  # Polars 2.0 panics at the join with an empty Parquet file
+            return pl.DataFrame(schema=judged.collect_schema())
         return judged.sort("products", "currency", descending=[True, False]).collect(
             engine="streaming"
         )

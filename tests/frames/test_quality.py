@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -58,6 +59,11 @@ def test_an_empty_table_has_no_nulls_repeats_or_prices() -> None:
     quality = ProductQuality(priced([]))
     assert (quality.rows, quality.repeats, len(quality.prices)) == (0, 0, 0)
     assert quality.null_shares == {}
+
+
+def test_an_empty_file_has_no_prices(tmp_path: Path) -> None:
+    priced([]).collect().write_parquet(tmp_path / "empty.parquet")
+    assert ProductQuality(pl.scan_parquet(tmp_path / "empty.parquet")).prices.is_empty()
 
 
 def test_the_nulls_of_a_brand_are_those_of_its_name() -> None:
