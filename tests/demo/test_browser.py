@@ -18,7 +18,7 @@ from typing import IO
 
 import polars as pl
 import pytest
-from playwright.sync_api import Locator, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Locator, Page, Response, ViewportSize, expect, sync_playwright
 
 from tests.demo.command import command, environment, free_port
 
@@ -246,13 +246,19 @@ def switches_a_sensor_off_and_on(someone: Person, demo: Demo) -> None:
         expect(switch).to_be_checked(checked=not is_on)
         expect(switch).to_be_enabled()
         switch.focus()
-        page.keyboard.press("Space")
+        with page.expect_response(_is_switched):
+            page.keyboard.press("Space")
         expect(switch).to_be_checked(checked=is_on)
         page.reload()
     expect(switch).to_be_checked()
     row.get_by_role("img", name="info").hover()
     someone.sees("Requests octogen_products for each catalog that is new or was indexed again")
     someone.takes_screenshot("automation")
+
+
+def _is_switched(response: Response) -> bool:
+    """True if Dagster has taken that a sensor is switched on or off."""
+    return bool(re.search(r"mutation \w*Sensor", response.request.post_data or ""))
 
 
 def sees_products(someone: Person, demo: Demo) -> None:
