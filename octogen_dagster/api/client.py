@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote
 
 from typing_extensions import Self, Unpack
 
 from octogen_dagster.api.catalog_states import CatalogList, no_catalog_list, parsed_catalog_list
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.domain_coverage import DomainCoverageResponse
+from octogen_dagster.api.domain_endpoint import fetch_domain
 from octogen_dagster.api.facets import Facet
 from octogen_dagster.api.httpx_transport import HttpxTransport
 from octogen_dagster.api.log_masking import HTTP_LOGS
@@ -179,21 +179,7 @@ class OctogenClient:
                 (seed generation).
             OctogenError: The request failed otherwise.
         """
-        if not host.strip():
-            raise ValueError("host must not be empty")
-        subject = f"Shop {host!r}"
-        path = f"/domains/{quote(host.strip(), safe='')}"
-        try:
-            response = await self._requester.request("GET", path, subject, paced=paced)
-        except OctogenNotFoundError as error:
-            if error.detail == "domain_not_covered":
-                raise
-            raise error.with_message(
-                f"{subject} cannot be read: {self._base_url} has no such operation (404). If the "
-                "service has a list of catalogs, use GrantedCatalogs(); else NamedCatalogs(keys="
-                "[...])."
-            ) from None
-        return parsed(DomainCoverageResponse, response, subject)
+        return await fetch_domain(self._requester, host, self._base_url, paced=paced)
 
     async def count_products(self, filters: SearchFilters, catalogs: Sequence[str] = ()) -> int:
         """Count the products that a search finds at most: its keywords do not narrow the count.
