@@ -24,6 +24,7 @@ HELPERS = {
     "run_ledger",
     "sensor_failures",
     "sensor_limits",
+    "suggestions",
 }
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
@@ -41,6 +42,7 @@ ARROWS: dict[str, set[str]] = {
     "run_ledger": {"sensor_limits"},
     "check_results": set(),
     "previews": set(),
+    "suggestions": set(),
     "snapshots": GROUND | HELPERS | {"api", "frames"},
     "bigquery": GROUND | HELPERS | {"api", "frames", "sharing", "control_plane"},
     "doctor": GROUND

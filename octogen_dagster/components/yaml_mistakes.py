@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from pydantic import BaseModel, ValidationError
+
+from octogen_dagster.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from dagster_shared.yaml_utils.source_position import SourcePositionTree
@@ -121,9 +122,8 @@ def _describe_one(path: Path, error: ErrorDetails, model: type[BaseModel]) -> st
         return "is required"
     if kind in ("literal_error", "enum"):
         value, choices = error["input"], context["expected"]
-        meant = _did_you_mean(
-            str(value), choices.replace("'", "").replace(" or ", ", ").split(", ")
-        )
+        known = choices.replace("'", "").replace(" or ", ", ").split(", ")
+        meant = did_you_mean(str(value), known)
         return f"{value!r} is not a choice.{meant} Choose {choices}"
     if kind in ("value_error", "assertion_error"):
         return str(context["error"])
@@ -134,16 +134,11 @@ def _describe_one(path: Path, error: ErrorDetails, model: type[BaseModel]) -> st
 
 def _describe_unknown(name: str, models: list[type[BaseModel]]) -> str:
     fields = {field for model in models for field in model.model_fields}
-    text = f"no such field.{_did_you_mean(name, fields)}"
+    text = f"no such field.{did_you_mean(name, fields)}"
     for parent in sorted(fields):
         if any(name in model.model_fields for model in _models_at_any(models, parent)):
             return f"{text} It is a field of {parent!r}"
     return f"{text} The fields are {', '.join(sorted(fields))}" if fields else text
-
-
-def _did_you_mean(name: str, choices: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(choices), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _models_at(model: type[BaseModel], path: Iterable[str | int]) -> Iterable[type[BaseModel]]:

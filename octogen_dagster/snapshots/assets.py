@@ -33,7 +33,8 @@ from octogen_dagster.snapshots.catalogs import ADDS_PARTITIONS
 from octogen_dagster.snapshots.columns import COLUMN_SCHEMA, column_schema
 from octogen_dagster.snapshots.partitions import SnapshotPartitions, catalog_of
 from octogen_dagster.snapshots.resource import OctogenResource
-from octogen_dagster.snapshots.withheld import did_you_mean, report_withheld
+from octogen_dagster.snapshots.withheld import report_withheld
+from octogen_dagster.suggestions import did_you_mean
 
 _MAX_NAMED_CATALOGS = 20
 

@@ -1,6 +1,5 @@
 """The factory of the checks of snapshots."""
 
-import difflib
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import timedelta
@@ -30,6 +29,7 @@ from octogen_dagster.snapshots.check_verdicts import (
 from octogen_dagster.snapshots.columns import COLUMN_SCHEMA
 from octogen_dagster.snapshots.freshness_check import build_fresh_check
 from octogen_dagster.snapshots.partitions import SnapshotPartitions
+from octogen_dagster.suggestions import did_you_mean
 
 MAX_NULL_SHARE: Mapping[str, float] = {"product_url": 0.0, "title": 0.2, "current_price": 0.2}
 """The shares of nulls that are allowed by default."""
@@ -321,9 +321,7 @@ def _check_names(exclude: Collection[str]) -> None:
     known = [*_CHECKS, FRESH]
     for name in [exclude] if isinstance(exclude, str) else exclude:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            meant = f" Did you mean {close[0]!r}?" if close else ""
             raise ValueError(
-                f"exclude names {name!r}, and there is no such check.{meant} The checks are "
-                f"{', '.join(known)}."
+                f"exclude names {name!r}, and there is no such check.{did_you_mean(name, known)} "
+                f"The checks are {', '.join(known)}."
             )

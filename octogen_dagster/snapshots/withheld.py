@@ -6,14 +6,11 @@ schedules leave it out until it has a snapshot again.
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from octogen_dagster.snapshots.partitions import SnapshotPartitions
 
 GRANTED = "octogen/granted"
@@ -88,17 +85,6 @@ def report_withheld(
         withheld_observation(context.asset_key, context.partition_key)
     )
     return f"{text} Schedules leave it out until it has a snapshot."
-
-
-def did_you_mean(catalog: str, catalogs: Iterable[str]) -> str:
-    """Return a sentence that names the catalog that is meant; empty if none is similar.
-
-    Args:
-        catalog: The key that was not found.
-        catalogs: The keys of other catalogs.
-    """
-    similar = difflib.get_close_matches(catalog, set(catalogs) - {catalog}, n=1)
-    return f" Did you mean {similar[0]!r}?" if similar else ""
 
 
 def _latest_snapshots(

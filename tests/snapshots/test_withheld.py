@@ -20,7 +20,7 @@ from octogen_dagster.snapshots.assets import ProductsAsset
 from octogen_dagster.snapshots.catalog_sensor import CatalogSensor
 from octogen_dagster.snapshots.partitions import SnapshotPartitions
 from octogen_dagster.snapshots.schedules import SnapshotSchedule
-from octogen_dagster.snapshots.withheld import did_you_mean, withheld_catalogs
+from octogen_dagster.snapshots.withheld import withheld_catalogs
 from tests.results import failure
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=timezone.utc)
@@ -167,12 +167,6 @@ def test_observations_of_others_and_keys_of_other_partitions_withhold_nothing(
         )
     partitions = SnapshotPartitions(catalog_days("2026-03-01"))
     assert withheld_catalogs(instance, products, partitions) == set()
-
-
-def test_only_a_similar_catalog_is_meant() -> None:
-    assert did_you_mean("north-peak", ["northpeak", "strada"]) == " Did you mean 'northpeak'?"
-    assert did_you_mean("farfetch", ["northpeak", "strada"]) == ""
-    assert did_you_mean("strada", ["strada"]) == ""
 
 
 def test_a_partition_that_nobody_can_delete_is_not_said_to_be(
