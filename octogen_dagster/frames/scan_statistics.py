@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _MAX_CURRENCIES = 5
+_CURRENCY = pl.col("currency").str.to_lowercase()
 
 
 @dataclass
@@ -131,10 +132,10 @@ def product_figures(snapshot: pl.LazyFrame) -> Figures:
         )
     )
     for currency in _currencies(snapshot):
-        suffix = f"_{currency.lower()}" if currency else ""
+        suffix = f"_{currency}" if currency else ""
         names = {share: f"price_p{round(share * 100):02}{suffix}" for share in _QUANTILES}
         numbers |= _only_row(
-            snapshot.filter(pl.col("currency").eq_missing(pl.lit(currency))).select(
+            snapshot.filter(_CURRENCY.eq_missing(pl.lit(currency))).select(
                 price.quantile(share).alias(name) for share, name in names.items()
             )
         )
@@ -147,9 +148,9 @@ def product_figures(snapshot: pl.LazyFrame) -> Figures:
 
 def _currencies(snapshot: pl.LazyFrame) -> list[str | None]:
     """Return the codes of the currencies with the most products; None is for products without."""
+    counts = snapshot.group_by(_CURRENCY).len().collect(engine="streaming")
     currency = pl.col("currency")
-    counts = snapshot.group_by(currency).len().collect(engine="streaming")
-    known = counts.filter(currency.is_null() | currency.str.contains("^[A-Za-z]{3}$"))
+    known = counts.filter(currency.is_null() | currency.str.contains("^[a-z]{3}$"))
     most = known.sort("len", "currency", descending=[True, False]).head(_MAX_CURRENCIES)
     return most.get_column("currency").to_list()
 

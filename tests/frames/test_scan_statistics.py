@@ -132,7 +132,8 @@ def test_shares_of_null_and_quantiles_of_the_price() -> None:
 
 
 def test_the_quantiles_of_two_currencies_are_not_mixed() -> None:
-    rows = [{"current_price": price, "currency": "EUR"} for price in (10.0, 20.0, 30.0)]
+    prices = {"EUR": 10.0, "eur": 20.0, "Eur": 30.0}
+    rows = [{"current_price": price, "currency": code} for code, price in prices.items()]
     rows += [{"current_price": 4000.0, "currency": currency} for currency in ("JPY", None, "¥ a")]
     figures = product_figures(pl.LazyFrame(rows, schema=PRODUCT_SCHEMA))
     medians = {name: value for name, value in figures.items() if "p50" in name}
