@@ -97,8 +97,8 @@ def wait_for_day(
         time.sleep(_POLL_SECONDS)
 
 
-def wait_for_tick(instance: dg.DagsterInstance, sensor: str, *, max_seconds: float = 120) -> None:
-    """Wait until a sensor was evaluated from the start of this call on, or not for a while.
+def wait_for_tick(instance: dg.DagsterInstance, sensor: str, *, max_seconds: float = 120) -> bool:
+    """Wait until a sensor was evaluated from the start of this call on.
 
     An automation condition that sees an asset and what it depends on change in one evaluation takes
     the asset for up to date.
@@ -107,24 +107,31 @@ def wait_for_tick(instance: dg.DagsterInstance, sensor: str, *, max_seconds: flo
         instance: The Dagster instance.
         sensor: The sensor's name.
         max_seconds: The longest time to wait.
+
+    Returns:
+        True if it was evaluated.
     """
     started_at = time.time()
-    while time.time() - started_at < max_seconds:
-        for state in instance.all_instigator_state():
-            if state.instigator_name == sensor and any(
-                tick.timestamp >= started_at and tick.is_completed
-                for tick in instance.get_ticks(
-                    state.instigator_origin_id, state.selector_id, limit=2
-                )
-            ):
-                return
+    while not (ticked := _has_ticked(instance, sensor, started_at)):
+        if time.time() - started_at >= max_seconds:
+            break
         time.sleep(_POLL_SECONDS)
+    return ticked
 
 
 def cancel_unfinished_runs(instance: dg.DagsterInstance) -> None:
     """Report runs as canceled whose processes ended with an earlier demo."""
     for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
         instance.report_run_canceled(run, message="The demo ended before this run.")
+
+
+def _has_ticked(instance: dg.DagsterInstance, sensor: str, after: float) -> bool:
+    return any(
+        tick.is_completed and tick.timestamp >= after
+        for state in instance.all_instigator_state()
+        if state.instigator_name == sensor
+        for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=2)
+    )
 
 
 def _materialized(

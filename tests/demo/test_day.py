@@ -4,8 +4,22 @@ import time
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.remote_origin import RemoteInstigatorOrigin
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    TickData,
+    TickStatus,
+)
 
-from octogen_dagster.demo.day import Day, Target, cancel_unfinished_runs, wait_for_day
+from octogen_dagster.demo.day import (
+    Day,
+    Target,
+    cancel_unfinished_runs,
+    wait_for_day,
+    wait_for_tick,
+)
 from tests.runs import ORIGIN
 
 PARTITIONS = dg.StaticPartitionsDefinition(["acme", "zen"])
@@ -99,3 +113,30 @@ def test_runs_of_an_earlier_demo_are_canceled(
     run = instance.get_run_by_id(left.run_id)
     assert run is not None
     assert run.status is dg.DagsterRunStatus.CANCELED
+
+
+def test_an_evaluation_of_a_sensor_that_begins_after_the_call_is_waited_for() -> None:
+    with dg.instance_for_test() as instance:  # it stores ticks
+
+        def tick(sensor: str, status: TickStatus, seconds_later: float) -> bool:
+            origin = RemoteInstigatorOrigin(ORIGIN.repository_origin, sensor)
+            running = InstigatorStatus.RUNNING
+            state = InstigatorState(origin, InstigatorType.SENSOR, running)
+            if state not in instance.all_instigator_state():
+                instance.add_instigator_state(state)
+            instance.create_tick(
+                TickData(
+                    instigator_origin_id=state.instigator_origin_id,
+                    instigator_name=sensor,
+                    instigator_type=InstigatorType.SENSOR,
+                    status=status,
+                    timestamp=time.time() + seconds_later,
+                    selector_id=state.selector_id,
+                )
+            )
+            return wait_for_tick(instance, "automation", max_seconds=0)
+
+        assert not tick("automation", TickStatus.SKIPPED, -60)
+        assert not tick("another", TickStatus.SKIPPED, 60)
+        assert not tick("automation", TickStatus.STARTED, 60)
+        assert tick("automation", TickStatus.SKIPPED, 60)
