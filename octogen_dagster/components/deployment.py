@@ -26,7 +26,15 @@ from octogen_dagster.snapshots.schedules import build_snapshot_schedule
 
 if TYPE_CHECKING:
     from octogen_dagster.components.component import OctogenComponent
-    from octogen_dagster.components.linked_settings import LinkedDatasetsSettings
+    from octogen_dagster.components.linked_settings import (
+        LinkedDatasetsSettings,
+        LinkedProductsSettings,
+        LinkedSnapshotSettings,
+    )
+
+
+_FOLLOW: dict[str, Any] = {"automation_condition": dg.AutomationCondition.eager()}
+"""What assets have that follow others by themselves. Details do not: their lookups are charged."""
 
 
 class Deployment:
@@ -160,14 +168,13 @@ class Deployment:
                 build,
                 products=products,
                 catalog=catalog,
-                automation_condition=dg.AutomationCondition.eager(),
                 **place,
                 **self._stored,
                 **arguments,
             )
 
         if search.changes is not None:
-            add("changes", search.changes, build_product_changes_asset)
+            add("changes", search.changes, build_product_changes_asset, **_FOLLOW)
         if search.details is not None:
             add(
                 "details",
@@ -178,7 +185,7 @@ class Deployment:
                 **self._resource,
             )
         if search.brands is not None:
-            add("brands", search.brands, build_product_brands_asset)
+            add("brands", search.brands, build_product_brands_asset, **_FOLLOW)
 
     def _add_linked_datasets(self, linked: LinkedDatasetsSettings) -> None:
         from octogen_dagster.bigquery.linked_datasets import build_linked_datasets_asset
@@ -186,12 +193,11 @@ class Deployment:
         from octogen_dagster.bigquery.linked_snapshot import build_linked_snapshot_asset
         from octogen_dagster.bigquery.listing_sensor import build_listing_sensor
 
-        name = f"{self._component.name}_linked"
         datasets = self._add(
             "linked_datasets",
             linked,
             build_linked_datasets_asset,
-            name=linked.name or f"{name}_datasets",
+            name=linked.name or f"{self._component.name}_linked_datasets",
             control_plane=linked.from_octogen,
             replace_revoked=linked.replace_revoked,
         )
@@ -204,28 +210,27 @@ class Deployment:
                     default_status=_sensor_status(linked.sensor),
                 )
             )
-        follow: dict[str, Any] = {"automation_condition": dg.AutomationCondition.eager()}
-        if linked.products is not None:
-            self._add(
-                "linked_products",
-                linked.products,
-                build_linked_products_asset,
-                linked_datasets=datasets,
-                name=linked.products.name or f"{name}_products",
-                **linked.products.arguments(),
-                **follow,
-            )
-        if linked.snapshot is not None:
-            self._add(
-                "linked_snapshot",
-                linked.snapshot,
-                build_linked_snapshot_asset,
-                linked_datasets=datasets,
-                name=linked.snapshot.name or f"{name}_snapshot",
-                **linked.snapshot.arguments(),
-                **follow,
-                **self._stored,
-            )
+
+        def add(
+            kind: Kind,
+            settings: LinkedProductsSettings | LinkedSnapshotSettings | None,
+            build: _Build,
+            **arguments: Any,
+        ) -> None:
+            if settings is not None:
+                self._add(
+                    kind,
+                    settings,
+                    build,
+                    linked_datasets=datasets,
+                    name=settings.name or f"{self._component.name}_{kind}",
+                    **settings.arguments(),
+                    **_FOLLOW,
+                    **arguments,
+                )
+
+        add("linked_products", linked.products, build_linked_products_asset)
+        add("linked_snapshot", linked.snapshot, build_linked_snapshot_asset, **self._stored)
 
     def _has_partitions_of_catalogs(self, search: SearchSettings) -> bool:
         return search.by_catalog and self._component.catalogs_as == "partitions"

@@ -37,7 +37,10 @@ class AssetSettings(YamlModel):
 
 
 class DetailsSettings(AssetSettings):
-    """The settings of the details of products. Each lookup is charged."""
+    """The settings of the details of products.
+
+    Each lookup is charged, so they follow the products only with an automation condition.
+    """
 
     only_changed: bool = Field(
         default=False,

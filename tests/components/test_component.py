@@ -83,6 +83,8 @@ def test_one_file_is_a_whole_deployment(tmp_path: Path) -> None:
     names += [f"octogen_linked_{end}" for end in ("datasets", "products", "snapshot")]
     assert specs.keys() == set(names)
     assert all(spec.owners == ["team:data"] for spec in specs.values())
+    assert specs["octogen_products_changes"].automation_condition is not None
+    assert specs["octogen_products_details"].automation_condition is None  # lookups are charged
     search = specs["dresses"].metadata["octogen/search"].value
     assert search["similar_to_brands"] == ["Acme"]
     assert search["facets"] == facets
