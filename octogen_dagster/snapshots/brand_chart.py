@@ -68,11 +68,12 @@ def _price(row: Mapping[str, Any]) -> str:
 
 
 def _range(row: Mapping[str, Any]) -> str:
-    if row["price_p50"] is None or not row["highest_price"] > 0:
+    names = ("highest_price", "price_p25", "price_p50", "price_p75")
+    highest, *quartiles = (math.nan if row[name] is None else row[name] for name in names)
+    if not all(map(math.isfinite, (highest, *quartiles))) or highest <= 0:
         return ""
     low, median, high = (
-        min(_CELLS - 1, math.floor(max(row[quantile], 0.0) / row["highest_price"] * _CELLS))
-        for quantile in ("price_p25", "price_p50", "price_p75")
+        min(_CELLS - 1, math.floor(max(quartile, 0.0) / highest * _CELLS)) for quartile in quartiles
     )
     line = "┄" * low + "━" * (high - low + 1) + "┄" * (_CELLS - 1 - high)
     return f"{line[:median]}●{line[median + 1 :]}"

@@ -1,8 +1,10 @@
 """The chart of brands: a table with bars."""
 
+import math
 from typing import Any
 
 import polars as pl
+import pytest
 
 from octogen_dagster.frames.brands import BRANDS_SCHEMA
 from octogen_dagster.snapshots.brand_chart import MAX_BRANDS, brand_chart
@@ -27,6 +29,11 @@ def test_a_bar_is_as_long_as_its_share_of_the_largest_brand() -> None:
         ["Zen", "1,250", "██████▎"],
         ["Nord", "1", "▏"],
     ]
+
+
+@pytest.mark.parametrize("price", [math.inf, math.nan, 0.0, -1.0])
+def test_prices_that_have_no_scale_have_no_range(price: float) -> None:
+    assert chart(brand("Acme", 1, 1.0, 1.0, price))[0][-1] == ""
 
 
 def test_ranges_of_a_currency_have_one_scale() -> None:
