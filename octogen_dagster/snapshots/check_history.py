@@ -49,7 +49,7 @@ class SnapshotHistory:
     """The materializations of a snapshot and of those before it.
 
     A snapshot with a time comes after those of earlier times, and another one after those that it
-    replaced.
+    replaced. Snapshots of another search, such as that of a run in the launchpad, do not count.
 
     Attributes:
         materializations: Their records, the newest first. The first is that of the snapshot itself.
@@ -75,6 +75,10 @@ class SnapshotHistory:
         return dict(data) if isinstance(data, Mapping) else {}
 
 
+def _search(record: dg.EventLogRecord) -> Any:
+    return _values([record], "octogen/search")[0]
+
+
 def _values(records: Sequence[dg.EventLogRecord], name: str) -> list[Any]:
     events = [record.asset_materialization for record in records]
     entries = [event.metadata.get(name) if event else None for event in events]
@@ -98,6 +102,7 @@ def read_history(
     if records and before is not None:
         earlier = _newest_of_each(instance, checked.asset, before)
         records = [records[0], *earlier[:SNAPSHOTS_BACK]]
+    records = [record for record in records if _search(record) == _search(records[0])]
     if len(records) < 2:
         return SnapshotHistory(records)
     keys = {name: dg.AssetCheckKey(checked.asset, name) for name in checks}

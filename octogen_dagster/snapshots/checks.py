@@ -132,7 +132,8 @@ def build_snapshot_checks(
       snapshot until the asset's first one is older than `max_age`, so that a first backfill may
       last.
 
-    The last snapshot is that of the last of the 31 times before, or else the one that was replaced.
+    The last snapshot is that of the last of the 31 times before, or else the one that was replaced;
+    one of another search, as a run in the launchpad may have, does not count.
     A check passes if what it compares with is not known. A failed check has a sample of the rows
     and says what to do. Changes have `unique_uuid`, `schema_unchanged` and `fresh` only, and
     details have all but `complete`, `not_truncated` and `unknown_fields`.

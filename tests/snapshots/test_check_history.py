@@ -37,6 +37,14 @@ def test_the_last_five_that_were_replaced(asset: CheckedAsset) -> None:
     assert found[6] == [105, 104, 103, 102, 101]
 
 
+def test_those_of_the_same_search(asset: CheckedAsset) -> None:
+    found = []
+    for rows, keywords in [(10, "boots"), (99, "all"), (11, "boots"), (98, "all")]:
+        asset.metadata = {"octogen/search": dg.MetadataValue.json({"q": keywords})}
+        found.append(earlier(asset, rows))
+    assert found == [[], [], [10], [99]]
+
+
 def test_those_of_the_same_catalog(asset: CheckedAsset) -> None:
     asset.partitions_def = catalog_partitions
     assert earlier(asset, 10, "acme") == []
