@@ -14,7 +14,7 @@ import pytest
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.resource import OctogenResource
 from tests.dg_project import build_wheel
-from tests.unversioned_storage import skip_alembic
+from tests.storage_migrations import read_migrations_once
 
 if sys.version_info < (3, 11):
     # octogen-ai-sdk needs Python 3.11.
@@ -40,9 +40,9 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _unversioned_storage() -> Iterator[None]:
+def _storage_migrations() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        skip_alembic(patch)
+        read_migrations_once(patch)
         yield
 
 

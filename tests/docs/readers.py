@@ -19,7 +19,7 @@ from dagster.components.testing import create_defs_folder_sandbox
 
 import octogen_dagster
 from octogen_dagster.api import transport  # noqa: F401
-from tests.unversioned_storage import skip_alembic
+from tests.storage_migrations import read_migrations_once
 
 BIGQUERY = "bigquery"
 """The resource of assets that need a BigQuery, which are loaded and not run."""
@@ -104,7 +104,7 @@ def _runnable(repository: dg.RepositoryDefinition) -> Iterator[dg.AssetKey]:
 # A process that is forked from here imports nothing itself.
 for name in octogen_dagster.__all__:
     getattr(octogen_dagster, name)
-skip_alembic(pytest.MonkeyPatch())
+read_migrations_once(pytest.MonkeyPatch())
 QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
 with dg.DagsterInstance.ephemeral() as empty:
     dg.materialize([dg.asset(lambda: None, name="none")], instance=empty, run_config=QUIET)
