@@ -218,10 +218,10 @@ def changes_a_search_in_the_launchpad(someone: Person, demo: Demo) -> None:
     page.get_by_role("button", name="Materialize").locator("xpath=following::button[1]").click()
     page.get_by_role("menuitem", name="Open launchpad").click()
     dialog = page.get_by_role("dialog").last
+    someone.sees("All defaults expanded", "No errors", within=dialog)
     dialog.get_by_text("price_max: 100").click()
-    page.keyboard.press("End")
-    page.keyboard.press("Shift+Home")
-    page.keyboard.type(f"price_max: {limit}")
+    page.keyboard.press("ControlOrMeta+a")
+    page.keyboard.insert_text(f"ops: {{sweaters: {{config: {{price_max: {limit}}}}}}}")
     someone.sees(f"price_max: {limit}", "No errors", within=dialog)
     someone.takes_screenshot("launchpad")
     someone.clicks("Materialize", within=dialog)
