@@ -34,6 +34,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slow tests that may take longest, so that none is alone at the end."""
+    items.sort(key=_max_seconds, reverse=True)
+
+
+def _max_seconds(item: pytest.Item) -> float:
+    timeout = item.get_closest_marker("timeout")
+    return timeout.args[0] if timeout and item.get_closest_marker("slow") else 0
+
+
 def pytest_collection_finish() -> None:
     """Spare garbage collections the objects of imported modules, which stay anyway."""
     gc.freeze()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from filelock import FileLock
 
 from tests.dg_project import ROOT, DgProject
 
@@ -30,13 +31,14 @@ def project(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> DgProject:
     assert found
     commands = found[1]
     assert len(commands.splitlines()) == 5
-    DgProject(folder, home).run(
-        "bash",
-        "-c",
-        RUNNER + commands,
-        UV_CONSTRAINT=str(constraints),
-        UV_FIND_LINKS=str(wheel.parent),
-    )
+    with FileLock(wheel.with_name("port-of-the-sandbox.lock")):
+        DgProject(folder, home).run(
+            "bash",
+            "-c",
+            RUNNER + commands,
+            UV_CONSTRAINT=str(constraints),
+            UV_FIND_LINKS=str(wheel.parent),
+        )
     return DgProject(folder / "my_shops", home)
 
 
