@@ -94,6 +94,40 @@ def wait_interruptibly(
         poll()
 
 
+def run_in_thread(
+    work: Callable[[], _Result],
+    thread_name: str,
+    interrupted: Callable[[Future[_Result]], object],
+    seconds: float = float("inf"),
+    poll: Callable[[], object] = lambda: None,
+) -> Future[_Result]:
+    """Run work in a daemon thread and wait for it, with `wait_interruptibly`.
+
+    Args:
+        work: The function to call.
+        thread_name: The name of the thread.
+        interrupted: Called if the calling thread is interrupted after the work has begun, also if
+            that happens while the thread is started. The interrupt is raised afterwards.
+        seconds: The longest time to wait; the future may not be done after it.
+        poll: As for `wait_interruptibly`.
+
+    Returns:
+        The future of what `work` returns or raises.
+
+    Raises:
+        RuntimeError: The thread cannot be started.
+    """
+    future: Future[_Result] = Future()
+    try:
+        _start(work, future, thread_name)
+        wait_interruptibly(future, seconds, poll)
+    except BaseException:
+        if not future.cancel():
+            interrupted(future)
+        raise
+    return future
+
+
 def run_uninterrupted(work: Callable[[], _Result], reason: str) -> _Result:
     """Run work that a first interrupt of the calling thread does not cut off.
 
@@ -111,14 +145,9 @@ def run_uninterrupted(work: Callable[[], _Result], reason: str) -> _Result:
     Raises:
         RuntimeError: The thread cannot be started.
     """
-    future: Future[_Result] = Future()
-    try:
-        _start(work, future, "octogen-uninterrupted")
-        wait_interruptibly(future)
-    except BaseException:
-        if future.cancel():
-            raise  # the work has not begun
+
+    def interrupted(future: Future[_Result]) -> None:
         _LOGGER.warning(f"{reason} Interrupt again to leave at once.")
         wait_interruptibly(future)
-        raise
-    return future.result()
+
+    return run_in_thread(work, "octogen-uninterrupted", interrupted).result()

@@ -5,10 +5,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 
 import pytest
 
-from octogen_dagster.background import run_uninterrupted, submit, wait_interruptibly
+from octogen_dagster.background import (
+    run_in_thread,
+    run_uninterrupted,
+    submit,
+    wait_interruptibly,
+)
 
 POLL_SECONDS = 60
 PROGRAM = """
@@ -80,6 +86,42 @@ def test_a_signal_that_another_thread_receives_ends_the_wait(interrupting: signa
     was_done = future.done()
     release.set()
     assert not was_done
+
+
+def test_an_interrupt_while_the_thread_is_started_is_one_of_the_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start, begun, stopped = threading.Thread.start, threading.Event(), threading.Event()
+
+    def start_slowly(thread: threading.Thread) -> None:
+        start(thread)
+        begun.wait(POLL_SECONDS)
+        raise Interrupted
+
+    def work() -> bool:
+        begun.set()
+        return stopped.wait(POLL_SECONDS)
+
+    def interrupted(future: Future[bool]) -> None:
+        stopped.set()
+        results.append(future.result(POLL_SECONDS))
+
+    results: list[bool] = []
+    monkeypatch.setattr(threading.Thread, "start", start_slowly)
+    with pytest.raises(Interrupted):
+        run_in_thread(work, "octogen-test", interrupted)
+    assert results == [True]
+
+
+def test_work_that_an_interrupt_kept_from_beginning_is_not_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(_thread: threading.Thread) -> None:
+        raise Interrupted
+
+    monkeypatch.setattr(threading.Thread, "start", interrupt)
+    with pytest.raises(Interrupted):
+        run_in_thread(fail, "octogen-test", lambda _: pytest.fail("the work has not begun"))
 
 
 def test_run_uninterrupted_returns_or_raises_what_the_work_does() -> None:

@@ -19,11 +19,12 @@ from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.spending import Spending
 from octogen_dagster.api.urls import DEFAULT_BASE_URL, checked_base_url
 from octogen_dagster.api.wait_log import WaitLog
-from octogen_dagster.background import DaemonExecutor, submit, wait_interruptibly
+from octogen_dagster.background import DaemonExecutor, run_in_thread
 from octogen_dagster.errors import OctogenTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from concurrent.futures import Future
     from contextlib import AbstractAsyncContextManager
 
 _Result = TypeVar("_Result")
@@ -185,13 +186,18 @@ class Connection:
                 return await operation(client)
 
         scope = self.scope
-        future = submit(lambda: asyncio.run(run_within(scope, run())), "octogen-call")
-        try:
-            wait_interruptibly(future, scope.remaining + _ENDING_SECONDS, scope.poll)
-        except BaseException:
+
+        def interrupted(future: Future[_Result]) -> None:
             scope.cancel()
             wait([future], timeout=_ENDING_SECONDS)
-            raise
+
+        future = run_in_thread(
+            lambda: asyncio.run(run_within(scope, run())),
+            "octogen-call",
+            interrupted,
+            scope.remaining + _ENDING_SECONDS,
+            scope.poll,
+        )
         # An operation that blocks its thread, or a name server, may take longer than the scope.
         failure = future.exception() if future.done() else ClosedError()
         if isinstance(failure, ClosedError) and not scope.is_cancelled:

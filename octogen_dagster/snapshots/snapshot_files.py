@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from octogen_dagster.background import submit, wait_interruptibly
+from octogen_dagster.background import run_in_thread, wait_interruptibly
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.files import UNFINISHED, replace
 from octogen_dagster.frames.snapshot_source import ROW_GROUP_SIZE
@@ -31,6 +31,7 @@ from octogen_dagster.snapshots.unfinished_files import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from concurrent.futures import Future
 
     from upath import UPath
 
@@ -311,14 +312,12 @@ def _run_interruptibly(work: Callable[[], None], stop: Callable[[], None]) -> No
 
     In the main thread, Polars would hold them back until it returns.
     """
-    future = submit(work, "octogen-write")
-    try:
-        wait_interruptibly(future)
-    except BaseException:
+
+    def interrupted(future: Future[None]) -> None:
         stop()
         wait_interruptibly(future)
-        raise
-    future.result()
+
+    run_in_thread(work, "octogen-write", interrupted).result()
 
 
 def _rename(source: str, target: str) -> None:

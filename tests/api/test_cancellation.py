@@ -235,6 +235,26 @@ class TestCalls:
                 calling.result(ENDING_SECONDS)
             assert not server.asked.is_set()
 
+    @calls
+    def test_an_interrupt_while_its_thread_is_started_ends_a_call(
+        self, call: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        start, threads = threading.Thread.start, list[threading.Thread]()
+
+        def start_slowly(thread: threading.Thread) -> None:
+            start(thread)
+            if thread.name == "octogen-call":
+                threads.append(thread)
+                assert server.asked.wait(POLL_SECONDS)
+                raise KeyboardInterrupt
+
+        with BusyServer(silent) as server:
+            monkeypatch.setattr(threading.Thread, "start", start_slowly)
+            with pytest.raises(KeyboardInterrupt):
+                call(server.connection(), OctogenClient.list_catalogs)
+            threads[0].join(ENDING_SECONDS)
+            assert not threads[0].is_alive()
+
     def test_a_connection_can_be_used_after_a_call_was_interrupted(self) -> None:
         with BusyServer(lambda _: http(200, [])) as server:
             connection = server.connection()
