@@ -17,6 +17,7 @@ _SUITES = (
     "catalogs",
     "walks",
     "changes",
+    "checks",
     "details",
     "imports",
     "resume",

@@ -9,19 +9,12 @@ from operator import itemgetter
 from pathlib import Path
 
 from benchmarks.measure import Row, run_rounds, say, worst
-from benchmarks.processes import run_python, server
-from benchmarks.source import Generation, Source
+from benchmarks.processes import run_python
+from benchmarks.snapshots import make_snapshots
+from benchmarks.source import Generation
 
-_SMALL = 100_000
 _EXPECTED = {"appeared": 10_000, "disappeared": 10_000, "changed": 30_000}
 _MAX_ROUNDS = 3
-_PROGRAM = """
-import sys
-from pathlib import Path
-from benchmarks.contenders import snapshot_unsaved
-from benchmarks.source import Source
-snapshot_unsaved.read(Source.from_json(sys.argv[1]), Path(sys.argv[2]))
-"""
 
 
 def run(generations: Sequence[Generation], rounds: int, before: Path | None) -> Iterator[Row]:
@@ -31,7 +24,7 @@ def run(generations: Sequence[Generation], rounds: int, before: Path | None) -> 
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             say("  the snapshots")
-            _make(generation, folder)
+            make_snapshots(generation, folder)
             contenders = {"now": partial(_measure, folder, None)}
             if before:
                 contenders["before"] = partial(_measure, folder, before)
@@ -53,14 +46,6 @@ def run(generations: Sequence[Generation], rounds: int, before: Path | None) -> 
             yield Row("changes", generation, what, values, median, unit=unit)
         peaks = [each["peak_mb"] for each in results.by_contender["now"]]
         yield worst("changes", generation, f"{what}, peak memory, worst round", peaks, 450)
-
-
-def _make(generation: Generation, folder: Path) -> None:
-    with server(generation, {"grand-arcade": _SMALL}) as local:
-        source = Source(local.base_url, generation, ["grand-arcade"]).to_json()
-        run_python(["-c", _PROGRAM, source, str(folder / "read")])
-    snapshot = folder / "read" / "products.parquet"
-    run_python(["-m", "benchmarks.comparison", "make", str(snapshot), str(folder)])
 
 
 def _measure(folder: Path, before: Path | None) -> dict[str, float]:
