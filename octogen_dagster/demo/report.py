@@ -50,11 +50,7 @@ def check_lines(days: Iterable[Day]) -> list[str]:
     failed = [check for check in results if not check.passed]
     return [
         f"Checks: {len(results) - len(failed)} passed, {len(failed)} failed.",
-        *(
-            f"  {check.check_name} of {check.asset_key.to_user_string()}"
-            f"{f', {check.partition}' if check.partition else ''}: {check.description}"
-            for check in failed
-        ),
+        *(f"  {check.check_name}: {check.description}" for check in failed),
     ]
 
 

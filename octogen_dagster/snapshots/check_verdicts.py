@@ -255,7 +255,7 @@ def prices(snapshot: CheckedSnapshot) -> Verdict:
     ).rows()
     wrong = [(currency, share, bad) for currency, share, bad in shares if share > limit]
     found = "; ".join(
-        f"{bad:,} bad prices ({_percent(share)}) in {currency or 'no currency'}, "
+        f"bad prices in {currency or 'no currency'}: {bad:,} ({_percent(share)}), "
         f"{_percent(limit)} are allowed"
         for currency, share, bad in wrong
     )

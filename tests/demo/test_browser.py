@@ -287,7 +287,7 @@ def sees_a_failed_check(someone: Person, demo: Demo) -> None:
     page = someone.page
     page.goto(f"{demo.url}/assets/octogen_products?view=checks")
     page.get_by_text("prices", exact=True).first.click()
-    someone.sees("Failed", re.compile(r"1 bad prices .* Compare the sample with the shop"))
+    someone.sees("Failed", re.compile(r"bad prices in .*: 1 .* Compare the sample with the shop"))
     someone.takes_screenshot("checks")
     page.get_by_text("[Show Markdown]").last.click()
     someone.sees("octogen/sample", "far from the median", within=page.get_by_role("dialog").last)

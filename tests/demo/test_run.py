@@ -142,7 +142,7 @@ def test_the_ui_shows_two_days_and_a_later_demo_goes_on(tmp_path: Path) -> None:
     assert materialized["octogen_linked_datasets"] == 1
     assert failed == [("prices", "octogen_products", CATALOG)]
     assert "1 failed." in output
-    assert f"prices of octogen_products, {CATALOG}: " in output
+    assert f"prices: octogen_products, partition '{CATALOG}': " in output
 
     changes = pl.read_parquet(folder / "snapshots/octogen_products_changes/*.parquet")
     assert set(changes["change"]) == {"appeared", "disappeared", "changed"}

@@ -155,7 +155,7 @@ def test_prices_that_are_wrong(asset: CheckedAsset) -> None:
     assert failed(result) == {"prices"}
     found = evaluations(result)["prices"]
     assert found.description == (
-        "products: 4 bad prices (28.6 %) in EUR, 0.1 % are allowed. Compare the sample with the "
+        "products: bad prices in EUR: 4 (28.6 %), 0.1 % are allowed. Compare the sample with the "
         "shop, and tell Octogen if it is right there. max_bad_price_share and "
         "price_outlier_ratio set the limits."
     )
@@ -179,7 +179,7 @@ def test_each_currency_has_its_own_limit(asset: CheckedAsset) -> None:
     asset.settings = {"max_bad_price_share": 0.05}
     found = asset.check("prices")
     assert str(found.description).startswith(
-        "products: 1 bad prices (33.3 %) in no currency, 5 % are allowed."
+        "products: bad prices in no currency: 1 (33.3 %), 5 % are allowed."
     )
 
 

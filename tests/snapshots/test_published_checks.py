@@ -88,7 +88,7 @@ def test_prices_of_two_currencies_and_a_new_field(
     found = evaluations(result)
     assert failed(result) == {"prices", "nulls", "unknown_fields"}
     assert str(found["prices"].description).startswith(
-        "products, partition 'acme': 1 bad prices (4 %) in KRW, 0.1 % are allowed."
+        "products, partition 'acme': bad prices in KRW: 1 (4 %), 0.1 % are allowed."
     )
     assert str(found["nulls"].description).startswith(
         "products, partition 'acme': title is null in 100 % of the rows, 20 % are allowed."
