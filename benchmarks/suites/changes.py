@@ -38,7 +38,6 @@ def run(generations: Sequence[Generation], rounds: int, before: Path | None) -> 
                 ("now", "before"),
                 itemgetter("seconds"),
                 "s",
-                0.3,
             )
         for figure, unit in (("seconds", " s"), ("cpu_seconds", " CPU s")):
             values = [each[figure] for each in results.by_contender["now"]]

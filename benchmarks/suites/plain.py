@@ -26,7 +26,7 @@ _COMPARISONS: Sequence[tuple[str, str, str, dict[Generation, float] | float | No
         _WALL,
         {"seed": 2.0, "current": 2.5},
     ),
-    ("before", "the commit before", _CPU, 0.75),
+    ("before", "the commit before", _CPU, None),
     ("snapshot_unsaved", "not saving pages", _CPU, 1.1),
 )
 
