@@ -75,8 +75,10 @@ class SnapshotHistory:
         return dict(data) if isinstance(data, Mapping) else {}
 
 
-def _search(record: dg.EventLogRecord) -> Any:
-    return _values([record], "octogen/search")[0]
+def _search(record: dg.EventLogRecord) -> dict[str, Any]:
+    """The search of a snapshot, without the size of its pages, which changes nothing it finds."""
+    search = _values([record], "octogen/search")[0]
+    return {**search, "page_size": None} if isinstance(search, Mapping) else {}
 
 
 def _values(records: Sequence[dg.EventLogRecord], name: str) -> list[Any]:

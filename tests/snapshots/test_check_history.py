@@ -45,6 +45,15 @@ def test_those_of_the_same_search(asset: CheckedAsset) -> None:
     assert found == [[], [], [10], [99]]
 
 
+def test_those_of_the_same_search_in_pages_of_another_size(asset: CheckedAsset) -> None:
+    found = []
+    for rows, page_size in [(10, 100), (11, 20)]:
+        search = {"q": "boots", "page_size": page_size}
+        asset.metadata = {"octogen/search": dg.MetadataValue.json(search)}
+        found.append(earlier(asset, rows))
+    assert found == [[], [10]]
+
+
 def test_those_of_the_same_catalog(asset: CheckedAsset) -> None:
     asset.partitions_def = catalog_partitions
     assert earlier(asset, 10, "acme") == []
