@@ -46,7 +46,7 @@ def build_linked_products_asset(
     """Build an asset of the products of each linked dataset. No product leaves BigQuery.
 
     It reports the number of rows, the columns and the last modification of the linked table, and
-    reads nothing else. It checks the partition that was materialized last:
+    reads nothing else. Each partition has checks of its own:
 
     * `not_empty`: there are products;
     * `expected_columns`: the columns are there;
@@ -79,13 +79,14 @@ def build_linked_products_asset(
     require_extras("build_linked_products_asset", "bigquery")
     limits = QueryLimits(max_bytes_billed)
     require_max_age(max_age)
+    partitions = asset_arguments.pop("partitions_def", linked_datasets.partitions_def)
 
     @octogen_asset(
         {
             "name": name,
-            "partitions_def": linked_datasets.partitions_def,
+            "partitions_def": partitions,
             "deps": [linked_datasets],
-            "check_specs": build_check_specs(asset_key(name, asset_arguments), max_age),
+            "check_specs": build_check_specs(asset_key(name, asset_arguments), max_age, partitions),
             "pool": None,
             "kinds": {"octogen", "bigquery"},
             "description": "The number, the columns and the last change of the products in each "

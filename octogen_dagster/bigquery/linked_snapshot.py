@@ -59,7 +59,7 @@ def build_linked_snapshot_asset(
     slower. A retried run takes the result of its query and does not pay again.
 
     The columns are those of the view, with Polars' types; their types in BigQuery are in the
-    metadata. The asset checks the partition that was materialized last:
+    metadata. Each partition has checks of its own:
 
     * `not_empty`: there are products;
     * `expected_columns`: the columns are there, by default those that Octogen documents;
@@ -95,13 +95,14 @@ def build_linked_snapshot_asset(
     check_arguments(columns, where)
     require_share("min_rows_ratio", min_rows_ratio)
     require_max_age(max_age)
+    partitions = asset_arguments.pop("partitions_def", linked_datasets.partitions_def)
 
     @octogen_asset(
         {
             "name": name,
-            "partitions_def": linked_datasets.partitions_def,
+            "partitions_def": partitions,
             "deps": [linked_datasets],
-            "check_specs": build_check_specs(asset_key(name, asset_arguments), max_age),
+            "check_specs": build_check_specs(asset_key(name, asset_arguments), max_age, partitions),
             "config_schema": {ACCEPT_SHRINKING: ACCEPT_SHRINKING_CONFIG},
             "pool": None,
             "kinds": {"octogen", "bigquery", "parquet"},

@@ -1,7 +1,9 @@
 """Asset checks of a table: it has rows, it has its columns, it is fresh."""
 
+import warnings
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import dagster as dg
 
@@ -15,23 +17,33 @@ from octogen_dagster.check_results import (
 )
 
 
-def build_check_specs(asset: dg.AssetKey, max_age: timedelta | None) -> list[dg.AssetCheckSpec]:
+def build_check_specs(
+    asset: dg.AssetKey,
+    max_age: timedelta | None,
+    partitions_def: dg.PartitionsDefinition[Any] | None,
+) -> list[dg.AssetCheckSpec]:
     """The checks `not_empty`, `expected_columns` and, with a maximum age, `fresh`.
 
     Args:
         asset: The key of the asset that is checked.
         max_age: The maximum age of the last modification; None leaves `fresh` out.
+        partitions_def: The asset's partitions, each of which has results of its own.
     """
-    specs = [
-        dg.AssetCheckSpec(NOT_EMPTY, asset=asset, description=NOT_EMPTY_DESCRIPTION),
-        dg.AssetCheckSpec(
-            "expected_columns", asset=asset, description="The expected columns are there."
-        ),
-    ]
+    descriptions = {
+        NOT_EMPTY: NOT_EMPTY_DESCRIPTION,
+        "expected_columns": "The expected columns are there.",
+    }
     if max_age is not None:
-        description = f"The products changed in the last {hours(max_age):g} hours."
-        specs.append(dg.AssetCheckSpec(FRESH, asset=asset, description=description))
-    return specs
+        descriptions[FRESH] = f"The products changed in the last {hours(max_age):g} hours."
+    with warnings.catch_warnings():
+        # Without the partitions, the result of one listing would replace that of another.
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return [
+            dg.AssetCheckSpec(
+                name, asset=asset, description=description, partitions_def=partitions_def
+            )
+            for name, description in descriptions.items()
+        ]
 
 
 def check_results(

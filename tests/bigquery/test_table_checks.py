@@ -57,14 +57,14 @@ def test_an_old_or_unknown_modification_is_a_warning(age: timedelta | None, pass
 
 def test_without_a_maximum_age_there_is_no_check_of_it() -> None:
     assert results(max_age=None).keys() == {"not_empty", "expected_columns"}
-    assert [spec.name for spec in build_check_specs(ASSET, None)] == [
+    assert [spec.name for spec in build_check_specs(ASSET, None, None)] == [
         "not_empty",
         "expected_columns",
     ]
 
 
 def test_the_specs_are_those_of_the_results() -> None:
-    specs = build_check_specs(ASSET, timedelta(days=2))
+    specs = build_check_specs(ASSET, timedelta(days=2), None)
     assert [spec.name for spec in specs] == list(results())
     assert {spec.asset_key for spec in specs} == {ASSET}
     assert specs[-1].description == "The products changed in the last 48 hours."
