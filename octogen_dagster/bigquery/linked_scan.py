@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, cast
 import polars as pl
 
 from octogen_dagster.bigquery.arrow_types import arrow_schema
-from octogen_dagster.bigquery.tables import EXPORTED_AT
 from octogen_dagster.errors import OctogenBigQueryError, Persistence
 from octogen_dagster.frames.lazy_scan import LazyScan
 from octogen_dagster.frames.snapshot_source import ROWS
@@ -32,10 +31,10 @@ class LinkedScan(LazyScan):
         table: The name of the view.
         min_rows_ratio: The smallest snapshot to publish, as a share of the rows of the one that it
             replaces; 0 publishes any, also an empty one.
+        modified_column: The name of the column that dates the rows; None if there is none.
 
     Attributes:
-        exported_at: The newest value of the column `exported_at` that the last execution read; None
-            without the column.
+        last_modified: The newest value of that column that the last execution read.
     """
 
     shrinking_causes = (
@@ -43,9 +42,16 @@ class LinkedScan(LazyScan):
         "replaced, or its rows are filtered for these credentials"
     )
 
-    def __init__(self, result: QueryResult, table: str, min_rows_ratio: float) -> None:
+    def __init__(
+        self,
+        result: QueryResult,
+        table: str,
+        min_rows_ratio: float,
+        modified_column: str | None = None,
+    ) -> None:
         self.min_rows_ratio = min_rows_ratio
-        self.exported_at: datetime | None = None
+        self.last_modified: datetime | None = None
+        self._modified_column = modified_column
         self._result = result
         self._table = table
         self._rows = 0
@@ -68,28 +74,28 @@ class LinkedScan(LazyScan):
             "octogen.job_id": self._result.job_id,
             ROWS: str(self._rows),
         }
-        if self.exported_at is not None:
-            provenance["octogen.exported_at"] = self.exported_at.isoformat()
+        if self.last_modified is not None:
+            provenance["octogen.last_modified"] = self.last_modified.isoformat()
         return provenance
 
     def figures(self, snapshot: pl.LazyFrame) -> Figures:
         """`SnapshotSource.figures`."""
         figures: Figures = {"read_by": self._result.source}
-        if self.exported_at is not None:
-            figures["exported_at"] = self.exported_at
+        if self.last_modified is not None:
+            figures["last_modified"] = self.last_modified
         return figures
 
     def _frames(
         self, _columns: set[str], _predicate: pl.Expr | None, n_rows: int | None
     ) -> Iterator[pl.DataFrame]:
-        self._rows, self.exported_at = 0, None
+        self._rows, self.last_modified = 0, None
         with _retried(), translate_google_errors(BIGQUERY, f"The rows of {self._table}"):
             for batch in self._result.batches(self._scope):
                 frame = _to_polars(self._with_schema(batch))
                 if n_rows is not None:
                     frame = frame.head(n_rows - self._rows)
                 self._rows += len(frame)
-                self._note_export(frame)
+                self._note_modification(frame)
                 yield frame
                 if self._rows == n_rows or self._rows > self._result.total_rows:
                     return  # more rows than there are may have no end
@@ -100,13 +106,14 @@ class LinkedScan(LazyScan):
         # The field metadata of Google would become types of their own in Polars.
         return pa.Table.from_batches([batch]).cast(self._arrow_schema)
 
-    def _note_export(self, frame: pl.DataFrame) -> None:
-        for column in frame:
-            if column.name.casefold() != EXPORTED_AT or not column.dtype.is_temporal():
-                continue
+    def _note_modification(self, frame: pl.DataFrame) -> None:
+        if self._modified_column not in frame.columns:
+            return
+        column = frame[self._modified_column]
+        if column.dtype.is_temporal():  # the view may have changed since its columns were read
             newest = cast("datetime | None", column.cast(pl.Datetime("us", "UTC")).max())
-            known = [time for time in (newest, self.exported_at) if time is not None]
-            self.exported_at = max(known, default=None)
+            known = [time for time in (newest, self.last_modified) if time is not None]
+            self.last_modified = max(known, default=None)
 
 
 @contextmanager

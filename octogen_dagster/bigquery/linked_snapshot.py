@@ -29,7 +29,12 @@ from octogen_dagster.bigquery.table_metadata import (
     read_reported_table,
     table_schema,
 )
-from octogen_dagster.bigquery.tables import EXPORTED_AT, TableFacts, open_client
+from octogen_dagster.bigquery.tables import (
+    EXPORTED_AT,
+    TableFacts,
+    find_modified_column,
+    open_client,
+)
 from octogen_dagster.bigquery.view_query import build_view_query, check_arguments
 from octogen_dagster.check_results import require_max_age
 from octogen_dagster.extras import require_extras
@@ -46,6 +51,7 @@ def build_linked_snapshot_asset(
     columns: Sequence[str] | None = None,
     where: str | None = None,
     max_age: timedelta | None = timedelta(days=2),
+    modified_column: str | None = None,
     min_rows_ratio: float = MIN_ROWS_RATIO,
     max_bytes_billed: int | None = MAX_BYTES_BILLED,
     dollars_per_tib: float = DOLLARS_PER_TIB,
@@ -63,7 +69,7 @@ def build_linked_snapshot_asset(
 
     * `not_empty`: there are products;
     * `expected_columns`: the columns are there, by default those that Octogen documents;
-    * `fresh`: the newest `exported_at` is not older than max_age (a warning).
+    * `fresh`: the newest value of the modified column is not older than max_age (a warning).
 
     Args:
         linked_datasets: An asset of `build_linked_datasets_asset`, or another one that reports
@@ -73,7 +79,9 @@ def build_linked_snapshot_asset(
             read.
         where: An expression in BigQuery's SQL that selects the rows, such as `current_price > 10`;
             by default all.
-        max_age: The maximum age of the newest `exported_at`; None leaves the check out.
+        max_age: The maximum age of the last modification; None leaves the check out.
+        modified_column: The column whose newest value is the last modification; by default
+            `exported_at`, if it is read. It must be a TIMESTAMP, DATETIME or DATE.
         min_rows_ratio: The smallest snapshot of all rows that is published, as a share of the rows
             of the one that it replaces. With fewer rows, or none, the run fails and the snapshot
             there stays; `accept_shrinking: true` in the run configuration accepts it for one run. 0
@@ -86,13 +94,14 @@ def build_linked_snapshot_asset(
             `automation_condition`, `retry_policy`.
 
     Raises:
-        ValueError: columns or where are empty, a column is named twice, max_age or max_bytes_billed
-            is not positive, or min_rows_ratio is not from 0 to 1.
+        ValueError: columns or where are empty, a column is named twice, modified_column is not
+            among the columns, max_age or max_bytes_billed is not positive, or min_rows_ratio is not
+            from 0 to 1.
         MissingPackageError: The packages of the extra `bigquery` are not installed.
     """
     require_extras("build_linked_snapshot_asset", "bigquery")
     limits = QueryLimits(max_bytes_billed)
-    check_arguments(columns, where)
+    check_arguments(columns, where, modified_column)
     require_share("min_rows_ratio", min_rows_ratio)
     require_max_age(max_age)
     partitions = asset_arguments.pop("partitions_def", linked_datasets.partitions_def)
@@ -119,6 +128,7 @@ def build_linked_snapshot_asset(
         with permanent_errors_fail(), open_client(bigquery) as client:
             with translate_google_errors(BIGQUERY, f"Table {table}"):
                 view = client.get_table(str(table), timeout=REQUEST_TIMEOUT)
+            dated_by = find_modified_column(view.schema, table, modified_column, EXPORTED_AT)
             sql = build_view_query(table, view.schema, columns, where)
             query = run_query(
                 client,
@@ -129,7 +139,9 @@ def build_linked_snapshot_asset(
                 location=view.location,
             )
             with open_result(query.job, client, context.log.warning) as result:
-                scan = LinkedScan(result, str(table), 0.0 if accepts_any else min_rows_ratio)
+                scan = LinkedScan(
+                    result, str(table), 0.0 if accepts_any else min_rows_ratio, dated_by
+                )
                 metadata = {
                     "octogen/source_table": str(table),
                     CONSOLE: console_url(table.project, table.dataset_id, table.table_id),
@@ -140,16 +152,13 @@ def build_linked_snapshot_asset(
                 context.add_asset_metadata(metadata)
                 # Dagster hands an output to the IO manager before it asks for what comes next.
                 yield dg.Output(scan)
-        exported_at = scan.exported_at
+        modified = scan.last_modified
         yield from check_results(
             f"The snapshot of {table}",
-            TableFacts(
-                view.table_type, view.location, result.total_rows, exported_at, result.schema
-            ),
+            TableFacts(view.table_type, view.location, result.total_rows, modified, result.schema),
             columns=columns or PRODUCT_COLUMNS,
-            age=None if exported_at is None else datetime.now(timezone.utc) - exported_at,
+            age=None if modified is None else datetime.now(timezone.utc) - modified,
             max_age=max_age,
-            advice=f"Read the column {EXPORTED_AT}",
         )
 
     return linked_snapshot

@@ -53,7 +53,6 @@ def check_results(
     columns: Sequence[str],
     age: timedelta | None,
     max_age: timedelta | None,
-    advice: str = "Name the column that does with modified_column",
 ) -> list[dg.AssetCheckResult]:
     """The results of the checks of `build_check_specs`.
 
@@ -63,7 +62,6 @@ def check_results(
         columns: The names of the columns to expect, in any case.
         age: The time since the last modification; None if it is not known.
         max_age: The maximum age; None leaves `fresh` out.
-        advice: How the age becomes known, if it is not.
     """
     existing = {field.name.casefold() for field in facts.schema}
     missing = [column for column in columns if column.casefold() not in existing]
@@ -79,17 +77,17 @@ def check_results(
         ),
     ]
     if max_age is not None:
-        results.append(_freshness(table, age, max_age, advice))
+        results.append(_freshness(table, age, max_age))
     return results
 
 
 def _freshness(
-    table: TableName | str, age: timedelta | None, max_age: timedelta, advice: str
+    table: TableName | str, age: timedelta | None, max_age: timedelta
 ) -> dg.AssetCheckResult:
     if age is None:
         description = (
-            f"{table} does not say when its rows changed. {advice}, or leave this check out with "
-            "max_age=None."
+            f"{table} does not say when its rows changed. Name the column that does with "
+            "modified_column, or leave this check out with max_age=None."
         )
     else:
         description = f"{table} changed {hours(age):g} hours ago; {hours(max_age):g} are allowed."

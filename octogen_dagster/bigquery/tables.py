@@ -21,10 +21,10 @@ from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryInputErr
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    from google.cloud.bigquery import Client, SchemaField, Table
+    from google.cloud.bigquery import Client, SchemaField
 
 EXPORTED_AT = "exported_at"
 """The column of a view whose newest value is the last modification, if the view has it."""
@@ -161,7 +161,8 @@ def read_table(
     with translate_google_errors(BIGQUERY, subject):
         table = client.get_table(str(name), timeout=timeout)
     known = table.table_type == "TABLE" and table.num_rows is not None
-    column = _modified_column(table, name, modified_column, default=None if known else EXPORTED_AT)
+    default = None if known else EXPORTED_AT
+    column = find_modified_column(table.schema, name, modified_column, default)
     rows, query = table.num_rows, None
     last_modified = table.modified if table.table_type == "TABLE" else None
     if column or not known:
@@ -191,6 +192,30 @@ def read_table(
         schema=tuple(table.schema),
         query=query,
     )
+
+
+def find_modified_column(
+    schema: Sequence[SchemaField], name: TableName, wanted: str | None, default: str | None
+) -> str | None:
+    """The name of the column that dates the rows, as BigQuery spells it; None if there is none.
+
+    Raises:
+        OctogenBigQueryError: The wanted column is not there, or has no dates.
+    """
+    dated: dict[str, str] = {
+        field.name.casefold(): field.name
+        for field in schema
+        if field.field_type in _DATED and field.mode != "REPEATED"
+    }
+    if wanted is None:
+        return dated.get(default) if default else None
+    if wanted.casefold() not in dated:
+        raise OctogenBigQueryError(
+            f"Table {name}: it has no column {wanted!r} with dates, to tell its last modification "
+            f"by. Those with dates: {', '.join(dated.values()) or 'none'}. Correct "
+            "modified_column."
+        )
+    return dated[wanted.casefold()]
 
 
 def read_first_rows(
@@ -230,26 +255,6 @@ def column_type(field: SchemaField) -> str:
     if field.fields:
         kind += f"<{', '.join(f'{each.name} {column_type(each)}' for each in field.fields)}>"
     return f"ARRAY<{kind}>" if field.mode == "REPEATED" else kind
-
-
-def _modified_column(
-    table: Table, name: TableName, wanted: str | None, default: str | None
-) -> str | None:
-    """The name of the column that has the last modification, as BigQuery spells it."""
-    dated: dict[str, str] = {
-        field.name.casefold(): field.name
-        for field in table.schema
-        if field.field_type in _DATED and field.mode != "REPEATED"
-    }
-    if wanted is None:
-        return dated.get(default) if default else None
-    if wanted.casefold() not in dated:
-        raise OctogenBigQueryError(
-            f"Table {name}: it has no column {wanted!r} with dates, to tell its last modification "
-            f"by. Those with dates: {', '.join(dated.values()) or 'none'}. Correct "
-            "modified_column."
-        )
-    return dated[wanted.casefold()]
 
 
 def _in_polars(field: SchemaField) -> bool:

@@ -15,15 +15,14 @@ if TYPE_CHECKING:
     from octogen_dagster.bigquery.tables import TableName
 
 
-def check_arguments(columns: Sequence[str] | None, where: str | None) -> None:
+def check_arguments(
+    columns: Sequence[str] | None, where: str | None, modified_column: str | None = None
+) -> None:
     """Check what can be checked without the view.
 
-    Args:
-        columns: The names of the columns; None for all.
-        where: An expression in SQL; None for all rows.
-
     Raises:
-        ValueError: columns are no list of different names, or where is blank.
+        ValueError: columns are no list of different names, or modified_column is not among them, or
+            where is blank.
     """
     if columns is not None:
         names = [] if isinstance(columns, str) else [name.casefold() for name in columns]
@@ -31,6 +30,11 @@ def check_arguments(columns: Sequence[str] | None, where: str | None) -> None:
             raise ValueError(
                 "columns must be a list of one or more different names of columns, or None for "
                 f"all, not {columns!r}."
+            )
+        if modified_column is not None and modified_column.casefold() not in names:
+            raise ValueError(
+                f"modified_column {modified_column!r} is not among columns, so it would not be "
+                "read: add it to them."
             )
     if where is not None and not where.strip():
         raise ValueError(

@@ -76,8 +76,13 @@ class LinkedSnapshotSettings(AssetSettings):
     where: str | None = Field(default=None, description="One expression in BigQuery's SQL.")
     max_age_hours: Hours | None = Field(
         default=48,
-        description="Hours since the newest `exported_at` after which the check `fresh` fails; "
-        "null leaves the check out.",
+        description="Hours since the last modification after which the check `fresh` fails; null "
+        "leaves the check out.",
+    )
+    modified_column: str | None = Field(
+        default=None,
+        description="The column whose newest value is the last modification; by default "
+        "`exported_at`, if it is read.",
     )
 
     def arguments(self) -> dict[str, Any]:
@@ -86,6 +91,7 @@ class LinkedSnapshotSettings(AssetSettings):
             "columns": self.columns,
             "where": self.where,
             "max_age": None if self.max_age_hours is None else timedelta(hours=self.max_age_hours),
+            "modified_column": self.modified_column,
         }
 
 

@@ -32,11 +32,13 @@ def scan(server: ResultServer, tmp_path: Path) -> Iterator[Scan]:
     """Make a scan of the server's result, with other attributes of the server if given."""
     with connected(server, tmp_path) as client:
 
-        def make(storage: Any = None, **attributes: Any) -> LinkedScan:
+        def make(
+            storage: Any = None, modified_column: str | None = None, **attributes: Any
+        ) -> LinkedScan:
             for name, value in attributes.items():
                 setattr(server, name, value)
             job = client.query("SELECT 1", job_id="job-1", job_retry=None, location="EU")
-            return LinkedScan(QueryResult(job, storage, print), VIEW, 0.5)
+            return LinkedScan(QueryResult(job, storage, print), VIEW, 0.5, modified_column)
 
         yield make
 
@@ -73,17 +75,17 @@ def test_head_reads_no_further_page_than_the_next(scan: Scan, server: ResultServ
         ("STRING", ["yesterday"], None),
     ],
 )
-def test_the_newest_export_is_noted_as_the_rows_pass(
+def test_the_last_modification_is_noted_as_the_rows_pass(
     kind: str, values: list[str | None], newest: datetime | None, scan: Scan
 ) -> None:
     if kind == "TIMESTAMP":
         values = [value and str(int(value) * MICROSECONDS) for value in values]
     column = {**EXPORTED_AT, "name": "Exported_At", "type": kind}
-    made = scan(fields=[column], rows=[(value,) for value in values])
+    made = scan(modified_column="Exported_At", fields=[column], rows=[(value,) for value in values])
     made.frame.collect()
-    assert made.exported_at == newest
-    assert made.figures(made.frame).get("exported_at") == newest
-    provenance = made.provenance().get("octogen.exported_at")
+    assert made.last_modified == newest
+    assert made.figures(made.frame).get("last_modified") == newest
+    provenance = made.provenance().get("octogen.last_modified")
     assert provenance == (newest and newest.isoformat())
 
 

@@ -180,7 +180,7 @@ def test_a_million_rows_become_a_snapshot(emulator: Emulator, snapshots: Snapsho
     shown = metadata(result, "octogen_linked_snapshot")
     assert shown["dagster/partition_row_count"] == MILLION
     assert shown["octogen/read_by"] == "Storage Read API"
-    assert shown["octogen/exported_at"] == EXPORTED_AT.timestamp()
+    assert shown["octogen/last_modified"] == EXPORTED_AT.timestamp()
     assert (shown["octogen/billed_bytes"], shown["octogen/query_dollars"]) == (0, 0.0)
     assert shown["octogen/source_table"] == TABLE
     types = {column.name: column.type for column in shown["octogen/source_columns"].columns}

@@ -63,7 +63,11 @@ def test_linked_datasets_products_and_snapshots_run(
             "principal": PRINCIPAL,
             "sensor": "running",
             "products": {"columns": ["uuid"], "max_age_hours": None},
-            "snapshot": {"columns": ["uuid"], "max_age_hours": None},
+            "snapshot": {
+                "columns": ["uuid", "exported_at"],
+                "modified_column": "exported_at",
+                "max_age_hours": 24 * 365 * 100,
+            },
         },
     }
     key = listing_partition_key(shared.hub.listing_resource("strada"))
