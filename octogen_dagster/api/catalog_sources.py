@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from octogen_dagster.api.catalog_states import CatalogList, CatalogState, catalogs_of_shop
-from octogen_dagster.errors import OctogenError, OctogenNotFoundError, OctogenTimeoutError
+from octogen_dagster.api.estimate import estimate_pages
+from octogen_dagster.api.search_request import MAX_PAGE_SIZE
+from octogen_dagster.errors import (
+    OctogenEmptyCatalogError,
+    OctogenError,
+    OctogenNotFoundError,
+    OctogenTimeoutError,
+)
 
 if sys.version_info >= (3, 11):
     from asyncio import timeout
@@ -24,6 +32,9 @@ if TYPE_CHECKING:
 
 _MAX_CONCURRENT_HOSTS = 16
 _MAX_ERRORS_IN_MESSAGE = 5
+_MAX_CATALOGS_IN_MESSAGE = 20
+_told: set[tuple[CatalogSource, str, tuple[str, ...]]] = set()
+"""What this process has warned of: a source, a host, and the several catalogs that serve it."""
 
 
 class CatalogSource(ABC):
@@ -63,17 +74,25 @@ class ShopCatalogs(CatalogSource):
     hosts fails with it, unless Octogen does not cover the shop. The service tells when it computed
     the number of products, but not when a catalog was indexed.
 
+    Several catalogs may serve one host. One of them may be an aggregate of many shops, and the
+    same product is in two of them under two uuids. All are read; a warning names them, with their
+    products and what a read of each costs, until `catalogs` chooses.
+
     Args:
         hosts: Hosts or URLs of shops, such as `shop.example`.
+        catalogs: Keys of those catalogs of the hosts that are read; by default all.
 
     Raises:
-        ValueError: There is no host, or one is malformed.
+        ValueError: There is no host, one is malformed, or a key is empty.
     """
 
     hosts: Sequence[str]
+    catalogs: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hosts", _unique(map(_checked_host, _texts("hosts", self.hosts))))
+        if self.catalogs is not None:
+            object.__setattr__(self, "catalogs", _keys(self, "catalogs", self.catalogs))
 
     async def fetch(self, client: OctogenClient) -> CatalogList:
         """`CatalogSource.fetch`."""
@@ -85,11 +104,36 @@ class ShopCatalogs(CatalogSource):
         errors = [each for each in found if isinstance(each, OctogenError)]
         if not lists:
             raise _error_of_all(errors)
+        failure = _passing(errors)
+        states = [state for each in lists for state in each.catalogs]
+        if self.catalogs is not None:
+            if not failure:  # or the missing ones may be of a shop that failed
+                self._require_chosen(states)
+            states = [state for state in states if state.catalog in self.catalogs]
         return CatalogList(
-            [state for each in lists for state in each.catalogs],
+            states,
             [line for each in lists for line in each.warnings]
             + [f"{error} The catalogs of this shop are left out." for error in errors],
-            _passing(errors),
+            failure,
+        )
+
+    def _require_chosen(self, states: Sequence[CatalogState]) -> None:
+        """Check that every chosen catalog serves a host.
+
+        Raises:
+            OctogenEmptyCatalogError: One serves none.
+        """
+        there = {state.catalog: state.host for state in states}
+        missing = [key for key in self.catalogs or () if key not in there]
+        if not missing:
+            return
+        named = [f"{key!r} ({host})" for key, host in there.items()]
+        text = ", ".join(named[:_MAX_CATALOGS_IN_MESSAGE]) or "none"
+        if len(named) > _MAX_CATALOGS_IN_MESSAGE:
+            text += f" and {len(named) - _MAX_CATALOGS_IN_MESSAGE:,} more"
+        raise OctogenEmptyCatalogError(
+            f"Catalog {missing[0]!r} was chosen and serves none of the hosts. Those that do are: "
+            f"{text}. Correct `catalogs` of ShopCatalogs, or add the host of the shop."
         )
 
     async def _catalogs_of(
@@ -121,10 +165,7 @@ class NamedCatalogs(CatalogSource):
     keys: Sequence[str]
 
     def __post_init__(self) -> None:
-        keys = [key.strip() for key in _texts("keys", self.keys)]
-        if not all(keys):
-            raise ValueError("NamedCatalogs has an empty key: remove it")
-        object.__setattr__(self, "keys", _unique(keys))
+        object.__setattr__(self, "keys", _keys(self, "keys", self.keys))
 
     async def fetch(self, client: OctogenClient) -> CatalogList:
         """`CatalogSource.fetch`."""
@@ -152,9 +193,46 @@ def fetch_catalogs(connection: Connection) -> CatalogList:
         [
             *listed.warnings,
             *(f"Catalog {key!r} is listed more than once. It is read once." for key in repeated),
+            *_several_of_a_host(connection, listed.catalogs),
         ],
         listed.failure,
     )
+
+
+def several_by_host(states: Iterable[CatalogState]) -> dict[str, list[CatalogState]]:
+    """Return the catalogs of each host that more than one serves."""
+    by_host: dict[str, list[CatalogState]] = {}
+    for state in states:
+        by_host.setdefault(state.host or "", []).append(state)
+    return {host: several for host, several in by_host.items() if len(several) > 1}
+
+
+def _several_of_a_host(connection: Connection, states: Iterable[CatalogState]) -> Iterator[str]:
+    """Warn of each host with several catalogs among which nobody chose, once in this process."""
+    source = connection.catalogs
+    if not isinstance(source, ShopCatalogs) or source.catalogs is not None:
+        return
+    for host, several in several_by_host(states).items():
+        known = (source, host, tuple(sorted(state.catalog for state in several)))
+        if known in _told:
+            continue
+        _told.add(known)
+        named = "; ".join(_size(state, connection) for state in several)
+        smallest = min(several, key=lambda state: state.product_count or math.inf)
+        yield (
+            f"Shop {host!r} is served by {len(several)} catalogs, and each is read: {named}. One "
+            "may be an aggregate of many shops, with the same products under other uuids. Name "
+            "all that are to be read, such as "
+            f"ShopCatalogs(hosts=[...], catalogs=[{smallest.catalog!r}])."
+        )
+
+
+def _size(state: CatalogState, connection: Connection) -> str:
+    if state.product_count is None:
+        return f"{state.catalog!r} with an unknown number of products"
+    cost = estimate_pages([state.product_count], MAX_PAGE_SIZE, connection)
+    dollars = f", ${cost.cost_usd:,.2f}" if cost.price_usd else ""
+    return f"{state.catalog!r} with {state.product_count:,} products{dollars}"
 
 
 def _texts(name: str, values: Iterable[str]) -> list[str]:
@@ -167,6 +245,13 @@ def _texts(name: str, values: Iterable[str]) -> list[str]:
         if not isinstance(text, str):
             raise ValueError(f"{name} has {text!r}, which is no text: write it in quotes")
     return texts
+
+
+def _keys(source: CatalogSource, name: str, values: Iterable[str]) -> tuple[str, ...]:
+    keys = [key.strip() for key in _texts(name, values)]
+    if not all(keys):
+        raise ValueError(f"{type(source).__name__} has an empty key: remove it")
+    return _unique(keys)
 
 
 def _unique(values: Iterable[str]) -> tuple[str, ...]:

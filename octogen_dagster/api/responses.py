@@ -111,7 +111,8 @@ def error_from_response(response: Response, subject: str) -> OctogenAPIError:
     elif response.status_code == 404 and detail == "domain_not_covered":
         message = (
             f"{subject} is not covered by Octogen (404 domain_not_covered{request_id}). "
-            "Correct the host or ask Octogen to cover the shop."
+            "Correct the host or ask Octogen to cover the shop. Amazon, Walmart, Target, eBay and "
+            "Etsy are never covered."
         )
     else:
         reason = _reason(detail, response)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -84,6 +83,7 @@ def _lines(
     page_size: int,
 ) -> Iterator[str]:
     """Yield a line for each catalog or for the search, then their total and their details."""
+    from octogen_dagster.api.catalog_sources import several_by_host
     from octogen_dagster.api.estimate import estimate_lookups, estimate_pages
 
     keys = list(catalogs)
@@ -95,8 +95,10 @@ def _lines(
             yield "The shops have no catalogs."
             return
     counts: dict[str, int | None]
+    several = several_by_host(states)
     if search.has_filters:
-        counts = {"The search": _count(connection, search, keys)}
+        apart = {_subject(key): [key] for key in keys} if several else {"The search": keys}
+        counts = {each: _count(connection, search, apart[each]) for each in apart}
     else:
         counts = _whole_catalogs(connection, list(catalogs), states)
     for subject, count in counts.items():
@@ -114,6 +116,12 @@ def _lines(
         yield f"With the details of each: another {estimate_lookups(sum(known), connection)}."
     if search.has_keywords:
         yield "It is at most that: keywords do not narrow the count."
+    for host, of_host in several.items():
+        yield (
+            f"{host} is served by {len(of_host)} catalogs, one of which may be an aggregate of "
+            "many shops. To read only some, name them: "
+            f"ShopCatalogs(hosts=[{host!r}], catalogs=[{of_host[0].catalog!r}])."
+        )
 
 
 def _whole_catalogs(
@@ -149,9 +157,9 @@ def _whole_catalogs(
 
 
 def _of_shops(connection: Connection, hosts: Sequence[str]) -> list[CatalogState]:
-    from octogen_dagster.api.catalog_sources import ShopCatalogs, fetch_catalogs
+    from octogen_dagster.api.catalog_sources import ShopCatalogs
 
-    listed = fetch_catalogs(replace(connection, catalogs=ShopCatalogs(hosts)))
+    listed = connection.call_concurrently(ShopCatalogs(hosts).fetch)
     for line in listed.warnings:
         click.echo(line, err=True)
     return list(listed.catalogs)

@@ -166,12 +166,17 @@ class CatalogSourceSettings(YamlModel):
         default=None, description="Hosts of shops, such as acme.com: the catalogs that serve them."
     )
     keys: list[str] | None = Field(default=None, description="Keys of catalogs.")
+    catalogs: list[str] | None = Field(
+        default=None,
+        description="Keys of those catalogs of the hosts that are read; by default all.",
+    )
 
     def source(self) -> CatalogSource:
         """The source that these settings describe.
 
         Raises:
-            ValueError: There is neither a host nor a key, or there are both.
+            ValueError: There is neither a host nor a key, or there are both, or catalogs are
+                chosen among those of no host.
         """
         if self.hosts is not None and self.keys is not None:
             raise ValueError(
@@ -179,7 +184,12 @@ class CatalogSourceSettings(YamlModel):
                 "and keys are of catalogs."
             )
         if self.hosts is not None:
-            return ShopCatalogs(hosts=self.hosts)
+            return ShopCatalogs(hosts=self.hosts, catalogs=self.catalogs)
+        if self.catalogs is not None:
+            raise ValueError(
+                "catalog_source has catalogs without hosts, among whose catalogs they choose: "
+                "write hosts, or write keys instead of catalogs."
+            )
         if self.keys is not None:
             return NamedCatalogs(keys=self.keys)
         raise ValueError(f"catalog_source needs hosts or keys, or is the word {GRANTED}.")

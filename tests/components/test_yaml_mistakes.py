@@ -84,7 +84,8 @@ def mistakes(project: DefsFolderSandbox) -> Callable[[str], list[str]]:
         ),
         pytest.param(
             "  catalog_source:\n    host: [acme.com]\n",
-            "4: catalog_source.host: no such field. Did you mean 'hosts'? The fields are hosts",
+            "4: catalog_source.host: no such field. Did you mean 'hosts'? The fields are catalogs, "
+            "hosts",
             id="unknown source",
         ),
         pytest.param(

@@ -1,0 +1,271 @@
+"""One host, several catalogs: a reader is told which there are, and chooses among them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+from click.testing import CliRunner, Result
+
+from octogen_dagster import (
+    CatalogSource,
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ProductSearch,
+    ShopCatalogs,
+    build_catalog_sensor,
+    build_products_asset,
+    catalog_partitions,
+    scan_products,
+)
+from octogen_dagster.components import OctogenComponent
+from octogen_dagster.errors import OctogenError
+from tests.api.shops import shops
+from tests.components.projects import load
+from tests.published_service import PublishedService
+from tests.results import failure
+
+KEY = "octo_live_test"
+HOSTS = ["lagence.example", "plain.example"]
+OWN = [f"own {number}" for number in range(150)]
+AGGREGATE = [f"of many {number}" for number in range(1_234)]
+PLAIN = ["plain 0", "plain 1"]
+
+
+@pytest.fixture
+def service() -> Iterator[PublishedService]:
+    """A host that two catalogs claim, one of which is an aggregate, and a host with one."""
+    catalogs = {"lagence": OWN, "myshopify": AGGREGATE, "plain": PLAIN}
+    hosts = {"lagence.example": ["lagence", "myshopify"], "plain.example": ["plain"]}
+    with PublishedService(catalogs, hosts=hosts).running() as running:
+        yield running
+
+
+@pytest.fixture
+def read(
+    service: PublishedService, instance: dg.DagsterInstance, tmp_path: Path
+) -> Callable[..., dg.ExecuteInProcessResult]:
+    """A function that reads all products of a source into a snapshot."""
+
+    def materialize(source: CatalogSource, **settings: Any) -> dg.ExecuteInProcessResult:
+        octogen = OctogenResource(
+            api_key=KEY, base_url=service.base_url, catalogs=source, **settings
+        )
+        return dg.materialize(
+            [build_products_asset("products", retry_policy=None)],
+            resources={
+                "octogen": octogen,
+                "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path)),
+            },
+            instance=instance,
+            raise_on_error=False,
+        )
+
+    return materialize
+
+
+def warnings(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> list[str]:
+    records = instance.all_logs(result.run_id)
+    return [each.user_message for each in records if each.level == logging.WARNING]
+
+
+def catalogs(folder: Path) -> set[str]:
+    """The catalogs in the snapshot."""
+    return set(pl.read_parquet(folder / "products.parquet")["catalog_key"])
+
+
+def test_the_first_read_warns_with_names_counts_and_dollars(
+    read: Callable[..., dg.ExecuteInProcessResult], instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    source = ShopCatalogs(hosts=HOSTS)
+    first, second = read(source), read(source)
+    assert catalogs(tmp_path) == {"lagence", "myshopify", "plain"}
+    assert warnings(instance, first) == [
+        "Shop 'lagence.example' is served by 2 catalogs, and each is read: 'lagence' with 150 "
+        "products, $0.03; 'myshopify' with 1,234 products, $0.18. One may be an aggregate of many "
+        "shops, with the same products under other uuids. Name all that are to be read, such as "
+        "ShopCatalogs(hosts=[...], catalogs=['lagence'])."
+    ]
+    assert warnings(instance, second) == []
+
+
+def test_another_catalog_of_the_host_is_warned_of_anew(
+    read: Callable[..., dg.ExecuteInProcessResult],
+    instance: dg.DagsterInstance,
+    service: PublishedService,
+) -> None:
+    source = ShopCatalogs(hosts=["shop.example"])
+    service.hosts["shop.example"] = ["lagence"]
+    assert warnings(instance, read(source)) == []
+    service.hosts["shop.example"] = ["lagence", "plain"]
+    (line,) = warnings(instance, read(source, search_page_usd=0))
+    assert "each is read: 'lagence' with 150 products; 'plain' with 2 products. One may" in line
+
+
+def test_those_that_are_chosen_are_read_without_a_warning(
+    read: Callable[..., dg.ExecuteInProcessResult],
+    instance: dg.DagsterInstance,
+    service: PublishedService,
+    tmp_path: Path,
+) -> None:
+    result = read(ShopCatalogs(hosts=HOSTS, catalogs=["lagence", " plain "]))
+    assert result.success
+    assert catalogs(tmp_path) == {"lagence", "plain"}
+    assert warnings(instance, result) == []
+    assert all(body["catalogs"] != ["myshopify"] for body in service.searches)
+
+
+def test_one_that_no_host_has_fails_and_lists_what_there_is(
+    read: Callable[..., dg.ExecuteInProcessResult], service: PublishedService
+) -> None:
+    text = failure(read(ShopCatalogs(hosts=HOSTS, catalogs=["lagence", "lagense"])))
+    assert (
+        "Catalog 'lagense' was chosen and serves none of the hosts. Those that do are: 'lagence' "
+        "(lagence.example), 'myshopify' (lagence.example), 'plain' (plain.example). Correct "
+        "`catalogs` of ShopCatalogs, or add the host of the shop."
+    ) in text
+    assert service.searches == []
+
+
+def test_a_frame_warns_and_chooses_too(
+    service: PublishedService, caplog: pytest.LogCaptureFixture
+) -> None:
+    def frame(source: ShopCatalogs) -> pl.LazyFrame:
+        return scan_products(
+            ProductSearch(), api_key=KEY, base_url=service.base_url, catalogs=source
+        )
+
+    everything = frame(ShopCatalogs(hosts=["lagence.example"])).collect()
+    assert len(everything) == len(OWN) + len(AGGREGATE)
+    (record,) = [each for each in caplog.records if "is served by 2 catalogs" in each.message]
+    assert record.levelname == "WARNING"
+    chosen = frame(ShopCatalogs(hosts=["lagence.example"], catalogs=["lagence"])).collect()
+    assert sorted(chosen["uuid"]) == sorted(OWN)
+    with pytest.raises(OctogenError, match="'lagense' was chosen and serves none of the hosts"):
+        frame(ShopCatalogs(hosts=["lagence.example"], catalogs=["lagense"])).collect()
+
+
+def test_shops_that_are_never_covered_are_named() -> None:
+    with shops({}) as server:  # it answers 404 domain_not_covered
+        source = ShopCatalogs(hosts=["amazon.example"])
+        frame = scan_products(
+            ProductSearch(), api_key=KEY, base_url=server.base_url, catalogs=source
+        )
+        with pytest.raises(
+            OctogenError, match="Amazon, Walmart, Target, eBay and Etsy are never covered"
+        ):
+            frame.collect()
+
+
+def test_the_sensor_requests_those_that_are_chosen(
+    service: PublishedService, instance: dg.DagsterInstance
+) -> None:
+    source = ShopCatalogs(hosts=HOSTS, catalogs=["lagence"])
+    octogen = OctogenResource(api_key=KEY, base_url=service.base_url, catalogs=source)
+    sensor = build_catalog_sensor(
+        build_products_asset("products", partitions_def=catalog_partitions)
+    )
+    context = dg.build_sensor_context(instance=instance, resources={"octogen": octogen})
+    result = sensor(context)
+    assert isinstance(result, dg.SensorResult)
+    assert [run.partition_key for run in result.run_requests or ()] == ["lagence"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "text"),
+    [
+        ([], "catalogs is empty: name at least one"),
+        ("lagence", "catalogs must be a list, not the text 'lagence'"),
+        ([" "], "ShopCatalogs has an empty key: remove it"),
+    ],
+)
+def test_a_choice_of_nothing_is_refused_early(chosen: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        ShopCatalogs(hosts=HOSTS, catalogs=chosen)
+
+
+def component(source: dict[str, Any], folder: Path, base_url: str) -> Any:
+    return load(
+        {
+            "connection": {"base_url": base_url},
+            "catalog_source": source,
+            "storage": {"base_dir": str(folder)},
+            "searches": [{"name": "products", "checks": False}],
+        }
+    )
+
+
+def test_yaml_chooses_too(
+    service: PublishedService,
+    instance: dg.DagsterInstance,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", KEY)
+    source = {"hosts": HOSTS, "catalogs": ["lagence"]}
+    with component(source, tmp_path, service.base_url) as (loaded, defs):
+        assert isinstance(loaded, OctogenComponent)
+        job = defs.resolve_implicit_global_asset_job_def()
+        assert job.execute_in_process(instance=instance).success
+    assert catalogs(tmp_path) == {"lagence"}
+
+
+def test_yaml_that_chooses_among_the_catalogs_of_no_host_is_refused(tmp_path: Path) -> None:
+    source = {"keys": ["lagence"], "catalogs": ["lagence"]}
+    with (
+        pytest.raises(Exception, match="Error while loading component") as caught,
+        component(source, tmp_path, "http://127.0.0.1:1/v1"),
+    ):
+        pass
+    assert "attributes.catalog_source: catalog_source has catalogs without" in str(
+        caught.value.__cause__
+    )
+
+
+@pytest.fixture
+def estimate(service: PublishedService, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """A function that runs `octogen-dagster estimate`."""
+    monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", KEY)
+    monkeypatch.setenv("OCTOGEN_BASE_URL", service.base_url)
+    (script,) = entry_points(group="console_scripts", name="octogen-dagster")
+    return lambda *arguments: CliRunner().invoke(script.load(), ["estimate", *arguments])
+
+
+def test_an_estimate_lists_the_catalogs_of_a_host_apart(
+    estimate: Callable[..., Result], service: PublishedService
+) -> None:
+    result = estimate("--host", "lagence.example", "--host", "plain.example")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines() == [
+        "Catalog 'lagence': 150 products in 2 pages, $0.03.",
+        "Catalog 'myshopify': 1,234 products in 13 pages, $0.18.",
+        "Catalog 'plain': 2 products in 1 page, $0.01.",
+        "All 3: 1,386 products in 16 pages, $0.22.",
+        "With the details of each: another 1,386 products in 1,386 lookups, $2.77.",
+        "lagence.example is served by 2 catalogs, one of which may be an aggregate of many shops. "
+        "To read only some, name them: "
+        "ShopCatalogs(hosts=['lagence.example'], catalogs=['lagence']).",
+    ]
+    assert service.searches == []
+
+
+def test_an_estimate_of_a_search_lists_them_apart_too(
+    estimate: Callable[..., Result], service: PublishedService
+) -> None:
+    service.counts |= {"lagence": 50, "myshopify": 700, "plain": 2}
+    facet = "--facet=gender=female"
+    apart = estimate("--host=lagence.example", facet)
+    first, second = apart.stdout.splitlines()[:2]
+    assert first.startswith("Catalog 'lagence': ")
+    assert first.endswith("50 products in 1 page, $0.01.")
+    assert second.startswith("Catalog 'myshopify': ")
+    assert second.endswith("700 products in 7 pages, $0.10.")
+    together = estimate("--host=plain.example", facet)
+    assert together.stdout.startswith("The search: ")
+    assert "is served by" not in together.stdout
