@@ -59,8 +59,9 @@ def _storage_migrations() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the developer's own key and settings out of every test."""
-    for name in ("OCTO_API_KEY", "OCTOGEN_PLATFORM_API_KEY", "OCTOGEN_BASE_URL", "OCTOGEN_ENV"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("OCTO_API_KEY", raising=False)
+    for name in ("PLATFORM_API_KEY", "HOST", "BASE_URL", "ENV"):
+        monkeypatch.delenv(f"OCTOGEN_{name}", raising=False)
 
 
 @pytest.fixture

@@ -36,7 +36,12 @@ from octogen_dagster.api.search_arguments import CurrentArguments, SearchArgumen
 from octogen_dagster.api.search_endpoint import Generation, SearchEndpoint
 from octogen_dagster.api.search_request import MAX_PAGE_SIZE, SearchFilters, SearchRequest
 from octogen_dagster.api.spending import Spending
-from octogen_dagster.api.urls import DEFAULT_BASE_URL, checked_base_url, may_use_proxy
+from octogen_dagster.api.urls import (
+    DEFAULT_BASE_URL,
+    checked_base_url,
+    host_base_url,
+    may_use_proxy,
+)
 from octogen_dagster.api.wait_log import WaitLog
 from octogen_dagster.errors import OctogenNotFoundError
 
@@ -60,7 +65,8 @@ class OctogenClient:
 
     Args:
         api_key: The API key; by default `OCTOGEN_PLATFORM_API_KEY`, then `OCTO_API_KEY`.
-        base_url: The base URL of the API: https, or http on this machine.
+        base_url: The base URL of the API: https, or http on this machine. By default that at
+            `OCTOGEN_HOST`, or else Octogen's own.
         timeout: Seconds for one attempt of a request, to the last byte of the response; an
             `httpx.Timeout`, as that of `http_client`, limits each phase of it instead.
         http_client: A client to send requests with; it stays open when this one is closed.
@@ -74,7 +80,7 @@ class OctogenClient:
 
     Raises:
         MissingAPIKeyError: There is no API key.
-        ValueError: base_url or the API key is malformed.
+        ValueError: base_url, the host or the API key is malformed.
     """
 
     def __init__(
@@ -96,6 +102,8 @@ class OctogenClient:
             key = api_key if isinstance(api_key, ApiKey) else ApiKey(api_key)
         finally:
             del api_key  # no traceback that shows locals is to show it
+        if base_url is DEFAULT_BASE_URL:  # an equal text that was passed is another object
+            base_url = host_base_url()
         self._base_url = checked_base_url(base_url, key.masked)
         HTTP_LOGS.add(key)
         if http_client is not None and timeout == DEFAULT_TIMEOUT:

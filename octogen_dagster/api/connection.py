@@ -17,7 +17,7 @@ from octogen_dagster.api.refusals import ServiceRefusals
 from octogen_dagster.api.requester import HEADERS
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.spending import Spending
-from octogen_dagster.api.urls import DEFAULT_BASE_URL, checked_base_url
+from octogen_dagster.api.urls import checked_base_url, configured_base_url
 from octogen_dagster.api.wait_log import WaitLog
 from octogen_dagster.background import DaemonExecutor, run_in_thread
 from octogen_dagster.errors import OctogenTimeoutError
@@ -42,7 +42,7 @@ class Connection:
 
     Args:
         api_key: The API key. Pickling drops it; unpickling looks it up in the environment.
-        base_url: The base URL of the API.
+        base_url: The base URL of the API; by default the environment's.
         timeout: Seconds for one attempt of a request, from connecting to the last byte of the
             response.
         concurrency: Catalogs that are read, or products that are looked up, at the same time.
@@ -62,7 +62,7 @@ class Connection:
     """
 
     api_key: ApiKey = field(default_factory=ApiKey)
-    base_url: str = DEFAULT_BASE_URL
+    base_url: str = field(default_factory=configured_base_url)
     timeout: float = DEFAULT_TIMEOUT
     concurrency: int = 8
     retry: RetryPolicy = field(default_factory=RetryPolicy)

@@ -1,4 +1,4 @@
-"""Checks of the URLs that receive a key or a token: https, or plain http on this machine."""
+"""The URLs that receive a key or a token: where they come from, and that they are safe."""
 
 from __future__ import annotations
 
@@ -14,14 +14,83 @@ if TYPE_CHECKING:
 
     import httpx
 
-DEFAULT_BASE_URL = "https://api.octogen.ai/v1"
+DEFAULT_HOST = "octogen.ai"
+DEFAULT_BASE_URL = f"https://api.{DEFAULT_HOST}/v1"
+HOST_VARIABLE = "OCTOGEN_HOST"
 BASE_URL_VARIABLE = "OCTOGEN_BASE_URL"
+_LABEL = r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)"
+_HOST = re.compile(rf"(?:{_LABEL}\.)*(?![0-9]){_LABEL}")
+_SERVICES = ("api.", "mcp.", "auth.")
 _MAX_URL_IN_MESSAGE = 200
 
 
-def configured_base_url() -> str:
-    """The base URL from `OCTOGEN_BASE_URL`, or else Octogen's own."""
-    return os.environ.get(BASE_URL_VARIABLE) or DEFAULT_BASE_URL
+def configured_host(host: str | None = None) -> str:
+    """Return the host that Octogen's addresses are below: a given one, or that of `OCTOGEN_HOST`.
+
+    Raises:
+        ValueError: It is not a host name. The message shows no key.
+    """
+    if host:
+        return checked_host(host, "host")
+    return checked_host(os.environ.get(HOST_VARIABLE) or DEFAULT_HOST, HOST_VARIABLE)
+
+
+def configured_base_url(host: str | None = None) -> str:
+    """Return the API's base URL: that of `OCTOGEN_BASE_URL`, or else the host's."""
+    return os.environ.get(BASE_URL_VARIABLE) or host_base_url(host)
+
+
+def host_base_url(host: str | None = None) -> str:
+    """Return the API's base URL at the host."""
+    return f"https://api.{configured_host(host)}/v1"
+
+
+def host_mcp_url(host: str | None = None) -> str:
+    """Return the URL of the MCP server at the host."""
+    return f"https://mcp.{configured_host(host)}/mcp/"
+
+
+def host_token_endpoint(host: str | None = None) -> str:
+    """Return the URL of the token endpoint at the host."""
+    return f"https://auth.{configured_host(host)}/oauth2/token"
+
+
+def checked_host(host: str, setting: str) -> str:
+    """Return a host name without the blanks around it.
+
+    Raises:
+        ValueError: It is not a host name. The message shows no key.
+    """
+    host = host.strip()
+    if not _HOST.fullmatch(host):
+        raise ValueError(
+            f"{setting} {_shown(host)} is not a host name: write the name alone, such as "
+            f"{DEFAULT_HOST}, without https:// and without a port or path."
+        )
+    if host.lower().startswith(_SERVICES):
+        raise ValueError(
+            f"{setting} {_shown(host)} is the host of one service: leave out the beginning "
+            f"{host.partition('.')[0]}., since api., mcp. and auth. are put before it."
+        )
+    return host
+
+
+def address_origin(url: str | None, field: str, variable: str, host: str | None) -> str:
+    """Return which setting an address comes from, for a person.
+
+    Args:
+        url: The address that the resource names, if it does.
+        field: The field that names it.
+        variable: The environment variable that may name it.
+        host: The host that the resource names, if it does.
+    """
+    if url:
+        return f"{field} of the resource"
+    if os.environ.get(variable):
+        return variable
+    if host:
+        return "host of the resource"
+    return HOST_VARIABLE if os.environ.get(HOST_VARIABLE) else "the default"
 
 
 def checked_base_url(base_url: str, masked: Callable[[str], str] = masked_keys) -> str:

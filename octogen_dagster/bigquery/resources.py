@@ -10,17 +10,20 @@ import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import dagster as dg
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.api.urls import checked_host, host_mcp_url, host_token_endpoint
 from octogen_dagster.control_plane.retry import DEFAULT_RETRY
-from octogen_dagster.control_plane.session import DEFAULT_MCP_URL
 from octogen_dagster.control_plane.tokens import access_tokens
 from octogen_dagster.control_plane.tools import OctogenMCP
 from octogen_dagster.errors import OctogenBigQueryInputError
 from octogen_dagster.extras import require_extras
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
+
+MCP_URL_VARIABLE = "OCTOGEN_MCP_URL"
+TOKEN_ENDPOINT_VARIABLE = "OCTOGEN_MCP_TOKEN_ENDPOINT"  # noqa: S105
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
@@ -89,7 +92,7 @@ class OctogenControlPlaneResource(dg.ConfigurableResource[Any]):
     """Octogen's control plane, and the principal that catalogs are shared with.
 
     Log in once with `octogen-dagster login`. Settings that are left out are read from the
-    environment of the process that runs the step: `OCTOGEN_MCP_URL`,
+    environment of the process that runs the step: `OCTOGEN_HOST`, `OCTOGEN_MCP_URL`,
     `OCTOGEN_MCP_CLIENT_ID`(`_FILE`), `OCTOGEN_MCP_REFRESH_TOKEN`(`_FILE`),
     `OCTOGEN_MCP_TOKEN_ENDPOINT`, `OCTOGEN_MCP_TOKEN_COMMAND`, `OCTOGEN_MCP_ACCESS_TOKEN`. Without a
     login in any of these, the files of the last login in `~/.config/octogen` are used.
@@ -101,13 +104,26 @@ class OctogenControlPlaneResource(dg.ConfigurableResource[Any]):
         description="The IAM principal that subscribes, such as "
         "serviceAccount:reader@my-project.iam.gserviceaccount.com."
     )
-    url: str | None = Field(default=None, description="Octogen's MCP server.")
+    host: str | None = Field(
+        default=None,
+        description="The host that the MCP server and the login are at, as mcp.<host> and "
+        "auth.<host>, such as storerouter.ai. By default OCTOGEN_HOST, then octogen.ai.",
+    )
+    url: str | None = Field(
+        default=None,
+        description="Octogen's MCP server. By default OCTOGEN_MCP_URL, then that of the host.",
+    )
     client_id_file: str | None = Field(
         default=None, description="The file with the OAuth client's id."
     )
     refresh_token_file: str | None = Field(
         default=None, description="The file with the refresh token; new tokens are stored there."
     )
+
+    @field_validator("host", mode="before")
+    @classmethod
+    def _check_host(cls, host: str | None) -> str | None:
+        return host if host is None or isinstance(host, dg.EnvVar) else checked_host(host, "host")
 
     @model_validator(mode="after")
     def _check_packages(self) -> Self:
@@ -137,12 +153,13 @@ class OctogenControlPlaneResource(dg.ConfigurableResource[Any]):
         client = _environment("client_id", "client_id_file")
         if self.client_id_file:
             client = {"client_id_file": self.client_id_file}
-        return {**login, **client, **_environment("token_endpoint")}
+        endpoint = os.environ.get(TOKEN_ENDPOINT_VARIABLE) or host_token_endpoint(self.host)
+        return {**login, **client, "token_endpoint": endpoint}
 
     @property
     def mcp_url(self) -> str:
         """The URL of the MCP server, from the field or the environment."""
-        return self.url or os.environ.get("OCTOGEN_MCP_URL") or DEFAULT_MCP_URL
+        return self.url or os.environ.get(MCP_URL_VARIABLE) or host_mcp_url(self.host)
 
 
 def _environment(*settings: str) -> dict[str, Any]:

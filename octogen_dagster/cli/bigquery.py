@@ -141,7 +141,8 @@ def _catalog_keys(
 )
 @mcp_option(
     "--mcp-token-endpoint",
-    "URL to refresh tokens at.  [default: https://auth.octogen.ai/oauth2/token]",
+    "URL to refresh tokens at.  [default: https://auth.octogen.ai/oauth2/token, or at "
+    "OCTOGEN_HOST]",
 )
 @mcp_option("--mcp-access-token", "Access token, which is valid for minutes only.")
 @click.option("--timeout", type=SECONDS, default=30.0, help="Seconds for each request to Octogen.")
@@ -179,8 +180,8 @@ def autosubscribe(
 
     Exit status: 0 done or dry run, 1 failed or a catalog ended in an error, 2 bad input.
     """
+    from octogen_dagster.api.urls import host_mcp_url
     from octogen_dagster.control_plane.retry import DEFAULT_RETRY
-    from octogen_dagster.control_plane.session import DEFAULT_MCP_URL
     from octogen_dagster.control_plane.tokens import access_tokens
     from octogen_dagster.control_plane.tools import OctogenMCP
     from octogen_dagster.sharing.analytics_hub import AnalyticsHub
@@ -194,7 +195,7 @@ def autosubscribe(
         click.echo(_DRY_RUN)
     with (
         OctogenMCP(
-            tokens, mcp_url or DEFAULT_MCP_URL, timeout=timeout, retry=retry
+            tokens, mcp_url or host_mcp_url(), timeout=timeout, retry=retry
         ) as control_plane,
         AnalyticsHub() as hub,
     ):

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     default=None,
     envvar="OCTOGEN_BASE_URL",
     show_envvar=True,
-    help="Base URL of the API.  [default: Octogen's own]",
+    help="Base URL of the API.  [default: https://api.octogen.ai/v1, or at OCTOGEN_HOST]",
 )
 @reporting_errors
 def estimate(

@@ -94,9 +94,9 @@ def login(
     """
     import webbrowser
 
+    from octogen_dagster.api.urls import host_mcp_url
     from octogen_dagster.control_plane.login import login as log_in
     from octogen_dagster.control_plane.login_files import LoginFiles
-    from octogen_dagster.control_plane.session import DEFAULT_MCP_URL
 
     def show(url: str) -> None:
         click.echo(f"Log in on this page: {url}", err=as_json)
@@ -113,7 +113,7 @@ def login(
         done = log_in(
             files,
             show=show,
-            mcp_url=mcp_url or DEFAULT_MCP_URL,
+            mcp_url=mcp_url or host_mcp_url(),
             redirect_uri=redirect_uri,
             client_id=_client_id(options["mcp_client_id"], mcp_redirect_uri),
             scope=scope,
@@ -128,7 +128,7 @@ def login(
     if verify:
         _refresh_once(files, done)
     if as_json:
-        _print_json(files, done, mcp_url or DEFAULT_MCP_URL, verify)
+        _print_json(files, done, mcp_url or host_mcp_url(), verify)
     else:
         _print_settings(files, done, mcp_url)
 
@@ -165,8 +165,8 @@ def _refresh_once(files: LoginFiles, done: Login) -> None:
 
 def _print_settings(files: LoginFiles, done: Login, mcp_url: str | None) -> None:
     """Print what the shell must set and unset so that other commands find the login."""
+    from octogen_dagster.api.urls import host_token_endpoint
     from octogen_dagster.control_plane.login_files import LoginFiles
-    from octogen_dagster.control_plane.token_endpoint import DEFAULT_TOKEN_ENDPOINT
 
     settings: dict[str, str] = {}
     default = LoginFiles.at()
@@ -178,7 +178,7 @@ def _print_settings(files: LoginFiles, done: Login, mcp_url: str | None) -> None
         settings |= {name: str(path.absolute()) for name, (path, _) in paths.items()}
     if mcp_url:
         settings["OCTOGEN_MCP_URL"] = mcp_url
-    if done.token_endpoint != DEFAULT_TOKEN_ENDPOINT:
+    if done.token_endpoint != host_token_endpoint():
         settings["OCTOGEN_MCP_TOKEN_ENDPOINT"] = done.token_endpoint
     lines = [
         f"export {name}={shlex.quote(value)}"

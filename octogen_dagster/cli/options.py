@@ -44,7 +44,8 @@ def mcp_option(
 def mcp_url_option() -> Callable[..., Any]:
     """Return the option `--mcp-url`."""
     return mcp_option(
-        "--mcp-url", "URL of Octogen's MCP server.  [default: https://mcp.octogen.ai/mcp/]"
+        "--mcp-url",
+        "URL of Octogen's MCP server.  [default: https://mcp.octogen.ai/mcp/, or at OCTOGEN_HOST]",
     )
 
 

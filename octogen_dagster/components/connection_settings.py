@@ -39,12 +39,21 @@ class ConnectionSettings(YamlModel):
             "OCTO_API_KEY, of the process that runs the step.",
         ),
     ] = None
+    host: Annotated[
+        Text | None,
+        deferred(
+            str | None,
+            "The host that Octogen is at, as api.<host>, mcp.<host> and auth.<host>, such as "
+            "storerouter.ai. By default OCTOGEN_HOST of the process that runs the step, then "
+            "octogen.ai. Linked datasets use it too.",
+        ),
+    ] = None
     base_url: Annotated[
         Text | None,
         deferred(
             str | None,
             "The base URL of the API; https, or http on this machine. By default OCTOGEN_BASE_URL "
-            "of the process that runs the step, then Octogen's own.",
+            "of the process that runs the step, then that of the host.",
         ),
     ] = None
     timeout: float | None = Field(

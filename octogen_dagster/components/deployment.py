@@ -91,7 +91,7 @@ class Deployment:
         if component.storage is not None:
             yield f"{component.name}_io_manager", component.storage.io_manager()
         if component.linked_datasets is not None:
-            yield from component.linked_datasets.resources().items()
+            yield from component.linked_datasets.resources(component.connection.host).items()
 
     def _add_search(self, search: SearchSettings) -> None:
         if search.by_catalog and self._component.catalogs_as == "assets":

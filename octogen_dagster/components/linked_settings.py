@@ -181,8 +181,12 @@ class LinkedDatasetsSettings(AssetSettings):
             return StaticSource(self.source.listings)
         return OctogenSource()
 
-    def resources(self) -> dict[str, Any]:
-        """The resources that the assets and the sensor need, by their keys."""
+    def resources(self, host: Text | None = None) -> dict[str, Any]:
+        """The resources that the assets and the sensor need, by their keys.
+
+        Args:
+            host: The host that Octogen is at.
+        """
         from dagster_gcp import BigQueryResource
 
         from octogen_dagster.bigquery.resources import (
@@ -194,7 +198,7 @@ class LinkedDatasetsSettings(AssetSettings):
         resources: dict[str, Any] = {"analytics_hub": AnalyticsHubResource(**google)}
         if self.principal is not None:
             resources["octogen_control_plane"] = OctogenControlPlaneResource(
-                principal=self.principal
+                principal=self.principal, host=host
             )
         if self.products or self.snapshot:
             resources["bigquery"] = BigQueryResource(**google)

@@ -9,7 +9,6 @@ from octogen_dagster.api.urls import checked_url, may_use_proxy
 from octogen_dagster.control_plane.call_errors import leaf_errors
 from octogen_dagster.control_plane.login_callback import listening
 from octogen_dagster.control_plane.login_storage import LoginStorage
-from octogen_dagster.control_plane.session import DEFAULT_MCP_URL
 from octogen_dagster.errors import (
     OctogenConnectionError,
     OctogenError,
@@ -50,7 +49,7 @@ def login(
     files: LoginFiles,
     *,
     show: Callable[[str], None],
-    mcp_url: str = DEFAULT_MCP_URL,
+    mcp_url: str,
     redirect_uri: str = DEFAULT_REDIRECT_URI,
     client_id: str | None = None,
     scope: str = DEFAULT_SCOPE,

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from octogen_dagster.api.retry import RetryPolicy
     from octogen_dagster.control_plane.tokens import AccessTokens
 
-DEFAULT_MCP_URL = "https://mcp.octogen.ai/mcp/"
 MCP_LOGS = LogMask(
     (
         "mcp.client.streamable_http",
@@ -65,7 +64,7 @@ class McpSession:
     def __init__(
         self,
         tokens: AccessTokens,
-        url: str = DEFAULT_MCP_URL,
+        url: str,
         *,
         timeout: float = DEFAULT_TIMEOUT,
         retry: RetryPolicy = DEFAULT_RETRY,

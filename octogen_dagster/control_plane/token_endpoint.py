@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from octogen_dagster.api.retry import RetryPolicy
 
-DEFAULT_TOKEN_ENDPOINT = "https://auth.octogen.ai/oauth2/token"  # noqa: S105
 _MAX_REASON_LENGTH = 200
 _MAX_BODY_SIZE = 1_000_000
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from octogen_dagster.api.urls import host_token_endpoint
 from octogen_dagster.control_plane.login_files import (
     CLIENT_ID_FILE,
     REFRESH_TOKEN_FILE,
@@ -13,7 +14,7 @@ from octogen_dagster.control_plane.parsing import parsed_token, required_token
 from octogen_dagster.control_plane.retry import DEFAULT_RETRY, DEFAULT_TIMEOUT
 from octogen_dagster.control_plane.secret_files import SecretFile
 from octogen_dagster.control_plane.token_command import CommandToken
-from octogen_dagster.control_plane.token_endpoint import DEFAULT_TOKEN_ENDPOINT, TokenEndpoint
+from octogen_dagster.control_plane.token_endpoint import TokenEndpoint
 from octogen_dagster.control_plane.token_refresh import RefreshedToken
 from octogen_dagster.errors import OctogenMCPAuthenticationError
 
@@ -91,7 +92,8 @@ def access_tokens(
         refresh_token: A refresh token.
         refresh_token_file: The file that holds the refresh token and receives its replacements. If
             it is empty, the refresh token is written to it first.
-        token_endpoint: The URL that refresh tokens are sent to; by default Octogen's.
+        token_endpoint: The URL that refresh tokens are sent to; by default that at
+            `OCTOGEN_HOST`, or else Octogen's own.
         access_token: An access token, which is valid for minutes only.
         timeout: Seconds for one request, and for the command.
         retry: How a request to the token endpoint is retried.
@@ -108,7 +110,7 @@ def access_tokens(
         refresh_token_file = _last_login()
         client_id_file = client_id_file or CLIENT_ID_FILE
     client = _client_id(client_id, client_id_file)
-    endpoint = TokenEndpoint(token_endpoint or DEFAULT_TOKEN_ENDPOINT, timeout=timeout, retry=retry)
+    endpoint = TokenEndpoint(token_endpoint or host_token_endpoint(), timeout=timeout, retry=retry)
     held: SecretFile | str = refresh_token or ""
     if refresh_token_file:
         held = SecretFile(refresh_token_file, "refresh token", initial=refresh_token)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import Self
 
 from octogen_dagster.control_plane.retry import DEFAULT_RETRY, DEFAULT_TIMEOUT
-from octogen_dagster.control_plane.session import DEFAULT_MCP_URL, McpSession
+from octogen_dagster.control_plane.session import McpSession
 from octogen_dagster.errors import OctogenMCPError
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class OctogenMCP:
     def __init__(
         self,
         tokens: AccessTokens,
-        url: str = DEFAULT_MCP_URL,
+        url: str,
         *,
         timeout: float = DEFAULT_TIMEOUT,
         retry: RetryPolicy = DEFAULT_RETRY,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from octogen_dagster.api.urls import address_origin
+from octogen_dagster.bigquery.resources import MCP_URL_VARIABLE, TOKEN_ENDPOINT_VARIABLE
 from octogen_dagster.control_plane.login_files import LoginFiles
 from octogen_dagster.doctor.findings import Finding
 from octogen_dagster.errors import OctogenMCPError
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from octogen_dagster.bigquery.resources import OctogenControlPlaneResource
     from octogen_dagster.control_plane.tools import OctogenMCP
 
-LOGIN, ROLE, SUBSCRIBER = "MCP login", "MCP role", "MCP subscriber"
+HOST, LOGIN, ROLE, SUBSCRIBER = "MCP host", "MCP login", "MCP role", "MCP subscriber"
 
 
 def check_control_plane(
@@ -34,6 +36,7 @@ def check_control_plane(
         OctogenMCPError: The login does not work.
         OctogenConnectionError: Octogen does not respond.
     """
+    yield _host_finding(control_plane)
     yield from _refresh_token_findings(control_plane.login)
     with control_plane.control_plane(timeout) as octogen:
         listings = [each.listing_resource for each in octogen.listings() if each.listing_resource]
@@ -48,6 +51,14 @@ def check_control_plane(
         except OctogenMCPError as error:
             yield Finding(ROLE, "failed", str(error))
     return listings
+
+
+def _host_finding(control_plane: OctogenControlPlaneResource) -> Finding:
+    url, endpoint = control_plane.mcp_url, control_plane.login["token_endpoint"]
+    of_url = address_origin(control_plane.url, "url", MCP_URL_VARIABLE, control_plane.host)
+    of_endpoint = address_origin(None, "", TOKEN_ENDPOINT_VARIABLE, control_plane.host)
+    said = f"{url} ({of_url}); refresh tokens go to {endpoint} ({of_endpoint})."
+    return Finding(HOST, "ok", said)
 
 
 def _subscriber_findings(

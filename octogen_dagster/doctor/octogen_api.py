@@ -11,6 +11,7 @@ from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.credentials import API_KEY_VARIABLES
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.spending import usd
+from octogen_dagster.api.urls import BASE_URL_VARIABLE, address_origin
 from octogen_dagster.doctor.findings import Check, Finding
 from octogen_dagster.doctor.rate_limit import compare_limits
 from octogen_dagster.errors import OctogenError, OctogenNotFoundError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from octogen_dagster.api.spending import Spending
     from octogen_dagster.snapshots.resource import OctogenResource
 
-KEY, CATALOGS = "Octogen key", "Octogen catalogs"
+HOST, KEY, CATALOGS = "Octogen host", "Octogen key", "Octogen catalogs"
 _DEPRECATED_VARIABLE = API_KEY_VARIABLES[1]
 
 
@@ -41,6 +42,8 @@ def check_octogen(
         OctogenError: The key is missing or refused, or the service does not answer.
     """
     connection = replace(octogen.connection(), retry=RetryPolicy(attempts=2, deadline=timeout))
+    origin = address_origin(octogen.base_url, "base_url", BASE_URL_VARIABLE, octogen.host)
+    yield Finding(HOST, "ok", f"{connection.base_url} ({origin}).")
     me = _fetch_me(connection)
     yield _key_finding(octogen, connection, me)
     yield _catalogs_finding(connection)

@@ -325,7 +325,8 @@ def scan_products(
         search: The search.
         api_key: The API key; by default `OCTOGEN_PLATFORM_API_KEY`, then `OCTO_API_KEY`.
         base_url: The base URL of the API: https, or http on this machine. By default the
-            environment variable `OCTOGEN_BASE_URL`, then Octogen itself.
+            environment variable `OCTOGEN_BASE_URL`, then that at `OCTOGEN_HOST`, then Octogen's
+            own.
         timeout: Seconds for one attempt of a request, from connecting to the last byte of the
             response.
         concurrency: The number of catalogs, or of parts of a large one, that are read at the same

@@ -27,7 +27,7 @@ from octogen_dagster.api.models import (
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.search_arguments import PageArguments
 from octogen_dagster.api.spending import LOOKUP_USD, NO_PRICES, SEARCH_PAGE_USD, Prices, Spending
-from octogen_dagster.api.urls import checked_base_url, configured_base_url
+from octogen_dagster.api.urls import checked_base_url, checked_host, configured_base_url
 from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.scan_statistics import ScanStatistics
 from octogen_dagster.frames.search import ProductSearch
@@ -57,10 +57,15 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         description="The API key, as dagster.EnvVar: Dagster shows a literal one in its UI. By "
         "default OCTOGEN_PLATFORM_API_KEY, then OCTO_API_KEY, of the process that runs the step.",
     )
+    host: str | None = Field(
+        default=None,
+        description="The host that the API is at, as api.<host>, such as storerouter.ai. By "
+        "default OCTOGEN_HOST of the process that runs the step, then octogen.ai.",
+    )
     base_url: str | None = Field(
         default=None,
         description="The base URL of the API; https, or http on this machine. By default "
-        "OCTOGEN_BASE_URL of the process that runs the step, then Octogen's own.",
+        "OCTOGEN_BASE_URL of the process that runs the step, then that of the host.",
     )
     timeout: float = Field(
         default=DEFAULT_TIMEOUT,
@@ -131,6 +136,11 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         """False: a source needs no setup, so sensors and assets can be called without `with`."""
         return False
 
+    @field_validator("host", mode="before")
+    @classmethod
+    def _check_host(cls, host: str | None) -> str | None:
+        return host if host is None or isinstance(host, dg.EnvVar) else checked_host(host, "host")
+
     @field_validator("base_url", mode="before")
     @classmethod
     def _check_base_url(cls, base_url: str | None, info: ValidationInfo) -> str | None:
@@ -160,7 +170,7 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         """
         return Connection(
             api_key=ApiKey(self.api_key),
-            base_url=self.base_url or configured_base_url(),
+            base_url=self.base_url or configured_base_url(self.host),
             timeout=self.timeout,
             concurrency=self.concurrency,
             retry=RetryPolicy(attempts=self.attempts, deadline=self.deadline),

@@ -47,7 +47,9 @@ def diagnosed(server: RawServer, **settings: Any) -> list[str]:
     )
     found = run_checks({"MCP": partial(check_control_plane, resource, PROJECT, 30)}, 60)
     assert TOKEN not in str(found)
-    return [str(each) for each in found]
+    host, *others = [str(each) for each in found]
+    assert host.startswith(f"ok       MCP host: {server.origin}/mcp/ (url of the resource); ")
+    return others
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def test_the_findings_come_in_the_order_of_the_subjects(tmp_path: Path) -> None:
     subjects = [each.subject for each in diagnosis.findings if each.subject != "Commands"]
     assert [subject.split()[0] for subject in subjects] == [
         *["Versions"],
-        *["Octogen"] * 5,
+        *["Octogen"] * 6,
         *["Snapshots", "MCP", "Analytics", "Queries"],
     ]
 

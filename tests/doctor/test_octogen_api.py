@@ -63,6 +63,7 @@ def test_a_service_of_today_that_works() -> None:
     with today() as server:
         found = diagnosed(server, ShopCatalogs(["acme.example"]), budget_usd=50)
     assert found == {
+        "Octogen host": f"ok: {server.base_url} (base_url of the resource).",
         "Octogen key": f"ok: {server.base_url} accepts the key (OCTOGEN_PLATFORM_API_KEY) of the "
         "organisation 'Acme' and speaks the current contract.",
         "Octogen catalogs": "ok: ShopCatalogs finds 1, with 250 products in all.",
@@ -136,7 +137,7 @@ def test_the_key_of_the_resource_is_told_from_that_of_the_environment() -> None:
 def test_a_key_that_is_refused(status: int, detail: Any, said: str) -> None:
     with today({"detail": detail}, status) as server:
         found = diagnosed(server, NamedCatalogs(["acme"]))
-    assert found.keys() == {"Octogen"}
+    assert found.keys() == {"Octogen host", "Octogen"}
     assert found["Octogen"].startswith("failed: The account of the API key")
     assert said in found["Octogen"]
 

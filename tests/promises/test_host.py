@@ -1,0 +1,306 @@
+"""One setting, the host, moves the REST API, the MCP server and the token endpoint together.
+
+The judge is a proxy of the environment: what a client asks it to connect to is where the client
+would send the key, and it answers nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from click.testing import CliRunner, Result
+
+from octogen_dagster import (
+    OctogenClient,
+    OctogenControlPlaneResource,
+    OctogenResource,
+    diagnose,
+)
+from octogen_dagster.cli.main import main
+from octogen_dagster.errors import OctogenConnectionError, OctogenError
+from octogen_dagster.sandbox.server import Sandbox
+from tests.components.projects import load
+
+KEY = "octo_live_0123456789abcdef0123456789abcdef_c2VjcmV0LW9mLXRoZS1rZXk"
+REFRESH_TOKEN = "a-refresh-token-that-is-secret"
+PRINCIPAL = "serviceAccount:reader@my-project.iam.gserviceaccount.com"
+HOST = "storerouter.ai"
+
+
+class Proxy:
+    """A proxy that notes what it is asked to connect to and refuses it."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.is_asked = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def targets(self) -> set[str]:
+        lines = self.received.decode().splitlines()
+        return {line.split()[1] for line in lines if line.startswith("CONNECT ")}
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection, contextlib.suppress(OSError):
+                head = b""
+                while b"\r\n\r\n" not in head and (data := connection.recv(65_536)):
+                    head += data
+                self.received += head
+                self.is_asked.set()
+                connection.sendall(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n")
+
+
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Proxy]:
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy") or name.startswith("OCTOGEN_"):
+            monkeypatch.delenv(name)
+    running = Proxy()
+    monkeypatch.setenv("HTTPS_PROXY", running.url)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", KEY)
+    monkeypatch.setenv("OCTOGEN_MCP_CLIENT_ID", "client")
+    yield running
+    running.close()
+    assert KEY.encode() not in running.received
+    assert REFRESH_TOKEN.encode() not in running.received
+
+
+def octogen(**settings: Any) -> OctogenResource:
+    return OctogenResource(attempts=1, deadline=5.0, **settings)
+
+
+def command(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def ask(resource: OctogenControlPlaneResource) -> None:
+    with resource.control_plane(1.0) as control_plane:
+        control_plane.listings()
+
+
+def with_token(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An access token is used at the MCP server, a refresh token at the token endpoint first."""
+    monkeypatch.setenv(f"OCTOGEN_MCP_{kind}_TOKEN", REFRESH_TOKEN)
+
+
+def test_the_variable_moves_the_api(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCTOGEN_HOST", HOST)
+    with pytest.raises(OctogenConnectionError):
+        octogen().list_catalogs()
+    assert proxy.targets == {"api.storerouter.ai:443"}
+
+
+async def test_the_variable_moves_the_asynchronous_client(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OCTOGEN_HOST", HOST)
+    async with OctogenClient() as client:
+        request = asyncio.create_task(client.list_catalogs())  # it retries for minutes
+        assert await asyncio.to_thread(proxy.is_asked.wait, 60)
+        request.cancel()
+    assert proxy.targets == {"api.storerouter.ai:443"}
+
+
+def test_a_field_moves_the_api_in_a_run(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    @dg.asset
+    def catalogs(octogen: OctogenResource) -> None:
+        with pytest.raises(OctogenConnectionError):
+            octogen.list_catalogs()
+
+    monkeypatch.setenv("OCTOGEN_HOST", "other.example")
+    monkeypatch.setenv("MY_HOST", HOST)
+    for host in (HOST, dg.EnvVar("MY_HOST")):
+        proxy.received = b""
+        resources = {"octogen": octogen(host=host)}
+        assert dg.materialize([catalogs], resources=resources).success
+        assert proxy.targets == {"api.storerouter.ai:443"}
+
+
+@pytest.mark.parametrize(("kind", "service"), [("ACCESS", "mcp"), ("REFRESH", "auth")])
+@pytest.mark.parametrize("by_field", [True, False])
+def test_it_moves_the_control_plane(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch, kind: str, service: str, by_field: bool
+) -> None:
+    with_token(kind, monkeypatch)
+    if not by_field:
+        monkeypatch.setenv("OCTOGEN_HOST", HOST)
+    host = HOST if by_field else None
+    with pytest.raises(OctogenError):
+        ask(OctogenControlPlaneResource(principal=PRINCIPAL, host=host))
+    assert proxy.targets == {f"{service}.storerouter.ai:443"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "target"),
+    [
+        (("estimate", "--catalog", "acme"), "api.storerouter.ai:443"),
+        (("login", "--no-open", "--port", "0"), "mcp.storerouter.ai:443"),
+        (
+            ("bq", "autosubscribe", "--project", "my-project", "--principal", PRINCIPAL),
+            "mcp.storerouter.ai:443",
+        ),
+    ],
+)
+def test_it_moves_the_commands(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], target: str
+) -> None:
+    with_token("ACCESS", monkeypatch)
+    monkeypatch.delenv("OCTOGEN_MCP_CLIENT_ID")
+    monkeypatch.setenv("OCTOGEN_HOST", HOST)
+    program = "from octogen_dagster.cli.main import main; main()"
+    with subprocess.Popen([sys.executable, "-c", program, *arguments]) as running:
+        assert proxy.is_asked.wait(60)
+        running.terminate()  # it retries for minutes
+    assert proxy.targets == {target}
+
+
+def test_an_address_that_is_named_wins(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCTOGEN_HOST", HOST)
+    with_token("REFRESH", monkeypatch)
+    monkeypatch.setenv("OCTOGEN_BASE_URL", "https://proxy.example/v1")
+    monkeypatch.setenv("OCTOGEN_MCP_URL", "https://mcp.example/mcp/")
+    monkeypatch.setenv("OCTOGEN_MCP_TOKEN_ENDPOINT", "https://tokens.example/oauth2/token")
+    with pytest.raises(OctogenConnectionError):
+        octogen(host=HOST).list_catalogs()
+    with pytest.raises(OctogenError):
+        ask(OctogenControlPlaneResource(principal=PRINCIPAL, host=HOST))
+    assert proxy.targets == {"proxy.example:443", "tokens.example:443"}
+    monkeypatch.delenv("OCTOGEN_MCP_REFRESH_TOKEN")
+    with_token("ACCESS", monkeypatch)
+    with pytest.raises(OctogenError):
+        ask(OctogenControlPlaneResource(principal=PRINCIPAL, host=HOST))
+    with pytest.raises(OctogenConnectionError):
+        octogen(host=HOST, base_url="https://own.example/v1").list_catalogs()
+    more = {"mcp.example:443", "own.example:443"}
+    assert proxy.targets == {"proxy.example:443", "tokens.example:443"} | more
+
+
+def test_a_client_with_the_usual_address_written_out_keeps_it(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OCTOGEN_HOST", HOST)
+    assert "api.storerouter.ai" in repr(OctogenClient())
+    assert "api.octogen.ai" in repr(OctogenClient(base_url="https://api.octogen.ai/v1"))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "https://storerouter.ai",
+        "storerouter.ai/v1",
+        "storerouter.ai:8443",
+        "user@storerouter.ai",
+        "storerouter..ai",
+        "-storerouter.ai",
+        "10.0.0.1",
+        "störerouter.ai",
+        f"storerouter.ai {KEY}",
+        "api.storerouter.ai",
+        "MCP.storerouter.ai",
+    ],
+)
+def test_what_is_no_host_is_refused_with_the_way_to_write_it(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    refused = r"host '.*(write the name alone|leave out)"
+    with pytest.raises(ValueError, match=refused) as caught:
+        OctogenResource(host=host)
+    assert KEY not in str(caught.value)
+    with pytest.raises(ValueError, match=refused) as caught:
+        OctogenControlPlaneResource(principal=PRINCIPAL, host=host)
+    assert KEY not in str(caught.value)
+    monkeypatch.setenv("OCTOGEN_HOST", host)
+    with pytest.raises(ValueError, match=r"^OCTOGEN_HOST '.*(write the name alone|leave out)"):
+        OctogenClient()
+    told = command("estimate", "--catalog", "acme")
+    assert told.exit_code == 2
+    assert told.stderr.startswith("Error: OCTOGEN_HOST '")
+    assert KEY not in told.output
+    assert not proxy.targets
+
+
+def test_the_doctor_says_which_host_is_used_and_where_it_comes_from(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_token("ACCESS", monkeypatch)
+
+    def told(host: str | None = None) -> list[str]:
+        diagnosis = diagnose(
+            octogen=octogen(host=host),
+            control_plane=OctogenControlPlaneResource(principal=PRINCIPAL, host=host),
+            timeout=6.0,
+        )
+        return [each.message for each in diagnosis.findings if each.subject.endswith(" host")]
+
+    assert told() == [
+        "https://api.octogen.ai/v1 (the default).",
+        "https://mcp.octogen.ai/mcp/ (the default); refresh tokens go to "
+        "https://auth.octogen.ai/oauth2/token (the default).",
+    ]
+    monkeypatch.setenv("OCTOGEN_HOST", HOST)
+    assert told() == [
+        "https://api.storerouter.ai/v1 (OCTOGEN_HOST).",
+        "https://mcp.storerouter.ai/mcp/ (OCTOGEN_HOST); refresh tokens go to "
+        "https://auth.storerouter.ai/oauth2/token (OCTOGEN_HOST).",
+    ]
+    assert told("other.example") == [
+        "https://api.other.example/v1 (host of the resource).",
+        "https://mcp.other.example/mcp/ (host of the resource); refresh tokens go to "
+        "https://auth.other.example/oauth2/token (host of the resource).",
+    ]
+    monkeypatch.setenv("OCTOGEN_BASE_URL", "https://proxy.example/v1")
+    assert told(HOST)[0] == "https://proxy.example/v1 (OCTOGEN_BASE_URL)."
+
+
+def test_a_sandbox_of_the_environment_wins_over_a_host_in_the_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So that a test of definitions with a host sends no request to it."""
+    with Sandbox(catalogs=2, products=1, generation="seed") as sandbox:
+        for name, value in sandbox.environment.items():
+            monkeypatch.setenv(name, value)
+        assert len(OctogenResource(host=HOST).list_catalogs()) == 2
+
+
+def test_a_component_has_one_host_for_both(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_HOST", HOST)
+    with_token("ACCESS", monkeypatch)
+    linked = {"project": "my-project", "source": "octogen", "principal": PRINCIPAL}
+    connection = {"host": "{{ env.MY_HOST }}", "attempts": 1}
+    with load({"connection": connection, "linked_datasets": linked}) as (_, defs):
+
+        @dg.asset
+        def asked(
+            octogen: OctogenResource, octogen_control_plane: OctogenControlPlaneResource
+        ) -> None:
+            with pytest.raises(OctogenConnectionError):
+                octogen.list_catalogs()
+            with pytest.raises(OctogenError):
+                ask(octogen_control_plane)
+
+        assert dg.materialize([asked], resources=defs.resources).success
+    assert proxy.targets == {"api.storerouter.ai:443", "mcp.storerouter.ai:443"}
