@@ -1,8 +1,9 @@
 """Ticks of the catalog sensor, alone in their process.
 
-`python -m benchmarks.ticks tick|listing BASE_URL` prints the seconds of a tick and its number of
-catalogs. `tick` measures the sensor's function, from its call to its result, when no catalog was
-indexed anew. `listing` is the floor: httpx downloads the list of catalogs and throws it away.
+`python -m benchmarks.ticks tick|due|listing BASE_URL` prints the seconds of a tick and its number
+of catalogs. `tick` measures the sensor's function, from its call to its result, when no catalog was
+indexed anew, and `due` when each was. `listing` is the floor: httpx downloads the list of catalogs
+and throws it away.
 """
 
 import contextlib
@@ -16,14 +17,21 @@ from collections.abc import Generator
 
 from benchmarks.source import API_KEY
 
-_TICKS = 20
+_TICKS = {"tick": 20, "due": 3, "listing": 20}
+_PARTITIONS_AT_ONCE = 10_000
+"""Keys added to the instance in one statement: SQLite limits their number."""
 
 Tick = tuple[float, int]
 """The seconds of a tick and its number of catalogs."""
 
 
-def ticks(base_url: str) -> Generator[Tick]:
-    """Measure ticks of the sensor, in an instance that has a partition for each catalog."""
+def ticks(base_url: str, *, due: bool = False) -> Generator[Tick]:
+    """Measure ticks of the sensor, in an instance that has a partition for each catalog.
+
+    Args:
+        base_url: The server.
+        due: True to measure the tick that finds every catalog due and requests the first ones.
+    """
     import dagster as dg
 
     from octogen_dagster import (
@@ -35,7 +43,9 @@ def ticks(base_url: str) -> Generator[Tick]:
     )
 
     # Without limits the first tick requests every catalog, so that its cursor holds them all.
-    sensor_limits.MAX_RUNS_PER_TICK = sensor_limits.MAX_PARTITIONS_PER_TICK = 1_000_000
+    sensor_limits.MAX_PARTITIONS_PER_TICK = 1_000_000
+    if not due:
+        sensor_limits.MAX_RUNS_PER_TICK = 1_000_000
     sensor = build_catalog_sensor(
         build_products_asset("products", partitions_def=catalog_partitions)
     )
@@ -55,13 +65,18 @@ def ticks(base_url: str) -> Generator[Tick]:
     with tempfile.TemporaryDirectory() as home, dg.DagsterInstance.local_temp(home) as instance:
         _, result = tick(instance, None)
         (added,) = result.dynamic_partitions_requests or ()
-        instance.add_dynamic_partitions(added.partitions_def_name, added.partition_keys)
-        catalogs = len(result.run_requests or ())
+        keys = list(added.partition_keys)
+        for first in range(0, len(keys), _PARTITIONS_AT_ONCE):
+            instance.add_dynamic_partitions(
+                added.partitions_def_name, keys[first : first + _PARTITIONS_AT_ONCE]
+            )
+        cursor, requested = (None, sensor_limits.MAX_RUNS_PER_TICK) if due else (result.cursor, 0)
         while True:
-            seconds, result = tick(instance, result.cursor)
-            if result.run_requests:
-                raise RuntimeError(f"{len(result.run_requests)} of the catalogs were not unchanged")
-            yield seconds, catalogs
+            seconds, result = tick(instance, cursor)
+            runs = len(result.run_requests or ())
+            if runs != requested or result.dynamic_partitions_requests:
+                raise RuntimeError(f"The tick requested {runs} runs, not {requested}")
+            yield seconds, len(keys)
 
 
 def listings(base_url: str) -> Generator[Tick]:
@@ -76,10 +91,11 @@ def listings(base_url: str) -> Generator[Tick]:
 
 
 if __name__ == "__main__":
-    endless = {"tick": ticks, "listing": listings}[sys.argv[1]](sys.argv[2])
+    what, server = sys.argv[1:]
+    endless = listings(server) if what == "listing" else ticks(server, due=what == "due")
     with contextlib.closing(endless):
         next(endless)  # pays for late imports and for what is set up once
-        measured = list(itertools.islice(endless, _TICKS))
+        measured = list(itertools.islice(endless, _TICKS[what]))
     print(
         json.dumps(
             {
