@@ -78,7 +78,7 @@ class LinkedScan(LazyScan):
             provenance["octogen.last_modified"] = self.last_modified.isoformat()
         return provenance
 
-    def figures(self, snapshot: pl.LazyFrame) -> Figures:
+    def figures(self) -> Figures:
         """`SnapshotSource.figures`."""
         figures: Figures = {"read_by": self._result.source}
         if self.last_modified is not None:

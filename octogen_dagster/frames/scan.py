@@ -192,9 +192,13 @@ class ProductScan(ServiceScan):
             **understood,
         }
 
-    def figures(self, snapshot: pl.LazyFrame) -> Figures:
+    def figures(self) -> Figures:
         """`SnapshotSource.figures`."""
-        return self.statistics.figures() | product_figures(snapshot)
+        return self.statistics.figures()
+
+    def row_figures(self, snapshot: pl.LazyFrame) -> Figures:
+        """`SnapshotSource.row_figures`."""
+        return product_figures(snapshot)
 
     def _frames(
         self, columns: set[str], predicate: pl.Expr | None, n_rows: int | None

@@ -104,8 +104,12 @@ class SnapshotSource:
         """Return facts for the metadata of the file; call it after the execution."""
         return {}
 
-    def figures(self, snapshot: pl.LazyFrame) -> Figures:
-        """Return figures of the execution by name; call it after the execution.
+    def figures(self) -> Figures:
+        """Return figures of the execution by name; call it after the execution."""
+        return {}
+
+    def row_figures(self, snapshot: pl.LazyFrame) -> Figures:
+        """Return figures of the rows by name.
 
         Args:
             snapshot: The rows as they were written.

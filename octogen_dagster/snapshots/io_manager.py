@@ -22,7 +22,7 @@ from octogen_dagster.frames.snapshot_source import (
     check_not_shrunken,
 )
 from octogen_dagster.run_failures import permanent_errors_fail
-from octogen_dagster.snapshots.metadata import figures_metadata, snapshot_metadata
+from octogen_dagster.snapshots.metadata import snapshot_metadata
 from octogen_dagster.snapshots.object_reader import DamagedError
 from octogen_dagster.snapshots.places import SnapshotPlaces
 from octogen_dagster.snapshots.run_budget import shared_budget
@@ -174,14 +174,11 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 latest = file if file.exists() else places.latest()
                 facts = existing if latest is file else _existing(context, latest)
                 check_not_shrunken(source, rows, _row_count(latest, facts), file.uri)
-            written = pl.scan_parquet(unfinished, glob=False)
             row_count = "partition_row_count" if context.has_asset_partitions else "row_count"
             metadata: Metadata = {
                 f"dagster/{row_count}": rows,
                 "dagster/uri": file.uri,
                 "octogen/file_size_bytes": unfinished.stat().st_size,
-                **snapshot_metadata(written),
-                **figures_metadata(source.figures(written)),
             }
             keep_previous = None
             if source.keeps_previous:
@@ -189,7 +186,11 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 if places.has_times:
                     keep_previous = None
             archived = _attempt(context, "The pages could not be archived.", source.archive_pages)
-            file.publish(unfinished, keep_previous=keep_previous)
+            # Opened before it is moved to its place, where another run may replace it.
+            with unfinished.open("rb") as written:
+                file.publish(unfinished, keep_previous=keep_previous)
+                snapshot = pl.scan_parquet(written, glob=False)
+                metadata |= snapshot_metadata(source, snapshot, context.log.warning)
         if archived:  # or else they are all there is to archive
             _attempt(context, "Saved pages could not be removed.", source.remove_saved_pages)
         return metadata

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import polars as pl
 
 from octogen_dagster.asset_defaults import Metadata
 from octogen_dagster.frames.brands import BRANDS_SCHEMA, of_largest_brands, product_brands
@@ -16,32 +17,53 @@ from octogen_dagster.snapshots.brand_chart import MAX_BRANDS, brand_chart
 from octogen_dagster.snapshots.columns import COLUMN_SCHEMA, column_schema
 
 if TYPE_CHECKING:
-    import polars as pl
+    from collections.abc import Callable
 
+    from octogen_dagster.frames.snapshot_source import SnapshotSource
     from octogen_dagster.frames.statistics import Figure, Figures
 
 
-def snapshot_metadata(snapshot: pl.LazyFrame) -> Metadata:
-    """Return the columns of a snapshot and a preview of its first rows.
+def snapshot_metadata(
+    source: SnapshotSource, snapshot: pl.LazyFrame, warn: Callable[[str], None]
+) -> Metadata:
+    """Return the columns of a published snapshot, a preview of its first rows, and its figures.
 
-    Products have the addresses of their shops as well, and products and brands a chart.
+    Products have the addresses of their shops as well, and products and brands a chart. What fails
+    is left out, with a warning.
     """
     schema = snapshot.collect_schema()
-    texts = {"preview": inline_table(preview(snapshot))}
-    if schema == PRODUCT_SCHEMA:
-        texts["shops"] = ", ".join(f"<{shop}>" for shop in shops(snapshot))
-        texts["brands"] = brand_chart(product_brands(of_largest_brands(snapshot, MAX_BRANDS)))
-    elif schema == BRANDS_SCHEMA:
-        texts["brands"] = brand_chart(snapshot)
-    return {
-        COLUMN_SCHEMA: column_schema(schema),
-        **{f"octogen/{name}": dg.MetadataValue.md(text) for name, text in texts.items() if text},
+    parts: dict[str, Callable[[], Metadata]] = {
+        "columns": lambda: {COLUMN_SCHEMA: column_schema(schema)},
+        "preview": lambda: _text("preview", inline_table(preview(snapshot))),
+        "figures of the read": lambda: figures_metadata(source.figures()),
+        "figures of the rows": lambda: figures_metadata(source.row_figures(snapshot)),
     }
+    if schema == PRODUCT_SCHEMA:
+        parts["shops"] = lambda: _text("shops", ", ".join(f"<{shop}>" for shop in shops(snapshot)))
+        parts["brands"] = lambda: _text(
+            "brands", brand_chart(product_brands(of_largest_brands(snapshot, MAX_BRANDS)))
+        )
+    elif schema == BRANDS_SCHEMA:
+        parts["brands"] = lambda: _text("brands", brand_chart(snapshot))
+    metadata: Metadata = {}
+    for name, part in parts.items():
+        try:
+            metadata |= part()
+        except (Exception, pl.exceptions.PanicException) as error:
+            warn(
+                f"The {name} of the snapshot cannot be shown and are left out of its metadata: "
+                f"{error}. The snapshot is published and whole."
+            )
+    return metadata
 
 
 def figures_metadata(figures: Figures) -> Metadata:
-    """Return the figures of a read as metadata entries `octogen/<name>`."""
+    """Return figures as metadata entries `octogen/<name>`."""
     return {f"octogen/{name}": _metadata_value(value) for name, value in figures.items()}
+
+
+def _text(name: str, text: str) -> Metadata:
+    return {f"octogen/{name}": dg.MetadataValue.md(text)} if text else {}
 
 
 def _metadata_value(figure: Figure) -> dg.MetadataValue[Any] | str | int | float:

@@ -57,7 +57,7 @@ def test_a_frame_has_the_rows_in_polars_types(scan: Scan) -> None:
         "octogen.job_id": "job-1",
         "octogen.rows": "2",
     }
-    assert made.figures(made.frame) == {"read_by": "REST"}
+    assert made.figures() == {"read_by": "REST"}
 
 
 def test_head_reads_no_further_page_than_the_next(scan: Scan, server: ResultServer) -> None:
@@ -84,7 +84,7 @@ def test_the_last_modification_is_noted_as_the_rows_pass(
     made = scan(modified_column="Exported_At", fields=[column], rows=[(value,) for value in values])
     made.frame.collect()
     assert made.last_modified == newest
-    assert made.figures(made.frame).get("last_modified") == newest
+    assert made.figures().get("last_modified") == newest
     provenance = made.provenance().get("octogen.last_modified")
     assert provenance == (newest and newest.isoformat())
 

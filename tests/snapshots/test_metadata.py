@@ -3,12 +3,14 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
+import pytest
 
 from octogen_dagster.frames.brands import BRANDS_SCHEMA
 from octogen_dagster.frames.details.scan import DetailScan
 from octogen_dagster.frames.details.schema import DETAIL_SCHEMA
 from octogen_dagster.frames.details.statistics import DetailStatistics
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
+from octogen_dagster.frames.snapshot_source import SnapshotSource
 from octogen_dagster.snapshots.metadata import (
     figures_metadata,
     snapshot_metadata,
@@ -18,8 +20,13 @@ from octogen_dagster.snapshots.resource import OctogenResource
 THEN = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
 
 
+def shown(snapshot: pl.LazyFrame) -> dict[str, Any]:
+    """The metadata of a snapshot, without any warning."""
+    return snapshot_metadata(SnapshotSource(snapshot), snapshot, pytest.fail)
+
+
 def test_a_snapshot_is_shown_by_its_columns_and_its_first_five_rows() -> None:
-    metadata: dict[str, Any] = snapshot_metadata(pl.LazyFrame({"n": [11, 12, 13, 14, 15, 16]}))
+    metadata = shown(pl.LazyFrame({"n": [11, 12, 13, 14, 15, 16]}))
     assert metadata.keys() == {"dagster/column_schema", "octogen/preview"}
     assert [each.name for each in metadata["dagster/column_schema"].columns] == ["n"]
     assert isinstance(metadata["octogen/preview"], dg.MarkdownMetadataValue)
@@ -31,15 +38,15 @@ def test_a_snapshot_is_shown_by_its_columns_and_its_first_five_rows() -> None:
 def test_products_are_shown_with_their_shops_and_a_chart_of_their_brands() -> None:
     url = "https://acme.example/boot?size=38"
     products = [{"uuid": "1", "product_url": url, "brand": {"name": "Acme"}}]
-    metadata: dict[str, Any] = snapshot_metadata(pl.LazyFrame(products, schema=PRODUCT_SCHEMA))
+    metadata = shown(pl.LazyFrame(products, schema=PRODUCT_SCHEMA))
     assert metadata["octogen/shops"].md_str == "<https://acme.example>"
     assert metadata["octogen/brands"].md_str.startswith("| brand | products |")
     brands = pl.LazyFrame([{"brand": "Acme", "products": 1}], schema=BRANDS_SCHEMA)
-    assert "octogen/brands" in snapshot_metadata(brands)
+    assert "octogen/brands" in shown(brands)
 
 
 def test_what_there_is_nothing_to_say_of_is_left_out() -> None:
-    assert snapshot_metadata(PRODUCT_SCHEMA.to_frame().lazy()).keys() == {
+    assert shown(PRODUCT_SCHEMA.to_frame().lazy()).keys() == {
         "dagster/column_schema",
         "octogen/preview",
     }
@@ -74,7 +81,8 @@ def test_the_figures_of_details_are_shown(octogen: OctogenResource) -> None:
     )  # fmt: skip
     scan.statistics.unknown_fields.update({"product.mood": 5, "product.brand.age": 2})
     rows = [{"looked_up_at": THEN}, {"looked_up_at": None, "error": "gave up"}]
-    metadata = figures_metadata(scan.figures(pl.LazyFrame(rows, schema=DETAIL_SCHEMA)))
+    snapshot = pl.LazyFrame(rows, schema=DETAIL_SCHEMA)
+    metadata = figures_metadata(scan.figures() | scan.row_figures(snapshot))
     assert metadata == {
         "octogen/only_changed": True,
         "octogen/found": 6,
@@ -100,5 +108,5 @@ def test_the_figures_of_details_are_shown(octogen: OctogenResource) -> None:
         "octogen/oldest_lookup": dg.MetadataValue.timestamp(THEN),
         "octogen/first_error": "gave up",
     }
-    nothing = figures_metadata(scan.figures(DETAIL_SCHEMA.to_frame().lazy()))
+    nothing = figures_metadata(scan.figures() | scan.row_figures(DETAIL_SCHEMA.to_frame().lazy()))
     assert metadata.keys() - nothing.keys() == {"octogen/oldest_lookup", "octogen/first_error"}

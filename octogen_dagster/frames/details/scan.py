@@ -120,13 +120,13 @@ class DetailScan(ServiceScan):
             "octogen.schema_version": str(DETAIL_SCHEMA_VERSION),
         }
 
-    def figures(self, snapshot: pl.LazyFrame) -> Figures:
+    def figures(self) -> Figures:
         """`SnapshotSource.figures`."""
-        return {
-            "only_changed": self.only_changed,
-            **self.statistics.figures(),
-            **detail_figures(snapshot),
-        }
+        return {"only_changed": self.only_changed, **self.statistics.figures()}
+
+    def row_figures(self, snapshot: pl.LazyFrame) -> Figures:
+        """`SnapshotSource.row_figures`."""
+        return detail_figures(snapshot)
 
     def _frames(
         self, _columns: set[str], _predicate: pl.Expr | None, n_rows: int | None
