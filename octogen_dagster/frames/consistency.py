@@ -38,11 +38,11 @@ def check_unchanged(reads: Sequence[CatalogRead], connection: Connection) -> Non
     """
     live = [read for read in reads if read.requested_pages]
     stamps: dict[str, datetime | None] = {}
-    if any(read.planned.is_listed for read in live):
+    if any(read.planned.last_indexed_at for read in live):
         listed = fetch_catalogs(connection).catalogs
         stamps = {state.catalog: state.last_indexed_at for state in listed}
     for read in live:
-        if read.planned.catalog and read.planned.is_listed:
+        if read.planned.catalog and read.planned.last_indexed_at:
             _compare_stamps(read, stamps.get(read.planned.catalog))
         if read.planned.last_indexed_at is None and read.tracker.may_have_restarted:
             _compare_first_page(read, connection)

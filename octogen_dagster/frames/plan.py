@@ -47,7 +47,6 @@ class PlannedCatalog:
         catalog: The catalog's key; None if the search names none.
         request: The request for page 1.
         last_indexed_at: When the service last indexed the catalog; None if it does not say.
-        is_listed: True if the source lists it and says when catalogs are indexed.
         product_count: The number of products of the whole catalog; None if it is not known.
         brands: The number of products by brand, as far as the source says it.
         part: The part of the catalog; None for a whole catalog.
@@ -58,7 +57,6 @@ class PlannedCatalog:
     catalog: str | None
     request: SearchRequest
     last_indexed_at: datetime | None = None
-    is_listed: bool = False
     product_count: int | None = None
     brands: Mapping[str, int] = field(default_factory=dict)
     part: CatalogPart | None = None
@@ -204,8 +202,6 @@ def _planned(
         catalog,
         request,
         state.last_indexed_at,
-        # A source with `computed_at` instead does not say when catalogs are indexed.
-        is_listed=state.computed_at is None,
         product_count=state.product_count,
         brands=dict(state.brands),
     )

@@ -110,10 +110,9 @@ def test_a_source_that_counts_but_does_not_say_when_it_indexed_gives_a_count_and
     (planned,) = plan(ProductSearch(), granted=counted)
     assert planned.product_count == 7
     assert planned.last_indexed_at is None
-    assert not planned.is_listed
 
 
 def test_the_count_of_a_granted_catalog_is_known_and_that_of_an_unlisted_one_is_not() -> None:
     acme, unlisted = plan(ProductSearch(catalogs=["acme", "unlisted"]))
-    assert (acme.product_count, acme.is_listed) == (10, True)
-    assert (unlisted.product_count, unlisted.is_listed) == (None, False)
+    assert acme.product_count == 10
+    assert unlisted.product_count is None
