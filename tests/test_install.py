@@ -1,9 +1,13 @@
-"""The wheel is added to a project that `create-dagster` made and nobody edited."""
+"""What is installed, and from what: projects of `create-dagster`, a clone, a page of an index."""
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
+from email import message_from_bytes
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -13,6 +17,8 @@ if sys.version_info < (3, 11):
     import tomli as tomllib
 else:
     import tomllib
+
+ROOT = Path(__file__).parents[1]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -106,3 +112,30 @@ def test_all_extras_together_fit_into_a_project(tmp_path: Path, wheel: Path) -> 
     locked = tomllib.loads((project.root / "uv.lock").read_text())
     packages = {package["name"] for package in locked["package"]}
     assert packages >= {"dagster-gcp", "mcp", "gcsfs", "s3fs", "uvicorn", "dagster-webserver"}
+
+
+def resolved_for_an_intel_mac(*options: str) -> dict[str, str]:
+    """The packages, with versions, that a clone installs on a Mac with an Intel processor."""
+    command = ["uv", "pip", "compile", "-q", "pyproject.toml", "--no-header", "--no-annotate"]
+    platform = ["--python-platform", "x86_64-apple-darwin", "--python-version", "3.12"]
+    lines = subprocess.check_output([*command, *platform, *options], cwd=ROOT, text=True)
+    return dict(line.split("==") for line in lines.splitlines() if "==" in line)
+
+
+def test_a_clone_runs_its_demo_without_cryptography() -> None:
+    assert "cryptography" not in resolved_for_an_intel_mac("--extra", "sandbox", "--extra", "ui")
+
+
+def test_a_clone_tests_itself_with_a_cryptography_that_intel_macs_have() -> None:
+    version = resolved_for_an_intel_mac("--group", "dev")["cryptography"]
+    assert int(version.partition(".")[0]) < 49
+
+
+def test_the_page_of_an_index_has_no_link_into_the_clone(wheel: Path) -> None:
+    with ZipFile(wheel) as archive:
+        metadata = next(name for name in archive.namelist() if name.endswith("/METADATA"))
+        page = message_from_bytes(archive.read(metadata)).get_payload()
+    assert isinstance(page, str)
+    links = re.findall(r"\]\(([^)]+)\)", page)
+    assert len(links) > 20
+    assert [link for link in links if not link.startswith("https://")] == []

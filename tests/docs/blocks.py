@@ -18,7 +18,7 @@ PAGES = [ROOT / README, *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = RawFencedCodeBlockLexer(
     re.compile(r'(?P<language>\w*)(?: title="(?P<title>[^"]+)")?(?P<rest>.*)\n')
 )
-NOT_RUN = re.compile(r"<!-- not run: (.+) -->\s*\Z")
+NOT_RUN = re.compile(r"<!-- (?:not run|run by): (.+) -->\s*\Z")
 
 
 class Block(NamedTuple):
@@ -30,7 +30,7 @@ class Block(NamedTuple):
         language: What the fence says, such as `python`.
         title: The name of the file that it shows; empty if it has none.
         source: The code.
-        not_run: The reason that the page gives for not running it; empty if it is run.
+        not_run: The reason that the page gives for not running it here; empty if it is run.
     """
 
     page: str
