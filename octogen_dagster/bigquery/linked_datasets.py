@@ -33,7 +33,7 @@ def build_linked_datasets_asset(
     partitions_def: dg.DynamicPartitionsDefinition = listing_partitions,
     control_plane: bool = False,
     dataset_id: Callable[[str], str] | None = None,
-    replace_revoked: bool = True,
+    replace_revoked: bool = False,
     grant_waits: Sequence[float] = GRANT_WAIT_SECONDS,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
@@ -55,8 +55,8 @@ def build_linked_datasets_asset(
             partition has the same one, and to either if that dataset is linked to another listing
             already. A dataset id of yours is then an error.
         replace_revoked: Delete a revoked subscription to the same listing that holds the dataset
-            id, with its linked dataset and the access rights set on it; otherwise the run fails
-            with an error that names the subscription.
+            id, with its linked dataset and the access rights set on it. By default nothing is
+            deleted, and the run fails with an error that names the subscription.
         grant_waits: Seconds to wait for a grant before each further attempt of the same run.
         asset_arguments: Any other argument of `@dagster.asset`.
 

@@ -130,8 +130,9 @@ class LinkedDatasetsSettings(AssetSettings):
         ),
     ] = None
     replace_revoked: bool = Field(
-        default=True,
-        description="Delete a revoked subscription to the same listing that holds the dataset id.",
+        default=False,
+        description="Delete a revoked subscription to the same listing that holds the dataset id, "
+        "with the dataset and the access rights set on it. By default such a run fails.",
     )
     sensor: Sensor = Field(
         default=True,

@@ -13,30 +13,33 @@ if TYPE_CHECKING:
     from octogen_dagster.sharing.subscription_plan import SubscriptionPlan
 
 
-def removable_leftovers(
-    plan: SubscriptionPlan, subscriptions: Sequence[Subscription], *, may_delete: bool
+def revoked_leftovers(
+    plan: SubscriptionPlan, subscriptions: Sequence[Subscription]
 ) -> list[Subscription]:
     """The revoked subscriptions to the listing that hold the plan's dataset id.
 
     Args:
         plan: The plan, whose dataset id is taken.
         subscriptions: The project's subscriptions to the plan's listing.
-        may_delete: False makes any leftover an error.
 
     Raises:
-        OctogenBigQueryError: The dataset id is held by a subscription that must not be deleted, or
-            whose state is not known.
+        OctogenBigQueryError: The state of a subscription that holds it is not known.
     """
     holders = [each for each in subscriptions if each.dataset_id == plan.dataset_id]
-    problem = _state_problem(holders)
-    if holders and not (problem or may_delete):
-        problem = (
-            f"it is left over from subscription {holders[0].name} to this listing, which was "
-            "revoked: delete it, then subscribe again."
-        )
-    if problem:
+    if problem := _state_problem(holders):
         raise OctogenBigQueryError(f"{taken(plan)}, and {problem}")
     return holders
+
+
+def kept_leftover(plan: SubscriptionPlan, leftover: Subscription) -> OctogenBigQueryError:
+    """The error of a plan whose dataset id a revoked subscription holds that may not be deleted."""
+    return OctogenBigQueryError(
+        f"{taken(plan)}, and it is left over from subscription {leftover.name} to this listing, "
+        "which was revoked. Nothing was changed. With replace_revoked=True of "
+        "build_linked_datasets_asset (replace_revoked: true in YAML), a run deletes that "
+        "subscription with the dataset and the access rights set on it, and subscribes again. Or "
+        "delete it yourself."
+    )
 
 
 def suspect_problem(subscriptions: Sequence[Subscription]) -> str | None:

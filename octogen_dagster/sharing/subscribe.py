@@ -14,7 +14,12 @@ from octogen_dagster.errors import (
 )
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from octogen_dagster.sharing.dataset_holder import HeldDataset, Holder, dataset_holder
-from octogen_dagster.sharing.leftovers import removable_leftovers, suspect_problem, taken
+from octogen_dagster.sharing.leftovers import (
+    kept_leftover,
+    revoked_leftovers,
+    suspect_problem,
+    taken,
+)
 from octogen_dagster.sharing.resource_names import sample_query
 from octogen_dagster.sharing.subscription import ACTIVE, Subscription
 from octogen_dagster.sharing.subscription_list import SubscriptionList
@@ -186,8 +191,8 @@ class Subscriptions:
             if existing is not None:
                 return existing
             others = [each for each in self._list.to_listing(plan) if each.name not in deleted]
-            leftovers = removable_leftovers(plan, others, may_delete=replacing is not None)
-            if leftovers and replacing is not None:
+            leftovers = revoked_leftovers(plan, others)
+            if leftovers:
                 self._delete(plan, leftovers, replacing)
                 deleted.update(each.name for each in leftovers)
             # What a deletion leaves behind for a moment is nobody's, whatever it is linked to.
@@ -232,9 +237,11 @@ class Subscriptions:
         self,
         plan: SubscriptionPlan,
         leftovers: Sequence[Subscription],
-        replacing: Callable[[str, str], None],
+        replacing: Callable[[str, str], None] | None,
     ) -> None:
         self._check_granted(plan)
+        if replacing is None:
+            raise kept_leftover(plan, leftovers[0])
         for subscription in leftovers:
             replacing(subscription.name, f"{plan.project}.{plan.dataset_id}")
             self._hub.delete(subscription.name)

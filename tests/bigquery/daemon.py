@@ -27,7 +27,9 @@ class Daemon:
     ) -> None:
         self.instance = instance
         self.control_plane = isinstance(source, OctogenSource)
-        self.asset = build_linked_datasets_asset(control_plane=self.control_plane, grant_waits=())
+        self.asset = build_linked_datasets_asset(
+            control_plane=self.control_plane, replace_revoked=True, grant_waits=()
+        )
         self.sensor = ListingSensor(
             source, self.asset, clock=lambda: self.now, tick_timeout=tick_timeout
         ).definition()

@@ -144,7 +144,7 @@ def test_the_leftover_of_a_revoked_subscription_is_replaced(
     hub.settings.linked_dataset_in = place
     resource = revoked_and_granted(hub, run)
     (left,) = hub.subscriptions
-    found = metadata(run(resource, control_plane=control_plane))
+    found = metadata(run(resource, control_plane=control_plane, replace_revoked=True))
     assert found["octogen/replaced_subscription"] == left.name
     assert found["octogen/already_subscribed"] is False
     assert [entry.name for entry in hub.subscriptions] == [found["octogen/subscription"]]
@@ -156,15 +156,6 @@ def test_the_leftover_of_a_revoked_subscription_is_replaced(
     assert "octogen/replaced_subscription" not in metadata(run(resource))
 
 
-def test_the_leftover_of_a_revoked_subscription_can_be_kept(hub: Hub, run: Any) -> None:
-    resource = revoked_and_granted(hub, run)
-    before = hub.subscriptions
-    result = run(resource, replace_revoked=False)
-    assert f"left over from subscription {before[0].name}" in failure(result)
-    assert not [event for event in result.all_events if event.is_step_up_for_retry]
-    assert hub.subscriptions == before
-
-
 def test_a_revoked_subscription_that_was_never_reported_is_kept(
     hub: Hub, run: Any, instance: dg.DagsterInstance
 ) -> None:
@@ -172,7 +163,7 @@ def test_a_revoked_subscription_that_was_never_reported_is_kept(
     resource = revoked_and_granted(hub, run)
     before = hub.subscriptions
     instance.wipe_assets([dg.AssetKey("octogen_linked_datasets")])
-    assert "which does not say its dataset" in failure(run(resource))
+    assert "which does not say its dataset" in failure(run(resource, replace_revoked=True))
     assert hub.subscriptions == before
 
 
@@ -398,6 +389,6 @@ def test_a_dataset_keeps_its_id_when_a_listing_with_the_same_one_appears(
     hub.revoke_access("northpeak")
     run(second)
     hub.grant_access("northpeak")
-    found = metadata(run(first))
+    found = metadata(run(first, replace_revoked=True))
     assert found["octogen/linked_dataset"] == f"{PROJECT}.octogen_acme"
     assert found["octogen/already_subscribed"] is False

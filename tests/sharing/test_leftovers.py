@@ -39,8 +39,10 @@ def known(hub: Hub) -> dict[str, str]:
     [
         (
             "both",
-            "it is left over from subscription {} to this listing, which was revoked: delete it, "
-            "then subscribe again.",
+            "it is left over from subscription {} to this listing, which was revoked. Nothing was "
+            "changed. With replace_revoked=True of build_linked_datasets_asset (replace_revoked: "
+            "true in YAML), a run deletes that subscription with the dataset and the access rights "
+            "set on it, and subscribes again. Or delete it yourself.",
         ),
         (
             "linked_dataset_map",
