@@ -54,7 +54,7 @@ def package_messages() -> list[Message]:
     files = {
         path.relative_to(PACKAGE.parent): ast.parse(path.read_text())
         for path in sorted(PACKAGE.rglob("*.py"))
-        if "sandbox" not in path.parts
+        if "sandbox" not in path.relative_to(PACKAGE).parts
     }
     errors = _SHOWN | _subclasses_of("OctogenError", list(files.values()))
     return [message for path, tree in files.items() for message in messages_of(path, tree, errors)]
