@@ -60,14 +60,14 @@ def _storage_migrations() -> Iterator[None]:
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the developer's own key and settings out of every test."""
     monkeypatch.delenv("OCTO_API_KEY", raising=False)
-    for name in ("PLATFORM_API_KEY", "HOST", "BASE_URL", "ENV"):
+    for name in ("PLATFORM_API_KEY", "HOST", "BASE_URL", "SHOPS", "ENV"):
         monkeypatch.delenv(f"OCTOGEN_{name}", raising=False)
 
 
 @pytest.fixture
 def shops() -> Iterator[Sandbox]:
     """Yield a sandbox with two catalogs."""
-    with Sandbox(catalogs={"northpeak": 230, "strada": 120}) as running:
+    with Sandbox(catalogs={"northpeak": 230, "strada": 120}, generation="seed") as running:
         yield running
 
 

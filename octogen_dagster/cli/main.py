@@ -77,7 +77,7 @@ def _faults(_context: click.Context, _parameter: click.Parameter, texts: tuple[s
 @main.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=8787, help="Port; 0 for a free one.")
 @click.option(
-    "--generation", type=_GENERATIONS, default="seed", help="Generation of the API contract."
+    "--generation", type=_GENERATIONS, default="current", help="Generation of the API contract."
 )
 @click.option(
     "--catalogs", callback=_catalogs, default="8", help="Number of catalogs, or their keys: a,b,c."

@@ -18,10 +18,12 @@ from typing_extensions import Self
 
 from octogen_dagster.components.env_file import add_variables
 from octogen_dagster.sandbox.address import DEFAULT_API_KEY, DEFAULT_BASE_URL
+from octogen_dagster.sandbox.data.shops import SHOPS
 
 _SOURCES = ("sandbox", "hosts", "keys", "granted")
 _KEY = "OCTOGEN_PLATFORM_API_KEY"
 _SANDBOX = {_KEY: DEFAULT_API_KEY, "OCTOGEN_BASE_URL": DEFAULT_BASE_URL}
+_SANDBOX_HOSTS = [shop.domain for shop in SHOPS[:8]]
 _SANDBOX_QUERY = "boots"
 
 
@@ -126,6 +128,8 @@ def _attributes(params: ScaffoldParams) -> dict[str, Any]:
     if params.sandbox:
         connection["base_url"] = "{{ env.OCTOGEN_BASE_URL }}"
     source = {name: getattr(params, name) for name in ("hosts", "keys") if getattr(params, name)}
+    if params.sandbox:
+        source["hosts"] = _SANDBOX_HOSTS
     searches: list[dict[str, Any]] = [{"name": "octogen_products", "partitions": "catalog"}]
     if query := params.query or (_SANDBOX_QUERY if params.sandbox else None):
         searches.append({"name": _asset_name(query), "search": {"q": query}})

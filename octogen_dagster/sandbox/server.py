@@ -63,10 +63,11 @@ class Sandbox:
             catalog key to number of products. A key that is not built in gets an invented shop,
             and `northpeak.outlet` is a second catalog on the site of `northpeak`.
         products: The number of products of each catalog for which `catalogs` gives none.
-        generation: The contract to follow. "seed" has `GET /catalogs` and the field `catalog`.
-            "interim" takes the field `catalogs` as well and has images with their size.
-            "current" has no list of catalogs, but `GET /domains/{host}`, understands keywords and
-            fetches products that are not in the index from the shops.
+        generation: The contract to follow. "current" is that of the service of today: it has no
+            list of catalogs, but `GET /domains/{host}`, understands keywords and fetches products
+            that are not in the index from the shops. The older "seed" has `GET /catalogs` and the
+            field `catalog`; "interim" takes the field `catalogs` as well and has images with their
+            size.
         seed: The seed of the products. Another seed gives other products.
         api_key: The only key that is accepted.
         port: The port on 127.0.0.1; 0 for a free one.
@@ -88,7 +89,7 @@ class Sandbox:
         *,
         catalogs: CatalogChoice = 8,
         products: int = 250,
-        generation: Generation = "seed",
+        generation: Generation = "current",
         seed: int = 1,
         api_key: str = DEFAULT_API_KEY,
         port: int = 0,
@@ -314,7 +315,7 @@ def serve(
     *,
     catalogs: CatalogChoice = 8,
     products: int = 250,
-    generation: Generation = "seed",
+    generation: Generation = "current",
     seed: int = 1,
     api_key: str = DEFAULT_API_KEY,
     port: int = DEFAULT_PORT,

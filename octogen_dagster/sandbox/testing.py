@@ -8,7 +8,7 @@ pytest_plugins = ["octogen_dagster.sandbox.testing"]
 
 def test_my_pipeline(octogen_sandbox):
     octogen_sandbox.inject(Fault("status", 503, times=2))
-    my_pipeline()  # finds the key and the base URL in the environment
+    my_pipeline()  # finds the key, the base URL and the hosts in the environment
     assert len(octogen_sandbox.requests) > 2
 ```
 
@@ -27,6 +27,7 @@ def octogen_sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     """A running sandbox of three catalogs with 40 products each.
 
     `OCTOGEN_PLATFORM_API_KEY`, `OCTO_API_KEY` and `OCTOGEN_BASE_URL` point to it during the test.
+    `OCTOGEN_SHOPS` has the hosts of its shops.
     """
     with Sandbox(catalogs=3, products=40) as sandbox:
         for name, value in sandbox.environment.items():

@@ -28,7 +28,7 @@ def _no_proxy_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
     """A sandbox of the seed generation."""
-    with Sandbox(catalogs=CATALOGS, api_key=KEY) as running:
+    with Sandbox(catalogs=CATALOGS, api_key=KEY, generation="seed") as running:
         yield running
 
 

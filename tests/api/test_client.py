@@ -142,7 +142,7 @@ class TestCatalogs:
         }
 
     async def test_no_grants_are_an_empty_list(self, transport: Transport) -> None:
-        with Sandbox(catalogs=[], api_key=KEY) as sandbox:
+        with Sandbox(catalogs=[], api_key=KEY, generation="seed") as sandbox:
             async with open_client(sandbox, transport) as client:
                 assert await client.list_catalogs() == []
 

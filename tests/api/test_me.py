@@ -20,7 +20,7 @@ async def test_the_account_says_whose_key_it_is_and_its_rate_limit() -> None:
 
 
 async def test_the_seed_generation_has_no_account() -> None:
-    with Sandbox(catalogs=1) as sandbox:
+    with Sandbox(catalogs=1, generation="seed") as sandbox:
         async with OctogenClient(api_key=sandbox.api_key, base_url=sandbox.base_url) as client:
             with pytest.raises(
                 OctogenNotFoundError, match="The account of the API key failed: 404"

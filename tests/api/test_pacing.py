@@ -163,7 +163,9 @@ class TestBulkReads:
         self, transport: Transport
     ) -> None:
         shops = {"northpeak": 24}
-        with Sandbox(catalogs=shops, api_key=KEY, requests_per_minute=600) as sandbox:
+        with Sandbox(
+            catalogs=shops, api_key=KEY, requests_per_minute=600, generation="seed"
+        ) as sandbox:
             async with open_client(
                 sandbox, transport, rate_limiter=RateLimiter(reserve=0.99)
             ) as client:
@@ -179,7 +181,9 @@ class TestBulkReads:
         clock = Clock()
         rate_limiter = RateLimiter(reserve=0.5, clock=clock)
         shops = {"northpeak": 8}
-        with Sandbox(catalogs=shops, api_key=KEY, requests_per_minute=10) as sandbox:
+        with Sandbox(
+            catalogs=shops, api_key=KEY, requests_per_minute=10, generation="seed"
+        ) as sandbox:
             async with open_client(sandbox, rate_limiter=rate_limiter, waits=waits) as client:
                 pages = [page async for page in client.iter_pages(limit=1)]
             assert len(pages) == 8
@@ -191,7 +195,7 @@ class TestBulkReads:
 
     async def test_a_single_page_is_not_limited(self, waits: Waits) -> None:
         rate_limiter, _ = limiter_at(limit=60, remaining=0)
-        with Sandbox(catalogs=1, products=3, api_key=KEY) as sandbox:
+        with Sandbox(catalogs=1, products=3, api_key=KEY, generation="seed") as sandbox:
             async with open_client(sandbox, rate_limiter=rate_limiter, waits=waits) as client:
                 await client.search_products()
                 await client.list_catalogs()
@@ -200,7 +204,9 @@ class TestBulkReads:
     async def test_the_headers_of_an_error_count_too(self, waits: Waits) -> None:
         clock = Clock()
         rate_limiter = RateLimiter(reserve=0.5, clock=clock)
-        with Sandbox(catalogs=1, products=3, api_key=KEY, requests_per_minute=60) as sandbox:
+        with Sandbox(
+            catalogs=1, products=3, api_key=KEY, requests_per_minute=60, generation="seed"
+        ) as sandbox:
             sandbox.inject(Fault("status", 500))
             async with open_client(sandbox, rate_limiter=rate_limiter, waits=waits) as client:
                 with pytest.raises(OctogenServerError):

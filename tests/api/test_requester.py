@@ -314,7 +314,7 @@ class TestRateLimiting:
     ) -> None:
         rate_limiter = RateLimiter(reserve=0.5)
         policy = RetryPolicy(attempts=1, deadline=5)
-        with Sandbox(catalogs=1, products=3, requests_per_minute=1) as sandbox:
+        with Sandbox(catalogs=1, products=3, requests_per_minute=1, generation="seed") as sandbox:
             async with open_client(
                 sandbox, rate_limiter=rate_limiter, retry=policy, waits=waits
             ) as client:

@@ -34,7 +34,7 @@ PRINCIPAL = "serviceAccount:reader@my-project.iam.gserviceaccount.com"
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with Sandbox(catalogs={"northpeak": 5, "strada": 5}, hub=True) as sandbox:
+    with Sandbox(catalogs={"northpeak": 5, "strada": 5}, hub=True, generation="seed") as sandbox:
         for name, value in sandbox.hub.environment.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(Subscriptions, "waits", ())

@@ -139,7 +139,7 @@ def test_prices_and_the_size_of_a_page_can_be_changed(run: Callable[..., Result]
 
 
 def test_an_older_service_lists_its_catalogs(run: Callable[..., Result]) -> None:
-    with Sandbox(catalogs=CATALOGS, api_key=KEY) as sandbox:
+    with Sandbox(catalogs=CATALOGS, api_key=KEY, generation="seed") as sandbox:
         everything = run(sandbox)
         one = run(sandbox, "--catalog", "acme")
         assert {request.path for request in sandbox.requests} == {"/catalogs"}
@@ -166,7 +166,7 @@ def test_an_older_service_lists_its_catalogs(run: Callable[..., Result]) -> None
 def test_what_cannot_be_estimated_says_why(
     run: Callable[..., Result], arguments: list[str], status: int, text: str
 ) -> None:
-    with Sandbox(catalogs=CATALOGS, api_key=KEY) as sandbox:
+    with Sandbox(catalogs=CATALOGS, api_key=KEY, generation="seed") as sandbox:
         result = run(sandbox, *arguments)
     assert (result.exit_code, result.stdout) == (status, "")
     assert text in result.stderr

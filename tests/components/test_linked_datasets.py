@@ -42,7 +42,7 @@ def shared(
 ) -> Iterator[Sandbox]:
     """A sandbox that shares a catalog, whose view is in BigQuery."""
     with (
-        Sandbox(catalogs={"strada": 5}, hub=True) as sandbox,
+        Sandbox(catalogs={"strada": 5}, hub=True, generation="seed") as sandbox,
         answering(bigquery) as address,
     ):
         sandbox.hub.share("strada")

@@ -51,6 +51,7 @@ def test_the_sandbox_needs_no_edit(
             "api_key": "{{ env.OCTOGEN_PLATFORM_API_KEY }}",
             "base_url": "{{ env.OCTOGEN_BASE_URL }}",
         },
+        "catalog_source": {"hosts": Sandbox().hosts},
         "storage": {"base_dir": "snapshots"},
         "searches": [
             {"name": "octogen_products", "partitions": "catalog"},
@@ -192,7 +193,7 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize(
     ("typed", "source"),
     [
-        ("\n", None),
+        ("\n", {"hosts": Sandbox().hosts}),
         ("granted\n", None),
         ("shops\nhosts\nacme.com, zen.example,\n", {"hosts": ["acme.com", "zen.example"]}),
         ("keys\nacme\n", {"keys": ["acme"]}),

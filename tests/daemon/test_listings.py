@@ -94,7 +94,9 @@ POLL_SECONDS = 60.0
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(catalogs={"kiosk": 5, "northpeak": 5, "strada": 5}, hub=True) as running:
+    with Sandbox(
+        catalogs={"kiosk": 5, "northpeak": 5, "strada": 5}, hub=True, generation="seed"
+    ) as running:
         yield running
 
 

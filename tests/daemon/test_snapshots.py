@@ -181,7 +181,9 @@ class Dagster:
 
 @pytest.fixture
 def shops() -> Iterator[Sandbox]:
-    with Sandbox(catalogs={"northpeak": 230, "strada": 120}, hub=True) as running:
+    with Sandbox(
+        catalogs={"northpeak": 230, "strada": 120}, hub=True, generation="seed"
+    ) as running:
         yield running
 
 

@@ -20,18 +20,17 @@ PROJECT = Path(__file__).parents[2] / "examples/yaml_project"
 
 
 @pytest.fixture
-def defs(
-    tmp_path: Path, shops: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[dg.Definitions]:
+def defs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Definitions]:
     """The definitions of a copy of the project, in whose folder the test runs."""
     root = tmp_path / "yaml_project"
     shutil.copytree(PROJECT, root)
     monkeypatch.chdir(root)
     monkeypatch.syspath_prepend(root / "src")
-    for name in ("OCTOGEN_PLATFORM_API_KEY", "OCTOGEN_BASE_URL"):
-        monkeypatch.setenv(name, shops.environment[name])
     try:
-        yield dg.load_from_defs_folder(path_within_project=root / "src")
+        with Sandbox(catalogs={"northpeak": 230, "strada": 120}) as shops:
+            for name in ("OCTOGEN_PLATFORM_API_KEY", "OCTOGEN_BASE_URL"):
+                monkeypatch.setenv(name, shops.environment[name])
+            yield dg.load_from_defs_folder(path_within_project=root / "src")
     finally:
         for module in [name for name in sys.modules if name.split(".")[0] == "yaml_project"]:
             del sys.modules[module]

@@ -20,7 +20,7 @@ def catalogs(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
     """Two catalogs for one test, which may break them."""
-    with Sandbox(catalogs={"northpeak": 230, "strada": 120}) as running:
+    with Sandbox(catalogs={"northpeak": 230, "strada": 120}, generation="seed") as running:
         yield running
 
 

@@ -251,7 +251,7 @@ def test_head_reads_no_more_than_it_needs(catalogs: Sandbox) -> None:
 
 
 def test_a_search_whose_second_page_repeats_most_of_the_first_is_read() -> None:
-    with Sandbox(catalogs={"northpeak": 400}) as sandbox:
+    with Sandbox(catalogs={"northpeak": 400}, generation="seed") as sandbox:
         search = ProductSearch(q="fleece", catalogs=["northpeak"], page_size=50)
         found = product_scan(sandbox, search)
         frame = found.frame.collect()

@@ -9,7 +9,7 @@ from tests.sandbox.calls import connect
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(catalogs={"northpeak": 120, "strada": 30}) as running:
+    with Sandbox(catalogs={"northpeak": 120, "strada": 30}, generation="seed") as running:
         yield running
 
 

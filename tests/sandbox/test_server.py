@@ -23,14 +23,20 @@ def _product_counts(client: httpx.Client) -> dict[str, int]:
 
 class TestCatalogs:
     def test_a_number_chooses_built_in_catalogs(self) -> None:
-        with Sandbox(catalogs=12, products=3) as sandbox, connect(sandbox) as client:
+        with (
+            Sandbox(catalogs=12, products=3, generation="seed") as sandbox,
+            connect(sandbox) as client,
+        ):
             counts = _product_counts(client)
         assert len(counts) == 12
         assert set(counts.values()) == {3}
 
     def test_keys_may_be_any_text(self) -> None:
         keys = ["strada", "../x", "a/b", "..."]
-        with Sandbox(catalogs=keys, products=2) as sandbox, connect(sandbox) as client:
+        with (
+            Sandbox(catalogs=keys, products=2, generation="seed") as sandbox,
+            connect(sandbox) as client,
+        ):
             assert _product_counts(client) == dict.fromkeys(keys, 2)
             assert len(search(client, catalog="../x").json()["items"]) == 2
 
@@ -127,19 +133,25 @@ class TestAddress:
 
     def test_its_hosts_are_those_of_the_shops_of_its_catalogs_each_once(self) -> None:
         keys = ["northpeak", "northpeak.outlet", "strada"]
-        assert Sandbox(catalogs=keys).hosts == ["northpeak.example", "strada.example"]
+        assert Sandbox(catalogs=keys, generation="seed").hosts == [
+            "northpeak.example",
+            "strada.example",
+        ]
 
     def test_it_has_none_before_it_runs(self) -> None:
         with pytest.raises(RuntimeError, match="with"):
-            _ = Sandbox().base_url
+            _ = Sandbox(generation="seed").base_url
 
     def test_a_port_can_be_chosen_but_not_taken_twice(self, sandbox: Sandbox) -> None:
         port = int(sandbox.base_url.split(":")[2].removesuffix("/v1"))
-        with pytest.raises(OSError, match=f"127.0.0.1:{port}"), Sandbox(port=port):
+        with (
+            pytest.raises(OSError, match=f"127.0.0.1:{port}"),
+            Sandbox(port=port, generation="seed"),
+        ):
             pass
 
     def test_its_key_can_be_chosen(self) -> None:
-        with Sandbox(api_key="octo_live_mine") as sandbox:
+        with Sandbox(api_key="octo_live_mine", generation="seed") as sandbox:
             with connect(sandbox) as client:
                 assert search(client).status_code == 200
             with connect(sandbox, api_key=DEFAULT_API_KEY) as client:
@@ -148,7 +160,7 @@ class TestAddress:
 
 class TestLifetime:
     def test_nothing_is_left_when_it_ends(self) -> None:
-        with Sandbox(catalogs=1) as sandbox, connect(sandbox) as client:
+        with Sandbox(catalogs=1, generation="seed") as sandbox, connect(sandbox) as client:
             assert search(client).status_code == 200
             assert _SERVER_THREAD in {thread.name for thread in threading.enumerate()}
         with pytest.raises(httpx.ConnectError):
@@ -156,13 +168,13 @@ class TestLifetime:
         assert _SERVER_THREAD not in {thread.name for thread in threading.enumerate()}
 
     def test_it_can_run_again(self) -> None:
-        sandbox = Sandbox(catalogs=1)
+        sandbox = Sandbox(catalogs=1, generation="seed")
         for _ in range(2):
             with sandbox, connect(sandbox) as client:
                 assert search(client).status_code == 200
 
     def test_an_error_in_the_block_stops_it_too(self) -> None:
-        with pytest.raises(ZeroDivisionError), Sandbox(catalogs=1) as sandbox:
+        with pytest.raises(ZeroDivisionError), Sandbox(catalogs=1, generation="seed") as sandbox:
             _ = 1 / 0
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{sandbox.base_url}/catalogs")

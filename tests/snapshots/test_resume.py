@@ -64,7 +64,7 @@ class Runs:
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Iterator[Runs]:
-    with Sandbox(catalogs={"northpeak": PAGES * PAGE_SIZE}) as sandbox:
+    with Sandbox(catalogs={"northpeak": PAGES * PAGE_SIZE}, generation="seed") as sandbox:
         yield Runs(sandbox, tmp_path)
 
 

@@ -54,7 +54,7 @@ def test_a_run_with_a_larger_budget_goes_on_from_the_pages_of_one_that_was_spent
     tmp_path: Path, catalogs: int
 ) -> None:
     products = build_products_asset("products", SEARCH)
-    with Sandbox(catalogs=catalogs, products=PAGES * 3 // catalogs) as sandbox:
+    with Sandbox(catalogs=catalogs, products=PAGES * 3 // catalogs, generation="seed") as sandbox:
         stopped = run(sandbox, tmp_path, [products], budget_usd=25.5 * PAGE_USD)
         assert "which the budget of $0.357 does not allow: $0.3" in failure(stopped)
         assert "a snapshot goes on from its saved pages" in failure(stopped)

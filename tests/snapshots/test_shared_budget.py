@@ -29,7 +29,7 @@ RunPipe: TypeAlias = "Connection[Any, Any]"
 @pytest.mark.timeout(240)
 def test_eight_runs_at_once_share_the_bucket_and_none_fails_or_starves(tmp_path: Path) -> None:
     with (
-        Sandbox(catalogs=RUNS, products=PAGES * PAGE_SIZE) as shops,
+        Sandbox(catalogs=RUNS, products=PAGES * PAGE_SIZE, generation="seed") as shops,
         httpx.Client(headers={"Authorization": f"Bearer {shops.api_key}"}) as other,
         ExitStack() as started,
     ):

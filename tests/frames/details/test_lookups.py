@@ -214,7 +214,7 @@ def test_after_closing_waiting_is_an_error(sandbox: Sandbox) -> None:
 
 
 def test_fields_that_an_older_service_does_not_know_are_refused_once_for_all_threads() -> None:
-    with Sandbox(catalogs={"strada": 30}) as seed:
+    with Sandbox(catalogs={"strada": 30}, generation="seed") as seed:
         urls = urls_of(seed, 30)
         connection = replace(connection_to(seed), concurrency=16)
         with LookupReader(connection, FailureLimit(0, 30, 300)) as lookups:

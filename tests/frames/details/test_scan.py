@@ -630,7 +630,7 @@ class TestOnlyChanged:
 @pytest.fixture(scope="module")
 def shop() -> Iterator[tuple[Sandbox, pl.DataFrame]]:
     """A small catalog that no test changes, and its products."""
-    with Sandbox(catalogs={"voltaic": 40}) as running:
+    with Sandbox(catalogs={"voltaic": 40}, generation="seed") as running:
         yield running, products_of(running, "voltaic")
 
 

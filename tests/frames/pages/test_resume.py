@@ -95,7 +95,7 @@ def test_a_whole_read_that_was_not_published_is_not_passed_off_for_the_present(
 
 def test_of_many_catalogs_those_that_ended_are_not_requested_again(tmp_path: Path) -> None:
     shops = {f"shop-{number}": 20 for number in range(5)} | {"zoo": 30}
-    with Sandbox(catalogs=shops) as sandbox:
+    with Sandbox(catalogs=shops, generation="seed") as sandbox:
         reads = Reads(sandbox, tmp_path / ".all.pages")
         reads.concurrency = 1
         search = ProductSearch(page_size=10)
@@ -153,7 +153,7 @@ class TestTheServiceNoLongerContinues:
 
     @pytest.mark.parametrize("search", [SEARCH, ProductSearch(page_size=2)])
     def test_a_catalog_that_was_indexed_again(self, tmp_path: Path, search: ProductSearch) -> None:
-        with Sandbox(catalogs={"northpeak": PRODUCTS}) as sandbox:
+        with Sandbox(catalogs={"northpeak": PRODUCTS}, generation="seed") as sandbox:
             reads = Reads(sandbox, tmp_path / ".northpeak.pages")
             reads.interrupted(search=search)
             sandbox.touch("northpeak")
@@ -162,7 +162,7 @@ class TestTheServiceNoLongerContinues:
             assert not reads.folder.exists()
 
     def test_another_generation(self, tmp_path: Path) -> None:
-        with Sandbox(catalogs={"northpeak": PRODUCTS}) as sandbox:
+        with Sandbox(catalogs={"northpeak": PRODUCTS}, generation="seed") as sandbox:
             reads = Reads(sandbox, tmp_path / ".northpeak.pages")
             reads.interrupted()
             path = reads.segments()[0]
@@ -398,7 +398,7 @@ class TestPastTimes:
         assert requested == []
 
     def test_no_catalog_is_begun_after_its_time(self, tmp_path: Path) -> None:
-        with Sandbox(catalogs={"northpeak": PRODUCTS, "strada": 120}) as sandbox:
+        with Sandbox(catalogs={"northpeak": PRODUCTS, "strada": 120}, generation="seed") as sandbox:
             reads = Reads(sandbox, tmp_path)
             search = SEARCH.model_copy(update={"catalogs": ["northpeak", "strada"]})
             begin = datetime.now(timezone.utc)
@@ -410,7 +410,7 @@ class TestPastTimes:
     def test_a_catalog_that_is_granted_no_more_is_not_left_out_of_its_day(
         self, tmp_path: Path
     ) -> None:
-        with Sandbox(catalogs={"northpeak": PRODUCTS, "strada": 120}) as sandbox:
+        with Sandbox(catalogs={"northpeak": PRODUCTS, "strada": 120}, generation="seed") as sandbox:
             reads = Reads(sandbox, tmp_path)
             search = ProductSearch(page_size=10)
             begin = datetime.now(timezone.utc)
@@ -424,7 +424,7 @@ class TestPastTimes:
             assert reads.read(search, window=window).height == PRODUCTS + 120
 
     def test_a_day_whose_retry_read_a_new_catalog_too_is_whole(self, tmp_path: Path) -> None:
-        with Sandbox(catalogs={"northpeak": PRODUCTS}) as sandbox:
+        with Sandbox(catalogs={"northpeak": PRODUCTS}, generation="seed") as sandbox:
             reads = Reads(sandbox, tmp_path)
             search = ProductSearch(page_size=2)
             begin = datetime.now(timezone.utc)
@@ -521,7 +521,7 @@ class TestErrors:
     def test_a_catalog_that_was_indexed_again_costs_only_its_own_pages(
         self, tmp_path: Path
     ) -> None:
-        with Sandbox(catalogs={"northpeak": PRODUCTS, "strada": 120}) as sandbox:
+        with Sandbox(catalogs={"northpeak": PRODUCTS, "strada": 120}, generation="seed") as sandbox:
             reads = Reads(sandbox, tmp_path / ".all.pages")
             search = SEARCH.model_copy(update={"catalogs": ["northpeak", "strada"]})
             scan = reads.scan(search)
@@ -540,7 +540,7 @@ class TestErrors:
         assert reads.pages_requested(reads.read) == reads.rest(19)
 
     def test_a_catalog_that_fails_costs_only_its_own_pages(self, tmp_path: Path) -> None:
-        with Sandbox(catalogs={"northpeak": PRODUCTS, "strada": 120}) as sandbox:
+        with Sandbox(catalogs={"northpeak": PRODUCTS, "strada": 120}, generation="seed") as sandbox:
             reads = Reads(sandbox, tmp_path / ".all.pages")
             reads.concurrency = 1
             search = SEARCH.model_copy(update={"catalogs": ["northpeak", "strada"]})

@@ -23,7 +23,7 @@ OTHER = SEARCH.model_copy(update={"price_min": 1.0})
 @pytest.fixture
 def reads(tmp_path: Path) -> Iterator[Reads]:
     """Reads of one generation: what a store keeps does not depend on it."""
-    with Sandbox(catalogs={"northpeak": PRODUCTS}) as sandbox:
+    with Sandbox(catalogs={"northpeak": PRODUCTS}, generation="seed") as sandbox:
         yield Reads(sandbox, tmp_path / ".northpeak.pages")
 
 

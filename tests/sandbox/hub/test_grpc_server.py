@@ -117,7 +117,7 @@ class TestLifetime:
         with Sandbox(catalogs=0, hub=True, port=port) as sandbox:
             assert sandbox.base_url == f"http://127.0.0.1:{port}/v1"
         with pytest.raises(ValueError, match="port must be 0 to 65534, not 65535"):
-            Sandbox(hub=True, port=65535)
+            Sandbox(hub=True, port=65535, generation="seed")
 
     def test_its_port_cannot_be_shared(self) -> None:
         first, second = (

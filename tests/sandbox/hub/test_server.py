@@ -19,7 +19,7 @@ _COMMAND = [*_PYTHON, "from octogen_dagster.cli.main import main; main()", "sand
 
 def test_a_sandbox_has_a_hub_only_if_asked() -> None:
     with pytest.raises(RuntimeError, match=r"has no hub: make it with Sandbox\(hub=True\)"):
-        _ = Sandbox(catalogs=0).hub
+        _ = Sandbox(catalogs=0, generation="seed").hub
     hub = Sandbox(catalogs=0, hub=True).hub
     for address in ("endpoint", "mcp_url", "token_endpoint", "authorization_server"):
         with pytest.raises(RuntimeError, match="before the sandbox runs"):
@@ -27,7 +27,7 @@ def test_a_sandbox_has_a_hub_only_if_asked() -> None:
 
 
 def test_the_environment_has_its_addresses() -> None:
-    with Sandbox(catalogs=1, hub=True) as sandbox:
+    with Sandbox(catalogs=1, hub=True, generation="seed") as sandbox:
         hub = sandbox.hub
         origin = sandbox.base_url.removesuffix("/v1")
         assert sandbox.environment == {

@@ -88,7 +88,7 @@ class TestCatalogs:
         assert strada["productCount"] == 30
 
     def test_without_grants_there_are_none(self) -> None:
-        with Sandbox(catalogs=0) as sandbox, connect(sandbox) as client:
+        with Sandbox(catalogs=0, generation="seed") as sandbox, connect(sandbox) as client:
             assert client.get("/catalogs").json() == []
             assert search(client).json() == {"items": [], "nextCursor": None}
 
@@ -341,7 +341,7 @@ class TestCoverage:
 class TestMoney:
     def test_answers_are_charged_until_the_credit_is_spent(self) -> None:
         with (
-            Sandbox(catalogs={"strada": 5}, credit_usd=0.03) as sandbox,
+            Sandbox(catalogs={"strada": 5}, credit_usd=0.03, generation="seed") as sandbox,
             connect(sandbox) as client,
         ):
             url = search(client).json()["items"][0]["productUrl"]
@@ -372,7 +372,7 @@ class TestMoney:
 
 class TestUnknownFields:
     def test_every_response_has_some(self) -> None:
-        with Sandbox(catalogs={"strada": 5}, unknown_fields=True) as sandbox:
+        with Sandbox(catalogs={"strada": 5}, unknown_fields=True, generation="seed") as sandbox:
             sandbox.inject(Fault("price", 9.75))
             with connect(sandbox) as client:
                 page = search(client).json()
@@ -421,9 +421,15 @@ class TestPaging:
     def test_a_cursor_outlives_a_restart_of_the_same_sandbox(self, client: httpx.Client) -> None:
         page = search(client, limit=10).json()
         expected = search(client, limit=10, cursor=page["nextCursor"]).json()
-        with Sandbox(catalogs={"northpeak": 120, "strada": 30}) as again, connect(again) as other:
+        with (
+            Sandbox(catalogs={"northpeak": 120, "strada": 30}, generation="seed") as again,
+            connect(again) as other,
+        ):
             assert search(other, limit=10, cursor=page["nextCursor"]).json() == expected
-        with Sandbox(catalogs={"northpeak": 120}, seed=2) as stale, connect(stale) as other:
+        with (
+            Sandbox(catalogs={"northpeak": 120}, seed=2, generation="seed") as stale,
+            connect(stale) as other,
+        ):
             restarted = search(other, limit=10, cursor=page["nextCursor"]).json()
             assert restarted == search(other, limit=10).json()
 
@@ -445,7 +451,10 @@ class TestLookup:
             assert {name: product[name] for name in shared} == {name: item[name] for name in shared}
 
     def test_the_nested_parts_have_the_fields_of_the_contract(self, client: httpx.Client) -> None:
-        with Sandbox(catalogs={"harbor-and-pine": 200}) as sandbox, connect(sandbox) as client:
+        with (
+            Sandbox(catalogs={"harbor-and-pine": 200}, generation="seed") as sandbox,
+            connect(sandbox) as client,
+        ):
             products = [
                 client.post("/products/lookup", json={"url": item["productUrl"]}).json()["product"]
                 for page in iter_pages(client, limit=100)

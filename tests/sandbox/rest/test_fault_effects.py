@@ -139,7 +139,7 @@ class TestConnection:
         assert response.text.startswith("<!doctype html>")
 
     def test_redirect_leads_elsewhere(self, sandbox: Sandbox, client: httpx.Client) -> None:
-        with Sandbox(catalogs=1) as elsewhere:
+        with Sandbox(catalogs=1, generation="seed") as elsewhere:
             sandbox.inject(Fault("redirect", f"{elsewhere.base_url}/catalogs"))
             response = client.get("/catalogs", follow_redirects=True)
             assert response.history[0].status_code == 307
