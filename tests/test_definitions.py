@@ -30,6 +30,7 @@ def run(command: list[str], home: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
@@ -37,7 +38,7 @@ def run(command: list[str], home: Path) -> subprocess.CompletedProcess[str]:
             [sys.executable, "-m", "dagster", "definitions", "validate", "-w", "workspace.yaml"],
             id="dagster",
         ),
-        pytest.param([str(DG), "check", "defs"], id="dg", marks=pytest.mark.slow),
+        pytest.param([str(DG), "check", "defs"], id="dg"),
     ],
 )
 def test_the_definitions_load_without_a_key(command: list[str], tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ def test_without_credentials_a_run_says_how_to_log_in(
     )
 
 
+@pytest.mark.slow
 def test_defining_the_assets_imports_nothing_of_google() -> None:
     program = (
         "import sys, octogen_dagster.bigquery.linked_products_query; "

@@ -23,10 +23,12 @@ from octogen_dagster.bigquery.tables import TableName, read_first_rows, read_tab
 from octogen_dagster.sandbox.server import Sandbox
 from tests.bigquery.rest_api import ENVIRONMENT, PROJECT, answering, environment, running_emulator
 
-if not ENVIRONMENT:
-    pytest.skip(
-        "needs the BigQuery emulator: see tests/bigquery/emulator.sh", allow_module_level=True
-    )
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not ENVIRONMENT, reason="needs the BigQuery emulator: see tests/bigquery/emulator.sh"
+    ),
+]
 
 RUN: dict[str, Any] = {"origin": JobOrigin("run-1", "run-1", "products"), "limits": QueryLimits()}
 THEIRS = "octogen-prod.catalog_acme"

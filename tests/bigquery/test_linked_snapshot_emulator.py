@@ -28,12 +28,12 @@ from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from tests.bigquery.rest_api import ENVIRONMENT, PROJECT, answering, environment, running_emulator
 from tests.results import failure, metadata
 
-if not ENVIRONMENT:
-    pytest.skip(
-        "needs the BigQuery emulator: see tests/bigquery/emulator.sh", allow_module_level=True
-    )
-
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not ENVIRONMENT, reason="needs the BigQuery emulator: see tests/bigquery/emulator.sh"
+    ),
+]
 
 MILLION = 1_000_000
 ACME = "octogen-prod:us:catalogs:acme"

@@ -66,6 +66,7 @@ def test_after_a_login_without_arguments_autosubscribe_needs_no_person(
     assert "acme: subscribed, dataset octogen_acme" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_prints_one_line(hub: Hub) -> None:
     hub.inject(HubFault("html", method="initialize", times=1))
     program = "from octogen_dagster.cli.bigquery import autosubscribe; autosubscribe()"

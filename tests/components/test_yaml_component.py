@@ -221,6 +221,7 @@ attributes:
 """
 
 
+@pytest.mark.slow
 def test_dg_check_yaml_names_line_and_choices(tmp_path: Path) -> None:
     package = tmp_path / "shops"
     (package / "defs" / "shops").mkdir(parents=True)

@@ -100,6 +100,7 @@ frame.collect()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("catalogs", [[], ["acme"]], ids=["catalogs", "pages"])
 def test_ctrl_c_ends_a_script_that_waits_for_a_scan(catalogs: list[str]) -> None:
     with SilentServer() as server:
@@ -116,6 +117,7 @@ def test_ctrl_c_ends_a_script_that_waits_for_a_scan(catalogs: list[str]) -> None
     assert process.returncode == -signal.SIGINT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("catalogs", [[], ["acme"]], ids=["catalogs", "pages"])
 def test_a_process_exits_while_a_scan_waits(catalogs: list[str]) -> None:
     with SilentServer() as server:

@@ -341,6 +341,7 @@ print("found")
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_stops_a_read_early_ends_cleanly(sandbox: Sandbox) -> None:
     program = STOPPED_EARLY.format(key=sandbox.api_key, url=sandbox.base_url)
     for _ in range(3):

@@ -35,6 +35,7 @@ def test_the_environment_is_restored():
 """
 
 
+@pytest.mark.slow
 def test_the_fixture_serves_and_cleans_up(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

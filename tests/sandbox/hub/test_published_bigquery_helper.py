@@ -97,6 +97,7 @@ def process(hub: Hub, name: str, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_as_processes(hub: Hub) -> None:
     hub.share("kumo")
     reader = ("--project", PROJECT, "--principal", PRINCIPAL)

@@ -53,6 +53,7 @@ def test_it_can_run_again_and_logs_no_warning(caplog: pytest.LogCaptureFixture) 
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
+@pytest.mark.slow
 def test_a_plain_sandbox_needs_none_of_its_packages() -> None:
     program = """
 import sys
@@ -67,6 +68,7 @@ assert not found, found
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_a_missing_package_is_named() -> None:
     program = """
 import sys
@@ -84,6 +86,7 @@ main(["sandbox", "--hub"])
     )
 
 
+@pytest.mark.slow
 def test_the_command_shares_its_catalogs_until_ctrl_c() -> None:
     with subprocess.Popen(
         [*_COMMAND, "--hub", "--port", "0", "--catalogs", "acme,zen"],
