@@ -290,6 +290,8 @@ class OctogenClient:
     ) -> AsyncIterator[MerchantProductListPage]:
         """Read all pages of a search, without the products that an earlier page had.
 
+        If a later page has the products of page 1, page 1 is read again at the end and compared.
+
         Args:
             **search: The arguments of `search_products`, without `cursor`; `limit` is 100 by
                 default.
@@ -297,7 +299,7 @@ class OctogenClient:
         Raises:
             pydantic.ValidationError: An argument is out of its range; a ValueError.
             ValueError: A cursor was passed; all pages are read, from the first one on.
-            OctogenPagingError: The pages do not come to an end.
+            OctogenPagingError: The pages do not come to an end, or are of two states.
             OctogenError: A request failed.
         """
         arguments: SearchArguments = {"limit": MAX_PAGE_SIZE, **search}
@@ -311,6 +313,10 @@ class OctogenClient:
             tracker.deduplicated(new=len(new), repeats=len(page.items) - len(new))
             seen.update(new)
             yield page.model_copy(update={"items": list(new.values())})
+        if tracker.may_have_restarted:
+            tracker.check_first_page(
+                await self.get_raw_page(request, tracker.subject, 1, _parsed_page)
+            )
 
     async def iter_products(
         self, **search: Unpack[SearchArguments]

@@ -22,6 +22,15 @@ MIN_LIMIT = 10_000
 """A catalog may grow from a few products to that many before its source says so."""
 _MIN_PRODUCTS_TO_COMPARE = 10  # all products of a smaller page may come again by chance
 
+INDEXED_AGAIN = (
+    "so its pages may be of two states, which must not be mixed. Nothing was published; run it "
+    "again."
+)
+
+
+class IndexedAgainError(OctogenPagingError):
+    """A catalog was indexed again while it was read. The pages of all others are still good."""
+
 
 class Page(Protocol):
     """What a `PageTracker` needs to know of a page."""
@@ -39,16 +48,19 @@ PageT = TypeVar("PageT", bound=Page)
 
 
 def is_first_page_again(first: Page, page: Page) -> bool:
-    """True if a page that was requested with a cursor is page 1.
+    """True if a page that was requested with a cursor has page 1's next cursor and products."""
+    is_same_cursor = bool(page.next_cursor) and page.next_cursor == first.next_cursor
+    return is_same_cursor and not set(first.uuids).isdisjoint(page.uuids)
 
-    It has page 1's next cursor and one of its products, or it has exactly its products.
 
-    Args:
-        first: Page 1.
-        page: A later page.
+def may_be_first_page(first: Page, page: Page) -> bool:
+    """True if a later page is page 1 again, or has exactly its products.
+
+    Page 1 is ranked by relevance and the later pages by quality. Where both orders are the same,
+    page 2 has page 1's products with good reason.
     """
-    if page.next_cursor and page.next_cursor == first.next_cursor:
-        return not set(first.uuids).isdisjoint(page.uuids)
+    if is_first_page_again(first, page):
+        return True
     return len(page.uuids) >= _MIN_PRODUCTS_TO_COMPARE and page.uuids == first.uuids
 
 
@@ -62,8 +74,9 @@ class PageTracker:
 
     Attributes:
         pages: Pages received.
-        may_have_restarted: True if a later page brought most of page 1. It may be a page 1 that
-            has changed, or a page of products that rank high in both of the service's orders.
+        may_have_restarted: True if a later page brought all or most of page 1. It may be a page 1
+            that has changed, or a page of products that rank high in both of the service's orders.
+            At the end `check_first_page` tells which.
         repeats: Products that came again and were removed.
     """
 
@@ -77,6 +90,9 @@ class PageTracker:
         self._page_of_cursor: dict[str, int] = {}
         self._first: Page | None = None
         self._first_uuids: frozenset[str] = frozenset()
+        self._second_uuids: frozenset[str] = frozenset()
+        self._repeats_first = 0  # the last page that had exactly page 1's products
+        self._cursors_after_first: set[str | None] = set()
         self._deduplicated = 0
         self._barren = 0
         self._barren_in_a_row = 0
@@ -90,22 +106,16 @@ class PageTracker:
         """Check the next page.
 
         Raises:
-            OctogenPagingError: Page 1 came back, the page's cursor was used before, or there are
-                more pages after far too many products.
+            OctogenPagingError: The pages began again at page 1, the page's cursor was used before,
+                or there are more pages after far too many products.
         """
         self.pages += 1
         self._products += len(page.uuids)
         if self._first is None:
             self._first = page
             self._first_uuids = frozenset(page.uuids)
-        elif is_first_page_again(self._first, page):
-            raise OctogenPagingError(
-                f"{self.subject}: the service answered page {self.pages} with page 1 again. It no "
-                "longer knows its cursor, as after an index run, and pages of two states must not "
-                "be mixed. Nothing was published; run it again."
-            )
-        elif self._resembles_first_page(page):
-            self.may_have_restarted = True
+        else:
+            self._compare_with_first_pages(self._first, page)
         if not page.next_cursor:
             return
         if page.next_cursor in self._page_of_cursor:
@@ -174,8 +184,51 @@ class PageTracker:
             f"come to an end. Nothing was published. Report it to Octogen; {advice}."
         )
 
-    def _resembles_first_page(self, page: Page) -> bool:
-        first = self._first_uuids
-        if len(first) < _MIN_PRODUCTS_TO_COMPARE:
-            return len(first) > 1 and first == set(page.uuids)
-        return 2 * len(first.intersection(page.uuids)) > len(first)
+    def check_first_page(self, fresh: Page) -> None:
+        """Check after the last page that page 1 is what it was, and that no later page was page 1.
+
+        Args:
+            fresh: Page 1 as the service sends it now.
+
+        Raises:
+            IndexedAgainError: Page 1 has changed.
+            OctogenPagingError: A later page has the cursor that page 1 has now.
+        """
+        if fresh.next_cursor and fresh.next_cursor in self._cursors_after_first:
+            raise self._restarted("a later page")
+        if list(fresh.uuids) != list(self.first_uuids):
+            raise IndexedAgainError(
+                f"{self.subject} has another page 1 than when the read began, {INDEXED_AGAIN}"
+            )
+
+    def _compare_with_first_pages(self, first: Page, page: Page) -> None:
+        if is_first_page_again(first, page):
+            raise self._restarted(f"page {self.pages}")
+        if self.pages == 2:
+            self._second_uuids = frozenset(page.uuids)
+        # An honest repetition of page 1 is one page; after a restart page 2 comes as well.
+        elif (
+            self._repeats_first == self.pages - 1
+            and len(self._second_uuids) >= _MIN_PRODUCTS_TO_COMPARE
+            and _is_mostly(self._second_uuids, page)
+        ):
+            raise self._restarted(f"page {self.pages - 1}")
+        if _is_mostly(self._first_uuids, page):
+            self.may_have_restarted = True
+            self._cursors_after_first.add(page.next_cursor)
+            if may_be_first_page(first, page):
+                self._repeats_first = self.pages
+
+    def _restarted(self, which: str) -> OctogenPagingError:
+        return OctogenPagingError(
+            f"{self.subject}: the service answered {which} with page 1 again. It no longer knows "
+            "its cursor, as after an index run, and pages of two states must not be mixed. Nothing "
+            "was published; run it again."
+        )
+
+
+def _is_mostly(uuids: frozenset[str], page: Page) -> bool:
+    """True if a page has most products of an earlier page; all of them if these are few."""
+    if len(uuids) < _MIN_PRODUCTS_TO_COMPARE:
+        return len(uuids) > 1 and uuids == set(page.uuids)
+    return 2 * len(uuids.intersection(page.uuids)) > len(uuids)

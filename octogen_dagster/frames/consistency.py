@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from octogen_dagster.api.catalog_sources import fetch_catalogs
+from octogen_dagster.api.paging import INDEXED_AGAIN, IndexedAgainError
 from octogen_dagster.errors import OctogenPagingError
 from octogen_dagster.frames.wire import read_page
 
@@ -14,15 +15,6 @@ if TYPE_CHECKING:
 
     from octogen_dagster.api.connection import Connection
     from octogen_dagster.frames.catalog_read import CatalogRead
-
-_ADVICE = (
-    "so its pages may be of two states, which must not be mixed. Nothing was published; run it "
-    "again."
-)
-
-
-class IndexedAgainError(OctogenPagingError):
-    """A catalog was indexed again while it was read. The pages of all others are still good."""
 
 
 def check_unchanged(reads: Sequence[CatalogRead], connection: Connection) -> None:
@@ -34,6 +26,7 @@ def check_unchanged(reads: Sequence[CatalogRead], connection: Connection) -> Non
 
     Raises:
         IndexedAgainError: A catalog was indexed again.
+        OctogenPagingError: The service began again at page 1.
         OctogenError: The service fails.
     """
     live = [read for read in reads if read.requested_pages]
@@ -53,7 +46,7 @@ def _compare_stamps(read: CatalogRead, now: datetime | None) -> None:
     if now != before:
         raise IndexedAgainError(
             f"{read.planned.subject} was indexed again while it was read (lastIndexedAt was "
-            f"{_text(before)} and is {_text(now)}), {_ADVICE}"
+            f"{_text(before)} and is {_text(now)}), {INDEXED_AGAIN}"
         )
 
 
@@ -61,10 +54,11 @@ def _compare_first_page(read: CatalogRead, connection: Connection) -> None:
     page = connection.call(
         lambda client: client.get_raw_page(read.planned.request, read.planned.subject, 1, read_page)
     )
-    if list(page.uuids) != list(read.tracker.first_uuids):
-        raise IndexedAgainError(
-            f"{read.planned.subject} has another page 1 than when the read began, {_ADVICE}"
-        )
+    try:
+        read.tracker.check_first_page(page)
+    except OctogenPagingError:
+        read.failed = True
+        raise
 
 
 def _text(stamp: datetime | None) -> str:

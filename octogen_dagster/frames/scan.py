@@ -17,6 +17,7 @@ from octogen_dagster.api.client import DEFAULT_TIMEOUT
 from octogen_dagster.api.connection import MAX_EXTRA_PAGES_RATIO, Connection
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.estimate import small_page_warning
+from octogen_dagster.api.paging import IndexedAgainError
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.spending import Spending
 from octogen_dagster.api.urls import configured_base_url
@@ -27,7 +28,6 @@ from octogen_dagster.errors import (
     OctogenSnapshotError,
 )
 from octogen_dagster.frames.catalog_read import CatalogRead
-from octogen_dagster.frames.consistency import IndexedAgainError
 from octogen_dagster.frames.effective_query import EFFECTIVE_QUERY
 from octogen_dagster.frames.execution import Execution
 from octogen_dagster.frames.lazy_scan import Interval

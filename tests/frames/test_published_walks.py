@@ -22,8 +22,8 @@ from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs, 
 from octogen_dagster.api.catalog_states import CatalogList, CatalogState
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.connection import Connection
+from octogen_dagster.api.paging import IndexedAgainError
 from octogen_dagster.errors import OctogenPagingError, OctogenServerError, OctogenSplitCatalogError
-from octogen_dagster.frames.consistency import IndexedAgainError
 from octogen_dagster.frames.pages.store import PageStore
 from octogen_dagster.frames.plan import PlannedCatalog
 from octogen_dagster.frames.scan import ProductScan

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from octogen_dagster.api.paging import is_first_page_again
+from octogen_dagster.api.paging import may_be_first_page
 from octogen_dagster.errors import OctogenAPIError, OctogenResponseError, OctogenSnapshotError
 from octogen_dagster.frames.catalog_read import REFUSED_CURSOR_STATUSES
 from octogen_dagster.frames.decode import PageDecoder
@@ -110,7 +110,7 @@ def request_next_page(
         raise NotContinuedError(
             f"the service refuses the cursor of the saved pages ({error.status_code})."
         ) from None
-    if page and is_first_page_again(first, page):
+    if page and may_be_first_page(first, page):
         raise NotContinuedError(
             "the service no longer knows the cursor of the saved pages and answered page 1 again."
         )

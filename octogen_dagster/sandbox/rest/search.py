@@ -3,7 +3,8 @@
 The quality order of several catalogs is the first product of each, then the second of each, and
 so on. A search without keywords shows each product once, in that order. With keywords, page 1 is
 ranked by relevance and the later pages show all matches in quality order, so the products of page
-1 appear twice, as in the real service. The same holds for a search by similarity to brands.
+1 appear twice, as in the real service. If all matches are equally relevant, page 2 shows exactly
+what page 1 did. The same holds for a search by similarity to brands.
 """
 
 from collections.abc import Iterator, Sequence
@@ -77,8 +78,7 @@ def iter_matches(
 
 
 def _most_relevant(matches: list[Hit], limit: int) -> Page:
-    # Among equals, quality order would make page 1 the same as page 2, like a restart.
-    ranked = sorted(matches, key=lambda hit: (-hit.relevance, hit.product.uuid))
+    ranked = sorted(matches, key=lambda hit: -hit.relevance)  # equals stay in quality order
     continues_at = None if len(matches) <= limit else _START._replace(page=2)
     return Page(ranked[:limit], continues_at)
 
