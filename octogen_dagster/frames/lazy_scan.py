@@ -63,9 +63,10 @@ class LazyScan(SnapshotSource, ABC):
     def __init__(self, schema: pl.Schema) -> None:
         self._schema = schema
         self._scope = CancelScope(poll=_raise_interrupt)
-        super().__init__(
-            register_io_source(self._read, schema=schema, validate_schema=True, is_pure=False)
-        )
+        source = register_io_source(self._read, schema=schema, validate_schema=True, is_pure=True)
+        # Polars reads a pure source once that occurs twice in a query, but its streaming engine
+        # does so only with an operation on top of the source.
+        super().__init__(source.select(pl.all()))
 
     def stop(self) -> None:
         """End the current execution and any later one; each raises `ClosedError` where it runs."""

@@ -325,6 +325,9 @@ def scan_products(
     projection, `head`, bounds on `current_price` and equality or `is_in` of `catalog_key` are
     pushed down to the service, which does not change the result.
 
+    Each `collect` reads the search anew and is charged anew. A frame that occurs more than once in
+    a query, such as one that is joined with its own aggregate, is read once.
+
     Args:
         search: The search.
         api_key: The API key; by default `OCTOGEN_PLATFORM_API_KEY`, then `OCTO_API_KEY`.
