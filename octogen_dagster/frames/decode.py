@@ -7,11 +7,10 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import polars as pl
-from pydantic import ValidationError
 
 from octogen_dagster.frames.schema import COLUMNS, PRODUCT_SCHEMA
 from octogen_dagster.frames.timestamps import parse_timestamps, rfc3339_times
-from octogen_dagster.frames.wire import explain, wire_dtype
+from octogen_dagster.frames.wire import wire_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -40,32 +39,23 @@ class PageDecoder:
         self._fetched_at = fetched_at
         self.unknown_fields: Counter[str] = Counter()
 
-    def decode(self, pages: Sequence[WirePage], catalog: str | None, subject: str) -> pl.DataFrame:
+    def decode(self, pages: Sequence[WirePage], catalog: str | None) -> pl.DataFrame:
         """Decode the products of consecutive pages, in order, with repeated products.
 
         Args:
             pages: Consecutive pages of one catalog or search.
             catalog: The catalog that was read; used where the service does not name it.
-            subject: What was read; begins error messages.
-
-        Raises:
-            OctogenResponseError: A product cannot be decoded; the message names it and the field.
         """
         if not pages:
             return pl.DataFrame(schema={name: PRODUCT_SCHEMA[name] for name in self._columns})
         for page in pages:
             self.unknown_fields.update(page.unknown)
-        try:
-            return pl.concat(
-                [
-                    self._decode_run(run, catalog, images_are_text=images_are_text)
-                    for images_are_text, run in _runs(pages)
-                ]
-            )
-        except ValidationError:  # a text that is not a timestamp
-            for page in pages:
-                explain(page.response, subject)
-            raise
+        return pl.concat(
+            [
+                self._decode_run(run, catalog, images_are_text=images_are_text)
+                for images_are_text, run in _runs(pages)
+            ]
+        )
 
     def _decode_run(
         self, run: list[bytes], catalog: str | None, *, images_are_text: bool

@@ -9,7 +9,6 @@ from octogen_dagster.api.search_request import SearchFilters
 from octogen_dagster.errors import (
     OctogenError,
     OctogenPagingError,
-    OctogenResponseError,
     OctogenSnapshotError,
     OctogenSplitCatalogError,
 )
@@ -107,7 +106,7 @@ class Execution:
         if self._plan.saved_read:
             reader.join()
         self.statistics.complete = True
-        yield self._decoder.decode([], None, "")
+        yield self._decoder.decode([], None)
 
     @property
     def _is_full(self) -> bool:
@@ -129,13 +128,13 @@ class Execution:
     def _checked_frame(self, read: CatalogRead, pages: Sequence[WirePage]) -> pl.DataFrame:
         try:
             return self._frame(read, pages)
-        except (OctogenPagingError, OctogenResponseError):
+        except OctogenPagingError:
             read.failed = True
             raise
 
     def _frame(self, read: CatalogRead, pages: Sequence[WirePage]) -> pl.DataFrame:
         self._note_effective_query(read)
-        frame = self._decoder.decode(pages, read.planned.catalog, read.planned.subject)
+        frame = self._decoder.decode(pages, read.planned.catalog)
         frame = self._without_repeats(read, frame, pages)
         left = 0 if self._cap is None else self.statistics.rows + len(frame) - self._cap
         if left > 0:

@@ -238,18 +238,21 @@ class ProductScan(ServiceScan):
     def _discard_bad_pages(self, error: Exception) -> None:
         """Remove the saved pages of the catalog that failed, so that the next read begins it anew.
 
-        A response that cannot be read says nothing about the pages before it, unless these were
-        saved by another read. A stamp that moved tells the next read which pages are old.
+        A response that cannot be read says nothing about the pages before it, but a saved page that
+        cannot be read would end each later read. A stamp that moved tells the next read which pages
+        are old.
         """
         plan = self._plan
         if self._store is None or plan is None or plan.saved_read is None:
             return
-        failed = {read.planned.catalog for read in plan.reads if read.failed}
-        reads = [read for read in plan.reads if read.planned.catalog in failed]
-        is_resumed = any(read.resumed_pages for read in reads)
-        is_bad = isinstance(error, OctogenPagingError) and not isinstance(error, IndexedAgainError)
-        if is_bad or (is_resumed and isinstance(error, OctogenResponseError)):
-            self._close_savers(reads)
+        failed_reads = [read for read in plan.reads if read.failed]
+        failed = {read.planned.catalog for read in failed_reads}
+        if isinstance(error, OctogenPagingError):
+            is_bad = not isinstance(error, IndexedAgainError)
+        else:
+            is_bad = any(read.resumed_pages < read.saved_pages for read in failed_reads)
+        if is_bad:
+            self._close_savers([read for read in plan.reads if read.planned.catalog in failed])
             with contextlib.suppress(OctogenSnapshotError):
                 self._store.discard_catalogs({plan.saved_read.name, *plan.continued}, failed)
 

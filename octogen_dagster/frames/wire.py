@@ -8,6 +8,7 @@ Polars decodes what was checked, as msgspec writes it: known fields only, images
 from __future__ import annotations
 
 from collections import Counter
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 
 from octogen_dagster.api.models import MerchantProductListPage
 from octogen_dagster.api.responses import invalid_body, parsed
-from octogen_dagster.frames.lax_values import convert_page, image_objects
+from octogen_dagster.frames.lax_values import convert_page, image_objects, utc_datetimes
 from octogen_dagster.frames.page_parser import PageParser
 from octogen_dagster.frames.page_types import instance, json_fields
 from octogen_dagster.frames.schema import COLUMNS
@@ -95,6 +96,7 @@ def read_page(response: Response, subject: str) -> WirePage:
         uuids = [item.uuid for item in items]
         if not all(uuids):
             raise msgspec.ValidationError("a product has no uuid")
+        _check_times(items)
     except (*_UNREADABLE, ValidationError) as error:
         problem = error
     else:
@@ -109,17 +111,8 @@ def read_page(response: Response, subject: str) -> WirePage:
             ],
             unknown=unknown,
         )
-    explain(response, subject)
+    parsed(MerchantProductListPage, response, subject)  # its error names the product and the field
     raise invalid_body(response, subject, f"a body that cannot be decoded: {problem}")
-
-
-def explain(response: Response, subject: str) -> None:
-    """Raise the error of a page that was refused, if the models refuse it as well.
-
-    Raises:
-        OctogenResponseError: The message names the product and the field.
-    """
-    parsed(MerchantProductListPage, response, subject)
 
 
 def _parsed(content: bytes) -> tuple[Any, Counter[str]]:
@@ -136,6 +129,20 @@ def _items(page: Any) -> list[Any]:
     if page.items is msgspec.UNSET and page.effectiveQuery is msgspec.UNSET:
         raise msgspec.ValidationError("an object with neither is no page, and no empty catalog")
     return page.items or []
+
+
+def _check_times(items: list[Any]) -> None:
+    """Refuse texts that are no times before their page is saved, and rewrite times of odd forms.
+
+    Raises:
+        pydantic.ValidationError: A text is no time.
+    """
+    times = [item.updatedAt for item in items]
+    try:
+        msgspec.convert(times, list[datetime | None])
+    except msgspec.ValidationError:
+        for item, time in zip(items, utc_datetimes(times), strict=True):
+            item.updatedAt = time
 
 
 def _unify_images(items: list[Any]) -> bool | None:

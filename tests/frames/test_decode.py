@@ -21,7 +21,7 @@ BEGAN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 
 def decode(*documents: Any, columns: list[str] | None = None) -> pl.DataFrame:
     decoder = PageDecoder(columns or list(PRODUCT_SCHEMA), BEGAN)
-    return decoder.decode([read_page(answer(page), "Page") for page in documents], "acme", "Page")
+    return decoder.decode([read_page(answer(page), "Page") for page in documents], "acme")
 
 
 def expected(*documents: Any) -> pl.DataFrame:
@@ -213,7 +213,7 @@ def test_unknown_fields_are_counted_by_path_and_the_rest_is_read() -> None:
     decoder = PageDecoder(list(PRODUCT_SCHEMA), BEGAN)
     page = {"items": [item, {**item, "uuid": "2"}, {**PRODUCT, "uuid": "3"}], "debug": {}}
 
-    frame = decoder.decode([read_page(answer(page), "Page")], "acme", "Page")
+    frame = decoder.decode([read_page(answer(page), "Page")], "acme")
 
     assert frame["title"].to_list() == ["T", "T", None]
     assert decoder.unknown_fields == {"debug": 1, "items.brand.founder": 2, "items.mood": 2}
@@ -222,7 +222,7 @@ def test_unknown_fields_are_counted_by_path_and_the_rest_is_read() -> None:
 def test_unknown_fields_are_counted_on_pages_that_the_models_read_as_well() -> None:
     decoder = PageDecoder(list(PRODUCT_SCHEMA), BEGAN)
     page = {"items": [{**PRODUCT, "title": 5, "mood": "blue"}]}
-    decoder.decode([read_page(answer(page), "Page")], "acme", "Page")
+    decoder.decode([read_page(answer(page), "Page")], "acme")
     assert decoder.unknown_fields == {"items.mood": 1}
 
 

@@ -40,7 +40,7 @@ def test_a_page_of_any_shape_is_decoded_as_the_models_do_and_without_them(
 
     decoder = PageDecoder(list(PRODUCT_SCHEMA), BEGAN)
     pages = [wire.read_page(answer(content), "Page") for content in contents]
-    frame = decoder.decode(pages, "acme", "Page")
+    frame = decoder.decode(pages, "acme")
 
     assert_frame_equal(frame, expected)
     assert len(frame) == len(items)

@@ -82,7 +82,7 @@ def read(content: bytes) -> WirePage:
 
 
 def decode(contents: Sequence[bytes]) -> pl.DataFrame:
-    frame = PageDecoder(list(PRODUCT_SCHEMA), BEGAN).decode([*map(read, contents)], "acme", "Page")
+    frame = PageDecoder(list(PRODUCT_SCHEMA), BEGAN).decode([*map(read, contents)], "acme")
     assert frame.schema == PRODUCT_SCHEMA
     return frame
 

@@ -180,8 +180,5 @@ class _Requests:
     def _are_equal(self, one: WirePage, other: WirePage) -> bool:
         """True if two pages have the same rows, scores aside."""
         decoder = PageDecoder(PRODUCT_SCHEMA.keys() - _OF_THE_REQUEST, datetime.min)
-        first, second = (
-            decoder.decode([page], self._catalog.catalog, self._catalog.subject)
-            for page in (one, other)
-        )
+        first, second = (decoder.decode([page], self._catalog.catalog) for page in (one, other))
         return first.equals(second)
