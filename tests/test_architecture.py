@@ -15,7 +15,7 @@ import octogen_dagster
 
 PACKAGE = Path(octogen_dagster.__file__).parent
 TESTS = Path(__file__).parent
-GROUND = {"errors", "files", "background", "extras"}
+GROUND = {"errors", "files", "background", "extras", "suggestions"}
 HELPERS = {
     "asset_defaults",
     "check_results",
@@ -24,7 +24,6 @@ HELPERS = {
     "run_ledger",
     "sensor_failures",
     "sensor_limits",
-    "suggestions",
 }
 ARROWS: dict[str, set[str]] = {
     "errors": set(),

@@ -25,6 +25,9 @@ API_KEY_VARIABLES = ("OCTOGEN_PLATFORM_API_KEY", "OCTO_API_KEY")
 """The environment variables of the key; the first one that is set counts."""
 
 
+_SANDBOX_KEYS = f"octo_live_{'0' * 32}_"
+
+
 class ApiKey:
     """The API key, which adds itself to requests and appears nowhere else.
 
@@ -100,6 +103,27 @@ def key_mask(api_key: str | None) -> Callable[[str], str]:
         return ApiKey(api_key).masked
     except (MissingAPIKeyError, ValueError):
         return masked_keys
+
+
+def warn_of_written_key(api_key: str) -> None:
+    """Warn once of a key that is written out in code.
+
+    A key that is in the environment too came from there: Dagster makes its resources anew in a
+    run, with the values of their variables. A sandbox's own key is no secret.
+    """
+    is_key = masked_keys(api_key) != api_key and not api_key.startswith(_SANDBOX_KEYS)
+    if is_key and api_key not in os.environ.values():
+        _warn_of_written_key()
+
+
+@functools.cache  # once in a process
+def _warn_of_written_key() -> None:
+    warnings.warn(
+        "An Octogen API key is written out in code, and Dagster shows it in its UI: put it into "
+        f'an environment variable, and write api_key=dg.EnvVar("{API_KEY_VARIABLES[0]}"). Ask '
+        "Octogen for a new key if others may have read it.",
+        stacklevel=2,
+    )
 
 
 def _key_from_environment() -> str:

@@ -22,6 +22,8 @@ from pydantic import (
 )
 from typing_extensions import Self
 
+from octogen_dagster.suggestions import refuse_unknown_settings
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -113,6 +115,7 @@ class Facet(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    _refuse_unknown = model_validator(mode="before")(refuse_unknown_settings)
 
     name: Text = Field(description="A FacetName, or a product attribute such as fit.")
     values: list[Text] = Field(min_length=1, description="A product needs one of these.")

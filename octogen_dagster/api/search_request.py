@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
 from octogen_dagster.api.facets import Facet, Text
+from octogen_dagster.suggestions import refuse_unknown_settings
 
 MAX_PAGE_SIZE = 100
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -30,6 +31,7 @@ class SearchFilters(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid")
+    _refuse_unknown = model_validator(mode="before")(refuse_unknown_settings)
 
     q: str | None = Field(
         default=None,

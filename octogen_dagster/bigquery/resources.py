@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import dagster as dg
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 from typing_extensions import Self
 
 from octogen_dagster.api.retry import RetryPolicy
@@ -21,6 +21,7 @@ from octogen_dagster.control_plane.tools import OctogenMCP
 from octogen_dagster.errors import OctogenBigQueryInputError
 from octogen_dagster.extras import require_extras
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
+from octogen_dagster.suggestions import refuse_unknown_settings
 
 MCP_URL_VARIABLE = "OCTOGEN_MCP_URL"
 TOKEN_ENDPOINT_VARIABLE = "OCTOGEN_MCP_TOKEN_ENDPOINT"  # noqa: S105
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 class AnalyticsHubResource(dg.ConfigurableResource[Any]):
     """BigQuery Analytics Hub, and the project that linked datasets are created in."""
 
+    model_config = ConfigDict(hide_input_in_errors=True)
     project: str = Field(description="Your Google Cloud project; it pays for queries.")
     gcp_credentials: str | None = Field(
         default=None,
@@ -46,6 +48,8 @@ class AnalyticsHubResource(dg.ConfigurableResource[Any]):
         description="host:port of a local server, for tests. By default "
         "ANALYTICS_HUB_EMULATOR_HOST, and without it Google.",
     )
+
+    _refuse_unknown = model_validator(mode="before")(refuse_unknown_settings)
 
     @model_validator(mode="after")
     def _check_packages(self) -> Self:
@@ -98,6 +102,7 @@ class OctogenControlPlaneResource(dg.ConfigurableResource[Any]):
     login in any of these, the files of the last login in `~/.config/octogen` are used.
     """
 
+    model_config = ConfigDict(hide_input_in_errors=True)
     retry: ClassVar[RetryPolicy] = DEFAULT_RETRY
 
     principal: str = Field(
@@ -119,6 +124,8 @@ class OctogenControlPlaneResource(dg.ConfigurableResource[Any]):
     refresh_token_file: str | None = Field(
         default=None, description="The file with the refresh token; new tokens are stored there."
     )
+
+    _refuse_unknown = model_validator(mode="before")(refuse_unknown_settings)
 
     @field_validator("host", mode="before")
     @classmethod

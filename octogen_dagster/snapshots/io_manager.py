@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import dagster as dg
 import polars as pl
-from pydantic import ConfigDict, Field, PrivateAttr, field_validator
+from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.extras import require_file_system
@@ -28,6 +28,7 @@ from octogen_dagster.snapshots.places import SnapshotPlaces
 from octogen_dagster.snapshots.run_budget import shared_budget
 from octogen_dagster.snapshots.snapshot_files import storage_path, write_parquet
 from octogen_dagster.snapshots.storage_options import check_no_secrets, resolve_options
+from octogen_dagster.suggestions import refuse_unknown_settings
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -83,6 +84,8 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
     )
     _base: Any = PrivateAttr(default=None)
     model_config = ConfigDict(hide_input_in_errors=True)
+
+    _refuse_unknown = model_validator(mode="before")(refuse_unknown_settings)
 
     @field_validator("base_dir", mode="before")
     @classmethod

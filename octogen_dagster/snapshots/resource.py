@@ -18,7 +18,7 @@ from typing_extensions import Self, Unpack
 from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs
 from octogen_dagster.api.client import DEFAULT_TIMEOUT, OctogenClient
 from octogen_dagster.api.connection import MAX_EXTRA_PAGES_RATIO, Connection
-from octogen_dagster.api.credentials import ApiKey, key_mask
+from octogen_dagster.api.credentials import ApiKey, key_mask, warn_of_written_key
 from octogen_dagster.api.models import (
     MerchantCatalogSummary,
     MerchantProductListPage,
@@ -33,6 +33,7 @@ from octogen_dagster.frames.scan_statistics import ScanStatistics
 from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.snapshot_source import MIN_ROWS_RATIO
 from octogen_dagster.frames.window import TimeWindow
+from octogen_dagster.suggestions import refuse_unknown_settings
 
 _SPENDING_LOCK = threading.Lock()
 
@@ -120,6 +121,15 @@ class OctogenResource(dg.ConfigurableResource[Any]):
 
     # Dagster takes a value that is no configuration as a dependency.
     catalogs: dg.ResourceDependency[CatalogSource] = GrantedCatalogs()  # type: ignore[assignment]
+
+    _refuse_unknown = model_validator(mode="before")(refuse_unknown_settings)
+
+    @field_validator("api_key", mode="before")
+    @classmethod
+    def _check_api_key(cls, api_key: object) -> object:
+        if isinstance(api_key, str) and not isinstance(api_key, dg.EnvVar):
+            warn_of_written_key(api_key)
+        return api_key
 
     @field_validator("catalogs", mode="before")
     @classmethod
