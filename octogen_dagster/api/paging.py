@@ -17,7 +17,12 @@ MAX_BARREN_PAGES = 10
 MAX_PRODUCTS = 10_000_000
 """The most products of a search of which nobody says how many it has."""
 MAX_COUNT_RATIO = 3
-"""The most products of a catalog, as a multiple of what the source of catalogs says."""
+"""The most products of a catalog, as a multiple of those to expect."""
+MAX_ROWS_PER_PRODUCT = 100
+"""The most products for each that the source counts, as long as no whole read says how many.
+
+The source may count groups, and a search may list the variants in them.
+"""
 MIN_LIMIT = 10_000
 """A catalog may grow from a few products to that many before its source says so."""
 _MIN_PRODUCTS_TO_COMPARE = 10  # all products of a smaller page may come again by chance
@@ -71,6 +76,8 @@ class PageTracker:
         subject: What is read, which error messages begin with: "Catalog 'acme'".
         product_count: The number of products of the catalog that is read, or of which a part is
             read; None if it is not known.
+        rows_per_product: How many came for each of these in an earlier read; None if it is not
+            known.
 
     Attributes:
         pages: Pages received.
@@ -80,10 +87,18 @@ class PageTracker:
         repeats: Products that came again and were removed.
     """
 
-    def __init__(self, subject: str, product_count: float | None = None) -> None:
+    def __init__(
+        self,
+        subject: str,
+        product_count: float | None = None,
+        rows_per_product: float | None = None,
+    ) -> None:
         self.subject = subject
         self.pages = 0
         self._product_count = product_count
+        self._max_ratio: float = MAX_ROWS_PER_PRODUCT
+        if rows_per_product is not None:
+            self._max_ratio = MAX_COUNT_RATIO * max(1, rows_per_product)
         self._products = 0
         self.may_have_restarted = False
         self.repeats = 0
@@ -161,7 +176,7 @@ class PageTracker:
             OctogenPagingError: There are far too many.
         """
         count = self._product_count
-        limit = MAX_PRODUCTS if count is None else max(MAX_COUNT_RATIO * count, MIN_LIMIT)
+        limit = MAX_PRODUCTS if count is None else max(self._max_ratio * count, MIN_LIMIT)
         if max(self._products, in_all_walks) <= limit:
             return
         came = f"{self._products:,} products came up to page {self.pages:,}"

@@ -71,7 +71,7 @@ class CatalogRead:
         self.saver = saver
         # Archived pages come to an end by themselves.
         product_count = planned.product_count if live else math.inf
-        self.tracker = PageTracker(planned.subject, product_count)
+        self.tracker = PageTracker(planned.subject, product_count, planned.rows_per_product)
         self.resumed_pages = 0
         self.failed = False
         self.effective_query: EffectiveQuery | None = None

@@ -75,6 +75,8 @@ class Execution:
             search=plan.search,
             started_at=plan.started_at,
             expected_rows=plan.expected_rows,
+            rows_per_product=plan.rows_per_product,
+            product_counts=plan.product_counts,
             rebuilt=plan.rebuilt,
             catalogs=[key for key in self._reads_of if key],
             walks=len(self._reads),
@@ -140,6 +142,7 @@ class Execution:
         if left > 0:
             frame = frame.head(len(frame) - left)
         self.statistics.add(frame, pages)
+        self.statistics.rows_by_catalog[read.planned.catalog] += len(frame)
         if self._is_full:
             self.statistics.truncated = left > 0 or self._unfinished > 0
         return frame
@@ -152,6 +155,8 @@ class Execution:
             new, new_to_walk = products.add(read, frame.get_column("uuid"))
             if not pages[-1].next_cursor:
                 products.finish(read, self._plan.snapshot)
+                if products.is_doubtful:  # later reads must not expect as few
+                    self.statistics.product_counts.pop(read.planned.catalog or "", None)
         except OctogenSplitCatalogError:
             check_unchanged(self._reads_of[read.planned.catalog], self._connection)
             raise

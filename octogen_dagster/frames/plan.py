@@ -47,7 +47,10 @@ class PlannedCatalog:
         catalog: The catalog's key; None if the search names none.
         request: The request for page 1.
         last_indexed_at: When the service last indexed the catalog; None if it does not say.
-        product_count: The number of products of the whole catalog; None if it is not known.
+        product_count: The number of products of the whole catalog by its source; None if it is not
+            known.
+        rows_per_product: The rows for each of them in the latest snapshot. The source may count
+            groups of what a search lists. None if it is not known.
         brands: The number of products by brand, as far as the source says it.
         part: The part of the catalog; None for a whole catalog.
         sample: Products of the whole catalog that its parts together must have.
@@ -58,10 +61,18 @@ class PlannedCatalog:
     request: SearchRequest
     last_indexed_at: datetime | None = None
     product_count: int | None = None
+    rows_per_product: float | None = None
     brands: Mapping[str, int] = field(default_factory=dict)
     part: CatalogPart | None = None
     sample: Sequence[str] = ()
     first_page: FirstPage | None = None
+
+    @property
+    def expected_rows(self) -> int | None:
+        """The number of rows of the whole catalog; None if it is not known."""
+        if self.product_count is None:
+            return None
+        return round(self.product_count * (self.rows_per_product or 1))
 
     @property
     def subject(self) -> str:

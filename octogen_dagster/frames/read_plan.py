@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from octogen_dagster.api.connection import Connection
     from octogen_dagster.frames.catalog_read import CatalogRead
     from octogen_dagster.frames.pages.saved_read import SavedRead
+    from octogen_dagster.frames.plan import PlannedCatalog
     from octogen_dagster.frames.search import ProductSearch
     from octogen_dagster.frames.snapshot_brands import SnapshotBrands
 
@@ -49,8 +50,8 @@ class ReadPlan:
         """
         if self.rebuilt or not self.reads or self.expected_rows is None:
             return None
-        counts = [count or 0 for count in self._product_counts.values()]
-        catalog = next(iter(self._product_counts))
+        counts = [planned.expected_rows or 0 for planned in self._catalogs.values()]
+        catalog = next(iter(self._catalogs))
         subject = f"Catalog {catalog!r}" if len(counts) == 1 else f"{len(counts):,} catalogs"
         saved = sum(read.saved_pages for read in self.reads)
         estimate = estimate_pages(counts, self.search.page_size, connection, saved_pages=saved)
@@ -59,13 +60,29 @@ class ReadPlan:
 
     @property
     def expected_rows(self) -> int | None:
-        """The number of products in all catalogs; None if it is not known or not all are read."""
-        counts = self._product_counts.values()
-        known = [count for count in counts if count is not None]
-        is_known = self.search.reads_whole_catalogs and len(known) == len(counts)
+        """The number of rows of all catalogs; None if it is not known or not all are read."""
+        rows = [planned.expected_rows for planned in self._catalogs.values()]
+        known = [each for each in rows if each is not None]
+        is_known = self.search.reads_whole_catalogs and len(known) == len(rows)
         return sum(known) if is_known else None
 
     @property
-    def _product_counts(self) -> dict[str | None, int | None]:
-        """The number of products of each catalog, which may be read in several walks."""
-        return {read.planned.catalog: read.planned.product_count for read in self.reads}
+    def rows_per_product(self) -> float | None:
+        """`expected_rows` for each product of the sources; None if a catalog was never read."""
+        expected, products = self.expected_rows, sum(self.product_counts.values())
+        known = [planned.rows_per_product is not None for planned in self._catalogs.values()]
+        return expected / products if expected and products and all(known) else None
+
+    @property
+    def product_counts(self) -> dict[str, int]:
+        """The number of products of each catalog by its source, where it is known."""
+        return {
+            key: planned.product_count
+            for key, planned in self._catalogs.items()
+            if key and planned.product_count is not None
+        }
+
+    @property
+    def _catalogs(self) -> dict[str | None, PlannedCatalog]:
+        """One walk of each catalog, which may be read in several."""
+        return {read.planned.catalog: read.planned for read in self.reads}

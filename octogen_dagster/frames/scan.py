@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -41,15 +42,21 @@ from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.service_scan import ServiceScan
 from octogen_dagster.frames.shares import require_share
 from octogen_dagster.frames.snapshot_brands import SnapshotBrands
-from octogen_dagster.frames.snapshot_source import CATALOGS, MIN_ROWS_RATIO, ROWS
+from octogen_dagster.frames.snapshot_source import (
+    CATALOGS,
+    MIN_ROWS_RATIO,
+    ROWS,
+    ROWS_PER_PRODUCT,
+)
 from octogen_dagster.frames.walks import WalkPlanner, in_reading_order
 from octogen_dagster.frames.window import TimeWindow, is_within, utc_now
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from octogen_dagster.frames.pages.store import PageStore
-    from octogen_dagster.frames.plan import ListCatalogs
+    from octogen_dagster.frames.plan import ListCatalogs, PlannedCatalog
     from octogen_dagster.frames.snapshot_source import SnapshotPlace
     from octogen_dagster.frames.statistics import Figures
 
@@ -108,6 +115,7 @@ class ProductScan(ServiceScan):
         self._clock = clock
         self._store: PageStore | None = None
         self._latest: Callable[[], pl.LazyFrame | None] = lambda: None
+        self._latest_provenance: Callable[[], Mapping[str, str]] = dict
         self._log: Callable[[str], None] = _LOGGER.info
         self._plan: ReadPlan | None = None
         super().__init__(PRODUCT_SCHEMA)
@@ -122,6 +130,7 @@ class ProductScan(ServiceScan):
     def opened(self, place: SnapshotPlace) -> Iterator[None]:
         """Save pages beside the snapshot, and continue from saved ones, while the block runs."""
         self._warn, self._latest = place.warn, place.latest
+        self._latest_provenance = place.latest_provenance
         with self.use_page_store(place.page_store(self._clock), place.log):
             yield
 
@@ -185,12 +194,21 @@ class ProductScan(ServiceScan):
         known = {CATALOGS: json.dumps(catalogs)} if catalogs or not self.statistics.pages else {}
         return {
             **known,
+            **self._learned_provenance(),
             "octogen.fetched_at": self.statistics.started_at.isoformat(),
             ROWS: str(self.statistics.rows),
             "octogen.schema_version": str(SCHEMA_VERSION),
             "octogen.search": json.dumps(search, sort_keys=True),
             **understood,
         }
+
+    def _learned_provenance(self) -> dict[str, str]:
+        """The rows of each whole catalog for each product that its source counts."""
+        if self.statistics.truncated or not self.statistics.search.reads_whole_catalogs:
+            return {}
+        counts, rows = self.statistics.product_counts, self.statistics.rows_by_catalog
+        ratios = {key: rows[key] / count for key, count in counts.items() if count and rows[key]}
+        return {ROWS_PER_PRODUCT: json.dumps(ratios)} if ratios else {}
 
     def figures(self) -> Figures:
         """`SnapshotSource.figures`."""
@@ -273,7 +291,9 @@ class ProductScan(ServiceScan):
         walks = self._walk_planner(connection)
         plan = plan_with_store(
             self.search,
-            lambda: plan_catalogs(self.search, connection, list_catalogs, Pushdown(), stamped=True),
+            lambda: self._with_rows_per_product(
+                plan_catalogs(self.search, connection, list_catalogs, Pushdown(), stamped=True)
+            ),
             walks,
             store,
             connection,
@@ -302,6 +322,11 @@ class ProductScan(ServiceScan):
         if stamped:  # all rows are read, so their order does not matter
             catalogs = in_reading_order(self._walk_planner(connection).plan(catalogs))
         return ReadPlan(search, [CatalogRead(catalog) for catalog in catalogs], now)
+
+    def _with_rows_per_product(self, catalogs: list[PlannedCatalog]) -> list[PlannedCatalog]:
+        """Add to each catalog how many rows came for each product that its source counted."""
+        learned = json.loads(self._latest_provenance().get(ROWS_PER_PRODUCT, "{}"))
+        return [replace(each, rows_per_product=learned.get(each.catalog)) for each in catalogs]
 
     def _walk_planner(self, connection: Connection) -> WalkPlanner:
         snapshot = SnapshotBrands(self._latest, self._warn)

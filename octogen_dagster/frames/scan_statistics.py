@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,11 @@ class ScanStatistics(ReadStatistics):
 
     Attributes:
         search: The search that was read; after a rebuild, the search of the archived pages.
-        expected_rows: The number of products in the catalogs; None if it is not known.
+        expected_rows: The number of rows of the catalogs; None if it is not known.
+        rows_per_product: What of it comes for each product of the sources, as the latest snapshot
+            says; None if `expected_rows` is as the sources count.
+        product_counts: The number of products of each catalog by its source.
+        rows_by_catalog: Rows read of each catalog.
         truncated: True if the cap left products unread.
         catalogs: The keys of the catalogs that were read, where they are known.
         walks: The number of walks that read them.
@@ -45,6 +50,9 @@ class ScanStatistics(ReadStatistics):
 
     search: ProductSearch = field(default_factory=ProductSearch)
     expected_rows: int | None = None
+    rows_per_product: float | None = None
+    product_counts: dict[str, int] = field(default_factory=dict)
+    rows_by_catalog: Counter[str | None] = field(default_factory=Counter)
     truncated: bool = False
     catalogs: list[str] = field(default_factory=list)
     walks: int = 0
@@ -89,6 +97,8 @@ class ScanStatistics(ReadStatistics):
             figures["effective_query"] = query
         if self.expected_rows is not None:
             figures["expected_rows"] = self.expected_rows
+        if self.rows_per_product is not None:
+            figures["rows_per_product"] = round(self.rows_per_product, 4)
         return figures
 
     def progress(self, subject: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,6 +24,8 @@ CATALOGS = "octogen.catalogs"
 """The provenance of a snapshot that says which catalogs were read, if that is known."""
 ROWS = "octogen.rows"
 """The provenance of a snapshot that says how many rows it has."""
+ROWS_PER_PRODUCT = "octogen.rows_per_product"
+"""The provenance of whole catalogs that says how many rows came for each product of the source."""
 
 
 class SnapshotPlace(Protocol):
@@ -38,6 +40,9 @@ class SnapshotPlace(Protocol):
 
     def latest(self) -> pl.LazyFrame | None:
         """Return the present snapshot, else the latest of an earlier time; None without any."""
+
+    def latest_provenance(self) -> Mapping[str, str]:
+        """Return the provenance of what `latest` returns; empty without a usable one."""
 
     def log(self, line: str) -> None:
         """Log a line for the user."""

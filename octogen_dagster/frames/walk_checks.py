@@ -43,6 +43,7 @@ class CatalogProducts:
 
     Attributes:
         twice: Products that came in another walk before.
+        is_doubtful: True if products may be missing, and no earlier read says how many there are.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class CatalogProducts:
         few: int = FEW,
     ) -> None:
         self.twice = 0
+        self.is_doubtful = False
         self._counted = functools.cache(count)
         self._log = log
         self._planned = reads[0].planned
@@ -114,7 +116,7 @@ class CatalogProducts:
 
     def _check_count(self) -> None:
         """Check that not many products are missing; the source may count those of another day."""
-        expected = self._planned.product_count or 0
+        expected = self._planned.expected_rows or 0
         if self._count >= _MIN_SHARE_OF_COUNT * expected:
             return
         counted = self._counted()
@@ -125,6 +127,15 @@ class CatalogProducts:
                 "whether its count is out of date, cannot be had."
             )
         elif self._count < _MIN_SHARE_OF_COUNT * counted:
+            if self._planned.rows_per_product is None:
+                self.is_doubtful = True
+                self._log(
+                    f"Catalog {self._planned.catalog!r}: only {self._count:,} products came in all "
+                    f"walks, and the source counts {expected:,}. Both counts may mean something "
+                    "else than what a search lists. To be sure, read it once with "
+                    "max_extra_pages_ratio=0, in one walk: later reads are compared with that."
+                )
+                return
             self._refuse(
                 f"only {self._count:,} of the {counted:,} products that the service counts came in "
                 "any"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -87,9 +87,11 @@ class WalkPlanner:
             return whole
         threads = useful_threads(pages, seconds, self.connection)
         limit = math.floor(self.connection.max_extra_pages_ratio * pages)
+        brands: Mapping[str, int] = self.snapshot.brands(catalog.catalog)
         parts = partition(
-            self.snapshot.brands(catalog.catalog) or catalog.brands,
-            self._products(catalog),
+            brands or catalog.brands,
+            # The source counts its brands as it counts its products.
+            self._products(catalog) if brands else catalog.product_count or 0,
             # Each part may have one page that is not full, and page 1 was requested already.
             min(limit, math.ceil(_PARTS_PER_THREAD * threads * share)) if threads > 1 else 1,
         )
@@ -122,7 +124,7 @@ class WalkPlanner:
 
     def _products(self, catalog: PlannedCatalog) -> int:
         """Return the number of products to expect; 0 if it is not known."""
-        count = catalog.product_count
+        count = catalog.expected_rows
         return self.snapshot.rows(catalog.catalog) if count is None else count
 
     def _pages(self, products: int) -> int:
@@ -156,4 +158,4 @@ def in_reading_order(catalogs: Iterable[Sequence[PlannedCatalog]]) -> list[Plann
 
 
 def _expected_products(walk: PlannedCatalog) -> int:
-    return walk.part.products if walk.part else walk.product_count or 0
+    return walk.part.products if walk.part else walk.expected_rows or 0

@@ -68,6 +68,7 @@ class Verdict:
         numbers: The numbers behind it, as metadata.
         advice: What to do if something is wrong.
         sample: Returns the table to show if something is wrong.
+        warns: True if what is wrong is only warned of, whatever the severity.
     """
 
     passed: bool
@@ -75,6 +76,7 @@ class Verdict:
     numbers: Metadata = field(default_factory=dict)
     advice: str = ""
     sample: Callable[[], pl.DataFrame] | None = None
+    warns: bool = False
 
     def result(self, check: str, severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
         """The result of a check.
@@ -89,7 +91,7 @@ class Verdict:
         return dg.AssetCheckResult(
             passed=self.passed,
             check_name=check,
-            severity=severity,
+            severity=dg.AssetCheckSeverity.WARN if self.warns else severity,
             description=self.text if self.passed else f"{self.text} {self.advice}".rstrip(),
             metadata=metadata,
         )
@@ -123,9 +125,14 @@ def unique_uuid(snapshot: CheckedSnapshot) -> Verdict:
 
 
 def complete(snapshot: CheckedSnapshot) -> Verdict:
-    """There are about as many rows as the source of catalogs counts products."""
+    """There are about as many rows as the source of catalogs counts products.
+
+    The source may count groups of what a search lists, so the count means as many rows as it meant
+    in the latest snapshot. In the first one nothing says whether a difference is wrong.
+    """
     rows, limit = snapshot.quality.rows, snapshot.limits.max_missing_share
     expected = snapshot.history.current("octogen/expected_rows")
+    ratio = snapshot.history.current("octogen/rows_per_product")
     if expected is None or limit is None:
         return Verdict(
             True,
@@ -133,17 +140,25 @@ def complete(snapshot: CheckedSnapshot) -> Verdict:
             {"octogen/rows": rows},
         )
     share = max(0.0, 1 - rows / expected) if expected else 0.0
+    numbers: Metadata = {
+        "octogen/rows": rows,
+        "octogen/expected_rows": expected,
+        "octogen/missing_share": round(share, 6),
+    }
+    which = "that the source counts"
+    advice = "The source may have counted on another day. Materialize it again later"
+    if ratio is None:
+        advice += ": from then on a snapshot is compared with what the count meant in the last one"
+    else:
+        numbers["octogen/rows_per_product"] = ratio
+        which = f"to expect, {ratio:g} for each that the source counts, as in the last snapshot"
     return Verdict(
         share <= limit,
-        f"{snapshot.subject} has {rows:,} of the {expected:,} products that the source counts; "
-        f"{_percent(share)} are missing, {_percent(limit)} may be.",
-        {
-            "octogen/rows": rows,
-            "octogen/expected_rows": expected,
-            "octogen/missing_share": round(share, 6),
-        },
-        "The source may have counted on another day. Materialize it again later, and ask Octogen "
-        "about the catalog if products are still missing.",
+        f"{snapshot.subject} has {rows:,} of the {expected:,} products {which}; {_percent(share)} "
+        f"are missing, {_percent(limit)} may be.",
+        numbers,
+        f"{advice}. Ask Octogen about the catalog if products are still missing.",
+        warns=ratio is None,
     )
 
 

@@ -63,7 +63,7 @@ _CHECKS: Mapping[str, _Check] = {
     "unique_uuid": _Check(verdicts.unique_uuid, "Each product of a catalog has one row."),
     "complete": _Check(
         verdicts.complete,
-        "There are about as many rows as the source of catalogs counts products.",
+        "There are about as many rows as the source's count of products means.",
         _READ,
         "max_missing_share",
     ),
@@ -118,7 +118,9 @@ def build_snapshot_checks(
 
     * `not_empty`: there are rows;
     * `unique_uuid`: each uuid is there once in each catalog;
-    * `complete`: there are about as many rows as the source of catalogs counts products;
+    * `complete`: there are about as many rows as the source's count of products means. It means as
+      many rows for each as in the last snapshot of the catalog, since the source may count groups
+      of what a search lists. A first snapshot only warns;
     * `not_truncated`: the read did not end at `max_products`;
     * `rows_within_bounds`: the number of rows is near the median of the last five snapshots;
     * `nulls`: no column has many nulls, or many more than in the last snapshot;

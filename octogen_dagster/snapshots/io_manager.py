@@ -281,6 +281,13 @@ class _OpenPlace:
         file = self._places.latest()
         return file.scan() if file else None
 
+    def latest_provenance(self) -> Mapping[str, str]:
+        try:
+            file = self._places.latest()
+            return file.provenance() if file else {}
+        except OctogenSnapshotError:  # the publication warns of it
+            return {}
+
 
 def _snapshot_source(context: dg.OutputContext, obj: Any) -> SnapshotSource:
     if isinstance(obj, SnapshotSource):

@@ -283,10 +283,15 @@ class TestTooManyProducts:
     @pytest.mark.parametrize(
         ("product_count", "accepted"), [(0, 100), (50, 100), (3_333, 100), (4_000, 120)]
     )
-    def test_pages_stop_at_three_times_the_count_but_not_below_10_000_products(
+    def test_pages_stop_at_three_times_the_rows_to_expect_but_not_below_10_000(
         self, product_count: int, accepted: int
     ) -> None:
-        assert endless(PageTracker("It", product_count)) == accepted
+        assert endless(PageTracker("It", product_count, 1.0)) == accepted
+        assert endless(PageTracker("It", product_count, 0.1)) == accepted
+        assert endless(PageTracker("It", product_count // 10, 10.0)) == accepted
+
+    def test_before_a_whole_read_a_count_may_mean_a_hundred_times_as_many(self) -> None:
+        assert endless(PageTracker("It", 200)) == 200
 
     def test_without_a_count_they_stop_at_a_fixed_number(
         self, monkeypatch: pytest.MonkeyPatch
@@ -296,7 +301,7 @@ class TestTooManyProducts:
         assert endless(PageTracker("It")) == 5
 
     def test_the_last_page_is_never_one_too_many(self) -> None:
-        tracker = PageTracker("It", 4_000)
+        tracker = PageTracker("It", 4_000, 1.0)
         tracker.page_received(Page([f"a{number}" for number in range(12_000)], "c1"))
         tracker.page_received(Page([f"b{number}" for number in range(12_000)]))
 
@@ -305,7 +310,7 @@ class TestTooManyProducts:
     ) -> None:
         many = Page([f"a{number}" for number in range(12_001)], "c1")
         with pytest.raises(OctogenPagingError) as caught:
-            PageTracker("Catalog 'acme'", 4_000).page_received(many)
+            PageTracker("Catalog 'acme'", 4_000, 1.0).page_received(many)
         assert str(caught.value) == (
             "Catalog 'acme': 12,001 products came up to page 1, and more would follow, although "
             "the source of catalogs says 4,000: the pages do not come to an end. Nothing was "

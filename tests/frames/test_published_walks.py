@@ -66,6 +66,7 @@ class Place:
 
     Attributes:
         snapshot: The snapshot that is there.
+        provenance: Its provenance.
         lines: What was logged.
     """
 
@@ -73,6 +74,7 @@ class Place:
         self.folder = folder
         self.snapshot = snapshot
         self.keep = False
+        self.provenance: dict[str, str] = {}
         self.lines: list[str] = []
 
     def page_store(self, clock: Callable[[], datetime]) -> PageStore:
@@ -80,6 +82,9 @@ class Place:
 
     def latest(self) -> pl.LazyFrame | None:
         return None if self.snapshot is None else self.snapshot.lazy()
+
+    def latest_provenance(self) -> dict[str, str]:
+        return self.provenance
 
     def log(self, line: str) -> None:
         self.lines.append(line)
@@ -495,17 +500,19 @@ class TestResume:
 
 class TestBrokenLogic:
     def test_walks_that_bring_far_too_many_products_end_together(
-        self, service: PublishedService, monkeypatch: pytest.MonkeyPatch
+        self, service: PublishedService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.setattr(paging, "MIN_LIMIT", 0)
         service.product_counts["acme"] = 160
+        place = Place(tmp_path)
+        place.provenance = {"octogen.rows_per_product": '{"acme": 1.0}'}
         search = SEARCH.model_copy(update={"page_size": 3})
         with pytest.raises(
             OctogenPagingError,
             match=r"^Catalog 'acme', part \d of 2: \d+ products came in all walks, and more "
             r"would follow, although the source of catalogs says 160: the pages do not come to an",
         ):
-            scan(service, search).frame.collect()
+            published_to(place, scan(service, search))
         assert len(walks_of(service)) > 2
 
     @pytest.mark.parametrize("fault", ["facets", "exclude_facets"])
@@ -532,15 +539,17 @@ class TestBrokenLogic:
             scan(service).frame.collect()
 
     def test_products_that_no_walk_brings_are_noticed_by_the_count(
-        self, service: PublishedService
+        self, service: PublishedService, tmp_path: Path
     ) -> None:
+        place = Place(tmp_path)
+        place.provenance = {"octogen.rows_per_product": '{"acme": 1.0}'}
         service.faults.add("excluded")
         service.counts["acme"] = 500
         with pytest.raises(
             OctogenSplitCatalogError,
             match="only 462 of the 500 products that the service counts came in any of the 5 walks",
         ):
-            scan(service).frame.collect()
+            published_to(place, scan(service))
 
     @pytest.mark.parametrize("counts", [{"acme": 500}, {}])
     def test_a_source_that_counts_more_than_there_are_fails_no_read(

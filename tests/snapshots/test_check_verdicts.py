@@ -57,13 +57,23 @@ def test_fewer_products_than_the_source_counts(asset: CheckedAsset) -> None:
     assert asset.check("complete").passed  # 4.8 %
     asset.metadata = {"octogen/expected_rows": 22}
     found = asset.check("complete")
-    assert not found.passed
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert found.description == (
         "products has 20 of the 22 products that the source counts; 9.09 % are missing, 5 % may "
-        "be. The source may have counted on another day. Materialize it again later, and ask "
-        "Octogen about the catalog if products are still missing."
+        "be. The source may have counted on another day. Materialize it again later: from then on "
+        "a snapshot is compared with what the count meant in the last one. Ask Octogen about the "
+        "catalog if products are still missing."
     )
     assert numbers(found) == {"rows": 20, "expected_rows": 22, "missing_share": 0.090909}
+    asset.metadata = {"octogen/expected_rows": 22, "octogen/rows_per_product": 0.5}
+    found = asset.check("complete")
+    assert (found.passed, found.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert found.description == (
+        "products has 20 of the 22 products to expect, 0.5 for each that the source counts, as in "
+        "the last snapshot; 9.09 % are missing, 5 % may be. The source may have counted on another "
+        "day. Materialize it again later. Ask Octogen about the catalog if products are still "
+        "missing."
+    )
     asset.metadata = {"octogen/expected_rows": 0}
     assert asset.check("complete").passed
 
