@@ -1,4 +1,4 @@
-"""Errors of a command: one line on stderr and an exit status."""
+"""Errors of a command: one line on stderr and an exit status, and a traceback with `--debug`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import functools
 import logging
 import signal
 import sys
+import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -17,40 +19,61 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 FAILED, BAD_INPUT, ACCESS_PENDING = 1, 2, 3
+_PACKAGE = Path(__file__).parents[1]
+
+_MAY_BE_A_DEFECT = "If your input is right, this is a defect: add --debug to see its traceback."
+
+debug_option = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+"""The option of a command that ends with `fail`."""
 
 
 def reporting_errors(command: Callable[..., None]) -> Callable[..., None]:
     """Decorate the function of a command so that an expected error ends it without a traceback.
 
-    Exit statuses: 1 failed, 2 bad input, 3 access to the listing is still pending.
+    Exit statuses: 1 failed, 2 bad input, 3 access to the listing is still pending. The command gets
+    the option `--debug`.
     """
 
     @functools.wraps(command)
-    def run(**options: Any) -> None:
+    def run(*, debug: bool, **options: Any) -> None:
         # The `mcp` package logs its failures. The error that follows says the same.
         logging.getLogger("mcp").setLevel(logging.CRITICAL)
         try:
             with _exiting_on_sigterm():
                 command(**options)
         except OctogenBigQueryAccessPendingError as error:
-            fail(f"Not yet: {error}", ACCESS_PENDING)
+            fail(f"Not yet: {error}", ACCESS_PENDING, error if debug else None)
         except ValueError as error:
-            fail(f"Error: {error}", BAD_INPUT)
+            hint = "" if debug or _is_for_the_user(error) else f"\n{_MAY_BE_A_DEFECT}"
+            text = str(error) or type(error).__name__
+            fail(f"Error: {text}{hint}", BAD_INPUT, error if debug else None)
         except OctogenError as error:
-            fail(f"Error: {error}", FAILED)
+            fail(f"Error: {error}", FAILED, error if debug else None)
 
-    return run
+    return debug_option(run)
 
 
-def fail(message: str, status: int) -> NoReturn:
+def fail(message: str, status: int, shown: BaseException | None = None) -> NoReturn:
     """Print a message on stderr and end the process.
 
     Args:
         message: The message.
         status: The exit status.
+        shown: The error whose traceback is printed before the message.
     """
-    click.echo(message, err=True)
+    from octogen_dagster.api.credentials import key_mask
+
+    lines = traceback.format_exception(shown) if shown else []  # without the values of variables
+    click.echo(key_mask(None)("".join([*lines, message])), err=True)
     sys.exit(status)
+
+
+def _is_for_the_user(error: ValueError) -> bool:
+    """True if a `raise` statement of this package made the error, and not a call that failed."""
+    if isinstance(error, OctogenError):
+        return True
+    *_, last = traceback.extract_tb(error.__traceback__)
+    return _PACKAGE in Path(last.filename).parents and (last.line or "").startswith("raise ")
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import click
 
 from octogen_dagster.cli.bigquery import bq
 from octogen_dagster.cli.doctor import doctor
+from octogen_dagster.cli.errors import FAILED, debug_option, fail
 from octogen_dagster.cli.estimate import estimate
 from octogen_dagster.cli.login import login
 from octogen_dagster.cli.options import CONTEXT_SETTINGS
@@ -107,7 +108,8 @@ def _faults(_context: click.Context, _parameter: click.Parameter, texts: tuple[s
     "--unknown-fields", is_flag=True, help="Add fields that no contract knows to every response."
 )
 @click.option("--hub", is_flag=True, help="Also share the catalogs over Analytics Hub and MCP.")
-def sandbox(api_key: str | None, **settings: Any) -> None:
+@debug_option
+def sandbox(api_key: str | None, debug: bool, **settings: Any) -> None:
     """Serve a local Octogen on 127.0.0.1 until you press Ctrl-C."""
     server = _import_sandbox("octogen_dagster.sandbox.server")
     try:
@@ -116,7 +118,7 @@ def sandbox(api_key: str | None, **settings: Any) -> None:
         )
     except (ImportError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise click.ClickException(f"The sandbox cannot start: {reason}") from error
+        fail(f"Error: The sandbox cannot start: {reason}", FAILED, error if debug else None)
 
 
 def _print_environment(sandbox: Sandbox) -> None:

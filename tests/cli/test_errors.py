@@ -43,7 +43,6 @@ def run_raising(error: BaseException | None) -> Result:
         (OctogenMCPError("no result."), 1, "Error: no result.\n"),
         (OctogenBigQueryError("no dataset."), 1, "Error: no dataset.\n"),
         (OctogenBigQueryInputError("no name."), 2, "Error: no name.\n"),
-        (ValueError("no URL."), 2, "Error: no URL.\n"),
         (OctogenBigQueryAccessPendingError("no grant."), 3, "Not yet: no grant.\n"),
     ],
 )

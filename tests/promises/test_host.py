@@ -154,6 +154,7 @@ def test_it_moves_the_control_plane(
     assert proxy.targets == {f"{service}.storerouter.ai:443"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "target"),
     [
@@ -286,6 +287,7 @@ def test_a_sandbox_of_the_environment_wins_over_a_host_in_the_code(
         assert len(OctogenResource(host=HOST).list_catalogs()) == 2
 
 
+@pytest.mark.slow  # it imports Google's libraries
 def test_a_component_has_one_host_for_both(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_HOST", HOST)
     with_token("ACCESS", monkeypatch)
