@@ -88,7 +88,7 @@ def walks(draw: st.DrawFn) -> list[PageContent]:
         for _ in range(draw(st.integers(0, 3))):
             again = draw(st.lists(st.sampled_from(known), max_size=5))
             pages.insert(draw(st.integers(1, len(pages))), again)
-    if pages and draw(st.booleans()):  # a page with page 1's products, as many as there may be
+    if draw(st.booleans()) and pages:  # a page with page 1's products, as many as there may be
         pages[0] += [str(next(serial)) for _ in range(draw(st.integers(0, 12)))]
         pages.insert(draw(st.integers(1, len(pages))), [*pages[0]])
     return pages or [[]]
