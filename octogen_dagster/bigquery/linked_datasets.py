@@ -159,5 +159,6 @@ def _metadata(plan: SubscriptionPlan, result: BigQuerySubscriptionResult) -> dic
         "octogen/listing": result.listing_resource,
         "octogen/already_subscribed": result.already_subscribed,
         "octogen/sample_query": dg.MetadataValue.md(f"```sql\n{result.sample_query}\n```"),
+        "octogen/subscription": result.subscription_name,
         CONSOLE: console_url(result.linked_project, result.linked_dataset),
-    } | ({"octogen/subscription": result.subscription_name} if result.subscription_name else {})
+    }

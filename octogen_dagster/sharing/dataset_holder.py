@@ -46,6 +46,13 @@ class HeldDataset:
     is_in_force: bool = True
     unreadable: OctogenBigQueryError | None = None
 
+    @property
+    def obstacle(self) -> str | None:
+        """Why it is not known what the dataset is linked to; None if it is known."""
+        if self.unreadable is None:
+            return None
+        return f"What the dataset is linked to cannot be read ({str(self.unreadable).rstrip('.')})"
+
     def error(self, plan: SubscriptionPlan) -> OctogenBigQueryError:
         """The error of a plan that needs the dataset's id and does not get it.
 
@@ -68,8 +75,7 @@ class HeldDataset:
             lasts = self.unreadable.persistence is Persistence.PERMANENT
             kind = OctogenBigQueryError if lasts else OctogenBigQueryUnavailableError
             return kind(
-                f"{taken(plan)}, and no subscription to this listing has it. What it is linked to "
-                f"cannot be read ({str(self.unreadable).rstrip('.')}): "
+                f"{taken(plan)}, and no subscription to this listing has it. {self.obstacle}: "
                 f"{'allow that' if lasts else 'try again later'}, or {_CHOOSE}"
             )
         if not self.is_in_force:
@@ -78,8 +84,9 @@ class HeldDataset:
             )
         return OctogenBigQueryUnavailableError(
             f"{taken(plan)}, which is linked to {self.linked_to or 'an unnamed dataset'}, and no "
-            "subscription to this listing has it. Analytics Hub's list may lag behind: try again "
-            f"later, or {_CHOOSE}"
+            "subscription to this listing has it. Analytics Hub's list may lag behind, or the "
+            "dataset outlives a subscription that was deleted: try again later, delete the "
+            f"dataset if it stays, or {_CHOOSE}"
         )
 
 

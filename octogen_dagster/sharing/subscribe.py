@@ -21,7 +21,7 @@ from octogen_dagster.sharing.leftovers import (
     taken,
 )
 from octogen_dagster.sharing.resource_names import sample_query
-from octogen_dagster.sharing.subscription import ACTIVE, Subscription
+from octogen_dagster.sharing.subscription import Subscription
 from octogen_dagster.sharing.subscription_list import SubscriptionList
 from octogen_dagster.sharing.subscription_plan import SubscriptionPlan, plan_subscription
 
@@ -42,8 +42,7 @@ class BigQuerySubscriptionResult:
         linked_dataset: The id of the linked dataset.
         state: The state of the subscription: `STATE_ACTIVE` or `STATE_STALE`.
         already_subscribed: True if the subscription existed before.
-        subscription_name: The resource name of the subscription; empty if only the linked dataset
-            shows that it exists, since Analytics Hub does not list it yet.
+        subscription_name: The resource name of the subscription.
         sample_query: A first query to the linked dataset.
     """
 
@@ -134,7 +133,7 @@ class Subscriptions:
         Raises:
             OctogenBigQueryAccessPendingError: Octogen's grant on the listing has not arrived yet.
             OctogenBigQueryUnavailableError: The dataset id is taken, and it is not known yet by
-                what; or it was not free in time after a deletion.
+                what; or the dataset outlives its subscription.
             OctogenBigQueryError: The call failed, or the dataset is somebody else's.
         """
         existing = self.find_existing(plan)
@@ -207,7 +206,7 @@ class Subscriptions:
                 raise held.error(plan)
             wait = next(waits, None)
             if wait is None:
-                return self._give_up(plan, held, others, deleted)
+                raise _remaining_error(plan, held, others, deleted)
             time.sleep(wait)
 
     def _look_at_dataset(self, plan: SubscriptionPlan) -> HeldDataset:
@@ -246,28 +245,6 @@ class Subscriptions:
             replacing(subscription.name, f"{plan.project}.{plan.dataset_id}")
             self._hub.delete(subscription.name)
 
-    def _give_up(
-        self,
-        plan: SubscriptionPlan,
-        held: HeldDataset,
-        subscriptions: Sequence[Subscription],
-        deleted: Collection[str],
-    ) -> BigQuerySubscriptionResult:
-        """Return the subscription that the dataset proves, or raise the error that remains."""
-        if deleted:
-            raise OctogenBigQueryUnavailableError(
-                f"Listing {plan.listing}: dataset {plan.project}.{plan.dataset_id} is still there, "
-                "although the revoked subscription that it belonged to was deleted. Try again "
-                "later."
-            )
-        if held.holder is Holder.THIS_LISTING:
-            unlisted = Subscription("", ACTIVE, plan.project, plan.dataset_id)
-            return _result(unlisted, plan, already_subscribed=True)
-        suspect = suspect_problem(subscriptions)
-        if suspect and held.holder is Holder.UNKNOWN:
-            raise OctogenBigQueryError(f"{taken(plan)}, and {suspect}")
-        raise held.error(plan)
-
     def _check_granted(self, plan: SubscriptionPlan) -> None:
         """Check that Octogen's grant on the listing has arrived.
 
@@ -300,6 +277,26 @@ class Subscriptions:
             "them roles/analyticshub.subscriber on it, or name the listing as the subscription "
             "does. Nothing was changed."
         )
+
+
+def _remaining_error(
+    plan: SubscriptionPlan,
+    held: HeldDataset,
+    subscriptions: Sequence[Subscription],
+    deleted: Collection[str],
+) -> OctogenBigQueryError:
+    """The error of a plan whose dataset id was not free, nor its listing's, after all waits."""
+    if deleted:
+        return OctogenBigQueryUnavailableError(
+            f"Listing {plan.listing}: dataset {plan.project}.{plan.dataset_id} is still there, "
+            "although the revoked subscription that it belonged to was deleted. Try again later."
+        )
+    suspect = suspect_problem(subscriptions)
+    if suspect and held.holder in (Holder.UNKNOWN, Holder.THIS_LISTING):
+        return OctogenBigQueryError(
+            f"{taken(plan)}, and {suspect}{f' {held.obstacle}.' if held.obstacle else ''}"
+        )
+    return held.error(plan)
 
 
 def _result(

@@ -47,7 +47,7 @@ def test_a_dataset_that_cannot_be_read_for_a_moment_passes() -> None:
     assert error.persistence is Persistence.PASSING
     assert str(error) == (
         f"Listing {plan.listing}: project mine already has a dataset octogen_acme, and no "
-        "subscription to this listing has it. What it is linked to cannot be read (Dataset "
-        "mine.octogen_acme: Busy. Try again later): try again later, or choose another dataset id "
-        "with dataset_id= (--dataset on a command line)."
+        "subscription to this listing has it. What the dataset is linked to cannot be read "
+        "(Dataset mine.octogen_acme: Busy. Try again later): try again later, or choose another "
+        "dataset id with dataset_id= (--dataset on a command line)."
     )

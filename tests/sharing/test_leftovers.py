@@ -60,7 +60,7 @@ def test_a_revoked_subscription_that_holds_the_dataset_id_is_an_error(
     (left,) = hub.subscriptions
     with pytest.raises(OctogenBigQueryError) as caught:
         to(listing)
-    assert str(caught.value) == (
+    assert str(caught.value).startswith(
         f"Listing {listing}: project {PROJECT} already has a dataset octogen_acme, and "
         f"{problem.format(left.name)}"
     )
@@ -139,10 +139,10 @@ def test_a_subscription_in_an_unknown_state_is_kept(
         Subscriptions(analytics_hub).subscribe(
             plan_subscription(listing, PROJECT), replacing=lambda *_: None
         )
-    assert str(caught.value).endswith(
+    assert (
         f"subscription {left.name} to this listing is in state {state or 'STATE_UNSPECIFIED'}, "
         "which this version does not know: look at it in the Google console; nothing was changed."
-    )
+    ) in str(caught.value)
     assert hub.subscriptions == [left]
 
 

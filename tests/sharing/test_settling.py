@@ -62,15 +62,6 @@ def test_a_lost_answer_is_found_in_a_list_that_lags(settle: Settle) -> None:
     assert google.calls == ["list", "subscribe", "list", "dataset 200", "list"]
 
 
-def test_a_lost_answer_is_proven_by_the_dataset_if_it_is_never_listed(settle: Settle) -> None:
-    google = Google(dataset=[linked()])
-    result = settle(google)
-    assert (result.already_subscribed, result.state) == (True, "STATE_ACTIVE")
-    assert (result.linked_project, result.linked_dataset) == (PROJECT, DEFAULT)
-    assert result.subscription_name == ""
-    assert google.calls == ["list", "subscribe", *["list", "dataset 200"] * 3]
-
-
 def test_what_is_just_created_or_deleted_is_subscribed_to_once_it_is_free(settle: Settle) -> None:
     google = Google(refusals=2)
     assert settle(google).already_subscribed is False
@@ -176,7 +167,8 @@ def test_an_id_that_octogen_suggests_gets_a_digest_too(settle: Settle) -> None:
         (
             Google(dataset=[linked()], shared="projects/octo/datasets/acme_v1"),
             f"{TAKEN}, which is linked to {SHARED}, and no subscription to this listing has it. "
-            f"Analytics Hub's list may lag behind: try again later, or {CHOOSE}",
+            "Analytics Hub's list may lag behind, or the dataset outlives a subscription that was "
+            f"deleted: try again later, delete the dataset if it stays, or {CHOOSE}",
             True,
             3,
         ),
@@ -188,10 +180,11 @@ def test_an_id_that_octogen_suggests_gets_a_digest_too(settle: Settle) -> None:
         ),
         (
             Google(dataset=[DENIED]),
-            f"{TAKEN}, and no subscription to this listing has it. What it is linked to cannot be "
-            f"read (Dataset {PROJECT}.{DEFAULT}: BigQuery refused (403 accessDenied: Access "
-            "Denied). To read datasets, these Google credentials need bigquery.datasets.get, which "
-            f"roles/bigquery.user on the project has): allow that, or {CHOOSE}",
+            f"{TAKEN}, and no subscription to this listing has it. What the dataset is linked to "
+            f"cannot be read (Dataset {PROJECT}.{DEFAULT}: BigQuery refused (403 accessDenied: "
+            "Access Denied). To read datasets, these Google credentials need "
+            "bigquery.datasets.get, which roles/bigquery.user on the project has): allow that, or "
+            f"{CHOOSE}",
             False,
             3,
         ),
