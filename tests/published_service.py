@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from octogen_ai_sdk import models
+from octogen_ai_sdk.generated import models as generated
 from octogen_ai_sdk.generated.models import (
     BrandView,
     DomainCatalogCoverage,
@@ -25,24 +27,51 @@ from octogen_ai_sdk.generated.models import (
     ProgrammaticProductSearchPage,
     ProgrammaticProductSearchRequest,
 )
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tests.api.counts import counted
 from tests.api.servers import RawServer, Received, http
+
+JUDGES: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
+    "/v1/products/search": (
+        models.ProgrammaticProductSearchRequest,
+        generated.ProgrammaticProductSearchRequest,
+    ),
+    "/v1/products/facet-counts": (
+        models.ProgrammaticFacetCountsRequest,
+        generated.ProgrammaticFacetCountsRequest,
+    ),
+    "/v1/products/lookup": (
+        models.ProgrammaticProductLookupRequest,
+        generated.ProgrammaticProductLookupRequest,
+    ),
+}
+"""The published models of each request: the first has limits, the second is generated."""
+
+
+def refusal_of(path: str, body: bytes | str) -> ValidationError | None:
+    """Why one of the published models refuses a body; None if both take it."""
+    for model in JUDGES.get(path, ()):
+        try:
+            model.model_validate_json(body)
+        except ValidationError as error:
+            return error
+    return None
 
 
 @dataclass
 class PublishedService:
     """Searches and looks up in catalogs that a test may change; it has no list of them.
 
-    The only facet that it filters by is `brand_name`.
+    It refuses what one of the published models of requests refuses. The only facet that it filters
+    by is `brand_name`.
 
     Attributes:
         catalogs: The uuids of the products by catalog key. A key that is not here matches nothing.
         brands: The names of the brands of products; one that is not here has none.
         synonyms: The canonical values of the brands whose names in lower case are others.
         hosts: The catalogs that serve the host of a shop.
-        counts: How many products each catalog has by the count of products; empty without it.
+        counts: How many products with a category each catalog has; empty if it does not count.
         product_counts: How many the shops say, where it is not the true number.
         faults: How it breaks the logic of facets: it ignores "facets" or "exclude_facets", or it
             takes products without a brand as "excluded", as a database does that compares nulls.
@@ -53,6 +82,7 @@ class PublishedService:
         shops_only: Addresses that only the shops know: a page can be read, no catalog has it.
         searches: The bodies of the searches that were answered with 200.
         lookups: The bodies of all lookups.
+        received: All requests.
     """
 
     catalogs: dict[str, list[str]]
@@ -69,16 +99,19 @@ class PublishedService:
     max_searches: int | None = None
     searches: list[dict[str, Any]] = field(default_factory=list)
     lookups: list[dict[str, Any]] = field(default_factory=list)
+    received: list[Received] = field(default_factory=list)
     base_url: str = ""
 
     @contextmanager
     def running(self) -> Iterator[PublishedService]:
         """Serve on a free port while the block runs."""
         with RawServer(self._respond) as server:
-            self.base_url = server.base_url
+            self.base_url, self.received = server.base_url, server.received
             yield self
 
     def _respond(self, request: Received) -> list[bytes]:
+        if error := refusal_of(request.target, request.body):
+            return http(422, refusal(error))
         match request.target:
             case "/v1/products/search":
                 status, body = self.search(request.json)
@@ -98,10 +131,7 @@ class PublishedService:
 
     def search(self, body: dict[str, Any]) -> tuple[int, Any]:
         """Return the status and the body of the response to a search."""
-        try:
-            request = ProgrammaticProductSearchRequest.model_validate(body)
-        except ValidationError as error:
-            return 422, refusal(error)
+        request = ProgrammaticProductSearchRequest.model_validate(body)
         filters = [*(request.facets or ()), *(request.exclude_facets or ())]
         if any(each.name != "brand_name" for each in filters):
             return 422, {"detail": "unknown_facet"}
@@ -202,10 +232,7 @@ class PublishedService:
     def lookup(self, body: dict[str, Any]) -> tuple[int, Any]:
         """Return the status and the body of the response to a lookup."""
         self.lookups.append(body)
-        try:
-            request = ProgrammaticProductLookupRequest.model_validate(body)
-        except ValidationError as error:
-            return 422, refusal(error)
+        request = ProgrammaticProductLookupRequest.model_validate(body)
         url = request.url or ""
         indexed = {
             url_of(key, each): (key, each) for key in self.catalogs for each in self.catalogs[key]

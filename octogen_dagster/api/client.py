@@ -190,13 +190,19 @@ class OctogenClient:
         return await fetch_domain(self._requester, host, self._base_url, paced=paced)
 
     async def count_products(self, filters: SearchFilters, catalogs: Sequence[str] = ()) -> int:
-        """Count the products that a search finds at most: its keywords do not narrow the count.
+        """Count the products that the filters of a search leave: a lower bound, which is free.
+
+        The service counts products by top-level category. Products without a category are not
+        counted, nor are those beyond its 1,000 largest categories. Keywords narrow no count, only
+        the filters that an understood `q` is turned into.
 
         Args:
-            filters: The search.
-            catalogs: The keys of its catalogs; none counts in all catalogs.
+            filters: The search, such as a `ProductSearch`.
+            catalogs: The keys of its catalogs, at most 500; by default those that a `ProductSearch`
+                names itself, and without any all catalogs.
 
         Raises:
+            ValueError: There are too many catalogs, or one has an empty key.
             OctogenNotFoundError: The service has no such operation (seed generation).
             OctogenError: The request failed otherwise.
         """
@@ -209,7 +215,7 @@ class OctogenClient:
                 f"{subject} cannot be had: {self._base_url} has no such operation (404). A service "
                 "of the older contract counts whole catalogs only: leave out the filters."
             ) from None
-        return parsed(FacetCounts, response, subject).categories[0].count
+        return parsed(FacetCounts, response, subject).products(filters)
 
     async def lookup_product(self, url: str) -> MerchantProductUrlLookupResponse:
         """Look up the full view of the product at a merchant's URL in Octogen's index.

@@ -141,11 +141,11 @@ class Requester:
             paced: True for one of many requests, which obey the rate limiter.
 
         Raises:
+            ValueError: A text of the body is no Unicode.
             OctogenError: No attempt brought a successful response.
         """
         headers: Mapping[str, str] | None = None
-        content = None if body is None else msgspec.json.encode(body)
-        request = Request(method, f"{self._base_url}{path}", content)
+        request = Request(method, f"{self._base_url}{path}", _content(body))
         try:
             if paced:
                 await self._wait_for_rate_limit()
@@ -231,6 +231,15 @@ class Requester:
                 return response
             failure = error_from_response(response, subject)
         raise failure
+
+
+def _content(body: Mapping[str, Any] | None) -> bytes | None:
+    try:
+        return None if body is None else msgspec.json.encode(body)
+    except UnicodeEncodeError:
+        raise ValueError(
+            "A text of the request has half of a surrogate pair, which JSON cannot say: correct it"
+        ) from None
 
 
 def _shown(seconds: float | None) -> str:

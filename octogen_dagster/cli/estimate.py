@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -17,6 +17,22 @@ if TYPE_CHECKING:
     from octogen_dagster.api.catalog_states import CatalogState
     from octogen_dagster.api.connection import Connection
     from octogen_dagster.api.search_request import SearchFilters
+
+_IS_LOWER_BOUND = (
+    "Products without a category are not counted, so this is a lower bound. For a whole catalog "
+    "`--host` of its shop says more."
+)
+_IS_NO_BOUND = (
+    "Keywords do not narrow the count, and products without a category are not counted: it may be "
+    "less or more."
+)
+
+
+class _Count(NamedTuple):
+    """The number of products of a subject; None if it is not known."""
+
+    products: int | None
+    is_lower_bound: bool = False
 
 
 @click.command(context_settings=CONTEXT_SETTINGS)
@@ -56,13 +72,17 @@ def estimate(
     """Say what a read costs: products, pages, dollars and time.
 
     Without options it is a read of everything. Nothing is searched and nothing is looked up; the
-    API key is read from the environment. Exit status: 0 estimated, 1 failed, 2 bad input.
+    API key is read from the environment. Octogen says how many products a shop's catalogs have.
+    Of searches and named catalogs it counts only the products that have a category, which is a
+    lower bound. Exit status: 0 estimated, 1 failed, 2 bad input.
     """
     from octogen_dagster.api.connection import Connection
     from octogen_dagster.api.search_request import SearchFilters
     from octogen_dagster.api.spending import Prices, Spending
     from octogen_dagster.api.urls import configured_base_url
 
+    if not all(key.strip() for key in catalogs):
+        raise ValueError("--catalog is empty: name the key of a catalog")
     with warnings.catch_warnings(record=True) as caught:
         search = SearchFilters(facets=_facets(facets), **filters)
     for warning in caught:
@@ -94,28 +114,32 @@ def _lines(
         if not keys:
             yield "The shops have no catalogs."
             return
-    counts: dict[str, int | None]
     several = several_by_host(states)
     if search.has_filters:
         apart = {_subject(key): [key] for key in keys} if several else {"The search": keys}
         counts = {each: _count(connection, search, apart[each]) for each in apart}
     else:
         counts = _whole_catalogs(connection, list(catalogs), states)
-    for subject, count in counts.items():
-        if count is None:
+    has_lower_bounds = any(each.is_lower_bound for each in counts.values())
+    for subject, (products, is_lower_bound) in counts.items():
+        if products is None:
             yield f"{subject}: the number of its products is not known."
-        elif count == 0:
-            yield f"{subject}: no products. Check its spelling and its filters."
+        elif products == 0:
+            yield f"{subject}: no products are counted. Check its spelling and its filters."
         else:
-            yield f"{subject}: {estimate_pages([count], page_size, connection)}."
-    known = [count for count in counts.values() if count]
+            at_least = "at least " if is_lower_bound and not search.has_keywords else ""
+            yield f"{subject}: {at_least}{estimate_pages([products], page_size, connection)}."
+    known = [each.products for each in counts.values() if each.products]
+    at_least = "at least " if has_lower_bounds and not search.has_keywords else ""
     if len(counts) > 1:
-        which = "Those that are known" if None in counts.values() else f"All {len(counts)}"
-        yield f"{which}: {estimate_pages(known, page_size, connection)}."
+        is_partial = any(each.products is None for each in counts.values())
+        which = "Those that are known" if is_partial else f"All {len(counts)}"
+        yield f"{which}: {at_least}{estimate_pages(known, page_size, connection)}."
     if known:
-        yield f"With the details of each: another {estimate_lookups(sum(known), connection)}."
-    if search.has_keywords:
-        yield "It is at most that: keywords do not narrow the count."
+        lookups = estimate_lookups(sum(known), connection)
+        yield f"With the details of each: {at_least}another {lookups}."
+    if has_lower_bounds:
+        yield _IS_NO_BOUND if search.has_keywords else _IS_LOWER_BOUND
     for host, of_host in several.items():
         yield (
             f"{host} is served by {len(of_host)} catalogs, one of which may be an aggregate of "
@@ -126,8 +150,10 @@ def _lines(
 
 def _whole_catalogs(
     connection: Connection, keys: list[str], of_shops: Iterable[CatalogState]
-) -> dict[str, int | None]:
+) -> dict[str, _Count]:
     """Count the products of named catalogs and those of shops; of all catalogs if there are none.
+
+    What a shop says of a catalog is more than a count, and takes no further request.
 
     Raises:
         ValueError: A catalog is not granted to the key.
@@ -137,23 +163,25 @@ def _whole_catalogs(
     from octogen_dagster.api.search_request import SearchFilters
     from octogen_dagster.errors import OctogenNotFoundError
 
-    counts = {_subject(state.catalog): state.product_count for state in of_shops}
-    if counts and not keys:
+    counts = {_subject(state.catalog): _Count(state.product_count) for state in of_shops}
+    known = {subject for subject, count in counts.items() if count.products is not None}
+    left = [key for key in keys if _subject(key) not in known]
+    if counts and not left:
         return counts
     try:
         listed = connection.call(OctogenClient.list_catalog_states).catalogs
     except OctogenNotFoundError:
         everything = SearchFilters()
-        if not keys:
+        if not left:
             return {"All of Octogen": _count(connection, everything, [])}
-        return counts | {_subject(key): _count(connection, everything, [key]) for key in keys}
+        return counts | {_subject(key): _count(connection, everything, [key]) for key in left}
     granted = {state.catalog: state.product_count for state in listed}
-    if missing := [key for key in keys if key not in granted]:
+    if missing := [key for key in left if key not in granted]:
         raise ValueError(
             f"Catalog {missing[0]!r} is not granted to this key. Granted: "
             f"{', '.join(sorted(granted)) or 'none'}."
         )
-    return counts | {_subject(key): granted[key] for key in keys or granted}
+    return counts | {_subject(key): _Count(granted[key]) for key in left or granted}
 
 
 def _of_shops(connection: Connection, hosts: Sequence[str]) -> list[CatalogState]:
@@ -165,8 +193,9 @@ def _of_shops(connection: Connection, hosts: Sequence[str]) -> list[CatalogState
     return list(listed.catalogs)
 
 
-def _count(connection: Connection, search: SearchFilters, keys: Sequence[str]) -> int:
-    return connection.call(lambda client: client.count_products(search, keys))
+def _count(connection: Connection, search: SearchFilters, keys: Sequence[str]) -> _Count:
+    products = connection.call(lambda client: client.count_products(search, keys))
+    return _Count(products, is_lower_bound=True)
 
 
 def _facets(texts: Iterable[str]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from octogen_dagster.api.search_request import SearchFilters
 from octogen_dagster.errors import (
     OctogenError,
+    OctogenNotFoundError,
     OctogenPagingError,
     OctogenSnapshotError,
     OctogenSplitCatalogError,
@@ -68,7 +69,13 @@ class Execution:
             self._reads_of.setdefault(read.planned.catalog, []).append(read)
         few = _MAX_UUIDS_IN_SETS // max(1, min(connection.concurrency, len(self._reads)))
         self._products = {
-            key: CatalogProducts(reads, functools.partial(_count, key, connection), log, few=few)
+            key: CatalogProducts(
+                reads,
+                functools.partial(_count, key, connection),
+                functools.partial(_is_indexed, connection),
+                log,
+                few=few,
+            )
             for key, reads in self._reads_of.items()
         }
         self.statistics = ScanStatistics(
@@ -200,10 +207,19 @@ def _note_repeats(read: CatalogRead, pages: Sequence[WirePage], new: pl.Series) 
 
 
 def _count(catalog: str | None, connection: Connection) -> int | None:
-    """Return the service's own count of the products of a catalog; None if it has none."""
+    """Return the service's own count of a catalog, a lower bound; None if it has none."""
     catalogs = [catalog] if catalog else []
     try:
         count = connection.call(lambda client: client.count_products(SearchFilters(), catalogs))
     except OctogenError:
         return None
     return count or None
+
+
+def _is_indexed(connection: Connection, uuid: str, url: str) -> bool:
+    """True if the service still has a product, or does not say."""
+    try:
+        found = connection.call(lambda client: client.lookup_product(url))
+    except (OctogenError, ValueError) as error:
+        return not (isinstance(error, OctogenNotFoundError) and error.detail == "product_not_found")
+    return found.product.uuid == uuid

@@ -3,12 +3,12 @@
 A service that keeps the logic of facets sends each product in exactly one of the walks. One that
 ignores a facet sends products again, and one that does not count products without a brand among the
 excluded ones leaves them out. Both are noticed by what arrives. The count of the source and the
-latest snapshot are of another moment, so what they say is compared with the service's own count.
+latest snapshot are of another moment, so what they say is compared with what the service says now:
+its own count, which is a lower bound, or lookups of the products that did not come.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
@@ -29,6 +29,7 @@ _FEW = 10
 _MIN_SHARE_OF_COUNT = 0.98
 _MAX_MISSING_OF_SAMPLE = 1
 _MIN_BRANDLESS = 20
+_MAX_LOOKUPS = 10
 
 
 class CatalogProducts:
@@ -36,9 +37,11 @@ class CatalogProducts:
 
     Args:
         reads: The reads of the catalog: one, or one for each of its parts.
-        count: Returns the service's own count of the products; None if it has none. It is called
-            only if products seem to be missing.
-        log: Called with a line if products may be missing and the service has no count.
+        count: Returns the service's own count of the products, a lower bound; None if it has
+            none. It is called only if products seem to be missing.
+        is_indexed: Returns True if the service still has the product with a uuid and a URL. It is
+            called only for products that seem to be missing.
+        log: Called with a line if products may be missing.
         few: The most products of a read that are kept in a set (`SeenProducts`).
 
     Attributes:
@@ -50,13 +53,15 @@ class CatalogProducts:
         self,
         reads: Sequence[CatalogRead],
         count: Callable[[], int | None] = lambda: None,
+        is_indexed: Callable[[str, str], bool] = lambda _uuid, _url: True,
         log: Callable[[str], None] = lambda _line: None,
         *,
         few: int = FEW,
     ) -> None:
         self.twice = 0
         self.is_doubtful = False
-        self._counted = functools.cache(count)
+        self._counted = count
+        self._is_indexed = is_indexed
         self._log = log
         self._planned = reads[0].planned
         self._unfinished = len(reads)
@@ -107,7 +112,7 @@ class CatalogProducts:
 
     def _check_whole(self, snapshot: SnapshotBrands | None) -> None:
         sample = self._planned.sample
-        missing = len(sample) - self._arrived(sample)
+        missing = len(sample) - self._arrived(pl.Series(sample, dtype=pl.String))
         if missing > _MAX_MISSING_OF_SAMPLE:
             self._refuse(f"{missing} of the {len(sample)} products of its first page came in none")
         self._check_count()
@@ -120,13 +125,7 @@ class CatalogProducts:
         if self._count >= _MIN_SHARE_OF_COUNT * expected:
             return
         counted = self._counted()
-        if counted is None:
-            self._log(
-                f"Catalog {self._planned.catalog!r}: {self._count:,} products came in all walks, "
-                f"and the source counts {expected:,}. The service's own count, which would say "
-                "whether its count is out of date, cannot be had."
-            )
-        elif self._count < _MIN_SHARE_OF_COUNT * counted:
+        if counted is not None and self._count < _MIN_SHARE_OF_COUNT * counted:
             if self._planned.rows_per_product is None:
                 self.is_doubtful = True
                 self._log(
@@ -137,29 +136,36 @@ class CatalogProducts:
                 )
                 return
             self._refuse(
-                f"only {self._count:,} of the {counted:,} products that the service counts came in "
-                "any"
+                f"only {self._count:,} of the at least {counted:,} products that the service "
+                "counts came in any"
             )
+        own = "cannot be had" if counted is None else f"is at least {counted:,}"
+        self._log(
+            f"Catalog {self._planned.catalog!r}: {self._count:,} products came in all walks, and "
+            f"the source counts {expected:,}, perhaps those of another day. The service's own "
+            f"count {own}."
+        )
 
     def _check_brandless(self, snapshot: SnapshotBrands) -> None:
         """Check that products without a brand came as often as those with one."""
         branded, brandless = (
             snapshot.sample(self._planned.catalog, with_brand=each) for each in (True, False)
         )
-        if len(brandless) < _MIN_BRANDLESS or not branded:
+        if len(brandless) < _MIN_BRANDLESS or branded.is_empty():
             return
-        arrived = self._arrived(brandless)
-        if 2 * arrived * len(branded) >= self._arrived(branded) * len(brandless):
+        missing = brandless.filter(self._all.add(brandless.get_column("uuid")))
+        arrived = len(brandless) - len(missing)
+        if 2 * arrived * len(branded) >= self._arrived(branded.get_column("uuid")) * len(brandless):
             return
-        counted = self._counted()
-        if counted is None or self._count + _FEW < counted:
+        # The service's count may lack these products too, so only their lookups tell.
+        if any(self._is_indexed(*row) for row in missing.head(_MAX_LOOKUPS).rows()):
             self._refuse(
-                f"{len(brandless) - arrived} of {len(brandless)} products without a brand that the "
-                "latest snapshot has came in none"
+                f"{len(missing)} of {len(brandless)} products without a brand that the latest "
+                "snapshot has came in none"
             )
 
-    def _arrived(self, uuids: Sequence[str]) -> int:
-        return len(uuids) - int(self._all.add(pl.Series(uuids, dtype=pl.String)).sum())
+    def _arrived(self, uuids: pl.Series) -> int:
+        return len(uuids) - int(self._all.add(uuids).sum())
 
     def _refuse(self, problem: str) -> NoReturn:
         part = self._planned.part

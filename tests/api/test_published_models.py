@@ -19,6 +19,7 @@ from octogen_dagster.api.models import MerchantProductListPage, MerchantProductU
 from octogen_dagster.api.printable import printable
 from octogen_dagster.api.product_count import FacetCounts
 from octogen_dagster.api.responses import error_from_response, parsed
+from octogen_dagster.api.search_request import SearchFilters
 from octogen_dagster.errors import OctogenValidationError
 from tests.published import answers, bodies, ok, published, text, timestamps, unknown_fields, values
 
@@ -116,20 +117,22 @@ def test_the_account_of_a_key(content: bytes) -> None:
 
 
 def counts(*, lax: bool) -> st.SearchStrategy[dict[str, Any]]:
-    """Answers to a request that has one category."""
-    some = answers(octogen.ProgrammaticCategoryCount, {"count": st.integers(0, 2**53)}, lax=lax)
-    categories = st.lists(some, min_size=1, max_size=1)
-    return answers(octogen.ProgrammaticFacetCountsResponse, {"categories": categories}, lax=lax)
+    """Answers to a request that names one facet."""
+    count = {"count": st.integers(0, 2**53)}
+    values = st.lists(answers(octogen.ProgrammaticFacetValueCount, count, lax=lax), max_size=3)
+    facet = answers(octogen.ProgrammaticFacetValueCounts, {"values": values}, lax=lax)
+    facets = st.lists(facet, min_size=1, max_size=1)
+    return answers(octogen.ProgrammaticFacetCountsResponse, {"facets": facets}, lax=lax)
 
 
 @published
 @given(bodies(counts(lax=False) | counts(lax=True)))
 def test_a_count_of_products(content: bytes) -> None:
-    (theirs,) = octogen.ProgrammaticFacetCountsResponse.model_validate_json(content).categories
+    (theirs,) = octogen.ProgrammaticFacetCountsResponse.model_validate_json(content).facets
 
-    (ours,) = parsed(FacetCounts, ok(content), "Count").categories
+    products = parsed(FacetCounts, ok(content), "Count").products(SearchFilters())
 
-    assert (ours.key, ours.count) == (theirs.key, theirs.count)
+    assert products == sum(each.count for each in theirs.values)
 
 
 @published

@@ -13,6 +13,10 @@ from tests.api.servers import KEY, RawServer, Received, http
 from tests.api.shops import catalog_of_shop, not_covered, shop, shops
 
 CATALOGS = {"acme": 250, "zen": 30}
+LOWER_BOUND = (
+    "Products without a category are not counted, so this is a lower bound. For a whole catalog "
+    "`--host` of its shop says more."
+)
 LIMIT = "all within the rate limit of 600,000 requests a minute"
 
 
@@ -97,15 +101,29 @@ def test_named_catalogs_of_today_are_counted(run: Callable[..., Result]) -> None
         result = run(server, "--catalog", "acme", "--catalog", "acne")
     assert result.exit_code == 0
     assert result.stdout.splitlines()[:2] == [
-        "Catalog 'acme': 250 products in 3 pages, $0.04.",
-        "Catalog 'acne': no products. Check its spelling and its filters.",
+        "Catalog 'acme': at least 250 products in 3 pages, $0.04.",
+        "Catalog 'acne': no products are counted. Check its spelling and its filters.",
     ]
+
+
+def test_a_shop_says_more_of_its_catalog_than_a_count(run: Callable[..., Result]) -> None:
+    with today() as server:
+        result = run(server, "--catalog=acme", "--catalog=zen", "--host=acme.example")
+    assert result.stdout.splitlines() == [
+        "Catalog 'acme': 250 products in 3 pages, $0.04.",
+        "Catalog 'zen': at least 30 products in 1 page, $0.01.",
+        "All 2: at least 280 products in 4 pages, $0.06.",
+        "With the details of each: at least another 280 products in 280 lookups, $0.56.",
+        LOWER_BOUND,
+    ]
+    counted_keys = [each.json["catalogs"] for each in server.received if each.method == "POST"]
+    assert counted_keys == [["zen"]]
 
 
 def test_all_of_octogen(run: Callable[..., Result]) -> None:
     with today() as server:
         result = run(server)
-    assert result.stdout.startswith("All of Octogen: 1,000 products in 10 pages, $0.14.")
+    assert result.stdout.startswith("All of Octogen: at least 1,000 products in 10 pages, $0.14.")
 
 
 def test_a_search_is_counted_and_keywords_do_not_narrow_it(run: Callable[..., Result]) -> None:
@@ -116,7 +134,8 @@ def test_a_search_is_counted_and_keywords_do_not_narrow_it(run: Callable[..., Re
     assert result.stdout.splitlines() == [
         "The search: 140 products in 2 pages, $0.03.",
         "With the details of each: another 140 products in 140 lookups, $0.28.",
-        "It is at most that: keywords do not narrow the count.",
+        "Keywords do not narrow the count, and products without a category are not counted: it may "
+        "be less or more.",
     ]
     assert server.received[-1].json == {
         "catalogs": ["zen", "acme"],
@@ -124,7 +143,8 @@ def test_a_search_is_counted_and_keywords_do_not_narrow_it(run: Callable[..., Re
             {"name": "gender", "values": ["female", "unisex"]},
             {"name": "fit", "values": ["slim"]},
         ],
-        "categories": [{"key": "products", "facets": []}],
+        "facet_names": ["category_path.depth_0"],
+        "value_limit": 1000,
     }
 
 
@@ -133,8 +153,9 @@ def test_prices_and_the_size_of_a_page_can_be_changed(run: Callable[..., Result]
     with today() as server:
         result = run(server, "--catalog", "acme", *options)
     assert result.stdout.splitlines() == [
-        "Catalog 'acme': 250 products in 25 pages, $25.00.",
-        "With the details of each: another 250 products in 250 lookups.",
+        "Catalog 'acme': at least 250 products in 25 pages, $25.00.",
+        "With the details of each: at least another 250 products in 250 lookups.",
+        LOWER_BOUND,
     ]
 
 
@@ -157,6 +178,7 @@ def test_an_older_service_lists_its_catalogs(run: Callable[..., Result]) -> None
     [
         (["--catalog", "nosuch"], 2, "'nosuch' is not granted to this key. Granted: acme, zen."),
         (["--facet", "gender=male"], 1, "counts whole catalogs only: leave out the filters."),
+        (["--catalog", " "], 2, "--catalog is empty: name the key of a catalog"),
         (["--facet", "male"], 2, "--facet 'male' has no name and value: write it as gender=female"),
         (["--price-min", "-1"], 2, "price_min"),
         (["--host", "acme.example"], 1, "has no such operation (404)"),

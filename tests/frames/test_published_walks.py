@@ -547,7 +547,7 @@ class TestBrokenLogic:
         service.counts["acme"] = 500
         with pytest.raises(
             OctogenSplitCatalogError,
-            match="only 462 of the 500 products that the service counts came in any of the 5 walks",
+            match="only 462 of the at least 500 products that the service counts came in any of",
         ):
             published_to(place, scan(service))
 
@@ -560,11 +560,11 @@ class TestBrokenLogic:
         place = Place(tmp_path)
         assert len(published_to(place, scan(service))) == 500
         assert len(walks_of(service)) > 2
-        assert counts or place.lines[-1] == (
-            "Catalog 'acme': 500 products came in all walks, and the source counts 600. The "
-            "service's own count, which would say whether its count is out of date, cannot be had."
+        own = "is at least 500" if counts else "cannot be had"
+        assert place.lines[-1] == (
+            "Catalog 'acme': 500 products came in all walks, and the source counts 600, perhaps "
+            f"those of another day. The service's own count {own}."
         )
-        assert not counts or "came" not in str(place.lines)
 
     def test_products_without_a_brand_that_were_removed_are_not_missing(
         self, service: PublishedService, tmp_path: Path
@@ -572,7 +572,6 @@ class TestBrokenLogic:
         place = Place(tmp_path)
         place.snapshot = published_to(place, scan(service, catalogs=GrantedCatalogs()))
         service.catalogs["acme"] = [x for x in service.catalogs["acme"] if x in service.brands]
-        service.counts["acme"] = 462
         assert len(published_to(place, scan(service, catalogs=GrantedCatalogs()))) == 462
         assert len(walks_of(service)) > 2
 

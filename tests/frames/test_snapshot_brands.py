@@ -14,6 +14,7 @@ BRAND = pl.Struct({"name": pl.String, "slug": pl.String})
 SNAPSHOT = pl.DataFrame(
     {
         "uuid": ["1", "2", "3", "4", "5", "6"],
+        "product_url": ["/1", "/2", "/3", "/4", "/5", "/6"],
         "catalog_key": ["acme", "ACME", "acme", "zen", None, "acme"],
         "brand": [{"name": name} for name in ("North", "North", "Zen", "Zen", "Lost")] + [None],
     },
@@ -41,9 +42,9 @@ def test_brands_are_counted_by_catalog_whatever_the_case_of_its_key(tmp_path: Pa
 
 def test_a_sample_has_products_with_a_brand_or_without() -> None:
     brands, _ = brands_of(SNAPSHOT.lazy())
-    assert brands.sample("acme", with_brand=True) == ["1", "2", "3"]
-    assert brands.sample("acme", with_brand=False) == ["6"]
-    assert brands.sample("other", with_brand=True) == []
+    assert brands.sample("acme", with_brand=True).rows() == [(x, f"/{x}") for x in "123"]
+    assert brands.sample("acme", with_brand=False).rows() == [("6", "/6")]
+    assert brands.sample("other", with_brand=True).is_empty()
 
 
 def test_a_snapshot_that_is_removed_while_it_is_used_is_a_warning(tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_a_snapshot_that_is_removed_while_it_is_used_is_a_warning(tmp_path: Path
     brands, lines = brands_of(pl.scan_parquet(path))
     assert brands.rows("acme") == 4
     path.unlink()
-    assert brands.sample("acme", with_brand=False) == []
+    assert brands.sample("acme", with_brand=False).is_empty()
     (line,) = lines
     assert line.startswith("The brands of the latest snapshot are not known, since it cannot be")
 
@@ -61,7 +62,7 @@ def test_without_a_snapshot_nothing_is_known() -> None:
     brands, lines = brands_of(None)
     assert not brands.exists
     assert brands.brands("acme") == {}
-    assert brands.sample("acme", with_brand=True) == []
+    assert brands.sample("acme", with_brand=True).is_empty()
     assert lines == []
 
 

@@ -11,6 +11,8 @@ from octogen_dagster.sandbox.rest.request_bodies import Facet, FacetCountsReques
 from octogen_dagster.sandbox.rest.search import iter_matches
 from octogen_dagster.sandbox.rest.views import Json, effective_query_view
 
+_VALUE_LIMIT = 100
+
 
 def count_facets(
     request: FacetCountsRequest, query: EffectiveQuery, catalogs: Sequence[Catalog]
@@ -31,7 +33,7 @@ def count_facets(
         products = _matches(_without_own_filter(filters, facet), catalogs)
         values_of = facet_values(facet)
         counts = Counter(value.lower() for product in products for value in values_of(product))
-        ranked = counts.most_common(request.value_limit)
+        ranked = counts.most_common(request.value_limit or _VALUE_LIMIT)
         return [{"value": value, "count": count} for value, count in ranked]
 
     return {
@@ -44,9 +46,7 @@ def count_facets(
             {"key": category.key, "count": _count(_with(filters, category.facets), catalogs)}
             for category in request.categories or ()
         ],
-        "facets": [
-            {"name": name, "values": value_counts(name)} for name in request.facet_names or ()
-        ],
+        "facets": [{"name": name, "values": value_counts(name)} for name in request.counted_facets],
         "effectiveQuery": effective_query_view(query),
     }
 

@@ -5,9 +5,18 @@
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError, from_json
 from pydantic_core.core_schema import ValidationInfo
+from typing_extensions import Self
 
 from octogen_dagster.sandbox.data.verticals import CATEGORY_PATHS
 from octogen_dagster.sandbox.rest.facets import is_known_facet
@@ -49,6 +58,21 @@ def _each_name_once(facets: list[KnownFacet] | None) -> list[KnownFacet] | None:
     return facets
 
 
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("value_error", "must not be blank")
+    return text
+
+
+def _each_once(values: list[str] | None) -> list[str] | None:
+    repeated = next((each for each in values or () if (values or []).count(each) > 1), None)
+    if repeated is not None:
+        raise PydanticCustomError(
+            "value_error", "{value} is listed more than once", {"value": repeated}
+        )
+    return values
+
+
 def _in_taxonomy(path: list[str] | None) -> list[str] | None:
     if path is not None and tuple(name.casefold() for name in path) not in CATEGORY_PATHS:
         raise PydanticCustomError("value_error", "the category does not exist")
@@ -56,9 +80,11 @@ def _in_taxonomy(path: list[str] | None) -> list[str] | None:
 
 
 KnownFacets = Annotated[list[KnownFacet], Field(max_length=50), AfterValidator(_each_name_once)]
-CatalogKeys = Annotated[list[str], Field(min_length=1, max_length=500)]
+Text = Annotated[str, AfterValidator(_not_blank)]
+CatalogKeys = Annotated[list[Text], Field(min_length=1, max_length=500)]
 BrandQuality = Annotated[float, Field(ge=1, le=6)]
-Price = Annotated[float, Field(allow_inf_nan=False)]
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+FacetNames = list[Literal["color_family", "category_path.depth_0"]]
 CategoryPath = Annotated[list[str], Field(min_length=1, max_length=4), AfterValidator(_in_taxonomy)]
 
 
@@ -148,7 +174,7 @@ class UnderstoodFilters(Filters):
     brand_quality_min: BrandQuality | None = None
     brand_quality_max: BrandQuality | None = None
     understand: bool | None = True
-    omit_generated_facets: list[str] | None = None
+    omit_generated_facets: list[str] | None = Field(default=None, max_length=50)
     fallback_category: CategoryPath | None = None
 
     @property
@@ -199,7 +225,7 @@ class CurrentSearchRequest(UnderstoodFilters, SearchRequest):
     """A search of the current generation. `diversity` and `debug` change nothing here."""
 
     relax: bool | None = False
-    similar_to_brands: list[str] | None = Field(default=None, min_length=1, max_length=10)
+    similar_to_brands: list[Text] | None = Field(default=None, min_length=1, max_length=10)
     diversity: bool | None = False
     debug: bool | None = False
 
@@ -207,22 +233,43 @@ class CurrentSearchRequest(UnderstoodFilters, SearchRequest):
 class CategoryToCount(_Body):
     """A category whose products are counted."""
 
-    key: str
-    facets: KnownFacets
+    key: str = Field(min_length=1, max_length=200)
+    facets: KnownFacets = Field(min_length=1, max_length=10)
 
 
 class FacetCountsRequest(UnderstoodFilters):
     """Filters, and what to count among the products that match them."""
 
-    attributes: list[str] | None = None
-    categories: list[CategoryToCount] | None = None
-    facet_names: list[Literal["color_family", "category_path.depth_0"]] | None = None
-    value_limit: int = Field(default=100, ge=1)
+    attributes: Annotated[list[str] | None, AfterValidator(_each_once)] = Field(
+        default=None, max_length=50
+    )
+    categories: list[CategoryToCount] | None = Field(default=None, max_length=100)
+    facet_names: Annotated[FacetNames | None, AfterValidator(_each_once)] = Field(
+        default=None, max_length=2
+    )
+    value_limit: int | None = Field(default=None, ge=1, le=1000)
+
+    @property
+    def counted_facets(self) -> list[str]:
+        """The facets whose values are counted; colours if none are named."""
+        return ["color_family"] if self.facet_names is None else list(self.facet_names)
 
     @field_validator("understand", mode="before")
     @classmethod
     def _not_a_field(cls, value: Any) -> Any:
         raise PydanticCustomError("extra_forbidden", "Extra inputs are not permitted")
+
+    @field_validator("categories")
+    @classmethod
+    def _each_key_once(cls, value: list[CategoryToCount] | None) -> list[CategoryToCount] | None:
+        _each_once([category.key for category in value or ()])
+        return value
+
+    @model_validator(mode="after")
+    def _counts_something(self) -> Self:
+        if not (self.counted_facets or self.categories or self.attributes):
+            raise PydanticCustomError("value_error", "nothing to count")
+        return self
 
 
 SEARCH_REQUESTS: dict[Generation, type[SeedSearchRequest] | type[CurrentSearchRequest]] = {
@@ -245,6 +292,13 @@ class CurrentLookupRequest(SeedLookupRequest):
     resolutionMode: Literal["auto", "index_only", "on_demand_only"] | None = "auto"
     onDemandCachePolicy: Literal["prefer_cache", "refresh"] | None = "prefer_cache"
     format: Literal["json"] | None = "json"
+
+    @field_validator("onDemandCachePolicy")
+    @classmethod
+    def _only_on_demand(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value == "refresh" and info.data.get("resolutionMode") == "index_only":
+            raise PydanticCustomError("value_error", "index_only has no cache policy")
+        return value
 
 
 class RefusedBodyError(Exception):

@@ -1,0 +1,188 @@
+"""The count of products: a lower bound, from answers that are made from the published models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from click.testing import CliRunner
+from octogen_ai_sdk.generated.models import ProgrammaticFacetCountsResponse
+
+from octogen_dagster import OctogenClient, ProductSearch
+from octogen_dagster.cli.main import main
+from octogen_dagster.errors import OctogenNotFoundError, OctogenResponseError
+from octogen_dagster.sandbox.server import Sandbox
+from tests.api.counts import counted
+from tests.api.servers import KEY
+from tests.published_service import refusal, refusal_of
+
+COUNTS = "/v1/products/facet-counts"
+
+
+class Service:
+    """Counts products as the published models have it.
+
+    Attributes:
+        content: The answer to each count.
+        bodies: The bodies that it was sent.
+    """
+
+    def __init__(self, content: dict[str, Any]) -> None:
+        self.content = content
+        self.bodies: list[bytes] = []
+
+    def client(self) -> OctogenClient:
+        return OctogenClient(
+            api_key=KEY, http_client=httpx.AsyncClient(transport=httpx.MockTransport(self._respond))
+        )
+
+    def _respond(self, request: httpx.Request) -> httpx.Response:
+        self.bodies.append(request.content)
+        if error := refusal_of(request.url.path, request.content):
+            return httpx.Response(422, json=refusal(error))
+        return httpx.Response(200, json=self.content)
+
+
+def category(*values: str) -> dict[str, Any]:
+    return {"name": "category_path.depth_0", "values": list(values)}
+
+
+def test_the_answer_of_other_tests_is_the_published_one() -> None:
+    (facet,) = ProgrammaticFacetCountsResponse.model_validate(counted(7, home=2)).facets
+    assert [value.count for value in facet.values] == [7, 2]
+
+
+async def test_the_counts_of_all_categories_are_added_up() -> None:
+    service = Service(counted(12_345, home=5, electronics=0))
+    async with service.client() as client:
+        assert await client.count_products(ProductSearch(), ["acme"]) == 12_350
+    assert httpx.Response(200, content=service.bodies[0]).json() == {
+        "catalogs": ["acme"],
+        "facet_names": ["category_path.depth_0"],
+        "value_limit": 1000,
+    }
+
+
+async def test_a_search_counts_in_its_own_catalogs_unless_others_are_named() -> None:
+    service = Service(counted(1))
+    search = ProductSearch(catalogs=["acme"], page_size=10, max_products=3)
+    async with service.client() as client:
+        await client.count_products(search)
+        await client.count_products(search, ["zen"])
+    assert [httpx.Response(200, content=body).json()["catalogs"] for body in service.bodies] == [
+        ["acme"],
+        ["zen"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("filters", "count"),
+    [
+        ({}, 115),
+        ({"facets": [category("Home & Garden", "Toys")]}, 10),
+        ({"exclude_facets": [category("home & garden")]}, 105),
+        ({"facets": [category("x")]}, 0),
+        ({"facets": [{"name": "gender", "values": ["female"]}]}, 115),
+    ],
+)
+async def test_the_own_filter_by_category_holds_although_the_service_counts_without_it(
+    filters: dict[str, Any], count: int
+) -> None:
+    service = Service(counted(100, **{"home & garden": 10, "electronics": 5}))
+    async with service.client() as client:
+        assert await client.count_products(ProductSearch(**filters)) == count
+
+
+async def test_keywords_are_sent_only_to_be_understood() -> None:
+    service = Service(counted(1))
+    async with service.client() as client:
+        await client.count_products(ProductSearch(q="red boots"))
+        await client.count_products(ProductSearch(q="red boots", understand=True, relax=True))
+    bodies = [httpx.Response(200, content=body).json() for body in service.bodies]
+    assert [body.get("q") for body in bodies] == [None, "red boots"]
+
+
+@pytest.mark.parametrize(
+    ("catalogs", "message"),
+    [
+        ([f"shop {number}" for number in range(501)], "catalogs has 501 keys"),
+        (["acme", " "], "catalogs has an empty key"),
+        (["\ud800"], "half of a surrogate pair"),
+    ],
+)
+async def test_catalogs_that_no_request_can_name_are_refused_before_it(
+    catalogs: list[str], message: str
+) -> None:
+    service = Service(counted(1))
+    async with service.client() as client:
+        with pytest.raises(ValueError, match=message):
+            await client.count_products(ProductSearch(), catalogs)
+    assert not service.bodies
+
+
+@pytest.mark.parametrize(
+    "facets",
+    [
+        [],
+        None,
+        [{"name": "category_path.depth_0"}],
+        [{"name": "category_path.depth_0", "values": [{"value": "x", "count": -1}]}],
+    ],
+)
+async def test_an_answer_without_the_counts_is_an_error(facets: Any) -> None:
+    async with Service(counted(1) | {"facets": facets}).client() as client:
+        with pytest.raises(OctogenResponseError, match="The count of products was answered"):
+            await client.count_products(ProductSearch())
+
+
+@pytest.fixture
+def estimate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """The command against the sandbox of the current generation, which refuses as the models do."""
+
+    def run(*words: str) -> list[str]:
+        with Sandbox(catalogs={"northpeak": 120, "strada": 30}, generation="current") as sandbox:
+            monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", sandbox.api_key)
+            monkeypatch.setenv("OCTOGEN_BASE_URL", sandbox.base_url)
+            result = CliRunner().invoke(main, ["estimate", *words])
+            bodies = [(f"/v1{each.path}", each.body) for each in sandbox.requests if each.body]
+        assert (result.exit_code, result.stderr) == (0, "")
+        for path, body in bodies:
+            assert refusal_of(path, httpx.Request("POST", "http://x", json=body).content) is None
+        return result.stdout.splitlines()
+
+    return run
+
+
+def test_estimate_counts_in_the_sandbox_of_today(estimate: Callable[..., list[str]]) -> None:
+    assert estimate("--catalog=strada")[0].startswith("Catalog 'strada': at least 30 products in")
+    assert estimate()[0].startswith("All of Octogen: at least 150 products in 2 pages, $0.03")
+    (whole, *_), (women, *_) = estimate("--q=boots"), estimate("--facet=gender=female")
+    assert whole.startswith("The search: 150 products in 2 pages")
+    assert women.startswith("The search: at least ")
+    understood = estimate("--q=women's boots", "--understand")
+    assert understood[0].startswith("The search: ")
+    assert understood[0] != whole
+
+
+async def test_the_sandbox_of_today_counts_what_a_search_finds() -> None:
+    women = ProductSearch(facets=[{"name": "gender", "values": ["female"]}])
+    with Sandbox(catalogs={"northpeak": 120, "strada": 30}, generation="current") as sandbox:
+        async with OctogenClient(api_key=sandbox.api_key, base_url=sandbox.base_url) as client:
+            assert await client.count_products(ProductSearch()) == 150
+            assert await client.count_products(ProductSearch(), ["strada"]) == 30
+            assert await client.count_products(ProductSearch(), ["nosuch"]) == 0
+            found = [each async for each in client.iter_products(facets=women.facets)]
+            assert await client.count_products(women) == len(found) > 0
+
+
+async def test_an_older_service_counts_whole_catalogs_only() -> None:
+    with Sandbox(catalogs={"strada": 3}, generation="seed") as sandbox:
+        async with OctogenClient(api_key=sandbox.api_key, base_url=sandbox.base_url) as client:
+            with pytest.raises(OctogenNotFoundError) as caught:
+                await client.count_products(ProductSearch())
+    assert str(caught.value) == (
+        f"The count of products cannot be had: {sandbox.base_url} has no such operation (404). A "
+        "service of the older contract counts whole catalogs only: leave out the filters."
+    )
