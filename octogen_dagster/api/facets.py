@@ -13,6 +13,7 @@ else:
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -101,7 +102,21 @@ _OTHER_WORDS: Mapping[str, str] = {
 }
 _MIN_SIMILARITY_OF_NAMES = 0.8  # product_line is an attribute, and not meant to be product_type
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+def not_blank(text: str) -> str:
+    """Refuse a blank text. Python takes more characters for blank than pydantic strips.
+
+    Raises:
+        ValueError: The text is blank.
+    """
+    if not text.strip():
+        raise ValueError("must not be blank")
+    return text
+
+
+Text = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(not_blank)
+]
 
 
 class Facet(BaseModel):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
-from octogen_dagster.api.facets import Facet, Text
+from octogen_dagster.api.facets import Facet, Text, not_blank
 from octogen_dagster.suggestions import refuse_unknown_settings
 
 MAX_PAGE_SIZE = 100
@@ -57,6 +57,7 @@ class SearchFilters(BaseModel):
     )
     omit_generated_facets: list[Text] = Field(
         default_factory=list,
+        max_length=50,
         description="Names of filters that are not to be derived from an understood q.",
     )
     fallback_category: list[Text] = Field(
@@ -133,7 +134,7 @@ class SearchFilters(BaseModel):
 class SearchRequest(SearchFilters):
     """The body of a `POST /products/search`: a search and one of its pages."""
 
-    catalog: str | None = Field(default=None, min_length=1, pattern=r"\S")
+    catalog: Annotated[str, AfterValidator(not_blank)] | None = None
     cursor: str | None = Field(default=None, min_length=1)
     limit: int = Field(default=50, ge=1, le=MAX_PAGE_SIZE)
 

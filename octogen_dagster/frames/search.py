@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pydantic import Field, field_validator
 
-from pydantic import Field, StringConstraints, field_validator
-
-from octogen_dagster.api.facets import CHECKED
+from octogen_dagster.api.facets import CHECKED, Text
 from octogen_dagster.api.search_request import MAX_PAGE_SIZE, SearchFilters, SearchRequest
-
-CatalogKey = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class ProductSearch(SearchFilters):
@@ -24,7 +20,7 @@ class ProductSearch(SearchFilters):
         pydantic.ValidationError: A field is out of its range; the message names it.
     """
 
-    catalogs: list[CatalogKey] = Field(
+    catalogs: list[Text] = Field(
         default_factory=list,
         description="Catalog keys to read; none reads all of the resource's source.",
     )
