@@ -22,8 +22,14 @@ _SECRET_WORDS = {
 }
 _MASK = "***"
 _URL_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")
+_IN_A_FILE = {"key", "keys", "token", "tokens", "credential", "credentials"}
+"""Secrets that some libraries also take as the path of a file; a password may begin as one does."""
 _NO_SECRETS = re.compile(r"anon|google_default|cloud|browser|cache|.*\.json", re.IGNORECASE)
 """Values of gcsfs's `token`: ways to find credentials, and the path of a file of credentials."""
+_PATH = re.compile(r"(~|\.{1,2}|[A-Za-z]:)?[/\\][\w.@ /\\-]+")
+"""A path with a folder. It has neither + nor =, which most base64 texts have."""
+_KINDS_AND_PLACES = {"type", "file", "filename", "path"}
+"""The last words of `auth_type` or `key_file`, which are no secrets themselves."""
 
 
 def check_no_secrets(options: Mapping[str, Any]) -> None:
@@ -118,12 +124,22 @@ def _literals(options: Any, name: str = "") -> Iterator[tuple[str, str]]:
 def _holds_secret(name: str, value: str) -> bool:
     if _URL_PASSWORD.search(value):
         return True
-    return _is_secret(name) and not _NO_SECRETS.fullmatch(value)
-
-
-def _is_secret(name: str) -> bool:
-    """True if a word of an option's own name or of the names around it stands for a secret."""
-    if "kms" in name.lower():  # the name of a key, not the key
+    words = _secret_words(name)
+    if not words or _NO_SECRETS.fullmatch(value):
         return False
-    words = {word.lower() for word in _WORD.findall(name)}
-    return not words.isdisjoint(_SECRET_WORDS) or {"connection", "string"} <= words
+    if _words(name)[-1] in _KINDS_AND_PLACES:
+        return "-----BEGIN" in value  # the content of the file in place of its name
+    return not (words <= _IN_A_FILE and _PATH.fullmatch(value))
+
+
+def _secret_words(name: str) -> set[str]:
+    """The words for a secret in an option's own name and in the names around it."""
+    if "kms" in name.lower():  # the name of a key, not the key
+        return set()
+    words = set(_words(name))
+    connection_string = {"connection", "string"}
+    return words & _SECRET_WORDS or (connection_string if connection_string <= words else set())
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in _WORD.findall(name)]

@@ -47,7 +47,7 @@ FROM_ENVIRONMENT = {
         ({"client_secret": SECRET}, "client_secret"),
         ({"sas": SECRET}, "sas"),
         ({"endpoint_url": f"https://user:{SECRET.replace('/', '')}@host"}, "endpoint_url"),
-        ({"token": {"type": "service_account", "private_key": SECRET}}, "token.type"),
+        ({"token": {"type": "service_account", "private_key": SECRET}}, "token.private_key"),
         ({"client_kwargs": {"aws_secret_access_key": SECRET}}, "aws_secret_access_key"),
         ({"s3_additional_kwargs": {"SSECustomerKey": SECRET}}, "SSECustomerKey"),
         ({"client_kwargs": {"headers": [{"Authorization": SECRET}]}}, "Authorization"),
