@@ -47,6 +47,9 @@ def octogen_asset(
         given: Arguments that the user passed; they override all others, and metadata is added.
             `execute`, if it is there, is called in place of the asset's function, with the context
             and a function without arguments that calls the asset's.
+
+    Raises:
+        ValueError: The asset has partitions and a backfill policy.
     """
     defaults = {"group_name": GROUP, "pool": POOL, "kinds": {"octogen", "polars", "parquet"}}
     metadata = {
@@ -55,9 +58,19 @@ def octogen_asset(
         **(given.get("metadata") or {}),
     }
     arguments = {**defaults, **own, **given, "metadata": metadata}
+    _check_backfill_policy(arguments)
     execute = arguments.pop("execute", None)
     decorator: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(**arguments)
     return decorator if execute is None else lambda asset: decorator(_executed(asset, execute))
+
+
+def _check_backfill_policy(arguments: Mapping[str, Any]) -> None:
+    if arguments.get("backfill_policy") and arguments.get("partitions_def"):
+        raise ValueError(  # also for multi_run(1): Dagster gives such a run a range of one
+            f"Asset {arguments['name']!r} takes one partition in each run, and a run by a "
+            "backfill_policy has a range of them. Leave backfill_policy out: a backfill then "
+            "requests a run for each partition."
+        )
 
 
 def _executed(asset: Callable[..., Any], execute: Callable[..., Any]) -> Callable[..., Any]:

@@ -75,12 +75,13 @@ def build_products_asset(
             `build_catalogs_asset` upstream; no automation condition requests a run because of it,
             except of partitions that are new. The default `retry_policy` retries a
             failed run three times, after 10, 30 and 70 seconds. An error that a retry cannot fix
-            (status 401, 402, 403, 404 or 422, or a budget that is spent) is never retried.
+            (status 401, 402, 403, 404 or 422, or a budget that is spent) is never retried. A run
+            takes one partition, so a `backfill_policy` is refused if there are partitions.
 
     Raises:
         ValueError: The search names catalogs although each partition is a catalog; the partitions
             are of times that do not include the present, or of two dimensions other than a catalog
-            and a time; or `min_rows_ratio` is not from 0 to 1.
+            and a time; `min_rows_ratio` is not from 0 to 1; or there is a `backfill_policy`.
     """
     return ProductsAsset(
         name,
