@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
@@ -22,6 +22,7 @@ from octogen_dagster.frames.snapshot_source import (
     check_not_shrunken,
 )
 from octogen_dagster.run_failures import permanent_errors_fail
+from octogen_dagster.snapshots.inputs import InputType
 from octogen_dagster.snapshots.metadata import snapshot_metadata
 from octogen_dagster.snapshots.object_reader import DamagedError
 from octogen_dagster.snapshots.places import SnapshotPlaces
@@ -55,12 +56,14 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
     archived if `keep_pages` is set. The replaced snapshot of a products asset is kept until the
     next one is published, unless the asset has time partitions.
 
-    An input may be annotated `pl.DataFrame`, `pl.LazyFrame`, or `dict[str, ...]` of either, which
-    has an entry for each partition key. The partition with the run's own key is loaded as it was
-    stored. Any other partitions, even a single one, become one frame with the key in the column
-    `partition_column`. A partition without a snapshot is an error, unless the input's metadata
-    sets `allow_missing_partitions`. A `SnapshotPair` is the snapshot of the run's own partition
-    with the last snapshot of the 31 times before it, or with the snapshot that it replaced.
+    An input may be annotated `pl.DataFrame` (as one without annotation is loaded), `pl.LazyFrame`,
+    `pd.DataFrame`, `pyarrow.Table`, `pathlib.Path` (of the file on a disk), or `dict[str, ...]` of
+    one of these, which has an entry for each partition key. The partition with the run's own key is
+    loaded as it was stored. Any other partitions, even a single one, become one frame with the key
+    in the column `partition_column`. A partition without a snapshot is an error, unless the input's
+    metadata sets `allow_missing_partitions`. A `SnapshotPair` is the snapshot of the run's own
+    partition with the last snapshot of the 31 times before it, or with the snapshot that it
+    replaced.
     """
 
     base_dir: str = Field(description="A folder, gs://bucket/prefix or s3://bucket/prefix.")
@@ -145,19 +148,26 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             context: The context of the input.
 
         Raises:
-            OctogenSnapshotError: A snapshot does not exist or is damaged.
+            OctogenSnapshotError: A snapshot does not exist, is damaged, or is in a bucket where the
+                annotation is a path.
+            TypeError: Snapshots are not loaded as the type, or not those of this asset.
+            MissingPackageError: The annotation is `pd.DataFrame`, and pyarrow is not installed.
         """
-        wanted = context.dagster_type.typing_type
-        if wanted is SnapshotPair:
+        annotation = context.dagster_type.typing_type
+        if annotation is SnapshotPair:
             return self._load_pair(context)
-        if not context.has_asset_partitions:
-            return _as(wanted, self._load(context, None))
-        files = self._load_partitions(context)
-        if get_origin(wanted) in (dict, Mapping):
-            return {key: _as(get_args(wanted)[1], frame) for key, frame in files.items()}
+        partitioned = context.has_asset_partitions
+        wanted = InputType(context.asset_key.to_user_string(), annotation, partitioned=partitioned)
+        if not partitioned:
+            return wanted.load(self._file(context, None))
+        files = self._partition_files(context)
+        pinned = len(files) <= MAX_OPEN_FILES
+        if wanted.is_dict:
+            return {key: wanted.load(file, pinned=pinned) for key, file in files.items()}
         if context.has_partition_key and list(files) == [context.partition_key]:
-            return _as(wanted, next(iter(files.values())))
-        return _as(wanted, self._one_frame(context, files))
+            return wanted.load(next(iter(files.values())))
+        frames = {key: file.scan(pinned=pinned) for key, file in files.items()}
+        return wanted.convert(self._one_frame(context, frames))
 
     def _publish(
         self, context: dg.OutputContext, places: SnapshotPlaces, source: SnapshotSource
@@ -210,42 +220,39 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         # publications; in the other order it could compare a snapshot with itself.
         previous = file.scan() if file and file.exists() else None
         return SnapshotPair(
-            self._load(context, partition),
+            self._file(context, partition).scan(),
             previous,
             before,
             provenance=places.own.provenance(),
             previous_provenance=file.provenance() if file else {},
         )
 
-    def _load_partitions(self, context: dg.InputContext) -> dict[str, pl.LazyFrame]:
+    def _partition_files(self, context: dg.InputContext) -> dict[str, SnapshotFile]:
         keys = list(context.asset_partition_keys)
         if (context.definition_metadata or {}).get(ALLOW_MISSING):
             places = self._places(context)
             keys = [key for key in keys if places.of(key).exists()]
-        pinned = len(keys) <= MAX_OPEN_FILES
-        return {key: self._load(context, key, pinned=pinned) for key in keys}
+        return {key: self._file(context, key) for key in keys}
 
     def _one_frame(
-        self, context: dg.InputContext, files: Mapping[str, pl.LazyFrame]
+        self, context: dg.InputContext, frames: Mapping[str, pl.LazyFrame]
     ) -> pl.LazyFrame:
         asset, column = context.asset_key.to_user_string(), self.partition_column
-        if not files:
+        if not frames:
             raise OctogenSnapshotError(
                 f"{asset} cannot be loaded: none of its partitions has a snapshot yet. Materialize "
                 "one first."
             )
-        if any(column in frame.collect_schema() for frame in files.values()):
+        if any(column in frame.collect_schema() for frame in frames.values()):
             raise OctogenSnapshotError(
                 f"The partitions of {asset} cannot become one frame: they have a column {column!r} "
                 "of their own. Give the IO manager another partition_column, or load the "
                 "partitions as a dict."
             )
-        frames = [frame.with_columns(pl.lit(key).alias(column)) for key, frame in files.items()]
-        return pl.concat(frames, how="diagonal")
+        named = [frame.with_columns(pl.lit(key).alias(column)) for key, frame in frames.items()]
+        return pl.concat(named, how="diagonal")
 
-    def _load(
-        self, context: dg.InputContext, partition: str | None, *, pinned: bool = True
-    ) -> pl.LazyFrame:
+    def _file(self, context: dg.InputContext, partition: str | None) -> SnapshotFile:
         file = self._places(context).of(partition)
         if not file.exists():
             of = f", partition {partition!r}" if partition is not None else ""
@@ -253,7 +260,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 f"The snapshot of {context.asset_key.to_user_string()}{of} does not exist "
                 f"({file.uri}). Materialize it first."
             )
-        return file.scan(pinned=pinned)
+        return file
 
     def _places(self, context: dg.InputContext | dg.OutputContext) -> SnapshotPlaces:
         return SnapshotPlaces(self.base, context)
@@ -394,7 +401,3 @@ def _attempt(context: dg.OutputContext, problem: str, work: Callable[[], None]) 
         context.log.warning(f"{problem} {error}")
         return False
     return True
-
-
-def _as(wanted: Any, frame: pl.LazyFrame) -> pl.LazyFrame | pl.DataFrame:
-    return frame if wanted is pl.LazyFrame else frame.collect()

@@ -1,0 +1,211 @@
+"""A snapshot is loaded as the type that an input is annotated with, or an error lists the types."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pandas as pd  # type: ignore[import-untyped]
+import polars as pl
+import pyarrow as pa
+import pytest
+
+from octogen_dagster import ParquetSnapshotIOManager, errors
+
+SHOPS = dg.StaticPartitionsDefinition(["acme", "zen"])
+KINDS = [pl.LazyFrame, pl.DataFrame, pd.DataFrame, pa.Table, Path]
+FRAMES = KINDS[:-1]
+
+
+@dg.asset
+def boots() -> pl.DataFrame:
+    return pl.DataFrame({"title": ["Boot", None], "brand": [{"name": "Acme"}, None], "n": [1, 2]})
+
+
+@dg.asset(partitions_def=SHOPS)
+def by_shop(context: dg.AssetExecutionContext) -> pl.DataFrame:
+    return pl.DataFrame({"shop": [context.partition_key]})
+
+
+def rows(loaded: Any) -> list[dict[str, Any]]:
+    """The rows of what was loaded, by its own methods."""
+    if isinstance(loaded, pd.DataFrame):
+        frame = loaded.astype(object).where(loaded.notna(), None)
+        return [
+            {str(name): value for name, value in row.items()} for row in frame.to_dict("records")
+        ]
+    if isinstance(loaded, pa.Table):
+        found: list[dict[str, Any]] = loaded.to_pylist()
+        return found
+    if isinstance(loaded, Path):
+        return pl.read_parquet(loaded).to_dicts()
+    return loaded.lazy().collect().to_dicts()  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def resources(tmp_path: Path, instance: dg.DagsterInstance) -> dict[str, Any]:
+    """Return an IO manager that has the snapshots of both assets."""
+    stored = {"io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path))}
+    dg.materialize([boots], resources=stored, instance=instance)
+    for key in SHOPS.get_partition_keys():
+        dg.materialize([by_shop], resources=stored, instance=instance, partition_key=key)
+    return stored
+
+
+def load(
+    source: dg.AssetsDefinition,
+    annotation: Any,
+    resources: dict[str, Any],
+    instance: dg.DagsterInstance,
+    partition_key: str | None = None,
+) -> Any:
+    """Load an asset in a run of another one, whose input has the annotation."""
+    seen = []
+
+    def down(loaded: Any) -> None:
+        seen.append(loaded)
+
+    down.__annotations__["loaded"] = annotation
+    asset = dg.asset(
+        down,
+        ins={"loaded": dg.AssetIn(source.key)},
+        partitions_def=SHOPS if partition_key else None,
+    )
+    dg.materialize(
+        [source.to_source_asset(), asset],
+        selection=[asset],
+        resources=resources,
+        instance=instance,
+        partition_key=partition_key,
+    )
+    (loaded,) = seen
+    return loaded
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_input_has_the_type_of_its_annotation(
+    resources: dict[str, Any], instance: dg.DagsterInstance, kind: Any
+) -> None:
+    loaded = load(boots, kind, resources, instance)
+    assert isinstance(loaded, kind)
+    assert rows(loaded) == [
+        {"title": "Boot", "brand": {"name": "Acme"}, "n": 1},
+        {"title": None, "brand": None, "n": 2},
+    ]
+
+
+def test_an_input_without_annotation_is_a_frame_of_polars(
+    resources: dict[str, Any], instance: dg.DagsterInstance
+) -> None:
+    assert isinstance(load(boots, Any, resources, instance), pl.DataFrame)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_partition_has_the_type_of_the_annotation(
+    resources: dict[str, Any], instance: dg.DagsterInstance, kind: Any
+) -> None:
+    loaded = load(by_shop, kind, resources, instance, partition_key="zen")
+    assert isinstance(loaded, kind)
+    assert rows(loaded) == [{"shop": "zen"}]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mapping", [dict, Mapping])
+def test_several_partitions_are_a_dict_of_the_type(
+    resources: dict[str, Any], instance: dg.DagsterInstance, mapping: Any, kind: Any
+) -> None:
+    loaded = load(by_shop, mapping[str, kind], resources, instance)
+    assert all(isinstance(each, kind) for each in loaded.values())
+    assert {key: rows(each) for key, each in loaded.items()} == {
+        "acme": [{"shop": "acme"}],
+        "zen": [{"shop": "zen"}],
+    }
+
+
+@pytest.mark.parametrize("kind", FRAMES)
+def test_several_partitions_are_one_frame_of_the_type(
+    resources: dict[str, Any], instance: dg.DagsterInstance, kind: Any
+) -> None:
+    loaded = load(by_shop, kind, resources, instance)
+    assert isinstance(loaded, kind)
+    assert rows(loaded) == [
+        {"shop": "acme", "partition": "acme"},
+        {"shop": "zen", "partition": "zen"},
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_asset_is_loaded_outside_of_a_run_as_the_type_that_is_asked_for(
+    resources: dict[str, Any], instance: dg.DagsterInstance, kind: Any
+) -> None:
+    defs = dg.Definitions(assets=[boots, by_shop], resources=resources)
+    loaded = defs.load_asset_value("boots", python_type=kind, instance=instance)
+    assert isinstance(loaded, kind)
+    assert len(rows(loaded)) == 2
+    loaded = defs.load_asset_value(
+        "by_shop", python_type=kind, instance=instance, partition_key="acme"
+    )
+    assert isinstance(loaded, kind)
+    assert rows(loaded) == [{"shop": "acme"}]
+
+
+@pytest.mark.parametrize(
+    ("source", "annotation", "shown"),
+    [
+        (boots, list, "typing.List[typing.Any]"),
+        (boots, pl.Series, "polars.series.series.Series"),
+        (boots, pd.Series, "pandas.core.series.Series"),
+        (boots, pl.DataFrame | None, "typing.Optional["),
+        (by_shop, dict, "dict. "),
+        (by_shop, dict[str, int], "typing.Dict[str, int]"),
+    ],
+    ids=str,
+)
+def test_any_other_type_is_an_error_that_lists_those_that_are_loaded(
+    resources: dict[str, Any],
+    instance: dg.DagsterInstance,
+    source: dg.AssetsDefinition,
+    annotation: Any,
+    shown: str,
+) -> None:
+    with pytest.raises(TypeError) as caught:
+        load(source, annotation, resources, instance)
+    message = str(caught.value)
+    assert message.startswith(f"{source.key.to_user_string()} cannot be loaded as {shown}")
+    assert (
+        "pl.LazyFrame, pl.DataFrame, pd.DataFrame, pyarrow.Table, pathlib.Path, dict[str, ...] of "
+        "one of these for several partitions, or SnapshotPair." in message
+    )
+
+
+def test_a_dict_of_an_asset_without_partitions_is_an_error(
+    resources: dict[str, Any], instance: dg.DagsterInstance
+) -> None:
+    with pytest.raises(
+        TypeError, match="boots has no partitions, so it cannot be loaded as a dict"
+    ):
+        load(boots, dict[str, pd.DataFrame], resources, instance)
+
+
+def test_several_partitions_are_not_one_path(
+    resources: dict[str, Any], instance: dg.DagsterInstance
+) -> None:
+    with pytest.raises(TypeError, match=r"by_shop has several partitions.*dict\[str, "):
+        load(by_shop, Path, resources, instance)
+
+
+def test_a_snapshot_in_a_bucket_has_no_path(instance: dg.DagsterInstance) -> None:
+    resources = {"io_manager": ParquetSnapshotIOManager(base_dir="memory://bucket/snapshots")}
+    dg.materialize([boots], resources=resources, instance=instance)
+    assert len(load(boots, pd.DataFrame, resources, instance)) == 2
+    with pytest.raises(errors.OctogenSnapshotError, match=r"memory://.*is not on a disk"):
+        load(boots, Path, resources, instance)
+
+
+def test_pandas_without_pyarrow_is_an_error_that_says_what_to_install(
+    resources: dict[str, Any], instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(errors.MissingPackageError, match="pip install pyarrow"):
+        load(boots, pd.DataFrame, resources, instance)
