@@ -20,7 +20,8 @@ class Proxy:
         heads: What the clients have sent at the beginning of each request.
         max_sent: Bytes that a client can send in one piece before its connection is cut; None for
             any number.
-        is_denied: True to answer every new connection with 403.
+        is_denied: True to answer every request with 403.
+        has_denied: Set when one was answered so.
         cuts_next: True to cut the connection whose server sends something next, instead of passing
             it on.
         has_cut: Set when a connection was cut for that.
@@ -31,6 +32,7 @@ class Proxy:
         self.received = 0
         self.heads: list[bytes] = []
         self.has_cut = threading.Event()
+        self.has_denied = threading.Event()
         self.reset()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -40,6 +42,7 @@ class Proxy:
         self.max_sent: int | None = None
         self.is_denied = False
         self.cuts_next = False
+        self.has_denied.clear()
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -69,6 +72,7 @@ class Proxy:
             if self.is_denied:
                 with contextlib.suppress(OSError):
                     client.sendall(DENIED)
+                self.has_denied.set()
                 break
             if b" HTTP/1.1\r\n" in data:
                 sent = 0

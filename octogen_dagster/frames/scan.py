@@ -299,6 +299,7 @@ class ProductScan(ServiceScan):
             connection,
             window=self._window,
             log=self._log,
+            warn=self._warn,
         )
         if plan.search != self.search.model_copy(update={"page_size": plan.search.page_size}):
             self._log(

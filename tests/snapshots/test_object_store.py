@@ -20,6 +20,7 @@ from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.changes import build_product_changes_asset
 from octogen_dagster.snapshots.resource import OctogenResource
+from tests.promises.paged_service import PagedService
 from tests.snapshots.stores import Store
 
 
@@ -100,6 +101,27 @@ def test_a_read_that_died_is_continued_from_the_bucket(
     searches = [each for each in shops.requests[before:] if each.path == "/products/search"]
     assert [search.page for search in searches] == [*range(90, 116)]
     assert store.objects() == ["snapshots/products.parquet", "snapshots/titles.parquet"]
+
+
+def test_a_bucket_that_refuses_saved_pages_for_a_while_keeps_no_snapshot_from_it(
+    store: Store,
+) -> None:
+    def refuse_for_a_while(_key: str, page: int, _products: list[dict[str, Any]]) -> None:
+        if page == 40:
+            store.proxy.is_denied = True
+        elif page == 100:
+            assert store.proxy.has_denied.wait(30)
+            store.proxy.is_denied = False
+
+    service = PagedService({"northpeak": 240}, change=refuse_for_a_while)
+    with service.running(), dg.DagsterInstance.ephemeral() as instance:
+        octogen = OctogenResource(api_key=service.api_key, base_url=service.base_url)
+        resources = {"octogen": octogen, "io_manager": store.io_manager()}
+        result = dg.materialize([small_pages], resources=resources, instance=instance)
+        logged = [entry.user_message for entry in instance.all_logs(result.run_id)]
+    assert len(service.searches) == 120
+    assert len([line for line in logged if "saves no more pages" in line]) == 1
+    assert store.objects() == ["snapshots/products.parquet"]
 
 
 def test_archived_pages_and_the_previous_snapshot_are_kept_in_the_bucket(

@@ -15,6 +15,7 @@ from octogen_dagster.frames.pages.saved_pages import (
     verified_pages,
 )
 from octogen_dagster.frames.pages.saver import PageSaver
+from octogen_dagster.frames.pages.storage import RemovedError
 from octogen_dagster.frames.plan import PlannedCatalog
 from octogen_dagster.frames.read_plan import ReadPlan
 from octogen_dagster.frames.walks import in_reading_order
@@ -41,6 +42,7 @@ def plan_with_store(
     *,
     window: TimeWindow | None,
     log: Log,
+    warn: Log,
 ) -> ReadPlan:
     """Plan a read whose pages are saved.
 
@@ -52,6 +54,7 @@ def plan_with_store(
         connection: The settings of the service.
         window: The time window of the snapshot; None if it has none.
         log: Called with a line about each decision.
+        warn: Called with a line if pages cannot be saved.
 
     Raises:
         OctogenPastPartitionError: The window has not begun, or it is over and none of its pages
@@ -67,7 +70,7 @@ def plan_with_store(
     saved = store.reads(log)
     if past and not saved:
         raise OctogenPastPartitionError(*past, store.now())
-    return _Resumer(store, connection, past, log).plan(search, plan(), saved, walks)
+    return _Resumer(store, connection, past, log, warn).plan(search, plan(), saved, walks)
 
 
 def _rebuilt(read: SavedRead) -> ReadPlan:
@@ -130,12 +133,14 @@ class _Resumer:
         connection: The settings of the service.
         past: The time window of the snapshot if it is over; else None.
         log: Called with a line about each decision.
+        warn: Called with a line if pages cannot be saved.
     """
 
     store: PageStore
     connection: Connection
     past: TimeWindow | None
     log: Log
+    warn: Log
 
     def plan(
         self,
@@ -175,7 +180,8 @@ class _Resumer:
                 search=search.as_json(),
                 catalogs=[SavedCatalog.of(walk) for walk in walks],
                 started_at=started_at,
-            )
+            ),
+            self.warn,
         )
         reads = [
             self._catalog_read(read, place, walk, continued)
@@ -306,22 +312,29 @@ class _Resumer:
     def _catalog_read(
         self, read: SavedRead, place: int, catalog: PlannedCatalog, continued: _Continued | None
     ) -> CatalogRead:
-        """Make the read of a catalog, and take over the saved pages that it continues from."""
+        """Make the read of a catalog, and take over the saved pages that it continues from.
+
+        If they cannot be taken over, they are read where they are.
+        """
         if continued is None:
             first_page = catalog.first_page
             generation = first_page.generation if first_page else ""
             return CatalogRead(catalog, saver=PageSaver(read, place, generation=generation))
         saved = continued.saved
+        source, segments = read, saved.segments
         try:
-            segments = read.take_over(saved.read, saved.segments, place)
-        except OctogenSnapshotError as error:
+            segments = read.take_over(saved.read, segments, place)
+        except RemovedError as error:
             if self.past:
                 raise
             self.log(f"{catalog.subject}: {error} The catalog is read anew.")
             return CatalogRead(catalog, saver=PageSaver(read, place))
+        except OctogenSnapshotError as error:
+            read.give_up(error)
+            source = saved.read
         return CatalogRead(
             catalog,
-            saved=read.pages(segments, catalog.subject),
+            saved=source.pages(segments, catalog.subject),
             saved_pages=saved.pages,
             next_page=continued.next_page,
             saver=PageSaver(read, place, segments, saved.first.generation),

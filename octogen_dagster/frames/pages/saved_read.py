@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.pages.records import READ_NAME, ReadRecord
 from octogen_dagster.frames.pages.segments import Segment, SegmentName, digest
+from octogen_dagster.frames.pages.storage import RemovedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from octogen_dagster.frames.pages.segments import CompressedSegment
     from octogen_dagster.frames.pages.storage import PageStorage
@@ -33,6 +34,10 @@ class SavedRead:
         name: The name of the folder.
         record: The record of the read.
         segments: The names of the segments in the folder, in any order.
+        warn: Called with a line if pages cannot be saved.
+
+    Attributes:
+        failure: Why nothing more is saved; None while pages are saved.
     """
 
     def __init__(
@@ -41,11 +46,14 @@ class SavedRead:
         name: str,
         record: ReadRecord,
         segments: Sequence[SegmentName] = (),
+        warn: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self.storage = storage
         self.name = name
         self.record = record
         self._segments = sorted(segments)
+        self.failure: OctogenSnapshotError | None = None
+        self._warn = warn
         self._begun = bool(segments)
         self._lock = threading.Lock()
 
@@ -122,6 +130,24 @@ class SavedRead:
                     self.storage.remove([])  # but the folder, which is empty
                     raise
                 self._begun = True
+
+    def give_up(self, error: OctogenSnapshotError) -> None:
+        """Save nothing more: the read itself needs no saved pages.
+
+        Raises:
+            OctogenSnapshotError: It is the same error. Nothing at all can be written to the bucket,
+                so the snapshot could not be published either.
+        """
+        if not self._begun and not self.storage.is_local:
+            raise error
+        with self._lock:
+            is_first = self.failure is None
+            self.failure = self.failure or error
+        if is_first and not isinstance(error, RemovedError):
+            self._warn(
+                f"{error} The read goes on and saves no more pages: if it fails, those that are "
+                "not saved are requested, and paid for, again."
+            )
 
     def write(self, catalog: int, number: int, segment: Segment | CompressedSegment) -> SegmentName:
         """Save a segment.

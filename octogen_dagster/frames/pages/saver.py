@@ -10,7 +10,6 @@ from typing_extensions import Self
 
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.pages.segments import CompressedSegment, SavedPage
-from octogen_dagster.frames.pages.storage import RemovedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +30,8 @@ class PageSaver:
 
     One segment is written at a time while the next one fills, so a crash loses at most two segments
     of each catalog that is being read. As a context manager it saves all pages of a read that ends
-    or fails. If another run removes the folder of the read, nothing more is saved.
+    or fails. Once pages cannot be saved, or another run removes the folder of the read, nothing
+    more is saved, and the read goes on.
 
     Args:
         read: The folder of the read.
@@ -57,7 +57,6 @@ class PageSaver:
         self._catalog = catalog
         self._unsaved: list[bytes] = []
         self._writing: Future[None] | None = None
-        self._failure: OctogenSnapshotError | None = None
         self._closed = False
         self._lock = threading.Lock()
 
@@ -81,13 +80,13 @@ class PageSaver:
         """Add the next page; a full segment is written in the background.
 
         Raises:
-            OctogenSnapshotError: The previous segment could not be written.
+            OctogenSnapshotError: Nothing at all can be written to the bucket.
         """
-        if self._closed or self._failure:
+        if self._closed or self._read.failure:
             return
         compressed = SavedPage.of(page).compressed()
         with self._lock:
-            if not (self._closed or self._failure):
+            if not self._closed:
                 self._unsaved.append(compressed)
             if len(self._unsaved) == PAGES_PER_SEGMENT:
                 self._begin_segment()
@@ -101,8 +100,8 @@ class PageSaver:
         with self._lock:
             self._begin_segment()
             self._wait_for_segment()
-            if self._failure:
-                raise self._failure
+            if self._read.failure:
+                raise self._read.failure
 
     def close(self) -> None:
         """Save no more pages, and block until the current segment is written."""
@@ -114,6 +113,9 @@ class PageSaver:
 
     def _begin_segment(self) -> None:
         self._wait_for_segment()
+        if self._read.failure:
+            # Pages after a gap must not be joined to those before it.
+            self._unsaved.clear()
         if not self._unsaved:
             return
         segment = CompressedSegment(self.generation, self._unsaved)
@@ -130,8 +132,4 @@ class PageSaver:
         try:
             writing.result()
         except OctogenSnapshotError as error:
-            # Pages after a gap must not be joined to those before it.
-            self._failure = error
-            self._unsaved.clear()
-            if not isinstance(error, RemovedError):
-                raise
+            self._read.give_up(error)

@@ -32,11 +32,15 @@ class PageStorage:
 
     Args:
         folder: A folder, or a prefix in a bucket; it is made when the first file is written.
+
+    Attributes:
+        folder: As in the arguments.
+        is_local: True for a folder on a disk.
     """
 
     def __init__(self, folder: UPath) -> None:
         self.folder = folder
-        self._is_local = folder.protocol in ("", "file", "local")
+        self.is_local = folder.protocol in ("", "file", "local")
         self._threads = ThreadPoolExecutor(_MAX_FILES_AT_ONCE, thread_name_prefix="octogen-save")
 
     def submit(self, work: Callable[[], None]) -> Future[None]:
@@ -50,7 +54,7 @@ class PageStorage:
             OctogenSnapshotError: The folder cannot be read.
         """
         with self._explained("read from"):
-            return self._local_names() if self._is_local else self._bucket_names()
+            return self._local_names() if self.is_local else self._bucket_names()
 
     def _local_names(self) -> set[str]:
         names: set[str] = set()
@@ -108,7 +112,7 @@ class PageStorage:
         Raises:
             OctogenSnapshotError: The folder cannot be made.
         """
-        if self._is_local:
+        if self.is_local:
             with self._explained():
                 os.makedirs(self._local(name), exist_ok=True)
 
@@ -125,7 +129,7 @@ class PageStorage:
             OctogenSnapshotError: The file cannot be written.
         """
         with self._explained():
-            if self._is_local:
+            if self.is_local:
                 write_whole(self._local(name), content, durable=durable)
             else:
                 (self.folder / name).write_bytes(content)
@@ -166,7 +170,7 @@ class PageStorage:
 
     def _copy(self, source: str, target: str) -> None:
         with self._explained():
-            if not self._is_local:
+            if not self.is_local:
                 self.folder.fs.cp_file((self.folder / source).path, (self.folder / target).path)
                 return
             try:
@@ -182,7 +186,7 @@ class PageStorage:
         Raises:
             OctogenSnapshotError: A file cannot be written to the disk.
         """
-        if self._is_local:
+        if self.is_local:
             folders = {str(PurePosixPath(name).parent) for name in names}
             with self._explained():
                 paths = map(self._local, [*names, *folders])
@@ -204,7 +208,7 @@ class PageStorage:
             for failure in self._threads.map(self._remove, batch)
             if failure
         ]
-        if self._is_local:
+        if self.is_local:
             self._remove_empty_folders()
         if failures:
             raise OctogenSnapshotError(
@@ -238,7 +242,7 @@ class PageStorage:
         try:
             yield
         except Exception as error:  # an object store's errors are of many kinds
-            if not (self._is_local and isinstance(error, FileNotFoundError)):
+            if not (self.is_local and isinstance(error, FileNotFoundError)):
                 raise OctogenSnapshotError(
                     f"Pages cannot be {verb} {self.folder}: "
                     f"{getattr(error, 'strerror', None) or error}. Make it writable, or set "

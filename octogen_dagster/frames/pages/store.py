@@ -61,10 +61,17 @@ class PageStore:
         self.resume_within = resume_within
         self.now = clock
 
-    def new_read(self, record: ReadRecord) -> SavedRead:
-        """A read that begins now; its folder is made when something is saved."""
+    def new_read(
+        self, record: ReadRecord, warn: Callable[[str], None] = lambda _line: None
+    ) -> SavedRead:
+        """A read that begins now; its folder is made when something is saved.
+
+        Args:
+            record: The record of the read.
+            warn: Called with a line if pages cannot be saved.
+        """
         name = f"{self.now().astimezone(timezone.utc):{_TIME_FORMAT}}-{uuid.uuid4().hex[:12]}"
-        return SavedRead(self.storage, name, record)
+        return SavedRead(self.storage, name, record, warn=warn)
 
     def reads(self, log: Callable[[str], None]) -> list[SavedRead]:
         """List the saved reads that are neither archived nor published, the newest first.

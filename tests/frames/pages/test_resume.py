@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
@@ -550,6 +551,22 @@ class TestErrors:
                 reads.read(search)
             assert reads.pages_requested(lambda: reads.read(search)) == [*range(1, 61)]
         assert not reads.folder.exists()
+
+
+def test_saved_pages_that_cannot_be_taken_over_are_read_where_they_are(
+    reads: Reads, undisturbed: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(source: str, target: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    reads.interrupted()
+    monkeypatch.setattr(os, "link", refuses)
+    monkeypatch.setattr(shutil, "copyfile", refuses)
+    frames: list[pl.DataFrame] = []
+    requested = reads.pages_requested(lambda: frames.append(reads.read()))
+    assert requested == reads.rest()
+    assert frames[0].drop("fetched_at").equals(undisturbed)
+    assert not reads.folder.exists()
 
 
 def test_a_take_over_that_fails_midway_leaves_no_copies(

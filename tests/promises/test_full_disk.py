@@ -1,0 +1,148 @@
+"""A read whose pages cannot be saved goes on, and its snapshot is published."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from octogen_dagster import (
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ProductSearch,
+    build_products_asset,
+)
+from tests.promises.paged_service import PagedService
+
+PAGES = 60
+MAX_FILE_BYTES = 300_000
+"""Less than twelve pages of `large`, and more than a snapshot, which has no unknown fields."""
+shops = build_products_asset(
+    "shops", ProductSearch(catalogs=["acme", "zen"], page_size=5), retry_policy=None
+)
+
+
+def large(_key: str, _page: int, products: list[dict[str, Any]]) -> None:
+    products[0]["newField"] = secrets.token_hex(50_000)
+
+
+def large_later(key: str, page: int, products: list[dict[str, Any]]) -> None:
+    if page > PAGES // 2:
+        large(key, page, products)
+
+
+@pytest.fixture
+def service() -> Iterator[PagedService]:
+    with PagedService({"acme": PAGES * 5, "zen": PAGES * 5}).running() as service:
+        yield service
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@contextlib.contextmanager
+def limited_files() -> Iterator[None]:
+    """Let no file of this process grow beyond a size, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE_BYTES, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def run(
+    service: PagedService, folder: Path, instance: dg.DagsterInstance, **options: Any
+) -> dg.ExecuteInProcessResult:
+    service.searches.clear()
+    return dg.materialize(
+        [shops],
+        resources={
+            "octogen": OctogenResource(
+                api_key=service.api_key, base_url=service.base_url, max_extra_pages_ratio=0
+            ),
+            "io_manager": ParquetSnapshotIOManager(base_dir=str(folder), **options),
+        },
+        instance=instance,
+        raise_on_error=False,
+    )
+
+
+def warnings(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> list[str]:
+    """The log lines about pages that are not saved."""
+    return [
+        entry.user_message
+        for entry in instance.all_logs(result.run_id)
+        if "saves no more pages" in entry.user_message
+    ]
+
+
+def rows(folder: Path) -> int:
+    return pl.read_parquet(folder / "shops.parquet").height
+
+
+def test_a_disk_that_is_full_from_the_beginning(
+    service: PagedService, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    service.change = large
+    with limited_files():
+        result = run(service, tmp_path, instance)
+    assert result.success
+    assert rows(tmp_path) == 2 * PAGES * 5
+    (line,) = warnings(instance, result)
+    assert "File too large" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["shops.parquet"]
+
+
+def test_a_place_for_saved_pages_that_is_a_file(
+    service: PagedService, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    (tmp_path / ".shops.pages").write_text("not a folder")
+    result = run(service, tmp_path, instance)
+    assert result.success
+    assert rows(tmp_path) == 2 * PAGES * 5
+    assert len(warnings(instance, result)) == 1
+
+
+def test_pages_that_were_saved_before_the_disk_was_full_are_not_requested_again(
+    service: PagedService, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    def fail_at_the_end(key: str, page: int, products: list[dict[str, Any]]) -> None:
+        large_later(key, page, products)
+        if page == PAGES:
+            products[0]["currentPrice"] = "a lot"
+
+    service.change = fail_at_the_end
+    with limited_files():
+        assert not run(service, tmp_path, instance).success
+    service.change = large
+    with limited_files():
+        result = run(service, tmp_path, instance)
+    assert result.success
+    assert rows(tmp_path) == 2 * PAGES * 5
+    for key in ("acme", "zen"):
+        # Two whole segments are of pages that are small.
+        assert service.pages_of(key) == list(range(25, PAGES + 1))
+    assert [path.name for path in tmp_path.iterdir()] == ["shops.parquet"]
+
+
+def test_pages_that_are_not_all_saved_are_not_archived(
+    service: PagedService, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    service.change = large_later
+    with limited_files():
+        result = run(service, tmp_path, instance, keep_pages=True)
+    assert result.success
+    assert rows(tmp_path) == 2 * PAGES * 5
+    assert len(warnings(instance, result)) == 1
+    assert not (tmp_path / ".shops.pages" / "archive.json").exists()
