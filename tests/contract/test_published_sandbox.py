@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from octogen_dagster.sandbox.server import Sandbox
@@ -119,11 +119,6 @@ def test_a_search_that_is_understood(client: httpx.Client, body: dict[str, Any])
 
 @often
 @given(some_of(COUNTS))
-@example({"categories": [{"key": "products", "facets": []}]})
-@example({"facet_names": []})
-@example({"categories": [{"key": "x" * 201, "facets": FIT}]})
-@example({"categories": [{"key": "x", "facets": FIT}] * 2})
-@example({"categories": [{"key": "x", "facets": FIT * 2}]})
 def test_a_count(client: httpx.Client, body: dict[str, Any]) -> None:
     check(client, "/products/facet-counts", body)
 
@@ -137,3 +132,83 @@ def test_a_lookup(client: httpx.Client, body: dict[str, Any]) -> None:
 def test_colours_are_counted_if_nothing_is_named(client: httpx.Client) -> None:
     answer = client.post("/products/facet-counts", json={}).json()
     assert [each["name"] for each in answer["facets"]] == ["color_family"]
+
+
+def attributes(size: int) -> list[str]:
+    return [f"fit {number}" for number in range(size)]
+
+
+def categories(size: int) -> list[dict[str, Any]]:
+    return [{"key": f"{number}", "facets": FIT} for number in range(size)]
+
+
+def ten_facets(more: int) -> list[dict[str, Any]]:
+    names = [*(f"category_path.depth_{depth}" for depth in range(7)), "fit", "gender", "color"]
+    return [{"name": name, "values": ["x"]} for name in [*names, "material"][: 10 + more]]
+
+
+@pytest.mark.parametrize(
+    ("path", "taken", "refused"),
+    [
+        ("/products/search", {"price_min": 0}, {"price_min": -1}),
+        ("/products/search", {"similar_to_brands": ["a"]}, {"similar_to_brands": [" "]}),
+        ("/products/search", {"catalogs": attributes(500)}, {"catalogs": attributes(501)}),
+        ("/products/search", {"catalogs": ["acme"]}, {"catalogs": ["\x1c"]}),
+        (
+            "/products/search",
+            {"q": "boots", "omit_generated_facets": attributes(50)},
+            {"q": "boots", "omit_generated_facets": attributes(51)},
+        ),
+        ("/products/facet-counts", {"value_limit": 1000}, {"value_limit": 1001}),
+        ("/products/facet-counts", {"value_limit": None}, {"value_limit": 0}),
+        ("/products/facet-counts", {"attributes": attributes(50)}, {"attributes": attributes(51)}),
+        ("/products/facet-counts", {"attributes": ["fit"]}, {"attributes": ["fit", "fit"]}),
+        (
+            "/products/facet-counts",
+            {"categories": categories(100)},
+            {"categories": categories(101)},
+        ),
+        (
+            "/products/facet-counts",
+            {"categories": categories(2)},
+            {"categories": categories(1) * 2},
+        ),
+        (
+            "/products/facet-counts",
+            {"categories": [{"key": "x" * 200, "facets": ten_facets(0)}]},
+            {"categories": [{"key": "x" * 201, "facets": ten_facets(0)}]},
+        ),
+        (
+            "/products/facet-counts",
+            {"categories": [{"key": "x", "facets": FIT}]},
+            {"categories": [{"key": "x", "facets": []}]},
+        ),
+        (
+            "/products/facet-counts",
+            {"categories": [{"key": "x", "facets": FIT}]},
+            {"categories": [{"key": "x", "facets": ten_facets(1)}]},
+        ),
+        ("/products/facet-counts", {}, {"facet_names": []}),
+        (
+            "/products/facet-counts",
+            {"facet_names": ["color_family"]},
+            {"facet_names": ["color_family", "color_family"]},
+        ),
+        (
+            "/products/lookup",
+            {"url": "https://acme.example/a", "resolutionMode": "index_only"},
+            {
+                "url": "https://acme.example/a",
+                "resolutionMode": "index_only",
+                "onDemandCachePolicy": "refresh",
+            },
+        ),
+    ],
+)
+def test_each_limit(
+    client: httpx.Client, path: str, taken: dict[str, Any], refused: dict[str, Any]
+) -> None:
+    assert refusal_of(f"/v1{path}", json.dumps(taken)) is None
+    assert refusal_of(f"/v1{path}", json.dumps(refused)) is not None
+    check(client, path, taken)
+    check(client, path, refused)

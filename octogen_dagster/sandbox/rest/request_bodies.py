@@ -234,7 +234,9 @@ class CategoryToCount(_Body):
     """A category whose products are counted."""
 
     key: str = Field(min_length=1, max_length=200)
-    facets: KnownFacets = Field(min_length=1, max_length=10)
+    facets: Annotated[
+        list[KnownFacet], Field(min_length=1, max_length=10), AfterValidator(_each_name_once)
+    ]
 
 
 class FacetCountsRequest(UnderstoodFilters):
