@@ -62,6 +62,8 @@ if TYPE_CHECKING:
 
 
 _LOGGER = logging.getLogger(__name__)
+_MANY_MORE = 1.5
+"""By how much more a catalog that grew since it was counted is not explained."""
 
 
 class ProductScan(ServiceScan):
@@ -244,6 +246,19 @@ class ProductScan(ServiceScan):
             self._discard_bad_pages(error)
             raise
         self._tell()
+        self._warn_of_more_rows(plan)
+
+    def _warn_of_more_rows(self, plan: ReadPlan) -> None:
+        """Warn of each catalog that cost far more than its source's count let expect."""
+        for planned in {read.planned.catalog: read.planned for read in plan.reads}.values():
+            rows = self.statistics.rows_by_catalog[planned.catalog]
+            count = planned.product_count
+            if planned.rows_per_product is None and count and rows > _MANY_MORE * count:
+                self._warn(
+                    f"Catalog {planned.catalog!r}: {rows:,} products came, and its source counts "
+                    f"{count:,}. It may count groups of what a search lists, so a read costs more "
+                    "than its count lets expect. The next read of a snapshot expects as many."
+                )
 
     def _announce(self, plan: ReadPlan, connection: Connection) -> None:
         """Log what a read of all rows takes before it begins."""
