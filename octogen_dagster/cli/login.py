@@ -29,6 +29,16 @@ _OTHER_LOGINS = (
 
 @click.command(context_settings=CONTEXT_SETTINGS)
 @mcp_url_option()
+@click.option(
+    "--resource",
+    help="The MCP server as OAuth names it, such as https://mcp.octogen.ai; its URL is then "
+    "https://mcp.octogen.ai/mcp/.  [default: that of --mcp-url]",
+)
+@click.option(
+    "--authkit-domain",
+    help="URL of the authorization server to log in at, such as https://auth.octogen.ai. It is an "
+    "error if the MCP server names another one.  [default: the one that it names]",
+)
 @mcp_option(
     "--mcp-client-id-file",
     "File for the id of the OAuth client.  [default: ~/.config/octogen/mcp.client-id]",
@@ -77,6 +87,8 @@ _OTHER_LOGINS = (
 def login(
     *,
     mcp_url: str | None,
+    resource: str | None,
+    authkit_domain: str | None,
     mcp_redirect_uri: str | None,
     port: int,
     scope: str,
@@ -94,7 +106,6 @@ def login(
     """
     import webbrowser
 
-    from octogen_dagster.api.urls import host_mcp_url
     from octogen_dagster.control_plane.login import login as log_in
     from octogen_dagster.control_plane.login_files import LoginFiles
 
@@ -103,6 +114,7 @@ def login(
         if open_browser:
             webbrowser.open(url)
 
+    server = _mcp_url(mcp_url, resource)
     files = LoginFiles.at(
         options["mcp_refresh_token_file"],
         options["mcp_client_id_file"],
@@ -113,9 +125,11 @@ def login(
         done = log_in(
             files,
             show=show,
-            mcp_url=mcp_url or host_mcp_url(),
+            mcp_url=server,
             redirect_uri=redirect_uri,
             client_id=_client_id(options["mcp_client_id"], mcp_redirect_uri),
+            resource=resource,
+            authorization_server=authkit_domain,
             scope=scope,
             timeout=timeout,
         )
@@ -128,9 +142,31 @@ def login(
     if verify:
         _refresh_once(files, done)
     if as_json:
-        _print_json(files, done, mcp_url or host_mcp_url(), verify)
+        _print_json(files, done, resource or server, verify)
     else:
-        _print_settings(files, done, mcp_url)
+        _print_settings(files, done, server)
+
+
+def _mcp_url(mcp_url: str | None, resource: str | None) -> str:
+    """Return the URL of the MCP server; the resource counts more than a URL of the environment.
+
+    Raises:
+        ValueError: The command line names a URL that is not of the resource.
+    """
+    from octogen_dagster.api.urls import host_mcp_url
+
+    if not resource:
+        return mcp_url or host_mcp_url()
+    source = click.get_current_context().get_parameter_source("mcp_url")
+    if mcp_url and source is ParameterSource.COMMANDLINE:
+        if not f"{mcp_url}/".startswith(f"{resource.rstrip('/')}/"):
+            raise ValueError(
+                f"--mcp-url {mcp_url} is not a server of --resource {resource}: leave out one of "
+                "them."
+            )
+        return mcp_url
+    has_path = urlsplit(resource).path.strip("/")
+    return resource if has_path else f"{resource.rstrip('/')}/mcp/"
 
 
 def _client_id(client_id: str | None, redirect_uri: str | None) -> str | None:
@@ -163,9 +199,9 @@ def _refresh_once(files: LoginFiles, done: Login) -> None:
     ).token()
 
 
-def _print_settings(files: LoginFiles, done: Login, mcp_url: str | None) -> None:
+def _print_settings(files: LoginFiles, done: Login, mcp_url: str) -> None:
     """Print what the shell must set and unset so that other commands find the login."""
-    from octogen_dagster.api.urls import host_token_endpoint
+    from octogen_dagster.api.urls import host_mcp_url, host_token_endpoint
     from octogen_dagster.control_plane.login_files import LoginFiles
 
     settings: dict[str, str] = {}
@@ -176,10 +212,13 @@ def _print_settings(files: LoginFiles, done: Login, mcp_url: str | None) -> None
     }
     if any(path != usual or name in os.environ for name, (path, usual) in paths.items()):
         settings |= {name: str(path.absolute()) for name, (path, _) in paths.items()}
-    if mcp_url:
-        settings["OCTOGEN_MCP_URL"] = mcp_url
-    if done.token_endpoint != host_token_endpoint():
-        settings["OCTOGEN_MCP_TOKEN_ENDPOINT"] = done.token_endpoint
+    addresses = {
+        "OCTOGEN_MCP_URL": (mcp_url, host_mcp_url()),
+        "OCTOGEN_MCP_TOKEN_ENDPOINT": (done.token_endpoint, host_token_endpoint()),
+    }
+    for name, (url, usual) in addresses.items():
+        if url != usual or name in os.environ:
+            settings[name] = url
     lines = [
         f"export {name}={shlex.quote(value)}"
         for name, value in settings.items()
@@ -193,7 +232,7 @@ def _print_settings(files: LoginFiles, done: Login, mcp_url: str | None) -> None
         click.echo(f"Logged in. {readers} find the login by themselves.")
 
 
-def _print_json(files: LoginFiles, done: Login, mcp_url: str, verified: bool) -> None:
+def _print_json(files: LoginFiles, done: Login, resource: str, verified: bool) -> None:
     redirect_uri_file = files.redirect_uri and str(files.redirect_uri.path)
     result = {
         "client_id": done.client_id,
@@ -201,7 +240,7 @@ def _print_json(files: LoginFiles, done: Login, mcp_url: str, verified: bool) ->
         "redirect_uri": done.redirect_uri,
         "redirect_uri_file": redirect_uri_file,
         "refresh_token_file": str(files.refresh_token.path),
-        "resource": mcp_url,
+        "resource": resource,
         "token_endpoint": done.token_endpoint,
         "verified": verified,
     }

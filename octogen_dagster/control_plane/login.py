@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from octogen_dagster.api.urls import checked_url, may_use_proxy
 from octogen_dagster.control_plane.call_errors import leaf_errors
@@ -52,6 +53,8 @@ def login(
     mcp_url: str,
     redirect_uri: str = DEFAULT_REDIRECT_URI,
     client_id: str | None = None,
+    resource: str | None = None,
+    authorization_server: str | None = None,
     scope: str = DEFAULT_SCOPE,
     timeout: float = 300.0,
 ) -> Login:
@@ -67,25 +70,40 @@ def login(
         mcp_url: The URL of the MCP server.
         redirect_uri: The URL on this machine that the browser returns to; port 0 for a free one.
         client_id: The id of an OAuth client that is registered with this redirect URI.
+        resource: What the tokens are asked for, unless the MCP server names its resource.
+        authorization_server: The URL of the authorization server that the MCP server must name;
+            by default any.
         scope: The scopes to ask for, separated by blanks.
         timeout: Seconds that the person has to log in.
 
     Raises:
         OctogenMCPAuthenticationError: The login did not succeed, or a file cannot be written.
         OctogenConnectionError: The MCP server or the authorization server did not answer.
-        ValueError: The MCP URL is not one that a token may be sent to, or the redirect URI is not
-            on this machine.
+        ValueError: The MCP URL or the authorization server is not one that a token may be sent to,
+            or the redirect URI is not on this machine.
         OSError: The port is taken.
     """
     require_extras("The login to Octogen", "mcp")
     checked_url(mcp_url, "The MCP URL")
+    if authorization_server:
+        authorization_server = checked_url(authorization_server, "The authorization server")
     files.make_folder()
     with files.refresh_token.locked():
         pass  # a file that cannot be locked is an error before the person logs in
     storage = LoginStorage(files, redirect_uri, client_id)
     login_error: OctogenError
     try:
-        return asyncio.run(_login(mcp_url, storage, show, scope, timeout))
+        return asyncio.run(
+            _login(
+                mcp_url,
+                storage,
+                show,
+                resource=resource,
+                authorization_server=authorization_server,
+                scope=scope,
+                seconds=timeout,
+            )
+        )
     except Exception as error:
         found = _login_error(mcp_url, storage, leaf_errors(error))
         if found is None:
@@ -96,7 +114,14 @@ def login(
 
 
 async def _login(
-    mcp_url: str, storage: LoginStorage, show: Callable[[str], None], scope: str, seconds: float
+    mcp_url: str,
+    storage: LoginStorage,
+    show: Callable[[str], None],
+    *,
+    resource: str | None,
+    authorization_server: str | None,
+    scope: str,
+    seconds: float,
 ) -> Login:
     import httpx2
     from mcp import Client
@@ -104,8 +129,10 @@ async def _login(
     from mcp.client.streamable_http import streamable_http_client
 
     async def open_login_page(url: str) -> None:
-        _check_login(mcp_url, url, provider.context.oauth_metadata)
+        _check_login(mcp_url, url, provider.context.oauth_metadata, authorization_server)
         callback.expect(url)
+        if resource and "resource" not in parse_qs(urlsplit(url).query):
+            url = f"{url}&{urlencode({'resource': resource})}"
         await asyncio.to_thread(show, url)
 
     async def wait_for_callback() -> AuthorizationCodeResult:
@@ -156,12 +183,25 @@ def _public_client(redirect_uri: str, scope: str) -> OAuthClientMetadata:
     )
 
 
-def _check_login(mcp_url: str, login_page: str, metadata: OAuthMetadata | None) -> None:
+def _check_login(
+    mcp_url: str,
+    login_page: str,
+    metadata: OAuthMetadata | None,
+    authorization_server: str | None,
+) -> None:
     """Check the URLs that the MCP server names for the login.
 
     Raises:
-        OctogenMCPAuthenticationError: A token would be sent to one in the clear.
+        OctogenMCPAuthenticationError: A token would be sent to one in the clear, or they are those
+            of another authorization server.
     """
+    issuer = str(metadata.issuer) if metadata else ""
+    if authorization_server and issuer.rstrip("/") != authorization_server.rstrip("/"):
+        raise OctogenMCPAuthenticationError(
+            f"Octogen's MCP at {mcp_url} logs in at {issuer}, and not at {authorization_server}: "
+            "correct --authkit-domain or leave it out, or name the MCP server that logs in there "
+            "by --resource."
+        )
     try:
         checked_url(login_page.partition("?")[0], "The login page")
         checked_url(str(metadata.token_endpoint) if metadata else "", "The token endpoint")

@@ -28,9 +28,9 @@ OURS: dict[str, click.Command] = {
     "octogen-bq-autosubscribe": autosubscribe,
     "octogen-mcp-login": login,
 }
-# Ours takes --mcp-url instead, and the MCP server says which authorization server it trusts and
-# which resource it is. An address that was typed wrong cannot receive a code or a token.
-NOT_TAKEN = {"--authkit-domain", "--resource"}
+# Ours asks the MCP server for both unless they are given, and it must name the authorization server
+# that is given: an address that was typed wrong cannot receive a code or a token.
+ASKED_FOR = {"--authkit-domain", "--resource"}
 READER = ["--project", PROJECT, "--principal", PRINCIPAL]
 
 
@@ -43,7 +43,7 @@ class Captured(Exception):
 
 
 def published_options(name: str, monkeypatch: pytest.MonkeyPatch) -> list[argparse.Action]:
-    """The options that a published command parses, without --help and those not taken."""
+    """The options that a published command parses, without --help."""
 
     def capture(parser: argparse.ArgumentParser, *_: Any) -> None:
         raise Captured(parser)
@@ -52,11 +52,7 @@ def published_options(name: str, monkeypatch: pytest.MonkeyPatch) -> list[argpar
     with pytest.raises(Captured) as caught:
         PUBLISHED[name].load()([])
     parser: argparse.ArgumentParser = caught.value.args[0]
-    return [
-        action
-        for action in parser._actions
-        if action.dest != "help" and not NOT_TAKEN & set(action.option_strings)
-    ]
+    return [action for action in parser._actions if action.dest != "help"]
 
 
 def our_option(name: str, option: str) -> click.Option | None:
@@ -93,7 +89,9 @@ def test_each_option_has_the_same_variable_or_default(
         assert ours is not None
         theirs = str(action.default) if isinstance(action.default, Variable) else None
         assert ours.envvar == theirs, action.option_strings
-        if theirs is None and not ours.multiple:
+        if ASKED_FOR & set(action.option_strings):
+            assert ours.to_info_dict()["default"] is None
+        elif theirs is None and not ours.multiple:
             default = ours.to_info_dict()["default"]
             assert default == action.default, action.option_strings
 

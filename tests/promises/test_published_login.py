@@ -1,0 +1,119 @@
+"""`login` takes the command line of the published `octogen-mcp-login` and leaves the same files."""
+
+from __future__ import annotations
+
+import functools
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+from click.testing import CliRunner
+from octogen_ai_sdk import _mcp_login_cli
+
+from octogen_dagster.cli.main import main
+from octogen_dagster.sandbox.server import Sandbox
+
+Login = Callable[..., int]
+
+
+def ours(*arguments: str) -> int:
+    return CliRunner().invoke(main, ["login", *arguments]).exit_code
+
+
+def published(*arguments: str) -> int:
+    return _mcp_login_cli.main([*arguments])
+
+
+@pytest.fixture(autouse=True)
+def _environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("URL", "TOKEN_ENDPOINT", "CLIENT_ID", "REFRESH_TOKEN"):
+        monkeypatch.delenv(f"OCTOGEN_MCP_{name}", raising=False)
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """The address of Octogen's MCP server, which is the authorization server too."""
+    with Sandbox(catalogs=0, hub=True, generation="current") as sandbox:
+        yield sandbox.hub.authorization_server
+
+
+@pytest.fixture
+def pages(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The login pages that were opened; a person agrees to each."""
+    opened: list[str] = []
+    with ThreadPoolExecutor() as threads:
+        visit = functools.partial(httpx.get, follow_redirects=True)
+
+        def open_page(url: str) -> None:
+            opened.append(url)
+            threads.submit(visit, url)
+
+        monkeypatch.setattr("webbrowser.open", open_page)
+        yield opened
+
+
+def free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return str(server.getsockname()[1])
+
+
+def resource_of(page: str) -> str:
+    (resource,) = parse_qs(urlsplit(page).query)["resource"]
+    return resource
+
+
+@pytest.mark.parametrize("login", [published, ours])
+def test_the_published_command_line_logs_in(
+    login: Login, server: str, pages: list[str], tmp_path: Path
+) -> None:
+    files = {kind: tmp_path / kind for kind in ("client-id", "redirect-uri", "refresh-token")}
+    named = [word for kind, file in files.items() for word in (f"--{kind}-file", str(file))]
+    where = ["--authkit-domain", f"{server}/", "--resource", server, "--port", free_port()]
+    assert login(*where, *named, "--json") == 0
+    (page,) = pages
+    assert page.startswith(f"{server}/oauth2/authorize?")
+    assert resource_of(page).startswith(server)
+    assert all(file.read_text().strip() for file in files.values())
+    again = [word for word in where if word != "--json"]
+    assert login(*again, *named) == 0  # with the client of the first login
+
+
+@pytest.mark.parametrize("login", [published, ours])
+def test_without_its_authorization_server_there_is_no_page(
+    login: Login, server: str, pages: list[str], tmp_path: Path
+) -> None:
+    where = ["--resource", server, "--authkit-domain", f"http://127.0.0.1:{free_port()}"]
+    assert login(*where, "--port", free_port()) == 1
+    assert not pages
+    assert not (tmp_path / ".config/octogen/mcp.refresh").exists()
+
+
+def test_what_is_different_is_told(server: str, pages: list[str]) -> None:
+    where = ["--resource", server, "--authkit-domain", "https://auth.octogen.ai", "--port", "0"]
+    told = CliRunner().invoke(main, ["login", *where])
+    assert told.exit_code == 1
+    assert f"logs in at {server}, and not at https://auth.octogen.ai: correct" in told.stderr
+    assert not pages
+    where = ["--resource", server, "--mcp-url", "https://mcp.octogen.ai/mcp/"]
+    told = CliRunner().invoke(main, ["login", *where])
+    assert told.exit_code == 2
+    assert f"is not a server of --resource {server}: leave out one of them." in told.stderr
+    told = CliRunner().invoke(main, ["login", "--authkit-domain", "auth.octogen.ai"])
+    assert told.exit_code == 2
+    assert "'auth.octogen.ai' needs a scheme and a host" in told.stderr
+
+
+def test_a_resource_that_is_typed_wins_over_the_environment(
+    server: str, pages: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OCTOGEN_MCP_URL", "https://mcp.octogen.example/mcp/")
+    told = CliRunner().invoke(main, ["login", "--resource", server, "--port", "0"])
+    assert told.exit_code == 0
+    assert f"export OCTOGEN_MCP_URL={server}/mcp/" in told.stdout.splitlines()
+    assert f"export OCTOGEN_MCP_TOKEN_ENDPOINT={server}/oauth2/token" in told.stdout.splitlines()
+    assert len(pages) == 1
