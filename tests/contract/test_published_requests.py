@@ -259,7 +259,7 @@ def test_a_lookup(url: str) -> None:
     )
 
 
-@often
+@published
 @given(any_search, up_to(500))
 def test_a_count_of_products(chosen: dict[str, Any], catalogs: list[str]) -> None:
     async def count(client: OctogenClient) -> None:

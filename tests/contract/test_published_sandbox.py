@@ -18,7 +18,7 @@ from octogen_dagster.sandbox.server import Sandbox
 from tests.published import published
 from tests.published_service import refusal_of
 
-often = settings(published, max_examples=200)
+often = settings(published, max_examples=100)
 
 
 @pytest.fixture(scope="module")
