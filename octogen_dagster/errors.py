@@ -9,7 +9,7 @@
   * OctogenBudgetError              the next request would exceed the budget of the run
   * OctogenPagingError              a search whose pages loop, restart or never end
     * OctogenSplitCatalogError        a catalog whose walks overlap or leave out products
-  * OctogenEmptyCatalogError        a catalog that is named and has no products
+  * OctogenEmptyCatalogError        a catalog that is named and has no products, or serves no host
   * OctogenSnapshotError            a snapshot that cannot be written or read
     * OctogenShrunkenSnapshotError    a whole catalog lost most of its products
     * OctogenPastPartitionError       a partition of a time other than the present
@@ -132,7 +132,10 @@ class OctogenSplitCatalogError(OctogenPagingError):
 
 
 class OctogenEmptyCatalogError(OctogenError):
-    """A catalog that is named has no products, as if its key did not exist."""
+    """A catalog that is named has no products, or serves none of the hosts that are named.
+
+    It is as if its key did not exist.
+    """
 
     persistence = Persistence.PERMANENT
 
