@@ -168,16 +168,20 @@ def ok(content: bytes) -> Response:
 def values(value: Any) -> Any:
     """What a published model says, as plain values.
 
-    A field that did not come is None: the models' own defaults are not what the service said. A
-    time is in UTC, and None outside of the years 1 to 9999.
+    A field that did not come is None: the models' own defaults are not what the service said. But
+    a product of a catalog that does not say if it is active is. A time is in UTC, and None outside
+    of the years 1 to 9999.
     """
     match value:
         case BaseModel():
             came = value.model_fields_set
-            return {
+            said = {
                 name: values(getattr(value, name)) if name in came else None
                 for name in type(value).model_fields
             }
+            if "is_active" in said and "is_active" not in came:
+                said["is_active"] = True if said["uuid"] else None
+            return said
         case list():
             return [values(entry) for entry in value]
         case dict():

@@ -59,7 +59,10 @@ Image = Annotated[ProductImage, BeforeValidator(_as_image)]
 
 
 class MerchantProductListItem(ResponseModel):
-    """A product of a search page. Only the current generation has the fields after `is_active`."""
+    """A product of a search page. Only the current generation has the fields after `is_active`.
+
+    `is_active` is true if the service does not send it, and None if it sends null: unknown.
+    """
 
     uuid: str = Field(min_length=1)
     product_url: str
@@ -71,7 +74,7 @@ class MerchantProductListItem(ResponseModel):
     images: list[Image] | None = None
     rating: ProductRating | None = None
     updated_at: UtcDatetime | None = None
-    is_active: bool | None = None
+    is_active: bool | None = True
     catalog_key: str | None = None
     catalog_display_name: str | None = None
     category_path: list[str] | None = None
@@ -191,6 +194,10 @@ class MerchantProductView(MerchantProductListItem):
     """The full view of a product. A product that is not in the index has no uuid."""
 
     uuid: str | None = None  # type: ignore[assignment]
+    # A product that is not in the index is neither active nor inactive in it.
+    is_active: bool | None = Field(
+        default_factory=lambda fields: True if fields.get("uuid") else None
+    )
     description: str | None = None
     categories: list[ProductCategory] | None = None
     colors: list[ProductColor] | None = None  # type: ignore[assignment]

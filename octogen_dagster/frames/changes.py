@@ -22,12 +22,18 @@ WATCHED = {
 }
 """The kinds of change, each with the columns that are compared."""
 
-_OF_ONE_GENERATION = ["currency", "in_stock", "is_active"]
+_OF_ONE_GENERATION = ["currency", "in_stock"]
 """Columns that only one generation of the service sends; from the other they are all null."""
 
 _WATCHED_COLUMNS = [column for columns in WATCHED.values() for column in columns]
 _IDENTITY = ["catalog_key", "uuid"]
-_COLUMNS = [*_IDENTITY, "product_url", *_WATCHED_COLUMNS]
+_COLUMNS = [
+    *_IDENTITY,
+    "product_url",
+    *(column for column in _WATCHED_COLUMNS if column != "is_active"),
+    # Snapshots of earlier versions have null where the service did not send it, which means true.
+    pl.col("is_active").fill_null(value=True),
+]
 _KEY = pl.struct(_IDENTITY).hash()
 
 CHANGES_SCHEMA = pl.Schema(
@@ -137,7 +143,8 @@ def product_changes(pair: SnapshotPair) -> pl.LazyFrame:
     A product changed if its title, price or availability did. Without a previous snapshot every
     product appeared. The products of `vanished_catalogs` are left out. The snapshots are read when
     the frame is executed: first a hash of each product, then only those that differ. A change is
-    missed if the values before and after have the same 64-bit hash.
+    missed if the values before and after have the same 64-bit hash. A product whose `is_active` is
+    null counts as active.
 
     Args:
         pair: Two product snapshots, columns as in `PRODUCT_SCHEMA`.

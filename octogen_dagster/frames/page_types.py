@@ -42,6 +42,12 @@ _STRICT: Mapping[type[pl.DataType], Any] = {
 }
 _LAX: Mapping[type[pl.DataType], Any] = dict.fromkeys(_STRICT, str | int | float | bool | None)
 
+ABSENT: Mapping[str, Any] = {"isActive": msgspec.field(default_factory=lambda: True)}
+"""What a field means that is absent, if not null.
+
+They are made by a function because msgspec does not write a value that equals a default.
+"""
+
 # In the order of the contract: msgspec finds a field fastest where it expects it.
 ITEM_FIELDS: Mapping[str, pl.DataType] = {
     to_camel(name): PRODUCT_SCHEMA[name] for name in MerchantProductListItem.model_fields
@@ -95,7 +101,8 @@ class PageTypes:
             kind = self._kind(dtype, f"{path}.{name}")
             if dtype == IMAGE and self._scalars is _LAX:
                 kind |= str
-            members.append((name, kind) if name in required else (name, kind | None, None))
+            optional = (name, kind | None, ABSENT.get(name))
+            members.append((name, kind) if name in required else optional)
         return self._defined(path, members)
 
     def _defined(self, path: str, members: list[tuple[Any, ...]]) -> Any:

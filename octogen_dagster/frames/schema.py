@@ -69,9 +69,19 @@ COLUMNS = (
     Column("original_price", pl.Float64(), "Price before a reduction, in `currency`."),
     Column("currency", pl.String(), "ISO 4217 code of both prices."),
     Column("in_stock", pl.Boolean(), "True if the merchant has it in stock."),
-    Column("is_active", pl.Boolean(), "True if the product is active in the index."),
+    Column(
+        "is_active",
+        pl.Boolean(),
+        "True if the product is active in the index, which it is where the service does not say "
+        "it; null if the service says that it does not know.",
+    ),
     Column("gender", pl.String(), "male, female or unisex."),
-    Column("category_path", pl.List(pl.String), "Categories from the widest to the narrowest."),
+    Column(
+        "category_path",
+        pl.List(pl.String),
+        "Categories from the widest to the narrowest. It begins with the root, such as Apparel & "
+        "Accessories, which the `category_path` of the enrichment leaves out.",
+    ),
     Column("colors", pl.List(pl.String), "Colours on offer."),
     Column("sizes", pl.List(pl.String), "Sizes on offer."),
     Column("image_url", pl.String(), "The main image's address."),

@@ -218,10 +218,12 @@ def changes_one_by_one(before: Products, now: Products) -> list[dict[str, Any]]:
     """The rows of `product_changes` for snapshots of whole catalogs, without Polars."""
     catalogs = {catalog for catalog, _ in now}
     before = {key: values for key, values in before.items() if key[0] in catalogs}
+    for values in (*before.values(), *now.values()):
+        values["is_active"] = values["is_active"] is not False
     compared = {
         column
         for column in WATCHED_COLUMNS
-        if column not in ("currency", "in_stock", "is_active")
+        if column not in ("currency", "in_stock")
         or all(any(row[column] is not None for row in part.values()) for part in (before, now))
     }
     rows = []

@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator
 
 from octogen_dagster.api.models import MerchantProductUrlLookupResponse
 from octogen_dagster.frames.lax_values import utc_datetimes
-from octogen_dagster.frames.page_types import INTEGER
+from octogen_dagster.frames.page_types import ABSENT, INTEGER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -84,7 +84,8 @@ def _object(model: type[BaseModel], *, known_only: bool) -> _Field:
     for name, described in model.model_fields.items():
         in_json = described.alias or name
         field = fields[in_json] = _field(described.annotation, known_only=known_only)
-        default = () if described.is_required() else (None,)
+        # A product without a uuid, whose `isActive` is unknown, has no columns.
+        default = () if described.is_required() else (ABSENT.get(in_json),)
         members.append((in_json, field.kind, *default))
     kind = msgspec.defstruct(
         model.__name__,

@@ -58,6 +58,7 @@ class ListedProducts:
                 "the columns of octogen_dagster.PRODUCT_SCHEMA."
             )
         typed = {name: pl.col(name).cast(PRODUCT_SCHEMA[name]) for name in (*IDENTITY, *LISTED)}
+        typed["is_active"] = _known(typed["is_active"])
         address = typed["product_url"].hash()
         addresses = snapshot.select(address).collect().to_series()
         repeated = addresses.filter(addresses.is_duplicated()).unique()
@@ -89,6 +90,8 @@ class ReusableRows:
     """
 
     def __init__(self, previous: pl.LazyFrame) -> None:
+        is_active = _known(pl.field("is_active"))
+        previous = previous.with_columns(pl.col("listed").struct.with_fields(is_active))
         self._previous = previous
         rows = previous.select(_KEY, "status").with_row_index("place")
         # A product that was gone may be back, for example when a grant was renewed.
@@ -194,6 +197,15 @@ class DetailRows:
             status, error = MISMATCH, _mismatch(response.uuid)
         self.unknown_fields.update(response.unknown_fields(of_view=status == FOUND))
         return status, error, lookup.at, response.content
+
+
+def _known(is_active: pl.Expr) -> pl.Expr:
+    """Read null as true.
+
+    Snapshots of earlier versions have null where the service did not send it, which means true. The
+    products are not looked up again for that.
+    """
+    return is_active.fill_null(value=True)
 
 
 def _decoded(values: pl.DataFrame) -> pl.DataFrame:

@@ -118,6 +118,7 @@ DETAIL_DESCRIPTIONS = {
     "promotions": "Promotions that apply.",
     "reviews": "Reviews at the merchant.",
     "videos": "Videos of the product.",
-    "enrichment": "Data that Octogen adds: canonical brand, facets, attributes, summary.",
+    "enrichment": "Data that Octogen adds: canonical brand, facets, attributes, summary. Its "
+    "`category_path` leaves out the root, with which the column `category_path` begins.",
 }
 """The description of each column of `DETAIL_SCHEMA`."""
