@@ -29,6 +29,7 @@ FaultKind = Literal[
 ]
 
 _KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
+_SEARCH = "/products/search"
 _SELECTORS = ("times", "path", "page", "retry_after", "detail")
 _NEED_CURSOR: frozenset[FaultKind] = frozenset({"loop_cursor", "restart_cursor"})
 
@@ -67,7 +68,7 @@ class Fault(BaseFault):
         value: The value, as in the table.
         times: The number of requests it hits; None for all.
         path: Hit only requests with this path, such as `/products/search`.
-        page: Hit only this page of a search, counted from 1.
+        page: Hit only searches, and of each only this page, counted from 1.
         retry_after: The `Retry-After` header of a `status`: whole seconds or an HTTP date. A 429
             always has one; its default is 1.
         detail: The `detail` of a `status`, such as `product_lookup_timed_out`; by default that of
@@ -101,7 +102,9 @@ class Fault(BaseFault):
         if self.page is not None and self.page < 1:
             raise ValueError(f"page must be 1 or more, not {self.page}")
         if self.path is not None and not self.path.startswith("/"):
-            raise ValueError(f"path must begin with /, such as /products/search, not {self.path!r}")
+            raise ValueError(f"path must begin with /, such as {_SEARCH}, not {self.path!r}")
+        if self.page is not None and self.path not in (None, _SEARCH):
+            raise ValueError(f"page selects searches: leave out the path {self.path!r}")
         if self.retry_after is not None and self.kind != "status":
             raise ValueError(f"retry_after goes with status, not with {self.kind}")
         if self.detail is not None and self.kind != "status":
@@ -147,7 +150,7 @@ class Fault(BaseFault):
         """
         return (
             (self.path is None or self.path == path)
-            and (self.page is None or self.page == page)
+            and (self.page is None or (path == _SEARCH and self.page == page))
             and (has_cursor or self.kind not in _NEED_CURSOR)
         )
 

@@ -24,12 +24,12 @@ from octogen_dagster.sandbox.server import Sandbox
 
 @pytest.fixture
 def octogen_sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
-    """A running sandbox of three catalogs with 40 products each.
+    """A running sandbox of three catalogs with 40 products each: fashion, outdoor and shoes.
 
     `OCTOGEN_PLATFORM_API_KEY`, `OCTO_API_KEY` and `OCTOGEN_BASE_URL` point to it during the test.
     `OCTOGEN_SHOPS` has the hosts of its shops.
     """
-    with Sandbox(catalogs=3, products=40) as sandbox:
+    with Sandbox(catalogs=["harbor-and-pine", "northpeak", "strada"], products=40) as sandbox:
         for name, value in sandbox.environment.items():
             monkeypatch.setenv(name, value)
         yield sandbox

@@ -50,6 +50,7 @@ def test_a_fault_is_parsed(text: str, fault: Fault) -> None:
         ("cut,times=0", "times must be 1 or more"),
         ("cut,page=0", "page must be 1 or more"),
         ("cut,path=products", "path must begin with /"),
+        ("cut,path=/me,page=1", "page selects searches: leave out the path '/me'"),
         ("cut,retry_after=1", "retry_after goes with status"),
         ("cut,detail=gone", "detail goes with status, not with cut"),
     ],
