@@ -121,7 +121,10 @@ def deployment(
     shutil.copy(ROOT / "deploy/dagster.yaml", tmp_path)
     (tmp_path / "location.py").write_text(LOCATION)
     command = [sys.executable, "-m", "dagster._daemon", "run", "-f", "location.py"]
-    with running_postgresql() as database, Sandbox(catalogs=1, products=ROWS) as shops:
+    with (
+        running_postgresql() as database,
+        Sandbox(catalogs=1, products=ROWS, generation="seed") as shops,
+    ):
         environment = {
             **database,
             **shops.environment,
