@@ -18,13 +18,13 @@ def test_price_drops_are_found_on_the_second_day(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    job = defs().resolve_implicit_global_asset_job_def()
     with (
         Sandbox(catalogs={"northpeak": 400}) as sandbox,
         dg.DagsterInstance.ephemeral() as instance,
     ):
         for name, value in sandbox.environment.items():
             monkeypatch.setenv(name, value)
+        job = defs().resolve_implicit_global_asset_job_def()
         job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("octogen_catalogs")])
         for _ in range(2):
             job.execute_in_process(
