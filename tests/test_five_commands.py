@@ -14,7 +14,7 @@ from tests.dg_project import ROOT, DgProject
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-SECTION = re.compile(r"^## Five commands\n.*?^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+COMMANDS = re.compile(r"^```sh\n(uvx create-dagster .*?)^```$", re.DOTALL | re.MULTILINE)
 RUNNER = "set -eu\ntrap 'kill $(jobs -p); wait' EXIT\n"
 
 
@@ -27,7 +27,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> DgProject:
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     constraints = folder / "constraints.txt"
     constraints.write_text(f"create-dagster=={importlib.metadata.version('dagster')}\n")
-    found = SECTION.search((ROOT / "README.md").read_text())
+    found = COMMANDS.search((ROOT / "README.md").read_text())
     assert found
     commands = found[1]
     assert len(commands.splitlines()) == 5
