@@ -122,12 +122,11 @@ def run_demo(folder: Path, *, catalogs: int, products: int, ui_port: int | None)
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """End the block at SIGINT and SIGTERM, without an error."""
-    # A shell makes background jobs ignore SIGINT.
-    before = {
-        number: signal.signal(number, signal.default_int_handler)
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
+    """End the block at SIGINT, SIGTERM and SIGHUP, without an error."""
+    numbers = [signal.SIGTERM, signal.SIGINT]  # a shell makes background jobs ignore SIGINT
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup does, to outlive the terminal
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:
         with contextlib.suppress(KeyboardInterrupt):
             yield

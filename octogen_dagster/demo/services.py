@@ -120,10 +120,25 @@ def running_services(
             start_new_session=True,  # Ctrl-C ends them through `stop` alone
         )
     services = Services(process, log)
+    watcher = _watch(process.pid)
     try:
         yield services
     finally:
         services.stop()
+        watcher.kill()
+        watcher.wait()
+
+
+def _watch(group: int) -> subprocess.Popen[bytes]:
+    """Start a shell that kills a group of processes when this process ends, however it ends."""
+    return subprocess.Popen(  # noqa: S603 - our own command
+        # The pipe ends with this process, since no other one has its writing end.
+        ["/bin/sh", "-c", 'cat; kill -s KILL -- "-$0"', str(group)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def require_ui(port: int) -> None:
