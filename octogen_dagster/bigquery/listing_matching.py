@@ -8,7 +8,7 @@ from octogen_dagster.errors import OctogenBigQueryInputError
 from octogen_dagster.sharing.listings import Listing
 from octogen_dagster.sharing.resource_names import ListingName
 
-_Candidates = dict[tuple[str, str, str], list[tuple[str, ListingName]]]
+_Partitions = defaultdict[tuple[str, str, str], list[tuple[str, ListingName]]]
 """Partition keys and their listings, by what a listing's name is without its project."""
 
 
@@ -20,7 +20,7 @@ def match_partitions(
     """Give each listing its partition key.
 
     A listing keeps the key of its existing partition when its source begins to name the project by
-    number instead of by id, or the other way round.
+    number instead of by id, or the other way round. A listing that has both names has one key.
 
     Args:
         listings: The listings of a source.
@@ -34,20 +34,22 @@ def match_partitions(
         OctogenBigQueryError: Analytics Hub does not answer whether two names are of one listing.
     """
     by_key = {listing_partition_key(listing.resource): listing for listing in listings}
-    candidates, invalid = _unlisted(set(known) - by_key.keys())
-    if candidates:
-        for key in [key for key in by_key if key not in known]:
-            name = ListingName.parse(by_key[key].resource)
-            existing = _take(candidates.get(name.without_project, []), name, same)
-            if existing is not None:
-                by_key[existing] = by_key.pop(key)
+    unlisted, invalid = _by_name(set(known) - by_key.keys())
+    listed, _ = _by_name(by_key.keys() & set(known))
+    for key in [key for key in by_key if key not in known]:
+        name = ListingName.parse(by_key[key].resource)
+        if any(same(name, other) for _, other in listed[name.without_project]):
+            del by_key[key]
+            continue
+        partition = _take(unlisted[name.without_project], name, same) or (key, name)
+        by_key[partition[0]] = by_key.pop(key)
+        listed[name.without_project].append(partition)
     return by_key, invalid
 
 
-def _unlisted(keys: Iterable[str]) -> tuple[_Candidates, list[str]]:
-    """Partition keys that no listing has as it is named now, and those that are no listing's."""
-    candidates: defaultdict[tuple[str, str, str], list[tuple[str, ListingName]]]
-    candidates = defaultdict(list)
+def _by_name(keys: Iterable[str]) -> tuple[_Partitions, list[str]]:
+    """Partitions by the names of their listings, and the keys that are no listing's."""
+    partitions: _Partitions = defaultdict(list)
     invalid = []
     for key in sorted(keys):
         try:
@@ -55,18 +57,24 @@ def _unlisted(keys: Iterable[str]) -> tuple[_Candidates, list[str]]:
         except OctogenBigQueryInputError:
             invalid.append(key)
         else:
-            candidates[name.without_project].append((key, name))
-    return candidates, invalid
+            partitions[name.without_project].append((key, name))
+    return partitions, invalid
 
 
 def _take(
-    candidates: list[tuple[str, ListingName]],
+    partitions: list[tuple[str, ListingName]],
     name: ListingName,
     same: Callable[[ListingName, ListingName], bool | None],
-) -> str | None:
-    """Remove the partition of the same listing from the candidates; return its key."""
-    for position, (key, candidate) in enumerate(candidates):
-        if same(name, candidate):
-            del candidates[position]
-            return key
+) -> tuple[str, ListingName] | None:
+    """Remove the partition of the same listing, and return it.
+
+    If these credentials may not see the listing yet, a name that differs only in the project's id
+    or number is taken for the same: a second partition would stay after the grant.
+    """
+    answers = [(same(name, partition[1]), partition) for partition in partitions]
+    for wanted in (True, None):
+        for answer, partition in answers:
+            if answer is wanted:
+                partitions.remove(partition)
+                return partition
     return None

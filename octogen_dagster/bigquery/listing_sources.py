@@ -12,6 +12,7 @@ from octogen_dagster.sharing.listings import (
     Found,
     StaticListings,
 )
+from octogen_dagster.sharing.resource_names import checked_exchange
 
 # Dagster ends a tick after 60 s; the sensor needs the rest to store its result.
 TICK_TIMEOUT = 35.0
@@ -47,6 +48,9 @@ class ExchangeSource:
     Args:
         exchange: `projects/<project>/locations/<location>/dataExchanges/<exchange>`.
         only_catalogs: Leave out commercial listings and those of coverage lists too.
+
+    Raises:
+        OctogenBigQueryInputError: `exchange` is not the name of an exchange.
     """
 
     exchange: str
@@ -55,6 +59,7 @@ class ExchangeSource:
 
     def __post_init__(self) -> None:
         require_extras("ExchangeSource", "bigquery")
+        checked_exchange(self.exchange)
 
     def listings(self, resources: Any, scope: CancelScope | None = None) -> Found:
         """`Source.listings`."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import urllib.parse
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from octogen_dagster.asset_defaults import Metadata
+from octogen_dagster.bigquery.partitions import listing_of
 from octogen_dagster.bigquery.tables import TableFacts, TableName, column_type
+from octogen_dagster.errors import OctogenBigQueryInputError
+from octogen_dagster.run_failures import permanent_errors_fail
+from octogen_dagster.sharing.resource_names import ListingName
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,9 +33,15 @@ def last_materialization(
         context: The context of the run, with the partition.
         asset: The key of the asset.
     """
-    partitions = [context.partition_key] if context.has_partition_key else None
+    return _last_of(context, asset, context.partition_key if context.has_partition_key else None)
+
+
+def _last_of(
+    context: dg.AssetExecutionContext, asset: dg.AssetKey, partition: str | None
+) -> dg.EventLogRecord | None:
     found = context.instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset, asset_partitions=partitions), limit=1
+        dg.AssetRecordsFilter(asset, asset_partitions=None if partition is None else [partition]),
+        limit=1,
     )
     return next(iter(found.records), None)
 
@@ -43,22 +54,45 @@ def read_reported_table(context: dg.AssetExecutionContext, upstream: dg.AssetKey
         upstream: The key of the asset that reported the table.
 
     Raises:
-        dagster.Failure: No table was reported.
+        dagster.Failure: No table was reported, or its name is none.
     """
     record = last_materialization(context, upstream)
-    reported = None
-    if record and (materialization := record.asset_materialization):
-        reported = materialization.metadata.get(TABLE_NAME)
+    reported = _reported(record)
     if reported is None:
         asset = upstream.to_user_string()
         of = f", partition {context.partition_key!r}" if context.has_partition_key else ""
         raise dg.Failure(
             f"{asset}{of}: no linked dataset is known. Its last materialization says which one it "
-            f"is, as {TABLE_NAME}, and there is "
-            f"{'none that does' if record else 'none'}. Materialize {asset}{of} first.",
+            f"is, as {TABLE_NAME}, and there is {'none that does' if record else 'none'}. "
+            f"{_namesake(context, upstream) or f'Materialize {asset}{of} first.'}",
             allow_retries=False,
         )
-    return TableName.parse(str(reported.value))
+    with permanent_errors_fail():
+        return TableName.parse(reported)
+
+
+def _reported(record: dg.EventLogRecord | None) -> str | None:
+    """The table that a materialization reported."""
+    if record is None or record.asset_materialization is None:
+        return None
+    table = record.asset_materialization.metadata.get(TABLE_NAME)
+    return None if table is None else str(table.value)
+
+
+def _namesake(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> str | None:
+    """Name the partition with a table whose listing differs in the project's id or number only."""
+    if not context.has_partition_key:
+        return None
+    for key in sorted(context.instance.get_materialized_partitions(upstream)):
+        with contextlib.suppress(OctogenBigQueryInputError):  # a key is that of no listing
+            name = ListingName.parse(listing_of(context.partition_key))
+            is_other = name.matches(ListingName.parse(listing_of(key))) is False
+            if not is_other and _reported(_last_of(context, upstream, key)):
+                return (
+                    f"Partition {key!r} has one, and its name differs only in the project's id or "
+                    "number: if it is the same listing, use that partition and delete this one."
+                )
+    return None
 
 
 def table_metadata(table: TableName, facts: TableFacts, *, partitioned: bool) -> Metadata:

@@ -55,13 +55,25 @@ def test_listings_of_two_publishers_keep_apart() -> None:
     assert matched(["222:us:e:a"], ["octogen:us:e:a"]) == {"222:us:e:a": "222:us:e:a"}
 
 
-def test_a_listing_whose_identity_cannot_be_told_gets_its_own_key() -> None:
-    assert matched(["hidden:us:e:a"], ["111:us:e:a"]) == {"hidden:us:e:a": "hidden:us:e:a"}
+def test_a_listing_whose_identity_cannot_be_told_gets_the_partition_that_is_there() -> None:
+    assert matched(["hidden:us:e:a"], ["111:us:e:a"]) == {"hidden:us:e:a": "111:us:e:a"}
+    known = ["111:us:e:a", "octogen:us:e:a"]
+    assert matched(["222:us:e:a"], known) == {"222:us:e:a": "222:us:e:a"}
+    assert matched(["hidden:us:e:a", "111:us:e:b"], ["octogen:us:e:b"]) == {
+        "hidden:us:e:a": "hidden:us:e:a",
+        "111:us:e:b": "octogen:us:e:b",
+    }
 
 
-def test_a_partition_is_given_to_one_listing_only() -> None:
+def test_a_listing_that_is_named_in_both_ways_has_one_partition() -> None:
     keys = ["octogen:us:e:a", "111:us:e:a"]
-    assert matched(keys, ["octogen:us:e:a"]) == {key: key for key in keys}
+    assert matched(keys, ["octogen:us:e:a"]) == {"octogen:us:e:a": "octogen:us:e:a"}
+    assert matched(keys, ["111:us:e:a"]) == {"111:us:e:a": "111:us:e:a"}
+    assert matched(keys, []) == {"octogen:us:e:a": "octogen:us:e:a"}
+    three = [*keys, "octogen:US:e:a"]
+    assert matched(three, ["octogen:Us:e:a"]) == {"octogen:us:e:a": "octogen:Us:e:a"}
+    both = ["hidden:us:e:a", "111:us:e:a"]
+    assert matched(both, []) == {key: key for key in both}
 
 
 def test_names_are_compared_only_if_they_differ_in_nothing_but_the_project() -> None:

@@ -1,0 +1,158 @@
+"""A listing has one partition, whether its project is named by id or by number."""
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster_gcp import BigQueryResource
+from google.cloud import bigquery_analyticshub_v1 as ah
+
+from octogen_dagster import (
+    AnalyticsHubResource,
+    ExchangeSource,
+    StaticSource,
+    build_linked_datasets_asset,
+    build_linked_products_asset,
+    build_linked_snapshot_asset,
+    build_listing_sensor,
+    listing_partition_key,
+)
+from octogen_dagster.errors import OctogenBigQueryInputError
+from tests.results import failure
+from tests.sharing.hubs import Refusal, answering
+
+BY_ID = "projects/octo/locations/us/dataExchanges/catalogs/listings/acme"
+BY_NUMBER = BY_ID.replace("/octo/", "/123/")
+PROJECT = "reader-project"
+
+
+@pytest.mark.parametrize(
+    "exchange",
+    [
+        "projects/x",
+        "catalogs",
+        "",
+        "projects/x/locations/us/dataExchanges",
+        "projects/x/locations/us/dataExchanges/e/listings/acme",
+    ],
+)
+def test_an_exchange_that_is_none_is_refused_where_it_is_written(exchange: str) -> None:
+    with pytest.raises(
+        OctogenBigQueryInputError,
+        match=f"^{re.escape(repr(exchange))} is not the name of an exchange: ",
+    ):
+        build_listing_sensor(ExchangeSource(exchange), build_linked_datasets_asset())
+
+
+@contextlib.contextmanager
+def hub(*, visible: bool) -> Iterator[str]:
+    """An Analytics Hub whose only listing these credentials may read or not."""
+
+    def get_listing(request: ah.GetListingRequest) -> ah.Listing:
+        if not visible:
+            raise Refusal("PERMISSION_DENIED")
+        source = ah.Listing.BigQueryDatasetSource(dataset="projects/123/datasets/acme_v1")
+        return ah.Listing(name=request.name, display_name="Acme", bigquery_dataset=source)
+
+    with answering(
+        GetListing=get_listing,
+        ListSubscriptions=lambda _: ah.ListSubscriptionsResponse(),
+    ) as endpoint:
+        yield endpoint
+
+
+def requested(
+    instance: dg.DagsterInstance, endpoint: str, *listings: str
+) -> tuple[list[str | None], list[Any]]:
+    """The partitions that a tick requests runs for, and those that it adds."""
+    resources = {"analytics_hub": AnalyticsHubResource(project=PROJECT, endpoint=endpoint)}
+    asset = build_linked_datasets_asset()
+    sensor = build_listing_sensor(StaticSource(listings), asset)
+    defs = dg.Definitions(assets=[asset], sensors=[sensor], resources=resources)
+    context = dg.build_sensor_context(
+        instance=instance, repository_def=defs.get_repository_def(), resources=resources
+    )
+    with dg.partition_loading_context(dynamic_partitions_store=instance):
+        tick = sensor.evaluate_tick(context)
+    return (
+        [request.partition_key for request in tick.run_requests or ()],
+        list(tick.dynamic_partitions_requests or ()),
+    )
+
+
+@pytest.mark.parametrize(
+    ("known", "listed", "visible"),
+    [
+        (BY_ID, [BY_NUMBER], True),
+        (BY_ID, [BY_NUMBER], False),
+        (BY_NUMBER, [BY_ID], True),
+        (BY_NUMBER, [BY_ID], False),
+        (BY_ID, [BY_ID, BY_NUMBER], True),
+        (BY_NUMBER, [BY_ID, BY_NUMBER], True),
+    ],
+)
+def test_the_partition_that_is_there_is_requested(
+    known: str, listed: list[str], visible: bool, instance: dg.DagsterInstance
+) -> None:
+    instance.add_dynamic_partitions("octogen_listings", [listing_partition_key(known)])
+    with hub(visible=visible) as endpoint:
+        assert requested(instance, endpoint, *listed) == ([listing_partition_key(known)], [])
+
+
+@pytest.mark.parametrize("build", [build_linked_products_asset, build_linked_snapshot_asset])
+@pytest.mark.parametrize(("known", "wanted"), [(BY_ID, BY_NUMBER), (BY_NUMBER, BY_ID)])
+def test_a_linked_table_of_the_other_name_is_an_error_that_names_the_partition(
+    build: Callable[..., dg.AssetsDefinition],
+    known: str,
+    wanted: str,
+    instance: dg.DagsterInstance,
+) -> None:
+    datasets = build_linked_datasets_asset()
+    keys = [listing_partition_key(each) for each in (known, wanted)]
+    instance.add_dynamic_partitions("octogen_listings", keys)
+    table = {"dagster/table_name": f"{PROJECT}.octogen_acme.products_current_v1"}
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization(datasets.key, partition=keys[0], metadata=table)
+    )
+    message = failure(materialized(datasets, build(datasets), keys[1], instance))
+    assert (
+        f"Partition {keys[0]!r} has one, and its name differs only in the project's id or number: "
+        "if it is the same listing, use that partition and delete this one."
+    ) in message
+
+
+def test_a_table_name_that_is_none_is_not_retried(instance: dg.DagsterInstance) -> None:
+    datasets = build_linked_datasets_asset()
+    key = listing_partition_key(BY_ID)
+    instance.add_dynamic_partitions("octogen_listings", [key])
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization(
+            datasets.key, partition=key, metadata={"dagster/table_name": "projects/x"}
+        )
+    )
+    result = materialized(datasets, build_linked_snapshot_asset(datasets), key, instance)
+    assert "'projects/x' is not the name of a table" in failure(result)
+    assert not [event for event in result.all_events if event.is_step_up_for_retry]
+
+
+def materialized(
+    datasets: dg.AssetsDefinition,
+    asset: dg.AssetsDefinition,
+    key: str,
+    instance: dg.DagsterInstance,
+) -> dg.ExecuteInProcessResult:
+    """A run of an asset that follows the linked datasets, without them."""
+    return dg.materialize(
+        [datasets, asset],
+        selection=[asset],
+        partition_key=key,
+        instance=instance,
+        resources={
+            "analytics_hub": AnalyticsHubResource(project=PROJECT),
+            "bigquery": BigQueryResource(project=PROJECT),
+        },
+        raise_on_error=False,
+    )
