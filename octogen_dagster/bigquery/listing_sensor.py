@@ -237,7 +237,12 @@ class ListingSensor:
         states = [*((key, "gone") for key in tick.gone), *tick.lapsed.items()]
         return dg.SensorResult(
             run_requests=[
-                dg.RunRequest(run_key=run_key, partition_key=key) for key, run_key in tick.runs
+                dg.RunRequest(
+                    run_key=run_key,
+                    partition_key=key,
+                    asset_selection=[self._linked_datasets.key],  # or the run shows no target
+                )
+                for key, run_key in tick.runs
             ],
             skip_reason=None if tick.runs else f"None of {listings} listings is due.",
             dynamic_partitions_requests=[self._partitions.build_add_request(tick.new)]

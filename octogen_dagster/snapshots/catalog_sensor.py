@@ -168,7 +168,11 @@ class CatalogSensor:
     def _result(self, tick: CatalogTick, now: datetime, catalogs: int) -> dg.SensorResult:
         return dg.SensorResult(
             run_requests=[
-                dg.RunRequest(run_key=run_key, partition_key=partition)
+                dg.RunRequest(
+                    run_key=run_key,
+                    partition_key=partition,
+                    asset_selection=[self._products.key],  # or the run shows no target
+                )
                 for partition, run_key in tick.runs
             ],
             skip_reason=None if tick.runs else f"None of {catalogs} catalogs was indexed anew.",
