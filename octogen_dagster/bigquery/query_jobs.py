@@ -206,9 +206,12 @@ class _Query:
             with self._cancelled_by_interrupt(job_id):
                 if job := self._attempt(job_id):
                     return job
+        last = self.client.get_job(job_id, location=self.location, timeout=self.timeout)
+        failure = last.error_result or {"reason": "gone", "message": "its result is gone"}
         raise OctogenBigQueryError(
-            f"{self.subject}: {MAX_ATTEMPTS} jobs of this run and its retries failed. Look up the "
-            f"error of job {job_id} in BigQuery, and start a new run."
+            f"{self.subject}: {MAX_ATTEMPTS} jobs of this run and its retries failed, the last one "
+            f"({failure.get('reason')}: {shortened(failure.get('message'))}). Look up job {job_id} "
+            "in BigQuery, and start a new run."
         )
 
     @property

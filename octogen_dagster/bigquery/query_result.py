@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from octogen_dagster.background import submit, wait_interruptibly
 from octogen_dagster.bigquery.query_jobs import REQUEST_TIMEOUT
 from octogen_dagster.sharing.denials import named_cause
-from octogen_dagster.sharing.google_errors import shortened, status_code
+from octogen_dagster.sharing.google_errors import shortened, status_code, with_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -112,9 +112,12 @@ class QueryResult:
                 timeout=REQUEST_TIMEOUT,
             )
         except (GoogleAPICallError, RetryError) as error:
+            code = status_code(error)
+            if isinstance(error, GoogleAPICallError):
+                code = with_reason(code, error)
             self._warn(
                 "The rows are read by REST, which is slower: the Storage Read API refused "
-                f"({status_code(error)}: {shortened(error)}). {self._advice(error)}".rstrip()
+                f"({code}: {shortened(error)}). {self._advice(error)}".rstrip()
             )
             return None
 

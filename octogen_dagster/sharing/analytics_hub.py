@@ -29,6 +29,7 @@ from octogen_dagster.sharing.google_errors import (
     ANALYTICS_HUB,
     shortened,
     translate_google_errors,
+    with_reason,
 )
 
 if TYPE_CHECKING:
@@ -254,7 +255,8 @@ class AnalyticsHub:
             OctogenBigQueryAccessPendingError: The grant has not arrived.
             OctogenBigQueryError: It has, or nobody knows.
         """
-        reason = f"PERMISSION_DENIED: {shortened(denial.message)}"
+        code = with_reason("PERMISSION_DENIED", denial)
+        reason = f"{code}: {shortened(denial.message)}"
         cause = named_cause(denial)
         try:
             granted = self.may_subscribe(request.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from google.auth.exceptions import GoogleAuthError
 
 _MAX_MESSAGE_LENGTH = 400
+_REASON = re.compile(r"[\w.-]{1,63}")
 _SILENCE = {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
 """Statuses that gRPC's client gives to a call without a response."""
 
@@ -77,13 +79,14 @@ def translate_google_errors(
         )
     except exceptions.GoogleAPICallError as error:
         code, message = service.code_and_message(error)
+        shown = with_reason(code, error)
         kind, verb = OctogenBigQueryError, "refused"
         if _passes(error):
             kind, verb = OctogenBigQueryUnavailableError, "failed"
         denied = if_denied if code == "PERMISSION_DENIED" else None
         advice = service.advice.get(code.rpartition(" ")[2], service.default_advice)
         problem = (
-            f"{service.name} {verb} ({code}: {shortened(message)}). "
+            f"{service.name} {verb} ({shown}: {shortened(message)}). "
             f"{named_cause(error) or denied or advice}"
         )
     else:
@@ -132,6 +135,13 @@ def status_code(error: object) -> str:
     return str(status.name) if status is not None else type(error).__name__
 
 
+def with_reason(code: str, error: GoogleAPICallError) -> str:
+    """A code, with the reason in the details of an error if no advice is given for it."""
+    reason = str(error.reason or "")
+    is_shown = _REASON.fullmatch(reason) and reason not in code and not named_cause(error)
+    return f"{code} {reason}" if is_shown else code
+
+
 def shortened(text: object) -> str:
     """A text on one line, cut to 400 characters, without the dot at its end.
 
@@ -145,7 +155,8 @@ def _cause(service: GoogleService, cause: object) -> tuple[str, object]:
     from google.api_core.exceptions import GoogleAPICallError
 
     if isinstance(cause, GoogleAPICallError):
-        return service.code_and_message(cause)
+        code, message = service.code_and_message(cause)
+        return with_reason(code, cause), message
     return type(cause).__name__, cause
 
 
@@ -157,7 +168,8 @@ def _bigquery_code_and_message(error: GoogleAPICallError) -> tuple[str, object]:
     details: Any = next(iter(error.errors or ()), {})
     if not isinstance(details, dict):  # the Storage Read API is called over gRPC
         return _grpc_code_and_message(error)
-    reason = details.get("reason", "no reason given")
+    # A refusal of Google's front end has no list of errors.
+    reason = details.get("reason") or type(error).__name__
     return f"{error.code} {reason}", details.get("message") or error.message
 
 

@@ -260,8 +260,9 @@ def test_attempts_are_bounded(server: JobServer, run: Run) -> None:
     with pytest.raises(OctogenBigQueryError) as caught:
         run()
     assert str(caught.value) == (
-        "The query into p.d.b: 20 jobs of this run and its retries failed. Look up the error of "
-        f"job {list(server.jobs)[-1]} in BigQuery, and start a new run."
+        "The query into p.d.b: 20 jobs of this run and its retries failed, the last one "
+        f"({WRONG['reason']}: {WRONG['message']}). Look up job {list(server.jobs)[-1]} in "
+        "BigQuery, and start a new run."
     )
     assert len(server.inserted) == MAX_ATTEMPTS
 

@@ -102,7 +102,7 @@ def test_a_refusal_says_what_to_do(tmp_path: Path, code: int, reason: str, advic
 def test_a_response_of_another_server_than_bigquery_is_an_error(tmp_path: Path) -> None:
     with (
         connected(lambda *_: (403, {"blocked": True}), tmp_path) as client,
-        pytest.raises(OctogenBigQueryError, match=r"refused \(403 no reason given: GET http"),
+        pytest.raises(OctogenBigQueryError, match=r"refused \(403 Forbidden: GET http"),
     ):
         read_table(client)
 

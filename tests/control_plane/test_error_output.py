@@ -28,6 +28,10 @@ from octogen_dagster.control_plane.error_output import MAX_SIZE, shown_error_out
         (b"cannot use accessSECRETs", "cannot use [masked]"),
         (b"code: PERMISSION_DENIED", None),
         (b"error: invalid_grant", None),
+        (b"error: unsupported_grant_type", None),
+        (b"reason: ACCESS_TOKEN_SCOPE_INSUFFICIENT", None),
+        (b"it is " + b"s" * 30, "it is [masked]"),
+        (b"it is accessSECRET_secret_secret_secret", "it is [masked]"),
         (b"authentication is misconfigured", None),
     ],
 )

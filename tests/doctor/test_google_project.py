@@ -149,7 +149,7 @@ def test_a_project_that_is_refused(person: Credentials) -> None:
     answer = http(403, {"error": {"code": 403, "message": "It may not exist."}})
     with RawServer(lambda _: answer) as server:
         found = diagnosed(server, person)[1]
-    assert "Cloud Resource Manager refused (403 no reason given: " in found
+    assert "Cloud Resource Manager refused (403 Forbidden: " in found
     assert "It may not exist" in found
     assert found.endswith(
         "Check the project's id, and that the Cloud Resource Manager API is enabled."
