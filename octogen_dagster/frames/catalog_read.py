@@ -52,6 +52,8 @@ class CatalogRead:
         saved_pages: As in the arguments.
         tracker: Checks the order of the pages.
         resumed_pages: The number of saved pages read so far.
+        products: The number of products received so far, repeated ones included.
+        ended: True if the last page was received.
         failed: True if its pages, which may be saved ones, cannot be read or joined.
         effective_query: The effective query of page 1; None before it and from an older service.
     """
@@ -73,6 +75,8 @@ class CatalogRead:
         product_count = planned.product_count if live else math.inf
         self.tracker = PageTracker(planned.subject, product_count, planned.rows_per_product)
         self.resumed_pages = 0
+        self.products = 0
+        self.ended = False
         self.failed = False
         self.effective_query: EffectiveQuery | None = None
         self.saved_pages = saved_pages
@@ -111,7 +115,7 @@ class CatalogRead:
         request: SearchRequest | None = self.planned.request
         for page in self._pages_at_hand():
             self.tracker.page_received(page)
-            self._remember_query(page)
+            self._note(page)
             if page is self._next_page:
                 self._save(page)
             else:
@@ -124,7 +128,7 @@ class CatalogRead:
             async for page in client.iter_raw_pages(request, self.tracker, read_page):
                 if client.generation == "current":
                     self._require_products(page)
-                self._remember_query(page)
+                self._note(page)
                 self._save(page, client.generation)
                 yield page
         except OctogenAPIError as error:
@@ -141,7 +145,9 @@ class CatalogRead:
                 ) from error
             raise
 
-    def _remember_query(self, page: WirePage) -> None:
+    def _note(self, page: WirePage) -> None:
+        self.products += len(page.uuids)
+        self.ended = not page.next_cursor
         if self.tracker.pages != 1:
             return
         query = page.effective_query

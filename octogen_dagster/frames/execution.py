@@ -68,6 +68,7 @@ class Execution:
         for read in self._reads:
             self._reads_of.setdefault(read.planned.catalog, []).append(read)
         few = _MAX_UUIDS_IN_SETS // max(1, min(connection.concurrency, len(self._reads)))
+        self._reader = self._make_reader()
         self._products = {
             key: CatalogProducts(
                 reads,
@@ -94,24 +95,27 @@ class Execution:
         """Yield the rows, in the order in which their pages come.
 
         Args:
-            report: Called about every second, and before each frame.
+            report: Called about every second, and before each frame; `add_up` brings the statistics
+                up to date.
 
         Raises:
             OctogenError: The read failed or is not complete.
         """
-        with self._reader() as reader:
-            for batch in reader:
-                self._add_up(reader)
-                report()
-                if batch is None:
-                    continue
-                yield self._checked_frame(*batch)
-                if self._is_full:
-                    break
-            else:
-                self._check_finished()
-                check_unchanged(self._reads, self._connection)
-            self._add_up(reader)
+        with self._reader as reader:
+            try:
+                for batch in reader:
+                    frame = self._checked_frame(*batch) if batch else None
+                    report()
+                    if frame is None:
+                        continue
+                    yield frame
+                    if self._is_full:
+                        break
+                else:
+                    self._check_finished()
+                    check_unchanged(self._reads, self._connection)
+            finally:
+                self.add_up()
         if self._plan.saved_read:
             reader.join()
         self.statistics.complete = True
@@ -126,7 +130,7 @@ class Execution:
         """The number of catalogs whose last page did not come yet."""
         return sum(not products.finished for products in self._products.values())
 
-    def _reader(self) -> BulkReader:
+    def _make_reader(self) -> BulkReader:
         if self._cap is None:
             concurrency = self._connection.concurrency
             return BulkReader(self._connection, self._reads, concurrency, MAX_PAGES_PER_BATCH)
@@ -189,12 +193,32 @@ class Execution:
                 "the present partition."
             )
 
-    def _add_up(self, reader: BulkReader) -> None:
+    def add_up(self) -> None:
+        """Bring the statistics up to date."""
         statistics = self.statistics
         statistics.repeats = sum(read.tracker.repeats for read in self._reads)
         statistics.repeats += sum(products.twice for products in self._products.values())
         statistics.resumed_pages = sum(read.resumed_pages for read in self._reads)
-        statistics.update(reader.sent, self._connection.spending)
+        received = sum(read.products for read in self._reads) - statistics.repeats
+        statistics.received_rows = received
+        statistics.received_pages = sum(read.tracker.pages for read in self._reads)
+        if statistics.expected_rows is not None and self._cap is None:
+            rows, statistics.requests_left = self._left()
+            statistics.likely_rows = received + rows
+        statistics.update(self._reader.sent, self._connection.spending)
+
+    def _left(self) -> tuple[int, int]:
+        """The rows and pages that are likely still to be received, saved pages left out."""
+        rows = pages = 0
+        for reads in self._reads_of.values():
+            if all(read.ended for read in reads):
+                continue
+            expected = reads[0].planned.expected_rows or 0
+            left = max(0, expected - sum(read.products for read in reads))
+            saved = sum(read.saved_pages - read.resumed_pages for read in reads)
+            rows += left
+            pages += max(0, -(-left // self._plan.search.page_size) - saved)
+        return rows, pages
 
 
 def _note_repeats(read: CatalogRead, pages: Sequence[WirePage], new: pl.Series) -> None:

@@ -34,6 +34,7 @@ from octogen_dagster.frames.execution import Execution
 from octogen_dagster.frames.lazy_scan import Interval
 from octogen_dagster.frames.pages.resume import plan_with_store
 from octogen_dagster.frames.plan import list_for, plan_catalogs
+from octogen_dagster.frames.progress_bar import ProgressBar
 from octogen_dagster.frames.pushdown import Pushdown
 from octogen_dagster.frames.read_plan import ReadPlan
 from octogen_dagster.frames.scan_statistics import ScanStatistics, product_figures
@@ -64,6 +65,8 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger(__name__)
 _MANY_MORE = 1.5
 """By how much more a catalog that grew since it was counted is not explained."""
+_BAR_SECONDS = 0.5
+"""The time between two updates of the progress bar."""
 
 
 class ProductScan(ServiceScan):
@@ -80,6 +83,7 @@ class ProductScan(ServiceScan):
         min_rows_ratio: The smallest snapshot of whole catalogs to publish, as a share of the rows
             of the one that it replaces; 0 publishes any, also an empty one. Other searches may
             find as few products as they do.
+        progress: True if a bar is shown in a terminal or a notebook while the frame is executed.
         clock: Returns the present time, in UTC.
 
     Attributes:
@@ -104,6 +108,7 @@ class ProductScan(ServiceScan):
         list_catalogs: ListCatalogs | None = None,
         window: TimeWindow | None = None,
         min_rows_ratio: float = MIN_ROWS_RATIO,
+        progress: bool = False,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self.search = search
@@ -112,6 +117,7 @@ class ProductScan(ServiceScan):
         self.connection = connection
         self.statistics = ScanStatistics(search=search)
         self._report = report
+        self._progress = progress
         self._list_catalogs = list_catalogs
         self._window = window
         self._clock = clock
@@ -239,13 +245,23 @@ class ProductScan(ServiceScan):
         if not caps:
             self._announce(plan, connection)
         execution = Execution(plan, connection, columns, min(caps, default=None), self._log)
-        self.statistics = execution.statistics
-        try:
-            yield from execution.frames(Interval(self._tell, self.report_interval_seconds))
-        except (OctogenPagingError, OctogenResponseError) as error:
-            self._discard_bad_pages(error)
-            raise
-        self._tell()
+        statistics = self.statistics = execution.statistics
+        with ProgressBar() if self._progress else contextlib.nullcontext() as bar:
+            tell = bar.show if bar else self._report or (lambda _: None)
+
+            def report() -> None:
+                execution.add_up()
+                tell(statistics)
+
+            seconds = _BAR_SECONDS if bar else self.report_interval_seconds
+            try:
+                yield from execution.frames(Interval(report, seconds))
+            except (OctogenPagingError, OctogenResponseError) as error:
+                self._discard_bad_pages(error)
+                raise
+            finally:
+                if bar or statistics.complete:
+                    tell(statistics)
         self._warn_of_more_rows(plan)
 
     def _warn_of_more_rows(self, plan: ReadPlan) -> None:
@@ -294,10 +310,6 @@ class ProductScan(ServiceScan):
         for read in reads:
             if read.saver:
                 read.saver.close()
-
-    def _tell(self) -> None:
-        if self._report:
-            self._report(self.statistics)
 
     def _plan_with_store(self, store: PageStore, connection: Connection) -> ReadPlan:
         list_catalogs = self._list_catalogs or functools.partial(
@@ -361,6 +373,7 @@ def scan_products(
     catalogs: CatalogSource | None = None,
     budget_usd: float | None = None,
     max_extra_pages_ratio: float = MAX_EXTRA_PAGES_RATIO,
+    progress: bool = False,
 ) -> pl.LazyFrame:
     """Return a search as a LazyFrame; it is read when the frame is executed.
 
@@ -389,6 +402,8 @@ def scan_products(
         budget_usd: Dollars that all executions of the frame may spend; None for no limit.
         max_extra_pages_ratio: The most pages that reading a catalog in several walks may add, as a
             share of its pages; 0 reads each catalog in one walk.
+        progress: True to show a bar with the products, the cost and the time left while the frame
+            is executed: on stderr if that is a terminal, or in the cell of a notebook.
 
     Returns:
         Columns as in `PRODUCT_SCHEMA`; each product once. The order is the service's within
@@ -414,7 +429,7 @@ def scan_products(
         spending=Spending(budget_usd=budget_usd),
         max_extra_pages_ratio=max_extra_pages_ratio,
     )
-    return ProductScan(search, connection).frame
+    return ProductScan(search, connection, progress=progress).frame
 
 
 def _narrowed(search: ProductSearch, pushdown: Pushdown) -> ProductSearch | None:

@@ -39,7 +39,10 @@ class ScanStatistics(ReadStatistics):
         truncated: True if the cap left products unread.
         catalogs: The keys of the catalogs that were read, where they are known.
         walks: The number of walks that read them.
+        likely_rows: The number of rows that there will be, as far as is known: what came of the
+            catalogs that have ended, and what is expected of the others; None if it is not known.
         pages: Pages decoded.
+        received_pages: Pages received, of which the query may not have taken all.
         repeats: Products that came again and were removed.
         resumed_pages: Saved pages, which were not requested.
         rebuilt: True if all pages were archived ones.
@@ -56,7 +59,9 @@ class ScanStatistics(ReadStatistics):
     truncated: bool = False
     catalogs: list[str] = field(default_factory=list)
     walks: int = 0
+    likely_rows: int | None = None
     pages: int = 0
+    received_pages: int = 0
     repeats: int = 0
     resumed_pages: int = 0
     rebuilt: bool = False
@@ -101,16 +106,14 @@ class ScanStatistics(ReadStatistics):
             figures["rows_per_product"] = round(self.rows_per_product, 4)
         return figures
 
-    def progress(self, subject: str) -> str:
-        """Return a line about the progress of the read.
-
-        Args:
-            subject: What is read, such as "Catalog 'acme'".
-        """
-        expected = self.expected_rows
-        of = f" of {expected:,}" if expected else ""
+    def progress(self) -> str:
+        """Return a line about the progress of the read."""
+        catalogs = self.search.catalogs
+        subject = f"Catalog {catalogs[0]!r}" if len(catalogs) == 1 else "The search"
+        of = f" of {self.likely_rows:,}" if self.likely_rows else ""
         return (
-            f"{subject}: {self.rows:,}{of} products in {self.pages:,} pages, {self.speed(expected)}"
+            f"{subject}: {self.received_rows:,}{of} products in {self.received_pages:,} pages, "
+            f"{self.cost(self.prices.search_page_usd)}{self.speed(self.likely_rows)}"
         )
 
     def _pages_not_paid(self) -> int:

@@ -193,7 +193,7 @@ class ProductsAsset:
         subject = f"Catalog {search.catalogs[0]!r}" if len(search.catalogs) == 1 else "The search"
 
         def report(statistics: ScanStatistics) -> None:
-            context.log.info(statistics.progress(subject))
+            context.log.info(statistics.progress())
             if statistics.complete and not statistics.rows:
                 context.log.warning(
                     f"{subject} found no products. Check its filters, or the API key's access."

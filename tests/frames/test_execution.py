@@ -111,6 +111,11 @@ def test_pages_that_end_before_the_last_one_are_an_error(connection: Connection)
 def test_each_frame_is_reported(connection: Connection) -> None:
     reported: list[int] = []
     running = execution(connection)
-    frames = running.frames(lambda: reported.append(running.statistics.requests))
+
+    def report() -> None:
+        running.add_up()
+        reported.append(running.statistics.requests)
+
+    frames = running.frames(report)
     assert sum(len(frame) for frame in frames) == 8
     assert reported[-1] == 4

@@ -109,14 +109,24 @@ def test_the_source_of_the_rows(statistics: ScanStatistics, source: str) -> None
 
 
 def test_a_progress_line_says_how_far_the_reading_is() -> None:
-    statistics = ScanStatistics(rows=1_000, pages=10, seconds=4.0, expected_rows=1_500)
-    assert statistics.progress("Catalog 'acme'") == (
-        "Catalog 'acme': 1,000 of 1,500 products in 10 pages, 250 a second, about 2 s left"
+    statistics = ScanStatistics(
+        search=ProductSearch(catalogs=["acme"]),
+        received_rows=1_000,
+        received_pages=10,
+        likely_rows=1_500,
+        requests_left=5,
+        cost_usd=0.14,
+        seconds=4.0,
     )
-    statistics.expected_rows = None
-    assert statistics.progress("The search") == (
-        "The search: 1,000 products in 10 pages, 250 a second"
+    assert statistics.progress() == (
+        "Catalog 'acme': 1,000 of 1,500 products in 10 pages, $0.14 of about $0.21, 250 a second, "
+        "about 2 s left"
     )
+    statistics.search = ProductSearch()
+    statistics.likely_rows = statistics.requests_left = None
+    assert statistics.progress() == ("The search: 1,000 products in 10 pages, $0.14, 250 a second")
+    statistics.prices = Prices(0, 0)
+    assert statistics.progress() == "The search: 1,000 products in 10 pages, 250 a second"
 
 
 def test_shares_of_null_and_quantiles_of_the_price() -> None:

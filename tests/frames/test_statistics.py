@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from datetime import datetime, timezone
 
@@ -35,6 +36,15 @@ def test_the_figures_are_rounded_and_named_with_their_units() -> None:
         "unknown_field_names": {"items.brand.founder": 5, "items.mood": 2},
         "fetched_at": STARTED_AT,
     }
+
+
+def test_the_speed_of_a_read_under_way_is_that_of_the_last_minute() -> None:
+    statistics = ReadStatistics()
+    for seconds, rows in ((5.0, 50_000), (10.0, 50_100), (100.0, 51_000), (130.0, 51_300)):
+        statistics.received_rows = rows
+        statistics._began = time.monotonic() - seconds
+        statistics.update(RequestStatistics(), Spending())
+    assert statistics.speed(52_000) == "10 a second, about 70 s left"
 
 
 def test_without_unknown_fields_no_names_are_shown() -> None:
@@ -71,7 +81,8 @@ def test_an_update_takes_over_what_was_sent() -> None:
 def test_the_speed_says_how_long_the_rest_takes(
     expected: int | None, complete: bool, text: str
 ) -> None:
-    assert ReadStatistics(rows=1_900, seconds=2.0, complete=complete).speed(expected) == text
+    statistics = ReadStatistics(rows=1_900, received_rows=1_900, seconds=2.0, complete=complete)
+    assert statistics.speed(expected) == text
 
 
 def test_before_the_first_row_nothing_is_said_of_the_rest() -> None:

@@ -20,7 +20,6 @@ from octogen_dagster import (
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.details.scan import DetailScan
 from octogen_dagster.frames.details.schema import DETAIL_DESCRIPTIONS, DETAIL_SCHEMA
-from octogen_dagster.frames.details.statistics import DetailStatistics
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.details import build_product_details_asset
@@ -214,18 +213,9 @@ def test_a_long_read_logs_its_progress(
         for record in instance.all_logs(result.run_id)
         if record.user_message.startswith("products_details, partition 'northpeak': ")
     ]
-    assert any(": 250 of 600 products, 250 of them looked up; 250 found, " in it for it in lines)
-    assert ": 600 of 600 products, " in lines[-1]
-
-
-def test_a_progress_line_says_how_long_it_will_take() -> None:
-    statistics = DetailStatistics(
-        products=3_000, rows=1_000, found=960, gone=30, failed=10, carried_over=200, seconds=10
-    )
-    assert statistics.progress("products_details") == (
-        "products_details: 1,000 of 3,000 products, 800 of them looked up; 960 found, 30 gone, "
-        "10 failed; 100 a second, about 20 s left"
-    )
+    assert any(" of 600 products, $" in line and " of about $1.20, " in line for line in lines)
+    assert ": 600 of 600 products, $1.20, " in lines[-1]
+    assert lines[-1].endswith("; 600 found, 0 gone, 0 failed, 0 carried over")
 
 
 def test_details_have_the_pool_and_group_of_octogen_by_default() -> None:

@@ -219,7 +219,11 @@ def partition_keys() -> None:
 def notebook() -> pl.DataFrame:
     """A search as a LazyFrame."""
     frame = scan_products(
-        search, base_url="http://127.0.0.1:8787/v1", concurrency=2, catalogs=SOURCES[2]
+        search,
+        base_url="http://127.0.0.1:8787/v1",
+        concurrency=2,
+        catalogs=SOURCES[2],
+        progress=True,
     )
     assert_type(frame, pl.LazyFrame)
     schemas: list[pl.Schema] = [PRODUCT_SCHEMA, DETAIL_SCHEMA, CHANGES_SCHEMA, BRANDS_SCHEMA]

@@ -152,6 +152,7 @@ class DetailScan(ServiceScan):
             try:
                 yield from self._finished(rows, reader, spending)
             finally:
+                statistics.received([])
                 statistics.update(reader.sent, spending)
         statistics.complete = True
         self._tell()
@@ -165,6 +166,7 @@ class DetailScan(ServiceScan):
         begun = deque(itertools.islice(batches, _MAX_BATCHES_AHEAD))
         while begun:
             is_over = reader.wait(begun[0].lookups)
+            self.statistics.received(begun)
             self.statistics.update(reader.sent, spending)
             report()
             if is_over:

@@ -12,6 +12,8 @@ from octogen_dagster.frames.details.schema import FAILED, FOUND, GONE, MISMATCH
 from octogen_dagster.frames.statistics import Figures, ReadStatistics
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from octogen_dagster.frames.details.rows import Batch
 
 
@@ -50,6 +52,12 @@ class DetailStatistics(ReadStatistics):
         self.failed += counts[FAILED]
         self.carried_over += len(batch.carried)
 
+    def received(self, begun: Iterable[Batch]) -> None:
+        """Count what is known of the batches that are not finished, besides the finished rows."""
+        results = sum(len(batch.carried) + len(batch.lookups.results) for batch in begun)
+        self.received_rows = self.rows + results
+        self.requests_left = self.products - self.received_rows
+
     def figures(self) -> Figures:
         """Return the figures by name."""
         return {
@@ -70,9 +78,10 @@ class DetailStatistics(ReadStatistics):
             subject: What is made, such as "octogen_products_details, partition 'acme'".
         """
         return (
-            f"{subject}: {self.rows:,} of {self.products:,} products, {self.looked_up:,} of them "
-            f"looked up; {self.found:,} found, {self.gone:,} gone, {self.failed:,} failed; "
-            f"{self.speed(self.products)}"
+            f"{subject}: {self.received_rows:,} of {self.products:,} products, "
+            f"{self.cost(self.prices.lookup_usd)}{self.speed(self.products)}; "
+            f"{self.found:,} found, {self.gone:,} gone, {self.failed:,} failed, "
+            f"{self.carried_over:,} carried over"
         )
 
 

@@ -50,11 +50,20 @@ def test_the_costs_are_those_of_lookups() -> None:
     assert figures["cost_usd_per_1000_products"] == 125.0
 
 
-def test_a_progress_line_ends_with_the_speed() -> None:
-    statistics = DetailStatistics(products=30, rows=20, found=18, gone=2, seconds=2.0)
+def test_a_progress_line_says_what_came_and_what_it_cost() -> None:
+    statistics = DetailStatistics(
+        products=30,
+        received_rows=20,
+        found=16,
+        gone=2,
+        carried_over=4,
+        seconds=2.0,
+        requests_left=10,
+        cost_usd=0.032,
+    )
     assert statistics.progress("details") == (
-        "details: 20 of 30 products, 20 of them looked up; 18 found, 2 gone, 0 failed; "
-        "10 a second, about 1 s left"
+        "details: 20 of 30 products, $0.032 of about $0.052, 10 a second, about 1 s left; "
+        "16 found, 2 gone, 0 failed, 4 carried over"
     )
 
 

@@ -1,0 +1,217 @@
+"""A read says how far it is, what it cost and what it will cost, while its pages come."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pty
+import re
+import select
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import nbformat
+import polars as pl
+import pytest
+from nbclient import NotebookClient
+
+from octogen_dagster import (
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ProductSearch,
+    build_products_asset,
+    scan_products,
+)
+from octogen_dagster.errors import OctogenResponseError
+from tests.api.servers import POLL_SECONDS
+from tests.promises.paged_service import PagedService
+
+
+@pytest.fixture
+def service() -> Iterator[PagedService]:
+    with PagedService({"acme": 1_000}).running() as service:
+        yield service
+
+
+class Terminal:
+    """A terminal that takes the place of stderr while the context is open."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        self.shown = ""
+
+    def __enter__(self) -> Terminal:
+        self._reader, writer = pty.openpty()
+        self._stderr = open(writer, "w")
+        self._monkeypatch.setattr(sys, "stderr", self._stderr)
+        self._monkeypatch.setenv("TERM", "xterm")
+        self._monkeypatch.setenv("COLUMNS", "200")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._monkeypatch.undo()
+        self._stderr.close()
+        os.close(self._reader)
+
+    def wait_for(self, text: str) -> None:
+        """Read what is shown until a text is, for half a minute at most."""
+        while text not in self.shown:
+            ready, _, _ = select.select([self._reader], [], [], POLL_SECONDS)
+            assert ready, f"{text!r} is not shown: {self.shown[-1_000:]!r}"
+            self.shown += os.read(self._reader, 65_536).decode()
+
+
+@contextmanager
+def reading(service: PagedService, catalogs: list[str]) -> Iterator[Future[pl.DataFrame]]:
+    """Read catalogs in a thread, and wait for its end."""
+    frame = scan_products(
+        ProductSearch(catalogs=catalogs),
+        api_key=service.api_key,
+        base_url=service.base_url,
+        progress=True,
+    )
+    with ThreadPoolExecutor(1) as threads:
+        yield threads.submit(frame.collect)
+        service.release()
+
+
+def test_a_terminal_shows_the_pages_as_they_are_received_and_their_cost(
+    service: PagedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.last_page = 3
+    with Terminal(monkeypatch) as terminal, reading(service, ["acme"]) as result:
+        terminal.wait_for("Catalog 'acme': 300 of 1,000 products in 3 pages, $0.042 of about $0.14")
+        service.release()
+        terminal.wait_for("Catalog 'acme': 1,000 of 1,000 products in 10 pages, $0.14, ")
+        assert result.result(POLL_SECONDS).height == 1_000
+
+
+def test_the_estimate_falls_when_a_catalog_turns_out_to_be_small(
+    service: PagedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.catalogs["small"] = 200
+    service.counts["small"] = 1_000
+    service.last_page = 3
+    with Terminal(monkeypatch) as terminal, reading(service, ["acme", "small"]) as result:
+        terminal.wait_for("The search: 500 of 1,200 products in 5 pages, $0.07 of about $0.168")
+        service.release()
+        terminal.wait_for("The search: 1,200 of 1,200 products in 12 pages, $0.168, ")
+        assert result.result(POLL_SECONDS).height == 1_200
+
+
+def test_a_read_that_fails_says_what_it_cost(
+    service: PagedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service.change = lambda _key, page, products: (
+        products[0].update(currentPrice="a lot") if page == 4 else None
+    )
+    with Terminal(monkeypatch) as terminal, reading(service, ["acme"]) as result:
+        terminal.wait_for(" in 3 pages, $0.056 of about ")  # the fourth is charged as well
+        with pytest.raises(OctogenResponseError):
+            result.result(POLL_SECONDS)
+
+
+def test_nothing_is_shown_without_a_terminal(
+    service: PagedService, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with reading(service, ["acme"]) as result:
+        assert result.result(POLL_SECONDS).height == 1_000
+    assert capfd.readouterr() == ("", "")
+
+
+def test_nothing_is_shown_unless_it_is_asked_for(
+    service: PagedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = ProductSearch(catalogs=["acme"])
+    with Terminal(monkeypatch) as terminal:
+        frame = scan_products(search, api_key=service.api_key, base_url=service.base_url)
+        assert frame.collect().height == 1_000
+        print("end", file=sys.stderr, flush=True)
+        terminal.wait_for("end")
+    assert terminal.shown.strip() == "end"
+
+
+CELL = """
+from octogen_dagster import ProductSearch, scan_products
+
+frame = scan_products(
+    ProductSearch(catalogs=["acme"]), api_key={key!r}, base_url={url!r}, progress=True
+)
+frame.collect().height
+"""
+
+
+@pytest.mark.slow
+def test_a_notebook_shows_it_in_the_cell(service: PagedService, tmp_path: Path) -> None:
+    source = CELL.format(key=service.api_key, url=service.base_url)
+    notebook = nbformat.v4.new_notebook(  # type: ignore[no-untyped-call]
+        cells=[nbformat.v4.new_code_cell(source)]  # type: ignore[no-untyped-call]
+    )
+    NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    shown = [output["data"] for output in notebook.cells[0].outputs]
+    assert [data["text/plain"] for data in shown[1:]] == ["1000"]
+    assert shown[0]["text/plain"].startswith("Catalog 'acme': 1,000 of 1,000 products in 10 pages")
+    assert "<progress" in shown[0]["text/html"]
+
+
+def materialize(
+    service: PagedService, folder: Path, handler: logging.Handler
+) -> dg.ExecuteInProcessResult:
+    @dg.logger
+    def console(_: dg.InitLoggerContext) -> logging.Logger:
+        logger = logging.Logger("console", logging.INFO)
+        logger.addHandler(handler)
+        return logger
+
+    defs = dg.Definitions(
+        assets=[build_products_asset("acme", ProductSearch(catalogs=["acme"]))],
+        resources={
+            "octogen": OctogenResource(api_key=service.api_key, base_url=service.base_url),
+            "io_manager": ParquetSnapshotIOManager(base_dir=str(folder)),
+        },
+        loggers={"console": console},
+    )
+    job = defs.resolve_implicit_global_asset_job_def()
+    return job.execute_in_process(run_config={"loggers": {"console": {}}})
+
+
+class Lines(logging.Handler):
+    """Keeps what is logged, and releases the pages when a line has a text."""
+
+    def __init__(self, service: PagedService, text: str = "") -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self._service = service
+        self._text = text
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        self.lines.append(message)
+        if self._text and self._text in message:
+            self._service.release()
+
+
+def test_the_last_line_of_a_run_says_what_was_read_and_what_it_cost(
+    service: PagedService, tmp_path: Path
+) -> None:
+    lines = Lines(service)
+    materialize(service, tmp_path, lines)
+    (last,) = [line for line in lines.lines if "Catalog 'acme': 1,000 of" in line]
+    assert re.search(r"1,000 of 1,000 products in 10 pages, \$0\.14, [\d,]+ a second$", last)
+
+
+@pytest.mark.slow  # a run says it every ten seconds
+def test_the_log_of_a_run_counts_the_pages_that_were_received(
+    service: PagedService, tmp_path: Path
+) -> None:
+    service.last_page = 3
+    line = "Catalog 'acme': 300 of 1,000 products in 3 pages, $0.042 of about $0.14"
+    lines = Lines(service, line)
+    assert materialize(service, tmp_path, lines).success
+    assert any(line in each for each in lines.lines)
+    assert pl.read_parquet(tmp_path / "acme.parquet").height == 1_000
