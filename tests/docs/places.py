@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from octogen_dagster import listing_partition_key
-from octogen_dagster.sandbox.rest.request_bodies import Generation
 from octogen_dagster.sandbox.server import Sandbox
-from tests.docs.blocks import Block
 
 CATALOG = "strada"
 """A catalog that sells boots, as most blocks look for."""
@@ -51,8 +49,3 @@ class Place(NamedTuple):
         for example, name in examples.items():
             source = source.replace(example, name)
         return source
-
-
-def generation_for(block: Block) -> Generation:
-    """The service of today, or an older one if a block needs its list of catalogs."""
-    return "seed" if "GrantedCatalogs" in block.source or "granted" in block.source else "current"

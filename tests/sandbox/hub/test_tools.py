@@ -151,13 +151,13 @@ class TestRateLimit:
     def test_it_is_shared_with_the_rest_api(self, sandbox: Sandbox, hub: Hub) -> None:
         sandbox.set_rate_limit(2)
         headers = {"Authorization": f"Bearer {sandbox.api_key}"}
-        assert httpx.get(f"{sandbox.base_url}/catalogs", headers=headers).status_code == 200
+        assert httpx.get(f"{sandbox.base_url}/me", headers=headers).status_code == 200
         assert "result" in post_tool(hub).json()
         with pytest.raises(MCPError, match="rate_limit_exceeded") as caught:
             call(hub, LIST_SUBSCRIBERS)
         assert caught.value.code == -32029
         assert 1 <= caught.value.data["retry_after"] <= 60
-        assert httpx.get(f"{sandbox.base_url}/catalogs", headers=headers).status_code == 429
+        assert httpx.get(f"{sandbox.base_url}/me", headers=headers).status_code == 429
         assert outcomes(hub, LIST_SUBSCRIBERS) == ["OK", "-32029"]
 
     def test_only_tools_count(self, sandbox: Sandbox, hub: Hub) -> None:
