@@ -70,7 +70,7 @@ def test_bad_input_ends_with_2(
 
 
 def test_the_sandbox_with_its_hub_works_as_the_readme_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    with Sandbox(catalogs=2, products=5, hub=True, generation="seed") as sandbox:
+    with Sandbox(catalogs=2, products=5, hub=True) as sandbox:
         resource = sandbox.hub.share("northpeak")
         for name, value in sandbox.environment.items():
             monkeypatch.setenv(name, value)
