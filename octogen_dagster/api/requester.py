@@ -22,7 +22,11 @@ from octogen_dagster.api.http import (
     TransportError,
     TransportTimeoutError,
 )
-from octogen_dagster.api.responses import error_from_response, invalid_body
+from octogen_dagster.api.responses import (
+    error_from_response,
+    invalid_body,
+    is_concurrency_refusal,
+)
 from octogen_dagster.errors import (
     OctogenAPIError,
     OctogenConnectionError,
@@ -197,6 +201,8 @@ class Requester:
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, OctogenError) and state.next_action:
             self._waits.wait_after(error, state.next_action.sleep, self._retry_policy)
+            if is_concurrency_refusal(error):
+                self._waits.fewer_at_once(self._rate_limiter.in_flight.limit)
             if isinstance(error, OctogenRateLimitError):
                 self.statistics.rate_limit_wait_seconds += state.next_action.sleep
 
@@ -204,6 +210,10 @@ class Requester:
         self, request: Request, path: str, subject: str, deadline: float
     ) -> Response:
         seconds = max(min(deadline - self._clock(), self._attempt_seconds), _MIN_TIMEOUT)
+        async with self._rate_limiter.in_flight.turn(self._sleep):
+            return await self._send(request, path, subject, seconds)
+
+    async def _send(self, request: Request, path: str, subject: str, seconds: float) -> Response:
         failure: OctogenError
         # The failure is raised outside of the `except` blocks, so that no error of a transport,
         # which may quote the service, is its context.

@@ -18,6 +18,7 @@ from octogen_dagster.api.response_headers import retry_after_seconds
 from octogen_dagster.errors import (
     OctogenAPIError,
     OctogenAuthenticationError,
+    OctogenError,
     OctogenForbiddenError,
     OctogenInsufficientCreditError,
     OctogenNotFoundError,
@@ -39,6 +40,7 @@ _Value = TypeVar("_Value")
 CATALOG_NOT_FOUND = "catalog_not_found"
 """The detail of a 404 about a catalog that is not granted."""
 
+_CONCURRENCY_EXCEEDED = "concurrency_limit_exceeded"
 _MAX_TEXT_IN_MESSAGE = 200
 _MAX_VALUE_IN_MESSAGE = 80
 _MAX_BODY_IN_MESSAGE = 2000  # before it is brought into one line
@@ -53,6 +55,8 @@ _ADVICE: Mapping[str, str] = {
     "unsafe_url": "The service looks up only public addresses: pass that of the merchant's page.",
     "product_lookup_rate_limited": "The budget of lookups is spent: run fewer at once or try "
     "later.",
+    _CONCURRENCY_EXCEEDED: "Too many requests were in flight: lower `concurrency`, or run fewer "
+    "reads at once.",
 }
 _BY_STATUS: Mapping[int, tuple[type[OctogenAPIError], str]] = {
     401: (
@@ -118,6 +122,11 @@ def error_from_response(response: Response, subject: str) -> OctogenAPIError:
         reason = _reason(detail, response)
         message = f"{subject} failed: {response.status_code} {reason}{request_id}. {advice}"
     return kind(message, response.as_httpx(), detail, retry_after_seconds(response.headers))
+
+
+def is_concurrency_refusal(error: OctogenError) -> bool:
+    """True if a request was refused because too many were in flight."""
+    return isinstance(error, OctogenRateLimitError) and _code(error.detail) == _CONCURRENCY_EXCEEDED
 
 
 def field_path(entry: Mapping[str, Any]) -> list[Any]:

@@ -66,6 +66,15 @@ class WaitLog:
                 f"{retry.deadline:g} s at the latest. Further repetitions are not logged."
             )
 
+    def fewer_at_once(self, limit: float) -> None:
+        """Note that the service refuses so many requests at once."""
+        if self._is_new("in flight"):
+            self._warn(
+                "The service refuses so many requests at once (429 concurrency_limit_exceeded): at "
+                f"most {limit:g} are in flight from now on, and slowly more. Further refusals are "
+                "not logged. Lower `concurrency`, or run fewer reads at once, to avoid them."
+            )
+
     def _is_new(self, reason: object) -> bool:
         with self._lock:
             is_new = reason not in self._told

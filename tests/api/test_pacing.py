@@ -1,7 +1,9 @@
-"""RateLimiter alone, and with a client that reads from a small bucket."""
+"""RateLimiter alone, and with a client that reads from a small bucket; and InFlight."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octogen_dagster.api.pacing import RateLimiter
-from octogen_dagster.errors import OctogenServerError
+from octogen_dagster.api.pacing import InFlight, RateLimiter
+from octogen_dagster.errors import OctogenRateLimitError, OctogenServerError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.clients import Clock, Transport, Waits, open_client
@@ -214,3 +216,64 @@ class TestBulkReads:
         assert rate_limiter.reserve() == 0
         assert [rate_limiter.reserve() for _ in range(30)][-1] == pytest.approx(1)
         assert waits == []
+
+
+class TestInFlight:
+    async def test_a_refusal_halves_and_a_hundred_successes_add_one(self) -> None:
+        in_flight = InFlight()
+        assert in_flight.limit == float("inf")
+        await refused(in_flight, 8)
+        assert in_flight.limit == 4
+        await refused(in_flight, 4)
+        assert in_flight.limit == 2
+        await refused(in_flight, 1)
+        assert in_flight.limit == 1
+        for number in range(250):
+            assert in_flight.limit == 1 + number // 100
+            async with in_flight.turn(asyncio.sleep):
+                pass
+
+    async def test_another_error_changes_nothing(self) -> None:
+        in_flight = InFlight()
+        for detail in ("rate_limit_exceeded", None, {"code": "rate_limit_exceeded"}):
+            with pytest.raises(OctogenRateLimitError):
+                async with in_flight.turn(asyncio.sleep):
+                    raise rate_limit_error(detail)
+        assert in_flight.limit == float("inf")
+
+    async def test_requests_take_turns_in_the_order_in_which_they_came(self) -> None:
+        in_flight = InFlight()
+        await refused(in_flight, 2)
+        began: list[int] = []
+
+        async def request(number: int) -> None:
+            async with in_flight.turn(asyncio.sleep):
+                began.append(number)
+                await asyncio.sleep(0)
+
+        waiting = [asyncio.create_task(request(number)) for number in range(5)]
+        await asyncio.sleep(0)
+        waiting[2].cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert began == [0, 1, 3, 4]
+
+
+async def refused(in_flight: InFlight, requests: int) -> None:
+    """Send some requests at once, which are refused together."""
+    sent: list[None] = []
+    all_are_sent = asyncio.Event()
+
+    async def send() -> None:
+        with contextlib.suppress(OctogenRateLimitError):
+            async with in_flight.turn(asyncio.sleep):
+                sent.append(None)
+                if len(sent) == requests:
+                    all_are_sent.set()
+                await all_are_sent.wait()
+                raise rate_limit_error("concurrency_limit_exceeded")
+
+    await asyncio.gather(*(send() for _ in range(requests)))
+
+
+def rate_limit_error(detail: object) -> OctogenRateLimitError:
+    return OctogenRateLimitError("Too many.", httpx.Response(429), detail)

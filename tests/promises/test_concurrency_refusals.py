@@ -1,0 +1,199 @@
+"""A 429 `concurrency_limit_exceeded` lowers how many requests are in flight for the rest of a read.
+
+The servers count how many there are at once. No test asserts a time.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from octogen_dagster import (
+    PRODUCT_SCHEMA,
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ProductSearch,
+    build_product_details_asset,
+    scan_products,
+)
+from tests.api.servers import RawServer, Received, http, page
+
+CONCURRENCY = 16
+CATALOGS = [f"shop-{number}" for number in range(CONCURRENCY)]
+PAGES = 25
+LOOKUPS = 100
+REFUSAL = pytest.mark.parametrize(
+    "detail",
+    [
+        "concurrency_limit_exceeded",
+        {"code": "concurrency_limit_exceeded", "message": "Too many requests at once."},
+    ],
+    ids=["as a text", "as an object"],
+)
+
+
+class Service:
+    """Sends pages of one product, and looks up any product.
+
+    Attributes:
+        answered: The number of requests that were answered with 200.
+        refusals: For each refusal, how many requests were answered before it.
+    """
+
+    def __init__(self, detail: Any) -> None:
+        self.detail = detail
+        self.answered = 0
+        self.refusals: list[int] = []
+        self.in_flight = 0
+        self.changed = threading.Condition()
+
+    def answer(self, request: Received) -> list[bytes]:
+        if request.target not in {"/v1/products/search", "/v1/products/lookup"}:
+            return http(404, {"detail": "Not Found"})
+        # Before several requests are sent at once, one may ask which contract the service speaks.
+        is_page_1 = request.target.endswith("search") and "cursor" not in request.json
+        with self.changed:
+            is_first = is_page_1 or not self.answered
+            self.in_flight += 1
+            self.changed.notify_all()
+            try:
+                if not is_first and self.refuses():
+                    self.refusals.append(self.answered)
+                    self.changed.notify_all()
+                    return http(429, {"detail": self.detail})
+                self.answered += 1
+            finally:
+                self.in_flight -= 1
+        return http(200, self._body(request))
+
+    def refuses(self) -> bool:
+        """Whether the request that came last is refused; `changed` is held."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _body(request: Received) -> dict[str, Any]:
+        body = request.json
+        if "url" in body:
+            uuid = body["url"].rpartition("/")[2]
+            return {"catalogKey": "acme", "product": {"uuid": uuid, "productUrl": body["url"]}}
+        (catalog,) = body.get("catalogs") or [body["catalog"]]
+        number = int(body.get("cursor") or 0)
+        following = str(number + 1) if number + 1 < PAGES else None
+        return page([f"{catalog}/{number}"], following)
+
+
+class Busy(Service):
+    """Refuses what is more than three requests in flight.
+
+    A request stays in flight until another one is refused, for some milliseconds at most.
+    """
+
+    def refuses(self) -> bool:
+        refusals = len(self.refusals)
+        if self.in_flight > 3:
+            return True
+        self.changed.wait_for(lambda: len(self.refusals) > refusals, timeout=0.01)
+        return False
+
+
+class Crowded(Service):
+    """Refuses the first request of each thread, when all of them have come.
+
+    It keeps those that come then until there are more than half as many, for two seconds at most.
+
+    Attributes:
+        most: The most requests in flight after the refusals.
+    """
+
+    def __init__(self, detail: Any) -> None:
+        super().__init__(detail)
+        self.most = 0
+        self._came = 0
+        self._is_open = False
+
+    def refuses(self) -> bool:
+        self._came += 1
+        self.changed.notify_all()
+        if self._came <= CONCURRENCY:
+            self.changed.wait_for(lambda: self._came >= CONCURRENCY, timeout=30)
+            return True
+        self.most = max(self.most, self.in_flight)
+        self.changed.wait_for(lambda: self._is_open or self.in_flight > CONCURRENCY // 2, timeout=2)
+        self._is_open = True
+        return False
+
+
+def read(service: Service) -> None:
+    """Read all catalogs, and assert that the read is whole."""
+    with RawServer(service.answer) as server:
+        frame = scan_products(
+            ProductSearch(catalogs=CATALOGS),
+            api_key=server.api_key,
+            base_url=server.base_url,
+            concurrency=CONCURRENCY,
+        ).collect()
+    expected = {f"{catalog}/{number}" for catalog in CATALOGS for number in range(PAGES)}
+    assert len(frame) == len(expected)
+    assert set(frame.get_column("uuid")) == expected
+
+
+def look_up(service: Service, folder: Path) -> None:
+    """Look up products, and assert that all are found."""
+
+    @dg.asset
+    def products() -> pl.DataFrame:
+        uuids = [f"boot-{number}" for number in range(LOOKUPS)]
+        urls = [f"https://acme.example/{uuid}" for uuid in uuids]
+        rows = {"uuid": uuids, "catalog_key": ["acme"] * LOOKUPS, "product_url": urls}
+        return pl.concat([PRODUCT_SCHEMA.to_frame(), pl.DataFrame(rows)], how="diagonal")
+
+    with RawServer(service.answer) as server:
+        octogen = OctogenResource(
+            api_key=server.api_key, base_url=server.base_url, concurrency=CONCURRENCY
+        )
+        resources = {
+            "octogen": octogen,
+            "io_manager": ParquetSnapshotIOManager(base_dir=str(folder)),
+        }
+        dg.materialize([products, build_product_details_asset(products)], resources=resources)
+    frame = pl.read_parquet(folder / "products_details.parquet")
+    assert frame.get_column("status").to_list() == ["found"] * LOOKUPS
+
+
+def assert_halved(service: Crowded) -> None:
+    assert len(service.refusals) == CONCURRENCY
+    assert service.most <= CONCURRENCY // 2
+
+
+@REFUSAL
+def test_a_read_sends_half_as_many_at_once(detail: Any) -> None:
+    service = Crowded(detail)
+    read(service)
+    assert_halved(service)
+
+
+@REFUSAL
+def test_lookups_are_half_as_many_at_once(tmp_path: Path, detail: Any) -> None:
+    service = Crowded(detail)
+    look_up(service, tmp_path)
+    assert_halved(service)
+
+
+def test_a_read_of_a_busy_service_ends_whole_with_few_refusals() -> None:
+    service = Busy("concurrency_limit_exceeded")
+    read(service)
+    # At first 16, 8, 4 and 2 at once; then one more is tried after each hundred answers.
+    early = [answered for answered in service.refusals if answered < service.answered // 2]
+    assert len(early) <= 16 + 8 + 4 + 2 + 3 * 3
+    assert len(service.refusals) - len(early) <= 3 * 3
+
+
+def test_lookups_of_a_busy_service_end_with_few_refusals(tmp_path: Path) -> None:
+    service = Busy("concurrency_limit_exceeded")
+    look_up(service, tmp_path)
+    assert len(service.refusals) <= 16 + 8 + 4 + 2 + 3 * 3
