@@ -26,7 +26,7 @@ NO_PRICES = (
 )
 """The error message of a budget without prices."""
 
-_LOOKUP = "/products/lookup"
+_SEARCH, _LOOKUP = "/products/search", "/products/lookup"
 _PAGES_KEPT = (
     "Run it again with a larger budget_usd: a snapshot goes on from its saved pages, any other "
     "read begins anew."
@@ -58,7 +58,7 @@ class Prices:
 
     def of(self, path: str) -> Decimal:
         """The price of a request, by its path."""
-        if path == "/products/search":
+        if path == _SEARCH:
             return dollars(self.search_page_usd)
         return dollars(self.lookup_usd if path == _LOOKUP else 0)
 
@@ -100,6 +100,7 @@ class Spending:
                 raise ValueError(NO_PRICES)
         self._parent = parent
         self._lock = threading.Lock()
+        self._requests = 0
         self._charged_requests = 0
         self._spent = Decimal(0)
         self._reserved = Decimal(0)
@@ -111,8 +112,13 @@ class Spending:
         return _restored, (self.prices, self.budget_usd, self.spent_usd)
 
     @property
+    def requests(self) -> int:
+        """The number of requests that were sent, retries included."""
+        return self._requests
+
+    @property
     def charged_requests(self) -> int:
-        """The number of responses with a 2xx status."""
+        """The number of searches and lookups that were answered with a 2xx status."""
         return self._charged_requests
 
     @property
@@ -162,7 +168,7 @@ class Spending:
         try:
             yield charge
         finally:
-            self._settle(price, charge)
+            self._settle(price, path, charge)
 
     def _reserve(self, price: Decimal, path: str, subject: str) -> None:
         if self._parent:
@@ -182,14 +188,15 @@ class Spending:
             f"It was not sent. {_NOT_KEPT if path == _LOOKUP else _PAGES_KEPT}"
         )
 
-    def _settle(self, price: Decimal, charge: Charge) -> None:
+    def _settle(self, price: Decimal, path: str, charge: Charge) -> None:
         if self._parent:
-            self._parent._settle(price, charge)
+            self._parent._settle(price, path, charge)
         with self._lock:
             self._reserved -= price
+            self._requests += 1
             self._requests_per_minute = charge.requests_per_minute or self._requests_per_minute
             if charge.is_charged:
-                self._charged_requests += 1
+                self._charged_requests += path in (_SEARCH, _LOOKUP)
                 self._spent += price
 
 

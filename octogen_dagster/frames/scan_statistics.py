@@ -41,7 +41,7 @@ class ScanStatistics(ReadStatistics):
         walks: The number of walks that read them.
         likely_rows: The number of rows that there will be, as far as is known: what came of the
             catalogs that have ended, and what is expected of the others; None if it is not known.
-        pages: Pages decoded.
+        pages: Pages decoded, saved ones included.
         received_pages: Pages received, of which the query may not have taken all.
         repeats: Products that came again and were removed.
         resumed_pages: Saved pages, which were not requested.
@@ -132,31 +132,34 @@ def product_figures(snapshot: pl.LazyFrame) -> Figures:
     """Compute the shares of null and the quantiles of the price of a product snapshot.
 
     Prices of two currencies do not compare, so the quantiles are of each of the five currencies
-    with the most products: `price_p50_eur`. Those of products without a currency are `price_p50`.
+    with the most products. The median is a number of its own, which Dagster plots: `price_p50_eur`,
+    and `price_p50_no_currency` for products without one. `price_quantiles` has all of them.
 
     Args:
         snapshot: Columns as in `PRODUCT_SCHEMA`.
     """
     price = pl.col("current_price")
-    numbers = _only_row(
-        snapshot.select(
-            null_share_current_price=price.is_null().mean(),
-            null_share_brand=pl.col("brand").struct.field("name").is_null().mean(),
-        )
-    )
-    for currency in _currencies(snapshot):
-        suffix = f"_{currency}" if currency else ""
-        names = {share: f"price_p{round(share * 100):02}{suffix}" for share in _QUANTILES}
-        numbers |= _only_row(
-            snapshot.filter(_CURRENCY.eq_missing(pl.lit(currency))).select(
-                price.quantile(share).alias(name) for share, name in names.items()
+    figures: Figures = {
+        **_finite(
+            snapshot.select(
+                null_share_current_price=price.is_null().mean(),
+                null_share_brand=pl.col("brand").struct.field("name").is_null().mean(),
             )
         )
-    return {
-        name: round(value, 4)
-        for name, value in numbers.items()
-        if value is not None and math.isfinite(value)
     }
+    quantiles: dict[str, object] = {}
+    for currency in _currencies(snapshot):
+        of_currency = _finite(
+            snapshot.filter(_CURRENCY.eq_missing(pl.lit(currency))).select(
+                price.quantile(share).alias(f"p{round(share * 100):02}") for share in _QUANTILES
+            )
+        )
+        name = currency or "no_currency"
+        if of_currency:
+            quantiles[name] = of_currency
+        if "p50" in of_currency:
+            figures[f"price_p50_{name}"] = of_currency["p50"]
+    return {**figures, "price_quantiles": quantiles} if quantiles else figures
 
 
 def _currencies(snapshot: pl.LazyFrame) -> list[str | None]:
@@ -168,5 +171,11 @@ def _currencies(snapshot: pl.LazyFrame) -> list[str | None]:
     return most.get_column("currency").to_list()
 
 
-def _only_row(frame: pl.LazyFrame) -> dict[str, float | None]:
-    return frame.collect(engine="streaming").row(0, named=True)
+def _finite(frame: pl.LazyFrame) -> dict[str, float]:
+    """Return the values of the only row that are numbers."""
+    row: dict[str, float | None] = frame.collect(engine="streaming").row(0, named=True)
+    return {
+        name: round(value, 4)
+        for name, value in row.items()
+        if value is not None and math.isfinite(value)
+    }

@@ -33,12 +33,13 @@ class ReadStatistics:
         received_rows: Rows received, of which the query may not have taken all.
         requests_left: Charged requests that are still to come, as far as is known; None if nothing
             is known.
-        requests: Requests sent, retries included.
-        retries: Requests sent again after a failure.
+        requests: Requests sent, retries and those of planning and checking included.
+        retries: Requests for rows that were sent again after a failure.
         rate_limit_wait_seconds: Seconds waited for the organisation's rate limit, over all
             threads.
         unknown_fields: How often each field occurred that the schema does not know, by path.
-        charged_requests: Responses that the service charged, also those of planning and checking.
+        charged_requests: Searches and lookups that the service charged, also those of planning
+            and checking.
         cost_usd: What they cost, in dollars.
         prices: The prices.
         seconds: Wall time, in seconds.
@@ -73,7 +74,7 @@ class ReadStatistics:
         self._recent.append((self.seconds, self.received_rows))
         while self._recent[1][0] < self.seconds - _SPEED_SECONDS:
             self._recent.popleft()
-        self.requests, self.retries = sent.requests, sent.retries
+        self.requests, self.retries = spending.requests, sent.retries
         self.rate_limit_wait_seconds = sent.rate_limit_wait_seconds
         self.charged_requests = spending.charged_requests
         self.cost_usd, self.prices = float(spending.spent_usd), spending.prices

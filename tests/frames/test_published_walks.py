@@ -178,7 +178,7 @@ class TestWhole:
         assert walks.total() <= 105
         assert scanned.statistics.walks == 5
         assert (scanned.statistics.rows, scanned.statistics.repeats) == (500, 0)
-        assert scanned.statistics.charged_requests == walks.total() + 1  # the source's
+        assert scanned.statistics.charged_requests == walks.total()
         assert scanned.statistics.catalogs == ["acme"]
         query = scanned.statistics.effective_query
         assert query is not None
