@@ -16,7 +16,6 @@ from octogen_dagster.api.domain_coverage import DomainCoverageResponse
 from octogen_dagster.api.domain_endpoint import fetch_domain
 from octogen_dagster.api.facets import Facet
 from octogen_dagster.api.httpx_transport import HttpxTransport
-from octogen_dagster.api.log_masking import HTTP_LOGS
 from octogen_dagster.api.lookup_endpoint import LookupEndpoint, parsed_lookup
 from octogen_dagster.api.me import MeResponse
 from octogen_dagster.api.models import (
@@ -105,7 +104,6 @@ class OctogenClient:
         if base_url is DEFAULT_BASE_URL:  # an equal text that was passed is another object
             base_url = host_base_url()
         self._base_url = checked_base_url(base_url, key.masked)
-        HTTP_LOGS.add(key)
         if http_client is not None and timeout == DEFAULT_TIMEOUT:
             timeout = http_client.timeout
         self._transport = _transport or HttpxTransport(

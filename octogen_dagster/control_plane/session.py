@@ -6,7 +6,6 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
-from octogen_dagster.api.log_masking import LogMask
 from octogen_dagster.api.urls import checked_url, may_use_proxy
 from octogen_dagster.control_plane.call_errors import call_error, leaf_errors
 from octogen_dagster.control_plane.http_exchange import HttpExchange
@@ -29,20 +28,6 @@ if TYPE_CHECKING:
 
     from octogen_dagster.api.retry import RetryPolicy
     from octogen_dagster.control_plane.tokens import AccessTokens
-
-MCP_LOGS = LogMask(
-    (
-        "mcp.client.streamable_http",
-        "mcp.shared.jsonrpc_dispatcher",
-        "client",  # of the `mcp` package
-        "httpx2",
-        "httpcore2.connection",
-        "httpcore2.http11",
-        "httpcore2.proxy",
-        "httpcore2.socks",
-    )
-)
-"""The logs of the `mcp` package and its HTTP client, which quote requests and responses."""
 
 
 class McpSession:
@@ -136,7 +121,6 @@ class McpSession:
         )
 
     def _connect(self) -> tuple[BlockingPortal, Client]:
-        MCP_LOGS.add(self._exchange)
         from anyio.from_thread import start_blocking_portal
 
         with contextlib.ExitStack() as stack:

@@ -62,11 +62,28 @@ def waits() -> Waits:
 @pytest.fixture
 def silent_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Fail a test during which any library logs the key, at any level."""
+    _log_everything(caplog)
+    yield
+    assert _records_with_the_key(caplog) == []
+
+
+@pytest.fixture
+def silent_own_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Fail a test during which the key is logged, but by httpx, which logs what servers send."""
+    _log_everything(caplog)
+    yield
+    names = {record.name.partition(".")[0] for record in _records_with_the_key(caplog)}
+    assert names <= {"httpx", "httpcore"}
+
+
+def _log_everything(caplog: pytest.LogCaptureFixture) -> None:
     for name in (None, "httpx", "httpcore", "asyncio", "octogen_dagster"):
         caplog.set_level(logging.DEBUG, logger=name)
-    yield
-    shown = [
-        f"{record.getMessage()} {record.args!r} {record.exc_text}"
+
+
+def _records_with_the_key(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [
+        record
         for record in caplog.get_records("call")
+        if SECRET in f"{record.getMessage()} {record.args!r} {record.exc_text}"
     ]
-    assert [text for text in shown if SECRET in text] == []

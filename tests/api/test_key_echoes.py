@@ -14,7 +14,7 @@ from tests.api.clients import Transport, open_client
 from tests.api.leaks import SECRET, assert_silent, failure, shown
 from tests.api.servers import KEY, RawServer, Received, http, page
 
-pytestmark = pytest.mark.usefixtures("silent_log")
+pytestmark = pytest.mark.usefixtures("silent_own_log")
 
 ESCAPED = "".join(f"\\u{ord(character):04x}" for character in KEY)
 PERCENT = "".join(f"%{ord(character):02x}" for character in KEY)
