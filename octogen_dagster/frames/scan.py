@@ -383,7 +383,8 @@ def scan_products(
     pushed down to the service, which does not change the result.
 
     Each `collect` reads the search anew and is charged anew. A frame that occurs more than once in
-    a query, such as one that is joined with its own aggregate, is read once.
+    a query, such as one that is joined with its own aggregate, is read once, but all of it if the
+    occurrences need different parts.
 
     Args:
         search: The search.
