@@ -172,11 +172,12 @@ class NamedCatalogs(CatalogSource):
         return CatalogList([CatalogState(key) for key in self.keys])
 
 
-def fetch_catalogs(connection: Connection) -> CatalogList:
+def fetch_catalogs(connection: Connection, *, reads_all: bool = True) -> CatalogList:
     """List the catalogs of a connection's source, each once.
 
     Args:
         connection: The settings of the service, with the source.
+        reads_all: False if only some catalogs are read, which were chosen by their keys.
 
     Raises:
         OctogenError: No catalog can be listed.
@@ -193,16 +194,16 @@ def fetch_catalogs(connection: Connection) -> CatalogList:
         [
             *listed.warnings,
             *(f"Catalog {key!r} is listed more than once. It is read once." for key in repeated),
-            *_several_of_a_host(connection, listed.catalogs),
+            *(_several_of_a_host(connection, listed.catalogs) if reads_all else ()),
         ],
         listed.failure,
     )
 
 
 def several_by_host(states: Iterable[CatalogState]) -> dict[str, list[CatalogState]]:
-    """Return the catalogs of each host that more than one serves."""
+    """Return the catalogs of each host that more than one serves, the smallest first."""
     by_host: dict[str, list[CatalogState]] = {}
-    for state in states:
+    for state in sorted(states, key=lambda state: state.product_count or math.inf):
         by_host.setdefault(state.host or "", []).append(state)
     return {host: several for host, several in by_host.items() if len(several) > 1}
 
@@ -218,12 +219,11 @@ def _several_of_a_host(connection: Connection, states: Iterable[CatalogState]) -
             continue
         _told.add(known)
         named = "; ".join(_size(state, connection) for state in several)
-        smallest = min(several, key=lambda state: state.product_count or math.inf)
         yield (
             f"Shop {host!r} is served by {len(several)} catalogs, and each is read: {named}. One "
             "may be an aggregate of many shops, with the same products under other uuids. Name "
             "all that are to be read, such as "
-            f"ShopCatalogs(hosts=[...], catalogs=[{smallest.catalog!r}])."
+            f"ShopCatalogs(hosts=[...], catalogs=[{several[0].catalog!r}])."
         )
 
 

@@ -158,7 +158,7 @@ def list_for(
         OctogenError: A request failed.
     """
     try:
-        listed = fetch_catalogs(connection)
+        listed = fetch_catalogs(connection, reads_all=not search.catalogs)
     except OctogenNotFoundError as error:
         if search.catalogs:
             return None

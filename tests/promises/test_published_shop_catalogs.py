@@ -105,7 +105,7 @@ def test_another_catalog_of_the_host_is_warned_of_anew(
     assert warnings(instance, read(source)) == []
     service.hosts["shop.example"] = ["lagence", "plain"]
     (line,) = warnings(instance, read(source, search_page_usd=0))
-    assert "each is read: 'lagence' with 150 products; 'plain' with 2 products. One may" in line
+    assert "each is read: 'plain' with 2 products; 'lagence' with 150 products. One may" in line
 
 
 def test_those_that_are_chosen_are_read_without_a_warning(
@@ -149,6 +149,22 @@ def test_a_frame_warns_and_chooses_too(
     assert sorted(chosen["uuid"]) == sorted(OWN)
     with pytest.raises(OctogenError, match="'lagense' was chosen and serves none of the hosts"):
         frame(ShopCatalogs(hosts=["lagence.example"], catalogs=["lagense"])).collect()
+
+
+def test_a_read_of_catalogs_that_the_search_names_warns_of_nothing(
+    service: PublishedService, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.hosts["named.example"] = ["lagence", "myshopify"]
+
+    def read(search: ProductSearch) -> int:
+        source = ShopCatalogs(hosts=["named.example"])
+        frame = scan_products(search, api_key=KEY, base_url=service.base_url, catalogs=source)
+        return len(frame.collect())
+
+    assert read(ProductSearch(catalogs=["lagence"])) == len(OWN)
+    assert not caplog.records
+    assert read(ProductSearch()) == len(OWN) + len(AGGREGATE)
+    assert "is served by 2 catalogs" in caplog.text
 
 
 def test_shops_that_are_never_covered_are_named() -> None:
@@ -253,6 +269,13 @@ def test_an_estimate_lists_the_catalogs_of_a_host_apart(
         "ShopCatalogs(hosts=['lagence.example'], catalogs=['lagence']).",
     ]
     assert service.searches == []
+
+
+def test_an_estimate_names_the_smallest_as_an_example(
+    estimate: Callable[..., Result], service: PublishedService
+) -> None:
+    service.hosts["shop.example"] = ["myshopify", "lagence"]
+    assert estimate("--host", "shop.example").stdout.endswith("catalogs=['lagence']).\n")
 
 
 def test_an_estimate_of_a_search_lists_them_apart_too(
