@@ -129,8 +129,10 @@ class OctogenControlPlaneResource(dg.ConfigurableResource[Any]):
 
     @field_validator("host", mode="before")
     @classmethod
-    def _check_host(cls, host: str | None) -> str | None:
-        return host if host is None or isinstance(host, dg.EnvVar) else checked_host(host, "host")
+    def _check_host(cls, host: object) -> object:
+        if not isinstance(host, str) or isinstance(host, dg.EnvVar):
+            return host
+        return checked_host(host, "host")
 
     @model_validator(mode="after")
     def _check_packages(self) -> Self:

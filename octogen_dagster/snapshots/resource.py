@@ -148,13 +148,15 @@ class OctogenResource(dg.ConfigurableResource[Any]):
 
     @field_validator("host", mode="before")
     @classmethod
-    def _check_host(cls, host: str | None) -> str | None:
-        return host if host is None or isinstance(host, dg.EnvVar) else checked_host(host, "host")
+    def _check_host(cls, host: object) -> object:
+        if not isinstance(host, str) or isinstance(host, dg.EnvVar):
+            return host
+        return checked_host(host, "host")
 
     @field_validator("base_url", mode="before")
     @classmethod
-    def _check_base_url(cls, base_url: str | None, info: ValidationInfo) -> str | None:
-        if base_url is None or isinstance(base_url, dg.EnvVar):
+    def _check_base_url(cls, base_url: object, info: ValidationInfo) -> object:
+        if not isinstance(base_url, str) or isinstance(base_url, dg.EnvVar):
             return base_url
         api_key = info.data.get("api_key")
         literal = None if isinstance(api_key, dg.EnvVar) else api_key

@@ -51,6 +51,21 @@ def test_a_mistyped_setting_is_an_error_that_says_what_is_meant(
         kind(**settings, **{name: 5})
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings", "name"),
+    [
+        (OctogenResource, {}, "host"),
+        (OctogenResource, {}, "base_url"),
+        (OctogenControlPlaneResource, {"principal": PRINCIPAL}, "host"),
+    ],
+)
+def test_a_setting_that_is_no_text_is_an_error_that_names_it(
+    kind: Any, settings: dict[str, Any], name: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"{name}\n  Input should be a valid string"):
+        kind(**settings, **{name: 5})
+
+
 @pytest.mark.parametrize("source", [ShopCatalogs, NamedCatalogs])
 def test_so_it_is_of_a_source_of_catalogs(source: Any) -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'host'"):
