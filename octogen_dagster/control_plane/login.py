@@ -195,8 +195,8 @@ def _check_login(
         OctogenMCPAuthenticationError: A token would be sent to one in the clear, or they are those
             of another authorization server.
     """
-    issuer = str(metadata.issuer) if metadata else ""
-    if authorization_server and issuer.rstrip("/") != authorization_server.rstrip("/"):
+    issuer = metadata and str(metadata.issuer)
+    if authorization_server and issuer and issuer.rstrip("/") != authorization_server.rstrip("/"):
         raise OctogenMCPAuthenticationError(
             f"Octogen's MCP at {mcp_url} logs in at {issuer}, and not at {authorization_server}: "
             "correct --authkit-domain or leave it out, or name the MCP server that logs in there "

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -16,6 +17,7 @@ from octogen_ai_sdk import _mcp_login_cli
 
 from octogen_dagster.cli.main import main
 from octogen_dagster.sandbox.server import Sandbox
+from tests.api.servers import RawServer, http
 
 Login = Callable[..., int]
 
@@ -106,6 +108,21 @@ def test_what_is_different_is_told(server: str, pages: list[str]) -> None:
     told = CliRunner().invoke(main, ["login", "--authkit-domain", "auth.octogen.ai"])
     assert told.exit_code == 2
     assert "'auth.octogen.ai' needs a scheme and a host" in told.stderr
+
+
+def test_a_server_that_names_no_login_is_not_told_as_another_login(pages: list[str]) -> None:
+    def respond(request: Any) -> list[bytes]:
+        if request.target == "/register":
+            return http(201, {"client_id": "x", "redirect_uris": request.json["redirect_uris"]})
+        return http(401 if request.method == "POST" else 404)
+
+    with RawServer(respond) as server:
+        where = ["--mcp-url", f"{server.origin}/mcp/", "--authkit-domain", server.origin]
+        told = CliRunner().invoke(main, ["login", *where, "--port", "0"])
+    assert told.exit_code == 1
+    assert "names a login that cannot be trusted" in told.stderr
+    assert "correct --authkit-domain" not in told.stderr
+    assert not pages
 
 
 def test_a_resource_that_is_typed_wins_over_the_environment(
