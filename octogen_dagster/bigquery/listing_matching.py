@@ -34,9 +34,13 @@ def match_partitions(
         OctogenBigQueryError: Analytics Hub does not answer whether two names are of one listing.
     """
     by_key = {listing_partition_key(listing.resource): listing for listing in listings}
-    unlisted, invalid = _by_name(set(known) - by_key.keys())
-    listed, _ = _by_name(by_key.keys() & set(known))
-    for key in [key for key in by_key if key not in known]:
+    unlisted, invalid = _unlisted(set(known) - by_key.keys())
+    new = [key for key in by_key if key not in known]
+    listed: _Partitions = defaultdict(list)
+    for key in by_key.keys() - set(new) if new else ():
+        name = ListingName.parse(by_key[key].resource)
+        listed[name.without_project].append((key, name))
+    for key in new:
         name = ListingName.parse(by_key[key].resource)
         if any(same(name, other) for _, other in listed[name.without_project]):
             del by_key[key]
@@ -47,8 +51,8 @@ def match_partitions(
     return by_key, invalid
 
 
-def _by_name(keys: Iterable[str]) -> tuple[_Partitions, list[str]]:
-    """Partitions by the names of their listings, and the keys that are no listing's."""
+def _unlisted(keys: Iterable[str]) -> tuple[_Partitions, list[str]]:
+    """Partitions that no listing has as it is named now, and the keys that are no listing's."""
     partitions: _Partitions = defaultdict(list)
     invalid = []
     for key in sorted(keys):
