@@ -147,6 +147,7 @@ class TestConstruction:
             "uuid": "u",
             "productUrl": "p",
             "currentPrice": 5.0,
+            "isActive": True,
         }
 
     def test_numbers_where_text_is_expected_become_text(self) -> None:
