@@ -26,6 +26,7 @@ from octogen_dagster import (
     build_products_asset,
     scan_products,
 )
+from tests import results
 from tests.api.servers import RawServer, Received, http
 
 SAYS: Mapping[str, dict[str, Any]] = {
@@ -158,7 +159,11 @@ class TestAfterAnUpdate:
 
     @pytest.fixture
     def folder(self, tmp_path: Path) -> Path:
-        before = {"a": {"isActive": None}, "b": {"isActive": None}, "c": {"isActive": False}}
+        before: dict[str, dict[str, Any]] = {
+            "a": {"isActive": None},
+            "b": {"isActive": None},
+            "c": {"isActive": False},
+        }
         materialize(Shop(before), tmp_path)
         stored = pl.read_parquet(tmp_path / "products.parquet")
         assert stored.get_column("is_active").to_list() == [None, None, False]
@@ -191,9 +196,8 @@ def test_the_columns_say_that_only_the_listing_begins_with_the_root(tmp_path: Pa
     result = materialize(Shop(SAYS), tmp_path)
 
     def description(asset: str, column: str) -> str:
-        (event,) = result.asset_materializations_for_node(asset)
-        schema = event.metadata["dagster/column_schema"].value
-        return next(each.description for each in schema.columns if each.name == column)
+        schema = results.metadata(result, asset)["dagster/column_schema"]
+        return next(str(each.description) for each in schema.columns if each.name == column)
 
     for asset in ("products", "products_details"):
         assert "begins with the root" in description(asset, "category_path")
