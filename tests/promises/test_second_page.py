@@ -172,6 +172,13 @@ class TestRestarted:
 
 
 @BOTH
+@pytest.mark.parametrize("cursors", ["of places", "of states"])
+def test_a_restart_is_an_error_if_only_page_1_is_what_it_was(read: Read, cursors: Cursors) -> None:
+    with pytest.raises(OctogenPagingError, match="with page 1 again"):
+        read(Shop(PRODUCTS, backwards, cursors, {3: PRODUCTS[LIMIT:]}))
+
+
+@BOTH
 def test_a_restart_after_page_1_that_nothing_tells_from_an_honest_page_is_of_the_new_state(
     read: Read,
 ) -> None:
