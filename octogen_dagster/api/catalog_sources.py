@@ -108,7 +108,7 @@ class ShopCatalogs(CatalogSource):
         states = [state for each in lists for state in each.catalogs]
         if self.catalogs is not None:
             if not failure:  # or the missing ones may be of a shop that failed
-                self._require_chosen(states)
+                self._require_chosen(states, errors)
             states = [state for state in states if state.catalog in self.catalogs]
         return CatalogList(
             states,
@@ -117,7 +117,9 @@ class ShopCatalogs(CatalogSource):
             failure,
         )
 
-    def _require_chosen(self, states: Sequence[CatalogState]) -> None:
+    def _require_chosen(
+        self, states: Sequence[CatalogState], errors: Sequence[OctogenError]
+    ) -> None:
         """Check that every chosen catalog serves a host.
 
         Raises:
@@ -131,9 +133,10 @@ class ShopCatalogs(CatalogSource):
         text = ", ".join(named[:_MAX_CATALOGS_IN_MESSAGE]) or "none"
         if len(named) > _MAX_CATALOGS_IN_MESSAGE:
             text += f" and {len(named) - _MAX_CATALOGS_IN_MESSAGE:,} more"
+        failed = "".join(f" {error}" for error in errors[:_MAX_ERRORS_IN_MESSAGE])
         raise OctogenEmptyCatalogError(
             f"Catalog {missing[0]!r} was chosen and serves none of the hosts. Those that do are: "
-            f"{text}. Correct `catalogs` of ShopCatalogs, or add the host of the shop."
+            f"{text}. Correct `catalogs` of ShopCatalogs, or add the host of the shop.{failed}"
         )
 
     async def _catalogs_of(

@@ -26,7 +26,7 @@ from octogen_dagster import (
 )
 from octogen_dagster.components import OctogenComponent
 from octogen_dagster.errors import OctogenError
-from tests.api.shops import shops
+from tests.api.shops import catalog_of_shop, shop, shops
 from tests.components.projects import load
 from tests.published_service import PublishedService
 from tests.results import failure
@@ -131,6 +131,19 @@ def test_one_that_no_host_has_fails_and_lists_what_there_is(
         "`catalogs` of ShopCatalogs, or add the host of the shop."
     ) in text
     assert service.searches == []
+
+
+def test_one_whose_shop_is_not_covered_fails_and_says_so() -> None:
+    with shops({"lagence.example": shop("lagence.example", catalog_of_shop("lagence"))}) as server:
+        source = ShopCatalogs(hosts=HOSTS, catalogs=["lagence", "plain"])
+        frame = scan_products(
+            ProductSearch(), api_key=KEY, base_url=server.base_url, catalogs=source
+        )
+        with pytest.raises(
+            OctogenError,
+            match=r"'plain' was chosen and serves none .* Shop 'plain\.example' is not covered by",
+        ):
+            frame.collect()
 
 
 def test_a_frame_warns_and_chooses_too(
