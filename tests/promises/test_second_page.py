@@ -9,15 +9,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
+import dagster as dg
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octogen_dagster import OctogenClient, ProductSearch, scan_products
+from octogen_dagster import (
+    OctogenClient,
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ProductSearch,
+    build_products_asset,
+    scan_products,
+)
 from octogen_dagster.errors import OctogenPagingError
 from tests.api.servers import RawServer, Received, http, page
+from tests.results import failure
 
 Cursors = Literal["of places", "of states", "of answers"]
 Ranked = Callable[[Sequence[str]], Sequence[str]]
@@ -176,6 +187,26 @@ class TestRestarted:
 def test_a_restart_is_an_error_if_only_page_1_is_what_it_was(read: Read, cursors: Cursors) -> None:
     with pytest.raises(OctogenPagingError, match="with page 1 again"):
         read(Shop(PRODUCTS, backwards, cursors, {3: PRODUCTS[LIMIT:]}))
+
+
+def test_the_next_run_takes_no_page_of_a_read_that_began_again(tmp_path: Path) -> None:
+    shop = Shop(PRODUCTS, backwards, "of states", {3: PRODUCTS[LIMIT:]})
+    search = ProductSearch(catalogs=["acme"], q="boots", page_size=LIMIT)
+    with RawServer(shop.answer) as server:
+
+        def run() -> dg.ExecuteInProcessResult:
+            octogen = OctogenResource(api_key=server.api_key, base_url=server.base_url)
+            io_manager = ParquetSnapshotIOManager(base_dir=str(tmp_path))
+            return dg.materialize(
+                [build_products_asset("boots", search, retry_policy=None)],
+                resources={"octogen": octogen, "io_manager": io_manager},
+                raise_on_error=False,
+            )
+
+        assert "with page 1 again" in failure(run())
+        assert run().success
+    found = pl.read_parquet(tmp_path / "boots.parquet")["uuid"].to_list()
+    assert sorted(found) == PRODUCTS[LIMIT:]
 
 
 @BOTH
