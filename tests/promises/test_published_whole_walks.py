@@ -21,7 +21,7 @@ from octogen_dagster import (
     ShopCatalogs,
     build_products_asset,
 )
-from tests.published_service import PublishedService
+from tests.published_service import PublishedService, url_of
 from tests.results import failure
 
 BRANDS = [*(f"Brand {number}" for number in range(12)), None]
@@ -108,6 +108,18 @@ def test_products_without_a_brand_that_are_gone_fail_no_read(
     assert days.rows == 462
     assert len(service.lookups) == 10
     assert {body["resolutionMode"] for body in service.lookups} == {"index_only"}
+
+
+def test_products_whose_addresses_are_those_of_others_now_are_gone(
+    days: Days, service: PublishedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = url_of("acme", service.catalogs["acme"][0])
+    look_up = service.lookup
+    monkeypatch.setattr(service, "lookup", lambda body: look_up(body | {"url": other}))
+    assert days.materialize().success
+    service.catalogs["acme"] = [x for x in service.catalogs["acme"] if x in service.brands]
+    assert days.materialize().success
+    assert days.rows == 462
 
 
 @pytest.mark.parametrize("counted", [100, 500])
