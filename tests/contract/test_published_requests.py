@@ -175,7 +175,8 @@ def attempt(received: list[Received], call: Callable[[], object]) -> list[Receiv
     """
     begin = len(received)
     try:
-        with warnings.catch_warnings(action="ignore"), contextlib.suppress(OctogenNotFoundError):
+        with warnings.catch_warnings(), contextlib.suppress(OctogenNotFoundError):
+            warnings.simplefilter("ignore")
             call()
     except ValueError:
         assert len(received) == begin
