@@ -149,7 +149,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
 
         Raises:
             OctogenSnapshotError: A snapshot does not exist, is damaged, or is in a bucket where the
-                annotation is a path.
+                annotation is a path; or no partition is named, outside of a run.
             TypeError: Snapshots are not loaded as the type, or not those of this asset.
             MissingPackageError: The annotation is `pd.DataFrame`, and pyarrow is not installed.
         """
@@ -157,6 +157,8 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         if annotation is SnapshotPair:
             return self._load_pair(context)
         partitioned = context.has_asset_partitions
+        if not partitioned:
+            _check_without_partitions(context)
         wanted = InputType(context.asset_key.to_user_string(), annotation, partitioned=partitioned)
         if not partitioned:
             return wanted.load(self._file(context, None))
@@ -387,6 +389,16 @@ def _was_reported(context: dg.OutputContext, run_id: str | None) -> bool:
     return any(
         (each.asset_key, each.partition) == (context.asset_key, partition) for each in events
     )
+
+
+def _check_without_partitions(context: dg.InputContext) -> None:
+    """Check that an asset of which no partition is named has none."""
+    with contextlib.suppress(dg.DagsterInvariantViolationError):  # it has none
+        if context.asset_partitions_def:
+            raise OctogenSnapshotError(
+                f"{context.asset_key.to_user_string()} has partitions, and none is named: "
+                "load_asset_value(..., partition_key=...) loads one."
+            )
 
 
 def _attempt(context: dg.OutputContext, problem: str, work: Callable[[], None]) -> bool:

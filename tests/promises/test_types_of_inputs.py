@@ -150,6 +150,17 @@ def test_an_asset_is_loaded_outside_of_a_run_as_the_type_that_is_asked_for(
     assert rows(loaded) == [{"shop": "acme"}]
 
 
+@pytest.mark.parametrize("kind", [None, pd.DataFrame, dict[str, pd.DataFrame]])
+def test_outside_of_a_run_a_partition_must_be_named(
+    resources: dict[str, Any], instance: dg.DagsterInstance, kind: Any
+) -> None:
+    defs = dg.Definitions(assets=[by_shop], resources=resources)
+    with pytest.raises(
+        errors.OctogenSnapshotError, match=r"^by_shop has partitions, and none is named: "
+    ):
+        defs.load_asset_value("by_shop", python_type=kind, instance=instance)
+
+
 @pytest.mark.parametrize(
     ("source", "annotation", "shown"),
     [
