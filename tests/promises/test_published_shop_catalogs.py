@@ -25,7 +25,8 @@ from octogen_dagster import (
     scan_products,
 )
 from octogen_dagster.components import OctogenComponent
-from octogen_dagster.errors import OctogenError
+from octogen_dagster.errors import OctogenError, OctogenForbiddenError
+from tests.api.servers import http
 from tests.api.shops import catalog_of_shop, shop, shops
 from tests.components.projects import load
 from tests.published_service import PublishedService
@@ -143,6 +144,20 @@ def test_one_whose_shop_is_not_covered_fails_and_says_so() -> None:
             OctogenError,
             match=r"'plain' was chosen and serves none .* Shop 'plain\.example' is not covered by",
         ):
+            frame.collect()
+
+
+def test_one_whose_shop_cannot_be_read_now_fails_with_that() -> None:
+    answers = {
+        "lagence.example": shop("lagence.example", catalog_of_shop("lagence")),
+        "plain.example": http(403, {"detail": "api_key_forbidden"}),
+    }
+    with shops(answers) as server:
+        source = ShopCatalogs(hosts=HOSTS, catalogs=["lagence", "plain"])
+        frame = scan_products(
+            ProductSearch(), api_key=KEY, base_url=server.base_url, catalogs=source
+        )
+        with pytest.raises(OctogenForbiddenError, match=r"^Shop 'plain\.example'"):
             frame.collect()
 
 
