@@ -167,6 +167,11 @@ class TestAfterAnUpdate:
         materialize(Shop(before), tmp_path)
         stored = pl.read_parquet(tmp_path / "products.parquet")
         assert stored.get_column("is_active").to_list() == [None, None, False]
+        path = tmp_path / "products_details.parquet"
+        is_active = pl.field("is_active")
+        listed = pl.col("listed").struct.with_fields(pl.when(~is_active).then(is_active))
+        details, metadata = pl.read_parquet(path), pl.read_parquet_metadata(path)
+        details.with_columns(listed).write_parquet(path, metadata=metadata)
         return tmp_path
 
     def test_a_product_that_says_nothing_has_not_changed_and_is_not_looked_up_again(
@@ -188,8 +193,10 @@ class TestAfterAnUpdate:
 
 def test_what_a_null_becomes_is_seen_as_from_an_active_product(tmp_path: Path) -> None:
     materialize(Shop(SAYS), tmp_path)
-    materialize(Shop({**SAYS, "null": {"isActive": True}, "true": {"isActive": None}}), tmp_path)
+    shop = Shop({**SAYS, "null": {"isActive": True}, "true": {"isActive": None}})
+    materialize(shop, tmp_path)
     assert pl.read_parquet(tmp_path / "products_changes.parquet").is_empty()
+    assert shop.lookups == []
 
 
 def test_the_columns_say_that_only_the_listing_begins_with_the_root(tmp_path: Path) -> None:
