@@ -200,7 +200,7 @@ class OctogenClient:
                 names itself, and without any all catalogs.
 
         Raises:
-            ValueError: There are too many catalogs, or one has an empty key.
+            ValueError: There are too many catalogs, one has an empty key, or they are one text.
             OctogenNotFoundError: The service has no such operation (seed generation).
             OctogenError: The request failed otherwise.
         """

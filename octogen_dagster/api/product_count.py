@@ -65,8 +65,12 @@ def count_request(filters: SearchFilters, catalogs: Sequence[str] = ()) -> dict[
     derives them too. The text itself narrows no count.
 
     Raises:
-        ValueError: There are too many catalogs, or one has an empty key.
+        ValueError: There are too many catalogs, one has an empty key, or they are one text.
     """
+    if isinstance(catalogs, str):
+        raise ValueError(
+            f"catalogs must be a list, not the text {catalogs!r}: write [{catalogs!r}]"
+        )
     body = {name: value for name, value in filters.as_json().items() if name in _FIELDS}
     if not filters.understand:
         body.pop("q", None)

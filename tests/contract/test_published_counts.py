@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
@@ -110,10 +110,11 @@ async def test_keywords_are_sent_only_to_be_understood() -> None:
         ([f"shop {number}" for number in range(501)], "catalogs has 501 keys"),
         (["acme", " "], "catalogs has an empty key"),
         (["\ud800"], "half of a surrogate pair"),
+        ("acme", r"catalogs must be a list, not the text 'acme': write \['acme'\]"),
     ],
 )
 async def test_catalogs_that_no_request_can_name_are_refused_before_it(
-    catalogs: list[str], message: str
+    catalogs: Sequence[str], message: str
 ) -> None:
     service = Service(counted(1))
     async with service.client() as client:
