@@ -18,12 +18,12 @@ from octogen_dagster.background import (
 
 POLL_SECONDS = 60
 PROGRAM = """
-import sys
+import os
 from octogen_dagster.background import run_uninterrupted
 
 def work():
     print("working", flush=True)
-    sys.stdin.readline()
+    os.read(0, 1)  # sys.stdin has a lock, which a process that ends while it is held aborts for
     print("done", flush=True)
 
 run_uninterrupted(work, "It is important.")
