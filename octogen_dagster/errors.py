@@ -170,9 +170,9 @@ class OctogenPastPartitionError(OctogenSnapshotError):
             f"{'is over' if over else 'has not begun'}, and the service knows only the present: "
             "what it says now must not be stored under another time. "
             + (
-                "No pages of that time are archived, so it cannot be rebuilt. Materialize the "
-                "partition of now; with ParquetSnapshotIOManager(keep_pages=True) it can be "
-                "rebuilt later."
+                "Materialize the partition of now. The past is in the Parquet file that was "
+                "written then: if it was lost, restore it from a backup, such as the object "
+                "versions of its bucket."
                 if over
                 else "Materialize it when its time has come."
             )

@@ -90,7 +90,7 @@ class PageTracker:
     def __init__(
         self,
         subject: str,
-        product_count: float | None = None,
+        product_count: int | None = None,
         rows_per_product: float | None = None,
     ) -> None:
         self.subject = subject

@@ -141,11 +141,6 @@ class StorageSettings(YamlModel):
         default=None,
         description="The column that tells partitions in one frame apart; by default `partition`.",
     )
-    keep_pages: bool | None = Field(
-        default=None,
-        description="Archive the service's pages beside each snapshot, compressed, so that a past "
-        "day can be rebuilt from them.",
-    )
     resume_within_hours: float | None = Field(
         default=None,
         description="Hours after its start within which a read that died is continued; 0: never. 6 "

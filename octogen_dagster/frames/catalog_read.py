@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from octogen_dagster.api.paging import PageTracker
@@ -42,7 +41,6 @@ class CatalogRead:
         saved: The saved first pages of the catalog.
         saved_pages: The number of these pages.
         next_page: The page after the saved ones, if it was requested already.
-        live: True if the pages that are not saved are requested from the service.
         saver: Saves the pages that come from the service.
         log: Called with a line if another run removed the saved pages.
 
@@ -65,15 +63,12 @@ class CatalogRead:
         saved: Iterable[WirePage] = (),
         saved_pages: int = 0,
         next_page: WirePage | None = None,
-        live: bool = True,
         saver: PageSaver | None = None,
         log: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self.planned = planned
         self.saver = saver
-        # Archived pages come to an end by themselves.
-        product_count = planned.product_count if live else math.inf
-        self.tracker = PageTracker(planned.subject, product_count, planned.rows_per_product)
+        self.tracker = PageTracker(planned.subject, planned.product_count, planned.rows_per_product)
         self.resumed_pages = 0
         self.products = 0
         self.ended = False
@@ -83,7 +78,6 @@ class CatalogRead:
         self._saved = saved
         first_page = planned.first_page
         self._next_page = next_page or (first_page.page if first_page else None)
-        self._live = live
         self._log = log
 
     @property
@@ -99,7 +93,7 @@ class CatalogRead:
             OctogenPagingError: The pages loop, restart or do not come to an end, or the service
                 refuses the part of a catalog that a saved read began with.
             OctogenEmptyCatalogError: A service of the current generation has no product in it.
-            OctogenSnapshotError: Saved pages are damaged, or archived ones were removed.
+            OctogenSnapshotError: Saved pages are damaged.
             OctogenError: A request failed.
         """
         try:
@@ -122,7 +116,7 @@ class CatalogRead:
                 self.resumed_pages += 1
             yield page
             request = self._following(page)
-        if request is None or not self._live:
+        if request is None:
             return
         try:
             async for page in client.iter_raw_pages(request, self.tracker, read_page):
@@ -176,8 +170,6 @@ class CatalogRead:
         try:
             yield from self._saved
         except RemovedError as error:
-            if not self._live:
-                raise
             self._log(
                 f"{self.planned.subject}: {error} The service is asked for the pages after page "
                 f"{self.resumed_pages:,}."

@@ -10,7 +10,6 @@ from octogen_dagster.errors import (
     OctogenError,
     OctogenNotFoundError,
     OctogenPagingError,
-    OctogenSnapshotError,
     OctogenSplitCatalogError,
 )
 from octogen_dagster.frames.consistency import check_unchanged
@@ -85,7 +84,6 @@ class Execution:
             expected_rows=plan.expected_rows,
             rows_per_product=plan.rows_per_product,
             product_counts=plan.product_counts,
-            rebuilt=plan.rebuilt,
             catalogs=[key for key in self._reads_of if key],
             walks=len(self._reads),
             unknown_fields=self._decoder.unknown_fields,
@@ -112,7 +110,6 @@ class Execution:
                     if self._is_full:
                         break
                 else:
-                    self._check_finished()
                     check_unchanged(self._reads, self._connection)
             finally:
                 self.add_up()
@@ -184,14 +181,6 @@ class Execution:
             if line not in self._logged:  # once, although most catalogs say the same
                 self._logged.add(line)
                 self._log(line)
-
-    def _check_finished(self) -> None:
-        if unfinished := self._unfinished:
-            raise OctogenSnapshotError(
-                f"{unfinished} of {len(self._products)} catalogs ended before their last page: "
-                "archived pages are missing. Nothing was published. Restore them, or materialize "
-                "the present partition."
-            )
 
     def add_up(self) -> None:
         """Bring the statistics up to date."""

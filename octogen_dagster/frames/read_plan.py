@@ -23,11 +23,10 @@ class ReadPlan:
     """The plan of one read of a search.
 
     Attributes:
-        search: The search; for a rebuild, the search of the archived pages.
+        search: The search.
         reads: The reads of its catalogs, in order.
         started_at: When the read began; if it continues another read, when that one began.
         saved_read: The folder of its saved pages; None if pages are not saved.
-        rebuilt: True if all pages are archived ones.
         continued: Names of the saved reads whose pages it takes over.
         superseded: Names of all saved reads of the same search.
         snapshot: The brands of the snapshot that is replaced, if they are known.
@@ -37,7 +36,6 @@ class ReadPlan:
     reads: list[CatalogRead]
     started_at: datetime
     saved_read: SavedRead | None = None
-    rebuilt: bool = False
     continued: frozenset[str] = frozenset()
     superseded: frozenset[str] = frozenset()
     snapshot: SnapshotBrands | None = None
@@ -48,7 +46,7 @@ class ReadPlan:
         Args:
             connection: The settings of the service, with the prices.
         """
-        if self.rebuilt or not self.reads or self.expected_rows is None:
+        if not self.reads or self.expected_rows is None:
             return None
         counts = [planned.expected_rows or 0 for planned in self._catalogs.values()]
         catalog = next(iter(self._catalogs))

@@ -79,7 +79,7 @@ class ProductScan(ServiceScan):
         list_catalogs: Lists the catalogs of the source, or returns None for a service that has no
             list. By default the source is asked, if its list is needed.
         window: The time window of the snapshot. The service knows only the present, so a past
-            window is rebuilt from archived pages or refused, and a future one is refused.
+            or future window is refused.
         min_rows_ratio: The smallest snapshot of whole catalogs to publish, as a share of the rows
             of the one that it replaces; 0 publishes any, also an empty one. Other searches may
             find as few products as they do.
@@ -159,24 +159,6 @@ class ProductScan(ServiceScan):
         finally:
             self._store = self._plan = None
 
-    def archive_pages(self) -> None:
-        """Archive the pages of the execution, if the store keeps pages.
-
-        Call it before the snapshot is published.
-
-        Raises:
-            OctogenSnapshotError: The pages cannot be archived.
-        """
-        if self._store is None or not self._store.keep:
-            return
-        if self._plan is None or self._plan.saved_read is None:
-            return
-        savers = [read.saver for read in self._plan.reads if read.saver]
-        for saver in savers:
-            saver.flush()
-        segments = {name for saver in savers for name in saver.segments}
-        self._store.archive(self._plan.saved_read, segments)
-
     def remove_saved_pages(self) -> None:
         """Remove the saved pages that are not needed after the snapshot was published.
 
@@ -187,11 +169,6 @@ class ProductScan(ServiceScan):
             return
         self._close_savers(self._plan.reads)
         self._store.remove_superseded(self._plan.saved_read, self._plan.superseded)
-
-    @property
-    def rebuilt_from(self) -> datetime | None:
-        """`SnapshotSource.rebuilt_from`."""
-        return self.statistics.started_at if self.statistics.rebuilt else None
 
     def provenance(self) -> dict[str, str]:
         """`SnapshotSource.provenance`."""
@@ -229,6 +206,9 @@ class ProductScan(ServiceScan):
     def _frames(
         self, columns: set[str], predicate: pl.Expr | None, n_rows: int | None
     ) -> Iterator[pl.DataFrame]:
+        now = self._clock()
+        if self._window and not is_within(self._window, now):
+            raise OctogenPastPartitionError(*self._window, now)
         # Polars counts n_rows before the predicate, so a limited search is not narrowed.
         pushdown = Pushdown()
         if predicate is not None and n_rows is None and self.search.max_products is None:
@@ -281,7 +261,7 @@ class ProductScan(ServiceScan):
         if line := plan.estimate(connection):
             self._log(line)
         page_size = plan.search.page_size
-        if not plan.rebuilt and (line := small_page_warning(page_size, connection)):
+        if line := small_page_warning(page_size, connection):
             self._warn(line)
 
     def _discard_bad_pages(self, error: Exception) -> None:
@@ -315,32 +295,21 @@ class ProductScan(ServiceScan):
         list_catalogs = self._list_catalogs or functools.partial(
             list_for, self.search, connection, self._warn
         )
-        walks = self._walk_planner(connection)
-        plan = plan_with_store(
+        catalogs = plan_catalogs(self.search, connection, list_catalogs, Pushdown(), stamped=True)
+        return plan_with_store(
             self.search,
-            lambda: self._with_rows_per_product(
-                plan_catalogs(self.search, connection, list_catalogs, Pushdown(), stamped=True)
-            ),
-            walks,
+            self._with_rows_per_product(catalogs),
+            self._walk_planner(connection),
             store,
             connection,
-            window=self._window,
             log=self._log,
             warn=self._warn,
         )
-        if plan.search != self.search.model_copy(update={"page_size": plan.search.page_size}):
-            self._log(
-                f"The archived pages are of another search than the present one: {plan.search!r}. "
-                "The snapshot is rebuilt with the archived search."
-            )
-        return plan
 
     def _plan_live(
         self, pushdown: Pushdown, connection: Connection, *, stamped: bool, capped: bool
     ) -> ReadPlan:
         now = self._clock()
-        if self._window and not is_within(self._window, now):
-            raise OctogenPastPartitionError(*self._window, now)
         search = _narrowed(self.search, pushdown)
         if search is None:
             return ReadPlan(self.search, [], now)

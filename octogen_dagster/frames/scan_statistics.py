@@ -30,7 +30,7 @@ class ScanStatistics(ReadStatistics):
     `started_at` is the `fetched_at` of the rows.
 
     Attributes:
-        search: The search that was read; after a rebuild, the search of the archived pages.
+        search: The search that was read.
         expected_rows: The number of rows of the catalogs; None if it is not known.
         rows_per_product: What of it comes for each product of the sources, as the latest snapshot
             says; None if `expected_rows` is as the sources count.
@@ -45,7 +45,6 @@ class ScanStatistics(ReadStatistics):
         received_pages: Pages received, of which the query may not have taken all.
         repeats: Products that came again and were removed.
         resumed_pages: Saved pages, which were not requested.
-        rebuilt: True if all pages were archived ones.
         first_request_id: Request id of the first page.
         last_request_id: Request id of the last page.
         effective_queries: The effective query of page 1 by catalog, where the service tells it.
@@ -64,7 +63,6 @@ class ScanStatistics(ReadStatistics):
     received_pages: int = 0
     repeats: int = 0
     resumed_pages: int = 0
-    rebuilt: bool = False
     first_request_id: str | None = None
     last_request_id: str | None = None
     effective_queries: dict[str, EffectiveQuery] = field(default_factory=dict)
@@ -83,9 +81,10 @@ class ScanStatistics(ReadStatistics):
 
     def figures(self) -> Figures:
         """Return the figures by name."""
+        source = "service, continued from saved pages" if self.resumed_pages else "service"
         figures: Figures = {
             "search": self.search.as_json(),
-            "source": self._source(),
+            "source": source,
             "truncated": self.truncated,
             "empty": not self.rows,
             "walks": self.walks,
@@ -121,11 +120,6 @@ class ScanStatistics(ReadStatistics):
         price = self.prices.search_page_usd
         paid = round(self.cost_usd / price) if price else 0
         return max(0, min(self.resumed_pages, self.pages - paid))
-
-    def _source(self) -> str:
-        if self.rebuilt:
-            return "archived pages"
-        return "service, continued from saved pages" if self.resumed_pages else "service"
 
 
 def product_figures(snapshot: pl.LazyFrame) -> Figures:

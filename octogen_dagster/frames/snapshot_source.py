@@ -100,11 +100,6 @@ class SnapshotSource:
         """What the execution counts its costs in; None if it costs nothing."""
         return None
 
-    @property
-    def rebuilt_from(self) -> datetime | None:
-        """When the archived rows were read; None if the snapshot is not a rebuild."""
-        return None
-
     def provenance(self) -> dict[str, str]:
         """Return facts for the metadata of the file; call it after the execution."""
         return {}
@@ -120,13 +115,6 @@ class SnapshotSource:
             snapshot: The rows as they were written.
         """
         return {}
-
-    def archive_pages(self) -> None:
-        """Archive the pages of the execution; call it before the snapshot is published.
-
-        Raises:
-            OctogenSnapshotError: The pages cannot be archived.
-        """
 
     def remove_saved_pages(self) -> None:
         """Remove the saved pages that are not needed after the snapshot was published.

@@ -62,8 +62,7 @@ def build_products_asset(
         search: What to read; by default all catalogs of the resource's source.
         partitions_def: Partitions by catalog (`catalog_partitions`), by time (`snapshot_days`) or
             by both (`catalog_days`). In a partition of a catalog the search reads only that
-            catalog. A past time is rebuilt from archived pages or refused, because the service
-            knows only the present.
+            catalog. A past time is refused, because the service knows only the present.
         min_rows_ratio: The smallest snapshot of whole catalogs that is published, as a share of
             the rows of the one that it replaces. With fewer rows, or none, the run fails and the
             snapshot there stays; `accept_shrinking: true` in the run configuration accepts it for

@@ -95,7 +95,7 @@ def read_freshness(
 ) -> Freshness:
     """Read which parts of an asset were materialized since a time, in a few queries.
 
-    A partition whose time had ended by then says nothing about the present, even if it was rebuilt.
+    A partition whose time had ended by then says nothing about the present.
 
     Args:
         instance: The instance with the event log.

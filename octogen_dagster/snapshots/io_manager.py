@@ -52,9 +52,9 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
     are not safe in a path are percent-encoded.
 
     The pages of a search are saved beside the snapshot while they are read, so the next run of the
-    same partition continues a run that died. They are removed when the snapshot is published, or
-    archived if `keep_pages` is set. The replaced snapshot of a products asset is kept until the
-    next one is published, unless the asset has time partitions.
+    same partition continues a run that died. They are removed when the snapshot is published. The
+    replaced snapshot of a products asset is kept until the next one is published, unless the asset
+    has time partitions.
 
     An input may be annotated `pl.DataFrame` (as one without annotation is loaded), `pl.LazyFrame`,
     `pd.DataFrame`, `pyarrow.Table`, `pathlib.Path` (of the file on a disk), or `dict[str, ...]` of
@@ -74,11 +74,6 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
     )
     partition_column: str = Field(
         default="partition", description="The column that tells partitions in one frame apart."
-    )
-    keep_pages: bool = Field(
-        default=False,
-        description="Archive the service's pages beside each snapshot, compressed, so that a past "
-        "day can be rebuilt from them.",
     )
     resume_within_hours: float = Field(
         default=RESUME_WITHIN / timedelta(hours=1),
@@ -127,8 +122,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         Raises:
             OctogenError: The read fails.
             OctogenSnapshotError: The place cannot be written to, or the read was not complete.
-            dagster.Failure: The read failed and a retry cannot help, or the snapshot is newer than
-                the archived pages that it would be rebuilt from.
+            dagster.Failure: The read failed and a retry cannot help.
             TypeError: The asset returned neither a frame nor a scan.
         """
         source = _snapshot_source(context, obj)
@@ -185,7 +179,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             )
             check_complete(source, rows, file.uri)
             existing = _existing(context, file)
-            if source.min_rows_ratio and source.rebuilt_from is None:
+            if source.min_rows_ratio:
                 latest = file if file.exists() else places.latest()
                 facts = existing if latest is file else _existing(context, latest)
                 check_not_shrunken(source, rows, _row_count(latest, facts), file.uri)
@@ -196,18 +190,18 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 "octogen/file_size_bytes": unfinished.stat().st_size,
             }
             keep_previous = None
-            if source.keeps_previous:
-                keep_previous = _keep_previous(context, file, source, existing)
-                if places.has_times:
-                    keep_previous = None
-            archived = _attempt(context, "The pages could not be archived.", source.archive_pages)
+            if source.keeps_previous and not places.has_times:
+                run_id = existing.get("octogen.run_id")
+                keep_previous = bool(existing) and _was_reported(context, run_id)
             # Opened before it is moved to its place, where another run may replace it.
             with unfinished.open("rb") as written:
                 file.publish(unfinished, keep_previous=keep_previous)
                 snapshot = pl.scan_parquet(written, glob=False)
                 metadata |= snapshot_metadata(source, snapshot, context.log.warning)
-        if archived:  # or else they are all there is to archive
-            _attempt(context, "Saved pages could not be removed.", source.remove_saved_pages)
+        try:
+            source.remove_saved_pages()
+        except Exception as error:  # of any kind, as in an object store: the snapshot is whole
+            context.log.warning(f"Saved pages could not be removed. {error}")
         return metadata
 
     def _load_pair(self, context: dg.InputContext) -> SnapshotPair:
@@ -281,7 +275,6 @@ class _OpenPlace:
     def page_store(self, clock: Callable[[], datetime]) -> PageStore:
         return PageStore(
             self._places.own.beside(".pages"),
-            keep=self._manager.keep_pages,
             resume_within=timedelta(hours=self._manager.resume_within_hours),
             clock=clock,
         )
@@ -348,29 +341,6 @@ def _add_metadata(context: dg.OutputContext, metadata: Metadata) -> None:
         context.add_output_metadata(metadata)
 
 
-def _keep_previous(
-    context: dg.OutputContext,
-    file: SnapshotFile,
-    source: SnapshotSource,
-    existing: Mapping[str, str],
-) -> bool:
-    """True if the existing snapshot becomes the previous one.
-
-    Raises:
-        dagster.Failure: The existing snapshot is newer than the archived pages that this one is
-            rebuilt from.
-    """
-    read_at = existing.get("octogen.fetched_at", "")
-    if source.rebuilt_from and read_at > source.rebuilt_from.isoformat():
-        raise dg.Failure(
-            f"The snapshot {file.uri} was not rebuilt: it was read at {read_at}, and the archived "
-            f"pages are older ({source.rebuilt_from.isoformat()}), so newer data would be lost. "
-            "Nothing was changed. Remove the snapshot first if you want the older one.",
-            allow_retries=False,
-        )
-    return bool(existing) and _was_reported(context, existing.get("octogen.run_id"))
-
-
 def _was_reported(context: dg.OutputContext, run_id: str | None) -> bool:
     """True unless the run that published a snapshot is known and did not report it.
 
@@ -399,17 +369,3 @@ def _check_without_partitions(context: dg.InputContext) -> None:
                 f"{context.asset_key.to_user_string()} has partitions, and none is named: "
                 "load_asset_value(..., partition_key=...) loads one."
             )
-
-
-def _attempt(context: dg.OutputContext, problem: str, work: Callable[[], None]) -> bool:
-    """Do what may fail in any way, as in an object store: the snapshot is whole all the same.
-
-    Returns:
-        True if it did not fail.
-    """
-    try:
-        work()
-    except Exception as error:
-        context.log.warning(f"{problem} {error}")
-        return False
-    return True

@@ -244,9 +244,8 @@ class OctogenResource(dg.ConfigurableResource[Any]):
             report: Called with the statistics about every ten seconds during the read, and at its
                 end.
             window: The start and the end of the time that the snapshot is of, as an asset's
-                `context.partition_time_window`. If it does not include the present,
-                `ParquetSnapshotIOManager` rebuilds the snapshot from archived pages, or the read
-                is refused.
+                `context.partition_time_window`. If it does not include the present, the read is
+                refused.
             min_rows_ratio: The smallest snapshot of whole catalogs that
                 `ParquetSnapshotIOManager` publishes, as a share of the rows of the one that it
                 replaces; 0 publishes any, also an empty one.

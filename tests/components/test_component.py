@@ -34,7 +34,7 @@ def test_one_file_is_a_whole_deployment(tmp_path: Path) -> None:
     attributes = {
         "connection": CONNECTION | {"budget_usd": 50, "reserve": 0.5},
         "catalog_source": {"hosts": ["acme.com"]},
-        "storage": {"base_dir": str(tmp_path), "keep_pages": True},
+        "storage": {"base_dir": str(tmp_path)},
         "translation": {"owners": ["team:data"], "tags": {"source": "octogen"}},
         "searches": [
             WHOLE_CATALOGS
@@ -181,7 +181,7 @@ def test_a_search_and_a_source_of_named_catalogs_run(
 ) -> None:
     attributes = {
         "connection": CONNECTION,
-        "storage": {"base_dir": str(tmp_path), "keep_pages": True},
+        "storage": {"base_dir": str(tmp_path)},
         "catalog_source": {"keys": ["strada"]},
         "catalogs": {"name": "shops"},
         "searches": [

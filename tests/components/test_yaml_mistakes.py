@@ -73,8 +73,8 @@ def mistakes(project: DefsFolderSandbox) -> Callable[[str], list[str]]:
             id="text for a mapping",
         ),
         pytest.param(
-            "  storage:\n    keep_pages: sometimes\n",
-            "4: storage.keep_pages: must be true or false",
+            "  searches:\n    - name: boots\n      checks: {blocking: sometimes}\n",
+            "5: searches[0].checks.blocking: must be true or false",
             id="wrong type",
         ),
         pytest.param(

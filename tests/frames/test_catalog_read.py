@@ -69,20 +69,10 @@ async def test_a_catalog_whose_last_page_is_saved_needs_no_request(
     assert scripted.cursors == []
 
 
-async def test_a_read_that_is_not_live_ends_with_its_saved_pages(
-    scripted: ScriptedCatalog, connection: Connection
-) -> None:
-    read = CatalogRead(PLANNED, saved=[page(1)], live=False)
-    assert await first_uuids(read, connection) == ["p1"]
-    assert scripted.cursors == []
-
-
-async def test_only_pages_of_the_service_may_have_too_many_products(
+async def test_too_many_products_are_an_error(
     scripted: ScriptedCatalog, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paging, "MAX_PRODUCTS", 3)
-    archived = CatalogRead(PLANNED, saved=[page(number) for number in (1, 2, 3)], live=False)
-    assert await first_uuids(archived, connection) == ["p1", "p2", "p3"]
     with pytest.raises(OctogenPagingError, match="4 products came up to page 2"):
         await first_uuids(CatalogRead(PLANNED), connection)
 
@@ -99,12 +89,6 @@ async def test_after_saved_pages_that_were_removed_the_service_is_asked(
     (line,) = lines
     assert line.startswith("Catalog 'acme': The saved pages are gone. ")
     assert f"after page {count}." in line
-
-
-async def test_archived_pages_that_were_removed_are_an_error(connection: Connection) -> None:
-    read = CatalogRead(PLANNED, saved=removed_after(page(1)), live=False)
-    with pytest.raises(RemovedError):
-        await first_uuids(read, connection)
 
 
 async def test_page_1_again_after_saved_pages_is_an_error(

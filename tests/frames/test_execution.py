@@ -8,14 +8,12 @@ import polars as pl
 import pytest
 
 from octogen_dagster.api.connection import Connection
-from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.catalog_read import CatalogRead
 from octogen_dagster.frames.execution import Execution
 from octogen_dagster.frames.plan import PlannedCatalog
 from octogen_dagster.frames.read_plan import ReadPlan
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.search import ProductSearch
-from tests.frames.products import wire_page
 from tests.frames.scripted import ScriptedCatalog, page
 
 STARTED_AT = datetime(2026, 11, 25, 6, 0, tzinfo=timezone.utc)
@@ -91,21 +89,6 @@ def test_a_cap_of_nothing_requests_nothing(
 ) -> None:
     assert rows(execution(connection, 0)).is_empty()
     assert scripted.cursors == []
-
-
-def test_pages_that_end_before_the_last_one_are_an_error(connection: Connection) -> None:
-    acme, zen = (PlannedCatalog(key, SEARCH.request(key)) for key in ("acme", "zen"))
-    reads = [
-        CatalogRead(acme, saved=[wire_page("p1", next_cursor="c2")], live=False),
-        CatalogRead(zen, saved=[wire_page("p1")], live=False),
-    ]
-    running = Execution(ReadPlan(SEARCH, reads, STARTED_AT, rebuilt=True), connection, set(), None)
-    with pytest.raises(
-        OctogenSnapshotError, match=r"^1 of 2 catalogs ended before their last page: archived"
-    ):
-        rows(running)
-    assert not running.statistics.complete
-    assert running.statistics.resumed_pages == 2
 
 
 def test_each_frame_is_reported(connection: Connection) -> None:

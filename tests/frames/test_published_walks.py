@@ -73,12 +73,11 @@ class Place:
     def __init__(self, folder: Path, snapshot: pl.DataFrame | None = None) -> None:
         self.folder = folder
         self.snapshot = snapshot
-        self.keep = False
         self.provenance: dict[str, str] = {}
         self.lines: list[str] = []
 
     def page_store(self, clock: Callable[[], datetime]) -> PageStore:
-        return PageStore(UPath(self.folder), keep=self.keep, clock=clock)
+        return PageStore(UPath(self.folder), clock=clock)
 
     def latest(self) -> pl.LazyFrame | None:
         return None if self.snapshot is None else self.snapshot.lazy()
@@ -105,7 +104,6 @@ def published_to(place: Place, scanned: ProductScan) -> pl.DataFrame:
     """Read a scan and publish it, as the IO manager does."""
     with scanned.opened(place):
         frame = scanned.frame.collect()
-        scanned.archive_pages()
         scanned.remove_saved_pages()
     return frame
 
@@ -481,21 +479,6 @@ class TestResume:
         dies_after(service, place, None, searches=60)
         with pytest.raises(OctogenSplitCatalogError, match="products of its first page"):
             published_to(place, scan(service, catalogs=GrantedCatalogs()))
-
-    def test_archived_pages_of_walks_rebuild_the_snapshot(
-        self, service: PublishedService, tmp_path: Path
-    ) -> None:
-        place = Place(tmp_path)
-        place.keep = True
-        began = datetime.now(timezone.utc)
-        first = published_to(place, scan(service))
-        after = datetime.now(timezone.utc)
-        service.searches.clear()
-        rebuilt = ProductScan(SEARCH, connection_to(service), window=(began, after))
-        again = published_to(place, rebuilt)
-        assert again.sort("uuid").equals(first.sort("uuid"))
-        assert service.searches == []
-        assert (rebuilt.statistics.rebuilt, rebuilt.statistics.walks) == (True, 5)
 
 
 class TestBrokenLogic:

@@ -101,7 +101,6 @@ def test_without_request_ids_none_are_shown() -> None:
     [
         (ScanStatistics(), "service"),
         (ScanStatistics(resumed_pages=2), "service, continued from saved pages"),
-        (ScanStatistics(resumed_pages=2, rebuilt=True), "archived pages"),
     ],
 )
 def test_the_source_of_the_rows(statistics: ScanStatistics, source: str) -> None:

@@ -33,5 +33,4 @@ def test_a_plain_frame_is_complete_and_has_nothing_to_tell() -> None:
     check_complete(source, 0, "/data/acme.parquet")
     assert source.frame is frame
     assert (source.provenance(), source.figures(), source.row_figures(frame)) == ({}, {}, {})
-    assert source.rebuilt_from is None
     assert not source.keeps_previous

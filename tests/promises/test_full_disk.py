@@ -71,7 +71,6 @@ def run(
     folder: Path,
     instance: dg.DagsterInstance,
     asset: dg.AssetsDefinition = BOTH,
-    **options: Any,
 ) -> dg.ExecuteInProcessResult:
     service.searches.clear()
     return dg.materialize(
@@ -80,7 +79,7 @@ def run(
             "octogen": OctogenResource(
                 api_key=service.api_key, base_url=service.base_url, max_extra_pages_ratio=0
             ),
-            "io_manager": ParquetSnapshotIOManager(base_dir=str(folder), **options),
+            "io_manager": ParquetSnapshotIOManager(base_dir=str(folder)),
         },
         instance=instance,
         raise_on_error=False,
@@ -142,15 +141,3 @@ def test_pages_that_were_saved_before_the_disk_was_full_are_not_requested_again(
     # Two segments of twelve pages have only small ones.
     assert service.pages_of("acme") == list(range(25, PAGES + 1))
     assert [path.name for path in tmp_path.iterdir()] == ["shops.parquet"]
-
-
-def test_pages_that_are_not_all_saved_are_not_archived(
-    service: PagedService, tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
-    service.change = large_later
-    with limited_files():
-        result = run(service, tmp_path, instance, keep_pages=True)
-    assert result.success
-    assert rows(tmp_path) == 2 * PAGES * 5
-    assert len(warnings(instance, result)) == 1
-    assert not (tmp_path / ".shops.pages" / "archive.json").exists()

@@ -35,7 +35,7 @@ PRINCIPAL = "serviceAccount:reader@my-project.iam.gserviceaccount.com"
     [
         (OctogenResource, {}, "budget", "budget_usd"),
         (OctogenResource, {"catalogs": NamedCatalogs(["acme"])}, "baseurl", "base_url"),
-        (ParquetSnapshotIOManager, {"base_dir": "x"}, "keep_page", "keep_pages"),
+        (ParquetSnapshotIOManager, {"base_dir": "x"}, "resume_within", "resume_within_hours"),
         (AnalyticsHubResource, {"project": "p"}, "credentials", "gcp_credentials"),
         (OctogenControlPlaneResource, {"principal": PRINCIPAL}, "mcp_url", "url"),
         (ProductSearch, {}, "catalog", "catalogs"),
@@ -150,7 +150,7 @@ def test_an_io_manager_of_a_run_has_its_settings(
         return pl.DataFrame({"uuid": ["a"]})
 
     monkeypatch.setenv("MY_FOLDER", str(tmp_path))
-    io_manager = ParquetSnapshotIOManager(base_dir=dg.EnvVar("MY_FOLDER"), keep_pages=True)
+    io_manager = ParquetSnapshotIOManager(base_dir=dg.EnvVar("MY_FOLDER"), resume_within_hours=1)
     assert dg.materialize([boots], resources={"io_manager": io_manager}).success
     assert (tmp_path / "boots.parquet").exists()
 

@@ -178,7 +178,7 @@ def test_an_asset_of_days_is_fresh_if_a_late_day_is(instance: dg.DagsterInstance
     clock.report(late)
     assert clock.check().passed
     clock.age()
-    clock.report(old)  # rebuilt, which says nothing about the present
+    clock.report(old)  # which says nothing about the present
     found = clock.check()
     assert found.description == (
         "products was not materialized in the last 48 hours. Look at the last runs, and at the "

@@ -1,4 +1,4 @@
-"""Snapshots of days: today's is read from the service, others are rebuilt from archived pages."""
+"""Snapshots of days: today's is read from the service, others are refused."""
 
 import functools
 from collections.abc import Callable
@@ -22,7 +22,6 @@ from octogen_dagster import (
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.assets import ProductsAsset
 from octogen_dagster.snapshots.catalog_sensor import CatalogSensor
-from octogen_dagster.snapshots.snapshot_files import SnapshotFile
 from tests import results
 from tests.results import failure
 
@@ -92,111 +91,11 @@ def test_a_past_day_is_refused_and_not_retried(run: Callable[..., Any], tmp_path
         partitions_def=snapshot_days(START),
         retry_policy=dg.RetryPolicy(max_retries=3),
     )
-    result = run(products, day(-2), keep_pages=True)
+    result = run(products, day(-2))
     assert not result.success
     assert f"The partition from {day(-2)} 00:00 to {day(-1)} 00:00 UTC is over" in failure(result)
     assert not [event for event in result.all_events if event.is_step_up_for_retry]
     assert not list(tmp_path.rglob("*.parquet"))
-
-
-def test_a_day_that_was_archived_is_rebuilt_without_the_service(
-    run: Callable[..., Any], tmp_path: Path, shops: Sandbox, clock: Clock
-) -> None:
-    key = day()
-    products = products_asset(clock, snapshot_days(START), ProductSearch(page_size=10))
-    assert run(products, key, keep_pages=True).success
-    path = tmp_path / f"products/{key}.parquet"
-    captured = pl.read_parquet(path)
-    path.unlink()
-    shops.revoke("strada")
-    requests = len(shops.requests)
-    clock.days = 1
-
-    found = metadata(run(products, key))
-
-    assert found["octogen/source"] == "archived pages"
-    assert (found["octogen/resumed_pages"], found["octogen/requests"]) == (35, 0)
-    assert len(shops.requests) == requests
-    assert pl.read_parquet(path).sort("uuid").equals(captured.sort("uuid"))
-
-
-@pytest.mark.parametrize("scheme", ["file://", "local://"])
-def test_pages_are_also_archived_in_a_folder_named_by_a_url(
-    tmp_path: Path,
-    octogen: OctogenResource,
-    instance: dg.DagsterInstance,
-    clock: Clock,
-    scheme: str,
-) -> None:
-    products = products_asset(clock, snapshot_days(START), ProductSearch(page_size=10))
-    key, sources = day(), []
-    for _ in range(2):
-        result = dg.materialize(
-            [products],
-            partition_key=key,
-            instance=instance,
-            resources={
-                "octogen": octogen,
-                "io_manager": ParquetSnapshotIOManager(
-                    base_dir=f"{scheme}{tmp_path}", keep_pages=True
-                ),
-            },
-        )
-        sources.append(metadata(result)["octogen/source"])
-        clock.days = 1
-    assert sources == ["service", "archived pages"]
-
-
-def test_a_day_is_rebuilt_with_the_archived_search_and_the_log_says_so(
-    run: Callable[..., Any], shops: Sandbox, clock: Clock, capfd: Any
-) -> None:
-    days = snapshot_days(START)
-    captured = ProductSearch(catalogs=["strada"])
-    assert run(products_asset(clock, days, captured), day(), keep_pages=True).success
-    clock.days = 1
-    for search, says in (
-        (captured.model_copy(update={"page_size": 7}), False),
-        (ProductSearch(q="boots"), True),
-    ):
-        capfd.readouterr()
-        found = metadata(run(products_asset(clock, days, search), day()))
-        assert found["dagster/partition_row_count"] == 120
-        assert found["octogen/search"]["catalogs"] == ["strada"]
-        said = "The archived pages are of another search than the present one: ProductSearch("
-        assert (said in capfd.readouterr().err) is says
-
-
-def test_a_day_whose_run_died_before_publication_can_be_rebuilt(
-    run: Callable[..., Any],
-    tmp_path: Path,
-    shops: Sandbox,
-    monkeypatch: pytest.MonkeyPatch,
-    clock: Clock,
-) -> None:
-    products = products_asset(clock, snapshot_days(START))
-    assert run(products, day(), keep_pages=True).success
-    shops.grant("strada", products=125)
-
-    def die(*_: object, **__: object) -> None:
-        raise OSError("a machine went away")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(SnapshotFile, "publish", die)
-        assert not run(products, day(), keep_pages=True).success
-    clock.days = 1
-    assert metadata(run(products, day()))["dagster/partition_row_count"] == 355
-
-
-def test_archived_pages_do_not_replace_a_newer_snapshot(
-    run: Callable[..., Any], tmp_path: Path, shops: Sandbox, clock: Clock
-) -> None:
-    products = products_asset(clock, snapshot_days(START))
-    assert run(products, day(), keep_pages=True).success
-    shops.grant("strada", products=125)
-    assert run(products, day(), keep_pages=False).success
-    clock.days = 1
-    assert "so newer data would be lost. Nothing was changed" in failure(run(products, day()))
-    assert pl.read_parquet(tmp_path / f"products/{day()}.parquet").height == 355
 
 
 def test_a_catalog_and_a_day(
@@ -210,25 +109,16 @@ def test_a_catalog_and_a_day(
     instance.add_dynamic_partitions("octogen_catalogs", ["northpeak", "strada"])
     products = products_asset(clock, catalog_days(START))
     for catalog, rows in (("northpeak", 230), ("strada", 120)):
-        found = metadata(run(products, f"{catalog}|{key}", keep_pages=True))
+        found = metadata(run(products, f"{catalog}|{key}"))
         assert found["dagster/partition_row_count"] == rows
         assert pl.read_parquet(tmp_path / f"products/{catalog}/{key}.parquet").height == rows
-    assert not run(products, f"northpeak|{day(-1)}", keep_pages=True).success
+    assert not run(products, f"northpeak|{day(-1)}").success
 
     clock.days = 1
-    assert metadata(run(products, f"strada|{key}"))["octogen/source"] == "archived pages"
-
-
-def test_archived_pages_are_beside_the_snapshot_in_a_hidden_folder(
-    run: Callable[..., Any], tmp_path: Path
-) -> None:
-    products = build_products_asset("products", partitions_def=snapshot_days(START))
-    run(products, day(), keep_pages=True)
-    assert [path.name for path in (tmp_path / "products").glob("*.parquet")] == [f"{day()}.parquet"]
-    folder = tmp_path / f"products/.{day()}.pages"
-    kept = sorted(path.name for path in folder.rglob("*") if path.is_file())
-    assert {"archive.json", "read.json"} < set(kept)
-    assert len(kept) == 4  # and a segment for each catalog
+    assert "is over, and the service knows only the present" in failure(
+        run(products, f"strada|{key}")
+    )
+    assert pl.read_parquet(tmp_path / f"products/strada/{key}.parquet").height == 120
 
 
 def test_partitions_without_the_present_are_refused_at_once() -> None:

@@ -405,10 +405,9 @@ def test_foreign_files_among_the_saved_pages_fail_no_run(
 ) -> None:
     products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
     (tmp_path / ".products.pages" / "foreign.pages").mkdir(parents=True)
-    for keep_pages in (False, True):
-        io_manager = ParquetSnapshotIOManager(base_dir=str(tmp_path), keep_pages=keep_pages)
-        resources = {"octogen": octogen, "io_manager": io_manager}
-        assert dg.materialize([products], resources=resources).success
+    io_manager = ParquetSnapshotIOManager(base_dir=str(tmp_path))
+    resources = {"octogen": octogen, "io_manager": io_manager}
+    assert dg.materialize([products], resources=resources).success
 
 
 def test_the_threads_that_save_pages_end(tmp_path: Path, octogen: OctogenResource) -> None:

@@ -124,21 +124,18 @@ def test_a_bucket_that_refuses_saved_pages_for_a_while_keeps_no_snapshot_from_it
     assert store.objects() == ["snapshots/products.parquet"]
 
 
-def test_archived_pages_and_the_previous_snapshot_are_kept_in_the_bucket(
+def test_the_previous_snapshot_is_kept_in_the_bucket(
     store: Store, octogen: OctogenResource, shops: Sandbox
 ) -> None:
     changes = build_product_changes_asset(products)
-    resources = {"octogen": octogen, "io_manager": store.io_manager(keep_pages=True)}
+    resources = {"octogen": octogen, "io_manager": store.io_manager()}
     dg.materialize([products], resources=resources)
     shops.grant("northpeak", products=226)
     result = dg.materialize([products, changes], resources=resources)
 
     (event,) = result.asset_materializations_for_node("products_changes")
     assert event.metadata["octogen/disappeared"].value == 4
-    names = store.objects()
-    assert "snapshots/.products.previous" in names
-    assert "snapshots/.products.pages/archive.json" in names
-    assert len([name for name in names if name.endswith(".pages")]) == 1
+    assert "snapshots/.products.previous" in store.objects()
 
 
 def by_hand(store: Store, frame: pl.DataFrame | None = None) -> pl.LazyFrame:

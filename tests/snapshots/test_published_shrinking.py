@@ -175,9 +175,7 @@ class DayOfSnapshots:
         search = ProductSearch(catalogs=["acme"])
         days = snapshot_days(day_before)
         self.products = ProductsAsset("products", search, days, clock=lambda: self.now).definition()
-        self.resources = Days(folder, service).resources | {
-            "io_manager": ParquetSnapshotIOManager(base_dir=str(folder), keep_pages=True)
-        }
+        self.resources = Days(folder, service).resources
         self.instance = instance
         self.snapshot = folder / "products" / f"{self.today}.parquet"
         assert self.materialize().success
@@ -201,20 +199,6 @@ def test_the_first_snapshot_of_a_day_is_compared_with_that_of_the_day_before(
     service.catalogs["acme"] = uuids(249)
     assert "sent 249 products, and the latest snapshot has 500" in failure(day.materialize())
     assert not day.snapshot.exists()
-
-
-def test_a_shrunken_snapshot_that_was_accepted_is_rebuilt_without_asking_again(
-    tmp_path: Path, service: PublishedService, instance: dg.DagsterInstance
-) -> None:
-    day = DayOfSnapshots(tmp_path, service, instance)
-    service.catalogs["acme"] = uuids(249)
-    assert day.materialize(accept_shrinking=True).success
-    day.snapshot.unlink()
-
-    day.now += timedelta(days=1)
-    result = day.materialize()
-    assert metadata(result, "products")["octogen/source"] == "archived pages"
-    assert len(pl.read_parquet(day.snapshot)) == 249
 
 
 def test_a_catalog_may_lose_half(

@@ -1,7 +1,7 @@
 """The metadata of a published snapshot, compared with a golden file that later versions read."""
 
 import json
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ from upath import UPath
 
 from octogen_dagster.api.facets import Facet, FacetName
 from octogen_dagster.frames.search import ProductSearch
-from octogen_dagster.frames.snapshot_source import SnapshotSource
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.assets import ProductsAsset
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
@@ -27,20 +26,6 @@ FETCHED_AT = datetime.fromisoformat(GOLDEN["file"]["octogen.fetched_at"])
 SEARCH = ProductSearch(
     facets=[Facet(name=FacetName.GENDER, values=["male"])], price_max=900, page_size=50
 )
-
-
-class Rebuild(SnapshotSource):
-    """One row that is rebuilt from pages of a given time."""
-
-    keeps_previous = True
-
-    def __init__(self, read_at: datetime) -> None:
-        super().__init__(pl.LazyFrame({"n": [1]}))
-        self._read_at = read_at
-
-    @property
-    def rebuilt_from(self) -> datetime:
-        return self._read_at
 
 
 @pytest.fixture
@@ -81,24 +66,3 @@ def test_a_snapshot_is_published_with_the_golden_metadata(
 
 def test_the_golden_metadata_is_read(file: SnapshotFile) -> None:
     assert file.provenance().items() >= GOLDEN["file"].items()
-
-
-def test_a_rebuild_from_pages_older_than_the_golden_metadata_is_refused(
-    tmp_path: Path, file: SnapshotFile
-) -> None:
-    io_manager = ParquetSnapshotIOManager(base_dir=str(tmp_path))
-    context = dg.build_output_context(asset_key="products")
-    older = FETCHED_AT - timedelta(seconds=1)
-    with pytest.raises(dg.Failure, match=r"was read at 2026-11-25T06:30:00\.25.*are older"):
-        io_manager.handle_output(context, Rebuild(older))
-    assert pl.read_parquet(file.uri)["n"].to_list() == [0]
-
-
-def test_a_rebuild_from_pages_of_the_golden_metadata_replaces_the_snapshot(
-    tmp_path: Path, file: SnapshotFile
-) -> None:
-    io_manager = ParquetSnapshotIOManager(base_dir=str(tmp_path))
-    context = dg.build_output_context(asset_key="products")
-    io_manager.handle_output(context, Rebuild(FETCHED_AT.astimezone(timezone.utc)))
-    assert pl.read_parquet(file.uri)["n"].to_list() == [1]
-    assert file.previous.exists()

@@ -154,7 +154,7 @@ def snapshot_definitions() -> dg.Definitions:
                 catalogs=ShopCatalogs(hosts=["northpeak.example"]),
                 budget_usd=50,
             ),
-            "io_manager": ParquetSnapshotIOManager(base_dir="snapshots", keep_pages=True),
+            "io_manager": ParquetSnapshotIOManager(base_dir="snapshots"),
         },
     )
 

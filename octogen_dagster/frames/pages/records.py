@@ -1,9 +1,9 @@
-"""The formats of `read.json` and `archive.json`, the records of saved pages."""
+"""The format of `read.json`, the record of saved pages."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from pydantic import ValidationError
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 VERSION = 1
 READ_NAME = "read.json"
-ARCHIVE_NAME = "archive.json"
 
 
 class SavedCatalog(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -51,7 +50,20 @@ class SavedCatalog(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         return cls(planned.catalog, planned.last_indexed_at, tuple(brands), sample)
 
 
-class _Record(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class ReadRecord(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """`read.json`: the service, the search and the catalogs of one read.
+
+    Attributes:
+        base_url: The base URL of the service.
+        search: The search, as JSON.
+        catalogs: The catalogs, in the order in which they are read.
+        started_at: When the read began; if it continues another read, when that one began.
+    """
+
+    base_url: str
+    search: dict[str, Any]
+    catalogs: list[SavedCatalog]
+    started_at: datetime
     version: int = VERSION
     digest: str = ""
 
@@ -68,22 +80,6 @@ class _Record(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     def is_intact(self) -> bool:
         """True if the fields match the digest, so they are what was written."""
         return self.digest == self._digest()
-
-
-class ReadRecord(_Record):
-    """`read.json`: the service, the search and the catalogs of one read.
-
-    Attributes:
-        base_url: The base URL of the service.
-        search: The search, as JSON.
-        catalogs: The catalogs, in the order in which they are read.
-        started_at: When the read began; if it continues another read, when that one began.
-    """
-
-    base_url: str
-    search: dict[str, Any]
-    catalogs: list[SavedCatalog]
-    started_at: datetime
 
     def walks(self, planned: PlannedCatalog) -> dict[int, PlannedCatalog]:
         """Return the whole catalog or its parts as this read planned them, by their places.
@@ -118,37 +114,21 @@ class ReadRecord(_Record):
             ) from None
 
 
-class PageArchive(_Record):
-    """`archive.json`: the read that a snapshot can be rebuilt from.
-
-    Attributes:
-        read: The read's name.
-        replaced: Names of the reads that were archived before and are to be removed.
-    """
-
-    read: str
-    replaced: list[str] = msgspec.field(default_factory=list)
-
-
-_RecordT = TypeVar("_RecordT", bound=_Record)
-
-
 class _Versioned(msgspec.Struct):
     version: int = 0
 
 
-def decode_record(kind: type[_RecordT], content: bytes, path: UPath) -> _RecordT:
-    """Decode the content of a record's file.
+def decode_record(content: bytes, path: UPath) -> ReadRecord:
+    """Decode the content of `read.json`.
 
     Args:
-        kind: The class of the record.
         content: The content of the file.
         path: The file, for error messages.
 
     Raises:
         OctogenSnapshotError: The content is damaged or of another version.
     """
-    advice = "Restore the file, or remove it and materialize while the service still has the data."
+    advice = "Remove its folder while no run is under way."
     try:
         version = msgspec.json.decode(content, type=_Versioned).version
         if version != VERSION:
@@ -156,7 +136,7 @@ def decode_record(kind: type[_RecordT], content: bytes, path: UPath) -> _RecordT
                 f"The record of saved pages {path} has version {version}, and this version of "
                 f"octogen-dagster reads {VERSION}: update octogen-dagster."
             )
-        record = msgspec.json.decode(content, type=kind)
+        record = msgspec.json.decode(content, type=ReadRecord)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise OctogenSnapshotError(
             f"The record of saved pages {path} is damaged ({error}). {advice}"

@@ -1,4 +1,4 @@
-"""Plans a read with a page store: it is resumed, rebuilt from archived pages, or begun anew."""
+"""Plans a read with a page store: it is resumed or begun anew."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from octogen_dagster.errors import OctogenPastPartitionError, OctogenSnapshotError
+from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.catalog_read import CatalogRead
 from octogen_dagster.frames.pages.records import ReadRecord, SavedCatalog
 from octogen_dagster.frames.pages.saved_pages import (
@@ -19,7 +19,6 @@ from octogen_dagster.frames.pages.storage import RemovedError
 from octogen_dagster.frames.plan import PlannedCatalog
 from octogen_dagster.frames.read_plan import ReadPlan
 from octogen_dagster.frames.walks import in_reading_order
-from octogen_dagster.frames.window import TimeWindow, is_within
 
 if TYPE_CHECKING:
     from octogen_dagster.api.connection import Connection
@@ -35,12 +34,11 @@ if TYPE_CHECKING:
 
 def plan_with_store(
     search: ProductSearch,
-    plan: Callable[[], list[PlannedCatalog]],
+    catalogs: list[PlannedCatalog],
     walks: WalkPlanner,
     store: PageStore,
     connection: Connection,
     *,
-    window: TimeWindow | None,
     log: Log,
     warn: Log,
 ) -> ReadPlan:
@@ -48,40 +46,14 @@ def plan_with_store(
 
     Args:
         search: What to read.
-        plan: Returns the catalogs of the search; it may ask the service.
+        catalogs: The catalogs of the search.
         walks: Plans the walks of each catalog that has no saved pages.
         store: The page store of the snapshot.
         connection: The settings of the service.
-        window: The time window of the snapshot; None if it has none.
         log: Called with a line about each decision.
         warn: Called with a line if pages cannot be saved.
-
-    Raises:
-        OctogenPastPartitionError: The window has not begun, or it is over and none of its pages
-            are saved or archived.
-        OctogenSnapshotError: The archived pages are damaged.
     """
-    past = window if window and not is_within(window, store.now()) else None
-    if past and (archived := store.archived_read()):
-        started_at = archived.record.started_at
-        if is_within(past, started_at):
-            log(f"Rebuilt from the pages that were archived at {started_at:%Y-%m-%d %H:%M} UTC.")
-            return _rebuilt(archived)
-    saved = store.reads(log)
-    if past and not saved:
-        raise OctogenPastPartitionError(*past, store.now())
-    return _Resumer(store, connection, past, log, warn).plan(search, plan(), saved, walks)
-
-
-def _rebuilt(read: SavedRead) -> ReadPlan:
-    search = read.search
-    reads = []
-    for entry in {each.catalog: each for each in read.record.catalogs}.values():
-        whole = PlannedCatalog(entry.catalog, search.request(entry.catalog), entry.last_indexed_at)
-        for place, planned in read.record.walks(whole).items():
-            pages = read.pages(read.segments_of(place), planned.subject)
-            reads.append(CatalogRead(planned, saved=pages, live=False))
-    return ReadPlan(search, reads, read.record.started_at, rebuilt=True)
+    return _Resumer(store, connection, log, warn).plan(search, catalogs, store.reads(log), walks)
 
 
 @dataclass(frozen=True)
@@ -131,14 +103,12 @@ class _Resumer:
     Attributes:
         store: The page store of the snapshot.
         connection: The settings of the service.
-        past: The time window of the snapshot if it is over; else None.
         log: Called with a line about each decision.
         warn: Called with a line if pages cannot be saved.
     """
 
     store: PageStore
     connection: Connection
-    past: TimeWindow | None
     log: Log
     warn: Log
 
@@ -160,8 +130,7 @@ class _Resumer:
             each.catalog: self._continued(each, self._usable(each, same)) for each in catalogs
         }
         new = [each for each in catalogs if not continued[each.catalog]]
-        planned = [[each] for each in new] if self.past else planner.plan(new)
-        parts = {each.catalog: walks for each, walks in zip(new, planned, strict=True)}
+        parts = {each.catalog: walks for each, walks in zip(new, planner.plan(new), strict=True)}
         walks = in_reading_order(
             parts.get(each.catalog) or [walk for walk, _ in continued[each.catalog]]
             for each in catalogs
@@ -171,8 +140,6 @@ class _Resumer:
         }
         found = [pages.get((walk.catalog, walk.part)) for walk in walks]
         used = [each.saved.read for each in found if each]
-        if self.past:
-            self._require_all_of(self.past, walks, used)
         started_at = min([self.store.now(), *(read.record.started_at for read in used)])
         read = self.store.new_read(
             ReadRecord(
@@ -265,8 +232,6 @@ class _Resumer:
         entries = [saved.read.record.catalogs[place] for place in saved.walks]
         if any(entry.last_indexed_at != catalog.last_indexed_at for entry in entries):
             return "it was indexed again since the saved pages were read."
-        if self.past:  # a whole read of a past time counts however old it is
-            return None
         if saved.is_split and not self.connection.max_extra_pages_ratio:
             return "its saved pages are of several walks, and max_extra_pages_ratio is 0."
         return self.store.unusable_reason(saved.read.record.started_at)
@@ -277,37 +242,9 @@ class _Resumer:
         Raises:
             NotContinuedError: The saved pages cannot be used.
         """
-        is_stamped = catalog.last_indexed_at is not None
-        if pages.next_cursor is None:
-            if self.past or is_stamped:
-                return None
-        elif self.past and not is_stamped:
-            raise NotContinuedError(
-                "the rest of the saved pages may be of another state of the catalog."
-            )
-        elif reason := self.store.unusable_reason(pages.read.record.started_at):
-            raise NotContinuedError(reason)
+        if pages.next_cursor is None and catalog.last_indexed_at is not None:
+            return None
         return request_next_page(catalog, pages, self.connection)
-
-    def _require_all_of(
-        self, past: TimeWindow, walks: Sequence[PlannedCatalog], used: Sequence[SavedRead]
-    ) -> None:
-        """Check that every walk has pages that were read in the past time window.
-
-        Raises:
-            OctogenPastPartitionError: A catalog has none, or other catalogs were read then.
-        """
-        if len(used) < len(walks) or not all(
-            is_within(past, read.record.started_at) for read in used
-        ):
-            raise OctogenPastPartitionError(*past, self.store.now())
-        wanted = {walk.catalog for walk in walks}
-        if not any({entry.catalog for entry in read.record.catalogs} == wanted for read in used):
-            self.log(
-                f"The saved pages in {self.store.storage.folder} are of a read of other catalogs "
-                "than are granted now: they are not used."
-            )
-            raise OctogenPastPartitionError(*past, self.store.now())
 
     def _catalog_read(
         self, read: SavedRead, place: int, catalog: PlannedCatalog, continued: _Continued | None
@@ -325,8 +262,6 @@ class _Resumer:
         try:
             segments = read.take_over(saved.read, segments, place)
         except RemovedError as error:
-            if self.past:
-                raise
             self.log(f"{catalog.subject}: {error} The catalog is read anew.")
             return CatalogRead(catalog, saver=PageSaver(read, place))
         except OctogenSnapshotError as error:

@@ -92,7 +92,7 @@ class SavedRead:
         if digest(content) != name.digest:
             raise OctogenSnapshotError(
                 f"The saved pages {place} are damaged: {len(content):,} bytes that are not what "
-                "was written. Archived pages must be restored."
+                "was written. Let nothing else write there."
             )
         try:
             return Segment.decoded(content)

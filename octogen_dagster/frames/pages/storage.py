@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.files import sync, write_whole
+from octogen_dagster.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -48,7 +48,7 @@ class PageStorage:
         return self._threads.submit(work)
 
     def names(self) -> set[str]:
-        """The relative names of all files: "archive.json" or "folder/read.json".
+        """The relative names of all files: "folder/read.json".
 
         Raises:
             OctogenSnapshotError: The folder cannot be read.
@@ -97,7 +97,7 @@ class PageStorage:
         except (FileNotFoundError, NotADirectoryError):
             raise RemovedError(
                 f"The saved pages {path} are gone: perhaps another run of the same partition "
-                "removed them. Run it again; archived pages must be restored."
+                "removed them. Run it again."
             ) from None
         except Exception as error:  # an object store's errors are of many kinds
             raise OctogenSnapshotError(
@@ -116,13 +116,12 @@ class PageStorage:
             with self._explained():
                 os.makedirs(self._local(name), exist_ok=True)
 
-    def write(self, name: str, content: bytes, *, durable: bool = False) -> None:
+    def write(self, name: str, content: bytes) -> None:
         """Write a file whole or not at all.
 
         Args:
             name: The relative name; on a disk the folder must exist.
             content: The whole content.
-            durable: True if the file must survive a power failure.
 
         Raises:
             RemovedError: The folder was removed.
@@ -130,17 +129,16 @@ class PageStorage:
         """
         with self._explained():
             if self.is_local:
-                write_whole(self._local(name), content, durable=durable)
+                write_whole(self._local(name), content, durable=False)
             else:
                 (self.folder / name).write_bytes(content)
 
-    def create(self, name: str, content: bytes, *, durable: bool = False) -> None:
+    def create(self, name: str, content: bytes) -> None:
         """Write a file and make its folder, again if another run removes either meanwhile.
 
         Args:
             name: The relative name.
             content: The whole content.
-            durable: True if the file must survive a power failure.
 
         Raises:
             RemovedError: The folder was removed again and again.
@@ -148,13 +146,13 @@ class PageStorage:
         """
         for _ in range(_MAX_CREATE_ATTEMPTS - 1):
             with contextlib.suppress(RemovedError):
-                self._create(name, content, durable)
+                self._create(name, content)
                 return
-        self._create(name, content, durable)
+        self._create(name, content)
 
-    def _create(self, name: str, content: bytes, durable: bool) -> None:
+    def _create(self, name: str, content: bytes) -> None:
         self.make_folder(str(PurePosixPath(name).parent))
-        self.write(name, content, durable=durable)
+        self.write(name, content)
 
     def copy(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Give files a second name: a hard link where possible, a server-side copy in a bucket.
@@ -179,18 +177,6 @@ class PageStorage:
                 raise
             except OSError:  # a file system without hard links
                 shutil.copyfile(self._local(source), self._local(target))
-
-    def sync(self, names: Iterable[str]) -> None:
-        """Make files survive a power failure; nothing is done in a bucket, where they do.
-
-        Raises:
-            OctogenSnapshotError: A file cannot be written to the disk.
-        """
-        if self.is_local:
-            folders = {str(PurePosixPath(name).parent) for name in names}
-            with self._explained():
-                paths = map(self._local, [*names, *folders])
-                deque(self._threads.map(sync, paths), maxlen=0)
 
     def remove(self, names: Collection[str], then: Collection[str] = ()) -> None:
         """Remove files, and all folders that are empty then.

@@ -1,12 +1,10 @@
 """PageStore: the saved pages of one snapshot.
 
-Each read has a folder of its own, `.<name>.pages/<read>/`; see `saved_read`. `archive.json` beside
-the folders names the read that the snapshot can be rebuilt from. There are no locks.
+Each read has a folder of its own, `.<name>.pages/<read>/`; see `saved_read`. There are no locks.
 """
 
 from __future__ import annotations
 
-import contextlib
 import re
 import uuid
 from collections import defaultdict
@@ -14,17 +12,10 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.files import UNFINISHED
-from octogen_dagster.frames.pages.records import (
-    ARCHIVE_NAME,
-    READ_NAME,
-    PageArchive,
-    ReadRecord,
-    decode_record,
-)
+from octogen_dagster.frames.pages.records import READ_NAME, ReadRecord, decode_record
 from octogen_dagster.frames.pages.saved_read import SavedRead
 from octogen_dagster.frames.pages.segments import SegmentName
-from octogen_dagster.frames.pages.storage import PageStorage, RemovedError
+from octogen_dagster.frames.pages.storage import PageStorage
 from octogen_dagster.frames.window import utc_now
 
 if TYPE_CHECKING:
@@ -43,7 +34,6 @@ class PageStore:
 
     Args:
         folder: A folder for this snapshot alone; it is made when the first segment is written.
-        keep: True if the pages of a published read are archived.
         resume_within: The age up to which a read is continued.
         clock: Returns the present time, in UTC.
     """
@@ -52,12 +42,10 @@ class PageStore:
         self,
         folder: UPath,
         *,
-        keep: bool = False,
         resume_within: timedelta = RESUME_WITHIN,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self.storage = PageStorage(folder)
-        self.keep = keep
         self.resume_within = resume_within
         self.now = clock
 
@@ -74,66 +62,17 @@ class PageStore:
         return SavedRead(self.storage, name, record, warn=warn)
 
     def reads(self, log: Callable[[str], None]) -> list[SavedRead]:
-        """List the saved reads that are neither archived nor published, the newest first.
-
-        The list is empty while `archive.json` is damaged, since any read may be archived.
+        """List the saved reads that are not published, the newest first.
 
         Args:
             log: Called with a line about each read that cannot be used.
         """
         folders = _by_folder(self.storage.names())
-        try:
-            archived = self._archived_names()
-        except OctogenSnapshotError as error:
-            log(f"{error} No saved read is continued.")
-            return []
-        names = sorted(folders.keys() - archived, reverse=True)
         return [
             read
-            for name in names
+            for name in sorted(folders, reverse=True)
             if READ_NAME in folders[name] and (read := self._saved_read(name, folders[name], log))
         ]
-
-    def archived_read(self) -> SavedRead | None:
-        """Return the read that the snapshot can be rebuilt from; None if there is none.
-
-        Raises:
-            OctogenSnapshotError: A record is damaged.
-        """
-        archive = self._archive()
-        if archive is None:
-            return None
-        files = _by_folder(self.storage.names()).get(archive.read, set())
-        return SavedRead(self.storage, archive.read, self._record(archive.read), _segments(files))
-
-    def archive(self, read: SavedRead, segments: Set[SegmentName]) -> None:
-        """Archive a complete read, so that the snapshot can be rebuilt from it.
-
-        Call it before the snapshot is published. After a crash in between, the snapshot can be
-        rebuilt; the other way round it would be published without an archive.
-
-        Args:
-            read: The read.
-            segments: All segments of the read.
-
-        Raises:
-            OctogenSnapshotError: A segment is missing, or a file cannot be written.
-        """
-        if not segments:
-            read.begin()
-        names = {f"{read.name}/{READ_NAME}", *(f"{read.name}/{name}" for name in segments)}
-        if missing := names - self.storage.names():
-            raise RemovedError(
-                f"{len(missing)} files of saved pages in {self.storage.folder} were removed while "
-                "they were in use, perhaps by another run of the same partition. The snapshot "
-                "itself is whole; its pages are not archived. Materialize it again to archive them."
-            )
-        self.storage.sync(names)
-        replaced: set[str] = set()
-        with contextlib.suppress(OctogenSnapshotError):  # what is damaged names no read
-            replaced = self._archived_names() - {read.name}
-        content = PageArchive(read=read.name, replaced=sorted(replaced)).encoded()
-        self.storage.create(ARCHIVE_NAME, content, durable=True)
 
     def discard(self, names: Collection[str]) -> None:
         """Remove reads whose pages are of no use, and what killed writers left beside them.
@@ -144,14 +83,8 @@ class PageStore:
         Raises:
             OctogenSnapshotError: Some files cannot be removed.
         """
-        there = self.storage.names()
-        folders = _by_folder(there)
+        folders = _by_folder(self.storage.names())
         files = {f"{name}/{file}" for name in names for file in folders.get(name, ())}
-        files |= {
-            name
-            for name in there
-            if name.startswith(f".{ARCHIVE_NAME}.") and name.endswith(UNFINISHED)
-        }
         records = {file for file in files if file.endswith(f"/{READ_NAME}")}
         # Without its record, what is left of a folder after a crash is continued by nobody.
         self.storage.remove(records, then=files - records)
@@ -184,8 +117,8 @@ class PageStore:
     def remove_superseded(self, read: SavedRead, superseded: Collection[str]) -> None:
         """Remove the reads that nobody needs after this one was published.
 
-        A read stays if it is archived, or if it may still be under way: it has its record, began
-        a short time ago and this one did not take its place.
+        A read stays if it may still be under way: it has its record, began a short time ago and
+        this one did not take its place.
 
         Args:
             read: The read that was published.
@@ -195,22 +128,12 @@ class PageStore:
             OctogenSnapshotError: Some files cannot be removed.
         """
         folders = _by_folder(self.storage.names())
-        useless = {read.name, *superseded}
-        try:
-            archive = self._archive()
-        except OctogenSnapshotError:  # any other folder may be the archived one
-            self.discard(useless - ({read.name} if self.keep else set()))
-            return
-        useless |= {
+        useless = {
             name
             for name, files in folders.items()
             if READ_NAME not in files or not self._may_be_under_way(name)
         }
-        if archive:
-            is_there = READ_NAME in folders.get(archive.read, ())
-            useless |= set(archive.replaced) if is_there else set()
-            useless -= {archive.read} if is_there else {archive.read, *archive.replaced}
-        self.discard(useless)
+        self.discard({read.name, *superseded, *useless})
 
     def unusable_reason(self, started_at: datetime) -> str | None:
         """Say why a read is too old or too new to be continued; None if it is neither."""
@@ -242,23 +165,7 @@ class PageStore:
 
     def _record(self, name: str) -> ReadRecord:
         path = f"{name}/{READ_NAME}"
-        return decode_record(ReadRecord, self.storage.read(path), self.storage.folder / path)
-
-    def _archive(self) -> PageArchive | None:
-        try:
-            content = self.storage.read(ARCHIVE_NAME)
-        except RemovedError:
-            return None
-        return decode_record(PageArchive, content, self.storage.folder / ARCHIVE_NAME)
-
-    def _archived_names(self) -> set[str]:
-        """The reads that are or were archived.
-
-        Raises:
-            OctogenSnapshotError: The archive's record is damaged.
-        """
-        archive = self._archive()
-        return {archive.read, *archive.replaced} if archive else set()
+        return decode_record(self.storage.read(path), self.storage.folder / path)
 
 
 def _by_folder(names: Set[str]) -> dict[str, set[str]]:

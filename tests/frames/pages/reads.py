@@ -55,10 +55,8 @@ class Reads:
         assert self._last
         return self._last
 
-    def store(self, *, keep: bool = False, resume_within: timedelta = RESUME_WITHIN) -> PageStore:
-        return PageStore(
-            UPath(self.folder), keep=keep, resume_within=resume_within, clock=self.clock
-        )
+    def store(self, *, resume_within: timedelta = RESUME_WITHIN) -> PageStore:
+        return PageStore(UPath(self.folder), resume_within=resume_within, clock=self.clock)
 
     def clock(self) -> datetime:
         return datetime.now(timezone.utc) + self.ahead
@@ -84,8 +82,6 @@ class Reads:
         *,
         window: TimeWindow | None = None,
         publish: bool = True,
-        archive: bool = True,
-        keep: bool = False,
         resume_within: timedelta = RESUME_WITHIN,
     ) -> pl.DataFrame:
         """A whole read.
@@ -94,21 +90,17 @@ class Reads:
             search: What to read.
             window: The time that the snapshot is of.
             publish: False for a run that dies before it publishes the snapshot.
-            archive: False for one that dies before it archives its pages.
-            keep: As for `PageStore`.
             resume_within: As for `PageStore`.
         """
         scan = self._last = self.scan(search, window=window)
         self.notes = []
-        store = self.store(keep=keep, resume_within=resume_within)
+        store = self.store(resume_within=resume_within)
         with scan.use_page_store(store, self.notes.append):
             frame = scan.frame.collect()
             assert scan._plan
             for read in scan._plan.reads:
                 if read.saver and not publish:
                     read.saver.flush()
-            if archive:
-                scan.archive_pages()
             if publish:
                 scan.remove_saved_pages()
         return frame

@@ -1,4 +1,4 @@
-"""The formats of `read.json` and `archive.json`."""
+"""The format of `read.json`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from upath import UPath
 from octogen_dagster.api.facets import Facet
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.pages.records import (
-    PageArchive,
     ReadRecord,
     SavedCatalog,
     decode_record,
@@ -43,12 +42,9 @@ RECORD = ReadRecord(
     ],
     started_at=datetime(2026, 11, 25, 6, 0, 0, 500_000, tzinfo=timezone.utc),
 )
-ARCHIVE = PageArchive(
-    read="20261125T060000Z-89abcdef0123", replaced=["20261124T060000Z-cdef01234567"]
-)
 
 
-def without_digest(record: ReadRecord | PageArchive) -> ReadRecord | PageArchive:
+def without_digest(record: ReadRecord) -> ReadRecord:
     return msgspec.structs.replace(record, digest="")
 
 
@@ -69,26 +65,20 @@ SPLIT = ReadRecord(
 class TestGoldenFiles:
     def test_a_read_record_of_an_earlier_version_is_read(self) -> None:
         path = UPath(GOLDEN / "read.json")
-        record = decode_record(ReadRecord, path.read_bytes(), path)
+        record = decode_record(path.read_bytes(), path)
         assert without_digest(record) == RECORD
         assert record.product_search() == SEARCH
 
     def test_the_walks_of_an_earlier_version_are_read(self) -> None:
         path = UPath(GOLDEN / "read_walks.json")
-        record = decode_record(ReadRecord, path.read_bytes(), path)
+        record = decode_record(path.read_bytes(), path)
         assert without_digest(record) == SPLIT
         assert record.walks(WHOLE) == {0: REMAINDER, 1: FIRST, 3: SECOND}
         assert record.walks(ZEN) == {2: ZEN}
 
-    def test_an_archive_of_an_earlier_version_is_read(self) -> None:
-        path = UPath(GOLDEN / "archive.json")
-        archive = decode_record(PageArchive, path.read_bytes(), path)
-        assert without_digest(archive) == ARCHIVE
-
     def test_this_version_writes_them(self) -> None:
         assert RECORD.encoded() == (GOLDEN / "read.json").read_bytes()
         assert SPLIT.encoded() == (GOLDEN / "read_walks.json").read_bytes()
-        assert ARCHIVE.encoded() == (GOLDEN / "archive.json").read_bytes()
 
 
 class TestDecoding:
@@ -96,7 +86,7 @@ class TestDecoding:
         whole = read_record().encoded()
         document = msgspec.json.decode(whole)
         del document["catalogs"][0]["last_indexed_at"]
-        record = decode_record(ReadRecord, msgspec.json.encode(document), SOMEWHERE)
+        record = decode_record(msgspec.json.encode(document), SOMEWHERE)
         assert record.catalogs == [SavedCatalog("acme", None)]
 
     @pytest.mark.parametrize("version", [0, 2])
@@ -106,18 +96,18 @@ class TestDecoding:
             OctogenSnapshotError,
             match=rf"read\.json has version {version}, .* reads 1: update octogen-dagster\.$",
         ):
-            decode_record(ReadRecord, content, SOMEWHERE)
+            decode_record(content, SOMEWHERE)
 
     def test_a_record_without_a_version_is_refused(self) -> None:
         with pytest.raises(OctogenSnapshotError, match="has version 0"):
-            decode_record(ReadRecord, b"{}", SOMEWHERE)
+            decode_record(b"{}", SOMEWHERE)
 
     @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": 1}', b"\xff"])
     def test_damage_is_an_error_that_names_the_file(self, content: bytes) -> None:
         with pytest.raises(
-            OctogenSnapshotError, match=rf"{SOMEWHERE} is damaged \(.*\)\. Restore the file"
+            OctogenSnapshotError, match=rf"{SOMEWHERE} is damaged \(.*\)\. Remove its folder"
         ):
-            decode_record(ReadRecord, content, SOMEWHERE)
+            decode_record(content, SOMEWHERE)
 
     @pytest.mark.parametrize(
         ("field", "value"),
@@ -132,14 +122,14 @@ class TestDecoding:
     def test_a_field_that_was_changed_is_noticed(self, field: str, value: object) -> None:
         document = msgspec.json.decode(read_record().encoded())
         document[field] = value
-        with pytest.raises(OctogenSnapshotError, match=r"is not what was written\. Restore the"):
-            decode_record(ReadRecord, msgspec.json.encode(document), SOMEWHERE)
+        with pytest.raises(OctogenSnapshotError, match=r"is not what was written\. Remove its"):
+            decode_record(msgspec.json.encode(document), SOMEWHERE)
 
     def test_an_unknown_field_is_damage(self) -> None:
-        document = msgspec.json.decode(ARCHIVE.encoded())
+        document = msgspec.json.decode(read_record().encoded())
         document["colour"] = "red"
         with pytest.raises(OctogenSnapshotError, match=r"is damaged .*colour"):
-            decode_record(PageArchive, msgspec.json.encode(document), SOMEWHERE)
+            decode_record(msgspec.json.encode(document), SOMEWHERE)
 
 
 def test_a_search_that_this_version_does_not_know_is_an_error() -> None:
@@ -150,7 +140,7 @@ def test_a_search_that_this_version_does_not_know_is_an_error() -> None:
         record.product_search()
 
 
-def test_a_search_whose_facets_an_earlier_version_took_can_be_rebuilt() -> None:
+def test_a_search_whose_facets_an_earlier_version_took_can_be_continued() -> None:
     facets = [{"name": "gender", "values": ["women"]}, {"name": "sex", "values": ["f"]}]
     record = msgspec.structs.replace(read_record(), search={"facets": facets})
     with warnings.catch_warnings():
@@ -162,4 +152,4 @@ def test_a_search_whose_facets_an_earlier_version_took_can_be_rebuilt() -> None:
 @pytest.mark.parametrize("content", [b'{"version": 1, "base_url": "\xff"}', b"[" * 10_000])
 def test_damage_of_any_kind_is_an_error_of_ours(content: bytes) -> None:
     with pytest.raises(OctogenSnapshotError, match="is damaged"):
-        decode_record(ReadRecord, content, SOMEWHERE)
+        decode_record(content, SOMEWHERE)

@@ -315,7 +315,7 @@ class TestOtherReads:
         self, reads: Reads, undisturbed: pl.DataFrame
     ) -> None:
         scan = reads.scan()
-        with scan.use_page_store(reads.store(keep=True), reads.notes.append):
+        with scan.use_page_store(reads.store(), reads.notes.append):
             batches = scan._read(None, None, None, None)
             frames = [next(batches), next(batches)]
             assert scan._plan
@@ -325,8 +325,6 @@ class TestOtherReads:
             Reads(reads.sandbox, reads.folder).read()
             assert not reads.folder.exists()
             whole = pl.concat([*frames, *batches])
-            with pytest.raises(Exception, match="were removed while they were in use"):
-                scan.archive_pages()
         assert whole.drop("fetched_at").equals(undisturbed)
         assert not reads.segments()
 
@@ -351,7 +349,7 @@ class TestOtherReads:
 
 
 class TestPastTimes:
-    def test_a_time_that_was_not_archived_is_refused(self, reads: Reads) -> None:
+    def test_a_past_time_is_refused_without_a_request(self, reads: Reads) -> None:
         now = datetime.now(timezone.utc)
         window = (now - timedelta(days=2), now - timedelta(days=1))
         before = len(reads.sandbox.requests)
@@ -363,9 +361,13 @@ class TestPastTimes:
         )
         assert len(reads.sandbox.requests) == before
 
-        reads.read(keep=True)  # of now, so it is no help
+    def test_a_read_that_died_in_its_time_is_not_continued_after_it(self, reads: Reads) -> None:
+        begin = datetime.now(timezone.utc)
+        reads.interrupted()
+        saved = reads.segments()
         with pytest.raises(OctogenPastPartitionError):
-            reads.read(window=window)
+            reads.read(window=(begin, datetime.now(timezone.utc)))
+        assert reads.segments() == saved
 
     def test_a_time_to_come_is_refused(self, reads: Reads) -> None:
         now = datetime.now(timezone.utc)
@@ -373,136 +375,6 @@ class TestPastTimes:
             OctogenPastPartitionError, match=r"has not begun.*when its time has come\.$"
         ):
             reads.read(window=(now + timedelta(days=1), now + timedelta(days=2)))
-
-    def test_the_present_is_read_from_the_service_even_if_it_is_archived(
-        self, reads: Reads
-    ) -> None:
-        now = datetime.now(timezone.utc)
-        window = (now - timedelta(hours=1), now + timedelta(hours=1))
-        reads.read(window=window, keep=True)
-        requested = reads.pages_requested(lambda: reads.read(window=window, keep=True))
-        assert requested[-len(WHOLE) :] == WHOLE
-
-    def test_a_read_that_began_in_its_time_may_be_resumed_after_it(
-        self, reads: Reads, undisturbed: pl.DataFrame
-    ) -> None:
-        begin = datetime.now(timezone.utc)
-        reads.interrupted()
-        window = (begin, datetime.now(timezone.utc))
-        if reads.generation == "current":  # nothing tells whether the rest is of the same state
-            with pytest.raises(OctogenPastPartitionError):
-                reads.read(window=window)
-            assert "may be of another state of the catalog" in reads.notes[0]
-            return
-        frames: list[pl.DataFrame] = []
-        requested = reads.pages_requested(lambda: frames.append(reads.read(window=window)))
-        assert requested == reads.rest()
-        assert frames[0].drop("fetched_at").equals(undisturbed)
-
-        reads.interrupted()  # began after the window
-        with pytest.raises(OctogenPastPartitionError):
-            reads.read(window=window)
-
-    def test_a_read_that_was_whole_is_published_also_long_after_its_time(
-        self, reads: Reads
-    ) -> None:
-        begin = datetime.now(timezone.utc)
-        reads.read(publish=False)
-        window = (begin, datetime.now(timezone.utc))
-        requested = reads.pages_requested(
-            lambda: reads.read(window=window, resume_within=timedelta(0))
-        )
-        assert requested == []
-
-    def test_no_catalog_is_begun_after_its_time(self, tmp_path: Path) -> None:
-        with Sandbox(catalogs={"northpeak": PRODUCTS, "strada": 120}, generation="seed") as sandbox:
-            reads = Reads(sandbox, tmp_path)
-            search = SEARCH.model_copy(update={"catalogs": ["northpeak", "strada"]})
-            begin = datetime.now(timezone.utc)
-            reads.interrupted()  # of northpeak alone
-            window = (begin, datetime.now(timezone.utc))
-            with pytest.raises(OctogenPastPartitionError):
-                reads.read(search, window=window)
-
-    def test_a_catalog_that_is_granted_no_more_is_not_left_out_of_its_day(
-        self, tmp_path: Path
-    ) -> None:
-        with Sandbox(catalogs={"northpeak": PRODUCTS, "strada": 120}, generation="seed") as sandbox:
-            reads = Reads(sandbox, tmp_path)
-            search = ProductSearch(page_size=10)
-            begin = datetime.now(timezone.utc)
-            reads.read(search, publish=False)
-            window = (begin, datetime.now(timezone.utc))
-            sandbox.revoke("strada")
-            with pytest.raises(OctogenPastPartitionError):
-                reads.read(search, window=window)
-            assert "of a read of other catalogs than are granted now: they are" in reads.notes[-1]
-            sandbox.grant("strada", products=120)
-            assert reads.read(search, window=window).height == PRODUCTS + 120
-
-    def test_a_day_whose_retry_read_a_new_catalog_too_is_whole(self, tmp_path: Path) -> None:
-        with Sandbox(catalogs={"northpeak": PRODUCTS}, generation="seed") as sandbox:
-            reads = Reads(sandbox, tmp_path)
-            search = ProductSearch(page_size=2)
-            begin = datetime.now(timezone.utc)
-            reads.interrupted(search=search)
-            sandbox.grant("strada", products=120)
-            reads.read(search, publish=False)
-            window = (begin, datetime.now(timezone.utc))
-            assert reads.read(search, window=window).height == PRODUCTS + 120
-
-
-class TestRebuilding:
-    def test_archived_pages_rebuild_the_snapshot_without_the_service(
-        self, reads: Reads, undisturbed: pl.DataFrame
-    ) -> None:
-        captured = reads.read(keep=True)
-        window = (captured["fetched_at"][0], datetime.now(timezone.utc))
-        reads.sandbox.touch("northpeak")
-        before = len(reads.sandbox.requests)
-
-        rebuilt = reads.read(keep=True, window=window)
-        assert rebuilt.equals(captured)
-        assert rebuilt.drop("fetched_at").equals(undisturbed)
-        assert len(reads.sandbox.requests) == before
-        assert reads.last.statistics.rebuilt
-        assert reads.notes[0].startswith("Rebuilt from the pages that were archived at ")
-        assert reads.read(window=window).equals(captured)  # also when pages are kept no more
-
-    def test_archived_pages_of_a_capped_search_rebuild_the_same(self, reads: Reads) -> None:
-        search = SEARCH.model_copy(update={"max_products": 7, "catalogs": ["strada", "northpeak"]})
-        captured = reads.read(search, keep=True)
-        window = (captured["fetched_at"][0], datetime.now(timezone.utc))
-        rebuilt = reads.read(ProductSearch(), window=window)
-        assert rebuilt.equals(captured)
-        assert reads.last.search == ProductSearch()
-        assert reads.last.statistics.search == search
-        assert reads.last.statistics.truncated
-        assert reads.notes[-1].startswith("The archived pages are of another search")
-
-    def test_a_resumed_read_can_be_archived(self, reads: Reads, undisturbed: pl.DataFrame) -> None:
-        reads.interrupted(30)
-        captured = reads.read(keep=True)
-        window = (captured["fetched_at"][0], datetime.now(timezone.utc))
-        assert reads.read(window=window).equals(captured)
-        assert captured.drop("fetched_at").equals(undisturbed)
-
-    def test_an_archived_segment_cut_in_half_is_an_error(self, reads: Reads) -> None:
-        captured = reads.read(keep=True)
-        window = (captured["fetched_at"][0], datetime.now(timezone.utc))
-        path = reads.segments()[1]
-        content = path.read_bytes()
-        path.write_bytes(content[: len(content) // 2])
-        with pytest.raises(Exception, match=r"are damaged: .* bytes that are not what was"):
-            reads.read(window=window)
-
-    @pytest.mark.parametrize("which", [1, -1])
-    def test_a_missing_archived_segment_is_an_error(self, reads: Reads, which: int) -> None:
-        captured = reads.read(keep=True)
-        window = (captured["fetched_at"][0], datetime.now(timezone.utc))
-        reads.segments()[which].unlink()
-        with pytest.raises(Exception, match="1 of 1 catalogs ended before their last page"):
-            reads.read(window=window)
 
 
 class TestErrors:
@@ -598,8 +470,7 @@ def test_a_take_over_that_fails_midway_leaves_no_copies(
         link(source, target)
 
     monkeypatch.setattr(os, "link", fails_late)
-    captured = reads.read(keep=True)
-    assert captured.drop("fetched_at").equals(undisturbed)
+    frame = reads.read(publish=False)
+    assert frame.drop("fetched_at").equals(undisturbed)
     assert any(note.endswith("The catalog is read anew.") for note in reads.notes)
-    window = (captured["fetched_at"][0], datetime.now(timezone.utc))
-    assert reads.read(window=window).equals(captured)
+    assert reads.read().equals(frame)

@@ -8,7 +8,7 @@ import pytest
 from upath import UPath
 
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.frames.pages.records import ReadRecord, decode_record
+from octogen_dagster.frames.pages.records import decode_record
 from octogen_dagster.frames.pages.saved_read import SavedRead
 from octogen_dagster.frames.pages.segments import SegmentName, digest
 from octogen_dagster.frames.pages.storage import PageStorage, RemovedError
@@ -37,7 +37,7 @@ def test_nothing_is_written_before_the_first_segment(read: SavedRead) -> None:
 
 def test_the_record_is_in_the_folder(read: SavedRead) -> None:
     read.begin()
-    record = decode_record(ReadRecord, read.storage.read("one/read.json"), read.storage.folder)
+    record = decode_record(read.storage.read("one/read.json"), read.storage.folder)
     assert record.catalogs == read.record.catalogs
     assert read.search.page_size == 2
 

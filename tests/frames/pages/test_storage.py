@@ -42,8 +42,8 @@ class TestOnADiskAndInABucket:
     def test_names_are_relative_and_of_all_depths(self, storage: PageStorage) -> None:
         write(storage, "one/read.json")
         write(storage, "two/read.json")
-        storage.write("archive.json", b"{}")
-        assert storage.names() == {"archive.json", "one/read.json", "two/read.json"}
+        storage.write("notes.json", b"{}")
+        assert storage.names() == {"notes.json", "one/read.json", "two/read.json"}
 
     def test_a_sibling_whose_name_begins_alike_has_its_own_files(
         self, storage: PageStorage
@@ -56,11 +56,11 @@ class TestOnADiskAndInABucket:
 
     def test_a_file_is_read_as_it_was_written_last(self, storage: PageStorage) -> None:
         write(storage, "one/a", b"first")
-        storage.write("one/a", b"\0second", durable=True)
+        storage.write("one/a", b"\0second")
         assert storage.read("one/a") == b"\0second"
         assert storage.names() == {"one/a"}
 
-    @pytest.mark.parametrize("name", ["one/b", "two/a", "archive.json"])
+    @pytest.mark.parametrize("name", ["one/b", "two/a", "notes.json"])
     def test_a_file_that_is_not_there_is_a_removed_one(
         self, storage: PageStorage, name: str
     ) -> None:
@@ -151,22 +151,6 @@ class TestOnADisk:
             disk.remove(["one/folder", "one/a"])
         assert disk.names() == set()
 
-    def test_syncing_writes_the_files_and_their_folders_to_the_disk(
-        self, disk: PageStorage, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        fsync, synced = os.fsync, set()
-
-        def noted(handle: int) -> None:
-            synced.add(os.fstat(handle).st_ino)
-            fsync(handle)
-
-        monkeypatch.setattr(os, "fsync", noted)
-        for name in ("one/a", "one/b"):
-            write(disk, name)
-        disk.sync(["one/a", "one/b"])
-        one = disk.folder / "one"
-        assert synced == {path.stat().st_ino for path in (one, one / "a", one / "b")}
-
     def test_empty_folders_that_killed_writers_left_are_removed(self, disk: PageStorage) -> None:
         write(disk, "one/a")
         disk.make_folder("two")
@@ -202,6 +186,5 @@ class TestOnADisk:
 
 def test_a_bucket_needs_no_folder(bucket: PageStorage) -> None:
     bucket.write("one/a", b"content")
-    bucket.sync(["one/a"])
     bucket.remove([])
     assert bucket.names() == {"one/a"}
