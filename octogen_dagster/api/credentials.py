@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import re
 import warnings
 from typing import TYPE_CHECKING
 
 from typing_extensions import Self
 
-from octogen_dagster.api.charset import decoded_unusually
-from octogen_dagster.api.masking import KeyMask, masked_keys
 from octogen_dagster.errors import MissingAPIKeyError
 
 if TYPE_CHECKING:
@@ -24,7 +23,10 @@ if TYPE_CHECKING:
 API_KEY_VARIABLES = ("OCTOGEN_PLATFORM_API_KEY", "OCTO_API_KEY")
 """The environment variables of the key; the first one that is set counts."""
 
-
+_MASK = "[api key]"
+_ANY_KEY = re.compile(r"octo_[a-z]+_[0-9a-f]{16,}_[A-Za-z0-9_-]{8,}")
+# A shorter key is a placeholder that may be part of an ordinary word in a response.
+_MIN_KEY_LENGTH = 8
 _SANDBOX_KEYS = f"octo_live_{'0' * 32}_"
 
 
@@ -49,7 +51,6 @@ class ApiKey:
             raise ValueError(
                 "The Octogen API key holds blanks or characters that no key has: copy it again."
             )
-        self._mask = KeyMask(self._key)
 
     @property
     def authorization(self) -> str:
@@ -62,22 +63,17 @@ class ApiKey:
         return request
 
     def masked(self, text: str) -> str:
-        """Return a text without the key, in whatever form a server or a library quotes it."""
-        return self._mask.text(text)
+        """Return a text without the key, and without any other text of the form of one."""
+        if len(self._key) >= _MIN_KEY_LENGTH:
+            text = text.replace(self._key, _MASK)
+        return masked_keys(text)
 
     def redacted(self, response: Response) -> Response:
-        """Return the response without the key: the same object if it does not have it."""
-        headers = response.headers
-        content = self._mask.content(response.content)
-        head = "\n".join((*headers, *headers.values())).encode("latin-1")
-        if self._mask.content(head) is not head:
-            headers = {self.masked(name): self.masked(value) for name, value in headers.items()}
-        text = decoded_unusually(content, headers.get("content-type", ""))
-        if text is not None and self.masked(text) != text:
-            content = self.masked(text).encode(errors="replace")
-            headers = {**headers, "content-type": "text/plain; charset=utf-8"}
-        if content is response.content and headers is response.headers:
-            return response
+        """Return the response without the key, where the service repeats it as it was sent."""
+        headers = {name: self.masked(value) for name, value in response.headers.items()}
+        content = response.content
+        if len(self._key) >= _MIN_KEY_LENGTH:
+            content = content.replace(self._key.encode(), _MASK.encode())
         return dataclasses.replace(response, headers=headers, content=content)
 
     def __repr__(self) -> str:
@@ -91,6 +87,11 @@ class ApiKey:
 
     def __reduce__(self) -> tuple[type[Self], tuple[()]]:
         return type(self), ()
+
+
+def masked_keys(text: str) -> str:
+    """Return a text without whatever has the form of an Octogen API key."""
+    return _ANY_KEY.sub(_MASK, text)
 
 
 def key_mask(api_key: str | None) -> Callable[[str], str]:

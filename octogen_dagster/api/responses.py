@@ -5,15 +5,13 @@ from __future__ import annotations
 import functools
 import http.client
 import json
+import reprlib
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from octogen_dagster.api.broken_json import find_broken_product
-from octogen_dagster.api.charset import decoded
-from octogen_dagster.api.printable import printable, shortened
 from octogen_dagster.api.response_headers import retry_after_seconds
 from octogen_dagster.errors import (
     OctogenAPIError,
@@ -42,8 +40,6 @@ CATALOG_NOT_FOUND = "catalog_not_found"
 
 _CONCURRENCY_EXCEEDED = "concurrency_limit_exceeded"
 _MAX_TEXT_IN_MESSAGE = 200
-_MAX_VALUE_IN_MESSAGE = 80
-_MAX_BODY_IN_MESSAGE = 2000  # before it is brought into one line
 _MAX_FIELDS_IN_MESSAGE = 5
 _MAX_PATH_IN_MESSAGE = 10
 
@@ -155,11 +151,10 @@ def invalid_body(response: Response, subject: str, problem: str) -> OctogenRespo
         subject: What was requested; begins the message.
         problem: What is wrong with the body, as a noun phrase.
     """
-    content_type = response.headers.get("content-type") or "no content type"
-    shown_type = printable(content_type, _MAX_VALUE_IN_MESSAGE)
+    content_type = _shown(response.headers.get("content-type") or "no content type")
     return OctogenResponseError(
         f"{subject} was answered with {response.status_code} and {problem} "
-        f"({shown_type}{_request_id(response)}). Check base_url, or report it to Octogen.",
+        f"({content_type}{_request_id(response)}). Check base_url, or report it to Octogen.",
         response.as_httpx(),
         _detail(response),
         retry_after_seconds(response.headers),
@@ -171,33 +166,20 @@ def _first_problem(content: bytes, error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     message, loc = first["msg"], first["loc"]
     if first["type"] == "json_invalid":
-        return _broken_json(content, message.removeprefix("Invalid JSON: "))
-    value = shortened(first["input"], _MAX_VALUE_IN_MESSAGE)
-    reason = f"{message[0].lower()}{message[1:]}, not {value!r}"
+        return f"a body that is not JSON, {message.removeprefix('Invalid JSON: ')}"
+    reason = f"{message[0].lower()}{message[1:]}, not {reprlib.repr(first['input'])}"
     if len(loc) < 2 or loc[0] != "items":
         return f"a wrong {_dotted(loc) or 'document'}: {reason}"
     item = from_json(content)["items"][loc[1]]
     uuid = item.get("uuid") if isinstance(item, dict) else None
     field = _dotted(loc[2:])
     what = f"whose {field} is wrong" if field else "that is wrong"
-    return f"a product {_product(uuid, loc[1])} {what}: {reason}"
-
-
-def _broken_json(content: bytes, message: str) -> str:
-    if (broken := find_broken_product(content, message)) is None:
-        return f"a body that is not JSON, {message}"
-    what = f"whose {_dotted([broken.field])} is not JSON" if broken.field else "that is not JSON"
-    return f"a product {_product(broken.uuid, broken.place)} {what}: {message}"
-
-
-def _product(uuid: Any, index: Any) -> str:
-    name = shortened(uuid, _MAX_VALUE_IN_MESSAGE)
-    return f"{name!r} (item {index})" if uuid else f"at item {index}"
+    name = f"{repr(uuid)[:_MAX_TEXT_IN_MESSAGE]} (item {loc[1]})" if uuid else f"at item {loc[1]}"
+    return f"a product {name} {what}: {reason}"
 
 
 def _dotted(path: tuple[Any, ...] | list[Any]) -> str:
-    parts = (shortened(part, _MAX_VALUE_IN_MESSAGE) for part in path[:_MAX_PATH_IN_MESSAGE])
-    return printable(".".join(parts), _MAX_VALUE_IN_MESSAGE)
+    return _shown(".".join(map(_shown, path[:_MAX_PATH_IN_MESSAGE])))
 
 
 def _kind_and_advice(response: Response, detail: Any) -> tuple[type[OctogenAPIError], str]:
@@ -235,7 +217,7 @@ def _redirect_advice(response: Response) -> str:
         host = urlsplit(location).hostname
     except ValueError:
         host = None
-    target = printable(host or "another address", _MAX_VALUE_IN_MESSAGE)
+    target = _shown(host or "another address")
     return (
         f"It redirects to {target}, and redirects are not followed so that the key stays with the "
         "configured host: correct base_url."
@@ -244,7 +226,7 @@ def _redirect_advice(response: Response) -> str:
 
 def _detail(response: Response) -> Any:
     try:
-        body = json.loads(decoded(response.content, response.headers.get("content-type", "")))
+        body = json.loads(response.content)
     except (ValueError, RecursionError):
         return None
     return body.get("detail") if isinstance(body, dict) else None
@@ -252,7 +234,7 @@ def _detail(response: Response) -> Any:
 
 def _request_id(response: Response) -> str:
     request_id = response.headers.get("x-request-id")
-    return f", request {printable(request_id, _MAX_VALUE_IN_MESSAGE)}" if request_id else ""
+    return f", request {_shown(request_id)}" if request_id else ""
 
 
 def _reason(detail: Any, response: Response) -> str:
@@ -262,18 +244,20 @@ def _reason(detail: Any, response: Response) -> str:
     if isinstance(detail, dict):
         detail = detail.get("code") or detail.get("message") or detail
     if not detail:
-        content_type = response.headers.get("content-type", "")
-        detail = decoded(response.content[:_MAX_BODY_IN_MESSAGE], content_type)
+        detail = response.content[:_MAX_TEXT_IN_MESSAGE].decode(errors="replace")
     name = http.client.responses.get(response.status_code, "without a reason")
-    return (_printable(detail) or name).rstrip(".")
+    return (_shown(detail) or name).rstrip(".")
 
 
 def _field_error(entry: Any) -> str:
     if not isinstance(entry, dict):
-        return _printable(entry)
+        return _shown(entry)
     field = _dotted([part for part in field_path(entry) if part != "body"]) or "request"
-    return f"{field}: {_printable(entry.get('msg', 'invalid'))}"
+    return f"{field}: {_shown(entry.get('msg', 'invalid'))}"
 
 
-def _printable(value: Any) -> str:
-    return printable(shortened(value, _MAX_BODY_IN_MESSAGE), _MAX_TEXT_IN_MESSAGE)
+def _shown(value: Any) -> str:
+    """Show what the service chose: short, on one line, without control characters."""
+    text = value if isinstance(value, str) else reprlib.repr(value)
+    line = " ".join(text[:_MAX_TEXT_IN_MESSAGE].split())
+    return line if line.isprintable() else repr(line)

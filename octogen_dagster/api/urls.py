@@ -7,7 +7,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from octogen_dagster.api.masking import masked_keys
+from octogen_dagster.api.credentials import masked_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable

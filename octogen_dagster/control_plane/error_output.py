@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-from octogen_dagster.api.printable import printable
-
 MAX_SIZE = 4_000
 """The bytes at the end of an error output that are worth keeping."""
 
@@ -44,4 +42,5 @@ def shown_error_output(content: bytes, output: bytes = b"") -> str:
             content = content.replace(word, _MASK.encode())
     text = " ".join(content.decode("utf-8", "replace").split())
     text = _WORD.sub(_MASK, _NAMED.sub(rf"\1{_MASK}", text))
-    return printable(text[-_MAX_LENGTH:], _MAX_LENGTH)
+    text = text[-_MAX_LENGTH:].strip()
+    return text if text.isprintable() else repr(text)

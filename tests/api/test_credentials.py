@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import base64
 import copy
 import pickle
 import warnings
@@ -9,7 +8,7 @@ import httpx
 import pytest
 
 from octogen_dagster.api import credentials
-from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.credentials import ApiKey, masked_keys
 from octogen_dagster.api.http import Response
 from octogen_dagster.errors import MissingAPIKeyError
 from tests.api.servers import KEY
@@ -105,18 +104,13 @@ class TestPickling:
         assert bearer(copy.copy(key)) == bearer(copy.deepcopy(key)) == f"Bearer {KEY}"
 
 
-def utf_7(character: str) -> str:
-    """A character as UTF-7 may write it, without the signs around it."""
-    return base64.b64encode(character.encode("utf-16-be")).decode().rstrip("=")
-
-
 class TestRedaction:
     def response(self, content: bytes, **headers: str) -> Response:
         return Response(200, headers, content)
 
     def test_a_response_without_the_key_is_unchanged(self) -> None:
         response = self.response(b"[]")
-        assert ApiKey(KEY).redacted(response) is response
+        assert ApiKey(KEY).redacted(response) == response
 
     def test_an_echo_is_masked_in_the_body_and_the_headers(self) -> None:
         response = self.response(
@@ -127,26 +121,11 @@ class TestRedaction:
         assert redacted.headers["x_echo"] == "<[api key]>"
         assert redacted.headers["x_kept"] == "1"
 
-    @pytest.mark.parametrize(
-        ("charset", "encoded"),
-        [
-            ("utf-7", "".join(f"+{utf_7(character)}-" for character in KEY).encode()),
-            ("cp037", KEY.encode("cp037")),
-            ("unicode_escape", "".join(f"\\{ord(character):03o}" for character in KEY).encode()),
-        ],
-    )
-    def test_a_charset_does_not_make_the_key_legible(self, charset: str, encoded: bytes) -> None:
-        headers = {"content-type": f"text/html; charset={charset}", "x-kept": "1"}
-        redacted = ApiKey(KEY).redacted(Response(502, headers, encoded))
-        assert redacted.content == b"[api key]"
-        assert redacted.as_httpx().text == "[api key]"
-        assert redacted.headers["x-kept"] == "1"
-
-    @pytest.mark.parametrize("charset", ["utf-8", "cp037", "hex", "no-such", "", "\x00"])
-    def test_a_charset_alone_changes_nothing(self, charset: str) -> None:
-        response = Response(200, {"content-type": f"text/html; charset={charset}"}, b"<p>")
-        assert ApiKey(KEY).redacted(response) is response
-
     def test_a_placeholder_key_is_not_masked_within_words(self) -> None:
         response = self.response(b'{"detail":"keyword not found"}')
-        assert ApiKey("key").redacted(response) is response
+        assert ApiKey("key").redacted(response) == response
+        assert ApiKey("key").masked("keyword") == "keyword"
+
+    def test_another_key_is_masked_in_a_text_by_its_form(self) -> None:
+        another = f"<octo_test_{'f' * 32}_c29tZWJvZHktZWxzZQ>"
+        assert ApiKey(KEY).masked(another) == masked_keys(another) == "<[api key]>"

@@ -97,7 +97,7 @@ class TestParsed:
         assert caught.value.retry_after == 9.0
         assert str(caught.value) == (
             f"{SUBJECT} was answered with 200 and a wrong items: field required, not "
-            "\"{'detail': None}\" (text/html, request r-3). "
+            "{'detail': None} (text/html, request r-3). "
             "Check base_url, or report it to Octogen."
         )
 
@@ -167,7 +167,7 @@ class TestParsed:
     def test_a_long_uuid_and_control_characters_are_cut_and_escaped(self) -> None:
         item = GOOD | {"uuid": "\x1b" + "u" * 10_000, "brand": "\x1b[31m\n"}
         text = refused(MerchantProductListPage, {"items": [item]})
-        assert f"a product '\\x1b{'u' * 79}' (item 0)" in text
+        assert f"a product '\\x1b{'u' * 195} (item 0)" in text
         assert "not '\\x1b[31m\\n'" in text
         assert text.isprintable()
 
@@ -175,7 +175,7 @@ class TestParsed:
         response = Response(200, headers={"content-type": "a\x1b" + "b" * 10_000})
         with pytest.raises(OctogenResponseError) as caught:
             parsed(MerchantProductListPage, response, SUBJECT)
-        assert f"(a\\x1b{'b' * 78}). Check" in str(caught.value)
+        assert f"('a\\x1b{'b' * 198}'). Check" in str(caught.value)
 
     def test_a_field_outside_of_a_product_is_named_by_its_path(self) -> None:
         body = {"catalogKey": "a", "catalogDisplayName": "A", "product": GOOD | {"tags": "new"}}
@@ -330,7 +330,7 @@ class TestErrorOfAStatus:
     def test_a_long_request_id_is_cut_and_escaped_in_the_message_only(self) -> None:
         response = failure(500, "oops", x_request_id="r\x1b\x01" + "9" * 10_000)
         error = error_from_response(response, SUBJECT)
-        assert f", request r\\x1b\\x01{'9' * 77}. The" in str(error)
+        assert f", request 'r\\x1b\\x01{'9' * 197}'. The" in str(error)
         assert len(error.request_id or "") > 10_000
 
     @pytest.mark.parametrize("text", ["x" * 10_000, [{"loc": ["x" * 10_000], "msg": "y" * 10_000}]])
@@ -373,39 +373,6 @@ class TestErrorWithoutJson:
         assert type(error) is OctogenServerError
         assert error.detail is None
 
-    @pytest.mark.parametrize(
-        ("encoding", "charset"),
-        [
-            ("utf-8", ""),
-            ("utf-8-sig", "ascii"),
-            ("utf-16", ""),
-            ("utf-16-be", "utf-8"),
-            ("utf-32", "latin-1"),
-            ("latin-1", "; charset=iso-8859-1"),
-            ("cp1251", '; Charset = "windows-1251"'),
-            ("shift_jis", ";charset='Shift_JIS'"),
-        ],
-    )
-    def test_a_body_is_read_in_its_encoding(self, encoding: str, charset: str) -> None:
-        word = {"cp1251": "\u043d\u0435\u0442", "shift_jis": "\u4e0d\u53ef"}.get(
-            encoding, "d\xe9fendu"
-        )
-        headers = {"content-type": f"application/json{charset}"}
-        for body, detail in ((f'{{"detail": "{word}"}}', word), (f"<p>{word}", None)):
-            response = Response(403, content=body.encode(encoding), headers=headers)
-            error = error_from_response(response, SUBJECT)
-            assert error.detail == detail
-            assert word in str(error)
-
-    @pytest.mark.parametrize(
-        "charset",
-        ["hex", "base64", "rot13", "undefined", "idna", "punycode", "no-such", "utf-7", "\x00", ""],
-    )
-    def test_an_odd_charset_does_not_change_the_error(self, charset: str) -> None:
-        headers = {"content-type": f"text/html; charset={charset}"}
-        response = Response(502, content=b"<p>Bad \xff gateway", headers=headers)
-        assert "502 <p>Bad" in str(error_from_response(response, SUBJECT))
-
     def test_an_empty_body_leaves_the_name_of_the_status(self) -> None:
         assert "failed: 503 Service Unavailable." in message(503, b"")
 
@@ -418,8 +385,8 @@ class TestErrorOfARedirect:
             ("/v2/catalogs", "another address"),
             ("http://a:badport/", "a"),
             ("http://[::1/", "another address"),
-            ("http://a\x1b\x7f/", "a\\x1b\\x7f"),
-            (f"http://{'a' * 10_000}/", "a" * 80),
+            ("http://a\x1b\x7f/", "'a\\x1b\\x7f'"),
+            (f"http://{'a' * 10_000}/", "a" * 200),
         ],
     )
     def test_the_message_names_the_target_and_the_reason(self, location: str, target: str) -> None:

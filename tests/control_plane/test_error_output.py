@@ -16,7 +16,7 @@ from octogen_dagster.control_plane.error_output import MAX_SIZE, shown_error_out
         (b"ERROR: (gcloud.auth) reauthentication is needed", None),
         (b"dial tcp 127.0.0.1:8200: connection refused", None),
         (b"two\n  lines\ttabbed", "two lines tabbed"),
-        (b"\x1b]0;title\x07 caf\xc3\xa9 \xff", "\\x1b]0;title\\x07 caf\u00e9 \ufffd"),
+        (b"\x1b]0;title\x07 caf\xc3\xa9 \xff", "'\\x1b]0;title\\x07 caf\u00e9 \ufffd'"),
         (b"token: abc", "token: [masked]"),
         (b'{"access_token": "abc", "x": 1}', '{"access_token": "[masked]", "x": 1}'),
         (b"Authorization: Bearer abc", "Authorization: Bearer [masked]"),

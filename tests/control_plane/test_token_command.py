@@ -119,7 +119,7 @@ def test_the_error_output_of_a_command_is_shown_in_the_error_and_nowhere_else(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     said = r"\033[31mlogin required\033[0m\ntoken=hunter2 eyJhbGciOiJFZERTQSJ9.e30.c2ln"
-    shown = r"\x1b[31mlogin required\x1b[0m token=[masked] [masked]"
+    shown = r"'\x1b[31mlogin required\x1b[0m token=[masked] [masked]'"
     for end, problem in (
         ("exit 3", "The token command 'sh' failed with exit status 3: run it by hand."),
         (
