@@ -23,6 +23,8 @@ from octogen_dagster.sandbox.hub.state import ON_COMMAND
 from tests.bigquery.daemon import Daemon, end_of_reads, reported
 from tests.runs import ORIGIN
 
+pytestmark = pytest.mark.slow
+
 
 def test_new_listings_become_datasets_and_then_rest(daemon: Daemon, hub: Hub) -> None:
     hub.share("northpeak")
@@ -37,7 +39,6 @@ def test_new_listings_become_datasets_and_then_rest(daemon: Daemon, hub: Hub) ->
     assert len(hub.subscriptions) == 2
 
 
-@pytest.mark.slow
 def test_a_grant_that_is_late_is_requested_again_with_growing_waits(
     daemon: Daemon, hub: Hub
 ) -> None:

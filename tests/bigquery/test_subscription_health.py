@@ -18,6 +18,8 @@ from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from octogen_dagster.sharing.listings import Listing
 from tests.bigquery.daemon import PRINCIPAL, PROJECT, Daemon, reported
 
+pytestmark = pytest.mark.slow
+
 
 def checked(daemon: Daemon, hub: Hub) -> dict[str, object]:
     """What a tick that checks the subscriptions reports."""

@@ -31,6 +31,8 @@ from octogen_dagster.sharing.subscribe import Subscriptions
 from octogen_dagster.sharing.subscription_plan import plan_subscription
 from tests.control_plane.servers import PRINCIPAL, PROJECT, QUICK
 
+pytestmark = pytest.mark.slow
+
 PUBLISHED = importlib.metadata.distribution("octogen-ai-sdk").entry_points
 OURS = {
     "octogen-bq-subscribe": subscribe,

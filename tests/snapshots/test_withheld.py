@@ -23,6 +23,8 @@ from octogen_dagster.snapshots.schedules import SnapshotSchedule
 from octogen_dagster.snapshots.withheld import withheld_catalogs
 from tests.results import failure
 
+pytestmark = pytest.mark.slow
+
 NOON = datetime(2026, 3, 4, 12, tzinfo=timezone.utc)
 
 

@@ -27,6 +27,8 @@ from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sandbox.hub.state import ON_COMMAND, GrantAfter
 from tests.sandbox.hub.calls import PRINCIPAL, PROJECT, SECONDS, connect
 
+pytestmark = pytest.mark.slow
+
 _PROGRAMS = importlib.metadata.distribution("octogen-ai-sdk").entry_points
 _LAUNCHER = """
 import importlib.metadata, sys
@@ -97,7 +99,6 @@ def process(hub: Hub, name: str, *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
-@pytest.mark.slow
 def test_as_processes(hub: Hub) -> None:
     hub.share("kumo")
     reader = ("--project", PROJECT, "--principal", PRINCIPAL)

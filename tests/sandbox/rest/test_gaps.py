@@ -5,10 +5,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 from octogen_dagster.sandbox.data.catalog import make_catalog
 from octogen_dagster.sandbox.rest.full_views import complete_view
 from octogen_dagster.sandbox.rest.gaps import with_gaps
 from octogen_dagster.sandbox.rest.views import complete_item, list_item
+
+pytestmark = pytest.mark.slow
 
 PRODUCTS = [make_catalog("grand-arcade", 2000, seed=1).product(index) for index in range(2000)]
 REQUIRED = {"uuid", "productUrl", "catalogKey", "brand.name", "images.url", "colors.label"}
