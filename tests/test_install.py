@@ -41,7 +41,7 @@ features = [
     lambda: subscribe_to_listing(listing_resource=listing, destination_project="my-project"),
     lambda: OctogenControlPlaneResource(principal="user:me@my.org"),
     lambda: OctogenSource(),
-    lambda: McpSession(GivenToken("x")),
+    lambda: McpSession(GivenToken("x"), "https://mcp.octogen.ai/mcp/"),
     lambda: ParquetSnapshotIOManager(base_dir="gs://bucket"),
     lambda: ParquetSnapshotIOManager(base_dir="s3://bucket"),
     lambda: ParquetSnapshotIOManager(base_dir="az://container"),

@@ -95,7 +95,7 @@ def test_the_command_shares_its_catalogs_until_ctrl_c() -> None:
         text=True,
     ) as process:
         assert process.stdout
-        lines = [process.stdout.readline() for _ in range(9)]
+        lines = [process.stdout.readline() for _ in range(10)]
         exports = dict(re.findall(r"^export (\w+)=(.+)$", "".join(lines), re.MULTILINE))
         form = {
             "grant_type": "refresh_token",
