@@ -1,0 +1,200 @@
+"""Answers of both generations that no published model has, and those that are hard to read."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+
+from octogen_dagster import CatalogList, CatalogState, GrantedCatalogs, ShopCatalogs
+from octogen_dagster.api.models import (
+    MerchantProductListItem,
+    MerchantProductView,
+    ProductImage,
+    ProductReview,
+)
+from octogen_dagster.errors import OctogenNotFoundError, OctogenResponseError
+from tests.contract.asked import asked
+
+ITEM: dict[str, Any] = {"uuid": "u-1", "productUrl": "https://shop.example/1"}
+NOON = datetime(2026, 3, 4, 12, tzinfo=timezone.utc)
+SEVEN = {"catalog": "seven", "displayName": "Seven", "productCount": 1}
+NOON_TOO = {"catalog": "noon", "lastIndexedAt": "2026-03-04T12:00:00Z"}
+
+
+def item(**fields: Any) -> MerchantProductListItem:
+    """A product as the client reads it from a page."""
+    page = asyncio.run(asked({"items": [ITEM | fields]}, lambda client: client.search_products()))
+    return page.items[0]
+
+
+def view(**fields: Any) -> MerchantProductView:
+    """A product as the client reads it from a lookup."""
+    answer = {"product": ITEM | fields}
+    return asyncio.run(
+        asked(answer, lambda client: client.lookup_product(ITEM["productUrl"]))
+    ).product
+
+
+def listed(*entries: dict[str, Any]) -> CatalogList:
+    """The catalogs of a key."""
+    return asyncio.run(asked(list(entries), GrantedCatalogs().fetch))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "https://cdn.example/1.jpg",
+        {"url": "https://cdn.example/1.jpg"},
+        {"url": "https://cdn.example/1.jpg", "cdnUrl": None, "width": None, "mimeType": None},
+    ],
+)
+def test_an_image_is_the_same_as_a_text_and_as_an_object(image: Any) -> None:
+    product = item(images=[image], primaryImage=image)
+    assert product.images == [ProductImage(url="https://cdn.example/1.jpg")]
+    assert product.primary_image == ProductImage(url="https://cdn.example/1.jpg")
+
+
+@pytest.mark.parametrize("color", ["Navy", {"label": "Navy"}])
+def test_the_color_of_a_variant_is_the_same_as_a_text_and_as_an_object(color: Any) -> None:
+    variants = view(variants=[{"color": color}]).variants or []
+    assert [variant.color and variant.color.label for variant in variants] == ["Navy"]
+
+
+@pytest.mark.parametrize("images", [None, []])
+def test_images_may_be_null_or_empty(images: Any) -> None:
+    assert item(images=images).images == images
+
+
+@pytest.mark.parametrize(
+    ("text", "microsecond"),
+    [
+        ("2026-03-04T12:00:00", 0),
+        ("2026-03-04t12:00:00z", 0),
+        ("2026-03-04T14:00:00+02:00", 0),
+        ("2026-03-04T12:00:00.5Z", 500_000),
+        ("2026-03-04T12:00:00.123456789Z", 123_456),
+    ],
+)
+def test_a_time_is_in_utc_and_one_without_a_zone_too(text: str, microsecond: int) -> None:
+    moment = item(updatedAt=text).updated_at
+    assert moment == NOON.replace(microsecond=microsecond)
+    assert moment.tzinfo is timezone.utc
+
+
+def test_what_no_column_can_hold_is_null_with_one_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    early, much = "0001-01-01T00:00:07+05:00", 2**63 + 7
+    reviews = [{"publishedAt": early, "rating": 4}] * 3
+    with caplog.at_level(logging.WARNING):
+        product = view(updatedAt=early, reviews=reviews, rating={"count": much, "average": 1})
+    assert (product.uuid, product.updated_at) == ("u-1", None)
+    assert product.reviews == [ProductReview(rating=4)] * 3
+    assert product.rating
+    assert (product.rating.count, product.rating.average) == (None, 1)
+    told = [each.getMessage() for each in caplog.records if "outside of" in each.getMessage()]
+    assert sorted(told) == [
+        f"The service sent the number {much}, which is outside of 64 bits. It is read as null: "
+        "report it to Octogen.",
+        f"The service sent the timestamp {early}, which is outside of the years 1 to 9999 in UTC. "
+        "It is read as null: report it to Octogen.",
+    ]
+
+
+def test_new_fields_are_kept_and_numbers_become_text() -> None:
+    product = item(title=501, newField=1, brand={"name": "Acme", "newField": [2]})
+    assert (product.title, product.model_extra) == ("501", {"newField": 1})
+    assert product.brand
+    assert product.brand.model_extra == {"newField": [2]}
+
+
+def test_a_model_may_be_made_with_python_names() -> None:
+    product = MerchantProductListItem(uuid="u", product_url="p", current_price=5)
+    assert product.model_dump(by_alias=True, exclude_none=True) == {
+        "uuid": "u",
+        "productUrl": "p",
+        "currentPrice": 5.0,
+        "isActive": True,
+    }
+
+
+def test_the_seed_generation_has_no_account() -> None:
+    with pytest.raises(OctogenNotFoundError, match="The account of the API key failed: 404"):
+        asyncio.run(asked({"detail": "Not Found"}, lambda client: client.get_me(), 404))
+
+
+class TestTheListOfCatalogs:
+    @pytest.mark.parametrize(
+        "text", ["2026-03-04T12:00:00Z", "2026-03-04T14:00:00+02:00", "2026-03-04T12:00:00"]
+    )
+    @pytest.mark.parametrize("catalog", ["seven", 7])
+    def test_a_time_may_have_any_zone_or_none(self, catalog: object, text: str) -> None:
+        (state,) = listed({**SEVEN, "catalog": catalog, "lastIndexedAt": text}).catalogs
+        assert (state.catalog, state.last_indexed_at) == (str(catalog), NOON)
+
+    def test_all_that_it_says_is_kept_and_only_the_key_is_required(self) -> None:
+        known = {**SEVEN, "sourceBaseUrl": "https://seven.example", "unknown": [1]}
+        assert listed(known, {"catalog": "eight", "lastIndexedAt": None}).catalogs == [
+            CatalogState("seven", "Seven", "https://seven.example", product_count=1),
+            CatalogState("eight"),
+        ]
+        assert listed().catalogs == []
+
+    @pytest.mark.parametrize(
+        "time", ["0001-01-01T00:00:00+05:00", "9999-12-31T23:00:00-05:00", "soon"]
+    )
+    def test_a_time_that_cannot_be_used_is_a_warning_and_stops_no_other(self, time: str) -> None:
+        found = listed({**SEVEN, "lastIndexedAt": time}, NOON_TOO)
+        assert [state.last_indexed_at for state in found.catalogs] == [None, NOON]
+        assert found.warnings == [
+            f"Catalog 'seven': its lastIndexedAt {time!r} is not a time that can be used. The "
+            "catalog is taken as one without."
+        ]
+        assert found.is_complete
+
+    @pytest.mark.parametrize(
+        ("count", "read"), [(2**63 - 1, 2**63 - 1), (2**63, None), (10**30, None)]
+    )
+    def test_a_count_that_no_column_can_hold_is_unknown(self, count: int, read: int | None) -> None:
+        found = listed({**SEVEN, "productCount": count}, SEVEN)
+        assert [state.product_count for state in found.catalogs] == [read, 1]
+
+    @pytest.mark.parametrize(
+        ("entry", "named"),
+        [({"catalog": ""}, r"0\.catalog"), ({"productCount": "x"}, "productCount")],
+    )
+    def test_an_invalid_field_is_named(self, entry: dict[str, str], named: str) -> None:
+        with pytest.raises(OctogenResponseError, match=named):
+            listed({**SEVEN, **entry})
+
+    @pytest.mark.parametrize("content", [b"", b"\xff", b"[" * 100_000, b"<h1>down</h1>"])
+    def test_what_is_not_json_is_an_error(self, content: bytes) -> None:
+        with pytest.raises(
+            OctogenResponseError, match=r"^The list of catalogs was answered with 200"
+        ):
+            asyncio.run(asked(content, GrantedCatalogs().fetch))
+
+
+class TestAShop:
+    def test_its_catalogs_have_its_host_a_count_and_the_time_of_the_count(self) -> None:
+        entry = {"catalog": "seven", "catalogDisplayName": "Seven", "productCount": 1}
+        shop = {"host": "seven.example", "catalogs": [entry | {"computedAt": "2026-03-04T12:00Z"}]}
+        found = asyncio.run(asked(shop, ShopCatalogs(hosts=["www.seven.example"]).fetch))
+        (state,) = found.catalogs
+        assert state == CatalogState(
+            "seven", "Seven", host="seven.example", product_count=1, computed_at=NOON
+        )
+        assert state.changed_at == NOON
+
+    @pytest.mark.parametrize("time", [None, "", "yesterday", "0001-01-01T00:00:00+05:00"])
+    def test_only_the_key_is_required_and_an_odd_time_is_a_warning(self, time: str | None) -> None:
+        shop = {"catalogs": [{"catalog": "seven", "computedAt": time}]}
+        found = asyncio.run(asked(shop, ShopCatalogs(hosts=["seven.example"]).fetch))
+        assert found.catalogs == [CatalogState("seven", host="seven.example")]
+        assert len(found.warnings) == (time is not None)
+        for warning in found.warnings:
+            assert warning.startswith(f"Catalog 'seven': its computedAt {time!r} is not a time")
