@@ -11,16 +11,16 @@ import msgspec
 from pydantic import Field, TypeAdapter, ValidationError
 
 from octogen_dagster.api.facets import FacetName
-from octogen_dagster.api.response_model import Int64, ResponseModel
+from octogen_dagster.api.models import Int64, ResponseModel
 from octogen_dagster.api.responses import parsed
 from octogen_dagster.errors import OctogenError
 
 if TYPE_CHECKING:
-    from octogen_dagster.api.domain_coverage import (
+    from octogen_dagster.api.http import Response
+    from octogen_dagster.api.models import (
         DomainCatalogCoverage,
         DomainCoverageResponse,
     )
-    from octogen_dagster.api.http import Response
 
 _TIMES = TypeAdapter(datetime)
 

@@ -12,17 +12,17 @@ from typing_extensions import Self, Unpack
 
 from octogen_dagster.api.catalog_states import CatalogList, no_catalog_list, parsed_catalog_list
 from octogen_dagster.api.credentials import ApiKey
-from octogen_dagster.api.domain_coverage import DomainCoverageResponse
 from octogen_dagster.api.domain_endpoint import fetch_domain
 from octogen_dagster.api.facets import Facet
 from octogen_dagster.api.httpx_transport import HttpxTransport
 from octogen_dagster.api.lookup_endpoint import LookupEndpoint, parsed_lookup
-from octogen_dagster.api.me import MeResponse
 from octogen_dagster.api.models import (
+    DomainCoverageResponse,
     MerchantCatalogSummary,
     MerchantProductListItem,
     MerchantProductListPage,
     MerchantProductUrlLookupResponse,
+    MeResponse,
 )
 from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.paging import PageT, PageTracker

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from octogen_dagster.api.domain_coverage import DomainCoverageResponse
+from octogen_dagster.api.models import DomainCoverageResponse
 from octogen_dagster.api.responses import parsed
 from octogen_dagster.errors import OctogenNotFoundError
 

@@ -1,4 +1,4 @@
-"""The service's responses as pydantic models.
+"""The service's responses as pydantic models: products, catalogs, shops, the account of a key.
 
 Both generations of the contract have the same models: an image that arrives as a string or as an
 object becomes a `ProductImage`. Fields that the service adds later are kept in `model_extra`.
@@ -6,12 +6,59 @@ object becomes a `ProductImage`. Fields that the service adds later are kept in 
 
 from __future__ import annotations
 
+import functools
+import logging
+from datetime import datetime, timezone
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
 
-from octogen_dagster.api.enrichment import ProductEnrichment
-from octogen_dagster.api.response_model import Int64, ResponseModel, UtcDatetime
+_LOGGER = logging.getLogger(__name__)
+
+
+class ResponseModel(BaseModel):
+    """A JSON object of a response, in camelCase. Fields that it does not know are kept."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="allow",
+        coerce_numbers_to_str=True,
+        allow_inf_nan=False,
+    )
+
+
+def _as_utc(value: datetime) -> datetime | None:
+    if value.tzinfo is None:
+        return value.replace(tzinfo=timezone.utc)
+    try:
+        return value.astimezone(timezone.utc)
+    except OverflowError:
+        _warn_of("timestamp", value.isoformat(), "the years 1 to 9999 in UTC")
+        return None
+
+
+def _as_int64(value: int) -> int | None:
+    if -(2**63) <= value < 2**63:
+        return value
+    _warn_of("number", str(value)[:80], "64 bits")
+    return None
+
+
+@functools.lru_cache(maxsize=100)  # a placeholder such as year 1 may stand in every product
+def _warn_of(kind: str, value: str, limit: str) -> None:
+    _LOGGER.warning(
+        f"The service sent the {kind} {value}, which is outside of {limit}. It is read as null: "
+        "report it to Octogen."
+    )
+
+
+UtcDatetime = Annotated[datetime, AfterValidator(_as_utc)]
+"""A time in UTC; None, with a warning in the log, if Python cannot represent it in UTC."""
+
+Int64 = Annotated[int, AfterValidator(_as_int64)]
+"""An integer of a column; None, with a warning in the log, if it does not fit into 64 bits."""
 
 
 class MerchantCatalogSummary(ResponseModel):
@@ -107,7 +154,6 @@ class MerchantProductListPage(ResponseModel):
 
     @property
     def uuids(self) -> list[str]:
-        """The uuids of the products, in order."""
         return [item.uuid for item in self.items]
 
 
@@ -190,6 +236,90 @@ class ProductVideo(ResponseModel):
     name: str | None = None
 
 
+class _EnrichmentModel(ResponseModel):
+    model_config = ConfigDict(alias_generator=None)
+
+
+class CanonicalBrandEnrichment(_EnrichmentModel):
+    """What Octogen knows about a brand: its profile, and the values of its facets."""
+
+    brand_accessibility_index: str | None = None
+    brand_community_perception: str | None = None
+    brand_craft_production: str | None = None
+    brand_description: str | None = None
+    brand_popularity_level: str | None = None
+    brand_popularity_trend_direction: str | None = None
+    brand_positioning: str | None = None
+    brand_quality_justification: str | None = None
+    brand_quality_score: float | None = None
+    directory_subheading: str | None = None
+    domain: str | None = None
+    facet_brand_cultural_anchors: list[str] | None = None
+    facet_brand_ethics: list[str] | None = None
+    facet_brand_hype_cycle_stage: list[str] | None = None
+    facet_brand_inclusivity: list[str] | None = None
+    facet_key_people_names: list[str] | None = None
+    facet_key_people_nationalities: list[str] | None = None
+    facet_origin_country: str | None = None
+    facet_price_tier: str | None = None
+    facet_style_identity: list[str] | None = None
+    facet_sustainability: list[str] | None = None
+    facet_target_audience: str | None = None
+    founded_year: Int64 | None = None
+    occasion_fit: str | None = None
+
+
+class CanonicalBrand(_EnrichmentModel):
+    """The brand as Octogen knows it; `brand_name` facets filter by it."""
+
+    brand_uuid: str | None = None
+    brand_name: str | None = None
+    brand_slug: str | None = None
+    brand_synonyms: list[str] | None = None
+    brand_enrichment: CanonicalBrandEnrichment | None = None
+
+
+class AttributeValue(_EnrichmentModel):
+    """A value of an attribute: its handle for filters, and its name for people."""
+
+    handle: str | None = None
+    name: str | None = None
+
+
+class ProductAttribute(_EnrichmentModel):
+    """An attribute of the product with its values."""
+
+    handle: str | None = None
+    name: str | None = None
+    values: list[AttributeValue] | None = None
+
+
+class ProductEnrichment(_EnrichmentModel):
+    """The data that Octogen derives for a product."""
+
+    type: str | None = None
+    type_synonyms: list[str] | None = None
+    tags: list[str] | None = None
+    styles: list[str] | None = None
+    gender: str | None = None
+    age_groups: list[str] | None = None
+    color: list[str] | None = None
+    color_family: list[str] | None = None
+    color_indices: list[Int64] | None = None
+    category_path: list[str] | None = None
+    classification: dict[str, list[str]] | None = None
+    fully_qualified_name: str | None = None
+    taxonomy_uuid: str | None = None
+    is_activewear: bool | None = None
+    image_with_single_product: bool | None = None
+    attributes: dict[str, list[str]] | None = None
+    attribute_handles: dict[str, list[str]] | None = None
+    structured_attributes: list[ProductAttribute] | None = None
+    summary: str | None = None
+    brand_id: str | None = None
+    canonical_brand: CanonicalBrand | None = None
+
+
 class MerchantProductView(MerchantProductListItem):
     """The full view of a product. A product that is not in the index has no uuid."""
 
@@ -243,3 +373,99 @@ class MerchantProductUrlLookupResponse(ResponseModel):
     resolution: ProductResolution | None = None
     warnings: list[str] | None = None
     request_id: str | None = None
+
+
+class DomainFieldValue(ResponseModel):
+    """A common value of a facet, and the approximate number of products with it."""
+
+    value: str | None = None
+    label: str | None = None
+    count: int | None = None
+
+
+class DomainField(ResponseModel):
+    """A facet of a catalog's products. `coverage` is the share of products that have it."""
+
+    name: str | None = None
+    display_name: str | None = None
+    source: str | None = None
+    coverage: float | None = None
+    populated: int | None = None
+    distinct: int | None = None
+    truncated: bool | None = None
+    top_values: list[DomainFieldValue] | None = None
+
+
+class PriceBucket(ResponseModel):
+    """The number of products whose price is at least `min` and below `max`."""
+
+    min: float | None = None
+    max: float | None = None
+    count: int | None = None
+
+
+class PriceDistribution(ResponseModel):
+    """The distribution of the current prices of a catalog's products."""
+
+    populated: int | None = None
+    median: float | None = None
+    below: int | None = None
+    above: int | None = None
+    buckets: list[PriceBucket] | None = None
+
+
+class DomainCatalogCoverage(ResponseModel):
+    """A catalog that serves a shop's host. `computed_at` is the text that the service sent."""
+
+    catalog: str = Field(min_length=1)
+    catalog_display_name: str | None = None
+    product_count: Int64 | None = None
+    computed_at: str | None = None
+    fields: list[DomainField] | None = None
+    price: PriceDistribution | None = None
+
+
+class DomainCoverageResponse(ResponseModel):
+    """The catalogs that serve a shop's host."""
+
+    host: str | None = None
+    catalogs: list[DomainCatalogCoverage] = Field(default_factory=list)
+
+
+class MeKey(ResponseModel):
+    """The API key without its secret. `prefix` may be shown."""
+
+    id: str | None = None
+    prefix: str | None = None
+    source: str | None = None
+
+
+class MeOrganization(ResponseModel):
+    """The organisation of the key. Only one of type `catalog_partner` may use the API."""
+
+    id: str | None = None
+    name: str | None = None
+    slug: str | None = None
+    type: str | None = None
+
+
+class MeQuotas(ResponseModel):
+    """The quotas of the organisation; none is documented."""
+
+
+class MeRateLimit(ResponseModel):
+    """The organisation's rate limit: requests a minute, those left, and when it is full again."""
+
+    limit: Int64 | None = None
+    remaining: Int64 | None = None
+    reset_at: UtcDatetime | None = None
+
+
+class MeResponse(ResponseModel):
+    """Whose key it is, and what it may do. `rate_limit` is None if the limiter is off."""
+
+    principal: str | None = None
+    key: MeKey | None = None
+    organization: MeOrganization | None = None
+    quotas: MeQuotas | None = None
+    rate_limit: MeRateLimit | None = None

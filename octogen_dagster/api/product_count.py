@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from octogen_dagster.api.facets import FacetName
-from octogen_dagster.api.response_model import ResponseModel
+from octogen_dagster.api.models import ResponseModel
 from octogen_dagster.api.search_request import SearchFilters
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from octogen_dagster.api.connection import Connection
-    from octogen_dagster.api.me import MeResponse
+    from octogen_dagster.api.models import MeResponse
     from octogen_dagster.api.spending import Spending
     from octogen_dagster.snapshots.resource import OctogenResource
 

@@ -14,7 +14,7 @@ import msgspec
 import polars as pl
 from pydantic import ConfigDict, TypeAdapter
 
-from octogen_dagster.api.response_model import Int64, ResponseModel, UtcDatetime
+from octogen_dagster.api.models import Int64, ResponseModel, UtcDatetime
 from octogen_dagster.frames.page_types import (
     ITEM_FIELDS,
     REQUIRED,

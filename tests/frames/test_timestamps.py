@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from octogen_dagster.api.response_model import UtcDatetime
+from octogen_dagster.api.models import UtcDatetime
 from octogen_dagster.frames import timestamps
 from octogen_dagster.frames.timestamps import parse_timestamps
 
