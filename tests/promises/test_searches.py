@@ -1,0 +1,429 @@
+"""A search is the same however it is written, and its mistakes are named before a request.
+
+It is written in Python, as the run configuration of an asset, in YAML, and as the arguments of the
+client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import httpx
+import pytest
+from pydantic import ValidationError
+
+from octogen_dagster import (
+    AgeGroup,
+    ColorFamily,
+    Facet,
+    FacetName,
+    Gender,
+    OctogenClient,
+    OctogenComponent,
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ProductSearch,
+    build_products_asset,
+    scan_products,
+)
+from octogen_dagster.errors import OctogenError
+from tests.api.servers import KEY, RawServer, Received, http, page
+from tests.components.projects import load
+
+FILTERS: dict[str, Any] = {
+    "q": "boots",
+    "facets": [{"name": "gender", "values": ["male"]}],
+    "price_min": 3.0,
+    "price_max": 400.0,
+    "understand": True,
+    "exclude_facets": [{"name": "pattern", "values": ["floral"]}],
+    "omit_generated_facets": ["color"],
+    "fallback_category": ["apparel & accessories"],
+    "brand_quality_min": 2.0,
+    "brand_quality_max": 5.0,
+    "similar_to_brands": ["Acme"],
+    "relax": True,
+}
+REST = {"catalogs": ["strada"], "page_size": 50, "max_products": 20}
+UNDERSTOOD = {"q": "dress", "understand": True}
+MISTAKES: list[tuple[dict[str, Any], str]] = [
+    ({"q": ""}, "q"),
+    ({"price_min": -1}, "price_min"),
+    ({"price_min": 2, "price_max": 1}, "price_min 2.0 is above price_max 1.0"),
+    ({"brand_quality_min": 0.9}, "brand_quality_min"),
+    ({"brand_quality_max": 6.1}, "brand_quality_max"),
+    ({"brand_quality_min": 5, "brand_quality_max": 2}, "brand_quality_min 5.0 is above"),
+    ({"facets": [{"name": "fit", "values": []}]}, "facets.0.values"),
+    ({"facets": [{"name": "fit", "values": ["slim", " "]}]}, "facets.0.values.1"),
+    ({"facets": [{"name": " ", "values": ["slim"]}]}, "facets.0.name"),
+    ({"facets": [{"name": n, "values": ["a"]} for n in ("fit", "Fit")]}, "facets name fit more"),
+    ({"facets": [{"name": f"f{n}", "values": ["a"]} for n in range(51)]}, "facets"),
+    ({"facets": [{"name": "gender", "values": ["mens"]}]}, "gender has no value 'mens'"),
+    ({"exclude_facets": [{"name": "gender", "values": ["mens"]}]}, "gender has no value 'mens'"),
+    ({"exclude_facets": [{"name": n, "values": ["a"]} for n in ("fit", "Fit")]}, "name fit more"),
+    ({"exclude_facets": [{"name": f"f{n}", "values": ["a"]} for n in range(51)]}, "exclude_facets"),
+    (UNDERSTOOD | {"omit_generated_facets": [" "]}, "omit_generated_facets.0"),
+    (UNDERSTOOD | {"omit_generated_facets": ["color", "Color"]}, "name color more than once"),
+    (
+        UNDERSTOOD
+        | {"omit_generated_facets": ["Fit"], "facets": [{"name": "fit", "values": ["a"]}]},
+        "omit_generated_facets names Fit, and facets does too",
+    ),
+    (UNDERSTOOD | {"fallback_category": list("abcde")}, "fallback_category"),
+    (UNDERSTOOD | {"fallback_category": [""]}, "fallback_category.0"),
+    ({"omit_generated_facets": ["color"]}, "omit_generated_facets needs q and understand=True"),
+    ({"q": "a", "fallback_category": ["a"]}, "fallback_category needs q and understand=True"),
+    ({"q": None, "understand": True, "relax": True}, "relax needs q and understand=True"),
+    ({"q": " ", "understand": True, "relax": True}, "relax needs q and understand=True"),
+    ({"similar_to_brands": list("abcdefghijk")}, "similar_to_brands"),
+    ({"similar_to_brands": [" "]}, "similar_to_brands.0"),
+]
+OF_READS: list[tuple[dict[str, Any], str]] = [
+    ({"catalogs": ["b", "a", "b", "a", "c"]}, "catalogs name a, b more than once"),
+    ({"catalogs": ["acme", " acme"]}, "catalogs name acme more than once"),
+    ({"catalogs": [" "]}, "catalogs.0"),
+    ({"page_size": 0}, "page_size"),
+    ({"page_size": 101}, "page_size"),
+    ({"max_products": 0}, "max_products"),
+]
+OF_PYTHON: list[tuple[dict[str, Any], str]] = [
+    ({"price_max": float("nan")}, "price_max"),
+    ({"price_max": float("inf")}, "price_max"),
+    ({"understand": "maybe"}, "understand"),
+    ({"colour": "red"}, "colour"),
+    (
+        {"facets": [{"name": "fit", "value": ["slim"]}]},
+        "Facet has no setting 'value'. Did you mean",
+    ),
+    ({"facets": [{"name": "fit", "values": "slim"}]}, "facets.0.values"),
+]
+OF_PAGES: list[tuple[dict[str, Any], str]] = [
+    ({"limit": 0}, "limit"),
+    ({"limit": 101}, "limit"),
+    ({"limit": 1.5}, "limit"),
+    ({"catalog": ""}, "catalog"),
+    ({"catalog": " \t"}, "catalog"),
+    ({"cursor": ""}, "cursor"),
+    ({"catalogue": None}, "catalogue"),
+]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RawServer]:
+    """A service of today: it has no list of catalogs, and no `catalog` in a search."""
+
+    def respond(request: Received) -> list[bytes]:
+        if request.target != "/v1/products/search":
+            return http(404, {"detail": "Not Found"})
+        if "catalog" in request.json:
+            wrong = {"loc": ["body", "catalog"], "msg": "Extra", "type": "extra_forbidden"}
+            return http(422, {"detail": [wrong]})
+        return http(200, page(["a", "b"]))
+
+    with RawServer(respond) as running:
+        yield running
+
+
+@pytest.fixture
+def sent(server: RawServer) -> Callable[[], dict[str, Any]]:
+    """A function that returns the search that the service answered last, and how many it was."""
+    begin = len(server.received)
+    return lambda: {
+        "searches": len(server.received) - begin,
+        "last": next((each.json for each in reversed(server.received[begin:])), None),
+    }
+
+
+def resources(server: RawServer, folder: Path) -> dict[str, Any]:
+    octogen = OctogenResource(api_key=dg.EnvVar("THE_KEY"), base_url=server.base_url)
+    return {"octogen": octogen, "io_manager": ParquetSnapshotIOManager(base_dir=str(folder))}
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THE_KEY", KEY)
+    monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", KEY)
+
+
+def in_python(server: RawServer, folder: Path, search: dict[str, Any]) -> None:
+    scan_products(ProductSearch(**search), base_url=server.base_url).collect()
+
+
+def in_code(server: RawServer, folder: Path, search: dict[str, Any]) -> None:
+    asset = build_products_asset("products", ProductSearch(**search))
+    assert dg.materialize([asset], resources=resources(server, folder)).success
+
+
+def in_the_launchpad(server: RawServer, folder: Path, search: dict[str, Any]) -> None:
+    asset = build_products_asset("products", ProductSearch(q="other", page_size=7))
+    config = {"ops": {"products": {"config": search}}}
+    dg.materialize([asset], resources=resources(server, folder), run_config=config)
+
+
+def in_yaml(server: RawServer, folder: Path, search: dict[str, Any]) -> None:
+    attributes = {
+        "connection": {"api_key": "{{ env.THE_KEY }}", "base_url": server.base_url},
+        "storage": {"base_dir": str(folder)},
+        "searches": [{"name": "products", "search": search, "checks": False}],
+    }
+    OctogenComponent.from_attributes_dict(attributes=attributes)  # its errors have no file
+    with load(attributes) as (_, defs):
+        assert defs.resolve_implicit_global_asset_job_def().execute_in_process().success
+
+
+READS = [in_python, in_code, in_the_launchpad, in_yaml]
+
+
+@pytest.mark.parametrize("read", READS)
+def test_every_field_of_a_search_reaches_the_service(
+    read: Any, server: RawServer, sent: Callable[[], dict[str, Any]], tmp_path: Path
+) -> None:
+    assert FILTERS.keys() | REST.keys() == ProductSearch.model_fields.keys()
+    read(server, tmp_path, FILTERS | REST)
+    assert sent()["last"] == FILTERS | {"catalogs": ["strada"], "limit": 20}
+
+
+@pytest.mark.parametrize("read", READS)
+@pytest.mark.parametrize(
+    ("search", "body"),
+    [
+        ({"catalogs": ["strada"], "q": "dress"}, {"q": "dress", "understand": False}),
+        ({"catalogs": ["strada"], "q": None, "price_min": 0, "price_max": 0.0}, {"price_min": 0.0}),
+    ],
+)
+def test_what_is_not_set_is_not_sent_and_zero_is(
+    read: Any,
+    search: dict[str, Any],
+    body: dict[str, Any],
+    server: RawServer,
+    sent: Callable[[], dict[str, Any]],
+    tmp_path: Path,
+) -> None:
+    read(server, tmp_path, search | {"page_size": 100})
+    bound = {"price_max": 0.0} if "price_min" in body else {}
+    assert sent()["last"] == body | bound | {"catalogs": ["strada"], "limit": 100}
+
+
+@pytest.mark.parametrize("read", [in_the_launchpad, in_yaml])
+@pytest.mark.parametrize(("search", "named"), MISTAKES[::4] + OF_READS[::2], ids=str)
+def test_a_mistake_in_a_search_is_named_and_nothing_is_sent(
+    read: Any,
+    search: dict[str, Any],
+    named: str,
+    server: RawServer,
+    sent: Callable[[], dict[str, Any]],
+    tmp_path: Path,
+) -> None:
+    with pytest.raises((ValueError, dg.Failure, OctogenError)) as refused:
+        read(server, tmp_path, search)
+    assert named in said(refused.value)
+    assert sent()["searches"] == 0
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+@pytest.mark.parametrize(("search", "named"), MISTAKES + OF_READS + OF_PYTHON, ids=str)
+def test_a_mistake_in_python_is_named(search: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        ProductSearch(**search)
+    assert named in said(refused.value)
+
+
+@pytest.mark.parametrize(("search", "named"), MISTAKES + OF_PYTHON + OF_PAGES, ids=str)
+def test_a_mistake_in_an_argument_of_the_client_is_named(
+    search: dict[str, Any], named: str
+) -> None:
+    bodies: list[dict[str, Any]] = []
+    with pytest.raises(ValidationError) as refused:
+        asyncio.run(of_client(bodies, search))
+    assert named in said(refused.value)
+    assert not bodies
+
+
+def said(error: Exception) -> str:
+    """What an error says, with places written as `facets.0.values`."""
+    return re.sub(r"\[(\d+)\]", r".\1", str(error))
+
+
+async def of_client(bodies: list[dict[str, Any]], arguments: dict[str, Any]) -> None:
+    """Search with the client, and add what it sends."""
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        bodies.append(json.loads(request.content))
+        return httpx.Response(200, json=page([]))
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(respond)) as sender:
+        await OctogenClient(api_key=KEY, http_client=sender).search_products(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "body"),
+    [
+        ({}, {"limit": 50}),
+        ({"catalog": None, "facets": None, "cursor": None}, {"limit": 50}),
+        ({"catalog": "acme", "facets": []}, {"catalog": "acme", "limit": 50}),
+        ({"q": "dress"}, {"q": "dress", "understand": False, "limit": 50}),
+        ({"q": "  ", "understand": False}, {"q": "  ", "limit": 50}),
+        (
+            FILTERS | {"catalog": "acme", "cursor": "c", "limit": 7},
+            FILTERS | {"catalog": "acme", "cursor": "c", "limit": 7},
+        ),
+        (
+            {
+                "facets": [
+                    Facet(name=FacetName.COLOR_FAMILY, values=[ColorFamily.RED, "multicolor"])
+                ]
+            },
+            {"facets": [{"name": "color_family", "values": ["Red", "multicolor"]}], "limit": 50},
+        ),
+    ],
+)
+def test_the_arguments_of_the_client_are_sent(
+    arguments: dict[str, Any], body: dict[str, Any]
+) -> None:
+    bodies: list[dict[str, Any]] = []
+    asyncio.run(of_client(bodies, arguments))
+    assert bodies == [body]
+
+
+def test_the_launchpad_shows_each_field_with_its_description_and_default() -> None:
+    asset = build_products_asset("products", ProductSearch(q="boots", price_max=9, page_size=20))
+    fields = asset.op.config_schema.config_type.fields  # type: ignore[union-attr]
+    assert fields.keys() == ProductSearch.model_fields.keys() | {"accept_shrinking"}
+    for name, field in ProductSearch.model_fields.items():
+        assert fields[name].description == field.description
+        assert not fields[name].is_required
+    defaults = {name: each.default_value for name, each in fields.items()}
+    assert (defaults["q"], defaults["price_max"], defaults["page_size"]) == ("boots", 9.0, 20)
+    assert (defaults["facets"], defaults["max_products"]) == ([], None)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"price_min": "cheap"},
+        {"q": 7},
+        {"understand": "yes"},
+        {"facets": [{"name": "fit"}]},
+        {"facets": {"name": "fit", "values": ["slim"]}},
+        {"similar_to_brands": "Acme"},
+        {"max_products": 1.5},
+        {"colour": "red"},
+    ],
+    ids=str,
+)
+def test_the_launchpad_refuses_a_value_of_another_type(
+    config: dict[str, Any], server: RawServer, tmp_path: Path
+) -> None:
+    (name,) = config
+    with pytest.raises(dg.DagsterInvalidConfigError, match=name):
+        in_the_launchpad(server, tmp_path, config)
+
+
+@pytest.mark.parametrize(
+    ("search", "words"),
+    [
+        ({}, "All products. "),
+        ({"catalogs": ["acme", "zen"]}, "All products of acme, zen. "),
+        ({"max_products": 1000}, "The first 1,000 products. "),
+        ({"q": "boots"}, "Products that match “boots”. "),
+        (UNDERSTOOD, "Products that match “dress”, as Octogen understands it. "),
+        (
+            {"price_min": 5, "price_max": 9.5, "catalogs": ["acme"]},
+            "Products of acme that match price from 5; price up to 9.5. ",
+        ),
+        ({"facets": [{"name": "fit", "values": ["slim", "wide"]}]}, "match fit slim or wide. "),
+        ({"exclude_facets": [{"name": "fit", "values": ["slim"]}]}, "match not fit slim. "),
+        ({"brand_quality_min": 2, "brand_quality_max": 3}, "brand quality from 2; brand quality"),
+    ],
+)
+def test_an_asset_says_in_words_what_it_reads(search: dict[str, Any], words: str) -> None:
+    asset = build_products_asset("products", ProductSearch(**search))
+    assert words in (asset.get_asset_spec().description or "")
+
+
+class TestFacets:
+    def test_the_names_and_values_are_those_of_the_contract(self) -> None:
+        assert [str(name) for name in FacetName] == [
+            *("brand_name", "brand_slug", "raw_brand_name", "product_type", "gender"),
+            *("age_groups", "color", "color_family", "is_activewear"),
+            *(f"category_path.depth_{depth}" for depth in range(7)),
+        ]
+        assert [str(value) for value in Gender] == ["male", "female", "unisex"]
+        assert [str(value) for value in AgeGroup] == ["infant", "toddler", "kids", "adult"]
+        assert " ".join(ColorFamily) == (
+            "Pink Red Orange Brown Yellow Green Blue Purple White Gray Black"
+        )
+
+    @pytest.mark.parametrize(
+        ("name", "values"),
+        [
+            ("gender", ["male", "Female", "UNISEX"]),
+            ("age_groups", ["infant", " adult "]),
+            ("color_family", [ColorFamily.RED, "gray", "Multicolor"]),
+            ("color", ["a colour of its own"]),
+            ("attribute_facets.gender", ["anything"]),
+        ],
+    )
+    def test_case_and_spaces_of_a_value_do_not_count(self, name: str, values: list[str]) -> None:
+        assert Facet(name=name, values=values).values == [value.strip() for value in values]
+
+    @pytest.mark.parametrize(
+        ("name", "value", "message"),
+        [
+            (
+                "gender",
+                "femal",
+                "gender has no value 'femal' (did you mean female or male?): "
+                "use male, female or unisex",
+            ),
+            ("Gender", "women", "gender has no value 'women': use male, female or unisex"),
+            ("age_groups", "Kid", "age_groups has no value 'Kid' (did you mean kids?): use infant"),
+            ("color_family", "Grey", "no value 'Grey' (did you mean Gray or Green?)"),
+        ],
+    )
+    def test_a_value_that_does_not_exist_is_refused_with_the_closest_ones(
+        self, name: str, value: str, message: str
+    ) -> None:
+        with pytest.raises(ValidationError) as refused:
+            Facet(name=name, values=[value])
+        assert message in str(refused.value)
+
+    @pytest.mark.parametrize(
+        ("name", "meant"),
+        [
+            ("sex", "gender"),
+            ("colour", "color"),
+            ("Color", "color"),
+            ("Gender", "gender"),
+            ("age_group", "age_groups"),
+            ("brand", "brand_name"),
+            ("category_path", "category_path.depth_0"),
+            ("category_path.depth_7", "category_path.depth_6"),
+        ],
+    )
+    def test_a_name_that_resembles_a_known_one_is_a_warning(self, name: str, meant: str) -> None:
+        text = f"The facet '{name}' is read as a product attribute. If you mean '{meant}', use"
+        with pytest.warns(UserWarning, match=text) as caught:
+            Facet(name=name, values=["male"])
+        assert caught[0].filename == __file__
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *FacetName,
+            *("fit", "size", "material", "pattern", "product_line", "brand_origin_country"),
+            *("attribute_facets.fit", "attribute_facets.color"),
+        ],
+    )
+    def test_any_other_name_is_an_attribute(self, name: str) -> None:
+        value = {"gender": "male", "age_groups": "kids"}.get(name, "Red")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            Facet(name=name, values=[value])
