@@ -123,6 +123,8 @@ class PublishedService:
             case "/v1/products/lookup":
                 return http(*self.lookup(request.json))
             case "/v1/products/facet-counts" if self.counts:
+                if self._has_too_many_values(request.json):
+                    return http(422, {"detail": "too_many_values"})
                 return http(200, counted(sum(self.counts[key] for key in request.json["catalogs"])))
             case target if (host := target.removeprefix("/v1/domains/")) in self.hosts:
                 return http(200, self.coverage(host))
@@ -135,7 +137,7 @@ class PublishedService:
         filters = [*(request.facets or ()), *(request.exclude_facets or ())]
         if any(each.name != "brand_name" for each in filters):
             return 422, {"detail": "unknown_facet"}
-        if any(len(each.values) > (self.max_values or 10**6) for each in filters):
+        if self._has_too_many_values(body):
             return 422, {"detail": "too_many_values"}
         if len(self.searches) == self.max_searches:
             return 500, {"detail": "Internal Server Error"}
@@ -174,6 +176,10 @@ class PublishedService:
             ),
         )
         return 200, page.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def _has_too_many_values(self, body: dict[str, Any]) -> bool:
+        filters = [*body.get("facets", ()), *body.get("exclude_facets", ())]
+        return any(len(each["values"]) > (self.max_values or 10**6) for each in filters)
 
     def _matches(self, product: str, request: ProgrammaticProductSearchRequest) -> bool:
         facets = () if "facets" in self.faults else request.facets or ()

@@ -13,8 +13,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from upath import UPath
 
 from octogen_dagster.api import paging
@@ -31,7 +29,6 @@ from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.snapshot_brands import SnapshotBrands
 from octogen_dagster.frames.walks import WalkPlanner, in_reading_order, useful_threads
 from tests.frames.scripted import connection_at
-from tests.published import published
 from tests.published_service import PublishedService
 
 HOST = "shop.example"
@@ -183,42 +180,6 @@ class TestWhole:
         assert "facets" not in query
         assert "excludeFacets" not in query
 
-    @given(data=st.data())
-    @settings(published, max_examples=6)
-    def test_any_catalog_comes_as_in_one_walk(self, data: st.DataObject) -> None:
-        name = st.sampled_from(
-            [
-                None,
-                None,
-                "Acme",
-                "ACME",
-                "acme ",
-                "ß",
-                "SS",
-                "İstanbul",
-                "靴下",
-                "a, b",
-                " ",
-                "\x00",
-            ]
-        )
-        brands = data.draw(st.lists(name, min_size=2, max_size=30))
-        products = uuids(data.draw(st.integers(100, 130)))
-        ratio = data.draw(st.sampled_from([0.05, 0.2, 1.0]))
-        synonyms = {"ss": "ß", "acme": data.draw(st.sampled_from(["acme", "a, b"]))}
-        with PublishedService(
-            {"acme": products},
-            brands=branded(products, brands),
-            synonyms=synonyms,
-            hosts={HOST: ["acme"]},
-        ).running() as service:
-            search = ProductSearch(catalogs=["acme"], page_size=2)
-            whole = scan(service, search, max_extra_pages_ratio=0.0).frame.collect()
-            pages = len(service.searches)
-            parts = scan(service, search, max_extra_pages_ratio=ratio).frame.collect()
-            assert len(service.searches) - pages <= pages * (1 + ratio)
-        assert parts.drop("fetched_at").sort("uuid").equals(whole.drop("fetched_at").sort("uuid"))
-
     def test_brands_come_from_the_snapshot_that_is_replaced(
         self, service: PublishedService, tmp_path: Path
     ) -> None:
@@ -247,47 +208,6 @@ class TestWhole:
             assert len(frame) == 500
             assert any("The brands of the latest snapshot are not known" in x for x in place.lines)
         assert set(walks_of(service)) == {"whole"}
-
-
-class TestOneWalk:
-    @pytest.mark.parametrize(
-        ("search", "settings"),
-        [
-            (SEARCH, {"max_extra_pages_ratio": 0.0}),
-            (SEARCH, {"concurrency": 1}),
-            (SEARCH.model_copy(update={"page_size": 11}), {}),
-            (SEARCH.model_copy(update={"max_products": 450}), {}),
-            (SEARCH.model_copy(update={"q": "boots", "understand": False}), {}),
-        ],
-        ids=["turned off", "one at a time", "below 50 pages", "capped", "keywords"],
-    )
-    def test_what_is_no_large_whole_catalog_is_read_in_one(
-        self, service: PublishedService, search: ProductSearch, settings: dict[str, Any]
-    ) -> None:
-        scan(service, search, **settings).frame.collect()
-        assert set(walks_of(service)) == {"whole"}
-
-    def test_a_query_for_some_rows_is_read_in_one(self, service: PublishedService) -> None:
-        assert len(scan(service).frame.head(30).collect()) == 30
-        assert walks_of(service) == {"whole": 6}
-
-    def test_a_facet_of_the_user_is_kept_as_it_is(self, service: PublishedService) -> None:
-        facet = {"name": "brand_name", "values": ["Brand 1", "Brand 2"]}
-        search = ProductSearch(catalogs=["acme"], page_size=1, facets=[facet])
-        assert len(scan(service, search).frame.collect()) == 78
-        assert {str(body["facets"]) for body in service.searches} == {str([facet])}
-
-    def test_a_service_that_refuses_the_facets_is_read_in_one(
-        self, service: PublishedService, tmp_path: Path
-    ) -> None:
-        service.max_values = 3
-        place = Place(tmp_path)
-        assert len(published_to(place, scan(service))) == 500
-        assert walks_of(service) == {"whole": 100}  # page 1 is not requested twice
-        assert any(
-            "too_many_values" in line and line.endswith("The catalog is read in one walk.")
-            for line in place.lines
-        )
 
 
 class TestPlanning:
@@ -497,17 +417,6 @@ class TestBrokenLogic:
         ):
             published_to(place, scan(service, search))
         assert len(walks_of(service)) > 2
-
-    @pytest.mark.parametrize("fault", ["facets", "exclude_facets"])
-    def test_walks_that_overlap_end_the_read(self, service: PublishedService, fault: str) -> None:
-        service.faults.add(fault)
-        with pytest.raises(
-            OctogenSplitCatalogError,
-            match=r"^Catalog 'acme': \d+ of \d+ products came in more than one of the 5 walks that "
-            r"read it at once\. .* set max_extra_pages_ratio=0 \(of OctogenResource or",
-        ):
-            scan(service).frame.collect()
-        assert len(scan(service, max_extra_pages_ratio=0.0).frame.collect()) == 500
 
     def test_products_that_no_walk_brings_are_noticed_by_page_1(
         self, service: PublishedService
