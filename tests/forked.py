@@ -7,5 +7,10 @@ import multiprocessing
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(
-    ["tests.docs.readers", "tests.snapshots.resume_runs", "tests.snapshots.budget_runs"]
+    [
+        "tests.docs.readers",
+        "tests.promises.killed",
+        "tests.snapshots.resume_runs",
+        "tests.snapshots.budget_runs",
+    ]
 )

@@ -1,0 +1,129 @@
+"""A killed read costs its retry few requests, and what it left is removed."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from octogen_dagster import (
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ProductSearch,
+    build_products_asset,
+)
+from tests.forked import processes
+from tests.promises.killed import PAGE_SIZE, read
+from tests.promises.paged_service import PagedService
+
+PAGES = 400
+MAX_AGAIN = 26
+"""Two segments of twelve pages, and two pages that are compared."""
+POLL_SECONDS = 60.0
+
+
+@pytest.fixture
+def service() -> Iterator[PagedService]:
+    with PagedService({"acme": PAGES * PAGE_SIZE}).running() as service:
+        yield service
+
+
+def kill_at(page: int, service: PagedService, folder: Path) -> None:
+    """Read until a page is requested, and kill the process then."""
+    service.searches.clear()
+    service.last_page = page - 1
+    process = processes.Process(target=read, args=(service.base_url, service.api_key, str(folder)))
+    process.start()
+    deadline = time.monotonic() + POLL_SECONDS
+    while page not in service.pages_of("acme"):
+        assert process.is_alive(), "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.kill()
+    process.join(POLL_SECONDS)
+    service.last_page = None
+    service.searches.clear()
+
+
+def snapshot(folder: Path) -> pl.DataFrame:
+    return pl.read_parquet(folder / "products.parquet").drop("fetched_at")
+
+
+def left(folder: Path) -> list[str]:
+    """What is beside the snapshot, but for a half-written file, which goes after an hour."""
+    return [path.name for path in folder.iterdir() if not path.name.endswith(".unfinished")]
+
+
+def test_a_read_that_is_killed_at_90_percent_costs_its_retry_15_percent(
+    service: PagedService, tmp_path: Path
+) -> None:
+    kill_at(PAGES * 9 // 10, service, tmp_path)
+    assert not (tmp_path / "products.parquet").exists()
+    read(service.base_url, service.api_key, str(tmp_path))
+    assert len(service.searches) <= 0.15 * PAGES + 2
+    assert left(tmp_path) == ["products.parquet"]
+    assert snapshot(tmp_path)["uuid"].n_unique() == PAGES * PAGE_SIZE
+
+
+@pytest.mark.slow
+def test_a_read_that_is_killed_anywhere_requests_at_most_26_pages_again(
+    service: PagedService, tmp_path: Path
+) -> None:
+    read(service.base_url, service.api_key, str(tmp_path / "undisturbed"))
+    seed = random.SystemRandom().randrange(10**6)
+    generator = random.Random(seed)
+    for page in sorted(generator.randrange(1, PAGES) for _ in range(8)):
+        folder = tmp_path / str(page)
+        kill_at(page, service, folder)
+        read(service.base_url, service.api_key, str(folder))
+        where = f"killed at page {page}, seed {seed}"
+        assert len(service.searches) <= PAGES - page + 1 + MAX_AGAIN, where
+        assert snapshot(folder).equals(snapshot(tmp_path / "undisturbed")), where
+        assert left(folder) == ["products.parquet"], where
+
+
+def test_a_read_that_is_killed_again_and_again_ends(service: PagedService, tmp_path: Path) -> None:
+    for page in (100, 200, 300):
+        kill_at(page, service, tmp_path)
+        assert not (tmp_path / "products.parquet").exists()
+    read(service.base_url, service.api_key, str(tmp_path))
+    assert len(service.searches) <= 101 + MAX_AGAIN
+    assert snapshot(tmp_path)["uuid"].n_unique() == PAGES * PAGE_SIZE
+
+
+def test_two_runs_at_once_that_continue_one_read_publish_one_whole_snapshot(
+    service: PagedService, tmp_path: Path
+) -> None:
+    kill_at(100, service, tmp_path)
+    arguments = (service.base_url, service.api_key, str(tmp_path))
+    together = [processes.Process(target=read, args=arguments) for _ in range(2)]
+    for process in together:
+        process.start()
+    for process in together:
+        process.join(POLL_SECONDS)
+    assert {process.exitcode for process in together} == {0}
+    assert snapshot(tmp_path)["uuid"].n_unique() == PAGES * PAGE_SIZE
+    assert set(left(tmp_path)) <= {"products.parquet", ".products.previous"}
+
+
+def test_the_metadata_says_how_much_came_from_saved_pages(
+    service: PagedService, tmp_path: Path
+) -> None:
+    kill_at(100, service, tmp_path)
+    products = build_products_asset("products", ProductSearch(catalogs=["acme"], page_size=5))
+    resources = {
+        "octogen": OctogenResource(api_key=service.api_key, base_url=service.base_url),
+        "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path)),
+    }
+    result = dg.materialize([products], resources=resources)
+    (event,) = result.asset_materializations_for_node("products")
+    assert event.metadata["octogen/source"].value == "service, continued from saved pages"
+    resumed = event.metadata["octogen/resumed_pages"].value
+    assert isinstance(resumed, int)
+    assert 72 <= resumed <= 99
+    assert len(service.searches) == PAGES - resumed
