@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from octogen_dagster.api.search_request import SearchFilters
 from octogen_dagster.errors import (
     OctogenError,
-    OctogenNotFoundError,
     OctogenPagingError,
     OctogenSplitCatalogError,
 )
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.catalog_read import CatalogRead
     from octogen_dagster.frames.read_plan import ReadPlan
     from octogen_dagster.frames.wire import WirePage
-
-_MAX_UUIDS_IN_SETS = 100_000
-"""Shared by the catalogs that are read at the same time."""
 
 
 class Execution:
@@ -66,16 +62,9 @@ class Execution:
         self._reads_of: dict[str | None, list[CatalogRead]] = {}
         for read in self._reads:
             self._reads_of.setdefault(read.planned.catalog, []).append(read)
-        few = _MAX_UUIDS_IN_SETS // max(1, min(connection.concurrency, len(self._reads)))
         self._reader = self._make_reader()
         self._products = {
-            key: CatalogProducts(
-                reads,
-                functools.partial(_count, key, connection),
-                functools.partial(_is_indexed, connection),
-                log,
-                few=few,
-            )
+            key: CatalogProducts(reads, functools.partial(_count, key, connection), log)
             for key, reads in self._reads_of.items()
         }
         self.statistics = ScanStatistics(
@@ -162,7 +151,7 @@ class Execution:
         try:
             new, new_to_walk = products.add(read, frame.get_column("uuid"))
             if not pages[-1].next_cursor:
-                products.finish(read, self._plan.snapshot)
+                products.finish(read)
                 if products.is_doubtful:  # later reads must not expect as few
                     self.statistics.product_counts.pop(read.planned.catalog or "", None)
         except OctogenSplitCatalogError:
@@ -227,12 +216,3 @@ def _count(catalog: str | None, connection: Connection) -> int | None:
     except OctogenError:
         return None
     return count or None
-
-
-def _is_indexed(connection: Connection, uuid: str, url: str) -> bool:
-    """True if the service still has a product, or does not say."""
-    try:
-        found = connection.call(lambda client: client.lookup_product(url))
-    except (OctogenError, ValueError) as error:
-        return not (isinstance(error, OctogenNotFoundError) and error.detail == "product_not_found")
-    return found.product.uuid == uuid

@@ -53,7 +53,6 @@ class PlannedCatalog:
             groups of what a search lists. None if it is not known.
         brands: The number of products by brand, as far as the source says it.
         part: The part of the catalog; None for a whole catalog.
-        sample: Products of the whole catalog that its parts together must have.
         first_page: Page 1, if it was requested already.
     """
 
@@ -64,7 +63,6 @@ class PlannedCatalog:
     rows_per_product: float | None = None
     brands: Mapping[str, int] = field(default_factory=dict)
     part: CatalogPart | None = None
-    sample: Sequence[str] = ()
     first_page: FirstPage | None = None
 
     @property
@@ -82,16 +80,13 @@ class PlannedCatalog:
         part = f", part {self.part.number} of {self.part.parts}" if self.part else ""
         return f"Catalog {self.catalog!r}{part}"
 
-    def split(
-        self, parts: Sequence[CatalogPart], sample: Sequence[str] = ()
-    ) -> list[PlannedCatalog]:
+    def split(self, parts: Sequence[CatalogPart]) -> list[PlannedCatalog]:
         """Return the parts of this catalog, each with its own request."""
         return [
             replace(
                 self,
                 request=part.narrowed(self.request),
                 part=part,
-                sample=tuple(sample),
                 first_page=None,
             )
             for part in parts

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.pages.saved_read import SavedRead
     from octogen_dagster.frames.plan import PlannedCatalog
     from octogen_dagster.frames.search import ProductSearch
-    from octogen_dagster.frames.snapshot_brands import SnapshotBrands
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,6 @@ class ReadPlan:
         saved_read: The folder of its saved pages; None if pages are not saved.
         continued: Names of the saved reads whose pages it takes over.
         superseded: Names of all saved reads of the same search.
-        snapshot: The brands of the snapshot that is replaced, if they are known.
     """
 
     search: ProductSearch
@@ -38,7 +36,6 @@ class ReadPlan:
     saved_read: SavedRead | None = None
     continued: frozenset[str] = frozenset()
     superseded: frozenset[str] = frozenset()
-    snapshot: SnapshotBrands | None = None
 
     def estimate(self, connection: Connection) -> str | None:
         """Say what the requests of the read take; None if its size is not known.

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 
 _BRAND = pl.col("brand").struct.field("name")
-_SAMPLE = 100
 _UNREADABLE = "The brands of the latest snapshot are not known, since it cannot be read: {}"
 
 
@@ -46,25 +45,6 @@ class SnapshotBrands:
     def brands(self, catalog: str | None) -> dict[str, int]:
         """Return the number of products of a catalog by the name of their brand."""
         return {brand: rows for brand, rows in self._of(catalog).items() if brand is not None}
-
-    def sample(self, catalog: str | None, *, with_brand: bool) -> pl.DataFrame:
-        """Return the `uuid` and `product_url` of some products of a catalog.
-
-        Args:
-            catalog: The catalog.
-            with_brand: True for products with a brand, False for products without.
-        """
-        if not self._of(catalog):
-            return pl.DataFrame()
-        assert self._frame is not None
-        is_known = _BRAND.is_not_null()
-        of_catalog = pl.col("catalog_key").str.to_lowercase() == (catalog or "").lower()
-        rows = self._frame.filter(of_catalog, is_known if with_brand else ~is_known)
-        try:
-            return rows.select("uuid", "product_url").head(_SAMPLE).collect()
-        except (OctogenSnapshotError, pl.exceptions.PolarsError, OSError) as error:
-            self._warn(_UNREADABLE.format(error))
-            return pl.DataFrame()
 
     def _of(self, catalog: str | None) -> Mapping[str | None, int]:
         return self._counts.get((catalog or "").casefold(), {})

@@ -1,10 +1,9 @@
 """CatalogProducts: the products of one catalog over all its walks, each once.
 
 A service that keeps the logic of facets sends each product in exactly one of the walks. One that
-ignores a facet sends products again, and one that does not count products without a brand among the
-excluded ones leaves them out. Both are noticed by what arrives. The count of the source and the
-latest snapshot are of another moment, so what they say is compared with what the service says now:
-its own count, which is a lower bound, or lookups of the products that did not come.
+ignores a facet sends products again, and one that leaves products out sends fewer than it counts.
+The source may count those of another day, so too few are compared with the service's own count of
+the moment, which is a lower bound.
 """
 
 from __future__ import annotations
@@ -12,24 +11,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
-import polars as pl
-
 from octogen_dagster.errors import OctogenSplitCatalogError
-from octogen_dagster.frames.dedup import FEW, SeenProducts
+from octogen_dagster.frames.dedup import SeenProducts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import polars as pl
+
     from octogen_dagster.frames.catalog_read import CatalogRead
-    from octogen_dagster.frames.snapshot_brands import SnapshotBrands
 
 _MAX_SHARE_OF_TWICE = 0.01
 _FEW = 10
 """A product that gets another brand during the read may come in two walks, or in none."""
 _MIN_SHARE_OF_COUNT = 0.98
-_MAX_MISSING_OF_SAMPLE = 1
-_MIN_BRANDLESS = 20
-_MAX_LOOKUPS = 10
 
 
 class CatalogProducts:
@@ -39,10 +34,7 @@ class CatalogProducts:
         reads: The reads of the catalog: one, or one for each of its parts.
         count: Returns the service's own count of the products, a lower bound; None if it has
             none. It is called only if products seem to be missing.
-        is_indexed: Returns True if the service still has the product with a uuid and a URL. It is
-            called only for products that seem to be missing.
         log: Called with a line if products may be missing.
-        few: The most products of a read that are kept in a set (`SeenProducts`).
 
     Attributes:
         twice: Products that came in another walk before.
@@ -53,20 +45,15 @@ class CatalogProducts:
         self,
         reads: Sequence[CatalogRead],
         count: Callable[[], int | None] = lambda: None,
-        is_indexed: Callable[[str, str], bool] = lambda _uuid, _url: True,
         log: Callable[[str], None] = lambda _line: None,
-        *,
-        few: int = FEW,
     ) -> None:
         self.twice = 0
         self.is_doubtful = False
         self._counted = count
-        self._is_indexed = is_indexed
         self._log = log
         self._planned = reads[0].planned
         self._unfinished = len(reads)
-        self._few = few
-        self._all = SeenProducts(few)
+        self._all = SeenProducts()
         self._own: dict[CatalogRead, SeenProducts] = {}
         self._count = 0
 
@@ -85,7 +72,7 @@ class CatalogProducts:
         new = self._all.add(uuids)
         if not self._planned.part:
             return new, new
-        new_to_walk = self._own.setdefault(read, SeenProducts(self._few)).add(uuids)
+        new_to_walk = self._own.setdefault(read, SeenProducts()).add(uuids)
         self._count += int(new.sum())
         self.twice += int((new_to_walk & ~new).sum())
         if self.twice > max(_FEW, _MAX_SHARE_OF_TWICE * self._count):
@@ -93,12 +80,8 @@ class CatalogProducts:
         read.tracker.check_number_of_products(self._count)
         return new, new_to_walk
 
-    def finish(self, read: CatalogRead, snapshot: SnapshotBrands | None) -> None:
+    def finish(self, read: CatalogRead) -> None:
         """Note that a read has ended. After the last one, check that products are not left out.
-
-        Args:
-            read: The read.
-            snapshot: The brands of the snapshot that is replaced, if they are known.
 
         Raises:
             OctogenSplitCatalogError: Products are missing.
@@ -107,17 +90,8 @@ class CatalogProducts:
         self._unfinished -= 1
         if self.finished:
             if self._planned.part:
-                self._check_whole(snapshot)
+                self._check_count()
             self._all = SeenProducts()  # the old one is large
-
-    def _check_whole(self, snapshot: SnapshotBrands | None) -> None:
-        sample = self._planned.sample
-        missing = len(sample) - self._arrived(pl.Series(sample, dtype=pl.String))
-        if missing > _MAX_MISSING_OF_SAMPLE:
-            self._refuse(f"{missing} of the {len(sample)} products of its first page came in none")
-        self._check_count()
-        if snapshot:
-            self._check_brandless(snapshot)
 
     def _check_count(self) -> None:
         """Check that not many products are missing; the source may count those of another day."""
@@ -145,27 +119,6 @@ class CatalogProducts:
             f"the source counts {expected:,}, perhaps those of another day. The service's own "
             f"count {own}."
         )
-
-    def _check_brandless(self, snapshot: SnapshotBrands) -> None:
-        """Check that products without a brand came as often as those with one."""
-        branded, brandless = (
-            snapshot.sample(self._planned.catalog, with_brand=each) for each in (True, False)
-        )
-        if len(brandless) < _MIN_BRANDLESS or branded.is_empty():
-            return
-        missing = brandless.filter(self._all.add(brandless.get_column("uuid")))
-        arrived = len(brandless) - len(missing)
-        if 2 * arrived * len(branded) >= self._arrived(branded.get_column("uuid")) * len(brandless):
-            return
-        # The service's count may lack these products too, so only their lookups tell.
-        if any(self._is_indexed(*row) for row in missing.head(_MAX_LOOKUPS).rows()):
-            self._refuse(
-                f"{len(missing)} of {len(brandless)} products without a brand that the latest "
-                "snapshot has came in none"
-            )
-
-    def _arrived(self, uuids: pl.Series) -> int:
-        return len(uuids) - int(self._all.add(uuids).sum())
 
     def _refuse(self, problem: str) -> NoReturn:
         part = self._planned.part

@@ -72,8 +72,8 @@ class WalkPlanner:
     def _walks(self, catalog: PlannedCatalog, pages: int, share: float) -> list[PlannedCatalog]:
         """Return the walks of a catalog whose page 1 is requested first.
 
-        Page 1 tells the generation of the service and its rate limit. It is the first page of the
-        catalog's only walk, or a sample of the products that its parts must have.
+        Page 1 tells the generation of the service and its rate limit, and is the first page of the
+        catalog's only walk.
         """
         if not (catalog.brands or self.snapshot.exists):
             return [catalog]
@@ -95,7 +95,7 @@ class WalkPlanner:
             # Each part may have one page that is not full, and page 1 was requested already.
             min(limit, math.ceil(_PARTS_PER_THREAD * threads * share)) if threads > 1 else 1,
         )
-        return self._accepted(catalog.split(parts, first.page.uuids)) or whole
+        return self._accepted(catalog.split(parts)) or whole
 
     def _accepted(self, walks: list[PlannedCatalog]) -> list[PlannedCatalog]:
         """Return the walks if the service takes the most demanding request of them, else none."""

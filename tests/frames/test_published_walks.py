@@ -389,17 +389,6 @@ class TestResume:
             "They are not used."
         ) in place.lines
 
-    def test_a_walk_that_left_out_products_is_noticed_after_a_resume(
-        self, service: PublishedService, tmp_path: Path
-    ) -> None:
-        service.faults.add("excluded")
-        for product in service.catalogs["acme"][:5]:
-            service.brands.pop(product, None)
-        place = Place(tmp_path)
-        dies_after(service, place, None, searches=60)
-        with pytest.raises(OctogenSplitCatalogError, match="products of its first page"):
-            published_to(place, scan(service, catalogs=GrantedCatalogs()))
-
 
 class TestBrokenLogic:
     def test_walks_that_bring_far_too_many_products_end_together(
@@ -417,18 +406,6 @@ class TestBrokenLogic:
         ):
             published_to(place, scan(service, search))
         assert len(walks_of(service)) > 2
-
-    def test_products_that_no_walk_brings_are_noticed_by_page_1(
-        self, service: PublishedService
-    ) -> None:
-        service.faults.add("excluded")
-        for product in service.catalogs["acme"][:5]:
-            service.brands.pop(product, None)
-        with pytest.raises(
-            OctogenSplitCatalogError,
-            match="5 of the 5 products of its first page came in none of the 5 walks",
-        ):
-            scan(service).frame.collect()
 
     def test_products_that_no_walk_brings_are_noticed_by_the_count(
         self, service: PublishedService, tmp_path: Path
@@ -457,28 +434,6 @@ class TestBrokenLogic:
             "Catalog 'acme': 500 products came in all walks, and the source counts 600, perhaps "
             f"those of another day. The service's own count {own}."
         )
-
-    def test_products_without_a_brand_that_were_removed_are_not_missing(
-        self, service: PublishedService, tmp_path: Path
-    ) -> None:
-        place = Place(tmp_path)
-        place.snapshot = published_to(place, scan(service, catalogs=GrantedCatalogs()))
-        service.catalogs["acme"] = [x for x in service.catalogs["acme"] if x in service.brands]
-        assert len(published_to(place, scan(service, catalogs=GrantedCatalogs()))) == 462
-        assert len(walks_of(service)) > 2
-
-    def test_products_that_no_walk_brings_are_noticed_by_the_snapshot(
-        self, service: PublishedService, tmp_path: Path
-    ) -> None:
-        place = Place(tmp_path)
-        place.snapshot = published_to(place, scan(service, catalogs=GrantedCatalogs()))
-        service.faults.add("excluded")
-        with pytest.raises(
-            OctogenSplitCatalogError,
-            match="38 of 38 products without a brand that the latest snapshot has came in none of",
-        ):
-            published_to(place, scan(service, catalogs=GrantedCatalogs()))
-        assert not list(tmp_path.glob("*/*.pages"))
 
     def test_a_catalog_that_was_indexed_again_is_no_broken_logic(
         self, service: PublishedService

@@ -40,29 +40,10 @@ def test_brands_are_counted_by_catalog_whatever_the_case_of_its_key(tmp_path: Pa
     assert lines == []
 
 
-def test_a_sample_has_products_with_a_brand_or_without() -> None:
-    brands, _ = brands_of(SNAPSHOT.lazy())
-    assert brands.sample("acme", with_brand=True).rows() == [(x, f"/{x}") for x in "123"]
-    assert brands.sample("acme", with_brand=False).rows() == [("6", "/6")]
-    assert brands.sample("other", with_brand=True).is_empty()
-
-
-def test_a_snapshot_that_is_removed_while_it_is_used_is_a_warning(tmp_path: Path) -> None:
-    path = tmp_path / "snapshot.parquet"
-    SNAPSHOT.write_parquet(path)
-    brands, lines = brands_of(pl.scan_parquet(path))
-    assert brands.rows("acme") == 4
-    path.unlink()
-    assert brands.sample("acme", with_brand=False).is_empty()
-    (line,) = lines
-    assert line.startswith("The brands of the latest snapshot are not known, since it cannot be")
-
-
 def test_without_a_snapshot_nothing_is_known() -> None:
     brands, lines = brands_of(None)
     assert not brands.exists
     assert brands.brands("acme") == {}
-    assert brands.sample("acme", with_brand=True).is_empty()
     assert lines == []
 
 

@@ -32,22 +32,18 @@ class SavedCatalog(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             service does not say.
         brands: The brands of a part, none for the remainder; unset for a whole catalog. Brands of
             earlier parts of the same catalog are not in it.
-        sample: Of the remainder, products that the parts together must have.
     """
 
     catalog: str | None
     last_indexed_at: datetime | None = None
     brands: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
-    sample: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
     @classmethod
     def of(cls, planned: PlannedCatalog) -> SavedCatalog:
         """Return the entry of a planned catalog."""
         if planned.part is None:
             return cls(planned.catalog, planned.last_indexed_at)
-        brands = planned.part.brands
-        sample = msgspec.UNSET if brands else tuple(planned.sample)
-        return cls(planned.catalog, planned.last_indexed_at, tuple(brands), sample)
+        return cls(planned.catalog, planned.last_indexed_at, tuple(planned.part.brands))
 
 
 class ReadRecord(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -96,8 +92,7 @@ class ReadRecord(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             return dict.fromkeys(entries, planned)
         places = sorted(entries, key=lambda place: not entries[place].brands)  # the remainder last
         sets = [entries[place].brands or () for place in places[:-1]]
-        sample = entries[places[-1]].sample or ()
-        return dict(zip(places, planned.split(parts_of(sets), sample), strict=True))
+        return dict(zip(places, planned.split(parts_of(sets)), strict=True))
 
     def product_search(self) -> ProductSearch:
         """Return the search.

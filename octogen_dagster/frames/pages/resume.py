@@ -161,7 +161,6 @@ class _Resumer:
             read,
             continued=frozenset(each.name for each in used),
             superseded=frozenset(each.name for each in same),
-            snapshot=planner.snapshot,
         )
 
     def _is_of(self, read: SavedRead, catalogs: Sequence[PlannedCatalog]) -> bool:

@@ -53,7 +53,7 @@ WHOLE = PlannedCatalog(
     "acme", SPLIT_SEARCH.request("acme"), datetime(2026, 11, 25, tzinfo=timezone.utc)
 )
 ZEN = PlannedCatalog("zen", SPLIT_SEARCH.request("zen"))
-FIRST, SECOND, REMAINDER = WHOLE.split(parts_of([["Acme", "靴下"], ["Strada"]]), ["p1", "p2"])
+FIRST, SECOND, REMAINDER = WHOLE.split(parts_of([["Acme", "靴下"], ["Strada"]]))
 SPLIT = ReadRecord(
     base_url="https://api.example/v1",
     search=SPLIT_SEARCH.as_json(),
@@ -69,16 +69,8 @@ class TestGoldenFiles:
         assert without_digest(record) == RECORD
         assert record.product_search() == SEARCH
 
-    def test_the_walks_of_an_earlier_version_are_read(self) -> None:
-        path = UPath(GOLDEN / "read_walks.json")
-        record = decode_record(path.read_bytes(), path)
-        assert without_digest(record) == SPLIT
-        assert record.walks(WHOLE) == {0: REMAINDER, 1: FIRST, 3: SECOND}
-        assert record.walks(ZEN) == {2: ZEN}
-
     def test_this_version_writes_them(self) -> None:
         assert RECORD.encoded() == (GOLDEN / "read.json").read_bytes()
-        assert SPLIT.encoded() == (GOLDEN / "read_walks.json").read_bytes()
 
 
 class TestDecoding:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from octogen_dagster.frames import dedup
 from octogen_dagster.frames.dedup import SeenProducts
 
 
@@ -12,12 +15,13 @@ from octogen_dagster.frames.dedup import SeenProducts
     st.lists(st.lists(st.integers(0, 60).map(str), max_size=20), max_size=20),
     st.sampled_from([0, 30, 20_000]),
 )
-def test_each_product_is_new_once(batches: list[list[str]], few: int) -> None:
-    seen, known = SeenProducts(few), set[str]()
-    for batch in batches:
-        expected = [uuid not in known and uuid not in batch[:at] for at, uuid in enumerate(batch)]
-        known.update(batch)
-        assert seen.add(pl.Series("uuid", batch, dtype=pl.String)).to_list() == expected
+def test_each_product_is_new_once(batches: list[list[str]], recent: int) -> None:
+    seen, known = SeenProducts(), set[str]()
+    with patch.object(dedup, "_MAX_RECENT", recent):
+        for batch in batches:
+            expected = [uuid not in {*known, *batch[:at]} for at, uuid in enumerate(batch)]
+            known.update(batch)
+            assert seen.add(pl.Series("uuid", batch, dtype=pl.String)).to_list() == expected
 
 
 def test_many_batches_of_many_products() -> None:
