@@ -15,12 +15,13 @@ from .api.catalog_states import (
     CatalogState,
 )
 from .api.client import OctogenClient
-from .api.facets import (
+from .api.search import (
     AgeGroup,
     ColorFamily,
     Facet,
     FacetName,
     Gender,
+    ProductSearch,
 )
 from .bigquery.linked_datasets import build_linked_datasets_asset
 from .bigquery.linked_products import build_linked_products_asset
@@ -64,7 +65,6 @@ from .frames.scan import (
     scan_products,
 )
 from .frames.schema import PRODUCT_SCHEMA
-from .frames.search import ProductSearch
 from .sharing.subscribe import (
     BigQuerySubscriptionResult,
     subscribe_to_listing,

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from octogen_dagster.api.catalog_states import CatalogList, CatalogState, catalogs_of_shop
 from octogen_dagster.api.estimate import estimate_pages
-from octogen_dagster.api.search_request import MAX_PAGE_SIZE
+from octogen_dagster.api.search import MAX_PAGE_SIZE
 from octogen_dagster.errors import (
     OctogenEmptyCatalogError,
     OctogenError,

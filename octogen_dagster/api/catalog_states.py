@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from pydantic import Field, TypeAdapter, ValidationError
 
-from octogen_dagster.api.facets import FacetName
 from octogen_dagster.api.models import Int64, ResponseModel
 from octogen_dagster.api.responses import parsed
+from octogen_dagster.api.search import FacetName
 from octogen_dagster.errors import OctogenError
 
 if TYPE_CHECKING:

@@ -6,14 +6,13 @@ How a request is sent, retried and limited is in `requester`.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from typing_extensions import Self, Unpack
 
 from octogen_dagster.api.catalog_states import CatalogList, no_catalog_list, parsed_catalog_list
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.domain_endpoint import fetch_domain
-from octogen_dagster.api.facets import Facet
 from octogen_dagster.api.httpx_transport import HttpxTransport
 from octogen_dagster.api.lookup_endpoint import LookupEndpoint, parsed_lookup
 from octogen_dagster.api.models import (
@@ -31,9 +30,14 @@ from octogen_dagster.api.refusals import ServiceRefusals
 from octogen_dagster.api.requester import HEADERS, Requester, RequestStatistics
 from octogen_dagster.api.responses import parsed
 from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.api.search_arguments import CurrentArguments, SearchArguments, search_request
+from octogen_dagster.api.search import (
+    MAX_PAGE_SIZE,
+    SearchArguments,
+    SearchFilters,
+    SearchRequest,
+    shows_arguments,
+)
 from octogen_dagster.api.search_endpoint import Generation, SearchEndpoint
-from octogen_dagster.api.search_request import MAX_PAGE_SIZE, SearchFilters, SearchRequest
 from octogen_dagster.api.spending import Spending
 from octogen_dagster.api.urls import (
     DEFAULT_BASE_URL,
@@ -45,7 +49,7 @@ from octogen_dagster.api.wait_log import WaitLog
 from octogen_dagster.errors import OctogenNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     import httpx
 
@@ -243,31 +247,14 @@ class OctogenClient:
         """
         return await self._lookup.look_up(url, read_lookup, paced=True)
 
-    async def search_products(
-        self,
-        *,
-        catalog: str | None = None,
-        q: str | None = None,
-        facets: Sequence[Facet | Mapping[str, Any]] | None = None,
-        price_min: float | None = None,
-        price_max: float | None = None,
-        cursor: str | None = None,
-        limit: int = 50,
-        **current: Unpack[CurrentArguments],
-    ) -> MerchantProductListPage:
+    @shows_arguments
+    async def search_products(self, **page: Unpack[SearchArguments]) -> MerchantProductListPage:
         """Read one page of a search.
 
         Args:
-            catalog: A catalog key; None searches all that the key may search.
-            q: Keywords.
-            facets: Filters, each a `Facet` or `{"name": ..., "values": [...]}`.
-            price_min: Lowest current price, inclusive.
-            price_max: Highest current price, inclusive.
-            cursor: `next_cursor` of the page before, with all else unchanged.
-            limit: Products on a page, 1 to 100.
-            **current: `understand`, `exclude_facets`, `omit_generated_facets`,
-                `fallback_category`, `brand_quality_min`, `brand_quality_max`,
-                `similar_to_brands` and `relax`; see `CurrentArguments`.
+            **page: The filters of a `ProductSearch`; `catalog`, a key, or `catalogs`, up to 500 of
+                them, by default all that the key may search; `cursor`, which is `next_cursor` of
+                the page before, with all else unchanged; `limit`, 1 to 100 products, by default 50.
 
         Raises:
             pydantic.ValidationError: An argument is out of its range; a ValueError.
@@ -276,16 +263,7 @@ class OctogenClient:
                 of the arguments.
             OctogenError: The request failed otherwise.
         """
-        request = search_request(
-            catalog=catalog,
-            q=q,
-            facets=facets,
-            price_min=price_min,
-            price_max=price_max,
-            cursor=cursor,
-            limit=limit,
-            **current,
-        )
+        request = SearchRequest.of(**page)
         subject = _subject(request)
         return _parsed_page(await self._search.send(request.body(), subject), subject)
 
@@ -307,7 +285,7 @@ class OctogenClient:
             OctogenError: A request failed.
         """
         arguments: SearchArguments = {"limit": MAX_PAGE_SIZE, **search}
-        request = search_request(**arguments)
+        request = SearchRequest.of(**arguments)
         if request.cursor is not None:
             raise ValueError("cursor was passed, but all pages are read: leave it out")
         tracker = PageTracker(_subject(request))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from octogen_dagster.api.search_request import MAX_PAGE_SIZE
+from octogen_dagster.api.search import MAX_PAGE_SIZE
 from octogen_dagster.api.spending import dollars
 
 if TYPE_CHECKING:

@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from octogen_dagster.api.facets import FacetName
 from octogen_dagster.api.models import ResponseModel
-from octogen_dagster.api.search_request import SearchFilters
+from octogen_dagster.api.search import MAX_CATALOGS, FacetName, SearchFilters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from octogen_dagster.api.facets import Facet
+    from octogen_dagster.api.search import Facet
 
 _CATEGORY = FacetName.CATEGORY_PATH_DEPTH_0.value
 _MAX_CATEGORIES = 1_000
-_MAX_CATALOGS = 500
 _OF_SEARCHES_ONLY = {"understand", "relax", "similar_to_brands"}
 _FIELDS = {*SearchFilters.model_fields, "catalogs"} - _OF_SEARCHES_ONLY
 
@@ -77,10 +75,10 @@ def count_request(filters: SearchFilters, catalogs: Sequence[str] = ()) -> dict[
     if catalogs:
         body["catalogs"] = list(catalogs)
     keys = body.get("catalogs", [])
-    if len(keys) > _MAX_CATALOGS:
+    if len(keys) > MAX_CATALOGS:
         raise ValueError(
             f"catalogs has {len(keys):,} keys, and one request counts the products of at most "
-            f"{_MAX_CATALOGS}: count them in parts"
+            f"{MAX_CATALOGS}: count them in parts"
         )
     if not all(key.strip() for key in keys):
         raise ValueError("catalogs has an empty key: remove it")

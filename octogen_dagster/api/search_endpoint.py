@@ -6,6 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Literal
 
 from octogen_dagster.api.responses import refused_fields
+from octogen_dagster.api.search import CURRENT_FIELDS
 from octogen_dagster.errors import OctogenValidationError
 
 if TYPE_CHECKING:
@@ -17,17 +18,6 @@ if TYPE_CHECKING:
 
 Generation = Literal["seed", "current"]
 _PATH = "/products/search"
-_CURRENT_FIELDS = (
-    "understand",
-    "exclude_facets",
-    "omit_generated_facets",
-    "fallback_category",
-    "brand_quality_min",
-    "brand_quality_max",
-    "similar_to_brands",
-    "relax",
-)
-"""The fields of a search that only the current generation has."""
 _RESPELLED = frozenset({"catalog", "understand"})
 _UNKNOWN = "extra_forbidden"
 """The type of the refusal of a field that the service does not know."""
@@ -109,7 +99,7 @@ def _unknown_fields(detail: Any) -> list[str]:
     unknown = refused_fields(
         [each for each in entries if isinstance(each, dict) and each.get("type") == _UNKNOWN]
     )
-    return [name for name in _CURRENT_FIELDS if name in unknown]
+    return [name for name in CURRENT_FIELDS if name in unknown]
 
 
 def _older_contract_error(

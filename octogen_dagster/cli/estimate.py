@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from octogen_dagster.api.catalog_states import CatalogState
     from octogen_dagster.api.connection import Connection
-    from octogen_dagster.api.search_request import SearchFilters
+    from octogen_dagster.api.search import SearchFilters
 
 _IS_LOWER_BOUND = (
     "Products without a category are not counted, so this is a lower bound. For a whole catalog "
@@ -77,7 +77,7 @@ def estimate(
     lower bound. Exit status: 0 estimated, 1 failed, 2 bad input.
     """
     from octogen_dagster.api.connection import Connection
-    from octogen_dagster.api.search_request import SearchFilters
+    from octogen_dagster.api.search import SearchFilters
     from octogen_dagster.api.spending import Prices, Spending
     from octogen_dagster.api.urls import configured_base_url
 
@@ -160,7 +160,7 @@ def _whole_catalogs(
         OctogenError: A request failed.
     """
     from octogen_dagster.api.client import OctogenClient
-    from octogen_dagster.api.search_request import SearchFilters
+    from octogen_dagster.api.search import SearchFilters
     from octogen_dagster.errors import OctogenNotFoundError
 
     counts = {_subject(state.catalog): _Count(state.product_count) for state in of_shops}

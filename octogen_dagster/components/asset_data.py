@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import dagster as dg
 
 if TYPE_CHECKING:
-    from octogen_dagster.frames.search import ProductSearch
+    from octogen_dagster.api.search import ProductSearch
 
 Kind = Literal[
     "catalogs",

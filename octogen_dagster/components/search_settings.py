@@ -10,11 +10,11 @@ from dagster.components.utils.translation import TranslationFn, TranslationFnRes
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
+from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.components.asset_data import OctogenAssetData
 from octogen_dagster.components.check_settings import CheckSettings
 from octogen_dagster.components.yaml_component import YamlModel, placed
 from octogen_dagster.components.yaml_fields import switch
-from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.shares import require_share
 
 Translation = Annotated[

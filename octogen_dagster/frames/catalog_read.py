@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
     from octogen_dagster.api.client import OctogenClient
-    from octogen_dagster.api.search_request import SearchRequest
+    from octogen_dagster.api.search import SearchRequest
     from octogen_dagster.frames.effective_query import EffectiveQuery
     from octogen_dagster.frames.pages.saver import PageSaver
     from octogen_dagster.frames.plan import PlannedCatalog

@@ -10,21 +10,17 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic.alias_generators import to_camel
+
+from octogen_dagster.api.search import SearchFilters
+
 EffectiveQuery = dict[str, Any]
 
 EFFECTIVE_QUERY = "octogen.effective_query"
 """The provenance of a snapshot that holds its combined effective query, as JSON."""
-_COMPARED = (
-    "text",
-    "understood",
-    "facets",
-    "excludeFacets",
-    "priceMin",
-    "priceMax",
-    "brandQualityMin",
-    "brandQualityMax",
-    "similarToBrands",
-)
+_NAMES = {"q": "text", "understand": "understood"}
+_COMPARED = tuple(_NAMES.get(name, to_camel(name)) for name in SearchFilters.model_fields)
+"""What the service calls the fields of a search."""
 _BY_CATALOG = "by_catalog"
 _LEFT_OUT = {"catalogs", _BY_CATALOG}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from octogen_dagster.api.search_request import SearchFilters
+from octogen_dagster.api.search import SearchFilters
 from octogen_dagster.errors import (
     OctogenError,
     OctogenPagingError,

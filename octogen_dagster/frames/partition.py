@@ -14,12 +14,12 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from octogen_dagster.api.facets import Facet, FacetName
+from octogen_dagster.api.search import Facet, FacetName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from octogen_dagster.api.search_request import SearchRequest
+    from octogen_dagster.api.search import SearchRequest
 
 MAX_BRANDS = 500
 """The most brands in a request, which is also the most keys that `catalogs` may have.

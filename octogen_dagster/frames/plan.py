@@ -15,10 +15,9 @@ if TYPE_CHECKING:
 
     from octogen_dagster.api.catalog_states import CatalogState
     from octogen_dagster.api.connection import Connection
-    from octogen_dagster.api.search_request import SearchRequest
+    from octogen_dagster.api.search import ProductSearch, SearchRequest
     from octogen_dagster.frames.partition import CatalogPart
     from octogen_dagster.frames.pushdown import Pushdown
-    from octogen_dagster.frames.search import ProductSearch
     from octogen_dagster.frames.wire import WirePage
 
     ListCatalogs = Callable[[], Sequence[CatalogState] | None]

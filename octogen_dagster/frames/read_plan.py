@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from octogen_dagster.api.connection import Connection
+    from octogen_dagster.api.search import ProductSearch
     from octogen_dagster.frames.catalog_read import CatalogRead
     from octogen_dagster.frames.pages.saved_read import SavedRead
     from octogen_dagster.frames.plan import PlannedCatalog
-    from octogen_dagster.frames.search import ProductSearch
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.estimate import small_page_warning
 from octogen_dagster.api.paging import IndexedAgainError
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.api.spending import Spending
 from octogen_dagster.api.urls import configured_base_url
 from octogen_dagster.errors import (
@@ -39,7 +40,6 @@ from octogen_dagster.frames.pushdown import Pushdown
 from octogen_dagster.frames.read_plan import ReadPlan
 from octogen_dagster.frames.scan_statistics import ScanStatistics, product_figures
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA, SCHEMA_VERSION
-from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.service_scan import ServiceScan
 from octogen_dagster.frames.shares import require_share
 from octogen_dagster.frames.snapshot_brands import SnapshotBrands

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.frames.effective_query import EffectiveQuery, combine
-from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.statistics import Figures, ReadStatistics
 
 if TYPE_CHECKING:

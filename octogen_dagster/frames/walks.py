@@ -20,8 +20,8 @@ from octogen_dagster.frames.wire import read_page
 if TYPE_CHECKING:
     from octogen_dagster.api.client import OctogenClient
     from octogen_dagster.api.connection import Connection
+    from octogen_dagster.api.search import ProductSearch
     from octogen_dagster.frames.plan import PlannedCatalog
-    from octogen_dagster.frames.search import ProductSearch
     from octogen_dagster.frames.snapshot_brands import SnapshotBrands
 
 MIN_PAGES = 50

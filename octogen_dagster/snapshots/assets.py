@@ -4,14 +4,16 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin
 
 import dagster as dg
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs
 from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.api.responses import CATALOG_NOT_FOUND
+from octogen_dagster.api.search import ProductSearch, describe_search
 from octogen_dagster.asset_defaults import (
     ACCEPT_SHRINKING,
     ACCEPT_SHRINKING_CONFIG,
@@ -23,8 +25,6 @@ from octogen_dagster.frames.plan import list_for
 from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.scan_statistics import ScanStatistics
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
-from octogen_dagster.frames.search import ProductSearch
-from octogen_dagster.frames.search_description import describe_search
 from octogen_dagster.frames.shares import require_share
 from octogen_dagster.frames.snapshot_source import MIN_ROWS_RATIO, SnapshotPlace
 from octogen_dagster.frames.window import is_within, utc_now
@@ -305,28 +305,10 @@ def search_config(search: ProductSearch, *, catalogs: bool = True) -> dict[str, 
         search: The defaults.
         catalogs: True if the catalogs can be configured.
     """
-    facets = [{"name": str, "values": [str]}]
-    types: dict[str, Any] = {
-        "q": dg.Noneable(str),
-        "facets": facets,
-        "price_min": dg.Noneable(float),
-        "price_max": dg.Noneable(float),
-        "understand": bool,
-        "exclude_facets": facets,
-        "omit_generated_facets": [str],
-        "fallback_category": [str],
-        "brand_quality_min": dg.Noneable(float),
-        "brand_quality_max": dg.Noneable(float),
-        "similar_to_brands": [str],
-        "relax": bool,
-        "catalogs": [str],
-        "page_size": int,
-        "max_products": dg.Noneable(int),
-    }
     values = search.model_dump(mode="json")
     return {
         name: dg.Field(
-            types[name],
+            _config_type(field.annotation),
             default_value=values[name],
             is_required=False,
             description=field.description,
@@ -334,6 +316,21 @@ def search_config(search: ProductSearch, *, catalogs: bool = True) -> dict[str, 
         for name, field in ProductSearch.model_fields.items()
         if catalogs or name != "catalogs"
     }
+
+
+def _config_type(annotation: Any) -> Any:
+    """Return the type of Dagster's configuration for the type of a field."""
+    if get_origin(annotation) is Annotated:  # limits, which the model checks
+        annotation = get_args(annotation)[0]
+    inner = [each for each in get_args(annotation) if each is not NoneType]
+    if get_origin(annotation) is list:
+        return [_config_type(inner[0])]
+    if NoneType in get_args(annotation):
+        return dg.Noneable(_config_type(inner[0]))
+    if issubclass(annotation, BaseModel):
+        fields = annotation.model_fields.items()
+        return {name: _config_type(field.annotation) for name, field in fields}
+    return annotation
 
 
 def _require_listed(

@@ -25,12 +25,11 @@ from octogen_dagster.api.models import (
     MerchantProductUrlLookupResponse,
 )
 from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.api.search_arguments import PageArguments
+from octogen_dagster.api.search import ProductSearch, SearchArguments, shows_arguments
 from octogen_dagster.api.spending import LOOKUP_USD, NO_PRICES, SEARCH_PAGE_USD, Prices, Spending
 from octogen_dagster.api.urls import checked_base_url, checked_host, configured_base_url
 from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.scan_statistics import ScanStatistics
-from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.snapshot_source import MIN_ROWS_RATIO
 from octogen_dagster.frames.window import TimeWindow
 from octogen_dagster.suggestions import refuse_unknown_settings
@@ -219,7 +218,8 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         """Call `OctogenClient.lookup_product` and block until it returns."""
         return self.connection().call(lambda client: client.lookup_product(url))
 
-    def search_products(self, **page: Unpack[PageArguments]) -> MerchantProductListPage:
+    @shows_arguments
+    def search_products(self, **page: Unpack[SearchArguments]) -> MerchantProductListPage:
         """Read one page of a search and block until it is read; `scan` reads all pages.
 
         The arguments and errors are those of `OctogenClient.search_products`.

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.credentials import ApiKey
-from octogen_dagster.api.facets import Facet, FacetName
+from octogen_dagster.api.search import Facet, FacetName
 from octogen_dagster.errors import (
     MissingAPIKeyError,
     OctogenNotFoundError,
@@ -44,9 +44,10 @@ class TestConstruction:
         ]
         assert all(default is None for _, default in arguments[4:])
 
-    def test_the_named_arguments_of_a_search_are_the_seed_s(self) -> None:
+    def test_the_named_arguments_of_a_search_have_those_of_the_seed(self) -> None:
         filters = dict.fromkeys(("catalog", "q", "facets", "price_min", "price_max"))
-        assert defaults(OctogenClient.search_products) == filters | {"cursor": None, "limit": 50}
+        shown = defaults(OctogenClient.search_products)
+        assert shown.items() >= (filters | {"cursor": None, "limit": 50}).items()
 
     @pytest.mark.parametrize("name", ["OCTO_API_KEY", "OCTOGEN_PLATFORM_API_KEY"])
     async def test_the_key_comes_from_the_environment(

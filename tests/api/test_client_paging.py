@@ -16,7 +16,7 @@ from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.http import Response
 from octogen_dagster.api.models import MerchantProductListPage
 from octogen_dagster.api.paging import PageTracker
-from octogen_dagster.api.search_request import SearchRequest
+from octogen_dagster.api.search import SearchRequest
 from octogen_dagster.errors import OctogenPagingError, OctogenServerError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from octogen_dagster.api.search_arguments import CurrentArguments
+from octogen_dagster.api.search import CURRENT_FIELDS as FIELDS_OF_TODAY
 from octogen_dagster.errors import OctogenValidationError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.rest.request_bodies import Generation
@@ -21,7 +21,7 @@ def refusal(*fields: str, reason: str = "x") -> list[bytes]:
 
 SEED_FIELDS = {"catalog", "q", "facets", "price_min", "price_max", "cursor", "limit"}
 INTERIM_FIELDS = SEED_FIELDS | {"catalogs"}
-CURRENT_FIELDS = (INTERIM_FIELDS - {"catalog"}) | CurrentArguments.__annotations__.keys()
+CURRENT_FIELDS = (SEED_FIELDS - {"catalog"}) | set(FIELDS_OF_TODAY)
 
 
 def service(*generations: set[str]) -> RawServer:

@@ -11,13 +11,13 @@ from upath import UPath
 
 from octogen_dagster.api import paging
 from octogen_dagster.api.connection import Connection
+from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.errors import OctogenPagingError
 from octogen_dagster.frames.catalog_read import CatalogRead
 from octogen_dagster.frames.pages.saved_read import SavedRead
 from octogen_dagster.frames.pages.saver import PageSaver
 from octogen_dagster.frames.pages.storage import PageStorage, RemovedError
 from octogen_dagster.frames.plan import PlannedCatalog
-from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.wire import WirePage
 from tests.frames.pages.samples import read_record
 from tests.frames.products import wire_page

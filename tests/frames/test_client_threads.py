@@ -9,6 +9,7 @@ import pytest
 
 from octogen_dagster.api.cancellation import ClosedError
 from octogen_dagster.api.client import OctogenClient
+from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.errors import (
     OctogenBudgetError,
     OctogenError,
@@ -16,7 +17,6 @@ from octogen_dagster.errors import (
 )
 from octogen_dagster.frames.client_threads import ClientThreads
 from octogen_dagster.frames.plan import PlannedCatalog
-from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.wire import read_page
 from tests.frames.scripted import ScriptedCatalog, connection_at, service
 

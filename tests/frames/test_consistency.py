@@ -8,12 +8,12 @@ import pytest
 from octogen_dagster.api.catalog_sources import fetch_catalogs
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.errors import OctogenPagingError
 from octogen_dagster.frames.catalog_read import CatalogRead
 from octogen_dagster.frames.consistency import check_unchanged
 from octogen_dagster.frames.plan import PlannedCatalog
 from octogen_dagster.frames.scan import ProductScan
-from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.wire import read_page
 from octogen_dagster.sandbox.server import Sandbox
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octogen_dagster.api.search_request import SearchRequest
+from octogen_dagster.api.search import SearchRequest
 from octogen_dagster.frames.partition import (
     MAX_BRANDS,
     MAX_SHARE,

@@ -7,9 +7,9 @@ from datetime import datetime, timezone
 import pytest
 
 from octogen_dagster.api.catalog_states import CatalogState
+from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.frames.plan import PlannedCatalog, list_for, plan_catalogs
 from octogen_dagster.frames.pushdown import Pushdown
-from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.sandbox.server import Sandbox
 from tests.frames.scripted import connection_at
 from tests.frames.test_consistency import connection_to

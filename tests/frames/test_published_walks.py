@@ -21,11 +21,11 @@ from octogen_dagster.api.catalog_states import CatalogList, CatalogState
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.paging import IndexedAgainError
+from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.errors import OctogenPagingError, OctogenServerError, OctogenSplitCatalogError
 from octogen_dagster.frames.pages.store import PageStore
 from octogen_dagster.frames.plan import PlannedCatalog
 from octogen_dagster.frames.scan import ProductScan
-from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.snapshot_brands import SnapshotBrands
 from octogen_dagster.frames.walks import WalkPlanner, in_reading_order, useful_threads
 from tests.frames.scripted import connection_at

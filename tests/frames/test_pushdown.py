@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from octogen_dagster.api.catalog_sources import NamedCatalogs
+from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.frames.pushdown import Pushdown
-from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.sandbox.server import Sandbox
 from tests.frames.test_scan import scan, searches
 

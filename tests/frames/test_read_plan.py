@@ -6,10 +6,10 @@ from datetime import datetime, timezone
 
 import pytest
 
+from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.frames.catalog_read import CatalogRead
 from octogen_dagster.frames.plan import PlannedCatalog
 from octogen_dagster.frames.read_plan import ReadPlan
-from octogen_dagster.frames.search import ProductSearch
 
 NOW = datetime(2026, 11, 25, tzinfo=timezone.utc)
 

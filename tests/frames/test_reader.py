@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from octogen_dagster.api.client import OctogenClient
+from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.errors import OctogenResponseError
 from octogen_dagster.frames.catalog_read import CatalogRead
 from octogen_dagster.frames.plan import PlannedCatalog
 from octogen_dagster.frames.reader import MAX_BATCH_BYTES, MAX_READ_AHEAD_BYTES, BulkReader
-from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.wire import WirePage, read_page
 from tests.frames.products import answer, wire_page
 from tests.frames.scripted import ScriptedCatalog, connection_at, page, service

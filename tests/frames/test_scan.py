@@ -14,6 +14,7 @@ from octogen_dagster.api.catalog_sources import NamedCatalogs
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.errors import (
     MissingAPIKeyError,
     OctogenAuthenticationError,
@@ -27,7 +28,6 @@ from octogen_dagster.errors import (
 from octogen_dagster.frames.scan import ProductScan, scan_products
 from octogen_dagster.frames.scan_statistics import ScanStatistics
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
-from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.frames.scripted import ScriptedCatalog, service

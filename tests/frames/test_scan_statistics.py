@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 
 from octogen_dagster.api.http import Response
+from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.api.spending import Prices
 from octogen_dagster.frames.scan_statistics import ScanStatistics, product_figures
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
-from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.wire import WirePage
 
 

@@ -7,10 +7,10 @@ import pytest
 from octogen_dagster.api.catalog_sources import ShopCatalogs
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.api.spending import Spending
 from octogen_dagster.errors import OctogenBudgetError
 from octogen_dagster.frames.scan import ProductScan
-from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.sandbox.server import Sandbox
 
 SEARCH = ProductSearch(catalogs=["northpeak"], page_size=3)

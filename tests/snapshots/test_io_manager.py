@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.errors import OctogenPagingError, OctogenSnapshotError
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
-from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.assets import build_products_asset

@@ -10,12 +10,12 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.doctor.snapshot_place import check_snapshot_place
 from octogen_dagster.errors import (
     OctogenPagingError,
     OctogenSnapshotError,
 )
-from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.changes import build_product_changes_asset

@@ -10,9 +10,9 @@ import pytest
 from pydantic import ValidationError
 
 from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs, ShopCatalogs
+from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.errors import MissingAPIKeyError, OctogenBudgetError
 from octogen_dagster.frames.scan import scan_products
-from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.resource import OctogenResource
 from tests.api.leaks import chain

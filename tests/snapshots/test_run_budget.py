@@ -9,8 +9,8 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.api.spending import Spending
-from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.assets import build_products_asset
 from octogen_dagster.snapshots.details import build_product_details_asset

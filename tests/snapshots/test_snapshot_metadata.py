@@ -10,8 +10,7 @@ import polars as pl
 import pytest
 from upath import UPath
 
-from octogen_dagster.api.facets import Facet, FacetName
-from octogen_dagster.frames.search import ProductSearch
+from octogen_dagster.api.search import Facet, FacetName, ProductSearch
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.assets import ProductsAsset
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager

@@ -17,9 +17,8 @@ from octogen_dagster.api.catalog_sources import (
     NamedCatalogs,
     ShopCatalogs,
 )
-from octogen_dagster.api.facets import Facet
+from octogen_dagster.api.search import Facet, ProductSearch
 from octogen_dagster.frames.scan import ProductScan, scan_products
-from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.snapshots.assets import build_products_asset
 from octogen_dagster.snapshots.catalog_sensor import CatalogSensor
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager

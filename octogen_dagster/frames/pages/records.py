@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from pydantic import ValidationError
 
-from octogen_dagster.api.facets import CHECKED
+from octogen_dagster.api.search import CHECKED, ProductSearch
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.pages.segments import digest
 from octogen_dagster.frames.partition import parts_of
-from octogen_dagster.frames.search import ProductSearch
 
 if TYPE_CHECKING:
     from upath import UPath

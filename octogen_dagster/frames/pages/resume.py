@@ -22,10 +22,10 @@ from octogen_dagster.frames.walks import in_reading_order
 
 if TYPE_CHECKING:
     from octogen_dagster.api.connection import Connection
+    from octogen_dagster.api.search import ProductSearch
     from octogen_dagster.frames.pages.saved_pages import SavedPages
     from octogen_dagster.frames.pages.saved_read import SavedRead
     from octogen_dagster.frames.pages.store import PageStore
-    from octogen_dagster.frames.search import ProductSearch
     from octogen_dagster.frames.walks import WalkPlanner
     from octogen_dagster.frames.wire import WirePage
 

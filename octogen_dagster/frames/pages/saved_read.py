@@ -20,9 +20,9 @@ from octogen_dagster.frames.pages.storage import RemovedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from octogen_dagster.api.search import ProductSearch
     from octogen_dagster.frames.pages.segments import CompressedSegment
     from octogen_dagster.frames.pages.storage import PageStorage
-    from octogen_dagster.frames.search import ProductSearch
     from octogen_dagster.frames.wire import WirePage
 
 

@@ -23,6 +23,7 @@ from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.refusals import ServiceRefusals
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.errors import (
     OctogenAuthenticationError,
     OctogenForbiddenError,
@@ -36,7 +37,6 @@ from octogen_dagster.frames.details.statistics import DetailStatistics
 from octogen_dagster.frames.pages.store import PageStore
 from octogen_dagster.frames.scan import scan_products
 from octogen_dagster.frames.schema import PRODUCT_SCHEMA
-from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.frames.scripted import service

@@ -15,10 +15,10 @@ from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.errors import OctogenServerError
 from octogen_dagster.frames.pages.store import RESUME_WITHIN, PageStore
 from octogen_dagster.frames.scan import ProductScan
-from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.frames.window import TimeWindow
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox

@@ -13,10 +13,10 @@ from upath import UPath
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.errors import OctogenServerError
 from octogen_dagster.frames.pages.store import PageStore
 from octogen_dagster.frames.scan import ProductScan
-from octogen_dagster.frames.search import ProductSearch
 from tests.published_service import PublishedService
 
 RED = {"color_family": ["Red"]}

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from upath import UPath
 
-from octogen_dagster.api.facets import Facet
+from octogen_dagster.api.search import Facet, ProductSearch
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.pages.records import (
     ReadRecord,
@@ -19,7 +19,6 @@ from octogen_dagster.frames.pages.records import (
 )
 from octogen_dagster.frames.partition import parts_of
 from octogen_dagster.frames.plan import PlannedCatalog
-from octogen_dagster.frames.search import ProductSearch
 from tests.frames.pages.samples import read_record
 
 GOLDEN = Path(__file__).parents[2] / "golden"

@@ -13,6 +13,7 @@ import msgspec
 import polars as pl
 import pytest
 
+from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.errors import (
     OctogenPagingError,
     OctogenPastPartitionError,
@@ -21,7 +22,6 @@ from octogen_dagster.errors import (
 from octogen_dagster.frames.pages.records import ReadRecord
 from octogen_dagster.frames.pages.saver import PAGES_PER_SEGMENT
 from octogen_dagster.frames.pages.segments import Segment, SegmentName, digest
-from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.frames.pages.reads import PRODUCTS, SAVED, SEARCH, WHOLE, Reads

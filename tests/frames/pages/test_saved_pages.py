@@ -13,6 +13,7 @@ from upath import UPath
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.errors import OctogenServerError
 from octogen_dagster.frames.pages.saved_pages import (
     NotContinuedError,
@@ -24,7 +25,6 @@ from octogen_dagster.frames.pages.saved_read import SavedRead
 from octogen_dagster.frames.pages.segments import SavedPage, Segment, SegmentName
 from octogen_dagster.frames.pages.storage import PageStorage
 from octogen_dagster.frames.plan import PlannedCatalog
-from octogen_dagster.frames.search import ProductSearch
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.frames.pages.samples import read_record, segment
