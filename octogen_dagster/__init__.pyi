@@ -59,12 +59,11 @@ from .frames.changes import (
     CHANGES_SCHEMA,
     SnapshotPair,
 )
-from .frames.details.schema import DETAIL_SCHEMA
+from .frames.columns import DETAIL_SCHEMA, PRODUCT_SCHEMA
 from .frames.scan import (
     ProductScan,
     scan_products,
 )
-from .frames.schema import PRODUCT_SCHEMA
 from .sharing.subscribe import (
     BigQuerySubscriptionResult,
     subscribe_to_listing,

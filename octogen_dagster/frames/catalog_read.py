@@ -11,19 +11,20 @@ from octogen_dagster.errors import (
     OctogenPagingError,
     OctogenResponseError,
 )
+from octogen_dagster.frames.decode import read_page
 from octogen_dagster.frames.pages.storage import RemovedError
 from octogen_dagster.frames.partition import REFUSED_STATUSES
-from octogen_dagster.frames.wire import read_page
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
     from octogen_dagster.api.client import OctogenClient
+    from octogen_dagster.api.http import Response
     from octogen_dagster.api.search import SearchRequest
+    from octogen_dagster.frames.decode import ProductPage
     from octogen_dagster.frames.effective_query import EffectiveQuery
     from octogen_dagster.frames.pages.saver import PageSaver
     from octogen_dagster.frames.plan import PlannedCatalog
-    from octogen_dagster.frames.wire import WirePage
 
 _FACETS = {"facets", "excludeFacets"}
 REFUSED_CURSOR_STATUSES = {400, 404, 409, 410, 413, 422}
@@ -60,9 +61,9 @@ class CatalogRead:
         self,
         planned: PlannedCatalog,
         *,
-        saved: Iterable[WirePage] = (),
+        saved: Iterable[ProductPage] = (),
         saved_pages: int = 0,
-        next_page: WirePage | None = None,
+        next_page: ProductPage | None = None,
         saver: PageSaver | None = None,
         log: Callable[[str], None] = lambda _line: None,
     ) -> None:
@@ -85,7 +86,7 @@ class CatalogRead:
         """The number of pages so far that came from the service."""
         return self.tracker.pages - self.resumed_pages
 
-    async def pages(self, client: OctogenClient) -> AsyncIterator[WirePage]:
+    async def pages(self, client: OctogenClient) -> AsyncIterator[ProductPage]:
         """Yield all pages of the catalog, and save those that come from the service.
 
         Raises:
@@ -105,7 +106,7 @@ class CatalogRead:
             self.failed = True
             raise
 
-    async def _pages(self, client: OctogenClient) -> AsyncIterator[WirePage]:
+    async def _pages(self, client: OctogenClient) -> AsyncIterator[ProductPage]:
         request: SearchRequest | None = self.planned.request
         for page in self._pages_at_hand():
             self.tracker.page_received(page)
@@ -119,7 +120,7 @@ class CatalogRead:
         if request is None:
             return
         try:
-            async for page in client.iter_raw_pages(request, self.tracker, read_page):
+            async for page in client.iter_raw_pages(request, self.tracker, self._read_page):
                 if client.generation == "current":
                     self._require_products(page)
                 self._note(page)
@@ -139,7 +140,10 @@ class CatalogRead:
                 ) from error
             raise
 
-    def _note(self, page: WirePage) -> None:
+    def _read_page(self, response: Response, subject: str) -> ProductPage:
+        return read_page(response, subject, is_first=not self.tracker.pages)
+
+    def _note(self, page: ProductPage) -> None:
         self.products += len(page.uuids)
         self.ended = not page.next_cursor
         if self.tracker.pages != 1:
@@ -149,7 +153,7 @@ class CatalogRead:
             query = {name: value for name, value in query.items() if name not in _FACETS}
         self.effective_query = query
 
-    def _require_products(self, page: WirePage) -> None:
+    def _require_products(self, page: ProductPage) -> None:
         """Refuse a catalog without products, unless the source says that it has none.
 
         Such is the response to a key that does not exist.
@@ -165,7 +169,7 @@ class CatalogRead:
                 "what you read if it has ended."
             )
 
-    def _pages_at_hand(self) -> Iterator[WirePage]:
+    def _pages_at_hand(self) -> Iterator[ProductPage]:
         """Yield the saved pages and the one after them, until one was removed."""
         try:
             yield from self._saved
@@ -178,10 +182,10 @@ class CatalogRead:
         if self._next_page:
             yield self._next_page
 
-    def _following(self, page: WirePage) -> SearchRequest | None:
+    def _following(self, page: ProductPage) -> SearchRequest | None:
         return self.planned.request.following(page.next_cursor) if page.next_cursor else None
 
-    def _save(self, page: WirePage, generation: str | None = None) -> None:
+    def _save(self, page: ProductPage, generation: str | None = None) -> None:
         if self.saver:
             self.saver.generation = generation or self.saver.generation
             self.saver.add(page)

@@ -10,8 +10,8 @@ import polars as pl
 from pydantic import ValidationError
 
 from octogen_dagster.api.search import CHECKED, ProductSearch
+from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.effective_query import EFFECTIVE_QUERY, differences
-from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.snapshot_source import CATALOGS
 
 WATCHED = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from octogen_dagster.api.catalog_sources import fetch_catalogs
 from octogen_dagster.api.paging import INDEXED_AGAIN, IndexedAgainError
 from octogen_dagster.errors import OctogenPagingError
-from octogen_dagster.frames.wire import read_page
+from octogen_dagster.frames.decode import read_page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

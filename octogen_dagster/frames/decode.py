@@ -1,135 +1,324 @@
-"""PageDecoder: turns search pages into frames."""
+"""Decodes search pages and lookups: checked by msgspec, written again in one form, read by Polars.
+
+Polars decodes JSON without an error where it loses data: 5 as text, 2.5 as an integer, a single
+value as a list, the first of two fields of one name. So msgspec decodes each response strictly, and
+Polars decodes what msgspec writes of it: known fields only, each in one form.
+"""
 
 from __future__ import annotations
 
 import functools
+import zlib
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
 import polars as pl
+from pydantic_core import from_json
 
-from octogen_dagster.frames.schema import COLUMNS, PRODUCT_SCHEMA
-from octogen_dagster.frames.timestamps import parse_timestamps, rfc3339_times
-from octogen_dagster.frames.wire import wire_dtype
+from octogen_dagster.api.responses import invalid_body, parsed
+from octogen_dagster.frames.columns import (
+    FOUND,
+    LOOKUPS,
+    PRODUCT_SCHEMA,
+    PRODUCTS,
+    VIEW,
+    JsonType,
+    Table,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from octogen_dagster.frames.wire import WirePage
+    from typing_extensions import Self
 
-_TEXT, _ARE_RIGHT = "text of updated_at", "updated_at is right"
-_MAX_BYTES_AT_ONCE = 1_000_000
-"""Decoding takes several times the size of the JSON."""
+    from octogen_dagster.api.http import Response
+    from octogen_dagster.frames.effective_query import EffectiveQuery
+
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError)
+_MAX_BYTES_AT_ONCE = 1_000_000  # decoding takes several times the size of the JSON
+_IMAGES = "images"
+_encoder = msgspec.json.Encoder()
+_T = TypeVar("_T")
 
 
-class PageDecoder:
-    """Decodes the pages of one read.
+# A page that was saved by a version with other fields is none of this one.
+_FORMAT = zlib.crc32(repr(PRODUCTS.rows.wire).encode())
 
-    Args:
-        columns: The snapshot columns to decode, in any order; `uuid` is always decoded.
-        fetched_at: When the read began; the value of the column `fetched_at`.
+
+class ProductPage(msgspec.Struct, array_like=True, tag=_FORMAT, gc=False):
+    """A search page that was checked, without the response that it came in.
 
     Attributes:
-        unknown_fields: How often each field occurred that the schema does not know, by path.
+        uuids: The uuids of its products, in order.
+        next_cursor: The cursor of the next page; None on the last one.
+        request_id: The `x-request-id` of the response.
+        items: The JSON of its products, which Polars decodes.
+        unknown: How often each field occurs that the models do not know, by path; they are counted
+            on the first page of a walk.
+        query: The JSON of the effective query, None from an older service.
+        images_are_text: True if all images are URLs, as in the seed generation, else they are
+            objects.
     """
 
-    def __init__(self, columns: Collection[str], fetched_at: datetime) -> None:
-        self._columns = [name for name in PRODUCT_SCHEMA if name in {"uuid", *columns}]
-        self._fetched_at = fetched_at
-        self.unknown_fields: Counter[str] = Counter()
+    uuids: list[str]
+    next_cursor: str | None
+    request_id: str | None
+    items: bytes
+    unknown: dict[str, int]
+    query: bytes | None
+    images_are_text: bool
 
-    def decode(self, pages: Sequence[WirePage], catalog: str | None) -> pl.DataFrame:
-        """Decode the products of consecutive pages, in order, with repeated products.
+    @property
+    def size(self) -> int:
+        """The bytes of its JSON."""
+        return len(self.items)
 
-        Args:
-            pages: Consecutive pages of one catalog or search.
-            catalog: The catalog that was read; used where the service does not name it.
+    @property
+    def effective_query(self) -> EffectiveQuery | None:
+        """What the service says it searched for; decoded anew in each call."""
+        try:
+            query = msgspec.json.decode(self.query or b"null")
+        except _UNREADABLE:
+            return None
+        return query if isinstance(query, dict) else None
+
+    def encoded(self) -> bytes:
+        """Return the page as MessagePack, to be saved."""
+        return msgspec.msgpack.encode(self)
+
+    @classmethod
+    def decoded(cls, content: bytes) -> Self:
+        """Decode what `encoded` returned.
+
+        Raises:
+            ValueError: It is something else.
         """
-        if not pages:
-            return pl.DataFrame(schema={name: PRODUCT_SCHEMA[name] for name in self._columns})
-        for page in pages:
-            self.unknown_fields.update(page.unknown)
-        return pl.concat(
-            [
-                self._decode_run(run, catalog, images_are_text=images_are_text)
-                for images_are_text, run in _runs(pages)
-            ]
-        )
-
-    def _decode_run(
-        self, run: list[bytes], catalog: str | None, *, images_are_text: bool
-    ) -> pl.DataFrame:
-        items, columns = self._expressions(catalog, images_are_text)
-        bodies = pl.LazyFrame({"items": run}, schema={"items": pl.Binary})
-        query = bodies.select(items).unnest("items").select(columns)
-        frame = query.collect(engine="in-memory")  # so few rows take less CPU without streaming
-        if "updated_at" in frame.columns:
-            text, are_right = (frame.drop_in_place(name) for name in (_TEXT, _ARE_RIGHT))
-            if not are_right.all():
-                times = parse_timestamps(text.rename("updated_at"))
-                frame.replace_column(frame.get_column_index("updated_at"), times)
-        return frame
-
-    @functools.cache  # noqa: B019 - a decoder lives as long as its read
-    def _expressions(
-        self, catalog: str | None, images_are_text: bool
-    ) -> tuple[pl.Expr, list[pl.Expr]]:
-        """Return the expressions from pages to items, and from the fields of items to columns."""
-        dtype = wire_dtype(self._columns, images_are_text=images_are_text)
-        items = pl.col("items").cast(pl.String).str.json_decode(dtype)
-        columns = [
-            self._expression(column.name, column.field, catalog, images_are_text)
-            for column in COLUMNS
-            if column.name in self._columns
-        ]
-        if "updated_at" in self._columns:
-            text = pl.col("updatedAt")
-            columns += [text.alias(_TEXT), rfc3339_times(text)[1].alias(_ARE_RIGHT)]
-        return items.explode(empty_as_null=False), columns
-
-    def _expression(
-        self, name: str, field: str, catalog: str | None, images_are_text: bool
-    ) -> pl.Expr:
-        value = pl.col(field)
-        dtype = PRODUCT_SCHEMA[name]
-        if name == "fetched_at":
-            value = pl.lit(self._fetched_at, dtype=dtype)
-        elif name == "catalog_key":
-            value = pl.coalesce(value, pl.lit(catalog, dtype=pl.String))
-        elif isinstance(dtype, pl.Datetime):
-            value, _ = rfc3339_times(value)
-        elif isinstance(dtype, pl.Struct):
-            value = value.struct.rename_fields([field.name for field in dtype.fields])
-        elif isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct):
-            value = value.list.eval(_image(dtype.inner, as_text=images_are_text))
-        return value.alias(name)
+        return msgspec.msgpack.decode(content, type=cls)
 
 
-def _runs(pages: Sequence[WirePage]) -> Iterator[tuple[bool, list[bytes]]]:
-    """Split products where the form of their images changes, or where they are large together."""
-    run: list[bytes] = []
-    are_text: bool | None = None
+def read_page(response: Response, subject: str, *, is_first: bool = False) -> ProductPage:
+    """Check a page.
+
+    Args:
+        response: The response to a search.
+        subject: What was read; begins error messages.
+        is_first: True to count the fields that the models do not know.
+
+    Raises:
+        OctogenResponseError: The body is not a page of products; the message names the product and
+            the field.
+    """
+    page, images_are_text = _checked(PRODUCTS, _parsed_page, response, subject)
+    return ProductPage(
+        uuids=[item.uuid for item in page.items],
+        next_cursor=page.nextCursor,
+        request_id=response.headers.get("x-request-id"),
+        items=_encoder.encode(page.items),
+        unknown=_unknown_fields(PRODUCTS, response.content) if is_first else {},
+        query=None if page.effectiveQuery is None else bytes(page.effectiveQuery),
+        images_are_text=images_are_text,
+    )
+
+
+def _parsed_page(content: bytes) -> tuple[Any, bool]:
+    """Return a page in one form, and True if its images are texts, which cost half of objects."""
+    page = PRODUCTS.decoder.decode(content)
+    are_text = all(type(image) is str for item in page.items for image in item.images or ())
+    for conversion in PRODUCTS.conversions:
+        if not (are_text and conversion.field == _IMAGES):
+            conversion.apply(page)
+    return page, are_text
+
+
+class CheckedLookup(msgspec.Struct, frozen=True, gc=False):
+    """A response to a lookup that was checked.
+
+    Attributes:
+        uuid: The uuid of its product.
+        source: Where the product comes from.
+        content: The JSON of the response, which Polars decodes.
+        unknown: How often each field occurs that the models do not know, by path.
+    """
+
+    uuid: str | None
+    source: str | None
+    content: bytes
+    unknown: Mapping[str, int]
+
+
+def read_lookup(response: Response, subject: str) -> CheckedLookup:
+    """Check a response to a lookup.
+
+    Raises:
+        OctogenResponseError: The body is not the response to a lookup; the message names the field.
+    """
+    lookup = _checked(LOOKUPS, _parsed_lookup, response, subject)
+    unknown = _unknown_fields(LOOKUPS, response.content)
+    return CheckedLookup(lookup.product.uuid, lookup.source, _encoder.encode(lookup), unknown)
+
+
+def _parsed_lookup(content: bytes) -> Any:
+    lookup = LOOKUPS.decoder.decode(content)
+    for conversion in LOOKUPS.conversions:
+        conversion.apply(lookup)
+    return lookup
+
+
+def _checked(table: Table, parse: Callable[[bytes], _T], response: Response, subject: str) -> _T:
+    """Parse a response strictly, or else by its model, which converts "12.5" to a price."""
+    try:
+        return parse(response.content)
+    except _UNREADABLE:
+        model = parsed(table.model, response, subject)  # its error names the product and the field
+    try:
+        return parse(model.model_dump_json(by_alias=True).encode())
+    except _UNREADABLE as error:
+        problem = str(error)
+    raise invalid_body(response, subject, f"a body that cannot be decoded: {problem}")
+
+
+def _unknown_fields(table: Table, content: bytes) -> dict[str, int]:
+    try:
+        return dict(Counter(table.unknown_fields(from_json(content))))
+    except ValueError:  # a field that nobody reads is not UTF-8
+        return {}
+
+
+def product_frame(
+    pages: Sequence[ProductPage],
+    columns: Collection[str],
+    catalog: str | None,
+    fetched_at: datetime,
+) -> pl.DataFrame:
+    """Decode the products of consecutive pages, in order, with repeated products.
+
+    Args:
+        pages: Consecutive pages of one catalog or search.
+        columns: The columns to decode, in any order; `uuid` is always decoded.
+        catalog: The catalog that was read; used where the service does not name it.
+        fetched_at: When the read began; the value of the column `fetched_at`.
+    """
+    names = tuple(name for name in PRODUCT_SCHEMA if name in {"uuid", *columns})
+    frames: list[pl.DataFrame] = []
+    for run in _runs(pages):
+        items, values = _products(names, catalog, fetched_at, run[0].images_are_text)
+        frame = pl.LazyFrame({"items": [page.items for page in run]}, schema={"items": pl.Binary})
+        query = frame.select(items).unnest("items").select(values)
+        frames.append(query.collect(engine="in-memory"))  # less CPU for so few rows
+    if not frames:
+        return pl.DataFrame(schema={name: PRODUCT_SCHEMA[name] for name in names})
+    return pl.concat(frames)
+
+
+def _runs(pages: Sequence[ProductPage]) -> Iterator[list[ProductPage]]:
+    """Split pages where the form of their images changes, or where they are large together."""
+    run: list[ProductPage] = []
     size = 0
     for page in pages:
-        for items in page.items:
-            size += len(items)
-            changes = page.images_are_text is not None and are_text is (not page.images_are_text)
-            if run and (changes or size > _MAX_BYTES_AT_ONCE):
-                yield bool(are_text), run
-                run, are_text, size = [], None, len(items)
-            run.append(items)
-            if page.images_are_text is not None:
-                are_text = page.images_are_text
-    yield bool(are_text), run
+        size += page.size
+        changes = bool(run) and page.images_are_text is not run[0].images_are_text
+        if run and (changes or size > _MAX_BYTES_AT_ONCE):
+            yield run
+            run, size = [], page.size
+        run.append(page)
+    if run:
+        yield run
 
 
-def _image(dtype: pl.Struct, *, as_text: bool) -> pl.Expr:
-    names = [field.name for field in dtype.fields]
-    if not as_text:
-        return pl.element().struct.rename_fields(names)
-    url, *others = dtype.fields
-    return pl.struct(
-        pl.element().alias(url.name),
-        *(pl.lit(None, dtype=other.dtype).alias(other.name) for other in others),
+@functools.lru_cache(maxsize=32)
+def _products(
+    names: tuple[str, ...], catalog: str | None, fetched_at: datetime, images_are_text: bool
+) -> tuple[pl.Expr, list[pl.Expr]]:
+    """Return the expressions from pages to products, and from the fields of products to columns."""
+    fields = _fields(PRODUCTS.rows, names)
+    if images_are_text:
+        text = pl.Field(_IMAGES, pl.List(pl.String))
+        fields = [(text if column.name == _IMAGES else field, column) for field, column in fields]
+    dtype = pl.List(_struct(fields))
+    values = {
+        column.name: _column(pl.col(field.name), field.dtype, column.dtype)
+        for field, column in fields
+    }
+    values["fetched_at"] = pl.lit(fetched_at, dtype=PRODUCT_SCHEMA["fetched_at"])
+    if "catalog_key" in values:
+        named = pl.lit(catalog, dtype=pl.String)
+        values["catalog_key"] = pl.coalesce(values["catalog_key"], named)
+    items = pl.col("items").cast(pl.String).str.json_decode(dtype).explode(empty_as_null=False)
+    return items, [values[name].alias(name) for name in names]
+
+
+def with_details(rows: pl.DataFrame) -> pl.DataFrame:
+    """Replace the column `lookup`, the JSON of responses, by the columns that come from them.
+
+    Only products that were found have the columns of the full view.
+    """
+    lookup = pl.col("lookup")
+    wire, columns, view_columns = _lookups()
+    view_of_found = pl.when(pl.col("status") == FOUND).then(lookup.struct.field(VIEW))
+    return (
+        rows.with_columns(lookup.cast(pl.String).str.json_decode(wire))
+        .with_columns(view_of_found.alias(VIEW))
+        .with_columns(*columns, *view_columns)
+        .drop("lookup", VIEW)
     )
+
+
+@functools.cache
+def _lookups() -> tuple[pl.Struct, list[pl.Expr], list[pl.Expr]]:
+    """Return the type of the JSON of lookups, and the columns of a lookup and of its full view."""
+    names = LOOKUPS.schema.keys() - LOOKUPS.own
+    envelope = _fields(LOOKUPS.response, names)
+    view = _fields(LOOKUPS.rows, names - {column.name for _, column in envelope})
+    wire = pl.Struct([*(field for field, _ in envelope), pl.Field(VIEW, _struct(view))])
+    columns, view_columns = (
+        [
+            _column(of.struct.field(field.name), field.dtype, column.dtype).alias(column.name)
+            for field, column in fields
+        ]
+        for of, fields in ((pl.col("lookup"), envelope), (pl.col(VIEW), view))
+    )
+    return wire, columns, view_columns
+
+
+_Fields = list[tuple[pl.Field, pl.Field]]
+
+
+def _fields(of: JsonType, names: Collection[str]) -> _Fields:
+    """Return fields of an object, or of those in a list, as they are in JSON and as columns."""
+    wire, dtype = (
+        each.inner if isinstance(each, pl.List) else each for each in (of.wire, of.dtype)
+    )
+    pairs = zip(_struct_fields(wire), _struct_fields(dtype), strict=True)
+    return [(field, column) for field, column in pairs if column.name in names]
+
+
+def _struct_fields(dtype: Any) -> list[pl.Field]:
+    fields: list[pl.Field] = dtype.fields
+    return fields
+
+
+def _struct(fields: _Fields) -> pl.Struct:
+    return pl.Struct([field for field, _ in fields])
+
+
+def _column(value: pl.Expr, wire: Any, dtype: Any) -> pl.Expr:
+    """Return a column of what Polars decoded: renamed at any depth, texts as times or objects."""
+    if wire == dtype:
+        return value
+    if isinstance(dtype, pl.Datetime):
+        return value.str.to_datetime("%+", time_unit="us", time_zone="UTC")
+    if wire == pl.String:  # of an object that came as a text
+        first, *others = dtype.fields
+        nulls = (pl.lit(None, dtype=each.dtype).alias(each.name) for each in others)
+        return pl.struct(value.alias(first.name), *nulls)
+    if isinstance(wire, pl.List):
+        return value.list.eval(_column(pl.element(), wire.inner, dtype.inner))
+    inner = [
+        _column(pl.field(field.name), field.dtype, named.dtype)
+        for field, named in zip(wire.fields, dtype.fields, strict=True)
+        if field.dtype != named.dtype
+    ]
+    renamed = value.struct.with_fields(*inner) if inner else value
+    return renamed.struct.rename_fields([field.name for field in dtype.fields])

@@ -12,7 +12,7 @@ from octogen_dagster.errors import (
     OctogenSplitCatalogError,
 )
 from octogen_dagster.frames.consistency import check_unchanged
-from octogen_dagster.frames.decode import PageDecoder
+from octogen_dagster.frames.decode import product_frame
 from octogen_dagster.frames.effective_query import generated_facets
 from octogen_dagster.frames.reader import MAX_PAGES_PER_BATCH, BulkReader
 from octogen_dagster.frames.scan_statistics import ScanStatistics
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from octogen_dagster.api.connection import Connection
     from octogen_dagster.frames.catalog_read import CatalogRead
+    from octogen_dagster.frames.decode import ProductPage
     from octogen_dagster.frames.read_plan import ReadPlan
-    from octogen_dagster.frames.wire import WirePage
 
 
 class Execution:
@@ -58,7 +58,7 @@ class Execution:
         self._cap = cap
         self._log = log
         self._logged: set[str] = set()
-        self._decoder = PageDecoder(columns, plan.started_at)
+        self._columns = columns
         self._reads_of: dict[str | None, list[CatalogRead]] = {}
         for read in self._reads:
             self._reads_of.setdefault(read.planned.catalog, []).append(read)
@@ -75,7 +75,6 @@ class Execution:
             product_counts=plan.product_counts,
             catalogs=[key for key in self._reads_of if key],
             walks=len(self._reads),
-            unknown_fields=self._decoder.unknown_fields,
         )
 
     def frames(self, report: Callable[[], None]) -> Iterator[pl.DataFrame]:
@@ -105,7 +104,7 @@ class Execution:
         if self._plan.saved_read:
             reader.join()
         self.statistics.complete = True
-        yield self._decoder.decode([], None)
+        yield self._decoded([], None)
 
     @property
     def _is_full(self) -> bool:
@@ -124,16 +123,16 @@ class Execution:
         pages = min(MAX_PAGES_PER_BATCH, -(-self._cap // self._plan.search.page_size))
         return BulkReader(self._connection, self._reads, 1, pages, read_ahead=False)
 
-    def _checked_frame(self, read: CatalogRead, pages: Sequence[WirePage]) -> pl.DataFrame:
+    def _checked_frame(self, read: CatalogRead, pages: Sequence[ProductPage]) -> pl.DataFrame:
         try:
             return self._frame(read, pages)
         except OctogenPagingError:
             read.failed = True
             raise
 
-    def _frame(self, read: CatalogRead, pages: Sequence[WirePage]) -> pl.DataFrame:
+    def _frame(self, read: CatalogRead, pages: Sequence[ProductPage]) -> pl.DataFrame:
         self._note_effective_query(read)
-        frame = self._decoder.decode(pages, read.planned.catalog)
+        frame = self._decoded(pages, read.planned.catalog)
         frame = self._without_repeats(read, frame, pages)
         left = 0 if self._cap is None else self.statistics.rows + len(frame) - self._cap
         if left > 0:
@@ -144,8 +143,11 @@ class Execution:
             self.statistics.truncated = left > 0 or self._unfinished > 0
         return frame
 
+    def _decoded(self, pages: Sequence[ProductPage], catalog: str | None) -> pl.DataFrame:
+        return product_frame(pages, self._columns, catalog, self._plan.started_at)
+
     def _without_repeats(
-        self, read: CatalogRead, frame: pl.DataFrame, pages: Sequence[WirePage]
+        self, read: CatalogRead, frame: pl.DataFrame, pages: Sequence[ProductPage]
     ) -> pl.DataFrame:
         products = self._products[read.planned.catalog]
         try:
@@ -199,7 +201,7 @@ class Execution:
         return rows, pages
 
 
-def _note_repeats(read: CatalogRead, pages: Sequence[WirePage], new: pl.Series) -> None:
+def _note_repeats(read: CatalogRead, pages: Sequence[ProductPage], new: pl.Series) -> None:
     begin = 0
     for page in pages:
         products = len(page.uuids)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from octogen_dagster.api.catalog_states import CatalogState
     from octogen_dagster.api.connection import Connection
     from octogen_dagster.api.search import ProductSearch, SearchRequest
+    from octogen_dagster.frames.decode import ProductPage
     from octogen_dagster.frames.partition import CatalogPart
     from octogen_dagster.frames.pushdown import Pushdown
-    from octogen_dagster.frames.wire import WirePage
 
     ListCatalogs = Callable[[], Sequence[CatalogState] | None]
 
@@ -34,7 +34,7 @@ class FirstPage:
         generation: The generation of the contract that the service speaks.
     """
 
-    page: WirePage
+    page: ProductPage
     generation: str
 
 

@@ -6,8 +6,7 @@ import polars as pl
 
 from octogen_dagster.frames.brands import BRANDS_SCHEMA
 from octogen_dagster.frames.changes import CHANGES_SCHEMA, WATCHED
-from octogen_dagster.frames.details.schema import DETAIL_SCHEMA
-from octogen_dagster.frames.schema import PRODUCT_SCHEMA
+from octogen_dagster.frames.columns import DETAIL_SCHEMA, PRODUCT_SCHEMA
 
 _MAX_ROWS = 5
 _MAX_BRANDS = 10

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from octogen_dagster.api.client import OctogenClient
     from octogen_dagster.api.connection import Connection
     from octogen_dagster.frames.catalog_read import CatalogRead
-    from octogen_dagster.frames.wire import WirePage
+    from octogen_dagster.frames.decode import ProductPage
 
 MAX_PAGES_PER_BATCH = 10
 MAX_BATCH_BYTES = 4 << 20
@@ -59,7 +59,7 @@ class BulkReader(ClientThreads):
         self._full: deque[CatalogRead] = deque()
         self._blocked: dict[CatalogRead, threading.Event] = {}
 
-    def __iter__(self) -> Iterator[tuple[CatalogRead, list[WirePage]] | None]:
+    def __iter__(self) -> Iterator[tuple[CatalogRead, list[ProductPage]] | None]:
         """Yield batches, and None about every second while there is none yet."""
         while not self._is_exhausted():
             yield self._next()
@@ -68,7 +68,7 @@ class BulkReader(ClientThreads):
         with self._changed:
             return not (self._working or self._ready or self._is_over())
 
-    def _next(self) -> tuple[CatalogRead, list[WirePage]] | None:
+    def _next(self) -> tuple[CatalogRead, list[ProductPage]] | None:
         """Return a full batch, or the longest if none will fill up; None if there is none yet."""
         with self._changed:
             self._asking = True
@@ -171,5 +171,5 @@ class BulkReader(ClientThreads):
 class _Batch:
     """Consecutive pages of one catalog that are not yet consumed, and their bytes."""
 
-    pages: list[WirePage] = field(default_factory=list)
+    pages: list[ProductPage] = field(default_factory=list)
     size: int = 0

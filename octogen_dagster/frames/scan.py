@@ -30,6 +30,7 @@ from octogen_dagster.errors import (
     OctogenSnapshotError,
 )
 from octogen_dagster.frames.catalog_read import CatalogRead
+from octogen_dagster.frames.columns import PRODUCT_SCHEMA, SCHEMA_VERSION
 from octogen_dagster.frames.effective_query import EFFECTIVE_QUERY
 from octogen_dagster.frames.execution import Execution
 from octogen_dagster.frames.lazy_scan import Interval
@@ -39,7 +40,6 @@ from octogen_dagster.frames.progress_bar import ProgressBar
 from octogen_dagster.frames.pushdown import Pushdown
 from octogen_dagster.frames.read_plan import ReadPlan
 from octogen_dagster.frames.scan_statistics import ScanStatistics, product_figures
-from octogen_dagster.frames.schema import PRODUCT_SCHEMA, SCHEMA_VERSION
 from octogen_dagster.frames.service_scan import ServiceScan
 from octogen_dagster.frames.shares import require_share
 from octogen_dagster.frames.snapshot_brands import SnapshotBrands

@@ -16,7 +16,7 @@ from octogen_dagster.frames.statistics import Figures, ReadStatistics
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from octogen_dagster.frames.wire import WirePage
+    from octogen_dagster.frames.decode import ProductPage
 
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _MAX_CURRENCIES = 5
@@ -72,10 +72,12 @@ class ScanStatistics(ReadStatistics):
         """The effective query, or those of the catalogs if they differ; None if unknown."""
         return combine(self.effective_queries)
 
-    def add(self, frame: pl.DataFrame, pages: Sequence[WirePage]) -> None:
+    def add(self, frame: pl.DataFrame, pages: Sequence[ProductPage]) -> None:
         """Count the rows and pages of a frame."""
         self.rows += len(frame)
         self.pages += len(pages)
+        for page in pages:
+            self.unknown_fields.update(page.unknown)
         self.first_request_id = self.first_request_id or pages[0].request_id
         self.last_request_id = pages[-1].request_id
 

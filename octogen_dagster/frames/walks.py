@@ -5,6 +5,7 @@ How brands split a catalog is in `partition`; what must be true at the end is in
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from octogen_dagster.api.estimate import estimate_pages
 from octogen_dagster.errors import OctogenAPIError
+from octogen_dagster.frames.decode import read_page
 from octogen_dagster.frames.partition import MAX_SHARE, REFUSED_STATUSES, partition
 from octogen_dagster.frames.plan import FirstPage
-from octogen_dagster.frames.wire import read_page
 
 if TYPE_CHECKING:
     from octogen_dagster.api.client import OctogenClient
@@ -116,8 +117,10 @@ class WalkPlanner:
         return [replace(walk, first_page=first) if walk is demanding else walk for walk in walks]
 
     def _first_page(self, catalog: PlannedCatalog) -> FirstPage:
+        read_first = functools.partial(read_page, is_first=True)
+
         async def request(client: OctogenClient) -> FirstPage:
-            page = await client.get_raw_page(catalog.request, catalog.subject, 1, read_page)
+            page = await client.get_raw_page(catalog.request, catalog.subject, 1, read_first)
             return FirstPage(page, client.generation)
 
         return self.connection.call(request)

@@ -21,10 +21,10 @@ from octogen_dagster.asset_defaults import (
     octogen_asset,
 )
 from octogen_dagster.errors import OctogenEmptyCatalogError, OctogenNotFoundError
+from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.plan import list_for
 from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.scan_statistics import ScanStatistics
-from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.shares import require_share
 from octogen_dagster.frames.snapshot_source import MIN_ROWS_RATIO, SnapshotPlace
 from octogen_dagster.frames.window import is_within, utc_now

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from octogen_dagster.frames.details.schema import DETAIL_DESCRIPTIONS
+from octogen_dagster.frames.columns import DETAIL_DESCRIPTIONS
 
 CATALOGS_SCHEMA = pl.Schema(
     {

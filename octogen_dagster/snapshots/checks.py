@@ -127,7 +127,7 @@ def build_snapshot_checks(
     * `prices`: in each currency few prices are negative, zero, above the original price or far from
       the currency's median. Products without a currency are counted apart, and have no median;
     * `schema_unchanged`: the columns and their types are those of the last snapshot;
-    * `unknown_fields`: the service sent no field that is not stored (always a warning);
+    * `unknown_fields`: the first pages have no field that is not stored (always a warning);
     * `fresh`: every catalog was materialized lately. It looks at all partitions, reads no snapshot
       and never blocks. It also runs every hour where the automation condition sensor is on. A
       catalog that is no longer listed is named, and does not fail it; nor does one without a

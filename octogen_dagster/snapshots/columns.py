@@ -9,13 +9,14 @@ import polars as pl
 
 from octogen_dagster.frames.brands import BRANDS_DESCRIPTIONS, BRANDS_SCHEMA
 from octogen_dagster.frames.changes import CHANGES_DESCRIPTIONS, CHANGES_SCHEMA, WATCHED
-from octogen_dagster.frames.details.schema import (
+from octogen_dagster.frames.columns import (
+    COLUMN_DESCRIPTIONS,
     DETAIL_DESCRIPTIONS,
     DETAIL_SCHEMA,
     IDENTITY,
     LISTED,
+    PRODUCT_SCHEMA,
 )
-from octogen_dagster.frames.schema import COLUMN_DESCRIPTIONS, PRODUCT_SCHEMA
 from octogen_dagster.snapshots.catalogs_schema import CATALOGS_DESCRIPTIONS, CATALOGS_SCHEMA
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.asset_defaults import RESOURCE, octogen_asset
+from octogen_dagster.frames.columns import DETAIL_SCHEMA
 from octogen_dagster.frames.details.scan import DetailScan
-from octogen_dagster.frames.details.schema import DETAIL_SCHEMA
 from octogen_dagster.frames.details.statistics import DetailStatistics
 from octogen_dagster.frames.shares import require_share
 from octogen_dagster.run_failures import permanent_errors_fail

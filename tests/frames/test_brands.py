@@ -12,7 +12,7 @@ from octogen_dagster.frames.brands import (
     of_largest_brands,
     product_brands,
 )
-from octogen_dagster.frames.schema import PRODUCT_SCHEMA
+from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 
 
 def product(brand: str | None, price: float | None, **columns: Any) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.errors import OctogenPagingError
 from octogen_dagster.frames.catalog_read import CatalogRead
+from octogen_dagster.frames.decode import ProductPage
 from octogen_dagster.frames.pages.saved_read import SavedRead
 from octogen_dagster.frames.pages.saver import PageSaver
 from octogen_dagster.frames.pages.storage import PageStorage, RemovedError
 from octogen_dagster.frames.plan import PlannedCatalog
-from octogen_dagster.frames.wire import WirePage
 from tests.frames.pages.samples import read_record
 from tests.frames.products import wire_page
 from tests.frames.scripted import ScriptedCatalog
@@ -26,7 +26,7 @@ from tests.frames.scripted import ScriptedCatalog
 PLANNED = PlannedCatalog("acme", ProductSearch(page_size=2).request("acme"))
 
 
-def page(number: int, last: int = 4) -> WirePage:
+def page(number: int, last: int = 4) -> ProductPage:
     """A page of `scripted`."""
     cursor = None if number == last else f"c{number + 1}"
     return wire_page(f"p{number}", f"q{number}", next_cursor=cursor)
@@ -38,7 +38,7 @@ async def first_uuids(read: CatalogRead, connection: Connection) -> list[str]:
         return [page.uuids[0] async for page in read.pages(client)]
 
 
-def removed_after(*pages: WirePage) -> Iterator[WirePage]:
+def removed_after(*pages: ProductPage) -> Iterator[ProductPage]:
     yield from pages
     raise RemovedError("The saved pages are gone.")
 
@@ -109,8 +109,6 @@ async def test_pages_of_the_service_are_saved_and_saved_ones_are_not_saved_again
     await first_uuids(read, connection)
     saver.flush()
     pages: list[Any] = [
-        saved.parsed("It").uuids[0]
-        for name in saver.segments
-        for saved in saved_read.segment(name).pages
+        saved.uuids[0] for name in saver.segments for saved in saved_read.segment(name).pages
     ]
     assert pages == ["p2", "p3", "p4"]

@@ -18,7 +18,7 @@ from octogen_dagster.frames.changes import (
     product_changes,
     vanished_catalogs,
 )
-from octogen_dagster.frames.schema import PRODUCT_SCHEMA
+from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 
 Products = dict[tuple[str | None, str], dict[str, Any]]
 WATCHED_COLUMNS = [column for columns in WATCHED.values() for column in columns]

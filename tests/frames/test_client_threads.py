@@ -16,8 +16,8 @@ from octogen_dagster.errors import (
     OctogenInsufficientCreditError,
 )
 from octogen_dagster.frames.client_threads import ClientThreads
+from octogen_dagster.frames.decode import read_page
 from octogen_dagster.frames.plan import PlannedCatalog
-from octogen_dagster.frames.wire import read_page
 from tests.frames.scripted import ScriptedCatalog, connection_at, service
 
 NOWHERE = connection_at("http://127.0.0.1:1/v1")

@@ -12,9 +12,9 @@ from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.errors import OctogenPagingError
 from octogen_dagster.frames.catalog_read import CatalogRead
 from octogen_dagster.frames.consistency import check_unchanged
+from octogen_dagster.frames.decode import read_page
 from octogen_dagster.frames.plan import PlannedCatalog
 from octogen_dagster.frames.scan import ProductScan
-from octogen_dagster.frames.wire import read_page
 from octogen_dagster.sandbox.server import Sandbox
 
 SEARCH = ProductSearch(catalogs=["northpeak"], page_size=50)

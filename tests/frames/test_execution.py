@@ -10,10 +10,10 @@ import pytest
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.frames.catalog_read import CatalogRead
+from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.execution import Execution
 from octogen_dagster.frames.plan import PlannedCatalog
 from octogen_dagster.frames.read_plan import ReadPlan
-from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from tests.frames.scripted import ScriptedCatalog, page
 
 STARTED_AT = datetime(2026, 11, 25, 6, 0, tzinfo=timezone.utc)

@@ -8,9 +8,8 @@ import polars as pl
 
 from octogen_dagster.frames.brands import BRANDS_SCHEMA
 from octogen_dagster.frames.changes import CHANGES_SCHEMA, SnapshotPair, product_changes
-from octogen_dagster.frames.details.schema import DETAIL_SCHEMA
+from octogen_dagster.frames.columns import DETAIL_SCHEMA, PRODUCT_SCHEMA
 from octogen_dagster.frames.previews import preview, shops
-from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 
 
 def products(*rows: dict[str, Any]) -> pl.LazyFrame:

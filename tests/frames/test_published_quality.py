@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from octogen_ai_sdk.generated.models import MerchantProductListItem, ProgrammaticProductSearchPage
 
 from octogen_dagster.frames.quality import ProductQuality
-from tests.frames.test_published_pages import EFFECTIVE_QUERY, decode, rows
+from tests.properties.test_published_decode import EFFECTIVE_QUERY, decode, rows
 from tests.published import answers, bodies, published, text
 
 products = answers(

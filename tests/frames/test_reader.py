@@ -13,11 +13,11 @@ from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.errors import OctogenResponseError
 from octogen_dagster.frames.catalog_read import CatalogRead
+from octogen_dagster.frames.decode import ProductPage, read_page
 from octogen_dagster.frames.plan import PlannedCatalog
 from octogen_dagster.frames.reader import MAX_BATCH_BYTES, MAX_READ_AHEAD_BYTES, BulkReader
-from octogen_dagster.frames.wire import WirePage, read_page
 from tests.frames.products import answer, wire_page
-from tests.frames.scripted import ScriptedCatalog, connection_at, page, service
+from tests.frames.scripted import ScriptedCatalog, connection_at, service
 
 SEARCH = ProductSearch(page_size=2)
 NOWHERE = connection_at("http://127.0.0.1:1/v1")
@@ -78,7 +78,7 @@ def test_reading_ahead_stops_at_two_batches_that_nobody_took() -> None:
     too_many: list[int] = []
 
     class Endless(CatalogRead):
-        async def pages(self, client: OctogenClient) -> AsyncIterator[WirePage]:
+        async def pages(self, client: OctogenClient) -> AsyncIterator[ProductPage]:
             for number in range(1, 21):
                 if number > 6 and not is_taken.is_set():
                     too_many.append(number)
@@ -113,12 +113,13 @@ class Heavy(CatalogRead):
         self.unread = unread
         self.largest = largest
 
-    async def pages(self, client: OctogenClient) -> AsyncIterator[WirePage]:
+    async def pages(self, client: OctogenClient) -> AsyncIterator[ProductPage]:
         for number in range(1, 9):
             self.unread["pages"] += 1
             self.largest.append(self.unread["pages"])
-            content = page(f"p{number}", next_cursor="more" if number < 8 else None)
-            yield read_page(answer(content + b" " * (1 << 20)), "Page")
+            product = {"uuid": f"p{number}", "productUrl": "p", "title": "long " * (1 << 18)}
+            cursor = "more" if number < 8 else None
+            yield read_page(answer({"items": [product], "nextCursor": cursor}), "Page")
 
 
 @pytest.mark.parametrize("catalogs", [1, 40])

@@ -25,9 +25,9 @@ from octogen_dagster.errors import (
     OctogenResponseError,
     OctogenServerError,
 )
+from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.scan import ProductScan, scan_products
 from octogen_dagster.frames.scan_statistics import ScanStatistics
-from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.frames.scripted import ScriptedCatalog, service

@@ -7,17 +7,15 @@ import math
 import polars as pl
 import pytest
 
-from octogen_dagster.api.http import Response
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.api.spending import Prices
+from octogen_dagster.frames.columns import PRODUCT_SCHEMA
+from octogen_dagster.frames.decode import ProductPage
 from octogen_dagster.frames.scan_statistics import ScanStatistics, product_figures
-from octogen_dagster.frames.schema import PRODUCT_SCHEMA
-from octogen_dagster.frames.wire import WirePage
 
 
-def wire_page(request_id: str | None) -> WirePage:
-    headers = {"x-request-id": request_id} if request_id else {}
-    return WirePage(Response(200, headers), [], None)
+def wire_page(request_id: str | None) -> ProductPage:
+    return ProductPage([], None, request_id, b"[]", {"items.mood": 1}, None, True)
 
 
 def test_rows_and_pages_are_added_up() -> None:
@@ -26,6 +24,7 @@ def test_rows_and_pages_are_added_up() -> None:
     statistics.add(frame, [wire_page("r-1"), wire_page("r-2")])
     statistics.add(frame.head(1), [wire_page("r-3")])
     assert (statistics.rows, statistics.pages) == (3, 3)
+    assert statistics.unknown_fields == {"items.mood": 3}
     assert (statistics.first_request_id, statistics.last_request_id) == ("r-1", "r-3")
 
 

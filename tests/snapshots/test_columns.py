@@ -6,8 +6,12 @@ import pytest
 
 from octogen_dagster.frames.brands import BRANDS_DESCRIPTIONS, BRANDS_SCHEMA
 from octogen_dagster.frames.changes import CHANGES_DESCRIPTIONS, CHANGES_SCHEMA
-from octogen_dagster.frames.details.schema import DETAIL_DESCRIPTIONS, DETAIL_SCHEMA
-from octogen_dagster.frames.schema import COLUMN_DESCRIPTIONS, PRODUCT_SCHEMA
+from octogen_dagster.frames.columns import (
+    COLUMN_DESCRIPTIONS,
+    DETAIL_DESCRIPTIONS,
+    DETAIL_SCHEMA,
+    PRODUCT_SCHEMA,
+)
 from octogen_dagster.snapshots.catalogs_schema import CATALOGS_DESCRIPTIONS, CATALOGS_SCHEMA
 from octogen_dagster.snapshots.columns import (
     BRANDS_SOURCES,

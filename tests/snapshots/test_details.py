@@ -18,8 +18,8 @@ from octogen_dagster import (
     snapshot_days,
 )
 from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.frames.columns import DETAIL_DESCRIPTIONS, DETAIL_SCHEMA
 from octogen_dagster.frames.details.scan import DetailScan
-from octogen_dagster.frames.details.schema import DETAIL_DESCRIPTIONS, DETAIL_SCHEMA
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.details import build_product_details_asset

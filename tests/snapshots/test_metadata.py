@@ -6,10 +6,9 @@ import polars as pl
 import pytest
 
 from octogen_dagster.frames.brands import BRANDS_SCHEMA
+from octogen_dagster.frames.columns import DETAIL_SCHEMA, PRODUCT_SCHEMA
 from octogen_dagster.frames.details.scan import DetailScan
-from octogen_dagster.frames.details.schema import DETAIL_SCHEMA
 from octogen_dagster.frames.details.statistics import DetailStatistics
-from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.frames.snapshot_source import SnapshotSource
 from octogen_dagster.snapshots.metadata import (
     figures_metadata,

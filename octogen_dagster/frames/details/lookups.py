@@ -17,8 +17,8 @@ from octogen_dagster.errors import (
     OctogenNotFoundError,
 )
 from octogen_dagster.frames.client_threads import POLL_SECONDS, ClientThreads
-from octogen_dagster.frames.details.schema import FAILED, FOUND, GONE
-from octogen_dagster.frames.details.wire import WireLookup, read_lookup
+from octogen_dagster.frames.columns import FAILED, FOUND, GONE
+from octogen_dagster.frames.decode import CheckedLookup, read_lookup
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +52,7 @@ class Lookup:
 
     status: str
     at: datetime
-    response: WireLookup | None = None
+    response: CheckedLookup | None = None
     error: str | None = None
 
 

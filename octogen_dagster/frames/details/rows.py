@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from octogen_dagster.frames.details.schema import (
+from octogen_dagster.frames.columns import (
     DETAIL_SCHEMA,
     FOUND,
     IDENTITY,
     LISTED,
     MISMATCH,
+    PRODUCT_SCHEMA,
 )
-from octogen_dagster.frames.details.wire import decoded, envelope_columns, view_columns, view_of
-from octogen_dagster.frames.schema import PRODUCT_SCHEMA
+from octogen_dagster.frames.decode import with_details
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -173,7 +173,7 @@ class DetailRows:
             for uuid, url in zip(batch.fresh.get_column("uuid"), _urls(batch.fresh), strict=True)
         ]
         values = pl.DataFrame(looked_up, schema=_OF_LOOKUPS, orient="row")
-        fresh = batch.fresh.hstack(_decoded(values))
+        fresh = with_details(batch.fresh.hstack(values))
         columns = ["row", *DETAIL_SCHEMA]
         both = pl.concat([batch.carried.select(columns), fresh.select(columns)])
         return both.sort("row").drop("row")
@@ -195,7 +195,7 @@ class DetailRows:
             return status, error, lookup.at, None
         if status == FOUND and response.uuid != uuid:
             status, error = MISMATCH, _mismatch(response.uuid)
-        self.unknown_fields.update(response.unknown_fields(of_view=status == FOUND))
+        self.unknown_fields.update(response.unknown)
         return status, error, lookup.at, response.content
 
 
@@ -206,17 +206,6 @@ def _known(is_active: pl.Expr) -> pl.Expr:
     products are not looked up again for that.
     """
     return is_active.fill_null(value=True)
-
-
-def _decoded(values: pl.DataFrame) -> pl.DataFrame:
-    """Decode the responses of lookups to columns; only those that were found have a view."""
-    lookup, view = pl.col("lookup"), pl.col("view")
-    view_of_found = pl.when(pl.col("status") == FOUND).then(view_of(lookup))
-    return (
-        values.with_columns(decoded(lookup))
-        .with_columns(view_of_found.alias("view"))
-        .select("status", "error", "looked_up_at", *envelope_columns(lookup), *view_columns(view))
-    )
 
 
 def _mismatch(uuid: str | None) -> str:

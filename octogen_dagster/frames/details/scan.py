@@ -16,6 +16,7 @@ import polars as pl
 from octogen_dagster.api.estimate import estimate_lookups
 from octogen_dagster.api.spending import usd
 from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.frames.columns import DETAIL_SCHEMA, DETAIL_SCHEMA_VERSION
 from octogen_dagster.frames.details.failure_limit import FailureLimit
 from octogen_dagster.frames.details.lookups import LookupReader
 from octogen_dagster.frames.details.rows import (
@@ -24,7 +25,6 @@ from octogen_dagster.frames.details.rows import (
     ListedProducts,
     ReusableRows,
 )
-from octogen_dagster.frames.details.schema import DETAIL_SCHEMA, DETAIL_SCHEMA_VERSION
 from octogen_dagster.frames.details.statistics import DetailStatistics, detail_figures
 from octogen_dagster.frames.lazy_scan import Interval
 from octogen_dagster.frames.service_scan import ServiceScan

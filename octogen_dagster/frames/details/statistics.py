@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from octogen_dagster.frames.details.schema import FAILED, FOUND, GONE, MISMATCH
+from octogen_dagster.frames.columns import FAILED, FOUND, GONE, MISMATCH
 from octogen_dagster.frames.statistics import Figures, ReadStatistics
 
 if TYPE_CHECKING:

@@ -23,11 +23,11 @@ from octogen_dagster.frames.walks import in_reading_order
 if TYPE_CHECKING:
     from octogen_dagster.api.connection import Connection
     from octogen_dagster.api.search import ProductSearch
+    from octogen_dagster.frames.decode import ProductPage
     from octogen_dagster.frames.pages.saved_pages import SavedPages
     from octogen_dagster.frames.pages.saved_read import SavedRead
     from octogen_dagster.frames.pages.store import PageStore
     from octogen_dagster.frames.walks import WalkPlanner
-    from octogen_dagster.frames.wire import WirePage
 
     Log = Callable[[str], None]
 
@@ -66,7 +66,7 @@ class _Continued:
     """
 
     saved: SavedPages
-    next_page: WirePage | None
+    next_page: ProductPage | None
 
 
 _Walk = tuple[PlannedCatalog, "_Continued | None"]
@@ -235,7 +235,7 @@ class _Resumer:
             return "its saved pages are of several walks, and max_extra_pages_ratio is 0."
         return self.store.unusable_reason(saved.read.record.started_at)
 
-    def _next_page(self, catalog: PlannedCatalog, pages: SavedPages) -> WirePage | None:
+    def _next_page(self, catalog: PlannedCatalog, pages: SavedPages) -> ProductPage | None:
         """Return the page after the saved ones; None if there is none or none is needed.
 
         Raises:
@@ -268,7 +268,7 @@ class _Resumer:
             source = saved.read
         return CatalogRead(
             catalog,
-            saved=source.pages(segments, catalog.subject),
+            saved=source.pages(segments),
             saved_pages=saved.pages,
             next_page=continued.next_page,
             saver=PageSaver(read, place, segments, saved.first.generation),

@@ -8,16 +8,16 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from octogen_dagster.api.paging import may_be_first_page
-from octogen_dagster.errors import OctogenAPIError, OctogenResponseError, OctogenSnapshotError
+from octogen_dagster.errors import OctogenAPIError, OctogenSnapshotError
 from octogen_dagster.frames.catalog_read import REFUSED_CURSOR_STATUSES
-from octogen_dagster.frames.decode import PageDecoder
+from octogen_dagster.frames.columns import PRODUCT_SCHEMA
+from octogen_dagster.frames.decode import product_frame, read_page
 from octogen_dagster.frames.effective_query import is_same
-from octogen_dagster.frames.schema import PRODUCT_SCHEMA
-from octogen_dagster.frames.wire import WirePage, read_page
 
 if TYPE_CHECKING:
     from octogen_dagster.api.client import OctogenClient
     from octogen_dagster.api.connection import Connection
+    from octogen_dagster.frames.decode import ProductPage
     from octogen_dagster.frames.pages.saved_read import SavedRead
     from octogen_dagster.frames.pages.segments import Segment, SegmentName
     from octogen_dagster.frames.plan import PlannedCatalog
@@ -85,7 +85,7 @@ def verified_pages(
 
 def request_next_page(
     catalog: PlannedCatalog, saved: SavedPages, connection: Connection
-) -> WirePage | None:
+) -> ProductPage | None:
     """Request the page after saved ones; None if there is none.
 
     If the service does not say when the catalog was indexed, the first and the last saved page are
@@ -95,12 +95,7 @@ def request_next_page(
         NotContinuedError: The service no longer continues the saved pages.
         OctogenError: The service fails.
     """
-    try:
-        first, last = (
-            page.parsed(catalog.subject) for page in (saved.first.pages[0], saved.last.pages[-1])
-        )
-    except OctogenResponseError as error:
-        raise NotContinuedError(f"its saved pages cannot be parsed. {error}") from None
+    first, last = saved.first.pages[0], saved.last.pages[-1]
     requests = _Requests(catalog, saved, first, last)
     try:
         page = connection.call(requests)
@@ -135,7 +130,7 @@ class _Requests:
     """
 
     def __init__(
-        self, catalog: PlannedCatalog, saved: SavedPages, first: WirePage, last: WirePage
+        self, catalog: PlannedCatalog, saved: SavedPages, first: ProductPage, last: ProductPage
     ) -> None:
         self._catalog = catalog
         self._saved = saved
@@ -144,7 +139,7 @@ class _Requests:
         self.generation = ""
         self.changed_page = 0
 
-    async def __call__(self, client: OctogenClient) -> WirePage | None:
+    async def __call__(self, client: OctogenClient) -> ProductPage | None:
         """Request the page after the saved ones; None if there is none.
 
         Raises:
@@ -166,7 +161,7 @@ class _Requests:
                 return number
         return 0
 
-    async def _page(self, client: OctogenClient, cursor: str | None, number: int) -> WirePage:
+    async def _page(self, client: OctogenClient, cursor: str | None, number: int) -> ProductPage:
         request = self._catalog.request
         if cursor:
             request = request.following(cursor)
@@ -177,8 +172,11 @@ class _Requests:
             )
         return page
 
-    def _are_equal(self, one: WirePage, other: WirePage) -> bool:
+    def _are_equal(self, one: ProductPage, other: ProductPage) -> bool:
         """True if two pages have the same rows, scores aside."""
-        decoder = PageDecoder(PRODUCT_SCHEMA.keys() - _OF_THE_REQUEST, datetime.min)
-        first, second = (decoder.decode([page], self._catalog.catalog) for page in (one, other))
+        columns = PRODUCT_SCHEMA.keys() - _OF_THE_REQUEST
+        first, second = (
+            product_frame([page], columns, self._catalog.catalog, datetime.min)
+            for page in (one, other)
+        )
         return first.equals(second)

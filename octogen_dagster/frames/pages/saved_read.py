@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from octogen_dagster.api.search import ProductSearch
+    from octogen_dagster.frames.decode import ProductPage
     from octogen_dagster.frames.pages.segments import CompressedSegment
     from octogen_dagster.frames.pages.storage import PageStorage
-    from octogen_dagster.frames.wire import WirePage
 
 
 class SavedRead:
@@ -102,19 +102,17 @@ class SavedRead:
                 "octogen-dagster does not read. Update octogen-dagster."
             ) from None
 
-    def pages(self, segments: Sequence[SegmentName], subject: str) -> Iterator[WirePage]:
-        """Yield the pages of segments, checked like pages from the service.
+    def pages(self, segments: Sequence[SegmentName]) -> Iterator[ProductPage]:
+        """Yield the pages of segments.
 
         Args:
             segments: The segments, in order.
-            subject: What was read; begins error messages.
 
         Raises:
             OctogenSnapshotError: A segment was removed or is damaged.
         """
         for name in segments:
-            for page in self.segment(name).pages:
-                yield page.parsed(subject)
+            yield from self.segment(name).pages
 
     def begin(self) -> None:
         """Make the folder and write its record, unless that was done before.

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 from typing_extensions import Self
 
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.frames.pages.segments import CompressedSegment, SavedPage
+from octogen_dagster.frames.pages.segments import CompressedSegment, compressed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import Future
     from types import TracebackType
 
+    from octogen_dagster.frames.decode import ProductPage
     from octogen_dagster.frames.pages.saved_read import SavedRead
     from octogen_dagster.frames.pages.segments import SegmentName
-    from octogen_dagster.frames.wire import WirePage
 
 PAGES_PER_SEGMENT = 12
 MAX_REPEATED_PAGES = 2 * PAGES_PER_SEGMENT + 2
@@ -76,7 +76,7 @@ class PageSaver:
         with contextlib.suppress(OctogenSnapshotError):
             self.flush()
 
-    def add(self, page: WirePage) -> None:
+    def add(self, page: ProductPage) -> None:
         """Add the next page; a full segment is written in the background.
 
         Raises:
@@ -84,10 +84,10 @@ class PageSaver:
         """
         if self._closed or self._read.failure:
             return
-        compressed = SavedPage.of(page).compressed()
+        content = compressed(page)
         with self._lock:
             if not self._closed:
-                self._unsaved.append(compressed)
+                self._unsaved.append(content)
             if len(self._unsaved) == PAGES_PER_SEGMENT:
                 self._begin_segment()
 

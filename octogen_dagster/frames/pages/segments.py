@@ -9,63 +9,21 @@ import hashlib
 import re
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import msgspec
 from typing_extensions import Self
 
-from octogen_dagster.api.http import Response
-from octogen_dagster.frames.wire import read_page
+from octogen_dagster.frames.decode import ProductPage
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
-if TYPE_CHECKING:
-    from octogen_dagster.api.http import Response
-from octogen_dagster.frames.wire import WirePage
-
 SUFFIX = ".pages"
 _ZSTD_LEVEL = 1
 _EMPTY_ARRAY, _ARRAY_16 = b"\x90", b"\xdc"  # of MessagePack
 _NAME = re.compile(r"(?P<catalog>\d{6})-(?P<number>\d{6})-(?P<digest>[0-9a-f]{32})\.pages")
-
-
-class SavedPage(msgspec.Struct, array_like=True, gc=False):
-    """A page as the service sent it.
-
-    Attributes:
-        content: The body of the response.
-        request_id: The `x-request-id` of the response.
-        next_cursor: The cursor of the next page; None on the last one.
-    """
-
-    content: bytes
-    request_id: str | None
-    next_cursor: str | None
-
-    @classmethod
-    def of(cls, page: WirePage) -> Self:
-        """Make a saved page of a page that came from the service."""
-        return cls(page.response.content, page.request_id, page.next_cursor)
-
-    def compressed(self) -> bytes:
-        """Return the page as a part of a `CompressedSegment`."""
-        return zstd.compress(msgspec.msgpack.encode(self), _ZSTD_LEVEL)
-
-    def parsed(self, subject: str) -> WirePage:
-        """Parse the page and check it like a page from the service.
-
-        Args:
-            subject: What was read; begins error messages.
-
-        Raises:
-            OctogenResponseError: The body is not a page of products.
-        """
-        headers = {"x-request-id": self.request_id} if self.request_id else {}
-        response = Response(200, headers, self.content)
-        return read_page(response, f"{subject}, saved,")
 
 
 class Segment(msgspec.Struct):
@@ -77,12 +35,12 @@ class Segment(msgspec.Struct):
     """
 
     generation: str
-    pages: list[SavedPage]
+    pages: list[ProductPage]
 
     def encoded(self) -> bytes:
         """Return the content of the segment's file: MessagePack, compressed by Zstandard."""
         return CompressedSegment(
-            self.generation, [page.compressed() for page in self.pages]
+            self.generation, [compressed(page) for page in self.pages]
         ).encoded()
 
     @classmethod
@@ -107,7 +65,7 @@ class CompressedSegment:
 
     Attributes:
         generation: As in `Segment`.
-        pages: The pages, each `SavedPage.compressed`.
+        pages: The pages, each `compressed`.
     """
 
     generation: str
@@ -143,6 +101,11 @@ class SegmentName:
 
     def __str__(self) -> str:
         return f"{self.catalog:06}-{self.number:06}-{self.digest}{SUFFIX}"
+
+
+def compressed(page: ProductPage) -> bytes:
+    """Return a page as a part of a `CompressedSegment`."""
+    return zstd.compress(page.encoded(), _ZSTD_LEVEL)
 
 
 def digest(content: bytes) -> str:

@@ -11,12 +11,11 @@ from typing import Any
 import polars as pl
 
 from octogen_dagster.api.http import Response
+from octogen_dagster.frames.columns import DETAIL_SCHEMA, FOUND, PRODUCT_SCHEMA
+from octogen_dagster.frames.decode import read_lookup
 from octogen_dagster.frames.details.failure_limit import FailureLimit
 from octogen_dagster.frames.details.lookups import Lookup, LookupReader, Lookups
 from octogen_dagster.frames.details.rows import Batch, DetailRows, ListedProducts, ReusableRows
-from octogen_dagster.frames.details.schema import DETAIL_SCHEMA, FOUND
-from octogen_dagster.frames.details.wire import read_lookup
-from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from tests.frames.scripted import connection_at
 
 LOOKED_UP_AT = datetime(2026, 11, 25, 6, 0, tzinfo=timezone.utc)

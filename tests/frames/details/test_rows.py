@@ -7,6 +7,7 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
+from octogen_dagster.frames.columns import DETAIL_SCHEMA
 from octogen_dagster.frames.details.lookups import Lookup
 from octogen_dagster.frames.details.rows import (
     PRODUCTS_PER_BATCH,
@@ -14,7 +15,6 @@ from octogen_dagster.frames.details.rows import (
     ListedProducts,
     ReusableRows,
 )
-from octogen_dagster.frames.details.schema import DETAIL_SCHEMA
 from tests.frames.details.made_up import (
     LOOKED_UP_AT,
     InstantReader,
@@ -185,11 +185,3 @@ class TestEnvelope:
         row, _ = row_of(found(None, envelope={"source": "indexed"}))
         assert (row["status"], row["title"]) == ("mismatch", None)
         assert row["error"] == "The response has no uuid, so it may be of another product."
-
-    def test_unknown_fields_of_a_product_count_if_it_was_found(self) -> None:
-        lookup = found("a", mood="calm", envelope={"mood": {"of": "x"}, "resolution": {"new": 1}})
-        gone = replace(lookup, status="gone")
-        of_lookup = {"mood": 1, "resolution.new": 1}
-        assert row_of(gone)[1] == of_lookup
-        assert row_of(lookup)[1] == of_lookup | {"product.mood": 1}
-        assert row_of(found("b", mood="calm"))[1] == {}, "a mismatch"

@@ -30,13 +30,12 @@ from octogen_dagster.errors import (
     OctogenInsufficientCreditError,
     OctogenSnapshotError,
 )
+from octogen_dagster.frames.columns import DETAIL_SCHEMA, PRODUCT_SCHEMA
 from octogen_dagster.frames.details.rows import ROW_GROUP_SIZE
 from octogen_dagster.frames.details.scan import DetailScan
-from octogen_dagster.frames.details.schema import DETAIL_SCHEMA
 from octogen_dagster.frames.details.statistics import DetailStatistics
 from octogen_dagster.frames.pages.store import PageStore
 from octogen_dagster.frames.scan import scan_products
-from octogen_dagster.frames.schema import PRODUCT_SCHEMA
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.frames.scripted import service

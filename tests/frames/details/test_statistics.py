@@ -7,9 +7,9 @@ from datetime import timedelta
 import polars as pl
 
 from octogen_dagster.api.spending import Prices
+from octogen_dagster.frames.columns import DETAIL_SCHEMA
 from octogen_dagster.frames.details.lookups import Lookups
 from octogen_dagster.frames.details.rows import Batch
-from octogen_dagster.frames.details.schema import DETAIL_SCHEMA
 from octogen_dagster.frames.details.statistics import DetailStatistics, detail_figures
 from tests.frames.details.made_up import LOOKED_UP_AT
 

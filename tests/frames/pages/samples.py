@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timezone
 
 from octogen_dagster.frames.pages.records import ReadRecord, SavedCatalog
-from octogen_dagster.frames.pages.segments import SavedPage, Segment
-from tests.frames.scripted import page
+from octogen_dagster.frames.pages.segments import Segment
+from tests.frames.products import wire_page
 
 STARTED_AT = datetime(2026, 11, 25, 6, 0, tzinfo=timezone.utc)
 
@@ -23,5 +23,4 @@ def read_record(*catalogs: str) -> ReadRecord:
 
 def segment(*uuids: str, next_cursor: str | None = None) -> Segment:
     """A segment with one page of products."""
-    content = page(*uuids, next_cursor=next_cursor)
-    return Segment("seed", [SavedPage(content, "r-1", next_cursor)])
+    return Segment("seed", [wire_page(*uuids, next_cursor=next_cursor)])

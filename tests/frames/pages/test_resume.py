@@ -233,22 +233,6 @@ class TestDamage:
         assert frames[0].drop("fetched_at").equals(undisturbed)
         assert not reads.folder.exists()
 
-    def test_a_page_that_an_earlier_version_saved_as_good_ends_only_one_read(
-        self, reads: Reads, undisturbed: pl.DataFrame
-    ) -> None:
-        reads.interrupted()
-        path = reads.segments()[0]
-        segment = Segment.decoded(path.read_bytes())
-        times = re.compile(rb'"updatedAt":\s*"[^"]*"')
-        page = segment.pages[5]
-        page.content = times.sub(b'"updatedAt":"yesterday"', page.content)
-        path.unlink()
-        content = segment.encoded()
-        path.with_name(str(SegmentName(0, 0, digest(content)))).write_bytes(content)
-        with pytest.raises(OctogenResponseError, match="'yesterday'"):
-            reads.read()
-        assert reads.read().drop("fetched_at").equals(undisturbed)
-
     def test_pages_that_a_read_failed_for_are_not_used_again(self, reads: Reads) -> None:
         reads.interrupted(20)
         reads.sandbox.inject(Fault("loop_cursor", page=30, times=1))

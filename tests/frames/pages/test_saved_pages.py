@@ -15,6 +15,7 @@ from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.errors import OctogenServerError
+from octogen_dagster.frames.decode import read_page
 from octogen_dagster.frames.pages.saved_pages import (
     NotContinuedError,
     SavedPages,
@@ -22,12 +23,13 @@ from octogen_dagster.frames.pages.saved_pages import (
     verified_pages,
 )
 from octogen_dagster.frames.pages.saved_read import SavedRead
-from octogen_dagster.frames.pages.segments import SavedPage, Segment, SegmentName
+from octogen_dagster.frames.pages.segments import Segment, SegmentName
 from octogen_dagster.frames.pages.storage import PageStorage
 from octogen_dagster.frames.plan import PlannedCatalog
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.frames.pages.samples import read_record, segment
+from tests.frames.products import answer
 from tests.frames.scripted import ScriptedCatalog
 
 SEARCH = ProductSearch(catalogs=["acme"], page_size=2)
@@ -50,10 +52,7 @@ def saved_again(read: SavedRead, *names: SegmentName) -> SavedRead:
 def saved_pages(read: SavedRead, count: int, generation: str = "seed") -> SavedPages:
     """The first pages of the scripted service, two in a segment."""
     catalog = ScriptedCatalog(LAST)
-    pages = [
-        SavedPage(catalog.page(number), "r-1", catalog.cursor_after(number))
-        for number in range(1, count + 1)
-    ]
+    pages = [read_page(answer(catalog.page(number)), "It") for number in range(1, count + 1)]
     names = [
         read.write(0, begin // 2, Segment(generation, pages[begin : begin + 2]))
         for begin in range(0, count, 2)

@@ -93,14 +93,14 @@ def test_the_segments_of_a_catalog_are_in_order_and_end_at_a_gap(storage: PageSt
 
 def test_pages_are_those_of_the_segments_in_their_order(read: SavedRead) -> None:
     names = [read.write(0, number, segment(f"p{number}")) for number in (0, 1, 2)]
-    pages = read.pages([names[2], names[0]], "It")
+    pages = read.pages([names[2], names[0]])
     assert [page.uuids for page in pages] == [["p2"], ["p0"]]
 
 
 def test_pages_before_damage_are_brought(read: SavedRead) -> None:
     names = [read.write(0, number, segment(f"p{number}")) for number in (0, 1)]
     overwrite(read, names[1], b"")
-    pages = read.pages(names, "It")
+    pages = read.pages(names)
     assert next(pages).uuids == ["p0"]
     with pytest.raises(OctogenSnapshotError, match="are damaged: 0 bytes"):
         next(pages)
@@ -114,7 +114,7 @@ class TestTakingOver:
         new = SavedRead(storage, "two", read_record("zen"))
         taken = new.take_over(read, names, 0)
         assert taken == [SegmentName(0, name.number, name.digest) for name in names]
-        assert [page.uuids for page in new.pages(taken, "It")] == [["p0"], ["p1"]]
+        assert [page.uuids for page in new.pages(taken)] == [["p0"], ["p1"]]
 
     def test_the_other_read_keeps_its_segments_and_can_be_removed(
         self, storage: PageStorage, read: SavedRead

@@ -9,7 +9,7 @@ import polars as pl
 from octogen_ai_sdk.generated.models import MerchantProductUrlLookupResponse, MerchantProductView
 from pydantic import BaseModel
 
-from octogen_dagster.frames.details.schema import DETAIL_SCHEMA
+from octogen_dagster.frames.columns import DETAIL_SCHEMA
 
 OF_THE_SNAPSHOT = "the product snapshot says it, and a product view must agree with its uuid"
 OF_A_SEARCH = "a lookup has no search, so no score"

@@ -1,0 +1,170 @@
+"""Odd values of pages and lookups: what is read, what becomes null, what is refused."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from typing import Any
+
+import polars as pl
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from octogen_dagster.api.http import Response
+from octogen_dagster.api.models import UtcDatetime
+from octogen_dagster.errors import OctogenResponseError
+from octogen_dagster.frames import decode as module
+from octogen_dagster.frames.columns import PRODUCT_SCHEMA
+from octogen_dagster.frames.decode import product_frame, read_lookup, read_page, with_details
+
+PRODUCT = {"uuid": "u", "productUrl": "p"}
+by_model = TypeAdapter(UtcDatetime | None)
+
+
+def response(document: Any) -> Response:
+    content = document if isinstance(document, bytes) else json.dumps(document).encode()
+    return Response(200, {"content-type": "application/json"}, content)
+
+
+def values(name: str, *documents: Any) -> list[Any]:
+    """The values of a column, of all pages."""
+    pages = [read_page(response(document), "Page") for document in documents]
+    frame = product_frame(pages, [*PRODUCT_SCHEMA], "acme", datetime.now(timezone.utc))
+    assert frame.schema == PRODUCT_SCHEMA
+    return frame.get_column(name).to_list()
+
+
+def page(**fields: Any) -> dict[str, Any]:
+    return {"items": [PRODUCT | fields]}
+
+
+@pytest.mark.parametrize("of_lookups", [False, True], ids=["pages", "lookups"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-01-02T03:04:05Z",
+        "2026-01-02t03:04:05.123456789+05:30",
+        "2026-01-02T03:04:05.9999999Z",
+        "2026-01-02 03:04:05z",
+        "2026-01-02T03:04:05",
+        "2026-01-02 03:04:05.1234567",
+        "2026-01-02T03:04Z",
+        "2026-01-02T03:04:05,5Z",
+        "2026-01-02T03:04:05+0530",
+        "1767323045",
+        "2026-01-02",
+        "0001-01-01T00:00:00+05:00",
+        "9999-12-31T23:59:59-05:00",
+        "0001-01-01T00:00:00Z",
+        "2026-01-02T03:04:60Z",
+        "2026-01-02T24:00:00Z",
+        "2026-02-30T03:04:05Z",
+        " 2026-01-02T03:04:05Z",
+        "yesterday",
+        "",
+    ],
+)
+def test_a_time_is_read_as_the_model_reads_it(text: str, of_lookups: bool) -> None:
+    def read() -> Any:
+        if not of_lookups:
+            return values("updated_at", {"items": [PRODUCT, PRODUCT | {"updatedAt": text}]})[1]
+        product = PRODUCT | {"updatedAt": text, "reviews": [{"publishedAt": text}, {}]}
+        lookup = read_lookup(response({"product": product}), "It")
+        frame = pl.DataFrame({"lookup": [lookup.content], "status": ["found"]})
+        (row,) = with_details(frame).to_dicts()
+        assert row["reviews"][0]["published_at"] == row["updated_at"]
+        return row["updated_at"]
+
+    try:
+        expected = by_model.validate_python(text)
+    except ValidationError:
+        with pytest.raises(OctogenResponseError, match="updatedAt"):
+            read()
+    else:
+        assert read() == expected
+
+
+@pytest.mark.parametrize("number", ["12.0", "1.2e1", "0.12E+2", "12.000"])
+def test_a_whole_number_is_an_integer_however_it_is_written(number: str) -> None:
+    content = b'{"items": [{"uuid": "u", "productUrl": "p", "rating": {"count": %s}}]}'
+    assert values("rating", content % number.encode()) == [{"average": None, "count": 12}]
+
+
+@pytest.mark.parametrize(
+    ("twice", "once"),
+    [
+        ('"title": "a", "title": "b"', '"title": "b"'),
+        ('"title": "a", "title": null', '"title": null'),
+        ('"brand": {"name": "a", "url": "x"}, "brand": {"name": "b"}', '"brand": {"name": "b"}'),
+        ('"images": [{"url": "a", "url": "b"}]', '"images": [{"url": "b"}]'),
+    ],
+)
+def test_of_two_fields_of_one_name_the_last_counts(twice: str, once: str) -> None:
+    one, other = (
+        b'{"items": [{"uuid": "u", "productUrl": "p", %s}]}' % fields.encode()
+        for fields in (twice, once)
+    )
+    for name in ("title", "brand", "images"):
+        assert values(name, one) == values(name, other)
+
+
+def test_images_of_both_forms_are_one_column() -> None:
+    forms: list[Any] = [["a", "b"], [{"url": "a", "width": 1}], None, [], ["a", {"url": "b"}]]
+    pages = [page(images=images) for images in forms]
+    expected = [None if each is None else [url_of(image) for image in each] for each in forms]
+    assert urls(values("images", *pages)) == expected
+    together = {"items": [item for page in pages for item in page["items"]]}
+    assert values("images", together) == values("images", *pages)
+    assert urls([values("primary_image", page(primaryImage="a"))]) == [["a"]]
+
+
+def url_of(image: Any) -> str:
+    return str(image["url"] if isinstance(image, dict) else image)
+
+
+def urls(lists: list[Any]) -> list[Any]:
+    return [images if images is None else [url_of(image) for image in images] for images in lists]
+
+
+def test_what_is_large_is_decoded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = [page(title=title) for title in ("a", "b" * 100, "c", "d", "e" * 100)]
+    whole = values("title", *pages)
+    monkeypatch.setattr(module, "_MAX_BYTES_AT_ONCE", 150)
+    assert values("title", *pages) == whole
+
+
+def test_no_pages_are_a_frame_with_all_columns() -> None:
+    assert values("uuid") == values("uuid", {"items": []}) == []
+
+
+@pytest.mark.parametrize("items", [{}, {"items": None}, {"items": []}])
+def test_a_page_may_have_no_items(items: dict[str, Any]) -> None:
+    document = {"effectiveQuery": {"text": "a"}, "nextCursor": "c", **items}
+    read = read_page(response(document), "Page", is_first=True)
+    assert (read.uuids, read.next_cursor, read.unknown) == ([], "c", {})
+    assert read.effective_query == {"text": "a"}
+
+
+@pytest.mark.parametrize("query", [None, "a", [], 5])
+def test_an_effective_query_is_an_object_or_none(query: Any) -> None:
+    document = page() | {"effectiveQuery": query}
+    assert read_page(response(document), "Page").effective_query is None
+
+
+def test_the_uuid_of_a_lookup_may_be_absent_and_then_it_is_not_active() -> None:
+    lookup = read_lookup(response({"product": {"productUrl": "p", "title": 5}}), "It")
+    assert (lookup.uuid, lookup.source) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("product", "problem"),
+    [
+        ({"currentPrice": "free"}, "a wrong product.currentPrice: input should be a valid number"),
+        ({"productUrl": None}, "a wrong product.productUrl: input should be a valid string"),
+        ({"images": [{"width": 5}]}, "a wrong product.images.0.url: field required"),
+    ],
+)
+def test_a_refused_lookup_names_the_field(product: dict[str, Any], problem: str) -> None:
+    with pytest.raises(OctogenResponseError) as raised:
+        read_lookup(response({"product": PRODUCT | product}), "The product")
+    assert str(raised.value).startswith(f"The product was answered with 200 and {problem}")
