@@ -1,36 +1,4 @@
-"""The errors of the whole project, in one hierarchy.
-
-* OctogenError
-  * MissingAPIKeyError
-  * OctogenComponentError           the YAML of a component is not valid
-  * MissingPackageError             a feature needs a package that is not installed
-  * OctogenConnectionError          no complete response: DNS, refused, reset, cut off
-    * OctogenTimeoutError
-  * OctogenBudgetError              the next request would exceed the budget of the run
-  * OctogenPagingError              a search whose pages loop, restart or never end
-    * OctogenSplitCatalogError        a catalog whose walks overlap or leave out products
-  * OctogenEmptyCatalogError        a catalog that is named and has no products, or serves no host
-  * OctogenSnapshotError            a snapshot that cannot be written or read
-    * OctogenShrunkenSnapshotError    a whole catalog lost most of its products
-    * OctogenPastPartitionError       a partition of a time other than the present
-  * OctogenAPIError                 a response that is not a result
-    * OctogenAuthenticationError      401
-    * OctogenInsufficientCreditError  402
-    * OctogenForbiddenError           403
-    * OctogenNotFoundError            404
-    * OctogenValidationError          422
-    * OctogenRateLimitError           429
-    * OctogenServerError              5xx
-      * OctogenShopError                502 to 504 of a lookup: one shop failed, not the service
-    * OctogenResponseError            2xx with a body of the wrong shape
-  * OctogenBigQueryError            a listing that cannot be found, subscribed to or read
-    * OctogenBigQueryInputError       a malformed name; a ValueError too
-    * OctogenBigQueryAccessPendingError  Octogen's grant on the listing has not arrived yet
-    * OctogenBigQueryUnavailableError  Google did not respond in time, retries included
-      * OctogenBigQueryUnreachableError  Google sent no complete response
-  * OctogenMCPError                 Octogen's MCP server refused or failed a call
-    * OctogenMCPAuthenticationError   the access token is missing or refused
-    * OctogenMCPRateLimitError        the organisation's request budget is spent for now
+"""The errors of the whole project: one hierarchy below `OctogenError`.
 
 Arguments that are refused before anything is sent raise ValueError; pydantic's
 ValidationError is a ValueError.
@@ -164,18 +132,18 @@ class OctogenPastPartitionError(OctogenSnapshotError):
     def __init__(self, begin: datetime, end: datetime, now: datetime | None = None) -> None:
         self.begin, self.end = begin, end
         self._now = now or datetime.now(timezone.utc)
-        over = end <= self._now
-        super().__init__(
-            f"The partition from {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M %Z} "
-            f"{'is over' if over else 'has not begun'}, and the service knows only the present: "
-            "what it says now must not be stored under another time. "
-            + (
+        state, advice = "has not begun", "Materialize it when its time has come."
+        if end <= self._now:
+            state = "is over"
+            advice = (
                 "Materialize the partition of now. The past is in the Parquet file that was "
                 "written then: if it was lost, restore it from a backup, such as the object "
                 "versions of its bucket."
-                if over
-                else "Materialize it when its time has come."
             )
+        super().__init__(
+            f"The partition from {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M %Z} {state}, and "
+            "the service knows only the present: what it says now must not be stored under another "
+            f"time. {advice}"
         )
 
     def __reduce__(self) -> tuple[type[Self], tuple[datetime, datetime, datetime]]:
@@ -251,10 +219,7 @@ class OctogenAPIError(OctogenError):
 
     Attributes:
         status_code: The HTTP status.
-        detail: As in the arguments.
-        response: As in the arguments.
         request_id: The `x-request-id` header, to quote to Octogen.
-        retry_after: As in the arguments.
     """
 
     def __init__(

@@ -1,18 +1,22 @@
 """The ledger of a sensor: the runs it requested, when it requests them again, what is confirmed.
 
 The catalog sensor and the listing sensor store a ledger each as their cursor, which operators read
-in the Dagster UI. Nothing here calls Dagster or reads a clock.
+in the Dagster UI. Nothing here reads a clock.
 """
 
 from collections.abc import Set
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+import dagster as dg
 import msgspec
 from typing_extensions import Self
 
+from octogen_dagster.errors import OctogenError, Persistence
 from octogen_dagster.sensor_limits import MAX_REPORTS_PER_TICK, backoff_seconds, is_due
 
 CURSOR_VERSION = 1
+_MAX_SKIPPED_TICKS = 2
+"""Ticks in a row that are skipped while it is unclear if an error passes; the next one fails."""
 
 _State = TypeVar("_State")
 
@@ -158,3 +162,19 @@ def run_key(key: str, origin: object, *, round_number: int, attempts: int) -> st
     """
     round_part = f"~{round_number}" if round_number else ""
     return f"{key}@{origin}{round_part}{f'#{attempts}' if attempts > 1 else ''}"
+
+
+def record_failed_tick(ledger: Ledger[Any], problem: str, error: Exception) -> None:
+    """Record in the cursor that a tick's source failed, unless that makes the tick fail.
+
+    An error that passes by itself never fails a tick; one that lasts does, as does one that is not
+    of this project, a setting that is invalid. A failed tick keeps its cursor, so the ticks after
+    it fail as well until one succeeds.
+    """
+    persistence = error.persistence if isinstance(error, OctogenError) else Persistence.PERMANENT
+    if persistence is Persistence.PERMANENT:
+        raise dg.Failure(f"{problem}. {error}") from None
+    if persistence is Persistence.UNCLEAR:
+        ledger.failed_ticks = (ledger.failed_ticks or 0) + 1
+        if ledger.failed_ticks > _MAX_SKIPPED_TICKS:
+            raise dg.Failure(f"{problem}, for the third tick in a row or longer. {error}") from None

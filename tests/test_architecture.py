@@ -15,16 +15,8 @@ import octogen_dagster
 
 PACKAGE = Path(octogen_dagster.__file__).parent
 TESTS = Path(__file__).parent
-GROUND = {"errors", "files", "background", "extras", "suggestions"}
-HELPERS = {
-    "asset_defaults",
-    "check_results",
-    "previews",
-    "run_failures",
-    "run_ledger",
-    "sensor_failures",
-    "sensor_limits",
-}
+GROUND = {"errors", "files", "background", "extras", "settings"}
+HELPERS = {"dagster_parts", "run_ledger", "sensor_limits"}
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
@@ -34,18 +26,14 @@ ARROWS: dict[str, set[str]] = {
     "frames": GROUND | {"api"},
     "control_plane": GROUND | {"api"},
     "sharing": GROUND | {"api"},
-    "asset_defaults": set(),
-    "run_failures": {"errors", "asset_defaults"},
-    "sensor_failures": {"errors", "run_ledger"},
+    "settings": set(),
+    "dagster_parts": {"errors", "api"},
     "sensor_limits": set(),
-    "run_ledger": {"sensor_limits"},
-    "check_results": set(),
-    "previews": set(),
-    "suggestions": set(),
+    "run_ledger": {"errors", "sensor_limits"},
     "snapshots": GROUND | HELPERS | {"api", "frames"},
     "bigquery": GROUND | HELPERS | {"api", "frames", "sharing", "control_plane"},
     "doctor": GROUND
-    | {"asset_defaults", "api", "snapshots", "bigquery", "sharing", "control_plane"},
+    | {"dagster_parts", "api", "snapshots", "bigquery", "sharing", "control_plane"},
     "components": GROUND | HELPERS | {"api", "frames", "snapshots", "bigquery", "sandbox"},
     "sandbox": set(),
     "demo": GROUND | {"snapshots", "bigquery", "sharing", "sandbox"},

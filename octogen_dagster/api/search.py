@@ -31,7 +31,7 @@ from pydantic import (
 )
 from typing_extensions import Self, Unpack
 
-from octogen_dagster.suggestions import refuse_unknown_settings
+from octogen_dagster.settings import refuse_unknown_settings
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 

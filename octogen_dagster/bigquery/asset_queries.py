@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from octogen_dagster.asset_defaults import Metadata
 from octogen_dagster.bigquery.query_jobs import FinishedQuery, JobOrigin
 from octogen_dagster.bigquery.table_metadata import last_materialization
+from octogen_dagster.dagster_parts import Metadata
 
 DOLLARS_PER_TIB = 6.25
 """Google's list price of on-demand queries in the US, since July 2023."""

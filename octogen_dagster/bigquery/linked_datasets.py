@@ -5,7 +5,6 @@ from typing import Any
 
 import dagster as dg
 
-from octogen_dagster.asset_defaults import octogen_asset
 from octogen_dagster.bigquery.listing_subscription import ListingSubscription
 from octogen_dagster.bigquery.partitions import (
     listing_of,
@@ -14,6 +13,7 @@ from octogen_dagster.bigquery.partitions import (
 )
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
 from octogen_dagster.bigquery.table_metadata import CONSOLE, TABLE_NAME, console_url
+from octogen_dagster.dagster_parts import octogen_asset
 from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,
     OctogenError,

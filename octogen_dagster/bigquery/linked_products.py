@@ -6,7 +6,6 @@ from typing import Any
 
 import dagster as dg
 
-from octogen_dagster.asset_defaults import Metadata, asset_key, octogen_asset
 from octogen_dagster.bigquery.asset_queries import (
     DOLLARS_PER_TIB,
     job_origin,
@@ -16,9 +15,15 @@ from octogen_dagster.bigquery.query_jobs import MAX_BYTES_BILLED, QueryLimits
 from octogen_dagster.bigquery.table_checks import build_check_specs, check_results
 from octogen_dagster.bigquery.table_metadata import read_reported_table, table_metadata
 from octogen_dagster.bigquery.tables import TableFacts, open_client, read_table
-from octogen_dagster.check_results import hours, require_max_age
+from octogen_dagster.dagster_parts import (
+    Metadata,
+    asset_key,
+    hours,
+    octogen_asset,
+    permanent_errors_fail,
+    require_max_age,
+)
 from octogen_dagster.extras import require_extras
-from octogen_dagster.run_failures import permanent_errors_fail
 
 PRODUCT_COLUMNS = (
     "uuid",

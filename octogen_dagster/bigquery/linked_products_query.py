@@ -4,7 +4,6 @@ from typing import Any
 
 import dagster as dg
 
-from octogen_dagster.asset_defaults import octogen_asset
 from octogen_dagster.bigquery.asset_queries import (
     DOLLARS_PER_TIB,
     job_origin,
@@ -14,9 +13,8 @@ from octogen_dagster.bigquery.query_jobs import MAX_BYTES_BILLED, QueryLimits
 from octogen_dagster.bigquery.table_metadata import read_reported_table, table_metadata
 from octogen_dagster.bigquery.table_query import write_query
 from octogen_dagster.bigquery.tables import TableName, open_client, read_first_rows, read_table
+from octogen_dagster.dagster_parts import inline_table, octogen_asset, permanent_errors_fail
 from octogen_dagster.extras import require_extras
-from octogen_dagster.previews import inline_table
-from octogen_dagster.run_failures import permanent_errors_fail
 
 PREVIEW_ROWS = 10
 

@@ -6,12 +6,6 @@ from typing import Any
 
 import dagster as dg
 
-from octogen_dagster.asset_defaults import (
-    ACCEPT_SHRINKING,
-    ACCEPT_SHRINKING_CONFIG,
-    asset_key,
-    octogen_asset,
-)
 from octogen_dagster.bigquery.asset_queries import DOLLARS_PER_TIB, job_origin, query_metadata
 from octogen_dagster.bigquery.linked_products import PRODUCT_COLUMNS
 from octogen_dagster.bigquery.linked_scan import LinkedScan
@@ -36,11 +30,17 @@ from octogen_dagster.bigquery.tables import (
     open_client,
 )
 from octogen_dagster.bigquery.view_query import build_view_query, check_arguments
-from octogen_dagster.check_results import require_max_age
+from octogen_dagster.dagster_parts import (
+    ACCEPT_SHRINKING,
+    ACCEPT_SHRINKING_CONFIG,
+    asset_key,
+    octogen_asset,
+    permanent_errors_fail,
+    require_max_age,
+)
 from octogen_dagster.extras import require_extras
-from octogen_dagster.frames.shares import require_share
 from octogen_dagster.frames.snapshot_source import MIN_ROWS_RATIO
-from octogen_dagster.run_failures import permanent_errors_fail
+from octogen_dagster.settings import require_fraction
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
 
 
@@ -102,7 +102,7 @@ def build_linked_snapshot_asset(
     require_extras("build_linked_snapshot_asset", "bigquery")
     limits = QueryLimits(max_bytes_billed)
     check_arguments(columns, where, modified_column)
-    require_share("min_rows_ratio", min_rows_ratio)
+    require_fraction("min_rows_ratio", min_rows_ratio)
     require_max_age(max_age)
     partitions = asset_arguments.pop("partitions_def", linked_datasets.partitions_def)
 

@@ -22,7 +22,7 @@ from octogen_dagster.bigquery.listing_tick import (
 )
 from octogen_dagster.bigquery.subscription_health import by_analytics_hub, merge_octogen_status
 from octogen_dagster.errors import OctogenError, OctogenTimeoutError
-from octogen_dagster.sensor_failures import record_failed_tick
+from octogen_dagster.run_ledger import record_failed_tick
 from octogen_dagster.sensor_limits import is_due, unfinished_partitions
 from octogen_dagster.sharing.listing_identity import ListingIdentity
 from octogen_dagster.sharing.listings import Listing

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from octogen_dagster.bigquery.tables import TableFacts, TableName
-from octogen_dagster.check_results import (
+from octogen_dagster.dagster_parts import (
     FRESH,
     NOT_EMPTY,
     NOT_EMPTY_DESCRIPTION,

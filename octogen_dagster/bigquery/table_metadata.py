@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from octogen_dagster.asset_defaults import Metadata
 from octogen_dagster.bigquery.partitions import listing_of
 from octogen_dagster.bigquery.tables import TableFacts, TableName, column_type
+from octogen_dagster.dagster_parts import Metadata, permanent_errors_fail
 from octogen_dagster.errors import OctogenBigQueryInputError
-from octogen_dagster.run_failures import permanent_errors_fail
 from octogen_dagster.sharing.resource_names import ListingName
 
 if TYPE_CHECKING:

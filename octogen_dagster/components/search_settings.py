@@ -15,7 +15,7 @@ from octogen_dagster.components.asset_data import OctogenAssetData
 from octogen_dagster.components.check_settings import CheckSettings
 from octogen_dagster.components.yaml_component import YamlModel, placed
 from octogen_dagster.components.yaml_fields import switch
-from octogen_dagster.frames.shares import require_share
+from octogen_dagster.settings import require_fraction
 
 Translation = Annotated[
     TranslationFn[OctogenAssetData] | None,
@@ -54,7 +54,7 @@ class DetailsSettings(AssetSettings):
     @field_validator("failure_threshold")
     @classmethod
     def _check_threshold(cls, failure_threshold: float) -> float:
-        require_share("failure_threshold", failure_threshold)
+        require_fraction("failure_threshold", failure_threshold)
         return failure_threshold
 
 
@@ -195,7 +195,7 @@ class SearchSettings(AssetSettings):
     @field_validator("min_rows_ratio")
     @classmethod
     def _check_ratio(cls, min_rows_ratio: float) -> float:
-        require_share("min_rows_ratio", min_rows_ratio)
+        require_fraction("min_rows_ratio", min_rows_ratio)
         return min_rows_ratio
 
     @field_validator("start_date")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from octogen_dagster.asset_defaults import POOL
+from octogen_dagster.dagster_parts import POOL
 from octogen_dagster.doctor.findings import Finding
 
 if TYPE_CHECKING:

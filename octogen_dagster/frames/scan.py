@@ -41,7 +41,6 @@ from octogen_dagster.frames.pushdown import Pushdown
 from octogen_dagster.frames.read_plan import ReadPlan
 from octogen_dagster.frames.scan_statistics import ScanStatistics, product_figures
 from octogen_dagster.frames.service_scan import ServiceScan
-from octogen_dagster.frames.shares import require_share
 from octogen_dagster.frames.snapshot_brands import SnapshotBrands
 from octogen_dagster.frames.snapshot_source import (
     CATALOGS,
@@ -51,6 +50,7 @@ from octogen_dagster.frames.snapshot_source import (
 )
 from octogen_dagster.frames.walks import WalkPlanner, in_reading_order
 from octogen_dagster.frames.window import TimeWindow, is_within, utc_now
+from octogen_dagster.settings import require_fraction
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,7 +112,7 @@ class ProductScan(ServiceScan):
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self.search = search
-        require_share("min_rows_ratio", min_rows_ratio)
+        require_fraction("min_rows_ratio", min_rows_ratio)
         self.min_rows_ratio = min_rows_ratio if search.reads_whole_catalogs else 0.0
         self.connection = connection
         self.statistics = ScanStatistics(search=search)

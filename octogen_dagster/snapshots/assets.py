@@ -14,27 +14,27 @@ from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs
 from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.api.responses import CATALOG_NOT_FOUND
 from octogen_dagster.api.search import ProductSearch, describe_search
-from octogen_dagster.asset_defaults import (
+from octogen_dagster.dagster_parts import (
     ACCEPT_SHRINKING,
     ACCEPT_SHRINKING_CONFIG,
     RESOURCE,
+    RETRY_POLICY,
     octogen_asset,
+    permanent_errors_fail,
 )
 from octogen_dagster.errors import OctogenEmptyCatalogError, OctogenNotFoundError
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.plan import list_for
 from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.scan_statistics import ScanStatistics
-from octogen_dagster.frames.shares import require_share
 from octogen_dagster.frames.snapshot_source import MIN_ROWS_RATIO, SnapshotPlace
 from octogen_dagster.frames.window import is_within, utc_now
-from octogen_dagster.run_failures import RETRY_POLICY, permanent_errors_fail
+from octogen_dagster.settings import did_you_mean, require_fraction
 from octogen_dagster.snapshots.catalogs import ADDS_PARTITIONS
 from octogen_dagster.snapshots.columns import COLUMN_SCHEMA, column_schema
 from octogen_dagster.snapshots.partitions import SnapshotPartitions, catalog_of
 from octogen_dagster.snapshots.resource import OctogenResource
 from octogen_dagster.snapshots.withheld import report_withheld
-from octogen_dagster.suggestions import did_you_mean
 
 _MAX_NAMED_CATALOGS = 20
 
@@ -116,7 +116,7 @@ class ProductsAsset:
         resource_key: str = RESOURCE,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        require_share("min_rows_ratio", min_rows_ratio)
+        require_fraction("min_rows_ratio", min_rows_ratio)
         self._name = name
         self._min_rows_ratio = min_rows_ratio
         self._resource_key = resource_key

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from octogen_dagster.previews import markdown_table
+from octogen_dagster.dagster_parts import markdown_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.asset_defaults import octogen_asset
+from octogen_dagster.dagster_parts import octogen_asset
 from octogen_dagster.frames.brands import BRANDS_SCHEMA, product_brands
 from octogen_dagster.snapshots.columns import (
     BRANDS_SOURCES,

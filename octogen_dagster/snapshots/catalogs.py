@@ -8,8 +8,7 @@ import polars as pl
 
 from octogen_dagster.api.catalog_sources import fetch_catalogs
 from octogen_dagster.api.catalog_states import CatalogState
-from octogen_dagster.asset_defaults import RESOURCE, octogen_asset
-from octogen_dagster.run_failures import permanent_errors_fail
+from octogen_dagster.dagster_parts import RESOURCE, octogen_asset, permanent_errors_fail
 from octogen_dagster.snapshots.catalogs_schema import CATALOGS_SCHEMA
 from octogen_dagster.snapshots.columns import COLUMN_SCHEMA, column_schema
 from octogen_dagster.snapshots.partitions import keys_by_catalog

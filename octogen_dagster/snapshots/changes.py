@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.asset_defaults import octogen_asset
+from octogen_dagster.dagster_parts import octogen_asset
 from octogen_dagster.frames.changes import (
     CHANGES_SCHEMA,
     WATCHED,

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.asset_defaults import Metadata
-from octogen_dagster.check_results import not_empty_result
-from octogen_dagster.previews import markdown_table
+from octogen_dagster.dagster_parts import Metadata, markdown_table, not_empty_result
 
 if TYPE_CHECKING:
     from octogen_dagster.frames.quality import ProductQuality

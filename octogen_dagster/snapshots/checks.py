@@ -8,14 +8,14 @@ from typing import NamedTuple
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.check_results import (
+from octogen_dagster.dagster_parts import (
     FRESH,
     NOT_EMPTY,
     NOT_EMPTY_DESCRIPTION,
     require_max_age,
 )
 from octogen_dagster.frames.quality import ProductQuality
-from octogen_dagster.frames.shares import require_share
+from octogen_dagster.settings import did_you_mean, require_fraction
 from octogen_dagster.snapshots import check_verdicts as verdicts
 from octogen_dagster.snapshots.check_history import CheckedPartition, read_history
 from octogen_dagster.snapshots.check_verdicts import (
@@ -29,7 +29,6 @@ from octogen_dagster.snapshots.check_verdicts import (
 from octogen_dagster.snapshots.columns import COLUMN_SCHEMA
 from octogen_dagster.snapshots.freshness_check import build_fresh_check
 from octogen_dagster.snapshots.partitions import SnapshotPartitions
-from octogen_dagster.suggestions import did_you_mean
 
 MAX_NULL_SHARE: Mapping[str, float] = {"product_url": 0.0, "title": 0.2, "current_price": 0.2}
 """The shares of nulls that are allowed by default."""
@@ -310,7 +309,7 @@ def _check_limits(limits: CheckLimits, price_outlier_ratio: float) -> None:
     }
     for name, share in shares.items():
         if share is not None:
-            require_share(name, share)
+            require_fraction(name, share)
     if limits.max_rows_change is not None and limits.max_rows_change < 0:
         raise ValueError(
             "max_rows_change must be a share of at least 0 (0.3 is 30 %), not "

@@ -22,7 +22,7 @@ from octogen_dagster.snapshots.catalogs_schema import CATALOGS_DESCRIPTIONS, CAT
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from octogen_dagster.asset_defaults import Metadata
+    from octogen_dagster.dagster_parts import Metadata
 
 COLUMN_SCHEMA = "dagster/column_schema"
 _COLUMN_LINEAGE = "dagster/column_lineage"

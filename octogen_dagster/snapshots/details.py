@@ -5,12 +5,11 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.asset_defaults import RESOURCE, octogen_asset
+from octogen_dagster.dagster_parts import RESOURCE, octogen_asset, permanent_errors_fail
 from octogen_dagster.frames.columns import DETAIL_SCHEMA
 from octogen_dagster.frames.details.scan import DetailScan
 from octogen_dagster.frames.details.statistics import DetailStatistics
-from octogen_dagster.frames.shares import require_share
-from octogen_dagster.run_failures import permanent_errors_fail
+from octogen_dagster.settings import require_fraction
 from octogen_dagster.snapshots.columns import (
     COLUMN_SCHEMA,
     DETAIL_SOURCES,
@@ -66,7 +65,7 @@ def build_product_details_asset(
     Raises:
         ValueError: failure_threshold is not between 0 and 1.
     """
-    require_share("failure_threshold", failure_threshold)
+    require_fraction("failure_threshold", failure_threshold)
     lineage = column_lineage(products.key, DETAIL_SOURCES)
 
     @octogen_asset(

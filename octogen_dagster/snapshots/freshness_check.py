@@ -12,10 +12,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.asset_defaults import Metadata
-from octogen_dagster.check_results import FRESH, hours
+from octogen_dagster.dagster_parts import FRESH, Metadata, hours, markdown_table
 from octogen_dagster.frames.window import utc_now
-from octogen_dagster.previews import markdown_table
 from octogen_dagster.snapshots.partitions import SnapshotPartitions
 from octogen_dagster.snapshots.withheld import withheld_catalogs
 

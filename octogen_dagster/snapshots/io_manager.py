@@ -11,6 +11,7 @@ import dagster as dg
 import polars as pl
 from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from octogen_dagster.dagster_parts import permanent_errors_fail, shared_budget
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.extras import require_file_system
 from octogen_dagster.frames.changes import SnapshotPair
@@ -21,20 +22,18 @@ from octogen_dagster.frames.snapshot_source import (
     check_complete,
     check_not_shrunken,
 )
-from octogen_dagster.run_failures import permanent_errors_fail
+from octogen_dagster.settings import refuse_unknown_settings
 from octogen_dagster.snapshots.inputs import InputType
 from octogen_dagster.snapshots.metadata import snapshot_metadata
 from octogen_dagster.snapshots.object_reader import DamagedError
 from octogen_dagster.snapshots.places import SnapshotPlaces
-from octogen_dagster.snapshots.run_budget import shared_budget
 from octogen_dagster.snapshots.snapshot_files import storage_path, write_parquet
 from octogen_dagster.snapshots.storage_options import check_no_secrets, resolve_options
-from octogen_dagster.suggestions import refuse_unknown_settings
 
 if TYPE_CHECKING:
     from upath import UPath
 
-    from octogen_dagster.asset_defaults import Metadata
+    from octogen_dagster.dagster_parts import Metadata
     from octogen_dagster.snapshots.snapshot_files import SnapshotFile
 
 MAX_OPEN_FILES = 256

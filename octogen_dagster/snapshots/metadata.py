@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.asset_defaults import Metadata
+from octogen_dagster.dagster_parts import Metadata, inline_table
 from octogen_dagster.frames.brands import BRANDS_SCHEMA, of_largest_brands, product_brands
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.previews import preview, shops
-from octogen_dagster.previews import inline_table
 from octogen_dagster.snapshots.brand_chart import MAX_BRANDS, brand_chart
 from octogen_dagster.snapshots.columns import COLUMN_SCHEMA, column_schema
 

@@ -32,7 +32,7 @@ from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.scan_statistics import ScanStatistics
 from octogen_dagster.frames.snapshot_source import MIN_ROWS_RATIO
 from octogen_dagster.frames.window import TimeWindow
-from octogen_dagster.suggestions import refuse_unknown_settings
+from octogen_dagster.settings import refuse_unknown_settings
 
 _SPENDING_LOCK = threading.Lock()
 

@@ -10,7 +10,7 @@ from google.cloud.bigquery import SchemaField
 
 from octogen_dagster.bigquery.table_checks import build_check_specs, check_results
 from octogen_dagster.bigquery.tables import TableFacts, TableName
-from octogen_dagster.check_results import hours
+from octogen_dagster.dagster_parts import hours
 
 TABLE = TableName("my-project", "octogen_acme", "products_current_v1")
 ASSET = dg.AssetKey("products")

@@ -160,33 +160,6 @@ def test_the_current_generation_needs_no_setting(tmp_path: Path) -> None:
         assert "OctogenResource(catalogs=ShopCatalogs(hosts=[...]))" in failure(result)
 
 
-def test_asset_options_are_those_of_any_asset() -> None:
-    products = build_products_asset(
-        "products",
-        pool="mine",
-        kinds={"bigquery"},
-        group_name="shop",
-        owners=["team:data"],
-        tags={"tier": "gold"},
-        description="Mine.",
-        retry_policy=dg.RetryPolicy(max_retries=2),
-        key_prefix="shop",
-    )
-    spec = products.get_asset_spec()
-    assert spec.key == dg.AssetKey(["shop", "products"])
-    assert (spec.group_name, spec.owners, spec.description) == ("shop", ["team:data"], "Mine.")
-    assert spec.tags["tier"] == "gold"
-    assert spec.kinds == {"bigquery"}
-    assert products.op.pool == "mine"
-    assert products.op.retry_policy == dg.RetryPolicy(max_retries=2)
-
-
-def test_assets_are_in_the_pool_and_group_of_octogen_by_default() -> None:
-    for asset in (build_catalogs_asset(), build_products_asset("products")):
-        assert asset.op.pool == "octogen"
-        assert asset.get_asset_spec().group_name == "octogen"
-
-
 def test_a_search_in_partitions_of_catalogs_must_not_name_catalogs() -> None:
     with pytest.raises(ValueError, match="Asset 'products': each partition is a catalog"):
         build_products_asset(
@@ -230,24 +203,7 @@ def test_a_run_whose_partition_was_deleted_fails_before_it_reads(
     assert shops.requests == []
 
 
-@pytest.mark.parametrize("status", [401, 402, 403, 404, 422])
-def test_an_error_that_a_retry_cannot_fix_is_not_retried(
-    resources: dict[str, Any], shops: Sandbox, status: int
-) -> None:
-    shops.inject(Fault("status", status, path="/products/search"))
-    result = dg.materialize(
-        [build_products_asset("products")], resources=resources, raise_on_error=False
-    )
-    assert not result.success
-    assert f"{status}" in failure(result)
-    assert not [event for event in result.all_events if event.is_step_up_for_retry]
-
-
 def test_a_passing_error_is_retried(resources: dict[str, Any], shops: Sandbox) -> None:
-    policy = build_products_asset("products").op.retry_policy
-    assert policy
-    assert (policy.max_retries, policy.backoff) == (3, dg.Backoff.EXPONENTIAL)
-
     shops.inject(Fault("restart_cursor", page=2, times=1))
     products = build_products_asset(
         "products",

@@ -11,12 +11,12 @@ import pytest
 
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.api.spending import Spending
+from octogen_dagster.dagster_parts import SPENT_TAG, shared_budget
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.assets import build_products_asset
 from octogen_dagster.snapshots.details import build_product_details_asset
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.resource import OctogenResource
-from octogen_dagster.snapshots.run_budget import SPENT_TAG, shared_budget
 from tests.api.servers import RawServer, Received, http, page
 from tests.results import failure, metadata
 from tests.snapshots.spending_runs import BASE_DIR, BUDGET_USD, make_job

@@ -28,7 +28,7 @@ from octogen_dagster.frames.details.rows import (
 from octogen_dagster.frames.details.statistics import DetailStatistics, detail_figures
 from octogen_dagster.frames.lazy_scan import Interval
 from octogen_dagster.frames.service_scan import ServiceScan
-from octogen_dagster.frames.shares import require_share
+from octogen_dagster.settings import require_fraction
 
 if TYPE_CHECKING:
     from octogen_dagster.api.connection import Connection
@@ -77,7 +77,7 @@ class DetailScan(ServiceScan):
         failure_threshold: float = 0.05,
         report: Callable[[DetailStatistics], None] | None = None,
     ) -> None:
-        require_share("failure_threshold", failure_threshold)
+        require_fraction("failure_threshold", failure_threshold)
         self.products = products
         self.connection = connection
         self.only_changed = only_changed

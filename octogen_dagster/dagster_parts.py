@@ -1,0 +1,248 @@
+"""What the assets and checks of both wings have in common.
+
+The decorator of every asset, the retries of a run, its budget, checks, and frames as Markdown.
+Importing it also tells Dagster the version of this package, which Dagster reports with its own.
+"""
+
+import functools
+import inspect
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from dagster_shared.libraries import DagsterLibraryRegistry
+
+from octogen_dagster import __version__
+from octogen_dagster.errors import (
+    MissingAPIKeyError,
+    OctogenError,
+    OctogenInsufficientCreditError,
+    Persistence,
+)
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from octogen_dagster.api.spending import Spending
+
+DagsterLibraryRegistry.register("octogen-dagster", __version__, is_dagster_package=False)
+
+RESOURCE = "octogen"
+"""The key of the `OctogenResource`."""
+
+POOL = "octogen"
+GROUP = "octogen"
+
+RETRY_POLICY = dg.RetryPolicy(max_retries=3, delay=10, backoff=dg.Backoff.EXPONENTIAL)
+"""Three retries, after 10, 30 and 70 seconds: Dagster multiplies the delay by 2**n - 1."""
+
+ACCEPT_SHRINKING = "accept_shrinking"
+ACCEPT_SHRINKING_CONFIG = dg.Field(
+    bool,
+    default_value=False,
+    is_required=False,
+    description="True to publish this run's snapshot of whole catalogs however few rows it has.",
+)
+
+NOT_EMPTY = "not_empty"
+NOT_EMPTY_DESCRIPTION = "There are products."
+FRESH = "fresh"
+
+SPENT_TAG = "octogen/spent_usd"
+"""The tag of a run with the dollars that its finished steps have spent."""
+_AMOUNT = re.compile(r"\d{1,12}(\.\d{1,12})?")
+
+Metadata = dict[str, dg.MetadataValue[Any] | dg.TableSchema | str | int | float]
+
+
+def octogen_asset(
+    own: Mapping[str, Any], given: Mapping[str, Any]
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """Return `@dagster.asset` with this project's defaults.
+
+    The asset's code reference is the line that calls the factory. `own` are the arguments of the
+    factory; `given` are the user's, which override all others, and whose metadata is added.
+    `execute` among them is called in place of the asset's function, with the context and a function
+    without arguments that calls the asset's.
+    """
+    defaults = {"group_name": GROUP, "pool": POOL, "kinds": {"octogen", "polars", "parquet"}}
+    metadata = {
+        **_code_reference(),
+        **(own.get("metadata") or {}),
+        **(given.get("metadata") or {}),
+    }
+    arguments = {**defaults, **own, **given, "metadata": metadata}
+    if arguments.get("backfill_policy") and arguments.get("partitions_def"):
+        raise ValueError(  # also for multi_run(1): Dagster gives such a run a range of one
+            f"Asset {arguments['name']!r} takes one partition in each run, and a run by a "
+            "backfill_policy has a range of them. Leave backfill_policy out: a backfill then "
+            "requests a run for each partition."
+        )
+    execute = arguments.pop("execute", None)
+    decorator: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(**arguments)
+    return decorator if execute is None else lambda asset: decorator(_executed(asset, execute))
+
+
+def _executed(asset: Callable[..., Any], execute: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an asset's function, with the signature that Dagster reads, run by `execute`."""
+
+    @functools.wraps(asset)
+    def compute(*args: Any, **arguments: Any) -> Any:
+        return execute(dg.AssetExecutionContext.get(), lambda: asset(*args, **arguments))
+
+    @functools.wraps(asset)
+    def generate(*args: Any, **arguments: Any) -> Any:
+        yield from compute(*args, **arguments)
+
+    # Dagster reads the outputs of a generator otherwise than those of a function.
+    return generate if inspect.isgeneratorfunction(asset) else compute
+
+
+def _code_reference() -> Metadata:
+    """Return the place in the user's code that calls this package; empty if there is none."""
+    frame = inspect.currentframe()
+    while frame and _package(frame) == __package__:
+        frame = frame.f_back
+    if frame is None or _package(frame) == dg.__name__:  # built by Dagster, as from a YAML file
+        return {}
+    path = Path(frame.f_code.co_filename)
+    if not path.is_file():  # a notebook or a prompt
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        place = dg.LocalFileCodeReference(file_path=str(path.resolve()), line_number=frame.f_lineno)
+        references = dg.CodeReferencesMetadataValue(code_references=[place])
+    return {"dagster/code_references": references}
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+def asset_key(name: str, given: Mapping[str, Any]) -> dg.AssetKey:
+    """The key of an asset to which the user gave these arguments, with or without `key_prefix`."""
+    prefix = given.get("key_prefix") or []
+    return dg.AssetKey([*([prefix] if isinstance(prefix, str) else prefix), name])
+
+
+@contextmanager
+def permanent_errors_fail() -> Iterator[None]:
+    """Turn an error that lasts until somebody acts into a failure that is not retried.
+
+    Its metadata links to where credit is bought, if that is what is missing.
+    """
+    try:
+        yield
+    except OctogenError as error:
+        if error.persistence is not Persistence.PERMANENT:
+            raise
+        metadata: Metadata = {}
+        if isinstance(error, OctogenInsufficientCreditError) and error.top_up_url:
+            metadata = {"octogen/top_up_url": dg.MetadataValue.url(error.top_up_url)}
+        # A key is missing where the run executes; how the code looked for it helps nobody.
+        cause = None if isinstance(error, MissingAPIKeyError) else error
+        raise dg.Failure(str(error), metadata=metadata, allow_retries=False) from cause
+
+
+@contextmanager
+def shared_budget(context: dg.OutputContext, spending: "Spending | None") -> Iterator[None]:
+    """Count what other steps and attempts of the run have spent, and tell them what the block did.
+
+    The amount is kept in a tag of the run, which a re-execution of the run inherits. Steps that
+    work at the same time in other processes may each spend what was left when they began.
+    """
+    if spending is None or spending.budget_usd is None:
+        yield
+        return
+    try:
+        instance, run_id = context.step_context.instance, context.run_id
+    except dg.DagsterInvariantViolationError:  # a context made for a test
+        yield
+        return
+    spending.raise_to(_spent(instance, run_id))
+    begun_at = spending.spent_usd
+    try:
+        yield
+    finally:
+        total = _spent(instance, run_id) + spending.spent_usd - begun_at
+        instance.add_run_tags(run_id, {SPENT_TAG: f"{total:f}"})
+
+
+def _spent(instance: dg.DagsterInstance, run_id: str) -> Decimal:
+    run = instance.get_run_by_id(run_id)
+    amount = run.tags.get(SPENT_TAG, "") if run else ""
+    return Decimal(amount) if _AMOUNT.fullmatch(amount) else Decimal(0)
+
+
+def require_max_age(max_age: timedelta | None) -> None:
+    """Refuse a setting `max_age` that is not positive."""
+    if max_age is not None and max_age <= timedelta():
+        raise ValueError(f"max_age must be a positive timedelta or None, not {max_age!r}.")
+
+
+def not_empty_result(
+    subject: object, rows: int, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
+) -> dg.AssetCheckResult:
+    """The result of the check `not_empty` of a table with some rows."""
+    return dg.AssetCheckResult(
+        passed=rows > 0,
+        check_name=NOT_EMPTY,
+        severity=severity,
+        description=f"{subject} has {rows:,} rows.",
+        metadata={"octogen/rows": rows},
+    )
+
+
+def hours(time: timedelta) -> float:
+    """A time in hours, rounded to one decimal place."""
+    return round(time / timedelta(hours=1), 1)
+
+
+_MAX_CELL_LENGTH = 80
+_MAX_LINK_LENGTH = 300
+_MAX_INLINE_LENGTH = 999
+"""The most UTF-16 characters of Markdown that the UI shows in place, and not behind a link."""
+_LINK = re.compile(r"https?://[^\s<`\[\]]+")
+_BREAKS_A_ROW = re.compile(r"[\\|]")
+_MARKUP = re.compile(r"[\\|<*`~]|(?<=])\(")
+"""What is not text in Markdown: a shop's titles must not become images, links or formats."""
+
+
+def inline_table(frame: "pl.DataFrame") -> str:
+    """Format the first rows of a frame, at least one, as a table that the UI shows in place."""
+    for rows in range(len(frame), 1, -1):
+        table = markdown_table(frame.head(rows))
+        if len(table.encode("utf-16-le")) / 2 <= _MAX_INLINE_LENGTH:
+            return table
+    return markdown_table(frame.head(1))
+
+
+def markdown_table(frame: "pl.DataFrame") -> str:
+    """Format a frame as a Markdown table, in which markup is shown as text.
+
+    A struct is shown by its `name`, or without one by its fields that are not empty. A long cell is
+    cut, unless it is a link.
+    """
+    header, *rows = [[_cell(value) for value in row] for row in (frame.columns, *frame.rows())]
+    lines = [header, ["---"] * frame.width, *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, dict):
+        value = value.get("name") or ", ".join(str(part) for part in value.values() if part)
+    if isinstance(value, float):
+        value = round(value, 4)
+    text = "" if value is None else " ".join(str(value).split())
+    is_link = _LINK.fullmatch(text)
+    limit = _MAX_LINK_LENGTH if is_link else _MAX_CELL_LENGTH
+    if len(text) > limit:
+        text = f"{text[: limit - 1]}…"
+    return (_BREAKS_A_ROW if is_link else _MARKUP).sub(r"\\\g<0>", text)
