@@ -1,8 +1,11 @@
 """A search to a published snapshot, with the steps of the IO manager."""
 
-import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
+import polars as pl
 from upath import UPath
 
 from benchmarks.source import API_KEY, PAGE_SIZE, Source
@@ -10,8 +13,34 @@ from octogen_dagster import ProductScan, ProductSearch
 from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.frames.pages.store import PageStore
-from octogen_dagster.frames.snapshot_source import check_complete
+from octogen_dagster.frames.reading import check_complete
 from octogen_dagster.snapshots.snapshot_files import SnapshotFile, write_parquet
+
+
+@dataclass
+class Place:
+    """The place of a snapshot, without one that it replaces."""
+
+    file: SnapshotFile
+    saves_pages: bool
+
+    def page_store(self, clock: Callable[[], datetime]) -> PageStore | None:
+        """A store beside the snapshot, if pages are saved."""
+        return PageStore(self.file.beside(".pages"), clock=clock) if self.saves_pages else None
+
+    def latest(self) -> pl.LazyFrame | None:
+        """None: there is no snapshot."""
+        return None
+
+    def latest_provenance(self) -> Mapping[str, str]:
+        """Empty: there is no snapshot."""
+        return {}
+
+    def log(self, line: str) -> None:
+        """Print a line."""
+        print(line)
+
+    warn = log
 
 
 def read(source: Source, folder: Path, *, save_pages: bool = True) -> Path:
@@ -19,14 +48,17 @@ def read(source: Source, folder: Path, *, save_pages: bool = True) -> Path:
     connection = Connection(
         api_key=ApiKey(API_KEY), base_url=source.base_url, concurrency=source.concurrency
     )
-    search = ProductSearch(catalogs=source.catalogs, page_size=PAGE_SIZE)
-    scan = ProductScan(search, connection)
+    scan = ProductScan(ProductSearch(catalogs=source.catalogs, page_size=PAGE_SIZE), connection)
     file = SnapshotFile(UPath(folder / "products.parquet"))
-    store = PageStore(file.beside(".pages"))
-    with scan.use_page_store(store, print) if save_pages else contextlib.nullcontext():
+    with scan.reading(Place(file, save_pages)) as reading:
         with file.unfinished() as unfinished:
-            rows = write_parquet(scan.frame, unfinished, scan.provenance, scan.stop)
-            check_complete(scan, rows, file.uri)
+            rows = write_parquet(
+                reading.frame,
+                unfinished,
+                lambda: dict(reading.outcome().provenance),
+                reading.stop,
+            )
+            check_complete(reading.outcome(), rows, file.uri)
             file.publish(unfinished)
-        scan.remove_saved_pages()
+        reading.published()
     return folder / "products.parquet"

@@ -10,8 +10,8 @@ import polars as pl
 
 from octogen_dagster.bigquery.arrow_types import arrow_schema
 from octogen_dagster.errors import OctogenBigQueryError, Persistence
-from octogen_dagster.frames.lazy_scan import LazyScan
-from octogen_dagster.frames.snapshot_source import ROWS
+from octogen_dagster.frames.io_source import Query, interruptible, io_source
+from octogen_dagster.frames.reading import ROWS, Limits, Outcome, Reading
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
 
 if TYPE_CHECKING:
@@ -19,11 +19,17 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from octogen_dagster.api.cancellation import CancelScope
     from octogen_dagster.bigquery.query_result import QueryResult
-    from octogen_dagster.frames.statistics import Figures
+    from octogen_dagster.frames.reading import Figures, SnapshotPlace
+
+_SHRINKING_CAUSES = (
+    "Octogen exported the catalog only in part or under another name, the linked dataset was "
+    "replaced, or its rows are filtered for these credentials"
+)
 
 
-class LinkedScan(LazyScan):
+class LinkedScan:
     """The rows of a query's result, which are read when the frame is executed.
 
     Args:
@@ -37,10 +43,7 @@ class LinkedScan(LazyScan):
         last_modified: The newest value of that column that the last execution read.
     """
 
-    shrinking_causes = (
-        "Octogen exported the catalog only in part or under another name, the linked dataset was "
-        "replaced, or its rows are filtered for these credentials"
-    )
+    spending = None
 
     def __init__(
         self,
@@ -49,55 +52,51 @@ class LinkedScan(LazyScan):
         min_rows_ratio: float,
         modified_column: str | None = None,
     ) -> None:
-        self.min_rows_ratio = min_rows_ratio
         self.last_modified: datetime | None = None
+        self._limits = Limits(min_rows_ratio=min_rows_ratio, shrinking_causes=_SHRINKING_CAUSES)
         self._modified_column = modified_column
         self._result = result
         self._table = table
         self._rows = 0
         self._arrow_schema = arrow_schema(result.schema)
-        super().__init__(_to_polars(self._arrow_schema.empty_table()).schema)
 
-    def incomplete_reason(self, rows: int) -> str | None:
-        """`SnapshotSource.incomplete_reason`."""
-        if rows == self._rows == self._result.total_rows:
-            return None
-        return (
-            f"{rows:,} rows were written of {self._rows:,} read, and the result of BigQuery's job "
-            f"{self._result.job_id} has {self._result.total_rows:,}."
-        )
+    @contextmanager
+    def reading(self, _place: SnapshotPlace) -> Iterator[Reading]:
+        """Let the block store the rows of the result."""
+        stop = interruptible()
+        schema = _to_polars(self._arrow_schema.empty_table()).schema
+        frame = io_source(schema, self._frames, stop)
+        yield Reading(frame, self._outcome, self._limits, stop=stop.cancel)
 
-    def provenance(self) -> dict[str, str]:
-        """`SnapshotSource.provenance`."""
+    def _outcome(self) -> Outcome:
+        result, modified = self._result, self.last_modified
+        facts: Figures = {} if modified is None else {"last_modified": modified}
         provenance = {
             "octogen.source_table": self._table,
-            "octogen.job_id": self._result.job_id,
+            "octogen.job_id": result.job_id,
             ROWS: str(self._rows),
         }
-        if self.last_modified is not None:
-            provenance["octogen.last_modified"] = self.last_modified.isoformat()
-        return provenance
+        if modified is not None:
+            provenance["octogen.last_modified"] = modified.isoformat()
+        problem = f"the result of BigQuery's job {result.job_id} has {result.total_rows:,}"
+        return Outcome(
+            self._rows,
+            None if self._rows == result.total_rows else problem,
+            provenance,
+            lambda: {"read_by": result.source, **facts},
+        )
 
-    def figures(self) -> Figures:
-        """`SnapshotSource.figures`."""
-        figures: Figures = {"read_by": self._result.source}
-        if self.last_modified is not None:
-            figures["last_modified"] = self.last_modified
-        return figures
-
-    def _frames(
-        self, _columns: set[str], _predicate: pl.Expr | None, n_rows: int | None
-    ) -> Iterator[pl.DataFrame]:
+    def _frames(self, query: Query, stop: CancelScope) -> Iterator[pl.DataFrame]:
         self._rows, self.last_modified = 0, None
         with _retried(), translate_google_errors(BIGQUERY, f"The rows of {self._table}"):
-            for batch in self._result.batches(self._scope):
+            for batch in self._result.batches(stop):
                 frame = _to_polars(self._with_schema(batch))
-                if n_rows is not None:
-                    frame = frame.head(n_rows - self._rows)
+                if query.n_rows is not None:
+                    frame = frame.head(query.n_rows - self._rows)
                 self._rows += len(frame)
                 self._note_modification(frame)
                 yield frame
-                if self._rows == n_rows or self._rows > self._result.total_rows:
+                if self._rows == query.n_rows or self._rows > self._result.total_rows:
                     return  # more rows than there are may have no end
 
     def _with_schema(self, batch: pa.RecordBatch) -> pa.Table:

@@ -39,7 +39,7 @@ from octogen_dagster.dagster_parts import (
     require_max_age,
 )
 from octogen_dagster.extras import require_extras
-from octogen_dagster.frames.snapshot_source import MIN_ROWS_RATIO
+from octogen_dagster.frames.reading import MIN_ROWS_RATIO
 from octogen_dagster.settings import require_fraction
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
 

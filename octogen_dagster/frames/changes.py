@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from octogen_dagster.api.search import CHECKED, ProductSearch
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.effective_query import EFFECTIVE_QUERY, differences
-from octogen_dagster.frames.snapshot_source import CATALOGS
+from octogen_dagster.frames.reading import CATALOGS
 
 WATCHED = {
     "title": ("title",),

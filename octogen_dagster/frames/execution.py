@@ -15,7 +15,7 @@ from octogen_dagster.frames.consistency import check_unchanged
 from octogen_dagster.frames.decode import product_frame
 from octogen_dagster.frames.effective_query import generated_facets
 from octogen_dagster.frames.reader import MAX_PAGES_PER_BATCH, BulkReader
-from octogen_dagster.frames.scan_statistics import ScanStatistics
+from octogen_dagster.frames.statistics import ScanStatistics
 from octogen_dagster.frames.walk_checks import CatalogProducts
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ import functools
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,9 @@ from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.api.spending import Spending
 from octogen_dagster.api.urls import configured_base_url
 from octogen_dagster.errors import (
+    OctogenEmptyCatalogError,
+    OctogenError,
+    OctogenNotFoundError,
     OctogenPagingError,
     OctogenPastPartitionError,
     OctogenResponseError,
@@ -33,33 +35,34 @@ from octogen_dagster.frames.catalog_read import CatalogRead
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA, SCHEMA_VERSION
 from octogen_dagster.frames.effective_query import EFFECTIVE_QUERY
 from octogen_dagster.frames.execution import Execution
-from octogen_dagster.frames.lazy_scan import Interval
+from octogen_dagster.frames.io_source import Query, interruptible, io_source
 from octogen_dagster.frames.pages.resume import plan_with_store
 from octogen_dagster.frames.plan import list_for, plan_catalogs
-from octogen_dagster.frames.progress_bar import ProgressBar
+from octogen_dagster.frames.progress import ProgressBar, Throttle
 from octogen_dagster.frames.pushdown import Pushdown
 from octogen_dagster.frames.read_plan import ReadPlan
-from octogen_dagster.frames.scan_statistics import ScanStatistics, product_figures
-from octogen_dagster.frames.service_scan import ServiceScan
-from octogen_dagster.frames.snapshot_brands import SnapshotBrands
-from octogen_dagster.frames.snapshot_source import (
+from octogen_dagster.frames.reading import (
     CATALOGS,
     MIN_ROWS_RATIO,
     ROWS,
     ROWS_PER_PRODUCT,
+    Limits,
+    Outcome,
+    Reading,
 )
+from octogen_dagster.frames.snapshot_brands import SnapshotBrands
+from octogen_dagster.frames.statistics import ProductFigures, ScanStatistics
 from octogen_dagster.frames.walks import WalkPlanner, in_reading_order
 from octogen_dagster.frames.window import TimeWindow, is_within, utc_now
 from octogen_dagster.settings import require_fraction
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import datetime
 
+    from octogen_dagster.api.cancellation import CancelScope
     from octogen_dagster.frames.pages.store import PageStore
-    from octogen_dagster.frames.plan import ListCatalogs, PlannedCatalog
-    from octogen_dagster.frames.snapshot_source import SnapshotPlace
-    from octogen_dagster.frames.statistics import Figures
+    from octogen_dagster.frames.plan import ListCatalogs
+    from octogen_dagster.frames.reading import SnapshotPlace
 
 
 _LOGGER = logging.getLogger(__name__)
@@ -67,9 +70,13 @@ _MANY_MORE = 1.5
 """By how much more a catalog that grew since it was counted is not explained."""
 _BAR_SECONDS = 0.5
 """The time between two updates of the progress bar."""
+_SHRINKING_CAUSES = (
+    "the API key may no longer read a catalog, its key was renamed or mistyped, fewer catalogs are "
+    "read, or the search was understood differently than before"
+)
 
 
-class ProductScan(ServiceScan):
+class ProductScan:
     """A search as a lazy frame, with the statistics of its execution.
 
     Args:
@@ -84,20 +91,18 @@ class ProductScan(ServiceScan):
             of the one that it replaces; 0 publishes any, also an empty one. Other searches may
             find as few products as they do.
         progress: True if a bar is shown in a terminal or a notebook while the frame is executed.
+        explain: Returns the error to raise, when a snapshot is stored, in place of one that says
+            that a catalog is empty or not there; None lets that one pass.
         clock: Returns the present time, in UTC.
 
     Attributes:
         frame: The products, as a lazy frame with the schema `PRODUCT_SCHEMA`.
         search: The search.
         statistics: The statistics of the last execution of the frame.
+        report_interval_seconds: The time between two reports.
     """
 
-    keeps_previous = True
-    shrinking_causes = (
-        "the API key may no longer read a catalog, its key was renamed or mistyped, fewer catalogs "
-        "are read, or the search was understood differently than before"
-    )
-    statistics: ScanStatistics
+    report_interval_seconds = 10.0
 
     def __init__(
         self,
@@ -109,6 +114,7 @@ class ProductScan(ServiceScan):
         window: TimeWindow | None = None,
         min_rows_ratio: float = MIN_ROWS_RATIO,
         progress: bool = False,
+        explain: Callable[[OctogenError], Exception | None] | None = None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self.search = search
@@ -120,13 +126,9 @@ class ProductScan(ServiceScan):
         self._progress = progress
         self._list_catalogs = list_catalogs
         self._window = window
+        self._explain = explain
         self._clock = clock
-        self._store: PageStore | None = None
-        self._latest: Callable[[], pl.LazyFrame | None] = lambda: None
-        self._latest_provenance: Callable[[], Mapping[str, str]] = dict
-        self._log: Callable[[str], None] = _LOGGER.info
-        self._plan: ReadPlan | None = None
-        super().__init__(PRODUCT_SCHEMA)
+        self._frame = io_source(PRODUCT_SCHEMA, self._frames)
 
     def __reduce__(
         self,
@@ -134,58 +136,64 @@ class ProductScan(ServiceScan):
         restore = functools.partial(type(self), min_rows_ratio=self.min_rows_ratio)
         return restore, (self.search, self.connection)
 
-    @contextmanager
-    def opened(self, place: SnapshotPlace) -> Iterator[None]:
-        """Save pages beside the snapshot, and continue from saved ones, while the block runs."""
-        self._warn, self._latest = place.warn, place.latest
-        self._latest_provenance = place.latest_provenance
-        with self.use_page_store(place.page_store(self._clock), place.log):
-            yield
+    @property
+    def frame(self) -> pl.LazyFrame:
+        """The products, as a lazy frame with the schema `PRODUCT_SCHEMA`."""
+        return self._frame
 
-    @contextmanager
-    def use_page_store(self, store: PageStore, log: Callable[[str], None]) -> Iterator[None]:
-        """Save pages in a store, and continue from its saved ones, while the block runs.
+    @property
+    def spending(self) -> Spending:
+        """What all executions count their costs in."""
+        return self.connection.spending
 
-        Only an execution of the whole frame, without a predicate that is pushed down or a row
-        limit, uses the store.
+    @contextlib.contextmanager
+    def reading(self, place: SnapshotPlace) -> Iterator[Reading]:
+        """Let the block store the products in a place, with saved pages beside it."""
+        stop = interruptible()
+        stored = _Stored(place, place.page_store(self._clock))
 
-        Args:
-            store: The page store.
-            log: Called with a line about each decision on saved pages.
-        """
-        self._store, self._log = store, log
+        def frames(query: Query, stop: CancelScope) -> Iterator[pl.DataFrame]:
+            for frame in self._frames(query, stop, stored):
+                stored.figures.add(frame)
+                yield frame
+
+        limits = Limits(
+            keeps_previous=True,
+            min_rows_ratio=self.min_rows_ratio,
+            shrinking_causes=_SHRINKING_CAUSES,
+        )
         try:
-            yield
-        finally:
-            self._store = self._plan = None
+            yield Reading(
+                io_source(PRODUCT_SCHEMA, frames, stop),
+                lambda: self._outcome(stored.figures),
+                limits,
+                stored.remove_pages,
+                stop.cancel,
+            )
+        except (OctogenEmptyCatalogError, OctogenNotFoundError) as error:
+            explained = self._explain(error) if self._explain else None
+            if explained is None:
+                raise
+            raise explained from error
 
-    def remove_saved_pages(self) -> None:
-        """Remove the saved pages that are not needed after the snapshot was published.
-
-        Raises:
-            OctogenSnapshotError: The pages cannot be removed.
-        """
-        if self._store is None or self._plan is None or self._plan.saved_read is None:
-            return
-        self._close_savers(self._plan.reads)
-        self._store.remove_superseded(self._plan.saved_read, self._plan.superseded)
-
-    def provenance(self) -> dict[str, str]:
-        """`SnapshotSource.provenance`."""
-        search, query = self.statistics.search.as_json(), self.statistics.effective_query
+    def _outcome(self, figures: ProductFigures) -> Outcome:
+        statistics = self.statistics
+        search, query = statistics.search.as_json(), statistics.effective_query
         understood = {EFFECTIVE_QUERY: json.dumps(query, sort_keys=True)} if query else {}
-        catalogs = sorted(self.statistics.catalogs)
+        catalogs = sorted(statistics.catalogs)
         # A search without catalogs of its own or of a source is read as one.
-        known = {CATALOGS: json.dumps(catalogs)} if catalogs or not self.statistics.pages else {}
-        return {
+        known = {CATALOGS: json.dumps(catalogs)} if catalogs or not statistics.pages else {}
+        provenance = {
             **known,
             **self._learned_provenance(),
-            "octogen.fetched_at": self.statistics.started_at.isoformat(),
-            ROWS: str(self.statistics.rows),
+            "octogen.fetched_at": statistics.started_at.isoformat(),
+            ROWS: str(statistics.rows),
             "octogen.schema_version": str(SCHEMA_VERSION),
             "octogen.search": json.dumps(search, sort_keys=True),
             **understood,
         }
+        problem = None if statistics.complete else "it did not come to its end"
+        return Outcome(statistics.rows, problem, provenance, statistics.figures, figures.figures)
 
     def _learned_provenance(self) -> dict[str, str]:
         """The rows of each whole catalog for each product that its source counts."""
@@ -195,36 +203,30 @@ class ProductScan(ServiceScan):
         ratios = {key: rows[key] / count for key, count in counts.items() if count and rows[key]}
         return {ROWS_PER_PRODUCT: json.dumps(ratios)} if ratios else {}
 
-    def figures(self) -> Figures:
-        """`SnapshotSource.figures`."""
-        return self.statistics.figures()
-
-    def row_figures(self, snapshot: pl.LazyFrame) -> Figures:
-        """`SnapshotSource.row_figures`."""
-        return product_figures(snapshot)
-
     def _frames(
-        self, columns: set[str], predicate: pl.Expr | None, n_rows: int | None
+        self, query: Query, stop: CancelScope, stored: _Stored | None = None
     ) -> Iterator[pl.DataFrame]:
         now = self._clock()
         if self._window and not is_within(self._window, now):
             raise OctogenPastPartitionError(*self._window, now)
+        log, warn = (stored.log, stored.warn) if stored else (_LOGGER.info, _LOGGER.warning)
         # Polars counts n_rows before the predicate, so a limited search is not narrowed.
-        pushdown = Pushdown()
-        if predicate is not None and n_rows is None and self.search.max_products is None:
-            pushdown = Pushdown.of(predicate)
-        connection = self._own_connection()
-        is_whole = n_rows is None and pushdown == Pushdown()
-        if is_whole and self._store:
-            plan = self._plan = self._plan_with_store(self._store, connection)
+        pushdown, n_rows = Pushdown(), query.n_rows
+        if query.predicate is not None and n_rows is None and self.search.max_products is None:
+            pushdown = Pushdown.of(query.predicate)
+        connection = self.connection.with_own_spending().with_log(warn)
+        connection = replace(connection, scope=stop)
+        if stored and n_rows is None and pushdown == Pushdown():
+            plan = self._plan_with_store(stored, connection)
         else:
-            stamped = is_whole and self.search.max_products is None
-            capped = n_rows is not None
-            plan = self._plan_live(pushdown, connection, stamped=stamped, capped=capped)
+            plan = self._plan_live(pushdown, n_rows, connection, stored)
         caps = [cap for cap in (n_rows, plan.search.max_products) if cap is not None]
         if not caps:
-            self._announce(plan, connection)
-        execution = Execution(plan, connection, columns, min(caps, default=None), self._log)
+            if line := plan.estimate(connection):
+                log(line)
+            if line := small_page_warning(plan.search.page_size, connection):
+                warn(line)
+        execution = Execution(plan, connection, query.columns, min(caps, default=None), log)
         statistics = self.statistics = execution.statistics
         with ProgressBar() if self._progress else contextlib.nullcontext() as bar:
             tell = bar.show if bar else self._report or (lambda _: None)
@@ -235,44 +237,97 @@ class ProductScan(ServiceScan):
 
             seconds = _BAR_SECONDS if bar else self.report_interval_seconds
             try:
-                yield from execution.frames(Interval(report, seconds))
+                yield from execution.frames(Throttle(report, seconds))
             except (OctogenPagingError, OctogenResponseError) as error:
-                self._discard_bad_pages(error)
+                if stored:
+                    stored.discard_bad_pages(error)
                 raise
             finally:
                 if bar or statistics.complete:
                     tell(statistics)
-        self._warn_of_more_rows(plan)
+        self._warn_of_more_rows(plan, warn)
 
-    def _warn_of_more_rows(self, plan: ReadPlan) -> None:
+    def _warn_of_more_rows(self, plan: ReadPlan, warn: Callable[[str], None]) -> None:
         """Warn of each catalog that cost far more than its source's count let expect."""
         for planned in {read.planned.catalog: read.planned for read in plan.reads}.values():
             rows = self.statistics.rows_by_catalog[planned.catalog]
             count = planned.product_count
             if planned.rows_per_product is None and count and rows > _MANY_MORE * count:
-                self._warn(
+                warn(
                     f"Catalog {planned.catalog!r}: {rows:,} products came, and its source counts "
                     f"{count:,}. It may count groups of what a search lists, so a read costs more "
                     "than its count lets expect. The next read of a snapshot expects as many."
                 )
 
-    def _announce(self, plan: ReadPlan, connection: Connection) -> None:
-        """Log what a read of all rows takes before it begins."""
-        if line := plan.estimate(connection):
-            self._log(line)
-        page_size = plan.search.page_size
-        if line := small_page_warning(page_size, connection):
-            self._warn(line)
+    def _plan_with_store(self, stored: _Stored, connection: Connection) -> ReadPlan:
+        list_catalogs = self._list_catalogs or functools.partial(
+            list_for, self.search, connection, stored.warn
+        )
+        catalogs = plan_catalogs(self.search, connection, list_catalogs, Pushdown(), stamped=True)
+        learned = json.loads(stored.place.latest_provenance().get(ROWS_PER_PRODUCT, "{}"))
+        catalogs = [replace(each, rows_per_product=learned.get(each.catalog)) for each in catalogs]
+        walks = self._walk_planner(connection, stored)
+        if stored.store is None:
+            walked = in_reading_order(walks.plan(catalogs))
+            return ReadPlan(self.search, [CatalogRead(each) for each in walked], self._clock())
+        plan = stored.plan = plan_with_store(
+            self.search, catalogs, walks, stored.store, connection, log=stored.log, warn=stored.warn
+        )
+        return plan
 
-    def _discard_bad_pages(self, error: Exception) -> None:
+    def _plan_live(
+        self,
+        pushdown: Pushdown,
+        n_rows: int | None,
+        connection: Connection,
+        stored: _Stored | None,
+    ) -> ReadPlan:
+        now = self._clock()
+        search = _narrowed(self.search, pushdown)
+        if search is None:
+            return ReadPlan(self.search, [], now)
+        is_capped = n_rows is not None
+        stamped = pushdown == Pushdown() and not is_capped and self.search.max_products is None
+        catalogs = plan_catalogs(
+            search, connection, self._list_catalogs, pushdown, stamped=stamped, capped=is_capped
+        )
+        if stamped:  # all rows are read, so their order does not matter
+            catalogs = in_reading_order(self._walk_planner(connection, stored).plan(catalogs))
+        return ReadPlan(search, [CatalogRead(catalog) for catalog in catalogs], now)
+
+    def _walk_planner(self, connection: Connection, stored: _Stored | None) -> WalkPlanner:
+        if stored is None:
+            brands = SnapshotBrands(lambda: None, _LOGGER.warning)
+            return WalkPlanner(self.search, connection, brands, _LOGGER.info)
+        brands = SnapshotBrands(stored.place.latest, stored.warn)
+        return WalkPlanner(self.search, connection, brands, stored.log)
+
+
+class _Stored:
+    """What an execution uses whose rows are stored in a place."""
+
+    def __init__(self, place: SnapshotPlace, store: PageStore | None) -> None:
+        self.place = place
+        self.log, self.warn = place.log, place.warn
+        self.store = store
+        self.plan: ReadPlan | None = None
+        self.figures = ProductFigures()
+
+    def remove_pages(self) -> None:
+        """Remove the saved pages that are not needed after the snapshot was published."""
+        if self.store and self.plan and self.plan.saved_read:
+            _close_savers(self.plan.reads)
+            self.store.remove_superseded(self.plan.saved_read, self.plan.superseded)
+
+    def discard_bad_pages(self, error: Exception) -> None:
         """Remove the saved pages of the catalog that failed, so that the next read begins it anew.
 
         A response that cannot be read says nothing about the pages before it, but a saved page that
         cannot be read would end each later read. A stamp that moved tells the next read which pages
         are old.
         """
-        plan = self._plan
-        if self._store is None or plan is None or plan.saved_read is None:
+        store, plan = self.store, self.plan
+        if store is None or plan is None or plan.saved_read is None:
             return
         failed_reads = [read for read in plan.reads if read.failed]
         failed = {read.planned.catalog for read in failed_reads}
@@ -281,53 +336,15 @@ class ProductScan(ServiceScan):
         else:
             is_bad = any(read.resumed_pages < read.saved_pages for read in failed_reads)
         if is_bad:
-            self._close_savers([read for read in plan.reads if read.planned.catalog in failed])
+            _close_savers([read for read in plan.reads if read.planned.catalog in failed])
             with contextlib.suppress(OctogenSnapshotError):
-                self._store.discard_catalogs({plan.saved_read.name, *plan.continued}, failed)
+                store.discard_catalogs({plan.saved_read.name, *plan.continued}, failed)
 
-    @staticmethod
-    def _close_savers(reads: Sequence[CatalogRead]) -> None:
-        for read in reads:
-            if read.saver:
-                read.saver.close()
 
-    def _plan_with_store(self, store: PageStore, connection: Connection) -> ReadPlan:
-        list_catalogs = self._list_catalogs or functools.partial(
-            list_for, self.search, connection, self._warn
-        )
-        catalogs = plan_catalogs(self.search, connection, list_catalogs, Pushdown(), stamped=True)
-        return plan_with_store(
-            self.search,
-            self._with_rows_per_product(catalogs),
-            self._walk_planner(connection),
-            store,
-            connection,
-            log=self._log,
-            warn=self._warn,
-        )
-
-    def _plan_live(
-        self, pushdown: Pushdown, connection: Connection, *, stamped: bool, capped: bool
-    ) -> ReadPlan:
-        now = self._clock()
-        search = _narrowed(self.search, pushdown)
-        if search is None:
-            return ReadPlan(self.search, [], now)
-        catalogs = plan_catalogs(
-            search, connection, self._list_catalogs, pushdown, stamped=stamped, capped=capped
-        )
-        if stamped:  # all rows are read, so their order does not matter
-            catalogs = in_reading_order(self._walk_planner(connection).plan(catalogs))
-        return ReadPlan(search, [CatalogRead(catalog) for catalog in catalogs], now)
-
-    def _with_rows_per_product(self, catalogs: list[PlannedCatalog]) -> list[PlannedCatalog]:
-        """Add to each catalog how many rows came for each product that its source counted."""
-        learned = json.loads(self._latest_provenance().get(ROWS_PER_PRODUCT, "{}"))
-        return [replace(each, rows_per_product=learned.get(each.catalog)) for each in catalogs]
-
-    def _walk_planner(self, connection: Connection) -> WalkPlanner:
-        snapshot = SnapshotBrands(self._latest, self._warn)
-        return WalkPlanner(self.search, connection, snapshot, self._log)
+def _close_savers(reads: Sequence[CatalogRead]) -> None:
+    for read in reads:
+        if read.saver:
+            read.saver.close()
 
 
 def scan_products(

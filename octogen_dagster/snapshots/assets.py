@@ -1,8 +1,7 @@
 """The factory of products assets."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
@@ -22,12 +21,12 @@ from octogen_dagster.dagster_parts import (
     octogen_asset,
     permanent_errors_fail,
 )
-from octogen_dagster.errors import OctogenEmptyCatalogError, OctogenNotFoundError
+from octogen_dagster.errors import OctogenError
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.plan import list_for
+from octogen_dagster.frames.reading import MIN_ROWS_RATIO
 from octogen_dagster.frames.scan import ProductScan
-from octogen_dagster.frames.scan_statistics import ScanStatistics
-from octogen_dagster.frames.snapshot_source import MIN_ROWS_RATIO, SnapshotPlace
+from octogen_dagster.frames.statistics import ScanStatistics
 from octogen_dagster.frames.window import is_within, utc_now
 from octogen_dagster.settings import did_you_mean, require_fraction
 from octogen_dagster.snapshots.catalogs import ADDS_PARTITIONS
@@ -213,17 +212,23 @@ class ProductsAsset:
 
             if window is None or is_within(window, self._clock()):
                 _require_listed(search, list_catalogs(), connection.catalogs, context, withheld)
-            scan = _CatalogScan(
+
+            def explain(error: OctogenError) -> Exception | None:
+                is_withheld = getattr(error, "detail", CATALOG_NOT_FOUND) == CATALOG_NOT_FOUND
+                if not is_withheld or len(search.catalogs) != 1:
+                    return None
+                return withheld(search.catalogs[0], str(error))
+
+            return ProductScan(
                 search,
                 connection,
                 report,
                 list_catalogs=list_catalogs,
                 window=window,
                 min_rows_ratio=min_rows_ratio,
+                explain=explain,
                 clock=self._clock,
             )
-        scan.withheld = withheld
-        return scan
 
 
 def _unmoved_by_catalogs(asset_arguments: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -242,27 +247,6 @@ def _unmoved_by_catalogs(asset_arguments: Mapping[str, Any]) -> Mapping[str, Any
     if not lists or ignore is None:
         return asset_arguments
     return {**asset_arguments, "automation_condition": ignore(dg.AssetSelection.assets(*lists))}
-
-
-class _CatalogScan(ProductScan):
-    """A scan that fails with advice if the service withholds its catalog.
-
-    Attributes:
-        withheld: Returns the failure of a catalog for a reason; None lets the error pass.
-    """
-
-    withheld: Callable[[str, str], dg.Failure] | None = None
-
-    @contextmanager
-    def opened(self, place: SnapshotPlace) -> Iterator[None]:
-        try:
-            with super().opened(place):
-                yield
-        except (OctogenEmptyCatalogError, OctogenNotFoundError) as error:
-            is_withheld = getattr(error, "detail", CATALOG_NOT_FOUND) == CATALOG_NOT_FOUND
-            if not self.withheld or not is_withheld or len(self.search.catalogs) != 1:
-                raise
-            raise self.withheld(self.search.catalogs[0], str(error)) from error
 
 
 def _require_partition(

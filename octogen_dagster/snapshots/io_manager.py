@@ -16,9 +16,10 @@ from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.extras import require_file_system
 from octogen_dagster.frames.changes import SnapshotPair
 from octogen_dagster.frames.pages.store import RESUME_WITHIN, PageStore
-from octogen_dagster.frames.snapshot_source import (
+from octogen_dagster.frames.reading import (
     ROWS,
-    SnapshotSource,
+    FrameSource,
+    Reading,
     check_complete,
     check_not_shrunken,
 )
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from upath import UPath
 
     from octogen_dagster.dagster_parts import Metadata
+    from octogen_dagster.frames.reading import SnapshotSource
     from octogen_dagster.snapshots.snapshot_files import SnapshotFile
 
 MAX_OPEN_FILES = 256
@@ -129,9 +131,9 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         with (
             permanent_errors_fail(),
             shared_budget(context, source.spending),
-            source.opened(_OpenPlace(self, places, context.log)),
+            source.reading(_OpenPlace(self, places, context.log)) as reading,
         ):
-            metadata = self._publish(context, places, source)
+            metadata = self._publish(context, places, reading)
         _add_metadata(context, metadata)
 
     def load_input(self, context: dg.InputContext) -> Any:
@@ -165,23 +167,24 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         return wanted.convert(self._one_frame(context, frames))
 
     def _publish(
-        self, context: dg.OutputContext, places: SnapshotPlaces, source: SnapshotSource
+        self, context: dg.OutputContext, places: SnapshotPlaces, reading: Reading
     ) -> Metadata:
-        file = places.own
+        file, limits = places.own, reading.limits
         with file.unfinished() as unfinished:
             rows = write_parquet(
-                source.frame,
+                reading.frame,
                 unfinished,
-                metadata=lambda: _provenance(context) | source.provenance(),
-                stop=source.stop,
-                row_group_size=source.row_group_size,
+                metadata=lambda: {**_provenance(context), **reading.outcome().provenance},
+                stop=reading.stop,
+                row_group_size=limits.row_group_size,
             )
-            check_complete(source, rows, file.uri)
+            outcome = reading.outcome()
+            check_complete(outcome, rows, file.uri)
             existing = _existing(context, file)
-            if source.min_rows_ratio:
+            if limits.min_rows_ratio:
                 latest = file if file.exists() else places.latest()
                 facts = existing if latest is file else _existing(context, latest)
-                check_not_shrunken(source, rows, _row_count(latest, facts), file.uri)
+                check_not_shrunken(limits, rows, _row_count(latest, facts), file.uri)
             row_count = "partition_row_count" if context.has_asset_partitions else "row_count"
             metadata: Metadata = {
                 f"dagster/{row_count}": rows,
@@ -189,16 +192,16 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 "octogen/file_size_bytes": unfinished.stat().st_size,
             }
             keep_previous = None
-            if source.keeps_previous and not places.has_times:
+            if limits.keeps_previous and not places.has_times:
                 run_id = existing.get("octogen.run_id")
                 keep_previous = bool(existing) and _was_reported(context, run_id)
             # Opened before it is moved to its place, where another run may replace it.
             with unfinished.open("rb") as written:
                 file.publish(unfinished, keep_previous=keep_previous)
                 snapshot = pl.scan_parquet(written, glob=False)
-                metadata |= snapshot_metadata(source, snapshot, context.log.warning)
+                metadata |= snapshot_metadata(outcome, snapshot, context.log.warning)
         try:
-            source.remove_saved_pages()
+            reading.published()
         except Exception as error:  # of any kind, as in an object store: the snapshot is whole
             context.log.warning(f"Saved pages could not be removed. {error}")
         return metadata
@@ -291,10 +294,11 @@ class _OpenPlace:
 
 
 def _snapshot_source(context: dg.OutputContext, obj: Any) -> SnapshotSource:
-    if isinstance(obj, SnapshotSource):
-        return obj
     if isinstance(obj, pl.DataFrame | pl.LazyFrame):
-        return SnapshotSource(obj.lazy())
+        return FrameSource(obj.lazy())
+    if hasattr(obj, "reading"):
+        source: SnapshotSource = obj
+        return source
     raise TypeError(
         f"Asset {context.asset_key.to_user_string()} returned {type(obj).__name__}, which cannot "
         "be stored as a snapshot. Return a polars LazyFrame or DataFrame, or "

@@ -18,12 +18,11 @@ from octogen_dagster.snapshots.columns import COLUMN_SCHEMA, column_schema
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from octogen_dagster.frames.snapshot_source import SnapshotSource
-    from octogen_dagster.frames.statistics import Figure, Figures
+    from octogen_dagster.frames.reading import Figure, Figures, Outcome
 
 
 def snapshot_metadata(
-    source: SnapshotSource, snapshot: pl.LazyFrame, warn: Callable[[str], None]
+    outcome: Outcome, snapshot: pl.LazyFrame, warn: Callable[[str], None]
 ) -> Metadata:
     """Return the columns of a published snapshot, a preview of its first rows, and its figures.
 
@@ -34,8 +33,8 @@ def snapshot_metadata(
     parts: dict[str, Callable[[], Metadata]] = {
         "columns": lambda: {COLUMN_SCHEMA: column_schema(schema)},
         "preview": lambda: _text("preview", inline_table(preview(snapshot))),
-        "figures of the read": lambda: figures_metadata(source.figures()),
-        "figures of the rows": lambda: figures_metadata(source.row_figures(snapshot)),
+        "figures of the read": lambda: figures_metadata(outcome.figures()),
+        "figures of the rows": lambda: figures_metadata(outcome.row_figures()),
     }
     if schema == PRODUCT_SCHEMA:
         parts["shops"] = lambda: _text("shops", ", ".join(f"<{shop}>" for shop in shops(snapshot)))

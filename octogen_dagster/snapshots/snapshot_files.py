@@ -20,7 +20,7 @@ import polars as pl
 from octogen_dagster.background import run_in_thread, wait_interruptibly
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.files import UNFINISHED, replace
-from octogen_dagster.frames.snapshot_source import ROW_GROUP_SIZE
+from octogen_dagster.frames.reading import ROW_GROUP_SIZE
 from octogen_dagster.snapshots.object_reader import STORE_ADVICE, DamagedError, ObjectReader
 from octogen_dagster.snapshots.storage_options import masked_error
 from octogen_dagster.snapshots.unfinished_files import (

@@ -14,12 +14,19 @@ import pytest
 from octogen_dagster.bigquery.linked_scan import LinkedScan
 from octogen_dagster.bigquery.query_result import QueryResult
 from octogen_dagster.errors import OctogenBigQueryError
+from octogen_dagster.frames.reading import Outcome
 from tests.bigquery.rest_api import connected
 from tests.bigquery.result_server import EXPORTED_AT, UUID, VIEW, ResultServer, storage_read_api
 from tests.sharing.hubs import Refusal
 
 Scan = Callable[..., LinkedScan]
 MICROSECONDS = 1_000_000
+
+
+def read(scan: LinkedScan) -> tuple[pl.DataFrame, Outcome]:
+    """The rows of a scan, and what it says of itself."""
+    with scan.reading(None) as reading:  # type: ignore[arg-type]
+        return reading.frame.collect(), reading.outcome()
 
 
 @pytest.fixture
@@ -47,22 +54,22 @@ def test_a_frame_has_the_rows_in_polars_types(scan: Scan) -> None:
     fields = [UUID, {"name": "price", "type": "NUMERIC"}, {"name": "at", "type": "DATETIME"}]
     made = scan(fields=fields, rows=[("u1", "1.5", "2026-01-02T03:04:05"), ("u2", None, None)])
     schema = {"uuid": pl.String(), "price": pl.Decimal(38, 9), "at": pl.Datetime("us")}
-    assert made.frame.collect_schema() == schema
-    frame = made.frame.collect()
+    frame, outcome = read(made)
     assert frame.schema == schema
     assert frame["at"].to_list() == [datetime(2026, 1, 2, 3, 4, 5), None]
-    assert made.incomplete_reason(2) is None
-    assert made.provenance() == {
+    assert (outcome.rows, outcome.problem) == (2, None)
+    assert outcome.provenance == {
         "octogen.source_table": VIEW,
         "octogen.job_id": "job-1",
         "octogen.rows": "2",
     }
-    assert made.figures() == {"read_by": "REST"}
+    assert outcome.figures() == {"read_by": "REST"}
 
 
 def test_head_reads_no_further_page_than_the_next(scan: Scan, server: ResultServer) -> None:
     made = scan(rows=[(f"u{number}",) for number in range(20)])
-    assert made.frame.head(3).collect()["uuid"].to_list() == ["u0", "u1", "u2"]
+    with made.reading(None) as reading:  # type: ignore[arg-type]
+        assert reading.frame.head(3).collect()["uuid"].to_list() == ["u0", "u1", "u2"]
     assert server.pages[-1] <= 4
 
 
@@ -82,25 +89,23 @@ def test_the_last_modification_is_noted_as_the_rows_pass(
         values = [value and str(int(value) * MICROSECONDS) for value in values]
     column = {**EXPORTED_AT, "name": "Exported_At", "type": kind}
     made = scan(modified_column="Exported_At", fields=[column], rows=[(value,) for value in values])
-    made.frame.collect()
+    _, outcome = read(made)
     assert made.last_modified == newest
-    assert made.figures().get("last_modified") == newest
-    provenance = made.provenance().get("octogen.last_modified")
+    assert outcome.figures().get("last_modified") == newest
+    provenance = outcome.provenance.get("octogen.last_modified")
     assert provenance == (newest and newest.isoformat())
 
 
 def test_fewer_rows_than_the_result_has_are_not_complete(scan: Scan) -> None:
-    made = scan(total_rows=4)
-    assert made.incomplete_reason(0) is not None, "nothing was read"
-    made.frame.collect()
-    reason = "3 rows were written of 3 read, and the result of BigQuery's job job-1 has 4."
-    assert made.incomplete_reason(3) == reason
+    _, outcome = read(scan(total_rows=4))
+    assert outcome.rows == 3
+    assert outcome.problem == "the result of BigQuery's job job-1 has 4"
 
 
 def test_a_page_that_is_refused_ends_the_read(scan: Scan) -> None:
     made = scan(page_failures=1)
     with pytest.raises(OctogenBigQueryError) as caught:
-        made.frame.collect()
+        read(made)
     assert str(caught.value).startswith(
         f"The rows of {VIEW}: BigQuery failed (504 timeout: The result is late). "
     )
@@ -127,14 +132,13 @@ def test_an_error_of_the_storage_read_api_says_what_to_do(
         storage_read_api([batch, refusal]) as storage,
         pytest.raises(OctogenBigQueryError) as caught,
     ):
-        scan(storage=storage).frame.collect()
+        read(scan(storage=storage))
     assert str(caught.value) == f"The rows of {VIEW}: {line}"
 
 
 def test_pages_without_end_are_not_read(scan: Scan, server: ResultServer) -> None:
     made = scan(rows=[(f"u{number}",) for number in range(20)], total_rows=3)
-    made.frame.collect()
-    assert made.incomplete_reason(4) == (
-        "4 rows were written of 4 read, and the result of BigQuery's job job-1 has 3."
-    )
+    _, outcome = read(made)
+    assert outcome.rows == 4
+    assert outcome.problem == "the result of BigQuery's job job-1 has 3"
     assert server.pages[-1] <= 4

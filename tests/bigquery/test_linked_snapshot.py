@@ -138,7 +138,7 @@ def test_a_result_with_fewer_rows_than_it_claims_is_not_published(
     assert run(tmp_path).success
     server.total_rows, server.rows = 5, [("v1",), ("v2",)]
     message = failure(run(tmp_path))
-    assert "is not complete: 2 rows were written of 2 read, and the result of BigQuery's job" in (
+    assert "is not complete: 2 rows were written of 2 read; the result of BigQuery's job" in (
         message
     )
     assert message.rstrip().endswith("has 5. Nothing was published; run it again.")

@@ -13,6 +13,7 @@ from octogen_dagster.errors import OctogenPagingError
 from octogen_dagster.frames.catalog_read import CatalogRead
 from octogen_dagster.frames.consistency import check_unchanged
 from octogen_dagster.frames.decode import read_page
+from octogen_dagster.frames.io_source import Query, interruptible
 from octogen_dagster.frames.plan import PlannedCatalog
 from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.sandbox.server import Sandbox
@@ -46,7 +47,7 @@ def test_a_catalog_that_is_granted_no_more_is_an_error(sandbox: Sandbox) -> None
     catalogs = fetch_catalogs(connection).catalogs
 
     scan = ProductScan(SEARCH, connection, list_catalogs=lambda: catalogs)
-    batches = scan._read(None, None, None, None)
+    batches = scan._frames(Query(set(), None, None), interruptible())
     next(batches)
     sandbox.revoke("northpeak")
     with pytest.raises(Exception, match="northpeak"):

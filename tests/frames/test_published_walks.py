@@ -99,9 +99,9 @@ def scan(service: PublishedService, search: ProductSearch = SEARCH, **settings: 
 
 def published_to(place: Place, scanned: ProductScan) -> pl.DataFrame:
     """Read a scan and publish it, as the IO manager does."""
-    with scanned.opened(place):
-        frame = scanned.frame.collect()
-        scanned.remove_saved_pages()
+    with scanned.reading(place) as reading:
+        frame = reading.frame.collect()
+        reading.published()
     return frame
 
 

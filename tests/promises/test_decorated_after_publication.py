@@ -57,7 +57,7 @@ def test_a_preview_that_fails_is_left_out_of_a_snapshot_that_is_published(
         ((dg.MetadataValue, "md"), {"octogen/preview", "octogen/shops", "octogen/brands"}),
         ((dg.MetadataValue, "timestamp"), {"octogen/fetched_at", "octogen/cost_usd"}),
         ((dg, "TableSchema"), {"dagster/column_schema"}),
-        ((pl.Expr, "quantile"), {"octogen/null_share_brand", "octogen/brands"}),
+        ((pl.Series, "quantile"), {"octogen/null_share_brand"}),
         ((pl.LazyFrame, "group_by"), {"octogen/shops", "octogen/brands"}),
     ],
     ids=["texts", "figures of the read", "columns", "figures of the rows", "panic"],

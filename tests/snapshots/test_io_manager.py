@@ -351,20 +351,6 @@ def test_a_failed_frame_leaves_the_existing_snapshot_unchanged(tmp_path: Path) -
     assert pl.read_parquet(tmp_path / "snapshots" / "made.parquet")["n"].to_list() == [1, 2, 3]
 
 
-def test_a_scan_that_was_not_read_completely_is_not_published(
-    tmp_path: Path, octogen: OctogenResource
-) -> None:
-    @dg.asset
-    def products(octogen: OctogenResource) -> Any:
-        found = octogen.scan(ProductSearch(catalogs=["northpeak"]))
-        found.frame = found.frame.filter(pl.col("title").str.len_chars() > 25)
-        return found
-
-    with pytest.raises(OctogenSnapshotError, match=r"is not complete: \d+ rows were written of"):
-        materialize([products], manager(tmp_path), resources={"octogen": octogen})
-    assert {Path(name).parts[0] for name in files(tmp_path)} == {".products.pages"}
-
-
 @pytest.mark.parametrize("value", [{"n": [1]}, None, "text"])
 def test_a_value_that_is_no_frame_is_refused(tmp_path: Path, value: Any) -> None:
     @dg.asset

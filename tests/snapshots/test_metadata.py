@@ -6,10 +6,10 @@ import polars as pl
 import pytest
 
 from octogen_dagster.frames.brands import BRANDS_SCHEMA
-from octogen_dagster.frames.columns import DETAIL_SCHEMA, PRODUCT_SCHEMA
+from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.details.scan import DetailScan
 from octogen_dagster.frames.details.statistics import DetailStatistics
-from octogen_dagster.frames.snapshot_source import SnapshotSource
+from octogen_dagster.frames.reading import Outcome
 from octogen_dagster.snapshots.metadata import (
     figures_metadata,
     snapshot_metadata,
@@ -21,7 +21,7 @@ THEN = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
 
 def shown(snapshot: pl.LazyFrame) -> dict[str, Any]:
     """The metadata of a snapshot, without any warning."""
-    return snapshot_metadata(SnapshotSource(snapshot), snapshot, pytest.fail)
+    return snapshot_metadata(Outcome(), snapshot, pytest.fail)
 
 
 def test_a_snapshot_is_shown_by_its_columns_and_its_first_five_rows() -> None:
@@ -79,9 +79,9 @@ def test_the_figures_of_details_are_shown(octogen: OctogenResource) -> None:
         carried_over=4, requests=9, retries=3, rate_limit_wait_seconds=1.23456, seconds=5.00049,
     )  # fmt: skip
     scan.statistics.unknown_fields.update({"product.mood": 5, "product.brand.age": 2})
-    rows = [{"looked_up_at": THEN}, {"looked_up_at": None, "error": "gave up"}]
-    snapshot = pl.LazyFrame(rows, schema=DETAIL_SCHEMA)
-    metadata = figures_metadata(scan.figures() | scan.row_figures(snapshot))
+    nothing = figures_metadata(scan._outcome().figures() | scan._outcome().row_figures())
+    scan.statistics.oldest_lookup, scan.statistics.first_error = THEN, "gave up"
+    metadata = figures_metadata(scan._outcome().figures() | scan._outcome().row_figures())
     assert metadata == {
         "octogen/only_changed": True,
         "octogen/found": 6,
@@ -107,5 +107,4 @@ def test_the_figures_of_details_are_shown(octogen: OctogenResource) -> None:
         "octogen/oldest_lookup": dg.MetadataValue.timestamp(THEN),
         "octogen/first_error": "gave up",
     }
-    nothing = figures_metadata(scan.figures() | scan.row_figures(DETAIL_SCHEMA.to_frame().lazy()))
     assert metadata.keys() - nothing.keys() == {"octogen/oldest_lookup", "octogen/first_error"}

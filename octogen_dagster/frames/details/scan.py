@@ -9,6 +9,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -25,22 +26,23 @@ from octogen_dagster.frames.details.rows import (
     ListedProducts,
     ReusableRows,
 )
-from octogen_dagster.frames.details.statistics import DetailStatistics, detail_figures
-from octogen_dagster.frames.lazy_scan import Interval
-from octogen_dagster.frames.service_scan import ServiceScan
+from octogen_dagster.frames.details.statistics import DetailStatistics
+from octogen_dagster.frames.io_source import Query, interruptible, io_source
+from octogen_dagster.frames.progress import Throttle
+from octogen_dagster.frames.reading import Limits, Outcome, Reading
 from octogen_dagster.settings import require_fraction
 
 if TYPE_CHECKING:
+    from octogen_dagster.api.cancellation import CancelScope
     from octogen_dagster.api.connection import Connection
     from octogen_dagster.api.spending import Spending
-    from octogen_dagster.frames.snapshot_source import SnapshotPlace
-    from octogen_dagster.frames.statistics import Figures
+    from octogen_dagster.frames.reading import SnapshotPlace
 
 _LOGGER = logging.getLogger(__name__)
 _MAX_BATCHES_AHEAD = 4
 
 
-class DetailScan(ServiceScan):
+class DetailScan:
     """The full views of the products of a snapshot, as a lazy frame.
 
     The products are looked up when the frame is executed, each address once. A product that is gone
@@ -65,8 +67,7 @@ class DetailScan(ServiceScan):
         ValueError: failure_threshold is not from 0 to 1.
     """
 
-    row_group_size = ROW_GROUP_SIZE
-    statistics: DetailStatistics
+    report_interval_seconds = 10.0
 
     def __init__(
         self,
@@ -83,10 +84,8 @@ class DetailScan(ServiceScan):
         self.only_changed = only_changed
         self.failure_threshold = failure_threshold
         self.statistics = DetailStatistics()
-        self._previous: pl.LazyFrame | None = None
         self._report = report
-        self._log: Callable[[str], None] = _LOGGER.info
-        super().__init__(DETAIL_SCHEMA)
+        self._frame = io_source(DETAIL_SCHEMA, self._frames)
 
     def __reduce__(self) -> tuple[Callable[..., DetailScan], tuple[Any, ...]]:
         restore = functools.partial(
@@ -94,60 +93,67 @@ class DetailScan(ServiceScan):
         )
         return restore, (self.products, self.connection)
 
+    @property
+    def frame(self) -> pl.LazyFrame:
+        """One row for each product, in order, with the schema `DETAIL_SCHEMA`."""
+        return self._frame
+
+    @property
+    def spending(self) -> Spending:
+        """What all executions count their costs in."""
+        return self.connection.spending
+
     @contextmanager
-    def opened(self, place: SnapshotPlace) -> Iterator[None]:
-        """Carry over rows of the latest details snapshot while the block runs, if `only_changed`.
+    def reading(self, place: SnapshotPlace) -> Iterator[Reading]:
+        """Let the block store the rows in a place, some of them of the latest details snapshot."""
+        stop = interruptible()
 
-        The log of the place gets a line about what the lookups take.
+        def frames(query: Query, stop: CancelScope) -> Iterator[pl.DataFrame]:
+            return self._frames(query, stop, place)
 
-        Args:
-            place: The place where the snapshot will be stored.
-        """
-        try:
-            self._previous = place.latest() if self.only_changed else None
-        except OctogenSnapshotError as error:
-            place.log(f"{error} Every product is looked up.")
-        self._log, self._warn = place.log, place.warn
-        try:
-            yield
-        finally:
-            self._previous = None
+        yield Reading(
+            io_source(DETAIL_SCHEMA, frames, stop),
+            self._outcome,
+            Limits(row_group_size=ROW_GROUP_SIZE),
+            stop=stop.cancel,
+        )
 
-    def provenance(self) -> dict[str, str]:
-        """`SnapshotSource.provenance`."""
-        return {
-            "octogen.fetched_at": self.statistics.started_at.isoformat(),
-            "octogen.schema_version": str(DETAIL_SCHEMA_VERSION),
-        }
-
-    def figures(self) -> Figures:
-        """`SnapshotSource.figures`."""
-        return {"only_changed": self.only_changed, **self.statistics.figures()}
-
-    def row_figures(self, snapshot: pl.LazyFrame) -> Figures:
-        """`SnapshotSource.row_figures`."""
-        return detail_figures(snapshot)
+    def _outcome(self) -> Outcome:
+        statistics = self.statistics
+        return Outcome(
+            statistics.rows,
+            None if statistics.complete else "it did not come to its end",
+            {
+                "octogen.fetched_at": statistics.started_at.isoformat(),
+                "octogen.schema_version": str(DETAIL_SCHEMA_VERSION),
+            },
+            lambda: {"only_changed": self.only_changed, **statistics.figures()},
+            statistics.row_figures,
+        )
 
     def _frames(
-        self, _columns: set[str], _predicate: pl.Expr | None, n_rows: int | None
+        self, query: Query, stop: CancelScope, place: SnapshotPlace | None = None
     ) -> Iterator[pl.DataFrame]:
+        log, warn = (place.log, place.warn) if place else (_LOGGER.info, _LOGGER.warning)
+        previous = self._previous(place) if place and self.only_changed else None
+        n_rows = query.n_rows
         statistics = self.statistics = DetailStatistics()
         products = ListedProducts(self.products if n_rows is None else self.products.head(n_rows))
         statistics.products = products.count
-        at_most = "at most " if self._previous is not None else ""
+        at_most = "at most " if previous is not None else ""
         estimate = estimate_lookups(products.count, self.connection)
-        self._log(f"Details: {at_most}{estimate}.")
+        log(f"Details: {at_most}{estimate}.")
         left = self.connection.spending.left_usd
         if left is not None and estimate.cost_usd > left:
-            self._warn(
+            warn(
                 f"The budget leaves {usd(left)} for these lookups. If it is spent before the last "
                 "one, nothing is published, and the lookups are not kept."
             )
-        connection = self._own_connection()
+        connection = replace(self.connection.with_own_spending().with_log(warn), scope=stop)
         limit = FailureLimit(self.failure_threshold, products.count, self.connection.retry.deadline)
         spending = connection.spending
         with LookupReader(connection, limit) as reader:
-            rows = DetailRows(products, self._reusable_rows(), reader, limit)
+            rows = DetailRows(products, _reusable_rows(previous), reader, limit)
             statistics.unknown_fields = rows.unknown_fields
             try:
                 yield from self._finished(rows, reader, spending)
@@ -161,7 +167,7 @@ class DetailScan(ServiceScan):
         self, rows: DetailRows, reader: LookupReader, spending: Spending
     ) -> Iterator[pl.DataFrame]:
         """Yield the rows of the batches while the lookups of the next ones are made."""
-        report = Interval(self._tell, self.report_interval_seconds)
+        report = Throttle(self._tell, self.report_interval_seconds)
         batches = rows.begin()
         begun = deque(itertools.islice(batches, _MAX_BATCHES_AHEAD))
         while begun:
@@ -180,9 +186,17 @@ class DetailScan(ServiceScan):
         if self._report:
             self._report(self.statistics)
 
-    def _reusable_rows(self) -> ReusableRows:
-        if self._previous is not None:
-            with contextlib.suppress(OSError, pl.exceptions.PolarsError):  # the file is damaged
-                if self._previous.collect_schema() == DETAIL_SCHEMA:
-                    return ReusableRows(self._previous)
-        return ReusableRows(DETAIL_SCHEMA.to_frame().lazy())
+    def _previous(self, place: SnapshotPlace) -> pl.LazyFrame | None:
+        try:
+            return place.latest()
+        except OctogenSnapshotError as error:
+            place.log(f"{error} Every product is looked up.")
+            return None
+
+
+def _reusable_rows(previous: pl.LazyFrame | None) -> ReusableRows:
+    if previous is not None:
+        with contextlib.suppress(OSError, pl.exceptions.PolarsError):  # the file is damaged
+            if previous.collect_schema() == DETAIL_SCHEMA:
+                return ReusableRows(previous)
+    return ReusableRows(DETAIL_SCHEMA.to_frame().lazy())

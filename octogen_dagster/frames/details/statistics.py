@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import polars as pl
+from datetime import datetime
+from typing import TYPE_CHECKING, cast
 
 from octogen_dagster.frames.columns import FAILED, FOUND, GONE, MISMATCH
-from octogen_dagster.frames.statistics import Figures, ReadStatistics
+from octogen_dagster.frames.statistics import ReadStatistics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import polars as pl
+
     from octogen_dagster.frames.details.rows import Batch
+    from octogen_dagster.frames.reading import Figures
 
 
 @dataclass
@@ -28,6 +30,8 @@ class DetailStatistics(ReadStatistics):
         mismatched: Rows whose address leads to another product.
         failed: Rows whose lookup failed.
         carried_over: Rows taken from the previous details snapshot.
+        oldest_lookup: The time of the oldest lookup.
+        first_error: The error of the first failed lookup.
     """
 
     products: int = 0
@@ -36,6 +40,8 @@ class DetailStatistics(ReadStatistics):
     mismatched: int = 0
     failed: int = 0
     carried_over: int = 0
+    oldest_lookup: datetime | None = None
+    first_error: str | None = None
 
     @property
     def looked_up(self) -> int:
@@ -51,6 +57,9 @@ class DetailStatistics(ReadStatistics):
         self.mismatched += counts[MISMATCH]
         self.failed += counts[FAILED]
         self.carried_over += len(batch.carried)
+        oldest = cast("datetime | None", frame["looked_up_at"].min())
+        self.oldest_lookup = min(filter(None, (self.oldest_lookup, oldest)), default=None)
+        self.first_error = self.first_error or next(iter(frame["error"].drop_nulls()), None)
 
     def received(self, begun: Iterable[Batch]) -> None:
         """Count what is known of the batches that are not finished, besides the finished rows."""
@@ -71,6 +80,11 @@ class DetailStatistics(ReadStatistics):
             **self.cost_figures(self.prices.lookup_usd, self.carried_over),
         }
 
+    def row_figures(self) -> Figures:
+        """Return figures of the rows by name."""
+        figures = {"oldest_lookup": self.oldest_lookup, "first_error": self.first_error}
+        return {name: figure for name, figure in figures.items() if figure is not None}
+
     def progress(self, subject: str) -> str:
         """Return a line about the progress of the lookups.
 
@@ -83,22 +97,3 @@ class DetailStatistics(ReadStatistics):
             f"{self.found:,} found, {self.gone:,} gone, {self.failed:,} failed, "
             f"{self.carried_over:,} carried over"
         )
-
-
-def detail_figures(snapshot: pl.LazyFrame) -> Figures:
-    """Return the time of the oldest lookup and the first error of a details snapshot.
-
-    Args:
-        snapshot: Columns as in `DETAIL_SCHEMA`.
-    """
-    oldest, error = (
-        snapshot.select(pl.col("looked_up_at").min(), pl.col("error").drop_nulls().first())
-        .collect()
-        .row(0)
-    )
-    figures: Figures = {}
-    if oldest is not None:
-        figures["oldest_lookup"] = oldest
-    if error is not None:
-        figures["first_error"] = error
-    return figures

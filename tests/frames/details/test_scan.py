@@ -376,35 +376,6 @@ class TestFailures:
         ):
             DetailScan(made_up().lazy(), NOWHERE, failure_threshold=share)
 
-    def test_stop_ends_it_though_the_service_hangs(self) -> None:
-        asked, over = threading.Event(), threading.Event()
-
-        def answer(_: dict[str, Any]) -> bytes:
-            asked.set()
-            over.wait(30)
-            return b"{}"
-
-        with service(answer) as base_url:
-            found = DetailScan(made_up("a", "b").lazy(), replace(NOWHERE, base_url=base_url))
-            raised: list[BaseException] = []
-
-            def execute() -> None:
-                try:
-                    found.frame.collect()
-                except BaseException as error:
-                    raised.append(error)
-
-            thread = threading.Thread(target=execute)
-            thread.start()
-            assert asked.wait(30)
-            found.stop()
-            thread.join(30)
-            assert not thread.is_alive()
-            assert raised
-            with pytest.raises(type(raised[0])):
-                found.frame.collect()
-            over.set()
-
 
 class TestPace:
     @pytest.mark.parametrize("concurrency", [1, 3])
@@ -472,8 +443,8 @@ class Place:
 
 def collect_after(previous: pl.LazyFrame | None, found: DetailScan) -> pl.DataFrame:
     """The rows of a scan whose place has a previous snapshot."""
-    with found.opened(Place(previous)):
-        return found.frame.collect()
+    with found.reading(Place(previous)) as reading:
+        return reading.frame.collect()
 
 
 class TestOnlyChanged:
@@ -616,8 +587,8 @@ class TestOnlyChanged:
     ) -> None:
         place = Place(previous)
         found = detail_scan(sandbox, products_of(sandbox), only_changed=True)
-        with found.opened(place):
-            assert set(found.frame.collect()["status"]) == {"found"}
+        with found.reading(place) as reading:
+            assert set(reading.frame.collect()["status"]) == {"found"}
         assert len(place.lines) == len(lines)
         for line, pattern in zip(place.lines, lines, strict=True):
             assert re.fullmatch(pattern, line)

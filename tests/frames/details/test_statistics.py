@@ -10,7 +10,7 @@ from octogen_dagster.api.spending import Prices
 from octogen_dagster.frames.columns import DETAIL_SCHEMA
 from octogen_dagster.frames.details.lookups import Lookups
 from octogen_dagster.frames.details.rows import Batch
-from octogen_dagster.frames.details.statistics import DetailStatistics, detail_figures
+from octogen_dagster.frames.details.statistics import DetailStatistics
 from tests.frames.details.made_up import LOOKED_UP_AT
 
 
@@ -18,11 +18,15 @@ def batch(carried: int) -> Batch:
     return Batch(pl.DataFrame({"row": range(carried)}), pl.DataFrame(), Lookups([]))
 
 
+def frame(statuses: list[str]) -> pl.DataFrame:
+    return pl.DataFrame([{"status": each} for each in statuses], schema=DETAIL_SCHEMA)
+
+
 def test_the_rows_of_batches_are_counted_by_their_status() -> None:
     statistics = DetailStatistics()
     statuses = ["found"] * 4 + ["gone"] * 3 + ["mismatch"] * 2 + ["failed"]
-    statistics.add(pl.DataFrame({"status": statuses}), batch(carried=1))
-    statistics.add(pl.DataFrame({"status": ["found", "gone"]}), batch(carried=1))
+    statistics.add(frame(statuses), batch(carried=1))
+    statistics.add(frame(["found", "gone"]), batch(carried=1))
     assert (statistics.rows, statistics.found, statistics.gone) == (12, 5, 4)
     assert (statistics.mismatched, statistics.failed) == (2, 1)
     assert (statistics.carried_over, statistics.looked_up) == (2, 10)
@@ -73,11 +77,11 @@ def test_the_oldest_lookup_and_the_first_error_of_a_snapshot() -> None:
         {"looked_up_at": LOOKED_UP_AT - timedelta(days=1), "error": "first"},
         {"looked_up_at": None, "error": "second"},
     ]
-    assert detail_figures(pl.LazyFrame(rows, schema=DETAIL_SCHEMA)) == {
+    statistics = DetailStatistics()
+    assert statistics.row_figures() == {}
+    for row in rows:
+        statistics.add(pl.DataFrame([row], schema=DETAIL_SCHEMA), batch(carried=0))
+    assert statistics.row_figures() == {
         "oldest_lookup": LOOKED_UP_AT - timedelta(days=1),
         "first_error": "first",
     }
-
-
-def test_an_empty_snapshot_has_neither() -> None:
-    assert detail_figures(DETAIL_SCHEMA.to_frame().lazy()) == {}

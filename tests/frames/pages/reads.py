@@ -17,8 +17,11 @@ from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.errors import OctogenServerError
+from octogen_dagster.frames.columns import PRODUCT_SCHEMA
+from octogen_dagster.frames.io_source import Query, interruptible
 from octogen_dagster.frames.pages.store import RESUME_WITHIN, PageStore
-from octogen_dagster.frames.scan import ProductScan
+from octogen_dagster.frames.read_plan import ReadPlan
+from octogen_dagster.frames.scan import ProductScan, _Stored
 from octogen_dagster.frames.window import TimeWindow
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
@@ -30,6 +33,37 @@ SEARCH = ProductSearch(catalogs=["northpeak"], page_size=2)
 PRODUCTS = 68
 WHOLE = [*range(1, 35)]
 SAVED = 32
+
+
+class Place:
+    """A place without a snapshot, whose pages are saved in a store."""
+
+    def __init__(self, store: PageStore, log: Callable[[str], None]) -> None:
+        self.store = store
+        self.log = self.warn = log
+
+    def page_store(self, _clock: Callable[[], datetime]) -> PageStore:
+        return self.store
+
+    def latest(self) -> pl.LazyFrame | None:
+        return None
+
+    def latest_provenance(self) -> dict[str, str]:
+        return {}
+
+
+class Execution:
+    """One execution of a scan whose rows are stored, frame by frame."""
+
+    def __init__(self, scan: ProductScan, store: PageStore, log: Callable[[str], None]) -> None:
+        self.stored = _Stored(Place(store, log), store)
+        query = Query(set(PRODUCT_SCHEMA), None, None)
+        self.batches = scan._frames(query, interruptible(), self.stored)
+
+    @property
+    def plan(self) -> ReadPlan:
+        assert self.stored.plan
+        return self.stored.plan
 
 
 class Reads:
@@ -95,14 +129,13 @@ class Reads:
         scan = self._last = self.scan(search, window=window)
         self.notes = []
         store = self.store(resume_within=resume_within)
-        with scan.use_page_store(store, self.notes.append):
-            frame = scan.frame.collect()
-            assert scan._plan
-            for read in scan._plan.reads:
-                if read.saver and not publish:
-                    read.saver.flush()
-            if publish:
-                scan.remove_saved_pages()
+        execution = Execution(scan, store, self.notes.append)
+        frame = pl.concat(execution.batches)
+        for read in execution.plan.reads:
+            if read.saver and not publish:
+                read.saver.flush()
+        if publish:
+            execution.stored.remove_pages()
         return frame
 
     def interrupted(self, page: int = SAVED + 1, search: ProductSearch = SEARCH) -> None:

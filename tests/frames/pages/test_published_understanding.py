@@ -17,6 +17,7 @@ from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.errors import OctogenServerError
 from octogen_dagster.frames.pages.store import PageStore
 from octogen_dagster.frames.scan import ProductScan
+from tests.frames.pages.reads import Place
 from tests.published_service import PublishedService
 
 RED = {"color_family": ["Red"]}
@@ -74,8 +75,8 @@ def read(service: Service, folder: Path, search: ProductSearch) -> tuple[Product
     )
     scan, lines = ProductScan(search, connection), list[str]()
     store = PageStore(UPath(folder))
-    with scan.use_page_store(store, lines.append):
-        assert scan.frame.collect().height == 60
+    with scan.reading(Place(store, lines.append)) as reading:
+        assert reading.frame.collect().height == 60
     return scan, lines
 
 

@@ -24,7 +24,7 @@ from octogen_dagster.frames.pages.saver import PAGES_PER_SEGMENT
 from octogen_dagster.frames.pages.segments import Segment, SegmentName, digest
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-from tests.frames.pages.reads import PRODUCTS, SAVED, SEARCH, WHOLE, Reads
+from tests.frames.pages.reads import PRODUCTS, SAVED, SEARCH, WHOLE, Execution, Reads
 
 
 def rewrite_record(reads: Reads, **fields: object) -> None:
@@ -281,13 +281,13 @@ class TestOtherReads:
         undisturbed = reads.read(search).drop("fetched_at")
         reads.interrupted(57, search)
         scan = reads.scan(search)
-        with scan.use_page_store(reads.store(), reads.notes.append):
-            batches = scan._read(None, None, None, None)
-            first = next(batches)
-            # It removes the read that the first one continues from.
-            other = Reads(reads.sandbox, reads.folder).read(search)
-            whole = pl.concat([first, *batches])
-            scan.remove_saved_pages()
+        execution = Execution(scan, reads.store(), reads.notes.append)
+        batches = execution.batches
+        first = next(batches)
+        # It removes the read that the first one continues from.
+        other = Reads(reads.sandbox, reads.folder).read(search)
+        whole = pl.concat([first, *batches])
+        execution.stored.remove_pages()
         assert re.search(
             r"The service is asked for the pages after page (12|24|36|48)\.", reads.notes[-1]
         )
@@ -299,16 +299,15 @@ class TestOtherReads:
         self, reads: Reads, undisturbed: pl.DataFrame
     ) -> None:
         scan = reads.scan()
-        with scan.use_page_store(reads.store(), reads.notes.append):
-            batches = scan._read(None, None, None, None)
-            frames = [next(batches), next(batches)]
-            assert scan._plan
-            saver = scan._plan.reads[0].saver
-            assert saver
-            saver.flush()
-            Reads(reads.sandbox, reads.folder).read()
-            assert not reads.folder.exists()
-            whole = pl.concat([*frames, *batches])
+        execution = Execution(scan, reads.store(), reads.notes.append)
+        batches = execution.batches
+        frames = [next(batches), next(batches)]
+        saver = execution.plan.reads[0].saver
+        assert saver
+        saver.flush()
+        Reads(reads.sandbox, reads.folder).read()
+        assert not reads.folder.exists()
+        whole = pl.concat([*frames, *batches])
         assert whole.drop("fetched_at").equals(undisturbed)
         assert not reads.segments()
 
@@ -324,9 +323,9 @@ class TestOtherReads:
                 last.unlink()
 
         scan = reads.scan()
-        with scan.use_page_store(reads.store(), remove_when_found):
-            frame = scan.frame.collect()
-            scan.remove_saved_pages()
+        execution = Execution(scan, reads.store(), remove_when_found)
+        frame = pl.concat(execution.batches)
+        execution.stored.remove_pages()
         assert frame.drop("fetched_at").equals(undisturbed)
         assert any(note.endswith("The catalog is read anew.") for note in reads.notes)
         assert not reads.folder.exists()
@@ -374,22 +373,21 @@ class TestErrors:
 
     def test_an_error_removes_no_pages_of_a_read_beside_it(self, reads: Reads) -> None:
         scan = reads.scan()
-        with scan.use_page_store(reads.store(), reads.notes.append):
-            batches = scan._read(None, None, None, None)
-            next(batches)
-            assert scan._plan
-            assert scan._plan.saved_read
-            saver = scan._plan.reads[0].saver
-            assert saver
-            saver.flush()
-            mine = [path for path in reads.segments() if scan._plan.saved_read.name in str(path)]
-            other = Reads(reads.sandbox, reads.folder)
-            reads.sandbox.inject(Fault("loop_cursor", page=33, times=1))
-            with pytest.raises(OctogenPagingError):
-                other.read(SEARCH.model_copy(update={"price_min": 0.5}))
-            assert set(mine) <= set(reads.segments())
-            list(batches)
-            scan.remove_saved_pages()
+        execution = Execution(scan, reads.store(), reads.notes.append)
+        batches = execution.batches
+        next(batches)
+        assert execution.plan.saved_read
+        saver = execution.plan.reads[0].saver
+        assert saver
+        saver.flush()
+        mine = [path for path in reads.segments() if execution.plan.saved_read.name in str(path)]
+        other = Reads(reads.sandbox, reads.folder)
+        reads.sandbox.inject(Fault("loop_cursor", page=33, times=1))
+        with pytest.raises(OctogenPagingError):
+            other.read(SEARCH.model_copy(update={"price_min": 0.5}))
+        assert set(mine) <= set(reads.segments())
+        list(batches)
+        execution.stored.remove_pages()
 
     def test_a_catalog_that_was_indexed_again_costs_only_its_own_pages(
         self, tmp_path: Path
@@ -398,12 +396,12 @@ class TestErrors:
             reads = Reads(sandbox, tmp_path / ".all.pages")
             search = SEARCH.model_copy(update={"catalogs": ["northpeak", "strada"]})
             scan = reads.scan(search)
-            with scan.use_page_store(reads.store(), reads.notes.append):
-                batches = scan._read(None, None, None, None)
-                next(batches)
-                sandbox.touch("strada")
-                with pytest.raises(OctogenPagingError, match="'strada' was indexed again while"):
-                    list(batches)
+            execution = Execution(scan, reads.store(), reads.notes.append)
+            batches = execution.batches
+            next(batches)
+            sandbox.touch("strada")
+            with pytest.raises(OctogenPagingError, match="'strada' was indexed again while"):
+                list(batches)
             assert reads.pages_requested(lambda: reads.read(search)) == [*range(1, 61)]
 
     def test_a_cursor_that_is_refused_on_the_way_is_a_paging_error(self, reads: Reads) -> None:

@@ -1,10 +1,12 @@
-"""ProgressBar: shows how far a read is, in a terminal or in a notebook."""
+"""How far a read is, shown now and then, in a terminal or in a notebook."""
 
 from __future__ import annotations
 
 import html
 import importlib
 import sys
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import Self
@@ -12,9 +14,30 @@ from typing_extensions import Self
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from octogen_dagster.frames.scan_statistics import ScanStatistics
+    from octogen_dagster.frames.statistics import ScanStatistics
 
 _BAR_WIDTH = 20
+
+
+class Throttle:
+    """Calls a function whenever it is called itself, but at most once in some seconds."""
+
+    def __init__(
+        self,
+        function: Callable[[], None],
+        seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._function = function
+        self._seconds = seconds
+        self._clock = clock
+        self._called_at = clock()
+
+    def __call__(self) -> None:
+        now = self._clock()
+        if now - self._called_at >= self._seconds:
+            self._called_at = now
+            self._function()
 
 
 class ProgressBar:

@@ -1,20 +1,21 @@
+"""A scan says what it did, and its errors reach the caller."""
+
 from __future__ import annotations
 
-import dataclasses
-import itertools
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-from octogen_dagster.api.catalog_sources import NamedCatalogs
-from octogen_dagster.api.connection import Connection
-from octogen_dagster.api.credentials import ApiKey
-from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.api.search import ProductSearch
+from octogen_dagster import (
+    PRODUCT_SCHEMA,
+    OctogenResource,
+    ProductScan,
+    ProductSearch,
+    scan_products,
+)
 from octogen_dagster.errors import (
     MissingAPIKeyError,
     OctogenAuthenticationError,
@@ -25,14 +26,24 @@ from octogen_dagster.errors import (
     OctogenResponseError,
     OctogenServerError,
 )
-from octogen_dagster.frames.columns import PRODUCT_SCHEMA
-from octogen_dagster.frames.scan import ProductScan, scan_products
-from octogen_dagster.frames.scan_statistics import ScanStatistics
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-from tests.frames.scripted import ScriptedCatalog, service
+from tests.api.servers import KEY, RawServer, Received, http, page
 
-QUICK = RetryPolicy(attempts=4, first_delay=0.001, max_delay=0.01)
+
+@pytest.fixture(scope="module", params=["seed", "current"])
+def catalogs(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    """Three catalogs that no test changes, in both generations of the contract."""
+    shops = {"northpeak": 230, "strada": 120, "voltaic": 7}
+    with Sandbox(catalogs=shops, generation=request.param) as running:
+        yield running
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """Two catalogs for one test, which may break them."""
+    with Sandbox(catalogs={"northpeak": 230, "strada": 120}, generation="seed") as running:
+        yield running
 
 
 def scan(sandbox: Sandbox, search: ProductSearch | None = None, **options: Any) -> pl.LazyFrame:
@@ -40,16 +51,17 @@ def scan(sandbox: Sandbox, search: ProductSearch | None = None, **options: Any) 
         search or ProductSearch(),
         api_key=sandbox.api_key,
         base_url=sandbox.base_url,
-        retry=QUICK,
         **options,
     )
 
 
 def product_scan(
-    sandbox: Sandbox, search: ProductSearch | None = None, **options: Any
+    sandbox: Sandbox, search: ProductSearch | None = None, report: Any = None, **settings: Any
 ) -> ProductScan:
-    connection = Connection(api_key=ApiKey(sandbox.api_key), base_url=sandbox.base_url, retry=QUICK)
-    return ProductScan(search or ProductSearch(), connection, **options)
+    octogen = OctogenResource(
+        api_key=sandbox.api_key, base_url=sandbox.base_url, **{"attempts": 3, **settings}
+    )
+    return octogen.scan(search or ProductSearch(), report)
 
 
 def searches(sandbox: Sandbox, since: int = 0) -> list[dict[str, Any]]:
@@ -58,22 +70,6 @@ def searches(sandbox: Sandbox, since: int = 0) -> list[dict[str, Any]]:
         for request in sandbox.requests[since:]
         if request.path == "/products/search" or request.path.endswith("/products/search")
     ]
-
-
-def test_a_complete_read_brings_every_product_of_every_catalog_once(catalogs: Sandbox) -> None:
-    keys = NamedCatalogs(keys=["northpeak", "strada", "voltaic"])
-    frame = scan(catalogs, catalogs=keys).collect()
-
-    assert frame.schema == PRODUCT_SCHEMA
-    assert frame["uuid"].n_unique() == len(frame) == 357
-    counts = frame.group_by("catalog_key").len().sort("catalog_key").rows()
-    assert counts == [("northpeak", 230), ("strada", 120), ("voltaic", 7)]
-
-
-def test_named_catalogs_are_read_and_no_others(catalogs: Sandbox) -> None:
-    frame = scan(catalogs, ProductSearch(catalogs=["voltaic", "strada"])).collect()
-    assert sorted(frame["catalog_key"].unique()) == ["strada", "voltaic"]
-    assert len(frame) == 127
 
 
 def test_a_search_with_keywords_has_no_repeats_though_the_service_sends_some(
@@ -101,17 +97,9 @@ def test_small_pages_of_an_uncapped_read_are_a_warning(
     ]
 
 
-def test_the_order_within_a_catalog_is_the_services(catalogs: Sandbox) -> None:
-    pages = [
-        scan(catalogs, ProductSearch(catalogs=["northpeak"], page_size=size)).collect()
-        for size in (7, 100)
-    ]
-    assert pages[0]["uuid"].to_list() == pages[1]["uuid"].to_list()
-
-
 def test_the_statistics_tell_what_happened(sandbox: Sandbox) -> None:
     sandbox.inject(Fault("status", 503, times=2, path="/products/search"))
-    reports: list[ScanStatistics] = []
+    reports: list[Any] = []
     found = product_scan(sandbox, report=reports.append)
     found.frame.collect()
 
@@ -141,62 +129,13 @@ def test_an_empty_result_has_the_whole_schema(catalogs: Sandbox, tmp_path: Path)
     assert frame.schema == PRODUCT_SCHEMA
 
 
-def test_no_granted_catalogs_is_an_empty_result(sandbox: Sandbox) -> None:
-    sandbox.revoke("northpeak")
-    sandbox.revoke("strada")
-    assert scan(sandbox).collect().is_empty()
-
-
-def test_a_cap_takes_the_first_and_says_so(catalogs: Sandbox) -> None:
-    found = product_scan(catalogs, ProductSearch(catalogs=["northpeak"], max_products=130))
-    whole = scan(catalogs, ProductSearch(catalogs=["northpeak"])).collect()
-
-    assert found.frame.collect()["uuid"].to_list() == whole["uuid"].to_list()[:130]
-    assert found.statistics.truncated
-    assert found.statistics.complete
-
-
-def test_a_cap_at_the_end_of_a_page_with_more_behind_it_says_so(catalogs: Sandbox) -> None:
-    search = ProductSearch(catalogs=["northpeak"], page_size=50, max_products=100)
-    found = product_scan(catalogs, search)
-    assert found.frame.collect().height == 100
-    assert found.statistics.truncated
-
-
 def test_waiting_for_the_rate_limit_is_counted(sandbox: Sandbox) -> None:
     sandbox.set_rate_limit(600)
-    found = product_scan(sandbox, ProductSearch(catalogs=["strada"], page_size=1, max_products=9))
-    found.connection = dataclasses.replace(found.connection, reserve=0.999)
+    search = ProductSearch(catalogs=["strada"], page_size=1, max_products=9)
+    found = product_scan(sandbox, search, reserve=0.999)
     assert found.frame.collect().height == 9
     assert found.statistics.rate_limit_wait_seconds > 0
     assert found.statistics.retries == 0
-
-
-@pytest.mark.parametrize("engine", ["in-memory", "streaming"])
-def test_a_query_without_columns_still_counts_rows(catalogs: Sandbox, engine: Any) -> None:
-    frame = scan(catalogs, ProductSearch(catalogs=["voltaic"]))
-    for query in (
-        frame.select(pl.len()),
-        frame.with_row_index().filter(pl.col("index") < 9).select(pl.len()),
-        frame.with_row_index().select("index").select(pl.len()),
-        frame.select(pl.int_range(pl.len())).select(pl.len()),
-        frame.head(7).select(pl.len()),
-    ):
-        assert query.collect(engine=engine).item() == 7
-
-
-def test_a_cap_that_cuts_nothing_is_no_truncation(catalogs: Sandbox) -> None:
-    for cap in (7, 8):
-        found = product_scan(catalogs, ProductSearch(catalogs=["voltaic"], max_products=cap))
-        assert found.frame.collect().height == 7
-        assert not found.statistics.truncated
-
-
-def test_a_cap_over_named_catalogs_fills_up_in_their_order(catalogs: Sandbox) -> None:
-    search = ProductSearch(catalogs=["voltaic", "strada", "northpeak"], max_products=100)
-    found = product_scan(catalogs, search)
-    assert found.frame.collect()["catalog_key"].to_list() == ["voltaic"] * 7 + ["strada"] * 93
-    assert found.statistics.truncated
 
 
 def test_a_cap_over_all_catalogs_is_one_search_across_them(catalogs: Sandbox) -> None:
@@ -204,32 +143,6 @@ def test_a_cap_over_all_catalogs_is_one_search_across_them(catalogs: Sandbox) ->
     found = product_scan(catalogs, ProductSearch(max_products=20))
     assert found.frame.collect().height == 20
     assert searches(catalogs, before) == [{"limit": 20}]
-
-
-def test_catalogs_are_read_at_the_same_time(sandbox: Sandbox) -> None:
-    for number in range(6):
-        sandbox.grant(f"shop-{number}", products=300)
-    scan(sandbox, ProductSearch(page_size=50), concurrency=8).collect()
-
-    order = [body["catalog"] for body in searches(sandbox)]
-    turns = sum(one != other for one, other in itertools.pairwise(order))
-    assert len(set(order)) == 8
-    assert turns > 8
-
-
-@pytest.mark.parametrize("concurrency", [1, 3])
-def test_no_more_catalogs_at_a_time_than_allowed(sandbox: Sandbox, concurrency: int) -> None:
-    for number in range(4):
-        sandbox.grant(f"shop-{number}", products=300)
-    scan(sandbox, ProductSearch(page_size=50), concurrency=concurrency).collect()
-
-    left = dict.fromkeys([f"shop-{number}" for number in range(4)], 6)
-    left |= {"northpeak": 5, "strada": 3}
-    started: set[str] = set()
-    for body in searches(sandbox):
-        started.add(body["catalog"])
-        assert len([key for key in started if left[key]]) <= concurrency
-        left[body["catalog"]] -= 1
 
 
 def test_the_generation_is_learned_by_one_refused_request_for_all_catalogs() -> None:
@@ -241,13 +154,6 @@ def test_the_generation_is_learned_by_one_refused_request_for_all_catalogs() -> 
         statuses = [request.status for request in sandbox.requests if request.body]
     assert statuses.count(422) == 2  # one for each frame
     assert statuses.count(200) == 2 * 24
-
-
-def test_head_reads_no_more_than_it_needs(catalogs: Sandbox) -> None:
-    before = len(catalogs.requests)
-    frame = scan(catalogs, ProductSearch(catalogs=["northpeak"])).head(3).collect()
-    assert frame.height == 3
-    assert len([body for body in searches(catalogs, before) if "cursor" in body]) == 0
 
 
 def test_a_search_whose_second_page_repeats_most_of_the_first_is_read() -> None:
@@ -331,39 +237,32 @@ async def test_a_scan_runs_inside_an_event_loop(sandbox: Sandbox) -> None:
     assert scan(sandbox).collect().height == 350
 
 
-STOPPED_EARLY = """
-import polars as pl, sys
-from octogen_dagster import ProductSearch, scan_products
-frame = scan_products(ProductSearch(page_size=5), api_key="{key}", base_url="{url}")
-found = frame.filter(pl.col("title").str.len_chars() > 0).head(3).collect()
-assert found.height == 3, found
-print("found")
-"""
+class Unlisted(RawServer):
+    """A service without a list, whose four pages have two products each."""
 
+    def __init__(self) -> None:
+        self.cursors: list[str | None] = []
+        super().__init__(self._answer)
 
-@pytest.mark.slow
-def test_a_process_that_stops_a_read_early_ends_cleanly(sandbox: Sandbox) -> None:
-    program = STOPPED_EARLY.format(key=sandbox.api_key, url=sandbox.base_url)
-    for _ in range(3):
-        done = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
-        )
-        assert (done.returncode, done.stdout) == (0, "found\n")
-        (warning,) = done.stderr.splitlines()
-        assert warning.startswith("page_size is 5: ")
+    def _answer(self, request: Received) -> list[bytes]:
+        if request.target != "/v1/products/search":
+            return http(404, {"detail": "Not Found"})
+        self.cursors.append(request.json.get("cursor"))
+        number = int(request.json.get("cursor", 1))
+        following = str(number + 1) if number < 4 else None
+        return http(200, page([f"p{number}", f"q{number}"], following))
 
 
 @pytest.mark.parametrize("budget_usd", [None, 1.0])
 def test_all_of_octogen_is_read_only_up_to_a_row_limit_or_a_budget(
     budget_usd: float | None,
 ) -> None:
-    catalog = ScriptedCatalog()
-    with service(catalog) as base_url:
+    with Unlisted() as server:
         frame = scan_products(
-            ProductSearch(), api_key="octo_live_test", base_url=base_url, budget_usd=budget_usd
+            ProductSearch(), api_key=KEY, base_url=server.base_url, budget_usd=budget_usd
         )
         assert frame.head(3).collect()["uuid"].to_list() == ["p1", "q1", "p2"]
-        assert catalog.cursors == [None, "c2"]
+        assert server.cursors == [None, "2"]
         if budget_usd:
             assert frame.collect().height == 8
             return
@@ -371,17 +270,13 @@ def test_all_of_octogen_is_read_only_up_to_a_row_limit_or_a_budget(
             frame.collect()
         with pytest.raises(OctogenNotFoundError, match="would read all of Octogen"):
             frame.filter(pl.col("current_price") > 5).collect()
-        assert catalog.cursors == [None, "c2"]
+        assert server.cursors == [None, "2"]
 
 
 def test_the_budget_of_a_frame_is_that_of_all_its_executions() -> None:
-    with service(ScriptedCatalog()) as base_url:
-        frame = scan_products(
-            ProductSearch(catalogs=["acme"]),
-            api_key="octo_live_test",
-            base_url=base_url,
-            budget_usd=6 * 0.014,
-        )
+    search = ProductSearch(catalogs=["acme"])
+    with Unlisted() as server:
+        frame = scan_products(search, api_key=KEY, base_url=server.base_url, budget_usd=6 * 0.014)
         assert frame.collect().height == 8
         with pytest.raises(OctogenBudgetError, match=r"budget of \$0\.084 .*: \$0\.084 are spent"):
             frame.collect()

@@ -1,6 +1,8 @@
+"""What a query pushes down to the service does not change its result."""
+
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
@@ -9,46 +11,30 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from octogen_dagster.api.catalog_sources import NamedCatalogs
-from octogen_dagster.api.search import ProductSearch
-from octogen_dagster.frames.pushdown import Pushdown
+from octogen_dagster import NamedCatalogs, ProductSearch, scan_products
 from octogen_dagster.sandbox.server import Sandbox
-from tests.frames.test_scan import scan, searches
 
+SOURCE = NamedCatalogs(keys=["northpeak", "strada", "voltaic"])
 price, key = pl.col("current_price"), pl.col("catalog_key")
 
 
-@pytest.mark.parametrize(
-    ("predicate", "expected"),
-    [
-        (price > 5, Pushdown(price_min=5)),
-        (price >= 5.5, Pushdown(price_min=5.5)),
-        (pl.lit(5) < price, Pushdown(price_min=5)),
-        (price < 9, Pushdown(price_max=9)),
-        (pl.lit(9) >= price, Pushdown(price_max=9)),
-        (price == 7, Pushdown(price_min=7, price_max=7)),
-        (price.is_between(2, 3), Pushdown(price_min=2, price_max=3)),
-        ((price > 2) & (price < 9) & (price > 4), Pushdown(price_min=4, price_max=9)),
-        (key == "acme", Pushdown(catalogs=frozenset({"acme"}))),
-        (key.is_in(["acme", "zen"]), Pushdown(catalogs=frozenset({"acme", "zen"}))),
-        (key.is_in(["acme", "zen"]) & (key == "zen"), Pushdown(catalogs=frozenset({"zen"}))),
-        ((key == "a") & (key == "b"), Pushdown(catalogs=frozenset())),
-        ((price > 2) & (pl.col("title") == "x"), Pushdown(price_min=2)),
-        # Not pushed: what the service could not answer exactly, or at all.
-        ((price > 2) | (key == "acme"), Pushdown()),
-        (~(price > 2), Pushdown()),
-        (price != 2, Pushdown()),
-        (key != "acme", Pushdown()),
-        (price * 2 > 5, Pushdown()),
-        (price > pl.col("original_price"), Pushdown()),
-        (price > math.inf, Pushdown()),
-        (price > -1, Pushdown()),
-        (price.is_null(), Pushdown()),
-        (pl.col("brand").struct.field("name") == "Acme", Pushdown()),
-    ],
-)
-def test_what_is_pushed(predicate: pl.Expr, expected: Pushdown) -> None:
-    assert Pushdown.of(predicate) == expected
+@pytest.fixture(scope="module", params=["seed", "current"])
+def catalogs(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    shops = {"northpeak": 230, "strada": 120, "voltaic": 7}
+    with Sandbox(catalogs=shops, generation=request.param) as sandbox:
+        yield sandbox
+
+
+def scan(sandbox: Sandbox, search: ProductSearch, **settings: Any) -> pl.LazyFrame:
+    return scan_products(search, api_key=sandbox.api_key, base_url=sandbox.base_url, **settings)
+
+
+def searches(sandbox: Sandbox, since: int) -> list[dict[str, Any]]:
+    return [
+        request.body or {}
+        for request in sandbox.requests[since:]
+        if request.path.endswith("/products/search")
+    ]
 
 
 amounts = st.sampled_from([0, 12, 19.99, 50, 80.5, 150, 400, -3, 10**6])
@@ -117,8 +103,7 @@ def apply(frame: pl.LazyFrame, query: list[tuple[str, Any]]) -> pl.LazyFrame:
 def test_a_pushed_query_equals_the_unpushed_one(
     catalogs: Sandbox, query: list[tuple[str, Any]], limit: dict[str, Any]
 ) -> None:
-    source = NamedCatalogs(keys=["northpeak", "strada", "voltaic"])
-    pushed = scan(catalogs, ProductSearch(**limit), concurrency=1, catalogs=source)
+    pushed = scan(catalogs, ProductSearch(**limit), concurrency=1, catalogs=SOURCE)
     # The same rows as a frame in memory, where nothing can be pushed.
     unpushed = pushed.collect().lazy()
 

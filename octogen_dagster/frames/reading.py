@@ -1,0 +1,158 @@
+"""Reading: a frame that is stored as a snapshot, with all that its storing asks. Stores nothing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+
+import polars as pl
+
+from octogen_dagster.errors import OctogenShrunkenSnapshotError, OctogenSnapshotError
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from octogen_dagster.api.spending import Spending
+    from octogen_dagster.frames.pages.store import PageStore
+
+ROW_GROUP_SIZE = 20_000
+MIN_ROWS_RATIO = 0.5
+"""The smallest snapshot of whole catalogs that is published by default."""
+CATALOGS = "octogen.catalogs"
+"""The provenance of a snapshot that says which catalogs were read, if that is known."""
+ROWS = "octogen.rows"
+"""The provenance of a snapshot that says how many rows it has."""
+ROWS_PER_PRODUCT = "octogen.rows_per_product"
+"""The provenance of whole catalogs that says how many rows came for each product of the source."""
+
+Figure = str | int | float | bool | datetime | dict[str, object]
+Figures = dict[str, Figure]
+"""Figures of a read by name, as plain values."""
+
+
+class SnapshotPlace(Protocol):
+    """The place where a snapshot will be stored."""
+
+    def page_store(self, clock: Callable[[], datetime]) -> PageStore | None:
+        """Return the page store beside the snapshot; None to save no pages."""
+
+    def latest(self) -> pl.LazyFrame | None:
+        """Return the present snapshot, else the latest of an earlier time; None without any."""
+
+    def latest_provenance(self) -> Mapping[str, str]:
+        """Return the provenance of what `latest` returns; empty without a usable one."""
+
+    def log(self, line: str) -> None:
+        """Log a line for the user."""
+
+    def warn(self, line: str) -> None:
+        """Log a line for the user as a warning."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How a snapshot is written, and when it replaces the one before.
+
+    Attributes:
+        row_group_size: The number of rows in a row group; so many are held in memory.
+        keeps_previous: True if the previous snapshot is kept when this one is published.
+        min_rows_ratio: The smallest number of rows to publish, as a share of the rows of the
+            snapshot that is replaced; with 0 any number is published, and otherwise at least one.
+        shrinking_causes: What may have made a snapshot smaller than that, for the error message.
+    """
+
+    row_group_size: int = ROW_GROUP_SIZE
+    keeps_previous: bool = False
+    min_rows_ratio: float = 0.0
+    shrinking_causes: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an execution says of itself when it has ended.
+
+    Attributes:
+        rows: The number of rows that were read; None if it is not known.
+        problem: Why they are not all that there are; None if they are, or nobody knows.
+        provenance: Facts for the metadata of the file.
+        figures: Returns figures of the execution, by name.
+        row_figures: Returns figures of the rows, by name.
+    """
+
+    rows: int | None = None
+    problem: str | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    figures: Callable[[], Figures] = dict
+    row_figures: Callable[[], Figures] = dict
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A frame that is executed once and stored.
+
+    Attributes:
+        frame: The rows.
+        outcome: Returns what the execution says of itself; it is called when the rows are there.
+        limits: How the snapshot is written.
+        published: Removes what was kept in case that the snapshot is not published.
+        stop: Ends the execution, if possible; it raises where it runs.
+    """
+
+    frame: pl.LazyFrame
+    outcome: Callable[[], Outcome] = Outcome
+    limits: Limits = Limits()
+    published: Callable[[], None] = lambda: None
+    stop: Callable[[], None] = lambda: None
+
+
+class SnapshotSource(Protocol):
+    """What can be stored as a snapshot, besides a plain frame."""
+
+    @property
+    def spending(self) -> Spending | None:
+        """What the reading counts its costs in; None if it costs nothing."""
+
+    def reading(self, place: SnapshotPlace) -> AbstractContextManager[Reading]:
+        """Let the block execute and store a frame for a place."""
+
+
+class FrameSource:
+    """A plain frame as a source."""
+
+    spending = None
+
+    def __init__(self, frame: pl.LazyFrame) -> None:
+        self._frame = frame
+
+    @contextlib.contextmanager
+    def reading(self, _place: SnapshotPlace) -> Iterator[Reading]:
+        yield Reading(self._frame)
+
+
+def check_complete(outcome: Outcome, rows: int, uri: str) -> None:
+    """Check that a written file holds all rows of its source."""
+    if outcome.rows in (rows, None) and not outcome.problem:
+        return
+    problem = f"; {outcome.problem}" if outcome.problem else ""
+    raise OctogenSnapshotError(
+        f"The snapshot {uri} is not complete: {rows:,} rows were written of {outcome.rows or 0:,} "
+        f"read{problem}. Nothing was published; run it again."
+    )
+
+
+def check_not_shrunken(limits: Limits, rows: int, replaced: int, uri: str) -> None:
+    """Check that a snapshot did not lose most of the rows of the one that it replaces."""
+    ratio = limits.min_rows_ratio
+    if not ratio or rows >= max(1, ratio * replaced):
+        return
+    there = f", and the latest snapshot has {replaced:,}" if replaced else ""
+    raise OctogenShrunkenSnapshotError(
+        f"The snapshot {uri} was not published: the service sent {rows or 'no'} products{there} "
+        f"(min_rows_ratio is {ratio:g}). Nothing was changed. Likely causes: "
+        f"{limits.shrinking_causes}. If the number is right, accept it for one run with "
+        "`accept_shrinking: true` in the launchpad; min_rows_ratio of the asset or of the scan "
+        "sets the limit for all runs."
+    )
