@@ -62,12 +62,12 @@ Int64 = Annotated[int, AfterValidator(_as_int64)]
 
 
 class MerchantCatalogSummary(ResponseModel):
-    """A catalog that the API key may read."""
+    """A catalog that the API key may read. All but its key may be unknown."""
 
     catalog: str = Field(min_length=1)
-    display_name: str
+    display_name: str | None = None
     source_base_url: str | None = None
-    product_count: int
+    product_count: Int64 | None = None
     last_indexed_at: UtcDatetime | None = None
 
 
