@@ -13,7 +13,7 @@ from octogen_dagster.errors import OctogenPagingError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MAX_BARREN_PAGES = 10
+MAX_PAGES_WITHOUT_NEW = 10
 MAX_PRODUCTS = 10_000_000
 """The most products of a search of which nobody says how many it has."""
 MAX_COUNT_RATIO = 3
@@ -38,15 +38,13 @@ class IndexedAgainError(OctogenPagingError):
 
 
 class Page(Protocol):
-    """What a `PageTracker` needs to know of a page."""
+    """What a `PageTracker` needs to know of a page: its products in order, and what follows it."""
 
     @property
-    def uuids(self) -> Sequence[str]:
-        """The products on it, in order."""
+    def uuids(self) -> Sequence[str]: ...
 
     @property
-    def next_cursor(self) -> str | None:
-        """The cursor of the next page; none on the last one."""
+    def next_cursor(self) -> str | None: ...
 
 
 PageT = TypeVar("PageT", bound=Page)
@@ -72,19 +70,13 @@ def may_be_first_page(first: Page, page: Page) -> bool:
 class PageTracker:
     """Checks the pages of one search as they come.
 
-    Args:
-        subject: What is read, which error messages begin with: "Catalog 'acme'".
-        product_count: The number of products of the catalog that is read, or of which a part is
-            read; None if it is not known.
-        rows_per_product: How many came for each of these in an earlier read; None if it is not
-            known.
+    `subject` is what is read, which error messages begin with: "Catalog 'acme'". `product_count` is
+    the number of products of the catalog that is read, or of which a part is; `rows_per_product`
+    how many came for each of these in an earlier read. Either may be unknown.
 
-    Attributes:
-        pages: Pages received.
-        may_have_restarted: True if a later page brought all or most of page 1. It may be a page 1
-            that has changed, or a page of products that rank high in both of the service's orders.
-            At the end `check_first_page` tells which.
-        repeats: Products that came again and were removed.
+    `may_have_restarted` becomes true if a later page brought all or most of page 1: it is page 1
+    after a change, or its products rank high in both of the service's orders. `check_first_page`
+    tells which at the end.
     """
 
     def __init__(
@@ -95,13 +87,13 @@ class PageTracker:
     ) -> None:
         self.subject = subject
         self.pages = 0
+        self.repeats = 0
+        self.may_have_restarted = False
         self._product_count = product_count
         self._max_ratio: float = MAX_ROWS_PER_PRODUCT
         if rows_per_product is not None:
             self._max_ratio = MAX_COUNT_RATIO * max(1, rows_per_product)
         self._products = 0
-        self.may_have_restarted = False
-        self.repeats = 0
         self._page_of_cursor: dict[str, int] = {}
         self._first: Page | None = None
         self._first_uuids: frozenset[str] = frozenset()
@@ -109,8 +101,8 @@ class PageTracker:
         self._repeats_first = 0  # the last page that had exactly page 1's products
         self._cursors_after_first: set[str | None] = set()
         self._deduplicated = 0
-        self._barren = 0
-        self._barren_in_a_row = 0
+        self._pages_with_new = 0
+        self._pages_without_new = 0  # in a row
 
     @property
     def first_uuids(self) -> Sequence[str]:
@@ -120,9 +112,8 @@ class PageTracker:
     def page_received(self, page: Page) -> None:
         """Check the next page.
 
-        Raises:
-            OctogenPagingError: The pages began again at page 1, the page's cursor was used before,
-                or there are more pages after far too many products.
+        It is an error if the pages began again at page 1, if its cursor was used before, or if more
+        pages follow after far too many products.
         """
         self.pages += 1
         self._products += len(page.uuids)
@@ -145,35 +136,23 @@ class PageTracker:
     def deduplicated(self, new: int, repeats: int) -> None:
         """Note how many products of the next page were new, in the order of the pages.
 
-        Pages may be received ahead of being deduplicated.
-
-        Args:
-            new: Products that had not come before.
-            repeats: Products that had.
-
-        Raises:
-            OctogenPagingError: Too many pages in a row brought nothing new.
+        Pages may be received ahead of it. Too many in a row without a new one are an error.
         """
         self.repeats += repeats
+        self._pages_with_new += bool(new)
+        self._pages_without_new = 0 if new else self._pages_without_new + 1
         self._deduplicated += 1
-        self._barren_in_a_row = 0 if new else self._barren_in_a_row + 1
-        self._barren += not new
-        productive = self._deduplicated - self._barren
-        if self._barren_in_a_row > productive + MAX_BARREN_PAGES:
+        if self._pages_without_new > self._pages_with_new + MAX_PAGES_WITHOUT_NEW:
             raise OctogenPagingError(
-                f"{self.subject}: {self._barren_in_a_row} pages in a row, up to page "
+                f"{self.subject}: {self._pages_without_new} pages in a row, up to page "
                 f"{self._deduplicated}, brought no new product: the pages do not come to an end. "
                 "Nothing was published; run it again, and report it to Octogen if it stays."
             )
 
     def check_number_of_products(self, in_all_walks: int = 0) -> None:
-        """Check that not far more products came than there can be.
+        """Refuse far more products than there can be.
 
-        Args:
-            in_all_walks: The products so far of a catalog that is read in several walks.
-
-        Raises:
-            OctogenPagingError: There are far too many.
+        `in_all_walks` are those so far of a catalog that is read in several walks.
         """
         count = self._product_count
         limit = MAX_PRODUCTS if count is None else max(self._max_ratio * count, MIN_LIMIT)
@@ -202,12 +181,7 @@ class PageTracker:
     def check_first_page(self, fresh: Page) -> None:
         """Check after the last page that page 1 is what it was, and that no later page was page 1.
 
-        Args:
-            fresh: Page 1 as the service sends it now.
-
-        Raises:
-            IndexedAgainError: Page 1 has changed.
-            OctogenPagingError: A later page has the cursor that page 1 has now.
+        `fresh` is page 1 as the service sends it now.
         """
         if fresh.next_cursor and fresh.next_cursor in self._cursors_after_first:
             raise self._restarted("a later page")

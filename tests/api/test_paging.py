@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from octogen_dagster.api import paging
 from octogen_dagster.api.paging import (
-    MAX_BARREN_PAGES,
+    MAX_PAGES_WITHOUT_NEW,
     IndexedAgainError,
     PageTracker,
     is_first_page_again,
@@ -124,7 +124,7 @@ class TestAWellBehavedServer:
         assert tracker.repeats == 0
 
     def test_empty_pages_on_the_way_are_passed(self) -> None:
-        pages = [["a"], *[[] for _ in range(MAX_BARREN_PAGES)], ["b"]]
+        pages = [["a"], *[[] for _ in range(MAX_PAGES_WITHOUT_NEW)], ["b"]]
         assert read_all(ModelServer(pages))[0] == ["a", "b"]
 
     def test_pages_of_one_product_that_repeat_the_first_are_no_restarts(self) -> None:
@@ -254,15 +254,15 @@ class TestNoEnd:
         for number in range(productive):
             tracker.page_received(Page([f"p{number}", "a", "b"], f"c{number}"))
             tracker.deduplicated(new=1, repeats=0)
-        for number in range(productive + MAX_BARREN_PAGES):
+        for number in range(productive + MAX_PAGES_WITHOUT_NEW):
             tracker.page_received(Page(uuids, f"d{number}"))
             tracker.deduplicated(new=0, repeats=len(uuids))
         tracker.page_received(Page(uuids, "e"))
         with pytest.raises(OctogenPagingError) as caught:
             tracker.deduplicated(new=0, repeats=len(uuids))
-        barren = productive + MAX_BARREN_PAGES + 1
+        in_a_row = productive + MAX_PAGES_WITHOUT_NEW + 1
         assert (
-            f"{barren} pages in a row, up to page {tracker.pages}, brought no new product"
+            f"{in_a_row} pages in a row, up to page {tracker.pages}, brought no new product"
             in str(caught.value)
         )
 
