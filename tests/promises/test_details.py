@@ -1,0 +1,354 @@
+"""Details have a row for each product, and nothing is published where too many lookups failed.
+
+The products are a snapshot of the test's own asset; the service is a sandbox that has them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from octogen_dagster import (
+    DETAIL_SCHEMA,
+    PRODUCT_SCHEMA,
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ProductSearch,
+    build_product_details_asset,
+    scan_products,
+)
+from octogen_dagster.sandbox.faults import Fault
+from octogen_dagster.sandbox.server import Sandbox
+from tests import results
+
+LOOKUP = "/products/lookup"
+LISTED = ("title", "current_price", "original_price", "in_stock", "is_active", "updated_at")
+
+
+@dataclass
+class Result:
+    """A run: the run itself, what it asked for, its log, and the snapshot that is there then."""
+
+    run: dg.ExecuteInProcessResult
+    asked: list[str]
+    log: str
+    frame: pl.DataFrame | None
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        shown = results.metadata(self.run, "details")
+        return {name.removeprefix("octogen/"): value for name, value in shown.items()}
+
+    @property
+    def rows(self) -> dict[str, dict[str, Any]]:
+        assert self.frame is not None
+        return {row["uuid"]: row for row in self.frame.iter_rows(named=True)}
+
+
+@dataclass
+class Shop:
+    """A sandbox, its products, and the folder of the snapshots."""
+
+    sandbox: Sandbox
+    folder: Path
+    capfd: pytest.CaptureFixture[str]
+
+    @property
+    def products(self) -> pl.DataFrame:
+        search = ProductSearch(catalogs=["strada"])
+        key, base_url = self.sandbox.api_key, self.sandbox.base_url
+        return scan_products(search, api_key=key, base_url=base_url).collect().sort("uuid")
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "details.parquet"
+
+    def run(
+        self, snapshot: pl.DataFrame, *, settings: dict[str, Any] | None = None, **options: Any
+    ) -> Result:
+        """Materialize the details of a snapshot of products."""
+
+        @dg.asset
+        def products() -> Any:
+            return snapshot.lazy()
+
+        details = build_product_details_asset(
+            products, name="details", retry_policy=None, **options
+        )
+        octogen = OctogenResource(
+            api_key=self.sandbox.api_key,
+            base_url=self.sandbox.base_url,
+            attempts=1,
+            **(settings or {}),
+        )
+        io_manager = ParquetSnapshotIOManager(base_dir=str(self.folder))
+        already = len(self._asked())
+        self.capfd.readouterr()
+        run = dg.materialize(
+            [products, details],
+            resources={"octogen": octogen, "io_manager": io_manager},
+            raise_on_error=False,
+        )
+        frame = pl.read_parquet(self.path) if self.path.exists() else None
+        return Result(run, self._asked()[already:], self.capfd.readouterr().err, frame)
+
+    def _asked(self) -> list[str]:
+        received = (request for request in self.sandbox.requests if request.path == LOOKUP)
+        return [request.body["url"] for request in received if request.body]
+
+
+@pytest.fixture
+def shop(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Shop]:
+    with Sandbox(catalogs={"strada": 60}, generation="current") as sandbox:
+        yield Shop(sandbox, tmp_path, capfd)
+
+
+def made_up(*urls: str | None) -> pl.DataFrame:
+    """A snapshot of products that no service knows."""
+    rows = [{"uuid": f"made up {n}", "product_url": url} for n, url in enumerate(urls)]
+    return pl.DataFrame(rows, schema=PRODUCT_SCHEMA)
+
+
+class TestRows:
+    def test_each_product_has_a_row_with_its_listing_and_its_view(self, shop: Shop) -> None:
+        before = datetime.now(timezone.utc)
+        result = shop.run(shop.products)
+        assert result.frame is not None
+        frame, products = result.frame.sort("uuid"), shop.products
+
+        assert frame.schema == DETAIL_SCHEMA
+        same = ["uuid", "catalog_key", "product_url", "title", "current_price", "updated_at"]
+        assert_frame_equal(frame.select(same), products.select(same))
+        assert_frame_equal(frame.select(pl.col("listed").struct.unnest()), products.select(*LISTED))
+        assert set(frame["status"]) == {"found"}
+        assert frame["error"].null_count() == 60
+        assert frame["description"].count() > 50
+        assert frame["looked_up_at"].is_between(before, datetime.now(timezone.utc)).all()
+        assert sorted(result.asked) == sorted(products["product_url"])
+        numbers = result.numbers
+        assert numbers["found"] == numbers["looked_up"] == numbers["dagster/row_count"] == 60
+        assert numbers["requests"] == numbers["charged_requests"] == 60
+        assert numbers["cost_usd"] == pytest.approx(0.12)
+        assert "Details: 60 products in 60 lookups, $0.12" in result.log
+        assert "60 found, 0 gone, 0 failed, 0 carried over" in result.log
+
+    def test_a_product_that_is_gone_is_a_row_and_no_failure(self, shop: Shop) -> None:
+        products = shop.products
+        shop.sandbox.grant("strada", products=45)
+        result = shop.run(products, failure_threshold=0)
+        assert result.frame is not None
+        gone = result.frame.filter(pl.col("status") == "gone")
+        assert len(gone) == 15
+        assert gone["error"].count() == gone["title"].count() == 0
+        assert gone["listed"].count() == gone["looked_up_at"].count() == 15
+        assert (result.numbers["gone"], result.numbers["found"]) == (15, 45)
+
+    def test_one_that_fails_is_a_row_that_says_why(self, shop: Shop) -> None:
+        shop.sandbox.inject(Fault("status", 500, times=2, path=LOOKUP))
+        shop.sandbox.inject(Fault("wrong_type", times=1, path=LOOKUP))
+        result = shop.run(shop.products)
+        failed = [row for row in result.rows.values() if row["status"] == "failed"]
+        errors = sorted(
+            row["error"].removeprefix(f"The product at {row['product_url']} ") for row in failed
+        )
+        assert len(errors) == result.numbers["failed"] == 3
+        assert errors[0].startswith("failed: 500 Internal Server Error")
+        assert "a wrong product.currentPrice" in errors[2]
+        assert result.numbers["first_error"] in {row["error"] for row in failed}
+        assert {row["title"] for row in failed} == {None}
+
+    def test_another_product_is_not_stored_under_a_products_name(self, shop: Shop) -> None:
+        products = shop.products
+        true = products["uuid"][7]
+        other = pl.when(pl.col("uuid") == true).then(pl.lit("u-7")).otherwise("uuid")
+        row = shop.run(products.with_columns(other.alias("uuid"))).rows["u-7"]
+        assert row["status"] == "mismatch"
+        assert row["error"] == f"The address leads to another product, {true!r}."
+        assert row["title"] is row["description"] is None
+
+    def test_an_odd_address_is_a_row_as_well(self, shop: Shop) -> None:
+        odd = made_up("", " \n", None, "nonsense", "https://shop.example/\0\r\n?ä=\u2028")
+        result = shop.run(odd, failure_threshold=1)
+        assert [result.rows[uuid]["status"] for uuid in sorted(result.rows)] == [
+            *["failed"] * 4,
+            "gone",
+        ]
+        errors = [row["error"] for row in result.rows.values() if row["error"]]
+        assert sorted(errors)[1:] == ["url must not be empty"] * 3
+        assert "422 invalid_product_url" in sorted(errors)[0]
+
+    def test_a_snapshot_without_products_has_details_without_rows(self, shop: Shop) -> None:
+        frame = shop.run(PRODUCT_SCHEMA.to_frame()).frame
+        assert frame is not None
+        assert (frame.schema, len(frame)) == (DETAIL_SCHEMA, 0)
+
+    def test_products_without_a_column_are_refused_by_its_name(self, shop: Shop) -> None:
+        result = shop.run(shop.products.drop("uuid", "is_active"))
+        assert "The products have no column uuid, is_active: " in results.failure(result.run)
+
+
+class TestFailures:
+    @pytest.mark.parametrize(("failing", "is_too_many"), [(3, False), (4, True)])
+    def test_more_than_the_threshold_publish_nothing(
+        self, shop: Shop, failing: int, is_too_many: bool
+    ) -> None:
+        before = shop.run(shop.products).frame
+        shop.sandbox.inject(Fault("status", 500, times=failing, path=LOOKUP))
+        result = shop.run(shop.products)
+        assert result.run.success is not is_too_many
+        if is_too_many:
+            error = results.failure(result.run)
+            assert (
+                "More than 5 % of the lookups failed: 4 of 60; the first: The product at" in error
+            )
+            assert "or raise failure_threshold." in error
+            assert before is not None
+            assert result.frame is not None
+            assert result.frame.equals(before)
+        else:
+            assert result.numbers["failed"] == failing
+
+    @pytest.mark.parametrize(("failing", "is_too_many"), [(3, False), (4, True)])
+    def test_rows_that_are_carried_over_count_as_lookups_that_did_not_fail(
+        self, shop: Shop, failing: int, is_too_many: bool
+    ) -> None:
+        shop.run(shop.products)
+        raised = pl.when(pl.int_range(pl.len()) < 10).then(1.0).otherwise("current_price")
+        shop.sandbox.inject(Fault("status", 500, times=failing, path=LOOKUP))
+        products = shop.products.with_columns(raised.alias("current_price"))
+        assert shop.run(products, only_changed=True).run.success is not is_too_many
+
+    @pytest.mark.parametrize("status", [401, 402, 403])
+    def test_what_is_wrong_for_all_products_ends_it_at_once(self, shop: Shop, status: int) -> None:
+        products = shop.products
+        shop.sandbox.inject(Fault("status", status, path=LOOKUP))
+        result = shop.run(products, failure_threshold=1)
+        assert f"failed: {status} " in results.failure(result.run)
+        assert len(result.asked) <= 8
+        assert result.frame is None
+
+    def test_a_service_that_is_gone_ends_it_whatever_may_fail(self, shop: Shop) -> None:
+        urls = [f"https://shop.example/{number}" for number in range(5_000)]
+        octogen = OctogenResource(
+            api_key=shop.sandbox.api_key,
+            base_url="http://127.0.0.1:1/v1",
+            attempts=1,
+            deadline=1.0,
+        )
+        products = made_up(*urls).lazy()
+
+        @dg.asset
+        def listed() -> Any:
+            return products
+
+        details = build_product_details_asset(
+            listed, name="details", failure_threshold=1, retry_policy=None
+        )
+        io_manager = ParquetSnapshotIOManager(base_dir=str(shop.folder))
+        result = dg.materialize(
+            [listed, details],
+            resources={"octogen": octogen, "io_manager": io_manager},
+            raise_on_error=False,
+        )
+        assert "run again when the service is back" in results.failure(result)
+        assert not shop.path.exists()
+
+    def test_a_budget_is_kept_and_what_it_leaves_is_said_before(self, shop: Shop) -> None:
+        result = shop.run(shop.products, settings={"budget_usd": 0.05})
+        assert "The budget leaves $0.05 for these lookups." in result.log
+        assert "budget" in results.failure(result.run)
+        assert len(result.asked) == 25
+        assert result.frame is None
+
+    def test_a_threshold_that_is_no_share_is_refused(self, shop: Shop) -> None:
+        with pytest.raises(ValueError, match=r"failure_threshold must be .*, not 1\.1"):
+            shop.run(shop.products, failure_threshold=1.1)
+
+
+class TestOnlyChanged:
+    def test_without_a_change_nothing_is_looked_up(self, shop: Shop) -> None:
+        before = shop.run(shop.products).frame
+        result = shop.run(shop.products, only_changed=True)
+        assert result.asked == []
+        assert before is not None
+        assert result.frame is not None
+        assert_frame_equal(result.frame.sort("uuid"), before.sort("uuid"))
+        numbers = result.numbers
+        assert (numbers["carried_over"], numbers["looked_up"], numbers["cost_usd"]) == (60, 0, 0)
+        assert numbers["oldest_lookup"] == before["looked_up_at"].min().timestamp()  # type: ignore[union-attr]
+
+    @pytest.mark.parametrize(
+        ("column", "value"),
+        [
+            ("title", "Another title"),
+            ("current_price", 1.25),
+            ("original_price", 9000.0),
+            ("is_active", False),
+            ("updated_at", datetime(2026, 11, 25, tzinfo=timezone.utc)),
+            ("product_url", "https://shop.example/moved"),
+            ("catalog_key", "another"),
+        ],
+    )
+    def test_a_product_that_is_listed_differently_is_looked_up(
+        self, shop: Shop, column: str, value: Any
+    ) -> None:
+        before = shop.run(shop.products).rows
+        changed = shop.products["uuid"][0]
+        becomes = pl.lit(value, PRODUCT_SCHEMA[column])
+        products = shop.products.with_columns(
+            pl.when(pl.col("uuid") == changed).then(becomes).otherwise(column).alias(column)
+        )
+        result = shop.run(products, only_changed=True)
+
+        row = result.rows.pop(changed)
+        assert result.asked == [row["product_url"]]
+        assert row["looked_up_at"] > before.pop(changed)["looked_up_at"]
+        assert (row["listed"] if column in LISTED else row)[column] == value
+        after = result.rows
+        after.pop(changed)
+        assert after == before
+
+    def test_what_is_new_or_was_not_found_is_looked_up_and_what_left_is_left_out(
+        self, shop: Shop
+    ) -> None:
+        products = shop.products
+        shop.run(products.tail(59))
+        new, failed, mismatched, gone, left = products["product_url"][0, 20, 21, 22, 40]
+        status = pl.col("product_url").replace_strict(
+            {failed: "failed", mismatched: "mismatch", gone: "gone"}, default=pl.col("status")
+        )
+        metadata = pl.read_parquet_metadata(shop.path)
+        stored = pl.read_parquet(shop.path).with_columns(status.alias("status"))
+        stored.write_parquet(shop.path, metadata=metadata)
+
+        result = shop.run(products.filter(pl.col("product_url") != left), only_changed=True)
+
+        assert set(result.asked) == {new, failed, mismatched, gone}
+        assert Counter(row["status"] for row in result.rows.values()) == {"found": 59}
+        assert result.numbers["carried_over"] == 55
+        assert left not in {row["product_url"] for row in result.rows.values()}
+
+    @pytest.mark.parametrize("previous", ["none", "fewer columns", "damaged"])
+    def test_without_a_usable_previous_all_are_looked_up(self, shop: Shop, previous: str) -> None:
+        if previous != "none":
+            shop.run(shop.products)
+        if previous == "fewer columns":
+            pl.read_parquet(shop.path).drop("videos").write_parquet(shop.path)
+        if previous == "damaged":
+            shop.path.write_bytes(b"PAR1 and no more")
+        result = shop.run(shop.products, only_changed=True)
+        assert len(result.asked) == 60
+        assert (result.numbers["carried_over"], result.numbers["found"]) == (0, 60)
+
+    def test_it_is_only_done_when_asked_for(self, shop: Shop) -> None:
+        shop.run(shop.products)
+        assert len(shop.run(shop.products).asked) == 60
