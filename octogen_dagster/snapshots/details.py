@@ -7,8 +7,7 @@ import polars as pl
 
 from octogen_dagster.dagster_parts import RESOURCE, octogen_asset, permanent_errors_fail
 from octogen_dagster.frames.columns import DETAIL_SCHEMA
-from octogen_dagster.frames.details.scan import DetailScan
-from octogen_dagster.frames.details.statistics import DetailStatistics
+from octogen_dagster.frames.details import DetailScan, DetailStatistics
 from octogen_dagster.settings import require_fraction
 from octogen_dagster.snapshots.columns import (
     COLUMN_SCHEMA,
@@ -30,9 +29,9 @@ def build_product_details_asset(
 ) -> dg.AssetsDefinition:
     """Build an asset: the full view of each product in another asset's snapshot.
 
-    Each product URL is looked up once, several at a time within the organisation's rate limit. The
-    result is a complete snapshot with one row for each product, in the same order. The columns are
-    those of `octogen_dagster.DETAIL_SCHEMA`. `status` is the result of the lookup:
+    Products are looked up several at a time within the organisation's rate limit. The result is a
+    complete snapshot with one row for each product, in any order. The columns are those of
+    `octogen_dagster.DETAIL_SCHEMA`. `status` is the result of the lookup:
 
     * found: the row has the full view.
     * gone: no catalog has the product any more, even if the merchant still does.
@@ -57,7 +56,7 @@ def build_product_details_asset(
             says.
         failure_threshold: Share of the lookups, 0 to 1, that may fail. If more fail, nothing is
             published. A product that is gone is not a failure, and a row that is carried over
-            counts as a lookup that did not fail.
+            counts as a lookup that did not fail. 50 failures in a row end the run in any case.
         resource_key: The key of the `OctogenResource`; give another one to read with two of them.
         asset_arguments: Any other argument of `@dagster.asset`, such as `pool`, `group_name`,
             `automation_condition`, `retry_policy`.

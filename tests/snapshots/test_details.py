@@ -8,18 +8,13 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
-from polars.testing import assert_frame_equal
 
 from octogen_dagster import (
-    OctogenResource,
     ProductSearch,
     build_products_asset,
     catalog_partitions,
     snapshot_days,
 )
-from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.frames.columns import DETAIL_DESCRIPTIONS, DETAIL_SCHEMA
-from octogen_dagster.frames.details.scan import DetailScan
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.details import build_product_details_asset
@@ -43,71 +38,6 @@ def shown(result: dg.ExecuteInProcessResult, node: str = "products_details") -> 
 def lookups(shops: Sandbox) -> list[str]:
     received = (request for request in shops.requests if request.path == LOOKUP)
     return [request.body["url"] for request in received if request.body]
-
-
-def test_the_details_of_a_snapshot_are_a_snapshot(
-    tmp_path: Path, resources: dict[str, Any], shops: Sandbox
-) -> None:
-    details = build_product_details_asset(PRODUCTS)
-    result = dg.materialize([PRODUCTS, details], resources=resources)
-
-    frame = pl.read_parquet(tmp_path / "products_details.parquet")
-    products = pl.read_parquet(tmp_path / "products.parquet")
-    assert frame.schema == DETAIL_SCHEMA
-    assert frame["uuid"].to_list() == products["uuid"].to_list()
-    assert set(frame["status"]) == {"found"}
-    metadata = shown(result)
-    assert metadata["dagster/row_count"] == 120
-    assert (metadata["octogen/found"], metadata["octogen/looked_up"]) == (120, 120)
-    assert (metadata["octogen/requests"], metadata["octogen/carried_over"]) == (120, 0)
-    columns = {column.name: column for column in metadata["dagster/column_schema"].columns}
-    assert columns["enrichment"].description == DETAIL_DESCRIPTIONS["enrichment"]
-
-
-def test_only_what_changed_is_looked_up_again(
-    tmp_path: Path, resources: dict[str, Any], shops: Sandbox
-) -> None:
-    details = build_product_details_asset(PRODUCTS, only_changed=True)
-    dg.materialize([PRODUCTS, details], resources=resources)
-    before = pl.read_parquet(tmp_path / "products_details.parquet")
-    shops.grant("strada", products=130)
-    already = len(lookups(shops))
-    result = dg.materialize([PRODUCTS, details], resources=resources)
-
-    frame = pl.read_parquet(tmp_path / "products_details.parquet")
-    assert_frame_equal(frame.head(120), before)
-    assert set(lookups(shops)[already:]) == set(frame["product_url"][120:])
-    metadata = shown(result)
-    assert (metadata["octogen/carried_over"], metadata["octogen/looked_up"]) == (120, 10)
-    assert metadata["octogen/only_changed"] is True
-    oldest = before["looked_up_at"].min()
-    assert isinstance(oldest, datetime)
-    assert metadata["octogen/oldest_lookup"] == oldest.timestamp()
-
-
-def test_products_that_are_gone_do_not_fail_the_run(
-    tmp_path: Path, resources: dict[str, Any], shops: Sandbox
-) -> None:
-    dg.materialize([PRODUCTS], resources=resources)
-    shops.grant("strada", products=50)
-    details = build_product_details_asset(PRODUCTS, failure_threshold=0)
-    result = dg.materialize([PRODUCTS, details], resources=resources, selection=[details])
-
-    metadata = shown(result)
-    assert (metadata["octogen/found"], metadata["octogen/gone"]) == (50, 70)
-    assert (metadata["octogen/failed"], metadata["octogen/mismatched"]) == (0, 0)
-
-
-def test_too_many_failures_leave_the_existing_snapshot_unchanged(
-    tmp_path: Path, resources: dict[str, Any], shops: Sandbox
-) -> None:
-    details = build_product_details_asset(PRODUCTS, failure_threshold=0.02)
-    dg.materialize([PRODUCTS, details], resources=resources)
-    files = {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")}
-    shops.inject(Fault("status", 500, path=LOOKUP))
-    with pytest.raises(OctogenSnapshotError, match=r"^More than 2 % of the lookups failed"):
-        dg.materialize([PRODUCTS, details], resources=resources, selection=[details])
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*.parquet")} == files
 
 
 def test_carried_rows_count_in_the_share_of_failed_lookups(
@@ -149,17 +79,6 @@ def test_the_details_of_a_day_carry_rows_over_from_the_last_earlier_day(
     assert run()["octogen/carried_over"] == (0 if damaged else 120)
 
 
-def test_a_refused_key_fails_the_run(
-    tmp_path: Path, resources: dict[str, Any], shops: Sandbox
-) -> None:
-    dg.materialize([PRODUCTS], resources=resources)
-    resources["octogen"] = OctogenResource(api_key="octo_live_wrong", base_url=shops.base_url)
-    details = build_product_details_asset(PRODUCTS)
-    with pytest.raises(dg.Failure, match=r"401 Invalid API key"):
-        dg.materialize([PRODUCTS, details], resources=resources, selection=[details])
-    assert not (tmp_path / "products_details.parquet").exists()
-
-
 def test_each_partition_has_its_own_details(
     tmp_path: Path, resources: dict[str, Any], shops: Sandbox, instance: dg.DagsterInstance
 ) -> None:
@@ -192,31 +111,6 @@ def test_products_may_be_a_selection_of_a_snapshot(
     assert 0 < len(frame) < 120
     assert frame.filter(pl.col("current_price") > 300).height == len(frame)
     assert len(lookups(shops)) == shown(result, "dear_details")["octogen/requests"] == len(frame)
-
-
-def test_a_long_read_logs_its_progress(
-    resources: dict[str, Any],
-    shops: Sandbox,
-    instance: dg.DagsterInstance,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(DetailScan, "report_interval_seconds", 0.0)
-    instance.add_dynamic_partitions("octogen_catalogs", ["northpeak"])
-    shops.grant("northpeak", products=600)
-    shops.inject(Fault("latency", 0.02, path="/products/lookup"))  # or it ends before a line is due
-    products = build_products_asset("products", partitions_def=catalog_partitions)
-    details = build_product_details_asset(products)
-    result = dg.materialize(
-        [products, details], resources=resources, instance=instance, partition_key="northpeak"
-    )
-    lines = [
-        record.user_message
-        for record in instance.all_logs(result.run_id)
-        if record.user_message.startswith("products_details, partition 'northpeak': ")
-    ]
-    assert any(" of 600 products, $" in line and " of about $1.20" in line for line in lines)
-    assert ": 600 of 600 products, $1.20, " in lines[-1]
-    assert lines[-1].endswith("; 600 found, 0 gone, 0 failed, 0 carried over")
 
 
 def test_details_have_the_pool_and_group_of_octogen_by_default() -> None:

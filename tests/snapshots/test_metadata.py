@@ -7,14 +7,11 @@ import pytest
 
 from octogen_dagster.frames.brands import BRANDS_SCHEMA
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
-from octogen_dagster.frames.details.scan import DetailScan
-from octogen_dagster.frames.details.statistics import DetailStatistics
 from octogen_dagster.frames.reading import Outcome
 from octogen_dagster.snapshots.metadata import (
     figures_metadata,
     snapshot_metadata,
 )
-from octogen_dagster.snapshots.resource import OctogenResource
 
 THEN = datetime(2026, 11, 24, 12, tzinfo=timezone.utc)
 
@@ -70,41 +67,3 @@ def test_figures_become_metadata_of_their_kind() -> None:
         "octogen/search": dg.MetadataValue.json({"q": "boots"}),
     }
     assert figures_metadata({}) == {}
-
-
-def test_the_figures_of_details_are_shown(octogen: OctogenResource) -> None:
-    scan = DetailScan(pl.LazyFrame(), octogen.connection(), only_changed=True)
-    scan.statistics = DetailStatistics(
-        started_at=THEN, products=10, rows=10, found=6, gone=2, mismatched=1, failed=1,
-        carried_over=4, requests=9, retries=3, rate_limit_wait_seconds=1.23456, seconds=5.00049,
-    )  # fmt: skip
-    scan.statistics.unknown_fields.update({"product.mood": 5, "product.brand.age": 2})
-    nothing = figures_metadata(scan._outcome().figures() | scan._outcome().row_figures())
-    scan.statistics.oldest_lookup, scan.statistics.first_error = THEN, "gave up"
-    metadata = figures_metadata(scan._outcome().figures() | scan._outcome().row_figures())
-    assert metadata == {
-        "octogen/only_changed": True,
-        "octogen/found": 6,
-        "octogen/gone": 2,
-        "octogen/mismatched": 1,
-        "octogen/failed": 1,
-        "octogen/looked_up": 6,
-        "octogen/carried_over": 4,
-        "octogen/requests": 9,
-        "octogen/retries": 3,
-        "octogen/rate_limit_wait_seconds": 1.235,
-        "octogen/seconds": 5.0,
-        "octogen/rows_per_second": 2.0,
-        "octogen/unknown_fields": 7,
-        "octogen/unknown_field_names": dg.MetadataValue.json(
-            {"product.mood": 5, "product.brand.age": 2}
-        ),
-        "octogen/charged_requests": 0,
-        "octogen/cost_usd": 0.0,
-        "octogen/cost_usd_per_1000_products": 0.0,
-        "octogen/cost_saved_usd": 0.008,
-        "octogen/fetched_at": dg.MetadataValue.timestamp(THEN),
-        "octogen/oldest_lookup": dg.MetadataValue.timestamp(THEN),
-        "octogen/first_error": "gave up",
-    }
-    assert metadata.keys() - nothing.keys() == {"octogen/oldest_lookup", "octogen/first_error"}

@@ -1,0 +1,470 @@
+"""DetailScan: the full view of each product of a snapshot, looked up in threads or carried over.
+
+Rows are carried over from the previous details snapshot where the listing did not change: a semi
+join finds them, and an anti join the products that are looked up. Both compare hashes of the
+identity and of the listing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from octogen_dagster.api.estimate import estimate_lookups
+from octogen_dagster.api.spending import usd
+from octogen_dagster.errors import (
+    OctogenAuthenticationError,
+    OctogenBudgetError,
+    OctogenError,
+    OctogenForbiddenError,
+    OctogenInsufficientCreditError,
+    OctogenNotFoundError,
+    OctogenSnapshotError,
+)
+from octogen_dagster.frames.client_threads import POLL_SECONDS, ClientThreads
+from octogen_dagster.frames.columns import (
+    DETAIL_SCHEMA,
+    DETAIL_SCHEMA_VERSION,
+    FAILED,
+    FOUND,
+    GONE,
+    IDENTITY,
+    LISTED,
+    MISMATCH,
+    PRODUCT_SCHEMA,
+)
+from octogen_dagster.frames.decode import read_lookup, with_details
+from octogen_dagster.frames.io_source import Query, interruptible, io_source
+from octogen_dagster.frames.progress import Throttle
+from octogen_dagster.frames.reading import Figures, Limits, Outcome, Reading
+from octogen_dagster.frames.statistics import ReadStatistics
+from octogen_dagster.settings import require_fraction
+
+if TYPE_CHECKING:
+    from octogen_dagster.api.cancellation import CancelScope
+    from octogen_dagster.api.client import OctogenClient
+    from octogen_dagster.api.connection import Connection
+    from octogen_dagster.api.spending import Spending
+    from octogen_dagster.frames.reading import SnapshotPlace
+
+ROW_GROUP_SIZE = 2_000
+"""Rows in a row group of a details file. A details row is as large as ten product rows."""
+MAX_FAILURES_IN_A_ROW = 50
+"""So many lookups that fail one after another, each with its retries, are no bad luck."""
+
+_LOGGER = logging.getLogger(__name__)
+_ROWS_PER_FRAME = 500
+_MAX_WAITING = 2 * _ROWS_PER_FRAME
+_PRODUCTS_PER_CHUNK = 5_000
+_IDENTITY_AND_LISTING = [*IDENTITY, "listed"]
+_LOOKED_UP = {
+    **{name: DETAIL_SCHEMA[name] for name in _IDENTITY_AND_LISTING},
+    **{name: DETAIL_SCHEMA[name] for name in ("status", "error", "looked_up_at")},
+    "lookup": pl.Binary(),
+}
+_IS_FOUND = pl.col("status") == FOUND
+# Every later lookup would fail with the same error.
+_ENDS_ALL = (
+    OctogenAuthenticationError,
+    OctogenBudgetError,
+    OctogenForbiddenError,
+    OctogenInsufficientCreditError,
+)
+_INDEXED = ("indexed", None)  # the seed generation has an index only, and does not name it
+
+_Row = dict[str, Any]
+
+
+class DetailScan:
+    """The full views of the products of a snapshot, as a lazy frame.
+
+    The products are looked up when the frame is executed. A product that is gone or whose lookup
+    fails is a row with that status. If an address leads to another product, the status is
+    `mismatch` and that product is not stored. Too many failures, a refused API key or spent credit
+    end the execution.
+
+    Args:
+        products: A product snapshot with the columns of `PRODUCT_SCHEMA`; it is executed twice.
+        connection: The settings of the service; `concurrency` lookups are made at a time.
+        only_changed: True if rows of the previous details snapshot are carried over whose products
+            were found and whose listing is unchanged.
+        failure_threshold: The share of the lookups, 0 to 1, that may fail; rows that are carried
+            over count as lookups that succeeded.
+        report: Called with the statistics about every ten seconds, and at the end.
+
+    Attributes:
+        statistics: The statistics of the last execution of the frame.
+
+    Raises:
+        ValueError: failure_threshold is not from 0 to 1.
+    """
+
+    report_interval_seconds = 10.0
+
+    def __init__(
+        self,
+        products: pl.LazyFrame,
+        connection: Connection,
+        *,
+        only_changed: bool = False,
+        failure_threshold: float = 0.05,
+        report: Callable[[DetailStatistics], None] | None = None,
+    ) -> None:
+        require_fraction("failure_threshold", failure_threshold)
+        self.products = products
+        self.connection = connection
+        self.only_changed = only_changed
+        self.failure_threshold = failure_threshold
+        self.statistics = DetailStatistics()
+        self._report = report
+        self._frame = io_source(DETAIL_SCHEMA, self._frames)
+
+    def __reduce__(self) -> tuple[Callable[..., DetailScan], tuple[Any, ...]]:
+        restore = functools.partial(
+            type(self), only_changed=self.only_changed, failure_threshold=self.failure_threshold
+        )
+        return restore, (self.products, self.connection)
+
+    @property
+    def frame(self) -> pl.LazyFrame:
+        """One row for each product, in any order, with the schema `DETAIL_SCHEMA`."""
+        return self._frame
+
+    @property
+    def spending(self) -> Spending:
+        """What all executions count their costs in."""
+        return self.connection.spending
+
+    @contextmanager
+    def reading(self, place: SnapshotPlace) -> Iterator[Reading]:
+        """Let the block store the rows in a place, some of them of the latest details snapshot."""
+        stop = interruptible()
+
+        def frames(query: Query, stop: CancelScope) -> Iterator[pl.DataFrame]:
+            return self._frames(query, stop, place)
+
+        yield Reading(
+            io_source(DETAIL_SCHEMA, frames, stop),
+            self._outcome,
+            Limits(row_group_size=ROW_GROUP_SIZE),
+            stop=stop.cancel,
+        )
+
+    def _outcome(self) -> Outcome:
+        statistics = self.statistics
+        return Outcome(
+            statistics.rows,
+            None if statistics.complete else "it did not come to its end",
+            {
+                "octogen.fetched_at": statistics.started_at.isoformat(),
+                "octogen.schema_version": str(DETAIL_SCHEMA_VERSION),
+            },
+            lambda: {"only_changed": self.only_changed, **statistics.figures()},
+            statistics.row_figures,
+        )
+
+    def _frames(
+        self, query: Query, stop: CancelScope, place: SnapshotPlace | None = None
+    ) -> Iterator[pl.DataFrame]:
+        log, warn = (place.log, place.warn) if place else (_LOGGER.info, _LOGGER.warning)
+        statistics = self.statistics = DetailStatistics()
+        head = self.products if query.n_rows is None else self.products.head(query.n_rows)
+        products = _listed(head)
+        keys = products.select("key").collect(engine="streaming")
+        statistics.products = len(keys)
+        carried, kept = _carried_over(self._previous(place), keys)
+        self._announce(len(keys.join(kept, on="key", how="anti")), log, warn)
+        for frame in carried.collect_batches(chunk_size=ROW_GROUP_SIZE, lazy=True):
+            statistics.add(frame, carried_over=True)
+            yield frame
+        fresh = products.join(kept.lazy(), on="key", how="anti").select(*_IDENTITY_AND_LISTING)
+        connection = replace(self.connection.with_own_spending().with_log(warn), scope=stop)
+        yield from self._looked_up(fresh, connection)
+        statistics.complete = True
+        self._tell()
+
+    def _previous(self, place: SnapshotPlace | None) -> pl.LazyFrame | None:
+        if place is None or not self.only_changed:
+            return None
+        try:
+            return place.latest()
+        except OctogenSnapshotError as error:
+            place.log(f"{error} Every product is looked up.")
+            return None
+
+    def _announce(
+        self, lookups: int, log: Callable[[str], None], warn: Callable[[str], None]
+    ) -> None:
+        estimate = estimate_lookups(lookups, self.connection)
+        carried_over = self.statistics.products - lookups
+        also = f"; {carried_over:,} rows are carried over" if carried_over else ""
+        log(f"Details: {estimate}{also}.")
+        left = self.connection.spending.left_usd
+        if left is not None and estimate.cost_usd > left:
+            warn(
+                f"The budget leaves {usd(left)} for these lookups. If it is spent before the last "
+                "one, nothing is published, and the lookups are not kept."
+            )
+
+    def _looked_up(self, products: pl.LazyFrame, connection: Connection) -> Iterator[pl.DataFrame]:
+        limit = _FailureLimit(self.failure_threshold, self.statistics.products)
+        report = Throttle(self._tell, self.report_interval_seconds)
+        rows: list[_Row] = []
+        with _Lookups(connection, products) as lookups:
+            try:
+                for results in lookups:
+                    for row, unknown in results:
+                        limit.note(row)
+                        self.statistics.unknown_fields.update(unknown)
+                        rows.append(row)
+                    self.statistics.received(len(rows))
+                    self.statistics.update(lookups.sent, connection.spending)
+                    report()
+                    if len(rows) >= _ROWS_PER_FRAME:
+                        yield self._details(rows)
+                        rows = []
+                yield self._details(rows)
+            finally:
+                self.statistics.received(0)
+                self.statistics.update(lookups.sent, connection.spending)
+
+    def _details(self, rows: list[_Row]) -> pl.DataFrame:
+        frame = with_details(pl.DataFrame(rows, schema=_LOOKED_UP)).select(*DETAIL_SCHEMA)
+        self.statistics.add(frame)
+        return frame
+
+    def _tell(self) -> None:
+        if self._report:
+            self._report(self.statistics)
+
+
+def _carried_over(
+    previous: pl.LazyFrame | None, keys: pl.DataFrame
+) -> tuple[pl.LazyFrame, pl.DataFrame]:
+    """Return the rows of the previous snapshot that are carried over, and their keys."""
+    if previous is not None:
+        with contextlib.suppress(OSError, pl.exceptions.PolarsError):  # the file is damaged
+            if previous.collect_schema() == DETAIL_SCHEMA:
+                # A product that was gone may be back, for example when a grant was renewed.
+                found = _with_key(previous).filter(_IS_FOUND)
+                before = found.select("key").collect(engine="streaming")
+                kept = before.join(keys, on="key", how="semi").unique()
+                rows = found.join(kept.lazy(), on="key", how="semi")
+                return rows.select(*DETAIL_SCHEMA), kept
+    return DETAIL_SCHEMA.to_frame().lazy(), keys.clear()
+
+
+def _listed(snapshot: pl.LazyFrame) -> pl.LazyFrame:
+    """Return the identity, the listing and the key of each product.
+
+    Raises:
+        ValueError: A column is missing.
+    """
+    columns = snapshot.collect_schema()
+    if missing := [name for name in (*IDENTITY, *LISTED) if name not in columns]:
+        raise ValueError(
+            f"The products have no column {', '.join(missing)}: give a product snapshot, with "
+            "the columns of octogen_dagster.PRODUCT_SCHEMA."
+        )
+    typed = {name: pl.col(name).cast(PRODUCT_SCHEMA[name]) for name in (*IDENTITY, *LISTED)}
+    identity = (typed[name] for name in IDENTITY)
+    listed = pl.struct(typed[name] for name in LISTED).alias("listed")
+    return _with_key(snapshot.select(*identity, listed))
+
+
+def _with_key(frame: pl.LazyFrame) -> pl.LazyFrame:
+    # Snapshots of earlier versions have null where the service did not send it, which means true.
+    is_active = pl.field("is_active").fill_null(value=True)
+    listed = pl.col("listed").struct.with_fields(is_active)
+    return frame.with_columns(listed).with_columns(
+        pl.struct(_IDENTITY_AND_LISTING).hash().alias("key")
+    )
+
+
+class _Lookups(ClientThreads):
+    """Looks up products in threads; iterates over the results, in the order in which they come."""
+
+    def __init__(self, connection: Connection, products: pl.LazyFrame) -> None:
+        super().__init__(connection, connection.concurrency, "octogen-lookup")
+        self._products = _rows(products)
+        self._results: deque[tuple[_Row, Counter[str]]] = deque()
+
+    def __iter__(self) -> Iterator[list[tuple[_Row, Counter[str]]]]:
+        """Yield results, at least every second, and if there are none."""
+        is_last = False
+        while not is_last:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: (
+                        len(self._results) >= _ROWS_PER_FRAME
+                        or not self._working
+                        or self._is_over()
+                    ),
+                    timeout=POLL_SECONDS,
+                )
+                self._raise_if_over()
+                results = [*self._results]
+                self._results.clear()
+                is_last = not self._working
+                self._changed.notify_all()
+            yield results
+
+    async def _work(self, client: OctogenClient) -> None:
+        while product := self._take():
+            result = await _look_up(client, product)
+            with self._changed:
+                self._results.append(result)
+                if len(self._results) >= _ROWS_PER_FRAME:
+                    self._changed.notify_all()
+
+    def _take(self) -> _Row | None:
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._results) < _MAX_WAITING or self._is_over())
+            return None if self._is_over() else next(self._products, None)
+
+
+def _rows(products: pl.LazyFrame) -> Iterator[_Row]:
+    for frame in products.collect_batches(chunk_size=_PRODUCTS_PER_CHUNK, lazy=True):
+        yield from frame.iter_rows(named=True)
+
+
+async def _look_up(client: OctogenClient, product: _Row) -> tuple[_Row, Counter[str]]:
+    """Return the product with the columns of its lookup, and the fields that nobody knows."""
+    response, error = None, None
+    try:
+        response = await client.get_raw_lookup(product["product_url"] or "", read_lookup)
+        status = FOUND if response.source in _INDEXED else GONE
+    except _ENDS_ALL:
+        raise
+    except (OctogenError, ValueError) as failure:
+        if isinstance(failure, OctogenNotFoundError) and failure.detail == "product_not_found":
+            status = GONE
+        else:
+            status, error = FAILED, str(failure)
+    if response and status == FOUND and response.uuid != product["uuid"]:
+        status, error = MISMATCH, _mismatch(response.uuid)
+    row = {
+        **product,
+        "status": status,
+        "error": error,
+        "looked_up_at": datetime.now(timezone.utc),
+        "lookup": response and response.content,
+    }
+    return row, Counter(response.unknown if response else ())
+
+
+def _mismatch(uuid: str | None) -> str:
+    if uuid is None:
+        return "The response has no uuid, so it may be of another product."
+    return f"The address leads to another product, {uuid!r}."
+
+
+class _FailureLimit:
+    """Ends an execution when too many lookups failed, in all or one after another.
+
+    Rows that are carried over count in the total, so that a product whose lookup always fails is
+    one of all products, and not of the few that changed.
+    """
+
+    def __init__(self, share: float, total: int) -> None:
+        self._share = share
+        self._total = total
+        self._failed = 0
+        self._in_a_row = 0
+        self._first_error = ""
+
+    def note(self, row: _Row) -> None:
+        if row["status"] != FAILED:
+            self._in_a_row = 0
+            return
+        self._failed += 1
+        self._in_a_row += 1
+        self._first_error = self._first_error or row["error"]
+        if self._failed > round(self._share * self._total, 6):
+            raise OctogenSnapshotError(
+                f"More than {100 * self._share:g} % of the lookups failed: {self._failed:,} of "
+                f"{self._total:,}; the first: {self._first_error} Nothing was published, the "
+                "snapshot before is untouched: run again, or raise failure_threshold."
+            )
+        if self._in_a_row >= MAX_FAILURES_IN_A_ROW:
+            raise OctogenSnapshotError(
+                f"{self._in_a_row} lookups in a row failed, retries included; the last: "
+                f"{row['error']} Nothing was published, the snapshot before is untouched: run "
+                "again when the service is back."
+            )
+
+
+@dataclass
+class DetailStatistics(ReadStatistics):
+    """The statistics of an execution of a `DetailScan`, which has one row for each product.
+
+    Attributes:
+        products: Products in the product snapshot.
+        by_status: Rows by their status.
+        carried_over: Rows taken from the previous details snapshot.
+        oldest_lookup: The time of the oldest lookup of all rows.
+        first_error: The first error of a row.
+    """
+
+    products: int = 0
+    by_status: Counter[str] = field(default_factory=Counter)
+    carried_over: int = 0
+    oldest_lookup: datetime | None = None
+    first_error: str | None = None
+
+    def add(self, frame: pl.DataFrame, *, carried_over: bool = False) -> None:
+        """Count the rows of a frame."""
+        self.rows += len(frame)
+        self.carried_over += len(frame) if carried_over else 0
+        self.by_status.update(frame.get_column("status"))
+        oldest: Any = frame.get_column("looked_up_at").min()
+        if oldest is not None:
+            self.oldest_lookup = min(oldest, self.oldest_lookup or oldest)
+        self.first_error = self.first_error or next(
+            iter(frame.get_column("error").drop_nulls().head(1)), None
+        )
+
+    def received(self, waiting: int) -> None:
+        """Count the rows that came and are in no frame yet, besides the others."""
+        self.received_rows = self.rows + waiting
+        self.requests_left = self.products - self.received_rows
+
+    def figures(self) -> Figures:
+        """Return the figures by name."""
+        return {
+            "found": self.by_status[FOUND],
+            "gone": self.by_status[GONE],
+            "mismatched": self.by_status[MISMATCH],
+            "failed": self.by_status[FAILED],
+            "looked_up": self.rows - self.carried_over,
+            "carried_over": self.carried_over,
+            **super().figures(),
+            **self.cost_figures(self.prices.lookup_usd, self.carried_over),
+        }
+
+    def row_figures(self) -> Figures:
+        """Return figures of the rows by name."""
+        figures = {"oldest_lookup": self.oldest_lookup, "first_error": self.first_error}
+        return {name: figure for name, figure in figures.items() if figure is not None}
+
+    def progress(self, subject: str) -> str:
+        """Return a line about the progress of the lookups.
+
+        Args:
+            subject: What is made, such as "octogen_products_details, partition 'acme'".
+        """
+        return (
+            f"{subject}: {self.received_rows:,} of {self.products:,} products, "
+            f"{self.cost(self.prices.lookup_usd)}{self.speed(self.products)}; "
+            f"{self.by_status[FOUND]:,} found, {self.by_status[GONE]:,} gone, "
+            f"{self.by_status[FAILED]:,} failed, {self.carried_over:,} carried over"
+        )

@@ -1,1 +1,0 @@
-"""The full view of each product of a snapshot. Knows no Dagster."""
