@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
@@ -31,6 +31,18 @@ ROWS_PER_PRODUCT = "octogen.rows_per_product"
 Figure = str | int | float | bool | datetime | dict[str, object]
 Figures = dict[str, Figure]
 """Figures of a read by name, as plain values."""
+
+
+TimeWindow = tuple[datetime, datetime]
+"""The time that a snapshot is of: its beginning, inclusive, and its end, exclusive."""
+
+
+def utc_now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def is_within(window: TimeWindow, moment: datetime) -> bool:
+    return window[0] <= moment < window[1]
 
 
 class SnapshotPlace(Protocol):

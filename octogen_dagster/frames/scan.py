@@ -49,11 +49,13 @@ from octogen_dagster.frames.reading import (
     Limits,
     Outcome,
     Reading,
+    TimeWindow,
+    is_within,
+    utc_now,
 )
 from octogen_dagster.frames.snapshot_brands import SnapshotBrands
 from octogen_dagster.frames.statistics import ProductFigures, ScanStatistics
 from octogen_dagster.frames.walks import WalkPlanner, in_reading_order
-from octogen_dagster.frames.window import TimeWindow, is_within, utc_now
 from octogen_dagster.settings import require_fraction
 
 if TYPE_CHECKING:

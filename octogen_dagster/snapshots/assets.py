@@ -24,10 +24,9 @@ from octogen_dagster.dagster_parts import (
 from octogen_dagster.errors import OctogenError
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.plan import list_for
-from octogen_dagster.frames.reading import MIN_ROWS_RATIO
+from octogen_dagster.frames.reading import MIN_ROWS_RATIO, is_within, utc_now
 from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.statistics import ScanStatistics
-from octogen_dagster.frames.window import is_within, utc_now
 from octogen_dagster.settings import did_you_mean, require_fraction
 from octogen_dagster.snapshots.catalogs import ADDS_PARTITIONS
 from octogen_dagster.snapshots.columns import COLUMN_SCHEMA, column_schema

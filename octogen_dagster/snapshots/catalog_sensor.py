@@ -13,7 +13,7 @@ from octogen_dagster.api.catalog_sources import fetch_catalogs
 from octogen_dagster.api.catalog_states import CatalogList
 from octogen_dagster.dagster_parts import RESOURCE
 from octogen_dagster.errors import OctogenError
-from octogen_dagster.frames.window import utc_now
+from octogen_dagster.frames.reading import utc_now
 from octogen_dagster.run_ledger import record_failed_tick
 from octogen_dagster.sensor_limits import unfinished_partitions
 from octogen_dagster.snapshots.catalog_tick import (

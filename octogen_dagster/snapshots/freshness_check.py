@@ -13,7 +13,7 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.dagster_parts import FRESH, Metadata, hours, markdown_table
-from octogen_dagster.frames.window import utc_now
+from octogen_dagster.frames.reading import utc_now
 from octogen_dagster.snapshots.partitions import SnapshotPartitions
 from octogen_dagster.snapshots.withheld import withheld_catalogs
 

@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 
 import dagster as dg
 
-from octogen_dagster.frames.window import is_within
+from octogen_dagster.frames.reading import is_within
 
 catalog_partitions = dg.DynamicPartitionsDefinition(name="octogen_catalogs")
 """The catalogs to snapshot, one partition for each."""

@@ -28,10 +28,9 @@ from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.search import ProductSearch, SearchArguments, shows_arguments
 from octogen_dagster.api.spending import LOOKUP_USD, NO_PRICES, SEARCH_PAGE_USD, Prices, Spending
 from octogen_dagster.api.urls import checked_base_url, checked_host, configured_base_url
-from octogen_dagster.frames.reading import MIN_ROWS_RATIO
+from octogen_dagster.frames.reading import MIN_ROWS_RATIO, TimeWindow
 from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.statistics import ScanStatistics
-from octogen_dagster.frames.window import TimeWindow
 from octogen_dagster.settings import refuse_unknown_settings
 
 _SPENDING_LOCK = threading.Lock()

@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from octogen_dagster.frames.window import utc_now
+from octogen_dagster.frames.reading import utc_now
 from octogen_dagster.snapshots.partitions import SnapshotPartitions
 from octogen_dagster.snapshots.withheld import withheld_catalogs
 

@@ -16,7 +16,6 @@ from octogen_dagster.frames.pages.records import READ_NAME, ReadRecord, decode_r
 from octogen_dagster.frames.pages.saved_read import SavedRead
 from octogen_dagster.frames.pages.segments import SegmentName
 from octogen_dagster.frames.pages.storage import PageStorage
-from octogen_dagster.frames.window import utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Set
@@ -43,7 +42,7 @@ class PageStore:
         folder: UPath,
         *,
         resume_within: timedelta = RESUME_WITHIN,
-        clock: Callable[[], datetime] = utc_now,
+        clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
     ) -> None:
         self.storage = PageStorage(folder)
         self.resume_within = resume_within

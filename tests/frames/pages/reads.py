@@ -21,8 +21,8 @@ from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.io_source import Query, interruptible
 from octogen_dagster.frames.pages.store import RESUME_WITHIN, PageStore
 from octogen_dagster.frames.read_plan import ReadPlan
+from octogen_dagster.frames.reading import TimeWindow
 from octogen_dagster.frames.scan import ProductScan, _Stored
-from octogen_dagster.frames.window import TimeWindow
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 
