@@ -186,9 +186,9 @@ class DetailScan:
         for frame in carried.collect_batches(chunk_size=ROW_GROUP_SIZE, lazy=True):
             statistics.add(frame, carried_over=True)
             yield frame
-        fresh = products.join(kept.lazy(), on="key", how="anti").select(*_IDENTITY_AND_LISTING)
+        fresh = products.join(kept.lazy(), on="key", how="anti", maintain_order="left")
         connection = replace(self.connection.with_own_spending().with_log(warn), scope=stop)
-        yield from self._looked_up(fresh, connection)
+        yield from self._looked_up(fresh.drop("key"), connection)
         statistics.complete = True
         self._tell()
 
@@ -258,7 +258,8 @@ def _carried_over(
                 found = _with_key(previous).filter(_IS_FOUND)
                 before = found.select("key").collect(engine="streaming")
                 kept = before.join(keys, on="key", how="semi").unique()
-                rows = found.join(kept.lazy(), on="key", how="semi")
+                # In order, Polars holds the keys in memory, and else the rows.
+                rows = found.join(kept.lazy(), on="key", how="semi", maintain_order="left")
                 return rows.select(*DETAIL_SCHEMA), kept
     return DETAIL_SCHEMA.to_frame().lazy(), keys.clear()
 
