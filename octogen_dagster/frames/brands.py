@@ -30,12 +30,7 @@ BRANDS_DESCRIPTIONS = {
 def product_brands(products: pl.LazyFrame) -> pl.LazyFrame:
     """Count the products of each brand, and compute quantiles of their prices in each currency.
 
-    Args:
-        products: Columns as in `PRODUCT_SCHEMA`.
-
-    Returns:
-        Columns as in `BRANDS_SCHEMA`, a row for each brand and currency, those with the most
-        products first.
+    The rows have the columns of `BRANDS_SCHEMA`, those with the most products first.
     """
     price = pl.col("current_price")
     return (
@@ -50,14 +45,7 @@ def product_brands(products: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def of_largest_brands(products: pl.LazyFrame, count: int) -> pl.LazyFrame:
-    """Return the products of the brands with the most products.
-
-    The brands are counted at once, and take little memory however many there are.
-
-    Args:
-        products: Columns as in `PRODUCT_SCHEMA`.
-        count: The number of brands.
-    """
+    """Return the products of the brands with the most products; the brands are counted at once."""
     counts = products.group_by(_NAME.alias("brand")).len().drop_nulls("brand")
     largest = counts.sort("len", "brand", descending=[True, False]).head(count)
     names = largest.collect(engine="streaming").get_column("brand")

@@ -87,9 +87,6 @@ def vanished_catalogs(pair: SnapshotPair) -> list[str]:
 
     Such a catalog was withdrawn or renamed, which says nothing about its products. Of a search with
     filters a catalog may have no more products that match: it vanished only if it was not read.
-
-    Args:
-        pair: Two product snapshots, columns as in `PRODUCT_SCHEMA`.
     """
     if pair.previous is None:
         return []
@@ -124,11 +121,7 @@ def _reads_whole_catalogs(provenance: Mapping[str, str]) -> bool:
 
 
 def effective_query_differences(pair: SnapshotPair) -> list[str] | None:
-    """Describe how the effective queries of two snapshots differ, in a line for each field.
-
-    Returns:
-        The lines; none if the queries are the same, None if one of them is not known.
-    """
+    """Describe how the effective queries differ, line by line; None if one of them is unknown."""
     before, after = (
         provenance.get(EFFECTIVE_QUERY)
         for provenance in (pair.previous_provenance, pair.provenance)
@@ -143,13 +136,7 @@ def product_changes(pair: SnapshotPair) -> pl.LazyFrame:
     product appeared. The products of `vanished_catalogs` are left out. The snapshots are read when
     the frame is executed: first a hash of each product, then only those that differ. A change is
     missed if the values before and after have the same 64-bit hash. A product whose `is_active` is
-    null counts as active.
-
-    Args:
-        pair: Two product snapshots, columns as in `PRODUCT_SCHEMA`.
-
-    Returns:
-        Columns as in `CHANGES_SCHEMA`, one row for each such product, sorted by catalog and uuid.
+    null counts as active. The rows are sorted by catalog and uuid.
     """
     return pl.defer(lambda: _changes(pair), schema=CHANGES_SCHEMA)
 

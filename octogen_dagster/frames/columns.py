@@ -250,14 +250,10 @@ def table_of(
     columns: Mapping[str, str],
     own: Mapping[str, pl.DataType],
 ) -> Table:
-    """Derive a table from the model of a response.
+    """Derive the table whose columns are these, by their descriptions.
 
-    Args:
-        model: The model.
-        rows: The field of the response that has a product, or all of them.
-        columns: The descriptions of the columns, in their order. A column that is not one of `own`
-            is a field of the response, or else of the product.
-        own: The types of columns that do not come from the response.
+    A column is one of `own`, a field of the response, or a field of the product (or of each
+    product) in its field `rows`.
     """
     response = _object(model)
     types = _columns_of(response.fields[rows].dtype) | _columns_of(response.dtype) | dict(own)

@@ -90,25 +90,14 @@ class ProductPage(msgspec.Struct, array_like=True, tag=_FORMAT, gc=False):
 
     @classmethod
     def decoded(cls, content: bytes) -> Self:
-        """Decode what `encoded` returned.
-
-        Raises:
-            ValueError: It is something else.
-        """
+        """Decode what `encoded` returned; anything else is a ValueError."""
         return msgspec.msgpack.decode(content, type=cls)
 
 
 def read_page(response: Response, subject: str, *, is_first: bool = False) -> ProductPage:
-    """Check a page.
+    """Check the response to a search; an error names the product and the field.
 
-    Args:
-        response: The response to a search.
-        subject: What was read; begins error messages.
-        is_first: True to count the fields that the models do not know.
-
-    Raises:
-        OctogenResponseError: The body is not a page of products; the message names the product and
-            the field.
+    Fields that the models do not know are counted if it is the first page of its walk.
     """
     page, images_are_text = _checked(PRODUCTS, _parsed_page, response, subject)
     return ProductPage(
@@ -149,11 +138,7 @@ class CheckedLookup(msgspec.Struct, frozen=True, gc=False):
 
 
 def read_lookup(response: Response, subject: str) -> CheckedLookup:
-    """Check a response to a lookup.
-
-    Raises:
-        OctogenResponseError: The body is not the response to a lookup; the message names the field.
-    """
+    """Check the response to a lookup; an error names the field."""
     lookup = _checked(LOOKUPS, _parsed_lookup, response, subject)
     unknown = _unknown_fields(LOOKUPS, response.content)
     return CheckedLookup(lookup.product.uuid, lookup.source, _encoder.encode(lookup), unknown)
@@ -192,13 +177,9 @@ def product_frame(
     catalog: str | None,
     fetched_at: datetime,
 ) -> pl.DataFrame:
-    """Decode the products of consecutive pages, in order, with repeated products.
+    """Decode the products of pages of one catalog, in order, with repeated products.
 
-    Args:
-        pages: Consecutive pages of one catalog or search.
-        columns: The columns to decode, in any order; `uuid` is always decoded.
-        catalog: The catalog that was read; used where the service does not name it.
-        fetched_at: When the read began; the value of the column `fetched_at`.
+    There is always a column `uuid`. `catalog` is used where the service does not name it.
     """
     names = tuple(name for name in PRODUCT_SCHEMA if name in {"uuid", *columns})
     frames: list[pl.DataFrame] = []

@@ -38,9 +38,6 @@ def preview(snapshot: pl.LazyFrame) -> pl.DataFrame:
 
     A table of this project's own schemas has the columns that tell most, any other its first ones.
     Columns that are null throughout are left out.
-
-    Args:
-        snapshot: The rows.
     """
     schema = snapshot.collect_schema()
     if schema == CHANGES_SCHEMA:
@@ -54,11 +51,7 @@ def preview(snapshot: pl.LazyFrame) -> pl.DataFrame:
 
 
 def shops(products: pl.LazyFrame) -> list[str]:
-    """Return the addresses of the shops with the most products, such as `https://acme.com`.
-
-    Args:
-        products: Columns as in `PRODUCT_SCHEMA`.
-    """
+    """Return the addresses of the shops with the most products, such as `https://acme.com`."""
     shop = pl.col("product_url").str.extract(r"^(https?://[^/?#\s]+)").alias("shop")
     counts = products.group_by(shop).len().drop_nulls("shop")
     largest = counts.sort("len", "shop", descending=[True, False]).head(_MAX_SHOPS)

@@ -66,12 +66,9 @@ class ProductQuality:
 
     @cached_property
     def prices(self) -> pl.DataFrame:
-        """The prices of each currency; products without a currency are one of their own.
+        """The prices of each currency, the most frequent first; none is one of its own.
 
-        Returns:
-            Columns `currency`, `products`, `priced` (those with a price), `lowest`, `median`,
-            `highest`, a count for each problem, and `bad` (their sum). The most frequent currency
-            is first.
+        `priced` counts those with a price, and `bad` is the sum of the counts of each problem.
         """
         judged = self._judged.group_by("currency").agg(
             pl.len().alias("products"),

@@ -61,59 +61,10 @@ def test_changes_have_old_and_new_values() -> None:
     assert (rows["new"]["change"], rows["new"]["new_title"]) == ("appeared", "N")
 
 
-def test_a_column_that_the_service_began_to_send_is_no_change() -> None:
-    before = snapshot(
-        {"uuid": "same", "current_price": 1.0}, {"uuid": "price", "current_price": 1.0}
-    )
-    now = snapshot(
-        {"uuid": "same", "current_price": 1.0, "currency": "EUR", "in_stock": True},
-        {"uuid": "price", "current_price": 2.0, "currency": "EUR", "in_stock": True},
-    )
-    for pair in (SnapshotPair(now, before), SnapshotPair(before, now)):
-        (row,) = product_changes(pair).collect().iter_rows(named=True)
-        assert (row["uuid"], row["changed"]) == ("price", ["price"])
-
-
 def test_without_a_previous_snapshot_every_product_appeared() -> None:
     frame = product_changes(SnapshotPair(snapshot({"uuid": "a"}, {"uuid": "b"}), None)).collect()
     assert frame["change"].to_list() == ["appeared", "appeared"]
     assert frame.schema == CHANGES_SCHEMA
-
-
-def test_two_empty_snapshots_have_no_changes() -> None:
-    frame = product_changes(SnapshotPair(snapshot(), snapshot())).collect()
-    assert frame.is_empty()
-    assert frame.schema == CHANGES_SCHEMA
-
-
-@pytest.mark.parametrize(
-    ("column", "old", "new", "changed"),
-    [
-        ("title", "A", "B", "title"),
-        ("current_price", 1.0, 2.0, "price"),
-        ("original_price", 1.0, None, "price"),
-        ("currency", "EUR", "USD", "price"),
-        ("in_stock", True, False, "availability"),
-        ("is_active", False, True, "availability"),
-    ],
-)
-def test_a_changed_column_is_a_change_of_its_kind(
-    column: str, old: Any, new: Any, changed: str
-) -> None:
-    others = {"uuid": "other", column: old}
-    pair = SnapshotPair(
-        snapshot({"uuid": "a", column: new}, others), snapshot({"uuid": "a", column: old}, others)
-    )
-    (row,) = product_changes(pair).collect().iter_rows(named=True)
-    assert (row["uuid"], row["change"], row["changed"]) == ("a", "changed", [changed])
-    assert (row[f"old_{column}"], row[f"new_{column}"]) == (old, new)
-
-
-def test_rows_are_in_the_order_of_catalog_and_uuid() -> None:
-    keys = [("b", "1"), ("a", "2"), ("b", "0"), ("a", "1")]
-    rows = [{"uuid": uuid, "catalog_key": catalog} for catalog, uuid in keys]
-    frame = product_changes(SnapshotPair(snapshot(*rows), None)).collect()
-    assert frame.select("catalog_key", "uuid").rows() == sorted(keys)
 
 
 def test_every_column_is_described() -> None:
