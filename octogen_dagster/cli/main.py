@@ -18,7 +18,7 @@ from octogen_dagster.cli.options import CONTEXT_SETTINGS
 if TYPE_CHECKING:
     from octogen_dagster.sandbox.server import Sandbox
 
-_GENERATIONS = click.Choice(["seed", "interim", "current"])
+_GENERATIONS = click.Choice(["seed", "current"])
 
 
 @click.group(context_settings=CONTEXT_SETTINGS)
@@ -41,7 +41,7 @@ main.add_command(login)
     default=Path("octogen-demo"),
     help="Folder to write to.",
 )
-@click.option("--catalogs", type=click.IntRange(1, 12), default=4, help="Number of catalogs.")
+@click.option("--catalogs", type=click.IntRange(1, 5), default=4, help="Number of catalogs.")
 @click.option(
     "--products", type=click.IntRange(0), default=2_500, help="Number of products per catalog."
 )
@@ -81,7 +81,7 @@ def _faults(_context: click.Context, _parameter: click.Parameter, texts: tuple[s
     "--generation", type=_GENERATIONS, default="current", help="Generation of the API contract."
 )
 @click.option(
-    "--catalogs", callback=_catalogs, default="8", help="Number of catalogs, or their keys: a,b,c."
+    "--catalogs", callback=_catalogs, default="5", help="Number of catalogs, or their keys: a,b,c."
 )
 @click.option(
     "--products", type=click.IntRange(0), default=250, help="Number of products per catalog."

@@ -17,13 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from typing_extensions import Self
 
 from octogen_dagster.components.env_file import add_variables
-from octogen_dagster.sandbox.address import DEFAULT_API_KEY, DEFAULT_BASE_URL
-from octogen_dagster.sandbox.data.shops import SHOPS
+from octogen_dagster.sandbox import DEFAULT_API_KEY, DEFAULT_BASE_URL
+from octogen_dagster.sandbox.words import SHOPS
 
 _SOURCES = ("sandbox", "hosts", "keys", "granted")
 _KEY = "OCTOGEN_PLATFORM_API_KEY"
 _SANDBOX = {_KEY: DEFAULT_API_KEY, "OCTOGEN_BASE_URL": DEFAULT_BASE_URL}
-_SANDBOX_HOSTS = [shop.domain for shop in SHOPS[:8]]
+_SANDBOX_HOSTS = [shop.domain for shop in SHOPS]
 _SANDBOX_QUERY = "boots"
 
 

@@ -1,18 +1,16 @@
-"""The faults of the sandbox's REST API."""
+"""The faults of the sandbox: their kinds and text form, and which requests they hit.
+
+The effects are in `gateway`.
+"""
+
+from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from threading import Lock
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
-
-from octogen_dagster.sandbox.fault_model import (
-    ERROR_STATUS,
-    SECONDS,
-    BaseFault,
-    ValueRule,
-    is_number,
-)
 
 FaultKind = Literal[
     "latency",
@@ -31,11 +29,29 @@ FaultKind = Literal[
 _KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 _SEARCH = "/products/search"
 _SELECTORS = ("times", "path", "page", "retry_after", "detail")
-_NEED_CURSOR: frozenset[FaultKind] = frozenset({"loop_cursor", "restart_cursor"})
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and value >= 0
+
+
+_VALUES: Mapping[FaultKind, tuple[str, Callable[[Any], bool]]] = {
+    "latency": ("seconds, 0 or more, such as 0.2", _is_number),
+    "price": ("a number, 0 or more, such as 9.99", _is_number),
+    "status": (
+        "a number from 400 to 599",
+        lambda value: isinstance(value, int) and 400 <= value <= 599,
+    ),
+    "redirect": (
+        "an http or https URL",
+        lambda value: isinstance(value, str) and urlsplit(value).scheme in ("http", "https"),
+    ),
+}
+"""What the value of a kind must be. Other kinds take no value."""
 
 
 @dataclass(frozen=True)
-class Fault(BaseFault):
+class Fault:
     """Something that goes wrong with the requests it selects.
 
     ```
@@ -78,17 +94,6 @@ class Fault(BaseFault):
         ValueError: The kind is unknown, or an argument does not fit the kind.
     """
 
-    KINDS = _KINDS
-    VALUES: ClassVar[Mapping[str, ValueRule]] = {
-        "latency": SECONDS,
-        "price": ValueRule("a number, 0 or more, such as 9.99", is_number),
-        "status": ERROR_STATUS,
-        "redirect": ValueRule(
-            "an http or https URL",
-            lambda value: isinstance(value, str) and urlsplit(value).scheme in ("http", "https"),
-        ),
-    }
-
     kind: FaultKind
     value: float | int | str | None = None
     times: int | None = None
@@ -98,20 +103,27 @@ class Fault(BaseFault):
     detail: str | None = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        if self.kind not in _KINDS:
+            raise ValueError(f"unknown fault {self.kind!r}: use one of {', '.join(_KINDS)}")
+        description, accepts = _VALUES.get(self.kind, ("", None))
+        if accepts is None and self.value is not None:
+            raise ValueError(f"{self.kind} takes no value: leave out {self.value!r}")
+        if accepts is not None and not accepts(self.value):
+            raise ValueError(f"{self.kind} needs {description}, not {self.value!r}")
+        if self.times is not None and self.times < 1:
+            raise ValueError(f"times must be 1 or more, not {self.times}")
         if self.page is not None and self.page < 1:
             raise ValueError(f"page must be 1 or more, not {self.page}")
         if self.path is not None and not self.path.startswith("/"):
             raise ValueError(f"path must begin with /, such as {_SEARCH}, not {self.path!r}")
         if self.page is not None and self.path not in (None, _SEARCH):
             raise ValueError(f"page selects searches: leave out the path {self.path!r}")
-        if self.retry_after is not None and self.kind != "status":
-            raise ValueError(f"retry_after goes with status, not with {self.kind}")
-        if self.detail is not None and self.kind != "status":
-            raise ValueError(f"detail goes with status, not with {self.kind}")
+        for name in ("retry_after", "detail"):
+            if getattr(self, name) is not None and self.kind != "status":
+                raise ValueError(f"{name} goes with status, not with {self.kind}")
 
     @classmethod
-    def parse(cls, text: str) -> "Fault":
+    def parse(cls, text: str) -> Fault:
         """Parse a fault such as `status=503,times=3,path=/products/search`.
 
         Raises:
@@ -141,17 +153,11 @@ class Fault(BaseFault):
             raise ValueError(f"fault {text!r}: {problem}") from None
 
     def selects(self, path: str, page: int, has_cursor: bool) -> bool:
-        """Return True if the selectors and the kind of this fault fit a request.
-
-        Args:
-            path: The path below the base URL.
-            page: The page of a search, counted from 1; 1 for any other request.
-            has_cursor: True if the request carries a valid cursor.
-        """
+        """Return True if the selectors and the kind of this fault fit a request."""
         return (
             (self.path is None or self.path == path)
             and (self.page is None or (path == _SEARCH and self.page == page))
-            and (has_cursor or self.kind not in _NEED_CURSOR)
+            and (has_cursor or self.kind not in ("loop_cursor", "restart_cursor"))
         )
 
 
@@ -180,3 +186,39 @@ def _whole_number(name: str, text: str | None) -> int | None:
     if not text.isdecimal():
         raise ValueError(f"{name} needs a whole number, not {text!r}")
     return int(text)
+
+
+class ActiveFaults:
+    """The faults in force, each with the number of requests that it may still hit."""
+
+    def __init__(self, faults: Iterable[Fault] = ()) -> None:
+        self._lock = Lock()
+        self._active: list[tuple[Fault, int]] = []
+        for fault in faults:
+            self.inject(fault)
+
+    def inject(self, fault: Fault) -> None:
+        with self._lock:
+            self._active.append((fault, 0))
+
+    def clear(self) -> None:
+        with self._lock:
+            self._active.clear()
+
+    def hit(self, path: str, page: int, has_cursor: bool) -> list[Fault]:
+        """Return the faults that hit a request, and count it for each of them.
+
+        They are all that are a latency and the first other one; later ones are not counted.
+        """
+        hits: list[Fault] = []
+        is_taken = False
+        with self._lock:
+            for place, (fault, used) in enumerate(self._active):
+                is_spent = fault.times is not None and used >= fault.times
+                is_blocked = is_taken and fault.kind != "latency"
+                if is_spent or is_blocked or not fault.selects(path, page, has_cursor):
+                    continue
+                hits.append(fault)
+                is_taken = is_taken or fault.kind != "latency"
+                self._active[place] = (fault, used + 1)
+        return hits

@@ -1,29 +1,27 @@
 """The sandbox as a server, in the background of a program or in the foreground."""
 
+from __future__ import annotations
+
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import logging
+import socket
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from threading import Thread
-from types import TracebackType
-from typing import TYPE_CHECKING, get_args
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any, get_args
 
 from typing_extensions import Self
 
-from octogen_dagster.sandbox.address import DEFAULT_API_KEY, DEFAULT_PORT, HOST
-from octogen_dagster.sandbox.fault_model import ActiveFaults
-from octogen_dagster.sandbox.faults import Fault
-from octogen_dagster.sandbox.request_log import ReceivedRequest
-from octogen_dagster.sandbox.rest.account import Account
-from octogen_dagster.sandbox.rest.cursors import Cursors
-from octogen_dagster.sandbox.rest.grants import CatalogChoice, CatalogGrants
-from octogen_dagster.sandbox.rest.limiter import TokenBucket
-from octogen_dagster.sandbox.rest.operations import Operations
-from octogen_dagster.sandbox.rest.request_bodies import Generation
-from octogen_dagster.sandbox.rest.understanding import Understanding
+from octogen_dagster.sandbox import DEFAULT_API_KEY, DEFAULT_PORT, HOST
+from octogen_dagster.sandbox.catalog import CatalogChoice, Catalogs
+from octogen_dagster.sandbox.faults import ActiveFaults, Fault
 
 try:
-    from octogen_dagster.sandbox.http_server import HttpServer, listen
-    from octogen_dagster.sandbox.rest.app import Gateway, create_app
+    import uvicorn
+
+    from octogen_dagster.sandbox.app import Generation, create_app
+    from octogen_dagster.sandbox.search import Cursors
+    from octogen_dagster.sandbox.state import Account, ReceivedRequest, State, TokenBucket
 except ModuleNotFoundError as error:
     missing = (error.name or "a package").split(".")[0]
     raise ImportError(
@@ -31,9 +29,14 @@ except ModuleNotFoundError as error:
     ) from error
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
+    from starlette.types import ASGIApp
+
     from octogen_dagster.sandbox.hub.server import Hub
 
 _START_TIMEOUT = 30
+_LAST_RESPONSE_TIMEOUT = 1
 
 
 class Sandbox:
@@ -55,8 +58,9 @@ class Sandbox:
     allows it.
     Keywords, facets, price bounds, paging, rate limit and errors follow Octogen's contract. In
     particular, a search with keywords shows the products of its first page again on later pages,
-    and a cursor that is not valid starts again at page 1. `faults`, and `inject` while it runs,
-    make requests go wrong. Everything can be read and changed from any thread while it runs.
+    and a cursor that is not valid starts again at page 1. Keywords are matched as they are written,
+    and a lookup finds only products of the catalogs. `faults`, and `inject` while it runs, make
+    requests go wrong. Everything can be read and changed from any thread while it runs.
 
     Args:
         catalogs: The number of built-in catalogs to use, or the catalog keys, or a mapping of
@@ -64,10 +68,8 @@ class Sandbox:
             and `northpeak.outlet` is a second catalog on the site of `northpeak`.
         products: The number of products of each catalog for which `catalogs` gives none.
         generation: The contract to follow. "current" is that of the service of today: it has no
-            list of catalogs, but `GET /domains/{host}`, understands keywords and fetches products
-            that are not in the index from the shops. The older "seed" has `GET /catalogs` and the
-            field `catalog`; "interim" takes the field `catalogs` as well and has images with their
-            size.
+            list of catalogs, but `GET /domains/{host}`. The older "seed" has `GET /catalogs` and
+            the field `catalog`.
         seed: The seed of the products. Another seed gives other products.
         api_key: The only key that is accepted.
         port: The port on 127.0.0.1; 0 for a free one.
@@ -87,7 +89,7 @@ class Sandbox:
     def __init__(
         self,
         *,
-        catalogs: CatalogChoice = 8,
+        catalogs: CatalogChoice = 5,
         products: int = 250,
         generation: Generation = "current",
         seed: int = 1,
@@ -106,19 +108,17 @@ class Sandbox:
         if not 0 <= port <= last_port:
             raise ValueError(f"port must be 0 to {last_port}, not {port}")
         self._generation = generation
-        self._grants = CatalogGrants(catalogs, products, seed)
-        self._understanding = Understanding()
-        self._gateway = Gateway(
-            api_key,
-            TokenBucket(requests_per_minute),
-            ActiveFaults(faults),
-            Account(credit_usd),
-            unknown_fields,
+        self._state = State(
+            api_key=api_key,
+            catalogs=Catalogs(catalogs, products, seed),
+            cursors=Cursors(seed),
+            limiter=TokenBucket(requests_per_minute),
+            account=Account(credit_usd),
+            faults=ActiveFaults(faults),
+            unknown_fields=unknown_fields,
         )
-        cursors = Cursors(secret=f"octogen sandbox {seed}".encode())
-        operations = Operations(generation, self._grants, cursors, self._understanding)
-        self._app = create_app(self._gateway, operations)
-        self._hub = _make_hub(self._gateway) if hub else None
+        self._app = create_app(self._state, generation)
+        self._hub = _make_hub(self._state) if hub else None
         self._wanted_port = port
         self._port: int | None = None
         self._stop: Callable[[], None] | None = None
@@ -137,7 +137,7 @@ class Sandbox:
     @property
     def api_key(self) -> str:
         """The key that is accepted."""
-        return self._gateway.api_key
+        return self._state.api_key
 
     @property
     def environment(self) -> dict[str, str]:
@@ -153,11 +153,11 @@ class Sandbox:
 
     @property
     def hosts(self) -> list[str]:
-        """The hosts of the shops of the granted catalogs, as `GET /domains/{host}` takes them."""
-        return list(dict.fromkeys(catalog.domain for catalog in self._grants.select()))
+        """The hosts of the shops of its catalogs, as `GET /domains/{host}` takes them."""
+        return list(dict.fromkeys(catalog.domain for catalog in self._state.catalogs.all()))
 
     @property
-    def hub(self) -> "Hub":
+    def hub(self) -> Hub:
         """Catalogs shared over BigQuery Analytics Hub.
 
         If a `port` other than 0 was chosen, Analytics Hub is on the next port.
@@ -172,25 +172,25 @@ class Sandbox:
     @property
     def requests(self) -> list[ReceivedRequest]:
         """The latest 20,000 requests to the REST API, in order of arrival."""
-        return self._gateway.log.entries()
+        return list(self._state.log)
 
     @property
     def charged_usd(self) -> float:
         """What all searches and lookups have cost, in US dollars."""
-        return self._gateway.account.charged_usd
+        return self._state.account.charged_usd
 
     @property
     def balance_usd(self) -> float | None:
         """The credit that is left, in US dollars; None if it never ends."""
-        return self._gateway.account.balance_usd
+        return self._state.account.balance_usd
 
     def inject(self, fault: Fault) -> None:
         """Add a fault, after those in force."""
-        self._gateway.faults.inject(fault)
+        self._state.faults.inject(fault)
 
     def clear_faults(self) -> None:
         """Remove all faults."""
-        self._gateway.faults.clear()
+        self._state.faults.clear()
 
     def touch(self, catalog: str) -> None:
         """Move the `lastIndexedAt` of a catalog forward by a day, as an index run does.
@@ -198,7 +198,7 @@ class Sandbox:
         Raises:
             LookupError: The catalog is not granted.
         """
-        self._grants.touch(catalog)
+        self._state.catalogs.touch(catalog)
 
     def next_day(self) -> None:
         """Move on by a day: every catalog is indexed again, and its products are other ones.
@@ -206,7 +206,7 @@ class Sandbox:
         One product in fifty is new and about as many are gone. The price of one in twenty moves,
         and one in forty sells out or comes back.
         """
-        self._grants.next_day()
+        self._state.catalogs.next_day()
 
     def set_price(self, url: str, price: float) -> None:
         """Set the price of a product, for example to a wrong one.
@@ -218,7 +218,7 @@ class Sandbox:
         Raises:
             LookupError: No catalog has such a product.
         """
-        self._grants.set_price(url, price)
+        self._state.catalogs.set_price(url, price)
 
     def grant(self, catalog: str, *, products: int | None = None) -> None:
         """Add a catalog, or replace one, for example to change its number of products.
@@ -227,7 +227,7 @@ class Sandbox:
             catalog: The catalog key.
             products: The number of products; by default that of the sandbox.
         """
-        self._grants.grant(catalog, products)
+        self._state.catalogs.grant(catalog, products)
 
     def revoke(self, catalog: str) -> None:
         """Remove a catalog: it is no longer listed.
@@ -237,10 +237,10 @@ class Sandbox:
         Raises:
             LookupError: The catalog is not granted.
         """
-        self._grants.revoke(catalog)
+        self._state.catalogs.revoke(catalog)
 
     def remove_product(self, url: str) -> None:
-        """Remove a product from its catalog. The shop still has it.
+        """Remove a product from its catalog.
 
         Args:
             url: The `productUrl`.
@@ -248,22 +248,11 @@ class Sandbox:
         Raises:
             LookupError: No catalog has such a product.
         """
-        self._grants.remove_product(url)
-
-    def understand_as(self, phrase: str, facets: Mapping[str, Sequence[str]]) -> None:
-        """Understand a phrase in keywords as these facets from now on.
-
-        Later pages of a search keep the understanding of its page 1. Without facets, the phrase
-        stays plain text; it stays text as well if one of the facets is `product_type`.
-
-        Raises:
-            ValueError: The phrase has no words.
-        """
-        self._understanding.replace_meaning(phrase, facets)
+        self._state.catalogs.remove_product(url)
 
     def set_rate_limit(self, requests_per_minute: int) -> None:
         """Replace the rate limiter by a full one of this size."""
-        self._gateway.limiter = TokenBucket(requests_per_minute)
+        self._state.limiter = TokenBucket(requests_per_minute)
 
     def __enter__(self) -> Self:
         server = self._bind()
@@ -292,64 +281,42 @@ class Sandbox:
             self._stop()
             self._stop = None
 
-    def _bind(self) -> HttpServer:
-        self._gateway.closing = asyncio.Event()
-        listener = listen(self._wanted_port)
+    def _bind(self) -> _Server:
+        self._state.closing = asyncio.Event()
+        listener = _listen(self._wanted_port)
         self._port = listener.getsockname()[1]
-        app = self._app
+        app: ASGIApp = self._app
         if self._hub is not None:
             try:
                 self._hub.start(self._port, self._wanted_port and self._wanted_port + 1)
             except OSError:
                 listener.close()
                 raise
-            app = self._hub.http_app(app, self._gateway.closing)
-        return HttpServer(app, listener, self._gateway.closing)
+            app = self._hub.http_app(app)
+        return _Server(app, listener, self._state.closing)
 
     def _stop_hub(self) -> None:
         if self._hub is not None:
             self._hub.stop()
 
 
-def serve(
-    *,
-    catalogs: CatalogChoice = 8,
-    products: int = 250,
-    generation: Generation = "current",
-    seed: int = 1,
-    api_key: str = DEFAULT_API_KEY,
-    port: int = DEFAULT_PORT,
-    requests_per_minute: int = 600_000,
-    faults: Sequence[Fault] = (),
-    credit_usd: float | None = None,
-    unknown_fields: bool = False,
-    hub: bool = False,
-    announce: Callable[[Sandbox], None] | None = None,
-) -> None:
+def serve(*, announce: Callable[[Sandbox], None] | None = None, **settings: Any) -> None:
     """Run a sandbox in the foreground until SIGINT or SIGTERM.
 
-    Args:
-        hub: True to share all catalogs over Analytics Hub as well.
-        announce: Called with the sandbox as soon as it has an address.
+    With a hub, all catalogs are shared over Analytics Hub.
 
-    The other arguments and the errors are those of `Sandbox`.
+    Args:
+        announce: Called with the sandbox as soon as it has an address.
+        settings: The arguments of `Sandbox`; by default the port is 8787.
+
+    Raises:
+        ValueError: As `Sandbox` does; and ImportError.
+        OSError: The port cannot be used.
     """
-    sandbox = Sandbox(
-        catalogs=catalogs,
-        products=products,
-        generation=generation,
-        seed=seed,
-        api_key=api_key,
-        port=port,
-        requests_per_minute=requests_per_minute,
-        faults=faults,
-        credit_usd=credit_usd,
-        unknown_fields=unknown_fields,
-        hub=hub,
-    )
+    sandbox = Sandbox(**{"port": DEFAULT_PORT, **settings})
     server = sandbox._bind()
-    if hub:
-        for catalog in sandbox._grants.select():
+    if sandbox._hub is not None:
+        for catalog in sandbox._state.catalogs.all():
             sandbox.hub.share(catalog.key)
     if announce is not None:
         announce(sandbox)
@@ -358,7 +325,76 @@ def serve(
     sandbox._stop_hub()
 
 
-def _make_hub(gateway: Gateway) -> "Hub":
+class _Server(uvicorn.Server):
+    """A uvicorn server that says when it is ready, and stops without its usual pauses."""
+
+    def __init__(self, app: ASGIApp, listener: socket.socket, closing: asyncio.Event) -> None:
+        logging.getLogger("uvicorn.error").addFilter(_is_no_cut_body)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            ws="none",
+            server_header=False,
+        )
+        super().__init__(config)
+        self.ready = Event()
+        self._listener = listener
+        self._closing = closing
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        super().run(sockets=[self._listener])
+
+    def stop(self) -> None:
+        """Ask the server to stop, from any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._closing.set)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
+        self.ready.set()
+
+    async def main_loop(self) -> None:
+        until_signal = asyncio.ensure_future(super().main_loop())
+        until_stop = asyncio.ensure_future(self._closing.wait())
+        await asyncio.wait((until_signal, until_stop), return_when=asyncio.FIRST_COMPLETED)
+        until_signal.cancel()
+        until_stop.cancel()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._closing.set()
+        for server in self.servers:
+            server.close()
+        state = self.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        if state.tasks:
+            await asyncio.wait(list(state.tasks), timeout=_LAST_RESPONSE_TIMEOUT)
+        await self.lifespan.shutdown()
+
+
+def _is_no_cut_body(record: logging.LogRecord) -> bool:
+    """Return False for uvicorn's message about a body that a `cut` fault left incomplete."""
+    return record.msg != "ASGI callable returned without completing response."
+
+
+def _listen(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        reason = f"cannot listen on {HOST}:{port}: {error.strerror}"
+        raise OSError(error.errno, reason) from error
+    return listener
+
+
+def _make_hub(state: State) -> Hub:
     try:
         from octogen_dagster.sandbox.hub.server import Hub
     except ModuleNotFoundError as error:
@@ -368,8 +404,8 @@ def _make_hub(gateway: Gateway) -> "Hub":
             'pip install "octogen-dagster[sandbox,bigquery,mcp]"'
         ) from error
 
-    def spend() -> int | None:
-        limiter = gateway.limiter
+    def take_request() -> int | None:
+        limiter = state.limiter
         return None if limiter.take() else limiter.retry_after
 
-    return Hub(spend)
+    return Hub(take_request)

@@ -6,8 +6,8 @@ import pytest
 
 from octogen_dagster.api.search import CURRENT_FIELDS as FIELDS_OF_TODAY
 from octogen_dagster.errors import OctogenValidationError
+from octogen_dagster.sandbox.app import Generation
 from octogen_dagster.sandbox.faults import Fault
-from octogen_dagster.sandbox.rest.request_bodies import Generation
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.clients import QUICK, Transport, open_client
 from tests.api.servers import KEY, RawServer, Received, http, page
@@ -208,7 +208,7 @@ class TestKeywords:
         assert len(server.received) == 2
 
 
-@pytest.mark.parametrize("generation", ["seed", "interim", "current"])
+@pytest.mark.parametrize("generation", ["seed", "current"])
 async def test_keywords_find_the_same_products_in_each_generation(
     generation: Generation, transport: Transport
 ) -> None:

@@ -67,7 +67,7 @@ def test_the_sandbox_injects_faults_and_prints_the_hosts_of_its_shops() -> None:
 
 
 def test_the_sandbox_charges_to_a_credit_and_adds_unknown_fields() -> None:
-    options = ("--generation", "interim", "--credit", "0.02", "--unknown-fields")
+    options = ("--generation", "seed", "--credit", "0.02", "--unknown-fields")
     with serving(*options) as (_, exports):
         headers = {"Authorization": f"Bearer {exports['OCTOGEN_PLATFORM_API_KEY']}"}
         url = f"{exports['OCTOGEN_BASE_URL']}/products/search"

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from rich.text import Text
 
 from octogen_dagster.components.component import OctogenComponent
-from octogen_dagster.sandbox.address import DEFAULT_API_KEY
+from octogen_dagster.sandbox import DEFAULT_API_KEY
 from octogen_dagster.sandbox.server import Sandbox
 
 

@@ -102,7 +102,7 @@ def test_every_field_is_sent_and_what_may_be_null_or_absent_sometimes_is(
     gapped = {path for path, seen in states.items() if seen["null"] and seen["absent"]}
     required = {path for path, field in fields_within(model) if field.is_required()}
     assert {"uuid", "productUrl", "brand.name", "images.url"} <= whole
-    assert {"title", "brand", "imageUrl", "primaryImage", "images.cdnUrl"} <= gapped
+    assert {"brand", "imageUrl", "primaryImage", "images.cdnUrl"} <= gapped
     assert not gapped & required
     if kind == "lookups":
         expected = {"description", "enrichment", "variants.sku", "reviews.body", "identifiers.gtin"}

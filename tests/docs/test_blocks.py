@@ -6,7 +6,7 @@ import re
 
 import yaml
 
-from octogen_dagster.sandbox.address import DEFAULT_API_KEY, DEFAULT_BASE_URL
+from octogen_dagster.sandbox import DEFAULT_API_KEY, DEFAULT_BASE_URL
 from tests.docs.blocks import BLOCKS, Block, each
 
 LANGUAGES = {"ini", "mermaid", "python", "sh", "sql", "text", "yaml"}

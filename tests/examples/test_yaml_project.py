@@ -13,7 +13,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster.sandbox.address import DEFAULT_API_KEY, DEFAULT_BASE_URL
+from octogen_dagster.sandbox import DEFAULT_API_KEY, DEFAULT_BASE_URL
 from octogen_dagster.sandbox.server import Sandbox
 
 PROJECT = Path(__file__).parents[2] / "examples/yaml_project"

@@ -116,7 +116,7 @@ def test_a_project_that_was_scaffolded_for_the_sandbox_reads_whole_catalogs_of_i
             job.execute_in_process(
                 instance=instance, asset_selection=[dg.AssetKey("octogen_catalogs")]
             )
-            assert len(instance.get_dynamic_partitions("octogen_catalogs")) == 8
+            assert len(instance.get_dynamic_partitions("octogen_catalogs")) == 5
             job.execute_in_process(
                 instance=instance,
                 asset_selection=[dg.AssetKey("octogen_products")],

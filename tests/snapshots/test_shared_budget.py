@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 import httpx
 import pytest
 
-from octogen_dagster.sandbox.request_log import ReceivedRequest
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.sandbox.state import ReceivedRequest
 from tests.forked import processes
 from tests.snapshots.budget_runs import PAGE_SIZE, by_dagster
 

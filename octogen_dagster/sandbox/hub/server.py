@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from octogen_dagster.sandbox.fault_model import ActiveFaults
 from octogen_dagster.sandbox.hub.analytics_hub import AnalyticsHub
@@ -259,21 +260,17 @@ class Hub:
         """Stop to serve Analytics Hub."""
         self._grpc.stop()
 
-    def http_app(self, rest: Starlette, closing: asyncio.Event) -> Starlette:
-        """Create the application that serves the REST API, MCP and the login.
+    def http_app(self, rest: ASGIApp) -> ASGIApp:
+        """Return the application that serves the REST API, MCP and the login.
 
-        The server must run the lifespan of the application.
-
-        Args:
-            rest: The REST API.
-            closing: Set when the server stops.
+        The server must run its lifespan.
         """
         origin = self.authorization_server
+        closing = asyncio.Event()
         mcp = create_mcp_app(self._tools, self._login, origin)
         tokens = token_app(self._login)
-        return Starlette(
+        app = Starlette(
             routes=[
-                *rest.routes,
                 *login_routes(self._login, origin),
                 Route(TOKEN_PATH, Endpoint(tokens, TOKENS, self._faults, self._log, closing)),
                 Route(MCP_PATH, Endpoint(mcp, RPC, self._faults, self._log, closing)),
@@ -281,6 +278,12 @@ class Hub:
             ],
             lifespan=mcp.router.lifespan_context,
         )
+
+        async def choose(scope: Scope, receive: Receive, send: Send) -> None:
+            is_rest = scope["type"] == "http" and scope["path"].startswith("/v1/")
+            await (rest if is_rest else app)(scope, receive, send)
+
+        return choose
 
     def _running(self, port: int | None) -> int:
         if port is None:

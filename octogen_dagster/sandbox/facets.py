@@ -1,25 +1,32 @@
 """The facets by which a search filters, and the values that a product has for each."""
 
+from __future__ import annotations
+
 import re
+import zlib
 from collections.abc import Callable, Sequence
 from functools import cache
 
-from octogen_dagster.sandbox.data.brands import origin_country
-from octogen_dagster.sandbox.data.product import Product
-from octogen_dagster.sandbox.data.text import slug_of
-from octogen_dagster.sandbox.data.verticals import KINDS
+from octogen_dagster.sandbox.catalog import Product
+from octogen_dagster.sandbox.words import VERTICALS, Brand, slug_of
 
 FacetValues = Callable[[Product], Sequence[str]]
 
 _ATTRIBUTE_PREFIX = "attribute_facets."
 _CATEGORY = re.compile(r"category_path\.depth_([0-6])")
-_ATTRIBUTES = frozenset(name for kind in KINDS for name in kind.attributes)
+_ATTRIBUTES = {
+    name for each in VERTICALS.values() for kind in each.kinds for name in kind.attributes
+}
+_COUNTRIES = ("Italy", "France", "Japan", "Sweden", "United States", "Portugal")
+
+
+def origin_country(brand: Brand) -> str:
+    return _COUNTRIES[zlib.crc32(brand.name.encode()) % len(_COUNTRIES)]
 
 
 def is_known_facet(name: str) -> bool:
-    """Return True if `name` is a facet of the service."""
     return (
-        name in FACETS
+        name in _FACETS
         or _CATEGORY.fullmatch(name) is not None
         or name.removeprefix(_ATTRIBUTE_PREFIX) in _ATTRIBUTES
     )
@@ -27,37 +34,35 @@ def is_known_facet(name: str) -> bool:
 
 def facet_of_attribute(attribute: str) -> str:
     """Return the facet of an attribute: its own name, unless that is another facet."""
-    return f"{_ATTRIBUTE_PREFIX}{attribute}" if attribute in FACETS else attribute
+    return f"{_ATTRIBUTE_PREFIX}{attribute}" if attribute in _FACETS else attribute
 
 
 def bare_name(name: str) -> str:
     """Return one name for all spellings of a facet: `fit` for `attribute_facets.fit`."""
     attribute = name.removeprefix(_ATTRIBUTE_PREFIX)
-    return name if attribute in FACETS else attribute
+    return name if attribute in _FACETS else attribute
 
 
 @cache
 def facet_values(name: str) -> FacetValues:
-    """Return a function that returns the canonical values of a product for the facet `name`.
+    """Return a function that returns the canonical values of a product for a facet.
 
-    A name that is not a facet is taken for an attribute. A product without that attribute has no
-    values.
+    A name that is no facet is taken for an attribute, which no product may have.
     """
-    if name in FACETS:
-        return FACETS[name]
-    depth = _CATEGORY.fullmatch(name)
-    if depth:
+    if name in _FACETS:
+        return _FACETS[name]
+    if depth := _CATEGORY.fullmatch(name):
         level = int(depth[1])
         return lambda product: product.kind.category_path[level : level + 1]
     attribute = name.removeprefix(_ATTRIBUTE_PREFIX)
     return lambda product: _known(product.attributes.get(attribute))
 
 
-def _known(*values: str | None) -> Sequence[str]:
-    return [value for value in values if value is not None]
+def _known(value: str | None) -> Sequence[str]:
+    return () if value is None else (value,)
 
 
-FACETS: dict[str, FacetValues] = {
+_FACETS: dict[str, FacetValues] = {
     "brand_name": lambda product: _known(brand.name if (brand := product.brand) else None),
     "brand_slug": lambda product: _known(slug_of(brand.name) if (brand := product.brand) else None),
     "brand_origin_country": lambda product: _known(

@@ -1,0 +1,259 @@
+"""The routes of the REST API, a router for each generation of the contract."""
+
+from __future__ import annotations
+
+import hmac
+import uuid
+import zlib
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+
+from octogen_dagster.sandbox.catalog import Catalog, Catalogs, Product
+from octogen_dagster.sandbox.gateway import BASE_PATH, TOP_UP_URL, Gateway, json_response
+from octogen_dagster.sandbox.models import (
+    CurrentFilters,
+    CurrentLookupRequest,
+    CurrentSearchRequest,
+    Facet,
+    FacetCountsRequest,
+    SeedLookupRequest,
+    SeedSearchRequest,
+)
+from octogen_dagster.sandbox.search import Hit, Query, count_facets, coverage, find_page
+from octogen_dagster.sandbox.state import ReceivedRequest, State
+from octogen_dagster.sandbox.views import (
+    current_full_view,
+    current_item,
+    iso_text,
+    seed_full_view,
+    seed_item,
+)
+
+Generation = Literal["seed", "current"]
+SEARCH_PAGE_USD = 0.014
+LOOKUP_USD = 0.002
+
+
+def create_app(state: State, generation: Generation) -> FastAPI:
+    """Create the application of a generation, behind the gateway."""
+
+    async def admit(request: Request) -> None:
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not key.strip():
+            raise HTTPException(401, "Authorization Bearer token required")
+        if not hmac.compare_digest(key.strip().encode(), state.api_key.encode()):
+            raise HTTPException(401, "Invalid API key")
+        if not state.limiter.take():
+            retry_after = str(state.limiter.retry_after)
+            raise HTTPException(429, "rate_limit_exceeded", {"Retry-After": retry_after})
+
+    app = FastAPI(openapi_url=None)
+    router = _seed_router(state) if generation == "seed" else _current_router(state)
+    app.include_router(router, prefix=BASE_PATH, dependencies=[Depends(admit)])
+    app.add_exception_handler(RequestValidationError, _refusal)
+    app.add_middleware(Gateway, state=state)
+    return app
+
+
+def _refusal(request: Request, error: Exception) -> Response:
+    """Return FastAPI's own 422, also for a number that JSON does not have."""
+    assert isinstance(error, RequestValidationError)
+    return json_response({"detail": jsonable_encoder(error.errors())}, 422)
+
+
+def _seed_router(state: State) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/catalogs")
+    def catalogs() -> Response:
+        return json_response(
+            [
+                {
+                    "catalog": catalog.key,
+                    "displayName": catalog.display_name,
+                    "sourceBaseUrl": catalog.source_base_url,
+                    "productCount": catalog.product_count,
+                    "lastIndexedAt": iso_text(catalog.last_indexed_at),
+                }
+                for catalog in state.catalogs.all()
+            ]
+        )
+
+    @router.post("/products/search")
+    def search(body: SeedSearchRequest, request: Request) -> Response:
+        keys = None if body.catalog is None else [body.catalog]
+        if keys is not None and not state.catalogs.known(keys):
+            raise HTTPException(404, "catalog_not_found")
+        hits, cursor = _page(state, body, keys, request.scope["received"])
+        items = [seed_item(hit.product) for hit in hits]
+        return json_response({"items": items, "nextCursor": cursor})
+
+    @router.post("/products/lookup")
+    def lookup(body: SeedLookupRequest) -> Response:
+        product = state.catalogs.find(body.url)
+        if product is None:
+            raise HTTPException(404, "product_not_found")
+        _charge(state, LOOKUP_USD)
+        return json_response(_envelope(product.catalog) | {"product": seed_full_view(product)})
+
+    return router
+
+
+def _current_router(state: State) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/me")
+    def me() -> Response:
+        """Describe the key, its organisation and its rate limit."""
+        parts, limiter = state.api_key.split("_"), state.limiter
+        key_id = parts[2] if len(parts) > 3 else str(uuid.uuid5(uuid.NAMESPACE_OID, state.api_key))
+        reset_at = datetime.now(timezone.utc) + timedelta(seconds=limiter.seconds_to_full)
+        return json_response(
+            {
+                "principal": "api_key",
+                "key": {"id": key_id, "prefix": f"octo_live_{key_id[:10]}"},
+                "organization": {
+                    "id": str(uuid.uuid5(uuid.NAMESPACE_OID, "sandbox")),
+                    "name": "Sandbox",
+                    "slug": "sandbox",
+                    "type": "catalog_partner",
+                },
+                "quotas": {},
+                "rateLimit": {
+                    "limit": limiter.size,
+                    "remaining": limiter.remaining,
+                    "resetAt": reset_at.isoformat(),
+                },
+            }
+        )
+
+    @router.get("/domains/{host:path}")
+    def domain(host: str) -> Response:
+        name = host.strip().lower().partition(":")[0].rstrip(".").removeprefix("www.")
+        found = [catalog for catalog in state.catalogs.all() if catalog.domain == name]
+        if not found:
+            raise HTTPException(404, "domain_not_covered")
+        found.sort(key=lambda catalog: catalog.key)
+        return json_response({"host": name, "catalogs": [coverage(each) for each in found]})
+
+    @router.post("/products/search")
+    def search(body: CurrentSearchRequest, request: Request) -> Response:
+        received: ReceivedRequest = request.scope["received"]
+        hits, cursor = _page(state, body, body.catalogs, received)
+        page: dict[str, Any] = {
+            "items": [current_item(hit.product, hit.relevance) for hit in hits],
+            "requestId": received.request_id,
+            "effectiveQuery": _effective_query(body),
+        }
+        if cursor is not None or _has_null_cursor(received):
+            page["nextCursor"] = cursor
+        return json_response(page)
+
+    @router.post("/products/facet-counts")
+    def facet_counts(body: FacetCountsRequest) -> Response:
+        counts = count_facets(body, state.catalogs.known(body.catalogs))
+        return json_response(counts | {"effectiveQuery": _effective_query(body)})
+
+    @router.post("/products/lookup")
+    def lookup(body: CurrentLookupRequest, request: Request) -> Response:
+        """Find a product in the index. The sandbox fetches none from a shop."""
+        if not _is_web_address(body.url):
+            raise HTTPException(422, "invalid_product_url")
+        product, matched_via = state.catalogs.find(body.url), "exact"
+        if product is None and body.matchMode != "strict":
+            product, matched_via = _find_loosely(state.catalogs, body.url), "loose"
+        if product is None or body.resolutionMode == "on_demand_only":
+            raise HTTPException(404, "product_not_found")
+        _charge(state, LOOKUP_USD)
+        unknown = ("resolvedUrl", "canonicalUrl", "resolution", "cacheStatus", "warnings")
+        return json_response(
+            {
+                **_envelope(product.catalog),
+                "product": current_full_view(product),
+                "source": "indexed",
+                "requestId": request.scope["received"].request_id,
+                "requestedUrl": body.url,
+                "normalizedUrl": product.url,
+                "matchedVia": matched_via,
+                **dict.fromkeys(unknown),
+            }
+        )
+
+    return router
+
+
+def _page(
+    state: State,
+    body: SeedSearchRequest | CurrentSearchRequest,
+    keys: Sequence[str] | None,
+    received: ReceivedRequest,
+) -> tuple[list[Hit], str | None]:
+    """Return the hits of a page, charged, and the cursor of the next one."""
+    sent = received.body or {}
+    start = state.cursors.decode(body.cursor, sent)
+    query = Query.of(body, body.facets)
+    hits, following = find_page(query, state.catalogs.known(keys), start, body.limit)
+    _charge(state, SEARCH_PAGE_USD)
+    return hits, None if following is None else state.cursors.encode(following, sent)
+
+
+def _charge(state: State, usd: float) -> None:
+    if not state.account.charge(usd):
+        detail = {"code": "insufficient_credit", "top_up_url": TOP_UP_URL}
+        raise HTTPException(402, detail | {"balance_usd": state.account.balance_usd})
+
+
+def _has_null_cursor(received: ReceivedRequest) -> bool:
+    """Return True for every other search: its last page has a cursor that is null, not absent."""
+    return zlib.crc32(repr(received.body).encode()) % 2 == 0
+
+
+def _effective_query(body: CurrentFilters) -> dict[str, Any]:
+    def sent(facets: Sequence[Facet] | None) -> list[dict[str, Any]]:
+        return [{**facet.model_dump(), "source": "caller"} for facet in facets or ()]
+
+    return {
+        "text": body.keywords,
+        "understood": False,
+        "catalogs": body.catalogs and list(dict.fromkeys(body.catalogs)),
+        "facets": sent(body.facets),
+        "excludeFacets": sent(body.exclude_facets),
+        "priceMin": body.price_min,
+        "priceMax": body.price_max,
+        "brandQualityMin": body.brand_quality_min,
+        "brandQualityMax": body.brand_quality_max,
+        "similarToBrands": getattr(body, "similar_to_brands", None),
+        "relaxation": None,
+    }
+
+
+def _envelope(catalog: Catalog) -> dict[str, Any]:
+    return {
+        "catalogKey": catalog.key,
+        "catalogDisplayName": catalog.display_name,
+        "sourceBaseUrl": catalog.source_base_url,
+    }
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def _find_loosely(catalogs: Catalogs, url: str) -> Product | None:
+    """Find a product without regard to the case of its path and to unknown parameters.
+
+    So a variant that is gone is found as the product on whose page it was.
+    """
+    address, _, parameters = url.partition("?")
+    variant = next((each for each in parameters.split("&") if each.startswith("variant=")), "")
+    return catalogs.find(f"{address.lower()}?{variant}") or catalogs.find(address.lower())

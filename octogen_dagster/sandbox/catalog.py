@@ -1,0 +1,422 @@
+"""Products and catalogs that are computed on demand.
+
+A product is a pure function of (seed, catalog key, index, day). Nothing is stored, so a catalog of
+a million products takes no more memory than a catalog of ten. The index is also the position of
+the product in the quality order of its catalog.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
+from typing import TypeAlias, TypeVar
+
+from octogen_dagster.sandbox.words import (
+    COLORS,
+    PRICES_OF_A_DOLLAR,
+    PRODUCT_LINES,
+    SHOPS,
+    STYLES,
+    VERTICALS,
+    Brand,
+    Color,
+    Kind,
+    Shop,
+    Vertical,
+    slug_of,
+)
+
+CatalogChoice: TypeAlias = int | Sequence[str] | Mapping[str, int]
+"""A number of built-in catalogs, or catalog keys, or catalog key to number of products."""
+
+FIRST_INDEX_RUN = datetime(2026, 1, 15, 6, 0, tzinfo=timezone.utc)
+_TIME_BETWEEN_INDEX_RUNS = timedelta(days=1)
+_PRODUCTS_FOR_A_NEW_ONE = 50
+_64_BITS = (1 << 64) - 1
+_GENDERS = ("female", "male", "unisex")
+_AGES = ("adult", "adult", "adult", "kids")
+_PRICE_MOVES = (0.7, 0.8, 0.9, 0.95, 1.05, 1.1, 1.25)
+
+# One number for each trait, so that each is drawn independently of the others. The attributes of a
+# kind take the numbers from `_ATTRIBUTES` on.
+_KIND, _BRAND, _OTHER_SPELLING, _SPELLING, _LINE, _ADJECTIVE, _COLOR, _SECOND_COLOR = range(8)
+_GENDER, _AGE, _PRICE, _CENTS, _REDUCED, _DISCOUNT, _RATING, _REVIEWS, _UPDATED = range(8, 17)
+_STOCK, _IMAGES, _STYLE, _NO_TITLE, _NO_BRAND, _NO_PRICE, _NO_RATING, _NO_UPDATE = range(17, 25)
+_NO_STOCK, _NO_IMAGES, _NO_GENDER, _UUID, _VARIANT, _NO_CURRENCY = range(25, 31)
+_OTHER_CURRENCY, _WHICH_CURRENCY, _ATTRIBUTES = range(31, 34)
+_BITS_OF_A_TRAIT = 10
+
+_T = TypeVar("_T")
+
+
+def mix(value: int) -> int:
+    """Scramble 64 bits by splitmix64, a bijection that is the same in every process."""
+    value = (value + 0x9E3779B97F4A7C15) & _64_BITS
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _64_BITS
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _64_BITS
+    return value ^ (value >> 31)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The products of a merchant.
+
+    `removed` has the indexes of products that are gone, `prices` the prices that were set by index,
+    and `day` is the number of days that passed since the products were made.
+    """
+
+    key: str
+    display_name: str
+    domain: str
+    path: str
+    source_base_url: str | None
+    currency: str
+    assortment: tuple[tuple[Vertical, Kind], ...]
+    salt: int
+    size: int
+    last_indexed_at: datetime | None
+    removed: frozenset[int] = frozenset()
+    day: int = 0
+    prices: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def product_count(self) -> int:
+        return self.size - len(self.removed)
+
+    def contains(self, index: int) -> bool:
+        return index < self.size and index not in self.removed
+
+    def find(self, url: str) -> Product | None:
+        """Return the product of the catalog with exactly this URL; None if there is none."""
+        match = re.search(r"(?:-|\?variant=)(0|[1-9]\d{0,17})$", url)
+        if match is None or not self.contains(int(match[1])):
+            return None
+        product = Product(self, int(match[1]))
+        return product if product.url == url else None
+
+    def next_day(self) -> Catalog:
+        """Return the catalog a day later; a product whose price was set stays as it is."""
+        day = self.day + 1
+        turnover = -(-self.size // _PRODUCTS_FOR_A_NEW_ONE)
+        gone = {mix(self.salt ^ (day << 32) + number) % self.size for number in range(turnover)}
+        return replace(
+            self.indexed_again(),
+            day=day,
+            size=self.size + turnover,
+            removed=self.removed | (gone - self.prices.keys()),
+        )
+
+    def indexed_again(self) -> Catalog:
+        last = self.last_indexed_at
+        following = FIRST_INDEX_RUN if last is None else last + _TIME_BETWEEN_INDEX_RUNS
+        return replace(self, last_indexed_at=following)
+
+
+def make_catalog(key: str, product_count: int, seed: int) -> Catalog:
+    """Make a catalog: that of a built-in shop, or of an invented one for any other key.
+
+    A key such as `northpeak.outlet` is a second catalog on the site of a built-in shop.
+    """
+    if not key:
+        raise ValueError("a catalog key needs at least one character")
+    if product_count < 0:
+        raise ValueError(f"catalog {key!r}: products must be 0 or more, not {product_count}")
+    shops = {shop.key: shop for shop in SHOPS}
+    first, _, name = key.rpartition(".")
+    if key in shops:
+        shop = shops[key]
+    elif first in shops:
+        display_name, path = f"{shops[first].display_name} {name}", f"/{slug_of(name)}"
+        shop = replace(shops[first], key=key, display_name=display_name, path=path)
+    else:
+        shop = _invented_shop(key)
+    verticals = [VERTICALS[each] for each in shop.verticals]
+    return Catalog(
+        key=key,
+        display_name=shop.display_name,
+        domain=shop.domain,
+        path=shop.path,
+        source_base_url=f"https://www.{shop.domain}" if shop.has_source_url else None,
+        currency=shop.currency,
+        assortment=tuple((vertical, kind) for vertical in verticals for kind in vertical.kinds),
+        salt=int.from_bytes(hashlib.sha256(f"{seed}\0{key}".encode()).digest()[:8], "big"),
+        size=product_count,
+        last_indexed_at=FIRST_INDEX_RUN if product_count else None,
+    )
+
+
+def _invented_shop(key: str) -> Shop:
+    number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
+    vertical = list(VERTICALS)[number % len(VERTICALS)]
+    return Shop(key, key, f"{slug_of(key)}-{number:08x}.example", (vertical,))
+
+
+def builtin_catalog_keys(count: int) -> list[str]:
+    """Return the keys of the first `count` built-in catalogs."""
+    if not 0 <= count <= len(SHOPS):
+        raise ValueError(f"catalogs must be 0 to {len(SHOPS)}, or a list of keys; not {count}")
+    return [shop.key for shop in SHOPS[:count]]
+
+
+class Catalogs:
+    """The catalogs that the organisation may search.
+
+    The server reads while another thread makes changes. Therefore a change replaces the whole
+    mapping in one assignment.
+    """
+
+    def __init__(self, choice: CatalogChoice, products: int, seed: int) -> None:
+        self._products = products
+        self._seed = seed
+        keys = builtin_catalog_keys(choice) if isinstance(choice, int) else choice
+        counts = keys if isinstance(keys, Mapping) else dict.fromkeys(keys, products)
+        self._by_key = {key: make_catalog(key, count, seed) for key, count in counts.items()}
+
+    def all(self) -> list[Catalog]:
+        return list(self._by_key.values())
+
+    def known(self, keys: Sequence[str] | None) -> list[Catalog]:
+        """Return those of the catalogs with these keys that exist, each once; all for None."""
+        by_key = self._by_key
+        wanted = by_key if keys is None else dict.fromkeys(keys)
+        return [by_key[key] for key in wanted if key in by_key]
+
+    def find(self, url: str) -> Product | None:
+        """Return the product with exactly this URL; None if no catalog has it."""
+        found = (catalog.find(url) for catalog in self.all())
+        return next((product for product in found if product is not None), None)
+
+    def grant(self, key: str, products: int | None) -> None:
+        count = self._products if products is None else products
+        self._replace(make_catalog(key, count, self._seed))
+
+    def revoke(self, key: str) -> None:
+        revoked = self._get(key)
+        self._by_key = {key: each for key, each in self._by_key.items() if each is not revoked}
+
+    def touch(self, key: str) -> None:
+        self._replace(self._get(key).indexed_again())
+
+    def next_day(self) -> None:
+        self._by_key = {key: catalog.next_day() for key, catalog in self._by_key.items()}
+
+    def set_price(self, url: str, price: float) -> None:
+        product = self._product(url)
+        catalog = product.catalog
+        self._replace(replace(catalog, prices={**catalog.prices, product.index: price}))
+
+    def remove_product(self, url: str) -> None:
+        product = self._product(url)
+        catalog = product.catalog
+        self._replace(replace(catalog, removed=catalog.removed | {product.index}))
+
+    def _replace(self, catalog: Catalog) -> None:
+        self._by_key = self._by_key | {catalog.key: catalog}
+
+    def _get(self, key: str) -> Catalog:
+        if key not in self._by_key:
+            granted = ", ".join(self._by_key) or "none"
+            raise LookupError(f"catalog {key!r} is not granted; granted: {granted}: grant it first")
+        return self._by_key[key]
+
+    def _product(self, url: str) -> Product:
+        product = self.find(url)
+        if product is None:
+            reason = f"no catalog has a product with the URL {url!r}: take one from a search"
+            raise LookupError(reason)
+        return product
+
+
+class Product:
+    """A product of a catalog. Each trait is computed when it is read."""
+
+    __slots__ = ("bits", "catalog", "index", "kind", "vertical")
+
+    def __init__(self, catalog: Catalog, index: int) -> None:
+        self.catalog = catalog
+        self.index = index
+        self.bits = mix(catalog.salt + index)
+        self.vertical, self.kind = self.pick(_KIND, catalog.assortment)
+
+    def draw(self, trait: int, options: int) -> int:
+        """Return a number in [0, options) that depends only on this product and `trait`."""
+        return mix(self.bits ^ trait) * options >> 64
+
+    def one_in(self, trait: int, odds: int) -> bool:
+        """Return True for one product in `odds`."""
+        return self.draw(trait, odds) == 0
+
+    def pick(self, trait: int, options: Sequence[_T]) -> _T:
+        """Return one of `options`, which depends only on this product and `trait`."""
+        return options[self.draw(trait, len(options))]
+
+    def days_of_change(self, trait: int, odds: int) -> list[int]:
+        """Return the days, from 1, on which a trait changes that one product in `odds` changes."""
+        days = range(1, self.catalog.day + 1)
+        return [day for day in days if self.one_in(day << _BITS_OF_A_TRAIT | trait, odds)]
+
+    @property
+    def uuid(self) -> str:
+        """The id, which is unique across all catalogs."""
+        low = mix(self.bits ^ _UUID) ^ self.catalog.salt
+        high = f"{self.bits:016x}"
+        return (
+            f"{high[:8]}-{high[8:12]}-4{high[13:]}"
+            f"-{0x8000 | low >> 50:04x}-{low & 0xFFFFFFFFFFFF:012x}"
+        )
+
+    @property
+    def brand(self) -> Brand | None:
+        """The canonical brand; None for one product in sixty."""
+        return None if self.one_in(_NO_BRAND, 60) else self.pick(_BRAND, self.vertical.brands)
+
+    @property
+    def raw_brand_name(self) -> str | None:
+        """The brand as the merchant spells it, which a list item shows."""
+        brand = self.brand
+        if brand is None:
+            return None
+        if brand.spellings and self.one_in(_OTHER_SPELLING, 6):
+            return self.pick(_SPELLING, brand.spellings)
+        return brand.name
+
+    @property
+    def color(self) -> Color | None:
+        """The main color; None for a kind without colors."""
+        return self.pick(_COLOR, COLORS) if self.kind.colored else None
+
+    @property
+    def colors(self) -> tuple[Color, ...]:
+        """All colors that it is sold in, the main color first."""
+        first = self.color
+        if first is None:
+            return ()
+        second = self.pick(_SECOND_COLOR, COLORS)
+        return (first,) if second is first else (first, second)
+
+    @property
+    def line(self) -> str:
+        """The product line, with which the title begins."""
+        return self.pick(_LINE, PRODUCT_LINES)
+
+    @property
+    def adjective(self) -> str:
+        return self.pick(_ADJECTIVE, self.vertical.adjectives)
+
+    @property
+    def title(self) -> str | None:
+        """The title; None for one product in 250."""
+        if self.one_in(_NO_TITLE, 250):
+            return None
+        return f"{self.line} {self.adjective} {self.kind.noun}"
+
+    @property
+    def url(self) -> str:
+        """The URL at the merchant, by which a lookup finds the product."""
+        if self.is_variant:
+            return f"{Product(self.catalog, self.index - 1).url}?variant={self.index}"
+        handle = slug_of(f"{self.line} {self.kind.noun}")
+        catalog = self.catalog
+        return f"https://www.{catalog.domain}{catalog.path}/products/{handle}-{self.index}"
+
+    @property
+    def is_variant(self) -> bool:
+        """True if the shop shows it on the page of the product before; one in twenty."""
+        return self.index % 2 == 1 and self.one_in(_VARIANT, 10)
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """The attributes of its kind: name to value."""
+        return {
+            name: self.pick(_ATTRIBUTES + number, values)
+            for number, (name, values) in enumerate(self.kind.attributes.items())
+        }
+
+    @property
+    def gender(self) -> str | None:
+        """The gender it is made for; None if it is made for none or the gender is unknown."""
+        if not self.kind.gendered or self.one_in(_NO_GENDER, 12):
+            return None
+        return self.pick(_GENDER, _GENDERS)
+
+    @property
+    def age_groups(self) -> tuple[str, ...]:
+        """The age group it is made for; empty for a kind that is made for everybody."""
+        return (self.pick(_AGE, _AGES),) if self.kind.gendered else ()
+
+    @property
+    def currency(self) -> str | None:
+        """The currency of its prices; None if it is unknown, as for one product in thirty."""
+        return None if self.one_in(_NO_CURRENCY, 30) else self._price_currency
+
+    @property
+    def _price_currency(self) -> str:
+        if self.one_in(_OTHER_CURRENCY, 25):
+            return self.pick(_WHICH_CURRENCY, tuple(PRICES_OF_A_DOLLAR))
+        return self.catalog.currency
+
+    @property
+    def current_price(self) -> float | None:
+        """The price in its currency; None for one product in forty.
+
+        On each day it moves for one product in twenty.
+        """
+        if self.index in self.catalog.prices:
+            return self.catalog.prices[self.index]
+        if self.one_in(_NO_PRICE, 40):
+            return None
+        spread = 0.4 + self.draw(_PRICE, 1600) / 1000
+        currency = self._price_currency
+        amount = self.kind.price_usd * spread * PRICES_OF_A_DOLLAR[currency]
+        if days := self.days_of_change(_PRICE, 20):
+            amount *= self.pick(days[-1] << _BITS_OF_A_TRAIT | _CENTS, _PRICE_MOVES)
+        if currency == "JPY":
+            return float(max(100, round(amount, -2)))
+        return int(amount) + self.pick(_CENTS, (0, 50, 95, 99)) / 100
+
+    @property
+    def original_price(self) -> float | None:
+        """The price before the discount; None if there is no discount."""
+        price = self.current_price
+        if price is None or not self.one_in(_REDUCED, 3):
+            return None
+        percent_off = self.pick(_DISCOUNT, (10, 20, 25, 30, 50))
+        return round(price * 100 / (100 - percent_off), 2)
+
+    @property
+    def rating(self) -> tuple[float | None, int] | None:
+        """The average of 1 to 5 stars, which is None without votes, and the number of votes."""
+        if self.one_in(_NO_RATING, 5):
+            return None
+        votes = self.draw(_REVIEWS, 400)
+        return (None if votes == 0 else (20 + self.draw(_RATING, 31)) / 10), votes
+
+    @property
+    def updated_at(self) -> datetime | None:
+        """The time of the last change, in UTC; None for one product in a hundred."""
+        if self.one_in(_NO_UPDATE, 100):
+            return None
+        return FIRST_INDEX_RUN - timedelta(seconds=self.draw(_UPDATED, 90 * 24 * 3600))
+
+    @property
+    def in_stock(self) -> bool | None:
+        """True if it is in stock; None for one product in thirty.
+
+        On each day it sells out or comes back for one product in forty.
+        """
+        if self.one_in(_NO_STOCK, 30):
+            return None
+        changes = len(self.days_of_change(_STOCK, 40))
+        return self.one_in(_STOCK, 8) == (changes % 2 == 1)
+
+    @property
+    def image_count(self) -> int:
+        """The number of images, 0 to 4."""
+        return 0 if self.one_in(_NO_IMAGES, 50) else 1 + self.draw(_IMAGES, 4)
+
+    @property
+    def style(self) -> str:
+        return self.pick(_STYLE, STYLES)

@@ -1,1 +1,0 @@
-"""The catalogs and products of the sandbox."""

@@ -1,0 +1,214 @@
+"""The middleware around the routes: it logs each request, lets faults hit it, and adds headers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+import uuid
+from contextlib import suppress
+from http.client import responses
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from fastapi import Response
+
+from octogen_dagster.sandbox.faults import Fault
+from octogen_dagster.sandbox.state import ReceivedRequest, State
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+BASE_PATH = "/v1"
+TOP_UP_URL = "https://octogen.example/top-up"
+_SEARCH = "/products/search"
+_REFILL_SECONDS = 60
+_KINDS_OF_CONTENT = ("unknown_fields", "loop_cursor", "wrong_type", "price")
+_WEB_PAGE = "<!doctype html><title>Just a moment...</title><h1>Checking your browser</h1>"
+_DETAILS: dict[int, Any] = {
+    401: "Invalid API key",
+    402: {"code": "insufficient_credit", "top_up_url": TOP_UP_URL},
+    403: "api_key_forbidden",
+    404: "product_not_found",
+    422: [{"loc": ["body"], "msg": "Input should be valid", "type": "value_error"}],
+    429: "rate_limit_exceeded",
+}
+
+
+class Gateway:
+    """Passes requests below the base path to an application, if no fault comes before."""
+
+    def __init__(self, app: ASGIApp, state: State) -> None:
+        self._app = app
+        self._state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith(f"{BASE_PATH}/"):
+            await self._app(scope, receive, send)
+            return
+        content = await _body(receive)
+        if content is None:  # the client was killed
+            return
+        received, faults = self._received(scope, content)
+        self._state.log.append(received)
+        await self._delay(sum(float(each.value or 0) for each in faults if each.kind == "latency"))
+        fault = next((each for each in faults if each.kind != "latency"), None)
+        response = None if fault is None else _replacement(fault)
+        if response is None:
+            if fault is not None and fault.kind == "restart_cursor":
+                content = json.dumps({**(received.body or {}), "cursor": None}).encode()
+            scope["received"] = received
+            response = await _response_of(self._app, scope, content)
+            if response.status_code == 200:
+                response = self._altered(response, fault, received)
+        self._add_headers(response, received.request_id)
+        received.status = response.status_code
+        if fault is not None and fault.kind == "cut":
+            await _send_half(response, send)
+        else:
+            await response(scope, receive, send)
+
+    def _received(self, scope: Scope, content: bytes) -> tuple[ReceivedRequest, list[Fault]]:
+        path, body = scope["path"].removeprefix(BASE_PATH), _json_object(content)
+        start = None
+        if path == _SEARCH and body is not None:
+            start = self._state.cursors.decode(body.get("cursor"), body)
+        page = start.page if start else 1
+        faults = self._state.faults.hit(path, page, has_cursor=start is not None)
+        received = ReceivedRequest(
+            method=scope["method"],
+            path=path,
+            body=body,
+            request_id=str(uuid.uuid4()),
+            has_key=any(name == b"authorization" for name, _ in scope["headers"]),
+            page=page,
+            faults=tuple(fault.kind for fault in faults),
+        )
+        return received, faults
+
+    async def _delay(self, seconds: float) -> None:
+        """Wait, but only until the server stops."""
+        if seconds:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._state.closing.wait(), seconds)
+
+    def _altered(
+        self, response: Response, fault: Fault | None, received: ReceivedRequest
+    ) -> Response:
+        kind = None if fault is None else fault.kind
+        if kind == "truncate":
+            half = response.body[: len(response.body) // 2]
+            return Response(half, media_type="application/json")
+        if kind not in _KINDS_OF_CONTENT and not self._state.unknown_fields:
+            return response
+        content = msgspec.json.decode(response.body)
+        products = _products(content)
+        if kind == "unknown_fields" or self._state.unknown_fields:
+            _add_unknown_fields(content, products)
+        if kind == "loop_cursor" and received.body is not None:
+            content["nextCursor"] = received.body["cursor"]
+        if fault is not None and kind in ("wrong_type", "price") and products:
+            price = fault.value if kind == "price" else "not a number"
+            products[len(products) // 2]["currentPrice"] = price
+        return json_response(content)
+
+    def _add_headers(self, response: Response, request_id: str) -> None:
+        limiter = self._state.limiter
+        reset = math.ceil(time.time() + limiter.seconds_to_full)
+        response.headers["x-request-id"] = request_id
+        response.headers["X-RateLimit-Limit"] = str(limiter.size)
+        response.headers.setdefault("X-RateLimit-Remaining", str(limiter.remaining))
+        response.headers.setdefault("X-RateLimit-Reset", str(reset))
+
+
+def json_response(
+    content: Any, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    return Response(msgspec.json.encode(content), status, headers, "application/json")
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """Return the body of a request; None if the client left before its end."""
+    parts: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+def _json_object(content: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(content)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+async def _response_of(app: ASGIApp, scope: Scope, content: bytes) -> Response:
+    """Return what an application responds to a request with this body."""
+    messages: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": content}
+
+    async def send(message: Message) -> None:
+        messages.append(message)
+
+    await app(scope, receive, send)
+    start, *parts = messages
+    body = b"".join(part.get("body", b"") for part in parts)
+    headers = {name.decode(): value.decode() for name, value in start["headers"]}
+    return Response(body, start["status"], headers)
+
+
+async def _send_half(response: Response, send: Send) -> None:
+    """Announce the whole body but send half of it; the server then closes the connection."""
+    status, headers = response.status_code, response.raw_headers
+    half = response.body[: len(response.body) // 2]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": half, "more_body": True})
+
+
+def _products(content: Any) -> list[dict[str, Any]]:
+    """Return the products in the response to a search or a lookup."""
+    if not isinstance(content, dict):
+        return []
+    products: list[dict[str, Any]] = content.get("items", [])
+    return [content["product"]] if "product" in content else products
+
+
+def _add_unknown_fields(content: Any, products: list[dict[str, Any]]) -> None:
+    objects = [*content] if isinstance(content, list) else [content]
+    brands = [brand for product in products if (brand := product.get("brand")) is not None]
+    for each in (*objects, *products, *brands):
+        each["addedWithoutNotice"] = {"by": "sandbox"}
+
+
+def _replacement(fault: Fault) -> Response | None:
+    """Return the response that a fault sends in place of the real one; None if it sends none."""
+    match fault.kind:
+        case "redirect":
+            return Response(status_code=307, headers={"Location": str(fault.value)})
+        case "html":
+            return Response(_WEB_PAGE, media_type="text/html")
+        case "status":
+            return _error(fault)
+        case _:
+            return None
+
+
+def _error(fault: Fault) -> Response:
+    status, retry_after = int(fault.value or 500), fault.retry_after
+    headers: dict[str, str] = {}
+    if status == 429:
+        retry_after = 1 if retry_after is None else retry_after
+        headers["X-RateLimit-Remaining"] = "0"
+        headers["X-RateLimit-Reset"] = str(math.ceil(time.time()) + _REFILL_SECONDS)
+    if retry_after is not None:
+        headers["Retry-After"] = str(retry_after)
+    detail = fault.detail or _DETAILS.get(status, responses.get(status, "Error"))
+    return json_response({"detail": detail}, status, headers)

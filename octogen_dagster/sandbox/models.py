@@ -1,0 +1,336 @@
+"""The requests of both generations with their limits, and the products that responses show.
+
+FastAPI writes a 422 from the models of requests. The models of products validate nothing: `views`
+takes from them which fields may be null or absent.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import Self
+
+from octogen_dagster.sandbox.facets import is_known_facet
+from octogen_dagster.sandbox.words import VERTICALS
+
+_CATEGORY_PATHS = {
+    tuple(name.casefold() for name in kind.category_path[:depth])
+    for vertical in VERTICALS.values()
+    for kind in vertical.kinds
+    for depth in range(1, len(kind.category_path) + 1)
+}
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be blank")
+    return text
+
+
+def _each_once(values: list[str]) -> list[str]:
+    if repeated := next((each for each in values if values.count(each) > 1), None):
+        raise ValueError(f"{repeated} is listed more than once")
+    return values
+
+
+def _exists(facet: str) -> str:
+    if not is_known_facet(facet):
+        raise ValueError(f"unknown facet {facet}")
+    return facet
+
+
+def _each_name_once(facets: list[Facet]) -> list[Facet]:
+    _each_once([facet.name for facet in facets])
+    return facets
+
+
+def _in_taxonomy(path: list[str]) -> list[str]:
+    if tuple(name.casefold() for name in path) not in _CATEGORY_PATHS:
+        raise ValueError("the category does not exist")
+    return path
+
+
+def _in_order(name: str, low: float | None, high: float | None) -> None:
+    if low is not None and high is not None and low > high:
+        raise ValueError(f"{name}_min must not exceed {name}_max")
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Facet(_Body):
+    """A filter: products must have one of `values`, compared without case."""
+
+    name: Annotated[str, Field(min_length=1)]
+    values: list[str] = Field(min_length=1)
+
+
+class KnownFacet(Facet):
+    name: Annotated[str, Field(min_length=1), AfterValidator(_exists)]
+
+
+_Text = Annotated[str, AfterValidator(_not_blank)]
+_Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Quality = Annotated[float, Field(ge=1, le=6)]
+_Facets = Annotated[list[KnownFacet], Field(max_length=50), AfterValidator(_each_name_once)]
+_Names = Annotated[list[str], Field(max_length=50), AfterValidator(_each_once)]
+
+
+class Filters(_Body):
+    """The filters that all requests share."""
+
+    q: str | None = None
+    price_min: _Price | None = None
+    price_max: _Price | None = None
+
+    @property
+    def keywords(self) -> str:
+        return (self.q or "").strip()
+
+    @model_validator(mode="after")
+    def _prices_in_order(self) -> Self:
+        _in_order("price", self.price_min, self.price_max)
+        return self
+
+
+class SeedSearchRequest(Filters):
+    """A search of the seed generation: one catalog or all."""
+
+    facets: list[Facet] | None = Field(default=None, max_length=50)
+    catalog: str | None = Field(default=None, min_length=1)
+    cursor: str | None = None
+    limit: int = Field(default=50, ge=1, le=100)
+
+
+class CurrentFilters(Filters):
+    """The filters of the current generation.
+
+    Those that change an understood query are only validated: keywords are matched as written.
+    """
+
+    catalogs: Annotated[list[_Text], Field(min_length=1, max_length=500)] | None = None
+    facets: _Facets | None = None
+    exclude_facets: _Facets | None = None
+    brand_quality_min: _Quality | None = None
+    brand_quality_max: _Quality | None = None
+    omit_generated_facets: list[str] | None = Field(default=None, max_length=50)
+    fallback_category: (
+        Annotated[list[str], Field(min_length=1, max_length=4), AfterValidator(_in_taxonomy)] | None
+    ) = None
+
+    def is_understood(self) -> bool:
+        return bool(self.keywords)
+
+    @model_validator(mode="after")
+    def _without_contradictions(self) -> Self:
+        _in_order("brand_quality", self.brand_quality_min, self.brand_quality_max)
+        for name in ("omit_generated_facets", "fallback_category", "relax"):
+            if getattr(self, name, None) and not self.is_understood():
+                raise ValueError(f"{name} requires an understood q")
+        sent = {facet.name for facet in self.facets or ()}
+        if both := sent.intersection(self.omit_generated_facets or ()):
+            raise ValueError(f"{min(both)} is in facets and in omit_generated_facets")
+        return self
+
+
+class CurrentSearchRequest(CurrentFilters):
+    """A search of the current generation."""
+
+    understand: bool | None = True
+    relax: bool | None = False
+    similar_to_brands: list[_Text] | None = Field(default=None, min_length=1, max_length=10)
+    diversity: bool | None = False
+    debug: bool | None = False
+    cursor: str | None = None
+    limit: int = Field(default=50, ge=1, le=100)
+
+    def is_understood(self) -> bool:
+        return bool(self.keywords) and self.understand is not False
+
+    @model_validator(mode="after")
+    def _keywords_to_understand(self) -> Self:
+        if self.understand is False and not self.keywords:
+            raise ValueError("understand: false requires q")
+        return self
+
+
+class CategoryToCount(_Body):
+    key: str = Field(min_length=1, max_length=200)
+    facets: Annotated[_Facets, Field(min_length=1, max_length=10)]
+
+
+class FacetCountsRequest(CurrentFilters):
+    """Filters, and what to count among the products that match them: colors by default."""
+
+    attributes: _Names | None = None
+    categories: list[CategoryToCount] | None = Field(default=None, max_length=100)
+    facet_names: (
+        Annotated[
+            list[Literal["color_family", "category_path.depth_0"]],
+            Field(max_length=2),
+            AfterValidator(_each_once),
+        ]
+        | None
+    ) = None
+    value_limit: int | None = Field(default=None, ge=1, le=1000)
+
+    @property
+    def counted_facets(self) -> list[str]:
+        return ["color_family"] if self.facet_names is None else [*self.facet_names]
+
+    @model_validator(mode="after")
+    def _counts_something(self) -> Self:
+        _each_once([category.key for category in self.categories or ()])
+        if not (self.counted_facets or self.categories or self.attributes):
+            raise ValueError("nothing to count")
+        return self
+
+
+class SeedLookupRequest(_Body):
+    """A lookup of the seed generation."""
+
+    url: str = Field(min_length=1)
+
+
+class CurrentLookupRequest(SeedLookupRequest):
+    """A lookup of the current generation, which never leaves the index here."""
+
+    matchMode: Literal["strict", "loose"] | None = "loose"
+    resolutionMode: Literal["auto", "index_only", "on_demand_only"] | None = "auto"
+    onDemandCachePolicy: Literal["prefer_cache", "refresh"] | None = "prefer_cache"
+    format: Literal["json"] | None = "json"
+
+    @model_validator(mode="after")
+    def _policy_of_a_cache(self) -> Self:
+        if self.resolutionMode == "index_only" and self.onDemandCachePolicy == "refresh":
+            raise ValueError("index_only has no cache policy")
+        return self
+
+
+TRAIT = "trait"
+"""Marks a field that is null where the product says so and nowhere else: searches filter by it."""
+
+
+class View(BaseModel):
+    """An object of a response: a field may be null or absent if it is not declared.
+
+    A declared one without a default is always sent, and one whose default is None may be null or
+    absent. One with another default may be absent but not null, which the published client refuses.
+    """
+
+
+class BrandView(View):
+    name: str
+
+
+class RatingView(View):
+    average: Annotated[float | None, TRAIT] = None
+    count: Annotated[int | None, TRAIT] = None
+
+
+class ImageView(View):
+    url: str
+
+
+class ListedView(View):
+    """What all views of a product share."""
+
+    uuid: str
+    productUrl: str
+    title: Annotated[str | None, TRAIT] = None
+    brand: Annotated[BrandView | None, TRAIT] = None
+    currentPrice: Annotated[float | None, TRAIT] = None
+    originalPrice: Annotated[float | None, TRAIT] = None
+    rating: Annotated[RatingView | None, TRAIT] = None
+    updatedAt: Annotated[str | None, TRAIT] = None
+    isActive: bool = True
+    currency: Annotated[str | None, TRAIT] = None
+    gender: Annotated[str | None, TRAIT] = None
+    inStock: Annotated[bool | None, TRAIT] = None
+
+
+class SeedItem(ListedView):
+    images: list[str] = []
+
+
+class CurrentView(ListedView):
+    images: list[ImageView] = []
+    primaryImage: ImageView | None = None
+    catalogKey: str
+
+
+class CurrentItem(CurrentView):
+    catalogDisplayName: str
+
+
+class LinkView(View):
+    name: str
+
+
+class ColorView(View):
+    label: str
+
+
+class VariantView(View):
+    color: ColorView | None = None
+
+
+class DetailsView(View):
+    materials: list[str] = []
+    fit: list[str] = []
+    patterns: list[str] = []
+
+
+class AudienceView(View):
+    genders: list[str] = []
+    ageGroups: list[str] = []
+
+
+class AttributeValue(View):
+    handle: str
+    name: str
+
+
+class Attribute(AttributeValue):
+    values: list[AttributeValue] = []
+
+
+class CanonicalBrand(View):
+    brand_uuid: str
+    brand_name: str
+    brand_enrichment: View | None = None
+
+
+class Enrichment(View):
+    gender: str | None
+    age_groups: list[str] | None
+    structured_attributes: list[Attribute] | None = None
+    canonical_brand: CanonicalBrand | None = None
+
+
+class FullView(View):
+    """What a lookup adds to an item of a page."""
+
+    categories: list[LinkView] = []
+    sizes: list[str] = []
+    colors: list[ColorView] = []
+    tags: list[str] = []
+    variants: list[VariantView] = []
+    details: DetailsView = DetailsView()
+    audience: AudienceView | None = None
+    identifiers: View = View()
+    breadcrumbs: list[LinkView] = []
+    promotions: list[View] = []
+    reviews: list[View] = []
+    videos: list[View] = []
+    enrichment: Enrichment | None = None
+
+
+class SeedFullView(FullView, SeedItem):
+    pass
+
+
+class CurrentFullView(FullView, CurrentView):
+    pass

@@ -1,0 +1,274 @@
+"""The products of each page of a search, in order, and how many products match.
+
+The quality order of several catalogs is the first product of each, then the second of each, and
+so on. A search without keywords shows each product once, in that order. With keywords, page 1 is
+ranked by relevance and the later pages show all matches in quality order, so the products of page
+1 appear twice, as in the real service. If all matches are equally relevant, page 2 shows exactly
+what page 1 did.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import islice
+from typing import Any, NamedTuple
+
+from octogen_dagster.sandbox.catalog import FIRST_INDEX_RUN, Catalog, Product
+from octogen_dagster.sandbox.facets import (
+    FacetValues,
+    bare_name,
+    facet_of_attribute,
+    facet_values,
+)
+from octogen_dagster.sandbox.models import CurrentFilters, Facet, FacetCountsRequest, Filters
+from octogen_dagster.sandbox.words import words_of
+
+_MAX_RANKED_MATCHES = 1000
+"""The number of matches, in quality order, from which the most relevant ones are chosen."""
+
+_MAX_SAMPLED_PRODUCTS = 1000
+_MAX_TOP_VALUES = 10
+_MAX_COUNTED_VALUES = 100
+_SIGNATURE_BYTES = 16
+_COVERED_FIELDS = {
+    "gender": ("Gender", "enrichment"),
+    "color_family": ("Color family", "enrichment"),
+    "category_path.depth_0": ("Category", "enrichment"),
+    "brand_name": ("Brand", "brands"),
+}
+"""Facet to its display name and source, in the order of a shop's coverage."""
+
+_cached_words = cache(words_of)
+
+
+class Position(NamedTuple):
+    """The start of a page: its number, and the place of its first product in the quality order.
+
+    Catalogs whose key is before `catalog` go on with the product after that.
+    """
+
+    page: int
+    place: int
+    catalog: str
+
+
+_START = Position(page=1, place=0, catalog="")
+
+
+class Hit(NamedTuple):
+    """A product that a search found. Its relevance is 0 if there were no keywords."""
+
+    product: Product
+    relevance: int
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a search looks for: each word of `text`, and what passes all filters."""
+
+    text: str
+    facets: Sequence[Facet]
+    excluded: Sequence[Facet]
+    price_min: float | None
+    price_max: float | None
+
+    @classmethod
+    def of(cls, request: Filters, facets: Sequence[Facet] | None) -> Query:
+        excluded = request.exclude_facets if isinstance(request, CurrentFilters) else None
+        prices = request.price_min, request.price_max
+        return cls(request.keywords, facets or (), excluded or (), *prices)
+
+
+class Cursors:
+    """Signed positions, each valid only for the search that it came from."""
+
+    def __init__(self, seed: int) -> None:
+        self._secret = f"octogen sandbox {seed}".encode()
+
+    def encode(self, position: Position, body: Mapping[str, Any]) -> str:
+        payload = json.dumps(position).encode()
+        signed = self._signature(payload, body) + payload
+        return base64.urlsafe_b64encode(signed).decode().rstrip("=")
+
+    def decode(self, cursor: object, body: Mapping[str, Any]) -> Position | None:
+        """Return the position; None if the cursor is not valid for the search of this body."""
+        if not isinstance(cursor, str):
+            return None
+        try:
+            padded = cursor + "=" * (-len(cursor) % 4)
+            signed = base64.b64decode(padded, altchars=b"-_", validate=True)
+        except ValueError:
+            return None
+        signature, payload = signed[:_SIGNATURE_BYTES], signed[_SIGNATURE_BYTES:]
+        if not hmac.compare_digest(signature, self._signature(payload, body)):
+            return None
+        return Position(*json.loads(payload))
+
+    def _signature(self, payload: bytes, body: Mapping[str, Any]) -> bytes:
+        search = {name: value for name, value in body.items() if name != "cursor"}
+        signed = payload + b"\0" + json.dumps(search, sort_keys=True).encode()
+        return hmac.digest(self._secret, signed, hashlib.sha256)[:_SIGNATURE_BYTES]
+
+
+def find_page(
+    query: Query, catalogs: Sequence[Catalog], start: Position | None, limit: int
+) -> tuple[list[Hit], Position | None]:
+    """Return the hits of a page, and the start of the next; None for page 1, and on the last."""
+    matches = iter_matches(query, catalogs, start or _START)
+    if start is None and query.text:
+        candidates = list(islice(matches, _MAX_RANKED_MATCHES))
+        ranked = sorted(candidates, key=lambda hit: -hit.relevance)  # equals keep their order
+        following = None if len(candidates) <= limit else _START._replace(page=2)
+        return ranked[:limit], following
+    hits = list(islice(matches, limit + 1))
+    if len(hits) <= limit:
+        return hits, None
+    first = hits.pop().product
+    return hits, Position((start or _START).page + 1, first.index, first.catalog.key)
+
+
+def iter_matches(
+    query: Query, catalogs: Sequence[Catalog], start: Position = _START
+) -> Iterator[Hit]:
+    """Yield all products that match, in quality order from `start` on."""
+    terms = sorted(words_of(query.text))
+    filters = [(True, *_prepared(each)) for each in query.facets]
+    filters += [(False, *_prepared(each)) for each in query.excluded]
+    low, high = query.price_min, query.price_max
+    for product in _in_quality_order(catalogs, start):
+        if any(
+            is_wanted != any(value.casefold() in wanted for value in values_of(product))
+            for is_wanted, values_of, wanted in filters
+        ):
+            continue
+        if (low is not None or high is not None) and not _is_within(product, low, high):
+            continue
+        relevance = _relevance(product, terms) if query.text else 0
+        if relevance is not None:
+            yield Hit(product, relevance)
+
+
+def _in_quality_order(catalogs: Sequence[Catalog], start: Position) -> Iterator[Product]:
+    by_key = sorted(catalogs, key=lambda catalog: catalog.key)
+    for catalog in by_key:
+        if catalog.key >= start.catalog and catalog.contains(start.place):
+            yield Product(catalog, start.place)
+    longest = max((catalog.size for catalog in by_key), default=0)
+    for index in range(start.place + 1, longest):
+        for catalog in by_key:
+            if catalog.contains(index):
+                yield Product(catalog, index)
+
+
+def _prepared(facet: Facet) -> tuple[FacetValues, frozenset[str]]:
+    return facet_values(facet.name), frozenset(value.casefold() for value in facet.values)
+
+
+def _is_within(product: Product, low: float | None, high: float | None) -> bool:
+    price = product.current_price
+    return price is not None and (low is None or price >= low) and (high is None or price <= high)
+
+
+def _relevance(product: Product, terms: Sequence[str]) -> int | None:
+    """Return the sum of the weights of the fields that have a term; None if a term is nowhere."""
+    fields = _searched_fields(product)
+    total = 0
+    for term in terms:
+        weight = next((weight for weight, words in fields if term in words), None)
+        if weight is None:
+            return None
+        total += weight
+    return total or None
+
+
+def _searched_fields(product: Product) -> list[tuple[int, frozenset[str]]]:
+    """Return sets of words of a product with their weights, the highest weight first."""
+    kind, brand, color = product.kind, product.brand, product.color
+    fields = []
+    if product.title is not None:
+        titles = (product.line, product.adjective, kind.noun)
+        fields += [(5, _cached_words(text)) for text in titles]
+    if brand is not None:
+        fields.append((3, _cached_words(f"{brand.name} {product.raw_brand_name}")))
+    if color is not None:
+        fields.append((2, _cached_words(f"{color.label} {color.name} {color.family}")))
+    return fields + [(1, _cached_words(name)) for name in kind.category_path]
+
+
+def count_facets(request: FacetCountsRequest, catalogs: Sequence[Catalog]) -> dict[str, Any]:
+    """Return the counts that a request asks for; its keywords do not narrow them.
+
+    The values of a facet are counted without the caller's own filter by that facet.
+    """
+    query = replace(Query.of(request, request.facets), text="")
+
+    def values(facet: str) -> list[dict[str, Any]]:
+        others = [each for each in query.facets if bare_name(each.name) != bare_name(facet)]
+        values_of = facet_values(facet)
+        counts = Counter(
+            value.lower()
+            for hit in iter_matches(replace(query, facets=others), catalogs)
+            for value in values_of(hit.product)
+        )
+        ranked = counts.most_common(request.value_limit or _MAX_COUNTED_VALUES)
+        return [{"value": value, "count": count} for value, count in ranked]
+
+    def products(facets: Sequence[Facet]) -> int:
+        narrowed = replace(query, facets=[*query.facets, *facets])
+        return sum(1 for _ in iter_matches(narrowed, catalogs))
+
+    return {
+        "attributes": [
+            {"handle": name, "facetName": facet, "values": values(facet)}
+            for name in request.attributes or ()
+            for facet in [facet_of_attribute(name)]
+        ],
+        "categories": [
+            {"key": category.key, "count": products(category.facets)}
+            for category in request.categories or ()
+        ],
+        "facets": [{"name": name, "values": values(name)} for name in request.counted_facets],
+    }
+
+
+def coverage(catalog: Catalog) -> dict[str, Any]:
+    """Return what is known of the products of a catalog, estimated from the first of them."""
+    indexes = (index for index in range(catalog.size) if catalog.contains(index))
+    sample = [Product(catalog, index) for index in islice(indexes, _MAX_SAMPLED_PRODUCTS)]
+    scale = catalog.product_count / len(sample) if sample else 0.0
+    fields = [_covered_field(name, sample, scale) for name in _COVERED_FIELDS]
+    return {
+        "catalog": catalog.key,
+        "catalogDisplayName": catalog.display_name,
+        "productCount": catalog.product_count,
+        "computedAt": (catalog.last_indexed_at or FIRST_INDEX_RUN).isoformat(),
+        "fields": [field for field in fields if field["populated"]],
+        "price": None,
+    }
+
+
+def _covered_field(name: str, sample: Sequence[Product], scale: float) -> dict[str, Any]:
+    display_name, source = _COVERED_FIELDS[name]
+    values = [facet_values(name)(product) for product in sample]
+    counts = Counter(value for each in values for value in each)
+    known = sum(bool(each) for each in values)
+    return {
+        "name": name,
+        "displayName": display_name,
+        "source": source,
+        "coverage": round(known / len(sample), 3) if sample else 0.0,
+        "populated": round(known * scale),
+        "distinct": len(counts),
+        "truncated": len(counts) > _MAX_TOP_VALUES,
+        "topValues": [
+            {"value": value.lower(), "label": value, "count": round(count * scale)}
+            for value, count in counts.most_common(_MAX_TOP_VALUES)
+        ],
+    }
