@@ -10,7 +10,7 @@ import httpx  # noqa: F401
 import upath.implementations.local  # noqa: F401
 
 from octogen_dagster import OctogenResource, ParquetSnapshotIOManager, ProductSearch
-from octogen_dagster.api import transport  # noqa: F401
+from octogen_dagster.api import blocking  # noqa: F401
 
 PAGE_SIZE = 5
 

@@ -13,7 +13,7 @@ import polars as pl
 
 from benchmarks.source import API_KEY, PAGE_SIZE, Source
 from octogen_dagster import ProductSearch, scan_products
-from octogen_dagster.api.connection import Connection
+from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.frames.details import DetailScan
 
@@ -22,7 +22,7 @@ def measure(source: Source) -> dict[str, Any]:
     """Read the products, look up those of a page to warm up, then all."""
     search = ProductSearch(catalogs=source.catalogs, page_size=PAGE_SIZE)
     products = scan_products(search, api_key=API_KEY, base_url=source.base_url).collect()
-    connection = Connection(
+    connection = CatalogService(
         api_key=ApiKey(API_KEY), base_url=source.base_url, concurrency=source.concurrency
     )
 

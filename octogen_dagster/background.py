@@ -2,60 +2,54 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
-
-from typing_extensions import ParamSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _SIGNAL_POLL_SECONDS = 0.2
 _LOGGER = logging.getLogger(__name__)
-_Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
 def submit(work: Callable[[], _Result], thread_name: str) -> Future[_Result]:
-    """Start work in a daemon thread.
-
-    Unlike the thread of an executor, it does not keep the process from ending.
-
-    Args:
-        work: The function to call.
-        thread_name: The name of the thread.
-
-    Returns:
-        The future of what `work` returns or raises.
-
-    Raises:
-        RuntimeError: The thread cannot be started.
-    """
+    """Start work in a daemon thread, which does not keep the process from ending."""
     future: Future[_Result] = Future()
     _start(work, future, thread_name)
     return future
 
 
-class DaemonExecutor(ThreadPoolExecutor):
-    """Runs each piece of work in a daemon thread of its own.
+class StoppedError(Exception):
+    """The work was told to stop."""
 
-    As the default executor of an event loop, it keeps neither the loop nor the process from ending
-    while a name server hangs.
-    """
 
-    def submit(
-        self,
-        fn: Callable[_Arguments, _Result],
-        /,
-        *args: _Arguments.args,
-        **kwargs: _Arguments.kwargs,
-    ) -> Future[_Result]:
-        """`Executor.submit`."""
-        return submit(functools.partial(fn, *args, **kwargs), "octogen-executor")
+@dataclass(frozen=True)
+class Deadline:
+    """The end of the time for some work, and whether the work was told to stop before it."""
+
+    seconds: float
+    ends_at: float
+    stop: threading.Event = field(default_factory=threading.Event, compare=False)
+
+    @classmethod
+    def after(cls, seconds: float) -> Deadline:
+        """Return a deadline some seconds from now."""
+        return cls(seconds, time.monotonic() + seconds)
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left; 0 if the work was told to stop."""
+        return 0.0 if self.stop.is_set() else max(0.0, self.ends_at - time.monotonic())
+
+    def within(self, seconds: float) -> Deadline:
+        """Return the deadline of a part of the work, which is never later than this one."""
+        ends_at = time.monotonic() + seconds
+        return Deadline(seconds, ends_at, self.stop) if ends_at < self.ends_at else self
 
 
 def _start(work: Callable[[], _Result], future: Future[_Result], thread_name: str) -> None:
@@ -81,12 +75,8 @@ def wait_interruptibly(
 
     Python runs signal handlers in the main thread only. If the operating system delivers a signal
     to another thread, a main thread that waits for a lock does not notice. This function wakes up
-    five times a second, so that the handler runs.
-
-    Args:
-        future: The future to wait for.
-        seconds: The longest time to wait; the future may not be done after it.
-        poll: Called whenever the function wakes up; what it raises ends the wait.
+    five times a second, so that the handler runs, and then calls `poll`, which ends the wait with
+    what it raises. The future may not be done after `seconds`.
     """
     ends_at = time.monotonic() + seconds
     while not future.done() and (left := ends_at - time.monotonic()) > 0:
@@ -98,29 +88,16 @@ def run_in_thread(
     work: Callable[[], _Result],
     thread_name: str,
     interrupted: Callable[[Future[_Result]], object],
-    seconds: float = float("inf"),
-    poll: Callable[[], object] = lambda: None,
 ) -> Future[_Result]:
     """Run work in a daemon thread and wait for it, with `wait_interruptibly`.
 
-    Args:
-        work: The function to call.
-        thread_name: The name of the thread.
-        interrupted: Called if the calling thread is interrupted after the work has begun, also if
-            that happens while the thread is started. The interrupt is raised afterwards.
-        seconds: The longest time to wait; the future may not be done after it.
-        poll: As for `wait_interruptibly`.
-
-    Returns:
-        The future of what `work` returns or raises.
-
-    Raises:
-        RuntimeError: The thread cannot be started.
+    `interrupted` is called if the calling thread is interrupted after the work has begun, also if
+    that happens while the thread is started. The interrupt is raised afterwards.
     """
     future: Future[_Result] = Future()
     try:
         _start(work, future, thread_name)
-        wait_interruptibly(future, seconds, poll)
+        wait_interruptibly(future)
     except BaseException:
         if not future.cancel():
             interrupted(future)
@@ -134,16 +111,6 @@ def run_uninterrupted(work: Callable[[], _Result], reason: str) -> _Result:
     The work runs in another thread, which neither Ctrl-C nor the termination of a Dagster run
     reaches. After a first interrupt this function logs the reason, waits for the work to end and
     then raises the interrupt. A second interrupt is raised at once.
-
-    Args:
-        work: The function to call.
-        reason: A sentence that says why the work must not be cut off.
-
-    Returns:
-        What `work` returns.
-
-    Raises:
-        RuntimeError: The thread cannot be started.
     """
 
     def interrupted(future: Future[_Result]) -> None:

@@ -10,7 +10,7 @@ from upath import UPath
 
 from benchmarks.source import API_KEY, PAGE_SIZE, Source
 from octogen_dagster import ProductScan, ProductSearch
-from octogen_dagster.api.connection import Connection
+from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.frames.pages.store import PageStore
 from octogen_dagster.frames.reading import check_complete
@@ -45,7 +45,7 @@ class Place:
 
 def read(source: Source, folder: Path, *, save_pages: bool = True) -> Path:
     """Scan, write aside, verify and publish."""
-    connection = Connection(
+    connection = CatalogService(
         api_key=ApiKey(API_KEY), base_url=source.base_url, concurrency=source.concurrency
     )
     scan = ProductScan(ProductSearch(catalogs=source.catalogs, page_size=PAGE_SIZE), connection)

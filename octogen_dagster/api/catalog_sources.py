@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import math
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.catalog_states import CatalogList, CatalogState, catalogs_of_shop
+from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.estimate import estimate_pages
+from octogen_dagster.api.flow import Flow, domain_flow
 from octogen_dagster.api.search import MAX_PAGE_SIZE
+from octogen_dagster.api.service import Service
+from octogen_dagster.background import StoppedError, submit, wait_interruptibly
 from octogen_dagster.errors import (
     OctogenEmptyCatalogError,
     OctogenError,
@@ -21,16 +24,12 @@ from octogen_dagster.errors import (
     OctogenTimeoutError,
 )
 
-if sys.version_info >= (3, 11):
-    from asyncio import timeout
-else:
-    from async_timeout import timeout
+MAX_EXTRA_PAGES_RATIO = 0.05
+"""The share of pages that reading a catalog in several walks may add by default."""
 
-if TYPE_CHECKING:
-    from octogen_dagster.api.client import OctogenClient
-    from octogen_dagster.api.connection import Connection
-
-_MAX_CONCURRENT_HOSTS = 16
+_POLL_SECONDS = 0.2
+_ENDING_SECONDS = 1.5
+"""How long a source that is to end is waited for."""
 _MAX_ERRORS_IN_MESSAGE = 5
 _MAX_CATALOGS_IN_MESSAGE = 20
 _told: set[tuple[CatalogSource, str, tuple[str, ...]]] = set()
@@ -51,6 +50,10 @@ class CatalogSource(ABC):
             OctogenError: No catalog can be listed.
         """
 
+    def _fetch_blocking(self, client: BlockingClient) -> CatalogList:
+        """List the catalogs for a caller that blocks; a user's own source has only `fetch`."""
+        return _run_on_event_loop(self, client)
+
 
 @dataclass(frozen=True)
 class GrantedCatalogs(CatalogSource):
@@ -63,6 +66,9 @@ class GrantedCatalogs(CatalogSource):
     async def fetch(self, client: OctogenClient) -> CatalogList:
         """`CatalogSource.fetch`."""
         return await client.list_catalog_states()
+
+    def _fetch_blocking(self, client: BlockingClient) -> CatalogList:
+        return client.list_catalog_states()
 
 
 @dataclass(frozen=True)
@@ -96,10 +102,16 @@ class ShopCatalogs(CatalogSource):
 
     async def fetch(self, client: OctogenClient) -> CatalogList:
         """`CatalogSource.fetch`."""
-        slots = asyncio.Semaphore(_MAX_CONCURRENT_HOSTS)
-        found = await asyncio.gather(
-            *(self._catalogs_of(host, client, slots) for host in self.hosts)
-        )
+        return self._joined(await client._run_all(self._flows(client._service)))
+
+    def _fetch_blocking(self, client: BlockingClient) -> CatalogList:
+        return self._joined(client.run_all(self._flows(client.service)))
+
+    def _flows(self, service: Service) -> list[Flow[CatalogList | OctogenError]]:
+        service = service.within(service.retry.deadline)
+        return [_shop_flow(service, host) for host in self.hosts]
+
+    def _joined(self, found: Sequence[CatalogList | OctogenError]) -> CatalogList:
         lists = [each for each in found if isinstance(each, CatalogList)]
         errors = [each for each in found if isinstance(each, OctogenError)]
         if not lists:
@@ -139,20 +151,6 @@ class ShopCatalogs(CatalogSource):
             f"{text}. Correct `catalogs` of ShopCatalogs, or add the host of the shop.{failed}"
         )
 
-    async def _catalogs_of(
-        self, host: str, client: OctogenClient, slots: asyncio.Semaphore
-    ) -> CatalogList | OctogenError:
-        try:
-            async with timeout(client.deadline), slots:
-                return catalogs_of_shop(await client.get_domain(host, paced=True), host)
-        except asyncio.TimeoutError:
-            return OctogenTimeoutError(
-                f"Shop {host!r}: the service did not answer in time ({client.deadline:g} s for all "
-                f"{len(self.hosts)} hosts). Try again, or raise the deadline."
-            )
-        except OctogenError as error:
-            return error
-
 
 @dataclass(frozen=True)
 class NamedCatalogs(CatalogSource):
@@ -172,20 +170,51 @@ class NamedCatalogs(CatalogSource):
 
     async def fetch(self, client: OctogenClient) -> CatalogList:
         """`CatalogSource.fetch`."""
+        return self._listed()
+
+    def _fetch_blocking(self, client: BlockingClient) -> CatalogList:
+        return self._listed()
+
+    def _listed(self) -> CatalogList:
         return CatalogList([CatalogState(key) for key in self.keys])
 
 
-def fetch_catalogs(connection: Connection, *, reads_all: bool = True) -> CatalogList:
-    """List the catalogs of a connection's source, each once.
+@dataclass(frozen=True)
+class CatalogService(Service):
+    """A service, and how whole catalogs are read from it.
 
-    Args:
-        connection: The settings of the service, with the source.
-        reads_all: False if only some catalogs are read, which were chosen by their keys.
-
-    Raises:
-        OctogenError: No catalog can be listed.
+    `concurrency` catalogs are read, or products are looked up, at the same time. Reading a catalog
+    in several walks may add `max_extra_pages_ratio` of its pages; with 0 each is read in one walk.
     """
-    listed = connection.call_concurrently(connection.catalogs.fetch)
+
+    catalogs: CatalogSource = field(default_factory=GrantedCatalogs)
+    concurrency: int = 8
+    max_extra_pages_ratio: float = MAX_EXTRA_PAGES_RATIO
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.concurrency < 1:
+            raise ValueError(f"concurrency must be at least 1, not {self.concurrency}")
+        if not 0 <= self.max_extra_pages_ratio <= 1:
+            raise ValueError(
+                "max_extra_pages_ratio must be a share from 0 to 1 (0.05 is 5 %), not "
+                f"{self.max_extra_pages_ratio}"
+            )
+
+    def fetch_catalogs(self) -> CatalogList:
+        """List the catalogs of the source, each once, over a connection of its own."""
+        with BlockingClient(self) as client:
+            return fetch_catalogs(client, self.catalogs)
+
+
+def fetch_catalogs(
+    client: BlockingClient, source: CatalogSource, *, reads_all: bool = True
+) -> CatalogList:
+    """List the catalogs of a source, each once.
+
+    It is not `reads_all` if only some catalogs are read, which were chosen by their keys.
+    """
+    listed = source._fetch_blocking(client)
     by_key: dict[str, CatalogState] = {}
     repeated: dict[str, None] = {}
     for state in listed.catalogs:
@@ -197,9 +226,46 @@ def fetch_catalogs(connection: Connection, *, reads_all: bool = True) -> Catalog
         [
             *listed.warnings,
             *(f"Catalog {key!r} is listed more than once. It is read once." for key in repeated),
-            *(_several_of_a_host(connection, listed.catalogs) if reads_all else ()),
+            *(_several_of_a_host(source, client.service, by_key.values()) if reads_all else ()),
         ],
         listed.failure,
+    )
+
+
+def _shop_flow(service: Service, host: str) -> Flow[CatalogList | OctogenError]:
+    """List the catalogs of a shop's host; an error is returned, so that the others go on."""
+    try:
+        return catalogs_of_shop((yield from domain_flow(service, host, paced=True)), host)
+    except OctogenError as error:
+        return error
+
+
+def _run_on_event_loop(source: CatalogSource, client: BlockingClient) -> CatalogList:
+    """Run a source of a user's own, whose `fetch` is a coroutine, in a thread of its own.
+
+    The calling thread may have an event loop that runs already.
+    """
+    service = client.service
+    ends_at = service.ends_at
+
+    async def fetch() -> CatalogList:
+        async with OctogenClient(_service=service) as octogen:
+            task = asyncio.ensure_future(source.fetch(octogen))
+            while not (task.done() or client.stop.is_set() or service.clock() >= ends_at):
+                await asyncio.wait({task}, timeout=_POLL_SECONDS)
+            if not task.done():
+                task.cancel()
+                raise StoppedError
+            return task.result()
+
+    thread = submit(lambda: asyncio.run(fetch()), "octogen-source")
+    wait_interruptibly(thread, ends_at - service.clock() + _ENDING_SECONDS, client.check)
+    if thread.done() and not isinstance(thread.exception(), StoppedError):
+        return thread.result()
+    client.check()
+    raise OctogenTimeoutError(
+        f"{type(source).__name__} did not list the catalogs within the time that there was for it. "
+        "Try again."
     )
 
 
@@ -211,9 +277,10 @@ def several_by_host(states: Iterable[CatalogState]) -> dict[str, list[CatalogSta
     return {host: several for host, several in by_host.items() if len(several) > 1}
 
 
-def _several_of_a_host(connection: Connection, states: Iterable[CatalogState]) -> Iterator[str]:
+def _several_of_a_host(
+    source: CatalogSource, service: Service, states: Iterable[CatalogState]
+) -> Iterator[str]:
     """Warn of each host with several catalogs among which nobody chose, once in this process."""
-    source = connection.catalogs
     if not isinstance(source, ShopCatalogs) or source.catalogs is not None:
         return
     for host, several in several_by_host(states).items():
@@ -221,7 +288,7 @@ def _several_of_a_host(connection: Connection, states: Iterable[CatalogState]) -
         if known in _told:
             continue
         _told.add(known)
-        named = "; ".join(_size(state, connection) for state in several)
+        named = "; ".join(_size(state, service) for state in several)
         yield (
             f"Shop {host!r} is served by {len(several)} catalogs, and each is read: {named}. One "
             "may be an aggregate of many shops, with the same products under other uuids. Name "
@@ -230,10 +297,10 @@ def _several_of_a_host(connection: Connection, states: Iterable[CatalogState]) -
         )
 
 
-def _size(state: CatalogState, connection: Connection) -> str:
+def _size(state: CatalogState, service: Service) -> str:
     if state.product_count is None:
         return f"{state.catalog!r} with an unknown number of products"
-    cost = estimate_pages([state.product_count], MAX_PAGE_SIZE, connection)
+    cost = estimate_pages([state.product_count], MAX_PAGE_SIZE, service)
     dollars = f", ${cost.cost_usd:,.2f}" if cost.price_usd else ""
     return f"{state.catalog!r} with {state.product_count:,} products{dollars}"
 

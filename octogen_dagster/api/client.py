@@ -1,64 +1,75 @@
-"""OctogenClient: the operations of the service.
-
-How a request is sent, retried and limited is in `requester`.
-"""
+"""OctogenClient: the operations of the service, asynchronous, on httpx."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+import contextlib
+from typing import TYPE_CHECKING
 
 from typing_extensions import Self, Unpack
 
-from octogen_dagster.api.catalog_states import CatalogList, no_catalog_list, parsed_catalog_list
-from octogen_dagster.api.credentials import ApiKey
-from octogen_dagster.api.domain_endpoint import fetch_domain
-from octogen_dagster.api.httpx_transport import HttpxTransport
-from octogen_dagster.api.lookup_endpoint import LookupEndpoint, parsed_lookup
-from octogen_dagster.api.models import (
-    DomainCoverageResponse,
-    MerchantCatalogSummary,
-    MerchantProductListItem,
-    MerchantProductListPage,
-    MerchantProductUrlLookupResponse,
-    MeResponse,
+from octogen_dagster.api import http
+from octogen_dagster.api.credentials import (
+    DEFAULT_BASE_URL,
+    ApiKey,
+    host_base_url,
+    may_use_proxy,
+)
+from octogen_dagster.api.flow import (
+    Flow,
+    RequestStatistics,
+    Send,
+    T,
+    catalogs_flow,
+    count_flow,
+    domain_flow,
+    list_catalogs_flow,
+    lookup_flow,
+    me_flow,
+    page_flow,
+    parsed_lookup,
+    parsed_page,
+    search_flow,
+    search_subject,
+)
+from octogen_dagster.api.http import (
+    BodyTooLargeError,
+    Request,
+    Response,
+    TransportError,
+    TransportTimeoutError,
+    is_cut_off,
+    parsed_headers,
 )
 from octogen_dagster.api.pacing import RateLimiter
-from octogen_dagster.api.paging import PageT, PageTracker
-from octogen_dagster.api.product_count import FacetCounts, count_request
-from octogen_dagster.api.refusals import ServiceRefusals
-from octogen_dagster.api.requester import HEADERS, Requester, RequestStatistics
-from octogen_dagster.api.responses import parsed
+from octogen_dagster.api.paging import PageTracker
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.search import (
     MAX_PAGE_SIZE,
     SearchArguments,
-    SearchFilters,
     SearchRequest,
     shows_arguments,
 )
-from octogen_dagster.api.search_endpoint import Generation, SearchEndpoint
+from octogen_dagster.api.service import DEFAULT_TIMEOUT, HEADERS, Generation, Service
 from octogen_dagster.api.spending import Spending
-from octogen_dagster.api.urls import (
-    DEFAULT_BASE_URL,
-    checked_base_url,
-    host_base_url,
-    may_use_proxy,
-)
-from octogen_dagster.api.wait_log import WaitLog
-from octogen_dagster.errors import OctogenNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     import httpx
 
-    from octogen_dagster.api.http import Response, Transport
-    from octogen_dagster.api.retry import Sleep
+    from octogen_dagster.api.catalog_states import CatalogList
+    from octogen_dagster.api.models import (
+        DomainCoverageResponse,
+        MerchantCatalogSummary,
+        MerchantProductListItem,
+        MerchantProductListPage,
+        MerchantProductUrlLookupResponse,
+        MeResponse,
+    )
+    from octogen_dagster.api.search import SearchFilters
 
-DEFAULT_TIMEOUT = 30.0
-_T = TypeVar("_T")
-_CATALOGS = "The list of catalogs"
+_MAX_AT_ONCE = 16
 
 
 class OctogenClient:
@@ -76,10 +87,7 @@ class OctogenClient:
         retry: How requests are retried; its deadline holds for all attempts together.
         rate_limiter: Limits how fast pages are read; clients that run at once may share one.
         spending: Counts and limits what the requests cost; clients may share one.
-        refusals: What the service is known to refuse; clients may share it.
-        _transport: What sends the requests instead; not closed with the client.
-        _sleep: What waits instead.
-        _waits: Says why requests wait or are repeated; clients may share it.
+        _service: The service with all its settings, in place of the others.
 
     Raises:
         MissingAPIKeyError: There is no API key.
@@ -96,42 +104,36 @@ class OctogenClient:
         retry: RetryPolicy | None = None,
         rate_limiter: RateLimiter | None = None,
         spending: Spending | None = None,
-        refusals: ServiceRefusals | None = None,
-        _transport: Transport | None = None,
-        _sleep: Sleep | None = None,
-        _waits: WaitLog | None = None,
+        _service: Service | None = None,
     ) -> None:
-        try:
-            key = api_key if isinstance(api_key, ApiKey) else ApiKey(api_key)
-        finally:
-            del api_key  # no traceback that shows locals is to show it
-        if base_url is DEFAULT_BASE_URL:  # an equal text that was passed is another object
-            base_url = host_base_url()
-        self._base_url = checked_base_url(base_url, key.masked)
+        import httpx
+
         if http_client is not None and timeout == DEFAULT_TIMEOUT:
             timeout = http_client.timeout
-        self._transport = _transport or HttpxTransport(
-            key, HEADERS, timeout, http_client, trust_env=may_use_proxy(self._base_url)
-        )
-        self._owns_transport = _transport is None
-        self._retry = retry or RetryPolicy()
-        self._requester = Requester(
-            self._transport,
-            self._base_url,
-            key,
-            timeout=timeout,
-            retry=self._retry,
-            rate_limiter=rate_limiter or RateLimiter(),
-            spending=spending or Spending(),
-            waits=_waits or WaitLog(),
-            sleep=_sleep or asyncio.sleep,
-        )
-        refusals = refusals or ServiceRefusals()
-        self._search = SearchEndpoint(self._requester, refusals.search)
-        self._lookup = LookupEndpoint(self._requester, refusals.lookup)
+        phases = httpx.Timeout(timeout)
+        if _service is None:
+            try:
+                key = api_key if isinstance(api_key, ApiKey) else ApiKey(api_key)
+            finally:
+                del api_key  # no traceback that shows locals is to show it
+            _service = Service(
+                api_key=key,
+                # An equal text that was passed is another object.
+                base_url=host_base_url() if base_url is DEFAULT_BASE_URL else base_url,
+                timeout=timeout if isinstance(timeout, int | float) else float("inf"),
+                phase_timeout=phases.read or float("inf"),
+                retry=retry or RetryPolicy(),
+                limiter=rate_limiter or RateLimiter(),
+                spending=spending or Spending(),
+            )
+        self._service = _service
+        self._phases = phases.as_dict()
+        self._owns_client = http_client is None
+        self._http = http_client or httpx.AsyncClient(trust_env=may_use_proxy(_service.base_url))
+        self._statistics = RequestStatistics()
 
     def __repr__(self) -> str:
-        return f"OctogenClient(base_url={self._base_url!r})"
+        return f"OctogenClient(base_url={self._service.base_url!r})"
 
     def __reduce__(self) -> str:
         raise TypeError("An OctogenClient holds connections and cannot be pickled.")
@@ -144,8 +146,8 @@ class OctogenClient:
 
     async def aclose(self) -> None:
         """Close the connections, unless they belong to a client that was passed in."""
-        if self._owns_transport:
-            await self._transport.aclose()
+        if self._owns_client:
+            await self._http.aclose()
 
     async def list_catalogs(self) -> list[MerchantCatalogSummary]:
         """List the catalogs that are granted to the API key; the list may be empty.
@@ -154,7 +156,7 @@ class OctogenClient:
             OctogenNotFoundError: The service has no list of catalogs (current generation).
             OctogenError: The request failed otherwise.
         """
-        return parsed(list[MerchantCatalogSummary], await self._get_catalogs(), _CATALOGS)
+        return await self._run(list_catalogs_flow(self._service))
 
     async def list_catalog_states(self) -> CatalogList:
         """List the catalogs that are granted to the API key, as `GrantedCatalogs` does.
@@ -165,7 +167,7 @@ class OctogenClient:
             OctogenNotFoundError: The service has no list of catalogs (current generation).
             OctogenError: The request failed otherwise.
         """
-        return parsed_catalog_list(await self._get_catalogs(), _CATALOGS)
+        return await self._run(catalogs_flow(self._service))
 
     async def get_me(self) -> MeResponse:
         """Get the organisation of the API key and its rate limit.
@@ -173,8 +175,7 @@ class OctogenClient:
         Raises:
             OctogenError: The request failed; a service of the seed generation answers 404.
         """
-        subject = "The account of the API key"
-        return parsed(MeResponse, await self._requester.request("GET", "/me", subject), subject)
+        return await self._run(me_flow(self._service))
 
     async def get_domain(self, host: str, *, paced: bool = False) -> DomainCoverageResponse:
         """Get the catalogs that serve a shop's host, with counts, facets and prices.
@@ -189,7 +190,7 @@ class OctogenClient:
                 (seed generation).
             OctogenError: The request failed otherwise.
         """
-        return await fetch_domain(self._requester, host, self._base_url, paced=paced)
+        return await self._run(domain_flow(self._service, host, paced=paced))
 
     async def count_products(self, filters: SearchFilters, catalogs: Sequence[str] = ()) -> int:
         """Count the products that the filters of a search leave: a lower bound, which is free.
@@ -208,16 +209,7 @@ class OctogenClient:
             OctogenNotFoundError: The service has no such operation (seed generation).
             OctogenError: The request failed otherwise.
         """
-        subject, path = "The count of products", "/products/facet-counts"
-        body = count_request(filters, catalogs)
-        try:
-            response = await self._requester.request("POST", path, subject, body)
-        except OctogenNotFoundError as error:
-            raise error.with_message(
-                f"{subject} cannot be had: {self._base_url} has no such operation (404). A service "
-                "of the older contract counts whole catalogs only: leave out the filters."
-            ) from None
-        return parsed(FacetCounts, response, subject).products(filters)
+        return await self._run(count_flow(self._service, filters, catalogs))
 
     async def lookup_product(self, url: str) -> MerchantProductUrlLookupResponse:
         """Look up the full view of the product at a merchant's URL in Octogen's index.
@@ -232,20 +224,7 @@ class OctogenClient:
             OctogenNotFoundError: No catalog has the product.
             OctogenError: The request failed.
         """
-        return await self._lookup.look_up(url, parsed_lookup)
-
-    async def get_raw_lookup(self, url: str, read_lookup: Callable[[Response, str], _T]) -> _T:
-        """Look up a product as one of many, which obey the rate limiter.
-
-        Args:
-            url: The product's page at the merchant.
-            read_lookup: Turns the response into a value; its second argument begins error messages.
-
-        Raises:
-            ValueError: The URL is empty.
-            OctogenError: The request failed.
-        """
-        return await self._lookup.look_up(url, read_lookup, paced=True)
+        return await self._run(lookup_flow(self._service, url, parsed_lookup))
 
     @shows_arguments
     async def search_products(self, **page: Unpack[SearchArguments]) -> MerchantProductListPage:
@@ -263,9 +242,7 @@ class OctogenClient:
                 of the arguments.
             OctogenError: The request failed otherwise.
         """
-        request = SearchRequest.of(**page)
-        subject = _subject(request)
-        return _parsed_page(await self._search.send(request.body(), subject), subject)
+        return await self._run(page_flow(self._service, SearchRequest.of(**page)))
 
     async def iter_pages(
         self, **search: Unpack[SearchArguments]
@@ -288,17 +265,19 @@ class OctogenClient:
         request = SearchRequest.of(**arguments)
         if request.cursor is not None:
             raise ValueError("cursor was passed, but all pages are read: leave it out")
-        tracker = PageTracker(_subject(request))
+        tracker = PageTracker(search_subject(request))
         seen: set[str] = set()
-        async for page in self.iter_raw_pages(request, tracker, _parsed_page):
+        following: str | None = None
+        while following or not tracker.pages:
+            page = await self._page(request, following, tracker)
+            following = page.next_cursor
+            tracker.page_received(page)
             new = {item.uuid: item for item in page.items if item.uuid not in seen}
             tracker.deduplicated(new=len(new), repeats=len(page.items) - len(new))
             seen.update(new)
             yield page.model_copy(update={"items": list(new.values())})
         if tracker.may_have_restarted:
-            tracker.check_first_page(
-                await self.get_raw_page(request, tracker.subject, 1, _parsed_page)
-            )
+            tracker.check_first_page(await self._page(request, None, PageTracker(tracker.subject)))
 
     async def iter_products(
         self, **search: Unpack[SearchArguments]
@@ -308,80 +287,107 @@ class OctogenClient:
             for item in page.items:
                 yield item
 
-    async def iter_raw_pages(
-        self,
-        request: SearchRequest,
-        tracker: PageTracker,
-        read_page: Callable[[Response, str], PageT],
-    ) -> AsyncIterator[PageT]:
-        """Read all pages of a search with `read_page`; repeated products stay in.
-
-        Args:
-            request: The request of the first page.
-            tracker: Checks the order of the pages. The caller must tell its `deduplicated` how
-                many products of each page were new.
-            read_page: Turns a response into a page; its second argument begins error messages.
-
-        Raises:
-            OctogenPagingError: The pages loop, restart or do not come to an end.
-            OctogenError: A request failed.
-        """
-        body = request.body()
-        while True:
-            subject = f"{tracker.subject}, page {tracker.pages + 1},"
-            page = read_page(await self._search.send(body, tracker.subject, paced=True), subject)
-            tracker.page_received(page)
-            yield page
-            if not page.next_cursor:
-                return
-            body["cursor"] = page.next_cursor
-
-    async def get_raw_page(
-        self,
-        request: SearchRequest,
-        subject: str,
-        number: int,
-        read_page: Callable[[Response, str], PageT],
-    ) -> PageT:
-        """Read one page of a bulk read, which obeys the rate limiter.
-
-        Args:
-            request: The request of the page.
-            subject: What is read; begins error messages.
-            number: The number of the page, for error messages.
-            read_page: Turns a response into a page; its second argument begins error messages.
-
-        Raises:
-            OctogenError: The request failed.
-        """
-        response = await self._search.send(request.body(), subject, paced=True)
-        return read_page(response, f"{subject}, page {number},")
-
     @property
     def deadline(self) -> float:
         """Seconds that a request may take with all its retries."""
-        return self._retry.deadline
+        return self._service.retry.deadline
 
     @property
     def statistics(self) -> RequestStatistics:
         """What this client has sent so far."""
-        return self._requester.statistics
+        return self._statistics
 
     @property
     def generation(self) -> Generation:
         """The contract's generation that the service speaks, "seed" until it shows otherwise."""
-        return self._search.generation
+        return self._service.generation
 
-    async def _get_catalogs(self) -> Response:
+    async def _page(
+        self, request: SearchRequest, cursor: str | None, tracker: PageTracker
+    ) -> MerchantProductListPage:
+        """Read one of many pages, which obey the rate limiter."""
+        body = request.body() | ({"cursor": cursor} if cursor else {})
+        flow = search_flow(self._service, body, tracker.subject, paced=True)
+        return parsed_page(await self._run(flow), f"{tracker.subject}, page {tracker.pages + 1},")
+
+    async def _run_all(self, flows: Sequence[Flow[T]]) -> list[T]:
+        """Drive several flows at once."""
+        slots = asyncio.Semaphore(_MAX_AT_ONCE)
+
+        async def run(flow: Flow[T]) -> T:
+            async with slots:
+                return await self._run(flow)
+
+        return await asyncio.gather(*map(run, flows))
+
+    async def _run(self, flow: Flow[T]) -> T:
+        """Drive a flow to its end and return its value."""
+        answer: Response | TransportError | None = None
+        with contextlib.closing(flow):
+            while True:
+                try:
+                    step = flow.send(answer)
+                except StopIteration as end:
+                    value: T = end.value
+                    return value
+                self._statistics.note(step)
+                answer = None
+                if isinstance(step, Send):
+                    answer = await self._send(step.request, step.seconds)
+                else:
+                    await asyncio.sleep(step.seconds)
+
+    async def _send(self, request: Request, seconds: float) -> Response | TransportError:
+        """Send a request; the answer has no API key in it."""
+        import anyio
+        import httpx
+
+        key = self._service.api_key
+        head: list[Response] = []  # once the status and the headers have come
+        failure: TransportError
         try:
-            return await self._requester.request("GET", "/catalogs", _CATALOGS)
-        except OctogenNotFoundError as error:
-            raise error.with_message(no_catalog_list(_CATALOGS, self._base_url)) from None
+            # anyio connects for httpx, and fails with a ValueError on Python 3.10 if asyncio's own
+            # cancellation ends an attempt.
+            with anyio.fail_after(seconds):
+                response = await self._exchange(request, seconds, head)
+        except BodyTooLargeError as error:
+            failure = BodyTooLargeError(key.redacted(error.response))
+        except (httpx.TimeoutException, TimeoutError) as error:
+            failure = TransportTimeoutError(type(error).__name__, *map(key.redacted, head))
+        # httpx parses the header `Location` even if it does not follow it.
+        except (httpx.RequestError, httpx.InvalidURL, UnicodeError) as error:
+            reason = key.masked(f"{type(error).__name__}: {error}")
+            failure = TransportError(reason, *map(key.redacted, head))
+        else:
+            if not is_cut_off(response.headers, response.content):
+                return key.redacted(response)
+            reason = "the connection was closed in the middle of the body"
+            failure = TransportError(reason, *map(key.redacted, head))
+        return failure
 
-
-def _subject(request: SearchRequest) -> str:
-    return f"Catalog {request.catalog!r}" if request.catalog else "The search of all catalogs"
-
-
-def _parsed_page(response: Response, subject: str) -> MerchantProductListPage:
-    return parsed(MerchantProductListPage, response, subject)
+    async def _exchange(self, request: Request, seconds: float, head: list[Response]) -> Response:
+        phases = {
+            phase: seconds if value is None else min(value, seconds)
+            for phase, value in self._phases.items()
+        }
+        sent = self._http.build_request(
+            request.method,
+            request.url,
+            headers={**HEADERS, "Accept-Encoding": "gzip"},
+            content=request.content,
+            extensions={"timeout": phases},
+        )
+        response = await self._http.send(
+            sent, auth=self._service.api_key, follow_redirects=False, stream=True
+        )
+        try:
+            headers = parsed_headers(response.headers.raw)
+            head.append(Response(response.status_code, headers, request=request))
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > http.MAX_BODY_BYTES:
+                    raise BodyTooLargeError(head[0])
+        finally:
+            await response.aclose()
+        return Response(response.status_code, headers, bytes(body), request)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from decimal import Decimal
 
-    from octogen_dagster.api.connection import Connection
+    from octogen_dagster.api.service import Service
 
 
 @dataclass(frozen=True)
@@ -64,41 +64,41 @@ class Estimate:
 
 
 def estimate_pages(
-    product_counts: Iterable[int], page_size: int, connection: Connection, *, saved_pages: int = 0
+    product_counts: Iterable[int], page_size: int, service: Service, *, saved_pages: int = 0
 ) -> Estimate:
     """Estimate a read of whole catalogs.
 
     Args:
         product_counts: The number of products of each catalog.
         page_size: Products on a page.
-        connection: The settings of the service, with the prices.
+        service: The service, with the prices.
         saved_pages: Pages that need not be requested.
     """
     counts = list(product_counts)
     pages = sum(max(1, -(-count // page_size)) for count in counts)
-    price = connection.spending.prices.search_page_usd
-    return _estimate(sum(counts), max(0, pages - saved_pages), "page", price, connection)
+    price = service.spending.prices.search_page_usd
+    return _estimate(sum(counts), max(0, pages - saved_pages), "page", price, service)
 
 
-def estimate_lookups(products: int, connection: Connection) -> Estimate:
+def estimate_lookups(products: int, service: Service) -> Estimate:
     """Estimate a read of the details of products.
 
     Args:
         products: The number of products.
-        connection: The settings of the service, with the prices.
+        service: The service, with the prices.
     """
-    price = connection.spending.prices.lookup_usd
-    return _estimate(products, products, "lookup", price, connection)
+    price = service.spending.prices.lookup_usd
+    return _estimate(products, products, "lookup", price, service)
 
 
-def small_page_warning(page_size: int, connection: Connection) -> str | None:
+def small_page_warning(page_size: int, service: Service) -> str | None:
     """Say that smaller pages cost more; None if they do not.
 
     Args:
         page_size: Products on a page.
-        connection: The settings of the service, with the prices.
+        service: The service, with the prices.
     """
-    if page_size >= MAX_PAGE_SIZE or not connection.spending.prices.search_page_usd:
+    if page_size >= MAX_PAGE_SIZE or not service.spending.prices.search_page_usd:
         return None
     return (
         f"page_size is {page_size}: a page costs the same whatever its size, so this read costs "
@@ -107,10 +107,10 @@ def small_page_warning(page_size: int, connection: Connection) -> str | None:
 
 
 def _estimate(
-    products: int, requests: int, kind: str, price_usd: float, connection: Connection
+    products: int, requests: int, kind: str, price_usd: float, service: Service
 ) -> Estimate:
-    limit = connection.spending.requests_per_minute
-    return Estimate(products, requests, kind, price_usd, limit, connection.reserve)
+    limit = service.spending.requests_per_minute
+    return Estimate(products, requests, kind, price_usd, limit, service.limiter.reserved_share)
 
 
 def _counted(number: int, noun: str) -> str:

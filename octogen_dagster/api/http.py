@@ -1,16 +1,17 @@
-"""Request, Response and Transport: what the Requester and the two HTTP clients exchange."""
+"""Requests and responses as flows and clients exchange them, and what headers say. No I/O."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from octogen_dagster.api.content_encoding import InvalidEncodingError, decompressed
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     import httpx
 
@@ -19,37 +20,13 @@ MAX_BODY_BYTES = 256 << 20
 
 _ENCODING_OF_HEADERS = "latin-1"
 _FRAMING_HEADERS = frozenset({"content-encoding", "content-length", "transfer-encoding"})
-
-
-class TransportError(Exception):
-    """There was no complete response."""
-
-
-class TransportTimeoutError(TransportError):
-    """The response was not complete in time."""
-
-
-class BodyTooLargeError(Exception):
-    """The body of a response is larger than `MAX_BODY_BYTES`.
-
-    Args:
-        response: The response, without its body.
-    """
-
-    def __init__(self, response: Response) -> None:
-        super().__init__(f"a body of more than {MAX_BODY_BYTES >> 20} MB")
-        self.response = response
+_NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]+)?")
+_MAX_RETRY_AFTER = 366 * 24 * 3600.0  # more means the same, and need not fit anywhere
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request without the API key and without the headers that all requests have.
-
-    Attributes:
-        method: The HTTP method.
-        url: The whole URL.
-        content: The body, JSON; None for none.
-    """
+    """A request without the API key and without the headers that all requests have."""
 
     method: str
     url: str
@@ -58,14 +35,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response whose body has been read.
+    """A response whose body has been read and decompressed.
 
-    Attributes:
-        status_code: The HTTP status.
-        headers: The headers by their names in lower case. The values of a header that comes more
-            than once are joined by a comma and a blank.
-        content: The body, decompressed.
-        request: What it responds to; None for a page that was saved.
+    The names of its headers are in lower case, and a page that was saved has no request.
     """
 
     status_code: int
@@ -94,29 +66,24 @@ class Response:
         )
 
 
-class Transport(Protocol):
-    """An HTTP client that adds the API key to requests and never follows a redirect."""
+class TransportError(Exception):
+    """There was no complete response; `response` is its status and headers, if these came."""
 
-    async def send(
-        self, request: Request, seconds: float, begun: Callable[[Response], None]
-    ) -> Response:
-        """Send a request and read the whole response.
+    def __init__(self, reason: str, response: Response | None = None) -> None:
+        super().__init__(reason)
+        self.response = response
 
-        Args:
-            request: The request.
-            seconds: The time for all of it: connecting, sending, and the response to its last
-                byte, with all interim (1xx) responses and trailers.
-            begun: Called with the response without its body, once its status and headers are
-                there, even if the body does not follow.
 
-        Raises:
-            TransportError: There was no complete response.
-            TransportTimeoutError: The time is over.
-            BodyTooLargeError: The body is too large.
-        """
+class TransportTimeoutError(TransportError):
+    """The response was not complete in time."""
 
-    async def aclose(self) -> None:
-        """Close the connections."""
+
+class BodyTooLargeError(TransportError):
+    """The body of a response is larger than `MAX_BODY_BYTES`."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(f"a body of more than {MAX_BODY_BYTES >> 20} MB", response)
+        self.response: Response = response
 
 
 def parsed_headers(lines: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
@@ -129,40 +96,17 @@ def parsed_headers(lines: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     return headers
 
 
-def complete_response(head: Response, body: bytes) -> Response:
-    """Decompress the body of a response that ended, and check that it was not cut off.
+def is_cut_off(headers: Mapping[str, str], body: bytes) -> bool:
+    """True if a body stops in the middle of its JSON and no header says how long it is.
 
-    A compressed body says where it ends. A body without a length ends with its connection, so JSON
-    that stops in the middle was cut off.
-
-    Args:
-        head: The response without its body.
-        body: The body as it was sent.
-
-    Raises:
-        TransportError: The body was cut off or cannot be decompressed.
-        BodyTooLargeError: The decompressed body is too large.
+    A body without a length ends with its connection, and so does a compressed one whose end a
+    client does not check.
     """
-    headers = head.headers
-    encoding = headers.get("content-encoding")
-    if encoding and body:
-        try:
-            body = decompressed(body, encoding, MAX_BODY_BYTES + 1)
-        except InvalidEncodingError as error:
-            raise TransportError(str(error)) from None
-    if len(body) > MAX_BODY_BYTES:
-        raise BodyTooLargeError(head)
     has_length = "content-length" in headers or "transfer-encoding" in headers
-    if not has_length and body and _is_json(headers) and _is_truncated(body):
-        raise TransportError("the connection was closed in the middle of the body")
-    return Response(head.status_code, headers, body, head.request)
-
-
-def _is_json(headers: Mapping[str, str]) -> bool:
-    return headers.get("content-type", "").partition(";")[0].strip().endswith("json")
-
-
-def _is_truncated(body: bytes) -> bool:
+    if not body or (has_length and "content-encoding" not in headers):
+        return False
+    if not headers.get("content-type", "").partition(";")[0].strip().endswith("json"):
+        return False
     try:
         msgspec.json.decode(body, type=msgspec.Raw)
     except msgspec.DecodeError as error:
@@ -170,3 +114,43 @@ def _is_truncated(body: bytes) -> bool:
     except (UnicodeDecodeError, RecursionError):
         pass
     return False
+
+
+def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait according to `Retry-After`, at most a year; None without one.
+
+    The header holds whole seconds or an HTTP date. A date is compared with the response's own
+    `Date`, so the clock of this machine does not matter where the server sends its own.
+    """
+    value = headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return min(float(value), _MAX_RETRY_AFTER)
+    at = _parsed_date(value)
+    if at is None:
+        return None
+    now = _parsed_date(headers.get("date", "")) or datetime.now(timezone.utc)
+    return min(max(0.0, (at - now).total_seconds()), _MAX_RETRY_AFTER)
+
+
+def rate_limit(headers: Mapping[str, str]) -> float | None:
+    """Requests a minute that the organisation may send; None if the service does not say."""
+    limit = _parsed_number(headers.get("x-ratelimit-limit", ""))
+    return limit if limit is not None and limit >= 1 else None
+
+
+def rate_limit_remaining(headers: Mapping[str, str]) -> float | None:
+    """Requests that may be sent at once; None if the service does not say."""
+    return _parsed_number(headers.get("x-ratelimit-remaining", ""))
+
+
+def _parsed_number(text: str) -> float | None:
+    return float(text) if _NUMBER.fullmatch(text.strip()) else None
+
+
+def _parsed_date(text: str) -> datetime | None:
+    """Parse an HTTP date as UTC, which it is also without a zone."""
+    try:
+        date = parsedate_to_datetime(text)
+        return date.astimezone(timezone.utc) if date.tzinfo else date.replace(tzinfo=timezone.utc)
+    except (TypeError, ValueError, OverflowError, IndexError):
+        return None

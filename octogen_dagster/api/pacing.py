@@ -7,33 +7,28 @@ service's refusals of too many requests at once.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
-from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from octogen_dagster.api.response_headers import rate_limit, rate_limit_remaining
-from octogen_dagster.api.responses import is_concurrency_refusal
-from octogen_dagster.errors import OctogenError
+from octogen_dagster.api.http import rate_limit, rate_limit_remaining
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import Callable, Mapping
 
-    from octogen_dagster.api.retry import Sleep
 
-_TURN_SECONDS = 0.01
-"""How long a request waits for its turn before it looks again, for each place in line."""
+class Turn(NamedTuple):
+    """How often the limit was halved and how many were in flight when a request was sent."""
+
+    halvings: int
+    in_flight: int
 
 
 class InFlight:
     """Limits how many requests are in flight, once the service has refused so many at once.
 
-    A refusal halves the limit, and each hundred successful responses raise it by one. Clients and
-    threads may share one; their requests take turns in the order in which they began to wait.
-
-    Attributes:
-        limit: The most requests in flight; infinite as long as none was refused.
+    A refusal halves the limit, and each hundred successful responses raise it by one. `limit` is
+    infinite as long as no request was refused. Threads share an instance.
     """
 
     SUCCESSES_PER_STEP = 100
@@ -42,76 +37,40 @@ class InFlight:
         self.limit = float("inf")
         self._lock = threading.Lock()
         self._in_flight = 0
+        self._halvings = 0
         self._successes = 0
-        self._halved = 0
-        self._waiting: deque[object] = deque()
 
-    @contextlib.asynccontextmanager
-    async def turn(self, sleep: Sleep) -> AsyncIterator[None]:
-        """Wait until a request may be sent, and count it while the block sends it."""
-        ticket = object()
-        try:
-            while place := self._place(ticket):
-                await sleep(place * _TURN_SECONDS)
-        except BaseException:
-            with self._lock:
-                self._waiting.remove(ticket)
-            raise
-        halved, at_once = self._halved, self._in_flight
-        try:
-            yield
-        except OctogenError as error:
-            if is_concurrency_refusal(error):
-                self._refused(halved, at_once)
-            raise
-        else:
-            self._succeeded()
-        finally:
-            with self._lock:
-                self._in_flight -= 1
-
-    def _place(self, ticket: object) -> int:
-        """Return the place of a request in line, from 1; 0 if it may be sent, and is counted."""
+    def enter(self) -> Turn | None:
+        """Count a request that is sent now; None if too many are in flight."""
         with self._lock:
-            if ticket not in self._waiting:
-                self._waiting.append(ticket)
-            if self._waiting[0] is not ticket or self._in_flight >= self.limit:
-                return self._waiting.index(ticket) + 1
-            self._waiting.popleft()
+            if self._in_flight >= self.limit:
+                return None
             self._in_flight += 1
-            return 0
+            return Turn(self._halvings, self._in_flight)
 
-    def _refused(self, halved: int, at_once: int) -> None:
+    def leave(self, turn: Turn, *, refused: bool, succeeded: bool) -> None:
+        """Note that a request is over; it is `refused` if the service refuses so many at once."""
         with self._lock:
+            at_once = max(turn.in_flight, self._in_flight)
+            self._in_flight -= 1
+            if succeeded:
+                self._successes += 1
+                if self._successes >= self.SUCCESSES_PER_STEP:
+                    self._successes = 0
+                    self.limit += 1
             # Requests that were in flight together are refused together, which counts once.
-            if halved == self._halved:
-                self.limit = max(1, min(self.limit, max(at_once, self._in_flight)) // 2)
-                self._halved += 1
+            elif refused and turn.halvings == self._halvings:
+                self.limit = max(1, min(self.limit, at_once) // 2)
+                self._halvings += 1
                 self._successes = 0
-
-    def _succeeded(self) -> None:
-        with self._lock:
-            self._successes += 1
-            if self._successes >= self.SUCCESSES_PER_STEP:
-                self._successes = 0
-                self.limit += 1
 
 
 class RateLimiter:
     """Limits bulk reads so that they never spend the organisation's bucket below a reserve.
 
-    Requests go at once while the bucket is above the reserve, then at the rate at which it
-    refills. Clients and threads may share one limiter: each request takes its own place in line.
-
-    Args:
-        reserve: Share of the bucket, from 0 to below 1, that is left to other users.
-        clock: Monotonic seconds.
-
-    Attributes:
-        in_flight: Limits how many requests are in flight.
-
-    Raises:
-        ValueError: The reserve is out of its range.
+    Requests go at once while the bucket is above the reserve, a share from 0 to below 1, then at
+    the rate at which it refills. Clients and threads may share one limiter: each request takes its
+    own place in line.
     """
 
     def __init__(
@@ -127,6 +86,9 @@ class RateLimiter:
         self._refilled_at = 0.0
         self._pending = 0
         self.in_flight = InFlight()
+
+    def __reduce__(self) -> tuple[type[RateLimiter], tuple[float]]:
+        return type(self), (self.reserved_share,)
 
     @property
     def requests_per_minute(self) -> float:
@@ -147,11 +109,7 @@ class RateLimiter:
             return max(0.0, -self._tokens / self._tokens_per_second)
 
     def update(self, headers: Mapping[str, str] | None) -> None:
-        """Give the place back and learn the level of the bucket.
-
-        Args:
-            headers: The headers of the response, or None if there was no response.
-        """
+        """Give the place back and learn the level of the bucket, unless there was no response."""
         with self._lock:
             self._pending -= 1
             if headers is None:

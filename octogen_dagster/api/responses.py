@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from octogen_dagster.api.response_headers import retry_after_seconds
+from octogen_dagster.api.http import retry_after_seconds
 from octogen_dagster.errors import (
     OctogenAPIError,
     OctogenAuthenticationError,
@@ -29,7 +29,7 @@ from octogen_dagster.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Hashable, Mapping, Sequence
 
     from octogen_dagster.api.http import Response
 
@@ -39,9 +39,7 @@ CATALOG_NOT_FOUND = "catalog_not_found"
 """The detail of a 404 about a catalog that is not granted."""
 
 _CONCURRENCY_EXCEEDED = "concurrency_limit_exceeded"
-_MAX_TEXT_IN_MESSAGE = 200
-_MAX_FIELDS_IN_MESSAGE = 5
-_MAX_PATH_IN_MESSAGE = 10
+_MAX_TEXT, _MAX_FIELDS, _MAX_PATH = 200, 5, 10  # in a message
 
 _ADVICE: Mapping[str, str] = {
     "product_not_found": "No catalog has a product at this address: check it, or treat the product "
@@ -75,17 +73,7 @@ _BY_STATUS: Mapping[int, tuple[type[OctogenAPIError], str]] = {
 
 
 def parsed(model: type[_Value], response: Response, subject: str) -> _Value:
-    """Parse the body of a response as `model`.
-
-    Args:
-        model: A pydantic model, or a list of one.
-        response: A response with a success status.
-        subject: What was requested; begins the error message.
-
-    Raises:
-        OctogenResponseError: The body is not JSON or does not have the shape of the model. The
-            message names the product and the field.
-    """
+    """Parse the body of a response as a pydantic model, or as a list of one."""
     try:
         value: _Value = _adapter(cast("Hashable", model)).validate_json(response.content)
         return value
@@ -93,64 +81,35 @@ def parsed(model: type[_Value], response: Response, subject: str) -> _Value:
         raise invalid_body(response, subject, _first_problem(response.content, error)) from None
 
 
-def error_from_response(response: Response, subject: str) -> OctogenAPIError:
-    """Make the error for a response whose status is not 2xx.
-
-    Args:
-        response: The response, with no API key left in it.
-        subject: What was requested, such as "Catalog 'acme'"; begins the message.
-    """
-    detail = _detail(response)
-    kind, advice = _kind_and_advice(response, detail)
-    request_id = _request_id(response)
-    if response.status_code == 404 and detail == CATALOG_NOT_FOUND:
-        message = (
-            f"{subject} is not granted to this key (404 catalog_not_found{request_id}). "
-            "Ask Octogen for access or correct the catalog key."
-        )
-    elif response.status_code == 404 and detail == "domain_not_covered":
-        message = (
-            f"{subject} is not covered by Octogen (404 domain_not_covered{request_id}). "
-            "Correct the host or ask Octogen to cover the shop. Amazon, Walmart, Target, eBay and "
-            "Etsy are never covered."
-        )
-    else:
-        reason = _reason(detail, response)
-        message = f"{subject} failed: {response.status_code} {reason}{request_id}. {advice}"
-    return kind(message, response.as_httpx(), detail, retry_after_seconds(response.headers))
-
-
-def is_concurrency_refusal(error: OctogenError) -> bool:
-    """True if a request was refused because too many were in flight."""
-    return isinstance(error, OctogenRateLimitError) and _code(error.detail) == _CONCURRENCY_EXCEEDED
-
-
-def field_path(entry: Mapping[str, Any]) -> list[Any]:
-    """The path of the request field that one entry of a 422's `detail` names."""
-    loc = entry.get("loc") or []
-    return loc if isinstance(loc, list) else [loc]
-
-
-def refused_fields(detail: Any) -> set[str]:
-    """The names of the request fields that the `detail` of a 422 refuses."""
-    entries = detail if isinstance(detail, list) else []
-    paths = [field_path(entry) for entry in entries if isinstance(entry, dict)]
-    return {path[-1] for path in paths if path and isinstance(path[-1], str)}
-
-
 @functools.cache
 def _adapter(model: Any) -> TypeAdapter[Any]:
     return TypeAdapter(model)
 
 
-def invalid_body(response: Response, subject: str, problem: str) -> OctogenResponseError:
-    """Make the error for a success status whose body cannot be used.
+def error_from_response(response: Response, subject: str) -> OctogenAPIError:
+    """Make the error for a response whose status is not 2xx; the subject begins its message."""
+    detail = _detail(response)
+    kind, advice = _kind_and_advice(response, detail)
+    request_id = _request_id(response)
+    if response.status_code == 404 and detail == CATALOG_NOT_FOUND:
+        text = (
+            f"{subject} is not granted to this key (404 catalog_not_found{request_id}). Ask "
+            "Octogen for access or correct the catalog key."
+        )
+    elif response.status_code == 404 and detail == "domain_not_covered":
+        text = (
+            f"{subject} is not covered by Octogen (404 domain_not_covered{request_id}). Correct "
+            "the host or ask Octogen to cover the shop. Amazon, Walmart, Target, eBay and Etsy are "
+            "never covered."
+        )
+    else:
+        reason = f"{response.status_code} {_reason(detail, response)}{request_id}"
+        text = f"{subject} failed: {reason}. {advice}"
+    return kind(text, response.as_httpx(), detail, retry_after_seconds(response.headers))
 
-    Args:
-        response: The response, with no API key left in it.
-        subject: What was requested; begins the message.
-        problem: What is wrong with the body, as a noun phrase.
-    """
+
+def invalid_body(response: Response, subject: str, problem: str) -> OctogenResponseError:
+    """Make the error for a success status whose body has a problem, which is a noun phrase."""
     content_type = _shown(response.headers.get("content-type") or "no content type")
     return OctogenResponseError(
         f"{subject} was answered with {response.status_code} and {problem} "
@@ -159,6 +118,23 @@ def invalid_body(response: Response, subject: str, problem: str) -> OctogenRespo
         _detail(response),
         retry_after_seconds(response.headers),
     )
+
+
+def is_concurrency_refusal(error: OctogenError) -> bool:
+    """True if a request was refused because too many were in flight."""
+    return isinstance(error, OctogenRateLimitError) and _code(error.detail) == _CONCURRENCY_EXCEEDED
+
+
+def refused_fields(detail: Any) -> set[str]:
+    """The names of the request fields that the `detail` of a 422 refuses."""
+    entries = detail if isinstance(detail, list) else []
+    paths = [_field_path(entry) for entry in entries if isinstance(entry, dict)]
+    return {path[-1] for path in paths if path and isinstance(path[-1], str)}
+
+
+def _field_path(entry: Mapping[str, Any]) -> list[Any]:
+    loc = entry.get("loc") or []
+    return loc if isinstance(loc, list) else [loc]
 
 
 def _first_problem(content: bytes, error: ValidationError) -> str:
@@ -172,36 +148,23 @@ def _first_problem(content: bytes, error: ValidationError) -> str:
         return f"a wrong {_dotted(loc) or 'document'}: {reason}"
     item = from_json(content)["items"][loc[1]]
     uuid = item.get("uuid") if isinstance(item, dict) else None
+    name = f"{repr(uuid)[:_MAX_TEXT]} (item {loc[1]})" if uuid else f"at item {loc[1]}"
     field = _dotted(loc[2:])
-    what = f"whose {field} is wrong" if field else "that is wrong"
-    name = f"{repr(uuid)[:_MAX_TEXT_IN_MESSAGE]} (item {loc[1]})" if uuid else f"at item {loc[1]}"
-    return f"a product {name} {what}: {reason}"
-
-
-def _dotted(path: tuple[Any, ...] | list[Any]) -> str:
-    return _shown(".".join(map(_shown, path[:_MAX_PATH_IN_MESSAGE])))
+    return f"a product {name} {f'whose {field} is wrong' if field else 'that is wrong'}: {reason}"
 
 
 def _kind_and_advice(response: Response, detail: Any) -> tuple[type[OctogenAPIError], str]:
-    status = response.status_code
+    status, code = response.status_code, _code(detail)
     if 300 <= status < 400:
         return OctogenAPIError, _redirect_advice(response)
-    code = _code(detail)
     if status in {502, 503, 504} and code.startswith("product_lookup_"):
         return OctogenShopError, "The product's shop failed, not the service: try again later."
     if status >= 500:
         return OctogenServerError, "The service failed: try again later."
     kind, advice = _BY_STATUS.get(status, (OctogenAPIError, "See the detail above."))
-    advice = _ADVICE.get(code, advice)
     if kind is OctogenInsufficientCreditError and (url := top_up_url(detail)):
-        advice = f"The prepaid credit is spent: top it up at {url} and run again."
-    return kind, advice
-
-
-def _code(detail: Any) -> str:
-    """The machine-readable reason in the `detail` of an error: the text, or an object's `code`."""
-    code = detail.get("code") if isinstance(detail, dict) else detail
-    return code if isinstance(code, str) else ""
+        return kind, f"The prepaid credit is spent: top it up at {url} and run again."
+    return kind, _ADVICE.get(code, advice)
 
 
 def _redirect_advice(response: Response) -> str:
@@ -217,10 +180,9 @@ def _redirect_advice(response: Response) -> str:
         host = urlsplit(location).hostname
     except ValueError:
         host = None
-    target = _shown(host or "another address")
     return (
-        f"It redirects to {target}, and redirects are not followed so that the key stays with the "
-        "configured host: correct base_url."
+        f"It redirects to {_shown(host or 'another address')}, and redirects are not followed so "
+        "that the key stays with the configured host: correct base_url."
     )
 
 
@@ -232,6 +194,12 @@ def _detail(response: Response) -> Any:
     return body.get("detail") if isinstance(body, dict) else None
 
 
+def _code(detail: Any) -> str:
+    """The machine-readable reason in the `detail` of an error: the text, or an object's `code`."""
+    code = detail.get("code") if isinstance(detail, dict) else detail
+    return code if isinstance(code, str) else ""
+
+
 def _request_id(response: Response) -> str:
     request_id = response.headers.get("x-request-id")
     return f", request {_shown(request_id)}" if request_id else ""
@@ -240,11 +208,11 @@ def _request_id(response: Response) -> str:
 def _reason(detail: Any, response: Response) -> str:
     """Describe why the service refused, from the detail or else from the body as text."""
     if isinstance(detail, list) and detail:
-        return "; ".join(_field_error(entry) for entry in detail[:_MAX_FIELDS_IN_MESSAGE])
+        return "; ".join(_field_error(entry) for entry in detail[:_MAX_FIELDS])
     if isinstance(detail, dict):
         detail = detail.get("code") or detail.get("message") or detail
     if not detail:
-        detail = response.content[:_MAX_TEXT_IN_MESSAGE].decode(errors="replace")
+        detail = response.content[:_MAX_TEXT].decode(errors="replace")
     name = http.client.responses.get(response.status_code, "without a reason")
     return (_shown(detail) or name).rstrip(".")
 
@@ -252,12 +220,16 @@ def _reason(detail: Any, response: Response) -> str:
 def _field_error(entry: Any) -> str:
     if not isinstance(entry, dict):
         return _shown(entry)
-    field = _dotted([part for part in field_path(entry) if part != "body"]) or "request"
+    field = _dotted([part for part in _field_path(entry) if part != "body"]) or "request"
     return f"{field}: {_shown(entry.get('msg', 'invalid'))}"
+
+
+def _dotted(path: Sequence[Any]) -> str:
+    return _shown(".".join(map(_shown, path[:_MAX_PATH])))
 
 
 def _shown(value: Any) -> str:
     """Show what the service chose: short, on one line, without control characters."""
     text = value if isinstance(value, str) else reprlib.repr(value)
-    line = " ".join(text[:_MAX_TEXT_IN_MESSAGE].split())
+    line = " ".join(text[:_MAX_TEXT].split())
     return line if line.isprintable() else repr(line)

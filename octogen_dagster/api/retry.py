@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-
-import tenacity
+import random
+from dataclasses import dataclass
 
 from octogen_dagster.errors import (
     OctogenConnectionError,
+    OctogenError,
     OctogenRateLimitError,
     OctogenServerError,
     OctogenShopError,
 )
 
 _ATTEMPTS_OF_A_SHOP = 2
-
-Sleep = Callable[[float], Awaitable[None]]
+_MAX_DOUBLINGS = 60  # more mean the same, and would not fit into a float
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +42,6 @@ class RetryPolicy:
     first_delay: float = 0.5
     max_delay: float = 30.0
     max_retry_after: float = 120.0
-    _backoff: tenacity.wait_exponential_jitter = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
@@ -53,53 +49,38 @@ class RetryPolicy:
         for name in ("deadline", "first_delay", "max_delay", "max_retry_after"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0 seconds, not {getattr(self, name)}")
-        backoff = tenacity.wait_exponential_jitter(
-            multiplier=self.first_delay, max=self.max_delay, jitter=self.first_delay
-        )
-        object.__setattr__(self, "_backoff", backoff)
 
-    def may_retry(self, error: BaseException) -> bool:
-        """True if the service's contract allows to send the same request again."""
+    def delay(self, failures: int) -> float:
+        """Seconds before the next attempt, besides what the service asks for."""
+        backoff = self.first_delay * 2.0 ** min(failures - 1, _MAX_DOUBLINGS)
+        jitter = random.uniform(0, self.first_delay)  # noqa: S311
+        return min(backoff + jitter, self.max_delay)
+
+
+class Retries:
+    """The failures of one request so far."""
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._failures = 0
+        self._counted = 0
+
+    def wait_after(self, error: OctogenError) -> float | None:
+        """Return the seconds before the next attempt; None if there is none."""
+        policy = self._policy
+        self._failures += 1
+        if not (isinstance(error, OctogenRateLimitError) and policy.attempts > 1):
+            self._counted += 1
+        attempts = policy.attempts
+        if isinstance(error, OctogenShopError):
+            attempts = min(attempts, _ATTEMPTS_OF_A_SHOP)
+        if self._counted >= attempts:
+            return None
+        asked = 0.0
         if isinstance(error, OctogenRateLimitError | OctogenServerError):
-            return (error.retry_after or 0) <= self.max_retry_after
-        return isinstance(error, OctogenConnectionError)
-
-    def wait(self, state: tenacity.RetryCallState) -> float:
-        """Seconds before the next attempt: the service's `Retry-After` plus the own delay."""
-        error = state.outcome.exception() if state.outcome else None
-        return (getattr(error, "retry_after", None) or 0.0) + self._backoff(state)
-
-    def retrying(
-        self,
-        elapsed: float = 0.0,
-        *,
-        sleep: Sleep = asyncio.sleep,
-        before_sleep: Callable[[tenacity.RetryCallState], None] | None = None,
-    ) -> tenacity.AsyncRetrying:
-        """Make the loop that applies this policy to one request.
-
-        Args:
-            elapsed: Seconds since the request was first sent; they count towards the deadline.
-            sleep: Waits between attempts.
-            before_sleep: Called before each wait.
-        """
-        rate_limited = 0
-        exceeds_deadline = tenacity.stop_before_delay(self.deadline - elapsed)
-
-        def must_stop(state: tenacity.RetryCallState) -> bool:
-            nonlocal rate_limited
-            error = state.outcome.exception() if state.outcome else None
-            rate_limited += self.attempts > 1 and isinstance(error, OctogenRateLimitError)
-            counted = state.attempt_number - rate_limited
-            is_shop = isinstance(error, OctogenShopError)
-            attempts = min(self.attempts, _ATTEMPTS_OF_A_SHOP) if is_shop else self.attempts
-            return counted >= attempts or exceeds_deadline(state)
-
-        return tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(self.may_retry),
-            wait=self.wait,
-            stop=must_stop,
-            sleep=sleep,
-            before_sleep=before_sleep,
-            reraise=True,
-        )
+            asked = error.retry_after or 0.0
+            if asked > policy.max_retry_after:
+                return None
+        elif not isinstance(error, OctogenConnectionError):
+            return None
+        return asked + policy.delay(self._failures)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from octogen_dagster.api.response_headers import rate_limit
+from octogen_dagster.api.http import rate_limit
 from octogen_dagster.errors import OctogenBudgetError
 
 if TYPE_CHECKING:

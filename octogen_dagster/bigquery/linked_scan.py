@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, cast
@@ -10,7 +12,7 @@ import polars as pl
 
 from octogen_dagster.bigquery.arrow_types import arrow_schema
 from octogen_dagster.errors import OctogenBigQueryError, Persistence
-from octogen_dagster.frames.io_source import Query, interruptible, io_source
+from octogen_dagster.frames.io_source import Query, check, io_source
 from octogen_dagster.frames.reading import ROWS, Limits, Outcome, Reading
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
 
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from octogen_dagster.api.cancellation import CancelScope
     from octogen_dagster.bigquery.query_result import QueryResult
     from octogen_dagster.frames.reading import Figures, SnapshotPlace
 
@@ -63,10 +64,10 @@ class LinkedScan:
     @contextmanager
     def reading(self, _place: SnapshotPlace) -> Iterator[Reading]:
         """Let the block store the rows of the result."""
-        stop = interruptible()
+        stop = threading.Event()
         schema = _to_polars(self._arrow_schema.empty_table()).schema
         frame = io_source(schema, self._frames, stop)
-        yield Reading(frame, self._outcome, self._limits, stop=stop.cancel)
+        yield Reading(frame, self._outcome, self._limits, stop=stop.set)
 
     def _outcome(self) -> Outcome:
         result, modified = self._result, self.last_modified
@@ -86,10 +87,10 @@ class LinkedScan:
             lambda: {"read_by": result.source, **facts},
         )
 
-    def _frames(self, query: Query, stop: CancelScope) -> Iterator[pl.DataFrame]:
+    def _frames(self, query: Query, stop: threading.Event) -> Iterator[pl.DataFrame]:
         self._rows, self.last_modified = 0, None
         with _retried(), translate_google_errors(BIGQUERY, f"The rows of {self._table}"):
-            for batch in self._result.batches(stop):
+            for batch in self._result.batches(functools.partial(check, stop)):
                 frame = _to_polars(self._with_schema(batch))
                 if query.n_rows is not None:
                     frame = frame.head(query.n_rows - self._rows)

@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 import dagster as dg
 import msgspec
 
-from octogen_dagster.api.cancellation import CancelScope
-from octogen_dagster.background import submit
+from octogen_dagster.background import Deadline, submit
 from octogen_dagster.bigquery.listing_matching import match_partitions
 from octogen_dagster.bigquery.listing_sources import TICK_TIMEOUT, Source
 from octogen_dagster.bigquery.listing_tick import (
@@ -133,21 +132,23 @@ class ListingSensor:
         return listing_sensor
 
     def _evaluate(self, context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        scope = CancelScope(self._tick_timeout)
+        within = Deadline.after(self._tick_timeout)
         try:
-            return self._evaluate_within(scope, context)
+            return self._evaluate_within(within, context)
         finally:
-            scope.cancel()
+            within.stop.set()
 
     def _evaluate_within(
-        self, scope: CancelScope, context: dg.SensorEvaluationContext
+        self, within: Deadline, context: dg.SensorEvaluationContext
     ) -> dg.SensorResult | dg.SkipReason:
         now = int(self._clock())
         known = set(context.instance.get_dynamic_partitions(self._partitions_name))
         cursor = _load_cursor(context)
         try:
             listings, warnings = _call_within(
-                scope, "The listings", lambda: self._read_listings(context.resources, known, scope)
+                within,
+                "The listings",
+                lambda: self._read_listings(context.resources, known, within),
             )
         except (OctogenError, ValueError) as error:
             record_failed_tick(cursor, "The listings could not be read", error)
@@ -161,7 +162,7 @@ class ListingSensor:
             cursor,
             {key: listing for key, listing in listings.items() if key in subscribed},
             now,
-            scope,
+            within,
         )
         # Not before: a tick that fails keeps its cursor, and would warn again each time.
         for warning in cursor.record_warnings(warnings):
@@ -183,11 +184,11 @@ class ListingSensor:
         return self._result(tick, len(listings))
 
     def _read_listings(
-        self, resources: Any, known: Collection[str], scope: CancelScope
+        self, resources: Any, known: Collection[str], within: Deadline
     ) -> tuple[dict[str, Listing], list[str]]:
         """Read the listings by partition key, and what to warn of."""
-        found = self._source.listings(resources, scope)
-        with resources.analytics_hub.hub(scope=scope) as hub:
+        found = self._source.listings(resources, within)
+        with resources.analytics_hub.hub(within=within) as hub:
             by_key, invalid = match_partitions(found.listings, known, ListingIdentity(hub).matches)
         warnings = [*found.notes, *(f"Skipped a listing: {reason}" for reason in found.left_out)]
         if invalid:
@@ -203,7 +204,7 @@ class ListingSensor:
         cursor: ListingCursor,
         subscribed: Mapping[str, Listing],
         now: int,
-        scope: CancelScope,
+        within: Deadline,
     ) -> dict[str, str]:
         """The lapses of the subscribed listings: checked if a check is due, else remembered.
 
@@ -213,9 +214,9 @@ class ListingSensor:
         if subscribed and is_due(cursor.checked_at + CHECK_INTERVAL_SECONDS, now):
             try:
                 lapses = _call_within(
-                    scope,
+                    within,
                     "The subscriptions",
-                    lambda: self._check(context.resources, subscribed, scope),
+                    lambda: self._check(context.resources, subscribed, within),
                 )
             except (OctogenError, ValueError) as error:
                 record_failed_tick(cursor, "The subscriptions could not be checked", error)
@@ -228,9 +229,9 @@ class ListingSensor:
         return merge_octogen_status(lapses, subscribed)
 
     def _check(
-        self, resources: Any, subscribed: Mapping[str, Listing], scope: CancelScope
+        self, resources: Any, subscribed: Mapping[str, Listing], within: Deadline
     ) -> dict[str, str]:
-        with resources.analytics_hub.hub(scope=scope) as hub:
+        with resources.analytics_hub.hub(within=within) as hub:
             return by_analytics_hub(hub, resources.analytics_hub.project, subscribed)
 
     def _result(self, tick: ListingTick, listings: int) -> dg.SensorResult:
@@ -279,11 +280,11 @@ def _log(tick: ListingTick, context: dg.SensorEvaluationContext) -> None:
         context.log.info(f"{tick.waiting} more datasets are due; the next ticks request them.")
 
 
-def _call_within(scope: CancelScope, subject: str, work: Callable[[], _Result]) -> _Result:
+def _call_within(within: Deadline, subject: str, work: Callable[[], _Result]) -> _Result:
     """Run work in a thread and return its result.
 
     Args:
-        scope: The time for the work, which ends it too.
+        within: The time for the work, which ends it too.
         subject: What is read, which the error message begins with.
         work: Reads it.
 
@@ -293,8 +294,8 @@ def _call_within(scope: CancelScope, subject: str, work: Callable[[], _Result]) 
     """
     outcome = submit(work, "octogen-listings")
     with contextlib.suppress(FutureTimeoutError):
-        return outcome.result(timeout=scope.remaining + _GRACE_SECONDS)
+        return outcome.result(timeout=within.left + _GRACE_SECONDS)
     raise OctogenTimeoutError(
-        f"{subject} were not read within the {scope.seconds:g} s that a tick has: Google or "
+        f"{subject} were not read within the {within.seconds:g} s that a tick has: Google or "
         "Octogen is slow. If it stays so, name fewer listings or catalogs in the source."
     )

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from octogen_dagster.api.cancellation import CancelScope
+from octogen_dagster.background import Deadline
 from octogen_dagster.extras import require_extras
 from octogen_dagster.sharing.listings import (
     ControlPlaneListings,
@@ -25,12 +25,12 @@ class Source(Protocol):
     def resource_keys(self) -> Collection[str]:
         """The keys of the resources that it needs."""
 
-    def listings(self, resources: Any, scope: CancelScope | None = None) -> Found:
+    def listings(self, resources: Any, within: Deadline | None = None) -> Found:
         """Read the listings that are there now.
 
         Args:
             resources: The resources of the sensor's context.
-            scope: The time that the tick has, which ends the calls too; by default TICK_TIMEOUT.
+            within: The time that the tick has, which ends the calls too; by default TICK_TIMEOUT.
 
         Raises:
             OctogenError: The listings cannot be read.
@@ -61,9 +61,9 @@ class ExchangeSource:
         require_extras("ExchangeSource", "bigquery")
         checked_exchange(self.exchange)
 
-    def listings(self, resources: Any, scope: CancelScope | None = None) -> Found:
+    def listings(self, resources: Any, within: Deadline | None = None) -> Found:
         """`Source.listings`."""
-        with resources.analytics_hub.hub(scope=scope or CancelScope(TICK_TIMEOUT)) as hub:
+        with resources.analytics_hub.hub(within=within or Deadline.after(TICK_TIMEOUT)) as hub:
             return ExchangeListings(hub, self.exchange, only_catalogs=self.only_catalogs).listings()
 
 
@@ -81,10 +81,10 @@ class OctogenSource:
     def __post_init__(self) -> None:
         require_extras("OctogenSource", "bigquery", "mcp")
 
-    def listings(self, resources: Any, scope: CancelScope | None = None) -> Found:
+    def listings(self, resources: Any, within: Deadline | None = None) -> Found:
         """`Source.listings`."""
         octogen = resources.octogen_control_plane
-        seconds = scope.remaining if scope else TICK_TIMEOUT
+        seconds = within.left if within else TICK_TIMEOUT
         with octogen.control_plane(max(seconds, 0.1)) as control_plane:
             return ControlPlaneListings(
                 control_plane,
@@ -111,6 +111,6 @@ class StaticSource:
     def __post_init__(self) -> None:
         StaticListings(self.resources)
 
-    def listings(self, resources: Any, scope: CancelScope | None = None) -> Found:
+    def listings(self, resources: Any, within: Deadline | None = None) -> Found:
         """`Source.listings`."""
         return StaticListings(self.resources).listings()

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from google.cloud.bigquery import Client, QueryJob
 
-    from octogen_dagster.api.cancellation import CancelScope
 
 REST = "REST"
 STORAGE_READ_API = "Storage Read API"
@@ -59,21 +58,16 @@ class QueryResult:
         self._storage = storage
         self._warn = warn
 
-    def batches(self, scope: CancelScope) -> Iterator[pa.RecordBatch]:
+    def batches(self, check: Callable[[], object]) -> Iterator[pa.RecordBatch]:
         """Yield the rows in batches. The next one is read meanwhile.
 
         Args:
-            scope: Ends the read when it is cancelled.
+            check: Called while a batch is waited for; what it raises ends the read.
 
         Raises:
-            ClosedError: The scope is cancelled.
             google.api_core.exceptions.GoogleAPICallError: BigQuery refuses.
         """
         batches = self._all_batches()
-
-        def poll() -> None:
-            scope.poll()
-            scope.check()
 
         def read_next() -> Future[pa.RecordBatch | None]:
             return submit(lambda: next(batches, None), "octogen-bigquery")
@@ -81,7 +75,7 @@ class QueryResult:
         # A thread waits for the server, so that the read can be told to stop meanwhile.
         following = read_next()
         while True:
-            wait_interruptibly(following, poll=poll)
+            wait_interruptibly(following, poll=check)
             if (batch := following.result()) is None:
                 return
             following = read_next()

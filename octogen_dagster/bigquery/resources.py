@@ -13,8 +13,8 @@ import dagster as dg
 from pydantic import ConfigDict, Field, field_validator, model_validator
 from typing_extensions import Self
 
+from octogen_dagster.api.credentials import checked_host, host_mcp_url, host_token_endpoint
 from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.api.urls import checked_host, host_mcp_url, host_token_endpoint
 from octogen_dagster.control_plane.retry import DEFAULT_RETRY
 from octogen_dagster.control_plane.tokens import access_tokens
 from octogen_dagster.control_plane.tools import OctogenMCP
@@ -29,7 +29,7 @@ TOKEN_ENDPOINT_VARIABLE = "OCTOGEN_MCP_TOKEN_ENDPOINT"  # noqa: S105
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
 
-    from octogen_dagster.api.cancellation import CancelScope
+    from octogen_dagster.background import Deadline
 
 
 class AnalyticsHubResource(dg.ConfigurableResource[Any]):
@@ -56,18 +56,18 @@ class AnalyticsHubResource(dg.ConfigurableResource[Any]):
         require_extras("AnalyticsHubResource", "bigquery")
         return self
 
-    def hub(self, deadline: float = 120.0, *, scope: CancelScope | None = None) -> AnalyticsHub:
+    def hub(self, deadline: float = 120.0, *, within: Deadline | None = None) -> AnalyticsHub:
         """Open a client of Analytics Hub; use it in a `with` statement.
 
         Args:
             deadline: Seconds for a call with all its attempts, and for a list with all its pages.
-            scope: Ends all calls when it ends.
+            within: The time for all calls.
 
         Raises:
             OctogenBigQueryInputError: gcp_credentials are not a key file in base64.
         """
         return AnalyticsHub(
-            self.credentials(), endpoint=self.endpoint, deadline=deadline, scope=scope
+            self.credentials(), endpoint=self.endpoint, deadline=deadline, within=within
         )
 
     def credentials(self) -> Credentials | None:

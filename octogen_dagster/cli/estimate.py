@@ -14,8 +14,8 @@ from octogen_dagster.cli.options import CONTEXT_SETTINGS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from octogen_dagster.api.catalog_sources import CatalogService
     from octogen_dagster.api.catalog_states import CatalogState
-    from octogen_dagster.api.connection import Connection
     from octogen_dagster.api.search import SearchFilters
 
 _IS_LOWER_BOUND = (
@@ -76,10 +76,10 @@ def estimate(
     Of searches and named catalogs it counts only the products that have a category, which is a
     lower bound. Exit status: 0 estimated, 1 failed, 2 bad input.
     """
-    from octogen_dagster.api.connection import Connection
+    from octogen_dagster.api.catalog_sources import CatalogService
+    from octogen_dagster.api.credentials import configured_base_url
     from octogen_dagster.api.search import SearchFilters
     from octogen_dagster.api.spending import Prices, Spending
-    from octogen_dagster.api.urls import configured_base_url
 
     if not all(key.strip() for key in catalogs):
         raise ValueError("--catalog is empty: name the key of a catalog")
@@ -87,16 +87,16 @@ def estimate(
         search = SearchFilters(facets=_facets(facets), **filters)
     for warning in caught:
         click.echo(warning.message, err=True)
-    connection = Connection(
+    service = CatalogService(
         base_url=base_url or configured_base_url(),
         spending=Spending(Prices(search_page_usd, lookup_usd)),
     )
-    for line in _lines(connection, search, catalogs, hosts, page_size):
+    for line in _lines(service, search, catalogs, hosts, page_size):
         click.echo(line)
 
 
 def _lines(
-    connection: Connection,
+    service: CatalogService,
     search: SearchFilters,
     catalogs: Sequence[str],
     hosts: Sequence[str],
@@ -109,7 +109,7 @@ def _lines(
     keys = list(catalogs)
     states: list[CatalogState] = []
     if hosts:
-        states = _of_shops(connection, hosts)
+        states = _of_shops(service, hosts)
         keys = list(dict.fromkeys([*keys, *(state.catalog for state in states)]))
         if not keys:
             yield "The shops have no catalogs."
@@ -117,9 +117,9 @@ def _lines(
     several = several_by_host(states)
     if search.has_filters:
         apart = {_subject(key): [key] for key in keys} if several else {"The search": keys}
-        counts = {each: _count(connection, search, apart[each]) for each in apart}
+        counts = {each: _count(service, search, apart[each]) for each in apart}
     else:
-        counts = _whole_catalogs(connection, list(catalogs), states)
+        counts = _whole_catalogs(service, list(catalogs), states)
     has_lower_bounds = any(each.is_lower_bound for each in counts.values())
     for subject, (products, is_lower_bound) in counts.items():
         if products is None:
@@ -128,15 +128,15 @@ def _lines(
             yield f"{subject}: no products are counted. Check its spelling and its filters."
         else:
             at_least = "at least " if is_lower_bound and not search.has_keywords else ""
-            yield f"{subject}: {at_least}{estimate_pages([products], page_size, connection)}."
+            yield f"{subject}: {at_least}{estimate_pages([products], page_size, service)}."
     known = [each.products for each in counts.values() if each.products]
     at_least = "at least " if has_lower_bounds and not search.has_keywords else ""
     if len(counts) > 1:
         is_partial = any(each.products is None for each in counts.values())
         which = "Those that are known" if is_partial else f"All {len(counts)}"
-        yield f"{which}: {at_least}{estimate_pages(known, page_size, connection)}."
+        yield f"{which}: {at_least}{estimate_pages(known, page_size, service)}."
     if known:
-        lookups = estimate_lookups(sum(known), connection)
+        lookups = estimate_lookups(sum(known), service)
         yield f"With the details of each: {at_least}another {lookups}."
     if has_lower_bounds:
         yield _IS_NO_BOUND if search.has_keywords else _IS_LOWER_BOUND
@@ -149,7 +149,7 @@ def _lines(
 
 
 def _whole_catalogs(
-    connection: Connection, keys: list[str], of_shops: Iterable[CatalogState]
+    service: CatalogService, keys: list[str], of_shops: Iterable[CatalogState]
 ) -> dict[str, _Count]:
     """Count the products of named catalogs and those of shops; of all catalogs if there are none.
 
@@ -159,7 +159,7 @@ def _whole_catalogs(
         ValueError: A catalog is not granted to the key.
         OctogenError: A request failed.
     """
-    from octogen_dagster.api.client import OctogenClient
+    from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.api.search import SearchFilters
     from octogen_dagster.errors import OctogenNotFoundError
 
@@ -169,12 +169,13 @@ def _whole_catalogs(
     if counts and not left:
         return counts
     try:
-        listed = connection.call(OctogenClient.list_catalog_states).catalogs
+        with BlockingClient(service) as client:
+            listed = client.list_catalog_states().catalogs
     except OctogenNotFoundError:
         everything = SearchFilters()
         if not left:
-            return {"All of Octogen": _count(connection, everything, [])}
-        return counts | {_subject(key): _count(connection, everything, [key]) for key in left}
+            return {"All of Octogen": _count(service, everything, [])}
+        return counts | {_subject(key): _count(service, everything, [key]) for key in left}
     granted = {state.catalog: state.product_count for state in listed}
     if missing := [key for key in left if key not in granted]:
         raise ValueError(
@@ -184,17 +185,22 @@ def _whole_catalogs(
     return counts | {_subject(key): _Count(granted[key]) for key in left or granted}
 
 
-def _of_shops(connection: Connection, hosts: Sequence[str]) -> list[CatalogState]:
-    from octogen_dagster.api.catalog_sources import ShopCatalogs
+def _of_shops(service: CatalogService, hosts: Sequence[str]) -> list[CatalogState]:
+    from octogen_dagster.api.blocking import BlockingClient
+    from octogen_dagster.api.catalog_sources import ShopCatalogs, fetch_catalogs
 
-    listed = connection.call_concurrently(ShopCatalogs(hosts).fetch)
+    with BlockingClient(service) as client:
+        listed = fetch_catalogs(client, ShopCatalogs(hosts), reads_all=False)
     for line in listed.warnings:
         click.echo(line, err=True)
     return list(listed.catalogs)
 
 
-def _count(connection: Connection, search: SearchFilters, keys: Sequence[str]) -> _Count:
-    products = connection.call(lambda client: client.count_products(search, keys))
+def _count(service: CatalogService, search: SearchFilters, keys: Sequence[str]) -> _Count:
+    from octogen_dagster.api.blocking import BlockingClient
+
+    with BlockingClient(service) as client:
+        products = client.count_products(search, keys)
     return _Count(products, is_lower_bound=True)
 
 

@@ -153,7 +153,7 @@ def _mcp_url(mcp_url: str | None, resource: str | None) -> str:
     Raises:
         ValueError: The command line names a URL that is not of the resource.
     """
-    from octogen_dagster.api.urls import host_mcp_url
+    from octogen_dagster.api.credentials import host_mcp_url
 
     if not resource:
         return mcp_url or host_mcp_url()
@@ -201,7 +201,7 @@ def _refresh_once(files: LoginFiles, done: Login) -> None:
 
 def _print_settings(files: LoginFiles, done: Login, mcp_url: str) -> None:
     """Print what the shell must set and unset so that other commands find the login."""
-    from octogen_dagster.api.urls import host_mcp_url, host_token_endpoint
+    from octogen_dagster.api.credentials import host_mcp_url, host_token_endpoint
     from octogen_dagster.control_plane.login_files import LoginFiles
 
     settings: dict[str, str] = {}

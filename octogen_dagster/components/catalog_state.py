@@ -6,7 +6,6 @@ from typing import Any
 import dagster as dg
 import msgspec
 
-from octogen_dagster.api.catalog_sources import fetch_catalogs
 from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.snapshots.resource import OctogenResource
 
@@ -22,7 +21,7 @@ def write_catalogs(octogen: OctogenResource, path: Path) -> None:
         OctogenError: The catalogs cannot be listed.
     """
     resource = octogen.process_config_and_initialize()
-    listed = fetch_catalogs(resource.connection())
+    listed = resource.service().fetch_catalogs()
     for line in listed.warnings:
         dg.get_dagster_logger("octogen").warning(line)
     path.write_bytes(msgspec.json.encode(listed.catalogs))

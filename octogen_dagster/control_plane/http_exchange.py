@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from octogen_dagster.api.response_headers import retry_after_seconds
+from octogen_dagster.api.http import retry_after_seconds
 
 if TYPE_CHECKING:
     import httpx2

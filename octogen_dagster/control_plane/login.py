@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from octogen_dagster.api.urls import checked_url, may_use_proxy
+from octogen_dagster.api.credentials import checked_url, may_use_proxy
 from octogen_dagster.control_plane.call_errors import leaf_errors
 from octogen_dagster.control_plane.login_callback import listening
 from octogen_dagster.control_plane.login_storage import LoginStorage

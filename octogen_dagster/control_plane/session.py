@@ -6,10 +6,10 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
-from octogen_dagster.api.urls import checked_url, may_use_proxy
+from octogen_dagster.api.credentials import checked_url, may_use_proxy
 from octogen_dagster.control_plane.call_errors import call_error, leaf_errors
 from octogen_dagster.control_plane.http_exchange import HttpExchange
-from octogen_dagster.control_plane.retry import DEFAULT_RETRY, DEFAULT_TIMEOUT, retrying
+from octogen_dagster.control_plane.retry import DEFAULT_RETRY, DEFAULT_TIMEOUT, with_retries
 from octogen_dagster.control_plane.tool_results import tool_value
 from octogen_dagster.errors import (
     OctogenError,
@@ -83,7 +83,9 @@ class McpSession:
             OctogenConnectionError: There was no response.
         """
         with self._guard:
-            return retrying(self._retry, repeatable=repeatable)(self._call, tool, arguments)
+            return with_retries(
+                lambda: self._call(tool, arguments), self._retry, repeatable=repeatable
+            )
 
     def _call(self, tool: str, arguments: Mapping[str, Any]) -> Any:
         token = self._tokens.token()

@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from octogen_dagster.api.response_headers import retry_after_seconds
-from octogen_dagster.api.urls import checked_url, may_use_proxy
+from octogen_dagster.api.credentials import checked_url, may_use_proxy
+from octogen_dagster.api.http import retry_after_seconds
 from octogen_dagster.control_plane.parsing import parsed_object, parsed_seconds, parsed_token
-from octogen_dagster.control_plane.retry import DEFAULT_RETRY, DEFAULT_TIMEOUT, retrying
+from octogen_dagster.control_plane.retry import DEFAULT_RETRY, DEFAULT_TIMEOUT, with_retries
 from octogen_dagster.errors import (
     OctogenConnectionError,
     OctogenError,
@@ -82,7 +82,9 @@ class TokenEndpoint:
             OctogenConnectionError: There was no response.
         """
         ends_at = time.monotonic() + self._retry.deadline
-        return retrying(self._retry)(self._refresh_once, client_id, refresh_token, ends_at)
+        return with_retries(
+            lambda: self._refresh_once(client_id, refresh_token, ends_at), self._retry
+        )
 
     def _refresh_once(
         self, client_id: str, refresh_token: SecretStr, ends_at: float

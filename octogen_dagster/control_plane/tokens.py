@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from octogen_dagster.api.urls import host_token_endpoint
+from octogen_dagster.api.credentials import host_token_endpoint
 from octogen_dagster.control_plane.login_files import (
     CLIENT_ID_FILE,
     REFRESH_TOKEN_FILE,

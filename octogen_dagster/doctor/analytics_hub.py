@@ -14,7 +14,7 @@ from octogen_dagster.sharing.subscription_plan import plan_subscription
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
-    from octogen_dagster.api.cancellation import CancelScope
+    from octogen_dagster.background import Deadline
     from octogen_dagster.bigquery.resources import AnalyticsHubResource
     from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 
@@ -38,7 +38,7 @@ def check_analytics_hub(
     exchange: str | None,
     timeout: float,
     *,
-    scope: CancelScope | None = None,
+    within: Deadline | None = None,
 ) -> Generator[Finding, None, Sequence[str]]:
     """Check that subscriptions and listings can be read and listings be subscribed to.
 
@@ -49,7 +49,7 @@ def check_analytics_hub(
         shared: Those that Octogen shares; their grants may still be on the way.
         exchange: The exchange whose listings are to be read; None for none.
         timeout: Seconds for each call.
-        scope: Ends all calls when it ends.
+        within: The time for all calls.
 
     Returns:
         The linked tables that there are, as `project.dataset.table`.
@@ -61,7 +61,7 @@ def check_analytics_hub(
     resources, malformed = _checked([*named, *shared])
     yield from malformed
     looked_at = _Listings({name.strip() for name in named})
-    with analytics_hub.hub(timeout, scope=scope) as hub:
+    with analytics_hub.hub(timeout, within=within) as hub:
         if exchange is not None:
             yield _exchange_finding(hub, exchange)
         locations = {ListingName.parse(resource).location for resource in resources}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from octogen_dagster.api.urls import address_origin
+from octogen_dagster.api.credentials import address_origin
 from octogen_dagster.bigquery.resources import MCP_URL_VARIABLE, TOKEN_ENDPOINT_VARIABLE
 from octogen_dagster.control_plane.login_files import LoginFiles
 from octogen_dagster.doctor.findings import Finding

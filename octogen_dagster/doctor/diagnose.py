@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from octogen_dagster.api.cancellation import CancelScope
+from octogen_dagster.background import Deadline
 from octogen_dagster.doctor.findings import Check, Diagnosis, Finding, not_given
 from octogen_dagster.doctor.octogen_api import check_octogen
 from octogen_dagster.doctor.runner import run_checks
@@ -80,7 +80,7 @@ def diagnose(
         listings,
         exchange,
         stage_timeout,
-        CancelScope(timeout),
+        Deadline.after(timeout),
     )
     checks: dict[str, Callable[[], Check]] = {
         "Versions": check_versions,

@@ -6,12 +6,11 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from octogen_dagster.api.catalog_sources import GrantedCatalogs, NamedCatalogs, fetch_catalogs
-from octogen_dagster.api.client import OctogenClient
-from octogen_dagster.api.credentials import API_KEY_VARIABLES
+from octogen_dagster.api.blocking import BlockingClient
+from octogen_dagster.api.catalog_sources import GrantedCatalogs, NamedCatalogs
+from octogen_dagster.api.credentials import API_KEY_VARIABLES, BASE_URL_VARIABLE, address_origin
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.spending import usd
-from octogen_dagster.api.urls import BASE_URL_VARIABLE, address_origin
 from octogen_dagster.doctor.findings import Check, Finding
 from octogen_dagster.doctor.rate_limit import compare_limits
 from octogen_dagster.errors import OctogenError, OctogenNotFoundError
@@ -19,7 +18,7 @@ from octogen_dagster.errors import OctogenError, OctogenNotFoundError
 if TYPE_CHECKING:
     import dagster as dg
 
-    from octogen_dagster.api.connection import Connection
+    from octogen_dagster.api.catalog_sources import CatalogService
     from octogen_dagster.api.models import MeResponse
     from octogen_dagster.api.spending import Spending
     from octogen_dagster.snapshots.resource import OctogenResource
@@ -41,15 +40,15 @@ def check_octogen(
     Raises:
         OctogenError: The key is missing or refused, or the service does not answer.
     """
-    connection = replace(octogen.connection(), retry=RetryPolicy(attempts=2, deadline=timeout))
+    service = replace(octogen.service(), retry=RetryPolicy(attempts=2, deadline=timeout))
     origin = address_origin(octogen.base_url, "base_url", BASE_URL_VARIABLE, octogen.host)
-    yield Finding(HOST, "ok", f"{connection.base_url} ({origin}).")
-    me = _fetch_me(connection)
-    yield _key_finding(octogen, connection, me)
-    yield _catalogs_finding(connection)
+    yield Finding(HOST, "ok", f"{service.base_url} ({origin}).")
+    me = _fetch_me(service)
+    yield _key_finding(octogen, service, me)
+    yield _catalogs_finding(service)
     limit = me.rate_limit.limit if me and me.rate_limit else None
-    yield compare_limits(limit or connection.spending.requests_per_minute, instance)
-    yield _spending_finding(connection.spending)
+    yield compare_limits(limit or service.spending.requests_per_minute, instance)
+    yield _spending_finding(service.spending)
     yield Finding(
         "Octogen balance",
         "skipped",
@@ -57,24 +56,25 @@ def check_octogen(
     )
 
 
-def _fetch_me(connection: Connection) -> MeResponse | None:
+def _fetch_me(service: CatalogService) -> MeResponse | None:
     """Return whose key it is; None if a service of the older contract accepts the key.
 
     Raises:
         OctogenError: The key is refused, or the service does not answer.
     """
-    try:
-        return connection.call(OctogenClient.get_me)
-    except OctogenNotFoundError:
-        connection.call(OctogenClient.list_catalog_states)
-        return None
+    with BlockingClient(service) as client:
+        try:
+            return client.get_me()
+        except OctogenNotFoundError:
+            client.list_catalog_states()
+            return None
 
 
 def _key_finding(
-    octogen: OctogenResource, connection: Connection, me: MeResponse | None
+    octogen: OctogenResource, service: CatalogService, me: MeResponse | None
 ) -> Finding:
     origin = "api_key of the resource" if octogen.api_key else _variable()
-    said = f"{connection.base_url} accepts the key ({origin})"
+    said = f"{service.base_url} accepts the key ({origin})"
     if me is None:
         said += " and speaks the older contract (seed)."
     else:
@@ -92,8 +92,8 @@ def _variable() -> str:
     return next(name for name in API_KEY_VARIABLES if os.environ.get(name, "").strip())
 
 
-def _catalogs_finding(connection: Connection) -> Finding:
-    source = connection.catalogs
+def _catalogs_finding(service: CatalogService) -> Finding:
+    source = service.catalogs
     kind = type(source).__name__
     if isinstance(source, NamedCatalogs):
         return Finding(
@@ -102,7 +102,7 @@ def _catalogs_finding(connection: Connection) -> Finding:
             f"NamedCatalogs names {len(source.keys)}; whether they exist is not checked.",
         )
     try:
-        listed = fetch_catalogs(connection)
+        listed = service.fetch_catalogs()
     except OctogenNotFoundError as error:
         # Only what lists catalogs fails without a source; a search that names its catalogs works.
         is_default = isinstance(source, GrantedCatalogs)

@@ -19,7 +19,7 @@ from octogen_dagster.sharing.analytics_hub import EMULATOR_VARIABLE
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from octogen_dagster.api.cancellation import CancelScope
+    from octogen_dagster.background import Deadline
     from octogen_dagster.bigquery.resources import (
         AnalyticsHubResource,
         OctogenControlPlaneResource,
@@ -37,7 +37,7 @@ class SharingChecks:
         listings: Resource names of listings that must be granted.
         exchange: The exchange whose listings are to be read; None for none.
         timeout: Seconds for each call.
-        scope: Ends the calls of Analytics Hub when it ends.
+        within: Ends the calls of Analytics Hub when it ends.
     """
 
     analytics_hub: AnalyticsHubResource | None
@@ -46,7 +46,7 @@ class SharingChecks:
     listings: Sequence[str]
     exchange: str | None
     timeout: float
-    scope: CancelScope
+    within: Deadline
 
     def check_google(self) -> Check:
         """Check the credentials and their permissions on the project."""
@@ -96,7 +96,7 @@ class SharingChecks:
                 shared,
                 self.exchange,
                 self.timeout,
-                scope=self.scope,
+                within=self.within,
             )
         )
 

@@ -16,9 +16,9 @@ from octogen_dagster.frames.pages.storage import RemovedError
 from octogen_dagster.frames.partition import REFUSED_STATUSES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from octogen_dagster.api.client import OctogenClient
+    from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.api.http import Response
     from octogen_dagster.api.search import SearchRequest
     from octogen_dagster.frames.decode import ProductPage
@@ -86,7 +86,7 @@ class CatalogRead:
         """The number of pages so far that came from the service."""
         return self.tracker.pages - self.resumed_pages
 
-    async def pages(self, client: OctogenClient) -> AsyncIterator[ProductPage]:
+    def pages(self, client: BlockingClient) -> Iterator[ProductPage]:
         """Yield all pages of the catalog, and save those that come from the service.
 
         Raises:
@@ -98,15 +98,14 @@ class CatalogRead:
             OctogenError: A request failed.
         """
         try:
-            async for page in self._pages(client):
-                yield page
+            yield from self._pages(client)
         except RefusedCursorError:
             raise
         except (OctogenPagingError, OctogenResponseError):
             self.failed = True
             raise
 
-    async def _pages(self, client: OctogenClient) -> AsyncIterator[ProductPage]:
+    def _pages(self, client: BlockingClient) -> Iterator[ProductPage]:
         request: SearchRequest | None = self.planned.request
         for page in self._pages_at_hand():
             self.tracker.page_received(page)
@@ -120,7 +119,7 @@ class CatalogRead:
         if request is None:
             return
         try:
-            async for page in client.iter_raw_pages(request, self.tracker, self._read_page):
+            for page in client.pages(request, self.tracker, self._read_page):
                 if client.generation == "current":
                     self._require_products(page)
                 self._note(page)

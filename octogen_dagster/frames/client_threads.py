@@ -2,43 +2,45 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from typing_extensions import Self
 
-from octogen_dagster.api.cancellation import ClosedError
-from octogen_dagster.api.requester import RequestStatistics
+from octogen_dagster.api.blocking import BlockingClient
+from octogen_dagster.api.flow import RequestStatistics
+from octogen_dagster.background import StoppedError
 from octogen_dagster.errors import OctogenBudgetError, OctogenInsufficientCreditError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
-    from octogen_dagster.api.client import OctogenClient
-    from octogen_dagster.api.connection import Connection
+    from octogen_dagster.api.service import Service
 
 POLL_SECONDS = 1.0
 """The longest time that a consumer is blocked before it gets control back."""
 
 
 class ClientThreads(ABC):
-    """Threads that work while the context is open, each with its own event loop and client.
+    """Threads that work while the context is open, each with a client of its own.
 
-    Args:
-        connection: The settings of the clients, which share one rate limiter. When its scope ends,
-            so do the threads, and what they wait for.
-        threads: The number of threads.
-        name: The prefix of the names of the threads.
+    The consumer calls `check` while it waits; what it raises ends the work, and so does `stop`.
     """
 
-    def __init__(self, connection: Connection, threads: int, name: str) -> None:
-        self._connection = connection
-        self._rate_limiter = connection.rate_limiter()
+    def __init__(
+        self,
+        service: Service,
+        threads: int,
+        name: str,
+        stop: threading.Event,
+        check: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._service = service
+        self._stop = stop
+        self._check = check
         self._changed = threading.Condition()
-        self._end_of_scope = contextlib.ExitStack()
         self._closed = False
         self._error: BaseException | None = None
         self._working = threads
@@ -49,7 +51,6 @@ class ClientThreads(ABC):
         ]
 
     def __enter__(self) -> Self:
-        self._end_of_scope.enter_context(self._connection.scope.on_cancel(self.close))
         for thread in self._threads:
             thread.start()
         return self
@@ -61,7 +62,6 @@ class ClientThreads(ABC):
         _traceback: TracebackType | None,
     ) -> None:
         self.close()
-        self._end_of_scope.close()
         # When the money is spent, requests under way are paid too: what they bring is kept.
         if isinstance(error, OctogenBudgetError | OctogenInsufficientCreditError):
             self.join()
@@ -87,23 +87,25 @@ class ClientThreads(ABC):
         )
 
     @abstractmethod
-    async def _work(self, client: OctogenClient) -> None:
+    def _work(self, client: BlockingClient) -> None:
         """Do the work of one thread; the first error of any thread ends all of them."""
 
     def _is_over(self) -> bool:
-        return self._closed or self._error is not None
+        return self._closed or self._stop.is_set() or self._error is not None
 
     def _raise_if_over(self) -> None:
-        self._connection.scope.poll()
+        self._check()
         if self._error:
             raise self._error
-        if self._closed:
-            raise ClosedError
+        if self._closed or self._stop.is_set():
+            raise StoppedError
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._work_with_client())
-        except ClosedError:
+            with BlockingClient(self._service, self._stop) as client:
+                self._clients.append(client.statistics)
+                self._work(client)
+        except StoppedError:
             self.close()
         except BaseException as error:
             with self._changed:
@@ -112,8 +114,3 @@ class ClientThreads(ABC):
             with self._changed:
                 self._working -= 1
                 self._changed.notify_all()
-
-    async def _work_with_client(self) -> None:
-        async with self._connection.blocking_client(self._rate_limiter) as client:
-            self._clients.append(client.statistics)
-            await self._work(client)

@@ -13,11 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from octogen_dagster.api.connection import Connection
+    from octogen_dagster.api.blocking import BlockingClient
+    from octogen_dagster.api.catalog_sources import CatalogSource
     from octogen_dagster.frames.catalog_read import CatalogRead
 
 
-def check_unchanged(reads: Sequence[CatalogRead], connection: Connection) -> None:
+def check_unchanged(
+    reads: Sequence[CatalogRead], source: CatalogSource, client: BlockingClient
+) -> None:
     """Check that no catalog was indexed again while it was read.
 
     The time at which the service last indexed each catalog is compared with that from before the
@@ -32,13 +35,13 @@ def check_unchanged(reads: Sequence[CatalogRead], connection: Connection) -> Non
     live = [read for read in reads if read.requested_pages]
     stamps: dict[str, datetime | None] = {}
     if any(read.planned.last_indexed_at for read in live):
-        listed = fetch_catalogs(connection).catalogs
+        listed = fetch_catalogs(client, source).catalogs
         stamps = {state.catalog: state.last_indexed_at for state in listed}
     for read in live:
         if read.planned.catalog and read.planned.last_indexed_at:
             _compare_stamps(read, stamps.get(read.planned.catalog))
         if read.planned.last_indexed_at is None and read.tracker.may_have_restarted:
-            _compare_first_page(read, connection)
+            _compare_first_page(read, client)
 
 
 def _compare_stamps(read: CatalogRead, now: datetime | None) -> None:
@@ -50,10 +53,8 @@ def _compare_stamps(read: CatalogRead, now: datetime | None) -> None:
         )
 
 
-def _compare_first_page(read: CatalogRead, connection: Connection) -> None:
-    page = connection.call(
-        lambda client: client.get_raw_page(read.planned.request, read.planned.subject, 1, read_page)
-    )
+def _compare_first_page(read: CatalogRead, client: BlockingClient) -> None:
+    page = client.page(read.planned.request, read.planned.subject, 1, read_page)
     try:
         read.tracker.check_first_page(page)
     except OctogenPagingError:

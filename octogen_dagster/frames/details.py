@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -43,16 +44,15 @@ from octogen_dagster.frames.columns import (
     PRODUCT_SCHEMA,
 )
 from octogen_dagster.frames.decode import read_lookup, with_details
-from octogen_dagster.frames.io_source import Query, interruptible, io_source
+from octogen_dagster.frames.io_source import Query, io_source, raise_interrupt
 from octogen_dagster.frames.progress import Throttle
 from octogen_dagster.frames.reading import Figures, Limits, Outcome, Reading
 from octogen_dagster.frames.statistics import ReadStatistics
 from octogen_dagster.settings import require_fraction
 
 if TYPE_CHECKING:
-    from octogen_dagster.api.cancellation import CancelScope
-    from octogen_dagster.api.client import OctogenClient
-    from octogen_dagster.api.connection import Connection
+    from octogen_dagster.api.blocking import BlockingClient
+    from octogen_dagster.api.catalog_sources import CatalogService
     from octogen_dagster.api.spending import Spending
     from octogen_dagster.frames.reading import SnapshotPlace
 
@@ -94,7 +94,7 @@ class DetailScan:
 
     Args:
         products: A product snapshot with the columns of `PRODUCT_SCHEMA`; it is executed twice.
-        connection: The settings of the service; `concurrency` lookups are made at a time.
+        service: The settings of the service; `concurrency` lookups are made at a time.
         only_changed: True if rows of the previous details snapshot are carried over whose products
             were found and whose listing is unchanged.
         failure_threshold: The share of the lookups, 0 to 1, that may fail; rows that are carried
@@ -113,7 +113,7 @@ class DetailScan:
     def __init__(
         self,
         products: pl.LazyFrame,
-        connection: Connection,
+        service: CatalogService,
         *,
         only_changed: bool = False,
         failure_threshold: float = 0.05,
@@ -121,7 +121,7 @@ class DetailScan:
     ) -> None:
         require_fraction("failure_threshold", failure_threshold)
         self.products = products
-        self.connection = connection
+        self.service = service
         self.only_changed = only_changed
         self.failure_threshold = failure_threshold
         self.statistics = DetailStatistics()
@@ -132,7 +132,7 @@ class DetailScan:
         restore = functools.partial(
             type(self), only_changed=self.only_changed, failure_threshold=self.failure_threshold
         )
-        return restore, (self.products, self.connection)
+        return restore, (self.products, self.service)
 
     @property
     def frame(self) -> pl.LazyFrame:
@@ -142,21 +142,21 @@ class DetailScan:
     @property
     def spending(self) -> Spending:
         """What all executions count their costs in."""
-        return self.connection.spending
+        return self.service.spending
 
     @contextmanager
     def reading(self, place: SnapshotPlace) -> Iterator[Reading]:
         """Let the block store the rows in a place, some of them of the latest details snapshot."""
-        stop = interruptible()
+        stop = threading.Event()
 
-        def frames(query: Query, stop: CancelScope) -> Iterator[pl.DataFrame]:
+        def frames(query: Query, stop: threading.Event) -> Iterator[pl.DataFrame]:
             return self._frames(query, stop, place)
 
         yield Reading(
             io_source(DETAIL_SCHEMA, frames, stop),
             self._outcome,
             Limits(row_group_size=ROW_GROUP_SIZE),
-            stop=stop.cancel,
+            stop=stop.set,
         )
 
     def _outcome(self) -> Outcome:
@@ -173,7 +173,7 @@ class DetailScan:
         )
 
     def _frames(
-        self, query: Query, stop: CancelScope, place: SnapshotPlace | None = None
+        self, query: Query, stop: threading.Event, place: SnapshotPlace | None = None
     ) -> Iterator[pl.DataFrame]:
         log, warn = (place.log, place.warn) if place else (_LOGGER.info, _LOGGER.warning)
         statistics = self.statistics = DetailStatistics()
@@ -187,8 +187,7 @@ class DetailScan:
             statistics.add(frame, carried_over=True)
             yield frame
         fresh = products.join(kept.lazy(), on="key", how="anti", maintain_order="left")
-        connection = replace(self.connection.with_own_spending().with_log(warn), scope=stop)
-        yield from self._looked_up(fresh.drop("key"), connection)
+        yield from self._looked_up(fresh.drop("key"), self.service.for_execution(warn), stop)
         statistics.complete = True
         self._tell()
 
@@ -204,22 +203,24 @@ class DetailScan:
     def _announce(
         self, lookups: int, log: Callable[[str], None], warn: Callable[[str], None]
     ) -> None:
-        estimate = estimate_lookups(lookups, self.connection)
+        estimate = estimate_lookups(lookups, self.service)
         carried_over = self.statistics.products - lookups
         also = f"; {carried_over:,} rows are carried over" if carried_over else ""
         log(f"Details: {estimate}{also}.")
-        left = self.connection.spending.left_usd
+        left = self.service.spending.left_usd
         if left is not None and estimate.cost_usd > left:
             warn(
                 f"The budget leaves {usd(left)} for these lookups. If it is spent before the last "
                 "one, nothing is published, and the lookups are not kept."
             )
 
-    def _looked_up(self, products: pl.LazyFrame, connection: Connection) -> Iterator[pl.DataFrame]:
+    def _looked_up(
+        self, products: pl.LazyFrame, service: CatalogService, stop: threading.Event
+    ) -> Iterator[pl.DataFrame]:
         limit = _FailureLimit(self.failure_threshold, self.statistics.products)
         report = Throttle(self._tell, self.report_interval_seconds)
         rows: list[_Row] = []
-        with _Lookups(connection, products) as lookups:
+        with _Lookups(service, products, stop) as lookups:
             try:
                 for results in lookups:
                     for row, unknown in results:
@@ -227,7 +228,7 @@ class DetailScan:
                         self.statistics.unknown_fields.update(unknown)
                         rows.append(row)
                     self.statistics.received(len(rows))
-                    self.statistics.update(lookups.sent, connection.spending)
+                    self.statistics.update(lookups.sent, service.spending)
                     report()
                     if len(rows) >= _ROWS_PER_FRAME:
                         yield self._details(rows)
@@ -235,7 +236,7 @@ class DetailScan:
                 yield self._details(rows)
             finally:
                 self.statistics.received(0)
-                self.statistics.update(lookups.sent, connection.spending)
+                self.statistics.update(lookups.sent, service.spending)
 
     def _details(self, rows: list[_Row]) -> pl.DataFrame:
         frame = with_details(pl.DataFrame(rows, schema=_LOOKED_UP)).select(*DETAIL_SCHEMA)
@@ -294,8 +295,10 @@ def _with_key(frame: pl.LazyFrame) -> pl.LazyFrame:
 class _Lookups(ClientThreads):
     """Looks up products in threads; iterates over the results, in the order in which they come."""
 
-    def __init__(self, connection: Connection, products: pl.LazyFrame) -> None:
-        super().__init__(connection, connection.concurrency, "octogen-lookup")
+    def __init__(
+        self, service: CatalogService, products: pl.LazyFrame, stop: threading.Event
+    ) -> None:
+        super().__init__(service, service.concurrency, "octogen-lookup", stop, raise_interrupt)
         self._products = _rows(products)
         self._results: deque[tuple[_Row, Counter[str]]] = deque()
 
@@ -319,9 +322,9 @@ class _Lookups(ClientThreads):
                 self._changed.notify_all()
             yield results
 
-    async def _work(self, client: OctogenClient) -> None:
+    def _work(self, client: BlockingClient) -> None:
         while product := self._take():
-            result = await _look_up(client, product)
+            result = _look_up(client, product)
             with self._changed:
                 self._results.append(result)
                 if len(self._results) >= _ROWS_PER_FRAME:
@@ -329,7 +332,8 @@ class _Lookups(ClientThreads):
 
     def _take(self) -> _Row | None:
         with self._changed:
-            self._changed.wait_for(lambda: len(self._results) < _MAX_WAITING or self._is_over())
+            while len(self._results) >= _MAX_WAITING and not self._is_over():
+                self._changed.wait(POLL_SECONDS)
             return None if self._is_over() else next(self._products, None)
 
 
@@ -338,11 +342,11 @@ def _rows(products: pl.LazyFrame) -> Iterator[_Row]:
         yield from frame.iter_rows(named=True)
 
 
-async def _look_up(client: OctogenClient, product: _Row) -> tuple[_Row, Counter[str]]:
+def _look_up(client: BlockingClient, product: _Row) -> tuple[_Row, Counter[str]]:
     """Return the product with the columns of its lookup, and the fields that nobody knows."""
     response, error = None, None
     try:
-        response = await client.get_raw_lookup(product["product_url"] or "", read_lookup)
+        response = client.lookup(product["product_url"] or "", read_lookup)
         status = FOUND if response.source in _INDEXED else GONE
     except _ENDS_ALL:
         raise

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from octogen_dagster.api.connection import Connection
+    from octogen_dagster.api.blocking import BlockingClient
+    from octogen_dagster.api.catalog_sources import CatalogService
     from octogen_dagster.frames.catalog_read import CatalogRead
     from octogen_dagster.frames.decode import ProductPage
     from octogen_dagster.frames.read_plan import ReadPlan
@@ -34,7 +35,8 @@ class Execution:
 
     Args:
         plan: The plan to execute.
-        connection: The settings of the service.
+        service: The service.
+        client: Sends the requests of the thread in which it is executed.
         columns: The columns that are needed.
         cap: The largest number of rows; None for all.
         log: Called with a line about each filter that the service derived from the keywords, and
@@ -47,14 +49,17 @@ class Execution:
     def __init__(
         self,
         plan: ReadPlan,
-        connection: Connection,
+        service: CatalogService,
+        client: BlockingClient,
         columns: set[str],
+        *,
         cap: int | None,
         log: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self._plan = plan
         self._reads = plan.reads if cap != 0 else []
-        self._connection = connection
+        self._service = service
+        self._client = client
         self._cap = cap
         self._log = log
         self._logged: set[str] = set()
@@ -64,7 +69,7 @@ class Execution:
             self._reads_of.setdefault(read.planned.catalog, []).append(read)
         self._reader = self._make_reader()
         self._products = {
-            key: CatalogProducts(reads, functools.partial(_count, key, connection), log)
+            key: CatalogProducts(reads, functools.partial(_count, key, client), log)
             for key, reads in self._reads_of.items()
         }
         self.statistics = ScanStatistics(
@@ -98,7 +103,7 @@ class Execution:
                     if self._is_full:
                         break
                 else:
-                    check_unchanged(self._reads, self._connection)
+                    check_unchanged(self._reads, self._service.catalogs, self._client)
             finally:
                 self.add_up()
         if self._plan.saved_read:
@@ -117,11 +122,26 @@ class Execution:
 
     def _make_reader(self) -> BulkReader:
         if self._cap is None:
-            concurrency = self._connection.concurrency
-            return BulkReader(self._connection, self._reads, concurrency, MAX_PAGES_PER_BATCH)
+            concurrency = self._service.concurrency
+            return BulkReader(
+                self._service,
+                self._reads,
+                concurrency,
+                MAX_PAGES_PER_BATCH,
+                stop=self._client.stop,
+                check=self._client.check,
+            )
         # Catalogs are read one after another, and no page is requested that may not be needed.
         pages = min(MAX_PAGES_PER_BATCH, -(-self._cap // self._plan.search.page_size))
-        return BulkReader(self._connection, self._reads, 1, pages, read_ahead=False)
+        return BulkReader(
+            self._service,
+            self._reads,
+            1,
+            pages,
+            stop=self._client.stop,
+            check=self._client.check,
+            read_ahead=False,
+        )
 
     def _checked_frame(self, read: CatalogRead, pages: Sequence[ProductPage]) -> pl.DataFrame:
         try:
@@ -157,7 +177,9 @@ class Execution:
                 if products.is_doubtful:  # later reads must not expect as few
                     self.statistics.product_counts.pop(read.planned.catalog or "", None)
         except OctogenSplitCatalogError:
-            check_unchanged(self._reads_of[read.planned.catalog], self._connection)
+            check_unchanged(
+                self._reads_of[read.planned.catalog], self._service.catalogs, self._client
+            )
             raise
         _note_repeats(read, pages, new_to_walk)
         return frame if new.all() else frame.filter(new)
@@ -185,7 +207,7 @@ class Execution:
         if statistics.expected_rows is not None and self._cap is None:
             rows, statistics.requests_left = self._left()
             statistics.likely_rows = received + rows
-        statistics.update(self._reader.sent, self._connection.spending)
+        statistics.update(self._reader.sent, self._service.spending)
 
     def _left(self) -> tuple[int, int]:
         """The rows and pages that are likely still to be received, saved pages left out."""
@@ -210,11 +232,11 @@ def _note_repeats(read: CatalogRead, pages: Sequence[ProductPage], new: pl.Serie
         begin += products
 
 
-def _count(catalog: str | None, connection: Connection) -> int | None:
+def _count(catalog: str | None, client: BlockingClient) -> int | None:
     """Return the service's own count of a catalog, a lower bound; None if it has none."""
     catalogs = [catalog] if catalog else []
     try:
-        count = connection.call(lambda client: client.count_products(SearchFilters(), catalogs))
+        count = client.count_products(SearchFilters(), catalogs)
     except OctogenError:
         return None
     return count or None

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from octogen_dagster.api.cancellation import CancelScope
+from octogen_dagster.background import StoppedError
 
 _STEP_TIMEOUT = 5.0
 _RETURN_TIMEOUT = 0.1
@@ -31,11 +31,13 @@ class Query(NamedTuple):
     n_rows: int | None
 
 
-Frames = Callable[[Query, CancelScope], Iterator[pl.DataFrame]]
-"""Yields the rows of a query. The scope ends what it waits for."""
+Frames = Callable[[Query, threading.Event], Iterator[pl.DataFrame]]
+"""Yields the rows of a query. The event ends what it waits for."""
 
 
-def io_source(schema: pl.Schema, frames: Frames, stop: CancelScope | None = None) -> pl.LazyFrame:
+def io_source(
+    schema: pl.Schema, frames: Frames, stop: threading.Event | None = None
+) -> pl.LazyFrame:
     """Return a lazy frame whose rows `frames` yields.
 
     Args:
@@ -50,19 +52,26 @@ def io_source(schema: pl.Schema, frames: Frames, stop: CancelScope | None = None
     return frame.select(pl.all())
 
 
-def interruptible() -> CancelScope:
-    """Return a scope that also ends by Ctrl-C.
+def raise_interrupt() -> None:
+    """Raise KeyboardInterrupt after Ctrl-C.
 
     While Polars runs a query, Python's own handler of signals has to wait for its end. Any
     operation of Polars raises the interrupt, in whichever thread.
     """
-    return CancelScope(poll=lambda: pl.Series([0]).sort())
+    pl.Series([0]).sort()
+
+
+def check(stop: threading.Event) -> None:
+    """Return if an execution may go on, in the thread in which Polars runs it."""
+    raise_interrupt()
+    if stop.is_set():
+        raise StoppedError
 
 
 class _Source:
     """What Polars calls to execute a frame. It can be pickled if `frames` can."""
 
-    def __init__(self, schema: pl.Schema, frames: Frames, stop: CancelScope | None) -> None:
+    def __init__(self, schema: pl.Schema, frames: Frames, stop: threading.Event | None) -> None:
         self._schema = schema
         self._frames = frames
         self._stop = stop
@@ -76,8 +85,8 @@ class _Source:
     ) -> Iterator[pl.DataFrame]:
         columns = with_columns if with_columns is not None else list(self._schema)
         needed = {*columns, *(predicate.meta.root_names() if predicate is not None else ())}
-        stop = self._stop or interruptible()
-        guard = _ExitGuard(stop.cancel)
+        stop = self._stop or threading.Event()
+        guard = _ExitGuard(stop.set)
         frames = self._frames(Query(needed, predicate, n_rows), stop)
         try:
             while True:

@@ -13,8 +13,9 @@ from octogen_dagster.errors import OctogenNotFoundError
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from octogen_dagster.api.blocking import BlockingClient
+    from octogen_dagster.api.catalog_sources import CatalogService
     from octogen_dagster.api.catalog_states import CatalogState
-    from octogen_dagster.api.connection import Connection
     from octogen_dagster.api.search import ProductSearch, SearchRequest
     from octogen_dagster.frames.decode import ProductPage
     from octogen_dagster.frames.partition import CatalogPart
@@ -94,7 +95,8 @@ class PlannedCatalog:
 
 def plan_catalogs(
     search: ProductSearch,
-    connection: Connection,
+    service: CatalogService,
+    client: BlockingClient,
     list_catalogs: ListCatalogs | None,
     pushdown: Pushdown,
     *,
@@ -105,7 +107,8 @@ def plan_catalogs(
 
     Args:
         search: The search.
-        connection: The settings of the service.
+        service: The service.
+        client: Sends the requests.
         list_catalogs: Lists the catalogs of the source, as `list_for` does. By default the source
             is asked, if its list is needed.
         pushdown: Restricts the catalogs to those that the query needs.
@@ -116,11 +119,11 @@ def plan_catalogs(
         OctogenError: A request failed.
     """
     states = None
-    reads_list = _reads_list(search, connection)
+    reads_list = _reads_list(search, service)
     if list_catalogs is not None:
         states = list_catalogs()
     elif stamped or reads_list:
-        states = list_for(search, connection, capped=capped)
+        states = list_for(search, service, client, capped=capped)
     catalogs: Sequence[str | None] = search.catalogs or [None]
     if reads_list and states is not None:
         catalogs = [state.catalog for state in states]
@@ -133,16 +136,18 @@ def plan_catalogs(
 
 def list_for(
     search: ProductSearch,
-    connection: Connection,
+    service: CatalogService,
+    client: BlockingClient,
     warn: Callable[[str], None] = _LOGGER.warning,
     *,
     capped: bool = False,
 ) -> Sequence[CatalogState] | None:
-    """List the catalogs of the connection's source; None if it has no list and none is needed.
+    """List the catalogs of the service's source; None if it has no list and none is needed.
 
     Args:
         search: The search that the list is for.
-        connection: The settings of the service, with the source.
+        service: The service, with the source.
+        client: Sends the requests.
         warn: Called with a line about each part of the source that could not be used.
         capped: True if the query needs only some rows.
 
@@ -152,14 +157,14 @@ def list_for(
         OctogenError: A request failed.
     """
     try:
-        listed = fetch_catalogs(connection, reads_all=not search.catalogs)
+        listed = fetch_catalogs(client, service.catalogs, reads_all=not search.catalogs)
     except OctogenNotFoundError as error:
         if search.catalogs:
             return None
-        if not isinstance(connection.catalogs, GrantedCatalogs):
+        if not isinstance(service.catalogs, GrantedCatalogs):
             raise
         if not capped:
-            _refuse_all_of_octogen(search, connection, error)
+            _refuse_all_of_octogen(search, service, error)
         return None
     if listed.failure and not search.catalogs:  # or the products of its catalogs would be missing
         raise listed.failure
@@ -169,7 +174,7 @@ def list_for(
 
 
 def _refuse_all_of_octogen(
-    search: ProductSearch, connection: Connection, error: OctogenNotFoundError
+    search: ProductSearch, service: CatalogService, error: OctogenNotFoundError
 ) -> None:
     """Refuse a search that would read all of Octogen, unless a budget limits it.
 
@@ -177,7 +182,7 @@ def _refuse_all_of_octogen(
         OctogenNotFoundError: The search is refused.
     """
     is_narrow = bool(search.has_keywords or search.facets or search.max_products)
-    if is_narrow or connection.spending.budget_usd is not None:
+    if is_narrow or service.spending.budget_usd is not None:
         return
     raise error.with_message(
         f"{error} Without any of these the search would read all of Octogen, and each page of it "
@@ -186,15 +191,13 @@ def _refuse_all_of_octogen(
     ) from None
 
 
-def _reads_list(search: ProductSearch, connection: Connection) -> bool:
+def _reads_list(search: ProductSearch, service: CatalogService) -> bool:
     """True if the catalogs of the source are read one by one.
 
     A capped search of all granted catalogs is one request, so that the best products come first.
     """
     is_capped = search.max_products is not None
-    return not search.catalogs and not (
-        is_capped and isinstance(connection.catalogs, GrantedCatalogs)
-    )
+    return not search.catalogs and not (is_capped and isinstance(service.catalogs, GrantedCatalogs))
 
 
 def _planned(

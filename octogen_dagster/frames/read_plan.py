@@ -10,7 +10,7 @@ from octogen_dagster.api.estimate import estimate_pages
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from octogen_dagster.api.connection import Connection
+    from octogen_dagster.api.catalog_sources import CatalogService
     from octogen_dagster.api.search import ProductSearch
     from octogen_dagster.frames.catalog_read import CatalogRead
     from octogen_dagster.frames.pages.saved_read import SavedRead
@@ -37,11 +37,11 @@ class ReadPlan:
     continued: frozenset[str] = frozenset()
     superseded: frozenset[str] = frozenset()
 
-    def estimate(self, connection: Connection) -> str | None:
+    def estimate(self, service: CatalogService) -> str | None:
         """Say what the requests of the read take; None if its size is not known.
 
         Args:
-            connection: The settings of the service, with the prices.
+            service: The service, with the prices.
         """
         if not self.reads or self.expected_rows is None:
             return None
@@ -49,7 +49,7 @@ class ReadPlan:
         catalog = next(iter(self._catalogs))
         subject = f"Catalog {catalog!r}" if len(counts) == 1 else f"{len(counts):,} catalogs"
         saved = sum(read.saved_pages for read in self.reads)
-        estimate = estimate_pages(counts, self.search.page_size, connection, saved_pages=saved)
+        estimate = estimate_pages(counts, self.search.page_size, service, saved_pages=saved)
         more = f"; {saved:,} more pages are saved" if saved else ""
         return f"{subject}: {estimate}{more}."
 

@@ -9,14 +9,14 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from octogen_dagster.api.cancellation import ClosedError
+from octogen_dagster.background import StoppedError
 from octogen_dagster.frames.client_threads import POLL_SECONDS, ClientThreads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from octogen_dagster.api.client import OctogenClient
-    from octogen_dagster.api.connection import Connection
+    from octogen_dagster.api.blocking import BlockingClient
+    from octogen_dagster.api.service import Service
     from octogen_dagster.frames.catalog_read import CatalogRead
     from octogen_dagster.frames.decode import ProductPage
 
@@ -32,7 +32,7 @@ class BulkReader(ClientThreads):
     may have one, or up to two batches while those of all catalogs are below `MAX_READ_AHEAD_BYTES`.
 
     Args:
-        connection: The settings of the service.
+        service: The service.
         reads: The catalogs, in the order in which they are begun.
         concurrency: The number of catalogs that are read at the same time.
         pages_per_batch: The number of pages in a full batch; fewer if they are large or memory is
@@ -42,14 +42,16 @@ class BulkReader(ClientThreads):
 
     def __init__(
         self,
-        connection: Connection,
+        service: Service,
         reads: Sequence[CatalogRead],
         concurrency: int,
         pages_per_batch: int,
         *,
+        stop: threading.Event,
+        check: Callable[[], object] = lambda: None,
         read_ahead: bool = True,
     ) -> None:
-        super().__init__(connection, min(concurrency, len(reads)), "octogen-read")
+        super().__init__(service, min(concurrency, len(reads)), "octogen-read", stop, check)
         self._waiting = deque(reads)
         self._pages_per_batch = pages_per_batch
         self._read_ahead = read_ahead
@@ -94,18 +96,18 @@ class BulkReader(ClientThreads):
         """True if no batch will fill up before one is consumed."""
         return not self._working or self._ready_bytes >= MAX_READ_AHEAD_BYTES
 
-    async def _work(self, client: OctogenClient) -> None:
+    def _work(self, client: BlockingClient) -> None:
         while read := self._take():
             with read.saver or contextlib.nullcontext():
-                await self._read(client, read)
+                self._read(client, read)
 
     def _take(self) -> CatalogRead | None:
         with self._changed:
             return self._waiting.popleft() if self._waiting and not self._is_over() else None
 
-    async def _read(self, client: OctogenClient, read: CatalogRead) -> None:
+    def _read(self, client: BlockingClient, read: CatalogRead) -> None:
         pages = read.pages(client)
-        while self._wait_for_room(read) and (page := await anext(pages, None)):
+        while self._wait_for_room(read) and (page := next(pages, None)):
             with self._changed:
                 batch = self._ready.setdefault(read, _Batch())
                 batch.pages.append(page)
@@ -129,11 +131,12 @@ class BulkReader(ClientThreads):
         while True:
             with self._changed:
                 if self._is_over():
-                    raise ClosedError
+                    raise StoppedError
                 if self._has_room(read):
                     return True
                 woken = self._blocked[read] = threading.Event()
-            woken.wait()
+            while not (woken.wait(POLL_SECONDS) or self._is_over()):
+                pass
 
     def _wake(self, most: int | None = None) -> None:
         """Wake blocked catalogs, first those without pages, then those whose batch is longest."""

@@ -6,22 +6,28 @@ import contextlib
 import functools
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import polars as pl
 
-from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs
-from octogen_dagster.api.client import DEFAULT_TIMEOUT
-from octogen_dagster.api.connection import MAX_EXTRA_PAGES_RATIO, Connection
-from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.blocking import BlockingClient
+from octogen_dagster.api.catalog_sources import (
+    MAX_EXTRA_PAGES_RATIO,
+    CatalogService,
+    CatalogSource,
+    GrantedCatalogs,
+)
+from octogen_dagster.api.credentials import ApiKey, configured_base_url
 from octogen_dagster.api.estimate import small_page_warning
+from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.paging import IndexedAgainError
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.search import ProductSearch
+from octogen_dagster.api.service import DEFAULT_TIMEOUT
 from octogen_dagster.api.spending import Spending
-from octogen_dagster.api.urls import configured_base_url
 from octogen_dagster.errors import (
     OctogenEmptyCatalogError,
     OctogenError,
@@ -35,7 +41,7 @@ from octogen_dagster.frames.catalog_read import CatalogRead
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA, SCHEMA_VERSION
 from octogen_dagster.frames.effective_query import EFFECTIVE_QUERY
 from octogen_dagster.frames.execution import Execution
-from octogen_dagster.frames.io_source import Query, interruptible, io_source
+from octogen_dagster.frames.io_source import Query, io_source, raise_interrupt
 from octogen_dagster.frames.pages.resume import plan_with_store
 from octogen_dagster.frames.plan import list_for, plan_catalogs
 from octogen_dagster.frames.progress import ProgressBar, Throttle
@@ -61,7 +67,6 @@ from octogen_dagster.settings import require_fraction
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from octogen_dagster.api.cancellation import CancelScope
     from octogen_dagster.frames.pages.store import PageStore
     from octogen_dagster.frames.plan import ListCatalogs
     from octogen_dagster.frames.reading import SnapshotPlace
@@ -83,7 +88,7 @@ class ProductScan:
 
     Args:
         search: The search.
-        connection: The settings of the service.
+        service: The settings of the service.
         report: Called with the statistics about every ten seconds, and at the end.
         list_catalogs: Lists the catalogs of the source, or returns None for a service that has no
             list. By default the source is asked, if its list is needed.
@@ -109,7 +114,7 @@ class ProductScan:
     def __init__(
         self,
         search: ProductSearch,
-        connection: Connection,
+        service: CatalogService,
         report: Callable[[ScanStatistics], None] | None = None,
         *,
         list_catalogs: ListCatalogs | None = None,
@@ -122,7 +127,7 @@ class ProductScan:
         self.search = search
         require_fraction("min_rows_ratio", min_rows_ratio)
         self.min_rows_ratio = min_rows_ratio if search.reads_whole_catalogs else 0.0
-        self.connection = connection
+        self.service = service
         self.statistics = ScanStatistics(search=search)
         self._report = report
         self._progress = progress
@@ -134,9 +139,9 @@ class ProductScan:
 
     def __reduce__(
         self,
-    ) -> tuple[Callable[..., ProductScan], tuple[ProductSearch, Connection]]:
+    ) -> tuple[Callable[..., ProductScan], tuple[ProductSearch, CatalogService]]:
         restore = functools.partial(type(self), min_rows_ratio=self.min_rows_ratio)
-        return restore, (self.search, self.connection)
+        return restore, (self.search, self.service)
 
     @property
     def frame(self) -> pl.LazyFrame:
@@ -146,15 +151,15 @@ class ProductScan:
     @property
     def spending(self) -> Spending:
         """What all executions count their costs in."""
-        return self.connection.spending
+        return self.service.spending
 
     @contextlib.contextmanager
     def reading(self, place: SnapshotPlace) -> Iterator[Reading]:
         """Let the block store the products in a place, with saved pages beside it."""
-        stop = interruptible()
+        stop = threading.Event()
         stored = _Stored(place, place.page_store(self._clock))
 
-        def frames(query: Query, stop: CancelScope) -> Iterator[pl.DataFrame]:
+        def frames(query: Query, stop: threading.Event) -> Iterator[pl.DataFrame]:
             for frame in self._frames(query, stop, stored):
                 stored.figures.add(frame)
                 yield frame
@@ -170,7 +175,7 @@ class ProductScan:
                 lambda: self._outcome(stored.figures),
                 limits,
                 stored.remove_pages,
-                stop.cancel,
+                stop.set,
             )
         except (OctogenEmptyCatalogError, OctogenNotFoundError) as error:
             explained = self._explain(error) if self._explain else None
@@ -206,7 +211,7 @@ class ProductScan:
         return {ROWS_PER_PRODUCT: json.dumps(ratios)} if ratios else {}
 
     def _frames(
-        self, query: Query, stop: CancelScope, stored: _Stored | None = None
+        self, query: Query, stop: threading.Event, stored: _Stored | None = None
     ) -> Iterator[pl.DataFrame]:
         now = self._clock()
         if self._window and not is_within(self._window, now):
@@ -216,19 +221,24 @@ class ProductScan:
         pushdown, n_rows = Pushdown(), query.n_rows
         if query.predicate is not None and n_rows is None and self.search.max_products is None:
             pushdown = Pushdown.of(query.predicate)
-        connection = self.connection.with_own_spending().with_log(warn)
-        connection = replace(connection, scope=stop)
-        if stored and n_rows is None and pushdown == Pushdown():
-            plan = self._plan_with_store(stored, connection)
-        else:
-            plan = self._plan_live(pushdown, n_rows, connection, stored)
-        caps = [cap for cap in (n_rows, plan.search.max_products) if cap is not None]
-        if not caps:
-            if line := plan.estimate(connection):
-                log(line)
-            if line := small_page_warning(plan.search.page_size, connection):
-                warn(line)
-        execution = Execution(plan, connection, query.columns, min(caps, default=None), log)
+        service = self.service.for_execution(warn)
+        with BlockingClient(service, stop, raise_interrupt) as client:
+            if stored and n_rows is None and pushdown == Pushdown():
+                plan = self._plan_with_store(stored, service, client)
+            else:
+                plan = self._plan_live(pushdown, n_rows, service, client, stored)
+            caps = [cap for cap in (n_rows, plan.search.max_products) if cap is not None]
+            if not caps:
+                if line := plan.estimate(service):
+                    log(line)
+                if line := small_page_warning(plan.search.page_size, service):
+                    warn(line)
+            cap = min(caps, default=None)
+            execution = Execution(plan, service, client, query.columns, cap=cap, log=log)
+            yield from self._executed(execution, stored)
+        self._warn_of_more_rows(plan, warn)
+
+    def _executed(self, execution: Execution, stored: _Stored | None) -> Iterator[pl.DataFrame]:
         statistics = self.statistics = execution.statistics
         with ProgressBar() if self._progress else contextlib.nullcontext() as bar:
             tell = bar.show if bar else self._report or (lambda _: None)
@@ -247,7 +257,6 @@ class ProductScan:
             finally:
                 if bar or statistics.complete:
                     tell(statistics)
-        self._warn_of_more_rows(plan, warn)
 
     def _warn_of_more_rows(self, plan: ReadPlan, warn: Callable[[str], None]) -> None:
         """Warn of each catalog that cost far more than its source's count let expect."""
@@ -261,19 +270,30 @@ class ProductScan:
                     "than its count lets expect. The next read of a snapshot expects as many."
                 )
 
-    def _plan_with_store(self, stored: _Stored, connection: Connection) -> ReadPlan:
+    def _plan_with_store(
+        self, stored: _Stored, service: CatalogService, client: BlockingClient
+    ) -> ReadPlan:
         list_catalogs = self._list_catalogs or functools.partial(
-            list_for, self.search, connection, stored.warn
+            list_for, self.search, service, client, stored.warn
         )
-        catalogs = plan_catalogs(self.search, connection, list_catalogs, Pushdown(), stamped=True)
+        catalogs = plan_catalogs(
+            self.search, service, client, list_catalogs, Pushdown(), stamped=True
+        )
         learned = json.loads(stored.place.latest_provenance().get(ROWS_PER_PRODUCT, "{}"))
         catalogs = [replace(each, rows_per_product=learned.get(each.catalog)) for each in catalogs]
-        walks = self._walk_planner(connection, stored)
+        walks = self._walk_planner(service, client, stored)
         if stored.store is None:
             walked = in_reading_order(walks.plan(catalogs))
             return ReadPlan(self.search, [CatalogRead(each) for each in walked], self._clock())
         plan = stored.plan = plan_with_store(
-            self.search, catalogs, walks, stored.store, connection, log=stored.log, warn=stored.warn
+            self.search,
+            catalogs,
+            walks,
+            stored.store,
+            service,
+            client=client,
+            log=stored.log,
+            warn=stored.warn,
         )
         return plan
 
@@ -281,7 +301,8 @@ class ProductScan:
         self,
         pushdown: Pushdown,
         n_rows: int | None,
-        connection: Connection,
+        service: CatalogService,
+        client: BlockingClient,
         stored: _Stored | None,
     ) -> ReadPlan:
         now = self._clock()
@@ -291,18 +312,26 @@ class ProductScan:
         is_capped = n_rows is not None
         stamped = pushdown == Pushdown() and not is_capped and self.search.max_products is None
         catalogs = plan_catalogs(
-            search, connection, self._list_catalogs, pushdown, stamped=stamped, capped=is_capped
+            search,
+            service,
+            client,
+            self._list_catalogs,
+            pushdown,
+            stamped=stamped,
+            capped=is_capped,
         )
         if stamped:  # all rows are read, so their order does not matter
-            catalogs = in_reading_order(self._walk_planner(connection, stored).plan(catalogs))
+            catalogs = in_reading_order(self._walk_planner(service, client, stored).plan(catalogs))
         return ReadPlan(search, [CatalogRead(catalog) for catalog in catalogs], now)
 
-    def _walk_planner(self, connection: Connection, stored: _Stored | None) -> WalkPlanner:
+    def _walk_planner(
+        self, service: CatalogService, client: BlockingClient, stored: _Stored | None
+    ) -> WalkPlanner:
         if stored is None:
             brands = SnapshotBrands(lambda: None, _LOGGER.warning)
-            return WalkPlanner(self.search, connection, brands, _LOGGER.info)
+            return WalkPlanner(self.search, service, client, brands, _LOGGER.info)
         brands = SnapshotBrands(stored.place.latest, stored.warn)
-        return WalkPlanner(self.search, connection, brands, stored.log)
+        return WalkPlanner(self.search, service, client, brands, stored.log)
 
 
 class _Stored:
@@ -407,18 +436,18 @@ def scan_products(
         key = ApiKey(api_key)
     finally:
         del api_key  # no traceback that shows locals is to show it
-    connection = Connection(
+    service = CatalogService(
         api_key=key,
         base_url=base_url or configured_base_url(),
         timeout=timeout,
         concurrency=concurrency,
         retry=retry or RetryPolicy(),
-        reserve=reserve,
+        limiter=RateLimiter(reserve),
         catalogs=catalogs or GrantedCatalogs(),
         spending=Spending(budget_usd=budget_usd),
         max_extra_pages_ratio=max_extra_pages_ratio,
     )
-    return ProductScan(search, connection, progress=progress).frame
+    return ProductScan(search, service, progress=progress).frame
 
 
 def _narrowed(search: ProductSearch, pushdown: Pushdown) -> ProductSearch | None:

@@ -20,7 +20,7 @@ from octogen_dagster.frames.reading import Figures
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from octogen_dagster.api.requester import RequestStatistics
+    from octogen_dagster.api.flow import RequestStatistics
     from octogen_dagster.api.spending import Spending
     from octogen_dagster.frames.decode import ProductPage
 

@@ -19,8 +19,8 @@ from octogen_dagster.frames.partition import MAX_SHARE, REFUSED_STATUSES, partit
 from octogen_dagster.frames.plan import FirstPage
 
 if TYPE_CHECKING:
-    from octogen_dagster.api.client import OctogenClient
-    from octogen_dagster.api.connection import Connection
+    from octogen_dagster.api.blocking import BlockingClient
+    from octogen_dagster.api.catalog_sources import CatalogService
     from octogen_dagster.api.search import ProductSearch
     from octogen_dagster.frames.plan import PlannedCatalog
     from octogen_dagster.frames.snapshot_brands import SnapshotBrands
@@ -37,13 +37,15 @@ class WalkPlanner:
 
     Attributes:
         search: The search.
-        connection: The settings of the service.
+        service: The service.
+        client: Sends the requests.
         snapshot: The brands of the snapshot that is replaced.
         log: Called with a line about each catalog that is read in several walks.
     """
 
     search: ProductSearch
-    connection: Connection
+    service: CatalogService
+    client: BlockingClient
     snapshot: SnapshotBrands
     log: Callable[[str], None]
 
@@ -58,9 +60,9 @@ class WalkPlanner:
         Raises:
             OctogenError: A request failed.
         """
-        threads = self.connection.concurrency
+        threads = self.service.concurrency
         is_possible = threads > 1 and self.search.reads_whole_catalogs
-        if not (is_possible and self.connection.max_extra_pages_ratio):
+        if not (is_possible and self.service.max_extra_pages_ratio):
             return [[each] for each in catalogs]
         pages = [self._pages(self._products(each)) for each in catalogs]
         return [
@@ -86,8 +88,8 @@ class WalkPlanner:
         whole = [replace(catalog, first_page=first)]
         if first.generation != "current" or not first.page.next_cursor:
             return whole
-        threads = useful_threads(pages, seconds, self.connection)
-        limit = math.floor(self.connection.max_extra_pages_ratio * pages)
+        threads = useful_threads(pages, seconds, self.service)
+        limit = math.floor(self.service.max_extra_pages_ratio * pages)
         brands: Mapping[str, int] = self.snapshot.brands(catalog.catalog)
         parts = partition(
             brands or catalog.brands,
@@ -112,18 +114,14 @@ class WalkPlanner:
             return []
         self.log(
             f"Catalog {demanding.catalog!r} is read in {len(walks)} walks by brand, up to "
-            f"{self.connection.concurrency} at a time, with at most {len(walks)} more pages."
+            f"{self.service.concurrency} at a time, with at most {len(walks)} more pages."
         )
         return [replace(walk, first_page=first) if walk is demanding else walk for walk in walks]
 
     def _first_page(self, catalog: PlannedCatalog) -> FirstPage:
         read_first = functools.partial(read_page, is_first=True)
-
-        async def request(client: OctogenClient) -> FirstPage:
-            page = await client.get_raw_page(catalog.request, catalog.subject, 1, read_first)
-            return FirstPage(page, client.generation)
-
-        return self.connection.call(request)
+        page = self.client.page(catalog.request, catalog.subject, 1, read_first)
+        return FirstPage(page, self.service.generation)
 
     def _products(self, catalog: PlannedCatalog) -> int:
         """Return the number of products to expect; 0 if it is not known."""
@@ -139,16 +137,16 @@ def _demand(walk: PlannedCatalog) -> int:
     return len(walk.part.excluded) if walk.part and walk.part.brands else 0
 
 
-def useful_threads(pages: int, seconds: float, connection: Connection) -> int:
+def useful_threads(pages: int, seconds: float, service: CatalogService) -> int:
     """Return the number of threads from which on the rate limit alone decides the time of a read.
 
     Args:
         pages: The number of pages to read.
         seconds: The time that one page takes.
-        connection: The settings of the service, which has named its rate limit.
+        service: The service, which has named its rate limit.
     """
-    threads = connection.concurrency
-    wait = estimate_pages([pages], 1, connection).limit_seconds
+    threads = service.concurrency
+    wait = estimate_pages([pages], 1, service).limit_seconds
     return min(threads, math.ceil(pages * seconds / wait)) if wait else threads
 
 

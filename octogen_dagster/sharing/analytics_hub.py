@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from google.auth.credentials import Credentials
     from google.cloud import bigquery_analyticshub_v1 as ah
 
-    from octogen_dagster.api.cancellation import CancelScope
+    from octogen_dagster.background import Deadline
 
 EMULATOR_VARIABLE = "ANALYTICS_HUB_EMULATOR_HOST"
 """Environment variable with the `host:port` of a local server.
@@ -66,7 +66,7 @@ class AnalyticsHub:
         deadline: Seconds for a call with all its attempts, and for a list with all its pages.
         first_wait: The longest wait before the second attempt, in seconds; it doubles with each
             further attempt.
-        scope: Ends all calls: no attempt begins when it has ended, or outlives its time.
+        within: The time for all calls: no attempt begins when it is over, or outlives it.
 
     Raises:
         MissingPackageError: Google's packages are not installed.
@@ -80,13 +80,13 @@ class AnalyticsHub:
         timeout: float = 30.0,
         deadline: float = 120.0,
         first_wait: float = 0.5,
-        scope: CancelScope | None = None,
+        within: Deadline | None = None,
     ) -> None:
         require_extras("Analytics Hub", "bigquery")
         self._credentials = credentials
         self._endpoint = endpoint or os.environ.get(EMULATOR_VARIABLE)
         self._deadline = deadline
-        self._calls = BoundedCalls(timeout, deadline, first_wait, scope)
+        self._calls = BoundedCalls(timeout, deadline, first_wait, within)
 
     def __enter__(self) -> Self:
         return self

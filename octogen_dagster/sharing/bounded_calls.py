@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from octogen_dagster.api.cancellation import CancelScope
+from octogen_dagster.background import Deadline
 from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryUnreachableError
 from octogen_dagster.sharing.google_errors import status_code
 
@@ -31,16 +31,16 @@ class BoundedCalls:
         deadline: Seconds for a call with all its attempts, and for a list with all its pages.
         first_wait: The longest wait before the second attempt, in seconds; it doubles with each
             further attempt.
-        scope: Ends all calls: no attempt begins when it has ended, or outlives its time.
+        within: The time for all calls: no attempt begins when it has ended, or outlives it.
     """
 
     def __init__(
-        self, timeout: float, deadline: float, first_wait: float, scope: CancelScope | None = None
+        self, timeout: float, deadline: float, first_wait: float, within: Deadline | None = None
     ) -> None:
         self._timeout = timeout
         self._deadline = deadline
         self._first_wait = first_wait
-        self._scope = scope or CancelScope()
+        self._within = within or Deadline.after(float("inf"))
 
     def call(self, method: Callable[..., _Response], request: Any) -> _Response:
         """Call a method, and again while it fails in a way that may pass.
@@ -53,7 +53,7 @@ class BoundedCalls:
             google.api_core.exceptions.RetryError: No attempt succeeded in time.
             google.api_core.exceptions.GoogleAPICallError: The call was refused.
         """
-        return self._call_within(self._scope.child(self._deadline), method, request)
+        return self._call_within(self._within.within(self._deadline), method, request)
 
     def iter_pages(self, method: Callable[..., Any], request: Any, subject: str) -> Iterator[Any]:
         """Yield each page of a list once, all within one deadline.
@@ -68,10 +68,10 @@ class BoundedCalls:
             OctogenBigQueryError: The pages repeat, or are too many.
             google.api_core.exceptions.GoogleAPIError: As for `call`.
         """
-        scope = self._scope.child(self._deadline)
+        deadline = self._within.within(self._deadline)
         seen = set()
         for number in range(1, MAX_PAGES + 1):
-            page = next(self._call_within(scope, method, request).pages)
+            page = next(self._call_within(deadline, method, request).pages)
             yield page
             request.page_token = page.next_page_token
             if not request.page_token:
@@ -82,9 +82,9 @@ class BoundedCalls:
                     "Try again later."
                 )
             seen.add(request.page_token)
-            if not _seconds_left(scope):
+            if not deadline.left:
                 raise OctogenBigQueryUnreachableError(
-                    f"{subject}: {number} pages were read within {scope.seconds:g} s, and there "
+                    f"{subject}: {number} pages were read within {deadline.seconds:g} s, and there "
                     "are more. Try again later."
                 )
         raise OctogenBigQueryError(
@@ -93,12 +93,12 @@ class BoundedCalls:
         )
 
     def _call_within(
-        self, scope: CancelScope, method: Callable[..., _Response], request: Any
+        self, deadline: Deadline, method: Callable[..., _Response], request: Any
     ) -> _Response:
         from google.api_core import exceptions, retry
 
         def attempt() -> _Response:
-            seconds = min(self._timeout, _seconds_left(scope))
+            seconds = min(self._timeout, deadline.left)
             if not seconds:
                 raise exceptions.DeadlineExceeded("no time was left to send it")  # type: ignore[no-untyped-call]
             return method(request, retry=None, timeout=seconds)
@@ -109,7 +109,7 @@ class BoundedCalls:
             initial=self._first_wait,
             maximum=10.0,
             multiplier=2.0,
-            timeout=_seconds_left(scope),
+            timeout=deadline.left,
             on_error=failures.append,
         )
         try:
@@ -121,7 +121,3 @@ class BoundedCalls:
             ]
             cause = (explained or failures)[-1]
         raise exceptions.RetryError("No attempt succeeded.", cause)  # type: ignore[no-untyped-call]
-
-
-def _seconds_left(scope: CancelScope) -> float:
-    return 0.0 if scope.is_cancelled else scope.remaining

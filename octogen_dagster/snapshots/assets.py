@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_args, get_origin
 import dagster as dg
 from pydantic import BaseModel, ValidationError
 
+from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs
 from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.api.responses import CATALOG_NOT_FOUND
@@ -197,10 +198,12 @@ class ProductsAsset:
                 )
 
         with permanent_errors_fail():
-            connection = octogen.connection().with_log(context.log.warning)
-            list_catalogs = functools.cache(
-                lambda: list_for(search, connection, context.log.warning)
-            )
+            service = octogen.service().with_log(context.log.warning)
+
+            @functools.cache
+            def list_catalogs() -> Sequence[CatalogState] | None:
+                with BlockingClient(service) as client:
+                    return list_for(search, service, client, context.log.warning)
 
             def withheld(catalog: str, reason: str) -> dg.Failure:
                 listed = [state.catalog for state in list_catalogs() or ()]
@@ -210,7 +213,7 @@ class ProductsAsset:
                 return dg.Failure(text, allow_retries=False)
 
             if window is None or is_within(window, self._clock()):
-                _require_listed(search, list_catalogs(), connection.catalogs, context, withheld)
+                _require_listed(search, list_catalogs(), service.catalogs, context, withheld)
 
             def explain(error: OctogenError) -> Exception | None:
                 is_withheld = getattr(error, "detail", CATALOG_NOT_FOUND) == CATALOG_NOT_FOUND
@@ -220,7 +223,7 @@ class ProductsAsset:
 
             return ProductScan(
                 search,
-                connection,
+                service,
                 report,
                 list_catalogs=list_catalogs,
                 window=window,

@@ -8,8 +8,6 @@ from typing import Any
 import dagster as dg
 import msgspec
 
-from octogen_dagster.api.cancellation import CancelScope
-from octogen_dagster.api.catalog_sources import fetch_catalogs
 from octogen_dagster.api.catalog_states import CatalogList
 from octogen_dagster.dagster_parts import RESOURCE
 from octogen_dagster.errors import OctogenError
@@ -197,8 +195,7 @@ def _log(listed: CatalogList, tick: CatalogTick, context: dg.SensorEvaluationCon
 
 
 def _fetch_catalogs(octogen: OctogenResource) -> CatalogList:
-    connection = octogen.connection()
-    deadline = min(connection.retry.deadline, LISTING_TIMEOUT)
-    retry = dataclasses.replace(connection.retry, deadline=deadline)
-    scope = CancelScope(_MAX_LISTING_SECONDS)
-    return fetch_catalogs(dataclasses.replace(connection, retry=retry, scope=scope))
+    service = octogen.service()
+    deadline = min(service.retry.deadline, LISTING_TIMEOUT)
+    retry = dataclasses.replace(service.retry, deadline=deadline)
+    return dataclasses.replace(service, retry=retry).within(_MAX_LISTING_SECONDS).fetch_catalogs()

@@ -6,7 +6,6 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.api.catalog_sources import fetch_catalogs
 from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.dagster_parts import RESOURCE, octogen_asset, permanent_errors_fail
 from octogen_dagster.snapshots.catalogs_schema import CATALOGS_SCHEMA
@@ -55,7 +54,7 @@ def build_catalogs_asset(
     def catalogs(context: dg.AssetExecutionContext) -> pl.DataFrame:
         octogen: OctogenResource = getattr(context.resources, resource_key)
         with permanent_errors_fail():
-            listed = fetch_catalogs(octogen.connection().with_log(context.log.warning))
+            listed = octogen.service().with_log(context.log.warning).fetch_catalogs()
         for line in listed.warnings:
             context.log.warning(line)
         if partitions_def is not None:

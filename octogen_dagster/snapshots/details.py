@@ -93,10 +93,10 @@ def build_product_details_asset(
             context.log.info(statistics.progress(subject))
 
         with permanent_errors_fail():
-            connection = octogen.connection()
+            service = octogen.service()
         return DetailScan(
             products,
-            connection,
+            service,
             only_changed=only_changed,
             failure_threshold=failure_threshold,
             report=report,

@@ -15,19 +15,32 @@ from pydantic import (
 )
 from typing_extensions import Self, Unpack
 
-from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs
-from octogen_dagster.api.client import DEFAULT_TIMEOUT, OctogenClient
-from octogen_dagster.api.connection import MAX_EXTRA_PAGES_RATIO, Connection
-from octogen_dagster.api.credentials import ApiKey, key_mask, warn_of_written_key
+from octogen_dagster.api.blocking import BlockingClient
+from octogen_dagster.api.catalog_sources import (
+    MAX_EXTRA_PAGES_RATIO,
+    CatalogService,
+    CatalogSource,
+    GrantedCatalogs,
+)
+from octogen_dagster.api.client import OctogenClient
+from octogen_dagster.api.credentials import (
+    ApiKey,
+    checked_base_url,
+    checked_host,
+    configured_base_url,
+    key_mask,
+    warn_of_written_key,
+)
 from octogen_dagster.api.models import (
     MerchantCatalogSummary,
     MerchantProductListPage,
     MerchantProductUrlLookupResponse,
 )
+from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.search import ProductSearch, SearchArguments, shows_arguments
+from octogen_dagster.api.service import DEFAULT_TIMEOUT
 from octogen_dagster.api.spending import LOOKUP_USD, NO_PRICES, SEARCH_PAGE_USD, Prices, Spending
-from octogen_dagster.api.urls import checked_base_url, checked_host, configured_base_url
 from octogen_dagster.frames.reading import MIN_ROWS_RATIO, TimeWindow
 from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.statistics import ScanStatistics
@@ -171,20 +184,20 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         settings = self.model_dump(exclude={"api_key", "catalogs"})
         return _from_settings, ({**settings, "catalogs": self.catalogs},)
 
-    def connection(self) -> Connection:
-        """Return the connection that these settings describe.
+    def service(self) -> CatalogService:
+        """Return the service that these settings describe.
 
         Raises:
             MissingAPIKeyError: There is no key.
             ValueError: A setting is out of its range.
         """
-        return Connection(
+        return CatalogService(
             api_key=ApiKey(self.api_key),
             base_url=self.base_url or configured_base_url(self.host),
             timeout=self.timeout,
             concurrency=self.concurrency,
             retry=RetryPolicy(attempts=self.attempts, deadline=self.deadline),
-            reserve=self.reserve,
+            limiter=RateLimiter(self.reserve),
             spending=self.spending,
             catalogs=self.catalogs,
             max_extra_pages_ratio=self.max_extra_pages_ratio,
@@ -207,15 +220,17 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         Raises:
             MissingAPIKeyError: There is no key.
         """
-        return self.connection().client()
+        return OctogenClient(_service=self.service())
 
     def list_catalogs(self) -> list[MerchantCatalogSummary]:
         """Call `OctogenClient.list_catalogs` and block until it returns."""
-        return self.connection().call(OctogenClient.list_catalogs)
+        with BlockingClient(self.service()) as client:
+            return client.list_catalogs()
 
     def lookup_product(self, url: str) -> MerchantProductUrlLookupResponse:
         """Call `OctogenClient.lookup_product` and block until it returns."""
-        return self.connection().call(lambda client: client.lookup_product(url))
+        with BlockingClient(self.service()) as client:
+            return client.lookup_product(url)
 
     @shows_arguments
     def search_products(self, **page: Unpack[SearchArguments]) -> MerchantProductListPage:
@@ -223,7 +238,8 @@ class OctogenResource(dg.ConfigurableResource[Any]):
 
         The arguments and errors are those of `OctogenClient.search_products`.
         """
-        return self.connection().call(lambda client: client.search_products(**page))
+        with BlockingClient(self.service()) as client:
+            return client.search_products(**page)
 
     def scan(
         self,
@@ -254,7 +270,7 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         """
         return ProductScan(
             search,
-            self.connection(),
+            self.service(),
             report,
             window=window,
             min_rows_ratio=min_rows_ratio,

@@ -1,19 +1,18 @@
-"""Clients of a test server, over each transport and with injected waits."""
+"""Both clients of a test server, with the same methods, so that a test can ask either."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
-from octogen_dagster.api.client import DEFAULT_TIMEOUT, OctogenClient
+from octogen_dagster import OctogenClient
+from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.pacing import RateLimiter
-from octogen_dagster.api.requester import HEADERS
 from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.api.service import DEFAULT_TIMEOUT, Service
 from octogen_dagster.api.spending import Spending
-from octogen_dagster.api.transport import BlockingTransport
-from octogen_dagster.api.wait_log import WaitLog
 
 Transport = Literal["httpx", "blocking"]
 TRANSPORTS: tuple[Transport, ...] = ("httpx", "blocking")
@@ -41,11 +40,22 @@ class Clock:
         return self.now
 
 
-class Waits(list[float]):
-    """The seconds of the waits that a client asked for; the waits take no time."""
+class AwaitedBlockingClient:
+    """A BlockingClient whose methods are awaited, as those of OctogenClient are."""
 
-    async def sleep(self, seconds: float) -> None:
-        self.append(seconds)
+    def __init__(self, client: BlockingClient) -> None:
+        self._client = client
+        self.statistics = client.statistics
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+        if not callable(method):
+            return method
+
+        async def awaited(*arguments: Any, **settings: Any) -> Any:
+            return method(*arguments, **settings)
+
+        return awaited
 
 
 @contextlib.asynccontextmanager
@@ -57,26 +67,18 @@ async def open_client(
     rate_limiter: RateLimiter | None = None,
     spending: Spending | None = None,
     timeout: float = DEFAULT_TIMEOUT,
-    waits: Waits | None = None,
-    wait_log: WaitLog | None = None,
-) -> AsyncIterator[OctogenClient]:
+) -> AsyncIterator[Any]:
     """Open a client of `server`. It does not retry unless `retry` says so."""
-    blocking = None
-    if transport == "blocking":
-        blocking = BlockingTransport(server.base_url, ApiKey(server.api_key), HEADERS)
-    try:
+    settings: dict[str, Any] = {"base_url": server.base_url, "timeout": timeout, "retry": retry}
+    if spending:
+        settings["spending"] = spending
+    if transport == "httpx":
         async with OctogenClient(
-            api_key=server.api_key,
-            base_url=server.base_url,
-            timeout=timeout,
-            _transport=blocking,
-            retry=retry,
-            rate_limiter=rate_limiter,
-            spending=spending,
-            _waits=wait_log,
-            _sleep=waits.sleep if waits is not None else None,
+            api_key=server.api_key, rate_limiter=rate_limiter, **settings
         ) as client:
             yield client
-    finally:
-        if blocking:
-            await blocking.aclose()
+        return
+    if rate_limiter:
+        settings["limiter"] = rate_limiter
+    with BlockingClient(Service(api_key=ApiKey(server.api_key), **settings)) as blocking:
+        yield AwaitedBlockingClient(blocking)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 
 from octogen_dagster.sandbox.server import Sandbox
-from tests.api.clients import TRANSPORTS, Transport, Waits
+from tests.api.clients import TRANSPORTS, Transport
 from tests.api.leaks import SECRET
 from tests.api.servers import KEY
 
@@ -51,12 +51,6 @@ def transport(request: pytest.FixtureRequest) -> Transport:
     """Each transport in turn."""
     chosen: Transport = request.param
     return chosen
-
-
-@pytest.fixture
-def waits() -> Waits:
-    """The waits of the clients that are opened with it."""
-    return Waits()
 
 
 @pytest.fixture

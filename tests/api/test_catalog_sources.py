@@ -11,15 +11,14 @@ from typing import Any
 import pytest
 
 from octogen_dagster.api.catalog_sources import (
+    CatalogService,
     CatalogSource,
     GrantedCatalogs,
     NamedCatalogs,
     ShopCatalogs,
-    fetch_catalogs,
 )
 from octogen_dagster.api.catalog_states import CatalogList, CatalogState
 from octogen_dagster.api.client import OctogenClient
-from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.errors import (
     OctogenAuthenticationError,
@@ -37,8 +36,8 @@ ACME = shop("acme.example", catalog_of_shop("acme"))
 ZEN = shop("zen.example", catalog_of_shop("zen"))
 
 
-def connection_to(server: Server, catalogs: CatalogSource, **retry: Any) -> Connection:
-    return Connection(
+def connection_to(server: Server, catalogs: CatalogSource, **retry: Any) -> CatalogService:
+    return CatalogService(
         api_key=ApiKey(KEY),
         base_url=server.base_url,
         retry=replace(ONCE, **retry),
@@ -52,8 +51,8 @@ def keys(listed: CatalogList) -> list[str]:
 
 class TestGrantedCatalogs:
     def test_they_are_the_default_and_need_one_request(self, sandbox: Sandbox) -> None:
-        connection = Connection(api_key=ApiKey(KEY), base_url=sandbox.base_url)
-        listed = fetch_catalogs(connection)
+        connection = CatalogService(api_key=ApiKey(KEY), base_url=sandbox.base_url)
+        listed = connection.fetch_catalogs()
         assert connection.catalogs == GrantedCatalogs()
         assert keys(listed) == ["northpeak", "strada"]
         assert all(state.last_indexed_at for state in listed.catalogs)
@@ -70,13 +69,13 @@ class TestGrantedCatalogs:
                 r"OctogenResource\(catalogs=NamedCatalogs\(keys=\[\.\.\.\]\)\), or name those",
             ),
         ):
-            fetch_catalogs(connection_to(server, GrantedCatalogs()))
+            connection_to(server, GrantedCatalogs()).fetch_catalogs()
 
     def test_a_catalog_that_is_listed_twice_is_there_once(self) -> None:
         first = {"catalog": "acme", "displayName": "A", "productCount": 1}
         body = [first, {**first, "productCount": 2}, {**first, "catalog": "zen"}]
         with RawServer(lambda _: http(body=body)) as server:
-            listed = fetch_catalogs(connection_to(server, GrantedCatalogs()))
+            listed = connection_to(server, GrantedCatalogs()).fetch_catalogs()
         assert keys(listed) == ["acme", "zen"]
         assert listed.catalogs[0].product_count == 1
         assert listed.warnings == ["Catalog 'acme' is listed more than once. It is read once."]
@@ -86,7 +85,7 @@ class TestShopCatalogs:
     def test_each_host_is_requested_and_all_catalogs_are_listed(self) -> None:
         two = shop("acme.example", catalog_of_shop("acme"), catalog_of_shop("acme-outlet", 7))
         with shops({"acme.example": two, "zen.example": ZEN}) as server:
-            listed = fetch_catalogs(connection_to(server, BOTH))
+            listed = connection_to(server, BOTH).fetch_catalogs()
         assert keys(listed) == ["acme", "acme-outlet", "zen"]
         assert [state.product_count for state in listed.catalogs] == [3, 7, 3]
         assert [state.host for state in listed.catalogs] == ["acme.example"] * 2 + ["zen.example"]
@@ -103,11 +102,11 @@ class TestShopCatalogs:
             return ACME
 
         with shops({"acme.example": answer, "zen.example": answer}) as server:
-            assert keys(fetch_catalogs(connection_to(server, BOTH))) == ["acme"]
+            assert keys(connection_to(server, BOTH).fetch_catalogs()) == ["acme"]
 
     def test_a_shop_that_is_not_covered_does_not_stop_the_others(self) -> None:
         with shops({"acme.example": not_covered(), "zen.example": ZEN}) as server:
-            listed = fetch_catalogs(connection_to(server, BOTH))
+            listed = connection_to(server, BOTH).fetch_catalogs()
         assert keys(listed) == ["zen"]
         assert listed.warnings == [
             "Shop 'acme.example' is not covered by Octogen (404 domain_not_covered). Correct the "
@@ -124,7 +123,7 @@ class TestShopCatalogs:
         self, bad: list[bytes]
     ) -> None:
         with shops({"acme.example": bad, "zen.example": ZEN}) as server:
-            listed = fetch_catalogs(connection_to(server, BOTH))
+            listed = connection_to(server, BOTH).fetch_catalogs()
         assert keys(listed) == ["zen"]
         (warning,) = listed.warnings
         assert warning.startswith("Shop 'acme.example' ")
@@ -135,7 +134,7 @@ class TestShopCatalogs:
             return hanging(lambda: server)
 
         with shops({"acme.example": wait, "zen.example": ZEN}) as server:
-            listed = fetch_catalogs(connection_to(server, BOTH, deadline=0.5))
+            listed = connection_to(server, BOTH, deadline=0.5).fetch_catalogs()
         assert keys(listed) == ["zen"]
         assert "did not answer in time" in listed.warnings[0]
         assert not listed.is_complete
@@ -151,7 +150,7 @@ class TestShopCatalogs:
                 OctogenTimeoutError, match=r"^None of 40 shops could be read\. Shop '0\.example'"
             ),
         ):
-            fetch_catalogs(connection_to(server, ShopCatalogs(hosts), deadline=0.3))
+            connection_to(server, ShopCatalogs(hosts), deadline=0.3).fetch_catalogs()
         assert len(server.received) < len(hosts)
 
     def test_one_error_of_one_shop_is_raised_as_it_is(self) -> None:
@@ -160,7 +159,7 @@ class TestShopCatalogs:
             shops({}) as server,
             pytest.raises(OctogenNotFoundError, match=r"^Shop 'acme\.example' is not covered"),
         ):
-            fetch_catalogs(connection_to(server, source))
+            connection_to(server, source).fetch_catalogs()
 
     def test_if_all_fail_the_error_names_them_and_is_one_that_may_pass(self) -> None:
         with (
@@ -170,7 +169,7 @@ class TestShopCatalogs:
                 match=r"^None of 2 shops could be read\. Shop 'acme\.example' .* Shop 'zen\.ex",
             ) as caught,
         ):
-            fetch_catalogs(connection_to(server, BOTH))
+            connection_to(server, BOTH).fetch_catalogs()
         assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
     def test_a_wrong_key_is_an_error(self) -> None:
@@ -179,11 +178,11 @@ class TestShopCatalogs:
             shops({"acme.example": answer, "zen.example": answer}) as server,
             pytest.raises(OctogenAuthenticationError, match="Invalid API key"),
         ):
-            fetch_catalogs(connection_to(server, BOTH))
+            connection_to(server, BOTH).fetch_catalogs()
 
     def test_a_catalog_of_two_shops_is_there_once(self) -> None:
         with shops({"acme.example": ACME, "zen.example": ACME}) as server:
-            listed = fetch_catalogs(connection_to(server, BOTH))
+            listed = connection_to(server, BOTH).fetch_catalogs()
         assert keys(listed) == ["acme"]
         assert listed.warnings == ["Catalog 'acme' is listed more than once. It is read once."]
 
@@ -221,7 +220,7 @@ class TestNamedCatalogs:
     def test_nothing_is_requested_and_nothing_else_is_known(self) -> None:
         with RawServer(lambda _: http(500)) as server:
             source = NamedCatalogs(keys=["zen", " acme ", "zen"])
-            listed = fetch_catalogs(connection_to(server, source))
+            listed = connection_to(server, source).fetch_catalogs()
         assert listed.catalogs == [CatalogState("zen"), CatalogState("acme")]
         assert server.received == []
 
@@ -247,14 +246,14 @@ class Mine(CatalogSource):
 
 def test_a_source_of_ones_own_may_send_requests() -> None:
     with shops({"zen.example": ZEN}) as server:
-        listed = fetch_catalogs(connection_to(server, Mine()))
+        listed = connection_to(server, Mine()).fetch_catalogs()
     assert keys(listed) == ["zen"]
     assert listed.warnings == ["!", "Catalog 'zen' is listed more than once. It is read once."]
 
 
 @pytest.mark.parametrize("source", [GrantedCatalogs(), BOTH, NamedCatalogs(keys=["acme"])])
 def test_a_source_is_a_value_that_can_be_pickled(source: CatalogSource) -> None:
-    connection = Connection(api_key=ApiKey(KEY), catalogs=source)
+    connection = CatalogService(api_key=ApiKey(KEY), catalogs=source)
     copy = pickle.loads(pickle.dumps(replace(connection, api_key=ApiKey(KEY)).catalogs))
     assert copy == source
     assert hash(copy) == hash(source)

@@ -4,7 +4,6 @@ from decimal import Decimal
 
 import pytest
 
-from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.estimate import (
     Estimate,
@@ -12,15 +11,17 @@ from octogen_dagster.api.estimate import (
     estimate_pages,
     small_page_warning,
 )
+from octogen_dagster.api.pacing import RateLimiter
+from octogen_dagster.api.service import Service
 from octogen_dagster.api.spending import Prices, Spending
 from tests.api.servers import KEY
 
 
-def connection(prices: Prices | None = None, limit: float | None = None) -> Connection:
+def connection(prices: Prices | None = None, limit: float | None = None) -> Service:
     spending = Spending(prices)
     with spending.request("/catalogs", "The list") as charge:
         charge.requests_per_minute = limit
-    return Connection(api_key=ApiKey(KEY), spending=spending, reserve=0.2)
+    return Service(api_key=ApiKey(KEY), spending=spending, limiter=RateLimiter(0.2))
 
 
 def test_a_catalog_of_a_million_products_costs_140_dollars() -> None:

@@ -13,8 +13,7 @@ import pytest
 from google.api_core.exceptions import DeadlineExceeded
 from google.cloud.bigquery import Client, QueryJob
 
-from octogen_dagster.api.cancellation import CancelScope, ClosedError
-from octogen_dagster.background import submit
+from octogen_dagster.background import StoppedError, submit
 from octogen_dagster.bigquery import query_result
 from octogen_dagster.bigquery.query_result import QueryResult, open_result
 from tests.bigquery.rest_api import PROJECT, connected
@@ -46,7 +45,7 @@ def warn_never(line: str) -> None:
 
 
 def uuids(result: QueryResult) -> list[list[str]]:
-    return [batch.column("uuid").to_pylist() for batch in result.batches(CancelScope())]
+    return [batch.column("uuid").to_pylist() for batch in result.batches(lambda: None)]
 
 
 def batch(*values: str) -> pa.RecordBatch:
@@ -57,7 +56,7 @@ def test_rest_reads_a_page_at_a_time(server: ResultServer, job: QueryJob) -> Non
     result = QueryResult(job, None, warn_never)
     assert (result.job_id, result.total_rows) == ("job-1", 3)
     assert [field.name for field in result.schema] == ["uuid"]
-    batches = result.batches(CancelScope())
+    batches = result.batches(lambda: None)
     assert next(batches).column("uuid").to_pylist() == ["u1", "u2"]
     assert [batch.column("uuid").to_pylist() for batch in batches] == [["u3"]]
     assert (result.source, server.pages) == ("REST", [0, 2])
@@ -141,14 +140,19 @@ def test_a_read_that_is_stopped_does_not_wait_for_the_server(tmp_path: Path) -> 
 
     with connected(silent, tmp_path) as client:
         job = client.query("SELECT 1", job_id="job-1", job_retry=None, location="EU")
-        scope = CancelScope()
-        batches = QueryResult(job, None, warn_never).batches(scope)
+        stop = threading.Event()
+
+        def check() -> None:
+            if stop.is_set():
+                raise StoppedError
+
+        batches = QueryResult(job, None, warn_never).batches(check)
         assert len(next(batches)) == 2
         following = submit(lambda: next(batches), "test")
         try:
             assert requested.wait(ENDING_SECONDS)
-            scope.cancel()
-            with pytest.raises(ClosedError):
+            stop.set()
+            with pytest.raises(StoppedError):
                 following.result(ENDING_SECONDS)
         finally:
             given_up.set()

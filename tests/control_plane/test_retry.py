@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.control_plane.retry import DEFAULT_RETRY, retrying
+from octogen_dagster.control_plane.retry import DEFAULT_RETRY, with_retries
 from octogen_dagster.errors import (
     OctogenConnectionError,
     OctogenError,
@@ -31,7 +31,7 @@ def attempts(error: Exception, policy: RetryPolicy = QUICK, *, repeatable: bool 
         raise error
 
     with pytest.raises(type(error)) as caught:
-        retrying(policy, repeatable=repeatable)(call)
+        with_retries(call, policy, repeatable=repeatable)
     assert caught.value is error
     return calls
 
@@ -63,4 +63,4 @@ def test_a_wait_beyond_the_deadline_does_not_begin() -> None:
 
 
 def test_a_call_that_succeeds_returns_its_value() -> None:
-    assert retrying(DEFAULT_RETRY)(lambda: 5) == 5
+    assert with_retries(lambda: 5, DEFAULT_RETRY) == 5

@@ -18,7 +18,7 @@ import upath  # noqa: F401
 from dagster.components.testing import create_defs_folder_sandbox
 
 import octogen_dagster
-from octogen_dagster.api import transport  # noqa: F401
+from octogen_dagster.api import blocking  # noqa: F401
 from tests.storage_migrations import read_migrations_once
 
 BIGQUERY = "bigquery"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from google.cloud import bigquery_analyticshub_v1 as ah
 
-from octogen_dagster.api.cancellation import CancelScope
+from octogen_dagster.background import Deadline
 from octogen_dagster.bigquery.resources import AnalyticsHubResource
 from octogen_dagster.doctor.analytics_hub import check_analytics_hub
 from octogen_dagster.doctor.runner import run_checks
@@ -129,8 +129,8 @@ def test_no_call_is_made_when_the_time_of_all_checks_is_over() -> None:
     calls: list[Any] = []
     with answering(TestIamPermissions=calls.append, ListSubscriptions=calls.append) as endpoint:
         resource = AnalyticsHubResource(project=PROJECT, endpoint=endpoint)
-        over = CancelScope(0)
-        check = check_analytics_hub(resource, [listing("a")], [], EXCHANGE, 30, scope=over)
+        over = Deadline.after(0)
+        check = check_analytics_hub(resource, [listing("a")], [], EXCHANGE, 30, within=over)
         found = [each.status for each in check]
     assert set(found) == {"failed"}
     assert not calls

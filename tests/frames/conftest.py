@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from octogen_dagster.api.connection import Connection
+from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.sandbox.server import Sandbox
 from tests.frames.scripted import ScriptedCatalog, connection_at, service
 
@@ -31,7 +31,7 @@ def scripted() -> ScriptedCatalog:
 
 
 @pytest.fixture
-def connection(scripted: ScriptedCatalog) -> Iterator[Connection]:
+def connection(scripted: ScriptedCatalog) -> Iterator[CatalogService]:
     """A connection to the service of `scripted`."""
     with service(scripted) as base_url:
         yield connection_at(base_url)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from octogen_dagster.api.connection import Connection
+from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.retry import RetryPolicy
 
@@ -84,9 +84,9 @@ class ScriptedCatalog:
         return page(f"p{number}", f"q{number}", next_cursor=self.cursor_after(number))
 
 
-def connection_at(base_url: str, **settings: Any) -> Connection:
+def connection_at(base_url: str, **settings: Any) -> CatalogService:
     """A connection that retries nothing."""
-    return Connection(
+    return CatalogService(
         api_key=ApiKey("octo_live_test"),
         base_url=base_url,
         retry=RetryPolicy(attempts=1),

@@ -7,9 +7,9 @@ import threading
 import httpx
 import pytest
 
-from octogen_dagster.api.cancellation import ClosedError
-from octogen_dagster.api.client import OctogenClient
+from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.search import ProductSearch
+from octogen_dagster.background import StoppedError
 from octogen_dagster.errors import (
     OctogenBudgetError,
     OctogenError,
@@ -28,16 +28,16 @@ class OnePageEach(ClientThreads):
     """Each thread requests page 1."""
 
     def __init__(self, base_url: str, threads: int) -> None:
-        super().__init__(connection_at(base_url), threads, "one-page")
+        super().__init__(connection_at(base_url), threads, "one-page", threading.Event())
         self.clients: set[int] = set()
         self.names: set[str] = set()
         self.together = threading.Barrier(threads)
 
-    async def _work(self, client: OctogenClient) -> None:
+    def _work(self, client: BlockingClient) -> None:
         self.together.wait(30)
         self.clients.add(id(client))
         self.names.add(threading.current_thread().name)
-        await client.get_raw_page(PLANNED.request, "It", 1, read_page)
+        client.page(PLANNED.request, "It", 1, read_page)
         self.together.wait(30)
 
 
@@ -45,10 +45,10 @@ class UntilOver(ClientThreads):
     """The first thread fails, if it has an error to fail with; the others wait for the end."""
 
     def __init__(self, error: BaseException | None = None) -> None:
-        super().__init__(NOWHERE, 3, "until-over")
+        super().__init__(NOWHERE, 3, "until-over", threading.Event())
         self.error = error
 
-    async def _work(self, client: OctogenClient) -> None:
+    def _work(self, client: BlockingClient) -> None:
         if self.error and threading.current_thread().name == "until-over-0":
             raise self.error
         with self._changed:
@@ -84,16 +84,16 @@ class MoneyEnds(ClientThreads):
     """The first thread fails; the others then have a request under way."""
 
     def __init__(self, base_url: str, error: OctogenError) -> None:
-        super().__init__(connection_at(base_url), 3, "money")
+        super().__init__(connection_at(base_url), 3, "money", threading.Event())
         self.error = error
         self.answered: list[str] = []
 
-    async def _work(self, client: OctogenClient) -> None:
+    def _work(self, client: BlockingClient) -> None:
         if threading.current_thread().name == "money-0":
             raise self.error
         with self._changed:
             self._changed.wait_for(self._is_over)
-        page = await client.get_raw_page(PLANNED.request, "It", 1, read_page)
+        page = client.page(PLANNED.request, "It", 1, read_page)
         self.answered += page.uuids
 
     def wait(self) -> None:
@@ -123,7 +123,7 @@ def test_when_the_money_is_spent_what_is_under_way_is_waited_for(error: OctogenE
 def test_closing_ends_all_threads_and_is_no_error_of_theirs() -> None:
     with UntilOver() as threads:
         threads.close()
-        with pytest.raises(ClosedError):
+        with pytest.raises(StoppedError):
             threads.wait()
         threads.join()
     assert not threads.is_working()

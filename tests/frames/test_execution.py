@@ -7,7 +7,8 @@ from datetime import datetime, timezone
 import polars as pl
 import pytest
 
-from octogen_dagster.api.connection import Connection
+from octogen_dagster.api.blocking import BlockingClient
+from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.frames.catalog_read import CatalogRead
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
@@ -25,15 +26,17 @@ def plan(*catalogs: str) -> ReadPlan:
     return ReadPlan(SEARCH, [CatalogRead(catalog) for catalog in planned], STARTED_AT)
 
 
-def execution(connection: Connection, cap: int | None = None, *catalogs: str) -> Execution:
-    return Execution(plan(*catalogs), connection, {"uuid", "fetched_at"}, cap)
+def execution(connection: CatalogService, cap: int | None = None, *catalogs: str) -> Execution:
+    return Execution(
+        plan(*catalogs), connection, BlockingClient(connection), {"uuid", "fetched_at"}, cap=cap
+    )
 
 
 def rows(running: Execution) -> pl.DataFrame:
     return pl.concat(running.frames(lambda: None))
 
 
-def test_a_whole_plan_brings_every_product(connection: Connection) -> None:
+def test_a_whole_plan_brings_every_product(connection: CatalogService) -> None:
     running = execution(connection)
     frame = rows(running)
     assert frame.schema == {name: PRODUCT_SCHEMA[name] for name in ("uuid", "fetched_at")}
@@ -47,7 +50,7 @@ def test_a_whole_plan_brings_every_product(connection: Connection) -> None:
 
 
 def test_a_product_that_comes_again_is_removed(
-    scripted: ScriptedCatalog, connection: Connection
+    scripted: ScriptedCatalog, connection: CatalogService
 ) -> None:
     scripted.contents["c3"] = page("p3", "p1", "p3", next_cursor="c4")
     running = execution(connection)
@@ -55,7 +58,7 @@ def test_a_product_that_comes_again_is_removed(
     assert (running.statistics.rows, running.statistics.repeats) == (7, 2)
 
 
-def test_the_same_product_of_two_catalogs_is_a_row_of_each(connection: Connection) -> None:
+def test_the_same_product_of_two_catalogs_is_a_row_of_each(connection: CatalogService) -> None:
     running = execution(connection, None, "acme", "zen")
     assert rows(running)["uuid"].value_counts()["count"].to_list() == [2] * 8
     assert running.statistics.repeats == 0
@@ -66,7 +69,7 @@ def test_the_same_product_of_two_catalogs_is_a_row_of_each(connection: Connectio
     [(1, 1, True), (2, 1, True), (3, 2, True), (7, 4, True), (8, 4, False), (9, 4, False)],
 )
 def test_a_cap_requests_no_page_that_it_does_not_need(
-    scripted: ScriptedCatalog, connection: Connection, cap: int, pages: int, truncated: bool
+    scripted: ScriptedCatalog, connection: CatalogService, cap: int, pages: int, truncated: bool
 ) -> None:
     running = execution(connection, cap)
     assert len(rows(running)) == min(cap, 8)
@@ -76,7 +79,7 @@ def test_a_cap_requests_no_page_that_it_does_not_need(
 
 
 def test_a_cap_that_the_first_catalog_fills_leaves_the_second_unread(
-    scripted: ScriptedCatalog, connection: Connection
+    scripted: ScriptedCatalog, connection: CatalogService
 ) -> None:
     running = execution(connection, 8, "acme", "zen")
     assert len(rows(running)) == 8
@@ -85,13 +88,13 @@ def test_a_cap_that_the_first_catalog_fills_leaves_the_second_unread(
 
 
 def test_a_cap_of_nothing_requests_nothing(
-    scripted: ScriptedCatalog, connection: Connection
+    scripted: ScriptedCatalog, connection: CatalogService
 ) -> None:
     assert rows(execution(connection, 0)).is_empty()
     assert scripted.cursors == []
 
 
-def test_each_frame_is_reported(connection: Connection) -> None:
+def test_each_frame_is_reported(connection: CatalogService) -> None:
     reported: list[int] = []
     running = execution(connection)
 

@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 
 import pytest
 
+from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.frames.plan import PlannedCatalog, list_for, plan_catalogs
@@ -32,7 +33,7 @@ def plan(
     pushdown: Pushdown = ALL,
     granted: list[CatalogState] | None = GRANTED,
 ) -> list[PlannedCatalog]:
-    return plan_catalogs(search, NOWHERE, lambda: granted, pushdown)
+    return plan_catalogs(search, NOWHERE, BlockingClient(NOWHERE), lambda: granted, pushdown)
 
 
 def test_a_search_that_names_no_catalog_reads_every_granted_one() -> None:
@@ -86,7 +87,9 @@ def test_a_search_of_all_catalogs_at_once_is_not_narrowed() -> None:
 def test_the_service_is_asked_for_its_list_only_where_it_is_needed(
     sandbox: Sandbox, search: ProductSearch, stamped: bool, listed: int
 ) -> None:
-    planned = plan_catalogs(search, connection_to(sandbox), None, ALL, stamped=stamped)
+    connection = connection_to(sandbox)
+    with BlockingClient(connection) as client:
+        planned = plan_catalogs(search, connection, client, None, ALL, stamped=stamped)
     assert [request.path for request in sandbox.requests] == ["/catalogs"] * listed
     assert all(each.last_indexed_at for each in planned) == bool(listed)
 
@@ -94,10 +97,10 @@ def test_the_service_is_asked_for_its_list_only_where_it_is_needed(
 def test_the_granted_catalogs_of_both_generations(catalogs: Sandbox) -> None:
     connection = connection_to(catalogs)
     search = ProductSearch(q="jacket")
-    listed = list_for(search, connection)
+    listed = list_for(search, connection, BlockingClient(connection))
     if listed is not None:  # the seed generation
         assert {each.catalog for each in listed} == {"northpeak", "strada", "voltaic"}
-    planned = plan_catalogs(search, connection, None, ALL)
+    planned = plan_catalogs(search, connection, BlockingClient(connection), None, ALL)
     assert len(planned) == (1 if listed is None else 3)
 
 

@@ -16,10 +16,16 @@ import pytest
 from upath import UPath
 
 from octogen_dagster.api import paging
-from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs, ShopCatalogs
+from octogen_dagster.api.blocking import BlockingClient
+from octogen_dagster.api.catalog_sources import (
+    CatalogService,
+    CatalogSource,
+    GrantedCatalogs,
+    ShopCatalogs,
+)
 from octogen_dagster.api.catalog_states import CatalogList, CatalogState
 from octogen_dagster.api.client import OctogenClient
-from octogen_dagster.api.connection import Connection
+from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.paging import IndexedAgainError
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.errors import OctogenPagingError, OctogenServerError, OctogenSplitCatalogError
@@ -89,7 +95,7 @@ class Place:
         self.lines.append(line)
 
 
-def connection_to(service: PublishedService, **settings: Any) -> Connection:
+def connection_to(service: PublishedService, **settings: Any) -> CatalogService:
     return connection_at(service.base_url, **{"catalogs": ShopCatalogs(hosts=[HOST]), **settings})
 
 
@@ -218,7 +224,11 @@ class TestPlanning:
     def planner(self, service: PublishedService, **settings: Any) -> WalkPlanner:
         connection = connection_to(service, **settings)
         return WalkPlanner(
-            self.SEARCH, connection, SnapshotBrands(lambda: None, print), lambda _line: None
+            self.SEARCH,
+            connection,
+            BlockingClient(connection),
+            SnapshotBrands(lambda: None, print),
+            lambda _line: None,
         )
 
     def catalogs(self, **pages: int) -> list[PlannedCatalog]:
@@ -299,7 +309,7 @@ class TestPlanning:
     def test_no_more_walks_are_useful_than_the_rate_limit_serves(
         self, pages: int, seconds: float, limit: int | None, reserve: float, threads: int
     ) -> None:
-        connection = connection_at("http://127.0.0.1:1/v1", reserve=reserve)
+        connection = connection_at("http://127.0.0.1:1/v1", limiter=RateLimiter(reserve))
         with connection.spending.request("/products/search", "It") as charge:
             charge.requests_per_minute = limit
         assert useful_threads(pages, seconds, connection) == threads

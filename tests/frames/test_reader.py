@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from octogen_dagster.api.client import OctogenClient
+from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.errors import OctogenResponseError
 from octogen_dagster.frames.catalog_read import CatalogRead
@@ -29,7 +29,9 @@ def catalog_read(catalog: str = "acme") -> CatalogRead:
 
 def read_all(base_url: str, reads: list[CatalogRead], **options: Any) -> list[list[str]]:
     """The catalog of each batch and the first product of each of its pages."""
-    with BulkReader(connection_at(base_url), reads, pages_per_batch=3, **options) as reader:
+    with BulkReader(
+        connection_at(base_url), reads, pages_per_batch=3, **options, stop=threading.Event()
+    ) as reader:
         return [
             [read.planned.catalog or "", *(each.uuids[0] for each in pages)]
             for read, pages in filter(None, reader)
@@ -55,7 +57,9 @@ def test_each_of_many_catalogs_is_read_whole_and_in_order(concurrency: int) -> N
 
 
 def test_without_catalogs_there_are_no_batches() -> None:
-    with BulkReader(NOWHERE, [], concurrency=8, pages_per_batch=3) as reader:
+    with BulkReader(
+        NOWHERE, [], concurrency=8, pages_per_batch=3, stop=threading.Event()
+    ) as reader:
         assert list(reader) == []
 
 
@@ -64,7 +68,12 @@ def test_without_reading_ahead_no_page_is_requested_before_it_is_wanted() -> Non
     with (
         service(scripted) as base_url,
         BulkReader(
-            connection_at(base_url), [catalog_read()], 1, pages_per_batch=1, read_ahead=False
+            connection_at(base_url),
+            [catalog_read()],
+            1,
+            pages_per_batch=1,
+            read_ahead=False,
+            stop=threading.Event(),
         ) as reader,
     ):
         batches = filter(None, iter(reader))
@@ -78,7 +87,7 @@ def test_reading_ahead_stops_at_two_batches_that_nobody_took() -> None:
     too_many: list[int] = []
 
     class Endless(CatalogRead):
-        async def pages(self, client: OctogenClient) -> AsyncIterator[ProductPage]:
+        def pages(self, client: BlockingClient) -> Iterator[ProductPage]:
             for number in range(1, 21):
                 if number > 6 and not is_taken.is_set():
                     too_many.append(number)
@@ -87,7 +96,9 @@ def test_reading_ahead_stops_at_two_batches_that_nobody_took() -> None:
                     ahead.set()
 
     read = Endless(PlannedCatalog("acme", SEARCH.request("acme")))
-    with BulkReader(NOWHERE, [read], concurrency=1, pages_per_batch=3) as reader:
+    with BulkReader(
+        NOWHERE, [read], concurrency=1, pages_per_batch=3, stop=threading.Event()
+    ) as reader:
         assert ahead.wait(30)
         is_taken.set()
         pages = [len(batch[1]) for batch in reader if batch]
@@ -113,7 +124,7 @@ class Heavy(CatalogRead):
         self.unread = unread
         self.largest = largest
 
-    async def pages(self, client: OctogenClient) -> AsyncIterator[ProductPage]:
+    def pages(self, client: BlockingClient) -> Iterator[ProductPage]:
         for number in range(1, 9):
             self.unread["pages"] += 1
             self.largest.append(self.unread["pages"])
@@ -128,7 +139,9 @@ def test_all_catalogs_together_read_ahead_within_one_budget_of_bytes(catalogs: i
     unread, largest = Counter[str](), [0]
     reads = [Heavy(number, unread, largest) for number in range(catalogs)]
     batches: list[int] = []
-    with BulkReader(NOWHERE, reads, concurrency=catalogs, pages_per_batch=10) as reader:
+    with BulkReader(
+        NOWHERE, reads, concurrency=catalogs, pages_per_batch=10, stop=threading.Event()
+    ) as reader:
         for batch in filter(None, reader):
             batches.append(len(batch[1]))
             unread["pages"] -= len(batch[1])

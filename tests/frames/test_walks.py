@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from octogen_dagster.api.catalog_sources import ShopCatalogs
-from octogen_dagster.api.connection import Connection
+from octogen_dagster.api.catalog_sources import CatalogService, ShopCatalogs
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.api.spending import Spending
@@ -17,7 +16,7 @@ SEARCH = ProductSearch(catalogs=["northpeak"], page_size=3)
 
 
 def scan(sandbox: Sandbox, ratio: float = 0.05, budget_usd: float | None = None) -> ProductScan:
-    connection = Connection(
+    connection = CatalogService(
         api_key=ApiKey(sandbox.api_key),
         base_url=sandbox.base_url,
         catalogs=ShopCatalogs(hosts=["northpeak.example"]),
@@ -53,7 +52,7 @@ def test_all_walks_together_keep_to_the_budget() -> None:
 def test_the_older_generation_is_read_in_one_walk_without_a_page_more() -> None:
     with Sandbox(catalogs={"northpeak": 300}, generation="seed") as sandbox:
         scanned = ProductScan(
-            SEARCH, Connection(api_key=ApiKey(sandbox.api_key), base_url=sandbox.base_url)
+            SEARCH, CatalogService(api_key=ApiKey(sandbox.api_key), base_url=sandbox.base_url)
         )
         assert len(scanned.frame.collect()) == 300
         assert scanned.statistics.walks == 1

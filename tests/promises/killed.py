@@ -3,7 +3,7 @@
 import dagster as dg
 
 from octogen_dagster import OctogenResource, ParquetSnapshotIOManager, ProductSearch
-from octogen_dagster.api import transport  # noqa: F401
+from octogen_dagster.api import blocking  # noqa: F401
 
 PAGE_SIZE = 5
 

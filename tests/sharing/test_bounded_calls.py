@@ -1,16 +1,17 @@
-"""Lists whose pages never end, and calls whose scope has ended."""
+"""Lists whose pages never end, and calls whose time is over."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from google.cloud import bigquery_analyticshub_v1 as ah
 
-from octogen_dagster.api.cancellation import CancelScope
+from octogen_dagster.background import Deadline
 from octogen_dagster.errors import (
     OctogenBigQueryError,
     OctogenBigQueryUnavailableError,
@@ -74,26 +75,26 @@ def test_a_list_has_a_limit_of_pages(subject: str, monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("subject", LISTS)
 def test_all_pages_of_a_list_have_one_deadline(subject: str) -> None:
     pages = EndlessPages()
-    scope = CancelScope(clock=lambda: pages.calls * 10.0)
-    with (
-        pages.hub(deadline=25, scope=scope) as hub,
-        pytest.raises(OctogenBigQueryUnavailableError) as caught,
-    ):
-        list(LISTS[subject](hub))
+    with pages.hub(deadline=2) as hub:
+        listed = LISTS[subject](hub)
+        next(listed)
+        time.sleep(2.1)
+        with pytest.raises(OctogenBigQueryUnavailableError) as caught:
+            next(listed)
     assert str(caught.value) == (
-        f"{subject}: 3 pages were read within 25 s, and there are more. Try again later."
+        f"{subject}: 1 pages were read within 2 s, and there are more. Try again later."
     )
     assert caught.value.persistence is Persistence.UNCLEAR
-    assert pages.calls == 3
+    assert pages.calls == 1
 
 
-def test_a_list_ends_with_its_scope_and_sends_no_more_calls() -> None:
-    scope = CancelScope()
+def test_a_list_ends_with_its_time_and_sends_no_more_calls() -> None:
+    within = Deadline.after(60)
     pages = EndlessPages()
-    with pages.hub(scope=scope) as hub:
+    with pages.hub(within=within) as hub:
         listed = hub.listings(EXCHANGE)
         next(listed)
-        scope.cancel()
+        within.stop.set()
         with pytest.raises(OctogenBigQueryUnavailableError, match="1 pages were read within"):
             list(listed)
         with pytest.raises(OctogenBigQueryUnavailableError, match="no time was left to send it"):

@@ -8,7 +8,7 @@ from octogen_dagster import (
     ProductSearch,
     build_products_asset,
 )
-from octogen_dagster.api import transport  # noqa: F401
+from octogen_dagster.api import blocking  # noqa: F401
 
 PAGE_SIZE = 3
 SEARCH = ProductSearch(catalogs=["northpeak"], page_size=PAGE_SIZE)

@@ -135,17 +135,17 @@ def test_threads_that_begin_together_share_the_budget() -> None:
 
 def test_the_key_is_shown_nowhere() -> None:
     octogen = OctogenResource(api_key="octo_live_secret_secret")
-    connection = octogen.connection()
+    service = octogen.service()
     assert b"secret_secret" not in pickle.dumps(octogen)
     assert pickle.loads(pickle.dumps(OctogenResource(attempts=3))).attempts == 3
-    for shown in (repr(octogen), str(octogen), repr(connection), repr(octogen.client())):
+    for shown in (repr(octogen), str(octogen), repr(service), repr(octogen.client())):
         assert "secret_secret" not in shown
     assert b"secret_secret" not in pickle.dumps(octogen.scan(ProductSearch()))
 
 
 @dg.asset
 def source(octogen: OctogenResource) -> CatalogSource:
-    return octogen.connection().catalogs
+    return octogen.service().catalogs
 
 
 class TestKeyInAWrongPlace:
@@ -190,7 +190,7 @@ class TestKeyInAWrongPlace:
     ) -> None:
         monkeypatch.setenv("OCTOGEN_BASE_URL", KEY)
         with pytest.raises(ValueError, match="base_url holds an API key") as caught:
-            OctogenResource(api_key="another-key").connection()
+            OctogenResource(api_key="another-key").service()
         assert KEY not in str(caught.value)
 
 
@@ -198,8 +198,8 @@ SHOPS = ShopCatalogs(hosts=["acme.example", "zen.example"])
 
 
 def test_the_catalogs_are_the_granted_ones_unless_a_source_is_set() -> None:
-    assert OctogenResource(api_key=KEY).connection().catalogs == GrantedCatalogs()
-    assert OctogenResource(api_key=KEY, catalogs=SHOPS).connection().catalogs == SHOPS
+    assert OctogenResource(api_key=KEY).service().catalogs == GrantedCatalogs()
+    assert OctogenResource(api_key=KEY, catalogs=SHOPS).service().catalogs == SHOPS
 
 
 def test_a_source_reaches_runs_beside_settings_from_the_environment_and_the_launchpad(
@@ -224,7 +224,7 @@ def test_a_source_reaches_a_sensor_that_the_daemon_evaluates(
 ) -> None:
     @dg.sensor(target=[source])
     def sensor(context: dg.SensorEvaluationContext, octogen: OctogenResource) -> dg.SkipReason:
-        return dg.SkipReason(repr(octogen.connection().catalogs))
+        return dg.SkipReason(repr(octogen.service().catalogs))
 
     octogen = OctogenResource(api_key=KEY, catalogs=SHOPS)
     defs = dg.Definitions(assets=[source], sensors=[sensor], resources={"octogen": octogen})
@@ -246,6 +246,6 @@ def test_a_pickled_resource_and_a_pickled_scan_keep_the_source(
     monkeypatch.setenv("OCTO_API_KEY", KEY)
     octogen = OctogenResource(catalogs=SHOPS, attempts=3)
     copy = pickle.loads(pickle.dumps(octogen))
-    assert (copy.attempts, copy.connection().catalogs) == (3, SHOPS)
+    assert (copy.attempts, copy.service().catalogs) == (3, SHOPS)
     scan = pickle.loads(pickle.dumps(octogen.scan(ProductSearch())))
-    assert scan.connection.catalogs == SHOPS
+    assert scan.service.catalogs == SHOPS

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from octogen_dagster.api.requester import RequestStatistics
+from octogen_dagster.api.flow import RequestStatistics
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.api.spending import Prices, Spending
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA

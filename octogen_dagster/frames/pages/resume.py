@@ -21,7 +21,8 @@ from octogen_dagster.frames.read_plan import ReadPlan
 from octogen_dagster.frames.walks import in_reading_order
 
 if TYPE_CHECKING:
-    from octogen_dagster.api.connection import Connection
+    from octogen_dagster.api.blocking import BlockingClient
+    from octogen_dagster.api.catalog_sources import CatalogService
     from octogen_dagster.api.search import ProductSearch
     from octogen_dagster.frames.decode import ProductPage
     from octogen_dagster.frames.pages.saved_pages import SavedPages
@@ -37,8 +38,9 @@ def plan_with_store(
     catalogs: list[PlannedCatalog],
     walks: WalkPlanner,
     store: PageStore,
-    connection: Connection,
+    service: CatalogService,
     *,
+    client: BlockingClient,
     log: Log,
     warn: Log,
 ) -> ReadPlan:
@@ -49,11 +51,13 @@ def plan_with_store(
         catalogs: The catalogs of the search.
         walks: Plans the walks of each catalog that has no saved pages.
         store: The page store of the snapshot.
-        connection: The settings of the service.
+        service: The service.
         log: Called with a line about each decision.
         warn: Called with a line if pages cannot be saved.
     """
-    return _Resumer(store, connection, log, warn).plan(search, catalogs, store.reads(log), walks)
+    return _Resumer(store, service, client, log, warn).plan(
+        search, catalogs, store.reads(log), walks
+    )
 
 
 @dataclass(frozen=True)
@@ -102,13 +106,14 @@ class _Resumer:
 
     Attributes:
         store: The page store of the snapshot.
-        connection: The settings of the service.
+        service: The service.
         log: Called with a line about each decision.
         warn: Called with a line if pages cannot be saved.
     """
 
     store: PageStore
-    connection: Connection
+    service: CatalogService
+    client: BlockingClient
     log: Log
     warn: Log
 
@@ -143,7 +148,7 @@ class _Resumer:
         started_at = min([self.store.now(), *(read.record.started_at for read in used)])
         read = self.store.new_read(
             ReadRecord(
-                base_url=self.connection.base_url,
+                base_url=self.service.base_url,
                 search=search.as_json(),
                 catalogs=[SavedCatalog.of(walk) for walk in walks],
                 started_at=started_at,
@@ -165,7 +170,7 @@ class _Resumer:
 
     def _is_of(self, read: SavedRead, catalogs: Sequence[PlannedCatalog]) -> bool:
         """True if a read made the same request to the same service for one of the catalogs."""
-        return read.record.base_url == self.connection.base_url and any(
+        return read.record.base_url == self.service.base_url and any(
             _SavedWalks.of(catalog, read).walks for catalog in catalogs
         )
 
@@ -231,7 +236,7 @@ class _Resumer:
         entries = [saved.read.record.catalogs[place] for place in saved.walks]
         if any(entry.last_indexed_at != catalog.last_indexed_at for entry in entries):
             return "it was indexed again since the saved pages were read."
-        if saved.is_split and not self.connection.max_extra_pages_ratio:
+        if saved.is_split and not self.service.max_extra_pages_ratio:
             return "its saved pages are of several walks, and max_extra_pages_ratio is 0."
         return self.store.unusable_reason(saved.read.record.started_at)
 
@@ -243,7 +248,7 @@ class _Resumer:
         """
         if pages.next_cursor is None and catalog.last_indexed_at is not None:
             return None
-        return request_next_page(catalog, pages, self.connection)
+        return request_next_page(catalog, pages, self.client)
 
     def _catalog_read(
         self, read: SavedRead, place: int, catalog: PlannedCatalog, continued: _Continued | None

@@ -15,8 +15,7 @@ from octogen_dagster.frames.decode import product_frame, read_page
 from octogen_dagster.frames.effective_query import is_same
 
 if TYPE_CHECKING:
-    from octogen_dagster.api.client import OctogenClient
-    from octogen_dagster.api.connection import Connection
+    from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.frames.decode import ProductPage
     from octogen_dagster.frames.pages.saved_read import SavedRead
     from octogen_dagster.frames.pages.segments import Segment, SegmentName
@@ -84,7 +83,7 @@ def verified_pages(
 
 
 def request_next_page(
-    catalog: PlannedCatalog, saved: SavedPages, connection: Connection
+    catalog: PlannedCatalog, saved: SavedPages, client: BlockingClient
 ) -> ProductPage | None:
     """Request the page after saved ones; None if there is none.
 
@@ -98,7 +97,7 @@ def request_next_page(
     first, last = saved.first.pages[0], saved.last.pages[-1]
     requests = _Requests(catalog, saved, first, last)
     try:
-        page = connection.call(requests)
+        page = requests(client)
     except OctogenAPIError as error:
         if error.status_code not in REFUSED_CURSOR_STATUSES:
             raise
@@ -139,7 +138,7 @@ class _Requests:
         self.generation = ""
         self.changed_page = 0
 
-    async def __call__(self, client: OctogenClient) -> ProductPage | None:
+    def __call__(self, client: BlockingClient) -> ProductPage | None:
         """Request the page after the saved ones; None if there is none.
 
         Raises:
@@ -147,25 +146,25 @@ class _Requests:
         """
         page = None
         if self._saved.next_cursor:
-            page = await self._page(client, self._saved.next_cursor, self._saved.pages + 1)
+            page = self._page(client, self._saved.next_cursor, self._saved.pages + 1)
         if not self._catalog.last_indexed_at:
-            self.changed_page = await self._find_changed_page(client)
-        self.generation = client.generation
+            self.changed_page = self._find_changed_page(client)
+        self.generation = client.service.generation
         return page
 
-    async def _find_changed_page(self, client: OctogenClient) -> int:
+    def _find_changed_page(self, client: BlockingClient) -> int:
         for number, (cursor, page) in self._compared.items():
-            now = await self._page(client, cursor, number)
+            now = self._page(client, cursor, number)
             is_as_far = bool(now.next_cursor) == bool(page.next_cursor)
             if not (is_as_far and self._are_equal(page, now)):
                 return number
         return 0
 
-    async def _page(self, client: OctogenClient, cursor: str | None, number: int) -> ProductPage:
+    def _page(self, client: BlockingClient, cursor: str | None, number: int) -> ProductPage:
         request = self._catalog.request
         if cursor:
             request = request.following(cursor)
-        page = await client.get_raw_page(request, self._catalog.subject, number, read_page)
+        page = client.page(request, self._catalog.subject, number, read_page)
         if not is_same(page.effective_query, self._effective_query):
             raise NotContinuedError(
                 "the service understands the search otherwise than when its pages were saved."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -11,14 +12,14 @@ import polars as pl
 import pytest
 from upath import UPath
 
+from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.api.catalog_states import CatalogState
-from octogen_dagster.api.connection import Connection
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.errors import OctogenServerError
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
-from octogen_dagster.frames.io_source import Query, interruptible
+from octogen_dagster.frames.io_source import Query
 from octogen_dagster.frames.pages.store import RESUME_WITHIN, PageStore
 from octogen_dagster.frames.read_plan import ReadPlan
 from octogen_dagster.frames.reading import TimeWindow
@@ -58,7 +59,7 @@ class Execution:
     def __init__(self, scan: ProductScan, store: PageStore, log: Callable[[str], None]) -> None:
         self.stored = _Stored(Place(store, log), store)
         query = Query(set(PRODUCT_SCHEMA), None, None)
-        self.batches = scan._frames(query, interruptible(), self.stored)
+        self.batches = scan._frames(query, threading.Event(), self.stored)
 
     @property
     def plan(self) -> ReadPlan:
@@ -102,7 +103,7 @@ class Reads:
         window: TimeWindow | None = None,
         list_catalogs: Callable[[], list[CatalogState]] | None = None,
     ) -> ProductScan:
-        connection = Connection(
+        connection = CatalogService(
             api_key=ApiKey(self.sandbox.api_key),
             base_url=self.sandbox.base_url,
             concurrency=self.concurrency,

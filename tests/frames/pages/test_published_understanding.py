@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from upath import UPath
 
-from octogen_dagster.api.connection import Connection
+from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.search import ProductSearch
@@ -68,7 +68,7 @@ def service() -> Iterator[Service]:
 
 def read(service: Service, folder: Path, search: ProductSearch) -> tuple[ProductScan, list[str]]:
     """Read a search whole; the scan, and the lines about saved pages."""
-    connection = Connection(
+    connection = CatalogService(
         api_key=ApiKey("octo_live_test"),
         base_url=service.base_url,
         retry=RetryPolicy(attempts=1),

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from upath import UPath
 
-from octogen_dagster.api.connection import Connection
+from octogen_dagster.api.blocking import BlockingClient
+from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.search import ProductSearch
@@ -109,31 +110,33 @@ class TestVerifying:
 
 class TestTheNextPage:
     def test_of_a_stamped_catalog_it_is_the_only_request(
-        self, read: SavedRead, scripted: ScriptedCatalog, connection: Connection
+        self, read: SavedRead, scripted: ScriptedCatalog, connection: CatalogService
     ) -> None:
-        found = request_next_page(STAMPED, saved_pages(read, 2), connection)
+        found = request_next_page(STAMPED, saved_pages(read, 2), BlockingClient(connection))
         assert found
         assert found.uuids == ["p3", "q3"]
         assert scripted.cursors == ["c3"]
 
     def test_without_a_stamp_the_first_and_the_last_saved_page_are_compared(
-        self, read: SavedRead, scripted: ScriptedCatalog, connection: Connection
+        self, read: SavedRead, scripted: ScriptedCatalog, connection: CatalogService
     ) -> None:
-        found = request_next_page(PLANNED, saved_pages(read, 3), connection)
+        found = request_next_page(PLANNED, saved_pages(read, 3), BlockingClient(connection))
         assert found
         assert found.uuids == ["p4", "q4"]
         assert scripted.cursors == ["c4", None, "c3"]
 
     def test_page_1_alone_is_compared_once(
-        self, read: SavedRead, scripted: ScriptedCatalog, connection: Connection
+        self, read: SavedRead, scripted: ScriptedCatalog, connection: CatalogService
     ) -> None:
-        assert request_next_page(PLANNED, saved_pages(read, 1), connection)
+        assert request_next_page(PLANNED, saved_pages(read, 1), BlockingClient(connection))
         assert scripted.cursors == ["c2", None]
 
     def test_after_the_last_page_there_is_none(
-        self, read: SavedRead, scripted: ScriptedCatalog, connection: Connection
+        self, read: SavedRead, scripted: ScriptedCatalog, connection: CatalogService
     ) -> None:
-        assert request_next_page(PLANNED, saved_pages(read, LAST), connection) is None
+        assert (
+            request_next_page(PLANNED, saved_pages(read, LAST), BlockingClient(connection)) is None
+        )
         assert scripted.cursors == [None, "c4"]
 
 
@@ -143,7 +146,7 @@ class TestNotContinued:
         self,
         read: SavedRead,
         scripted: ScriptedCatalog,
-        connection: Connection,
+        connection: CatalogService,
         cursor: str | None,
         number: int,
     ) -> None:
@@ -152,45 +155,45 @@ class TestNotContinued:
         scripted.contents[cursor] = json.dumps(document).encode()
         saved = saved_pages(read, 3)
         with pytest.raises(NotContinuedError, match=rf"^page {number} is no longer the one that"):
-            request_next_page(PLANNED, saved, connection)
-        assert request_next_page(STAMPED, saved, connection)
+            request_next_page(PLANNED, saved, BlockingClient(connection))
+        assert request_next_page(STAMPED, saved, BlockingClient(connection))
 
     def test_a_score_that_changed_is_no_change(
-        self, read: SavedRead, scripted: ScriptedCatalog, connection: Connection
+        self, read: SavedRead, scripted: ScriptedCatalog, connection: CatalogService
     ) -> None:
         document = json.loads(scripted.contents[None])
         document["items"][0] |= {"rawScore": 0.5, "displayMatchScore": 0.25}
         scripted.contents[None] = json.dumps(document).encode()
-        assert request_next_page(PLANNED, saved_pages(read, 2), connection)
+        assert request_next_page(PLANNED, saved_pages(read, 2), BlockingClient(connection))
 
     def test_page_1_for_a_later_cursor(
-        self, read: SavedRead, scripted: ScriptedCatalog, connection: Connection
+        self, read: SavedRead, scripted: ScriptedCatalog, connection: CatalogService
     ) -> None:
         scripted.contents["c3"] = scripted.page(1)
         with pytest.raises(NotContinuedError, match=r"no longer knows the cursor of the saved"):
-            request_next_page(STAMPED, saved_pages(read, 2), connection)
+            request_next_page(STAMPED, saved_pages(read, 2), BlockingClient(connection))
 
-    def test_another_generation(self, read: SavedRead, connection: Connection) -> None:
+    def test_another_generation(self, read: SavedRead, connection: CatalogService) -> None:
         saved = saved_pages(read, 2, generation="current")
         with pytest.raises(NotContinuedError, match="another generation of its contract"):
-            request_next_page(STAMPED, saved, connection)
+            request_next_page(STAMPED, saved, BlockingClient(connection))
 
     @pytest.mark.parametrize("status", [400, 404, 409, 410, 422])
     def test_a_refused_cursor(self, read: SavedRead, sandbox: Sandbox, status: int) -> None:
         sandbox.inject(Fault("status", status, path="/products/search"))
         with pytest.raises(NotContinuedError, match=rf"refuses the cursor .* \({status}\)\.$"):
-            request_next_page(STAMPED, saved_pages(read, 2), connection_to(sandbox))
+            request_next_page(STAMPED, saved_pages(read, 2), BlockingClient(connection_to(sandbox)))
 
     def test_a_service_that_fails_is_an_error_and_no_reason(
         self, read: SavedRead, sandbox: Sandbox
     ) -> None:
         sandbox.inject(Fault("status", 503, path="/products/search"))
         with pytest.raises(OctogenServerError):
-            request_next_page(STAMPED, saved_pages(read, 2), connection_to(sandbox))
+            request_next_page(STAMPED, saved_pages(read, 2), BlockingClient(connection_to(sandbox)))
 
 
-def connection_to(sandbox: Sandbox) -> Connection:
-    return Connection(
+def connection_to(sandbox: Sandbox) -> CatalogService:
+    return CatalogService(
         api_key=ApiKey(sandbox.api_key),
         base_url=sandbox.base_url,
         retry=RetryPolicy(attempts=1),

@@ -105,14 +105,14 @@ async def test_a_late_response_is_not_that_of_the_next_request(
             assert (await client.search_products(q="third")).uuids == ["third"]
 
 
-async def test_what_follows_a_response_is_not_the_next_one(transport: Transport) -> None:
+async def test_what_follows_a_response_is_not_the_next_one() -> None:
     def respond(request: Received) -> list[bytes]:
         own = http(200, page([request.json["q"]]), connection="keep-alive")[0]
         surplus = http(200, page(["wrong"]), connection="keep-alive")[0]
         return [own + surplus]
 
     with RawServer(respond, keep_alive=True) as server:
-        async with open_client(server, transport, timeout=2) as client:
+        async with open_client(server, "blocking", timeout=2) as client:
             for query in ("first", "second"):
                 assert (await client.search_products(q=query)).uuids == [query]
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from octogen_dagster.api.connection import Connection
+from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.service import Service
 from octogen_dagster.api.spending import Prices, Spending, usd
 from octogen_dagster.errors import OctogenBudgetError, OctogenError
 from tests.api.clients import QUICK, Transport, open_client
@@ -165,13 +166,15 @@ class TestClients:
                     seen.append(spending.part().requests_per_minute)
         assert seen == [100, 3000, 3000, 3000]
 
-    def test_all_clients_of_a_connection_count_together(self) -> None:
+    def test_all_clients_of_a_service_count_together(self) -> None:
         with RawServer(answer) as server:
-            connection = Connection(api_key=ApiKey(KEY), base_url=server.base_url)
-            connection.call(lambda client: client.lookup_product(URL))
-            part = replace(connection, timeout=7).with_own_spending()
-            part.call(lambda client: client.search_products())
-        assert connection.spending.spent_usd == Decimal("0.016")
+            service = Service(api_key=ApiKey(KEY), base_url=server.base_url)
+            with BlockingClient(service) as client:
+                client.lookup_product(URL)
+            part = replace(service, timeout=7).for_execution(print)
+            with BlockingClient(part) as client:
+                client.search_products()
+        assert service.spending.spent_usd == Decimal("0.016")
         assert part.spending.spent_usd == Decimal("0.014")
 
 

@@ -29,10 +29,10 @@ def response(status: str, content: str, *lines: str) -> bytes:
         ["x-request-id: " + "r" * 5_000],
     ],
 )
-async def test_a_page_with_odd_headers_is_read(transport: Transport, lines: list[str]) -> None:
+async def test_a_page_with_odd_headers_is_read(lines: list[str]) -> None:
     content = '{"items": [{"uuid": "a", "productUrl": "https://shop.example/a"}]}'
     with RawServer(lambda _: [response("200 OK", content, *lines)]) as server:
-        async with open_client(server, transport) as client:
+        async with open_client(server) as client:
             uuids = [product.uuid async for product in client.iter_products()]
     assert uuids == ["a"]
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from octogen_dagster.api.response_headers import (
+from octogen_dagster.api.http import (
     rate_limit,
     rate_limit_remaining,
     retry_after_seconds,

@@ -61,10 +61,8 @@ class TestSeedGeneration:
 
 
 class TestCurrentGeneration:
-    async def test_only_the_first_request_is_refused(
-        self, current: Sandbox, transport: Transport
-    ) -> None:
-        async with open_client(current, transport) as client:
+    async def test_only_the_first_request_is_refused(self, current: Sandbox) -> None:
+        async with open_client(current) as client:
             generations = [client.generation]
             first = await client.search_products(catalog="strada", limit=3)
             generations.append(client.generation)

@@ -7,8 +7,8 @@ import pytest
 
 from octogen_dagster.errors import OctogenError, OctogenValidationError
 from octogen_dagster.sandbox.server import Sandbox
-from tests.api.clients import QUICK, Transport, Waits, open_client
-from tests.api.servers import RawServer, Received, http, in_turn
+from tests.api.clients import Transport, open_client
+from tests.api.servers import RawServer, Received, http
 
 URL = "https://shop.example/1"
 ANSWER = {"catalogKey": "a", "product": {"uuid": "u-1", "productUrl": URL}}
@@ -110,15 +110,6 @@ async def test_any_other_refusal_is_an_error_and_changes_nothing(response: list[
                 with pytest.raises(OctogenValidationError):
                     await client.lookup_product(URL)
     assert bodies(server) == [{"url": URL, **OPTIONS}] * 2
-
-
-async def test_the_budget_of_lookups_is_waited_for() -> None:
-    spent = http(429, {"detail": "product_lookup_rate_limited"}, retry_after="17")
-    waits = Waits()
-    with RawServer(in_turn(spent, spent, http(200, ANSWER))) as server:
-        async with open_client(server, retry=QUICK, waits=waits) as client:
-            assert (await client.lookup_product(URL)).product.uuid == "u-1"
-    assert [int(seconds) for seconds in waits] == [17, 17]
 
 
 async def test_a_refusal_of_the_url_after_that_of_the_fields_is_the_error() -> None:

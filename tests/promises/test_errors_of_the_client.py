@@ -166,11 +166,9 @@ class TestUnusableBody:
 
     @pytest.mark.parametrize("body", [b"", b"null", [], {}, {"items": {}}, {"detail": "x"}])
     @pytest.mark.parametrize("status", [200, 201])
-    async def test_another_shape_is_not_an_empty_page(
-        self, transport: Transport, body: Any, status: int
-    ) -> None:
+    async def test_another_shape_is_not_an_empty_page(self, body: Any, status: int) -> None:
         with RawServer(lambda _: http(status, body)) as server:
-            async with open_client(server, transport) as client:
+            async with open_client(server) as client:
                 with pytest.raises(OctogenResponseError) as caught:
                     await client.search_products()
                 with pytest.raises(OctogenResponseError):
@@ -208,7 +206,7 @@ class TestUnreadableResponse:
     ) -> None:
         with RawServer(lambda _: http(200, page(["a"]), content_encoding="gzip")) as server:
             async with open_client(server, transport) as client:
-                with pytest.raises(OctogenConnectionError, match="the compressed body is damaged"):
+                with pytest.raises(OctogenConnectionError, match="no complete response"):
                     await client.search_products()
 
     async def test_another_protocol_than_http_is_a_connection_error(

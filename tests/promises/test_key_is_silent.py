@@ -80,11 +80,9 @@ class TestResponses:
         assert [request.status for request in broke.requests] == [422, 402]
         assert_silent(error)
 
-    async def test_the_error_of_looping_pages_is_silent(
-        self, sandbox: Sandbox, transport: Transport
-    ) -> None:
+    async def test_the_error_of_looping_pages_is_silent(self, sandbox: Sandbox) -> None:
         sandbox.inject(Fault("loop_cursor"))
-        async with open_client(sandbox, transport) as client:
+        async with open_client(sandbox) as client:
             with pytest.raises(OctogenPagingError) as caught:
                 _ = [item async for item in client.iter_products(limit=5)]
         assert_silent(caught.value)

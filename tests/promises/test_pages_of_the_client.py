@@ -9,18 +9,16 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.http import Response
 from octogen_dagster.api.models import MerchantProductListPage
-from octogen_dagster.api.paging import PageTracker
-from octogen_dagster.api.search import SearchRequest
 from octogen_dagster.errors import OctogenPagingError, OctogenServerError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-from tests.api.clients import ONCE, QUICK, Transport, open_client
+from tests.api.clients import ONCE, QUICK, open_client
 from tests.api.servers import KEY, RawServer, Received, http, page
 from tests.api.test_paging import ModelServer, products_of, walks
 
@@ -32,18 +30,16 @@ async def uuids_of(client: OctogenClient, **search: Any) -> list[str]:
 class TestSandbox:
     @pytest.mark.parametrize("limit", [1, 7, 30, 100])
     async def test_every_product_comes_once_whatever_the_page_size(
-        self, either: Sandbox, transport: Transport, limit: int
+        self, either: Sandbox, limit: int
     ) -> None:
-        async with open_client(either, transport) as client:
+        async with open_client(either) as client:
             uuids = await uuids_of(client, catalog="strada", limit=limit)
         assert len(set(uuids)) == len(uuids) == 30
         searches = [request for request in either.requests if request.status == 200]
         assert [request.page for request in searches] == list(range(1, -(-30 // limit) + 1))
 
-    async def test_all_catalogs_are_read_when_none_is_named(
-        self, either: Sandbox, transport: Transport
-    ) -> None:
-        async with open_client(either, transport) as client:
+    async def test_all_catalogs_are_read_when_none_is_named(self, either: Sandbox) -> None:
+        async with open_client(either) as client:
             assert len(set(await uuids_of(client))) == 150
         assert [(request.body or {})["limit"] for request in either.requests] == [100, 100]
 
@@ -73,24 +69,21 @@ class TestSandbox:
         assert len(set(cursors)) == len(cursors)
 
     async def test_the_products_of_page_1_come_once_though_the_service_repeats_them(
-        self, either: Sandbox, transport: Transport
+        self, either: Sandbox
     ) -> None:
-        tracker = PageTracker("The search")
         sent: list[str] = []
-        async with open_client(either, transport) as client:
+        async with open_client(either) as client:
             uuids = await uuids_of(client, q="jacket", limit=3)
-            pages = client.iter_raw_pages(SearchRequest(q="jacket", limit=3), tracker, read)
-            async for found in pages:
-                tracker.deduplicated(new=len(set(found.uuids) - set(sent)), repeats=0)
-                sent += found.uuids
+            cursor: str | None = None
+            while cursor or not sent:
+                found = await client.search_products(q="jacket", limit=3, cursor=cursor)
+                sent, cursor = sent + found.uuids, found.next_cursor
         assert len(sent) > len(set(sent)), "the sandbox repeats products"
         assert len(uuids) == len(set(uuids))
         assert set(uuids) == set(sent)
 
-    async def test_a_search_without_results_is_one_empty_page(
-        self, either: Sandbox, transport: Transport
-    ) -> None:
-        async with open_client(either, transport) as client:
+    async def test_a_search_without_results_is_one_empty_page(self, either: Sandbox) -> None:
+        async with open_client(either) as client:
             pages = [found async for found in client.iter_pages(q="zeppelin")]
         assert [found.items for found in pages] == [[]]
 
@@ -106,11 +99,9 @@ def read(response: Response, _: str) -> MerchantProductListPage:
 
 
 class TestFaults:
-    async def test_a_looping_cursor_is_an_error_that_names_the_page(
-        self, either: Sandbox, transport: Transport
-    ) -> None:
+    async def test_a_looping_cursor_is_an_error_that_names_the_page(self, either: Sandbox) -> None:
         either.inject(Fault("loop_cursor", page=3))
-        async with open_client(either, transport) as client:
+        async with open_client(either) as client:
             with pytest.raises(OctogenPagingError) as caught:
                 await uuids_of(client, catalog="northpeak", limit=10)
         assert str(caught.value).startswith(
@@ -118,26 +109,24 @@ class TestFaults:
         )
         assert either.requests[-1].page == 3
 
-    async def test_page_1_for_a_later_cursor_is_an_error_at_once(
-        self, either: Sandbox, transport: Transport
-    ) -> None:
+    async def test_page_1_for_a_later_cursor_is_an_error_at_once(self, either: Sandbox) -> None:
         either.inject(Fault("restart_cursor", page=3))
-        async with open_client(either, transport) as client:
+        async with open_client(either) as client:
             with pytest.raises(OctogenPagingError, match="answered page 3 with page 1 again"):
                 await uuids_of(client, catalog="northpeak", limit=25)
         assert len([request for request in either.requests if request.status == 200]) == 3
 
     async def test_a_page_that_fails_in_the_middle_ends_the_walk_with_its_error(
-        self, sandbox: Sandbox, transport: Transport
+        self, sandbox: Sandbox
     ) -> None:
         sandbox.inject(Fault("status", 503, page=3))
-        async with open_client(sandbox, transport, retry=QUICK) as client:
+        async with open_client(sandbox, retry=QUICK) as client:
             pages = client.iter_pages(limit=10)
             assert [len((await anext(pages)).items) for _ in range(2)] == [10, 10]
             with pytest.raises(OctogenServerError):
                 await anext(pages)
 
-    async def test_pages_without_an_end_are_an_error(self, transport: Transport) -> None:
+    async def test_pages_without_an_end_are_an_error(self) -> None:
         serial = count()
 
         def respond(_: Received) -> list[bytes]:
@@ -146,7 +135,7 @@ class TestFaults:
             return http(200, body, connection="keep-alive")
 
         with RawServer(respond, keep_alive=True) as server:
-            async with open_client(server, transport) as client:
+            async with open_client(server) as client:
                 with pytest.raises(OctogenPagingError) as caught:
                     await uuids_of(client)
         assert str(caught.value).startswith(
@@ -171,6 +160,7 @@ class TestModelServers:
     async def test_each_product_comes_once(
         self, pages: list[list[str]], fresh_cursors: bool
     ) -> None:
+        assume(len(pages) < 2 or set(pages[0]) != set(pages[1]))
         server = ModelServer(pages, fresh_cursors=fresh_cursors)
         client = in_memory(server)
         assert await uuids_of(client) == products_of(pages)
@@ -180,6 +170,8 @@ class TestModelServers:
     async def test_pages_keep_their_order_and_lose_only_what_came_before(
         self, pages: list[list[str]]
     ) -> None:
+        # A page 2 that is page 1, and most of it again, is how a restart looks.
+        assume(len(pages) < 2 or set(pages[0]) != set(pages[1]))
         found = [page async for page in in_memory(ModelServer(pages)).iter_pages()]
         assert [part.uuids for part in found] == list(without_repeats(pages))
 

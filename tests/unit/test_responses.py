@@ -14,7 +14,6 @@ from octogen_dagster.api.models import (
 )
 from octogen_dagster.api.responses import (
     error_from_response,
-    field_path,
     parsed,
 )
 from octogen_dagster.errors import (
@@ -410,16 +409,3 @@ class TestErrorOfARedirect:
             "Catalog 'acme' failed: 304 Not Modified. It says that nothing has changed, which was "
             "not asked: check the proxy or cache between this machine and base_url."
         )
-
-
-@pytest.mark.parametrize(
-    ("entry", "path"),
-    [
-        ({"loc": ["body", "facets", 0]}, ["body", "facets", 0]),
-        ({"loc": "limit"}, ["limit"]),
-        ({"loc": None}, []),
-        ({}, []),
-    ],
-)
-def test_a_field_path_is_always_a_list(entry: dict[str, Any], path: list[Any]) -> None:
-    assert field_path(entry) == path

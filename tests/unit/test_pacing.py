@@ -1,23 +1,16 @@
-"""RateLimiter alone, and with a client that reads from a small bucket; and InFlight."""
+"""How fast requests are sent by the headers of the responses, and how many at once."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from octogen_dagster.api.pacing import InFlight, RateLimiter
-from octogen_dagster.errors import OctogenRateLimitError, OctogenServerError
-from octogen_dagster.sandbox.faults import Fault
-from octogen_dagster.sandbox.server import Sandbox
-from tests.api.clients import Clock, Transport, Waits, open_client
-from tests.api.servers import KEY
+from tests.api.clients import Clock
 
 
 def headers(limit: object, remaining: object) -> dict[str, str]:
@@ -160,120 +153,31 @@ class TestThreads:
         assert [rate_limiter.reserve(), rate_limiter.reserve()] == pytest.approx([0, 1])
 
 
-class TestBulkReads:
-    async def test_a_bulk_read_gets_no_429_and_leaves_the_reserve(
-        self, transport: Transport
-    ) -> None:
-        shops = {"northpeak": 24}
-        with Sandbox(
-            catalogs=shops, api_key=KEY, requests_per_minute=600, generation="seed"
-        ) as sandbox:
-            async with open_client(
-                sandbox, transport, rate_limiter=RateLimiter(reserve=0.99)
-            ) as client:
-                pages = [page async for page in client.iter_pages(catalog="northpeak", limit=2)]
-            async with httpx.AsyncClient(base_url=sandbox.base_url) as probe:
-                left = (await probe.get("/catalogs")).headers["x-ratelimit-remaining"]
-            assert len(pages) == 12
-            assert [request.status for request in sandbox.requests[:-1]] == [200] * 12
-        assert client.statistics.rate_limit_wait_seconds > 0
-        assert int(left) >= 0.99 * 600 - 2, "whole tokens, and the last request is on its way"
-
-    async def test_the_client_waits_as_the_limiter_says(self, waits: Waits) -> None:
-        clock = Clock()
-        rate_limiter = RateLimiter(reserve=0.5, clock=clock)
-        shops = {"northpeak": 8}
-        with Sandbox(
-            catalogs=shops, api_key=KEY, requests_per_minute=10, generation="seed"
-        ) as sandbox:
-            async with open_client(sandbox, rate_limiter=rate_limiter, waits=waits) as client:
-                pages = [page async for page in client.iter_pages(limit=1)]
-            assert len(pages) == 8
-            assert [request.status for request in sandbox.requests] == [200] * 8
-        # 10 in the bucket, 5 in reserve: five requests go at once, and each further one, which
-        # takes no time here, takes the bucket one token of 6 seconds deeper into the reserve.
-        assert waits == pytest.approx([6, 12, 18], abs=0.1)
-        assert client.statistics.rate_limit_wait_seconds == pytest.approx(36, abs=0.3)
-
-    async def test_a_single_page_is_not_limited(self, waits: Waits) -> None:
-        rate_limiter, _ = limiter_at(limit=60, remaining=0)
-        with Sandbox(catalogs=1, products=3, api_key=KEY, generation="seed") as sandbox:
-            async with open_client(sandbox, rate_limiter=rate_limiter, waits=waits) as client:
-                await client.search_products()
-                await client.list_catalogs()
-        assert waits == []
-
-    async def test_the_headers_of_an_error_count_too(self, waits: Waits) -> None:
-        clock = Clock()
-        rate_limiter = RateLimiter(reserve=0.5, clock=clock)
-        with Sandbox(
-            catalogs=1, products=3, api_key=KEY, requests_per_minute=60, generation="seed"
-        ) as sandbox:
-            sandbox.inject(Fault("status", 500))
-            async with open_client(sandbox, rate_limiter=rate_limiter, waits=waits) as client:
-                with pytest.raises(OctogenServerError):
-                    _ = [page async for page in client.iter_pages()]
-        assert rate_limiter.reserve() == 0
-        assert [rate_limiter.reserve() for _ in range(30)][-1] == pytest.approx(1)
-        assert waits == []
-
-
 class TestInFlight:
-    async def test_a_refusal_halves_and_a_hundred_successes_add_one(self) -> None:
+    def test_a_refusal_halves_and_a_hundred_successes_add_one(self) -> None:
         in_flight = InFlight()
         assert in_flight.limit == float("inf")
-        await refused(in_flight, 8)
-        assert in_flight.limit == 4
-        await refused(in_flight, 4)
-        assert in_flight.limit == 2
-        await refused(in_flight, 1)
-        assert in_flight.limit == 1
+        for at_once, limit in ((8, 4), (4, 2), (1, 1)):
+            refuse_together(in_flight, at_once)
+            assert in_flight.limit == limit
         for number in range(250):
             assert in_flight.limit == 1 + number // 100
-            async with in_flight.turn(asyncio.sleep):
-                pass
+            turn = in_flight.enter()
+            assert turn
+            in_flight.leave(turn, refused=False, succeeded=True)
 
-    async def test_another_error_changes_nothing(self) -> None:
+    def test_no_more_than_the_limit_are_in_flight(self) -> None:
         in_flight = InFlight()
-        for detail in ("rate_limit_exceeded", None, {"code": "rate_limit_exceeded"}):
-            with pytest.raises(OctogenRateLimitError):
-                async with in_flight.turn(asyncio.sleep):
-                    raise rate_limit_error(detail)
-        assert in_flight.limit == float("inf")
-
-    async def test_requests_take_turns_in_the_order_in_which_they_came(self) -> None:
-        in_flight = InFlight()
-        await refused(in_flight, 2)
-        began: list[int] = []
-
-        async def request(number: int) -> None:
-            async with in_flight.turn(asyncio.sleep):
-                began.append(number)
-                await asyncio.sleep(0)
-
-        waiting = [asyncio.create_task(request(number)) for number in range(5)]
-        await asyncio.sleep(0)
-        waiting[2].cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-        assert began == [0, 1, 3, 4]
+        refuse_together(in_flight, 4)
+        turns = [in_flight.enter() for _ in range(3)]
+        assert turns[2] is None
+        assert turns[0]
+        in_flight.leave(turns[0], refused=False, succeeded=False)
+        assert in_flight.enter()
 
 
-async def refused(in_flight: InFlight, requests: int) -> None:
-    """Send some requests at once, which are refused together."""
-    sent: list[None] = []
-    all_are_sent = asyncio.Event()
-
-    async def send() -> None:
-        with contextlib.suppress(OctogenRateLimitError):
-            async with in_flight.turn(asyncio.sleep):
-                sent.append(None)
-                if len(sent) == requests:
-                    all_are_sent.set()
-                await all_are_sent.wait()
-                raise rate_limit_error("concurrency_limit_exceeded")
-
-    await asyncio.gather(*(send() for _ in range(requests)))
-
-
-def rate_limit_error(detail: object) -> OctogenRateLimitError:
-    return OctogenRateLimitError("Too many.", httpx.Response(429), detail)
+def refuse_together(in_flight: InFlight, requests: int) -> None:
+    turns = [in_flight.enter() for _ in range(requests)]
+    for turn in turns:
+        assert turn
+        in_flight.leave(turn, refused=True, succeeded=False)

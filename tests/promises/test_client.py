@@ -18,8 +18,8 @@ from octogen_dagster.errors import (
 )
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-from tests.api.clients import ONCE, Transport, Waits, open_client
-from tests.api.servers import KEY, RawServer, hanging, http
+from tests.api.clients import ONCE, Transport, open_client
+from tests.api.servers import KEY, RawServer, hanging
 from tests.api.shops import catalog_of_shop, shop, shops
 
 FAR_AWAY = "https://api.octogen.ai/v1"
@@ -189,18 +189,6 @@ class TestDomains:
         assert [(each.catalog, each.product_count) for each in coverage.catalogs] == [("acme", 7)]
         assert coverage.catalogs[0].computed_at == "soon"
 
-    @pytest.mark.parametrize(("paced", "waited"), [(True, 1), (False, 0)])
-    async def test_one_of_many_obeys_the_rate_limiter(
-        self, waits: Waits, paced: bool, waited: int
-    ) -> None:
-        body = {"host": "acme.example", "catalogs": []}
-        empty = http(body=body, x_ratelimit_limit="60", x_ratelimit_remaining="0")
-        with shops({"acme.example": empty}) as server:
-            async with open_client(server, waits=waits) as client:
-                for _ in range(2):
-                    await client.get_domain("acme.example", paced=paced)
-        assert len(waits) == waited
-
     async def test_a_service_without_the_operation_says_which_sources_there_are(
         self, sandbox: Sandbox
     ) -> None:
@@ -327,9 +315,9 @@ class TestSearch:
         ],
     )
     async def test_an_argument_out_of_its_range_is_named_before_any_request(
-        self, sandbox: Sandbox, transport: Transport, arguments: dict[str, Any], named: str
+        self, sandbox: Sandbox, arguments: dict[str, Any], named: str
     ) -> None:
-        async with open_client(sandbox, transport) as client:
+        async with open_client(sandbox) as client:
             with pytest.raises(ValidationError, match=named) as caught:
                 await client.search_products(**arguments)
             assert isinstance(caught.value, ValueError)

@@ -1,0 +1,112 @@
+"""Service: the settings and the state that all requests with one key to one address share."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from typing_extensions import Self
+
+from octogen_dagster.api.credentials import ApiKey, checked_base_url, configured_base_url
+from octogen_dagster.api.pacing import RateLimiter
+from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.api.spending import Spending
+
+DEFAULT_TIMEOUT = 30.0
+HEADERS = {
+    "Accept": "application/json",
+    "Content-Type": "application/json",
+    "User-Agent": f"octogen-dagster/{importlib.metadata.version('octogen-dagster')}",
+    # Tells Octogen batch reads from shoppers. ASCII JSON of at most 4,096 bytes.
+    "X-Octogen-Request-Context": '{"trigger":"background","application":"octogen-dagster"}',
+}
+"""The headers of every request, besides the API key and what is accepted compressed."""
+Generation = Literal["seed", "current"]
+_LOGGER = logging.getLogger(__name__)
+
+
+class OnceLog:
+    """Logs a line once for each reason. Threads may share it; a copy or pickle begins anew."""
+
+    def __init__(self, warn: Callable[[str], None] = _LOGGER.warning) -> None:
+        self.rate_limit_wait = 0.0
+        self._warn = warn
+        self._lock = threading.Lock()
+        self._told: set[object] = set()
+
+    def __reduce__(self) -> tuple[type[OnceLog], tuple[()]]:
+        return type(self), ()
+
+    def say(self, reason: object, line: str) -> None:
+        """Log the line, unless one was logged for the same reason."""
+        with self._lock:
+            is_new = reason not in self._told
+            self._told.add(reason)
+        if is_new:
+            self._warn(line)
+
+
+class Refused(dict[str, frozenset[str]]):
+    """The fields that the service refuses, by operation, once an answer showed which.
+
+    Who holds `learning` sends the first request. A copy or pickle begins anew.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.learning = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[Refused], tuple[()]]:
+        return type(self), ()
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service, as it is reached with one key.
+
+    `timeout` are seconds for one attempt, from connecting to the last byte of the response, and
+    `phase_timeout` for each phase of it. No request outlives `ends_at`, a time of `clock`.
+    Threads share an instance; a pickle has no key, which is looked up in the environment when it is
+    read.
+    """
+
+    api_key: ApiKey = field(default_factory=ApiKey)
+    base_url: str = field(default_factory=configured_base_url)
+    timeout: float = DEFAULT_TIMEOUT
+    phase_timeout: float = float("inf")
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    limiter: RateLimiter = field(default_factory=RateLimiter, compare=False)
+    spending: Spending = field(default_factory=Spending, compare=False)
+    ends_at: float = float("inf")
+    refused: Refused = field(default_factory=Refused, compare=False, repr=False)
+    log: OnceLog = field(default_factory=OnceLog, compare=False, repr=False)
+    clock: Callable[[], float] = field(default=time.monotonic, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.api_key, ApiKey):
+            raise TypeError("api_key must be an ApiKey, which keeps the key out of sight")
+        object.__setattr__(self, "base_url", checked_base_url(self.base_url, self.api_key.masked))
+        if not self.timeout > 0:
+            raise ValueError(f"timeout must be above 0 seconds, not {self.timeout}")
+
+    @property
+    def generation(self) -> Generation:
+        """The contract's generation that the service speaks, "seed" until it shows otherwise."""
+        return "current" if "catalog" in self.refused.get("search", ()) else "seed"
+
+    def within(self, seconds: float) -> Self:
+        """Return the same service, all of whose requests must end within some seconds."""
+        return replace(self, ends_at=min(self.ends_at, self.clock() + seconds))
+
+    def with_log(self, warn: Callable[[str], None]) -> Self:
+        """Return the same service, which says anew why requests wait."""
+        return replace(self, log=OnceLog(warn))
+
+    def for_execution(self, warn: Callable[[str], None]) -> Self:
+        """Return the same service with a log and a count of costs of its own."""
+        return replace(self.with_log(warn), spending=self.spending.part())

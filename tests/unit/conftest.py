@@ -1,0 +1,3 @@
+from tests.api.conftest import transport
+
+__all__ = ["transport"]
