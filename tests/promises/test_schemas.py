@@ -10,15 +10,24 @@ import polars as pl
 import pytest
 
 from octogen_dagster import (
+    BRANDS_SCHEMA,
+    CHANGES_SCHEMA,
     DETAIL_SCHEMA,
     PRODUCT_SCHEMA,
+    build_product_brands_asset,
+    build_product_changes_asset,
     build_product_details_asset,
     build_products_asset,
 )
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "schemas.json").read_text())
 PRODUCTS = build_products_asset("products")
-DETAILS = build_product_details_asset(PRODUCTS, name="details")
+SNAPSHOTS: dict[str, tuple[pl.Schema, Any]] = {
+    "products": (PRODUCT_SCHEMA, PRODUCTS),
+    "details": (DETAIL_SCHEMA, build_product_details_asset(PRODUCTS)),
+    "changes": (CHANGES_SCHEMA, build_product_changes_asset(PRODUCTS)),
+    "brands": (BRANDS_SCHEMA, build_product_brands_asset(PRODUCTS)),
+}
 
 
 def described(schema: pl.Schema, asset: Any) -> list[list[str]]:
@@ -29,10 +38,7 @@ def described(schema: pl.Schema, asset: Any) -> list[list[str]]:
     return [[name, str(dtype), descriptions[name]] for name, dtype in schema.items()]
 
 
-@pytest.mark.parametrize(
-    ("name", "schema", "asset"),
-    [("products", PRODUCT_SCHEMA, PRODUCTS), ("details", DETAIL_SCHEMA, DETAILS)],
-)
-def test_a_schema_is_the_golden_one(name: str, schema: pl.Schema, asset: Any) -> None:
-    assert described(schema, asset) == GOLDEN[name]
+@pytest.mark.parametrize("name", SNAPSHOTS)
+def test_a_schema_is_the_golden_one(name: str) -> None:
+    assert described(*SNAPSHOTS[name]) == GOLDEN[name]
     assert all(text.endswith(".") for _, _, text in GOLDEN[name])
