@@ -17,7 +17,6 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 import msgspec
 import polars as pl
-from annotated_types import MinLen
 from pydantic import BaseModel, BeforeValidator
 
 from octogen_dagster.api.models import MerchantProductListPage, MerchantProductUrlLookupResponse
@@ -129,7 +128,7 @@ def _object(model: type[BaseModel]) -> JsonType:
         in_json = described.alias or name
         field = fields[in_json] = _json_type(described.annotation)
         kind = field.kind
-        if any(isinstance(each, MinLen) for each in described.metadata):
+        if any(getattr(limit, "min_length", None) for limit in described.metadata):
             kind = Annotated[kind, msgspec.Meta(min_length=1)]
         if described.is_required():
             members.append((in_json, kind))
