@@ -132,11 +132,7 @@ class ShopCatalogs(CatalogSource):
     def _require_chosen(
         self, states: Sequence[CatalogState], errors: Sequence[OctogenError]
     ) -> None:
-        """Check that every chosen catalog serves a host.
-
-        Raises:
-            OctogenEmptyCatalogError: One serves none.
-        """
+        """Check that every chosen catalog serves a host."""
         there = {state.catalog: state.host for state in states}
         missing = [key for key in self.catalogs or () if key not in there]
         if not missing:
@@ -329,11 +325,7 @@ def _unique(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def _checked_host(text: str) -> str:
-    """The host of a shop's URL, or a host itself, in lower case and without `www.`.
-
-    Raises:
-        ValueError: There is no host in it.
-    """
+    """The host of a shop's URL, or a host itself, in lower case and without `www.`."""
     text = text.strip()
     try:
         host = urlsplit(text if "://" in text else f"//{text}").hostname

@@ -66,14 +66,7 @@ class Estimate:
 def estimate_pages(
     product_counts: Iterable[int], page_size: int, service: Service, *, saved_pages: int = 0
 ) -> Estimate:
-    """Estimate a read of whole catalogs.
-
-    Args:
-        product_counts: The number of products of each catalog.
-        page_size: Products on a page.
-        service: The service, with the prices.
-        saved_pages: Pages that need not be requested.
-    """
+    """Estimate a read of whole catalogs, whose saved pages need not be requested."""
     counts = list(product_counts)
     pages = sum(max(1, -(-count // page_size)) for count in counts)
     price = service.spending.prices.search_page_usd
@@ -81,23 +74,13 @@ def estimate_pages(
 
 
 def estimate_lookups(products: int, service: Service) -> Estimate:
-    """Estimate a read of the details of products.
-
-    Args:
-        products: The number of products.
-        service: The service, with the prices.
-    """
+    """Estimate a read of the details of products."""
     price = service.spending.prices.lookup_usd
     return _estimate(products, products, "lookup", price, service)
 
 
 def small_page_warning(page_size: int, service: Service) -> str | None:
-    """Say that smaller pages cost more; None if they do not.
-
-    Args:
-        page_size: Products on a page.
-        service: The service, with the prices.
-    """
+    """Say that smaller pages cost more; None if they do not."""
     if page_size >= MAX_PAGE_SIZE or not service.spending.prices.search_page_usd:
         return None
     return (

@@ -1,5 +1,6 @@
 """OctogenResource: Octogen's REST API for assets and ops, with blocking methods."""
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -46,6 +47,7 @@ from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.statistics import ScanStatistics
 from octogen_dagster.settings import refuse_unknown_settings
 
+_LOGGER = logging.getLogger(__name__)
 _SPENDING_LOCK = threading.Lock()
 
 
@@ -223,9 +225,28 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         return OctogenClient(_service=self.service())
 
     def list_catalogs(self) -> list[MerchantCatalogSummary]:
-        """Call `OctogenClient.list_catalogs` and block until it returns."""
-        with BlockingClient(self.service()) as client:
-            return client.list_catalogs()
+        """List the catalogs of the source and block until all are listed.
+
+        What the source does not tell of a catalog is None. A part of the source that cannot be
+        read, such as one of several shops, is a warning in the log of this module.
+
+        Raises:
+            MissingAPIKeyError: There is no key.
+            OctogenError: No catalog can be listed.
+        """
+        listed = self.service().fetch_catalogs()
+        for line in listed.warnings:
+            _LOGGER.warning(line)
+        return [
+            MerchantCatalogSummary(
+                catalog=state.catalog,
+                display_name=state.display_name,
+                source_base_url=state.source_base_url,
+                product_count=state.product_count,
+                last_indexed_at=state.last_indexed_at,
+            )
+            for state in listed.catalogs
+        ]
 
     def lookup_product(self, url: str) -> MerchantProductUrlLookupResponse:
         """Call `OctogenClient.lookup_product` and block until it returns."""

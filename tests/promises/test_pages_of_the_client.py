@@ -20,7 +20,7 @@ from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.clients import ONCE, QUICK, open_client
 from tests.api.servers import KEY, RawServer, Received, http, page
-from tests.api.test_paging import ModelServer, products_of, walks
+from tests.unit.test_paging import ModelServer, products_of, walks
 
 
 async def uuids_of(client: OctogenClient, **search: Any) -> list[str]:

@@ -34,6 +34,16 @@ ACME = shop("acme.example", catalog_of_shop("acme"))
 ZEN = shop("zen.example", catalog_of_shop("zen"))
 
 
+class OfBoth(CatalogSource):
+    """A source of one's own, which asks the service."""
+
+    async def fetch(self, client: OctogenClient) -> CatalogList:
+        coverages = [await client.get_domain(host) for host in BOTH.hosts]
+        return CatalogList(
+            [CatalogState(each.catalog) for shop in coverages for each in shop.catalogs]
+        )
+
+
 def fetched(server: RawServer, source: CatalogSource, deadline: float = 300) -> CatalogList:
     """The catalogs that a source lists, with one attempt for each request."""
     octogen = OctogenResource(api_key=KEY, base_url=server.base_url, attempts=1, deadline=deadline)
@@ -52,6 +62,35 @@ def keys(listed: CatalogList) -> list[str]:
 def hang(server: Callable[[], RawServer]) -> Callable[[Received], Iterable[bytes]]:
     """An answer that never comes."""
     return lambda _: hanging(server)
+
+
+SOURCES = {"a list": GrantedCatalogs(), "shops": BOTH, "keys": NamedCatalogs(keys=["acme", "zen"])}
+
+
+@pytest.mark.parametrize("source", [*SOURCES.values(), OfBoth()], ids=[*SOURCES, "an own one"])
+def test_a_resource_lists_the_catalogs_of_its_source(source: CatalogSource) -> None:
+    def respond(request: Received) -> list[bytes]:
+        match request.target.removeprefix("/v1"):
+            case "/catalogs":
+                return http(body=[{"catalog": key, "productCount": 3} for key in ("acme", "zen")])
+            case "/domains/acme.example":
+                return ACME
+            case "/domains/zen.example":
+                return ZEN
+        return http(404, {"detail": "Not Found"})
+
+    with RawServer(respond) as server:
+        octogen = OctogenResource(api_key=KEY, base_url=server.base_url, catalogs=source)
+        listed = octogen.list_catalogs()
+    assert [each.catalog for each in listed] == ["acme", "zen"]
+    assert {each.product_count for each in listed} <= {3, None}
+
+
+def test_a_shop_that_fails_is_logged_by_a_resource(caplog: pytest.LogCaptureFixture) -> None:
+    with shops({"acme.example": http(500), "zen.example": ZEN}) as server:
+        octogen = OctogenResource(api_key=KEY, base_url=server.base_url, catalogs=BOTH, attempts=1)
+        assert [each.catalog for each in octogen.list_catalogs()] == ["zen"]
+    assert "Shop 'acme.example'" in caplog.text
 
 
 class TestGrantedCatalogs:
@@ -204,19 +243,6 @@ class TestNamedCatalogs:
     def test_wrong_keys_are_refused_early(self, keys: Any, text: str) -> None:
         with pytest.raises(ValueError, match=text):
             NamedCatalogs(keys=keys)
-
-
-class OfZen(CatalogSource):
-    """A source of one's own, which asks the service."""
-
-    async def fetch(self, client: OctogenClient) -> CatalogList:
-        coverage = await client.get_domain("zen.example")
-        return CatalogList([CatalogState(entry.catalog) for entry in coverage.catalogs])
-
-
-def test_a_source_of_ones_own_may_send_requests() -> None:
-    with shops({"zen.example": ZEN}) as server:
-        assert keys(fetched(server, OfZen())) == ["zen"]
 
 
 @pytest.mark.parametrize("source", [GrantedCatalogs(), BOTH, NamedCatalogs(keys=["acme"])])
