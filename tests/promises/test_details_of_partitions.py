@@ -1,4 +1,4 @@
-"""The details asset in Dagster: its runs, partitions, files and metadata."""
+"""Details follow the partitions of their products, or a selection of them."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -10,14 +10,15 @@ import polars as pl
 import pytest
 
 from octogen_dagster import (
+    OctogenResource,
+    ParquetSnapshotIOManager,
     ProductSearch,
+    build_product_details_asset,
     build_products_asset,
     catalog_partitions,
     snapshot_days,
 )
-from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.snapshots.details import build_product_details_asset
 from tests import results
 
 LOOKUP = "/products/lookup"
@@ -31,6 +32,11 @@ def shops() -> Iterator[Sandbox]:
         yield running
 
 
+@pytest.fixture
+def resources(tmp_path: Path, octogen: OctogenResource) -> dict[str, Any]:
+    return {"octogen": octogen, "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path))}
+
+
 def shown(result: dg.ExecuteInProcessResult, node: str = "products_details") -> dict[str, Any]:
     return results.metadata(result, node)
 
@@ -38,18 +44,6 @@ def shown(result: dg.ExecuteInProcessResult, node: str = "products_details") -> 
 def lookups(shops: Sandbox) -> list[str]:
     received = (request for request in shops.requests if request.path == LOOKUP)
     return [request.body["url"] for request in received if request.body]
-
-
-def test_carried_rows_count_in_the_share_of_failed_lookups(
-    resources: dict[str, Any], shops: Sandbox
-) -> None:
-    details = build_product_details_asset(PRODUCTS, only_changed=True, failure_threshold=0.02)
-    shops.inject(Fault("status", 422, path=LOOKUP, times=1))
-    assert shown(dg.materialize([PRODUCTS, details], resources=resources))["octogen/failed"] == 1
-    shops.inject(Fault("status", 422, path=LOOKUP))
-    again = shown(dg.materialize([PRODUCTS, details], resources=resources))
-    assert (again["octogen/looked_up"], again["octogen/failed"]) == (1, 1)
-    assert again["octogen/carried_over"] == 119
 
 
 @pytest.mark.parametrize("damaged", [False, True])
@@ -126,8 +120,3 @@ def test_details_have_the_pool_and_group_of_octogen_by_default() -> None:
     assert mine.key == dg.AssetKey(["shop", "mine"])
     assert (mine.op.pool, mine.get_asset_spec().group_name) == ("slow", "g")
     assert mine.get_asset_spec().owners == ["team:data"]
-
-
-def test_a_threshold_outside_0_to_1_is_refused_when_the_code_is_loaded() -> None:
-    with pytest.raises(ValueError, match=r"failure_threshold must be a share .* not 5$"):
-        build_product_details_asset(PRODUCTS, failure_threshold=5)
