@@ -37,198 +37,180 @@ def product_counts(client: httpx.Client) -> dict[str, int]:
     return {entry["catalog"]: entry["productCount"] for entry in client.get("/catalogs").json()}
 
 
-class TestCatalogs:
-    def test_a_number_chooses_built_in_catalogs(self) -> None:
-        sandbox = Sandbox(catalogs=5, products=3, generation="seed")
-        with sandbox, connect(sandbox) as client:
-            counts = product_counts(client)
-        assert list(counts)[:2] == ["harbor-and-pine", "northpeak"]
-        assert list(counts.values()) == [3] * 5
-
-    def test_keys_may_be_any_text(self) -> None:
-        keys = ["strada", "../x", "a/b", "..."]
-        sandbox = Sandbox(catalogs=keys, products=2, generation="seed")
-        with sandbox, connect(sandbox) as client:
-            assert product_counts(client) == dict.fromkeys(keys, 2)
-            assert len(search(client, catalog="../x").json()["items"]) == 2
-        assert len(set(sandbox.hosts)) == 4
-
-    def test_a_key_with_a_dot_is_a_second_catalog_on_the_site_of_a_shop(self) -> None:
-        sandbox = Sandbox(catalogs=["strada", "strada.outlet"], products=4, generation="seed")
-        with sandbox, connect(sandbox) as client:
-            assert sandbox.hosts == ["strada.example"]
-            _, outlet = client.get("/catalogs").json()
-            assert outlet["displayName"] == "Strada Calzature outlet"
-            urls = {
-                catalog: [item["productUrl"] for item in all_items(client, catalog=catalog)]
-                for catalog in ("strada", "strada.outlet")
-            }
-        assert set(urls["strada"]).isdisjoint(urls["strada.outlet"])
-        site = "https://www.strada.example/outlet/products/"
-        assert all(url.startswith(site) for url in urls["strada.outlet"])
-
-    def test_a_catalog_appears_grows_and_goes_away(
-        self, sandbox: Sandbox, client: httpx.Client
-    ) -> None:
-        sandbox.grant("voltaic", products=7)
-        sandbox.grant("kumo")
-        expected = {"northpeak": 120, "strada": 30, "voltaic": 7, "kumo": 250}
-        assert product_counts(client) == expected
-        sandbox.grant("voltaic", products=8)
-        items = search(client, catalog="voltaic").json()["items"]
-        assert len(items) == 8
-        sandbox.revoke("voltaic")
-        assert search(client, catalog="voltaic").status_code == 404
-        assert look_up(client, items[0]["productUrl"]).status_code == 404
-        assert "voltaic" not in product_counts(client)
-
-    def test_an_index_run_moves_its_time_forward(
-        self, sandbox: Sandbox, client: httpx.Client
-    ) -> None:
-        before = client.get("/catalogs").json()
-        sandbox.touch("strada")
-        after = client.get("/catalogs").json()
-        assert after[0] == before[0]
-        assert after[1] == {**before[1], "lastIndexedAt": "2026-01-16T06:00:00Z"}
-
-    def test_an_empty_catalog_was_never_indexed_until_an_index_run(self) -> None:
-        sandbox = Sandbox(catalogs={"strada": 0}, generation="seed")
-        with sandbox, connect(sandbox) as client:
-            assert client.get("/catalogs").json()[0]["lastIndexedAt"] is None
-            sandbox.next_day()
-            (entry,) = client.get("/catalogs").json()
-            assert (entry["productCount"], entry["lastIndexedAt"] is None) == (0, False)
-
-    def test_a_catalog_that_is_not_there_cannot_be_changed(self, sandbox: Sandbox) -> None:
-        for change in (sandbox.touch, sandbox.revoke):
-            reason = "'kumo' is not granted; granted: northpeak, strada"
-            with pytest.raises(LookupError, match=reason):
-                change("kumo")
+def test_a_number_chooses_built_in_catalogs() -> None:
+    sandbox = Sandbox(catalogs=5, products=3, generation="seed")
+    with sandbox, connect(sandbox) as client:
+        counts = product_counts(client)
+    assert list(counts)[:2] == ["harbor-and-pine", "northpeak"]
+    assert list(counts.values()) == [3] * 5
 
 
-class TestProducts:
-    def test_a_removed_product_is_neither_counted_nor_found(
-        self, sandbox: Sandbox, client: httpx.Client
-    ) -> None:
-        url = search(client, catalog="strada").json()["items"][0]["productUrl"]
-        sandbox.remove_product(url)
-        assert product_counts(client)["strada"] == 29
-        assert len(search(client, catalog="strada").json()["items"]) == 29
-        assert look_up(client, url).status_code == 404
-        with pytest.raises(LookupError, match="take one from a search"):
-            sandbox.remove_product(url)
-
-    def test_a_day_moves_prices_and_stock_and_brings_and_takes_products(self) -> None:
-        with Sandbox(catalogs={"strada": 400}) as sandbox, connect(sandbox) as client:
-            first = {item["uuid"]: item for item in all_items(client)}
-            sandbox.next_day()
-            second = {item["uuid"]: item for item in all_items(client)}
-            sandbox.set_price(url := min(item["productUrl"] for item in second.values()), 8_995.0)
-            sandbox.next_day()
-            third = {item["productUrl"]: item for item in all_items(client)}
-        assert third[url]["currentPrice"] == 8_995.0
-        assert len(second.keys() - first.keys()) == 8
-        assert 1 <= len(first.keys() - second.keys()) <= 8
-        both = [(first[each], second[each]) for each in first.keys() & second.keys()]
-        assert all(one.get("title") == other.get("title") for one, other in both)
-        for name, few, many in (("currentPrice", 8, 40), ("inStock", 3, 20)):
-            moved = sum(one.get(name) != other.get(name) for one, other in both)
-            assert few <= moved <= many, name
-
-    def test_two_processes_make_the_same_products_and_another_seed_other_ones(self) -> None:
-        code = (
-            "import sys, httpx\n"
-            "from octogen_dagster.sandbox.server import Sandbox\n"
-            "with Sandbox(catalogs={'grand-arcade': 1_000_000}, seed=int(sys.argv[1])) as s:\n"
-            "    s.next_day()\n"
-            "    headers = {'Authorization': f'Bearer {s.api_key}'}\n"
-            "    page = httpx.post(s.base_url + '/products/search', json={}, headers=headers)\n"
-            "    print(page.json()['items'])\n"
-        )
-        first, second, other = (
-            subprocess.run(
-                [sys.executable, "-c", code, seed],
-                env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONUTF8": "1"},
-                capture_output=True,
-                check=True,
-            ).stdout
-            for seed, hash_seed in (("7", "1"), ("7", "2"), ("8", "1"))
-        )
-        assert first == second != other
-
-    def test_a_million_products_are_as_quick_to_make_as_ten(self) -> None:
-        with Sandbox(catalogs={"northpeak": 1_000_000}) as sandbox, connect(sandbox) as client:
-            assert len(search(client, limit=100).json()["items"]) == 100
-            assert len(search(client, q="tent", understand=False).json()["items"]) == 50
-            url = search(client).json()["items"][49]["productUrl"]
-            assert look_up(client, url).status_code == 200
+def test_keys_may_be_any_text() -> None:
+    keys = ["strada", "../x", "a/b", "..."]
+    sandbox = Sandbox(catalogs=keys, products=2, generation="seed")
+    with sandbox, connect(sandbox) as client:
+        assert product_counts(client) == dict.fromkeys(keys, 2)
+        assert len(search(client, catalog="../x").json()["items"]) == 2
+    assert len(set(sandbox.hosts)) == 4
 
 
-class TestAddress:
-    def test_it_is_on_loopback_and_in_the_environment(self, sandbox: Sandbox) -> None:
-        assert sandbox.base_url.startswith("http://127.0.0.1:")
-        assert sandbox.base_url.endswith("/v1")
-        assert sandbox.environment == {
-            "OCTOGEN_PLATFORM_API_KEY": sandbox.api_key,
-            "OCTO_API_KEY": sandbox.api_key,
-            "OCTOGEN_BASE_URL": sandbox.base_url,
+def test_a_key_with_a_dot_is_a_second_catalog_on_the_site_of_a_shop() -> None:
+    sandbox = Sandbox(catalogs=["strada", "strada.outlet"], products=4, generation="seed")
+    with sandbox, connect(sandbox) as client:
+        assert sandbox.hosts == ["strada.example"]
+        _, outlet = client.get("/catalogs").json()
+        assert outlet["displayName"] == "Strada Calzature outlet"
+        urls = {
+            catalog: [item["productUrl"] for item in all_items(client, catalog=catalog)]
+            for catalog in ("strada", "strada.outlet")
         }
-
-    def test_it_has_none_before_it_runs(self) -> None:
-        with pytest.raises(RuntimeError, match="with"):
-            _ = Sandbox(generation="seed").base_url
-
-    def test_a_port_can_be_chosen_but_not_taken_twice(self, sandbox: Sandbox) -> None:
-        port = int(sandbox.base_url.split(":")[2].removesuffix("/v1"))
-        with pytest.raises(OSError, match=f"127.0.0.1:{port}"), Sandbox(port=port):
-            pass
-
-    def test_its_key_can_be_chosen(self, sandbox: Sandbox) -> None:
-        with Sandbox(api_key="octo_live_mine", generation="seed") as other:
-            with connect(other) as client:
-                assert search(client).status_code == 200
-            with connect(other, api_key=sandbox.api_key) as client:
-                assert search(client).status_code == 401
+    assert set(urls["strada"]).isdisjoint(urls["strada.outlet"])
+    site = "https://www.strada.example/outlet/products/"
+    assert all(url.startswith(site) for url in urls["strada.outlet"])
 
 
-class TestLife:
-    def test_nothing_is_left_when_it_ends(self) -> None:
-        with Sandbox(catalogs=1, generation="seed") as sandbox, connect(sandbox) as client:
+def test_a_catalog_appears_grows_and_goes_away(sandbox: Sandbox, client: httpx.Client) -> None:
+    sandbox.grant("voltaic", products=7)
+    sandbox.grant("kumo")
+    expected = {"northpeak": 120, "strada": 30, "voltaic": 7, "kumo": 250}
+    assert product_counts(client) == expected
+    sandbox.grant("voltaic", products=8)
+    items = search(client, catalog="voltaic").json()["items"]
+    assert len(items) == 8
+    sandbox.revoke("voltaic")
+    assert search(client, catalog="voltaic").status_code == 404
+    assert look_up(client, items[0]["productUrl"]).status_code == 404
+    assert "voltaic" not in product_counts(client)
+
+
+def test_an_empty_catalog_was_never_indexed_until_an_index_run() -> None:
+    sandbox = Sandbox(catalogs={"strada": 0}, generation="seed")
+    with sandbox, connect(sandbox) as client:
+        moments = [client.get("/catalogs").json()[0]["lastIndexedAt"]]
+        for index_run in (sandbox.next_day, lambda: sandbox.touch("strada")):
+            index_run()
+            (entry,) = client.get("/catalogs").json()
+            assert entry["productCount"] == 0
+            moments.append(entry["lastIndexedAt"])
+    assert moments == [None, "2026-01-15T06:00:00Z", "2026-01-16T06:00:00Z"]
+
+
+def test_a_catalog_that_is_not_there_cannot_be_changed(sandbox: Sandbox) -> None:
+    for change in (sandbox.touch, sandbox.revoke):
+        reason = "'kumo' is not granted; granted: northpeak, strada"
+        with pytest.raises(LookupError, match=reason):
+            change("kumo")
+
+
+def test_a_removed_product_is_neither_counted_nor_found(
+    sandbox: Sandbox, client: httpx.Client
+) -> None:
+    url = search(client, catalog="strada").json()["items"][0]["productUrl"]
+    sandbox.remove_product(url)
+    assert product_counts(client)["strada"] == 29
+    assert len(search(client, catalog="strada").json()["items"]) == 29
+    assert look_up(client, url).status_code == 404
+    with pytest.raises(LookupError, match="take one from a search"):
+        sandbox.remove_product(url)
+
+
+def test_a_day_moves_prices_and_stock_and_brings_and_takes_products() -> None:
+    with Sandbox(catalogs={"strada": 400}) as sandbox, connect(sandbox) as client:
+        first = {item["uuid"]: item for item in all_items(client)}
+        sandbox.next_day()
+        second = {item["uuid"]: item for item in all_items(client)}
+        sandbox.set_price(url := min(item["productUrl"] for item in second.values()), 8_995.0)
+        sandbox.next_day()
+        third = {item["productUrl"]: item for item in all_items(client)}
+    assert third[url]["currentPrice"] == 8_995.0
+    assert len(second.keys() - first.keys()) == 8
+    assert 1 <= len(first.keys() - second.keys()) <= 8
+    both = [(first[each], second[each]) for each in first.keys() & second.keys()]
+    assert all(one.get("title") == other.get("title") for one, other in both)
+    for name, few, many in (("currentPrice", 8, 40), ("inStock", 3, 20)):
+        moved = sum(one.get(name) != other.get(name) for one, other in both)
+        assert few <= moved <= many, name
+
+
+def test_two_processes_make_the_same_products_and_another_seed_other_ones() -> None:
+    code = (
+        "import sys, httpx\n"
+        "from octogen_dagster.sandbox.server import Sandbox\n"
+        "with Sandbox(catalogs={'grand-arcade': 1_000_000}, seed=int(sys.argv[1])) as s:\n"
+        "    s.next_day()\n"
+        "    headers = {'Authorization': f'Bearer {s.api_key}'}\n"
+        "    page = httpx.post(s.base_url + '/products/search', json={}, headers=headers)\n"
+        "    print(page.json()['items'])\n"
+    )
+    first, second, other = (
+        subprocess.run(
+            [sys.executable, "-c", code, seed],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONUTF8": "1"},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed, hash_seed in (("7", "1"), ("7", "2"), ("8", "1"))
+    )
+    assert first == second != other
+
+
+def test_a_million_products_take_no_longer_than_ten() -> None:
+    with Sandbox(catalogs={"northpeak": 1_000_000}) as sandbox, connect(sandbox) as client:
+        assert len(search(client, q="tent", understand=False).json()["items"]) == 50
+
+
+def test_it_is_on_loopback_and_in_the_environment(sandbox: Sandbox) -> None:
+    assert sandbox.base_url.startswith("http://127.0.0.1:")
+    assert sandbox.base_url.endswith("/v1")
+    assert sandbox.environment == {
+        "OCTOGEN_PLATFORM_API_KEY": sandbox.api_key,
+        "OCTO_API_KEY": sandbox.api_key,
+        "OCTOGEN_BASE_URL": sandbox.base_url,
+    }
+
+
+def test_it_has_none_before_it_runs() -> None:
+    with pytest.raises(RuntimeError, match="with"):
+        _ = Sandbox(generation="seed").base_url
+
+
+def test_a_port_can_be_chosen_but_not_taken_twice(sandbox: Sandbox) -> None:
+    port = int(sandbox.base_url.split(":")[2].removesuffix("/v1"))
+    with pytest.raises(OSError, match=f"127.0.0.1:{port}"), Sandbox(port=port):
+        pass
+
+
+def test_nothing_is_left_when_it_ends_and_it_can_run_again() -> None:
+    sandbox = Sandbox(catalogs=1, api_key="octo_live_mine")
+    for _ in range(2):
+        with sandbox, connect(sandbox, api_key="octo_live_mine") as client:
             assert search(client).status_code == 200
             assert SERVER_THREAD in {thread.name for thread in threading.enumerate()}
         with pytest.raises(httpx.ConnectError):
-            httpx.get(f"{sandbox.base_url}/catalogs")
+            httpx.get(f"{sandbox.base_url}/me")
         assert SERVER_THREAD not in {thread.name for thread in threading.enumerate()}
 
-    def test_it_can_run_again(self) -> None:
-        sandbox = Sandbox(catalogs=1, generation="seed")
-        for _ in range(2):
-            with sandbox, connect(sandbox) as client:
-                assert search(client).status_code == 200
 
-    def test_an_error_in_the_block_stops_it_too(self) -> None:
-        with pytest.raises(ZeroDivisionError), Sandbox(catalogs=1, generation="seed") as sandbox:
-            _ = 1 / 0
-        with pytest.raises(httpx.ConnectError):
-            httpx.get(f"{sandbox.base_url}/catalogs")
+def test_an_error_in_the_block_stops_it_too() -> None:
+    with pytest.raises(ZeroDivisionError), Sandbox(catalogs=1, generation="seed") as sandbox:
+        _ = 1 / 0
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{sandbox.base_url}/catalogs")
 
 
-class TestRequestLog:
-    def test_requests_are_kept_in_order_of_arrival(
-        self, sandbox: Sandbox, client: httpx.Client
-    ) -> None:
-        responses = [client.get("/catalogs"), search(client, q="tent", limit=0)]
-        first, second = sandbox.requests
-        assert (first.method, first.path, first.body) == ("GET", "/catalogs", None)
-        assert (second.method, second.path) == ("POST", "/products/search")
-        assert second.body == {"q": "tent", "limit": 0}
-        assert [(each.status, each.has_key, each.page) for each in sandbox.requests] == [
-            (200, True, 1),
-            (422, True, 1),
-        ]
-        assert [request.request_id for request in sandbox.requests] == [
-            response.headers["x-request-id"] for response in responses
-        ]
+def test_requests_are_kept_in_order_of_arrival(sandbox: Sandbox, client: httpx.Client) -> None:
+    responses = [client.get("/catalogs"), search(client, q="tent", limit=0)]
+    first, second = sandbox.requests
+    assert (first.method, first.path, first.body) == ("GET", "/catalogs", None)
+    assert (second.method, second.path) == ("POST", "/products/search")
+    assert second.body == {"q": "tent", "limit": 0}
+    assert [(each.status, each.has_key, each.page) for each in sandbox.requests] == [
+        (200, True, 1),
+        (422, True, 1),
+    ]
+    assert [request.request_id for request in sandbox.requests] == [
+        response.headers["x-request-id"] for response in responses
+    ]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -50,34 +49,16 @@ def check(shop: Shop, got: list[str], matches: Callable[[View], bool | None]) ->
     assert 0 < len(got) < len(shop.views), "the example must tell matches from others"
 
 
-def enriched(name: str, value: Any) -> Callable[[View], bool | None]:
+def enriched(*path: str, value: Any, at: int | None = None) -> Callable[[View], bool | None]:
+    """True for a view that has the value at this path of its enrichment; `at` is for lists."""
+
     def matches(view: View) -> bool | None:
-        known = (view.get("enrichment") or {}).get(name)
-        return None if known is None else value == known or value in [*known]
-
-    return matches
-
-
-def attribute(name: str, value: str) -> Callable[[View], bool | None]:
-    def matches(view: View) -> bool | None:
-        known = (view.get("enrichment") or {}).get("attributes")
-        return None if known is None else value in known.get(name, ())
-
-    return matches
-
-
-def category(depth: int, value: str) -> Callable[[View], bool | None]:
-    def matches(view: View) -> bool | None:
-        path = (view.get("enrichment") or {}).get("category_path")
-        return None if path is None else value in path[depth : depth + 1]
-
-    return matches
-
-
-def canonical_brand(name: str, value: str) -> Callable[[View], bool | None]:
-    def matches(view: View) -> bool | None:
-        brand = (view.get("enrichment") or {}).get("canonical_brand") or {}
-        return None if brand.get(name) is None else value == brand[name]
+        known: Any = view.get("enrichment")
+        for name in path:
+            known = (known or {}).get(name)
+        if known is None:
+            return None
+        return value in known[at : at + 1] if at is not None else value in (known, *known)
 
     return matches
 
@@ -85,23 +66,27 @@ def canonical_brand(name: str, value: str) -> Callable[[View], bool | None]:
 @pytest.mark.parametrize(
     ("name", "value", "matches"),
     [
-        ("brand_name", "acme", canonical_brand("brand_name", "Acme")),
-        ("brand_slug", "northpeak", canonical_brand("brand_slug", "northpeak")),
+        ("brand_name", "acme", enriched("canonical_brand", "brand_name", value="Acme")),
+        ("brand_slug", "northpeak", enriched("canonical_brand", "brand_slug", value="northpeak")),
         (
             "raw_brand_name",
             "strada s.p.a.",
             lambda view: (view.get("brand") or {}).get("name") == "STRADA S.p.A.",
         ),
-        ("product_type", "running shoes", enriched("type", "Running Shoes")),
-        ("age_groups", "kids", enriched("age_groups", "kids")),
-        ("color", "NAVY", enriched("color", "navy")),
-        ("color_family", "blue", enriched("color_family", "Blue")),
-        ("category_path.depth_0", "sporting goods", category(0, "Sporting Goods")),
-        ("category_path.depth_1", "Shoes", category(1, "Shoes")),
-        ("category_path.depth_3", "Tents", category(3, "Tents")),
-        ("fit", "Slim", attribute("fit", "slim")),
-        ("attribute_facets.fit", "slim", attribute("fit", "slim")),
-        ("material", "leather", attribute("material", "leather")),
+        ("product_type", "running shoes", enriched("type", value="Running Shoes")),
+        ("age_groups", "kids", enriched("age_groups", value="kids")),
+        ("color", "NAVY", enriched("color", value="navy")),
+        ("color_family", "blue", enriched("color_family", value="Blue")),
+        (
+            "category_path.depth_0",
+            "sporting goods",
+            enriched("category_path", value="Sporting Goods", at=0),
+        ),
+        ("category_path.depth_1", "Shoes", enriched("category_path", value="Shoes", at=1)),
+        ("category_path.depth_3", "Tents", enriched("category_path", value="Tents", at=3)),
+        ("fit", "Slim", enriched("attributes", "fit", value="slim")),
+        ("attribute_facets.fit", "slim", enriched("attributes", "fit", value="slim")),
+        ("material", "leather", enriched("attributes", "material", value="leather")),
     ],
 )
 def test_every_facet_filters_by_its_canonical_value(
@@ -210,15 +195,14 @@ def test_products_are_believable(shop: Shop) -> None:
     titles = " ".join(view.get("title") or "" for view in views)
     assert '"' in titles
     assert "東京" in titles
-    currencies = Counter(view.get("currency") for view in views)
-    assert len(currencies) > 3
-    assert 0 < currencies[None] < 60
+    assert len({view.get("currency") for view in views}) > 3
     reduced = [
         (view["originalPrice"], view["currentPrice"]) for view in views if view.get("originalPrice")
     ]
     assert 50 < len(reduced) < 300
     assert all(before > now for before, now in reduced)
-    variants = [url for view in views if "?variant=" in (url := view["productUrl"])]
+    variants = {
+        view["productUrl"].partition("?variant=")[0] for view in views if "?" in view["productUrl"]
+    }
     assert 5 < len(variants) < 60
-    pages = {view["productUrl"] for view in views}
-    assert {url.partition("?")[0] for url in variants} <= pages
+    assert variants <= {view["productUrl"] for view in views}
