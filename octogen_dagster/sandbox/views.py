@@ -36,6 +36,19 @@ _GAP_ODDS = 40
 _IMAGE_COPY, _WHOLE_PRICE, _BRAND_URL, _VIDEO, _PROMOTION, _REVIEW_COUNT, _GTIN = range(100, 107)
 """Numbers of traits, beyond those in `catalog`."""
 
+# fmt: off
+_BRAND_TEXTS = (
+    "brand_accessibility_index", "brand_community_perception", "brand_craft_production",
+    "brand_description", "brand_popularity_level", "brand_popularity_trend_direction",
+    "brand_positioning", "brand_quality_justification", "directory_subheading",
+    "facet_price_tier", "facet_target_audience", "occasion_fit",
+)
+_BRAND_LISTS = (
+    "facet_brand_cultural_anchors", "facet_brand_ethics", "facet_brand_hype_cycle_stage",
+    "facet_brand_inclusivity", "facet_key_people_names", "facet_key_people_nationalities",
+    "facet_style_identity", "facet_sustainability",
+)
+# fmt: on
 _REVIEWERS = ("Inès", "Jürgen", "Mary O'Neil", "Aiko", "D. Okafor")
 _OPINIONS = (
     "Exactly as described.",
@@ -273,30 +286,12 @@ def _canonical_brand(brand: Brand) -> Json:
         "brand_slug": slug,
         "brand_synonyms": list(brand.spellings),
         "brand_enrichment": {
-            "brand_accessibility_index": "widely available",
-            "brand_community_perception": "trusted",
-            "brand_craft_production": "small batches",
-            "brand_description": f"{brand.name} is a brand from {country}.",
-            "brand_popularity_level": "niche",
-            "brand_popularity_trend_direction": "rising",
-            "brand_positioning": "premium",
-            "brand_quality_justification": "long-lasting materials",
+            **dict.fromkeys(_BRAND_TEXTS, f"{brand.name} is a brand from {country}."),
+            **{name: [country] for name in _BRAND_LISTS},
             "brand_quality_score": 1 + len(brand.name) % 11 / 2,
-            "directory_subheading": f"From {country}",
             "domain": f"{slug}.example",
-            "facet_brand_cultural_anchors": ["craft"],
-            "facet_brand_ethics": ["fair wages"],
-            "facet_brand_hype_cycle_stage": ["established"],
-            "facet_brand_inclusivity": [],
-            "facet_key_people_names": ["Inès Okafor"],
-            "facet_key_people_nationalities": [country],
             "facet_origin_country": country,
-            "facet_price_tier": "mid",
-            "facet_style_identity": ["minimal", "classic"],
-            "facet_sustainability": ["recycled materials"],
-            "facet_target_audience": "adults",
             "founded_year": 1950 + len(brand.name),
-            "occasion_fit": "everyday",
         },
     }
 

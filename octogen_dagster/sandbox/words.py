@@ -73,7 +73,6 @@ _FITS = ("slim", "regular", "relaxed", "oversized")
 _PATTERNS = ("solid", "striped", "floral", "checked")
 _CLOTHING = ("Apparel & Accessories", "Clothing")
 _SHOES = ("Apparel & Accessories", "Shoes")
-_OUTDOOR = ("Sporting Goods", "Outdoor Recreation")
 
 
 def _garment(noun: str, leaf: str, price: int, *materials: str, activewear: bool = False) -> Kind:
@@ -85,20 +84,24 @@ def _garment(noun: str, leaf: str, price: int, *materials: str, activewear: bool
 
 
 def _shoe(noun: str, leaf: str, price: int, *materials: str, activewear: bool = False) -> Kind:
-    attributes = {
-        "material": materials,
-        "closure": ("lace-up", "slip-on", "zip", "buckle"),
-        "toe_shape": ("round", "pointed", "square"),
-    }
-    return Kind(
-        noun,
-        (*_SHOES, leaf),
-        price,
-        attributes,
-        _SHOE_SIZES,
-        gendered=True,
-        is_activewear=activewear,
-    )
+    closures = ("lace-up", "slip-on", "zip", "buckle")
+    toes = ("round", "pointed", "square")
+    attributes = {"material": materials, "closure": closures, "toe_shape": toes}
+    path = (*_SHOES, leaf)
+    return Kind(noun, path, price, attributes, _SHOE_SIZES, gendered=True, is_activewear=activewear)
+
+
+def _gear(
+    noun: str,
+    leaf: str,
+    price: int,
+    attributes: Mapping[str, tuple[str, ...]],
+    *,
+    sizes: tuple[str, ...] = (),
+    colored: bool = True,
+) -> Kind:
+    path = ("Sporting Goods", "Outdoor Recreation", "Camping & Hiking", leaf)
+    return Kind(noun, path, price, attributes, sizes, colored)
 
 
 VERTICALS: Mapping[str, Vertical] = {
@@ -151,28 +154,28 @@ VERTICALS: Mapping[str, Vertical] = {
         kinds=(
             _garment("Rain Jacket", "Jackets", 180, "gore-tex", "nylon", activewear=True),
             _garment("Fleece Pullover", "Fleece", 90, "recycled polyester", "wool"),
-            Kind(
+            _gear(
                 "Two-Person Tent",
-                (*_OUTDOOR, "Camping & Hiking", "Tents"),
+                "Tents",
                 320,
                 {"material": ("ripstop nylon", "polyester"), "season": ("3-season", "4-season")},
             ),
-            Kind(
+            _gear(
                 "Down Sleeping Bag",
-                (*_OUTDOOR, "Camping & Hiking", "Sleeping Bags"),
+                "Sleeping Bags",
                 240,
                 {"material": ("down", "synthetic"), "comfort": ("5 °C", "0 °C", "-7 °C")},
-                ("Regular", "Long"),
+                sizes=("Regular", "Long"),
             ),
-            Kind(
+            _gear(
                 "Trail Backpack",
-                (*_OUTDOOR, "Camping & Hiking", "Backpacks"),
+                "Backpacks",
                 150,
                 {"material": ("cordura", "ripstop nylon"), "capacity": ("22 l", "38 l", "60 l")},
             ),
-            Kind(
+            _gear(
                 "Titanium Mug",
-                (*_OUTDOOR, "Camping & Hiking", "Cookware"),
+                "Cookware",
                 38,
                 {"material": ("titanium",), "capacity": ("450 ml", "650 ml")},
                 colored=False,
@@ -206,32 +209,13 @@ COLORS = (
     Color("Heather Gray", "gray", "Gray", "#808080"),
 )
 
+# fmt: off
 PRODUCT_LINES = (
-    "Weekender",
-    '"Sunday Best"',
-    "Søren",
-    "Señorita",
-    "Atlas",
-    "Marlowe",
-    "L'Été",
-    "Koselig",
-    "Juniper",
-    "Tōkyō",
-    "東京",
-    "Ansel",
-    "Wilder",
-    "“Good Morning”",
-    "Piccolo",
-    "Ottilie",
-    "Ridge",
-    "Æther",
-    "Nº 5",
-    "Canyon",
-    "Bowie & Finch",
-    "Straße",
-    "Meadow",
-    "Ember",
+    "Weekender", '"Sunday Best"', "Søren", "Señorita", "Atlas", "Marlowe", "L'Été", "Koselig",
+    "Juniper", "Tōkyō", "東京", "Ansel", "Wilder", "“Good Morning”", "Piccolo", "Ottilie", "Ridge",
+    "Æther", "Nº 5", "Canyon", "Bowie & Finch", "Straße", "Meadow", "Ember",
 )
+# fmt: on
 
 STYLES = ("casual", "classic", "minimal", "bohemian", "sporty", "preppy", "utilitarian")
 
