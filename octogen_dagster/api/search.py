@@ -392,7 +392,8 @@ class ProductSearch(SearchFilters):
     Without `catalogs` every catalog of the source is read (`OctogenResource(catalogs=...)`), by
     default every one that is granted to the API key. `max_products` caps the result. Catalogs that
     are named, in the search or by the source, are read in their order until there are enough
-    products; of the granted catalogs it takes the products that the service ranks highest.
+    products. Of the granted catalogs, and with filters of up to 500 that are named in one request,
+    it takes the products that the service ranks highest.
 
     Raises:
         pydantic.ValidationError: A field is out of its range; the message names it.

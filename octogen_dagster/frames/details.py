@@ -11,7 +11,7 @@ import contextlib
 import functools
 import logging
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,7 +31,6 @@ from octogen_dagster.errors import (
     OctogenNotFoundError,
     OctogenSnapshotError,
 )
-from octogen_dagster.frames.client_threads import POLL_SECONDS, ClientThreads
 from octogen_dagster.frames.columns import (
     DETAIL_SCHEMA,
     DETAIL_SCHEMA_VERSION,
@@ -44,10 +43,11 @@ from octogen_dagster.frames.columns import (
     PRODUCT_SCHEMA,
 )
 from octogen_dagster.frames.decode import read_lookup, with_details
-from octogen_dagster.frames.io_source import Query, io_source, raise_interrupt
+from octogen_dagster.frames.io_source import Query, check, io_source
 from octogen_dagster.frames.progress import Throttle
 from octogen_dagster.frames.reading import Figures, Limits, Outcome, Reading
 from octogen_dagster.frames.statistics import ReadStatistics
+from octogen_dagster.frames.workers import Workers
 from octogen_dagster.settings import require_fraction
 
 if TYPE_CHECKING:
@@ -218,25 +218,45 @@ class DetailScan:
         self, products: pl.LazyFrame, service: CatalogService, stop: threading.Event
     ) -> Iterator[pl.DataFrame]:
         limit = _FailureLimit(self.failure_threshold, self.statistics.products)
-        report = Throttle(self._tell, self.report_interval_seconds)
         rows: list[_Row] = []
-        with _Lookups(service, products, stop) as lookups:
-            try:
-                for results in lookups:
-                    for row, unknown in results:
-                        limit.note(row)
-                        self.statistics.unknown_fields.update(unknown)
-                        rows.append(row)
-                    self.statistics.received(len(rows))
-                    self.statistics.update(lookups.sent, service.spending)
-                    report()
-                    if len(rows) >= _ROWS_PER_FRAME:
-                        yield self._details(rows)
-                        rows = []
-                yield self._details(rows)
-            finally:
-                self.statistics.received(0)
+        with Workers(
+            service,
+            _rows(products),
+            _look_up,
+            threads=service.concurrency,
+            ahead=_MAX_WAITING,
+            check=functools.partial(check, stop),
+            name="octogen-lookup",
+        ) as lookups:
+
+            def add_up() -> None:
+                self.statistics.received(len(rows))
                 self.statistics.update(lookups.sent, service.spending)
+
+            def report() -> None:
+                add_up()
+                self._tell()
+
+            tell_now_and_then = Throttle(report, self.report_interval_seconds)
+            try:
+                for result in lookups:
+                    tell_now_and_then()
+                    if result is None:
+                        continue
+                    row, unknown = result
+                    limit.note(row)
+                    self.statistics.unknown_fields.update(unknown)
+                    rows.append(row)
+                    if len(rows) >= _ROWS_PER_FRAME:
+                        frame = self._details(rows)
+                        rows.clear()
+                        yield frame
+                frame = self._details(rows)
+                rows.clear()
+                yield frame
+            finally:
+                rows.clear()
+                add_up()
 
     def _details(self, rows: list[_Row]) -> pl.DataFrame:
         frame = with_details(pl.DataFrame(rows, schema=_LOOKED_UP)).select(*DETAIL_SCHEMA)
@@ -292,58 +312,13 @@ def _with_key(frame: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-class _Lookups(ClientThreads):
-    """Looks up products in threads; iterates over the results, in the order in which they come."""
-
-    def __init__(
-        self, service: CatalogService, products: pl.LazyFrame, stop: threading.Event
-    ) -> None:
-        super().__init__(service, service.concurrency, "octogen-lookup", stop, raise_interrupt)
-        self._products = _rows(products)
-        self._results: deque[tuple[_Row, Counter[str]]] = deque()
-
-    def __iter__(self) -> Iterator[list[tuple[_Row, Counter[str]]]]:
-        """Yield results, at least every second, and if there are none."""
-        is_last = False
-        while not is_last:
-            with self._changed:
-                self._changed.wait_for(
-                    lambda: (
-                        len(self._results) >= _ROWS_PER_FRAME
-                        or not self._working
-                        or self._is_over()
-                    ),
-                    timeout=POLL_SECONDS,
-                )
-                self._raise_if_over()
-                results = [*self._results]
-                self._results.clear()
-                is_last = not self._working
-                self._changed.notify_all()
-            yield results
-
-    def _work(self, client: BlockingClient) -> None:
-        while product := self._take():
-            result = _look_up(client, product)
-            with self._changed:
-                self._results.append(result)
-                if len(self._results) >= _ROWS_PER_FRAME:
-                    self._changed.notify_all()
-
-    def _take(self) -> _Row | None:
-        with self._changed:
-            while len(self._results) >= _MAX_WAITING and not self._is_over():
-                self._changed.wait(POLL_SECONDS)
-            return None if self._is_over() else next(self._products, None)
-
-
 def _rows(products: pl.LazyFrame) -> Iterator[_Row]:
     for frame in products.collect_batches(chunk_size=_PRODUCTS_PER_CHUNK, lazy=True):
         yield from frame.iter_rows(named=True)
 
 
-def _look_up(client: BlockingClient, product: _Row) -> tuple[_Row, Counter[str]]:
-    """Return the product with the columns of its lookup, and the fields that nobody knows."""
+def _look_up(client: BlockingClient, product: _Row) -> Iterator[tuple[_Row, Counter[str]]]:
+    """Yield the product with the columns of its lookup, and the fields that nobody knows."""
     response, error = None, None
     try:
         response = client.lookup(product["product_url"] or "", read_lookup)
@@ -364,7 +339,7 @@ def _look_up(client: BlockingClient, product: _Row) -> tuple[_Row, Counter[str]]
         "looked_up_at": datetime.now(timezone.utc),
         "lookup": response and response.content,
     }
-    return row, Counter(response.unknown if response else ())
+    yield row, Counter(response.unknown if response else ())
 
 
 def _mismatch(uuid: str | None) -> str:

@@ -1,76 +1,96 @@
-"""Plans the catalogs that a search reads, each with its first request."""
+"""Plans a read: the catalogs of a search, and the walks through their pages.
+
+A filtered search of the current generation names up to 500 catalogs in one request, so ten hits in
+200 shops cost a page and not 200. Whole catalogs are a walk each. A large one is split by the
+brands of its last snapshot (`partition`) if the service counts its products: the count shows at the
+end whether some are missing. No clock takes part, so that a retry finds the saved pages of a walk.
+"""
 
 from __future__ import annotations
 
+import functools
+import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING
 
+import polars as pl
+
 from octogen_dagster.api.catalog_sources import GrantedCatalogs, fetch_catalogs
-from octogen_dagster.errors import OctogenNotFoundError
+from octogen_dagster.api.catalog_states import CatalogState
+from octogen_dagster.api.estimate import estimate_pages
+from octogen_dagster.api.search import MAX_CATALOGS, ProductSearch, SearchRequest
+from octogen_dagster.errors import OctogenError, OctogenNotFoundError, OctogenSnapshotError
+from octogen_dagster.frames.partition import MAX_SHARE, CatalogPart, partition
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.api.catalog_sources import CatalogService
-    from octogen_dagster.api.catalog_states import CatalogState
-    from octogen_dagster.api.search import ProductSearch, SearchRequest
     from octogen_dagster.frames.decode import ProductPage
-    from octogen_dagster.frames.partition import CatalogPart
+    from octogen_dagster.frames.pages.saved_walk import SavedWalk
     from octogen_dagster.frames.pushdown import Pushdown
 
     ListCatalogs = Callable[[], Sequence[CatalogState] | None]
+    Log = Callable[[str], None]
 
 _LOGGER = logging.getLogger(__name__)
+_BRAND = pl.col("brand").struct.field("name")
+REFUSED_CURSOR_STATUSES = {400, 404, 409, 410, 413, 422}
+"""The statuses by which a service may refuse the cursor of a later page."""
+MIN_PAGES = 50
+"""The smallest catalog that is split, in pages; a smaller one saves too little time."""
+_PARTS_PER_THREAD = 4  # so that all threads end at about the same time
 
 
-@dataclass(frozen=True)
-class FirstPage:
-    """A page 1 that was requested while the read was planned.
-
-    Attributes:
-        page: The page.
-        generation: The generation of the contract that the service speaks.
-    """
-
-    page: ProductPage
-    generation: str
-
-
-@dataclass(frozen=True)
-class PlannedCatalog:
-    """One catalog of a search, one part of a catalog, or all catalogs at once.
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """One walk through the pages of a search.
 
     Attributes:
-        catalog: The catalog's key; None if the search names none.
         request: The request for page 1.
-        last_indexed_at: When the service last indexed the catalog; None if it does not say.
-        product_count: The number of products of the whole catalog by its source; None if it is not
-            known.
-        rows_per_product: The rows for each of them in the latest snapshot. The source may count
-            groups of what a search lists. None if it is not known.
-        brands: The number of products by brand, as far as the source says it.
-        part: The part of the catalog; None for a whole catalog.
-        first_page: Page 1, if it was requested already.
+        catalogs: What is known of the catalogs that it reads; none for all that the key may search.
+        rows_per_product: The rows of its only catalog for each product that its source counts, in
+            the latest snapshot: the source may count groups of what a search lists. None if it is
+            not known.
+        part: The part of its only catalog; None for a whole one.
+        saved: Its saved pages; None if pages are not saved.
+        next_page: The page after the saved ones, if it was requested already.
     """
 
-    catalog: str | None
     request: SearchRequest
-    last_indexed_at: datetime | None = None
-    product_count: int | None = None
+    catalogs: tuple[CatalogState, ...] = ()
     rows_per_product: float | None = None
-    brands: Mapping[str, int] = field(default_factory=dict)
     part: CatalogPart | None = None
-    first_page: FirstPage | None = None
+    saved: SavedWalk | None = None
+    next_page: ProductPage | None = None
+
+    @property
+    def catalog(self) -> str | None:
+        """The key of its only catalog; None if it has several."""
+        return self.catalogs[0].catalog if len(self.catalogs) == 1 else None
+
+    @property
+    def last_indexed_at(self) -> datetime | None:
+        """When the last one of its catalogs was indexed; None if that is not known of each."""
+        stamps = [state.last_indexed_at for state in self.catalogs]
+        return max((stamp for stamp in stamps if stamp), default=None) if all(stamps) else None
+
+    @property
+    def product_count(self) -> int | None:
+        """The number of products of its whole catalogs by their source; None if it is not known."""
+        counts = [state.product_count for state in self.catalogs]
+        known = [count for count in counts if count is not None]
+        return sum(known) if counts and len(known) == len(counts) else None
 
     @property
     def expected_rows(self) -> int | None:
-        """The number of rows of the whole catalog; None if it is not known."""
-        if self.product_count is None:
-            return None
-        return round(self.product_count * (self.rows_per_product or 1))
+        """The number of rows of its whole catalogs; None if it is not known."""
+        count = self.product_count
+        return None if count is None else round(count * (self.rows_per_product or 1))
 
     @property
     def subject(self) -> str:
@@ -80,65 +100,146 @@ class PlannedCatalog:
         part = f", part {self.part.number} of {self.part.parts}" if self.part else ""
         return f"Catalog {self.catalog!r}{part}"
 
-    def split(self, parts: Sequence[CatalogPart]) -> list[PlannedCatalog]:
-        """Return the parts of this catalog, each with its own request."""
-        return [
-            replace(
-                self,
-                request=part.narrowed(self.request),
-                part=part,
-                first_page=None,
-            )
-            for part in parts
-        ]
+
+@dataclass(frozen=True)
+class Plan:
+    """The walks of a read, in the order in which they are begun.
+
+    `started_at` is when the read began, or the one that it continues.
+    """
+
+    search: ProductSearch
+    walks: list[Walk]
+    started_at: datetime
+
+    @property
+    def catalogs(self) -> list[str]:
+        """The keys of the catalogs, where they are known."""
+        return list(self._states)
+
+    @property
+    def expected_rows(self) -> int | None:
+        """The number of rows of all catalogs; None if it is not known or not all are read."""
+        rows = [walk.expected_rows for walk in self._whole]
+        known = [each for each in rows if each is not None]
+        is_known = self.search.reads_whole_catalogs and len(known) == len(rows)
+        return sum(known) if is_known else None
+
+    @property
+    def rows_per_product(self) -> float | None:
+        """`expected_rows` for each product of the sources; None if a catalog was never read."""
+        expected, products = self.expected_rows, sum(self.product_counts.values())
+        known = [walk.rows_per_product is not None for walk in self._whole]
+        return expected / products if expected and products and all(known) else None
+
+    @property
+    def product_counts(self) -> dict[str, int]:
+        """The number of products of each catalog by its source, where it is known."""
+        counts = {key: state.product_count for key, state in self._states.items()}
+        return {key: count for key, count in counts.items() if count is not None}
+
+    def estimate(self, service: CatalogService) -> str | None:
+        """Say what the requests of the read take; None if its size is not known."""
+        if not self.walks or self.expected_rows is None:
+            return None
+        counts = [walk.expected_rows or 0 for walk in self._whole]
+        subject = f"Catalog {self.walks[0].catalog!r}"
+        if len(counts) > 1:
+            subject = f"{len(counts):,} catalogs"
+        saved = sum(walk.saved.pages for walk in self.walks if walk.saved)
+        estimate = estimate_pages(counts, self.search.page_size, service, saved_pages=saved)
+        more = f"; {saved:,} more pages are saved" if saved else ""
+        return f"{subject}: {estimate}{more}."
+
+    @property
+    def whole_catalogs(self) -> list[Walk]:
+        """One walk of each catalog, which may be read in several."""
+        return self._whole
+
+    @property
+    def _whole(self) -> list[Walk]:
+        return list({walk.catalog: walk for walk in self.walks}.values())
+
+    @property
+    def _states(self) -> dict[str, CatalogState]:
+        return {state.catalog: state for walk in self.walks for state in walk.catalogs}
 
 
-def plan_catalogs(
+def plan_walks(
     search: ProductSearch,
-    service: CatalogService,
     client: BlockingClient,
-    list_catalogs: ListCatalogs | None,
+    listed: Sequence[CatalogState] | None,
     pushdown: Pushdown,
     *,
-    stamped: bool = False,
-    capped: bool = False,
-) -> list[PlannedCatalog]:
-    """Plan the catalogs that a search reads, in order.
+    source_is_granted: bool,
+    merges: bool = True,
+) -> list[Walk]:
+    """Plan a walk of each catalog of a search, or one for many, in order.
 
     Args:
         search: The search.
-        service: The service.
         client: Sends the requests.
-        list_catalogs: Lists the catalogs of the source, as `list_for` does. By default the source
-            is asked, if its list is needed.
+        listed: The catalogs of the source; None if there is no list or none is needed.
         pushdown: Restricts the catalogs to those that the query needs.
-        stamped: True if `last_indexed_at` is needed.
-        capped: True if the query needs only some rows.
-
-    Raises:
-        OctogenError: A request failed.
+        source_is_granted: True if the source is the list of the granted catalogs.
+        merges: False if catalogs are to come one after another although the search has filters: a
+            query that filters them must not find them in another order.
     """
-    states = None
-    reads_list = _reads_list(search, service)
-    if list_catalogs is not None:
-        states = list_catalogs()
-    elif stamped or reads_list:
-        states = list_for(search, service, client, capped=capped)
-    catalogs: Sequence[str | None] = search.catalogs or [None]
-    if reads_list and states is not None:
-        catalogs = [state.catalog for state in states]
-    by_key = {state.catalog: state for state in states or ()}
-    return [
-        _planned(catalog, search, by_key.get(catalog) if catalog else None)
-        for catalog in _pushed(catalogs, pushdown)
-    ]
+    known = {state.catalog: state for state in listed or ()}
+    states = [known.get(key) or CatalogState(key) for key in search.catalogs]
+    if reads_list(search, source_is_granted=source_is_granted) and listed is not None:
+        states = list(listed)
+    elif not search.catalogs:
+        return [Walk(search.request(None))]
+    if pushdown.catalogs is not None:
+        # The service and the search may write a key in different case.
+        wanted = {key.casefold() for key in pushdown.catalogs}
+        states = [state for state in states if state.catalog.casefold() in wanted]
+    if merges and search.has_filters and len(states) > 1 and _takes_many(search, client, states):
+        return [
+            Walk(search.request(catalogs=[state.catalog for state in some]), some)
+            for some in _batches(states, MAX_CATALOGS)
+        ]
+    return [Walk(search.request(state.catalog), (state,)) for state in states]
+
+
+def reads_list(search: ProductSearch, *, source_is_granted: bool) -> bool:
+    """True if the catalogs of the source are read.
+
+    A capped search of all granted catalogs is one request, so that the best products come first.
+    """
+    is_capped = search.max_products is not None
+    return not search.catalogs and not (is_capped and source_is_granted)
+
+
+def _takes_many(
+    search: ProductSearch, client: BlockingClient, states: Sequence[CatalogState]
+) -> bool:
+    """True if the service takes several catalogs in one request, as the current generation does.
+
+    A source that says when catalogs were indexed is of the seed's generation. Where nothing is
+    known, the products are counted, which is free: the seed's generation cannot.
+    """
+    if _is_current(client):
+        return True
+    if any(state.last_indexed_at for state in states):
+        return False
+    try:
+        client.count_products(search, [state.catalog for state in states[:MAX_CATALOGS]])
+    except OctogenError:
+        return _is_current(client)
+    return True
+
+
+def _is_current(client: BlockingClient) -> bool:
+    return client.generation == "current"
 
 
 def list_for(
     search: ProductSearch,
     service: CatalogService,
     client: BlockingClient,
-    warn: Callable[[str], None] = _LOGGER.warning,
+    warn: Log = _LOGGER.warning,
     *,
     capped: bool = False,
 ) -> Sequence[CatalogState] | None:
@@ -150,11 +251,6 @@ def list_for(
         client: Sends the requests.
         warn: Called with a line about each part of the source that could not be used.
         capped: True if the query needs only some rows.
-
-    Raises:
-        OctogenNotFoundError: The source has no list, and without one the search would read all of
-            Octogen.
-        OctogenError: A request failed.
     """
     try:
         listed = fetch_catalogs(client, service.catalogs, reads_all=not search.catalogs)
@@ -176,11 +272,7 @@ def list_for(
 def _refuse_all_of_octogen(
     search: ProductSearch, service: CatalogService, error: OctogenNotFoundError
 ) -> None:
-    """Refuse a search that would read all of Octogen, unless a budget limits it.
-
-    Raises:
-        OctogenNotFoundError: The search is refused.
-    """
+    """Refuse a search that would read all of Octogen, unless a budget limits it."""
     is_narrow = bool(search.has_keywords or search.facets or search.max_products)
     if is_narrow or service.spending.budget_usd is not None:
         return
@@ -191,33 +283,125 @@ def _refuse_all_of_octogen(
     ) from None
 
 
-def _reads_list(search: ProductSearch, service: CatalogService) -> bool:
-    """True if the catalogs of the source are read one by one.
+class SnapshotBrands:
+    """The numbers of rows by catalog and brand in the snapshot that a read replaces.
 
-    A capped search of all granted catalogs is one request, so that the best products come first.
+    They are counted once they are needed. A snapshot that cannot be read is as good as none.
     """
-    is_capped = search.max_products is not None
-    return not search.catalogs and not (is_capped and isinstance(service.catalogs, GrantedCatalogs))
+
+    def __init__(self, latest: Callable[[], pl.LazyFrame | None], warn: Log) -> None:
+        self._latest = latest
+        self._warn = warn
+
+    def of(self, catalog: str | None) -> Mapping[str | None, int]:
+        """Return the numbers of rows of a catalog by the name of their brand."""
+        return self._counts.get((catalog or "").casefold(), {})
+
+    @functools.cached_property
+    def _counts(self) -> Mapping[str, Mapping[str | None, int]]:
+        counts: defaultdict[str, dict[str | None, int]] = defaultdict(dict)
+        try:
+            frame = self._latest()
+            if frame is not None:
+                rows = frame.group_by("catalog_key", _BRAND).len().collect(engine="streaming")
+                for catalog, brand, number in rows.rows():  # the case of a key may vary
+                    of_catalog = counts[(catalog or "").casefold()]
+                    of_catalog[brand] = of_catalog.get(brand, 0) + number
+        except (OctogenSnapshotError, pl.exceptions.PolarsError, OSError) as error:
+            self._warn(
+                f"The brands of the latest snapshot are not known, since it cannot be read: {error}"
+            )
+        return counts
 
 
-def _planned(
-    catalog: str | None, search: ProductSearch, state: CatalogState | None
-) -> PlannedCatalog:
-    request = search.request(catalog)
-    if state is None:
-        return PlannedCatalog(catalog, request)
-    return PlannedCatalog(
-        catalog,
-        request,
-        state.last_indexed_at,
-        product_count=state.product_count,
-        brands=dict(state.brands),
-    )
+def split_large(
+    walks: Sequence[Walk],
+    search: ProductSearch,
+    service: CatalogService,
+    client: BlockingClient,
+    *,
+    brands: SnapshotBrands,
+    log: Log,
+) -> list[list[Walk]]:
+    """Return the walks of each catalog: its own, or several if it is large.
+
+    A catalog is split if one thread would read its pages when the others have long ended.
+    """
+    threads = service.concurrency
+    if threads < 2 or not (search.reads_whole_catalogs and service.max_extra_pages_ratio):
+        return [[walk] for walk in walks]
+    products = [_products(walk, search, brands) for walk in walks]
+    pages = [math.ceil(count / search.page_size) for count in products]
+    split = []
+    for walk, count, own in zip(walks, products, pages, strict=True):
+        parts: list[Walk] = []
+        if own >= MIN_PAGES and MAX_SHARE * threads * own >= sum(pages):
+            limit = math.floor(service.max_extra_pages_ratio * own)
+            useful = math.ceil(_PARTS_PER_THREAD * threads * own / sum(pages))
+            parts = _parts(walk, count, min(limit, useful), brands)
+        if parts and _is_counted(parts, client, log):
+            log(
+                f"Catalog {walk.catalog!r} is read in {len(parts)} walks by brand, up to {threads} "
+                f"at a time, with at most {len(parts)} more pages."
+            )
+            split.append(parts)
+        else:
+            split.append([walk])
+    return split
 
 
-def _pushed(catalogs: Sequence[str | None], pushdown: Pushdown) -> Sequence[str | None]:
-    if None in catalogs or pushdown.catalogs is None:
-        return catalogs
-    # The service and the search may write a key in different case.
-    wanted = {key.casefold() for key in pushdown.catalogs}
-    return [key for key in catalogs if key and key.casefold() in wanted]
+def in_reading_order(catalogs: Iterable[Sequence[Walk]]) -> list[Walk]:
+    """Return the walks of all catalogs, with the longest ones first if a catalog is split."""
+    walks = [walk for each in catalogs for walk in each]
+    if any(walk.part for walk in walks):
+        walks.sort(
+            key=lambda walk: walk.part.products if walk.part else walk.expected_rows or 0,
+            reverse=True,
+        )
+    return walks
+
+
+def _products(walk: Walk, search: ProductSearch, brands: SnapshotBrands) -> int:
+    """Return the number of products to expect: that of the latest snapshot, which a retry finds."""
+    expected = walk.expected_rows
+    if expected is not None and 2 * expected < MIN_PAGES * search.page_size:
+        return expected
+    return sum(brands.of(walk.catalog).values()) or expected or 0
+
+
+def _parts(walk: Walk, products: int, walks: int, brands: SnapshotBrands) -> list[Walk]:
+    known = {brand: rows for brand, rows in brands.of(walk.catalog).items() if brand is not None}
+    if not known:
+        # The source counts its brands as it counts its products.
+        known, products = dict(walk.catalogs[0].brands), walk.product_count or 0
+    return split_by(walk, partition(known, products, walks))
+
+
+def split_by(walk: Walk, parts: Iterable[CatalogPart]) -> list[Walk]:
+    """Return a walk of each part of a catalog."""
+    return [replace(walk, request=part.narrowed(walk.request), part=part) for part in parts]
+
+
+def _is_counted(parts: Sequence[Walk], client: BlockingClient, log: Log) -> bool:
+    """True if the service counts the products of the part that names most brands.
+
+    The count is free. One that it refuses would be refused in a search, and without any it could
+    not be checked at the end that no products are missing.
+    """
+    largest = max(parts, key=_brands_named)
+    try:
+        client.count_products(largest.request, [largest.catalog or ""])
+    except OctogenError as error:
+        log(f"{error} The catalog is read in one walk.")
+        return False
+    return True
+
+
+def _brands_named(walk: Walk) -> int:
+    return len(walk.part.brands) + len(walk.part.excluded) if walk.part else 0
+
+
+def _batches(states: Sequence[CatalogState], size: int) -> Iterable[tuple[CatalogState, ...]]:
+    remaining = iter(states)
+    while batch := tuple(itertools.islice(remaining, size)):
+        yield batch

@@ -35,18 +35,24 @@ from octogen_dagster.errors import (
     OctogenPagingError,
     OctogenPastPartitionError,
     OctogenResponseError,
-    OctogenSnapshotError,
 )
-from octogen_dagster.frames.catalog_read import CatalogRead
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA, SCHEMA_VERSION
 from octogen_dagster.frames.effective_query import EFFECTIVE_QUERY
-from octogen_dagster.frames.execution import Execution
 from octogen_dagster.frames.io_source import Query, io_source, raise_interrupt
-from octogen_dagster.frames.pages.resume import plan_with_store
-from octogen_dagster.frames.plan import list_for, plan_catalogs
+from octogen_dagster.frames.pages.resume import Saving, plan_with_store
+from octogen_dagster.frames.plan import (
+    Plan,
+    SnapshotBrands,
+    Walk,
+    in_reading_order,
+    list_for,
+    plan_walks,
+    reads_list,
+    split_large,
+)
 from octogen_dagster.frames.progress import ProgressBar, Throttle
 from octogen_dagster.frames.pushdown import Pushdown
-from octogen_dagster.frames.read_plan import ReadPlan
+from octogen_dagster.frames.read import PlanRead, WalkRead
 from octogen_dagster.frames.reading import (
     CATALOGS,
     MIN_ROWS_RATIO,
@@ -59,9 +65,7 @@ from octogen_dagster.frames.reading import (
     is_within,
     utc_now,
 )
-from octogen_dagster.frames.snapshot_brands import SnapshotBrands
 from octogen_dagster.frames.statistics import ProductFigures, ScanStatistics
-from octogen_dagster.frames.walks import WalkPlanner, in_reading_order
 from octogen_dagster.settings import require_fraction
 
 if TYPE_CHECKING:
@@ -216,79 +220,94 @@ class ProductScan:
         now = self._clock()
         if self._window and not is_within(self._window, now):
             raise OctogenPastPartitionError(*self._window, now)
-        log, warn = (stored.log, stored.warn) if stored else (_LOGGER.info, _LOGGER.warning)
-        # Polars counts n_rows before the predicate, so a limited search is not narrowed.
-        pushdown, n_rows = Pushdown(), query.n_rows
-        if query.predicate is not None and n_rows is None and self.search.max_products is None:
-            pushdown = Pushdown.of(query.predicate)
-        service = self.service.for_execution(warn)
+        stored = stored or _Stored()
+        service = self.service.for_execution(stored.warn)
         with BlockingClient(service, stop, raise_interrupt) as client:
-            if stored and n_rows is None and pushdown == Pushdown():
-                plan = self._plan_with_store(stored, service, client)
-            else:
-                plan = self._plan_live(pushdown, n_rows, service, client, stored)
-            caps = [cap for cap in (n_rows, plan.search.max_products) if cap is not None]
+            plan = self._plan(query, service, client, stored)
+            caps = [cap for cap in (query.n_rows, plan.search.max_products) if cap is not None]
             if not caps:
                 if line := plan.estimate(service):
-                    log(line)
+                    stored.log(line)
                 if line := small_page_warning(plan.search.page_size, service):
-                    warn(line)
+                    stored.warn(line)
             cap = min(caps, default=None)
-            execution = Execution(plan, service, client, query.columns, cap=cap, log=log)
-            yield from self._executed(execution, stored)
-        self._warn_of_more_rows(plan, warn)
+            read = PlanRead(plan, service, client, columns=query.columns, cap=cap, log=stored.log)
+            yield from self._told(read, stored)
+        self._warn_of_more_rows(plan, stored.warn)
 
-    def _executed(self, execution: Execution, stored: _Stored | None) -> Iterator[pl.DataFrame]:
-        statistics = self.statistics = execution.statistics
+    def _told(self, read: PlanRead, stored: _Stored) -> Iterator[pl.DataFrame]:
+        """Yield the rows of a read, and tell how far it is."""
+        statistics = self.statistics = read.statistics
         with ProgressBar() if self._progress else contextlib.nullcontext() as bar:
             tell = bar.show if bar else self._report or (lambda _: None)
 
             def report() -> None:
-                execution.add_up()
+                read.add_up()
                 tell(statistics)
 
             seconds = _BAR_SECONDS if bar else self.report_interval_seconds
             try:
-                yield from execution.frames(Throttle(report, seconds))
+                yield from read.frames(Throttle(report, seconds))
             except (OctogenPagingError, OctogenResponseError) as error:
-                if stored:
-                    stored.discard_bad_pages(error)
+                stored.discard_bad_pages(error, read.failed)
                 raise
             finally:
                 if bar or statistics.complete:
                     tell(statistics)
 
-    def _warn_of_more_rows(self, plan: ReadPlan, warn: Callable[[str], None]) -> None:
+    def _warn_of_more_rows(self, plan: Plan, warn: Callable[[str], None]) -> None:
         """Warn of each catalog that cost far more than its source's count let expect."""
-        for planned in {read.planned.catalog: read.planned for read in plan.reads}.values():
-            rows = self.statistics.rows_by_catalog[planned.catalog]
-            count = planned.product_count
-            if planned.rows_per_product is None and count and rows > _MANY_MORE * count:
+        for walk in plan.whole_catalogs:
+            rows, count = self.statistics.rows_by_catalog[walk.catalog], walk.product_count
+            if walk.rows_per_product is None and count and rows > _MANY_MORE * count:
                 warn(
-                    f"Catalog {planned.catalog!r}: {rows:,} products came, and its source counts "
+                    f"Catalog {walk.catalog!r}: {rows:,} products came, and its source counts "
                     f"{count:,}. It may count groups of what a search lists, so a read costs more "
                     "than its count lets expect. The next read of a snapshot expects as many."
                 )
 
-    def _plan_with_store(
-        self, stored: _Stored, service: CatalogService, client: BlockingClient
-    ) -> ReadPlan:
-        list_catalogs = self._list_catalogs or functools.partial(
-            list_for, self.search, service, client, stored.warn
+    def _plan(
+        self, query: Query, service: CatalogService, client: BlockingClient, stored: _Stored
+    ) -> Plan:
+        # Polars counts n_rows before the predicate, so a limited search is not narrowed.
+        pushdown = Pushdown()
+        if query.n_rows is None and self.search.max_products is None:
+            pushdown = Pushdown.of(query.predicate)
+        is_whole = query.n_rows is None and pushdown == Pushdown()
+        search = _narrowed(self.search, pushdown)
+        if search is None:
+            return Plan(self.search, [], self._clock())
+        is_granted = isinstance(service.catalogs, GrantedCatalogs)
+        is_stamped = is_whole and (stored.store is not None or search.max_products is None)
+        listed = None
+        if self._list_catalogs is not None:
+            listed = self._list_catalogs()
+        elif is_stamped or reads_list(search, source_is_granted=is_granted):
+            is_capped = query.n_rows is not None
+            listed = list_for(search, service, client, stored.warn, capped=is_capped)
+        walks = plan_walks(
+            search,
+            client,
+            listed,
+            pushdown,
+            source_is_granted=is_granted,
+            merges=self.search.has_filters,
         )
-        catalogs = plan_catalogs(
-            self.search, service, client, list_catalogs, Pushdown(), stamped=True
-        )
-        learned = json.loads(stored.place.latest_provenance().get(ROWS_PER_PRODUCT, "{}"))
-        catalogs = [replace(each, rows_per_product=learned.get(each.catalog)) for each in catalogs]
-        walks = self._walk_planner(service, client, stored)
+        if not is_whole:
+            return Plan(search, walks, self._clock())
+        learned = json.loads(stored.latest_provenance().get(ROWS_PER_PRODUCT, "{}"))
+        walks = [replace(walk, rows_per_product=learned.get(walk.catalog)) for walk in walks]
+        brands = SnapshotBrands(stored.latest, stored.warn)
+
+        def split(some: Sequence[Walk]) -> list[list[Walk]]:
+            return split_large(some, search, service, client, brands=brands, log=stored.log)
+
         if stored.store is None:
-            walked = in_reading_order(walks.plan(catalogs))
-            return ReadPlan(self.search, [CatalogRead(each) for each in walked], self._clock())
-        plan = stored.plan = plan_with_store(
-            self.search,
-            catalogs,
+            return Plan(search, in_reading_order(split(walks)), self._clock())
+        plan, stored.saving = plan_with_store(
+            search,
             walks,
+            split,
             stored.store,
             service,
             client=client,
@@ -297,85 +316,37 @@ class ProductScan:
         )
         return plan
 
-    def _plan_live(
-        self,
-        pushdown: Pushdown,
-        n_rows: int | None,
-        service: CatalogService,
-        client: BlockingClient,
-        stored: _Stored | None,
-    ) -> ReadPlan:
-        now = self._clock()
-        search = _narrowed(self.search, pushdown)
-        if search is None:
-            return ReadPlan(self.search, [], now)
-        is_capped = n_rows is not None
-        stamped = pushdown == Pushdown() and not is_capped and self.search.max_products is None
-        catalogs = plan_catalogs(
-            search,
-            service,
-            client,
-            self._list_catalogs,
-            pushdown,
-            stamped=stamped,
-            capped=is_capped,
-        )
-        if stamped:  # all rows are read, so their order does not matter
-            catalogs = in_reading_order(self._walk_planner(service, client, stored).plan(catalogs))
-        return ReadPlan(search, [CatalogRead(catalog) for catalog in catalogs], now)
-
-    def _walk_planner(
-        self, service: CatalogService, client: BlockingClient, stored: _Stored | None
-    ) -> WalkPlanner:
-        if stored is None:
-            brands = SnapshotBrands(lambda: None, _LOGGER.warning)
-            return WalkPlanner(self.search, service, client, brands, _LOGGER.info)
-        brands = SnapshotBrands(stored.place.latest, stored.warn)
-        return WalkPlanner(self.search, service, client, brands, stored.log)
-
 
 class _Stored:
-    """What an execution uses whose rows are stored in a place."""
+    """What an execution uses of the place that its rows are stored in; it may have none."""
 
-    def __init__(self, place: SnapshotPlace, store: PageStore | None) -> None:
-        self.place = place
-        self.log, self.warn = place.log, place.warn
+    def __init__(self, place: SnapshotPlace | None = None, store: PageStore | None = None) -> None:
+        self.log = place.log if place else _LOGGER.info
+        self.warn = place.warn if place else _LOGGER.warning
+        self.latest = place.latest if place else lambda: None
+        self.latest_provenance = place.latest_provenance if place else dict
         self.store = store
-        self.plan: ReadPlan | None = None
+        self.saving: Saving | None = None
         self.figures = ProductFigures()
 
     def remove_pages(self) -> None:
         """Remove the saved pages that are not needed after the snapshot was published."""
-        if self.store and self.plan and self.plan.saved_read:
-            _close_savers(self.plan.reads)
-            self.store.remove_superseded(self.plan.saved_read, self.plan.superseded)
+        if self.saving:
+            self.saving.clear()
 
-    def discard_bad_pages(self, error: Exception) -> None:
+    def discard_bad_pages(self, error: Exception, failed: Sequence[WalkRead]) -> None:
         """Remove the saved pages of the catalog that failed, so that the next read begins it anew.
 
         A response that cannot be read says nothing about the pages before it, but a saved page that
         cannot be read would end each later read. A stamp that moved tells the next read which pages
         are old.
         """
-        store, plan = self.store, self.plan
-        if store is None or plan is None or plan.saved_read is None:
-            return
-        failed_reads = [read for read in plan.reads if read.failed]
-        failed = {read.planned.catalog for read in failed_reads}
         if isinstance(error, OctogenPagingError):
             is_bad = not isinstance(error, IndexedAgainError)
         else:
-            is_bad = any(read.resumed_pages < read.saved_pages for read in failed_reads)
-        if is_bad:
-            _close_savers([read for read in plan.reads if read.planned.catalog in failed])
-            with contextlib.suppress(OctogenSnapshotError):
-                store.discard_catalogs({plan.saved_read.name, *plan.continued}, failed)
-
-
-def _close_savers(reads: Sequence[CatalogRead]) -> None:
-    for read in reads:
-        if read.saver:
-            read.saver.close()
+            is_bad = any(read.resumed_pages < read.saved_pages for read in failed)
+        if is_bad and self.saving:
+            self.saving.discard({read.walk.catalog for read in failed})
 
 
 def scan_products(

@@ -35,7 +35,7 @@ def test_head_requests_no_page_that_it_does_not_need(
     assert service.pages_of("acme") == list(range(1, pages + 1))
 
 
-@pytest.mark.parametrize(("cap", "acme"), [(5, 0), (7, 0), (8, 1), (108, 2)])
+@pytest.mark.parametrize(("cap", "acme"), [(5, 0), (7, 0), (8, 1), (107, 1), (108, 2)])
 def test_a_cap_fills_up_from_the_named_catalogs_in_their_order(
     service: PagedService, cap: int, acme: int
 ) -> None:

@@ -182,7 +182,8 @@ def test_each_run_says_what_it_takes_before_it_begins(shops: Sandbox, tmp_path: 
     lines = {record.user_message: record.level for record in records}
     limit = "all within the rate limit of 600,000 requests a minute."
     assert f"Catalog 'strada': 120 products in 3 pages, $0.04, {limit}" in lines
-    assert f"Details: at most 120 products in 120 lookups, $0.24, {limit}" in lines
+    carried_over = "; 120 rows are carried over."
+    assert f"Details: 0 products in 0 lookups, $0.00, {limit[:-1]}{carried_over}" in lines
     (warning,) = [line for line in lines if line.startswith("page_size is 50")]
     assert warning.endswith("so this read costs 2 times as much as with page_size 100.")
     assert lines[warning] == logging.WARNING

@@ -12,11 +12,10 @@ from octogen_dagster.api.search import CHECKED, ProductSearch
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.pages.segments import digest
 from octogen_dagster.frames.partition import parts_of
+from octogen_dagster.frames.plan import Walk, split_by
 
 if TYPE_CHECKING:
     from upath import UPath
-
-    from octogen_dagster.frames.plan import PlannedCatalog
 
 VERSION = 1
 READ_NAME = "read.json"
@@ -38,7 +37,7 @@ class SavedCatalog(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     brands: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
     @classmethod
-    def of(cls, planned: PlannedCatalog) -> SavedCatalog:
+    def of(cls, planned: Walk) -> SavedCatalog:
         """Return the entry of a planned catalog."""
         if planned.part is None:
             return cls(planned.catalog, planned.last_indexed_at)
@@ -76,7 +75,7 @@ class ReadRecord(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         """True if the fields match the digest, so they are what was written."""
         return self.digest == self._digest()
 
-    def walks(self, planned: PlannedCatalog) -> dict[int, PlannedCatalog]:
+    def walks(self, planned: Walk) -> dict[int, Walk]:
         """Return the whole catalog or its parts as this read planned them, by their places.
 
         Args:
@@ -91,7 +90,7 @@ class ReadRecord(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             return dict.fromkeys(entries, planned)
         places = sorted(entries, key=lambda place: not entries[place].brands)  # the remainder last
         sets = [entries[place].brands or () for place in places[:-1]]
-        return dict(zip(places, planned.split(parts_of(sets)), strict=True))
+        return dict(zip(places, split_by(planned, parts_of(sets)), strict=True))
 
     def product_search(self) -> ProductSearch:
         """Return the search.

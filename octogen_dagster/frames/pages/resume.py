@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.frames.catalog_read import CatalogRead
 from octogen_dagster.frames.pages.records import ReadRecord, SavedCatalog
 from octogen_dagster.frames.pages.saved_pages import (
     NotContinuedError,
     request_next_page,
     verified_pages,
 )
+from octogen_dagster.frames.pages.saved_walk import SavedWalk
 from octogen_dagster.frames.pages.saver import PageSaver
 from octogen_dagster.frames.pages.storage import RemovedError
-from octogen_dagster.frames.plan import PlannedCatalog
-from octogen_dagster.frames.read_plan import ReadPlan
-from octogen_dagster.frames.walks import in_reading_order
+from octogen_dagster.frames.plan import Plan, Walk, in_reading_order
 
 if TYPE_CHECKING:
     from octogen_dagster.api.blocking import BlockingClient
@@ -28,35 +27,59 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.pages.saved_pages import SavedPages
     from octogen_dagster.frames.pages.saved_read import SavedRead
     from octogen_dagster.frames.pages.store import PageStore
-    from octogen_dagster.frames.walks import WalkPlanner
 
     Log = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class Saving:
+    """The saved pages of a read.
+
+    Attributes:
+        store: The page store of the snapshot.
+        read: The folder of the read.
+        continued: Names of the saved reads whose pages it takes over.
+        superseded: Names of all saved reads of the same search.
+        walks: The walks that are saved.
+    """
+
+    store: PageStore
+    read: SavedRead
+    continued: frozenset[str]
+    superseded: frozenset[str]
+    walks: Sequence[Walk]
+
+    def clear(self) -> None:
+        """Remove the pages that are not needed after the snapshot was published."""
+        self._close({walk.catalog for walk in self.walks})
+        self.store.remove_superseded(self.read, self.superseded)
+
+    def discard(self, catalogs: Collection[str | None]) -> None:
+        """Remove the pages of catalogs that must not be continued."""
+        self._close(catalogs)
+        with contextlib.suppress(OctogenSnapshotError):
+            self.store.discard_catalogs({self.read.name, *self.continued}, set(catalogs))
+
+    def _close(self, catalogs: Collection[str | None]) -> None:
+        for walk in self.walks:
+            if walk.saved and walk.catalog in catalogs:
+                walk.saved.saver.close()
+
+
 def plan_with_store(
     search: ProductSearch,
-    catalogs: list[PlannedCatalog],
-    walks: WalkPlanner,
+    catalogs: list[Walk],
+    split: Callable[[Sequence[Walk]], list[list[Walk]]],
     store: PageStore,
     service: CatalogService,
     *,
     client: BlockingClient,
     log: Log,
     warn: Log,
-) -> ReadPlan:
-    """Plan a read whose pages are saved.
-
-    Args:
-        search: What to read.
-        catalogs: The catalogs of the search.
-        walks: Plans the walks of each catalog that has no saved pages.
-        store: The page store of the snapshot.
-        service: The service.
-        log: Called with a line about each decision.
-        warn: Called with a line if pages cannot be saved.
-    """
+) -> tuple[Plan, Saving]:
+    """Plan a read whose pages are saved; `split` plans catalogs that have no saved pages."""
     return _Resumer(store, service, client, log, warn).plan(
-        search, catalogs, store.reads(log), walks
+        search, catalogs, store.reads(log), split
     )
 
 
@@ -73,7 +96,7 @@ class _Continued:
     next_page: ProductPage | None
 
 
-_Walk = tuple[PlannedCatalog, "_Continued | None"]
+_WalkPages = tuple[Walk, "_Continued | None"]
 
 
 @dataclass(frozen=True)
@@ -86,10 +109,10 @@ class _SavedWalks:
     """
 
     read: SavedRead
-    walks: Mapping[int, PlannedCatalog]
+    walks: Mapping[int, Walk]
 
     @classmethod
-    def of(cls, catalog: PlannedCatalog, read: SavedRead) -> _SavedWalks:
+    def of(cls, catalog: Walk, read: SavedRead) -> _SavedWalks:
         """Return the walks of a whole catalog; none if the read requested it otherwise."""
         is_same = read.search.request(catalog.catalog) == catalog.request
         return cls(read, read.record.walks(catalog) if is_same else {})
@@ -120,10 +143,10 @@ class _Resumer:
     def plan(
         self,
         search: ProductSearch,
-        catalogs: list[PlannedCatalog],
+        catalogs: list[Walk],
         saved: list[SavedRead],
-        planner: WalkPlanner,
-    ) -> ReadPlan:
+        split: Callable[[Sequence[Walk]], list[list[Walk]]],
+    ) -> tuple[Plan, Saving]:
         """Plan a read that continues from the usable pages of saved reads."""
         same = [read for read in saved if self._is_of(read, catalogs)]
         if others := len(saved) - len(same):
@@ -135,7 +158,7 @@ class _Resumer:
             each.catalog: self._continued(each, self._usable(each, same)) for each in catalogs
         }
         new = [each for each in catalogs if not continued[each.catalog]]
-        parts = {each.catalog: walks for each, walks in zip(new, planner.plan(new), strict=True)}
+        parts = {each.catalog: walks for each, walks in zip(new, split(new), strict=True)}
         walks = in_reading_order(
             parts.get(each.catalog) or [walk for walk, _ in continued[each.catalog]]
             for each in catalogs
@@ -155,26 +178,26 @@ class _Resumer:
             ),
             self.warn,
         )
-        reads = [
-            self._catalog_read(read, place, walk, continued)
+        saved_walks = [
+            self._saved_walk(read, place, walk, continued)
             for place, (walk, continued) in enumerate(zip(walks, found, strict=True))
         ]
-        return ReadPlan(
-            search,
-            reads,
-            started_at,
+        saving = Saving(
+            self.store,
             read,
-            continued=frozenset(each.name for each in used),
-            superseded=frozenset(each.name for each in same),
+            frozenset(each.name for each in used),
+            frozenset(each.name for each in same),
+            saved_walks,
         )
+        return Plan(search, saved_walks, started_at), saving
 
-    def _is_of(self, read: SavedRead, catalogs: Sequence[PlannedCatalog]) -> bool:
+    def _is_of(self, read: SavedRead, catalogs: Sequence[Walk]) -> bool:
         """True if a read made the same request to the same service for one of the catalogs."""
         return read.record.base_url == self.service.base_url and any(
             _SavedWalks.of(catalog, read).walks for catalog in catalogs
         )
 
-    def _usable(self, catalog: PlannedCatalog, reads: Sequence[SavedRead]) -> list[_SavedWalks]:
+    def _usable(self, catalog: Walk, reads: Sequence[SavedRead]) -> list[_SavedWalks]:
         """The saved walks of a catalog that can be used, as far as their records tell."""
         usable = []
         for saved in (_SavedWalks.of(catalog, read) for read in reads):
@@ -186,7 +209,7 @@ class _Resumer:
                 usable.append(saved)
         return usable
 
-    def _continued(self, catalog: PlannedCatalog, usable: Sequence[_SavedWalks]) -> Sequence[_Walk]:
+    def _continued(self, catalog: Walk, usable: Sequence[_SavedWalks]) -> Sequence[_WalkPages]:
         """The walks of the read whose pages are the most that can be continued; none without it."""
         verified = [
             [
@@ -205,13 +228,13 @@ class _Resumer:
         return []
 
     def _continued_walks(
-        self, catalog: PlannedCatalog, walks: Sequence[tuple[PlannedCatalog, SavedPages | None]]
-    ) -> Sequence[_Walk]:
+        self, catalog: Walk, walks: Sequence[tuple[Walk, SavedPages | None]]
+    ) -> Sequence[_WalkPages]:
         """Request the pages after the saved ones of each walk of one saved read.
 
         Without a stamp, walks are of one state only if the saved pages of each can be continued.
         """
-        continued: list[_Walk] = []
+        continued: list[_WalkPages] = []
         for walk, pages in walks:
             try:
                 found = _Continued(pages, self._next_page(walk, pages)) if pages else None
@@ -225,13 +248,13 @@ class _Resumer:
             continued.append((walk, found))
         return continued
 
-    def _log_continued(self, walk: PlannedCatalog, pages: SavedPages) -> None:
+    def _log_continued(self, walk: Walk, pages: SavedPages) -> None:
         self.log(
             f"{walk.subject}: continues after {pages.pages:,} pages that were saved by a read that "
             f"began at {pages.read.record.started_at:%Y-%m-%d %H:%M} UTC."
         )
 
-    def _unusable_reason(self, catalog: PlannedCatalog, saved: _SavedWalks) -> str | None:
+    def _unusable_reason(self, catalog: Walk, saved: _SavedWalks) -> str | None:
         """Why a read's pages of a catalog cannot be used, as far as its record tells."""
         entries = [saved.read.record.catalogs[place] for place in saved.walks]
         if any(entry.last_indexed_at != catalog.last_indexed_at for entry in entries):
@@ -240,7 +263,7 @@ class _Resumer:
             return "its saved pages are of several walks, and max_extra_pages_ratio is 0."
         return self.store.unusable_reason(saved.read.record.started_at)
 
-    def _next_page(self, catalog: PlannedCatalog, pages: SavedPages) -> ProductPage | None:
+    def _next_page(self, catalog: Walk, pages: SavedPages) -> ProductPage | None:
         """Return the page after the saved ones; None if there is none or none is needed.
 
         Raises:
@@ -250,36 +273,40 @@ class _Resumer:
             return None
         return request_next_page(catalog, pages, self.client)
 
-    def _catalog_read(
-        self, read: SavedRead, place: int, catalog: PlannedCatalog, continued: _Continued | None
-    ) -> CatalogRead:
-        """Make the read of a catalog, and take over the saved pages that it continues from.
+    def _saved_walk(
+        self, read: SavedRead, place: int, walk: Walk, continued: _Continued | None
+    ) -> Walk:
+        """Return a walk with its saved pages, which are taken over.
 
         If they cannot be taken over, they are read where they are.
         """
+        began_at = read.record.started_at
         if continued is None:
-            first_page = catalog.first_page
-            generation = first_page.generation if first_page else ""
-            return CatalogRead(catalog, saver=PageSaver(read, place, generation=generation))
+            return replace(walk, saved=SavedWalk(PageSaver(read, place), began_at))
         saved = continued.saved
         source, segments = read, saved.segments
         try:
             segments = read.take_over(saved.read, segments, place)
         except RemovedError as error:
-            self.log(f"{catalog.subject}: {error} The catalog is read anew.")
-            return CatalogRead(catalog, saver=PageSaver(read, place))
+            self.log(f"{walk.subject}: {error} The catalog is read anew.")
+            return replace(walk, saved=SavedWalk(PageSaver(read, place), began_at))
         except OctogenSnapshotError as error:
             read.give_up(error)
             source = saved.read
-        return CatalogRead(
-            catalog,
-            saved=source.pages(segments),
-            saved_pages=saved.pages,
+        saver = PageSaver(read, place, segments, saved.first.generation)
+        return replace(
+            walk,
+            saved=SavedWalk(
+                saver,
+                began_at,
+                source,
+                segments=segments,
+                pages=saved.pages,
+                log=lambda line: self.log(f"{walk.subject}: {line}"),
+            ),
             next_page=continued.next_page,
-            saver=PageSaver(read, place, segments, saved.first.generation),
-            log=self.log,
         )
 
 
-def _pages(walks: Sequence[tuple[PlannedCatalog, SavedPages | None]]) -> int:
+def _pages(walks: Sequence[tuple[Walk, SavedPages | None]]) -> int:
     return sum(pages.pages for _, pages in walks if pages)

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 from octogen_dagster.api.paging import may_be_first_page
 from octogen_dagster.errors import OctogenAPIError, OctogenSnapshotError
-from octogen_dagster.frames.catalog_read import REFUSED_CURSOR_STATUSES
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.decode import product_frame, read_page
 from octogen_dagster.frames.effective_query import is_same
+from octogen_dagster.frames.plan import REFUSED_CURSOR_STATUSES
 
 if TYPE_CHECKING:
     from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.frames.decode import ProductPage
     from octogen_dagster.frames.pages.saved_read import SavedRead
     from octogen_dagster.frames.pages.segments import Segment, SegmentName
-    from octogen_dagster.frames.plan import PlannedCatalog
+    from octogen_dagster.frames.plan import Walk
 
 _OF_THE_REQUEST = {"display_match_score", "raw_score"}
 
@@ -83,7 +83,7 @@ def verified_pages(
 
 
 def request_next_page(
-    catalog: PlannedCatalog, saved: SavedPages, client: BlockingClient
+    catalog: Walk, saved: SavedPages, client: BlockingClient
 ) -> ProductPage | None:
     """Request the page after saved ones; None if there is none.
 
@@ -129,7 +129,7 @@ class _Requests:
     """
 
     def __init__(
-        self, catalog: PlannedCatalog, saved: SavedPages, first: ProductPage, last: ProductPage
+        self, catalog: Walk, saved: SavedPages, first: ProductPage, last: ProductPage
     ) -> None:
         self._catalog = catalog
         self._saved = saved

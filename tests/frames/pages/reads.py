@@ -20,8 +20,9 @@ from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.errors import OctogenServerError
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.io_source import Query
+from octogen_dagster.frames.pages.resume import Saving
+from octogen_dagster.frames.pages.saver import PageSaver
 from octogen_dagster.frames.pages.store import RESUME_WITHIN, PageStore
-from octogen_dagster.frames.read_plan import ReadPlan
 from octogen_dagster.frames.reading import TimeWindow
 from octogen_dagster.frames.scan import ProductScan, _Stored
 from octogen_dagster.sandbox.faults import Fault
@@ -62,9 +63,16 @@ class Execution:
         self.batches = scan._frames(query, threading.Event(), self.stored)
 
     @property
-    def plan(self) -> ReadPlan:
-        assert self.stored.plan
-        return self.stored.plan
+    def saving(self) -> Saving:
+        assert self.stored.saving
+        return self.stored.saving
+
+    @property
+    def saver(self) -> PageSaver:
+        """That of the first walk."""
+        saved = self.saving.walks[0].saved
+        assert saved
+        return saved.saver
 
 
 class Reads:
@@ -132,9 +140,9 @@ class Reads:
         store = self.store(resume_within=resume_within)
         execution = Execution(scan, store, self.notes.append)
         frame = pl.concat(execution.batches)
-        for read in execution.plan.reads:
-            if read.saver and not publish:
-                read.saver.flush()
+        for walk in execution.saving.walks:
+            if walk.saved and not publish:
+                walk.saved.saver.flush()
         if publish:
             execution.stored.remove_pages()
         return frame

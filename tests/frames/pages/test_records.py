@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from upath import UPath
 
+from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.api.search import Facet, ProductSearch
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.pages.records import (
@@ -18,7 +19,7 @@ from octogen_dagster.frames.pages.records import (
     decode_record,
 )
 from octogen_dagster.frames.partition import parts_of
-from octogen_dagster.frames.plan import PlannedCatalog
+from octogen_dagster.frames.plan import Walk, split_by
 from tests.frames.pages.samples import read_record
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -48,11 +49,10 @@ def without_digest(record: ReadRecord) -> ReadRecord:
 
 
 SPLIT_SEARCH = ProductSearch(catalogs=["acme", "zen"])
-WHOLE = PlannedCatalog(
-    "acme", SPLIT_SEARCH.request("acme"), datetime(2026, 11, 25, tzinfo=timezone.utc)
-)
-ZEN = PlannedCatalog("zen", SPLIT_SEARCH.request("zen"))
-FIRST, SECOND, REMAINDER = WHOLE.split(parts_of([["Acme", "靴下"], ["Strada"]]))
+INDEXED_AT = datetime(2026, 11, 25, tzinfo=timezone.utc)
+WHOLE = Walk(SPLIT_SEARCH.request("acme"), (CatalogState("acme", last_indexed_at=INDEXED_AT),))
+ZEN = Walk(SPLIT_SEARCH.request("zen"), (CatalogState("zen"),))
+FIRST, SECOND, REMAINDER = split_by(WHOLE, parts_of([["Acme", "靴下"], ["Strada"]]))
 SPLIT = ReadRecord(
     base_url="https://api.example/v1",
     search=SPLIT_SEARCH.as_json(),

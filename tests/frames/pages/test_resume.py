@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -276,25 +275,6 @@ class TestOtherReads:
         assert "a read that begins later" in reads.notes[0]
         assert "a clock jumped. They are not used." in reads.notes[0]
 
-    def test_two_runs_at_once_do_not_mix(self, reads: Reads) -> None:
-        search = SEARCH.model_copy(update={"catalogs": ["strada"]})  # which has 60 pages
-        undisturbed = reads.read(search).drop("fetched_at")
-        reads.interrupted(57, search)
-        scan = reads.scan(search)
-        execution = Execution(scan, reads.store(), reads.notes.append)
-        batches = execution.batches
-        first = next(batches)
-        # It removes the read that the first one continues from.
-        other = Reads(reads.sandbox, reads.folder).read(search)
-        whole = pl.concat([first, *batches])
-        execution.stored.remove_pages()
-        assert re.search(
-            r"The service is asked for the pages after page (12|24|36|48)\.", reads.notes[-1]
-        )
-        for frame in (whole, other):
-            assert frame.drop("fetched_at").equals(undisturbed)
-        assert not reads.folder.exists()
-
     def test_a_read_whose_place_another_took_goes_on_without_saving(
         self, reads: Reads, undisturbed: pl.DataFrame
     ) -> None:
@@ -302,7 +282,7 @@ class TestOtherReads:
         execution = Execution(scan, reads.store(), reads.notes.append)
         batches = execution.batches
         frames = [next(batches), next(batches)]
-        saver = execution.plan.reads[0].saver
+        saver = execution.saver
         assert saver
         saver.flush()
         Reads(reads.sandbox, reads.folder).read()
@@ -370,24 +350,6 @@ class TestErrors:
         frames: list[pl.DataFrame] = []
         assert reads.pages_requested(lambda: frames.append(reads.read())) == reads.rest()
         assert frames[0].drop("fetched_at").equals(undisturbed)
-
-    def test_an_error_removes_no_pages_of_a_read_beside_it(self, reads: Reads) -> None:
-        scan = reads.scan()
-        execution = Execution(scan, reads.store(), reads.notes.append)
-        batches = execution.batches
-        next(batches)
-        assert execution.plan.saved_read
-        saver = execution.plan.reads[0].saver
-        assert saver
-        saver.flush()
-        mine = [path for path in reads.segments() if execution.plan.saved_read.name in str(path)]
-        other = Reads(reads.sandbox, reads.folder)
-        reads.sandbox.inject(Fault("loop_cursor", page=33, times=1))
-        with pytest.raises(OctogenPagingError):
-            other.read(SEARCH.model_copy(update={"price_min": 0.5}))
-        assert set(mine) <= set(reads.segments())
-        list(batches)
-        execution.stored.remove_pages()
 
     def test_a_catalog_that_was_indexed_again_costs_only_its_own_pages(
         self, tmp_path: Path

@@ -12,6 +12,7 @@ from upath import UPath
 
 from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.catalog_sources import CatalogService
+from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.search import ProductSearch
@@ -26,7 +27,7 @@ from octogen_dagster.frames.pages.saved_pages import (
 from octogen_dagster.frames.pages.saved_read import SavedRead
 from octogen_dagster.frames.pages.segments import Segment, SegmentName
 from octogen_dagster.frames.pages.storage import PageStorage
-from octogen_dagster.frames.plan import PlannedCatalog
+from octogen_dagster.frames.plan import Walk
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.frames.pages.samples import read_record, segment
@@ -34,8 +35,9 @@ from tests.frames.products import answer
 from tests.frames.scripted import ScriptedCatalog
 
 SEARCH = ProductSearch(catalogs=["acme"], page_size=2)
-PLANNED = PlannedCatalog("acme", SEARCH.request("acme"))
-STAMPED = replace(PLANNED, last_indexed_at=datetime(2026, 11, 25, tzinfo=timezone.utc))
+PLANNED = Walk(SEARCH.request("acme"), (CatalogState("acme"),))
+INDEXED_AT = datetime(2026, 11, 25, tzinfo=timezone.utc)
+STAMPED = replace(PLANNED, catalogs=(CatalogState("acme", last_indexed_at=INDEXED_AT),))
 LAST = 4
 """The number of the last page of the scripted service."""
 

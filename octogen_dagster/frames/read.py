@@ -1,0 +1,509 @@
+"""Reads the walks of a plan: pages become frames in which each product is once.
+
+A read is complete or it fails. The order of the pages is checked as they come (`api.paging`); that
+all are of one state of each catalog, and that several walks of one have all of it, at its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from octogen_dagster.api.catalog_sources import fetch_catalogs
+from octogen_dagster.api.paging import INDEXED_AGAIN, IndexedAgainError, PageTracker
+from octogen_dagster.api.search import SearchFilters
+from octogen_dagster.errors import (
+    OctogenAPIError,
+    OctogenEmptyCatalogError,
+    OctogenError,
+    OctogenPagingError,
+    OctogenResponseError,
+    OctogenSplitCatalogError,
+)
+from octogen_dagster.frames.decode import ProductPage, product_frame, read_page
+from octogen_dagster.frames.dedup import SeenProducts
+from octogen_dagster.frames.effective_query import generated_facets
+from octogen_dagster.frames.partition import REFUSED_STATUSES
+from octogen_dagster.frames.plan import REFUSED_CURSOR_STATUSES, Plan, Walk
+from octogen_dagster.frames.statistics import ScanStatistics
+from octogen_dagster.frames.workers import Workers
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    import polars as pl
+
+    from octogen_dagster.api.blocking import BlockingClient
+    from octogen_dagster.api.catalog_sources import CatalogService
+    from octogen_dagster.api.http import Response
+    from octogen_dagster.frames.effective_query import EffectiveQuery
+
+_FACETS = {"facets", "excludeFacets"}
+_MAX_BATCH_PAGES = 10
+_MAX_BATCH_BYTES = 1_000_000
+"""What is decoded at once; larger batches take more memory and no less time."""
+_MAX_BATCHES_AHEAD = 1
+"""Besides the one that each thread holds; a query that ends early has paid for those pages."""
+_FEW = 10
+"""A product that gets another brand during the read may come in two walks, or in none."""
+_MAX_SHARE_TWICE = 0.01
+_MIN_SHARE_OF_COUNT = 0.98
+
+
+class RefusedCursorError(OctogenPagingError):
+    """The service refuses a cursor. The pages before it are still good."""
+
+
+class WalkRead:
+    """One walk under way: first its saved pages, then those of the service.
+
+    Attributes:
+        walk: The walk.
+        tracker: Checks the order of the pages.
+        resumed_pages: The number of saved pages so far.
+        products: The number of products so far, repeated ones included.
+        ended: True if the last page came.
+        failed: True if its pages, which may be saved ones, cannot be read or joined.
+        effective_query: The effective query of page 1; None before it and from an older service.
+    """
+
+    def __init__(self, walk: Walk) -> None:
+        saved = walk.saved
+        self.walk = walk
+        self.tracker = PageTracker(walk.subject, walk.product_count, walk.rows_per_product)
+        self.saved_pages = saved.pages if saved else 0
+        self.resumed_pages = 0
+        self.products = 0
+        self.ended = False
+        self.failed = False
+        self.effective_query: EffectiveQuery | None = None
+
+    @property
+    def requested_pages(self) -> int:
+        """The number of pages so far that came from the service."""
+        return self.tracker.pages - self.resumed_pages
+
+    def batches(self, client: BlockingClient) -> Iterator[tuple[WalkRead, list[ProductPage]]]:
+        """Yield all pages, in batches that are decoded at once."""
+        batch: list[ProductPage] = []
+        size = 0
+        with self.walk.saved or contextlib.nullcontext():
+            for page in self.pages(client):
+                batch.append(page)
+                size += page.size
+                if len(batch) == _MAX_BATCH_PAGES or size >= _MAX_BATCH_BYTES:
+                    yield self, batch
+                    batch, size = [], 0
+        if batch:
+            yield self, batch
+
+    def pages(self, client: BlockingClient) -> Iterator[ProductPage]:
+        """Yield all pages, and save those that come from the service."""
+        try:
+            yield from self._pages(client)
+        except RefusedCursorError:
+            raise
+        except (OctogenPagingError, OctogenResponseError):
+            self.failed = True
+            raise
+
+    def _pages(self, client: BlockingClient) -> Iterator[ProductPage]:
+        cursor = None
+        for page in self._saved_pages():
+            cursor = page.next_cursor
+            yield page
+        if self.tracker.pages and not cursor:
+            return
+        request = self.walk.request
+        if cursor:
+            request = request.following(cursor)
+        try:
+            for page in client.pages(request, self.tracker, self._read_page):
+                if client.generation == "current":
+                    self._require_products(page)
+                self._note(page)
+                self._save(page, client.generation)
+                yield page
+        except OctogenAPIError as error:
+            self._explain(error)
+
+    def _read_page(self, response: Response, subject: str) -> ProductPage:
+        return read_page(response, subject, is_first=not self.tracker.pages)
+
+    def _saved_pages(self) -> Iterator[ProductPage]:
+        """Yield the saved pages, and the one after them that was requested already."""
+        for page in self.walk.saved or ():
+            self.resumed_pages += 1
+            self.tracker.page_received(page)
+            self._note(page)
+            yield page
+        following = self.walk.next_page
+        if following is not None and self.resumed_pages == self.saved_pages:
+            self.tracker.page_received(following)
+            self._note(following)
+            self._save(following, "")
+            yield following
+
+    def _explain(self, error: OctogenAPIError) -> NoReturn:
+        if self.tracker.pages and error.status_code in REFUSED_CURSOR_STATUSES:
+            raise RefusedCursorError(
+                f"{self.walk.subject}: the service refuses the cursor of page "
+                f"{self.tracker.pages + 1:,} ({error.status_code}). It may have forgotten it, "
+                "as after an index run. Nothing was published; run it again."
+            ) from error
+        if self.walk.part and error.status_code in REFUSED_STATUSES:
+            raise OctogenPagingError(
+                f"{error} Nothing was published. Set max_extra_pages_ratio=0 (of OctogenResource "
+                "or scan_products), which reads each catalog in one walk, and report it to Octogen."
+            ) from error
+        raise error
+
+    def _note(self, page: ProductPage) -> None:
+        self.products += len(page.uuids)
+        self.ended = not page.next_cursor
+        if self.tracker.pages != 1:
+            return
+        query = page.effective_query
+        if query is not None and self.walk.part:  # its facets are not those of the search
+            query = {name: value for name, value in query.items() if name not in _FACETS}
+        self.effective_query = query
+
+    def _require_products(self, page: ProductPage) -> None:
+        """Refuse a catalog without products, unless the source says that it has none.
+
+        Such is the response to a key that does not exist.
+        """
+        if page.uuids or page.next_cursor or self.tracker.pages > 1:
+            return
+        is_whole = self.walk.catalog and not self.walk.request.has_filters
+        if is_whole and self.walk.product_count != 0:
+            raise OctogenEmptyCatalogError(
+                f"{self.walk.subject} has no products. The service answers the same for a "
+                "catalog key that is mistyped, was renamed, or may no longer be read. Nothing was "
+                "published. Correct the key, or ask Octogen about the catalog; remove it from "
+                "what you read if it has ended."
+            )
+
+    def _save(self, page: ProductPage, generation: str) -> None:
+        if self.walk.saved:
+            self.walk.saved.append(page, generation)
+
+
+class CatalogProducts:
+    """The products of one catalog, or of several in one walk, over all walks, each once.
+
+    A service that keeps the logic of facets sends each product in exactly one of the walks of a
+    catalog. One that ignores a facet sends products again, and one that leaves products out sends
+    fewer than it counts.
+
+    Attributes:
+        twice: Products that came in another walk before.
+        is_doubtful: True if products may be missing, and no earlier read says how many there are.
+    """
+
+    def __init__(self, reads: Sequence[WalkRead], log: Callable[[str], None]) -> None:
+        self.reads = reads
+        self.twice = 0
+        self.is_doubtful = False
+        self._walk = reads[0].walk
+        self._log = log
+        self._unfinished = len(reads)
+        self._all = SeenProducts()
+        self._own = {read: SeenProducts() for read in reads} if self._walk.part else {}
+        self._count = 0
+
+    @property
+    def finished(self) -> bool:
+        """True if the last page of each walk came."""
+        return not self._unfinished
+
+    def add(self, read: WalkRead, uuids: pl.Series) -> tuple[pl.Series, pl.Series]:
+        """Add products, and return Boolean masks of those new to the catalog and to the walk."""
+        new = self._all.add(uuids)
+        if not self._walk.part:
+            return new, new
+        new_to_walk = self._own[read].add(uuids)
+        self._count += int(new.sum())
+        self.twice += int((new_to_walk & ~new).sum())
+        if self.twice > max(_FEW, _MAX_SHARE_TWICE * self._count):
+            self._refuse(f"{self.twice:,} of {self._count:,} products came in more than one")
+        read.tracker.check_number_of_products(self._count)
+        return new, new_to_walk
+
+    def finish(self, read: WalkRead, client: BlockingClient) -> None:
+        """Note that a walk has ended. After the last one, check that products are not left out."""
+        self._own.pop(read, None)
+        self._unfinished -= 1
+        if self.finished:
+            self._all = SeenProducts()  # the old one is large
+            if self._walk.part:
+                self._check_count(client)
+
+    def _check_count(self, client: BlockingClient) -> None:
+        """Check that not many products are missing; the source may count those of another day."""
+        expected = self._walk.expected_rows or 0
+        if self._count >= _MIN_SHARE_OF_COUNT * expected:
+            return
+        counted = count_products(client, SearchFilters(), self._walk.catalog)
+        if counted is not None and self._count < _MIN_SHARE_OF_COUNT * counted:
+            if self._walk.rows_per_product is None:
+                self.is_doubtful = True
+                self._log(
+                    f"Catalog {self._walk.catalog!r}: only {self._count:,} products came in all "
+                    f"walks, and the source counts {expected:,}. Both counts may mean something "
+                    "else than what a search lists. To be sure, read it once with "
+                    "max_extra_pages_ratio=0, in one walk: later reads are compared with that."
+                )
+                return
+            self._refuse(
+                f"only {self._count:,} of the at least {counted:,} products that the service "
+                "counts came in any"
+            )
+        own = "cannot be had" if counted is None else f"is at least {counted:,}"
+        self._log(
+            f"Catalog {self._walk.catalog!r}: {self._count:,} products came in all walks, and "
+            f"the source counts {expected:,}, perhaps those of another day. The service's own "
+            f"count {own}."
+        )
+
+    def _refuse(self, problem: str) -> NoReturn:
+        assert self._walk.part
+        raise OctogenSplitCatalogError(
+            f"Catalog {self._walk.catalog!r}: {problem} of the {self._walk.part.parts} walks that "
+            "read it at once. Walks are disjoint and whole only if the service keeps the logic of "
+            "the facet brand_name and of its exclusion. Nothing was published. Run it again; if it "
+            "stays, set max_extra_pages_ratio=0 (of OctogenResource or scan_products), which reads "
+            "each catalog in one walk, and report it to Octogen."
+        )
+
+
+class PlanRead:
+    """The reading of a plan, up to a cap.
+
+    Args:
+        plan: The plan.
+        service: The service.
+        client: Sends the requests of this thread.
+        columns: The columns that are needed.
+        cap: The largest number of rows; None for all.
+        log: Called with a line about each filter that the service derived from the keywords, and
+            about products that may be missing.
+
+    Attributes:
+        statistics: The statistics; `add_up` brings them up to date.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        service: CatalogService,
+        client: BlockingClient,
+        *,
+        columns: set[str],
+        cap: int | None,
+        log: Callable[[str], None],
+    ) -> None:
+        self._plan = plan
+        self._reads = [WalkRead(walk) for walk in plan.walks] if cap != 0 else []
+        self._service = service
+        self._client = client
+        self._columns = columns
+        self._cap = cap
+        self._log = log
+        self._logged: set[str] = set()
+        by_catalog: dict[str | None, list[WalkRead]] = {}
+        for read in self._reads:
+            by_catalog.setdefault(read.walk.catalog, []).append(read)
+        self._products = {key: CatalogProducts(reads, log) for key, reads in by_catalog.items()}
+        self._workers: Workers[WalkRead, tuple[WalkRead, list[ProductPage]]] | None = None
+        self.statistics = ScanStatistics(
+            search=plan.search,
+            started_at=plan.started_at,
+            expected_rows=plan.expected_rows,
+            rows_per_product=plan.rows_per_product,
+            product_counts=plan.product_counts,
+            catalogs=plan.catalogs if self._reads else [],
+            walks=len(self._reads),
+        )
+
+    def frames(self, report: Callable[[], None]) -> Iterator[pl.DataFrame]:
+        """Yield the rows, in the order in which their pages come.
+
+        `report` is called about every second, and before each frame.
+        """
+        try:
+            yield from self._capped(report) if self._cap is not None else self._all(report)
+        finally:
+            self.add_up()
+        self.statistics.complete = True
+        yield self._frame([], None)
+
+    def _capped(self, report: Callable[[], None]) -> Iterator[pl.DataFrame]:
+        """Read page by page in this thread, so that no page is requested that is not needed."""
+        for read in self._reads:
+            with read.walk.saved or contextlib.nullcontext():
+                for page in read.pages(self._client):
+                    frame = self._checked_frame(read, [page])
+                    report()
+                    yield frame
+                    if self.statistics.rows >= (self._cap or 0):
+                        return
+        check_unchanged(self._reads, self._client, self._service)
+
+    def _all(self, report: Callable[[], None]) -> Iterator[pl.DataFrame]:
+        with Workers(
+            self._service,
+            self._reads,
+            lambda client, read: read.batches(client),
+            threads=min(self._service.concurrency, len(self._reads)),
+            ahead=_MAX_BATCHES_AHEAD,
+            check=self._client.check,
+            name="octogen-read",
+        ) as workers:
+            self._workers = workers
+            for batch in workers:
+                frame = self._checked_frame(*batch) if batch else None
+                report()
+                if frame is not None:
+                    yield frame
+            check_unchanged(self._reads, self._client, self._service)
+
+    def _checked_frame(self, read: WalkRead, pages: Sequence[ProductPage]) -> pl.DataFrame:
+        try:
+            return self._frame_of(read, pages)
+        except OctogenPagingError:
+            read.failed = True
+            raise
+
+    def _frame_of(self, read: WalkRead, pages: Sequence[ProductPage]) -> pl.DataFrame:
+        self._note_effective_query(read)
+        frame = self._frame(pages, read.walk.catalog)
+        frame = self._without_repeats(read, frame, pages)
+        left = 0 if self._cap is None else self.statistics.rows + len(frame) - self._cap
+        if left > 0:
+            frame = frame.head(len(frame) - left)
+        self.statistics.add(frame, pages)
+        self.statistics.rows_by_catalog[read.walk.catalog] += len(frame)
+        if self._cap is not None and self.statistics.rows >= self._cap:
+            is_unfinished = any(not products.finished for products in self._products.values())
+            self.statistics.truncated = left > 0 or is_unfinished
+        return frame
+
+    def _frame(self, pages: Sequence[ProductPage], catalog: str | None) -> pl.DataFrame:
+        return product_frame(pages, self._columns, catalog, self._plan.started_at)
+
+    def _without_repeats(
+        self, read: WalkRead, frame: pl.DataFrame, pages: Sequence[ProductPage]
+    ) -> pl.DataFrame:
+        products = self._products[read.walk.catalog]
+        try:
+            new, new_to_walk = products.add(read, frame.get_column("uuid"))
+            if not pages[-1].next_cursor:
+                products.finish(read, self._client)
+                if products.is_doubtful:  # later reads must not expect as few
+                    self.statistics.product_counts.pop(read.walk.catalog or "", None)
+        except OctogenSplitCatalogError:
+            check_unchanged(products.reads, self._client, self._service)
+            raise
+        _note_repeats(read, pages, new_to_walk)
+        return frame if new.all() else frame.filter(new)
+
+    def _note_effective_query(self, read: WalkRead) -> None:
+        catalog, query = read.walk.catalog or "", read.effective_query
+        if query is None or catalog in self.statistics.effective_queries:
+            return
+        self.statistics.effective_queries[catalog] = query
+        for facet in generated_facets(query):
+            line = f"{self._plan.search.q!r} is understood as {facet}."
+            if line not in self._logged:  # once, although most catalogs say the same
+                self._logged.add(line)
+                self._log(line)
+
+    @property
+    def failed(self) -> list[WalkRead]:
+        """The walks whose pages cannot be read or joined."""
+        return [read for read in self._reads if read.failed]
+
+    def add_up(self) -> None:
+        """Bring the statistics up to date."""
+        statistics, reads = self.statistics, self._reads
+        statistics.repeats = sum(read.tracker.repeats for read in reads)
+        statistics.repeats += sum(products.twice for products in self._products.values())
+        statistics.resumed_pages = sum(read.resumed_pages for read in reads)
+        received = sum(read.products for read in reads) - statistics.repeats
+        statistics.received_rows = received
+        statistics.received_pages = sum(read.tracker.pages for read in reads)
+        if statistics.expected_rows is not None and self._cap is None:
+            rows, statistics.requests_left = self._left()
+            statistics.likely_rows = received + rows
+        sent = self._workers.sent if self._workers else self._client.statistics
+        statistics.update(sent, self._service.spending)
+
+    def _left(self) -> tuple[int, int]:
+        """The rows and pages that are likely still to be received, saved pages left out."""
+        rows = pages = 0
+        for products in self._products.values():
+            reads = products.reads
+            if all(read.ended for read in reads):
+                continue
+            expected = reads[0].walk.expected_rows or 0
+            left = max(0, expected - sum(read.products for read in reads))
+            saved = sum(read.saved_pages - read.resumed_pages for read in reads)
+            rows += left
+            pages += max(0, -(-left // self._plan.search.page_size) - saved)
+        return rows, pages
+
+
+def _note_repeats(read: WalkRead, pages: Sequence[ProductPage], new: pl.Series) -> None:
+    begin = 0
+    for page in pages:
+        products = len(page.uuids)
+        fresh = int(new.slice(begin, products).sum())
+        read.tracker.deduplicated(new=fresh, repeats=products - fresh)
+        begin += products
+
+
+def count_products(
+    client: BlockingClient, filters: SearchFilters, catalog: str | None
+) -> int | None:
+    """Ask for the service's own count of a catalog, a lower bound; None if it has none."""
+    try:
+        return client.count_products(filters, [catalog] if catalog else []) or None
+    except OctogenError:
+        return None
+
+
+def check_unchanged(
+    reads: Sequence[WalkRead], client: BlockingClient, service: CatalogService
+) -> None:
+    """Check that no catalog was indexed again while it was read.
+
+    The time at which the service last indexed each catalog is compared with that from before the
+    read. If the service does not say it, page 1 is requested again, but only if a later page
+    resembled it.
+    """
+    live = [read for read in reads if read.requested_pages]
+    stamps: dict[str, datetime | None] = {}
+    if any(state.last_indexed_at for read in live for state in read.walk.catalogs):
+        listed = fetch_catalogs(client, service.catalogs).catalogs
+        stamps = {state.catalog: state.last_indexed_at for state in listed}
+    for read in live:
+        for state in read.walk.catalogs:
+            if state.last_indexed_at and state.last_indexed_at != stamps.get(state.catalog):
+                raise IndexedAgainError(
+                    f"Catalog {state.catalog!r} was indexed again while it was read (lastIndexedAt "
+                    f"was {_text(state.last_indexed_at)} and is "
+                    f"{_text(stamps.get(state.catalog))}), {INDEXED_AGAIN}"
+                )
+        if read.walk.last_indexed_at is None and read.tracker.may_have_restarted:
+            page = client.page(read.walk.request, read.walk.subject, 1, read_page)
+            try:
+                read.tracker.check_first_page(page)
+            except OctogenPagingError:
+                read.failed = True
+                raise
+
+
+def _text(stamp: datetime | None) -> str:
+    return stamp.isoformat() if stamp else "unknown"

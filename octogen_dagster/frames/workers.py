@@ -1,0 +1,141 @@
+"""Workers: threads that send requests for one consumer, each over a connection of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from typing_extensions import Self
+
+from octogen_dagster.api.blocking import BlockingClient
+from octogen_dagster.api.flow import RequestStatistics
+from octogen_dagster.background import StoppedError
+from octogen_dagster.errors import OctogenBudgetError, OctogenInsufficientCreditError
+
+if TYPE_CHECKING:
+    from octogen_dagster.api.service import Service
+
+_Job = TypeVar("_Job")
+_Result = TypeVar("_Result")
+
+_POLL_SECONDS = 1.0
+_PUT_SECONDS = 0.2
+_ENDED = object()
+
+
+class Workers(Generic[_Job, _Result]):
+    """Runs `work(client, job)` for each job in some threads, while the context is open.
+
+    Iteration yields the results in the order in which they are made, and None about every second
+    while there is none. At most `ahead` results wait for the consumer, which bounds the memory. The
+    first error of any thread ends all of them, and is raised by the iteration.
+
+    Args:
+        service: What the requests are sent to.
+        jobs: The jobs, begun in their order.
+        work: Yields the results of a job.
+        threads: How many jobs are done at the same time.
+        ahead: How many results may wait for the consumer.
+        check: Called about every second by the iteration; what it raises ends the work.
+        name: The prefix of the names of the threads.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        jobs: Iterable[_Job],
+        work: Callable[[BlockingClient, _Job], Iterator[_Result]],
+        *,
+        threads: int,
+        ahead: int,
+        check: Callable[[], None],
+        name: str,
+    ) -> None:
+        self._service = service
+        self._jobs = iter(jobs)
+        self._work = work
+        self._check = check
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._error: BaseException | None = None
+        self._results: queue.Queue[object] = queue.Queue(ahead)
+        self._clients: list[BlockingClient] = []
+        self._threads = [
+            threading.Thread(target=self._run, name=f"{name}-{number}", daemon=True)
+            for number in range(threads)
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        # When the money is spent, requests under way are paid too: what they bring is kept.
+        if isinstance(error, OctogenBudgetError | OctogenInsufficientCreditError):
+            self.join()
+        self._over.set()
+
+    def __iter__(self) -> Iterator[_Result | None]:
+        ended = 0
+        while ended < len(self._threads):
+            self._check()
+            try:
+                result = self._results.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                yield None
+                continue
+            if self._error:
+                raise self._error
+            if result is _ENDED:
+                ended += 1
+            else:
+                yield result  # type: ignore[misc]
+
+    @property
+    def sent(self) -> RequestStatistics:
+        """What all threads together have sent so far."""
+        sent = [client.statistics for client in self._clients]
+        return RequestStatistics(
+            sum(each.requests for each in sent),
+            sum(each.retries for each in sent),
+            sum(each.rate_limit_wait_seconds for each in sent),
+        )
+
+    def join(self) -> None:
+        """Begin no further job, and block until the threads have ended."""
+        with self._lock:
+            self._jobs = iter(())
+        while any(thread.is_alive() for thread in self._threads):
+            with contextlib.suppress(queue.Empty):
+                self._results.get(timeout=_PUT_SECONDS)  # nobody consumes them any more
+
+    def _run(self) -> None:
+        try:
+            with BlockingClient(self._service, self._over) as client:
+                self._clients.append(client)
+                while (job := self._next_job()) is not _ENDED:
+                    for result in self._work(client, job):  # type: ignore[arg-type]
+                        self._put(result)
+        except StoppedError:
+            return
+        except BaseException as error:
+            with self._lock:
+                self._error = self._error or error
+                self._jobs = iter(())
+        self._put(_ENDED)
+
+    def _next_job(self) -> object:
+        with self._lock:
+            return next(self._jobs, _ENDED)
+
+    def _put(self, result: object) -> None:
+        while not self._over.is_set():
+            try:
+                return self._results.put(result, timeout=_PUT_SECONDS)
+            except queue.Full:
+                continue
+        raise StoppedError

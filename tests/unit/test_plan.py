@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime, timezone
+from typing import Any, cast
+
+import polars as pl
+import pytest
+
+from octogen_dagster.api.blocking import BlockingClient
+from octogen_dagster.api.catalog_sources import CatalogService
+from octogen_dagster.api.catalog_states import CatalogState
+from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.search import ProductSearch
+from octogen_dagster.errors import OctogenConnectionError
+from octogen_dagster.frames.plan import (
+    Plan,
+    SnapshotBrands,
+    Walk,
+    in_reading_order,
+    plan_walks,
+    split_large,
+)
+from octogen_dagster.frames.pushdown import Pushdown
+
+STAMP = datetime(2026, 11, 25, tzinfo=timezone.utc)
+GRANTED = [
+    CatalogState(key, product_count=10, last_indexed_at=STAMP if stamped else None)
+    for key, stamped in [("acme", True), ("strada", False), ("zen", True)]
+]
+BRANDS = [f"Brand {number}" for number in range(12)]
+
+
+class Counting:
+    """A client of which only the count is needed; without one it has none."""
+
+    def __init__(self, *, counts: bool = True, generation: str = "seed") -> None:
+        self.counts = counts
+        self.generation = generation
+        self.counted: list[tuple[Any, list[str]]] = []
+
+    def count_products(self, filters: Any, catalogs: list[str]) -> int:
+        self.counted.append((filters, catalogs))
+        if not self.counts:
+            raise OctogenConnectionError("The count of products cannot be had.")
+        return 1
+
+
+def client(**settings: Any) -> BlockingClient:
+    return cast("BlockingClient", Counting(**settings))
+
+
+def service(**settings: Any) -> CatalogService:
+    return CatalogService(ApiKey("octo_live_test"), "http://127.0.0.1:1/v1", **settings)
+
+
+def plan(
+    search: ProductSearch,
+    pushdown: Pushdown | None = None,
+    listed: list[CatalogState] | None = GRANTED,
+    **settings: Any,
+) -> list[Walk]:
+    return plan_walks(
+        search, client(**settings), listed, pushdown or Pushdown(), source_is_granted=True
+    )
+
+
+def keys(walks: list[Walk]) -> list[list[str]]:
+    return [[state.catalog for state in walk.catalogs] for walk in walks]
+
+
+FILTERED = {"price_min": 5}
+
+
+@pytest.mark.parametrize(
+    ("search", "settings", "expected"),
+    [
+        ({}, {}, [["acme"], ["strada"], ["zen"]]),
+        ({"catalogs": ["zen", "unlisted", "acme"]}, {}, [["zen"], ["unlisted"], ["acme"]]),
+        ({"max_products": 5}, {}, [[]]),
+        ({}, {"listed": None}, [[]]),
+        ({}, {"listed": []}, []),
+        (FILTERED, {}, [["acme"], ["strada"], ["zen"]]),  # it has stamps, so it is of the seed
+        (FILTERED, {"generation": "current"}, [["acme", "strada", "zen"]]),
+        ({**FILTERED, "catalogs": ["a", "b"]}, {"listed": None}, [["a", "b"]]),
+        ({**FILTERED, "catalogs": ["a", "b"]}, {"listed": None, "counts": False}, [["a"], ["b"]]),
+        ({**FILTERED, "catalogs": ["a"]}, {"listed": None}, [["a"]]),
+    ],
+)
+def test_the_catalogs_of_a_search(
+    search: dict[str, Any], settings: dict[str, Any], expected: list[list[str]]
+) -> None:
+    walks = plan(ProductSearch(**search), **settings)
+    assert keys(walks) == expected
+    for walk in walks:
+        named = [walk.request.catalog] if walk.request.catalog else walk.request.catalogs
+        assert named == [state.catalog for state in walk.catalogs]
+
+
+@pytest.mark.parametrize("search", [ProductSearch(), ProductSearch(catalogs=["acme", "zen"])])
+def test_catalogs_that_a_query_does_not_need_are_not_read(search: ProductSearch) -> None:
+    assert keys(plan(search, Pushdown(catalogs=frozenset({"ZEN", "nowhere"})))) == [["zen"]]
+    assert plan(search, Pushdown(catalogs=frozenset())) == []
+
+
+def test_what_is_known_of_a_walk() -> None:
+    acme, unlisted = plan(ProductSearch(catalogs=["acme", "unlisted"]))
+    assert (acme.product_count, acme.last_indexed_at) == (10, STAMP)
+    assert (unlisted.product_count, unlisted.last_indexed_at) == (None, None)
+    assert acme.subject == "Catalog 'acme'"
+    (several,) = plan(ProductSearch(price_min=5), generation="current")
+    assert (several.catalog, several.product_count, several.last_indexed_at) == (None, 30, None)
+    assert several.subject == "The search"
+
+
+def test_the_estimate_says_what_the_read_takes() -> None:
+    one = Plan(ProductSearch(catalogs=["acme"]), plan(ProductSearch(catalogs=["acme"])), STAMP)
+    assert one.estimate(service()) == "Catalog 'acme': 10 products in 1 page, $0.01."
+    three = Plan(ProductSearch(), plan(ProductSearch()), STAMP)
+    assert three.estimate(service()) == "3 catalogs: 30 products in 3 pages, $0.04."
+    filtered = ProductSearch(price_min=5)
+    assert Plan(filtered, plan(filtered), STAMP).estimate(service()) is None
+
+
+WHOLE = ProductSearch(page_size=1)
+
+
+def catalogs(**pages: int) -> list[Walk]:
+    """Catalogs of so many pages, all of whose brands are known."""
+    states = [
+        CatalogState(
+            key, product_count=count, brands=tuple((each, count // len(BRANDS)) for each in BRANDS)
+        )
+        for key, count in pages.items()
+    ]
+    return plan(WHOLE, listed=states)
+
+
+def split(walks: list[Walk], latest: pl.LazyFrame | None = None, **settings: Any) -> list[int]:
+    """How many walks read each catalog."""
+    counts = settings.pop("counts", True)
+    brands = SnapshotBrands(lambda: latest, lambda _line: None)
+    found = split_large(
+        walks,
+        WHOLE,
+        service(**settings),
+        client(counts=counts),
+        brands=brands,
+        log=lambda _line: None,
+    )
+    return [len(each) for each in found]
+
+
+@pytest.mark.parametrize(
+    ("pages", "walks"),
+    [
+        ({"acme": 500}, [13]),  # as many as there are brands, and the remainder
+        ({"acme": 100}, [5]),  # 5 %: each may have one page that is not full
+        ({"acme": 59}, [2]),
+        ({"acme": 49}, [1]),
+        ({"acme": 100, **{f"other {number}": 100 for number in range(7)}}, [1] * 8),
+        ({"acme": 900, **{f"other {number}": 100 for number in range(7)}}, [12] + [1] * 7),
+        ({"acme": 110, **{f"other {number}": 100 for number in range(6)}}, [1] * 7),
+        ({"acme": 300, **{f"other {number}": 100 for number in range(5)}}, [12] + [1] * 5),
+    ],
+)
+def test_a_catalog_is_split_if_it_would_be_read_when_all_others_have_ended(
+    pages: dict[str, int], walks: list[int]
+) -> None:
+    assert split(catalogs(**pages)) == walks
+
+
+@pytest.mark.parametrize(
+    ("settings", "walks"),
+    [
+        ({"concurrency": 2}, 8),
+        ({"concurrency": 1}, 1),
+        ({"max_extra_pages_ratio": 0.0}, 1),
+        ({"counts": False}, 1),  # nothing would show that products are missing
+    ],
+)
+def test_what_a_split_depends_on(settings: dict[str, Any], walks: int) -> None:
+    assert split(catalogs(acme=500), **settings) == [walks]
+
+
+def test_the_brands_of_the_latest_snapshot_count_and_not_those_of_the_source() -> None:
+    rows = [{"catalog_key": "ACME", "brand": {"name": each}} for each in ("A", "B", None)] * 200
+    assert split(catalogs(acme=500), pl.LazyFrame(rows)) == [3]
+    assert split(catalogs(acme=500), pl.LazyFrame({"uuid": ["1"]})) == [13]  # of another shape
+
+
+def test_a_retry_plans_the_same_parts_whatever_the_source_counts_by_then() -> None:
+    latest = pl.LazyFrame(
+        [{"catalog_key": "acme", "brand": {"name": each}} for each in BRANDS] * 50
+    )
+    brands = SnapshotBrands(lambda: latest, lambda _line: None)
+    bodies = [
+        [
+            walk.request.body()
+            for walks in split_large(
+                catalogs(acme=count), WHOLE, service(), client(), brands=brands, log=print
+            )
+            for walk in walks
+        ]
+        for count in (560, 600, 700)
+    ]
+    assert len(bodies[0]) > 2
+    assert bodies[0] == bodies[1] == bodies[2]
+
+
+def test_the_longest_walks_begin_first() -> None:
+    walks = catalogs(acme=900, small=30, large=300)
+    brands = SnapshotBrands(lambda: None, lambda _line: None)
+    split_walks = split_large(walks, WHOLE, service(), client(), brands=brands, log=print)
+    ordered = in_reading_order(split_walks)
+    sizes = [walk.part.products if walk.part else walk.product_count or 0 for walk in ordered]
+    assert sizes == sorted(sizes, reverse=True)
+    assert Counter(walk.catalog for walk in ordered)["acme"] > 1
+    assert in_reading_order([[each] for each in walks]) == walks

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from octogen_dagster.api.blocking import BlockingClient
+from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.service import Service
+from octogen_dagster.errors import OctogenBudgetError
+from octogen_dagster.frames.workers import Workers
+
+SERVICE = Service(ApiKey("octo_live_test"), "http://127.0.0.1:1/v1")
+
+
+def workers(jobs: Any, work: Any, threads: int = 3, **settings: Any) -> Workers[int, int]:
+    options = {"ahead": 2, "check": lambda: None, "name": "test-worker", **settings}
+    return Workers(SERVICE, jobs, work, threads=threads, **options)
+
+
+def thrice(_client: BlockingClient, job: int) -> Iterator[int]:
+    for number in range(3):
+        yield 10 * job + number
+
+
+def test_each_job_is_done_once_and_in_its_order() -> None:
+    with workers(range(20), thrice) as running:
+        results = [result for result in running if result is not None]
+    assert sorted(results) == sorted(10 * job + number for job in range(20) for number in range(3))
+    for job in range(20):
+        assert [each for each in results if each // 10 == job] == [*thrice(None, job)]  # type: ignore[arg-type]
+
+
+def test_without_jobs_there_are_no_results() -> None:
+    with workers([], thrice, threads=0) as running:
+        assert list(running) == []
+
+
+def test_no_more_results_wait_than_allowed() -> None:
+    made = threading.Semaphore(0)
+    count = 0
+
+    def many(_client: BlockingClient, _job: int) -> Iterator[int]:
+        nonlocal count
+        for number in range(20):
+            count += 1
+            made.release()
+            yield number
+
+    with workers([0], many, threads=1) as running:
+        for _ in range(3):  # two wait, and one is held by the thread
+            assert made.acquire(timeout=30)
+        assert not made.acquire(timeout=0.3)
+        assert [each for each in running if each is not None] == [*range(20)]
+    assert count == 20
+
+
+def test_the_first_error_reaches_the_consumer_and_ends_all_threads() -> None:
+    begun, ended = threading.Barrier(3), threading.Semaphore(0)
+
+    def fail(client: BlockingClient, job: int) -> Iterator[int]:
+        begun.wait(30)
+        try:
+            if job == 0:
+                raise LookupError("broken")
+            client.stop.wait(30)
+            client.check()
+            yield job
+        finally:
+            ended.release()
+
+    with pytest.raises(LookupError, match="broken"), workers(range(9), fail) as running:
+        list(running)
+    for _ in range(3):
+        assert ended.acquire(timeout=30)
+    assert not ended.acquire(blocking=False), "no further job was begun"
+
+
+def test_when_the_money_is_spent_what_is_under_way_is_waited_for() -> None:
+    paid: list[int] = []
+    begun = threading.Barrier(3)
+
+    def work(_client: BlockingClient, job: int) -> Iterator[int]:
+        begun.wait(30)
+        if job == 0:
+            raise OctogenBudgetError("spent")
+        paid.append(job)
+        yield from range(10)  # nobody takes them
+
+    with pytest.raises(OctogenBudgetError), workers(range(9), work) as running:
+        list(running)
+    assert sorted(paid) == [1, 2]
+
+
+def test_what_the_check_raises_ends_the_work() -> None:
+    def check() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), workers(range(9), thrice, check=check) as running:
+        list(running)
+
+
+def test_the_consumer_gets_control_back_while_it_waits() -> None:
+    def wait(client: BlockingClient, _job: int) -> Iterator[int]:
+        client.stop.wait(30)
+        yield 0
+
+    with workers([0], wait, threads=1) as running:
+        assert next(iter(running)) is None
