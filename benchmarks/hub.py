@@ -35,14 +35,12 @@ def hub(listings: int) -> Iterator[tuple[str, str]]:
 
 
 def _serve(listings: int) -> None:
-    from octogen_dagster.sandbox.hub.state import Destination
     from octogen_dagster.sandbox.server import Sandbox
 
     with Sandbox(catalogs=1, hub=True) as sandbox:
         for number in range(listings):
             resource = sandbox.hub.share(f"catalog-{number:05}")
-            wanted = Destination(PROJECT, f"octogen_{number:05}", "us")
-            sandbox.hub._store.subscribe(resource, wanted)
+            sandbox.hub.subscribe(resource, PROJECT, f"octogen_{number:05}", "us", "Octogen")
         print(json.dumps([sandbox.hub.endpoint, sandbox.hub.exchange]), flush=True)
         sys.stdin.read()
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-    from octogen_dagster.sandbox.hub.server import Hub
+    from octogen_dagster.sandbox.hub import Hub
 
 _START_TIMEOUT = 30
 _LAST_RESPONSE_TIMEOUT = 1
@@ -396,7 +396,7 @@ def _listen(port: int) -> socket.socket:
 
 def _make_hub(state: State) -> Hub:
     try:
-        from octogen_dagster.sandbox.hub.server import Hub
+        from octogen_dagster.sandbox.hub import Hub
     except ModuleNotFoundError as error:
         missing = (error.name or "a package").split(".")[0]
         raise ImportError(

@@ -5,19 +5,19 @@ import pytest
 from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY, DEFAULT_RETRY
 
 from octogen_dagster.bigquery.listing_sources import ExchangeSource, OctogenSource, Source
-from octogen_dagster.sandbox.hub.server import Hub
-from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.sharing.subscribe import Subscriptions
 from tests.bigquery.daemon import Daemon
+from tests.sharing.hostile_hub import HostileHub as Hub
+from tests.sharing.hostile_hub import hostile_hub
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with Sandbox(catalogs={"northpeak": 5, "strada": 5}, hub=True, generation="seed") as sandbox:
-        for name, value in sandbox.hub.environment.items():
+    with hostile_hub(catalogs=0) as hub:
+        for name, value in hub.environment.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(Subscriptions, "waits", ())
-        yield sandbox.hub
+        yield hub
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Listings become linked datasets through Dagster, against the sandbox's Analytics Hub and MCP."""
 
 import functools
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,28 +16,16 @@ from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenCont
 from octogen_dagster.control_plane.secret_files import SecretFile
 from octogen_dagster.control_plane.tools import OctogenMCP
 from octogen_dagster.errors import OctogenBigQueryInputError
-from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.server import Hub
-from octogen_dagster.sandbox.hub.state import ON_COMMAND, GrantAfter
-from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.sharing.resource_names import ListingName
-from octogen_dagster.sharing.subscribe import Subscriptions
 from tests import results
 from tests.results import failure
+from tests.sharing.hostile_hub import HostileHub as Hub
+from tests.sharing.hostile_hub import HubFault
 
 metadata = functools.partial(results.metadata, node="octogen_linked_datasets")
 
 PROJECT = "my-project"
 PRINCIPAL = "serviceAccount:reader@my-project.iam.gserviceaccount.com"
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with Sandbox(catalogs={"northpeak": 5, "strada": 5}, hub=True, generation="seed") as sandbox:
-        for name, value in sandbox.hub.environment.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(Subscriptions, "waits", ())
-        yield sandbox.hub
 
 
 @pytest.fixture
@@ -99,7 +86,8 @@ def test_the_dataset_id_can_be_chosen(hub: Hub, run: Any) -> None:
 
 
 def test_a_grant_that_arrives_is_waited_for(hub: Hub, run: Any) -> None:
-    resource = hub.share("northpeak", grant=GrantAfter(denials=2))
+    resource = hub.share("northpeak")
+    hub.inject(HubFault("denied", times=2))
     result = run(resource, grant_waits=(0.01, 0.02))
     assert metadata(result)["octogen/state"] == "STATE_ACTIVE"
     waits = [
@@ -111,7 +99,7 @@ def test_a_grant_that_arrives_is_waited_for(hub: Hub, run: Any) -> None:
 
 
 def test_a_grant_that_does_not_arrive_ends_the_run_as_pending(hub: Hub, run: Any) -> None:
-    result = run(hub.share("northpeak", grant=ON_COMMAND))
+    result = run(hub.share("northpeak", granted=False))
     assert not result.success
     assert "Octogen's grant has not arrived yet" in failure(result)
     assert subscribe_calls(hub) == ["PERMISSION_DENIED"] * 3
@@ -264,7 +252,8 @@ def test_a_listing_that_was_removed_is_a_failure(hub: Hub, run: Any) -> None:
 
 
 def test_octogen_is_told_of_the_subscription(hub: Hub, run: Any) -> None:
-    resource = hub.share("northpeak", grant=GrantAfter(reads=1))
+    resource = hub.share("northpeak")
+    hub.inject(HubFault("cell", {"status": "preparing", "reasonCode": "preparing"}, times=1))
     hub.share("strada")
     found = metadata(run(resource, control_plane=True))
     assert found["octogen/already_subscribed"] is False
@@ -277,7 +266,7 @@ def test_octogen_is_told_of_the_subscription(hub: Hub, run: Any) -> None:
 
 
 def test_a_status_of_pending_sends_no_request_to_google(hub: Hub, run: Any) -> None:
-    result = run(hub.share("northpeak", grant=ON_COMMAND), control_plane=True)
+    result = run(hub.share("northpeak", granted=False), control_plane=True)
     assert "Octogen has not granted access yet" in failure(result)
     assert subscribe_calls(hub) == []
 
@@ -346,7 +335,7 @@ def test_a_disabled_subscriber_is_a_failure_without_retries(hub: Hub, run: Any) 
     resource = hub.share("northpeak")
     with OctogenControlPlaneResource(principal=PRINCIPAL).control_plane() as control_plane:
         control_plane.register(PROJECT, PRINCIPAL)
-    hub.disable_subscriber(PRINCIPAL)
+    hub.inject(HubFault("subscriber", {"desiredState": "disabled"}))
     result = run(resource, control_plane=True)
     assert "The subscriber is disabled at Octogen: enable it there." in failure(result)
     assert not [event for event in result.all_events if event.is_step_up_for_retry]

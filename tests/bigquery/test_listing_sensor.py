@@ -16,12 +16,11 @@ from octogen_dagster.bigquery.listing_sources import (
 )
 from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.control_plane.tools import OctogenMCP, SharedListing
-from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.names import project_number
-from octogen_dagster.sandbox.hub.server import Hub
-from octogen_dagster.sandbox.hub.state import ON_COMMAND
+from octogen_dagster.sandbox.listings import project_number
 from tests.bigquery.daemon import Daemon, end_of_reads, reported
 from tests.runs import ORIGIN
+from tests.sharing.hostile_hub import HostileHub as Hub
+from tests.sharing.hostile_hub import HubFault
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +41,7 @@ def test_new_listings_become_datasets_and_then_rest(daemon: Daemon, hub: Hub) ->
 def test_a_grant_that_is_late_is_requested_again_with_growing_waits(
     daemon: Daemon, hub: Hub
 ) -> None:
-    hub.share("northpeak", grant=ON_COMMAND)
+    hub.share("northpeak", granted=False)
     assert daemon.requested() == ["northpeak"]
     attempts = [daemon.requested(minutes=5) for _ in range(30)]
     times = [5 * (number + 1) for number, keys in enumerate(attempts) if keys]
@@ -65,7 +64,7 @@ def test_a_pending_listing_is_requested_once_and_at_once_when_it_is_granted(
     hub: Hub, instance: dg.DagsterInstance, cell: dict[str, Any]
 ) -> None:
     daemon = Daemon(instance, OctogenSource())
-    hub.share("northpeak", grant=ON_COMMAND)
+    hub.share("northpeak", granted=False)
     hub.inject(HubFault("cell", cell))
     assert daemon.requested() == ["northpeak"]
     assert [daemon.requested(minutes=120) for _ in range(12)] == [[]] * 12
@@ -158,7 +157,7 @@ def test_only_the_source_s_catalogs_are_requested(hub: Hub, instance: dg.Dagster
 
 def test_a_cursor_that_was_reset_requests_again(hub: Hub, instance: dg.DagsterInstance) -> None:
     daemon = Daemon(instance, ExchangeSource(hub.exchange))
-    hub.share("northpeak", grant=ON_COMMAND)
+    hub.share("northpeak", granted=False)
     for _ in range(5):
         daemon.tick(minutes=400)
     hub.grant_access("northpeak")
@@ -196,7 +195,7 @@ def test_a_listing_that_vanished_is_reported_once_and_its_partition_kept(
 @pytest.mark.parametrize("crash", ["before the runs", "before the cursor"])
 def test_a_crash_loses_and_doubles_nothing(daemon: Daemon, hub: Hub, crash: str) -> None:
     hub.share("northpeak")
-    hub.share("strada", grant=ON_COMMAND)
+    hub.share("strada", granted=False)
     daemon.tick(crash=crash)
     daemon.tick(minutes=1)
     daemon.tick(minutes=1)
@@ -229,7 +228,7 @@ def test_a_listing_whose_run_is_not_finished_is_not_requested_again(
 @pytest.mark.parametrize("cursor", ["{", '{"version": 99}', '{"requested": 3}', "old"])
 def test_a_cursor_that_cannot_be_read_loses_nothing(daemon: Daemon, hub: Hub, cursor: str) -> None:
     hub.share("northpeak")
-    hub.share("strada", grant=ON_COMMAND)
+    hub.share("strada", granted=False)
     daemon.tick()
     daemon.cursor = cursor
     assert daemon.requested(minutes=1) == ["strada"]

@@ -12,8 +12,8 @@ from octogen_dagster.bigquery.listing_sources import (
 )
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
 from octogen_dagster.errors import OctogenBigQueryInputError
-from octogen_dagster.sandbox.hub.server import Hub
 from tests.bigquery.daemon import PRINCIPAL, PROJECT
+from tests.sharing.hostile_hub import HostileHub as Hub
 
 ANALYTICS_HUB = "analytics_hub"
 CONTROL_PLANE = "octogen_control_plane"

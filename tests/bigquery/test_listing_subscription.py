@@ -13,7 +13,7 @@ from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,
     OctogenBigQueryError,
 )
-from octogen_dagster.sandbox.hub.server import Hub
+from octogen_dagster.sandbox.hub import Hub
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from octogen_dagster.sharing.subscribe import Subscriptions

@@ -14,7 +14,7 @@ from octogen_dagster.errors import (
     OctogenBigQueryInputError,
     OctogenMCPAuthenticationError,
 )
-from octogen_dagster.sandbox.hub.server import Hub
+from octogen_dagster.sandbox.hub import Hub
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.servers import RawServer, http
 from tests.bigquery.rest_api import environment

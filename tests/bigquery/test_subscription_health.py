@@ -11,12 +11,11 @@ from octogen_dagster.bigquery.listing_sources import (
 )
 from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.bigquery.subscription_health import by_analytics_hub, merge_octogen_status
-from octogen_dagster.sandbox.hub import messages as hub_messages
-from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from octogen_dagster.sharing.listings import Listing
 from tests.bigquery.daemon import PRINCIPAL, PROJECT, Daemon, reported
+from tests.sharing.hostile_hub import HostileHub as Hub
+from tests.sharing.hostile_hub import HubFault
 
 pytestmark = pytest.mark.slow
 
@@ -76,7 +75,7 @@ def test_a_state_that_is_newer_than_google_s_client_is_no_lapse(
 ) -> None:
     hub.share("northpeak")
     daemon.tick()
-    monkeypatch.setitem(hub_messages._STATES, "STATE_ACTIVE", 7)
+    hub.settings.states["STATE_ACTIVE"] = 7
     assert checked(daemon, hub) == {}
     hub.make_stale("northpeak")
     assert checked(daemon, hub) == {"northpeak": "stale"}

@@ -9,10 +9,9 @@ from click.testing import CliRunner, Result
 
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.cli.bigquery import autosubscribe, subscribe
-from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.server import Hub
-from octogen_dagster.sandbox.hub.state import ON_COMMAND
 from tests.control_plane.servers import PRINCIPAL, PROJECT, QUICK, quick
+from tests.sharing.hostile_hub import HostileHub as Hub
+from tests.sharing.hostile_hub import HubFault
 
 LISTING = "projects/octogen-sandbox/locations/us/dataExchanges/catalogs/listings/acme"
 
@@ -85,7 +84,7 @@ def test_wrong_arguments_of_subscribe_are_errors(
 
 
 def test_a_grant_that_has_not_arrived_has_an_exit_status_of_its_own(hub: Hub) -> None:
-    hub.share("acme", grant=ON_COMMAND)
+    hub.share("acme", granted=False)
     done = run_subscribe("--apply", "--json")
     assert (done.exit_code, done.stdout) == (3, "")
     assert done.stderr.startswith("Not yet: Listing ")
@@ -94,7 +93,7 @@ def test_a_grant_that_has_not_arrived_has_an_exit_status_of_its_own(hub: Hub) ->
 
 def test_autosubscribe_prints_what_it_did_for_each_catalog(hub: Hub) -> None:
     hub.share("acme")
-    hub.share("zen", grant=ON_COMMAND)
+    hub.share("zen", granted=False)
     hub.inject(HubFault("cell", {"status": "refresh_failed"}, catalog="broken"))
     hub.share("broken")
     dry = run_autosubscribe()

@@ -14,10 +14,10 @@ from click.testing import CliRunner, Result
 
 from octogen_dagster.cli.bigquery import autosubscribe
 from octogen_dagster.cli.login import login
-from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.server import Hub
-from octogen_dagster.sandbox.request_log import HubCall
+from octogen_dagster.sandbox.listings import HubCall
 from tests.control_plane.servers import PRINCIPAL, PROJECT
+from tests.sharing.hostile_hub import HostileHub as Hub
+from tests.sharing.hostile_hub import HubFault
 
 LOGGED_IN = (
     "Logged in. `octogen-dagster bq autosubscribe` and Dagster find the login by themselves."
@@ -51,13 +51,13 @@ def log_in(*options: str) -> Result:
 def test_after_a_login_without_arguments_autosubscribe_needs_no_person(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub.settings.rotate_refresh_tokens = True
+    hub.rotate_refresh_tokens()
     hub.share("acme")
     monkeypatch.setenv("HOME", str(tmp_path))
     done = log_in()
     assert (done.exit_code, done.stderr) == (0, "")
     page, *rest = done.stdout.splitlines()
-    assert page.startswith(f"Log in on this page: {hub.authorization_server}/oauth2/authorize?")
+    assert page.startswith(f"Log in on this page: {hub.authorization_server}/authorize?")
     assert rest == [LOGGED_IN]
     folder = tmp_path / ".config" / "octogen"
     assert (folder / "mcp.refresh").read_text().strip() not in done.stdout

@@ -22,14 +22,12 @@ from google.cloud import bigquery_analyticshub_v1 as ah
 from octogen_dagster.cli.bigquery import autosubscribe, subscribe
 from octogen_dagster.control_plane.tokens import GivenToken
 from octogen_dagster.control_plane.tools import OctogenMCP
-from octogen_dagster.sandbox.hub.faults import ABSENT, HubFault
-from octogen_dagster.sandbox.hub.server import Hub
-from octogen_dagster.sandbox.hub.state import ON_COMMAND, GrantAfter
-from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from octogen_dagster.sharing.subscribe import Subscriptions
 from octogen_dagster.sharing.subscription_plan import plan_subscription
 from tests.control_plane.servers import PRINCIPAL, PROJECT, QUICK
+from tests.sharing.hostile_hub import ABSENT, HubFault, hostile_hub
+from tests.sharing.hostile_hub import HostileHub as Hub
 
 pytestmark = pytest.mark.slow
 
@@ -73,11 +71,11 @@ def both(
     def run(world: World, name: str, *arguments: str) -> list[Answer]:
         answers = []
         for program in (published, ours):
-            with Sandbox(catalogs=0, hub=True) as sandbox, monkeypatch.context() as patch:
-                for variable, value in sandbox.hub.environment.items():
+            with hostile_hub(catalogs=0) as hub, monkeypatch.context() as patch:
+                for variable, value in hub.environment.items():
                     patch.setenv(variable, value)
-                world(sandbox.hub)
-                channel = grpc.insecure_channel(sandbox.hub.endpoint)
+                world(hub)
+                channel = grpc.insecure_channel(hub.endpoint)
                 client_class = ah.AnalyticsHubServiceClient
                 transport = client_class.get_transport_class("grpc")(channel=channel)
                 if program is published:
@@ -146,9 +144,8 @@ def in_every_state(hub: Hub) -> None:
     hub.make_stale("stale")
     hub.revoke_access("revoked")
     hub.remove_listing("removed")
-    hub.share("not-yet", grant=ON_COMMAND)
-    hub.share("denied", grant=GrantAfter(denials=1))
-    hub.grant_access("denied")
+    hub.share("not-yet", granted=False)
+    hub.share("denied")
     hub.share("a.b-c")
 
 
@@ -283,7 +280,7 @@ SUBSCRIBE: dict[str, tuple[World, list[str]]] = {
         in_order(lambda hub: subscribed(hub, "acme"), lambda hub: hub.revoke_access("acme")),
         [],
     ),
-    "the grant is late": (lambda hub: hub.share("acme", grant=ON_COMMAND), []),
+    "the grant is late": (lambda hub: hub.share("acme", granted=False), []),
     "there is no such listing": (lambda hub: None, []),
     "another location": (lambda hub: hub.share("acme"), ["--location", "eu"]),
     "subscriptions cannot be listed": (
@@ -348,7 +345,7 @@ def test_a_disabled_subscriber_is_shown_a_query_that_can_be_run(
     both: Callable[..., list[Answer]], apply: bool
 ) -> None:
     """The published one shows a query with a placeholder for the project."""
-    world = waiting(lambda hub: hub.disable_subscriber(PRINCIPAL))
+    world = waiting(lambda hub: hub.inject(HubFault("subscriber", {"desiredState": "disabled"})))
     flags = ["--apply"] if apply else []
     published, ours = both(world, "octogen-bq-autosubscribe", *READER, *flags)
     (theirs,), (mine,) = published.result["catalogs"], ours.result["catalogs"]

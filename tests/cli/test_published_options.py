@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from octogen_dagster.cli.bigquery import autosubscribe, subscribe
 from octogen_dagster.cli.login import login
-from octogen_dagster.sandbox.hub.server import Hub
+from octogen_dagster.sandbox.hub import Hub
 from octogen_dagster.sandbox.server import Sandbox
 from tests.control_plane.servers import PRINCIPAL, PROJECT, QUICK
 

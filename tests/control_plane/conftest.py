@@ -9,9 +9,9 @@ from octogen_dagster.control_plane.secret_files import SecretFile
 from octogen_dagster.control_plane.token_endpoint import TokenEndpoint
 from octogen_dagster.control_plane.token_refresh import RefreshedToken
 from octogen_dagster.control_plane.tools import OctogenMCP
-from octogen_dagster.sandbox.hub.server import Hub
 from tests.control_plane.servers import QUICK
 from tests.sharing.fixtures import _nothing_from_outside, hub  # noqa: F401
+from tests.sharing.hostile_hub import HostileHub as Hub
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def octogen(hub: Hub, refreshed: RefreshedToken) -> Iterator[OctogenMCP]:  # noq
 @pytest.fixture
 def refresh_file(hub: Hub, tmp_path: Path) -> SecretFile:  # noqa: F811
     """A file with the hub's refresh token, which the hub replaces with each refresh."""
-    hub.settings.rotate_refresh_tokens = True
+    hub.rotate_refresh_tokens()
     file = SecretFile(tmp_path / "refresh", "refresh token")
     file.path.write_text(hub.refresh_token)
     return file

@@ -17,8 +17,6 @@ from octogen_dagster.errors import (
     OctogenMCPError,
     OctogenMCPRateLimitError,
 )
-from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.server import Hub
 from tests.api.servers import Received, http
 from tests.control_plane.servers import (
     TOKEN,
@@ -29,6 +27,8 @@ from tests.control_plane.servers import (
     refuse,
     reply,
 )
+from tests.sharing.hostile_hub import HostileHub as Hub
+from tests.sharing.hostile_hub import HubFault
 from tests.sharing.secrets import leaks
 
 if sys.version_info < (3, 11):
@@ -63,7 +63,7 @@ def test_a_connection_that_closes_without_a_cause_is_a_connection_error() -> Non
         (
             HubFault("html"),
             OctogenMCPError,
-            "gave no result (-32600: Unexpected content type: text/html; charset=utf-8): check the "
+            "gave no result (-32600: Unexpected content type: text/html): check the "
             "address of the MCP server, or report it to Octogen.",
         ),
         (HubFault("http_status", 404), OctogenMCPError, "refused with 404 (Not Found): check the"),

@@ -15,9 +15,9 @@ from octogen_dagster.control_plane.secret_files import SecretFile
 from octogen_dagster.control_plane.tokens import access_tokens
 from octogen_dagster.control_plane.tools import OctogenMCP
 from octogen_dagster.errors import OctogenConnectionError, OctogenMCPAuthenticationError
-from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.server import Hub
 from tests.api.servers import RawServer, http
+from tests.sharing.hostile_hub import HostileHub as Hub
+from tests.sharing.hostile_hub import HubFault
 from tests.sharing.secrets import leaks
 
 
@@ -61,7 +61,7 @@ def returning_with(**changes: str | None) -> Callable[[str], None]:
 
 
 def test_a_login_writes_what_a_refresh_needs(hub: Hub, files: LoginFiles) -> None:
-    hub.settings.rotate_refresh_tokens = True
+    hub.rotate_refresh_tokens()
     done = log_in(files, hub.mcp_url)
     assert done.token_endpoint == hub.token_endpoint
     assert files.redirect_uri

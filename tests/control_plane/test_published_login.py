@@ -14,8 +14,8 @@ from octogen_dagster.control_plane import login_files
 from octogen_dagster.control_plane.login import DEFAULT_REDIRECT_URI, DEFAULT_SCOPE, login
 from octogen_dagster.control_plane.login_files import LoginFiles
 from octogen_dagster.control_plane.tokens import access_tokens
-from octogen_dagster.sandbox.hub.server import Hub
 from tests.control_plane.test_login import agree, parameters
+from tests.sharing.hostile_hub import HostileHub as Hub
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_the_files_the_port_and_the_scopes_are_those_of_the_published_login(
 def test_our_login_continues_theirs(
     hub: Hub, files: LoginFiles, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub.settings.rotate_refresh_tokens = True
+    hub.rotate_refresh_tokens()
     log_in_with_theirs(hub, port, monkeypatch)
     client_id = files.client_id.read()
     access_tokens(token_endpoint=hub.token_endpoint).token()
@@ -91,7 +91,7 @@ def test_our_login_continues_theirs(
 def test_their_login_continues_ours(
     hub: Hub, files: LoginFiles, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub.settings.rotate_refresh_tokens = True
+    hub.rotate_refresh_tokens()
     login(files, show=agree, mcp_url=hub.mcp_url, redirect_uri=f"http://127.0.0.1:{port}/callback")
     client_id = files.client_id.read()
     tokens = mcp_auth.MCPRefreshTokenProvider(

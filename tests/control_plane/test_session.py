@@ -15,10 +15,10 @@ from octogen_dagster.errors import (
     OctogenMCPError,
     OctogenTimeoutError,
 )
-from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.server import Hub
 from tests.api.servers import RawServer, hanging
 from tests.control_plane.servers import PRINCIPAL, PROJECT, QUICK, TOKEN, mcp, quick
+from tests.sharing.hostile_hub import HostileHub as Hub
+from tests.sharing.hostile_hub import HubFault
 
 LISTINGS = "list_bigquery_listing_resources"
 REGISTER = "register_bigquery_subscriber"
@@ -50,7 +50,7 @@ def test_a_closed_session_opens_a_new_connection(hub: Hub, session: McpSession) 
 
 def test_an_expired_token_is_replaced(hub: Hub, session: McpSession) -> None:
     session.call(LISTINGS, {})
-    hub.expire_access_tokens()
+    hub.inject(HubFault("unauthorized", times=1))
     assert session.call(LISTINGS, {}) == []
     assert count(hub, "token") == 2
 

@@ -16,10 +16,10 @@ from octogen_dagster.errors import (
     OctogenMCPRateLimitError,
     OctogenTimeoutError,
 )
-from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.server import Hub
 from tests.api.servers import RawServer, dripping, hanging, http, in_turn
 from tests.control_plane.servers import QUICK, grant, quick
+from tests.sharing.hostile_hub import HostileHub as Hub
+from tests.sharing.hostile_hub import HubFault
 from tests.sharing.secrets import leaks
 
 OLD, NEW = SecretStr("refresh-0123456789-old"), SecretStr("refresh-0123456789-new")

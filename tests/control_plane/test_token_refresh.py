@@ -20,9 +20,9 @@ from octogen_dagster.control_plane.secret_files import SecretFile
 from octogen_dagster.control_plane.token_endpoint import TokenEndpoint
 from octogen_dagster.control_plane.token_refresh import RefreshedToken
 from octogen_dagster.errors import OctogenMCPAuthenticationError, OctogenMCPError
-from octogen_dagster.sandbox.hub.server import Hub
 from tests.api.servers import RawServer, http, in_turn
 from tests.control_plane.servers import QUICK, TOKEN, grant
+from tests.sharing.hostile_hub import HostileHub as Hub
 from tests.sharing.secrets import leaks
 
 OLD, NEW = "refresh-0123456789-old", "refresh-0123456789-new"
@@ -91,7 +91,7 @@ def test_a_refresh_token_is_replaced_in_its_file(
 def test_a_refresh_token_that_is_not_replaced_stays_in_its_file(
     hub: Hub, refresh_file: SecretFile
 ) -> None:
-    hub.settings.rotate_refresh_tokens = False
+    hub.rotate_refresh_tokens(False)
     tokens = tokens_of(hub, refresh_file)
     before = refresh_file.read()
     tokens.token(refused=tokens.token())
@@ -202,7 +202,7 @@ def test_a_token_that_another_program_replaced_meanwhile_is_read_again(file: Sec
 def test_a_replacement_in_memory_is_used_and_logged_as_a_warning(
     hub: Hub, caplog: pytest.LogCaptureFixture
 ) -> None:
-    hub.settings.rotate_refresh_tokens = True
+    hub.rotate_refresh_tokens()
     tokens = tokens_of(hub, hub.refresh_token)
     tokens.token(refused=tokens.token())
     assert [call.outcome for call in hub.calls] == ["OK", "OK"]
@@ -282,7 +282,7 @@ def test_a_first_interrupt_waits_for_the_new_refresh_token(
 
 @pytest.mark.slow
 def test_two_processes_never_lose_the_token_of_a_file(hub: Hub, folder: Path) -> None:
-    hub.settings.rotate_refresh_tokens = True
+    hub.rotate_refresh_tokens()
     file = SecretFile(folder / "refresh", "refresh token")
     file.path.write_text(hub.refresh_token)
     file.path.chmod(0o600)

@@ -11,9 +11,9 @@ from octogen_dagster.control_plane.token_command import CommandToken
 from octogen_dagster.control_plane.token_refresh import RefreshedToken
 from octogen_dagster.control_plane.tokens import GivenToken, access_tokens
 from octogen_dagster.errors import OctogenMCPAuthenticationError, OctogenMCPError
-from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.server import Hub
 from tests.control_plane.servers import QUICK
+from tests.sharing.hostile_hub import HostileHub as Hub
+from tests.sharing.hostile_hub import HubFault
 
 REFRESH, ACCESS = "refresh-0123456789", "access-0123456789"
 
@@ -93,7 +93,7 @@ def test_the_files_of_the_last_login_are_used_when_nothing_else_is_set(
 def test_a_refresh_token_is_written_to_its_file_if_the_file_is_empty(
     hub: Hub, tmp_path: Path
 ) -> None:
-    hub.settings.rotate_refresh_tokens = True
+    hub.rotate_refresh_tokens()
     file = tmp_path / "refresh"
     file.write_text("\n")
     settings: dict[str, Any] = {"client_id": hub.client_id, "token_endpoint": hub.token_endpoint}

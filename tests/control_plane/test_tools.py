@@ -4,9 +4,6 @@ import pytest
 
 from octogen_dagster.control_plane.tools import Cell, OctogenMCP, SharedListing, Subscriber
 from octogen_dagster.errors import OctogenMCPError
-from octogen_dagster.sandbox.hub.faults import ABSENT, HubFault
-from octogen_dagster.sandbox.hub.server import Hub
-from octogen_dagster.sandbox.hub.state import ON_COMMAND
 from tests.control_plane.servers import (
     PRINCIPAL,
     PROJECT,
@@ -16,6 +13,8 @@ from tests.control_plane.servers import (
     reply,
     text_result,
 )
+from tests.sharing.hostile_hub import ABSENT, HubFault
+from tests.sharing.hostile_hub import HostileHub as Hub
 from tests.sharing.secrets import leaks
 
 
@@ -52,7 +51,7 @@ def test_listings_are_those_that_are_shared(hub: Hub, octogen: OctogenMCP) -> No
 def test_a_registered_subscriber_has_a_cell_for_each_catalog(hub: Hub, octogen: OctogenMCP) -> None:
     assert octogen.subscribers() == ([], [])
     hub.share("acme")
-    hub.share("zen", grant=ON_COMMAND)
+    hub.share("zen", granted=False)
     subscriber, cells = octogen.register(PROJECT, PRINCIPAL)
     assert subscriber == Subscriber("subscriber-1", PROJECT, PRINCIPAL, "enabled")
     assert cells == [

@@ -14,7 +14,6 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from octogen_dagster.sandbox.hub.state import ON_COMMAND
 from octogen_dagster.sandbox.server import Sandbox
 from tests.daemon.processes import processes
 
@@ -165,7 +164,7 @@ def test_a_daemon_that_is_killed_anywhere_loses_and_doubles_no_listing(
                 wait_for_ticks(1)  # a tick with nothing to do
                 hub.share("northpeak")
                 hub.share("strada")
-                hub.share("kiosk", grant=ON_COMMAND)
+                hub.share("kiosk", granted=False)
             assert running.wait(POLL_SECONDS) == -signal.SIGKILL
 
         running = daemon("submit_run", "before")

@@ -78,7 +78,7 @@ def test_the_published_command_line_logs_in(
     where = ["--authkit-domain", f"{server}/", "--resource", server, "--port", free_port()]
     assert login(*where, *named, "--json") == 0
     (page,) = pages
-    assert page.startswith(f"{server}/oauth2/authorize?")
+    assert page.startswith(f"{server}/authorize?")
     assert resource_of(page).startswith(server)
     assert all(file.read_text().strip() for file in files.values())
     again = [word for word in where if word != "--json"]
@@ -132,5 +132,5 @@ def test_a_resource_that_is_typed_wins_over_the_environment(
     told = CliRunner().invoke(main, ["login", "--resource", server, "--port", "0"])
     assert told.exit_code == 0
     assert f"export OCTOGEN_MCP_URL={server}/mcp/" in told.stdout.splitlines()
-    assert f"export OCTOGEN_MCP_TOKEN_ENDPOINT={server}/oauth2/token" in told.stdout.splitlines()
+    assert f"export OCTOGEN_MCP_TOKEN_ENDPOINT={server}/token" in told.stdout.splitlines()
     assert len(pages) == 1

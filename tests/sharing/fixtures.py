@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from octogen_dagster.sandbox.hub.server import Hub
-from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.sharing import analytics_hub, datasets
 from octogen_dagster.sharing.subscribe import Subscriptions
+from tests.sharing.hostile_hub import HostileHub as Hub
+from tests.sharing.hostile_hub import hostile_hub
 
 
 @pytest.fixture(autouse=True)
@@ -26,8 +26,8 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def hub() -> Iterator[Hub]:
     """Analytics Hub, Octogen's MCP and its login, with nothing shared."""
-    with Sandbox(catalogs=0, hub=True) as sandbox:
-        yield sandbox.hub
+    with hostile_hub(catalogs=0) as hub:
+        yield hub
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from google.longrunning import operations_pb2  # type: ignore[import-untyped]
 from google.oauth2.credentials import Credentials
 
 from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryUnavailableError
-from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.server import Hub
 from octogen_dagster.sharing import google_credentials
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from tests.api.servers import RawServer, hanging, http
+from tests.sharing.hostile_hub import HostileHub as Hub
+from tests.sharing.hostile_hub import HubFault
 from tests.sharing.hubs import answering, error_info, refusing
 
 EXCHANGE = "projects/octogen-sandbox/locations/us/dataExchanges/catalogs"

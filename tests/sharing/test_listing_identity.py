@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from octogen_dagster.errors import OctogenBigQueryError
-from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.names import project_number
-from octogen_dagster.sandbox.hub.server import Hub
+from octogen_dagster.sandbox.listings import project_number
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from octogen_dagster.sharing.listing_identity import ListingIdentity
 from octogen_dagster.sharing.resource_names import ListingName
+from tests.sharing.hostile_hub import HostileHub as Hub
+from tests.sharing.hostile_hub import HubFault
 
 
 @pytest.fixture

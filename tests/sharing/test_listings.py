@@ -13,9 +13,6 @@ from octogen_dagster.control_plane.tools import (
     Subscriber,
 )
 from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryInputError
-from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.server import Hub
-from octogen_dagster.sandbox.hub.state import ON_COMMAND
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from octogen_dagster.sharing.listings import (
     ControlPlaneListings,
@@ -25,6 +22,8 @@ from octogen_dagster.sharing.listings import (
     StaticListings,
 )
 from octogen_dagster.sharing.verdict import NOT_GRANTED
+from tests.sharing.hostile_hub import HostileHub as Hub
+from tests.sharing.hostile_hub import HubFault
 from tests.sharing.hubs import answering
 
 PROJECT = "reader-project"
@@ -69,7 +68,7 @@ def test_an_exchange_that_is_invalid_missing_or_forbidden_is_an_error(hub: Hub) 
 
 
 def test_the_listings_of_the_control_plane_have_the_subscribers_status(hub: Hub) -> None:
-    acme, zen = hub.share("acme"), hub.share("zen", grant=ON_COMMAND)
+    acme, zen = hub.share("acme"), hub.share("zen", granted=False)
     with OctogenMCP(GivenToken(hub.access_token), hub.mcp_url) as octogen:
         source = ControlPlaneListings(octogen, project=PROJECT, principal=PRINCIPAL)
         assert [listing.status for listing in source.listings().listings] == [None, None]

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,10 +12,7 @@ from octogen_dagster.errors import (
     OctogenBigQueryError,
     OctogenBigQueryInputError,
 )
-from octogen_dagster.sandbox.hub.faults import HubFault
-from octogen_dagster.sandbox.hub.names import project_number
-from octogen_dagster.sandbox.hub.server import Hub
-from octogen_dagster.sandbox.hub.state import ON_COMMAND, GrantAfter
+from octogen_dagster.sandbox.listings import project_number
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from octogen_dagster.sharing.subscribe import (
     BigQuerySubscriptionResult,
@@ -24,6 +20,8 @@ from octogen_dagster.sharing.subscribe import (
     subscribe_to_listing,
 )
 from octogen_dagster.sharing.subscription_plan import plan_subscription
+from tests.sharing.hostile_hub import HostileHub as Hub
+from tests.sharing.hostile_hub import HubFault
 from tests.sharing.hubs import answering
 from tests.sharing.subscriptions import PLACES, PROJECT, to
 
@@ -105,7 +103,7 @@ def test_of_several_subscriptions_the_one_with_the_planned_dataset_is_returned(h
 
 
 def test_a_missing_grant_is_reported_as_pending(hub: Hub) -> None:
-    listing = hub.share("acme", grant=GrantAfter(denials=1))
+    listing = hub.share("acme", granted=False)
     with pytest.raises(OctogenBigQueryAccessPendingError) as caught:
         to(listing)
     message = str(caught.value)
@@ -113,6 +111,7 @@ def test_a_missing_grant_is_reported_as_pending(hub: Hub) -> None:
     assert "grant has not arrived yet (PERMISSION_DENIED: Permission" in message
     assert "try again in a few minutes" in message
     assert methods(hub).count("SubscribeListing") == 1
+    hub.grant_access("acme")
     assert to(listing).already_subscribed is False
 
 
@@ -186,7 +185,7 @@ def test_a_subscription_that_may_be_to_the_listing_does_not_hide_a_pending_grant
     listing = hub.share("acme")
     to(listing)  # as another principal
     hub.settings.listing_project = "number"
-    hub._store._listings["acme"] = replace(hub._store.listing_of("acme"), access="revoked")
+    hub.inject(HubFault("denied"))
     hub.inject(HubFault("status", "PERMISSION_DENIED", method="GetListing"))
     with pytest.raises(
         OctogenBigQueryAccessPendingError, match="has not arrived yet, and nothing was changed"
@@ -291,7 +290,7 @@ def test_another_location_than_the_listings_is_an_error(hub: Hub) -> None:
 
 
 def test_a_listing_that_was_removed_is_an_error(hub: Hub) -> None:
-    listing = hub.share("acme", grant=ON_COMMAND)
+    listing = hub.share("acme", granted=False)
     hub.remove_listing("acme")
     with pytest.raises(OctogenBigQueryError, match=r"NOT_FOUND.*may also have been withdrawn"):
         to(listing)

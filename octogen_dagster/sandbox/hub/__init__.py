@@ -1,1 +1,0 @@
-"""The sandbox's Analytics Hub, MCP server and login."""

@@ -1,0 +1,270 @@
+"""The catalogs that the sandbox shares over Analytics Hub, and the subscriptions to them.
+
+`hub` serves them to Google's client and `mcp` to MCP clients. This file knows no wire format.
+"""
+
+import hashlib
+import re
+from collections import defaultdict, deque
+from dataclasses import dataclass, replace
+from itertools import count
+from threading import Lock
+from typing import Any, Literal
+
+_PUBLISHER, _LOCATION, _EXCHANGE = "octogen-sandbox", "us", "catalogs"
+_DATASET_ID = re.compile(r"[A-Za-z0-9_]{1,1024}")
+
+Access = Literal["preparing", "granted", "revoked", "removed"]
+State = Literal["STATE_ACTIVE", "STATE_STALE", "STATE_INACTIVE"]
+
+
+class Refusal(Exception):
+    """A call of Analytics Hub is refused; its arguments are the name of a gRPC code and a text."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A catalog that was shared, and whether it may be subscribed to."""
+
+    catalog: str
+    name: str
+    access: Access
+
+    @property
+    def location(self) -> str:
+        return self.name.split("/")[3]
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """A subscription at one moment; `listing` has the id of the publisher's project."""
+
+    name: str
+    catalog: str
+    listing: str
+    project: str
+    dataset: str
+    location: str
+    friendly_name: str
+    state: State
+
+
+@dataclass
+class HubCall:
+    """A call of one of the hub's services.
+
+    Attributes:
+        surface: `grpc` for Analytics Hub, `mcp` for a tool, or `token` for the token endpoint.
+        method: The gRPC method, the tool, or `token`.
+        arguments: The fields of a gRPC request by their proto names, the arguments of a tool, or
+            the grant type and the client of a token request.
+        outcome: `OK`, a gRPC code such as `PERMISSION_DENIED`, `error` for a tool that failed,
+            `-32029` for one beyond the rate limit, or `400` for a token that is not known.
+    """
+
+    surface: Literal["grpc", "mcp", "token"]
+    method: str
+    arguments: dict[str, Any]
+    outcome: str | None = None
+
+
+class Listings:
+    """Listings and subscriptions behind one lock, with the methods by which a test changes them.
+
+    A method that takes the key of a catalog raises LookupError if it was never shared. What serves
+    a subscriber raises Refusal.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._serials = count(1)
+        self._project_ids: dict[str, str] = {}
+        self._listings: dict[str, Listing] = {}
+        self._catalogs: dict[str, str] = {}
+        self._subscriptions: dict[str, Subscription] = {}
+        self._datasets: defaultdict[str, dict[str, str | None]] = defaultdict(dict)
+        self._calls: deque[HubCall] = deque(maxlen=20_000)
+
+    @property
+    def calls(self) -> list[HubCall]:
+        """The latest 20,000 calls of all services, in order of arrival."""
+        return [replace(call) for call in list(self._calls)]
+
+    @property
+    def exchange(self) -> str:
+        """The resource name of the data exchange in which catalogs are shared by default."""
+        return f"projects/{_PUBLISHER}/locations/{_LOCATION}/dataExchanges/{_EXCHANGE}"
+
+    @property
+    def listings(self) -> list[Listing]:
+        """The listings of all catalogs in order of creation, including removed ones."""
+        return list(self._listings.values())
+
+    @property
+    def subscriptions(self) -> list[Subscription]:
+        """All subscriptions of all projects, in order of creation."""
+        return list(self._subscriptions.values())
+
+    def datasets(self, project: str) -> dict[str, str | None]:
+        """Return dataset id to the name of its subscription; None for an ordinary dataset."""
+        return dict(self._datasets[project])
+
+    def share(
+        self,
+        catalog: str,
+        *,
+        granted: bool = True,
+        project: str = _PUBLISHER,
+        location: str = _LOCATION,
+        exchange: str = _EXCHANGE,
+        listing_id: str | None = None,
+    ) -> str:
+        """Share a catalog: create its listing and a cell for each subscriber.
+
+        Args:
+            catalog: The catalog key. The sandbox need not serve it over REST.
+            granted: False if the right to subscribe is to arrive later, by `grant_access`.
+            project: The id of the project that publishes it.
+            location: The location of the data.
+            exchange: The data exchange that the listing is in.
+            listing_id: By default the key with `_` for all but letters, digits, `_` and `-`.
+
+        Returns:
+            The resource name of the listing.
+
+        Raises:
+            ValueError: The catalog is shared already, or another catalog has that listing.
+        """
+        listing_id = listing_id or re.sub(r"[^A-Za-z0-9_-]", "_", catalog)
+        parent = f"projects/{project}/locations/{location}/dataExchanges/{exchange}"
+        name = f"{parent}/listings/{listing_id}"
+        with self._lock:
+            for there in (
+                self._listings.get(catalog),
+                self._listings.get(self._catalogs.get(name, "")),
+            ):
+                if there is not None and there.access != "removed":
+                    raise ValueError(
+                        f"catalog {catalog!r} cannot be shared as {name}: catalog "
+                        f"{there.catalog!r} is shared as {there.name}: remove that listing first"
+                    )
+            self._project_ids[project_number(project)] = project
+            self._catalogs[name] = catalog
+            self._listings.pop(catalog, None)  # so that the new one is the last
+            self._listings[catalog] = Listing(catalog, name, "granted" if granted else "preparing")
+        return name
+
+    def listing_resource(self, catalog: str) -> str:
+        """Return the resource name of a catalog's listing."""
+        return self._listing_of(catalog).name
+
+    def grant_access(self, catalog: str) -> None:
+        """Give the right to subscribe now."""
+        self._set_access(catalog, "granted")
+
+    def revoke_access(self, catalog: str) -> None:
+        """Take the right to subscribe away, and make the catalog's subscriptions inactive.
+
+        The ids of the linked datasets stay taken.
+        """
+        self._set_access(catalog, "revoked")
+        self._set_states(catalog, "STATE_INACTIVE")
+
+    def remove_listing(self, catalog: str) -> None:
+        """Delete the listing of a catalog, and make its subscriptions inactive."""
+        self._set_access(catalog, "removed")
+        self._set_states(catalog, "STATE_INACTIVE")
+
+    def make_stale(self, catalog: str) -> None:
+        """Make the active subscriptions of a catalog stale."""
+        self._listing_of(catalog)
+        self._set_states(catalog, "STATE_STALE", only="STATE_ACTIVE")
+
+    def add_dataset(self, project: str, dataset: str) -> None:
+        """Add an ordinary dataset to a project, so that its id is taken."""
+        self._datasets[project].setdefault(dataset, None)
+
+    def log(self, call: HubCall) -> HubCall:
+        """Append a call to `calls` and return it, so that its outcome can be set."""
+        self._calls.append(call)
+        return call
+
+    def with_project_id(self, name: str) -> str:
+        """Return a resource name with the project's id where it may have its number."""
+        projects, project, rest = name.split("/", 2)
+        return f"{projects}/{self._project_ids.get(project, project)}/{rest}"
+
+    def find(self, name: str) -> Listing:
+        """Return the listing of a resource name."""
+        wanted = self.with_project_id(name)
+        listing = self._listings.get(self._catalogs.get(wanted, ""))
+        if listing is None or listing.access == "removed" or listing.name != wanted:
+            raise Refusal("NOT_FOUND", f"Listing not found: {name}.")
+        return listing
+
+    def subscribe(
+        self, name: str, project: str, dataset: str, location: str, friendly_name: str
+    ) -> Subscription:
+        """Subscribe to a listing and create its linked dataset."""
+        if not _DATASET_ID.fullmatch(dataset):
+            raise Refusal("INVALID_ARGUMENT", f"Invalid dataset ID {dataset!r}.")
+        with self._lock:
+            listing = self.find(name)
+            if listing.access != "granted":
+                raise Refusal(
+                    "PERMISSION_DENIED",
+                    f"Permission 'analyticshub.listings.subscribe' denied on resource '{name}'.",
+                )
+            if location.lower() != listing.location.lower():
+                raise Refusal(
+                    "INVALID_ARGUMENT",
+                    f"The destination is in {location!r}, the data in {listing.location!r}.",
+                )
+            if dataset in self._datasets[project]:
+                raise Refusal("ALREADY_EXISTS", f"Already Exists: Dataset {project}:{dataset}")
+            parent = f"projects/{project}/locations/{listing.location}"
+            subscription = Subscription(
+                name=f"{parent}/subscriptions/{dataset}_{next(self._serials):06d}",
+                catalog=listing.catalog,
+                listing=listing.name,
+                project=project,
+                dataset=dataset,
+                location=listing.location,
+                friendly_name=friendly_name,
+                state="STATE_ACTIVE",
+            )
+            self._subscriptions[subscription.name] = subscription
+            self._datasets[project][dataset] = subscription.name
+            return subscription
+
+    def delete_subscription(self, name: str) -> None:
+        """Delete a subscription and its linked dataset."""
+        with self._lock:
+            subscription = self._subscriptions.pop(name, None)
+            if subscription is None:
+                raise Refusal("NOT_FOUND", f"Subscription not found: {name}.")
+            del self._datasets[subscription.project][subscription.dataset]
+
+    def _listing_of(self, catalog: str) -> Listing:
+        if catalog not in self._listings:
+            shared = ", ".join(list(self._listings)[:10]) or "none"
+            raise LookupError(
+                f"catalog {catalog!r} is not shared; shared: {shared}: share it first"
+            )
+        return self._listings[catalog]
+
+    def _set_access(self, catalog: str, access: Access) -> None:
+        with self._lock:
+            self._listings[catalog] = replace(self._listing_of(catalog), access=access)
+
+    def _set_states(self, catalog: str, state: State, only: State | None = None) -> None:
+        with self._lock:
+            for name, subscription in self._subscriptions.items():
+                if subscription.catalog == catalog and only in (None, subscription.state):
+                    self._subscriptions[name] = replace(subscription, state=state)
+
+
+def project_number(project: str) -> str:
+    """Return the number of a project: twelve digits, the same in every process."""
+    digest = hashlib.sha256(project.encode()).digest()
+    return str(10**11 + int.from_bytes(digest[:8], "big") % (9 * 10**11))

@@ -1,0 +1,125 @@
+"""Programs of their own work with the hub: Octogen's published ones, and the sandbox's command.
+
+The published programs call Analytics Hub at Google and have no option for another address, so they
+run with a client class of Google's that is connected to the hub. They are loaded by the entry
+points of the published package, because this project installs commands of the same names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from typing import Any
+
+import httpx
+import pytest
+
+from octogen_dagster.sandbox.server import Sandbox
+from tests.sandbox.hub_calls import PRINCIPAL, PROJECT, SECONDS, Google, statuses
+
+pytestmark = pytest.mark.slow
+
+# Google's packages warn on standard error of a Python that they will not support much longer.
+_PYTHON = [sys.executable, "-W", "ignore::FutureWarning", "-c"]
+_PUBLISHED = """
+import importlib.metadata, sys
+import grpc
+from google.cloud import bigquery_analyticshub_v1 as ah
+
+endpoint, name, *sys.argv[1:] = sys.argv[1:]
+client_class = ah.AnalyticsHubServiceClient
+transport = client_class.get_transport_class("grpc")
+ah.AnalyticsHubServiceClient = lambda: client_class(
+    transport=transport(channel=grpc.insecure_channel(endpoint))
+)
+programs = importlib.metadata.distribution("octogen-ai-sdk").entry_points
+raise SystemExit(programs[name].load()())
+"""
+
+
+def published(sandbox: Sandbox, name: str, *arguments: str) -> Any:
+    """The output of a published program."""
+    done = subprocess.run(
+        [*_PYTHON, _PUBLISHED, sandbox.hub.endpoint, name, *arguments, "--json", "--apply"],
+        env=os.environ | sandbox.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
+def test_the_published_programs_subscribe() -> None:
+    with Sandbox(catalogs=0, hub=True) as sandbox:
+        sandbox.hub.share("kumo")
+        reader = ("--project", PROJECT, "--principal", PRINCIPAL)
+        done = published(sandbox, "octogen-bq-autosubscribe", *reader)
+        assert done["summary"] == {"subscribed": 1}
+        assert statuses(sandbox) == {"kumo": ("active", None)}
+        listing = ("--listing", sandbox.hub.share("strada"), "--project", PROJECT)
+        for is_there in (False, True):
+            done = published(sandbox, "octogen-bq-subscribe", *listing)
+            assert done["already_subscribed"] is is_there
+        assert [entry.catalog for entry in sandbox.hub.subscriptions] == ["kumo", "strada"]
+
+
+def test_a_plain_sandbox_needs_none_of_its_packages() -> None:
+    program = """
+import sys
+from octogen_dagster.sandbox.server import Sandbox
+with Sandbox(catalogs=1) as sandbox:
+    pass
+found = {"grpc", "google.cloud", "mcp", "mcp_types", "httpx2"} & set(sys.modules)
+assert not found, found
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_a_missing_package_is_named() -> None:
+    program = """
+import sys
+sys.modules["mcp"] = None
+from octogen_dagster.cli.main import main
+main(["sandbox", "--hub"])
+"""
+    run = subprocess.run(
+        [*_PYTHON, program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run.returncode == 1
+    assert run.stderr == (
+        "Error: The sandbox cannot start: the hub of the sandbox needs mcp: "
+        'pip install "octogen-dagster[sandbox,bigquery,mcp]"\n'
+    )
+
+
+def test_the_command_shares_its_catalogs_until_ctrl_c() -> None:
+    command = "from octogen_dagster.cli.main import main; main()"
+    with subprocess.Popen(
+        [*_PYTHON, command, "sandbox", "--hub", "--port", "0", "--catalogs", "acme,zen"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        lines = [process.stdout.readline() for _ in range(10)]
+        exports = dict(re.findall(r"^export (\w+)=(.+)$", "".join(lines), re.MULTILINE))
+        form = {
+            "grant_type": "refresh_token",
+            "client_id": exports["OCTOGEN_MCP_CLIENT_ID"],
+            "refresh_token": exports["OCTOGEN_MCP_REFRESH_TOKEN"],
+        }
+        with httpx.Client(transport=httpx.HTTPTransport(retries=10), timeout=SECONDS) as http:
+            tokens = http.post(exports["OCTOGEN_MCP_TOKEN_ENDPOINT"], data=form).json()
+        assert tokens["access_token"]
+        google = Google(exports["ANALYTICS_HUB_EMULATOR_HOST"])
+        exchange = "projects/octogen-sandbox/locations/us/dataExchanges/catalogs"
+        assert [each.display_name for each in google.listings(exchange)] == ["acme", "zen"]
+        process.send_signal(2)
+        assert process.wait(timeout=30) == 0
+        assert process.stderr
+        assert process.stderr.read() == ""
