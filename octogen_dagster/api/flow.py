@@ -16,6 +16,7 @@ from urllib.parse import quote
 import msgspec
 
 from octogen_dagster.api.catalog_states import CatalogList, no_catalog_list, parsed_catalog_list
+from octogen_dagster.api.estimate import FacetCounts, count_request
 from octogen_dagster.api.http import (
     BodyTooLargeError,
     Request,
@@ -30,7 +31,6 @@ from octogen_dagster.api.models import (
     MerchantProductUrlLookupResponse,
     MeResponse,
 )
-from octogen_dagster.api.product_count import FacetCounts, count_request
 from octogen_dagster.api.responses import (
     error_from_response,
     invalid_body,
