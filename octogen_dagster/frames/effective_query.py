@@ -26,13 +26,9 @@ _LEFT_OUT = {"catalogs", _BY_CATALOG}
 
 
 def combine(queries: Mapping[str, EffectiveQuery]) -> EffectiveQuery | None:
-    """Combine the effective queries of the catalogs of one read.
+    """Combine the effective queries of one read, by catalog; None without any.
 
-    Args:
-        queries: The effective queries by catalog.
-
-    Returns:
-        The one query if all are equal, else `{"by_catalog": queries}`; None without any.
+    It is the one query if all are equal, else `{"by_catalog": queries}`.
     """
     plain = {
         catalog: {name: value for name, value in query.items() if name not in _LEFT_OUT}
