@@ -22,7 +22,7 @@ from octogen_dagster.errors import (
     OctogenSplitCatalogError,
 )
 from octogen_dagster.frames.decode import ProductPage, product_frame, read_page
-from octogen_dagster.frames.dedup import SeenProducts
+from octogen_dagster.frames.dedup import MAX_RECENT, SeenProducts
 from octogen_dagster.frames.effective_query import generated_facets
 from octogen_dagster.frames.partition import REFUSED_STATUSES
 from octogen_dagster.frames.plan import REFUSED_CURSOR_STATUSES, Plan, Walk
@@ -210,7 +210,8 @@ class CatalogProducts:
         self._log = log
         self._unfinished = len(reads)
         self._all = SeenProducts()
-        self._own = {read: SeenProducts() for read in reads} if self._walk.part else {}
+        recent = MAX_RECENT // len(reads)
+        self._own = {read: SeenProducts(recent) for read in reads} if self._walk.part else {}
         self._count = 0
 
     @property

@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-from unittest.mock import patch
-
 import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from octogen_dagster.frames import dedup
 from octogen_dagster.frames.dedup import SeenProducts
 
 
@@ -16,16 +13,15 @@ from octogen_dagster.frames.dedup import SeenProducts
     st.sampled_from([0, 30, 20_000]),
 )
 def test_each_product_is_new_once(batches: list[list[str]], recent: int) -> None:
-    seen, known = SeenProducts(), set[str]()
-    with patch.object(dedup, "_MAX_RECENT", recent):
-        for batch in batches:
-            expected = [uuid not in {*known, *batch[:at]} for at, uuid in enumerate(batch)]
-            known.update(batch)
-            assert seen.add(pl.Series("uuid", batch, dtype=pl.String)).to_list() == expected
+    seen, known = SeenProducts(recent), set[str]()
+    for batch in batches:
+        expected = [uuid not in {*known, *batch[:at]} for at, uuid in enumerate(batch)]
+        known.update(batch)
+        assert seen.add(pl.Series("uuid", batch, dtype=pl.String)).to_list() == expected
 
 
 def test_many_batches_of_many_products() -> None:
-    seen = SeenProducts()
+    seen = SeenProducts(4_096)
     for start in range(0, 50_000, 1_000):
         batch = pl.Series("uuid", range(start, start + 1_500)).cast(pl.String)
         assert seen.add(batch).sum() == (1_500 if start == 0 else 1_000)
