@@ -208,6 +208,7 @@ def of_client(call: Callable[[OctogenClient], Awaitable[object]]) -> list[Receiv
 
 any_page = arguments(
     catalog=(some.filter(str.strip), some | odd),
+    catalogs=(st.lists(some.filter(str.strip), max_size=3), up_to(500)),
     cursor=(some, some | odd),
     limit=(st.integers(1, 100), st.integers(-1, 102)),
 )

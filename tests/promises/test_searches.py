@@ -33,9 +33,10 @@ from octogen_dagster import (
     build_products_asset,
     scan_products,
 )
-from octogen_dagster.errors import OctogenError
+from octogen_dagster.errors import OctogenError, OctogenValidationError
 from tests.api.servers import KEY, RawServer, Received, http, page
 from tests.components.projects import load
+from tests.contract.asked import asked
 
 FILTERS: dict[str, Any] = {
     "q": "boots",
@@ -268,6 +269,7 @@ async def of_client(bodies: list[dict[str, Any]], arguments: dict[str, Any]) -> 
         ({}, {"limit": 50}),
         ({"catalog": None, "facets": None, "cursor": None}, {"limit": 50}),
         ({"catalog": "acme", "facets": []}, {"catalog": "acme", "limit": 50}),
+        ({"catalogs": ["acme", "zen"]}, {"catalogs": ["acme", "zen"], "limit": 50}),
         ({"q": "dress"}, {"q": "dress", "understand": False, "limit": 50}),
         ({"q": "  ", "understand": False}, {"q": "  ", "limit": 50}),
         (
@@ -290,6 +292,13 @@ def test_the_arguments_of_the_client_are_sent(
     bodies: list[dict[str, Any]] = []
     asyncio.run(of_client(bodies, arguments))
     assert bodies == [body]
+
+
+def test_a_service_of_the_older_contract_has_no_search_over_several_catalogs() -> None:
+    wrong = {"loc": ["body", "catalogs"], "msg": "Extra", "type": "extra_forbidden"}
+    search = asked({"detail": [wrong]}, lambda client: client.search_products(catalogs=["a"]), 422)
+    with pytest.raises(OctogenValidationError, match="the older contract, which has no catalogs"):
+        asyncio.run(search)
 
 
 def test_the_launchpad_shows_each_field_with_its_description_and_default() -> None:
