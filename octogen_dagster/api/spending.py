@@ -38,14 +38,8 @@ _NOT_KEPT = "Lookups are not kept: run it again with a larger budget_usd."
 class Prices:
     """What Octogen charges for a response with a 2xx status.
 
-    The prices of other operations are not published, so they count as free.
-
-    Args:
-        search_page_usd: Dollars for a page of a search, of whatever size.
-        lookup_usd: Dollars for a lookup.
-
-    Raises:
-        ValueError: A price is below 0 or not a number.
+    A page of a search costs the same whatever its size. The prices of other operations are not
+    published, so they count as free.
     """
 
     search_page_usd: float = SEARCH_PAGE_USD
@@ -66,22 +60,11 @@ class Prices:
 class Spending:
     """Counts what is charged, and refuses the request that would exceed the budget.
 
-    All clients of a connection share one. A request reserves its price before it is sent, so
-    requests that are sent at the same time cannot exceed the budget together. A response with a
-    2xx status is charged, even if its body is cut off; any other status is free. A request without
-    a response counts as free, although the service may have charged it.
-
-    Args:
-        prices: The prices.
-        budget_usd: Dollars that may be spent; None for no limit.
-        parent: The spending that this one is a part of.
-
-    Attributes:
-        prices: As in the arguments.
-        budget_usd: As in the arguments.
-
-    Raises:
-        ValueError: The budget is not above 0, or nothing has a price.
+    All threads that use a service share one; it may be a part of another one, its parent. A request
+    reserves its price before it is sent, so requests that are sent at the same time cannot exceed
+    the budget together. A response with a 2xx status is charged, even if its body is cut off; any
+    other status is free. A request without a response counts as free, although the service may have
+    charged it.
     """
 
     def __init__(
@@ -143,25 +126,13 @@ class Spending:
         return Spending(self.prices, self.budget_usd, parent=self)
 
     def raise_to(self, spent_usd: Decimal) -> None:
-        """Count what other processes spent of the same budget.
-
-        Args:
-            spent_usd: Dollars that they and this one have spent.
-        """
+        """Count what other processes spent of the same budget, besides this one."""
         with self._lock:
             self._spent = max(self._spent, spent_usd)
 
     @contextmanager
     def request(self, path: str, subject: str) -> Iterator[Charge]:
-        """Reserve the price of a request while the block sends it, and count it if charged.
-
-        Args:
-            path: The path of the request.
-            subject: What is requested; begins the error message.
-
-        Raises:
-            OctogenBudgetError: The request would exceed the budget.
-        """
+        """Reserve the price of a request while the block sends it, and count it if charged."""
         price = self.prices.of(path)
         self._reserve(price, path, subject)
         charge = Charge()
@@ -202,12 +173,7 @@ class Spending:
 
 @dataclass(slots=True)
 class Charge:
-    """Whether a request was charged.
-
-    Attributes:
-        is_charged: True if its response has a 2xx status.
-        requests_per_minute: The rate limit that the response named.
-    """
+    """Whether a request was charged, and the rate limit that its response named."""
 
     is_charged: bool = False
     requests_per_minute: float | None = None

@@ -7,7 +7,6 @@ import pytest
 from octogen_dagster.api.search import CURRENT_FIELDS as FIELDS_OF_TODAY
 from octogen_dagster.errors import OctogenValidationError
 from octogen_dagster.sandbox.app import Generation
-from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.clients import QUICK, Transport, open_client
 from tests.api.servers import KEY, RawServer, Received, http, page
@@ -75,26 +74,6 @@ class TestCurrentGeneration:
         assert len(products) == 30
         assert client.statistics.retries == 0
 
-    async def test_a_cursor_is_sent_again(self, current: Sandbox, transport: Transport) -> None:
-        async with open_client(current, transport) as client:
-            first = await client.search_products(catalog="strada", limit=20)
-        async with open_client(current, transport) as other:
-            rest = await other.search_products(catalog="strada", limit=20, cursor=first.next_cursor)
-        assert len(set(first.uuids + rest.uuids)) == 30
-
-    async def test_a_search_of_all_catalogs_is_sent_once(self, current: Sandbox) -> None:
-        async with open_client(current) as client:
-            await client.search_products()
-        assert [(request.body, request.status) for request in current.requests] == [
-            ({"limit": 50}, 200)
-        ]
-
-    async def test_both_requests_are_retried(self, current: Sandbox, transport: Transport) -> None:
-        current.inject(Fault("status", 503, times=2))
-        async with open_client(current, transport, retry=QUICK) as client:
-            await client.search_products(catalog="strada")
-        assert [request.status for request in current.requests] == [503, 503, 422, 200]
-
     async def test_an_unknown_catalog_is_an_empty_page(self, current: Sandbox) -> None:
         async with open_client(current) as client:
             page = await client.search_products(catalog="nosuch")
@@ -123,18 +102,6 @@ class TestRefusalOfAnotherField:
                 with pytest.raises(OctogenValidationError):
                     await client.search_products(catalog="strada")
         assert len(server.received) == 1
-
-    async def test_the_second_request_raises_it_too(self, transport: Transport) -> None:
-        def respond(request: Received) -> list[bytes]:
-            if "catalog" in request.json:
-                return refusal("limit", "catalog")
-            return refusal("limit") if request.json["limit"] == 7 else http(200, page(["a"]))
-
-        with RawServer(respond) as server:
-            async with open_client(server, transport) as client:
-                with pytest.raises(OctogenValidationError, match="limit: refused"):
-                    await client.search_products(catalog="strada", limit=7)
-                assert (await client.search_products(catalog="strada", limit=8)).uuids == ["a"]
 
 
 KEYWORDS: dict[str, Any] = {"q": "jacket", "limit": 5}
@@ -189,22 +156,6 @@ class TestKeywords:
             KEYWORDS | {"catalogs": ["acme"], "understand": False},
         ]
 
-    async def test_a_service_that_refuses_both_spellings_gets_neither(self) -> None:
-        with service(CURRENT_FIELDS - {"understand"}) as server:
-            async with open_client(server) as client:
-                await client.search_products(catalog="acme", **KEYWORDS)
-                await client.search_products(catalog="acme", **KEYWORDS)
-        bodies = [request.json for request in server.received]
-        assert bodies[-2:] == [KEYWORDS | {"catalogs": ["acme"]}] * 2
-        assert len(bodies) == 4
-
-    async def test_a_service_that_refuses_what_was_not_sent_is_an_error(self) -> None:
-        with RawServer(lambda _: refusal("catalog", "understand")) as server:
-            async with open_client(server) as client:
-                with pytest.raises(OctogenValidationError, match="catalog: refused"):
-                    await client.search_products(catalog="acme", **KEYWORDS)
-        assert len(server.received) == 2
-
 
 @pytest.mark.parametrize("generation", ["seed", "current"])
 async def test_keywords_find_the_same_products_in_each_generation(
@@ -230,12 +181,6 @@ class TestFieldsOfTheCurrentGeneration:
         "similar_to_brands": ["Acme"],
         "relax": True,
     }
-
-    async def test_they_are_sent(self, transport: Transport) -> None:
-        with service(CURRENT_FIELDS) as server:
-            async with open_client(server, transport) as client:
-                await client.search_products(catalog="acme", **KEYWORDS, **self.CURRENT)
-        assert server.received[-1].json == KEYWORDS | self.CURRENT | {"catalogs": ["acme"]}
 
     @pytest.mark.parametrize("known", [SEED_FIELDS, INTERIM_FIELDS])
     @pytest.mark.parametrize(

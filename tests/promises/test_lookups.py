@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from octogen_dagster.errors import OctogenError, OctogenValidationError
+from octogen_dagster.errors import OctogenValidationError
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.clients import Transport, open_client
 from tests.api.servers import RawServer, Received, http
@@ -76,13 +76,6 @@ async def test_the_refused_fields_may_be_named_at_once_or_one_by_one(at_once: bo
     assert len(server.received) == (3 if at_once else 4)
 
 
-async def test_a_field_that_is_not_refused_is_still_sent() -> None:
-    with RawServer(OlderServer("matchMode")) as server:
-        async with open_client(server) as client:
-            await client.lookup_product(URL)
-    assert bodies(server)[-1] == {"url": URL, "resolutionMode": "index_only"}
-
-
 async def test_lookups_that_are_under_way_together_are_all_sent_again() -> None:
     with RawServer(OlderServer(*OPTIONS)) as server:
         async with open_client(server) as client:
@@ -110,11 +103,3 @@ async def test_any_other_refusal_is_an_error_and_changes_nothing(response: list[
                 with pytest.raises(OctogenValidationError):
                     await client.lookup_product(URL)
     assert bodies(server) == [{"url": URL, **OPTIONS}] * 2
-
-
-async def test_a_refusal_of_the_url_after_that_of_the_fields_is_the_error() -> None:
-    with RawServer(lambda request: refusal("url", *set(OPTIONS) & set(request.json))) as server:
-        async with open_client(server) as client:
-            with pytest.raises(OctogenError, match=r"failed: 422 url: refused\."):
-                await client.lookup_product(URL)
-    assert bodies(server) == [{"url": URL, **OPTIONS}, {"url": URL}]

@@ -13,7 +13,6 @@ from octogen_dagster.api.credentials import (
     ApiKey,
     checked_base_url,
     checked_url,
-    configured_base_url,
     masked_keys,
     may_use_proxy,
 )
@@ -97,11 +96,6 @@ class TestPickling:
         monkeypatch.setenv("OCTO_API_KEY", "another-key")
         assert bearer(pickle.loads(pickled)) == "Bearer another-key"
 
-    def test_unpickling_without_a_key_in_the_environment_is_an_error(self) -> None:
-        pickled = pickle.dumps(ApiKey(KEY))
-        with pytest.raises(MissingAPIKeyError, match="OCTO_API_KEY"):
-            pickle.loads(pickled)
-
     def test_no_text_of_the_key_shows_it(self) -> None:
         key = ApiKey(KEY)
         for text in (repr(key), str(key), f"{key}", repr([key]), repr({"key": key})):
@@ -165,18 +159,6 @@ def test_any_other_url_is_refused_with_the_reason(url: str, problem: str) -> Non
         checked_url(url, "The MCP URL")
     assert str(caught.value).startswith("The MCP URL ")
     assert "secret" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("value", "url"),
-    [(None, DEFAULT_BASE_URL), ("", DEFAULT_BASE_URL), ("https://x.example/v1",) * 2],
-)
-def test_the_environment_may_name_the_base_url(
-    monkeypatch: pytest.MonkeyPatch, value: str | None, url: str
-) -> None:
-    if value is not None:
-        monkeypatch.setenv("OCTOGEN_BASE_URL", value)
-    assert configured_base_url() == url
 
 
 class TestBaseUrl:
