@@ -150,7 +150,7 @@ class TestUnusableBody:
                     _ = [item async for item in client.iter_products()]
         assert caught.value.status_code == status
 
-    @pytest.mark.parametrize("body", [b"", b"null", {}, {"catalogs": []}, [{"catalog": "a"}]])
+    @pytest.mark.parametrize("body", [b"", b"null", {}, {"catalogs": []}])
     async def test_another_shape_is_not_an_empty_list_of_catalogs(
         self, transport: Transport, body: Any
     ) -> None:
