@@ -7,7 +7,6 @@ from multiprocessing.synchronize import Event
 
 import dagster as dg
 import httpx  # noqa: F401
-import upath.implementations.local  # noqa: F401
 
 from octogen_dagster import OctogenResource, ParquetSnapshotIOManager, ProductSearch
 from octogen_dagster.api import blocking  # noqa: F401

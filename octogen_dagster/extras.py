@@ -31,28 +31,6 @@ def require_extras(subject: str, *extras: str) -> None:
         )
 
 
-def require_file_system(url: str) -> None:
-    """Check that the package is installed that reads and writes an object store.
-
-    Args:
-        url: A path, or a URL such as `gs://bucket/prefix`.
-
-    Raises:
-        MissingPackageError: It is not.
-    """
-    protocol, separator, _ = url.partition("://")
-    if not separator:
-        return
-    from fsspec.registry import known_implementations
-
-    module = known_implementations.get(protocol, {}).get("class", "fsspec")
-    package = module.partition(".")[0]
-    if extra := {"gcsfs": "gcs", "s3fs": "s3"}.get(package):
-        require_extras(f"base_dir {url!r}", extra)
-    elif not _is_installed(package):
-        raise MissingPackageError(f"base_dir {url!r} needs {package}: pip install {package}")
-
-
 def _missing_packages(extra: str) -> list[str]:
     lines = importlib.metadata.requires("octogen-dagster") or ()
     requirements = [found for line in lines if (found := _REQUIREMENT.match(line))]

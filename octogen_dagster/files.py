@@ -1,4 +1,4 @@
-"""Small local files that are written whole or not at all."""
+"""Files on a disk, written whole or not at all by a rename: those of a store, and secret ones."""
 
 from __future__ import annotations
 
@@ -7,16 +7,123 @@ import functools
 import glob
 import os
 import secrets
+import shutil
+import stat
 import time
+from collections.abc import Collection
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
-UNFINISHED = ".unfinished"
+from octogen_dagster.errors import OctogenSnapshotError
+
+COMPARED_BYTES = 1 << 16
+_UNFINISHED = ".unfinished"
 """The end of the name of a file that is still being written; such a name begins with a dot."""
+_MAX_PUT_ATTEMPTS = 20
+_KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
+
+
+class Stored(NamedTuple):
+    """A file in a listing."""
+
+    key: str
+    modified: datetime
+
+
+class Disk:
+    """The files of a store below a folder."""
+
+    advice = "Let this user read and write there, or set base_dir to another folder."
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def uri(self, key: str) -> str:
+        return str((self._folder / key).absolute())
+
+    def reason(self, error: Exception) -> str:
+        return getattr(error, "strerror", None) or str(error)
+
+    def version(self, key: str) -> object:
+        """What tells a file from another one at this key; None if there is none."""
+        try:
+            found = os.stat(self._folder / key)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if not stat.S_ISREG(found.st_mode):
+            kind = _KINDS.get(stat.S_IFMT(found.st_mode), "device")
+            raise OctogenSnapshotError(
+                f"The snapshot {self.uri(key)} cannot be read or written: a {kind} is at its "
+                "place. Move it away, or set base_dir to another folder."
+            )
+        return found.st_ino, found.st_mtime_ns
+
+    def ending(self, key: str) -> tuple[int, bytes]:
+        """The size and the last bytes of a file, which differ if two snapshots do."""
+        with open(self._folder / key, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - COMPARED_BYTES))
+            return size, file.read()
+
+    def polars_arguments(self, key: str) -> dict[str, Any]:
+        return {"source": self._folder / key}
+
+    def publish(self, written: Path, key: str) -> None:
+        _replace_durably(written, self._folder / key)
+
+    def copy(self, key: str, target: str) -> None:
+        source = self._folder / key
+        while True:
+            own = source.with_name(f".{source.name}.{secrets.token_hex(6)}{_UNFINISHED}")
+            try:
+                os.link(source, own)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(source, own)
+            with contextlib.suppress(FileNotFoundError):  # another publisher took it for abandoned
+                _rename(own, self._folder / target)
+                return
+
+    def move(self, key: str, target: str) -> None:
+        _rename(self._folder / key, self._folder / target)
+
+    def files(self, folder: str) -> list[Stored]:
+        found = []
+        for path, _, names in os.walk(self._folder / folder):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):  # another run removed it meanwhile
+                    file = Path(path, name)
+                    modified = datetime.fromtimestamp(file.lstat().st_mtime, timezone.utc)
+                    found.append(Stored(file.relative_to(self._folder).as_posix(), modified))
+        return found
+
+    def get(self, key: str) -> bytes:
+        try:
+            return (self._folder / key).read_bytes()
+        except NotADirectoryError as error:
+            raise FileNotFoundError from error
+
+    def put(self, key: str, content: bytes) -> None:
+        path = self._folder / key
+        for _ in range(_MAX_PUT_ATTEMPTS):  # another run may remove the folder meanwhile
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                return write_whole(path, content, durable=False)
+        return write_whole(path, content, durable=False)
+
+    def delete(self, keys: Collection[str]) -> None:
+        for key in keys:
+            (self._folder / key).unlink(missing_ok=True)
+
+    def remove_empty(self, folder: str) -> None:
+        """Remove a folder and those in it, if there is no file in them."""
+        for path, _, _ in os.walk(self._folder / folder, topdown=False):
+            with contextlib.suppress(OSError):  # it is not empty
+                os.rmdir(path)
 
 
 def write_whole(
-    path: str | os.PathLike[str],
+    target: Path,
     content: bytes,
     *,
     mode: int = 0o666,
@@ -25,29 +132,18 @@ def write_whole(
 ) -> None:
     """Create a file or replace its content in one step: a reader sees the old or the new content.
 
-    The content is written to a new file in the same folder, `.<name>.<random>.unfinished`, which
-    is then renamed. A process that is killed midway leaves that file behind; see
-    `remove_abandoned`.
-
-    Args:
-        path: The file. Its folder must exist. A link is replaced, not followed.
-        content: The whole content.
-        mode: The permissions of the file, reduced by the umask; 0o600 for secrets.
-        durable: Also write everything to the disk, so that the file survives a power failure.
-        keep_owner: Give the file the owner and group of the one that it replaces, if this user may.
-
-    Raises:
-        OSError: The file cannot be written. The old content is intact.
+    A durable one survives a power failure. The mode is reduced by the umask; 0o600 is for secrets.
+    `keep_owner` gives the file the owner and group of the one that it replaces, if this user may. A
+    link is replaced, not followed. What a killed writer leaves is for `remove_abandoned`.
     """
-    target = Path(path)
-    file = _create_unfinished(target, mode)
+    file = create_unfinished(target, mode)
     try:
         with file:
             if keep_owner:
                 give_owner(file.fileno(), target)
             file.write(content)
         if durable:
-            replace(file.name, target)
+            _replace_durably(file.name, target)
         else:
             os.replace(file.name, target)
     except BaseException:
@@ -57,44 +153,37 @@ def write_whole(
 
 
 def give_owner(handle: int, like: str | os.PathLike[str]) -> None:
-    """Give an open file the owner and group of another one; only root may change the owner.
-
-    Args:
-        handle: The descriptor of the open file.
-        like: The path of the other file. If it is missing, nothing is changed.
-
-    Raises:
-        OSError: The owner cannot be changed, for another reason than a missing right.
-    """
+    """Give an open file the owner and group of another one, if it exists and this user may."""
     with contextlib.suppress(FileNotFoundError, PermissionError):
         wanted = os.stat(like)
         os.fchown(handle, wanted.st_uid, wanted.st_gid)
 
 
-def replace(unfinished: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Rename a written file so that it survives a power failure under its new name.
+def create_unfinished(target: Path, mode: int) -> BinaryIO:
+    """Create a file beside another one, which will be renamed to it."""
+    while True:
+        unfinished = target.with_name(f".{target.name}.{secrets.token_hex(6)}{_UNFINISHED}")
+        # Mode "x" neither follows a link nor opens a file that somebody else has put there.
+        with contextlib.suppress(FileExistsError):
+            return open(unfinished, "xb", opener=functools.partial(os.open, mode=mode))
 
-    Args:
-        unfinished: The file, in the folder of the target.
-        target: The new path; a file that has it is replaced.
 
-    Raises:
-        OSError: The file cannot be renamed, or its content cannot be written to the disk.
-    """
-    sync(unfinished)
+def remove_abandoned(target: Path, older_than_seconds: float) -> None:
+    """Remove the unfinished files that killed writers of a file left, by their age."""
+    for unfinished in target.parent.glob(f".{glob.escape(target.name)}.*{_UNFINISHED}"):
+        with contextlib.suppress(FileNotFoundError, PermissionError):  # one of another user
+            if unfinished.lstat().st_mtime < time.time() - older_than_seconds:
+                unfinished.unlink()
+
+
+def _replace_durably(unfinished: str | Path, target: Path) -> None:
+    """Rename a written file so that it survives a power failure under its new name."""
+    _sync(unfinished)
     os.replace(unfinished, target)
-    sync(Path(target).parent)
+    _sync(target.parent)
 
 
-def sync(path: str | os.PathLike[str]) -> None:
-    """Write a file's content, or a folder's list of names, to the disk.
-
-    Args:
-        path: The file or folder, on a local file system.
-
-    Raises:
-        OSError: The disk cannot be written to.
-    """
+def _sync(path: str | Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -102,26 +191,7 @@ def sync(path: str | os.PathLike[str]) -> None:
         os.close(handle)
 
 
-def remove_abandoned(path: str | os.PathLike[str], older_than_seconds: float) -> None:
-    """Remove the unfinished files that killed writers of a file left behind.
-
-    Args:
-        path: The file that `write_whole` writes.
-        older_than_seconds: The age above which an unfinished file has no writer any more.
-
-    Raises:
-        OSError: A file cannot be removed.
-    """
-    target = Path(path)
-    for unfinished in target.parent.glob(f".{glob.escape(target.name)}.*{UNFINISHED}"):
-        with contextlib.suppress(FileNotFoundError):
-            if unfinished.lstat().st_mtime < time.time() - older_than_seconds:
-                unfinished.unlink()
-
-
-def _create_unfinished(target: Path, mode: int) -> BinaryIO:
-    while True:
-        unfinished = target.with_name(f".{target.name}.{secrets.token_hex(6)}{UNFINISHED}")
-        # Mode "x" neither follows a link nor opens a file that somebody else has put there.
-        with contextlib.suppress(FileExistsError):
-            return open(unfinished, "xb", opener=functools.partial(os.open, mode=mode))
+def _rename(source: Path, target: Path) -> None:
+    """Rename a file, also if both names are links to one file; rename(2) would keep both."""
+    os.replace(source, target)
+    source.unlink(missing_ok=True)

@@ -10,7 +10,6 @@ processes.set_forkserver_preload(
     [
         "tests.docs.readers",
         "tests.promises.killed",
-        "tests.snapshots.resume_runs",
         "tests.snapshots.budget_runs",
     ]
 )

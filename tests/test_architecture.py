@@ -15,11 +15,13 @@ import octogen_dagster
 
 PACKAGE = Path(octogen_dagster.__file__).parent
 TESTS = Path(__file__).parent
-GROUND = {"errors", "files", "background", "extras", "settings"}
+GROUND = {"errors", "files", "store", "background", "extras", "settings"}
 HELPERS = {"dagster_parts", "run_ledger", "sensor_limits"}
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
+    "buckets": {"errors", "files", "background"},
+    "store": {"errors", "files", "buckets", "background"},
     "background": set(),
     "extras": {"errors"},
     "api": GROUND,
@@ -30,7 +32,7 @@ ARROWS: dict[str, set[str]] = {
     "dagster_parts": {"errors", "api"},
     "sensor_limits": set(),
     "run_ledger": {"errors", "sensor_limits"},
-    "snapshots": GROUND | HELPERS | {"api", "frames"},
+    "snapshots": GROUND | HELPERS | {"buckets", "api", "frames"},
     "bigquery": GROUND | HELPERS | {"api", "frames", "sharing", "control_plane"},
     "doctor": GROUND
     | {"dagster_parts", "api", "snapshots", "bigquery", "sharing", "control_plane"},
@@ -44,6 +46,8 @@ ARROWS: dict[str, set[str]] = {
 FORBIDDEN_LIBRARIES = {
     "errors": {"dagster", "polars", "google", "mcp"},
     "files": {"dagster", "polars", "google", "mcp"},
+    "buckets": {"dagster", "google", "mcp"},
+    "store": {"dagster", "google", "mcp"},
     "api": {"dagster", "polars", "google", "mcp"},
     "frames": {"dagster", "google", "mcp"},
     "control_plane": {"dagster", "polars", "google"},

@@ -10,7 +10,6 @@ import pickle
 import sys
 from pathlib import Path
 
-import dagster as dg
 import pytest
 
 from octogen_dagster import (
@@ -18,11 +17,10 @@ from octogen_dagster import (
     ExchangeSource,
     OctogenControlPlaneResource,
     OctogenSource,
-    ParquetSnapshotIOManager,
     build_linked_datasets_asset,
 )
 from octogen_dagster.errors import MissingPackageError, OctogenError
-from octogen_dagster.extras import require_extras, require_file_system
+from octogen_dagster.extras import require_extras
 
 if sys.version_info < (3, 11):
     import tomli as tomllib
@@ -62,7 +60,7 @@ def test_each_package_of_each_extra_is_required(extra: str, missing: set[str]) -
 def test_only_the_missing_extras_are_named_in_one_command(missing: set[str]) -> None:
     missing.update({"pyarrow", "mcp"})
     with pytest.raises(MissingPackageError) as caught:
-        require_extras("It", "gcs", "bigquery", "mcp")
+        require_extras("It", "sandbox", "bigquery", "mcp")
     assert str(caught.value) == (
         'It needs pyarrow, mcp: pip install "octogen-dagster[bigquery,mcp]"'
     )
@@ -75,38 +73,6 @@ def test_the_error_is_an_import_error_that_can_be_pickled(missing: set[str]) -> 
     assert isinstance(caught.value, OctogenError)
     copy = pickle.loads(pickle.dumps(caught.value))
     assert (type(copy), str(copy)) == (MissingPackageError, str(caught.value))
-
-
-@pytest.mark.parametrize("url", ["snapshots", "/data/s3/x", "file:///data", "memory://x", "a:b"])
-def test_a_folder_needs_no_package(url: str, missing: set[str]) -> None:
-    missing.update({"gcsfs", "s3fs", "adlfs"})
-    require_file_system(url)
-
-
-@pytest.mark.parametrize(
-    ("url", "package", "argument"),
-    [
-        ("gs://bucket/x", "gcsfs", '"octogen-dagster[gcs]"'),
-        ("gcs://bucket/x", "gcsfs", '"octogen-dagster[gcs]"'),
-        ("s3://bucket/x", "s3fs", '"octogen-dagster[s3]"'),
-        ("az://container/x", "adlfs", "adlfs"),
-        ("abfs://container/x", "adlfs", "adlfs"),
-    ],
-)
-def test_an_object_store_needs_the_package_of_its_file_system(
-    url: str, package: str, argument: str, missing: set[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    missing.add(package)
-    wanted = f"base_dir '{url}' needs {package}: pip install {argument}"
-    with pytest.raises(MissingPackageError) as caught:
-        ParquetSnapshotIOManager(base_dir=url)
-    assert str(caught.value) == wanted
-    variable = dg.EnvVar("SNAPSHOTS")
-    ParquetSnapshotIOManager(base_dir=variable)  # it may be set where the run executes only
-    monkeypatch.setenv("SNAPSHOTS", url)
-    with pytest.raises(MissingPackageError) as caught:
-        ParquetSnapshotIOManager(base_dir=variable)
-    assert str(caught.value) == wanted
 
 
 def test_features_of_bigquery_and_mcp_say_so_when_definitions_are_made(missing: set[str]) -> None:

@@ -6,27 +6,26 @@ from datetime import datetime
 from pathlib import Path
 
 import polars as pl
-from upath import UPath
 
 from benchmarks.source import API_KEY, PAGE_SIZE, Source
 from octogen_dagster import ProductScan, ProductSearch
 from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.api.credentials import ApiKey
-from octogen_dagster.frames.pages.store import PageStore
+from octogen_dagster.frames.pages import PageStore
 from octogen_dagster.frames.reading import check_complete
-from octogen_dagster.snapshots.snapshot_files import SnapshotFile, write_parquet
+from octogen_dagster.store import Store, write_parquet
 
 
 @dataclass
 class Place:
     """The place of a snapshot, without one that it replaces."""
 
-    file: SnapshotFile
+    files: Store
     saves_pages: bool
 
     def page_store(self, clock: Callable[[], datetime]) -> PageStore | None:
         """A store beside the snapshot, if pages are saved."""
-        return PageStore(self.file.beside(".pages"), clock=clock) if self.saves_pages else None
+        return PageStore(self.files, ".pages", clock=clock) if self.saves_pages else None
 
     def latest(self) -> pl.LazyFrame | None:
         """None: there is no snapshot."""
@@ -49,16 +48,16 @@ def read(source: Source, folder: Path, *, save_pages: bool = True) -> Path:
         api_key=ApiKey(API_KEY), base_url=source.base_url, concurrency=source.concurrency
     )
     scan = ProductScan(ProductSearch(catalogs=source.catalogs, page_size=PAGE_SIZE), connection)
-    file = SnapshotFile(UPath(folder / "products.parquet"))
-    with scan.reading(Place(file, save_pages)) as reading:
-        with file.unfinished() as unfinished:
+    files, key = Store(str(folder)), "products.parquet"
+    with scan.reading(Place(files, save_pages)) as reading:
+        with files.unfinished(key) as unfinished:
             rows = write_parquet(
                 reading.frame,
                 unfinished,
                 lambda: dict(reading.outcome().provenance),
                 reading.stop,
             )
-            check_complete(reading.outcome(), rows, file.uri)
-            file.publish(unfinished)
+            check_complete(reading.outcome(), rows, files.uri(key))
+            files.publish(unfinished, key)
         reading.published()
-    return folder / "products.parquet"
+    return folder / key

@@ -14,7 +14,7 @@ import polars as pl
 from benchmarks.measure import Row, say
 from benchmarks.processes import ROOT, Server, run_python, server
 from benchmarks.source import PAGE_SIZE, Generation, Source
-from octogen_dagster.frames.pages.saver import MAX_REPEATED_PAGES
+from octogen_dagster.frames.pages import MAX_REPEATED_PAGES
 
 _CATALOG, _PRODUCTS = "grand-arcade", 100_000
 _PAGES = _PRODUCTS // PAGE_SIZE

@@ -125,15 +125,13 @@ class StorageSettings(YamlModel):
 
     base_dir: Annotated[
         Text,
-        deferred(
-            str, "A folder, gs://bucket/prefix or s3://bucket/prefix; by default `snapshots`."
-        ),
+        deferred(str, "A folder, s3://bucket/..., gs://... or az://...; by default `snapshots`."),
     ] = "snapshots"
     storage_options: Annotated[
         dict[str, Any] | None,
         deferred(
             dict[str, Any] | None,
-            "Options for the object store's fsspec file system; a secret among them is "
+            "Options of the object store, such as aws_region; a secret among them is "
             '"{{ env.NAME }}".',
         ),
     ] = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from octogen_dagster.doctor.findings import Check, Finding
-from octogen_dagster.snapshots.snapshot_files import SnapshotFile, write_parquet
+from octogen_dagster.store import Store, write_parquet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,34 +29,33 @@ def check_snapshot_place(io_manager: ParquetSnapshotIOManager) -> Check:
     Raises:
         OctogenSnapshotError: A step fails.
     """
-    base = io_manager.base
-    file = SnapshotFile(base / f"octogen-doctor-{uuid.uuid4().hex}.parquet")
-    with _without_new_folders(file):
-        with file.unfinished() as unfinished:
+    store, key = io_manager.store, f"octogen-doctor-{uuid.uuid4().hex}.parquet"
+    with _without_new_folders(store, key):
+        with store.unfinished(key) as unfinished:
             rows = write_parquet(pl.LazyFrame({"probe": [1]}), unfinished, dict, lambda: None)
-            file.publish(unfinished)
+            store.publish(unfinished, key)
         try:
-            is_read = file.count_rows() == rows
+            is_read = store.count_rows(key) == rows
         finally:
-            file.remove()
+            store.delete([key])
     if is_read:
-        step = "renamed" if file.is_local else "put"
+        step = "renamed" if store.is_local else "put"
         yield Finding(
-            SUBJECT, "ok", f"a file was written, {step}, read back and deleted at {base}."
+            SUBJECT, "ok", f"a file was written, {step}, read back and deleted at {store.base_dir}."
         )
     else:
         yield Finding(
             SUBJECT,
             "failed",
-            f"a file that was written to {base} was read back with other rows.",
+            f"a file that was written to {store.base_dir} was read back with other rows.",
             "Report it with the kind of the object store.",
         )
 
 
 @contextlib.contextmanager
-def _without_new_folders(file: SnapshotFile) -> Iterator[None]:
+def _without_new_folders(store: Store, key: str) -> Iterator[None]:
     """Remove the folders of a local file that do not exist yet, if they are empty in the end."""
-    parents = Path(file.path.path).absolute().parents if file.is_local else ()
+    parents = Path(store.uri(key)).parents if store.is_local else ()
     new = [folder for folder in parents if not folder.exists()]
     try:
         yield

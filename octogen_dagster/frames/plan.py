@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.api.catalog_sources import CatalogService
     from octogen_dagster.frames.decode import ProductPage
-    from octogen_dagster.frames.pages.saved_walk import SavedWalk
+    from octogen_dagster.frames.pages import SavedWalk
     from octogen_dagster.frames.pushdown import Pushdown
 
     ListCatalogs = Callable[[], Sequence[CatalogState] | None]

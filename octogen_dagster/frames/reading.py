@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from octogen_dagster.api.spending import Spending
-    from octogen_dagster.frames.pages.store import PageStore
+    from octogen_dagster.frames.pages import PageStore
 
 ROW_GROUP_SIZE = 20_000
 MIN_ROWS_RATIO = 0.5

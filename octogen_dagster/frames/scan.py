@@ -39,7 +39,6 @@ from octogen_dagster.errors import (
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA, SCHEMA_VERSION
 from octogen_dagster.frames.effective_query import EFFECTIVE_QUERY
 from octogen_dagster.frames.io_source import Query, io_source, raise_interrupt
-from octogen_dagster.frames.pages.resume import Saving, plan_with_store
 from octogen_dagster.frames.plan import (
     Plan,
     SnapshotBrands,
@@ -65,13 +64,14 @@ from octogen_dagster.frames.reading import (
     is_within,
     utc_now,
 )
+from octogen_dagster.frames.resume import plan_with_store
 from octogen_dagster.frames.statistics import ProductFigures, ScanStatistics
 from octogen_dagster.settings import require_fraction
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from octogen_dagster.frames.pages.store import PageStore
+    from octogen_dagster.frames.pages import PageStore
     from octogen_dagster.frames.plan import ListCatalogs
     from octogen_dagster.frames.reading import SnapshotPlace
 
@@ -304,16 +304,10 @@ class ProductScan:
 
         if stored.store is None:
             return Plan(search, in_reading_order(split(walks)), self._clock())
-        plan, stored.saving = plan_with_store(
-            search,
-            walks,
-            split,
-            stored.store,
-            service,
-            client=client,
-            log=stored.log,
-            warn=stored.warn,
+        plan = plan_with_store(
+            search, split(walks), stored.store, client, log=stored.log, warn=stored.warn
         )
+        stored.saved = [walk for walk in plan.walks if walk.saved]
         return plan
 
 
@@ -326,13 +320,13 @@ class _Stored:
         self.latest = place.latest if place else lambda: None
         self.latest_provenance = place.latest_provenance if place else dict
         self.store = store
-        self.saving: Saving | None = None
+        self.saved: Sequence[Walk] = ()
         self.figures = ProductFigures()
 
     def remove_pages(self) -> None:
         """Remove the saved pages that are not needed after the snapshot was published."""
-        if self.saving:
-            self.saving.clear()
+        if self.store and self.saved:
+            self.store.clear()
 
     def discard_bad_pages(self, error: Exception, failed: Sequence[WalkRead]) -> None:
         """Remove the saved pages of the catalog that failed, so that the next read begins it anew.
@@ -345,8 +339,10 @@ class _Stored:
             is_bad = not isinstance(error, IndexedAgainError)
         else:
             is_bad = any(read.resumed_pages < read.saved_pages for read in failed)
-        if is_bad and self.saving:
-            self.saving.discard({read.walk.catalog for read in failed})
+        if is_bad and self.store:
+            catalogs = {read.walk.catalog for read in failed}
+            bad = [walk.saved for walk in self.saved if walk.catalog in catalogs]
+            self.store.discard([saved.key for saved in bad if saved])
 
 
 def scan_products(

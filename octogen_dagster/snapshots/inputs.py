@@ -13,7 +13,7 @@ import polars as pl
 from octogen_dagster.errors import MissingPackageError, OctogenSnapshotError
 
 if TYPE_CHECKING:
-    from octogen_dagster.snapshots.snapshot_files import SnapshotFile
+    from octogen_dagster.store import Store
 
 _LOADED = (
     "pl.LazyFrame, pl.DataFrame, pd.DataFrame, pyarrow.Table, pathlib.Path, dict[str, ...] of one "
@@ -61,24 +61,25 @@ class InputType:
                     "pyarrow"
                 ) from error
 
-    def load(self, file: SnapshotFile, *, pinned: bool = True) -> Any:
+    def load(self, store: Store, key: str, *, pinned: bool = True) -> Any:
         """Return a snapshot as the type, or as the type of each entry of the dict.
 
         Args:
-            file: The snapshot, which exists.
-            pinned: As for `SnapshotFile.scan`.
+            store: Where the snapshot is.
+            key: The key of the snapshot, which exists.
+            pinned: As for `Store.scan`.
 
         Raises:
             OctogenSnapshotError: The snapshot is damaged, or in a bucket where a path is wanted.
         """
         if self._type is not Path:
-            return self.convert(file.scan(pinned=pinned))
-        if not file.is_local:
+            return self.convert(store.scan(key, pinned=pinned))
+        if not store.is_local:
             raise OctogenSnapshotError(
-                f"{self._asset} cannot be loaded as a pathlib.Path: {file.uri} is not on a disk. "
-                "Annotate the input with a frame, such as pl.LazyFrame."
+                f"{self._asset} cannot be loaded as a pathlib.Path: {store.uri(key)} is not on a "
+                "disk. Annotate the input with a frame, such as pl.LazyFrame."
             )
-        return Path(file.uri)
+        return Path(store.uri(key))
 
     def convert(self, frame: pl.LazyFrame) -> Any:
         """Return a frame of several partitions as the type.

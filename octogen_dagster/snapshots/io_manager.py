@@ -13,9 +13,8 @@ from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_vali
 
 from octogen_dagster.dagster_parts import permanent_errors_fail, shared_budget
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.extras import require_file_system
 from octogen_dagster.frames.changes import SnapshotPair
-from octogen_dagster.frames.pages.store import RESUME_WITHIN, PageStore
+from octogen_dagster.frames.pages import RESUME_WITHIN, PageStore
 from octogen_dagster.frames.reading import (
     ROWS,
     FrameSource,
@@ -26,17 +25,13 @@ from octogen_dagster.frames.reading import (
 from octogen_dagster.settings import refuse_unknown_settings
 from octogen_dagster.snapshots.inputs import InputType
 from octogen_dagster.snapshots.metadata import snapshot_metadata
-from octogen_dagster.snapshots.object_reader import DamagedError
 from octogen_dagster.snapshots.places import SnapshotPlaces
-from octogen_dagster.snapshots.snapshot_files import storage_path, write_parquet
 from octogen_dagster.snapshots.storage_options import check_no_secrets, resolve_options
+from octogen_dagster.store import DamagedError, Store, previous_of, write_parquet
 
 if TYPE_CHECKING:
-    from upath import UPath
-
     from octogen_dagster.dagster_parts import Metadata
     from octogen_dagster.frames.reading import SnapshotSource
-    from octogen_dagster.snapshots.snapshot_files import SnapshotFile
 
 MAX_OPEN_FILES = 256
 """Partitions in one frame whose files are kept open; those of a larger frame are opened by name."""
@@ -67,11 +62,13 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
     replaced.
     """
 
-    base_dir: str = Field(description="A folder, gs://bucket/prefix or s3://bucket/prefix.")
+    base_dir: str = Field(
+        description="A folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix."
+    )
     storage_options: dict[str, Any] = Field(
         default_factory=dict,
-        description="Options for the object store's fsspec file system; a secret among them is a "
-        "dg.EnvVar.",
+        description="Options of the object store, as of obstore and Polars, such as aws_region; a "
+        "secret among them is a dg.EnvVar.",
     )
     partition_column: str = Field(
         default="partition", description="The column that tells partitions in one frame apart."
@@ -81,18 +78,10 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         ge=0,
         description="Hours after its start within which a read that died is continued; 0: never.",
     )
-    _base: Any = PrivateAttr(default=None)
+    _store: Store | None = PrivateAttr(default=None)
     model_config = ConfigDict(hide_input_in_errors=True)
 
     _refuse_unknown = model_validator(mode="before")(refuse_unknown_settings)
-
-    @field_validator("base_dir", mode="before")
-    @classmethod
-    def _check_file_system(cls, base_dir: Any) -> Any:
-        url = base_dir.get_value() if isinstance(base_dir, dg.EnvVar) else base_dir
-        if isinstance(url, str):
-            require_file_system(url)
-        return base_dir
 
     @field_validator("storage_options")
     @classmethod
@@ -101,17 +90,16 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         return options
 
     @property
-    def base(self) -> UPath:
-        """The folder or prefix that all snapshots are stored below.
+    def store(self) -> Store:
+        """The folder or bucket that all snapshots are stored in.
 
         Raises:
             OctogenSnapshotError: An environment variable of the options is not set.
-            ValueError: base_dir is empty, or its URL scheme is unknown.
+            ValueError: base_dir is empty or of an unknown kind, or an option is not known.
         """
-        if self._base is None:
-            self._base = storage_path(self.base_dir, resolve_options(self.storage_options))
-        base: UPath = self._base
-        return base
+        if self._store is None:
+            self._store = Store(self.base_dir, resolve_options(self.storage_options))
+        return self._store
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Publish a snapshot and add its metadata to the materialization.
@@ -156,21 +144,27 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             _check_without_partitions(context)
         wanted = InputType(context.asset_key.to_user_string(), annotation, partitioned=partitioned)
         if not partitioned:
-            return wanted.load(self._file(context, None))
+            return wanted.load(self.store, self._existing_key(context, None))
         files = self._partition_files(context)
         pinned = len(files) <= MAX_OPEN_FILES
         if wanted.is_dict:
-            return {key: wanted.load(file, pinned=pinned) for key, file in files.items()}
+            return {
+                partition: wanted.load(self.store, key, pinned=pinned)
+                for partition, key in files.items()
+            }
         if context.has_partition_key and list(files) == [context.partition_key]:
-            return wanted.load(next(iter(files.values())))
-        frames = {key: file.scan(pinned=pinned) for key, file in files.items()}
+            return wanted.load(self.store, next(iter(files.values())))
+        frames = {
+            partition: self.store.scan(key, pinned=pinned) for partition, key in files.items()
+        }
         return wanted.convert(self._one_frame(context, frames))
 
     def _publish(
         self, context: dg.OutputContext, places: SnapshotPlaces, reading: Reading
     ) -> Metadata:
-        file, limits = places.own, reading.limits
-        with file.unfinished() as unfinished:
+        store, key, limits = self.store, places.own, reading.limits
+        uri = store.uri(key)
+        with store.unfinished(key) as unfinished:
             rows = write_parquet(
                 reading.frame,
                 unfinished,
@@ -179,16 +173,16 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 row_group_size=limits.row_group_size,
             )
             outcome = reading.outcome()
-            check_complete(outcome, rows, file.uri)
-            existing = _existing(context, file)
+            check_complete(outcome, rows, uri)
+            existing = _existing(context, store, key)
             if limits.min_rows_ratio:
-                latest = file if file.exists() else places.latest()
-                facts = existing if latest is file else _existing(context, latest)
-                check_not_shrunken(limits, rows, _row_count(latest, facts), file.uri)
+                latest = key if store.exists(key) else places.latest()
+                facts = existing if latest == key else _existing(context, store, latest)
+                check_not_shrunken(limits, rows, _row_count(store, latest, facts), uri)
             row_count = "partition_row_count" if context.has_asset_partitions else "row_count"
             metadata: Metadata = {
                 f"dagster/{row_count}": rows,
-                "dagster/uri": file.uri,
+                "dagster/uri": uri,
                 "octogen/file_size_bytes": unfinished.stat().st_size,
             }
             keep_previous = None
@@ -197,7 +191,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 keep_previous = bool(existing) and _was_reported(context, run_id)
             # Opened before it is moved to its place, where another run may replace it.
             with unfinished.open("rb") as written:
-                file.publish(unfinished, keep_previous=keep_previous)
+                store.publish(unfinished, key, keep_previous=keep_previous)
                 snapshot = pl.scan_parquet(written, glob=False)
                 metadata |= snapshot_metadata(outcome, snapshot, context.log.warning)
         try:
@@ -210,27 +204,27 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         places = self._places(context)
         partition = context.partition_key if context.has_asset_partitions else None
         before = None
-        file: SnapshotFile | None = places.own.previous
+        key: str | None = previous_of(places.own)
         if places.has_times:
             before = places.partition_before()
-            file = None if before is None else places.of(before)
+            key = None if before is None else places.of(before)
         # The previous snapshot is opened first. If a run publishes in between, the pair spans two
         # publications; in the other order it could compare a snapshot with itself.
-        previous = file.scan() if file and file.exists() else None
+        previous = self.store.scan(key) if key and self.store.exists(key) else None
         return SnapshotPair(
-            self._file(context, partition).scan(),
+            self.store.scan(self._existing_key(context, partition)),
             previous,
             before,
-            provenance=places.own.provenance(),
-            previous_provenance=file.provenance() if file else {},
+            provenance=self.store.metadata(places.own),
+            previous_provenance=self.store.metadata(key) if key else {},
         )
 
-    def _partition_files(self, context: dg.InputContext) -> dict[str, SnapshotFile]:
+    def _partition_files(self, context: dg.InputContext) -> dict[str, str]:
         keys = list(context.asset_partition_keys)
         if (context.definition_metadata or {}).get(ALLOW_MISSING):
             places = self._places(context)
-            keys = [key for key in keys if places.of(key).exists()]
-        return {key: self._file(context, key) for key in keys}
+            keys = [key for key in keys if self.store.exists(places.of(key))]
+        return {key: self._existing_key(context, key) for key in keys}
 
     def _one_frame(
         self, context: dg.InputContext, frames: Mapping[str, pl.LazyFrame]
@@ -250,18 +244,18 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         named = [frame.with_columns(pl.lit(key).alias(column)) for key, frame in frames.items()]
         return pl.concat(named, how="diagonal")
 
-    def _file(self, context: dg.InputContext, partition: str | None) -> SnapshotFile:
-        file = self._places(context).of(partition)
-        if not file.exists():
+    def _existing_key(self, context: dg.InputContext, partition: str | None) -> str:
+        key = self._places(context).of(partition)
+        if not self.store.exists(key):
             of = f", partition {partition!r}" if partition is not None else ""
             raise OctogenSnapshotError(
                 f"The snapshot of {context.asset_key.to_user_string()}{of} does not exist "
-                f"({file.uri}). Materialize it first."
+                f"({self.store.uri(key)}). Materialize it first."
             )
-        return file
+        return key
 
     def _places(self, context: dg.InputContext | dg.OutputContext) -> SnapshotPlaces:
-        return SnapshotPlaces(self.base, context)
+        return SnapshotPlaces(self.store, context)
 
 
 class _OpenPlace:
@@ -276,19 +270,20 @@ class _OpenPlace:
 
     def page_store(self, clock: Callable[[], datetime]) -> PageStore:
         return PageStore(
-            self._places.own.beside(".pages"),
+            self._manager.store,
+            self._places.saved_pages,
             resume_within=timedelta(hours=self._manager.resume_within_hours),
             clock=clock,
         )
 
     def latest(self) -> pl.LazyFrame | None:
-        file = self._places.latest()
-        return file.scan() if file else None
+        key = self._places.latest()
+        return self._manager.store.scan(key) if key else None
 
     def latest_provenance(self) -> Mapping[str, str]:
         try:
-            file = self._places.latest()
-            return file.provenance() if file else {}
+            key = self._places.latest()
+            return self._manager.store.metadata(key) if key else {}
         except OctogenSnapshotError:  # the publication warns of it
             return {}
 
@@ -315,21 +310,21 @@ def _provenance(context: dg.OutputContext) -> dict[str, str]:
     return provenance
 
 
-def _existing(context: dg.OutputContext, file: SnapshotFile | None) -> dict[str, str]:
+def _existing(context: dg.OutputContext, store: Store, key: str | None) -> dict[str, str]:
     """Return the provenance of a snapshot that this run replaces; empty without a usable one."""
     try:
-        return file.provenance() if file else {}
+        return store.metadata(key) if key else {}
     except DamagedError as error:
         context.log.warning(f"{error} This run replaces it.")
         return {}
 
 
-def _row_count(file: SnapshotFile | None, provenance: Mapping[str, str]) -> int:
+def _row_count(store: Store, key: str | None, provenance: Mapping[str, str]) -> int:
     """Return the number of rows of a snapshot; 0 without a usable one."""
-    if file is None or not provenance:
+    if key is None or not provenance:
         return 0
     rows = provenance.get(ROWS)  # earlier versions do not write it
-    return file.count_rows() if rows is None else int(rows)
+    return store.count_rows(key) if rows is None else int(rows)
 
 
 def _add_metadata(context: dg.OutputContext, metadata: Metadata) -> None:

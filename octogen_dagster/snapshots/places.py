@@ -1,8 +1,6 @@
-"""The places where the snapshots of an asset are stored. The files themselves are elsewhere."""
+"""The places where the snapshots of an asset are stored. The files themselves are in a store."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -11,26 +9,17 @@ from octogen_dagster.snapshots.partitions import (
     SnapshotPartitions,
     path_component,
 )
-from octogen_dagster.snapshots.snapshot_files import SnapshotFile
-
-if TYPE_CHECKING:
-    from upath import UPath
-
-    Context = dg.InputContext | dg.OutputContext
+from octogen_dagster.store import Store
 
 
 class SnapshotPlaces:
-    """The places of an asset's snapshots.
+    """The keys of an asset's snapshots in a store.
 
-    An asset `a/b` is `<base>/a/b.parquet`, its partition `k` is `<base>/a/b/k.parquet`.
-
-    Args:
-        base: The folder or prefix that all snapshots are stored below.
-        context: The context of the output or the input, which names the asset and the partition.
+    An asset `a/b` is `a/b.parquet`, its partition `k` is `a/b/k.parquet`.
     """
 
-    def __init__(self, base: UPath, context: Context) -> None:
-        self._base = base
+    def __init__(self, store: Store, context: dg.InputContext | dg.OutputContext) -> None:
+        self._store = store
         self._context = context
 
     @property
@@ -41,34 +30,38 @@ class SnapshotPlaces:
         return SnapshotPartitions(self._context.asset_partitions_def).times is not None
 
     @property
-    def own(self) -> SnapshotFile:
-        """The place of the run's partition, or of an asset without partitions."""
+    def own(self) -> str:
+        """The key of the run's partition, or of an asset without partitions."""
         return self.of(self._context.partition_key if self._context.has_asset_partitions else None)
 
-    def of(self, partition: str | None) -> SnapshotFile:
-        """The place of a partition; None for an asset without partitions."""
+    def of(self, partition: str | None) -> str:
+        """The key of a partition; None for an asset without partitions."""
         parts = list(self._context.asset_key.path)
         if isinstance(partition, dg.MultiPartitionKey):
             parts += [key for _, key in sorted(partition.keys_by_dimension.items())]
         elif partition is not None:
             parts.append(partition)
-        *folders, name = (path_component(part) for part in parts)
-        path: UPath = self._base.joinpath(*folders, f"{name}.parquet")
-        return SnapshotFile(path)
+        return f"{'/'.join(path_component(part) for part in parts)}.parquet"
+
+    @property
+    def saved_pages(self) -> str:
+        """The folder of the saved pages of all partitions, so that each run removes old ones."""
+        *folders, name = (path_component(part) for part in self._context.asset_key.path)
+        return "/".join([*folders, f".{name}.pages"])
 
     def partition_before(self) -> str | None:
         """The last of the 31 partitions before the run's that has a snapshot; None if none has."""
         partitions = SnapshotPartitions(self._context.asset_partitions_def)
         before = partitions.before(self._context.partition_key)
         for _ in range(MAX_TIMES_BACK):
-            if before is None or self.of(before).exists():
+            if before is None or self._store.exists(self.of(before)):
                 return before
             before = partitions.before(before)
         return None
 
-    def latest(self) -> SnapshotFile | None:
-        """The run's own snapshot if it exists, or else that of `partition_before`."""
-        if self.own.exists():
+    def latest(self) -> str | None:
+        """The key of the run's own snapshot if it exists, or else that of `partition_before`."""
+        if self._store.exists(self.own):
             return self.own
         before = self.partition_before() if self.has_times else None
         return None if before is None else self.of(before)

@@ -334,7 +334,10 @@ def test_secrets_stay_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
         "connection": CONNECTION,
         "storage": {
             "base_dir": "s3://bucket/{{ env('STAGE', 'dev') }}",
-            "storage_options": {"anon": False, "secret": "{{ env.STORE_SECRET }}"},
+            "storage_options": {
+                "aws_region": "eu-west-1",
+                "aws_secret_access_key": "{{ env.STORE_SECRET }}",
+            },
         },
         "linked_datasets": {
             "project": "my-project",
@@ -348,8 +351,11 @@ def test_secrets_stay_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
     octogen, store = resources["octogen"], resources["octogen_io_manager"]
     assert octogen.api_key == dg.EnvVar("MY_KEY")
     assert store.base_dir == "s3://bucket/dev"
-    assert store.storage_options == {"anon": False, "secret": dg.EnvVar("STORE_SECRET")}
-    assert isinstance(store.storage_options["secret"], dg.EnvVar)
+    assert store.storage_options == {
+        "aws_region": "eu-west-1",
+        "aws_secret_access_key": dg.EnvVar("STORE_SECRET"),
+    }
+    assert isinstance(store.storage_options["aws_secret_access_key"], dg.EnvVar)
     for key in ("analytics_hub", "bigquery"):
         assert isinstance(resources[key].gcp_credentials, dg.EnvVar)
 

@@ -217,11 +217,6 @@ def test_a_mistake_is_told_with_line_field_and_choices(
     ("attributes", "expected"),
     [
         (
-            "  storage:\n    base_dir: gs://bucket/snapshots\n",
-            "3: storage: base_dir 'gs://bucket/snapshots' needs gcsfs: pip install "
-            '"octogen-dagster[gcs]"',
-        ),
-        (
             "  linked_datasets:\n    project: p\n    principal: user:me@example.com\n",
             '3: linked_datasets: linked_datasets needs mcp: pip install "octogen-dagster[mcp]"',
         ),
@@ -236,7 +231,7 @@ def test_a_missing_extra_is_told_with_its_line(
     installed = importlib.metadata.distribution
 
     def distribution(name: str) -> importlib.metadata.Distribution:
-        if name in ("gcsfs", "mcp"):
+        if name == "mcp":
             raise importlib.metadata.PackageNotFoundError(name)
         return installed(name)
 

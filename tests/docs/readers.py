@@ -14,7 +14,6 @@ import h11  # noqa: F401
 import httpcore  # noqa: F401
 import httpx  # noqa: F401
 import pytest
-import upath  # noqa: F401
 from dagster.components.testing import create_defs_folder_sandbox
 
 import octogen_dagster

@@ -1,20 +1,13 @@
 from __future__ import annotations
 
 import os
-import uuid
 from pathlib import Path
 
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
 
 from octogen_dagster.doctor.runner import run_checks
 from octogen_dagster.doctor.snapshot_place import check_snapshot_place
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
-
-
-@pytest.fixture
-def bucket() -> str:
-    return f"memory://bucket-{uuid.uuid4().hex}/octogen"
 
 
 def diagnosed(base_dir: str | Path) -> str:
@@ -32,36 +25,11 @@ def test_a_folder_is_left_as_it_was(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
 
 
-def test_a_bucket_is_left_as_it_was(bucket: str) -> None:
-    assert "a file was written, put, read back and deleted" in diagnosed(bucket)
-    assert not MemoryFileSystem().find(bucket)
-
-
 def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     found = diagnosed(tmp_path / "file")
     assert found.startswith("failed   Snapshots: Snapshots cannot be written to")
     assert "set base_dir to another one" in found
-
-
-@pytest.mark.parametrize(
-    ("method", "problem"),
-    [
-        ("put_file", "could not be published. Readers see the old one: no space. Check that"),
-        ("info", "cannot be read: no space. Check that"),
-        ("rm", "could not be deleted: no space. Check that"),
-    ],
-)
-def test_the_step_that_fails_in_a_bucket_is_named(
-    method: str, problem: str, bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise OSError("no space")
-
-    monkeypatch.setattr(MemoryFileSystem, method, fail)
-    found = diagnosed(bucket)
-    assert found.startswith(f"failed   Snapshots: The snapshot {bucket}/octogen-doctor-")
-    assert problem in found
 
 
 def test_a_file_that_cannot_be_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,10 @@
-"""The fixtures of tests that ask both clients."""
+"""Fixtures of the promises: both clients, and buckets of S3 and of Google Cloud Storage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
 
 from tests.api.conftest import (
     _no_proxy_from_outside,
@@ -9,6 +15,9 @@ from tests.api.conftest import (
     silent_own_log,
     transport,
 )
+from tests.proxy import Proxy
+from tests.servers.buckets import ENVIRONMENT, GoogleBucket, S3Bucket, moto
+from tests.servers.gcs import GoogleStorage
 
 __all__ = [
     "_no_proxy_from_outside",
@@ -19,3 +28,31 @@ __all__ = [
     "silent_own_log",
     "transport",
 ]
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Proxy]:
+    with moto() as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def google() -> Iterator[tuple[Proxy, GoogleStorage]]:
+    with GoogleStorage().running() as storage, Proxy() as proxy:
+        proxy.upstream = storage.port
+        yield proxy, storage
+
+
+@pytest.fixture(params=["s3", "google"])
+def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Bucket]:
+    """Yield an empty bucket of each kind."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    if request.param == "s3":
+        proxy = request.getfixturevalue("s3")
+        made = S3Bucket(proxy)
+    else:
+        proxy, storage = request.getfixturevalue("google")
+        made = GoogleBucket(proxy, storage)
+    yield made
+    proxy.reset()

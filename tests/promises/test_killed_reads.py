@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -109,6 +110,47 @@ def test_two_runs_at_once_that_continue_one_read_publish_one_whole_snapshot(
     assert {process.exitcode for process in together} == {0}
     assert snapshot(tmp_path)["uuid"].n_unique() == PAGES * PAGE_SIZE
     assert set(left(tmp_path)) <= {"products.parquet", ".products.previous"}
+
+
+@pytest.mark.parametrize("partitions", [None, dg.StaticPartitionsDefinition(["first", "second"])])
+def test_what_a_read_left_that_is_never_continued_is_gone_after_a_day(
+    service: PagedService, tmp_path: Path, partitions: dg.PartitionsDefinition[str] | None
+) -> None:
+    service.catalogs["zen"] = 5
+
+    def run(catalog: str, partition: str) -> bool:
+        search = ProductSearch(catalogs=[catalog], page_size=PAGE_SIZE)
+
+        @dg.asset(partitions_def=partitions)
+        def products(octogen: OctogenResource) -> object:
+            return octogen.scan(search)
+
+        resources = {
+            "octogen": OctogenResource(
+                api_key=service.api_key, base_url=service.base_url, attempts=1
+            ),
+            "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path)),
+        }
+        return dg.materialize(
+            [products],
+            resources=resources,
+            partition_key=partition if partitions else None,
+            raise_on_error=False,
+        ).success
+
+    def fail_late(_key: str, page: int, products: list[dict[str, object]]) -> None:
+        if page == 30:
+            products[0]["currentPrice"] = "a lot"
+
+    service.change = fail_late
+    assert not run("acme", "first")
+    saved = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert saved
+    two_days_ago = time.time() - 2 * 24 * 3600
+    for path in saved:
+        os.utime(path, (two_days_ago, two_days_ago))
+    assert run("zen", "second")
+    assert not [path for path in saved if path.exists()]
 
 
 def test_the_metadata_says_how_much_came_from_saved_pages(

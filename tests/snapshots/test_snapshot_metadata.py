@@ -7,8 +7,6 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
-import pytest
-from upath import UPath
 
 from octogen_dagster.api.search import Facet, FacetName, ProductSearch
 from octogen_dagster.sandbox.server import Sandbox
@@ -16,7 +14,7 @@ from octogen_dagster.snapshots.assets import ProductsAsset
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.partitions import catalog_partitions
 from octogen_dagster.snapshots.resource import OctogenResource
-from octogen_dagster.snapshots.snapshot_files import SnapshotFile
+from octogen_dagster.store import Store
 
 GOLDEN: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "golden" / "snapshot_metadata.json").read_text()
@@ -25,14 +23,6 @@ FETCHED_AT = datetime.fromisoformat(GOLDEN["file"]["octogen.fetched_at"])
 SEARCH = ProductSearch(
     facets=[Facet(name=FacetName.GENDER, values=["male"])], price_max=900, page_size=50
 )
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> SnapshotFile:
-    """Return a snapshot that carries the golden metadata."""
-    path = tmp_path / "products.parquet"
-    pl.DataFrame({"n": [0]}).write_parquet(path, metadata=GOLDEN["file"])
-    return SnapshotFile(UPath(path))
 
 
 def test_a_snapshot_is_published_with_the_golden_metadata(
@@ -63,5 +53,7 @@ def test_a_snapshot_is_published_with_the_golden_metadata(
     assert sorted(event.metadata) == GOLDEN["materialization"]
 
 
-def test_the_golden_metadata_is_read(file: SnapshotFile) -> None:
-    assert file.provenance().items() >= GOLDEN["file"].items()
+def test_the_golden_metadata_is_read(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"n": [0]})
+    frame.write_parquet(tmp_path / "products.parquet", metadata=GOLDEN["file"])
+    assert Store(str(tmp_path)).metadata("products.parquet").items() >= GOLDEN["file"].items()

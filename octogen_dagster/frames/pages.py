@@ -1,0 +1,412 @@
+"""PageStore: the pages of a read, saved so that the next run can continue it after a crash.
+
+A walk is found by what it is. The folder of its pages is `{search}/{stamp}`, so pages of another
+search, service or state of the catalog are simply not found. A segment of consecutive pages is
+`{page}-{before}-{own}`: the number of pages before it, the digest of the segment before it, and its
+own, which covers both. So the chains are known from a listing, runs side by side write chains
+that cannot mix, and damage ends a chain where it is met. There are no locks and no other records.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import msgspec
+from typing_extensions import Self
+
+from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.files import Stored
+from octogen_dagster.frames.decode import ProductPage
+from octogen_dagster.store import Store
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+RESUME_WITHIN = timedelta(hours=6)
+PAGES_PER_SEGMENT = 12
+MAX_REPEATED_PAGES = 2 * PAGES_PER_SEGMENT + 2
+"""The most pages that a resumed walk requests again: two segments, and two pages to compare."""
+_FORMAT = f"2 {ProductPage.__struct_config__.tag}"
+_MAX_SEGMENT_BYTES = 4 << 20
+_MAX_SHARE_LOST = 0.05
+"""A segment has this share of the pages of its walk so far, or one page, or 12."""
+_MAX_AGE = timedelta(days=1)
+"""The age from which pages are of no read under way; their folder is removed."""
+_ZSTD_LEVEL = 1
+_MAX_FILES_AT_ONCE = 4
+_HALF = 16
+_ROOT = "0" * 32
+"""What stands for the segment before the first one."""
+_FOLDER = re.compile(r"(?P<search>[0-9a-f]{32})/(?P<stamp>[^/]+)/(?P<file>[^/]+)")
+_NAME = re.compile(r"(?P<page>\d{6,})-(?P<before>[0-9a-f]{32})-(?P<own>[0-9a-f]{32})\.pages")
+
+
+class WalkKey(NamedTuple):
+    """What a walk is: the digests of its service, search and part, and the state of its catalog."""
+
+    search: str
+    stamp: str
+
+    @property
+    def whole(self) -> str:
+        """The digest of the search without the part, which differs between runs."""
+        return self.search[:_HALF]
+
+
+def walk_key(
+    base_url: str,
+    body: Mapping[str, Any],
+    stamps: Sequence[datetime | None],
+    part: object = None,
+) -> WalkKey:
+    """The key of a walk.
+
+    Args:
+        base_url: The base URL of the service.
+        body: The request for page 1 of whole catalogs.
+        stamps: When each of its catalogs was indexed, as far as that is known.
+        part: What tells the part of a catalog from its other parts; None for the whole catalog.
+    """
+    halves = [_digest(msgspec.json.encode(each, order="sorted")) for each in (body, part)]
+    whole = _digest(f"{_FORMAT} {base_url} {halves[0]}".encode())
+    stamp = "none"
+    if stamps and all(stamps):
+        texts = [f"{each:%Y%m%dT%H%M%S.%f%z}" for each in stamps if each]
+        stamp = texts[0] if len(texts) == 1 else _digest(" ".join(texts).encode())
+    return WalkKey(whole[:_HALF] + halves[1][:_HALF], stamp)
+
+
+class _Segment(msgspec.Struct, array_like=True):
+    """The content of a file: each page is a frame of Zstandard, which takes half the time of one.
+
+    `started_at` is when the read began that saved it, and `after` the cursor of its first page.
+    """
+
+    generation: str
+    started_at: datetime
+    after: str | None
+    pages: list[bytes]
+
+    def page(self, number: int) -> ProductPage:
+        return ProductPage.decoded(zstd.decompress(self.pages[number]))
+
+
+class _Name(NamedTuple):
+    """The name of a segment: the pages before it, the digest of the segment before, and its own."""
+
+    page: int
+    before: str
+    own: str
+
+    def __str__(self) -> str:
+        return f"{self.page:06}-{self.before}-{self.own}.pages"
+
+    @classmethod
+    def of(cls, page: int, before: str, content: bytes) -> _Name:
+        return cls(page, before, _digest(f"{page}-{before}".encode() + content))
+
+
+class PageStore:
+    """The saved pages of one asset, for one read.
+
+    Args:
+        store: Where they are.
+        folder: The folder of the asset's saved pages; it is made when the first segment is written.
+        resume_within: The age up to which pages are continued.
+        clock: Returns the present time, in UTC.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        folder: str,
+        *,
+        resume_within: timedelta = RESUME_WITHIN,
+        clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+    ) -> None:
+        self.now = clock
+        self._store = store
+        self._folder = folder
+        self._resume_within = resume_within
+        self._threads = ThreadPoolExecutor(_MAX_FILES_AT_ONCE, thread_name_prefix="octogen-save")
+        self._lock = threading.Lock()
+        self._walks: dict[WalkKey, SavedWalk] = {}
+        self._log: Callable[[str], None] = lambda _line: None
+        self._warn: Callable[[str], None] = self._log
+        self._listed: dict[WalkKey, list[Stored]] = {}
+        self._has_saved = self.is_ended = False
+        self.failure: OctogenSnapshotError | None = None
+
+    def begin(self, log: Callable[[str], None], warn: Callable[[str], None]) -> None:
+        """Look for saved pages, and remove those that are too old for any read.
+
+        `warn` is called with a line if pages cannot be saved, once.
+        """
+        self._log, self._warn = log, warn
+        self._walks, self.failure = {}, None
+        self._has_saved = self.is_ended = False
+        try:
+            self._listed = self._list()
+        except OctogenSnapshotError as error:
+            self._listed = {}
+            self.give_up(error)
+        stale = [key for key, files in self._listed.items() if self._is_stale(files)]
+        if old := [file.key for key in stale for file in self._listed.pop(key)]:
+            with contextlib.suppress(OctogenSnapshotError):  # the next read tries again
+                self._store.delete(old, folder=self._folder)
+
+    def walk(self, key: WalkKey) -> SavedWalk:
+        """The walk with a key, with the saved pages that can be continued."""
+        if key not in self._walks:
+            files = self._listed.get(key, [])
+            young = [file for file in files if self._is_young(file)]
+            if len(young) < len(files):
+                self._log(f"Saved pages in {self._path(key)} are too old, and are not used.")
+            found = (_NAME.fullmatch(file.key.rpartition("/")[2]) for file in young)
+            names = [
+                _Name(int(each["page"]), each["before"], each["own"]) for each in found if each
+            ]
+            self._walks[key] = SavedWalk(self, key, names, self.now())
+        return self._walks[key]
+
+    def has_other_stamps(self, key: WalkKey) -> bool:
+        """True if there are pages of the walk in another state of the catalog."""
+        return any(each.whole == key.whole and each.stamp != key.stamp for each in self._listed)
+
+    def discard(self, keys: Collection[WalkKey]) -> None:
+        """Remove the pages of walks that must not be continued, and save no more of them.
+
+        `walk` returns new walks for these keys, which begin at page 1.
+        """
+        for key in keys:
+            self.walk(key).close()
+            self._walks[key] = SavedWalk(self, key, [], self.now())
+        with contextlib.suppress(OctogenSnapshotError):
+            files = [file.key for key in keys for file in self._store.files(self._path(key))]
+            self._store.delete(files, folder=self._folder)
+
+    def clear(self) -> None:
+        """Save no more, and remove the pages of the catalogs of this read, whatever part or state.
+
+        Raises:
+            OctogenSnapshotError: Some files cannot be removed.
+        """
+        self.is_ended = True
+        for walk in self._walks.values():
+            walk.close()
+        read = {key.whole for key in self._walks}
+        files = [
+            file.key for key, files in self._list().items() if key.whole in read for file in files
+        ]
+        self._store.delete(files, folder=self._folder)
+
+    def _list(self) -> dict[WalkKey, list[Stored]]:
+        found: defaultdict[WalkKey, list[Stored]] = defaultdict(list)
+        for file in self._store.files(self._folder):
+            if match := _FOLDER.fullmatch(file.key.removeprefix(f"{self._folder}/")):
+                found[WalkKey(match["search"], match["stamp"])].append(file)
+        return dict(found)
+
+    def _is_stale(self, files: Collection[Stored]) -> bool:
+        return self.now() - max(file.modified for file in files) > _MAX_AGE
+
+    def _is_young(self, file: Stored) -> bool:
+        """True if a segment may be continued. The clocks of store and machine may differ."""
+        return abs(self.now() - file.modified) <= self._resume_within
+
+    def _path(self, key: WalkKey, name: _Name | str = "") -> str:
+        return f"{self._folder}/{key.search}/{key.stamp}/{name}".rstrip("/")
+
+    def read(self, key: WalkKey, name: _Name) -> _Segment | None:
+        """Read a segment; None if it is gone or is not what was written."""
+        path = self._path(key, name)
+        try:
+            content = self._store.get(path)
+        except (FileNotFoundError, OctogenSnapshotError):
+            content = b""
+        if _Name.of(name.page, name.before, content) == name:
+            with contextlib.suppress(msgspec.MsgspecError):
+                return msgspec.msgpack.decode(content, type=_Segment)
+        self._log(f"The saved pages {path} are gone or damaged. Those before them are used.")
+        return None
+
+    def write(self, key: WalkKey, page: int, before: str, segment: _Segment) -> _Name:
+        """Write a segment, and return its name."""
+        content = msgspec.msgpack.encode(segment)
+        name = _Name.of(page, before, content)
+        try:
+            self._store.put(self._path(key, name), content)
+        except OctogenSnapshotError as error:
+            if not (self._has_saved or self._store.is_local):
+                self.failure = error
+            raise
+        self._has_saved = True
+        return name
+
+    def submit(self, work: Callable[..., None], *arguments: Any) -> Future[None]:
+        return self._threads.submit(work, *arguments)
+
+    def give_up(self, error: OctogenSnapshotError) -> None:
+        """Save nothing more, and say so once: the read itself needs no saved pages."""
+        with self._lock:
+            is_first, self.is_ended = not self.is_ended, True
+        if is_first:
+            self._warn(
+                f"{error} The read goes on and saves no more pages: if it fails, those that are "
+                "not saved are requested, and paid for, again."
+            )
+
+
+class SavedWalk:
+    """The saved pages of one walk: those of earlier runs, then those that this read appends.
+
+    As a context manager it saves all pages of a walk that ends or fails.
+
+    Attributes:
+        key: What the walk is.
+        pages: The number of pages of earlier runs.
+        first: The first of them; None without any.
+        last: The last of them.
+        last_cursor: The cursor by which the last one was requested.
+        generation: The generation of the contract of the pages.
+        started_at: When the read began that saved the first one, or this one.
+        resumed: How many of the pages of earlier runs came so far.
+    """
+
+    first: ProductPage | None = None
+    last: ProductPage | None = None
+    last_cursor: str | None = None
+
+    def __init__(
+        self, store: PageStore, key: WalkKey, names: list[_Name], started_at: datetime
+    ) -> None:
+        self.key = key
+        self.pages = self.resumed = self._saved = 0
+        self.generation, self.started_at = "", started_at
+        self._store = store
+        self._began = started_at
+        self._lock = threading.Lock()
+        self._writing: Future[None] | None = None
+        self._unsaved: list[ProductPage] = []
+        self._closed = False
+        self._tail, self._after = _ROOT, self.last_cursor
+        self._chain: list[_Name] = []
+        while chain := _longest_chain(names):
+            head, tail = store.read(key, chain[0]), store.read(key, chain[-1])
+            if head and tail:
+                self._continue(chain, head, tail)
+                return
+            names.remove(chain[-1] if head else chain[0])
+
+    def _continue(self, chain: list[_Name], head: _Segment, tail: _Segment) -> None:
+        self._chain = chain
+        self.pages = chain[-1].page + len(tail.pages)
+        self.first, self.last = head.page(0), tail.page(-1)
+        self.last_cursor = tail.page(-2).next_cursor if len(tail.pages) > 1 else tail.after
+        self.generation, self.started_at = tail.generation, head.started_at
+
+    def close(self) -> None:
+        """Save no more, and wait until nothing is being written."""
+        with self._lock:
+            self._closed = True
+            self._unsaved.clear()
+            self._wait()
+
+    def __iter__(self) -> Iterator[ProductPage]:
+        """Yield the pages of earlier runs; `resumed` is less than `pages` if some are damaged."""
+        for name in self._chain:
+            segment = self._store.read(self.key, name)
+            if segment is None:
+                return
+            for number in range(len(segment.pages)):
+                page = segment.page(number)
+                self.resumed += 1
+                yield page
+            self._tail, self._after, self._saved = name.own, page.next_cursor, self.resumed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        with self._lock:
+            self._begin_segment()
+            if error is not None:
+                self._wait()
+
+    def append(self, page: ProductPage, generation: str) -> None:
+        """Save the next page in the background; a read waits only if two segments are on their way.
+
+        Raises:
+            OctogenSnapshotError: Nothing at all can be written to the bucket, so the snapshot could
+                not be published either.
+        """
+        if self._store.failure:
+            raise self._store.failure
+        if self._closed or self._store.is_ended:
+            return
+        with self._lock:
+            self.generation = generation or self.generation
+            self._unsaved.append(page)
+            count = len(self._unsaved)
+            is_full = (
+                count == PAGES_PER_SEGMENT
+                or sum(each.size for each in self._unsaved) >= _MAX_SEGMENT_BYTES
+            )
+            is_idle = self._writing is None or self._writing.done()
+            if is_full or (is_idle and count >= _MAX_SHARE_LOST * (self._saved + count)):
+                self._begin_segment()
+
+    def _begin_segment(self) -> None:
+        self._wait()
+        if self._unsaved and not (self._closed or self._store.is_ended):
+            pages, self._unsaved = self._unsaved, []
+            self._writing = self._store.submit(self._write, pages, self.generation)
+
+    def _write(self, pages: list[ProductPage], generation: str) -> None:
+        compressed = [zstd.compress(page.encoded(), _ZSTD_LEVEL) for page in pages]
+        segment = _Segment(generation, self._began, self._after, compressed)
+        try:
+            self._tail = self._store.write(self.key, self._saved, self._tail, segment).own
+        except OctogenSnapshotError as error:
+            self._store.give_up(error)  # pages after a gap are not saved
+            return
+        self._saved += len(pages)
+        self._after = pages[-1].next_cursor
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
+
+
+def _longest_chain(names: Collection[_Name]) -> list[_Name]:
+    """The segments from page 1 on that lead to the last page; none without a first segment."""
+    by_digest = {name.own: name for name in names}
+    for last in sorted(names, reverse=True):
+        chain = [last]
+        while (each := by_digest.get(chain[-1].before)) and each.page < chain[-1].page:
+            chain.append(each)
+        if chain[-1].before == _ROOT and chain[-1].page == 0:
+            return chain[::-1]
+    return []
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

@@ -1,1 +1,0 @@
-"""Consecutive pages of a read, saved so that they survive a crash. Knows no Dagster."""

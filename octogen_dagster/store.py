@@ -1,0 +1,319 @@
+"""Store: files on a disk or in a bucket, each of them written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import os
+import re
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from octogen_dagster.background import run_in_thread, wait_interruptibly
+from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.files import Disk, Stored, create_unfinished, remove_abandoned
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    import polars as pl
+
+ROW_GROUP_SIZE = 20_000
+MAX_WRITE_SECONDS = 3600.0
+"""The age from which a file that is still being written has no writer any more."""
+_FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+_STORE_ERROR = "object-store error: "
+"""The beginning of Polars' errors that are of the store."""
+
+
+class DamagedError(OctogenSnapshotError):
+    """A file is not a Parquet file."""
+
+    def __init__(self, uri: str, cause: BaseException) -> None:
+        super().__init__(
+            f"The file {uri} is not a snapshot or is damaged ({cause}). Materialize it again."
+        )
+
+
+class Store:
+    """Files below a folder on a disk, or below a prefix in a bucket. A key is a path like `a/b`.
+
+    Errors are of the type `OctogenSnapshotError`, but that of `get` for a missing file.
+    """
+
+    def __init__(self, base_dir: str, options: Mapping[str, Any] | None = None) -> None:
+        scheme, is_url, rest = base_dir.partition("://")
+        if not base_dir.strip():
+            raise ValueError(
+                "base_dir must not be empty. Name a folder, gs://bucket/... or s3://..."
+            )
+        self.base_dir = base_dir
+        self.is_local = not is_url or scheme == "file"
+        if self.is_local:
+            self._files: Any = Disk(Path(rest if is_url else base_dir))
+        else:
+            from octogen_dagster.buckets import Bucket
+
+            self._files = Bucket(base_dir, options or {})
+
+    def uri(self, key: str) -> str:
+        """The absolute path of a file on a disk, or the URL of an object."""
+        uri: str = self._files.uri(key)
+        return uri
+
+    @contextlib.contextmanager
+    def unfinished(self, key: str) -> Iterator[Path]:
+        """Create a local file to write to, and remove it when the block ends.
+
+        What killed writers left is removed first. A full disk is an error here, whatever the block
+        wrote with.
+        """
+        import polars as pl
+
+        self.exists(key)  # or something else is there, or the store cannot be asked
+        if self.is_local:
+            target, mode = Path(self.uri(key)), 0o666
+            advice = "Make the folder writable and free space in it, or set base_dir to another one"
+        else:
+            with self._explained(key, "The snapshot {} cannot be written"):
+                self._files.require()
+            target, mode = Path(tempfile.gettempdir(), "octogen-upload"), 0o600
+            advice = "Uploads are prepared there: free space in it, or set TMPDIR to another folder"
+
+        def unwritable(error: OSError) -> OctogenSnapshotError:
+            return OctogenSnapshotError(
+                f"Snapshots cannot be written to {target.parent}: {error.strerror or error}. "
+                f"Nothing was published. {advice}."
+            )
+
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            remove_abandoned(target, MAX_WRITE_SECONDS)
+            with create_unfinished(target, mode) as file:
+                path = Path(file.name)
+        except OSError as error:
+            raise unwritable(error) from error
+        try:
+            yield path
+        except (OSError, pl.exceptions.PolarsError) as error:
+            if full := _full_disk_error(error):
+                raise unwritable(full) from error
+            raise
+        finally:
+            path.unlink(missing_ok=True)
+
+    def publish(self, written: Path, key: str, *, keep_previous: bool | None = None) -> None:
+        """Give a written file its key; a reader sees the complete old or new file.
+
+        The replaced file becomes `previous_of(key)` if `keep_previous` is true; with None there
+        never is one. A process that dies midway leaves it aside, where the next one finds it.
+        """
+        with self._explained(
+            key, "The snapshot {} could not be published. Readers see the old one"
+        ):
+            if keep_previous is not None:
+                self._settle_previous(key)
+            if keep_previous and self.exists(key):
+                self._files.copy(key, _aside(key))
+            self._files.publish(written, key)
+        if keep_previous:
+            with self._explained(
+                key, "The snapshot {} is published, but the one that it replaced was not kept"
+            ):
+                self._settle_previous(key)
+
+    def _settle_previous(self, key: str) -> None:
+        """Make the file that is aside the previous one, unless it was not replaced after all."""
+        with contextlib.suppress(FileNotFoundError):  # none is aside, or it was just moved
+            if self._files.ending(_aside(key)) == self._files.ending(key):
+                self._files.delete([_aside(key)])
+            else:
+                self._files.move(_aside(key), previous_of(key))
+
+    def exists(self, key: str) -> bool:
+        """True if the file exists; anything else in its place is an error."""
+        with self._explained(key, "The snapshot {} cannot be read"):
+            return self._files.version(key) is not None
+
+    def metadata(self, key: str) -> dict[str, str]:
+        """Read the key-value metadata of a Parquet file; empty if there is no file."""
+        import polars as pl
+
+        if not self.exists(key):
+            return {}
+        with self._explained(key, "The snapshot {} cannot be read"):
+            return pl.read_parquet_metadata(**self._files.polars_arguments(key))
+
+    def count_rows(self, key: str) -> int:
+        """Count the rows of a Parquet file by its footer."""
+        import polars as pl
+
+        frame = self.scan(key)
+        with self._explained(key, "The snapshot {} cannot be read"):
+            return int(frame.select(pl.len()).collect().item())
+
+    def scan(self, key: str, *, pinned: bool = True) -> pl.LazyFrame:
+        """Return a Parquet file as a lazy frame, which is of one state of the file.
+
+        The frame of an object raises when it is executed after another was published. A file on a
+        disk is kept open, so the frame does not change, unless it is not `pinned`.
+        """
+        import polars as pl
+
+        with self._explained(key, "The snapshot {} cannot be read"):
+            version = self._files.version(key)
+            arguments = self._files.polars_arguments(key)
+            if self.is_local and pinned:
+                arguments = {"source": open(arguments["source"], "rb")}  # noqa: SIM115
+            frame = pl.scan_parquet(**arguments, glob=False)
+            schema = frame.collect_schema()
+        return frame if self.is_local else self._checked(frame, schema, key, version)
+
+    def _checked(
+        self, frame: pl.LazyFrame, schema: pl.Schema, key: str, version: object
+    ) -> pl.LazyFrame:
+        """Return the frame of an object, whose execution fails if the object was replaced."""
+        import polars as pl
+        from polars.io.plugins import register_io_source
+
+        def require_version() -> None:
+            with self._explained(key, "The snapshot {} cannot be read"):
+                if self._files.version(key) != version:
+                    raise OctogenSnapshotError(
+                        f"The snapshot {self.uri(key)} was replaced while it was read. Run it "
+                        "again to read the new one."
+                    )
+
+        def read(
+            columns: list[str] | None,
+            predicate: pl.Expr | None,
+            n_rows: int | None,
+            size: int | None,
+        ) -> Iterator[pl.DataFrame]:
+            # Polars counts n_rows before the predicate.
+            query = frame if n_rows is None else frame.head(n_rows)
+            query = query if predicate is None else query.filter(predicate)
+            query = query if columns is None else query.select(columns)
+            try:
+                if pl.__version__.startswith("2.0."):  # it ends batches early after a panic
+                    yield query.collect(engine="streaming")
+                else:
+                    yield from query.collect_batches(chunk_size=size, lazy=True)
+            except (OSError, pl.exceptions.PolarsError) as error:
+                require_version()
+                if isinstance(error, pl.exceptions.PolarsError) and _STORE_ERROR not in str(error):
+                    raise  # it is an error of the query
+                with self._explained(key, "The snapshot {} cannot be read"):
+                    raise
+            require_version()
+
+        return register_io_source(read, schema=schema, is_pure=True)
+
+    def files(self, folder: str) -> list[Stored]:
+        """List all files below a folder; none if there is no folder."""
+        with self._explained(folder, "Saved pages in {} cannot be listed"):
+            files: list[Stored] = self._files.files(folder)
+            return files
+
+    def get(self, key: str) -> bytes:
+        """Read a file; a missing one is a FileNotFoundError."""
+        with self._explained(key, "The saved pages {} cannot be read", but=FileNotFoundError):
+            content: bytes = self._files.get(key)
+            return content
+
+    def put(self, key: str, content: bytes) -> None:
+        """Write a file, which need not survive a power failure, and make its folder."""
+        with self._explained(key, "Pages cannot be saved to {}"):
+            self._files.put(key, content)
+
+    def delete(self, keys: Collection[str], *, folder: str | None = None) -> None:
+        """Delete files, and a folder with those in it that are empty; what is gone is no error."""
+        with self._explained(folder or ", ".join(keys), "{} cannot be deleted"):
+            self._files.delete(keys)
+            if folder is not None:
+                self._files.remove_empty(folder)
+
+    @contextlib.contextmanager
+    def _explained(
+        self, key: str, problem: str, *, but: type[Exception] = OctogenSnapshotError
+    ) -> Iterator[None]:
+        """Turn errors into those of a snapshot, but for those of a type."""
+        import polars as pl
+
+        try:
+            yield
+            return
+        except (OctogenSnapshotError, but):
+            raise
+        except Exception as error:  # an object store's errors are of many kinds
+            if isinstance(error, pl.exceptions.PolarsError) and _STORE_ERROR not in str(error):
+                raise DamagedError(self.uri(key), error) from error
+            reason = self._files.reason(error)
+        # Without its cause, which may quote a secret, and at length.
+        raise OctogenSnapshotError(
+            f"{problem.format(self.uri(key))}: {reason.removeprefix(_STORE_ERROR)}. "
+            f"{self._files.advice}"
+        )
+
+
+def previous_of(key: str) -> str:
+    """The key of the snapshot that one replaced: a hidden file beside it."""
+    return beside(key, ".previous")
+
+
+def beside(key: str, suffix: str) -> str:
+    """A hidden key beside a snapshot, for what belongs to it."""
+    folder, slash, name = key.rpartition("/")
+    return f"{folder}{slash}.{name.removesuffix('.parquet')}{suffix}"
+
+
+def _aside(key: str) -> str:
+    """Where a snapshot is while the one that replaces it is published."""
+    return beside(key, ".previous.next")
+
+
+def write_parquet(
+    frame: pl.LazyFrame,
+    path: Path,
+    metadata: Callable[[], dict[str, str]],
+    stop: Callable[[], None],
+    row_group_size: int = ROW_GROUP_SIZE,
+) -> int:
+    """Stream a frame into a Parquet file, read its footer back, and return the number of rows.
+
+    The metadata is asked for after the rows are written. `stop` ends the execution of the frame if
+    this thread is interrupted; `row_group_size` rows are held in memory.
+    """
+    import polars as pl
+
+    def interrupted(future: Future[None]) -> None:
+        stop()
+        wait_interruptibly(future)
+
+    # Given a path, Polars may create the file again after a failed query was cleaned up.
+    with path.open("wb") as file:
+        sink = functools.partial(
+            frame.sink_parquet,
+            file,
+            compression="zstd",
+            compression_level=1,
+            statistics=True,
+            row_group_size=row_group_size,
+            metadata=lambda _context: metadata(),
+        )
+        # In the main thread, Polars would hold back signals until it returns.
+        run_in_thread(sink, "octogen-write", interrupted).result()
+    rows: int = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
+    return rows
+
+
+def _full_disk_error(error: BaseException) -> OSError | None:
+    """The error of the operating system if a disk had no room; Polars has it in its text."""
+    number = error.errno if isinstance(error, OSError) else None
+    if match := _OS_ERROR.search(str(error)):
+        number = int(match[1])
+    return OSError(number, os.strerror(number)) if number in _FULL_DISK else None

@@ -1,0 +1,366 @@
+"""A snapshot in a bucket is complete or it is not there, in S3 and in Google Cloud Storage."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from octogen_dagster import (
+    OctogenResource,
+    ProductSearch,
+    build_product_changes_asset,
+    build_products_asset,
+)
+from octogen_dagster.errors import OctogenSnapshotError
+from tests.promises.paged_service import PagedService
+from tests.results import failure, metadata
+from tests.servers.buckets import ENVIRONMENT, S3Bucket
+
+PAGES = 116
+PRODUCTS = build_products_asset(
+    "products", ProductSearch(catalogs=["acme"], page_size=2), retry_policy=None
+)
+CHANGES = build_product_changes_asset(PRODUCTS)
+
+
+@dg.asset
+def titles(products: pl.LazyFrame) -> pl.DataFrame:
+    return products.select("title").collect()
+
+
+@pytest.fixture
+def service() -> Iterator[PagedService]:
+    with PagedService({"acme": 2 * PAGES}).running() as service:
+        yield service
+
+
+def run(
+    bucket: S3Bucket, service: PagedService, *assets: dg.AssetsDefinition, **settings: Any
+) -> dg.ExecuteInProcessResult:
+    service.searches.clear()
+    resources = {
+        "octogen": OctogenResource(api_key=service.api_key, base_url=service.base_url, attempts=1),
+        "io_manager": bucket.io_manager(**settings),
+    }
+    return dg.materialize([PRODUCTS, *assets], resources=resources, raise_on_error=False)
+
+
+def publish(bucket: S3Bucket, frame: pl.DataFrame, **settings: Any) -> None:
+    context = dg.build_output_context(asset_key="made")
+    bucket.io_manager(**settings).handle_output(context, frame)
+
+
+def load(bucket: S3Bucket) -> pl.LazyFrame:
+    kind = dg.PythonObjectDagsterType(pl.LazyFrame)
+    context = dg.build_input_context(asset_key="made", dagster_type=kind)
+    frame: pl.LazyFrame = bucket.io_manager().load_input(context)
+    return frame
+
+
+def incompressible(rows: int, seed: int) -> pl.DataFrame:
+    numbers = random.Random(seed)
+    return pl.DataFrame({"n": range(rows), "noise": [numbers.random() for _ in range(rows)]})
+
+
+def test_a_snapshot_is_stored_and_loaded(bucket: S3Bucket, service: PagedService) -> None:
+    result = run(bucket, service, titles)
+    assert result.output_for_node("titles").height == 2 * PAGES
+    assert bucket.names() == ["snapshots/products.parquet", "snapshots/titles.parquet"]
+    assert metadata(result, "products")["dagster/uri"] == f"{bucket.base_dir}/products.parquet"
+
+
+def test_a_read_that_fails_leaves_the_snapshot_byte_for_byte(
+    bucket: S3Bucket, service: PagedService
+) -> None:
+    assert run(bucket, service).success
+    before = bucket.get("snapshots/products.parquet")
+
+    def fail(_key: str, page: int, products: list[dict[str, Any]]) -> None:
+        if page == 8:
+            products[0]["currentPrice"] = "a lot"
+
+    service.change = fail
+    assert not run(bucket, service).success
+    assert bucket.get("snapshots/products.parquet") == before
+
+
+def test_the_replaced_snapshot_is_kept_byte_for_byte(
+    bucket: S3Bucket, service: PagedService
+) -> None:
+    assert run(bucket, service).success
+    first = bucket.get("snapshots/products.parquet")
+    service.catalogs["acme"] -= 4
+    result = run(bucket, service, CHANGES)
+    assert metadata(result, "products_changes")["octogen/disappeared"] == 4
+    assert bucket.get("snapshots/.products.previous") == first
+
+
+def test_a_publisher_that_died_halfway_costs_no_previous_snapshot(
+    bucket: S3Bucket, service: PagedService
+) -> None:
+    for products in (2 * PAGES, 2 * PAGES - 2):
+        service.catalogs["acme"] = products
+        assert run(bucket, service).success
+    first, second = (
+        bucket.get(f"snapshots/{name}") for name in (".products.previous", "products.parquet")
+    )
+    bucket.put("snapshots/.products.previous.next", second)  # as before the upload
+    assert run(bucket, service).success
+    third = bucket.get("snapshots/products.parquet")
+    assert bucket.get("snapshots/.products.previous") == second != first
+    bucket.put("snapshots/.products.previous", first)
+    bucket.put("snapshots/.products.previous.next", second)  # as after the upload
+    assert run(bucket, service).success
+    assert bucket.get("snapshots/.products.previous") == third
+
+
+def test_a_missing_bucket_is_an_error_before_anything_is_read(
+    bucket: S3Bucket, service: PagedService
+) -> None:
+    nowhere = f"{bucket.scheme}://nowhere-{bucket.name}/snapshots"
+    failed = failure(run(bucket, service, base_dir=nowhere))
+    assert f"The snapshot {nowhere}/products.parquet cannot be written" in failed
+    assert "Check that the bucket is there" in failed
+    assert service.searches == []
+    assert [name for name in bucket.buckets() if "nowhere" in name] == []
+
+
+def test_a_store_that_denies_access_is_an_error_before_anything_is_read(
+    bucket: S3Bucket, service: PagedService
+) -> None:
+    bucket.proxy.is_denied = True
+    failed = failure(run(bucket, service))
+    assert f"The snapshot {bucket.base_dir}/products.parquet cannot be read" in failed
+    assert "that the credentials may use it" in failed
+    assert "Debug source" not in failed
+    assert service.searches == []
+
+
+def test_a_store_that_is_down_is_an_error(bucket: S3Bucket) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        options = {
+            name: url if name.endswith("_url") else value for name, value in bucket.options.items()
+        }
+        with pytest.raises(OctogenSnapshotError, match=r"cannot be read: .*store can be reached"):
+            publish(bucket, pl.DataFrame({"n": [1]}), storage_options=options)
+
+
+def test_a_broken_upload_leaves_the_snapshot_as_it_was(bucket: S3Bucket) -> None:
+    before = incompressible(10, seed=1)
+    publish(bucket, before)
+    bucket.proxy.max_sent = 100_000
+    with pytest.raises(
+        OctogenSnapshotError,
+        match=rf"^The snapshot {bucket.base_dir}/made\.parquet could not be published\. Readers "
+        r"see the old one: .+ Check that the bucket is there",
+    ):
+        publish(bucket, incompressible(50_000, seed=2))
+    bucket.proxy.reset()
+    assert bucket.names() == ["snapshots/made.parquet"]
+    assert load(bucket).collect().equals(before)
+    after = incompressible(50_000, seed=3)
+    publish(bucket, after)
+    assert load(bucket).collect().equals(after)
+
+
+PUBLISHING = """
+import json, sys
+import dagster as dg
+import polars as pl
+from octogen_dagster import ParquetSnapshotIOManager
+
+base_dir, options = sys.argv[1], json.loads(sys.argv[2])
+manager = ParquetSnapshotIOManager(base_dir=base_dir, storage_options=options)
+frame = pl.DataFrame({"n": range(1_000_000)}).with_columns(noise=pl.col("n").hash())
+print("publishing", flush=True)
+manager.handle_output(dg.build_output_context(asset_key="made"), frame)
+"""
+
+
+def publishing(bucket: S3Bucket) -> subprocess.Popen[str]:
+    """Start a process that uploads 8 MB."""
+    options = {
+        name: {"env": value.env_var_name} if isinstance(value, dg.EnvVar) else value
+        for name, value in bucket.options.items()
+    }
+    arguments = [sys.executable, "-c", PUBLISHING, bucket.base_dir, json.dumps(options)]
+    environment = {**os.environ, **ENVIRONMENT}
+    return subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for_upload(bucket: S3Bucket, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not any(head.startswith((b"PUT", b"POST")) for head in bucket.proxy.heads):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_a_killed_upload_leaves_the_snapshot_as_it_was(bucket: S3Bucket) -> None:
+    publish(bucket, pl.DataFrame({"n": [1, 2]}))
+    bucket.proxy.heads.clear()
+    with publishing(bucket) as process:
+        wait_for_upload(bucket, process)
+        process.kill()
+    assert load(bucket).select(pl.len()).collect().item() in (2, 1_000_000)
+    publish(bucket, pl.DataFrame({"n": [3]}))
+    assert load(bucket).collect()["n"].to_list() == [3]
+
+
+def test_an_interrupt_ends_an_upload_that_hangs(bucket: S3Bucket) -> None:
+    bucket.proxy.heads.clear()
+    with socket.create_server(("127.0.0.1", 0)) as silent, publishing(bucket) as process:
+        upstream, bucket.proxy.upstream = bucket.proxy.upstream, silent.getsockname()[1]
+        try:
+            deadline = time.monotonic() + 60
+            while not bucket.proxy.heads:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=10) != 0
+        finally:
+            bucket.proxy.upstream = upstream
+
+
+def test_a_read_that_died_is_continued_from_the_bucket(
+    bucket: S3Bucket, service: PagedService
+) -> None:
+    def fail(_key: str, page: int, products: list[dict[str, Any]]) -> None:
+        if page == 90:
+            products[0]["currentPrice"] = "a lot"
+
+    service.change = fail
+    assert not run(bucket, service).success
+    assert bucket.names()
+    assert all(name.startswith("snapshots/.products.pages/") for name in bucket.names())
+
+    service.change = PagedService.change
+    assert run(bucket, service).success
+    assert service.pages_of("acme") == [*range(90, PAGES + 1)]
+    assert bucket.names() == ["snapshots/products.parquet"]
+
+
+def test_a_bucket_that_refuses_saved_pages_for_a_while_keeps_no_snapshot_from_it(
+    bucket: S3Bucket, service: PagedService
+) -> None:
+    def refuse_for_a_while(_key: str, page: int, _products: list[dict[str, Any]]) -> None:
+        if page == 40:
+            bucket.proxy.is_denied = True
+        elif page == 100:
+            assert bucket.proxy.has_denied.wait(30)
+            bucket.proxy.is_denied = False
+
+    service.change = refuse_for_a_while
+    result = run(bucket, service)
+    assert result.success
+    assert len(service.searches) == PAGES
+    assert bucket.names() == ["snapshots/products.parquet"]
+
+
+def test_a_query_requests_only_what_it_needs(bucket: S3Bucket) -> None:
+    stored = incompressible(200_000, seed=4).with_columns(more=pl.col("noise") * 2)
+    publish(bucket, stored)
+    frame = load(bucket)
+    size = len(bucket.get("snapshots/made.parquet"))
+    assert size > 3_000_000
+
+    def received_by(query: pl.LazyFrame) -> tuple[pl.DataFrame, float]:
+        before = bucket.proxy.received
+        result = query.collect()
+        return result, (bucket.proxy.received - before) / size
+
+    result, share = received_by(frame.select("n"))
+    assert result.equals(stored.select("n"))
+    assert share < 0.2
+    result, share = received_by(frame.filter(pl.col("n") < 50))
+    assert result.equals(stored.head(50))
+    assert share < 0.2  # one row group of ten
+    result, share = received_by(frame)
+    assert result.equals(stored)
+    assert share < 1.1
+
+
+def test_a_frame_of_a_snapshot_that_is_replaced_is_not_of_two_states(bucket: S3Bucket) -> None:
+    publish(bucket, incompressible(1000, seed=5))
+    frame = load(bucket)
+    publish(bucket, incompressible(1000, seed=6))
+    with pytest.raises(
+        OctogenSnapshotError, match=r"made\.parquet was replaced while it was read\. Run it again"
+    ):
+        frame.collect()
+
+
+def test_an_object_that_is_no_snapshot_is_named_and_replaced(bucket: S3Bucket) -> None:
+    bucket.put("snapshots/made.parquet", b"no Parquet" * 100)
+    with pytest.raises(OctogenSnapshotError, match=r"made\.parquet is not a snapshot or is damag"):
+        load(bucket)
+    publish(bucket, pl.DataFrame({"n": [1]}))
+    assert load(bucket).collect()["n"].to_list() == [1]
+
+
+def test_a_limit_counts_before_or_after_a_filter_as_it_is_written(bucket: S3Bucket) -> None:
+    publish(bucket, pl.DataFrame({"n": range(10)}))
+    frame, odd = load(bucket), pl.col("n") % 2 == 1
+    assert frame.head(4).filter(odd).collect()["n"].to_list() == [1, 3]
+    assert frame.filter(odd).head(4).collect()["n"].to_list() == [1, 3, 5, 7]
+
+
+def test_the_error_of_a_query_is_not_taken_for_one_of_the_store(bucket: S3Bucket) -> None:
+    publish(bucket, pl.DataFrame({"text": ["1", "x"]}))
+    kinds = (pl.exceptions.PolarsError, pl.exceptions.PanicException)  # Polars 2.0 panics
+    with pytest.raises(kinds, match="conversion from `str` to `i64` failed"):
+        load(bucket).filter(pl.col("text").cast(pl.Int64) > 0).collect()
+
+
+@pytest.mark.parametrize("key", ["a/b", "../x", "50% #1?.é"])
+def test_the_keys_of_partitions_are_taken_literally(bucket: S3Bucket, key: str) -> None:
+    partitions = dg.StaticPartitionsDefinition([key])
+    context = dg.build_output_context(
+        asset_key="made", partition_key=key, asset_partitions_def=partitions
+    )
+    io_manager = bucket.io_manager()
+    io_manager.handle_output(context, pl.DataFrame({"n": [1]}))
+    (name,) = bucket.names()
+    assert name.startswith("snapshots/made/")
+    assert name.count("/") == 2
+
+    @dg.asset(partitions_def=partitions)
+    def down(made: pl.DataFrame) -> pl.DataFrame:
+        return made
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        source = dg.AssetSpec("made", partitions_def=partitions)
+        result = dg.materialize(
+            [source, down],
+            partition_key=key,
+            instance=instance,
+            resources={"io_manager": io_manager},
+        )
+    assert result.output_for_node("down")["n"].to_list() == [1]
+
+
+def test_a_file_for_a_bucket_is_prepared_in_the_temporary_folder(
+    bucket: S3Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    (tmp_path / "missing").touch()
+    with pytest.raises(OctogenSnapshotError, match="set TMPDIR to another folder"):
+        publish(bucket, pl.DataFrame({"n": [1]}))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "there"))
+    publish(bucket, pl.DataFrame({"n": [1]}))
+    assert list((tmp_path / "there").iterdir()) == []

@@ -1,0 +1,247 @@
+"""What a read continues from, and what it does not: its rows are of one state of the catalog."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from octogen_dagster import (
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ProductSearch,
+    build_products_asset,
+)
+from tests.api.servers import http
+from tests.promises.paged_service import PagedService
+from tests.results import failure
+
+PAGES = 100
+DIES_AT = 91
+SEARCH = ProductSearch(catalogs=["acme"], page_size=5)
+WHOLE = [*range(1, PAGES + 1)]
+
+
+@dataclass
+class Shop(PagedService):
+    """A service with one catalog of 100 pages, whose products have the price of its state.
+
+    Attributes:
+        stamp: When the list says that the catalog was indexed; None if it does not say.
+        state: The state of the catalog.
+        refusal: The status by which cursors are refused in the next request with one; 0 for none.
+        restarts: True if the next cursor leads to page 1 again.
+        fails_at: The page that cannot be read; 0 for none.
+        loops: True if page 95 leads back to page 50.
+    """
+
+    stamp: str | None = "2026-11-26T04:00:00Z"
+    state: int = 1
+    refusal: int = 0
+    restarts: bool = False
+    fails_at: int = 0
+    loops: bool = False
+
+    def _state(self, key: str) -> dict[str, Any]:
+        return super()._state(key) | {"lastIndexedAt": self.stamp}
+
+    def _respond(self, request: Any) -> list[bytes]:
+        cursor = b"cursor" in request.body
+        if cursor and self.refusal:
+            status, self.refusal = self.refusal, 0
+            return http(status, {"detail": "cursor"})
+        if cursor and self.restarts:
+            self.restarts = False
+            return http(200, self._page("acme", None, 5))
+        return super()._respond(request)
+
+    def _page(self, key: str, cursor: str | None, limit: int) -> dict[str, Any]:
+        page = super()._page(key, cursor, limit)
+        if self.fails_at and page["nextCursor"] and int(page["nextCursor"]) == 5 * self.fails_at:
+            page["items"][0]["currentPrice"] = "a lot"
+            return page
+        if self.loops and page["nextCursor"] == str(5 * 95):
+            page["nextCursor"] = str(5 * 50)
+        for product in page["items"]:
+            product["currentPrice"] = float(self.state)
+        return page
+
+
+@pytest.fixture
+def shop() -> Iterator[Shop]:
+    with Shop({"acme": 5 * PAGES}).running() as shop:
+        yield shop  # type: ignore[misc]
+
+
+def run(
+    shop: Shop, folder: Path, search: ProductSearch = SEARCH, **settings: Any
+) -> dg.ExecuteInProcessResult:
+    shop.searches.clear()
+    return dg.materialize(
+        [build_products_asset("products", search, retry_policy=None)],
+        resources={
+            "octogen": OctogenResource(api_key=shop.api_key, base_url=shop.base_url, attempts=1),
+            "io_manager": ParquetSnapshotIOManager(base_dir=str(folder), **settings),
+        },
+        raise_on_error=False,
+    )
+
+
+def die(shop: Shop, folder: Path, page: int = DIES_AT) -> None:
+    shop.fails_at = page
+    assert not run(shop, folder).success
+    shop.fails_at = 0
+
+
+def check(shop: Shop, folder: Path, *, price: float = 1.0) -> None:
+    """Check that a snapshot is whole, of one state, and alone in its folder."""
+    frame = pl.read_parquet(folder / "products.parquet")
+    assert frame["uuid"].n_unique() == len(frame) == shop.catalogs["acme"]
+    assert frame["current_price"].unique().to_list() == [price]
+    assert [path.name for path in folder.iterdir()] == ["products.parquet"]
+
+
+def segments(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*.pages") if path.is_file())
+
+
+def test_with_a_stamp_only_the_missing_pages_are_requested(shop: Shop, tmp_path: Path) -> None:
+    die(shop, tmp_path)
+    assert run(shop, tmp_path).success
+    assert shop.pages_of("acme") == [*range(DIES_AT, PAGES + 1)]
+    check(shop, tmp_path)
+
+
+def test_without_a_stamp_two_pages_are_compared(shop: Shop, tmp_path: Path) -> None:
+    shop.stamp = None
+    die(shop, tmp_path)
+    assert run(shop, tmp_path).success
+    assert sorted(shop.pages_of("acme")) == [1, DIES_AT - 1, *range(DIES_AT, PAGES + 1)]
+    check(shop, tmp_path)
+
+
+def test_without_a_stamp_a_page_that_changed_costs_all(shop: Shop, tmp_path: Path) -> None:
+    shop.stamp = None
+    die(shop, tmp_path)
+    shop.state = 2
+    assert run(shop, tmp_path).success
+    assert shop.pages_of("acme")[-PAGES:] == WHOLE
+    check(shop, tmp_path, price=2.0)
+
+
+def test_a_catalog_that_was_indexed_again_is_read_anew(shop: Shop, tmp_path: Path) -> None:
+    die(shop, tmp_path)
+    shop.state, shop.stamp = 2, "2026-11-26T05:00:00Z"
+    die(shop, tmp_path)
+    assert run(shop, tmp_path).success
+    assert shop.pages_of("acme") == [*range(DIES_AT, PAGES + 1)]
+    check(shop, tmp_path, price=2.0)
+
+
+def test_a_resumed_read_can_die_and_be_resumed_itself(shop: Shop, tmp_path: Path) -> None:
+    for page in (30, 31, 60, DIES_AT):
+        die(shop, tmp_path, page)
+    assert run(shop, tmp_path).success
+    assert shop.pages_of("acme") == [*range(DIES_AT, PAGES + 1)]
+    check(shop, tmp_path)
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 410, 422])
+def test_a_cursor_that_is_refused_costs_all(shop: Shop, tmp_path: Path, status: int) -> None:
+    die(shop, tmp_path)
+    shop.refusal = status
+    assert run(shop, tmp_path).success
+    assert shop.pages_of("acme") == WHOLE
+    check(shop, tmp_path)
+
+
+def test_a_cursor_that_leads_to_page_1_again_costs_all(shop: Shop, tmp_path: Path) -> None:
+    die(shop, tmp_path)
+    shop.restarts = True
+    assert run(shop, tmp_path).success
+    assert shop.pages_of("acme")[-PAGES:] == WHOLE
+    check(shop, tmp_path)
+
+
+def test_pages_of_another_search_or_service_are_not_used(shop: Shop, tmp_path: Path) -> None:
+    die(shop, tmp_path)
+    assert run(shop, tmp_path, SEARCH.model_copy(update={"q": "boots"})).success
+    assert shop.pages_of("acme") == WHOLE
+    with Shop({"acme": 5 * PAGES}).running() as other:
+        assert run(other, tmp_path).success  # type: ignore[arg-type]
+        assert other.pages_of("acme") == WHOLE
+
+
+@pytest.mark.parametrize("hours", [5, 7])
+def test_pages_are_continued_for_six_hours(shop: Shop, tmp_path: Path, hours: int) -> None:
+    die(shop, tmp_path)
+    ago = time.time() - hours * 3600
+    for path in segments(tmp_path):
+        os.utime(path, (ago, ago))
+    assert run(shop, tmp_path).success
+    assert len(shop.searches) == (PAGES - DIES_AT + 1 if hours == 5 else PAGES)
+    check(shop, tmp_path)
+
+
+def test_pages_are_not_continued_if_it_is_turned_off(shop: Shop, tmp_path: Path) -> None:
+    die(shop, tmp_path)
+    assert run(shop, tmp_path, resume_within_hours=0).success
+    assert shop.pages_of("acme") == WHOLE
+    check(shop, tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "emptied", "removed"])
+@pytest.mark.parametrize("which", ["first", "middle", "last"])
+def test_damage_costs_the_pages_from_there_on(
+    shop: Shop, tmp_path: Path, damage: str, which: str
+) -> None:
+    die(shop, tmp_path)
+    found = segments(tmp_path)
+    place = {"first": 0, "middle": len(found) // 2, "last": len(found) - 1}[which]
+    path = found[place]
+    before = int(path.name.partition("-")[0])  # the pages before it
+    content = path.read_bytes()
+    half = len(content) // 2
+    if damage == "removed":
+        path.unlink()
+    else:
+        changed = content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
+        path.write_bytes({"cut": content[:half], "changed": changed, "emptied": b""}[damage])
+    assert run(shop, tmp_path).success
+    assert set(shop.pages_of("acme")) == {*range(before + 1, PAGES + 1)}
+    check(shop, tmp_path)
+
+
+def test_pages_that_loop_are_not_used_again(shop: Shop, tmp_path: Path) -> None:
+    die(shop, tmp_path)
+    shop.loops = True
+    assert not run(shop, tmp_path).success
+    shop.loops = False
+    assert run(shop, tmp_path).success
+    assert shop.pages_of("acme") == WHOLE
+    check(shop, tmp_path)
+
+
+def test_a_whole_read_that_was_not_published_is_not_paid_again(shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "products.parquet").write_bytes(b"")
+    pl.DataFrame({"uuid": range(5000)}).write_parquet(tmp_path / "products.parquet")
+    assert "min_rows_ratio" in failure(run(shop, tmp_path))
+    (tmp_path / "products.parquet").unlink()
+    assert run(shop, tmp_path).success
+    assert shop.searches == []
+    check(shop, tmp_path)
+
+
+def test_fetched_at_is_that_of_the_read_that_began(shop: Shop, tmp_path: Path) -> None:
+    die(shop, tmp_path)
+    died = time.time()
+    assert run(shop, tmp_path).success
+    fetched_at = pl.read_parquet(tmp_path / "products.parquet")["fetched_at"].unique().item()
+    assert fetched_at.timestamp() < died

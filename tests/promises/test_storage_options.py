@@ -1,0 +1,163 @@
+"""Options of an object store: those of obstore and Polars, and no secret of them is shown."""
+
+from __future__ import annotations
+
+import json
+import socket
+import traceback
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+from dagster._core.remote_representation.external_data import RepositorySnap
+
+from octogen_dagster import ParquetSnapshotIOManager
+from octogen_dagster.errors import OctogenSnapshotError
+from tests.servers.buckets import ENVIRONMENT, S3Bucket
+
+SECRET = "wJalrXUtnFEMI/K7MDENG"
+PEM = "-----BEGIN PRIVATE KEY-----\nMIIEvQ\n-----END PRIVATE KEY-----"
+FROM_ENVIRONMENT = {
+    "aws_access_key_id": dg.EnvVar("STORE_KEY"),
+    "aws_secret_access_key": dg.EnvVar("STORE_SECRET"),
+    "aws_region": "eu-central-1",
+}
+
+
+def publish(manager: ParquetSnapshotIOManager) -> None:
+    context = dg.build_output_context(asset_key="made")
+    manager.handle_output(context, pl.DataFrame({"n": [1]}))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"google_service_account": "/etc/gcp/key.json"},
+        {"google_application_credentials": "~/gcp/credentials.json"},
+        {"aws_web_identity_token_file": "/var/run/secrets/token"},
+        {"azure_federated_token_file": "/var/run/secrets/token"},
+        {"aws_sse_kms_key_id": "arn:aws:kms:eu:1:key/2"},
+        {"aws_skip_signature": True, "aws_endpoint_url": "http://127.0.0.1:1"},
+        {"azure_storage_account_name": "account", "azure_tenant_id": "t"},
+        FROM_ENVIRONMENT,
+    ],
+    ids=str,
+)
+def test_a_place_or_a_kind_of_credentials_is_accepted(options: dict[str, Any]) -> None:
+    manager = ParquetSnapshotIOManager(base_dir="s3://bucket", storage_options=options)
+    assert manager.storage_options == options
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"aws_secret_access_key": SECRET}, "aws_secret_access_key"),
+        ({"AWS_SESSION_TOKEN": SECRET}, "AWS_SESSION_TOKEN"),
+        ({"google_bearer_token": SECRET}, "google_bearer_token"),
+        ({"google_service_account_key": '{"private_key": "x"}'}, "google_service_account_key"),
+        ({"google_application_credentials": '{"a": 1}'}, "google_application_credentials"),
+        ({"google_service_account": PEM}, "google_service_account"),
+        ({"azure_storage_account_key": SECRET}, "azure_storage_account_key"),
+        ({"azure_storage_sas_key": SECRET}, "azure_storage_sas_key"),
+        ({"azure_client_secret": SECRET}, "azure_client_secret"),
+        ({"proxy_url": "https://user:hunter2@proxy"}, "proxy_url"),
+        ({"secret": SECRET}, "secret"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_secret_that_is_written_out_is_refused_and_not_shown(
+    options: dict[str, Any], name: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"{name} looks like a secret.*dg\.EnvVar\(") as caught:
+        ParquetSnapshotIOManager(base_dir="s3://bucket", storage_options=options)
+    assert not any(value in str(caught.value) for value in options.values())
+
+
+def test_the_ui_is_given_the_names_of_the_variables_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORE_KEY", SECRET)
+    monkeypatch.setenv("STORE_SECRET", SECRET)
+    manager = ParquetSnapshotIOManager(base_dir="s3://bucket", storage_options=FROM_ENVIRONMENT)
+    definitions = dg.Definitions(resources={"io_manager": manager})
+    snap = dg.serialize_value(RepositorySnap.from_def(definitions.get_repository_def()))
+    assert "STORE_SECRET" in snap
+    assert SECRET not in json.dumps(snap)
+
+
+def test_a_variable_that_is_not_set_is_an_error_that_names_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("STORE_KEY", raising=False)
+    manager = ParquetSnapshotIOManager(base_dir="s3://bucket", storage_options=FROM_ENVIRONMENT)
+    with pytest.raises(
+        OctogenSnapshotError, match=r"variable STORE_KEY, which is not set\. Set it where the run"
+    ):
+        publish(manager)
+
+
+@pytest.mark.parametrize(
+    ("url", "option", "advice"),
+    [
+        ("s3://bucket", "aws_regoin", "Correct its name"),
+        ("s3://bucket", "client_kwargs", "Write aws_region and aws_endpoint_url, without a dict"),
+        ("s3://bucket", "anon", "Write skip_signature in its place"),
+        ("s3://bucket", "key", "Write aws_access_key_id in its place"),
+        ("gs://bucket", "token", "Write google_service_account, the path of a key file"),
+        ("gs://bucket", "endpoint_url", "Write google_base_url in its place"),
+        ("az://container", "connection_string", "Write azure_storage_account_name and"),
+    ],
+)
+def test_an_option_that_is_not_known_is_named_with_what_to_write(
+    url: str, option: str, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VALUE", "1")
+    options = {"google_bearer_token": dg.EnvVar("VALUE"), option: dg.EnvVar("VALUE")}
+    if url != "gs://bucket":
+        del options["google_bearer_token"]
+    manager = ParquetSnapshotIOManager(base_dir=url, storage_options=options)
+    with pytest.raises(ValueError, match=rf"storage option '{option}' is not known.*{advice}"):
+        publish(manager)
+
+
+@pytest.mark.parametrize("base_dir", ["ftp://host/x", "memory://x", "s3://", "https://host/x"])
+def test_a_store_that_is_not_known_is_an_error(base_dir: str) -> None:
+    with pytest.raises(ValueError, match=r"is in no store that is known\. Name a folder, s3://"):
+        publish(ParquetSnapshotIOManager(base_dir=base_dir))
+
+
+@pytest.mark.parametrize("bucket", ["s3"], indirect=True)
+def test_a_secret_is_in_no_error(bucket: S3Bucket) -> None:
+    bucket.proxy.is_denied = True
+    with pytest.raises(OctogenSnapshotError, match="cannot be read") as caught:
+        publish(bucket.io_manager())
+    shown = "".join(traceback.format_exception(caught.value))
+    assert not any(value in shown for value in ENVIRONMENT.values())
+    # A secret that an error quotes, as that of a wrong address would.
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        options = bucket.options | {"aws_endpoint_url": f"{address}/wJalrXUtnFEMI"}
+        with pytest.raises(OctogenSnapshotError, match=r"cannot be read: .*/\*\*\*/") as caught:
+            publish(bucket.io_manager(storage_options=options))
+    assert "wJalrXUtnFEMI" not in str(caught.value)
+
+
+@pytest.mark.parametrize("bucket", ["s3"], indirect=True)
+def test_credentials_of_a_profile_write_and_read(
+    bucket: S3Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "credentials"
+    file.write_text("[work]\naws_access_key_id = AKID\naws_secret_access_key = secret\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    options = {"aws_profile": "work", "aws_endpoint_url": bucket.options["aws_endpoint_url"]}
+    options |= {"aws_allow_http": "true", "aws_region": "us-east-1"}
+    bucket.proxy.heads.clear()
+    manager = bucket.io_manager(storage_options=options)
+    publish(manager)
+    context = dg.build_input_context(
+        asset_key="made", dagster_type=dg.PythonObjectDagsterType(pl.DataFrame)
+    )
+    assert manager.load_input(context)["n"].to_list() == [1]
+    signed = [head for head in bucket.proxy.heads if b"Credential=AKID/" in head]
+    assert signed == bucket.proxy.heads != []

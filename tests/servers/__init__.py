@@ -1,0 +1,1 @@
+"""Servers that share no code with the package."""
