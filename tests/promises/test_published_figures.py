@@ -36,6 +36,7 @@ def test_pages_requests_and_charges_of_a_read_are_those_of_the_service(
         {"acme": uuids},
         brands={uuid: f"brand {int(uuid) % 12}" for uuid in uuids},
         hosts={"acme.example": ["acme"]},
+        counts={"acme": 500},
     )
 
     @dg.asset
