@@ -12,7 +12,7 @@ import functools
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -63,7 +63,7 @@ MAX_FAILURES_IN_A_ROW = 50
 
 _LOGGER = logging.getLogger(__name__)
 _ROWS_PER_FRAME = 500
-_MAX_WAITING = 2 * _ROWS_PER_FRAME
+_MAX_PRODUCTS_PER_JOB = 25  # fewer results in a queue cost less time
 _PRODUCTS_PER_CHUNK = 5_000
 _IDENTITY_AND_LISTING = [*IDENTITY, "listed"]
 _LOOKED_UP = {
@@ -82,6 +82,7 @@ _ENDS_ALL = (
 _INDEXED = ("indexed", None)  # the seed generation has an index only, and does not name it
 
 _Row = dict[str, Any]
+_Result = tuple[_Row, Mapping[str, int]]
 
 
 class DetailScan:
@@ -182,12 +183,14 @@ class DetailScan:
         keys = products.select("key").collect(engine="streaming")
         statistics.products = len(keys)
         carried, kept = _carried_over(self._previous(place), keys)
-        self._announce(len(keys.join(kept, on="key", how="anti")), log, warn)
+        lookups = len(keys.join(kept, on="key", how="anti"))
+        self._announce(lookups, log, warn)
         for frame in carried.collect_batches(chunk_size=ROW_GROUP_SIZE, lazy=True):
             statistics.add(frame, carried_over=True)
             yield frame
         fresh = products.join(kept.lazy(), on="key", how="anti", maintain_order="left")
-        yield from self._looked_up(fresh.drop("key"), self.service.for_execution(warn), stop)
+        jobs = _jobs(fresh.drop("key"), lookups // (4 * self.service.concurrency))
+        yield from self._looked_up(jobs, self.service.for_execution(warn), stop)
         statistics.complete = True
         self._tell()
 
@@ -215,16 +218,16 @@ class DetailScan:
             )
 
     def _looked_up(
-        self, products: pl.LazyFrame, service: CatalogService, stop: threading.Event
+        self, jobs: Iterator[list[_Row]], service: CatalogService, stop: threading.Event
     ) -> Iterator[pl.DataFrame]:
         limit = _FailureLimit(self.failure_threshold, self.statistics.products)
         rows: list[_Row] = []
         with Workers(
             service,
-            _rows(products),
-            _look_up,
+            jobs,
+            _look_up_all,
             threads=service.concurrency,
-            ahead=_MAX_WAITING,
+            ahead=2 * service.concurrency,
             check=functools.partial(check, stop),
             name="octogen-lookup",
         ) as lookups:
@@ -239,14 +242,12 @@ class DetailScan:
 
             tell_now_and_then = Throttle(report, self.report_interval_seconds)
             try:
-                for result in lookups:
+                for results in lookups:
                     tell_now_and_then()
-                    if result is None:
-                        continue
-                    row, unknown = result
-                    limit.note(row)
-                    self.statistics.unknown_fields.update(unknown)
-                    rows.append(row)
+                    for row, unknown in results or ():
+                        limit.note(row)
+                        self.statistics.unknown_fields.update(unknown)
+                        rows.append(row)
                     if len(rows) >= _ROWS_PER_FRAME:
                         frame = self._details(rows)
                         rows.clear()
@@ -312,13 +313,19 @@ def _with_key(frame: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
-def _rows(products: pl.LazyFrame) -> Iterator[_Row]:
+def _jobs(products: pl.LazyFrame, size: int) -> Iterator[list[_Row]]:
+    size = max(1, min(size, _MAX_PRODUCTS_PER_JOB))
     for frame in products.collect_batches(chunk_size=_PRODUCTS_PER_CHUNK, lazy=True):
-        yield from frame.iter_rows(named=True)
+        for some in frame.iter_slices(size):
+            yield some.to_dicts()
 
 
-def _look_up(client: BlockingClient, product: _Row) -> Iterator[tuple[_Row, Counter[str]]]:
-    """Yield the product with the columns of its lookup, and the fields that nobody knows."""
+def _look_up_all(client: BlockingClient, products: list[_Row]) -> Iterator[list[_Result]]:
+    yield [_look_up(client, product) for product in products]
+
+
+def _look_up(client: BlockingClient, product: _Row) -> _Result:
+    """Return the product with the columns of its lookup, and the fields that nobody knows."""
     response, error = None, None
     try:
         response = client.lookup(product["product_url"] or "", read_lookup)
@@ -339,7 +346,7 @@ def _look_up(client: BlockingClient, product: _Row) -> Iterator[tuple[_Row, Coun
         "looked_up_at": datetime.now(timezone.utc),
         "lookup": response and response.content,
     }
-    yield row, Counter(response.unknown if response else ())
+    return row, response.unknown if response else {}
 
 
 def _mismatch(uuid: str | None) -> str:
