@@ -254,9 +254,11 @@ class BlockingClient:
             curl.perform()
         except pycurl.error as error:
             failure, reason = error.args
-        head = _head(curl.getinfo(pycurl.RESPONSE_CODE), lines, step.request)
-        if head is not None:
-            head = self.service.api_key.redacted(head)
+        finally:  # also after an interrupt
+            head = _head(curl.getinfo(pycurl.RESPONSE_CODE), lines, step.request)
+            if head is not None:
+                head = self.service.api_key.redacted(head)
+                step.begun(head)
         if not failure and head is not None:
             content = body.getvalue()
             body.close()  # the handle keeps it until the next request
@@ -269,10 +271,10 @@ class BlockingClient:
         elif failure == pycurl.E_ABORTED_BY_CALLBACK:
             self.check()
         elif failure == pycurl.E_OPERATION_TIMEDOUT:
-            return TransportTimeoutError(reason, head)
+            return TransportTimeoutError(reason)
         if head is not None and (body.is_too_large or failure == pycurl.E_FILESIZE_EXCEEDED):
             return BodyTooLargeError(head)
-        return TransportError(self.service.api_key.masked(reason), head)
+        return TransportError(self.service.api_key.masked(reason))
 
     def _handle(self) -> pycurl.Curl:
         """Make a handle that keeps one connection open. The key is in no other object."""

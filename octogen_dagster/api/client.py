@@ -34,7 +34,6 @@ from octogen_dagster.api.flow import (
 )
 from octogen_dagster.api.http import (
     BodyTooLargeError,
-    Request,
     Response,
     TransportError,
     TransportTimeoutError,
@@ -333,39 +332,34 @@ class OctogenClient:
                 self._statistics.note(step)
                 answer = None
                 if isinstance(step, Send):
-                    answer = await self._send(step.request, step.seconds)
+                    answer = await self._send(step)
                 else:
                     await asyncio.sleep(step.seconds)
 
-    async def _send(self, request: Request, seconds: float) -> Response | TransportError:
+    async def _send(self, step: Send) -> Response | TransportError:
         """Send a request; the answer has no API key in it."""
         import anyio
         import httpx
 
         key = self._service.api_key
-        head: list[Response] = []  # once the status and the headers have come
-        failure: TransportError
         try:
             # anyio connects for httpx, and fails with a ValueError on Python 3.10 if asyncio's own
             # cancellation ends an attempt.
-            with anyio.fail_after(seconds):
-                response = await self._exchange(request, seconds, head)
+            with anyio.fail_after(step.seconds):
+                response = await self._exchange(step)
         except BodyTooLargeError as error:
-            failure = BodyTooLargeError(key.redacted(error.response))
+            return BodyTooLargeError(key.redacted(error.response))
         except (httpx.TimeoutException, TimeoutError) as error:
-            failure = TransportTimeoutError(type(error).__name__, *map(key.redacted, head))
+            return TransportTimeoutError(type(error).__name__)
         # httpx parses the header `Location` even if it does not follow it.
         except (httpx.RequestError, httpx.InvalidURL, UnicodeError) as error:
-            reason = key.masked(f"{type(error).__name__}: {error}")
-            failure = TransportError(reason, *map(key.redacted, head))
-        else:
-            if not is_cut_off(response.headers, response.content):
-                return key.redacted(response)
-            reason = "the connection was closed in the middle of the body"
-            failure = TransportError(reason, *map(key.redacted, head))
-        return failure
+            return TransportError(key.masked(f"{type(error).__name__}: {error}"))
+        if is_cut_off(response.headers, response.content):
+            return TransportError("the connection was closed in the middle of the body")
+        return key.redacted(response)
 
-    async def _exchange(self, request: Request, seconds: float, head: list[Response]) -> Response:
+    async def _exchange(self, step: Send) -> Response:
+        request, seconds, begun = step
         phases = {
             phase: seconds if value is None else min(value, seconds)
             for phase, value in self._phases.items()
@@ -382,12 +376,13 @@ class OctogenClient:
         )
         try:
             headers = parsed_headers(response.headers.raw)
-            head.append(Response(response.status_code, headers, request=request))
+            head = Response(response.status_code, headers, request=request)
+            begun(head)
             body = bytearray()
             async for chunk in response.aiter_bytes():
                 body += chunk
                 if len(body) > http.MAX_BODY_BYTES:
-                    raise BodyTooLargeError(head[0])
+                    raise BodyTooLargeError(head)
         finally:
             await response.aclose()
         return Response(response.status_code, headers, bytes(body), request)

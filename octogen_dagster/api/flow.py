@@ -59,10 +59,14 @@ T = TypeVar("T")
 
 
 class Send(NamedTuple):
-    """A request to send, and the seconds for it, to the last byte of its response."""
+    """A request to send, and the seconds for it, to the last byte of its response.
+
+    The driver calls `begun` once the status and the headers are there, even if it is then stopped.
+    """
 
     request: Request
     seconds: float
+    begun: Callable[[Response], None]
 
 
 class Wait(NamedTuple):
@@ -339,10 +343,7 @@ def _attempt(
         if seconds <= 0:
             raise _timeout(service, subject)
         with service.spending.request(path, subject) as charge:
-            answer = yield Send(request, seconds)
-            head = answer if isinstance(answer, Response) else getattr(answer, "response", None)
-            if head is not None:
-                charge.response_begun(head)
+            answer = yield Send(request, seconds, charge.response_begun)
         failure = _failure(service, answer, subject)
         succeeded = failure is None
     finally:

@@ -67,11 +67,7 @@ class Response:
 
 
 class TransportError(Exception):
-    """There was no complete response; `response` is its status and headers, if these came."""
-
-    def __init__(self, reason: str, response: Response | None = None) -> None:
-        super().__init__(reason)
-        self.response = response
+    """There was no complete response."""
 
 
 class TransportTimeoutError(TransportError):
@@ -79,11 +75,11 @@ class TransportTimeoutError(TransportError):
 
 
 class BodyTooLargeError(TransportError):
-    """The body of a response is larger than `MAX_BODY_BYTES`."""
+    """The body of a response is larger than `MAX_BODY_BYTES`; `response` has none."""
 
     def __init__(self, response: Response) -> None:
-        super().__init__(f"a body of more than {MAX_BODY_BYTES >> 20} MB", response)
-        self.response: Response = response
+        super().__init__(f"a body of more than {MAX_BODY_BYTES >> 20} MB")
+        self.response = response
 
 
 def parsed_headers(lines: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

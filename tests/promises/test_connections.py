@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from octogen_dagster import ProductSearch, scan_products
 from octogen_dagster.errors import OctogenConnectionError, OctogenError, OctogenTimeoutError
 from tests.api.certificates import make_certificate
 from tests.api.clients import Transport, open_client
@@ -97,6 +98,25 @@ class TestKeptConnections:
                     server.wait_for_closed_connection()
         assert len(server.received) == 3
         assert client.statistics.retries == 0
+
+
+def test_a_read_opens_a_connection_for_its_plan_and_one_for_each_thread() -> None:
+    listed = [{"catalog": "acme", "productCount": 1, "lastIndexedAt": "2026-11-01T00:00:00Z"}]
+
+    def respond(request: Received) -> list[bytes]:
+        body = listed if request.target == "/v1/catalogs" else page(["a"])
+        return http(200, body, connection="keep-alive")
+
+    with RawServer(respond, keep_alive=True) as server:
+        frame = scan_products(
+            ProductSearch(catalogs=["acme"]), api_key=KEY, base_url=server.base_url
+        )
+        assert frame.collect().height == 1
+        targets = [request.target for request in server.received]
+        for _ in range(2):
+            server.wait_for_closed_connection()
+        assert not server.closed_connections.acquire(timeout=0.5)
+    assert targets == ["/v1/catalogs", "/v1/products/search", "/v1/catalogs"]
 
 
 class TestProxies:

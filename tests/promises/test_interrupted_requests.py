@@ -90,6 +90,20 @@ def test_an_interrupt_ends_a_request_and_gives_the_budget_back(keep_waiting: Any
     assert float(octogen.spending.spent_usd) == ONE_PAGE_USD
 
 
+def slow_body(server: RawServer) -> Iterator[bytes]:
+    yield b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n"
+    while not server.closing.wait(0.1):
+        yield b" "
+
+
+def test_a_page_that_has_begun_to_come_is_charged_although_it_is_interrupted() -> None:
+    with BusyServer(slow_body) as server:
+        octogen = OctogenResource(api_key=KEY, base_url=server.base_url)
+        with interrupted_once_asked(server), pytest.raises(KeyboardInterrupt):
+            octogen.search_products()
+        assert float(octogen.spending.spent_usd) == ONE_PAGE_USD
+
+
 @waits
 async def test_a_cancelled_task_gives_the_budget_back(keep_waiting: Any) -> None:
     spending = Spending(budget_usd=BUDGET_USD)
