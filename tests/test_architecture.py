@@ -15,7 +15,7 @@ import octogen_dagster
 
 PACKAGE = Path(octogen_dagster.__file__).parent
 TESTS = Path(__file__).parent
-GROUND = {"errors", "files", "store", "background", "extras", "settings"}
+GROUND = {"errors", "files", "store", "background", "settings"}
 HELPERS = {"dagster_parts", "run_ledger", "sensor_limits"}
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
@@ -23,12 +23,11 @@ ARROWS: dict[str, set[str]] = {
     "buckets": {"errors", "files", "background"},
     "store": {"errors", "files", "buckets", "background"},
     "background": set(),
-    "extras": {"errors"},
     "api": GROUND,
     "frames": GROUND | {"api"},
     "control_plane": GROUND | {"api"},
     "sharing": GROUND | {"api"},
-    "settings": set(),
+    "settings": {"errors"},
     "dagster_parts": {"errors", "api"},
     "sensor_limits": set(),
     "run_ledger": {"errors", "sensor_limits"},

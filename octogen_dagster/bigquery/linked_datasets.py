@@ -19,7 +19,7 @@ from octogen_dagster.errors import (
     OctogenError,
     Persistence,
 )
-from octogen_dagster.extras import require_extras
+from octogen_dagster.settings import require_extras
 from octogen_dagster.sharing.resource_names import TABLE
 from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult, Subscriptions
 from octogen_dagster.sharing.subscription_plan import SubscriptionPlan, plan_subscription

@@ -23,7 +23,7 @@ from octogen_dagster.dagster_parts import (
     permanent_errors_fail,
     require_max_age,
 )
-from octogen_dagster.extras import require_extras
+from octogen_dagster.settings import require_extras
 
 PRODUCT_COLUMNS = (
     "uuid",

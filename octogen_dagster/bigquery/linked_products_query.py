@@ -14,7 +14,7 @@ from octogen_dagster.bigquery.table_metadata import read_reported_table, table_m
 from octogen_dagster.bigquery.table_query import write_query
 from octogen_dagster.bigquery.tables import TableName, open_client, read_first_rows, read_table
 from octogen_dagster.dagster_parts import inline_table, octogen_asset, permanent_errors_fail
-from octogen_dagster.extras import require_extras
+from octogen_dagster.settings import require_extras
 
 PREVIEW_ROWS = 10
 

@@ -38,9 +38,8 @@ from octogen_dagster.dagster_parts import (
     permanent_errors_fail,
     require_max_age,
 )
-from octogen_dagster.extras import require_extras
 from octogen_dagster.frames.reading import MIN_ROWS_RATIO
-from octogen_dagster.settings import require_fraction
+from octogen_dagster.settings import require_extras, require_fraction
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from octogen_dagster.background import Deadline
-from octogen_dagster.extras import require_extras
+from octogen_dagster.settings import require_extras
 from octogen_dagster.sharing.listings import (
     ControlPlaneListings,
     ExchangeListings,

@@ -19,8 +19,7 @@ from octogen_dagster.control_plane.retry import DEFAULT_RETRY
 from octogen_dagster.control_plane.tokens import access_tokens
 from octogen_dagster.control_plane.tools import OctogenMCP
 from octogen_dagster.errors import OctogenBigQueryInputError
-from octogen_dagster.extras import require_extras
-from octogen_dagster.settings import refuse_unknown_settings
+from octogen_dagster.settings import refuse_unknown_settings, require_extras
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 
 MCP_URL_VARIABLE = "OCTOGEN_MCP_URL"

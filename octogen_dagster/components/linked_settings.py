@@ -13,7 +13,7 @@ from octogen_dagster.components.check_settings import Hours
 from octogen_dagster.components.search_settings import AssetSettings, Sensor
 from octogen_dagster.components.yaml_component import YamlModel, placed
 from octogen_dagster.components.yaml_fields import Text, deferred, switch
-from octogen_dagster.extras import require_extras
+from octogen_dagster.settings import require_extras
 
 if TYPE_CHECKING:
     from octogen_dagster.bigquery.listing_sources import Source

@@ -15,7 +15,7 @@ from octogen_dagster.errors import (
     OctogenError,
     OctogenMCPAuthenticationError,
 )
-from octogen_dagster.extras import require_extras
+from octogen_dagster.settings import require_extras
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -14,7 +14,7 @@ import urllib.request
 from typing import TYPE_CHECKING
 
 from octogen_dagster.errors import MissingPackageError
-from octogen_dagster.extras import require_extras
+from octogen_dagster.settings import require_extras
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -14,7 +14,7 @@ from octogen_dagster.errors import (
     OctogenBigQueryError,
     OctogenBigQueryUnavailableError,
 )
-from octogen_dagster.extras import require_extras
+from octogen_dagster.settings import require_extras
 from octogen_dagster.sharing.bounded_calls import BoundedCalls
 from octogen_dagster.sharing.datasets import Datasets
 from octogen_dagster.sharing.denials import (

@@ -42,7 +42,7 @@ def test_a_port_that_is_taken_is_told_before_anything_starts() -> None:
 
 
 def test_a_ui_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("octogen_dagster.extras._is_installed", lambda _package: False)
+    monkeypatch.setattr("octogen_dagster.settings._is_installed", lambda _package: False)
     with pytest.raises(SystemExit) as caught:
         require_ui(3000)
     assert str(caught.value) == (
