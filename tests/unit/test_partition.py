@@ -17,7 +17,7 @@ from octogen_dagster.frames.partition import (
     partition,
     parts_of,
 )
-from tests.frames.products import text
+from tests.published import text
 
 NAMES = st.sampled_from(
     ["Acme", "ACME", " acme ", "ß", "SS", "İstanbul", "istanbul", "null", "靴下", "a, b", "", " "]
