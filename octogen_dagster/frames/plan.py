@@ -23,15 +23,14 @@ import polars as pl
 from octogen_dagster.api.catalog_sources import GrantedCatalogs, fetch_catalogs
 from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.api.estimate import estimate_pages
-from octogen_dagster.api.search import MAX_CATALOGS, ProductSearch, SearchRequest
+from octogen_dagster.api.search import MAX_CATALOGS, ProductSearch
 from octogen_dagster.errors import OctogenError, OctogenNotFoundError, OctogenSnapshotError
-from octogen_dagster.frames.partition import MAX_SHARE, CatalogPart, partition
+from octogen_dagster.frames.partition import MAX_SHARE, partition
+from octogen_dagster.frames.walk import Walk
 
 if TYPE_CHECKING:
     from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.api.catalog_sources import CatalogService
-    from octogen_dagster.frames.decode import ProductPage
-    from octogen_dagster.frames.pages import SavedWalk
     from octogen_dagster.frames.pushdown import Pushdown
 
     ListCatalogs = Callable[[], Sequence[CatalogState] | None]
@@ -39,66 +38,9 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 _BRAND = pl.col("brand").struct.field("name")
-REFUSED_CURSOR_STATUSES = {400, 404, 409, 410, 413, 422}
-"""The statuses by which a service may refuse the cursor of a later page."""
 MIN_PAGES = 50
 """The smallest catalog that is split, in pages; a smaller one saves too little time."""
 _PARTS_PER_THREAD = 4  # so that all threads end at about the same time
-
-
-@dataclass(frozen=True, eq=False)
-class Walk:
-    """One walk through the pages of a search.
-
-    Attributes:
-        request: The request for page 1.
-        catalogs: What is known of the catalogs that it reads; none for all that the key may search.
-        rows_per_product: The rows of its only catalog for each product that its source counts, in
-            the latest snapshot: the source may count groups of what a search lists. None if it is
-            not known.
-        part: The part of its only catalog; None for a whole one.
-        saved: Its saved pages; None if pages are not saved.
-        next_page: The page after the saved ones, if it was requested already.
-    """
-
-    request: SearchRequest
-    catalogs: tuple[CatalogState, ...] = ()
-    rows_per_product: float | None = None
-    part: CatalogPart | None = None
-    saved: SavedWalk | None = None
-    next_page: ProductPage | None = None
-
-    @property
-    def catalog(self) -> str | None:
-        """The key of its only catalog; None if it has several."""
-        return self.catalogs[0].catalog if len(self.catalogs) == 1 else None
-
-    @property
-    def last_indexed_at(self) -> datetime | None:
-        """When the last one of its catalogs was indexed; None if that is not known of each."""
-        stamps = [state.last_indexed_at for state in self.catalogs]
-        return max((stamp for stamp in stamps if stamp), default=None) if all(stamps) else None
-
-    @property
-    def product_count(self) -> int | None:
-        """The number of products of its whole catalogs by their source; None if it is not known."""
-        counts = [state.product_count for state in self.catalogs]
-        known = [count for count in counts if count is not None]
-        return sum(known) if counts and len(known) == len(counts) else None
-
-    @property
-    def expected_rows(self) -> int | None:
-        """The number of rows of its whole catalogs; None if it is not known."""
-        count = self.product_count
-        return None if count is None else round(count * (self.rows_per_product or 1))
-
-    @property
-    def subject(self) -> str:
-        """The subject that begins messages, such as "Catalog 'acme'"."""
-        if self.catalog is None:
-            return "The search"
-        part = f", part {self.part.number} of {self.part.parts}" if self.part else ""
-        return f"Catalog {self.catalog!r}{part}"
 
 
 @dataclass(frozen=True)
@@ -374,12 +316,10 @@ def _parts(walk: Walk, products: int, walks: int, brands: SnapshotBrands) -> lis
     if not known:
         # The source counts its brands as it counts its products.
         known, products = dict(walk.catalogs[0].brands), walk.product_count or 0
-    return split_by(walk, partition(known, products, walks))
-
-
-def split_by(walk: Walk, parts: Iterable[CatalogPart]) -> list[Walk]:
-    """Return a walk of each part of a catalog."""
-    return [replace(walk, request=part.narrowed(walk.request), part=part) for part in parts]
+    return [
+        replace(walk, request=part.narrowed(walk.request), part=part)
+        for part in partition(known, products, walks)
+    ]
 
 
 def _is_counted(parts: Sequence[Walk], client: BlockingClient, log: Log) -> bool:

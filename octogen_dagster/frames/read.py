@@ -11,22 +11,18 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from octogen_dagster.api.catalog_sources import fetch_catalogs
-from octogen_dagster.api.paging import INDEXED_AGAIN, IndexedAgainError, PageTracker
+from octogen_dagster.api.paging import INDEXED_AGAIN, IndexedAgainError
 from octogen_dagster.api.search import SearchFilters
 from octogen_dagster.errors import (
-    OctogenAPIError,
-    OctogenEmptyCatalogError,
     OctogenError,
     OctogenPagingError,
-    OctogenResponseError,
     OctogenSplitCatalogError,
 )
 from octogen_dagster.frames.decode import ProductPage, product_frame, read_page
 from octogen_dagster.frames.dedup import MAX_RECENT, SeenProducts
 from octogen_dagster.frames.effective_query import generated_facets
-from octogen_dagster.frames.partition import REFUSED_STATUSES
-from octogen_dagster.frames.plan import REFUSED_CURSOR_STATUSES, Plan, Walk
 from octogen_dagster.frames.statistics import ScanStatistics
+from octogen_dagster.frames.walk import WalkRead
 from octogen_dagster.frames.workers import Workers
 
 if TYPE_CHECKING:
@@ -36,158 +32,14 @@ if TYPE_CHECKING:
 
     from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.api.catalog_sources import CatalogService
-    from octogen_dagster.api.http import Response
-    from octogen_dagster.frames.effective_query import EffectiveQuery
+    from octogen_dagster.frames.plan import Plan
 
-_FACETS = {"facets", "excludeFacets"}
-_MAX_BATCH_PAGES = 10
-_MAX_BATCH_BYTES = 1_000_000
-"""What is decoded at once; larger batches take more memory and no less time."""
 _MAX_BATCHES_AHEAD = 1
 """Besides the one that each thread holds; a query that ends early has paid for those pages."""
 _FEW = 10
 """A product that gets another brand during the read may come in two walks, or in none."""
 _MAX_SHARE_TWICE = 0.01
 _MIN_SHARE_OF_COUNT = 0.98
-
-
-class RefusedCursorError(OctogenPagingError):
-    """The service refuses a cursor. The pages before it are still good."""
-
-
-class WalkRead:
-    """One walk under way: first its saved pages, then those of the service.
-
-    Attributes:
-        walk: The walk.
-        tracker: Checks the order of the pages.
-        resumed_pages: The number of saved pages so far.
-        products: The number of products so far, repeated ones included.
-        ended: True if the last page came.
-        failed: True if its pages, which may be saved ones, cannot be read or joined.
-        effective_query: The effective query of page 1; None before it and from an older service.
-    """
-
-    def __init__(self, walk: Walk) -> None:
-        saved = walk.saved
-        self.walk = walk
-        self.tracker = PageTracker(walk.subject, walk.product_count, walk.rows_per_product)
-        self.saved_pages = saved.pages if saved else 0
-        self.resumed_pages = 0
-        self.products = 0
-        self.ended = False
-        self.failed = False
-        self.effective_query: EffectiveQuery | None = None
-
-    @property
-    def requested_pages(self) -> int:
-        """The number of pages so far that came from the service."""
-        return self.tracker.pages - self.resumed_pages
-
-    def batches(self, client: BlockingClient) -> Iterator[tuple[WalkRead, list[ProductPage]]]:
-        """Yield all pages, in batches that are decoded at once."""
-        batch: list[ProductPage] = []
-        size = 0
-        with self.walk.saved or contextlib.nullcontext():
-            for page in self.pages(client):
-                batch.append(page)
-                size += page.size
-                if len(batch) == _MAX_BATCH_PAGES or size >= _MAX_BATCH_BYTES:
-                    yield self, batch
-                    batch, size = [], 0
-        if batch:
-            yield self, batch
-
-    def pages(self, client: BlockingClient) -> Iterator[ProductPage]:
-        """Yield all pages, and save those that come from the service."""
-        try:
-            yield from self._pages(client)
-        except RefusedCursorError:
-            raise
-        except (OctogenPagingError, OctogenResponseError):
-            self.failed = True
-            raise
-
-    def _pages(self, client: BlockingClient) -> Iterator[ProductPage]:
-        cursor = None
-        for page in self._saved_pages():
-            cursor = page.next_cursor
-            yield page
-        if self.tracker.pages and not cursor:
-            return
-        request = self.walk.request
-        if cursor:
-            request = request.following(cursor)
-        try:
-            for page in client.pages(request, self.tracker, self._read_page):
-                if client.generation == "current":
-                    self._require_products(page)
-                self._note(page)
-                self._save(page, client.generation)
-                yield page
-        except OctogenAPIError as error:
-            self._explain(error)
-
-    def _read_page(self, response: Response, subject: str) -> ProductPage:
-        return read_page(response, subject, is_first=not self.tracker.pages)
-
-    def _saved_pages(self) -> Iterator[ProductPage]:
-        """Yield the saved pages, and the one after them that was requested already."""
-        for page in self.walk.saved or ():
-            self.resumed_pages += 1
-            self.tracker.page_received(page)
-            self._note(page)
-            yield page
-        following = self.walk.next_page
-        if following is not None and self.resumed_pages == self.saved_pages:
-            self.tracker.page_received(following)
-            self._note(following)
-            self._save(following, "")
-            yield following
-
-    def _explain(self, error: OctogenAPIError) -> NoReturn:
-        if self.tracker.pages and error.status_code in REFUSED_CURSOR_STATUSES:
-            raise RefusedCursorError(
-                f"{self.walk.subject}: the service refuses the cursor of page "
-                f"{self.tracker.pages + 1:,} ({error.status_code}). It may have forgotten it, "
-                "as after an index run. Nothing was published; run it again."
-            ) from error
-        if self.walk.part and error.status_code in REFUSED_STATUSES:
-            raise OctogenPagingError(
-                f"{error} Nothing was published. Set max_extra_pages_ratio=0 (of OctogenResource "
-                "or scan_products), which reads each catalog in one walk, and report it to Octogen."
-            ) from error
-        raise error
-
-    def _note(self, page: ProductPage) -> None:
-        self.products += len(page.uuids)
-        self.ended = not page.next_cursor
-        if self.tracker.pages != 1:
-            return
-        query = page.effective_query
-        if query is not None and self.walk.part:  # its facets are not those of the search
-            query = {name: value for name, value in query.items() if name not in _FACETS}
-        self.effective_query = query
-
-    def _require_products(self, page: ProductPage) -> None:
-        """Refuse a catalog without products, unless the source says that it has none.
-
-        Such is the response to a key that does not exist.
-        """
-        if page.uuids or page.next_cursor or self.tracker.pages > 1:
-            return
-        is_whole = self.walk.catalog and not self.walk.request.has_filters
-        if is_whole and self.walk.product_count != 0:
-            raise OctogenEmptyCatalogError(
-                f"{self.walk.subject} has no products. The service answers the same for a "
-                "catalog key that is mistyped, was renamed, or may no longer be read. Nothing was "
-                "published. Correct the key, or ask Octogen about the catalog; remove it from "
-                "what you read if it has ended."
-            )
-
-    def _save(self, page: ProductPage, generation: str) -> None:
-        if self.walk.saved:
-            self.walk.saved.append(page, generation)
 
 
 class CatalogProducts:

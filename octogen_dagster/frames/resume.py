@@ -13,7 +13,8 @@ from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.decode import ProductPage, product_frame, read_page
 from octogen_dagster.frames.effective_query import is_same
 from octogen_dagster.frames.pages import PageStore, SavedWalk, walk_key
-from octogen_dagster.frames.plan import REFUSED_CURSOR_STATUSES, Plan, Walk, in_reading_order
+from octogen_dagster.frames.plan import Plan, in_reading_order
+from octogen_dagster.frames.walk import REFUSED_CURSOR_STATUSES, Walk
 
 if TYPE_CHECKING:
     from octogen_dagster.api.blocking import BlockingClient

@@ -42,7 +42,6 @@ from octogen_dagster.frames.io_source import Query, io_source, raise_interrupt
 from octogen_dagster.frames.plan import (
     Plan,
     SnapshotBrands,
-    Walk,
     in_reading_order,
     list_for,
     plan_walks,
@@ -51,7 +50,7 @@ from octogen_dagster.frames.plan import (
 )
 from octogen_dagster.frames.progress import ProgressBar, Throttle
 from octogen_dagster.frames.pushdown import Pushdown
-from octogen_dagster.frames.read import PlanRead, WalkRead
+from octogen_dagster.frames.read import PlanRead
 from octogen_dagster.frames.reading import (
     CATALOGS,
     MIN_ROWS_RATIO,
@@ -66,6 +65,7 @@ from octogen_dagster.frames.reading import (
 )
 from octogen_dagster.frames.resume import plan_with_store
 from octogen_dagster.frames.statistics import ProductFigures, ScanStatistics
+from octogen_dagster.frames.walk import Walk, WalkRead
 from octogen_dagster.settings import require_fraction
 
 if TYPE_CHECKING:

@@ -17,12 +17,11 @@ from octogen_dagster.frames.partition import (
     partition,
     parts_of,
 )
-from tests.published import text
 
 NAMES = st.sampled_from(
     ["Acme", "ACME", " acme ", "ß", "SS", "İstanbul", "istanbul", "null", "靴下", "a, b", "", " "]
 )
-brands = NAMES | text
+brands = NAMES | st.text(max_size=12)
 EVEN = {f"brand {number}": 100 for number in range(40)}
 
 

@@ -16,12 +16,12 @@ from octogen_dagster.errors import OctogenConnectionError
 from octogen_dagster.frames.plan import (
     Plan,
     SnapshotBrands,
-    Walk,
     in_reading_order,
     plan_walks,
     split_large,
 )
 from octogen_dagster.frames.pushdown import Pushdown
+from octogen_dagster.frames.walk import Walk
 
 STAMP = datetime(2026, 11, 25, tzinfo=timezone.utc)
 GRANTED = [
