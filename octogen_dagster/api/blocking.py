@@ -257,7 +257,6 @@ class BlockingClient:
         finally:  # also after an interrupt
             head = _head(curl.getinfo(pycurl.RESPONSE_CODE), lines, step.request)
             if head is not None:
-                head = self.service.api_key.redacted(head)
                 step.begun(head)
         if not failure and head is not None:
             content = body.getvalue()
@@ -273,7 +272,7 @@ class BlockingClient:
         elif failure == pycurl.E_OPERATION_TIMEDOUT:
             return TransportTimeoutError(reason)
         if head is not None and (body.is_too_large or failure == pycurl.E_FILESIZE_EXCEEDED):
-            return BodyTooLargeError(head)
+            return BodyTooLargeError(self.service.api_key.redacted(head))
         return TransportError(self.service.api_key.masked(reason))
 
     def _handle(self) -> pycurl.Curl:
