@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import pickle
 from typing import Any
 
 import pytest
 
-from octogen_dagster.errors import OctogenAPIError, OctogenConnectionError, OctogenError
+from octogen_dagster.errors import OctogenAPIError, OctogenError
 from tests.api.clients import Transport, open_client
 from tests.api.leaks import SECRET, assert_silent, failure, shown
 from tests.api.servers import KEY, RawServer, Received, http, page
@@ -18,7 +17,6 @@ pytestmark = pytest.mark.usefixtures("silent_own_log")
 
 OK = b"HTTP/1.1 200 OK\r\nconnection: close\r\n"
 END = b"connection: close\r\ncontent-length: 2\r\n\r\n{}"
-CHUNKED = OK + b"content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 def head(line: str) -> bytes:
@@ -32,21 +30,12 @@ def body(content: bytes, status: int = 500, content_type: str = "application/jso
 
 RESPONSES: dict[str, bytes] = {
     "reason phrase": f"HTTP/1.1 500 {KEY}\r\n".encode() + END,
-    "status": f"HTTP/1.1 {KEY} OK\r\n".encode() + END,
-    "no status line": f"{KEY}\r\n\r\n".encode(),
-    "interim response": f"HTTP/1.1 103 {KEY}\r\nx-echo: {KEY}\r\n\r\n".encode() + head("a: b"),
     "header value": head(f"x-echo: {KEY}"),
-    "header without a colon": head(KEY),
-    "content-length": OK + f"content-length: {KEY}\r\n\r\n{{}}".encode(),
-    "content-encoding": head(f"content-encoding: {KEY}"),
     "content-type": head(f"content-type: text/{KEY}; charset={KEY}"),
     "request id": head(f"x-request-id: {KEY}"),
     "retry-after": head(f"retry-after: {KEY}"),
     "redirect": f"HTTP/1.1 307 x\r\nlocation: https://{KEY}.example/\r\n".encode() + END,
-    "chunk size": CHUNKED + f"{KEY}\r\n{{}}\r\n0\r\n\r\n".encode(),
-    "trailer": CHUNKED + f"2\r\n{{}}\r\n0\r\nx-echo: {KEY}\r\n\r\n".encode(),
     "detail": body(json.dumps({"detail": KEY}).encode()),
-    "name of a detail": body(json.dumps({"detail": {KEY: 1}}).encode()),
     "refused field": body(json.dumps({"detail": [{"loc": [KEY], "msg": KEY}]}).encode(), 422),
     "web page": body(f"<h1>{KEY}".encode(), 200, "text/html"),
     "page of a wrong shape": body(json.dumps({"items": KEY}).encode(), 200),
@@ -54,9 +43,6 @@ RESPONSES: dict[str, bytes] = {
         json.dumps({"items": [{"uuid": KEY, "productUrl": [KEY]}]}).encode(), 200
     ),
     "text of a product": body(json.dumps(page([KEY], next_cursor=KEY)).encode(), 200),
-    "unknown field of a product": body(
-        json.dumps({"items": [{"uuid": "a", "productUrl": "b", KEY: KEY}]}).encode(), 200
-    ),
 }
 
 
@@ -92,18 +78,6 @@ async def test_an_error_shows_where_the_key_was(
     assert_silent(error)
 
 
-async def test_the_rest_of_a_compressed_error_is_kept(transport: Transport) -> None:
-    def respond(request: Received) -> list[bytes]:
-        body = json.dumps({"detail": request.headers["authorization"]}).encode()
-        return http(500, gzip.compress(body), content_encoding="gzip")
-
-    with RawServer(respond) as server:
-        error = await failure(server, transport)
-    assert isinstance(error, OctogenAPIError)
-    assert error.detail == "Bearer [api key]"
-    assert_silent(error)
-
-
 async def test_the_rest_of_a_page_is_kept(transport: Transport) -> None:
     def respond(request: Received) -> list[bytes]:
         return http(200, page(["a"]) | {"sentBy": request.headers["authorization"]})
@@ -112,11 +86,3 @@ async def test_the_rest_of_a_page_is_kept(transport: Transport) -> None:
         async with open_client(server, transport) as client:
             found = await client.search_products()
     assert found.model_extra == {"sentBy": "Bearer [api key]"}
-
-
-async def test_a_broken_response_is_quoted_without_the_key() -> None:
-    """httpx quotes the line that it cannot read."""
-    with RawServer(lambda _: [RESPONSES["header without a colon"]]) as server:
-        error = await failure(server, "httpx")
-    assert isinstance(error, OctogenConnectionError)
-    assert "[api key]" in str(error)

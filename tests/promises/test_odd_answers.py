@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from octogen_dagster.errors import OctogenAPIError, OctogenError, OctogenRateLimitError
+from octogen_dagster.errors import OctogenAPIError, OctogenRateLimitError
 from tests.api.clients import Transport, open_client
 from tests.api.leaks import failure
 from tests.api.servers import RawServer
@@ -81,13 +81,3 @@ async def test_an_odd_refusal_has_a_clear_text(
     assert isinstance(error, OctogenAPIError)
     assert text in str(error)
     assert str(error).isprintable()
-
-
-@pytest.mark.parametrize(
-    "location", ["data:x", "http://[::1", "http://a:99999999/", "http://xn--/"]
-)
-async def test_a_redirect_to_no_url_is_an_error_of_ours(
-    transport: Transport, location: str
-) -> None:
-    with RawServer(lambda _: [response("302 Found", "", f"location: {location}")]) as server:
-        assert isinstance(await failure(server, transport), OctogenError)

@@ -38,19 +38,6 @@ class TestSandbox:
         searches = [request for request in either.requests if request.status == 200]
         assert [request.page for request in searches] == list(range(1, -(-30 // limit) + 1))
 
-    async def test_all_catalogs_are_read_when_none_is_named(self, either: Sandbox) -> None:
-        async with open_client(either) as client:
-            assert len(set(await uuids_of(client))) == 150
-        assert [(request.body or {})["limit"] for request in either.requests] == [100, 100]
-
-    async def test_pages_keep_the_other_fields_of_the_response(self, current: Sandbox) -> None:
-        async with open_client(current) as client:
-            pages = [found async for found in client.iter_pages(limit=40)]
-        assert [len(found.items) for found in pages] == [40, 40, 40, 30]
-        assert [found.request_id for found in pages] == [r.request_id for r in current.requests]
-        assert [bool(found.next_cursor) for found in pages] == [True, True, True, False]
-        assert all(found.effective_query for found in pages)
-
     async def test_every_page_is_requested_with_the_same_arguments(self, sandbox: Sandbox) -> None:
         search: dict[str, Any] = {
             "catalog": "northpeak",

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.errors import OctogenConnectionError, OctogenTimeoutError
-from tests.api.clients import QUICK, Transport, open_client
+from octogen_dagster.errors import OctogenTimeoutError
+from tests.api.clients import Transport, open_client
 from tests.api.servers import POLL_SECONDS, RawServer, Received, http, page
 
 STATUS = b"HTTP/1.1 200 OK\r\n"
@@ -61,14 +61,6 @@ async def test_a_request_ends_after_its_deadline_with_all_retries(
     assert client.statistics.retries >= 1
 
 
-async def test_a_chunk_size_without_an_end_is_a_connection_error(transport: Transport) -> None:
-    with RawServer(lambda _: dripping(server, CHUNKED, b"0")) as server:
-        async with open_client(server, transport, timeout=1) as client:
-            with pytest.raises(OctogenConnectionError):
-                await client.list_catalogs()
-        assert not server.closing.is_set()
-
-
 async def test_interim_responses_are_skipped(transport: Transport) -> None:
     interim = [
         b"HTTP/1.1 100 Continue\r\n\r\n",
@@ -115,17 +107,3 @@ async def test_what_follows_a_response_is_not_the_next_one() -> None:
         async with open_client(server, "blocking", timeout=2) as client:
             for query in ("first", "second"):
                 assert (await client.search_products(q=query)).uuids == [query]
-
-
-async def test_a_retry_after_a_late_response_brings_its_own(transport: Transport) -> None:
-    responses = iter([b"HTTP/1.1 103 Early Hints\r\n\r\n", *http(200, page(["a"]))])
-
-    def respond(_: Received) -> Iterator[bytes]:
-        part = next(responses)
-        yield part
-        if part.startswith(b"HTTP/1.1 103"):
-            server.closing.wait(POLL_SECONDS)
-
-    with RawServer(respond) as server:
-        async with open_client(server, transport, retry=QUICK, timeout=2) as client:
-            assert (await client.search_products()).uuids == ["a"]
