@@ -62,7 +62,7 @@ class Plan:
     @property
     def expected_rows(self) -> int | None:
         """The number of rows of all catalogs; None if it is not known or not all are read."""
-        rows = [walk.expected_rows for walk in self._whole]
+        rows = [walk.expected_rows for walk in self.whole_catalogs]
         known = [each for each in rows if each is not None]
         is_known = self.search.reads_whole_catalogs and len(known) == len(rows)
         return sum(known) if is_known else None
@@ -71,7 +71,7 @@ class Plan:
     def rows_per_product(self) -> float | None:
         """`expected_rows` for each product of the sources; None if a catalog was never read."""
         expected, products = self.expected_rows, sum(self.product_counts.values())
-        known = [walk.rows_per_product is not None for walk in self._whole]
+        known = [walk.rows_per_product is not None for walk in self.whole_catalogs]
         return expected / products if expected and products and all(known) else None
 
     @property
@@ -84,7 +84,7 @@ class Plan:
         """Say what the requests of the read take; None if its size is not known."""
         if not self.walks or self.expected_rows is None:
             return None
-        counts = [walk.expected_rows or 0 for walk in self._whole]
+        counts = [walk.expected_rows or 0 for walk in self.whole_catalogs]
         subject = f"Catalog {self.walks[0].catalog!r}"
         if len(counts) > 1:
             subject = f"{len(counts):,} catalogs"
@@ -96,10 +96,6 @@ class Plan:
     @property
     def whole_catalogs(self) -> list[Walk]:
         """One walk of each catalog, which may be read in several."""
-        return self._whole
-
-    @property
-    def _whole(self) -> list[Walk]:
         return list({walk.catalog: walk for walk in self.walks}.values())
 
     @property

@@ -7,7 +7,7 @@ all are of one state of each catalog, and that several walks of one have all of 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from octogen_dagster.api.catalog_sources import fetch_catalogs
@@ -94,17 +94,26 @@ class CatalogProducts:
                 self._check_count(client)
 
     def _check_count(self, client: BlockingClient) -> None:
-        """Check that not many products are missing; the source may count those of another day."""
-        expected = self._walk.expected_rows or 0
+        """Check that not many products are missing.
+
+        What the source counts may be of another day, and in another unit if no read says how many
+        rows come for it. Where it counts nothing, the latest snapshot says how many there were, and
+        whether the service counts in its unit.
+        """
+        by_source, in_snapshot = self._walk.expected_rows, sum(_planned(self.reads))
+        expected = in_snapshot if by_source is None else by_source
         if self._count >= _MIN_SHARE_OF_COUNT * expected:
             return
         counted = count_products(client, SearchFilters(), self._walk.catalog)
         if counted is not None and self._count < _MIN_SHARE_OF_COUNT * counted:
-            if self._walk.rows_per_product is None:
+            is_in_rows = self._walk.rows_per_product is not None
+            if by_source is None:
+                is_in_rows = in_snapshot >= _MIN_SHARE_OF_COUNT * counted
+            if not is_in_rows:
                 self.is_doubtful = True
                 self._log(
                     f"Catalog {self._walk.catalog!r}: only {self._count:,} products came in all "
-                    f"walks, and the source counts {expected:,}. Both counts may mean something "
+                    f"walks, and there should be {expected:,}. The counts may mean something "
                     "else than what a search lists. To be sure, read it once with "
                     "max_extra_pages_ratio=0, in one walk: later reads are compared with that."
                 )
@@ -116,7 +125,7 @@ class CatalogProducts:
         own = "cannot be had" if counted is None else f"is at least {counted:,}"
         self._log(
             f"Catalog {self._walk.catalog!r}: {self._count:,} products came in all walks, and "
-            f"the source counts {expected:,}, perhaps those of another day. The service's own "
+            f"there should be {expected:,}, perhaps those of another day. The service's own "
             f"count {own}."
         )
 
@@ -306,6 +315,10 @@ class PlanRead:
             rows += left
             pages += max(0, -(-left // self._plan.search.page_size) - saved)
         return rows, pages
+
+
+def _planned(reads: Iterable[WalkRead]) -> Iterator[int]:
+    return (read.walk.part.products for read in reads if read.walk.part)
 
 
 def _note_repeats(read: WalkRead, pages: Sequence[ProductPage], new: pl.Series) -> None:

@@ -15,6 +15,8 @@ import polars as pl
 import pytest
 
 from octogen_dagster import (
+    CatalogSource,
+    NamedCatalogs,
     OctogenResource,
     ParquetSnapshotIOManager,
     ProductSearch,
@@ -47,20 +49,21 @@ class Days:
     def __init__(self, folder: Path, service: PublishedService) -> None:
         self.folder = folder
         self.service = service
+        self.source: CatalogSource = ShopCatalogs(hosts=["acme.example"])
 
-    def materialize(self) -> dg.ExecuteInProcessResult:
+    def materialize(self, *, walks: bool = True) -> dg.ExecuteInProcessResult:
         resources: dict[str, Any] = {
             "octogen": OctogenResource(
                 api_key="octo_live_test",
                 base_url=self.service.base_url,
-                catalogs=ShopCatalogs(hosts=["acme.example"]),
+                catalogs=self.source,
             ),
             "io_manager": ParquetSnapshotIOManager(base_dir=str(self.folder)),
         }
         products = build_products_asset("products", ProductSearch(catalogs=["acme"], page_size=5))
         self.service.searches.clear()
         result = dg.materialize([products], resources=resources, raise_on_error=False)
-        assert any(body.get("exclude_facets") for body in self.service.searches), "several walks"
+        assert any(body.get("exclude_facets") for body in self.service.searches) == walks
         return result
 
     @property
@@ -85,6 +88,23 @@ def test_walks_that_leave_out_products_that_are_counted_end_the_read(
         result
     )
     assert days.rows == 500
+
+
+def test_without_a_count_of_the_source_the_latest_snapshot_says_how_many_there_are(
+    days: Days, service: PublishedService
+) -> None:
+    days.source = NamedCatalogs(keys=["acme"])
+    assert days.materialize(walks=False).success  # no brands are known
+    assert days.materialize().success
+    service.faults.add("excluded")
+    assert "only 462 of the at least 500 products that the service" in failure(days.materialize())
+    service.counts["acme"] = 1_500  # of variants, so it says nothing about rows
+    assert days.materialize().success
+    service.faults.clear()
+    service.counts["acme"] = 400
+    service.catalogs["acme"] = service.catalogs["acme"][:400]
+    assert days.materialize().success
+    assert days.rows == 400
 
 
 @pytest.mark.parametrize("counted", [400, 462])
