@@ -10,8 +10,10 @@ from benchmarks.measure import Row, ShapeRow, say
 from benchmarks.source import Generation
 
 _SUITES = (
+    "reads",
     "plain",
     "shapes",
+    "small_scans",
     "latency",
     "memory",
     "catalogs",

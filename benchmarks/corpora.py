@@ -211,6 +211,10 @@ def _many_images(item: Item) -> None:
     item["images"] = list(itertools.islice(itertools.cycle(images), 40))
 
 
+def _no_images(item: Item) -> None:
+    item["images"] = []
+
+
 def _all_null(item: Item) -> None:
     images = item["images"]
     kept = {"uuid", "productUrl", "images", "brand"}
@@ -272,6 +276,7 @@ SHAPES: Mapping[str, Shape] = {
     "no zone everywhere": Shape(_no_zone, rows_of=_AS_PLAIN),
     "mixed images": Shape(_mixed_images, rows_of={"seed": "plain"}),
     "40 images": Shape(_many_images),
+    "no images": Shape(_no_images),
     "all null": Shape(_all_null),
     "all absent": Shape(_all_absent, rows_of=_both("all null")),
     "long texts": Shape(_long_texts),

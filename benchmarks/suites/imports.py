@@ -26,7 +26,7 @@ def run(_generations: Sequence[Generation], rounds: int, _before: Path | None) -
         ("ours", "floor"),
         float,
         "s",
-        1.25,
+        1.2,
     )
 
 
