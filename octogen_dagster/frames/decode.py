@@ -8,6 +8,7 @@ Polars decodes what msgspec writes of it: known fields only, each in one form.
 from __future__ import annotations
 
 import functools
+import itertools
 import zlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,7 +29,7 @@ from octogen_dagster.frames.columns import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
     from typing_extensions import Self
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from octogen_dagster.frames.effective_query import EffectiveQuery
 
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError)
-_MAX_BYTES_AT_ONCE = 1_000_000  # decoding takes several times the size of the JSON
 _IMAGES = "images"
 _encoder = msgspec.json.Encoder()
 _T = TypeVar("_T")
@@ -183,29 +183,14 @@ def product_frame(
     """
     names = tuple(name for name in PRODUCT_SCHEMA if name in {"uuid", *columns})
     frames: list[pl.DataFrame] = []
-    for run in _runs(pages):
-        items, values = _products(names, catalog, fetched_at, run[0].images_are_text)
+    for images_are_text, run in itertools.groupby(pages, lambda page: page.images_are_text):
+        items, values = _products(names, catalog, fetched_at, images_are_text)
         frame = pl.LazyFrame({"items": [page.items for page in run]}, schema={"items": pl.Binary})
         query = frame.select(items).unnest("items").select(values)
         frames.append(query.collect(engine="in-memory"))  # less CPU for so few rows
     if not frames:
         return pl.DataFrame(schema={name: PRODUCT_SCHEMA[name] for name in names})
     return pl.concat(frames)
-
-
-def _runs(pages: Sequence[ProductPage]) -> Iterator[list[ProductPage]]:
-    """Split pages where the form of their images changes, or where they are large together."""
-    run: list[ProductPage] = []
-    size = 0
-    for page in pages:
-        size += page.size
-        changes = bool(run) and page.images_are_text is not run[0].images_are_text
-        if run and (changes or size > _MAX_BYTES_AT_ONCE):
-            yield run
-            run, size = [], page.size
-        run.append(page)
-    if run:
-        yield run
 
 
 @functools.lru_cache(maxsize=32)

@@ -13,7 +13,6 @@ from pydantic import TypeAdapter, ValidationError
 from octogen_dagster.api.http import Response
 from octogen_dagster.api.models import UtcDatetime
 from octogen_dagster.errors import OctogenResponseError
-from octogen_dagster.frames import decode as module
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.decode import product_frame, read_lookup, read_page, with_details
 
@@ -124,13 +123,6 @@ def url_of(image: Any) -> str:
 
 def urls(lists: list[Any]) -> list[Any]:
     return [images if images is None else [url_of(image) for image in images] for images in lists]
-
-
-def test_what_is_large_is_decoded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    pages = [page(title=title) for title in ("a", "b" * 100, "c", "d", "e" * 100)]
-    whole = values("title", *pages)
-    monkeypatch.setattr(module, "_MAX_BYTES_AT_ONCE", 150)
-    assert values("title", *pages) == whole
 
 
 def test_no_pages_are_a_frame_with_all_columns() -> None:
