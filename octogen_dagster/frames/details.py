@@ -86,27 +86,14 @@ _Result = tuple[_Row, Mapping[str, int]]
 
 
 class DetailScan:
-    """The full views of the products of a snapshot, as a lazy frame.
+    """The full views of the products of a snapshot, as a lazy frame that looks them up.
 
-    The products are looked up when the frame is executed. A product that is gone or whose lookup
-    fails is a row with that status. If an address leads to another product, the status is
-    `mismatch` and that product is not stored. Too many failures, a refused API key or spent credit
-    end the execution.
-
-    Args:
-        products: A product snapshot with the columns of `PRODUCT_SCHEMA`; it is executed twice.
-        service: The settings of the service; `concurrency` lookups are made at a time.
-        only_changed: True if rows of the previous details snapshot are carried over whose products
-            were found and whose listing is unchanged.
-        failure_threshold: The share of the lookups, 0 to 1, that may fail; rows that are carried
-            over count as lookups that succeeded.
-        report: Called with the statistics about every ten seconds, and at the end.
+    A product that is gone or whose lookup fails is a row with that status. If an address leads to
+    another product, the status is `mismatch` and that product is not stored. Too many failures, a
+    refused API key or spent credit end the execution. The products are executed twice.
 
     Attributes:
         statistics: The statistics of the last execution of the frame.
-
-    Raises:
-        ValueError: failure_threshold is not from 0 to 1.
     """
 
     report_interval_seconds = 10.0
@@ -287,11 +274,7 @@ def _carried_over(
 
 
 def _listed(snapshot: pl.LazyFrame) -> pl.LazyFrame:
-    """Return the identity, the listing and the key of each product.
-
-    Raises:
-        ValueError: A column is missing.
-    """
+    """Return the identity, the listing and the key of each product."""
     columns = snapshot.collect_schema()
     if missing := [name for name in (*IDENTITY, *LISTED) if name not in columns]:
         raise ValueError(
