@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 from octogen_dagster import ParquetSnapshotIOManager, errors
+from tests.servers.buckets import S3Bucket
 
 SHOPS = dg.StaticPartitionsDefinition(["acme", "zen"])
 KINDS = [pl.LazyFrame, pl.DataFrame, pd.DataFrame, pa.Table, Path]
@@ -206,11 +207,11 @@ def test_several_partitions_are_not_one_path(
         load(by_shop, Path, resources, instance)
 
 
-def test_a_snapshot_in_a_bucket_has_no_path(instance: dg.DagsterInstance) -> None:
-    resources = {"io_manager": ParquetSnapshotIOManager(base_dir="memory://bucket/snapshots")}
+def test_a_snapshot_in_a_bucket_has_no_path(instance: dg.DagsterInstance, bucket: S3Bucket) -> None:
+    resources = {"io_manager": bucket.io_manager()}
     dg.materialize([boots], resources=resources, instance=instance)
     assert len(load(boots, pd.DataFrame, resources, instance)) == 2
-    with pytest.raises(errors.OctogenSnapshotError, match=r"memory://.*is not on a disk"):
+    with pytest.raises(errors.OctogenSnapshotError, match=r"(s3|gs)://.*is not on a disk"):
         load(boots, Path, resources, instance)
 
 
