@@ -18,6 +18,7 @@ from octogen_dagster.api.search import MAX_PAGE_SIZE
 from octogen_dagster.api.service import Service
 from octogen_dagster.background import StoppedError, submit, wait_interruptibly
 from octogen_dagster.errors import (
+    OctogenAPIError,
     OctogenEmptyCatalogError,
     OctogenError,
     OctogenNotFoundError,
@@ -349,7 +350,8 @@ def _is_not_covered(error: OctogenError) -> bool:
 def _error_of_all(errors: Sequence[OctogenError]) -> OctogenError:
     """The error to raise if every host failed: a passing one if there is one."""
     first = _passing(errors) or errors[0]
-    if len(errors) > 1:
-        texts = " ".join(str(each) for each in errors[:_MAX_ERRORS_IN_MESSAGE])
-        first.args = (f"None of {len(errors)} shops could be read. {texts}",)
-    return first
+    if len(errors) == 1:
+        return first
+    texts = " ".join(str(each) for each in errors[:_MAX_ERRORS_IN_MESSAGE])
+    text = f"None of {len(errors)} shops could be read. {texts}"
+    return first.with_message(text) if isinstance(first, OctogenAPIError) else type(first)(text)

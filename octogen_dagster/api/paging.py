@@ -104,11 +104,6 @@ class PageTracker:
         self._pages_with_new = 0
         self._pages_without_new = 0  # in a row
 
-    @property
-    def first_uuids(self) -> Sequence[str]:
-        """The products of page 1, in order."""
-        return self._first.uuids if self._first else ()
-
     def page_received(self, page: Page) -> None:
         """Check the next page.
 
@@ -185,7 +180,7 @@ class PageTracker:
         """
         if fresh.next_cursor and fresh.next_cursor in self._cursors_after_first:
             raise self._restarted("a later page")
-        if list(fresh.uuids) != list(self.first_uuids):
+        if list(fresh.uuids) != list(self._first.uuids if self._first else ()):
             raise IndexedAgainError(
                 f"{self.subject} has another page 1 than when the read began, {INDEXED_AGAIN}"
             )
