@@ -154,11 +154,6 @@ def test_two_processes_make_the_same_products_and_another_seed_other_ones() -> N
     assert first == second != other
 
 
-def test_a_million_products_take_no_longer_than_ten() -> None:
-    with Sandbox(catalogs={"northpeak": 1_000_000}) as sandbox, connect(sandbox) as client:
-        assert len(search(client, q="tent", understand=False).json()["items"]) == 50
-
-
 def test_it_is_on_loopback_and_in_the_environment(sandbox: Sandbox) -> None:
     assert sandbox.base_url.startswith("http://127.0.0.1:")
     assert sandbox.base_url.endswith("/v1")
@@ -189,13 +184,6 @@ def test_nothing_is_left_when_it_ends_and_it_can_run_again() -> None:
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{sandbox.base_url}/me")
         assert SERVER_THREAD not in {thread.name for thread in threading.enumerate()}
-
-
-def test_an_error_in_the_block_stops_it_too() -> None:
-    with pytest.raises(ZeroDivisionError), Sandbox(catalogs=1, generation="seed") as sandbox:
-        _ = 1 / 0
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{sandbox.base_url}/catalogs")
 
 
 def test_requests_are_kept_in_order_of_arrival(sandbox: Sandbox, client: httpx.Client) -> None:
@@ -273,26 +261,18 @@ pytest_plugins = ["octogen_dagster.sandbox.testing"]
 
 
 def test_pipeline(octogen_sandbox):
-    assert os.environ["OCTOGEN_PLATFORM_API_KEY"] == os.environ["OCTO_API_KEY"]
-    counts = []
-    for host in os.environ["OCTOGEN_SHOPS"].split(","):
-        response = httpx.get(
-            os.environ["OCTOGEN_BASE_URL"] + "/domains/" + host,
-            headers={"Authorization": "Bearer " + os.environ["OCTO_API_KEY"]},
-        )
-        counts += [entry["productCount"] for entry in response.json()["catalogs"]]
-    assert counts == [40, 40, 40]
-    assert len(octogen_sandbox.requests) == 3
-
-
-def test_each_test_has_its_own(octogen_sandbox):
     assert octogen_sandbox.requests == []
+    headers = {"Authorization": "Bearer " + os.environ["OCTO_API_KEY"]}
+    for host in os.environ["OCTOGEN_SHOPS"].split(","):
+        url = os.environ["OCTOGEN_BASE_URL"] + "/domains/" + host
+        (catalog,) = httpx.get(url, headers=headers).json()["catalogs"]
+        assert catalog["productCount"] == 40
+    assert len(octogen_sandbox.requests) == 3
 
 
 def test_the_environment_is_restored():
     assert os.environ["OCTOGEN_PLATFORM_API_KEY"] == "a real one"
-    assert "OCTOGEN_BASE_URL" not in os.environ
-    assert "OCTOGEN_SHOPS" not in os.environ
+    assert not {"OCTOGEN_BASE_URL", "OCTOGEN_SHOPS"} & set(os.environ)
 """
 
 
@@ -304,4 +284,4 @@ def test_the_fixture_serves_and_cleans_up(
     monkeypatch.delenv("OCTOGEN_BASE_URL", raising=False)
     monkeypatch.delenv("OCTOGEN_SHOPS", raising=False)
     pytester.makepyfile(_SOMEBODY_ELSES_TEST)
-    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=3)
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=2)

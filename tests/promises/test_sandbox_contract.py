@@ -94,12 +94,6 @@ def test_catalogs_are_listed_with_their_facts(older: httpx.Client) -> None:
     assert strada["productCount"] == 30
 
 
-def test_without_catalogs_nothing_is_listed_and_found() -> None:
-    with Sandbox(catalogs=0, generation="seed") as sandbox, connect(sandbox) as client:
-        assert client.get("/catalogs").json() == []
-        assert search(client).json() == {"items": [], "nextCursor": None}
-
-
 def test_a_host_has_all_its_catalogs() -> None:
     catalogs = {"northpeak": 30, "strada": 10, "northpeak.outlet": 0}
     with Sandbox(catalogs=catalogs) as sandbox, connect(sandbox) as client:
@@ -123,7 +117,7 @@ def test_a_host_says_how_many_products_each_brand_has(newer: httpx.Client) -> No
 
 def test_a_search_can_be_restricted_to_catalogs(older: httpx.Client, newer: httpx.Client) -> None:
     assert len(search(older, catalog="strada").json()["items"]) == 30
-    assert len(all_items(newer, catalogs=["strada", "northpeak"])) == 150
+    assert uuids(all_items(newer, catalogs=["strada", "northpeak"])) == uuids(all_items(older))
     unknown = search(older, catalog="voltaic")
     assert (unknown.status_code, unknown.json()) == (404, {"detail": "catalog_not_found"})
     # A key that does not exist matches nothing in the other generation.
@@ -142,12 +136,6 @@ def test_an_item_of_the_seed_generation(older: httpx.Client) -> None:
     assert {type(url) for url in images} == {str}
     updated = [text for item in items if (text := item.get("updatedAt"))]
     assert all(datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ") for text in updated)
-
-
-def test_both_generations_show_the_same_products(older: httpx.Client, newer: httpx.Client) -> None:
-    seed_items, current_items = (search(c, limit=100).json()["items"] for c in (older, newer))
-    assert uuids(seed_items) == uuids(current_items)
-    assert {item["catalogKey"] for item in current_items} == set(SHOPS)
 
 
 def test_a_page_of_the_current_generation_says_what_ran(newer: httpx.Client) -> None:
@@ -265,12 +253,6 @@ def test_answers_are_charged_until_the_credit_is_spent() -> None:
     detail = answers[4].json()["detail"]
     assert (detail["code"], detail["balance_usd"]) == ("insufficient_credit", 0.0)
     assert (broke.charged_usd, broke.balance_usd) == (0.03, 0.0)
-
-
-def test_without_a_limit_charges_are_counted(seed: Sandbox, older: httpx.Client) -> None:
-    search(older)
-    look_up(older, "https://nowhere.example/x")
-    assert (seed.charged_usd, seed.balance_usd) == (0.014, None)
 
 
 def test_an_empty_bucket_is_a_429_for_every_operation(seed: Sandbox, older: httpx.Client) -> None:

@@ -146,9 +146,8 @@ def test_truncate_is_a_complete_response_of_half_a_document(
 def test_html_is_a_web_page(sandbox: Sandbox, client: httpx.Client) -> None:
     sandbox.inject(Fault("html"))
     response = search(client)
-    assert response.status_code == 200
+    assert (response.status_code, response.text[:15]) == (200, "<!doctype html>")
     assert response.headers["content-type"].startswith("text/html")
-    assert response.text.startswith("<!doctype html>")
 
 
 def test_redirect_leads_elsewhere(sandbox: Sandbox, client: httpx.Client) -> None:
@@ -237,7 +236,6 @@ def test_a_sandbox_can_add_unknown_fields_to_every_response() -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("cut", Fault("cut")),
         ("latency=0.25", Fault("latency", 0.25)),
         (
             "status=503,times=3,path=/products/search,page=2,retry_after=7",
@@ -246,10 +244,6 @@ def test_a_sandbox_can_add_unknown_fields_to_every_response() -> None:
         (
             "times=1,status=429,retry_after=Wed, 21 Oct 2026 07:28:00 GMT",
             Fault("status", 429, times=1, retry_after="Wed, 21 Oct 2026 07:28:00 GMT"),
-        ),
-        (
-            "status=504,detail=product_lookup_timed_out",
-            Fault("status", 504, detail="product_lookup_timed_out"),
         ),
         ("redirect=http://x.example/a,b?c=d", Fault("redirect", "http://x.example/a,b?c=d")),
     ],
@@ -262,12 +256,9 @@ def test_a_fault_is_parsed(text: str, fault: Fault) -> None:
     ("text", "reason"),
     [
         ("", "unknown word ''"),
-        ("flood", "unknown word 'flood'"),
         ("cut,often=3", "unknown word 'often'"),
         ("cut,html", "name exactly one of"),
-        ("status", "status needs a number from 400 to 599"),
         ("status=200", "status needs a number from 400 to 599"),
-        ("latency=-1", "latency needs seconds"),
         ("price=-1", "price needs a number"),
         ("redirect=elsewhere", "redirect needs an http or https URL"),
         ("cut=1", "cut takes no value"),
