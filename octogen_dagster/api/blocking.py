@@ -61,10 +61,10 @@ if TYPE_CHECKING:
     from octogen_dagster.api.search import SearchFilters
 
 _POLL_SECONDS = 0.2
+_PAUSE_SECONDS = 0.01
 _MAX_SECONDS = 1e6
 _MAX_AT_ONCE = 16
 _BUFFER_BYTES = 512 << 10  # what libcurl reads at once: fewer callbacks for each page
-_QUICK_EXIT = 322  # CURLOPT_QUICK_EXIT, which pycurl does not name
 
 
 class BlockingClient:
@@ -92,6 +92,8 @@ class BlockingClient:
         self._poll = poll
         self._polled_at = time.monotonic()
         self._curl: pycurl.Curl | None = None
+        self._multi: pycurl.CurlMulti | None = None
+        self._may_hang = False
 
     @property
     def generation(self) -> Generation:
@@ -106,9 +108,13 @@ class BlockingClient:
 
     def close(self) -> None:
         """Close the connection; the next request opens another one."""
-        if self._curl is not None:
+        if self._curl is not None and self._multi is not None:
             self._curl.close()
-            self._curl = None
+            if self._may_hang:  # libcurl waits for a name server, for as long as that takes
+                submit(self._multi.close, "octogen-close")
+            else:
+                self._multi.close()
+            self._curl = self._multi = None
 
     def run(self, flow: Flow[T]) -> T:
         """Drive a flow to its end and return its value."""
@@ -155,9 +161,11 @@ class BlockingClient:
 
     def check(self) -> None:
         """Return if the work may go on; else raise `StoppedError`, or what `poll` raises."""
-        self._poll()
         if self.stop.is_set():
             raise StoppedError
+        if (now := time.monotonic()) - self._polled_at >= _POLL_SECONDS:
+            self._polled_at = now
+            self._poll()
 
     def page(
         self,
@@ -238,10 +246,9 @@ class BlockingClient:
 
         self.check()
         if self._curl is None:
-            self._curl = self._handle()
+            self._curl, self._multi = self._handle(), pycurl.CurlMulti()
         curl, lines = self._curl, list[bytes]()
         body = _Body()
-        failure, reason = 0, ""
         curl.setopt(pycurl.URL, step.request.url)
         curl.setopt(pycurl.TIMEOUT_MS, max(1, int(min(step.seconds, _MAX_SECONDS) * 1000)))
         if step.request.method == "GET":
@@ -250,15 +257,15 @@ class BlockingClient:
             curl.setopt(pycurl.POSTFIELDS, step.request.content or b"")
         curl.setopt(pycurl.WRITEFUNCTION, body.write)
         curl.setopt(pycurl.HEADERFUNCTION, lines.append)
+        self._may_hang = True
         try:
-            curl.perform()
-        except pycurl.error as error:
-            failure, reason = error.args
+            failure, reason = self._perform(curl)
         finally:  # also after an interrupt
             head = _head(curl.getinfo(pycurl.RESPONSE_CODE), lines, step.request)
             if head is not None:
                 step.begun(head)
         if not failure and head is not None:
+            self._may_hang = False
             content = body.getvalue()
             body.close()  # the handle keeps it until the next request
             if not is_cut_off(head.headers, content):
@@ -267,13 +274,29 @@ class BlockingClient:
             reason = "the connection was closed in the middle of the body"
         elif not failure:
             reason = "the connection was closed in the middle of the headers"
-        elif failure == pycurl.E_ABORTED_BY_CALLBACK:
-            self.check()
         elif failure == pycurl.E_OPERATION_TIMEDOUT:
             return TransportTimeoutError(reason)
         if head is not None and (body.is_too_large or failure == pycurl.E_FILESIZE_EXCEEDED):
             return BodyTooLargeError(self.service.api_key.redacted(head))
         return TransportError(self.service.api_key.masked(reason))
+
+    def _perform(self, curl: pycurl.Curl) -> tuple[int, str]:
+        """Transfer a request and its response, and look at the stop meanwhile.
+
+        Returns libcurl's code and text of a failure; 0 if there is none.
+        """
+        multi = self._multi
+        assert multi is not None
+        multi.add_handle(curl)
+        try:
+            while multi.perform()[1]:
+                if multi.select(_POLL_SECONDS) < 0:  # there is nothing to wait for yet
+                    self.stop.wait(_PAUSE_SECONDS)
+                self.check()
+            failed = multi.info_read()[2]
+        finally:
+            multi.remove_handle(curl)
+        return (failed[0][1], failed[0][2]) if failed else (0, "")
 
     def _handle(self) -> pycurl.Curl:
         """Make a handle that keeps one connection open. The key is in no other object."""
@@ -291,11 +314,8 @@ class BlockingClient:
         curl.setopt(pycurl.PATH_AS_IS, 1)
         curl.setopt(pycurl.FOLLOWLOCATION, 0)
         curl.setopt(pycurl.NOSIGNAL, 1)
-        curl.setopt(_QUICK_EXIT, 1)  # closing does not wait for a name server that hangs
         curl.setopt(pycurl.BUFFERSIZE, _BUFFER_BYTES)
         curl.setopt(pycurl.MAXFILESIZE_LARGE, http.MAX_BODY_BYTES)
-        curl.setopt(pycurl.NOPROGRESS, 0)
-        curl.setopt(pycurl.XFERINFOFUNCTION, self._progressed)
         curl.setopt(pycurl.PROXY, _proxy(self.service.base_url))
         curl.setopt(pycurl.NOPROXY, "")
         file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
@@ -304,13 +324,6 @@ class BlockingClient:
         else:
             curl.setopt(pycurl.CAINFO, file or certifi.where())
         return curl
-
-    def _progressed(self, *_: int) -> bool:
-        """Return True to end the request; libcurl asks often while it waits."""
-        if (now := time.monotonic()) - self._polled_at >= _POLL_SECONDS:
-            self._polled_at = now
-            self._poll()
-        return self.stop.is_set()
 
 
 class _Body(io.BytesIO):
