@@ -31,6 +31,7 @@ from octogen_dagster.sandbox.server import Sandbox
 from tests import results
 
 LOOKUP = "/products/lookup"
+ONCE = {"attempts": 1}
 LISTED = ("title", "current_price", "original_price", "in_stock", "is_active", "updated_at")
 
 
@@ -87,7 +88,6 @@ class Shop:
         octogen = OctogenResource(
             api_key=self.sandbox.api_key,
             base_url=self.sandbox.base_url,
-            attempts=1,
             **(settings or {}),
         )
         io_manager = ParquetSnapshotIOManager(base_dir=str(self.folder))
@@ -155,7 +155,7 @@ class TestRows:
     def test_one_that_fails_is_a_row_that_says_why(self, shop: Shop) -> None:
         shop.sandbox.inject(Fault("status", 500, times=2, path=LOOKUP))
         shop.sandbox.inject(Fault("wrong_type", times=1, path=LOOKUP))
-        result = shop.run(shop.products)
+        result = shop.run(shop.products, settings=ONCE)
         failed = [row for row in result.rows.values() if row["status"] == "failed"]
         errors = sorted(
             row["error"].removeprefix(f"The product at {row['product_url']} ") for row in failed
@@ -203,7 +203,7 @@ class TestFailures:
     ) -> None:
         before = shop.run(shop.products).frame
         shop.sandbox.inject(Fault("status", 500, times=failing, path=LOOKUP))
-        result = shop.run(shop.products)
+        result = shop.run(shop.products, settings=ONCE)
         assert result.run.success is not is_too_many
         if is_too_many:
             error = results.failure(result.run)
@@ -225,7 +225,8 @@ class TestFailures:
         raised = pl.when(pl.int_range(pl.len()) < 10).then(1.0).otherwise("current_price")
         shop.sandbox.inject(Fault("status", 500, times=failing, path=LOOKUP))
         products = shop.products.with_columns(raised.alias("current_price"))
-        assert shop.run(products, only_changed=True).run.success is not is_too_many
+        result = shop.run(products, only_changed=True, settings=ONCE)
+        assert result.run.success is not is_too_many
 
     @pytest.mark.parametrize("status", [401, 402, 403])
     def test_what_is_wrong_for_all_products_ends_it_at_once(self, shop: Shop, status: int) -> None:
