@@ -89,7 +89,7 @@ def walk_key(
 
 
 class _Segment(msgspec.Struct, array_like=True):
-    """The content of a file: each page is a frame of Zstandard, which takes half the time of one.
+    """The content of a file. Each page is compressed by itself, so one is in memory at a time.
 
     `started_at` is when the read began that saved it, and `after` the cursor of its first page.
     """
