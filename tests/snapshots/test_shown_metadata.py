@@ -73,8 +73,8 @@ def test_an_asset_is_described_before_it_is_materialized(asset: dg.AssetsDefinit
                 ),
                 "partitions_def": catalog_days("2026-11-01"),
             },
-            "Products of each catalog that match “boots”, as Octogen understands it; not color red "
-            "or blue; price from 9.5; brands similar to Acme, as they were at each time.",
+            "Products of each catalog that match “boots”, as Octogen understands it; price from "
+            "9.5; not color red or blue; similar to brands Acme, as they were at each time.",
         ),
     ],
     ids=["all", "named", "catalogs", "capped", "days", "catalog days"],
