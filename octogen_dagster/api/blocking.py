@@ -144,9 +144,11 @@ class BlockingClient:
         def drive() -> None:
             with BlockingClient(self.service, ended) as client:
                 while waiting:
-                    with contextlib.suppress(IndexError):  # another thread took the last one
+                    try:
                         place, flow = waiting.popleft()
-                        values[place] = client.run(flow)
+                    except IndexError:  # another thread took the last one
+                        return
+                    values[place] = client.run(flow)
 
         threads = [submit(drive, "octogen-call") for _ in range(min(len(flows), _MAX_AT_ONCE))]
         try:

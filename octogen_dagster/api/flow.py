@@ -52,6 +52,7 @@ from octogen_dagster.errors import (
 )
 
 if TYPE_CHECKING:
+    from octogen_dagster.api.pacing import Turn
     from octogen_dagster.api.search import SearchFilters, SearchRequest
     from octogen_dagster.api.service import Service
 
@@ -253,6 +254,8 @@ def _once_learned(service: Service, operation: str, flow: Flow[T]) -> Flow[T]:
         return (yield from flow)
     finally:
         if is_first:
+            # Whatever the first one got, the others are not to go one by one.
+            service.refused.setdefault(operation, frozenset())
             service.refused.learning.release()
 
 
@@ -316,10 +319,16 @@ def count_flow(service: Service, filters: SearchFilters, catalogs: Sequence[str]
 
 def _attempts(service: Service, request: Request, path: str, subject: str) -> Flow[Response]:
     retries = Retries(service.retry)
-    ends_at = min(service.clock() + service.retry.deadline, service.ends_at)
+    deadline = service.clock() + service.retry.deadline
     while True:
+        queued_at = service.clock()
+        turn = yield from _turn(service, subject)
+        deadline += service.clock() - queued_at  # others held it back, and not the service
+        ends_at = min(deadline, service.ends_at)
         try:
-            return (yield from _attempt(service, request, path, subject, ends_at))
+            return (
+                yield from _attempt(service, request, path, subject, ends_at=ends_at, turn=turn)
+            )
         except OctogenError as error:
             seconds = retries.wait_after(error)
             if seconds is None or service.clock() + seconds > ends_at:
@@ -329,13 +338,24 @@ def _attempts(service: Service, request: Request, path: str, subject: str) -> Fl
         yield Wait(seconds, "retry", is_rate_limited)
 
 
+def _turn(service: Service, subject: str) -> Flow[Turn]:
+    """Wait until few enough requests are in flight."""
+    in_flight, place = service.limiter.in_flight, object()
+    try:
+        while (turn := in_flight.enter(place)) is None:
+            if service.clock() >= service.ends_at:
+                raise _timeout(service, subject)
+            yield Wait(_TURN_SECONDS, "turn")
+    finally:
+        in_flight.give_up(place)
+    return turn
+
+
 def _attempt(
-    service: Service, request: Request, path: str, subject: str, ends_at: float
+    service: Service, request: Request, path: str, subject: str, *, ends_at: float, turn: Turn
 ) -> Flow[Response]:
     """Send a request once, and charge it if it is answered with a 2xx status."""
     in_flight = service.limiter.in_flight
-    while (turn := in_flight.enter()) is None:
-        yield Wait(_TURN_SECONDS, "turn")
     failure: OctogenError | None = None
     succeeded = False
     try:

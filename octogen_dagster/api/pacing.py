@@ -7,8 +7,10 @@ service's refusals of too many requests at once.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from octogen_dagster.api.http import rate_limit, rate_limit_remaining
@@ -36,17 +38,31 @@ class InFlight:
     def __init__(self) -> None:
         self.limit = float("inf")
         self._lock = threading.Lock()
+        self._line: deque[object] = deque()
         self._in_flight = 0
         self._halvings = 0
         self._successes = 0
 
-    def enter(self) -> Turn | None:
-        """Count a request that is sent now; None if too many are in flight."""
+    def enter(self, place: object) -> Turn | None:
+        """Count a request that is sent now; None if it must wait.
+
+        Requests that wait are sent in their order. `place` is an object of the request's own, which
+        `give_up` takes out of the line.
+        """
         with self._lock:
-            if self._in_flight >= self.limit:
+            if self._in_flight >= self.limit or (self._line and self._line[0] is not place):
+                if place not in self._line:
+                    self._line.append(place)
                 return None
+            if self._line:
+                self._line.popleft()
             self._in_flight += 1
             return Turn(self._halvings, self._in_flight)
+
+    def give_up(self, place: object) -> None:
+        """Take a request out of the line, if it waits."""
+        with self._lock, contextlib.suppress(ValueError):
+            self._line.remove(place)
 
     def leave(self, turn: Turn, *, refused: bool, succeeded: bool) -> None:
         """Note that a request is over; it is `refused` if the service refuses so many at once."""

@@ -6,7 +6,7 @@ never says how many pages there are.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from octogen_dagster.errors import OctogenPagingError
 
@@ -48,6 +48,11 @@ class Page(Protocol):
 
 
 PageT = TypeVar("PageT", bound=Page)
+
+
+class _FirstPage(NamedTuple):
+    uuids: Sequence[str]
+    next_cursor: str | None
 
 
 def is_first_page_again(first: Page, page: Page) -> bool:
@@ -95,7 +100,7 @@ class PageTracker:
             self._max_ratio = MAX_COUNT_RATIO * max(1, rows_per_product)
         self._products = 0
         self._page_of_cursor: dict[str, int] = {}
-        self._first: Page | None = None
+        self._first: _FirstPage | None = None
         self._first_uuids: frozenset[str] = frozenset()
         self._second_uuids: frozenset[str] = frozenset()
         self._repeats_first = 0  # the last page that had exactly page 1's products
@@ -113,11 +118,12 @@ class PageTracker:
         self.pages += 1
         self._products += len(page.uuids)
         if self._first is None:
-            self._first = page
+            self._first = _FirstPage(list(page.uuids), page.next_cursor)  # and not its content
             self._first_uuids = frozenset(page.uuids)
         else:
             self._compare_with_first_pages(self._first, page)
         if not page.next_cursor:
+            self._forget()
             return
         if page.next_cursor in self._page_of_cursor:
             raise OctogenPagingError(
@@ -127,6 +133,13 @@ class PageTracker:
             )
         self._page_of_cursor[page.next_cursor] = self.pages
         self.check_number_of_products()
+
+    def _forget(self) -> None:
+        """After the last page, keep only what the comparison with a fresh page 1 needs."""
+        self._page_of_cursor.clear()
+        self._second_uuids = self._first_uuids = frozenset()
+        if not self.may_have_restarted:
+            self._first = None
 
     def deduplicated(self, new: int, repeats: int) -> None:
         """Note how many products of the next page were new, in the order of the pages.

@@ -187,7 +187,7 @@ def test_a_refusal_of_so_many_at_once_lowers_what_is_in_flight() -> None:
     refused = answer(429, {"detail": {"code": "concurrency_limit_exceeded"}})
     script = Script([refused, answer()])
     service = script.service()
-    others = [service.limiter.in_flight.enter() for _ in range(3)]
+    others = [service.limiter.in_flight.enter(object()) for _ in range(3)]
     flow = search_flow(service, BODY, "It")
     assert isinstance(next(flow), Send)
     assert isinstance(flow.send(refused), Wait)

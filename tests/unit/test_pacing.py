@@ -135,22 +135,26 @@ class TestInFlight:
             assert in_flight.limit == limit
         for number in range(250):
             assert in_flight.limit == 1 + number // 100
-            turn = in_flight.enter()
+            turn = in_flight.enter(object())
             assert turn
             in_flight.leave(turn, refused=False, succeeded=True)
 
     def test_no_more_than_the_limit_are_in_flight(self) -> None:
         in_flight = InFlight()
         refuse_together(in_flight, 4)
-        turns = [in_flight.enter() for _ in range(3)]
-        assert turns[2] is None
+        turns = [in_flight.enter(object()) for _ in range(2)]
+        late, later = object(), object()
+        assert not in_flight.enter(late)
+        assert not in_flight.enter(later)
         assert turns[0]
         in_flight.leave(turns[0], refused=False, succeeded=False)
-        assert in_flight.enter()
+        assert not in_flight.enter(later), "it came later"
+        in_flight.give_up(late)
+        assert in_flight.enter(later)
 
 
 def refuse_together(in_flight: InFlight, requests: int) -> None:
-    turns = [in_flight.enter() for _ in range(requests)]
+    turns = [in_flight.enter(object()) for _ in range(requests)]
     for turn in turns:
         assert turn
         in_flight.leave(turn, refused=True, succeeded=False)
