@@ -88,6 +88,7 @@ def run_in_thread(
     work: Callable[[], _Result],
     thread_name: str,
     interrupted: Callable[[Future[_Result]], object],
+    poll: Callable[[], object] = lambda: None,
 ) -> Future[_Result]:
     """Run work in a daemon thread and wait for it, with `wait_interruptibly`.
 
@@ -97,7 +98,7 @@ def run_in_thread(
     future: Future[_Result] = Future()
     try:
         _start(work, future, thread_name)
-        wait_interruptibly(future)
+        wait_interruptibly(future, poll=poll)
     except BaseException:
         if not future.cancel():
             interrupted(future)

@@ -33,6 +33,9 @@ _SCHEMES |= dict.fromkeys(("az", "azure", "abfs", "abfss"), "azure_")
 _CLIENT_OPTIONS = {
     *("allow_http", "allow_invalid_certificates", "connect_timeout", "proxy_ca_certificate"),
     *("proxy_excludes", "proxy_url", "read_timeout", "root_certificate", "timeout", "user_agent"),
+    *("default_content_type", "http1_only", "http2_only", "http2_keep_alive_interval"),
+    *("http2_keep_alive_timeout", "http2_keep_alive_while_idle", "http2_max_frame_size"),
+    *("pool_idle_timeout", "pool_max_idle_per_host", "randomize_addresses"),
 }
 """Options of the HTTP client. Polars takes them among the others; obstore panics on them there."""
 _OWN_CREDENTIALS = {
@@ -42,7 +45,7 @@ _OWN_CREDENTIALS = {
 """Options that name the credentials, so that no library looks for them on the machine."""
 _SECRET_WORDS = {
     *("authorization", "bearer", "credential", "credentials", "key", "password", "sas", "secret"),
-    *("token", "string"),
+    *("token", "string", "apikey", "auth", "passphrase", "pwd"),
 }
 _URL_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]+@")
 _RETRIES: Any = {
@@ -204,7 +207,7 @@ def is_secret(name: str, value: Any) -> bool:
     text = str(value)
     if "-----BEGIN" in text or _URL_PASSWORD.search(text):
         return True
-    words = set(name.lower().split("_"))
+    words = set(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().split("_"))
     return bool(
         words & _SECRET_WORDS
         and not words & {"kms", "file", "path", "uri", "type"}

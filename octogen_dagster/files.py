@@ -89,7 +89,12 @@ class Disk:
 
     def files(self, folder: str) -> list[Stored]:
         found = []
-        for path, _, names in os.walk(self._folder / folder):
+
+        def refused(error: OSError) -> None:
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise error
+
+        for path, _, names in os.walk(self._folder / folder, onerror=refused):
             for name in names:
                 with contextlib.suppress(FileNotFoundError):  # another run removed it meanwhile
                     file = Path(path, name)

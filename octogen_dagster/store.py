@@ -113,7 +113,8 @@ class Store:
         never is one. A process that dies midway leaves it aside, where the next one finds it.
         """
         with self._explained(
-            key, "The snapshot {} could not be published. Readers see the old one"
+            key,
+            "The snapshot {} could not be published. Readers see the old or the new one, whole",
         ):
             if keep_previous is not None:
                 self._settle_previous(key)
@@ -200,9 +201,13 @@ class Store:
             query = query if columns is None else query.select(columns)
             try:
                 if pl.__version__.startswith("2.0."):  # it ends batches early after a panic
-                    yield query.collect(engine="streaming")
+                    whole = query.collect(engine="streaming")
+                    require_version()
+                    yield whole
                 else:
-                    yield from query.collect_batches(chunk_size=size, lazy=True)
+                    for batch in query.collect_batches(chunk_size=size, lazy=True):
+                        require_version()  # here too: a limited query asks for no further batch
+                        yield batch
             except (OSError, pl.exceptions.PolarsError) as error:
                 require_version()
                 if isinstance(error, pl.exceptions.PolarsError) and _STORE_ERROR not in str(error):
@@ -306,7 +311,8 @@ def write_parquet(
             metadata=lambda _context: metadata(),
         )
         # In the main thread, Polars would hold back signals until it returns.
-        run_in_thread(sink, "octogen-write", interrupted).result()
+        # A writer that waits for its rows shows that it lives: others remove old unfinished files.
+        run_in_thread(sink, "octogen-write", interrupted, lambda: os.utime(path)).result()
     rows: int = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
     return rows
 

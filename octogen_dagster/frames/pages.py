@@ -10,13 +10,14 @@ that cannot mix, and damage ends a chain where it is met. There are no locks and
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import re
 import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from datetime import datetime, timedelta, timezone
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 import msgspec
 from typing_extensions import Self
 
+from octogen_dagster.background import submit, wait_interruptibly
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.files import Stored
 from octogen_dagster.frames.decode import ProductPage
@@ -45,7 +47,6 @@ _MAX_SHARE_LOST = 0.05
 _MAX_AGE = timedelta(days=1)
 """The age from which pages are of no read under way; their folder is removed."""
 _ZSTD_LEVEL = 1
-_MAX_FILES_AT_ONCE = 4
 _HALF = 16
 _ROOT = "0" * 32
 """What stands for the segment before the first one."""
@@ -70,6 +71,7 @@ def walk_key(
     body: Mapping[str, Any],
     stamps: Sequence[datetime | None],
     part: object = None,
+    scope: str = "",
 ) -> WalkKey:
     """The key of a walk.
 
@@ -78,9 +80,11 @@ def walk_key(
         body: The request for page 1 of whole catalogs.
         stamps: When each of its catalogs was indexed, as far as that is known.
         part: What tells the part of a catalog from its other parts; None for the whole catalog.
+        scope: What tells snapshots of one asset apart: a partition of a day is not continued from
+            the pages of the day before.
     """
     halves = [_digest(msgspec.json.encode(each, order="sorted")) for each in (body, part)]
-    whole = _digest(f"{_FORMAT} {base_url} {halves[0]}".encode())
+    whole = _digest(f"{_FORMAT} {scope} {base_url} {halves[0]}".encode())
     stamp = "none"
     if stamps and all(stamps):
         texts = [f"{each:%Y%m%dT%H%M%S.%f%z}" for each in stamps if each]
@@ -124,6 +128,7 @@ class PageStore:
     Args:
         store: Where they are.
         folder: The folder of the asset's saved pages; it is made when the first segment is written.
+        scope: The snapshot that is read, such as the partition.
         resume_within: The age up to which pages are continued.
         clock: Returns the present time, in UTC.
     """
@@ -133,14 +138,15 @@ class PageStore:
         store: Store,
         folder: str,
         *,
+        scope: str = "",
         resume_within: timedelta = RESUME_WITHIN,
         clock: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
     ) -> None:
         self.now = clock
+        self.scope = scope
         self._store = store
         self._folder = folder
         self._resume_within = resume_within
-        self._threads = ThreadPoolExecutor(_MAX_FILES_AT_ONCE, thread_name_prefix="octogen-save")
         self._lock = threading.Lock()
         self._walks: dict[WalkKey, SavedWalk] = {}
         self._log: Callable[[str], None] = lambda _line: None
@@ -220,7 +226,8 @@ class PageStore:
         return dict(found)
 
     def _is_stale(self, files: Collection[Stored]) -> bool:
-        return self.now() - max(file.modified for file in files) > _MAX_AGE
+        age = self.now() - max(file.modified for file in files)
+        return age > max(_MAX_AGE, self._resume_within)
 
     def _is_young(self, file: Stored) -> bool:
         """True if a segment may be continued. The clocks of store and machine may differ."""
@@ -254,9 +261,6 @@ class PageStore:
             raise
         self._has_saved = True
         return name
-
-    def submit(self, work: Callable[..., None], *arguments: Any) -> Future[None]:
-        return self._threads.submit(work, *arguments)
 
     def give_up(self, error: OctogenSnapshotError) -> None:
         """Save nothing more, and say so once: the read itself needs no saved pages."""
@@ -377,7 +381,9 @@ class SavedWalk:
         self._wait()
         if self._unsaved and not (self._closed or self._store.is_ended):
             pages, self._unsaved = self._unsaved, []
-            self._writing = self._store.submit(self._write, pages, self.generation)
+            write = functools.partial(self._write, pages, self.generation)
+            # A daemon thread: a bucket that hangs keeps no process from ending.
+            self._writing = submit(write, "octogen-save")
 
     def _write(self, pages: list[ProductPage], generation: str) -> None:
         compressed = [zstd.compress(page.encoded(), _ZSTD_LEVEL) for page in pages]
@@ -385,7 +391,8 @@ class SavedWalk:
         try:
             self._tail = self._store.write(self.key, self._saved, self._tail, segment).own
         except OctogenSnapshotError as error:
-            self._store.give_up(error)  # pages after a gap are not saved
+            if not self._store.failure:
+                self._store.give_up(error)  # pages after a gap are not saved
             return
         self._saved += len(pages)
         self._after = pages[-1].next_cursor
@@ -393,6 +400,7 @@ class SavedWalk:
     def _wait(self) -> None:
         if self._writing is not None:
             writing, self._writing = self._writing, None
+            wait_interruptibly(writing)
             writing.result()
 
 

@@ -74,6 +74,7 @@ def _continued(
                 )
         elif store.has_other_stamps(saved.key):
             log(f"{walk.subject}: it was indexed again since its saved pages were read.")
+        saved.first = saved.last = None  # they were compared, and are read again
         continued.append(replace(walk, saved=saved, next_page=next_page))
     return continued
 
@@ -83,7 +84,7 @@ def _saved(walk: Walk, store: PageStore, client: BlockingClient) -> SavedWalk:
     if walk.part:  # only whole catalogs are split, and these have no facets
         part = [body.pop("facets", None), body.pop("exclude_facets", None)]
     stamps = [state.last_indexed_at for state in walk.catalogs]
-    return store.walk(walk_key(client.service.base_url, body, stamps, part))
+    return store.walk(walk_key(client.service.base_url, body, stamps, part, store.scope))
 
 
 def _next_page(walk: Walk, saved: SavedWalk, client: BlockingClient) -> ProductPage | None:
@@ -100,7 +101,8 @@ def _next_page(walk: Walk, saved: SavedWalk, client: BlockingClient) -> ProductP
         if last.next_cursor:
             page = _requested(walk, last.next_cursor, saved.pages + 1, first, client)
         if walk.last_indexed_at is None:
-            for number, cursor, before in (1, None, first), (saved.pages, saved.last_cursor, last):
+            compared = {1: (None, first), saved.pages: (saved.last_cursor, last)}
+            for number, (cursor, before) in compared.items():
                 now = _requested(walk, cursor, number, first, client)
                 if not _are_equal(before, now, walk.catalog):
                     raise NotContinuedError(

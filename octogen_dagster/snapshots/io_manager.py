@@ -272,6 +272,7 @@ class _OpenPlace:
         return PageStore(
             self._manager.store,
             self._places.saved_pages,
+            scope=self._places.own,
             resume_within=timedelta(hours=self._manager.resume_within_hours),
             clock=clock,
         )

@@ -167,7 +167,7 @@ def test_a_broken_upload_leaves_the_snapshot_as_it_was(bucket: S3Bucket) -> None
     with pytest.raises(
         OctogenSnapshotError,
         match=rf"^The snapshot {bucket.base_dir}/made\.parquet could not be published\. Readers "
-        r"see the old one: .+ Check that the bucket is there",
+        r"see the old or the new one, whole: .+ Check that the bucket is there",
     ):
         publish(bucket, incompressible(50_000, seed=2))
     bucket.proxy.reset()
@@ -303,6 +303,14 @@ def test_a_frame_of_a_snapshot_that_is_replaced_is_not_of_two_states(bucket: S3B
         OctogenSnapshotError, match=r"made\.parquet was replaced while it was read\. Run it again"
     ):
         frame.collect()
+
+
+def test_nor_is_one_of_which_only_some_rows_are_wanted(bucket: S3Bucket) -> None:
+    publish(bucket, incompressible(1000, seed=5))
+    frame = load(bucket)
+    publish(bucket, incompressible(1000, seed=6))
+    with pytest.raises(OctogenSnapshotError, match="was replaced while it was read"):
+        frame.filter(pl.lit(True)).head(3).collect(engine="streaming")
 
 
 def test_an_object_that_is_no_snapshot_is_named_and_replaced(bucket: S3Bucket) -> None:

@@ -245,3 +245,46 @@ def test_fetched_at_is_that_of_the_read_that_began(shop: Shop, tmp_path: Path) -
     assert run(shop, tmp_path).success
     fetched_at = pl.read_parquet(tmp_path / "products.parquet")["fetched_at"].unique().item()
     assert fetched_at.timestamp() < died
+
+
+def test_a_finished_walk_of_one_page_is_compared_once(shop: Shop, tmp_path: Path) -> None:
+    shop.stamp = None
+    shop.catalogs |= {"acme": 5, "zen": 5 * PAGES}
+    search = ProductSearch(catalogs=["acme", "zen"], page_size=5)
+    shop.fails_at = DIES_AT
+    assert not run(shop, tmp_path, search).success
+    shop.fails_at = 0
+    assert run(shop, tmp_path, search).success
+    assert shop.pages_of("acme") == [1]
+
+
+def test_pages_of_another_partition_are_not_continued(shop: Shop, tmp_path: Path) -> None:
+    """Those of yesterday would be stored in the snapshot of today."""
+
+    @dg.asset(partitions_def=dg.StaticPartitionsDefinition(["monday", "tuesday"]))
+    def products(octogen: OctogenResource) -> Any:
+        return octogen.scan(SEARCH)
+
+    def pages(day: str) -> list[int]:
+        shop.searches.clear()
+        resources = {
+            "octogen": OctogenResource(api_key=shop.api_key, base_url=shop.base_url, attempts=1),
+            "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path)),
+        }
+        dg.materialize([products], resources=resources, partition_key=day, raise_on_error=False)
+        return shop.pages_of("acme")
+
+    shop.fails_at = DIES_AT
+    assert pages("monday") == WHOLE[:DIES_AT]
+    shop.fails_at = 0
+    assert pages("tuesday") == WHOLE
+    assert pages("monday") == [*range(DIES_AT, PAGES + 1)], "and its own are still there"
+
+
+def test_pages_are_kept_as_long_as_they_may_be_continued(shop: Shop, tmp_path: Path) -> None:
+    die(shop, tmp_path)
+    ago = time.time() - 30 * 3600
+    for path in segments(tmp_path):
+        os.utime(path, (ago, ago))
+    assert run(shop, tmp_path, resume_within_hours=48).success
+    assert shop.pages_of("acme") == [*range(DIES_AT, PAGES + 1)]
