@@ -64,7 +64,11 @@ def create_app(state: State, generation: Generation) -> FastAPI:
 def _refusal(request: Request, error: Exception) -> Response:
     """Return FastAPI's own 422, also for a number that JSON does not have."""
     assert isinstance(error, RequestValidationError)
-    return json_response({"detail": jsonable_encoder(error.errors())}, 422)
+    detail = jsonable_encoder(error.errors())
+    try:
+        return json_response({"detail": detail}, 422)
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON cannot say
+        return json_response({"detail": [each | {"input": None} for each in detail]}, 422)
 
 
 def _seed_router(state: State) -> APIRouter:

@@ -98,7 +98,9 @@ class Filters(_Body):
 class SeedSearchRequest(Filters):
     """A search of the seed generation: one catalog or all."""
 
-    facets: list[Facet] | None = Field(default=None, max_length=50)
+    facets: Annotated[list[Facet], Field(max_length=50), AfterValidator(_each_name_once)] | None = (
+        None
+    )
     catalog: str | None = Field(default=None, min_length=1)
     cursor: str | None = None
     limit: int = Field(default=50, ge=1, le=100)
