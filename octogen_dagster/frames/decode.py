@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OverflowError)
 _IMAGES = "images"
+_MAX_UNKNOWN = 100  # names of fields: a key that is a value would make one for each product
 _encoder = msgspec.json.Encoder()
 _T = TypeVar("_T")
 
@@ -166,7 +167,7 @@ def _checked(table: Table, parse: Callable[[bytes], _T], response: Response, sub
 
 def _unknown_fields(table: Table, content: bytes) -> dict[str, int]:
     try:
-        return dict(Counter(table.unknown_fields(from_json(content))))
+        return dict(Counter(table.unknown_fields(from_json(content))).most_common(_MAX_UNKNOWN))
     except ValueError:  # a field that nobody reads is not UTF-8
         return {}
 

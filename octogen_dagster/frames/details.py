@@ -12,7 +12,7 @@ import functools
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -303,7 +303,9 @@ def _jobs(products: pl.LazyFrame, size: int) -> Iterator[list[_Row]]:
             yield some.to_dicts()
 
 
-def _look_up_all(client: BlockingClient, products: list[_Row]) -> Iterator[list[_Result]]:
+def _look_up_all(
+    client: BlockingClient, products: list[_Row]
+) -> Generator[list[_Result], None, None]:
     yield [_look_up(client, product) for product in products]
 
 

@@ -24,7 +24,12 @@ from octogen_dagster.api.catalog_sources import GrantedCatalogs, fetch_catalogs
 from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.api.estimate import estimate_pages
 from octogen_dagster.api.search import MAX_CATALOGS, ProductSearch
-from octogen_dagster.errors import OctogenError, OctogenNotFoundError, OctogenSnapshotError
+from octogen_dagster.errors import (
+    OctogenError,
+    OctogenNotFoundError,
+    OctogenSnapshotError,
+    Persistence,
+)
 from octogen_dagster.frames.partition import MAX_SHARE, partition
 from octogen_dagster.frames.walk import Walk
 
@@ -164,7 +169,9 @@ def _takes_many(
         return False
     try:
         client.count_products(search, [state.catalog for state in states[:MAX_CATALOGS]])
-    except OctogenError:
+    except OctogenError as error:
+        if error.persistence is not Persistence.PERMANENT:
+            raise  # or hundreds of requests would be paid for in place of one
         return _is_current(client)
     return True
 
@@ -276,6 +283,8 @@ def split_large(
         if own >= MIN_PAGES and MAX_SHARE * threads * own >= sum(pages):
             limit = math.floor(service.max_extra_pages_ratio * own)
             useful = math.ceil(_PARTS_PER_THREAD * threads * own / sum(pages))
+            # A power of two, so that a retry makes the same parts if other catalogs have changed.
+            useful = 1 << (useful.bit_length() - 1)
             parts = _parts(walk, count, min(limit, useful), brands)
         if parts and _is_counted(parts, client, log):
             log(

@@ -258,6 +258,8 @@ class ProductScan:
     def _warn_of_more_rows(self, plan: Plan, warn: Callable[[str], None]) -> None:
         """Warn of each catalog that cost far more than its source's count let expect."""
         for walk in plan.whole_catalogs:
+            if walk.catalog is None:  # the sources count its catalogs without its filters
+                continue
             rows, count = self.statistics.rows_by_catalog[walk.catalog], walk.product_count
             if walk.rows_per_product is None and count and rows > _MANY_MORE * count:
                 warn(

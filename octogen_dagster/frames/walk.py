@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, NoReturn
@@ -122,7 +122,9 @@ class WalkRead:
         """The number of pages so far that came from the service."""
         return self.tracker.pages - self.resumed_pages
 
-    def batches(self, client: BlockingClient) -> Iterator[tuple[WalkRead, list[ProductPage]]]:
+    def batches(
+        self, client: BlockingClient
+    ) -> Generator[tuple[WalkRead, list[ProductPage]], None, None]:
         """Yield all pages, in batches that are decoded at once."""
         batch: list[ProductPage] = []
         size = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from typing_extensions import Self
@@ -47,7 +47,7 @@ class Workers(Generic[_Job, _Result]):
         self,
         service: Service,
         jobs: Iterable[_Job],
-        work: Callable[[BlockingClient, _Job], Iterator[_Result]],
+        work: Callable[[BlockingClient, _Job], Generator[_Result, None, None]],
         *,
         threads: int,
         ahead: int,
@@ -59,7 +59,8 @@ class Workers(Generic[_Job, _Result]):
         self._work = work
         self._check = check
         self._lock = threading.Lock()
-        self._over = threading.Event()
+        self._ends = threading.Event()  # each thread ends after the result that it works on
+        self._over = threading.Event()  # requests end too
         self._error: BaseException | None = None
         self._results: queue.Queue[object] = queue.Queue(ahead)
         self._clients: list[BlockingClient] = []
@@ -75,9 +76,11 @@ class Workers(Generic[_Job, _Result]):
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         # When the money is spent, requests under way are paid too: what they bring is kept.
-        if isinstance(error, OctogenBudgetError | OctogenInsufficientCreditError):
-            self.join()
-        self._over.set()
+        try:
+            if isinstance(error, OctogenBudgetError | OctogenInsufficientCreditError):
+                self.join()
+        finally:
+            self._over.set()
 
     def __iter__(self) -> Iterator[_Result | None]:
         ended = 0
@@ -106,10 +109,10 @@ class Workers(Generic[_Job, _Result]):
         )
 
     def join(self) -> None:
-        """Begin no further job, and block until the threads have ended."""
-        with self._lock:
-            self._jobs = iter(())
+        """Ask for no further result, and block until the threads have ended."""
+        self._ends.set()
         while any(thread.is_alive() for thread in self._threads):
+            self._check()
             with contextlib.suppress(queue.Empty):
                 self._results.get(timeout=_PUT_SECONDS)  # nobody consumes them any more
 
@@ -118,19 +121,23 @@ class Workers(Generic[_Job, _Result]):
             with BlockingClient(self._service, self._over) as client:
                 self._clients.append(client)
                 while (job := self._next_job()) is not _ENDED:
-                    for result in self._work(client, job):  # type: ignore[arg-type]
-                        self._put(result)
+                    with contextlib.closing(self._work(client, job)) as results:  # type: ignore[arg-type]
+                        for result in results:
+                            self._put(result)
+                            if self._ends.is_set():
+                                break
         except StoppedError:
             return
         except BaseException as error:
             with self._lock:
                 self._error = self._error or error
-                self._jobs = iter(())
-        self._put(_ENDED)
+            self._ends.set()
+        with contextlib.suppress(StoppedError):
+            self._put(_ENDED)
 
     def _next_job(self) -> object:
         with self._lock:
-            return next(self._jobs, _ENDED)
+            return _ENDED if self._ends.is_set() else next(self._jobs, _ENDED)
 
     def _put(self, result: object) -> None:
         while not self._over.is_set():

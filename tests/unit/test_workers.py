@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -9,6 +9,7 @@ import pytest
 from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.service import Service
+from octogen_dagster.background import StoppedError
 from octogen_dagster.errors import OctogenBudgetError
 from octogen_dagster.frames.workers import Workers
 
@@ -20,7 +21,7 @@ def workers(jobs: Any, work: Any, threads: int = 3, **settings: Any) -> Workers[
     return Workers(SERVICE, jobs, work, threads=threads, **options)
 
 
-def thrice(_client: BlockingClient, job: int) -> Iterator[int]:
+def thrice(_client: BlockingClient, job: int) -> Generator[int, None, None]:
     for number in range(3):
         yield 10 * job + number
 
@@ -42,7 +43,7 @@ def test_no_more_results_wait_than_allowed() -> None:
     made = threading.Semaphore(0)
     count = 0
 
-    def many(_client: BlockingClient, _job: int) -> Iterator[int]:
+    def many(_client: BlockingClient, _job: int) -> Generator[int, None, None]:
         nonlocal count
         for number in range(20):
             count += 1
@@ -60,7 +61,7 @@ def test_no_more_results_wait_than_allowed() -> None:
 def test_the_first_error_reaches_the_consumer_and_ends_all_threads() -> None:
     begun, ended = threading.Barrier(3), threading.Semaphore(0)
 
-    def fail(client: BlockingClient, job: int) -> Iterator[int]:
+    def fail(client: BlockingClient, job: int) -> Generator[int, None, None]:
         begun.wait(30)
         try:
             if job == 0:
@@ -82,7 +83,7 @@ def test_when_the_money_is_spent_what_is_under_way_is_waited_for() -> None:
     paid: list[int] = []
     begun = threading.Barrier(3)
 
-    def work(_client: BlockingClient, job: int) -> Iterator[int]:
+    def work(_client: BlockingClient, job: int) -> Generator[int, None, None]:
         begun.wait(30)
         if job == 0:
             raise OctogenBudgetError("spent")
@@ -103,9 +104,52 @@ def test_what_the_check_raises_ends_the_work() -> None:
 
 
 def test_the_consumer_gets_control_back_while_it_waits() -> None:
-    def wait(client: BlockingClient, _job: int) -> Iterator[int]:
+    def wait(client: BlockingClient, _job: int) -> Generator[int, None, None]:
         client.stop.wait(30)
         yield 0
 
     with workers([0], wait, threads=1) as running:
         assert next(iter(running)) is None
+
+
+def test_when_the_money_is_spent_other_jobs_end_after_their_next_result() -> None:
+    is_spent = threading.Event()
+    made: list[int] = []
+
+    def work(_client: BlockingClient, job: int) -> Generator[int, None, None]:
+        if job:
+            is_spent.set()
+            raise OctogenBudgetError("spent")
+        for number in range(1000):
+            made.append(number)
+            assert is_spent.wait(30)
+            yield number
+
+    with pytest.raises(OctogenBudgetError), workers([0, 1], work, threads=2) as running:
+        list(running)
+    assert len(made) < 100
+
+
+def test_a_stop_is_noticed_while_the_last_requests_are_waited_for() -> None:
+    ends, stopped = threading.Event(), threading.Event()
+
+    def work(_client: BlockingClient, job: int) -> Generator[int, None, None]:
+        if job:
+            raise OctogenBudgetError("spent")
+        ends.wait(30)
+        yield 1
+
+    def check() -> None:
+        if stopped.is_set():
+            raise StoppedError
+
+    def results() -> None:
+        with workers([0, 1], work, threads=2, check=check) as running:
+            try:
+                list(running)
+            finally:
+                stopped.set()
+
+    with pytest.raises(StoppedError):
+        results()
+    ends.set()
