@@ -17,6 +17,7 @@ from tests.forked import processes
 from tests.snapshots.budget_runs import PAGE_SIZE, by_dagster
 
 RUNS = 8
+KEYS = [f"shop-{number}" for number in range(RUNS)]
 PAGES = 8
 REQUESTS_A_MINUTE = 240
 RESERVE = REQUESTS_A_MINUTE // 5  # what `OctogenResource` leaves to others by default
@@ -29,7 +30,7 @@ RunPipe: TypeAlias = "Connection[Any, Any]"
 @pytest.mark.timeout(240)
 def test_eight_runs_at_once_share_the_bucket_and_none_fails_or_starves(tmp_path: Path) -> None:
     with (
-        Sandbox(catalogs=RUNS, products=PAGES * PAGE_SIZE, generation="seed") as shops,
+        Sandbox(catalogs=KEYS, products=PAGES * PAGE_SIZE, generation="seed") as shops,
         httpx.Client(headers={"Authorization": f"Bearer {shops.api_key}"}) as other,
         ExitStack() as started,
     ):
