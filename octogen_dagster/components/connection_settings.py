@@ -141,8 +141,8 @@ class StorageSettings(YamlModel):
     )
     resume_within_hours: float | None = Field(
         default=None,
-        description="Hours after its start within which a read that died is continued; 0: never. 6 "
-        "by default.",
+        description="Hours for which the saved pages of a read that died are continued; 0: never. "
+        "6 by default.",
     )
 
     @model_validator(mode="after")

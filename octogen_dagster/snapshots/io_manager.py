@@ -76,7 +76,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
     resume_within_hours: float = Field(
         default=RESUME_WITHIN / timedelta(hours=1),
         ge=0,
-        description="Hours after its start within which a read that died is continued; 0: never.",
+        description="Hours for which the saved pages of a read that died are continued; 0: never.",
     )
     _store: Store | None = PrivateAttr(default=None)
     model_config = ConfigDict(hide_input_in_errors=True)
