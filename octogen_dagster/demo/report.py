@@ -20,7 +20,8 @@ _COUNTS = ("appeared", "disappeared", "changed")
 
 def snapshots_table(catalog_keys: Iterable[str], days: Sequence[Day]) -> Table:
     """The rows of each catalog on each day, and what changed on the last."""
-    table = Table("catalog", *(f"rows, day {number + 1}" for number in range(len(days))), *_COUNTS)
+    # Narrow headers: the table fits into 80 columns.
+    table = Table("rows of", *(f"day {number + 1}" for number in range(len(days))), *_COUNTS)
     table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"

@@ -161,3 +161,18 @@ def test_credentials_of_a_profile_write_and_read(
     assert manager.load_input(context)["n"].to_list() == [1]
     signed = [head for head in bucket.proxy.heads if b"Credential=AKID/" in head]
     assert signed == bucket.proxy.heads != []
+
+
+@pytest.mark.parametrize("bucket", ["s3"], indirect=True)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"http1_only": "true", "pool_idle_timeout": "30s"},
+        {"pool_max_idle_per_host": "4", "default_content_type": "application/octet-stream"},
+        {"randomize_addresses": "false", "connect_timeout": "5s"},
+    ],
+    ids=str,
+)
+def test_options_of_the_connection_are_taken(bucket: S3Bucket, options: dict[str, str]) -> None:
+    publish(bucket.io_manager(storage_options=bucket.options | options))
+    assert bucket.names() == ["snapshots/made.parquet"]

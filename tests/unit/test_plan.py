@@ -12,7 +12,7 @@ from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.search import ProductSearch
-from octogen_dagster.errors import OctogenError, Persistence
+from octogen_dagster.errors import OctogenConnectionError, OctogenError, Persistence
 from octogen_dagster.frames.plan import (
     Plan,
     SnapshotBrands,
@@ -40,13 +40,18 @@ class NoCountError(OctogenError):
 class Counting:
     """A client of which only the count is needed; without one it has none."""
 
-    def __init__(self, *, counts: bool = True, generation: str = "seed") -> None:
+    def __init__(
+        self, *, counts: bool = True, generation: str = "seed", fails: bool = False
+    ) -> None:
         self.counts = counts
+        self.fails = fails
         self.generation = generation
         self.counted: list[tuple[Any, list[str]]] = []
 
     def count_products(self, filters: Any, catalogs: list[str]) -> int:
         self.counted.append((filters, catalogs))
+        if self.fails:
+            raise OctogenConnectionError("The count of products did not arrive.")
         if not self.counts:
             raise NoCountError("The count of products cannot be had.")
         return 1
@@ -101,6 +106,11 @@ def test_the_catalogs_of_a_search(
     for walk in walks:
         named = [walk.request.catalog] if walk.request.catalog else walk.request.catalogs
         assert named == [state.catalog for state in walk.catalogs]
+
+
+def test_a_count_that_fails_does_not_make_a_request_for_each_catalog() -> None:
+    with pytest.raises(OctogenConnectionError):
+        plan(ProductSearch(catalogs=["a", "b"], price_min=5), listed=None, fails=True)
 
 
 @pytest.mark.parametrize("search", [ProductSearch(), ProductSearch(catalogs=["acme", "zen"])])
