@@ -59,7 +59,42 @@ SPENT_TAG = "octogen/spent_usd"
 """The tag of a run with the dollars that its finished steps have spent."""
 _AMOUNT = re.compile(r"\d{1,12}(\.\d{1,12})?")
 
+_KIND = "dagster/kind/"
+"""What the tag of a kind begins with."""
+_IO_MANAGER_KEY = "dagster/io_manager_key"
+"""The metadata of a spec that `AssetSpec.with_io_manager_key` made."""
+
 Metadata = dict[str, dg.MetadataValue[Any] | dg.TableSchema | str | int | float]
+
+
+def asset_arguments_of(name: str | dg.AssetSpec, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `@dagster.asset` that a builder's user gave, as a name or a spec and others.
+
+    What the spec leaves unset is left out, so that the builder's default holds.
+    """
+    if isinstance(name, str):
+        return {"name": name, **given}
+    of_spec = {
+        "description": name.description,
+        "group_name": name.group_name,
+        "code_version": name.code_version,
+        "automation_condition": name.automation_condition,
+        "freshness_policy": name.freshness_policy,
+        "partitions_def": name.partitions_def,
+        "owners": name.owners,
+        "kinds": name.kinds,
+        "tags": {tag: value for tag, value in name.tags.items() if not tag.startswith(_KIND)},
+        "key_prefix": list(name.key.path[:-1]),
+        "io_manager_key": name.metadata.get(_IO_MANAGER_KEY),
+    }
+    metadata = {key: value for key, value in name.metadata.items() if key != _IO_MANAGER_KEY}
+    return {
+        "name": name.key.path[-1],
+        **{argument: value for argument, value in of_spec.items() if value},
+        **given,
+        "metadata": {**metadata, **(given.get("metadata") or {})},
+        "deps": [*name.deps, *(given.get("deps") or ())],
+    }
 
 
 def octogen_asset(
@@ -67,10 +102,10 @@ def octogen_asset(
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Return `@dagster.asset` with this project's defaults.
 
-    The asset's code reference is the line that calls the factory. `own` are the arguments of the
-    factory; `given` are the user's, which override all others, and whose metadata is added.
-    `execute` among them is called in place of the asset's function, with the context and a function
-    without arguments that calls the asset's.
+    The asset's code reference is the line that calls the builder. `own` are the arguments of the
+    builder; `given` are those of `asset_arguments_of`, which override all others; their metadata
+    and dependencies are added. `execute` among them is called in place of the asset's function,
+    with the context and a function without arguments that calls the asset's.
     """
     defaults = {"group_name": GROUP, "pool": POOL, "kinds": {"octogen", "polars", "parquet"}}
     metadata = {
@@ -78,7 +113,8 @@ def octogen_asset(
         **(own.get("metadata") or {}),
         **(given.get("metadata") or {}),
     }
-    arguments = {**defaults, **own, **given, "metadata": metadata}
+    deps = [*(own.get("deps") or ()), *(given.get("deps") or ())]
+    arguments = {**defaults, **own, **given, "metadata": metadata, "deps": deps}
     if arguments.get("backfill_policy") and arguments.get("partitions_def"):
         raise ValueError(  # also for multi_run(1): Dagster gives such a run a range of one
             f"Asset {arguments['name']!r} takes one partition in each run, and a run by a "
@@ -126,10 +162,10 @@ def _package(frame: FrameType) -> str:
     return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
-def asset_key(name: str, given: Mapping[str, Any]) -> dg.AssetKey:
-    """The key of an asset to which the user gave these arguments, with or without `key_prefix`."""
-    prefix = given.get("key_prefix") or []
-    return dg.AssetKey([*([prefix] if isinstance(prefix, str) else prefix), name])
+def asset_key(arguments: Mapping[str, Any]) -> dg.AssetKey:
+    """The key of an asset that is made with these arguments."""
+    prefix = arguments.get("key_prefix") or []
+    return dg.AssetKey([*([prefix] if isinstance(prefix, str) else prefix), arguments["name"]])
 
 
 @contextmanager

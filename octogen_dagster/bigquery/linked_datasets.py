@@ -13,7 +13,7 @@ from octogen_dagster.bigquery.partitions import (
 )
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
 from octogen_dagster.bigquery.table_metadata import CONSOLE, TABLE_NAME, console_url
-from octogen_dagster.dagster_parts import octogen_asset
+from octogen_dagster.dagster_parts import asset_arguments_of, octogen_asset
 from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,
     OctogenError,
@@ -28,7 +28,7 @@ GRANT_WAIT_SECONDS = (30.0, 60.0, 120.0)
 
 
 def build_linked_datasets_asset(
-    name: str = "octogen_linked_datasets",
+    name: str | dg.AssetSpec = "octogen_linked_datasets",
     *,
     partitions_def: dg.DynamicPartitionsDefinition = listing_partitions,
     control_plane: bool = False,
@@ -45,7 +45,7 @@ def build_linked_datasets_asset(
     later. The asset needs `AnalyticsHubResource` as `analytics_hub`.
 
     Args:
-        name: The asset's name.
+        name: The asset's name or `dagster.AssetSpec`.
         partitions_def: Partitions whose keys are listings (`listing_partition_key`).
         control_plane: Register the subscriber with Octogen, and tell Octogen about the
             subscription; needs `OctogenControlPlaneResource` as `octogen_control_plane`.
@@ -69,7 +69,6 @@ def build_linked_datasets_asset(
 
     @octogen_asset(
         {
-            "name": name,
             "partitions_def": partitions_def,
             "pool": None,
             "kinds": {"octogen", "bigquery"},
@@ -78,7 +77,7 @@ def build_linked_datasets_asset(
             "required_resource_keys": {"analytics_hub"}
             | ({"octogen_control_plane"} if control_plane else set()),
         },
-        asset_arguments,
+        asset_arguments_of(name, asset_arguments),
     )
     def linked_datasets(context: dg.AssetExecutionContext) -> None:
         resource: AnalyticsHubResource = context.resources.analytics_hub

@@ -17,6 +17,7 @@ from octogen_dagster.bigquery.table_metadata import read_reported_table, table_m
 from octogen_dagster.bigquery.tables import TableFacts, open_client, read_table
 from octogen_dagster.dagster_parts import (
     Metadata,
+    asset_arguments_of,
     asset_key,
     hours,
     octogen_asset,
@@ -40,7 +41,7 @@ PRODUCT_COLUMNS = (
 def build_linked_products_asset(
     linked_datasets: dg.AssetsDefinition,
     *,
-    name: str = "octogen_linked_products",
+    name: str | dg.AssetSpec = "octogen_linked_products",
     max_age: timedelta | None = timedelta(days=2),
     modified_column: str | None = None,
     columns: Sequence[str] = PRODUCT_COLUMNS,
@@ -65,7 +66,7 @@ def build_linked_products_asset(
     Args:
         linked_datasets: An asset of `build_linked_datasets_asset`, or another one that reports
             `dagster/table_name`. The new asset has the same partitions.
-        name: The asset's name.
+        name: The asset's name or `dagster.AssetSpec`.
         max_age: The maximum age of the last modification; None leaves the check out.
         modified_column: The column whose newest value is the last modification; by default
             BigQuery's own for a table, and `exported_at` for a view that has it.
@@ -84,20 +85,20 @@ def build_linked_products_asset(
     require_extras("build_linked_products_asset", "bigquery")
     limits = QueryLimits(max_bytes_billed)
     require_max_age(max_age)
-    partitions = asset_arguments.pop("partitions_def", linked_datasets.partitions_def)
+    given = asset_arguments_of(name, asset_arguments)
+    partitions = given.pop("partitions_def", linked_datasets.partitions_def)
 
     @octogen_asset(
         {
-            "name": name,
             "partitions_def": partitions,
             "deps": [linked_datasets],
-            "check_specs": build_check_specs(asset_key(name, asset_arguments), max_age, partitions),
+            "check_specs": build_check_specs(asset_key(given), max_age, partitions),
             "pool": None,
             "kinds": {"octogen", "bigquery"},
             "description": "The number, the columns and the last change of the products in each "
             "linked dataset. The products stay in BigQuery.",
         },
-        asset_arguments,
+        given,
     )
     def linked_products(
         context: dg.AssetExecutionContext, bigquery: dg.ResourceParam[Any]

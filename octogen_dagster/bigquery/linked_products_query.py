@@ -65,14 +65,13 @@ def query_linked_products(
 
     @octogen_asset(
         {
-            "name": name,
             "partitions_def": linked_products.partitions_def,
             "deps": [linked_products],
             "pool": None,
             "kinds": {"octogen", "bigquery"},
             "description": f"A query over {linked_products.key.to_user_string()}, in BigQuery.",
         },
-        asset_arguments,
+        {"name": name, **asset_arguments},
     )
     def query(context: dg.AssetExecutionContext, bigquery: dg.ResourceParam[Any]) -> None:
         source = read_reported_table(context, linked_products.key)

@@ -33,6 +33,7 @@ from octogen_dagster.bigquery.view_query import build_view_query, check_argument
 from octogen_dagster.dagster_parts import (
     ACCEPT_SHRINKING,
     ACCEPT_SHRINKING_CONFIG,
+    asset_arguments_of,
     asset_key,
     octogen_asset,
     permanent_errors_fail,
@@ -46,7 +47,7 @@ from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_err
 def build_linked_snapshot_asset(
     linked_datasets: dg.AssetsDefinition,
     *,
-    name: str = "octogen_linked_snapshot",
+    name: str | dg.AssetSpec = "octogen_linked_snapshot",
     columns: Sequence[str] | None = None,
     where: str | None = None,
     max_age: timedelta | None = timedelta(days=2),
@@ -73,7 +74,7 @@ def build_linked_snapshot_asset(
     Args:
         linked_datasets: An asset of `build_linked_datasets_asset`, or another one that reports
             `dagster/table_name`. The new asset has the same partitions.
-        name: The asset's name.
+        name: The asset's name or `dagster.AssetSpec`.
         columns: The names of the columns to read; by default all. BigQuery bills for those that are
             read.
         where: An expression in BigQuery's SQL that selects the rows, such as `current_price > 10`;
@@ -103,21 +104,21 @@ def build_linked_snapshot_asset(
     check_arguments(columns, where, modified_column)
     require_fraction("min_rows_ratio", min_rows_ratio)
     require_max_age(max_age)
-    partitions = asset_arguments.pop("partitions_def", linked_datasets.partitions_def)
+    given = asset_arguments_of(name, asset_arguments)
+    partitions = given.pop("partitions_def", linked_datasets.partitions_def)
 
     @octogen_asset(
         {
-            "name": name,
             "partitions_def": partitions,
             "deps": [linked_datasets],
-            "check_specs": build_check_specs(asset_key(name, asset_arguments), max_age, partitions),
+            "check_specs": build_check_specs(asset_key(given), max_age, partitions),
             "config_schema": {ACCEPT_SHRINKING: ACCEPT_SHRINKING_CONFIG},
             "pool": None,
             "kinds": {"octogen", "bigquery", "parquet"},
             "description": "The products of each linked dataset, as a snapshot.",
             "retry_policy": dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL),
         },
-        asset_arguments,
+        given,
     )
     def linked_snapshot(
         context: dg.AssetExecutionContext, bigquery: dg.ResourceParam[Any]

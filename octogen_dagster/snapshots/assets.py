@@ -19,6 +19,7 @@ from octogen_dagster.dagster_parts import (
     ACCEPT_SHRINKING_CONFIG,
     RESOURCE,
     RETRY_POLICY,
+    asset_arguments_of,
     octogen_asset,
     permanent_errors_fail,
 )
@@ -39,8 +40,8 @@ _MAX_NAMED_CATALOGS = 20
 
 
 def build_products_asset(
-    name: str,
-    search: ProductSearch | None = None,
+    name: str | dg.AssetSpec,
+    search: ProductSearch | Mapping[str, Any] | None = None,
     partitions_def: dg.PartitionsDefinition[str] | None = None,
     *,
     min_rows_ratio: float = MIN_ROWS_RATIO,
@@ -57,8 +58,10 @@ def build_products_asset(
     `build_linked_products_asset`.
 
     Args:
-        name: The asset's name.
-        search: What to read; by default all catalogs of the resource's source.
+        name: The asset's name or `dagster.AssetSpec`. What a spec leaves unset is the builder's
+            own; pass a list of catalogs as `deps`, which knows more of it than a spec does.
+        search: What to read, or a mapping of the search's fields; by default all catalogs of the
+            resource's source.
         partitions_def: Partitions by catalog (`catalog_partitions`), by time (`snapshot_days`) or
             by both (`catalog_days`). In a partition of a catalog the search reads only that
             catalog. A past time is refused, because the service knows only the present.
@@ -79,15 +82,18 @@ def build_products_asset(
     Raises:
         ValueError: The search names catalogs although each partition is a catalog; the partitions
             are of times that do not include the present, or of two dimensions other than a catalog
-            and a time; `min_rows_ratio` is not from 0 to 1; or there is a `backfill_policy`.
+            and a time; `min_rows_ratio` is not from 0 to 1; or there is a `backfill_policy`. A
+            mapping that is no search is a pydantic.ValidationError, which names the field.
     """
+    given = asset_arguments_of(name, asset_arguments)
+    of_spec = given.pop("partitions_def", None)
     return ProductsAsset(
-        name,
-        search or ProductSearch(),
-        partitions_def,
+        given.pop("name"),
+        ProductSearch.model_validate({} if search is None else search),
+        of_spec if partitions_def is None else partitions_def,
         min_rows_ratio=min_rows_ratio,
         resource_key=resource_key,
-    ).definition(**asset_arguments)
+    ).definition(**given)
 
 
 class ProductsAsset:

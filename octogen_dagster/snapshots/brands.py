@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.dagster_parts import octogen_asset
+from octogen_dagster.dagster_parts import asset_arguments_of, octogen_asset
 from octogen_dagster.frames.brands import BRANDS_SCHEMA, product_brands
 from octogen_dagster.snapshots.columns import (
     BRANDS_SOURCES,
@@ -16,7 +16,10 @@ from octogen_dagster.snapshots.columns import (
 
 
 def build_product_brands_asset(
-    products: dg.AssetsDefinition, *, name: str | None = None, **asset_arguments: Any
+    products: dg.AssetsDefinition,
+    *,
+    name: str | dg.AssetSpec | None = None,
+    **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
     """Build an asset: the brands of another asset's products, with their numbers and prices.
 
@@ -26,17 +29,17 @@ def build_product_brands_asset(
     Args:
         products: An asset with the columns of `octogen_dagster.PRODUCT_SCHEMA`. The brands asset
             has the same partitions.
-        name: The asset's name; by default `<products>_brands`.
+        name: The asset's name or `dagster.AssetSpec`; by default `<products>_brands`.
         asset_arguments: Any other argument of `@dagster.asset`. With
             `automation_condition=dagster.AutomationCondition.eager()` the brands follow each new
             snapshot.
     """
+    given = asset_arguments_of(name or f"{products.key.path[-1]}_brands", asset_arguments)
     lineage = column_lineage(products.key, BRANDS_SOURCES)
 
     @octogen_asset(
         {
             "metadata": {COLUMN_SCHEMA: column_schema(BRANDS_SCHEMA)},
-            "name": name or f"{products.key.path[-1]}_brands",
             "partitions_def": products.partitions_def,
             "ins": {"products": dg.AssetIn(products.key)},
             "pool": None,
@@ -45,7 +48,7 @@ def build_product_brands_asset(
                 "many of them are in stock, and what they cost. A row is a brand in a currency."
             ),
         },
-        asset_arguments,
+        given,
     )
     def brands(context: dg.AssetExecutionContext, products: pl.LazyFrame) -> pl.LazyFrame:
         context.add_asset_metadata(lineage)

@@ -7,7 +7,12 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.api.catalog_states import CatalogState
-from octogen_dagster.dagster_parts import RESOURCE, octogen_asset, permanent_errors_fail
+from octogen_dagster.dagster_parts import (
+    RESOURCE,
+    asset_arguments_of,
+    octogen_asset,
+    permanent_errors_fail,
+)
 from octogen_dagster.snapshots.catalogs_schema import CATALOGS_SCHEMA
 from octogen_dagster.snapshots.columns import COLUMN_SCHEMA, column_schema
 from octogen_dagster.snapshots.partitions import keys_by_catalog
@@ -17,7 +22,7 @@ ADDS_PARTITIONS = "octogen/adds_partitions_to"
 
 
 def build_catalogs_asset(
-    name: str = "octogen_catalogs",
+    name: str | dg.AssetSpec = "octogen_catalogs",
     *,
     partitions_def: dg.DynamicPartitionsDefinition | None = None,
     resource_key: str = RESOURCE,
@@ -30,7 +35,7 @@ def build_catalogs_asset(
     what it adds partitions to, pass it to `build_products_asset` as `deps=[catalogs]`.
 
     Args:
-        name: The asset's name.
+        name: The asset's name or `dagster.AssetSpec`.
         partitions_def: Dynamic partitions, to which a run adds each new catalog. Pass those of
             the products asset. A catalog whose key cannot be a partition is only in the table.
         resource_key: The key of the `OctogenResource`; give another one to read with two of them.
@@ -40,7 +45,6 @@ def build_catalogs_asset(
 
     @octogen_asset(
         {
-            "name": name,
             "description": (
                 "The catalogs of the Octogen resource's source: key, name, shop, number of "
                 "products and when it was last indexed. A row is a catalog."
@@ -49,7 +53,7 @@ def build_catalogs_asset(
             "metadata": {COLUMN_SCHEMA: column_schema(CATALOGS_SCHEMA)} | adds_to,
             "required_resource_keys": {resource_key},
         },
-        asset_arguments,
+        asset_arguments_of(name, asset_arguments),
     )
     def catalogs(context: dg.AssetExecutionContext) -> pl.DataFrame:
         octogen: OctogenResource = getattr(context.resources, resource_key)

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.dagster_parts import octogen_asset
+from octogen_dagster.dagster_parts import asset_arguments_of, octogen_asset
 from octogen_dagster.frames.changes import (
     CHANGES_SCHEMA,
     WATCHED,
@@ -28,7 +28,10 @@ _MAX_DIFFERENCES_IN_LOG = 10
 
 
 def build_product_changes_asset(
-    products: dg.AssetsDefinition, *, name: str | None = None, **asset_arguments: Any
+    products: dg.AssetsDefinition,
+    *,
+    name: str | dg.AssetSpec | None = None,
+    **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
     """Build an asset: products that appeared, disappeared or changed between two snapshots.
 
@@ -46,7 +49,7 @@ def build_product_changes_asset(
 
     Args:
         products: An asset of `build_products_asset`.
-        name: The asset's name; by default `<products>_changes`.
+        name: The asset's name or `dagster.AssetSpec`; by default `<products>_changes`.
         asset_arguments: Any other argument of `@dagster.asset`.
 
     Raises:
@@ -54,13 +57,13 @@ def build_product_changes_asset(
             time.
     """
     times = SnapshotPartitions(products.partitions_def).times
-    condition = asset_arguments.get("automation_condition")
+    given = asset_arguments_of(name or f"{products.key.path[-1]}_changes", asset_arguments)
+    condition = given.get("automation_condition")
     if times and condition is not None:
-        asset_arguments["automation_condition"] = _wait_only_for_latest(condition)
+        given["automation_condition"] = _wait_only_for_latest(condition)
 
     @octogen_asset(
         {
-            "name": name or f"{products.key.path[-1]}_changes",
             "partitions_def": products.partitions_def,
             "ins": {
                 "snapshots": dg.AssetIn(
@@ -76,7 +79,7 @@ def build_product_changes_asset(
                 "a product, with its old and new values."
             ),
         },
-        asset_arguments,
+        given,
     )
     def changes(context: dg.AssetExecutionContext, snapshots: SnapshotPair) -> pl.DataFrame:
         frame = product_changes(snapshots).collect()

@@ -5,7 +5,12 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.dagster_parts import RESOURCE, octogen_asset, permanent_errors_fail
+from octogen_dagster.dagster_parts import (
+    RESOURCE,
+    asset_arguments_of,
+    octogen_asset,
+    permanent_errors_fail,
+)
 from octogen_dagster.frames.columns import DETAIL_SCHEMA
 from octogen_dagster.frames.details import DetailScan, DetailStatistics
 from octogen_dagster.settings import require_fraction
@@ -21,7 +26,7 @@ from octogen_dagster.snapshots.resource import OctogenResource
 def build_product_details_asset(
     products: dg.AssetsDefinition,
     *,
-    name: str | None = None,
+    name: str | dg.AssetSpec | None = None,
     only_changed: bool = False,
     failure_threshold: float = 0.05,
     resource_key: str = RESOURCE,
@@ -49,7 +54,7 @@ def build_product_details_asset(
     Args:
         products: An asset with the columns of `octogen_dagster.PRODUCT_SCHEMA`. The details asset
             has the same partitions.
-        name: The asset's name; by default `<products>_details`.
+        name: The asset's name or `dagster.AssetSpec`; by default `<products>_details`.
         only_changed: Look up only products that are new, are listed differently than in the
             previous details snapshot, or were not found for it; carry the other rows over. What
             the listing does not show (a description, a review) is then as old as `looked_up_at`
@@ -65,11 +70,11 @@ def build_product_details_asset(
         ValueError: failure_threshold is not between 0 and 1.
     """
     require_fraction("failure_threshold", failure_threshold)
+    given = asset_arguments_of(name or f"{products.key.path[-1]}_details", asset_arguments)
     lineage = column_lineage(products.key, DETAIL_SOURCES)
 
     @octogen_asset(
         {
-            "name": name or f"{products.key.path[-1]}_details",
             "partitions_def": products.partitions_def,
             "ins": {"products": dg.AssetIn(products.key)},
             "metadata": {COLUMN_SCHEMA: column_schema(DETAIL_SCHEMA)},
@@ -80,7 +85,7 @@ def build_product_details_asset(
             ),
             "required_resource_keys": {resource_key},
         },
-        asset_arguments,
+        given,
     )
     def details(context: dg.AssetExecutionContext, products: pl.LazyFrame) -> DetailScan:
         octogen: OctogenResource = getattr(context.resources, resource_key)
