@@ -60,8 +60,7 @@ class CatalogSource(ABC):
 class GrantedCatalogs(CatalogSource):
     """The catalogs that are granted to the API key.
 
-    The service tells when each was last indexed. The current generation of the service has no such
-    list and answers 404.
+    The service tells when each was last indexed. Today's service has no such list and answers 404.
     """
 
     async def fetch(self, client: OctogenClient) -> CatalogList:
@@ -74,7 +73,7 @@ class GrantedCatalogs(CatalogSource):
 
 @dataclass(frozen=True)
 class ShopCatalogs(CatalogSource):
-    """The catalogs that serve the hosts of shops, in the current generation of the service.
+    """The catalogs that serve the hosts of shops.
 
     The hosts are requested at the same time, and all together may take as long as one request. A
     host that fails is a warning, unless all fail. Only a search that reads the catalogs of all

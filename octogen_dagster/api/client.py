@@ -152,7 +152,7 @@ class OctogenClient:
         """List the catalogs that are granted to the API key; the list may be empty.
 
         Raises:
-            OctogenNotFoundError: The service has no list of catalogs (current generation).
+            OctogenNotFoundError: The service has no list of catalogs, as today's.
             OctogenError: The request failed otherwise.
         """
         return await self._run(list_catalogs_flow(self._service))
@@ -163,7 +163,7 @@ class OctogenClient:
         It is the same request as `list_catalogs`, decoded faster.
 
         Raises:
-            OctogenNotFoundError: The service has no list of catalogs (current generation).
+            OctogenNotFoundError: The service has no list of catalogs, as today's.
             OctogenError: The request failed otherwise.
         """
         return await self._run(catalogs_flow(self._service))
@@ -172,7 +172,7 @@ class OctogenClient:
         """Get the organisation of the API key and its rate limit.
 
         Raises:
-            OctogenError: The request failed; a service of the seed generation answers 404.
+            OctogenError: The request failed; an older service answers 404.
         """
         return await self._run(me_flow(self._service))
 
@@ -185,8 +185,8 @@ class OctogenClient:
 
         Raises:
             ValueError: The host is empty.
-            OctogenNotFoundError: No catalog serves the host, or the service has no such operation
-                (seed generation).
+            OctogenNotFoundError: No catalog serves the host, or an older service has no such
+                operation.
             OctogenError: The request failed otherwise.
         """
         return await self._run(domain_flow(self._service, host, paced=paced))
@@ -205,7 +205,7 @@ class OctogenClient:
 
         Raises:
             ValueError: There are too many catalogs, one has an empty key, or they are one text.
-            OctogenNotFoundError: The service has no such operation (seed generation).
+            OctogenNotFoundError: An older service has no such operation.
             OctogenError: The request failed otherwise.
         """
         return await self._run(count_flow(self._service, filters, catalogs))

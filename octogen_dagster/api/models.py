@@ -88,7 +88,7 @@ class ProductRating(ResponseModel):
 
 
 class ProductImage(ResponseModel):
-    """An image. The seed generation of the service sends only its URL."""
+    """An image. An older service sends only its URL."""
 
     url: str
     cdn_url: str | None = None

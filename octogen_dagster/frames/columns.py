@@ -269,7 +269,7 @@ def _columns_of(dtype: pl.DataType) -> dict[str, pl.DataType]:
 
 COLUMN_DESCRIPTIONS: Mapping[str, str] = {
     "uuid": "The product's identity in Octogen.",
-    "catalog_key": "The catalog the product belongs to; null if a seed-generation service was "
+    "catalog_key": "The catalog the product belongs to; null if an older service was "
     "searched without naming a catalog.",
     "catalog_display_name": "The catalog's name, for people.",
     "product_url": "The product's page at the merchant.",
@@ -317,7 +317,7 @@ DETAIL_DESCRIPTIONS: Mapping[str, str] = {
     **_of_products("catalog_display_name"),
     "source_base_url": "The address of the merchant's site.",
     "source": "indexed, or where else the response of a product that is gone comes from; null in "
-    "the seed generation.",
+    "answers of an older service.",
     "requested_url": "The address that was looked up, as the service read it.",
     "normalized_url": "The stable address of the product, to look it up again.",
     "resolved_url": "The address that the requested one leads to.",

@@ -1,18 +1,22 @@
-"""The recipes of docs/recipes.md read snapshots in DuckDB and dbt."""
+"""The recipes of docs/recipes.md read snapshots in DuckDB and dbt, and write Delta tables."""
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import duckdb
+import polars as pl
 import pytest
 
+from octogen_dagster.sandbox.server import Sandbox
 from tests.docs.snapshots import CATALOGS, make_snapshots
 
 PAGE = (Path(__file__).parents[2] / "docs/recipes.md").read_text()
@@ -54,6 +58,20 @@ def blocks(language: str) -> list[str]:
     return found
 
 
+def materialize(
+    word: str, instance: dg.DagsterInstance, *assets: str, partition: str | None = None
+) -> None:
+    """Materialize assets of the block of Python that has a word."""
+    [block] = [each for each in blocks("python") if word in each]
+    Path("definitions.py").write_text(block)
+    defs = runpy.run_path("definitions.py")["defs"]
+    defs.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=instance,
+        asset_selection=[dg.AssetKey(name) for name in assets],
+        partition_key=partition,
+    )
+
+
 def test_the_view_has_the_products_of_all_catalogs() -> None:
     view, nested = blocks("sql")
     with duckdb.connect() as connection:
@@ -67,11 +85,7 @@ def test_the_view_has_the_products_of_all_catalogs() -> None:
 
 
 def test_the_view_is_an_asset(instance: dg.DagsterInstance) -> None:
-    [source] = blocks("python")
-    Path("definitions.py").write_text(source)
-    defs = runpy.run_path("definitions.py")["defs"]
-    job = defs.resolve_implicit_global_asset_job_def()
-    job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("products_view")])
+    materialize("duckdb", instance, "products_view")
     with duckdb.connect("shop.duckdb") as connection:
         assert connection.sql("SELECT count(*) FROM products").fetchall() == [(70,)]
 
@@ -124,3 +138,35 @@ def test_models_follow_the_snapshots_in_the_graph(dbt: Path) -> None:
     Path("models/sources.yml").write_text(source)
     run(dbt, "parse", "--profiles-dir", ".")
     assert run(dbt.with_name("python"), "-c", UPSTREAM_OF_MODELS) == "octogen_products\n"
+
+
+@pytest.fixture
+def sandbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A sandbox in the environment; dagster-delta changes the root logger."""
+    root = logging.getLogger()
+    level = root.level
+    with Sandbox(catalogs=CATALOGS) as sandbox:
+        for name, value in sandbox.environment.items():
+            monkeypatch.setenv(name, value)
+        yield
+    root.setLevel(level)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("sandbox")
+def test_dagster_delta_replaces_a_partition_and_reads_all(instance: dg.DagsterInstance) -> None:
+    for key in [*CATALOGS, *CATALOGS]:
+        materialize("partition_expr", instance, "products", partition=key)
+    materialize("partition_expr", instance, "brands")
+    products, brands = pl.read_delta("lake/public/products"), pl.read_delta("lake/public/brands")
+    assert dict(products.group_by("catalog_key").len().iter_rows()) == CATALOGS
+    assert products["uuid"].is_unique().all()
+    assert dict(brands.group_by("catalog_key").agg(pl.col("len").sum()).iter_rows()) == CATALOGS
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("sandbox")
+def test_a_snapshot_and_a_delta_table_live_in_one_project(instance: dg.DagsterInstance) -> None:
+    materialize("io_manager_key", instance, "jackets", "prices")
+    prices = pl.read_delta("lake/public/prices")
+    assert len(prices) == len(pl.read_parquet("snapshots/jackets.parquet")) > 0
