@@ -7,12 +7,13 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
+from octogen_dagster import OctogenResource, ParquetSnapshotIOManager
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.snapshots.resource import OctogenResource
 from tests.dg_project import build_wheel
 from tests.storage_migrations import read_migrations_once
 
@@ -75,6 +76,12 @@ def shops() -> Iterator[Sandbox]:
 def octogen(shops: Sandbox) -> OctogenResource:
     """Return the resource that reads `shops`."""
     return OctogenResource(api_key=shops.api_key, base_url=shops.base_url, attempts=2)
+
+
+@pytest.fixture
+def resources(tmp_path: Path, octogen: OctogenResource) -> dict[str, Any]:
+    """Return resources that read `shops` and store snapshots below `tmp_path`."""
+    return {"octogen": octogen, "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path))}
 
 
 @pytest.fixture

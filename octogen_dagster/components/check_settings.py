@@ -27,22 +27,13 @@ class CheckSettings(YamlModel):
         description="Share by which the rows may differ from the last snapshots; null leaves "
         "`rows_within_bounds` out.",
     )
-    max_missing_share: float | None = Field(
-        default=None,
-        description="Share of the source's products that may be missing; null leaves `complete` "
-        "out.",
-    )
     max_null_share: dict[str, float] | None = Field(
-        default=None, description="The largest share of nulls of columns by name; null: no limit."
-    )
-    max_null_growth: float | None = Field(
         default=None,
-        description="The most that the share of nulls of a column may grow; null: no limit.",
+        description="The largest share of nulls of columns by name; null leaves `nulls` out.",
     )
     max_bad_price_share: float | None = Field(
         default=None,
-        description="Share of the products of a currency whose price may be bad; null leaves "
-        "`prices` out.",
+        description="Share of the products whose price may be bad; null leaves `prices` out.",
     )
     price_outlier_ratio: float = Field(
         default=100.0, description="How many times a price may be above or below the median."

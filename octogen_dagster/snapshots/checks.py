@@ -1,99 +1,58 @@
-"""The factory of the checks of snapshots."""
+"""The checks of snapshots: a table of rules for rows, and the number of rows."""
 
+import statistics
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
-from datetime import timedelta
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.dagster_parts import (
-    FRESH,
-    NOT_EMPTY,
-    NOT_EMPTY_DESCRIPTION,
-    require_max_age,
-)
-from octogen_dagster.frames.quality import ProductQuality
+from octogen_dagster.dagster_parts import FRESH, Metadata, markdown_table, require_max_age
+from octogen_dagster.frames.reading import utc_now
 from octogen_dagster.settings import did_you_mean, require_fraction
-from octogen_dagster.snapshots import check_verdicts as verdicts
-from octogen_dagster.snapshots.check_history import CheckedPartition, read_history
-from octogen_dagster.snapshots.check_verdicts import (
-    COMPARED,
-    NULLS,
-    SCHEMA_UNCHANGED,
-    CheckedSnapshot,
-    CheckLimits,
-    Verdict,
-)
 from octogen_dagster.snapshots.columns import COLUMN_SCHEMA
-from octogen_dagster.snapshots.freshness_check import build_fresh_check
+from octogen_dagster.snapshots.freshness import build_fresh_check
 from octogen_dagster.snapshots.partitions import SnapshotPartitions
 
 MAX_NULL_SHARE: Mapping[str, float] = {"product_url": 0.0, "title": 0.2, "current_price": 0.2}
 """The shares of nulls that are allowed by default."""
+MIN_PRICES = 10
+"""The smallest number of prices whose median says what an outlier is."""
+MIN_ROWS_CHANGE = 10
+"""A smaller change of the number of rows is none, so that a search may find a few more or less."""
+SNAPSHOTS_BACK = 5
+"""How many earlier snapshots the number of rows is compared with."""
 
-
-class _Check(NamedTuple):
-    """A check of the rows of a snapshot.
-
-    Attributes:
-        judge: Returns its verdict.
-        description: What is checked.
-        columns: The columns that an asset has for which the check makes sense.
-        limit: The name of the limit without which there is no check.
-        is_notice: True if it only warns and never blocks.
-    """
-
-    judge: Callable[[CheckedSnapshot], Verdict]
-    description: str
-    columns: frozenset[str] = frozenset()
-    limit: str | None = None
-    is_notice: bool = False
-
-
-_LISTED = frozenset({"title"})
-"""A column of products and their details, and not of their changes, which may be few or none."""
-_READ = frozenset({"fetched_at"})
-"""A column of products that were read from the service."""
-
-_CHECKS: Mapping[str, _Check] = {
-    NOT_EMPTY: _Check(verdicts.not_empty, NOT_EMPTY_DESCRIPTION, _LISTED),
-    "unique_uuid": _Check(verdicts.unique_uuid, "Each product of a catalog has one row."),
-    "complete": _Check(
-        verdicts.complete,
-        "There are about as many rows as the source's count of products means.",
-        _READ,
-        "max_missing_share",
-    ),
-    "not_truncated": _Check(
-        verdicts.not_truncated, "The read did not end at the max_products of the search.", _READ
-    ),
-    "rows_within_bounds": _Check(
-        verdicts.rows_within_bounds,
-        "The number of rows is near that of the last snapshots.",
-        _LISTED,
-        "max_rows_change",
-    ),
-    NULLS: _Check(verdicts.nulls, "No column has many nulls, or many more than before.", _LISTED),
-    "prices": _Check(
-        verdicts.prices,
-        "The prices of each currency are plausible: none negative, zero, above the original one or "
-        "far from the median.",
-        frozenset({"current_price", "currency"}),
-        "max_bad_price_share",
-    ),
-    SCHEMA_UNCHANGED: _Check(
-        verdicts.schema_unchanged,
-        "The columns and their types, also those in structs, are those of the last snapshot.",
-    ),
-    "unknown_fields": _Check(
-        verdicts.unknown_fields,
-        "The service sent no field that the schema does not know.",
-        _READ,
-        is_notice=True,
-    ),
+_ROWS, _NULLS, _PRICES = "rows_within_bounds", "nulls", "prices"
+_DESCRIPTIONS = {
+    _ROWS: "The number of rows is near that of the last snapshots.",
+    _NULLS: "No column has many nulls.",
+    _PRICES: "Few prices are negative, zero, above the original one or far from the median.",
 }
+_NEEDED = {_ROWS: {"title"}, _NULLS: {"title"}, _PRICES: {"current_price", "currency"}}
+"""The columns that an asset has for which a check makes sense; changes may be few or none."""
+_ADVICE = {
+    _ROWS: "Look at the changes of the products. If the number is right, the next snapshots are "
+    "compared with it; max_rows_change sets the limit.",
+    _NULLS: "Ask Octogen whether it still has these values; max_null_share sets the limits.",
+    _PRICES: "Compare the sample with the shop, and tell Octogen if it is right there. "
+    "max_bad_price_share and price_outlier_ratio set the limits.",
+}
+_SHOWN = ("catalog_key", "uuid", "product_url", "title")
+_MAX_SAMPLE = 5
+_MAX_RECORDS = 100
+
+
+class Rule(NamedTuple):
+    """Rows that are bad, of which a snapshot may have a share; `name` says what is bad."""
+
+    check: str
+    name: str
+    bad: pl.Expr
+    limit: float
+    columns: tuple[str, ...]
 
 
 def build_snapshot_checks(
@@ -101,43 +60,34 @@ def build_snapshot_checks(
     *,
     max_age: timedelta | None = timedelta(days=2),
     max_rows_change: float | None = 0.3,
-    max_missing_share: float | None = 0.05,
     max_null_share: Mapping[str, float] | None = MAX_NULL_SHARE,
-    max_null_growth: float | None = 0.2,
     max_bad_price_share: float | None = 0.001,
     price_outlier_ratio: float = 100.0,
     exclude: Collection[str] = (),
     blocking: bool = False,
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+    _clock: Callable[[], datetime] = utc_now,
 ) -> list[dg.AssetChecksDefinition]:
     """Build the checks of the snapshots of an asset.
 
     They run with each materialization, on its partition. The snapshot comes from the asset's IO
-    manager as a `polars.LazyFrame`, and each check streams through the columns that it needs:
+    manager as a `polars.LazyFrame`, and one pass over the columns that they need answers them all:
 
-    * `not_empty`: there are rows;
-    * `unique_uuid`: each uuid is there once in each catalog;
-    * `complete`: there are about as many rows as the source's count of products means. It means as
-      many rows for each as in the last snapshot of the catalog, since the source may count groups
-      of what a search lists. A first snapshot only warns;
-    * `not_truncated`: the read did not end at `max_products`;
     * `rows_within_bounds`: the number of rows is near the median of the last five snapshots;
-    * `nulls`: no column has many nulls, or many more than in the last snapshot;
-    * `prices`: in each currency few prices are negative, zero, above the original price or far from
-      the currency's median. Products without a currency are counted apart, and have no median;
-    * `schema_unchanged`: the columns and their types are those of the last snapshot;
-    * `unknown_fields`: the first pages have no field that is not stored (always a warning);
+    * `nulls`: no column has many nulls;
+    * `prices`: few prices are negative, zero, above the original price or far from the median of
+      their currency. Products without a currency have no median;
     * `fresh`: every catalog was materialized lately. It looks at all partitions, reads no snapshot
       and never blocks. It also runs every hour where the automation condition sensor is on. A
-      catalog that is no longer listed is named, and does not fail it; nor does one without a
+      catalog that the source no longer lists is named, and does not fail it; nor does one without a
       snapshot until the asset's first one is older than `max_age`, so that a first backfill may
       last.
 
-    The last snapshot is that of the last of the 31 times before, or else the one that was replaced;
-    one of another search, as a run in the launchpad may have, does not count.
-    A check passes if what it compares with is not known. A failed check has a sample of the rows
-    and says what to do. Changes have `unique_uuid`, `schema_unchanged` and `fresh` only, and
-    details have all but `complete`, `not_truncated` and `unknown_fields`.
+    The last snapshots are those of the last of the 31 times before, or else those that were
+    replaced; one of another search, as a run in the launchpad may have, does not count. Without one
+    `rows_within_bounds` passes. A failed check has a sample of the rows and says what to do.
+    Changes and brands have `fresh` only. That a snapshot is complete and has each product once
+    needs no check: the read fails otherwise.
 
     Args:
         asset: An asset of products, of their details or of their changes; or one of your own with
@@ -146,14 +96,10 @@ def build_snapshot_checks(
         max_age: The maximum age of each catalog's last materialization; None leaves `fresh` out.
         max_rows_change: Share by which the number of rows may differ from that of the last
             snapshots, where it may always differ by ten; None leaves `rows_within_bounds` out.
-        max_missing_share: Share of the source's products that may be missing, 0 to 1; None leaves
-            `complete` out.
-        max_null_share: The largest share of nulls of columns by name, 0 to 1. None sets no limit.
-            The default leaves out columns that the asset does not declare.
-        max_null_growth: The most that the share of nulls of a column may grow from one snapshot to
-            the next, 0 to 1. None sets no limit. Without both limits `nulls` is left out.
-        max_bad_price_share: Share of the products of a currency whose price may be bad, 0 to 1;
-            None leaves `prices` out.
+        max_null_share: The largest share of nulls of columns by name, 0 to 1; None leaves `nulls`
+            out. The default leaves out columns that the asset does not declare.
+        max_bad_price_share: Share of the products whose price may be bad in one of these ways, 0 to
+            1; None leaves `prices` out.
         price_outlier_ratio: How many times a price may be above or below the median.
         exclude: Names of checks to leave out.
         blocking: True to keep what is downstream in the same run from running after a failed check.
@@ -163,62 +109,139 @@ def build_snapshot_checks(
         Checks for `dagster.Definitions(asset_checks=...)`.
 
     Raises:
-        ValueError: The asset is several assets, or has no column `uuid`, or its partitions are of
-            two dimensions that are not a catalog and a time; a limit is out of its range; `exclude`
-            has the name of no check; or checks are to block that only warn.
+        ValueError: The asset is several assets, or its partitions are of two dimensions that are
+            not a catalog and a time; a limit is out of its range; `exclude` has the name of no
+            check; or checks are to block that only warn.
     """
     require_max_age(max_age)
-    key = _only_key(asset)
-    columns = _declared_columns(asset, key)
+    columns = _declared_columns(asset)
     if max_null_share is MAX_NULL_SHARE and columns is not None:
         max_null_share = {name: MAX_NULL_SHARE[name] for name in columns & MAX_NULL_SHARE.keys()}
-    limits = CheckLimits(
-        max_missing_share=max_missing_share,
-        max_rows_change=max_rows_change,
-        max_null_share=max_null_share,
-        max_null_growth=max_null_growth,
-        max_bad_price_share=max_bad_price_share,
-    )
-    _check_limits(limits, price_outlier_ratio)
+    _check_limits(max_rows_change, max_null_share, max_bad_price_share, price_outlier_ratio)
     _check_names(exclude)
     if blocking and severity is dg.AssetCheckSeverity.WARN:
         raise ValueError(
             "blocking=True needs severity=dg.AssetCheckSeverity.ERROR: Dagster lets what is "
             "downstream run after a warning."
         )
-    names = [name for name in _names(columns, limits) if name not in exclude]
+    limits = {_ROWS: max_rows_change, _NULLS: max_null_share, _PRICES: max_bad_price_share}
+    names = [
+        name
+        for name, limit in limits.items()
+        if limit is not None
+        and name not in exclude
+        and (columns is None or _NEEDED[name].issubset(columns))
+    ]
+
+    def rules(schema: pl.Schema) -> Iterator[Rule]:
+        yield from _null_rules(schema, max_null_share or {})
+        yield from _price_rules(schema, max_bad_price_share or 0.0, price_outlier_ratio)
+
     checks = []
     if names:
         checks.append(
-            _rows_checks(
-                asset,
-                {name: _CHECKS[name] for name in names},
-                limits,
-                price_outlier_ratio,
-                blocking=blocking,
-                severity=severity,
-            )
+            _rows_checks(asset, names, rules, max_rows_change or 0.0, severity, blocking=blocking)
         )
     if max_age is not None and FRESH not in exclude:
-        checks.append(build_fresh_check(asset, max_age, severity))
+        checks.append(build_fresh_check(asset, max_age, severity, _clock))
     return checks
+
+
+def _declared_columns(asset: dg.AssetsDefinition) -> set[str] | None:
+    """The names of the columns that the one asset of a definition declares; None without any."""
+    if len(asset.keys) != 1:
+        raise ValueError(
+            f"The definition has {len(asset.keys)} assets, and the checks are of one. Build them "
+            "for each asset on its own."
+        )
+    schema = asset.metadata_by_key.get(asset.key, {}).get(COLUMN_SCHEMA)
+    if isinstance(schema, dg.TableSchemaMetadataValue):
+        schema = schema.schema
+    return {each.name for each in schema.columns} if isinstance(schema, dg.TableSchema) else None
+
+
+def _check_limits(
+    max_rows_change: float | None,
+    max_null_share: Mapping[str, float] | None,
+    max_bad_price_share: float | None,
+    price_outlier_ratio: float,
+) -> None:
+    shares = {f"max_null_share[{name!r}]": at for name, at in (max_null_share or {}).items()}
+    for name, share in {**shares, "max_bad_price_share": max_bad_price_share or 0.0}.items():
+        require_fraction(name, share)
+    if max_rows_change is not None and max_rows_change < 0:
+        raise ValueError(
+            f"max_rows_change must be a share of at least 0 (0.3 is 30 %), not {max_rows_change}"
+        )
+    if price_outlier_ratio <= 1:
+        raise ValueError(f"price_outlier_ratio must be above 1, not {price_outlier_ratio}")
+
+
+def _check_names(exclude: Collection[str]) -> None:
+    known = [*_DESCRIPTIONS, FRESH]
+    for name in [exclude] if isinstance(exclude, str) else exclude:
+        if name not in known:
+            raise ValueError(
+                f"exclude names {name!r}, and there is no such check.{did_you_mean(name, known)} "
+                f"The checks are {', '.join(known)}."
+            )
+
+
+def _null_rules(schema: pl.Schema, limits: Mapping[str, float]) -> Iterator[Rule]:
+    for name, limit in limits.items():
+        value, dtype = pl.col(name), schema.get(name)
+        if isinstance(dtype, pl.Struct) and "name" in dtype.to_schema():  # a brand without a name
+            value = value.struct.field("name")
+        yield Rule(_NULLS, f"{name} is null", value.is_null(), limit, (name,))
+
+
+def _price_rules(schema: pl.Schema, limit: float, ratio: float) -> Iterator[Rule]:
+    price, currency = pl.col("current_price"), pl.col("currency")
+    has_original = "original_price" in schema
+    original = pl.col("original_price") if has_original else pl.lit(None, pl.Float64)
+    median, prices = price.median().over(currency), price.count().over(currency)
+    # Products without a currency may be priced in several, so their median says nothing.
+    has_median = currency.is_not_null() & (prices >= MIN_PRICES)
+    is_far = (price > median * ratio) | ((price > 0) & (price < median / ratio))
+    problems = {
+        "a price is negative": (price < 0) | (original < 0),
+        "current_price is zero": price == 0,
+        "original_price is below current_price": original < price,
+        "current_price is far from the median of its currency": is_far & has_median,
+    }
+    columns = ("current_price", *(["original_price"] if has_original else []), "currency")
+    for name, bad in problems.items():
+        yield Rule(_PRICES, name, bad, limit, columns)
 
 
 def _rows_checks(
     asset: dg.AssetsDefinition,
-    checks: Mapping[str, _Check],
-    limits: CheckLimits,
-    price_outlier_ratio: float,
+    names: Collection[str],
+    rules: Callable[[pl.Schema], Iterable[Rule]],
+    max_rows_change: float,
+    severity: dg.AssetCheckSeverity,
     *,
     blocking: bool,
-    severity: dg.AssetCheckSeverity,
 ) -> dg.AssetChecksDefinition:
     """Build one step that opens the snapshot and answers all checks of its rows."""
     key, partitions = asset.key, SnapshotPartitions(asset.partitions_def)
+    with warnings.catch_warnings():
+        # Without the partitions Dagster loads those of all runs, not that of the run.
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        specs = [
+            dg.AssetCheckSpec(
+                name,
+                asset=key,
+                description=_DESCRIPTIONS[name],
+                blocking=blocking,
+                partitions_def=asset.partitions_def,
+            )
+            for name in names
+        ]
 
     @dg.multi_asset_check(
         name=f"{key.to_python_identifier()}_checks",
-        specs=[_spec(name, each, asset, blocking=blocking) for name, each in checks.items()],
+        specs=specs,
         ins={"snapshot": dg.AssetIn(key)},
         can_subset=True,
     )
@@ -226,104 +249,142 @@ def _rows_checks(
         context: dg.AssetCheckExecutionContext, snapshot: pl.LazyFrame
     ) -> Iterator[dg.AssetCheckResult]:
         op = context.op_execution_context
+        selected = [each.name for each in op.selected_asset_check_keys]
         partition = op.partition_key if op.has_partition_key else None
-        checked = CheckedPartition(key, partition, partitions)
-        subject = CheckedSnapshot(
-            str(checked),
-            ProductQuality(snapshot, price_outlier_ratio),
-            read_history(context.instance, checked, COMPARED),
-            limits,
-        )
-        for name, each in checks.items():
-            if dg.AssetCheckKey(key, name) in op.selected_asset_check_keys:
-                warns = dg.AssetCheckSeverity.WARN if each.is_notice else severity
-                yield each.judge(subject).result(name, warns)
+        subject = key.to_user_string() + (f", partition {partition!r}" if partition else "")
+        chosen = [rule for rule in rules(snapshot.collect_schema()) if rule.check in selected]
+        measured = _Measured(snapshot, chosen)
+        for name in names:
+            if name not in selected:
+                continue
+            if name == _ROWS:
+                counts = _earlier_rows(context.instance, key, partition, partitions)
+                passed, text, metadata = _judge_count(measured.rows, counts, max_rows_change)
+            else:
+                passed, text, metadata = measured.judge(name)
+            yield dg.AssetCheckResult(
+                passed=passed,
+                check_name=name,
+                severity=severity,
+                description=f"{subject} {text}" + ("" if passed else f" {_ADVICE[name]}"),
+                metadata={"octogen/rows": measured.rows, **metadata},
+            )
 
     return snapshot_checks
 
 
-def _spec(
-    name: str, check: _Check, asset: dg.AssetsDefinition, *, blocking: bool
-) -> dg.AssetCheckSpec:
-    with warnings.catch_warnings():
-        # Without the partitions Dagster loads those of all runs, not that of the run.
-        warnings.simplefilter("ignore", dg.PreviewWarning)
-        return dg.AssetCheckSpec(
-            name,
-            asset=asset.key,
-            description=check.description,
-            blocking=blocking,
-            partitions_def=asset.partitions_def,
+class _Measured:
+    """A snapshot with the numbers of its bad rows, found by one pass over the columns needed."""
+
+    def __init__(self, snapshot: pl.LazyFrame, rules: Iterable[Rule]) -> None:
+        self._snapshot = snapshot
+        self._columns = snapshot.collect_schema().names()
+        self._rules = list(rules)
+        usable = [rule for rule in self._rules if set(rule.columns).issubset(self._columns)]
+        found = snapshot.select(
+            pl.len().alias("rows"),
+            *(rule.bad.arg_true().implode().alias(rule.name) for rule in usable),
+        ).collect(engine="streaming")
+        self.rows: int = found.item(0, "rows")
+        self._bad = {rule.name: found.item(0, rule.name) for rule in usable}
+
+    def judge(self, check: str) -> tuple[bool, str, Metadata]:
+        """Whether a check passes, what it found, and the numbers."""
+        rules = [rule for rule in self._rules if rule.check == check]
+        needed = dict.fromkeys(name for rule in rules for name in rule.columns)
+        if missing := [name for name in needed if name not in self._columns]:
+            text = f"has no column {', '.join(missing)}. Store it, or exclude the check {check!r}."
+            return False, text, {}
+        bad = {rule.name: len(self._bad[rule.name]) for rule in rules}
+        broken = [rule for rule in rules if bad[rule.name] > rule.limit * self.rows]
+        metadata: Metadata = {
+            "octogen/bad_rows": sum(bad.values()),
+            "octogen/bad_rows_by_rule": dg.MetadataValue.json(bad),
+        }
+        if not broken:
+            return True, f"has {self.rows:,} rows, and few or none are bad.", metadata
+        found = "; ".join(
+            f"{rule.name} in {bad[rule.name]:,} of {self.rows:,} rows "
+            f"({100 * bad[rule.name] / self.rows:.3g} %), {100 * rule.limit:.3g} % are allowed"
+            for rule in broken
         )
+        metadata["octogen/sample"] = dg.MetadataValue.md(markdown_table(self._sample(broken)))
+        return False, f"has bad rows: {found}.", metadata
+
+    def _sample(self, rules: Iterable[Rule]) -> pl.DataFrame:
+        """The first bad rows of each rule."""
+        needed = [name for rule in rules for name in rule.columns]
+        shown = dict.fromkeys([*(name for name in _SHOWN if name in self._columns), *needed])
+        first = [
+            pl.DataFrame({"row": self._bad[rule.name].head(_MAX_SAMPLE), "problem": rule.name})
+            for rule in rules
+        ]
+        bad = pl.concat(first)
+        numbered = self._snapshot.with_row_index("row").select("row", *shown)
+        rows = numbered.filter(pl.col("row").is_in(bad["row"].implode()))
+        sample = bad.join(rows.collect(engine="streaming"), on="row", maintain_order="left")
+        return sample.drop("row")
 
 
-def _only_key(asset: dg.AssetsDefinition) -> dg.AssetKey:
-    if len(asset.keys) != 1:
-        raise ValueError(
-            f"The definition has {len(asset.keys)} assets, and the checks are of one. Build them "
-            "for each asset on its own."
-        )
-    return asset.key
-
-
-def _declared_columns(asset: dg.AssetsDefinition, key: dg.AssetKey) -> set[str] | None:
-    """The names of the columns that an asset declares; None if it declares none.
-
-    Raises:
-        ValueError: There is no `uuid` among them.
-    """
-    schema = asset.metadata_by_key.get(key, {}).get(COLUMN_SCHEMA)
-    if isinstance(schema, dg.TableSchemaMetadataValue):
-        schema = schema.schema
-    if not isinstance(schema, dg.TableSchema):
-        return None
-    columns = {column.name for column in schema.columns}
-    if "uuid" not in columns:
-        raise ValueError(
-            f"Asset {key.to_user_string()!r} has no column 'uuid', so its rows are no products "
-            f"that could be checked. Its columns are {', '.join(sorted(columns))}. Give "
-            "build_snapshot_checks an asset of products, of their details or of their changes."
-        )
-    return columns
-
-
-def _names(columns: Collection[str] | None, limits: CheckLimits) -> Iterator[str]:
-    """The checks that make sense for an asset, by its limits and the columns that it declares."""
-    for name, check in _CHECKS.items():
-        has_limit = check.limit is None or getattr(limits, check.limit) is not None
-        if name == NULLS:
-            has_limit = limits.max_null_share is not None or limits.max_null_growth is not None
-        if has_limit and (columns is None or check.columns.issubset(columns)):
-            yield name
-
-
-def _check_limits(limits: CheckLimits, price_outlier_ratio: float) -> None:
-    shares = {
-        "max_missing_share": limits.max_missing_share,
-        "max_null_growth": limits.max_null_growth,
-        "max_bad_price_share": limits.max_bad_price_share,
-        **{
-            f"max_null_share[{name!r}]": share
-            for name, share in (limits.max_null_share or {}).items()
-        },
+def _judge_count(rows: int, earlier: list[int], max_change: float) -> tuple[bool, str, Metadata]:
+    """Whether a number of rows is near those of the last snapshots."""
+    if not earlier:
+        return True, f"has {rows:,} rows; those of an earlier snapshot are not known.", {}
+    typical = statistics.median(earlier)
+    change = max(max_change * typical, MIN_ROWS_CHANGE)
+    low, high = max(0, typical - change), typical + change
+    text = (
+        f"has {rows:,} rows; {low:,.0f} to {high:,.0f} are expected after the last {len(earlier)} "
+        "snapshots."
+    )
+    metadata: Metadata = {
+        "octogen/rows_low": round(low),
+        "octogen/rows_high": round(high),
+        "octogen/earlier_rows": dg.MetadataValue.json(earlier),
     }
-    for name, share in shares.items():
-        if share is not None:
-            require_fraction(name, share)
-    if limits.max_rows_change is not None and limits.max_rows_change < 0:
-        raise ValueError(
-            "max_rows_change must be a share of at least 0 (0.3 is 30 %), not "
-            f"{limits.max_rows_change}"
-        )
-    if price_outlier_ratio <= 1:
-        raise ValueError(f"price_outlier_ratio must be above 1, not {price_outlier_ratio}")
+    return low <= rows <= high, text, metadata
 
 
-def _check_names(exclude: Collection[str]) -> None:
-    known = [*_CHECKS, FRESH]
-    for name in [exclude] if isinstance(exclude, str) else exclude:
-        if name not in known:
-            raise ValueError(
-                f"exclude names {name!r}, and there is no such check.{did_you_mean(name, known)} "
-                f"The checks are {', '.join(known)}."
-            )
+def _earlier_rows(
+    instance: dg.DagsterInstance,
+    asset: dg.AssetKey,
+    partition: str | None,
+    partitions: SnapshotPartitions,
+) -> list[int]:
+    """The numbers of rows of the last five snapshots of the same search, the newest first.
+
+    A snapshot with a time comes after those of earlier times, another one after those it replaced.
+    A run of several partitions is compared with nothing.
+    """
+    if partition is None and (partitions.catalogs or partitions.times):
+        return []
+
+    def materializations(keys: list[str] | None) -> list[dg.EventLogRecord]:
+        wanted = dg.AssetRecordsFilter(asset, asset_partitions=keys)
+        return list(instance.fetch_materializations(wanted, limit=_MAX_RECORDS).records)
+
+    records = materializations([partition] if partition else None)
+    own, earlier = records[:1], records[1:]
+    if partition and partitions.times:
+        times = [str(key) for key in partitions.times_before(partition)]
+        of_times = materializations(times) if times else []
+        newest = {record.partition_key: record for record in reversed(of_times)}
+        earlier = [newest[key] for key in times if key in newest]
+    counts = [
+        _metadata(record, "dagster/partition_row_count") or _metadata(record, "dagster/row_count")
+        for record in earlier
+        if _search(record) == _search(own[0])
+    ]
+    return [count for count in counts if count is not None][:SNAPSHOTS_BACK]
+
+
+def _search(record: dg.EventLogRecord) -> Any:
+    """The search of a snapshot, without the size of its pages, which changes nothing it finds."""
+    search = _metadata(record, "octogen/search")
+    return {**search, "page_size": None} if isinstance(search, Mapping) else None
+
+
+def _metadata(record: dg.EventLogRecord, name: str) -> Any:
+    event = record.asset_materialization
+    entry = event.metadata.get(name) if event else None
+    return None if entry is None else entry.value

@@ -7,7 +7,7 @@ It can be turned back without network or state.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import quote, unquote
@@ -101,11 +101,6 @@ class SnapshotPartitions:
         """
         return self._split(partition_key)[0]
 
-    def catalog(self, partition_key: str) -> str | None:
-        """The catalog of a partition; None without catalogs."""
-        key = self.catalog_key(partition_key)
-        return None if key is None else catalog_of(key)
-
     def window(self, partition_key: str) -> tuple[datetime, datetime] | None:
         """The start and the end of a partition's time; None without times."""
         _, time_key = self._split(partition_key)
@@ -155,6 +150,15 @@ class SnapshotPartitions:
             return None
         just_before = window[0].astimezone(timezone.utc) - timedelta(seconds=1)
         return self.key(self.catalog_key(partition_key), just_before)
+
+    def times_before(self, partition_key: str) -> Iterator[str]:
+        """The 31 partitions of the same catalog before one, the last one first."""
+        before = self.before(partition_key)
+        for _ in range(MAX_TIMES_BACK):
+            if before is None:
+                return
+            yield before
+            before = self.before(before)
 
     def _split(self, partition_key: str) -> tuple[str | None, str | None]:
         """The keys of a partition's catalog and of its time."""

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from octogen_dagster.snapshots.partitions import (
-    MAX_TIMES_BACK,
-    SnapshotPartitions,
-    path_component,
-)
+from octogen_dagster.snapshots.partitions import SnapshotPartitions, path_component
 from octogen_dagster.store import Store
 
 
@@ -52,12 +48,8 @@ class SnapshotPlaces:
     def partition_before(self) -> str | None:
         """The last of the 31 partitions before the run's that has a snapshot; None if none has."""
         partitions = SnapshotPartitions(self._context.asset_partitions_def)
-        before = partitions.before(self._context.partition_key)
-        for _ in range(MAX_TIMES_BACK):
-            if before is None or self._store.exists(self.of(before)):
-                return before
-            before = partitions.before(before)
-        return None
+        times = partitions.times_before(self._context.partition_key)
+        return next((key for key in times if self._store.exists(self.of(key))), None)
 
     def latest(self) -> str | None:
         """The key of the run's own snapshot if it exists, or else that of `partition_before`."""

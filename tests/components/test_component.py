@@ -119,7 +119,7 @@ def test_whole_catalogs_and_what_follows_them_run(
         assert instance.get_dynamic_partitions("octogen_catalogs") == ["northpeak", "strada"]
         result = run(defs, instance, *names, partition="strada")
     checks = {each.check_name: each.passed for each in result.get_asset_check_evaluations()}
-    assert checks.keys() > {"not_empty", "complete", "prices"}
+    assert checks.keys() > {"rows_within_bounds", "prices"}
     assert all(checks.values())
     assert files(tmp_path) == {"octogen_catalogs.parquet", *(f"{n}/strada.parquet" for n in names)}
     assert len(pl.read_parquet(tmp_path / "octogen_products_details/strada.parquet")) == 120
@@ -417,12 +417,12 @@ def test_arguments_of_checks_reach_them() -> None:
     checks = {
         "max_age_hours": None,
         "exclude": ["prices"],
-        "max_missing_share": None,
+        "max_rows_change": None,
         "blocking": True,
     }
     with load({"searches": [{"name": "boots", "checks": checks}]}) as (_, defs):
         specs = {spec.name: spec for each in defs.asset_checks or () for spec in each.check_specs}
     assert "fresh" not in specs
     assert "prices" not in specs
-    assert "complete" not in specs
-    assert specs["not_empty"].blocking
+    assert "rows_within_bounds" not in specs
+    assert specs["nulls"].blocking

@@ -174,8 +174,8 @@ def mistakes(project: DefsFolderSandbox) -> Callable[[str], list[str]]:
             id="unknown limit of the checks",
         ),
         pytest.param(
-            "  searches:\n    - name: boots\n      checks:\n        max_missing_share: 30\n",
-            "5: searches[0].checks: max_missing_share must be a share from 0 to 1",
+            "  searches:\n    - name: boots\n      checks:\n        max_bad_price_share: 30\n",
+            "5: searches[0].checks: max_bad_price_share must be a share from 0 to 1",
             id="limit of the checks that is out of range",
         ),
         pytest.param(

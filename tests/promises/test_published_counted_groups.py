@@ -21,7 +21,6 @@ from octogen_dagster import (
     ProductSearch,
     ShopCatalogs,
     build_products_asset,
-    build_snapshot_checks,
 )
 from tests.published_service import PublishedService
 from tests.results import failure, metadata
@@ -50,13 +49,12 @@ Read = Callable[..., dg.ExecuteInProcessResult]
 
 @pytest.fixture
 def read(service: PublishedService, instance: dg.DagsterInstance, tmp_path: Path) -> Read:
-    """A function that reads both catalogs into a snapshot, and checks if it is complete."""
+    """A function that reads both catalogs into a snapshot."""
 
     def materialize(*, page_size: int = 100, **settings: Any) -> dg.ExecuteInProcessResult:
         asset = build_products_asset(
             "products", ProductSearch(page_size=page_size), retry_policy=None
         )
-        checks = build_snapshot_checks(asset, max_age=None, exclude=["nulls", "rows_within_bounds"])
         octogen = OctogenResource(
             api_key="octo_live_test",
             base_url=service.base_url,
@@ -65,7 +63,7 @@ def read(service: PublishedService, instance: dg.DagsterInstance, tmp_path: Path
         )
         io_manager = ParquetSnapshotIOManager(base_dir=str(tmp_path))
         return dg.materialize(
-            [asset, *checks],
+            [asset],
             resources={"octogen": octogen, "io_manager": io_manager},
             instance=instance,
             raise_on_error=False,
@@ -74,12 +72,11 @@ def read(service: PublishedService, instance: dg.DagsterInstance, tmp_path: Path
     return materialize
 
 
-def complete(result: dg.ExecuteInProcessResult) -> tuple[bool, dg.AssetCheckSeverity, str]:
-    """What the check `complete` says."""
-    (found,) = [
-        each for each in result.get_asset_check_evaluations() if each.check_name == "complete"
-    ]
-    return found.passed, found.severity, found.description or ""
+def counts(result: dg.ExecuteInProcessResult) -> tuple[int, int, float | None]:
+    """The rows, those that were expected, and what a product of the sources meant for them."""
+    found = metadata(result, "products")
+    rows, expected = found["dagster/row_count"], found["octogen/expected_rows"]
+    return rows, expected, found.get("octogen/rows_per_product")
 
 
 def warnings(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> list[str]:
@@ -88,53 +85,31 @@ def warnings(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) ->
     return [line for line in lines if "products came" in line]
 
 
-WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
-
-
-def test_fewer_rows_than_the_source_counts_are_a_warning_once(
+def test_a_read_learns_from_the_last_what_the_count_of_each_catalog_means(
     read: Read, service: PublishedService
 ) -> None:
     service.product_counts = {"acme": 1_500, "zen": 60}
-    passed, severity, text = complete(read())
-    assert (passed, severity) == (False, WARN)
-    assert text.startswith("products has 560 of the 1,560 products that the source counts; 64.1 %")
-
-    second = read()
-    passed, _, text = complete(second)
-    assert passed
-    assert text.startswith("products has 560 of the 560 products to expect, 0.359 for each that")
-    assert metadata(second, "products")["octogen/expected_rows"] == 560
-
+    assert counts(read()) == (560, 1_560, None)
+    assert counts(read()) == (560, 560, 0.359)
     service.catalogs["acme"] = uuids("acme", 400)
-    passed, severity, text = complete(read())
-    assert (passed, severity) == (False, ERROR)
-    assert text.startswith("products has 460 of the 560 products to expect")
+    assert counts(read())[:2] == (460, 560)
 
-
-def test_each_catalog_has_a_ratio_of_its_own(read: Read, service: PublishedService) -> None:
-    service.product_counts = {"acme": 100, "zen": 60}
-    assert complete(read())[0]
     service.product_counts["zen"] = 600
     service.catalogs["zen"] = uuids("zen", 600)
-    passed, _, text = complete(read())
-    assert passed
-    assert text.startswith("products has 1,100 of the 1,100 products to expect")
-
-    service.catalogs["zen"] = uuids("zen", 400)  # more rows than the source counts products
-    passed, severity, _ = complete(read())
-    assert (passed, severity) == (False, ERROR)
+    assert counts(read())[:2] == (1_000, 1_000)
+    service.catalogs["zen"] = uuids("zen", 400)
+    assert counts(read())[:2] == (800, 1_000)
 
 
-def test_a_new_catalog_is_a_warning_until_it_was_read(
+def test_nothing_is_known_of_a_catalog_before_it_was_read(
     read: Read, service: PublishedService
 ) -> None:
     service.hosts["zen.example"] = []
-    assert complete(read())[0]
+    assert counts(read())[:2] == (500, 500)
     service.hosts["zen.example"] = ["zen"]
     service.product_counts["zen"] = 600
-    passed, severity, _ = complete(read())
-    assert (passed, severity) == (False, WARN)
-    assert complete(read())[0]
+    assert counts(read()) == (560, 1_100, None)
+    assert counts(read())[:2] == (560, 560)
 
 
 def test_many_variants_of_each_product_do_not_end_a_read(
@@ -165,13 +140,13 @@ def test_walks_that_bring_less_than_both_counts_are_compared_with_a_read_in_one_
     first = read(page_size=5)
     assert first.success
     assert metadata(first, "products")["octogen/walks"] > 2
-    assert complete(first)[:2] == (False, WARN)
-    assert complete(read(page_size=5))[:2] == (False, WARN)  # it does not learn from walks in doubt
+    assert counts(first) == (560, 1_560, None)
+    assert counts(read(page_size=5)) == (560, 1_560, None)  # nothing is learnt from walks in doubt
 
-    assert complete(read(page_size=5, max_extra_pages_ratio=0))[:2] == (False, WARN)
+    assert counts(read(page_size=5, max_extra_pages_ratio=0)) == (560, 1_560, None)
     learned = read(page_size=5)
     assert metadata(learned, "products")["octogen/walks"] > 2
-    assert complete(learned)[0]
+    assert counts(learned)[:2] == (560, 560)
 
     service.faults.add("excluded")
     service.catalogs["acme"].reverse()  # so that page 1 has products with a brand only

@@ -142,7 +142,7 @@ def snapshot_definitions() -> dg.Definitions:
     return dg.Definitions(
         assets=assets,
         asset_checks=build_snapshot_checks(
-            products, max_age=None, max_null_share={"title": 0.1}, exclude=["unknown_fields"]
+            products, max_age=None, max_null_share={"title": 0.1}, exclude=["prices"]
         ),
         sensors=[build_catalog_sensor(products, minimum_interval_seconds=600)],
         schedules=[build_snapshot_schedule(dresses, "0 6 * * *", execution_timezone="UTC")],

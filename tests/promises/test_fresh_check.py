@@ -11,13 +11,16 @@ import pytest
 
 from octogen_dagster import (
     OctogenResource,
+    ShopCatalogs,
     build_products_asset,
+    build_snapshot_checks,
     catalog_days,
     catalog_partitions,
     snapshot_days,
 )
-from octogen_dagster.snapshots.freshness_check import build_fresh_check
-from tests.snapshots.checked import numbers
+from octogen_dagster.sandbox.faults import Fault
+from octogen_dagster.sandbox.server import Sandbox
+from tests.promises.checked import ALL, numbers
 
 KEY = dg.AssetKey("products")
 MAX_AGE = timedelta(days=2)
@@ -33,6 +36,7 @@ class Clock:
         self.asset = build_products_asset("products", partitions_def=partitions)
         self.now = datetime.now(timezone.utc)
         self.severity = dg.AssetCheckSeverity.ERROR
+        self.octogen: OctogenResource | None = None
 
     def report(self, *partitions: str | None) -> None:
         for partition in partitions:
@@ -40,24 +44,26 @@ class Clock:
                 dg.AssetMaterialization(KEY, partition=partition)
             )
 
-    def withdraw(self, *partitions: str, granted: bool = False) -> None:
-        for partition in partitions:
-            self.instance.report_runless_asset_event(
-                dg.AssetObservation(KEY, partition=partition, metadata={"octogen/granted": granted})
-            )
-
     def age(self) -> None:
         """Let the time pass after which all that was reported so far is too old, and no more."""
         self.now = datetime.now(timezone.utc) + MAX_AGE
 
+    def checks(self) -> list[dg.AssetChecksDefinition]:
+        return build_snapshot_checks(
+            self.asset,
+            max_age=MAX_AGE,
+            severity=self.severity,
+            exclude=ALL - {"fresh"},
+            _clock=lambda: self.now,
+        )
+
     def check(self) -> dg.AssetCheckEvaluation:
         """Run the check on its own: nothing is materialized, and there is no snapshot."""
-        fresh = build_fresh_check(self.asset, MAX_AGE, self.severity, lambda: self.now)
         result = dg.materialize(
-            [self.asset, fresh],
+            [self.asset, *self.checks()],
             instance=self.instance,
             selection=dg.AssetSelection.all_asset_checks(),
-            resources={"octogen": None, "io_manager": dg.mem_io_manager},
+            resources={"octogen": self.octogen, "io_manager": dg.mem_io_manager},
         )
         (evaluation,) = result.get_asset_check_evaluations()
         return evaluation
@@ -79,8 +85,7 @@ def test_one_live_catalog_does_not_keep_the_dead_ones_green(instance: dg.Dagster
     assert not found.passed
     assert found.description == (
         "products: 299 of 300 catalogs were not materialized in the last 48 hours, 10 of them "
-        "never. Look at the last runs, and at the sensor or schedule that requests them. Delete "
-        "the partition of a catalog that has ended."
+        "never. Look at the last runs, and at the sensor or schedule that requests them."
     )
     shown = numbers(found)
     sample = shown.pop("sample").splitlines()
@@ -139,31 +144,55 @@ def test_a_deleted_partition_is_not_expected(instance: dg.DagsterInstance) -> No
     assert clock.check().passed
 
 
+@pytest.mark.parametrize("partitions", [catalog_partitions, catalog_days("2026-01-01")])
 def test_a_catalog_that_is_no_longer_listed_is_named_and_fails_nothing(
     instance: dg.DagsterInstance,
+    shops: Sandbox,
+    octogen: OctogenResource,
+    partitions: dg.PartitionsDefinition[str],
 ) -> None:
-    catalogs(instance, ["acme", "gone", "late", "back"])
-    clock = Clock(instance, catalog_partitions)
-    clock.report("acme", "gone", "late")
-    clock.withdraw("back")
-    clock.report("back")
-    clock.withdraw("gone")
-    clock.withdraw("late", granted=True)
+    catalogs(instance, ["strada", "northpeak", "gone"])
+    clock = Clock(instance, partitions)
+    clock.octogen = octogen
+    of_day = "" if partitions is catalog_partitions else f"|{clock.now:%Y-%m-%d}"
+    clock.report(*(f"{key}{of_day}" for key in ("strada", "northpeak", "gone")))
+    assert clock.check().passed
+    requests = shops.requests
+    assert not requests  # as long as all are fresh, nothing is asked
     clock.age()
-    clock.report("acme")
+    of_day = "" if partitions is catalog_partitions else f"|{clock.now:%Y-%m-%d}"
 
+    clock.report(f"strada{of_day}")
     found = clock.check()
+    assert not found.passed
     shown = numbers(found)
-    assert (shown["fresh"], shown["stale"], shown["withdrawn"]) == (1, 2, 1)
+    assert (shown["fresh"], shown["stale"], shown["withdrawn"]) == (1, 1, 1)
     assert shown["withdrawn_catalogs"] == ["gone"]
-    assert str(found.description).endswith(" 1 are no longer listed; their snapshots are kept.")
-    clock.report("late", "back")
+    assert str(found.description).endswith(
+        " 1 are no longer listed; their snapshots are kept. Delete the partitions of catalogs that "
+        "have ended."
+    )
+    clock.report(f"northpeak{of_day}")
     found = clock.check()
     assert found.passed
-    assert found.description == (
-        "products: all 3 that are expected were materialized in the last 48 hours. 1 are no "
-        "longer listed; their snapshots are kept."
+    assert str(found.description).startswith(
+        "products: all 2 that are expected were materialized in the last 48 hours. 1 are no longer"
     )
+
+
+def test_a_list_that_cannot_be_read_withdraws_nothing(
+    instance: dg.DagsterInstance, shops: Sandbox
+) -> None:
+    catalogs(instance, ["gone"])
+    clock = Clock(instance, catalog_partitions)
+    for source in (None, ShopCatalogs(hosts=["strada.example", "gone.example"])):
+        settings: dict[str, Any] = {} if source is None else {"catalogs": source}
+        clock.octogen = OctogenResource(
+            api_key=shops.api_key, base_url=shops.base_url, attempts=1, **settings
+        )
+        shops.inject(Fault("status", 500))
+        shown = numbers(clock.check())
+        assert (shown["stale"], shown["withdrawn"]) == (1, 0)
 
 
 def days(clock: Clock, *ages: int) -> list[str]:
@@ -199,18 +228,6 @@ def test_each_catalog_needs_a_late_day(instance: dg.DagsterInstance) -> None:
     assert clock.check().passed
 
 
-def test_a_catalog_that_is_listed_again_is_expected(instance: dg.DagsterInstance) -> None:
-    catalogs(instance, ["acme", "zen"])
-    clock = Clock(instance, catalog_days("2026-01-01"))
-    before, last = days(clock, 9, 8)
-    clock.report(f"acme|{last}", f"zen|{last}")
-    clock.withdraw(f"zen|{before}")
-    assert numbers(clock.check())["withdrawn"] == 1
-    clock.withdraw(f"zen|{last}", granted=True)
-    shown = numbers(clock.check())
-    assert (shown["stale"], shown["withdrawn"]) == (2, 0)
-
-
 def test_an_asset_without_partitions(instance: dg.DagsterInstance) -> None:
     clock = Clock(instance)
     found = clock.check()
@@ -229,11 +246,9 @@ def test_it_runs_every_hour_where_automation_is_on(
     instance: dg.DagsterInstance, partitions: dg.PartitionsDefinition[str] | None
 ) -> None:
     catalogs(instance, ["acme"])
-    asset = build_products_asset("products", partitions_def=partitions)
+    clock = Clock(instance, partitions)
     defs = dg.Definitions(
-        [asset],
-        asset_checks=[build_fresh_check(asset, MAX_AGE, dg.AssetCheckSeverity.ERROR)],
-        resources={"octogen": OctogenResource()},
+        [clock.asset], asset_checks=clock.checks(), resources={"octogen": OctogenResource()}
     )
     cursor: Any = None
     requested = []

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import pytest
 
 from octogen_dagster import (
     OctogenResource,
@@ -18,8 +17,9 @@ from octogen_dagster import (
     build_snapshot_schedule,
     catalog_partitions,
 )
+from tests.promises.checked import ALL, evaluations, failed
 from tests.published_service import PublishedService
-from tests.snapshots.checked import ALL, evaluations, failed, numbers
+from tests.results import metadata
 
 PRODUCTS = build_products_asset("products", partitions_def=catalog_partitions)
 
@@ -55,27 +55,6 @@ def definitions(folder: Path, service: PublishedService, **settings: Any) -> dg.
     )
 
 
-@pytest.mark.parametrize(("count", "wrong"), [(500, set()), (505, set()), (900, {"complete"})])
-def test_the_count_of_the_shop_says_if_a_catalog_is_complete(
-    tmp_path: Path, instance: dg.DagsterInstance, count: int, wrong: set[str]
-) -> None:
-    uuids = [f"p{number}" for number in range(500)]
-    instance.add_dynamic_partitions("octogen_catalogs", ["acme"])
-    service = PublishedService(
-        {"acme": uuids}, hosts={"acme.com": ["acme"]}, product_counts={"acme": count}
-    )
-    with service.running():
-        # These products have an identity, an address and nothing else.
-        defs = definitions(tmp_path, service, max_null_share={"product_url": 0.0})
-        job = defs.resolve_implicit_global_asset_job_def()
-        result = job.execute_in_process(instance=instance, partition_key="acme")
-    found = evaluations(result)
-    assert found.keys() == ALL
-    assert failed(result) == wrong
-    assert numbers(found["complete"])["expected_rows"] == count
-    assert numbers(found["prices"])["priced_products"] == 0
-
-
 def test_prices_of_two_currencies_and_a_new_field(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
@@ -86,14 +65,17 @@ def test_prices_of_two_currencies_and_a_new_field(
         job = definitions(tmp_path, service).resolve_implicit_global_asset_job_def()
         result = job.execute_in_process(instance=instance, partition_key="acme")
     found = evaluations(result)
-    assert failed(result) == {"prices", "nulls", "unknown_fields"}
+    assert found.keys() == ALL
+    assert failed(result) == {"prices", "nulls"}
     assert str(found["prices"].description).startswith(
-        "products, partition 'acme': bad prices in KRW: 1 (4 %), 0.1 % are allowed."
+        "products, partition 'acme' has bad rows: a price is negative in 1 of 50 rows (2 %), 0.1 % "
+        "are allowed."
     )
     assert str(found["nulls"].description).startswith(
-        "products, partition 'acme': title is null in 100 % of the rows, 20 % are allowed."
+        "products, partition 'acme' has bad rows: title is null in 50 of 50 rows (100 %), 20 % are "
+        "allowed."
     )
-    assert numbers(found["unknown_fields"])["sample"].splitlines()[2:] == ["| items.mood | 50 |"]
+    assert metadata(result, "products")["octogen/unknown_field_names"] == {"items.mood": 50}
 
 
 def test_runs_of_the_sensor_and_of_the_schedule_have_the_checks(tmp_path: Path) -> None:

@@ -1,0 +1,188 @@
+"""The check `fresh`: every catalog of an asset was materialized lately."""
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from octogen_dagster.dagster_parts import FRESH, Metadata, hours, markdown_table
+from octogen_dagster.errors import OctogenError
+from octogen_dagster.snapshots.partitions import SnapshotPartitions, keys_by_catalog
+from octogen_dagster.snapshots.resource import OctogenResource
+
+_ADVICE = "Look at the last runs, and at the sensor or schedule that requests them."
+_MAX_STALE_SHOWN = 20
+_EVERY_HOUR = "0 * * * *"
+
+
+def build_fresh_check(
+    asset: dg.AssetsDefinition,
+    max_age: timedelta,
+    severity: dg.AssetCheckSeverity,
+    clock: Callable[[], datetime],
+) -> dg.AssetChecksDefinition:
+    """Build the check `fresh`, which reads no snapshot and never blocks.
+
+    A `dagster.FreshnessPolicy` looks at the last materialization of an asset, whichever partition
+    that was, so one catalog that is alive keeps it satisfied.
+    """
+    key, partitions = asset.key, SnapshotPartitions(asset.partitions_def)
+    every_hour: Any = dg.AutomationCondition.cron_tick_passed(_EVERY_HOUR)
+    every = "Every catalog" if partitions.catalogs else "It"
+    lately = f"in the last {hours(max_age):g} hours"
+    resources: set[str] = set()
+    if partitions.catalogs and asset.is_executable and "octogen" in asset.specs_by_key[key].kinds:
+        resources = set(asset.op.required_resource_keys)  # an asset of ours: one may be Octogen's
+
+    @dg.asset_check(
+        asset=key,
+        name=FRESH,
+        description=f"{every} was materialized {lately}.",
+        automation_condition=every_hour & ~dg.AutomationCondition.in_progress(),
+        required_resource_keys=resources,
+    )
+    def fresh(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        now = clock()
+        last = _Last(context.instance, key, partitions, now - max_age)
+        listed = _listed(context, resources) if last.stale else None
+        withdrawn = (
+            []
+            if listed is None
+            else sorted(part or "" for part in last.stale if part not in listed)
+        )
+        stale = {part: at for part, at in last.stale.items() if part not in withdrawn}
+        never = sum(not storage_id for storage_id in stale.values())
+        subject = key.to_user_string()
+        metadata: Metadata = {
+            "octogen/fresh": last.fresh,
+            "octogen/stale": len(stale),
+            "octogen/never_materialized": never,
+            "octogen/awaited": last.awaited,
+            "octogen/withdrawn": len(withdrawn),
+            "octogen/max_age_hours": hours(max_age),
+        }
+        if None in stale:
+            text = f"{subject} was not materialized {lately}. {_ADVICE}"
+        elif stale:
+            text = (
+                f"{subject}: {len(stale):,} of {last.parts:,} catalogs were not materialized "
+                f"{lately}, {never:,} of them never. {_ADVICE}"
+            )
+        else:
+            text = f"{subject}: all {last.fresh:,} that are expected were materialized {lately}."
+        if stale:
+            sample = _longest_stale(context.instance, key, stale, now)
+            metadata["octogen/sample"] = dg.MetadataValue.md(markdown_table(sample))
+        if last.awaited:
+            text += (
+                f" {last.awaited:,} have no snapshot yet. They fail this check when that of the "
+                "first catalog is older."
+            )
+        if withdrawn:
+            text += (
+                f" {len(withdrawn):,} are no longer listed; their snapshots are kept. Delete the "
+                "partitions of catalogs that have ended."
+            )
+            names = dg.MetadataValue.json(withdrawn[:_MAX_STALE_SHOWN])
+            metadata["octogen/withdrawn_catalogs"] = names
+        return dg.AssetCheckResult(
+            passed=not stale, severity=severity, description=text, metadata=metadata
+        )
+
+    return fresh
+
+
+class _Last:
+    """When the parts of an asset were last materialized: its catalogs, or the whole asset, as None.
+
+    Attributes:
+        parts: The number of all parts.
+        fresh: The number of those that were materialized since a time.
+        awaited: The number of those without a snapshot while the asset's first one is not older:
+            a first backfill may last.
+        stale: The others, each with the storage id of its last materialization or 0.
+    """
+
+    def __init__(
+        self,
+        instance: dg.DagsterInstance,
+        asset: dg.AssetKey,
+        partitions: SnapshotPartitions,
+        cutoff: datetime,
+    ) -> None:
+        before = dg.AssetRecordsFilter(asset, before_timestamp=cutoff.timestamp())
+        old = instance.fetch_materializations(before, limit=1).records
+        cutoff_id = old[0].storage_id if old else 0
+        newest: dict[str | None, int] = dict.fromkeys(_parts(instance, partitions), 0)
+        fresh = set()
+        for partition, storage_id in _last_ids(instance, asset, partitions).items():
+            part = None if partition is None else partitions.catalog_key(partition)
+            if part not in newest:  # the partition was deleted
+                continue
+            newest[part] = max(newest[part], storage_id)
+            window = None if partition is None else partitions.window(partition)
+            # A snapshot of a time that had ended says nothing about the present.
+            if storage_id > cutoff_id and (window is None or window[1] > cutoff):
+                fresh.add(part)
+        is_new = bool(fresh) and not cutoff_id
+        late = {part: at for part, at in newest.items() if part not in fresh}
+        self.parts, self.fresh = len(newest), len(fresh)
+        self.stale = {part: at for part, at in late.items() if at or not is_new}
+        self.awaited = len(late) - len(self.stale)
+
+
+def _parts(instance: dg.DagsterInstance, partitions: SnapshotPartitions) -> Iterable[str | None]:
+    if partitions.catalogs is None:
+        return [None]
+    return partitions.catalogs.get_partition_keys(dynamic_partitions_store=instance)
+
+
+def _last_ids(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: SnapshotPartitions
+) -> Mapping[str | None, int]:
+    """The storage id of the last materialization of each partition, or of the asset as a whole."""
+    if partitions.catalogs is None and partitions.times is None:
+        records = instance.fetch_materializations(asset, limit=1).records
+        return dict.fromkeys([None], records[0].storage_id) if records else {}
+    materialization = dg.DagsterEventType.ASSET_MATERIALIZATION
+    return dict(instance.get_latest_storage_id_by_partition(asset, materialization).items())
+
+
+def _listed(
+    context: dg.AssetCheckExecutionContext, resources: Iterable[str]
+) -> set[str | None] | None:
+    """The partition keys of the catalogs that the asset's source lists; None if nobody knows."""
+    for octogen in (getattr(context.resources, name) for name in resources):
+        if not isinstance(octogen, OctogenResource):
+            continue
+        try:
+            listed = octogen.service().fetch_catalogs()
+        except OctogenError as error:
+            context.log.warning(f"Whether stale catalogs are still listed is not known. {error}")
+            return None
+        if listed.failure is None:
+            return set(keys_by_catalog(state.catalog for state in listed.catalogs)[0].values())
+    return None
+
+
+def _longest_stale(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, stale: Mapping[str | None, int], now: datetime
+) -> pl.DataFrame:
+    """The parts that wait longest, those that were never materialized first."""
+    parts = sorted(stale, key=lambda part: (stale[part], part or ""))[:_MAX_STALE_SHOWN]
+    ids = [stale[part] for part in parts if stale[part]]
+    wanted = dg.AssetRecordsFilter(asset, storage_ids=ids)
+    records = instance.fetch_materializations(wanted, limit=_MAX_STALE_SHOWN).records if ids else []
+    times = {
+        each.storage_id: datetime.fromtimestamp(each.timestamp, timezone.utc) for each in records
+    }
+    rows = []
+    for part in parts:
+        time = times.get(stale[part])
+        at = "never" if time is None else f"{time:%Y-%m-%d %H:%M} UTC"
+        rows.append(
+            (part or asset.to_user_string(), at, None if time is None else hours(now - time))
+        )
+    return pl.DataFrame(rows, schema=["partition", "last materialized", "hours ago"], orient="row")
