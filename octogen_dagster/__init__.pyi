@@ -69,12 +69,14 @@ from .sharing.subscribe import (
     subscribe_to_listing,
 )
 from .snapshots.assets import build_products_asset
-from .snapshots.brands import build_product_brands_asset
 from .snapshots.catalog_sensor import build_catalog_sensor
 from .snapshots.catalogs import build_catalogs_asset
-from .snapshots.changes import build_product_changes_asset
 from .snapshots.checks import build_snapshot_checks
-from .snapshots.details import build_product_details_asset
+from .snapshots.derived import (
+    build_product_brands_asset,
+    build_product_changes_asset,
+    build_product_details_asset,
+)
 from .snapshots.io_manager import ParquetSnapshotIOManager
 from .snapshots.partitions import (
     catalog_days,

@@ -42,11 +42,3 @@ def product_brands(products: pl.LazyFrame) -> pl.LazyFrame:
         )
         .sort("products", "brand", "currency", descending=[True, False, False])
     )
-
-
-def of_largest_brands(products: pl.LazyFrame, count: int) -> pl.LazyFrame:
-    """Return the products of the brands with the most products; the brands are counted at once."""
-    counts = products.group_by(_NAME.alias("brand")).len().drop_nulls("brand")
-    largest = counts.sort("len", "brand", descending=[True, False]).head(count)
-    names = largest.collect(engine="streaming").get_column("brand")
-    return products.filter(_NAME.is_in(names.implode()))

@@ -1,4 +1,4 @@
-"""The metadata of a materialization: columns, a preview, a chart and the figures of a read."""
+"""The metadata of a materialization: columns, a preview and the figures of a read."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.dagster_parts import Metadata, inline_table
-from octogen_dagster.frames.brands import BRANDS_SCHEMA, of_largest_brands, product_brands
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.previews import preview, shops
-from octogen_dagster.snapshots.brand_chart import MAX_BRANDS, brand_chart
 from octogen_dagster.snapshots.columns import COLUMN_SCHEMA, column_schema
 
 if TYPE_CHECKING:
@@ -26,8 +24,7 @@ def snapshot_metadata(
 ) -> Metadata:
     """Return the columns of a published snapshot, a preview of its first rows, and its figures.
 
-    Products have the addresses of their shops as well, and products and brands a chart. What fails
-    is left out, with a warning.
+    Products have the addresses of their shops as well. What fails is left out, with a warning.
     """
     schema = snapshot.collect_schema()
     parts: dict[str, Callable[[], Metadata]] = {
@@ -38,11 +35,6 @@ def snapshot_metadata(
     }
     if schema == PRODUCT_SCHEMA:
         parts["shops"] = lambda: _text("shops", ", ".join(f"<{shop}>" for shop in shops(snapshot)))
-        parts["brands"] = lambda: _text(
-            "brands", brand_chart(product_brands(of_largest_brands(snapshot, MAX_BRANDS)))
-        )
-    elif schema == BRANDS_SCHEMA:
-        parts["brands"] = lambda: _text("brands", brand_chart(snapshot))
     metadata: Metadata = {}
     for name, part in parts.items():
         try:

@@ -16,7 +16,7 @@ from octogen_dagster.api.catalog_sources import (
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.catalogs import build_catalogs_asset
-from octogen_dagster.snapshots.catalogs_schema import CATALOGS_DESCRIPTIONS, CATALOGS_SCHEMA
+from octogen_dagster.snapshots.columns import CATALOGS_DESCRIPTIONS, CATALOGS_SCHEMA
 from octogen_dagster.snapshots.partitions import catalog_partitions
 from octogen_dagster.snapshots.resource import OctogenResource
 from tests.api.servers import KEY, RawServer, http

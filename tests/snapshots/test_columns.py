@@ -12,9 +12,10 @@ from octogen_dagster.frames.columns import (
     DETAIL_SCHEMA,
     PRODUCT_SCHEMA,
 )
-from octogen_dagster.snapshots.catalogs_schema import CATALOGS_DESCRIPTIONS, CATALOGS_SCHEMA
 from octogen_dagster.snapshots.columns import (
     BRANDS_SOURCES,
+    CATALOGS_DESCRIPTIONS,
+    CATALOGS_SCHEMA,
     CHANGES_SOURCES,
     DETAIL_SOURCES,
     column_lineage,

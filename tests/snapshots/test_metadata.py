@@ -5,7 +5,6 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster.frames.brands import BRANDS_SCHEMA
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.reading import Outcome
 from octogen_dagster.snapshots.metadata import (
@@ -31,14 +30,11 @@ def test_a_snapshot_is_shown_by_its_columns_and_its_first_five_rows() -> None:
     assert text.splitlines()[2:] == ["| 11 |", "| 12 |", "| 13 |", "| 14 |", "| 15 |"]
 
 
-def test_products_are_shown_with_their_shops_and_a_chart_of_their_brands() -> None:
+def test_products_are_shown_with_their_shops() -> None:
     url = "https://acme.example/boot?size=38"
     products = [{"uuid": "1", "product_url": url, "brand": {"name": "Acme"}}]
     metadata = shown(pl.LazyFrame(products, schema=PRODUCT_SCHEMA))
     assert metadata["octogen/shops"].md_str == "<https://acme.example>"
-    assert metadata["octogen/brands"].md_str.startswith("| brand | products |")
-    brands = pl.LazyFrame([{"brand": "Acme", "products": 1}], schema=BRANDS_SCHEMA)
-    assert "octogen/brands" in shown(brands)
 
 
 def test_what_there_is_nothing_to_say_of_is_left_out() -> None:

@@ -9,12 +9,12 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from octogen_dagster import build_product_details_asset
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.api.spending import Spending
 from octogen_dagster.dagster_parts import SPENT_TAG, shared_budget
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.assets import build_products_asset
-from octogen_dagster.snapshots.details import build_product_details_asset
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.resource import OctogenResource
 from tests.api.servers import RawServer, Received, http, page

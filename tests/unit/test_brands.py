@@ -9,7 +9,6 @@ import polars as pl
 from octogen_dagster.frames.brands import (
     BRANDS_DESCRIPTIONS,
     BRANDS_SCHEMA,
-    of_largest_brands,
     product_brands,
 )
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
@@ -59,13 +58,6 @@ def test_the_largest_brand_comes_first_and_products_without_one_are_a_row() -> N
 def test_what_is_not_known_of_any_product_is_null() -> None:
     (row,) = brands_of(product("Acme", None, currency=None))
     assert (row["currency"], row["in_stock_share"], row["price_p50"]) == (None, None, None)
-
-
-def test_the_products_of_the_largest_brands_are_left() -> None:
-    brands = ["Acme", "Zen", None, "Acme", None, None, "Nord", "Zen"]
-    frame = pl.LazyFrame([product(brand, 1.0) for brand in brands], schema=PRODUCT_SCHEMA)
-    left = product_brands(of_largest_brands(frame, 2)).collect()
-    assert left.select("brand", "products").rows() == [("Acme", 2), ("Zen", 2)]
 
 
 def test_each_column_is_described() -> None:

@@ -1,4 +1,4 @@
-"""The factory of product changes assets. The comparison itself is in `frames.changes`."""
+"""The builders of assets that are made from products: their changes, details and brands."""
 
 import warnings
 from typing import Any
@@ -6,7 +6,13 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.dagster_parts import asset_arguments_of, octogen_asset
+from octogen_dagster.dagster_parts import (
+    RESOURCE,
+    asset_arguments_of,
+    octogen_asset,
+    permanent_errors_fail,
+)
+from octogen_dagster.frames.brands import BRANDS_SCHEMA, product_brands
 from octogen_dagster.frames.changes import (
     CHANGES_SCHEMA,
     WATCHED,
@@ -15,13 +21,19 @@ from octogen_dagster.frames.changes import (
     product_changes,
     vanished_catalogs,
 )
+from octogen_dagster.frames.columns import DETAIL_SCHEMA
+from octogen_dagster.frames.details import DetailScan, DetailStatistics
+from octogen_dagster.settings import require_fraction
 from octogen_dagster.snapshots.columns import (
+    BRANDS_SOURCES,
     CHANGES_SOURCES,
     COLUMN_SCHEMA,
+    DETAIL_SOURCES,
     column_lineage,
     column_schema,
 )
 from octogen_dagster.snapshots.partitions import MAX_TIMES_BACK, SnapshotPartitions
+from octogen_dagster.snapshots.resource import OctogenResource
 
 _MAX_CATALOGS_IN_LOG = 10
 _MAX_DIFFERENCES_IN_LOG = 10
@@ -167,3 +179,132 @@ def _with_time_before(products: dg.AssetsDefinition) -> dg.PartitionMapping:
                 for name in partitions_def.partition_dimension_names
             }
         )
+
+
+def build_product_details_asset(
+    products: dg.AssetsDefinition,
+    *,
+    name: str | dg.AssetSpec | None = None,
+    only_changed: bool = False,
+    failure_threshold: float = 0.05,
+    resource_key: str = RESOURCE,
+    **asset_arguments: Any,
+) -> dg.AssetsDefinition:
+    """Build an asset: the full view of each product in another asset's snapshot.
+
+    Products are looked up several at a time within the organisation's rate limit. The result is a
+    complete snapshot with one row for each product, in any order. The columns are those of
+    `octogen_dagster.DETAIL_SCHEMA`. `status` is the result of the lookup:
+
+    * found: the row has the full view.
+    * gone: no catalog has the product any more, even if the merchant still does.
+    * mismatch: the URL leads to another product, whose view is not stored.
+    * failed: the lookup failed in spite of its retries; `error` says why. If the shop failed, it
+      is retried once.
+
+    The service knows only the present, so the view is that of `looked_up_at`, also in a partition
+    of a past time.
+
+    Each lookup is charged: $0.002, so $2 for a thousand products, where a page of a hundred
+    products costs $0.014. `only_changed` looks up less. A run that fails, for example because its
+    budget is spent, keeps none of its lookups.
+
+    Args:
+        products: An asset with the columns of `octogen_dagster.PRODUCT_SCHEMA`. The details asset
+            has the same partitions.
+        name: The asset's name or `dagster.AssetSpec`; by default `<products>_details`.
+        only_changed: Look up only products that are new, are listed differently than in the
+            previous details snapshot, or were not found for it; carry the other rows over. What
+            the listing does not show (a description, a review) is then as old as `looked_up_at`
+            says.
+        failure_threshold: Share of the lookups, 0 to 1, that may fail. If more fail, nothing is
+            published. A product that is gone is not a failure, and a row that is carried over
+            counts as a lookup that did not fail. 50 failures in a row end the run in any case.
+        resource_key: The key of the `OctogenResource`; give another one to read with two of them.
+        asset_arguments: Any other argument of `@dagster.asset`, such as `pool`, `group_name`,
+            `automation_condition`, `retry_policy`.
+
+    Raises:
+        ValueError: failure_threshold is not between 0 and 1.
+    """
+    require_fraction("failure_threshold", failure_threshold)
+    given = asset_arguments_of(name or f"{products.key.path[-1]}_details", asset_arguments)
+    lineage = column_lineage(products.key, DETAIL_SOURCES)
+
+    @octogen_asset(
+        {
+            "partitions_def": products.partitions_def,
+            "ins": {"products": dg.AssetIn(products.key)},
+            "metadata": {COLUMN_SCHEMA: column_schema(DETAIL_SCHEMA)},
+            "description": (
+                f"The full view of each product in {products.key.to_user_string()}: description, "
+                "categories, variants, identifiers, reviews, images and what Octogen adds. A row "
+                "is a product, with the status of its lookup."
+            ),
+            "required_resource_keys": {resource_key},
+        },
+        given,
+    )
+    def details(context: dg.AssetExecutionContext, products: pl.LazyFrame) -> DetailScan:
+        octogen: OctogenResource = getattr(context.resources, resource_key)
+        context.add_asset_metadata(lineage)
+        subject = context.asset_key.to_user_string()
+        if context.has_partition_key:
+            subject += f", partition {context.partition_key!r}"
+
+        def report(statistics: DetailStatistics) -> None:
+            context.log.info(statistics.progress(subject))
+
+        with permanent_errors_fail():
+            service = octogen.service()
+        return DetailScan(
+            products,
+            service,
+            only_changed=only_changed,
+            failure_threshold=failure_threshold,
+            report=report,
+        )
+
+    return details
+
+
+def build_product_brands_asset(
+    products: dg.AssetsDefinition,
+    *,
+    name: str | dg.AssetSpec | None = None,
+    **asset_arguments: Any,
+) -> dg.AssetsDefinition:
+    """Build an asset: the brands of another asset's products, with their numbers and prices.
+
+    There is a row for each brand and currency, since prices of two currencies do not compare. The
+    columns are those of `octogen_dagster.BRANDS_SCHEMA`. No request is sent.
+
+    Args:
+        products: An asset with the columns of `octogen_dagster.PRODUCT_SCHEMA`. The brands asset
+            has the same partitions.
+        name: The asset's name or `dagster.AssetSpec`; by default `<products>_brands`.
+        asset_arguments: Any other argument of `@dagster.asset`. With
+            `automation_condition=dagster.AutomationCondition.eager()` the brands follow each new
+            snapshot.
+    """
+    given = asset_arguments_of(name or f"{products.key.path[-1]}_brands", asset_arguments)
+    lineage = column_lineage(products.key, BRANDS_SOURCES)
+
+    @octogen_asset(
+        {
+            "metadata": {COLUMN_SCHEMA: column_schema(BRANDS_SCHEMA)},
+            "partitions_def": products.partitions_def,
+            "ins": {"products": dg.AssetIn(products.key)},
+            "pool": None,
+            "description": (
+                f"The brands in {products.key.to_user_string()}: how many products each has, how "
+                "many of them are in stock, and what they cost. A row is a brand in a currency."
+            ),
+        },
+        given,
+    )
+    def brands(context: dg.AssetExecutionContext, products: pl.LazyFrame) -> pl.LazyFrame:
+        context.add_asset_metadata(lineage)
+        return product_brands(products)
+
+    return brands
