@@ -9,6 +9,7 @@ processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(
     [
         "tests.docs.readers",
+        "tests.promises.control_plane_sessions",
         "tests.promises.killed",
         "tests.snapshots.budget_runs",
     ]

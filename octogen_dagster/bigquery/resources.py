@@ -15,8 +15,7 @@ from typing_extensions import Self
 
 from octogen_dagster.api.credentials import checked_host, host_mcp_url, host_token_endpoint
 from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.control_plane.retry import DEFAULT_RETRY
-from octogen_dagster.control_plane.tokens import access_tokens
+from octogen_dagster.control_plane.tokens import DEFAULT_RETRY, access_tokens
 from octogen_dagster.control_plane.tools import OctogenMCP
 from octogen_dagster.errors import OctogenBigQueryInputError
 from octogen_dagster.settings import refuse_unknown_settings, require_extras

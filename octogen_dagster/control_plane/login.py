@@ -1,15 +1,21 @@
-"""The login to Octogen's MCP in a browser."""
+"""The login to Octogen's MCP in a browser, by the `mcp` package."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from concurrent.futures import Future, InvalidStateError
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+from pydantic import SecretStr
+
 from octogen_dagster.api.credentials import checked_url, may_use_proxy
-from octogen_dagster.control_plane.call_errors import leaf_errors
-from octogen_dagster.control_plane.login_callback import listening
-from octogen_dagster.control_plane.login_storage import LoginStorage
+from octogen_dagster.control_plane.session import leaf_errors
+from octogen_dagster.control_plane.tokens import LoginFiles, parsed_word
 from octogen_dagster.errors import (
     OctogenConnectionError,
     OctogenError,
@@ -18,28 +24,21 @@ from octogen_dagster.errors import (
 from octogen_dagster.settings import require_extras
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from mcp.shared.auth import (
+        AuthorizationCodeResult,
+        OAuthClientInformationFull,
+        OAuthClientMetadata,
+        OAuthMetadata,
+        OAuthToken,
+    )
 
-    from mcp.client.auth import OAuthFlowError
-    from mcp.shared.auth import AuthorizationCodeResult, OAuthClientMetadata, OAuthMetadata
-    from mcp.shared.exceptions import MCPError
-
-    from octogen_dagster.control_plane.login_files import LoginFiles
-
-DEFAULT_REDIRECT_URI = "http://127.0.0.1:8765/callback"
 DEFAULT_SCOPE = "openid profile email offline_access"
 _REQUEST_TIMEOUT = 30.0
 _MAX_REASON_LENGTH = 300
 
 
 class Login(NamedTuple):
-    """A login that has succeeded.
-
-    Attributes:
-        client_id: The id of the OAuth client.
-        redirect_uri: The URL that the browser returned to.
-        token_endpoint: The URL of the token endpoint that accepts the refresh token.
-    """
+    """A login that has succeeded, with the token endpoint that accepts its refresh token."""
 
     client_id: str
     redirect_uri: str
@@ -51,77 +50,54 @@ def login(
     *,
     show: Callable[[str], None],
     mcp_url: str,
-    redirect_uri: str = DEFAULT_REDIRECT_URI,
+    redirect_uri: str,
     client_id: str | None = None,
     resource: str | None = None,
     authorization_server: str | None = None,
     scope: str = DEFAULT_SCOPE,
     timeout: float = 300.0,
 ) -> Login:
-    """Let a person log in, and store what a refresh needs.
+    """Let a person log in on the page that `show` is called with, and write the files.
 
-    Without an OAuth client, that of the last login is used again if it was registered with the
-    same redirect URI, or else a new public one is registered. The files belong together and are
-    written when the login has succeeded, not before.
-
-    Args:
-        files: The files of the login. Their default folder is created.
-        show: Called with the URL of the login page, which the person is to open.
-        mcp_url: The URL of the MCP server.
-        redirect_uri: The URL on this machine that the browser returns to; port 0 for a free one.
-        client_id: The id of an OAuth client that is registered with this redirect URI.
-        resource: What the tokens are asked for, unless the MCP server names its resource.
-        authorization_server: The URL of the authorization server that the MCP server must name;
-            by default any.
-        scope: The scopes to ask for, separated by blanks.
-        timeout: Seconds that the person has to log in.
-
-    Raises:
-        OctogenMCPAuthenticationError: The login did not succeed, or a file cannot be written.
-        OctogenConnectionError: The MCP server or the authorization server did not answer.
-        ValueError: The MCP URL or the authorization server is not one that a token may be sent to,
-            or the redirect URI is not on this machine.
-        OSError: The port is taken.
+    Without an OAuth client, that of the last login is used again if it was registered with the same
+    redirect URI (port 0 is a free one), or else a new public one is registered. The tokens are
+    asked for `resource`, unless the MCP server names its own, and an authorization server that is
+    given must be the one that the MCP server names. An `OSError` means that the port is taken.
     """
     require_extras("The login to Octogen", "mcp")
     checked_url(mcp_url, "The MCP URL")
     if authorization_server:
         authorization_server = checked_url(authorization_server, "The authorization server")
-    files.make_folder()
     with files.refresh_token.locked():
         pass  # a file that cannot be locked is an error before the person logs in
-    storage = LoginStorage(files, redirect_uri, client_id)
-    login_error: OctogenError
-    try:
-        return asyncio.run(
-            _login(
-                mcp_url,
-                storage,
-                show,
-                resource=resource,
-                authorization_server=authorization_server,
-                scope=scope,
-                seconds=timeout,
-            )
-        )
-    except Exception as error:
-        found = _login_error(mcp_url, storage, leaf_errors(error))
-        if found is None:
-            raise
-        login_error = found
-    # Raised out here, because the frames in the traceback of the first error hold tokens.
-    raise login_error
+    with _listening(redirect_uri, timeout) as callback:
+        storage = _Storage(files, callback.redirect_uri, client_id)
+
+        async def open_page(url: str, metadata: OAuthMetadata | None) -> None:
+            _check_page(mcp_url, url, metadata, authorization_server)
+            sent = _parameters(url)
+            callback.state = sent.get("state")
+            if resource and "resource" not in sent:
+                url = f"{url}&{urlencode({'resource': resource})}"
+            await asyncio.to_thread(show, url)
+
+        try:
+            return asyncio.run(_login(mcp_url, storage, callback, open_page, scope))
+        except Exception as error:
+            failures = list(leaf_errors(error))
+            failure = _login_error(mcp_url, storage, failures)
+            if failure is None:
+                raise
+    # Raised out here, because the errors of the `mcp` package hold responses with tokens.
+    raise failure
 
 
 async def _login(
     mcp_url: str,
-    storage: LoginStorage,
-    show: Callable[[str], None],
-    *,
-    resource: str | None,
-    authorization_server: str | None,
+    storage: _Storage,
+    callback: _Callback,
+    open_page: Callable[[str, OAuthMetadata | None], Awaitable[None]],
     scope: str,
-    seconds: float,
 ) -> Login:
     import httpx2
     from mcp import Client
@@ -129,31 +105,22 @@ async def _login(
     from mcp.client.streamable_http import streamable_http_client
 
     async def open_login_page(url: str) -> None:
-        _check_login(mcp_url, url, provider.context.oauth_metadata, authorization_server)
-        callback.expect(url)
-        if resource and "resource" not in parse_qs(urlsplit(url).query):
-            url = f"{url}&{urlencode({'resource': resource})}"
-        await asyncio.to_thread(show, url)
+        await open_page(url, provider.context.oauth_metadata)
 
-    async def wait_for_callback() -> AuthorizationCodeResult:
-        return await callback.wait(seconds)
-
-    async with listening(storage.redirect_uri) as callback:
-        storage.redirect_uri = callback.redirect_uri
-        provider = OAuthClientProvider(
-            mcp_url,
-            _public_client(callback.redirect_uri, scope),
-            storage,
-            redirect_handler=open_login_page,
-            callback_handler=wait_for_callback,
-        )
-        async with (
-            httpx2.AsyncClient(
-                auth=provider, timeout=_REQUEST_TIMEOUT, trust_env=may_use_proxy(mcp_url)
-            ) as http,
-            Client(streamable_http_client(mcp_url, http_client=http), mode="legacy", cache=None),
-        ):
-            pass  # opening a session makes the provider log in
+    provider = OAuthClientProvider(
+        mcp_url,
+        _public_client(callback.redirect_uri, scope),
+        storage,
+        redirect_handler=open_login_page,
+        callback_handler=callback.wait,
+    )
+    async with (
+        httpx2.AsyncClient(
+            auth=provider, timeout=_REQUEST_TIMEOUT, trust_env=may_use_proxy(mcp_url)
+        ) as http,
+        Client(streamable_http_client(mcp_url, http_client=http), mode="legacy", cache=None),
+    ):
+        pass  # opening a session makes the provider log in
     metadata, client = provider.context.oauth_metadata, provider.context.client_info
     if not storage.is_written or metadata is None or client is None:
         raise OctogenMCPAuthenticationError(
@@ -167,9 +134,9 @@ def _public_client(redirect_uri: str, scope: str) -> OAuthClientMetadata:
     from pydantic import AnyUrl
 
     class PublicClient(OAuthClientMetadata):
-        """A client that asks for its own scopes, whichever the server names.
+        """A client that keeps its scopes.
 
-        The `mcp` package sets the scopes that the server names, and none if it names none. A login
+        The `mcp` package sets those that the server names, and none if it names none. A login
         without `offline_access` lasts for minutes.
         """
 
@@ -183,18 +150,167 @@ def _public_client(redirect_uri: str, scope: str) -> OAuthClientMetadata:
     )
 
 
-def _check_login(
-    mcp_url: str,
-    login_page: str,
-    metadata: OAuthMetadata | None,
-    authorization_server: str | None,
-) -> None:
-    """Check the URLs that the MCP server names for the login.
+class _Storage:
+    """What the `mcp` package asks for the client and gives the tokens to.
 
-    Raises:
-        OctogenMCPAuthenticationError: A token would be sent to one in the clear, or they are those
-            of another authorization server.
+    The files belong together. They are written when the login has succeeded, not before.
     """
+
+    def __init__(self, files: LoginFiles, redirect_uri: str, client_id: str | None) -> None:
+        self._files = files
+        self._redirect_uri = redirect_uri
+        self._client: OAuthClientInformationFull | None = None
+        self._tokens: list[str] = []
+        self.is_written = False
+        self.advice = ""
+        known = client_id or self._saved_client_id()
+        if known:
+            from mcp.shared.auth import OAuthClientInformationFull
+
+            self._client = OAuthClientInformationFull(
+                client_id=known,
+                token_endpoint_auth_method="none",  # noqa: S106
+            )
+            way = "leave it out" if client_id else f"delete {files.client_id.path}"
+            self.advice = (
+                f" If the login page does not know the client, {way}: the next login then "
+                "registers a new one."
+            )
+
+    def _saved_client_id(self) -> str | None:
+        redirect_uri = self._files.redirect_uri
+        with contextlib.suppress(OctogenMCPAuthenticationError):  # there was no login yet
+            if redirect_uri and redirect_uri.read().get_secret_value() == self._redirect_uri:
+                return self._files.client_id.read().get_secret_value()
+        return None
+
+    def masked(self, text: str) -> str:
+        for token in self._tokens:
+            text = text.replace(token, "[token]")
+        return text
+
+    async def get_tokens(self) -> OAuthToken | None:
+        return None  # so that the person logs in
+
+    async def get_client_info(self) -> OAuthClientInformationFull | None:
+        return self._client
+
+    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
+        if client_info.client_secret:
+            raise OctogenMCPAuthenticationError(
+                "The login registered a client with a secret, and a public one is needed: report "
+                "it to Octogen."
+            )
+        self._client, self.advice = client_info, ""
+
+    async def set_tokens(self, tokens: OAuthToken) -> None:
+        self._tokens = [token for token in (tokens.access_token, tokens.refresh_token) if token]
+        refresh_token = parsed_word(tokens.refresh_token)
+        if refresh_token is None or self._client is None:
+            raise OctogenMCPAuthenticationError(
+                "The login gave no refresh token, so it would last for minutes only: ask Octogen "
+                "for offline access."
+            )
+        files = self._files
+        with files.refresh_token.locked():
+            files.client_id.write(SecretStr(str(self._client.client_id)))
+            if files.redirect_uri:
+                files.redirect_uri.write(SecretStr(self._redirect_uri))
+            files.refresh_token.write(refresh_token)
+        self.is_written = True
+
+
+class _Callback(ThreadingHTTPServer):
+    """The web server on this machine that the browser returns to, known by the login's `state`."""
+
+    daemon_threads = True  # browsers open connections that they never use
+
+    def __init__(self, redirect_uri: str, seconds: float) -> None:
+        self._seconds = seconds
+        host, port, self.path = _split_redirect_uri(redirect_uri)
+        self.state: str | None = None
+        self.parameters: Future[dict[str, str]] = Future()
+        super().__init__(("127.0.0.1", port), _CallbackHandler)
+        self.redirect_uri = f"http://{host}:{self.server_port}{self.path}"
+
+    async def wait(self) -> AuthorizationCodeResult:
+        """Wait for the browser and return the authorization code that it brings."""
+        import anyio
+        from mcp.shared.auth import AuthorizationCodeResult
+
+        try:
+            with anyio.fail_after(self._seconds):
+                parameters = await asyncio.wrap_future(self.parameters)
+        except TimeoutError:
+            raise OctogenMCPAuthenticationError(
+                f"Nobody logged in within {self._seconds:g} s: run `octogen-dagster login` again."
+            ) from None
+        if "code" not in parameters:
+            reason = ": ".join(
+                parameters[name] for name in ("error", "error_description") if name in parameters
+            )
+            raise OctogenMCPAuthenticationError(
+                f"The login was refused ({reason[:_MAX_REASON_LENGTH] or 'no reason given'}): log "
+                "in again and agree, or ask Octogen for access."
+            )
+        return AuthorizationCodeResult.model_validate(parameters)
+
+    def handle_error(self, *_: object) -> None:
+        """Stay silent about browsers that close their connections."""
+
+
+class _CallbackHandler(BaseHTTPRequestHandler):
+    server: _Callback
+    timeout = _REQUEST_TIMEOUT
+
+    def do_GET(self) -> None:
+        sent, callback = _parameters(self.path), self.server
+        is_expected = callback.state is not None and sent.get("state") == callback.state
+        is_callback = is_expected and urlsplit(self.path).path == callback.path
+        text = (
+            "Octogen has your answer: this window can be closed." if is_callback else "Not found."
+        )
+        self.send_response(200 if is_callback else 404)
+        self.send_header("Content-Type", "text/plain")
+        self.end_headers()
+        self.wfile.write((text if is_callback else "Not found.").encode())
+        if is_callback:
+            with contextlib.suppress(InvalidStateError):  # the first one counts
+                callback.parameters.set_result(sent)
+
+    def log_message(self, *_: object) -> None:
+        """Stay silent: the URLs hold codes."""
+
+
+@contextlib.contextmanager
+def _listening(redirect_uri: str, seconds: float) -> Iterator[_Callback]:
+    with _Callback(redirect_uri, seconds) as callback:
+        serving = threading.Thread(target=callback.serve_forever, args=(0.05,), daemon=True)
+        serving.start()
+        try:
+            yield callback
+        finally:
+            callback.shutdown()
+
+
+def _split_redirect_uri(redirect_uri: str) -> tuple[str, int, str]:
+    """Return the host, the port and the path."""
+    with contextlib.suppress(ValueError):
+        parts = urlsplit(redirect_uri)
+        host, port = parts.hostname, parts.port
+        is_here = parts.scheme == "http" and host in ("127.0.0.1", "localhost")
+        if is_here and host and port is not None and parts.path and not parts.query:
+            return host, port, parts.path
+    raise ValueError(
+        f"The redirect URI {redirect_uri!r} is not one of this machine: give "
+        "http://127.0.0.1:PORT/PATH or http://localhost:PORT/PATH."
+    )
+
+
+def _check_page(
+    mcp_url: str, page: str, metadata: OAuthMetadata | None, authorization_server: str | None
+) -> None:
+    """Refuse a login that would send a token in the clear, or at another authorization server."""
     issuer = metadata and str(metadata.issuer)
     if authorization_server and issuer and issuer.rstrip("/") != authorization_server.rstrip("/"):
         raise OctogenMCPAuthenticationError(
@@ -203,7 +319,7 @@ def _check_login(
             "by --resource."
         )
     try:
-        checked_url(login_page.partition("?")[0], "The login page")
+        checked_url(page.partition("?")[0], "The login page")
         checked_url(str(metadata.token_endpoint) if metadata else "", "The token endpoint")
     except ValueError as error:
         raise OctogenMCPAuthenticationError(
@@ -212,24 +328,28 @@ def _check_login(
 
 
 def _login_error(
-    mcp_url: str, storage: LoginStorage, failures: Iterable[BaseException]
+    mcp_url: str, storage: _Storage, failures: Iterable[BaseException]
 ) -> OctogenError | None:
     """Return the error that the failures of a login stand for; None if they are a defect here."""
     import httpx2
-    from mcp.client.auth import OAuthFlowError
+    from mcp.client.auth import OAuthFlowError, OAuthRegistrationError, OAuthTokenError
     from mcp.shared.exceptions import MCPError
 
     for failure in failures:
         if isinstance(failure, OctogenError):
-            # a copy without the traceback, which holds tokens
-            return type(failure)(f"{failure}{storage.advice}")
+            return type(failure)(f"{failure}{storage.advice}")  # a copy without the traceback
         if isinstance(failure, httpx2.HTTPError):
             return OctogenConnectionError(
                 f"The login to Octogen's MCP at {mcp_url} got no answer "
                 f"({type(failure).__name__}): check the address and the network."
             )
         if isinstance(failure, OAuthFlowError | MCPError):
-            reason = storage.masked(_reason(failure)) or type(failure).__name__
+            reason = " ".join(storage.masked(str(failure)).split())
+            if isinstance(failure, OAuthTokenError | OAuthRegistrationError):
+                # Their message goes on with the response, which may hold tokens.
+                reason, _, response = reason.partition(": ")
+                reason += f": {response[:3]}" if response[:3].isdigit() else ""
+            reason = reason[:_MAX_REASON_LENGTH].rstrip(".") or type(failure).__name__
             return OctogenMCPAuthenticationError(
                 f"The login to Octogen's MCP at {mcp_url} failed ({reason}): check the address, "
                 f"then try again.{storage.advice}"
@@ -237,13 +357,5 @@ def _login_error(
     return None
 
 
-def _reason(failure: OAuthFlowError | MCPError) -> str:
-    """Return the message of the `mcp` package without the response in it, which may hold tokens."""
-    from mcp.client.auth import OAuthRegistrationError, OAuthTokenError
-
-    message = " ".join(str(failure).split())
-    if isinstance(failure, OAuthTokenError | OAuthRegistrationError):
-        message, _, response = message.partition(": ")
-        status = response[:3]
-        return f"{message}: {status}" if status.isdigit() else message
-    return message[:_MAX_REASON_LENGTH].rstrip(".")
+def _parameters(url: str) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}

@@ -1,49 +1,54 @@
-"""A session with an MCP server, for synchronous callers."""
+"""A session with Octogen's MCP server, for synchronous callers."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import sys
 import threading
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from octogen_dagster.api.credentials import checked_url, may_use_proxy
-from octogen_dagster.control_plane.call_errors import call_error, leaf_errors
-from octogen_dagster.control_plane.http_exchange import HttpExchange
-from octogen_dagster.control_plane.retry import DEFAULT_RETRY, DEFAULT_TIMEOUT, with_retries
-from octogen_dagster.control_plane.tool_results import tool_value
+from octogen_dagster.api.http import retry_after_seconds
+from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.control_plane.tokens import (
+    DEFAULT_RETRY,
+    DEFAULT_TIMEOUT,
+    AccessTokens,
+    with_retries,
+)
 from octogen_dagster.errors import (
+    OctogenConnectionError,
     OctogenError,
     OctogenMCPAuthenticationError,
     OctogenMCPError,
+    OctogenMCPRateLimitError,
+    OctogenTimeoutError,
 )
 from octogen_dagster.settings import require_extras
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
 
+if TYPE_CHECKING:
+    import httpx2
     from anyio.from_thread import BlockingPortal
     from mcp import Client
+    from mcp.shared.exceptions import MCPError
     from mcp_types import CallToolResult
     from pydantic import SecretStr
 
-    from octogen_dagster.api.retry import RetryPolicy
-    from octogen_dagster.control_plane.tokens import AccessTokens
+_RATE_LIMITED = -32029
+_DEFAULT_RATE_LIMIT_SECONDS = 1.0
+_MAX_REASON_LENGTH = 300
 
 
 class McpSession:
     """Tool calls over one connection, which is opened by the first call.
 
-    A call that fails closes the connection; the next call opens a new one.
-
-    Args:
-        tokens: The source of access tokens. A token that is refused is replaced once in each call.
-        url: The URL of the server.
-        timeout: Seconds for one request.
-        retry: How a call is retried.
-
-    Raises:
-        MissingPackageError: The package `mcp` is not installed.
-        ValueError: The URL is not one that a token may be sent to.
+    A call that fails closes the connection; the next call opens a new one. A token that is refused
+    is replaced once in each call.
     """
 
     def __init__(
@@ -59,29 +64,17 @@ class McpSession:
         self._url = checked_url(url, "The MCP URL")
         self._timeout = min(timeout, retry.deadline)
         self._retry = retry
-        self._exchange = HttpExchange()
+        self._exchange = _Exchange()
         self._resources = contextlib.ExitStack()
         self._connection: tuple[BlockingPortal, Client] | None = None
         self._guard = threading.Lock()
 
     def close(self) -> None:
-        """Close the connection, if there is one."""
         with contextlib.suppress(Exception):  # the connection may have failed already
             self._disconnect()
 
     def call(self, tool: str, arguments: Mapping[str, Any], *, repeatable: bool = True) -> Any:
-        """Call a tool and return its value.
-
-        Args:
-            tool: The name of the tool.
-            arguments: The arguments of the tool.
-            repeatable: True if the server may be asked again when the first response is lost.
-
-        Raises:
-            OctogenMCPAuthenticationError: There is no token, or none that the server accepts.
-            OctogenMCPError: The response is not a value.
-            OctogenConnectionError: There was no response.
-        """
+        """Call a tool and return its value; `repeatable` if it may be asked twice."""
         with self._guard:
             return with_retries(
                 lambda: self._call(tool, arguments), self._retry, repeatable=repeatable
@@ -89,38 +82,29 @@ class McpSession:
 
     def _call(self, tool: str, arguments: Mapping[str, Any]) -> Any:
         token = self._tokens.token()
-        result = self._request(tool, arguments, token)
-        if isinstance(result, OctogenMCPAuthenticationError):
+        try:
+            return self._request(tool, arguments, token)
+        except OctogenMCPAuthenticationError:
             token = self._tokens.token(refused=token)
-            result = self._request(tool, arguments, token)
-        if isinstance(result, OctogenError):
-            # Raised here, because the frames of `_request` lead to the token.
-            raise result
-        return result
+        return self._request(tool, arguments, token)
 
     def _request(self, tool: str, arguments: Mapping[str, Any], token: SecretStr) -> Any:
-        """Return the value of a tool, or the error that says what went wrong."""
         self._exchange.begin(token)
         failures: list[BaseException] = []
         try:
             portal, client = self._connection or self._connect()
-            return tool_value(tool, portal.call(_call_tool, client, tool, dict(arguments)))
-        except OctogenMCPError as error:  # the tool failed, the connection is fine
-            masked = self._exchange.masked
-            code = error.code and masked(error.code)
-            return OctogenMCPError(masked(str(error)), error.retry_after, code)
+            result = portal.call(_call_tool, client, tool, dict(arguments))
         except Exception as error:
-            failures.append(error)
+            failures += leaf_errors(error)
+        else:
+            return _tool_value(tool, result, self._exchange)
         try:
             self._disconnect()
         except Exception as error:  # it tells why the connection was lost
-            failures.append(error)
-        return call_error(
-            f"Octogen's MCP at {self._url}, asked for {tool},",
-            [leaf for error in failures for leaf in leaf_errors(error)],
-            self._exchange,
-            self._timeout,
-        )
+            failures += leaf_errors(error)
+        subject = f"Octogen's MCP at {self._url}, asked for {tool},"
+        # Raised out here, because the errors of the `mcp` package hold requests with the token.
+        raise _call_error(subject, failures, self._exchange, self._timeout)
 
     def _connect(self) -> tuple[BlockingPortal, Client]:
         from anyio.from_thread import start_blocking_portal
@@ -139,8 +123,35 @@ class McpSession:
         self._resources.close()
 
 
+class _Exchange:
+    """The HTTP half of the current call: its token, and the status of the response to it.
+
+    The `mcp` package hides the status of a request that was refused.
+    """
+
+    token: SecretStr
+    status = 0
+    retry_after: float | None = None
+
+    def begin(self, token: SecretStr) -> None:
+        self.token, self.status, self.retry_after = token, 0, None
+
+    async def authorize(self, request: httpx2.Request) -> None:
+        request.headers["Authorization"] = f"Bearer {self.token.get_secret_value()}"
+
+    async def record(self, response: httpx2.Response) -> None:
+        if response.request.method == "POST":  # others are not part of a call
+            self.status = response.status_code
+            self.retry_after = retry_after_seconds(response.headers)
+
+    def shown(self, text: str) -> str:
+        """Return a text of the server as one short line, without the token."""
+        masked = text.replace(self.token.get_secret_value(), "[access token]")
+        return " ".join(masked.split())[:_MAX_REASON_LENGTH].rstrip(".")
+
+
 @contextlib.asynccontextmanager
-async def _open_client(url: str, exchange: HttpExchange, seconds: float) -> AsyncIterator[Client]:
+async def _open_client(url: str, exchange: _Exchange, seconds: float) -> AsyncIterator[Client]:
     import httpx2
     from mcp import Client
     from mcp.client.streamable_http import streamable_http_client
@@ -169,3 +180,122 @@ async def _call_tool(client: Client, tool: str, arguments: dict[str, Any]) -> Ca
     # the result of a call that was carried out.
     params = CallToolRequestParams(name=tool, arguments=arguments)
     return await client.session.send_request(CallToolRequest(params=params), CallToolResult)
+
+
+def _tool_value(tool: str, result: CallToolResult, exchange: _Exchange) -> Any:
+    """Return structured content, or else JSON text; raise the failure that the value tells of."""
+    text = "\n".join(block.text for block in result.content if block.type == "text")
+    value: Any = result.structured_content
+    if isinstance(value, dict) and "result" in value:
+        value = value["result"]
+    is_json = True
+    if value is None:
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            is_json = False
+    if isinstance(value, dict) and value.get("error"):
+        code, message = exchange.shown(str(value["error"])), str(value.get("message") or "")
+        raise _tool_failure(tool, code, exchange.shown(f"{code}: {message}" if message else code))
+    if result.is_error:
+        raise _tool_failure(tool, None, exchange.shown(text))
+    if not is_json:
+        raise OctogenMCPError(
+            f"Octogen's MCP tool {tool} answered with something that is not JSON: report it to "
+            "Octogen."
+        )
+    return value
+
+
+def _tool_failure(tool: str, code: str | None, reason: str) -> OctogenMCPError:
+    if code == "not_authorized":
+        return OctogenMCPError(
+            f"Octogen's MCP tool {tool} refused the login ({reason}): it must be of an owner or "
+            "admin of the organisation. Let one of them run `octogen-dagster login`.",
+            code=code,
+        )
+    if code == "request_failed":
+        return OctogenMCPError(
+            f"Octogen's MCP tool {tool} failed on Google's side ({reason}), which may pass: try "
+            "again later, and ask Octogen if it does not pass.",
+            retry_after=0.0,
+            code=code,
+        )
+    return OctogenMCPError(
+        f"Octogen's MCP tool {tool} failed: {reason or 'no reason given'}.", code=code
+    )
+
+
+def leaf_errors(error: BaseException) -> Iterator[BaseException]:
+    """Return the errors in a group of errors, at any depth, or the error itself."""
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from leaf_errors(part)
+    else:
+        yield error
+
+
+def _call_error(
+    subject: str, failures: Sequence[BaseException], exchange: _Exchange, timeout: float
+) -> OctogenError:
+    """Return the error that failures of the `mcp` package stand for; raise what is a defect."""
+    import httpx2
+    from anyio import BrokenResourceError, ClosedResourceError
+    from mcp.shared.exceptions import MCPError
+    from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT
+    from pydantic import ValidationError
+
+    refusals = [error for error in failures if isinstance(error, MCPError)]
+    causes = [error for error in failures if not isinstance(error, MCPError)]
+    is_timeout = any(error.code == REQUEST_TIMEOUT for error in refusals)
+    if is_timeout or any(isinstance(error, httpx2.TimeoutException) for error in causes):
+        return OctogenTimeoutError(
+            f"{subject} did not answer within {timeout:g} s: try again later."
+        )
+    if refusals and all(error.code != CONNECTION_CLOSED for error in refusals):
+        return _refusal(subject, refusals[0], exchange)
+    for error in causes:
+        if isinstance(error, ValidationError):
+            return OctogenMCPError(
+                f"{subject} gave a result that is none of MCP: report it to Octogen."
+            )
+        if not isinstance(error, httpx2.HTTPError | BrokenResourceError | ClosedResourceError):
+            raise error
+    reason = type(causes[0]).__name__ if causes else "the connection was closed"
+    return OctogenConnectionError(
+        f"{subject} did not answer ({reason}): check the address and the network."
+    )
+
+
+def _refusal(subject: str, error: MCPError, exchange: _Exchange) -> OctogenError:
+    """Return the error that a JSON-RPC error or an HTTP status stands for."""
+    status, reason = exchange.status, exchange.shown(error.message)
+    if error.code == _RATE_LIMITED:
+        data = error.data if isinstance(error.data, dict) else {}
+        asked = data.get("retry_after")
+        seconds = asked if isinstance(asked, int | float) else _DEFAULT_RATE_LIMIT_SECONDS
+        return OctogenMCPRateLimitError(
+            f"{subject} refused: the organisation's request budget is spent ({reason}). Try "
+            f"again in {seconds:g} s.",
+            retry_after=max(0.0, seconds),
+        )
+    if status == 401:
+        return OctogenMCPAuthenticationError(
+            f"{subject} refused the access token (401): get a new one, or run "
+            "`octogen-dagster login` again."
+        )
+    if status == 429 or status >= 500:
+        kind = OctogenMCPRateLimitError if status == 429 else OctogenMCPError
+        return kind(
+            f"{subject} failed with {status}: try again later.",
+            retry_after=exchange.retry_after or 0.0,
+        )
+    if status >= 400:
+        return OctogenMCPError(
+            f"{subject} refused with {status} ({reason}): check the address of the MCP server, "
+            "and that the login may use it."
+        )
+    return OctogenMCPError(
+        f"{subject} gave no result ({error.code}: {reason}): check the address of the MCP "
+        "server, or report it to Octogen."
+    )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from octogen_dagster.api.credentials import address_origin
 from octogen_dagster.bigquery.resources import MCP_URL_VARIABLE, TOKEN_ENDPOINT_VARIABLE
-from octogen_dagster.control_plane.login_files import LoginFiles
+from octogen_dagster.control_plane.tokens import LoginFiles
 from octogen_dagster.doctor.findings import Finding
 from octogen_dagster.errors import OctogenMCPError
 

@@ -214,11 +214,11 @@ def _statuses(
 ) -> Callable[[SharedListing], str | None]:
     """A function from a listing to its status: that of its own cell, or else of its catalog."""
     resources = {each.listing_resource for each in shared}
-    by_resource = {cell.listing.listing_resource: _status(cell) for cell in cells}
+    by_resource = {cell.listing_resource: _status(cell) for cell in cells}
     by_catalog = {
-        cell.listing.catalog_key: _status(cell)
+        cell.catalog_key: _status(cell)
         for cell in cells
-        if cell.listing.listing_resource is None or cell.listing.listing_resource not in resources
+        if cell.listing_resource is None or cell.listing_resource not in resources
     }
     return lambda listing: by_resource.get(
         listing.listing_resource, by_catalog.get(listing.catalog_key)

@@ -35,16 +35,12 @@ class SharedListing(Protocol):
         """A first query to the linked dataset."""
 
 
-class Cell(Protocol):
+class Cell(SharedListing, Protocol):
     """The status of one listing for one subscriber; a part that Octogen did not send is None."""
 
     @property
     def subscriber_id(self) -> str | None:
         """Octogen's id of the subscriber."""
-
-    @property
-    def listing(self) -> SharedListing:
-        """The listing; its parts are None until there is one."""
 
     @property
     def status(self) -> str | None:

@@ -61,7 +61,7 @@ class SubscriberListing:
     @classmethod
     def of_cell(cls, cell: Cell, listing: SubscriberListing | None) -> Self:
         """The listing of a cell; parts that the cell leaves out are taken from the listing."""
-        merged = asdict(cls.of_listing(cell.listing))
+        merged = asdict(cls.of_listing(cell))
         if listing is not None:
             merged = {name: value or getattr(listing, name) for name, value in merged.items()}
         return replace(
@@ -166,11 +166,11 @@ def _assigned(
     by_catalog: defaultdict[str | None, list[SubscriberListing]] = defaultdict(list)
     for each in listings:
         by_catalog[each.catalog_key].append(each)
-    assigned = [by_resource.get(cell.listing.listing_resource or "") for cell in cells]
+    assigned = [by_resource.get(cell.listing_resource or "") for cell in cells]
     taken = set(assigned)
     for index, cell in enumerate(cells):
-        if assigned[index] is None and cell.listing.catalog_key:
-            namesakes = by_catalog[cell.listing.catalog_key]
+        if assigned[index] is None and cell.catalog_key:
+            namesakes = by_catalog[cell.catalog_key]
             free = next((each for each in namesakes if each not in taken), None)
             assigned[index] = free or next(iter(namesakes), None)
             taken.add(assigned[index])

@@ -1,11 +1,11 @@
 """Listings become linked datasets through Dagster, against the sandbox's Analytics Hub and MCP."""
 
 import functools
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import msgspec
 import pytest
 from pydantic import SecretStr
 
@@ -13,7 +13,8 @@ from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.bigquery.linked_datasets import build_linked_datasets_asset
 from octogen_dagster.bigquery.partitions import listing_of, listing_partition_key
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
-from octogen_dagster.control_plane.secret_files import SecretFile
+from octogen_dagster.control_plane import tokens
+from octogen_dagster.control_plane.tokens import SecretFile
 from octogen_dagster.control_plane.tools import OctogenMCP
 from octogen_dagster.errors import OctogenBigQueryInputError
 from octogen_dagster.sharing.resource_names import ListingName
@@ -213,7 +214,7 @@ def test_a_locked_token_file_is_retried(
     file = SecretFile(tmp_path / "refresh", "refresh token")
     file.write(SecretStr(hub.refresh_token))
     monkeypatch.setenv("OCTOGEN_MCP_REFRESH_TOKEN_FILE", str(file.path))
-    monkeypatch.setattr(SecretFile, "lock_timeout", 0.02)
+    monkeypatch.setattr(tokens, "_LOCK_TIMEOUT", 0.02)
     resource = hub.share("northpeak")
     with file.locked():
         result = run(resource, control_plane=True, retry_policy=AT_ONCE)
@@ -318,7 +319,7 @@ def test_of_two_cells_of_a_catalog_the_one_of_the_listing_is_used(
     def with_another(self: OctogenMCP) -> Any:
         found, cells = subscribers(self)
         twins = [
-            replace(cell, status=other, listing=replace(cell.listing, listing_resource=elsewhere))
+            msgspec.structs.replace(cell, status=other, listing_resource=elsewhere)
             for cell in cells
         ]
         return found, twins + cells

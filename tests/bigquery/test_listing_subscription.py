@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
+from msgspec.structs import replace
 
 from octogen_dagster.bigquery.listing_subscription import ListingSubscription
-from octogen_dagster.control_plane.tools import Cell
 from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,
     OctogenBigQueryError,
@@ -18,7 +18,7 @@ from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from octogen_dagster.sharing.subscribe import Subscriptions
 from octogen_dagster.sharing.subscription_plan import plan_subscription
-from tests.sharing.octogen import ME, OTHERS, PRINCIPAL, PROJECT, Octogen, cell, listing
+from tests.sharing.octogen import ME, OTHERS, PRINCIPAL, PROJECT, Octogen, cell, cell_of, listing
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Case:
 
     def set_status(self, status: str | None, reason: str | None = None) -> None:
         (own,) = self.octogen.listed
-        self.octogen.cells = [Cell("s-1", own, status, reason)]
+        self.octogen.cells = [cell_of("s-1", own, status, reason)]
 
 
 @pytest.fixture

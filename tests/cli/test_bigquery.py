@@ -9,7 +9,8 @@ from click.testing import CliRunner, Result
 
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.cli.bigquery import autosubscribe, subscribe
-from tests.control_plane.servers import PRINCIPAL, PROJECT, QUICK, quick
+from tests.control_plane.servers import QUICK, quick
+from tests.servers.octogen_mcp import PRINCIPAL, PROJECT
 from tests.sharing.hostile_hub import HostileHub as Hub
 from tests.sharing.hostile_hub import HubFault
 
@@ -149,11 +150,11 @@ def test_autosubscribe_prints_nothing_besides_json(hub: Hub) -> None:
         (["--mcp-url", "ftp://x"], 2, "Error: The MCP URL 'ftp://x' needs a scheme and a host"),
         (["--mcp-url", "http://127.0.0.1:1/"], 1, "did not answer (ConnectError): check the addr"),
         (["--project", ""], 2, "Error: Project '' is invalid"),
-        (["--mcp-token-command", "true"], 1, "printed is not a token"),
+        (["--mcp-token-command", "true"], 1, "printed no token"),
         (
             ["--mcp-token-command", "sleep 9", "--timeout", "0.2"],
             1,
-            "no token within 0.2 s and was",
+            "did not end within 0.2 s and was",
         ),
         (["--mcp-token-command", "'"], 2, "Error: The token command cannot be split into words"),
         (["--mcp-refresh-token-file", "/no/such"], 1, "/no/such"),

@@ -25,7 +25,8 @@ from octogen_dagster.control_plane.tools import OctogenMCP
 from octogen_dagster.sharing.analytics_hub import AnalyticsHub
 from octogen_dagster.sharing.subscribe import Subscriptions
 from octogen_dagster.sharing.subscription_plan import plan_subscription
-from tests.control_plane.servers import PRINCIPAL, PROJECT, QUICK
+from tests.control_plane.servers import QUICK
+from tests.servers.octogen_mcp import PRINCIPAL, PROJECT
 from tests.sharing.hostile_hub import ABSENT, HubFault, hostile_hub
 from tests.sharing.hostile_hub import HostileHub as Hub
 

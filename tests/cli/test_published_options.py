@@ -20,7 +20,8 @@ from octogen_dagster.cli.bigquery import autosubscribe, subscribe
 from octogen_dagster.cli.login import login
 from octogen_dagster.sandbox.hub import Hub
 from octogen_dagster.sandbox.server import Sandbox
-from tests.control_plane.servers import PRINCIPAL, PROJECT, QUICK
+from tests.control_plane.servers import QUICK
+from tests.servers.octogen_mcp import PRINCIPAL, PROJECT
 
 PUBLISHED = importlib.metadata.distribution("octogen-ai-sdk").entry_points
 OURS: dict[str, click.Command] = {

@@ -15,6 +15,7 @@ from tests.api.conftest import (
     silent_own_log,
     transport,
 )
+from tests.promises.control_plane import server
 from tests.proxy import Proxy
 from tests.servers.buckets import ENVIRONMENT, GoogleBucket, S3Bucket, moto
 from tests.servers.gcs import GoogleStorage
@@ -24,6 +25,7 @@ __all__ = [
     "current",
     "either",
     "sandbox",
+    "server",
     "silent_log",
     "silent_own_log",
     "transport",

@@ -1,4 +1,5 @@
-"""`login` takes the command line of the published `octogen-mcp-login` and leaves the same files."""
+"""`login` takes the command line of the published `octogen-mcp-login`, and each goes on with the
+files of the other."""
 
 from __future__ import annotations
 
@@ -13,11 +14,12 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 from click.testing import CliRunner
-from octogen_ai_sdk import _mcp_login_cli
+from octogen_ai_sdk import _mcp_login_cli, mcp_auth
 
+from octogen_dagster import OctogenControlPlaneResource
 from octogen_dagster.cli.main import main
-from octogen_dagster.sandbox.server import Sandbox
 from tests.api.servers import RawServer, http
+from tests.servers.octogen_mcp import PRINCIPAL, OctogenServer
 
 Login = Callable[..., int]
 
@@ -31,17 +33,12 @@ def published(*arguments: str) -> int:
 
 
 @pytest.fixture(autouse=True)
-def _environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("URL", "TOKEN_ENDPOINT", "CLIENT_ID", "REFRESH_TOKEN"):
-        monkeypatch.delenv(f"OCTOGEN_MCP_{name}", raising=False)
-
-
-@pytest.fixture
-def server() -> Iterator[str]:
+def server(server: OctogenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The address of Octogen's MCP server, which is the authorization server too."""
-    with Sandbox(catalogs=0, hub=True, generation="current") as sandbox:
-        yield sandbox.hub.authorization_server
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in server.environment:
+        monkeypatch.delenv(name)
+    return server.origin
 
 
 @pytest.fixture
@@ -134,3 +131,41 @@ def test_a_resource_that_is_typed_wins_over_the_environment(
     assert f"export OCTOGEN_MCP_URL={server}/mcp/" in told.stdout.splitlines()
     assert f"export OCTOGEN_MCP_TOKEN_ENDPOINT={server}/token" in told.stdout.splitlines()
     assert len(pages) == 1
+
+
+def test_each_goes_on_with_the_login_of_the_other(
+    server: str, pages: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / ".config/octogen"
+    names = {
+        "client-id": mcp_auth.DEFAULT_CLIENT_ID_FILE.name,
+        "redirect-uri": mcp_auth.DEFAULT_REDIRECT_URI_FILE.name,
+        "refresh-token": mcp_auth.DEFAULT_REFRESH_TOKEN_FILE.name,
+    }
+    assert mcp_auth.DEFAULT_REFRESH_TOKEN_FILE.parts[-3:-1] == folder.parts[-2:]
+    # The published one has known its home folder since it was imported.
+    named = [word for kind, name in names.items() for word in (f"--{kind}-file", folder / name)]
+    where = ["--authkit-domain", server, "--resource", f"{server}/mcp/", "--port", free_port()]
+    theirs = [*where, *map(str, named)]
+    clients = set()
+    for login, arguments in ((published, theirs), (ours, where), (published, theirs)):
+        assert login(*arguments) == 0
+        assert {path.name for path in folder.glob("mcp.[cr]*") if path.suffix != ".lock"} == {
+            *names.values()
+        }
+        clients.add((folder / names["client-id"]).read_text().strip())
+        tokens = mcp_auth.MCPRefreshTokenProvider(
+            client_id=(folder / names["client-id"]).read_text().strip(),
+            refresh_token=None,
+            refresh_token_file=folder / names["refresh-token"],
+            token_endpoint=f"{server}/token",
+        )
+        assert tokens()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("OCTOGEN_MCP_TOKEN_ENDPOINT", f"{server}/token")
+            resource = OctogenControlPlaneResource(principal=PRINCIPAL, url=f"{server}/mcp/")
+            with resource.control_plane() as octogen:
+                assert octogen.listings() == []
+    assert len(clients) == 1
+    scopes = {parse_qs(urlsplit(page).query)["scope"][0] for page in pages}
+    assert scopes == {mcp_auth.DEFAULT_MCP_SCOPE}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import asdict, replace
 
 from octogen_dagster.control_plane.tools import Cell, SharedListing, Subscriber
 from octogen_dagster.errors import OctogenConnectionError
@@ -30,7 +32,25 @@ def listing(catalog: str, **parts: str | None) -> SharedListing:
 def cell(
     catalog: str, status: str | None = "awaiting_subscription", reason: str | None = None
 ) -> Cell:
-    return Cell("s-1", listing(catalog), status, reason)
+    return cell_of("s-1", listing(catalog), status, reason)
+
+
+def cell_of(
+    subscriber_id: str | None,
+    listing: SharedListing,
+    status: str | None,
+    reason_code: str | None = None,
+    share_schema: str | None = None,
+    schema_version: str | None = None,
+) -> Cell:
+    return Cell(
+        **asdict(listing),
+        subscriber_id=subscriber_id,
+        status=status,
+        reason_code=reason_code,
+        share_schema=share_schema,
+        schema_version=schema_version,
+    )
 
 
 @dataclass
@@ -76,4 +96,4 @@ def shared(*catalogs: str, **statuses: str) -> Octogen:
     """Catalogs that are shared with us, whose cells wait for a subscription or have a status."""
     cells = [cell(catalog) for catalog in catalogs]
     cells += [cell(catalog, status) for catalog, status in statuses.items()]
-    return Octogen([each.listing for each in cells], [*OTHERS, ME], cells)
+    return Octogen(list(cells), [*OTHERS, ME], cells)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
+from msgspec.structs import replace
 
 from octogen_dagster.control_plane.tools import Cell, SharedListing, Subscriber
 from octogen_dagster.errors import (
@@ -33,6 +34,7 @@ from tests.sharing.octogen import (
     PROJECT,
     Octogen,
     cell,
+    cell_of,
     listing,
     shared,
 )
@@ -131,12 +133,12 @@ class Silent(Octogen):
     """Octogen that sends only the catalog when it is told to look again."""
 
     def refresh_status(self, catalog_key: str, *_: object, **__: object) -> Cell:
-        return Cell(None, SharedListing(catalog_key), None, None)
+        return Cell(catalog_key=catalog_key)
 
 
 def test_what_octogen_leaves_out_of_a_refresh_stays_as_it_was_known() -> None:
     waiting = cell("acme", "awaiting_subscription", "new")
-    (outcome,) = run(Silent([waiting.listing], [ME], [waiting])).catalogs
+    (outcome,) = run(Silent([waiting], [ME], [waiting])).catalogs
     assert (outcome.action, outcome.refresh_status) == (Action.SUBSCRIBED, None)
     assert (outcome.status, outcome.reason_code) == ("awaiting_subscription", "new")
 
@@ -152,7 +154,7 @@ def test_a_dry_run_changes_nothing() -> None:
 
 def test_a_missing_subscriber_is_registered() -> None:
     octogen = Octogen(
-        [listing("acme"), listing("zen")], OTHERS, [Cell("s-8", listing("acme"), "active", None)]
+        [listing("acme"), listing("zen")], OTHERS, [cell_of("s-8", listing("acme"), "active", None)]
     )
     dry = run(octogen, apply=False)
     assert (dry.would_register_subscriber, dry.subscriber_id) == (True, None)
@@ -234,7 +236,7 @@ def test_an_invalid_offer_is_an_error(
     apply: bool, parts: dict[str, str | None], message: str
 ) -> None:
     odd = listing("acme", **parts)
-    octogen = Octogen([odd], [ME], [Cell("s-1", odd, "awaiting_subscription", None)])
+    octogen = Octogen([odd], [ME], [cell_of("s-1", odd, "awaiting_subscription", None)])
     subscribing = Subscribing()
     (outcome,) = run(octogen, subscribing, apply=apply).catalogs
     assert outcome.action is Action.ERROR
@@ -243,7 +245,7 @@ def test_an_invalid_offer_is_an_error(
 
 
 def test_parts_that_a_cell_leaves_out_are_taken_from_the_listing() -> None:
-    bare = Cell("s-1", SharedListing("acme"), "awaiting_subscription", None)
+    bare = cell_of("s-1", SharedListing("acme"), "awaiting_subscription", None)
     subscribing = Subscribing()
     result = run(Octogen([listing("acme")], [ME], [bare]), subscribing)
     assert actions(result) == {"acme": "subscribed"}
@@ -251,7 +253,7 @@ def test_parts_that_a_cell_leaves_out_are_taken_from_the_listing() -> None:
 
 
 def test_a_missing_suggestion_is_derived_from_the_listing() -> None:
-    bare = Cell("s-1", listing("acme", linked_dataset=None), "active", None)
+    bare = cell_of("s-1", listing("acme", linked_dataset=None), "active", None)
     (outcome,) = run(Octogen([], [ME], [bare])).catalogs
     assert outcome.linked_dataset == "octogen_acme"
 
@@ -262,10 +264,10 @@ def test_every_listing_and_cell_has_an_outcome() -> None:
         listed=[listing("listed"), listing("known"), without_key],
         registered=[ME],
         cells=[
-            Cell("s-1", listing("known", catalog_key=None), "active", None),
-            Cell("s-1", listing("unlisted"), "pending", "removing"),
-            Cell("s-1", SharedListing(None), "active", None),
-            Cell("s-8", listing("theirs"), "active", None),
+            cell_of("s-1", listing("known", catalog_key=None), "active", None),
+            cell_of("s-1", listing("unlisted"), "pending", "removing"),
+            cell_of("s-1", SharedListing(None), "active", None),
+            cell_of("s-8", listing("theirs"), "active", None),
         ],
     )
     result = run(octogen)
@@ -285,15 +287,15 @@ def test_every_listing_and_cell_has_an_outcome() -> None:
 def test_a_catalog_in_two_regions_has_a_status_for_each() -> None:
     in_us, in_eu = listing("acme"), listing("acme")
     in_eu = replace(in_eu, listing_resource=str(in_eu.listing_resource).replace("/us/", "/eu/"))
-    active = Cell("s-1", in_us, "active", None)
-    for cells in ([active, Cell("s-1", in_eu, None, None)], [active]):
+    active = cell_of("s-1", in_us, "active", None)
+    for cells in ([active, cell_of("s-1", in_eu, None, None)], [active]):
         for listed in ([in_us, in_eu], [in_eu, in_us]):
             result = run(Octogen(listed, [ME], cells))
             assert {each.listing_resource: each.status for each in result.catalogs} == {
                 in_us.listing_resource: "active",
                 in_eu.listing_resource: None,
             }
-    nameless = Cell("s-1", SharedListing("acme"), "pending", None)
+    nameless = cell_of("s-1", SharedListing("acme"), "pending", None)
     result = run(Octogen([in_us, in_eu], [ME], [active, nameless]))
     assert {each.listing_resource: each.status for each in result.catalogs} == {
         in_us.listing_resource: "active",

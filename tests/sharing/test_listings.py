@@ -25,6 +25,7 @@ from octogen_dagster.sharing.verdict import NOT_GRANTED
 from tests.sharing.hostile_hub import HostileHub as Hub
 from tests.sharing.hostile_hub import HubFault
 from tests.sharing.hubs import answering
+from tests.sharing.octogen import cell_of
 
 PROJECT = "reader-project"
 PRINCIPAL = f"serviceAccount:reader@{PROJECT}.iam.gserviceaccount.com"
@@ -230,7 +231,7 @@ def test_a_catalog_in_two_regions_has_a_status_for_each(
 
     octogen = Octogen(
         [listing("us"), listing("eu")],
-        [Cell("s-1", listing(location), status, None) for location, status in cells],
+        [cell_of("s-1", listing(location), status, None) for location, status in cells],
     )
     found = ControlPlaneListings(octogen, project=PROJECT, principal=PRINCIPAL).listings()
     assert {each.location: each.status for each in found.listings} == statuses
@@ -255,7 +256,7 @@ def test_a_reason_that_decides_is_the_status(
 ) -> None:
     resource = f"{EXCHANGE}/listings/acme"
     shared = SharedListing("acme", resource)
-    octogen = Octogen([shared], [Cell("s-1", shared, status, reason)])
+    octogen = Octogen([shared], [cell_of("s-1", shared, status, reason)])
     source = ControlPlaneListings(octogen, project=PROJECT, principal=PRINCIPAL)
     (listing,) = source.listings().listings
     assert listing.status == found

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
-from octogen_dagster.control_plane.tools import Cell, SharedListing
+from octogen_dagster.control_plane.tools import SharedListing
 from octogen_dagster.sharing.subscriber_view import (
     SubscriberListing,
     merged_listings,
@@ -19,6 +18,7 @@ from tests.sharing.octogen import (
     PROJECT,
     Octogen,
     cell,
+    cell_of,
     listing,
     shared,
 )
@@ -31,7 +31,7 @@ def statuses(found: list[SubscriberListing]) -> dict[str | None, str | None]:
 def test_a_cell_gives_its_listing_a_status_and_the_listing_fills_its_gaps() -> None:
     whole = listing("acme")
     bare = SharedListing("acme", whole.listing_resource, linked_dataset="suggested")
-    (merged,) = merged_listings([whole], [Cell("s-1", bare, "active", "a_reason")])
+    (merged,) = merged_listings([whole], [cell_of("s-1", bare, "active", "a_reason")])
     assert merged == SubscriberListing(
         catalog_key="acme",
         listing_resource=whole.listing_resource,
@@ -60,13 +60,13 @@ def test_a_cell_without_a_listing_belongs_to_one_that_no_other_cell_names(in_ord
     in_us = listing("acme")
     in_eu = replace(in_us, listing_resource=str(in_us.listing_resource).replace("/us/", "/eu/"))
     listings = [in_us, in_eu] if in_order else [in_eu, in_us]
-    nameless = Cell("s-1", SharedListing("acme"), "pending", None)
-    found = merged_listings(listings, [nameless, Cell("s-1", in_us, "active", None)])
+    nameless = cell_of("s-1", SharedListing("acme"), "pending", None)
+    found = merged_listings(listings, [nameless, cell_of("s-1", in_us, "active", None)])
     assert statuses(found) == {in_us.listing_resource: "active", in_eu.listing_resource: "pending"}
 
 
 def test_more_cells_than_listings_share_the_first_listing() -> None:
-    nameless = Cell("s-1", SharedListing("acme"), "pending", None)
+    nameless = cell_of("s-1", SharedListing("acme"), "pending", None)
     found = merged_listings([listing("acme")], [nameless, nameless])
     assert [each.listing_resource for each in found] == [listing("acme").listing_resource] * 2
 
@@ -81,7 +81,7 @@ def test_chosen_catalogs_are_selected_and_unknown_ones_have_no_listing() -> None
 
 def test_only_the_cells_of_the_subscriber_count() -> None:
     octogen = shared("acme")
-    octogen.cells.append(Cell("s-8", listing("theirs"), "active", None))
+    octogen.cells.append(cell_of("s-8", listing("theirs"), "active", None))
     view = read_subscriber_view(octogen, octogen.listed, project=PROJECT, principal=PRINCIPAL)
     assert (view.subscriber, view.was_registered) == (ME, True)
     assert [each.catalog_key for each in view.listings] == ["acme"]
@@ -90,7 +90,7 @@ def test_only_the_cells_of_the_subscriber_count() -> None:
 
 @pytest.mark.parametrize("register", [True, False])
 def test_a_missing_subscriber_is_registered_only_if_wanted(register: bool) -> None:
-    octogen = Octogen([listing("acme")], OTHERS, [Cell("s-8", listing("acme"), "active", None)])
+    octogen = Octogen([listing("acme")], OTHERS, [cell_of("s-8", listing("acme"), "active", None)])
     octogen.after_registration = [cell("acme")]
     view = read_subscriber_view(
         octogen, octogen.listed, project=PROJECT, principal=PRINCIPAL, register=register
