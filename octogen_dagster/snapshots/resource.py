@@ -1,7 +1,7 @@
 """OctogenResource: Octogen's REST API for assets and ops, with blocking methods."""
 
+import functools
 import logging
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -48,7 +48,6 @@ from octogen_dagster.frames.statistics import ScanStatistics
 from octogen_dagster.settings import refuse_unknown_settings
 
 _LOGGER = logging.getLogger(__name__)
-_SPENDING_LOCK = threading.Lock()
 
 
 class OctogenResource(dg.ConfigurableResource[Any]):
@@ -130,7 +129,7 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         description="The most pages that reading a large catalog in several walks at once may add, "
         "as a share of its pages; 0 reads each catalog in one walk.",
     )
-    _spending: Any = PrivateAttr(default=None)
+    _spending: Spending = PrivateAttr()
 
     # Dagster takes a value that is no configuration as a dependency.
     catalogs: dg.ResourceDependency[CatalogSource] = GrantedCatalogs()  # type: ignore[assignment]
@@ -176,15 +175,16 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         return checked_base_url(base_url, key_mask(literal))
 
     @model_validator(mode="after")
-    def _check_budget(self) -> Self:
+    def _begin_spending(self) -> Self:
         if self.budget_usd is not None and not (self.search_page_usd or self.lookup_usd):
             raise ValueError(NO_PRICES)
+        self._spending = Spending(Prices(self.search_page_usd, self.lookup_usd), self.budget_usd)
         return self
 
-    def __reduce__(self) -> "tuple[Callable[..., OctogenResource], tuple[dict[str, Any]]]":
+    def __reduce__(self) -> Any:
         """Pickle without the key; the unpickled resource reads it from the environment."""
         settings = self.model_dump(exclude={"api_key", "catalogs"})
-        return _from_settings, ({**settings, "catalogs": self.catalogs},)
+        return functools.partial(type(self), **settings, catalogs=self.catalogs), ()
 
     def service(self) -> CatalogService:
         """Return the service that these settings describe.
@@ -208,13 +208,7 @@ class OctogenResource(dg.ConfigurableResource[Any]):
     @property
     def spending(self) -> Spending:
         """What all requests of this resource have cost in this process, with its budget."""
-        with _SPENDING_LOCK:  # threads of an op must not begin with a budget each
-            if self._spending is None:
-                self._spending = Spending(
-                    Prices(self.search_page_usd, self.lookup_usd), self.budget_usd
-                )
-            spending: Spending = self._spending
-        return spending
+        return self._spending
 
     def client(self) -> OctogenClient:
         """Return an asynchronous client; use it as `async with octogen.client() as client`.
@@ -237,14 +231,9 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         listed = self.service().fetch_catalogs()
         for line in listed.warnings:
             _LOGGER.warning(line)
+        names = MerchantCatalogSummary.model_fields
         return [
-            MerchantCatalogSummary(
-                catalog=state.catalog,
-                display_name=state.display_name,
-                source_base_url=state.source_base_url,
-                product_count=state.product_count,
-                last_indexed_at=state.last_indexed_at,
-            )
+            MerchantCatalogSummary(**{name: getattr(state, name) for name in names})
             for state in listed.catalogs
         ]
 
@@ -296,7 +285,3 @@ class OctogenResource(dg.ConfigurableResource[Any]):
             window=window,
             min_rows_ratio=min_rows_ratio,
         )
-
-
-def _from_settings(settings: dict[str, Any]) -> OctogenResource:
-    return OctogenResource(**settings)
