@@ -11,6 +11,6 @@ processes.set_forkserver_preload(
         "tests.docs.readers",
         "tests.promises.control_plane_sessions",
         "tests.promises.killed",
-        "tests.snapshots.budget_runs",
+        "tests.promises.rate_limit_runs",
     ]
 )

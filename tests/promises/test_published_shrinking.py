@@ -139,19 +139,6 @@ def test_a_catalog_that_lost_more_than_half_keeps_its_snapshot_until_that_is_acc
     assert metadata(accepted, "products_changes")["octogen/disappeared"] == 251
 
 
-def test_a_snapshot_of_an_earlier_version_is_not_replaced_by_a_shrunken_one(
-    days: Days, service: PublishedService, instance: dg.DagsterInstance
-) -> None:
-    assert days.materialize(instance).success
-    path = days.folder / "products" / "acme.parquet"
-    pl.read_parquet(path).write_parquet(path, metadata={"octogen.search": "{}"})  # no octogen.rows
-    service.catalogs["acme"] = uuids(249)
-
-    result = days.materialize(instance)
-    assert "sent 249 products, and the latest snapshot has 500" in failure(result)
-    assert days.rows == 500
-
-
 def test_a_catalog_that_ended_early_is_read_to_its_end_once_it_goes_on(
     days: Days, service: PublishedService, instance: dg.DagsterInstance
 ) -> None:
@@ -199,15 +186,6 @@ def test_the_first_snapshot_of_a_day_is_compared_with_that_of_the_day_before(
     service.catalogs["acme"] = uuids(249)
     assert "sent 249 products, and the latest snapshot has 500" in failure(day.materialize())
     assert not day.snapshot.exists()
-
-
-def test_a_catalog_may_lose_half(
-    days: Days, service: PublishedService, instance: dg.DagsterInstance
-) -> None:
-    assert days.materialize(instance).success
-    service.catalogs["acme"] = uuids(250)
-    assert days.materialize(instance).success
-    assert days.rows == 250
 
 
 def test_without_a_ratio_any_number_is_published(

@@ -1,23 +1,22 @@
-import gc
-import json
-import threading
-import time
+"""Partitions as one frame or a dict, and what the metadata of a stored scan says."""
+
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import polars as pl
 import pytest
-from polars.testing import assert_frame_equal
 
-from octogen_dagster.api.search import ProductSearch
-from octogen_dagster.errors import OctogenPagingError, OctogenSnapshotError
-from octogen_dagster.frames.columns import PRODUCT_SCHEMA
+from octogen_dagster import (
+    PRODUCT_SCHEMA,
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ProductSearch,
+    build_products_asset,
+)
+from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.snapshots.assets import build_products_asset
-from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
-from octogen_dagster.snapshots.resource import OctogenResource
 from tests.results import metadata
 
 LETTERS = dg.StaticPartitionsDefinition(["a", "b", "../x", "a/b"])
@@ -46,85 +45,6 @@ def files(tmp_path: Path) -> set[str]:
 @dg.asset(partitions_def=LETTERS)
 def letters(context: dg.AssetExecutionContext) -> pl.DataFrame:
     return frame_of(context.partition_key)
-
-
-@pytest.fixture
-def stored(tmp_path: Path, instance: dg.DagsterInstance) -> ParquetSnapshotIOManager:
-    """An IO manager that holds every partition of `letters`."""
-    io_manager = manager(tmp_path)
-    for key in LETTERS.get_partition_keys():
-        materialize([letters], io_manager, partition_key=key, instance=instance)
-    return io_manager
-
-
-@pytest.mark.parametrize("kind", [pl.DataFrame, pl.LazyFrame])
-def test_a_frame_is_loaded_as_it_was_stored(tmp_path: Path, kind: Any) -> None:
-    @dg.asset(key_prefix="shop")
-    def made() -> kind:
-        return kind({"n": [1, 2, 3]})
-
-    @dg.asset(ins={"made": dg.AssetIn(key_prefix="shop")})
-    def read(made: kind) -> pl.DataFrame:
-        assert isinstance(made, kind)
-        loaded: pl.DataFrame = made.lazy().collect()
-        return loaded
-
-    result = materialize([made, read], manager(tmp_path))
-
-    assert result.output_for_node("read")["n"].to_list() == [1, 2, 3]
-    assert files(tmp_path) == {"shop/made.parquet", "read.parquet"}
-
-
-def test_partition_keys_stay_inside_the_base_folder(
-    tmp_path: Path, stored: ParquetSnapshotIOManager
-) -> None:
-    assert files(tmp_path) == {
-        "letters/a.parquet",
-        "letters/b.parquet",
-        "letters/%2E%2E%2Fx.parquet",
-        "letters/a%2Fb.parquet",
-    }
-    assert {path.name for path in tmp_path.iterdir()} == {"snapshots"}
-
-
-def test_one_partition_is_loaded_as_it_was_stored(
-    stored: ParquetSnapshotIOManager, instance: dg.DagsterInstance
-) -> None:
-    @dg.asset(partitions_def=LETTERS)
-    def down(letters: pl.DataFrame) -> pl.DataFrame:
-        return letters
-
-    result = materialize(
-        [letters.to_source_asset(), down], stored, partition_key="a/b", instance=instance
-    )
-    assert_frame_equal(result.output_for_node("down"), frame_of("a/b"))
-
-
-@pytest.mark.parametrize("kind", [pl.DataFrame, pl.LazyFrame])
-def test_many_partitions_are_a_dict(
-    stored: ParquetSnapshotIOManager, instance: dg.DagsterInstance, kind: Any
-) -> None:
-    @dg.asset
-    def down(letters: dict[str, kind]) -> pl.DataFrame:
-        assert all(isinstance(frame, kind) for frame in letters.values())
-        return pl.DataFrame({"key": list(letters)})
-
-    result = materialize([letters.to_source_asset(), down], stored, instance=instance)
-    assert sorted(result.output_for_node("down")["key"]) == sorted(LETTERS.get_partition_keys())
-
-
-def test_many_partitions_are_one_frame_with_a_partition_column(
-    stored: ParquetSnapshotIOManager, instance: dg.DagsterInstance
-) -> None:
-    @dg.asset
-    def down(letters: pl.LazyFrame) -> pl.DataFrame:
-        return letters.collect()
-
-    frame = materialize(
-        [letters.to_source_asset(), down], stored, instance=instance
-    ).output_for_node("down")
-    assert frame["partition"].to_list() == frame["key"].to_list()
-    assert len(frame) == 8
 
 
 @pytest.mark.parametrize("kind", [dict[str, pl.DataFrame], dict[str, pl.LazyFrame], pl.DataFrame])
@@ -277,80 +197,6 @@ def test_a_scan_is_described_by_the_metadata_of_its_materialization(
     assert len(shown["octogen/preview"].splitlines()) == 7
 
 
-def test_the_file_records_its_run_asset_and_search(
-    tmp_path: Path, octogen: OctogenResource
-) -> None:
-    @dg.asset
-    def products(octogen: OctogenResource) -> Any:
-        return octogen.scan(ProductSearch(q="jacket"))
-
-    result = materialize([products], manager(tmp_path), resources={"octogen": octogen})
-    provenance = pl.read_parquet_metadata(tmp_path / "snapshots" / "products.parquet")
-
-    assert provenance["octogen.run_id"] == result.run_id
-    assert provenance["octogen.asset_key"] == "products"
-    assert provenance["octogen.schema_version"] == "1"
-    assert json.loads(provenance["octogen.search"])["q"] == "jacket"
-    assert provenance["octogen.fetched_at"].startswith("20")
-
-
-def test_an_empty_result_is_a_snapshot_with_the_whole_schema(
-    tmp_path: Path, octogen: OctogenResource
-) -> None:
-    @dg.asset
-    def products(octogen: OctogenResource) -> Any:
-        return octogen.scan(ProductSearch(q="zzzzzz"))
-
-    result = materialize([products], manager(tmp_path), resources={"octogen": octogen})
-    frame = pl.read_parquet(tmp_path / "snapshots" / "products.parquet")
-    assert frame.is_empty()
-    assert frame.schema == PRODUCT_SCHEMA
-    assert metadata(result, "products")["dagster/row_count"] == 0
-
-
-@pytest.mark.parametrize("first", [True, False])
-def test_a_failed_read_leaves_the_existing_files_unchanged(
-    tmp_path: Path, shops: Sandbox, octogen: OctogenResource, first: bool
-) -> None:
-    @dg.asset
-    def products(octogen: OctogenResource) -> Any:
-        return octogen.scan(ProductSearch(catalogs=["northpeak"], page_size=20))
-
-    def run(**options: Any) -> dg.ExecuteInProcessResult:
-        return materialize([products], manager(tmp_path), resources={"octogen": octogen}, **options)
-
-    if not first:
-        run()
-    before = {name: (tmp_path / "snapshots" / name).read_bytes() for name in files(tmp_path)}
-    shops.inject(Fault("loop_cursor", page=8))
-
-    with pytest.raises(OctogenPagingError, match="page 8"):
-        run()
-    after = {name: (tmp_path / "snapshots" / name).read_bytes() for name in files(tmp_path)}
-    assert after == before
-    assert len(after) == (0 if first else 1)
-
-
-def test_a_failed_frame_leaves_the_existing_snapshot_unchanged(tmp_path: Path) -> None:
-    class Numbers(dg.Config):
-        last: str
-
-    @dg.asset
-    def made(config: Numbers) -> pl.LazyFrame:
-        numbers = pl.LazyFrame({"n": ["1", "2", config.last]})
-        return numbers.with_columns(pl.col("n").cast(pl.Int64))
-
-    def run(last: str) -> None:
-        config = {"ops": {"made": {"config": {"last": last}}}}
-        materialize([made], manager(tmp_path), run_config=config)
-
-    run("3")
-    with pytest.raises(pl.exceptions.InvalidOperationError):
-        run("x")
-    assert files(tmp_path) == {"made.parquet"}
-    assert pl.read_parquet(tmp_path / "snapshots" / "made.parquet")["n"].to_list() == [1, 2, 3]
-
-
 @pytest.mark.parametrize("value", [{"n": [1]}, None, "text"])
 def test_a_value_that_is_no_frame_is_refused(tmp_path: Path, value: Any) -> None:
     @dg.asset
@@ -363,29 +209,6 @@ def test_a_value_that_is_no_frame_is_refused(tmp_path: Path, value: Any) -> None
         materialize([made], manager(tmp_path))
 
 
-def test_a_base_dir_that_cannot_be_written_is_an_error_before_the_read(
-    tmp_path: Path, shops: Sandbox, octogen: OctogenResource
-) -> None:
-    (tmp_path / "snapshots").write_text("a file where the folder should be")
-
-    @dg.asset
-    def products(octogen: OctogenResource) -> Any:
-        return octogen.scan(ProductSearch(catalogs=["northpeak"]))
-
-    with pytest.raises(OctogenSnapshotError, match=r"cannot be written to .*snapshots.*base_dir"):
-        materialize([products], manager(tmp_path), resources={"octogen": octogen})
-    assert shops.requests == []
-
-
-def test_an_empty_base_dir_is_an_error(tmp_path: Path) -> None:
-    @dg.asset
-    def made() -> pl.DataFrame:
-        return frame_of("a")
-
-    with pytest.raises(ValueError, match="base_dir must not be empty"):
-        materialize([made], ParquetSnapshotIOManager(base_dir=" "))
-
-
 def test_foreign_files_among_the_saved_pages_fail_no_run(
     tmp_path: Path, octogen: OctogenResource
 ) -> None:
@@ -394,18 +217,3 @@ def test_foreign_files_among_the_saved_pages_fail_no_run(
     io_manager = ParquetSnapshotIOManager(base_dir=str(tmp_path))
     resources = {"octogen": octogen, "io_manager": io_manager}
     assert dg.materialize([products], resources=resources).success
-
-
-def test_the_threads_that_save_pages_end(tmp_path: Path, octogen: OctogenResource) -> None:
-    products = build_products_asset("products", ProductSearch(catalogs=["strada"], page_size=2))
-    io_manager = ParquetSnapshotIOManager(base_dir=str(tmp_path))
-    others = set(threading.enumerate())
-    for _ in range(3):
-        dg.materialize([products], resources={"octogen": octogen, "io_manager": io_manager})
-    gc.collect()
-    deadline = time.monotonic() + 20
-    while saving := [
-        each for each in set(threading.enumerate()) - others if "octogen-save" in each.name
-    ]:
-        assert time.monotonic() < deadline, saving
-        saving[0].join(1)

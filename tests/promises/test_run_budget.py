@@ -9,18 +9,19 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster import build_product_details_asset
-from octogen_dagster.api.search import ProductSearch
-from octogen_dagster.api.spending import Spending
-from octogen_dagster.dagster_parts import SPENT_TAG, shared_budget
+from octogen_dagster import (
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ProductSearch,
+    build_product_details_asset,
+    build_products_asset,
+)
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.snapshots.assets import build_products_asset
-from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
-from octogen_dagster.snapshots.resource import OctogenResource
 from tests.api.servers import RawServer, Received, http, page
+from tests.promises.spending_runs import BASE_DIR, BUDGET_USD, make_job
 from tests.results import failure, metadata
-from tests.snapshots.spending_runs import BASE_DIR, BUDGET_USD, make_job
 
+SPENT_TAG = "octogen/spent_usd"
 PAGES = 40
 SEARCH = ProductSearch(page_size=3)
 PAGE_USD = 0.014
@@ -147,13 +148,6 @@ def test_without_a_budget_the_run_has_no_tag(shops: Sandbox, tmp_path: Path) -> 
     assert SPENT_TAG not in made.tags
 
 
-def test_a_context_without_a_run_changes_nothing() -> None:
-    spending = Spending(budget_usd=1)
-    with shared_budget(dg.build_output_context(asset_key="products"), spending):
-        pass
-    assert spending.spent_usd == 0
-
-
 def test_the_metadata_counts_each_charged_request(shops: Sandbox, tmp_path: Path) -> None:
     products = build_products_asset("products", ProductSearch(catalogs=["strada"], page_size=50))
     details = build_product_details_asset(products, name="details", only_changed=True)
@@ -187,15 +181,6 @@ def test_each_run_says_what_it_takes_before_it_begins(shops: Sandbox, tmp_path: 
     (warning,) = [line for line in lines if line.startswith("page_size is 50")]
     assert warning.endswith("so this read costs 2 times as much as with page_size 100.")
     assert lines[warning] == logging.WARNING
-
-
-def test_a_capped_read_may_have_small_pages(shops: Sandbox, tmp_path: Path) -> None:
-    search = ProductSearch(catalogs=["strada"], page_size=50, max_products=50)
-    with dg.DagsterInstance.ephemeral() as instance:
-        products = build_products_asset("products", search)
-        result = run(shops, tmp_path, [products], budget_usd=None, instance=instance)
-        lines = [record.user_message for record in instance.all_logs(result.run_id)]
-    assert not [line for line in lines if line.startswith("page_size")]
 
 
 def test_spent_credit_fails_without_retries_and_a_topped_up_run_goes_on(tmp_path: Path) -> None:

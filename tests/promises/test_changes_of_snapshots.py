@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import polars as pl
 import pytest
-from dagster._core.definitions.partitions.context import partition_loading_context
 from dagster._core.execution.context.system import StepExecutionContext
 
 from octogen_dagster import (
@@ -82,18 +80,6 @@ def test_an_unpartitioned_asset_is_compared_with_its_previous_snapshot(
     # The second of two snapshots is compared with the first, not with an earlier one.
     shops.grant("strada", products=110)
     assert counts(pipeline.run()) == (0, 15, 0, 0, 0)
-
-
-def test_a_catalog_that_vanished_from_a_search_is_named_too(
-    tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
-) -> None:
-    pipeline = Pipeline(tmp_path, octogen, instance, search=ProductSearch(price_min=0))
-    appeared, *_ = counts(pipeline.run())
-    assert appeared
-    shops.revoke("strada")
-    shown = pipeline.run()
-    assert counts(shown) == (0, 0, 0, 0, 0)
-    assert shown["octogen/vanished_catalogs"] == ["strada"]
 
 
 def test_a_catalog_that_vanished_is_named_and_its_products_did_not_disappear(
@@ -185,39 +171,6 @@ def test_after_a_dead_run_the_comparison_is_with_the_last_reported_snapshot(
     ]
 
 
-def test_a_crash_before_the_snapshot_was_replaced_hides_no_later_change(
-    tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
-) -> None:
-    pipeline = Pipeline(tmp_path, octogen, instance, search=ProductSearch(catalogs=["strada"]))
-    for products in (120, 121):
-        shops.grant("strada", products=products)
-        pipeline.run()
-    os.link(tmp_path / "products.parquet", tmp_path / ".products.previous.next")
-    for products in (123, 126, 130):
-        shops.grant("strada", products=products)
-        appeared = products - pl.read_parquet(tmp_path / "products.parquet").height
-        assert counts(pipeline.run()) == (appeared, 0, 0, 0, 0)
-    assert not (tmp_path / ".products.previous.next").exists()
-
-
-def test_without_hard_links_the_previous_snapshot_is_copied(
-    tmp_path: Path,
-    octogen: OctogenResource,
-    instance: dg.DagsterInstance,
-    shops: Sandbox,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def refused(*_: object) -> None:
-        raise OSError(95, "Operation not supported")
-
-    monkeypatch.setattr(os, "link", refused)
-    pipeline = Pipeline(tmp_path, octogen, instance, search=ProductSearch(catalogs=["strada"]))
-    for products, appeared in ((120, 120), (121, 1), (125, 4)):
-        shops.grant("strada", products=products)
-        assert counts(pipeline.run()) == (appeared, 0, 0, 0, 0)
-    assert len(list(tmp_path.iterdir())) == 3
-
-
 @pytest.mark.parametrize("what", ["products.parquet", ".products.previous"])
 def test_a_damaged_file_is_named_and_a_damaged_snapshot_replaced(
     tmp_path: Path,
@@ -240,56 +193,6 @@ def test_a_damaged_file_is_named_and_a_damaged_snapshot_replaced(
             instance=instance,
         )
     assert counts(pipeline.run()) == (0, 0, 0, 0, 0)
-
-
-def test_a_failed_publication_leaves_both_snapshots_unchanged(
-    tmp_path: Path,
-    octogen: OctogenResource,
-    instance: dg.DagsterInstance,
-    shops: Sandbox,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    pipeline = Pipeline(tmp_path, octogen, instance, search=ProductSearch(catalogs=["strada"]))
-    pipeline.run()
-    shops.grant("strada", products=125)
-    pipeline.run()
-    replace = os.replace
-
-    def full(source: Any, target: Any) -> None:
-        if str(target).endswith("products.parquet"):
-            raise OSError(28, "No space left on device")
-        replace(source, target)
-
-    with monkeypatch.context() as broken:
-        broken.setattr(os, "replace", full)
-        with pytest.raises(Exception, match="No space left"):
-            pipeline.run()
-    changes = dg.materialize(
-        [pipeline.products.to_source_asset(), pipeline.assets[1]],
-        resources=pipeline.resources,
-        instance=instance,
-    )
-    (event,) = changes.asset_materializations_for_node("products_changes")
-    assert event.metadata["octogen/appeared"].value == 5
-
-
-def test_a_day_depends_on_the_day_before() -> None:
-    for partitions_def, key in (
-        (snapshot_days("2026-11-01"), "2026-11-20"),
-        (catalog_days("2026-11-01"), dg.MultiPartitionKey({"catalog": "a", "day": "2026-11-20"})),
-    ):
-        products = build_products_asset("products", partitions_def=partitions_def)
-        mapping = build_product_changes_asset(products).get_partition_mapping_for_dep(products.key)
-        assert mapping is not None
-        subset = partitions_def.subset_with_partition_keys([key])
-        with dg.DagsterInstance.ephemeral() as instance:
-            instance.add_dynamic_partitions("octogen_catalogs", ["a"])
-            with partition_loading_context(dynamic_partitions_store=instance):
-                upstream = mapping.get_upstream_mapped_partitions_result_for_partitions(
-                    subset, partitions_def, partitions_def
-                )
-        days = {str(day)[-10:] for day in upstream.partitions_subset.get_partition_keys()}
-        assert days == {"2026-11-19", "2026-11-20"}
 
 
 def test_each_catalog_has_its_own_previous_snapshot(
@@ -403,16 +306,3 @@ def test_changes_of_a_day_follow_its_snapshot_also_after_a_day_without_one(
     key = f"{catalog}{today}"
     dg.materialize([products], resources=resources, instance=instance, partition_key=key)
     assert requested() == {key}
-
-
-def test_only_a_condition_for_the_latest_time_ignores_missing_earlier_times(tmp_path: Path) -> None:
-    products = build_products_asset("products", partitions_def=snapshot_days("2026-11-01"))
-    eager = dg.AutomationCondition.eager()
-    for given, kept in (
-        (eager.without(dg.AutomationCondition.in_latest_time_window()), True),
-        (dg.AutomationCondition.on_cron("@daily"), True),
-        (eager, False),
-    ):
-        changes = build_product_changes_asset(products, automation_condition=given)
-        condition = changes.get_asset_spec().automation_condition
-        assert (condition == given) is kept

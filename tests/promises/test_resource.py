@@ -1,7 +1,6 @@
+"""The resource: its methods, its settings, its budget, and the source of catalogs in runs."""
+
 import pickle
-import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
@@ -9,12 +8,14 @@ import dagster as dg
 import pytest
 from pydantic import ValidationError
 
-from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs, ShopCatalogs
-from octogen_dagster.api.search import ProductSearch
+from octogen_dagster import (
+    CatalogSource,
+    OctogenResource,
+    ProductSearch,
+    ShopCatalogs,
+)
 from octogen_dagster.errors import MissingAPIKeyError, OctogenBudgetError
-from octogen_dagster.frames.scan import scan_products
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.snapshots.resource import OctogenResource
 from tests.api.leaks import chain
 from tests.api.servers import KEY
 
@@ -44,15 +45,6 @@ def test_the_key_comes_from_the_environment_when_the_step_runs(
         octogen.list_catalogs()
     monkeypatch.setenv("OCTO_API_KEY", shops.api_key)
     assert len(octogen.list_catalogs()) == 2
-
-
-def test_the_base_url_comes_from_the_environment(
-    shops: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in shops.environment.items():
-        monkeypatch.setenv(name, value)
-    assert len(OctogenResource().list_catalogs()) == 2
-    assert scan_products(ProductSearch(catalogs=["strada"])).collect().height == 120
 
 
 def test_the_settings_may_be_dagster_environment_variables(
@@ -112,25 +104,6 @@ def test_everything_that_a_resource_requests_has_one_budget(shops: Sandbox) -> N
     with pytest.raises(OctogenBudgetError, match=r"budget of \$2\.50 .*: \$2\.50 are spent\. It"):
         octogen.lookup_product(url)
     assert octogen.spending.spent_usd == Decimal("2.5")
-
-
-def test_threads_that_begin_together_share_the_budget() -> None:
-    threads = 8
-    together = threading.Barrier(threads)
-
-    def spending(octogen: OctogenResource) -> int:
-        together.wait(30)
-        return id(octogen.spending)
-
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        with ThreadPoolExecutor(threads) as executor:
-            for _ in range(100):
-                octogen = OctogenResource(budget_usd=1.0)
-                assert len(set(executor.map(spending, [octogen] * threads))) == 1
-    finally:
-        sys.setswitchinterval(interval)
 
 
 def test_the_key_is_shown_nowhere() -> None:
@@ -197,11 +170,6 @@ class TestKeyInAWrongPlace:
 SHOPS = ShopCatalogs(hosts=["acme.example", "zen.example"])
 
 
-def test_the_catalogs_are_the_granted_ones_unless_a_source_is_set() -> None:
-    assert OctogenResource(api_key=KEY).service().catalogs == GrantedCatalogs()
-    assert OctogenResource(api_key=KEY, catalogs=SHOPS).service().catalogs == SHOPS
-
-
 def test_a_source_reaches_runs_beside_settings_from_the_environment_and_the_launchpad(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -232,20 +200,3 @@ def test_a_source_reaches_a_sensor_that_the_daemon_evaluates(
     with dg.build_sensor_context(instance=instance, resources=dict(resources)) as context:
         skipped = defs.resolve_sensor_def("sensor").evaluate_tick(context).skip_message
     assert skipped == repr(SHOPS)
-
-
-def test_a_source_is_no_part_of_the_configuration() -> None:
-    fields = OctogenResource.to_config_schema().as_field().config_type.fields  # type: ignore[attr-defined]
-    assert "api_key" in fields
-    assert "catalogs" not in fields
-
-
-def test_a_pickled_resource_and_a_pickled_scan_keep_the_source(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("OCTO_API_KEY", KEY)
-    octogen = OctogenResource(catalogs=SHOPS, attempts=3)
-    copy = pickle.loads(pickle.dumps(octogen))
-    assert (copy.attempts, copy.service().catalogs) == (3, SHOPS)
-    scan = pickle.loads(pickle.dumps(octogen.scan(ProductSearch())))
-    assert scan.service.catalogs == SHOPS

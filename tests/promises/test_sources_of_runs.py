@@ -11,19 +11,20 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster.api.catalog_sources import (
+from octogen_dagster import (
     CatalogSource,
+    Facet,
     GrantedCatalogs,
     NamedCatalogs,
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ProductScan,
+    ProductSearch,
     ShopCatalogs,
+    build_products_asset,
+    catalog_partitions,
 )
-from octogen_dagster.api.search import Facet, ProductSearch
-from octogen_dagster.frames.scan import ProductScan, scan_products
-from octogen_dagster.snapshots.assets import build_products_asset
 from octogen_dagster.snapshots.catalog_sensor import CatalogSensor
-from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
-from octogen_dagster.snapshots.partitions import catalog_partitions
-from octogen_dagster.snapshots.resource import OctogenResource
 from tests.api.servers import KEY, RawServer, Received, http, page
 from tests.api.shops import catalog_of_shop, shop, shops
 from tests.results import failure, metadata
@@ -159,28 +160,6 @@ def test_a_catalog_without_products_is_not_published_whatever_its_shop_says(
     assert not list(tmp_path.rglob("*.parquet"))
 
 
-def test_an_empty_first_page_that_is_not_the_last_says_nothing_about_its_catalog() -> None:
-    def respond(request: Received) -> list[bytes]:
-        body = request.json
-        if "catalog" in body:
-            return http(422, {"detail": [{"loc": ["body", "catalog"], "msg": "not permitted"}]})
-        return http(body=page(["acme-0"]) if "cursor" in body else page([], "2"))
-
-    with RawServer(respond) as server:
-        search = ProductSearch(catalogs=["acme"])
-        frame = scan_products(search, api_key=KEY, base_url=server.base_url, catalogs=NAMED)
-        assert frame.collect()["uuid"].to_list() == ["acme-0"]
-
-
-def test_a_whole_search_reads_the_named_catalogs(
-    tmp_path: Path, service: Service, instance: dg.DagsterInstance
-) -> None:
-    result = read_products(tmp_path, service.octogen(NAMED), instance)
-    assert rows(tmp_path) == {"acme": 3, "zen": 1}
-    assert set(service.paths()) == {"/products/search"}
-    assert any(line.startswith("The search: 4 products in 4") for line in lines(instance, result))
-
-
 def test_a_whole_search_without_a_source_is_refused_before_it_costs_anything(
     tmp_path: Path, service: Service, instance: dg.DagsterInstance
 ) -> None:
@@ -191,15 +170,6 @@ def test_a_whole_search_without_a_source_is_refused_before_it_costs_anything(
     assert "OctogenResource(catalogs=NamedCatalogs(keys=[...]))" in text
     assert "the search would read all of Octogen" in text
     assert "`octogen-dagster estimate` says what a read costs" in text
-    assert service.paths() == ["/catalogs"]
-
-
-def test_a_search_by_price_alone_would_read_all_of_octogen_too(
-    tmp_path: Path, service: Service, instance: dg.DagsterInstance
-) -> None:
-    search = ProductSearch(price_min=0)
-    result = read_products(tmp_path, service.octogen(), instance, search, raise_on_error=False)
-    assert "the search would read all of Octogen" in failure(result)
     assert service.paths() == ["/catalogs"]
 
 
@@ -239,14 +209,6 @@ def test_a_partition_that_the_source_does_not_list_is_read_all_the_same(
     assert rows(tmp_path) == {"elsewhere": 4}
     note = f"Catalog 'elsewhere' is not among those of {source!r}. The service is asked for it"
     assert any(line.startswith(note) for line in lines(instance, result))
-
-
-def test_a_partition_is_read_although_no_shop_of_the_source_is_covered(
-    tmp_path: Path, service: Service, instance: dg.DagsterInstance
-) -> None:
-    service.shops.clear()
-    read_products(tmp_path, service.octogen(SHOPS), instance, partition="acme")
-    assert rows(tmp_path) == {"acme": 3}
 
 
 def test_a_keyword_search_stays_within_the_source_even_if_it_fails(
@@ -304,26 +266,6 @@ def test_an_asset_of_the_users_own_is_warned_like_a_products_asset(
     records = instance.all_logs(result.run_id)
     warnings = [record.user_message for record in records if record.level == logging.WARNING]
     assert [line.partition(" ")[0] for line in warnings] == ["Shop", "page_size"]
-
-
-def test_a_capped_search_reads_the_catalogs_of_a_source_in_their_order(
-    tmp_path: Path, service: Service, instance: dg.DagsterInstance
-) -> None:
-    read_products(tmp_path, service.octogen(NAMED), instance, ProductSearch(max_products=3))
-    assert rows(tmp_path) == {"acme": 2, "zen": 1}
-
-
-def test_a_frame_reads_the_catalogs_of_its_source_and_logs_what_it_leaves_out(
-    service: Service, caplog: pytest.LogCaptureFixture
-) -> None:
-    del service.shops["zen.example"]
-    frame = scan_products(
-        ProductSearch(), api_key=KEY, base_url=service.server.base_url, catalogs=SHOPS
-    )
-    assert len(frame.collect()) == 5
-    (record,) = [each for each in caplog.records if "'zen.example'" in each.message]
-    assert record.levelname == "WARNING"
-    assert record.message.endswith("The catalogs of this shop are left out.")
 
 
 @pytest.mark.parametrize("source", [SHOPS, NAMED])

@@ -8,7 +8,6 @@ import dagster as dg
 import pytest
 
 from octogen_dagster import (
-    Facet,
     ProductSearch,
     build_catalog_sensor,
     build_catalogs_asset,
@@ -19,13 +18,8 @@ from octogen_dagster import (
     build_snapshot_schedule,
     catalog_days,
     catalog_partitions,
-    snapshot_days,
 )
 from octogen_dagster.sandbox.server import Sandbox
-
-DRESSES = ProductSearch(
-    q="linen dress", facets=[Facet(name="gender", values=["female"])], price_max=80
-)
 
 
 def all_assets() -> list[dg.AssetsDefinition]:
@@ -48,42 +42,6 @@ def test_an_asset_is_described_before_it_is_materialized(asset: dg.AssetsDefinit
     assert all(column.description for column in schema.columns)
     assert not [column.type for column in schema.columns if len(column.type) > len("list<struct>")]
     assert "A row is a" in (spec.description or "")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "described"),
-    [
-        ({}, "All products."),
-        ({"search": ProductSearch(catalogs=["acme", "zen"])}, "All products of acme, zen."),
-        ({"partitions_def": catalog_partitions}, "All products of each catalog."),
-        ({"search": ProductSearch(max_products=1500)}, "The first 1,500 products."),
-        (
-            {"search": DRESSES, "partitions_def": snapshot_days("2026-11-01")},
-            "Products that match “linen dress”; gender female; price up to 80, as they were at "
-            "each time.",
-        ),
-        (
-            {
-                "search": ProductSearch(
-                    q="boots",
-                    understand=True,
-                    exclude_facets=[Facet(name="color", values=["red", "blue"])],
-                    price_min=9.5,
-                    similar_to_brands=["Acme"],
-                ),
-                "partitions_def": catalog_days("2026-11-01"),
-            },
-            "Products of each catalog that match “boots”, as Octogen understands it; price from "
-            "9.5; not color red or blue; similar to brands Acme, as they were at each time.",
-        ),
-    ],
-    ids=["all", "named", "catalogs", "capped", "days", "catalog days"],
-)
-def test_a_products_asset_says_what_it_reads(arguments: dict[str, Any], described: str) -> None:
-    (spec,) = build_products_asset("products", **arguments).specs
-    assert (spec.description or "").startswith(f"{described} A row is a product")
-    search = arguments.get("search", ProductSearch())
-    assert spec.metadata["octogen/search"] == dg.MetadataValue.json(search.as_json())
 
 
 def test_a_run_writes_the_metadata_of_an_asset_into_one_event(

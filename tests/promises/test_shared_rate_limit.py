@@ -14,7 +14,7 @@ import pytest
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.sandbox.state import ReceivedRequest
 from tests.forked import processes
-from tests.snapshots.budget_runs import PAGE_SIZE, by_dagster
+from tests.promises.rate_limit_runs import PAGE_SIZE, by_dagster
 
 RUNS = 8
 KEYS = [f"shop-{number}" for number in range(RUNS)]

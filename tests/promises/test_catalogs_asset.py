@@ -7,21 +7,19 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster.api.catalog_sources import (
+from octogen_dagster import (
     CatalogSource,
     GrantedCatalogs,
     NamedCatalogs,
+    OctogenResource,
     ShopCatalogs,
+    build_catalogs_asset,
+    catalog_partitions,
 )
-from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.snapshots.catalogs import build_catalogs_asset
-from octogen_dagster.snapshots.columns import CATALOGS_DESCRIPTIONS, CATALOGS_SCHEMA
-from octogen_dagster.snapshots.partitions import catalog_partitions
-from octogen_dagster.snapshots.resource import OctogenResource
 from tests.api.servers import KEY, RawServer, http
 from tests.api.shops import catalog_of_shop, not_covered, shop, shops
-from tests.results import failure, metadata
+from tests.results import metadata
 
 
 @pytest.fixture
@@ -53,7 +51,10 @@ def test_the_granted_catalogs_are_a_table_and_become_partitions(
         assert result.success
 
     frame = pl.read_parquet(table)
-    assert frame.schema == CATALOGS_SCHEMA
+    assert frame.columns == [
+        *("catalog", "display_name", "host", "source_base_url"),
+        *("product_count", "last_indexed_at", "computed_at"),
+    ]
     assert frame["catalog"].to_list() == ["a/b, c", "northpeak", "strada"]
     assert frame["product_count"].to_list() == [3, 230, 120]
     assert not frame["last_indexed_at"].has_nulls()
@@ -62,31 +63,6 @@ def test_the_granted_catalogs_are_a_table_and_become_partitions(
     assert sorted(keys) == ["a%2Fb%2C%20c", "northpeak", "strada"]
     figures = metadata(result, "octogen_catalogs")
     assert (figures["octogen/catalogs"], figures["octogen/products"]) == (3, 353)
-
-
-def test_no_granted_catalogs_is_an_empty_table(
-    table: Path, resources: dict[str, Any], shops: Sandbox
-) -> None:
-    shops.revoke("northpeak")
-    shops.revoke("strada")
-    result = dg.materialize([build_catalogs_asset()], resources=resources)
-    assert pl.read_parquet(table).is_empty()
-    figures = metadata(result, "octogen_catalogs")
-    assert (figures["octogen/catalogs"], figures["octogen/products"]) == (0, 0)
-
-
-def test_each_column_is_described_at_definition_time_and_in_the_metadata(
-    resources: dict[str, Any],
-) -> None:
-    asset = build_catalogs_asset()
-    result = dg.materialize([asset], resources=resources)
-    for schema in (
-        asset.get_asset_spec().metadata["dagster/column_schema"],
-        metadata(result, "octogen_catalogs")["dagster/column_schema"],
-    ):
-        described = {column.name: column.description for column in schema.columns}
-        assert described == CATALOGS_DESCRIPTIONS
-    assert CATALOGS_DESCRIPTIONS.keys() == CATALOGS_SCHEMA.keys()
 
 
 def test_the_catalogs_of_shops_have_a_host_a_count_and_its_time(
@@ -124,16 +100,6 @@ def test_a_shop_that_fails_is_a_warning_and_the_others_are_in_the_table(
     assert warning.endswith("The catalogs of this shop are left out.")
 
 
-def test_shops_that_all_fail_fail_the_run(resources: dict[str, Any]) -> None:
-    with shops({}) as server:
-        source = ShopCatalogs(hosts=["acme.example", "zen.example"])
-        resources["octogen"] = octogen_at(server, source)
-        catalogs = build_catalogs_asset(retry_policy=dg.RetryPolicy(max_retries=1))
-        result = dg.materialize([catalogs], resources=resources, raise_on_error=False)
-    assert "None of 2 shops could be read. Shop 'acme.example' is not covered" in failure(result)
-    assert not [event for event in result.all_events if event.is_step_up_for_retry]
-
-
 def test_of_named_catalogs_only_the_key_is_known(table: Path, resources: dict[str, Any]) -> None:
     resources["octogen"] = OctogenResource(api_key=KEY, catalogs=NamedCatalogs(keys=["b", "a"]))
     result = dg.materialize([build_catalogs_asset()], resources=resources)
@@ -143,20 +109,6 @@ def test_of_named_catalogs_only_the_key_is_known(table: Path, resources: dict[st
     figures = metadata(result, "octogen_catalogs")
     assert figures["octogen/catalogs"] == 2
     assert "octogen/products" not in figures
-
-
-def test_a_service_without_a_list_fails_the_run_and_says_which_sources_there_are(
-    resources: dict[str, Any],
-) -> None:
-    with shops({}) as server:
-        resources["octogen"] = octogen_at(server)
-        catalogs = build_catalogs_asset(retry_policy=dg.RetryPolicy(max_retries=1))
-        result = dg.materialize([catalogs], resources=resources, raise_on_error=False)
-    text = failure(result)
-    assert "the service has no list any more" in text
-    assert "OctogenResource(catalogs=ShopCatalogs(hosts=[...]))" in text
-    assert "OctogenResource(catalogs=NamedCatalogs(keys=[...]))" in text
-    assert not [event for event in result.all_events if event.is_step_up_for_retry]
 
 
 def test_a_catalog_that_cannot_be_a_partition_is_in_the_table_only(
@@ -184,18 +136,3 @@ def test_a_catalog_that_is_listed_twice_and_a_time_that_cannot_be_are_warnings(
     first, second = warnings(instance, result)
     assert first.startswith("Catalog 'never': its lastIndexedAt '0001-01-01T00:00:00+05:00' is not")
     assert second == "Catalog 'acme' is listed more than once. It is read once."
-
-
-def test_partitions_without_a_name_are_refused(resources: dict[str, Any]) -> None:
-    unnamed = dg.DynamicPartitionsDefinition(lambda _: ["strada"])
-    catalogs = build_catalogs_asset(partitions_def=unnamed)
-    result = dg.materialize([catalogs], resources=resources, raise_on_error=False)
-    assert "The partitions_def of the catalogs asset has no name" in failure(result)
-
-
-def test_a_passing_error_is_no_reason_not_to_retry(
-    resources: dict[str, Any], shops: Sandbox
-) -> None:
-    shops.inject(Fault("status", 503, path="/catalogs", times=2))
-    catalogs = build_catalogs_asset(retry_policy=dg.RetryPolicy(max_retries=1))
-    assert dg.materialize([catalogs], resources=resources).success
