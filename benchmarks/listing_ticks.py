@@ -107,7 +107,8 @@ def _measure(endpoint: str, exchange: str) -> dict[str, float]:
     from octogen_dagster.bigquery.resources import AnalyticsHubResource
 
     with AnalyticsHubResource(project=PROJECT, endpoint=endpoint).hub() as hub:
-        keys = [listing_partition_key(listing.name) for listing in hub.listings(exchange)]
+        found = hub.list_listings(exchange).listings
+        keys = [listing_partition_key(str(listing.name)) for listing in found]
     last = len(keys) // 50 - 1
     stages = {0: "first", last // 2: "middle", last: "last"}
     measured: dict[str, float] = {"listings": bare(endpoint, exchange)}

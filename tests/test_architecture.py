@@ -26,7 +26,7 @@ ARROWS: dict[str, set[str]] = {
     "api": GROUND,
     "frames": GROUND | {"api"},
     "control_plane": GROUND | {"api"},
-    "sharing": GROUND | {"api"},
+    "sharing": GROUND | {"control_plane"},
     "settings": {"errors"},
     "dagster_parts": {"errors", "api"},
     "sensor_limits": set(),

@@ -5,12 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from octogen_dagster.bigquery.listing_subscription import ListingSubscription
-from octogen_dagster.bigquery.partitions import (
-    listing_of,
-    listing_partitions,
-    shares_default_dataset,
-)
+from octogen_dagster.bigquery.partitions import listing_name, listing_partitions
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
 from octogen_dagster.bigquery.table_metadata import CONSOLE, TABLE_NAME, console_url
 from octogen_dagster.dagster_parts import asset_arguments_of, octogen_asset
@@ -20,9 +15,9 @@ from octogen_dagster.errors import (
     Persistence,
 )
 from octogen_dagster.settings import require_extras
-from octogen_dagster.sharing.resource_names import TABLE
-from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult, Subscriptions
-from octogen_dagster.sharing.subscription_plan import SubscriptionPlan, plan_subscription
+from octogen_dagster.sharing.autosubscribe import subscribe_with_octogen
+from octogen_dagster.sharing.names import TABLE, Plan, plan_subscription
+from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult, subscribe
 
 GRANT_WAIT_SECONDS = (30.0, 60.0, 120.0)
 
@@ -51,9 +46,7 @@ def build_linked_datasets_asset(
             subscription; needs `OctogenControlPlaneResource` as `octogen_control_plane`.
         dataset_id: A function from a listing's resource name to the id of its linked dataset; by
             default `octogen_<listing id>`, and with `control_plane` the id that Octogen suggests.
-            A digest of the listing's name is appended to the default if the listing of another
-            partition has the same one, and to either if that dataset is linked to another listing
-            already. A dataset id of yours is then an error.
+            An id that is taken is an error: two listings with one id need it.
         replace_revoked: Delete a revoked subscription to the same listing that holds the dataset
             id, with its linked dataset and the access rights set on it. By default nothing is
             deleted, and the run fails with an error that names the subscription.
@@ -91,30 +84,29 @@ def build_linked_datasets_asset(
             replaced.append(subscription)
 
         try:
-            listing = listing_of(context.partition_key)
-            wanted = dataset_id and dataset_id(listing)
-            plan = plan_subscription(listing, resource.project, wanted)
-            reported = _read_reported_dataset(context)
-            if not reported and shares_default_dataset(
-                context.partition_key,
-                partitions_def.get_partition_keys(dynamic_partitions_store=context.instance),
-            ):
-                plan = plan.alternative or plan
+            listing = listing_name(context.partition_key)
+            wanted = dataset_id and dataset_id(str(listing))
+            options: dict[str, Any] = {
+                "replacing": replacing if replace_revoked else None,
+                "datasets": _read_reported_dataset(context),
+            }
             with resource.hub() as hub:
-                subscription = ListingSubscription(
-                    Subscriptions(hub, reported),
-                    plan,
-                    replacing if replace_revoked else None,
-                    context.log.info,
-                )
                 if control_plane:
                     octogen: OctogenControlPlaneResource = context.resources.octogen_control_plane
                     with octogen.control_plane() as opened:
-                        result = subscription.subscribe_with_octogen(
-                            opened, octogen.principal, wanted
+                        plan, result = subscribe_with_octogen(
+                            opened,
+                            hub,
+                            listing,
+                            project=resource.project,
+                            principal=octogen.principal,
+                            dataset_id=wanted,
+                            log=context.log.info,
+                            **options,
                         )
                 else:
-                    result = subscription.subscribe()
+                    plan = plan_subscription(str(listing), resource.project, wanted)
+                    result = subscribe(hub, plan, **options)
         except OctogenBigQueryAccessPendingError as error:
             if context.retry_number >= len(grant_waits):
                 raise dg.Failure(str(error), allow_retries=False) from error
@@ -125,7 +117,7 @@ def build_linked_datasets_asset(
             if isinstance(error, OctogenError) and error.persistence is not Persistence.PERMANENT:
                 raise
             raise dg.Failure(str(error), allow_retries=False) from error
-        metadata = _metadata(subscription.plan, result)
+        metadata = _metadata(plan, result)
         if replaced:
             metadata["octogen/replaced_subscription"] = ", ".join(replaced)
         context.add_asset_metadata(metadata)
@@ -148,7 +140,7 @@ def _read_reported_dataset(context: dg.AssetExecutionContext) -> dict[str, str]:
     return {subscription: dataset.rpartition(".")[2]} if subscription and dataset else {}
 
 
-def _metadata(plan: SubscriptionPlan, result: BigQuerySubscriptionResult) -> dict[str, Any]:
+def _metadata(plan: Plan, result: BigQuerySubscriptionResult) -> dict[str, Any]:
     dataset = f"{result.linked_project}.{result.linked_dataset}"
     return {
         TABLE_NAME: f"{dataset}.{TABLE}",

@@ -23,8 +23,7 @@ from octogen_dagster.bigquery.subscription_health import by_analytics_hub, merge
 from octogen_dagster.errors import OctogenError, OctogenTimeoutError
 from octogen_dagster.run_ledger import record_failed_tick
 from octogen_dagster.sensor_limits import is_due, unfinished_partitions
-from octogen_dagster.sharing.listing_identity import ListingIdentity
-from octogen_dagster.sharing.listings import Listing
+from octogen_dagster.sharing.hub import Listing
 
 CHECK_INTERVAL_SECONDS = 900
 _GRACE_SECONDS = 1.0
@@ -188,8 +187,7 @@ class ListingSensor:
     ) -> tuple[dict[str, Listing], list[str]]:
         """Read the listings by partition key, and what to warn of."""
         found = self._source.listings(resources, within)
-        with resources.analytics_hub.hub(within=within) as hub:
-            by_key, invalid = match_partitions(found.listings, known, ListingIdentity(hub).matches)
+        by_key, invalid = match_partitions(found.listings, known)
         warnings = [*found.notes, *(f"Skipped a listing: {reason}" for reason in found.left_out)]
         if invalid:
             warnings.append(

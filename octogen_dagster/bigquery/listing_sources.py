@@ -6,13 +6,9 @@ from typing import Any, Protocol
 
 from octogen_dagster.background import Deadline
 from octogen_dagster.settings import require_extras
-from octogen_dagster.sharing.listings import (
-    ControlPlaneListings,
-    ExchangeListings,
-    Found,
-    StaticListings,
-)
-from octogen_dagster.sharing.resource_names import checked_exchange
+from octogen_dagster.sharing.hub import Listings, named_listings
+from octogen_dagster.sharing.names import checked_exchange
+from octogen_dagster.sharing.octogen import octogen_listings
 
 # Dagster ends a tick after 60 s; the sensor needs the rest to store its result.
 TICK_TIMEOUT = 35.0
@@ -25,7 +21,7 @@ class Source(Protocol):
     def resource_keys(self) -> Collection[str]:
         """The keys of the resources that it needs."""
 
-    def listings(self, resources: Any, within: Deadline | None = None) -> Found:
+    def listings(self, resources: Any, within: Deadline | None = None) -> Listings:
         """Read the listings that are there now.
 
         Args:
@@ -61,10 +57,11 @@ class ExchangeSource:
         require_extras("ExchangeSource", "bigquery")
         checked_exchange(self.exchange)
 
-    def listings(self, resources: Any, within: Deadline | None = None) -> Found:
+    def listings(self, resources: Any, within: Deadline | None = None) -> Listings:
         """`Source.listings`."""
         with resources.analytics_hub.hub(within=within or Deadline.after(TICK_TIMEOUT)) as hub:
-            return ExchangeListings(hub, self.exchange, only_catalogs=self.only_catalogs).listings()
+            found: Listings = hub.list_listings(self.exchange, only_catalogs=self.only_catalogs)
+        return found
 
 
 @dataclass(frozen=True)
@@ -81,17 +78,17 @@ class OctogenSource:
     def __post_init__(self) -> None:
         require_extras("OctogenSource", "bigquery", "mcp")
 
-    def listings(self, resources: Any, within: Deadline | None = None) -> Found:
+    def listings(self, resources: Any, within: Deadline | None = None) -> Listings:
         """`Source.listings`."""
         octogen = resources.octogen_control_plane
         seconds = within.left if within else TICK_TIMEOUT
         with octogen.control_plane(max(seconds, 0.1)) as control_plane:
-            return ControlPlaneListings(
+            return octogen_listings(
                 control_plane,
                 project=resources.analytics_hub.project,
                 principal=octogen.principal,
                 catalogs=self.catalogs,
-            ).listings()
+            )
 
 
 @dataclass(frozen=True)
@@ -109,8 +106,8 @@ class StaticSource:
     resource_keys = frozenset({"analytics_hub"})
 
     def __post_init__(self) -> None:
-        StaticListings(self.resources)
+        named_listings(self.resources)
 
-    def listings(self, resources: Any, within: Deadline | None = None) -> Found:
+    def listings(self, resources: Any, within: Deadline | None = None) -> Listings:
         """`Source.listings`."""
-        return StaticListings(self.resources).listings()
+        return named_listings(self.resources)

@@ -9,7 +9,7 @@ from typing_extensions import Self
 
 from octogen_dagster.run_ledger import Ledger, run_key
 from octogen_dagster.sensor_limits import MAX_REPORTS_PER_TICK, limited
-from octogen_dagster.sharing.status import GRANTED, Standing, standing
+from octogen_dagster.sharing.octogen import GRANTED, Standing, standing
 
 PENDING = "pending"
 REVOKED, STALE, MISSING = "revoked", "stale", "missing"

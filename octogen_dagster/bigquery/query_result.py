@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from octogen_dagster.background import submit, wait_interruptibly
 from octogen_dagster.bigquery.query_jobs import REQUEST_TIMEOUT
-from octogen_dagster.sharing.denials import named_cause
-from octogen_dagster.sharing.google_errors import shortened, status_code, with_reason
+from octogen_dagster.sharing.google_errors import named_cause, shortened, status_code, with_reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -4,18 +4,16 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 
 from octogen_dagster.bigquery.listing_tick import MISSING, REVOKED, STALE
-from octogen_dagster.errors import OctogenBigQueryInputError
-from octogen_dagster.sharing import subscription as subscription_entry
-from octogen_dagster.sharing.analytics_hub import AnalyticsHub
-from octogen_dagster.sharing.listings import Listing
-from octogen_dagster.sharing.resource_names import ListingName
-from octogen_dagster.sharing.status import denies_access
+from octogen_dagster.sharing import hub as analytics_hub
+from octogen_dagster.sharing.hub import AnalyticsHub, Listing
+from octogen_dagster.sharing.names import ListingName
+from octogen_dagster.sharing.octogen import denies_access
 
 _ONLY_BY_OCTOGEN = {"source_stale", "refresh_failed", "access_grant_failed"}
-_LAPSES = {subscription_entry.STALE: STALE, subscription_entry.REVOKED: REVOKED}
+_LAPSES = {analytics_hub.STALE: STALE, analytics_hub.REVOKED: REVOKED}
 
-_States = Mapping[tuple[str, str, str], list[tuple[ListingName, str]]]
-"""Listings and their subscription's state, by what a listing's name is without its project."""
+_States = Mapping[tuple[str, str, str], list[str]]
+"""The states of a listing's subscriptions, by the listing's key."""
 
 
 def by_analytics_hub(
@@ -37,22 +35,17 @@ def by_analytics_hub(
     Raises:
         OctogenBigQueryError: Analytics Hub does not list them.
     """
-    names = {key: ListingName.parse(listing.resource) for key, listing in subscribed.items()}
+    names = {key: listing.name for key, listing in subscribed.items()}
     states = _states(hub, project, {name.location.lower() for name in names.values()})
     lapses = {key: _lapse(name, states) for key, name in names.items()}
     return {key: lapse for key, lapse in lapses.items() if lapse is not None}
 
 
 def _states(hub: AnalyticsHub, project: str, locations: Iterable[str]) -> _States:
-    states: defaultdict[tuple[str, str, str], list[tuple[ListingName, str]]] = defaultdict(list)
+    states: defaultdict[tuple[str, str, str], list[str]] = defaultdict(list)
     for location in locations:
-        for subscription in hub.subscription_messages(project, location):
-            try:
-                name = ListingName.parse(subscription.listing)
-            except OctogenBigQueryInputError:  # a subscription to a whole exchange
-                continue
-            state = subscription_entry.state_name(subscription.state)
-            states[name.without_project].append((name, state))
+        for subscription in hub.list_subscriptions(project, location):
+            states[subscription.listing.key].append(subscription.state)
     return states
 
 
@@ -61,11 +54,7 @@ def _lapse(listing: ListingName, states: _States) -> str | None:
 
     A stale one comes before a revoked one: it still gives access.
     """
-    found: Collection[str | None] = {
-        _LAPSES.get(state)
-        for name, state in states.get(listing.without_project, ())
-        if listing.matches(name) is not False
-    }
+    found: Collection[str | None] = {_LAPSES.get(state) for state in states.get(listing.key, ())}
     if None in found:
         return None
     return next((lapse for lapse in (STALE, REVOKED) if lapse in found), MISSING)

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from octogen_dagster.bigquery.partitions import listing_of
+from octogen_dagster.bigquery.partitions import listing_name
 from octogen_dagster.bigquery.tables import TableFacts, TableName, column_type
 from octogen_dagster.dagster_parts import Metadata, permanent_errors_fail
 from octogen_dagster.errors import OctogenBigQueryInputError
-from octogen_dagster.sharing.resource_names import ListingName
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,9 +83,8 @@ def _namesake(context: dg.AssetExecutionContext, upstream: dg.AssetKey) -> str |
         return None
     for key in sorted(context.instance.get_materialized_partitions(upstream)):
         with contextlib.suppress(OctogenBigQueryInputError):  # a key is that of no listing
-            name = ListingName.parse(listing_of(context.partition_key))
-            is_other = name.matches(ListingName.parse(listing_of(key))) is False
-            if not is_other and _reported(_last_of(context, upstream, key)):
+            is_same = listing_name(context.partition_key).key == listing_name(key).key
+            if is_same and _reported(_last_of(context, upstream, key)):
                 return (
                     f"Partition {key!r} has one, and its name differs only in the project's id or "
                     "number: if it is the same listing, use that partition and delete this one."

@@ -22,7 +22,7 @@ from octogen_dagster.cli.options import (
 if TYPE_CHECKING:
     from octogen_dagster.api.retry import RetryPolicy
     from octogen_dagster.sharing.autosubscribe import AutosubscribeResult, CatalogOutcome
-    from octogen_dagster.sharing.subscription_plan import SubscriptionPlan
+    from octogen_dagster.sharing.names import Plan
 
 _DRY_RUN = "Dry run: nothing is changed. Add --apply to make the changes."
 
@@ -61,16 +61,16 @@ def subscribe(
     It creates a linked BigQuery dataset. Uses Google Application Default Credentials. Exit status:
     0 done or dry run, 1 failed, 2 bad input, 3 Octogen's grant has not arrived yet.
     """
-    from octogen_dagster.sharing.analytics_hub import AnalyticsHub
-    from octogen_dagster.sharing.subscribe import Subscriptions
-    from octogen_dagster.sharing.subscription_plan import plan_subscription
+    from octogen_dagster.sharing.hub import AnalyticsHub
+    from octogen_dagster.sharing.names import plan_subscription
+    from octogen_dagster.sharing.subscribe import subscribe as run_plan
 
     plan = plan_subscription(listing, project, dataset, location, friendly_name)
     if not apply:
         _print_plan(plan, as_json)
         return
     with AnalyticsHub() as hub:
-        result = Subscriptions(hub).subscribe(plan)
+        result = run_plan(hub, plan)
     if as_json:
         _print_json({"applied": True} | dataclasses.asdict(result))
         return
@@ -79,8 +79,8 @@ def subscribe(
     click.echo(f"Try: {result.sample_query}")
 
 
-def _print_plan(plan: SubscriptionPlan, as_json: bool) -> None:
-    from octogen_dagster.sharing.resource_names import sample_query
+def _print_plan(plan: Plan, as_json: bool) -> None:
+    from octogen_dagster.sharing.names import sample_query
 
     query = sample_query(plan.project, plan.dataset_id)
     if as_json:
@@ -183,9 +183,8 @@ def autosubscribe(
     from octogen_dagster.api.credentials import host_mcp_url
     from octogen_dagster.control_plane.tokens import DEFAULT_RETRY, access_tokens
     from octogen_dagster.control_plane.tools import OctogenMCP
-    from octogen_dagster.sharing.analytics_hub import AnalyticsHub
     from octogen_dagster.sharing.autosubscribe import autosubscribe as run_pass
-    from octogen_dagster.sharing.subscribe import Subscriptions
+    from octogen_dagster.sharing.hub import AnalyticsHub
 
     retry = retry or DEFAULT_RETRY  # who calls the command from Python may pass one as `obj`
     retry = dataclasses.replace(retry, deadline=max(timeout, retry.deadline))
@@ -200,13 +199,13 @@ def autosubscribe(
     ):
         result = run_pass(
             control_plane,
-            Subscriptions(hub).subscribe,
+            hub,
             project=project,
             principal=principal,
             catalogs=catalogs,
             friendly_name=friendly_name,
             apply=apply,
-            report=None if as_json else _print_outcome,
+            report=(lambda _: None) if as_json else _print_outcome,
         )
     if as_json:
         _print_json(result.as_dict())

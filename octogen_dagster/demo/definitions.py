@@ -29,7 +29,7 @@ from octogen_dagster import (
     build_snapshot_schedule,
     catalog_partitions,
 )
-from octogen_dagster.sharing.analytics_hub import EMULATOR_VARIABLE
+from octogen_dagster.sharing.hub import EMULATOR_VARIABLE
 
 SNAPSHOTS_VARIABLE = "OCTOGEN_DEMO_SNAPSHOTS"
 LINKED_DATASETS = "octogen_linked_datasets"

@@ -27,7 +27,7 @@ from octogen_dagster.demo.report import check_lines, links_table, places, snapsh
 from octogen_dagster.demo.services import HOST, Services, require_ui, running_services
 from octogen_dagster.sandbox.catalog import builtin_catalog_keys
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.sharing.analytics_hub import EMULATOR_VARIABLE
+from octogen_dagster.sharing.hub import EMULATOR_VARIABLE
 from octogen_dagster.snapshots.partitions import catalog_partition_key
 
 if TYPE_CHECKING:

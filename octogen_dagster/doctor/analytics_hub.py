@@ -6,17 +6,15 @@ from typing import TYPE_CHECKING
 
 from octogen_dagster.doctor.findings import Finding
 from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryInputError
-from octogen_dagster.sharing.listings import ExchangeListings
-from octogen_dagster.sharing.resource_names import TABLE, ListingName
-from octogen_dagster.sharing.subscribe import Subscriptions
-from octogen_dagster.sharing.subscription_plan import plan_subscription
+from octogen_dagster.sharing.names import TABLE, ListingName, plan_subscription
+from octogen_dagster.sharing.subscribe import in_force
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
     from octogen_dagster.background import Deadline
     from octogen_dagster.bigquery.resources import AnalyticsHubResource
-    from octogen_dagster.sharing.analytics_hub import AnalyticsHub
+    from octogen_dagster.sharing.hub import AnalyticsHub, Subscription
 
 SUBSCRIPTIONS, LISTINGS, EXCHANGE = "Subscriptions", "Listings", "Exchange"
 _DEFAULT_LOCATION = "US"
@@ -65,13 +63,9 @@ def check_analytics_hub(
         if exchange is not None:
             yield _exchange_finding(hub, exchange)
         locations = {ListingName.parse(resource).location for resource in resources}
-        read = [
-            _subscriptions_finding(hub, project, location)
-            for location in sorted(locations or {_DEFAULT_LOCATION})
-        ]
-        yield from read
-        are_read = all(finding.status == "ok" for finding in read)
-        subscriptions = Subscriptions(hub) if are_read else None
+        subscriptions: list[Subscription] = []
+        for location in sorted(locations or {_DEFAULT_LOCATION}):
+            yield _subscriptions_finding(hub, project, location, subscriptions)
         left = list(resources)
         failures = 0
         while left and len(resources) - len(left) < _MAX_LISTINGS and failures < _MAX_FAILURES:
@@ -102,18 +96,22 @@ def _checked(resources: Sequence[str]) -> tuple[list[str], list[Finding]]:
 
 def _exchange_finding(hub: AnalyticsHub, exchange: str) -> Finding:
     try:
-        found = ExchangeListings(hub, exchange).listings()
+        found = hub.list_listings(exchange)
     except OctogenBigQueryError as error:
         return Finding(EXCHANGE, "failed", str(error))
     return Finding(EXCHANGE, "ok", f"catalogs in {exchange}: {len(found.listings):,}.")
 
 
-def _subscriptions_finding(hub: AnalyticsHub, project: str, location: str) -> Finding:
+def _subscriptions_finding(
+    hub: AnalyticsHub, project: str, location: str, subscriptions: list[Subscription]
+) -> Finding:
+    """Read the subscriptions of a location, and add them to those that are known."""
     try:
-        count = sum(1 for _ in hub.subscription_messages(project, location))
+        found = hub.list_subscriptions(project, location)
     except OctogenBigQueryError as error:
         return Finding(SUBSCRIPTIONS, "failed", str(error))
-    said = f"project {project} has {count:,} in location {location}."
+    subscriptions += found
+    said = f"project {project} has {len(found):,} in location {location}."
     return Finding(SUBSCRIPTIONS, "ok", said)
 
 
@@ -132,7 +130,7 @@ class _Listings:
         self.tables: list[str] = []
 
     def add(
-        self, resource: str, project: str, hub: AnalyticsHub, subscriptions: Subscriptions | None
+        self, resource: str, project: str, hub: AnalyticsHub, subscriptions: Sequence[Subscription]
     ) -> None:
         """Ask Analytics Hub about a listing.
 
@@ -140,10 +138,11 @@ class _Listings:
             OctogenBigQueryError: It does not tell.
         """
         plan = plan_subscription(resource, project)
-        existing = subscriptions.find_existing(plan) if subscriptions else None
+        existing = in_force(subscriptions, plan)
         if existing is not None:
-            self.tables.append(f"{existing.linked_project}.{existing.linked_dataset}.{TABLE}")
-        elif hub.may_subscribe(resource):
+            dataset = f"{existing.project or project}.{existing.dataset_id or plan.dataset_id}"
+            self.tables.append(f"{dataset}.{TABLE}")
+        elif hub.may_subscribe(plan.listing):
             self._granted.append(resource)
         else:
             (self._refused if resource in self._named else self._pending).append(resource)

@@ -17,7 +17,7 @@ from octogen_dagster.doctor.sharing import SharingChecks
 from octogen_dagster.doctor.snapshot_place import check_snapshot_place
 from octogen_dagster.doctor.variables import resolved
 from octogen_dagster.doctor.versions import check_versions
-from octogen_dagster.sharing.resource_names import ListingName, checked_exchange
+from octogen_dagster.sharing.names import ListingName, checked_exchange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

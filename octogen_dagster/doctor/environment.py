@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from octogen_dagster.api.catalog_sources import GrantedCatalogs, ShopCatalogs
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
-from octogen_dagster.sharing.analytics_hub import EMULATOR_VARIABLE as ANALYTICS_HUB_VARIABLE
-from octogen_dagster.sharing.datasets import EMULATOR_VARIABLE as BIGQUERY_VARIABLE
-from octogen_dagster.sharing.resource_names import checked_project
+from octogen_dagster.sharing.hub import EMULATOR_VARIABLE as ANALYTICS_HUB_VARIABLE
+from octogen_dagster.sharing.names import checked_project
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.resource import OctogenResource
 
@@ -44,7 +43,7 @@ def resources_from_settings(
     if project:
         resources["analytics_hub"] = AnalyticsHubResource(project=checked_project(project))
         # If Analytics Hub is a local server, Google is not asked about queries either.
-        if BIGQUERY_VARIABLE in os.environ or ANALYTICS_HUB_VARIABLE not in os.environ:
+        if "BIGQUERY_EMULATOR_HOST" in os.environ or ANALYTICS_HUB_VARIABLE not in os.environ:
             from dagster_gcp import BigQueryResource
 
             resources["bigquery"] = BigQueryResource(project=project)

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 
 from octogen_dagster.doctor.findings import Check, Finding
 from octogen_dagster.errors import OctogenBigQueryError
-from octogen_dagster.sharing.denials import missing_in_project
-from octogen_dagster.sharing.google_credentials import load_credentials
-from octogen_dagster.sharing.google_errors import ANALYTICS_HUB, BIGQUERY, translate_google_errors
+from octogen_dagster.sharing.google_errors import (
+    ANALYTICS_HUB,
+    BIGQUERY,
+    load_credentials,
+    missing_in_project,
+    translate_google_errors,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping

@@ -14,7 +14,7 @@ from octogen_dagster.doctor.google_project import QUERYING, SUBSCRIBING, check_g
 from octogen_dagster.doctor.queries import check_queries
 from octogen_dagster.doctor.runner import guarded
 from octogen_dagster.doctor.variables import resolved
-from octogen_dagster.sharing.analytics_hub import EMULATOR_VARIABLE
+from octogen_dagster.sharing.hub import EMULATOR_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence

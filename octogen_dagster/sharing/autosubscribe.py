@@ -1,33 +1,42 @@
 """autosubscribe: one idempotent pass that subscribes a project to what Octogen shares with it.
 
-A pass reads the subscriber's view, decides about each listing, subscribes, and tells Octogen to
-look again. Each step has a module of its own.
+`subscribe_with_octogen` does the same for one listing.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,
+    OctogenBigQueryError,
     OctogenBigQueryInputError,
     OctogenError,
 )
-from octogen_dagster.sharing.confirmation import confirm
-from octogen_dagster.sharing.resource_names import ListingName, checked_project
-from octogen_dagster.sharing.subscriber_view import read_subscriber_view
-from octogen_dagster.sharing.subscription_plan import plan_subscription
-from octogen_dagster.sharing.verdict import Action, shown_status, verdict
+from octogen_dagster.sharing.names import ListingName, Plan, checked_project, plan_subscription
+from octogen_dagster.sharing.octogen import (
+    Action,
+    Offer,
+    confirm,
+    decide,
+    is_enabled,
+    is_named,
+    read_offers,
+)
+from octogen_dagster.sharing.subscribe import (
+    BigQuerySubscriptionResult,
+    find_subscription,
+    subscribe,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from octogen_dagster.sharing.octogen_protocols import ControlPlane, Subscriber
-    from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult
-    from octogen_dagster.sharing.subscriber_view import SubscriberListing
-    from octogen_dagster.sharing.subscription_plan import SubscriptionPlan
+    from octogen_dagster.control_plane.tools import OctogenMCP
+    from octogen_dagster.sharing.hub import AnalyticsHub
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,124 +99,160 @@ class AutosubscribeResult:
 
 
 def autosubscribe(
-    control_plane: ControlPlane,
-    subscribe: Callable[[SubscriptionPlan], BigQuerySubscriptionResult],
+    octogen: OctogenMCP,
+    hub: AnalyticsHub,
     *,
     project: str,
     principal: str,
     catalogs: Sequence[str] = (),
     friendly_name: str | None = None,
     apply: bool = False,
-    report: Callable[[CatalogOutcome], None] | None = None,
+    report: Callable[[CatalogOutcome], None] = lambda _: None,
 ) -> AutosubscribeResult:
     """Register the subscriber if needed, subscribe to what waits for it, tell Octogen to look.
 
     A catalog that fails does not stop the others. A second pass changes nothing more.
 
     Args:
-        control_plane: Octogen.
-        subscribe: Carries out the plan for a listing.
+        octogen: Octogen's control plane.
+        hub: Analytics Hub.
         project: Your Google Cloud project, which linked datasets are created in.
         principal: The IAM principal that subscribes, as `serviceAccount:…`.
         catalogs: The keys of the catalogs to look at; none means all.
         friendly_name: The display name of the linked datasets.
         apply: Make changes; otherwise only report what would be done.
         report: Called after each catalog.
-
-    Raises:
-        OctogenBigQueryInputError: The project name is invalid.
-        OctogenMCPError: Octogen sends no result, or refuses the subscriber.
-        OctogenConnectionError: Octogen does not respond.
     """
     checked_project(project)
-    view = read_subscriber_view(
-        control_plane,
-        control_plane.listings(catalogs),
+    found = read_offers(
+        octogen,
+        octogen.listings(catalogs),
         project=project,
         principal=principal,
         catalogs=catalogs,
         register=apply,
     )
+    subscriber = found.subscriber
     result = AutosubscribeResult(
         applied=apply,
         subscriber_project_id=project,
         subscriber_principal=principal,
-        subscriber_id=view.subscriber.subscriber_id if view.subscriber else None,
-        registered_subscriber=apply and not view.was_registered,
-        would_register_subscriber=not (apply or view.was_registered),
+        subscriber_id=subscriber.subscriber_id if subscriber else None,
+        registered_subscriber=apply and not found.was_registered,
+        would_register_subscriber=not (apply or found.was_registered),
     )
-    one_pass = _Pass(control_plane, subscribe, project, principal, friendly_name, apply)
-    for listing in view.listings:
-        outcome = one_pass.process(listing, view.subscriber)
+    unserved = None if subscriber is None or is_enabled(subscriber) else subscriber.desired_state
+    for offer in found.offers:
+        action, message = decide(offer, subscriber)
+        outcome = CatalogOutcome(
+            catalog_key=offer.catalog_key,
+            action=action,
+            status=unserved or offer.status,
+            reason_code=None if unserved else offer.reason_code,
+            listing_resource=offer.listing_resource,
+            linked_dataset=offer.dataset_id or _default_dataset(offer.listing_resource),
+            sample_query=offer.sample_query,
+            message=message,
+        )
+        if action is Action.WOULD_SUBSCRIBE:
+            try:
+                plan = plan_subscription(
+                    offer.listing_resource or "",
+                    project,
+                    offer.dataset_id,
+                    offer.location,
+                    friendly_name,
+                )
+                if apply:
+                    linked = subscribe(hub, plan)
+                    outcome = _confirmed(octogen, offer, principal, linked, outcome)
+            except OctogenBigQueryAccessPendingError as error:
+                outcome = replace(outcome, action=Action.PENDING, message=str(error))
+            except OctogenError as error:
+                outcome = replace(outcome, action=Action.ERROR, message=str(error))
         result.catalogs.append(outcome)
-        if report:
-            report(outcome)
+        report(outcome)
     return result
 
 
-@dataclass(frozen=True)
-class _Pass:
-    """The settings that all catalogs of a pass share."""
+def _confirmed(
+    octogen: OctogenMCP,
+    offer: Offer,
+    principal: str,
+    linked: BigQuerySubscriptionResult,
+    outcome: CatalogOutcome,
+) -> CatalogOutcome:
+    """Tell Octogen of a subscription, and return what became of the catalog."""
+    cell, problem = confirm(octogen, offer, principal)
+    done = Action.ALREADY_SUBSCRIBED if linked.already_subscribed else Action.SUBSCRIBED
+    return replace(
+        outcome,
+        action=Action.ERROR if problem else done,
+        status=(cell.status if cell else None) or outcome.status,
+        reason_code=(cell.reason_code if cell else None) or outcome.reason_code,
+        linked_dataset=linked.linked_dataset,
+        sample_query=linked.sample_query,
+        refresh_status=cell.status if cell else None,
+        message=problem,
+    )
 
-    control_plane: ControlPlane
-    subscribe: Callable[[SubscriptionPlan], BigQuerySubscriptionResult]
-    project: str
-    principal: str
-    friendly_name: str | None
-    apply: bool
 
-    def process(self, listing: SubscriberListing, subscriber: Subscriber | None) -> CatalogOutcome:
-        """Decide about a listing and carry out the decision."""
-        decided = verdict(listing, subscriber)
-        status = shown_status(listing, subscriber)
-        outcome = CatalogOutcome(
-            catalog_key=listing.catalog_key,
-            action=decided.action,
-            status=status,
-            reason_code=listing.reason_code if status == listing.status else None,
-            listing_resource=listing.listing_resource,
-            linked_dataset=listing.linked_dataset or _default_dataset(listing.listing_resource),
-            sample_query=listing.sample_query,
-            message=decided.message,
-        )
-        if decided.action is not Action.WOULD_SUBSCRIBE:
-            return outcome
-        try:
-            return self._subscribe(listing, outcome)
-        except OctogenBigQueryAccessPendingError as error:
-            return replace(outcome, action=Action.PENDING, message=str(error))
-        except OctogenError as error:
-            return replace(outcome, action=Action.ERROR, message=str(error))
+def subscribe_with_octogen(
+    octogen: OctogenMCP,
+    hub: AnalyticsHub,
+    listing: ListingName,
+    *,
+    project: str,
+    principal: str,
+    dataset_id: str | None = None,
+    replacing: Callable[[str, str], None] | None = None,
+    datasets: Mapping[str, str] = MappingProxyType({}),
+    log: Callable[[str], object] = lambda _: None,
+) -> tuple[Plan, BigQuerySubscriptionResult]:
+    """Subscribe to one listing if Octogen has granted access, and tell Octogen of it.
 
-    def _subscribe(self, listing: SubscriberListing, outcome: CatalogOutcome) -> CatalogOutcome:
-        plan = plan_subscription(
-            listing.listing_resource or "",
-            self.project,
-            location=listing.location,
-            friendly_name=self.friendly_name,
-            suggested_dataset_id=listing.linked_dataset,
+    Args:
+        octogen: Octogen's control plane.
+        hub: Analytics Hub.
+        listing: The listing.
+        project: The project that the linked dataset is created in.
+        principal: The IAM principal that subscribes.
+        dataset_id: The id of the linked dataset; None takes the one that Octogen suggests.
+        replacing: As for `subscribe`.
+        datasets: As for `subscribe`.
+        log: Called with messages that are no failure.
+
+    Raises:
+        OctogenBigQueryAccessPendingError: Octogen has not granted access yet.
+        OctogenBigQueryError: Octogen does not share the listing, has disabled the subscriber, or
+            reports an error; or Analytics Hub failed.
+        OctogenError: Octogen failed.
+    """
+    shared = [each for each in octogen.listings() if is_named(listing, each.listing_resource)]
+    if not shared:
+        raise OctogenBigQueryError(
+            f"Listing {listing}: Octogen does not share it with your organisation now. Its "
+            "dataset, if there is one, is untouched; ask Octogen, or delete the partition."
         )
-        if not self.apply:
-            return outcome
-        subscription = self.subscribe(plan)
-        confirmation = confirm(self.control_plane, listing, self.principal)
-        outcome = replace(
-            outcome,
-            linked_dataset=subscription.linked_dataset,
-            sample_query=subscription.sample_query,
-        )
-        if confirmation.problem:
-            return replace(outcome, action=Action.ERROR, message=confirmation.problem)
-        return replace(
-            outcome,
-            action=Action.ALREADY_SUBSCRIBED
-            if subscription.already_subscribed
-            else Action.SUBSCRIBED,
-            status=confirmation.status or outcome.status,
-            reason_code=confirmation.reason_code or outcome.reason_code,
-            refresh_status=confirmation.status,
-            message=None,
-        )
+    found = read_offers(octogen, shared, project=project, principal=principal, register=True)
+    offer = next(each for each in found.offers if each.is_of(listing))
+    plan = plan_subscription(str(listing), project, dataset_id or offer.dataset_id, offer.location)
+    action, message = decide(offer, found.subscriber)
+    if action is Action.ALREADY_ACTIVE:
+        return plan, subscribe(hub, plan, replacing=replacing, datasets=datasets)
+    if action is Action.PENDING and found.subscriber and is_enabled(found.subscriber):
+        existing = find_subscription(hub, plan, datasets)
+        if existing is None:
+            raise OctogenBigQueryAccessPendingError(f"Listing {listing}: {message}")
+        log(f"Listing {listing}: {message} The project is subscribed nevertheless.")
+        return plan, existing
+    if action is not Action.WOULD_SUBSCRIBE:
+        raise OctogenBigQueryError(f"Listing {listing}: {message}")
+    result = subscribe(hub, plan, replacing=replacing, datasets=datasets)
+    _, problem = confirm(octogen, offer, principal)
+    if problem:
+        log(f"Listing {listing}: {problem}")
+    return plan, result
 
 
 def _default_dataset(listing_resource: str | None) -> str | None:

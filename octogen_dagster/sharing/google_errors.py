@@ -1,8 +1,9 @@
-"""Translates the errors of Google's libraries into errors of this project."""
+"""What errors of Google's libraries mean: an error of ours, with its cause and the missing role."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,18 +13,28 @@ from octogen_dagster.errors import (
     OctogenBigQueryUnavailableError,
     OctogenBigQueryUnreachableError,
 )
-from octogen_dagster.sharing.denials import named_cause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from google.api_core.exceptions import GoogleAPICallError
+    from google.auth.credentials import Credentials
     from google.auth.exceptions import GoogleAuthError
 
+TOKEN_TIMEOUT = 30.0
+"""Seconds for one request to Google's token endpoint."""
+
+_SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 _MAX_MESSAGE_LENGTH = 400
 _REASON = re.compile(r"[\w.-]{1,63}")
+_BILL_LIMIT = "bytesBilledLimitExceeded"
 _SILENCE = {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
 """Statuses that gRPC's client gives to a call without a response."""
+
+_NAME = re.compile(r"[\w.:-]{1,200}")
+"""A name that can be copied into a shell as it is."""
+
+_PERIMETER_ID = re.compile(r"vpcServiceControlsUniqueIdentifier:? *([\w-]{1,200})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +56,33 @@ class GoogleService:
     log_in: str
 
 
+def load_credentials(credentials: Credentials | None = None) -> Credentials:
+    """Return credentials with a token: gRPC would retry a refusal until the deadline.
+
+    By default these are Application Default Credentials. Raises errors of google.auth.
+    """
+    import google.auth
+    from google.auth.credentials import with_scopes_if_required
+    from google.auth.transport.requests import Request
+
+    if credentials is None:
+        credentials, _ = google.auth.default(scopes=_SCOPES)
+    else:
+        credentials = with_scopes_if_required(credentials, _SCOPES)  # type: ignore[no-untyped-call]
+    if not credentials.valid:
+        # Google's default is 120 s, more than a tick of a sensor has.
+        credentials.refresh(functools.partial(Request(), timeout=TOKEN_TIMEOUT))
+    return credentials
+
+
 @contextlib.contextmanager
 def translate_google_errors(
     service: GoogleService, subject: str, *, if_denied: str | None = None
 ) -> Iterator[None]:
     """Raise an error of this project in place of one that Google's libraries raise.
 
-    Args:
-        service: The service that is called.
-        subject: The subject of the call, as "Table a.b.c"; the message begins with it.
-        if_denied: Advice about PERMISSION_DENIED whose details name no cause; by default that of
-            the service.
-
-    Raises:
-        OctogenBigQueryUnreachableError: The service or Google's token endpoint sent no response.
-        OctogenBigQueryUnavailableError: The service failed, or was called too often.
-        OctogenBigQueryError: The service refused, or the credentials cannot be used.
+    Its message begins with the subject, as "Table a.b.c". `if_denied` is the advice about a
+    PERMISSION_DENIED whose details name no cause.
     """
     from google.api_core import exceptions
     from google.auth import exceptions as auth
@@ -81,7 +103,7 @@ def translate_google_errors(
         code, message = service.code_and_message(error)
         shown = with_reason(code, error)
         kind, verb = OctogenBigQueryError, "refused"
-        if _passes(error):
+        if _passes(error, code):
             kind, verb = OctogenBigQueryUnavailableError, "failed"
         denied = if_denied if code == "PERMISSION_DENIED" else None
         advice = service.advice.get(code.rpartition(" ")[2], service.default_advice)
@@ -114,11 +136,12 @@ def _credentials_problem(
     return OctogenBigQueryError, problem
 
 
-def _passes(error: GoogleAPICallError) -> bool:
+def _passes(error: GoogleAPICallError, code: str) -> bool:
     """True if the service failed or was called too often, and did not refuse the request."""
     from google.api_core import exceptions
 
-    if isinstance(error, exceptions.MethodNotImplemented):
+    # BigQuery's client makes a failure of the service of the limit that a job exceeded.
+    if isinstance(error, exceptions.MethodNotImplemented) or code.endswith(_BILL_LIMIT):
         return False
     return isinstance(
         error, exceptions.ServerError | exceptions.TooManyRequests | exceptions.Cancelled
@@ -126,11 +149,7 @@ def _passes(error: GoogleAPICallError) -> bool:
 
 
 def status_code(error: object) -> str:
-    """The name of the gRPC status of an error, or else the name of its class.
-
-    Args:
-        error: An exception of Google's libraries.
-    """
+    """The name of the gRPC status of an error, or else the name of its class."""
     status = getattr(error, "grpc_status_code", None)
     return str(status.name) if status is not None else type(error).__name__
 
@@ -143,11 +162,7 @@ def with_reason(code: str, error: GoogleAPICallError) -> str:
 
 
 def shortened(text: object) -> str:
-    """A text on one line, cut to 400 characters, without the dot at its end.
-
-    Args:
-        text: The text, or an exception.
-    """
+    """A text, or that of an exception, on one line of at most 400 characters, without its dot."""
     return " ".join(str(text).split())[:_MAX_MESSAGE_LENGTH].rstrip(".")
 
 
@@ -171,6 +186,74 @@ def _bigquery_code_and_message(error: GoogleAPICallError) -> tuple[str, object]:
     # A refusal of Google's front end has no list of errors.
     reason = details.get("reason") or type(error).__name__
     return f"{error.code} {reason}", details.get("message") or error.message
+
+
+def named_cause(error: GoogleAPICallError) -> str | None:
+    """Say what the details of a refusal name as its cause, and what to do about it."""
+    # An API or a perimeter is an obstacle that no grant on a resource removes.
+    obstacle = _disabled_api(error) if is_disabled_api(error) else _perimeter(error)
+    if obstacle:
+        return obstacle
+    permission = _stated(error, "permission")
+    if error.reason != "IAM_PERMISSION_DENIED" or permission is None:
+        return None
+    return (
+        f"The permission {permission} is missing: let an administrator of the resource grant these "
+        "Google credentials a role that has it."
+    )
+
+
+def is_disabled_api(error: GoogleAPICallError) -> bool:
+    """True if a refusal says that an API is disabled in the project that calls it."""
+    return bool(error.reason == "SERVICE_DISABLED")
+
+
+def missing_in_project(permission: str, role: str, project: str) -> str:
+    """Say that a permission on a project is missing, which role has it and how to grant it."""
+    return (
+        f"The permission {permission} is missing: let an administrator of project {project} grant "
+        f"these Google credentials {role}, with `gcloud projects add-iam-policy-binding {project} "
+        f"--member=PRINCIPAL --role={role}`, where PRINCIPAL is their serviceAccount:… or user:…."
+    )
+
+
+def missing_on_exchange(permission: str, role: str, exchange: str) -> str:
+    """Say that a permission on an exchange is missing, which role has it and who can grant it."""
+    return (
+        f"The permission {permission} is missing: let the publisher of exchange {exchange} grant "
+        f"these Google credentials {role} on it, in the Google console under BigQuery, Sharing; "
+        "gcloud cannot. For Octogen's exchange ask Octogen, or list its listings with "
+        "OctogenSource, which needs no role on the exchange."
+    )
+
+
+def _disabled_api(error: GoogleAPICallError) -> str:
+    api = _stated(error, "service") or "analyticshub.googleapis.com"
+    project = _stated(error, "consumer", prefix="projects/")
+    where = f"project {project}" if project else "the project that these Google credentials call as"
+    return (
+        f"API {api} is not enabled in {where}: let an administrator run `gcloud services enable "
+        f"{api} --project {project or 'PROJECT'}`, and try again a few minutes later."
+    )
+
+
+def _perimeter(error: GoogleAPICallError) -> str | None:
+    in_message = _PERIMETER_ID.search(error.message or "")
+    if not in_message and error.reason != "SECURITY_POLICY_VIOLATED":
+        return None
+    identifier = in_message.group(1) if in_message else _stated(error, "uid")
+    return (
+        "A perimeter of VPC Service Controls forbids it"
+        f"{f' (unique identifier {identifier})' if identifier else ''}: let an administrator of "
+        "the organization look it up in the VPC Service Controls troubleshooter, and allow these "
+        "Google credentials to reach Analytics Hub and BigQuery across the perimeter."
+    )
+
+
+def _stated(error: GoogleAPICallError, key: str, *, prefix: str = "") -> str | None:
+    """A name that the details state; None if there is none, or if it has odd characters."""
+    value = str((error.metadata or {}).get(key, "")).removeprefix(prefix)
+    return value if _NAME.fullmatch(value) else None
 
 
 _LOG_IN = "Run `gcloud auth application-default login`, or"
@@ -204,7 +287,7 @@ BIGQUERY = GoogleService(
         "project that pays for the query, roles/bigquery.dataEditor on the dataset that is "
         "written to.",
         "authError": _LOG_IN_TO_BIGQUERY,
-        "bytesBilledLimitExceeded": "Nothing was billed. Read fewer columns or partitions of the "
+        _BILL_LIMIT: "Nothing was billed. Read fewer columns or partitions of the "
         "table, or raise max_bytes_billed of the asset.",
         "invalidQuery": "Correct the SQL.",
         "notFound": "Check the name and the location: a query reaches the datasets of one location "

@@ -5,7 +5,7 @@ import pytest
 from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY, DEFAULT_RETRY
 
 from octogen_dagster.bigquery.listing_sources import ExchangeSource, OctogenSource, Source
-from octogen_dagster.sharing.subscribe import Subscriptions
+from octogen_dagster.sharing import subscribe
 from tests.bigquery.daemon import Daemon
 from tests.sharing.hostile_hub import HostileHub as Hub
 from tests.sharing.hostile_hub import hostile_hub
@@ -16,7 +16,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with hostile_hub(catalogs=0) as hub:
         for name, value in hub.environment.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr(Subscriptions, "waits", ())
+        monkeypatch.setattr(subscribe, "WAITS", (0.01,))
         yield hub
 
 

@@ -18,7 +18,7 @@ from google.cloud.bigquery_storage_v1.services.big_query_read.transports import 
 
 from tests.bigquery.job_server import JobServer
 from tests.bigquery.rest_api import PROJECT, refused
-from tests.sharing.hubs import Refusal, abort
+from tests.servers.analytics_hub import Refusal, abort
 
 VIEW = f"{PROJECT}.octogen_acme.products_current_v1"
 UUID = {"name": "uuid", "type": "STRING"}

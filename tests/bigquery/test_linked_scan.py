@@ -17,7 +17,7 @@ from octogen_dagster.errors import OctogenBigQueryError
 from octogen_dagster.frames.reading import Outcome
 from tests.bigquery.rest_api import connected
 from tests.bigquery.result_server import EXPORTED_AT, UUID, VIEW, ResultServer, storage_read_api
-from tests.sharing.hubs import Refusal
+from tests.servers.analytics_hub import Refusal
 
 Scan = Callable[..., LinkedScan]
 MICROSECONDS = 1_000_000

@@ -20,9 +20,8 @@ from octogen_dagster.bigquery.listing_sources import (
 )
 from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
-from octogen_dagster.sharing import bounded_calls
 from tests.bigquery.daemon import PRINCIPAL, PROJECT, Daemon, end_of_reads
-from tests.sharing.hubs import answering, error_info, refusing
+from tests.servers.analytics_hub import answering, error_info, refusing
 
 EXCHANGE = "projects/octogen/locations/us/dataExchanges/catalogs"
 LISTING = f"{EXCHANGE}/listings/northpeak"
@@ -233,22 +232,10 @@ def endless() -> Iterator[tuple[str, itertools.count[int]]]:
 def test_a_thread_ends_with_its_tick_though_the_pages_do_not(
     instance: dg.DagsterInstance,
     endless: tuple[str, itertools.count[int]],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bounded_calls, "MAX_PAGES", 10**9)
     daemon = Daemon(instance, ExchangeSource(EXCHANGE), tick_timeout=0.3)
     endpoint, numbers = endless
     connect(daemon, endpoint)
     assert "Try again later." in skipped(daemon)
     end_of_reads()
     assert next(numbers) > 0
-
-
-def test_pages_without_an_end_fail_the_tick(
-    daemon: Daemon,
-    endless: tuple[str, itertools.count[int]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(bounded_calls, "MAX_PAGES", 5)
-    connect(daemon, endless[0])
-    assert "5 pages were read and there are more" in failed(daemon)

@@ -18,7 +18,7 @@ from octogen_dagster.bigquery import query_result
 from octogen_dagster.bigquery.query_result import QueryResult, open_result
 from tests.bigquery.rest_api import PROJECT, connected
 from tests.bigquery.result_server import ResultServer, Silence, storage_read_api
-from tests.sharing.hubs import Refusal, error_info
+from tests.servers.analytics_hub import Refusal, error_info
 
 ENDING_SECONDS = 10
 """The promise is a fraction of a second; a broken promise takes a minute."""

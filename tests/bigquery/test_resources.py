@@ -35,7 +35,7 @@ def test_the_endpoint_of_the_resource_overrides_the_environment(
 ) -> None:
     monkeypatch.setenv("ANALYTICS_HUB_EMULATOR_HOST", "127.0.0.1:1")
     with AnalyticsHubResource(project=PROJECT, endpoint=hub.endpoint).hub() as analytics_hub:
-        assert len(list(analytics_hub.listings(hub.exchange))) == 1
+        assert len(analytics_hub.list_listings(hub.exchange).listings) == 1
 
 
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.encodebytes])
@@ -51,7 +51,7 @@ def test_the_credentials_are_those_of_the_key_file(
             resource.hub() as analytics_hub,
             pytest.raises(OctogenBigQueryError, match="Google credentials cannot be used"),
         ):
-            list(analytics_hub.subscriptions(PROJECT, "us"))
+            analytics_hub.list_subscriptions(PROJECT, "us")
     assert [request.target for request in server.received] == ["/token"]
 
 

@@ -11,8 +11,8 @@ from octogen_dagster.bigquery.listing_sources import (
 )
 from octogen_dagster.bigquery.partitions import listing_partition_key
 from octogen_dagster.bigquery.subscription_health import by_analytics_hub, merge_octogen_status
-from octogen_dagster.sharing.analytics_hub import AnalyticsHub
-from octogen_dagster.sharing.listings import Listing
+from octogen_dagster.sharing.hub import AnalyticsHub, Listing
+from octogen_dagster.sharing.names import ListingName
 from tests.bigquery.daemon import PRINCIPAL, PROJECT, Daemon, reported
 from tests.sharing.hostile_hub import HostileHub as Hub
 from tests.sharing.hostile_hub import HubFault
@@ -147,8 +147,11 @@ def test_another_publisher_s_subscription_hides_no_lapse(
     assert reported(daemon.tick(minutes=20)) == {"northpeak": "revoked"}
 
 
+LISTING = "projects/octo/locations/us/dataExchanges/catalogs/listings/acme"
+
+
 def listing(resource: str = "", status: str | None = None) -> Listing:
-    return Listing(resource, None, None, "us", "dataset", status)
+    return Listing(ListingName.parse(resource or LISTING), status)
 
 
 def test_analytics_hub_s_lapses_are_those_of_the_given_listings_in_their_locations(

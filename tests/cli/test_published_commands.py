@@ -22,9 +22,9 @@ from google.cloud import bigquery_analyticshub_v1 as ah
 from octogen_dagster.cli.bigquery import autosubscribe, subscribe
 from octogen_dagster.control_plane.tokens import GivenToken
 from octogen_dagster.control_plane.tools import OctogenMCP
-from octogen_dagster.sharing.analytics_hub import AnalyticsHub
-from octogen_dagster.sharing.subscribe import Subscriptions
-from octogen_dagster.sharing.subscription_plan import plan_subscription
+from octogen_dagster.sharing import subscribe as subscribing
+from octogen_dagster.sharing.hub import AnalyticsHub
+from octogen_dagster.sharing.names import plan_subscription
 from tests.control_plane.servers import QUICK
 from tests.servers.octogen_mcp import PRINCIPAL, PROJECT
 from tests.sharing.hostile_hub import ABSENT, HubFault, hostile_hub
@@ -104,7 +104,7 @@ def subscribed(hub: Hub, catalog: str, dataset: str | None = None) -> None:
     """Subscribe to the listing of a catalog, and make Octogen check the subscription."""
     with AnalyticsHub(endpoint=hub.endpoint) as analytics_hub:
         plan = plan_subscription(hub.share(catalog), PROJECT, dataset)
-        Subscriptions(analytics_hub).subscribe(plan)
+        subscribing.subscribe(analytics_hub, plan)
     with registered(hub) as octogen:
         octogen.refresh_status(catalog, PRINCIPAL)
 
@@ -187,8 +187,9 @@ AUTOSUBSCRIBE: dict[str, World] = {
     "catalogs in every state": in_every_state,
     "cells of every kind": with_cells_of_every_kind,
     "it is subscribed and Octogen does not know": waiting(
-        lambda hub: Subscriptions(AnalyticsHub(endpoint=hub.endpoint)).subscribe(
-            plan_subscription(hub.listing_resource("acme"), PROJECT, "mine")
+        lambda hub: subscribing.subscribe(
+            AnalyticsHub(endpoint=hub.endpoint),
+            plan_subscription(hub.listing_resource("acme"), PROJECT, "mine"),
         )
     ),
     "a refresh brings two fields": waiting(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from google.cloud import bigquery_analyticshub_v1 as ah
 from google.iam.v1 import iam_policy_pb2  # type: ignore[import-untyped]
 
-from tests.sharing.hubs import Refusal, answering
+from tests.servers.analytics_hub import Refusal, answering
 
 NAME = "projects/octo/locations/us/dataExchanges/catalogs"
 

@@ -14,7 +14,7 @@ import dagster as dg
 import pytest
 from dagster._core.scheduler.instigation import TickStatus
 
-from octogen_dagster.sharing.analytics_hub import EMULATOR_VARIABLE
+from octogen_dagster.sharing.hub import EMULATOR_VARIABLE
 from tests.daemon.exchange import NAME, Exchange
 from tests.daemon.processes import Processes, kill, processes
 from tests.proxy import Proxy

@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from octogen_dagster.sharing.analytics_hub import EMULATOR_VARIABLE
+from octogen_dagster.sharing.hub import EMULATOR_VARIABLE
 
 ASSETS = [
     "octogen_catalogs",

@@ -12,7 +12,7 @@ from octogen_dagster.bigquery.resources import AnalyticsHubResource
 from octogen_dagster.doctor.analytics_hub import check_analytics_hub
 from octogen_dagster.doctor.runner import run_checks
 from tests.doctor.listings import EXCHANGE, PROJECT, granted_for, listing, subscribed
-from tests.sharing.hubs import answering, refusing
+from tests.servers.analytics_hub import answering, refusing
 
 Method = Callable[[Any], Any]
 

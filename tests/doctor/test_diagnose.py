@@ -17,7 +17,7 @@ from tests.api.servers import KEY, RawServer, http
 from tests.bigquery.rest_api import environment
 from tests.doctor.listings import PROJECT, granted_for, listing, subscribed
 from tests.doctor.test_octogen_api import today
-from tests.sharing.hubs import answering
+from tests.servers.analytics_hub import answering
 
 
 def test_the_findings_come_in_the_order_of_the_subjects(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from octogen_dagster.errors import OctogenBigQueryError, OctogenMCPAuthenticatio
 from tests.bigquery.rest_api import PROJECT, answering, environment
 from tests.bigquery.result_server import VIEW, ResultServer
 from tests.results import failure
-from tests.sharing import hubs
-from tests.sharing.hubs import error_info, granting, refusing
+from tests.servers import analytics_hub as hubs
+from tests.servers.analytics_hub import error_info, granting, refusing
 
 LISTING = "projects/octo/locations/us/dataExchanges/catalogs/listings/acme"
 SCOPE = error_info("ACCESS_TOKEN_SCOPE_INSUFFICIENT", method="SubscribeListing")

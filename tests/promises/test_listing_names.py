@@ -9,6 +9,8 @@ import dagster as dg
 import pytest
 from dagster_gcp import BigQueryResource
 from google.cloud import bigquery_analyticshub_v1 as ah
+from hypothesis import given
+from hypothesis import strategies as st
 
 from octogen_dagster import (
     AnalyticsHubResource,
@@ -18,11 +20,12 @@ from octogen_dagster import (
     build_linked_products_asset,
     build_linked_snapshot_asset,
     build_listing_sensor,
+    listing_of,
     listing_partition_key,
 )
 from octogen_dagster.errors import OctogenBigQueryInputError
 from tests.results import failure
-from tests.sharing.hubs import Refusal, answering
+from tests.servers.analytics_hub import Refusal, answering
 
 BY_ID = "projects/octo/locations/us/dataExchanges/catalogs/listings/acme"
 BY_NUMBER = BY_ID.replace("/octo/", "/123/")
@@ -45,6 +48,36 @@ def test_an_exchange_that_is_none_is_refused_where_it_is_written(exchange: str) 
         match=f"^{re.escape(repr(exchange))} is not the name of an exchange: ",
     ):
         build_listing_sensor(ExchangeSource(exchange), build_linked_datasets_asset())
+
+
+ids = st.from_regex(r"[A-Za-z0-9_-]{1,20}", fullmatch=True)
+projects = st.from_regex(
+    r"([a-z]{1,9}\.[a-z]{1,3}:)?[a-z][a-z0-9-]{1,20}|[0-9]{6,12}", fullmatch=True
+)
+
+
+@given(projects, st.sampled_from(["us", "EU", "europe-west3"]), ids, ids)
+def test_a_partition_key_turns_back_into_its_listing(
+    project: str, location: str, exchange: str, listing: str
+) -> None:
+    resource = (
+        f"projects/{project}/locations/{location}/dataExchanges/{exchange}/listings/{listing}"
+    )
+    key = listing_partition_key(resource)
+    assert key == f"{project}:{location}:{exchange}:{listing}"
+    assert listing_of(key) == resource
+
+
+@pytest.mark.parametrize("key", ["", "acme", "a:b:c", "::::", "p:us:e:", "p/x:us:e:l", "p:u s:e:l"])
+def test_a_key_that_is_no_listing_is_an_error(key: str) -> None:
+    with pytest.raises(OctogenBigQueryInputError, match="Delete the partition, and add it again"):
+        listing_of(key)
+
+
+@pytest.mark.parametrize("resource", ["", "acme", "projects/p/locations/us/dataExchanges/e"])
+def test_only_listings_have_a_partition_key(resource: str) -> None:
+    with pytest.raises(OctogenBigQueryInputError, match="is not the name of a listing"):
+        listing_partition_key(resource)
 
 
 @contextlib.contextmanager

@@ -31,7 +31,8 @@ class OctogenServer:
         refresh_token: The refresh token that is good now.
         rotates: True if each refresh replaces it.
         expires_in: The lifetime of access tokens that the token endpoint names.
-        tools: The results of tools by their names; those without one answer an empty list.
+        tools: The results of tools by their names, or functions from a call's arguments to its
+            result; those without one answer an empty list.
         arguments: The arguments of the tools that were carried out.
         calls: The names of what was called: `token`, `initialize` and tools.
         refusals: The number of refresh tokens that were used a second time.
@@ -156,7 +157,10 @@ class OctogenServer:
         if method != "tools/call":
             return http(202)
         self.arguments.append(params["arguments"])
-        return reply(request, structured(self.tools.get(name, [])))
+        value = self.tools.get(name, [])
+        return reply(
+            request, structured(value(**params["arguments"]) if callable(value) else value)
+        )
 
     def _token(self, request: Received) -> list[bytes]:
         form = {name: values[0] for name, values in parse_qs(request.body.decode()).items()}

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from octogen_dagster.sharing import analytics_hub, datasets
-from octogen_dagster.sharing.subscribe import Subscriptions
+from octogen_dagster.sharing import hub as analytics_hub
+from octogen_dagster.sharing import subscribe
 from tests.sharing.hostile_hub import HostileHub as Hub
 from tests.sharing.hostile_hub import hostile_hub
 
@@ -16,9 +16,9 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("OCTOGEN_MCP_", "GOOGLE_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
-    for variable in (analytics_hub.EMULATOR_VARIABLE, datasets.EMULATOR_VARIABLE):
+    for variable in (analytics_hub.EMULATOR_VARIABLE, "BIGQUERY_EMULATOR_HOST"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(Subscriptions, "waits", ())
+    monkeypatch.setattr(subscribe, "WAITS", (0.01,))
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     monkeypatch.setenv("HOME", "/no/home")
 

@@ -1,0 +1,456 @@
+"""Analytics Hub: its listings and subscriptions, by calls that are bounded in time and retried."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import functools
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from typing_extensions import Self
+
+from octogen_dagster.background import Deadline
+from octogen_dagster.errors import (
+    OctogenBigQueryAccessPendingError,
+    OctogenBigQueryError,
+    OctogenBigQueryInputError,
+    OctogenBigQueryUnavailableError,
+    OctogenBigQueryUnreachableError,
+)
+from octogen_dagster.settings import require_extras
+from octogen_dagster.sharing.google_errors import (
+    ANALYTICS_HUB,
+    is_disabled_api,
+    load_credentials,
+    missing_in_project,
+    missing_on_exchange,
+    named_cause,
+    shortened,
+    translate_google_errors,
+    with_reason,
+)
+from octogen_dagster.sharing.names import ListingName, Plan, checked_exchange
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from google.api_core.exceptions import PermissionDenied
+    from google.auth.credentials import Credentials
+    from google.cloud import bigquery_analyticshub_v1 as ah
+
+EMULATOR_VARIABLE = "ANALYTICS_HUB_EMULATOR_HOST"
+"""Environment variable with the `host:port` of a local server.
+
+The client connects to it without TLS and without credentials.
+"""
+
+ACTIVE, STALE, REVOKED = "STATE_ACTIVE", "STATE_STALE", "STATE_INACTIVE"
+FIRST_WAIT = 0.5
+"""The longest wait before the second attempt of a call, in seconds; it doubles with each."""
+
+_SUBSCRIBE = "analyticshub.listings.subscribe"
+_SUBSCRIPTION_OWNER = "roles/analyticshub.subscriptionOwner"
+_PAGE_SIZE = 1000
+_PUBSUB_TOPIC = 2  # of ah.SharedResourceType
+_COVERAGE_PREFIX = "coverage_"
+_TAKE_ALL = "To subscribe to such listings too, set only_catalogs=False."
+
+_Page = TypeVar("_Page")
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A listing as a source knows it.
+
+    Attributes:
+        name: Its name.
+        status: Octogen's status of it for one subscriber, or its reason code if that decides; empty
+            if Octogen has none for this listing, and None if the source has none or the subscriber
+            is not registered.
+    """
+
+    name: ListingName
+    status: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listings:
+    """The listings of a source.
+
+    Attributes:
+        listings: Each listing once, ordered by name.
+        left_out: Messages about listings that are left out, with the reason.
+        notes: Messages about listings that are taken.
+    """
+
+    listings: list[Listing]
+    left_out: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A subscription to a listing.
+
+    Attributes:
+        name: Its resource name.
+        listing: The listing, whose project Google mostly names by number.
+        state: `STATE_ACTIVE`, `STATE_STALE`, `STATE_INACTIVE`, or a state that this version does
+            not know.
+        project: The id of the project of its linked dataset; None if only its number is known.
+        dataset_id: The id of its linked dataset; None if it is not known.
+    """
+
+    name: str
+    listing: ListingName
+    state: str
+    project: str | None
+    dataset_id: str | None
+
+    @property
+    def in_force(self) -> bool:
+        """True if the subscription gives access to data."""
+        return self.state in (ACTIVE, STALE)
+
+
+class AnalyticsHub:
+    """A client of Analytics Hub that connects at the first call. Use it in a `with` statement.
+
+    Args:
+        credentials: Google credentials; by default Application Default Credentials.
+        endpoint: `host:port` of a local server; by default `ANALYTICS_HUB_EMULATOR_HOST`, and
+            Google if that is not set.
+        timeout: Seconds for one attempt of a call.
+        deadline: Seconds for a call with all its attempts, and for a list with all its pages.
+        within: The time for all calls.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials | None = None,
+        *,
+        endpoint: str | None = None,
+        timeout: float = 30.0,
+        deadline: float = 120.0,
+        within: Deadline | None = None,
+    ) -> None:
+        require_extras("Analytics Hub", "bigquery")
+        self._credentials = credentials
+        self._endpoint = endpoint or os.environ.get(EMULATOR_VARIABLE)
+        self._timeout = timeout
+        self._deadline = deadline
+        self._within = within or Deadline.after(float("inf"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        client = self.__dict__.pop("_client", None)
+        if client is not None:
+            client.transport.close()
+
+    def list_listings(self, exchange: str, *, only_catalogs: bool = True) -> Listings:
+        """Read the listings of an exchange, without those that cannot become linked datasets.
+
+        Args:
+            exchange: The exchange's resource name.
+            only_catalogs: Leave out commercial listings and those of coverage lists too.
+
+        Raises:
+            OctogenBigQueryError: The listings cannot be read; it needs viewer rights on the
+                exchange.
+        """
+        exchange = checked_exchange(exchange)
+        subject = f"Exchange {exchange}"
+        advice = missing_on_exchange(
+            "analyticshub.listings.list", "roles/analyticshub.viewer", exchange
+        )
+        with translate_google_errors(ANALYTICS_HUB, subject, if_denied=advice):
+            pages = self._pages(self._client.list_listings, exchange, subject)
+            # A field of a protobuf message is 20 times as fast to read as one of its wrapper.
+            messages = [message for page in pages for message in type(page).pb(page).listings]
+        return _sorted_out(messages, exchange, only_catalogs=only_catalogs)
+
+    def list_subscriptions(self, project: str, location: str) -> list[Subscription]:
+        """Read a project's subscriptions to listings in a location.
+
+        Raises:
+            OctogenBigQueryError: The subscriptions cannot be read.
+        """
+        parent = f"projects/{project}/locations/{location}"
+        subject = f"The subscriptions of {parent}"
+        advice = missing_in_project("analyticshub.subscriptions.list", _SUBSCRIPTION_OWNER, project)
+        with translate_google_errors(ANALYTICS_HUB, subject, if_denied=advice):
+            pages = self._pages(self._client.list_subscriptions, parent, subject)
+            messages = [message for page in pages for message in type(page).pb(page).subscriptions]
+        found = []
+        for message in messages:
+            with contextlib.suppress(OctogenBigQueryInputError):  # one to a whole exchange
+                found.append(_subscription(message, ListingName.parse(message.listing)))
+        return found
+
+    def may_subscribe(self, listing: ListingName) -> bool:
+        """Ask Analytics Hub if these credentials have the right to subscribe to a listing."""
+        from google.iam.v1 import iam_policy_pb2  # type: ignore[import-untyped]
+
+        request = iam_policy_pb2.TestIamPermissionsRequest(
+            resource=str(listing), permissions=[_SUBSCRIBE]
+        )
+        with translate_google_errors(ANALYTICS_HUB, f"The permissions on listing {listing}"):
+            response = self._client.test_iam_permissions(request, **self._bounds())
+        return _SUBSCRIBE in response.permissions
+
+    def subscribe(self, plan: Plan) -> Subscription | None:
+        """Subscribe to a listing, which creates its linked dataset.
+
+        The request may be sent more than once. If the answer to the first attempt is lost, the next
+        one finds the dataset that the first created.
+
+        Returns:
+            None if the project already has a dataset of that id.
+
+        Raises:
+            OctogenBigQueryAccessPendingError: The credentials do not have the right to subscribe
+                yet.
+            OctogenBigQueryError: The call failed, or was refused although the credentials have
+                that right.
+        """
+        from google.api_core import exceptions
+        from google.cloud import bigquery_analyticshub_v1 as ah
+
+        request = ah.SubscribeListingRequest(
+            name=str(plan.listing),
+            destination_dataset=ah.DestinationDataset(
+                dataset_reference=ah.DestinationDatasetReference(
+                    project_id=plan.project, dataset_id=plan.dataset_id
+                ),
+                location=plan.location,
+                friendly_name=plan.friendly_name,
+            ),
+        )
+        subject = (
+            f"Listing {plan.listing} as dataset {plan.project}.{plan.dataset_id} in location "
+            f"{plan.location}"
+        )
+        with translate_google_errors(ANALYTICS_HUB, subject):
+            try:
+                response = self._client.subscribe_listing(request, **self._bounds())
+            except exceptions.AlreadyExists:
+                return None
+            except exceptions.PermissionDenied as error:
+                if is_disabled_api(error):
+                    raise
+                denial = error
+            else:
+                return _subscription(ah.Subscription.pb(response.subscription), plan.listing)
+        self._explain_denial(subject, plan, denial)
+
+    def _explain_denial(self, subject: str, plan: Plan, denial: PermissionDenied) -> NoReturn:
+        """Tell a grant that has not arrived from a fault of the destination."""
+        code = with_reason("PERMISSION_DENIED", denial)
+        reason = f"{code}: {shortened(denial.message)}"
+        cause = named_cause(denial)
+        try:
+            granted = self.may_subscribe(plan.listing)
+        except OctogenBigQueryError as error:
+            unknown = error
+        else:
+            if granted:
+                raise OctogenBigQueryError(
+                    f"{subject}: Analytics Hub refused ({reason}), although these Google "
+                    "credentials have the right to subscribe to the listing. "
+                    f"{cause or _fault_of_destination(plan.project)}"
+                )
+            raise OctogenBigQueryAccessPendingError(
+                f"{subject}: Octogen's grant has not arrived yet ({reason}). It is asynchronous: "
+                "try again in a few minutes. If it stays so, check that these Google credentials "
+                f"are those of the registered principal.{f' {cause}' if cause else ''}"
+            )
+        raise type(unknown)(
+            f"{subject}: Analytics Hub refused ({reason}), and whether Octogen's grant has arrived "
+            f"is not known. {unknown}{f' {cause}' if cause else ''}"
+        )
+
+    def delete(self, subscription: str) -> None:
+        """Delete a subscription with its linked dataset. A missing subscription is no error."""
+        from google.api_core import exceptions
+        from google.cloud import bigquery_analyticshub_v1 as ah
+
+        subject = f"Subscription {subscription}"
+        advice = missing_in_project(
+            "analyticshub.subscriptions.delete", _SUBSCRIPTION_OWNER, subscription.split("/")[1]
+        )
+        with translate_google_errors(ANALYTICS_HUB, subject, if_denied=advice):
+            try:
+                request = ah.DeleteSubscriptionRequest(name=subscription)
+                deletion = self._client.delete_subscription(request, **self._bounds())
+                deletion.result(timeout=self._deadline)  # type: ignore[no-untyped-call]
+            except exceptions.NotFound:
+                return
+            except concurrent.futures.TimeoutError:
+                problem = f"its deletion did not end within {self._deadline:g} s. Try again later."
+            else:
+                return
+        raise OctogenBigQueryUnavailableError(f"{subject}: {problem}")
+
+    def _bounds(self) -> dict[str, Any]:
+        """The arguments that bound one call: its attempts, and all of them together."""
+        from google.api_core import exceptions, retry
+
+        seconds = self._within.within(self._deadline).left
+        if not seconds:
+            late = exceptions.DeadlineExceeded("no time was left to send it")  # type: ignore[no-untyped-call]
+            raise exceptions.RetryError("Too late.", late)  # type: ignore[no-untyped-call]
+        # Not Google's `if_transient_error`: for that one answer that does not come is the last.
+        transient = retry.if_exception_type(
+            exceptions.Aborted,
+            exceptions.GatewayTimeout,
+            exceptions.InternalServerError,
+            exceptions.ServiceUnavailable,
+            exceptions.TooManyRequests,
+        )
+        attempt = min(self._timeout, seconds / 2)
+        # The last attempt begins so early that it ends in time.
+        policy = retry.Retry(transient, initial=FIRST_WAIT, maximum=10.0, timeout=seconds - attempt)
+        return {"retry": policy, "timeout": attempt}
+
+    def _pages(self, method: Any, parent: str, subject: str) -> Iterator[Any]:
+        request = {"parent": parent, "page_size": _PAGE_SIZE}
+        seconds = self._within.within(self._deadline).left
+        return bounded(method(request, **self._bounds()).pages, seconds, subject)
+
+    @functools.cached_property
+    def _client(self) -> ah.AnalyticsHubServiceClient:
+        import grpc
+        from google.cloud import bigquery_analyticshub_v1 as ah
+
+        transport_class = ah.AnalyticsHubServiceClient.get_transport_class("grpc")
+        if self._endpoint:
+            channel = grpc.insecure_channel(
+                self._endpoint.removeprefix("http://").rstrip("/"),
+                options=[("grpc.enable_http_proxy", 0)],
+            )
+            return ah.AnalyticsHubServiceClient(transport=transport_class(channel=channel))
+        return ah.AnalyticsHubServiceClient(
+            transport=transport_class(credentials=load_credentials(self._credentials))
+        )
+
+
+def bounded(pages: Iterable[_Page], seconds: float, subject: str) -> Iterator[_Page]:
+    """Yield the pages of Google's pager, which bounds each page and not their number."""
+    ends_at = time.monotonic() + seconds
+    tokens = set()
+    for number, page in enumerate(pages, 1):
+        yield page
+        token: str = page.next_page_token  # type: ignore[attr-defined]
+        if token in tokens:
+            raise OctogenBigQueryError(
+                f"{subject}: the pages repeat in a circle, so they cannot be read completely. "
+                "Try again later."
+            )
+        if token and time.monotonic() > ends_at:
+            raise OctogenBigQueryUnreachableError(
+                f"{subject}: {number} pages were read within {seconds:.3g} s, and there are more. "
+                "Try again later."
+            )
+        tokens.add(token)
+
+
+def named_listings(resources: Iterable[str]) -> Listings:
+    """The listings of these resource names."""
+    return Listings(in_order(Listing(ListingName.parse(resource)) for resource in resources))
+
+
+def in_order(listings: Iterable[Listing]) -> list[Listing]:
+    """Each listing once, ordered by name."""
+    each_once = {each.name.key: each for each in listings}
+    return sorted(each_once.values(), key=lambda each: str(each.name))
+
+
+def _sorted_out(messages: Iterable[Any], exchange: str, *, only_catalogs: bool) -> Listings:
+    """The listings of an exchange that can become linked datasets."""
+    found = Listings([])
+    for message in messages:
+        try:
+            name = ListingName.parse(message.name)
+        except OctogenBigQueryInputError as error:
+            found.left_out.append(f"A listing of exchange {exchange}: {error}")
+            continue
+        problem = _problem(message, only_catalogs=only_catalogs)
+        if problem:
+            found.left_out.append(f"Listing {name}: {problem}")
+            continue
+        found.listings.append(Listing(name))
+        if message.log_linked_dataset_query_user_email:
+            found.notes.append(
+                f"Listing {name} shows its publisher the e-mail address of everyone who queries "
+                "its linked dataset: tell them."
+            )
+    return replace(found, listings=in_order(found.listings))
+
+
+def _problem(message: Any, *, only_catalogs: bool) -> str | None:
+    """Why a listing of an exchange is left out; None if it is taken.
+
+    What is no catalog is told by what is known not to be one: Octogen may name the listings of
+    catalogs in another way than today.
+    """
+    if message.resource_type == _PUBSUB_TOPIC or message.HasField("pubsub_topic"):
+        return "it shares a Pub/Sub topic, which cannot become a linked dataset."
+    if message.allow_only_metadata_sharing:
+        return "it shares its metadata only, and cannot be subscribed to."
+    if not only_catalogs:
+        return None
+    if message.HasField("commercial_info"):
+        return f"it is sold on Google Cloud Marketplace. {_TAKE_ALL}"
+    if message.name.rpartition("/")[2].startswith(_COVERAGE_PREFIX):
+        return f"it is a coverage list, and no catalog. {_TAKE_ALL}"
+    return None
+
+
+def _subscription(message: Any, listing: ListingName) -> Subscription:
+    """Read a subscription, which names its dataset in any of three fields."""
+    reference = message.destination_dataset.dataset_reference
+    places = [(reference.project_id, reference.dataset_id)]
+    for resource in [*message.linked_dataset_map.values(), *message.linked_resources]:
+        _, project, _, dataset_id = [*resource.linked_dataset.split("/"), *[""] * 4][:4]
+        places.append((project, dataset_id))
+    named = [place for place in places if place[1]]
+    # A query needs the project's id; it does not accept its number.
+    ids = [project for project, _ in named if project and not project.isdecimal()]
+    return Subscription(
+        name=message.name,
+        listing=listing,
+        state=_state_name(message.state),
+        project=ids[0] if ids else None,
+        dataset_id=named[0][1] if named else None,
+    )
+
+
+@functools.cache
+def _state_name(state: int) -> str:
+    """The name of a subscription's state, or its number if Google's client knows no name."""
+    from google.cloud import bigquery_analyticshub_v1 as ah
+
+    try:
+        return str(ah.Subscription.State(state).name)
+    except ValueError:
+        return str(state)
+
+
+def _fault_of_destination(project: str) -> str:
+    """Advice about a refusal that is not due to the listing and names no cause."""
+    advice = missing_in_project("bigquery.datasets.create", "roles/bigquery.user", project)
+    return (
+        f"{advice} A perimeter of VPC Service Controls may also forbid it. If Octogen's grant "
+        "arrived only minutes ago, try again later."
+    )

@@ -1,0 +1,166 @@
+"""Names of listings, exchanges, projects and datasets, and the plan of a subscription. No I/O."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from typing_extensions import Self
+
+from octogen_dagster.errors import OctogenBigQueryInputError
+
+TABLE = "products_current_v1"
+"""The table inside every linked dataset."""
+
+# Google's ids have letters, digits and underscores. Hyphens and single dots are harmless as well,
+# but two dots are not allowed in a partition key.
+_PROJECT = re.compile(r"(?!.*\.\.)[A-Za-z0-9._:-]{1,100}")
+_LOCATION = re.compile(r"[A-Za-z0-9-]{1,100}")
+_ID = re.compile(r"(?!.*\.\.)[\w.-]{1,100}")
+_DATASET_ID = re.compile(r"[A-Za-z0-9_]{1,1024}")
+
+_PARTS = {
+    "projects": ("project", _PROJECT),
+    "locations": ("location", _LOCATION),
+    "dataExchanges": ("exchange", _ID),
+    "listings": ("listing", _ID),
+}
+"""The words of a listing's name, each with what follows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListingName:
+    """The parsed resource name of a listing.
+
+    Attributes:
+        project: The publisher's project, by id or by number.
+        location: The BigQuery location, such as `us`.
+        exchange: The id of the data exchange.
+        listing: The id of the listing in it.
+    """
+
+    project: str
+    location: str
+    exchange: str
+    listing: str
+
+    @classmethod
+    def parse(cls, resource: str) -> Self:
+        """Parse `projects/…/locations/…/dataExchanges/…/listings/…`; blanks around are ignored."""
+        return cls(*_parse(resource, "listing"))
+
+    def __str__(self) -> str:
+        return f"{self.exchange_name}/listings/{self.listing}"
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What identifies a listing: its name without the project.
+
+        Google names the publisher's project by id in one place and by number in another. Two
+        publishers with an exchange and a listing of the same ids are not told apart.
+        """
+        return self.location.lower(), self.exchange, self.listing
+
+    @property
+    def exchange_name(self) -> str:
+        """The resource name of its exchange."""
+        return f"projects/{self.project}/locations/{self.location}/dataExchanges/{self.exchange}"
+
+    @property
+    def default_dataset_id(self) -> str:
+        """`octogen_<listing id>`, with `_` for each character that BigQuery does not allow."""
+        return f"octogen_{re.sub('[^A-Za-z0-9_]', '_', self.listing)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which dataset is to be linked to which listing; `plan_subscription` makes one.
+
+    Attributes:
+        listing: The listing.
+        project: The project that the linked dataset is created in.
+        dataset_id: The id of the linked dataset.
+        location: Its BigQuery location.
+        friendly_name: Its display name.
+    """
+
+    listing: ListingName
+    project: str
+    dataset_id: str
+    location: str
+    friendly_name: str
+
+
+def plan_subscription(
+    listing_resource: str,
+    project: str,
+    dataset_id: str | None = None,
+    location: str | None = None,
+    friendly_name: str | None = None,
+) -> Plan:
+    """Make the plan for a listing. What is left out is derived from the listing's name.
+
+    Raises:
+        OctogenBigQueryInputError: A name is invalid.
+    """
+    listing = ListingName.parse(listing_resource)
+    dataset_id = checked_dataset_id(dataset_id or listing.default_dataset_id)
+    return Plan(
+        listing=listing,
+        project=checked_project(project),
+        dataset_id=dataset_id,
+        location=location or listing.location,
+        friendly_name=friendly_name or f"Octogen {dataset_id}",
+    )
+
+
+def checked_exchange(resource: str) -> str:
+    """Check the resource name of an exchange, and remove blanks around it."""
+    _parse(resource, "exchange")
+    return resource.strip()
+
+
+def checked_dataset_id(dataset_id: str) -> str:
+    """Check the id of a dataset."""
+    if not _DATASET_ID.fullmatch(dataset_id):
+        raise OctogenBigQueryInputError(
+            f"Dataset id {dataset_id[:100]!r} is invalid: give 1 to 1,024 letters, digits and "
+            "underscores, without a project in front."
+        )
+    return dataset_id
+
+
+def checked_project(project: str) -> str:
+    """Check the id or number of a Google Cloud project."""
+    if not _PROJECT.fullmatch(project):
+        raise OctogenBigQueryInputError(
+            f"Project {project[:100]!r} is invalid: give the id of your own Google Cloud project, "
+            "such as my-project-123."
+        )
+    return project
+
+
+def sample_query(project: str, dataset_id: str) -> str:
+    """A first query to a linked dataset."""
+    return f"SELECT * FROM `{project}.{dataset_id}.{TABLE}` LIMIT 10;"  # noqa: S608
+
+
+def _parse(resource: str, kind: str) -> list[str]:
+    """The values between the fixed words of the name of a listing or an exchange."""
+    words = resource.strip().split("/")
+    expected = [each for each in _PARTS.items() if kind == "listing" or each[0] != "listings"]
+    problem = f"it continues after the {kind}" if len(words) > 2 * len(expected) else None
+    for index, (word, (part, pattern)) in reversed(list(enumerate(expected))):
+        found, value = [*words, *[""] * 8][2 * index : 2 * index + 2]
+        if found != word:
+            problem = f"{word}/<{part}> is missing"
+        elif not pattern.fullmatch(value):
+            problem = f"the {part} {repr(value[:100]) + ' is invalid' if value else 'is missing'}"
+    if problem:
+        form = "/".join(f"{word}/<{part}>" for word, (part, _) in expected)
+        raise OctogenBigQueryInputError(
+            f"{resource[:300]!r} is not the name of {'an' if kind == 'exchange' else 'a'} {kind}: "
+            f"{problem}. It has the form {form}; the Platform's BigQuery page and Octogen's MCP "
+            "show it."
+        )
+    return words[1::2]

@@ -1,0 +1,300 @@
+"""autosubscribe: one pass that can be repeated subscribes to all that Octogen shares."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from octogen_dagster.cli.main import main
+from tests.servers.google import EXCHANGE, PROJECT, Google
+from tests.servers.octogen import Octogen
+from tests.servers.octogen_mcp import PRINCIPAL
+
+LISTINGS, SUBSCRIBERS, REGISTER, REFRESH = (
+    "list_bigquery_listing_resources",
+    "list_bigquery_subscribers",
+    "register_bigquery_subscriber",
+    "refresh_bigquery_subscription_status",
+)
+UNREGISTERED = (
+    "    The subscriber is not registered: a pass with --apply registers it, and a later one "
+    "subscribes, once Octogen has granted access."
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("octogen_dagster.sharing.subscribe.WAITS", (0.001,) * 5)
+
+
+def run(octogen: Octogen, *arguments: str, google: Google | None = None) -> Result:
+    with (
+        octogen.running() as url,
+        (google or Google()).running() as endpoint,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("ANALYTICS_HUB_EMULATOR_HOST", endpoint)
+        reader = ["--project", PROJECT, "--principal", PRINCIPAL]
+        access = ["--mcp-url", url, "--mcp-access-token", octogen.access_token]
+        command = ["bq", "autosubscribe", *reader, *access, *arguments]
+        return CliRunner().invoke(main, command)
+
+
+def passed(octogen: Octogen, *arguments: str, google: Google | None = None) -> dict[str, Any]:
+    """The JSON of a pass that makes changes."""
+    done = run(octogen, "--apply", "--json", *arguments, google=google)
+    result: dict[str, Any] = json.loads(done.stdout)
+    assert (done.exit_code, done.stderr) == (int("error" in result["summary"]), "")
+    return result
+
+
+def actions(result: dict[str, Any]) -> dict[str, str]:
+    return {each["catalog_key"]: each["action"] for each in result["catalogs"]}
+
+
+def test_a_pass_prints_what_it_would_do_and_what_it_did() -> None:
+    octogen, google = Octogen(), Google()
+    octogen.share("acme")
+    octogen.share("broken", "refresh_failed")
+    octogen.share("zen", "preparing")
+    dry = run(octogen, google=google)
+    assert (dry.exit_code, dry.stderr) == (0, "")
+    assert dry.stdout.splitlines() == [
+        "Dry run: nothing is changed. Add --apply to make the changes.",
+        "acme: pending, dataset octogen_acme",
+        UNREGISTERED,
+        "broken: pending, dataset octogen_broken",
+        UNREGISTERED,
+        "zen: pending, dataset octogen_zen",
+        UNREGISTERED,
+        "Catalogs: 3 pending.",
+        "The subscriber would be registered.",
+    ]
+    assert (octogen.asked, google.calls) == ([LISTINGS, SUBSCRIBERS], [])
+    done = run(octogen, "--apply", google=google)
+    assert (done.exit_code, done.stderr) == (1, "")
+    assert done.stdout.splitlines() == [
+        "acme: subscribed, dataset octogen_acme",
+        "broken: error, dataset octogen_broken",
+        "    Octogen reports refresh_failed: ask Octogen.",
+        "zen: pending, dataset octogen_zen",
+        "    Octogen has not granted access yet.",
+        "Catalogs: 1 subscribed, 1 error, 1 pending.",
+        "The subscriber has been registered as subscriber-1.",
+    ]
+    again = run(octogen, "--apply", "--catalog", "acme, typo", google=google)
+    assert again.exit_code == 1
+    assert again.stdout.splitlines() == [
+        "acme: already active, dataset octogen_acme",
+        "typo: error",
+        "    Octogen has not granted a catalog of this key to your organisation: check the key, or "
+        "ask Octogen for it.",
+        "Catalogs: 1 already active, 1 error.",
+        "The subscriber is registered as subscriber-1.",
+    ]
+    assert len(google.subscriptions) == 1
+
+
+def test_a_pass_prints_json() -> None:
+    octogen, google = Octogen().register(), Google()
+    octogen.share("acme", linkedDatasetSuggestion="mine", shareSchema="raw", schemaVersion="v2")
+    octogen.share("zen", "active")
+    query = f"SELECT * FROM `{PROJECT}.{{}}.products_current_v1`"
+    assert passed(octogen, "--friendly-name", "Shops", google=google) == {
+        "applied": True,
+        "subscriber_project_id": PROJECT,
+        "subscriber_principal": PRINCIPAL,
+        "subscriber_id": "subscriber-1",
+        "registered_subscriber": False,
+        "would_register_subscriber": False,
+        "catalogs": [
+            {
+                "catalog_key": "acme",
+                "action": "subscribed",
+                "status": "active",
+                "reason_code": None,
+                "listing_resource": f"{EXCHANGE}/listings/acme",
+                "linked_dataset": "mine",
+                "sample_query": f"{query.format('mine')} LIMIT 10;",
+                "refresh_status": "active",
+                "message": None,
+            },
+            {
+                "catalog_key": "zen",
+                "action": "already_active",
+                "status": "active",
+                "reason_code": None,
+                "listing_resource": f"{EXCHANGE}/listings/zen",
+                "linked_dataset": "octogen_zen",
+                "sample_query": f"{query.format('octogen_zen')};",
+                "refresh_status": None,
+                "message": None,
+            },
+        ],
+        "summary": {"subscribed": 1, "already_active": 1},
+    }
+    assert google.requests[0].destination_dataset.friendly_name == "Shops"
+    assert octogen.asked == [LISTINGS, SUBSCRIBERS, REFRESH]
+    assert octogen.arguments[-1] == {
+        "catalog_key": "acme",
+        "subscriber_principal": PRINCIPAL,
+        "share_schema": "raw",
+        "schema_version": "v2",
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "action"),
+    [
+        ("awaiting_subscription", None, "subscribed"),
+        ("active", "removing", "already_active"),
+        ("source_stale", None, "already_active"),
+        ("preparing", None, "pending"),
+        ("pending", None, "pending"),
+        ("melted", None, "pending"),
+        (None, None, "pending"),
+        ("refresh_failed", None, "error"),
+        ("access_grant_failed", None, "error"),
+        ("preparing", "needs_attention", "error"),
+        ("removing", None, "skipped"),
+        ("pending", "catalog_not_enabled", "skipped"),
+        ("pending", "scope_revoked", "skipped"),
+    ],
+)
+def test_each_status_has_one_action_and_an_unknown_one_means_not_yet(
+    status: str | None, reason: str | None, action: str
+) -> None:
+    octogen = Octogen().register()
+    octogen.share("acme", status, reasonCode=reason)
+    result = passed(octogen)
+    assert actions(result) == {"acme": action}
+    if action != "subscribed":
+        assert (result["catalogs"][0]["status"], result["catalogs"][0]["reason_code"]) == (
+            status,
+            reason,
+        )
+        assert octogen.asked == [LISTINGS, SUBSCRIBERS]
+
+
+def test_a_subscriber_that_octogen_does_not_serve_is_pending() -> None:
+    octogen = Octogen().register(desiredState="disabled")
+    octogen.share("acme")
+    (catalog,) = passed(octogen)["catalogs"]
+    assert (catalog["action"], catalog["status"]) == ("pending", "disabled")
+    assert catalog["message"] == "The subscriber is disabled at Octogen: enable it there."
+
+
+def test_a_catalog_that_fails_does_not_stop_the_others() -> None:
+    octogen, google = Octogen().register(), Google(datasets={"octogen_a"})
+    for catalog in ("a", "b", "c"):
+        octogen.share(catalog)
+    google.add(f"{EXCHANGE}/listings/b", "linked_b")
+    result = passed(octogen, google=google)
+    assert actions(result) == {"a": "error", "b": "already_subscribed", "c": "subscribed"}
+    assert "already has a dataset octogen_a" in result["catalogs"][0]["message"]
+    assert result["catalogs"][1]["linked_dataset"] == "linked_b"
+
+
+def test_a_grant_that_has_not_arrived_is_pending_and_no_failure() -> None:
+    octogen = Octogen().register()
+    octogen.share("acme")
+    result = passed(octogen, google=Google(granted=False))
+    assert actions(result) == {"acme": "pending"}
+    assert "grant has not arrived yet" in result["catalogs"][0]["message"]
+
+
+def test_a_subscription_that_octogen_does_not_look_at_is_an_error() -> None:
+    octogen, google = Octogen(failing={REFRESH: "boom"}).register(), Google()
+    octogen.share("acme")
+    (catalog,) = passed(octogen, google=google)["catalogs"]
+    assert catalog["action"] == "error"
+    assert catalog["message"].startswith("It is subscribed, but Octogen did not look again: ")
+    octogen.tools[REFRESH] = octogen._refresh
+    assert actions(passed(octogen, google=google)) == {"acme": "already_subscribed"}
+
+
+@pytest.mark.parametrize("flags", [["--apply"], []])
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ({"listingResource": "acme"}, "'acme' is not the name of a listing"),
+        ({"linkedDatasetSuggestion": "my-data"}, "Dataset id 'my-data' is invalid"),
+    ],
+)
+def test_an_offer_that_cannot_work_is_an_error_in_a_dry_run_too(
+    flags: list[str], cell: dict[str, str], message: str
+) -> None:
+    octogen = Octogen().register()
+    octogen.share("acme", **cell)
+    octogen.listings[0].update(cell)
+    done = run(octogen, *flags)
+    assert done.exit_code == 1
+    assert message in done.stdout
+
+
+def test_what_a_cell_leaves_out_is_taken_from_its_listing() -> None:
+    octogen = Octogen().register()
+    octogen.share("acme", linkedDatasetSuggestion=None, location=None, listingResource=None)
+    assert actions(passed(octogen)) == {"acme": "subscribed"}
+    octogen = Octogen().register()
+    octogen.share("acme", "awaiting_subscription", listingResource=None)
+    octogen.listings.clear()
+    (catalog,) = passed(octogen)["catalogs"]
+    assert "Octogen grants access and names no listing" in catalog["message"]
+
+
+def test_each_listing_and_each_cell_has_an_outcome() -> None:
+    octogen = Octogen().register()
+    octogen.share("active", "active")
+    octogen.share("listed")
+    octogen.cells.pop()
+    octogen.share("unlisted", "pending", reasonCode="removing")
+    octogen.listings.pop()
+    octogen.share("nameless", "active", catalogKey=None)
+    octogen.listings[-1]["catalogKey"] = None
+    result = passed(octogen)
+    assert {each["catalog_key"]: each["action"] for each in result["catalogs"]} == {
+        None: "skipped",
+        "active": "already_active",
+        "listed": "pending",
+        "unlisted": "skipped",
+    }
+
+
+def test_a_catalog_in_two_regions_has_a_status_for_each() -> None:
+    octogen = Octogen().register()
+    in_eu = f"{EXCHANGE.replace('/us/', '/eu/')}/listings/acme"
+    octogen.share("acme", "active")
+    octogen.listings.append(octogen.listings[0] | {"listingResource": in_eu, "location": "eu"})
+    octogen.cells.insert(0, {"catalogKey": "acme", "status": "preparing"})
+    result = passed(octogen)
+    assert {each["listing_resource"]: each["status"] for each in result["catalogs"]} == {
+        f"{EXCHANGE}/listings/acme": "active",
+        in_eu: "preparing",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "complaint"),
+    [
+        (["--timeout", "-1"], 2, "Invalid value for '--timeout'"),
+        (["--project", ""], 2, "Error: Project '' is invalid"),
+        (["--mcp-access-token", "expired"], 1, "Error: "),
+    ],
+)
+def test_what_a_pass_cannot_do_is_an_error(
+    arguments: list[str], status: int, complaint: str
+) -> None:
+    done = run(Octogen(), *arguments, "--json")
+    assert (done.exit_code, done.stdout) == (status, "")
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_tool_that_fails_stops_the_pass() -> None:
+    done = run(Octogen(failing={SUBSCRIBERS: "not_authorized"}), "--apply", "--json")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "not_authorized" in done.stderr

@@ -1,0 +1,272 @@
+"""A denial of Google says whose fault it is: which role is missing, where, and who can grant it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import dagster as dg
+import pytest
+from click.testing import CliRunner
+from google.rpc import error_details_pb2  # type: ignore[import-untyped]
+
+from octogen_dagster import (
+    AnalyticsHubResource,
+    ExchangeSource,
+    build_linked_datasets_asset,
+    listing_partition_key,
+    subscribe_to_listing,
+)
+from octogen_dagster.cli.main import main
+from octogen_dagster.errors import (
+    OctogenBigQueryAccessPendingError,
+    OctogenBigQueryError,
+    OctogenBigQueryUnavailableError,
+    Persistence,
+)
+from tests.results import failure
+from tests.servers.analytics_hub import error_info
+from tests.servers.google import DATASET, EXCHANGE, LISTING, PROJECT, REVOKED, Google
+
+SUBJECT = f"Listing {LISTING} as dataset {PROJECT}.{DATASET} in location us"
+REFUSED = "Analytics Hub refused (PERMISSION_DENIED: {} on request)"
+DISABLED = error_info(
+    "SERVICE_DISABLED", service="analyticshub.googleapis.com", consumer="projects/7"
+)
+ENABLE = (
+    "API analyticshub.googleapis.com is not enabled in project 7: let an administrator run "
+    "`gcloud services enable analyticshub.googleapis.com --project 7`, and try again a few "
+    "minutes later."
+)
+PERIMETER = error_info("SECURITY_POLICY_VIOLATED", uid="x-1_y")
+CROSS = (
+    "A perimeter of VPC Service Controls forbids it (unique identifier x-1_y): let an "
+    "administrator of the organization look it up in the VPC Service Controls troubleshooter, and "
+    "allow these Google credentials to reach Analytics Hub and BigQuery across the perimeter."
+)
+ROLE = (
+    "The permission {permission} is missing: let an administrator of project reader-project grant "
+    "these Google credentials {role}, with `gcloud projects add-iam-policy-binding reader-project "
+    "--member=PRINCIPAL --role={role}`, where PRINCIPAL is their serviceAccount:… or user:…."
+)
+USER = ROLE.format(permission="bigquery.datasets.create", role="roles/bigquery.user")
+OWNER = "roles/analyticshub.subscriptionOwner"
+VIEWER = (
+    "The permission analyticshub.listings.list is missing: let the publisher of exchange "
+    f"{EXCHANGE} grant these Google credentials roles/analyticshub.viewer on it, in the Google "
+    "console under BigQuery, Sharing; gcloud cannot. For Octogen's exchange ask Octogen, or list "
+    "its listings with OctogenSource, which needs no role on the exchange."
+)
+
+Call = Callable[[str], object]
+
+
+def subscribe(endpoint: str) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANALYTICS_HUB_EMULATOR_HOST", endpoint)
+        return subscribe_to_listing(listing_resource=LISTING, destination_project=PROJECT)
+
+
+def list_exchange(endpoint: str) -> object:
+    hub = AnalyticsHubResource(project=PROJECT, endpoint=endpoint)
+    return ExchangeSource(EXCHANGE).listings(SimpleNamespace(analytics_hub=hub))
+
+
+def denied(google: Google, call: Call = subscribe) -> OctogenBigQueryError:
+    with google.running() as endpoint, pytest.raises(OctogenBigQueryError) as caught:
+        call(endpoint)
+    return caught.value
+
+
+def test_a_denial_without_the_right_to_subscribe_is_a_grant_on_its_way() -> None:
+    google = Google(granted=False)
+    error = denied(google)
+    assert type(error) is OctogenBigQueryAccessPendingError
+    assert error.persistence is Persistence.PASSING
+    assert str(error) == (
+        f"{SUBJECT}: Octogen's grant has not arrived yet (PERMISSION_DENIED: Permission denied on "
+        "resource). It is asynchronous: try again in a few minutes. If it stays so, check that "
+        "these Google credentials are those of the registered principal."
+    )
+    google.granted = True
+    with google.running() as endpoint:
+        assert subscribe(endpoint)
+
+
+@pytest.mark.parametrize(
+    ("details", "advice"),
+    [
+        (
+            [],
+            f"{USER} A perimeter of VPC Service Controls may also forbid it. If Octogen's grant "
+            "arrived only minutes ago, try again later.",
+        ),
+        ([PERIMETER], CROSS),
+        (
+            [error_info("IAM_PERMISSION_DENIED", permission="bigquery.datasets.create")],
+            "The permission bigquery.datasets.create is missing: let an administrator of the "
+            "resource grant these Google credentials a role that has it.",
+        ),
+    ],
+    ids=["nothing named", "perimeter", "permission"],
+)
+def test_a_denial_in_spite_of_the_right_names_the_cause(details: list[Any], advice: str) -> None:
+    google = Google()
+    google.refuse("SubscribeListing", "PERMISSION_DENIED", 1, *details)
+    error = denied(google)
+    assert type(error) is OctogenBigQueryError
+    assert error.persistence is Persistence.PERMANENT
+    assert str(error) == (
+        f"{SUBJECT}: {REFUSED.format('SubscribeListing')}, although these Google credentials have "
+        f"the right to subscribe to the listing. {advice}"
+    )
+    assert google.calls.count("SubscribeListing") == 1
+
+
+def test_a_disabled_api_is_never_a_grant_on_its_way() -> None:
+    google = Google(granted=False)
+    google.refuse("SubscribeListing", "PERMISSION_DENIED", 1, DISABLED)
+    error = denied(google)
+    assert type(error) is OctogenBigQueryError
+    assert str(error) == f"{SUBJECT}: {REFUSED.format('SubscribeListing')}. {ENABLE}"
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "kind", "reason"),
+    [
+        ("PERMISSION_DENIED", [DISABLED], OctogenBigQueryError, ENABLE),
+        ("PERMISSION_DENIED", [PERIMETER], OctogenBigQueryError, CROSS),
+        (
+            "UNKNOWN",
+            [],
+            OctogenBigQueryUnavailableError,
+            "Analytics Hub failed (UNKNOWN: TestIamPermissions on request). Try again later, or "
+            "report it to Octogen.",
+        ),
+    ],
+)
+def test_a_denial_of_which_the_permissions_cannot_be_read_says_both(
+    code: str, details: list[Any], kind: type[OctogenBigQueryError], reason: str
+) -> None:
+    google = Google(granted=False)
+    google.refuse("TestIamPermissions", code, 1, *details)
+    error = denied(google)
+    assert type(error) is kind
+    assert "and whether Octogen's grant has arrived is not known." in str(error)
+    assert str(error).endswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("method", "call", "subject", "advice"),
+    [
+        ("ListListings", list_exchange, f"Exchange {EXCHANGE}", VIEWER),
+        (
+            "ListSubscriptions",
+            subscribe,
+            f"The subscriptions of projects/{PROJECT}/locations/us",
+            ROLE.format(permission="analyticshub.subscriptions.list", role=OWNER),
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    ("details", "cause"), [([], None), ([DISABLED], ENABLE), ([PERIMETER], CROSS)]
+)
+def test_a_denial_names_the_permission_the_role_and_where_to_grant_it(
+    method: str, call: Call, subject: str, advice: str, details: list[Any], cause: str | None
+) -> None:
+    google = Google()
+    google.refuse(method, "PERMISSION_DENIED", 1, *details)
+    error = denied(google, call)
+    assert str(error) == f"{subject}: {REFUSED.format(method)}. {cause or advice}"
+    assert type(error) is OctogenBigQueryError
+
+
+def test_the_perimeter_is_found_in_the_text_as_well() -> None:
+    google = Google()
+    perimeter = error_details_pb2.PreconditionFailure.Violation(type="VPC_SERVICE_CONTROLS")
+    google.refuse(
+        "ListListings",
+        "PERMISSION_DENIED",
+        1,
+        error_details_pb2.PreconditionFailure(violations=[perimeter]),
+        text="Prohibited by organization's policy. vpcServiceControlsUniqueIdentifier: x-1_y",
+    )
+    assert str(denied(google, list_exchange)).endswith(CROSS)
+
+
+@pytest.mark.parametrize(
+    "metadata", [{}, {"service": "x; rm -rf", "consumer": "projects/`id`"}], ids=["none", "odd"]
+)
+def test_a_detail_that_is_no_name_is_not_put_into_a_command(metadata: dict[str, str]) -> None:
+    google = Google()
+    detail = error_info("SERVICE_DISABLED", **metadata)
+    google.refuse("ListListings", "PERMISSION_DENIED", 1, detail)
+    assert str(denied(google, list_exchange)).endswith(
+        "API analyticshub.googleapis.com is not enabled in the project that these Google "
+        "credentials call as: let an administrator run `gcloud services enable "
+        "analyticshub.googleapis.com --project PROJECT`, and try again a few minutes later."
+    )
+
+
+CASES = [
+    ([], False, 3, "Not yet: ", "Octogen's grant has not arrived yet"),
+    ([], True, 1, "roles/bigquery.user", "The permission bigquery.datasets.create is missing"),
+    ([DISABLED], False, 1, "`gcloud services enable analyticshub", "API analyticshub"),
+    ([PERIMETER], True, 1, "VPC Service Controls", "VPC Service Controls forbids it"),
+]
+"""Details of a denial, if the listing is granted, and what the command and a run say."""
+
+
+@pytest.mark.parametrize(("details", "granted", "status", "said", "_"), CASES)
+def test_the_command_has_an_exit_status_for_a_grant_on_its_way(
+    details: list[Any], granted: bool, status: int, said: str, _: str
+) -> None:
+    google = Google(granted=granted)
+    google.refuse("SubscribeListing", "PERMISSION_DENIED", 1, *details)
+    with google.running() as endpoint, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANALYTICS_HUB_EMULATOR_HOST", endpoint)
+        names = ["--listing", LISTING, "--project", PROJECT, "--apply", "--json"]
+        done = CliRunner().invoke(main, ["bq", "subscribe", *names])
+    assert (done.exit_code, done.stdout) == (status, "")
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize(("details", "granted", "_", "__", "said"), CASES[1:])
+def test_a_run_neither_waits_nor_retries_if_no_grant_would_help(
+    details: list[Any], granted: bool, _: int, __: str, said: str, instance: dg.DagsterInstance
+) -> None:
+    google = Google(granted=granted)
+    google.refuse("SubscribeListing", "PERMISSION_DENIED", 1, *details)
+    key = listing_partition_key(LISTING)
+    instance.add_dynamic_partitions("octogen_listings", [key])
+    with google.running() as endpoint:
+        result = dg.materialize(
+            [build_linked_datasets_asset()],
+            partition_key=key,
+            instance=instance,
+            raise_on_error=False,
+            resources={"analytics_hub": AnalyticsHubResource(project=PROJECT, endpoint=endpoint)},
+        )
+    assert said in failure(result)
+    assert google.calls.count("SubscribeListing") == 1
+    assert not [event for event in result.all_events if event.is_step_up_for_retry]
+
+
+def test_a_deletion_that_is_denied_names_the_role(instance: dg.DagsterInstance) -> None:
+    google = Google()
+    name = google.add(state=REVOKED)
+    google.refuse("DeleteSubscription", "PERMISSION_DENIED")
+    key = listing_partition_key(LISTING)
+    instance.add_dynamic_partitions("octogen_listings", [key])
+    with google.running() as endpoint:
+        result = dg.materialize(
+            [build_linked_datasets_asset(replace_revoked=True)],
+            partition_key=key,
+            instance=instance,
+            raise_on_error=False,
+            resources={"analytics_hub": AnalyticsHubResource(project=PROJECT, endpoint=endpoint)},
+        )
+    advice = ROLE.format(permission="analyticshub.subscriptions.delete", role=OWNER)
+    refusal = REFUSED.format("DeleteSubscription")
+    assert f"Subscription {name}: {refusal}. {advice}" in failure(result)

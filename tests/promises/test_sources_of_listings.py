@@ -1,0 +1,179 @@
+"""What an exchange shows, what Octogen shares and what is written down become listings."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from google.cloud import bigquery_analyticshub_v1 as ah
+
+from octogen_dagster import (
+    AnalyticsHubResource,
+    ExchangeSource,
+    OctogenControlPlaneResource,
+    OctogenSource,
+    StaticSource,
+)
+from octogen_dagster.errors import OctogenBigQueryInputError
+from tests.servers.google import BY_NUMBER, EXCHANGE, LISTING, PROJECT, Google
+from tests.servers.octogen import Octogen
+from tests.servers.octogen_mcp import PRINCIPAL
+
+Source = ExchangeSource | OctogenSource | StaticSource
+
+IN_EU = LISTING.replace("/us/", "/eu/")
+ASK = "To subscribe to such listings too, set only_catalogs=False."
+
+
+@pytest.fixture(autouse=True)
+def _token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCTOGEN_MCP_ACCESS_TOKEN", "access-secret-0")
+
+
+def found(source: Source, google: Google | None = None, octogen: Octogen | None = None) -> Any:
+    with (google or Google()).running() as endpoint, (octogen or Octogen()).running() as url:
+        resources = {
+            "analytics_hub": AnalyticsHubResource(project=PROJECT, endpoint=endpoint),
+            "octogen_control_plane": OctogenControlPlaneResource(principal=PRINCIPAL, url=url),
+        }
+        named = {key: resources[key] for key in source.resource_keys}
+        return source.listings(SimpleNamespace(**named))
+
+
+def statuses(source: Source, **servers: Any) -> dict[str, str | None]:
+    return {str(each.name): each.status for each in found(source, **servers).listings}
+
+
+def of_exchange(listing: ah.Listing, *, only_catalogs: bool = True) -> Any:
+    return found(ExchangeSource(EXCHANGE, only_catalogs), Google([listing]))
+
+
+def test_an_exchange_knows_its_listings_and_no_status() -> None:
+    names = [f"{EXCHANGE}/listings/{name}" for name in ("zen", "acme", "catalog_acme_v2")]
+    dataset = ah.Listing.BigQueryDatasetSource(dataset="projects/p/datasets/d")
+    google = Google([ah.Listing(name=name, bigquery_dataset=dataset) for name in names])
+    google.listings.append(ah.Listing(name=IN_EU))
+    assert statuses(ExchangeSource(EXCHANGE), google=google) == dict.fromkeys(sorted(names))
+
+
+@pytest.mark.parametrize(
+    ("listing", "reason"),
+    [
+        (
+            ah.Listing(name=f"{EXCHANGE}/listings/coverage_cul_7_v1"),
+            f"it is a coverage list, and no catalog. {ASK}",
+        ),
+        (
+            ah.Listing(name=LISTING, commercial_info=ah.Listing.CommercialInfo()),
+            f"it is sold on Google Cloud Marketplace. {ASK}",
+        ),
+    ],
+    ids=["coverage", "commercial"],
+)
+def test_what_is_no_catalog_is_taken_only_if_asked_for(listing: ah.Listing, reason: str) -> None:
+    of_catalogs = of_exchange(listing)
+    assert of_catalogs.listings == []
+    assert of_catalogs.left_out == [f"Listing {listing.name}: {reason}"]
+    asked = of_exchange(listing, only_catalogs=False)
+    assert [str(each.name) for each in asked.listings] == [listing.name]
+
+
+@pytest.mark.parametrize("only_catalogs", [True, False])
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"resource_type": ah.SharedResourceType.PUBSUB_TOPIC}, "it shares a Pub/Sub topic"),
+        ({"pubsub_topic": ah.Listing.PubSubTopicSource(topic="t")}, "it shares a Pub/Sub topic"),
+        ({"allow_only_metadata_sharing": True}, "it shares its metadata only"),
+    ],
+    ids=["type", "topic", "metadata"],
+)
+def test_what_cannot_become_a_linked_dataset_is_left_out(
+    fields: dict[str, Any], reason: str, only_catalogs: bool
+) -> None:
+    left = of_exchange(ah.Listing(name=LISTING, **fields), only_catalogs=only_catalogs)
+    assert left.listings == []
+    assert left.left_out[0].startswith(f"Listing {LISTING}: {reason}")
+
+
+def test_a_name_that_is_none_is_left_out_and_one_that_shows_who_queries_it_is_noted() -> None:
+    odd = ah.Listing(name=f"{EXCHANGE}/listings/bad id")
+    google = Google([odd, ah.Listing(name=LISTING, log_linked_dataset_query_user_email=True)])
+    listings = found(ExchangeSource(EXCHANGE), google)
+    assert [str(each.name) for each in listings.listings] == [LISTING]
+    assert listings.left_out[0].startswith(f"A listing of exchange {EXCHANGE}: '{odd.name}' is not")
+    assert listings.notes == [
+        f"Listing {LISTING} shows its publisher the e-mail address of everyone who queries its "
+        "linked dataset: tell them."
+    ]
+
+
+def test_octogen_knows_the_status_for_its_registered_subscriber() -> None:
+    octogen = Octogen()
+    octogen.share("acme")
+    octogen.share("zen", "preparing")
+    zen = f"{EXCHANGE}/listings/zen"
+    assert statuses(OctogenSource(), octogen=octogen) == {LISTING: None, zen: None}
+    octogen.register(subscriberProjectId="theirs", subscriberId="theirs")
+    assert statuses(OctogenSource(), octogen=octogen) == {LISTING: None, zen: None}
+    octogen.register()
+    known = {LISTING: "awaiting_subscription", zen: "preparing"}
+    assert statuses(OctogenSource(), octogen=octogen) == known
+    some = found(OctogenSource(["zen", "typo"]), octogen=octogen)
+    assert [str(each.name) for each in some.listings] == [zen]
+    assert some.left_out == [
+        "Catalog typo: Octogen has not granted a catalog of this key to your organisation: check "
+        "the key, or ask Octogen for it."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "known"),
+    [
+        ("preparing", "removing", "removing"),
+        ("preparing", "scope_revoked", "scope_revoked"),
+        ("preparing", "needs_attention", "needs_attention"),
+        (None, "catalog_not_enabled", "catalog_not_enabled"),
+        ("preparing", "preparing", "preparing"),
+        ("newer", None, "newer"),
+        ("active", "removing", "active"),
+        (None, None, ""),
+    ],
+)
+def test_a_reason_that_decides_is_the_status(
+    status: str | None, reason: str | None, known: str
+) -> None:
+    octogen = Octogen().register()
+    octogen.share("acme", status, reasonCode=reason)
+    assert statuses(OctogenSource(), octogen=octogen) == {LISTING: known}
+
+
+def test_a_catalog_in_two_regions_has_a_status_for_each() -> None:
+    octogen = Octogen().register()
+    octogen.share("acme", "active")
+    octogen.listings.append(octogen.listings[0] | {"listingResource": IN_EU})
+    assert statuses(OctogenSource(), octogen=octogen) == {LISTING: "active", IN_EU: ""}
+    octogen.cells.insert(0, {"catalogKey": "acme", "status": "pending"})  # it names no listing
+    assert statuses(OctogenSource(), octogen=octogen) == {LISTING: "active", IN_EU: "pending"}
+
+
+def test_a_catalog_whose_listing_has_no_name_is_left_out() -> None:
+    octogen = Octogen().register()
+    octogen.share("acme")
+    for catalog, resource in (("none", None), ("odd", "acme")):
+        octogen.share(catalog)["listingResource"] = resource
+    octogen.cells.clear()
+    listings = found(OctogenSource(), octogen=octogen)
+    assert [str(each.name) for each in listings.listings] == [LISTING]
+    assert [reason[:43] for reason in listings.left_out] == [
+        "Catalog none: '' is not the name of a listi",
+        "Catalog odd: 'acme' is not the name of a li",
+    ]
+
+
+def test_what_is_written_down_is_taken_once_however_its_project_is_named() -> None:
+    (listing,) = found(StaticSource([LISTING, BY_NUMBER, LISTING])).listings
+    assert (str(listing.name), listing.status) == (LISTING, None)
+    with pytest.raises(OctogenBigQueryInputError, match="'acme' is not the name of a listing"):
+        StaticSource(["acme"])
