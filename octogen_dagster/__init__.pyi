@@ -44,7 +44,7 @@ from .bigquery.resources import (
 )
 from .components.asset_data import OctogenAssetData
 from .components.component import OctogenComponent
-from .doctor.diagnose import diagnose
+from .doctor.checks import diagnose
 from .doctor.findings import (
     Diagnosis,
     Finding,

@@ -33,8 +33,7 @@ ARROWS: dict[str, set[str]] = {
     "run_ledger": {"errors", "sensor_limits"},
     "snapshots": GROUND | HELPERS | {"buckets", "api", "frames"},
     "bigquery": GROUND | HELPERS | {"api", "frames", "sharing", "control_plane"},
-    "doctor": GROUND
-    | {"dagster_parts", "api", "snapshots", "bigquery", "sharing", "control_plane"},
+    "doctor": GROUND | {"api", "snapshots", "bigquery", "sharing", "control_plane"},
     "components": GROUND | HELPERS | {"api", "frames", "snapshots", "bigquery", "sandbox"},
     "sandbox": set(),
     "demo": GROUND | {"snapshots", "bigquery", "sharing", "sandbox"},

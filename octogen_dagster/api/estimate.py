@@ -69,16 +69,21 @@ class Estimate:
         at_once = (1 - self.reserve) * self.requests_per_minute
         return max(0.0, self.requests - at_once) / self.requests_per_minute * 60
 
+    @property
+    def time(self) -> str | None:
+        """The shortest time, such as "at least 3 min at …"; None if the limit is not known."""
+        if self.limit_seconds is None:
+            return None
+        limit = f"the rate limit of {self.requests_per_minute:,.0f} requests a minute"
+        wait = self.limit_seconds
+        return f"at least {_duration(wait)} at {limit}" if wait else f"all within {limit}"
+
     def __str__(self) -> str:
         """Return all that is known, such as "250 products in 3 pages, $0.04"."""
         text = f"{_counted(self.products, 'product')} in {_counted(self.requests, self.kind)}"
         if self.price_usd:
             text += f", ${self.cost_usd:,.2f}"
-        if self.limit_seconds is not None:
-            limit = f"the rate limit of {self.requests_per_minute:,.0f} requests a minute"
-            wait = self.limit_seconds
-            text += f", at least {_duration(wait)} at {limit}" if wait else f", all within {limit}"
-        return text
+        return f"{text}, {self.time}" if self.time else text
 
 
 def estimate_pages(

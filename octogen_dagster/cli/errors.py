@@ -54,13 +54,7 @@ def reporting_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def fail(message: str, status: int, shown: BaseException | None = None) -> NoReturn:
-    """Print a message on stderr and end the process.
-
-    Args:
-        message: The message.
-        status: The exit status.
-        shown: The error whose traceback is printed before the message.
-    """
+    """Print the traceback of an error that is shown and a message on stderr; end the process."""
     from octogen_dagster.api.credentials import key_mask
 
     lines = traceback.format_exception(shown) if shown else []  # without the values of variables

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -12,8 +13,6 @@ from octogen_dagster.cli.errors import reporting_errors
 from octogen_dagster.cli.options import CONTEXT_SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
     from octogen_dagster.api.catalog_sources import CatalogService
     from octogen_dagster.api.catalog_states import CatalogState
     from octogen_dagster.api.search import SearchFilters
@@ -29,8 +28,9 @@ _IS_NO_BOUND = (
 
 
 class _Count(NamedTuple):
-    """The number of products of a subject; None if it is not known."""
+    """The number of products of a catalog or a search; None if it is not known."""
 
+    subject: str
     products: int | None
     is_lower_bound: bool = False
 
@@ -76,7 +76,7 @@ def estimate(
     Of searches and named catalogs it counts only the products that have a category, which is a
     lower bound. Exit status: 0 estimated, 1 failed, 2 bad input.
     """
-    from octogen_dagster.api.catalog_sources import CatalogService
+    from octogen_dagster.api.catalog_sources import CatalogService, several_by_host
     from octogen_dagster.api.credentials import configured_base_url
     from octogen_dagster.api.search import SearchFilters
     from octogen_dagster.api.spending import Prices, Spending
@@ -91,98 +91,92 @@ def estimate(
         base_url=base_url or configured_base_url(),
         spending=Spending(Prices(search_page_usd, lookup_usd)),
     )
-    for line in _lines(service, search, catalogs, hosts, page_size):
-        click.echo(line)
-
-
-def _lines(
-    service: CatalogService,
-    search: SearchFilters,
-    catalogs: Sequence[str],
-    hosts: Sequence[str],
-    page_size: int,
-) -> Iterator[str]:
-    """Yield a line for each catalog or for the search, then their total and their details."""
-    from octogen_dagster.api.catalog_sources import several_by_host
-    from octogen_dagster.api.estimate import estimate_lookups, estimate_pages
-
-    keys = list(catalogs)
-    states: list[CatalogState] = []
-    if hosts:
-        states = _of_shops(service, hosts)
-        keys = list(dict.fromkeys([*keys, *(state.catalog for state in states)]))
-        if not keys:
-            yield "The shops have no catalogs."
-            return
+    states = _of_shops(service, hosts) if hosts else []
+    keys = list(dict.fromkeys([*catalogs, *(state.catalog for state in states)]))
+    if hosts and not keys:
+        click.echo("The shops have no catalogs.")
+        return
     several = several_by_host(states)
     if search.has_filters:
-        apart = {_subject(key): [key] for key in keys} if several else {"The search": keys}
-        counts = {each: _count(service, search, apart[each]) for each in apart}
+        apart = [(key, [key]) for key in keys] if several else [("the search", keys)]
+        counts = [_counted(service, subject, search, each) for subject, each in apart]
     else:
         counts = _whole_catalogs(service, list(catalogs), states)
-    has_lower_bounds = any(each.is_lower_bound for each in counts.values())
-    for subject, (products, is_lower_bound) in counts.items():
-        if products is None:
-            yield f"{subject}: the number of its products is not known."
-        elif products == 0:
-            yield f"{subject}: no products are counted. Check its spelling and its filters."
-        else:
-            at_least = "at least " if is_lower_bound and not search.has_keywords else ""
-            yield f"{subject}: {at_least}{estimate_pages([products], page_size, service)}."
-    known = [each.products for each in counts.values() if each.products]
-    at_least = "at least " if has_lower_bounds and not search.has_keywords else ""
-    if len(counts) > 1:
-        is_partial = any(each.products is None for each in counts.values())
-        which = "Those that are known" if is_partial else f"All {len(counts)}"
-        yield f"{which}: {at_least}{estimate_pages(known, page_size, service)}."
-    if known:
-        lookups = estimate_lookups(sum(known), service)
-        yield f"With the details of each: {at_least}another {lookups}."
-    if has_lower_bounds:
-        yield _IS_NO_BOUND if search.has_keywords else _IS_LOWER_BOUND
+    click.echo("\n".join(_table(service, counts, page_size)))
+    if any(each.is_lower_bound for each in counts):
+        click.echo(_IS_NO_BOUND if search.has_keywords else _IS_LOWER_BOUND)
     for host, of_host in several.items():
-        yield (
+        click.echo(
             f"{host} is served by {len(of_host)} catalogs, one of which may be an aggregate of "
             "many shops. To read only some, name them: "
             f"ShopCatalogs(hosts=[{host!r}], catalogs=[{of_host[0].catalog!r}])."
         )
 
 
+def _table(service: CatalogService, counts: Sequence[_Count], page_size: int) -> list[str]:
+    """Return the lines of a table of the counts and their sum, and what is to be known of it."""
+    from octogen_dagster.api.estimate import estimate_lookups, estimate_pages
+
+    rows = [("", "products", "pages", "cost", "with details")]
+    total = [each.products for each in counts if each.products]
+    sums = [(each.subject, [each.products] if each.products else []) for each in counts]
+    if len(counts) > 1:
+        sums.append(("all", total))
+    for subject, products in sums:
+        pages = estimate_pages(products, page_size, service)
+        with_details = pages.cost_usd + estimate_lookups(sum(products), service).cost_usd
+        costs = (f"${pages.cost_usd:,.2f}", f"${with_details:,.2f}")
+        rows.append((subject, f"{pages.products:,}", f"{pages.requests:,}", *costs))
+    for row, count in enumerate(counts, 1):
+        if count.products is None:
+            rows[row] = (count.subject, *("?",) * 4)
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    ]
+    time = estimate_pages(total, page_size, service).time if total else None
+    if time:
+        lines.append(f"Pages: {time}.")
+    for count in counts:
+        if count.products is None:
+            lines.append(f"{count.subject}: the number of its products is not known.")
+        elif not count.products:
+            lines.append(f"{count.subject}: no products. Check its spelling and its filters.")
+    return lines
+
+
 def _whole_catalogs(
     service: CatalogService, keys: list[str], of_shops: Iterable[CatalogState]
-) -> dict[str, _Count]:
+) -> list[_Count]:
     """Count the products of named catalogs and those of shops; of all catalogs if there are none.
 
     What a shop says of a catalog is more than a count, and takes no further request.
-
-    Raises:
-        ValueError: A catalog is not granted to the key.
-        OctogenError: A request failed.
     """
     from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.api.search import SearchFilters
     from octogen_dagster.errors import OctogenNotFoundError
 
-    counts = {_subject(state.catalog): _Count(state.product_count) for state in of_shops}
-    known = {subject for subject, count in counts.items() if count.products is not None}
-    left = [key for key in keys if _subject(key) not in known]
+    counts = {state.catalog: _Count(state.catalog, state.product_count) for state in of_shops}
+    left = [key for key in keys if key not in counts or counts[key].products is None]
     if counts and not left:
-        return counts
+        return [*counts.values()]
     try:
         with BlockingClient(service) as client:
             listed = client.list_catalog_states().catalogs
     except OctogenNotFoundError:
         everything = SearchFilters()
         if not left:
-            return {"All of Octogen": _count(service, everything, [])}
-        return counts | {_subject(key): _count(service, everything, [key]) for key in left}
+            return [_counted(service, "all of Octogen", everything, [])]
+        counts |= {key: _counted(service, key, everything, [key]) for key in left}
+        return [*counts.values()]
     granted = {state.catalog: state.product_count for state in listed}
     if missing := [key for key in left if key not in granted]:
         raise ValueError(
             f"Catalog {missing[0]!r} is not granted to this key. Granted: "
             f"{', '.join(sorted(granted)) or 'none'}."
         )
-    return counts | {_subject(key): _Count(granted[key]) for key in left or granted}
+    counts |= {key: _Count(key, granted[key]) for key in left or granted}
+    return [*counts.values()]
 
 
 def _of_shops(service: CatalogService, hosts: Sequence[str]) -> list[CatalogState]:
@@ -196,20 +190,17 @@ def _of_shops(service: CatalogService, hosts: Sequence[str]) -> list[CatalogStat
     return list(listed.catalogs)
 
 
-def _count(service: CatalogService, search: SearchFilters, keys: Sequence[str]) -> _Count:
+def _counted(
+    service: CatalogService, subject: str, search: SearchFilters, keys: Sequence[str]
+) -> _Count:
     from octogen_dagster.api.blocking import BlockingClient
 
     with BlockingClient(service) as client:
-        products = client.count_products(search, keys)
-    return _Count(products, is_lower_bound=True)
+        return _Count(subject, client.count_products(search, keys), is_lower_bound=True)
 
 
 def _facets(texts: Iterable[str]) -> list[dict[str, Any]]:
-    """Parse NAME=VALUE options; the values of one name are alternatives.
-
-    Raises:
-        ValueError: There is no `=`.
-    """
+    """Parse NAME=VALUE options; the values of one name are alternatives."""
     values: dict[str, list[str]] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -217,7 +208,3 @@ def _facets(texts: Iterable[str]) -> list[dict[str, Any]]:
             raise ValueError(f"--facet {text!r} has no name and value: write it as gender=female")
         values.setdefault(name, []).append(value)
     return [{"name": name, "values": each} for name, each in values.items()]
-
-
-def _subject(catalog: str) -> str:
-    return f"Catalog {catalog!r}"

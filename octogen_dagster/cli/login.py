@@ -148,11 +148,7 @@ def login(
 
 
 def _mcp_url(mcp_url: str | None, resource: str | None) -> str:
-    """Return the URL of the MCP server; the resource counts more than a URL of the environment.
-
-    Raises:
-        ValueError: The command line names a URL that is not of the resource.
-    """
+    """Return the URL of the MCP server; the resource counts more than a URL of the environment."""
     from octogen_dagster.api.credentials import host_mcp_url
 
     if not resource:
@@ -173,9 +169,6 @@ def _client_id(client_id: str | None, redirect_uri: str | None) -> str | None:
     """Return the OAuth client to use again, or None.
 
     One of the environment without a redirect URI is that of another login, and is not used.
-
-    Raises:
-        ValueError: A client was named on the command line without its redirect URI.
     """
     if redirect_uri or not client_id:
         return client_id

@@ -28,21 +28,13 @@ _REPLACED_BY = {
 def mcp_option(
     name: str, help_text: str, *, synonym: str | None = None, **settings: Any
 ) -> Callable[..., Any]:
-    """Return an option that may also be set in the environment.
-
-    Args:
-        name: The name of the option; `--mcp-url` is read from `OCTOGEN_MCP_URL`.
-        help_text: The help of the option.
-        synonym: A second name of the option.
-        settings: Further arguments of `click.option`.
-    """
+    """Return an option that is also read from the environment, `--mcp-url` from OCTOGEN_MCP_URL."""
     variable = "OCTOGEN_" + name.removeprefix("--").replace("-", "_").upper()
     names = [name, synonym] if synonym else [name]
     return click.option(*names, envvar=variable, show_envvar=True, help=help_text, **settings)
 
 
 def mcp_url_option() -> Callable[..., Any]:
-    """Return the option `--mcp-url`."""
     return mcp_option(
         "--mcp-url",
         "URL of Octogen's MCP server.  [default: https://mcp.octogen.ai/mcp/, or at OCTOGEN_HOST]",
@@ -52,11 +44,7 @@ def mcp_url_option() -> Callable[..., Any]:
 def access_token_settings(options: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of `access_tokens` for the options of the current command.
 
-    The command line wins over the environment: what is given there replaces its alternatives of
-    the environment.
-
-    Args:
-        options: The values of the options, by their names with `mcp_`.
+    What is given on the command line replaces its alternatives of the environment.
     """
     context = click.get_current_context()
     given = {

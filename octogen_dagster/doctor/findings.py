@@ -1,13 +1,27 @@
-"""Finding and Diagnosis: what the checks found. No I/O."""
+"""Finding and Diagnosis: what checks find, and how checks run side by side."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Generator
+import functools
+import logging
+import os
+import time
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import dagster as dg
+from pydantic import BaseModel
+
+from octogen_dagster.background import submit, wait_interruptibly
+from octogen_dagster.errors import OctogenError
 
 Status = Literal["ok", "warning", "failed", "skipped"]
+_LOGGER = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+_Resource = TypeVar("_Resource", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +50,6 @@ Check: TypeAlias = Generator[Finding, None, None]
 """A check under way, which yields what it finds."""
 
 
-def not_given(subject: str, resource: str) -> Finding:
-    """A finding about a resource that there is not.
-
-    Args:
-        subject: The subject that is not checked.
-        resource: The name of the resource as an argument of `diagnose`.
-    """
-    return Finding(subject, "skipped", f"there is no resource `{resource}` to check.")
-
-
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """What all checks found. As text it has a line for each finding.
@@ -67,3 +71,82 @@ class Diagnosis:
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.findings))
+
+
+def not_given(subject: str, resource: str) -> Finding:
+    return Finding(subject, "skipped", f"there is no resource `{resource}` to check.")
+
+
+def resolved(resource: _Resource) -> _Resource:
+    """Return a resource with the values of the environment variables that it names."""
+    values: dict[str, str] = {}
+    for field, value in resource:
+        if isinstance(value, dg.EnvVar):
+            variable = value.env_var_name
+            if variable not in os.environ:
+                raise ValueError(
+                    f"{type(resource).__name__} takes {field} from the environment variable "
+                    f"{variable}, which is not set: set it where the code runs."
+                )
+            values[field] = os.environ[variable]
+    return resource.model_copy(update=values) if values else resource
+
+
+def run_checks(checks: Mapping[str, Callable[[], Check]], timeout: float) -> list[Finding]:
+    """Run checks at the same time and return their findings, in the order of the checks.
+
+    What a check has found before it fails or its time is over is kept. A check whose time is over
+    ends with the step that it is at. The keys are the subjects that failures are reported for.
+    """
+    ends_at = time.monotonic() + timeout
+    found: dict[str, list[Finding]] = {subject: [] for subject in checks}
+    futures = {
+        subject: submit(
+            functools.partial(_collect, guarded(subject, check()), found[subject], ends_at),
+            "octogen-doctor",
+        )
+        for subject, check in checks.items()
+    }
+    findings: list[Finding] = []
+    for subject, future in futures.items():
+        wait_interruptibly(future, ends_at - time.monotonic())
+        is_done = future.done()
+        findings += found[subject]
+        if not is_done:
+            findings.append(
+                Finding(
+                    subject,
+                    "failed",
+                    f"the check did not end within {timeout:g} s.",
+                    "Check the network and the addresses, or give it a longer timeout.",
+                )
+            )
+    return findings
+
+
+def guarded(
+    subject: str, check: Generator[Finding, None, _Result]
+) -> Generator[Finding, None, _Result | None]:
+    """Run a check whose failure is a finding; return what it returns, and None if it fails."""
+    try:
+        return (yield from check)
+    except (OctogenError, ValueError) as error:
+        yield Finding(subject, "failed", str(error))
+    except Exception as error:
+        # The text of an unexpected error may quote a secret.
+        _LOGGER.debug("The check of %s failed.", subject, exc_info=True)
+        yield Finding(
+            subject,
+            "failed",
+            f"the check itself failed with a {type(error).__name__}.",
+            f"Report it with the traceback, which the logger {__name__} has at level DEBUG.",
+        )
+    return None
+
+
+def _collect(check: Generator[Finding, None, object], found: list[Finding], ends_at: float) -> None:
+    with contextlib.closing(check):
+        for finding in check:
+            found.append(finding)  # one by one, so that those before a hang are kept
+            if time.monotonic() > ends_at:
+                return

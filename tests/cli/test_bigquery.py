@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.cli.bigquery import autosubscribe, subscribe
-from tests.control_plane.servers import QUICK, quick
+from tests.api.clients import QUICK
 from tests.servers.octogen_mcp import PRINCIPAL, PROJECT
 from tests.sharing.hostile_hub import HostileHub as Hub
 from tests.sharing.hostile_hub import HubFault
@@ -192,7 +193,7 @@ def test_the_command_line_wins_over_the_environment(
 def test_a_timeout_may_be_longer_than_the_deadline(hub: Hub) -> None:
     for method in ("token", "list_bigquery_subscribers"):
         hub.inject(HubFault("latency", 0.5, method=method, times=1))
-    done = run_autosubscribe("--timeout", "20", retry=quick(deadline=0.1))
+    done = run_autosubscribe("--timeout", "20", retry=dataclasses.replace(QUICK, deadline=0.1))
     assert done.exit_code == 0, done.stderr
 
 

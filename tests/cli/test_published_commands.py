@@ -25,7 +25,7 @@ from octogen_dagster.control_plane.tools import OctogenMCP
 from octogen_dagster.sharing import subscribe as subscribing
 from octogen_dagster.sharing.hub import AnalyticsHub
 from octogen_dagster.sharing.names import plan_subscription
-from tests.control_plane.servers import QUICK
+from tests.api.clients import QUICK
 from tests.servers.octogen_mcp import PRINCIPAL, PROJECT
 from tests.sharing.hostile_hub import ABSENT, HubFault, hostile_hub
 from tests.sharing.hostile_hub import HostileHub as Hub

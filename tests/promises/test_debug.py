@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import click
 import pytest
@@ -18,23 +18,23 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments)
 
 
-@pytest.fixture
-def definitions(tmp_path: Path) -> Path:
-    """A file of the user that fails with a ValueError of Python's."""
-    file = tmp_path / "broken_definitions.py"
-    file.write_text('retries = int("ten")\n')
-    return file
+LISTING = "projects/p/locations/us/dataExchanges/e/listings/l"
+DRY_RUN = ("bq", "subscribe", "--listing", LISTING, "--project", "mine", "--json")
 
 
-def test_the_traceback_of_what_may_be_a_defect_is_one_option_away(definitions: Path) -> None:
-    told = run("doctor", "-f", str(definitions))
+def test_the_traceback_of_what_may_be_a_defect_is_one_option_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("json.dumps", lambda *_, **__: int("ten"))
+    told = run(*DRY_RUN)
     said = "Error: invalid literal for int() with base 10: 'ten'"
     hint = "If your input is right, this is a defect: add --debug to see its traceback."
     assert (told.exit_code, told.stderr.splitlines()) == (2, [said, hint])
-    shown = run("doctor", "-f", str(definitions), "--debug")
-    first, *lines, last = shown.stderr.splitlines()
-    assert (shown.exit_code, first, last) == (2, "Traceback (most recent call last):", said)
-    assert any(f'"{definitions}", line 1' in line for line in lines)
+    shown = run(*DRY_RUN, "--debug")
+    assert shown.exit_code == 2
+    assert "Traceback (most recent call last):" in shown.stderr
+    assert f'"{__file__}", line' in shown.stderr
+    assert shown.stderr.splitlines()[-1] == said
 
 
 def test_bad_input_is_one_line_without_a_hint() -> None:
@@ -52,19 +52,18 @@ def test_an_error_of_the_package_has_a_traceback_too() -> None:
     assert shown.stderr.endswith(told.stderr)
 
 
-def test_the_key_is_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tell(*_: object, **__: object) -> None:
+        key = os.environ["OCTOGEN_PLATFORM_API_KEY"]
+        try:
+            int(key)
+        except ValueError as error:
+            raise ValueError(f"The key {key} is no number") from error
+
     monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", KEY)
-    file = tmp_path / "telling.py"
-    file.write_text(
-        "import os\n"
-        'key = os.environ["OCTOGEN_PLATFORM_API_KEY"]\n'
-        "try:\n"
-        "    int(key)\n"
-        "except ValueError as error:\n"
-        '    raise ValueError(f"The key {key} is no number") from error\n'
-    )
+    monkeypatch.setattr("json.dumps", tell)
     for options in ((), ("--debug",)):
-        shown = run("doctor", "-f", str(file), *options)
+        shown = run(*DRY_RUN, *options)
         assert shown.exit_code == 2
         assert "is no number" in shown.stderr
         assert KEY not in shown.output

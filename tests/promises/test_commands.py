@@ -11,7 +11,6 @@ import click
 import pytest
 import tomli
 
-from octogen_dagster.cli import shared_names
 from octogen_dagster.cli.main import main
 
 ROOT = Path(__file__).parents[2]
@@ -30,16 +29,18 @@ def subcommands(command: click.Command, *words: str) -> list[tuple[str, ...]]:
     ]
 
 
-def test_each_script_is_a_function() -> None:
+def test_each_script_is_a_command_of_its_own_or_a_subcommand() -> None:
     found = {}
     for name, target in SCRIPTS.items():
         module, _, attribute = target.partition(":")
         found[name] = getattr(importlib.import_module(module), attribute)
+    bq = main.commands["bq"]
+    assert isinstance(bq, click.Group)
     assert found == {
         "octogen-dagster": main,
-        "octogen-bq-subscribe": shared_names.subscribe,
-        "octogen-bq-autosubscribe": shared_names.autosubscribe,
-        "octogen-mcp-login": shared_names.login,
+        "octogen-bq-subscribe": bq.commands["subscribe"],
+        "octogen-bq-autosubscribe": bq.commands["autosubscribe"],
+        "octogen-mcp-login": main.commands["login"],
     }
 
 
@@ -49,7 +50,6 @@ def test_a_command_starts_without_the_heavy_libraries() -> None:
     program = f"""
 import sys
 from octogen_dagster.cli.main import main
-import octogen_dagster.cli.shared_names
 heavy = {{"dagster", "polars", "google.cloud", "httpx", "httpx2", "mcp", "pydantic", "tenacity"}}
 for call in {calls!r}:
     try:

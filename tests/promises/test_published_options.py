@@ -20,7 +20,7 @@ from octogen_dagster.cli.bigquery import autosubscribe, subscribe
 from octogen_dagster.cli.login import login
 from octogen_dagster.sandbox.hub import Hub
 from octogen_dagster.sandbox.server import Sandbox
-from tests.control_plane.servers import QUICK
+from tests.api.clients import QUICK
 from tests.servers.octogen_mcp import PRINCIPAL, PROJECT
 
 PUBLISHED = importlib.metadata.distribution("octogen-ai-sdk").entry_points

@@ -1,3 +1,5 @@
+"""Checks run side by side, each bounded in time and apart from the failures of the others."""
+
 from __future__ import annotations
 
 import threading
@@ -5,8 +7,7 @@ from collections.abc import Generator
 
 import pytest
 
-from octogen_dagster.doctor.findings import Finding
-from octogen_dagster.doctor.runner import run_checks
+from octogen_dagster.doctor.findings import Finding, run_checks
 from octogen_dagster.errors import OctogenMCPError
 
 SECRET = "secret-0123456789"

@@ -1,0 +1,287 @@
+"""diagnose: checks the resources that a user has, a generator of findings for each subject."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from octogen_dagster.api.blocking import BlockingClient
+from octogen_dagster.api.catalog_sources import (
+    CatalogService,
+    GrantedCatalogs,
+    NamedCatalogs,
+    ShopCatalogs,
+)
+from octogen_dagster.api.credentials import API_KEY_VARIABLES, BASE_URL_VARIABLE, address_origin
+from octogen_dagster.api.retry import RetryPolicy
+from octogen_dagster.api.spending import Spending, usd
+from octogen_dagster.background import Deadline
+from octogen_dagster.bigquery.resources import (
+    AnalyticsHubResource,
+    OctogenControlPlaneResource,
+)
+from octogen_dagster.doctor.findings import (
+    Check,
+    Diagnosis,
+    Finding,
+    guarded,
+    not_given,
+    resolved,
+    run_checks,
+)
+from octogen_dagster.doctor.sharing_checks import (
+    analytics_hub_findings,
+    control_plane_findings,
+    credentials_findings,
+    query_findings,
+)
+from octogen_dagster.errors import (
+    OctogenError,
+    OctogenNotFoundError,
+)
+from octogen_dagster.sharing.hub import EMULATOR_VARIABLE
+from octogen_dagster.sharing.names import (
+    ListingName,
+    checked_exchange,
+    checked_project,
+)
+from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
+from octogen_dagster.snapshots.resource import OctogenResource
+from octogen_dagster.store import Store, write_parquet
+
+if TYPE_CHECKING:
+    from octogen_dagster.api.models import MeResponse
+
+DEFAULT_TIMEOUT = 45.0
+"""Seconds for all checks, so that a sensor, which has 60, can wait for them."""
+
+_PACKAGES = ("octogen-dagster", "dagster", "polars", "pyarrow")
+
+
+def diagnose(
+    *,
+    octogen: OctogenResource | None = None,
+    io_manager: ParquetSnapshotIOManager | None = None,
+    analytics_hub: AnalyticsHubResource | None = None,
+    control_plane: OctogenControlPlaneResource | None = None,
+    bigquery: Any = None,
+    listings: Sequence[str] = (),
+    exchange: str | None = None,
+    timeout: float = DEFAULT_TIMEOUT,
+) -> Diagnosis:
+    """Check what works, what does not and what to do, without a search or lookup.
+
+    Nothing is changed, except for one small file that is written where snapshots are stored and
+    deleted again, and a refresh token that Octogen replaces, as with every login. A resource that
+    is left out is not checked. The checks run at the same time, and one that fails or hangs does
+    not stop the others. It can be called in a sensor or an asset check.
+
+    Args:
+        octogen: Octogen's REST API.
+        io_manager: The place of the snapshots.
+        analytics_hub: Analytics Hub, with the project of the linked datasets.
+        control_plane: Octogen's MCP.
+        bigquery: A `dagster_gcp.BigQueryResource`, for queries over linked datasets.
+        listings: Resource names of listings that must be granted, besides those that Octogen's MCP
+            names.
+        exchange: The exchange that an `ExchangeSource` reads.
+        timeout: Seconds for all checks.
+
+    Raises:
+        OctogenBigQueryInputError: The name of a listing or of the exchange is malformed.
+    """
+    for listing in listings:
+        ListingName.parse(listing)
+    if exchange is not None:
+        checked_exchange(exchange)
+    seconds = timeout / 3  # Octogen's MCP, Analytics Hub and queries are checked in turn
+    within = Deadline.after(timeout)
+
+    def sharing() -> Check:
+        """Check what builds on one another: each one uses what the one before found."""
+        project = resolved(analytics_hub).project if analytics_hub else None
+        shared = yield from guarded(
+            "MCP login", control_plane_findings(control_plane, project, seconds)
+        )
+        named = (listings, shared or (), exchange)
+        tables = yield from guarded(
+            "Analytics Hub", analytics_hub_findings(analytics_hub, named, seconds, within)
+        )
+        yield from guarded("Queries", query_findings(bigquery, tables or (), seconds))
+
+    checks: dict[str, Callable[[], Check]] = {
+        "Versions": _version_findings,
+        "Octogen": partial(_octogen_findings, octogen, seconds),
+        "Snapshots": partial(_snapshot_findings, io_manager),
+        "Google credentials": partial(credentials_findings, analytics_hub, control_plane),
+        "Sharing": sharing,
+    }
+    return Diagnosis(tuple(run_checks(checks, timeout)))
+
+
+def environment_resources(
+    *,
+    shops: Sequence[str] = (),
+    base_dir: str | None = None,
+    project: str | None = None,
+    principal: str | None = None,
+) -> dict[str, Any]:
+    """Return the resources that settings and the environment describe, as arguments of `diagnose`.
+
+    Without a shop, catalogs are those that are granted to the key.
+    """
+    resources: dict[str, Any] = {
+        "octogen": OctogenResource(catalogs=ShopCatalogs(shops) if shops else GrantedCatalogs())
+    }
+    if base_dir:
+        resources["io_manager"] = ParquetSnapshotIOManager(base_dir=base_dir)
+    if project:
+        resources["analytics_hub"] = AnalyticsHubResource(project=checked_project(project))
+        # If Analytics Hub is a local server, Google is not asked about queries either.
+        if "BIGQUERY_EMULATOR_HOST" in os.environ or EMULATOR_VARIABLE not in os.environ:
+            from dagster_gcp import BigQueryResource
+
+            resources["bigquery"] = BigQueryResource(project=project)
+    if principal:
+        resources["control_plane"] = OctogenControlPlaneResource(principal=principal)
+    return resources
+
+
+def _version_findings() -> Check:
+    versions = [f"Python {platform.python_version()}"]
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions.append(f"{package} {importlib.metadata.version(package)}")
+    yield Finding("Versions", "ok", f"{', '.join(versions)}.")
+
+
+def _octogen_findings(octogen: OctogenResource | None, seconds: float) -> Check:
+    """Check the key, the catalogs and the limits, without a search or lookup."""
+    if octogen is None:
+        yield not_given("Octogen", "octogen")
+        return
+    octogen = resolved(octogen)
+    service = replace(octogen.service(), retry=RetryPolicy(attempts=2, deadline=seconds))
+    origin = address_origin(octogen.base_url, "base_url", BASE_URL_VARIABLE, octogen.host)
+    yield Finding("Octogen host", "ok", f"{service.base_url} ({origin}).")
+    with BlockingClient(service) as client:
+        me: MeResponse | None = None
+        try:
+            me = client.get_me()
+        except OctogenNotFoundError:  # a service of the older contract, which this asks for the key
+            client.list_catalog_states()
+    yield _key_finding(octogen, service, me)
+    yield _catalogs_finding(service)
+    named = me.rate_limit.limit if me and me.rate_limit else None
+    limit = named or service.spending.requests_per_minute
+    rate = f"{limit:,.0f} requests a minute." if limit else "the service names none."
+    yield Finding("Octogen rate limit", "ok", rate)
+    yield _spending_finding(service.spending)
+    yield Finding(
+        "Octogen balance",
+        "skipped",
+        "Octogen's API does not tell it: a search or lookup without credit is refused (402).",
+    )
+
+
+def _key_finding(
+    octogen: OctogenResource, service: CatalogService, me: MeResponse | None
+) -> Finding:
+    current, deprecated = API_KEY_VARIABLES
+    origin = "api_key of the resource"
+    if not octogen.api_key:
+        origin = current if os.environ.get(current, "").strip() else deprecated
+    said = f"{service.base_url} accepts the key ({origin})"
+    if me is None:
+        said += " and speaks the older contract (seed)."
+    else:
+        organization = me.organization and me.organization.name
+        of = f" of the organisation {organization!r}" if organization else ""
+        said = f"{said}{of} and speaks the current contract."
+    if origin == deprecated:
+        advice = f"Octogen has deprecated {deprecated}: set {current} instead."
+        return Finding("Octogen key", "warning", said, advice)
+    return Finding("Octogen key", "ok", said)
+
+
+def _catalogs_finding(service: CatalogService) -> Finding:
+    subject, source = "Octogen catalogs", service.catalogs
+    kind = type(source).__name__
+    if isinstance(source, NamedCatalogs):
+        said = f"NamedCatalogs names {len(source.keys)}; whether they exist is not checked."
+        return Finding(subject, "ok", said)
+    try:
+        listed = service.fetch_catalogs()
+    except OctogenNotFoundError as error:
+        # Only what lists catalogs fails without a source; a search that names its catalogs works.
+        is_default = isinstance(source, GrantedCatalogs)
+        return Finding(subject, "warning" if is_default else "failed", str(error))
+    except OctogenError as error:
+        return Finding(subject, "failed", str(error))
+    products = sum(state.product_count or 0 for state in listed.catalogs)
+    said = f"{kind} finds {len(listed.catalogs):,}, with {products:,} products in all."
+    if listed.warnings:
+        return Finding(subject, "warning", said, " ".join(listed.warnings))
+    if not listed.catalogs:
+        return Finding(subject, "warning", said, "Ask Octogen for access to catalogs.")
+    return Finding(subject, "ok", said)
+
+
+def _spending_finding(spending: Spending) -> Finding:
+    subject, page = "Octogen spending", spending.prices.search_page_usd
+    prices = (
+        f"the configured prices are {usd(page)} for a page of a search and "
+        f"{usd(spending.prices.lookup_usd)} for a lookup"
+    )
+    if spending.budget_usd is None:
+        advice = "budget_usd limits what a run spends."
+        return Finding(subject, "ok", f"{prices}; there is no budget.", advice)
+    budget = f"the budget of a run is {usd(spending.budget_usd)}"
+    pages = f", which is {int(spending.budget_usd / page):,} pages" if page else ""
+    return Finding(subject, "ok", f"{prices}; {budget}{pages}.")
+
+
+def _snapshot_findings(io_manager: ParquetSnapshotIOManager | None) -> Check:
+    """Write, publish, read back and delete a file as a snapshot is, and remove what it needed."""
+    if io_manager is None:
+        yield not_given("Snapshots", "io_manager")
+        return
+    import polars as pl
+
+    store, key = resolved(io_manager).store, f"octogen-doctor-{uuid.uuid4().hex}.parquet"
+    with _without_new_folders(store, key):
+        with store.unfinished(key) as unfinished:
+            rows = write_parquet(pl.LazyFrame({"probe": [1]}), unfinished, dict, lambda: None)
+            store.publish(unfinished, key)
+        try:
+            is_read = store.count_rows(key) == rows
+        finally:
+            store.delete([key])
+    step = "renamed" if store.is_local else "put"
+    said = f"a file was written, {step}, read back and deleted at {store.base_dir}."
+    if is_read:
+        yield Finding("Snapshots", "ok", said)
+        return
+    said = f"a file that was written to {store.base_dir} was read back with other rows."
+    yield Finding("Snapshots", "failed", said, "Report it with the kind of the object store.")
+
+
+@contextlib.contextmanager
+def _without_new_folders(store: Store, key: str) -> Iterator[None]:
+    """Remove the folders of a local file that do not exist yet, if they are empty in the end."""
+    parents = Path(store.uri(key)).parents if store.is_local else ()
+    new = [folder for folder in parents if not folder.exists()]
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # another process uses the folder by now
+            for folder in new:
+                folder.rmdir()

@@ -1,0 +1,276 @@
+"""The checks of what is shared: Octogen's MCP, Analytics Hub and BigQuery."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Generator, Sequence
+from typing import Any
+
+from octogen_dagster.api.credentials import address_origin
+from octogen_dagster.background import Deadline
+from octogen_dagster.bigquery.resources import (
+    MCP_URL_VARIABLE,
+    TOKEN_ENDPOINT_VARIABLE,
+    AnalyticsHubResource,
+    OctogenControlPlaneResource,
+)
+from octogen_dagster.bigquery.tables import open_client
+from octogen_dagster.control_plane.tokens import LoginFiles
+from octogen_dagster.control_plane.tools import OctogenMCP
+from octogen_dagster.doctor.findings import Check, Finding, not_given, resolved
+from octogen_dagster.errors import (
+    OctogenBigQueryError,
+    OctogenBigQueryInputError,
+    OctogenMCPError,
+)
+from octogen_dagster.sharing.google_errors import (
+    ANALYTICS_HUB,
+    BIGQUERY,
+    load_credentials,
+    translate_google_errors,
+)
+from octogen_dagster.sharing.hub import EMULATOR_VARIABLE, AnalyticsHub, Subscription
+from octogen_dagster.sharing.names import TABLE, ListingName, plan_subscription
+from octogen_dagster.sharing.subscribe import in_force
+
+_DEFAULT_LOCATION = "US"
+_MAX_LISTINGS = 100
+_MAX_NAMES = 3
+_MAX_FAILURES = 3  # listings that cannot be looked at mostly have one cause
+_GRANT = (
+    "Octogen grants roles/analyticshub.subscriber on a listing to the registered principal, within "
+    "minutes. If it does not, check that these Google credentials are that principal's."
+)
+_KINDS = {
+    "google.oauth2.service_account": "the key file of a service account",
+    "google.oauth2.credentials": "the login of a person",
+    "google.auth.compute_engine": "the service account of this machine",
+    "google.auth.impersonated_credentials": "an impersonated service account",
+    "google.auth.identity_pool": "workload identity federation",
+}
+
+
+def credentials_findings(
+    analytics_hub: AnalyticsHubResource | None, control_plane: OctogenControlPlaneResource | None
+) -> Check:
+    """Say whose Google credentials there are, and if they are those that Octogen shares with."""
+    if analytics_hub is None:
+        return
+    subject, hub = "Google credentials", resolved(analytics_hub)
+    if hub.endpoint or os.environ.get(EMULATOR_VARIABLE):
+        yield Finding(subject, "skipped", "Analytics Hub is a local server, which takes none.")
+        return
+    with translate_google_errors(ANALYTICS_HUB, subject):
+        credentials = load_credentials(hub.credentials())
+    module = type(credentials).__module__
+    kind = next((kind for name, kind in _KINDS.items() if module.startswith(name)), module)
+    account = getattr(credentials, "service_account_email", None) or getattr(
+        credentials, "account", None
+    )
+    said = f"{kind}, {account or 'whose account they do not name'}."
+    principal = resolved(control_plane).principal if control_plane else ""
+    registered = principal.partition(":")[2]
+    if account and registered and account != registered:
+        advice = (
+            f"Octogen shares with {principal}: let these credentials be that principal's, or "
+            "register theirs."
+        )
+        yield Finding(subject, "warning", said, advice)
+    else:
+        yield Finding(subject, "ok", said)
+
+
+def control_plane_findings(
+    resource: OctogenControlPlaneResource | None, project: str | None, seconds: float
+) -> Generator[Finding, None, Sequence[str]]:
+    """Check the login, its role and the subscriber; return the listings that Octogen shares."""
+    if resource is None:
+        yield not_given("MCP login", "control_plane")
+        return ()
+    resource = resolved(resource)
+    url, endpoint = resource.mcp_url, resource.login["token_endpoint"]
+    of_url = address_origin(resource.url, "url", MCP_URL_VARIABLE, resource.host)
+    of_endpoint = address_origin(None, "", TOKEN_ENDPOINT_VARIABLE, resource.host)
+    said = f"{url} ({of_url}); refresh tokens go to {endpoint} ({of_endpoint})."
+    yield Finding("MCP host", "ok", said)
+    yield from _refresh_token_findings(resource)
+    with resource.control_plane(seconds) as octogen:
+        listings = [each.listing_resource for each in octogen.listings() if each.listing_resource]
+        yield Finding(
+            "MCP login",
+            "ok",
+            f"{url} accepts the login; listings shared with the organisation: {len(listings):,}.",
+        )
+        try:
+            yield from _subscriber_findings(octogen, project, resource.principal)
+        except OctogenMCPError as error:
+            yield Finding("MCP role", "failed", str(error))
+    return listings
+
+
+def _refresh_token_findings(resource: OctogenControlPlaneResource) -> Check:
+    """Warn of a refresh token that is lost or that others can read."""
+    login = resource.login
+    if login.get("token_command"):
+        return
+    file = login.get("refresh_token_file")
+    if not file and login.get("refresh_token"):
+        yield Finding(
+            "MCP login",
+            "warning",
+            "OCTOGEN_MCP_REFRESH_TOKEN holds the refresh token, and a new one that replaces it is "
+            "lost with the process.",
+            "Keep it in a file: `octogen-dagster login` writes it.",
+        )
+    elif file or not login.get("access_token"):
+        token = LoginFiles.at(file).refresh_token
+        with contextlib.suppress(OSError):  # the login tells more
+            if (mode := token.exposed_mode()) is not None:
+                yield Finding(
+                    "MCP login",
+                    "warning",
+                    f"others can read the {token} (mode {mode:04o}).",
+                    "A login that works leaves it to its owner alone; if others may have read it, "
+                    "run `octogen-dagster login` again.",
+                )
+
+
+def _subscriber_findings(octogen: OctogenMCP, project: str | None, principal: str) -> Check:
+    subscribers, _ = octogen.subscribers()
+    yield Finding("MCP role", "ok", "the login may manage subscribers.")
+    mine = [
+        each
+        for each in subscribers
+        if each.principal == principal and project in (None, each.project)
+    ]
+    subject = "MCP subscriber"
+    name = f"{principal} in project {project}" if project else principal
+    if not mine:
+        advice = (
+            "A linked dataset with control_plane=True registers it, and so does "
+            "`octogen-dagster bq autosubscribe --apply`."
+        )
+        yield Finding(subject, "warning", f"{name} is not registered.", advice)
+    elif all(each.desired_state not in (None, "enabled") for each in mine):
+        said = f"{name} is registered and {mine[0].desired_state}."
+        yield Finding(subject, "failed", said, "Ask Octogen to enable it.")
+    else:
+        yield Finding(subject, "ok", f"{name} is registered.")
+
+
+def analytics_hub_findings(
+    resource: AnalyticsHubResource | None,
+    named: tuple[Sequence[str], Sequence[str], str | None],
+    seconds: float,
+    within: Deadline,
+) -> Generator[Finding, None, Sequence[str]]:
+    """Check subscriptions, listings and the exchange; return the linked tables that there are.
+
+    `named` are the listings that must be granted, those that Octogen shares, whose grants may still
+    be on the way, and the exchange.
+    """
+    if resource is None:
+        yield not_given("Analytics Hub", "analytics_hub")
+        return ()
+    resource = resolved(resource)
+    required, shared, exchange = named
+    listings: dict[ListingName, bool] = {}
+    for name in (*required, *shared):
+        try:
+            listings.setdefault(ListingName.parse(name), name in required)
+        except OctogenBigQueryInputError as error:
+            yield Finding("Listings", "failed", str(error))
+    with resource.hub(seconds, within=within) as hub:
+        if exchange is not None:
+            try:
+                catalogs = len(hub.list_listings(exchange).listings)
+                said = f"catalogs in {exchange}: {catalogs:,}."
+                yield Finding("Exchange", "ok", said)
+            except OctogenBigQueryError as error:
+                yield Finding("Exchange", "failed", str(error))
+        subscriptions: list[Subscription] = []
+        for location in sorted({each.location for each in listings} or {_DEFAULT_LOCATION}):
+            try:
+                found = hub.list_subscriptions(resource.project, location)
+            except OctogenBigQueryError as error:
+                yield Finding("Subscriptions", "failed", str(error))
+            else:
+                subscriptions += found
+                said = f"project {resource.project} has {len(found):,} in location {location}."
+                yield Finding("Subscriptions", "ok", said)
+        return (yield from _listing_findings(hub, resource.project, listings, subscriptions))
+
+
+def _listing_findings(
+    hub: AnalyticsHub,
+    project: str,
+    listings: dict[ListingName, bool],
+    subscriptions: Sequence[Subscription],
+) -> Generator[Finding, None, Sequence[str]]:
+    """Say of each listing if it is subscribed to or may be; a value is True if it must be."""
+    tables: list[str] = []
+    free: list[str] = []
+    refused: dict[bool, list[str]] = {True: [], False: []}
+    failures = looked_at = 0
+    for listing, is_required in [*listings.items()][:_MAX_LISTINGS]:
+        if failures == _MAX_FAILURES:
+            break
+        looked_at += 1
+        plan = plan_subscription(str(listing), project)
+        if existing := in_force(subscriptions, plan):
+            dataset = f"{existing.project or project}.{existing.dataset_id or plan.dataset_id}"
+            tables.append(f"{dataset}.{TABLE}")
+            continue
+        try:
+            may_subscribe = hub.may_subscribe(listing)
+        except OctogenBigQueryError as error:
+            failures += 1
+            yield Finding("Listings", "failed", str(error))
+        else:
+            (free if may_subscribe else refused[is_required]).append(str(listing))
+    denied = "not granted (analyticshub.listings.subscribe) are"
+    if tables:
+        yield Finding("Listings", "ok", f"subscribed to {_names(tables)}")
+    if free:
+        yield Finding("Listings", "ok", f"free to subscribe to {_names(free)}")
+    if refused[True]:
+        yield Finding("Listings", "failed", f"{denied} {_names(refused[True])}", _GRANT)
+    if refused[False]:
+        yield Finding("Listings", "warning", f"{denied} {_names(refused[False])}", _GRANT)
+    if not listings:
+        yield Finding("Listings", "skipped", "none is named, and Octogen's MCP names none.")
+    if left := len(listings) - looked_at:
+        yield Finding("Listings", "skipped", f"not looked at: {left:,} more.")
+    return tables
+
+
+def _names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_NAMES:,} more" if names[_MAX_NAMES:] else ""
+    return f"{len(names):,}: {', '.join(names[:_MAX_NAMES])}{more}."
+
+
+def query_findings(bigquery: Any, tables: Sequence[str], seconds: float) -> Check:
+    """Check by a dry run, which costs nothing, that a query may be run."""
+    if bigquery is None:
+        yield not_given("Queries", "bigquery")
+        return
+    from google.cloud.bigquery import QueryJobConfig
+
+    # The names come from Analytics Hub and are checked.
+    sql = f"SELECT COUNT(*) FROM `{tables[0]}`" if tables else "SELECT 1"  # noqa: S608
+    with open_client(resolved(bigquery)) as client:
+        with translate_google_errors(BIGQUERY, f"A query in project {client.project}"):
+            job = client.query(
+                sql,
+                job_config=QueryJobConfig(dry_run=True, use_query_cache=False),
+                timeout=seconds,
+                retry=None,  # type: ignore[arg-type]  # None turns retries off
+                job_retry=None,
+            )
+        yield Finding(
+            "Queries",
+            "ok",
+            f"`{sql}` may be run in project {client.project}; it would read "
+            f"{job.total_bytes_processed or 0:,} bytes.",
+        )

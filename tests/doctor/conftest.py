@@ -1,1 +1,0 @@
-from tests.sharing.fixtures import _nothing_from_outside  # noqa: F401

@@ -1,0 +1,583 @@
+"""The doctor says what works and what to do about the rest. It does not hang or change a thing."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+from click.testing import CliRunner, Result
+from dagster_gcp import BigQueryResource
+from google.cloud import bigquery_analyticshub_v1 as ah
+
+from octogen_dagster import (
+    AnalyticsHubResource,
+    GrantedCatalogs,
+    NamedCatalogs,
+    OctogenControlPlaneResource,
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ShopCatalogs,
+    diagnose,
+)
+from octogen_dagster.cli.main import main
+from octogen_dagster.errors import OctogenBigQueryInputError
+from octogen_dagster.sandbox.server import Sandbox
+from tests.api.servers import KEY, RawServer, Received, http
+from tests.api.shops import catalog_of_shop, shop, shops
+from tests.bigquery import rest_api
+from tests.promises.control_plane import SECRET
+from tests.servers.analytics_hub import answering, refusing
+from tests.servers.octogen_mcp import CLIENT, PRINCIPAL, PROJECT, OctogenServer, reply, structured
+
+ME = {
+    "principal": "api_key",
+    "key": {"id": "1", "prefix": None},
+    "organization": {"id": "1", "name": "Acme", "slug": "acme", "type": "catalog_partner"},
+    "quotas": {},
+    "rateLimit": {"limit": 600, "remaining": 599, "resetAt": "2026-11-26T10:00:00Z"},
+}
+EXCHANGE = "projects/octogen/locations/US/dataExchanges/catalogs"
+SUBSCRIBERS = "list_bigquery_subscribers"
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith(("OCTOGEN_", "GOOGLE_")) or name.endswith("_EMULATOR_HOST"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", KEY)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+
+
+def lines(**resources: Any) -> dict[str, list[str]]:
+    """The findings of a diagnosis without their subjects, by these."""
+    found: dict[str, list[str]] = {}
+    for each in diagnose(**resources).findings:
+        line = f"{each.status}: {each.message} {each.advice}".strip()
+        assert KEY not in line
+        assert SECRET not in line
+        found.setdefault(each.subject, []).append(line)
+    return found
+
+
+class TestOctogen:
+    """The key, the catalogs, the rate limit and the prices."""
+
+    @staticmethod
+    def current(me: Any = ME, status: int = 200) -> RawServer:
+        def account(request: Received) -> list[bytes]:
+            assert request.target == "/v1/me", "nothing is searched or looked up"
+            return http(status, me)
+
+        return shops({"acme.example": shop("acme.example", catalog_of_shop("acme", 250))}, account)
+
+    def test_a_service_that_works(self) -> None:
+        source = ShopCatalogs(["acme.example"])
+        with self.current() as server:
+            found = lines(
+                octogen=OctogenResource(base_url=server.base_url, catalogs=source, budget_usd=50)
+            )
+        assert f"polars {pl.__version__}" in found.pop("Versions")[0]
+        skipped = {subject for subject, (line, *_) in found.items() if "there is no reso" in line}
+        assert skipped == {"Snapshots", "MCP login", "Analytics Hub", "Queries"}
+        assert {subject: found[subject] for subject in found.keys() - skipped} == {
+            "Octogen host": [f"ok: {server.base_url} (base_url of the resource)."],
+            "Octogen key": [
+                f"ok: {server.base_url} accepts the key (OCTOGEN_PLATFORM_API_KEY) of the "
+                "organisation 'Acme' and speaks the current contract."
+            ],
+            "Octogen catalogs": ["ok: ShopCatalogs finds 1, with 250 products in all."],
+            "Octogen rate limit": ["ok: 600 requests a minute."],
+            "Octogen spending": [
+                "ok: the configured prices are $0.014 for a page of a search and $0.002 for a "
+                "lookup; the budget of a run is $50.00, which is 3,571 pages."
+            ],
+            "Octogen balance": [
+                "skipped: Octogen's API does not tell it: a search or lookup without credit is "
+                "refused (402)."
+            ],
+        }
+
+    def test_a_service_of_the_older_contract(self) -> None:
+        def older(request: Received) -> Iterable[bytes]:
+            if request.target == "/v1/me":
+                return http(404, {"detail": "Not Found"})
+            listed = [{"catalog": key, "productCount": 500} for key in ("acme", "zen")]
+            return http(200, listed, X_RateLimit_Limit="300", X_RateLimit_Remaining="299")
+
+        with RawServer(older) as server:
+            found = lines(octogen=OctogenResource(base_url=server.base_url, api_key=KEY))
+        (key,) = found["Octogen key"]
+        assert "accepts the key (api_key of the resource)" in key
+        assert key.endswith("speaks the older contract (seed).")
+        assert found["Octogen catalogs"][0].startswith("ok: GrantedCatalogs finds 2, with 1,000")
+        assert found["Octogen rate limit"] == ["ok: 300 requests a minute."]
+        assert found["Octogen spending"][0].endswith("budget_usd limits what a run spends.")
+
+    @pytest.mark.parametrize(
+        ("source", "found"),
+        [
+            (
+                ShopCatalogs(["acme.example", "gone.example"]),
+                "warning: ShopCatalogs finds 1, with 250 products in all. Shop 'gone.example'",
+            ),
+            (ShopCatalogs(["gone.example"]), "failed: Shop 'gone.example'"),
+            (GrantedCatalogs(), "warning: The list of catalogs does not exist at"),
+            (NamedCatalogs(["acme"]), "ok: NamedCatalogs names 1; whether they exist is not"),
+        ],
+        ids=str,
+    )
+    def test_sources_of_catalogs(self, source: Any, found: str) -> None:
+        with self.current() as server:
+            octogen = OctogenResource(base_url=server.base_url, catalogs=source)
+            assert lines(octogen=octogen)["Octogen catalogs"][0].startswith(found)
+
+    @pytest.mark.parametrize(
+        ("status", "detail", "said"),
+        [
+            (401, "Invalid API key", "401"),
+            (402, {"code": "insufficient_credit", "top_up_url": "https://octogen.x/pay"}, "/pay"),
+        ],
+    )
+    def test_a_key_that_is_refused(self, status: int, detail: Any, said: str) -> None:
+        with self.current({"detail": detail}, status) as server:
+            found = lines(octogen=OctogenResource(base_url=server.base_url))
+        assert found["Octogen"][0].startswith("failed: The account of the API key")
+        assert said in found["Octogen"][0]
+        assert "Octogen key" not in found
+
+    def test_a_key_that_is_deprecated_or_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("OCTOGEN_PLATFORM_API_KEY")
+        with self.current() as server:
+            octogen = OctogenResource(base_url=server.base_url, catalogs=NamedCatalogs(["acme"]))
+            assert lines(octogen=octogen)["Octogen"][0].startswith("failed: No Octogen API key")
+            assert not server.received
+            monkeypatch.setenv("OCTO_API_KEY", KEY)
+            (found,) = lines(octogen=octogen)["Octogen key"]
+        assert found.startswith("warning:")
+        assert found.endswith("OCTO_API_KEY: set OCTOGEN_PLATFORM_API_KEY instead.")
+
+    def test_a_variable_of_a_resource_that_is_not_set(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        octogen = OctogenResource(api_key=dg.EnvVar("MY_KEY"))
+        assert lines(octogen=octogen)["Octogen"] == [
+            "failed: OctogenResource takes api_key from the environment variable MY_KEY, which is "
+            "not set: set it where the code runs."
+        ]
+
+    def test_an_asset_check_may_call_it(self) -> None:
+        @dg.asset
+        def boots() -> None: ...
+
+        @dg.asset_check(asset=boots)
+        def octogen_works(octogen: OctogenResource) -> dg.AssetCheckResult:
+            diagnosis = diagnose(octogen=octogen)
+            return dg.AssetCheckResult(passed=diagnosis.ok, description=str(diagnosis))
+
+        with self.current({"detail": "Invalid API key"}, 401) as server:
+            result = octogen_works(OctogenResource(base_url=server.base_url))
+        assert isinstance(result, dg.AssetCheckResult)
+        assert not result.passed
+        assert "failed   Octogen: The account of the API key" in str(result.description)
+
+    def test_a_service_that_hangs_hides_nothing_else(self, tmp_path: Path) -> None:
+        released = threading.Event()
+
+        def hang(request: Received) -> Iterator[bytes]:
+            released.wait(60)
+            yield b""
+
+        with RawServer(hang) as server:
+            found = lines(
+                octogen=OctogenResource(base_url=server.base_url),
+                io_manager=ParquetSnapshotIOManager(base_dir=str(tmp_path)),
+                timeout=2,
+            )
+            released.set()
+        assert found["Octogen host"][0].startswith("ok:")
+        assert found["Octogen"][0].startswith("failed: ")
+        assert found["Snapshots"][0].startswith("ok: ")
+
+
+class TestSnapshots:
+    """The place of the snapshots."""
+
+    def test_a_folder_is_left_as_it_was(self, tmp_path: Path) -> None:
+        (tmp_path / "there").mkdir()
+        for folder in (tmp_path / "there", tmp_path / "new" / "deep"):
+            io_manager = ParquetSnapshotIOManager(base_dir=str(folder))
+            assert lines(io_manager=io_manager)["Snapshots"] == [
+                f"ok: a file was written, renamed, read back and deleted at {folder}."
+            ]
+        assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
+
+    def test_a_place_that_cannot_be_written_to(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "file").touch()
+        io_manager = ParquetSnapshotIOManager(base_dir=str(tmp_path / "file"))
+        (found,) = lines(io_manager=io_manager)["Snapshots"]
+        assert found.startswith("failed: Snapshots cannot be written to")
+
+        def fail(*_: object) -> None:
+            raise PermissionError("not permitted")
+
+        monkeypatch.setattr(os, "replace", fail)
+        (found,) = lines(io_manager=ParquetSnapshotIOManager(base_dir=str(tmp_path)))["Snapshots"]
+        assert "could not be published" in found
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+class TestControlPlane:
+    """The login to Octogen's MCP, its role and the subscriber."""
+
+    @pytest.fixture(autouse=True)
+    def login(
+        self, _environment: None, server: OctogenServer, monkeypatch: pytest.MonkeyPatch
+    ) -> OctogenServer:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("OCTOGEN_MCP_ACCESS_TOKEN", server.access_token)
+        server.tools["list_bigquery_listing_resources"] = [{"listingResource": "projects/a"}]
+        server.tools[SUBSCRIBERS] = {"subscribers": [self.subscriber()]}
+        return server
+
+    @staticmethod
+    def subscriber(**fields: str) -> dict[str, str]:
+        return {
+            "subscriberId": "1",
+            "subscriberProjectId": PROJECT,
+            "subscriberPrincipal": PRINCIPAL,
+            "desiredState": "enabled",
+        } | fields
+
+    @staticmethod
+    def mcp_lines(**settings: Any) -> list[str]:
+        resource = OctogenControlPlaneResource(principal=PRINCIPAL, **settings)
+        found = lines(control_plane=resource)
+        return [line for subject in found if subject.startswith("MCP") for line in found[subject]]
+
+    def test_a_login_that_works(self, login: OctogenServer) -> None:
+        assert self.mcp_lines() == [
+            f"ok: {login.mcp_url} (OCTOGEN_MCP_URL); refresh tokens go to {login.token_endpoint} "
+            "(OCTOGEN_MCP_TOKEN_ENDPOINT).",
+            f"ok: {login.mcp_url} accepts the login; listings shared with the organisation: 1.",
+            "ok: the login may manage subscribers.",
+            f"ok: {PRINCIPAL} is registered.",
+        ]
+        assert "register_bigquery_subscriber" not in login.calls
+
+    def test_subscribers(self, login: OctogenServer) -> None:
+        login.tools[SUBSCRIBERS] = {"subscribers": [self.subscriber(desiredState="disabled")]}
+        assert self.mcp_lines()[-1] == (
+            f"failed: {PRINCIPAL} is registered and disabled. Ask Octogen to enable it."
+        )
+        login.tools[SUBSCRIBERS] = {"subscribers": []}
+        assert self.mcp_lines()[-1].startswith(f"warning: {PRINCIPAL} is not registered. A linked")
+
+    def test_a_login_without_the_role(self, login: OctogenServer) -> None:
+        denied = structured({"error": "not_authorized"})
+        login.fail(SUBSCRIBERS, lambda request: reply(request, denied))
+        *_, accepted, role = self.mcp_lines()
+        assert accepted.startswith("ok: ")
+        assert role.startswith(f"failed: Octogen's MCP tool {SUBSCRIBERS}")
+        assert "not_authorized" in role
+
+    def test_a_login_that_is_missing_or_refused(
+        self, login: OctogenServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        login.expire()
+        assert self.mcp_lines()[-1].startswith("failed: The access token is refused")
+        monkeypatch.delenv("OCTOGEN_MCP_ACCESS_TOKEN")
+        found = self.mcp_lines()[-1]
+        assert found.startswith("failed: There is no login to Octogen's MCP")
+        assert "run `octogen-dagster login`" in found
+
+    def test_a_refresh_token_that_others_can_read_or_that_is_lost(
+        self, login: OctogenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = tmp_path / "refresh"
+        file.write_text(login.refresh_token)
+        file.chmod(0o640)
+        monkeypatch.setenv("OCTOGEN_MCP_CLIENT_ID", CLIENT)
+        found = self.mcp_lines(refresh_token_file=str(file))
+        assert found[1].startswith(
+            f"warning: others can read the refresh token file {file} (mode 0640). A login"
+        )
+        assert [line.partition(":")[0] for line in found[2:]] == ["ok"] * 3
+        monkeypatch.setenv("OCTOGEN_MCP_REFRESH_TOKEN", login.refresh_token)
+        assert self.mcp_lines()[1].startswith("warning: OCTOGEN_MCP_REFRESH_TOKEN holds the")
+
+
+def listing(name: str) -> str:
+    return f"{EXCHANGE}/listings/{name}"
+
+
+def subscribed(*names: str) -> Any:
+    """A `ListSubscriptions` with an active subscription to each of these listings."""
+    subscriptions = [
+        ah.Subscription(
+            name=f"projects/{PROJECT}/locations/US/subscriptions/{name}",
+            listing=listing(name),
+            state=ah.Subscription.State.STATE_ACTIVE,
+            destination_dataset=ah.DestinationDataset(
+                dataset_reference=ah.DestinationDatasetReference(
+                    project_id=PROJECT, dataset_id=f"octogen_{name}"
+                )
+            ),
+        )
+        for name in names
+    ]
+    return lambda _: ah.ListSubscriptionsResponse(subscriptions=subscriptions)
+
+
+def granted_for(*resources: str) -> Any:
+    """A `TestIamPermissions` that grants the right to subscribe to these listings."""
+    from google.iam.v1 import iam_policy_pb2  # type: ignore[import-untyped]
+
+    return lambda request: iam_policy_pb2.TestIamPermissionsResponse(
+        permissions=request.permissions if request.resource in resources else []
+    )
+
+
+class TestAnalyticsHub:
+    """Subscriptions, listings and the exchange."""
+
+    @pytest.fixture
+    def shared(self, server: OctogenServer, monkeypatch: pytest.MonkeyPatch) -> OctogenServer:
+        """Octogen's MCP, which shares listings."""
+        monkeypatch.setenv("OCTOGEN_MCP_ACCESS_TOKEN", server.access_token)
+        server.tools[SUBSCRIBERS] = {}
+        return server
+
+    @staticmethod
+    def hub_lines(
+        named: Sequence[str] = (), *, shared: OctogenServer | None = None, **settings: Any
+    ) -> list[str]:
+        """The lines about listings; `settings` are methods of the hub, and the exchange."""
+        exchange = settings.pop("exchange", None)
+        methods: dict[str, Callable[[Any], Any]] = {
+            "ListSubscriptions": subscribed(),
+            "TestIamPermissions": granted_for(),
+        }
+        control_plane = None
+        if shared:
+            control_plane = OctogenControlPlaneResource(principal=PRINCIPAL, url=shared.mcp_url)
+        with answering(**methods | settings) as endpoint:
+            found = diagnose(
+                analytics_hub=AnalyticsHubResource(project=PROJECT, endpoint=endpoint),
+                control_plane=control_plane,
+                listings=named,
+                exchange=exchange,
+            ).findings
+        subjects = ("Exchange", "Subscriptions", "Listings", "Analytics Hub")
+        return [str(each) for each in found if each.subject in subjects]
+
+    def test_listings_by_what_can_be_done_with_them(self, shared: OctogenServer) -> None:
+        names = [listing(name) for name in ("linked", "granted", "pending", "refused")]
+        shared.tools["list_bigquery_listing_resources"] = [
+            {"listingResource": name} for name in (*names, "projects/a")
+        ]
+        found = self.hub_lines(
+            [names[3]],
+            shared=shared,
+            ListSubscriptions=subscribed("linked"),
+            TestIamPermissions=granted_for(names[1]),
+        )
+        assert found.pop(0).startswith("failed   Listings: 'projects/a' is not the name of a")
+        assert [line.partition(" Octogen grants")[0] for line in found] == [
+            f"ok       Subscriptions: project {PROJECT} has 1 in location US.",
+            f"ok       Listings: subscribed to 1: {PROJECT}.octogen_linked.products_current_v1.",
+            f"ok       Listings: free to subscribe to 1: {names[1]}.",
+            f"failed   Listings: not granted (analyticshub.listings.subscribe) are 1: {names[3]}.",
+            f"warning  Listings: not granted (analyticshub.listings.subscribe) are 1: {names[2]}.",
+        ]
+        assert "roles/analyticshub.subscriber" in found[-1]
+
+    def test_what_cannot_be_read_hides_nothing_else(self) -> None:
+        def test(request: Any) -> Any:
+            if request.resource == listing("gone"):
+                refusing("NOT_FOUND", "No such listing.")(request)
+            return granted_for(listing("granted"))(request)
+
+        found = self.hub_lines(
+            [listing("gone"), listing("granted")],
+            exchange=EXCHANGE,
+            ListListings=refusing("PERMISSION_DENIED"),
+            ListSubscriptions=refusing("PERMISSION_DENIED"),
+            TestIamPermissions=test,
+        )
+        assert found[0].startswith(f"failed   Exchange: Exchange {EXCHANGE}: Analytics Hub")
+        assert found[1].startswith(
+            f"failed   Subscriptions: The subscriptions of projects/{PROJECT}"
+        )
+        assert "NOT_FOUND: No such listing" in found[2]
+        assert found[3].startswith("ok       Listings: free to subscribe to 1")
+
+    def test_without_listings_the_rest_is_read_all_the_same(self) -> None:
+        source = ah.Listing.BigQueryDatasetSource(dataset="p.d")
+        answer = ah.ListListingsResponse(
+            listings=[ah.Listing(name=listing("acme"), bigquery_dataset=source)]
+        )
+        assert self.hub_lines(exchange=EXCHANGE, ListListings=lambda _: answer) == [
+            f"ok       Exchange: catalogs in {EXCHANGE}: 1.",
+            f"ok       Subscriptions: project {PROJECT} has 0 in location US.",
+            "skipped  Listings: none is named, and Octogen's MCP names none.",
+        ]
+
+    def test_many_listings_are_named_shortly_and_not_all_looked_at(self) -> None:
+        names = [listing(f"shop_{number:03}") for number in range(103)]
+        found = self.hub_lines(names, TestIamPermissions=granted_for(*names))
+        assert found[1].endswith(f"to 100: {', '.join(names[:3])} and 97 more.")
+        assert found[2] == "skipped  Listings: not looked at: 3 more."
+        found = self.hub_lines(names[:8], TestIamPermissions=refusing("PERMISSION_DENIED"))
+        assert [line[:8] for line in found[1:]] == ["failed  "] * 3 + ["skipped "]
+        assert found[-1] == "skipped  Listings: not looked at: 5 more."
+
+    @pytest.mark.parametrize(
+        "names", [{"listings": ["projects/a"]}, {"exchange": "catalogs"}], ids=str
+    )
+    def test_a_name_that_is_malformed_is_refused(self, names: Any) -> None:
+        with pytest.raises(OctogenBigQueryInputError, match="is not the name of a"):
+            diagnose(**names)
+
+
+class TestGoogle:
+    """The credentials and queries."""
+
+    def test_the_credentials_are_those_of_the_principal_or_not(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with RawServer(lambda _: http(200, {"access_token": "x", "expires_in": 3600})) as tokens:
+            for name, value in rest_api.environment("", tokens.origin, tmp_path).items():
+                monkeypatch.setenv(name, value)
+            other = OctogenControlPlaneResource(principal=PRINCIPAL)
+            hub = AnalyticsHubResource(project=PROJECT)
+            first, second = (
+                lines(analytics_hub=hub, control_plane=control_plane, timeout=1.5)
+                for control_plane in (None, other)
+            )
+        (kind,) = first["Google credentials"]
+        assert kind.startswith("ok: the key file of a service account, ")
+        (warned,) = second["Google credentials"]
+        assert warned.startswith("warning: the key file of a service account, ")
+        assert f"Octogen shares with {PRINCIPAL}: let these credentials be" in warned
+
+    def test_credentials_that_are_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with RawServer(lambda _: http(400, {"error": "invalid_grant"})) as tokens:
+            for name, value in rest_api.environment("", tokens.origin, tmp_path).items():
+                monkeypatch.setenv(name, value)
+            found = lines(analytics_hub=AnalyticsHubResource(project=PROJECT))
+        for subject in ("Google credentials", "Subscriptions"):
+            assert found[subject][0].startswith("failed: ")
+            assert "invalid_grant" in found[subject][0]
+
+    def test_a_query_is_only_tried(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[dict[str, Any]] = []
+
+        def answer(method: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+            assert (method, path.partition("?")[0].endswith("/jobs")) == ("POST", True)
+            asked.append(body["configuration"])
+            return 200, {
+                "jobReference": {"projectId": PROJECT, "jobId": "1", "location": "US"},
+                "status": {"state": "DONE"},
+                "configuration": body["configuration"],
+                "statistics": {
+                    "totalBytesProcessed": "2048",
+                    "query": {"totalBytesProcessed": "2048"},
+                },
+            }
+
+        with rest_api.answering(answer) as server:
+            for name, value in rest_api.environment(server, server, tmp_path).items():
+                monkeypatch.setenv(name, value)
+            found = lines(bigquery=BigQueryResource(project=PROJECT))
+        assert found["Queries"] == [
+            f"ok: `SELECT 1` may be run in project {PROJECT}; it would read 2,048 bytes."
+        ]
+        assert asked[0]["dryRun"] is True
+
+    def test_a_query_that_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        refusal = rest_api.refused(403, "accessDenied", "User has no bigquery.jobs.create.")
+        with rest_api.answering(lambda *_: refusal) as server:
+            for name, value in rest_api.environment(server, server, tmp_path).items():
+                monkeypatch.setenv(name, value)
+            (found,) = lines(bigquery=BigQueryResource(project=PROJECT))["Queries"]
+        assert found.startswith(f"failed: A query in project {PROJECT}: BigQuery refused")
+        assert "roles/bigquery.jobUser" in found
+
+
+class TestCommand:
+    """`octogen-dagster doctor`."""
+
+    @staticmethod
+    def run(*arguments: str) -> Result:
+        result = CliRunner().invoke(main, ["doctor", *arguments])
+        assert KEY not in result.output
+        return result
+
+    def test_what_works_and_what_does_not(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with TestOctogen.current() as server:
+            monkeypatch.setenv("OCTOGEN_BASE_URL", server.base_url)
+            fine = self.run("--shop", "acme.example", "--base-dir", str(tmp_path))
+        assert fine.exit_code == 0
+        assert "ok       Octogen catalogs: ShopCatalogs finds 1, with 250 products in all." in (
+            fine.stdout.splitlines()
+        )
+        with TestOctogen.current({"detail": "Invalid API key"}, 401) as server:
+            monkeypatch.setenv("OCTOGEN_BASE_URL", server.base_url)
+            broken = self.run("--json")
+        assert broken.exit_code == 1
+        said = json.loads(broken.stdout)
+        assert said["ok"] is False
+        failed = [each["subject"] for each in said["findings"] if each["status"] == "failed"]
+        assert failed == ["Octogen"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["--shop", " / "], "hosts has"),
+            (["--listing", "acme"], "'acme' is not the name of a listing"),
+            (["--project", "my project"], "Project 'my project' is invalid"),
+        ],
+    )
+    def test_bad_input_ends_with_2(self, arguments: list[str], said: str) -> None:
+        result = self.run(*arguments)
+        assert result.exit_code == 2
+        assert said in result.stderr
+
+    def test_the_sandbox_with_its_hub_works(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with Sandbox(catalogs=2, products=5, hub=True) as sandbox:
+            resource = sandbox.hub.share("northpeak")
+            for name, value in sandbox.environment.items():
+                monkeypatch.setenv(name, value)
+            arguments = ["--project=my-project", "--principal=user:me@my.example"]
+            result = self.run(
+                *arguments, f"--exchange={sandbox.hub.exchange}", f"--listing={resource}"
+            )
+            changes = {"SubscribeListing", "register_bigquery_subscriber"}
+            assert not changes & {call.method for call in sandbox.hub.calls}
+            assert sandbox.charged_usd == 0
+            refresh_token = sandbox.hub.refresh_token
+        assert result.exit_code == 0
+        for line in (
+            "ok       MCP role: the login may manage subscribers.",
+            f"ok       Exchange: catalogs in {sandbox.hub.exchange}: 1.",
+            f"ok       Listings: free to subscribe to 1: {resource}.",
+            "skipped  Queries: there is no resource `bigquery` to check.",
+        ):
+            assert line in result.stdout.splitlines()
+        assert refresh_token not in result.output
