@@ -1,0 +1,179 @@
+"""Every catalog that was indexed again and every new listing gets its run, once.
+
+Dagster's own daemon makes the ticks and executes the runs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from octogen_dagster.sandbox.faults import Fault
+from octogen_dagster.sandbox.server import Sandbox
+from tests.daemon.ticks import Daemon, daemon
+
+pytestmark = pytest.mark.slow
+
+IMPORTS = """
+import dagster as dg
+from octogen_dagster import *
+
+RUNNING = dg.DefaultSensorStatus.RUNNING
+"""
+CATALOGS = (
+    IMPORTS
+    + """
+products = build_products_asset(
+    "products", partitions_def={partitions}, retry_policy=None
+)
+defs = dg.Definitions(
+    assets=[products],
+    sensors=[build_catalog_sensor(products, default_status=RUNNING)],
+    executor=dg.in_process_executor,
+    resources={{
+        "octogen": OctogenResource(base_url=dg.EnvVar("OCTOGEN_BASE_URL"), attempts=1{source}),
+        "io_manager": ParquetSnapshotIOManager(base_dir="{folder}/snapshots"),
+    }},
+)
+"""
+)
+LISTINGS = (
+    IMPORTS
+    + """
+datasets = build_linked_datasets_asset(control_plane=True, grant_waits=())
+defs = dg.Definitions(
+    assets=[datasets],
+    sensors=[build_listing_sensor(OctogenSource(), datasets, default_status=RUNNING)],
+    executor=dg.in_process_executor,
+    resources={
+        "analytics_hub": AnalyticsHubResource(project="my-project"),
+        "octogen_control_plane": OctogenControlPlaneResource(principal="user:me@example.com"),
+    },
+)
+"""
+)
+NORTHPEAK, STRADA = ("northpeak", "SUCCESS"), ("strada", "SUCCESS")
+
+
+@pytest.fixture
+def shops(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    catalogs = {"northpeak": 3, "strada": 3}
+    with Sandbox(catalogs=catalogs, hub=True, generation="seed") as running:
+        for name, value in running.environment.items():
+            monkeypatch.setenv(name, value)
+        yield running
+
+
+def location(
+    folder: Path, partitions: str = "catalog_partitions", source: str = "GrantedCatalogs()"
+) -> str:
+    return CATALOGS.format(folder=folder, partitions=partitions, source=f", catalogs={source}")
+
+
+@pytest.fixture
+def catalogs(shops: Sandbox, tmp_path: Path) -> Iterator[Daemon]:
+    with daemon(tmp_path, location(tmp_path)) as running:
+        yield running
+
+
+@pytest.fixture
+def listings(shops: Sandbox, tmp_path: Path) -> Iterator[Daemon]:
+    with daemon(tmp_path, LISTINGS) as running:
+        yield running
+
+
+@pytest.mark.parametrize("partitions", ["catalog_partitions", 'catalog_days("2026-01-01")'])
+def test_each_version_of_a_catalog_is_read_once(
+    shops: Sandbox, tmp_path: Path, partitions: str
+) -> None:
+    with daemon(tmp_path, location(tmp_path, partitions)) as catalogs:
+        catalogs.tick()
+        assert catalogs.read() == Counter(["northpeak", "strada"])
+        assert catalogs.tick().skip_reason == "None of 2 catalogs was indexed anew."
+        shops.touch("strada")
+        catalogs.tick()
+        assert catalogs.read() == Counter(["northpeak", "strada", "strada"])
+        catalogs.forget()
+        catalogs.tick()
+        catalogs.tick()
+        assert catalogs.read() == Counter(["northpeak", "strada", "strada"])
+
+
+def test_a_catalog_without_a_time_is_read_once(shops: Sandbox, tmp_path: Path) -> None:
+    text = location(tmp_path, source='NamedCatalogs(keys=["strada"])')
+    with daemon(tmp_path, text) as catalogs:
+        catalogs.tick()
+        catalogs.tick()
+        catalogs.forget()
+        catalogs.tick()
+        assert catalogs.read() == Counter(["strada"])
+
+
+def test_a_catalog_whose_run_failed_waits_and_disturbs_no_other(
+    catalogs: Daemon, shops: Sandbox
+) -> None:
+    shops.inject(Fault("status", 500, path="/products/search", times=1))
+    catalogs.tick()
+    (read,) = catalogs.read()
+    shops.touch(read)
+    catalogs.tick()
+    assert catalogs.read() == Counter([read, read])
+
+
+def test_a_service_that_is_not_there_fails_the_third_tick_in_a_row(
+    catalogs: Daemon, shops: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = "The catalogs could not be listed"
+    with monkeypatch.context() as nowhere:
+        nowhere.setenv("OCTOGEN_BASE_URL", "http://127.0.0.1:1/v1")
+        for _ in range(2):
+            assert (catalogs.tick().skip_reason or "").startswith(f"{problem}; the next tick")
+        for _ in range(2):
+            assert f"{problem}, for the third tick in a row or longer. " in catalogs.failure()
+    catalogs.tick()
+    assert catalogs.read() == Counter(["northpeak", "strada"])
+
+
+def test_a_key_that_is_refused_fails_the_tick(
+    catalogs: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", "another")
+    assert "The catalogs could not be listed. " in catalogs.failure()
+
+
+def test_a_service_that_is_busy_skips_each_tick(catalogs: Daemon, shops: Sandbox) -> None:
+    shops.inject(Fault("status", 503, path="/catalogs", times=100))
+    for _ in range(4):
+        assert "could not be listed; the next tick tries" in (catalogs.tick().skip_reason or "")
+
+
+def test_each_listing_is_subscribed_to_once(listings: Daemon, shops: Sandbox) -> None:
+    shops.hub.share("northpeak")
+    shops.hub.share("strada", granted=False)
+    listings.tick()
+    shops.hub.grant_access("strada")
+    listings.tick()
+    listings.forget()
+    listings.tick()
+    assert listings.tick().skip_reason == "None of 2 listings is due."
+    assert listings.read() == Counter(["northpeak", "strada"])
+    calls = [call.outcome for call in shops.hub.calls if call.method == "SubscribeListing"]
+    assert calls == ["OK", "OK"]
+
+
+def test_a_control_plane_that_is_not_there_fails_the_third_tick_in_a_row(
+    listings: Daemon, shops: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shops.hub.share("northpeak")
+    problem = "The listings could not be read"
+    with monkeypatch.context() as nowhere:
+        nowhere.setenv("OCTOGEN_MCP_URL", "http://127.0.0.1:1/mcp/")
+        nowhere.setenv("OCTOGEN_MCP_ACCESS_TOKEN", "token")
+        for _ in range(2):
+            assert (listings.tick().skip_reason or "").startswith(f"{problem}; the next tick")
+        assert f"{problem}, for the third tick in a row or longer. " in listings.failure()
+    listings.tick()
+    assert listings.read() == Counter(["northpeak"])
