@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Generator
 
+from benchmarks.materializations import materialize
 from benchmarks.source import API_KEY
 
 _TICKS = {"tick": 20, "due": 3, "listing": 20}
@@ -30,7 +31,8 @@ def ticks(base_url: str, *, due: bool = False) -> Generator[Tick]:
 
     Args:
         base_url: The server.
-        due: True to measure the tick that finds every catalog due and requests the first ones.
+        due: True to measure the tick that finds every catalog due and requests the first ones;
+            otherwise each has a snapshot of the time at which it was indexed.
     """
     import dagster as dg
 
@@ -38,44 +40,35 @@ def ticks(base_url: str, *, due: bool = False) -> Generator[Tick]:
         OctogenResource,
         build_catalog_sensor,
         build_products_asset,
+        catalog_partition_key,
         catalog_partitions,
-        sensor_limits,
     )
 
-    # Without limits the first tick requests every catalog, so that its cursor holds them all.
-    sensor_limits.MAX_PARTITIONS_PER_TICK = 1_000_000
-    if not due:
-        sensor_limits.MAX_RUNS_PER_TICK = 1_000_000
-    sensor = build_catalog_sensor(
-        build_products_asset("products", partitions_def=catalog_partitions)
-    )
+    products = build_products_asset("products", partitions_def=catalog_partitions)
+    sensor = build_catalog_sensor(products)
     octogen = OctogenResource(api_key=API_KEY, base_url=base_url)
-
-    def tick(instance: dg.DagsterInstance, cursor: str | None) -> tuple[float, dg.SensorResult]:
-        context = dg.build_sensor_context(
-            instance=instance, cursor=cursor, resources={"octogen": octogen}
-        )
-        began = time.perf_counter()
-        result = sensor(context)
-        seconds = time.perf_counter() - began
-        if not isinstance(result, dg.SensorResult):
-            raise RuntimeError(f"The tick was skipped: {result}")
-        return seconds, result
-
+    versions = {
+        catalog_partition_key(state.catalog): state.version
+        for state in octogen.service().fetch_catalogs().catalogs
+    }
     with tempfile.TemporaryDirectory() as home, dg.DagsterInstance.local_temp(home) as instance:
-        _, result = tick(instance, None)
-        (added,) = result.dynamic_partitions_requests or ()
-        keys = list(added.partition_keys)
+        keys = list(versions)
         for first in range(0, len(keys), _PARTITIONS_AT_ONCE):
             instance.add_dynamic_partitions(
-                added.partitions_def_name, keys[first : first + _PARTITIONS_AT_ONCE]
+                str(catalog_partitions.name), keys[first : first + _PARTITIONS_AT_ONCE]
             )
-        cursor, requested = (None, sensor_limits.MAX_RUNS_PER_TICK) if due else (result.cursor, 0)
+        if not due:
+            materialize(instance, home, products.key, versions)
         while True:
-            seconds, result = tick(instance, cursor)
-            runs = len(result.run_requests or ())
-            if runs != requested or result.dynamic_partitions_requests:
-                raise RuntimeError(f"The tick requested {runs} runs, not {requested}")
+            context = dg.build_sensor_context(instance=instance, resources={"octogen": octogen})
+            began = time.perf_counter()
+            result = sensor(context)
+            seconds = time.perf_counter() - began
+            if not isinstance(result, dg.SensorResult):
+                raise RuntimeError(f"The tick was skipped: {result}")
+            requested = len(result.run_requests or ())
+            if requested != (50 if due else 0) or result.dynamic_partitions_requests:
+                raise RuntimeError(f"The tick requested {requested} runs")
             yield seconds, len(keys)
 
 

@@ -50,6 +50,12 @@ class CatalogState(msgspec.Struct, frozen=True, gc=False, rename="camel"):
         """The time that moves when the catalog may have changed; None if none is known."""
         return self.last_indexed_at or self.computed_at
 
+    @property
+    def version(self) -> str:
+        """`changed_at` as text in UTC, the data version of a snapshot; empty if none is known."""
+        changed_at = self.changed_at
+        return changed_at.astimezone(timezone.utc).isoformat() if changed_at else ""
+
 
 @dataclass(frozen=True)
 class CatalogList:

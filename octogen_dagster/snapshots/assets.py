@@ -34,7 +34,6 @@ from octogen_dagster.snapshots.catalogs import ADDS_PARTITIONS
 from octogen_dagster.snapshots.columns import COLUMN_SCHEMA, column_schema
 from octogen_dagster.snapshots.partitions import SnapshotPartitions, catalog_of
 from octogen_dagster.snapshots.resource import OctogenResource
-from octogen_dagster.snapshots.withheld import report_withheld
 
 _MAX_NAMED_CATALOGS = 20
 
@@ -215,11 +214,12 @@ class ProductsAsset:
                 listed = [state.catalog for state in list_catalogs() or ()]
                 text = reason + did_you_mean(catalog, listed)
                 if key is not None:
-                    text += report_withheld(context, self._partitions, key)
+                    text += _advice_on_partition(self._partitions.catalogs, key)
                 return dg.Failure(text, allow_retries=False)
 
             if window is None or is_within(window, self._clock()):
                 _require_listed(search, list_catalogs(), service.catalogs, context, withheld)
+                _set_data_version(context, search, list_catalogs())
 
             def explain(error: OctogenError) -> Exception | None:
                 is_withheld = getattr(error, "detail", CATALOG_NOT_FOUND) == CATALOG_NOT_FOUND
@@ -277,6 +277,30 @@ def _require_partition(
             "when the catalog is next indexed.",
             allow_retries=False,
         )
+
+
+def _set_data_version(
+    context: dg.AssetExecutionContext,
+    search: ProductSearch,
+    catalogs: Sequence[CatalogState] | None,
+) -> None:
+    """Let the materialization of a catalog have the version of the list that the run reads.
+
+    If the catalog is indexed again during the run, the list of the sensor has a newer one.
+    """
+    versions = {state.catalog: state.version for state in catalogs or ()}
+    if len(search.catalogs) == 1 and (version := versions.get(search.catalogs[0])):
+        context.set_data_version(context.asset_key, dg.DataVersion(version))
+
+
+def _advice_on_partition(catalogs: dg.PartitionsDefinition[Any] | None, key: str) -> str:
+    if not isinstance(catalogs, dg.DynamicPartitionsDefinition):
+        return ""
+    return (
+        ' A partition that is mistyped stays until you delete it: "Delete partitions" on the page '
+        "of the asset, or "
+        f"DagsterInstance.get().delete_dynamic_partition({catalogs.name!r}, {key!r})."
+    )
 
 
 def _configured_search(config: dict[str, Any]) -> ProductSearch:

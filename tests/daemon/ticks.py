@@ -17,12 +17,9 @@ from typing import Any
 import dagster as dg
 from dagster._core.remote_origin import InProcessCodeLocationOrigin
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick
-from dagster._core.test_utils import (
-    InProcessTestWorkspaceLoadTarget,
-    create_test_daemon_workspace_context,
-    freeze_time,
-)
+from dagster._core.test_utils import create_test_daemon_workspace_context, freeze_time
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from dagster._daemon.sensor import execute_sensor_iteration
 
 LAUNCHER = {
@@ -40,9 +37,9 @@ class Daemon:
         self._workspace = workspace
         self._now = time.time()
 
-    def tick(self) -> InstigatorTick:
+    def tick(self, *, hours: float = 1 / 12) -> InstigatorTick:
         """Make the next tick, five minutes after the last one by Dagster's clock."""
-        self._now += 300
+        self._now += hours * 3600
         with freeze_time(self._now):
             for _ in execute_sensor_iteration(
                 self._workspace, logging.getLogger("daemon"), None, None
@@ -90,7 +87,7 @@ def daemon(folder: Path, location: str, **settings: Any) -> Iterator[Daemon]:
     with (
         dg.DagsterInstance.local_temp(str(folder), overrides=overrides) as instance,
         create_test_daemon_workspace_context(
-            InProcessTestWorkspaceLoadTarget(origin), instance
+            InProcessWorkspaceLoadTarget(origin), instance
         ) as workspace,
     ):
         yield Daemon(instance, workspace)

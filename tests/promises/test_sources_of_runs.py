@@ -21,10 +21,10 @@ from octogen_dagster import (
     ProductScan,
     ProductSearch,
     ShopCatalogs,
+    build_catalog_sensor,
     build_products_asset,
     catalog_partitions,
 )
-from octogen_dagster.snapshots.catalog_sensor import CatalogSensor
 from tests.api.servers import KEY, RawServer, Received, http, page
 from tests.api.shops import catalog_of_shop, shop, shops
 from tests.results import failure, metadata
@@ -287,52 +287,31 @@ def test_a_read_goes_on_from_saved_pages_whatever_the_time_of_the_count(
     assert service.cursors == ["2", None, "1"]
 
 
-class Sensor:
-    """The sensor of an asset, with a source of shops."""
-
-    def __init__(self, service: Service, instance: dg.DagsterInstance) -> None:
-        self._octogen = service.octogen(SHOPS)
-        self._instance = instance
-        products = build_products_asset("products", partitions_def=catalog_partitions)
-        self._sensor = CatalogSensor(products).definition()
-        self._cursor: str | None = None
-
-    def tick(self) -> dg.SensorResult:
-        context = dg.build_sensor_context(
-            instance=self._instance, cursor=self._cursor, resources={"octogen": self._octogen}
-        )
-        result = self._sensor(context)
-        assert isinstance(result, dg.SensorResult)
-        self._cursor = result.cursor
-        return result
-
-    def requested(self) -> list[str | None]:
-        return [run.partition_key for run in self.tick().run_requests or ()]
+def requested(service: Service, instance: dg.DagsterInstance) -> list[str]:
+    """The partitions that a tick of the sensor requests."""
+    sensor = build_catalog_sensor(
+        build_products_asset("products", partitions_def=catalog_partitions)
+    )
+    resources = {"octogen": service.octogen(SHOPS)}
+    result = sensor(dg.build_sensor_context(instance=instance, resources=resources))
+    assert isinstance(result, dg.SensorResult)
+    return [str(run.partition_key) for run in result.run_requests or ()]
 
 
 def test_a_count_that_was_computed_again_requests_a_snapshot(
-    service: Service, instance: dg.DagsterInstance
+    service: Service, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    sensor = Sensor(service, instance)
-    assert sensor.requested() == ["acme", "outlet", "zen"]
-    assert sensor.requested() == []
+    def read(*keys: str) -> None:
+        for key in keys:
+            read_products(tmp_path, service.octogen(SHOPS), instance, partition=key)
+
+    assert requested(service, instance) == ["acme", "outlet", "zen"]
+    read("acme", "outlet", "zen")
+    assert requested(service, instance) == []
     later = catalog_of_shop("zen", 1, computedAt="2026-11-26T10:00:00Z")
     service.shops["zen.example"] = shop("zen.example", later)
-    assert sensor.requested() == ["zen"]
-    assert sensor.requested() == []
-
-
-def test_a_shop_that_fails_for_a_tick_makes_no_catalog_gone(
-    service: Service, instance: dg.DagsterInstance, capfd: pytest.CaptureFixture[str]
-) -> None:
-    sensor = Sensor(service, instance)
-    sensor.tick()
-    zen = service.shops["zen.example"]
+    assert requested(service, instance) == ["zen"]
+    read("zen")
+    assert requested(service, instance) == []
     service.shops["zen.example"] = http(503)
-    assert sensor.tick().asset_events == []
-    assert "Shop 'zen.example' failed: 503" in capfd.readouterr().err
-    service.shops["zen.example"] = zen
-    assert sensor.requested() == []
-
-    del service.shops["zen.example"]  # no longer covered
-    assert [event.partition for event in sensor.tick().asset_events] == ["zen"]
+    assert requested(service, instance) == []

@@ -19,9 +19,11 @@ pytestmark = pytest.mark.slow
 
 IMPORTS = """
 import dagster as dg
+import dagster._time
 from octogen_dagster import *
 
 RUNNING = dg.DefaultSensorStatus.RUNNING
+NOW = dagster._time.get_current_datetime  # the test says how late it is
 """
 CATALOGS = (
     IMPORTS
@@ -31,7 +33,7 @@ products = build_products_asset(
 )
 defs = dg.Definitions(
     assets=[products],
-    sensors=[build_catalog_sensor(products, default_status=RUNNING)],
+    sensors=[build_catalog_sensor(products, default_status=RUNNING, _clock=NOW)],
     executor=dg.in_process_executor,
     resources={{
         "octogen": OctogenResource(base_url=dg.EnvVar("OCTOGEN_BASE_URL"), attempts=1{source}),
@@ -112,15 +114,21 @@ def test_a_catalog_without_a_time_is_read_once(shops: Sandbox, tmp_path: Path) -
         assert catalogs.read() == Counter(["strada"])
 
 
-def test_a_catalog_whose_run_failed_waits_and_disturbs_no_other(
+def test_a_catalog_whose_run_failed_waits_longer_each_time_and_disturbs_no_other(
     catalogs: Daemon, shops: Sandbox
 ) -> None:
-    shops.inject(Fault("status", 500, path="/products/search", times=1))
+    shops.inject(Fault("status", 403, path="/products/search"))
+    failed = []
+    for _ in range(7):  # every five minutes
+        catalogs.tick()
+        failed.append(len(catalogs.instance.get_runs()) // 2)
+    assert failed == [1, 1, 2, 2, 2, 2, 3]
+    shops.clear_faults()
+    shops.touch("strada")
     catalogs.tick()
-    (read,) = catalogs.read()
-    shops.touch(read)
-    catalogs.tick()
-    assert catalogs.read() == Counter([read, read])
+    assert catalogs.read() == Counter(["strada"])
+    catalogs.tick(hours=6)
+    assert catalogs.read() == Counter(["northpeak", "strada"])
 
 
 def test_a_service_that_is_not_there_fails_the_third_tick_in_a_row(

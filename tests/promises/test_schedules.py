@@ -19,7 +19,6 @@ from octogen_dagster import (
     catalog_partitions,
     snapshot_days,
 )
-from octogen_dagster.snapshots.schedules import SnapshotSchedule
 
 
 @pytest.fixture
@@ -36,9 +35,7 @@ def snapshot_schedule(
     products: dg.AssetsDefinition, cron_schedule: str = "@daily"
 ) -> dg.ScheduleDefinition:
     """A schedule whose clock stands at noon."""
-    return SnapshotSchedule(products, clock=lambda: NOON).definition(
-        name="snapshots", cron_schedule=cron_schedule
-    )
+    return build_snapshot_schedule(products, cron_schedule, name="snapshots", _clock=lambda: NOON)
 
 
 def tick(

@@ -21,7 +21,6 @@ from octogen_dagster import (
 )
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.snapshots.assets import ProductsAsset
-from octogen_dagster.snapshots.catalog_sensor import CatalogSensor
 from tests import results
 from tests.results import failure
 
@@ -144,29 +143,3 @@ def test_the_sensor_requests_a_catalogs_present_day(
     keys = [request.partition_key for request in result.run_requests]
     assert keys == [f"northpeak|{day()}", f"strada|{day()}"]
     assert result.dynamic_partitions_requests[0].partition_keys == ["northpeak", "strada"]
-
-
-def test_a_run_that_was_requested_too_late_in_its_day_is_requested_for_the_next(
-    octogen: OctogenResource, instance: dg.DagsterInstance
-) -> None:
-    products = build_products_asset("products", partitions_def=catalog_days(START))
-    now = datetime.now(timezone.utc)
-    sensor = CatalogSensor(products, clock=lambda: now).definition()
-
-    def asked(cursor: str | None) -> tuple[list[tuple[str, str]], str]:
-        context = dg.build_sensor_context(
-            instance=instance, cursor=cursor, resources={"octogen": octogen}
-        )
-        result: Any = sensor(context)
-        requests = [(request.partition_key, request.run_key) for request in result.run_requests]
-        return requests, result.cursor
-
-    ((_, first), (strada, second)), cursor = asked(None)
-    for partition in (f"northpeak|{day()}", f"strada|{day(-1)}", "of other partitions"):
-        instance.report_runless_asset_event(
-            dg.AssetMaterialization(products.key, partition=partition)
-        )
-    now += timedelta(days=1)
-    assert first.startswith("northpeak@")
-    assert strada == f"strada|{day()}"
-    assert asked(cursor)[0] == [(f"strada|{day(1)}", f"{second}#2")]

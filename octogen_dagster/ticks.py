@@ -1,0 +1,264 @@
+"""What a sensor requests. Dagster's own database is its memory.
+
+The data version of a partition's last materialization says what is done. The tag `octogen/request`
+of runs says what was tried and when, and which keys have a run that is not finished. So a tick that
+was lost, a cursor that was reset and a daemon that died compute the same again.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any, NamedTuple
+
+import dagster as dg
+
+from octogen_dagster.errors import OctogenError, Persistence
+
+MAX_RUNS = 50
+"""Runs that a tick requests; the next ticks request the others."""
+MAX_NEW_PARTITIONS = 1_000
+REQUEST_TAG = "octogen/request"
+"""The tag of each run that a sensor requests: `<key>@<version>`."""
+DATA_VERSION_TAG = "dagster/data_version"
+
+_FIRST_WAIT, _MAX_WAIT = 600.0, 6 * 3600.0
+MEMORY_SECONDS = 2 * 24 * 3600.0
+"""Runs that are older delay no other, and by then their number no longer matters: it is 8."""
+_RESUMED_SECONDS = 24 * 3600.0
+"""For how long Dagster launches the runs of a tick that was interrupted."""
+_REQUESTS_IN_A_QUERY = 500
+
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+class Wanted(NamedTuple):
+    """What there should be: a version of a key. Without versions, any one is enough."""
+
+    key: str
+    version: str = ""
+    since: float = 0.0
+    """The time of the version in seconds since 1970; 0 if it has none."""
+
+    @property
+    def request(self) -> str:
+        return f"{self.key}@{self.version}"
+
+    def is_done(self, done: Mapping[str, str]) -> bool:
+        return self.key in done and (not self.version or done[self.key] == self.version)
+
+
+class Tries(NamedTuple):
+    """How many runs were requested for a version of a key, and when the last one was."""
+
+    runs: int
+    last_at: float
+
+    def are_recent(self, now: float) -> bool:
+        """True while the next try waits. A clock that jumped, in either direction, ends a wait."""
+        wait = min(_FIRST_WAIT * 2.0 ** (self.runs - 1), _MAX_WAIT)
+        return abs(now - self.last_at) < wait
+
+
+class Plan(NamedTuple):
+    """What a tick requests, and all that is missing, which is more if it waits."""
+
+    requests: list[Wanted]
+    missing: list[Wanted]
+
+
+def plan(
+    wanted: Iterable[Wanted],
+    done: Mapping[str, str],
+    tried: Callable[[Sequence[str]], Mapping[str, Tries]],
+    busy: Collection[str],
+    now: float,
+) -> Plan:
+    """Decide what a tick requests. Equal arguments give equal results.
+
+    What was neither done nor tried comes first, then what waits longest since it appeared or was
+    tried, so that nothing starves. A key that is busy is left out, for any version: it is looked at
+    again when its run has ended.
+
+    Args:
+        wanted: The version that each key should have.
+        done: The version that each key has.
+        tried: Returns the tries of those requests that have any.
+        busy: Keys whose run is not finished.
+        now: Seconds since 1970.
+    """
+    missing = [each for each in wanted if not each.is_done(done) and each.key not in busy]
+    tries = tried([each.request for each in missing]) if missing else {}
+
+    def is_due(each: Wanted) -> bool:
+        before = tries.get(each.request)
+        return before is None or not before.are_recent(now)
+
+    def urgency(each: Wanted) -> tuple[bool, float, str]:
+        before = tries.get(each.request)
+        is_new = before is None and each.key not in done
+        return not is_new, before.last_at if before else each.since, each.key
+
+    due = sorted(filter(is_due, missing), key=urgency)
+    return Plan(due[:MAX_RUNS], missing)
+
+
+def request_runs(
+    context: dg.SensorEvaluationContext,
+    sensor: str,
+    asset: dg.AssetsDefinition,
+    partitions: dg.DynamicPartitionsDefinition,
+    *,
+    wanted: Sequence[Wanted],
+    done: Mapping[str, str],
+    busy: Collection[str],
+    now: float,
+    nothing_due: str,
+    partition_of: Callable[[str], str] = str,
+    cursor: str | None = None,
+) -> dg.SensorResult:
+    """Plan a tick with what Dagster's database says, and return what it requests.
+
+    Args:
+        context: The context of the tick.
+        sensor: The sensor's name.
+        asset: The asset that is requested.
+        partitions: The partitions to which new keys are added.
+        wanted: As for `plan`.
+        done: As for `plan`; read after what is wanted.
+        busy: As for `plan`; read before what is wanted, so that a run that ends meanwhile, which
+            may have read a newer version, is not taken for one that read another version.
+        now: As for `plan`.
+        nothing_due: The reason of a tick that requests nothing.
+        partition_of: Returns the asset's present partition of a key.
+        cursor: The cursor to store, if there is one.
+    """
+    instance = context.instance
+    requests, missing = plan(
+        wanted, done, lambda some: read_tries(instance, sensor, some, now), busy, now
+    )
+    known = set(instance.get_dynamic_partitions(str(partitions.name))) if missing else set()
+    keys = dict.fromkeys(each.key for each in (*requests, *missing))
+    new = [key for key in keys if key not in known][:MAX_NEW_PARTITIONS]
+    if len(missing) > len(requests):
+        context.log.info(
+            f"{len(missing) - len(requests):,} more are due or wait for their next try; the next "
+            "ticks request them."
+        )
+    return dg.SensorResult(
+        run_requests=[
+            dg.RunRequest(
+                # No run key: Dagster would launch it once, and a run that failed is tried again.
+                partition_key=partition_of(each.key),
+                tags={REQUEST_TAG: each.request},
+                asset_selection=[asset.key],  # or the run shows no target
+            )
+            for each in requests
+        ],
+        skip_reason=None if requests else nothing_due,
+        dynamic_partitions_requests=[partitions.build_add_request(new)] if new else [],
+        cursor=cursor,
+    )
+
+
+def read_versions(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, after: int = 0
+) -> dict[str, str]:
+    """Read the data version of the last materialization of each partition after an event."""
+    tags = instance.event_log_storage.get_latest_tags_by_partition(
+        asset, dg.DagsterEventType.ASSET_MATERIALIZATION, [DATA_VERSION_TAG], after_cursor=after
+    )
+    return {partition: found[DATA_VERSION_TAG] for partition, found in tags.items()}
+
+
+def read_busy_keys(instance: dg.DagsterInstance, sensor: str, now: float) -> set[str]:
+    """Read the keys whose run by a sensor is queued or running."""
+    filters = dg.RunsFilter(tags={"dagster/sensor_name": sensor}, statuses=_UNFINISHED)
+    return {
+        run.dagster_run.tags.get(REQUEST_TAG, "").rpartition("@")[0]
+        for run in instance.get_run_records(filters)
+        # A run that was never launched, since its tick was interrupted, blocks its key no longer.
+        if run.dagster_run.status is not dg.DagsterRunStatus.NOT_STARTED
+        or abs(now - run.create_timestamp.timestamp()) < _RESUMED_SECONDS
+    }
+
+
+def read_tries(
+    instance: dg.DagsterInstance, sensor: str, requests: Sequence[str], now: float
+) -> dict[str, Tries]:
+    """Read the runs of a sensor that were requested lately, by their request."""
+    begin = datetime.fromtimestamp(now - MEMORY_SECONDS, timezone.utc)
+    tries: dict[str, Tries] = {}
+    for first in range(0, len(requests), _REQUESTS_IN_A_QUERY):
+        some = list(requests[first : first + _REQUESTS_IN_A_QUERY])
+        filters = dg.RunsFilter(tags={REQUEST_TAG: some}, created_after=begin)
+        for run in reversed(instance.get_run_records(filters)):  # the newest one comes last
+            tags = run.dagster_run.tags
+            if tags.get("dagster/sensor_name") == sensor:
+                before = tries.get(tags[REQUEST_TAG])
+                runs = before.runs + 1 if before else 1
+                tries[tags[REQUEST_TAG]] = Tries(runs, run.create_timestamp.timestamp())
+    return tries
+
+
+def named_partitions(
+    asset: dg.AssetsDefinition, partitions_def: dg.PartitionsDefinition[Any] | None, what: str
+) -> dg.DynamicPartitionsDefinition:
+    """Return the partitions of an asset to which a sensor adds keys.
+
+    Raises:
+        ValueError: They are not dynamic ones with a name.
+    """
+    if isinstance(partitions_def, dg.DynamicPartitionsDefinition) and partitions_def.name:
+        return partitions_def
+    raise ValueError(
+        f"Asset {asset.key.to_user_string()!r} must have a DynamicPartitionsDefinition with a "
+        f"name: {what} are added to it."
+    )
+
+
+_MAY_FAIL = ", and the third in a row without an answer fails"
+
+
+def skip_or_fail(
+    context: dg.SensorEvaluationContext, sensor: str, problem: str, error: Exception
+) -> dg.SkipReason:
+    """Return why a tick whose source failed is skipped, unless that makes the tick fail.
+
+    An error that passes by itself never fails a tick; one that lasts does, as does one that is not
+    of this project, a setting that is invalid. If nobody can tell, the third tick in a row fails.
+    """
+    persistence = error.persistence if isinstance(error, OctogenError) else Persistence.PERMANENT
+    if persistence is Persistence.PERMANENT:
+        raise dg.Failure(f"{problem}. {error}") from None
+    is_unclear = persistence is Persistence.UNCLEAR
+    if is_unclear and _had_no_answer_twice(context, sensor):
+        raise dg.Failure(f"{problem}, for the third tick in a row or longer. {error}") from None
+    tries_again = f"the next tick tries again{_MAY_FAIL if is_unclear else ''}"
+    return dg.SkipReason(f"{problem}; {tries_again}. {error}")
+
+
+def _had_no_answer_twice(context: dg.SensorEvaluationContext, sensor: str) -> bool:
+    """True if the last two ticks of a sensor failed, or were skipped since nobody answered."""
+    location = context.code_location_origin
+    if context.repository_name is None:  # called directly, as tests do
+        return False
+    for state in context.instance.all_instigator_state():
+        origin = state.origin.repository_origin
+        if (
+            state.instigator_name == sensor
+            and origin.repository_name == context.repository_name
+            and (location is None or origin.code_location_origin.get_id() == location.get_id())
+        ):
+            latest = context.instance.get_ticks(  # with the present one, which has not ended
+                state.instigator_origin_id, state.selector_id, limit=3
+            )
+            ended = [tick for tick in latest if tick.is_completed][:2]
+            return len(ended) == 2 and all(
+                tick.is_failure or _MAY_FAIL in (tick.skip_reason or "") for tick in ended
+            )
+    return False

@@ -1,0 +1,281 @@
+"""The catalog sensor: what a tick requests, what it says, and when it fails.
+
+`test_ticks.py` shows with Dagster's daemon that each version is read once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from datetime import datetime, timedelta, timezone
+from typing import Any, ClassVar
+
+import dagster as dg
+import httpx
+import pytest
+
+from octogen_dagster import (
+    CatalogList,
+    CatalogSource,
+    CatalogState,
+    GrantedCatalogs,
+    OctogenClient,
+    OctogenError,
+    OctogenResource,
+    ShopCatalogs,
+    build_catalog_sensor,
+    build_products_asset,
+    catalog_days,
+    catalog_partition_key,
+    catalog_partitions,
+)
+from octogen_dagster.errors import (
+    OctogenAuthenticationError,
+    OctogenForbiddenError,
+    OctogenInsufficientCreditError,
+    OctogenNotFoundError,
+    OctogenRateLimitError,
+    OctogenServerError,
+)
+from octogen_dagster.sandbox.server import Sandbox
+from tests.api.servers import RawServer, dripping
+
+PRODUCTS = build_products_asset("products", partitions_def=catalog_partitions)
+DAYS = build_products_asset("products", partitions_def=catalog_days("2026-01-01"))
+NOON = datetime(2026, 11, 25, 12, tzinfo=timezone.utc)
+
+
+class Listed(CatalogSource):
+    """Catalogs as a test says, or an error."""
+
+    def __init__(self, *states: CatalogState, error: Exception | None = None) -> None:
+        self._states = states
+        self._error = error
+
+    async def fetch(self, client: OctogenClient) -> CatalogList:
+        if self._error:
+            raise self._error
+        return CatalogList(list(self._states))
+
+
+def evaluate(
+    instance: dg.DagsterInstance,
+    octogen: OctogenResource | CatalogSource,
+    asset: dg.AssetsDefinition = PRODUCTS,
+    cursor: str | None = None,
+    now: datetime = NOON,
+) -> dg.SensorResult | dg.SkipReason:
+    if isinstance(octogen, CatalogSource):
+        octogen = OctogenResource(api_key="key", catalogs=octogen)
+    result = build_catalog_sensor(asset, _clock=lambda: now)(
+        dg.build_sensor_context(instance=instance, cursor=cursor, resources={"octogen": octogen})
+    )
+    assert isinstance(result, dg.SensorResult | dg.SkipReason)
+    return result
+
+
+def requested(*arguments: Any, **named: Any) -> list[str | None]:
+    """The partitions that a tick requests."""
+    result = evaluate(*arguments, **named)
+    assert isinstance(result, dg.SensorResult)
+    return [run.partition_key for run in result.run_requests or ()]
+
+
+def materialize(instance: dg.DagsterInstance, partition: str, indexed: datetime | None) -> None:
+    version = indexed.isoformat() if indexed else "a hash of Dagster's"
+    tags = {"dagster/data_version": version}
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization("products", partition=partition, tags=tags)
+    )
+
+
+@pytest.mark.parametrize("asset", [PRODUCTS, DAYS], ids=["catalogs", "days"])
+def test_what_is_requested_is_what_has_another_version_than_its_last_snapshot(
+    instance: dg.DagsterInstance, asset: dg.AssetsDefinition
+) -> None:
+    hour = timedelta(hours=1)
+    source = Listed(
+        CatalogState("same", last_indexed_at=NOON),
+        CatalogState("same-in-berlin", computed_at=NOON.astimezone(timezone(hour))),
+        CatalogState("again", last_indexed_at=NOON),
+        CatalogState("earlier", last_indexed_at=NOON - 5 * hour),
+        CatalogState("new", last_indexed_at=NOON),
+        CatalogState("of-no-time"),
+        CatalogState("of-no-time-any-more"),
+        CatalogState("new-and-empty", last_indexed_at=NOON, product_count=0),
+        CatalogState("emptied", last_indexed_at=NOON - 2 * hour, product_count=0),
+    )
+    suffix = "|2026-11-24" if asset is DAYS else ""
+    for key, time in {
+        "same": NOON,
+        "same-in-berlin": NOON,
+        "again": NOON - hour,
+        "earlier": NOON - hour,
+        "of-no-time": None,
+        "of-no-time-any-more": NOON,
+        "emptied": NOON - 3 * hour,
+        "no-longer-listed": NOON,
+    }.items():
+        materialize(instance, f"{key}{suffix}", time)
+    today = "|2026-11-25" if asset is DAYS else ""
+    due = [f"{key}{today}" for key in ("new", "earlier", "emptied", "again")]
+    assert requested(instance, source, asset) == due
+    assert requested(instance, source, asset, cursor="not json") == due
+
+
+def test_days_are_read_from_a_cache_that_may_be_lost(instance: dg.DagsterInstance) -> None:
+    source = Listed(CatalogState("acme", last_indexed_at=NOON))
+    cursors: list[str | None] = [None]
+
+    def due() -> bool:
+        result = evaluate(instance, source, DAYS, cursors[-1])
+        assert isinstance(result, dg.SensorResult)
+        cursors.append(result.cursor)
+        return bool(result.run_requests)
+
+    materialize(instance, "acme|2026-11-23", NOON)
+    materialize(instance, "acme|2026-11-24", NOON - timedelta(days=1))
+    materialize(instance, "of other partitions", NOON)
+    assert due()
+    materialize(instance, "acme|2026-11-25", NOON)
+    assert not due()
+    assert not due()
+    cursors.append(None)
+    assert not due()
+
+
+def test_many_new_catalogs_come_in_turn_and_the_log_says_so(
+    instance: dg.DagsterInstance, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = Listed(*(CatalogState(f"shop-{number:04}") for number in range(1_100)))
+    result = evaluate(instance, source)
+    assert isinstance(result, dg.SensorResult)
+    assert len(result.run_requests or ()) == 50
+    (added,) = result.dynamic_partitions_requests or ()
+    assert len(added.partition_keys) == 1_000
+    assert "1,050 more are due or wait for their next try" in capfd.readouterr().err
+
+
+def test_awkward_keys_are_partitions_and_one_that_cannot_be_is_logged(
+    instance: dg.DagsterInstance, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = Listed(CatalogState("../x, y"), CatalogState(" "))
+    assert requested(instance, source) == [catalog_partition_key("../x, y")]
+    assert "Skipped catalog ' '. A catalog key must not be empty." in capfd.readouterr().err
+
+
+def test_nothing_due_says_so(instance: dg.DagsterInstance) -> None:
+    materialize(instance, "acme", NOON)
+    result = evaluate(instance, Listed(CatalogState("acme", last_indexed_at=NOON)))
+    assert isinstance(result, dg.SensorResult)
+    assert result.skip_reason == dg.SkipReason("None of 1 catalogs was indexed anew.")
+    assert not result.dynamic_partitions_requests
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OctogenAuthenticationError("Refused.", httpx.Response(401)),
+        OctogenInsufficientCreditError("Refused.", httpx.Response(402)),
+        OctogenForbiddenError("Refused.", httpx.Response(403)),
+        OctogenNotFoundError("Refused.", httpx.Response(404)),
+        ValueError("Refused."),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_that_lasts_fails_the_tick(instance: dg.DagsterInstance, error: Exception) -> None:
+    with pytest.raises(dg.Failure) as caught:
+        evaluate(instance, Listed(error=error))
+    assert str(caught.value) == "The catalogs could not be listed. Refused."
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OctogenRateLimitError("Busy.", httpx.Response(429)), "; the next tick tries again. Busy."),
+        (OctogenServerError("Busy.", httpx.Response(503)), "; the next tick tries again. Busy."),
+        (OctogenError("Silent."), ", and the third in a row without an answer fails. Silent."),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_error_that_may_pass_skips_the_tick(
+    instance: dg.DagsterInstance, error: Exception, text: str
+) -> None:
+    result = evaluate(instance, Listed(error=error))
+    assert isinstance(result, dg.SkipReason)
+    assert (result.skip_message or "").startswith("The catalogs could not be listed; the next")
+    assert (result.skip_message or "").endswith(text)
+
+
+def test_without_a_key_the_tick_fails_and_says_what_to_do(
+    shops: Sandbox, instance: dg.DagsterInstance
+) -> None:
+    with pytest.raises(dg.Failure, match="set OCTOGEN_PLATFORM_API_KEY"):
+        evaluate(instance, OctogenResource(base_url=shops.base_url))
+
+
+def test_the_asset_must_have_dynamic_partitions() -> None:
+    with pytest.raises(ValueError, match="Asset 'plain' must have a DynamicPartitionsDefinition"):
+        build_catalog_sensor(build_products_asset("plain"))
+
+
+def test_the_sensor_has_the_name_the_interval_and_the_other_arguments_it_is_given() -> None:
+    sensor = build_catalog_sensor(
+        PRODUCTS, name="shops", minimum_interval_seconds=60, tags={"team": "data"}
+    )
+    assert (sensor.name, sensor.minimum_interval_seconds) == ("shops", 60)
+    assert sensor.tags["team"] == "data"
+    assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
+
+
+@pytest.mark.parametrize(("arguments", "deadline"), [({}, 30), ({"deadline": 5}, 5)])
+def test_the_list_has_half_of_a_ticks_time(
+    instance: dg.DagsterInstance, arguments: dict[str, Any], deadline: float
+) -> None:
+    class Deadlines(CatalogSource):
+        seen: ClassVar[list[float]] = []
+
+        async def fetch(self, client: OctogenClient) -> CatalogList:
+            self.seen.append(client.deadline)
+            return CatalogList([])
+
+    evaluate(instance, OctogenResource(api_key="key", catalogs=Deadlines(), **arguments))
+    assert Deadlines.seen == [deadline]
+
+
+class Endless(CatalogSource):
+    """A source whose requests never end."""
+
+    async def fetch(self, client: OctogenClient) -> CatalogList:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        GrantedCatalogs(),
+        ShopCatalogs([f"shop-{number}.example" for number in range(40)]),
+        Endless(),
+    ],
+    ids=lambda source: type(source).__name__,
+)
+def test_a_tick_ends_in_time_with_any_server_and_so_do_its_threads(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, source: CatalogSource
+) -> None:
+    module = "octogen_dagster.snapshots.catalog_sensor"
+    monkeypatch.setattr(f"{module}.LISTING_TIMEOUT", 0.5)
+    monkeypatch.setattr(f"{module}._MAX_LISTING_SECONDS", 0.6)
+    before = set(threading.enumerate())
+    slow = b"HTTP/1.1 200 OK\r\nx-slow: "
+    with RawServer(lambda _: itertools.chain([slow], dripping(lambda: server))) as server:
+        octogen = OctogenResource(api_key="key", base_url=server.base_url, catalogs=source)
+        skipped = evaluate(instance, octogen)
+        assert not server.closing.is_set()
+    assert isinstance(skipped, dg.SkipReason)
+    assert "the third in a row without an answer fails. " in (skipped.skip_message or "")
+    for thread in set(threading.enumerate()) - before:
+        thread.join(60)
+        assert not thread.is_alive()
