@@ -16,7 +16,7 @@ from octogen_dagster.cli.options import CONTEXT_SETTINGS, FILE, SECONDS, mcp_opt
 
 if TYPE_CHECKING:
     from octogen_dagster.control_plane.login import Login
-    from octogen_dagster.control_plane.tokens import LoginFiles
+    from octogen_dagster.control_plane.login_files import LoginFiles
 
 _OTHER_LOGINS = (
     "OCTOGEN_MCP_TOKEN_COMMAND",
@@ -107,7 +107,7 @@ def login(
     import webbrowser
 
     from octogen_dagster.control_plane.login import login as log_in
-    from octogen_dagster.control_plane.tokens import LoginFiles
+    from octogen_dagster.control_plane.login_files import LoginFiles
 
     def show(url: str) -> None:
         click.echo(f"Log in on this page: {url}", err=as_json)
@@ -195,7 +195,7 @@ def _refresh_once(files: LoginFiles, done: Login) -> None:
 def _print_settings(files: LoginFiles, done: Login, mcp_url: str) -> None:
     """Print what the shell must set and unset so that other commands find the login."""
     from octogen_dagster.api.credentials import host_mcp_url, host_token_endpoint
-    from octogen_dagster.control_plane.tokens import LoginFiles
+    from octogen_dagster.control_plane.login_files import LoginFiles
 
     settings: dict[str, str] = {}
     default = LoginFiles.at()
