@@ -108,6 +108,7 @@ def login(
 
     from octogen_dagster.control_plane.login import login as log_in
     from octogen_dagster.control_plane.login_files import LoginFiles
+    from octogen_dagster.control_plane.tokens import RefreshedToken
 
     def show(url: str) -> None:
         click.echo(f"Log in on this page: {url}", err=as_json)
@@ -140,7 +141,8 @@ def login(
             FAILED,
         )
     if verify:
-        _refresh_once(files, done)
+        # The new refresh token is exchanged: the files and the token endpoint work.
+        RefreshedToken(files.refresh_token, files.client_id, done.token_endpoint).token()
     if as_json:
         _print_json(files, done, resource or server, verify)
     else:
@@ -179,17 +181,6 @@ def _client_id(client_id: str | None, redirect_uri: str | None) -> str | None:
             "URL that it is registered with: give that as --redirect-uri."
         )
     return None
-
-
-def _refresh_once(files: LoginFiles, done: Login) -> None:
-    """Exchange the new refresh token, which shows that the files and the token endpoint work."""
-    from octogen_dagster.control_plane.tokens import access_tokens
-
-    access_tokens(
-        client_id_file=files.client_id.path,
-        refresh_token_file=files.refresh_token.path,
-        token_endpoint=done.token_endpoint,
-    ).token()
 
 
 def _print_settings(files: LoginFiles, done: Login, mcp_url: str) -> None:

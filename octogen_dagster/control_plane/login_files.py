@@ -24,21 +24,22 @@ _LOCK_POLL_SECONDS = 0.005
 _MAX_WRITE_SECONDS = 3600.0
 
 
-class SecretFile:
+class SecretFile(NamedTuple):
     """One word in a file that only its owner may read and that is replaced in one step.
 
-    A link is followed. `initial` is the word while the file is empty.
+    A link is followed. `purpose` is what messages call it, `initial` the word while it is empty.
     """
 
-    def __init__(
-        self, path: str | os.PathLike[str], purpose: str, *, initial: str | None = None
-    ) -> None:
-        self.path = Path(os.path.expanduser(path))  # unlike Path's, it needs no known home
-        self._purpose = purpose
-        self._initial = initial or ""
+    name: str | os.PathLike[str]
+    purpose: str
+    initial: SecretStr | None = None
+
+    @property
+    def path(self) -> Path:
+        return Path(os.path.expanduser(self.name))  # unlike Path's, it needs no known home
 
     def __str__(self) -> str:
-        return f"{self._purpose} file {self.path}"
+        return f"{self.purpose} file {self.path}"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -83,7 +84,7 @@ class SecretFile:
         except UnicodeDecodeError:
             problem = "is not text"
         else:
-            if word := parsed_word(text or self._initial):
+            if word := parsed_word(text) if text else self.initial:
                 return word
             problem = "does not hold one word" if text else "is empty"
         # Raised out here, because a UnicodeDecodeError holds what the file holds.

@@ -168,7 +168,7 @@ class RefreshedToken:
     def __init__(
         self,
         refresh_token: SecretFile | SecretStr,
-        client_id: Callable[[], str],
+        client_id: SecretFile | str,
         endpoint: str,
         *,
         timeout: float = DEFAULT_TIMEOUT,
@@ -231,7 +231,10 @@ class RefreshedToken:
         return issued
 
     def _exchange(self, refresh_token: SecretStr) -> _Issued:
-        form = {"grant_type": "refresh_token", "client_id": self._client_id()}
+        client = self._client_id
+        if isinstance(client, SecretFile):
+            client = client.read().get_secret_value()
+        form = {"grant_type": "refresh_token", "client_id": client}
         ends_at = time.monotonic() + self._retry.deadline
 
         def attempt() -> _Issued:
@@ -296,20 +299,20 @@ def access_tokens(
             return GivenToken(access_token)
         refresh_token_file = _last_login()
         client_id_file = client_id_file or CLIENT_ID_FILE
-    if not (client_id or client_id_file):
+    client = client_id or (client_id_file and SecretFile(client_id_file, "client id"))
+    if not client:
         raise OctogenMCPAuthenticationError(
             "A refresh token belongs to an OAuth client, and its id is missing: set "
             "OCTOGEN_MCP_CLIENT_ID_FILE or OCTOGEN_MCP_CLIENT_ID."
         )
-    return _refreshed_token(
-        refresh_token=refresh_token,
-        refresh_token_file=_absolute(refresh_token_file),
-        client_id=client_id,
-        client_id_file=_absolute(client_id_file),
-        endpoint=token_endpoint or host_token_endpoint(),
-        timeout=timeout,
-        retry=retry,
-    )
+    word = parsed_word(refresh_token)
+    held = SecretFile(refresh_token_file, "refresh token", word) if refresh_token_file else word
+    if held is None:
+        raise OctogenMCPAuthenticationError(
+            "The refresh token is not a token: a token is one word, without blanks."
+        )
+    endpoint = token_endpoint or host_token_endpoint()
+    return _cached_refreshed_token(held, client, endpoint, timeout=timeout, retry=retry)
 
 
 def with_retries(
@@ -337,33 +340,8 @@ def with_retries(
         time.sleep(seconds)
 
 
-@functools.lru_cache(maxsize=16)  # so that the sessions of a process share an access token
-def _refreshed_token(
-    *,
-    refresh_token: str | None,
-    refresh_token_file: str | None,
-    client_id: str | None,
-    client_id_file: str | None,
-    endpoint: str,
-    timeout: float,
-    retry: RetryPolicy,
-) -> RefreshedToken:
-    held: SecretFile | SecretStr | None
-    if refresh_token_file:
-        held = SecretFile(refresh_token_file, "refresh token", initial=refresh_token)
-    else:
-        held = parsed_word(refresh_token)
-    if held is None:
-        raise OctogenMCPAuthenticationError(
-            "The refresh token is not a token: a token is one word, without blanks."
-        )
-
-    def read_client_id() -> str:
-        if client_id or client_id_file is None:
-            return client_id or ""
-        return SecretFile(client_id_file, "client id").read().get_secret_value()
-
-    return RefreshedToken(held, read_client_id, endpoint, timeout=timeout, retry=retry)
+# The sessions of a process share an access token.
+_cached_refreshed_token = functools.lru_cache(maxsize=16)(RefreshedToken)
 
 
 def _last_login() -> str:
@@ -375,10 +353,6 @@ def _last_login() -> str:
             "files of a login elsewhere, or OCTOGEN_MCP_TOKEN_COMMAND or OCTOGEN_MCP_ACCESS_TOKEN."
         )
     return path
-
-
-def _absolute(path: str | os.PathLike[str] | None) -> str | None:
-    return os.path.abspath(os.path.expanduser(path)) if path else None
 
 
 def _printed_token(output: bytes) -> SecretStr | None:
