@@ -18,6 +18,7 @@ _COMPARISONS: Sequence[tuple[str, str, str, dict[Generation, float] | float | No
     ("duckdb_pages", "DuckDB's `read_json` of pages that urllib3 saved", _CPU, 0.8),
     ("sdk_rows", "the SDK's transport and JSON, `pl.DataFrame`", _CPU, 0.35),
     ("sdk_polars", "the SDK's transport, Polars' JSON decoder", _CPU, None),
+    ("loop", "a loop (httpx, a list of rows, `pl.DataFrame`)", _WALL, None),
     ("dlt_rest_api", "dlt `rest_api` as documented", _WALL, 0.2),
     ("published_sdk", "the SDK's loop as documented", _WALL, 0.2),
     (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +42,7 @@ main.add_command(login)
 )
 @click.option("--catalogs", type=click.IntRange(1, 5), default=4, help="Number of catalogs.")
 @click.option(
-    "--products", type=click.IntRange(0), default=2_500, help="Number of products per catalog."
+    "--products", type=click.IntRange(0), default=2_500, help="Products of the first catalog."
 )
 @click.option(
     "--ui", is_flag=True, help="Open the Dagster UI, and keep everything running until Ctrl-C."
@@ -52,15 +51,13 @@ main.add_command(login)
 def demo(folder: Path, catalogs: int, products: int, ui: bool, port: int) -> None:
     """Run a pipeline against a local sandbox for two days.
 
-    It needs no key and no network. Dagster's sensors snapshot the catalogs of the sandbox as
-    Parquet files and link its listings; changes, brands and details follow. On the second day
-    products came and went, and a check fails on purpose. A demo in the folder of an earlier one
-    goes on with the days after it.
+    It needs no key and no network. The catalogs of the sandbox become Parquet files and its
+    listings linked datasets; changes, brands and details follow. On the second day products came
+    and went, and a check fails on purpose. A demo in the folder of an earlier one goes on with the
+    days after it.
     """
     run_demo = _import_sandbox("octogen_dagster.demo.run").run_demo
-    ui_port = port if ui else None
-    complete = run_demo(folder, catalogs=catalogs, products=products, ui_port=ui_port)
-    sys.exit(0 if complete else 1)
+    run_demo(folder, catalogs=catalogs, products=products, ui_port=port if ui else None)
 
 
 def _catalogs(_context: click.Context, _parameter: click.Parameter, text: str) -> int | list[str]:

@@ -1,8 +1,7 @@
 """The code location of the demo. The command sets the environment variables that it reads.
 
-Everything runs by itself. The sensors request a run for each new or re-indexed catalog and for each
-listing, and an asset with an automation condition follows. A pipeline of yours looks the same, with
-longer intervals.
+The sensors request a run for each new or re-indexed catalog and for each listing, and an asset with
+an automation condition follows. A pipeline of yours looks the same.
 """
 
 import os
@@ -29,23 +28,12 @@ from octogen_dagster import (
     build_snapshot_schedule,
     catalog_partitions,
 )
-from octogen_dagster.sharing.hub import EMULATOR_VARIABLE
 
-SNAPSHOTS_VARIABLE = "OCTOGEN_DEMO_SNAPSHOTS"
-LINKED_DATASETS = "octogen_linked_datasets"
-AUTOMATION = "octogen_automation"
-
-_SECONDS_BETWEEN_TICKS = 10
-_ONCE = (
-    dg.AutomationCondition.missing()
-    & ~dg.AutomationCondition.in_progress()
-    & ~dg.AutomationCondition.execution_failed()
-)
-_FOLLOW = dg.AutomationCondition.eager()
+RUNNING = dg.DefaultSensorStatus.RUNNING
+FOLLOW = dg.AutomationCondition.eager()
 
 catalogs = build_catalogs_asset(
     partitions_def=catalog_partitions,
-    automation_condition=_ONCE,
     description="Start here: the catalogs of the local Octogen. Each is a partition of products.",
 )
 products = build_products_asset(
@@ -56,20 +44,21 @@ products = build_products_asset(
 )
 changes = build_product_changes_asset(
     products,
-    automation_condition=_FOLLOW,
+    automation_condition=FOLLOW,
     description="What appeared, disappeared and changed since the day before. Follows by itself.",
 )
-brands = build_product_brands_asset(products, automation_condition=_FOLLOW)
+brands = build_product_brands_asset(products, automation_condition=FOLLOW)
 sweaters = build_products_asset(
     "sweaters",
     ProductSearch(q="sweater", price_max=100),
     deps=[catalogs],
-    automation_condition=_ONCE,
     description="A search with a schedule. Change it for one run in the launchpad.",
 )
 sweater_details = build_product_details_asset(
-    sweaters, only_changed=True, automation_condition=_FOLLOW
+    sweaters, only_changed=True, automation_condition=FOLLOW
 )
+
+catalog_sensor = build_catalog_sensor(products, default_status=RUNNING)
 
 defs = dg.Definitions(
     assets=[catalogs, products, changes, brands, sweaters, sweater_details],
@@ -79,23 +68,12 @@ defs = dg.Definitions(
         *build_snapshot_checks(sweaters),
     ],
     sensors=[
-        build_catalog_sensor(
-            products,
-            minimum_interval_seconds=_SECONDS_BETWEEN_TICKS,
-            default_status=dg.DefaultSensorStatus.RUNNING,
-        ),
+        catalog_sensor,
         dg.AutomationConditionSensorDefinition(
-            AUTOMATION,
-            target=dg.AssetSelection.all(),
-            minimum_interval_seconds=_SECONDS_BETWEEN_TICKS,
-            default_status=dg.DefaultSensorStatus.RUNNING,
+            "octogen_automation", target=dg.AssetSelection.all(), default_status=RUNNING
         ),
     ],
-    schedules=[
-        build_snapshot_schedule(
-            sweaters, "*/15 * * * *", default_status=dg.DefaultScheduleStatus.RUNNING
-        )
-    ],
+    schedules=[build_snapshot_schedule(sweaters, "0 6 * * *")],
     executor=dg.in_process_executor,
     resources={
         "octogen": OctogenResource(
@@ -103,23 +81,18 @@ defs = dg.Definitions(
             catalogs=ShopCatalogs(hosts=os.environ.get("OCTOGEN_SHOPS", "acme.example").split(",")),
         ),
         "io_manager": ParquetSnapshotIOManager(
-            base_dir=os.environ.get(SNAPSHOTS_VARIABLE, "snapshots")
+            base_dir=os.environ.get("OCTOGEN_DEMO_SNAPSHOTS", "snapshots")
         ),
     },
 )
-if EMULATOR_VARIABLE in os.environ:  # without it the client would call Google
-    linked_datasets = build_linked_datasets_asset(LINKED_DATASETS, control_plane=True)
+if "ANALYTICS_HUB_EMULATOR_HOST" in os.environ:  # without it the client would call Google
+    linked_datasets = build_linked_datasets_asset(control_plane=True)
     defs = dg.Definitions.merge(
         defs,
         dg.Definitions(
             assets=[linked_datasets],
             sensors=[
-                build_listing_sensor(
-                    OctogenSource(),
-                    linked_datasets,
-                    minimum_interval_seconds=_SECONDS_BETWEEN_TICKS,
-                    default_status=dg.DefaultSensorStatus.RUNNING,
-                )
+                build_listing_sensor(OctogenSource(), linked_datasets, default_status=RUNNING)
             ],
             resources={
                 "analytics_hub": AnalyticsHubResource(project="my-project"),

@@ -1,268 +1,304 @@
-"""The demo: a local Octogen, and a Dagster whose sensors read it for two days."""
+"""The demo: a local Octogen, and two days of the pipeline in `definitions.py`."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import importlib.util
 import os
-import signal
+import socket
+import subprocess
+import sys
 import time
+import urllib.request
 import webbrowser
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
 from rich.console import Console
-from rich.progress import Progress
+from rich.table import Table
 
-from octogen_dagster.bigquery.partitions import listing_partition_key
-from octogen_dagster.demo import definitions
-from octogen_dagster.demo.day import (
-    Day,
-    Target,
-    cancel_unfinished_runs,
-    wait_for_day,
-    wait_for_tick,
-)
-from octogen_dagster.demo.report import check_lines, links_table, places, snapshots_table
-from octogen_dagster.demo.services import HOST, Services, require_ui, running_services
-from octogen_dagster.sandbox.catalog import builtin_catalog_keys
+from octogen_dagster import catalog_partition_key, listing_partition_key
+from octogen_dagster.sandbox import HOST
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.sharing.hub import EMULATOR_VARIABLE
-from octogen_dagster.snapshots.partitions import catalog_partition_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
-_DAYS = 2
-_WRONG_PRICE_FACTOR = 100
-"""What a price is multiplied with whose decimal point was lost."""
-
-_INSTANCE_CONFIG = """\
-telemetry:
-  enabled: false
-nux:
-  enabled: false
-run_coordinator:
-  module: dagster
-  class: QueuedRunCoordinator
-  config:
-    max_concurrent_runs: {runs}
-    dequeue_interval_seconds: 1
-    dequeue_use_threads: true
-    dequeue_num_workers: {runs}
-"""
+_DEFINITIONS = "octogen_dagster.demo.definitions"
+_PROJECT = "my-project"
+_SIZES = {
+    "harbor-and-pine": 1.0,
+    "northpeak": 0.3,
+    "strada": 1.8,
+    "kumo": 0.6,
+    "grand-arcade": 1.3,
+}
+"""The catalogs, and their products as a part of the number that was asked for."""
+_WRONG_PRICE_FACTOR = 100  # as if the decimal point was lost
+_COUNTS = ("appeared", "disappeared", "changed")
+_INSTANCE = "telemetry: {enabled: false}\nnux: {enabled: false}\n"
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+_START_TIMEOUT = 120
+_END_THE_GROUP = 'cat; kill -s TERM -- "-$0"; sleep 2; kill -s KILL -- "-$0"'
+"""A shell that ends a group of processes when its own standard input ends."""
 
 
-def run_demo(folder: Path, *, catalogs: int, products: int, ui_port: int | None) -> bool:
-    """Let Dagster snapshot a sandbox into `folder` and link its listings, for two days.
+def run_demo(folder: Path, *, catalogs: int, products: int, ui_port: int | None) -> None:
+    """Snapshot a sandbox into `folder` on two days, and show it in the UI if there is a port.
 
     On the second day prices moved, products came and went, and one price is wrong. A demo in the
-    folder of an earlier one goes on with the days after it.
-
-    With a UI it prints a line that begins with "The Dagster UI runs at http://" when the UI
-    responds, and one that begins with "Done." when the days are over.
-
-    Args:
-        folder: The folder of the snapshots and of the Dagster instance.
-        catalogs: The number of catalogs.
-        products: The number of products in each.
-        ui_port: The port of the Dagster UI, which runs until Ctrl-C; None for no UI.
-
-    Returns:
-        True if every run succeeded.
+    folder of an earlier one goes on with the days after it. The UI runs until Ctrl-C.
 
     Raises:
-        SystemExit: The UI is wanted, and dagster-webserver is not installed or the port is taken;
-            or Dagster does not start.
+        SystemExit: The UI cannot start.
     """
     if ui_port is not None:
-        require_ui(ui_port)
-    folder = folder.absolute()
-    home = folder / "dagster_home"
+        _require_ui(ui_port)
+    console = Console(highlight=False)
+    home = folder.absolute() / "dagster_home"
     home.mkdir(parents=True, exist_ok=True)
-    runs = max(2, min(4, (os.cpu_count() or 1) // 2))
-    (home / "dagster.yaml").write_text(_INSTANCE_CONFIG.format(runs=runs))
-    console = Console()
-    succeeded = False
-    keys = builtin_catalog_keys(catalogs)
+    (home / "dagster.yaml").write_text(_INSTANCE)
+    sizes = {key: int(products * size) for key, size in list(_SIZES.items())[:catalogs]}
     with (
-        _interruptible(),
-        _make_sandbox(console, keys, products) as sandbox,
+        contextlib.suppress(KeyboardInterrupt),
+        _make_sandbox(console, sizes) as sandbox,
         dg.DagsterInstance.from_config(str(home)) as instance,
     ):
-        console.print(f"A sandbox runs at {sandbox.base_url}")
-        cancel_unfinished_runs(instance)
-        demo = _Demo(console, sandbox, instance, folder, keys)
-        environment = {
-            **sandbox.environment,
-            "DAGSTER_HOME": str(home),
-            definitions.SNAPSHOTS_VARIABLE: str(demo.snapshots),
-        }
-        with running_services(
-            definitions.__name__, environment, folder / "dagster.log", ui_port=ui_port
-        ) as services:
-            if ui_port is None:
-                succeeded = demo.play(services)
-                console.print("To see the same in the Dagster UI:  octogen-dagster demo --ui")
-            else:
-                url = f"http://{HOST}:{ui_port}"
-                services.wait_for_ui(url)
-                console.print(
-                    f"The Dagster UI runs at {url} until Ctrl-C stops everything.", soft_wrap=True
-                )
-                webbrowser.open(places(url)[0][0])
-                succeeded = demo.play(services)
-                console.print("Done. Where to look:")
-                for page, what in places(url):
-                    console.print(f"  {page}  {what}", soft_wrap=True)
-                services.wait()
-    return succeeded
+        console.print(f"A local Octogen runs at {sandbox.base_url}")
+        snapshots = home.parent / "snapshots"
+        os.environ.update(
+            sandbox.environment, DAGSTER_HOME=str(home), OCTOGEN_DEMO_SNAPSHOTS=str(snapshots)
+        )
+        Demo(console, sandbox, instance, snapshots, list(sizes)).play()
+        if ui_port is None:
+            console.print(f"In the Dagster UI: {ui_command(os.environ)}", soft_wrap=True)
+        else:
+            _show_ui(console, home.parent / "dagster.log", ui_port)
 
 
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """End the block at SIGINT, SIGTERM and SIGHUP, without an error."""
-    numbers = [signal.SIGTERM, signal.SIGINT]  # a shell makes background jobs ignore SIGINT
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup does, to outlive the terminal
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
-    try:
-        with contextlib.suppress(KeyboardInterrupt):
-            yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _make_sandbox(console: Console, catalogs: list[str], products: int) -> Sandbox:
+def _make_sandbox(console: Console, sizes: dict[str, int]) -> Sandbox:
     """Make a sandbox, with a hub if the packages for it are installed."""
     try:
-        return Sandbox(catalogs=catalogs, products=products, generation="current", hub=True)
-    except ImportError as error:
-        console.print(f"No linked datasets: {error}", markup=False, soft_wrap=True)
-        return Sandbox(catalogs=catalogs, products=products, generation="current")
+        return Sandbox(catalogs=sizes, hub=True)
+    except ImportError:
+        console.print("No linked BigQuery datasets: they need the extras bigquery and mcp.")
+        return Sandbox(catalogs=sizes)
 
 
-class _Demo:
-    """A demo in a folder. Its first day begins when it is made, before sensors are evaluated.
-
-    Args:
-        console: Where it reports.
-        sandbox: The running sandbox.
-        instance: The Dagster instance.
-        folder: The folder.
-        catalogs: The keys of the catalogs.
-
-    Attributes:
-        snapshots: The folder of the snapshots.
-    """
+class Demo:
+    """Two days of the definitions, in runs of this process."""
 
     def __init__(
         self,
         console: Console,
         sandbox: Sandbox,
         instance: dg.DagsterInstance,
-        folder: Path,
+        snapshots: Path,
         catalogs: list[str],
     ) -> None:
-        self.snapshots = folder / "snapshots"
-        self._console = console
-        self._sandbox = sandbox
-        self._instance = instance
-        self._partitions = [catalog_partition_key(key) for key in catalogs]
-        self._day_file = folder / "day"
-        self._day = int(self._day_file.read_text()) if self._day_file.exists() else 0
-        self._day_started_at = time.time()
-        for _ in range(self._day - 1):
-            sandbox.next_day()
-        self._listings = []
-        if EMULATOR_VARIABLE in sandbox.environment:
-            self._listings = [listing_partition_key(sandbox.hub.share(key)) for key in catalogs]
-            # A new sandbox has no subscriptions, so the sensor is to request them again.
-            instance.wipe_assets([_LINKED_DATASETS])
+        self._console, self._sandbox, self._instance = console, sandbox, instance
+        self._snapshots, self._catalogs = snapshots, catalogs
+        # The definitions read the environment when they are imported.
+        self._assets: Any = importlib.import_module(_DEFINITIONS)
+        self._repository = self._assets.defs.get_repository_def()
+        self._checks: list[dg.AssetCheckEvaluation] = []
 
-    def play(self, services: Services) -> bool:
-        """Wait until the services did the work of each day; return True if all runs succeeded."""
-        days: list[Day] = []
-        succeeded = True
-        while succeeded and len(days) < _DAYS:
-            day = self._play_day(services, is_last=len(days) == _DAYS - 1)
-            days.append(day)
-            succeeded = not (day.failures or day.missing)
-        self._report(days)
-        return succeeded
-
-    def _play_day(self, services: Services, *, is_last: bool) -> Day:
-        if self._day:
-            wait_for_tick(self._instance, definitions.AUTOMATION)
-            if is_last:
-                self._lose_decimal_point()
-            self._day_started_at = time.time()
+    def play(self) -> None:
+        """Play the two days, and print what is there after them."""
+        assets = self._assets
+        day = len(self._history(assets.products, self._catalogs[0])) + 1
+        for _ in range(1, day):
             self._sandbox.next_day()
-        self._day += 1
-        self._day_file.write_text(str(self._day))
-        expected = self._expected()
-        with Progress(console=self._console, transient=True) as bar:
-            task = bar.add_task(f"Day {self._day}", total=len(expected))
+        self._run(assets.catalogs)
+        self._snapshot(day)
+        self._link_listings()
+        self._lose_decimal_point()
+        self._sandbox.next_day()
+        self._snapshot(day + 1)
+        self._console.print(self._table(day))
+        self._print_checks()
+        files = self._snapshots / "octogen_products/*.parquet"
+        self._console.print(f"In Python: polars.read_parquet('{files}')", soft_wrap=True)
 
-            def progress(done: int) -> None:
-                services.require_running()
-                bar.update(task, completed=done)
-
-            day = wait_for_day(self._instance, expected, self._day_started_at, progress)
-        done = len(expected) - len(day.missing)
-        self._console.print(
-            f"Day {self._day}: {done} of {len(expected)} assets and partitions materialized in "
-            f"{time.time() - self._day_started_at:.0f} s"
+    def _snapshot(self, day: int) -> None:
+        """Evaluate the catalog sensor once; run what it requests, what follows, and a search."""
+        assets = self._assets
+        context = dg.build_sensor_context(
+            instance=self._instance,
+            repository_def=self._repository,
+            resources=assets.defs.resources,
         )
-        return day
+        result = assets.catalog_sensor(context)
+        requests = getattr(result, "run_requests", None) or []  # else it skips
+        self._console.print(f"Day {day}: {len(requests)} catalogs were indexed.")
+        for request in requests:
+            self._run(
+                assets.products,
+                assets.changes,
+                assets.brands,
+                partition=request.partition_key,
+                tags=request.tags,
+            )
+        self._run(assets.sweaters, assets.sweater_details)
 
-    def _expected(self) -> set[Target]:
-        """What sensors and automation conditions should materialize on this day."""
-        each_day = (definitions.products, definitions.changes, definitions.brands)
-        once = (definitions.catalogs, definitions.sweaters, definitions.sweater_details)
-        at_first: set[Target] = {(asset.key, None) for asset in once} | {
-            (_LINKED_DATASETS, listing) for listing in self._listings
-        }
-        return {(asset.key, key) for asset in each_day for key in self._partitions} | {
-            target for target in at_first if not self._was_materialized(target)
-        }
+    def _link_listings(self) -> None:
+        """Share the catalogs over the sandbox's Analytics Hub, and link them as datasets."""
+        linked_datasets = getattr(self._assets, "linked_datasets", None)
+        if linked_datasets is None:
+            return
+        keys = [listing_partition_key(self._sandbox.hub.share(key)) for key in self._catalogs]
+        self._instance.add_dynamic_partitions("octogen_listings", keys)
+        for key in keys:
+            self._run(linked_datasets, partition=key)
+        datasets = len(self._sandbox.hub.datasets(_PROJECT))
+        self._console.print(f"{datasets} listings of Analytics Hub are linked datasets now.")
 
-    def _was_materialized(self, target: Target) -> bool:
-        key, partition = target
-        partitions = None if partition is None else [partition]
-        records = dg.AssetRecordsFilter(key, asset_partitions=partitions)
-        return bool(self._instance.fetch_materializations(records, limit=1).records)
+    def _run(
+        self,
+        *assets: dg.AssetsDefinition,
+        partition: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        keys = [asset.key for asset in assets]
+        with self._console.status(f"{keys[0].to_user_string()} {partition or ''}"):
+            job = self._repository.get_implicit_job_def_for_assets(keys)
+            result = job.execute_in_process(
+                instance=self._instance,
+                asset_selection=keys,
+                partition_key=partition,
+                tags=tags,
+                run_config=_QUIET,
+            )
+        self._checks += result.get_asset_check_evaluations()
+
+    def _history(self, asset: dg.AssetsDefinition, catalog: str) -> list[Mapping[str, Any]]:
+        """The metadata of the materializations of a catalog, the latest first."""
+        partition = catalog_partition_key(catalog)
+        records = self._instance.fetch_materializations(
+            dg.AssetRecordsFilter(asset.key, asset_partitions=[partition]), limit=1_000
+        ).records
+        found = (record.asset_materialization for record in records)
+        return [each.metadata for each in found if each]
 
     def _lose_decimal_point(self) -> None:
         """Multiply the highest price of a catalog by a hundred, for the check of prices."""
-        folder = self.snapshots / definitions.products.key.path[-1]
+        partition = catalog_partition_key(self._catalogs[-1])
         prices = (
-            pl.read_parquet(folder / f"{self._partitions[-1]}.parquet")
+            pl.read_parquet(self._snapshots / f"octogen_products/{partition}.parquet")
             .filter(pl.col("currency") == pl.col("currency").mode().first())
             .sort("current_price", descending=True, nulls_last=True)
-            .select("product_url", "current_price")
         )
-        for url, price in prices.head(1).iter_rows():
-            self._sandbox.set_price(url, price * _WRONG_PRICE_FACTOR)
+        url, price = prices.select("product_url", "current_price").row(0)
+        self._sandbox.set_price(url, price * _WRONG_PRICE_FACTOR)
 
-    def _report(self, days: list[Day]) -> None:
-        console = self._console
-        console.print(snapshots_table(self._partitions, days))
-        if self._listings:
-            console.print(links_table(_LINKED_DATASETS, self._listings, days[0]))
-        for line in check_lines(days):
-            console.print(line, markup=False, soft_wrap=True)
-        for day in days:
-            for name, reason in day.failures.items():
-                console.print(f"{name} failed: {reason}", style="red", markup=False, soft_wrap=True)
-            for key, partition in sorted(day.missing, key=str):
-                name = f"{key.to_user_string()} {partition or ''}".strip()
-                console.print(f"{name} was not materialized.", markup=False, soft_wrap=True)
-        console.print(f"Snapshots: {self.snapshots}", soft_wrap=True)
-        pattern = self.snapshots / definitions.products.key.path[-1] / "*.parquet"
-        console.print(f"In Python: polars.read_parquet('{pattern}')", soft_wrap=True)
+    def _table(self, day: int) -> Table:
+        table = Table("rows of", f"day {day}", f"day {day + 1}", *_COUNTS)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for catalog in self._catalogs:
+            second, first = self._history(self._assets.products, catalog)[:2]
+            changes = self._history(self._assets.changes, catalog)[0]
+            values = [
+                first["dagster/partition_row_count"],
+                second["dagster/partition_row_count"],
+                *(changes[f"octogen/{name}"] for name in _COUNTS),
+            ]
+            table.add_row(catalog, *(f"{value.value:,}" for value in values))
+        return table
+
+    def _print_checks(self) -> None:
+        failed = [check for check in self._checks if not check.passed]
+        self._console.print(f"{len(self._checks) - len(failed)} checks passed.")
+        for check in failed:
+            on_purpose = ", on purpose" if check.check_name == "prices" else ""
+            self._console.print(
+                f"1 check failed{on_purpose}: {check.description}", markup=False, soft_wrap=True
+            )
 
 
-_LINKED_DATASETS = dg.AssetKey(definitions.LINKED_DATASETS)
+def ui_command(environment: Mapping[str, str]) -> str:
+    """The command that shows the demo in the UI: of a clone run by uv, or where it is installed."""
+    clone = Path(__file__).parents[2]
+    uv = environment.get("UV")  # set by `uv run`
+    if uv and (clone / "pyproject.toml").exists():
+        uv = os.path.relpath(uv) if Path(uv).is_relative_to(Path.cwd()) else "uv"
+        return f"{uv} run --no-dev --extra sandbox --extra ui octogen-dagster demo --ui"
+    if importlib.util.find_spec("dagster_webserver"):
+        return "octogen-dagster demo --ui"
+    return 'pip install "octogen-dagster[ui]" && octogen-dagster demo --ui'
+
+
+def _require_ui(port: int) -> None:
+    """Refuse a UI that is not installed and a port that is taken, before anything is written."""
+    if not importlib.util.find_spec("dagster_webserver"):
+        raise SystemExit(
+            'The Dagster UI needs dagster-webserver: pip install "octogen-dagster[ui]"'
+        )
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise SystemExit(
+                f"Port {port} cannot be used for the Dagster UI ({error.strerror}). Choose another "
+                f"one: octogen-dagster demo --ui --port {port + 1}"
+            ) from error
+
+
+def _show_ui(console: Console, log: Path, port: int) -> None:
+    """Run the UI with its daemon, and say where to look, until it ends or Ctrl-C."""
+    url = f"http://{HOST}:{port}"
+    with _dagster_dev(log, port) as process:
+        with console.status("The Dagster UI starts"):
+            _wait_for(f"{url}/server_info", process, log)
+        console.print(f"The Dagster UI runs at {url} until Ctrl-C. Where to look:")
+        products = f"{url}/assets/octogen_products"
+        for page, what in (
+            (f"{url}/asset-groups", "the assets, and which follow which"),
+            (f"{products}?view=partitions", "a file for each catalog"),
+            (f"{products}?view=checks", "the price that is wrong on purpose"),
+            (f"{products}_changes?view=partitions", "what came, went and moved"),
+            (f"{url}/automation", "the sensors that start it all"),
+        ):
+            console.print(f"  {page}  {what}", soft_wrap=True)
+        webbrowser.open(f"{url}/asset-groups")
+        process.wait()
+    raise SystemExit(f"Dagster ended by itself. Its log is {log}.")
+
+
+@contextlib.contextmanager
+def _dagster_dev(log: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `dagster dev` until the block ends, or until this process does, however it ends."""
+    command = ["dagster", "dev", "-h", HOST, "-p", str(port), "-m", _DEFINITIONS]
+    with log.open("ab") as output:
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, "-m", *command, "--log-level", "warning"],
+            env={**os.environ, "PYTHONWARNINGS": "ignore"},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    watcher = subprocess.Popen(  # noqa: S603 - its pipe ends with this process
+        ["/bin/sh", "-c", _END_THE_GROUP, str(process.pid)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        watcher.communicate()
+        process.wait()
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(url, timeout=5).close()  # noqa: S310 - ours
+            return
+        time.sleep(0.2)
+    raise SystemExit(f"The Dagster UI did not start. The reason may be in {log}.")

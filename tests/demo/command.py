@@ -4,27 +4,67 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 # Google's packages warn on standard error of a Python that they will not support much longer.
 PYTHON = [sys.executable, "-W", "ignore::FutureWarning", "-c"]
 PROGRAM = "from octogen_dagster.cli.main import main; main(['demo', *sys.argv[1:]])"
 
 
-def command(*options: str, before: str = "") -> list[str]:
-    """The command `octogen-dagster demo` with one catalog.
-
-    Args:
-        options: More options. They go before those given here.
-        before: Code to run in the process before the command.
-    """
-    small = ("--catalogs", "1", "--products", "300")
-    return [*PYTHON, f"import sys; {before}{PROGRAM}", *small, *options]
+def command(*options: str) -> list[str]:
+    """The command with two small catalogs; `options` count more."""
+    small = ("--catalogs", "2", "--products", "200")
+    return [*PYTHON, f"import sys; {PROGRAM}", *small, *options]
 
 
 def environment() -> dict[str, str]:
-    """The environment of the command, with a browser that shows nothing."""
-    return {**os.environ, "COLUMNS": "200", "BROWSER": "true"}
+    """The environment of the command: a terminal of 80 columns, a browser that shows nothing."""
+    return {**os.environ, "COLUMNS": "80", "BROWSER": "true"}
+
+
+def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a folder to its end."""
+    return subprocess.run(
+        command(*options),
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+
+
+@contextmanager
+def running_ui(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
+    """Run the command with a UI: its process, the address of the UI, and the pages it names."""
+    port = str(free_port())
+    with subprocess.Popen(
+        command("--ui", "--port", port),
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout
+        url = f"http://127.0.0.1:{port}"
+        printed, pages = "", []
+        try:
+            for line in process.stdout:
+                printed += line
+                if line.startswith(f"  {url}"):
+                    pages.append(line.split()[0])
+                if "/automation" in line:
+                    break
+            assert process.poll() is None, printed
+            yield process, url, pages
+        finally:
+            process.kill()
 
 
 def free_port() -> int:

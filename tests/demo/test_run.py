@@ -1,193 +1,83 @@
-"""The demo: two days that Dagster plays by itself, in the UI and without one."""
+"""The demo plays two days, says what is there, and leaves nothing running."""
 
 from __future__ import annotations
 
-import functools
-import json
 import os
-import re
+import runpy
 import signal
 import socket
-import subprocess
-import urllib.request
-from collections import Counter
-from collections.abc import Iterator, Mapping
+import time
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster.demo.day import wait_for_day
-from octogen_dagster.demo.run import run_demo
-from octogen_dagster.sandbox.faults import Fault
-from octogen_dagster.sandbox.server import Sandbox
-from tests.demo.command import command, environment, free_port
+from octogen_dagster.demo.run import ui_command
+from tests.demo.command import run, running_ui
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-CATALOG = "harbor-and-pine"
-FOLLOWERS = ("octogen_products_brands", "octogen_products_changes")
-ASSETS = ("octogen_catalogs", "octogen_products", *FOLLOWERS, "sweaters", "sweaters_details")
+CATALOGS = ("harbor-and-pine", "northpeak")
+EMULATOR = "ANALYTICS_HUB_EMULATOR_HOST"
 
 
-def run(folder: Path, *options: str, before: str = "") -> str:
-    """Run the command in a folder to its end and return what it prints."""
-    done = subprocess.run(
-        command(*options, before=before),
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=800,
-        check=False,
-    )
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_days_go_by_and_a_later_demo_goes_on(tmp_path: Path) -> None:
+    done = run(tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
-
-
-def ask(url: str, query: str) -> Mapping[str, Any]:
-    """Send a query to the GraphQL API of the UI."""
-    request = urllib.request.Request(
-        f"{url}/graphql",
-        json.dumps({"query": query}).encode(),
-        {"Content-Type": "application/json"},
+    assert all(word in done.stdout for word in ("day 1", "day 2", "appeared", "disappeared"))
+    table = [line for line in done.stdout.splitlines() if line[:1] in "┏┃┡│└"]
+    assert max(map(len, table)) <= 80
+    assert "Day 2: 2 catalogs were indexed." in done.stdout
+    assert "2 listings of Analytics Hub are linked datasets now." in done.stdout
+    [failed] = [line for line in done.stdout.splitlines() if "failed" in line]
+    assert failed.startswith(
+        "1 check failed, on purpose: octogen_products, partition 'northpeak' has bad rows"
     )
-    with urllib.request.urlopen(request, timeout=60) as response:
-        data: Mapping[str, Any] = json.load(response)["data"]
-    return data
+    snapshots = tmp_path / "octogen-demo/snapshots"
+    sizes = {
+        key: pl.read_parquet(snapshots / f"octogen_products/{key}.parquet") for key in CATALOGS
+    }
+    assert len(sizes["harbor-and-pine"]) > 2 * len(sizes["northpeak"]) > 0
+    changes = pl.read_parquet(snapshots / "octogen_products_changes/*.parquet")
+    assert set(changes["change"]) == {"appeared", "disappeared", "changed"}
+    home = tmp_path / "octogen-demo/dagster_home"
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        assert {run.status for run in instance.get_runs()} == {dg.DagsterRunStatus.SUCCESS}
+        assert not instance.telemetry_enabled
+    later = run(tmp_path)
+    assert "day 3" in later.stdout
+    assert "day 4" in later.stdout
 
 
-def processes_of(folder: Path) -> Iterator[int]:
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="it looks for processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_whatever_ends_the_demo_ends_all_that_it_started(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    with running_ui(tmp_path) as (process, _url, _pages):
+        assert len(processes_of(tmp_path)) > 1
+        process.send_signal(number)
+        process.wait(60)
+        deadline = time.monotonic() + 60
+        while processes_of(tmp_path):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    assert process.returncode == (0 if number == signal.SIGINT else -number)
+
+
+def processes_of(folder: Path) -> list[int]:
     """The processes whose environment names a folder."""
+    found = []
     for place in Path("/proc").glob("[0-9]*/environ"):
         try:
-            if str(folder).encode() in place.read_bytes():
-                yield int(place.parent.name)
+            if f"={folder}/".encode() in place.read_bytes():
+                found.append(int(place.parent.name))
         except OSError:
             continue
-
-
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="it looks for processes in /proc")
-def test_the_ui_shows_two_days_and_a_later_demo_goes_on(tmp_path: Path) -> None:
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    with subprocess.Popen(
-        command("--ui", "--port", str(port)),
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as demo:
-        assert demo.stdout
-        lines = []
-        try:
-            for line in demo.stdout:
-                lines.append(line)
-                if line.startswith("Done."):
-                    break
-            assert demo.poll() is None, "".join(lines)
-            answer = ask(
-                url,
-                "{assetNodes {id} sensorsOrError(repositorySelector: {repositoryLocationName: "
-                '"octogen_dagster.demo.definitions", repositoryName: "__repository__"}) '
-                "{... on Sensors {results {name sensorState {status}}}}}",
-            )
-        finally:
-            demo.send_signal(signal.SIGINT)
-        lines += demo.stdout.readlines()
-    assert demo.returncode == 0
-    assert not list(processes_of(tmp_path))
-
-    output = "".join(lines)
-    assert f"The Dagster UI runs at {url} until Ctrl-C stops everything." in output
-    assert "DEBUG" not in output
-    assert "WARNING" not in output
-    assert "Warning" not in output
-    assert "STATE_ACTIVE" in output
-    assert "my-project.octogen_harbor_and_pine.products_current_v1" in output
-    assert f"{url}/assets/octogen_products?view=checks" in output
-    assert len(answer["assetNodes"]) == len(ASSETS) + 1
-    assert {
-        sensor["name"]: sensor["sensorState"]["status"]
-        for sensor in answer["sensorsOrError"]["results"]
-    } == dict.fromkeys(
-        ("octogen_automation", "octogen_catalog_sensor", "octogen_listing_sensor"), "RUNNING"
-    )
-
-    folder = tmp_path / "octogen-demo"
-    with dg.DagsterInstance.from_config(str(folder / "dagster_home")) as instance:
-        runs = instance.get_runs()
-        assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
-        assert all(run.remote_job_origin for run in runs)
-        materialized = Counter(
-            {
-                asset: len(instance.fetch_materializations(dg.AssetKey(asset), limit=100).records)
-                for asset in (*ASSETS, "octogen_linked_datasets")
-            }
-        )
-        results = [
-            entry.dagster_event.asset_check_evaluation_data
-            for run in runs
-            for entry in instance.all_logs(
-                run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
-            )
-            if entry.dagster_event
-        ]
-        failed = [
-            (result.check_name, result.asset_key.to_user_string(), result.partition)
-            for result in results
-            if not result.passed
-        ]
-    daily = dict.fromkeys(("octogen_products", *FOLLOWERS), 2)
-    assert {asset: materialized[asset] for asset in daily} == daily
-    assert all(materialized[asset] >= 1 for asset in ASSETS)
-    assert materialized["octogen_linked_datasets"] == 1
-    assert failed == [("prices", "octogen_products", CATALOG)]
-    # Products have two days. A check that ran twice on a day has one result, as `fresh` may.
-    of_rows = {
-        (result.asset_key.to_user_string(), result.check_name)
-        for result in results
-        if result.check_name != "fresh"
-    }
-    printed = re.search(r"Checks: (\d+) passed, 1 failed\.", output)
-    assert printed
-    assert int(printed[1]) + 1 >= sum(1 + (asset == "octogen_products") for asset, _ in of_rows)
-    assert f"prices: octogen_products, partition '{CATALOG}': " in output
-
-    changes = pl.read_parquet(folder / "snapshots/octogen_products_changes/*.parquet")
-    assert set(changes["change"]) == {"appeared", "disappeared", "changed"}
-
-    later = run(tmp_path)
-    assert "Day 3: 4 of 4 assets and partitions materialized" in later
-    assert "Day 4: 3 of 3 assets and partitions materialized" in later
-    assert "STATE_ACTIVE" in later
-    assert f"Snapshots: {folder / 'snapshots'}" in later
-    assert "octogen-dagster demo --ui" in later
-
-
-def test_a_failed_run_is_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def broken(catalogs: list[str], products: int, generation: str, hub: bool = False) -> Sandbox:
-        if hub:
-            raise ImportError('the hub of the sandbox needs mcp: pip install "octogen-dagster"')
-        fault = Fault("status", 403, path="/products/search")
-        return Sandbox(catalogs=catalogs, products=products, generation="current", faults=[fault])
-
-    monkeypatch.setattr("octogen_dagster.demo.run.Sandbox", broken)
-    impatient = functools.partial(wait_for_day, max_quiet_seconds=20)
-    monkeypatch.setattr("octogen_dagster.demo.run.wait_for_day", impatient)
-    succeeded = run_demo(tmp_path, catalogs=1, products=3, ui_port=None)
-    assert not succeeded
-    output = capsys.readouterr().out
-    assert f"{CATALOG} failed:" in output
-    assert "403" in output
-    assert "No linked datasets: the hub of the sandbox needs mcp: pip install" in output
-    assert f"octogen_products {CATALOG} was not materialized." in output
-    assert "DAGSTER_HOME" not in os.environ
+    return found
 
 
 def test_a_port_that_is_taken_ends_the_demo_before_it_writes_anything(tmp_path: Path) -> None:
@@ -195,15 +85,40 @@ def test_a_port_that_is_taken_ends_the_demo_before_it_writes_anything(tmp_path: 
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        done = subprocess.run(
-            command("--ui", "--port", port),
-            cwd=tmp_path,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
+        done = run(tmp_path, "--ui", "--port", port)
     assert done.returncode == 1
     assert f"Port {port} cannot be used for the Dagster UI" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_the_hint_holds_in_a_clone_and_where_it_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clone = Path(__file__).parents[2]
+    in_clone = "run --no-dev --extra sandbox --extra ui octogen-dagster demo --ui"
+    monkeypatch.chdir(clone)
+    assert ui_command({"UV": f"{clone}/.uv/bin/uv"}) == f".uv/bin/uv {in_clone}"
+    assert ui_command({"UV": "/usr/bin/uv"}) == f"uv {in_clone}"
+    assert in_clone in (clone / "README.md").read_text()
+    assert ui_command({}) == "octogen-dagster demo --ui"
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    assert ui_command({}) == 'pip install "octogen-dagster[ui]" && octogen-dagster demo --ui'
+
+
+@pytest.mark.parametrize("with_hub", [False, True])
+def test_the_code_location_is_one_graph_that_says_what_it_is(
+    with_hub: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OCTOGEN_DEMO_SNAPSHOTS", str(tmp_path))
+    monkeypatch.delenv(EMULATOR, raising=False)
+    if with_hub:
+        monkeypatch.setenv(EMULATOR, "127.0.0.1:9")
+    defs: dg.Definitions = runpy.run_module("octogen_dagster.demo.definitions")["defs"]
+    repository = defs.get_repository_def()
+    graph = repository.asset_graph
+    roots = {key.to_user_string() for key in graph.root_materializable_asset_keys}
+    linked = {"octogen_linked_datasets"} if with_hub else set()
+    assert roots == {"octogen_catalogs"} | linked
+    assert all(graph.get(key).description for key in graph.get_all_asset_keys())
+    assert len(repository.sensor_defs) == 2 + with_hub
+    assert os.environ.get(EMULATOR) == ("127.0.0.1:9" if with_hub else None)

@@ -1,4 +1,4 @@
-"""What a YAML file and a subclass change of the assets of the component."""
+"""Tests of what a YAML file and a subclass change of the assets of the component."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import dagster as dg
 from dagster.components.testing.test_cases import TestTranslation as Cases
 from dagster.components.testing.utils import component_defs
 
-from octogen_dagster import OctogenAssetData
 from octogen_dagster.components import OctogenComponent
-from tests.promises.yaml_projects import load
+from octogen_dagster.components.asset_data import OctogenAssetData
+from tests.components.projects import load
 
 SEARCH: dict[str, Any] = {"name": "boots", "search": {"q": "boots"}}
 BOOTS = dg.AssetKey("boots")
