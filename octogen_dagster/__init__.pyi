@@ -42,8 +42,9 @@ from .bigquery.resources import (
     AnalyticsHubResource,
     OctogenControlPlaneResource,
 )
-from .components.asset_data import OctogenAssetData
 from .components.component import OctogenComponent
+from .components.linked_component import OctogenLinkedDatasetsComponent
+from .components.settings import OctogenAssetData
 from .doctor.checks import diagnose
 from .doctor.findings import (
     Diagnosis,
@@ -117,6 +118,7 @@ __all__ = [
     "OctogenComponent",
     "OctogenControlPlaneResource",
     "OctogenError",
+    "OctogenLinkedDatasetsComponent",
     "OctogenResource",
     "OctogenSource",
     "ParquetSnapshotIOManager",

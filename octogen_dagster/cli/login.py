@@ -16,7 +16,7 @@ from octogen_dagster.cli.options import CONTEXT_SETTINGS, FILE, SECONDS, mcp_opt
 
 if TYPE_CHECKING:
     from octogen_dagster.control_plane.login import Login
-    from octogen_dagster.control_plane.tokens import LoginFiles
+    from octogen_dagster.control_plane.login_files import LoginFiles
 
 _OTHER_LOGINS = (
     "OCTOGEN_MCP_TOKEN_COMMAND",
@@ -107,7 +107,8 @@ def login(
     import webbrowser
 
     from octogen_dagster.control_plane.login import login as log_in
-    from octogen_dagster.control_plane.tokens import LoginFiles
+    from octogen_dagster.control_plane.login_files import LoginFiles
+    from octogen_dagster.control_plane.tokens import RefreshedToken
 
     def show(url: str) -> None:
         click.echo(f"Log in on this page: {url}", err=as_json)
@@ -140,7 +141,8 @@ def login(
             FAILED,
         )
     if verify:
-        _refresh_once(files, done)
+        # The new refresh token is exchanged: the files and the token endpoint work.
+        RefreshedToken(files.refresh_token, files.client_id, done.token_endpoint).token()
     if as_json:
         _print_json(files, done, resource or server, verify)
     else:
@@ -181,21 +183,10 @@ def _client_id(client_id: str | None, redirect_uri: str | None) -> str | None:
     return None
 
 
-def _refresh_once(files: LoginFiles, done: Login) -> None:
-    """Exchange the new refresh token, which shows that the files and the token endpoint work."""
-    from octogen_dagster.control_plane.tokens import access_tokens
-
-    access_tokens(
-        client_id_file=files.client_id.path,
-        refresh_token_file=files.refresh_token.path,
-        token_endpoint=done.token_endpoint,
-    ).token()
-
-
 def _print_settings(files: LoginFiles, done: Login, mcp_url: str) -> None:
     """Print what the shell must set and unset so that other commands find the login."""
     from octogen_dagster.api.credentials import host_mcp_url, host_token_endpoint
-    from octogen_dagster.control_plane.tokens import LoginFiles
+    from octogen_dagster.control_plane.login_files import LoginFiles
 
     settings: dict[str, str] = {}
     default = LoginFiles.at()

@@ -4,3 +4,6 @@ Importing it and describing its components takes no Polars and no Google library
 """
 
 from octogen_dagster.components.component import OctogenComponent as OctogenComponent
+from octogen_dagster.components.linked_component import (
+    OctogenLinkedDatasetsComponent as OctogenLinkedDatasetsComponent,
+)

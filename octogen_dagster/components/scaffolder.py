@@ -1,4 +1,4 @@
-"""`dg scaffold defs OctogenComponent`: a first YAML file, and the environment that it needs."""
+"""`dg scaffold defs`: a first YAML file of a component, and the environment that it needs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import click
 import dagster as dg
 from dagster.components.component_scaffolding import scaffold_component
 from dagster.components.scaffold.scaffold import ScaffoldRequest
+from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from typing_extensions import Self
 
-from octogen_dagster.components.env_file import add_variables
 from octogen_dagster.sandbox import DEFAULT_API_KEY, DEFAULT_BASE_URL
 from octogen_dagster.sandbox.words import SHOPS
 
@@ -25,6 +26,15 @@ _KEY = "OCTOGEN_PLATFORM_API_KEY"
 _SANDBOX = {_KEY: DEFAULT_API_KEY, "OCTOGEN_BASE_URL": DEFAULT_BASE_URL}
 _SANDBOX_HOSTS = [shop.domain for shop in SHOPS]
 _SANDBOX_QUERY = "boots"
+
+
+def _check_text(value: list[str] | str | None) -> list[str] | str | None:
+    for text in [value] if isinstance(value, str) else value or ():
+        if not text.strip():
+            raise ValueError("a value is empty: leave the option out or give it a value")
+        if not text.isprintable():
+            raise ValueError(f"{text!r} has characters that cannot be printed: remove them")
+    return value
 
 
 class ScaffoldParams(BaseModel):
@@ -44,32 +54,14 @@ class ScaffoldParams(BaseModel):
     base_dir: str = Field(
         default="snapshots", min_length=1, description="Where snapshots are stored."
     )
-    project: str | None = Field(
-        default=None, description="Google Cloud project for linked datasets; none leaves them out."
-    )
-    principal: str | None = Field(
-        default=None, description="Who is subscribed, such as serviceAccount:me@my-project.…"
-    )
 
-    @field_validator("hosts", "keys", "query", "base_dir", "project", "principal")
-    @classmethod
-    def _check_text(cls, value: list[str] | str | None) -> list[str] | str | None:
-        for text in [value] if isinstance(value, str) else value or ():
-            if not text.strip():
-                raise ValueError("a value is empty: leave the option out or give it a value")
-            if not text.isprintable():
-                raise ValueError(f"{text!r} has characters that cannot be printed: remove them")
-        return value
+    _check_text = field_validator("hosts", "keys", "query", "base_dir")(_check_text)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if len(chosen := [name for name in _SOURCES if getattr(self, name)]) > 1:
             options = " and ".join(f"--{name}" for name in chosen)
             raise ValueError(f"{options} exclude each other: choose one source of catalogs")
-        if (self.project is None) != (self.principal is None):
-            raise ValueError("linked datasets need both --project and --principal")
-        if self.sandbox and self.project:
-            raise ValueError("--sandbox has no Google Cloud project: leave out --project")
         return self
 
     @property
@@ -107,6 +99,30 @@ class OctogenScaffolder(dg.Scaffolder[ScaffoldParams]):
             _write_environment(request.project_root / ".env", variables)
 
 
+class LinkedScaffoldParams(BaseModel):
+    """What a first YAML file of linked datasets depends on."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    project: str = Field(description="Your Google Cloud project.")
+    principal: str = Field(description="Who is subscribed, such as serviceAccount:me@my-project.…")
+
+    _check_text = field_validator("project", "principal")(_check_text)
+
+
+class OctogenLinkedDatasetsScaffolder(dg.Scaffolder[LinkedScaffoldParams]):
+    """Write the YAML of linked datasets."""
+
+    @classmethod
+    def get_scaffold_params(cls) -> type[LinkedScaffoldParams]:
+        """Return the model of the options."""
+        return LinkedScaffoldParams
+
+    def scaffold(self, request: ScaffoldRequest[LinkedScaffoldParams]) -> None:
+        """Write `defs.yaml`."""
+        scaffold_component(request, request.params.model_dump())
+
+
 def _is_typed() -> bool:
     """True if a person has typed the command, and not a test or a script."""
     return click.get_current_context(silent=True) is not None and sys.stdin.isatty()
@@ -137,8 +153,6 @@ def _attributes(params: ScaffoldParams) -> dict[str, Any]:
     if source:
         attributes["catalog_source"] = source
     attributes |= {"storage": {"base_dir": params.base_dir}, "searches": searches}
-    if params.project:
-        attributes["linked_datasets"] = {"project": params.project, "principal": params.principal}
     return attributes
 
 
@@ -149,10 +163,25 @@ def _asset_name(query: str) -> str:
 
 
 def _write_environment(path: Path, variables: Mapping[str, str]) -> None:
-    if kept := add_variables(path, variables):
+    if kept := _add_variables(path, variables):
         names = " and ".join(kept)
         click.echo(f"{path} already has another {names}, which was kept. The sandbox needs:")
         for name in kept:
             click.echo(f"    {name}={variables[name]}")
     if not variables and not os.environ.get(_KEY):
         click.echo(f"Set {_KEY} in the environment or in {path}.")
+
+
+def _add_variables(path: Path, variables: Mapping[str, str]) -> list[str]:
+    """Append the variables that a `.env` lacks; return the names that it has with another value.
+
+    A new file can be read by its owner only, since such a file has secrets.
+    """
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    present = dotenv_values(stream=StringIO(text), interpolate=False)
+    if missing := {name: value for name, value in variables.items() if name not in present}:
+        lines = "".join(f"{name}={value}\n" for name, value in missing.items())
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(lines if not text or text.endswith("\n") else f"\n{lines}")
+    return [name for name in present if present[name] != variables.get(name, present[name])]

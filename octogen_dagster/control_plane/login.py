@@ -7,15 +7,16 @@ import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Future, InvalidStateError
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingTCPServer
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from pydantic import SecretStr
 
 from octogen_dagster.api.credentials import checked_url, may_use_proxy
+from octogen_dagster.control_plane.login_files import LoginFiles, parsed_word
 from octogen_dagster.control_plane.session import leaf_errors
-from octogen_dagster.control_plane.tokens import LoginFiles, parsed_word
 from octogen_dagster.errors import (
     OctogenConnectionError,
     OctogenError,
@@ -220,9 +221,10 @@ class _Storage:
         self.is_written = True
 
 
-class _Callback(ThreadingHTTPServer):
+class _Callback(ThreadingTCPServer):
     """The web server on this machine that the browser returns to, known by the login's `state`."""
 
+    allow_reuse_address = True
     daemon_threads = True  # browsers open connections that they never use
 
     def __init__(self, redirect_uri: str, seconds: float) -> None:
@@ -231,7 +233,7 @@ class _Callback(ThreadingHTTPServer):
         self.state: str | None = None
         self.parameters: Future[dict[str, str]] = Future()
         super().__init__(("127.0.0.1", port), _CallbackHandler)
-        self.redirect_uri = f"http://{host}:{self.server_port}{self.path}"
+        self.redirect_uri = f"http://{host}:{self.server_address[1]}{self.path}"
 
     async def wait(self) -> AuthorizationCodeResult:
         """Wait for the browser and return the authorization code that it brings."""

@@ -14,12 +14,10 @@ import math
 import os
 import re
 import shlex
-import stat
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from pydantic import SecretStr
@@ -28,6 +26,12 @@ from octogen_dagster.api.credentials import checked_url, host_token_endpoint, ma
 from octogen_dagster.api.http import retry_after_seconds
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.background import run_uninterrupted
+from octogen_dagster.control_plane.login_files import (
+    CLIENT_ID_FILE,
+    REFRESH_TOKEN_FILE,
+    SecretFile,
+    parsed_word,
+)
 from octogen_dagster.errors import (
     OctogenConnectionError,
     OctogenMCPAuthenticationError,
@@ -35,7 +39,6 @@ from octogen_dagster.errors import (
     OctogenMCPRateLimitError,
     OctogenTimeoutError,
 )
-from octogen_dagster.files import remove_abandoned, write_whole
 
 if TYPE_CHECKING:
     import httpx
@@ -45,14 +48,6 @@ DEFAULT_TIMEOUT = 30.0
 
 DEFAULT_RETRY = RetryPolicy(attempts=5, deadline=120.0, max_delay=10.0)
 
-_FOLDER = "~/.config/octogen"  # as of Octogen's own commands, and so are the names in it
-REFRESH_TOKEN_FILE = f"{_FOLDER}/mcp.refresh"
-CLIENT_ID_FILE = f"{_FOLDER}/mcp.client-id"
-REDIRECT_URI_FILE = f"{_FOLDER}/mcp.redirect-uri"
-
-_LOCK_TIMEOUT = 120.0
-_LOCK_POLL_SECONDS = 0.005
-_MAX_WRITE_SECONDS = 3600.0
 _RENEWED_BEFORE_SECONDS = 30.0
 _MAX_LIFE_SECONDS = 1e9
 _LOGGER = logging.getLogger(__name__)
@@ -138,93 +133,6 @@ class CommandToken:
         )
 
 
-class SecretFile:
-    """One word in a file that only its owner may read and that is replaced in one step.
-
-    A link is followed. `initial` is the word while the file is empty.
-    """
-
-    def __init__(
-        self, path: str | os.PathLike[str], purpose: str, *, initial: str | None = None
-    ) -> None:
-        self.path = Path(os.path.expanduser(path))  # unlike Path's, it needs no known home
-        self._purpose = purpose
-        self._initial = initial or ""
-
-    def __str__(self) -> str:
-        return f"{self._purpose} file {self.path}"
-
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep out every other thread and process that locks this file; make its folder."""
-        import filelock
-
-        if self.path.parts[0] == "~":
-            raise OctogenMCPAuthenticationError(
-                f"The {self} has no folder, because the home folder of this user is unknown: set "
-                "HOME, or name the files of the login."
-            )
-        target = self.path.resolve()
-        lock = filelock.FileLock(
-            f"{target}.lock",
-            timeout=_LOCK_TIMEOUT,
-            mode=0o666,  # it is empty, and root may have made it for the user of the file
-            poll_interval=_LOCK_POLL_SECONDS,
-        )
-        try:
-            os.makedirs(target.parent, mode=0o700, exist_ok=True)
-            lock.acquire()
-        except filelock.Timeout:  # must come first: it is an OSError
-            raise OctogenTimeoutError(
-                f"The {self} cannot be locked ({lock.lock_file}): another process has held it for "
-                f"{_LOCK_TIMEOUT:g} s; try again later."
-            ) from None
-        except OSError as error:
-            raise OctogenMCPAuthenticationError(
-                f"The {self} cannot be locked ({lock.lock_file}: {error.strerror}), so a new token "
-                "could be lost. Put it into a folder of its own that this user may write to."
-            ) from None
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def read(self) -> SecretStr:
-        try:
-            text = self.path.read_text("ascii").strip()
-        except OSError as error:
-            problem = f"cannot be read: {error.strerror}"
-        except UnicodeDecodeError:
-            problem = "is not text"
-        else:
-            if word := parsed_word(text or self._initial):
-                return word
-            problem = "does not hold one word" if text else "is empty"
-        # Raised out here, because a UnicodeDecodeError holds what the file holds.
-        raise OctogenMCPAuthenticationError(
-            f"The {self} {problem}. Run `octogen-dagster login` to write it."
-        )
-
-    def write(self, secret: SecretStr) -> None:
-        """Replace the word so that it survives a power failure."""
-        target = self.path.resolve()
-        try:
-            remove_abandoned(target, _MAX_WRITE_SECONDS)
-            content = f"{secret.get_secret_value()}\n".encode("ascii")
-            write_whole(target, content, mode=0o600, keep_owner=True)
-        except OSError as error:
-            raise OctogenMCPAuthenticationError(
-                f"The {self} cannot be replaced: {error.strerror}. Put it into a folder that this "
-                "user may write to; a file that is mounted by itself cannot be replaced, its "
-                "folder can."
-            ) from None
-
-    def exposed_mode(self) -> int | None:
-        """Return the permissions of the file if others than its owner may read it."""
-        mode = stat.S_IMODE(self.path.stat().st_mode)
-        return mode if mode & 0o044 else None
-
-
 class _SecretInMemory:
     """A refresh token without a file, whose replacement ends with the process."""
 
@@ -246,34 +154,6 @@ class _SecretInMemory:
             )
 
 
-class LoginFiles(NamedTuple):
-    """The files that a login writes and later logins and refreshes read.
-
-    The redirect URI is the one that the client was registered with. Without its file, every login
-    registers a new client.
-    """
-
-    refresh_token: SecretFile
-    client_id: SecretFile
-    redirect_uri: SecretFile | None = None
-
-    @classmethod
-    def at(
-        cls,
-        refresh_token: str | os.PathLike[str] | None = None,
-        client_id: str | os.PathLike[str] | None = None,
-        redirect_uri: str | os.PathLike[str] | None = None,
-    ) -> LoginFiles:
-        """Return the files at these paths, and by default those of Octogen's own commands."""
-        if redirect_uri is None and client_id is None:
-            redirect_uri = REDIRECT_URI_FILE
-        return cls(
-            SecretFile(refresh_token or REFRESH_TOKEN_FILE, "refresh token"),
-            SecretFile(client_id or CLIENT_ID_FILE, "client id"),
-            SecretFile(redirect_uri, "redirect URI") if redirect_uri else None,
-        )
-
-
 class _Issued(NamedTuple):
     """The tokens of a response; no refresh token if the old one stays valid."""
 
@@ -288,7 +168,7 @@ class RefreshedToken:
     def __init__(
         self,
         refresh_token: SecretFile | SecretStr,
-        client_id: Callable[[], str],
+        client_id: SecretFile | str,
         endpoint: str,
         *,
         timeout: float = DEFAULT_TIMEOUT,
@@ -351,7 +231,10 @@ class RefreshedToken:
         return issued
 
     def _exchange(self, refresh_token: SecretStr) -> _Issued:
-        form = {"grant_type": "refresh_token", "client_id": self._client_id()}
+        client = self._client_id
+        if isinstance(client, SecretFile):
+            client = client.read().get_secret_value()
+        form = {"grant_type": "refresh_token", "client_id": client}
         ends_at = time.monotonic() + self._retry.deadline
 
         def attempt() -> _Issued:
@@ -416,20 +299,20 @@ def access_tokens(
             return GivenToken(access_token)
         refresh_token_file = _last_login()
         client_id_file = client_id_file or CLIENT_ID_FILE
-    if not (client_id or client_id_file):
+    client = client_id or (client_id_file and SecretFile(client_id_file, "client id"))
+    if not client:
         raise OctogenMCPAuthenticationError(
             "A refresh token belongs to an OAuth client, and its id is missing: set "
             "OCTOGEN_MCP_CLIENT_ID_FILE or OCTOGEN_MCP_CLIENT_ID."
         )
-    return _refreshed_token(
-        refresh_token=refresh_token,
-        refresh_token_file=_absolute(refresh_token_file),
-        client_id=client_id,
-        client_id_file=_absolute(client_id_file),
-        endpoint=token_endpoint or host_token_endpoint(),
-        timeout=timeout,
-        retry=retry,
-    )
+    word = parsed_word(refresh_token)
+    held = SecretFile(refresh_token_file, "refresh token", word) if refresh_token_file else word
+    if held is None:
+        raise OctogenMCPAuthenticationError(
+            "The refresh token is not a token: a token is one word, without blanks."
+        )
+    endpoint = token_endpoint or host_token_endpoint()
+    return _cached_refreshed_token(held, client, endpoint, timeout=timeout, retry=retry)
 
 
 def with_retries(
@@ -457,40 +340,8 @@ def with_retries(
         time.sleep(seconds)
 
 
-def parsed_word(value: object) -> SecretStr | None:
-    """Return a word of printable ASCII without the blanks around it; None if it is none."""
-    text = value.strip() if isinstance(value, str) else ""
-    is_word = text.isascii() and text.isprintable() and " " not in text
-    return SecretStr(text) if text and is_word else None
-
-
-@functools.lru_cache(maxsize=16)  # so that the sessions of a process share an access token
-def _refreshed_token(
-    *,
-    refresh_token: str | None,
-    refresh_token_file: str | None,
-    client_id: str | None,
-    client_id_file: str | None,
-    endpoint: str,
-    timeout: float,
-    retry: RetryPolicy,
-) -> RefreshedToken:
-    held: SecretFile | SecretStr | None
-    if refresh_token_file:
-        held = SecretFile(refresh_token_file, "refresh token", initial=refresh_token)
-    else:
-        held = parsed_word(refresh_token)
-    if held is None:
-        raise OctogenMCPAuthenticationError(
-            "The refresh token is not a token: a token is one word, without blanks."
-        )
-
-    def read_client_id() -> str:
-        if client_id or client_id_file is None:
-            return client_id or ""
-        return SecretFile(client_id_file, "client id").read().get_secret_value()
-
-    return RefreshedToken(held, read_client_id, endpoint, timeout=timeout, retry=retry)
+# The sessions of a process share an access token.
+_cached_refreshed_token = functools.lru_cache(maxsize=16)(RefreshedToken)
 
 
 def _last_login() -> str:
@@ -502,10 +353,6 @@ def _last_login() -> str:
             "files of a login elsewhere, or OCTOGEN_MCP_TOKEN_COMMAND or OCTOGEN_MCP_ACCESS_TOKEN."
         )
     return path
-
-
-def _absolute(path: str | os.PathLike[str] | None) -> str | None:
-    return os.path.abspath(os.path.expanduser(path)) if path else None
 
 
 def _printed_token(output: bytes) -> SecretStr | None:

@@ -16,7 +16,7 @@ from octogen_dagster.bigquery.resources import (
     OctogenControlPlaneResource,
 )
 from octogen_dagster.bigquery.tables import open_client
-from octogen_dagster.control_plane.tokens import LoginFiles
+from octogen_dagster.control_plane.login_files import LoginFiles
 from octogen_dagster.control_plane.tools import OctogenMCP
 from octogen_dagster.doctor.findings import Check, Finding, not_given, resolved
 from octogen_dagster.errors import (

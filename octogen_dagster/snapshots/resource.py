@@ -3,7 +3,7 @@
 import functools
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import (
@@ -42,10 +42,12 @@ from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.search import ProductSearch, SearchArguments, shows_arguments
 from octogen_dagster.api.service import DEFAULT_TIMEOUT
 from octogen_dagster.api.spending import LOOKUP_USD, NO_PRICES, SEARCH_PAGE_USD, Prices, Spending
-from octogen_dagster.frames.reading import MIN_ROWS_RATIO, TimeWindow
-from octogen_dagster.frames.scan import ProductScan
-from octogen_dagster.frames.statistics import ScanStatistics
 from octogen_dagster.settings import refuse_unknown_settings
+
+if TYPE_CHECKING:
+    from octogen_dagster.frames.reading import TimeWindow
+    from octogen_dagster.frames.scan import ProductScan
+    from octogen_dagster.frames.statistics import ScanStatistics
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -254,11 +256,11 @@ class OctogenResource(dg.ConfigurableResource[Any]):
     def scan(
         self,
         search: ProductSearch,
-        report: Callable[[ScanStatistics], None] | None = None,
+        report: "Callable[[ScanStatistics], None] | None" = None,
         *,
-        window: TimeWindow | None = None,
-        min_rows_ratio: float = MIN_ROWS_RATIO,
-    ) -> ProductScan:
+        window: "TimeWindow | None" = None,
+        min_rows_ratio: float = 0.5,
+    ) -> "ProductScan":
         """Return a scan, which reads all pages of a search when its frame is executed.
 
         Return the scan from an asset whose IO manager is `ParquetSnapshotIOManager`. For another IO
@@ -278,6 +280,8 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         Raises:
             MissingAPIKeyError: There is no key. It is raised before the frame is executed.
         """
+        from octogen_dagster.frames.scan import ProductScan  # imports Polars
+
         return ProductScan(
             search,
             self.service(),

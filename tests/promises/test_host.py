@@ -30,7 +30,7 @@ from octogen_dagster import (
 from octogen_dagster.cli.main import main
 from octogen_dagster.errors import OctogenConnectionError, OctogenError
 from octogen_dagster.sandbox.server import Sandbox
-from tests.components.projects import load
+from tests.promises.yaml_projects import LINKED, load
 
 KEY = "octo_live_0123456789abcdef0123456789abcdef_c2VjcmV0LW9mLXRoZS1rZXk"
 REFRESH_TOKEN = "a-refresh-token-that-is-secret"
@@ -288,12 +288,16 @@ def test_a_sandbox_of_the_environment_wins_over_a_host_in_the_code(
 
 
 @pytest.mark.slow  # it imports Google's libraries
-def test_a_component_has_one_host_for_both(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_components_take_a_host(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_HOST", HOST)
     with_token("ACCESS", monkeypatch)
-    linked = {"project": "my-project", "source": "octogen", "principal": PRINCIPAL}
-    connection = {"host": "{{ env.MY_HOST }}", "attempts": 1}
-    with load({"connection": connection, "linked_datasets": linked}) as (_, defs):
+    host = {"host": "{{ env.MY_HOST }}"}
+    linked = {"project": "my-project", "principal": PRINCIPAL} | host
+    with (
+        load({"connection": {"attempts": 1} | host}) as (_, own),
+        load(linked, LINKED) as (_, shared),
+    ):
+        defs = dg.Definitions.merge(own, shared)
 
         @dg.asset
         def asked(

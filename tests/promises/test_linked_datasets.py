@@ -14,7 +14,7 @@ from octogen_dagster import (
     build_linked_datasets_asset,
     listing_partition_key,
 )
-from tests.components.projects import load
+from tests.promises.yaml_projects import LINKED, load
 from tests.results import failure
 from tests.results import metadata as metadata_of
 from tests.servers.google import (
@@ -280,15 +280,12 @@ def test_in_yaml_a_deletion_must_be_asked_for_too(
     instance: dg.DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    attributes = {
-        "catalogs": False,
-        "linked_datasets": {"project": PROJECT, "source": {"listings": [LISTING]}, **setting},
-    }
+    attributes = {"project": PROJECT, "source": {"listings": [LISTING]}, **setting}
     google = Google()
     google.add(state=REVOKED)
     key = listing_partition_key(LISTING)
     instance.add_dynamic_partitions("octogen_listings", [key])
-    with google.running() as endpoint, load(attributes) as (_, defs):
+    with google.running() as endpoint, load(attributes, LINKED) as (_, defs):
         monkeypatch.setenv("ANALYTICS_HUB_EMULATOR_HOST", endpoint)
         result = defs.resolve_implicit_global_asset_job_def().execute_in_process(
             partition_key=key, instance=instance, raise_on_error=False

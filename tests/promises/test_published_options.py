@@ -16,18 +16,26 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from octogen_dagster.cli.bigquery import autosubscribe, subscribe
-from octogen_dagster.cli.login import login
+from octogen_dagster.cli.main import main
 from octogen_dagster.sandbox.hub import Hub
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.clients import QUICK
 from tests.servers.octogen_mcp import PRINCIPAL, PROJECT
 
+
+def subcommand(*words: str) -> click.Command:
+    command: click.Command = main
+    for word in words:
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    return command
+
+
 PUBLISHED = importlib.metadata.distribution("octogen-ai-sdk").entry_points
-OURS: dict[str, click.Command] = {
-    "octogen-bq-subscribe": subscribe,
-    "octogen-bq-autosubscribe": autosubscribe,
-    "octogen-mcp-login": login,
+OURS = {
+    "octogen-bq-subscribe": subcommand("bq", "subscribe"),
+    "octogen-bq-autosubscribe": subcommand("bq", "autosubscribe"),
+    "octogen-mcp-login": subcommand("login"),
 }
 # Ours asks the MCP server for both unless they are given, and it must name the authorization server
 # that is given: an address that was typed wrong cannot receive a code or a token.

@@ -28,7 +28,7 @@ from octogen_dagster.components import OctogenComponent
 from octogen_dagster.errors import OctogenError, OctogenForbiddenError
 from tests.api.servers import http
 from tests.api.shops import catalog_of_shop, shop, shops
-from tests.components.projects import load
+from tests.promises.yaml_projects import load
 from tests.published_service import PublishedService
 from tests.results import failure
 

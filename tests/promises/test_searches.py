@@ -35,8 +35,8 @@ from octogen_dagster import (
 )
 from octogen_dagster.errors import OctogenError, OctogenValidationError
 from tests.api.servers import KEY, RawServer, Received, http, page
-from tests.components.projects import load
 from tests.contract.asked import asked
+from tests.promises.yaml_projects import load
 
 FILTERS: dict[str, Any] = {
     "q": "boots",

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -88,12 +89,22 @@ def test_a_token_that_is_not_replaced_stays(server: OctogenServer, file: Path) -
     assert file.read_text() == "refresh-secret-0\n"
 
 
-def test_a_session_uses_one_connection_and_one_token(server: OctogenServer, file: Path) -> None:
-    with OctogenControlPlaneResource(principal=PRINCIPAL).control_plane() as octogen:
-        for _ in range(3):
-            assert octogen.listings() == []
-    counted = [server.count(name) for name in ("token", "initialize")]
-    assert counted == [1, 1]
+@pytest.mark.parametrize(
+    ("life", "is_kept"),
+    [(300, True), (None, True), ("soon", True), (10**400, True), (0.0, False), (1, False)],
+)
+def test_sessions_share_an_access_token_until_shortly_before_its_end(
+    server: OctogenServer, file: Path, life: Any, is_kept: bool
+) -> None:
+    server.expires_in = life
+    resource = OctogenControlPlaneResource(principal=PRINCIPAL)
+    for _ in range(2):
+        with resource.control_plane() as octogen:
+            assert [octogen.listings() for _ in range(2)] == [[], []]
+        time.sleep(0.5 if life == 1 else 0)
+    assert server.count("initialize") == 2
+    assert (server.count("token") == 1) == is_kept
+    assert file.read_text() == f"{server.refresh_token}\n"
 
 
 @pytest.mark.slow

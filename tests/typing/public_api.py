@@ -39,6 +39,7 @@ from octogen_dagster import (
     OctogenComponent,
     OctogenControlPlaneResource,
     OctogenError,
+    OctogenLinkedDatasetsComponent,
     OctogenResource,
     OctogenSource,
     ParquetSnapshotIOManager,
@@ -284,9 +285,16 @@ class TaggedCatalogs(OctogenComponent):
 
     def get_asset_spec(self, data: OctogenAssetData) -> dg.AssetSpec:
         spec = super().get_asset_spec(data)
-        assert_type(data.catalog, str | None)
+        assert_type(data.search, ProductSearch | None)
         q = data.search.q if data.search else None
         return spec.merge_attributes(tags={"kind": data.kind} | ({"q": q} if q else {}))
+
+
+class TaggedListings(OctogenLinkedDatasetsComponent):
+    """A component whose assets have their kind as a tag."""
+
+    def get_asset_spec(self, data: OctogenAssetData) -> dg.AssetSpec:
+        return data.spec.merge_attributes(tags={"kind": data.kind})
 
 
 def handle(error: OctogenError) -> dg.Failure | dg.RetryRequested:

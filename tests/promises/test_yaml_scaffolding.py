@@ -1,6 +1,9 @@
+"""`dg scaffold defs` writes a first YAML file that loads, and the variables that it needs."""
+
 from __future__ import annotations
 
 import io
+import stat
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +14,7 @@ from dagster.components.testing import DefsFolderSandbox, create_defs_folder_san
 from pydantic import ValidationError
 from rich.text import Text
 
-from octogen_dagster.components.component import OctogenComponent
+from octogen_dagster.components import OctogenComponent, OctogenLinkedDatasetsComponent
 from octogen_dagster.sandbox import DEFAULT_API_KEY
 from octogen_dagster.sandbox.server import Sandbox
 
@@ -64,6 +67,19 @@ def test_the_sandbox_needs_no_edit(
     ]
 
 
+def test_only_missing_variables_are_appended_for_the_owner_only(
+    scaffold: Callable[..., dict[str, Any]], project: DefsFolderSandbox
+) -> None:
+    path = project.project_root / ".env"
+    scaffold(sandbox=True)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    own = f"# mine\nexport OCTOGEN_PLATFORM_API_KEY='{DEFAULT_API_KEY}'\nC=${{A}}"
+    path.write_text(own)
+    scaffold(sandbox=True)
+    scaffold(sandbox=True)
+    assert path.read_text() == f"{own}\nOCTOGEN_BASE_URL=http://127.0.0.1:8787/v1\n"
+
+
 def test_the_variables_are_those_of_a_sandbox_on_the_default_port(
     scaffold: Callable[..., dict[str, Any]], project: DefsFolderSandbox
 ) -> None:
@@ -96,15 +112,14 @@ def test_real_catalogs_leave_the_key_to_the_user(
     assert "Set OCTOGEN_PLATFORM_API_KEY in the environment or in" in capsys.readouterr().out
 
 
-def test_linked_datasets_are_written_if_there_is_a_project(
-    scaffold: Callable[..., dict[str, Any]],
-) -> None:
-    attributes = scaffold(keys=["acme"], project="my-project", principal="user:me@example.com")
-    assert attributes["catalog_source"] == {"keys": ["acme"]}
-    assert attributes["linked_datasets"] == {
-        "project": "my-project",
-        "principal": "user:me@example.com",
-    }
+def test_linked_datasets_have_a_file_of_their_own(project: DefsFolderSandbox) -> None:
+    params = {"project": "my-project", "principal": "user:me@example.com"}
+    folder = project.scaffold_component(
+        OctogenLinkedDatasetsComponent, "linked", scaffold_params=params
+    )
+    assert yaml.safe_load((folder / "defs.yaml").read_text())["attributes"] == params
+    with project.load_component_and_build_defs(folder):
+        pass
 
 
 @pytest.mark.parametrize("text", ["a: {b", "#", "- '\"", "501", "null", "é ☃", "a: b # c"])
@@ -147,14 +162,6 @@ def test_a_variable_of_the_user_is_kept_and_told_of(
         (
             {"sandbox": True, "hosts": ["acme.com"]},
             "--sandbox and --hosts exclude each other: choose one source of catalogs",
-        ),
-        (
-            {"granted": True, "project": "my-project"},
-            "linked datasets need both --project and --principal",
-        ),
-        (
-            {"sandbox": True, "project": "my-project", "principal": "user:me@example.com"},
-            "--sandbox has no Google Cloud project: leave out --project",
         ),
         ({"hosts": [" "]}, "a value is empty: leave the option out or give it a value"),
         (

@@ -1,4 +1,4 @@
-"""Tests of the linked datasets of a component, which run against a hub and a BigQuery of tests."""
+"""A YAML file of OctogenLinkedDatasetsComponent runs against a hub and a BigQuery of tests."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from octogen_dagster.bigquery.listing_sources import ExchangeSource, OctogenSource, StaticSource
-from octogen_dagster.bigquery.partitions import listing_partition_key
-from octogen_dagster.components.linked_settings import LinkedDatasetsSettings
+from octogen_dagster import listing_partition_key
 from octogen_dagster.sandbox.server import Sandbox
 from tests.bigquery.rest_api import PROJECT, answering, environment
 from tests.bigquery.result_server import EXPORTED_AT, UUID, ResultServer
-from tests.components.projects import load
-from tests.components.runs import files, run
+from tests.promises.yaml_projects import LINKED, files, load, load_all, run
 
 LISTING = "projects/octogen/locations/eu/dataExchanges/catalogs/listings/acme"
 EXCHANGE = "projects/octogen/locations/eu/dataExchanges/catalogs"
@@ -56,24 +53,23 @@ def test_linked_datasets_products_and_snapshots_run(
     shared: Sandbox, bigquery: ResultServer, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     attributes = {
-        "storage": {"base_dir": str(tmp_path)},
-        "catalogs": False,
-        "linked_datasets": {
-            "project": PROJECT,
-            "principal": PRINCIPAL,
-            "sensor": "running",
-            "products": {"columns": ["uuid"], "max_age_hours": None},
-            "snapshot": {
-                "columns": ["uuid", "exported_at"],
-                "modified_column": "exported_at",
-                "max_age_hours": 24 * 365 * 100,
-            },
+        "project": PROJECT,
+        "principal": PRINCIPAL,
+        "sensor": "running",
+        "products": {"columns": ["uuid"], "max_age_hours": None},
+        "snapshot": {
+            "columns": ["uuid", "exported_at"],
+            "modified_column": "exported_at",
+            "max_age_hours": 24 * 365 * 100,
         },
+        "storage": {"base_dir": str(tmp_path)},
+        "translation": {"owners": ["team:data"]},
     }
     key = listing_partition_key(shared.hub.listing_resource("strada"))
     instance.add_dynamic_partitions("octogen_listings", [key])
     names = ["octogen_linked_datasets", "octogen_linked_snapshot"]
-    with load(attributes) as (_, defs):
+    with load(attributes, LINKED) as (_, defs):
+        assert all(s.owners == ["team:data"] for s in defs.resolve_all_asset_specs())
         result = run(defs, instance, *names, partition=key)
         bigquery.fields[:] = [
             {"name": "row_count", "type": "INTEGER"},
@@ -89,41 +85,45 @@ def test_linked_datasets_products_and_snapshots_run(
 
 
 @pytest.mark.parametrize(
-    ("source", "expected", "resources"),
+    ("source", "resources"),
     [
-        ("octogen", OctogenSource(), {"analytics_hub", "octogen_control_plane"}),
-        ({"exchange": EXCHANGE}, ExchangeSource(EXCHANGE), {"analytics_hub"}),
-        ({"listings": [LISTING]}, StaticSource([LISTING]), {"analytics_hub"}),
+        ({"source": "octogen", "principal": PRINCIPAL}, {"analytics_hub", "octogen_control_plane"}),
+        ({"source": {"exchange": EXCHANGE}}, {"analytics_hub"}),
+        (
+            {"source": {"listings": [LISTING]}, "snapshot": True},
+            {"analytics_hub", "bigquery", "octogen_linked_io_manager"},
+        ),
     ],
 )
 def test_each_source_brings_the_resources_that_it_needs(
-    source: Any, expected: object, resources: set[str]
+    source: dict[str, Any], resources: set[str]
 ) -> None:
-    linked = {"project": PROJECT, "source": source}
-    if source == "octogen":
-        linked |= {"principal": PRINCIPAL}
-    with load({"linked_datasets": linked}) as (component, defs):
-        assert component.linked_datasets is not None
-        assert component.linked_datasets.listing_source() == expected
-        assert set(defs.resources or ()) == {"octogen", "octogen_io_manager", *resources}
+    with load({"project": PROJECT} | source, LINKED) as (_, defs):
+        assert set(defs.resources or ()) == resources
+        assert [sensor.name for sensor in defs.sensors or ()] == ["octogen_listing_sensor"]
 
 
-@pytest.mark.parametrize(
-    ("linked", "message"),
-    [
-        ({}, "linked_datasets with source: octogen needs principal"),
-        (
-            {"source": "oktogen"},
-            "source is 'oktogen': write octogen, or exchange: ... or listings",
-        ),
-        ({"source": {}}, "source needs either exchange or listings, or is the word octogen"),
-        (
-            {"source": {"exchange": EXCHANGE, "listings": [LISTING]}},
-            "source needs either exchange or listings, or is the word octogen",
-        ),
-    ],
-)
-def test_a_source_that_is_not_clear_is_refused(linked: dict[str, Any], message: str) -> None:
-    attributes = {"project": PROJECT, **linked}
-    with pytest.raises(Exception, match=message):
-        LinkedDatasetsSettings.resolve_from_dict(attributes)
+def test_a_project_has_one_of_it() -> None:
+    linked = {"project": PROJECT, "principal": PRINCIPAL}
+    with (
+        pytest.raises(Exception, match="Error while") as caught,
+        load_all(linked, linked | {"name": "other"}, type=LINKED),
+    ):
+        pass
+    error: BaseException | None = caught.value
+    while error is not None and "two OctogenLinkedDatasetsComponents" not in str(error):
+        error = error.__cause__
+    assert error is not None
+
+
+def test_it_stands_beside_the_other_component() -> None:
+    with (
+        load({"catalogs": True}) as (_, own),
+        load({"project": PROJECT, "principal": PRINCIPAL, "snapshot": True}, LINKED) as (_, linked),
+    ):
+        merged = dg.Definitions.merge(own, linked)
+        assert {spec.key.to_user_string() for spec in merged.resolve_all_asset_specs()} == {
+            "octogen_catalogs",
+            "octogen_linked_datasets",
+            "octogen_linked_snapshot",
+        }

@@ -1,7 +1,11 @@
-"""Tests of OctogenComponent: a YAML file is a whole deployment that runs."""
+"""A YAML file of OctogenComponent is a whole deployment that runs."""
 
 from __future__ import annotations
 
+import importlib.metadata
+import inspect
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +15,15 @@ import polars as pl
 import pytest
 from dagster.components.testing.utils import component_defs
 
+from octogen_dagster import (
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ProductSearch,
+    build_snapshot_checks,
+)
 from octogen_dagster.components import OctogenComponent
-from octogen_dagster.components.connection_settings import ConnectionSettings, StorageSettings
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
-from octogen_dagster.snapshots.resource import OctogenResource
-from tests.components.projects import load, load_all
-from tests.components.runs import files, run
+from tests.promises.yaml_projects import LINKED, files, load, load_all, run
 
 CONNECTION = {"api_key": "{{ env.MY_KEY }}", "base_url": "{{ env.MY_URL }}", "attempts": 2}
 WHOLE_CATALOGS = {"name": "octogen_products", "partitions": "catalog"}
@@ -63,13 +69,6 @@ def test_one_file_is_a_whole_deployment(tmp_path: Path) -> None:
                 },
             },
         ],
-        "linked_datasets": {
-            "project": "my-project",
-            "principal": "serviceAccount:reader@my-project.iam.gserviceaccount.com",
-            "sensor": "running",
-            "products": True,
-            "snapshot": {"columns": ["uuid"], "where": "in_stock"},
-        },
     }
     with load(attributes) as (_, defs):
         specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
@@ -80,7 +79,6 @@ def test_one_file_is_a_whole_deployment(tmp_path: Path) -> None:
         resources = set(defs.resources or ())
     names = ["octogen_catalogs", "dresses"]
     names += [f"octogen_products{end}" for end in ("", "_changes", "_details", "_brands")]
-    names += [f"octogen_linked_{end}" for end in ("datasets", "products", "snapshot")]
     assert specs.keys() == set(names)
     assert all(spec.owners == ["team:data"] for spec in specs.values())
     assert specs["octogen_products_changes"].automation_condition is not None
@@ -90,18 +88,9 @@ def test_one_file_is_a_whole_deployment(tmp_path: Path) -> None:
     assert search["facets"] == facets
     assert any("fresh" in key for key in checks)
     assert not any("octogen_products" in key and "nulls" in key for key in checks)
-    assert sensors == {
-        "octogen_products_catalog_sensor": "RUNNING",
-        "octogen_listing_sensor": "RUNNING",
-    }
+    assert sensors == {"octogen_products_catalog_sensor": "RUNNING"}
     assert (schedule.cron_schedule, schedule.default_status.value) == ("0 6 * * *", "RUNNING")
-    assert resources == {
-        "octogen",
-        "octogen_io_manager",
-        "analytics_hub",
-        "octogen_control_plane",
-        "bigquery",
-    }
+    assert resources == {"octogen", "octogen_io_manager"}
 
 
 def test_whole_catalogs_and_what_follows_them_run(
@@ -119,7 +108,7 @@ def test_whole_catalogs_and_what_follows_them_run(
         assert instance.get_dynamic_partitions("octogen_catalogs") == ["northpeak", "strada"]
         result = run(defs, instance, *names, partition="strada")
     checks = {each.check_name: each.passed for each in result.get_asset_check_evaluations()}
-    assert checks.keys() > {"rows_within_bounds", "prices"}
+    assert checks.keys() > {"prices", "nulls"}
     assert all(checks.values())
     assert files(tmp_path) == {"octogen_catalogs.parquet", *(f"{n}/strada.parquet" for n in names)}
     assert len(pl.read_parquet(tmp_path / "octogen_products_details/strada.parquet")) == 120
@@ -248,36 +237,18 @@ def test_two_components_read_with_two_keys(tmp_path: Path, instance: dg.DagsterI
     }
 
 
-@pytest.mark.parametrize(
-    ("attributes", "message"),
-    [
-        (
-            [{}, {"searches": [{"name": "boots"}]}],
-            "Two OctogenComponents of this project have the name 'octogen', so their resources and "
-            "catalogs would be mixed. Write attributes.name in the YAML of one of them, such as "
-            "name: other_shops.",
-        ),
-        (
-            [
-                {"name": name, "linked_datasets": {"project": name, "principal": "user:me@my.org"}}
-                for name in ("first", "second")
-            ],
-            "Two OctogenComponents of this project have linked_datasets. Write all of them in one, "
-            "or put the components into two projects.",
-        ),
-    ],
-)
-def test_what_two_components_must_not_share_is_told(
-    attributes: list[dict[str, Any]], message: str
-) -> None:
-    with pytest.raises(Exception, match="Error while") as caught, load_all(*attributes):
+def test_two_components_need_two_names() -> None:
+    with (
+        pytest.raises(Exception, match="Error while") as caught,
+        load_all({}, {"searches": [{"name": "boots"}]}),
+    ):
         pass
-    error: BaseException | None = caught.value
-    texts = []
-    while error is not None:
-        texts.append(str(error))
-        error = error.__cause__
-    assert message in texts
+    assert "Two OctogenComponents of this project have the name 'octogen'" in texts(caught.value)
+
+
+def texts(error: BaseException | None) -> str:
+    """The messages of an error and its causes."""
+    return "" if error is None else f"{error}\n{texts(error.__cause__)}"
 
 
 def test_a_project_keeps_an_io_manager_and_assets_of_its_own(
@@ -331,7 +302,7 @@ def test_secrets_stay_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delenv("MY_KEY")
     monkeypatch.setenv("STORE_SECRET", "hunter2")
     attributes = {
-        "connection": CONNECTION,
+        "connection": CONNECTION | {"timeout": "{{ 20 + 2 }}"},
         "storage": {
             "base_dir": "s3://bucket/{{ env('STAGE', 'dev') }}",
             "storage_options": {
@@ -339,40 +310,39 @@ def test_secrets_stay_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
                 "aws_secret_access_key": "{{ env.STORE_SECRET }}",
             },
         },
-        "linked_datasets": {
-            "project": "my-project",
-            "principal": "user:me@my.org",
-            "gcp_credentials": "{{ env.GOOGLE_KEY }}",
-            "products": True,
-        },
     }
     with load(attributes) as (_, defs):
-        resources = dict(defs.resources or {})
+        resources: dict[str, Any] = dict(defs.resources or {})
     octogen, store = resources["octogen"], resources["octogen_io_manager"]
-    assert octogen.api_key == dg.EnvVar("MY_KEY")
+    assert (octogen.api_key, octogen.timeout) == (dg.EnvVar("MY_KEY"), 22)
+    assert isinstance(octogen.api_key, dg.EnvVar)
     assert store.base_dir == "s3://bucket/dev"
-    assert store.storage_options == {
-        "aws_region": "eu-west-1",
-        "aws_secret_access_key": dg.EnvVar("STORE_SECRET"),
-    }
+    assert store.storage_options["aws_region"] == "eu-west-1"
     assert isinstance(store.storage_options["aws_secret_access_key"], dg.EnvVar)
+    linked = {"project": "p", "principal": "user:me@my.org", "gcp_credentials": "{{ env.KEY }}"}
+    with load(linked | {"products": True}, LINKED) as (_, defs):
+        resources = dict(defs.resources or {})
     for key in ("analytics_hub", "bigquery"):
         assert isinstance(resources[key].gcp_credentials, dg.EnvVar)
 
 
-def test_a_key_that_is_written_out_is_refused_and_not_shown() -> None:
-    with pytest.raises(ValueError, match="api_key is written out") as caught:
-        ConnectionSettings(api_key="octo_live_secret")
-    assert "octo_live_secret" not in str(caught.value)
-    assert 'write api_key: "{{ env.OCTOGEN_PLATFORM_API_KEY }}"' in str(caught.value)
+def test_yaml_has_every_field_of_the_resources_and_every_limit_of_the_checks() -> None:
+    schema = OctogenComponent.get_model_cls().model_json_schema()
+    fields = {name: set(part.get("properties", ())) for name, part in schema["$defs"].items()}
+    checks = {"max_age_hours" if n == "max_age" else n for n in signature(build_snapshot_checks)}
+    assert fields["OctogenResourceFields"] == set(OctogenResource.model_fields) - {"catalogs"}
+    assert fields["StorageSettings"] == set(ParquetSnapshotIOManager.model_fields)
+    assert fields["ProductSearchFields"] == set(ProductSearch.model_fields)
+    assert fields["CheckSettings"] == checks
 
 
-@pytest.mark.parametrize(
-    ("settings", "target"),
-    [(ConnectionSettings, OctogenResource), (StorageSettings, ParquetSnapshotIOManager)],
-)
-def test_yaml_has_every_field_of_a_resource(settings: Any, target: Any) -> None:
-    assert set(settings.model_fields) == set(target.model_fields) - {"catalogs"}
+def signature(function: Callable[..., Any]) -> list[str]:
+    """The keywords of a function that are not private."""
+    return [
+        name
+        for name, each in inspect.signature(function).parameters.items()
+        if each.kind is each.KEYWORD_ONLY and not name.startswith("_")
+    ]
 
 
 STATUS = dg.DefaultSensorStatus
@@ -414,15 +384,30 @@ def test_a_schedule_is_cron_text_or_more() -> None:
 
 
 def test_arguments_of_checks_reach_them() -> None:
-    checks = {
-        "max_age_hours": None,
-        "exclude": ["prices"],
-        "max_rows_change": None,
-        "blocking": True,
-    }
+    checks = {"max_age_hours": None, "exclude": ["prices"], "blocking": True}
     with load({"searches": [{"name": "boots", "checks": checks}]}) as (_, defs):
         specs = {spec.name: spec for each in defs.asset_checks or () for spec in each.check_specs}
-    assert "fresh" not in specs
-    assert "prices" not in specs
-    assert "rows_within_bounds" not in specs
+    assert not {"fresh", "prices"} & specs.keys()
     assert specs["nulls"].blocking
+
+
+@pytest.mark.parametrize("text", ["501", "None", "1e5", "[1]", "'a'", "501 {{ 1 }}", "true"])
+def test_a_text_stays_a_text(text: str) -> None:
+    with load({"searches": [{"name": "boots", "search": {"q": text}}]}) as (_, defs):
+        (spec,) = defs.resolve_all_asset_specs()
+    assert spec.metadata["octogen/search"].value["q"] == text.replace("{{ 1 }}", "1")
+
+
+def test_dg_describes_the_components_without_heavy_libraries() -> None:
+    (entry,) = importlib.metadata.entry_points(
+        group="dagster_dg_cli.registry_modules", name="octogen_dagster"
+    )
+    program = f"""
+import sys
+from {entry.value} import OctogenComponent, OctogenLinkedDatasetsComponent
+for component in (OctogenComponent, OctogenLinkedDatasetsComponent):
+    component.get_model_cls().model_json_schema()
+heavy = {{"polars", "google.cloud", "dagster_gcp", "mcp", "pyarrow", "httpx"}}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -1,4 +1,4 @@
-"""Tests of what a YAML file and a subclass change of the assets of the component."""
+"""What a YAML file and a subclass change of the assets of the component."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import dagster as dg
 from dagster.components.testing.test_cases import TestTranslation as Cases
 from dagster.components.testing.utils import component_defs
 
+from octogen_dagster import OctogenAssetData
 from octogen_dagster.components import OctogenComponent
-from octogen_dagster.components.asset_data import OctogenAssetData
-from tests.components.projects import load
+from tests.promises.yaml_projects import load
 
 SEARCH: dict[str, Any] = {"name": "boots", "search": {"q": "boots"}}
 BOOTS = dg.AssetKey("boots")

@@ -1,0 +1,147 @@
+"""The files of a login, each with one secret word, which several processes read and replace."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import SecretStr
+
+from octogen_dagster.errors import OctogenMCPAuthenticationError, OctogenTimeoutError
+from octogen_dagster.files import remove_abandoned, write_whole
+
+_FOLDER = "~/.config/octogen"  # as of Octogen's own commands, and so are the names in it
+REFRESH_TOKEN_FILE = f"{_FOLDER}/mcp.refresh"
+CLIENT_ID_FILE = f"{_FOLDER}/mcp.client-id"
+REDIRECT_URI_FILE = f"{_FOLDER}/mcp.redirect-uri"
+
+_LOCK_TIMEOUT = 120.0
+_LOCK_POLL_SECONDS = 0.005
+_MAX_WRITE_SECONDS = 3600.0
+
+
+class SecretFile(NamedTuple):
+    """One word in a file that only its owner may read and that is replaced in one step.
+
+    A link is followed. `purpose` is what messages call it, `initial` the word while it is empty.
+    """
+
+    name: str | os.PathLike[str]
+    purpose: str
+    initial: SecretStr | None = None
+
+    @property
+    def path(self) -> Path:
+        return Path(os.path.expanduser(self.name))  # unlike Path's, it needs no known home
+
+    def __str__(self) -> str:
+        return f"{self.purpose} file {self.path}"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep out every other thread and process that locks this file; make its folder."""
+        import filelock
+
+        if self.path.parts[0] == "~":
+            raise OctogenMCPAuthenticationError(
+                f"The {self} has no folder, because the home folder of this user is unknown: set "
+                "HOME, or name the files of the login."
+            )
+        target = self.path.resolve()
+        lock = filelock.FileLock(
+            f"{target}.lock",
+            timeout=_LOCK_TIMEOUT,
+            mode=0o666,  # it is empty, and root may have made it for the user of the file
+            poll_interval=_LOCK_POLL_SECONDS,
+        )
+        try:
+            os.makedirs(target.parent, mode=0o700, exist_ok=True)
+            lock.acquire()
+        except filelock.Timeout:  # must come first: it is an OSError
+            raise OctogenTimeoutError(
+                f"The {self} cannot be locked ({lock.lock_file}): another process has held it for "
+                f"{_LOCK_TIMEOUT:g} s; try again later."
+            ) from None
+        except OSError as error:
+            raise OctogenMCPAuthenticationError(
+                f"The {self} cannot be locked ({lock.lock_file}: {error.strerror}), so a new token "
+                "could be lost. Put it into a folder of its own that this user may write to."
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def read(self) -> SecretStr:
+        try:
+            text = self.path.read_text("ascii").strip()
+        except OSError as error:
+            problem = f"cannot be read: {error.strerror}"
+        except UnicodeDecodeError:
+            problem = "is not text"
+        else:
+            if word := parsed_word(text) if text else self.initial:
+                return word
+            problem = "does not hold one word" if text else "is empty"
+        # Raised out here, because a UnicodeDecodeError holds what the file holds.
+        raise OctogenMCPAuthenticationError(
+            f"The {self} {problem}. Run `octogen-dagster login` to write it."
+        )
+
+    def write(self, secret: SecretStr) -> None:
+        """Replace the word so that it survives a power failure."""
+        target = self.path.resolve()
+        try:
+            remove_abandoned(target, _MAX_WRITE_SECONDS)
+            content = f"{secret.get_secret_value()}\n".encode("ascii")
+            write_whole(target, content, mode=0o600, keep_owner=True)
+        except OSError as error:
+            raise OctogenMCPAuthenticationError(
+                f"The {self} cannot be replaced: {error.strerror}. Put it into a folder that this "
+                "user may write to; a file that is mounted by itself cannot be replaced, its "
+                "folder can."
+            ) from None
+
+    def exposed_mode(self) -> int | None:
+        """Return the permissions of the file if others than its owner may read it."""
+        mode = stat.S_IMODE(self.path.stat().st_mode)
+        return mode if mode & 0o044 else None
+
+
+class LoginFiles(NamedTuple):
+    """The files that a login writes and later logins and refreshes read.
+
+    The redirect URI is the one that the client was registered with. Without its file, every login
+    registers a new client.
+    """
+
+    refresh_token: SecretFile
+    client_id: SecretFile
+    redirect_uri: SecretFile | None = None
+
+    @classmethod
+    def at(
+        cls,
+        refresh_token: str | os.PathLike[str] | None = None,
+        client_id: str | os.PathLike[str] | None = None,
+        redirect_uri: str | os.PathLike[str] | None = None,
+    ) -> LoginFiles:
+        """Return the files at these paths, and by default those of Octogen's own commands."""
+        if redirect_uri is None and client_id is None:
+            redirect_uri = REDIRECT_URI_FILE
+        return cls(
+            SecretFile(refresh_token or REFRESH_TOKEN_FILE, "refresh token"),
+            SecretFile(client_id or CLIENT_ID_FILE, "client id"),
+            SecretFile(redirect_uri, "redirect URI") if redirect_uri else None,
+        )
+
+
+def parsed_word(value: object) -> SecretStr | None:
+    """Return a word of printable ASCII without the blanks around it; None if it is none."""
+    text = value.strip() if isinstance(value, str) else ""
+    is_word = text.isascii() and text.isprintable() and " " not in text
+    return SecretStr(text) if text and is_word else None
