@@ -37,14 +37,6 @@ def product_counts(client: httpx.Client) -> dict[str, int]:
     return {entry["catalog"]: entry["productCount"] for entry in client.get("/catalogs").json()}
 
 
-def test_a_number_chooses_built_in_catalogs() -> None:
-    sandbox = Sandbox(catalogs=5, products=3, generation="seed")
-    with sandbox, connect(sandbox) as client:
-        counts = product_counts(client)
-    assert list(counts)[:2] == ["harbor-and-pine", "northpeak"]
-    assert list(counts.values()) == [3] * 5
-
-
 def test_keys_may_be_any_text() -> None:
     keys = ["strada", "../x", "a/b", "..."]
     sandbox = Sandbox(catalogs=keys, products=2, generation="seed")
@@ -52,21 +44,6 @@ def test_keys_may_be_any_text() -> None:
         assert product_counts(client) == dict.fromkeys(keys, 2)
         assert len(search(client, catalog="../x").json()["items"]) == 2
     assert len(set(sandbox.hosts)) == 4
-
-
-def test_a_key_with_a_dot_is_a_second_catalog_on_the_site_of_a_shop() -> None:
-    sandbox = Sandbox(catalogs=["strada", "strada.outlet"], products=4, generation="seed")
-    with sandbox, connect(sandbox) as client:
-        assert sandbox.hosts == ["strada.example"]
-        _, outlet = client.get("/catalogs").json()
-        assert outlet["displayName"] == "Strada Calzature outlet"
-        urls = {
-            catalog: [item["productUrl"] for item in all_items(client, catalog=catalog)]
-            for catalog in ("strada", "strada.outlet")
-        }
-    assert set(urls["strada"]).isdisjoint(urls["strada.outlet"])
-    site = "https://www.strada.example/outlet/products/"
-    assert all(url.startswith(site) for url in urls["strada.outlet"])
 
 
 def test_a_catalog_appears_grows_and_goes_away(sandbox: Sandbox, client: httpx.Client) -> None:
@@ -81,37 +58,6 @@ def test_a_catalog_appears_grows_and_goes_away(sandbox: Sandbox, client: httpx.C
     assert search(client, catalog="voltaic").status_code == 404
     assert look_up(client, items[0]["productUrl"]).status_code == 404
     assert "voltaic" not in product_counts(client)
-
-
-def test_an_empty_catalog_was_never_indexed_until_an_index_run() -> None:
-    sandbox = Sandbox(catalogs={"strada": 0}, generation="seed")
-    with sandbox, connect(sandbox) as client:
-        moments = [client.get("/catalogs").json()[0]["lastIndexedAt"]]
-        for index_run in (sandbox.next_day, lambda: sandbox.touch("strada")):
-            index_run()
-            (entry,) = client.get("/catalogs").json()
-            assert entry["productCount"] == 0
-            moments.append(entry["lastIndexedAt"])
-    assert moments == [None, "2026-01-15T06:00:00Z", "2026-01-16T06:00:00Z"]
-
-
-def test_a_catalog_that_is_not_there_cannot_be_changed(sandbox: Sandbox) -> None:
-    for change in (sandbox.touch, sandbox.revoke):
-        reason = "'kumo' is not granted; granted: northpeak, strada"
-        with pytest.raises(LookupError, match=reason):
-            change("kumo")
-
-
-def test_a_removed_product_is_neither_counted_nor_found(
-    sandbox: Sandbox, client: httpx.Client
-) -> None:
-    url = search(client, catalog="strada").json()["items"][0]["productUrl"]
-    sandbox.remove_product(url)
-    assert product_counts(client)["strada"] == 29
-    assert len(search(client, catalog="strada").json()["items"]) == 29
-    assert look_up(client, url).status_code == 404
-    with pytest.raises(LookupError, match="take one from a search"):
-        sandbox.remove_product(url)
 
 
 def test_a_day_moves_prices_and_stock_and_brings_and_takes_products() -> None:
@@ -164,17 +110,6 @@ def test_it_is_on_loopback_and_in_the_environment(sandbox: Sandbox) -> None:
     }
 
 
-def test_it_has_none_before_it_runs() -> None:
-    with pytest.raises(RuntimeError, match="with"):
-        _ = Sandbox(generation="seed").base_url
-
-
-def test_a_port_can_be_chosen_but_not_taken_twice(sandbox: Sandbox) -> None:
-    port = int(sandbox.base_url.split(":")[2].removesuffix("/v1"))
-    with pytest.raises(OSError, match=f"127.0.0.1:{port}"), Sandbox(port=port):
-        pass
-
-
 def test_nothing_is_left_when_it_ends_and_it_can_run_again() -> None:
     sandbox = Sandbox(catalogs=1, api_key="octo_live_mine")
     for _ in range(2):
@@ -184,21 +119,6 @@ def test_nothing_is_left_when_it_ends_and_it_can_run_again() -> None:
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{sandbox.base_url}/me")
         assert SERVER_THREAD not in {thread.name for thread in threading.enumerate()}
-
-
-def test_requests_are_kept_in_order_of_arrival(sandbox: Sandbox, client: httpx.Client) -> None:
-    responses = [client.get("/catalogs"), search(client, q="tent", limit=0)]
-    first, second = sandbox.requests
-    assert (first.method, first.path, first.body) == ("GET", "/catalogs", None)
-    assert (second.method, second.path) == ("POST", "/products/search")
-    assert second.body == {"q": "tent", "limit": 0}
-    assert [(each.status, each.has_key, each.page) for each in sandbox.requests] == [
-        (200, True, 1),
-        (422, True, 1),
-    ]
-    assert [request.request_id for request in sandbox.requests] == [
-        response.headers["x-request-id"] for response in responses
-    ]
 
 
 @pytest.mark.parametrize(

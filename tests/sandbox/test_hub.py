@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +22,6 @@ from mcp.shared.auth import (
     OAuthClientMetadata,
     OAuthToken,
 )
-from mcp.shared.exceptions import MCPError
 from pydantic import AnyUrl
 
 from octogen_dagster.sandbox.server import Sandbox
@@ -35,7 +30,6 @@ from tests.sandbox.hub_calls import (
     PROJECT,
     SECONDS,
     Google,
-    called,
     exchanged,
     refresh,
     register,
@@ -73,16 +67,6 @@ class TestAnalyticsHub:
         assert listing.resource_type == ah.SharedResourceType.BIGQUERY_DATASET
         assert google.client.get_listing(name=name, timeout=SECONDS) == listing
 
-    def test_lists_come_in_pages(self, sandbox: Sandbox, google: Google) -> None:
-        names = [sandbox.hub.share(f"catalog-{number}") for number in range(7)]
-        listed = google.listings(sandbox.hub.exchange, page_size=3)
-        assert [listing.name for listing in listed] == names
-        for number, name in enumerate(names):
-            google.subscribe(name, f"dataset_{number}")
-        assert len(google.subscriptions(page_size=2)) == 7
-        assert outcomes(sandbox, "ListListings") == ["OK"] * 3
-        assert outcomes(sandbox, "ListSubscriptions") == ["OK"] * 4
-
     def test_a_listing_becomes_a_linked_dataset(self, sandbox: Sandbox, google: Google) -> None:
         name = sandbox.hub.share("northpeak")
         made = google.subscribe(name, "mine", location="US")
@@ -96,16 +80,6 @@ class TestAnalyticsHub:
         assert sandbox.hub.datasets(PROJECT) == {"mine": made.name}
         (known,) = sandbox.hub.subscriptions
         assert (known.name, known.catalog, known.listing) == (made.name, "northpeak", name)
-
-    def test_a_subscription_names_the_project_by_its_number(
-        self, sandbox: Sandbox, google: Google
-    ) -> None:
-        name = sandbox.hub.share("northpeak")
-        by_number = google.subscribe(name).listing
-        _, project, *rest = by_number.split("/")
-        assert project.isdecimal()
-        assert rest == name.split("/")[2:]
-        assert google.client.get_listing(name=by_number, timeout=SECONDS).name == name
 
     def test_a_grant_may_arrive_later(self, sandbox: Sandbox, google: Google) -> None:
         name = sandbox.hub.share("northpeak", granted=False)
@@ -136,20 +110,6 @@ class TestAnalyticsHub:
             google.client.get_data_exchange(name=sandbox.hub.exchange, timeout=SECONDS)
         assert sandbox.hub.subscriptions == []
 
-    def test_of_concurrent_subscriptions_one_is_made(
-        self, sandbox: Sandbox, google: Google
-    ) -> None:
-        name = sandbox.hub.share("northpeak")
-
-        def subscribe(_: int) -> bool:
-            try:
-                return bool(google.subscribe(name))
-            except exceptions.AlreadyExists:
-                return False
-
-        with ThreadPoolExecutor(8) as pool:
-            assert sorted(pool.map(subscribe, range(8))) == [False] * 7 + [True]
-
     def test_a_revoked_subscription_holds_its_dataset_until_it_is_deleted(
         self, sandbox: Sandbox, google: Google
     ) -> None:
@@ -169,51 +129,6 @@ class TestAnalyticsHub:
         assert google.subscribe(name).name != made.name
         with pytest.raises(exceptions.NotFound):
             google.delete(made.name)
-
-    def test_a_removed_listing_is_gone_and_may_be_shared_again(
-        self, sandbox: Sandbox, google: Google
-    ) -> None:
-        name = sandbox.hub.share("northpeak")
-        google.subscribe(name)
-        sandbox.hub.remove_listing("northpeak")
-        assert google.listings(sandbox.hub.exchange) == []
-        assert not google.may_subscribe(name)
-        with pytest.raises(exceptions.NotFound):
-            google.client.get_listing(name=name, timeout=SECONDS)
-        assert google.subscriptions()[0].state == State.STATE_INACTIVE
-        assert sandbox.hub.share("northpeak") == name
-        assert len(google.listings(sandbox.hub.exchange)) == 1
-
-
-class TestSharing:
-    def test_publishers_locations_and_exchanges_are_apart(
-        self, sandbox: Sandbox, google: Google
-    ) -> None:
-        sandbox.hub.share("northpeak")
-        theirs = sandbox.hub.share(
-            "kumo", project="somebody-else", location="eu", exchange="own", listing_id="northpeak"
-        )
-        assert theirs == "projects/somebody-else/locations/eu/dataExchanges/own/listings/northpeak"
-        assert [each.name for each in google.listings(theirs.rpartition("/listings/")[0])] == [
-            theirs
-        ]
-        assert google.subscribe(theirs, location="eu").state == State.STATE_ACTIVE
-        assert len(google.listings(sandbox.hub.exchange)) == 1
-
-    def test_a_name_is_shared_once(self, sandbox: Sandbox) -> None:
-        sandbox.hub.share("north.peak")
-        with pytest.raises(ValueError, match=r"'north\.peak' is shared as .*north_peak: remove"):
-            sandbox.hub.share("north.peak")
-        with pytest.raises(ValueError, match=r"'north_peak' cannot be shared as"):
-            sandbox.hub.share("north_peak")
-
-    @pytest.mark.parametrize("change", ["grant_access", "make_stale", "listing_resource"])
-    def test_a_catalog_that_was_never_shared_is_an_error(
-        self, sandbox: Sandbox, change: str
-    ) -> None:
-        sandbox.hub.share("kumo")
-        with pytest.raises(LookupError, match=r"'acme' is not shared; shared: kumo: share it"):
-            getattr(sandbox.hub, change)("acme")
 
 
 class TestTools:
@@ -255,16 +170,6 @@ class TestTools:
         sandbox.hub.remove_listing("northpeak")
         assert statuses(sandbox) == {"northpeak": ("removing", "removing")}
 
-    def test_shared_catalogs_are_listed(self, sandbox: Sandbox) -> None:
-        assert value(sandbox, LISTINGS) == []
-        names = [sandbox.hub.share(catalog) for catalog in ("kumo", "strada")]
-        listed = value(sandbox, LISTINGS)
-        assert [each["listingResource"] for each in listed] == names
-        (strada,) = value(sandbox, LISTINGS, catalogs=["strada"])
-        assert strada["catalogKey"] == "strada"
-        sandbox.hub.remove_listing("strada")
-        assert len(value(sandbox, LISTINGS)) == 1
-
     @pytest.mark.parametrize(
         ("tool", "arguments", "error"),
         [
@@ -290,53 +195,8 @@ class TestTools:
         assert sandbox.hub.calls[-1].outcome == "error"
         assert sandbox.hub.calls[-1].arguments == arguments
 
-    @pytest.mark.parametrize(
-        ("tool", "arguments"),
-        [("drop_tables", {}), (LISTINGS, {"catalog": "kumo"}), (LISTINGS, {"catalogs": 3})],
-    )
-    def test_a_wrong_call_is_an_error(
-        self, sandbox: Sandbox, tool: str, arguments: dict[str, Any]
-    ) -> None:
-        assert called(sandbox, tool, **arguments).is_error
-        assert outcomes(sandbox, tool) == ["error"]
-
-    def test_calls_are_taken_from_the_rate_limit_of_the_rest_api(self, sandbox: Sandbox) -> None:
-        sandbox.set_rate_limit(2)
-        headers = {"Authorization": f"Bearer {sandbox.api_key}"}
-        shop = f"{sandbox.base_url}/domains/{sandbox.hosts[0]}"
-        assert httpx.get(shop, headers=headers).status_code == 200
-        value(sandbox, SUBSCRIBERS)
-        with pytest.raises(MCPError, match="rate_limit_exceeded") as caught:
-            called(sandbox, SUBSCRIBERS)
-        assert (caught.value.error.code, caught.value.error.data) == (-32029, {"retry_after": 30})
-        assert httpx.get(shop, headers=headers).status_code == 429
-        assert outcomes(sandbox, SUBSCRIBERS) == ["OK", "-32029"]
-
 
 class TestLogin:
-    def test_without_a_token_it_is_a_401_that_says_where_to_get_one(self, sandbox: Sandbox) -> None:
-        for headers in ({}, {"Authorization": "Bearer wrong"}):
-            response = httpx.post(sandbox.hub.mcp_url, json={}, headers=headers)
-            assert response.status_code == 401
-            challenge = response.headers["www-authenticate"]
-            url = challenge.partition('resource_metadata="')[2].rstrip('"')
-            metadata = httpx.get(url).json()
-            assert metadata["resource"] == sandbox.hub.mcp_url
-            assert metadata["authorization_servers"] == [sandbox.hub.authorization_server]
-
-    def test_a_refresh_token_is_exchanged_for_an_access_token(self, sandbox: Sandbox) -> None:
-        tokens = exchanged(sandbox, sandbox.hub.refresh_token).json()
-        assert tokens["expires_in"] == 300
-        assert tokens.get("refresh_token") is None
-        assert not called(sandbox, SUBSCRIBERS, token=tokens["access_token"]).is_error
-        assert exchanged(sandbox, sandbox.hub.refresh_token).status_code == 200
-        assert exchanged(sandbox, "wrong").json()["error"] == "invalid_grant"
-        assert exchanged(sandbox, sandbox.hub.refresh_token, "nobody").status_code == 401
-        shown = {"grant_type": "refresh_token", "client_id": sandbox.hub.client_id}
-        logged = [call for call in sandbox.hub.calls if call.surface == "token"]
-        assert [call.arguments for call in logged] == [shown] * 3
-        assert [call.outcome for call in logged] == ["OK", "OK", "400"]
-
     def test_of_concurrent_refreshes_one_gets_the_token_that_replaces_it(
         self, sandbox: Sandbox
     ) -> None:
@@ -425,28 +285,3 @@ class TestLife:
             assert environment["OCTOGEN_MCP_REFRESH_TOKEN"] == hub.refresh_token
             assert environment["ANALYTICS_HUB_EMULATOR_HOST"] == hub.endpoint
             assert sandbox.base_url == f"{hub.authorization_server}/v1"
-
-    def test_it_can_run_again_and_logs_no_warning(self, caplog: pytest.LogCaptureFixture) -> None:
-        sandbox = Sandbox(catalogs=0, hub=True)
-        handlers = logging.getLogger().handlers[:]
-        for number in range(2):
-            with sandbox:
-                sandbox.hub.share(f"catalog-{number}")
-                assert len(Google(sandbox).listings(sandbox.hub.exchange)) == number + 1
-                assert len(value(sandbox, LISTINGS)) == number + 1
-        assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
-        assert logging.getLogger().handlers == handlers
-
-    def test_it_is_on_the_next_port(self) -> None:
-        # Below the ports that other connections of this machine get.
-        start = 20_000 + os.getpid() % 10_000
-        for port in range(start, start + 100):
-            with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port + 1)):
-                with (
-                    pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port + 1}"),
-                    Sandbox(catalogs=0, hub=True, port=port),
-                ):
-                    pass
-                break
-        with Sandbox(catalogs=0, hub=True, port=port) as sandbox:
-            assert sandbox.hub.endpoint == f"127.0.0.1:{port + 1}"
