@@ -8,7 +8,6 @@ from datetime import datetime, timedelta, timezone
 import polars as pl
 import pytest
 
-from octogen_dagster.api.spending import Prices
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.columns import DETAIL_SCHEMA
 from octogen_dagster.frames.details import MAX_FAILURES_IN_A_ROW, DetailStatistics, _FailureLimit
@@ -65,12 +64,6 @@ def test_rows_are_counted_as_they_pass() -> None:
         ("carried_over", 2),
     ]
     assert statistics.row_figures() == {"oldest_lookup": AT, "first_error": "first"}
-
-
-def test_the_costs_are_those_of_lookups() -> None:
-    prices = Prices(search_page_usd=0, lookup_usd=0.5)
-    figures = DetailStatistics(rows=8, carried_over=6, cost_usd=1.0, prices=prices).figures()
-    assert (figures["cost_usd"], figures["cost_saved_usd"]) == (1.0, 3.0)
 
 
 def test_a_progress_line_says_what_came_and_what_it_cost() -> None:

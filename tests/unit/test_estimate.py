@@ -8,7 +8,6 @@ import pytest
 
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.estimate import (
-    Estimate,
     estimate_lookups,
     estimate_pages,
     small_page_warning,
@@ -80,10 +79,6 @@ def test_the_rate_limit_says_how_long_it_takes(requests: int, text: str) -> None
     assert str(estimate) == f"{requests:,} products in {requests:,} lookups, {text}"
 
 
-def test_without_a_known_rate_limit_no_time_is_said() -> None:
-    assert Estimate(1, 1, "page", 0.014, None, 0.2).limit_seconds is None
-
-
 def test_small_pages_cost_more() -> None:
     assert small_page_warning(30, service()) == (
         "page_size is 30: a page costs the same whatever its size, so this read costs 3.33 times "
@@ -91,7 +86,3 @@ def test_small_pages_cost_more() -> None:
     )
     assert small_page_warning(100, service()) is None
     assert small_page_warning(30, service(Prices(search_page_usd=0))) is None
-
-
-def test_one_is_written_in_the_singular() -> None:
-    assert str(estimate_pages([1], 100, service())) == "1 product in 1 page, $0.01"

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,10 +45,6 @@ def umask() -> Iterator[int]:
     os.umask(before)
 
 
-def mode(path: Path) -> int:
-    return path.stat().st_mode & 0o777
-
-
 @pytest.mark.parametrize("durable", [False, True])
 def test_write_whole_creates_and_replaces_a_file(target: Path, durable: bool) -> None:
     for content in (b"old", b""):
@@ -73,20 +67,6 @@ def test_a_durable_file_reaches_the_disk_before_and_after_it_is_renamed(
 def test_a_file_that_need_not_be_durable_is_only_renamed(target: Path, events: list[str]) -> None:
     write_whole(target, b"new", durable=False)
     assert events == [f"rename .target.0{UNFINISHED} to target"]
-
-
-@pytest.mark.usefixtures("umask")
-@pytest.mark.parametrize(("asked", "given"), [(0o666, 0o640), (0o600, 0o600)])
-def test_the_umask_reduces_the_permissions(target: Path, asked: int, given: int) -> None:
-    write_whole(target, b"new", mode=asked)
-    assert mode(target) == given
-
-
-def test_the_permissions_of_the_replaced_file_do_not_matter(target: Path) -> None:
-    target.write_bytes(b"old")
-    target.chmod(0o644)
-    write_whole(target, b"new", mode=0o600)
-    assert mode(target) == 0o600
 
 
 @pytest.mark.parametrize("link", [False, True])
@@ -120,32 +100,6 @@ def test_a_write_that_fails_keeps_the_old_content_and_leaves_nothing(
         write_whole(target, b"new")
     assert target.read_bytes() == b"old"
     assert list(target.parent.iterdir()) == [target]
-
-
-def test_a_folder_that_is_not_there_is_an_error(target: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        write_whole(target / "file", b"new")
-
-
-def test_a_killed_writer_leaves_a_whole_file(target: Path) -> None:
-    program = """
-import sys
-from pathlib import Path
-from octogen_dagster.files import write_whole
-for number in range(1_000_000):
-    write_whole(Path(sys.argv[1]), str(number % 10).encode() * 500_000, durable=False)
-    print(number, flush=True)
-"""
-    with subprocess.Popen(
-        [sys.executable, "-c", program, str(target)], stdout=subprocess.PIPE
-    ) as writer:
-        assert writer.stdout
-        for _ in range(7):
-            writer.stdout.readline()
-        writer.kill()
-    content = target.read_bytes()
-    assert len(content) == 500_000
-    assert len(set(content)) == 1
 
 
 def test_abandoned_files_of_one_target_are_removed_when_they_are_old(tmp_path: Path) -> None:

@@ -27,14 +27,6 @@ def limiter_at(limit: int, remaining: int, reserve: float = 0.2) -> tuple[RateLi
 
 
 class TestReserve:
-    def test_there_is_no_delay_before_the_first_response(self) -> None:
-        rate_limiter = RateLimiter(clock=Clock())
-        assert [rate_limiter.reserve() for _ in range(100)] == [0.0] * 100
-
-    def test_above_the_reserve_there_is_no_delay(self) -> None:
-        rate_limiter, _ = limiter_at(limit=60, remaining=15)
-        assert [rate_limiter.reserve() for _ in range(3)] == [0.0] * 3
-
     def test_at_the_reserve_the_delays_grow_at_the_rate_of_refill(self) -> None:
         rate_limiter, _ = limiter_at(limit=60, remaining=12)
         assert [rate_limiter.reserve() for _ in range(4)] == pytest.approx([1, 2, 3, 4])
@@ -54,15 +46,6 @@ class TestReserve:
             rate_limiter.reserve()
         rate_limiter.update(headers(60, 14))
         assert rate_limiter.reserve() == pytest.approx(1), "14 - 12 in reserve - 2 pending"
-
-    def test_a_response_without_headers_gives_its_place_back(self) -> None:
-        rate_limiter, _ = limiter_at(limit=60, remaining=60)
-        for _ in range(3):
-            rate_limiter.reserve()
-        rate_limiter.update(None)
-        rate_limiter.update({})
-        rate_limiter.update(headers(60, 13))
-        assert [rate_limiter.reserve(), rate_limiter.reserve()] == pytest.approx([0, 1])
 
     @pytest.mark.parametrize(
         "odd",

@@ -3,7 +3,6 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from pathlib import PurePosixPath
 
-import dagster as dg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,24 +44,6 @@ def test_a_path_component_is_one_component_that_stays_in_its_folder(key: str) ->
     assert not component.startswith(".")
 
 
-@pytest.mark.parametrize(
-    ("key", "component"),
-    [
-        ("acme", "acme"),
-        ("2026-11-24", "2026-11-24"),
-        ("fjord.field", "fjord.field"),
-        ("../x", "%2E%2E%2Fx"),
-        ("a/b", "a%2Fb"),
-        ("...", "%2E%2E%2E"),
-        ("a|b", "a%7Cb"),
-        ("a%2Fb", "a%252Fb"),
-        ("é", "%C3%A9"),
-    ],
-)
-def test_a_key_as_a_path_component(key: str, component: str) -> None:
-    assert path_component(key) == component
-
-
 def test_a_catalog_key_must_not_be_empty() -> None:
     with pytest.raises(ValueError, match="must not be empty"):
         catalog_partition_key(" ")
@@ -78,7 +59,6 @@ NOON = datetime(2026, 3, 4, 12, tzinfo=timezone.utc)
 CATALOGS = SnapshotPartitions(catalog_partitions)
 DAYS = SnapshotPartitions(snapshot_days("2026-03-03"))
 CATALOG_DAYS = SnapshotPartitions(catalog_days("2026-03-03"))
-NOTHING = SnapshotPartitions(None)
 
 
 def test_the_days_include_today_in_the_given_time_zone() -> None:
@@ -145,16 +125,6 @@ def test_the_partition_one_time_earlier(
     partitions: SnapshotPartitions, key: str, before: str | None
 ) -> None:
     assert partitions.before(key) == before
-
-
-def test_an_asset_without_partitions_has_neither_catalogs_nor_times() -> None:
-    assert (NOTHING.catalogs, NOTHING.times) == (None, None)
-
-
-def test_two_dimensions_that_are_no_catalog_and_time_are_refused() -> None:
-    letters = dg.StaticPartitionsDefinition(["a"])
-    with pytest.raises(ValueError, match="must be a catalog and a time"):
-        SnapshotPartitions(dg.MultiPartitionsDefinition({"one": letters, "two": letters}))
 
 
 def test_the_keys_of_many_catalogs_leave_out_those_that_cannot_be_partitions() -> None:

@@ -15,7 +15,6 @@ from octogen_dagster.api.flow import RequestStatistics
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.api.spending import Prices, Spending
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
-from octogen_dagster.frames.decode import ProductPage
 from octogen_dagster.frames.reading import Figures
 from octogen_dagster.frames.statistics import ProductFigures, ReadStatistics, ScanStatistics
 
@@ -54,27 +53,6 @@ def test_the_speed_of_a_read_under_way_is_that_of_the_last_minute() -> None:
     assert statistics.speed(52_000) == "10 a second, about 70 s left"
 
 
-def test_without_unknown_fields_no_names_are_shown() -> None:
-    figures = ReadStatistics().figures()
-    assert figures["unknown_fields"] == 0
-    assert "unknown_field_names" not in figures
-    assert figures["rows_per_second"] == 0
-
-
-def test_an_update_takes_over_what_was_sent() -> None:
-    statistics = ReadStatistics()
-    spending = Spending(Prices(search_page_usd=0.5))
-    for sent in (RequestStatistics(5, 1, 0.5), RequestStatistics(9, 2, 1.5)):
-        with spending.request("/products/search", "The search") as charge:
-            charge.is_charged = True
-        statistics.update(sent, spending)
-    assert (statistics.requests, statistics.retries) == (2, 2)  # the spending counts all
-    assert statistics.rate_limit_wait_seconds == 1.5
-    assert (statistics.charged_requests, statistics.cost_usd) == (2, 1.0)
-    assert statistics.prices == Prices(search_page_usd=0.5)
-    assert statistics.seconds > 0
-
-
 @pytest.mark.parametrize(
     ("expected", "complete", "text"),
     [
@@ -92,10 +70,6 @@ def test_the_speed_says_how_long_the_rest_takes(
     assert statistics.speed(expected) == text
 
 
-def test_before_the_first_row_nothing_is_said_of_the_rest() -> None:
-    assert ReadStatistics().speed(100) == "0 a second"
-
-
 def test_costs_are_of_the_run_and_what_was_paid_before_is_apart() -> None:
     statistics = ReadStatistics(rows=3_000, cost_usd=0.28)
     assert statistics.cost_figures(0.014, saved_requests=10) == {
@@ -103,29 +77,6 @@ def test_costs_are_of_the_run_and_what_was_paid_before_is_apart() -> None:
         "cost_saved_usd": 0.14,
         "cost_usd_per_1000_products": 0.093333,
     }
-
-
-def test_without_rows_there_is_no_cost_of_1000_products() -> None:
-    assert ReadStatistics().cost_figures(0.014, 0) == {"cost_usd": 0.0, "cost_saved_usd": 0.0}
-
-
-def test_a_price_of_0_shows_no_costs() -> None:
-    assert ReadStatistics(rows=10).cost_figures(0.0, 3) == {}
-
-
-def wire_page(request_id: str | None) -> ProductPage:
-    return ProductPage([], None, request_id, b"[]", {"items.mood": 1}, None, True)
-
-
-def test_rows_and_pages_are_added_up() -> None:
-    statistics = ScanStatistics()
-    frame = pl.DataFrame({"uuid": ["a", "b"]})
-    statistics.add(frame, [wire_page("r-1"), wire_page("r-2")])
-    statistics.add(frame.head(1), [wire_page("r-3")])
-    assert (statistics.rows, statistics.pages) == (3, 3)
-    assert statistics.unknown_fields == {"items.mood": 3}
-    assert statistics.unknown_fields == {"items.mood": 3}
-    assert (statistics.first_request_id, statistics.last_request_id) == ("r-1", "r-3")
 
 
 def test_the_figures_of_a_search() -> None:
@@ -153,26 +104,6 @@ def test_the_figures_of_a_search() -> None:
     assert "effective_query" not in figures
 
 
-def test_the_effective_query_is_a_figure_where_the_service_tells_it() -> None:
-    query: dict[str, object] = {"text": "jacket", "understood": False}
-    statistics = ScanStatistics(effective_queries={"acme": query, "zen": query})
-    assert statistics.figures()["effective_query"] == query
-
-
-def test_the_costs_are_those_of_search_pages() -> None:
-    prices = Prices(search_page_usd=0.5, lookup_usd=0)
-    statistics = ScanStatistics(
-        rows=500, pages=5, resumed_pages=3, charged_requests=2, cost_usd=1.0, prices=prices
-    )
-    figures = statistics.figures()
-    assert figures["charged_requests"] == 2
-    assert (figures["cost_usd"], figures["cost_saved_usd"]) == (1.0, 1.5)
-    assert figures["cost_usd_per_1000_products"] == 2.0
-    statistics.prices = Prices(search_page_usd=0)
-    assert not [name for name in statistics.figures() if "usd" in name]
-    assert statistics.figures()["charged_requests"] == 2
-
-
 @pytest.mark.parametrize(
     ("resumed", "cost_usd", "saved_usd"),
     [
@@ -189,21 +120,6 @@ def test_saved_pages_are_worth_what_the_run_was_spared(
         rows=500, pages=5, resumed_pages=resumed, cost_usd=cost_usd, prices=Prices(1.0)
     )
     assert statistics.figures()["cost_saved_usd"] == saved_usd
-
-
-def test_without_request_ids_none_are_shown() -> None:
-    assert not {"first_request_id", "last_request_id"} & ScanStatistics().figures().keys()
-
-
-@pytest.mark.parametrize(
-    ("statistics", "source"),
-    [
-        (ScanStatistics(), "service"),
-        (ScanStatistics(resumed_pages=2), "service, continued from saved pages"),
-    ],
-)
-def test_the_source_of_the_rows(statistics: ScanStatistics, source: str) -> None:
-    assert statistics.figures()["source"] == source
 
 
 def test_a_progress_line_says_how_far_the_reading_is() -> None:
@@ -262,10 +178,6 @@ def test_the_quantiles_are_those_of_the_most_common_currencies() -> None:
     assert [name for name in figures if "p50" in name] == [
         f"price_p50_{code.lower()}" for code in codes[1:]
     ]
-
-
-def test_an_empty_snapshot_has_no_shares() -> None:
-    assert product_figures([]) == {}
 
 
 def test_a_figure_that_is_no_number_is_left_out() -> None:
