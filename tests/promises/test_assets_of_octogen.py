@@ -100,23 +100,6 @@ def test_the_code_of_an_asset_is_the_line_that_builds_it() -> None:
     assert references(changes) == [(__file__, line + 1)]
 
 
-@pytest.mark.parametrize(
-    ("module", "file", "found"),
-    [
-        ("notebook", "<cell 1>", []),
-        ("dagster.components.load", "<string>", []),
-        # A component of a user that calls this package's is the user's code.
-        ("user.defs", __file__, [(str(Path(__file__).resolve()), 1)]),
-    ],
-)
-def test_an_asset_of_a_notebook_or_of_dagster_itself_has_no_code(
-    module: str, file: str, found: list[Any]
-) -> None:
-    space: dict[str, Any] = {"__name__": module, "build_products_asset": build_products_asset}
-    exec(compile("made = build_products_asset('products')", file, "exec"), space)
-    assert references(space["made"]) == found
-
-
 @pytest.mark.parametrize("name", ["catalogs", "products", "details"])
 def test_a_run_without_a_key_says_which_variables_to_set_and_nothing_of_the_code(
     name: str, instance: dg.DagsterInstance, tmp_path: Path

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -34,11 +33,6 @@ PRODUCTS = build_products_asset(
     "products", ProductSearch(catalogs=["acme"], page_size=2), retry_policy=None
 )
 CHANGES = build_product_changes_asset(PRODUCTS)
-
-
-@dg.asset
-def titles(products: pl.LazyFrame) -> pl.DataFrame:
-    return products.select("title").collect()
 
 
 @pytest.fixture
@@ -73,13 +67,6 @@ def load(bucket: S3Bucket) -> pl.LazyFrame:
 def incompressible(rows: int, seed: int) -> pl.DataFrame:
     numbers = random.Random(seed)
     return pl.DataFrame({"n": range(rows), "noise": [numbers.random() for _ in range(rows)]})
-
-
-def test_a_snapshot_is_stored_and_loaded(bucket: S3Bucket, service: PagedService) -> None:
-    result = run(bucket, service, titles)
-    assert result.output_for_node("titles").height == 2 * PAGES
-    assert bucket.names() == ["snapshots/products.parquet", "snapshots/titles.parquet"]
-    assert metadata(result, "products")["dagster/uri"] == f"{bucket.base_dir}/products.parquet"
 
 
 def test_a_read_that_fails_leaves_the_snapshot_byte_for_byte(
@@ -125,17 +112,6 @@ def test_a_publisher_that_died_halfway_costs_no_previous_snapshot(
     bucket.put("snapshots/.products.previous.next", second)  # as after the upload
     assert run(bucket, service).success
     assert bucket.get("snapshots/.products.previous") == third
-
-
-def test_a_missing_bucket_is_an_error_before_anything_is_read(
-    bucket: S3Bucket, service: PagedService
-) -> None:
-    nowhere = f"{bucket.scheme}://nowhere-{bucket.name}/snapshots"
-    failed = failure(run(bucket, service, base_dir=nowhere))
-    assert f"The snapshot {nowhere}/products.parquet cannot be written" in failed
-    assert "Check that the bucket is there" in failed
-    assert service.searches == []
-    assert [name for name in bucket.buckets() if "nowhere" in name] == []
 
 
 def test_a_store_that_denies_access_is_an_error_before_anything_is_read(
@@ -305,38 +281,6 @@ def test_a_frame_of_a_snapshot_that_is_replaced_is_not_of_two_states(bucket: S3B
         frame.collect()
 
 
-def test_nor_is_one_of_which_only_some_rows_are_wanted(bucket: S3Bucket) -> None:
-    """Such a query asks for no further batch once it has its rows."""
-    publish(bucket, pl.DataFrame({"n": [1] * 1_500_000}))  # as long as what replaces it
-    frame = load(bucket)
-    publish(bucket, pl.DataFrame({"n": [2] * 1_500_000}))
-    for engine in ("in-memory", "streaming"):
-        with pytest.raises(OctogenSnapshotError, match="was replaced while it was read"):
-            frame.filter(pl.col("n") > 0).head(3).collect(engine=engine)
-
-
-def test_an_object_that_is_no_snapshot_is_named_and_replaced(bucket: S3Bucket) -> None:
-    bucket.put("snapshots/made.parquet", b"no Parquet" * 100)
-    with pytest.raises(OctogenSnapshotError, match=r"made\.parquet is not a snapshot or is damag"):
-        load(bucket)
-    publish(bucket, pl.DataFrame({"n": [1]}))
-    assert load(bucket).collect()["n"].to_list() == [1]
-
-
-def test_a_limit_counts_before_or_after_a_filter_as_it_is_written(bucket: S3Bucket) -> None:
-    publish(bucket, pl.DataFrame({"n": range(10)}))
-    frame, odd = load(bucket), pl.col("n") % 2 == 1
-    assert frame.head(4).filter(odd).collect()["n"].to_list() == [1, 3]
-    assert frame.filter(odd).head(4).collect()["n"].to_list() == [1, 3, 5, 7]
-
-
-def test_the_error_of_a_query_is_not_taken_for_one_of_the_store(bucket: S3Bucket) -> None:
-    publish(bucket, pl.DataFrame({"text": ["1", "x"]}))
-    kinds = (pl.exceptions.PolarsError, pl.exceptions.PanicException)  # Polars 2.0 panics
-    with pytest.raises(kinds, match="conversion from `str` to `i64` failed"):
-        load(bucket).filter(pl.col("text").cast(pl.Int64) > 0).collect()
-
-
 @pytest.mark.parametrize("key", ["a/b", "../x", "50% #1?.é"])
 def test_the_keys_of_partitions_are_taken_literally(bucket: S3Bucket, key: str) -> None:
     partitions = dg.StaticPartitionsDefinition([key])
@@ -362,15 +306,3 @@ def test_the_keys_of_partitions_are_taken_literally(bucket: S3Bucket, key: str) 
             resources={"io_manager": io_manager},
         )
     assert result.output_for_node("down")["n"].to_list() == [1]
-
-
-def test_a_file_for_a_bucket_is_prepared_in_the_temporary_folder(
-    bucket: S3Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
-    (tmp_path / "missing").touch()
-    with pytest.raises(OctogenSnapshotError, match="set TMPDIR to another folder"):
-        publish(bucket, pl.DataFrame({"n": [1]}))
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "there"))
-    publish(bucket, pl.DataFrame({"n": [1]}))
-    assert list((tmp_path / "there").iterdir()) == []

@@ -16,7 +16,6 @@ from octogen_dagster.errors import (
     OctogenNotFoundError,
     OctogenTimeoutError,
 )
-from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.clients import ONCE, Transport, open_client
 from tests.api.servers import KEY, RawServer, hanging
@@ -73,27 +72,6 @@ class TestConstruction:
             pickle.dumps(client)
 
 
-class TestClosing:
-    async def test_its_own_connections_are_closed(self, sandbox: Sandbox) -> None:
-        client = OctogenClient(api_key=KEY, base_url=sandbox.base_url)
-        async with client as entered:
-            assert entered is client
-            await entered.list_catalogs()
-        with pytest.raises(RuntimeError, match="closed"):
-            await entered.list_catalogs()
-
-    async def test_a_given_client_stays_open(self, sandbox: Sandbox) -> None:
-        async with httpx.AsyncClient() as http_client:
-            for _ in range(2):
-                settings: dict[str, Any] = {"api_key": KEY, "base_url": sandbox.base_url}
-                async with OctogenClient(http_client=http_client, **settings) as client:
-                    await client.list_catalogs()
-                assert not http_client.is_closed
-                await client.aclose()
-                assert not http_client.is_closed
-        assert len(sandbox.requests) == 2
-
-
 class TestTimeout:
     @pytest.mark.parametrize(
         ("given", "named", "used"),
@@ -118,16 +96,6 @@ class TestTimeout:
 
 
 class TestCatalogs:
-    async def test_the_granted_catalogs_are_listed(
-        self, sandbox: Sandbox, transport: Transport
-    ) -> None:
-        async with open_client(sandbox, transport) as client:
-            catalogs = await client.list_catalogs()
-        assert {entry.catalog: entry.product_count for entry in catalogs} == {
-            "northpeak": 120,
-            "strada": 30,
-        }
-
     async def test_the_error_of_the_current_generation_says_what_to_do(
         self, current: Sandbox
     ) -> None:
@@ -143,22 +111,6 @@ class TestCatalogs:
         assert caught.value.request_id == current.requests[-1].request_id
 
 
-class TestCatalogStates:
-    async def test_they_are_those_of_the_catalogs(
-        self, sandbox: Sandbox, transport: Transport
-    ) -> None:
-        sandbox.grant("empty", products=0)
-        sandbox.inject(Fault("unknown_fields"))
-        async with open_client(sandbox, transport) as client:
-            catalogs = await client.list_catalogs()
-            listed = await client.list_catalog_states()
-        assert (len(listed.catalogs), listed.warnings, listed.is_complete) == (3, (), True)
-        names = ("catalog", "display_name", "source_base_url", "product_count", "last_indexed_at")
-        for state, catalog in zip(listed.catalogs, catalogs, strict=True):
-            for name in names:
-                assert getattr(state, name) == getattr(catalog, name)
-
-
 class TestDomains:
     async def test_a_shop_says_which_catalogs_serve_it(self, transport: Transport) -> None:
         entry = catalog_of_shop("acme", 7, computedAt="soon")
@@ -170,35 +122,8 @@ class TestDomains:
         assert [(each.catalog, each.product_count) for each in coverage.catalogs] == [("acme", 7)]
         assert coverage.catalogs[0].computed_at == "soon"
 
-    async def test_a_service_without_the_operation_says_which_sources_there_are(
-        self, sandbox: Sandbox
-    ) -> None:
-        async with open_client(sandbox) as client:
-            with pytest.raises(
-                OctogenNotFoundError,
-                match=r"^Shop 'acme\.example' cannot be read: http.* has no such operation \(404\)"
-                r"\. If the service has a list of catalogs, use GrantedCatalogs\(\); else Named",
-            ):
-                await client.get_domain("acme.example")
-
-    async def test_an_empty_host_is_refused(self, sandbox: Sandbox) -> None:
-        async with open_client(sandbox) as client:
-            with pytest.raises(ValueError, match="host must not be empty"):
-                await client.get_domain(" ")
-        assert sandbox.requests == []
-
 
 class TestLookup:
-    async def test_a_product_is_found_by_its_url(
-        self, either: Sandbox, transport: Transport
-    ) -> None:
-        async with open_client(either, transport) as client:
-            (product,) = (await client.search_products(catalog="strada", limit=1)).items
-            found = await client.lookup_product(product.product_url)
-        assert found.catalog_key == "strada"
-        assert found.product.uuid == product.uuid
-        assert found.product.description
-
     @pytest.mark.parametrize("url", ["", "  "])
     async def test_an_empty_url_is_refused_before_any_request(
         self, sandbox: Sandbox, url: str
@@ -244,18 +169,6 @@ class TestSearch:
                 _ = [product async for product in client.iter_products(**arguments)]
         assert sandbox.requests == []
         assert client.statistics.requests == 0
-
-    @pytest.mark.parametrize("unknown", ["catalogs", "diversity"])
-    async def test_an_unknown_argument_is_refused_before_any_request(
-        self, sandbox: Sandbox, unknown: str
-    ) -> None:
-        arguments: dict[str, Any] = {unknown: "strada"}
-        async with open_client(sandbox) as client:
-            with pytest.raises(ValidationError, match=unknown):
-                await client.search_products(**arguments)
-            with pytest.raises(ValidationError, match=unknown):
-                _ = [page async for page in client.iter_pages(**arguments)]
-        assert sandbox.requests == []
 
     async def test_all_pages_take_no_cursor(self, sandbox: Sandbox) -> None:
         arguments: dict[str, Any] = {"cursor": "c"}

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from octogen_dagster import ProductSearch, scan_products
-from octogen_dagster.errors import OctogenConnectionError, OctogenError, OctogenTimeoutError
+from octogen_dagster.errors import OctogenConnectionError, OctogenError
 from tests.api.certificates import make_certificate
 from tests.api.clients import Transport, open_client
 from tests.api.servers import KEY, RawServer, Received, http, page
@@ -42,30 +41,6 @@ class TestFailures:
         assert type(caught.value) is OctogenConnectionError
         assert gone.base_url in str(caught.value)
 
-    async def test_an_unknown_host_is_a_connection_error(
-        self, monkeypatch: pytest.MonkeyPatch, transport: Transport
-    ) -> None:
-        def getaddrinfo(*_: Any, **__: Any) -> Any:
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-        with pytest.raises(OctogenConnectionError, match=r"not known|not resolve") as caught:
-            await search(At("https://octogen.invalid/v1"), transport)
-        assert type(caught.value) is OctogenConnectionError
-        assert "https://octogen.invalid/v1" in str(caught.value)
-
-    async def test_a_late_connection_is_a_timeout(self, transport: Transport) -> None:
-        with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
-            port = full.getsockname()[1]
-            waiting = [socket.socket() for _ in range(4)]
-            for client in waiting:
-                client.setblocking(False)
-                client.connect_ex(("127.0.0.1", port))
-            with pytest.raises(OctogenTimeoutError, match=r"timeout 0\.1 s"):
-                await search(At(f"http://127.0.0.1:{port}/v1"), transport, timeout=0.1)
-            for client in waiting:
-                client.close()
-
     async def test_the_client_works_after_failures(self, transport: Transport) -> None:
         responses = iter([http(200, PAGE, length=1_000_000), [], http(503), http(200, PAGE)])
         with RawServer(lambda _: next(responses)) as server:
@@ -74,30 +49,6 @@ class TestFailures:
                     with pytest.raises(OctogenError):
                         await client.search_products()
                 assert len((await client.search_products()).items) == 100
-
-
-class TestKeptConnections:
-    async def test_one_connection_serves_many_requests(self, transport: Transport) -> None:
-        kept = http(200, PAGE, connection="keep-alive")
-        with RawServer(lambda _: kept, keep_alive=True) as server:
-            async with open_client(server, transport) as client:
-                for _ in range(5):
-                    await client.search_products()
-            server.wait_for_closed_connection()
-            assert len(server.received) == 5
-            assert not server.closed_connections.acquire(blocking=False)
-
-    async def test_a_connection_that_the_server_closed_is_replaced(
-        self, transport: Transport
-    ) -> None:
-        kept = http(200, PAGE, connection="keep-alive")
-        with RawServer(lambda _: kept) as server:
-            async with open_client(server, transport) as client:
-                for _ in range(3):
-                    await client.search_products()
-                    server.wait_for_closed_connection()
-        assert len(server.received) == 3
-        assert client.statistics.retries == 0
 
 
 def test_a_read_opens_a_connection_for_its_plan_and_one_for_each_thread() -> None:
@@ -135,37 +86,6 @@ class TestProxies:
         with RawServer(respond) as server:
             yield server
 
-    @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "ALL_PROXY"])
-    async def test_plain_http_uses_no_proxy(
-        self,
-        monkeypatch: pytest.MonkeyPatch,
-        behind: RawServer,
-        proxy: RawServer,
-        transport: Transport,
-        variable: str,
-    ) -> None:
-        monkeypatch.setenv(variable, proxy.origin)
-        assert await search(behind, transport) == ["direct"]
-        assert proxy.received == []
-
-    @pytest.mark.parametrize("no_proxy", ["octogen.invalid", "*", "example.com, octogen.invalid"])
-    async def test_a_host_in_no_proxy_uses_no_proxy(
-        self,
-        monkeypatch: pytest.MonkeyPatch,
-        proxy: RawServer,
-        transport: Transport,
-        no_proxy: str,
-    ) -> None:
-        def unknown(*_: Any, **__: Any) -> Any:
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-        monkeypatch.setattr(socket, "getaddrinfo", unknown)
-        monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
-        monkeypatch.setenv("NO_PROXY", no_proxy)
-        with pytest.raises(OctogenConnectionError):
-            await search(At("https://octogen.invalid/v1"), transport)
-        assert proxy.received == []
-
     @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "all_proxy"])
     async def test_https_uses_a_tunnel_that_does_not_see_the_key(
         self,
@@ -186,15 +106,6 @@ class TestProxies:
         )
         assert KEY not in str(request)
         assert "p%40ss" not in str(caught.value)
-
-    async def test_a_proxy_that_is_down_is_a_connection_error(
-        self, monkeypatch: pytest.MonkeyPatch, transport: Transport
-    ) -> None:
-        with RawServer(lambda _: []) as gone:
-            pass
-        monkeypatch.setenv("HTTPS_PROXY", gone.origin.removeprefix("http://"))
-        with pytest.raises(OctogenConnectionError):
-            await search(At("https://octogen.invalid/v1"), transport)
 
 
 class TestTls:

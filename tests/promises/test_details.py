@@ -175,25 +175,10 @@ class TestRows:
         assert row["error"] == f"The address leads to another product, {true!r}."
         assert row["title"] is row["description"] is None
 
-    def test_an_odd_address_is_a_row_as_well(self, shop: Shop) -> None:
-        odd = made_up("", " \n", None, "nonsense", "https://shop.example/\0\r\n?ä=\u2028")
-        result = shop.run(odd, failure_threshold=1)
-        assert [result.rows[uuid]["status"] for uuid in sorted(result.rows)] == [
-            *["failed"] * 4,
-            "gone",
-        ]
-        errors = [row["error"] for row in result.rows.values() if row["error"]]
-        assert sorted(errors)[1:] == ["url must not be empty"] * 3
-        assert "422 invalid_product_url" in sorted(errors)[0]
-
     def test_a_snapshot_without_products_has_details_without_rows(self, shop: Shop) -> None:
         frame = shop.run(PRODUCT_SCHEMA.to_frame()).frame
         assert frame is not None
         assert (frame.schema, len(frame)) == (DETAIL_SCHEMA, 0)
-
-    def test_products_without_a_column_are_refused_by_its_name(self, shop: Shop) -> None:
-        result = shop.run(shop.products.drop("uuid", "is_active"))
-        assert "The products have no column uuid, is_active: " in results.failure(result.run)
 
 
 class TestFailures:
@@ -216,26 +201,6 @@ class TestFailures:
             assert result.frame.equals(before)
         else:
             assert result.numbers["failed"] == failing
-
-    @pytest.mark.parametrize(("failing", "is_too_many"), [(3, False), (4, True)])
-    def test_rows_that_are_carried_over_count_as_lookups_that_did_not_fail(
-        self, shop: Shop, failing: int, is_too_many: bool
-    ) -> None:
-        shop.run(shop.products)
-        raised = pl.when(pl.int_range(pl.len()) < 10).then(1.0).otherwise("current_price")
-        shop.sandbox.inject(Fault("status", 500, times=failing, path=LOOKUP))
-        products = shop.products.with_columns(raised.alias("current_price"))
-        result = shop.run(products, only_changed=True, settings=ONCE)
-        assert result.run.success is not is_too_many
-
-    @pytest.mark.parametrize("status", [401, 402, 403])
-    def test_what_is_wrong_for_all_products_ends_it_at_once(self, shop: Shop, status: int) -> None:
-        products = shop.products
-        shop.sandbox.inject(Fault("status", status, path=LOOKUP))
-        result = shop.run(products, failure_threshold=1)
-        assert f"failed: {status} " in results.failure(result.run)
-        assert len(result.asked) <= 8
-        assert result.frame is None
 
     def test_a_service_that_is_gone_ends_it_whatever_may_fail(self, shop: Shop) -> None:
         urls = [f"https://shop.example/{number}" for number in range(5_000)]
@@ -270,23 +235,8 @@ class TestFailures:
         assert len(result.asked) == 25
         assert result.frame is None
 
-    def test_a_threshold_that_is_no_share_is_refused(self, shop: Shop) -> None:
-        with pytest.raises(ValueError, match=r"failure_threshold must be .*, not 1\.1"):
-            shop.run(shop.products, failure_threshold=1.1)
-
 
 class TestOnlyChanged:
-    def test_without_a_change_nothing_is_looked_up(self, shop: Shop) -> None:
-        before = shop.run(shop.products).frame
-        result = shop.run(shop.products, only_changed=True)
-        assert result.asked == []
-        assert before is not None
-        assert result.frame is not None
-        assert_frame_equal(result.frame.sort("uuid"), before.sort("uuid"))
-        numbers = result.numbers
-        assert (numbers["carried_over"], numbers["looked_up"], numbers["cost_usd"]) == (60, 0, 0)
-        assert numbers["oldest_lookup"] == before["looked_up_at"].min().timestamp()  # type: ignore[union-attr]
-
     @pytest.mark.parametrize(
         ("column", "value"),
         [
@@ -349,7 +299,3 @@ class TestOnlyChanged:
         result = shop.run(shop.products, only_changed=True)
         assert len(result.asked) == 60
         assert (result.numbers["carried_over"], result.numbers["found"]) == (0, 60)
-
-    def test_it_is_only_done_when_asked_for(self, shop: Shop) -> None:
-        shop.run(shop.products)
-        assert len(shop.run(shop.products).asked) == 60

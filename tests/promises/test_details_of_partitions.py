@@ -21,9 +21,6 @@ from octogen_dagster import (
 from octogen_dagster.sandbox.server import Sandbox
 from tests import results
 
-LOOKUP = "/products/lookup"
-PRODUCTS = build_products_asset("products", ProductSearch(catalogs=["strada"]))
-
 
 @pytest.fixture
 def shops() -> Iterator[Sandbox]:
@@ -39,11 +36,6 @@ def resources(tmp_path: Path, octogen: OctogenResource) -> dict[str, Any]:
 
 def shown(result: dg.ExecuteInProcessResult, node: str = "products_details") -> dict[str, Any]:
     return results.metadata(result, node)
-
-
-def lookups(shops: Sandbox) -> list[str]:
-    received = (request for request in shops.requests if request.path == LOOKUP)
-    return [request.body["url"] for request in received if request.body]
 
 
 @pytest.mark.parametrize("damaged", [False, True])
@@ -89,34 +81,3 @@ def test_each_partition_has_its_own_details(
     stored = [pl.read_parquet(path) for path in (tmp_path / "products_details").iterdir()]
     catalogs = [frame["catalog_key"].unique().to_list() for frame in stored]
     assert sorted(catalogs) == [["a/b"], ["strada"]]
-
-
-def test_products_may_be_a_selection_of_a_snapshot(
-    tmp_path: Path, resources: dict[str, Any], shops: Sandbox
-) -> None:
-    @dg.asset
-    def dear(products: pl.LazyFrame) -> pl.LazyFrame:
-        return products.filter(pl.col("current_price") > 300)
-
-    result = dg.materialize(
-        [PRODUCTS, dear, build_product_details_asset(dear)], resources=resources
-    )
-    frame = pl.read_parquet(tmp_path / "dear_details.parquet")
-    assert 0 < len(frame) < 120
-    assert frame.filter(pl.col("current_price") > 300).height == len(frame)
-    assert len(lookups(shops)) == shown(result, "dear_details")["octogen/requests"] == len(frame)
-
-
-def test_details_have_the_pool_and_group_of_octogen_by_default() -> None:
-    details = build_product_details_asset(PRODUCTS)
-    assert details.key == dg.AssetKey("products_details")
-    assert details.op.pool == "octogen"
-    assert details.get_asset_spec().group_name == "octogen"
-    assert [dep.asset_key for dep in details.get_asset_spec().deps] == [PRODUCTS.key]
-
-    mine = build_product_details_asset(
-        PRODUCTS, name="mine", key_prefix="shop", pool="slow", group_name="g", owners=["team:data"]
-    )
-    assert mine.key == dg.AssetKey(["shop", "mine"])
-    assert (mine.op.pool, mine.get_asset_spec().group_name) == ("slow", "g")
-    assert mine.get_asset_spec().owners == ["team:data"]

@@ -100,20 +100,6 @@ def test_an_error_and_its_copy_say_the_same(error: OctogenError, persistence: Pe
         assert getattr(copy, "retry_after", None) == error.retry_after
 
 
-@pytest.mark.parametrize("kind", OF_STATUS)
-def test_an_error_of_a_response_keeps_what_the_service_said(kind: type[OctogenAPIError]) -> None:
-    error = api_error(kind, {"code": "c"})
-    for each in (error, pickle.loads(pickle.dumps(error))):
-        assert type(each) is kind
-        assert (str(each), each.detail, each.request_id) == ("text", {"code": "c"}, "r-1")
-        assert (each.status_code, each.persistence) == OF_STATUS[kind]
-        assert each.retry_after == 4.0
-        assert each.response.content == b'{"detail": "x"}'
-        assert each.response.request.url == "https://api.octogen.ai/v1/products/search"
-    bare = kind("text", httpx.Response(503))
-    assert (bare.detail, bare.request_id, bare.retry_after) == (None, None, None)
-
-
 @pytest.mark.parametrize(
     ("detail", "url"),
     [

@@ -119,16 +119,6 @@ def test_a_disk_that_is_full_from_the_beginning(
     assert [path.name for path in tmp_path.iterdir()] == ["shops.parquet"]
 
 
-def test_a_place_for_saved_pages_that_is_a_file(
-    service: PagedService, tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
-    (tmp_path / ".shops.pages").write_text("not a folder")
-    result = run(service, tmp_path, instance)
-    assert result.success
-    assert rows(tmp_path) == 2 * PAGES * 5
-    assert len(warnings(instance, result)) == 1
-
-
 def test_pages_that_were_saved_before_the_disk_was_full_are_not_requested_again(
     service: PagedService, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:

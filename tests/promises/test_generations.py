@@ -35,73 +35,11 @@ def service(*generations: set[str]) -> RawServer:
     return RawServer(respond)
 
 
-def named_catalogs(sandbox: Sandbox) -> list[tuple[str, int | None]]:
-    """The field that named the catalog in each request, and the status of the response."""
-    return [
-        (
-            next(name for name in ("catalog", "catalogs") if name in (request.body or {})),
-            request.status,
-        )
-        for request in sandbox.requests
-    ]
-
-
-class TestSeedGeneration:
-    async def test_no_request_is_refused(self, sandbox: Sandbox, transport: Transport) -> None:
-        async with open_client(sandbox, transport) as client:
-            await client.search_products(catalog="strada")
-            await client.search_products(catalog="northpeak")
-            assert client.generation == "seed"
-        assert named_catalogs(sandbox) == [("catalog", 200)] * 2
-        assert [(request.body or {})["catalog"] for request in sandbox.requests] == [
-            "strada",
-            "northpeak",
-        ]
-
-
 class TestCurrentGeneration:
-    async def test_only_the_first_request_is_refused(self, current: Sandbox) -> None:
-        async with open_client(current) as client:
-            generations = [client.generation]
-            first = await client.search_products(catalog="strada", limit=3)
-            generations.append(client.generation)
-            await client.search_products(catalog="northpeak")
-            products = [item async for item in client.iter_products(catalog="strada", limit=10)]
-        assert generations == ["seed", "current"]
-        assert named_catalogs(current) == [("catalog", 422), *[("catalogs", 200)] * 5]
-        assert current.requests[1].body == {"catalogs": ["strada"], "limit": 3}
-        assert {item.catalog_key for item in first.items} == {"strada"}
-        assert len(products) == 30
-        assert client.statistics.retries == 0
-
     async def test_an_unknown_catalog_is_an_empty_page(self, current: Sandbox) -> None:
         async with open_client(current) as client:
             page = await client.search_products(catalog="nosuch")
         assert (page.items, page.next_cursor) == ([], None)
-
-
-class TestRefusalOfAnotherField:
-    @pytest.mark.parametrize(
-        "refused",
-        [
-            refusal("price_min"),
-            refusal("facets"),
-            refusal("catalogs"),
-            http(422, {"detail": "catalog"}),
-            http(422, {"detail": [{"loc": ["body", "catalog", "name"], "msg": "x"}]}),
-            http(422, {"detail": [{"msg": "catalog"}, "catalog", {"loc": None}]}),
-            http(422, {"detail": None}),
-            http(422, b""),
-        ],
-    )
-    async def test_the_first_request_raises_it(
-        self, transport: Transport, refused: list[bytes]
-    ) -> None:
-        with RawServer(lambda _: refused) as server:
-            async with open_client(server, transport, retry=QUICK) as client:
-                with pytest.raises(OctogenValidationError):
-                    await client.search_products(catalog="strada")
-        assert len(server.received) == 1
 
 
 KEYWORDS: dict[str, Any] = {"q": "jacket", "limit": 5}
@@ -129,21 +67,6 @@ class TestKeywords:
             sent | FILTERS | {"catalog": "acme"},
             sent | FILTERS | {"catalogs": ["acme"]},
             sent | {"catalogs": ["acme"]},
-        ]
-
-    @pytest.mark.parametrize("known", [SEED_FIELDS, INTERIM_FIELDS])
-    async def test_an_older_generation_is_not_told_twice(
-        self, transport: Transport, known: set[str]
-    ) -> None:
-        with service(known) as server:
-            async with open_client(server, transport) as client:
-                await client.search_products(catalog="acme", **KEYWORDS)
-                await client.search_products(**KEYWORDS, **FILTERS)
-                assert client.generation == "seed"
-        assert [request.json for request in server.received] == [
-            KEYWORDS | {"catalog": "acme", "understand": False},
-            KEYWORDS | {"catalog": "acme"},
-            KEYWORDS | FILTERS,
         ]
 
     async def test_a_service_that_becomes_current_is_told_again(self) -> None:
@@ -205,10 +128,3 @@ class TestFieldsOfTheCurrentGeneration:
         assert str(caught.value) == message
         assert caught.value.status_code == 422
         assert {entry["loc"][-1] for entry in caught.value.detail} >= search.keys()
-
-    async def test_a_value_that_the_current_generation_refuses_is_an_ordinary_error(self) -> None:
-        refused = refusal("fallback_category", reason="value_error")
-        with RawServer(lambda _: refused) as server:
-            async with open_client(server) as client:
-                with pytest.raises(OctogenValidationError, match="fallback_category: refused"):
-                    await client.search_products(**KEYWORDS, **self.CURRENT)

@@ -6,7 +6,6 @@ would send the key, and it answers nothing.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import socket
@@ -114,17 +113,6 @@ def test_the_variable_moves_the_api(proxy: Proxy, monkeypatch: pytest.MonkeyPatc
     assert proxy.targets == {"api.storerouter.ai:443"}
 
 
-async def test_the_variable_moves_the_asynchronous_client(
-    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OCTOGEN_HOST", HOST)
-    async with OctogenClient() as client:
-        request = asyncio.create_task(client.list_catalogs())  # it retries for minutes
-        assert await asyncio.to_thread(proxy.is_asked.wait, 60)
-        request.cancel()
-    assert proxy.targets == {"api.storerouter.ai:443"}
-
-
 def test_a_field_moves_the_api_in_a_run(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     @dg.asset
     def catalogs(octogen: OctogenResource) -> None:
@@ -138,20 +126,6 @@ def test_a_field_moves_the_api_in_a_run(proxy: Proxy, monkeypatch: pytest.Monkey
         resources = {"octogen": octogen(host=host)}
         assert dg.materialize([catalogs], resources=resources).success
         assert proxy.targets == {"api.storerouter.ai:443"}
-
-
-@pytest.mark.parametrize(("kind", "service"), [("ACCESS", "mcp"), ("REFRESH", "auth")])
-@pytest.mark.parametrize("by_field", [True, False])
-def test_it_moves_the_control_plane(
-    proxy: Proxy, monkeypatch: pytest.MonkeyPatch, kind: str, service: str, by_field: bool
-) -> None:
-    with_token(kind, monkeypatch)
-    if not by_field:
-        monkeypatch.setenv("OCTOGEN_HOST", HOST)
-    host = HOST if by_field else None
-    with pytest.raises(OctogenError):
-        ask(OctogenControlPlaneResource(principal=PRINCIPAL, host=host))
-    assert proxy.targets == {f"{service}.storerouter.ai:443"}
 
 
 @pytest.mark.slow
@@ -198,14 +172,6 @@ def test_an_address_that_is_named_wins(proxy: Proxy, monkeypatch: pytest.MonkeyP
         octogen(host=HOST, base_url="https://own.example/v1").list_catalogs()
     more = {"mcp.example:443", "own.example:443"}
     assert proxy.targets == {"proxy.example:443", "tokens.example:443"} | more
-
-
-def test_a_client_with_the_usual_address_written_out_keeps_it(
-    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OCTOGEN_HOST", HOST)
-    assert "api.storerouter.ai" in repr(OctogenClient())
-    assert "api.octogen.ai" in repr(OctogenClient(base_url="https://api.octogen.ai/v1"))
 
 
 @pytest.mark.parametrize(

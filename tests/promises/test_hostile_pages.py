@@ -25,7 +25,7 @@ from octogen_dagster import (
 from octogen_dagster.errors import OctogenPagingError, OctogenResponseError
 from tests.api.servers import KEY, RawServer, Received, http, page
 from tests.promises.paged_service import PagedService
-from tests.results import failure, metadata
+from tests.results import failure
 
 Answer = Callable[[dict[str, Any]], dict[str, Any] | bytes]
 
@@ -54,11 +54,6 @@ def test_products_that_come_again_are_removed() -> None:
         return page(["p3", "p1", "p3"], "4") if body.get("cursor") == "3" else numbered(body)
 
     assert read(answer)["uuid"].to_list() == ["p1", "q1", "p2", "q2", "p3", "p4", "q4"]
-
-
-def test_the_same_product_of_two_catalogs_is_a_row_of_each() -> None:
-    found = read(numbered, "acme", "zen")["uuid"].value_counts()
-    assert found["count"].to_list() == [2] * 8
 
 
 @pytest.mark.parametrize("nothing_new", [[], ["p0", "p1"]], ids=["empty pages", "repeats"])
@@ -99,38 +94,6 @@ def test_new_products_without_an_end_are_an_error() -> None:
     assert next(numbers) == 6
 
 
-@pytest.mark.parametrize("cursor", [False, True, [], {}, {"a": 1}])
-def test_a_cursor_of_another_type_is_an_error_and_no_end(cursor: Any) -> None:
-    with pytest.raises(OctogenResponseError, match="a wrong nextCursor"):
-        read(lambda _body: page(["p0"], cursor))
-
-
-def test_a_number_is_a_cursor_like_any_other() -> None:
-    def answer(body: dict[str, Any]) -> dict[str, Any]:
-        return page(["p1"]) if "cursor" in body else {**page(["p0"]), "nextCursor": 0}
-
-    assert read(answer)["uuid"].to_list() == ["p0", "p1"]
-
-
-@pytest.mark.parametrize(
-    ("bytes_", "field"),
-    [
-        (b"\xff", "title"),
-        (b"\\ud800", "title"),
-        (b"\\ud800 ", "title"),
-        (b"\\ud83d\\u0041", "title"),
-        (b"\\ud800", "mood"),
-        (b"\\ud83d\\u0041", "mood"),
-    ],
-)
-def test_bytes_that_are_no_text_are_an_error(bytes_: bytes, field: str) -> None:
-    products = page(["p0", "p1", "p2"])["items"]
-    products[1][field] = "@"
-    content = json.dumps({"items": products}).encode().replace(b"@", bytes_)
-    with pytest.raises(OctogenResponseError, match="page 1, was answered with 200"):
-        read(lambda _body: content)
-
-
 def test_a_field_nested_deep_is_read_and_one_nested_without_end_is_an_error() -> None:
     def nested(depth: int) -> bytes:
         products = page(["p0"])["items"]
@@ -140,12 +103,6 @@ def test_a_field_nested_deep_is_read_and_one_nested_without_end_is_an_error() ->
     assert read(lambda _body: nested(500)).height == 1
     with pytest.raises(OctogenResponseError):
         read(lambda _body: nested(100_000))
-
-
-def test_of_two_fields_of_one_name_everybody_takes_the_last() -> None:
-    first, last = (json.dumps(page([uuid])["items"]) for uuid in ("first", "last"))
-    content = f'{{"items": {first}, "items": {last}}}'.encode()
-    assert read(lambda _body: content)["uuid"].to_list() == ["last"]
 
 
 class Indexed(PagedService):
@@ -186,16 +143,3 @@ def test_a_catalog_that_is_indexed_again_while_it_is_read_keeps_the_snapshot_bef
     assert "Catalog 'acme' was indexed again while it was read (lastIndexedAt was " in message
     assert "Nothing was published; run it again" in message
     assert (tmp_path / "products.parquet").read_bytes() == before
-
-
-def test_repeats_are_counted_in_the_metadata(tmp_path: Path, resources: dict[str, Any]) -> None:
-    def repeat(_key: str, number: int, products: list[dict[str, Any]]) -> None:
-        if number == 2:
-            products[3] = {**products[3], "uuid": "acme-0"}
-
-    asset = build_products_asset("products", ProductSearch(catalogs=["acme"]))
-    with PagedService({"acme": 250}, change=repeat).running() as service:
-        octogen = OctogenResource(api_key=service.api_key, base_url=service.base_url)
-        result = dg.materialize([asset], resources={**resources, "octogen": octogen})
-    assert metadata(result, "products")["octogen/repeats_removed"] == 1
-    assert pl.read_parquet(tmp_path / "products.parquet")["uuid"].n_unique() == 249

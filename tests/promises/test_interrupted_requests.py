@@ -15,7 +15,7 @@ import pytest
 from octogen_dagster import OctogenClient, OctogenResource
 from octogen_dagster.api.spending import Spending
 from octogen_dagster.errors import OctogenBudgetError
-from tests.api.servers import KEY, POLL_SECONDS, RawServer, Received, http, page
+from tests.api.servers import KEY, POLL_SECONDS, RawServer, http, page
 
 ENDING_SECONDS = 10
 """The promise is two seconds; a busy machine takes longer, and a broken promise 30 or more."""
@@ -121,15 +121,3 @@ async def test_a_cancelled_task_gives_the_budget_back(keep_waiting: Any) -> None
             with pytest.raises(OctogenBudgetError):
                 await client.search_products()
     assert float(spending.spent_usd) == ONE_PAGE_USD
-
-
-def test_blocking_methods_work_inside_a_running_event_loop() -> None:
-    def respond(_: Received) -> list[bytes]:
-        return http(200, page(["a"]))
-
-    async def search(octogen: OctogenResource) -> list[str]:
-        return octogen.search_products().uuids
-
-    with RawServer(respond) as server:
-        octogen = OctogenResource(api_key=KEY, base_url=server.base_url)
-        assert asyncio.run(search(octogen)) == ["a"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,23 +68,6 @@ def test_a_read_that_is_killed_at_90_percent_costs_its_retry_15_percent(
     assert len(service.searches) <= 0.15 * PAGES + 2
     assert left(tmp_path) == ["products.parquet"]
     assert snapshot(tmp_path)["uuid"].n_unique() == PAGES * PAGE_SIZE
-
-
-@pytest.mark.slow
-def test_a_read_that_is_killed_anywhere_requests_at_most_26_pages_again(
-    service: PagedService, tmp_path: Path
-) -> None:
-    read(service.base_url, service.api_key, str(tmp_path / "undisturbed"))
-    seed = random.SystemRandom().randrange(10**6)
-    generator = random.Random(seed)
-    for page in sorted(generator.sample(range(1, PAGES), 8)):  # each in a folder of its own
-        folder = tmp_path / str(page)
-        kill_at(page, service, folder)
-        read(service.base_url, service.api_key, str(folder))
-        where = f"killed at page {page}, seed {seed}"
-        assert len(service.searches) <= PAGES - page + 1 + MAX_AGAIN, where
-        assert snapshot(folder).equals(snapshot(tmp_path / "undisturbed")), where
-        assert left(folder) == ["products.parquet"], where
 
 
 def test_a_read_that_is_killed_again_and_again_ends(service: PagedService, tmp_path: Path) -> None:

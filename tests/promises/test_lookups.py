@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -8,10 +7,9 @@ import pytest
 from octogen_dagster.errors import OctogenValidationError
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.clients import Transport, open_client
-from tests.api.servers import RawServer, Received, http
+from tests.api.servers import RawServer, http
 
 URL = "https://shop.example/1"
-ANSWER = {"catalogKey": "a", "product": {"uuid": "u-1", "productUrl": URL}}
 OPTIONS = {"resolutionMode": "index_only", "matchMode": "strict"}
 
 
@@ -19,20 +17,6 @@ def refusal(*fields: str) -> list[bytes]:
     """A 422 that names these fields."""
     detail = [{"loc": ["body", field], "msg": "refused", "type": "x"} for field in fields]
     return http(422, {"detail": detail})
-
-
-class OlderServer:
-    """Refuses the fields of a lookup that it does not know, one at a time or all at once."""
-
-    def __init__(self, *unknown: str, at_once: bool = True) -> None:
-        self.unknown = unknown
-        self.at_once = at_once
-
-    def __call__(self, request: Received) -> list[bytes]:
-        refused = [name for name in self.unknown if name in request.json]
-        if not refused:
-            return http(200, ANSWER)
-        return refusal(*(refused if self.at_once else refused[:1]))
 
 
 def bodies(server: RawServer) -> list[Any]:
@@ -64,25 +48,6 @@ async def test_a_service_that_knows_neither_field_is_asked_without_them_from_the
         ({"url": first.product_url}, 200),
         ({"url": second.product_url}, 200),
     ]
-
-
-@pytest.mark.parametrize("at_once", [True, False])
-async def test_the_refused_fields_may_be_named_at_once_or_one_by_one(at_once: bool) -> None:
-    with RawServer(OlderServer(*OPTIONS, at_once=at_once)) as server:
-        async with open_client(server) as client:
-            await client.lookup_product(URL)
-            await client.lookup_product(URL)
-    assert bodies(server)[-2:] == [{"url": URL}] * 2
-    assert len(server.received) == (3 if at_once else 4)
-
-
-async def test_lookups_that_are_under_way_together_are_all_sent_again() -> None:
-    with RawServer(OlderServer(*OPTIONS)) as server:
-        async with open_client(server) as client:
-            urls = [f"{URL}{number}" for number in range(5)]
-            found = await asyncio.gather(*map(client.lookup_product, urls))
-    assert [each.catalog_key for each in found] == ["a"] * 5
-    assert sorted(body["url"] for body in bodies(server) if len(body) == 1) == urls
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import pty
-import re
 import select
 import sys
 from collections.abc import Iterator
@@ -26,7 +25,6 @@ from octogen_dagster import (
     build_products_asset,
     scan_products,
 )
-from octogen_dagster.errors import OctogenResponseError
 from tests.api.servers import POLL_SECONDS
 from tests.promises.paged_service import PagedService
 
@@ -90,31 +88,6 @@ def test_a_terminal_shows_the_pages_as_they_are_received_and_their_cost(
         assert result.result(POLL_SECONDS).height == 1_000
 
 
-def test_the_estimate_falls_when_a_catalog_turns_out_to_be_small(
-    service: PagedService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    service.catalogs["small"] = 200
-    service.counts["small"] = 1_000
-    service.last_page = 3
-    with Terminal(monkeypatch) as terminal, reading(service, ["acme", "small"]) as result:
-        terminal.wait_for("The search: 500 of 1,200 products in 5 pages, $0.07 of about $0.168")
-        service.release()
-        terminal.wait_for("The search: 1,200 of 1,200 products in 12 pages, $0.168, ")
-        assert result.result(POLL_SECONDS).height == 1_200
-
-
-def test_a_read_that_fails_says_what_it_cost(
-    service: PagedService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    service.change = lambda _key, page, products: (
-        products[0].update(currentPrice="a lot") if page == 4 else None
-    )
-    with Terminal(monkeypatch) as terminal, reading(service, ["acme"]) as result:
-        terminal.wait_for(" in 3 pages, $0.056 of about ")  # the fourth is charged as well
-        with pytest.raises(OctogenResponseError):
-            result.result(POLL_SECONDS)
-
-
 def test_nothing_is_shown_without_a_terminal(
     service: PagedService, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,18 +95,6 @@ def test_nothing_is_shown_without_a_terminal(
     with reading(service, ["acme"]) as result:
         assert result.result(POLL_SECONDS).height == 1_000
     assert capfd.readouterr() == ("", "")
-
-
-def test_nothing_is_shown_unless_it_is_asked_for(
-    service: PagedService, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    search = ProductSearch(catalogs=["acme"])
-    with Terminal(monkeypatch) as terminal:
-        frame = scan_products(search, api_key=service.api_key, base_url=service.base_url)
-        assert frame.collect().height == 1_000
-        print("end", file=sys.stderr, flush=True)
-        terminal.wait_for("end")
-    assert terminal.shown.strip() == "end"
 
 
 CELL = """
@@ -194,15 +155,6 @@ class Lines(logging.Handler):
         self.lines.append(message)
         if self._text and self._text in message:
             self._service.release()
-
-
-def test_the_last_line_of_a_run_says_what_was_read_and_what_it_cost(
-    service: PagedService, tmp_path: Path
-) -> None:
-    lines = Lines(service)
-    materialize(service, tmp_path, lines)
-    (last,) = [line for line in lines.lines if "Catalog 'acme': 1,000 of" in line]
-    assert re.search(r"1,000 of 1,000 products in 10 pages, \$0\.14, [\d,]+ a second$", last)
 
 
 @pytest.mark.slow  # a run says it every ten seconds

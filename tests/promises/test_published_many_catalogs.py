@@ -74,21 +74,9 @@ def test_more_than_500_catalogs_are_named_in_several_requests(service: Published
     assert sorted(len(body["catalogs"]) for body in service.searches) == [100, 500]
 
 
-def test_a_query_narrows_the_catalogs(service: PublishedService) -> None:
-    frame = scan(service, catalogs=KEYS, facets=RED)
-    wanted = pl.col("catalog_key").is_in([KEYS[0], KEYS[1], KEYS[20]])
-    assert len(frame.filter(wanted).collect()) == 2
-    assert [body["catalogs"] for body in service.searches] == [[KEYS[0], KEYS[1], KEYS[20]]]
-
-
 def test_head_of_a_filtered_search_is_one_page(service: PublishedService) -> None:
     assert len(scan(service, catalogs=KEYS, facets=RED).head(5).collect()) == 5
     assert len(service.searches) == 1
-
-
-def test_whole_catalogs_are_a_walk_each(service: PublishedService) -> None:
-    assert len(scan(service, catalogs=KEYS[:4]).collect()) == 120
-    assert sorted(body["catalogs"] for body in service.searches) == [[key] for key in KEYS[:4]]
 
 
 def test_a_service_that_cannot_count_is_read_catalog_by_catalog(service: PublishedService) -> None:

@@ -89,31 +89,10 @@ def test_what_is_no_large_whole_catalog_is_read_in_one(
     assert set(walks_of(service)) == {"whole"}
 
 
-def test_a_query_for_some_rows_is_read_in_one(service: PublishedService) -> None:
-    assert len(scan(service).head(30).collect()) == 30
-    assert walks_of(service) == {"whole": 6}
-
-
-def test_a_facet_of_the_user_is_kept_as_it_is(service: PublishedService) -> None:
-    facet = {"name": "brand_name", "values": ["Brand 1", "Brand 2"]}
-    search = ProductSearch.model_validate({"catalogs": ["acme"], "page_size": 1, "facets": [facet]})
-    assert len(scan(service, search).collect()) == 78
-    assert {str(body["facets"]) for body in service.searches} == {str([facet])}
-
-
 def test_a_service_that_refuses_so_many_brands_is_read_in_one(service: PublishedService) -> None:
     service.max_values = 3
     assert len(scan(service).collect()) == 500
     assert walks_of(service) == {"whole": 100}
-
-
-def test_many_catalogs_of_one_size_are_a_walk_each(service: PublishedService) -> None:
-    keys = [f"shop-{number}" for number in range(8)]
-    service.catalogs = {key: [f"{key}-{number}" for number in range(300)] for key in keys}
-    service.brands = {each: f"Brand {each[-1]}" for key in keys for each in service.catalogs[key]}
-    service.hosts, service.counts = {HOST: keys}, dict.fromkeys(keys, 300)
-    assert len(scan(service, ProductSearch(page_size=5)).collect()) == 8 * 300
-    assert walks_of(service) == {"whole": 8 * 60}
 
 
 def test_all_walks_together_keep_to_the_budget(service: PublishedService) -> None:

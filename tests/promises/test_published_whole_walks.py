@@ -105,24 +105,3 @@ def test_without_a_count_of_the_source_the_latest_snapshot_says_how_many_there_a
     service.catalogs["acme"] = service.catalogs["acme"][:400]
     assert days.materialize().success
     assert days.rows == 400
-
-
-@pytest.mark.parametrize("counted", [400, 462])
-def test_products_without_a_brand_that_are_gone_fail_no_read(
-    days: Days, service: PublishedService, counted: int
-) -> None:
-    assert days.materialize().success
-    service.catalogs["acme"] = [x for x in service.catalogs["acme"] if x in service.brands]
-    service.counts["acme"] = counted
-    assert days.materialize().success
-    assert days.rows == 462
-
-
-@pytest.mark.parametrize("counted", [100, 500])
-def test_a_count_that_a_read_reaches_fails_no_read(
-    days: Days, service: PublishedService, counted: int
-) -> None:
-    service.product_counts["acme"] = 600  # of another day
-    service.counts["acme"] = counted
-    assert days.materialize().success
-    assert days.rows == 500

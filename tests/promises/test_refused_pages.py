@@ -72,25 +72,3 @@ def test_the_next_run_requests_the_refused_page_again_and_no_page_before_it(
     assert runs(service, tmp_path).success
     assert service.pages_of("acme") == list(range(REFUSED, PAGES + 1))
     assert pl.read_parquet(tmp_path / "acme.parquet").height == PAGES * 100
-
-
-def test_a_second_refused_page_costs_none_of_the_pages_that_an_earlier_run_saved(
-    service: PagedService, tmp_path: Path
-) -> None:
-    for number in (10, 20):
-        service.change = break_page(number, updatedAt="yesterday")
-        assert not runs(service, tmp_path).success
-    service.change = leave
-    assert runs(service, tmp_path).success
-    assert service.pages_of("acme") == list(range(20, PAGES + 1))
-
-
-def test_the_error_names_the_product_and_the_field(service: PagedService, tmp_path: Path) -> None:
-    service.change = break_page(REFUSED, updatedAt="yesterday")
-    result = runs(service, tmp_path)
-    (failure,) = [event.step_failure_data for event in result.get_step_failure_events()]
-    assert failure.error is not None
-    text = failure.error.to_string()
-    assert "updatedAt" in text
-    assert "'yesterday'" in text
-    assert str(REFUSED * 100 - 100 + 7) in text

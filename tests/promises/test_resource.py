@@ -20,23 +20,6 @@ from tests.api.leaks import chain
 from tests.api.servers import KEY
 
 
-def test_the_synchronous_methods_return_results(shops: Sandbox, octogen: OctogenResource) -> None:
-    assert [summary.catalog for summary in octogen.list_catalogs()] == ["northpeak", "strada"]
-    page = octogen.search_products(catalog="strada", limit=3)
-    assert len(page.items) == 3
-    found = octogen.lookup_product(page.items[0].product_url)
-    assert found.product.uuid == page.items[0].uuid
-    assert octogen.scan(ProductSearch(catalogs=["strada"])).frame.collect().height == 120
-
-
-async def test_both_kinds_of_methods_work_inside_an_event_loop(
-    shops: Sandbox, octogen: OctogenResource
-) -> None:
-    assert len(octogen.list_catalogs()) == 2
-    async with octogen.client() as client:
-        assert len(await client.list_catalogs()) == 2
-
-
 def test_the_key_comes_from_the_environment_when_the_step_runs(
     shops: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,14 +140,6 @@ class TestKeyInAWrongPlace:
         texts = [str(error) for error in chain(caught.value)]
         assert any("base_url holds an API key" in text for text in texts)
         assert not any(base_url in text for text in texts)
-
-    def test_a_url_in_the_variable_of_the_base_url_is_not_quoted(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("OCTOGEN_BASE_URL", KEY)
-        with pytest.raises(ValueError, match="base_url holds an API key") as caught:
-            OctogenResource(api_key="another-key").service()
-        assert KEY not in str(caught.value)
 
 
 SHOPS = ShopCatalogs(hosts=["acme.example", "zen.example"])

@@ -5,11 +5,9 @@ from __future__ import annotations
 import time
 
 import httpx
-import pytest
 
-from octogen_dagster import OctogenClient, errors
+from octogen_dagster import OctogenClient
 from octogen_dagster.api.pacing import RateLimiter
-from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.clients import QUICK, Transport, open_client
@@ -35,14 +33,6 @@ async def test_a_request_has_the_key_the_headers_and_the_body(transport: Transpo
     assert len(server.received) == 2
 
 
-async def test_a_path_of_the_base_url_is_kept() -> None:
-    with RawServer(lambda _: http(200, [])) as server:
-        base_url = f"{server.origin}/octogen/api/"
-        async with OctogenClient(api_key=KEY, base_url=base_url) as client:
-            assert await client.list_catalogs() == []
-    assert [(r.method, r.target) for r in server.received] == [("GET", "/octogen/api/catalogs")]
-
-
 async def test_a_given_client_adds_its_headers_but_not_its_credentials() -> None:
     headers = {"X-Team": "data", "Authorization": "Basic b3RoZXI="}
     with RawServer(lambda _: http(200, [])) as server:
@@ -54,35 +44,6 @@ async def test_a_given_client_adds_its_headers_but_not_its_credentials() -> None
     assert request.headers["authorization"] == f"Bearer {KEY}"
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-async def test_a_failure_that_passes_is_retried(transport: Transport, status: int) -> None:
-    busy = http(status, {"detail": "busy"}, retry_after="0")
-    with RawServer(in_turn(busy, busy, busy, http(200, page(["a"])))) as server:
-        async with open_client(server, transport, retry=QUICK) as client:
-            assert (await client.search_products()).uuids == ["a"]
-            assert (client.statistics.requests, client.statistics.retries) == (4, 3)
-
-
-@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 409, 422])
-async def test_any_other_status_is_not_retried(transport: Transport, status: int) -> None:
-    with RawServer(lambda _: http(status, {"detail": "no"}, retry_after="0")) as server:
-        async with open_client(server, transport, retry=QUICK) as client:
-            with pytest.raises(errors.OctogenAPIError) as caught:
-                await client.search_products()
-    assert caught.value.status_code == status
-    assert len(server.received) == 1
-
-
-async def test_only_the_deadline_ends_an_endless_429(transport: Transport) -> None:
-    policy = RetryPolicy(attempts=2, deadline=2, first_delay=0.01, max_delay=0.1)
-    with RawServer(lambda _: http(429, {}, retry_after="0")) as server:
-        async with open_client(server, transport, retry=policy) as client:
-            # The deadline ends a wait or, if it passes later, the last attempt.
-            with pytest.raises((errors.OctogenRateLimitError, errors.OctogenTimeoutError)):
-                await client.search_products()
-    assert len(server.received) > 2
-
-
 async def test_retry_after_is_waited_for(transport: Transport) -> None:
     limited = http(429, {"detail": "rate_limit_exceeded"}, retry_after="1")
     with RawServer(in_turn(limited, http(200, page(["a"])))) as server:
@@ -91,17 +52,6 @@ async def test_retry_after_is_waited_for(transport: Transport) -> None:
             await client.search_products()
             assert time.monotonic() - began >= 1
             assert client.statistics.rate_limit_wait_seconds >= 1
-
-
-async def test_a_retry_after_that_is_too_long_is_an_error_at_once(transport: Transport) -> None:
-    limited = http(429, {"detail": "rate_limit_exceeded"}, retry_after="30")
-    with RawServer(lambda _: limited) as server:
-        policy = RetryPolicy(deadline=20)
-        async with open_client(server, transport, retry=policy) as client:
-            with pytest.raises(errors.OctogenRateLimitError) as caught:
-                await client.search_products()
-    assert caught.value.retry_after == 30
-    assert len(server.received) == 1
 
 
 async def test_every_operation_and_every_page_is_retried(sandbox: Sandbox) -> None:

@@ -145,28 +145,12 @@ def test_a_catalog_that_was_indexed_again_is_read_anew(shop: Shop, tmp_path: Pat
     check(shop, tmp_path, price=2.0)
 
 
-def test_a_resumed_read_can_die_and_be_resumed_itself(shop: Shop, tmp_path: Path) -> None:
-    for page in (30, 31, 60, DIES_AT):
-        die(shop, tmp_path, page)
-    assert run(shop, tmp_path).success
-    assert shop.pages_of("acme") == [*range(DIES_AT, PAGES + 1)]
-    check(shop, tmp_path)
-
-
 @pytest.mark.parametrize("status", [400, 404, 409, 410, 422])
 def test_a_cursor_that_is_refused_costs_all(shop: Shop, tmp_path: Path, status: int) -> None:
     die(shop, tmp_path)
     shop.refusal = status
     assert run(shop, tmp_path).success
     assert shop.pages_of("acme") == WHOLE
-    check(shop, tmp_path)
-
-
-def test_a_cursor_that_leads_to_page_1_again_costs_all(shop: Shop, tmp_path: Path) -> None:
-    die(shop, tmp_path)
-    shop.restarts = True
-    assert run(shop, tmp_path).success
-    assert shop.pages_of("acme")[-PAGES:] == WHOLE
     check(shop, tmp_path)
 
 
@@ -219,16 +203,6 @@ def test_damage_costs_the_pages_from_there_on(
     check(shop, tmp_path)
 
 
-def test_pages_that_loop_are_not_used_again(shop: Shop, tmp_path: Path) -> None:
-    die(shop, tmp_path)
-    shop.loops = True
-    assert not run(shop, tmp_path).success
-    shop.loops = False
-    assert run(shop, tmp_path).success
-    assert shop.pages_of("acme") == WHOLE
-    check(shop, tmp_path)
-
-
 def test_a_whole_read_that_was_not_published_is_not_paid_again(shop: Shop, tmp_path: Path) -> None:
     (tmp_path / "products.parquet").write_bytes(b"")
     pl.DataFrame({"uuid": range(5000)}).write_parquet(tmp_path / "products.parquet")
@@ -237,25 +211,6 @@ def test_a_whole_read_that_was_not_published_is_not_paid_again(shop: Shop, tmp_p
     assert run(shop, tmp_path).success
     assert shop.searches == []
     check(shop, tmp_path)
-
-
-def test_fetched_at_is_that_of_the_read_that_began(shop: Shop, tmp_path: Path) -> None:
-    die(shop, tmp_path)
-    died = time.time()
-    assert run(shop, tmp_path).success
-    fetched_at = pl.read_parquet(tmp_path / "products.parquet")["fetched_at"].unique().item()
-    assert fetched_at.timestamp() < died
-
-
-def test_a_finished_walk_of_one_page_is_compared_once(shop: Shop, tmp_path: Path) -> None:
-    shop.stamp = None
-    shop.catalogs |= {"acme": 5, "zen": 5 * PAGES}
-    search = ProductSearch(catalogs=["acme", "zen"], page_size=5)
-    shop.fails_at = DIES_AT
-    assert not run(shop, tmp_path, search).success
-    shop.fails_at = 0
-    assert run(shop, tmp_path, search).success
-    assert shop.pages_of("acme") == [1]
 
 
 def test_pages_of_another_partition_are_not_continued(shop: Shop, tmp_path: Path) -> None:
@@ -279,12 +234,3 @@ def test_pages_of_another_partition_are_not_continued(shop: Shop, tmp_path: Path
     shop.fails_at = 0
     assert pages("tuesday") == WHOLE
     assert pages("monday") == [*range(DIES_AT, PAGES + 1)], "and its own are still there"
-
-
-def test_pages_are_kept_as_long_as_they_may_be_continued(shop: Shop, tmp_path: Path) -> None:
-    die(shop, tmp_path)
-    ago = time.time() - 30 * 3600
-    for path in segments(tmp_path):
-        os.utime(path, (ago, ago))
-    assert run(shop, tmp_path, resume_within_hours=48).success
-    assert shop.pages_of("acme") == [*range(DIES_AT, PAGES + 1)]

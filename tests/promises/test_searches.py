@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -93,26 +92,6 @@ OF_READS: list[tuple[dict[str, Any], str]] = [
     ({"page_size": 0}, "page_size"),
     ({"page_size": 101}, "page_size"),
     ({"max_products": 0}, "max_products"),
-]
-OF_PYTHON: list[tuple[dict[str, Any], str]] = [
-    ({"price_max": float("nan")}, "price_max"),
-    ({"price_max": float("inf")}, "price_max"),
-    ({"understand": "maybe"}, "understand"),
-    ({"colour": "red"}, "colour"),
-    (
-        {"facets": [{"name": "fit", "value": ["slim"]}]},
-        "Facet has no setting 'value'. Did you mean",
-    ),
-    ({"facets": [{"name": "fit", "values": "slim"}]}, "facets.0.values"),
-]
-OF_PAGES: list[tuple[dict[str, Any], str]] = [
-    ({"limit": 0}, "limit"),
-    ({"limit": 101}, "limit"),
-    ({"limit": 1.5}, "limit"),
-    ({"catalog": ""}, "catalog"),
-    ({"catalog": " \t"}, "catalog"),
-    ({"cursor": ""}, "cursor"),
-    ({"catalogue": None}, "catalogue"),
 ]
 
 
@@ -229,24 +208,6 @@ def test_a_mistake_in_a_search_is_named_and_nothing_is_sent(
     assert not list(tmp_path.rglob("*.parquet"))
 
 
-@pytest.mark.parametrize(("search", "named"), MISTAKES + OF_READS + OF_PYTHON, ids=str)
-def test_a_mistake_in_python_is_named(search: dict[str, Any], named: str) -> None:
-    with pytest.raises(ValidationError) as refused:
-        ProductSearch(**search)
-    assert named in said(refused.value)
-
-
-@pytest.mark.parametrize(("search", "named"), MISTAKES + OF_PYTHON + OF_PAGES, ids=str)
-def test_a_mistake_in_an_argument_of_the_client_is_named(
-    search: dict[str, Any], named: str
-) -> None:
-    bodies: list[dict[str, Any]] = []
-    with pytest.raises(ValidationError) as refused:
-        asyncio.run(of_client(bodies, search))
-    assert named in said(refused.value)
-    assert not bodies
-
-
 def said(error: Exception) -> str:
     """What an error says, with places written as `facets.0.values`."""
     return re.sub(r"\[(\d+)\]", r".\1", str(error))
@@ -311,28 +272,6 @@ def test_the_launchpad_shows_each_field_with_its_description_and_default() -> No
     defaults = {name: each.default_value for name, each in fields.items()}
     assert (defaults["q"], defaults["price_max"], defaults["page_size"]) == ("boots", 9.0, 20)
     assert (defaults["facets"], defaults["max_products"]) == ([], None)
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        {"price_min": "cheap"},
-        {"q": 7},
-        {"understand": "yes"},
-        {"facets": [{"name": "fit"}]},
-        {"facets": {"name": "fit", "values": ["slim"]}},
-        {"similar_to_brands": "Acme"},
-        {"max_products": 1.5},
-        {"colour": "red"},
-    ],
-    ids=str,
-)
-def test_the_launchpad_refuses_a_value_of_another_type(
-    config: dict[str, Any], server: RawServer, tmp_path: Path
-) -> None:
-    (name,) = config
-    with pytest.raises(dg.DagsterInvalidConfigError, match=name):
-        in_the_launchpad(server, tmp_path, config)
 
 
 @pytest.mark.parametrize(
@@ -403,36 +342,3 @@ class TestFacets:
         with pytest.raises(ValidationError) as refused:
             Facet(name=name, values=[value])
         assert message in str(refused.value)
-
-    @pytest.mark.parametrize(
-        ("name", "meant"),
-        [
-            ("sex", "gender"),
-            ("colour", "color"),
-            ("Color", "color"),
-            ("Gender", "gender"),
-            ("age_group", "age_groups"),
-            ("brand", "brand_name"),
-            ("category_path", "category_path.depth_0"),
-            ("category_path.depth_7", "category_path.depth_6"),
-        ],
-    )
-    def test_a_name_that_resembles_a_known_one_is_a_warning(self, name: str, meant: str) -> None:
-        text = f"The facet '{name}' is read as a product attribute. If you mean '{meant}', use"
-        with pytest.warns(UserWarning, match=text) as caught:
-            Facet(name=name, values=["male"])
-        assert caught[0].filename == __file__
-
-    @pytest.mark.parametrize(
-        "name",
-        [
-            *FacetName,
-            *("fit", "size", "material", "pattern", "product_line", "brand_origin_country"),
-            *("attribute_facets.fit", "attribute_facets.color"),
-        ],
-    )
-    def test_any_other_name_is_an_attribute(self, name: str) -> None:
-        value = {"gender": "male", "age_groups": "kids"}.get(name, "Red")
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            Facet(name=name, values=[value])

@@ -34,7 +34,6 @@ Cursors = Literal["of places", "of states", "of answers"]
 Ranked = Callable[[Sequence[str]], Sequence[str]]
 LIMIT = 10
 PRODUCTS = [f"boot-{number}" for number in range(35)]
-FEWER = [each for each in PRODUCTS if each != "boot-15"]
 ALL_CURSORS = pytest.mark.parametrize("cursors", ["of places", "of states", "of answers"])
 
 
@@ -120,25 +119,11 @@ class TestHonest:
         assert read(shop) == PRODUCTS
         assert shop.searches == 1 + 4 + 1  # page 1 is read again at the end
 
-    def test_a_second_page_like_the_first_that_is_the_last(
-        self, read: Read, cursors: Cursors
-    ) -> None:
-        assert read(Shop(PRODUCTS[:LIMIT], like_quality, cursors)) == PRODUCTS[:LIMIT]
-
     def test_a_later_page_like_the_first(self, read: Read, cursors: Cursors) -> None:
         def second_ten_first(products: Sequence[str]) -> Sequence[str]:
             return [*products[10:20], *products[:10], *products[20:]]
 
         assert read(Shop(PRODUCTS, second_ten_first, cursors)) == second_ten_first(PRODUCTS)
-
-    def test_a_second_page_in_another_order(self, read: Read, cursors: Cursors) -> None:
-        found = read(Shop(PRODUCTS, lambda products: products[:LIMIT][::-1], cursors))
-        assert sorted(found) == sorted(PRODUCTS)
-
-    def test_a_search_without_such_a_page_costs_no_more(self, read: Read, cursors: Cursors) -> None:
-        shop = Shop(PRODUCTS, lambda products: products[::-3], cursors)
-        assert sorted(read(shop)) == sorted(PRODUCTS)
-        assert shop.searches == 1 + 4
 
 
 @settings(deadline=None, max_examples=25)
@@ -161,16 +146,6 @@ def test_whatever_is_relevant_each_product_comes_once(
 @pytest.mark.parametrize("ranked", [like_quality, backwards])
 class TestRestarted:
     """The catalog is indexed again after some searches, so the next cursor is stale."""
-
-    @pytest.mark.parametrize("search", [3, 4, 5])
-    def test_the_new_page_1_is_like_the_old_one(
-        self, read: Read, cursors: Cursors, ranked: Ranked, search: int
-    ) -> None:
-        shop = Shop(PRODUCTS, ranked, cursors, {search: FEWER})
-        with pytest.raises(OctogenPagingError, match="with page 1 again"):
-            read(shop)
-        if cursors == "of places":  # page 1's own cursor comes again: it is certain at once
-            assert shop.searches == search
 
     @pytest.mark.parametrize("search", [2, 3, 4, 5])
     def test_the_new_page_1_has_another_product(
@@ -207,15 +182,6 @@ def test_the_next_run_takes_no_page_of_a_read_that_began_again(tmp_path: Path) -
         assert run().success
     found = pl.read_parquet(tmp_path / "boots.parquet")["uuid"].to_list()
     assert sorted(found) == PRODUCTS[LIMIT:]
-
-
-@BOTH
-def test_a_restart_after_page_1_that_nothing_tells_from_an_honest_page_is_of_the_new_state(
-    read: Read,
-) -> None:
-    # Page 1 is the same in both states, and each answer has new cursors. All the other pages are
-    # of the new state.
-    assert sorted(read(Shop(PRODUCTS, backwards, "of answers", {2: FEWER}))) == sorted(FEWER)
 
 
 @BOTH

@@ -5,14 +5,10 @@ Dagster itself is the judge of what must keep working: it makes resources anew i
 
 from __future__ import annotations
 
-import pickle
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
-import dagster as dg
-import polars as pl
 import pytest
 
 from octogen_dagster import (
@@ -23,7 +19,6 @@ from octogen_dagster import (
     OctogenResource,
     ParquetSnapshotIOManager,
     ProductSearch,
-    ShopCatalogs,
 )
 
 KEY = "octo_live_0123456789abcdef0123456789abcdef_c2VjcmV0LW9mLXRoZS1rZXk"
@@ -66,17 +61,6 @@ def test_a_setting_that_is_no_text_is_an_error_that_names_it(
         kind(**settings, **{name: 5})
 
 
-@pytest.mark.parametrize("source", [ShopCatalogs, NamedCatalogs])
-def test_so_it_is_of_a_source_of_catalogs(source: Any) -> None:
-    with pytest.raises(TypeError, match="unexpected keyword argument 'host'"):
-        source(host=["acme.example"])
-
-
-def test_a_setting_that_resembles_none_is_told_with_all_that_there_are() -> None:
-    with pytest.raises(ValueError, match=r"no setting 'x'\. Use one of api_key, attempts, base_"):
-        OctogenResource(x=1)  # type: ignore[call-arg]
-
-
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
@@ -90,69 +74,6 @@ def test_its_value_is_not_shown(kind: Any, settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="has no setting 'apikey'") as caught:
         kind(**settings, apikey=KEY)
     assert KEY not in str(caught.value)
-
-
-class Shop(dg.ConfigurableResource[Any]):
-    """A user's own resource, which has one of ours inside."""
-
-    octogen: OctogenResource
-
-
-class Renamed(OctogenResource):
-    """A subclass with a setting of its own."""
-
-    team: str = "data"
-
-
-def found(resource: Any, run_config: dict[str, Any] | None = None) -> list[Any]:
-    """What an asset finds in a resource that Dagster made for a run."""
-    seen: list[Any] = []
-
-    @dg.asset
-    def reads(octogen: dg.ResourceParam[Any]) -> None:
-        inner = getattr(octogen, "octogen", octogen)
-        seen.extend((inner.base_url, inner.concurrency, inner.api_key))
-
-    config = {"resources": {"octogen": {"config": run_config}}} if run_config else None
-    done = dg.materialize([reads], resources={"octogen": resource}, run_config=config)
-    assert done.success
-    return seen
-
-
-def test_dagster_passes_no_other_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MY_KEY", KEY)
-    monkeypatch.setenv("MY_URL", "https://octogen.example/v1")
-    named: dict[str, Any] = {
-        "api_key": dg.EnvVar("MY_KEY"),
-        "base_url": dg.EnvVar("MY_URL"),
-        "concurrency": 3,
-    }
-    expected = ["https://octogen.example/v1", 3, KEY]
-    octogen = OctogenResource(**named, catalogs=NamedCatalogs(["acme"]))
-    assert found(octogen) == expected
-    assert found(Shop(octogen=octogen)) == expected
-    assert found(Renamed(**named, team="shops")) == expected
-    config = {"api_key": {"env": "MY_KEY"}, "base_url": {"env": "MY_URL"}}
-    assert found(OctogenResource.configure_at_launch(concurrency=3), config) == expected
-
-
-def test_a_resource_can_still_be_pickled() -> None:
-    octogen = OctogenResource(concurrency=3, host="storerouter.ai")
-    again = pickle.loads(pickle.dumps(octogen))
-    assert (again.concurrency, again.host) == (3, "storerouter.ai")
-
-
-def test_an_io_manager_of_a_run_has_its_settings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    @dg.asset
-    def boots() -> pl.DataFrame:
-        return pl.DataFrame({"uuid": ["a"]})
-
-    monkeypatch.setenv("MY_FOLDER", str(tmp_path))
-    io_manager = ParquetSnapshotIOManager(base_dir=dg.EnvVar("MY_FOLDER"), resume_within_hours=1)
-    assert dg.materialize([boots], resources={"io_manager": io_manager}).success
-    assert (tmp_path / "boots.parquet").exists()
 
 
 WARNINGS = """

@@ -61,18 +61,6 @@ async def test_a_request_ends_after_its_deadline_with_all_retries(
     assert client.statistics.retries >= 1
 
 
-async def test_interim_responses_are_skipped(transport: Transport) -> None:
-    interim = [
-        b"HTTP/1.1 100 Continue\r\n\r\n",
-        b"HTTP/1.1 102 Processing\r\n\r\n",
-        b"HTTP/1.1 103 Early Hints\r\nx-ratelimit-limit: 1\r\ncontent-length: 3\r\n\r\n",
-    ]
-    with RawServer(lambda _: [*interim, *http(200, page(["a"]))]) as server:
-        async with open_client(server, transport) as client:
-            assert (await client.search_products()).uuids == ["a"]
-    assert len(server.received) == 1
-
-
 @pytest.mark.parametrize(
     "early", [b"", b"HTTP/1.1 103 Early Hints\r\n\r\n", STATUS], ids=["none", "103", "status"]
 )
@@ -95,15 +83,3 @@ async def test_a_late_response_is_not_that_of_the_next_request(
                 await client.search_products(q="first")
             assert (await client.search_products(q="second")).uuids == ["second"]
             assert (await client.search_products(q="third")).uuids == ["third"]
-
-
-async def test_what_follows_a_response_is_not_the_next_one() -> None:
-    def respond(request: Received) -> list[bytes]:
-        own = http(200, page([request.json["q"]]), connection="keep-alive")[0]
-        surplus = http(200, page(["wrong"]), connection="keep-alive")[0]
-        return [own + surplus]
-
-    with RawServer(respond, keep_alive=True) as server:
-        async with open_client(server, "blocking", timeout=2) as client:
-            for query in ("first", "second"):
-                assert (await client.search_products(q=query)).uuids == [query]

@@ -21,10 +21,8 @@ from octogen_dagster import (
     ShopCatalogs,
 )
 from octogen_dagster.errors import (
-    OctogenAuthenticationError,
     OctogenNotFoundError,
     OctogenServerError,
-    OctogenTimeoutError,
 )
 from tests.api.servers import KEY, RawServer, Received, hanging, http
 from tests.api.shops import catalog_of_shop, not_covered, shop, shops
@@ -86,17 +84,7 @@ def test_a_resource_lists_the_catalogs_of_its_source(source: CatalogSource) -> N
     assert {each.product_count for each in listed} <= {3, None}
 
 
-def test_a_shop_that_fails_is_logged_by_a_resource(caplog: pytest.LogCaptureFixture) -> None:
-    with shops({"acme.example": http(500), "zen.example": ZEN}) as server:
-        octogen = OctogenResource(api_key=KEY, base_url=server.base_url, catalogs=BOTH, attempts=1)
-        assert [each.catalog for each in octogen.list_catalogs()] == ["zen"]
-    assert "Shop 'acme.example'" in caplog.text
-
-
 class TestGrantedCatalogs:
-    def test_they_are_the_default(self) -> None:
-        assert OctogenResource().catalogs == GrantedCatalogs()
-
     def test_a_service_without_a_list_says_which_sources_there_are(self) -> None:
         with (
             shops({}) as server,
@@ -132,17 +120,6 @@ class TestShopCatalogs:
         with shops({"acme.example": answer, "zen.example": answer}) as server:
             assert set(keys(fetched(server, BOTH))) == {"acme"}
 
-    def test_a_shop_that_is_not_covered_does_not_stop_the_others(self) -> None:
-        with shops({"acme.example": not_covered(), "zen.example": ZEN}) as server:
-            listed = fetched(server, BOTH)
-        assert keys(listed) == ["zen"]
-        assert listed.warnings == [
-            "Shop 'acme.example' is not covered by Octogen (404 domain_not_covered). Correct the "
-            "host or ask Octogen to cover the shop. Amazon, Walmart, Target, eBay and Etsy are "
-            "never covered. The catalogs of this shop are left out."
-        ]
-        assert listed.is_complete
-
     @pytest.mark.parametrize(
         "bad",
         [http(500), http(404, {"detail": "Not Found"}), http(body="<h1>down</h1>"), http(body=[1])],
@@ -164,24 +141,6 @@ class TestShopCatalogs:
         assert "did not answer in time" in listed.warnings[0]
         assert not listed.is_complete
 
-    def test_hosts_that_wait_for_their_turn_share_the_time(self) -> None:
-        hosts = [f"{number}.example" for number in range(40)]
-        with (
-            shops(dict.fromkeys(hosts, hang(lambda: server))) as server,
-            pytest.raises(
-                OctogenTimeoutError, match=r"^None of 40 shops could be read\. Shop '0\.example'"
-            ),
-        ):
-            fetched(server, ShopCatalogs(hosts), deadline=0.3)
-        assert len(server.received) < len(hosts)
-
-    def test_one_error_of_one_shop_is_raised_as_it_is(self) -> None:
-        with (
-            shops({}) as server,
-            pytest.raises(OctogenNotFoundError, match=r"^Shop 'acme\.example' is not covered"),
-        ):
-            fetched(server, ShopCatalogs(hosts=["acme.example"]))
-
     def test_if_all_fail_the_error_names_them_and_is_one_that_may_pass(self) -> None:
         with (
             shops({"acme.example": not_covered(), "zen.example": http(500)}) as server,
@@ -192,19 +151,6 @@ class TestShopCatalogs:
         ):
             fetched(server, BOTH)
         assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
-
-    def test_a_wrong_key_is_an_error(self) -> None:
-        answer = http(401, {"detail": "Invalid API key"})
-        with (
-            shops({"acme.example": answer, "zen.example": answer}) as server,
-            pytest.raises(OctogenAuthenticationError, match="Invalid API key"),
-        ):
-            fetched(server, BOTH)
-
-    def test_hosts_are_normalised_and_each_is_there_once(self) -> None:
-        urls = ["https://Www.Acme.Example:443/shoes?x=1", " acme.example ", "ACME.EXAMPLE."]
-        assert ShopCatalogs(hosts=[*urls, "zen.example"]) == BOTH
-        assert BOTH.hosts == ("acme.example", "zen.example")
 
     @pytest.mark.parametrize(
         ("hosts", "text"),
@@ -225,12 +171,6 @@ class TestShopCatalogs:
 
 
 class TestNamedCatalogs:
-    def test_nothing_is_requested_and_nothing_else_is_known(self) -> None:
-        with RawServer(lambda _: http(500)) as server:
-            listed = fetched(server, NamedCatalogs(keys=["zen", " acme ", "zen"]))
-        assert listed.catalogs == [CatalogState("zen"), CatalogState("acme")]
-        assert server.received == []
-
     @pytest.mark.parametrize(
         ("keys", "text"),
         [
@@ -243,9 +183,3 @@ class TestNamedCatalogs:
     def test_wrong_keys_are_refused_early(self, keys: Any, text: str) -> None:
         with pytest.raises(ValueError, match=text):
             NamedCatalogs(keys=keys)
-
-
-@pytest.mark.parametrize("source", [GrantedCatalogs(), BOTH, NamedCatalogs(keys=["acme"])])
-def test_a_source_is_a_value_that_can_be_pickled(source: CatalogSource) -> None:
-    copy = pickle.loads(pickle.dumps(source))
-    assert (copy, hash(copy)) == (source, hash(source))

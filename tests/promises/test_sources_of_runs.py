@@ -141,15 +141,6 @@ def test_a_whole_search_reads_the_catalogs_of_the_shops(
     assert metadata(result, "products")["dagster/row_count"] == 6
 
 
-def test_a_catalog_that_has_no_products_by_its_shop_stops_no_other(
-    tmp_path: Path, service: Service, instance: dg.DagsterInstance
-) -> None:
-    empty = catalog_of_shop("empty", 0)
-    service.shops["zen.example"] = shop("zen.example", empty, catalog_of_shop("zen", 1))
-    read_products(tmp_path, service.octogen(SHOPS), instance)
-    assert rows(tmp_path) == {"acme": 3, "outlet": 2, "zen": 1}
-
-
 def test_a_catalog_without_products_is_not_published_whatever_its_shop_says(
     tmp_path: Path, service: Service, instance: dg.DagsterInstance
 ) -> None:
@@ -230,14 +221,6 @@ def test_a_snapshot_of_all_shops_is_not_published_while_a_shop_fails(
     assert "'acme.example'" in failure(result)
     assert not list(tmp_path.rglob("*.parquet"))
     assert "/products/search" not in service.paths()
-
-
-def test_a_catalog_is_read_while_a_shop_fails(
-    tmp_path: Path, service: Service, instance: dg.DagsterInstance
-) -> None:
-    service.shops["acme.example"] = http(503)
-    read_products(tmp_path, service.octogen(SHOPS), instance, partition="zen")
-    assert rows(tmp_path) == {"zen": 1}
 
 
 def test_a_shop_that_is_not_covered_is_a_warning_and_the_others_are_read(

@@ -120,12 +120,6 @@ def test_an_option_that_is_not_known_is_named_with_what_to_write(
         publish(manager)
 
 
-@pytest.mark.parametrize("base_dir", ["ftp://host/x", "memory://x", "s3://", "https://host/x"])
-def test_a_store_that_is_not_known_is_an_error(base_dir: str) -> None:
-    with pytest.raises(ValueError, match=r"is in no store that is known\. Name a folder, s3://"):
-        publish(ParquetSnapshotIOManager(base_dir=base_dir))
-
-
 @pytest.mark.parametrize("bucket", ["s3"], indirect=True)
 def test_a_secret_is_in_no_error(bucket: S3Bucket) -> None:
     bucket.proxy.is_denied = True

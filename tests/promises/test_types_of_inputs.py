@@ -96,12 +96,6 @@ def test_an_input_has_the_type_of_its_annotation(
     ]
 
 
-def test_an_input_without_annotation_is_a_frame_of_polars(
-    resources: dict[str, Any], instance: dg.DagsterInstance
-) -> None:
-    assert isinstance(load(boots, Any, resources, instance), pl.DataFrame)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_partition_has_the_type_of_the_annotation(
     resources: dict[str, Any], instance: dg.DagsterInstance, kind: Any
@@ -189,15 +183,6 @@ def test_any_other_type_is_an_error_that_lists_those_that_are_loaded(
         "pl.LazyFrame, pl.DataFrame, pd.DataFrame, pyarrow.Table, pathlib.Path, dict[str, ...] of "
         "one of these for several partitions, or SnapshotPair." in message
     )
-
-
-def test_a_dict_of_an_asset_without_partitions_is_an_error(
-    resources: dict[str, Any], instance: dg.DagsterInstance
-) -> None:
-    with pytest.raises(
-        TypeError, match="boots has no partitions, so it cannot be loaded as a dict"
-    ):
-        load(boots, dict[str, pd.DataFrame], resources, instance)
 
 
 def test_several_partitions_are_not_one_path(
