@@ -71,7 +71,7 @@ class CatalogProducts:
         """True if the last page of each walk came."""
         return not self._unfinished
 
-    def add(self, read: WalkRead, uuids: pl.Series) -> tuple[pl.Series, pl.Series]:
+    def add(self, read: WalkRead, uuids: Sequence[str]) -> tuple[pl.Series, pl.Series]:
         """Add products, and return Boolean masks of those new to the catalog and to the walk."""
         new = self._all.add(uuids)
         if not self._walk.part:
@@ -260,7 +260,7 @@ class PlanRead:
     ) -> pl.DataFrame:
         products = self._products[read.walk.catalog]
         try:
-            new, new_to_walk = products.add(read, frame.get_column("uuid"))
+            new, new_to_walk = products.add(read, [uuid for page in pages for uuid in page.uuids])
             if not pages[-1].next_cursor:
                 products.finish(read, self._client)
                 if products.is_doubtful:  # later reads must not expect as few

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 REFUSED_CURSOR_STATUSES = {400, 404, 409, 410, 413, 422}
 """The statuses by which a service may refuse the cursor of a later page."""
 _FACETS = {"facets", "excludeFacets"}
-_MAX_BATCH_PAGES = 10
+_MAX_BATCH_PAGES = 20
 _MAX_BATCH_BYTES = 1_000_000
-"""What is decoded at once; larger batches take more memory and no less time."""
+"""What is decoded at once: each call of Polars costs 1 ms, and more bytes leave the caches."""
 
 
 @dataclass(frozen=True, eq=False)
