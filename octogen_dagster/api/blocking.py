@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 from typing_extensions import Self, Unpack
 
 from octogen_dagster.api import http
+from octogen_dagster.api.catalog_states import parsed_catalog_list
 from octogen_dagster.api.credentials import may_use_proxy
 from octogen_dagster.api.flow import (
+    CATALOGS,
     Flow,
     RequestStatistics,
     Send,
@@ -94,6 +96,7 @@ class BlockingClient:
         self._curl: pycurl.Curl | None = None
         self._multi: pycurl.CurlMulti | None = None
         self._may_hang = False
+        self._listed: tuple[bytes, CatalogList] | None = None
 
     @property
     def generation(self) -> Generation:
@@ -218,8 +221,11 @@ class BlockingClient:
         return self.run(list_catalogs_flow(self.service))
 
     def list_catalog_states(self) -> CatalogList:
-        """`OctogenClient.list_catalog_states`."""
-        return self.run(catalogs_flow(self.service))
+        """`OctogenClient.list_catalog_states`; a list that did not change is not decoded again."""
+        response = self.run(catalogs_flow(self.service))
+        if self._listed is None or self._listed[0] != response.content:
+            self._listed = response.content, parsed_catalog_list(response, CATALOGS)
+        return self._listed[1]
 
     def get_domain(self, host: str) -> DomainCoverageResponse:
         """`OctogenClient.get_domain`."""

@@ -211,18 +211,20 @@ def fetch_catalogs(
     It is not `reads_all` if only some catalogs are read, which were chosen by their keys.
     """
     listed = source._fetch_blocking(client)
-    by_key: dict[str, CatalogState] = {}
-    repeated: dict[str, None] = {}
-    for state in listed.catalogs:
-        if state.catalog in by_key:
-            repeated[state.catalog] = None
-        by_key.setdefault(state.catalog, state)
+    states, repeated = listed.catalogs, dict[str, None]()
+    if len({state.catalog for state in states}) < len(states):
+        by_key: dict[str, CatalogState] = {}
+        for state in listed.catalogs:
+            if state.catalog in by_key:
+                repeated[state.catalog] = None
+            by_key.setdefault(state.catalog, state)
+        states = list(by_key.values())
     return CatalogList(
-        list(by_key.values()),
+        states,
         [
             *listed.warnings,
             *(f"Catalog {key!r} is listed more than once. It is read once." for key in repeated),
-            *(_several_of_a_host(source, client.service, by_key.values()) if reads_all else ()),
+            *(_several_of_a_host(source, client.service, states) if reads_all else ()),
         ],
         listed.failure,
     )

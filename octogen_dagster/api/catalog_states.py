@@ -93,7 +93,7 @@ def parsed_catalog_list(response: Response, subject: str) -> CatalogList:
         pass  # The models accept more than the contract allows, or say what is wrong.
     else:
         times = [state.last_indexed_at for state in states]
-        if all(time is None or time.tzinfo is timezone.utc for time in times):
+        if {time and time.tzinfo for time in times} <= {None, timezone.utc}:
             return CatalogList(states)
     warnings: list[str] = []
     return CatalogList(

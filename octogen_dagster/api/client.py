@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from typing_extensions import Self, Unpack
 
 from octogen_dagster.api import http
+from octogen_dagster.api.catalog_states import parsed_catalog_list
 from octogen_dagster.api.credentials import (
     DEFAULT_BASE_URL,
     ApiKey,
@@ -16,6 +17,7 @@ from octogen_dagster.api.credentials import (
     may_use_proxy,
 )
 from octogen_dagster.api.flow import (
+    CATALOGS,
     Flow,
     RequestStatistics,
     Send,
@@ -166,7 +168,7 @@ class OctogenClient:
             OctogenNotFoundError: The service has no list of catalogs, as today's.
             OctogenError: The request failed otherwise.
         """
-        return await self._run(catalogs_flow(self._service))
+        return parsed_catalog_list(await self._run(catalogs_flow(self._service)), CATALOGS)
 
     async def get_me(self) -> MeResponse:
         """Get the organisation of the API key and its rate limit.

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from octogen_dagster.api.catalog_states import CatalogList, no_catalog_list, parsed_catalog_list
+from octogen_dagster.api.catalog_states import no_catalog_list
 from octogen_dagster.api.estimate import FacetCounts, count_request
 from octogen_dagster.api.http import (
     BodyTooLargeError,
@@ -104,7 +104,7 @@ _TURN_SECONDS = 0.02
 """How long a request waits before it looks again whether fewer are in flight."""
 _RETRIED = (OctogenConnectionError, OctogenRateLimitError, OctogenServerError)
 
-_CATALOGS = "The list of catalogs"
+CATALOGS = "The list of catalogs"
 _RESPELLED = frozenset({"catalog", "understand"})
 _UNKNOWN = "extra_forbidden"
 """The type of the refusal of a field that the service does not know."""
@@ -261,19 +261,15 @@ def _once_learned(service: Service, operation: str, flow: Flow[T]) -> Flow[T]:
 
 def list_catalogs_flow(service: Service) -> Flow[list[MerchantCatalogSummary]]:
     """List the catalogs that are granted to the key."""
-    return parsed(list[MerchantCatalogSummary], (yield from _list_flow(service)), _CATALOGS)
+    return parsed(list[MerchantCatalogSummary], (yield from catalogs_flow(service)), CATALOGS)
 
 
-def catalogs_flow(service: Service) -> Flow[CatalogList]:
-    """List the catalogs that are granted to the key, decoded faster."""
-    return parsed_catalog_list((yield from _list_flow(service)), _CATALOGS)
-
-
-def _list_flow(service: Service) -> Flow[Response]:
+def catalogs_flow(service: Service) -> Flow[Response]:
+    """Request the list of the catalogs that are granted to the key."""
     try:
-        return (yield from request_flow(service, "GET", "/catalogs", _CATALOGS))
+        return (yield from request_flow(service, "GET", "/catalogs", CATALOGS))
     except OctogenNotFoundError as error:
-        raise error.with_message(no_catalog_list(_CATALOGS, service.base_url)) from None
+        raise error.with_message(no_catalog_list(CATALOGS, service.base_url)) from None
 
 
 def me_flow(service: Service) -> Flow[MeResponse]:

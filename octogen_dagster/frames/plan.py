@@ -128,7 +128,8 @@ def plan_walks(
         merges: False if catalogs are to come one after another although the search has filters: a
             query that filters them must not find them in another order.
     """
-    known = {state.catalog: state for state in listed or ()}
+    named = {*search.catalogs}
+    known = {state.catalog: state for state in listed or () if state.catalog in named}
     states = [known.get(key) or CatalogState(key) for key in search.catalogs]
     if reads_list(search, source_is_granted=source_is_granted) and listed is not None:
         states = list(listed)

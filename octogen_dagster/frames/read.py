@@ -351,9 +351,12 @@ def check_unchanged(
     """
     live = [read for read in reads if read.requested_pages]
     stamps: dict[str, datetime | None] = {}
-    if any(state.last_indexed_at for read in live for state in read.walk.catalogs):
+    stamped = {each.catalog for read in live for each in read.walk.catalogs if each.last_indexed_at}
+    if stamped:
         listed = fetch_catalogs(client, service.catalogs).catalogs
-        stamps = {state.catalog: state.last_indexed_at for state in listed}
+        stamps = {
+            state.catalog: state.last_indexed_at for state in listed if state.catalog in stamped
+        }
     for read in live:
         for state in read.walk.catalogs:
             if state.last_indexed_at and state.last_indexed_at != stamps.get(state.catalog):
