@@ -45,6 +45,7 @@ def build_products_asset(
     *,
     min_rows_ratio: float = MIN_ROWS_RATIO,
     resource_key: str = RESOURCE,
+    _clock: Callable[[], datetime] = utc_now,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
     """Build an asset: the products of a search, or of a whole catalog in each partition.
@@ -86,157 +87,124 @@ def build_products_asset(
     """
     given = asset_arguments_of(name, asset_arguments)
     of_spec = given.pop("partitions_def", None)
-    return ProductsAsset(
-        given.pop("name"),
-        ProductSearch.model_validate({} if search is None else search),
-        of_spec if partitions_def is None else partitions_def,
-        min_rows_ratio=min_rows_ratio,
-        resource_key=resource_key,
-    ).definition(**given)
+    partitions_def = of_spec if partitions_def is None else partitions_def
+    default = ProductSearch.model_validate({} if search is None else search)
+    partitions = SnapshotPartitions(partitions_def)
+    require_fraction("min_rows_ratio", min_rows_ratio)
+    _check_partitions(given["name"], partitions, default)
 
-
-class ProductsAsset:
-    """The builder of a products asset.
-
-    Args:
-        name: The asset's name.
-        search: The default of the run configuration.
-        partitions_def: The asset's partitions.
-        min_rows_ratio: As for `build_products_asset`.
-        resource_key: As for `build_products_asset`.
-        clock: Returns the present time.
-
-    Raises:
-        ValueError: As for `build_products_asset`.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        search: ProductSearch,
-        partitions_def: dg.PartitionsDefinition[str] | None = None,
-        *,
-        min_rows_ratio: float = MIN_ROWS_RATIO,
-        resource_key: str = RESOURCE,
-        clock: Callable[[], datetime] = utc_now,
-    ) -> None:
-        require_fraction("min_rows_ratio", min_rows_ratio)
-        self._name = name
-        self._min_rows_ratio = min_rows_ratio
-        self._resource_key = resource_key
-        self._search = search
-        self._partitions_def = partitions_def
-        self._partitions = SnapshotPartitions(partitions_def)
-        self._clock = clock
-        if self._partitions.catalogs is not None and search.catalogs:
-            raise ValueError(
-                f"Asset {name!r}: each partition is a catalog, so the search must not name "
-                "catalogs. Remove `catalogs` from the search."
-            )
-        if self._partitions.times is not None and self._partitions.times.end_offset < 1:
-            raise ValueError(
-                f"Asset {name!r}: its time partitions do not include the present, and the service "
-                "knows only the present. Set end_offset=1, or use octogen_dagster.snapshot_days "
-                "or catalog_days."
-            )
-
-    def definition(self, **asset_arguments: Any) -> dg.AssetsDefinition:
-        """Build the asset's definition.
-
-        Args:
-            asset_arguments: Any other argument of `@dagster.asset`.
-        """
-        has_catalogs = self._partitions.catalogs is not None
-
-        @octogen_asset(
-            {
-                "name": self._name,
-                "partitions_def": self._partitions_def,
-                "config_schema": {
-                    **search_config(self._search, catalogs=not has_catalogs),
-                    ACCEPT_SHRINKING: ACCEPT_SHRINKING_CONFIG,
-                },
-                "description": self._description(),
-                "metadata": {
-                    COLUMN_SCHEMA: column_schema(PRODUCT_SCHEMA),
-                    "octogen/search": dg.MetadataValue.json(self._search.as_json()),
-                },
-                "retry_policy": RETRY_POLICY,
-                "required_resource_keys": {self._resource_key},
+    @octogen_asset(
+        {
+            "partitions_def": partitions_def,
+            "config_schema": {
+                **search_config(default, catalogs=partitions.catalogs is None),
+                ACCEPT_SHRINKING: ACCEPT_SHRINKING_CONFIG,
             },
-            _unmoved_by_catalogs(asset_arguments),
-        )
-        def products(context: dg.AssetExecutionContext) -> ProductScan:
-            return self._scan(context, getattr(context.resources, self._resource_key))
-
-        return products
-
-    def _description(self) -> str:
-        of = "each catalog" if self._partitions.catalogs is not None else None
-        found = describe_search(self._search, of=of)
-        if self._partitions.times is not None:
-            found += ", as they were at each time"
-        return (
-            f"{found[0].upper()}{found[1:]}. A row is a product, with its title, brand, prices, "
-            "stock, categories and images. A run reads them all and replaces the snapshot as a "
-            "whole."
-        )
-
-    def _scan(self, context: dg.AssetExecutionContext, octogen: OctogenResource) -> ProductScan:
+            "description": _description(default, partitions),
+            "metadata": {
+                COLUMN_SCHEMA: column_schema(PRODUCT_SCHEMA),
+                "octogen/search": dg.MetadataValue.json(default.as_json()),
+            },
+            "retry_policy": RETRY_POLICY,
+            "required_resource_keys": {resource_key},
+        },
+        _unmoved_by_catalogs(given),
+    )
+    def products(context: dg.AssetExecutionContext) -> ProductScan:
         config = dict(context.op_execution_context.op_config)
-        min_rows_ratio = 0.0 if config.pop(ACCEPT_SHRINKING) else self._min_rows_ratio
-        search = _configured_search(config)
-        window = key = None
-        if self._partitions_def is not None:
-            window = self._partitions.window(context.partition_key)
-            key = self._partitions.catalog_key(context.partition_key)
-            if key:
-                _require_partition(context, self._partitions.catalogs, key)
-                search = search.model_copy(update={"catalogs": [catalog_of(key)]})
-        subject = f"Catalog {search.catalogs[0]!r}" if len(search.catalogs) == 1 else "The search"
-
-        def report(statistics: ScanStatistics) -> None:
-            context.log.info(statistics.progress())
-            if statistics.complete and not statistics.rows:
-                context.log.warning(
-                    f"{subject} found no products. Check its filters, or the API key's access."
-                )
-
+        ratio = 0.0 if config.pop(ACCEPT_SHRINKING) else min_rows_ratio
+        configured = _configured_search(config)
+        octogen: OctogenResource = getattr(context.resources, resource_key)
         with permanent_errors_fail():
-            service = octogen.service().with_log(context.log.warning)
-
-            @functools.cache
-            def list_catalogs() -> Sequence[CatalogState] | None:
-                with BlockingClient(service) as client:
-                    return list_for(search, service, client, context.log.warning)
-
-            def withheld(catalog: str, reason: str) -> dg.Failure:
-                listed = [state.catalog for state in list_catalogs() or ()]
-                text = reason + did_you_mean(catalog, listed)
-                if key is not None:
-                    text += _advice_on_partition(self._partitions.catalogs, key)
-                return dg.Failure(text, allow_retries=False)
-
-            if window is None or is_within(window, self._clock()):
-                _require_listed(search, list_catalogs(), service.catalogs, context, withheld)
-                _set_data_version(context, search, list_catalogs())
-
-            def explain(error: OctogenError) -> Exception | None:
-                is_withheld = getattr(error, "detail", CATALOG_NOT_FOUND) == CATALOG_NOT_FOUND
-                if not is_withheld or len(search.catalogs) != 1:
-                    return None
-                return withheld(search.catalogs[0], str(error))
-
-            return ProductScan(
-                search,
-                service,
-                report,
-                list_catalogs=list_catalogs,
-                window=window,
-                min_rows_ratio=min_rows_ratio,
-                explain=explain,
-                clock=self._clock,
+            return _scan(
+                context, octogen, configured, partitions, min_rows_ratio=ratio, clock=_clock
             )
+
+    return products
+
+
+def _check_partitions(name: str, partitions: SnapshotPartitions, search: ProductSearch) -> None:
+    if partitions.catalogs is not None and search.catalogs:
+        raise ValueError(
+            f"Asset {name!r}: each partition is a catalog, so the search must not name "
+            "catalogs. Remove `catalogs` from the search."
+        )
+    if partitions.times is not None and partitions.times.end_offset < 1:
+        raise ValueError(
+            f"Asset {name!r}: its time partitions do not include the present, and the service "
+            "knows only the present. Set end_offset=1, or use octogen_dagster.snapshot_days "
+            "or catalog_days."
+        )
+
+
+def _description(search: ProductSearch, partitions: SnapshotPartitions) -> str:
+    found = describe_search(search, of=None if partitions.catalogs is None else "each catalog")
+    if partitions.times is not None:
+        found += ", as they were at each time"
+    return (
+        f"{found[0].upper()}{found[1:]}. A row is a product, with its title, brand, prices, "
+        "stock, categories and images. A run reads them all and replaces the snapshot as a "
+        "whole."
+    )
+
+
+def _scan(
+    context: dg.AssetExecutionContext,
+    octogen: OctogenResource,
+    search: ProductSearch,
+    partitions: SnapshotPartitions,
+    *,
+    min_rows_ratio: float,
+    clock: Callable[[], datetime],
+) -> ProductScan:
+    """Return the scan of a run's partition, whose catalogs are granted as far as is known."""
+    window = key = None
+    if partitions.catalogs or partitions.times:
+        window = partitions.window(context.partition_key)
+        key = partitions.catalog_key(context.partition_key)
+        if key:
+            _require_partition(context, partitions.catalogs, key)
+            search = search.model_copy(update={"catalogs": [catalog_of(key)]})
+    only = search.catalogs[0] if len(search.catalogs) == 1 else None
+    service = octogen.service().with_log(context.log.warning)
+
+    @functools.cache
+    def list_catalogs() -> Sequence[CatalogState] | None:
+        with BlockingClient(service) as client:
+            return list_for(search, service, client, context.log.warning)
+
+    def withheld(catalog: str, reason: str) -> dg.Failure:
+        listed = [state.catalog for state in list_catalogs() or ()]
+        text = reason + did_you_mean(catalog, listed)
+        if key is not None:
+            text += _advice_on_partition(partitions.catalogs, key)
+        return dg.Failure(text, allow_retries=False)
+
+    def explain(error: OctogenError) -> Exception | None:
+        is_withheld = getattr(error, "detail", CATALOG_NOT_FOUND) == CATALOG_NOT_FOUND
+        return withheld(only, str(error)) if is_withheld and only else None
+
+    def report(statistics: ScanStatistics) -> None:
+        context.log.info(statistics.progress())
+        if statistics.complete and not statistics.rows:
+            subject = f"Catalog {only!r}" if only else "The search"
+            context.log.warning(
+                f"{subject} found no products. Check its filters, or the API key's access."
+            )
+
+    if window is None or is_within(window, clock()):
+        _require_listed(search, list_catalogs(), service.catalogs, context, withheld)
+        _set_data_version(context, only, list_catalogs())
+    return ProductScan(
+        search,
+        service,
+        report,
+        list_catalogs=list_catalogs,
+        window=window,
+        min_rows_ratio=min_rows_ratio,
+        explain=explain,
+        clock=clock,
+    )
 
 
 def _unmoved_by_catalogs(asset_arguments: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -260,11 +228,7 @@ def _unmoved_by_catalogs(asset_arguments: Mapping[str, Any]) -> Mapping[str, Any
 def _require_partition(
     context: dg.AssetExecutionContext, catalogs: dg.PartitionsDefinition[Any] | None, key: str
 ) -> None:
-    """Fail the run before it reads if its partition was deleted while it was queued.
-
-    Raises:
-        dagster.Failure: The partition does not exist.
-    """
+    """Fail the run before it reads if its partition was deleted while it was queued."""
     if (
         isinstance(catalogs, dg.DynamicPartitionsDefinition)
         and catalogs.name
@@ -281,7 +245,7 @@ def _require_partition(
 
 def _set_data_version(
     context: dg.AssetExecutionContext,
-    search: ProductSearch,
+    catalog: str | None,
     catalogs: Sequence[CatalogState] | None,
 ) -> None:
     """Let the materialization of a catalog have the version of the list that the run reads.
@@ -289,7 +253,7 @@ def _set_data_version(
     If the catalog is indexed again during the run, the list of the sensor has a newer one.
     """
     versions = {state.catalog: state.version for state in catalogs or ()}
-    if len(search.catalogs) == 1 and (version := versions.get(search.catalogs[0])):
+    if catalog and (version := versions.get(catalog)):
         context.set_data_version(context.asset_key, dg.DataVersion(version))
 
 
@@ -315,12 +279,7 @@ def _configured_search(config: dict[str, Any]) -> ProductSearch:
 
 
 def search_config(search: ProductSearch, *, catalogs: bool = True) -> dict[str, dg.Field]:
-    """Build the run configuration of a search, with its values as defaults.
-
-    Args:
-        search: The defaults.
-        catalogs: True if the catalogs can be configured.
-    """
+    """Build the run configuration of a search, with its values as defaults."""
     values = search.model_dump(mode="json")
     return {
         name: dg.Field(
@@ -359,9 +318,6 @@ def _require_listed(
     """Fail the run before it reads if a catalog of the search is not granted to the key.
 
     Other sources than the list of the granted catalogs do not say what the key may read.
-
-    Raises:
-        dagster.Failure: A catalog is not granted.
     """
     if catalogs is None:
         return

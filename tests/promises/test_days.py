@@ -20,7 +20,6 @@ from octogen_dagster import (
     snapshot_days,
 )
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.snapshots.assets import ProductsAsset
 from tests import results
 from tests.results import failure
 
@@ -69,9 +68,7 @@ def clock() -> Clock:
 def products_asset(
     clock: Clock, partitions_def: dg.PartitionsDefinition[str], search: ProductSearch | None = None
 ) -> dg.AssetsDefinition:
-    return ProductsAsset(
-        "products", search or ProductSearch(), partitions_def, clock=clock
-    ).definition(retry_policy=None)
+    return build_products_asset("products", search, partitions_def, retry_policy=None, _clock=clock)
 
 
 def test_today_is_read_from_the_service(

@@ -14,10 +14,10 @@ from octogen_dagster import (
     OctogenResource,
     ParquetSnapshotIOManager,
     ProductSearch,
+    build_products_asset,
     catalog_partitions,
 )
 from octogen_dagster.sandbox.server import Sandbox
-from octogen_dagster.snapshots.assets import ProductsAsset
 
 GOLDEN: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "golden" / "snapshot_metadata.json").read_text()
@@ -32,9 +32,14 @@ def test_a_snapshot_is_published_with_the_golden_metadata(
     tmp_path: Path, octogen: OctogenResource, shops: Sandbox, instance: dg.DagsterInstance
 ) -> None:
     instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
-    products = ProductsAsset(
-        "products", SEARCH, catalog_partitions, clock=lambda: FETCHED_AT
-    ).definition(key_prefix="shop", retry_policy=None)
+    products = build_products_asset(
+        "products",
+        SEARCH,
+        catalog_partitions,
+        key_prefix="shop",
+        retry_policy=None,
+        _clock=lambda: FETCHED_AT,
+    )
     result = dg.materialize(
         [products],
         partition_key="strada",

@@ -21,7 +21,6 @@ from octogen_dagster import (
     catalog_partitions,
     snapshot_days,
 )
-from octogen_dagster.snapshots.assets import ProductsAsset
 from tests.published_service import PublishedService
 from tests.results import failure, metadata
 
@@ -161,7 +160,7 @@ class DayOfSnapshots:
         self.today, day_before = (f"{self.now - timedelta(days=ago):%Y-%m-%d}" for ago in (0, 1))
         search = ProductSearch(catalogs=["acme"])
         days = snapshot_days(day_before)
-        self.products = ProductsAsset("products", search, days, clock=lambda: self.now).definition()
+        self.products = build_products_asset("products", search, days, _clock=lambda: self.now)
         self.resources = Days(folder, service).resources
         self.instance = instance
         self.snapshot = folder / "products" / f"{self.today}.parquet"

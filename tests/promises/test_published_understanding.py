@@ -18,9 +18,9 @@ from octogen_dagster import (
     ParquetSnapshotIOManager,
     ProductSearch,
     build_product_changes_asset,
+    build_products_asset,
     snapshot_days,
 )
-from octogen_dagster.snapshots.assets import ProductsAsset
 from tests.published_service import PublishedService
 from tests.results import metadata
 
@@ -44,9 +44,9 @@ class Week:
     def __init__(self, folder: Path, service: PublishedService, search: ProductSearch) -> None:
         self.folder = folder
         self.now = MONDAY - timedelta(days=1)
-        products = ProductsAsset(
-            "products", search, snapshot_days(f"{MONDAY:%Y-%m-%d}"), clock=lambda: self.now
-        ).definition()
+        products = build_products_asset(
+            "products", search, snapshot_days(f"{MONDAY:%Y-%m-%d}"), _clock=lambda: self.now
+        )
         self.assets = [products, build_product_changes_asset(products)]
         self.resources: dict[str, Any] = {
             "octogen": OctogenResource(api_key="octo_live_test", base_url=service.base_url),
