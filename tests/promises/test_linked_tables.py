@@ -1,4 +1,4 @@
-"""Linked tables: each listing has checks of its own, and any column may date the rows."""
+"""Linked tables are described and checked where they are, each listing's with its own verdict."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -17,9 +17,8 @@ from octogen_dagster import (
     listing_partition_key,
     listing_partitions,
 )
-from tests.bigquery.rest_api import PROJECT, answering, environment
-from tests.bigquery.result_server import ResultServer
 from tests.results import failure, metadata
+from tests.servers.bigquery import PROJECT, BigQueryServer, serving
 
 GOOD, BAD = (
     listing_partition_key(f"projects/octogen/locations/us/dataExchanges/e/listings/{name}")
@@ -27,6 +26,8 @@ GOOD, BAD = (
 )
 CHANGED_ON = {"name": "Changed_On", "type": "TIMESTAMP"}
 MICROSECONDS = 1_000_000
+TABLE = f"{PROJECT}.octogen_good.products_current_v1"
+PRODUCTS = "octogen_linked_products"
 
 Run = Callable[..., dg.ExecuteInProcessResult]
 
@@ -40,21 +41,17 @@ def linked(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: 
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ResultServer]:
+def server(tmp_path: Path) -> Iterator[BigQueryServer]:
     """BigQuery with the linked view of each listing."""
-    server = ResultServer()
-    (view,) = server.tables.values()
-    for dataset in ("octogen_good", "octogen_bad"):
-        reference = {**view["tableReference"], "datasetId": dataset}
-        server.tables[f"{dataset}.products_current_v1"] = {**view, "tableReference": reference}
-    with answering(server) as address:
-        for name, value in environment(address, address, tmp_path).items():
-            monkeypatch.setenv(name, value)
+    server = BigQueryServer()
+    for name in ("good", "bad"):
+        server.share(f"{PROJECT}.octogen_{name}.products_current_v1")
+    with serving(server, tmp_path):
         yield server
 
 
 @pytest.fixture
-def run(server: ResultServer, instance: dg.DagsterInstance, tmp_path: Path) -> Run:
+def run(server: BigQueryServer, instance: dg.DagsterInstance, tmp_path: Path) -> Run:
     instance.add_dynamic_partitions("octogen_listings", [GOOD, BAD])
 
     def run(asset: dg.AssetsDefinition, key: str = GOOD) -> dg.ExecuteInProcessResult:
@@ -75,7 +72,7 @@ def run(server: ResultServer, instance: dg.DagsterInstance, tmp_path: Path) -> R
 
 @pytest.mark.parametrize("keys", [(GOOD, BAD), (BAD, GOOD)], ids=["good first", "bad first"])
 def test_one_listing_s_green_does_not_hide_another_s_red(
-    keys: tuple[str, str], run: Run, server: ResultServer, instance: dg.DagsterInstance
+    keys: tuple[str, str], run: Run, server: BigQueryServer, instance: dg.DagsterInstance
 ) -> None:
     snapshot = build_linked_snapshot_asset(linked, min_rows_ratio=0, max_age=None)
     rows = server.rows
@@ -87,12 +84,12 @@ def test_one_listing_s_green_does_not_hide_another_s_red(
 
 @pytest.mark.parametrize("keys", [(GOOD, BAD), (BAD, GOOD)], ids=["good first", "bad first"])
 def test_a_table_that_is_described_where_it_is_has_its_own_verdict_too(
-    keys: tuple[str, str], run: Run, server: ResultServer, instance: dg.DagsterInstance
+    keys: tuple[str, str], run: Run, server: BigQueryServer, instance: dg.DagsterInstance
 ) -> None:
     now = str(int(time.time() * 1000))
     for name, rows, changed in (("good", "25", now), ("bad", "0", "1000")):
-        table = server.tables[f"octogen_{name}.products_current_v1"]
-        table |= {"type": "TABLE", "numRows": rows, "lastModifiedTime": changed}
+        facts = {"numRows": rows, "lastModifiedTime": changed}
+        server.share(f"{PROJECT}.octogen_{name}.products_current_v1", "TABLE", **facts)
     products = build_linked_products_asset(linked)
     for key in keys:
         assert run(products, key).success
@@ -111,7 +108,7 @@ def statuses(
 
 
 def test_a_column_of_the_user_s_choice_dates_a_snapshot(
-    run: Run, server: ResultServer, instance: dg.DagsterInstance, tmp_path: Path
+    run: Run, server: BigQueryServer, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     newest = datetime.now(timezone.utc).replace(microsecond=0) - timedelta(hours=3)
     times = [newest - timedelta(days=9), newest, newest - timedelta(hours=1)]
@@ -132,7 +129,7 @@ def test_a_column_of_the_user_s_choice_dates_a_snapshot(
     assert fresh.metadata["octogen/age_hours"].value == 3.0
 
 
-def test_the_export_time_dates_a_snapshot_by_default(run: Run, server: ResultServer) -> None:
+def test_the_export_time_dates_a_snapshot_by_default(run: Run, server: BigQueryServer) -> None:
     server.fields.append({"name": "exported_at", "type": "TIMESTAMP"})
     server.rows = [("u1", "0")]
     result = run(build_linked_snapshot_asset(linked))
@@ -142,7 +139,7 @@ def test_the_export_time_dates_a_snapshot_by_default(run: Run, server: ResultSer
 
 
 def test_a_view_that_no_column_dates_is_published_with_a_warning(
-    run: Run, server: ResultServer
+    run: Run, server: BigQueryServer
 ) -> None:
     result = run(build_linked_snapshot_asset(linked))
     assert result.success
@@ -158,7 +155,7 @@ def test_a_view_that_no_column_dates_is_published_with_a_warning(
 
 @pytest.mark.parametrize("name", ["uuid", "changed_at"], ids=["a text", "a misspelt name"])
 def test_a_column_that_has_no_dates_fails_before_a_query(
-    name: str, run: Run, server: ResultServer
+    name: str, run: Run, server: BigQueryServer
 ) -> None:
     server.fields.append(CHANGED_ON)
     message = failure(run(build_linked_snapshot_asset(linked, modified_column=name)))
@@ -166,13 +163,165 @@ def test_a_column_that_has_no_dates_fails_before_a_query(
         f"it has no column {name!r} with dates, to tell its last modification by. Those with "
         "dates: Changed_On. Correct modified_column."
     ) in message
-    assert (server.inserted, server.dry_runs) == ([], [])
+    assert server.inserted == []
 
 
-def test_a_column_that_would_not_be_read_is_refused_when_the_asset_is_defined() -> None:
-    with pytest.raises(ValueError, match=r"^modified_column 'changed_on' is not among columns"):
-        build_linked_snapshot_asset(linked, columns=["uuid"], modified_column="changed_on")
-    build_linked_snapshot_asset(linked, columns=["CHANGED_ON"], modified_column="changed_on")
+def test_a_linked_table_is_described_where_it_is(
+    run: Run, server: BigQueryServer, instance: dg.DagsterInstance
+) -> None:
+    sku = {"name": "sku", "type": "STRING"}
+    server.fields += [
+        CHANGED_ON,
+        {"name": "exported_at", "type": "TIMESTAMP"},
+        {"name": "variants", "type": "RECORD", "mode": "REPEATED", "fields": [sku]},
+    ]
+    newest = datetime.now(timezone.utc).replace(microsecond=0) - timedelta(hours=3)
+    server.counted = ["25", str(int(newest.timestamp()) * MICROSECONDS)]
+    result = run(build_linked_products_asset(linked, columns=["UUID", "variants"]))
+    shown = metadata(result, PRODUCTS)
+    assert shown["dagster/table_name"] == TABLE
+    assert shown["dagster/partition_row_count"] == 25
+    assert (shown["octogen/table_type"], shown["octogen/location"]) == ("VIEW", "EU")
+    assert shown["octogen/last_modified"] == newest.timestamp()
+    assert shown["octogen/age_hours"] == 3.0
+    assert shown["octogen/console"].endswith(
+        "?project=my-project&p=my-project&d=octogen_good&t=products_current_v1&page=table"
+    )
+    types = {column.name: column.type for column in shown["dagster/column_schema"].columns}
+    assert types["variants"] == "ARRAY<STRUCT<sku STRING>>"
+    (body,) = server.inserted
+    assert shown["octogen/job_id"] == body["jobReference"]["jobId"]
+    assert body["configuration"]["labels"]["dagster_partition"] == "octogen_us_e_good"
+    assert all(check.passed for check in result.get_asset_check_evaluations())
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts", "dated", "queried"),
+    [
+        ("TABLE", {"numRows": "25"}, True, None),
+        ("TABLE", {}, False, "NULL"),
+        ("TABLE", {}, True, "MAX(`Exported_At`)"),
+        ("VIEW", {}, False, "NULL"),
+        ("VIEW", {}, True, "MAX(`Exported_At`)"),
+    ],
+)
+def test_rows_are_counted_by_a_query_where_the_metadata_has_no_number(
+    kind: str,
+    facts: dict[str, str],
+    dated: bool,
+    queried: str | None,
+    run: Run,
+    server: BigQueryServer,
+) -> None:
+    if dated:
+        server.fields.append({"name": "Exported_At", "type": "TIMESTAMP"})
+    if kind == "TABLE":
+        facts = {**facts, "lastModifiedTime": "1000"}
+    server.share(TABLE, kind, **facts)
+    shown = metadata(run(build_linked_products_asset(linked)), PRODUCTS)
+    assert shown["dagster/partition_row_count"] == 25
+    assert ("octogen/last_modified" in shown) == (kind == "TABLE" and not (dated and queried))
+    sent = [body["configuration"]["query"]["query"] for body in server.inserted]
+    assert len(sent) == (0 if queried is None else 1)
+    assert all(str(queried) in sql for sql in sent)
+
+
+def test_a_table_that_is_empty_old_or_lacks_columns_fails_its_checks(
+    run: Run, server: BigQueryServer
+) -> None:
+    server.fields.append(CHANGED_ON)
+    changed = datetime.now(timezone.utc) - timedelta(hours=3)
+    server.counted = ["0", str(int(changed.timestamp()) * MICROSECONDS)]
+    asset = build_linked_products_asset(
+        linked,
+        columns=["uuid", "title"],
+        modified_column="changed_on",
+        max_age=timedelta(hours=2),
+    )
+    result = run(asset)
+    assert result.success
+    found = {name: evaluation(result, name) for name in ("not_empty", "expected_columns", "fresh")}
+    assert {name: (check.passed, check.description) for name, check in found.items()} == {
+        "not_empty": (False, f"{TABLE} has 0 rows."),
+        "expected_columns": (False, f"{TABLE} lacks title."),
+        "fresh": (False, f"{TABLE} changed 3 hours ago; 2 are allowed."),
+    }
+    assert found["not_empty"].severity is dg.AssetCheckSeverity.ERROR
+    assert found["fresh"].severity is dg.AssetCheckSeverity.WARN
+
+
+def test_without_a_maximum_age_or_partitions_there_is_no_check_of_these() -> None:
+    @dg.asset
+    def one() -> None: ...
+
+    products = build_linked_products_asset(one, max_age=None)
+    assert {key.name for key in products.check_keys} == {"not_empty", "expected_columns"}
+    assert products.partitions_def is None
+    with pytest.raises(ValueError, match=r"^max_age must be a positive timedelta or None, not"):
+        build_linked_products_asset(one, max_age=timedelta(0))
+
+
+def test_a_linked_dataset_that_is_gone_says_what_to_do(run: Run, server: BigQueryServer) -> None:
+    server.tables.clear()
+    assert (
+        f"Table {TABLE}: BigQuery refused (404 notFound: Not found: Table {PROJECT}:octogen_good."
+        "products_current_v1). Check the name and the location: a query reaches the datasets of "
+        "one location only. A linked dataset is gone when its listing was withdrawn or its "
+        "subscription ended: then subscribe again."
+    ) in failure(run(build_linked_products_asset(linked)))
+
+
+def test_the_table_is_that_of_the_last_materialization_of_the_partition(
+    server: BigQueryServer, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    instance.add_dynamic_partitions("octogen_listings", [GOOD, BAD])
+
+    def report(key: str, **table: str) -> None:
+        named = {f"dagster/{name}": value for name, value in table.items()}
+        event = dg.AssetMaterialization(linked.key, partition=key, metadata=named)
+        instance.report_runless_asset_event(event)
+
+    def read() -> dg.ExecuteInProcessResult:
+        return dg.materialize(
+            [linked, build_linked_products_asset(linked)],
+            selection=[PRODUCTS],
+            partition_key=GOOD,
+            instance=instance,
+            resources={"bigquery": BigQueryResource(project=PROJECT)},
+            raise_on_error=False,
+        )
+
+    unknown = (
+        f"linked, partition {GOOD!r}: no linked dataset is known. Its last materialization says "
+        "which one it is, as dagster/table_name, and there is {}. Materialize linked, partition "
+        f"{GOOD!r} first."
+    )
+    report(BAD, table_name=f"{PROJECT}.octogen_bad.products_current_v1")
+    assert unknown.format("none") in failure(read())
+    report(GOOD)
+    assert unknown.format("none that does") in failure(read())
+    for name in ("p.d.t`", "`p.d.t`", "p.d.t; DROP", "p.d-1.t", "d.t"):
+        report(GOOD, table_name=name)
+        assert (
+            f"{name!r} is not the name of a table: it has the form <project>.<dataset>.<table>, "
+            "without backticks."
+        ) in failure(read())
+    report(GOOD, table_name=f"{PROJECT}.octogen_old.products_current_v1")
+    report(GOOD, table_name=TABLE)
+    assert metadata(read(), PRODUCTS)["dagster/table_name"] == TABLE
+
+
+def test_without_credentials_a_run_says_how_to_log_in(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    message = failure(run(build_linked_products_asset(linked)))
+    assert "BigQuery: there are no Google credentials (Your default credentials were not" in message
+    assert (
+        "Run `gcloud auth application-default login`, or give credentials to the BigQuery resource."
+    ) in message
 
 
 def evaluation(result: dg.ExecuteInProcessResult, check: str) -> dg.AssetCheckEvaluation:

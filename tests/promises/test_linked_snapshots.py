@@ -1,0 +1,444 @@
+"""A snapshot of a linked view has all of its rows in Polars' types, or the one before stays."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import date, datetime, timedelta, timezone
+from datetime import time as time_of_day
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pyarrow as pa
+import pytest
+from dagster_gcp import BigQueryResource
+
+from octogen_dagster import ParquetSnapshotIOManager, build_linked_snapshot_asset
+from tests.results import failure, metadata
+from tests.servers.bigquery import (
+    PROJECT,
+    UUID,
+    VIEW,
+    BigQueryServer,
+    Silence,
+    WithStorage,
+    serving,
+    storage_read_api,
+)
+from tests.sharing.hubs import Refusal, error_info
+
+NODE = "octogen_linked_snapshot"
+STOP_SECONDS = 10
+"""The promise is a second or two; a broken promise takes a minute."""
+AT_ONCE = dg.RetryPolicy(max_retries=1)
+LISTINGS = dg.DynamicPartitionsDefinition(name="octogen_listings")
+
+Run = Callable[..., dg.ExecuteInProcessResult]
+
+
+@dg.asset
+def linked() -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster takes it for one with no value
+    return dg.MaterializeResult(metadata={"dagster/table_name": VIEW})
+
+
+@dg.asset(partitions_def=LISTINGS)
+def linked_datasets() -> None: ...
+
+
+@pytest.fixture
+def server() -> BigQueryServer:
+    return BigQueryServer()
+
+
+@pytest.fixture
+def run(server: BigQueryServer, tmp_path: Path) -> Iterator[Run]:
+    """Run the asset; `storage` is a client of a Storage Read API."""
+    with serving(server, tmp_path) as address:
+
+        def run(storage: Any = None, **arguments: Any) -> dg.ExecuteInProcessResult:
+            bigquery: Any = BigQueryResource(project=PROJECT)
+            if storage is not None:
+                bigquery = WithStorage(address, storage)
+            with pytest.MonkeyPatch.context() as patch:
+                if storage is not None:
+                    patch.delenv("BIGQUERY_EMULATOR_HOST")
+                return dg.materialize(
+                    [linked, build_linked_snapshot_asset(linked, **arguments)],
+                    resources={
+                        "bigquery": bigquery,
+                        "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path / "stored")),
+                    },
+                    raise_on_error=False,
+                )
+
+        yield run
+
+
+def stored(folder: Path) -> list[str]:
+    """The files of the store, those that are being written included."""
+    names = [name for _, _, names in os.walk(folder / "stored") for name in names]
+    return [name for name in names if not name.startswith("linked")]
+
+
+def snapshot(folder: Path) -> pl.DataFrame:
+    return pl.read_parquet(folder / "stored" / f"{NODE}.parquet")
+
+
+def uuids(folder: Path) -> list[str]:
+    return snapshot(folder)["uuid"].to_list()
+
+
+def batch(*values: str) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pydict({"uuid": list(values)})
+
+
+def test_names_pool_group_and_checks_are_those_of_the_other_assets() -> None:
+    asset = build_linked_snapshot_asset(
+        linked_datasets, key_prefix="shop", owners=["team:data"], max_age=None
+    )
+    spec = asset.get_asset_spec()
+    assert asset.key == dg.AssetKey(["shop", NODE])
+    assert (asset.op.pool, spec.group_name, spec.owners) == (None, "octogen", ["team:data"])
+    assert spec.kinds == {"octogen", "bigquery", "parquet"}
+    assert asset.partitions_def == LISTINGS
+    assert [dep.asset_key for dep in spec.deps] == [linked_datasets.key]
+    assert {key.name for key in asset.check_keys} == {"not_empty", "expected_columns"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"columns": []}, "columns must be a list of one or more different names"),
+        ({"columns": "uuid"}, "columns must be a list of one or more different names"),
+        ({"columns": ["uuid", "UUID"]}, "columns must be a list of one or more different names"),
+        ({"where": " "}, "where must be an expression in SQL, or None for all rows"),
+        ({"max_age": timedelta()}, "max_age must be a positive timedelta or None"),
+        ({"min_rows_ratio": 2}, "min_rows_ratio must be a share from 0 to 1"),
+        (
+            {"columns": ["uuid"], "modified_column": "changed_on"},
+            "modified_column 'changed_on' is not among columns",
+        ),
+    ],
+)
+def test_wrong_arguments_are_refused_when_the_asset_is_defined(
+    arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        build_linked_snapshot_asset(linked, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sql"),
+    [
+        ({}, f"SELECT *\nFROM `{VIEW}`"),
+        ({"columns": ["TITLE", "uuid"]}, f"SELECT `Title`, `uuid`\nFROM `{VIEW}`"),
+        (
+            {"columns": ["uuid"], "where": "a OR b -- both"},
+            f"SELECT `uuid`\nFROM `{VIEW}`\nWHERE (\na OR b -- both\n)",
+        ),
+    ],
+)
+def test_the_query_has_the_columns_and_rows(
+    arguments: dict[str, Any], sql: str, server: BigQueryServer, run: Run
+) -> None:
+    server.fields.append({"name": "Title", "type": "STRING"})
+    server.rows = [("u1", "Boot")]
+    shown = metadata(run(**arguments), NODE)
+    assert server.inserted[0]["configuration"]["query"]["query"] == sql
+    assert shown["octogen/sql"] == f"```sql\n{sql}\n```"
+    assert shown["octogen/source_table"] == VIEW
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            ["uuid", "`uuid` FROM x; --"],
+            "it has no column '`uuid` FROM x; --'. Its columns: uuid, size, sold. Correct columns.",
+        ),
+        (
+            None,
+            "column 'size.weight' is BIGNUMERIC, which Polars cannot hold. Nothing was read. Name "
+            "the columns without it: columns=['uuid'].",
+        ),
+        (["sold"], "column 'sold' is RANGE, which Polars cannot hold."),
+    ],
+)
+def test_a_column_that_cannot_be_read_fails_before_a_query(
+    columns: list[str] | None, message: str, server: BigQueryServer, run: Run
+) -> None:
+    weight = {"name": "weight", "type": "BIGNUMERIC"}
+    server.fields += [
+        {"name": "size", "type": "RECORD", "mode": "REPEATED", "fields": [weight]},
+        {"name": "sold", "type": "RANGE", "rangeElementType": {"type": "DATE"}},
+    ]
+    assert message in failure(run(columns=columns))
+    assert server.inserted == []
+
+
+COLUMNS: list[tuple[str, str, Any, pa.Array, Any, pl.DataType]] = [
+    ("FLOAT", "NULLABLE", "1.5", pa.array([1.5]), 1.5, pl.Float64()),
+    ("INTEGER", "NULLABLE", "1", pa.array([1]), 1, pl.Int64()),
+    ("BOOLEAN", "NULLABLE", "true", pa.array([True]), True, pl.Boolean()),
+    ("BYTES", "NULLABLE", "AGE=", pa.array([b"\x00a"]), b"\x00a", pl.Binary()),
+    ("STRING", "NULLABLE", None, pa.array([None], pa.string()), None, pl.String()),
+    ("JSON", "NULLABLE", '{"a":1}', pa.array(['{"a":1}']), '{"a":1}', pl.String()),
+    ("GEOGRAPHY", "NULLABLE", "POINT(1 2)", pa.array(["POINT(1 2)"]), "POINT(1 2)", pl.String()),
+    (
+        "NUMERIC",
+        "NULLABLE",
+        "1.5",
+        pa.array([Decimal("1.5")], pa.decimal128(38, 9)),
+        Decimal("1.5"),
+        pl.Decimal(38, 9),
+    ),
+    (
+        "DATE",
+        "NULLABLE",
+        "2026-01-02",
+        pa.array([date(2026, 1, 2)]),
+        date(2026, 1, 2),
+        pl.Date(),
+    ),
+    (
+        "DATETIME",
+        "NULLABLE",
+        "2026-01-02T03:04:05",
+        pa.array([datetime(2026, 1, 2, 3, 4, 5)], pa.timestamp("us")),
+        datetime(2026, 1, 2, 3, 4, 5),
+        pl.Datetime("us"),
+    ),
+    (
+        "TIMESTAMP",
+        "NULLABLE",
+        "1000000",
+        pa.array([1_000_000], pa.timestamp("us", "UTC")),
+        datetime(1970, 1, 1, 0, 0, 1, tzinfo=timezone.utc),
+        pl.Datetime("us", "UTC"),
+    ),
+    (
+        "TIME",
+        "NULLABLE",
+        "03:04:05",
+        pa.array([time_of_day(3, 4, 5)], pa.time64("us")),
+        time_of_day(3, 4, 5),
+        pl.Time(),
+    ),
+    (
+        "STRING",
+        "REPEATED",
+        [{"v": "a"}, {"v": "b"}],
+        pa.array([["a", "b"]]),
+        ["a", "b"],
+        pl.List(pl.String()),
+    ),
+]
+
+
+@pytest.mark.parametrize("api", ["REST", "Storage Read API"])
+def test_both_apis_bring_each_type_in_the_same_form(
+    api: str, server: BigQueryServer, run: Run, tmp_path: Path
+) -> None:
+    # Google marks fields as geographies and such, which would become types of their own.
+    marked = {"ARROW:extension:name": "google:sqlType:geography"}
+    names = [f"c{number}" for number in range(len(COLUMNS))]
+    kinds, modes, values, arrays, expected, dtypes = zip(*COLUMNS, strict=True)
+    server.fields[:] = [
+        {"name": name, "type": kind, "mode": mode}
+        for name, kind, mode in zip(names, kinds, modes, strict=True)
+    ]
+    server.rows = [values]
+    schema = pa.schema(
+        [
+            pa.field(name, each.type, metadata=marked if kind == "GEOGRAPHY" else None)
+            for name, each, kind in zip(names, arrays, kinds, strict=True)
+        ]
+    )
+    arrow = pa.RecordBatch.from_arrays(list(arrays), schema=schema)
+    with storage_read_api([arrow]) as storage:
+        result = run(storage if api != "REST" else None, max_age=None)
+    assert metadata(result, NODE)["octogen/read_by"] == api
+    frame = snapshot(tmp_path)
+    assert frame.row(0) == expected
+    assert frame.dtypes == list(dtypes)
+
+
+def test_structs_and_their_types_in_sql_are_kept(
+    server: BigQueryServer, run: Run, tmp_path: Path
+) -> None:
+    sku = {"name": "sku", "type": "STRING"}
+    server.fields += [
+        {"name": "variants", "type": "RECORD", "mode": "REPEATED", "fields": [sku]},
+        {"name": "price", "type": "FLOAT", "description": "In dollars."},
+    ]
+    server.rows = [("u1", [{"v": {"f": [{"v": "s"}]}}], "1.5")]  # type: ignore[list-item]
+    columns = metadata(run(), NODE)["octogen/source_columns"].columns
+    assert [(each.name, each.type, each.description) for each in columns] == [
+        ("uuid", "STRING", None),
+        ("variants", "ARRAY<STRUCT<sku STRING>>", None),
+        ("price", "FLOAT64", "In dollars."),
+    ]
+    assert snapshot(tmp_path).row(0) == ("u1", [{"sku": "s"}], 1.5)
+
+
+def test_a_result_over_rest_is_read_page_after_page(
+    server: BigQueryServer, run: Run, tmp_path: Path
+) -> None:
+    result = run()
+    assert metadata(result, NODE)["octogen/read_by"] == "REST"
+    assert (uuids(tmp_path), server.pages) == (["u1", "u2", "u3"], [0, 2])
+
+
+def test_each_stream_of_the_storage_read_api_is_read(
+    server: BigQueryServer, run: Run, tmp_path: Path
+) -> None:
+    server.total_rows = 4
+    with storage_read_api([batch("u1"), batch("u2", "u3")], [batch("u4")]) as storage:
+        assert run(storage).success
+    assert sorted(uuids(tmp_path)) == ["u1", "u2", "u3", "u4"]
+    assert server.pages == []
+
+
+@pytest.mark.parametrize(
+    ("refusal", "line"),
+    [
+        (
+            Refusal("PERMISSION_DENIED", "Not for you."),
+            "(PERMISSION_DENIED: 403 Not for you). Let an administrator grant "
+            f"roles/bigquery.readSessionUser on project {PROJECT}.",
+        ),
+        (
+            Refusal(
+                "PERMISSION_DENIED",
+                "Disabled.",
+                error_info(
+                    "SERVICE_DISABLED",
+                    service="bigquerystorage.googleapis.com",
+                    consumer=f"projects/{PROJECT}",
+                ),
+            ),
+            "API bigquerystorage.googleapis.com is not enabled in project my-project: let an "
+            "administrator run `gcloud services enable bigquerystorage.googleapis.com ",
+        ),
+        (Refusal("UNIMPLEMENTED", "What?"), "(UNIMPLEMENTED: 501 What?)."),
+    ],
+    ids=["denied", "disabled", "unknown"],
+)
+def test_rest_takes_over_if_the_storage_read_api_refuses(
+    refusal: Refusal, line: str, run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with storage_read_api(refusal=refusal) as storage:
+        result = run(storage)
+    assert metadata(result, NODE)["octogen/read_by"] == "REST"
+    assert uuids(tmp_path) == ["u1", "u2", "u3"]
+    log = capfd.readouterr().err
+    assert "The rows are read by REST, which is slower: the Storage Read API refused " in log
+    assert line in log
+
+
+def test_a_stream_that_breaks_publishes_nothing_and_says_so(run: Run, tmp_path: Path) -> None:
+    with storage_read_api([batch("u1"), Refusal("DATA_LOSS", "Torn.")]) as storage:
+        message = failure(run(storage, retry_policy=None))
+    assert f"The rows of {VIEW}: BigQuery failed (DATA_LOSS: Torn). Try again later." in message
+    assert stored(tmp_path) == []
+
+
+def test_a_run_that_is_stopped_does_not_wait_for_a_silent_stream(run: Run, tmp_path: Path) -> None:
+    with storage_read_api([batch("u1"), Silence()], [Silence()]) as storage:
+        timer = threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        began = time.monotonic()
+        assert not run(storage, retry_policy=None).success
+        assert time.monotonic() - began < STOP_SECONDS
+    assert stored(tmp_path) == []
+
+
+def test_a_result_with_fewer_rows_than_it_claims_is_not_published(
+    server: BigQueryServer, run: Run, tmp_path: Path
+) -> None:
+    assert run().success
+    server.total_rows, server.rows = 5, [("v1",), ("v2",)]
+    message = failure(run(retry_policy=None))
+    assert "is not complete: 2 rows were written of 2 read; the result of BigQuery's job" in message
+    assert message.rstrip().endswith("has 5. Nothing was published; run it again.")
+    assert uuids(tmp_path) == ["u1", "u2", "u3"]
+    assert stored(tmp_path) == [f"{NODE}.parquet"]
+
+
+def test_pages_without_end_are_not_read(server: BigQueryServer, run: Run, tmp_path: Path) -> None:
+    server.total_rows, server.rows = 3, [(f"u{number}",) for number in range(200)]
+    assert "has 3. Nothing was published" in failure(run(retry_policy=None))
+    assert server.pages[-1] <= 6
+    assert stored(tmp_path) == []
+
+
+def test_a_read_that_fails_is_retried_and_leaves_nothing_behind(
+    server: BigQueryServer, run: Run, tmp_path: Path
+) -> None:
+    server.page_failures = 2
+    result = run(retry_policy=AT_ONCE)
+    assert f"The rows of {VIEW}: BigQuery failed (504 timeout: The result is late)" in (
+        failure(result)
+    )
+    assert [event for event in result.all_events if event.is_step_up_for_retry]
+    assert stored(tmp_path) == []
+
+
+def test_a_view_that_lost_its_rows_replaces_no_snapshot_by_itself(
+    server: BigQueryServer, run: Run, tmp_path: Path
+) -> None:
+    server.rows = []
+    message = failure(run())
+    assert "was not published: the service sent no products (min_rows_ratio is 0.5)." in message
+    assert "Octogen exported the catalog only in part" in message
+    assert stored(tmp_path) == []
+    assert run(min_rows_ratio=0).success
+    assert uuids(tmp_path) == []
+
+
+@pytest.mark.parametrize("api", ["REST", "Storage Read API"])
+def test_a_condition_may_select_no_rows(
+    api: str, server: BigQueryServer, run: Run, tmp_path: Path
+) -> None:
+    assert run().success
+    server.rows = []
+    with storage_read_api([]) as storage:
+        result = run(storage if api != "REST" else None, where="FALSE", columns=["uuid"])
+    checks = {each.check_name: each.passed for each in result.get_asset_check_evaluations()}
+    assert checks == {"not_empty": False, "expected_columns": True, "fresh": False}
+    assert snapshot(tmp_path).schema == {"uuid": pl.String()}
+
+
+MICROSECONDS = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "newest"),
+    [
+        ("TIMESTAMP", ["1000000", "3000000", None, "2000000"], "1970-01-01T00:00:03+00:00"),
+        ("DATE", ["2026-01-02", "2026-01-01"], "2026-01-02T00:00:00+00:00"),
+        ("TIMESTAMP", [None], None),
+        ("STRING", ["yesterday"], None),
+    ],
+)
+def test_the_last_modification_is_the_newest_export(
+    kind: str,
+    values: list[str | None],
+    newest: str | None,
+    server: BigQueryServer,
+    run: Run,
+    tmp_path: Path,
+) -> None:
+    server.fields[:] = [UUID, {"name": "Exported_At", "type": kind}]
+    server.rows = [("u", value) for value in values]
+    shown = metadata(run(), NODE)
+    seconds = newest and datetime.fromisoformat(newest).timestamp()
+    assert shown.get("octogen/last_modified") == seconds
+    facts = pl.read_parquet_metadata(tmp_path / "stored" / f"{NODE}.parquet")
+    assert facts.get("octogen.last_modified") == newest
+    assert facts["octogen.source_table"] == VIEW
+    assert facts["octogen.job_id"] == shown["octogen/job_id"]
