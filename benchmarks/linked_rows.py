@@ -21,7 +21,7 @@ from google.cloud.bigquery_storage_v1.services.big_query_read.transports import 
 )
 
 from octogen_dagster import ParquetSnapshotIOManager, build_linked_snapshot_asset
-from octogen_dagster.bigquery import query_result
+from tests.servers.bigquery import WithStorage
 
 _PROJECT = "my-project"
 
@@ -50,7 +50,7 @@ def _share(rows: int) -> str:
     return f"{_PROJECT}.{view}"
 
 
-def _materialize(view: str, folder: str) -> None:
+def _materialize(view: str, folder: str, bigquery: object) -> None:
     @dg.asset
     def linked() -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster takes it for one with no value
         return dg.MaterializeResult(metadata={"dagster/table_name": view})
@@ -58,29 +58,28 @@ def _materialize(view: str, folder: str) -> None:
     dg.materialize(
         [linked, build_linked_snapshot_asset(linked)],
         resources={
-            "bigquery": _BigQuery(),
+            "bigquery": bigquery,
             "io_manager": ParquetSnapshotIOManager(base_dir=folder),
         },
     )
+
+
+def _with_storage(rest: str, storage: str) -> WithStorage:
+    channel = grpc.insecure_channel(storage, options=[("grpc.max_receive_message_length", -1)])
+    transport = BigQueryReadGrpcTransport(channel=channel)
+    return WithStorage(rest, BigQueryReadClient(transport=transport))  # type: ignore[no-untyped-call]
 
 
 def main() -> None:
     """Materialize one row to warm up, then the rows, and print the peak memory."""
     rest, storage, rows = sys.argv[1:]
     os.environ["BIGQUERY_EMULATOR_HOST"] = rest
+    views = [_share(1), _share(int(rows))]
     if storage:
-        options = [("grpc.max_receive_message_length", -1)]
-
-        def open_storage_client(client: bigquery.Client) -> BigQueryReadClient:
-            del client
-            channel = grpc.insecure_channel(storage, options=options)
-            transport = BigQueryReadGrpcTransport(channel=channel)
-            return BigQueryReadClient(transport=transport)  # type: ignore[no-untyped-call]
-
-        query_result._open_storage_client = open_storage_client
-    for view in map(_share, (1, int(rows))):
+        del os.environ["BIGQUERY_EMULATOR_HOST"]
+    for view in views:
         with tempfile.TemporaryDirectory() as folder:
-            _materialize(view, folder)
+            _materialize(view, folder, _with_storage(rest, storage) if storage else _BigQuery())
     unit = 1 if sys.platform == "darwin" else 1024
     print("\n" + str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6))
 

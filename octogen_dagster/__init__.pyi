@@ -25,7 +25,6 @@ from .api.search import (
 )
 from .bigquery.linked_datasets import build_linked_datasets_asset
 from .bigquery.linked_products import build_linked_products_asset
-from .bigquery.linked_products_query import query_linked_products
 from .bigquery.linked_snapshot import build_linked_snapshot_asset
 from .bigquery.listing_sensor import build_listing_sensor
 from .bigquery.listing_sources import (
@@ -148,7 +147,6 @@ __all__ = [
     "listing_of",
     "listing_partition_key",
     "listing_partitions",
-    "query_linked_products",
     "scan_products",
     "snapshot_days",
     "subscribe_to_listing",

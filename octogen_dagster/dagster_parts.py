@@ -51,8 +51,6 @@ ACCEPT_SHRINKING_CONFIG = dg.Field(
     description="True to publish this run's snapshot of whole catalogs however few rows it has.",
 )
 
-NOT_EMPTY = "not_empty"
-NOT_EMPTY_DESCRIPTION = "There are products."
 FRESH = "fresh"
 
 SPENT_TAG = "octogen/spent_usd"
@@ -221,19 +219,6 @@ def require_max_age(max_age: timedelta | None) -> None:
     """Refuse a setting `max_age` that is not positive."""
     if max_age is not None and max_age <= timedelta():
         raise ValueError(f"max_age must be a positive timedelta or None, not {max_age!r}.")
-
-
-def not_empty_result(
-    subject: object, rows: int, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
-) -> dg.AssetCheckResult:
-    """The result of the check `not_empty` of a table with some rows."""
-    return dg.AssetCheckResult(
-        passed=rows > 0,
-        check_name=NOT_EMPTY,
-        severity=severity,
-        description=f"{subject} has {rows:,} rows.",
-        metadata={"octogen/rows": rows},
-    )
 
 
 def hours(time: timedelta) -> float:

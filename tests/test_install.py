@@ -34,7 +34,6 @@ features = [
     lambda: build_linked_datasets_asset(),
     lambda: build_linked_datasets_asset(control_plane=True),
     lambda: build_linked_products_asset(assets),
-    lambda: query_linked_products("", name="q", linked_products=assets, destination="a.b"),
     lambda: build_linked_snapshot_asset(assets),
     lambda: AnalyticsHubResource(project="my-project"),
     lambda: ExchangeSource("projects/p/locations/us/dataExchanges/x"),
@@ -57,20 +56,22 @@ from octogen_dagster import ParquetSnapshotIOManager
 
 defs = dg.Definitions(resources={"io_manager": ParquetSnapshotIOManager(base_dir="gs://bucket")})
 """
-GOOGLE = "needs dagster-gcp, google-cloud-bigquery-analyticshub, pyarrow: pip install"
+GOOGLE_PACKAGES = (
+    "dagster-gcp, google-cloud-bigquery-analyticshub, google-cloud-bigquery-storage, "
+    "google-cloud-bigquery, pyarrow"
+)
+GOOGLE = f"needs {GOOGLE_PACKAGES}: pip install"
 HINTS = [
     f'build_linked_datasets_asset {GOOGLE} "octogen-dagster[bigquery]"',
-    "build_linked_datasets_asset needs dagster-gcp, google-cloud-bigquery-analyticshub, pyarrow, "
+    f"build_linked_datasets_asset needs {GOOGLE_PACKAGES}, "
     'mcp: pip install "octogen-dagster[bigquery,mcp]"',
     f'build_linked_products_asset {GOOGLE} "octogen-dagster[bigquery]"',
-    f'query_linked_products {GOOGLE} "octogen-dagster[bigquery]"',
     f'build_linked_snapshot_asset {GOOGLE} "octogen-dagster[bigquery]"',
     f'AnalyticsHubResource {GOOGLE} "octogen-dagster[bigquery]"',
     f'ExchangeSource {GOOGLE} "octogen-dagster[bigquery]"',
     f'Analytics Hub {GOOGLE} "octogen-dagster[bigquery]"',
     'OctogenControlPlaneResource needs mcp: pip install "octogen-dagster[mcp]"',
-    "OctogenSource needs dagster-gcp, google-cloud-bigquery-analyticshub, pyarrow, mcp: "
-    'pip install "octogen-dagster[bigquery,mcp]"',
+    f'OctogenSource needs {GOOGLE_PACKAGES}, mcp: pip install "octogen-dagster[bigquery,mcp]"',
     'Octogen\'s MCP needs mcp: pip install "octogen-dagster[mcp]"',
     'the sandbox needs uvicorn: pip install "octogen-dagster[sandbox]"',
 ]

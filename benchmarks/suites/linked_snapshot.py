@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.measure import Row, run_rounds, say
 from benchmarks.processes import run_python
 from benchmarks.source import Generation
-from tests.bigquery.rest_api import ENVIRONMENT, running_emulator
+from tests.servers.bigquery import ENVIRONMENT, running_emulator
 
 _LARGE, _SMALL = 1_000_000, 100_000
 _REST_LARGE, _REST_SMALL = 200_000, 20_000  # the emulator takes seconds for a page
@@ -21,7 +21,7 @@ def run(generations: Sequence[Generation], rounds: int, _before: Path | None) ->
     """Compare the peaks at ten times the rows, by both APIs of BigQuery."""
     del generations  # a view has one
     if not ENVIRONMENT:
-        say("  left out: it needs the BigQuery emulator, see tests/bigquery/emulator.sh")
+        say("  left out: it needs the BigQuery emulator, see tests/servers/bigquery_emulator.sh")
         return
     port = _free_port()
     storage = f"127.0.0.1:{port}"

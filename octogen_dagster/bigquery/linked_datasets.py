@@ -7,7 +7,7 @@ import dagster as dg
 
 from octogen_dagster.bigquery.partitions import listing_name, listing_partitions
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
-from octogen_dagster.bigquery.table_metadata import CONSOLE, TABLE_NAME, console_url
+from octogen_dagster.bigquery.tables import CONSOLE, TABLE_NAME, console_url
 from octogen_dagster.dagster_parts import asset_arguments_of, octogen_asset
 from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,

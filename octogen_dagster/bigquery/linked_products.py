@@ -1,20 +1,36 @@
 """The asset of linked products: it describes and checks each linked table where it is."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 import dagster as dg
 
-from octogen_dagster.bigquery.asset_queries import (
-    DOLLARS_PER_TIB,
-    job_origin,
-    query_metadata,
+from octogen_dagster.bigquery.checks import (
+    PRODUCT_COLUMNS,
+    age_of,
+    build_check_specs,
+    check_results,
 )
-from octogen_dagster.bigquery.query_jobs import MAX_BYTES_BILLED, QueryLimits
-from octogen_dagster.bigquery.table_checks import build_check_specs, check_results
-from octogen_dagster.bigquery.table_metadata import read_reported_table, table_metadata
-from octogen_dagster.bigquery.tables import TableFacts, open_client, read_table
+from octogen_dagster.bigquery.queries import (
+    DOLLARS_PER_TIB,
+    MAX_BYTES_BILLED,
+    REQUEST_TIMEOUT,
+    query_metadata,
+    require_max_bytes_billed,
+    run_query,
+)
+from octogen_dagster.bigquery.tables import (
+    CONSOLE,
+    EXPORTED_AT,
+    TABLE_NAME,
+    TableName,
+    console_url,
+    find_modified_column,
+    open_client,
+    read_reported_table,
+    table_schema,
+)
 from octogen_dagster.dagster_parts import (
     Metadata,
     asset_arguments_of,
@@ -25,17 +41,7 @@ from octogen_dagster.dagster_parts import (
     require_max_age,
 )
 from octogen_dagster.settings import require_extras
-
-PRODUCT_COLUMNS = (
-    "uuid",
-    "catalog_key",
-    "product_url",
-    "title",
-    "brand",
-    "current_price",
-    "in_stock",
-)
-"""The columns that Octogen documents of `products_current_v1`; it has more."""
+from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
 
 
 def build_linked_products_asset(
@@ -71,8 +77,8 @@ def build_linked_products_asset(
         modified_column: The column whose newest value is the last modification; by default
             BigQuery's own for a table, and `exported_at` for a view that has it.
         columns: The columns to expect.
-        max_bytes_billed: The bytes that the query may be billed for; None sets no limit. A query
-            that reads more by BigQuery's estimate is not run.
+        max_bytes_billed: The bytes that the query may be billed for; None sets no limit. BigQuery
+            does not run a query that would be billed for more.
         dollars_per_tib: The price of 2**40 bytes billed, in dollars; by default Google's list price
             of on-demand queries in the US.
         asset_arguments: Any other argument of `@dagster.asset`, such as `group_name`,
@@ -83,7 +89,7 @@ def build_linked_products_asset(
         MissingPackageError: The packages of the extra `bigquery` are not installed.
     """
     require_extras("build_linked_products_asset", "bigquery")
-    limits = QueryLimits(max_bytes_billed)
+    require_max_bytes_billed(max_bytes_billed)
     require_max_age(max_age)
     given = asset_arguments_of(name, asset_arguments)
     partitions = given.pop("partitions_def", linked_datasets.partitions_def)
@@ -105,29 +111,69 @@ def build_linked_products_asset(
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster takes it for one with no value
         table = read_reported_table(context, linked_datasets.key)
         with permanent_errors_fail(), open_client(bigquery) as client:
-            facts = read_table(
-                client, table, modified_column, origin=job_origin(context), limits=limits
+            with translate_google_errors(BIGQUERY, f"Table {table}"):
+                there = client.get_table(str(table), timeout=REQUEST_TIMEOUT)
+            is_table = there.table_type == "TABLE"
+            is_counted = is_table and there.num_rows is not None
+            column = find_modified_column(
+                there.schema, table, modified_column, None if is_counted else EXPORTED_AT
             )
-        modified = facts.last_modified
-        age = None if modified is None else datetime.now(timezone.utc) - modified
+            rows = there.num_rows
+            last_modified = there.modified if is_table else None
+            cost: Metadata = {}
+            if column or not is_counted:
+                job = run_query(
+                    context,
+                    client,
+                    _count_rows(table, column),
+                    subject=f"Table {table}, whose rows are counted",
+                    location=there.location,
+                    max_bytes_billed=max_bytes_billed,
+                )
+                with translate_google_errors(BIGQUERY, f"Table {table}"):
+                    ((rows, newest),) = job.result(timeout=REQUEST_TIMEOUT)
+                last_modified = newest if column else last_modified
+                cost = query_metadata(job, dollars_per_tib)
+        row_count = "partition_row_count" if context.has_partition_key else "row_count"
         context.add_asset_metadata(
             {
-                **table_metadata(table, facts, partitioned=context.has_partition_key),
-                **_modification(facts, age),
-                **(query_metadata(facts.query, dollars_per_tib) if facts.query else {}),
+                TABLE_NAME: str(table),
+                f"dagster/{row_count}": rows,
+                "dagster/column_schema": table_schema(there.schema),
+                "octogen/table_type": there.table_type,
+                "octogen/location": there.location,
+                CONSOLE: console_url(*table),
+                **_modification(last_modified),
+                **cost,
             }
         )
         return dg.MaterializeResult(
-            check_results=check_results(table, facts, columns=columns, age=age, max_age=max_age),
+            check_results=check_results(
+                table,
+                rows,
+                there.schema,
+                columns=columns,
+                last_modified=last_modified,
+                max_age=max_age,
+            )
         )
 
     return linked_products
 
 
-def _modification(facts: TableFacts, age: timedelta | None) -> Metadata:
-    if facts.last_modified is None or age is None:
+def _count_rows(table: TableName, modified_column: str | None) -> str:
+    newest = f"MAX(`{modified_column}`)" if modified_column else "NULL"
+    # The table's name is checked, and the column's name comes from BigQuery.
+    return (
+        f"SELECT COUNT(*) AS row_count, CAST({newest} AS TIMESTAMP) AS last_modified "  # noqa: S608
+        f"FROM `{table}`"
+    )
+
+
+def _modification(last_modified: datetime | None) -> Metadata:
+    if last_modified is None:
         return {}
     return {
-        "octogen/last_modified": dg.MetadataValue.timestamp(facts.last_modified),
-        "octogen/age_hours": hours(age),
+        "octogen/last_modified": dg.MetadataValue.timestamp(last_modified),
+        "octogen/age_hours": hours(age_of(last_modified)),
     }

@@ -1,35 +1,31 @@
 """The asset of linked snapshots: it brings each linked view into the store of the IO manager."""
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
-from octogen_dagster.bigquery.asset_queries import DOLLARS_PER_TIB, job_origin, query_metadata
-from octogen_dagster.bigquery.linked_products import PRODUCT_COLUMNS
-from octogen_dagster.bigquery.linked_scan import LinkedScan
-from octogen_dagster.bigquery.query_jobs import (
+from octogen_dagster.bigquery.checks import PRODUCT_COLUMNS, build_check_specs, check_results
+from octogen_dagster.bigquery.linked_view import LinkedScan, build_select, check_arguments
+from octogen_dagster.bigquery.queries import (
+    DOLLARS_PER_TIB,
     MAX_BYTES_BILLED,
     REQUEST_TIMEOUT,
-    QueryLimits,
+    QueryRows,
+    query_metadata,
+    require_max_bytes_billed,
     run_query,
 )
-from octogen_dagster.bigquery.query_result import open_result
-from octogen_dagster.bigquery.table_checks import build_check_specs, check_results
-from octogen_dagster.bigquery.table_metadata import (
+from octogen_dagster.bigquery.tables import (
     CONSOLE,
+    EXPORTED_AT,
     console_url,
+    find_modified_column,
+    open_client,
     read_reported_table,
     table_schema,
 )
-from octogen_dagster.bigquery.tables import (
-    EXPORTED_AT,
-    TableFacts,
-    find_modified_column,
-    open_client,
-)
-from octogen_dagster.bigquery.view_query import build_view_query, check_arguments
 from octogen_dagster.dagster_parts import (
     ACCEPT_SHRINKING,
     ACCEPT_SHRINKING_CONFIG,
@@ -61,8 +57,8 @@ def build_linked_snapshot_asset(
 
     Octogen charges nothing for the rows. A query in BigQuery selects them, and they stream in
     batches of Arrow into the asset's IO manager, `ParquetSnapshotIOManager`. They are read by the
-    Storage Read API if google-cloud-bigquery-storage is installed, and else by REST, which is
-    slower. A retried run takes the result of its query and does not pay again.
+    Storage Read API, or by REST, which is slower, if that refuses. A retried run takes the result
+    of its query and does not pay again.
 
     The columns are those of the view, with Polars' types; their types in BigQuery are in the
     metadata. Each partition has checks of its own:
@@ -86,8 +82,8 @@ def build_linked_snapshot_asset(
             of the one that it replaces. With fewer rows, or none, the run fails and the snapshot
             there stays; `accept_shrinking: true` in the run configuration accepts it for one run. 0
             publishes any snapshot. With `where` there may be any number of rows.
-        max_bytes_billed: The bytes that the query may be billed for; None sets no limit. A query
-            that reads more by BigQuery's estimate is not run.
+        max_bytes_billed: The bytes that the query may be billed for; None sets no limit. BigQuery
+            does not run a query that would be billed for more.
         dollars_per_tib: The price of 2**40 bytes billed, in dollars; by default Google's list price
             of on-demand queries in the US.
         asset_arguments: Any other argument of `@dagster.asset`, such as `group_name`,
@@ -100,7 +96,7 @@ def build_linked_snapshot_asset(
         MissingPackageError: The packages of the extra `bigquery` are not installed.
     """
     require_extras("build_linked_snapshot_asset", "bigquery")
-    limits = QueryLimits(max_bytes_billed)
+    require_max_bytes_billed(max_bytes_billed)
     check_arguments(columns, where, modified_column)
     require_fraction("min_rows_ratio", min_rows_ratio)
     require_max_age(max_age)
@@ -129,35 +125,37 @@ def build_linked_snapshot_asset(
             with translate_google_errors(BIGQUERY, f"Table {table}"):
                 view = client.get_table(str(table), timeout=REQUEST_TIMEOUT)
             dated_by = find_modified_column(view.schema, table, modified_column, EXPORTED_AT)
-            sql = build_view_query(table, view.schema, columns, where)
-            query = run_query(
+            sql = build_select(table, view.schema, columns, where)
+            job = run_query(
+                context,
                 client,
                 sql,
                 subject=f"The query of {table}",
-                origin=job_origin(context),
-                limits=limits,
                 location=view.location,
+                max_bytes_billed=max_bytes_billed,
             )
-            with open_result(query.job, client, context.log.warning) as result:
-                scan = LinkedScan(
-                    result, str(table), 0.0 if accepts_any else min_rows_ratio, dated_by
-                )
-                metadata = {
+            with translate_google_errors(BIGQUERY, f"The rows of {table}"):
+                rows = QueryRows(client, job)
+            scan = LinkedScan(
+                rows, table, str(job.job_id), 0.0 if accepts_any else min_rows_ratio, dated_by
+            )
+            context.add_asset_metadata(
+                {
                     "octogen/source_table": str(table),
-                    CONSOLE: console_url(table.project, table.dataset_id, table.table_id),
-                    "octogen/source_columns": table_schema(result.schema),
+                    CONSOLE: console_url(*table),
+                    "octogen/source_columns": table_schema(rows.schema),
                     "octogen/sql": dg.MetadataValue.md(f"```sql\n{sql}\n```"),
-                    **query_metadata(query, dollars_per_tib),
+                    **query_metadata(job, dollars_per_tib),
                 }
-                context.add_asset_metadata(metadata)
-                # Dagster hands an output to the IO manager before it asks for what comes next.
-                yield dg.Output(scan)
-        modified = scan.last_modified
+            )
+            # Dagster hands an output to the IO manager before it asks for what comes next.
+            yield dg.Output(scan)
         yield from check_results(
             f"The snapshot of {table}",
-            TableFacts(view.table_type, view.location, result.total_rows, modified, result.schema),
+            rows.total,
+            rows.schema,
             columns=columns or PRODUCT_COLUMNS,
-            age=None if modified is None else datetime.now(timezone.utc) - modified,
+            last_modified=scan.last_modified,
             max_age=max_age,
         )
 

@@ -293,8 +293,8 @@ BIGQUERY = GoogleService(
         "notFound": "Check the name and the location: a query reaches the datasets of one location "
         "only. A linked dataset is gone when its listing was withdrawn or its subscription ended: "
         "then subscribe again.",
-        "responseTooLarge": "Read fewer columns or rows, or let query_linked_products write the "
-        "result to a table.",
+        "responseTooLarge": "Read fewer columns or rows, or write the result to a table of your "
+        "own.",
         "resourcesExceeded": "Let the query read less, or do less at once.",
         "quotaExceeded": "Wait, or let an administrator raise the project's quota.",
         "stopped": "Somebody cancelled the job, or it took longer than it may. Run it again, or "

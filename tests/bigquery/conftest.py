@@ -2,7 +2,6 @@ from collections.abc import Iterator
 
 import dagster as dg
 import pytest
-from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY, DEFAULT_RETRY
 
 from octogen_dagster.bigquery.listing_sources import ExchangeSource, OctogenSource, Source
 from octogen_dagster.sharing import subscribe
@@ -18,13 +17,6 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(subscribe, "WAITS", (0.01,))
         yield hub
-
-
-@pytest.fixture
-def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Google's client of BigQuery retry at once."""
-    for retry in (DEFAULT_RETRY, DEFAULT_JOB_RETRY):
-        monkeypatch.setattr(retry, "_initial", 0.001)
 
 
 @pytest.fixture(params=["exchange", "octogen"])

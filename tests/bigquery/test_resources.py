@@ -17,7 +17,7 @@ from octogen_dagster.errors import (
 from octogen_dagster.sandbox.hub import Hub
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.servers import RawServer, http
-from tests.bigquery.rest_api import environment
+from tests.servers.bigquery import environment
 
 PROJECT = "my-project"
 PRINCIPAL = "serviceAccount:reader@my-project.iam.gserviceaccount.com"

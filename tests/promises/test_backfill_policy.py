@@ -20,7 +20,6 @@ from octogen_dagster import (
     catalog_days,
     catalog_partitions,
     listing_partitions,
-    query_linked_products,
 )
 
 Builder = Callable[..., dg.AssetsDefinition]
@@ -48,15 +47,6 @@ def builders() -> dict[str, Builder]:
     def following(build: Callable[..., dg.AssetsDefinition], of: dg.AssetsDefinition) -> Builder:
         return lambda **arguments: build(of, **arguments)
 
-    def query(**arguments: Any) -> dg.AssetsDefinition:
-        return query_linked_products(
-            "SELECT * FROM {products}",
-            name="query",
-            linked_products=linked,
-            destination="made.of_{linked_dataset}",
-            **arguments,
-        )
-
     return {
         "catalogs": catalogs,
         "days": days,
@@ -66,7 +56,6 @@ def builders() -> dict[str, Builder]:
         "octogen_linked_datasets": build_linked_datasets_asset,
         "octogen_linked_products": following(build_linked_products_asset, linked),
         "octogen_linked_snapshot": following(build_linked_snapshot_asset, linked),
-        "query": query,
     }
 
 

@@ -31,8 +31,8 @@ from octogen_dagster.errors import OctogenBigQueryInputError
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.servers import KEY, RawServer, Received, http
 from tests.api.shops import catalog_of_shop, shop, shops
-from tests.bigquery import rest_api
 from tests.promises.control_plane import SECRET
+from tests.servers import bigquery as rest_api
 from tests.servers.analytics_hub import answering, refusing
 from tests.servers.octogen_mcp import CLIENT, PRINCIPAL, PROJECT, OctogenServer, reply, structured
 

@@ -1,7 +1,5 @@
 """An error of Google is shown with the code that says most."""
 
-import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,17 +9,15 @@ import pytest
 from dagster_gcp import BigQueryResource
 
 from octogen_dagster import (
-    OctogenControlPlaneResource,
     build_linked_products_asset,
     build_linked_snapshot_asset,
     subscribe_to_listing,
 )
-from octogen_dagster.errors import OctogenBigQueryError, OctogenMCPAuthenticationError
-from tests.bigquery.rest_api import PROJECT, answering, environment
-from tests.bigquery.result_server import VIEW, ResultServer
+from octogen_dagster.errors import OctogenBigQueryError
 from tests.results import failure
 from tests.servers import analytics_hub as hubs
 from tests.servers.analytics_hub import error_info, granting, refusing
+from tests.servers.bigquery import PROJECT, VIEW, BigQueryServer, answering, environment
 
 LISTING = "projects/octo/locations/us/dataExchanges/catalogs/listings/acme"
 SCOPE = error_info("ACCESS_TOKEN_SCOPE_INSUFFICIENT", method="SubscribeListing")
@@ -47,7 +43,7 @@ def linked() -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster takes
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """BigQuery; the entry "answer" says how it answers."""
-    set_answer: dict[str, Any] = {"answer": ResultServer()}
+    set_answer: dict[str, Any] = {"answer": BigQueryServer()}
 
     def answer(method: str, path: str, body: dict[str, Any]) -> Any:
         return set_answer["answer"](method, path, body)
@@ -97,25 +93,8 @@ def test_a_refusal_of_bigquery_without_a_list_of_errors_shows_the_reason_in_its_
     assert "BigQuery refused (403 Forbidden USER_PROJECT_DENIED: " in message
 
 
-@pytest.mark.parametrize("code", ["unsupported_grant_type", "ACCESS_TOKEN_SCOPE_INSUFFICIENT"])
-def test_a_long_code_in_the_output_of_a_token_command_is_no_secret(
-    code: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program = f"import sys; sys.exit('ERROR: {code} for a token of {'s3cret' * 5}')"
-    monkeypatch.setenv("OCTOGEN_MCP_TOKEN_COMMAND", shlex.join([sys.executable, "-c", program]))
-    resource = OctogenControlPlaneResource(
-        principal="serviceAccount:reader@my-project.iam.gserviceaccount.com"
-    )
-    with (
-        resource.control_plane() as octogen,
-        pytest.raises(OctogenMCPAuthenticationError) as caught,
-    ):
-        octogen.listings()
-    assert f"ERROR: {code} for a token of [masked]" in str(caught.value)
-
-
 def test_the_last_of_many_failed_jobs_says_why(server: dict[str, Any]) -> None:
-    bigquery: ResultServer = server["answer"]
+    bigquery: BigQueryServer = server["answer"]
     wrong = {"reason": "invalidQuery", "message": "Unrecognized name: x", "location": "query"}
     bigquery.failures, bigquery.lost_answers = [wrong] * 20, 20
     message = failure(materialized(build_linked_snapshot_asset(linked, where="x")))

@@ -19,6 +19,7 @@ from dagster_gcp import BigQueryResource
 
 from octogen_dagster import ParquetSnapshotIOManager, build_linked_snapshot_asset
 from tests.results import failure, metadata
+from tests.servers.analytics_hub import Refusal, error_info
 from tests.servers.bigquery import (
     PROJECT,
     UUID,
@@ -29,7 +30,6 @@ from tests.servers.bigquery import (
     serving,
     storage_read_api,
 )
-from tests.sharing.hubs import Refusal, error_info
 
 NODE = "octogen_linked_snapshot"
 STOP_SECONDS = 10

@@ -12,9 +12,15 @@ import pytest
 
 from octogen_dagster import listing_partition_key
 from octogen_dagster.sandbox.server import Sandbox
-from tests.bigquery.rest_api import PROJECT, answering, environment
-from tests.bigquery.result_server import EXPORTED_AT, UUID, ResultServer
 from tests.promises.yaml_projects import LINKED, files, load, load_all, run
+from tests.servers.bigquery import (
+    EXPORTED_AT,
+    PROJECT,
+    UUID,
+    BigQueryServer,
+    answering,
+    environment,
+)
 
 LISTING = "projects/octogen/locations/eu/dataExchanges/catalogs/listings/acme"
 EXCHANGE = "projects/octogen/locations/eu/dataExchanges/catalogs"
@@ -22,9 +28,9 @@ PRINCIPAL = "serviceAccount:reader@my-project.iam.gserviceaccount.com"
 
 
 @pytest.fixture
-def bigquery() -> ResultServer:
+def bigquery() -> BigQueryServer:
     """A BigQuery that has the view of a catalog."""
-    bigquery = ResultServer(fields=[UUID, EXPORTED_AT], rows=[("u1", "1800000000000000")])
+    bigquery = BigQueryServer(fields=[UUID, EXPORTED_AT], rows=[("u1", "1800000000000000")])
     (view,) = bigquery.tables.values()
     name = "octogen_strada.products_current_v1"
     view["tableReference"] |= {"datasetId": "octogen_strada"}
@@ -35,7 +41,7 @@ def bigquery() -> ResultServer:
 
 @pytest.fixture
 def shared(
-    bigquery: ResultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bigquery: BigQueryServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Sandbox]:
     """A sandbox that shares a catalog, whose view is in BigQuery."""
     with (
@@ -50,7 +56,7 @@ def shared(
 
 
 def test_linked_datasets_products_and_snapshots_run(
-    shared: Sandbox, bigquery: ResultServer, tmp_path: Path, instance: dg.DagsterInstance
+    shared: Sandbox, bigquery: BigQueryServer, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     attributes = {
         "project": PROJECT,

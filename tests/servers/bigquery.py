@@ -34,14 +34,14 @@ from google.cloud.bigquery_storage_v1.services.big_query_read.transports import 
     BigQueryReadGrpcTransport,
 )
 
-from tests.sharing.hubs import Refusal, abort
+from tests.servers.analytics_hub import Refusal, abort
 
 PROJECT = "my-project"
 VIEW = f"{PROJECT}.octogen_acme.products_current_v1"
 UUID = {"name": "uuid", "type": "STRING"}
 EXPORTED_AT = {"name": "exported_at", "type": "TIMESTAMP"}
 ENVIRONMENT = os.environ.get("LOCAL_BIGQUERY")
-"""The folder that `tests/bigquery/emulator.sh` made."""
+"""The folder that `tests/servers/bigquery_emulator.sh` made."""
 
 _COUNTED = [
     {"name": "row_count", "type": "INTEGER"},
@@ -350,7 +350,7 @@ class WithStorage:
 
         yield Client(
             project=PROJECT,
-            credentials=google.auth.credentials.AnonymousCredentials(),
+            credentials=google.auth.credentials.AnonymousCredentials(),  # type: ignore[no-untyped-call]
             client_options={"api_endpoint": self._address},
         )
 
@@ -372,6 +372,7 @@ def storage_read_api(
     names = [f"streams/{number}" for number in range(len(streams))]
     schemas = [each.schema for stream in streams for each in stream if hasattr(each, "schema")]
     schema = schemas[0] if schemas else pa.schema([("uuid", pa.string())])
+    arrow_schema = types.ArrowSchema(serialized_schema=schema.serialize().to_pybytes())
 
     def open_session(request: types.CreateReadSessionRequest, context: Any) -> types.ReadSession:
         if refusal is not None:
@@ -379,7 +380,7 @@ def storage_read_api(
         assert request.parent == f"projects/{PROJECT}"
         assert request.read_session.data_format == types.DataFormat.ARROW
         return types.ReadSession(
-            arrow_schema=types.ArrowSchema(serialized_schema=schema.serialize().to_pybytes()),
+            arrow_schema=arrow_schema,
             streams=[types.ReadStream(name=name) for name in names],
         )
 
@@ -394,7 +395,7 @@ def storage_read_api(
                 ended.wait(60)
             else:
                 if sent >= request.offset:
-                    yield _rows(each)
+                    yield _rows(each, arrow_schema)
                 sent += len(each)
 
     handlers = {
@@ -420,9 +421,11 @@ def storage_read_api(
         server.stop(None)
 
 
-def _rows(batch: pa.RecordBatch) -> types.ReadRowsResponse:
+def _rows(batch: pa.RecordBatch, schema: types.ArrowSchema) -> types.ReadRowsResponse:
     content = types.ArrowRecordBatch(serialized_record_batch=batch.serialize().to_pybytes())
-    return types.ReadRowsResponse(row_count=len(batch), arrow_record_batch=content)
+    return types.ReadRowsResponse(
+        row_count=len(batch), arrow_record_batch=content, arrow_schema=schema
+    )
 
 
 @contextlib.contextmanager

@@ -69,7 +69,6 @@ from octogen_dagster import (
     listing_of,
     listing_partition_key,
     listing_partitions,
-    query_linked_products,
     scan_products,
     snapshot_days,
     subscribe_to_listing,
@@ -166,20 +165,12 @@ def listing_definitions() -> dg.Definitions:
     products = build_linked_products_asset(
         datasets, max_age=timedelta(days=1), max_bytes_billed=None
     )
-    brands = query_linked_products(
-        "SELECT brand, COUNT(*) AS products FROM {products} GROUP BY brand",
-        name="brands",
-        linked_products=products,
-        destination="analytics.brands_{linked_dataset}",
-        max_bytes_billed=10**9,
-        dollars_per_tib=7.5,
-    )
     snapshot = build_linked_snapshot_asset(
         datasets, columns=["uuid", "current_price"], where="in_stock", max_bytes_billed=10**10
     )
     exchange = "projects/octogen/locations/us/dataExchanges/catalogs"
     return dg.Definitions(
-        assets=[datasets, products, brands, snapshot],
+        assets=[datasets, products, snapshot],
         sensors=[
             build_listing_sensor(OctogenSource(catalogs=["northpeak"]), datasets),
             build_listing_sensor(

@@ -2,8 +2,8 @@
 # Make the environment of the BigQuery emulator in a new folder (700 MB). It needs Python 3.13, and
 # an older DuckDB than it asks for: the one whose extensions are on the package index.
 #
-#     tests/bigquery/emulator.sh FOLDER
-#     LOCAL_BIGQUERY=FOLDER uv run pytest -m '' tests/bigquery/test_*_emulator.py
+#     tests/servers/bigquery_emulator.sh FOLDER
+#     LOCAL_BIGQUERY=FOLDER uv run pytest -m '' tests/promises/test_bigquery_emulator.py
 set -euo pipefail
 folder=$(realpath -m "${1:?usage: $0 FOLDER}")
 

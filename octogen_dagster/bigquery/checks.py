@@ -1,0 +1,107 @@
+"""Checks of a table or a snapshot of it: it has rows, it has its columns, it is fresh."""
+
+import warnings
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from octogen_dagster.dagster_parts import FRESH, hours
+
+if TYPE_CHECKING:
+    from google.cloud.bigquery import SchemaField
+
+NOT_EMPTY = "not_empty"
+EXPECTED_COLUMNS = "expected_columns"
+
+PRODUCT_COLUMNS: tuple[str, ...] = (
+    "uuid",
+    "catalog_key",
+    "product_url",
+    "title",
+    "brand",
+    "current_price",
+    "in_stock",
+)
+"""The columns that Octogen documents of `products_current_v1`; it has more."""
+
+
+def build_check_specs(
+    asset: dg.AssetKey,
+    max_age: timedelta | None,
+    partitions_def: dg.PartitionsDefinition[Any] | None,
+) -> list[dg.AssetCheckSpec]:
+    """The checks `not_empty`, `expected_columns` and, with a maximum age, `fresh`."""
+    descriptions = {
+        NOT_EMPTY: "There are products.",
+        EXPECTED_COLUMNS: "The expected columns are there.",
+    }
+    if max_age is not None:
+        descriptions[FRESH] = f"The products changed in the last {hours(max_age):g} hours."
+    with warnings.catch_warnings():
+        # Without the partitions, the result of one listing would replace that of another.
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return [
+            dg.AssetCheckSpec(
+                name, asset=asset, description=description, partitions_def=partitions_def
+            )
+            for name, description in descriptions.items()
+        ]
+
+
+def check_results(
+    subject: object,
+    rows: int,
+    schema: Sequence["SchemaField"],
+    *,
+    columns: Sequence[str],
+    last_modified: datetime | None,
+    max_age: timedelta | None,
+) -> list[dg.AssetCheckResult]:
+    """The results of the checks of `build_check_specs`; the messages begin with the subject."""
+    existing = {field.name.casefold() for field in schema}
+    missing = [column for column in columns if column.casefold() not in existing]
+    results = [
+        dg.AssetCheckResult(
+            passed=rows > 0,
+            check_name=NOT_EMPTY,
+            description=f"{subject} has {rows:,} rows.",
+            metadata={"octogen/rows": rows},
+        ),
+        dg.AssetCheckResult(
+            passed=not missing,
+            check_name=EXPECTED_COLUMNS,
+            description=f"{subject} lacks {', '.join(missing)}."
+            if missing
+            else f"{subject} has all {len(columns)} expected columns.",
+            metadata={"octogen/missing_columns": len(missing)},
+        ),
+    ]
+    if max_age is not None:
+        results.append(_freshness(subject, last_modified, max_age))
+    return results
+
+
+def age_of(last_modified: datetime) -> timedelta:
+    return datetime.now(timezone.utc) - last_modified
+
+
+def _freshness(
+    subject: object, last_modified: datetime | None, max_age: timedelta
+) -> dg.AssetCheckResult:
+    age = None if last_modified is None else age_of(last_modified)
+    if age is None:
+        description = (
+            f"{subject} does not say when its rows changed. Name the column that does with "
+            "modified_column, or leave this check out with max_age=None."
+        )
+    else:
+        description = f"{subject} changed {hours(age):g} hours ago; {hours(max_age):g} are allowed."
+    return dg.AssetCheckResult(
+        passed=age is not None and age <= max_age,
+        check_name=FRESH,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=description,
+        metadata={} if age is None else {"octogen/age_hours": hours(age)},
+    )

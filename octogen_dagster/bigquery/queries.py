@@ -1,0 +1,324 @@
+"""Queries in BigQuery: bounded, labelled with their run, and paid for once; and their rows."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, cast
+
+import dagster as dg
+
+from octogen_dagster.background import submit, wait_interruptibly
+from octogen_dagster.bigquery.tables import last_materialization
+from octogen_dagster.dagster_parts import Metadata
+from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryUnreachableError
+from octogen_dagster.sharing.google_errors import (
+    BIGQUERY,
+    named_cause,
+    shortened,
+    status_code,
+    translate_google_errors,
+    with_reason,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from google.cloud.bigquery import Client, QueryJob, QueryJobConfig
+
+MAX_BYTES_BILLED = 100 * 10**9
+"""The bytes that one query may be billed for, unless the user sets another limit."""
+
+DOLLARS_PER_TIB = 6.25
+"""Google's list price of on-demand queries in the US, since July 2023."""
+
+REQUEST_TIMEOUT = 60.0
+"""Seconds for one attempt of a request."""
+
+_JOB_TIMEOUT = 6 * 3600.0
+_MAX_ATTEMPTS = 20  # jobs of one query that may fail, in a run and those that retry it
+_CANCEL_TIMEOUT = 10.0
+_LOOKUP_TIMEOUT = 60.0
+_MAX_REUSE_AGE = timedelta(hours=24)  # BigQuery keeps the result of a query for this long
+
+_PAGE_ROWS = 20_000
+_SILENCE_TIMEOUT = 600.0
+
+
+def require_max_bytes_billed(limit: object) -> None:
+    """Refuse a setting `max_bytes_billed` that is neither None nor a positive whole number."""
+    if limit is not None and (not isinstance(limit, int) or limit <= 0):
+        raise ValueError(
+            "max_bytes_billed must be a positive whole number of bytes, or None for no limit, not "
+            f"{limit!r}."
+        )
+
+
+def run_query(
+    context: dg.AssetExecutionContext,
+    client: Client,
+    sql: str,
+    *,
+    subject: str,
+    location: str,
+    max_bytes_billed: int | None,
+) -> QueryJob:
+    """Run a query and return its job, or the job of a run that this one retries.
+
+    BigQuery refuses a query that would be billed for more bytes than allowed, and bills nothing.
+    The id of the job follows from the run and the query. So a run that lost an answer, was killed
+    or is retried finds its job, and does not pay again. A job that failed, is older than 24 hours
+    or has lost its result is followed by another. If the run is stopped, its job is cancelled.
+    """
+    from google.cloud.bigquery import QueryJobConfig
+    from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY
+
+    config = QueryJobConfig(labels=_labels(context))
+    config.job_timeout_ms = int(_JOB_TIMEOUT * 1000)
+    if max_bytes_billed is not None:
+        config.maximum_bytes_billed = max_bytes_billed
+    query = _Query(client, sql, subject, location, config, _job_id(context, sql, location))
+    with translate_google_errors(BIGQUERY, subject):
+        # Google's client repeats failures of BigQuery itself only for jobs with random ids.
+        job: QueryJob = DEFAULT_JOB_RETRY(query.run)()
+    return job
+
+
+def query_metadata(job: QueryJob, dollars_per_tib: float) -> Metadata:
+    """The job of a query, its bytes, its time and its price as metadata."""
+    billed_bytes = job.total_bytes_billed or 0
+    return {
+        "octogen/job_id": str(job.job_id),
+        "octogen/billed_bytes": billed_bytes,
+        "octogen/query_dollars": round(billed_bytes / 2**40 * dollars_per_tib, 6),
+        "octogen/seconds": round((job.ended - job.started).total_seconds(), 3),
+    }
+
+
+def _labels(context: dg.AssetExecutionContext) -> dict[str, str]:
+    """Labels that lead back to the run, in the characters that BigQuery allows."""
+    labels = {
+        "dagster_asset": context.asset_key.to_user_string(),
+        "dagster_run": context.run.run_id,
+        **({"dagster_partition": context.partition_key} if context.has_partition_key else {}),
+    }
+    return {key: re.sub(r"[^a-z0-9_-]", "_", value.lower())[:63] for key, value in labels.items()}
+
+
+def _job_id(context: dg.AssetExecutionContext, sql: str, location: str) -> str:
+    """The id of a query's jobs, which the runs that retry each other share until one succeeds.
+
+    A run that repeats one that succeeded sees another last materialization, and so pays for rows of
+    its own.
+    """
+    last = last_materialization(context, context.asset_key)
+    parts = [
+        context.run.root_run_id or context.run.run_id,
+        context.asset_key.to_user_string(),
+        context.partition_key if context.has_partition_key else None,
+        None if last is None else last.storage_id,
+        *(sql, location),
+    ]
+    return f"octogen_dagster_{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]}"
+
+
+@dataclass(frozen=True)
+class _Query:
+    client: Client
+    sql: str
+    subject: str
+    location: str
+    config: QueryJobConfig
+    job_id: str
+
+    def run(self) -> QueryJob:
+        """The first job that succeeds or that has succeeded."""
+        from google.api_core.exceptions import Conflict
+
+        for attempt in range(_MAX_ATTEMPTS):
+            job_id = f"{self.job_id}_{attempt}"
+            with self._cancelled_if_stopped(job_id):
+                try:
+                    job = self._insert(job_id)
+                except Conflict:  # an answer was lost, or this run retries another
+                    job = self._find(job_id)
+                    if self._has_result(job):
+                        return job
+                else:
+                    self._wait(job)
+                    return job
+        failure = job.error_result or {"reason": "gone", "message": "its result is gone"}
+        raise OctogenBigQueryError(
+            f"{self.subject}: {_MAX_ATTEMPTS} jobs of this run and its retries failed, the last "
+            f"one ({failure.get('reason')}: {shortened(failure.get('message'))}). Look up job "
+            f"{job_id} in BigQuery, and start a new run."
+        )
+
+    def _insert(self, job_id: str) -> QueryJob:
+        return self.client.query(
+            self.sql,
+            job_config=self.config,
+            job_id=job_id,
+            job_retry=None,
+            location=self.location,
+            timeout=REQUEST_TIMEOUT,
+        )
+
+    def _find(self, job_id: str) -> QueryJob:
+        from google.api_core.exceptions import NotFound
+        from google.api_core.retry import Retry, if_exception_type
+
+        # BigQuery may not find at once a job whose id is taken.
+        lookup = Retry(if_exception_type(NotFound), initial=0.1, timeout=_LOOKUP_TIMEOUT)
+        found = lookup(self.client.get_job)(job_id, location=self.location, timeout=REQUEST_TIMEOUT)
+        return cast("QueryJob", found)
+
+    def _has_result(self, job: QueryJob) -> bool:
+        """True if a job that was found has a result to use, when it has ended."""
+        from google.api_core.exceptions import GoogleAPICallError, NotFound
+
+        if not job.done(reload=False):
+            try:
+                self._wait(job)
+            except GoogleAPICallError:
+                job.reload(timeout=REQUEST_TIMEOUT)
+                if job.error_result is None:  # the request failed, and not the job
+                    raise
+        if job.error_result is not None or job.destination is None:
+            return False
+        if datetime.now(timezone.utc) - job.ended > _MAX_REUSE_AGE:
+            return False
+        try:
+            self.client.get_table(job.destination, timeout=REQUEST_TIMEOUT)
+        except NotFound:
+            return False
+        return True
+
+    def _wait(self, job: QueryJob) -> None:
+        from google.api_core.retry import Retry, if_exception_type
+
+        # The timeout of `result` is also that of each of its requests, so it must not be hours.
+        waiting = if_exception_type(concurrent.futures.TimeoutError)
+        Retry(waiting, initial=0.1, maximum=1, timeout=_JOB_TIMEOUT)(job.result)(
+            timeout=REQUEST_TIMEOUT
+        )
+
+    @contextlib.contextmanager
+    def _cancelled_if_stopped(self, job_id: str) -> Iterator[None]:
+        from google.cloud.bigquery import DEFAULT_RETRY
+
+        try:
+            yield
+        except BaseException as stopped:
+            if not isinstance(stopped, Exception):
+                with contextlib.suppress(Exception):
+                    self.client.cancel_job(
+                        job_id,
+                        location=self.location,
+                        retry=DEFAULT_RETRY.with_timeout(_CANCEL_TIMEOUT),
+                        timeout=_CANCEL_TIMEOUT,
+                    )
+            raise
+
+
+class QueryRows:
+    """The rows of a query that has succeeded, of which a few batches are in memory.
+
+    Attributes:
+        total: The number of rows by BigQuery's own count.
+        schema: The columns.
+        read_by: What the rows were read by, "REST" or "Storage Read API".
+    """
+
+    def __init__(self, client: Client, job: QueryJob) -> None:
+        result = job.result(timeout=REQUEST_TIMEOUT)
+        self.total: int = result.total_rows
+        self.schema = tuple(result.schema)
+        self.read_by = ""
+        self._client = client
+        self._job = job
+
+    def batches(
+        self, check: Callable[[], object], warn: Callable[[str], None]
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the rows in batches, the next of which is read meanwhile.
+
+        While a batch is waited for, `check` is called; what it raises ends the read. `warn` is
+        called with a line if the Storage Read API refuses.
+        """
+        with _storage_client(self._client) as storage:
+            batches = self._read(storage, warn)
+
+            def read_next() -> concurrent.futures.Future[pa.RecordBatch | None]:
+                return submit(lambda: next(batches, None), "octogen-bigquery")
+
+            # A thread waits for the server, so that the read can be told to stop meanwhile.
+            following = read_next()
+            while True:
+                wait_interruptibly(following, _SILENCE_TIMEOUT, check)
+                if not following.done():
+                    raise OctogenBigQueryUnreachableError(
+                        f"The rows of job {self._job.job_id}: BigQuery sent none for "
+                        f"{_SILENCE_TIMEOUT:.0f} seconds. Try again later."
+                    )
+                if (batch := following.result()) is None:
+                    return
+                following = read_next()
+                yield batch
+
+    def _read(self, storage: Any, warn: Callable[[str], None]) -> Iterator[pa.RecordBatch]:
+        from google.api_core.exceptions import GoogleAPICallError
+
+        if storage is not None:
+            # Without limits Google's client holds two batches for each stream, and has 200 streams.
+            batches = self._pages().to_arrow_iterable(storage, max_stream_count=4, max_queue_size=2)
+            try:
+                first = next(batches, None)
+            except GoogleAPICallError as error:
+                warn(self._refusal(error))
+            else:
+                self.read_by = "Storage Read API"
+                if first is not None:
+                    yield first
+                    yield from batches
+                return
+        self.read_by = "REST"
+        yield from self._pages().to_arrow_iterable()
+
+    def _pages(self) -> Any:
+        return self._job.result(page_size=_PAGE_ROWS, timeout=REQUEST_TIMEOUT)
+
+    def _refusal(self, error: Any) -> str:
+        from google.api_core.exceptions import Forbidden
+
+        advice = ""
+        if isinstance(error, Forbidden):
+            advice = named_cause(error) or (
+                "Let an administrator grant roles/bigquery.readSessionUser on project "
+                f"{self._job.project}."
+            )
+        code = with_reason(status_code(error), error)
+        return (
+            "The rows are read by REST, which is slower: the Storage Read API refused "
+            f"({code}: {shortened(error)}). {advice}"
+        ).rstrip()
+
+
+@contextlib.contextmanager
+def _storage_client(client: Client) -> Iterator[Any]:
+    """Open a client of the Storage Read API with the credentials of a client of BigQuery."""
+    if os.environ.get("BIGQUERY_EMULATOR_HOST"):
+        yield None  # it would ask Google
+        return
+    storage: Any = client._ensure_bqstorage_client()
+    try:
+        yield storage
+    finally:
+        if storage is not None:
+            storage.transport.close()  # also ends the threads that wait for a silent stream

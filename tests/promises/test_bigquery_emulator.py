@@ -1,0 +1,263 @@
+"""Linked tables and views in the BigQuery emulator, whose SQL and APIs nobody here wrote."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import date, datetime, time, timezone
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import grpc
+import polars as pl
+import pytest
+from dagster_gcp import BigQueryResource
+from google.cloud import bigquery
+from google.cloud.bigquery_storage_v1 import BigQueryReadClient
+from google.cloud.bigquery_storage_v1.services.big_query_read.transports import (
+    BigQueryReadGrpcTransport,
+)
+
+from octogen_dagster import (
+    AnalyticsHubResource,
+    ParquetSnapshotIOManager,
+    build_linked_datasets_asset,
+    build_linked_products_asset,
+    build_linked_snapshot_asset,
+    listing_partition_key,
+)
+from octogen_dagster.sandbox.server import Sandbox
+from tests.results import failure, metadata
+from tests.servers.bigquery import (
+    ENVIRONMENT,
+    PROJECT,
+    WithStorage,
+    answering,
+    environment,
+    running_emulator,
+)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not ENVIRONMENT,
+        reason="needs the BigQuery emulator: see tests/servers/bigquery_emulator.sh",
+    ),
+]
+
+NODE = "octogen_linked_snapshot"
+MILLION = 1_000_000
+TABLE = f"{PROJECT}.acme_products.products_current_v1"
+EXPORTED_AT = datetime.now(timezone.utc).replace(microsecond=0)
+PRODUCTS = f"""
+    SELECT
+        FORMAT('u%07d', i) AS uuid, 'acme' AS catalog_key, 'Boot | ' || i AS title,
+        'https://acme.example/' || i AS product_url, STRUCT('Acme' AS name) AS brand,
+        CAST(i AS FLOAT64) AS current_price, TRUE AS in_stock,
+        TIMESTAMP_SUB(TIMESTAMP '{EXPORTED_AT}', INTERVAL MOD(i, 100) MINUTE) AS exported_at
+    FROM UNNEST(GENERATE_ARRAY(0, {{rows}} - 1)) AS i
+"""
+TYPES = """
+    SELECT
+        i AS whole, NUMERIC '1.5' AS numeric, DATE '2026-01-02' AS day,
+        DATETIME '2026-01-02 03:04:05' AS wall_clock, TIME '03:04:05' AS time,
+        JSON '{"a": 1}' AS json, ST_GEOGPOINT(1, 2) AS place, b'\\x00a' AS bytes, TRUE AS flag,
+        IF(i > 1, 'text', NULL) AS text,
+        STRUCT('Acme' AS name, [DATE '2026-01-01'] AS days) AS brand,
+        [STRUCT('sku' AS sku, NUMERIC '2' AS price)] AS variants, ARRAY<STRING>[] AS none
+    FROM UNNEST(GENERATE_ARRAY(1, 2)) AS i
+"""
+TYPED = {
+    "numeric": Decimal("1.5"),
+    "day": date(2026, 1, 2),
+    "wall_clock": datetime(2026, 1, 2, 3, 4, 5),
+    "time": time(3, 4, 5),
+    "json": '{"a":1}',
+    "place": "POINT(1 2)",
+    "bytes": b"\x00a",
+    "flag": True,
+    "brand": {"name": "Acme", "days": [date(2026, 1, 1)]},
+    "variants": [{"sku": "sku", "price": Decimal(2)}],
+    "none": [],
+}
+
+
+Open = Callable[[], BigQueryReadClient]
+"""Opens a client of the Storage Read API, which each read closes."""
+
+
+@dg.asset
+def linked() -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster takes it for one with no value
+    return dg.MaterializeResult(metadata={"dagster/table_name": TABLE})
+
+
+class Emulator:
+    def __init__(self, address: str, client: bigquery.Client, open_storage: Open) -> None:
+        self.client = client
+        self._address = address
+        self._open_storage = open_storage
+
+    def share(self, products: str) -> None:
+        """Let Octogen export these products."""
+        table = f"`{PROJECT}.theirs.export`"
+        self.client.query(f"CREATE OR REPLACE TABLE {table} AS {products}").result()
+        self.client.query(f"CREATE OR REPLACE VIEW `{TABLE}` AS SELECT * FROM {table}").result()
+
+    def run(
+        self, folder: Path, asset: dg.AssetsDefinition, api: str = "REST"
+    ) -> dg.ExecuteInProcessResult:
+        with pytest.MonkeyPatch.context() as patch:
+            resource: Any = BigQueryResource(project=PROJECT)
+            if api != "REST":
+                patch.delenv("BIGQUERY_EMULATOR_HOST")
+                resource = WithStorage(self._address, self._open_storage())
+            return dg.materialize(
+                [linked, asset],
+                resources={
+                    "bigquery": resource,
+                    "io_manager": ParquetSnapshotIOManager(base_dir=str(folder)),
+                },
+                raise_on_error=False,
+            )
+
+
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
+    folder = tmp_path_factory.mktemp("bigquery")
+    with closing(socket.socket()) as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+    with (
+        running_emulator(folder, grpc_port=port) as address,
+        answering(lambda *_: (404, {})) as token_server,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for name, value in environment(address, token_server, folder).items():
+            patch.setenv(name, value)
+        with BigQueryResource(project=PROJECT).get_client() as client, closing(client):
+            for dataset in ("theirs", "acme_products"):
+                client.create_dataset(dataset)
+            options = [("grpc.max_receive_message_length", -1)]
+
+            def open_storage() -> BigQueryReadClient:
+                channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=options)
+                transport = BigQueryReadGrpcTransport(channel=channel)
+                return BigQueryReadClient(transport=transport)  # type: ignore[no-untyped-call]  # it has no types
+
+            yield Emulator(address, client, open_storage)
+
+
+def checked(result: dg.ExecuteInProcessResult) -> dict[str, bool]:
+    return {each.check_name: each.passed for each in result.get_asset_check_evaluations()}
+
+
+def snapshot(folder: Path) -> pl.DataFrame:
+    return pl.read_parquet(folder / f"{NODE}.parquet")
+
+
+def test_a_million_rows_become_a_snapshot(emulator: Emulator, tmp_path: Path) -> None:
+    emulator.share(PRODUCTS.format(rows=MILLION))
+    columns = ["uuid", "current_price", "exported_at"]
+    asset = build_linked_snapshot_asset(linked, columns=columns)
+    result = emulator.run(tmp_path, asset, "Storage Read API")
+    shown = metadata(result, NODE)
+    assert shown["dagster/row_count"] == MILLION
+    assert shown["octogen/read_by"] == "Storage Read API"
+    assert shown["octogen/last_modified"] == EXPORTED_AT.timestamp()
+    types = {column.name: column.type for column in shown["octogen/source_columns"].columns}
+    assert types == {"uuid": "STRING", "current_price": "FLOAT64", "exported_at": "TIMESTAMP"}
+    job: Any = emulator.client.get_job(shown["octogen/job_id"], location="US")
+    assert job.labels == {"dagster_asset": NODE, "dagster_run": result.run_id}
+    assert job.maximum_bytes_billed == 100 * 10**9
+    assert checked(result) == {"not_empty": True, "expected_columns": True, "fresh": True}
+    uuids = snapshot(tmp_path)["uuid"]
+    assert (len(uuids), uuids.n_unique(), uuids.min()) == (MILLION, MILLION, "u0000000")
+
+
+@pytest.mark.parametrize("api", ["REST", "Storage Read API"])
+def test_both_apis_bring_each_type_in_the_same_form(
+    api: str, emulator: Emulator, tmp_path: Path
+) -> None:
+    emulator.share(TYPES)
+    result = emulator.run(tmp_path, build_linked_snapshot_asset(linked), api)
+    assert metadata(result, NODE)["octogen/read_by"] == api
+    assert snapshot(tmp_path).sort("whole").rows(named=True) == [
+        {**TYPED, "whole": 1, "text": None},
+        {**TYPED, "whole": 2, "text": "text"},
+    ]
+
+
+@pytest.mark.parametrize("api", ["REST", "Storage Read API"])
+def test_a_condition_may_select_no_rows(api: str, emulator: Emulator, tmp_path: Path) -> None:
+    emulator.share(PRODUCTS.format(rows=3))
+    asset = build_linked_snapshot_asset(
+        linked, where="current_price > 3 OR FALSE -- none", columns=["UUID"]
+    )
+    result = emulator.run(tmp_path, asset, api)
+    assert checked(result) == {"not_empty": False, "expected_columns": True, "fresh": False}
+    assert snapshot(tmp_path).schema == {"uuid": pl.String()}
+
+
+def test_rest_reads_page_after_page(emulator: Emulator, tmp_path: Path) -> None:
+    emulator.share(PRODUCTS.format(rows=25_000))
+    assert emulator.run(tmp_path, build_linked_snapshot_asset(linked, columns=["uuid"])).success
+    assert snapshot(tmp_path)["uuid"].n_unique() == 25_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"columns": ["uid"]}, "has no column 'uid'. Its columns: uuid, catalog_key,"),
+        ({"where": "price > 1"}, "400 invalidQuery: Unrecognized name: price"),
+    ],
+)
+def test_a_wrong_query_fails_without_retries(
+    arguments: dict[str, Any], message: str, emulator: Emulator, tmp_path: Path
+) -> None:
+    emulator.share(PRODUCTS.format(rows=3))
+    result = emulator.run(tmp_path, build_linked_snapshot_asset(linked, **arguments))
+    assert message in failure(result)
+    assert not [event for event in result.all_events if event.is_step_up_for_retry]
+
+
+def test_a_table_is_described_without_a_query(emulator: Emulator, tmp_path: Path) -> None:
+    emulator.share(PRODUCTS.format(rows=25))
+
+    @dg.asset(name="linked")
+    def their_table() -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster takes it for one with no value
+        return dg.MaterializeResult(metadata={"dagster/table_name": f"{PROJECT}.theirs.export"})
+
+    before = [job.job_id for job in emulator.client.list_jobs()]
+    result = dg.materialize(
+        [their_table, build_linked_products_asset(their_table)],
+        resources={"bigquery": BigQueryResource(project=PROJECT)},
+    )
+    shown = metadata(result, "octogen_linked_products")
+    table = emulator.client.get_table(f"{PROJECT}.theirs.export")
+    assert (shown["octogen/table_type"], shown["dagster/row_count"]) == ("TABLE", 25)
+    assert shown["octogen/last_modified"] == table.modified.timestamp()
+    assert [job.job_id for job in emulator.client.list_jobs()] == before
+
+
+def test_from_a_listing_to_its_products(
+    emulator: Emulator, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    emulator.share(PRODUCTS.format(rows=25))
+    datasets = build_linked_datasets_asset(dataset_id=lambda _: "acme_products")
+    with Sandbox(catalogs=0, hub=True) as octogen:
+        key = listing_partition_key(octogen.hub.share("acme"))
+        instance.add_dynamic_partitions("octogen_listings", [key])
+        hub = AnalyticsHubResource(project=PROJECT, endpoint=octogen.hub.endpoint)
+        result = dg.materialize(
+            [datasets, build_linked_products_asset(datasets)],
+            partition_key=key,
+            instance=instance,
+            resources={"analytics_hub": hub, "bigquery": BigQueryResource(project=PROJECT)},
+        )
+    shown = metadata(result, "octogen_linked_products")
+    assert shown["dagster/partition_row_count"] == 25
+    assert shown["octogen/last_modified"] == EXPORTED_AT.timestamp()
+    assert checked(result) == {"not_empty": True, "expected_columns": True, "fresh": True}
