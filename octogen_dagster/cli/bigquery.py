@@ -20,7 +20,6 @@ from octogen_dagster.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from octogen_dagster.api.retry import RetryPolicy
     from octogen_dagster.sharing.autosubscribe import AutosubscribeResult, CatalogOutcome
     from octogen_dagster.sharing.names import Plan
 
@@ -154,10 +153,7 @@ def _catalog_keys(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.version_option(package_name="octogen-dagster")
 @reporting_errors
-@click.pass_obj
 def autosubscribe(
-    retry: RetryPolicy | None,
-    /,
     *,
     project: str,
     principal: str,
@@ -186,8 +182,7 @@ def autosubscribe(
     from octogen_dagster.sharing.autosubscribe import autosubscribe as run_pass
     from octogen_dagster.sharing.hub import AnalyticsHub
 
-    retry = retry or DEFAULT_RETRY  # who calls the command from Python may pass one as `obj`
-    retry = dataclasses.replace(retry, deadline=max(timeout, retry.deadline))
+    retry = dataclasses.replace(DEFAULT_RETRY, deadline=max(timeout, DEFAULT_RETRY.deadline))
     tokens = access_tokens(**access_token_settings(credentials), timeout=timeout, retry=retry)
     if not (apply or as_json):
         click.echo(_DRY_RUN)

@@ -41,44 +41,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CatalogOutcome:
-    """The outcome of a pass for one catalog.
-
-    Attributes:
-        catalog_key: The key of the catalog; None if Octogen did not send it.
-        action: The action that was taken.
-        status: The latest status that Octogen sent.
-        reason_code: Octogen's reason for the status.
-        listing_resource: The resource name of its listing.
-        linked_dataset: The id of its linked dataset, or the one it would get.
-        sample_query: A first query to the linked dataset.
-        refresh_status: The status that Octogen sent when it was told to look again.
-        message: An explanation of the action; None if there is nothing to explain.
-    """
+    """The outcome of a pass for one catalog; the command prints it as JSON."""
 
     catalog_key: str | None
     action: Action
     status: str | None = None
     reason_code: str | None = None
     listing_resource: str | None = None
-    linked_dataset: str | None = None
+    linked_dataset: str | None = None  # the one it has, or would get
     sample_query: str | None = None
-    refresh_status: str | None = None
+    refresh_status: str | None = None  # what Octogen sent when it was told to look again
     message: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AutosubscribeResult:
-    """The result of a pass.
-
-    Attributes:
-        applied: False for a dry run.
-        subscriber_project_id: The project of the linked datasets.
-        subscriber_principal: The principal that subscribes.
-        subscriber_id: Octogen's id of the subscriber; None if it is not registered.
-        registered_subscriber: True if this pass registered the subscriber.
-        would_register_subscriber: True if a pass that is no dry run would register it.
-        catalogs: The outcome for each catalog, ordered by key.
-    """
+    """The result of a pass, with the outcomes ordered by catalog key."""
 
     applied: bool
     subscriber_project_id: str
@@ -111,17 +89,8 @@ def autosubscribe(
 ) -> AutosubscribeResult:
     """Register the subscriber if needed, subscribe to what waits for it, tell Octogen to look.
 
-    A catalog that fails does not stop the others. A second pass changes nothing more.
-
-    Args:
-        octogen: Octogen's control plane.
-        hub: Analytics Hub.
-        project: Your Google Cloud project, which linked datasets are created in.
-        principal: The IAM principal that subscribes, as `serviceAccount:…`.
-        catalogs: The keys of the catalogs to look at; none means all.
-        friendly_name: The display name of the linked datasets.
-        apply: Make changes; otherwise only report what would be done.
-        report: Called after each catalog.
+    A catalog that fails does not stop the others. A second pass changes nothing more. Without
+    `apply` it only says what it would do. `report` is called after each catalog.
     """
     checked_project(project)
     found = read_offers(
@@ -211,22 +180,7 @@ def subscribe_with_octogen(
 ) -> tuple[Plan, BigQuerySubscriptionResult]:
     """Subscribe to one listing if Octogen has granted access, and tell Octogen of it.
 
-    Args:
-        octogen: Octogen's control plane.
-        hub: Analytics Hub.
-        listing: The listing.
-        project: The project that the linked dataset is created in.
-        principal: The IAM principal that subscribes.
-        dataset_id: The id of the linked dataset; None takes the one that Octogen suggests.
-        replacing: As for `subscribe`.
-        datasets: As for `subscribe`.
-        log: Called with messages that are no failure.
-
-    Raises:
-        OctogenBigQueryAccessPendingError: Octogen has not granted access yet.
-        OctogenBigQueryError: Octogen does not share the listing, has disabled the subscriber, or
-            reports an error; or Analytics Hub failed.
-        OctogenError: Octogen failed.
+    `log` is called with what is no failure.
     """
     shared = [each for each in octogen.listings() if is_named(listing, each.listing_resource)]
     if not shared:

@@ -39,19 +39,11 @@ _PERIMETER_ID = re.compile(r"vpcServiceControlsUniqueIdentifier:? *([\w-]{1,200}
 
 @dataclass(frozen=True, slots=True)
 class GoogleService:
-    """A service of Google, with its form of errors and the advice about them.
-
-    Attributes:
-        name: Its name in messages.
-        code_and_message: Extracts the code and the text of an error.
-        advice: Advice for the user, by the last word of the code.
-        default_advice: Advice about any other code.
-        log_in: Advice about credentials.
-    """
+    """A service of Google, with its form of errors and the advice about them."""
 
     name: str
     code_and_message: Callable[[GoogleAPICallError], tuple[str, object]]
-    advice: Mapping[str, str]
+    advice: Mapping[str, str]  # by the last word of the code
     default_advice: str
     log_in: str
 

@@ -64,51 +64,34 @@ _Page = TypeVar("_Page")
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A listing as a source knows it.
-
-    Attributes:
-        name: Its name.
-        status: Octogen's status of it for one subscriber, or its reason code if that decides; empty
-            if Octogen has none for this listing, and None if the source has none or the subscriber
-            is not registered.
-    """
+    """A listing as a source knows it."""
 
     name: ListingName
     status: str | None = None
+    """Octogen's status of it for one subscriber, or its reason code if that decides.
+
+    It is empty if Octogen has none for this listing, and None if the source has none or the
+    subscriber is not registered.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Listings:
-    """The listings of a source.
-
-    Attributes:
-        listings: Each listing once, ordered by name.
-        left_out: Messages about listings that are left out, with the reason.
-        notes: Messages about listings that are taken.
-    """
+    """The listings of a source, each once and ordered by name."""
 
     listings: list[Listing]
-    left_out: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)  # messages, with the reason
+    notes: list[str] = field(default_factory=list)  # messages about listings that are taken
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A subscription to a listing.
-
-    Attributes:
-        name: Its resource name.
-        listing: The listing, whose project Google mostly names by number.
-        state: `STATE_ACTIVE`, `STATE_STALE`, `STATE_INACTIVE`, or a state that this version does
-            not know.
-        project: The id of the project of its linked dataset; None if only its number is known.
-        dataset_id: The id of its linked dataset; None if it is not known.
-    """
+    """A subscription to a listing, with its linked dataset as far as Google names it."""
 
     name: str
     listing: ListingName
-    state: str
-    project: str | None
+    state: str  # an open word: this version may not know it
+    project: str | None  # its id; None if only its number is known
     dataset_id: str | None
 
     @property
@@ -120,13 +103,8 @@ class Subscription:
 class AnalyticsHub:
     """A client of Analytics Hub that connects at the first call. Use it in a `with` statement.
 
-    Args:
-        credentials: Google credentials; by default Application Default Credentials.
-        endpoint: `host:port` of a local server; by default `ANALYTICS_HUB_EMULATOR_HOST`, and
-            Google if that is not set.
-        timeout: Seconds for one attempt of a call.
-        deadline: Seconds for a call with all its attempts, and for a list with all its pages.
-        within: The time for all calls.
+    `timeout` is the time for one attempt of a call, `deadline` that for all its attempts and for a
+    list with all its pages, both in seconds. `within` bounds all calls together.
     """
 
     def __init__(
@@ -159,15 +137,10 @@ class AnalyticsHub:
             client.transport.close()
 
     def list_listings(self, exchange: str, *, only_catalogs: bool = True) -> Listings:
-        """Read the listings of an exchange, without those that cannot become linked datasets.
+        """Read the listings of an exchange that can become linked datasets.
 
-        Args:
-            exchange: The exchange's resource name.
-            only_catalogs: Leave out commercial listings and those of coverage lists too.
-
-        Raises:
-            OctogenBigQueryError: The listings cannot be read; it needs viewer rights on the
-                exchange.
+        It needs viewer rights on the exchange. `only_catalogs` leaves out commercial listings and
+        those of coverage lists too.
         """
         exchange = checked_exchange(exchange)
         subject = f"Exchange {exchange}"
@@ -181,11 +154,7 @@ class AnalyticsHub:
         return _sorted_out(messages, exchange, only_catalogs=only_catalogs)
 
     def list_subscriptions(self, project: str, location: str) -> list[Subscription]:
-        """Read a project's subscriptions to listings in a location.
-
-        Raises:
-            OctogenBigQueryError: The subscriptions cannot be read.
-        """
+        """Read a project's subscriptions to listings in a location."""
         parent = f"projects/{project}/locations/{location}"
         subject = f"The subscriptions of {parent}"
         advice = missing_in_project("analyticshub.subscriptions.list", _SUBSCRIPTION_OWNER, project)
@@ -210,19 +179,10 @@ class AnalyticsHub:
         return _SUBSCRIBE in response.permissions
 
     def subscribe(self, plan: Plan) -> Subscription | None:
-        """Subscribe to a listing, which creates its linked dataset.
+        """Subscribe to a listing, which creates its linked dataset; None if there is one already.
 
         The request may be sent more than once. If the answer to the first attempt is lost, the next
         one finds the dataset that the first created.
-
-        Returns:
-            None if the project already has a dataset of that id.
-
-        Raises:
-            OctogenBigQueryAccessPendingError: The credentials do not have the right to subscribe
-                yet.
-            OctogenBigQueryError: The call failed, or was refused although the credentials have
-                that right.
         """
         from google.api_core import exceptions
         from google.cloud import bigquery_analyticshub_v1 as ah

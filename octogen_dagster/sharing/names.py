@@ -30,16 +30,9 @@ _PARTS = {
 
 @dataclass(frozen=True, slots=True)
 class ListingName:
-    """The parsed resource name of a listing.
+    """The parsed resource name of a listing."""
 
-    Attributes:
-        project: The publisher's project, by id or by number.
-        location: The BigQuery location, such as `us`.
-        exchange: The id of the data exchange.
-        listing: The id of the listing in it.
-    """
-
-    project: str
+    project: str  # by id or by number
     location: str
     exchange: str
     listing: str
@@ -74,15 +67,7 @@ class ListingName:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which dataset is to be linked to which listing; `plan_subscription` makes one.
-
-    Attributes:
-        listing: The listing.
-        project: The project that the linked dataset is created in.
-        dataset_id: The id of the linked dataset.
-        location: Its BigQuery location.
-        friendly_name: Its display name.
-    """
+    """Which dataset is to be linked to which listing; `plan_subscription` makes one."""
 
     listing: ListingName
     project: str
@@ -98,11 +83,7 @@ def plan_subscription(
     location: str | None = None,
     friendly_name: str | None = None,
 ) -> Plan:
-    """Make the plan for a listing. What is left out is derived from the listing's name.
-
-    Raises:
-        OctogenBigQueryInputError: A name is invalid.
-    """
+    """Make the plan for a listing. What is left out is derived from the listing's name."""
     listing = ListingName.parse(listing_resource)
     dataset_id = checked_dataset_id(dataset_id or listing.default_dataset_id)
     return Plan(

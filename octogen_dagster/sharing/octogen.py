@@ -61,23 +61,14 @@ def denies_access(status: str | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A listing as Octogen offers it to one subscriber; a part that Octogen did not send is None.
-
-    Attributes:
-        catalog_key: The key of the catalog.
-        listing_resource: The listing's resource name.
-        dataset_id: The dataset id that Octogen suggests.
-        location: The BigQuery location.
-        sample_query: A first query to the linked dataset.
-        cell: What Octogen keeps of it for this subscriber.
-    """
+    """A listing as Octogen offers it to one subscriber; what Octogen did not send is None."""
 
     catalog_key: str | None
     listing_resource: str | None = None
-    dataset_id: str | None = None
+    dataset_id: str | None = None  # the one that Octogen suggests
     location: str | None = None
     sample_query: str | None = None
-    cell: Cell | None = None
+    cell: Cell | None = None  # what Octogen keeps of it for this subscriber
 
     @property
     def status(self) -> str | None:
@@ -110,16 +101,10 @@ def is_named(listing: ListingName, resource: str | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Offers:
-    """What Octogen offers one subscriber.
+    """What Octogen offers one subscriber, ordered by catalog key and resource name."""
 
-    Attributes:
-        subscriber: The subscriber; None if it is not registered.
-        was_registered: True if it was registered before the offers were read.
-        offers: The offers, ordered by catalog key and resource name.
-    """
-
-    subscriber: Subscriber | None
-    was_registered: bool
+    subscriber: Subscriber | None  # None if it is not registered
+    was_registered: bool  # before the offers were read
     offers: list[Offer]
 
 
@@ -132,16 +117,10 @@ def read_offers(
     catalogs: Sequence[str] = (),
     register: bool = False,
 ) -> Offers:
-    """Read the status of shared listings for one subscriber.
+    """Read the status of shared listings for one subscriber, who may be registered for that.
 
-    Args:
-        octogen: Octogen's control plane.
-        shared: The listings, as `OctogenMCP.listings` returned them.
-        project: The Google Cloud project of the subscriber.
-        principal: The IAM principal of the subscriber.
-        catalogs: The keys of the catalogs to include; none means all. A key that Octogen does not
-            share is included without a listing.
-        register: Register the subscriber if it is missing.
+    Without `catalogs` they are those of all. A key that Octogen does not share is included without
+    a listing.
     """
     subscribers, cells = octogen.subscribers()
     me = project, principal
@@ -205,14 +184,7 @@ def _offer(listing: SharedListing) -> Offer:
 def octogen_listings(
     octogen: OctogenMCP, *, project: str, principal: str, catalogs: Sequence[str] = ()
 ) -> Listings:
-    """The listings that Octogen shares, with their status for one subscriber.
-
-    Args:
-        octogen: Octogen's control plane.
-        project: The Google Cloud project of the subscriber.
-        principal: The IAM principal of the subscriber.
-        catalogs: The keys of the catalogs to look at; none means all.
-    """
+    """The listings that Octogen shares, with their status for one subscriber."""
     shared = octogen.listings(catalogs)
     found = read_offers(octogen, shared, project=project, principal=principal)
     resources = {each.listing_resource for each in shared}
@@ -245,11 +217,7 @@ class Action(StrEnum):
 
 
 def decide(offer: Offer, subscriber: Subscriber | None) -> tuple[Action, str | None]:
-    """Decide about an offer; `WOULD_SUBSCRIBE` if it waits for a subscription.
-
-    Returns:
-        The action, and the reason if there is something to explain.
-    """
+    """Decide about an offer, and say why: `WOULD_SUBSCRIBE` if it waits for a subscription."""
     if offer.catalog_key is None:
         return Action.SKIPPED, "Octogen sent it without a catalog key: report it to Octogen."
     if offer.cell is None and offer.listing_resource is None:
@@ -290,11 +258,7 @@ def is_enabled(subscriber: Subscriber) -> bool:
 
 
 def confirm(octogen: OctogenMCP, offer: Offer, principal: str) -> tuple[Cell | None, str | None]:
-    """Let Octogen look at a subscription again: the last step, whose failure is not raised.
-
-    Returns:
-        What Octogen sends of the cell, and why it did not look if it did not.
-    """
+    """Let Octogen look at a subscription again, and return its cell, or the problem if it fails."""
     try:
         cell = octogen.refresh_status(
             offer.catalog_key or "",

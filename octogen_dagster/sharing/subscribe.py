@@ -95,18 +95,10 @@ def subscribe(
     A dataset id that is taken is taken by a faster process, by an attempt whose answer was lost, by
     what a revoked subscription left behind, or by others. Only time and the list tell which.
 
-    Args:
-        hub: Analytics Hub.
-        plan: The listing and the dataset to link to it.
-        replacing: Allows to delete revoked subscriptions to the same listing that hold the dataset
-            id, each with its linked dataset and the access rights set on it. Called before each
-            deletion with the names of the subscription and the dataset.
-        datasets: Ids of linked datasets that are known from elsewhere, by subscription name.
-            Analytics Hub may name the dataset of a subscription only while it is active.
-
-    Raises:
-        OctogenBigQueryAccessPendingError: Octogen's grant on the listing has not arrived yet.
-        OctogenBigQueryError: The call failed, or the dataset id stays taken.
+    `replacing` allows to delete revoked subscriptions to the same listing that hold the dataset id,
+    each with its linked dataset and the access rights set on it; it is called before each deletion
+    with the names of the subscription and the dataset. `datasets` are ids of linked datasets by
+    subscription name: Analytics Hub may name a dataset only while its subscription is active.
     """
     own: list[Subscription] = []
     deleted: set[str] = set()

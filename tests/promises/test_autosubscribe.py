@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from click.testing import CliRunner, Result
 from octogen_dagster.cli.main import main
 from tests.servers.google import EXCHANGE, PROJECT, Google
 from tests.servers.octogen import Octogen
-from tests.servers.octogen_mcp import PRINCIPAL
+from tests.servers.octogen_mcp import CLIENT, PRINCIPAL
 
 LISTINGS, SUBSCRIBERS, REGISTER, REFRESH = (
     "list_bigquery_listing_resources",
@@ -37,6 +38,7 @@ def run(octogen: Octogen, *arguments: str, google: Google | None = None) -> Resu
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setenv("ANALYTICS_HUB_EMULATOR_HOST", endpoint)
+        patch.setenv("OCTOGEN_MCP_TOKEN_ENDPOINT", octogen.token_endpoint)
         reader = ["--project", PROJECT, "--principal", PRINCIPAL]
         access = ["--mcp-url", url, "--mcp-access-token", octogen.access_token]
         command = ["bq", "autosubscribe", *reader, *access, *arguments]
@@ -282,16 +284,65 @@ def test_a_catalog_in_two_regions_has_a_status_for_each() -> None:
     [
         (["--timeout", "-1"], 2, "Invalid value for '--timeout'"),
         (["--project", ""], 2, "Error: Project '' is invalid"),
-        (["--mcp-access-token", "expired"], 1, "Error: "),
+        (["--mcp-url", "ftp://x"], 2, "Error: The MCP URL 'ftp://x' needs a scheme and a host"),
+        (["--mcp-access-token", "expired"], 1, "is refused; they live for some five minutes"),
+        (["--mcp-token-command", "'"], 2, "Error: The token command cannot be split into words"),
+        (["--mcp-token-command", "true"], 1, "printed no token"),
+        (["--mcp-token-command", "sleep 9", "--timeout", "0.2"], 1, "did not end within 0.2 s"),
+        (["--mcp-refresh-token-file", "/no/such"], 1, "/no/such"),
+        (["--mcp-refresh-token", "made-up"], 1, "invalid_grant"),
     ],
 )
 def test_what_a_pass_cannot_do_is_an_error(
-    arguments: list[str], status: int, complaint: str
+    arguments: list[str], status: int, complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("OCTOGEN_MCP_CLIENT_ID", CLIENT)
     done = run(Octogen(), *arguments, "--json")
     assert (done.exit_code, done.stdout) == (status, "")
     assert complaint in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_command_line_wins_over_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    octogen = Octogen()
+    monkeypatch.setenv("OCTOGEN_MCP_TOKEN_COMMAND", "false")
+    monkeypatch.setenv("OCTOGEN_MCP_CLIENT_ID_FILE", str(tmp_path / "none"))
+    assert run(octogen).exit_code == 0  # its access token is on the command line
+    login = ["--mcp-refresh-token", octogen.refresh_token, "--mcp-client-id", CLIENT]
+    assert run(octogen, *login, "--mcp-access-token", "").exit_code == 0
+    assert run(octogen, "--mcp-access-token", "").exit_code == 1
+
+
+def test_without_a_login_a_pass_says_how_to_log_in(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = run(Octogen(), "--mcp-access-token", "")
+    assert done.exit_code == 1
+    assert "run `octogen-dagster login`; or set OCTOGEN_MCP_REFRESH_TOKEN_FILE" in done.stderr
+
+
+def test_a_dry_run_needs_no_google_credentials(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    octogen = Octogen().register()
+    octogen.share("acme")
+    assert run(octogen, "--json").exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["subscribe", "autosubscribe"])
+def test_the_help_names_the_options_and_shows_no_secret(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OCTOGEN_MCP_REFRESH_TOKEN", "refresh-secret")
+    done = CliRunner().invoke(main, ["bq", command, "--help"])
+    assert done.exit_code == 0
+    assert "--apply" in done.stdout
+    assert "secret" not in done.stdout
 
 
 def test_a_tool_that_fails_stops_the_pass() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,12 +54,13 @@ class Octogen(OctogenServer):
         self, catalog: str, status: str | None = "awaiting_subscription", **cell: Any
     ) -> dict[str, Any]:
         """Share a catalog, with these fields of its cell; return its listing."""
+        dataset = f"octogen_{re.sub('[^a-z0-9]', '_', catalog)}"
         listing = {
             "catalogKey": catalog,
             "listingResource": f"{EXCHANGE}/listings/{catalog}",
-            "linkedDatasetSuggestion": f"octogen_{catalog}",
+            "linkedDatasetSuggestion": dataset,
             "location": "us",
-            "sampleQuery": f"SELECT * FROM `{PROJECT}.octogen_{catalog}.products_current_v1`;",
+            "sampleQuery": f"SELECT * FROM `{PROJECT}.{dataset}.products_current_v1`;",
         }
         self.listings.append(listing)
         self.cells.append(listing | {"status": status, "reasonCode": None} | cell)

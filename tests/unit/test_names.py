@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryInputError
 from octogen_dagster.sharing.names import (
@@ -10,30 +8,10 @@ from octogen_dagster.sharing.names import (
     checked_dataset_id,
     checked_exchange,
     checked_project,
-    sample_query,
 )
 
 LISTING = "projects/octo/locations/us/dataExchanges/catalogs/listings/acme"
 PARTS = ("octo", "us", "catalogs", "acme")
-
-ids = st.text(
-    st.characters(categories=["L", "N"], include_characters="-_."), min_size=1, max_size=25
-).filter(lambda text: ".." not in text)
-
-
-@given(
-    st.from_regex(
-        r"([a-z]{1,9}\.[a-z]{1,9}:)?[a-z][a-z0-9-]{4,28}[a-z0-9]|[0-9]{1,15}", fullmatch=True
-    ),
-    st.from_regex(r"[a-z]+(-[a-z]+[0-9])?", fullmatch=True).filter(lambda name: len(name) < 100),
-    ids,
-    ids,
-)
-def test_a_name_survives_the_way_to_its_parts_and_back(
-    project: str, location: str, exchange: str, listing: str
-) -> None:
-    name = ListingName(project, location, exchange, listing)
-    assert ListingName.parse(str(name)) == name
 
 
 def test_blanks_around_a_name_do_not_count() -> None:
@@ -44,25 +22,17 @@ def test_blanks_around_a_name_do_not_count() -> None:
     ("resource", "problem"),
     [
         ("", "projects/<project> is missing"),
-        ("acme", "projects/<project> is missing"),
         ("projects//locations/us/dataExchanges/c/listings/a", "the project is missing"),
         ("projects/octo", "locations/<location> is missing"),
-        ("projects/octo/locations//dataExchanges/c/listings/a", "the location is missing"),
         ("projects/octo/locations/us/listings/a", "dataExchanges/<exchange> is missing"),
-        ("projects/octo/locations/us/dataExchanges//listings/a", "the exchange is missing"),
         ("projects/octo/locations/us/dataExchanges/c", "listings/<listing> is missing"),
-        ("projects/octo/locations/us/dataExchanges/c/listings/", "the listing is missing"),
         ("projects/octo/locations/us/dataexchanges/c/listings/a", "dataExchanges/<exchange> is"),
         (f"{LISTING}/", "it continues after the listing"),
-        (f"{LISTING}/subscriptions/1", "it continues after the listing"),
         (LISTING.replace("acme", "ac me"), "the listing 'ac me'"),
         (LISTING.replace("us", "u:s"), "the location 'u:s'"),
-        (LISTING.replace("us", "ü"), "the location 'ü'"),
         (LISTING.replace("octo", "oc\0to"), "the project 'oc\\x00to'"),
         (LISTING.replace("octo", "o" * 101), "the project 'ooo"),
-        (LISTING.replace("acme", "ac\0me"), "the listing 'ac\\x00me'"),
         (LISTING.replace("acme", "ac...me"), "the listing 'ac...me'"),
-        (LISTING.replace("acme", "ac\x1bme"), "the listing 'ac\\x1bme'"),
         (LISTING.replace("acme", "\ud800"), "the listing '\\ud800'"),
         (LISTING.replace("catalogs", "c" * 101), "the exchange 'ccc"),
     ],
@@ -117,25 +87,11 @@ def test_a_dataset_id_that_cannot_be_one(dataset: str) -> None:
 def test_a_project_that_cannot_be_one(project: str) -> None:
     with pytest.raises(OctogenBigQueryInputError, match="give the id of your own Google Cloud"):
         checked_project(project)
-
-
-@pytest.mark.parametrize("project", ["my-project-123", "123456", "example.com:old"])
-def test_projects(project: str) -> None:
-    assert checked_project(project) == project
+    assert checked_project("example.com:old") == "example.com:old"
 
 
 def test_an_exchange() -> None:
     exchange = "projects/octo/locations/us/dataExchanges/catalogs"
     assert checked_exchange(f" {exchange} ") == exchange
-    with pytest.raises(
-        OctogenBigQueryInputError, match="not the name of an exchange: it continues"
-    ):
+    with pytest.raises(OctogenBigQueryInputError, match="of an exchange: it continues"):
         checked_exchange(LISTING)
-    with pytest.raises(OctogenBigQueryInputError, match="the exchange is missing"):
-        checked_exchange("projects/octo/locations/us/dataExchanges/")
-
-
-def test_the_sample_query_can_be_run_as_it_is() -> None:
-    assert sample_query("mine", "octogen_acme") == (
-        "SELECT * FROM `mine.octogen_acme.products_current_v1` LIMIT 10;"
-    )
