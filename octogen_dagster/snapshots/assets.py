@@ -31,7 +31,7 @@ from octogen_dagster.frames.scan import ProductScan
 from octogen_dagster.frames.statistics import ScanStatistics
 from octogen_dagster.settings import did_you_mean, require_fraction
 from octogen_dagster.snapshots.catalogs import ADDS_PARTITIONS
-from octogen_dagster.snapshots.columns import COLUMN_SCHEMA, column_schema
+from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, column_schema
 from octogen_dagster.snapshots.partitions import SnapshotPartitions, catalog_of
 from octogen_dagster.snapshots.resource import OctogenResource
 

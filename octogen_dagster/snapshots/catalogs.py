@@ -13,7 +13,7 @@ from octogen_dagster.dagster_parts import (
     octogen_asset,
     permanent_errors_fail,
 )
-from octogen_dagster.snapshots.columns import CATALOGS_SCHEMA, COLUMN_SCHEMA, column_schema
+from octogen_dagster.snapshots.metadata import CATALOGS_SCHEMA, COLUMN_SCHEMA, column_schema
 from octogen_dagster.snapshots.partitions import keys_by_catalog
 from octogen_dagster.snapshots.resource import OctogenResource
 

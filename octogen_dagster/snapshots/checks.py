@@ -12,8 +12,8 @@ import polars as pl
 from octogen_dagster.dagster_parts import FRESH, Metadata, markdown_table, require_max_age
 from octogen_dagster.frames.reading import utc_now
 from octogen_dagster.settings import did_you_mean, require_fraction
-from octogen_dagster.snapshots.columns import COLUMN_SCHEMA
 from octogen_dagster.snapshots.freshness import build_fresh_check
+from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA
 from octogen_dagster.snapshots.partitions import SnapshotPartitions
 
 MAX_NULL_SHARE: Mapping[str, float] = {"product_url": 0.0, "title": 0.2, "current_price": 0.2}

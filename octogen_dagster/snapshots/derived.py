@@ -24,7 +24,7 @@ from octogen_dagster.frames.changes import (
 from octogen_dagster.frames.columns import DETAIL_SCHEMA
 from octogen_dagster.frames.details import DetailScan, DetailStatistics
 from octogen_dagster.settings import require_fraction
-from octogen_dagster.snapshots.columns import (
+from octogen_dagster.snapshots.metadata import (
     BRANDS_SOURCES,
     CHANGES_SOURCES,
     COLUMN_SCHEMA,

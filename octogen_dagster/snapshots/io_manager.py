@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import os
+import sys
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import dagster as dg
 import polars as pl
 from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from octogen_dagster.dagster_parts import permanent_errors_fail, shared_budget
-from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.errors import MissingPackageError, OctogenSnapshotError
 from octogen_dagster.frames.changes import SnapshotPair
 from octogen_dagster.frames.pages import RESUME_WITHIN, PageStore
 from octogen_dagster.frames.reading import (
@@ -23,10 +27,8 @@ from octogen_dagster.frames.reading import (
     check_not_shrunken,
 )
 from octogen_dagster.settings import refuse_unknown_settings
-from octogen_dagster.snapshots.inputs import InputType
 from octogen_dagster.snapshots.metadata import snapshot_metadata
-from octogen_dagster.snapshots.places import SnapshotPlaces
-from octogen_dagster.snapshots.storage_options import check_no_secrets, resolve_options
+from octogen_dagster.snapshots.partitions import SnapshotPlaces
 from octogen_dagster.store import DamagedError, Store, previous_of, write_parquet
 
 if TYPE_CHECKING:
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
 MAX_OPEN_FILES = 256
 """Partitions in one frame whose files are kept open; those of a larger frame are opened by name."""
 ALLOW_MISSING = "allow_missing_partitions"
+_LOADED = (
+    "pl.LazyFrame, pl.DataFrame, pd.DataFrame, pyarrow.Table, pathlib.Path, dict[str, ...] of one "
+    "of these for several partitions, or SnapshotPair"
+)
 
 
 class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
@@ -86,7 +92,16 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
     @field_validator("storage_options")
     @classmethod
     def _check_storage_options(cls, options: dict[str, Any]) -> dict[str, Any]:
-        check_no_secrets(options)
+        from octogen_dagster.buckets import is_secret
+
+        for name, value in options.items():
+            if _variable(value) is None and is_secret(name, value):
+                raise ValueError(
+                    f"The storage option {name} looks like a secret, and Dagster would show it in "
+                    f'the UI. Set an environment variable and write "{name}": '
+                    'dg.EnvVar("NAME_OF_THE_VARIABLE") instead of its value, or leave the option '
+                    "out and let the object store's library find its credentials."
+                )
         return options
 
     @property
@@ -98,7 +113,8 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             ValueError: base_dir is empty or of an unknown kind, or an option is not known.
         """
         if self._store is None:
-            self._store = Store(self.base_dir, resolve_options(self.storage_options))
+            options = {name: _resolved(value) for name, value in self.storage_options.items()}
+            self._store = Store(self.base_dir, options)
         return self._store
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
@@ -142,7 +158,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         partitioned = context.has_asset_partitions
         if not partitioned:
             _check_without_partitions(context)
-        wanted = InputType(context.asset_key.to_user_string(), annotation, partitioned=partitioned)
+        wanted = _InputType(context.asset_key.to_user_string(), annotation, partitioned=partitioned)
         if not partitioned:
             return wanted.load(self.store, self._existing_key(context, None))
         files = self._partition_files(context)
@@ -258,6 +274,28 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         return SnapshotPlaces(self.store, context)
 
 
+def _resolved(value: Any) -> Any:
+    variable = _variable(value)
+    if variable is None:
+        return value
+    found = os.environ.get(variable)
+    if found is None:
+        raise OctogenSnapshotError(
+            f"The storage options name the environment variable {variable}, which is not set. "
+            "Set it where the run executes."
+        )
+    return found
+
+
+def _variable(value: Any) -> str | None:
+    """The variable that a value stands for: Dagster hands `dg.EnvVar("X")` on as `{"env": "X"}`."""
+    if isinstance(value, dg.EnvVar):
+        return value.env_var_name
+    if isinstance(value, dict) and set(value) == {"env"} and isinstance(value["env"], str):
+        return value["env"]
+    return None
+
+
 class _OpenPlace:
     """The `SnapshotPlace` of the run's own partition."""
 
@@ -287,6 +325,67 @@ class _OpenPlace:
             return self._manager.store.metadata(key) if key else {}
         except OctogenSnapshotError:  # the publication warns of it
             return {}
+
+
+class _InputType:
+    """The type as which an input is loaded; its annotation is `typing.Any` without one."""
+
+    def __init__(self, asset: str, annotation: Any, *, partitioned: bool) -> None:
+        self._asset = asset
+        self.is_dict = get_origin(annotation) in (dict, Mapping)
+        key, self._type = get_args(annotation) if self.is_dict else (str, annotation)
+        self._is_pandas = _is(self._type, "pandas", "DataFrame")
+        self._is_arrow = _is(self._type, "pyarrow", "Table")
+        is_polars = self._type in (Any, pl.DataFrame, pl.LazyFrame)
+        is_loaded = is_polars or self._is_pandas or self._is_arrow or self._type is Path
+        if key is not str or not is_loaded:
+            name = str(annotation).removeprefix("<class '").removesuffix("'>")
+            raise TypeError(
+                f"{asset} cannot be loaded as {name}. Annotate the input with {_LOADED}."
+            )
+        if self.is_dict and not partitioned:
+            raise TypeError(
+                f"{asset} has no partitions, so it cannot be loaded as a dict of them. Annotate "
+                "the input with the type of the dict's values."
+            )
+        if self._is_pandas:
+            try:
+                importlib.import_module("pyarrow")
+            except ImportError as error:
+                raise MissingPackageError(
+                    f"{asset} cannot be loaded as a pandas.DataFrame without pyarrow: pip install "
+                    "pyarrow"
+                ) from error
+
+    def load(self, store: Store, key: str, *, pinned: bool = True) -> Any:
+        """Return a snapshot that exists as the type, or as the type of each entry of the dict."""
+        if self._type is not Path:
+            return self.convert(store.scan(key, pinned=pinned))
+        if not store.is_local:
+            raise OctogenSnapshotError(
+                f"{self._asset} cannot be loaded as a pathlib.Path: {store.uri(key)} is not on a "
+                "disk. Annotate the input with a frame, such as pl.LazyFrame."
+            )
+        return Path(store.uri(key))
+
+    def convert(self, frame: pl.LazyFrame) -> Any:
+        """Return a frame of several partitions as the type."""
+        if self._type is Path:
+            raise TypeError(
+                f"{self._asset} has several partitions, which are not one file. Annotate the input "
+                "with dict[str, pathlib.Path]."
+            )
+        if self._type is pl.LazyFrame:
+            return frame
+        collected = frame.collect()
+        if self._is_pandas:
+            return collected.to_pandas()
+        return collected.to_arrow() if self._is_arrow else collected
+
+
+def _is(wanted: Any, module: str, name: str) -> bool:
+    """True for a type of a package that need not be installed."""
+    return module in sys.modules and wanted is getattr(sys.modules[module], name, None)
 
 
 def _snapshot_source(context: dg.OutputContext, obj: Any) -> SnapshotSource:

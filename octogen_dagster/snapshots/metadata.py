@@ -1,4 +1,4 @@
-"""The metadata of a materialization: columns, a preview and the figures of a read."""
+"""What Dagster shows of a table: its columns with descriptions and lineage, a preview, figures."""
 
 from __future__ import annotations
 
@@ -9,14 +9,116 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.dagster_parts import Metadata, inline_table
-from octogen_dagster.frames.columns import PRODUCT_SCHEMA
+from octogen_dagster.frames.brands import BRANDS_DESCRIPTIONS, BRANDS_SCHEMA
+from octogen_dagster.frames.changes import CHANGES_DESCRIPTIONS, CHANGES_SCHEMA, WATCHED
+from octogen_dagster.frames.columns import (
+    COLUMN_DESCRIPTIONS,
+    DETAIL_DESCRIPTIONS,
+    DETAIL_SCHEMA,
+    IDENTITY,
+    LISTED,
+    PRODUCT_SCHEMA,
+)
 from octogen_dagster.frames.previews import preview, shops
-from octogen_dagster.snapshots.columns import COLUMN_SCHEMA, column_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from octogen_dagster.frames.reading import Figure, Figures, Outcome
+
+COLUMN_SCHEMA = "dagster/column_schema"
+_COLUMN_LINEAGE = "dagster/column_lineage"
+
+CATALOGS_SCHEMA = pl.Schema(
+    {
+        "catalog": pl.String(),
+        "display_name": pl.String(),
+        "host": pl.String(),
+        "source_base_url": pl.String(),
+        "product_count": pl.Int64(),
+        "last_indexed_at": pl.Datetime("us", "UTC"),
+        "computed_at": pl.Datetime("us", "UTC"),
+    }
+)
+
+CATALOGS_DESCRIPTIONS = {
+    "catalog": "The catalog's key, as searches and partitions take it.",
+    "display_name": "The catalog's name for people.",
+    "host": "The host of the shop that the catalog serves; null if the source names none.",
+    "source_base_url": DETAIL_DESCRIPTIONS["source_base_url"],
+    "product_count": "The number of products; null if the source does not count them.",
+    "last_indexed_at": "When the catalog was last indexed (UTC); null if never or unknown.",
+    "computed_at": "When the service computed product_count (UTC); null if unknown.",
+}
+
+_DESCRIBED = (
+    (PRODUCT_SCHEMA, COLUMN_DESCRIPTIONS),
+    (CHANGES_SCHEMA, CHANGES_DESCRIPTIONS),
+    (DETAIL_SCHEMA, DETAIL_DESCRIPTIONS),
+    (BRANDS_SCHEMA, BRANDS_DESCRIPTIONS),
+    (CATALOGS_SCHEMA, CATALOGS_DESCRIPTIONS),
+)
+
+_WATCHED = [column for columns in WATCHED.values() for column in columns]
+_KEYS = ("uuid", "catalog_key", "product_url")
+CHANGES_SOURCES: Mapping[str, Sequence[str]] = {
+    **{name: [name] for name in _KEYS},
+    "change": ["catalog_key", "uuid", *_WATCHED],
+    "changed": _WATCHED,
+    **{f"{when}_{column}": [column] for column in _WATCHED for when in ("old", "new")},
+}
+"""The columns of the products that each column of their changes is made from."""
+
+DETAIL_SOURCES: Mapping[str, Sequence[str]] = {
+    **{name: ["product_url"] for name in DETAIL_SCHEMA},
+    **{name: [name] for name in IDENTITY},
+    "status": ["uuid", "product_url"],
+    "listed": LISTED,
+}
+"""The columns of the products that each column of their details is made or looked up from."""
+
+BRANDS_SOURCES: Mapping[str, Sequence[str]] = {
+    "brand": ["brand"],
+    "currency": ["currency"],
+    "products": ["brand", "currency"],
+    "in_stock_share": ["in_stock"],
+    **{name: ["current_price"] for name in BRANDS_SCHEMA if name.startswith("price_")},
+}
+"""The columns of the products that each column of their brands is made from."""
+
+
+def column_schema(schema: Mapping[str, pl.DataType]) -> dg.TableSchema:
+    """Return Dagster's table schema; columns of this project's own schemas have descriptions."""
+    return dg.TableSchema(
+        [
+            dg.TableColumn(name, type_name(dtype), description=_description(name, dtype))
+            for name, dtype in schema.items()
+        ]
+    )
+
+
+def type_name(dtype: pl.DataType) -> str:
+    """Return the name of a Polars type without its parameters, such as `list<struct>`."""
+    if isinstance(dtype, pl.List | pl.Array):
+        inner: Any = dtype.inner
+        return f"list<{type_name(inner)}>"
+    return dtype.base_type().__name__.lower()
+
+
+def column_lineage(products: dg.AssetKey, sources: Mapping[str, Sequence[str]]) -> Metadata:
+    """Return the metadata that says which columns of the products each column comes from."""
+    lineage = {
+        column: [dg.TableColumnDep(products, source) for source in of]
+        for column, of in sources.items()
+    }
+    return {_COLUMN_LINEAGE: dg.MetadataValue.column_lineage(dg.TableColumnLineage(lineage))}
+
+
+def _description(name: str, dtype: pl.DataType) -> str | None:
+    return next(
+        (texts[name] for known, texts in _DESCRIBED if known.get(name) == dtype),
+        None,
+    )
 
 
 def snapshot_metadata(

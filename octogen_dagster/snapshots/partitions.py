@@ -1,4 +1,4 @@
-"""Partitions of catalogs and times.
+"""Partitions of catalogs and times, and the places of their snapshots.
 
 A catalog's partition key is its Octogen key, percent-encoded where Dagster or a path would choke.
 It can be turned back without network or state.
@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 import dagster as dg
 
 from octogen_dagster.frames.reading import is_within
+
+if TYPE_CHECKING:
+    from octogen_dagster.store import Store
 
 catalog_partitions = dg.DynamicPartitionsDefinition(name="octogen_catalogs")
 """The catalogs to snapshot, one partition for each."""
@@ -56,18 +59,7 @@ def catalog_days(
 
 
 class SnapshotPartitions:
-    """The partitions of an asset, read as catalogs, times, both or neither.
-
-    Args:
-        partitions_def: The asset's partitions; None if it has none.
-
-    Attributes:
-        catalogs: The partitions whose keys are catalogs; None if there are none.
-        times: The partitions of time; None if there are none.
-
-    Raises:
-        ValueError: The partitions have two dimensions that are not a catalog and a time.
-    """
+    """The partitions of an asset, read as `catalogs`, `times`, both or neither."""
 
     def __init__(self, partitions_def: dg.PartitionsDefinition[Any] | None) -> None:
         self.catalogs: dg.PartitionsDefinition[Any] | None = None
@@ -110,31 +102,14 @@ class SnapshotPartitions:
         return window.start, window.end
 
     def is_present(self, partition_key: str, now: datetime) -> bool:
-        """True if a partition's time includes now, or if it has no time.
-
-        Args:
-            partition_key: The partition.
-            now: The present time, with a time zone.
-        """
+        """True if a partition's time includes now, or if it has no time."""
         window = self.window(partition_key)
         return window is None or is_within(window, now)
 
     def key(self, catalog_key: str | None, moment: datetime) -> str:
-        """The partition of a catalog at a moment.
-
-        Args:
-            catalog_key: The catalog's partition key; None without catalogs.
-            moment: A time, with a time zone.
-
-        Raises:
-            ValueError: The partitions are of catalogs, and `catalog_key` is None.
-        """
+        """The partition of a catalog, without catalogs None, at a moment."""
         if self.times is None:
-            if catalog_key is None:
-                raise ValueError(
-                    "The partition of a catalog needs the catalog's key, and there is none: pass "
-                    "the catalog's partition key."
-                )
+            assert catalog_key is not None
             return catalog_key
         time_key = self.times.get_partition_key_for_timestamp(moment.timestamp())
         if self._names is None or catalog_key is None:
@@ -191,11 +166,7 @@ def catalog_partition_key(catalog: str) -> str:
 
 
 def keys_by_catalog(catalogs: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """The partition keys of catalogs, and a line for the log about each that cannot have one.
-
-    Args:
-        catalogs: Catalog keys.
-    """
+    """The partition keys of catalogs, and a line for the log about each that cannot have one."""
     keys: dict[str, str] = {}
     skipped = []
     for catalog in catalogs:
@@ -212,14 +183,7 @@ def catalog_of(partition_key: str) -> str:
 
 
 def path_component(key: str) -> str:
-    """A file or folder name for a key. It is reversible and cannot leave its folder.
-
-    Args:
-        key: A partition key or a part of one.
-
-    Raises:
-        ValueError: The key is empty, or its name is longer than file systems allow.
-    """
+    """A file or folder name for a key. It is reversible and cannot leave its folder."""
     name = quote(key, safe="-_.~=@+ ")
     if name.startswith(".") or name.endswith("."):
         name = name.replace(".", "%2E")
@@ -229,3 +193,54 @@ def path_component(key: str) -> str:
             f"{_MAX_COMPONENT_LENGTH} characters, and has {len(name)}. Use a shorter key."
         )
     return name
+
+
+class SnapshotPlaces:
+    """The keys of an asset's snapshots in a store.
+
+    An asset `a/b` is `a/b.parquet`, its partition `k` is `a/b/k.parquet`.
+    """
+
+    def __init__(self, store: Store, context: dg.InputContext | dg.OutputContext) -> None:
+        self._store = store
+        self._context = context
+
+    @property
+    def has_times(self) -> bool:
+        """True if the asset has partitions of time."""
+        if not self._context.has_asset_partitions:
+            return False
+        return SnapshotPartitions(self._context.asset_partitions_def).times is not None
+
+    @property
+    def own(self) -> str:
+        """The key of the run's partition, or of an asset without partitions."""
+        return self.of(self._context.partition_key if self._context.has_asset_partitions else None)
+
+    def of(self, partition: str | None) -> str:
+        """The key of a partition; None for an asset without partitions."""
+        parts = list(self._context.asset_key.path)
+        if isinstance(partition, dg.MultiPartitionKey):
+            parts += [key for _, key in sorted(partition.keys_by_dimension.items())]
+        elif partition is not None:
+            parts.append(partition)
+        return f"{'/'.join(path_component(part) for part in parts)}.parquet"
+
+    @property
+    def saved_pages(self) -> str:
+        """The folder of the saved pages of all partitions, so that each run removes old ones."""
+        *folders, name = (path_component(part) for part in self._context.asset_key.path)
+        return "/".join([*folders, f".{name}.pages"])
+
+    def partition_before(self) -> str | None:
+        """The last of the 31 partitions before the run's that has a snapshot; None if none has."""
+        partitions = SnapshotPartitions(self._context.asset_partitions_def)
+        times = partitions.times_before(self._context.partition_key)
+        return next((key for key in times if self._store.exists(self.of(key))), None)
+
+    def latest(self) -> str | None:
+        """The key of the run's own snapshot if it exists, or else that of `partition_before`."""
+        if self._store.exists(self.own):
+            return self.own
+        before = self.partition_before() if self.has_times else None
+        return None if before is None else self.of(before)

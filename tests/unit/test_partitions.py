@@ -76,12 +76,6 @@ def test_the_partition_of_a_catalog_at_a_moment(partitions: SnapshotPartitions, 
     assert partitions.key("a%2Fb", NOON + timedelta(hours=11)) == key
 
 
-def test_a_partition_of_a_catalog_needs_the_catalog() -> None:
-    assert DAYS.key(None, NOON) == "2026-03-04"
-    with pytest.raises(ValueError, match="pass the catalog's partition key"):
-        CATALOGS.key(None, NOON)
-
-
 @pytest.mark.parametrize(
     ("partitions", "key", "catalog_key", "has_window"),
     [
