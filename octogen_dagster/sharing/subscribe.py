@@ -102,13 +102,13 @@ def subscribe(
     """
     own: list[Subscription] = []
     deleted: set[str] = set()
-    for wait in (0, *WAITS):
+    for attempt, wait in enumerate((0, *WAITS)):
         time.sleep(wait)
         own = _subscriptions_to(hub, plan, datasets)
         existing = in_force(own, plan)
         if existing is not None:
             return _result(existing, plan, already_subscribed=True)
-        if wait:  # the dataset id is taken
+        if attempt:  # the dataset id is taken
             holders = [each for each in own if each.dataset_id == plan.dataset_id]
             leftovers = [each for each in holders if each.name not in deleted]
             _delete(hub, plan, leftovers, replacing)

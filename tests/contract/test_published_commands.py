@@ -21,7 +21,7 @@ from google.cloud import bigquery_analyticshub_v1 as ah
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.cli.bigquery import autosubscribe, subscribe
 from tests.api.servers import http
-from tests.servers.google import DATASET, EXCHANGE, FIELDS, LISTING, REVOKED, STALE, Google
+from tests.servers.google import DATASET, FIELDS, LISTING, STALE, Google
 from tests.servers.octogen import Octogen
 from tests.servers.octogen_mcp import CLIENT, PRINCIPAL, PROJECT, reply, text_result
 
@@ -131,23 +131,6 @@ def tool_error(tool: str) -> World:
     return lambda _, octogen: octogen.tools.update({tool: {"error": "boom", "message": "Boom."}})
 
 
-def in_every_state(google: Google, octogen: Octogen) -> None:
-    octogen.register()
-    for catalog, status in [
-        ("stale", "source_stale"),
-        ("revoked", "preparing"),
-        ("removed", "removing"),
-        ("mine", "active"),
-        ("not-yet", "preparing"),
-        ("a.b-c", "awaiting_subscription"),
-    ]:
-        reason = "removing" if status == "removing" else None
-        octogen.share(catalog, status, reasonCode=reason)
-    google.add(f"{EXCHANGE}/listings/stale", "octogen_stale", STALE, "s-1")
-    google.add(f"{EXCHANGE}/listings/revoked", "octogen_revoked", REVOKED, "s-2")
-    google.add(f"{EXCHANGE}/listings/mine", "other_name", name="s-3")
-
-
 def with_cells_of_every_kind(_: Google, octogen: Octogen) -> None:
     states: list[dict[str, Any]] = [
         {"status": status, "reasonCode": reason}
@@ -176,7 +159,6 @@ def with_cells_of_every_kind(_: Google, octogen: Octogen) -> None:
 PASSES: dict[str, World] = {
     "nothing is shared": lambda *_: None,
     "nobody is registered": lambda _, octogen: (octogen.share("zen"), octogen.share("acme")),
-    "catalogs in every state": in_every_state,
     "cells of every kind": with_cells_of_every_kind,
     "it is subscribed and Octogen does not know": waiting(
         lambda google, _: google.add(dataset="mine")
@@ -219,13 +201,6 @@ def test_autosubscribe_when_something_fails(both: Both, failure: World) -> None:
     assert ours == published
 
 
-def test_autosubscribe_for_some_catalogs(both: Both) -> None:
-    some = ["--catalog", "stale,a.b-c", "--catalog", "mine", "--friendly-name", "Mine"]
-    published, ours = both(in_every_state, AUTOSUBSCRIBE, *READER, *some, "--apply")
-    assert ours == published
-    assert len(ours.result["catalogs"]) == 3
-
-
 def test_autosubscribe_without_a_login(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     def logged_out(*_: object) -> None:
         monkeypatch.delenv("OCTOGEN_MCP_REFRESH_TOKEN")
@@ -264,32 +239,6 @@ def test_subscribe(both: Both, world: World, options: list[str]) -> None:
     assert ours == published
 
 
-@pytest.mark.parametrize("options", [[], ["--dataset", "mine", "--location", "US"]])
-def test_a_dry_run_of_subscribe(both: Both, options: list[str]) -> None:
-    listing = ["--listing", f"{EXCHANGE}/listings/a.b-c", "--project", PROJECT]
-    published, ours = both(lambda *_: None, SUBSCRIBE, *listing, *options)
-    assert ours == published
-    assert ours.result["applied"] is False
-
-
-@pytest.mark.parametrize("listing", ["", "acme", f"{LISTING}/more", LISTING.replace("/us/", "//")])
-def test_subscribe_to_what_is_no_listing(both: Both, listing: str) -> None:
-    named = ["--listing", listing, "--project", PROJECT]
-    published, ours = both(lambda *_: None, SUBSCRIBE, *named)
-    assert ours == published == Answer(2, None, True)
-
-
-def test_the_refresh_names_the_schema_of_the_cell(both: Both) -> None:
-    octogens: list[Octogen] = []
-    world = waiting(
-        lambda _, octogen: octogens.append(octogen), shareSchema="raw", schemaVersion="v2"
-    )
-    both(world, AUTOSUBSCRIBE, *READER, "--apply")
-    published, ours = (each.arguments[-1] for each in octogens)
-    assert ours == published
-    assert (ours["share_schema"], ours["schema_version"]) == ("raw", "v2")
-
-
 # Where the two differ, each docstring says what the published one does.
 
 
@@ -299,13 +248,6 @@ def test_a_denial_in_spite_of_the_grant_is_an_error_and_not_pending(both: Both) 
     published, ours = both(denied, AUTOSUBSCRIBE, *READER, "--apply")
     assert (published.status, published.result["summary"]) == (0, {"pending": 1})
     assert (ours.status, ours.result["summary"]) == (1, {"error": 1})
-
-
-def test_a_catalog_that_is_not_shared_is_reported(both: Both) -> None:
-    """The published one stops, and subscribes to none of the others."""
-    published, ours = both(waiting(), AUTOSUBSCRIBE, *READER, "--catalog", "acme,typo")
-    assert published == Answer(1, None, True)
-    assert (ours.status, ours.result["summary"]) == (1, {"would_subscribe": 1, "error": 1})
 
 
 def test_somebody_elses_dataset_is_not_taken_for_the_listings(both: Both) -> None:

@@ -266,19 +266,6 @@ def test_each_listing_and_each_cell_has_an_outcome() -> None:
     }
 
 
-def test_a_catalog_in_two_regions_has_a_status_for_each() -> None:
-    octogen = Octogen().register()
-    in_eu = f"{EXCHANGE.replace('/us/', '/eu/')}/listings/acme"
-    octogen.share("acme", "active")
-    octogen.listings.append(octogen.listings[0] | {"listingResource": in_eu, "location": "eu"})
-    octogen.cells.insert(0, {"catalogKey": "acme", "status": "preparing"})
-    result = passed(octogen)
-    assert {each["listing_resource"]: each["status"] for each in result["catalogs"]} == {
-        f"{EXCHANGE}/listings/acme": "active",
-        in_eu: "preparing",
-    }
-
-
 @pytest.mark.parametrize(
     ("arguments", "status", "complaint"),
     [
@@ -286,10 +273,6 @@ def test_a_catalog_in_two_regions_has_a_status_for_each() -> None:
         (["--project", ""], 2, "Error: Project '' is invalid"),
         (["--mcp-url", "ftp://x"], 2, "Error: The MCP URL 'ftp://x' needs a scheme and a host"),
         (["--mcp-access-token", "expired"], 1, "is refused; they live for some five minutes"),
-        (["--mcp-token-command", "'"], 2, "Error: The token command cannot be split into words"),
-        (["--mcp-token-command", "true"], 1, "printed no token"),
-        (["--mcp-token-command", "sleep 9", "--timeout", "0.2"], 1, "did not end within 0.2 s"),
-        (["--mcp-refresh-token-file", "/no/such"], 1, "/no/such"),
         (["--mcp-refresh-token", "made-up"], 1, "invalid_grant"),
     ],
 )
@@ -301,18 +284,6 @@ def test_what_a_pass_cannot_do_is_an_error(
     assert (done.exit_code, done.stdout) == (status, "")
     assert complaint in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_the_command_line_wins_over_the_environment(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    octogen = Octogen()
-    monkeypatch.setenv("OCTOGEN_MCP_TOKEN_COMMAND", "false")
-    monkeypatch.setenv("OCTOGEN_MCP_CLIENT_ID_FILE", str(tmp_path / "none"))
-    assert run(octogen).exit_code == 0  # its access token is on the command line
-    login = ["--mcp-refresh-token", octogen.refresh_token, "--mcp-client-id", CLIENT]
-    assert run(octogen, *login, "--mcp-access-token", "").exit_code == 0
-    assert run(octogen, "--mcp-access-token", "").exit_code == 1
 
 
 def test_without_a_login_a_pass_says_how_to_log_in(

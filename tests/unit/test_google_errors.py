@@ -87,12 +87,6 @@ def test_a_token_endpoint_that_does_not_answer_is_unavailable(
             "Analytics Hub did not answer in time (RESOURCE_EXHAUSTED: overloaded)",
         ),
         (
-            ANALYTICS_HUB,
-            exceptions.ServiceUnavailable("overloaded"),
-            OctogenBigQueryUnreachableError,
-            "Analytics Hub did not answer in time (UNAVAILABLE: overloaded)",
-        ),
-        (
             BIGQUERY,
             exceptions.ServiceUnavailable("overloaded", errors=[{"reason": "backendError"}]),
             OctogenBigQueryUnavailableError,
@@ -105,7 +99,7 @@ def test_a_token_endpoint_that_does_not_answer_is_unavailable(
             "BigQuery did not answer in time (ConnectionResetError: reset by peer)",
         ),
     ],
-    ids=["hub, late", "hub", "hub, no response", "bigquery", "bigquery, no response"],
+    ids=["hub, late", "hub", "bigquery", "bigquery, no response"],
 )
 def test_retries_that_end_without_success_are_unavailable(
     service: GoogleService, cause: Exception, kind: type[OctogenBigQueryError], reason: str
