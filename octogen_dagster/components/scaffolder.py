@@ -6,7 +6,6 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import click
 import dagster as dg
 from dagster.components.component_scaffolding import scaffold_component
 from dagster.components.scaffold.scaffold import ScaffoldRequest
-from dotenv import dotenv_values
+from dotenv import dotenv_values, set_key
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from typing_extensions import Self
 
@@ -163,25 +162,22 @@ def _asset_name(query: str) -> str:
 
 
 def _write_environment(path: Path, variables: Mapping[str, str]) -> None:
-    if kept := _add_variables(path, variables):
-        names = " and ".join(kept)
-        click.echo(f"{path} already has another {names}, which was kept. The sandbox needs:")
+    """Append the variables that a `.env` lacks, and tell of those that it has with another value.
+
+    A new file can be read by its owner only, since such a file has secrets.
+    """
+    present = dotenv_values(path, interpolate=False)
+    if variables and not path.exists():
+        path.touch(mode=0o600)
+    for name, value in variables.items():
+        if name not in present:
+            set_key(path, name, value, quote_mode="never")
+    if kept := [
+        name for name in variables if present.get(name, variables[name]) != variables[name]
+    ]:
+        click.echo(f"{path} already has another {' and '.join(kept)}, which was kept. ", nl=False)
+        click.echo("The sandbox needs:")
         for name in kept:
             click.echo(f"    {name}={variables[name]}")
     if not variables and not os.environ.get(_KEY):
         click.echo(f"Set {_KEY} in the environment or in {path}.")
-
-
-def _add_variables(path: Path, variables: Mapping[str, str]) -> list[str]:
-    """Append the variables that a `.env` lacks; return the names that it has with another value.
-
-    A new file can be read by its owner only, since such a file has secrets.
-    """
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    present = dotenv_values(stream=StringIO(text), interpolate=False)
-    if missing := {name: value for name, value in variables.items() if name not in present}:
-        lines = "".join(f"{name}={value}\n" for name, value in missing.items())
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(lines if not text or text.endswith("\n") else f"\n{lines}")
-    return [name for name in present if present[name] != variables.get(name, present[name])]

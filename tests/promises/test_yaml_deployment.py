@@ -27,6 +27,7 @@ from tests.promises.yaml_projects import LINKED, files, load, load_all, run
 
 CONNECTION = {"api_key": "{{ env.MY_KEY }}", "base_url": "{{ env.MY_URL }}", "attempts": 2}
 WHOLE_CATALOGS = {"name": "octogen_products", "partitions": "catalog"}
+SEVEN_BOOTS = {"name": "boots", "search": {"max_products": 7}}
 
 
 @pytest.fixture(autouse=True)
@@ -35,61 +36,58 @@ def _environment(shops: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_URL", shops.base_url)
 
 
-def test_one_file_is_a_whole_deployment(tmp_path: Path) -> None:
-    facets = [{"name": "gender", "values": ["female"]}]
-    attributes = {
-        "connection": CONNECTION | {"budget_usd": 50, "reserve": 0.5},
-        "catalog_source": {"hosts": ["acme.com"]},
-        "storage": {"base_dir": str(tmp_path)},
-        "translation": {"owners": ["team:data"], "tags": {"source": "octogen"}},
-        "searches": [
-            WHOLE_CATALOGS
-            | {"sensor": "running", "changes": True, "details": True, "brands": True}
-            | {"checks": {"max_age_hours": 24, "blocking": True, "exclude": ["nulls"]}},
-            {
-                "name": "dresses",
-                "partitions": "catalog_day",
-                "start_date": "2026-11-01",
-                "schedule": {"cron": "0 6 * * *", "timezone": "Europe/Berlin", "running": True},
-                "sensor": False,
-                "search": {
-                    "q": "linen dress",
-                    "facets": facets,
-                    "exclude_facets": [{"name": "color_family", "values": ["Pink"]}],
-                    "price_min": 10,
-                    "price_max": 200,
-                    "understand": True,
-                    "omit_generated_facets": ["fit"],
-                    "fallback_category": ["Clothing", "Dresses"],
-                    "brand_quality_min": 2,
-                    "brand_quality_max": 5,
-                    "similar_to_brands": ["Acme"],
-                    "relax": True,
-                    "page_size": 50,
-                },
-            },
-        ],
+def attributes(folder: Path, *searches: dict[str, Any], **others: Any) -> dict[str, Any]:
+    """The attributes of a component that reads the sandbox and stores in a folder."""
+    return {
+        "connection": CONNECTION,
+        "storage": {"base_dir": str(folder)},
+        "searches": list(searches),
+        **others,
     }
-    with load(attributes) as (_, defs):
+
+
+def test_one_file_is_a_whole_deployment(tmp_path: Path) -> None:
+    products = WHOLE_CATALOGS | {
+        "sensor": "running",
+        "changes": True,
+        "details": True,
+        "brands": True,
+        "checks": {"max_age_hours": 24, "blocking": True, "exclude": ["nulls"]},
+    }
+    dresses = {
+        "name": "dresses",
+        "partitions": "catalog_day",
+        "start_date": "2026-11-01",
+        "schedule": {"cron": "0 6 * * *", "timezone": "Europe/Berlin", "running": True},
+        "sensor": False,
+        "search": {"facets": [{"name": "gender", "values": ["female"]}]},
+    }
+    others: dict[str, Any] = {
+        "catalog_source": {"hosts": ["acme.com"]},
+        "translation": {"owners": ["team:data"]},
+    }
+    with load(attributes(tmp_path, products, dresses, **others)) as (_, defs):
         specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
-        checks = {str(key) for key in defs.resolve_asset_graph().asset_check_keys}
+        keys = defs.resolve_asset_graph().asset_check_keys
         sensors = {sensor.name: sensor.default_status.value for sensor in defs.sensors or ()}
-        (schedule,) = defs.schedules or ()
-        assert isinstance(schedule, dg.ScheduleDefinition)
+        schedules: list[Any] = list(defs.schedules or ())
         resources = set(defs.resources or ())
-    names = ["octogen_catalogs", "dresses"]
-    names += [f"octogen_products{end}" for end in ("", "_changes", "_details", "_brands")]
-    assert specs.keys() == set(names)
+    names = [f"octogen_products{end}" for end in ("", "_changes", "_details", "_brands")]
+    assert specs.keys() == {"octogen_catalogs", "dresses", *names}
     assert all(spec.owners == ["team:data"] for spec in specs.values())
     assert specs["octogen_products_changes"].automation_condition is not None
     assert specs["octogen_products_details"].automation_condition is None  # lookups are charged
-    search = specs["dresses"].metadata["octogen/search"].value
-    assert search["similar_to_brands"] == ["Acme"]
-    assert search["facets"] == facets
-    assert any("fresh" in key for key in checks)
-    assert not any("octogen_products" in key and "nulls" in key for key in checks)
+    assert specs["dresses"].metadata["octogen/search"].value["facets"] == [
+        {"name": "gender", "values": ["female"]}
+    ]
+    checks = {key.name for key in keys if key.asset_key.path == ["octogen_products"]}
+    assert "fresh" in checks
+    assert "nulls" not in checks
     assert sensors == {"octogen_products_catalog_sensor": "RUNNING"}
-    assert (schedule.cron_schedule, schedule.default_status.value) == ("0 6 * * *", "RUNNING")
+    assert [
+        (each.name, each.cron_schedule, each.execution_timezone, each.default_status.value)
+        for each in schedules
+    ] == [("dresses_schedule", "0 6 * * *", "Europe/Berlin", "RUNNING")]
     assert resources == {"octogen", "octogen_io_manager"}
 
 
@@ -97,13 +95,8 @@ def test_whole_catalogs_and_what_follows_them_run(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     search = WHOLE_CATALOGS | {"changes": True, "details": {"only_changed": True}, "brands": True}
-    attributes = {
-        "connection": CONNECTION,
-        "storage": {"base_dir": str(tmp_path)},
-        "searches": [search],
-    }
     names = [f"octogen_products{end}" for end in ("", "_changes", "_details", "_brands")]
-    with load(attributes) as (_, defs):
+    with load(attributes(tmp_path, search)) as (_, defs):
         run(defs, instance, "octogen_catalogs")
         assert instance.get_dynamic_partitions("octogen_catalogs") == ["northpeak", "strada"]
         result = run(defs, instance, *names, partition="strada")
@@ -119,12 +112,8 @@ def test_a_partition_may_be_a_day(
     partitions: str, key: str, tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
-    attributes = {
-        "connection": CONNECTION,
-        "storage": {"base_dir": str(tmp_path)},
-        "searches": [{"name": "daily", "partitions": partitions, "start_date": "2026-01-01"}],
-    }
-    with load(attributes) as (_, defs):
+    search = {"name": "daily", "partitions": partitions, "start_date": "2026-01-01"}
+    with load(attributes(tmp_path, search)) as (_, defs):
         definition = defs.resolve_assets_def("daily").partitions_def
         assert definition is not None
         latest = definition.get_partition_keys(dynamic_partitions_store=instance)[-1]
@@ -133,20 +122,13 @@ def test_a_partition_may_be_a_day(
 
 
 @pytest.mark.parametrize("automation", ["{{ dg.AutomationCondition.eager() }}", None])
-def test_the_table_of_catalogs_is_upstream_of_their_products(
+def test_the_table_of_catalogs_is_upstream_and_requests_only_new_catalogs(
     automation: str | None, tmp_path: Path, instance: dg.DagsterInstance, shops: Sandbox
 ) -> None:
-    attributes = {
-        "connection": CONNECTION,
-        "storage": {"base_dir": str(tmp_path)},
-        "catalogs": {"translation": {"key": "shops"}},
-        "searches": [
-            WHOLE_CATALOGS | {"translation": {"automation_condition": automation}},
-            {"name": "boots"},
-        ],
-    }
+    search = WHOLE_CATALOGS | {"translation": {"automation_condition": automation}}
+    table = {"translation": {"key": "shops"}}
     cursor = None
-    with load(attributes) as (_, defs):
+    with load(attributes(tmp_path, search, SEVEN_BOOTS, catalogs=table)) as (_, defs):
         deps = {s.key: [d.asset_key for d in s.deps] for s in defs.resolve_all_asset_specs()}
         assert deps == {
             dg.AssetKey("shops"): [],
@@ -165,23 +147,20 @@ def test_the_table_of_catalogs_is_upstream_of_their_products(
     assert requested == [set(), {"acme"} if automation else set()]
 
 
-def test_a_search_and_a_source_of_named_catalogs_run(
-    tmp_path: Path, instance: dg.DagsterInstance
+@pytest.mark.parametrize(
+    ("settings", "has_table"),
+    [
+        ({"searches": [SEVEN_BOOTS]}, False),
+        ({"searches": [WHOLE_CATALOGS], "catalogs": False}, False),
+        ({"catalogs": True}, True),
+    ],
+)
+def test_the_table_of_catalogs_is_there_where_catalogs_are_partitions(
+    settings: dict[str, Any], has_table: bool
 ) -> None:
-    attributes = {
-        "connection": CONNECTION,
-        "storage": {"base_dir": str(tmp_path)},
-        "catalog_source": {"keys": ["strada"]},
-        "catalogs": {"name": "shops"},
-        "searches": [
-            {"name": "cheap", "search": {"price_max": 60, "max_products": 30}, "checks": False}
-        ],
-    }
-    with load(attributes) as (_, defs):
-        assert not list(defs.asset_checks or ())
-        run(defs, instance, "shops", "cheap")
-    assert files(tmp_path) == {"shops.parquet", "cheap.parquet"}
-    assert set(pl.read_parquet(tmp_path / "cheap.parquet")["catalog_key"]) == {"strada"}
+    with load(settings) as (_, defs):
+        keys = {spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()}
+    assert ("octogen_catalogs" in keys) is has_table
 
 
 class Logging(OctogenComponent):
@@ -196,32 +175,24 @@ class Logging(OctogenComponent):
 
 
 def test_a_subclass_changes_how_assets_run(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    component = Logging.from_attributes_dict(
-        attributes={
-            "connection": CONNECTION,
-            "storage": {"base_dir": str(tmp_path)},
-            "searches": [{"name": "boots", "search": {"max_products": 7}}],
-        }
-    )
+    component = Logging.from_attributes_dict(attributes=attributes(tmp_path, SEVEN_BOOTS))
     result = run(component_defs(component=component), instance, "boots")
     (event,) = result.get_asset_materialization_events()
     metadata = event.materialization.metadata
-    assert metadata["counted"].value == 7
-    assert metadata["dagster/row_count"].value == 7
+    assert metadata["counted"].value == metadata["dagster/row_count"].value == 7
 
 
 def test_two_components_read_with_two_keys(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    attributes = [
-        {
-            "name": name,
-            "connection": CONNECTION,
-            "storage": {"base_dir": str(tmp_path / name)},
-            "catalog_source": {"keys": [catalog]},
-            "searches": [{"name": f"{name}_products", "partitions": "catalog"}],
-        }
+    components = [
+        attributes(
+            tmp_path / name,
+            {"name": f"{name}_products", "partitions": "catalog"},
+            name=name,
+            catalog_source={"keys": [catalog]},
+        )
         for name, catalog in (("first", "northpeak"), ("second", "strada"))
     ]
-    with load_all(*attributes) as defs:
+    with load_all(*components) as defs:
         run(defs, instance, "first_catalogs", "second_catalogs")
         assert instance.get_dynamic_partitions("first_catalogs") == ["northpeak"]
         assert instance.get_dynamic_partitions("second_catalogs") == ["strada"]
@@ -238,10 +209,7 @@ def test_two_components_read_with_two_keys(tmp_path: Path, instance: dg.DagsterI
 
 
 def test_two_components_need_two_names() -> None:
-    with (
-        pytest.raises(Exception, match="Error while") as caught,
-        load_all({}, {"searches": [{"name": "boots"}]}),
-    ):
+    with pytest.raises(Exception, match="Error while") as caught, load_all({}, {"catalogs": True}):
         pass
     assert "Two OctogenComponents of this project have the name 'octogen'" in texts(caught.value)
 
@@ -258,66 +226,33 @@ def test_a_project_keeps_an_io_manager_and_assets_of_its_own(
     def titles(boots: pl.LazyFrame) -> int:
         return boots.select("title").collect().height
 
-    attributes = {
-        "connection": CONNECTION,
-        "storage": {"base_dir": str(tmp_path)},
-        "searches": [{"name": "boots", "search": {"max_products": 7}}],
-    }
-    with load(attributes) as (_, ours):
+    with load(attributes(tmp_path, SEVEN_BOOTS)) as (_, ours):
         own = dg.Definitions(assets=[titles], resources={"io_manager": dg.mem_io_manager})
-        defs = dg.Definitions.merge(ours, own)
-        result = run(defs, instance, "boots", "titles")
+        result = run(dg.Definitions.merge(ours, own), instance, "boots", "titles")
     assert result.output_for_node("titles") == 7
-
-
-@pytest.mark.parametrize(
-    ("attributes", "has_table"),
-    [
-        ({"searches": [{"name": "boots"}]}, False),
-        ({"searches": [{"name": "shops", "partitions": "catalog"}]}, True),
-        ({"searches": [{"name": "shops", "partitions": "catalog"}], "catalogs": False}, False),
-        ({"catalogs": True}, True),
-    ],
-)
-def test_the_table_of_catalogs_is_there_where_catalogs_are_partitions(
-    attributes: dict[str, Any], has_table: bool
-) -> None:
-    with load(attributes) as (_, defs):
-        keys = {spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()}
-    assert ("octogen_catalogs" in keys) is has_table
-
-
-def test_without_storage_the_io_manager_of_the_project_stores(
-    tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
-    with load({"connection": CONNECTION, "storage": None, "catalogs": True}) as (_, ours):
-        own = dg.Definitions(
-            resources={"io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path))}
-        )
-        run(dg.Definitions.merge(ours, own), instance, "octogen_catalogs")
-    assert files(tmp_path) == {"octogen_catalogs.parquet"}
+    (tmp_path / "boots.parquet").unlink()
+    with load(attributes(tmp_path, SEVEN_BOOTS, storage=None)) as (_, ours):
+        store = ParquetSnapshotIOManager(base_dir=str(tmp_path / "own"))
+        own = dg.Definitions(resources={"io_manager": store})
+        run(dg.Definitions.merge(ours, own), instance, "boots")
+    assert files(tmp_path) == {"own/boots.parquet"}
 
 
 def test_secrets_stay_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MY_KEY")
     monkeypatch.setenv("STORE_SECRET", "hunter2")
-    attributes = {
-        "connection": CONNECTION | {"timeout": "{{ 20 + 2 }}"},
-        "storage": {
-            "base_dir": "s3://bucket/{{ env('STAGE', 'dev') }}",
-            "storage_options": {
-                "aws_region": "eu-west-1",
-                "aws_secret_access_key": "{{ env.STORE_SECRET }}",
-            },
-        },
+    storage = {
+        "base_dir": "s3://bucket/{{ env('STAGE', 'dev') }}",
+        "storage_options": {"aws_region": "eu", "aws_secret_access_key": "{{ env.STORE_SECRET }}"},
     }
-    with load(attributes) as (_, defs):
+    connection = CONNECTION | {"timeout": "{{ 20 + 2 }}"}
+    with load({"connection": connection, "storage": storage}) as (_, defs):
         resources: dict[str, Any] = dict(defs.resources or {})
     octogen, store = resources["octogen"], resources["octogen_io_manager"]
     assert (octogen.api_key, octogen.timeout) == (dg.EnvVar("MY_KEY"), 22)
     assert isinstance(octogen.api_key, dg.EnvVar)
     assert store.base_dir == "s3://bucket/dev"
-    assert store.storage_options["aws_region"] == "eu-west-1"
+    assert store.storage_options["aws_region"] == "eu"
     assert isinstance(store.storage_options["aws_secret_access_key"], dg.EnvVar)
     linked = {"project": "p", "principal": "user:me@my.org", "gcp_credentials": "{{ env.KEY }}"}
     with load(linked | {"products": True}, LINKED) as (_, defs):
@@ -329,66 +264,32 @@ def test_secrets_stay_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_yaml_has_every_field_of_the_resources_and_every_limit_of_the_checks() -> None:
     schema = OctogenComponent.get_model_cls().model_json_schema()
     fields = {name: set(part.get("properties", ())) for name, part in schema["$defs"].items()}
-    checks = {"max_age_hours" if n == "max_age" else n for n in signature(build_snapshot_checks)}
+    checks = set(inspect.signature(build_snapshot_checks).parameters) - {"asset", "max_age"}
     assert fields["OctogenResourceFields"] == set(OctogenResource.model_fields) - {"catalogs"}
     assert fields["StorageSettings"] == set(ParquetSnapshotIOManager.model_fields)
     assert fields["ProductSearchFields"] == set(ProductSearch.model_fields)
-    assert fields["CheckSettings"] == checks
+    assert fields["CheckSettings"] == {"max_age_hours"} | {n for n in checks if n[0] != "_"}
 
 
-def signature(function: Callable[..., Any]) -> list[str]:
-    """The keywords of a function that are not private."""
-    return [
-        name
-        for name, each in inspect.signature(function).parameters.items()
-        if each.kind is each.KEYWORD_ONLY and not name.startswith("_")
-    ]
+@pytest.mark.parametrize(("sensor", "status"), [(None, "STOPPED"), (True, "STOPPED"), (False, "")])
+def test_a_sensor_is_stopped_or_not_there(sensor: bool | None, status: str) -> None:
+    search = WHOLE_CATALOGS | ({} if sensor is None else {"sensor": sensor})
+    with load({"searches": [search]}) as (_, defs):
+        assert [each.default_status.value for each in defs.sensors or ()] == status.split()
 
 
-STATUS = dg.DefaultSensorStatus
-
-
-@pytest.mark.parametrize(
-    ("sensor", "expected"),
-    [
-        (None, {"octogen_products_catalog_sensor": STATUS.STOPPED}),
-        (True, {"octogen_products_catalog_sensor": STATUS.STOPPED}),
-        ("running", {"octogen_products_catalog_sensor": STATUS.RUNNING}),
-        (False, {}),
-    ],
-)
-def test_a_sensor_is_stopped_running_or_not_there(
-    sensor: bool | str | None, expected: dict[str, STATUS]
-) -> None:
-    given = {} if sensor is None else {"sensor": sensor}
-    with load({"searches": [WHOLE_CATALOGS | given]}) as (_, defs):
-        assert {each.name: each.default_status for each in defs.sensors or ()} == expected
-
-
-def test_a_schedule_is_cron_text_or_more() -> None:
-    searches = [
-        {"name": "boots", "schedule": "@daily"},
-        {"name": "hats", "schedule": {"cron": "0 6 * * *", "timezone": "Asia/Tokyo"}},
-        WHOLE_CATALOGS | {"schedule": {"cron": "0 3 * * 0", "running": True}},
-    ]
-    with load({"searches": searches}) as (_, defs):
-        schedules: list[Any] = list(defs.schedules or ())
-    assert [
-        (each.name, each.cron_schedule, each.execution_timezone, each.default_status.value)
-        for each in schedules
-    ] == [
-        ("boots_schedule", "@daily", "UTC", "STOPPED"),
-        ("hats_schedule", "0 6 * * *", "Asia/Tokyo", "STOPPED"),
-        ("octogen_products_schedule", "0 3 * * 0", "UTC", "RUNNING"),
-    ]
-
-
-def test_arguments_of_checks_reach_them() -> None:
+def test_a_schedule_may_be_cron_text_and_checks_take_arguments() -> None:
     checks = {"max_age_hours": None, "exclude": ["prices"], "blocking": True}
-    with load({"searches": [{"name": "boots", "checks": checks}]}) as (_, defs):
+    with load({"searches": [SEVEN_BOOTS | {"schedule": "@daily", "checks": checks}]}) as (_, defs):
         specs = {spec.name: spec for each in defs.asset_checks or () for spec in each.check_specs}
+        schedules: list[Any] = list(defs.schedules or ())
+    assert [(each.cron_schedule, each.execution_timezone) for each in schedules] == [
+        ("@daily", "UTC")
+    ]
     assert not {"fresh", "prices"} & specs.keys()
     assert specs["nulls"].blocking
+    with load({"searches": [SEVEN_BOOTS | {"checks": False}]}) as (_, defs):
+        assert not list(defs.asset_checks or ())
 
 
 @pytest.mark.parametrize("text", ["501", "None", "1e5", "[1]", "'a'", "501 {{ 1 }}", "true"])
