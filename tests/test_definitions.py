@@ -87,7 +87,7 @@ def test_the_definitions_use_sensors_schedules_and_conditions() -> None:
         "octogen_products_schedule": "Europe/Berlin",
     }
     assert {sensor.name for sensor in defs.sensors} == {
-        "octogen_catalog_sensor",
+        "octogen_products_catalog_sensor",
         "octogen_listing_sensor",
     }
     specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}

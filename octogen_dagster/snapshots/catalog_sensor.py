@@ -34,7 +34,7 @@ _MAX_LISTING_SECONDS = 35.0
 def build_catalog_sensor(
     products: dg.AssetsDefinition,
     *,
-    name: str = "octogen_catalog_sensor",
+    name: str | None = None,
     minimum_interval_seconds: int = 300,
     resource_key: str = RESOURCE,
     _clock: Callable[[], datetime] = utc_now,
@@ -60,7 +60,7 @@ def build_catalog_sensor(
     Args:
         products: An asset of `build_products_asset`. Its partitions are dynamic ones of catalogs,
             or those and times; a run is requested for the present time.
-        name: The sensor's name.
+        name: The sensor's name; by default `<products>_catalog_sensor`.
         minimum_interval_seconds: Seconds between two ticks.
         resource_key: The key of the `OctogenResource`; give another one to read with two of them.
         sensor_arguments: Any other argument of `@dagster.sensor`.
@@ -68,6 +68,7 @@ def build_catalog_sensor(
     Raises:
         ValueError: The asset has no named dynamic partitions.
     """
+    name = name or f"{products.key.to_python_identifier()}_catalog_sensor"
     partitions = SnapshotPartitions(products.partitions_def)
     catalogs = named_partitions(products, partitions.catalogs, "catalogs")
     arguments = {

@@ -44,7 +44,7 @@ defs = dg.Definitions(
 )
 """
 REPOSITORY = {"repositoryName": "__repository__", "repositoryLocationName": "location.py"}
-SENSOR = "octogen_catalog_sensor"
+SENSOR = "products_catalog_sensor"
 SCHEDULE = "boots_schedule"
 POLL_SECONDS = 120.0
 

@@ -62,7 +62,12 @@ def test_a_person_sees_the_product_in_the_demo(tmp_path: Path) -> None:
             page.get_by_text("northpeak", exact=True).first.click()
             sees(page, "octogen/appeared", "→")
             page.goto(automation)
-            sees(page, "octogen_catalog_sensor", "octogen_listing_sensor", "sweaters_schedule")
+            sees(
+                page,
+                "octogen_products_catalog_sensor",
+                "octogen_listing_sensor",
+                "sweaters_schedule",
+            )
             page.goto(f"{url}/assets/octogen_products")
             sees(page, "The products of each catalog.", "Price before a reduction")
             page.screenshot(path=screenshots / "asset.png")

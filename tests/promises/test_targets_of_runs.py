@@ -55,7 +55,7 @@ defs = dg.Definitions(
 )
 """
 ASSETS = {
-    "octogen_catalog_sensor": dg.AssetKey("products"),
+    "products_catalog_sensor": dg.AssetKey("products"),
     "octogen_listing_sensor": dg.AssetKey("octogen_linked_datasets"),
 }
 CHECKS = {
@@ -108,7 +108,7 @@ def test_a_requested_run_names_its_asset_and_answers_its_checks(
         made = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
         assert [entry.get_dagster_event().asset_key for entry in made] == [ASSETS[sensor]]
     evaluated = instance.all_logs(
-        runs["octogen_catalog_sensor"].run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        runs["products_catalog_sensor"].run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
     )
     events = [entry.get_dagster_event() for entry in evaluated]
     assert {event.asset_check_evaluation_data.check_name for event in events} == CHECKS
