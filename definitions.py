@@ -24,6 +24,7 @@ from octogen_dagster import (
     build_catalog_sensor,
     build_catalogs_asset,
     build_linked_datasets_asset,
+    build_linked_datasets_checks,
     build_listing_sensor,
     build_product_brands_asset,
     build_product_changes_asset,
@@ -62,8 +63,13 @@ linked_datasets = build_linked_datasets_asset(control_plane=True)
 
 defs = dg.Definitions(
     assets=[catalogs, products, changes, linen_dresses, brands, linked_datasets],
-    # They fail if a snapshot is odd, or if a catalog was not materialized for two days.
-    asset_checks=[*build_snapshot_checks(products), *build_snapshot_checks(linen_dresses)],
+    # They fail if a snapshot is odd, or if a catalog was not materialized for two days, and warn of
+    # a subscription that ended.
+    asset_checks=[
+        *build_snapshot_checks(products),
+        *build_snapshot_checks(linen_dresses),
+        *build_linked_datasets_checks(linked_datasets, OctogenSource()),
+    ],
     # The sensors snapshot a catalog after Octogen indexed it again, and link a listing once it is
     # shared. The schedules snapshot a search every morning and all catalogs every Sunday.
     sensors=[

@@ -2,22 +2,20 @@
 
 `python -m benchmarks.listing_ticks ENDPOINT EXCHANGE` takes the endpoint and the exchange of
 `benchmarks.hub`. It prints the number of ticks until every listing was requested, and for some of
-them the seconds of the sensor's function, from its call to its result. `listing` is the floor:
-Google's client downloads all pages of the listings and throws them away. `both` is the floor of
-the tick that checks: it also downloads the pages of the subscriptions.
+them the seconds of the sensor's function, from its call to its result. `listing` is the floor of
+the first tick: Google's client downloads all pages of the listings and throws them away. `both` is
+the floor of a tick that finds some subscribed: it also downloads the pages of the subscriptions.
 """
 
 import json
-import sqlite3
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from benchmarks.hub import PROJECT
+from benchmarks.materializations import materialize
 
 _REPEATS = 3
 
@@ -42,36 +40,19 @@ class Sensor:
         self._home = home
         self._instance = dg.DagsterInstance.local_temp(home)
 
-    def tick(self, cursor: str | None) -> list[tuple[str, str]]:
-        """Make a tick; return the partition key and the run key of each run that it requests."""
+    def tick(self) -> list[str]:
+        """Make a tick; return the partition key of each run that it requests."""
         import dagster as dg
 
         context = dg.build_sensor_context(
-            instance=self._instance, cursor=cursor, resources={"analytics_hub": self._hub}
+            instance=self._instance, resources={"analytics_hub": self._hub}
         )
-        result = self._sensor._raw_fn(context)
-        return [(request.partition_key, request.run_key) for request in result.run_requests]
+        return [request.partition_key for request in self._sensor(context).run_requests]
 
-    def carry_out(self, new: list[str], made: list[str]) -> None:
-        """Add partitions and materialize some: one event is reported and copied for the others."""
-        import dagster as dg
-
-        self._instance.add_dynamic_partitions("octogen_listings", new)
-        if not made:
-            return
-        first, *rest = made
-        self._instance.report_runless_asset_event(
-            dg.AssetMaterialization(self._key, partition=first)
-        )
-        with sqlite3.connect(Path(self._home, "history/runs/index.db")) as index:
-            index.row_factory = sqlite3.Row
-            event = index.execute("SELECT * FROM event_logs ORDER BY id DESC LIMIT 1").fetchone()
-            columns = [name for name in tuple(event.keys()) if name not in ("id", "partition")]
-            index.executemany(
-                f"INSERT INTO event_logs (partition, {', '.join(columns)}) "
-                f"VALUES (?{', ?' * len(columns)})",
-                [(key, *(event[name] for name in columns)) for key in rest],
-            )
+    def carry_out(self, keys: list[str]) -> None:
+        """Add partitions and materialize them."""
+        self._instance.add_dynamic_partitions("octogen_listings", keys)
+        materialize(self._instance, self._home, self._key, dict.fromkeys(keys, ""))
 
 
 def bare(endpoint: str, exchange: str, *, subscriptions: bool = False) -> int:
@@ -95,67 +76,51 @@ def bare(endpoint: str, exchange: str, *, subscriptions: bool = False) -> int:
         return found
 
 
-def _seconds(work: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
 def _measure(endpoint: str, exchange: str) -> dict[str, float]:
-    from octogen_dagster.bigquery.listing_tick import ListingCursor, TickInputs, plan_tick
-    from octogen_dagster.bigquery.partitions import listing_partition_key
-    from octogen_dagster.bigquery.resources import AnalyticsHubResource
+    from octogen_dagster import AnalyticsHubResource, listing_partition_key
+    from octogen_dagster.ticks import Wanted, plan
 
     with AnalyticsHubResource(project=PROJECT, endpoint=endpoint).hub() as hub:
         found = hub.list_listings(exchange).listings
-        keys = [listing_partition_key(str(listing.name)) for listing in found]
-    last = len(keys) // 50 - 1
-    stages = {0: "first", last // 2: "middle", last: "last"}
-    measured: dict[str, float] = {"listings": bare(endpoint, exchange)}
-    floors = []
-    cursor, known, subscribed, ticks = ListingCursor(), set[str](), set[str](), 0
-    new, made = list[str](), list[str]()  # since the last measured tick
-
+    wanted = [Wanted(listing_partition_key(str(listing.name))) for listing in found]
+    done: dict[str, str] = {}
+    requests: list[list[str]] = []
+    while due := plan(wanted, done, lambda _: {}, (), 0.0).requests:
+        requests.append([each.key for each in due])
+        done.update(dict.fromkeys(requests[-1], ""))
+    last = len(requests) - 1
+    measured: dict[str, float] = {"listings": bare(endpoint, exchange), "ticks": len(requests)}
+    floors: dict[bool, list[float]] = {False: [], True: []}
     with tempfile.TemporaryDirectory() as home:
         sensor = Sensor(home, endpoint, exchange)
-        sensor.tick(None)  # pays for late imports and for what is set up once
-
-        def measure(stage: str, due: list[tuple[str, str]]) -> list[float]:
-            sensor.carry_out(new, made)
-            new.clear()
-            made.clear()
-            seconds, floors = [], []
+        sensor.tick()  # pays for late imports and for what is set up once
+        carried_out = 0
+        for stage, tick in {
+            "first": 0,
+            "middle": last // 2,
+            "last": last,
+            "idle": last + 1,
+        }.items():
+            if keys := [key for some in requests[carried_out:tick] for key in some]:
+                sensor.carry_out(keys)
+            carried_out = tick
+            expected = requests[tick] if tick <= last else []
+            seconds = []
             for _ in range(_REPEATS):
-                floors.append(
-                    _seconds(lambda: bare(endpoint, exchange, subscriptions=stage == "check"))
-                )
                 began = time.perf_counter()
-                requested = sensor.tick(cursor.dump())
+                bare(endpoint, exchange, subscriptions=tick > 0)
+                floors[tick > 0].append(time.perf_counter() - began)
+                began = time.perf_counter()
+                requested = sensor.tick()
                 seconds.append(time.perf_counter() - began)
-                if requested != due:
-                    raise RuntimeError(f"{stage}: {len(requested)} requests, not {len(due)}")
+                if requested != expected:
+                    raise RuntimeError(f"{stage}: {len(requested)} requests, not {len(expected)}")
             measured[stage] = statistics.mean(seconds)
-            return floors
-
-        while True:
-            statuses = dict.fromkeys(keys, "")
-            inputs = TickInputs(statuses, known, subscribed, (), {}, int(time.time()))
-            tick = plan_tick(cursor, inputs)
-            cursor.checked_at = int(time.time())  # no check of the subscriptions is due
-            if ticks in stages:
-                floors += measure(stages[ticks], tick.runs)
-            if not tick.runs:
-                break
-            ticks += 1
-            cursor = tick.cursor
-            new += tick.new
-            made += [key for key, _ in tick.runs]
-            known.update(tick.new)
-            subscribed.update(made)
-        floors += measure("idle", [])
-        cursor.checked_at = 0
-        measured["both"] = statistics.mean(measure("check", []))
-    return {**measured, "listing": statistics.mean(floors), "ticks": ticks}
+    return {
+        **measured,
+        "listing": statistics.mean(floors[False]),
+        "both": statistics.mean(floors[True]),
+    }
 
 
 if __name__ == "__main__":

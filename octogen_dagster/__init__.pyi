@@ -41,6 +41,7 @@ from .bigquery.resources import (
     AnalyticsHubResource,
     OctogenControlPlaneResource,
 )
+from .bigquery.subscription_checks import build_linked_datasets_checks
 from .components.component import OctogenComponent
 from .components.linked_component import OctogenLinkedDatasetsComponent
 from .components.settings import OctogenAssetData
@@ -129,6 +130,7 @@ __all__ = [
     "build_catalog_sensor",
     "build_catalogs_asset",
     "build_linked_datasets_asset",
+    "build_linked_datasets_checks",
     "build_linked_products_asset",
     "build_linked_snapshot_asset",
     "build_listing_sensor",

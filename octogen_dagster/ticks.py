@@ -43,6 +43,8 @@ class Wanted(NamedTuple):
     version: str = ""
     since: float = 0.0
     """The time of the version in seconds since 1970; 0 if it has none."""
+    retried: bool = True
+    """False if a further run is of little use until the version changes: it waits two days."""
 
     @property
     def request(self) -> str:
@@ -96,7 +98,7 @@ def plan(
 
     def is_due(each: Wanted) -> bool:
         before = tries.get(each.request)
-        return before is None or not before.are_recent(now)
+        return before is None or (each.retried and not before.are_recent(now))
 
     def urgency(each: Wanted) -> tuple[bool, float, str]:
         before = tries.get(each.request)
@@ -119,6 +121,7 @@ def request_runs(
     now: float,
     nothing_due: str,
     partition_of: Callable[[str], str] = str,
+    checks: Sequence[dg.AssetCheckKey] | None = None,
     cursor: str | None = None,
 ) -> dg.SensorResult:
     """Plan a tick with what Dagster's database says, and return what it requests.
@@ -135,6 +138,7 @@ def request_runs(
         now: As for `plan`.
         nothing_due: The reason of a tick that requests nothing.
         partition_of: Returns the asset's present partition of a key.
+        checks: The checks that the runs evaluate; None for all of the asset.
         cursor: The cursor to store, if there is one.
     """
     instance = context.instance
@@ -156,6 +160,7 @@ def request_runs(
                 partition_key=partition_of(each.key),
                 tags={REQUEST_TAG: each.request},
                 asset_selection=[asset.key],  # or the run shows no target
+                asset_check_keys=checks,
             )
             for each in requests
         ],

@@ -16,7 +16,7 @@ import octogen_dagster
 PACKAGE = Path(octogen_dagster.__file__).parent
 TESTS = Path(__file__).parent
 GROUND = {"errors", "files", "store", "background", "settings"}
-HELPERS = {"dagster_parts", "run_ledger", "sensor_limits", "ticks"}
+HELPERS = {"dagster_parts", "ticks"}
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
@@ -29,8 +29,6 @@ ARROWS: dict[str, set[str]] = {
     "sharing": GROUND | {"control_plane"},
     "settings": {"errors"},
     "dagster_parts": {"errors", "api"},
-    "sensor_limits": set(),
-    "run_ledger": {"errors", "sensor_limits"},
     "ticks": {"errors"},
     "snapshots": GROUND | HELPERS | {"buckets", "api", "frames"},
     "bigquery": GROUND | HELPERS | {"api", "frames", "sharing", "control_plane"},

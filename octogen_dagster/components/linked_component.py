@@ -208,7 +208,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
         return self
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """Build the assets, the sensor and the resources.
+        """Build the assets, their checks, the sensor and the resources.
 
         Args:
             context: The place of the component in the project.
@@ -220,6 +220,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
         from octogen_dagster.bigquery.linked_products import build_linked_products_asset
         from octogen_dagster.bigquery.linked_snapshot import build_linked_snapshot_asset
         from octogen_dagster.bigquery.listing_sensor import build_listing_sensor
+        from octogen_dagster.bigquery.subscription_checks import build_linked_datasets_checks
 
         if len(context.component_tree.get_all_components(OctogenLinkedDatasetsComponent)) > 1:
             raise OctogenComponentError(
@@ -250,7 +251,12 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
                 default_status=sensor_status(self.sensor),
             )
             sensors.append(sensor)
-        return dg.Definitions(assets=assets, sensors=sensors, resources=self._resources())
+        return dg.Definitions(
+            assets=assets,
+            asset_checks=build_linked_datasets_checks(datasets, self.source.source()),
+            sensors=sensors,
+            resources=self._resources(),
+        )
 
     def _spec(self, kind: Kind, follows: AssetSettings | None = None) -> dg.AssetSpec:
         settings = follows or AssetSettings()

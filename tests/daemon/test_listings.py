@@ -15,7 +15,7 @@ import dagster as dg
 import pytest
 
 from octogen_dagster.sandbox.server import Sandbox
-from tests.daemon.processes import processes
+from tests.daemon.processes import MORTAL_DAEMON, processes
 
 CONFIG = """
 telemetry: {enabled: false}
@@ -50,42 +50,11 @@ defs = dg.Definitions(
     },
 )
 """
-DAEMON = """
-import os, signal, sys
-import dagster as dg
-from dagster._daemon import sensor
-from dagster._daemon.cli import main
-
-sensor.MIN_INTERVAL_LOOP_TIME = 1
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-method, moment = sys.argv.pop(1), sys.argv.pop(1)
-step = getattr(dg.DagsterInstance, method)
-
-def counts(instance, written):
-    if method != "update_instigator_state":
-        return True
-    stored = instance.get_instigator_state(written.instigator_origin_id, written.selector_id)
-    return written.instigator_data.cursor != getattr(stored.instigator_data, "cursor", None)
-
-def last_step(self, *arguments, **named):
-    counted = counts(self, arguments[0])
-    if counted and moment == "before":
-        die()
-    step(self, *arguments, **named)
-    if counted and moment == "after":
-        die()
-
-setattr(dg.DagsterInstance, method, last_step)
-main()
-"""
 STEPS = [
     ("add_dynamic_partitions", "after"),
     ("submit_run", "after"),
-    ("update_instigator_state", "before"),  # when it changes the cursor
-    ("update_instigator_state", "after"),
+    ("update_tick", "before"),  # when it has launched its runs
+    ("update_tick", "after"),
 ]
 RETRIED = dg.DagsterEventType.STEP_RESTARTED
 POLL_SECONDS = 60.0
@@ -109,14 +78,14 @@ def daemon(
     """
     (tmp_path / "dagster.yaml").write_text(CONFIG)
     (tmp_path / "location.py").write_text(LOCATION)
-    (tmp_path / "daemon.py").write_text(DAEMON)
+    (tmp_path / "daemon.py").write_text(MORTAL_DAEMON)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         host, port = probe.getsockname()
     (tmp_path / "workspace.yaml").write_text(WORKSPACE.format(host=host, port=port))
     with processes(tmp_path, sandbox.environment) as started:
         started.start_code_server(port)
-        yield lambda *step: started.start("daemon.py", *step, "run", "-w", "workspace.yaml")
+        yield lambda *step: started.start("daemon.py", *step, "1", "run", "-w", "workspace.yaml")
 
 
 @pytest.mark.slow

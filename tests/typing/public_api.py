@@ -51,6 +51,7 @@ from octogen_dagster import (
     build_catalog_sensor,
     build_catalogs_asset,
     build_linked_datasets_asset,
+    build_linked_datasets_checks,
     build_linked_products_asset,
     build_linked_snapshot_asset,
     build_listing_sensor,
@@ -171,6 +172,7 @@ def listing_definitions() -> dg.Definitions:
     exchange = "projects/octogen/locations/us/dataExchanges/catalogs"
     return dg.Definitions(
         assets=[datasets, products, snapshot],
+        asset_checks=build_linked_datasets_checks(datasets, StaticSource([LISTING])),
         sensors=[
             build_listing_sensor(OctogenSource(catalogs=["northpeak"]), datasets),
             build_listing_sensor(

@@ -1,0 +1,364 @@
+"""The listing sensor: what a tick requests, what it says, when it fails; and the hourly check."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from google.cloud import bigquery_analyticshub_v1 as ah
+
+from octogen_dagster import (
+    AnalyticsHubResource,
+    ExchangeSource,
+    OctogenControlPlaneResource,
+    OctogenSource,
+    StaticSource,
+    build_linked_datasets_asset,
+    build_linked_datasets_checks,
+    build_listing_sensor,
+    listing_partition_key,
+)
+from tests.servers.google import ACTIVE, EXCHANGE, LISTING, PROJECT, REVOKED, STALE, Google
+from tests.servers.octogen import Octogen
+from tests.servers.octogen_mcp import PRINCIPAL
+
+ACME, ZEN = LISTING, f"{EXCHANGE}/listings/zen"
+NOWHERE = "127.0.0.1:1"
+MINUTE = 60.0
+Source = ExchangeSource | OctogenSource | StaticSource
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCTOGEN_MCP_ACCESS_TOKEN", "access-secret-0")
+    monkeypatch.setattr("octogen_dagster.sharing.hub.FIRST_WAIT", 0.001)
+    monkeypatch.setattr("octogen_dagster.sharing.subscribe.WAITS", (0.001,))
+
+
+@dataclass
+class Ticks:
+    """Ticks of a sensor, whose runs are executed at once with the tags that Dagster gives them."""
+
+    instance: dg.DagsterInstance
+    source: Source = field(default_factory=lambda: ExchangeSource(EXCHANGE))
+    google: Google = field(default_factory=Google)
+    octogen: Octogen = field(default_factory=lambda: Octogen().register())
+    minutes_later: float = 0.0
+    timeout: float = 20.0
+
+    def __post_init__(self) -> None:
+        with_octogen = isinstance(self.source, OctogenSource)
+        self.asset = build_linked_datasets_asset(
+            control_plane=with_octogen, grant_waits=(), replace_revoked=True, retry_policy=None
+        )
+
+    @contextlib.contextmanager
+    def resources(self, endpoint: str = "", url: str = "") -> Iterator[dict[str, Any]]:
+        with self.google.running() as hub, self.octogen.running() as mcp:
+            yield {
+                "analytics_hub": AnalyticsHubResource(project=PROJECT, endpoint=endpoint or hub),
+                "octogen_control_plane": OctogenControlPlaneResource(
+                    principal=PRINCIPAL, url=url or mcp
+                ),
+            }
+
+    def evaluate(self, resources: dict[str, Any]) -> dg.SensorResult | dg.SkipReason:
+        sensor = build_listing_sensor(
+            self.source,
+            self.asset,
+            _clock=lambda: time.time() + self.minutes_later * MINUTE,
+            _tick_timeout=self.timeout,
+        )
+        named = {key: resources[key] for key in self.source.resource_keys}
+        result = sensor(dg.build_sensor_context(instance=self.instance, resources=named))
+        assert isinstance(result, dg.SensorResult | dg.SkipReason)
+        return result
+
+    def tick(self) -> dg.SensorResult:
+        with self.resources() as resources:
+            result = self.evaluate(resources)
+            assert isinstance(result, dg.SensorResult), result
+            for added in result.dynamic_partitions_requests or ():
+                self.instance.add_dynamic_partitions(
+                    added.partitions_def_name, added.partition_keys
+                )
+            for request in result.run_requests or ():
+                dg.materialize(
+                    [self.asset],
+                    partition_key=request.partition_key,
+                    instance=self.instance,
+                    tags={**request.tags, "dagster/sensor_name": "octogen_listing_sensor"},
+                    raise_on_error=False,
+                    resources=resources,
+                )
+        return result
+
+    def requested(self) -> list[str]:
+        """The ids of the listings that a tick requests."""
+        runs = self.tick().run_requests or ()
+        return [(run.partition_key or "").rpartition(":")[2] for run in runs]
+
+    def skipped(self, **addresses: str) -> str:
+        with self.resources(**addresses) as resources:
+            result = self.evaluate(resources)
+        assert isinstance(result, dg.SkipReason), result
+        return result.skip_message or ""
+
+    def failed(self, **addresses: str) -> str:
+        with self.resources(**addresses) as resources, pytest.raises(dg.Failure) as caught:
+            self.evaluate(resources)
+        assert caught.value.__suppress_context__
+        return str(caught.value)
+
+    def check(self, source: Source | None = None) -> tuple[bool, dict[str, Any]]:
+        (checks,) = build_linked_datasets_checks(self.asset, source)
+        with self.resources() as resources:
+            result = dg.materialize(
+                [checks],
+                instance=self.instance,
+                selection=dg.AssetSelection.checks(checks),
+                resources=resources,
+            )
+        (evaluation,) = result.get_asset_check_evaluations()
+        assert evaluation.severity is dg.AssetCheckSeverity.WARN
+        return evaluation.passed, {name: entry.value for name, entry in evaluation.metadata.items()}
+
+
+@pytest.fixture
+def ticks(instance: dg.DagsterInstance) -> Ticks:
+    return Ticks(instance)
+
+
+def test_each_listing_is_subscribed_to_once(ticks: Ticks) -> None:
+    ticks.google.listings.append(ah.Listing(name=ZEN))
+    assert [run.asset_check_keys for run in ticks.tick().run_requests or ()] == [[], []]
+    result = ticks.tick()
+    assert not result.run_requests
+    assert result.skip_reason == dg.SkipReason("None of 2 listings is due.")
+    assert not result.dynamic_partitions_requests
+    assert len(ticks.google.requests) == 2
+
+
+def test_a_grant_that_is_late_is_requested_again_with_growing_waits(ticks: Ticks) -> None:
+    ticks.google.granted = False
+    requested = []
+    for ticks.minutes_later in (0, 5, 11, 15, 21, 30, 41):
+        requested.append(bool(ticks.requested()))
+    assert requested == [True, False, True, False, True, False, True]
+    ticks.google.granted = True
+    ticks.minutes_later = 24 * 60
+    assert ticks.requested() == ["acme"]
+    assert ticks.requested() == []
+
+
+@pytest.mark.parametrize("status", ["pending", "preparing", "melted"])
+def test_a_listing_that_is_not_granted_yet_is_requested_once_and_at_once_when_it_is(
+    instance: dg.DagsterInstance, status: str
+) -> None:
+    ticks = Ticks(instance, OctogenSource())
+    ticks.octogen.share("acme", status)
+    assert ticks.requested() == ["acme"]
+    ticks.minutes_later = 20 * 60
+    assert ticks.requested() == []
+    ticks.octogen.cells[0]["status"] = "awaiting_subscription"
+    assert ticks.requested() == ["acme"]
+    assert len(ticks.google.requests) == 1
+    assert ticks.requested() == []
+
+
+@pytest.mark.parametrize(
+    ("status", "due"), [("scope_revoked", False), ("refresh_failed", True), ("active", True)]
+)
+def test_what_octogen_withdrew_is_not_requested(
+    instance: dg.DagsterInstance, status: str, due: bool
+) -> None:
+    ticks = Ticks(instance, OctogenSource())
+    ticks.octogen.share("acme", status)
+    assert ticks.requested() == (["acme"] if due else [])
+
+
+@pytest.mark.parametrize(
+    ("states", "due"),
+    [([REVOKED], True), ([REVOKED, ACTIVE], False), ([STALE], False), ([], False), ([17], False)],
+)
+def test_of_the_subscriptions_only_a_revoked_one_is_requested_again(
+    ticks: Ticks, states: list[Any], due: bool
+) -> None:
+    ticks.tick()
+    del ticks.google.subscriptions[:]
+    for number, state in enumerate(states):
+        ticks.google.add(state=state, name=f"s-{number}")
+    ticks.minutes_later = 20
+    assert ticks.requested() == (["acme"] if due else [])
+    ticks.minutes_later = 600
+    assert ticks.requested() == []
+
+
+def test_a_listing_whose_run_is_not_finished_is_not_requested_again(
+    ticks: Ticks, instance: dg.DagsterInstance
+) -> None:
+    key = listing_partition_key(ACME)
+    job = dg.Definitions(
+        assets=[ticks.asset],
+        resources={"analytics_hub": AnalyticsHubResource(project=PROJECT, endpoint=NOWHERE)},
+    ).resolve_implicit_global_asset_job_def()
+    tags = {"octogen/request": f"{key}@", "dagster/sensor_name": "octogen_listing_sensor"}
+    run = instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+    assert ticks.requested() == []
+    instance.delete_run(run.run_id)
+    assert ticks.requested() == ["acme"]
+
+
+@pytest.mark.parametrize("key", ["acme", "a:b:c", "p:us:e:", "", "p:u s:e:l"])
+def test_a_partition_that_is_no_listing_is_named_in_the_log(
+    ticks: Ticks, key: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ticks.instance.add_dynamic_partitions("octogen_listings", [key])
+    assert ticks.requested() == ["acme"]
+    assert (
+        "Skipped: 1 partitions of 'octogen_listings' are no listings, for example "
+        f"{key!r}: delete them."
+    ) in capfd.readouterr().err
+    assert ticks.check()[0]
+
+
+def test_what_is_left_out_is_in_the_log_in_a_few_lines(
+    ticks: Ticks, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ticks.google.listings += [
+        ah.Listing(name=f"{EXCHANGE}/listings/coverage_{number:02}") for number in range(20)
+    ]
+    assert ticks.requested() == ["acme"]
+    logged = capfd.readouterr().err
+    assert logged.count("Skipped: Listing ") == 10
+    assert "10 more listings are as the last ones." in logged
+
+
+@pytest.mark.parametrize(
+    "code", ["PERMISSION_DENIED", "NOT_FOUND", "INVALID_ARGUMENT", "UNAUTHENTICATED"]
+)
+def test_a_refusal_fails_the_tick(ticks: Ticks, code: str) -> None:
+    ticks.google.refuse("ListListings", code, text="Refused")
+    assert ticks.failed().startswith(
+        f"The listings could not be read. Exchange {EXCHANGE}: Analytics Hub refused "
+        f"({code}: Refused)."
+    )
+
+
+def test_a_refused_list_of_subscriptions_fails_the_tick_and_names_the_role(ticks: Ticks) -> None:
+    ticks.tick()
+    ticks.google.refuse("ListSubscriptions", "PERMISSION_DENIED")
+    text = ticks.failed()
+    assert text.startswith("The listings could not be read. The subscriptions of projects/")
+    assert "roles/analyticshub.subscriptionOwner" in text
+
+
+def test_an_overload_skips_the_tick(ticks: Ticks) -> None:
+    ticks.timeout = 1.0
+    ticks.google.refuse("ListListings", "RESOURCE_EXHAUSTED", times=10_000)
+    reason = ticks.skipped()
+    assert reason.startswith("The listings could not be read; the next tick tries again. ")
+
+
+@pytest.mark.parametrize("source", [ExchangeSource(EXCHANGE), OctogenSource()])
+def test_an_address_that_does_not_answer_may_fail_the_third_tick_in_a_row(
+    instance: dg.DagsterInstance, source: Source
+) -> None:
+    ticks = Ticks(instance, source, timeout=0.5)
+    before = set(threading.enumerate())
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        for place in (NOWHERE, address):
+            reason = ticks.skipped(endpoint=place, url=f"http://{place}/mcp/")
+            assert ", and the third in a row without an answer fails. " in reason
+    for thread in set(threading.enumerate()) - before:
+        if thread.name == "octogen-listings":  # it ends by itself
+            thread.join(60)
+            assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("credentials", "reason"),
+    [
+        ("nonsense", "gcp_credentials are not a Google key file in base64"),
+        (None, "there are no Google credentials"),
+    ],
+)
+def test_credentials_that_cannot_be_used_fail_the_tick(
+    ticks: Ticks,
+    credentials: str | None,
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    hub = AnalyticsHubResource(project=PROJECT, gcp_credentials=credentials)
+    with pytest.raises(dg.Failure, match=reason):
+        ticks.evaluate({"analytics_hub": hub})
+
+
+def test_an_asset_without_dynamic_partitions_is_refused() -> None:
+    @dg.asset
+    def other() -> None: ...
+
+    with pytest.raises(ValueError, match="DynamicPartitionsDefinition with a name"):
+        build_listing_sensor(OctogenSource(), other)
+
+
+def test_the_sensor_has_the_name_the_interval_and_the_other_arguments_it_is_given() -> None:
+    sensor = build_listing_sensor(
+        OctogenSource(),
+        build_linked_datasets_asset(),
+        name="shops",
+        minimum_interval_seconds=60,
+        tags={"team": "data"},
+    )
+    assert (sensor.name, sensor.minimum_interval_seconds) == ("shops", 60)
+    assert sensor.tags["team"] == "data"
+    assert sensor.required_resource_keys == {"analytics_hub", "octogen_control_plane"}
+    assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
+
+
+@pytest.mark.parametrize(
+    ("states", "lapse"),
+    [([ACTIVE], None), ([17], None), ([STALE], "stale"), ([REVOKED], "revoked"), ([], "missing")],
+)
+def test_the_check_names_each_subscription_that_is_not_in_order(
+    ticks: Ticks, states: list[Any], lapse: str | None
+) -> None:
+    assert ticks.check() == (True, {"octogen/subscriptions": 0, "octogen/lapsed": 0})
+    ticks.tick()
+    del ticks.google.subscriptions[:]
+    for state in states:
+        ticks.google.add(state=state)
+    passed, metadata = ticks.check()
+    assert passed is (lapse is None)
+    sample = {listing_partition_key(ACME): lapse} if lapse else None
+    assert metadata.get("octogen/sample") == sample
+
+
+def test_with_the_source_the_check_knows_what_is_no_longer_listed_or_granted(
+    instance: dg.DagsterInstance,
+) -> None:
+    ticks = Ticks(instance, OctogenSource())
+    for catalog in ("acme", "zen"):
+        ticks.octogen.share(catalog)
+    ticks.tick()
+    assert ticks.check(ticks.source)[0]
+    ticks.octogen.cells[0]["status"] = "scope_revoked"
+    del ticks.octogen.listings[1:]
+    _, metadata = ticks.check(ticks.source)
+    assert metadata["octogen/sample"] == {
+        listing_partition_key(ACME): "scope_revoked",
+        listing_partition_key(ZEN): "no longer listed",
+    }
+    assert ticks.check()[0]
