@@ -16,7 +16,6 @@ from octogen_dagster.api.models import (
     ProductImage,
     ProductReview,
 )
-from octogen_dagster.errors import OctogenNotFoundError, OctogenResponseError
 from tests.contract.asked import asked
 
 ITEM: dict[str, Any] = {"uuid": "u-1", "productUrl": "https://shop.example/1"}
@@ -58,17 +57,6 @@ def test_an_image_is_the_same_as_a_text_and_as_an_object(image: Any) -> None:
     assert product.primary_image == ProductImage(url="https://cdn.example/1.jpg")
 
 
-@pytest.mark.parametrize("color", ["Navy", {"label": "Navy"}])
-def test_the_color_of_a_variant_is_the_same_as_a_text_and_as_an_object(color: Any) -> None:
-    variants = view(variants=[{"color": color}]).variants or []
-    assert [variant.color and variant.color.label for variant in variants] == ["Navy"]
-
-
-@pytest.mark.parametrize("images", [None, []])
-def test_images_may_be_null_or_empty(images: Any) -> None:
-    assert item(images=images).images == images
-
-
 @pytest.mark.parametrize(
     ("text", "microsecond"),
     [
@@ -105,28 +93,6 @@ def test_what_no_column_can_hold_is_null_with_one_warning(
     ]
 
 
-def test_new_fields_are_kept_and_numbers_become_text() -> None:
-    product = item(title=501, newField=1, brand={"name": "Acme", "newField": [2]})
-    assert (product.title, product.model_extra) == ("501", {"newField": 1})
-    assert product.brand
-    assert product.brand.model_extra == {"newField": [2]}
-
-
-def test_a_model_may_be_made_with_python_names() -> None:
-    product = MerchantProductListItem(uuid="u", product_url="p", current_price=5)
-    assert product.model_dump(by_alias=True, exclude_none=True) == {
-        "uuid": "u",
-        "productUrl": "p",
-        "currentPrice": 5.0,
-        "isActive": True,
-    }
-
-
-def test_the_seed_generation_has_no_account() -> None:
-    with pytest.raises(OctogenNotFoundError, match="The account of the API key failed: 404"):
-        asyncio.run(asked({"detail": "Not Found"}, lambda client: client.get_me(), 404))
-
-
 class TestTheListOfCatalogs:
     @pytest.mark.parametrize(
         "text", ["2026-03-04T12:00:00Z", "2026-03-04T14:00:00+02:00", "2026-03-04T12:00:00"]
@@ -135,14 +101,6 @@ class TestTheListOfCatalogs:
     def test_a_time_may_have_any_zone_or_none(self, catalog: object, text: str) -> None:
         (state,) = listed({**SEVEN, "catalog": catalog, "lastIndexedAt": text}).catalogs
         assert (state.catalog, state.last_indexed_at) == (str(catalog), NOON)
-
-    def test_all_that_it_says_is_kept_and_only_the_key_is_required(self) -> None:
-        known = {**SEVEN, "sourceBaseUrl": "https://seven.example", "unknown": [1]}
-        assert listed(known, {"catalog": "eight", "lastIndexedAt": None}).catalogs == [
-            CatalogState("seven", "Seven", "https://seven.example", product_count=1),
-            CatalogState("eight"),
-        ]
-        assert listed().catalogs == []
 
     @pytest.mark.parametrize(
         "time", ["0001-01-01T00:00:00+05:00", "9999-12-31T23:00:00-05:00", "soon"]
@@ -162,21 +120,6 @@ class TestTheListOfCatalogs:
     def test_a_count_that_no_column_can_hold_is_unknown(self, count: int, read: int | None) -> None:
         found = listed({**SEVEN, "productCount": count}, SEVEN)
         assert [state.product_count for state in found.catalogs] == [read, 1]
-
-    @pytest.mark.parametrize(
-        ("entry", "named"),
-        [({"catalog": ""}, r"0\.catalog"), ({"productCount": "x"}, "productCount")],
-    )
-    def test_an_invalid_field_is_named(self, entry: dict[str, str], named: str) -> None:
-        with pytest.raises(OctogenResponseError, match=named):
-            listed({**SEVEN, **entry})
-
-    @pytest.mark.parametrize("content", [b"", b"\xff", b"[" * 100_000, b"<h1>down</h1>"])
-    def test_what_is_not_json_is_an_error(self, content: bytes) -> None:
-        with pytest.raises(
-            OctogenResponseError, match=r"^The list of catalogs was answered with 200"
-        ):
-            asyncio.run(asked(content, GrantedCatalogs().fetch))
 
 
 class TestAShop:

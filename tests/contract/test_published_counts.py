@@ -8,17 +8,14 @@ from typing import Any
 import httpx
 import pytest
 from click.testing import CliRunner
-from octogen_ai_sdk.generated.models import ProgrammaticFacetCountsResponse
 
 from octogen_dagster import OctogenClient, ProductSearch
 from octogen_dagster.cli.main import main
-from octogen_dagster.errors import OctogenNotFoundError, OctogenResponseError
+from octogen_dagster.errors import OctogenResponseError
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.counts import counted
 from tests.api.servers import KEY
 from tests.published_service import refusal, refusal_of
-
-COUNTS = "/v1/products/facet-counts"
 
 
 class Service:
@@ -47,11 +44,6 @@ class Service:
 
 def category(*values: str) -> dict[str, Any]:
     return {"name": "category_path.depth_0", "values": list(values)}
-
-
-def test_the_answer_of_other_tests_is_the_published_one() -> None:
-    (facet,) = ProgrammaticFacetCountsResponse.model_validate(counted(7, home=2)).facets
-    assert [value.count for value in facet.values] == [7, 2]
 
 
 async def test_the_counts_of_all_categories_are_added_up() -> None:
@@ -154,33 +146,3 @@ def estimate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
         return result.stdout.splitlines()
 
     return run
-
-
-def test_estimate_counts_in_the_sandbox_of_today(estimate: Callable[..., list[str]]) -> None:
-    assert estimate("--catalog=strada")[0].startswith("Catalog 'strada': at least 30 products in")
-    assert estimate()[0].startswith("All of Octogen: at least 150 products in 2 pages, $0.03")
-    (whole, *_), (women, *_) = estimate("--q=boots"), estimate("--facet=gender=female")
-    assert whole.startswith("The search: 150 products in 2 pages")
-    assert women.startswith("The search: at least ")
-
-
-async def test_the_sandbox_of_today_counts_what_a_search_finds() -> None:
-    women = ProductSearch(facets=[{"name": "gender", "values": ["female"]}])
-    with Sandbox(catalogs={"northpeak": 120, "strada": 30}, generation="current") as sandbox:
-        async with OctogenClient(api_key=sandbox.api_key, base_url=sandbox.base_url) as client:
-            assert await client.count_products(ProductSearch()) == 150
-            assert await client.count_products(ProductSearch(), ["strada"]) == 30
-            assert await client.count_products(ProductSearch(), ["nosuch"]) == 0
-            found = [each async for each in client.iter_products(facets=women.facets)]
-            assert await client.count_products(women) == len(found) > 0
-
-
-async def test_an_older_service_counts_whole_catalogs_only() -> None:
-    with Sandbox(catalogs={"strada": 3}, generation="seed") as sandbox:
-        async with OctogenClient(api_key=sandbox.api_key, base_url=sandbox.base_url) as client:
-            with pytest.raises(OctogenNotFoundError) as caught:
-                await client.count_products(ProductSearch())
-    assert str(caught.value) == (
-        f"The count of products cannot be had: {sandbox.base_url} has no such operation (404). A "
-        "service of the older contract counts whole catalogs only: leave out the filters."
-    )

@@ -115,12 +115,6 @@ def test_a_search(client: httpx.Client, body: dict[str, Any]) -> None:
 
 
 @often
-@given(some_of(FILTERS))
-def test_a_search_that_is_understood(client: httpx.Client, body: dict[str, Any]) -> None:
-    check(client, "/products/search", {"q": "boots", "understand": True} | body)
-
-
-@often
 @given(some_of(COUNTS))
 def test_a_count(client: httpx.Client, body: dict[str, Any]) -> None:
     check(client, "/products/facet-counts", body)
@@ -130,11 +124,6 @@ def test_a_count(client: httpx.Client, body: dict[str, Any]) -> None:
 @given(some_of(LOOKUP))
 def test_a_lookup(client: httpx.Client, body: dict[str, Any]) -> None:
     check(client, "/products/lookup", body)
-
-
-def test_colours_are_counted_if_nothing_is_named(client: httpx.Client) -> None:
-    answer = client.post("/products/facet-counts", json={}).json()
-    assert [each["name"] for each in answer["facets"]] == ["color_family"]
 
 
 def attributes(size: int) -> list[str]:

@@ -20,19 +20,17 @@ import pytest
 from octogen_dagster import (
     OctogenResource,
     ProductSearch,
-    build_product_changes_asset,
     build_products_asset,
 )
 from octogen_dagster.errors import OctogenSnapshotError
 from tests.promises.paged_service import PagedService
-from tests.results import failure, metadata
+from tests.results import failure
 from tests.servers.buckets import ENVIRONMENT, S3Bucket
 
 PAGES = 116
 PRODUCTS = build_products_asset(
     "products", ProductSearch(catalogs=["acme"], page_size=2), retry_policy=None
 )
-CHANGES = build_product_changes_asset(PRODUCTS)
 
 
 @pytest.fixture
@@ -82,17 +80,6 @@ def test_a_read_that_fails_leaves_the_snapshot_byte_for_byte(
     service.change = fail
     assert not run(bucket, service).success
     assert bucket.get("snapshots/products.parquet") == before
-
-
-def test_the_replaced_snapshot_is_kept_byte_for_byte(
-    bucket: S3Bucket, service: PagedService
-) -> None:
-    assert run(bucket, service).success
-    first = bucket.get("snapshots/products.parquet")
-    service.catalogs["acme"] -= 4
-    result = run(bucket, service, CHANGES)
-    assert metadata(result, "products_changes")["octogen/disappeared"] == 4
-    assert bucket.get("snapshots/.products.previous") == first
 
 
 def test_a_publisher_that_died_halfway_costs_no_previous_snapshot(

@@ -16,7 +16,6 @@ from octogen_dagster import (
     build_product_changes_asset,
     build_products_asset,
     catalog_days,
-    catalog_partitions,
     snapshot_days,
 )
 from octogen_dagster.errors import OctogenSnapshotError
@@ -193,18 +192,6 @@ def test_a_damaged_file_is_named_and_a_damaged_snapshot_replaced(
             instance=instance,
         )
     assert counts(pipeline.run()) == (0, 0, 0, 0, 0)
-
-
-def test_each_catalog_has_its_own_previous_snapshot(
-    tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
-) -> None:
-    instance.add_dynamic_partitions("octogen_catalogs", ["northpeak", "strada"])
-    pipeline = Pipeline(tmp_path, octogen, instance, partitions_def=catalog_partitions)
-    assert pipeline.run("northpeak")["octogen/first_snapshot"] is True
-    assert pipeline.run("strada")["octogen/first_snapshot"] is True
-    shops.grant("strada", products=121)
-    assert counts(pipeline.run("strada")) == (1, 0, 0, 0, 0)
-    assert counts(pipeline.run("northpeak")) == (0, 0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("by_catalog", [False, True])

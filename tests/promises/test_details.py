@@ -166,20 +166,6 @@ class TestRows:
         assert result.numbers["first_error"] in {row["error"] for row in failed}
         assert {row["title"] for row in failed} == {None}
 
-    def test_another_product_is_not_stored_under_a_products_name(self, shop: Shop) -> None:
-        products = shop.products
-        true = products["uuid"][7]
-        other = pl.when(pl.col("uuid") == true).then(pl.lit("u-7")).otherwise("uuid")
-        row = shop.run(products.with_columns(other.alias("uuid"))).rows["u-7"]
-        assert row["status"] == "mismatch"
-        assert row["error"] == f"The address leads to another product, {true!r}."
-        assert row["title"] is row["description"] is None
-
-    def test_a_snapshot_without_products_has_details_without_rows(self, shop: Shop) -> None:
-        frame = shop.run(PRODUCT_SCHEMA.to_frame()).frame
-        assert frame is not None
-        assert (frame.schema, len(frame)) == (DETAIL_SCHEMA, 0)
-
 
 class TestFailures:
     @pytest.mark.parametrize(("failing", "is_too_many"), [(3, False), (4, True)])
@@ -287,15 +273,3 @@ class TestOnlyChanged:
         assert Counter(row["status"] for row in result.rows.values()) == {"found": 59}
         assert result.numbers["carried_over"] == 55
         assert left not in {row["product_url"] for row in result.rows.values()}
-
-    @pytest.mark.parametrize("previous", ["none", "fewer columns", "damaged"])
-    def test_without_a_usable_previous_all_are_looked_up(self, shop: Shop, previous: str) -> None:
-        if previous != "none":
-            shop.run(shop.products)
-        if previous == "fewer columns":
-            pl.read_parquet(shop.path).drop("videos").write_parquet(shop.path)
-        if previous == "damaged":
-            shop.path.write_bytes(b"PAR1 and no more")
-        result = shop.run(shop.products, only_changed=True)
-        assert len(result.asked) == 60
-        assert (result.numbers["carried_over"], result.numbers["found"]) == (0, 60)

@@ -28,7 +28,6 @@ from octogen_dagster import (
 )
 from octogen_dagster.cli.main import main
 from octogen_dagster.errors import OctogenConnectionError, OctogenError
-from octogen_dagster.sandbox.server import Sandbox
 from tests.promises.yaml_projects import LINKED, load
 
 KEY = "octo_live_0123456789abcdef0123456789abcdef_c2VjcmV0LW9mLXRoZS1rZXk"
@@ -241,16 +240,6 @@ def test_the_doctor_says_which_host_is_used_and_where_it_comes_from(
     ]
     monkeypatch.setenv("OCTOGEN_BASE_URL", "https://proxy.example/v1")
     assert told(HOST)[0] == "https://proxy.example/v1 (OCTOGEN_BASE_URL)."
-
-
-def test_a_sandbox_of_the_environment_wins_over_a_host_in_the_code(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """So that a test of definitions with a host sends no request to it."""
-    with Sandbox(catalogs=2, products=1, generation="seed") as sandbox:
-        for name, value in sandbox.environment.items():
-            monkeypatch.setenv(name, value)
-        assert len(OctogenResource(host=HOST).list_catalogs()) == 2
 
 
 @pytest.mark.slow  # it imports Google's libraries

@@ -12,7 +12,6 @@ from octogen_dagster import (
     OctogenResource,
     ParquetSnapshotIOManager,
     ProductSearch,
-    build_products_asset,
 )
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.sandbox.faults import Fault
@@ -35,11 +34,6 @@ def materialize(
 ) -> dg.ExecuteInProcessResult:
     resources = {"io_manager": io_manager, **options.pop("resources", {})}
     return dg.materialize(assets, resources=resources, raise_on_error=raise_on_error, **options)
-
-
-def files(tmp_path: Path) -> set[str]:
-    base = tmp_path / "snapshots"
-    return {str(path.relative_to(base)) for path in base.rglob("*") if path.is_file()}
 
 
 @dg.asset(partitions_def=LETTERS)
@@ -91,45 +85,6 @@ def test_a_column_of_the_same_name_is_not_overwritten(
     renamed = manager(tmp_path, partition_column="letter")
     frame = materialize(assets, renamed, instance=instance).output_for_node("down")
     assert frame.to_dicts() == [{"partition": 1, "letter": "a"}]
-
-
-def test_a_partition_other_than_the_run_s_own_has_the_partition_column(
-    tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
-    one = dg.StaticPartitionsDefinition(["a"])
-
-    @dg.asset(partitions_def=one)
-    def made(context: dg.AssetExecutionContext) -> pl.DataFrame:
-        return frame_of("a")
-
-    @dg.asset(
-        partitions_def=dg.StaticPartitionsDefinition(["x"]),
-        ins={"made": dg.AssetIn(partition_mapping=dg.AllPartitionMapping())},
-    )
-    def down(made: pl.DataFrame) -> pl.DataFrame:
-        return made
-
-    io_manager = manager(tmp_path)
-    materialize([made], io_manager, partition_key="a", instance=instance)
-    assets = [made.to_source_asset(), down]
-    result = materialize(assets, io_manager, partition_key="x", instance=instance)
-    assert result.output_for_node("down")["partition"].to_list() == ["a", "a"]
-
-
-def test_partition_dimensions_are_folders_in_the_order_of_their_names(
-    tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
-    both = dg.MultiPartitionsDefinition(
-        {"day": dg.StaticPartitionsDefinition(["mon"]), "catalog": LETTERS}
-    )
-
-    @dg.asset(partitions_def=both)
-    def made(context: dg.AssetExecutionContext) -> pl.DataFrame:
-        return frame_of("x")
-
-    key = dg.MultiPartitionKey({"day": "mon", "catalog": "../x"})
-    materialize([made], manager(tmp_path), partition_key=key, instance=instance)
-    assert files(tmp_path) == {"made/%2E%2E%2Fx/mon.parquet"}
 
 
 def test_a_partition_without_a_snapshot_is_an_error_unless_allowed(
@@ -207,13 +162,3 @@ def test_a_value_that_is_no_frame_is_refused(tmp_path: Path, value: Any) -> None
         TypeError, match=r"Asset made returned .*, which cannot be stored as a snapshot"
     ):
         materialize([made], manager(tmp_path))
-
-
-def test_foreign_files_among_the_saved_pages_fail_no_run(
-    tmp_path: Path, octogen: OctogenResource
-) -> None:
-    products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
-    (tmp_path / ".products.pages" / "foreign.pages").mkdir(parents=True)
-    io_manager = ParquetSnapshotIOManager(base_dir=str(tmp_path))
-    resources = {"octogen": octogen, "io_manager": io_manager}
-    assert dg.materialize([products], resources=resources).success

@@ -13,10 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
-import nbformat
 import polars as pl
 import pytest
-from nbclient import NotebookClient
 
 from octogen_dagster import (
     OctogenResource,
@@ -95,29 +93,6 @@ def test_nothing_is_shown_without_a_terminal(
     with reading(service, ["acme"]) as result:
         assert result.result(POLL_SECONDS).height == 1_000
     assert capfd.readouterr() == ("", "")
-
-
-CELL = """
-from octogen_dagster import ProductSearch, scan_products
-
-frame = scan_products(
-    ProductSearch(catalogs=["acme"]), api_key={key!r}, base_url={url!r}, progress=True
-)
-frame.collect().height
-"""
-
-
-@pytest.mark.slow
-def test_a_notebook_shows_it_in_the_cell(service: PagedService, tmp_path: Path) -> None:
-    source = CELL.format(key=service.api_key, url=service.base_url)
-    notebook = nbformat.v4.new_notebook(  # type: ignore[no-untyped-call]
-        cells=[nbformat.v4.new_code_cell(source)]  # type: ignore[no-untyped-call]
-    )
-    NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    shown = [output["data"] for output in notebook.cells[0].outputs]
-    assert [data["text/plain"] for data in shown[1:]] == ["1000"]
-    assert shown[0]["text/plain"].startswith("Catalog 'acme': 1,000 of 1,000 products in 10 pages")
-    assert "<progress" in shown[0]["text/html"]
 
 
 def materialize(

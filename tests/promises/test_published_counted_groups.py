@@ -101,17 +101,6 @@ def test_a_read_learns_from_the_last_what_the_count_of_each_catalog_means(
     assert counts(read())[:2] == (800, 1_000)
 
 
-def test_nothing_is_known_of_a_catalog_before_it_was_read(
-    read: Read, service: PublishedService
-) -> None:
-    service.hosts["zen.example"] = []
-    assert counts(read())[:2] == (500, 500)
-    service.hosts["zen.example"] = ["zen"]
-    service.product_counts["zen"] = 600
-    assert counts(read()) == (560, 1_100, None)
-    assert counts(read())[:2] == (560, 560)
-
-
 def test_many_variants_of_each_product_do_not_end_a_read(
     read: Read, service: PublishedService, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:

@@ -138,18 +138,6 @@ def test_a_catalog_that_lost_more_than_half_keeps_its_snapshot_until_that_is_acc
     assert metadata(accepted, "products_changes")["octogen/disappeared"] == 251
 
 
-def test_a_catalog_that_ended_early_is_read_to_its_end_once_it_goes_on(
-    days: Days, service: PublishedService, instance: dg.DagsterInstance
-) -> None:
-    assert days.materialize(instance).success
-    service.catalogs["acme"] = uuids(200)  # page 2 is full, and the last one
-    assert "sent 200 products" in failure(days.materialize(instance))
-
-    service.catalogs["acme"] = uuids(500)
-    assert days.materialize(instance).success
-    assert days.rows == 500
-
-
 class DayOfSnapshots:
     """Materializations of today's partition, after a snapshot of 500 products the day before."""
 
@@ -185,16 +173,6 @@ def test_the_first_snapshot_of_a_day_is_compared_with_that_of_the_day_before(
     service.catalogs["acme"] = uuids(249)
     assert "sent 249 products, and the latest snapshot has 500" in failure(day.materialize())
     assert not day.snapshot.exists()
-
-
-def test_without_a_ratio_any_number_is_published(
-    tmp_path: Path, service: PublishedService, instance: dg.DagsterInstance
-) -> None:
-    days = Days(tmp_path, service, min_rows_ratio=0)
-    assert days.materialize(instance).success
-    service.catalogs["acme"] = uuids(1)
-    assert days.materialize(instance).success
-    assert days.rows == 1
 
 
 def test_a_search_that_finds_nothing_is_published_and_said(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -111,40 +110,3 @@ def test_a_week_in_which_the_understanding_changes_once(
         )
         assert (said in log) == (day == 3)
     assert {json.dumps(body["understand"]) for body in service.searches} == {"true"}
-
-
-def test_a_week_in_which_one_catalog_is_searched_otherwise(
-    tmp_path: Path, service: PublishedService, instance: dg.DagsterInstance
-) -> None:
-    week = Week(tmp_path, service, SEARCH)
-    week.next_day(instance)
-    search = service.search
-    one_at_a_time = threading.Lock()
-
-    def understand_less_in_zen(body: dict[str, Any]) -> tuple[int, Any]:
-        with one_at_a_time:
-            service.generated = {} if body.get("catalogs") == ["zen"] else RED
-            return search(body)
-
-    service.search = understand_less_in_zen  # type: ignore[method-assign]
-    snapshot, changes = week.next_day(instance)
-    queries = snapshot["octogen/effective_query"]["by_catalog"]
-    assert {key: len(query["facets"]) for key, query in queries.items()} == {"acme": 1, "zen": 0}
-    assert changed_understanding(changes) is True
-
-
-def test_keywords_that_are_not_to_be_understood_are_the_same_each_day(
-    tmp_path: Path,
-    service: PublishedService,
-    instance: dg.DagsterInstance,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    week = Week(tmp_path, service, SEARCH.model_copy(update={"understand": False}))
-    for day, understanding in enumerate((RED, RED_OR_PINK)):
-        service.generated = understanding
-        snapshot, changes = week.next_day(instance)
-        query = {"text": "red dress", "understood": False, "facets": []}
-        assert snapshot["octogen/effective_query"] == query
-        assert changed_understanding(changes) == (False if day else None)
-    assert "is understood as" not in capfd.readouterr().err
-    assert {json.dumps(body["understand"]) for body in service.searches} == {"false"}

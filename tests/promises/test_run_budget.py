@@ -139,15 +139,6 @@ def test_a_tag_that_is_no_amount_counts_as_nothing(
     assert made.tags[SPENT_TAG] == "0.028"
 
 
-def test_without_a_budget_the_run_has_no_tag(shops: Sandbox, tmp_path: Path) -> None:
-    products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
-    with dg.DagsterInstance.ephemeral() as instance:
-        result = run(shops, tmp_path, [products], budget_usd=None, instance=instance)
-        made = instance.get_run_by_id(result.run_id)
-    assert made
-    assert SPENT_TAG not in made.tags
-
-
 def test_the_metadata_counts_each_charged_request(shops: Sandbox, tmp_path: Path) -> None:
     products = build_products_asset("products", ProductSearch(catalogs=["strada"], page_size=50))
     details = build_product_details_asset(products, name="details", only_changed=True)
@@ -164,23 +155,6 @@ def test_the_metadata_counts_each_charged_request(shops: Sandbox, tmp_path: Path
     assert carried_over["octogen/charged_requests"] == 0
     assert carried_over["octogen/cost_usd"] == 0
     assert carried_over["octogen/cost_saved_usd"] == pytest.approx(0.24)
-
-
-def test_each_run_says_what_it_takes_before_it_begins(shops: Sandbox, tmp_path: Path) -> None:
-    products = build_products_asset("products", ProductSearch(catalogs=["strada"], page_size=50))
-    details = build_product_details_asset(products, name="details", only_changed=True)
-    with dg.DagsterInstance.ephemeral() as instance:
-        for _ in range(2):
-            result = run(shops, tmp_path, [products, details], budget_usd=None, instance=instance)
-        records = list(instance.all_logs(result.run_id))
-    lines = {record.user_message: record.level for record in records}
-    limit = "all within the rate limit of 600,000 requests a minute."
-    assert f"Catalog 'strada': 120 products in 3 pages, $0.04, {limit}" in lines
-    carried_over = "; 120 rows are carried over."
-    assert f"Details: 0 products in 0 lookups, $0.00, {limit[:-1]}{carried_over}" in lines
-    (warning,) = [line for line in lines if line.startswith("page_size is 50")]
-    assert warning.endswith("so this read costs 2 times as much as with page_size 100.")
-    assert lines[warning] == logging.WARNING
 
 
 def test_spent_credit_fails_without_retries_and_a_topped_up_run_goes_on(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from octogen_dagster import (
 )
 from tests.api.servers import http
 from tests.promises.paged_service import PagedService
-from tests.results import failure
 
 PAGES = 100
 DIES_AT = 91
@@ -174,13 +173,6 @@ def test_pages_are_continued_for_six_hours(shop: Shop, tmp_path: Path, hours: in
     check(shop, tmp_path)
 
 
-def test_pages_are_not_continued_if_it_is_turned_off(shop: Shop, tmp_path: Path) -> None:
-    die(shop, tmp_path)
-    assert run(shop, tmp_path, resume_within_hours=0).success
-    assert shop.pages_of("acme") == WHOLE
-    check(shop, tmp_path)
-
-
 @pytest.mark.parametrize("damage", ["cut", "changed", "emptied", "removed"])
 @pytest.mark.parametrize("which", ["first", "middle", "last"])
 def test_damage_costs_the_pages_from_there_on(
@@ -200,16 +192,6 @@ def test_damage_costs_the_pages_from_there_on(
         path.write_bytes({"cut": content[:half], "changed": changed, "emptied": b""}[damage])
     assert run(shop, tmp_path).success
     assert set(shop.pages_of("acme")) == {*range(before + 1, PAGES + 1)}
-    check(shop, tmp_path)
-
-
-def test_a_whole_read_that_was_not_published_is_not_paid_again(shop: Shop, tmp_path: Path) -> None:
-    (tmp_path / "products.parquet").write_bytes(b"")
-    pl.DataFrame({"uuid": range(5000)}).write_parquet(tmp_path / "products.parquet")
-    assert "min_rows_ratio" in failure(run(shop, tmp_path))
-    (tmp_path / "products.parquet").unlink()
-    assert run(shop, tmp_path).success
-    assert shop.searches == []
     check(shop, tmp_path)
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
 from octogen_dagster import (
-    PRODUCT_SCHEMA,
     OctogenResource,
     ProductScan,
     ProductSearch,
@@ -19,7 +17,6 @@ from octogen_dagster import (
 from octogen_dagster.errors import (
     OctogenAuthenticationError,
     OctogenBudgetError,
-    OctogenEmptyCatalogError,
     OctogenNotFoundError,
     OctogenPagingError,
     OctogenResponseError,
@@ -88,15 +85,6 @@ def test_the_statistics_tell_what_happened(sandbox: Sandbox) -> None:
     assert reports[-1] is statistics
 
 
-def test_an_empty_result_has_the_whole_schema(catalogs: Sandbox, tmp_path: Path) -> None:
-    nothing = ProductSearch(q="zzzzzz", catalogs=["strada"])
-    scan(catalogs, nothing).sink_parquet(tmp_path / "empty.parquet")
-
-    frame = pl.read_parquet(tmp_path / "empty.parquet")
-    assert frame.is_empty()
-    assert frame.schema == PRODUCT_SCHEMA
-
-
 def test_a_cap_over_all_catalogs_is_one_search_across_them(catalogs: Sandbox) -> None:
     before = len(catalogs.requests)
     found = product_scan(catalogs, ProductSearch(max_products=20))
@@ -128,12 +116,6 @@ def test_what_goes_wrong_reaches_the_caller_as_it_is(
     with pytest.raises(error, match=text):
         found.frame.collect()
     assert not found.statistics.complete
-
-
-def test_an_unknown_catalog_is_an_error_that_names_it(catalogs: Sandbox) -> None:
-    errors = (OctogenNotFoundError, OctogenEmptyCatalogError)
-    with pytest.raises(errors, match=r"^Catalog 'farfetch' (is not granted|has no products)"):
-        scan(catalogs, ProductSearch(catalogs=["farfetch"])).collect()
 
 
 class Unlisted(RawServer):

@@ -32,9 +32,8 @@ from octogen_dagster import (
     build_products_asset,
     scan_products,
 )
-from octogen_dagster.errors import OctogenError, OctogenValidationError
+from octogen_dagster.errors import OctogenError
 from tests.api.servers import KEY, RawServer, Received, http, page
-from tests.contract.asked import asked
 from tests.promises.yaml_projects import load
 
 FILTERS: dict[str, Any] = {
@@ -255,13 +254,6 @@ def test_the_arguments_of_the_client_are_sent(
     assert bodies == [body]
 
 
-def test_a_service_of_the_older_contract_has_no_search_over_several_catalogs() -> None:
-    wrong = {"loc": ["body", "catalogs"], "msg": "Extra", "type": "extra_forbidden"}
-    search = asked({"detail": [wrong]}, lambda client: client.search_products(catalogs=["a"]), 422)
-    with pytest.raises(OctogenValidationError, match="the older contract, which has no catalogs"):
-        asyncio.run(search)
-
-
 def test_the_launchpad_shows_each_field_with_its_description_and_default() -> None:
     asset = build_products_asset("products", ProductSearch(q="boots", price_max=9, page_size=20))
     fields = asset.op.config_schema.config_type.fields  # type: ignore[union-attr]
@@ -308,19 +300,6 @@ class TestFacets:
         assert " ".join(ColorFamily) == (
             "Pink Red Orange Brown Yellow Green Blue Purple White Gray Black"
         )
-
-    @pytest.mark.parametrize(
-        ("name", "values"),
-        [
-            ("gender", ["male", "Female", "UNISEX"]),
-            ("age_groups", ["infant", " adult "]),
-            ("color_family", [ColorFamily.RED, "gray", "Multicolor"]),
-            ("color", ["a colour of its own"]),
-            ("attribute_facets.gender", ["anything"]),
-        ],
-    )
-    def test_case_and_spaces_of_a_value_do_not_count(self, name: str, values: list[str]) -> None:
-        assert Facet(name=name, values=values).values == [value.strip() for value in values]
 
     @pytest.mark.parametrize(
         ("name", "value", "message"),

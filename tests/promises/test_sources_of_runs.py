@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from octogen_dagster import (
     NamedCatalogs,
     OctogenResource,
     ParquetSnapshotIOManager,
-    ProductScan,
     ProductSearch,
     ShopCatalogs,
     build_catalog_sensor,
@@ -141,16 +139,6 @@ def test_a_whole_search_reads_the_catalogs_of_the_shops(
     assert metadata(result, "products")["dagster/row_count"] == 6
 
 
-def test_a_catalog_without_products_is_not_published_whatever_its_shop_says(
-    tmp_path: Path, service: Service, instance: dg.DagsterInstance
-) -> None:
-    service.shops["zen.example"] = shop("zen.example", catalog_of_shop("empty", 0))
-    octogen = service.octogen(SHOPS)
-    result = read_products(tmp_path, octogen, instance, partition="empty", raise_on_error=False)
-    assert "was not published: the service sent no products" in failure(result)
-    assert not list(tmp_path.rglob("*.parquet"))
-
-
 def test_a_whole_search_without_a_source_is_refused_before_it_costs_anything(
     tmp_path: Path, service: Service, instance: dg.DagsterInstance
 ) -> None:
@@ -232,42 +220,6 @@ def test_a_shop_that_is_not_covered_is_a_warning_and_the_others_are_read(
     warnings = [line for line in lines(instance, result) if "'acme.example'" in line]
     assert warnings
     assert warnings[0].endswith("The catalogs of this shop are left out.")
-
-
-def test_an_asset_of_the_users_own_is_warned_like_a_products_asset(
-    tmp_path: Path, service: Service, instance: dg.DagsterInstance
-) -> None:
-    @dg.asset
-    def own(octogen: OctogenResource) -> ProductScan:
-        return octogen.scan(ProductSearch(page_size=50))
-
-    del service.shops["acme.example"]
-    io_manager = ParquetSnapshotIOManager(base_dir=str(tmp_path))
-    resources = {"octogen": service.octogen(SHOPS), "io_manager": io_manager}
-    result = dg.materialize([own], resources=resources, instance=instance)
-
-    records = instance.all_logs(result.run_id)
-    warnings = [record.user_message for record in records if record.level == logging.WARNING]
-    assert [line.partition(" ")[0] for line in warnings] == ["Shop", "page_size"]
-
-
-@pytest.mark.parametrize("source", [SHOPS, NAMED])
-def test_a_read_goes_on_from_saved_pages_whatever_the_time_of_the_count(
-    tmp_path: Path, service: Service, instance: dg.DagsterInstance, source: CatalogSource
-) -> None:
-    service.fails_at = "2"
-    octogen = service.octogen(source)
-    read_products(tmp_path, octogen, instance, partition="acme", raise_on_error=False)
-    assert service.cursors == [None, "1"]
-
-    later = catalog_of_shop("acme", 3, computedAt="2026-11-26T10:00:00Z")
-    service.shops["acme.example"] = shop("acme.example", later)
-    service.fails_at = "none"
-    service.cursors.clear()
-    read_products(tmp_path, octogen, instance, partition="acme")
-    assert rows(tmp_path) == {"acme": 3}
-    # The page after the saved ones; then the first and the last saved page, which are compared.
-    assert service.cursors == ["2", None, "1"]
 
 
 def requested(service: Service, instance: dg.DagsterInstance) -> list[str]:

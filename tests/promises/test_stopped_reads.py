@@ -13,7 +13,6 @@ from threading import Event
 import pytest
 
 from tests.api.servers import KEY, RawServer, Received
-from tests.promises.paged_service import PagedService
 
 ENDING_SECONDS = 10
 """The promise is two seconds; a busy machine takes longer, and a broken promise 30 or more."""
@@ -159,33 +158,3 @@ def test_a_run_that_is_cancelled_ends(
     assert time.monotonic() - asked_at < ENDING_SECONDS + 5
     if what == "products":
         assert not list(tmp_path.rglob("*.parquet"))
-
-
-STOPPED_EARLY = f"""
-import sys
-import polars as pl
-from octogen_dagster import ProductSearch, scan_products
-
-frame = scan_products(
-    ProductSearch(catalogs=["acme"], page_size=5), api_key={KEY!r}, base_url=sys.argv[1]
-)
-found = frame.filter(pl.col("uuid").str.len_chars() > 0).head(3).collect()
-assert found.height == 3, found
-print("found")
-"""
-
-
-@pytest.mark.slow
-def test_a_process_that_stops_a_read_early_ends_cleanly() -> None:
-    with PagedService({"acme": 1_000}).running() as service:
-        for _ in range(3):
-            done = subprocess.run(
-                [sys.executable, "-c", STOPPED_EARLY, service.base_url],
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=False,
-            )
-            assert (done.returncode, done.stdout) == (0, "found\n")
-            (warning,) = done.stderr.splitlines()
-            assert warning.startswith("page_size is 5: ")

@@ -89,24 +89,6 @@ def test_a_whole_number_is_an_integer_however_it_is_written(number: str) -> None
     assert values("rating", content % number.encode()) == [{"average": None, "count": 12}]
 
 
-@pytest.mark.parametrize(
-    ("twice", "once"),
-    [
-        ('"title": "a", "title": "b"', '"title": "b"'),
-        ('"title": "a", "title": null', '"title": null'),
-        ('"brand": {"name": "a", "url": "x"}, "brand": {"name": "b"}', '"brand": {"name": "b"}'),
-        ('"images": [{"url": "a", "url": "b"}]', '"images": [{"url": "b"}]'),
-    ],
-)
-def test_of_two_fields_of_one_name_the_last_counts(twice: str, once: str) -> None:
-    one, other = (
-        b'{"items": [{"uuid": "u", "productUrl": "p", %s}]}' % fields.encode()
-        for fields in (twice, once)
-    )
-    for name in ("title", "brand", "images"):
-        assert values(name, one) == values(name, other)
-
-
 def test_images_of_both_forms_are_one_column() -> None:
     forms: list[Any] = [["a", "b"], [{"url": "a", "width": 1}], None, [], ["a", {"url": "b"}]]
     pages = [page(images=images) for images in forms]
@@ -123,29 +105,6 @@ def url_of(image: Any) -> str:
 
 def urls(lists: list[Any]) -> list[Any]:
     return [images if images is None else [url_of(image) for image in images] for images in lists]
-
-
-def test_no_pages_are_a_frame_with_all_columns() -> None:
-    assert values("uuid") == values("uuid", {"items": []}) == []
-
-
-@pytest.mark.parametrize("items", [{}, {"items": None}, {"items": []}])
-def test_a_page_may_have_no_items(items: dict[str, Any]) -> None:
-    document = {"effectiveQuery": {"text": "a"}, "nextCursor": "c", **items}
-    read = read_page(response(document), "Page", is_first=True)
-    assert (read.uuids, read.next_cursor, read.unknown) == ([], "c", {})
-    assert read.effective_query == {"text": "a"}
-
-
-@pytest.mark.parametrize("query", [None, "a", [], 5])
-def test_an_effective_query_is_an_object_or_none(query: Any) -> None:
-    document = page() | {"effectiveQuery": query}
-    assert read_page(response(document), "Page").effective_query is None
-
-
-def test_the_uuid_of_a_lookup_may_be_absent_and_then_it_is_not_active() -> None:
-    lookup = read_lookup(response({"product": {"productUrl": "p", "title": 5}}), "It")
-    assert (lookup.uuid, lookup.source) == (None, None)
 
 
 @pytest.mark.parametrize(

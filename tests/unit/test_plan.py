@@ -14,7 +14,6 @@ from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.errors import OctogenConnectionError, OctogenError, Persistence
 from octogen_dagster.frames.plan import (
-    Plan,
     SnapshotBrands,
     in_reading_order,
     plan_walks,
@@ -108,34 +107,10 @@ def test_the_catalogs_of_a_search(
         assert named == [state.catalog for state in walk.catalogs]
 
 
-def test_a_count_that_fails_does_not_make_a_request_for_each_catalog() -> None:
-    with pytest.raises(OctogenConnectionError):
-        plan(ProductSearch(catalogs=["a", "b"], price_min=5), listed=None, fails=True)
-
-
 @pytest.mark.parametrize("search", [ProductSearch(), ProductSearch(catalogs=["acme", "zen"])])
 def test_catalogs_that_a_query_does_not_need_are_not_read(search: ProductSearch) -> None:
     assert keys(plan(search, Pushdown(catalogs=frozenset({"ZEN", "nowhere"})))) == [["zen"]]
     assert plan(search, Pushdown(catalogs=frozenset())) == []
-
-
-def test_what_is_known_of_a_walk() -> None:
-    acme, unlisted = plan(ProductSearch(catalogs=["acme", "unlisted"]))
-    assert (acme.product_count, acme.last_indexed_at) == (10, STAMP)
-    assert (unlisted.product_count, unlisted.last_indexed_at) == (None, None)
-    assert acme.subject == "Catalog 'acme'"
-    (several,) = plan(ProductSearch(price_min=5), generation="current")
-    assert (several.catalog, several.product_count, several.last_indexed_at) == (None, 30, None)
-    assert several.subject == "The search"
-
-
-def test_the_estimate_says_what_the_read_takes() -> None:
-    one = Plan(ProductSearch(catalogs=["acme"]), plan(ProductSearch(catalogs=["acme"])), STAMP)
-    assert one.estimate(service()) == "Catalog 'acme': 10 products in 1 page, $0.01."
-    three = Plan(ProductSearch(), plan(ProductSearch()), STAMP)
-    assert three.estimate(service()) == "3 catalogs: 30 products in 3 pages, $0.04."
-    filtered = ProductSearch(price_min=5)
-    assert Plan(filtered, plan(filtered), STAMP).estimate(service()) is None
 
 
 WHOLE = ProductSearch(page_size=1)
@@ -197,12 +172,6 @@ def test_a_catalog_is_split_if_it_would_be_read_when_all_others_have_ended(
 )
 def test_what_a_split_depends_on(settings: dict[str, Any], walks: int) -> None:
     assert split(catalogs(acme=500), **settings) == [walks]
-
-
-def test_the_brands_of_the_latest_snapshot_count_and_not_those_of_the_source() -> None:
-    rows = [{"catalog_key": "ACME", "brand": {"name": each}} for each in ("A", "B", None)] * 200
-    assert split(catalogs(acme=500), pl.LazyFrame(rows)) == [3]
-    assert split(catalogs(acme=500), pl.LazyFrame({"uuid": ["1"]})) == [13]  # of another shape
 
 
 def test_a_retry_plans_the_same_parts_whatever_the_source_counts_by_then() -> None:

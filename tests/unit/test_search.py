@@ -9,16 +9,11 @@ import pytest
 from octogen_dagster.api.search import (
     CURRENT_FIELDS,
     ProductSearch,
-    SearchArguments,
     SearchFilters,
     SearchRequest,
 )
 
 FACET = {"name": "fit", "values": ["slim"]}
-
-
-def test_editors_complete_all_fields_of_a_request() -> None:
-    assert SearchArguments.__annotations__.keys() == SearchRequest.model_fields.keys()
 
 
 def test_the_fields_of_the_seed_are_those_that_the_current_contract_has_not_alone() -> None:
@@ -50,17 +45,6 @@ def test_what_ranks_or_does_nothing_is_no_filter(fields: dict[str, Any]) -> None
 def test_what_leaves_out_products_is_a_filter(fields: dict[str, Any]) -> None:
     assert SearchFilters.model_validate(fields).has_filters
     assert not ProductSearch.model_validate(fields).reads_whole_catalogs
-
-
-@pytest.mark.parametrize(
-    ("page_size", "max_products", "limit"), [(100, None, 100), (100, 7, 7), (20, 100, 20)]
-)
-def test_a_page_holds_no_more_products_than_are_wanted(
-    page_size: int, max_products: int | None, limit: int
-) -> None:
-    search = ProductSearch(page_size=page_size, max_products=max_products)
-    assert search.request("acme").body() == {"catalog": "acme", "limit": limit}
-    assert search.request(catalogs=["a", "b"]).body() == {"catalogs": ["a", "b"], "limit": limit}
 
 
 def test_a_request_names_one_catalog_or_several() -> None:
