@@ -142,8 +142,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
         Text | None,
         deferred(
             str,
-            'A service account\'s key file in base64, as "{{ env.NAME }}". By default Application '
-            "Default Credentials.",
+            'A key file in base64, as "{{ env.NAME }}"; Application Default Credentials else.',
         ),
     ] = None
     source: ListingSourceSettings = Field(
@@ -154,27 +153,25 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
         Text | None,
         deferred(
             str,
-            "With source: octogen, the IAM principal that subscribes, such as "
-            "serviceAccount:reader@my-project.iam.gserviceaccount.com.",
+            "With source: octogen, the IAM principal that subscribes, as serviceAccount:<email>.",
         ),
     ] = None
     host: Annotated[
         Text | None,
         deferred(
             str,
-            "The host that Octogen is at, as mcp.<host> and auth.<host>. By default OCTOGEN_HOST "
-            "of the process that runs the step, then octogen.ai.",
+            "Octogen is at mcp.<host> and auth.<host>; OCTOGEN_HOST, then octogen.ai by default.",
         ),
     ] = None
     replace_revoked: bool = Field(
         default=False,
-        description="Delete a revoked subscription to the same listing that holds the dataset id, "
-        "with the dataset and the access rights set on it. By default such a run fails.",
+        description="Delete a revoked subscription that holds the dataset id, with its dataset "
+        "and the access rights set on it. By default such a run fails.",
     )
     sensor: Sensor = Field(
         default=True,
-        description="The sensor that subscribes to new listings: `true` has it, stopped; `running` "
-        "starts it with its first deployment; `false` leaves it out.",
+        description="The sensor of new listings: `true` has it, stopped; `running` starts it; "
+        "`false` has none.",
     )
     products: Annotated[
         LinkedProductsSettings | None,
@@ -186,8 +183,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
     ] = None
     storage: StorageSettings | None = Field(
         default_factory=StorageSettings,
-        description="The store of the snapshots; null stores them with the project's own "
-        "`io_manager`.",
+        description="The store of the snapshots; null for the project's own `io_manager`.",
     )
     translation: Translation = Field(
         default=None,

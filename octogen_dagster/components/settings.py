@@ -40,15 +40,9 @@ else:  # Dagster refuses a model whose fields have limits, also beside a resolve
     _Search = object
 
 Kind = Literal[
-    "catalogs",
-    "products",
-    "changes",
-    "details",
-    "brands",
-    "linked_datasets",
-    "linked_products",
-    "linked_snapshot",
-]
+    "catalogs", "products", "changes", "details", "brands",
+    "linked_datasets", "linked_products", "linked_snapshot",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -170,25 +164,21 @@ class DetailsSettings(AssetSettings):
 
 
 class CheckSettings(YamlModel):
-    """The arguments of `build_snapshot_checks`; those that are left out have its defaults."""
+    """The arguments of `build_snapshot_checks`, with its defaults; a null leaves a check out."""
 
     max_age_hours: float | None = Field(
         default=None,
-        description="Hours after which a catalog that was not materialized fails `fresh`; 48 by "
-        "default, and null leaves the check out.",
+        description="Hours after which a catalog that was not materialized fails `fresh`.",
     )
     max_rows_change: float | None = Field(
         default=None,
-        description="Share by which the rows may differ from the last snapshots; null leaves "
-        "`rows_within_bounds` out.",
+        description="Share by which the rows may differ from those of the last snapshots.",
     )
     max_null_share: dict[str, float] | None = Field(
-        default=None,
-        description="The largest share of nulls of columns by name; null leaves `nulls` out.",
+        default=None, description="The largest share of nulls of columns by name."
     )
     max_bad_price_share: float | None = Field(
-        default=None,
-        description="Share of the products whose price may be bad; null leaves `prices` out.",
+        default=None, description="Share of the products whose price may be bad."
     )
     price_outlier_ratio: float = Field(
         default=100.0, description="How many times a price may be above or below the median."
@@ -254,8 +244,7 @@ class SearchSettings(AssetSettings):
     ] = Field(default_factory=ProductSearch)
     partitions: Literal["none", "catalog", "day", "catalog_day"] = Field(
         default="none",
-        description="What a partition is: a catalog of the source, the day that it is read on, or "
-        "both.",
+        description="What a partition is: a catalog of the source, the day of the read, or both.",
     )
     start_date: str | None = Field(
         default=None, description="The first day of day partitions, as 2026-11-25."
@@ -263,14 +252,12 @@ class SearchSettings(AssetSettings):
     timezone: str = Field(default="UTC", description="The IANA time zone in which days begin.")
     min_rows_ratio: float = Field(
         default=0.5,
-        description="The smallest snapshot of whole catalogs that is published, as a share of the "
-        "rows of the one that it replaces; 0 publishes any.",
+        description="The smallest snapshot that replaces the last one, as a share of its rows.",
     )
     sensor: Sensor | None = Field(
         default=None,
-        description="The sensor that materializes a catalog when it appears or was indexed again: "
-        "`true` (the default with partitions of catalogs) has it, stopped; `running` starts it "
-        "with its first deployment; `false` leaves it out.",
+        description="The sensor of catalogs that are new or indexed again: `true` (the default "
+        "with partitions of catalogs) has it, stopped; `running` starts it; `false` has none.",
     )
     schedule: ScheduleSettings | None = Field(
         default=None, description="Cron text, or `cron`, `timezone` and `running`."
@@ -347,7 +334,7 @@ class CatalogSourceSettings(YamlModel):
     keys: list[str] | None = Field(default=None, description="Keys of catalogs.")
     catalogs: list[str] | None = Field(
         default=None,
-        description="Keys of those catalogs of the hosts that are read; by default all.",
+        description="Keys of those catalogs of the hosts that are read; all by default.",
     )
 
     @classmethod
@@ -396,11 +383,7 @@ class StorageSettings(YamlModel):
     ] = "snapshots"
     storage_options: Annotated[
         dict[str, Any],
-        deferred(
-            dict[str, Any],
-            "Options of the object store, such as aws_region; a secret among them is "
-            '"{{ env.NAME }}".',
-        ),
+        deferred(dict[str, Any], 'Options of the store; a secret among them is "{{ env.NAME }}".'),
     ] = Field(default_factory=dict)
     partition_column: str = Field(
         default="partition", description="The column that tells partitions in one frame apart."
@@ -444,9 +427,8 @@ class OctogenSettings(YamlModel):
 
     name: str = Field(
         default="octogen",
-        description="The prefix of what has no name of its own: the resources <name> and "
-        "<name>_io_manager, the table and the partitions of catalogs, <name>_catalogs. Two "
-        "components of one project need two names.",
+        description="The resources are <name> and <name>_io_manager; the table of the catalogs "
+        "and their partitions are <name>_catalogs. Two components need two names.",
     )
     connection: Annotated[
         dict[str, Any],
@@ -462,21 +444,16 @@ class OctogenSettings(YamlModel):
         dg.Resolver(
             _resolve_catalog_source,
             model_field_type=CatalogSourceSettings.model(),
-            description="Where catalogs come from: granted (the default), or `hosts` of shops, or "
-            "`keys` of catalogs.",
+            description="granted (the default), or `hosts` of shops, or `keys` of catalogs.",
         ),
     ] = Field(default_factory=GrantedCatalogs)
     storage: StorageSettings | None = Field(
         default_factory=StorageSettings,
-        description="The store of the snapshots; null stores them with the project's own "
-        "`io_manager`.",
+        description="The store of the snapshots; null for the project's own `io_manager`.",
     )
     catalogs: Annotated[
         AssetSettings | None,
-        switch(
-            AssetSettings,
-            "The table of the catalogs; by default there if a search has partitions of catalogs.",
-        ),
+        switch(AssetSettings, "Their table; by default there if catalogs are partitions."),
     ] = None
     searches: list[SearchSettings] = Field(
         default_factory=list, description="Searches and whole catalogs."

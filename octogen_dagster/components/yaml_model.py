@@ -189,8 +189,10 @@ def fields_of(
             raise MistakesFound((tuple(context.path), "must be a mapping"))
         given = value.model_dump(exclude_unset=True)
         for name, each in given.items():
-            resolves = _as_variable if is_resource and types[name] is str else _render_value
-            given[name] = resolves(context.at_path(name), each)
+            field, is_text = context.at_path(name), types[name] is str
+            given[name] = (
+                _as_variable(field, each) if is_resource and is_text else field.resolve_value(each)
+            )
         with located(context, given):
             return make(given)
 
@@ -207,10 +209,6 @@ def _without_null(annotation: Any) -> Any:
 def _described(field: FieldInfo) -> Any:
     default = field.default if isinstance(field.default, bool | int | float | str) else None
     return Field(default=default, description=field.description)
-
-
-def _render_value(context: dg.ResolutionContext, value: Any) -> Any:
-    return context.resolve_value(value)
 
 
 class _TextKeepingContext(dg.ResolutionContext):

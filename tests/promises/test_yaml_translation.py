@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
+import pytest
 from dagster.components.testing.test_cases import TestTranslation as Cases
 from dagster.components.testing.utils import component_defs
 
@@ -15,50 +16,31 @@ from tests.promises.yaml_projects import load
 
 SEARCH: dict[str, Any] = {"name": "boots", "search": {"q": "boots"}}
 BOOTS = dg.AssetKey("boots")
-KeyModifier = Callable[[dg.AssetKey], dg.AssetKey] | None
-
-
-def check(
-    attributes: dict[str, Any], assertion: Callable[[dg.AssetSpec], bool], key: dg.AssetKey
-) -> None:
-    with load(attributes) as (_, defs):
-        spec = next(each for each in defs.resolve_all_asset_specs() if each.key == key)
-        assert assertion(spec)
+BRANDS = dg.AssetKey("boots_brands")
 
 
 class TestTranslation(Cases):
-    """Every case of Dagster's own, for all assets and for one."""
+    """Every case of Dagster's own, for all assets, for one, and for one that follows."""
 
-    def test_of_all_assets(
+    @pytest.mark.parametrize("where", ["all", "one", "follower"])
+    def test_of(
         self,
+        where: str,
         attributes: dict[str, Any],
         assertion: Callable[[dg.AssetSpec], bool],
-        key_modifier: KeyModifier,
+        key_modifier: Callable[[dg.AssetKey], dg.AssetKey] | None,
     ) -> None:
-        key = key_modifier(BOOTS) if key_modifier else BOOTS
-        check({"searches": [SEARCH], "translation": attributes}, assertion, key)
-
-    def test_of_one_asset(
-        self,
-        attributes: dict[str, Any],
-        assertion: Callable[[dg.AssetSpec], bool],
-        key_modifier: KeyModifier,
-    ) -> None:
-        key = key_modifier(BOOTS) if key_modifier else BOOTS
-        check({"searches": [SEARCH | {"translation": attributes}]}, assertion, key)
-
-    def test_of_an_asset_that_follows(
-        self,
-        attributes: dict[str, Any],
-        assertion: Callable[[dg.AssetSpec], bool],
-        key_modifier: KeyModifier,
-    ) -> None:
-        if "deps" in attributes:
+        key = BRANDS if where == "follower" else BOOTS
+        if where == "follower" and "deps" in attributes:
             assertion = _has_both_deps
-        key = dg.AssetKey("boots_brands")
-        key = key_modifier(key) if key_modifier else key
-        search = SEARCH | {"brands": {"translation": attributes}}
-        check({"searches": [search]}, assertion, key)
+        settings: dict[str, dict[str, Any]] = {
+            "all": {"searches": [SEARCH], "translation": attributes},
+            "one": {"searches": [SEARCH | {"translation": attributes}]},
+            "follower": {"searches": [SEARCH | {"brands": {"translation": attributes}}]},
+        }
+        with load(settings[where]) as (_, defs):
+            specs = {spec.key: spec for spec in defs.resolve_all_asset_specs()}
+        assert assertion(specs[key_modifier(key) if key_modifier else key])
 
 
 def _has_both_deps(spec: dg.AssetSpec) -> bool:
@@ -92,15 +74,6 @@ def test_a_template_knows_the_spec_and_the_asset() -> None:
     assert spec.tags["kind"] == "products"
     assert spec.tags["was"] == "boots"
     assert spec.freshness_policy is not None
-
-
-def test_post_processing_applies() -> None:
-    with load(
-        {"catalogs": True, "searches": [SEARCH]},
-        post_processing={"assets": [{"target": "boots", "attributes": {"owners": ["team:shoes"]}}]},
-    ) as (_, defs):
-        owners = {spec.key: list(spec.owners) for spec in defs.resolve_all_asset_specs()}
-    assert owners == {BOOTS: ["team:shoes"], dg.AssetKey("octogen_catalogs"): []}
 
 
 class Tagging(OctogenComponent):
