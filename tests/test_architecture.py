@@ -114,6 +114,16 @@ def test_a_room_knows_none_of_the_libraries_above_it(room: str) -> None:
     assert not wrong
 
 
+def test_what_is_private_to_dagster_is_left_alone() -> None:
+    wrong = {
+        f"{module} imports {name}"
+        for module, path in MODULES.items()
+        for name in imports(path)
+        if name.startswith("dagster._")
+    }
+    assert not wrong
+
+
 def test_the_rooms_make_no_circle() -> None:
     graph: defaultdict[str, set[str]] = defaultdict(set)
     for module in MODULES:

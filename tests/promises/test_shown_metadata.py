@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 
 from octogen_dagster import (
+    BRANDS_SCHEMA,
     ProductSearch,
     build_catalog_sensor,
     build_catalogs_asset,
@@ -45,9 +48,12 @@ def test_an_asset_is_described_before_it_is_materialized(asset: dg.AssetsDefinit
 
 
 def test_a_run_writes_the_metadata_of_an_asset_into_one_event(
-    resources: dict[str, Any], instance: dg.DagsterInstance
+    resources: dict[str, Any], instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     result = dg.materialize(all_assets(), resources=resources, instance=instance)
+    brands = pl.read_parquet(tmp_path / "brands.parquet")
+    assert brands.schema == BRANDS_SCHEMA
+    assert brands["products"].sum() == 30
     for name in ("catalogs", "products", "changes", "details", "brands"):
         holders = [
             event.event_type_value
