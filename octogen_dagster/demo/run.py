@@ -184,8 +184,8 @@ class Demo:
         return [each.metadata for each in found if each]
 
     def _lose_decimal_point(self) -> None:
-        """Multiply the highest price of a catalog by a hundred, for the check of prices."""
-        partition = catalog_partition_key(self._catalogs[-1])
+        """Multiply the highest price of the last catalog by a hundred, for the check of prices."""
+        partition = catalog_partition_key(max(self._catalogs))
         prices = (
             pl.read_parquet(self._snapshots / f"octogen_products/{partition}.parquet")
             .filter(pl.col("currency") == pl.col("currency").mode().first())

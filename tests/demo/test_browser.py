@@ -53,7 +53,7 @@ def test_a_person_sees_the_product_in_the_demo(tmp_path: Path) -> None:
             page.goto(partitions)
             page.get_by_text("northpeak", exact=True).first.click()
             sees(page, "octogen/preview", "octogen/cost_usd", "https://www.northpeak.example")
-            page.screenshot(path=screenshots / "partition.png")
+            page.screenshot(path=screenshots / "asset.png")
             page.goto(checks)
             page.get_by_text("prices", exact=True).first.click()
             sees(page, "Failed", re.compile("far from the median of its currency"))
@@ -70,7 +70,7 @@ def test_a_person_sees_the_product_in_the_demo(tmp_path: Path) -> None:
             )
             page.goto(f"{url}/assets/octogen_products")
             sees(page, "The products of each catalog.", "Price before a reduction")
-            page.screenshot(path=screenshots / "asset.png")
+            page.screenshot(path=screenshots / "columns.png")
         except BaseException:
             page.screenshot(path=screenshots / "failed.png")
             raise
