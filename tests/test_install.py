@@ -24,23 +24,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 FEATURES = """
 from octogen_dagster import *
-from octogen_dagster.control_plane.session import McpSession
-from octogen_dagster.control_plane.tokens import GivenToken
 
-listing = "projects/1/locations/us/dataExchanges/octogen/listings/acme"
-datasets = StaticSource([listing])
 assets = build_products_asset("products")
 features = [
-    lambda: build_linked_datasets_asset(),
-    lambda: build_linked_datasets_asset(control_plane=True),
     lambda: build_linked_products_asset(assets),
-    lambda: build_linked_snapshot_asset(assets),
-    lambda: AnalyticsHubResource(project="my-project"),
-    lambda: ExchangeSource("projects/p/locations/us/dataExchanges/x"),
-    lambda: subscribe_to_listing(listing_resource=listing, destination_project="my-project"),
     lambda: OctogenControlPlaneResource(principal="user:me@my.org"),
-    lambda: OctogenSource(),
-    lambda: McpSession(GivenToken("x"), "https://mcp.octogen.ai/mcp/"),
     lambda: __import__("octogen_dagster.sandbox.server"),
 ]
 for feature in features:
@@ -56,23 +44,11 @@ from octogen_dagster import ParquetSnapshotIOManager
 
 defs = dg.Definitions(resources={"io_manager": ParquetSnapshotIOManager(base_dir="gs://bucket")})
 """
-GOOGLE_PACKAGES = (
-    "dagster-gcp, google-cloud-bigquery-analyticshub, google-cloud-bigquery-storage, "
-    "google-cloud-bigquery, pyarrow"
-)
-GOOGLE = f"needs {GOOGLE_PACKAGES}: pip install"
 HINTS = [
-    f'build_linked_datasets_asset {GOOGLE} "octogen-dagster[bigquery]"',
-    f"build_linked_datasets_asset needs {GOOGLE_PACKAGES}, "
-    'mcp: pip install "octogen-dagster[bigquery,mcp]"',
-    f'build_linked_products_asset {GOOGLE} "octogen-dagster[bigquery]"',
-    f'build_linked_snapshot_asset {GOOGLE} "octogen-dagster[bigquery]"',
-    f'AnalyticsHubResource {GOOGLE} "octogen-dagster[bigquery]"',
-    f'ExchangeSource {GOOGLE} "octogen-dagster[bigquery]"',
-    f'Analytics Hub {GOOGLE} "octogen-dagster[bigquery]"',
+    "build_linked_products_asset needs dagster-gcp, google-cloud-bigquery-analyticshub, "
+    "google-cloud-bigquery-storage, google-cloud-bigquery, pyarrow: "
+    'pip install "octogen-dagster[bigquery]"',
     'OctogenControlPlaneResource needs mcp: pip install "octogen-dagster[mcp]"',
-    f'OctogenSource needs {GOOGLE_PACKAGES}, mcp: pip install "octogen-dagster[bigquery,mcp]"',
-    'Octogen\'s MCP needs mcp: pip install "octogen-dagster[mcp]"',
     'the sandbox needs uvicorn: pip install "octogen-dagster[sandbox]"',
 ]
 
