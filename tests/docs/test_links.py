@@ -9,6 +9,7 @@ import pytest
 
 from tests.docs.blocks import ROOT
 
+PACKAGE = ROOT / "octogen_dagster"
 FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 PAGES = [
     page
@@ -37,3 +38,12 @@ def test_each_link_leads_to_a_file_and_a_heading_of_it(page: Path) -> None:
         if not target.exists() or (anchor and anchor not in anchors_of(target)):
             broken.append(link)
     assert broken == []
+
+
+def test_what_the_architecture_names_exists() -> None:
+    named = re.findall(r"`([\w/]+/(?:\w+\.\w+)?|\w+\.py)`", text_of(ROOT / "ARCHITECTURE.md"))
+    assert len(named) > 40
+    missing = [
+        name for name in named if not any((place / name).exists() for place in (ROOT, PACKAGE))
+    ]
+    assert missing == []
