@@ -22,7 +22,7 @@ DATA_VERSION_TAG = "dagster/data_version"
 
 _FIRST_WAIT, _MAX_WAIT = 600.0, 6 * 3600.0
 MEMORY_SECONDS = 2 * 24 * 3600.0
-"""Runs that are older delay no other, and by then their number no longer matters: it is 8."""
+"""Older runs are not counted: one that always fails has 8 in this time, and waits the longest."""
 _RESUMED_SECONDS = 24 * 3600.0
 """For how long Dagster launches the runs of a tick that was interrupted."""
 _REQUESTS_IN_A_QUERY = 500
@@ -80,18 +80,11 @@ def plan(
     busy: Collection[str],
     now: float,
 ) -> Plan:
-    """Decide what a tick requests. Equal arguments give equal results.
+    """Decide what a tick requests; equal arguments give equal results.
 
     What was neither done nor tried comes first, then what waits longest since it appeared or was
-    tried, so that nothing starves. A key that is busy is left out, for any version: it is looked at
-    again when its run has ended.
-
-    Args:
-        wanted: The version that each key should have.
-        done: The version that each key has.
-        tried: Returns the tries of those requests that have any.
-        busy: Keys whose run is not finished.
-        now: Seconds since 1970.
+    tried, so that nothing starves. A key that is busy, which is one whose run is not finished, is
+    left out in any version. `tried` returns the tries of those requests that have any.
     """
     missing = [each for each in wanted if not each.is_done(done) and each.key not in busy]
     tries = tried([each.request for each in missing]) if missing else {}
@@ -126,20 +119,8 @@ def request_runs(
 ) -> dg.SensorResult:
     """Plan a tick with what Dagster's database says, and return what it requests.
 
-    Args:
-        context: The context of the tick.
-        sensor: The sensor's name.
-        asset: The asset that is requested.
-        partitions: The partitions to which new keys are added.
-        wanted: As for `plan`.
-        done: As for `plan`; read after what is wanted.
-        busy: As for `plan`; read before what is wanted, so that a run that ends meanwhile, which
-            may have read a newer version, is not taken for one that read another version.
-        now: As for `plan`.
-        nothing_due: The reason of a tick that requests nothing.
-        partition_of: Returns the asset's present partition of a key.
-        checks: The checks that the runs evaluate; None for all of the asset.
-        cursor: The cursor to store, if there is one.
+    `busy` must be read before what is wanted and `done` after it. Otherwise a run that ends
+    meanwhile, and has read a newer version, is taken for one that has not brought what is wanted.
     """
     instance = context.instance
     requests, missing = plan(
@@ -213,11 +194,7 @@ def read_tries(
 def named_partitions(
     asset: dg.AssetsDefinition, partitions_def: dg.PartitionsDefinition[Any] | None, what: str
 ) -> dg.DynamicPartitionsDefinition:
-    """Return the partitions of an asset to which a sensor adds keys.
-
-    Raises:
-        ValueError: They are not dynamic ones with a name.
-    """
+    """Return the partitions of an asset to which a sensor adds keys, or raise a ValueError."""
     if isinstance(partitions_def, dg.DynamicPartitionsDefinition) and partitions_def.name:
         return partitions_def
     raise ValueError(
@@ -250,20 +227,19 @@ def skip_or_fail(
 def _had_no_answer_twice(context: dg.SensorEvaluationContext, sensor: str) -> bool:
     """True if the last two ticks of a sensor failed, or were skipped since nobody answered."""
     location = context.code_location_origin
-    if context.repository_name is None:  # called directly, as tests do
+    if context.repository_name is None or location is None:  # called directly, as tests do
         return False
+    own = sensor, context.repository_name, location.location_name
     for state in context.instance.all_instigator_state():
         origin = state.origin.repository_origin
-        if (
-            state.instigator_name == sensor
-            and origin.repository_name == context.repository_name
-            and (location is None or origin.code_location_origin.get_id() == location.get_id())
-        ):
-            latest = context.instance.get_ticks(  # with the present one, which has not ended
-                state.instigator_origin_id, state.selector_id, limit=3
-            )
-            ended = [tick for tick in latest if tick.is_completed][:2]
-            return len(ended) == 2 and all(
-                tick.is_failure or _MAY_FAIL in (tick.skip_reason or "") for tick in ended
-            )
+        place = origin.repository_name, origin.code_location_origin.location_name
+        if (state.instigator_name, *place) != own:
+            continue
+        latest = context.instance.get_ticks(  # with the present one, which has not ended
+            state.instigator_origin_id, state.selector_id, limit=3
+        )
+        ended = [tick for tick in latest if tick.is_completed][:2]
+        return len(ended) == 2 and all(
+            tick.is_failure or _MAY_FAIL in (tick.skip_reason or "") for tick in ended
+        )
     return False

@@ -129,9 +129,9 @@ def build_listing_sensor(
 
 
 def _wanted(key: str, listing: Listing) -> Wanted:
-    # A new word of Octogen for "not yet" requests nothing.
+    # A word for "not yet" is no version: that a run registers the subscriber changes nothing.
     if listing.status and standing(listing.status) is Standing.PENDING:
-        return Wanted(key, Standing.PENDING, retried=False)
+        return Wanted(key, retried=False)
     return Wanted(key, listing.status or "")
 
 

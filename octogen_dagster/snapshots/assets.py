@@ -35,6 +35,7 @@ from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, column_schema
 from octogen_dagster.snapshots.partitions import SnapshotPartitions, catalog_of
 from octogen_dagster.snapshots.resource import OctogenResource
 
+SEARCH = "octogen/search"
 _MAX_NAMED_CATALOGS = 20
 
 
@@ -103,7 +104,7 @@ def build_products_asset(
             "description": _description(default, partitions),
             "metadata": {
                 COLUMN_SCHEMA: column_schema(PRODUCT_SCHEMA),
-                "octogen/search": dg.MetadataValue.json(default.as_json()),
+                SEARCH: dg.MetadataValue.json(default.as_json()),
             },
             "retry_policy": RETRY_POLICY,
             "required_resource_keys": {resource_key},

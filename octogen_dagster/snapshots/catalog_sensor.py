@@ -14,6 +14,7 @@ from octogen_dagster.api.catalog_states import CatalogList
 from octogen_dagster.dagster_parts import RESOURCE
 from octogen_dagster.errors import OctogenError
 from octogen_dagster.frames.reading import utc_now
+from octogen_dagster.snapshots.assets import SEARCH
 from octogen_dagster.snapshots.partitions import SnapshotPartitions, keys_by_catalog
 from octogen_dagster.snapshots.resource import OctogenResource
 from octogen_dagster.ticks import (
@@ -71,6 +72,12 @@ def build_catalog_sensor(
     name = name or f"{products.key.to_python_identifier()}_catalog_sensor"
     partitions = SnapshotPartitions(products.partitions_def)
     catalogs = named_partitions(products, partitions.catalogs, "catalogs")
+    if SEARCH not in products.metadata_by_key[products.key]:
+        raise ValueError(
+            f"Asset {products.key.to_user_string()!r} is not of build_products_asset. The sensor "
+            "would request it again and again: its snapshots do not have the version of the "
+            "catalog as their data version. Use a schedule for it."
+        )
     arguments = {
         "description": f"Requests {products.key.to_user_string()} for each catalog that is new or "
         "was indexed again, at most 50 in a tick.",

@@ -221,6 +221,14 @@ def test_the_asset_must_have_dynamic_partitions() -> None:
         build_catalog_sensor(build_products_asset("plain"))
 
 
+def test_an_asset_whose_snapshots_have_no_version_is_refused() -> None:
+    @dg.asset(partitions_def=catalog_partitions)
+    def mine() -> None: ...
+
+    with pytest.raises(ValueError, match=r"Asset 'mine' is not of build_products_asset\."):
+        build_catalog_sensor(mine)
+
+
 def test_the_sensor_has_the_name_the_interval_and_the_other_arguments_it_is_given() -> None:
     sensor = build_catalog_sensor(
         PRODUCTS, name="shops", minimum_interval_seconds=60, tags={"team": "data"}

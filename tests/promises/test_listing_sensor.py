@@ -163,7 +163,7 @@ def test_a_grant_that_is_late_is_requested_again_with_growing_waits(ticks: Ticks
 def test_a_listing_that_is_not_granted_yet_is_requested_once_and_at_once_when_it_is(
     instance: dg.DagsterInstance, status: str
 ) -> None:
-    ticks = Ticks(instance, OctogenSource())
+    ticks = Ticks(instance, OctogenSource(), octogen=Octogen())  # the run registers the subscriber
     ticks.octogen.share("acme", status)
     assert ticks.requested() == ["acme"]
     ticks.minutes_later = 20 * 60
