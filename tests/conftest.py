@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from hypothesis import settings
 
 from octogen_dagster import OctogenResource, ParquetSnapshotIOManager
 from octogen_dagster.sandbox.server import Sandbox
@@ -23,6 +24,11 @@ if sys.version_info < (3, 11):
     # Google's libraries warn that they will not support this Python for long. Some tests compare
     # what a command prints.
     os.environ["PYTHONWARNINGS"] = "ignore::FutureWarning:google.api_core._python_version_support"
+
+
+# A machine under load is slow; what a property costs is bounded by its examples.
+settings.register_profile("tests", max_examples=40, deadline=None)
+settings.load_profile("tests")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

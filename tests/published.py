@@ -24,7 +24,7 @@ from octogen_dagster.api.http import Response
 published = settings(
     deadline=None,
     derandomize="OCTOGEN_CI" in os.environ,
-    max_examples=60,
+    max_examples=40,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 """The settings of tests that read these answers."""

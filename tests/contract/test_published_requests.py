@@ -217,7 +217,7 @@ any_search = arguments(
     page_size=(st.integers(2, 100), st.integers(-1, 102)),
     max_products=(st.integers(1, 5), st.integers(-1, 5)),
 )
-often = settings(published, max_examples=200)
+often = settings(published, max_examples=60)
 seldom = settings(published, max_examples=20)
 
 

@@ -7,8 +7,6 @@ from typing import Any
 import polars as pl
 
 from octogen_dagster.frames.brands import (
-    BRANDS_DESCRIPTIONS,
-    BRANDS_SCHEMA,
     product_brands,
 )
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
@@ -53,14 +51,3 @@ def test_the_largest_brand_comes_first_and_products_without_one_are_a_row() -> N
         product("Zen", 1.0), product(None, 1.0), product("Acme", 1.0), product(None, 1.0)
     )
     assert [(row["brand"], row["products"]) for row in rows] == [(None, 2), ("Acme", 1), ("Zen", 1)]
-
-
-def test_what_is_not_known_of_any_product_is_null() -> None:
-    (row,) = brands_of(product("Acme", None, currency=None))
-    assert (row["currency"], row["in_stock_share"], row["price_p50"]) == (None, None, None)
-
-
-def test_each_column_is_described() -> None:
-    frame = product_brands(PRODUCT_SCHEMA.to_frame().lazy())
-    assert frame.collect_schema() == frame.collect().schema == BRANDS_SCHEMA
-    assert list(BRANDS_DESCRIPTIONS) == BRANDS_SCHEMA.names()

@@ -12,13 +12,6 @@ from octogen_dagster.dagster_parts import inline_table, markdown_table
 LINK = f"https://acme.example/{'x' * 90}"
 
 
-def test_a_table_has_a_header_and_a_line_for_each_row() -> None:
-    frame = pl.DataFrame({"a|b": ["Boot", "Shirt"], "current_price": [79.5, 20.0]})
-    header = ["| a\\|b | current_price |", "| --- | --- |"]
-    assert markdown_table(frame).splitlines() == [*header, "| Boot | 79.5 |", "| Shirt | 20.0 |"]
-    assert markdown_table(frame.clear()).splitlines() == header
-
-
 @pytest.mark.parametrize(
     ("value", "shown"),
     [

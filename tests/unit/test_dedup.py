@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from octogen_dagster.frames.dedup import SeenProducts
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.lists(st.integers(0, 60).map(str), max_size=20), max_size=20),
     st.sampled_from([0, 30, 20_000]),

@@ -45,14 +45,6 @@ def umask() -> Iterator[int]:
     os.umask(before)
 
 
-@pytest.mark.parametrize("durable", [False, True])
-def test_write_whole_creates_and_replaces_a_file(target: Path, durable: bool) -> None:
-    for content in (b"old", b""):
-        write_whole(target, content, durable=durable)
-        assert target.read_bytes() == content
-        assert list(target.parent.iterdir()) == [target]
-
-
 def test_a_durable_file_reaches_the_disk_before_and_after_it_is_renamed(
     target: Path, events: list[str]
 ) -> None:
@@ -62,11 +54,6 @@ def test_a_durable_file_reaches_the_disk_before_and_after_it_is_renamed(
         f"rename .target.0{UNFINISHED} to target",
         f"fsync {target.parent.name}",
     ]
-
-
-def test_a_file_that_need_not_be_durable_is_only_renamed(target: Path, events: list[str]) -> None:
-    write_whole(target, b"new", durable=False)
-    assert events == [f"rename .target.0{UNFINISHED} to target"]
 
 
 @pytest.mark.parametrize("link", [False, True])
@@ -85,21 +72,6 @@ def test_a_file_under_the_unfinished_name_is_not_written_to(
     write_whole(target, b"new")
     assert target.read_bytes() == b"new"
     assert theirs.read_bytes() == b"theirs"
-
-
-@pytest.mark.parametrize("failing", ["replace", "fsync"])
-def test_a_write_that_fails_keeps_the_old_content_and_leaves_nothing(
-    target: Path, monkeypatch: pytest.MonkeyPatch, failing: str
-) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    target.write_bytes(b"old")
-    monkeypatch.setattr(os, failing, full)
-    with pytest.raises(OSError, match="No space left on device"):
-        write_whole(target, b"new")
-    assert target.read_bytes() == b"old"
-    assert list(target.parent.iterdir()) == [target]
 
 
 def test_abandoned_files_of_one_target_are_removed_when_they_are_old(tmp_path: Path) -> None:

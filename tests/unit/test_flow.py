@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from octogen_dagster.api.blocking import BlockingClient
-from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.flow import Flow, Send, Wait, lookup_flow, request_flow, search_flow
 from octogen_dagster.api.http import (
@@ -33,10 +29,9 @@ from octogen_dagster.errors import (
     OctogenResponseError,
     OctogenServerError,
     OctogenShopError,
-    OctogenTimeoutError,
     OctogenValidationError,
 )
-from tests.api.servers import KEY, RawServer, Received, http, page
+from tests.api.servers import KEY, page
 
 BODY = {"q": "dress"}
 CURRENT_LIMIT = {"x-ratelimit-limit": "60", "x-ratelimit-remaining": "12"}
@@ -146,29 +141,11 @@ def assert_nothing_reserved(service: Service) -> None:
     assert service.limiter.in_flight._in_flight == 0
 
 
-def test_waits_grow_and_add_what_the_service_asks_for() -> None:
-    script = Script([*[answer(503, {}, retry_after="7")] * 3, answer()])
-    script.drive(search_flow(script.service(retry=RetryPolicy(first_delay=1)), BODY, "It"))
-    first, second, third = (wait.seconds for wait in script.waits)
-    assert 8 <= first <= 9 <= second <= 10 < 11 <= third <= 12
-    assert {(wait.why, wait.is_rate_limited) for wait in script.waits} == {("retry", False)}
-
-
 def test_each_attempt_has_what_is_left_of_the_deadline() -> None:
     script = Script([BUSY, answer()], seconds=20)
     retry = RetryPolicy(deadline=25, first_delay=0.001)
     script.drive(search_flow(script.service(retry=retry), BODY, "It"))
     assert [round(sent.seconds) for sent in script.sent] == [25, 5]
-
-
-def test_nothing_is_sent_after_the_end_of_the_service() -> None:
-    script = Script([BUSY])
-    service = script.service().within(10)
-    script.now += 11
-    with pytest.raises(OctogenTimeoutError, match="did not answer in time"):
-        script.drive(search_flow(service, BODY, "It", paced=True))
-    assert script.sent == []
-    assert_nothing_reserved(service)
 
 
 def test_a_paced_request_waits_for_the_bucket_and_learns_from_every_answer() -> None:
@@ -216,16 +193,6 @@ def test_a_flow_that_is_closed_gives_everything_back(steps: int) -> None:
     flow.close()
     assert_nothing_reserved(service)
     assert service.spending.spent_usd == 0
-
-
-def test_each_reason_to_wait_is_told_once() -> None:
-    script = Script([NO_CONNECTION, LIMITED, LIMITED, NO_CONNECTION, BUSY, answer()])
-    service = script.service(retry=RetryPolicy(attempts=9, first_delay=0.001))
-    script.drive(search_flow(service, BODY, "It"))
-    first, second = script.lines
-    assert first.startswith("It: no complete response from https://octogen.example/v1 (refused).")
-    assert "The request is repeated in 0.0 s, and given up after 300 s at the latest." in first
-    assert second.startswith("It failed: 429 rate_limit_exceeded.")
 
 
 def refusal(*names: str) -> Response:
@@ -285,52 +252,3 @@ def test_a_lookup_is_sent_without_what_the_service_refuses() -> None:
         script.drive(lookup_flow(service, "https://a.example/1", lambda response, _: response))
     bodies = [json.loads(sent.request.content or b"") for sent in script.sent]
     assert [len(body) for body in bodies] == [3, 2, 1, 1]
-
-
-def by_curl(server: RawServer, make: Callable[[Service], Flow[Any]], service: Service) -> Any:
-    with BlockingClient(service) as client:
-        return client.run(make(service))
-
-
-def by_httpx(server: RawServer, make: Callable[[Service], Flow[Any]], service: Service) -> Any:
-    async def run() -> Any:
-        async with OctogenClient(_service=service) as client:
-            return await client._run(make(service))
-
-    return asyncio.run(run())
-
-
-# These take long on a socket; tests/promises has them.
-_LONG = {"hung", "too large", "429 until the deadline", "429 costs no attempt"}
-
-
-@pytest.mark.parametrize("drive", [by_curl, by_httpx])
-@pytest.mark.parametrize("case", sorted(CASES.keys() - _LONG))
-def test_both_clients_do_the_same(case: str, drive: Any) -> None:
-    """The answers of the table come from a socket; a request that hangs is cut off instead."""
-    answers, settings, error, sent, charged = CASES[case]
-    left = list(answers)
-
-    def respond(_: Received) -> list[bytes]:
-        each = left.pop(0) if len(left) > 1 else left[0]
-        if not isinstance(each, TransportError):
-            lines = {name.replace("-", "_"): value for name, value in each.headers.items()}
-            return http(each.status_code, each.content, **lines)
-        return http(200, page(["a"]), length=10_000) if each is CUT else []
-
-    with RawServer(respond) as server:
-        policy = RetryPolicy(attempts=settings.get("attempts", 3), first_delay=0.001)
-        spending = Spending(budget_usd=settings.get("budget_usd"))
-        service = Service(
-            api_key=ApiKey(KEY), base_url=server.base_url, retry=policy, spending=spending
-        )
-        make: Callable[[Service], Flow[Any]] = lambda service: search_flow(  # noqa: E731
-            service, BODY, "It", paced=True
-        )
-        if error is None:
-            assert drive(server, make, service).status_code == 200
-        else:
-            with pytest.raises(error, match=r"^It"):
-                drive(server, make, service)
-    assert (len(server.received), spending.charged_requests) == (sent, charged)
-    assert_nothing_reserved(service)

@@ -10,7 +10,6 @@ import pytest
 
 from octogen_dagster.errors import (
     OctogenBigQueryError,
-    OctogenBigQueryUnavailableError,
     OctogenBigQueryUnreachableError,
     Persistence,
 )
@@ -18,7 +17,6 @@ from octogen_dagster.sharing.google_errors import (
     ANALYTICS_HUB,
     BIGQUERY,
     GoogleService,
-    shortened,
     translate_google_errors,
 )
 
@@ -72,44 +70,6 @@ def test_a_token_endpoint_that_does_not_answer_is_unavailable(
 
 
 @pytest.mark.parametrize(
-    ("service", "cause", "kind", "reason"),
-    [
-        (
-            ANALYTICS_HUB,
-            exceptions.DeadlineExceeded("late"),
-            OctogenBigQueryUnreachableError,
-            "Analytics Hub did not answer in time (DEADLINE_EXCEEDED: late)",
-        ),
-        (
-            ANALYTICS_HUB,
-            exceptions.ResourceExhausted("overloaded"),
-            OctogenBigQueryUnavailableError,
-            "Analytics Hub did not answer in time (RESOURCE_EXHAUSTED: overloaded)",
-        ),
-        (
-            BIGQUERY,
-            exceptions.ServiceUnavailable("overloaded", errors=[{"reason": "backendError"}]),
-            OctogenBigQueryUnavailableError,
-            "BigQuery did not answer in time (503 backendError: overloaded)",
-        ),
-        (
-            BIGQUERY,
-            ConnectionResetError("reset by peer"),
-            OctogenBigQueryUnreachableError,
-            "BigQuery did not answer in time (ConnectionResetError: reset by peer)",
-        ),
-    ],
-    ids=["hub, late", "hub", "bigquery", "bigquery, no response"],
-)
-def test_retries_that_end_without_success_are_unavailable(
-    service: GoogleService, cause: Exception, kind: type[OctogenBigQueryError], reason: str
-) -> None:
-    error = translated(service, exceptions.RetryError("gave up", cause=cause))
-    assert type(error) is kind
-    assert str(error) == f"{SUBJECT}: {reason}. Try again later."
-
-
-@pytest.mark.parametrize(
     ("failure", "persistence", "verb"),
     [
         (exceptions.Unknown("Odd."), Persistence.PASSING, "failed (UNKNOWN"),
@@ -137,15 +97,3 @@ def test_a_refusal_names_the_code_of_the_service_and_its_advice() -> None:
     assert str(translated(BIGQUERY, odd)) == (
         f"{SUBJECT}: BigQuery refused (409 duplicate: It is there). Try again later."
     )
-
-
-def test_a_bill_above_its_limit_is_refused_and_not_tried_again() -> None:
-    over = exceptions.InternalServerError("x", errors=[{"reason": "bytesBilledLimitExceeded"}])
-    error = translated(BIGQUERY, over)
-    assert error.persistence is Persistence.PERMANENT
-    assert "Nothing was billed." in str(error)
-
-
-def test_a_text_is_cut_to_one_line_of_bounded_length() -> None:
-    assert shortened(" a\n b. ") == "a b"
-    assert shortened("x" * 500) == "x" * 400

@@ -13,7 +13,6 @@ from google.cloud import bigquery_analyticshub_v1 as ah
 from google.longrunning import operations_pb2  # type: ignore[import-untyped]
 from google.oauth2.credentials import Credentials
 
-from octogen_dagster.background import Deadline
 from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryUnavailableError
 from octogen_dagster.sharing import google_errors, hub
 from octogen_dagster.sharing.hub import AnalyticsHub
@@ -49,14 +48,6 @@ def fails() -> Fails:
 def pages(tokens: Iterator[str]) -> Callable[[Any], ah.ListListingsResponse]:
     listing = ah.Listing(name=LISTING)
     return lambda _: ah.ListListingsResponse(listings=[listing], next_page_token=next(tokens))
-
-
-def test_all_pages_are_read() -> None:
-    with (
-        answering(ListListings=pages(iter(["a", "b", ""]))) as endpoint,
-        AnalyticsHub(endpoint=endpoint) as opened,
-    ):
-        assert [str(each.name) for each in opened.list_listings(EXCHANGE).listings] == [LISTING]
 
 
 @pytest.mark.parametrize("deadline", [0.3, 1.0])
@@ -101,15 +92,6 @@ def test_pages_without_an_end_are_an_error(fails: Fails) -> None:
     circle = itertools.cycle("ab")
     with answering(ListListings=pages(circle)) as endpoint:
         fails("the pages repeat in a circle", AnalyticsHub(endpoint=endpoint))
-
-
-def test_no_call_begins_when_the_time_for_all_is_over(fails: Fails) -> None:
-    within = Deadline.after(60)
-    within.stop.set()
-    google = Google()
-    with google.running() as endpoint:
-        fails("no time was left to send it", AnalyticsHub(endpoint=endpoint, within=within))
-    assert google.calls == []
 
 
 def test_a_deletion_that_does_not_end_is_an_error() -> None:
@@ -164,12 +146,3 @@ def test_credentials_that_are_missing_refused_or_unreachable_are_errors(
     monkeypatch.setattr(google_errors, "TOKEN_TIMEOUT", 0.1)
     with RawServer(lambda _: hanging(lambda: server)) as server:
         fails(unreachable, AnalyticsHub(credentials(server.origin)))
-
-
-def test_without_an_endpoint_the_client_connects_to_google() -> None:
-    with (
-        RawServer(lambda _: http(body={"access_token": "x", "expires_in": 300})) as server,
-        AnalyticsHub(credentials(server.origin)) as opened,
-    ):
-        assert opened._client.api_endpoint == "analyticshub.googleapis.com:443"
-        assert len(server.received) == 1

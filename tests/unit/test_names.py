@@ -6,16 +6,9 @@ from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryInputErr
 from octogen_dagster.sharing.names import (
     ListingName,
     checked_dataset_id,
-    checked_exchange,
-    checked_project,
 )
 
 LISTING = "projects/octo/locations/us/dataExchanges/catalogs/listings/acme"
-PARTS = ("octo", "us", "catalogs", "acme")
-
-
-def test_blanks_around_a_name_do_not_count() -> None:
-    assert ListingName.parse(f" {LISTING}\n") == ListingName(*PARTS)
 
 
 @pytest.mark.parametrize(
@@ -81,17 +74,3 @@ def test_the_default_dataset(listing: str, dataset: str) -> None:
 def test_a_dataset_id_that_cannot_be_one(dataset: str) -> None:
     with pytest.raises(OctogenBigQueryInputError, match="give 1 to 1,024 letters, digits and"):
         checked_dataset_id(dataset)
-
-
-@pytest.mark.parametrize("project", ["", "my project", "a/b", "a`b", "a\0b", "a" * 101])
-def test_a_project_that_cannot_be_one(project: str) -> None:
-    with pytest.raises(OctogenBigQueryInputError, match="give the id of your own Google Cloud"):
-        checked_project(project)
-    assert checked_project("example.com:old") == "example.com:old"
-
-
-def test_an_exchange() -> None:
-    exchange = "projects/octo/locations/us/dataExchanges/catalogs"
-    assert checked_exchange(f" {exchange} ") == exchange
-    with pytest.raises(OctogenBigQueryInputError, match="of an exchange: it continues"):
-        checked_exchange(LISTING)

@@ -31,15 +31,6 @@ class TestReserve:
         rate_limiter, _ = limiter_at(limit=60, remaining=12)
         assert [rate_limiter.reserve() for _ in range(4)] == pytest.approx([1, 2, 3, 4])
 
-    def test_below_the_reserve_the_delay_refills_the_reserve(self) -> None:
-        rate_limiter, _ = limiter_at(limit=120, remaining=4, reserve=0.5)
-        assert [rate_limiter.reserve(), rate_limiter.reserve()] == pytest.approx([28.5, 29])
-
-    def test_the_bucket_refills_as_time_passes(self) -> None:
-        rate_limiter, clock = limiter_at(limit=60, remaining=12)
-        clock.now += 2.5
-        assert [rate_limiter.reserve() for _ in range(4)] == pytest.approx([0, 0, 0.5, 1.5])
-
     def test_pending_requests_are_subtracted_from_the_header(self) -> None:
         rate_limiter, _ = limiter_at(limit=60, remaining=60)
         for _ in range(3):
@@ -88,11 +79,6 @@ class TestReserve:
             # The header is in whole tokens; the first request is sent before any is known.
             assert tokens >= min(reserve * limit, limit - 1) - 1 - 1e-6
             rate_limiter.update(headers(limit, int(tokens)))
-
-    @pytest.mark.parametrize("reserve", [-0.1, 1, 1.5, float("nan")])
-    def test_a_reserve_out_of_its_range_is_named(self, reserve: float) -> None:
-        with pytest.raises(ValueError, match="reserve must be from 0 to below 1"):
-            RateLimiter(reserve)
 
 
 class TestThreads:

@@ -13,10 +13,7 @@ from hypothesis import strategies as st
 from octogen_dagster.api import paging
 from octogen_dagster.api.paging import (
     MAX_PAGES_WITHOUT_NEW,
-    IndexedAgainError,
     PageTracker,
-    is_first_page_again,
-    may_be_first_page,
 )
 from octogen_dagster.errors import OctogenPagingError
 
@@ -117,10 +114,6 @@ class TestAWellBehavedServer:
         assert tracker.pages == server.asked == len(pages)
         assert tracker.repeats == sum(map(len, pages)) - len(products)
 
-    def test_empty_pages_on_the_way_are_passed(self) -> None:
-        pages = [["a"], *[[] for _ in range(MAX_PAGES_WITHOUT_NEW)], ["b"]]
-        assert read_all(ModelServer(pages))[0] == ["a", "b"]
-
 
 class TestRestarts:
     @given(walks(), st.data())
@@ -164,25 +157,6 @@ class TestRestarts:
         with pytest.raises(OctogenPagingError) as caught:
             tracker.page_received(Page(uuids, "1/2"))
         assert str(caught.value) == restarted(2)
-
-    def test_page_1_is_compared_at_the_end(self) -> None:
-        uuids = [str(number) for number in range(10)]
-        tracker = PageTracker("Catalog 'acme'")
-        for page in (Page(uuids, "a"), Page(uuids, "b"), Page(["last"])):
-            tracker.page_received(page)
-        tracker.check_first_page(Page(uuids, "a"))
-        tracker.check_first_page(Page(uuids, "c"))
-        with pytest.raises(OctogenPagingError, match="answered a later page with page 1 again"):
-            tracker.check_first_page(Page(uuids, "b"))
-        with pytest.raises(IndexedAgainError, match="has another page 1 than when the read began"):
-            tracker.check_first_page(Page(["new", *uuids[1:]], "a"))
-
-    def test_a_page_like_page_1_may_be_page_1(self) -> None:
-        uuids = [str(number) for number in range(10)]
-        assert may_be_first_page(Page(uuids, "1/0"), Page(uuids, "1/7"))
-        assert may_be_first_page(Page(uuids, "1"), Page(uuids))
-        assert not may_be_first_page(Page(uuids, "1"), Page(uuids[::-1], "2"))
-        assert not is_first_page_again(Page(uuids, "1/0"), Page(uuids, "1/7"))
 
 
 class TestLoops:
@@ -254,25 +228,3 @@ class TestTooManyProducts:
         assert paging.MAX_PRODUCTS == 10_000_000
         monkeypatch.setattr(paging, "MAX_PRODUCTS", 500)
         assert endless(PageTracker("It")) == 5
-
-    def test_the_errors_say_what_was_expected_and_what_to_do(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        many = Page([f"a{number}" for number in range(12_001)], "c1")
-        with pytest.raises(OctogenPagingError) as caught:
-            PageTracker("Catalog 'acme'", 4_000, 1.0).page_received(many)
-        assert str(caught.value) == (
-            "Catalog 'acme': 12,001 products came up to page 1, and more would follow, although "
-            "the source of catalogs says 4,000: the pages do not come to an end. Nothing was "
-            "published. Report it to Octogen; if the catalog has grown, run it again once its "
-            "source says so, or name it in NamedCatalogs."
-        )
-        monkeypatch.setattr(paging, "MAX_PRODUCTS", 500)
-        with pytest.raises(OctogenPagingError) as caught:
-            PageTracker("The search").page_received(many)
-        assert str(caught.value) == (
-            "The search: 12,001 products came up to page 1, and more would follow, although "
-            "nothing says how many there are: the pages do not come to an end. Nothing was "
-            "published. Report it to Octogen; narrow the search, or read the catalogs of a source "
-            "that counts their products, such as ShopCatalogs."
-        )

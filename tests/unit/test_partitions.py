@@ -105,22 +105,6 @@ def test_a_day_is_present_from_its_start_to_its_end(hours: float, present: bool)
     assert CATALOGS.is_present("shop", moment)
 
 
-@pytest.mark.parametrize(
-    ("partitions", "key", "before"),
-    [
-        (CATALOG_DAYS, "shop|2026-03-04", "shop|2026-03-03"),
-        (CATALOG_DAYS, "shop|2026-03-03", None),
-        (DAYS, "2026-03-04", "2026-03-03"),
-        (DAYS, "2026-03-03", None),
-        (CATALOGS, "shop", None),
-    ],
-)
-def test_the_partition_one_time_earlier(
-    partitions: SnapshotPartitions, key: str, before: str | None
-) -> None:
-    assert partitions.before(key) == before
-
-
 def test_the_keys_of_many_catalogs_leave_out_those_that_cannot_be_partitions() -> None:
     keys, skipped = keys_by_catalog(["acme", " ", "a/b", "x" * 300])
     assert keys == {"acme": "acme", "a/b": "a%2Fb"}

@@ -40,12 +40,6 @@ class TestCounting:
         assert spending.spent_usd == 14
         assert spending.charged_requests == 1000
 
-    def test_a_request_that_was_not_charged_costs_nothing(self) -> None:
-        spending = Spending()
-        with spending.request(SEARCH, "Catalog 'acme'"):
-            pass
-        assert (spending.charged_requests, spending.spent_usd) == (0, Decimal(0))
-
     def test_a_part_counts_in_the_whole_and_the_whole_not_in_the_part(self) -> None:
         whole = Spending()
         first, second = whole.part(), whole.part()
@@ -55,12 +49,6 @@ class TestCounting:
         assert (first.charged_requests, first.spent_usd) == (2, Decimal("0.028"))
         assert (second.charged_requests, second.spent_usd) == (1, Decimal("0.002"))
         assert (whole.charged_requests, whole.spent_usd) == (4, Decimal("0.032"))
-
-    def test_what_other_processes_spent_never_lowers_it(self) -> None:
-        spending = Spending()
-        spending.raise_to(Decimal("1.5"))
-        spending.raise_to(Decimal(1))
-        assert spending.spent_usd == Decimal("1.5")
 
 
 class TestBudget:
@@ -93,24 +81,6 @@ class TestBudget:
         charge(spending, SEARCH, times=3)  # 0.1 + 0.1 + 0.1 > 0.3 with binary fractions
         with pytest.raises(OctogenBudgetError):
             charge(spending, SEARCH)
-
-    async def test_a_retry_that_would_exceed_it_is_not_sent(self, transport: Transport) -> None:
-        cut = http(200, page(["a"]), length=1_000_000)
-        with RawServer(lambda _: cut) as server:
-            spending = Spending(budget_usd=0.03)
-            async with open_client(server, transport, retry=QUICK, spending=spending) as client:
-                with pytest.raises(OctogenBudgetError):
-                    await client.search_products()
-            assert len(server.received) == 2
-
-    def test_requests_under_way_count_until_they_end(self) -> None:
-        spending = Spending(budget_usd=0.03)
-        refused = pytest.raises(
-            OctogenBudgetError, match=r"\$0\.00 are spent and \$0\.028 are under way\. It was"
-        )
-        with spending.request(SEARCH, "A"), spending.part().request(SEARCH, "B"), refused:
-            charge(spending, SEARCH)
-        charge(spending.part(), SEARCH)
 
     def test_threads_together_do_not_exceed_it(self) -> None:
         spending = Spending(Prices(search_page_usd=1), budget_usd=10)

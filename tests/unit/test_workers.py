@@ -9,7 +9,6 @@ import pytest
 from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.service import Service
-from octogen_dagster.background import StoppedError
 from octogen_dagster.errors import OctogenBudgetError
 from octogen_dagster.frames.workers import Workers
 
@@ -32,11 +31,6 @@ def test_each_job_is_done_once_and_in_its_order() -> None:
     assert sorted(results) == sorted(10 * job + number for job in range(20) for number in range(3))
     for job in range(20):
         assert [each for each in results if each // 10 == job] == [*thrice(None, job)]  # type: ignore[arg-type]
-
-
-def test_without_jobs_there_are_no_results() -> None:
-    with workers([], thrice, threads=0) as running:
-        assert list(running) == []
 
 
 def test_no_more_results_wait_than_allowed() -> None:
@@ -93,63 +87,3 @@ def test_when_the_money_is_spent_what_is_under_way_is_waited_for() -> None:
     with pytest.raises(OctogenBudgetError), workers(range(9), work) as running:
         list(running)
     assert sorted(paid) == [1, 2]
-
-
-def test_what_the_check_raises_ends_the_work() -> None:
-    def check() -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt), workers(range(9), thrice, check=check) as running:
-        list(running)
-
-
-def test_the_consumer_gets_control_back_while_it_waits() -> None:
-    def wait(client: BlockingClient, _job: int) -> Generator[int, None, None]:
-        client.stop.wait(30)
-        yield 0
-
-    with workers([0], wait, threads=1) as running:
-        assert next(iter(running)) is None
-
-
-def test_when_the_money_is_spent_other_jobs_end_after_their_next_result() -> None:
-    is_spent = threading.Event()
-    made: list[int] = []
-
-    def work(_client: BlockingClient, job: int) -> Generator[int, None, None]:
-        if job:
-            is_spent.set()
-            raise OctogenBudgetError("spent")
-        for number in range(1000):
-            made.append(number)
-            assert is_spent.wait(30)
-            yield number
-
-    with pytest.raises(OctogenBudgetError), workers([0, 1], work, threads=2) as running:
-        list(running)
-    assert len(made) < 100
-
-
-def test_a_stop_is_noticed_while_the_last_requests_are_waited_for() -> None:
-    ends, stopped = threading.Event(), threading.Event()
-
-    def work(_client: BlockingClient, job: int) -> Generator[int, None, None]:
-        if job:
-            raise OctogenBudgetError("spent")
-        ends.wait(30)
-        yield 1
-
-    def check() -> None:
-        if stopped.is_set():
-            raise StoppedError
-
-    def results() -> None:
-        with workers([0, 1], work, threads=2, check=check) as running:
-            try:
-                list(running)
-            finally:
-                stopped.set()
-
-    with pytest.raises(StoppedError):
-        results()
-    ends.set()
