@@ -19,7 +19,6 @@ import dagster as dg
 import httpx
 import polars as pl
 import pytest
-from click.testing import CliRunner
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from octogen_ai_sdk import models
@@ -42,7 +41,6 @@ from octogen_dagster import (
     build_product_details_asset,
     scan_products,
 )
-from octogen_dagster.cli.main import main
 from octogen_dagster.errors import OctogenNotFoundError
 from tests.api.clients import TRANSPORTS, Transport, open_client
 from tests.api.counts import counted
@@ -235,13 +233,6 @@ def test_a_search_of_the_client(chosen: dict[str, Any]) -> None:
     of_client(lambda client: client.search_products(**chosen))
 
 
-@seldom
-@given(any_page)
-def test_a_search_of_the_resource(server: RawServer, chosen: dict[str, Any]) -> None:
-    resource = OctogenResource(api_key=KEY, base_url=server.base_url)
-    attempt(server.received, lambda: resource.search_products(**chosen))
-
-
 @published
 @given(arguments(catalog=(some, some | odd), limit=(st.integers(1, 100), st.integers(-1, 102))))
 def test_all_pages_of_a_search(chosen: dict[str, Any]) -> None:
@@ -273,29 +264,6 @@ def test_a_count_of_products(chosen: dict[str, Any], catalogs: list[str]) -> Non
 
 
 argument = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=5)
-
-
-@seldom
-@given(
-    st.lists(argument, max_size=2),
-    st.fixed_dictionaries(
-        {}, optional={"q": argument, "price-min": number, "price-max": number, "facet": argument}
-    ),
-    st.booleans(),
-)
-def test_the_command_estimate(
-    server: RawServer, catalogs: list[str], options: dict[str, Any], understand: bool
-) -> None:
-    if "facet" in options:
-        options["facet"] = f"fit={options['facet']}"
-    words = [f"--{name}={value}" for name, value in options.items()]
-    words += [f"--catalog={key}" for key in catalogs] + ["--understand"] * understand
-    begin = len(server.received)
-    environment = {"OCTOGEN_PLATFORM_API_KEY": KEY, "OCTOGEN_BASE_URL": server.base_url}
-    result = CliRunner().invoke(main, ["estimate", *words], env=environment)
-    sent = [each for each in server.received[begin:] if each.method == "POST"]
-    judge(sent)
-    assert (result.exit_code, bool(sent)) in [(0, True), (2, False)]
 
 
 numbers = st.floats(allow_nan=False) | st.integers(-5, 60)
@@ -413,25 +381,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {"name": value["name"].strip(), "values": [each.strip() for each in value["values"]]}
     return value.strip() if isinstance(value, str) else value or None
-
-
-@pytest.mark.parametrize(
-    ("chosen", "named"),
-    [
-        ({"omit_generated_facets": [f"x{each}" for each in range(51)]}, "omit_generated_facets"),
-        ({"similar_to_brands": ["\x1c"]}, "similar_to_brands"),
-        ({"fallback_category": ["\x1c"]}, "fallback_category"),
-        ({"facets": [{"name": f"a{each}", "values": ["x"]} for each in range(51)]}, "facets"),
-        ({"catalog": "\x1c"}, "catalog"),
-        ({"price_min": -1}, "price_min"),
-    ],
-)
-def test_a_limit_is_named_before_a_request(chosen: dict[str, Any], named: str) -> None:
-    sent: list[Received] = []
-    search: dict[str, Any] = {"q": "boots", "understand": True, **chosen}
-    with pytest.raises(ValueError, match=named):
-        run(sent, lambda client: client.search_products(**search))
-    assert not sent
 
 
 async def test_each_operation_of_the_client_is_a_published_one_or_the_seed_s() -> None:

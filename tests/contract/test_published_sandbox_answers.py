@@ -11,13 +11,10 @@ import pytest
 from octogen_ai_sdk import (
     OctogenClient,
     OctogenInsufficientCreditError,
-    OctogenNotFoundError,
-    OctogenValidationError,
 )
 from octogen_ai_sdk.generated import models
 from pydantic import BaseModel
 
-from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.promises.sandbox_calls import all_items, connect, look_up, search
 
@@ -47,7 +44,7 @@ def items(client: httpx.Client) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def lookups(client: httpx.Client, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [look_up(client, item["productUrl"]).json() for item in items[:700]]
+    return [look_up(client, item["productUrl"]).json() for item in items[:300]]
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -169,15 +166,6 @@ def test_counts_are_those_of_the_published_model(client: httpx.Client) -> None:
         assert states[path]["sent"] > 0
 
 
-def test_a_refusal_is_that_of_the_published_model(client: httpx.Client) -> None:
-    for response in (
-        search(client, limit=0),
-        client.post("/products/facet-counts", json={"facet_names": ["x"]}),
-    ):
-        assert response.status_code == 422
-        assert models.HTTPValidationError.model_validate(response.json()).detail
-
-
 class TestPublishedClient:
     @pytest.fixture
     async def published(self, sandbox: Sandbox) -> AsyncIterator[OctogenClient]:
@@ -196,25 +184,6 @@ class TestPublishedClient:
         assert len(seen) == len(set(seen)) == 700
         assert page.effective_query is not None
         assert page.request_id
-
-    async def test_it_looks_up_every_product_of_a_page(self, published: OctogenClient) -> None:
-        page = await published.search_products(q="boots", price_min=1, limit=60)
-        for item in page.items:
-            assert item.current_price is not None
-            found = await published.lookup_product(item.product_url)
-            assert (found.catalog_key, found.source) == (item.catalog_key, "indexed")
-            assert found.product.uuid == item.uuid
-
-    async def test_it_understands_the_errors(
-        self, published: OctogenClient, sandbox: Sandbox
-    ) -> None:
-        with pytest.raises(OctogenNotFoundError, match="product_not_found"):
-            await published.lookup_product(
-                "https://nowhere.example/x", resolution_mode="index_only"
-            )
-        sandbox.inject(Fault("status", 422, times=1))
-        with pytest.raises(OctogenValidationError):
-            await published.search_products()
 
     async def test_it_covers_hosts_counts_facets_and_knows_itself(
         self, published: OctogenClient

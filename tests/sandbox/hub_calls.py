@@ -6,10 +6,8 @@ import asyncio
 from typing import Any
 
 import grpc
-import httpx
 import httpx2
 from google.cloud import bigquery_analyticshub_v1 as ah
-from google.iam.v1 import iam_policy_pb2  # type: ignore[import-untyped]
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
@@ -19,7 +17,6 @@ from octogen_dagster.sandbox.server import Sandbox
 
 PROJECT = "reader-project"
 PRINCIPAL = f"serviceAccount:reader@{PROJECT}.iam.gserviceaccount.com"
-SUBSCRIBE = "analyticshub.listings.subscribe"
 SECONDS = 30
 
 
@@ -49,13 +46,6 @@ class Google:
     def listings(self, exchange: str, **page: Any) -> list[ah.Listing]:
         request = ah.ListListingsRequest(parent=exchange, **page)
         return list(self.client.list_listings(request=request, timeout=SECONDS))
-
-    def may_subscribe(self, listing: str) -> bool:
-        request = iam_policy_pb2.TestIamPermissionsRequest(
-            resource=listing, permissions=[SUBSCRIBE, "analyticshub.listings.get"]
-        )
-        response = self.client.test_iam_permissions(request=request, timeout=SECONDS)
-        return list(response.permissions) == [SUBSCRIBE]
 
     def delete(self, subscription: str) -> None:
         request = ah.DeleteSubscriptionRequest(name=subscription)
@@ -115,13 +105,3 @@ def statuses(sandbox: Sandbox) -> dict[str, tuple[str, str | None]]:
     """The status and the reason of each catalog for the only subscriber."""
     cells = value(sandbox, "list_bigquery_subscribers")["cells"]
     return {cell["catalogKey"]: (cell["status"], cell["reasonCode"]) for cell in cells}
-
-
-def exchanged(sandbox: Sandbox, refresh_token: str, client_id: str = "") -> httpx.Response:
-    """The answer of the token endpoint to a refresh token."""
-    form = {
-        "grant_type": "refresh_token",
-        "refresh_token": refresh_token,
-        "client_id": client_id or sandbox.hub.client_id,
-    }
-    return httpx.post(sandbox.hub.token_endpoint, data=form, timeout=SECONDS)

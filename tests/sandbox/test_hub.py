@@ -12,7 +12,6 @@ from octogen_dagster.sandbox.server import Sandbox
 from tests.sandbox.hub_calls import (
     PRINCIPAL,
     PROJECT,
-    SECONDS,
     Google,
     refresh,
     register,
@@ -35,39 +34,6 @@ def google(sandbox: Sandbox) -> Google:
 
 
 class TestAnalyticsHub:
-    def test_a_listing_becomes_a_linked_dataset(self, sandbox: Sandbox, google: Google) -> None:
-        name = sandbox.hub.share("northpeak")
-        made = google.subscribe(name, "mine", location="US")
-        assert made.state == State.STATE_ACTIVE
-        assert made.destination_dataset.dataset_reference.dataset_id == "mine"
-        assert made.destination_dataset.friendly_name == "Octogen mine"
-        (linked,) = made.linked_dataset_map.values()
-        assert linked.linked_dataset == f"projects/{PROJECT}/datasets/mine"
-        assert google.subscriptions() == [made]
-        assert google.subscriptions("eu") == []
-        assert sandbox.hub.datasets(PROJECT) == {"mine": made.name}
-        (known,) = sandbox.hub.subscriptions
-        assert (known.name, known.catalog, known.listing) == (made.name, "northpeak", name)
-
-    def test_what_cannot_be_subscribed_to_is_refused(
-        self, sandbox: Sandbox, google: Google
-    ) -> None:
-        name = sandbox.hub.share("northpeak")
-        sandbox.hub.add_dataset(PROJECT, "taken")
-        with pytest.raises(exceptions.AlreadyExists, match=f"Dataset {PROJECT}:taken"):
-            google.subscribe(name, "taken")
-        with pytest.raises(exceptions.InvalidArgument, match="no-id"):
-            google.subscribe(name, "no-id")
-        with pytest.raises(exceptions.InvalidArgument, match="'eu'"):
-            google.subscribe(name, location="eu")
-        with pytest.raises(exceptions.NotFound):
-            google.subscribe(f"{name}2")
-        with pytest.raises(exceptions.NotFound):
-            google.listings(f"{sandbox.hub.exchange}2")
-        with pytest.raises(exceptions.MethodNotImplemented):
-            google.client.get_data_exchange(name=sandbox.hub.exchange, timeout=SECONDS)
-        assert sandbox.hub.subscriptions == []
-
     def test_a_revoked_subscription_holds_its_dataset_until_it_is_deleted(
         self, sandbox: Sandbox, google: Google
     ) -> None:
@@ -127,20 +93,3 @@ class TestTools:
         assert statuses(sandbox) == {"northpeak": ("preparing", "scope_revoked")}
         sandbox.hub.remove_listing("northpeak")
         assert statuses(sandbox) == {"northpeak": ("removing", "removing")}
-
-
-class TestLife:
-    def test_addresses_are_in_the_environment_and_known_once_it_runs(self) -> None:
-        sandbox = Sandbox(catalogs=0, hub=True)
-        with pytest.raises(RuntimeError, match="use it in a `with`"):
-            _ = sandbox.hub.endpoint
-        with pytest.raises(RuntimeError, match="has no hub: make it with"):
-            _ = Sandbox(catalogs=0).hub
-        with sandbox:
-            hub, environment = sandbox.hub, sandbox.environment
-            assert environment["OCTOGEN_MCP_URL"] == hub.mcp_url
-            assert environment["OCTOGEN_MCP_TOKEN_ENDPOINT"] == hub.token_endpoint
-            assert environment["OCTOGEN_MCP_CLIENT_ID"] == hub.client_id
-            assert environment["OCTOGEN_MCP_REFRESH_TOKEN"] == hub.refresh_token
-            assert environment["ANALYTICS_HUB_EMULATOR_HOST"] == hub.endpoint
-            assert sandbox.base_url == f"{hub.authorization_server}/v1"
