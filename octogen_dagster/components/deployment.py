@@ -33,10 +33,7 @@ from octogen_dagster.snapshots.schedules import build_snapshot_schedule
 class Deployment:
     """The definitions of settings.
 
-    Args:
-        settings: The settings.
-        get_spec: Changes the spec of each asset before it is built.
-        execute: Runs the function of each asset.
+    `get_spec` changes the spec of each asset before it is built, and `execute` runs its function.
     """
 
     def __init__(

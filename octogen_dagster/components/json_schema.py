@@ -16,9 +16,6 @@ def without_unions(schema: Mapping[str, Any]) -> dict[str, Any]:
     A validator says of an `anyOf` only that no branch is valid. Dagster makes one of almost every
     field, since a template may stand for its value. Here the type of the value selects the branch.
     Each mapping also lists its fields, which are the choices for a misspelled one.
-
-    Args:
-        schema: The JSON schema of a model, as pydantic makes it.
     """
     definitions = schema.get("$defs", {})
 

@@ -81,9 +81,6 @@ class OctogenScaffolder(dg.Scaffolder[ScaffoldParams]):
         """Write `defs.yaml`, and what is missing in `.env`.
 
         Without a source of catalogs, a person is asked for it; a script gets the granted ones.
-
-        Raises:
-            OSError: A file cannot be read or written.
         """
         params = request.params
         if not params.has_source and _is_typed():

@@ -162,14 +162,9 @@ def fields_of(
 ) -> dg.Resolver:
     """The resolver of a mapping with the fields of a resource, or of another pydantic model.
 
-    Limits are left to the model, since a template may stand for a value. A text of a resource may
-    be a variable, which is read where a step runs, and a null is refused: it would be no budget.
-
-    Args:
-        model: The model.
-        description: What the mapping is.
-        make: Makes the field's value of what is given.
-        without: Fields of the model that are not written in YAML.
+    `make` makes the value of the fields that are given, and `without` are those that YAML does not
+    have. Limits are left to the model, since a template may stand for a value. A text of a resource
+    may be a variable, which is read where a step runs; a null is refused: it would be no budget.
     """
     is_resource = issubclass(model, dg.ConfigurableResource)
     types: dict[str, Any] = {
