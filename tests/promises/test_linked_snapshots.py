@@ -5,8 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import date, datetime, timedelta, timezone
-from datetime import time as time_of_day
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -180,85 +179,51 @@ def test_a_column_that_cannot_be_read_fails_before_a_query(
     assert server.inserted == []
 
 
-COLUMNS: list[tuple[str, str, Any, pa.Array, Any, pl.DataType]] = [
-    ("FLOAT", "NULLABLE", "1.5", pa.array([1.5]), 1.5, pl.Float64()),
-    ("INTEGER", "NULLABLE", "1", pa.array([1]), 1, pl.Int64()),
-    ("BOOLEAN", "NULLABLE", "true", pa.array([True]), True, pl.Boolean()),
-    ("BYTES", "NULLABLE", "AGE=", pa.array([b"\x00a"]), b"\x00a", pl.Binary()),
-    ("STRING", "NULLABLE", None, pa.array([None], pa.string()), None, pl.String()),
-    ("JSON", "NULLABLE", '{"a":1}', pa.array(['{"a":1}']), '{"a":1}', pl.String()),
-    ("GEOGRAPHY", "NULLABLE", "POINT(1 2)", pa.array(["POINT(1 2)"]), "POINT(1 2)", pl.String()),
-    (
-        "NUMERIC",
-        "NULLABLE",
-        "1.5",
-        pa.array([Decimal("1.5")], pa.decimal128(38, 9)),
-        Decimal("1.5"),
-        pl.Decimal(38, 9),
-    ),
-    (
-        "DATE",
-        "NULLABLE",
-        "2026-01-02",
-        pa.array([date(2026, 1, 2)]),
-        date(2026, 1, 2),
-        pl.Date(),
-    ),
-    (
-        "DATETIME",
-        "NULLABLE",
-        "2026-01-02T03:04:05",
-        pa.array([datetime(2026, 1, 2, 3, 4, 5)], pa.timestamp("us")),
-        datetime(2026, 1, 2, 3, 4, 5),
-        pl.Datetime("us"),
-    ),
+MOMENT = datetime(2026, 1, 2, 3, 4, 5)
+COLUMNS: list[tuple[str, Any, Any, pa.DataType, pl.DataType]] = [
+    ("FLOAT", "1.5", 1.5, pa.float64(), pl.Float64()),
+    ("INTEGER", "1", 1, pa.int64(), pl.Int64()),
+    ("BOOLEAN", "true", True, pa.bool_(), pl.Boolean()),
+    ("BYTES", "AGE=", b"\x00a", pa.binary(), pl.Binary()),
+    ("STRING", None, None, pa.string(), pl.String()),
+    ("JSON", '{"a":1}', '{"a":1}', pa.string(), pl.String()),
+    ("GEOGRAPHY", "POINT(1 2)", "POINT(1 2)", pa.string(), pl.String()),
+    ("NUMERIC", "1.5", Decimal("1.5"), pa.decimal128(38, 9), pl.Decimal(38, 9)),
+    ("DATE", "2026-01-02", MOMENT.date(), pa.date32(), pl.Date()),
+    ("DATETIME", "2026-01-02T03:04:05", MOMENT, pa.timestamp("us"), pl.Datetime("us")),
     (
         "TIMESTAMP",
-        "NULLABLE",
-        "1000000",
-        pa.array([1_000_000], pa.timestamp("us", "UTC")),
-        datetime(1970, 1, 1, 0, 0, 1, tzinfo=timezone.utc),
+        str(int(MOMENT.replace(tzinfo=timezone.utc).timestamp()) * 1_000_000),
+        MOMENT.replace(tzinfo=timezone.utc),
+        pa.timestamp("us", "UTC"),
         pl.Datetime("us", "UTC"),
     ),
-    (
-        "TIME",
-        "NULLABLE",
-        "03:04:05",
-        pa.array([time_of_day(3, 4, 5)], pa.time64("us")),
-        time_of_day(3, 4, 5),
-        pl.Time(),
-    ),
-    (
-        "STRING",
-        "REPEATED",
-        [{"v": "a"}, {"v": "b"}],
-        pa.array([["a", "b"]]),
-        ["a", "b"],
-        pl.List(pl.String()),
-    ),
+    ("TIME", "03:04:05", MOMENT.time(), pa.time64("us"), pl.Time()),
+    ("STRING", [{"v": "a"}, {"v": "b"}], ["a", "b"], pa.list_(pa.string()), pl.List(pl.String())),
 ]
+"""The type in BigQuery, the value over REST and in Python, and the types in Arrow and Polars."""
 
 
 @pytest.mark.parametrize("api", ["REST", "Storage Read API"])
 def test_both_apis_bring_each_type_in_the_same_form(
     api: str, server: BigQueryServer, run: Run, tmp_path: Path
 ) -> None:
-    # Google marks fields as geographies and such, which would become types of their own.
-    marked = {"ARROW:extension:name": "google:sqlType:geography"}
-    names = [f"c{number}" for number in range(len(COLUMNS))]
-    kinds, modes, values, arrays, expected, dtypes = zip(*COLUMNS, strict=True)
+    kinds, sent, expected, arrow_types, dtypes = zip(*COLUMNS, strict=True)
     server.fields[:] = [
-        {"name": name, "type": kind, "mode": mode}
-        for name, kind, mode in zip(names, kinds, modes, strict=True)
+        {"name": f"c{i}", "type": kind, "mode": "REPEATED" if type(value) is list else "NULLABLE"}
+        for i, (kind, value) in enumerate(zip(kinds, sent, strict=True))
     ]
-    server.rows = [values]
+    server.rows = [sent]
+    # Google marks fields as geographies and such, which would become types of their own.
+    marks = [{"ARROW:extension:name": f"google:sqlType:{kind.lower()}"} for kind in kinds]
     schema = pa.schema(
         [
-            pa.field(name, each.type, metadata=marked if kind == "GEOGRAPHY" else None)
-            for name, each, kind in zip(names, arrays, kinds, strict=True)
+            pa.field(f"c{i}", kind, metadata=mark)
+            for i, (kind, mark) in enumerate(zip(arrow_types, marks, strict=True))
         ]
     )
-    arrow = pa.RecordBatch.from_arrays(list(arrays), schema=schema)
+    arrays = [pa.array([value], kind) for value, kind in zip(expected, arrow_types, strict=True)]
+    arrow = pa.RecordBatch.from_arrays(arrays, schema=schema)
     with storage_read_api([arrow]) as storage:
         result = run(storage if api != "REST" else None, max_age=None)
     assert metadata(result, NODE)["octogen/read_by"] == api
@@ -411,9 +376,6 @@ def test_a_condition_may_select_no_rows(
     checks = {each.check_name: each.passed for each in result.get_asset_check_evaluations()}
     assert checks == {"not_empty": False, "expected_columns": True, "fresh": False}
     assert snapshot(tmp_path).schema == {"uuid": pl.String()}
-
-
-MICROSECONDS = 1_000_000
 
 
 @pytest.mark.parametrize(
