@@ -14,5 +14,5 @@ def read(source: Source, folder: Path) -> Path:
     )
     folder.mkdir()
     path = folder / "products.parquet"
-    scan.sink_parquet(path)
+    scan.sink_parquet(path, compression_level=1)  # that of the script, and of snapshots
     return path

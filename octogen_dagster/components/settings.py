@@ -390,7 +390,7 @@ class StorageSettings(YamlModel):
     )
     resume_within_hours: float = Field(
         default=6.0,
-        description="Hours for which the saved pages of a read that died are continued; 0: never.",
+        description="Hours for which a read that died is continued; with 0 no pages are saved.",
     )
 
     @model_validator(mode="after")

@@ -129,7 +129,7 @@ class PageStore:
         store: Where they are.
         folder: The folder of the asset's saved pages; it is made when the first segment is written.
         scope: The snapshot that is read, such as the partition.
-        resume_within: The age up to which pages are continued.
+        resume_within: The age up to which pages are continued; with 0 none are saved.
         clock: Returns the present time, in UTC.
     """
 
@@ -162,7 +162,7 @@ class PageStore:
         """
         self._log, self._warn = log, warn
         self._walks, self.failure = {}, None
-        self._has_saved = self.is_ended = False
+        self._has_saved, self.is_ended = False, not self._resume_within
         try:
             self._listed = self._list()
         except OctogenSnapshotError as error:
@@ -386,7 +386,8 @@ class SavedWalk:
             self._writing = submit(write, "octogen-save")
 
     def _write(self, pages: list[ProductPage], generation: str) -> None:
-        compressed = [zstd.compress(page.encoded(), _ZSTD_LEVEL) for page in pages]
+        compressor = zstd.ZstdCompressor(_ZSTD_LEVEL)
+        compressed = [compressor.compress(each.encoded(), compressor.FLUSH_FRAME) for each in pages]
         segment = _Segment(generation, self._began, self._after, compressed)
         try:
             self._tail = self._store.write(self.key, self._saved, self._tail, segment).own

@@ -82,7 +82,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
     resume_within_hours: float = Field(
         default=RESUME_WITHIN / timedelta(hours=1),
         ge=0,
-        description="Hours for which the saved pages of a read that died are continued; 0: never.",
+        description="Hours for which a read that died is continued; with 0 no pages are saved.",
     )
     _store: Store | None = PrivateAttr(default=None)
     model_config = ConfigDict(hide_input_in_errors=True)

@@ -173,6 +173,16 @@ def test_pages_are_continued_for_six_hours(shop: Shop, tmp_path: Path, hours: in
     check(shop, tmp_path)
 
 
+def test_with_0_hours_no_pages_are_continued_or_saved(shop: Shop, tmp_path: Path) -> None:
+    die(shop, tmp_path)
+    assert run(shop, tmp_path, resume_within_hours=0).success
+    assert shop.pages_of("acme") == WHOLE
+    check(shop, tmp_path)
+    shop.fails_at = DIES_AT
+    assert not run(shop, tmp_path, resume_within_hours=0).success
+    assert not segments(tmp_path)
+
+
 @pytest.mark.parametrize("damage", ["cut", "changed", "emptied", "removed"])
 @pytest.mark.parametrize("which", ["first", "middle", "last"])
 def test_damage_costs_the_pages_from_there_on(
