@@ -50,18 +50,6 @@ def fail() -> None:
     raise ValueError("wrong")
 
 
-def test_submit_returns_the_future_of_a_result() -> None:
-    assert submit(lambda: 5, "name").result(POLL_SECONDS) == 5
-    with pytest.raises(ValueError, match="wrong"):
-        submit(fail, "name").result(POLL_SECONDS)
-
-
-def test_submit_uses_a_named_daemon_thread() -> None:
-    thread = submit(threading.current_thread, "octogen-test").result(POLL_SECONDS)
-    assert thread.name == "octogen-test"
-    assert thread.daemon
-
-
 def test_waiting_ends_with_the_work_and_does_not_raise_its_error() -> None:
     future = submit(fail, "name")
     wait_interruptibly(future)
@@ -111,23 +99,6 @@ def test_an_interrupt_while_the_thread_is_started_is_one_of_the_work(
     with pytest.raises(Interrupted):
         run_in_thread(work, "octogen-test", interrupted)
     assert results == [True]
-
-
-def test_work_that_an_interrupt_kept_from_beginning_is_not_done(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def interrupt(_thread: threading.Thread) -> None:
-        raise Interrupted
-
-    monkeypatch.setattr(threading.Thread, "start", interrupt)
-    with pytest.raises(Interrupted):
-        run_in_thread(fail, "octogen-test", lambda _: pytest.fail("the work has not begun"))
-
-
-def test_run_uninterrupted_returns_or_raises_what_the_work_does() -> None:
-    assert run_uninterrupted(lambda: 5, "It is important.") == 5
-    with pytest.raises(ValueError, match="wrong"):
-        run_uninterrupted(fail, "It is important.")
 
 
 def test_a_thread_that_cannot_be_started_is_an_error_and_no_wait(

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from octogen_ai_sdk.generated import models as octogen
 from pydantic import BaseModel
 
-from octogen_dagster import ProductSearch, ShopCatalogs
+from octogen_dagster import ShopCatalogs
 from octogen_dagster.errors import OctogenValidationError
-from tests.api.shops import catalog_of_shop, shop
 from tests.contract.asked import asked
 from tests.published import answers, bodies, published, text, timestamps, unknown_fields, values
 
@@ -122,12 +121,6 @@ def test_a_number_of_products_that_no_column_can_hold_is_unknown() -> None:
     assert not listed.warnings
 
 
-def test_the_shops_of_other_tests_are_what_the_published_model_accepts() -> None:
-    answer = b"".join(shop("acme.example", catalog_of_shop("acme"), catalog_of_shop("outlet", 7)))
-    coverage = octogen.DomainCoverageResponse.model_validate_json(answer.partition(b"\r\n\r\n")[2])
-    assert [entry.product_count for entry in coverage.catalogs] == [3, 7]
-
-
 @published
 @given(bodies(answers(octogen.MeResponse) | answers(octogen.MeResponse, lax=True)))
 def test_the_account_of_a_key(content: bytes) -> None:
@@ -137,25 +130,6 @@ def test_the_account_of_a_key(content: bytes) -> None:
 
     assert plain(ours, said := values(theirs)) == said
     assert unknown_fields(ours) == unknown_fields(theirs)
-
-
-def counts(*, lax: bool) -> st.SearchStrategy[dict[str, Any]]:
-    """Answers to a request that names one facet."""
-    count = {"count": st.integers(0, 2**53)}
-    values = st.lists(answers(octogen.ProgrammaticFacetValueCount, count, lax=lax), max_size=3)
-    facet = answers(octogen.ProgrammaticFacetValueCounts, {"values": values}, lax=lax)
-    facets = st.lists(facet, min_size=1, max_size=1)
-    return answers(octogen.ProgrammaticFacetCountsResponse, {"facets": facets}, lax=lax)
-
-
-@published
-@given(bodies(counts(lax=False) | counts(lax=True)))
-def test_a_count_of_products(content: bytes) -> None:
-    (theirs,) = octogen.ProgrammaticFacetCountsResponse.model_validate_json(content).facets
-
-    products = asyncio.run(asked(content, lambda client: client.count_products(ProductSearch())))
-
-    assert products == sum(each.count for each in theirs.values)
 
 
 @published

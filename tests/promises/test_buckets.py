@@ -266,30 +266,3 @@ def test_a_frame_of_a_snapshot_that_is_replaced_is_not_of_two_states(bucket: S3B
         OctogenSnapshotError, match=r"made\.parquet was replaced while it was read\. Run it again"
     ):
         frame.collect()
-
-
-@pytest.mark.parametrize("key", ["a/b", "../x", "50% #1?.é"])
-def test_the_keys_of_partitions_are_taken_literally(bucket: S3Bucket, key: str) -> None:
-    partitions = dg.StaticPartitionsDefinition([key])
-    context = dg.build_output_context(
-        asset_key="made", partition_key=key, asset_partitions_def=partitions
-    )
-    io_manager = bucket.io_manager()
-    io_manager.handle_output(context, pl.DataFrame({"n": [1]}))
-    (name,) = bucket.names()
-    assert name.startswith("snapshots/made/")
-    assert name.count("/") == 2
-
-    @dg.asset(partitions_def=partitions)
-    def down(made: pl.DataFrame) -> pl.DataFrame:
-        return made
-
-    with dg.DagsterInstance.ephemeral() as instance:
-        source = dg.AssetSpec("made", partitions_def=partitions)
-        result = dg.materialize(
-            [source, down],
-            partition_key=key,
-            instance=instance,
-            resources={"io_manager": io_manager},
-        )
-    assert result.output_for_node("down")["n"].to_list() == [1]

@@ -87,20 +87,6 @@ class Service:
         return page([f"{catalog}/{number}"], following)
 
 
-class Busy(Service):
-    """Refuses what is more than three requests in flight.
-
-    A request stays in flight until another one is refused, for some milliseconds at most.
-    """
-
-    def refuses(self) -> bool:
-        refusals = len(self.refusals)
-        if self.in_flight > 3:
-            return True
-        self.changed.wait_for(lambda: len(self.refusals) > refusals, timeout=0.01)
-        return False
-
-
 class Crowded(Service):
     """Refuses the first request of each thread, when all of them have come.
 
@@ -182,18 +168,3 @@ def test_lookups_are_half_as_many_at_once(tmp_path: Path, detail: Any) -> None:
     service = Crowded(detail)
     look_up(service, tmp_path)
     assert_halved(service)
-
-
-def test_a_read_of_a_busy_service_ends_whole_with_few_refusals() -> None:
-    service = Busy("concurrency_limit_exceeded")
-    read(service)
-    # At first 16, 8, 4 and 2 at once; then one more is tried after each hundred answers.
-    early = [answered for answered in service.refusals if answered < service.answered // 2]
-    assert len(early) <= 16 + 8 + 4 + 2 + 3 * 3
-    assert len(service.refusals) - len(early) <= 3 * 3
-
-
-def test_lookups_of_a_busy_service_end_with_few_refusals(tmp_path: Path) -> None:
-    service = Busy("concurrency_limit_exceeded")
-    look_up(service, tmp_path)
-    assert len(service.refusals) <= 16 + 8 + 4 + 2 + 3 * 3

@@ -93,30 +93,8 @@ def run(
     )
 
 
-def warnings(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> list[str]:
-    """The log lines about pages that are not saved."""
-    return [
-        entry.user_message
-        for entry in instance.all_logs(result.run_id)
-        if "saves no more pages" in entry.user_message
-    ]
-
-
 def rows(folder: Path) -> int:
     return pl.read_parquet(folder / "shops.parquet").height
-
-
-def test_a_disk_that_is_full_from_the_beginning(
-    service: PagedService, tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
-    service.change = large
-    with limited_files():
-        result = run(service, tmp_path, instance)
-    assert result.success
-    assert rows(tmp_path) == 2 * PAGES * 5
-    (line,) = warnings(instance, result)
-    assert "File too large" in line
-    assert [path.name for path in tmp_path.iterdir()] == ["shops.parquet"]
 
 
 def test_pages_that_were_saved_before_the_disk_was_full_are_not_requested_again(

@@ -15,7 +15,6 @@ from octogen_dagster import (
     OctogenResource,
     ParquetSnapshotIOManager,
     ProductSearch,
-    build_products_asset,
 )
 from tests.forked import processes
 from tests.promises.killed import PAGE_SIZE, read
@@ -133,21 +132,3 @@ def test_what_a_read_left_that_is_never_continued_is_gone_after_a_day(
         os.utime(path, (two_days_ago, two_days_ago))
     assert run("zen", "second")
     assert not [path for path in saved if path.exists()]
-
-
-def test_the_metadata_says_how_much_came_from_saved_pages(
-    service: PagedService, tmp_path: Path
-) -> None:
-    kill_at(100, service, tmp_path)
-    products = build_products_asset("products", ProductSearch(catalogs=["acme"], page_size=5))
-    resources = {
-        "octogen": OctogenResource(api_key=service.api_key, base_url=service.base_url),
-        "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path)),
-    }
-    result = dg.materialize([products], resources=resources)
-    (event,) = result.asset_materializations_for_node("products")
-    assert event.metadata["octogen/source"].value == "service, continued from saved pages"
-    resumed = event.metadata["octogen/resumed_pages"].value
-    assert isinstance(resumed, int)
-    assert 72 <= resumed <= 99
-    assert len(service.searches) == PAGES - resumed

@@ -24,11 +24,9 @@ from octogen_dagster import (
     catalog_partitions,
     scan_products,
 )
-from octogen_dagster.components import OctogenComponent
-from octogen_dagster.errors import OctogenError, OctogenForbiddenError
+from octogen_dagster.errors import OctogenForbiddenError
 from tests.api.servers import http
 from tests.api.shops import catalog_of_shop, shop, shops
-from tests.promises.yaml_projects import load
 from tests.published_service import PublishedService
 from tests.results import failure
 
@@ -96,19 +94,6 @@ def test_the_first_read_warns_with_names_counts_and_dollars(
     assert warnings(instance, second) == []
 
 
-def test_another_catalog_of_the_host_is_warned_of_anew(
-    read: Callable[..., dg.ExecuteInProcessResult],
-    instance: dg.DagsterInstance,
-    service: PublishedService,
-) -> None:
-    source = ShopCatalogs(hosts=["shop.example"])
-    service.hosts["shop.example"] = ["lagence"]
-    assert warnings(instance, read(source)) == []
-    service.hosts["shop.example"] = ["lagence", "plain"]
-    (line,) = warnings(instance, read(source, search_page_usd=0))
-    assert "each is read: 'plain' with 2 products; 'lagence' with 150 products. One may" in line
-
-
 def test_those_that_are_chosen_are_read_without_a_warning(
     read: Callable[..., dg.ExecuteInProcessResult],
     instance: dg.DagsterInstance,
@@ -134,19 +119,6 @@ def test_one_that_no_host_has_fails_and_lists_what_there_is(
     assert service.searches == []
 
 
-def test_one_whose_shop_is_not_covered_fails_and_says_so() -> None:
-    with shops({"lagence.example": shop("lagence.example", catalog_of_shop("lagence"))}) as server:
-        source = ShopCatalogs(hosts=HOSTS, catalogs=["lagence", "plain"])
-        frame = scan_products(
-            ProductSearch(), api_key=KEY, base_url=server.base_url, catalogs=source
-        )
-        with pytest.raises(
-            OctogenError,
-            match=r"'plain' was chosen and serves none .* Shop 'plain\.example' is not covered by",
-        ):
-            frame.collect()
-
-
 def test_one_whose_shop_cannot_be_read_now_fails_with_that() -> None:
     answers = {
         "lagence.example": shop("lagence.example", catalog_of_shop("lagence")),
@@ -158,52 +130,6 @@ def test_one_whose_shop_cannot_be_read_now_fails_with_that() -> None:
             ProductSearch(), api_key=KEY, base_url=server.base_url, catalogs=source
         )
         with pytest.raises(OctogenForbiddenError, match=r"^Shop 'plain\.example'"):
-            frame.collect()
-
-
-def test_a_frame_warns_and_chooses_too(
-    service: PublishedService, caplog: pytest.LogCaptureFixture
-) -> None:
-    def frame(source: ShopCatalogs) -> pl.LazyFrame:
-        return scan_products(
-            ProductSearch(), api_key=KEY, base_url=service.base_url, catalogs=source
-        )
-
-    everything = frame(ShopCatalogs(hosts=["lagence.example"])).collect()
-    assert len(everything) == len(OWN) + len(AGGREGATE)
-    (record,) = [each for each in caplog.records if "is served by 2 catalogs" in each.message]
-    assert record.levelname == "WARNING"
-    chosen = frame(ShopCatalogs(hosts=["lagence.example"], catalogs=["lagence"])).collect()
-    assert sorted(chosen["uuid"]) == sorted(OWN)
-    with pytest.raises(OctogenError, match="'lagense' was chosen and serves none of the hosts"):
-        frame(ShopCatalogs(hosts=["lagence.example"], catalogs=["lagense"])).collect()
-
-
-def test_a_read_of_catalogs_that_the_search_names_warns_of_nothing(
-    service: PublishedService, caplog: pytest.LogCaptureFixture
-) -> None:
-    service.hosts["named.example"] = ["lagence", "myshopify"]
-
-    def read(search: ProductSearch) -> int:
-        source = ShopCatalogs(hosts=["named.example"])
-        frame = scan_products(search, api_key=KEY, base_url=service.base_url, catalogs=source)
-        return len(frame.collect())
-
-    assert read(ProductSearch(catalogs=["lagence"])) == len(OWN)
-    assert not caplog.records
-    assert read(ProductSearch()) == len(OWN) + len(AGGREGATE)
-    assert "is served by 2 catalogs" in caplog.text
-
-
-def test_shops_that_are_never_covered_are_named() -> None:
-    with shops({}) as server:  # it answers 404 domain_not_covered
-        source = ShopCatalogs(hosts=["amazon.example"])
-        frame = scan_products(
-            ProductSearch(), api_key=KEY, base_url=server.base_url, catalogs=source
-        )
-        with pytest.raises(
-            OctogenError, match="Amazon, Walmart, Target, eBay and Etsy are never covered"
-        ):
             frame.collect()
 
 
@@ -234,44 +160,6 @@ def test_a_choice_of_nothing_is_refused_early(chosen: Any, text: str) -> None:
         ShopCatalogs(hosts=HOSTS, catalogs=chosen)
 
 
-def component(source: dict[str, Any], folder: Path, base_url: str) -> Any:
-    return load(
-        {
-            "connection": {"base_url": base_url},
-            "catalog_source": source,
-            "storage": {"base_dir": str(folder)},
-            "searches": [{"name": "products", "checks": False}],
-        }
-    )
-
-
-def test_yaml_chooses_too(
-    service: PublishedService,
-    instance: dg.DagsterInstance,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", KEY)
-    source = {"hosts": HOSTS, "catalogs": ["lagence"]}
-    with component(source, tmp_path, service.base_url) as (loaded, defs):
-        assert isinstance(loaded, OctogenComponent)
-        job = defs.resolve_implicit_global_asset_job_def()
-        assert job.execute_in_process(instance=instance).success
-    assert catalogs(tmp_path) == {"lagence"}
-
-
-def test_yaml_that_chooses_among_the_catalogs_of_no_host_is_refused(tmp_path: Path) -> None:
-    source = {"keys": ["lagence"], "catalogs": ["lagence"]}
-    with (
-        pytest.raises(Exception, match="Error while loading component") as caught,
-        component(source, tmp_path, "http://127.0.0.1:1/v1"),
-    ):
-        pass
-    assert "attributes.catalog_source: catalog_source has catalogs without" in str(
-        caught.value.__cause__
-    )
-
-
 @pytest.fixture
 def estimate(service: PublishedService, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """A function that runs `octogen-dagster estimate`."""
@@ -286,37 +174,13 @@ def test_an_estimate_lists_the_catalogs_of_a_host_apart(
 ) -> None:
     result = estimate("--host", "lagence.example", "--host", "plain.example")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout.splitlines() == [
-        "Catalog 'lagence': 150 products in 2 pages, $0.03.",
-        "Catalog 'myshopify': 1,234 products in 13 pages, $0.18.",
-        "Catalog 'plain': 2 products in 1 page, $0.01.",
-        "All 3: 1,386 products in 16 pages, $0.22.",
-        "With the details of each: another 1,386 products in 1,386 lookups, $2.77.",
+    *table, advice = result.stdout.splitlines()
+    rows = [line.split()[:3] for line in table]
+    for row in (["lagence", "150", "2"], ["myshopify", "1,234", "13"], ["plain", "2", "1"]):
+        assert row in rows
+    assert advice == (
         "lagence.example is served by 2 catalogs, one of which may be an aggregate of many shops. "
         "To read only some, name them: "
-        "ShopCatalogs(hosts=['lagence.example'], catalogs=['lagence']).",
-    ]
+        "ShopCatalogs(hosts=['lagence.example'], catalogs=['lagence'])."
+    )
     assert service.searches == []
-
-
-def test_an_estimate_names_the_smallest_as_an_example(
-    estimate: Callable[..., Result], service: PublishedService
-) -> None:
-    service.hosts["shop.example"] = ["myshopify", "lagence"]
-    assert estimate("--host", "shop.example").stdout.endswith("catalogs=['lagence']).\n")
-
-
-def test_an_estimate_of_a_search_lists_them_apart_too(
-    estimate: Callable[..., Result], service: PublishedService
-) -> None:
-    service.counts |= {"lagence": 50, "myshopify": 700, "plain": 2}
-    facet = "--facet=gender=female"
-    apart = estimate("--host=lagence.example", facet)
-    first, second = apart.stdout.splitlines()[:2]
-    assert first.startswith("Catalog 'lagence': ")
-    assert first.endswith("50 products in 1 page, $0.01.")
-    assert second.startswith("Catalog 'myshopify': ")
-    assert second.endswith("700 products in 7 pages, $0.10.")
-    together = estimate("--host=plain.example", facet)
-    assert together.stdout.startswith("The search: ")
-    assert "is served by" not in together.stdout

@@ -57,9 +57,6 @@ if what == "head":
 """
 COLLECT = SCAN + "frame.collect()"
 SINK = SCAN + "frame.sink_parquet('/dev/null')"
-IN_A_THREAD = (
-    SCAN + "threading.Thread(target=frame.collect, daemon=True).start()\nsys.stdin.read(1)"
-)
 
 
 def start(program: str, server: SilentServer, *arguments: str) -> subprocess.Popen[str]:
@@ -93,18 +90,6 @@ def test_ctrl_c_ends_a_script(server: SilentServer, program: str, arguments: lis
         finally:
             process.kill()
     assert process.returncode in (-signal.SIGINT, 1)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("arguments", [["list"], ["pages", "acme"], ["head", "acme"]])
-def test_a_process_exits_while_a_read_waits(server: SilentServer, arguments: list[str]) -> None:
-    with start(IN_A_THREAD, server, *arguments) as process:
-        try:
-            assert server.asked.wait(START_SECONDS)
-            process.communicate("\n", timeout=ENDING_SECONDS)
-        finally:
-            process.kill()
-    assert process.returncode == 0
 
 
 RUN = f"""

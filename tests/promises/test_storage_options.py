@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import traceback
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -135,26 +134,6 @@ def test_a_secret_is_in_no_error(bucket: S3Bucket) -> None:
         with pytest.raises(OctogenSnapshotError, match=r"cannot be read: .*/\*\*\*/") as caught:
             publish(bucket.io_manager(storage_options=options))
     assert "wJalrXUtnFEMI" not in str(caught.value)
-
-
-@pytest.mark.parametrize("bucket", ["s3"], indirect=True)
-def test_credentials_of_a_profile_write_and_read(
-    bucket: S3Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "credentials"
-    file.write_text("[work]\naws_access_key_id = AKID\naws_secret_access_key = secret\n")
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
-    options = {"aws_profile": "work", "aws_endpoint_url": bucket.options["aws_endpoint_url"]}
-    options |= {"aws_allow_http": "true", "aws_region": "us-east-1"}
-    bucket.proxy.heads.clear()
-    manager = bucket.io_manager(storage_options=options)
-    publish(manager)
-    context = dg.build_input_context(
-        asset_key="made", dagster_type=dg.PythonObjectDagsterType(pl.DataFrame)
-    )
-    assert manager.load_input(context)["n"].to_list() == [1]
-    signed = [head for head in bucket.proxy.heads if b"Credential=AKID/" in head]
-    assert signed == bucket.proxy.heads != []
 
 
 @pytest.mark.parametrize("bucket", ["s3"], indirect=True)
