@@ -14,6 +14,7 @@ from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,
     OctogenBigQueryError,
     OctogenBigQueryInputError,
+    OctogenBigQueryUnreachableError,
     OctogenError,
 )
 from octogen_dagster.sharing.names import ListingName, Plan, checked_project, plan_subscription
@@ -111,6 +112,7 @@ def autosubscribe(
         would_register_subscriber=not (apply or found.was_registered),
     )
     unserved = None if subscriber is None or is_enabled(subscriber) else subscriber.desired_state
+    silence: OctogenBigQueryUnreachableError | None = None
     for offer in found.offers:
         action, message = decide(offer, subscriber)
         outcome = CatalogOutcome(
@@ -133,12 +135,16 @@ def autosubscribe(
                     friendly_name,
                 )
                 if apply:
+                    if silence:  # each further call would wait as long
+                        raise silence
                     linked = subscribe(hub, plan)
                     outcome = _confirmed(octogen, offer, principal, linked, outcome)
             except OctogenBigQueryAccessPendingError as error:
                 outcome = replace(outcome, action=Action.PENDING, message=str(error))
             except OctogenError as error:
                 outcome = replace(outcome, action=Action.ERROR, message=str(error))
+                if isinstance(error, OctogenBigQueryUnreachableError):
+                    silence = error.with_traceback(None)
         result.catalogs.append(outcome)
         report(outcome)
     return result

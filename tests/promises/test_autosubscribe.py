@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from octogen_dagster.cli.main import main
+from octogen_dagster.sharing.hub import AnalyticsHub
 from tests.servers.google import EXCHANGE, PROJECT, Google
 from tests.servers.octogen import Octogen
 from tests.servers.octogen_mcp import CLIENT, PRINCIPAL
@@ -198,6 +199,21 @@ def test_a_catalog_that_fails_does_not_stop_the_others() -> None:
     assert actions(result) == {"a": "error", "b": "already_subscribed", "c": "subscribed"}
     assert "already has a dataset octogen_a" in result["catalogs"][0]["message"]
     assert result["catalogs"][1]["linked_dataset"] == "linked_b"
+
+
+def test_a_google_that_is_silent_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = AnalyticsHub.__init__.__kwdefaults__
+    assert defaults
+    monkeypatch.setitem(defaults, "deadline", 0.2)
+    octogen, google = Octogen().register(), Google()
+    for catalog in ("a", "b", "c"):
+        octogen.share(catalog)
+    google.refuse("SubscribeListing", "UNAVAILABLE", 1000)
+    result = passed(octogen, google=google)
+    assert {each["action"] for each in result["catalogs"]} == {"error"}
+    assert len({each["message"] for each in result["catalogs"]}) == 1
+    assert "did not answer in time" in result["catalogs"][0]["message"]
+    assert google.calls.count("ListSubscriptions") == 1
 
 
 def test_a_grant_that_has_not_arrived_is_pending_and_no_failure() -> None:
