@@ -136,9 +136,7 @@ def build_linked_snapshot_asset(
             )
             with translate_google_errors(BIGQUERY, f"The rows of {table}"):
                 rows = QueryRows(client, job)
-            scan = LinkedScan(
-                rows, table, str(job.job_id), 0.0 if accepts_any else min_rows_ratio, dated_by
-            )
+            scan = LinkedScan(rows, table, 0.0 if accepts_any else min_rows_ratio, dated_by)
             context.add_asset_metadata(
                 {
                     "octogen/source_table": str(table),

@@ -94,18 +94,12 @@ class LinkedScan:
     spending = None
 
     def __init__(
-        self,
-        rows: QueryRows,
-        table: TableName,
-        job_id: str,
-        min_rows_ratio: float,
-        dated_by: str | None,
+        self, rows: QueryRows, table: TableName, min_rows_ratio: float, dated_by: str | None
     ) -> None:
         self.last_modified: datetime | None = None
         self._limits = Limits(min_rows_ratio=min_rows_ratio, shrinking_causes=_SHRINKING_CAUSES)
         self._rows = rows
         self._table = table
-        self._job_id = job_id
         self._dated_by = dated_by
         self._read = 0
         self._schema = _arrow_schema(rows.schema)
@@ -123,13 +117,13 @@ class LinkedScan:
         figures: Figures = {"read_by": self._rows.read_by}
         provenance = {
             "octogen.source_table": str(self._table),
-            "octogen.job_id": self._job_id,
+            "octogen.job_id": self._rows.job_id,
             ROWS: str(self._read),
         }
         if modified is not None:
             figures["last_modified"] = modified
             provenance["octogen.last_modified"] = modified.isoformat()
-        problem = f"the result of BigQuery's job {self._job_id} has {total:,}"
+        problem = f"the result of BigQuery's job {self._rows.job_id} has {total:,}"
         return Outcome(
             self._read, None if self._read == total else problem, provenance, lambda: figures
         )

@@ -231,6 +231,7 @@ class QueryRows:
     """The rows of a query that has succeeded, of which a few batches are in memory.
 
     Attributes:
+        job_id: The id of the query's job.
         total: The number of rows by BigQuery's own count.
         schema: The columns.
         read_by: What the rows were read by, "REST" or "Storage Read API".
@@ -238,6 +239,7 @@ class QueryRows:
 
     def __init__(self, client: Client, job: QueryJob) -> None:
         result = job.result(timeout=REQUEST_TIMEOUT)
+        self.job_id: str = job.job_id
         self.total: int = result.total_rows
         self.schema = tuple(result.schema)
         self.read_by = ""
@@ -264,7 +266,7 @@ class QueryRows:
                 wait_interruptibly(following, _SILENCE_TIMEOUT, check)
                 if not following.done():
                     raise OctogenBigQueryUnreachableError(
-                        f"The rows of job {self._job.job_id}: BigQuery sent none for "
+                        f"The rows of job {self.job_id}: BigQuery sent none for "
                         f"{_SILENCE_TIMEOUT:.0f} seconds. Try again later."
                     )
                 if (batch := following.result()) is None:

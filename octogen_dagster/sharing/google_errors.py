@@ -276,8 +276,7 @@ BIGQUERY = GoogleService(
         "roles/bigquery.readSessionUser on the project that pays for the query.",
         "accessDenied": "Let an administrator grant these Google credentials what is missing: "
         "roles/bigquery.dataViewer on the dataset that is read, roles/bigquery.jobUser on the "
-        "project that pays for the query, roles/bigquery.dataEditor on the dataset that is "
-        "written to.",
+        "project that pays for the query.",
         "authError": _LOG_IN_TO_BIGQUERY,
         _BILL_LIMIT: "Nothing was billed. Read fewer columns or partitions of the "
         "table, or raise max_bytes_billed of the asset.",
