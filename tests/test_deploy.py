@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -33,7 +32,7 @@ _T = TypeVar("_T")
 ROOT = Path(__file__).parent.parent
 INSTANCE = yaml.safe_load((ROOT / "deploy/dagster.yaml").read_text())
 VALUES = yaml.safe_load((ROOT / "deploy/values.yaml").read_text())
-LIMIT = INSTANCE["concurrency"]["pools"]["default_limit"]
+LIMIT = 1  # of the pool: what it does is the same as with the limit that is shipped
 LOCATION = """
 import os
 import time
@@ -42,7 +41,7 @@ from typing import Any
 import dagster as dg
 from octogen_dagster import (
     OctogenResource, ParquetSnapshotIOManager, build_catalog_sensor, build_products_asset,
-    catalog_partitions,
+    build_snapshot_checks, catalog_partitions,
 )
 
 class WaitingIOManager(ParquetSnapshotIOManager):
@@ -54,6 +53,7 @@ class WaitingIOManager(ParquetSnapshotIOManager):
 products = build_products_asset("products", partitions_def=catalog_partitions)
 defs = dg.Definitions(
     assets=[products],
+    asset_checks=build_snapshot_checks(products),
     sensors=[
         build_catalog_sensor(
             products, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING
@@ -67,7 +67,7 @@ defs = dg.Definitions(
 )
 """
 ROWS = 30
-POLL_TIMEOUT = 120.0
+POLL_TIMEOUT = 150.0
 
 
 class Deployment:
@@ -111,6 +111,15 @@ class Deployment:
         return int(found[1]) if found else None
 
 
+def quick_instance() -> dict[str, Any]:
+    """The shipped settings with a smaller pool, and with daemons that look more often."""
+    settings: dict[str, Any] = yaml.safe_load((ROOT / "deploy/dagster.yaml").read_text())
+    settings["concurrency"]["pools"]["default_limit"] = LIMIT
+    settings["run_monitoring"]["poll_interval_seconds"] = 1
+    settings["run_coordinator"]["config"] = {"dequeue_interval_seconds": 1}
+    return settings
+
+
 @pytest.fixture
 def deployment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -118,7 +127,7 @@ def deployment(
     """Yield an instance of the shipped dagster.yaml on PostgreSQL, and a sandbox of one catalog."""
     if not (server_program("initdb") and server_program("postgres")):
         pytest.skip("needs PostgreSQL: apt-get install postgresql")
-    shutil.copy(ROOT / "deploy/dagster.yaml", tmp_path)
+    (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(quick_instance()))
     (tmp_path / "location.py").write_text(LOCATION)
     command = [sys.executable, "-m", "dagster._daemon", "run", "-f", "location.py"]
     with (
@@ -179,6 +188,11 @@ def test_runs_queue_for_the_pool_and_a_killed_one_is_retried(
     snapshots = pl.read_parquet(deployed.home / "snapshots/products/*.parquet")
     assert snapshots.height == ROWS * (LIMIT + 1)
     assert _max_concurrent_runs(instance) == LIMIT
+
+    # A run that a sensor requests names its asset, and evaluates its checks.
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS])):
+        assert run.asset_selection == {dg.AssetKey("products")}
+        assert instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
 
 
 def _max_concurrent_runs(instance: dg.DagsterInstance) -> int:

@@ -48,53 +48,7 @@ def test_the_snapshot_is_there(project: DgProject) -> None:
     assert boots["uuid"].is_unique().all()
 
 
-def test_dg_finds_the_component(project: DgProject) -> None:
-    listed = project.run("uv", "run", "dg", "list", "components")
-    assert "octogen_dagster.components.OctogenComponent" in listed
-
-
-def test_dg_lists_the_definitions(project: DgProject) -> None:
+def test_dg_checks_and_lists_the_scaffolded_project(project: DgProject) -> None:
+    assert "All definitions loaded successfully." in project.run("uv", "run", "dg", "check", "defs")
     listed = project.run("uv", "run", "dg", "list", "defs")
     assert all(name in listed for name in ("boots", "octogen_products", "octogen_catalogs"))
-
-
-def test_dg_checks_the_scaffolded_project(project: DgProject) -> None:
-    checked = project.run("uv", "run", "dg", "check", "defs")
-    assert "All component YAML validated successfully." in checked
-    assert "All definitions loaded successfully." in checked
-
-
-def test_a_folder_that_exists_is_not_scaffolded_again(project: DgProject) -> None:
-    yaml = project.root / "src/my_shops/defs/octogen/defs.yaml"
-    before = yaml.read_text()
-    command = ("uv", "run", "dg", "scaffold", "defs", "OctogenComponent", "octogen")
-    told = project.run(*command, "--hosts", "acme.com", succeeds=False)
-    assert "already exists" in told
-    assert yaml.read_text() == before
-
-
-def test_options_that_do_not_fit_leave_nothing(project: DgProject) -> None:
-    command = ("uv", "run", "dg", "scaffold", "defs", "OctogenComponent", "shops")
-    told = project.run(*command, "--hosts", "a.com", "--keys", "a", succeeds=False)
-    assert "--hosts and --keys exclude each other: choose one source of catalogs" in told
-    assert not (project.root / "src/my_shops/defs/shops").exists()
-
-
-def test_a_mistake_is_told_by_dg_check_defs(project: DgProject) -> None:
-    yaml = project.root / "src/my_shops/defs/octogen/defs.yaml"
-    before = yaml.read_text()
-    try:
-        yaml.write_text(before.replace("partitions: catalog", "partitions: catalogs"))
-        in_form = project.run("uv", "run", "dg", "check", "defs", succeeds=False)
-        yaml.write_text(before.replace("name: boots", "name: octogen_products"))
-        in_content = project.run("uv", "run", "dg", "check", "defs", succeeds=False)
-        listed = project.run("uv", "run", "dg", "list", "defs", succeeds=False)
-    finally:
-        yaml.write_text(before)
-    line = before.splitlines().index("      partitions: catalog") + 1
-    assert f"{yaml}:{line} - " in in_form
-    assert "'catalogs' is not one of ['none', 'catalog', 'day', 'catalog_day']" in in_form
-    second = before.splitlines().index("    - name: boots") + 1
-    for told in (in_content, listed):
-        assert "'octogen_products' is also the name of searches[0]" in told
-        assert f"{yaml}:{second} - attributes.searches[1].name" in told

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,8 +41,8 @@ def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def running_ui(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
-    """Run the command with a UI: its process, the address of the UI, and the pages it names."""
+def running_ui(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str, list[str], str]]:
+    """Run the command with a UI: its process, the UI's address, the pages it names, all it says."""
     port = str(free_port())
     with subprocess.Popen(
         command("--ui", "--port", port),
@@ -62,7 +63,7 @@ def running_ui(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str, list[
                 if "/automation" in line:
                     break
             assert process.poll() is None, printed
-            yield process, url, pages
+            yield process, url, pages, printed
         finally:
             process.kill()
 
@@ -73,3 +74,23 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     return port
+
+
+def processes_of(folder: Path) -> list[int]:
+    """The processes whose environment names a folder."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"={folder}/".encode() in place.read_bytes():
+                found.append(int(place.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def ends_all(folder: Path) -> None:
+    """Wait until no process is left whose environment names a folder."""
+    deadline = time.monotonic() + 60
+    while left := processes_of(folder):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from tests.demo.command import running_ui
+from tests.demo.command import ends_all, running_ui
 
 BROWSER = shutil.which("chromium")
 ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--no-proxy-server"]
@@ -40,7 +40,7 @@ def sees(page: Page, *texts: str | re.Pattern[str]) -> None:
 @pytest.mark.skipif(BROWSER is None, reason="it needs Chromium: apt-get install chromium")
 def test_a_person_sees_the_product_in_the_demo(tmp_path: Path) -> None:
     screenshots = Path(os.environ.get("OCTOGEN_SCREENSHOTS", tmp_path / "screenshots"))
-    with running_ui(tmp_path) as (_process, url, pages), sync_playwright() as driver:
+    with running_ui(tmp_path) as (process, url, pages, _printed), sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=BROWSER, args=ARGUMENTS)
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.set_default_timeout(MAX_WAIT)
@@ -76,3 +76,6 @@ def test_a_person_sees_the_product_in_the_demo(tmp_path: Path) -> None:
             raise
         finally:
             browser.close()
+        if Path("/proc").is_dir():
+            process.kill()
+            ends_all(tmp_path)

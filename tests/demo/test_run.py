@@ -6,7 +6,6 @@ import os
 import runpy
 import signal
 import socket
-import time
 from pathlib import Path
 
 import dagster as dg
@@ -14,7 +13,7 @@ import polars as pl
 import pytest
 
 from octogen_dagster.demo.run import ui_command
-from tests.demo.command import run, running_ui
+from tests.demo.command import ends_all, processes_of, run, running_ui
 
 CATALOGS = ("harbor-and-pine", "northpeak")
 EMULATOR = "ANALYTICS_HUB_EMULATOR_HOST"
@@ -22,7 +21,9 @@ EMULATOR = "ANALYTICS_HUB_EMULATOR_HOST"
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_two_days_go_by_and_a_later_demo_goes_on(tmp_path: Path) -> None:
+def test_two_days_go_by_and_a_later_demo_goes_on_and_leaves_no_process(
+    tmp_path: Path,
+) -> None:
     done = run(tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert all(word in done.stdout for word in ("day 1", "day 2", "appeared", "disappeared"))
@@ -45,39 +46,13 @@ def test_two_days_go_by_and_a_later_demo_goes_on(tmp_path: Path) -> None:
     with dg.DagsterInstance.from_config(str(home)) as instance:
         assert {run.status for run in instance.get_runs()} == {dg.DagsterRunStatus.SUCCESS}
         assert not instance.telemetry_enabled
-    later = run(tmp_path)
-    assert "day 3" in later.stdout
-    assert "day 4" in later.stdout
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="it looks for processes in /proc")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_whatever_ends_the_demo_ends_all_that_it_started(
-    number: signal.Signals, tmp_path: Path
-) -> None:
-    with running_ui(tmp_path) as (process, _url, _pages):
+    with running_ui(tmp_path) as (process, _url, _pages, printed):
+        assert "day 3" in printed
+        assert "day 4" in printed
         assert len(processes_of(tmp_path)) > 1
-        process.send_signal(number)
-        process.wait(60)
-        deadline = time.monotonic() + 60
-        while processes_of(tmp_path):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-    assert process.returncode == (0 if number == signal.SIGINT else -number)
-
-
-def processes_of(folder: Path) -> list[int]:
-    """The processes whose environment names a folder."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if f"={folder}/".encode() in place.read_bytes():
-                found.append(int(place.parent.name))
-        except OSError:
-            continue
-    return found
+        process.send_signal(signal.SIGINT)
+        ends_all(tmp_path)
+        assert process.wait(60) == 0
 
 
 def test_a_port_that_is_taken_ends_the_demo_before_it_writes_anything(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from octogen_dagster.sandbox.server import Sandbox
 from tests.docs.places import CATALOG, Place
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def place() -> Iterator[Place]:
     """Yield a local Octogen as a reader starts it."""
     with Sandbox(catalogs={CATALOG: 60}, hub=True) as sandbox:

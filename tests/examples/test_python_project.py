@@ -53,10 +53,7 @@ def test_the_tests_of_the_project_pass(project: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_dg_lists_and_launches_it(project: Path) -> None:
-    listed = run(project, DG, "list", "defs")
-    names = ("octogen_catalogs", "products", "changes", "price_drops", "jackets_schedule")
-    assert not [name for name in names if name not in listed]
+def test_dg_launches_it(project: Path) -> None:
     with Sandbox(catalogs={"northpeak": 200}) as sandbox:
         run(project, DG, "launch", "--assets", "jackets", **sandbox.environment)
     assert len(pl.read_parquet(project / "snapshots/jackets.parquet")) > 0
