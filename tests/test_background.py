@@ -46,16 +46,6 @@ def interrupting() -> Iterator[signal.Signals]:
     signal.signal(signal.SIGUSR1, before)
 
 
-def fail() -> None:
-    raise ValueError("wrong")
-
-
-def test_waiting_ends_with_the_work_and_does_not_raise_its_error() -> None:
-    future = submit(fail, "name")
-    wait_interruptibly(future)
-    assert isinstance(future.exception(timeout=0), ValueError)
-
-
 def test_a_signal_that_another_thread_receives_ends_the_wait(interrupting: signal.Signals) -> None:
     go, release = threading.Event(), threading.Event()
 

@@ -4,16 +4,11 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
 
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.clients import TRANSPORTS, Transport
 from tests.api.leaks import SECRET
 from tests.api.servers import KEY
-
-# A busy machine makes single examples slow.
-settings.register_profile("no deadline", deadline=None)
-settings.load_profile("no deadline")
 
 CATALOGS = {"northpeak": 120, "strada": 30}
 
@@ -59,15 +54,6 @@ def silent_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     _log_everything(caplog)
     yield
     assert _records_with_the_key(caplog) == []
-
-
-@pytest.fixture
-def silent_own_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Fail a test during which the key is logged, but by httpx, which logs what servers send."""
-    _log_everything(caplog)
-    yield
-    names = {record.name.partition(".")[0] for record in _records_with_the_key(caplog)}
-    assert names <= {"httpx", "httpcore"}
 
 
 def _log_everything(caplog: pytest.LogCaptureFixture) -> None:

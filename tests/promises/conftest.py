@@ -12,7 +12,6 @@ from tests.api.conftest import (
     either,
     sandbox,
     silent_log,
-    silent_own_log,
     transport,
 )
 from tests.promises.control_plane import server
@@ -27,7 +26,6 @@ __all__ = [
     "sandbox",
     "server",
     "silent_log",
-    "silent_own_log",
     "transport",
 ]
 
