@@ -90,7 +90,7 @@ def processes_of(folder: Path) -> list[int]:
 
 def ends_all(folder: Path) -> None:
     """Wait until no process is left whose environment names a folder."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while left := processes_of(folder):
         assert time.monotonic() < deadline, left
         time.sleep(0.1)

@@ -52,7 +52,7 @@ def test_two_days_go_by_and_a_later_demo_goes_on_and_leaves_no_process(
         assert len(processes_of(tmp_path)) > 1
         process.send_signal(signal.SIGINT)
         ends_all(tmp_path)
-        assert process.wait(60) == 0
+        assert process.wait(120) == 0
 
 
 def test_a_port_that_is_taken_ends_the_demo_before_it_writes_anything(tmp_path: Path) -> None:

