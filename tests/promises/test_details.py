@@ -222,36 +222,34 @@ class TestFailures:
         assert result.frame is None
 
 
+CHANGES: dict[str, Any] = {
+    "title": "Another title",
+    "current_price": 1.25,
+    "original_price": 9000.0,
+    "is_active": False,
+    "updated_at": datetime(2026, 11, 25, tzinfo=timezone.utc),
+    "product_url": "https://shop.example/moved",
+    "catalog_key": "another",
+}
+
+
 class TestOnlyChanged:
-    @pytest.mark.parametrize(
-        ("column", "value"),
-        [
-            ("title", "Another title"),
-            ("current_price", 1.25),
-            ("original_price", 9000.0),
-            ("is_active", False),
-            ("updated_at", datetime(2026, 11, 25, tzinfo=timezone.utc)),
-            ("product_url", "https://shop.example/moved"),
-            ("catalog_key", "another"),
-        ],
-    )
-    def test_a_product_that_is_listed_differently_is_looked_up(
-        self, shop: Shop, column: str, value: Any
-    ) -> None:
-        before = shop.run(shop.products).rows
-        changed = shop.products["uuid"][0]
-        becomes = pl.lit(value, PRODUCT_SCHEMA[column])
-        products = shop.products.with_columns(
-            pl.when(pl.col("uuid") == changed).then(becomes).otherwise(column).alias(column)
-        )
+    def test_each_product_that_is_listed_differently_is_looked_up(self, shop: Shop) -> None:
+        before, products = shop.run(shop.products).rows, shop.products
+        changed = dict(zip(products["uuid"], CHANGES.items(), strict=False))
+        for uuid, (column, value) in changed.items():
+            becomes = pl.lit(value, PRODUCT_SCHEMA[column])
+            products = products.with_columns(
+                pl.when(pl.col("uuid") == uuid).then(becomes).otherwise(column).alias(column)
+            )
         result = shop.run(products, only_changed=True)
 
-        row = result.rows.pop(changed)
-        assert result.asked == [row["product_url"]]
-        assert row["looked_up_at"] > before.pop(changed)["looked_up_at"]
-        assert (row["listed"] if column in LISTED else row)[column] == value
         after = result.rows
-        after.pop(changed)
+        assert sorted(result.asked) == sorted(after[uuid]["product_url"] for uuid in changed)
+        for uuid, (column, value) in changed.items():
+            row = after.pop(uuid)
+            assert row["looked_up_at"] > before.pop(uuid)["looked_up_at"]
+            assert (row["listed"] if column in LISTED else row)[column] == value
         assert after == before
 
     def test_what_is_new_or_was_not_found_is_looked_up_and_what_left_is_left_out(
