@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -79,14 +81,20 @@ def _run(
         for name, value in os.environ.items()
         if name not in ("VIRTUAL_ENV", "PYTHONPATH", "UV_PROJECT_ENVIRONMENT")
     }
-    done = subprocess.run(
+    with subprocess.Popen(
         command,
         cwd=folder,
         env={**inherited, **environment},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        check=False,
-    )
-    assert (done.returncode == 0) is succeeds, f"{' '.join(command)}:\n{done.stdout}"
-    return done.stdout
+        start_new_session=True,
+    ) as process:
+        try:
+            printed, _ = process.communicate()
+        finally:
+            # A test that runs out of time must not leave a sandbox on the port of the next one.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert (process.returncode == 0) is succeeds, f"{' '.join(command)}:\n{printed}"
+    return printed

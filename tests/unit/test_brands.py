@@ -6,9 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from octogen_dagster.frames.brands import (
-    product_brands,
-)
+from octogen_dagster.frames.brands import product_brands
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 
 
