@@ -28,7 +28,7 @@ class SeenProducts:
 
     def add(self, uuids: Sequence[str]) -> pl.Series:
         """Add products, and return a Boolean mask of those that were not seen before."""
-        hashes = [*map(hash, uuids)]  # Python's own cost a third of those of Polars
+        hashes = [*map(hash, uuids)]
         new = self._add_to_recent(hashes)
         if len(self._sorted):
             sought = pl.Series(hashes, dtype=pl.Int64)
