@@ -9,8 +9,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
+from octogen_dagster import build_products_asset, build_snapshot_checks, catalog_partitions
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.daemon.ticks import Daemon, daemon
@@ -28,11 +30,10 @@ NOW = dagster._time.get_current_datetime  # the test says how late it is
 CATALOGS = (
     IMPORTS
     + """
-products = build_products_asset(
-    "products", partitions_def={partitions}, retry_policy=None
-)
+products = build_products_asset("products", partitions_def={partitions}, retry_policy=None)
 defs = dg.Definitions(
     assets=[products],
+    asset_checks={checks},
     sensors=[build_catalog_sensor(products, default_status=RUNNING, _clock=NOW)],
     executor=dg.in_process_executor,
     resources={{
@@ -57,7 +58,6 @@ defs = dg.Definitions(
 )
 """
 )
-NORTHPEAK, STRADA = ("northpeak", "SUCCESS"), ("strada", "SUCCESS")
 
 
 @pytest.fixture
@@ -70,9 +70,14 @@ def shops(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
 
 
 def location(
-    folder: Path, partitions: str = "catalog_partitions", source: str = "GrantedCatalogs()"
+    folder: Path,
+    partitions: str = "catalog_partitions",
+    source: str = "GrantedCatalogs()",
+    checks: str = "[]",
 ) -> str:
-    return CATALOGS.format(folder=folder, partitions=partitions, source=f", catalogs={source}")
+    return CATALOGS.format(
+        folder=folder, partitions=partitions, source=f", catalogs={source}", checks=checks
+    )
 
 
 @pytest.fixture
@@ -102,6 +107,27 @@ def test_each_version_of_a_catalog_is_read_once(
         catalogs.tick()
         catalogs.tick()
         assert catalogs.read() == Counter(["northpeak", "strada", "strada"])
+
+
+def test_a_requested_run_names_its_asset_and_answers_its_checks(
+    shops: Sandbox, tmp_path: Path
+) -> None:
+    text = location(
+        tmp_path,
+        source='NamedCatalogs(keys=["strada"])',
+        checks="build_snapshot_checks(products)",
+    )
+    with daemon(tmp_path, text) as catalogs:
+        catalogs.tick()
+        (run,) = catalogs.instance.get_runs()
+        events = catalogs.instance.all_logs(
+            run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        )
+    assert run.asset_selection == {dg.AssetKey("products")}
+    checks = build_snapshot_checks(
+        build_products_asset("products", partitions_def=catalog_partitions)
+    )
+    assert len(events) == sum(len(list(each.check_specs)) for each in checks)
 
 
 def test_a_catalog_without_a_time_is_read_once(shops: Sandbox, tmp_path: Path) -> None:
