@@ -34,6 +34,7 @@ _UNFINISHED = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+_BEFORE_START = {dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING}
 
 
 class Wanted(NamedTuple):
@@ -167,8 +168,8 @@ def read_busy_keys(instance: dg.DagsterInstance, sensor: str, now: float) -> set
     return {
         run.dagster_run.tags.get(REQUEST_TAG, "").rpartition("@")[0]
         for run in instance.get_run_records(filters)
-        # A run that was never launched, since its tick was interrupted, blocks its key no longer.
-        if run.dagster_run.status is not dg.DagsterRunStatus.NOT_STARTED
+        # A run whose launch was cut off, when the daemon died, does not block its key for ever.
+        if run.dagster_run.status not in _BEFORE_START
         or abs(now - run.create_timestamp.timestamp()) < _RESUMED_SECONDS
     }
 

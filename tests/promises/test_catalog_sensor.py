@@ -40,6 +40,7 @@ from octogen_dagster.errors import (
 )
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.servers import RawServer, dripping
+from tests.runs import ORIGIN
 
 PRODUCTS = build_products_asset("products", partitions_def=catalog_partitions)
 DAYS = build_products_asset("products", partitions_def=catalog_days("2026-01-01"))
@@ -124,6 +125,30 @@ def test_what_is_requested_is_what_has_another_version_than_its_last_snapshot(
     assert requested(instance, source, asset, cursor="not json") == due
 
 
+@pytest.mark.parametrize(
+    ("status", "hours", "due"),
+    [("QUEUED", 25, []), ("STARTED", 25, []), ("STARTING", 1, []), ("STARTING", 25, ["acme"])],
+)
+def test_a_run_that_is_not_finished_blocks_its_catalog_unless_its_launch_was_cut_off(
+    instance: dg.DagsterInstance, status: str, hours: int, due: list[str]
+) -> None:
+    source = Listed(CatalogState("acme", last_indexed_at=NOON))
+    defs = dg.Definitions(
+        assets=[PRODUCTS], resources={"octogen": OctogenResource(catalogs=source)}
+    )
+    instance.create_run_for_job(
+        defs.resolve_implicit_global_asset_job_def(),
+        status=dg.DagsterRunStatus[status],
+        tags={
+            "octogen/request": "acme@another",
+            "dagster/sensor_name": "products_catalog_sensor",
+        },
+        remote_job_origin=ORIGIN,
+    )
+    now = datetime.now(timezone.utc) + timedelta(hours=hours)
+    assert requested(instance, source, now=now) == due
+
+
 def test_days_are_read_from_a_cache_that_may_be_lost(instance: dg.DagsterInstance) -> None:
     source = Listed(CatalogState("acme", last_indexed_at=NOON))
     cursors: list[str | None] = [None]
@@ -165,12 +190,15 @@ def test_awkward_keys_are_partitions_and_one_that_cannot_be_is_logged(
     assert "Skipped catalog ' '. A catalog key must not be empty." in capfd.readouterr().err
 
 
-def test_nothing_due_says_so(instance: dg.DagsterInstance) -> None:
+def test_nothing_due_says_so_and_what_was_wiped_is_due_again(instance: dg.DagsterInstance) -> None:
+    source = Listed(CatalogState("acme", last_indexed_at=NOON))
     materialize(instance, "acme", NOON)
-    result = evaluate(instance, Listed(CatalogState("acme", last_indexed_at=NOON)))
+    result = evaluate(instance, source)
     assert isinstance(result, dg.SensorResult)
     assert result.skip_reason == dg.SkipReason("None of 1 catalogs was indexed anew.")
     assert not result.dynamic_partitions_requests
+    instance.wipe_assets([PRODUCTS.key])
+    assert requested(instance, source) == ["acme"]
 
 
 @pytest.mark.parametrize(
