@@ -18,13 +18,17 @@ MAX_RUNS = 50
 MAX_NEW_PARTITIONS = 1_000
 REQUEST_TAG = "octogen/request"
 """The tag of each run that a sensor requests: `<key>@<version>`."""
+REQUESTED_AT_TAG = "octogen/requested_at"
+"""The tag with the time of the tick. Dagster's own time of a run is in the database's time zone."""
 DATA_VERSION_TAG = "dagster/data_version"
 
 _FIRST_WAIT, _MAX_WAIT = 600.0, 6 * 3600.0
 MEMORY_SECONDS = 2 * 24 * 3600.0
-"""Older runs are not counted: one that always fails has 8 in this time, and waits the longest."""
+"""Older runs are not counted: one that always fails has 13 in this time, and waits the longest."""
 _RESUMED_SECONDS = 24 * 3600.0
 """For how long Dagster launches the runs of a tick that was interrupted."""
+_MOST_ZONES_SECONDS = 24 * 3600.0
+"""How far a time of Dagster's may be off: PostgreSQL writes it in the time zone of its session."""
 _REQUESTS_IN_A_QUERY = 500
 
 _UNFINISHED = [
@@ -63,7 +67,7 @@ class Tries(NamedTuple):
 
     def are_recent(self, now: float) -> bool:
         """True while the next try waits. A clock that jumped, in either direction, ends a wait."""
-        wait = min(_FIRST_WAIT * 2.0 ** (self.runs - 1), _MAX_WAIT)
+        wait = min(_FIRST_WAIT * 2.0 ** min(self.runs - 1, 6), _MAX_WAIT)
         return abs(now - self.last_at) < wait
 
 
@@ -135,12 +139,13 @@ def request_runs(
             f"{len(missing) - len(requests):,} more are due or wait for their next try; the next "
             "ticks request them."
         )
+    requested_at = datetime.fromtimestamp(now, timezone.utc).isoformat()
     return dg.SensorResult(
         run_requests=[
             dg.RunRequest(
                 # No run key: Dagster would launch it once, and a run that failed is tried again.
                 partition_key=partition_of(each.key),
-                tags={REQUEST_TAG: each.request},
+                tags={REQUEST_TAG: each.request, REQUESTED_AT_TAG: requested_at},
                 asset_selection=[asset.key],  # or the run shows no target
                 asset_check_keys=checks,
             )
@@ -170,7 +175,7 @@ def read_busy_keys(instance: dg.DagsterInstance, sensor: str, now: float) -> set
         for run in instance.get_run_records(filters)
         # A run whose launch was cut off, when the daemon died, does not block its key for ever.
         if run.dagster_run.status not in _BEFORE_START
-        or abs(now - run.create_timestamp.timestamp()) < _RESUMED_SECONDS
+        or abs(now - _requested_at(run)) < _RESUMED_SECONDS
     }
 
 
@@ -178,18 +183,23 @@ def read_tries(
     instance: dg.DagsterInstance, sensor: str, requests: Sequence[str], now: float
 ) -> dict[str, Tries]:
     """Read the runs of a sensor that were requested lately, by their request."""
-    begin = datetime.fromtimestamp(now - MEMORY_SECONDS, timezone.utc)
+    begin = datetime.fromtimestamp(now - MEMORY_SECONDS - _MOST_ZONES_SECONDS, timezone.utc)
     tries: dict[str, Tries] = {}
     for first in range(0, len(requests), _REQUESTS_IN_A_QUERY):
         some = list(requests[first : first + _REQUESTS_IN_A_QUERY])
         filters = dg.RunsFilter(tags={REQUEST_TAG: some}, created_after=begin)
         for run in reversed(instance.get_run_records(filters)):  # the newest one comes last
-            tags = run.dagster_run.tags
-            if tags.get("dagster/sensor_name") == sensor:
+            tags, at = run.dagster_run.tags, _requested_at(run)
+            if tags.get("dagster/sensor_name") == sensor and at > now - MEMORY_SECONDS:
                 before = tries.get(tags[REQUEST_TAG])
-                runs = before.runs + 1 if before else 1
-                tries[tags[REQUEST_TAG]] = Tries(runs, run.create_timestamp.timestamp())
+                tries[tags[REQUEST_TAG]] = Tries(before.runs + 1 if before else 1, at)
     return tries
+
+
+def _requested_at(run: dg.RunRecord) -> float:
+    """The time of the tick that requested a run; of another run the one at which it was created."""
+    at = run.dagster_run.tags.get(REQUESTED_AT_TAG)
+    return (datetime.fromisoformat(at) if at else run.create_timestamp).timestamp()
 
 
 def named_partitions(

@@ -125,12 +125,20 @@ def test_what_is_requested_is_what_has_another_version_than_its_last_snapshot(
 
 
 @pytest.mark.parametrize(
-    ("status", "hours", "due"),
-    [("STARTED", 25, []), ("STARTING", 1, []), ("STARTING", 25, ["acme"])],
+    ("status", "hours", "requested_hours", "due"),
+    [
+        ("STARTED", 25, 25, []),
+        ("STARTING", 1, 1, []),
+        ("STARTING", 25, 25, ["acme"]),
+        ("STARTING", 33, 25, ["acme"]),  # the database has another time zone
+        ("STARTING", 33, 23, []),
+        ("STARTING", 17, 25, ["acme"]),
+    ],
 )
 def test_a_run_that_is_not_finished_blocks_its_catalog_unless_its_launch_was_cut_off(
-    instance: dg.DagsterInstance, status: str, hours: int, due: list[str]
+    instance: dg.DagsterInstance, status: str, hours: int, requested_hours: int, due: list[str]
 ) -> None:
+    now = datetime.now(timezone.utc) + timedelta(hours=hours)
     source = Listed(CatalogState("acme", last_indexed_at=NOON))
     defs = dg.Definitions(
         assets=[PRODUCTS], resources={"octogen": OctogenResource(catalogs=source)}
@@ -140,10 +148,10 @@ def test_a_run_that_is_not_finished_blocks_its_catalog_unless_its_launch_was_cut
         status=dg.DagsterRunStatus[status],
         tags={
             "octogen/request": "acme@another",
+            "octogen/requested_at": (now - timedelta(hours=requested_hours)).isoformat(),
             "dagster/sensor_name": "products_catalog_sensor",
         },
     )
-    now = datetime.now(timezone.utc) + timedelta(hours=hours)
     assert requested(instance, source, now=now) == due
 
 

@@ -150,7 +150,7 @@ def test_each_listing_is_subscribed_to_once(ticks: Ticks) -> None:
 def test_a_grant_that_is_late_is_requested_again_with_growing_waits(ticks: Ticks) -> None:
     ticks.google.granted = False
     requested = []
-    for ticks.minutes_later in (0, 5, 11, 15, 21, 30, 41):
+    for ticks.minutes_later in (0, 5, 11, 30, 32, 71, 73):
         requested.append(bool(ticks.requested()))
     assert requested == [True, False, True, False, True, False, True]
     ticks.google.granted = True
@@ -172,6 +172,19 @@ def test_a_listing_that_is_not_granted_yet_is_requested_once_and_at_once_when_it
     assert ticks.requested() == ["acme"]
     assert len(ticks.google.requests) == 1
     assert ticks.requested() == []
+
+
+@pytest.mark.parametrize("hours", [-8, 0, 9])
+def test_waits_are_exact_where_dagsters_database_has_another_time_zone(
+    instance: dg.DagsterInstance, hours: int
+) -> None:
+    ticks = Ticks(instance, OctogenSource(), octogen=Octogen())
+    ticks.octogen.share("acme", "pending")
+    requested = []
+    for later in (0, 1, 47, 49):
+        ticks.minutes_later = (hours + later) * 60
+        requested.append(bool(ticks.requested()))
+    assert requested == [True, False, False, True]
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,11 @@ def test_each_version_of_each_catalog_gets_one_successful_run(seed: int) -> None
     assert len(world.reads) > 1000
 
 
+def test_a_wait_stays_the_longest_after_any_number_of_tries() -> None:
+    assert Tries(5_000, 0.0).are_recent(6 * HOUR - 1)
+    assert not Tries(5_000, 0.0).are_recent(6 * HOUR)
+
+
 def without_busy(wanted: Any, done: Any, tried: Any, busy: Any, now: float) -> Plan:
     return plan(wanted, done, tried, (), now)
 
