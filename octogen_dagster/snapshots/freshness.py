@@ -47,11 +47,9 @@ def build_fresh_check(
         now = clock()
         last = _Last(context.instance, key, partitions, now - max_age)
         listed = _listed(context, resources) if last.stale else None
-        withdrawn = (
-            []
-            if listed is None
-            else sorted(part or "" for part in last.stale if part not in listed)
-        )
+        # A source that lists none of them is taken for broken: all would count as withdrawn.
+        is_broken = listed is not None and listed.isdisjoint(last.parts)
+        withdrawn = set() if listed is None or is_broken else last.stale.keys() - listed
         stale = {part: at for part, at in last.stale.items() if part not in withdrawn}
         never = sum(not storage_id for storage_id in stale.values())
         subject = key.to_user_string()
@@ -67,7 +65,7 @@ def build_fresh_check(
             text = f"{subject} was not materialized {lately}. {_ADVICE}"
         elif stale:
             text = (
-                f"{subject}: {len(stale):,} of {last.parts:,} catalogs were not materialized "
+                f"{subject}: {len(stale):,} of {len(last.parts):,} catalogs were not materialized "
                 f"{lately}, {never:,} of them never. {_ADVICE}"
             )
         else:
@@ -75,6 +73,11 @@ def build_fresh_check(
         if stale:
             sample = _longest_stale(context.instance, key, stale, now)
             metadata["octogen/sample"] = dg.MetadataValue.md(markdown_table(sample))
+        if is_broken:
+            text += (
+                " The source lists none of the catalogs, so none is taken for withdrawn. If they "
+                "have all ended, delete their partitions; if not, look at the source."
+            )
         if last.awaited:
             text += (
                 f" {last.awaited:,} have no snapshot yet. They fail this check when that of the "
@@ -85,7 +88,7 @@ def build_fresh_check(
                 f" {len(withdrawn):,} are no longer listed; their snapshots are kept. Delete the "
                 "partitions of catalogs that have ended."
             )
-            names = dg.MetadataValue.json(withdrawn[:_MAX_STALE_SHOWN])
+            names = dg.MetadataValue.json(sorted(map(str, withdrawn))[:_MAX_STALE_SHOWN])
             metadata["octogen/withdrawn_catalogs"] = names
         return dg.AssetCheckResult(
             passed=not stale, severity=severity, description=text, metadata=metadata
@@ -98,7 +101,7 @@ class _Last:
     """When the parts of an asset were last materialized: its catalogs, or the whole asset, as None.
 
     Attributes:
-        parts: The number of all parts.
+        parts: All parts.
         fresh: The number of those that were materialized since a time.
         awaited: The number of those without a snapshot while the asset's first one is not older:
             a first backfill may last.
@@ -128,7 +131,7 @@ class _Last:
                 fresh.add(part)
         is_new = bool(fresh) and not cutoff_id
         late = {part: at for part, at in newest.items() if part not in fresh}
-        self.parts, self.fresh = len(newest), len(fresh)
+        self.parts, self.fresh = newest.keys(), len(fresh)
         self.stale = {part: at for part, at in late.items() if at or not is_new}
         self.awaited = len(late) - len(self.stale)
 

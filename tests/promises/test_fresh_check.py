@@ -20,6 +20,7 @@ from octogen_dagster import (
 )
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
+from tests.api.servers import RawServer, http
 from tests.promises.checked import ALL, numbers
 
 KEY = dg.AssetKey("products")
@@ -193,6 +194,26 @@ def test_a_list_that_cannot_be_read_withdraws_nothing(
         shops.inject(Fault("status", 500))
         shown = numbers(clock.check())
         assert (shown["stale"], shown["withdrawn"]) == (1, 0)
+
+
+@pytest.mark.parametrize("listed", [[], [{"catalog": "other"}]], ids=["nothing", "others"])
+def test_a_source_that_lists_none_of_the_catalogs_turns_nothing_green(
+    instance: dg.DagsterInstance, listed: list[dict[str, str]]
+) -> None:
+    catalogs(instance, ["acme", "zen"])
+    clock = Clock(instance, catalog_partitions)
+    clock.report("acme", "zen")
+    clock.age()
+    with RawServer(lambda _: http(body=listed)) as server:
+        clock.octogen = OctogenResource(api_key="key", base_url=server.origin)
+        found = clock.check()
+    assert not found.passed
+    shown = numbers(found)
+    assert (shown["stale"], shown["withdrawn"]) == (2, 0)
+    assert str(found.description).endswith(
+        " The source lists none of the catalogs, so none is taken for withdrawn. If they have all "
+        "ended, delete their partitions; if not, look at the source."
+    )
 
 
 def days(clock: Clock, *ages: int) -> list[str]:
