@@ -13,7 +13,7 @@ from octogen_dagster.bigquery.listing_sources import TICK_TIMEOUT, Source
 from octogen_dagster.bigquery.partitions import listing_name, listing_partition_key
 from octogen_dagster.errors import OctogenBigQueryInputError, OctogenError, OctogenTimeoutError
 from octogen_dagster.sharing.hub import REVOKED, Listing, Listings, Subscription
-from octogen_dagster.sharing.names import ListingName
+from octogen_dagster.sharing.names import ListingKey, ListingName
 from octogen_dagster.sharing.octogen import Standing, standing
 from octogen_dagster.ticks import (
     Wanted,
@@ -22,9 +22,6 @@ from octogen_dagster.ticks import (
     request_runs,
     skip_or_fail,
 )
-
-ListingKey = tuple[str, str, str]
-"""What identifies a listing: `ListingName.key`."""
 
 _GRACE_SECONDS = 1.0
 """The time in which work that a tick gave up ends by itself and says why."""

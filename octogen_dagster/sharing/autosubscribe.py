@@ -188,8 +188,8 @@ def subscribe_with_octogen(
 
     `log` is called with what is no failure.
     """
-    shared = [each for each in octogen.listings() if is_named(listing, each.listing_resource)]
-    if not shared:
+    shared = octogen.listings()
+    if not any(is_named(listing, each.listing_resource) for each in shared):
         raise OctogenBigQueryError(
             f"Listing {listing}: Octogen does not share it with your organisation now. Its "
             "dataset, if there is one, is untouched; ask Octogen, or delete the partition."

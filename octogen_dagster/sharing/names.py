@@ -28,6 +28,10 @@ _PARTS = {
 """The words of a listing's name, each with what follows it."""
 
 
+ListingKey = tuple[str, str, str]
+"""What identifies a listing: `ListingName.key`."""
+
+
 @dataclass(frozen=True, slots=True)
 class ListingName:
     """The parsed resource name of a listing."""
@@ -46,7 +50,7 @@ class ListingName:
         return f"{self.exchange_name}/listings/{self.listing}"
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> ListingKey:
         """What identifies a listing: its name without the project.
 
         Google names the publisher's project by id in one place and by number in another. Two

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from octogen_dagster.errors import OctogenBigQueryInputError, OctogenError
 from octogen_dagster.sharing.hub import Listing, Listings, in_order
-from octogen_dagster.sharing.names import ListingName
+from octogen_dagster.sharing.names import ListingKey, ListingName
 
 if sys.version_info >= (3, 11):
     from enum import StrEnum
@@ -93,10 +93,7 @@ class Offer:
 
 def is_named(listing: ListingName, resource: str | None) -> bool:
     """True if a text is the listing's name, whose project has an id and a number."""
-    try:
-        return ListingName.parse(resource or "").key == listing.key
-    except OctogenBigQueryInputError:
-        return False
+    return _name(resource) == listing.key
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,20 +138,21 @@ def read_offers(
 def _merged(shared: Iterable[SharedListing], cells: Iterable[Cell]) -> list[Offer]:
     """Each listing with its cell, and each cell without a listing: none is left out.
 
-    A cell belongs to the listing that it names. One that names none belongs to a listing of its
-    catalog that has no other cell.
+    A cell belongs to the listing that it names. One that names none of these belongs to a listing
+    of its catalog that has no other cell.
     """
     offers = [_offer(each) for each in shared]
-    by_resource: defaultdict[str | None, list[int]] = defaultdict(list)
+    by_name: defaultdict[ListingKey | str, list[int]] = defaultdict(list)
     by_catalog: defaultdict[str | None, list[int]] = defaultdict(list)
     for index, offer in enumerate(offers):
-        by_resource[offer.listing_resource].append(index)
+        if offer.listing_resource:
+            by_name[_name(offer.listing_resource)].append(index)
         by_catalog[offer.catalog_key].append(index)
-    for cell in sorted(cells, key=lambda each: each.listing_resource is None):
+    for cell in sorted(cells, key=lambda each: _name(each.listing_resource) not in by_name):
         own = _offer(cell)
-        indexes = by_catalog[own.catalog_key] if own.catalog_key else []
-        if own.listing_resource is not None:
-            indexes = by_resource[own.listing_resource]
+        indexes = by_name.get(_name(own.listing_resource))
+        if indexes is None:
+            indexes = by_catalog[own.catalog_key] if own.catalog_key else []
         free = [index for index in indexes if offers[index].cell is None]
         if not free:
             offers.append(replace(own, cell=cell))
@@ -169,6 +167,14 @@ def _merged(shared: Iterable[SharedListing], cells: Iterable[Cell]) -> list[Offe
             cell=cell,
         )
     return offers
+
+
+def _name(resource: str | None) -> ListingKey | str:
+    """What identifies a listing, or the text if it is not a listing's name."""
+    try:
+        return ListingName.parse(resource or "").key
+    except OctogenBigQueryInputError:
+        return resource or ""
 
 
 def _offer(listing: SharedListing) -> Offer:

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from octogen_dagster.cli.main import main
 from octogen_dagster.sharing.hub import AnalyticsHub
-from tests.servers.google import EXCHANGE, PROJECT, Google
+from tests.servers.google import BY_NUMBER, EXCHANGE, LISTING, PROJECT, Google
 from tests.servers.octogen import Octogen
 from tests.servers.octogen_mcp import CLIENT, PRINCIPAL
 
@@ -262,6 +262,23 @@ def test_what_a_cell_leaves_out_is_taken_from_its_listing() -> None:
     octogen.listings.clear()
     (catalog,) = passed(octogen)["catalogs"]
     assert "Octogen grants access and names no listing" in catalog["message"]
+
+
+@pytest.mark.parametrize(
+    "named",
+    [BY_NUMBER, LISTING.replace("/us/", "/US/"), f"{EXCHANGE}/listings/of-last-year"],
+    ids=["number", "case", "not shared"],
+)
+def test_a_cell_belongs_to_its_listing_however_it_names_it_or_to_that_of_its_catalog(
+    named: str,
+) -> None:
+    octogen, google = Octogen().register(), Google()
+    octogen.share("zen", "active")
+    octogen.share("acme", listingResource=named)
+    result = passed(octogen, google=google)
+    assert actions(result) == {"acme": "subscribed", "zen": "already_active"}
+    assert result["summary"] == {"subscribed": 1, "already_active": 1}
+    assert [each.name for each in google.requests] == [LISTING]
 
 
 def test_each_listing_and_each_cell_has_an_outcome() -> None:

@@ -322,6 +322,16 @@ def test_octogen_s_suggestion_is_used_unless_a_dataset_id_is_chosen(run: Run) ->
     assert found["octogen/linked_dataset"] == f"{PROJECT}.mine"
 
 
+def test_the_status_of_a_catalog_s_listing_in_another_region_is_not_that_of_this_one(
+    run: Run,
+) -> None:
+    octogen = Octogen().register()
+    in_eu = LISTING.replace("/us/", "/eu/")
+    octogen.share("acme", "active", listingResource=in_eu)
+    octogen.listings.append(octogen.listings[0] | {"listingResource": in_eu})
+    assert "Octogen has no status for this subscriber yet" in failure(run(Google(), octogen))
+
+
 @pytest.mark.parametrize("status", ["preparing", "melted", None])
 def test_a_pending_grant_asks_google_for_nothing_unless_the_project_is_subscribed(
     status: str | None, run: Run
