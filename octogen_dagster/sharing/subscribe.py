@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 WAITS = (0.5, 1, 2, 4, 8)
 """Seconds before each further look at a dataset id that is taken: lists lag behind."""
+_AGAIN = (
+    "materialize this partition (or repeat the command): the listing sensor does not request a "
+    "subscription that was deleted."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +182,7 @@ def _delete(
             "listing, which was revoked. Nothing was changed. With replace_revoked=True of "
             "build_linked_datasets_asset (replace_revoked: true in YAML), a run deletes that "
             "subscription with the dataset and the access rights set on it, and subscribes again. "
-            "Or delete it yourself."
+            f"Or delete it yourself, then {_AGAIN}"
         )
     for each in leftovers:
         replacing(each.name, f"{plan.project}.{plan.dataset_id}")
@@ -203,8 +207,9 @@ def _still_taken(
         if each.dataset_id is None:
             problem = (
                 f"a revoked subscription {each.name} to this listing is there, which does not say "
-                "its dataset: if it is this one, delete that subscription, then subscribe again; "
-                "if not, choose another dataset id with dataset_id= (--dataset on a command line)."
+                "its dataset: if it is this one, delete that subscription, then "
+                f"{_AGAIN} If not, choose another dataset id with dataset_id= (--dataset on a "
+                "command line)."
             )
             if each.state != REVOKED:
                 problem = _unknown_state(each)
