@@ -364,7 +364,9 @@ def _earlier_rows(
         return list(instance.fetch_materializations(wanted, limit=_MAX_RECORDS).records)
 
     records = materializations([partition] if partition else None)
-    own, earlier = records[:1], records[1:]
+    if not records:  # a snapshot whose materialization was wiped: its search is not known
+        return []
+    own, *earlier = records
     if partition and partitions.times:
         times = [str(key) for key in partitions.times_before(partition)]
         of_times = materializations(times) if times else []
@@ -373,7 +375,7 @@ def _earlier_rows(
     counts = [
         _metadata(record, "dagster/partition_row_count") or _metadata(record, "dagster/row_count")
         for record in earlier
-        if _search(record) == _search(own[0])
+        if _search(record) == _search(own)
     ]
     return [count for count in counts if count is not None][:SNAPSHOTS_BACK]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import warnings
 from datetime import datetime, timedelta, timezone
@@ -382,6 +383,23 @@ def test_rows_are_compared_with_the_last_of_each_of_the_days_before(asset: Check
     assert earlier(asset, 13, f"acme|{day(0)}") == [11]
     assert earlier(asset, 14, f"acme|{day(1)}") == [11]  # a day after it is of no interest
     assert earlier(asset, 15, f"acme|{day(0)}") == [14, 11]
+
+
+def test_rows_of_a_snapshot_whose_materialization_is_gone_are_compared_with_none(
+    asset: CheckedAsset,
+) -> None:
+    asset.partitions_def = snapshot_days("2026-01-01")
+    asset.run(day(0))
+    with dg.DagsterInstance.ephemeral() as wiped:
+        asset = dataclasses.replace(asset, instance=wiped)
+        asset.run(day(1))
+        rows = dg.AssetSelection.checks(
+            dg.AssetCheckKey(dg.AssetKey("products"), "rows_within_bounds")
+        )
+        result = asset.run(selection=rows, tags={"dagster/partition": day(0)})
+    found = evaluations(result)["rows_within_bounds"]
+    assert found.passed
+    assert "those of an earlier snapshot are not known" in str(found.description)
 
 
 def test_a_run_of_several_partitions_checks_the_rows_of_all_and_compares_them_with_none(
