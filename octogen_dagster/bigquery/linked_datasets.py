@@ -49,7 +49,9 @@ def build_linked_datasets_asset(
             An id that is taken is an error: two listings with one id need it.
         replace_revoked: Delete a revoked subscription to the same listing that holds the dataset
             id, with its linked dataset and the access rights set on it. By default nothing is
-            deleted, and the run fails with an error that names the subscription.
+            deleted, and the run fails with an error that names the subscription. Listings of two
+            publishers with the same location, exchange id and listing id are taken for the same
+            one: Google names their projects now by id, now by number.
         grant_waits: Seconds to wait for a grant before each further attempt of the same run.
         asset_arguments: Any other argument of `@dagster.asset`.
 

@@ -54,9 +54,9 @@ def build_linked_datasets_checks(
             dynamic_partitions_store=instance
         )
         made = instance.get_materialized_partitions(linked_datasets.key).intersection(existing)
-        names = {key: listing_name(key) for key in sorted(made)}
         within = Deadline.after(TICK_TIMEOUT)
         with permanent_errors_fail():
+            names = {key: listing_name(key) for key in sorted(made)}
             states = read_states(resources.analytics_hub, names.values(), within) if names else {}
             listed = None
             if source is not None:

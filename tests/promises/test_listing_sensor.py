@@ -341,6 +341,27 @@ def test_the_sensor_has_the_name_the_interval_and_the_other_arguments_it_is_give
     assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
 
 
+def test_a_revoked_subscription_that_you_delete_is_back_when_its_partition_is_materialized(
+    ticks: Ticks,
+) -> None:
+    ticks.asset = build_linked_datasets_asset(grant_waits=(), retry_policy=None)
+    assert ticks.requested() == ["acme"]
+    ticks.google.subscriptions[0].state = REVOKED
+    ticks.minutes_later = 20
+    assert ticks.requested() == ["acme"]
+    assert ticks.google.subscriptions[0].state == REVOKED
+    ticks.google.subscriptions.clear()
+    ticks.google.datasets.clear()
+    ticks.minutes_later = 6000
+    assert ticks.requested() == []  # it may have been deleted for good
+    with ticks.resources() as resources:
+        key = listing_partition_key(ACME)
+        dg.materialize(
+            [ticks.asset], partition_key=key, instance=ticks.instance, resources=resources
+        )
+    assert ticks.check()[0]
+
+
 @pytest.mark.parametrize(
     ("states", "lapse"),
     [([ACTIVE], None), ([17], None), ([STALE], "stale"), ([REVOKED], "revoked"), ([], "missing")],
@@ -357,6 +378,16 @@ def test_the_check_names_each_subscription_that_is_not_in_order(
     assert passed is (lapse is None)
     sample = {listing_partition_key(ACME): lapse} if lapse else None
     assert metadata.get("octogen/sample") == sample
+
+
+def test_a_partition_that_is_no_listing_fails_the_check_once(ticks: Ticks) -> None:
+    ticks.instance.add_dynamic_partitions("octogen_listings", ["odd"])
+    ticks.instance.report_runless_asset_event(
+        dg.AssetMaterialization(ticks.asset.key, partition="odd")
+    )
+    with pytest.raises(dg.Failure, match="Partition 'odd' is not a listing") as caught:
+        ticks.check()
+    assert caught.value.allow_retries is False
 
 
 def test_with_the_source_the_check_knows_what_is_no_longer_listed_or_granted(
