@@ -115,10 +115,18 @@ def build_products_asset(
         config = dict(context.op_execution_context.op_config)
         ratio = 0.0 if config.pop(ACCEPT_SHRINKING) else min_rows_ratio
         configured = _configured_search(config)
+        searches = [each.model_dump(exclude={"page_size"}) for each in (configured, default)]
+        is_own = searches[0] == searches[1]
         octogen: OctogenResource = getattr(context.resources, resource_key)
         with permanent_errors_fail():
             return _scan(
-                context, octogen, configured, partitions, min_rows_ratio=ratio, clock=_clock
+                context,
+                octogen,
+                configured,
+                partitions,
+                is_own=is_own,
+                min_rows_ratio=ratio,
+                clock=_clock,
             )
 
     return products
@@ -155,6 +163,7 @@ def _scan(
     search: ProductSearch,
     partitions: SnapshotPartitions,
     *,
+    is_own: bool,
     min_rows_ratio: float,
     clock: Callable[[], datetime],
 ) -> ProductScan:
@@ -195,7 +204,8 @@ def _scan(
 
     if window is None or is_within(window, clock()):
         _require_listed(search, list_catalogs(), service.catalogs, context, withheld)
-        _set_data_version(context, only, list_catalogs())
+        if is_own:  # what another search finds is not what the sensor wants of the catalog
+            _set_data_version(context, only, list_catalogs())
     return ProductScan(
         search,
         service,

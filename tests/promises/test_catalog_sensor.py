@@ -9,6 +9,7 @@ import asyncio
 import itertools
 import threading
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any, ClassVar
 
 import dagster as dg
@@ -23,6 +24,7 @@ from octogen_dagster import (
     OctogenClient,
     OctogenError,
     OctogenResource,
+    ParquetSnapshotIOManager,
     ShopCatalogs,
     build_catalog_sensor,
     build_products_asset,
@@ -194,6 +196,34 @@ def test_days_are_read_from_a_cache_that_may_be_lost(instance: dg.DagsterInstanc
     assert not due()
     cursors.append(None)
     assert not due()
+
+
+@pytest.mark.parametrize(
+    ("config", "due"), [({"max_products": 5}, ["strada"]), ({"page_size": 50}, [])]
+)
+def test_a_catalog_read_with_another_search_in_the_launchpad_is_still_due(
+    instance: dg.DagsterInstance,
+    shops: Sandbox,
+    tmp_path: Path,
+    config: dict[str, Any],
+    due: list[str],
+) -> None:
+    octogen = OctogenResource(
+        api_key=shops.api_key,
+        base_url=shops.base_url,
+        catalogs=Listed(CatalogState("strada", last_indexed_at=NOON)),
+    )
+    instance.add_dynamic_partitions(str(catalog_partitions.name), ["strada"])
+    snapshots = ParquetSnapshotIOManager(base_dir=str(tmp_path))
+    for options in ({}, config):  # the first run reads the asset's own search
+        assert dg.materialize(
+            [PRODUCTS],
+            instance=instance,
+            partition_key="strada",
+            resources={"octogen": octogen, "io_manager": snapshots},
+            run_config={"ops": {"products": {"config": {**options, "accept_shrinking": True}}}},
+        ).success
+        assert requested(instance, octogen) == (due if options else [])
 
 
 def test_many_new_catalogs_come_in_turn_and_the_log_says_so(
