@@ -84,9 +84,11 @@ class SecretFile(NamedTuple):
         except UnicodeDecodeError:
             problem = "is not text"
         else:
-            if word := parsed_word(text) if text else self.initial:
-                return word
+            word = parsed_word(text) if text else self.initial
             problem = "does not hold one word" if text else "is empty"
+            del text  # no traceback that shows locals is to show it
+            if word:
+                return word
         # Raised out here, because a UnicodeDecodeError holds what the file holds.
         raise OctogenMCPAuthenticationError(
             f"The {self} {problem}. Run `octogen-dagster login` to write it."
@@ -97,8 +99,13 @@ class SecretFile(NamedTuple):
         target = self.path.resolve()
         try:
             remove_abandoned(target, _MAX_WRITE_SECONDS)
-            content = f"{secret.get_secret_value()}\n".encode("ascii")
-            write_whole(target, content, mode=0o600, keep_owner=True)
+            # Not in a variable: no traceback that shows locals is to show it.
+            write_whole(
+                target,
+                f"{secret.get_secret_value()}\n".encode("ascii"),
+                mode=0o600,
+                keep_owner=True,
+            )
         except OSError as error:
             raise OctogenMCPAuthenticationError(
                 f"The {self} cannot be replaced: {error.strerror}. Put it into a folder that this "

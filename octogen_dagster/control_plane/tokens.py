@@ -64,8 +64,8 @@ class AccessTokens(Protocol):
 class GivenToken:
     """A single access token, which cannot be renewed."""
 
-    def __init__(self, access_token: str) -> None:
-        token = parsed_word(access_token)
+    def __init__(self, access_token: SecretStr) -> None:
+        token = parsed_word(access_token.get_secret_value())
         if token is None:
             raise OctogenMCPAuthenticationError(
                 "The access token that was given is not a token: a token is one word, without "
@@ -122,11 +122,13 @@ class CommandToken:
         except OSError as error:
             problem = f"cannot be started ({error.strerror})"
         else:
-            if done.returncode == 0 and (token := _printed_token(done.stdout)):
+            status, token = done.returncode, _printed_token(done.stdout)
+            del done  # no traceback that shows locals is to show what the command printed
+            if token and status == 0:
                 return token
             problem = "printed no token, which is one word without blanks"
-            if done.returncode:
-                problem = f"failed with exit status {done.returncode}"
+            if status:
+                problem = f"failed with exit status {status}"
         # Raised out here, because the error of a timeout holds what the command printed.
         raise OctogenMCPAuthenticationError(
             f"The token command {problem}: run it by hand, without a shell, to see why."
@@ -291,12 +293,14 @@ def access_tokens(
     The token command counts first, then the refresh token file, then the refresh token, then the
     access token, then the files of the last login. An empty file begins with the refresh token.
     """
+    refresh, access = SecretStr(refresh_token or ""), SecretStr(access_token or "")
+    del refresh_token, access_token  # no traceback that shows locals is to show them
     timeout = min(timeout, retry.deadline)
     if token_command and token_command.strip():
         return CommandToken(token_command, timeout)
-    if not (refresh_token or refresh_token_file):
-        if access_token:
-            return GivenToken(access_token)
+    if not (refresh or refresh_token_file):
+        if access:
+            return GivenToken(access)
         refresh_token_file = _last_login()
         client_id_file = client_id_file or CLIENT_ID_FILE
     client = client_id or (client_id_file and SecretFile(client_id_file, "client id"))
@@ -305,7 +309,7 @@ def access_tokens(
             "A refresh token belongs to an OAuth client, and its id is missing: set "
             "OCTOGEN_MCP_CLIENT_ID_FILE or OCTOGEN_MCP_CLIENT_ID."
         )
-    word = parsed_word(refresh_token)
+    word = parsed_word(refresh.get_secret_value())
     held = SecretFile(refresh_token_file, "refresh token", word) if refresh_token_file else word
     if held is None:
         raise OctogenMCPAuthenticationError(
@@ -383,11 +387,12 @@ def _issued(subject: str, response: httpx.Response) -> _Issued:
             parsed_word(body.get("refresh_token")),
             seconds,
         )
+    code = body.get("error")
+    del body  # no traceback that shows locals is to show a token in it
     if status == 429 or status >= 500:
         kind = OctogenMCPRateLimitError if status == 429 else OctogenMCPError
         wait = retry_after_seconds(response.headers)
         raise kind(f"{subject} answered {status}: try again later.", retry_after=wait or 0.0)
-    code = body.get("error")
     if status in (400, 401, 403) and isinstance(code, str) and re.fullmatch("[a-z_]{1,40}", code):
         raise OctogenMCPAuthenticationError(
             f"{subject} refused ({status} {code!r}): the refresh token or the client id is not "

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,8 @@ def failure(kind: type[OctogenError], deadline: float = 60.0) -> str:
         call(deadline)
     assert type(caught.value) is kind
     assert_silent(caught.value)
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert SECRET not in "".join(shown.format())
     return str(caught.value)
 
 
