@@ -119,7 +119,12 @@ async def _login(
         httpx2.AsyncClient(
             auth=provider, timeout=_REQUEST_TIMEOUT, trust_env=may_use_proxy(mcp_url)
         ) as http,
-        Client(streamable_http_client(mcp_url, http_client=http), mode="legacy", cache=None),
+        Client(
+            # The end of the session is not told: the request for it may hang.
+            streamable_http_client(mcp_url, http_client=http, terminate_on_close=False),
+            mode="legacy",
+            cache=None,
+        ),
     ):
         pass  # opening a session makes the provider log in
     metadata, client = provider.context.oauth_metadata, provider.context.client_info

@@ -163,7 +163,8 @@ async def _open_client(url: str, exchange: _Exchange, seconds: float) -> AsyncIt
             event_hooks={"request": [exchange.authorize], "response": [exchange.record]},
         ) as http,
         Client(
-            streamable_http_client(url, http_client=http),
+            # The end of a session is not told: the request for it may hang.
+            streamable_http_client(url, http_client=http, terminate_on_close=False),
             # Octogen speaks 2025-06-18. Probing for a newer protocol would cost one request more.
             mode="legacy",
             read_timeout_seconds=seconds,

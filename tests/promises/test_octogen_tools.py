@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -249,6 +250,22 @@ def test_no_server_holds_a_call(
         pytest.raises(OctogenTimeoutError, match=r"did not answer within 0\.3 s"),
     ):
         octogen.listings()
+
+
+@pytest.mark.timeout(30)
+def test_no_server_holds_the_end_of_a_session(
+    server: OctogenServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang(_: object) -> Iterator[bytes]:
+        server.closing.wait(60)
+        yield b""
+
+    server.fail("DELETE", hang, times=9)
+    monkeypatch.setenv("OCTOGEN_MCP_ACCESS_TOKEN", server.access_token)
+    with OctogenControlPlaneResource(principal=PRINCIPAL).control_plane(5.0) as octogen:
+        octogen.listings()
+        called_at = time.monotonic()
+    assert time.monotonic() - called_at < 3
 
 
 def test_an_address_that_is_none(

@@ -34,7 +34,7 @@ class OctogenServer:
         tools: The results of tools by their names, or functions from a call's arguments to its
             result; those without one answer an empty list.
         arguments: The arguments of the tools that were carried out.
-        calls: The names of what was called: `token`, `initialize` and tools.
+        calls: The names of what was called: `token`, `initialize`, tools and `DELETE`.
         refusals: The number of refresh tokens that were used a second time.
         grants: The forms that the token endpoint received.
         registration: Further fields of a registered client.
@@ -137,6 +137,8 @@ class OctogenServer:
         return answer(request) if answer else None
 
     def _mcp(self, request: Received) -> Iterable[bytes]:
+        if request.method == "DELETE":  # the end of a session
+            return self._fault("DELETE", request) or http(200)
         if request.method != "POST":
             return http(405)
         method = request.json["method"]
@@ -153,7 +155,7 @@ class OctogenServer:
                 "capabilities": {"tools": {}},
                 "serverInfo": {"name": "tests", "version": "1"},
             }
-            return reply(request, served)
+            return reply(request, served, mcp_session_id="session")
         if method != "tools/call":
             return http(202)
         self.arguments.append(params["arguments"])
@@ -210,9 +212,10 @@ def parameters(url: str) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
 
 
-def reply(request: Received, result: Any) -> list[bytes]:
+def reply(request: Received, result: Any, **headers: str) -> list[bytes]:
     """The response with the result of a call."""
-    return http(body={"jsonrpc": "2.0", "id": request.json.get("id"), "result": result})
+    body = {"jsonrpc": "2.0", "id": request.json.get("id"), "result": result}
+    return http(body=body, **headers)
 
 
 def refuse(request: Received, **error: Any) -> list[bytes]:
