@@ -1,8 +1,9 @@
 """What a sensor requests. Dagster's own database is its memory.
 
 The data version of a partition's last materialization says what is done. The tag `octogen/request`
-of runs says what was tried and when, and which keys have a run that is not finished. So a tick that
-was lost, a cursor that was reset and a daemon that died compute the same again.
+of the asset's runs says what was tried and when, and those that are not finished which partitions
+are being read. So a tick that was lost, a cursor that was reset and a daemon that died compute the
+same again.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ REQUEST_TAG = "octogen/request"
 REQUESTED_AT_TAG = "octogen/requested_at"
 """The tag with the time of the tick. Dagster's own time of a run is in the database's time zone."""
 DATA_VERSION_TAG = "dagster/data_version"
+PARTITION_TAG = "dagster/partition"
 
 _FIRST_WAIT, _MAX_WAIT = 600.0, 6 * 3600.0
 MEMORY_SECONDS = 2 * 24 * 3600.0
@@ -109,7 +111,6 @@ def plan(
 
 def request_runs(
     context: dg.SensorEvaluationContext,
-    sensor: str,
     asset: dg.AssetsDefinition,
     partitions: dg.DynamicPartitionsDefinition,
     *,
@@ -129,7 +130,7 @@ def request_runs(
     """
     instance = context.instance
     requests, missing = plan(
-        wanted, done, lambda some: read_tries(instance, sensor, some, now), busy, now
+        wanted, done, lambda some: read_tries(instance, asset.key, some, now), busy, now
     )
     known = set(instance.get_dynamic_partitions(str(partitions.name))) if missing else set()
     keys = dict.fromkeys(each.key for each in (*requests, *missing))
@@ -167,22 +168,31 @@ def read_versions(
     return {partition: found[DATA_VERSION_TAG] for partition, found in tags.items()}
 
 
-def read_busy_keys(instance: dg.DagsterInstance, sensor: str, now: float) -> set[str]:
-    """Read the keys whose run by a sensor is queued or running."""
-    filters = dg.RunsFilter(tags={"dagster/sensor_name": sensor}, statuses=_UNFINISHED)
+def read_busy_keys(
+    instance: dg.DagsterInstance,
+    asset: dg.AssetKey,
+    now: float,
+    key_of: Callable[[str], str | None] = str,
+) -> set[str]:
+    """Read the keys whose run is queued or running, whoever requested it.
+
+    A run of a job without a selection of assets is not known to be one of the asset.
+    """
     return {
-        run.dagster_run.tags.get(REQUEST_TAG, "").rpartition("@")[0]
-        for run in instance.get_run_records(filters)
+        key
+        for run in instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED))
         # A run whose launch was cut off, when the daemon died, does not block its key for ever.
         if run.dagster_run.status not in _BEFORE_START
         or abs(now - _requested_at(run)) < _RESUMED_SECONDS
+        if asset in (run.dagster_run.asset_selection or ())
+        if (key := key_of(run.dagster_run.tags.get(PARTITION_TAG, ""))) is not None
     }
 
 
 def read_tries(
-    instance: dg.DagsterInstance, sensor: str, requests: Sequence[str], now: float
+    instance: dg.DagsterInstance, asset: dg.AssetKey, requests: Sequence[str], now: float
 ) -> dict[str, Tries]:
-    """Read the runs of a sensor that were requested lately, by their request."""
+    """Read the runs of an asset that were requested lately, by their request."""
     begin = datetime.fromtimestamp(now - MEMORY_SECONDS - _MOST_ZONES_SECONDS, timezone.utc)
     tries: dict[str, Tries] = {}
     for first in range(0, len(requests), _REQUESTS_IN_A_QUERY):
@@ -190,7 +200,8 @@ def read_tries(
         filters = dg.RunsFilter(tags={REQUEST_TAG: some}, created_after=begin)
         for run in reversed(instance.get_run_records(filters)):  # the newest one comes last
             tags, at = run.dagster_run.tags, _requested_at(run)
-            if tags.get("dagster/sensor_name") == sensor and at > now - MEMORY_SECONDS:
+            selection = run.dagster_run.asset_selection or ()
+            if asset in selection and at > now - MEMORY_SECONDS:
                 before = tries.get(tags[REQUEST_TAG])
                 tries[tags[REQUEST_TAG]] = Tries(before.runs + 1 if before else 1, at)
     return tries

@@ -84,7 +84,7 @@ def build_listing_sensor(
         **_: Any,  # the resources, if the sensor is called directly, as tests do
     ) -> dg.SensorResult | dg.SkipReason:
         now = _clock()
-        busy = read_busy_keys(context.instance, name, now)
+        busy = read_busy_keys(context.instance, linked_datasets.key, now)
         subscribed = context.instance.get_materialized_partitions(linked_datasets.key)
         try:
             found, states = _within(
@@ -107,7 +107,6 @@ def build_listing_sensor(
         ]
         return request_runs(
             context,
-            name,
             linked_datasets,
             partitions,
             wanted=wanted,

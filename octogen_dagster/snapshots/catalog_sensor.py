@@ -96,7 +96,9 @@ def build_catalog_sensor(
         **_: Any,  # the resources, if the sensor is called directly, as tests do
     ) -> dg.SensorResult | dg.SkipReason:
         now = _clock()
-        busy = read_busy_keys(context.instance, name, now.timestamp())
+        busy = read_busy_keys(
+            context.instance, products.key, now.timestamp(), partitions.catalog_key
+        )
         try:
             listed = _list_catalogs(getattr(context.resources, resource_key))
         except (OctogenError, ValueError) as error:
@@ -120,7 +122,6 @@ def build_catalog_sensor(
         ]
         return request_runs(
             context,
-            name,
             products,
             catalogs,
             wanted=wanted,

@@ -67,7 +67,12 @@ def build_snapshot_schedule(
                 "over, and the service knows only the present. The next tick requests more."
             )
         return [
-            dg.RunRequest(run_key=f"{tick.isoformat()} {key}", partition_key=key) for key in keys
+            dg.RunRequest(
+                run_key=f"{tick.isoformat()} {key}",
+                partition_key=key,
+                asset_selection=[products.key],  # or the sensor does not see what is being read
+            )
+            for key in keys
         ]
 
     return every_catalog

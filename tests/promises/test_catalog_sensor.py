@@ -150,10 +150,10 @@ def test_a_run_that_is_not_finished_blocks_its_catalog_unless_its_launch_was_cut
         defs.resolve_implicit_global_asset_job_def(),
         status=dg.DagsterRunStatus[status],
         tags={
-            "octogen/request": "acme@another",
+            "dagster/partition": "acme",
             "octogen/requested_at": (now - timedelta(hours=requested_hours)).isoformat(),
-            "dagster/sensor_name": "products_catalog_sensor",
         },
+        asset_selection=frozenset([PRODUCTS.key]),
     )
     assert requested(instance, source, now=now) == due
 
@@ -175,6 +175,24 @@ def test_the_runs_answer_the_checks_of_their_partition_only(instance: dg.Dagster
     assert run.asset_check_keys == [
         dg.AssetCheckKey(PRODUCTS.key, name) for name in ("nulls", "prices", "rows_within_bounds")
     ]
+
+
+@pytest.mark.parametrize(
+    ("asset", "partition"), [(PRODUCTS, "acme"), (DAYS, "acme|2026-11-24")], ids=["catalog", "day"]
+)
+@pytest.mark.parametrize("selected", ["products", None])
+def test_a_run_of_a_backfill_or_a_person_blocks_the_catalog_of_its_asset(
+    instance: dg.DagsterInstance, asset: dg.AssetsDefinition, partition: str, selected: str | None
+) -> None:
+    source = Listed(CatalogState("acme", last_indexed_at=NOON))
+    defs = dg.Definitions(assets=[asset], resources={"octogen": OctogenResource(catalogs=source)})
+    instance.create_run_for_job(
+        defs.resolve_implicit_global_asset_job_def(),
+        status=dg.DagsterRunStatus.STARTED,
+        tags={"dagster/partition": partition, "dagster/backfill": "abc"},
+        asset_selection=frozenset([dg.AssetKey(selected)]) if selected else None,
+    )
+    assert bool(requested(instance, source, asset)) is (selected != "products")
 
 
 def test_days_are_read_from_a_cache_that_may_be_lost(instance: dg.DagsterInstance) -> None:

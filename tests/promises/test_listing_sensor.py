@@ -45,7 +45,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass
 class Ticks:
-    """Ticks of a sensor, whose runs are executed at once with the tags that Dagster gives them."""
+    """Ticks of a sensor, whose runs are executed at once."""
 
     instance: dg.DagsterInstance
     source: Source = field(default_factory=lambda: ExchangeSource(EXCHANGE))
@@ -91,13 +91,13 @@ class Ticks:
                     added.partitions_def_name, added.partition_keys
                 )
             for request in result.run_requests or ():
-                dg.materialize(
-                    [self.asset],
+                job = dg.Definitions([self.asset], resources=resources)
+                job.resolve_implicit_global_asset_job_def().execute_in_process(
                     partition_key=request.partition_key,
+                    asset_selection=request.asset_selection,
                     instance=self.instance,
-                    tags={**request.tags, "dagster/sensor_name": "octogen_listing_sensor"},
+                    tags=request.tags,
                     raise_on_error=False,
-                    resources=resources,
                 )
         return result
 
@@ -223,11 +223,26 @@ def test_a_listing_whose_run_is_not_finished_is_not_requested_again(
         assets=[ticks.asset],
         resources={"analytics_hub": AnalyticsHubResource(project=PROJECT, endpoint=NOWHERE)},
     ).resolve_implicit_global_asset_job_def()
-    tags = {"octogen/request": f"{key}@", "dagster/sensor_name": "octogen_listing_sensor"}
-    run = instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED)
+    run = instance.create_run_for_job(
+        job,
+        tags={"dagster/partition": key},
+        status=dg.DagsterRunStatus.STARTED,
+        asset_selection=frozenset([ticks.asset.key]),
+    )
     assert ticks.requested() == []
     instance.delete_run(run.run_id)
     assert ticks.requested() == ["acme"]
+
+
+def test_a_sensor_of_the_same_name_and_another_asset_changes_nothing(
+    ticks: Ticks, instance: dg.DagsterInstance
+) -> None:
+    ticks.google.granted = False
+    assert ticks.requested() == ["acme"]
+    other = Ticks(instance)
+    other.asset = build_linked_datasets_asset("others")
+    assert other.requested() == ["acme"]
+    assert other.requested() == []
 
 
 @pytest.mark.parametrize("key", ["acme", "a:b:c", "p:us:e:", "", "p:u s:e:l"])

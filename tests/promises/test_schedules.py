@@ -80,6 +80,7 @@ def test_every_catalog_is_requested_with_a_key_of_its_own(instance: dg.DagsterIn
     ]
     assert [request.partition_key for request in requests] == ["northpeak", "strada"] * 2
     assert len({request.run_key for request in requests}) == 4
+    assert all(request.asset_selection == [products.key] for request in requests)
 
 
 def test_a_tick_that_is_late_for_its_day_requests_no_run_that_would_be_refused(
