@@ -144,7 +144,12 @@ def _catalog_keys(
     "OCTOGEN_HOST]",
 )
 @mcp_option("--mcp-access-token", "Access token, which is valid for minutes only.")
-@click.option("--timeout", type=SECONDS, default=30.0, help="Seconds for each request to Octogen.")
+@click.option(
+    "--timeout",
+    type=SECONDS,
+    default=30.0,
+    help="Seconds for each request to Octogen; a refresh of the login may take 120.",
+)
 @click.option(
     "--apply",
     is_flag=True,

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import httpx
 
 DEFAULT_TIMEOUT = 30.0
-"""Seconds for one request."""
+"""Seconds for a call of a tool, or for a token command."""
 
 DEFAULT_RETRY = RetryPolicy(attempts=5, deadline=120.0, max_delay=10.0)
 
@@ -173,7 +173,6 @@ class RefreshedToken:
         client_id: SecretFile | str,
         endpoint: str,
         *,
-        timeout: float = DEFAULT_TIMEOUT,
         retry: RetryPolicy = DEFAULT_RETRY,
     ) -> None:
         if isinstance(refresh_token, SecretStr):
@@ -182,7 +181,6 @@ class RefreshedToken:
             self._held = refresh_token
         self._client_id = client_id
         self._url = checked_url(endpoint, "The token endpoint")
-        self._timeout = timeout
         self._retry = retry
         self._guard = threading.Lock()
         self._token: SecretStr | None = None
@@ -240,7 +238,9 @@ class RefreshedToken:
         ends_at = time.monotonic() + self._retry.deadline
 
         def attempt() -> _Issued:
-            seconds = max(0.0, min(self._timeout, ends_at - time.monotonic()))
+            # All the time that is left: one that is given up may have spent the token, and its
+            # response has the new one.
+            seconds = max(0.0, ends_at - time.monotonic())
             return self._post(form, refresh_token, seconds)
 
         return with_retries(attempt, self._retry)
@@ -266,7 +266,7 @@ class RefreshedToken:
             response = anyio.run(post)
         except TimeoutError:
             raise OctogenTimeoutError(
-                f"{subject} did not answer within {self._timeout:g} s: try again later."
+                f"{subject} did not answer within {self._retry.deadline:g} s: try again later."
             ) from None
         except httpx.HTTPError as error:
             raise OctogenConnectionError(
@@ -295,9 +295,8 @@ def access_tokens(
     """
     refresh, access = SecretStr(refresh_token or ""), SecretStr(access_token or "")
     del refresh_token, access_token  # no traceback that shows locals is to show them
-    timeout = min(timeout, retry.deadline)
     if token_command and token_command.strip():
-        return CommandToken(token_command, timeout)
+        return CommandToken(token_command, min(timeout, retry.deadline))
     if not (refresh or refresh_token_file):
         if access:
             return GivenToken(access)
@@ -316,7 +315,7 @@ def access_tokens(
             "The refresh token is not a token: a token is one word, without blanks."
         )
     endpoint = token_endpoint or host_token_endpoint()
-    return _cached_refreshed_token(held, client, endpoint, timeout=timeout, retry=retry)
+    return _cached_refreshed_token(held, client, endpoint, retry=retry)
 
 
 def with_retries(

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from octogen_dagster import OctogenControlPlaneResource
+from octogen_dagster.cli.main import main
 from octogen_dagster.errors import (
     OctogenConnectionError,
     OctogenError,
@@ -25,7 +27,7 @@ from octogen_dagster.errors import (
     OctogenMCPRateLimitError,
     OctogenTimeoutError,
 )
-from tests.api.servers import http
+from tests.api.servers import Received, http
 from tests.forked import processes
 from tests.promises.control_plane import SECRET, assert_silent
 from tests.promises.control_plane_sessions import sessions
@@ -269,6 +271,21 @@ def test_no_token_endpoint_holds_a_call(server: OctogenServer, file: Path) -> No
 
     server.fail("token", drip, times=9)
     assert "did not answer within 1 s" in failure(OctogenTimeoutError, deadline=1.0)
+
+
+def test_a_refresh_that_is_answered_late_is_not_sent_again(
+    server: OctogenServer, file: Path
+) -> None:
+    def late(request: Received) -> list[bytes]:
+        answer = server._token(request)  # the old token is spent now
+        server.closing.wait(1.5)
+        return answer
+
+    server.fail("token", late)
+    reader = ["--project", PROJECT, "--principal", PRINCIPAL]
+    CliRunner().invoke(main, ["bq", "autosubscribe", *reader, "--timeout", "1"])
+    assert (server.count("token"), server.refusals) == (1, 0)
+    assert file.read_text() == f"{server.refresh_token}\n" == "refresh-secret-1\n"
 
 
 def test_an_address_where_nobody_listens_is_an_error(
