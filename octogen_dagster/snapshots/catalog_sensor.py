@@ -1,7 +1,9 @@
 """The sensor that requests snapshots of new and re-indexed catalogs."""
 
+import base64
 import contextlib
 import dataclasses
+import zlib
 from collections.abc import Callable
 from datetime import datetime
 from operator import itemgetter
@@ -163,15 +165,18 @@ class _CachedVersions(msgspec.Struct):
 
     versions: dict[str, str] = msgspec.field(default_factory=dict)
     last_event: int = 0
+    wiped_at: float = 0.0
+    """When the asset was last wiped."""
 
     @classmethod
     def load(cls, cursor: str | None) -> "_CachedVersions":
-        with contextlib.suppress(msgspec.MsgspecError):
-            return msgspec.json.decode(cursor or "{}", type=cls)
+        with contextlib.suppress(msgspec.MsgspecError, zlib.error, ValueError):
+            return msgspec.json.decode(zlib.decompress(base64.b64decode(cursor or "")), type=cls)
         return cls()
 
     def dump(self) -> str:
-        return msgspec.json.encode(self, order="sorted").decode()
+        # Dagster keeps the cursor with each tick, and thousands of catalogs are 450 kB.
+        return base64.b64encode(zlib.compress(msgspec.json.encode(self, order="sorted"))).decode()
 
     def update(
         self, instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: SnapshotPartitions
@@ -181,12 +186,26 @@ class _CachedVersions(msgspec.Struct):
         ids = instance.event_log_storage.get_latest_storage_id_by_partition(
             asset, dg.DagsterEventType.ASSET_MATERIALIZATION, after_cursor=after
         )
+        wiped_at = _wiped_at(instance, asset)
+        if wiped_at != self.wiped_at or max(ids.values(), default=0) < self.last_event:
+            # It was wiped, or its runs were deleted: SQLite gives the ids of deleted events again.
+            self.versions, self.last_event, self.wiped_at = {}, 0, wiped_at
+            self.update(instance, asset, partitions)
+            return
         versions = read_versions(instance, asset, after=after)
         for partition, event in sorted(ids.items(), key=itemgetter(1)):
             key = partitions.catalog_key(partition)
             if key is not None:
                 self.versions[key] = versions.get(partition, "")
                 self.last_event = max(self.last_event, event)
+
+
+def _wiped_at(instance: dg.DagsterInstance, asset: dg.AssetKey) -> float:
+    """When an asset was last wiped; 0 if it never was."""
+    for record in instance.get_asset_records([asset]):
+        details = record.asset_entry.asset_details
+        return (details and details.last_wipe_timestamp) or 0.0
+    return 0.0
 
 
 _EVENTS_READ_AGAIN = 1_000

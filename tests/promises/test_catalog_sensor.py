@@ -244,6 +244,37 @@ def test_a_catalog_read_with_another_search_in_the_launchpad_is_still_due(
         assert requested(instance, octogen) == (due if options else [])
 
 
+def test_days_of_an_asset_that_was_wiped_are_a_fresh_start(instance: dg.DagsterInstance) -> None:
+    source = Listed(CatalogState("acme", last_indexed_at=NOON))
+    for key in ("acme", "zen"):
+        materialize(instance, f"{key}|2026-11-24", NOON)
+    first = evaluate(instance, source, DAYS)
+    assert isinstance(first, dg.SensorResult)
+    assert not first.run_requests
+    instance.wipe_assets([DAYS.key])
+    wiped = evaluate(instance, source, DAYS, first.cursor)
+    assert isinstance(wiped, dg.SensorResult)
+    assert wiped.run_requests
+    for _ in range(3):
+        materialize(instance, "zen|2026-11-25", NOON)
+    assert requested(instance, source, DAYS, cursor=first.cursor) == ["acme|2026-11-25"]
+    materialize(instance, "acme|2026-11-25", NOON)
+    assert requested(instance, source, DAYS, cursor=wiped.cursor) == []
+
+
+def test_an_event_that_became_visible_late_is_read(instance: dg.DagsterInstance) -> None:
+    source = Listed(CatalogState("acme", last_indexed_at=NOON))
+    with dg.DagsterInstance.ephemeral() as before:
+        for partition in ("of another transaction|2026-11-24", "zen|2026-11-24"):
+            materialize(before, partition, NOON)
+        result = evaluate(before, source, DAYS)
+    assert isinstance(result, dg.SensorResult)
+    assert result.run_requests
+    for partition in ("acme|2026-11-24", "zen|2026-11-24"):
+        materialize(instance, partition, NOON)
+    assert requested(instance, source, DAYS, cursor=result.cursor) == []
+
+
 def test_many_new_catalogs_come_in_turn_and_the_log_says_so(
     instance: dg.DagsterInstance, capfd: pytest.CaptureFixture[str]
 ) -> None:
