@@ -13,7 +13,7 @@ import dagster as dg
 import msgspec
 
 from octogen_dagster.api.catalog_states import CatalogList
-from octogen_dagster.dagster_parts import FRESH, RESOURCE
+from octogen_dagster.dagster_parts import RESOURCE
 from octogen_dagster.errors import OctogenError
 from octogen_dagster.frames.reading import utc_now
 from octogen_dagster.snapshots.assets import SEARCH
@@ -55,7 +55,7 @@ def build_catalog_sensor(
     check `fresh` names it, and its data stays. A listing that fails in a way that passes skips the
     tick with the reason. The tick fails if the key is missing or refused, credit is spent or a
     setting is invalid, and if the service does not answer for the third tick in a row. If only some
-    shops fail, the others are watched. The runs leave out the check `fresh`, which runs each hour.
+    shops fail, the others are watched.
 
     The sensor has no memory of its own. The time of a snapshot is the data version of its
     materialization, and what was requested are the runs with the tag `octogen/request`.
@@ -132,21 +132,10 @@ def build_catalog_sensor(
             now=now.timestamp(),
             nothing_due=f"None of {len(listed.catalogs)} catalogs was indexed anew.",
             partition_of=lambda key: partitions.key(key, now),
-            checks=_checks_of_a_partition(context, products.key),
             cursor=cursor,
         )
 
     return catalog_sensor
-
-
-def _checks_of_a_partition(
-    context: dg.SensorEvaluationContext, asset: dg.AssetKey
-) -> list[dg.AssetCheckKey] | None:
-    """All checks of an asset but `fresh`, which looks at all partitions, and runs each hour."""
-    if context.repository_def is None:  # called directly, as tests do
-        return None
-    checks = context.repository_def.asset_graph.get_check_keys_for_assets({asset})
-    return sorted(check for check in checks if check.name != FRESH)
 
 
 def _list_catalogs(octogen: OctogenResource) -> CatalogList:

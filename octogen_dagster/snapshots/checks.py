@@ -78,10 +78,10 @@ def build_snapshot_checks(
     * `prices`: few prices are negative, zero, above the original price or far from the median of
       their currency. Products without a currency have no median;
     * `fresh`: every catalog was materialized lately. It looks at all partitions, reads no snapshot
-      and never blocks. It runs every hour where the automation condition sensor is on; the runs of
-      the catalog sensor leave it out. A catalog that the source no longer lists is named, and does
-      not fail it, unless the source lists none of them; nor does one without a snapshot until the
-      asset's first one is older than `max_age`, so that a first backfill may last.
+      and never blocks. It also runs every hour where the automation condition sensor is on. A
+      catalog that the source no longer lists is named, and does not fail it; nor does one without a
+      snapshot until the asset's first one is older than `max_age`, so that a first backfill may
+      last.
 
     The last snapshots are those of the last of the 31 times before, or else those that were
     replaced; one of another search, as a run in the launchpad may have, does not count. Without one

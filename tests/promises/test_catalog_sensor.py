@@ -28,7 +28,6 @@ from octogen_dagster import (
     ShopCatalogs,
     build_catalog_sensor,
     build_products_asset,
-    build_snapshot_checks,
     catalog_days,
     catalog_partition_key,
     catalog_partitions,
@@ -156,25 +155,6 @@ def test_a_run_that_is_not_finished_blocks_its_catalog_unless_its_launch_was_cut
         asset_selection=frozenset([PRODUCTS.key]),
     )
     assert requested(instance, source, now=now) == due
-
-
-def test_the_runs_answer_the_checks_of_their_partition_only(instance: dg.DagsterInstance) -> None:
-    octogen = OctogenResource(api_key="key", catalogs=Listed(CatalogState("acme")))
-    other = build_products_asset("other", partitions_def=catalog_partitions)
-    defs = dg.Definitions(
-        [PRODUCTS, other],
-        asset_checks=[*build_snapshot_checks(PRODUCTS), *build_snapshot_checks(other)],
-        resources={"octogen": octogen},
-    )
-    context = dg.build_sensor_context(
-        instance, repository_def=defs.get_repository_def(), resources={"octogen": octogen}
-    )
-    result = build_catalog_sensor(PRODUCTS)(context)
-    assert isinstance(result, dg.SensorResult)
-    (run,) = result.run_requests or ()
-    assert run.asset_check_keys == [
-        dg.AssetCheckKey(PRODUCTS.key, name) for name in ("nulls", "prices", "rows_within_bounds")
-    ]
 
 
 @pytest.mark.parametrize(

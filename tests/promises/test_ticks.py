@@ -109,7 +109,7 @@ def test_each_version_of_a_catalog_is_read_once(
         assert catalogs.read() == Counter(["northpeak", "strada", "strada"])
 
 
-def test_a_requested_run_names_its_asset_and_answers_its_checks_but_fresh(
+def test_a_requested_run_names_its_asset_and_answers_its_checks(
     shops: Sandbox, tmp_path: Path
 ) -> None:
     text = location(
@@ -125,7 +125,7 @@ def test_a_requested_run_names_its_asset_and_answers_its_checks_but_fresh(
         )
     assert run.asset_selection == {dg.AssetKey("products")}
     checks = build_snapshot_checks(
-        build_products_asset("products", partitions_def=catalog_partitions), exclude=["fresh"]
+        build_products_asset("products", partitions_def=catalog_partitions)
     )
     assert len(events) == sum(len(list(each.check_specs)) for each in checks)
 
