@@ -33,8 +33,8 @@ def build_fresh_check(
     every = "Every catalog" if partitions.catalogs else "It"
     lately = f"in the last {hours(max_age):g} hours"
     resources: set[str] = set()
-    if partitions.catalogs and asset.is_executable and "octogen" in asset.specs_by_key[key].kinds:
-        resources = set(asset.op.required_resource_keys)  # an asset of ours: one may be Octogen's
+    if partitions.catalogs and asset.is_executable:
+        resources = set(asset.op.required_resource_keys)  # one of them may be Octogen's
 
     @dg.asset_check(
         asset=key,
@@ -48,9 +48,15 @@ def build_fresh_check(
         last = _Last(context.instance, key, partitions, now - max_age)
         listed = _listed(context, resources) if last.stale else None
         # A source that lists none of them is taken for broken: all would count as withdrawn.
-        is_broken = listed is not None and listed.isdisjoint(last.parts)
-        withdrawn = set() if listed is None or is_broken else last.stale.keys() - listed
-        stale = {part: at for part, at in last.stale.items() if part not in withdrawn}
+        is_broken = listed is not None and listed.keys().isdisjoint(last.parts)
+        withdrawn = set() if listed is None or is_broken else last.stale.keys() - listed.keys()
+        empty = {part for part, count in (listed or {}).items() if count == 0}
+        stale = {
+            part: at
+            for part, at in last.stale.items()
+            # Of a catalog without products there is nothing to publish.
+            if part not in withdrawn and (at or part not in empty)
+        }
         never = sum(not storage_id for storage_id in stale.values())
         subject = key.to_user_string()
         metadata: Metadata = {
@@ -155,8 +161,8 @@ def _last_ids(
 
 def _listed(
     context: dg.AssetCheckExecutionContext, resources: Iterable[str]
-) -> set[str | None] | None:
-    """The partition keys of the catalogs that the asset's source lists; None if nobody knows."""
+) -> dict[str | None, int | None] | None:
+    """The products of each partition key that the source lists; None if nobody knows the list."""
     for octogen in (getattr(context.resources, name) for name in resources):
         if not isinstance(octogen, OctogenResource):
             continue
@@ -166,7 +172,12 @@ def _listed(
             context.log.warning(f"Whether stale catalogs are still listed is not known. {error}")
             return None
         if listed.failure is None:
-            return set(keys_by_catalog(state.catalog for state in listed.catalogs)[0].values())
+            keys, _ = keys_by_catalog(state.catalog for state in listed.catalogs)
+            return {
+                keys[state.catalog]: state.product_count
+                for state in listed.catalogs
+                if state.catalog in keys
+            }
     return None
 
 

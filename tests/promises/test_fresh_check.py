@@ -216,6 +216,21 @@ def test_a_source_that_lists_none_of_the_catalogs_turns_nothing_green(
     )
 
 
+def test_a_catalog_without_products_is_not_late(
+    instance: dg.DagsterInstance, shops: Sandbox, octogen: OctogenResource
+) -> None:
+    """The sensor waits until there is something to publish."""
+    shops.grant("voltaic", products=0)
+    catalogs(instance, ["strada", "voltaic"])
+    clock = Clock(instance, catalog_partitions)
+    clock.octogen = octogen
+    clock.report("strada")
+    clock.age()
+    clock.report("strada")
+    found = clock.check()
+    assert found.passed, found.description
+
+
 def days(clock: Clock, *ages: int) -> list[str]:
     """The days that are some days before the clock's."""
     return [f"{clock.now - timedelta(days=age):%Y-%m-%d}" for age in ages]
