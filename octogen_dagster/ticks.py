@@ -1,9 +1,9 @@
 """What a sensor requests. Dagster's own database is its memory.
 
-The data version of a partition's last materialization says what is done. The tag `octogen/request`
-of the asset's runs says what was tried and when, and those that are not finished which partitions
-are being read. So a tick that was lost, a cursor that was reset and a daemon that died compute the
-same again.
+The data version of the last materialization of a partition that exists says what is done. The tag
+`octogen/request` of the asset's runs says what was tried and when, and those that are not finished
+which partitions are being read. So a tick that was lost, a cursor that was reset and a daemon that
+died compute the same again.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -129,11 +129,14 @@ def request_runs(
     meanwhile, and has read a newer version, is taken for one that has not brought what is wanted.
     """
     instance = context.instance
+    known = set(instance.get_dynamic_partitions(str(partitions.name)))
+    existing = {key: version for key, version in done.items() if key in known}
     requests, missing = plan(
-        wanted, done, lambda some: read_tries(instance, asset.key, some, now), busy, now
+        wanted, existing, lambda some: read_tries(instance, asset.key, some, now), busy, now
     )
-    known = set(instance.get_dynamic_partitions(str(partitions.name))) if missing else set()
-    keys = dict.fromkeys(each.key for each in (*requests, *missing))
+    # A partition that was deleted counts as done again once it exists, so its run comes with it.
+    keys = dict.fromkeys(each.key for each in (*requests, *missing) if each.key not in done)
+    keys.update(dict.fromkeys(each.key for each in requests))
     new = [key for key in keys if key not in known][:MAX_NEW_PARTITIONS]
     if len(missing) > len(requests):
         context.log.info(

@@ -87,6 +87,7 @@ def requested(*arguments: Any, **named: Any) -> list[str | None]:
 def materialize(instance: dg.DagsterInstance, partition: str, indexed: datetime | None) -> None:
     version = indexed.isoformat() if indexed else "a hash of Dagster's"
     tags = {"dagster/data_version": version}
+    instance.add_dynamic_partitions("octogen_catalogs", [partition.partition("|")[0]])
     instance.report_runless_asset_event(
         dg.AssetMaterialization("products", partition=partition, tags=tags)
     )
@@ -250,7 +251,7 @@ def test_an_event_that_became_visible_late_is_read(instance: dg.DagsterInstance)
         result = evaluate(before, source, DAYS)
     assert isinstance(result, dg.SensorResult)
     assert result.run_requests
-    for partition in ("acme|2026-11-24", "zen|2026-11-24"):
+    for partition in ("acme|2026-11-24", "zen|2026-11-24", "zen|2026-11-25"):
         materialize(instance, partition, NOON)
     assert requested(instance, source, DAYS, cursor=result.cursor) == []
 
@@ -284,6 +285,20 @@ def test_nothing_due_says_so_and_what_was_wiped_is_due_again(instance: dg.Dagste
     assert not result.dynamic_partitions_requests
     instance.wipe_assets([PRODUCTS.key])
     assert requested(instance, source) == ["acme"]
+
+
+@pytest.mark.parametrize("asset", [PRODUCTS, DAYS], ids=["catalogs", "days"])
+def test_a_catalog_whose_partition_was_deleted_is_requested_with_it(
+    instance: dg.DagsterInstance, asset: dg.AssetsDefinition
+) -> None:
+    source = Listed(CatalogState("acme", last_indexed_at=NOON))
+    materialize(instance, "acme|2026-11-24" if asset is DAYS else "acme", NOON)
+    assert requested(instance, source, asset) == []
+    instance.delete_dynamic_partition("octogen_catalogs", "acme")
+    result = evaluate(instance, source, asset)
+    assert isinstance(result, dg.SensorResult)
+    assert len(result.run_requests or ()) == 1
+    assert [each.partition_keys for each in result.dynamic_partitions_requests or ()] == [["acme"]]
 
 
 @pytest.mark.parametrize(

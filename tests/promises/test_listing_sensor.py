@@ -174,6 +174,15 @@ def test_a_listing_that_is_not_granted_yet_is_requested_once_and_at_once_when_it
     assert ticks.requested() == []
 
 
+def test_a_listing_whose_partition_was_deleted_is_subscribed_to_again(ticks: Ticks) -> None:
+    assert ticks.requested() == ["acme"]
+    ticks.instance.delete_dynamic_partition("octogen_listings", listing_partition_key(ACME))
+    requested = []
+    for ticks.minutes_later in (1, 5, 600, 601):
+        requested.append(ticks.requested())
+    assert requested == [[], [], ["acme"], []]
+
+
 @pytest.mark.parametrize("hours", [-8, 0, 9])
 def test_waits_are_exact_where_dagsters_database_has_another_time_zone(
     instance: dg.DagsterInstance, hours: int
