@@ -337,7 +337,7 @@ def test_credentials_that_cannot_be_used_fail_the_tick(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
-    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
     hub = AnalyticsHubResource(project=PROJECT, gcp_credentials=credentials)
     with pytest.raises(dg.Failure, match=reason):
         ticks.evaluate({"analytics_hub": hub})
