@@ -42,6 +42,7 @@ _ADVICE = {
 }
 _SHOWN = ("catalog_key", "uuid", "product_url", "title")
 _MAX_SAMPLE = 5
+_ROW = "octogen/row"  # the name of no column, of an asset of one's own either
 _MAX_RECORDS = 100
 
 
@@ -192,13 +193,28 @@ def _null_rules(schema: pl.Schema, limits: Mapping[str, float]) -> Iterator[Rule
         value, dtype = pl.col(name), schema.get(name)
         if isinstance(dtype, pl.Struct) and "name" in dtype.to_schema():  # a brand without a name
             value = value.struct.field("name")
-        yield Rule(_NULLS, f"{name} is null", value.is_null(), limit, (name,))
+        bad = _without_nan(value, dtype).is_null()
+        yield Rule(_NULLS, f"{name} is null", bad, limit, (name,))
 
 
 def _price_rules(schema: pl.Schema, limit: float, ratio: float) -> Iterator[Rule]:
-    price, currency = pl.col("current_price"), pl.col("currency")
     has_original = "original_price" in schema
-    original = pl.col("original_price") if has_original else pl.lit(None, pl.Float64)
+    columns = ("current_price", *(["original_price"] if has_original else []), "currency")
+    others = [
+        name
+        for name in columns[:-1]
+        if name in schema and not (schema[name].is_numeric() or schema[name] == pl.Null)
+    ]
+    for name in others:
+        bad = pl.col(name).is_not_null()
+        yield Rule(_PRICES, f"{name} is {schema[name]}, not a number,", bad, 0.0, columns)
+    if others:
+        return
+    price = _without_nan(pl.col("current_price"), schema.get("current_price"))
+    original = _without_nan(pl.col("original_price"), schema.get("original_price"))
+    if not has_original:
+        original = pl.lit(None, pl.Float64)
+    currency = pl.col("currency")
     median, prices = price.median().over(currency), price.count().over(currency)
     # Products without a currency may be priced in several, so their median says nothing.
     has_median = currency.is_not_null() & (prices >= MIN_PRICES)
@@ -209,9 +225,12 @@ def _price_rules(schema: pl.Schema, limit: float, ratio: float) -> Iterator[Rule
         "original_price is below current_price": original < price,
         "current_price is far from the median of its currency": is_far & has_median,
     }
-    columns = ("current_price", *(["original_price"] if has_original else []), "currency")
     for name, bad in problems.items():
         yield Rule(_PRICES, name, bad, limit, columns)
+
+
+def _without_nan(value: pl.Expr, dtype: pl.DataType | None) -> pl.Expr:
+    return value.fill_nan(None) if dtype is not None and dtype.is_float() else value
 
 
 def _rows_checks(
@@ -316,14 +335,14 @@ class _Measured:
         needed = [name for rule in rules for name in rule.columns]
         shown = dict.fromkeys([*(name for name in _SHOWN if name in self._columns), *needed])
         first = [
-            pl.DataFrame({"row": self._bad[rule.name].head(_MAX_SAMPLE), "problem": rule.name})
+            pl.DataFrame({_ROW: self._bad[rule.name].head(_MAX_SAMPLE), "problem": rule.name})
             for rule in rules
         ]
         bad = pl.concat(first)
-        numbered = self._snapshot.with_row_index("row").select("row", *shown)
-        rows = numbered.filter(pl.col("row").is_in(bad["row"].implode()))
-        sample = bad.join(rows.collect(engine="streaming"), on="row", maintain_order="left")
-        return sample.drop("row")
+        numbered = self._snapshot.with_row_index(_ROW).select(_ROW, *shown)
+        rows = numbered.filter(pl.col(_ROW).is_in(bad[_ROW].implode()))
+        sample = bad.join(rows.collect(engine="streaming"), on=_ROW, maintain_order="left")
+        return sample.drop(_ROW)
 
 
 def _judge_count(rows: int, earlier: list[int], max_change: float) -> tuple[bool, str, Metadata]:

@@ -310,6 +310,26 @@ def test_a_price_is_compared_with_the_median_of_its_currency(
     assert (found.passed, numbers(found)["bad_rows"]) == (not bad, bad)
 
 
+def test_prices_of_ones_own_that_are_text_fail_the_check(asset: CheckedAsset) -> None:
+    asset.frame = products(20).cast({"original_price": pl.String})
+    assert asset.check("prices").passed, "they are all null"
+    asset.frame = products(20).cast({"current_price": pl.String})
+    found = asset.check("prices")
+    assert not found.passed
+    assert "current_price is String, not a number, in 20 of 20 rows" in (found.description or "")
+
+
+def test_a_price_that_is_nan_is_none(asset: CheckedAsset) -> None:
+    asset.frame = products(20, current_price=[float("nan")] * 6 + [10.0] * 14)
+    assert asset.check("prices").passed
+    assert numbers(asset.check("nulls"))["bad_rows"] == 6
+
+
+def test_a_column_of_ones_own_may_have_any_name(asset: CheckedAsset) -> None:
+    asset.frame = products(4, title=[None] * 4).with_columns(row=1, problem=2)
+    assert numbers(asset.check("nulls"))["bad_rows"] == 4
+
+
 def test_more_or_fewer_rows_than_the_last_snapshots(asset: CheckedAsset) -> None:
     for rows in (100, 110, 90):
         asset.frame = products(rows)
