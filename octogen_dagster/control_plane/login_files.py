@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from pydantic import SecretStr
 
@@ -37,6 +37,9 @@ class SecretFile(NamedTuple):
     @property
     def path(self) -> Path:
         return Path(os.path.expanduser(self.name))  # unlike Path's, it needs no known home
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"The {self} is not pickled: its first word would be written in clear.")
 
     def __str__(self) -> str:
         return f"{self.purpose} file {self.path}"
