@@ -72,11 +72,6 @@ class CatalogList:
     warnings: Sequence[str] = ()
     failure: OctogenError | None = None
 
-    @property
-    def is_complete(self) -> bool:
-        """True if no catalog is missing that the source may have at another time."""
-        return self.failure is None
-
 
 _STATES = msgspec.json.Decoder(list[CatalogState])
 

@@ -38,8 +38,6 @@ else:
 
 RESUME_WITHIN = timedelta(hours=6)
 PAGES_PER_SEGMENT = 12
-MAX_REPEATED_PAGES = 2 * PAGES_PER_SEGMENT + 2
-"""The most pages that a resumed walk requests again: two segments, and two pages to compare."""
 _FORMAT = f"2 {ProductPage.__struct_config__.tag}"
 _MAX_SEGMENT_BYTES = 4 << 20
 _MAX_SHARE_LOST = 0.05

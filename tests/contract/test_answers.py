@@ -112,7 +112,7 @@ class TestTheListOfCatalogs:
             f"Catalog 'seven': its lastIndexedAt {time!r} is not a time that can be used. The "
             "catalog is taken as one without."
         ]
-        assert found.is_complete
+        assert found.failure is None
 
     @pytest.mark.parametrize(
         ("count", "read"), [(2**63 - 1, 2**63 - 1), (2**63, None), (10**30, None)]

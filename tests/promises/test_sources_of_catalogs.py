@@ -108,7 +108,7 @@ class TestShopCatalogs:
         assert [state.product_count for state in listed.catalogs] == [3, 7, 3]
         assert [state.host for state in listed.catalogs] == ["acme.example"] * 2 + ["zen.example"]
         assert all(state.computed_at and not state.last_indexed_at for state in listed.catalogs)
-        assert listed.is_complete
+        assert listed.failure is None
 
     def test_the_hosts_are_requested_at_the_same_time(self) -> None:
         together = threading.Barrier(2)
@@ -132,14 +132,14 @@ class TestShopCatalogs:
         assert keys(listed) == ["zen"]
         (warning,) = listed.warnings
         assert warning.startswith("Shop 'acme.example' ")
-        assert not listed.is_complete
+        assert listed.failure
 
     def test_a_shop_that_does_not_answer_in_time_does_not_stop_the_others(self) -> None:
         with shops({"acme.example": hang(lambda: server), "zen.example": ZEN}) as server:
             listed = fetched(server, BOTH, deadline=0.5)
         assert keys(listed) == ["zen"]
         assert "did not answer in time" in listed.warnings[0]
-        assert not listed.is_complete
+        assert listed.failure
 
     def test_if_all_fail_the_error_names_them_and_is_one_that_may_pass(self) -> None:
         with (

@@ -24,7 +24,7 @@ from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.http import Response
 from octogen_dagster.errors import OctogenPagingError
 from octogen_dagster.frames.decode import ProductPage, read_page
-from octogen_dagster.frames.pages import MAX_REPEATED_PAGES, PageStore
+from octogen_dagster.frames.pages import PageStore
 from octogen_dagster.frames.resume import plan_with_store
 from octogen_dagster.frames.walk import Walk, WalkRead
 from octogen_dagster.store import Store
@@ -216,6 +216,6 @@ def test_a_kill_costs_at_most_26_pages(kills: list[int], has_stamp: bool) -> Non
             run.kill()
         for _step in Run(shop, Path(name), published.append).steps:
             pass
-        assert shop.requests <= PAGES + len(kills) * MAX_REPEATED_PAGES
+        assert shop.requests <= PAGES + len(kills) * 26
         assert [len(prices) for prices in published] == [5 * PAGES] * len(published) != []
         assert not (Path(name) / ".pages").exists()
