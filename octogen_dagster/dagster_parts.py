@@ -54,7 +54,7 @@ ACCEPT_SHRINKING_CONFIG = dg.Field(
 FRESH = "fresh"
 
 SPENT_TAG = "octogen/spent_usd"
-"""The tag of a run with the dollars that its finished steps have spent."""
+"""The tags of a run with the dollars that each of its steps has spent: this, a dot and the step."""
 _AMOUNT = re.compile(r"\d{1,12}(\.\d{1,12})?")
 
 _KIND = "dagster/kind/"
@@ -189,8 +189,9 @@ def permanent_errors_fail() -> Iterator[None]:
 def shared_budget(context: dg.OutputContext, spending: "Spending | None") -> Iterator[None]:
     """Count what other steps and attempts of the run have spent, and tell them what the block did.
 
-    The amount is kept in a tag of the run, which a re-execution of the run inherits. Steps that
-    work at the same time in other processes may each spend what was left when they began.
+    The amounts are kept in tags of the run, which a re-execution of the run inherits: one for each
+    step, so that those that end at once replace no amount of another. Steps that work at the same
+    time in other processes may each spend what was left when they began.
     """
     if spending is None or spending.budget_usd is None:
         yield
@@ -200,19 +201,25 @@ def shared_budget(context: dg.OutputContext, spending: "Spending | None") -> Ite
     except dg.DagsterInvariantViolationError:  # a context made for a test
         yield
         return
-    spending.raise_to(_spent(instance, run_id))
+    tag = f"{SPENT_TAG}.{context.step_key}"
+    spent = _spent(instance, run_id)
+    spending.raise_to(sum(spent.values(), Decimal(0)))
     begun_at = spending.spent_usd
     try:
         yield
     finally:
-        total = _spent(instance, run_id) + spending.spent_usd - begun_at
-        instance.add_run_tags(run_id, {SPENT_TAG: f"{total:f}"})
+        own = spent.get(tag, Decimal(0)) + spending.spent_usd - begun_at
+        instance.add_run_tags(run_id, {tag: f"{own:f}"})
 
 
-def _spent(instance: dg.DagsterInstance, run_id: str) -> Decimal:
+def _spent(instance: dg.DagsterInstance, run_id: str) -> dict[str, Decimal]:
+    """The dollars that a run's steps have spent, by their tags."""
     run = instance.get_run_by_id(run_id)
-    amount = run.tags.get(SPENT_TAG, "") if run else ""
-    return Decimal(amount) if _AMOUNT.fullmatch(amount) else Decimal(0)
+    return {
+        tag: Decimal(amount)
+        for tag, amount in (run.tags if run else {}).items()
+        if tag.startswith(f"{SPENT_TAG}.") and _AMOUNT.fullmatch(amount)
+    }
 
 
 def require_max_age(max_age: timedelta | None) -> None:

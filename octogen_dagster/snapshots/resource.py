@@ -121,8 +121,8 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         allow_inf_nan=False,
         description="Dollars that a run may spend; none for no limit. The run fails before the "
         "request that would exceed it, and a run with a larger budget goes on from its pages. "
-        "Snapshots in processes of their own share it by the run's tag octogen/spent_usd, which "
-        "re-executions inherit; other requests count in their own process only.",
+        "Snapshots in processes of their own share it by the run's tags octogen/spent_usd.<step>, "
+        "which re-executions inherit; other requests count in their own process only.",
     )
     max_extra_pages_ratio: float = Field(
         default=MAX_EXTRA_PAGES_RATIO,

@@ -22,6 +22,7 @@ from tests.promises.spending_runs import BASE_DIR, BUDGET_USD, make_job
 from tests.results import failure, metadata
 
 SPENT_TAG = "octogen/spent_usd"
+STEP_TAG = f"{SPENT_TAG}.products"
 PAGES = 40
 SEARCH = ProductSearch(page_size=3)
 PAGE_USD = 0.014
@@ -113,15 +114,29 @@ def test_steps_that_are_processes_of_their_own_share_a_budget(
     pages, lookups = charged(shops), charged(shops, "/products/lookup")
     assert Decimal("0.014") * pages + Decimal("0.002") * lookups == Decimal("0.228")
     assert run
-    assert run.tags[SPENT_TAG] == "0.228"
+    spent = {step: Decimal(run.tags[f"{SPENT_TAG}.{step}"]) for step in ("products", "details")}
+    assert spent == {"products": Decimal("0.014") * pages, "details": Decimal("0.002") * lookups}
 
 
 def test_an_attempt_counts_what_the_ones_before_it_spent(shops: Sandbox, tmp_path: Path) -> None:
     products = build_products_asset("products", ProductSearch(catalogs=["northpeak"]))
-    tags = {SPENT_TAG: "1.006"}
+    tags = {f"{SPENT_TAG}.products": "1", f"{SPENT_TAG}.details": "0.006"}
     result = run(shops, tmp_path, [products], budget_usd=1.02, tags=tags)
     assert "the budget of $1.02 does not allow: $1.02 are spent" in failure(result)
     assert charged(shops) == 1
+
+
+def test_a_step_changes_no_amount_of_another_that_ends_meanwhile(
+    shops: Sandbox, tmp_path: Path
+) -> None:
+    products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
+    with dg.DagsterInstance.ephemeral() as instance:
+        tags = {STEP_TAG: "0.5", f"{SPENT_TAG}.details": "0.25"}
+        result = run(shops, tmp_path, [products], budget_usd=1.0, tags=tags, instance=instance)
+        made = instance.get_run_by_id(result.run_id)
+    assert made
+    spent = {name: value for name, value in made.tags.items() if name.startswith(SPENT_TAG)}
+    assert spent == {STEP_TAG: "0.528", f"{SPENT_TAG}.details": "0.25"}
 
 
 @pytest.mark.parametrize("tag", ["", "much", "nan", "-5", "1e9"])
@@ -131,12 +146,12 @@ def test_a_tag_that_is_no_amount_counts_as_nothing(
     products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
     instance = dg.DagsterInstance.ephemeral()
     result = run(
-        shops, tmp_path, [products], budget_usd=1.0, tags={SPENT_TAG: tag}, instance=instance
+        shops, tmp_path, [products], budget_usd=1.0, tags={STEP_TAG: tag}, instance=instance
     )
     assert result.success
     made = instance.get_run_by_id(result.run_id)
     assert made
-    assert made.tags[SPENT_TAG] == "0.028"
+    assert made.tags[STEP_TAG] == "0.028"
 
 
 def test_the_metadata_counts_each_charged_request(shops: Sandbox, tmp_path: Path) -> None:
