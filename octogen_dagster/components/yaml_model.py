@@ -15,6 +15,7 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Union, get_args, get_origin
 
 import dagster as dg
+from dagster.components.resolved.core_models import AssetAttributesModel
 from dagster.components.resolved.errors import ResolutionException
 from dagster_shared.record import as_dict
 from pydantic import (
@@ -292,8 +293,9 @@ def _describe(errors: list[ErrorDetails]) -> str:
     expected = []
     for each in errors:
         kind, context = each["type"], each.get("ctx", {})
-        if kind == "extra_forbidden":  # the text is that of `refuse_unknown_settings`
-            return each["msg"].partition(" has ")[2]
+        if kind == "extra_forbidden":
+            _, _, text = each["msg"].partition(" has ")  # of `refuse_unknown_settings`
+            return text or _unknown_of_dagster(each["loc"])
         if kind == "missing":
             return "is required"
         if kind == "literal_error":
@@ -308,6 +310,13 @@ def _describe(errors: list[ErrorDetails]) -> str:
             return each["msg"]
     choices = [each for each in dict.fromkeys(expected) if each != "text" or len(expected) == 1]
     return f"must be {' or '.join(choices)}"
+
+
+def _unknown_of_dagster(loc: Path) -> str:
+    """Say which field one of Dagster's own models does not have, as `translation` is."""
+    *_, model, name = loc
+    known = AssetAttributesModel.model_fields if model == AssetAttributesModel.__name__ else ()
+    return f"no setting {str(name)!r}.{did_you_mean(str(name), known)}"
 
 
 def _render(mistake: Mistake) -> str:
