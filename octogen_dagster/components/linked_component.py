@@ -18,13 +18,15 @@ from octogen_dagster.components.settings import (
     Sensor,
     StorageSettings,
     Translation,
+    check_host,
     check_hours,
     check_name,
+    check_not_written_out,
     sensor_status,
     translated,
 )
-from octogen_dagster.components.yaml_model import Text, YamlModel, deferred, switch
-from octogen_dagster.errors import OctogenComponentError
+from octogen_dagster.components.yaml_model import Text, YamlModel, deferred, invalid, switch
+from octogen_dagster.errors import OctogenBigQueryInputError, OctogenComponentError
 from octogen_dagster.settings import require_extras
 
 if TYPE_CHECKING:
@@ -61,6 +63,27 @@ class ListingSourceSettings(YamlModel):
         if self.exchange is not None and self.listings is not None:
             raise ValueError("source has both exchange and listings: write one of them")
         return self
+
+    @field_validator("exchange")
+    @classmethod
+    def _check_exchange(cls, exchange: str | None) -> str | None:
+        from octogen_dagster.bigquery.listing_sources import ExchangeSource
+
+        if exchange is not None:
+            ExchangeSource(exchange)
+        return exchange
+
+    @field_validator("listings")
+    @classmethod
+    def _check_listings(cls, listings: list[str] | None) -> list[str] | None:
+        from octogen_dagster.bigquery.listing_sources import StaticSource
+
+        for position, listing in enumerate(listings or ()):
+            try:
+                StaticSource([listing])
+            except OctogenBigQueryInputError as error:
+                raise invalid((position,), str(error)) from None
+        return listings
 
     def source(self) -> Source:
         """The source that these settings describe."""
@@ -191,6 +214,8 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
     )
 
     _check_name = field_validator("name")(check_name)
+    _check_host = field_validator("host")(check_host)
+    _check_credentials = field_validator("gcp_credentials")(check_not_written_out)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

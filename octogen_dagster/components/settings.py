@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import dagster as dg
 from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from typing_extensions import Self
 
 from octogen_dagster.api.catalog_sources import (
@@ -20,6 +20,7 @@ from octogen_dagster.api.catalog_sources import (
     NamedCatalogs,
     ShopCatalogs,
 )
+from octogen_dagster.api.credentials import API_KEY_VARIABLES, checked_host
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.components.yaml_model import (
     Text,
@@ -75,6 +76,33 @@ def check_name(name: str | None) -> str | None:
         meant = re.sub(r"[^A-Za-z0-9_]", "_", name) or "boots"
         raise ValueError(f"a name has letters, digits and _ only: write {meant}")
     return name
+
+
+def check_host(host: Text | None) -> Text | None:
+    """Refuse what is no host name, without showing it: a variable may have a key by mistake."""
+    if host is not None and not isinstance(host, dg.EnvVar):
+        try:
+            checked_host(host, "host")
+        except ValueError:
+            raise ValueError(
+                "is not a host name: write the name alone, such as octogen.ai, without https://, "
+                "api., mcp. or auth. before it and without a port or path"
+            ) from None
+    return host
+
+
+def check_not_written_out(secret: Text | None, info: ValidationInfo) -> Text | None:
+    """Refuse a secret that is not an environment variable's."""
+    if secret is not None and not isinstance(secret, dg.EnvVar):
+        raise ValueError(_written_out(str(info.field_name), "NAME"))
+    return secret
+
+
+def _written_out(field: str, variable: str) -> str:
+    return (
+        "is written out, and Dagster would show it in its UI: put it into an environment variable "
+        f'and write {field}: "{{{{ env.{variable} }}}}".'
+    )
 
 
 def check_hours(hours: float | None) -> float | None:
@@ -411,11 +439,11 @@ class StorageSettings(YamlModel):
 def _checked_connection(given: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments of `OctogenResource`, unless it refuses them."""
     if "api_key" in given and not isinstance(given["api_key"], dg.EnvVar):
-        raise invalid(
-            ("api_key",),
-            "is written out, and Dagster would show it in its UI: put the key into an environment "
-            'variable and write api_key: "{{ env.OCTOGEN_PLATFORM_API_KEY }}".',
-        )
+        raise invalid(("api_key",), _written_out("api_key", API_KEY_VARIABLES[0]))
+    try:
+        check_host(given.get("host"))
+    except ValueError as error:
+        raise invalid(("host",), str(error)) from None
     OctogenResource(**given)
     return given
 
