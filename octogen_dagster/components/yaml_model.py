@@ -32,6 +32,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
+from octogen_dagster.api.search import CHECKED
 from octogen_dagster.components.json_schema import without_unions
 from octogen_dagster.errors import MissingPackageError, OctogenComponentError
 from octogen_dagster.settings import did_you_mean, refuse_unknown_settings
@@ -253,7 +254,8 @@ class YamlComponent(YamlModel, dg.Component):
         own = _TextKeepingContext(**as_dict(context.resolution_context))
         try:
             with located(own.at_path("attributes"), data):
-                model = cls.model().model_validate(data)
+                # Facets are checked with the values of their templates, and warn once.
+                model = cls.model().model_validate(data, context=CHECKED)
             return super().load(model, dataclasses.replace(context, resolution_context=own))
         except MistakesFound as error:
             lines = _with_positions(error.mistakes, own.source_position_tree)

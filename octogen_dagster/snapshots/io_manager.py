@@ -99,7 +99,8 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 raise ValueError(
                     f"The storage option {name} looks like a secret, and Dagster would show it in "
                     f'the UI. Set an environment variable and write "{name}": '
-                    'dg.EnvVar("NAME_OF_THE_VARIABLE") instead of its value, or leave the option '
+                    'dg.EnvVar("NAME_OF_THE_VARIABLE"), in YAML "{{ env.NAME_OF_THE_VARIABLE }}", '
+                    "instead of its value, or leave the option "
                     "out and let the object store's library find its credentials."
                 )
         return options

@@ -113,6 +113,14 @@ def test_without_a_file_a_mistake_is_told_with_its_field() -> None:
     assert line.startswith("attributes.searches[0].nam: no setting 'nam'. Did you mean 'name'?")
 
 
+def test_a_facet_that_resembles_another_is_warned_of_once() -> None:
+    facets = [{"name": "colour", "values": ["red"]}]
+    searches = [{"name": "boots", "search": {"facets": facets}}]
+    with pytest.warns(UserWarning, match="If you mean 'color'") as warned:
+        OctogenComponent.from_attributes_dict(attributes={"searches": searches})
+    assert len(warned) == 1
+
+
 def test_a_missing_extra_is_told(
     mistakes: Callable[[str, str], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
