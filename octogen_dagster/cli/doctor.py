@@ -5,11 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import click
 
 from octogen_dagster.cli.errors import FAILED, reporting_errors
 from octogen_dagster.cli.options import CONTEXT_SETTINGS, SECONDS
+
+_SETTINGS = {
+    "io_manager": "base_dir",
+    "control_plane": "principal",
+    "analytics_hub": "project",
+    "bigquery": "project",
+}
+"""What the command makes each resource of."""
 
 
 @click.command(context_settings=CONTEXT_SETTINGS)
@@ -70,10 +79,21 @@ def doctor(
     Exit status: 0 all works, perhaps with warnings; 1 something does not work; 2 bad input.
     """
     from octogen_dagster.doctor.checks import diagnose, environment_resources
+    from octogen_dagster.doctor.findings import Diagnosis, not_given
 
     hosts = [host for text in shops for host in text.split(",") if host.strip()]
     resources = environment_resources(shops=hosts, **settings)
     diagnosis = diagnose(**resources, listings=listings, exchange=exchange, timeout=timeout)
+    missing = {
+        not_given("", resource).message: f"not checked: give --{setting.replace('_', '-')}."
+        for resource, setting in _SETTINGS.items()
+        if not settings[setting]
+    }
+    said = [
+        replace(each, message=missing.get(each.message, each.message))
+        for each in diagnosis.findings
+    ]
+    diagnosis = Diagnosis(tuple(said))
     click.echo(json.dumps(diagnosis.as_dict(), indent=2) if as_json else diagnosis)
     if not diagnosis.ok:
         sys.exit(FAILED)

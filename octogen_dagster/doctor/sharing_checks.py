@@ -61,7 +61,7 @@ def credentials_findings(
     if hub.endpoint or os.environ.get(EMULATOR_VARIABLE):
         yield Finding(subject, "skipped", "Analytics Hub is a local server, which takes none.")
         return
-    with translate_google_errors(ANALYTICS_HUB, subject):
+    with translate_google_errors(ANALYTICS_HUB, f"Project {hub.project}"):
         credentials = load_credentials(hub.credentials())
     module = type(credentials).__module__
     kind = next((kind for name, kind in _KINDS.items() if module.startswith(name)), module)

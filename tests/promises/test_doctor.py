@@ -483,6 +483,12 @@ class TestGoogle:
             assert found[subject][0].startswith("failed: ")
             assert "invalid_grant" in found[subject][0]
 
+    def test_credentials_that_are_missing(self, tmp_path: Path) -> None:
+        (found,) = lines(analytics_hub=AnalyticsHubResource(project=PROJECT), timeout=5)[
+            "Google credentials"
+        ]
+        assert found.startswith(f"failed: Project {PROJECT}: there are no Google credentials")
+
     def test_a_query_is_only_tried(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         asked: list[dict[str, Any]] = []
 
@@ -537,6 +543,11 @@ class TestCommand:
         assert "ok       Octogen catalogs: ShopCatalogs finds 1, with 250 products in all." in (
             fine.stdout.splitlines()
         )
+        assert [line for line in fine.stdout.splitlines() if "not checked:" in line] == [
+            "skipped  MCP login: not checked: give --principal.",
+            "skipped  Analytics Hub: not checked: give --project.",
+            "skipped  Queries: not checked: give --project.",
+        ]
         with TestOctogen.current({"detail": "Invalid API key"}, 401) as server:
             monkeypatch.setenv("OCTOGEN_BASE_URL", server.base_url)
             broken = self.run("--json")
