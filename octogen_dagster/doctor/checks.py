@@ -121,7 +121,7 @@ def diagnose(
         "Versions": _version_findings,
         "Octogen": partial(_octogen_findings, octogen, seconds),
         "Snapshots": partial(_snapshot_findings, io_manager),
-        "Google credentials": partial(credentials_findings, analytics_hub, control_plane),
+        "Google credentials": partial(credentials_findings, analytics_hub, control_plane, seconds),
         "Sharing": sharing,
     }
     return Diagnosis(tuple(run_checks(checks, timeout)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Generator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from octogen_dagster.api.credentials import address_origin
 from octogen_dagster.background import Deadline
@@ -28,11 +28,15 @@ from octogen_dagster.sharing.google_errors import (
     ANALYTICS_HUB,
     BIGQUERY,
     load_credentials,
+    missing_in_project,
     translate_google_errors,
 )
 from octogen_dagster.sharing.hub import EMULATOR_VARIABLE, AnalyticsHub, Subscription
 from octogen_dagster.sharing.names import TABLE, ListingName, plan_subscription
 from octogen_dagster.sharing.subscribe import in_force
+
+if TYPE_CHECKING:
+    from google.auth.credentials import Credentials
 
 _DEFAULT_LOCATION = "US"
 _MAX_LISTINGS = 100
@@ -42,6 +46,14 @@ _GRANT = (
     "Octogen grants roles/analyticshub.subscriber on a listing to the registered principal, within "
     "minutes. If it does not, check that these Google credentials are that principal's."
 )
+_PROJECT_PERMISSIONS = {
+    "bigquery.datasets.create": "roles/bigquery.user",
+    "bigquery.datasets.get": "roles/bigquery.user",
+    "analyticshub.subscriptions.list": "roles/analyticshub.subscriptionOwner",
+    "analyticshub.subscriptions.delete": "roles/analyticshub.subscriptionOwner",
+    "bigquery.jobs.create": "roles/bigquery.jobUser",
+}
+"""What subscriptions and queries need on the project, each with a role that has it."""
 _KINDS = {
     "google.oauth2.service_account": "the key file of a service account",
     "google.oauth2.credentials": "the login of a person",
@@ -52,9 +64,11 @@ _KINDS = {
 
 
 def credentials_findings(
-    analytics_hub: AnalyticsHubResource | None, control_plane: OctogenControlPlaneResource | None
+    analytics_hub: AnalyticsHubResource | None,
+    control_plane: OctogenControlPlaneResource | None,
+    seconds: float,
 ) -> Check:
-    """Say whose Google credentials there are, and if they are those that Octogen shares with."""
+    """Say whose Google credentials there are, if Octogen shares with them, and what they may do."""
     if analytics_hub is None:
         return
     subject, hub = "Google credentials", resolved(analytics_hub)
@@ -79,6 +93,35 @@ def credentials_findings(
         yield Finding(subject, "warning", said, advice)
     else:
         yield Finding(subject, "ok", said)
+    yield from _permission_findings(credentials, hub.project, seconds)
+
+
+def _permission_findings(credentials: Credentials, project: str, seconds: float) -> Check:
+    """Ask for permissions on the project; Cloud Resource Manager need not be enabled."""
+    import requests
+    from google.auth.exceptions import GoogleAuthError
+    from google.auth.transport.requests import AuthorizedSession
+
+    subject = "Google project"
+    url = f"https://cloudresourcemanager.googleapis.com/v3/projects/{project}:testIamPermissions"
+    asked = {"permissions": list(_PROJECT_PERMISSIONS)}
+    try:
+        with AuthorizedSession(credentials) as session:  # type: ignore[no-untyped-call]
+            response = session.post(url, json=asked, timeout=seconds)
+        response.raise_for_status()
+        granted = response.json().get("permissions", ())
+    except (requests.RequestException, GoogleAuthError) as error:
+        answer = getattr(error, "response", None)
+        cause = type(error).__name__ if answer is None else f"HTTP {answer.status_code}"
+        said = f"Cloud Resource Manager does not tell the permissions on {project} ({cause})."
+        advice = "Enable cloudresourcemanager.googleapis.com, or look at the roles in the console."
+        yield Finding(subject, "skipped", said, advice)
+        return
+    if present := [name for name in _PROJECT_PERMISSIONS if name in granted]:
+        yield Finding(subject, "ok", f"{project} grants {', '.join(present)}.")
+    for name, role in _PROJECT_PERMISSIONS.items():
+        if name not in granted:
+            yield Finding(subject, "failed", missing_in_project(name, role, project))
 
 
 def control_plane_findings(

@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 from dagster_gcp import BigQueryResource
+from google.auth.transport.requests import AuthorizedSession
 from google.cloud import bigquery_analyticshub_v1 as ah
 
 from octogen_dagster import (
@@ -451,8 +452,79 @@ class TestAnalyticsHub:
             diagnose(**names)
 
 
+PERMISSIONS = [
+    "bigquery.datasets.create",
+    "bigquery.datasets.get",
+    "analyticshub.subscriptions.list",
+    "analyticshub.subscriptions.delete",
+    "bigquery.jobs.create",
+]
+
+
 class TestGoogle:
-    """The credentials and queries."""
+    """The credentials, their permissions and queries."""
+
+    @pytest.fixture(autouse=True)
+    def manager(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[RawServer]:
+        """Cloud Resource Manager, which grants `permissions` or refuses with `status`."""
+        google = "https://cloudresourcemanager.googleapis.com"
+        request = AuthorizedSession.request
+
+        def answer(received: Received) -> Iterable[bytes]:
+            assert received.target == f"/v3/projects/{PROJECT}:testIamPermissions"
+            return http(self.status, {"permissions": self.permissions})
+
+        with RawServer(answer) as server:
+            monkeypatch.setattr(
+                AuthorizedSession,
+                "request",
+                lambda session, method, url, *arguments, **options: request(
+                    session, method, url.replace(google, server.origin), *arguments, **options
+                ),
+            )
+            yield server
+
+    status, permissions = 200, PERMISSIONS
+
+    @pytest.mark.parametrize(
+        ("status", "missing", "said"),
+        [
+            (200, [], [f"ok: {PROJECT} grants {', '.join(PERMISSIONS)}."]),
+            (
+                200,
+                PERMISSIONS[4:],
+                [
+                    f"ok: {PROJECT} grants {', '.join(PERMISSIONS[:4])}.",
+                    "failed: The permission bigquery.jobs.create is missing: let",
+                ],
+            ),
+            (
+                403,
+                [],
+                [
+                    f"skipped: Cloud Resource Manager does not tell the permissions on {PROJECT} "
+                    "(HTTP 403). Enable"
+                ],
+            ),
+        ],
+        ids=["all", "one is missing", "the API is not enabled"],
+    )
+    def test_permissions_on_the_project(
+        self,
+        status: int,
+        missing: list[str],
+        said: list[str],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        self.status = status
+        self.permissions = [each for each in PERMISSIONS if each not in missing]
+        with rest_api.answering(lambda *_: (200, {})) as server:
+            for name, value in rest_api.environment(server, server, tmp_path).items():
+                monkeypatch.setenv(name, value)
+            found = lines(analytics_hub=AnalyticsHubResource(project=PROJECT), timeout=1.5)
+        for line, begin in zip(found["Google project"], said, strict=True):
+            assert line.startswith(begin)
 
     def test_the_credentials_are_those_of_the_principal_or_not(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
