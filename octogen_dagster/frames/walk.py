@@ -127,14 +127,15 @@ class WalkRead:
     ) -> Generator[tuple[WalkRead, list[ProductPage]], None, None]:
         """Yield all pages, in batches that are decoded at once."""
         batch: list[ProductPage] = []
-        size = 0
+        size, limit = 0, 1
         with self.walk.saved or contextlib.nullcontext():
             for page in self.pages(client):
                 batch.append(page)
                 size += page.size
-                if len(batch) == _MAX_BATCH_PAGES or size >= _MAX_BATCH_BYTES:
+                if len(batch) == limit or size >= _MAX_BATCH_BYTES:
                     yield self, batch
                     batch, size = [], 0
+                    limit = min(2 * limit, _MAX_BATCH_PAGES)  # a query may need the first rows only
         if batch:
             yield self, batch
 

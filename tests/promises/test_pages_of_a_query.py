@@ -35,6 +35,14 @@ def test_head_requests_no_page_that_it_does_not_need(
     assert service.pages_of("acme") == list(range(1, pages + 1))
 
 
+def test_a_query_that_ends_at_its_first_row_pays_for_few_small_pages() -> None:
+    search = ProductSearch(catalogs=["acme"], page_size=10)
+    with PagedService({"acme": 2_000}).running() as service:
+        frame = scan(service, search, max_extra_pages_ratio=0)
+        assert frame.filter(pl.col("product_url").str.len_bytes() > 0).head(1).collect().height == 1
+        assert len(service.pages_of("acme")) <= 35
+
+
 @pytest.mark.parametrize(("cap", "acme"), [(5, 0), (7, 0), (8, 1), (107, 1), (108, 2)])
 def test_a_cap_fills_up_from_the_named_catalogs_in_their_order(
     service: PagedService, cap: int, acme: int
