@@ -19,7 +19,7 @@ from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.clients import QUICK, Transport, open_client
 from tests.api.leaks import assert_silent, chain, failure, frames_of, leaks
-from tests.api.servers import KEY, RawServer, hanging
+from tests.api.servers import KEY, RawServer, Received, hanging, http
 
 pytestmark = pytest.mark.usefixtures("silent_log")
 
@@ -51,6 +51,15 @@ class TestResponses:
         policy = dataclasses.replace(QUICK, attempts=1)
         error = await failure(sandbox, transport, policy)
         assert isinstance(error, OctogenAPIError)
+        assert_silent(error)
+
+    async def test_a_key_that_the_service_repeats_is_masked(self, transport: Transport) -> None:
+        def repeat(request: Received) -> list[bytes]:
+            return http(422, {"detail": f"no such key: {request.headers['authorization']}"})
+
+        with RawServer(repeat) as server:
+            error = await failure(server, transport)
+        assert "no such key: " in str(error)
         assert_silent(error)
 
     @pytest.mark.parametrize("kind", ["html", "truncate", "wrong_type"])

@@ -90,6 +90,16 @@ def test_an_unknown_catalog_fails_with_the_granted_ones_and_is_not_retried(
     assert [request.path for request in shops.requests] == ["/catalogs"]
 
 
+def test_the_catalogs_are_listed_before_a_read_and_after_it_at_most(
+    resources: dict[str, Any], instance: dg.DagsterInstance, shops: Sandbox
+) -> None:
+    products = build_products_asset("products")
+    assert dg.materialize([products], resources=resources, instance=instance).success
+    paths = [request.path for request in shops.requests]
+    assert 1 <= paths.count("/catalogs") <= 2
+    assert paths[0] == "/catalogs"
+
+
 def test_a_search_in_partitions_of_catalogs_must_not_name_catalogs() -> None:
     with pytest.raises(ValueError, match="Asset 'products': each partition is a catalog"):
         build_products_asset(
