@@ -20,7 +20,6 @@ from octogen_dagster.control_plane.tools import OctogenMCP
 from octogen_dagster.errors import OctogenBigQueryInputError
 from octogen_dagster.settings import refuse_unknown_settings, require_extras
 from octogen_dagster.sharing.hub import AnalyticsHub
-from octogen_dagster.sharing.names import checked_principal
 
 MCP_URL_VARIABLE = "OCTOGEN_MCP_URL"
 TOKEN_ENDPOINT_VARIABLE = "OCTOGEN_MCP_TOKEN_ENDPOINT"  # noqa: S105
@@ -132,13 +131,6 @@ class OctogenControlPlaneResource(dg.ConfigurableResource[Any]):
         if not isinstance(host, str) or isinstance(host, dg.EnvVar):
             return host
         return checked_host(host, "host")
-
-    @field_validator("principal", mode="before")
-    @classmethod
-    def _check_principal(cls, principal: object) -> object:
-        if not isinstance(principal, str) or isinstance(principal, dg.EnvVar):
-            return principal
-        return checked_principal(principal)
 
     @model_validator(mode="after")
     def _check_packages(self) -> Self:

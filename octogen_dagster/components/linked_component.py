@@ -217,15 +217,6 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
     _check_host = field_validator("host")(check_host)
     _check_credentials = field_validator("gcp_credentials")(check_not_written_out)
 
-    @field_validator("principal")
-    @classmethod
-    def _check_principal(cls, principal: Text | None) -> Text | None:
-        from octogen_dagster.bigquery.resources import OctogenControlPlaneResource
-
-        if principal is not None:
-            OctogenControlPlaneResource(principal=principal)
-        return principal
-
     @model_validator(mode="after")
     def _check(self) -> Self:
         extras = ["bigquery", *(["mcp"] if self.source.is_octogen else [])]

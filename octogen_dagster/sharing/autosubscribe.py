@@ -17,13 +17,7 @@ from octogen_dagster.errors import (
     OctogenBigQueryUnreachableError,
     OctogenError,
 )
-from octogen_dagster.sharing.names import (
-    ListingName,
-    Plan,
-    checked_principal,
-    checked_project,
-    plan_subscription,
-)
+from octogen_dagster.sharing.names import ListingName, Plan, checked_project, plan_subscription
 from octogen_dagster.sharing.octogen import (
     Action,
     Offer,
@@ -100,7 +94,6 @@ def autosubscribe(
     `apply` it only says what it would do. `report` is called after each catalog.
     """
     checked_project(project)
-    checked_principal(principal)
     found = read_offers(
         octogen,
         octogen.listings(catalogs),

@@ -17,7 +17,6 @@ TABLE = "products_current_v1"
 _PROJECT = re.compile(r"(?!.*\.\.)[A-Za-z0-9._:-]{1,100}")
 _LOCATION = re.compile(r"[A-Za-z0-9-]{1,100}")
 _ID = re.compile(r"(?!.*\.\.)[\w.-]{1,100}")
-_PRINCIPAL = re.compile(r"[A-Za-z]+:\S+")
 _DATASET_ID = re.compile(r"[A-Za-z0-9_]{1,1024}")
 
 _PARTS = {
@@ -124,16 +123,6 @@ def checked_project(project: str) -> str:
             "such as my-project-123."
         )
     return project
-
-
-def checked_principal(principal: str) -> str:
-    """Check that an IAM principal says its kind, without which it is none that is registered."""
-    if not _PRINCIPAL.fullmatch(principal):
-        raise OctogenBigQueryInputError(
-            f"Principal {principal[:100]!r} is invalid: write its kind before it, such as "
-            "serviceAccount:reader@my-project.iam.gserviceaccount.com or user:me@example.com."
-        )
-    return principal
 
 
 def sample_query(project: str, dataset_id: str) -> str:

@@ -304,7 +304,6 @@ def test_each_listing_and_each_cell_has_an_outcome() -> None:
     [
         (["--timeout", "-1"], 2, "Invalid value for '--timeout'"),
         (["--project", ""], 2, "Error: Project '' is invalid"),
-        (["--principal", "me@my.org"], 2, "Error: Principal 'me@my.org' is invalid"),
         (["--mcp-url", "ftp://x"], 2, "Error: The MCP URL 'ftp://x' needs a scheme and a host"),
         (["--mcp-access-token", "expired"], 1, "is refused; they live for some five minutes"),
         (["--mcp-refresh-token", "made-up"], 1, "invalid_grant"),
