@@ -468,7 +468,7 @@ class TestGoogle:
     def manager(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[RawServer]:
         """Cloud Resource Manager, which grants `permissions` or refuses with `status`."""
         google = "https://cloudresourcemanager.googleapis.com"
-        request = AuthorizedSession.request
+        request: Any = AuthorizedSession.request
 
         def answer(received: Received) -> Iterable[bytes]:
             assert received.target == f"/v3/projects/{PROJECT}:testIamPermissions"

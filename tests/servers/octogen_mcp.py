@@ -212,7 +212,7 @@ def parameters(url: str) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
 
 
-def reply(request: Received, result: Any, **headers: str) -> list[bytes]:
+def reply(request: Received, result: Any, **headers: Any) -> list[bytes]:
     """The response with the result of a call."""
     body = {"jsonrpc": "2.0", "id": request.json.get("id"), "result": result}
     return http(body=body, **headers)
