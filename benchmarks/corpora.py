@@ -217,7 +217,7 @@ def _no_images(item: Item) -> None:
 
 def _all_null(item: Item) -> None:
     images = item["images"]
-    kept = {"uuid", "productUrl", "images", "brand"}
+    kept = {"uuid", "productUrl", "images", "brand", "isActive"}
     item.update(dict.fromkeys(item.keys() - kept))
     item["brand"] = {"name": "Northgate", "slug": None, "url": None, "description": None}
     item["rating"] = {"average": None, "count": None}
@@ -229,6 +229,7 @@ def _all_null(item: Item) -> None:
 
 def _all_absent(item: Item) -> None:
     _all_null(item)
+    del item["isActive"]  # which says that it is true
     for part in (item, item["brand"], item["rating"], *item["images"]):
         if isinstance(part, dict):
             for name in [name for name, value in part.items() if value is None]:

@@ -89,6 +89,12 @@ class Catalog:
             self._walks[filters] = Walk(items, count, self._shape, self._generation)
         return self._walks[filters]
 
+    def number_of_products(self, filters: Filters) -> int:
+        """Return the number of products that filters select."""
+        if filters == Filters():
+            return self.products
+        return sum(filters.match(brand) for brand in self._brands)
+
     def top_brands(self, limit: int = 500) -> list[tuple[str, int]]:
         """Return the brands with the most products, with their numbers of products."""
         counts: dict[str, int] = {}
@@ -150,7 +156,7 @@ class Walk:
         elif self._generation == "seed":
             end["nextCursor"] = None
         if self._generation == "current":
-            end |= {"requestId": self.request_id(number), "effectiveQuery": _EFFECTIVE_QUERY}
+            end |= {"requestId": self.request_id(number), "effectiveQuery": EFFECTIVE_QUERY}
         encoded = self._shape.encode(end)[1:] if end else b"}"
         return (b"," if end else b"") + encoded
 
@@ -189,7 +195,7 @@ class Walk:
         return sum(map(len, pages)) // len(pages) + sum(map(len, ends)) // len(ends)
 
 
-_EFFECTIVE_QUERY = {
+EFFECTIVE_QUERY = {
     "text": "",
     "understood": False,
     "catalogs": None,

@@ -14,12 +14,13 @@ from typing import Any
 
 from benchmarks.corpora import HOST
 from benchmarks.details import full_views
-from benchmarks.pages import Filters, Walk, make_catalogs
+from benchmarks.pages import EFFECTIVE_QUERY, Filters, Walk, make_catalogs
 from benchmarks.source import PAGE_SIZE, WARM_UP, Generation
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _GZIP = re.compile(rb"\r\naccept-encoding:[^\r]*gzip", re.IGNORECASE)
 _REASONS = {200: "OK", 404: "Not Found", 422: "Unprocessable Entity"}
+_CATEGORY = "category_path.depth_0"
 _INDEXED_AT = "2026-11-01T04:00:00Z"
 _SEARCH_FIELDS = {
     "seed": {"catalog", "cursor", "limit"},
@@ -72,6 +73,8 @@ class Service:
                 return self._lookup(json.loads(body))
             case b"GET /v1/catalogs" if self._generation == "seed":
                 return 200, str(uuid.uuid4()), [self._listing], ""
+            case b"POST /v1/products/facet-counts" if self._generation == "current":
+                return self._count(json.loads(body))
             case b"GET /v1/counts":
                 return _json_response(200, self._counts)
         if operation.startswith(b"GET /v1/domains/") and self._generation == "current":
@@ -93,14 +96,21 @@ class Service:
         catalog = self._catalogs.get(keys[0])
         if catalog is None:
             return _json_response(404, {"detail": "catalog_not_found"})
-        facets, excluded = (request.get(name) or [] for name in ("facets", "exclude_facets"))
-        if any(facet["name"] != "brand_name" for facet in [*facets, *excluded]):
+        filters = _brand_filters(request)
+        if filters is None:
             return self._refuse({"facets"})
-        walk = catalog.whole
-        if facets or excluded:
-            brands = _names(facets) if facets else None
-            walk = catalog.walk(Filters(brands, _names(excluded)))
-        return self._page(walk, request.get("cursor"), gzip_accepted)
+        return self._page(catalog.walk(filters), request.get("cursor"), gzip_accepted)
+
+    def _count(self, request: dict[str, Any]) -> Response:
+        """Count the products of a search, which are all of one category."""
+        filters = _brand_filters(request)
+        if filters is None or request.get("facet_names") != [_CATEGORY]:
+            return self._refuse({"facets", "facet_names"})
+        catalogs = [self._catalogs[key] for key in request["catalogs"]]
+        count = sum(catalog.number_of_products(filters) for catalog in catalogs)
+        facet = {"name": _CATEGORY, "values": [{"value": "Clothing", "count": count}]}
+        body = {"facets": [facet], "categories": [], "attributes": []}
+        return _json_response(200, body | {"effectiveQuery": EFFECTIVE_QUERY})
 
     def _page(self, walk: Walk, cursor: str | None, gzip_accepted: bool) -> Response:
         self._counts["pages"] += 1
@@ -153,6 +163,14 @@ class Service:
             if (brands := catalog.top_brands()) and key != WARM_UP
         ]
         return {"host": HOST, "catalogs": entries}
+
+
+def _brand_filters(request: dict[str, Any]) -> Filters | None:
+    """Return the filters of a search; None if it has others than brands."""
+    facets, excluded = (request.get(name) or [] for name in ("facets", "exclude_facets"))
+    if any(facet["name"] != "brand_name" for facet in [*facets, *excluded]):
+        return None
+    return Filters(_names(facets) if facets else None, _names(excluded))
 
 
 def _names(facets: list[dict[str, Any]]) -> frozenset[str]:
