@@ -6,12 +6,6 @@ from typing import Any
 
 import dagster as dg
 
-from octogen_dagster.bigquery.checks import (
-    PRODUCT_COLUMNS,
-    age_of,
-    build_check_specs,
-    check_results,
-)
 from octogen_dagster.bigquery.queries import (
     DOLLARS_PER_TIB,
     MAX_BYTES_BILLED,
@@ -19,6 +13,12 @@ from octogen_dagster.bigquery.queries import (
     query_metadata,
     require_max_bytes_billed,
     run_query,
+)
+from octogen_dagster.bigquery.table_checks import (
+    PRODUCT_COLUMNS,
+    age_of,
+    build_check_specs,
+    check_results,
 )
 from octogen_dagster.bigquery.tables import (
     CONSOLE,

@@ -6,7 +6,6 @@ from typing import Any
 
 import dagster as dg
 
-from octogen_dagster.bigquery.checks import PRODUCT_COLUMNS, build_check_specs, check_results
 from octogen_dagster.bigquery.linked_view import LinkedScan, build_select, check_arguments
 from octogen_dagster.bigquery.queries import (
     DOLLARS_PER_TIB,
@@ -17,6 +16,7 @@ from octogen_dagster.bigquery.queries import (
     require_max_bytes_billed,
     run_query,
 )
+from octogen_dagster.bigquery.table_checks import PRODUCT_COLUMNS, build_check_specs, check_results
 from octogen_dagster.bigquery.tables import (
     CONSOLE,
     EXPORTED_AT,

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, TypeVar
 
@@ -10,10 +10,15 @@ import dagster as dg
 
 from octogen_dagster.background import Deadline, submit
 from octogen_dagster.bigquery.listing_sources import TICK_TIMEOUT, Source
-from octogen_dagster.bigquery.partitions import listing_name, listing_partition_key
-from octogen_dagster.errors import OctogenBigQueryInputError, OctogenError, OctogenTimeoutError
-from octogen_dagster.sharing.hub import REVOKED, Listing, Listings, Subscription
-from octogen_dagster.sharing.names import ListingKey, ListingName
+from octogen_dagster.bigquery.partitions import (
+    by_partition_key,
+    is_revoked,
+    known_name,
+    read_states,
+)
+from octogen_dagster.errors import OctogenError, OctogenTimeoutError
+from octogen_dagster.sharing.hub import Listing, Listings
+from octogen_dagster.sharing.names import ListingKey
 from octogen_dagster.sharing.octogen import Standing, standing
 from octogen_dagster.ticks import (
     Wanted,
@@ -136,57 +141,8 @@ def _read(
 ) -> tuple[Listings, Mapping[ListingKey, set[str]]]:
     """Read the listings, and the states of the subscriptions of those that are subscribed to."""
     found = source.listings(resources, within)
-    names = [name for key in subscribed if (name := _name(key)) is not None]
+    names = [name for key in subscribed if (name := known_name(key)) is not None]
     return found, read_states(resources.analytics_hub, names, within) if names else {}
-
-
-def read_states(
-    analytics_hub: Any, names: Iterable[ListingName], within: Deadline
-) -> dict[ListingKey, set[str]]:
-    """Read the states of a project's subscriptions in the locations of these listings."""
-    found: list[Subscription] = []
-    with analytics_hub.hub(within=within) as hub:
-        for location in sorted({name.location.lower() for name in names}):
-            found += hub.list_subscriptions(analytics_hub.project, location)
-    states: dict[ListingKey, set[str]] = {}
-    for subscription in found:
-        states.setdefault(subscription.listing.key, set()).add(subscription.state)
-    return states
-
-
-def is_revoked(states: Mapping[ListingKey, Collection[str]], listing: ListingName) -> bool:
-    """True if all subscriptions to a listing are revoked, and there is one."""
-    return set(states.get(listing.key, ())) == {REVOKED}
-
-
-def by_partition_key(
-    listings: Iterable[Listing], known: Collection[str]
-) -> tuple[dict[str, Listing], list[str]]:
-    """Give each listing its partition key, which it keeps when its project is named another way.
-
-    Returns:
-        The listings by partition key, and the known keys that are not those of a listing.
-    """
-    partitions: dict[ListingKey, str] = {}
-    invalid = []
-    for key in sorted(known):
-        name = _name(key)
-        if name is None:
-            invalid.append(key)
-        else:
-            partitions.setdefault(name.key, key)
-    exists, by_key = set(known), {}
-    for listing in listings:
-        key = listing_partition_key(str(listing.name))
-        by_key[key if key in exists else partitions.get(listing.name.key, key)] = listing
-    return by_key, invalid
-
-
-def _name(key: str) -> ListingName | None:
-    try:
-        return listing_name(key)
-    except OctogenBigQueryInputError:
-        return None
 
 
 def _log(context: dg.SensorEvaluationContext, found: Listings) -> None:

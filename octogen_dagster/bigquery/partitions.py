@@ -1,4 +1,4 @@
-"""Partitions of Analytics Hub listings.
+"""Partitions of Analytics Hub listings, and the states of the subscriptions to them.
 
 A listing's partition key is `<project>:<location>:<exchange>:<listing>`. It is parsed from the
 right, without network or state.
@@ -6,10 +6,17 @@ right, without network or state.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
 import dagster as dg
 
 from octogen_dagster.errors import OctogenBigQueryInputError
-from octogen_dagster.sharing.names import ListingName
+from octogen_dagster.sharing.hub import REVOKED, Listing, Subscription
+from octogen_dagster.sharing.names import ListingKey, ListingName
+
+if TYPE_CHECKING:
+    from octogen_dagster.background import Deadline
 
 listing_partitions = dg.DynamicPartitionsDefinition(name="octogen_listings")
 """The Analytics Hub listings to subscribe to, one partition for each."""
@@ -50,3 +57,52 @@ def listing_name(partition_key: str) -> ListingName:
             f"Partition {partition_key!r} is not a listing: it has the form "
             "<project>:<location>:<exchange>:<listing>. Delete the partition, and add it again."
         ) from None
+
+
+def by_partition_key(
+    listings: Iterable[Listing], known: Collection[str]
+) -> tuple[dict[str, Listing], list[str]]:
+    """Give each listing its partition key, which it keeps when its project is named another way.
+
+    Returns the listings by partition key, and the known keys that are not those of a listing.
+    """
+    partitions: dict[ListingKey, str] = {}
+    invalid = []
+    for key in sorted(known):
+        name = known_name(key)
+        if name is None:
+            invalid.append(key)
+        else:
+            partitions.setdefault(name.key, key)
+    exists, by_key = set(known), {}
+    for listing in listings:
+        key = listing_partition_key(str(listing.name))
+        by_key[key if key in exists else partitions.get(listing.name.key, key)] = listing
+    return by_key, invalid
+
+
+def known_name(key: str) -> ListingName | None:
+    """`listing_name`; None if the key is not that of a listing."""
+    try:
+        return listing_name(key)
+    except OctogenBigQueryInputError:
+        return None
+
+
+def read_states(
+    analytics_hub: Any, names: Iterable[ListingName], within: Deadline
+) -> dict[ListingKey, set[str]]:
+    """Read the states of a project's subscriptions in the locations of these listings."""
+    found: list[Subscription] = []
+    with analytics_hub.hub(within=within) as hub:
+        for location in sorted({name.location.lower() for name in names}):
+            found += hub.list_subscriptions(analytics_hub.project, location)
+    states: dict[ListingKey, set[str]] = {}
+    for subscription in found:
+        states.setdefault(subscription.listing.key, set()).add(subscription.state)
+    return states
+
+
+def is_revoked(states: Mapping[ListingKey, Collection[str]], listing: ListingName) -> bool:
+    """True if all subscriptions to a listing are revoked, and there is one."""
+    return set(states.get(listing.key, ())) == {REVOKED}

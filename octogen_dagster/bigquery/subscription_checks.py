@@ -6,9 +6,13 @@ from typing import Any
 import dagster as dg
 
 from octogen_dagster.background import Deadline
-from octogen_dagster.bigquery.listing_sensor import by_partition_key, is_revoked, read_states
 from octogen_dagster.bigquery.listing_sources import TICK_TIMEOUT, Source
-from octogen_dagster.bigquery.partitions import listing_name
+from octogen_dagster.bigquery.partitions import (
+    by_partition_key,
+    is_revoked,
+    listing_name,
+    read_states,
+)
 from octogen_dagster.dagster_parts import permanent_errors_fail
 from octogen_dagster.sharing.hub import STALE, Listing
 from octogen_dagster.sharing.names import ListingKey, ListingName
