@@ -43,15 +43,8 @@ _MAX_URL_IN_MESSAGE = 200
 class ApiKey:
     """The API key, which adds itself to requests and appears nowhere else.
 
-    Pickling drops the key; unpickling looks it up in the environment.
-
-    Args:
-        api_key: The key; by default `OCTOGEN_PLATFORM_API_KEY` of the environment, then
-            `OCTO_API_KEY`, which Octogen has deprecated.
-
-    Raises:
-        MissingAPIKeyError: There is no key.
-        ValueError: The key has blanks or characters that no key has.
+    By default it is `OCTOGEN_PLATFORM_API_KEY` of the environment, then `OCTO_API_KEY`, which
+    Octogen has deprecated. Pickling drops the key; unpickling looks it up in the environment.
     """
 
     def __init__(self, api_key: str | None = None) -> None:

@@ -35,23 +35,14 @@ _FIELDS = {*SearchFilters.model_fields, "catalogs"} - _OF_SEARCHES_ONLY
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a read takes.
-
-    Attributes:
-        products: The number of products.
-        requests: The number of requests that are charged.
-        kind: What they are, as a singular noun.
-        price_usd: Dollars for each; 0 if costs are not shown.
-        requests_per_minute: The rate limit; None if it is not known.
-        reserve: The share of the rate limit's bucket that is left to other users.
-    """
+    """What a read takes."""
 
     products: int
-    requests: int
-    kind: str
-    price_usd: float
-    requests_per_minute: float | None
-    reserve: float
+    requests: int  # that are charged
+    kind: str  # of these requests, as a singular noun
+    price_usd: float  # of each; 0 if costs are not shown
+    requests_per_minute: float | None  # the rate limit, if it is known
+    reserve: float  # the share of its bucket that is left to other users
 
     @property
     def cost_usd(self) -> Decimal:

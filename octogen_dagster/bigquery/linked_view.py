@@ -87,8 +87,7 @@ def build_select(
 class LinkedScan:
     """The rows of a query's result as a source of a snapshot, read when its frame is executed.
 
-    Attributes:
-        last_modified: The newest value of the column `dated_by` that the last execution read.
+    `last_modified` is the newest value of the column `dated_by` that the last execution read.
     """
 
     spending = None

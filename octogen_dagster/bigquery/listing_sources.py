@@ -22,14 +22,9 @@ class Source(Protocol):
         """The keys of the resources that it needs."""
 
     def listings(self, resources: Any, within: Deadline | None = None) -> Listings:
-        """Read the listings that are there now.
+        """Read the listings that are there now, with the resources of the sensor's context.
 
-        Args:
-            resources: The resources of the sensor's context.
-            within: The time that the tick has, which ends the calls too; by default TICK_TIMEOUT.
-
-        Raises:
-            OctogenError: The listings cannot be read.
+        `within` is the time that the tick has, which ends the calls too; by default TICK_TIMEOUT.
         """
 
 

@@ -228,21 +228,14 @@ class _Query:
 
 
 class QueryRows:
-    """The rows of a query that has succeeded, of which a few batches are in memory.
-
-    Attributes:
-        job_id: The id of the query's job.
-        total: The number of rows by BigQuery's own count.
-        schema: The columns.
-        read_by: What the rows were read by, "REST" or "Storage Read API".
-    """
+    """The rows of a query that has succeeded, of which a few batches are in memory."""
 
     def __init__(self, client: Client, job: QueryJob) -> None:
         result = job.result(timeout=REQUEST_TIMEOUT)
         self.job_id: str = job.job_id
-        self.total: int = result.total_rows
+        self.total: int = result.total_rows  # by BigQuery's own count
         self.schema = tuple(result.schema)
-        self.read_by = ""
+        self.read_by = ""  # "REST" or "Storage Read API", once rows were read
         self._client = client
         self._job = job
 

@@ -245,11 +245,7 @@ class YamlComponent(YamlModel, dg.Component):
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> Self:
-        """Return the component of the attributes of a YAML file.
-
-        Raises:
-            OctogenComponentError: The attributes are not valid.
-        """
+        """Return the component of the attributes of a YAML file."""
         data = attributes.root if isinstance(attributes, RootModel) else {}
         own = _TextKeepingContext(**as_dict(context.resolution_context))
         try:

@@ -51,9 +51,6 @@ def run_demo(folder: Path, *, catalogs: int, products: int, ui_port: int | None)
 
     On the second day prices moved, products came and went, and one price is wrong. A demo in the
     folder of an earlier one goes on with the days after it. The UI runs until Ctrl-C.
-
-    Raises:
-        SystemExit: The UI cannot start.
     """
     if ui_port is not None:
         _require_ui(ui_port)

@@ -42,20 +42,15 @@ _LIMITS = {1, 9999}  # years of which Python cannot represent each time in UTC
 class JsonType(NamedTuple):
     """A type of JSON as each library knows it.
 
-    Attributes:
-        dtype: What a column has.
-        wire: What Polars decodes JSON to: `dtype` with the names of fields as they are in JSON, and
-            with texts for times.
-        kind: What msgspec decodes JSON to.
-        convert: Brings what msgspec decoded into the form of `wire`; None if it has it.
-        fields: The fields of the object, or of the objects in the list, by their names in JSON.
+    Polars decodes JSON to `wire`, which is `dtype` with the names that fields have in JSON, and
+    with texts for times.
     """
 
-    dtype: pl.DataType
+    dtype: pl.DataType  # of the column
     wire: pl.DataType
-    kind: Any
-    convert: Convert | None = None
-    fields: Mapping[str, JsonType] = {}
+    kind: Any  # what msgspec decodes JSON to
+    convert: Convert | None = None  # from what msgspec decoded to `wire`; None if it is that
+    fields: Mapping[str, JsonType] = {}  # of the object, or of those in the list, by names in JSON
 
 
 def _times(texts: list[str | None]) -> list[str | None]:
@@ -205,25 +200,15 @@ def _conversions(
 
 
 class Table(NamedTuple):
-    """The columns of a snapshot, and how they come from a response.
+    """The columns of a snapshot, and how they come from a response."""
 
-    Attributes:
-        model: The model of the response.
-        schema: The columns.
-        response: The type of a whole response.
-        rows: The type of the part of it whose fields are columns.
-        own: The columns that do not come from the response.
-        decoder: Decodes a response strictly; what it returns is not yet in one form.
-        conversions: Bring it into one form.
-    """
-
-    model: type[BaseModel]
+    model: type[BaseModel]  # of the response
     schema: pl.Schema
     response: JsonType
-    rows: JsonType
-    own: Collection[str]
-    decoder: msgspec.json.Decoder[Any]
-    conversions: Sequence[Conversion]
+    rows: JsonType  # the part of the response whose fields are columns
+    own: Collection[str]  # the columns that do not come from the response
+    decoder: msgspec.json.Decoder[Any]  # strict; what it returns is not yet in one form
+    conversions: Sequence[Conversion]  # bring it into one form
 
     def unknown_fields(self, response: Any) -> Iterator[str]:
         """Yield the path of each field that the models do not know: "items.brand.founder"."""

@@ -49,27 +49,15 @@ _FORMAT = zlib.crc32(repr(PRODUCTS.rows.wire).encode())
 
 
 class ProductPage(msgspec.Struct, array_like=True, tag=_FORMAT, gc=False):
-    """A search page that was checked, without the response that it came in.
+    """A search page that was checked, without the response that it came in."""
 
-    Attributes:
-        uuids: The uuids of its products, in order.
-        next_cursor: The cursor of the next page; None on the last one.
-        request_id: The `x-request-id` of the response.
-        items: The JSON of its products, which Polars decodes.
-        unknown: How often each field occurs that the models do not know, by path; they are counted
-            on the first page of a walk.
-        query: The JSON of the effective query, None from an older service.
-        images_are_text: True if all images are URLs, as in the seed generation, else they are
-            objects.
-    """
-
-    uuids: list[str]
-    next_cursor: str | None
+    uuids: list[str]  # of its products, in order
+    next_cursor: str | None  # None on the last page
     request_id: str | None
-    items: bytes
-    unknown: dict[str, int]
-    query: bytes | None
-    images_are_text: bool
+    items: bytes  # the JSON of its products, which Polars decodes
+    unknown: dict[str, int]  # fields that no model knows, by path; counted on a walk's first page
+    query: bytes | None  # the JSON of the effective query; None from an older service
+    images_are_text: bool  # True if all images are URLs, as in the seed generation
 
     @property
     def size(self) -> int:
@@ -123,19 +111,12 @@ def _parsed_page(content: bytes) -> tuple[Any, bool]:
 
 
 class CheckedLookup(msgspec.Struct, frozen=True, gc=False):
-    """A response to a lookup that was checked.
-
-    Attributes:
-        uuid: The uuid of its product.
-        source: Where the product comes from.
-        content: The JSON of the response, which Polars decodes.
-        unknown: How often each field occurs that the models do not know, by path.
-    """
+    """A response to a lookup that was checked."""
 
     uuid: str | None
-    source: str | None
-    content: bytes
-    unknown: Mapping[str, int]
+    source: str | None  # where the product comes from
+    content: bytes  # the JSON of the response, which Polars decodes
+    unknown: Mapping[str, int]  # fields that the models do not know, by path
 
 
 def read_lookup(response: Response, subject: str) -> CheckedLookup:

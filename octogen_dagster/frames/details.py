@@ -90,10 +90,8 @@ class DetailScan:
 
     A product that is gone or whose lookup fails is a row with that status. If an address leads to
     another product, the status is `mismatch` and that product is not stored. Too many failures, a
-    refused API key or spent credit end the execution. The products are executed twice.
-
-    Attributes:
-        statistics: The statistics of the last execution of the frame.
+    refused API key or spent credit end the execution. The products are executed twice. `statistics`
+    are those of the last execution.
     """
 
     report_interval_seconds = 10.0
@@ -377,21 +375,13 @@ class _FailureLimit:
 
 @dataclass
 class DetailStatistics(ReadStatistics):
-    """The statistics of an execution of a `DetailScan`, which has one row for each product.
-
-    Attributes:
-        products: Products in the product snapshot.
-        by_status: Rows by their status.
-        carried_over: Rows taken from the previous details snapshot.
-        oldest_lookup: The time of the oldest lookup of all rows.
-        first_error: The first error of a row.
-    """
+    """The statistics of an execution of a `DetailScan`, which has one row for each product."""
 
     products: int = 0
     by_status: Counter[str] = field(default_factory=Counter)
-    carried_over: int = 0
-    oldest_lookup: datetime | None = None
-    first_error: str | None = None
+    carried_over: int = 0  # rows of the previous details snapshot
+    oldest_lookup: datetime | None = None  # of all rows
+    first_error: str | None = None  # of a row
 
     def add(self, frame: pl.DataFrame, *, carried_over: bool = False) -> None:
         """Count the rows of a frame."""
@@ -429,11 +419,7 @@ class DetailStatistics(ReadStatistics):
         return {name: figure for name, figure in figures.items() if figure is not None}
 
     def progress(self, subject: str) -> str:
-        """Return a line about the progress of the lookups.
-
-        Args:
-            subject: What is made, such as "octogen_products_details, partition 'acme'".
-        """
+        """Return a line about the progress of the lookups for a subject, such as an asset."""
         return (
             f"{subject}: {self.received_rows:,} of {self.products:,} products, "
             f"{self.cost(self.prices.lookup_usd)}{self.speed(self.products)}; "

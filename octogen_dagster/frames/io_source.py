@@ -18,17 +18,11 @@ _RETURN_TIMEOUT = 0.1
 
 
 class Query(NamedTuple):
-    """What a query needs of a source.
+    """What a query needs of a source."""
 
-    Attributes:
-        columns: The columns that are needed; the frames may have more.
-        predicate: The filter of the query; it is applied to the frames afterwards.
-        n_rows: The largest number of rows, before the filter; None for all.
-    """
-
-    columns: set[str]
-    predicate: pl.Expr | None
-    n_rows: int | None
+    columns: set[str]  # the frames may have more
+    predicate: pl.Expr | None  # it is applied to the frames afterwards
+    n_rows: int | None  # the most rows, before the predicate; None for all
 
 
 Frames = Callable[[Query, threading.Event], Iterator[pl.DataFrame]]
@@ -40,10 +34,7 @@ def io_source(
 ) -> pl.LazyFrame:
     """Return a lazy frame whose rows `frames` yields.
 
-    Args:
-        schema: The schema of the frame.
-        frames: Yields the rows of one execution.
-        stop: Ends the executions; by default each has an end of its own.
+    `stop` ends its executions; by default each has an end of its own.
     """
     source = _Source(schema, frames, stop)
     frame = register_io_source(source, schema=schema, validate_schema=True, is_pure=True)

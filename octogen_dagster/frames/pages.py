@@ -73,13 +73,9 @@ def walk_key(
 ) -> WalkKey:
     """The key of a walk.
 
-    Args:
-        base_url: The base URL of the service.
-        body: The request for page 1 of whole catalogs.
-        stamps: When each of its catalogs was indexed, as far as that is known.
-        part: What tells the part of a catalog from its other parts; None for the whole catalog.
-        scope: What tells snapshots of one asset apart: a partition of a day is not continued from
-            the pages of the day before.
+    `body` is the request for page 1 of whole catalogs, `stamps` are the times at which they were
+    indexed, and `part` tells a part of a catalog from the others. `scope` tells snapshots of one
+    asset apart: a partition of a day is not continued from the pages of the day before.
     """
     halves = [_digest(msgspec.json.encode(each, order="sorted")) for each in (body, part)]
     whole = _digest(f"{_FORMAT} {scope} {base_url} {halves[0]}".encode())
@@ -121,14 +117,10 @@ class _Name(NamedTuple):
 
 
 class PageStore:
-    """The saved pages of one asset, for one read.
+    """The saved pages of one asset, for one read, in a folder that the first segment makes.
 
-    Args:
-        store: Where they are.
-        folder: The folder of the asset's saved pages; it is made when the first segment is written.
-        scope: The snapshot that is read, such as the partition.
-        resume_within: The age up to which pages are continued; with 0 none are saved.
-        clock: Returns the present time, in UTC.
+    `scope` is the snapshot that is read, such as the partition. Pages are continued up to the age
+    `resume_within`; with 0 none are saved.
     """
 
     def __init__(
@@ -202,11 +194,7 @@ class PageStore:
             self._store.delete(files, folder=self._folder)
 
     def clear(self) -> None:
-        """Save no more, and remove the pages of the catalogs of this read, whatever part or state.
-
-        Raises:
-            OctogenSnapshotError: Some files cannot be removed.
-        """
+        """Save no more, and remove the pages of this read's catalogs, whatever part or state."""
         self.is_ended = True
         for walk in self._walks.values():
             walk.close()
@@ -274,22 +262,14 @@ class PageStore:
 class SavedWalk:
     """The saved pages of one walk: those of earlier runs, then those that this read appends.
 
-    As a context manager it saves all pages of a walk that ends or fails.
-
-    Attributes:
-        key: What the walk is.
-        pages: The number of pages of earlier runs.
-        first: The first of them; None without any.
-        last: The last of them.
-        last_cursor: The cursor by which the last one was requested.
-        generation: The generation of the contract of the pages.
-        started_at: When the read began that saved the first one, or this one.
-        resumed: How many of the pages of earlier runs came so far.
+    As a context manager it saves all pages of a walk that ends or fails. `pages` is the number of
+    those of earlier runs, and `resumed` how many of them came so far. `started_at` is when the read
+    began that saved the first one, or this read.
     """
 
-    first: ProductPage | None = None
+    first: ProductPage | None = None  # of earlier runs
     last: ProductPage | None = None
-    last_cursor: str | None = None
+    last_cursor: str | None = None  # by which the last one was requested
 
     def __init__(
         self, store: PageStore, key: WalkKey, names: list[_Name], started_at: datetime
@@ -353,13 +333,8 @@ class SavedWalk:
                 self._wait()
 
     def append(self, page: ProductPage, generation: str) -> None:
-        """Save the next page in the background; a read waits only if two segments are on their way.
-
-        Raises:
-            OctogenSnapshotError: Nothing at all can be written to the bucket, so the snapshot could
-                not be published either.
-        """
-        if self._store.failure:
+        """Save the next page in the background; wait only if two segments are on their way."""
+        if self._store.failure:  # nothing can be written there, so the snapshot could not either
             raise self._store.failure
         if self._closed or self._store.is_ended:
             return

@@ -37,21 +37,13 @@ MAX_SHARE = 0.75
 
 @dataclass(frozen=True)
 class CatalogPart:
-    """The part of a catalog that one of several walks reads.
+    """The part of a catalog that one of several walks reads."""
 
-    Attributes:
-        number: The number of the part, from 1.
-        parts: The number of parts of the catalog.
-        brands: The brands; none for the remainder, which has the products without a brand too.
-        excluded: The brands of other parts, whose products do not belong to this one.
-        products: The number of products to expect; 0 if it is not known.
-    """
-
-    number: int
-    parts: int
-    brands: Sequence[str]
-    excluded: Sequence[str]
-    products: int = field(default=0, compare=False)
+    number: int  # from 1
+    parts: int  # of the catalog
+    brands: Sequence[str]  # none for the remainder, which has the products without a brand too
+    excluded: Sequence[str]  # brands of other parts, whose products do not belong to this one
+    products: int = field(default=0, compare=False)  # to expect; 0 if it is not known
 
     def narrowed(self, request: SearchRequest) -> SearchRequest:
         """Return a request for a whole catalog as one for this part."""
@@ -61,15 +53,9 @@ class CatalogPart:
 
 
 def partition(brands: Mapping[str, int], products: int, walks: int) -> list[CatalogPart]:
-    """Split a catalog into parts of about equal size.
+    """Split a catalog into at most so many parts of about equal size, the largest one first.
 
-    Args:
-        brands: The number of products by brand.
-        products: The number of products of the catalog.
-        walks: The largest number of parts, with the remainder.
-
-    Returns:
-        The parts, the largest one first; none if one of them would have most of the catalog.
+    `brands` are numbers of products. There are no parts if one would have most of the catalog.
     """
     named = Counter(_by_spelling(brands)).most_common(MAX_BRANDS)
     unnamed = max(0, products - sum(size for _, size in named))

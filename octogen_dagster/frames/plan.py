@@ -119,14 +119,9 @@ def plan_walks(
 ) -> list[Walk]:
     """Plan a walk of each catalog of a search, or one for many, in order.
 
-    Args:
-        search: The search.
-        client: Sends the requests.
-        listed: The catalogs of the source; None if there is no list or none is needed.
-        pushdown: Restricts the catalogs to those that the query needs.
-        source_is_granted: True if the source is the list of the granted catalogs.
-        merges: False if catalogs are to come one after another although the search has filters: a
-            query that filters them must not find them in another order.
+    `listed` are the catalogs of the source, if there is a list and it is needed. Without `merges`
+    catalogs come one after another although the search has filters: a query that filters them must
+    not find them in another order.
     """
     named = {*search.catalogs}
     known = {state.catalog: state for state in listed or () if state.catalog in named}
@@ -191,12 +186,7 @@ def list_for(
 ) -> Sequence[CatalogState] | None:
     """List the catalogs of the service's source; None if it has no list and none is needed.
 
-    Args:
-        search: The search that the list is for.
-        service: The service, with the source.
-        client: Sends the requests.
-        warn: Called with a line about each part of the source that could not be used.
-        capped: True if the query needs only some rows.
+    It is `capped` if the query needs only some rows.
     """
     try:
         listed = fetch_catalogs(client, service.catalogs, reads_all=not search.catalogs)

@@ -20,17 +20,11 @@ _FLIPPED = {"Gt": "Lt", "GtEq": "LtEq", "Lt": "Gt", "LtEq": "GtEq", "Eq": "Eq"}
 
 @dataclass(slots=True)
 class Pushdown:
-    """The part of a predicate that becomes request parameters.
-
-    Attributes:
-        price_min: The lowest current price, inclusive.
-        price_max: The highest current price, inclusive.
-        catalogs: The catalog keys; None for any.
-    """
+    """The part of a predicate that becomes request parameters; both prices are inclusive."""
 
     price_min: float = -math.inf
     price_max: float = math.inf
-    catalogs: frozenset[str] | None = None
+    catalogs: frozenset[str] | None = None  # their keys; None for any
 
     @classmethod
     def of(cls, predicate: pl.Expr | None) -> Pushdown:

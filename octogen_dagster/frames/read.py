@@ -48,16 +48,12 @@ class CatalogProducts:
     A service that keeps the logic of facets sends each product in exactly one of the walks of a
     catalog. One that ignores a facet sends products again, and one that leaves products out sends
     fewer than it counts.
-
-    Attributes:
-        twice: Products that came in another walk before.
-        is_doubtful: True if products may be missing, and no earlier read says how many there are.
     """
 
     def __init__(self, reads: Sequence[WalkRead], log: Callable[[str], None]) -> None:
         self.reads = reads
-        self.twice = 0
-        self.is_doubtful = False
+        self.twice = 0  # products that came in another walk before
+        self.is_doubtful = False  # products may be missing, and no earlier read says how many
         self._walk = reads[0].walk
         self._log = log
         self._unfinished = len(reads)
@@ -141,19 +137,9 @@ class CatalogProducts:
 
 
 class PlanRead:
-    """The reading of a plan, up to a cap.
+    """The reading of a plan, up to a cap on the rows; None for all.
 
-    Args:
-        plan: The plan.
-        service: The service.
-        client: Sends the requests of this thread.
-        columns: The columns that are needed.
-        cap: The largest number of rows; None for all.
-        log: Called with a line about each filter that the service derived from the keywords, and
-            about products that may be missing.
-
-    Attributes:
-        statistics: The statistics; `add_up` brings them up to date.
+    `client` sends the requests of this thread, and `add_up` brings the statistics up to date.
     """
 
     def __init__(

@@ -68,56 +68,36 @@ class SnapshotPlace(Protocol):
 class Limits:
     """How a snapshot is written, and when it replaces the one before.
 
-    Attributes:
-        row_group_size: The number of rows in a row group; so many are held in memory.
-        keeps_previous: True if the previous snapshot is kept when this one is published.
-        min_rows_ratio: The smallest number of rows to publish, as a share of the rows of the
-            snapshot that is replaced; with 0 any number is published, and otherwise at least one.
-        shrinking_causes: What may have made a snapshot smaller than that, for the error message.
+    `min_rows_ratio` is the smallest number of rows to publish, as a share of the rows of the
+    snapshot that is replaced; with 0 any number is published, and otherwise at least one.
     """
 
-    row_group_size: int = ROW_GROUP_SIZE
+    row_group_size: int = ROW_GROUP_SIZE  # so many rows are held in memory
     keeps_previous: bool = False
     min_rows_ratio: float = 0.0
-    shrinking_causes: str = ""
+    shrinking_causes: str = ""  # of a snapshot that is smaller, for the error message
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an execution says of itself when it has ended.
+    """What an execution says of itself when it has ended."""
 
-    Attributes:
-        rows: The number of rows that were read; None if it is not known.
-        problem: Why they are not all that there are; None if they are, or nobody knows.
-        provenance: Facts for the metadata of the file.
-        figures: Returns figures of the execution, by name.
-        row_figures: Returns figures of the rows, by name.
-    """
-
-    rows: int | None = None
-    problem: str | None = None
-    provenance: Mapping[str, str] = field(default_factory=dict)
-    figures: Callable[[], Figures] = dict
+    rows: int | None = None  # that were read, if it is known
+    problem: str | None = None  # why they are not all that there are; None if nobody knows one
+    provenance: Mapping[str, str] = field(default_factory=dict)  # for the metadata of the file
+    figures: Callable[[], Figures] = dict  # of the execution
     row_figures: Callable[[], Figures] = dict
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A frame that is executed once and stored.
-
-    Attributes:
-        frame: The rows.
-        outcome: Returns what the execution says of itself; it is called when the rows are there.
-        limits: How the snapshot is written.
-        published: Removes what was kept in case that the snapshot is not published.
-        stop: Ends the execution, if possible; it raises where it runs.
-    """
+    """A frame that is executed once and stored."""
 
     frame: pl.LazyFrame
-    outcome: Callable[[], Outcome] = Outcome
+    outcome: Callable[[], Outcome] = Outcome  # called when the rows are there
     limits: Limits = Limits()
-    published: Callable[[], None] = lambda: None
-    stop: Callable[[], None] = lambda: None
+    published: Callable[[], None] = lambda: None  # removes what was kept in case it is not
+    stop: Callable[[], None] = lambda: None  # ends the execution, which raises where it runs
 
 
 class SnapshotSource(Protocol):

@@ -33,40 +33,21 @@ _CODE = re.compile("[a-z]{3}")
 
 @dataclass
 class ReadStatistics:
-    """The statistics of an execution of a frame.
-
-    Attributes:
-        started_at: When the execution began.
-        complete: True if the execution came to its end.
-        rows: Rows read, before any filter of the query.
-        received_rows: Rows received, of which the query may not have taken all.
-        requests_left: Charged requests that are still to come, as far as is known; None if nothing
-            is known.
-        requests: Requests sent, retries and those of planning and checking included.
-        retries: Requests for rows that were sent again after a failure.
-        rate_limit_wait_seconds: Seconds waited for the organisation's rate limit, over all
-            threads.
-        unknown_fields: How often each field occurred that the schema does not know, by path.
-        charged_requests: Searches and lookups that the service charged, also those of planning
-            and checking.
-        cost_usd: What they cost, in dollars.
-        prices: The prices.
-        seconds: Wall time, in seconds.
-    """
+    """The statistics of an execution of a frame. Requests are also those that plan and check."""
 
     started_at: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
-    complete: bool = False
-    rows: int = 0
-    received_rows: int = 0
-    requests_left: int | None = None
-    requests: int = 0
+    complete: bool = False  # True if the execution came to its end
+    rows: int = 0  # before any filter of the query
+    received_rows: int = 0  # of which the query may not have taken all
+    requests_left: int | None = None  # charged ones that are still to come, if that is known
+    requests: int = 0  # with retries
     retries: int = 0
-    rate_limit_wait_seconds: float = 0.0
-    unknown_fields: Counter[str] = field(default_factory=Counter)
+    rate_limit_wait_seconds: float = 0.0  # over all threads
+    unknown_fields: Counter[str] = field(default_factory=Counter)  # not in the schema, by path
     charged_requests: int = 0
     cost_usd: float = 0.0
     prices: Prices = field(default_factory=Prices)
-    seconds: float = 0.0
+    seconds: float = 0.0  # of wall time
     _began: float = field(default_factory=time.monotonic, repr=False, compare=False)
     _recent: deque[tuple[float, int]] = field(
         default_factory=lambda: deque([(0.0, 0)]), repr=False, compare=False
@@ -105,12 +86,9 @@ class ReadStatistics:
         return figures
 
     def cost_figures(self, price_usd: float, saved_requests: int) -> Figures:
-        """Return the costs by name; none if the price is 0.
+        """Return the costs by name, by the price of the requests that read rows; none if it is 0.
 
-        Args:
-            price_usd: Dollars for each request of the kind that reads the rows.
-            saved_requests: The number of such requests that this run was spared, since earlier
-                ones have paid for them.
+        `saved_requests` were spared this run, since earlier ones have paid for them.
         """
         if not price_usd:
             return {}
@@ -125,8 +103,7 @@ class ReadStatistics:
     def cost(self, price_usd: float) -> str:
         """Return the cost so far and what it will likely be, such as "$0.28 of about $0.42".
 
-        Args:
-            price_usd: Dollars for each request that is left; nothing is said if it is 0.
+        Nothing is said if the price of a request is 0.
         """
         if not price_usd:
             return ""
@@ -139,8 +116,7 @@ class ReadStatistics:
     def speed(self, expected: int | None) -> str:
         """Return the speed and the time left, such as "950 a second, about 3 s left".
 
-        Args:
-            expected: The number of rows there will be; None if it is not known.
+        `expected` is the number of rows that there will be, if it is known.
         """
         if self.complete:
             return f"{self.rows_per_second:,.0f} a second"
@@ -158,45 +134,28 @@ class ReadStatistics:
 class ScanStatistics(ReadStatistics):
     """The statistics of an execution of a `ProductScan`.
 
-    `started_at` is the `fetched_at` of the rows.
-
-    Attributes:
-        search: The search that was read.
-        expected_rows: The number of rows of the catalogs; None if it is not known.
-        rows_per_product: What of it comes for each product of the sources, as the latest snapshot
-            says; None if `expected_rows` is as the sources count.
-        product_counts: The number of products of each catalog by its source.
-        rows_by_catalog: Rows read of each catalog.
-        truncated: True if the cap left products unread.
-        catalogs: The keys of the catalogs that were read, where they are known.
-        walks: The number of walks that read them.
-        likely_rows: The number of rows that there will be, as far as is known: what came of the
-            catalogs that have ended, and what is expected of the others; None if it is not known.
-        pages: Pages decoded, saved ones included.
-        received_pages: Pages received, of which the query may not have taken all.
-        repeats: Products that came again and were removed.
-        resumed_pages: Saved pages, which were not requested.
-        first_request_id: Request id of the first page.
-        last_request_id: Request id of the last page.
-        effective_queries: The effective query of page 1 by catalog, where the service tells it.
+    `started_at` is the `fetched_at` of the rows. `rows_per_product` is what of `expected_rows`
+    comes for each product of the sources, as the latest snapshot says, and None if these are as the
+    sources count. `likely_rows` are those that came of the catalogs that have ended, and those that
+    are expected of the others.
     """
 
     search: ProductSearch = field(default_factory=ProductSearch)
-    expected_rows: int | None = None
+    expected_rows: int | None = None  # of the catalogs, if it is known
     rows_per_product: float | None = None
-    product_counts: dict[str, int] = field(default_factory=dict)
+    product_counts: dict[str, int] = field(default_factory=dict)  # of each catalog by its source
     rows_by_catalog: Counter[str | None] = field(default_factory=Counter)
-    truncated: bool = False
-    catalogs: list[str] = field(default_factory=list)
+    truncated: bool = False  # True if the cap left products unread
+    catalogs: list[str] = field(default_factory=list)  # that were read, where they are known
     walks: int = 0
     likely_rows: int | None = None
-    pages: int = 0
-    received_pages: int = 0
-    repeats: int = 0
-    resumed_pages: int = 0
+    pages: int = 0  # decoded, with saved ones
+    received_pages: int = 0  # of which the query may not have taken all
+    repeats: int = 0  # products that came again and were removed
+    resumed_pages: int = 0  # saved ones, which were not requested
     first_request_id: str | None = None
     last_request_id: str | None = None
-    effective_queries: dict[str, EffectiveQuery] = field(default_factory=dict)
+    effective_queries: dict[str, EffectiveQuery] = field(default_factory=dict)  # by catalog
 
     @property
     def effective_query(self) -> EffectiveQuery | None:

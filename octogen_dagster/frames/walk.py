@@ -38,23 +38,16 @@ _MAX_BATCH_BYTES = 1_000_000
 class Walk:
     """One walk through the pages of a search.
 
-    Attributes:
-        request: The request for page 1.
-        catalogs: What is known of the catalogs that it reads; none for all that the key may search.
-        rows_per_product: The rows of its only catalog for each product that its source counts, in
-            the latest snapshot: the source may count groups of what a search lists. None if it is
-            not known.
-        part: The part of its only catalog; None for a whole one.
-        saved: Its saved pages; None if pages are not saved.
-        next_page: The page after the saved ones, if it was requested already.
+    `rows_per_product` are the rows of its only catalog for each product that its source counts, in
+    the latest snapshot, if there is one: the source may count groups of what a search lists.
     """
 
-    request: SearchRequest
-    catalogs: tuple[CatalogState, ...] = ()
+    request: SearchRequest  # for page 1
+    catalogs: tuple[CatalogState, ...] = ()  # that it reads; none for all that the key may search
     rows_per_product: float | None = None
-    part: CatalogPart | None = None
-    saved: SavedWalk | None = None
-    next_page: ProductPage | None = None
+    part: CatalogPart | None = None  # of its only catalog; None for a whole one
+    saved: SavedWalk | None = None  # its saved pages; None if pages are not saved
+    next_page: ProductPage | None = None  # after the saved ones, if it was requested already
 
     @property
     def catalog(self) -> str | None:
@@ -94,28 +87,18 @@ class RefusedCursorError(OctogenPagingError):
 
 
 class WalkRead:
-    """One walk under way: first its saved pages, then those of the service.
-
-    Attributes:
-        walk: The walk.
-        tracker: Checks the order of the pages.
-        resumed_pages: The number of saved pages so far.
-        products: The number of products so far, repeated ones included.
-        ended: True if the last page came.
-        failed: True if its pages, which may be saved ones, cannot be read or joined.
-        effective_query: The effective query of page 1; None before it and from an older service.
-    """
+    """One walk under way: first its saved pages, then those of the service."""
 
     def __init__(self, walk: Walk) -> None:
         saved = walk.saved
         self.walk = walk
         self.tracker = PageTracker(walk.subject, walk.product_count, walk.rows_per_product)
         self.saved_pages = saved.pages if saved else 0
-        self.resumed_pages = 0
-        self.products = 0
-        self.ended = False
-        self.failed = False
-        self.effective_query: EffectiveQuery | None = None
+        self.resumed_pages = 0  # saved pages that came so far
+        self.products = 0  # that came so far, with repeated ones
+        self.ended = False  # the last page came
+        self.failed = False  # its pages, which may be saved ones, cannot be read or joined
+        self.effective_query: EffectiveQuery | None = None  # of page 1
 
     @property
     def requested_pages(self) -> int:

@@ -31,16 +31,8 @@ class Workers(Generic[_Job, _Result]):
 
     Iteration yields the results in the order in which they are made, and None about every second
     while there is none. At most `ahead` results wait for the consumer, which bounds the memory. The
-    first error of any thread ends all of them, and is raised by the iteration.
-
-    Args:
-        service: What the requests are sent to.
-        jobs: The jobs, begun in their order.
-        work: Yields the results of a job.
-        threads: How many jobs are done at the same time.
-        ahead: How many results may wait for the consumer.
-        check: Called about every second by the iteration; what it raises ends the work.
-        name: The prefix of the names of the threads.
+    first error of any thread ends all of them, and is raised by the iteration, and so is what
+    `check` raises, which is called about every second. The jobs are begun in their order.
     """
 
     def __init__(

@@ -41,17 +41,12 @@ class Hub(Listings):
     Three services share one store: the gRPC service of Analytics Hub, where listings are
     subscribed to; Octogen's MCP server, which says what is shared with whom; and the login, which
     issues the tokens for MCP. Nothing is shared at first. Everything can be read and changed from
-    any thread while the sandbox runs. An address is a RuntimeError until it runs.
-
-    Args:
-        take_request: Takes a request from the organisation's rate limit. Returns None, or the
-            number of seconds after which there is a request again.
-
-    Attributes:
-        rotates_refresh_tokens: True if a refresh token is replaced, and invalid, once it is used.
+    any thread while the sandbox runs. An address is a RuntimeError until it runs. With
+    `rotates_refresh_tokens` a refresh token is replaced, and invalid, once it is used.
     """
 
     def __init__(self, take_request: Callable[[], int | None]) -> None:
+        """`take_request` returns None, or the seconds until the rate limit allows a request."""
         super().__init__()
         self.rotates_refresh_tokens = False
         self._login = Login(self, lambda: self.rotates_refresh_tokens)

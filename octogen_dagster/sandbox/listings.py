@@ -51,20 +51,15 @@ class Subscription:
 
 @dataclass
 class HubCall:
-    """A call of one of the hub's services.
+    """A call of one of the hub's services: of Analytics Hub, a tool, or the token endpoint.
 
-    Attributes:
-        surface: `grpc` for Analytics Hub, `mcp` for a tool, or `token` for the token endpoint.
-        method: The gRPC method, the tool, or `token`.
-        arguments: The fields of a gRPC request by their proto names, the arguments of a tool, or
-            the grant type and the client of a token request.
-        outcome: `OK`, a gRPC code such as `PERMISSION_DENIED`, `error` for a tool that failed,
-            `-32029` for one beyond the rate limit, or `400` for a token that is not known.
+    The outcome is `OK`, a gRPC code such as `PERMISSION_DENIED`, `error` for a tool that failed,
+    `-32029` for one beyond the rate limit, or `400` for a token that is not known.
     """
 
     surface: Literal["grpc", "mcp", "token"]
-    method: str
-    arguments: dict[str, Any]
+    method: str  # the gRPC method, the tool, or `token`
+    arguments: dict[str, Any]  # of a token request the grant type and the client
     outcome: str | None = None
 
 
@@ -119,21 +114,11 @@ class Listings:
         exchange: str = _EXCHANGE,
         listing_id: str | None = None,
     ) -> str:
-        """Share a catalog: create its listing and a cell for each subscriber.
+        """Share a catalog: create its listing, and return the listing's resource name.
 
-        Args:
-            catalog: The catalog key. The sandbox need not serve it over REST.
-            granted: False if the right to subscribe is to arrive later, by `grant_access`.
-            project: The id of the project that publishes it.
-            location: The location of the data.
-            exchange: The data exchange that the listing is in.
-            listing_id: By default the key with `_` for all but letters, digits, `_` and `-`.
-
-        Returns:
-            The resource name of the listing.
-
-        Raises:
-            ValueError: The catalog is shared already, or another catalog has that listing.
+        The sandbox need not serve the catalog over REST. Without `granted` the right to subscribe
+        arrives later, by `grant_access`. The listing's id is the key, with `_` for all but letters,
+        digits, `_` and `-`. A catalog that is shared already is a ValueError.
         """
         listing_id = listing_id or re.sub(r"[^A-Za-z0-9_-]", "_", catalog)
         parent = f"projects/{project}/locations/{location}/dataExchanges/{exchange}"

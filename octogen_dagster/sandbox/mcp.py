@@ -199,13 +199,7 @@ def _place(listing: Listing, project: str) -> Json:
 class Login(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken, AccessToken]):
     """The clients, codes and tokens. One public client is built in, with tokens from the start.
 
-    Args:
-        store: Where requests for tokens are logged.
-        rotates: True if a refresh token is to be replaced, and invalid, once it is used.
-
-    Attributes:
-        refresh_token: A valid refresh token of the built-in client.
-        access_token: The first access token of the built-in client.
+    If it `rotates`, a refresh token is replaced, and invalid, once it is used.
     """
 
     def __init__(self, store: Listings, rotates: Callable[[], bool]) -> None:

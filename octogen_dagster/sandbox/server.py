@@ -60,7 +60,8 @@ class Sandbox:
     particular, a search with keywords shows the products of its first page again on later pages,
     and a cursor that is not valid starts again at page 1. Keywords are matched as they are written,
     and a lookup finds only products of the catalogs. `faults`, and `inject` while it runs, make
-    requests go wrong. Everything can be read and changed from any thread while it runs.
+    requests go wrong. Everything can be read and changed from any thread while it runs; a catalog
+    or product that is not there is a LookupError.
 
     Args:
         catalogs: The number of built-in catalogs to use, or the catalog keys, or a mapping of
@@ -125,11 +126,7 @@ class Sandbox:
 
     @property
     def base_url(self) -> str:
-        """The base URL of the REST API: `http://127.0.0.1:<port>/v1`.
-
-        Raises:
-            RuntimeError: The sandbox was never entered.
-        """
+        """The base URL of the REST API: `http://127.0.0.1:<port>/v1`."""
         if self._port is None:
             raise RuntimeError("the sandbox has no address before it runs: use it in a `with`")
         return f"http://{HOST}:{self._port}/v1"
@@ -161,9 +158,6 @@ class Sandbox:
         """Catalogs shared over BigQuery Analytics Hub.
 
         If a `port` other than 0 was chosen, Analytics Hub is on the next port.
-
-        Raises:
-            RuntimeError: The sandbox was made without a hub.
         """
         if self._hub is None:
             raise RuntimeError("this sandbox has no hub: make it with Sandbox(hub=True)")
@@ -193,11 +187,7 @@ class Sandbox:
         self._state.faults.clear()
 
     def touch(self, catalog: str) -> None:
-        """Move the `lastIndexedAt` of a catalog forward by a day, as an index run does.
-
-        Raises:
-            LookupError: The catalog is not granted.
-        """
+        """Move the `lastIndexedAt` of a catalog forward by a day, as an index run does."""
         self._state.catalogs.touch(catalog)
 
     def next_day(self) -> None:
@@ -209,45 +199,22 @@ class Sandbox:
         self._state.catalogs.next_day()
 
     def set_price(self, url: str, price: float) -> None:
-        """Set the price of a product, for example to a wrong one.
-
-        Args:
-            url: The `productUrl`.
-            price: The price in the currency of the product.
-
-        Raises:
-            LookupError: No catalog has such a product.
-        """
+        """Set the price of the product with a `productUrl`, for example to a wrong one."""
         self._state.catalogs.set_price(url, price)
 
     def grant(self, catalog: str, *, products: int | None = None) -> None:
-        """Add a catalog, or replace one, for example to change its number of products.
-
-        Args:
-            catalog: The catalog key.
-            products: The number of products; by default that of the sandbox.
-        """
+        """Add a catalog, or replace one, for example to change its number of products."""
         self._state.catalogs.grant(catalog, products)
 
     def revoke(self, catalog: str) -> None:
         """Remove a catalog: it is no longer listed.
 
         A search in it is a 404 by the field `catalog`, and finds nothing by `catalogs`.
-
-        Raises:
-            LookupError: The catalog is not granted.
         """
         self._state.catalogs.revoke(catalog)
 
     def remove_product(self, url: str) -> None:
-        """Remove a product from its catalog.
-
-        Args:
-            url: The `productUrl`.
-
-        Raises:
-            LookupError: No catalog has such a product.
-        """
+        """Remove the product with a `productUrl` from its catalog."""
         self._state.catalogs.remove_product(url)
 
     def set_rate_limit(self, requests_per_minute: int) -> None:
@@ -301,17 +268,10 @@ class Sandbox:
 
 
 def serve(*, announce: Callable[[Sandbox], None] | None = None, **settings: Any) -> None:
-    """Run a sandbox in the foreground until SIGINT or SIGTERM.
+    """Run a sandbox in the foreground until SIGINT or SIGTERM, by default at port 8787.
 
-    With a hub, all catalogs are shared over Analytics Hub.
-
-    Args:
-        announce: Called with the sandbox as soon as it has an address.
-        settings: The arguments of `Sandbox`; by default the port is 8787.
-
-    Raises:
-        ValueError: As `Sandbox` does; and ImportError.
-        OSError: The port cannot be used.
+    `announce` is called with the sandbox as soon as it has an address; the settings are those of
+    `Sandbox`. With a hub, all catalogs are shared over Analytics Hub.
     """
     sandbox = Sandbox(**{"port": DEFAULT_PORT, **settings})
     server = sandbox._bind()

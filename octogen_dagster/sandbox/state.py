@@ -99,27 +99,16 @@ class Account:
 
 @dataclass
 class ReceivedRequest:
-    """A request to the REST API.
+    """A request to the REST API."""
 
-    Attributes:
-        method: The HTTP method, in capitals.
-        path: The path below the base URL, such as `/products/search`.
-        body: The JSON object in the body; None if there was none.
-        request_id: The `x-request-id` of the response.
-        has_key: True if it carried an `Authorization` header.
-        page: The page of a search, counted from 1; 1 for any other request.
-        faults: The kinds of the faults that hit it.
-        status: The HTTP status of the response; None until there is a response.
-    """
-
-    method: str
-    path: str
-    body: dict[str, Any] | None
-    request_id: str
-    has_key: bool
-    page: int
-    faults: tuple[FaultKind, ...]
-    status: int | None = None
+    method: str  # in capitals
+    path: str  # below the base URL, such as `/products/search`
+    body: dict[str, Any] | None  # the JSON object; None if there was none
+    request_id: str  # the `x-request-id` of the response
+    has_key: bool  # True if it carried an `Authorization` header
+    page: int  # of a search, counted from 1; 1 for any other request
+    faults: tuple[FaultKind, ...]  # that hit it, by their kinds
+    status: int | None = None  # of the response; None until there is one
 
 
 @dataclass
