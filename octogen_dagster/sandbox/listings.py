@@ -77,7 +77,7 @@ class Listings:
         self._listings: dict[str, Listing] = {}
         self._catalogs: dict[str, str] = {}
         self._subscriptions: dict[str, Subscription] = {}
-        self._datasets: defaultdict[str, dict[str, str | None]] = defaultdict(dict)
+        self._datasets: defaultdict[str, dict[str, str]] = defaultdict(dict)
         self._calls: deque[HubCall] = deque(maxlen=20_000)
 
     @property
@@ -100,8 +100,8 @@ class Listings:
         """All subscriptions of all projects, in order of creation."""
         return list(self._subscriptions.values())
 
-    def datasets(self, project: str) -> dict[str, str | None]:
-        """Return dataset id to the name of its subscription; None for an ordinary dataset."""
+    def datasets(self, project: str) -> dict[str, str]:
+        """Return the name of the subscription of each linked dataset of a project, by its id."""
         return dict(self._datasets[project])
 
     def share(
@@ -164,10 +164,6 @@ class Listings:
         """Make the active subscriptions of a catalog stale."""
         self._listing_of(catalog)
         self._set_states(catalog, "STATE_STALE", only="STATE_ACTIVE")
-
-    def add_dataset(self, project: str, dataset: str) -> None:
-        """Add an ordinary dataset to a project, so that its id is taken."""
-        self._datasets[project].setdefault(dataset, None)
 
     def log(self, call: HubCall) -> HubCall:
         """Append a call to `calls` and return it, so that its outcome can be set."""

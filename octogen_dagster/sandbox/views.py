@@ -8,24 +8,13 @@ from __future__ import annotations
 
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import cache
-from types import NoneType
-from typing import Any, NamedTuple, get_args
-
-from pydantic.fields import FieldInfo
+from typing import Any, NamedTuple
 
 from octogen_dagster.sandbox.catalog import Product, mix
 from octogen_dagster.sandbox.facets import origin_country
-from octogen_dagster.sandbox.models import (
-    TRAIT,
-    CurrentFullView,
-    CurrentItem,
-    SeedFullView,
-    SeedItem,
-    View,
-)
 from octogen_dagster.sandbox.words import COLORS, Brand, Color, slug_of
 
 Json = dict[str, Any]
@@ -58,8 +47,83 @@ _OPINIONS = (
 )
 
 
+class _Rule(NamedTuple):
+    """What may happen to a field. One that has no rule may be lost, null or absent.
+
+    A field that may be lost is unknown for some products that have it, and one that is unknown is
+    null or absent. `fields` has the rules of the objects in the field, if these have gaps too.
+    """
+
+    may_be_lost: bool = True
+    may_be_null: bool = True
+    may_be_absent: bool = True
+    fields: Mapping[str, _Rule] | None = None
+
+
+_FREE = _Rule()
+_ALWAYS = _Rule(may_be_lost=False, may_be_null=False, may_be_absent=False)
+_NULLABLE = _Rule(may_be_lost=False, may_be_absent=False)
+_TRAIT = _Rule(may_be_lost=False)
+"""Unknown where the product says so and nowhere else: searches filter by it."""
+_NOT_NULL = _Rule(may_be_null=False)
+"""The published client refuses a null in its place."""
+
+
+def _rules(rule: _Rule, *names: str) -> dict[str, _Rule]:
+    return dict.fromkeys(names, rule)
+
+
+def _of(rule: _Rule, fields: Mapping[str, _Rule], *names: str) -> dict[str, _Rule]:
+    """The rules of fields with objects, whose own fields have rules."""
+    return _rules(rule._replace(fields=fields), *names)
+
+
+_NAME = _rules(_ALWAYS, "name")
+_IMAGE = _rules(_ALWAYS, "url")
+_COLOR = _rules(_ALWAYS, "label")
+_HANDLE = _rules(_ALWAYS, "handle", "name")
+_LISTED = {
+    **_rules(_ALWAYS, "uuid", "productUrl"),
+    **_rules(_TRAIT, "title", "currentPrice", "originalPrice", "updatedAt"),
+    **_rules(_TRAIT, "currency", "gender", "inStock"),
+    **_of(_TRAIT, _NAME, "brand"),
+    **_of(_TRAIT, _rules(_TRAIT, "average", "count"), "rating"),
+    **_rules(_NOT_NULL, "isActive"),
+}
+_SEED_ITEM = _LISTED | _rules(_NOT_NULL, "images")
+_CURRENT = {
+    **_LISTED,
+    **_of(_NOT_NULL, _IMAGE, "images"),
+    **_of(_FREE, _IMAGE, "primaryImage"),
+    **_rules(_ALWAYS, "catalogKey"),
+}
+_CURRENT_ITEM = _CURRENT | _rules(_ALWAYS, "catalogDisplayName")
+_CANONICAL_BRAND = {
+    **_rules(_ALWAYS, "brand_uuid", "brand_name"),
+    **_of(_FREE, {}, "brand_enrichment"),
+}
+_ENRICHMENT = {
+    **_rules(_NULLABLE, "gender", "age_groups"),
+    **_of(_FREE, _HANDLE | _of(_NOT_NULL, _HANDLE, "values"), "structured_attributes"),
+    **_of(_FREE, _CANONICAL_BRAND, "canonical_brand"),
+}
+_FULL = {
+    **_rules(_NOT_NULL, "sizes", "tags"),
+    **_of(_NOT_NULL, _NAME, "categories", "breadcrumbs"),
+    **_of(_NOT_NULL, _COLOR, "colors"),
+    **_of(_NOT_NULL, _of(_FREE, _COLOR, "color"), "variants"),
+    **_of(_NOT_NULL, _rules(_NOT_NULL, "materials", "fit", "patterns"), "details"),
+    **_of(_FREE, _rules(_NOT_NULL, "genders", "ageGroups"), "audience"),
+    **_of(_NOT_NULL, {}, "identifiers", "promotions", "reviews", "videos"),
+    **_of(_FREE, _ENRICHMENT, "enrichment"),
+}
+"""What a lookup adds to an item of a page."""
+_SEED_VIEW = _SEED_ITEM | _FULL
+_CURRENT_VIEW = _CURRENT | _FULL
+
+
 def seed_item(product: Product) -> Json:
-    return _with_gaps(SeedItem, _listed(product) | {"images": _image_urls(product)}, product.bits)
+    return _with_gaps(_SEED_ITEM, _listed(product) | {"images": _image_urls(product)}, product.bits)
 
 
 def current_item(product: Product, relevance: int) -> Json:
@@ -75,19 +139,19 @@ def current_item(product: Product, relevance: int) -> Json:
     complete["inStock"] = product.in_stock
     complete["displayMatchScore"] = min(100, 60 + 4 * relevance) if relevance else None
     complete["rawScore"] = relevance * 1.25 if relevance else None
-    return _with_gaps(CurrentItem, complete, product.bits)
+    return _with_gaps(_CURRENT_ITEM, complete, product.bits)
 
 
 def seed_full_view(product: Product) -> Json:
     complete = _listed(product) | {"images": _image_urls(product)} | _full(product)
-    return _with_gaps(SeedFullView, complete, product.bits)
+    return _with_gaps(_SEED_VIEW, complete, product.bits)
 
 
 def current_full_view(product: Product) -> Json:
     unknown = {"displayMatchScore": None, "rawScore": None}
     complete = _listed(product) | _images(product) | _full(product) | unknown
     complete["catalogKey"] = product.catalog.key
-    return _with_gaps(CurrentFullView, complete, product.bits)
+    return _with_gaps(_CURRENT_VIEW, complete, product.bits)
 
 
 def iso_text(moment: datetime | None) -> str | None:
@@ -296,26 +360,16 @@ def _canonical_brand(brand: Brand) -> Json:
     }
 
 
-class _Field(NamedTuple):
-    """What may happen to a field; `model` is that of the objects within, if it is known."""
-
-    name: str
-    number: int
-    may_be_lost: bool = True
-    may_be_null: bool = True
-    may_be_absent: bool = True
-    model: type[View] | None = None
-
-
-def _with_gaps(model: type[View], complete: Json, bits: int) -> Json:
+def _with_gaps(rules: Mapping[str, _Rule], complete: Json, bits: int) -> Json:
     """Return what is sent of a complete object to which these 64 random bits belong.
 
     Of a hundred values that may be unknown, two or three are.
     """
     sent: Json = {}
     lost = bits % _GAP_ODDS
-    for name, number, may_be_lost, may_be_null, may_be_absent, inner in _fields(model, *complete):
-        value = complete[name]
+    for name, value in complete.items():
+        may_be_lost, may_be_null, may_be_absent, inner = rules.get(name, _FREE)
+        number = _number(name)
         if value is not None and not (may_be_lost and number == lost):
             sent[name] = value if inner is None else _part(inner, value, bits + number)
         elif may_be_null and not (may_be_absent and bits >> number & 3 == 0):
@@ -323,34 +377,12 @@ def _with_gaps(model: type[View], complete: Json, bits: int) -> Json:
     return sent
 
 
-def _part(model: type[View], value: Any, bits: int) -> Any:
-    if isinstance(value, list):
-        return [_with_gaps(model, part, mix(bits + (n << 8))) for n, part in enumerate(value)]
-    return _with_gaps(model, value, mix(bits))
-
-
 @cache
-def _fields(model: type[View], *names: str) -> list[_Field]:
-    return [_field(name, model.model_fields.get(name)) for name in names]
+def _number(name: str) -> int:
+    return zlib.crc32(name.encode()) % _GAP_ODDS
 
 
-def _field(name: str, declared: FieldInfo | None) -> _Field:
-    number = zlib.crc32(name.encode()) % _GAP_ODDS
-    if declared is None:
-        return _Field(name, number)
-    return _Field(
-        name,
-        number,
-        may_be_lost=not declared.is_required() and TRAIT not in declared.metadata,
-        may_be_null=NoneType in get_args(declared.annotation),
-        may_be_absent=not declared.is_required(),
-        model=next(_views_in(declared.annotation), None),
-    )
-
-
-def _views_in(annotation: Any) -> Iterator[type[View]]:
-    if get_args(annotation):
-        for argument in get_args(annotation):
-            yield from _views_in(argument)
-    elif isinstance(annotation, type) and issubclass(annotation, View):
-        yield annotation
+def _part(rules: Mapping[str, _Rule], value: Any, bits: int) -> Any:
+    if isinstance(value, list):
+        return [_with_gaps(rules, part, mix(bits + (n << 8))) for n, part in enumerate(value)]
+    return _with_gaps(rules, value, mix(bits))
