@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from octogen_dagster.api.credentials import checked_url, may_use_proxy
 from octogen_dagster.control_plane.login_files import LoginFiles, parsed_word
-from octogen_dagster.control_plane.session import leaf_errors
+from octogen_dagster.control_plane.tools import leaf_errors
 from octogen_dagster.errors import (
     OctogenConnectionError,
     OctogenError,

@@ -1,21 +1,53 @@
-"""Octogen's MCP tools for shared catalogs, as typed calls."""
+"""Octogen's MCP tools for shared catalogs, as typed calls for synchronous callers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import json
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from typing_extensions import Self
 
+from octogen_dagster.api.credentials import checked_url, may_use_proxy
+from octogen_dagster.api.http import retry_after_seconds
 from octogen_dagster.api.retry import RetryPolicy
-from octogen_dagster.control_plane.session import McpSession
-from octogen_dagster.control_plane.tokens import DEFAULT_RETRY, DEFAULT_TIMEOUT, AccessTokens
-from octogen_dagster.errors import OctogenMCPError
+from octogen_dagster.control_plane.tokens import (
+    DEFAULT_RETRY,
+    DEFAULT_TIMEOUT,
+    AccessTokens,
+    with_retries,
+)
+from octogen_dagster.errors import (
+    OctogenConnectionError,
+    OctogenError,
+    OctogenMCPAuthenticationError,
+    OctogenMCPError,
+    OctogenMCPRateLimitError,
+    OctogenTimeoutError,
+)
+from octogen_dagster.settings import require_extras
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+if TYPE_CHECKING:
+    import httpx2
+    from anyio.from_thread import BlockingPortal
+    from mcp import Client
+    from mcp.shared.exceptions import MCPError
+    from mcp_types import CallToolResult
+    from pydantic import SecretStr
 
 _SHARE_SCHEMA = "exported_product_view"
 _SCHEMA_VERSION = "v1"
+_RATE_LIMITED = -32029
+_DEFAULT_RATE_LIMIT_SECONDS = 1.0
+_MAX_REASON_LENGTH = 300
 _T = TypeVar("_T")
 
 
@@ -56,17 +88,21 @@ class Subscriber(msgspec.Struct, rename="camel", frozen=True):
 
 
 class _Subscribers(msgspec.Struct):
-    subscribers: list[Subscriber] | None = None
-    cells: list[Cell] | None = None
+    subscribers: list[Any] | None = None
+    cells: list[Any] | None = None
 
 
 class _Registered(msgspec.Struct):
-    subscriber: Subscriber
-    cells: list[Cell] | None = None
+    subscriber: dict[str, Any]
+    cells: list[Any] | None = None
 
 
 class OctogenMCP:
-    """Octogen's control plane over MCP. Use it in a `with`, or call `close()`."""
+    """Octogen's control plane over MCP. Use it in a `with`, or call `close()`.
+
+    The first call opens a connection. A call that fails closes it; the next call opens a new one. A
+    token that is refused is replaced once in each call.
+    """
 
     def __init__(
         self,
@@ -76,7 +112,15 @@ class OctogenMCP:
         timeout: float = DEFAULT_TIMEOUT,
         retry: RetryPolicy = DEFAULT_RETRY,
     ) -> None:
-        self._session = McpSession(tokens, url, timeout=timeout, retry=retry)
+        require_extras("Octogen's MCP", "mcp")
+        self._tokens = tokens
+        self._url = checked_url(url, "The MCP URL")
+        self._timeout = min(timeout, retry.deadline)
+        self._retry = retry
+        self._exchange = _Exchange()
+        self._resources = contextlib.ExitStack()
+        self._connection: tuple[BlockingPortal, Client] | None = None
+        self._guard = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -90,7 +134,8 @@ class OctogenMCP:
         self.close()
 
     def close(self) -> None:
-        self._session.close()
+        with contextlib.suppress(Exception):  # the connection may have failed already
+            self._disconnect()
 
     def listings(self, catalogs: Sequence[str] = ()) -> list[SharedListing]:
         """Return the listings that are shared with the organisation, or those of some catalogs.
@@ -100,28 +145,30 @@ class OctogenMCP:
         tool = "list_bigquery_listing_resources"
         arguments = {"catalogs": list(catalogs)} if catalogs else {}
         try:
-            value = self._session.call(tool, arguments)
+            value = self._call(tool, arguments)
         except OctogenMCPError as error:
             if error.code != "catalog_not_granted":
                 raise
             # One catalog that is not granted fails the call for all that are named.
-            value = self._session.call(tool, {})
-        listings = _converted(tool, value, list[SharedListing])
+            value = self._call(tool, {})
+        listings = [_entry(each, SharedListing) for each in _converted(tool, value, list[Any])]
         return [each for each in listings if not catalogs or each.catalog_key in catalogs]
 
     def subscribers(self) -> tuple[list[Subscriber], list[Cell]]:
         """Return the subscribers of the organisation, and the cells of all of them."""
         tool = "list_bigquery_subscribers"
-        found = _converted(tool, self._session.call(tool, {}), _Subscribers)
-        return found.subscribers or [], found.cells or []
+        found = _converted(tool, self._call(tool, {}), _Subscribers)
+        subscribers = [_entry(each, Subscriber) for each in found.subscribers or ()]
+        return subscribers, [_entry(each, Cell) for each in found.cells or ()]
 
     def register(self, project: str, principal: str) -> tuple[Subscriber, list[Cell]]:
         """Register a principal that subscribes, and return the subscriber with its cells."""
         tool = "register_bigquery_subscriber"
         request = {"subscriberProjectId": project, "subscriberPrincipal": principal}
-        value = self._session.call(tool, {"request": request}, repeatable=False)
+        value = self._call(tool, {"request": request}, repeatable=False)
         registered = _converted(tool, value, _Registered)
-        return registered.subscriber, registered.cells or []
+        cells = [_entry(each, Cell) for each in registered.cells or ()]
+        return _entry(registered.subscriber, Subscriber), cells
 
     def refresh_status(
         self,
@@ -143,7 +190,56 @@ class OctogenMCP:
             "share_schema": share_schema or _SHARE_SCHEMA,
             "schema_version": schema_version or _SCHEMA_VERSION,
         }
-        return _converted(tool, self._session.call(tool, arguments), Cell)
+        return _entry(_converted(tool, self._call(tool, arguments), dict[str, Any]), Cell)
+
+    def _call(self, tool: str, arguments: Mapping[str, Any], *, repeatable: bool = True) -> Any:
+        """Call a tool and return its value; `repeatable` if it may be asked twice."""
+        with self._guard:
+            return with_retries(
+                lambda: self._attempt(tool, arguments), self._retry, repeatable=repeatable
+            )
+
+    def _attempt(self, tool: str, arguments: Mapping[str, Any]) -> Any:
+        token = self._tokens.token()
+        try:
+            return self._request(tool, arguments, token)
+        except OctogenMCPAuthenticationError:
+            token = self._tokens.token(refused=token)
+        return self._request(tool, arguments, token)
+
+    def _request(self, tool: str, arguments: Mapping[str, Any], token: SecretStr) -> Any:
+        self._exchange.begin(token)
+        failures: list[BaseException] = []
+        try:
+            portal, client = self._connection or self._connect()
+            result = portal.call(_call_tool, client, tool, dict(arguments))
+        except Exception as error:
+            failures += leaf_errors(error)
+        else:
+            return _tool_value(tool, result, self._exchange)
+        try:
+            self._disconnect()
+        except Exception as error:  # it tells why the connection was lost
+            failures += leaf_errors(error)
+        subject = f"Octogen's MCP at {self._url}, asked for {tool},"
+        # Raised out here, because the errors of the `mcp` package hold requests with the token.
+        raise _call_error(subject, failures, self._exchange, self._timeout)
+
+    def _connect(self) -> tuple[BlockingPortal, Client]:
+        from anyio.from_thread import start_blocking_portal
+
+        with contextlib.ExitStack() as stack:
+            portal = stack.enter_context(start_blocking_portal())
+            client = portal.wrap_async_context_manager(
+                _open_client(self._url, self._exchange, self._timeout)
+            )
+            self._connection = portal, stack.enter_context(client)
+            self._resources = stack.pop_all()
+            return self._connection
+
+    def _disconnect(self) -> None:
+        self._connection = None
+        self._resources.close()
 
 
 def _converted(tool: str, value: Any, kind: type[_T]) -> _T:
@@ -154,3 +250,192 @@ def _converted(tool: str, value: Any, kind: type[_T]) -> _T:
             f"Octogen's MCP tool {tool} answered with another type than it should ({error}): "
             "report it to Octogen."
         ) from None
+
+
+def _entry(value: Any, kind: type[_T]) -> _T:
+    """Convert an object whose fields are texts; what is of another type counts as not sent.
+
+    So one listing that is odd does not cost the others.
+    """
+    fields = value if isinstance(value, dict) else {}
+    texts = {name: text for name, text in fields.items() if isinstance(text, str)}
+    return msgspec.convert(texts, kind)
+
+
+class _Exchange:
+    """The HTTP half of the current call: its token, and the status of the response to it.
+
+    The `mcp` package hides the status of a request that was refused.
+    """
+
+    token: SecretStr
+    status = 0
+    retry_after: float | None = None
+
+    def begin(self, token: SecretStr) -> None:
+        self.token, self.status, self.retry_after = token, 0, None
+
+    async def authorize(self, request: httpx2.Request) -> None:
+        request.headers["Authorization"] = f"Bearer {self.token.get_secret_value()}"
+
+    async def record(self, response: httpx2.Response) -> None:
+        if response.request.method == "POST":  # others are not part of a call
+            self.status = response.status_code
+            self.retry_after = retry_after_seconds(response.headers)
+
+    def shown(self, text: str) -> str:
+        """Return a text of the server as one short line, without the token."""
+        masked = text.replace(self.token.get_secret_value(), "[access token]")
+        return " ".join(masked.split())[:_MAX_REASON_LENGTH].rstrip(".")
+
+
+@contextlib.asynccontextmanager
+async def _open_client(url: str, exchange: _Exchange, seconds: float) -> AsyncIterator[Client]:
+    import httpx2
+    from mcp import Client
+    from mcp.client.streamable_http import streamable_http_client
+
+    async with (
+        httpx2.AsyncClient(
+            timeout=seconds,
+            trust_env=may_use_proxy(url),
+            event_hooks={"request": [exchange.authorize], "response": [exchange.record]},
+        ) as http,
+        Client(
+            # The end of a session is not told: the request for it may hang.
+            streamable_http_client(url, http_client=http, terminate_on_close=False),
+            # Octogen speaks 2025-06-18. Probing for a newer protocol would cost one request more.
+            mode="legacy",
+            read_timeout_seconds=seconds,
+            cache=None,
+        ) as client,
+    ):
+        yield client
+
+
+async def _call_tool(client: Client, tool: str, arguments: dict[str, Any]) -> CallToolResult:
+    from mcp_types import CallToolRequest, CallToolRequestParams, CallToolResult
+
+    # `Client.call_tool` requests the schema of the tool after the call. If that fails, it loses
+    # the result of a call that was carried out.
+    params = CallToolRequestParams(name=tool, arguments=arguments)
+    return await client.session.send_request(CallToolRequest(params=params), CallToolResult)
+
+
+def _tool_value(tool: str, result: CallToolResult, exchange: _Exchange) -> Any:
+    """Return structured content, or else JSON text; raise the failure that the value tells of."""
+    text = "\n".join(block.text for block in result.content if block.type == "text")
+    value: Any = result.structured_content
+    if isinstance(value, dict) and "result" in value:
+        value = value["result"]
+    is_json = True
+    if value is None:
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            is_json = False
+    if isinstance(value, dict) and value.get("error"):
+        code, message = exchange.shown(str(value["error"])), str(value.get("message") or "")
+        raise _tool_failure(tool, code, exchange.shown(f"{code}: {message}" if message else code))
+    if result.is_error:
+        raise _tool_failure(tool, None, exchange.shown(text))
+    if not is_json:
+        raise OctogenMCPError(
+            f"Octogen's MCP tool {tool} answered with something that is not JSON: report it to "
+            "Octogen."
+        )
+    return value
+
+
+def _tool_failure(tool: str, code: str | None, reason: str) -> OctogenMCPError:
+    if code == "not_authorized":
+        return OctogenMCPError(
+            f"Octogen's MCP tool {tool} refused the login ({reason}): it must be of an owner or "
+            "admin of the organisation. Let one of them run `octogen-dagster login`.",
+            code=code,
+        )
+    if code == "request_failed":
+        return OctogenMCPError(
+            f"Octogen's MCP tool {tool} failed on Google's side ({reason}), which may pass: try "
+            "again later, and ask Octogen if it does not pass.",
+            retry_after=0.0,
+            code=code,
+        )
+    return OctogenMCPError(
+        f"Octogen's MCP tool {tool} failed: {reason or 'no reason given'}.", code=code
+    )
+
+
+def leaf_errors(error: BaseException) -> Iterator[BaseException]:
+    """Return the errors in a group of errors, at any depth, or the error itself."""
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from leaf_errors(part)
+    else:
+        yield error
+
+
+def _call_error(
+    subject: str, failures: Sequence[BaseException], exchange: _Exchange, timeout: float
+) -> OctogenError:
+    """Return the error that failures of the `mcp` package stand for; raise what is a defect."""
+    import httpx2
+    from anyio import BrokenResourceError, ClosedResourceError
+    from mcp.shared.exceptions import MCPError
+    from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT
+    from pydantic import ValidationError
+
+    refusals = [error for error in failures if isinstance(error, MCPError)]
+    causes = [error for error in failures if not isinstance(error, MCPError)]
+    is_timeout = any(error.code == REQUEST_TIMEOUT for error in refusals)
+    if is_timeout or any(isinstance(error, httpx2.TimeoutException) for error in causes):
+        return OctogenTimeoutError(
+            f"{subject} did not answer within {timeout:g} s: try again later."
+        )
+    if refusals and all(error.code != CONNECTION_CLOSED for error in refusals):
+        return _refusal(subject, refusals[0], exchange)
+    for error in causes:
+        if isinstance(error, ValidationError):
+            return OctogenMCPError(
+                f"{subject} gave a result that is none of MCP: report it to Octogen."
+            )
+        if not isinstance(error, httpx2.HTTPError | BrokenResourceError | ClosedResourceError):
+            raise error
+    reason = type(causes[0]).__name__ if causes else "the connection was closed"
+    return OctogenConnectionError(
+        f"{subject} did not answer ({reason}): check the address and the network."
+    )
+
+
+def _refusal(subject: str, error: MCPError, exchange: _Exchange) -> OctogenError:
+    """Return the error that a JSON-RPC error or an HTTP status stands for."""
+    status, reason = exchange.status, exchange.shown(error.message)
+    if error.code == _RATE_LIMITED:
+        data = error.data if isinstance(error.data, dict) else {}
+        asked = data.get("retry_after")
+        seconds = asked if isinstance(asked, int | float) else _DEFAULT_RATE_LIMIT_SECONDS
+        return OctogenMCPRateLimitError(
+            f"{subject} refused: the organisation's request budget is spent ({reason}). Try "
+            f"again in {seconds:g} s.",
+            retry_after=max(0.0, seconds),
+        )
+    if status == 401:
+        return OctogenMCPAuthenticationError(
+            f"{subject} refused the access token (401): get a new one, or run "
+            "`octogen-dagster login` again."
+        )
+    if status == 429 or status >= 500:
+        kind = OctogenMCPRateLimitError if status == 429 else OctogenMCPError
+        return kind(
+            f"{subject} failed with {status}: try again later.",
+            retry_after=exchange.retry_after or 0.0,
+        )
+    if status >= 400:
+        return OctogenMCPError(
+            f"{subject} refused with {status} ({reason}): check the address of the MCP server, "
+            "and that the login may use it."
+        )
+    return OctogenMCPError(
+        f"{subject} gave no result ({error.code}: {reason}): check the address of the MCP "
+        "server, or report it to Octogen."
+    )

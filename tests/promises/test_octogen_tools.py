@@ -76,6 +76,17 @@ def test_listings(server: OctogenServer, octogen: Any) -> None:
     assert {second.catalog_key, second.listing_resource, second.location} == {None}
 
 
+def test_a_listing_of_a_wrong_type_costs_no_other(server: OctogenServer, octogen: Any) -> None:
+    server.tools[LISTINGS] = [7, LISTING | {"catalogKey": 7, "location": None}, LISTING]
+    odd, partly, whole = octogen.listings()
+    assert {odd.catalog_key, odd.listing_resource} == {None}
+    assert (partly.catalog_key, partly.listing_resource) == (None, whole.listing_resource)
+    assert whole.catalog_key == "acme"
+    server.tools[SUBSCRIBERS] = {"subscribers": [[], SUBSCRIBER], "cells": [CELL | {"status": 7}]}
+    (_, subscriber), (cell,) = octogen.subscribers()
+    assert (subscriber.subscriber_id, cell.subscriber_id, cell.status) == ("s-1", "s-1", None)
+
+
 def test_a_catalog_that_is_not_granted_does_not_stop_the_others(
     server: OctogenServer, octogen: Any
 ) -> None:
@@ -149,7 +160,6 @@ def test_a_value_is_structured_or_json_text(
         (structured({"error": "request_failed"}), "request_failed", "failed on Google's side"),
         (structured({"error": "access-secret-0"}), "[access token]", "failed: [access token]."),
         (structured({"no": "list"}), None, "answered with"),
-        (structured([7]), None, "answered with"),
     ],
 )
 def test_a_tool_that_fails_says_so(

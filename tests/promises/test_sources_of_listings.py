@@ -161,13 +161,14 @@ def test_a_catalog_in_two_regions_has_a_status_for_each() -> None:
 def test_a_catalog_whose_listing_has_no_name_is_left_out() -> None:
     octogen = Octogen().register()
     octogen.share("acme")
-    for catalog, resource in (("none", None), ("odd", "acme")):
+    for catalog, resource in (("none", None), ("number", 7), ("odd", "acme")):
         octogen.share(catalog)["listingResource"] = resource
     octogen.cells.clear()
     listings = found(OctogenSource(), octogen=octogen)
     assert [str(each.name) for each in listings.listings] == [LISTING]
     assert [reason[:43] for reason in listings.left_out] == [
         "Catalog none: '' is not the name of a listi",
+        "Catalog number: '' is not the name of a lis",
         "Catalog odd: 'acme' is not the name of a li",
     ]
 
