@@ -27,8 +27,6 @@ from octogen_dagster.api.flow import (
     Wait,
     catalogs_flow,
     count_flow,
-    domain_flow,
-    list_catalogs_flow,
     lookup_flow,
     me_flow,
     page_flow,
@@ -53,8 +51,6 @@ if TYPE_CHECKING:
 
     from octogen_dagster.api.catalog_states import CatalogList
     from octogen_dagster.api.models import (
-        DomainCoverageResponse,
-        MerchantCatalogSummary,
         MerchantProductListPage,
         MerchantProductUrlLookupResponse,
         MeResponse,
@@ -216,20 +212,12 @@ class BlockingClient:
         """`OctogenClient.search_products`."""
         return self.run(page_flow(self.service, SearchRequest.of(**arguments)))
 
-    def list_catalogs(self) -> list[MerchantCatalogSummary]:
-        """`OctogenClient.list_catalogs`."""
-        return self.run(list_catalogs_flow(self.service))
-
     def list_catalog_states(self) -> CatalogList:
         """`OctogenClient.list_catalog_states`; a list that did not change is not decoded again."""
         response = self.run(catalogs_flow(self.service))
         if self._listed is None or self._listed[0] != response.content:
             self._listed = response.content, parsed_catalog_list(response, CATALOGS)
         return self._listed[1]
-
-    def get_domain(self, host: str) -> DomainCoverageResponse:
-        """`OctogenClient.get_domain`."""
-        return self.run(domain_flow(self.service, host))
 
     def get_me(self) -> MeResponse:
         """`OctogenClient.get_me`."""

@@ -24,6 +24,7 @@ from octogen_dagster.errors import (
     OctogenNotFoundError,
     OctogenTimeoutError,
 )
+from octogen_dagster.settings import require_fraction
 
 MAX_EXTRA_PAGES_RATIO = 0.05
 """The share of pages that reading a catalog in several walks may add by default."""
@@ -191,11 +192,7 @@ class CatalogService(Service):
         super().__post_init__()
         if self.concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, not {self.concurrency}")
-        if not 0 <= self.max_extra_pages_ratio <= 1:
-            raise ValueError(
-                "max_extra_pages_ratio must be a share from 0 to 1 (0.05 is 5 %), not "
-                f"{self.max_extra_pages_ratio}"
-            )
+        require_fraction("max_extra_pages_ratio", self.max_extra_pages_ratio)
 
     def fetch_catalogs(self) -> CatalogList:
         """List the catalogs of the source, each once, over a connection of its own."""

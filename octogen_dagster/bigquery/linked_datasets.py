@@ -7,7 +7,7 @@ import dagster as dg
 
 from octogen_dagster.bigquery.partitions import listing_name, listing_partitions
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
-from octogen_dagster.bigquery.tables import CONSOLE, TABLE_NAME, console_url
+from octogen_dagster.bigquery.tables import CONSOLE, TABLE_NAME, console_url, last_materialization
 from octogen_dagster.dagster_parts import asset_arguments_of, octogen_asset
 from octogen_dagster.errors import (
     OctogenBigQueryAccessPendingError,
@@ -129,10 +129,8 @@ def build_linked_datasets_asset(
 
 def _read_reported_dataset(context: dg.AssetExecutionContext) -> dict[str, str]:
     """Read the id of the linked dataset that the partition last reported, by subscription name."""
-    records = context.instance.fetch_materializations(
-        dg.AssetRecordsFilter(context.asset_key, asset_partitions=[context.partition_key]), limit=1
-    ).records
-    materialization = records[0].asset_materialization if records else None
+    record = last_materialization(context, context.asset_key)
+    materialization = record and record.asset_materialization
     if materialization is None:
         return {}
     subscription, dataset = (

@@ -33,7 +33,6 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
 from octogen_dagster.api.search import CHECKED
-from octogen_dagster.components.json_schema import without_unions
 from octogen_dagster.errors import MissingPackageError, OctogenComponentError
 from octogen_dagster.settings import did_you_mean, refuse_unknown_settings
 
@@ -63,6 +62,9 @@ _TYPES = {
     "tuple": "a list",
 }
 """What a field takes, by the first word of pydantic's names for errors."""
+_TEXT = {"type": "string"}
+_TEMPLATE_SCHEMA = {"type": "string", "pattern": r"\{\{|\{%"}
+_SCALARS = {"boolean", "integer", "null", "number", "string"}
 _REFUSE_UNKNOWN: dict[str, Any] = {
     "refuse": model_validator(mode="before")(refuse_unknown_settings)
 }
@@ -234,7 +236,7 @@ class YamlComponent(YamlModel, dg.Component):
 
         `load` validates the attributes, since Dagster's own message shows values.
         """
-        schema = without_unions(cls.model().model_json_schema())
+        schema = _without_unions(cls.model().model_json_schema())
 
         class Attributes(RootModel[dict[str, Any]]):
             @classmethod
@@ -330,3 +332,59 @@ def _with_positions(mistakes: Sequence[Mistake], tree: SourcePositionTree | None
     lines = [(tree.lookup_closest_and_path(each[0], None)[0], _render(each)) for each in mistakes]
     lines.sort(key=lambda line: line[0].start)
     return "\n".join(f"{position} - {text}" for position, text in lines)
+
+
+def _without_unions(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Rewrite a schema so that a mistake is told of the field where it is.
+
+    A validator says of an `anyOf` only that no branch is valid. Dagster makes one of almost every
+    field, since a template may stand for its value. Here the type of the value selects the branch.
+    Each mapping also lists its fields, which are the choices for a misspelled one.
+    """
+    definitions = schema.get("$defs", {})
+
+    def rewrite(part: Any) -> Any:
+        if isinstance(part, list):
+            return [rewrite(each) for each in part]
+        if not isinstance(part, Mapping):
+            return part
+        rewritten = {name: rewrite(value) for name, value in part.items()}
+        if part.get("additionalProperties") is False:
+            rewritten["propertyNames"] = {"enum": list(part.get("properties", {}))}
+        if branches := rewritten.pop("anyOf", None):
+            rewritten |= _select(branches, definitions)
+        return rewritten
+
+    return dict(rewrite(schema))
+
+
+def _select(branches: list[dict[str, Any]], definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of a union whose branch is selected by the type of the value."""
+    by_type: dict[str, list[dict[str, Any]]] = {}
+    for branch in branches:
+        by_type.setdefault(_type_of(branch, definitions), []).append(branch)
+    texts = by_type.get("string", [])
+    others = by_type.keys() - {"string", "null"}
+    # Text beside numbers or choices is a template; beside a list or mapping it may be any text.
+    is_template = _TEXT in texts and others <= _SCALARS and (others or len(texts) > 1)
+    if is_template:
+        by_type["string"] = texts = [text for text in texts if text != _TEXT]
+        if not texts:
+            del by_type["string"]
+    selected: dict[str, Any] = {"type": list(by_type)}
+    if rules := [
+        _rule(name, found) for name, found in by_type.items() if found != [{"type": name}]
+    ]:
+        selected["allOf"] = rules
+    return {"if": _TEMPLATE_SCHEMA, "else": selected} if is_template else selected
+
+
+def _rule(name: str, branches: list[dict[str, Any]]) -> dict[str, Any]:
+    branch = branches[0] if len(branches) == 1 else {"anyOf": branches}
+    return {"if": {"type": name}, "then": branch}
+
+
+def _type_of(branch: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
+    if reference := branch.get("$ref"):
+        branch = definitions[reference.rsplit("/", 1)[-1]]
+    return str(branch.get("type", "object"))

@@ -29,8 +29,6 @@ except ModuleNotFoundError as error:
     ) from error
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from starlette.types import ASGIApp
 
     from octogen_dagster.sandbox.hub import Hub
@@ -238,12 +236,7 @@ class Sandbox:
         self._stop = stop
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._stop is not None:
             self._stop()
             self._stop = None

@@ -195,7 +195,7 @@ def subscribe_with_octogen(
             "dataset, if there is one, is untouched; ask Octogen, or delete the partition."
         )
     found = read_offers(octogen, shared, project=project, principal=principal, register=True)
-    offer = next(each for each in found.offers if each.is_of(listing))
+    offer = next(each for each in found.offers if is_named(listing, each.listing_resource))
     plan = plan_subscription(str(listing), project, dataset_id or offer.dataset_id, offer.location)
     action, message = decide(offer, found.subscriber)
     if action is Action.ALREADY_ACTIVE:

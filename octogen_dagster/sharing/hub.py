@@ -36,8 +36,6 @@ from octogen_dagster.sharing.google_errors import (
 from octogen_dagster.sharing.names import ListingName, Plan, checked_exchange
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from google.api_core.exceptions import PermissionDenied
     from google.auth.credentials import Credentials
     from google.cloud import bigquery_analyticshub_v1 as ah
@@ -126,12 +124,7 @@ class AnalyticsHub:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         client = self.__dict__.pop("_client", None)
         if client is not None:
             client.transport.close()

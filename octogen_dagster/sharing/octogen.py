@@ -86,10 +86,6 @@ class Offer:
         alone, both = standing(self.status), standing(self.status, self.reason_code)
         return self.status if alone is both else self.reason_code
 
-    def is_of(self, listing: ListingName) -> bool:
-        """True if the offer is of this listing."""
-        return is_named(listing, self.listing_resource)
-
 
 def is_named(listing: ListingName, resource: str | None) -> bool:
     """True if a text is the listing's name, whose project has an id and a number."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from octogen_dagster.frames.dedup import SeenProducts
+from octogen_dagster.frames.read import SeenProducts
 
 
 @given(
