@@ -13,6 +13,7 @@ from octogen_dagster.cli.errors import reporting_errors
 from octogen_dagster.cli.options import CONTEXT_SETTINGS
 
 if TYPE_CHECKING:
+    from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.api.catalog_sources import CatalogService
     from octogen_dagster.api.catalog_states import CatalogState
     from octogen_dagster.api.search import SearchFilters
@@ -76,6 +77,7 @@ def estimate(
     Of searches and named catalogs it counts only the products that have a category, which is a
     lower bound. Exit status: 0 estimated, 1 failed, 2 bad input.
     """
+    from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.api.catalog_sources import CatalogService, several_by_host
     from octogen_dagster.api.credentials import configured_base_url
     from octogen_dagster.api.search import SearchFilters
@@ -91,17 +93,18 @@ def estimate(
         base_url=base_url or configured_base_url(),
         spending=Spending(Prices(search_page_usd, lookup_usd)),
     )
-    states = _of_shops(service, hosts) if hosts else []
-    keys = list(dict.fromkeys([*catalogs, *(state.catalog for state in states)]))
-    if hosts and not keys:
-        click.echo("The shops have no catalogs.")
-        return
-    several = several_by_host(states)
-    if search.has_filters:
-        apart = [(key, [key]) for key in keys] if several else [("the search", keys)]
-        counts = [_counted(service, subject, search, each) for subject, each in apart]
-    else:
-        counts = _whole_catalogs(service, list(catalogs), states)
+    with BlockingClient(service) as client:
+        states = _of_shops(client, hosts) if hosts else []
+        keys = list(dict.fromkeys([*catalogs, *(state.catalog for state in states)]))
+        if hosts and not keys:
+            click.echo("The shops have no catalogs.")
+            return
+        several = several_by_host(states)
+        if search.has_filters:
+            apart = [(key, [key]) for key in keys] if several else [("the search", keys)]
+            counts = [_counted(client, subject, search, each) for subject, each in apart]
+        else:
+            counts = _whole_catalogs(client, list(catalogs), states)
     click.echo("\n".join(_table(service, counts, page_size)))
     if any(each.is_lower_bound for each in counts):
         click.echo(_IS_NO_BOUND if search.has_keywords else _IS_LOWER_BOUND)
@@ -146,13 +149,12 @@ def _table(service: CatalogService, counts: Sequence[_Count], page_size: int) ->
 
 
 def _whole_catalogs(
-    service: CatalogService, keys: list[str], of_shops: Iterable[CatalogState]
+    client: BlockingClient, keys: list[str], of_shops: Iterable[CatalogState]
 ) -> list[_Count]:
     """Count the products of named catalogs and those of shops; of all catalogs if there are none.
 
     What a shop says of a catalog is more than a count, and takes no further request.
     """
-    from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.api.search import SearchFilters
     from octogen_dagster.errors import OctogenNotFoundError
 
@@ -161,13 +163,12 @@ def _whole_catalogs(
     if counts and not left:
         return [*counts.values()]
     try:
-        with BlockingClient(service) as client:
-            listed = client.list_catalog_states().catalogs
+        listed = client.list_catalog_states().catalogs
     except OctogenNotFoundError:
         everything = SearchFilters()
         if not left:
-            return [_counted(service, "all of Octogen", everything, [])]
-        counts |= {key: _counted(service, key, everything, [key]) for key in left}
+            return [_counted(client, "all of Octogen", everything, [])]
+        counts |= {key: _counted(client, key, everything, [key]) for key in left}
         return [*counts.values()]
     granted = {state.catalog: state.product_count for state in listed}
     if missing := [key for key in left if key not in granted]:
@@ -179,24 +180,19 @@ def _whole_catalogs(
     return [*counts.values()]
 
 
-def _of_shops(service: CatalogService, hosts: Sequence[str]) -> list[CatalogState]:
-    from octogen_dagster.api.blocking import BlockingClient
+def _of_shops(client: BlockingClient, hosts: Sequence[str]) -> list[CatalogState]:
     from octogen_dagster.api.catalog_sources import ShopCatalogs, fetch_catalogs
 
-    with BlockingClient(service) as client:
-        listed = fetch_catalogs(client, ShopCatalogs(hosts), reads_all=False)
+    listed = fetch_catalogs(client, ShopCatalogs(hosts), reads_all=False)
     for line in listed.warnings:
         click.echo(line, err=True)
     return list(listed.catalogs)
 
 
 def _counted(
-    service: CatalogService, subject: str, search: SearchFilters, keys: Sequence[str]
+    client: BlockingClient, subject: str, search: SearchFilters, keys: Sequence[str]
 ) -> _Count:
-    from octogen_dagster.api.blocking import BlockingClient
-
-    with BlockingClient(service) as client:
-        return _Count(subject, client.count_products(search, keys), is_lower_bound=True)
+    return _Count(subject, client.count_products(search, keys), is_lower_bound=True)
 
 
 def _facets(texts: Iterable[str]) -> list[dict[str, Any]]:

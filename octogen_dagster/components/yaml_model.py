@@ -15,6 +15,7 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Union, get_args, get_origin
 
 import dagster as dg
+from dagster.components.resolved.base import resolve_fields
 from dagster.components.resolved.core_models import AssetAttributesModel
 from dagster.components.resolved.errors import ResolutionException
 from dagster_shared.record import as_dict
@@ -121,8 +122,23 @@ class YamlModel(dg.Model, dg.Resolvable):
             with located(context, model):
                 return cls.of_text(model)
         with located(context, model.model_dump(exclude_unset=True)):
-            resolved: Self = super().resolve_from_model(context, model)
+            try:
+                resolved: Self = super().resolve_from_model(context, model)
+            except MistakesFound:  # in the first field that has any
+                mistakes = list(cls._mistakes_in_fields(context, model))
+                raise MistakesFound(*mistakes) from None
         return resolved
+
+    @classmethod
+    def _mistakes_in_fields(
+        cls, context: dg.ResolutionContext, model: BaseModel
+    ) -> Iterator[Mistake]:
+        for name in model.model_fields_set:
+            alone = model.model_construct({name}, **{name: getattr(model, name)})
+            try:
+                resolve_fields(alone, cls, context)
+            except MistakesFound as error:
+                yield from error.mistakes
 
 
 def switch(settings: type[_Settings], description: str) -> dg.Resolver:
