@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from octogen_dagster.buckets import Bucket
+
 ROW_GROUP_SIZE = 20_000
 MAX_WRITE_SECONDS = 3600.0
 """The age from which a file that is still being written has no writer any more."""
@@ -54,7 +56,7 @@ class Store:
         self.base_dir = base_dir
         self.is_local = not is_url or scheme == "file"
         if self.is_local:
-            self._files: Any = Disk(Path(rest if is_url else base_dir))
+            self._files: Disk | Bucket = Disk(Path(rest if is_url else base_dir))
         else:
             from octogen_dagster.buckets import Bucket
 
@@ -62,8 +64,7 @@ class Store:
 
     def uri(self, key: str) -> str:
         """The absolute path of a file on a disk, or the URL of an object."""
-        uri: str = self._files.uri(key)
-        return uri
+        return self._files.uri(key)
 
     @contextlib.contextmanager
     def unfinished(self, key: str) -> Iterator[Path]:
@@ -75,7 +76,7 @@ class Store:
         import polars as pl
 
         self.exists(key)  # or something else is there, or the store cannot be asked
-        if self.is_local:
+        if isinstance(self._files, Disk):
             target, mode = Path(self.uri(key)), 0o666
             advice = "Make the folder writable and free space in it, or set base_dir to another one"
         else:
@@ -221,14 +222,12 @@ class Store:
     def files(self, folder: str) -> list[Stored]:
         """List all files below a folder; none if there is no folder."""
         with self._explained(folder, "Saved pages in {} cannot be listed"):
-            files: list[Stored] = self._files.files(folder)
-            return files
+            return self._files.files(folder)
 
     def get(self, key: str) -> bytes:
         """Read a file; a missing one is a FileNotFoundError."""
         with self._explained(key, "The saved pages {} cannot be read", but=FileNotFoundError):
-            content: bytes = self._files.get(key)
-            return content
+            return self._files.get(key)
 
     def put(self, key: str, content: bytes) -> None:
         """Write a file, which need not survive a power failure, and make its folder."""

@@ -64,7 +64,7 @@ class TestBudget:
                 await client.lookup_product(URL)
                 with pytest.raises(OctogenBudgetError) as no_lookup:
                     await client.lookup_product(URL)
-                await client.list_catalogs()
+                await client.list_catalog_states()
         assert str(caught.value) == (
             "Catalog 'acme': the next request costs $0.014, which the budget of $0.03 does not "
             "allow: $0.028 are spent. It was not sent. Run it again with a larger budget_usd: a "
