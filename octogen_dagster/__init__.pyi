@@ -61,6 +61,11 @@ from .frames.changes import (
     SnapshotPair,
 )
 from .frames.columns import DETAIL_SCHEMA, PRODUCT_SCHEMA
+from .frames.history import HISTORY_SCHEMA
+from .frames.history_files import (
+    forget_snapshot,
+    scan_history,
+)
 from .frames.scan import (
     ProductScan,
     scan_products,
@@ -78,6 +83,7 @@ from .snapshots.derived import (
     build_product_changes_asset,
     build_product_details_asset,
 )
+from .snapshots.history import build_product_history_asset
 from .snapshots.io_manager import ParquetSnapshotIOManager
 from .snapshots.partitions import (
     catalog_days,
@@ -95,6 +101,7 @@ __all__ = [
     "BRANDS_SCHEMA",
     "CHANGES_SCHEMA",
     "DETAIL_SCHEMA",
+    "HISTORY_SCHEMA",
     "PRODUCT_SCHEMA",
     "AgeGroup",
     "AnalyticsHubResource",
@@ -137,6 +144,7 @@ __all__ = [
     "build_product_brands_asset",
     "build_product_changes_asset",
     "build_product_details_asset",
+    "build_product_history_asset",
     "build_products_asset",
     "build_snapshot_checks",
     "build_snapshot_schedule",
@@ -146,9 +154,11 @@ __all__ = [
     "catalog_partitions",
     "diagnose",
     "errors",
+    "forget_snapshot",
     "listing_of",
     "listing_partition_key",
     "listing_partitions",
+    "scan_history",
     "scan_products",
     "snapshot_days",
     "subscribe_to_listing",

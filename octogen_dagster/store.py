@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from octogen_dagster.background import run_in_thread, wait_interruptibly
 from octogen_dagster.errors import OctogenSnapshotError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 ROW_GROUP_SIZE = 20_000
 MAX_WRITE_SECONDS = 3600.0
 """The age from which a file that is still being written has no writer any more."""
+MAX_COMPONENT_LENGTH = 200
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 _STORE_ERROR = "object-store error: "
@@ -36,6 +38,7 @@ class DamagedError(OctogenSnapshotError):
     """A file is not a Parquet file."""
 
     def __init__(self, uri: str, cause: BaseException) -> None:
+        self.uri, self.cause = uri, cause
         super().__init__(
             f"The file {uri} is not a snapshot or is damaged ({cause}). Materialize it again."
         )
@@ -221,7 +224,7 @@ class Store:
 
     def files(self, folder: str) -> list[Stored]:
         """List all files below a folder; none if there is no folder."""
-        with self._explained(folder, "Saved pages in {} cannot be listed"):
+        with self._explained(folder, "The files in {} cannot be listed"):
             return self._files.files(folder)
 
     def get(self, key: str) -> bytes:
@@ -262,6 +265,19 @@ class Store:
             f"{problem.format(self.uri(key))}: {reason.removeprefix(_STORE_ERROR)}. "
             f"{self._files.advice}"
         )
+
+
+def path_component(key: str) -> str:
+    """A file or folder name for a key. It is reversible and cannot leave its folder."""
+    name = quote(key, safe="-_.~=@+ ")
+    if name.startswith(".") or name.endswith("."):
+        name = name.replace(".", "%2E")
+    if not name or len(name) > MAX_COMPONENT_LENGTH:
+        raise ValueError(
+            f"Key {key[:60]!r} cannot name a file: the name must have 1 to "
+            f"{MAX_COMPONENT_LENGTH} characters, and has {len(name)}. Use a shorter key."
+        )
+    return name
 
 
 def previous_of(key: str) -> str:

@@ -99,25 +99,31 @@ def vanished_catalogs(pair: SnapshotPair) -> list[str]:
 def _present(pair: SnapshotPair) -> pl.LazyFrame:
     """The keys of the previous snapshot's catalogs that did not vanish; null if there are nulls."""
     current = pair.current.select("catalog_key").unique()
-    if _reads_whole_catalogs(pair.provenance):
-        return current
     assert pair.previous is not None
     previous = pair.previous.select("catalog_key").unique()
-    if (catalogs := pair.provenance.get(CATALOGS)) is None:
+    read = catalogs_without_products(pair.provenance)
+    if read is None:
         return previous
-    # The service and the search may write a key in different case.
-    read = [key.lower() for key in json.loads(catalogs)]
-    key = pl.col("catalog_key")
-    return previous.filter(key.is_null() | key.str.to_lowercase().is_in(read))
+    key = pl.col("catalog_key").fill_null("").str.to_lowercase()
+    return previous.filter(key.is_in(sorted(read))) if read else current
 
 
-def _reads_whole_catalogs(provenance: Mapping[str, str]) -> bool:
+def catalogs_without_products(provenance: Mapping[str, str]) -> frozenset[str] | None:
+    """The catalogs that a snapshot speaks of although it may have no product of them; None for all.
+
+    Of a search with filters a catalog may have no products that match. A whole catalog without
+    products was withdrawn or renamed. The keys are in lower case, since the service and the search
+    may write them differently; "" stands for products without a catalog.
+    """
     search_json = provenance.get("octogen.search", "{}")
     try:
         search = ProductSearch.model_validate_json(search_json, context=CHECKED)
     except ValidationError:  # of another version
-        return True
-    return search.reads_whole_catalogs
+        return frozenset()
+    if search.reads_whole_catalogs:
+        return frozenset()
+    catalogs = provenance.get(CATALOGS)
+    return None if catalogs is None else frozenset({"", *map(str.lower, json.loads(catalogs))})
 
 
 def effective_query_differences(pair: SnapshotPair) -> list[str] | None:

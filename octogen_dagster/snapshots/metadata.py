@@ -19,6 +19,14 @@ from octogen_dagster.frames.columns import (
     LISTED,
     PRODUCT_SCHEMA,
 )
+from octogen_dagster.frames.history import (
+    HISTORY_DESCRIPTIONS,
+    HISTORY_SCHEMA,
+    TRACKED,
+    history_figures,
+    price_drops,
+    read_observed,
+)
 from octogen_dagster.frames.previews import preview, shops
 
 if TYPE_CHECKING:
@@ -54,6 +62,7 @@ CATALOGS_DESCRIPTIONS = {
 _DESCRIBED = (
     (PRODUCT_SCHEMA, COLUMN_DESCRIPTIONS),
     (CHANGES_SCHEMA, CHANGES_DESCRIPTIONS),
+    (HISTORY_SCHEMA, HISTORY_DESCRIPTIONS),
     (DETAIL_SCHEMA, DETAIL_DESCRIPTIONS),
     (BRANDS_SCHEMA, BRANDS_DESCRIPTIONS),
     (CATALOGS_SCHEMA, CATALOGS_DESCRIPTIONS),
@@ -68,6 +77,14 @@ CHANGES_SOURCES: Mapping[str, Sequence[str]] = {
     **{f"{when}_{column}": [column] for column in _WATCHED for when in ("old", "new")},
 }
 """The columns of the products that each column of their changes is made from."""
+
+HISTORY_SOURCES: Mapping[str, Sequence[str]] = {
+    **{name: [name] for name in (*_KEYS, *TRACKED)},
+    **{name: ["fetched_at", *_WATCHED] for name in ("valid_from", "valid_to", "is_current")},
+    "change": ["catalog_key", "uuid", *_WATCHED],
+    "changed": _WATCHED,
+}
+"""The columns of the products that each column of their history is made from."""
 
 DETAIL_SOURCES: Mapping[str, Sequence[str]] = {
     **{name: ["product_url"] for name in DETAIL_SCHEMA},
@@ -137,6 +154,13 @@ def snapshot_metadata(
     }
     if schema == PRODUCT_SCHEMA:
         parts["shops"] = lambda: _text("shops", ", ".join(f"<{shop}>" for shop in shops(snapshot)))
+    if schema == HISTORY_SCHEMA and (observed := read_observed(outcome.provenance)):
+        last = max(observed)
+        parts["figures of the history"] = lambda: {
+            "octogen/snapshots": len(observed),
+            **figures_metadata(history_figures(snapshot, last)),
+        }
+        parts["price drops"] = lambda: _drops(price_drops(snapshot, last))
     metadata: Metadata = {}
     for name, part in parts.items():
         try:
@@ -152,6 +176,10 @@ def snapshot_metadata(
 def figures_metadata(figures: Figures) -> Metadata:
     """Return figures as metadata entries `octogen/<name>`."""
     return {f"octogen/{name}": _metadata_value(value) for name, value in figures.items()}
+
+
+def _drops(drops: pl.DataFrame) -> Metadata:
+    return {} if drops.is_empty() else _text("largest_price_drops", inline_table(drops))
 
 
 def _text(name: str, text: str) -> Metadata:

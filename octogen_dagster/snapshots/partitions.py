@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote
 import dagster as dg
 
 from octogen_dagster.frames.reading import is_within
+from octogen_dagster.store import MAX_COMPONENT_LENGTH, path_component
 
 if TYPE_CHECKING:
     from octogen_dagster.store import Store
@@ -26,7 +27,6 @@ MAX_TIMES_BACK = 31
 """How many times back the previous snapshot is searched for. A time without a snapshot, such as a
 day on which a catalog was not indexed, is skipped."""
 
-_MAX_COMPONENT_LENGTH = 200
 _NEEDS_NO_QUOTES = re.compile(r"[A-Za-z0-9_~:@+=-]+")
 
 
@@ -160,7 +160,7 @@ def catalog_partition_key(catalog: str) -> str:
     key = catalog
     if not _NEEDS_NO_QUOTES.fullmatch(catalog):
         key = quote(catalog, safe="-_.~:@+=").replace("..", "%2E%2E")
-    if len(key) > _MAX_COMPONENT_LENGTH / 3:  # a path encodes a character as three
+    if len(key) > MAX_COMPONENT_LENGTH / 3:  # a path encodes a character as three
         path_component(key)
     return key
 
@@ -180,19 +180,6 @@ def keys_by_catalog(catalogs: Iterable[str]) -> tuple[dict[str, str], list[str]]
 def catalog_of(partition_key: str) -> str:
     """The catalog key of a partition key."""
     return unquote(partition_key)
-
-
-def path_component(key: str) -> str:
-    """A file or folder name for a key. It is reversible and cannot leave its folder."""
-    name = quote(key, safe="-_.~=@+ ")
-    if name.startswith(".") or name.endswith("."):
-        name = name.replace(".", "%2E")
-    if not name or len(name) > _MAX_COMPONENT_LENGTH:
-        raise ValueError(
-            f"Key {key[:60]!r} cannot name a file: the name must have 1 to "
-            f"{_MAX_COMPONENT_LENGTH} characters, and has {len(name)}. Use a shorter key."
-        )
-    return name
 
 
 class SnapshotPlaces:

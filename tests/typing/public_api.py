@@ -5,7 +5,7 @@ mypy checks this file; `test_public_api.py` checks that no public name is missin
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import date, datetime, timedelta, timezone
 
 import dagster as dg
 import polars as pl
@@ -16,6 +16,7 @@ from octogen_dagster import (
     BRANDS_SCHEMA,
     CHANGES_SCHEMA,
     DETAIL_SCHEMA,
+    HISTORY_SCHEMA,
     PRODUCT_SCHEMA,
     AgeGroup,
     AnalyticsHubResource,
@@ -58,6 +59,7 @@ from octogen_dagster import (
     build_product_brands_asset,
     build_product_changes_asset,
     build_product_details_asset,
+    build_product_history_asset,
     build_products_asset,
     build_snapshot_checks,
     build_snapshot_schedule,
@@ -67,9 +69,11 @@ from octogen_dagster import (
     catalog_partitions,
     diagnose,
     errors,
+    forget_snapshot,
     listing_of,
     listing_partition_key,
     listing_partitions,
+    scan_history,
     scan_products,
     snapshot_days,
     subscribe_to_listing,
@@ -136,6 +140,7 @@ def snapshot_definitions() -> dg.Definitions:
         build_products_asset("history", partitions_def=catalog_days("2026-11-01")),
         build_product_changes_asset(products, name="changes"),
         build_product_brands_asset(products, name="brands", group_name="brands"),
+        build_product_history_asset(products, name="past", group_name="past"),
         build_product_details_asset(products, only_changed=True, failure_threshold=0.1),
         boots,
         dearer,
@@ -202,6 +207,20 @@ def dearer(pair: SnapshotPair) -> pl.LazyFrame:
     before = pair.previous.select("catalog_key", "uuid", before="current_price")
     joined = pair.current.join(before, on=["catalog_key", "uuid"])
     return joined.filter(pl.col("current_price") > pl.col("before"))
+
+
+def past() -> pl.DataFrame:
+    """The history of products, as of a day, without a snapshot that was wrong."""
+    wrong = datetime(2026, 11, 2, 6, 30, tzinfo=timezone.utc)
+    forget_snapshot("snapshots", wrong, asset="products_history")
+    frame = scan_history(
+        "s3://shops/snapshots",
+        asset="products_history",
+        catalogs=["acme"],
+        as_of=date(2026, 11, 1),
+        storage_options={"aws_region": "us-east-1"},
+    )
+    return frame.select(HISTORY_SCHEMA.names()).collect()
 
 
 def partition_keys() -> None:

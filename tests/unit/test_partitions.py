@@ -14,9 +14,9 @@ from octogen_dagster.snapshots.partitions import (
     catalog_partition_key,
     catalog_partitions,
     keys_by_catalog,
-    path_component,
     snapshot_days,
 )
+from octogen_dagster.store import path_component
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=10)
 

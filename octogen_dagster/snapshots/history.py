@@ -1,0 +1,207 @@
+"""The builder of the history of products, and what puts snapshots into it."""
+
+import contextlib
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dagster as dg
+import polars as pl
+
+from octogen_dagster.api.search import ProductSearch
+from octogen_dagster.dagster_parts import asset_arguments_of, octogen_asset
+from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.frames.changes import SnapshotPair
+from octogen_dagster.frames.history import (
+    HISTORY_SCHEMA,
+    Observation,
+    advanced,
+    history_metadata,
+    observation_of,
+    read_forgotten,
+    read_observed,
+)
+from octogen_dagster.frames.io_source import Query, check, io_source
+from octogen_dagster.frames.reading import Outcome, Reading, SnapshotPlace
+from octogen_dagster.snapshots.assets import SEARCH
+from octogen_dagster.snapshots.metadata import (
+    COLUMN_SCHEMA,
+    HISTORY_SOURCES,
+    column_lineage,
+    column_schema,
+)
+from octogen_dagster.store import DamagedError
+
+
+class StoredSnapshot(NamedTuple):
+    """A snapshot of products that may be put into a history.
+
+    Attributes:
+        provenance: The metadata of its file.
+        scan: Opens it.
+    """
+
+    provenance: Mapping[str, str]
+    scan: Callable[[], pl.LazyFrame]
+
+
+def _of_pair(pair: SnapshotPair) -> Iterator[StoredSnapshot]:
+    previous = pair.previous
+    if previous is not None:
+        yield StoredSnapshot(pair.previous_provenance, lambda: previous)
+    yield StoredSnapshot(pair.provenance, lambda: pair.current)
+
+
+class HistoryUpdate:
+    """A source: the history that is in a place, with the snapshots put in that it has not seen."""
+
+    spending = None
+
+    def __init__(self, snapshots: Iterable[StoredSnapshot]) -> None:
+        self._snapshots = snapshots
+
+    @contextlib.contextmanager
+    def reading(self, place: SnapshotPlace) -> Iterator[Reading]:
+        """Let the block store the history in its place."""
+        before = place.latest_provenance()
+        history = _existing(place)
+        observed = read_observed(before)
+        forgotten = read_forgotten(before)
+        unseen: dict[datetime, pl.LazyFrame] = {}
+        for snapshot in self._snapshots:
+            at = _fetched_at(snapshot)
+            if at is None or at in observed or at in forgotten:
+                continue
+            unseen[at] = snapshot.scan()
+            observed[at] = observation_of(unseen[at], snapshot.provenance)
+            place.log(f"The snapshot of {at:%Y-%m-%d %H:%M:%S} UTC is put into the history.")
+        stop = threading.Event()
+
+        def frames(_query: Query, stop: threading.Event) -> Iterator[pl.DataFrame]:
+            for frame in _with(history, unseen, observed):
+                check(stop)
+                yield frame
+            if place.latest_provenance() != before:
+                raise OctogenSnapshotError(
+                    "The history was replaced while snapshots were put into it, by another run or "
+                    "by forget_snapshot. Nothing was changed; run it again."
+                )
+
+        provenance = history_metadata(observed, forgotten)
+        frame = io_source(HISTORY_SCHEMA, frames, stop)
+        yield Reading(frame, lambda: Outcome(provenance=provenance), stop=stop.set)
+
+
+def _existing(place: SnapshotPlace) -> pl.LazyFrame:
+    try:
+        history = place.latest()
+    except DamagedError as error:
+        raise OctogenSnapshotError(
+            f"The history {error.uri} is damaged ({error.cause}), and a new one would lack the "
+            "past. Restore the file from a backup, or move it away to begin anew."
+        ) from error
+    return pl.LazyFrame(schema=HISTORY_SCHEMA) if history is None else history
+
+
+def _fetched_at(snapshot: StoredSnapshot) -> datetime | None:
+    """When a snapshot was read; None if it does not say it, since it has no rows."""
+    at = snapshot.provenance.get("octogen.fetched_at")
+    if at is not None:
+        return datetime.fromisoformat(at)
+    last = snapshot.scan().select(pl.col("fetched_at").max())
+    found: datetime | None = last.collect(engine="streaming").item()
+    return found
+
+
+def _with(
+    history: pl.LazyFrame,
+    unseen: Mapping[datetime, pl.LazyFrame],
+    observed: Mapping[datetime, Observation],
+) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a history with snapshots put in, one after the other."""
+    if not unseen:
+        yield from history.collect_batches(engine="streaming")
+        return
+    *earlier, last = sorted(unseen)
+
+    def put_in(history: pl.LazyFrame, at: datetime) -> Iterator[pl.DataFrame]:
+        known = {time: observed[time] for time in observed if time not in unseen or time <= at}
+        return advanced(history, unseen[at], at, known)
+
+    with tempfile.TemporaryDirectory(prefix="octogen-history-") as folder:
+        for number, at in enumerate(earlier):
+            frame = io_source(HISTORY_SCHEMA, lambda *_: put_in(history, at))  # noqa: B023
+            path = Path(folder, f"{number}.parquet")
+            frame.sink_parquet(path, compression="zstd", compression_level=1)
+            history = pl.scan_parquet(path, glob=False)
+        yield from put_in(history, last)
+
+
+def build_product_history_asset(
+    products: dg.AssetsDefinition,
+    *,
+    name: str | dg.AssetSpec | None = None,
+    **asset_arguments: Any,
+) -> dg.AssetsDefinition:
+    """Build an asset: what each product cost and whether it was in stock, on any day.
+
+    A row is a product with the values (title, prices, currency, `in_stock`, `is_active`) that it
+    had from `valid_from` until before `valid_to`; both are the `fetched_at` of snapshots. The
+    columns are those of `octogen_dagster.HISTORY_SCHEMA`, and `scan_history` reads them.
+
+    A run puts in the snapshot of the products, and the one that it replaced if no run has put that
+    in, so a run that was missed is made up for by the next one. A snapshot that is there already
+    changes nothing, and one that is older than others is slotted in: the table depends only on
+    which snapshots are in it. A product that comes back has `reappeared`. A catalog that a snapshot
+    has no products of was withheld and ends no rows, unless the search has filters: then a product
+    that is gone no longer matches. A column that the service begins or ceases to send changes no
+    product. `is_active` that is null is a value of its own.
+
+    The numbers in the metadata are of the last snapshot in the table: `octogen/changed`,
+    `octogen/appeared`, `octogen/disappeared`, `octogen/reappeared`, `octogen/current_products` and
+    `octogen/median_price_usd`, and so for other currencies. `octogen/largest_price_drops` is a
+    table.
+
+    Args:
+        products: An asset of `build_products_asset`, or one of your own with the columns
+            `catalog_key`, `uuid`, `product_url`, `fetched_at` and the values, which
+            `ParquetSnapshotIOManager` stores. The history has the same partitions.
+        name: The asset's name or `dagster.AssetSpec`; by default `<products>_history`.
+        asset_arguments: Any other argument of `@dagster.asset`. With
+            `automation_condition=dagster.AutomationCondition.eager()` the history follows each new
+            snapshot.
+    """
+    given = asset_arguments_of(name or f"{products.key.path[-1]}_history", asset_arguments)
+    lineage = column_lineage(products.key, HISTORY_SOURCES)
+
+    @octogen_asset(
+        {
+            "partitions_def": products.partitions_def,
+            "ins": {"snapshots": dg.AssetIn(products.key)},
+            "pool": None,
+            "metadata": {COLUMN_SCHEMA: column_schema(HISTORY_SCHEMA)},
+            "description": _description(products),
+        },
+        given,
+    )
+    def history(context: dg.AssetExecutionContext, snapshots: SnapshotPair) -> HistoryUpdate:
+        context.add_asset_metadata(lineage)
+        return HistoryUpdate(_of_pair(snapshots))
+
+    return history
+
+
+def _description(products: dg.AssetsDefinition) -> str:
+    text = (
+        f"The title, the price and the availability of each product in "
+        f"{products.key.to_user_string()} since its first snapshot. A row is a product with the "
+        "values that it had from valid_from until before valid_to."
+    )
+    found = products.metadata_by_key.get(products.key, {}).get(SEARCH)
+    search = ProductSearch.model_validate(getattr(found, "value", None) or {})
+    if not search.reads_whole_catalogs:
+        text += " The search has filters, so a product that is gone no longer matches them."
+    return text

@@ -1,0 +1,435 @@
+"""The history of products in Dagster: every snapshot is in it, whatever happened to the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+from dagster._core.execution.context.system import StepExecutionContext
+from polars.testing import assert_frame_equal, assert_series_equal
+
+from octogen_dagster import (
+    HISTORY_SCHEMA,
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ProductSearch,
+    build_product_history_asset,
+    build_products_asset,
+    catalog_partition_key,
+    catalog_partitions,
+    forget_snapshot,
+    scan_history,
+)
+from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.sandbox.app import Generation
+from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.store import Store
+from tests.servers.buckets import ENVIRONMENT, S3Bucket
+
+TRACKED = ["title", "current_price", "original_price", "currency", "in_stock", "is_active"]
+ORDER = ["catalog_key", "uuid"]
+ASSET = "products_history"
+
+
+@pytest.fixture
+def shops() -> Iterator[Sandbox]:
+    with Sandbox(catalogs={"northpeak": 230, "strada": 120}) as running:
+        yield running
+
+
+class Pipeline:
+    """Products with their history, and a copy of each snapshot by its `fetched_at`."""
+
+    def __init__(
+        self, base: Path, octogen: OctogenResource, instance: dg.DagsterInstance, **arguments: Any
+    ) -> None:
+        given = {"retry_policy": None, "search": ProductSearch(catalogs=["strada"]), **arguments}
+        self.products = build_products_asset("products", **given)
+        self.history = build_product_history_asset(self.products)
+        self.base, self.instance = base, instance
+        self.resources = {
+            "octogen": octogen,
+            "io_manager": ParquetSnapshotIOManager(base_dir=str(base)),
+        }
+        self.snapshots: dict[datetime, pl.DataFrame] = {}
+
+    def read(self, partition_key: str | None = None) -> datetime:
+        """Materialize the products alone, and return the `fetched_at` of the snapshot."""
+        self._run(self.products, partition_key=partition_key)
+        files = self.base.glob("products/*.parquet" if partition_key else "products.parquet")
+        file = max(files, key=lambda path: path.stat().st_mtime)
+        snapshot = pl.read_parquet(file)
+        at = datetime.fromisoformat(pl.read_parquet_metadata(file)["octogen.fetched_at"])
+        self.snapshots[at] = snapshot
+        return at
+
+    def put_in(self, partition_key: str | None = None) -> dict[str, Any]:
+        """Materialize the history alone, and return its metadata."""
+        result = self._run(self.history, partition_key=partition_key)
+        (event,) = result.asset_materializations_for_node(ASSET)
+        return {name: entry.value for name, entry in event.metadata.items()}
+
+    def _run(
+        self, asset: dg.AssetsDefinition, partition_key: str | None
+    ) -> dg.ExecuteInProcessResult:
+        return dg.materialize(
+            [self.products, self.history],
+            selection=[asset],
+            resources=self.resources,
+            instance=self.instance,
+            partition_key=partition_key,
+        )
+
+    def scan(self, as_of: datetime | None = None) -> pl.DataFrame:
+        return scan_history(str(self.base), asset=ASSET, as_of=as_of).collect().sort(*ORDER)
+
+    def check(self) -> None:
+        """Check that as of the time of each snapshot the history is that snapshot."""
+        for at, snapshot in self.snapshots.items():
+            expected = snapshot.select(*ORDER, *TRACKED).sort(*ORDER)
+            assert_frame_equal(self.scan(at).select(*ORDER, *TRACKED), expected)
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance) -> Pipeline:
+    return Pipeline(tmp_path, octogen, instance)
+
+
+def test_as_of_the_time_of_each_snapshot_the_history_is_that_snapshot(
+    pipeline: Pipeline, shops: Sandbox
+) -> None:
+    for _ in range(4):
+        pipeline.read()
+        pipeline.put_in()
+        shops.next_day()
+    pipeline.check()
+    first, *_, last = pipeline.snapshots
+    assert pipeline.scan(first - timedelta(microseconds=1)).is_empty()
+    assert_frame_equal(pipeline.scan(last), pipeline.scan().filter("is_current"))
+    history = pipeline.scan()
+    assert history.schema == HISTORY_SCHEMA
+    assert history.filter("is_current")["valid_to"].null_count() == len(pipeline.snapshots[last])
+
+
+def test_the_metadata_has_the_numbers_of_the_last_snapshot_and_zeros_too(
+    pipeline: Pipeline, shops: Sandbox
+) -> None:
+    pipeline.read()
+    first = pipeline.put_in()
+    names = ("changed", "appeared", "disappeared", "reappeared", "current_products", "snapshots")
+
+    def numbers(shown: dict[str, Any]) -> tuple[int, ...]:
+        return tuple(shown[f"octogen/{name}"] for name in names)
+
+    assert numbers(first) == (0, 120, 0, 0, 120, 1)
+    assert "octogen/largest_price_drops" not in first
+    columns = ("product_url", "current_price", "currency")
+    priced = pipeline.scan().filter(pl.col("current_price") > 20, pl.col("currency").is_not_null())
+    url, price, currency = priced.select(columns).row(0)
+    shops.set_price(url, 10.0)
+    pipeline.read()
+    second = pipeline.put_in()
+    assert numbers(second) == (1, 0, 0, 0, 120, 2)
+    drops = second["octogen/largest_price_drops"]
+    assert f"{price} → 10.0 {currency}" in drops
+    assert url in drops
+    prices = pipeline.scan().filter(is_current=True, currency=currency)["current_price"]
+    assert second[f"octogen/median_price_{currency.lower()}"] == pytest.approx(prices.median())
+
+
+def test_putting_in_a_snapshot_again_changes_nothing(pipeline: Pipeline, shops: Sandbox) -> None:
+    pipeline.read()
+    pipeline.put_in()
+    shops.next_day()
+    pipeline.read()
+    once = pipeline.put_in()
+    history = pipeline.scan()
+    again = pipeline.put_in()
+    assert_frame_equal(pipeline.scan(), history)
+    differ = {"octogen/file_size_bytes"}
+    assert {name: once[name] for name in once if name not in differ} == {
+        name: again[name] for name in again if name not in differ
+    }
+
+
+def test_a_run_that_was_missed_is_made_up_for(pipeline: Pipeline, shops: Sandbox) -> None:
+    pipeline.read()
+    pipeline.put_in()
+    for _ in range(2):
+        shops.next_day()
+        pipeline.read()
+    pipeline.put_in()
+    pipeline.check()
+
+
+def test_a_product_that_comes_back_has_reappeared(pipeline: Pipeline, shops: Sandbox) -> None:
+    for products in (120, 119, 120):
+        shops.grant("strada", products=products)
+        pipeline.read()
+        shown = pipeline.put_in()
+    assert shown["octogen/reappeared"] == 1
+    assert shown["octogen/appeared"] == 0
+    first, second, third = pipeline.snapshots
+    (uuid,) = pipeline.scan().filter(pl.col("change") == "reappeared")["uuid"]
+    rows = pipeline.scan().filter(uuid=uuid).sort("valid_from")
+    assert rows.select("valid_from", "valid_to").rows() == [(first, second), (third, None)]
+    pipeline.check()
+    assert second not in rows["valid_from"]
+
+
+@pytest.mark.parametrize("moment", ["published", "written"])
+def test_a_killed_run_repeats(
+    pipeline: Pipeline, shops: Sandbox, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    pipeline.read()
+    pipeline.put_in()
+    shops.next_day()
+    pipeline.read()
+    with monkeypatch.context() as patch:
+        die(patch, moment)
+        with pytest.raises((OSError, OctogenSnapshotError), match="a machine went away"):
+            pipeline.put_in()
+    again = pipeline.put_in()
+    pipeline.check()
+    assert again["octogen/snapshots"] == 2
+    assert again["octogen/changed"] > 0
+    assert not [path for path in pipeline.base.iterdir() if "unfinished" in path.name]
+
+
+def die(patch: pytest.MonkeyPatch, moment: str) -> None:
+    """Make the run die after the file is published, or before."""
+
+    def fail(*_arguments: Any, **_named: Any) -> None:
+        raise OSError("a machine went away")
+
+    if moment == "published":
+        patch.setattr(StepExecutionContext, "add_asset_metadata", fail)
+    else:
+        patch.setattr("os.replace", fail)
+
+
+def resource(sandbox: Sandbox) -> OctogenResource:
+    return OctogenResource(api_key=sandbox.api_key, base_url=sandbox.base_url, attempts=2)
+
+
+def test_a_catalog_that_is_withheld_retires_nothing(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    catalogs = {"northpeak": 23, "strada": 12}
+    with Sandbox(catalogs=catalogs, generation="seed") as sandbox:
+        pipeline = Pipeline(tmp_path, resource(sandbox), instance, search=ProductSearch())
+        pipeline.read()
+        pipeline.put_in()
+        sandbox.revoke("strada")
+        sandbox.grant("northpeak", products=20)
+        last = pipeline.read()
+        assert pipeline.put_in()["octogen/disappeared"] == 3
+        current = pipeline.scan(last)["catalog_key"].value_counts(sort=True).rows()
+        assert current == [("northpeak", 20), ("strada", 12)]
+        # What was observed is kept for each catalog, so its products go on when it is back.
+        sandbox.grant("strada", products=13)
+        pipeline.read()
+        back = pipeline.put_in()
+    assert (back["octogen/appeared"], back["octogen/reappeared"]) == (1, 0)
+
+
+def test_a_column_that_the_service_begins_or_ceases_to_send_changes_no_product(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    snapshots: dict[datetime, pl.DataFrame] = {}
+    generations: list[Generation] = ["seed", "current", "seed"]
+    for generation in generations:
+        with Sandbox(catalogs={"strada": 120}, generation=generation) as sandbox:
+            pipeline = Pipeline(tmp_path, resource(sandbox), instance)
+            pipeline.snapshots = snapshots
+            pipeline.read()
+            pipeline.put_in()
+    without, with_currency, _ = snapshots.values()
+    assert without["currency"].null_count() == 120
+    assert with_currency["currency"].null_count() < 60
+    history = pipeline.scan()
+    assert history.height == 120
+    assert_series_equal(history["currency"], with_currency.sort(*ORDER)["currency"])
+    pipeline.check()  # as of a time without the column it is null
+
+
+def test_a_snapshot_of_another_asset_is_slotted_in_where_it_belongs(
+    pipeline: Pipeline, shops: Sandbox
+) -> None:
+    """An asset of one's own brings snapshots back from a backup, in any order."""
+    for _ in range(4):
+        pipeline.read()
+        pipeline.put_in()
+        shops.next_day()
+    expected = pipeline.scan()
+    order = iter([2, 0, 3, 1])
+
+    @dg.asset(name="backup")
+    def backup() -> pl.DataFrame:
+        return [*pipeline.snapshots.values()][next(order)]
+
+    history = build_product_history_asset(backup, name="restored")
+    for _ in range(4):
+        assert dg.materialize([backup, history], resources=pipeline.resources).success
+    restored = scan_history(str(pipeline.base), asset="restored").collect()
+    assert_frame_equal(restored.sort(*ORDER, "valid_from"), expected.sort(*ORDER, "valid_from"))
+
+
+def test_of_a_search_with_filters_a_product_that_is_gone_no_longer_matches(
+    tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
+) -> None:
+    search = ProductSearch(catalogs=["strada"], price_max=200)
+    pipeline = Pipeline(tmp_path, octogen, instance, search=search)
+    (description,) = pipeline.history.descriptions_by_key.values()
+    assert description.endswith(
+        "The search has filters, so a product that is gone no longer matches them."
+    )
+    first = pipeline.read()
+    pipeline.put_in()
+    for url in pipeline.snapshots[first]["product_url"]:
+        shops.set_price(url, 500.0)
+    pipeline.read()
+    assert pipeline.put_in()["octogen/disappeared"] == len(pipeline.snapshots[first])
+    assert pipeline.scan().filter("is_current").is_empty()
+
+
+def test_a_forgotten_snapshot_might_never_have_been_and_does_not_come_back(
+    pipeline: Pipeline, shops: Sandbox
+) -> None:
+    pipeline.read()
+    pipeline.put_in()
+    expected = pipeline.scan()
+    url = expected.filter(pl.col("current_price") > 0).item(0, "product_url")
+    shops.set_price(url, 1_000_000.0)
+    bad = pipeline.read()
+    assert pipeline.put_in()["octogen/changed"] == 1
+    for _ in range(2):
+        forget_snapshot(str(pipeline.base), bad, asset=ASSET)
+        assert_frame_equal(pipeline.scan(), expected)
+    pipeline.put_in()
+    assert_frame_equal(pipeline.scan(), expected)
+    del pipeline.snapshots[bad]
+    shops.next_day()
+    pipeline.read()
+    assert pipeline.put_in()["octogen/snapshots"] == 2
+    pipeline.check()
+
+
+def test_a_time_without_a_snapshot_cannot_be_forgotten(pipeline: Pipeline) -> None:
+    at = pipeline.read()
+    pipeline.put_in()
+    with pytest.raises(OctogenSnapshotError) as caught:
+        forget_snapshot(str(pipeline.base), at - timedelta(seconds=1), asset=ASSET)
+    assert str(caught.value) == (
+        f"No snapshot of {(at - timedelta(seconds=1)).isoformat()} is in the history {ASSET}, so "
+        f"nothing was changed. The last ones in it are of {at.isoformat()}."
+    )
+
+
+@pytest.mark.parametrize("catalogs", [None, ["strada"], ["a.b/c"]])
+def test_the_histories_of_catalogs_are_read_together_or_some_of_them(
+    tmp_path: Path, instance: dg.DagsterInstance, catalogs: list[str] | None
+) -> None:
+    sizes = {"strada": 12, "a.b/c": 5, "northpeak": 23}
+    keys = [catalog_partition_key(catalog) for catalog in sizes]
+    instance.add_dynamic_partitions("octogen_catalogs", keys)
+    with Sandbox(catalogs=sizes) as sandbox:
+        pipeline = Pipeline(
+            tmp_path, resource(sandbox), instance, search=None, partitions_def=catalog_partitions
+        )
+        for key in keys:
+            pipeline.read(key)
+            pipeline.put_in(key)
+    frame = scan_history(str(tmp_path), asset=ASSET, catalogs=catalogs).collect()
+    found = dict(frame["catalog_key"].value_counts().rows())
+    assert found == {key: sizes[key] for key in catalogs or sizes}
+
+
+def test_a_history_that_is_not_there_is_an_error(pipeline: Pipeline) -> None:
+    with pytest.raises(OctogenSnapshotError) as caught:
+        pipeline.scan()
+    assert str(caught.value) == (
+        f"There is no history {ASSET} ({pipeline.base / ASSET}). Materialize it first, or name the "
+        "asset of build_product_history_asset with its prefix, as prefix/name."
+    )
+
+
+def test_a_damaged_history_is_not_replaced_by_one_without_the_past(pipeline: Pipeline) -> None:
+    pipeline.read()
+    pipeline.put_in()
+    file = pipeline.base / f"{ASSET}.parquet"
+    file.write_bytes(b"PAR1 and no more")
+    with pytest.raises(OctogenSnapshotError, match="Restore the file from a backup, or move it"):
+        pipeline.put_in()
+    assert file.read_bytes() == b"PAR1 and no more"
+
+
+def test_a_snapshot_with_a_product_twice_has_no_place_in_a_history(pipeline: Pipeline) -> None:
+    at = pipeline.read()
+
+    @dg.asset
+    def twice() -> pl.DataFrame:
+        return pl.concat([pipeline.snapshots[at]] * 2)
+
+    history = build_product_history_asset(twice)
+    with pytest.raises(OctogenSnapshotError, match="has a product more than once"):
+        dg.materialize([twice, history], resources=pipeline.resources)
+
+
+def test_a_history_in_a_bucket_is_read_and_a_snapshot_forgotten_there(
+    bucket: S3Bucket, pipeline: Pipeline, shops: Sandbox
+) -> None:
+    pipeline.read()
+    pipeline.put_in()
+    shops.next_day()
+    last = pipeline.read()
+    pipeline.put_in()
+    expected = pipeline.scan()
+    snapshots = iter(pipeline.snapshots.values())
+
+    @dg.asset(name="products")
+    def products() -> pl.DataFrame:
+        return next(snapshots)
+
+    assets = [products, build_product_history_asset(products)]
+    for _ in range(2):
+        assert dg.materialize(assets, resources={"io_manager": bucket.io_manager()}).success
+    options = {
+        name: ENVIRONMENT[value.env_var_name] if isinstance(value, dg.EnvVar) else value
+        for name, value in bucket.options.items()
+    }
+    there: dict[str, Any] = {"asset": ASSET, "storage_options": options}
+    history = scan_history(bucket.base_dir, **there).collect()
+    assert_frame_equal(history.sort(*ORDER, "valid_from"), expected.sort(*ORDER, "valid_from"))
+    forget_snapshot(bucket.base_dir, last, **there)
+    remaining = scan_history(bucket.base_dir, as_of=last, **there).collect()
+    assert remaining.height == len(pipeline.snapshots[min(pipeline.snapshots)])
+    assert remaining["is_current"].all()
+
+
+def test_a_history_that_was_replaced_meanwhile_is_not_overwritten(
+    pipeline: Pipeline, shops: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = pipeline.read()
+    pipeline.put_in()
+    shops.next_day()
+    pipeline.read()
+    unfinished = Store.unfinished
+
+    def forget_first(store: Store, key: str) -> Any:
+        monkeypatch.setattr(Store, "unfinished", unfinished)
+        forget_snapshot(str(pipeline.base), bad, asset=ASSET)
+        return unfinished(store, key)
+
+    monkeypatch.setattr(Store, "unfinished", forget_first)
+    with pytest.raises(OctogenSnapshotError, match="was replaced while snapshots were put into it"):
+        pipeline.put_in()
+    pipeline.put_in()
+    del pipeline.snapshots[bad]
+    assert pipeline.scan()["valid_from"].unique().to_list() == [*pipeline.snapshots]
+    pipeline.check()
