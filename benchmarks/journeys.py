@@ -1,0 +1,117 @@
+"""Counts the files and functions of the package that a reader of ARCHITECTURE.md's journeys passes.
+
+    uv run python -m benchmarks.journeys
+
+A catalog of the sandbox becomes a file, and a listing becomes a linked dataset: each from the
+definitions to the end of the run, as a user's code location would.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import tempfile
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import dagster as dg
+
+import octogen_dagster as od
+from octogen_dagster.frames import io_source
+from octogen_dagster.sandbox.server import Sandbox
+
+PACKAGE = Path(od.__file__).parent
+CATALOG = "northpeak"
+Passed = dict[str, set[str]]
+
+
+@contextmanager
+def counted() -> Iterator[Passed]:
+    """Yield the functions that are called in the block, by file, in whichever thread."""
+    passed: Passed = defaultdict(set)
+
+    def note(frame: FrameType, event: str, _: Any) -> None:
+        code = frame.f_code
+        path = Path(code.co_filename)
+        has_name = code.co_flags & inspect.CO_OPTIMIZED and code.co_name[0] != "<"  # no class body
+        if event == "call" and has_name and PACKAGE in path.parents and "sandbox" not in path.parts:
+            passed[str(path.relative_to(PACKAGE))].add(f"{code.co_name} {code.co_firstlineno}")
+
+    def noting(frames: Callable[..., Any]) -> Callable[..., Any]:
+        def in_a_thread_of_polars(*arguments: Any) -> Any:  # which Python does not know
+            sys.setprofile(note)
+            yield from frames(*arguments)
+
+        return in_a_thread_of_polars
+
+    call = io_source._Source.__call__
+    io_source._Source.__call__ = noting(call)  # type: ignore[method-assign]
+    threading.setprofile(note)
+    sys.setprofile(note)
+    try:
+        yield passed
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)  # type: ignore[arg-type]
+        io_source._Source.__call__ = call  # type: ignore[method-assign]
+
+
+def catalog_to_file(instance: dg.DagsterInstance, folder: str) -> None:
+    products = od.build_products_asset("products", od.ProductSearch(catalogs=[CATALOG]))
+    resources = {
+        "octogen": od.OctogenResource(),
+        "io_manager": od.ParquetSnapshotIOManager(base_dir=folder),
+    }
+    assert dg.materialize([products], resources=resources, instance=instance).success
+
+
+def listing_to_dataset(instance: dg.DagsterInstance, _: str) -> None:
+    datasets = od.build_linked_datasets_asset(control_plane=True)
+    sensor = od.build_listing_sensor(od.OctogenSource(), datasets)
+    resources = {
+        "analytics_hub": od.AnalyticsHubResource(project="my-project"),
+        "octogen_control_plane": od.OctogenControlPlaneResource(principal="user:me@my.org"),
+    }
+    definitions = dg.Definitions(assets=[datasets], sensors=[sensor], resources=resources)
+    context = dg.build_sensor_context(instance, definitions=definitions, resources=resources)
+    result: Any = sensor(context)
+    for added in result.dynamic_partitions_requests:
+        instance.add_dynamic_partitions(added.partitions_def_name, added.partition_keys)
+    (request,) = result.run_requests
+    assert dg.materialize(
+        [datasets],
+        resources=resources,
+        instance=instance,
+        partition_key=request.partition_key,
+        tags=request.tags,
+    ).success
+
+
+def main() -> None:
+    with (
+        Sandbox(catalogs=[CATALOG], hub=True) as sandbox,
+        dg.instance_for_test() as instance,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        os.environ.update(sandbox.environment)
+        sandbox.hub.share(CATALOG)
+        for journey in (catalog_to_file, listing_to_dataset):
+            with counted() as passed:
+                journey(instance, folder)
+            functions = sum(map(len, passed.values()))
+            print(f"{journey.__name__}: {len(passed)} files, {functions} functions")
+            if "--files" in sys.argv:
+                print(
+                    *(f"  {len(names):3} {file}" for file, names in sorted(passed.items())),
+                    sep="\n",
+                )
+
+
+if __name__ == "__main__":
+    main()
