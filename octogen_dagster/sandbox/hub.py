@@ -172,14 +172,9 @@ def _handler(store: Listings) -> grpc.GenericRpcHandler:
 
 
 def _list_listings(store: Listings, request: ah.ListListingsRequest) -> ah.ListListingsResponse:
-    exchange = store.with_project_id(request.parent)
-    found = [
-        each
-        for each in store.listings
-        if each.access != "removed" and each.name.startswith(f"{exchange}/listings/")
-    ]
-    if not found and exchange != store.exchange:
+    if store.with_project_id(request.parent) != store.exchange:
         raise Refusal("NOT_FOUND", f"Data exchange not found: {request.parent}.")
+    found = [each for each in store.listings if each.access != "removed"]
     page, token = _page(found, request)
     return ah.ListListingsResponse(
         listings=[_listing_message(each) for each in page], next_page_token=token

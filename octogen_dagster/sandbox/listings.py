@@ -73,9 +73,7 @@ class Listings:
     def __init__(self) -> None:
         self._lock = Lock()
         self._serials = count(1)
-        self._project_ids: dict[str, str] = {}
-        self._listings: dict[str, Listing] = {}
-        self._catalogs: dict[str, str] = {}
+        self._listings: dict[str, Listing] = {}  # by resource name
         self._subscriptions: dict[str, Subscription] = {}
         self._datasets: defaultdict[str, dict[str, str]] = defaultdict(dict)
         self._calls: deque[HubCall] = deque(maxlen=20_000)
@@ -87,7 +85,7 @@ class Listings:
 
     @property
     def exchange(self) -> str:
-        """The resource name of the data exchange in which catalogs are shared by default."""
+        """The resource name of the data exchange in which catalogs are shared."""
         return f"projects/{_PUBLISHER}/locations/{_LOCATION}/dataExchanges/{_EXCHANGE}"
 
     @property
@@ -104,39 +102,23 @@ class Listings:
         """Return the name of the subscription of each linked dataset of a project, by its id."""
         return dict(self._datasets[project])
 
-    def share(
-        self,
-        catalog: str,
-        *,
-        granted: bool = True,
-        project: str = _PUBLISHER,
-        location: str = _LOCATION,
-        exchange: str = _EXCHANGE,
-        listing_id: str | None = None,
-    ) -> str:
+    def share(self, catalog: str, *, granted: bool = True) -> str:
         """Share a catalog: create its listing, and return the listing's resource name.
 
         The sandbox need not serve the catalog over REST. Without `granted` the right to subscribe
         arrives later, by `grant_access`. The listing's id is the key, with `_` for all but letters,
         digits, `_` and `-`. A catalog that is shared already is a ValueError.
         """
-        listing_id = listing_id or re.sub(r"[^A-Za-z0-9_-]", "_", catalog)
-        parent = f"projects/{project}/locations/{location}/dataExchanges/{exchange}"
-        name = f"{parent}/listings/{listing_id}"
+        name = self._name(catalog)
         with self._lock:
-            for there in (
-                self._listings.get(catalog),
-                self._listings.get(self._catalogs.get(name, "")),
-            ):
-                if there is not None and there.access != "removed":
-                    raise ValueError(
-                        f"catalog {catalog!r} cannot be shared as {name}: catalog "
-                        f"{there.catalog!r} is shared as {there.name}: remove that listing first"
-                    )
-            self._project_ids[project_number(project)] = project
-            self._catalogs[name] = catalog
-            self._listings.pop(catalog, None)  # so that the new one is the last
-            self._listings[catalog] = Listing(catalog, name, "granted" if granted else "preparing")
+            there = self._listings.get(name)
+            if there is not None and there.access != "removed":
+                raise ValueError(
+                    f"catalog {catalog!r} cannot be shared as {name}: catalog {there.catalog!r} is "
+                    "shared under that name: remove that listing first"
+                )
+            self._listings.pop(name, None)  # so that the new one is the last
+            self._listings[name] = Listing(catalog, name, "granted" if granted else "preparing")
         return name
 
     def listing_resource(self, catalog: str) -> str:
@@ -172,14 +154,12 @@ class Listings:
 
     def with_project_id(self, name: str) -> str:
         """Return a resource name with the project's id where it may have its number."""
-        projects, project, rest = name.split("/", 2)
-        return f"{projects}/{self._project_ids.get(project, project)}/{rest}"
+        return name.replace(f"projects/{project_number(_PUBLISHER)}/", f"projects/{_PUBLISHER}/")
 
     def find(self, name: str) -> Listing:
         """Return the listing of a resource name."""
-        wanted = self.with_project_id(name)
-        listing = self._listings.get(self._catalogs.get(wanted, ""))
-        if listing is None or listing.access == "removed" or listing.name != wanted:
+        listing = self._listings.get(self.with_project_id(name))
+        if listing is None or listing.access == "removed":
             raise Refusal("NOT_FOUND", f"Listing not found: {name}.")
         return listing
 
@@ -226,17 +206,22 @@ class Listings:
                 raise Refusal("NOT_FOUND", f"Subscription not found: {name}.")
             del self._datasets[subscription.project][subscription.dataset]
 
+    def _name(self, catalog: str) -> str:
+        return f"{self.exchange}/listings/{re.sub(r'[^A-Za-z0-9_-]', '_', catalog)}"
+
     def _listing_of(self, catalog: str) -> Listing:
-        if catalog not in self._listings:
-            shared = ", ".join(list(self._listings)[:10]) or "none"
+        listing = self._listings.get(self._name(catalog))
+        if listing is None or listing.catalog != catalog:
+            shared = ", ".join(each.catalog for each in self.listings[:10]) or "none"
             raise LookupError(
                 f"catalog {catalog!r} is not shared; shared: {shared}: share it first"
             )
-        return self._listings[catalog]
+        return listing
 
     def _set_access(self, catalog: str, access: Access) -> None:
         with self._lock:
-            self._listings[catalog] = replace(self._listing_of(catalog), access=access)
+            listing = self._listing_of(catalog)
+            self._listings[listing.name] = replace(listing, access=access)
 
     def _set_states(self, catalog: str, state: State, only: State | None = None) -> None:
         with self._lock:
