@@ -58,7 +58,7 @@ def counted() -> Iterator[Passed]:
         yield passed
     finally:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
         io_source._Source.__call__ = call  # type: ignore[method-assign]
 
 

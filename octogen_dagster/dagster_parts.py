@@ -26,6 +26,7 @@ from octogen_dagster.errors import (
     OctogenInsufficientCreditError,
     Persistence,
 )
+from octogen_dagster.settings import checked_name
 
 if TYPE_CHECKING:
     import polars as pl
@@ -71,7 +72,7 @@ def asset_arguments_of(name: str | dg.AssetSpec, given: Mapping[str, Any]) -> di
     What the spec leaves unset is left out, so that the builder's default holds.
     """
     if isinstance(name, str):
-        return {"name": name, **given}
+        return {"name": checked_name(name, f"Asset {name!r}: "), **given}
     of_spec = {
         "description": name.description,
         "group_name": name.group_name,

@@ -56,6 +56,14 @@ def _unknown(model: str, name: str, known: Iterable[str]) -> PydanticCustomError
     return PydanticCustomError("extra_forbidden", "{text}", {"text": text})
 
 
+def checked_name(name: str, subject: str = "") -> str:
+    """Refuse a name that Dagster refuses, and say one that it takes."""
+    if not re.fullmatch(r"[A-Za-z0-9_]+", name):
+        meant = re.sub(r"[^A-Za-z0-9_]", "_", name) or "boots"
+        raise ValueError(f"{subject}a name has letters, digits and _ only: write {meant}")
+    return name
+
+
 def require_fraction(name: str, value: float) -> None:
     """Refuse a setting that is not from 0 to 1."""
     if not 0 <= value <= 1:

@@ -28,7 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "control_plane": GROUND | {"api"},
     "sharing": GROUND | {"control_plane"},
     "settings": {"errors"},
-    "dagster_parts": {"errors", "api"},
+    "dagster_parts": {"errors", "settings", "api"},
     "ticks": {"errors"},
     "snapshots": GROUND | HELPERS | {"buckets", "api", "frames"},
     "bigquery": GROUND | HELPERS | {"api", "frames", "sharing", "control_plane"},

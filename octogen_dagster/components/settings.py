@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -30,7 +29,7 @@ from octogen_dagster.components.yaml_model import (
     invalid,
     switch,
 )
-from octogen_dagster.settings import require_fraction
+from octogen_dagster.settings import checked_name, require_fraction
 from octogen_dagster.snapshots.resource import OctogenResource
 
 if TYPE_CHECKING:
@@ -72,10 +71,7 @@ Translation = Annotated[
 # Validators of fields, and not of their types: Dagster would apply those to templates too.
 def check_name(name: str | None) -> str | None:
     """Refuse a name that cannot be a part of the names of sensors and resources."""
-    if name is not None and not re.fullmatch(r"[A-Za-z0-9_]+", name):
-        meant = re.sub(r"[^A-Za-z0-9_]", "_", name) or "boots"
-        raise ValueError(f"a name has letters, digits and _ only: write {meant}")
-    return name
+    return name if name is None else checked_name(name)
 
 
 def check_host(host: Text | None) -> Text | None:

@@ -90,3 +90,8 @@ def test_a_search_is_a_mapping_of_its_fields() -> None:
     }
     with pytest.raises(ValidationError, match="Did you mean 'price_max'"):
         o.build_products_asset("boots", {"price_maximum": 200})
+
+
+def test_a_name_that_dagster_refuses_is_told_with_one_that_it_takes() -> None:
+    with pytest.raises(ValueError, match=r"Asset 'boots-2': .* write boots_2$"):
+        o.build_products_asset("boots-2", {"q": "boots"})
