@@ -25,12 +25,14 @@ import dagster._time
 from octogen_dagster import *
 
 RUNNING = dg.DefaultSensorStatus.RUNNING
-NOW = dagster._time.get_current_datetime  # the test says how late it is
+NOW = dagster._time.get_current_datetime  # the test says how late it is, also to the runs
 """
 CATALOGS = (
     IMPORTS
     + """
-products = build_products_asset("products", partitions_def={partitions}, retry_policy=None)
+products = build_products_asset(
+    "products", partitions_def={partitions}, retry_policy=None, _clock=NOW
+)
 defs = dg.Definitions(
     assets=[products],
     asset_checks={checks},
