@@ -57,6 +57,7 @@ FRESH = "fresh"
 SPENT_TAG = "octogen/spent_usd"
 """The tags of a run with the dollars that each of its steps has spent: this, a dot and the step."""
 _AMOUNT = re.compile(r"\d{1,12}(\.\d{1,12})?")
+_BACKFILL_TAG, _PARENT_TAG = "dagster/backfill", "dagster/parent_run_id"
 
 _KIND = "dagster/kind/"
 """What the tag of a kind begins with."""
@@ -190,11 +191,13 @@ def permanent_errors_fail() -> Iterator[None]:
 def shared_budget(context: dg.OutputContext, spending: "Spending | None") -> Iterator[None]:
     """Count what other steps and attempts of the run have spent, and tell them what the block did.
 
+    If the budget is that of the run's backfill, what its other runs have spent is counted too.
+
     The amounts are kept in tags of the run, which a re-execution of the run inherits: one for each
-    step, so that those that end at once replace no amount of another. Steps that work at the same
-    time in other processes may each spend what was left when they began.
+    step, so that those that end at once replace no amount of another. Steps and runs that work at
+    the same time in other processes may each spend what was left when they began.
     """
-    if spending is None or spending.budget_usd is None:
+    if spending is None or spending.budget_usd is spending.backfill_budget_usd is None:
         yield
         return
     try:
@@ -203,8 +206,11 @@ def shared_budget(context: dg.OutputContext, spending: "Spending | None") -> Ite
         yield
         return
     tag = f"{SPENT_TAG}.{context.step_key}"
-    spent = _spent(instance, run_id)
+    run = instance.get_run_by_id(run_id)
+    spent = _spent(run.tags) if run else {}
     spending.raise_to(sum(spent.values(), Decimal(0)))
+    if run and spending.backfill_budget_usd is not None and (id_ := run.tags.get(_BACKFILL_TAG)):
+        context.log.info(_count_backfill(instance, id_, run, spending))
     begun_at = spending.spent_usd
     try:
         yield
@@ -213,12 +219,36 @@ def shared_budget(context: dg.OutputContext, spending: "Spending | None") -> Ite
         instance.add_run_tags(run_id, {tag: f"{own:f}"})
 
 
-def _spent(instance: dg.DagsterInstance, run_id: str) -> dict[str, Decimal]:
-    """The dollars that a run's steps have spent, by their tags."""
-    run = instance.get_run_by_id(run_id)
+def _count_backfill(
+    instance: dg.DagsterInstance, backfill: str, run: dg.DagsterRun, spending: "Spending"
+) -> str:
+    """Count what the other runs of a backfill have spent; return a line for the log."""
+    from octogen_dagster.api.spending import usd
+
+    runs = instance.get_runs(dg.RunsFilter.for_backfill(backfill))
+    in_tags = {each.run_id: sum(_spent(each.tags).values(), Decimal(0)) for each in runs}
+    # The tags of a retry also have what the run spent that it retries.
+    counted_twice = sum(in_tags.get(each.tags.get(_PARENT_TAG, ""), Decimal(0)) for each in runs)
+    spent = sum(in_tags.values(), Decimal(0)) - counted_twice
+    spending.count_other_runs(spent - in_tags[run.run_id])
+    budget = spending.backfill_budget_usd or 0
+    line = f"Backfill {backfill} has spent {usd(spent)} of its budget of {usd(budget)}."
+    started = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+    others = sum(each.status in started and each.run_id != run.run_id for each in runs)
+    if others:
+        most = usd(others * min(budget, spending.budget_usd or budget))
+        line += (
+            f" Other runs of it are under way: {others}. What they spend during this read is not "
+            f"counted, so the backfill may exceed its budget, by at most {most}."
+        )
+    return line
+
+
+def _spent(tags: Mapping[str, str]) -> dict[str, Decimal]:
+    """The dollars that a run's steps have spent, by its tags."""
     return {
         tag: Decimal(amount)
-        for tag, amount in (run.tags if run else {}).items()
+        for tag, amount in tags.items()
         if tag.startswith(f"{SPENT_TAG}.") and _AMOUNT.fullmatch(amount)
     }
 

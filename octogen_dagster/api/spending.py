@@ -6,7 +6,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from octogen_dagster.api.http import rate_limit
 from octogen_dagster.errors import OctogenBudgetError
@@ -21,17 +21,17 @@ LOOKUP_USD = 0.002
 """The published prices, in dollars."""
 
 NO_PRICES = (
-    "budget_usd limits nothing while search_page_usd and lookup_usd are 0: set the prices that "
+    "{} limits nothing while search_page_usd and lookup_usd are 0: set the prices that "
     "Octogen charges."
 )
 """The error message of a budget without prices."""
 
 _SEARCH, _LOOKUP = "/products/search", "/products/lookup"
 _PAGES_KEPT = (
-    "Run it again with a larger budget_usd: a snapshot goes on from its saved pages, any other "
-    "read begins anew."
+    "Run it again with a larger {}: a snapshot goes on from its saved pages, any other read begins "
+    "anew."
 )
-_NOT_KEPT = "Lookups are not kept: run it again with a larger budget_usd."
+_NOT_KEPT = "Lookups are not kept: run it again with a larger {}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,19 @@ class Prices:
         return dollars(self.lookup_usd if path == _LOOKUP else 0)
 
 
+class _Budget(NamedTuple):
+    """A budget, what is spent of it, and the setting that it is from."""
+
+    name: str
+    usd: float
+    spent_usd: Decimal
+    setting: str
+
+    @property
+    def left_usd(self) -> Decimal:
+        return dollars(self.usd) - self.spent_usd
+
+
 class Spending:
     """Counts what is charged, and refuses the request that would exceed the budget.
 
@@ -71,28 +84,35 @@ class Spending:
         self,
         prices: Prices | None = None,
         budget_usd: float | None = None,
+        backfill_budget_usd: float | None = None,
         *,
         parent: Spending | None = None,
     ) -> None:
         self.prices = prices or Prices()
         self.budget_usd = budget_usd
-        if budget_usd is not None:
-            if not 0 < budget_usd < float("inf"):
-                raise ValueError(f"budget_usd must be above 0 dollars, not {budget_usd}")
+        self.backfill_budget_usd = backfill_budget_usd
+        for name in ("budget_usd", "backfill_budget_usd"):
+            budget = getattr(self, name)
+            if budget is None:
+                continue
+            if not 0 < budget < float("inf"):
+                raise ValueError(f"{name} must be above 0 dollars, not {budget}")
             if not (self.prices.search_page_usd or self.prices.lookup_usd):
-                raise ValueError(NO_PRICES)
+                raise ValueError(NO_PRICES.format(name))
         self._parent = parent
         self._lock = threading.Lock()
         self._requests = 0
         self._charged_requests = 0
         self._spent = Decimal(0)
+        self._spent_by_other_runs: Decimal | None = None
         self._reserved = Decimal(0)
         self._requests_per_minute: float | None = None
 
-    def __reduce__(self) -> tuple[Callable[..., Spending], tuple[Prices, float | None, Decimal]]:
+    def __reduce__(self) -> tuple[Callable[..., Spending], tuple[Any, ...]]:
         if self._parent:
             return self._parent.__reduce__()
-        return _restored, (self.prices, self.budget_usd, self.spent_usd)
+        budgets = self.budget_usd, self.backfill_budget_usd
+        return _restored, (self.prices, budgets, self.spent_usd, self._spent_by_other_runs)
 
     @property
     def requests(self) -> int:
@@ -114,7 +134,7 @@ class Spending:
         """Dollars that may still be spent; None without a budget."""
         if self._parent:
             return self._parent.left_usd
-        return None if self.budget_usd is None else dollars(self.budget_usd) - self._spent
+        return min((budget.left_usd for budget in self._budgets()), default=None)
 
     @property
     def requests_per_minute(self) -> float | None:
@@ -123,12 +143,17 @@ class Spending:
 
     def part(self) -> Spending:
         """Return a spending that counts a part of this one, under the same budget."""
-        return Spending(self.prices, self.budget_usd, parent=self)
+        return Spending(self.prices, self.budget_usd, self.backfill_budget_usd, parent=self)
 
     def raise_to(self, spent_usd: Decimal) -> None:
         """Count what other processes spent of the same budget, besides this one."""
         with self._lock:
             self._spent = max(self._spent, spent_usd)
+
+    def count_other_runs(self, spent_usd: Decimal) -> None:
+        """Count what other runs of the same backfill spent of its budget, which holds from now."""
+        with self._lock:
+            self._spent_by_other_runs = spent_usd
 
     @contextmanager
     def request(self, path: str, subject: str) -> Iterator[Charge]:
@@ -145,18 +170,28 @@ class Spending:
         if self._parent:
             self._parent._reserve(price, path, subject)
         with self._lock:
-            if self.budget_usd is not None and not self._parent:
-                left = dollars(self.budget_usd) - self._spent - self._reserved
-                if price and price > left:
-                    raise OctogenBudgetError(self._over_budget(price, path, subject))
+            if price and not self._parent:
+                for budget in self._budgets():
+                    if price > budget.left_usd - self._reserved:
+                        raise OctogenBudgetError(self._over(budget, price, path, subject))
             self._reserved += price
 
-    def _over_budget(self, price: Decimal, path: str, subject: str) -> str:
+    def _budgets(self) -> Iterator[_Budget]:
+        """The budgets that hold: that of the run, and that of its backfill if it is of one."""
+        if self.budget_usd is not None:
+            yield _Budget("budget", self.budget_usd, self._spent, "budget_usd")
+        if self.backfill_budget_usd is not None and self._spent_by_other_runs is not None:
+            spent = self._spent_by_other_runs + self._spent
+            setting = "backfill_budget_usd"
+            yield _Budget("backfill's budget", self.backfill_budget_usd, spent, setting)
+
+    def _over(self, budget: _Budget, price: Decimal, path: str, subject: str) -> str:
         under_way = f" and {usd(self._reserved)} are under way" if self._reserved else ""
+        kept = _NOT_KEPT if path == _LOOKUP else _PAGES_KEPT
         return (
-            f"{subject}: the next request costs {usd(price)}, which the budget of "
-            f"{usd(self.budget_usd or 0)} does not allow: {usd(self._spent)} are spent{under_way}. "
-            f"It was not sent. {_NOT_KEPT if path == _LOOKUP else _PAGES_KEPT}"
+            f"{subject}: the next request costs {usd(price)}, which the {budget.name} of "
+            f"{usd(budget.usd)} does not allow: {usd(budget.spent_usd)} are spent{under_way}. "
+            f"It was not sent. {kept.format(budget.setting)}"
         )
 
     def _settle(self, price: Decimal, path: str, charge: Charge) -> None:
@@ -195,7 +230,14 @@ def usd(amount: Decimal | float) -> str:
     return text[:-2] + text[-2:].rstrip("0")
 
 
-def _restored(prices: Prices, budget_usd: float | None, spent_usd: Decimal) -> Spending:
-    spending = Spending(prices, budget_usd)
+def _restored(
+    prices: Prices,
+    budgets: tuple[float | None, float | None],
+    spent_usd: Decimal,
+    spent_by_other_runs: Decimal | None,
+) -> Spending:
+    spending = Spending(prices, *budgets)
     spending.raise_to(spent_usd)
+    if spent_by_other_runs is not None:
+        spending.count_other_runs(spent_by_other_runs)
     return spending

@@ -241,9 +241,11 @@ def _spending_finding(spending: Spending) -> Finding:
         f"the configured prices are {usd(page)} for a page of a search and "
         f"{usd(spending.prices.lookup_usd)} for a lookup"
     )
+    if (backfill := spending.backfill_budget_usd) is not None:
+        prices += f"; the budget of a backfill is {usd(backfill)}"
     if spending.budget_usd is None:
         advice = "budget_usd limits what a run spends."
-        return Finding(subject, "ok", f"{prices}; there is no budget.", advice)
+        return Finding(subject, "ok", f"{prices}; a run has no budget.", advice)
     budget = f"the budget of a run is {usd(spending.budget_usd)}"
     pages = f", which is {int(spending.budget_usd / page):,} pages" if page else ""
     return Finding(subject, "ok", f"{prices}; {budget}{pages}.")

@@ -210,7 +210,7 @@ def _refuse_all_of_octogen(
 ) -> None:
     """Refuse a search that would read all of Octogen, unless a budget limits it."""
     is_narrow = bool(search.has_keywords or search.facets or search.max_products)
-    if is_narrow or service.spending.budget_usd is not None:
+    if is_narrow or service.spending.left_usd is not None:
         return
     raise error.with_message(
         f"{error} Without any of these the search would read all of Octogen, and each page of it "

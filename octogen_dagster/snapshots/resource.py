@@ -41,7 +41,7 @@ from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.search import ProductSearch, SearchArguments, shows_arguments
 from octogen_dagster.api.service import DEFAULT_TIMEOUT
-from octogen_dagster.api.spending import LOOKUP_USD, NO_PRICES, SEARCH_PAGE_USD, Prices, Spending
+from octogen_dagster.api.spending import LOOKUP_USD, SEARCH_PAGE_USD, Prices, Spending
 from octogen_dagster.settings import refuse_unknown_settings
 
 if TYPE_CHECKING:
@@ -124,6 +124,14 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         "Snapshots in processes of their own share it by the run's tags octogen/spent_usd.<step>, "
         "which re-executions inherit; other requests count in their own process only.",
     )
+    backfill_budget_usd: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Dollars that the runs of one backfill may spend together; none for no limit. "
+        "What they have spent, by their tags octogen/spent_usd.<step>, is added up before each "
+        "read, so it may be exceeded by what the runs spend that are under way at the same time.",
+    )
     max_extra_pages_ratio: float = Field(
         default=MAX_EXTRA_PAGES_RATIO,
         ge=0,
@@ -178,9 +186,9 @@ class OctogenResource(dg.ConfigurableResource[Any]):
 
     @model_validator(mode="after")
     def _begin_spending(self) -> Self:
-        if self.budget_usd is not None and not (self.search_page_usd or self.lookup_usd):
-            raise ValueError(NO_PRICES)
-        self._spending = Spending(Prices(self.search_page_usd, self.lookup_usd), self.budget_usd)
+        self._spending = Spending(
+            Prices(self.search_page_usd, self.lookup_usd), self.budget_usd, self.backfill_budget_usd
+        )
         return self
 
     def __reduce__(self) -> Any:

@@ -33,10 +33,15 @@ def run(
     folder: Path,
     assets: list[Any],
     budget_usd: float | None,
+    backfill_budget_usd: float | None = None,
     **options: Any,
 ) -> dg.ExecuteInProcessResult:
     octogen = OctogenResource(
-        api_key=shops.api_key, base_url=shops.base_url, attempts=1, budget_usd=budget_usd
+        api_key=shops.api_key,
+        base_url=shops.base_url,
+        attempts=1,
+        budget_usd=budget_usd,
+        backfill_budget_usd=backfill_budget_usd,
     )
     io_manager = ParquetSnapshotIOManager(base_dir=str(folder))
     return dg.materialize(
@@ -45,6 +50,10 @@ def run(
         raise_on_error=False,
         **options,
     )
+
+
+def log_of(instance: dg.DagsterInstance, run_id: str) -> str:
+    return "\n".join(record.user_message for record in instance.all_logs(run_id))
 
 
 def charged(sandbox: Sandbox, path: str = "/products/search") -> int:
@@ -207,3 +216,77 @@ def test_spent_credit_fails_without_retries_and_a_topped_up_run_goes_on(tmp_path
     assert metadata(again, "products")["octogen/cost_usd"] == pytest.approx(4 * PAGE_USD)
     assert metadata(again, "products")["octogen/cost_saved_usd"] == pytest.approx(PAGE_USD)
     assert pl.read_parquet(tmp_path / "products.parquet")["uuid"].to_list() == uuids
+
+
+BACKFILL = {"dagster/backfill": "abc"}
+
+
+def test_runs_of_a_backfill_share_its_budget_and_other_runs_do_not(
+    instance: dg.DagsterInstance, shops: Sandbox, tmp_path: Path
+) -> None:
+    def read(catalog: str, **tags: str) -> dg.ExecuteInProcessResult:
+        products = build_products_asset(catalog, ProductSearch(catalogs=[catalog]))
+        options: dict[str, Any] = {"backfill_budget_usd": 4 * PAGE_USD, "instance": instance}
+        return run(shops, tmp_path, [products], budget_usd=1.0, tags=tags, **options)
+
+    first = read("strada", **BACKFILL)
+    assert first.success
+    assert "Backfill abc has spent $0.00 of its budget of $0.056." in log_of(instance, first.run_id)
+    second = read("northpeak", **BACKFILL)
+    assert "which the backfill's budget of $0.056 does not allow: $0.056 are spent" in failure(
+        second
+    )
+    assert "Run it again with a larger backfill_budget_usd: a snapshot goes on" in failure(second)
+    assert "Backfill abc has spent $0.028 of" in log_of(instance, second.run_id)
+    assert charged(shops) == 4
+    assert read("strada", **{"dagster/backfill": "another"}).success
+    assert read("strada").success
+
+
+def test_a_retry_in_a_backfill_is_counted_once(
+    instance: dg.DagsterInstance, shops: Sandbox, tmp_path: Path
+) -> None:
+    products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
+    job = dg.Definitions(assets=[products], resources={"octogen": OctogenResource()})
+    parent = instance.create_run_for_job(
+        job.resolve_implicit_global_asset_job_def(), tags={**BACKFILL, STEP_TAG: "0.5"}
+    )
+    result = run(
+        shops,
+        tmp_path,
+        [products],
+        budget_usd=None,
+        backfill_budget_usd=0.528,
+        tags={**BACKFILL, STEP_TAG: "0.5", "dagster/parent_run_id": parent.run_id},
+        instance=instance,
+    )
+    assert result.success
+    assert "Backfill abc has spent $0.50 of its budget of $0.528." in log_of(
+        instance, result.run_id
+    )
+
+
+@pytest.mark.parametrize(("budget_usd", "most"), [(0.25, "$0.50"), (None, "$2.00")])
+def test_the_log_says_by_how_much_runs_at_the_same_time_may_exceed_the_budget_of_a_backfill(
+    instance: dg.DagsterInstance,
+    shops: Sandbox,
+    tmp_path: Path,
+    budget_usd: float | None,
+    most: str,
+) -> None:
+    products = build_products_asset("products", ProductSearch(catalogs=["strada"]))
+    job = dg.Definitions(assets=[products], resources={"octogen": OctogenResource()})
+    states = dg.DagsterRunStatus
+    for status in (states.STARTED, states.STARTED, states.NOT_STARTED, states.SUCCESS):
+        instance.create_run_for_job(
+            job.resolve_implicit_global_asset_job_def(),
+            status=status,
+            tags={**BACKFILL, STEP_TAG: "0.1"},
+        )
+    options: dict[str, Any] = {"backfill_budget_usd": 1.0, "instance": instance}
+    result = run(shops, tmp_path, [products], budget_usd=budget_usd, tags=BACKFILL, **options)
+    assert (
+        "Backfill abc has spent $0.40 of its budget of $1.00. Other runs of it are under way: 2. "
+        "What they spend during this read is not counted, so the backfill may exceed its budget, "
+        f"by at most {most}."
+    ) in log_of(instance, result.run_id)
