@@ -85,8 +85,8 @@ def _measure(endpoint: str, exchange: str) -> dict[str, float]:
     wanted = [Wanted(listing_partition_key(str(listing.name))) for listing in found]
     done: dict[str, str] = {}
     requests: list[list[str]] = []
-    while due := plan(wanted, done, lambda _: {}, (), 0.0).requests:
-        requests.append([each.key for each in due])
+    while due := plan(wanted, done, lambda _: {}, (), 0.0, known=done).requests:
+        requests.append([each.key for run in due for each in run])
         done.update(dict.fromkeys(requests[-1], ""))
     last = len(requests) - 1
     measured: dict[str, float] = {"listings": bare(endpoint, exchange), "ticks": len(requests)}

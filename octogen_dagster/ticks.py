@@ -4,9 +4,13 @@ The data version of the last materialization of a partition that exists says wha
 `octogen/request` of the asset's runs says what was tried and when, and those that are not finished
 which partitions are being read. So a tick that was lost, a cursor that was reset and a daemon that
 died compute the same again.
+
+A run of an asset with a backfill policy may have a range of partitions: neighbours in the order in
+which Dagster knows them, which is the one in which they were added.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
@@ -16,13 +20,19 @@ from octogen_dagster.errors import OctogenError, Persistence
 
 MAX_RUNS = 50
 """Runs that a tick requests; the next ticks request the others."""
-MAX_NEW_PARTITIONS = 1_000
+MAX_NEW_PARTITIONS = 2_000
+"""Partitions that a tick adds. The daemon asks for each whether it exists, a millisecond each."""
 REQUEST_TAG = "octogen/request"
-"""The tag of each run that a sensor requests: `<key>@<version>`."""
+"""The tag of each run that a sensor requests: `<key>@<version>`, or the asset's key of a range.
+
+PostgreSQL indexes tags, and refuses one of more than 2,700 bytes: the keys of a range are too many.
+"""
 REQUESTED_AT_TAG = "octogen/requested_at"
 """The tag with the time of the tick. Dagster's own time of a run is in the database's time zone."""
 DATA_VERSION_TAG = "dagster/data_version"
 PARTITION_TAG = "dagster/partition"
+RANGE_START_TAG = "dagster/asset_partition_range_start"
+RANGE_END_TAG = "dagster/asset_partition_range_end"
 
 _FIRST_WAIT, _MAX_WAIT = 600.0, 6 * 3600.0
 MEMORY_SECONDS = 2 * 24 * 3600.0
@@ -41,6 +51,10 @@ _UNFINISHED = [
     dg.DagsterRunStatus.CANCELING,
 ]
 _BEFORE_START = {dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING}
+
+
+KeyRange = tuple[str, str]
+"""The first and the last key of a run, which are one for a run with a single partition."""
 
 
 class Wanted(NamedTuple):
@@ -73,40 +87,147 @@ class Tries(NamedTuple):
         return abs(now - self.last_at) < wait
 
 
-class Plan(NamedTuple):
-    """What a tick requests, and all that is missing, which is more if it waits."""
+class KeyOrder:
+    """The keys of dynamic partitions in Dagster's order: that in which they were added."""
 
-    requests: list[Wanted]
+    def __init__(self, keys: Iterable[str]) -> None:
+        self.keys = list(keys)
+        self._position = {key: number for number, key in enumerate(self.keys)}
+
+    def between(self, first: str, last: str) -> Sequence[str]:
+        """The keys of a range; only its ends if one of these was deleted."""
+        if first == last:
+            return [first]
+        if first in self._position and last in self._position:
+            return self.keys[self._position[first] : self._position[last] + 1]
+        return [first, last]
+
+
+class Run(NamedTuple):
+    """A run that a sensor requested: when, and for which keys, or for which version of one."""
+
+    requested_at: float
+    keys: Sequence[str]
+    request: str = ""
+
+    def was_for(self, each: Wanted, now: float) -> bool:
+        """True if the run was to bring this version, as far as can be known of a range.
+
+        A run of a range does not say which versions it was requested for. It was not for one that
+        is newer than itself. If the clock of the service is ahead, every version seems newer.
+        """
+        if self.request:
+            return self.request == each.request
+        return not self.requested_at < each.since <= now
+
+
+class Plan(NamedTuple):
+    """What a tick requests and adds, and all that is missing, which is more if it waits."""
+
+    requests: list[list[Wanted]]
+    """What each run is to bring, in the order of its range."""
+    new_partitions: list[str]
     missing: list[Wanted]
 
 
 def plan(
     wanted: Iterable[Wanted],
     done: Mapping[str, str],
-    tried: Callable[[Sequence[str]], Mapping[str, Tries]],
+    tried: Callable[[Sequence[Wanted]], Mapping[str, Tries]],
     busy: Collection[str],
     now: float,
+    *,
+    known: Iterable[str],
+    most: int = 1,
 ) -> Plan:
     """Decide what a tick requests; equal arguments give equal results.
 
     What was neither done nor tried comes first, then what waits longest since it appeared or was
     tried, so that nothing starves. A key that is busy, which is one whose run is not finished, is
-    left out in any version. `tried` returns the tries of those requests that have any.
+    left out in any version. `tried` returns the tries of those that have any, by key. `known` are
+    the keys of the partitions that exist, in Dagster's order: others are added behind them, and a
+    run has up to `most` keys that are neighbours, so that its range has only what is due.
     """
-    missing = [each for each in wanted if not each.is_done(done) and each.key not in busy]
-    tries = tried([each.request for each in missing]) if missing else {}
+    position = {key: number for number, key in enumerate(known)}
+
+    def is_missing(each: Wanted) -> bool:
+        # A partition that was deleted is not done, although its last materialization is kept.
+        is_done = each.key in position and each.is_done(done)
+        return not is_done and each.key not in busy
+
+    missing = list(filter(is_missing, wanted))
+    tries = tried(missing) if missing else {}
 
     def is_due(each: Wanted) -> bool:
-        before = tries.get(each.request)
+        before = tries.get(each.key)
         return before is None or (each.retried and not before.are_recent(now))
 
     def urgency(each: Wanted) -> tuple[bool, float, str]:
-        before = tries.get(each.request)
-        is_new = before is None and each.key not in done
+        before = tries.get(each.key)
+        is_new = before is None and not (each.key in done and each.key in position)
         return not is_new, before.last_at if before else each.since, each.key
 
     due = sorted(filter(is_due, missing), key=urgency)
-    return Plan(due[:MAX_RUNS], missing)
+    # What waits for its next try is added as well, but for what was deleted: see below.
+    waiting = (each for each in missing if each.key not in done)
+    absent = dict.fromkeys(each.key for each in (*due, *waiting) if each.key not in position)
+    added = list(absent)[:MAX_NEW_PARTITIONS]
+    position.update((key, number) for number, key in enumerate(added, len(position)))
+    requests = _neighbours([each for each in due if each.key in position], position, most)
+    requests = requests[:MAX_RUNS]
+    # A partition that was deleted counts as done again once it exists, so its run comes with it.
+    requested = {each.key for run in requests for each in run}
+    new = [key for key in added if key in requested or key not in done]
+    return Plan(requests, new, missing)
+
+
+def _neighbours(
+    due: Sequence[Wanted], position: Mapping[str, int], most: int
+) -> list[list[Wanted]]:
+    """Cut what is due into runs of keys that follow each other; the order of `due` is kept.
+
+    A run comes where the most urgent of its keys does.
+    """
+    if most == 1:
+        return [[each] for each in due]
+    runs: list[list[int]] = []
+    last = -1
+    for place, rank in sorted((position[each.key], rank) for rank, each in enumerate(due)):
+        if place == last + 1 and runs and len(runs[-1]) < most:
+            runs[-1].append(rank)
+        else:
+            runs.append([rank])
+        last = place
+    return [[due[rank] for rank in run] for run in sorted(runs, key=min)]
+
+
+def count_tries(missing: Iterable[Wanted], runs: Iterable[Run], now: float) -> dict[str, Tries]:
+    """Count the runs of two days for what is missing, by key; the newest of them comes last."""
+    tries: dict[str, Tries] = {}
+    by_key = {each.key: each for each in missing}
+    for run in runs:
+        if run.requested_at > now - MEMORY_SECONDS:
+            for key in run.keys:
+                if (each := by_key.get(key)) and run.was_for(each, now):
+                    before = tries.get(key)
+                    tries[key] = Tries(before.runs + 1 if before else 1, run.requested_at)
+    return tries
+
+
+def most_in_a_run(asset: dg.AssetsDefinition) -> int:
+    """The most partitions that a run of an asset may have, by its backfill policy."""
+    policy = asset.backfill_policy
+    return 1 if policy is None else policy.max_partitions_per_run or sys.maxsize
+
+
+def run_request(
+    first: str, last: str, *, tags: Mapping[str, str], **arguments: Any
+) -> dg.RunRequest:
+    """Return the request of a run of one partition, or of all from one to another."""
+    if first == last:
+        return dg.RunRequest(partition_key=first, tags=tags, **arguments)
+    of_range = {RANGE_START_TAG: str(first), RANGE_END_TAG: str(last)}
+    return dg.RunRequest(tags={**tags, **of_range}, **arguments)
 
 
 def request_runs(
@@ -116,10 +237,11 @@ def request_runs(
     *,
     wanted: Sequence[Wanted],
     done: Mapping[str, str],
-    busy: Collection[str],
+    busy: Iterable[KeyRange],
     now: float,
     nothing_due: str,
     partition_of: Callable[[str], str] = str,
+    key_of: Callable[[str], str | None] = str,
     checks: Sequence[dg.AssetCheckKey] | None = None,
     cursor: str | None = None,
 ) -> dg.SensorResult:
@@ -129,32 +251,45 @@ def request_runs(
     meanwhile, and has read a newer version, is taken for one that has not brought what is wanted.
     """
     instance = context.instance
-    known = set(instance.get_dynamic_partitions(str(partitions.name)))
-    existing = {key: version for key, version in done.items() if key in known}
-    requests, missing = plan(
-        wanted, existing, lambda some: read_tries(instance, asset.key, some, now), busy, now
+    order = KeyOrder(instance.get_dynamic_partitions(str(partitions.name)))
+
+    def read_tries(some: Sequence[Wanted]) -> Mapping[str, Tries]:
+        runs = _read_runs(instance, asset.key, some, now, order=order, key_of=key_of)
+        return count_tries(some, runs, now)
+
+    requests, new, missing = plan(
+        wanted,
+        done,
+        read_tries,
+        {key for first, last in busy for key in order.between(first, last)},
+        now,
+        known=order.keys,
+        most=most_in_a_run(asset),
     )
-    # A partition that was deleted counts as done again once it exists, so its run comes with it.
-    keys = dict.fromkeys(each.key for each in (*requests, *missing) if each.key not in done)
-    keys.update(dict.fromkeys(each.key for each in requests))
-    new = [key for key in keys if key not in known][:MAX_NEW_PARTITIONS]
-    if len(missing) > len(requests):
+    left = len(missing) - sum(map(len, requests))
+    if left:
         context.log.info(
-            f"{len(missing) - len(requests):,} more are due or wait for their next try; the next "
-            "ticks request them."
+            f"{left:,} more are due or wait for their next try; the next ticks request them."
         )
     requested_at = datetime.fromtimestamp(now, timezone.utc).isoformat()
+
+    asset_name = asset.key.to_user_string()
+    run_requests = [
+        run_request(
+            partition_of(run[0].key),
+            partition_of(run[-1].key),
+            # No run key: Dagster would launch it once, and a run that failed is tried again.
+            tags={
+                REQUEST_TAG: asset_name if len(run) > 1 else run[0].request,
+                REQUESTED_AT_TAG: requested_at,
+            },
+            asset_selection=[asset.key],  # or the run shows no target
+            asset_check_keys=checks,
+        )
+        for run in requests
+    ]
     return dg.SensorResult(
-        run_requests=[
-            dg.RunRequest(
-                # No run key: Dagster would launch it once, and a run that failed is tried again.
-                partition_key=partition_of(each.key),
-                tags={REQUEST_TAG: each.request, REQUESTED_AT_TAG: requested_at},
-                asset_selection=[asset.key],  # or the run shows no target
-                asset_check_keys=checks,
-            )
-            for each in requests
-        ],
+        run_requests=run_requests,
         skip_reason=None if requests else nothing_due,
         dynamic_partitions_requests=[partitions.build_add_request(new)] if new else [],
         cursor=cursor,
@@ -171,43 +306,61 @@ def read_versions(
     return {partition: found[DATA_VERSION_TAG] for partition, found in tags.items()}
 
 
-def read_busy_keys(
+def read_busy(
     instance: dg.DagsterInstance,
     asset: dg.AssetKey,
     now: float,
     key_of: Callable[[str], str | None] = str,
-) -> set[str]:
+) -> list[KeyRange]:
     """Read the keys whose run is queued or running, whoever requested it.
 
     A run of a job without a selection of assets is not known to be one of the asset.
     """
-    return {
-        key
+    return [
+        keys
         for run in instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED))
-        # A run whose launch was cut off, when the daemon died, does not block its key for ever.
+        # A run whose launch was cut off, when the daemon died, does not block its keys for ever.
         if run.dagster_run.status not in _BEFORE_START
         or abs(now - _requested_at(run)) < _RESUMED_SECONDS
         if asset in (run.dagster_run.asset_selection or ())
-        if (key := key_of(run.dagster_run.tags.get(PARTITION_TAG, ""))) is not None
-    }
+        if (keys := _key_range(run, key_of)) is not None
+    ]
 
 
-def read_tries(
-    instance: dg.DagsterInstance, asset: dg.AssetKey, requests: Sequence[str], now: float
-) -> dict[str, Tries]:
-    """Read the runs of an asset that were requested lately, by their request."""
+def _key_range(run: dg.RunRecord, key_of: Callable[[str], str | None]) -> KeyRange | None:
+    """The first and the last key of a run; None if it has none."""
+    tags = run.dagster_run.tags
+    partition = tags.get(PARTITION_TAG, "")
+    first = key_of(tags.get(RANGE_START_TAG, partition))
+    last = key_of(tags.get(RANGE_END_TAG, partition))
+    return None if first is None or last is None else (first, last)
+
+
+def _read_runs(
+    instance: dg.DagsterInstance,
+    asset: dg.AssetKey,
+    missing: Sequence[Wanted],
+    now: float,
+    *,
+    order: KeyOrder,
+    key_of: Callable[[str], str | None],
+) -> Iterator[Run]:
+    """Read the runs that were requested lately for what is missing; the newest one comes last."""
     begin = datetime.fromtimestamp(now - MEMORY_SECONDS - _MOST_ZONES_SECONDS, timezone.utc)
-    tries: dict[str, Tries] = {}
+    of_range = asset.to_user_string()
+    requests = [of_range, *(each.request for each in missing)]
+    records: list[dg.RunRecord] = []
     for first in range(0, len(requests), _REQUESTS_IN_A_QUERY):
-        some = list(requests[first : first + _REQUESTS_IN_A_QUERY])
+        some = requests[first : first + _REQUESTS_IN_A_QUERY]
         filters = dg.RunsFilter(tags={REQUEST_TAG: some}, created_after=begin)
-        for run in reversed(instance.get_run_records(filters)):  # the newest one comes last
-            tags, at = run.dagster_run.tags, _requested_at(run)
-            selection = run.dagster_run.asset_selection or ()
-            if asset in selection and at > now - MEMORY_SECONDS:
-                before = tries.get(tags[REQUEST_TAG])
-                tries[tags[REQUEST_TAG]] = Tries(before.runs + 1 if before else 1, at)
-    return tries
+        records += instance.get_run_records(filters)
+    for run in sorted(records, key=lambda run: run.storage_id):
+        keys = _key_range(run, key_of)
+        if asset in (run.dagster_run.asset_selection or ()) and keys is not None:
+            request = run.dagster_run.tags[REQUEST_TAG]
+            yield Run(
+                _requested_at(run), order.between(*keys), "" if request == of_range else request
+            )
 
 
 def _requested_at(run: dg.RunRecord) -> float:

@@ -23,7 +23,7 @@ from octogen_dagster.sharing.octogen import Standing, standing
 from octogen_dagster.ticks import (
     Wanted,
     named_partitions,
-    read_busy_keys,
+    read_busy,
     request_runs,
     skip_or_fail,
 )
@@ -89,7 +89,7 @@ def build_listing_sensor(
         **_: Any,  # the resources, if the sensor is called directly, as tests do
     ) -> dg.SensorResult | dg.SkipReason:
         now = _clock()
-        busy = read_busy_keys(context.instance, linked_datasets.key, now)
+        busy = read_busy(context.instance, linked_datasets.key, now)
         subscribed = context.instance.get_materialized_partitions(linked_datasets.key)
         try:
             found, states = _within(

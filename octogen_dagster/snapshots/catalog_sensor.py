@@ -22,7 +22,7 @@ from octogen_dagster.snapshots.resource import OctogenResource
 from octogen_dagster.ticks import (
     Wanted,
     named_partitions,
-    read_busy_keys,
+    read_busy,
     read_versions,
     request_runs,
     skip_or_fail,
@@ -46,10 +46,12 @@ def build_catalog_sensor(
     """A sensor that snapshots each catalog when it appears and whenever it was indexed again.
 
     Each tick lists the catalogs of the resource's source, adds a partition for each new one, and
-    requests a run for each whose time is not that of its last snapshot, at most 50; the rest follow
-    on the next ticks, those without a snapshot first. The time is `lastIndexedAt`, or `computedAt`
-    with `ShopCatalogs`. `NamedCatalogs` have none and are requested until there is a snapshot: use
-    a schedule for them. A time that becomes unknown requests nothing, and a new catalog waits until
+    requests a run for each whose time is not that of its last snapshot, at most 50 runs; the rest
+    follow on the next ticks, those without a snapshot first. If the asset has a `backfill_policy`,
+    a run has several catalogs that are due and follow each other in Dagster's order of the
+    partitions, and no other ones between them. The time is `lastIndexedAt`, or `computedAt` with
+    `ShopCatalogs`. `NamedCatalogs` have none and are requested until there is a snapshot: use a
+    schedule for them. A time that becomes unknown requests nothing, and a new catalog waits until
     it has products. A catalog whose run brought no snapshot, because it failed, is requested again
     after 10 minutes, then 20, up to 6 hours. One that is no longer listed is not requested; the
     check `fresh` names it, and its data stays. A listing that fails in a way that passes skips the
@@ -82,7 +84,7 @@ def build_catalog_sensor(
         )
     arguments = {
         "description": f"Requests {products.key.to_user_string()} for each catalog that is new or "
-        "was indexed again, at most 50 in a tick.",
+        "was indexed again, at most 50 runs in a tick.",
         **sensor_arguments,
     }
 
@@ -98,9 +100,7 @@ def build_catalog_sensor(
         **_: Any,  # the resources, if the sensor is called directly, as tests do
     ) -> dg.SensorResult | dg.SkipReason:
         now = _clock()
-        busy = read_busy_keys(
-            context.instance, products.key, now.timestamp(), partitions.catalog_key
-        )
+        busy = read_busy(context.instance, products.key, now.timestamp(), partitions.catalog_key)
         try:
             listed = _list_catalogs(getattr(context.resources, resource_key))
         except (OctogenError, ValueError) as error:
@@ -132,6 +132,7 @@ def build_catalog_sensor(
             now=now.timestamp(),
             nothing_due=f"None of {len(listed.catalogs)} catalogs was indexed anew.",
             partition_of=lambda key: partitions.key(key, now),
+            key_of=partitions.catalog_key,
             cursor=cursor,
         )
 

@@ -8,6 +8,7 @@ import dagster as dg
 
 from octogen_dagster.frames.reading import utc_now
 from octogen_dagster.snapshots.partitions import SnapshotPartitions
+from octogen_dagster.ticks import most_in_a_run, run_request
 
 
 def build_snapshot_schedule(
@@ -22,8 +23,9 @@ def build_snapshot_schedule(
     """A schedule that snapshots a search, or each catalog that has a partition.
 
     If the asset has partitions of time, each tick requests those of the present: the service
-    knows nothing else. The run of a catalog that is mistyped, or that the service withholds, fails
-    and says so: delete its partition.
+    knows nothing else. If the asset has a `backfill_policy`, a run has as many catalogs as it
+    allows, in Dagster's order of the partitions. The run of a catalog that is mistyped, or that the
+    service withholds, fails and says so: delete its partition.
 
     Args:
         products: An asset of `build_products_asset`.
@@ -66,13 +68,16 @@ def build_snapshot_schedule(
                 f"The tick of {tick:%Y-%m-%d %H:%M %Z} is late: the time of its partitions is "
                 "over, and the service knows only the present. The next tick requests more."
             )
+        most = most_in_a_run(products)
         return [
-            dg.RunRequest(
-                run_key=f"{tick.isoformat()} {key}",
-                partition_key=key,
+            run_request(
+                keys[first],
+                keys[min(first + most, len(keys)) - 1],
+                tags={},
+                run_key=f"{tick.isoformat()} {keys[first]}",
                 asset_selection=[products.key],  # or the sensor does not see what is being read
             )
-            for key in keys
+            for first in range(0, len(keys), most)
         ]
 
     return every_catalog

@@ -259,13 +259,13 @@ def test_an_event_that_became_visible_late_is_read(instance: dg.DagsterInstance)
 def test_many_new_catalogs_come_in_turn_and_the_log_says_so(
     instance: dg.DagsterInstance, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    source = Listed(*(CatalogState(f"shop-{number:04}") for number in range(1_100)))
+    source = Listed(*(CatalogState(f"shop-{number:04}") for number in range(2_100)))
     result = evaluate(instance, source)
     assert isinstance(result, dg.SensorResult)
     assert len(result.run_requests or ()) == 50
     (added,) = result.dynamic_partitions_requests or ()
-    assert len(added.partition_keys) == 1_000
-    assert "1,050 more are due or wait for their next try" in capfd.readouterr().err
+    assert len(added.partition_keys) == 2_000
+    assert "2,050 more are due or wait for their next try" in capfd.readouterr().err
 
 
 def test_awkward_keys_are_partitions_and_one_that_cannot_be_is_logged(

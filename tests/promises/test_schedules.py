@@ -115,6 +115,38 @@ def test_each_catalog_is_scheduled_for_the_day_of_the_tick(instance: dg.DagsterI
     assert keys == ["northpeak|2026-03-04", "strada|2026-03-04"]
 
 
+@pytest.mark.parametrize(
+    ("most", "ranges"), [(2, [("a", "b"), ("c", "d"), ("e", "e")]), (None, [("a", "e")])]
+)
+@pytest.mark.parametrize("day", ["", "|2026-03-04"], ids=["catalogs", "days"])
+def test_catalogs_are_scheduled_together_where_the_policy_of_the_asset_allows_it(
+    instance: dg.DagsterInstance, most: int | None, ranges: list[tuple[str, str]], day: str
+) -> None:
+    instance.add_dynamic_partitions("octogen_catalogs", list("abcde"))
+    policy = dg.BackfillPolicy.multi_run(most) if most else dg.BackfillPolicy.single_run()
+
+    @dg.asset(
+        partitions_def=catalog_days("2026-01-01") if day else catalog_partitions,
+        backfill_policy=policy,
+    )
+    def products() -> None: ...
+
+    requests = tick(snapshot_schedule(products), instance, products).run_requests or ()
+    assert [partitions_of(request) for request in requests] == [
+        (f"{first}{day}", f"{last}{day}") for first, last in ranges
+    ]
+    assert len({request.run_key for request in requests}) == len(ranges)
+
+
+def partitions_of(request: dg.RunRequest) -> tuple[str | None, str | None]:
+    """The first and the last partition that a request names."""
+    of_range = request.partition_key_range
+    if of_range is None:
+        return request.partition_key, request.partition_key
+    assert request.partition_key is None
+    return of_range.start, of_range.end
+
+
 def test_a_downstream_asset_follows_its_catalog_partition(
     instance: dg.DagsterInstance, octogen: OctogenResource, tmp_path: Path
 ) -> None:
