@@ -58,7 +58,7 @@ def running_postgresql() -> Iterator[dict[str, str]]:
             user=user,
             group=group,
         )
-        port = _free_port()
+        port = free_port()
         settings = {**_SETTINGS, "port": port}
         log = folder / "log"
         with log.open("wb") as output:
@@ -91,7 +91,8 @@ def running_postgresql() -> Iterator[dict[str, str]]:
                 server.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback interface that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

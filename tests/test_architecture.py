@@ -34,6 +34,7 @@ ARROWS: dict[str, set[str]] = {
     "bigquery": GROUND | HELPERS | {"api", "frames", "sharing", "control_plane"},
     "doctor": GROUND | {"api", "snapshots", "bigquery", "sharing", "control_plane"},
     "components": GROUND | HELPERS | {"api", "frames", "snapshots", "bigquery", "sandbox"},
+    "celery": {"settings"},
     "sandbox": set(),
     "demo": {"sandbox"},
     "cli": GROUND | {"api", "demo", "doctor", "sandbox", "sharing", "control_plane"},

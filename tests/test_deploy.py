@@ -10,7 +10,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +24,7 @@ from dagster_k8s.job import UserDefinedDagsterK8sConfig
 
 from octogen_dagster.dagster_parts import POOL
 from octogen_dagster.sandbox.server import Sandbox
+from tests.daemon.processes import max_concurrent_runs, process_of
 from tests.postgresql import running_postgresql, server_program
 
 _T = TypeVar("_T")
@@ -103,13 +103,6 @@ class Deployment:
         """The number of runs in each status."""
         return Counter(run.status.value for run in self.instance.get_runs())
 
-    def process_of(self, run: dg.DagsterRun) -> int | None:
-        """Return the id of the process that executes a run; None while no log entry names it."""
-        records = self.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
-        messages = " ".join(str(record.message) for record in records)
-        found = re.search(r"Executing steps in process \(pid: (\d+)\)", messages)
-        return int(found[1]) if found else None
-
 
 def quick_instance() -> dict[str, Any]:
     """The shipped settings with a smaller pool, and with daemons that look more often."""
@@ -176,7 +169,7 @@ def test_runs_queue_for_the_pool_and_a_killed_one_is_retried(
     deployed.wait_for(lambda: "is blocked by global concurrency limits" in deployed.log)
 
     victim = next(run for run in instance.get_runs() if run.status is dg.DagsterRunStatus.STARTED)
-    os.kill(deployed.wait_for(lambda: deployed.process_of(victim)), signal.SIGKILL)
+    os.kill(deployed.wait_for(lambda: process_of(instance, victim)), signal.SIGKILL)
     retry = deployed.wait_for(
         lambda: next((run for run in instance.get_runs() if run.parent_run_id), None)
     )
@@ -187,20 +180,12 @@ def test_runs_queue_for_the_pool_and_a_killed_one_is_retried(
     deployed.wait_for(lambda: deployed.runs == {"SUCCESS": LIMIT + 1, "FAILURE": 1})
     snapshots = pl.read_parquet(deployed.home / "snapshots/products/*.parquet")
     assert snapshots.height == ROWS * (LIMIT + 1)
-    assert _max_concurrent_runs(instance) == LIMIT
+    assert max_concurrent_runs(instance) == LIMIT
 
     # A run that a sensor requests names its asset, and evaluates its checks.
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS])):
         assert run.asset_selection == {dg.AssetKey("products")}
         assert instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
-
-
-def _max_concurrent_runs(instance: dg.DagsterInstance) -> int:
-    """Return the largest number of runs that were in progress at the same time."""
-    records = instance.get_run_records()
-    changes = [(record.start_time, 1) for record in records]
-    changes += [(record.end_time, -1) for record in records]
-    return max(accumulate(change for _, change in sorted(changes)))
 
 
 def test_the_helm_values_equal_the_instance_settings() -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 from pathlib import Path
 
+import dagster as dg
 import grpc
 
 MORTAL_DAEMON = """
@@ -107,3 +110,19 @@ def processes(folder: Path, environment: Mapping[str, str]) -> Iterator[Processe
         yield started
     finally:
         started.kill_all()
+
+
+def process_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> int | None:
+    """Return the id of the process that executes a run; None while no log entry names it."""
+    records = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
+    messages = " ".join(str(record.message) for record in records)
+    found = re.search(r"Executing steps in process \(pid: (\d+)\)", messages)
+    return int(found[1]) if found else None
+
+
+def max_concurrent_runs(instance: dg.DagsterInstance) -> int:
+    """Return the largest number of runs that were in progress at the same time."""
+    records = [record for record in instance.get_run_records() if record.start_time]
+    changes = [(record.start_time, 1) for record in records]
+    changes += [(record.end_time, -1) for record in records]
+    return max(accumulate(change for _, change in sorted(changes)))

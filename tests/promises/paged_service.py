@@ -4,12 +4,48 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests.api.servers import POLL_SECONDS, RawServer, Received, http
+
+
+class TokenBucket:
+    """A rate limit: it holds the requests of a minute, and refills steadily.
+
+    Attributes:
+        is_crowded: True while others of the organisation leave only a fifth of what it holds.
+        asked: The number of requests.
+        refused: How many of them came while it was empty.
+    """
+
+    def __init__(self, requests_per_minute: int) -> None:
+        self._size = self._tokens = float(requests_per_minute)
+        self._filled_at = time.monotonic()
+        self._lock = threading.Lock()
+        self.asked = self.refused = 0
+        self.is_crowded = False
+
+    def take(self) -> tuple[bool, dict[str, Any]]:
+        """Take the token of a request; return if there was one, and the headers about the rest."""
+        with self._lock:
+            now = time.monotonic()
+            refilled = self._tokens + (now - self._filled_at) * self._size / 60
+            size = self._size / 5 if self.is_crowded else self._size
+            self._tokens, self._filled_at = min(size, refilled), now
+            self.asked += 1
+            has_token = self._tokens >= 1
+            if has_token:
+                self._tokens -= 1
+            else:
+                self.refused += 1
+            return has_token, {
+                "x_ratelimit_limit": f"{self._size:.0f}",
+                "x_ratelimit_remaining": f"{int(self._tokens)}",
+            }
 
 
 @dataclass
@@ -21,6 +57,7 @@ class PagedService:
         counts: How many products the list of catalogs says, where that is not the true number.
         change: Changes the products of a page before they are sent.
         last_page: Pages after this one are held back until `release` is called; None for none.
+        limit: The rate limit of all requests together; None for none.
         searches: The catalog and the page number of each search, in order.
         base_url: The address.
         api_key: A key that it takes.
@@ -30,6 +67,7 @@ class PagedService:
     counts: dict[str, int] = field(default_factory=dict)
     change: Callable[[str, int, list[dict[str, Any]]], None] = lambda _key, _page, _products: None
     last_page: int | None = None
+    limit: TokenBucket | None = None
     searches: list[tuple[str, int]] = field(default_factory=list)
     base_url: str = ""
     api_key: str = RawServer.api_key
@@ -54,12 +92,16 @@ class PagedService:
         return [number for key, number in self.searches if key == catalog]
 
     def _respond(self, request: Received) -> list[bytes]:
+        has_token, headers = self.limit.take() if self.limit else (True, {})
+        if not has_token:
+            return http(429, {"detail": "rate_limit_exceeded"}, retry_after="1", **headers)
         if request.target == "/v1/catalogs":
-            return http(200, [self._state(key) for key in self.catalogs])
+            return http(200, [self._state(key) for key in self.catalogs], **headers)
         body = json.loads(request.body)
         if request.target != "/v1/products/search" or body.get("catalog") not in self.catalogs:
             return http(404, {"detail": "Not Found"})
-        return http(200, self._page(body["catalog"], body.get("cursor"), body.get("limit", 50)))
+        page = self._page(body["catalog"], body.get("cursor"), body.get("limit", 50))
+        return http(200, page, **headers)
 
     def _state(self, key: str) -> dict[str, Any]:
         return {
