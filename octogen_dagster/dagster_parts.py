@@ -97,15 +97,23 @@ def asset_arguments_of(name: str | dg.AssetSpec, given: Mapping[str, Any]) -> di
     }
 
 
+def takes_range(
+    backfill_policy: dg.BackfillPolicy | None, partitions_def: dg.PartitionsDefinition[Any] | None
+) -> bool:
+    """True if a run of an asset may have a range of partitions."""
+    return bool(backfill_policy and partitions_def)
+
+
 def octogen_asset(
-    own: Mapping[str, Any], given: Mapping[str, Any]
+    own: Mapping[str, Any], given: Mapping[str, Any], *, takes_ranges: bool = False
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Return `@dagster.asset` with this project's defaults.
 
     The asset's code reference is the line that calls the builder. `own` are the arguments of the
     builder; `given` are those of `asset_arguments_of`, which override all others; their metadata
     and dependencies are added. `execute` among them is called in place of the asset's function,
-    with the context and a function without arguments that calls the asset's.
+    with the context and a function without arguments that calls the asset's. A backfill policy is
+    refused unless the asset `takes_ranges` of partitions.
     """
     defaults = {"group_name": GROUP, "pool": POOL, "kinds": {"octogen", "polars", "parquet"}}
     metadata = {
@@ -115,14 +123,17 @@ def octogen_asset(
     }
     deps = [*(own.get("deps") or ()), *(given.get("deps") or ())]
     arguments = {**defaults, **own, **given, "metadata": metadata, "deps": deps}
-    if arguments.get("backfill_policy") and arguments.get("partitions_def"):
+    has_range = takes_range(arguments.get("backfill_policy"), arguments.get("partitions_def"))
+    if has_range and not takes_ranges:
         raise ValueError(  # also for multi_run(1): Dagster gives such a run a range of one
             f"Asset {arguments['name']!r} takes one partition in each run, and a run by a "
             "backfill_policy has a range of them. Leave backfill_policy out: a backfill then "
             "requests a run for each partition."
         )
     execute = arguments.pop("execute", None)
-    decorator: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(**arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)  # of the policy, as when it was made
+        decorator: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(**arguments)
     return decorator if execute is None else lambda asset: decorator(_executed(asset, execute))
 
 
@@ -188,35 +199,46 @@ def permanent_errors_fail() -> Iterator[None]:
 
 
 @contextmanager
-def shared_budget(context: dg.OutputContext, spending: "Spending | None") -> Iterator[None]:
-    """Count what other steps and attempts of the run have spent, and tell them what the block did.
+def shared_budget(
+    instance: dg.DagsterInstance | None,
+    run_id: str | None,
+    step: str,
+    spending: "Spending | None",
+    log: dg.DagsterLogManager,
+) -> Iterator[Callable[[], None]]:
+    """Count what other steps and attempts of the run have spent, and tell them what the block does.
 
     If the budget is that of the run's backfill, what its other runs have spent is counted too.
 
     The amounts are kept in tags of the run, which a re-execution of the run inherits: one for each
-    step, so that those that end at once replace no amount of another. Steps and runs that work at
-    the same time in other processes may each spend what was left when they began.
+    step, so that those that end at once replace no amount of another. They are written at the end
+    and when the block calls what it is given, which a process that is killed afterwards has then
+    told. Steps and runs that work at the same time in other processes may each spend what was left
+    when they began. `instance` is None in a test without a run.
     """
-    if spending is None or spending.budget_usd is spending.backfill_budget_usd is None:
-        yield
+    has_budget = spending and not spending.budget_usd is spending.backfill_budget_usd is None
+    if spending is None or not has_budget or instance is None or run_id is None:
+        yield lambda: None
         return
-    try:
-        instance, run_id = context.step_context.instance, context.run_id
-    except dg.DagsterInvariantViolationError:  # a context made for a test
-        yield
-        return
-    tag = f"{SPENT_TAG}.{context.step_key}"
+    tag = f"{SPENT_TAG}.{step}"
     run = instance.get_run_by_id(run_id)
     spent = _spent(run.tags) if run else {}
     spending.raise_to(sum(spent.values(), Decimal(0)))
     if run and spending.backfill_budget_usd is not None and (id_ := run.tags.get(_BACKFILL_TAG)):
-        context.log.info(_count_backfill(instance, id_, run, spending))
-    begun_at = spending.spent_usd
+        log.info(_count_backfill(instance, id_, run, spending))
+    begun_at = told = spending.spent_usd
+
+    def tell() -> None:
+        nonlocal told
+        if spending.spent_usd > told:
+            told = spending.spent_usd
+            own = spent.get(tag, Decimal(0)) + told - begun_at
+            instance.add_run_tags(run_id, {tag: f"{own:f}"})
+
     try:
-        yield
+        yield tell
     finally:
-        own = spent.get(tag, Decimal(0)) + spending.spent_usd - begun_at
-        instance.add_run_tags(run_id, {tag: f"{own:f}"})
+        tell()
 
 
 def _count_backfill(

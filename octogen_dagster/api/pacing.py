@@ -29,19 +29,26 @@ class Turn(NamedTuple):
 class InFlight:
     """Limits how many requests are in flight, once the service has refused so many at once.
 
-    A refusal halves the limit, and each hundred successful responses raise it by one. `limit` is
-    infinite as long as no request was refused. Threads share an instance.
+    A refusal halves the limit, and each hundred successful responses raise it by one, up to what
+    `cap` has set. `limit` is infinite as long as no request was refused and nothing was set.
+    Threads share an instance.
     """
 
     SUCCESSES_PER_STEP = 100
 
     def __init__(self) -> None:
-        self.limit = float("inf")
+        self.limit = self._most = float("inf")
         self._lock = threading.Lock()
         self._line: deque[object] = deque()
         self._in_flight = 0
         self._halvings = 0
         self._successes = 0
+
+    def cap(self, most: int) -> None:
+        """Let no more requests be in flight than these."""
+        with self._lock:
+            self._most = most
+            self.limit = min(self.limit, most)
 
     def enter(self, place: object) -> Turn | None:
         """Count a request that is sent now; None if it must wait.
@@ -73,7 +80,7 @@ class InFlight:
                 self._successes += 1
                 if self._successes >= self.SUCCESSES_PER_STEP:
                     self._successes = 0
-                    self.limit += 1
+                    self.limit = min(self.limit + 1, self._most)
             # Requests that were in flight together are refused together, which counts once.
             elif refused and turn.halvings == self._halvings:
                 self.limit = max(1, min(self.limit, at_once) // 2)

@@ -20,7 +20,6 @@ from octogen_dagster.dagster_parts import (
     RESOURCE,
     RETRY_POLICY,
     asset_arguments_of,
-    octogen_asset,
     permanent_errors_fail,
 )
 from octogen_dagster.errors import OctogenError
@@ -33,6 +32,7 @@ from octogen_dagster.settings import did_you_mean, require_fraction
 from octogen_dagster.snapshots.catalogs import ADDS_PARTITIONS
 from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, column_schema
 from octogen_dagster.snapshots.partitions import SnapshotPartitions, catalog_of
+from octogen_dagster.snapshots.ranges import Made, service_of, snapshot_asset
 from octogen_dagster.snapshots.resource import OctogenResource
 
 SEARCH = "octogen/search"
@@ -77,13 +77,14 @@ def build_products_asset(
             `build_catalogs_asset` upstream; no automation condition requests a run because of it,
             except of partitions that are new. The default `retry_policy` retries a
             failed run three times, after 10, 30 and 70 seconds. An error that a retry cannot fix
-            (status 401, 402, 403, 404 or 422, or a budget that is spent) is never retried. A run
-            takes one partition, so a `backfill_policy` is refused if there are partitions.
+            (status 401, 402, 403, 404 or 422, or a budget that is spent) is never retried. With a
+            `backfill_policy` a run reads several partitions: each is published, checked, reported
+            and retried by itself, and nothing that follows is made in the same run.
 
     Raises:
         ValueError: The search names catalogs although each partition is a catalog; the partitions
             are of times that do not include the present, or of two dimensions other than a catalog
-            and a time; `min_rows_ratio` is not from 0 to 1; or there is a `backfill_policy`. A
+            and a time; or `min_rows_ratio` is not from 0 to 1. A
             mapping that is no search is a pydantic.ValidationError, which names the field.
     """
     given = asset_arguments_of(name, asset_arguments)
@@ -94,7 +95,7 @@ def build_products_asset(
     require_fraction("min_rows_ratio", min_rows_ratio)
     _check_partitions(given["name"], partitions, default)
 
-    @octogen_asset(
+    @snapshot_asset(
         {
             "partitions_def": partitions_def,
             "config_schema": {
@@ -110,24 +111,24 @@ def build_products_asset(
             "required_resource_keys": {resource_key},
         },
         _unmoved_by_catalogs(given),
+        resource_key=resource_key,
     )
-    def products(context: dg.AssetExecutionContext) -> ProductScan:
+    def products(context: dg.AssetExecutionContext) -> Callable[[str | None], Made]:
         config = dict(context.op_execution_context.op_config)
         ratio = 0.0 if config.pop(ACCEPT_SHRINKING) else min_rows_ratio
         configured = _configured_search(config)
         searches = [each.model_dump(exclude={"page_size"}) for each in (configured, default)]
-        is_own = searches[0] == searches[1]
         octogen: OctogenResource = getattr(context.resources, resource_key)
         with permanent_errors_fail():
-            return _scan(
+            return _Scans(
                 context,
                 octogen,
                 configured,
                 partitions,
-                is_own=is_own,
+                is_own=searches[0] == searches[1],
                 min_rows_ratio=ratio,
                 clock=_clock,
-            )
+            ).made
 
     return products
 
@@ -157,65 +158,97 @@ def _description(search: ProductSearch, partitions: SnapshotPartitions) -> str:
     )
 
 
-def _scan(
-    context: dg.AssetExecutionContext,
-    octogen: OctogenResource,
-    search: ProductSearch,
-    partitions: SnapshotPartitions,
-    *,
-    is_own: bool,
-    min_rows_ratio: float,
-    clock: Callable[[], datetime],
-) -> ProductScan:
-    """Return the scan of a run's partition, whose catalogs are granted as far as is known."""
-    window = key = None
-    if partitions.catalogs or partitions.times:
-        window = partitions.window(context.partition_key)
-        key = partitions.catalog_key(context.partition_key)
-        if key:
-            _require_partition(context, partitions.catalogs, key)
-            search = search.model_copy(update={"catalogs": [catalog_of(key)]})
-    only = search.catalogs[0] if len(search.catalogs) == 1 else None
-    service = octogen.service().with_log(context.log.warning)
+class _Scans:
+    """The scans of a run, one for each of its partitions.
 
-    @functools.cache
-    def list_catalogs() -> Sequence[CatalogState] | None:
-        with BlockingClient(service) as client:
-            return list_for(search, service, client, context.log.warning)
+    They share the settings, what the service refuses, its rate limit and one list of catalogs,
+    which are granted as far as is known.
+    """
 
-    def withheld(catalog: str, reason: str) -> dg.Failure:
-        listed = [state.catalog for state in list_catalogs() or ()]
-        text = reason + did_you_mean(catalog, listed)
-        if key is not None:
-            text += _advice_on_partition(partitions.catalogs, key)
-        return dg.Failure(text, allow_retries=False)
+    def __init__(
+        self,
+        context: dg.AssetExecutionContext,
+        octogen: OctogenResource,
+        search: ProductSearch,
+        partitions: SnapshotPartitions,
+        *,
+        is_own: bool,
+        min_rows_ratio: float,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._context = context
+        self._search = search
+        self._partitions = partitions
+        self._is_own = is_own
+        self._min_rows_ratio = min_rows_ratio
+        self._clock = clock
+        self._service = service_of(context, octogen)
+        self._list_catalogs = functools.cache(self._fetch_list)
+        if context.has_partition_key_range:  # before threads ask for it, and where a signal ends it
+            self._list_catalogs()
 
-    def explain(error: OctogenError) -> Exception | None:
-        is_withheld = getattr(error, "detail", CATALOG_NOT_FOUND) == CATALOG_NOT_FOUND
-        return withheld(only, str(error)) if is_withheld and only else None
+    def made(self, partition: str | None) -> Made:
+        """The scan of a partition, with the version of its catalog in the list that it reads."""
+        context, catalogs = self._context, self._partitions.catalogs
+        window = key = None
+        if partition is not None:
+            window = self._partitions.window(partition)
+            key = self._partitions.catalog_key(partition)
+            if key:
+                _require_partition(context, catalogs, key)
+        search = self._search_of(key)
+        only = search.catalogs[0] if len(search.catalogs) == 1 else None
 
-    def report(statistics: ScanStatistics) -> None:
-        context.log.info(statistics.progress())
-        if statistics.complete and not statistics.rows:
-            subject = f"Catalog {only!r}" if only else "The search"
-            context.log.warning(
-                f"{subject} found no products. Check its filters, or the API key's access."
-            )
+        def withheld(catalog: str, reason: str) -> dg.Failure:
+            listed = [state.catalog for state in self._list_catalogs() or ()]
+            text = reason + did_you_mean(catalog, listed)
+            if key is not None:
+                text += _advice_on_partition(catalogs, key)
+            return dg.Failure(text, allow_retries=False)
 
-    if window is None or is_within(window, clock()):
-        _require_listed(search, list_catalogs(), service.catalogs, context, withheld)
-        if is_own:  # what another search finds is not what the sensor wants of the catalog
-            _set_data_version(context, only, list_catalogs())
-    return ProductScan(
-        search,
-        service,
-        report,
-        list_catalogs=list_catalogs,
-        window=window,
-        min_rows_ratio=min_rows_ratio,
-        explain=explain,
-        clock=clock,
-    )
+        def explain(error: OctogenError) -> Exception | None:
+            is_withheld = getattr(error, "detail", CATALOG_NOT_FOUND) == CATALOG_NOT_FOUND
+            return withheld(only, str(error)) if is_withheld and only else None
+
+        def report(statistics: ScanStatistics) -> None:
+            context.log.info(statistics.progress())
+            if statistics.complete and not statistics.rows:
+                subject = f"Catalog {only!r}" if only else "The search"
+                context.log.warning(
+                    f"{subject} found no products. Check its filters, or the API key's access."
+                )
+
+        version = None
+        if window is None or is_within(window, self._clock()):
+            listed = self._list_catalogs()
+            _require_listed(search, listed, self._service.catalogs, context, withheld)
+            if (
+                self._is_own
+            ):  # what another search finds is not what the sensor wants of the catalog
+                version = _version(only, listed)
+        scan = ProductScan(
+            search,
+            self._service,
+            report,
+            list_catalogs=self._list_catalogs,
+            window=window,
+            min_rows_ratio=self._min_rows_ratio,
+            explain=explain,
+            clock=self._clock,
+        )
+        return Made(scan, version=version)
+
+    def _search_of(self, key: str | None) -> ProductSearch:
+        """The search of a partition of a catalog, or of an asset without any."""
+        return self._search.model_copy(update={"catalogs": [catalog_of(key)]} if key else {})
+
+    def _fetch_list(self) -> Sequence[CatalogState] | None:
+        search = self._search
+        if self._partitions.catalogs is not None:
+            key = self._partitions.catalog_key(self._context.partition_key_range.start)
+            search = self._search_of(key)
+        with BlockingClient(self._service) as client:
+            return list_for(search, self._service, client, self._context.log.warning)
 
 
 def _unmoved_by_catalogs(asset_arguments: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -254,18 +287,13 @@ def _require_partition(
         )
 
 
-def _set_data_version(
-    context: dg.AssetExecutionContext,
-    catalog: str | None,
-    catalogs: Sequence[CatalogState] | None,
-) -> None:
-    """Let the materialization of a catalog have the version of the list that the run reads.
+def _version(catalog: str | None, catalogs: Sequence[CatalogState] | None) -> str | None:
+    """The version of a catalog in the list that the run reads, for its materialization.
 
     If the catalog is indexed again during the run, the list of the sensor has a newer one.
     """
     versions = {state.catalog: state.version for state in catalogs or ()}
-    if catalog and (version := versions.get(catalog)):
-        context.set_data_version(context.asset_key, dg.DataVersion(version))
+    return (versions.get(catalog) if catalog else None) or None
 
 
 def _advice_on_partition(catalogs: dg.PartitionsDefinition[Any] | None, key: str) -> str:

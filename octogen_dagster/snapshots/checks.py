@@ -3,6 +3,7 @@
 import statistics
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -13,8 +14,10 @@ from octogen_dagster.dagster_parts import FRESH, Metadata, markdown_table, requi
 from octogen_dagster.frames.reading import utc_now
 from octogen_dagster.settings import did_you_mean, require_fraction
 from octogen_dagster.snapshots.freshness import build_fresh_check
+from octogen_dagster.snapshots.io_manager import PartitionSnapshots, frame_of, input_kind
 from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA
 from octogen_dagster.snapshots.partitions import SnapshotPartitions
+from octogen_dagster.snapshots.range_checks import OF_PARTITIONS, evaluation
 
 MAX_NULL_SHARE: Mapping[str, float] = {"product_url": 0.0, "title": 0.2, "current_price": 0.2}
 """The shares of nulls that are allowed by default."""
@@ -71,8 +74,9 @@ def build_snapshot_checks(
 ) -> list[dg.AssetChecksDefinition]:
     """Build the checks of the snapshots of an asset.
 
-    They run with each materialization, on its partition. The snapshot comes from the asset's IO
-    manager as a `polars.LazyFrame`, and one pass over the columns that they need answers them all:
+    They run with each materialization, on its partition, also in a run of several. The snapshot
+    comes from the asset's IO manager as a `polars.LazyFrame`, and one pass over the columns that
+    they need answers them all:
 
     * `rows_within_bounds`: the number of rows is near the median of the last five snapshots;
     * `nulls`: no column has many nulls;
@@ -140,9 +144,16 @@ def build_snapshot_checks(
 
     checks = []
     if names:
-        checks.append(
-            _rows_checks(asset, names, rules, max_rows_change or 0.0, severity, blocking=blocking)
+        rows = _RowsChecks(
+            asset.key,
+            SnapshotPartitions(asset.partitions_def),
+            names,
+            rules,
+            max_rows_change or 0.0,
+            severity,
+            blocking,
         )
+        checks.append(_rows_checks(asset, rows))
     if max_age is not None and FRESH not in exclude:
         checks.append(build_fresh_check(asset, max_age, severity, _clock))
     return checks
@@ -233,17 +244,9 @@ def _without_nan(value: pl.Expr, dtype: pl.DataType | None) -> pl.Expr:
     return value.fill_nan(None) if dtype is not None and dtype.is_float() else value
 
 
-def _rows_checks(
-    asset: dg.AssetsDefinition,
-    names: Collection[str],
-    rules: Callable[[pl.Schema], Iterable[Rule]],
-    max_rows_change: float,
-    severity: dg.AssetCheckSeverity,
-    *,
-    blocking: bool,
-) -> dg.AssetChecksDefinition:
+def _rows_checks(asset: dg.AssetsDefinition, rows: "_RowsChecks") -> dg.AssetChecksDefinition:
     """Build one step that opens the snapshot and answers all checks of its rows."""
-    key, partitions = asset.key, SnapshotPartitions(asset.partitions_def)
+    key = asset.key
     with warnings.catch_warnings():
         # Without the partitions Dagster loads those of all runs, not that of the run.
         warnings.simplefilter("ignore", dg.PreviewWarning)
@@ -252,44 +255,77 @@ def _rows_checks(
                 name,
                 asset=key,
                 description=_DESCRIPTIONS[name],
-                blocking=blocking,
+                blocking=rows.blocking,
                 partitions_def=asset.partitions_def,
             )
-            for name in names
+            for name in rows.names
         ]
 
-    @dg.multi_asset_check(
+    def snapshot_checks(
+        context: dg.AssetCheckExecutionContext, snapshot: Any
+    ) -> Iterator[dg.AssetCheckResult | dg.AssetCheckEvaluation]:
+        op = context.op_execution_context
+        selected = [each.name for each in op.selected_asset_check_keys]
+        if isinstance(snapshot, PartitionSnapshots) and not op.has_partition_key:
+            for partition in snapshot.partitions:
+                frame = snapshot.frame(partition)
+                for result in rows.results(context.instance, frame, partition, selected):
+                    yield evaluation(key, str(result.check_name), result, partition)
+            return
+        own = op.partition_key if op.has_partition_key else None
+        yield from rows.results(context.instance, frame_of(snapshot, own), own, selected)
+
+    kind = input_kind(asset, pl.LazyFrame, asset.backfill_policy)
+    snapshot_checks.__annotations__["snapshot"] = kind
+    checks = dg.multi_asset_check(
         name=f"{key.to_python_identifier()}_checks",
         specs=specs,
         ins={"snapshot": dg.AssetIn(key)},
         can_subset=True,
-    )
-    def snapshot_checks(
-        context: dg.AssetCheckExecutionContext, snapshot: pl.LazyFrame
+    )(snapshot_checks)
+    OF_PARTITIONS[checks.node_def] = rows.results
+    return checks
+
+
+@dataclass(frozen=True)
+class _RowsChecks:
+    """The checks of the rows of an asset's snapshots."""
+
+    asset: dg.AssetKey
+    partitions: SnapshotPartitions
+    names: Collection[str]
+    rules: Callable[[pl.Schema], Iterable[Rule]]
+    max_rows_change: float
+    severity: dg.AssetCheckSeverity
+    blocking: bool
+
+    def results(
+        self,
+        instance: dg.DagsterInstance,
+        snapshot: pl.LazyFrame,
+        partition: str | None,
+        selected: Collection[str],
     ) -> Iterator[dg.AssetCheckResult]:
-        op = context.op_execution_context
-        selected = [each.name for each in op.selected_asset_check_keys]
-        partition = op.partition_key if op.has_partition_key else None
-        subject = key.to_user_string() + (f", partition {partition!r}" if partition else "")
-        chosen = [rule for rule in rules(snapshot.collect_schema()) if rule.check in selected]
+        """The results of the selected checks of a snapshot."""
+        of = f", partition {partition!r}" if partition else ""
+        subject = f"{self.asset.to_user_string()}{of}"
+        chosen = [rule for rule in self.rules(snapshot.collect_schema()) if rule.check in selected]
         measured = _Measured(snapshot, chosen)
-        for name in names:
+        for name in self.names:
             if name not in selected:
                 continue
             if name == _ROWS:
-                counts = _earlier_rows(context.instance, key, partition, partitions)
-                passed, text, metadata = _judge_count(measured.rows, counts, max_rows_change)
+                counts = _earlier_rows(instance, self.asset, partition, self.partitions)
+                passed, text, metadata = _judge_count(measured.rows, counts, self.max_rows_change)
             else:
                 passed, text, metadata = measured.judge(name)
             yield dg.AssetCheckResult(
                 passed=passed,
                 check_name=name,
-                severity=severity,
+                severity=self.severity,
                 description=f"{subject} {text}" + ("" if passed else f" {_ADVICE[name]}"),
                 metadata={"octogen/rows": measured.rows, **metadata},
             )
-
-    return snapshot_checks
 
 
 class _Measured:

@@ -1,17 +1,13 @@
 """The builders of assets that are made from products: their changes, details and brands."""
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.dagster_parts import (
-    RESOURCE,
-    asset_arguments_of,
-    octogen_asset,
-    permanent_errors_fail,
-)
+from octogen_dagster.dagster_parts import RESOURCE, asset_arguments_of
 from octogen_dagster.frames.brands import BRANDS_SCHEMA, product_brands
 from octogen_dagster.frames.changes import (
     CHANGES_SCHEMA,
@@ -24,6 +20,7 @@ from octogen_dagster.frames.changes import (
 from octogen_dagster.frames.columns import DETAIL_SCHEMA
 from octogen_dagster.frames.details import DetailScan, DetailStatistics
 from octogen_dagster.settings import require_fraction
+from octogen_dagster.snapshots.io_manager import frame_of, input_kind, pair_of
 from octogen_dagster.snapshots.metadata import (
     BRANDS_SOURCES,
     CHANGES_SOURCES,
@@ -33,6 +30,7 @@ from octogen_dagster.snapshots.metadata import (
     column_schema,
 )
 from octogen_dagster.snapshots.partitions import MAX_TIMES_BACK, SnapshotPartitions
+from octogen_dagster.snapshots.ranges import Made, own_range, service_of, snapshot_asset
 from octogen_dagster.snapshots.resource import OctogenResource
 
 _MAX_CATALOGS_IN_LOG = 10
@@ -70,19 +68,18 @@ def build_product_changes_asset(
     """
     times = SnapshotPartitions(products.partitions_def).times
     given = asset_arguments_of(name or f"{products.key.path[-1]}_changes", asset_arguments)
+    given |= own_range(given, products)
+    policy = given.get("backfill_policy")
     condition = given.get("automation_condition")
     if times and condition is not None:
         given["automation_condition"] = _wait_only_for_latest(condition)
 
-    @octogen_asset(
+    mapping = _with_time_before(products) if times else None
+
+    @snapshot_asset(
         {
             "partitions_def": products.partitions_def,
-            "ins": {
-                "snapshots": dg.AssetIn(
-                    products.key,
-                    partition_mapping=_with_time_before(products) if times else None,
-                )
-            },
+            "ins": {"snapshots": _input(products, SnapshotPair, policy, mapping)},
             "pool": None,
             "metadata": {COLUMN_SCHEMA: column_schema(CHANGES_SCHEMA)},
             "description": (
@@ -93,43 +90,67 @@ def build_product_changes_asset(
         },
         given,
     )
-    def changes(context: dg.AssetExecutionContext, snapshots: SnapshotPair) -> pl.DataFrame:
-        frame = product_changes(snapshots).collect()
-        first = snapshots.previous is None
-        if first:
-            context.log.info(
-                "There is no earlier snapshot"
-                + (f" in the {MAX_TIMES_BACK} partitions before" if times else "")
-                + ": every product counts as appeared."
+    def changes(context: dg.AssetExecutionContext, snapshots: Any) -> Callable[[str | None], Made]:
+        def made(partition: str | None) -> Made:
+            return _changes(
+                context, products.key, pair_of(snapshots, partition), has_times=bool(times)
             )
-        metadata: dict[str, Any] = {
-            **_counts(frame),
-            "octogen/first_snapshot": first,
-            **column_lineage(products.key, CHANGES_SOURCES),
-        }
-        if vanished := vanished_catalogs(snapshots):
-            context.log.warning(
-                f"{len(vanished)} catalogs of the previous snapshot are not in this one: "
-                f"{', '.join(vanished[:_MAX_CATALOGS_IN_LOG])}. Their products are not reported as "
-                "disappeared. Ask Octogen whether the API key may still read them, or whether they "
-                "were renamed."
-            )
-            metadata["octogen/vanished_catalogs"] = dg.MetadataValue.json(vanished)
-        differences = effective_query_differences(snapshots)
-        if differences is not None:
-            metadata["octogen/effective_query_changed"] = bool(differences)
-        if differences:
-            context.log.warning(
-                "The service did not search as it did for the previous snapshot, so products may "
-                "have appeared or disappeared for that reason alone. "
-                f"{'; '.join(differences[:_MAX_DIFFERENCES_IN_LOG])}."
-            )
-        if snapshots.previous_partition:
-            metadata["octogen/previous_partition"] = snapshots.previous_partition
-        context.add_asset_metadata(metadata)
-        return frame
+
+        return made
 
     return changes
+
+
+def _changes(
+    context: dg.AssetExecutionContext,
+    products: dg.AssetKey,
+    snapshots: SnapshotPair,
+    *,
+    has_times: bool,
+) -> Made:
+    frame = product_changes(snapshots).collect()
+    first = snapshots.previous is None
+    if first:
+        context.log.info(
+            "There is no earlier snapshot"
+            + (f" in the {MAX_TIMES_BACK} partitions before" if has_times else "")
+            + ": every product counts as appeared."
+        )
+    metadata: dict[str, Any] = {
+        **_counts(frame),
+        "octogen/first_snapshot": first,
+        **column_lineage(products, CHANGES_SOURCES),
+    }
+    if vanished := vanished_catalogs(snapshots):
+        context.log.warning(
+            f"{len(vanished)} catalogs of the previous snapshot are not in this one: "
+            f"{', '.join(vanished[:_MAX_CATALOGS_IN_LOG])}. Their products are not reported as "
+            "disappeared. Ask Octogen whether the API key may still read them, or whether they "
+            "were renamed."
+        )
+        metadata["octogen/vanished_catalogs"] = dg.MetadataValue.json(vanished)
+    differences = effective_query_differences(snapshots)
+    if differences is not None:
+        metadata["octogen/effective_query_changed"] = bool(differences)
+    if differences:
+        context.log.warning(
+            "The service did not search as it did for the previous snapshot, so products may "
+            "have appeared or disappeared for that reason alone. "
+            f"{'; '.join(differences[:_MAX_DIFFERENCES_IN_LOG])}."
+        )
+    if snapshots.previous_partition:
+        metadata["octogen/previous_partition"] = snapshots.previous_partition
+    return Made(frame, metadata)
+
+
+def _input(
+    products: dg.AssetsDefinition,
+    kind: type,
+    policy: dg.BackfillPolicy | None,
+    partition_mapping: dg.PartitionMapping | None = None,
+) -> dg.AssetIn:
+    loaded = dg.PythonObjectDagsterType(input_kind(products, kind, policy))
+    return dg.AssetIn(products.key, dagster_type=loaded, partition_mapping=partition_mapping)
 
 
 def _wait_only_for_latest(
@@ -229,12 +250,14 @@ def build_product_details_asset(
     """
     require_fraction("failure_threshold", failure_threshold)
     given = asset_arguments_of(name or f"{products.key.path[-1]}_details", asset_arguments)
+    given |= own_range(given, products)
+    policy = given.get("backfill_policy")
     lineage = column_lineage(products.key, DETAIL_SOURCES)
 
-    @octogen_asset(
+    @snapshot_asset(
         {
             "partitions_def": products.partitions_def,
-            "ins": {"products": dg.AssetIn(products.key)},
+            "ins": {"products": _input(products, pl.LazyFrame, policy)},
             "metadata": {COLUMN_SCHEMA: column_schema(DETAIL_SCHEMA)},
             "description": (
                 f"The full view of each product in {products.key.to_user_string()}: description, "
@@ -244,26 +267,30 @@ def build_product_details_asset(
             "required_resource_keys": {resource_key},
         },
         given,
+        resource_key=resource_key,
     )
-    def details(context: dg.AssetExecutionContext, products: pl.LazyFrame) -> DetailScan:
+    def details(context: dg.AssetExecutionContext, products: Any) -> Callable[[str | None], Made]:
         octogen: OctogenResource = getattr(context.resources, resource_key)
-        context.add_asset_metadata(lineage)
-        subject = context.asset_key.to_user_string()
-        if context.has_partition_key:
-            subject += f", partition {context.partition_key!r}"
+        service = service_of(context, octogen)
 
-        def report(statistics: DetailStatistics) -> None:
-            context.log.info(statistics.progress(subject))
+        def made(partition: str | None) -> Made:
+            subject = context.asset_key.to_user_string()
+            if partition is not None:
+                subject += f", partition {partition!r}"
 
-        with permanent_errors_fail():
-            service = octogen.service()
-        return DetailScan(
-            products,
-            service,
-            only_changed=only_changed,
-            failure_threshold=failure_threshold,
-            report=report,
-        )
+            def report(statistics: DetailStatistics) -> None:
+                context.log.info(statistics.progress(subject))
+
+            scan = DetailScan(
+                frame_of(products, partition),
+                service,
+                only_changed=only_changed,
+                failure_threshold=failure_threshold,
+                report=report,
+            )
+            return Made(scan, lineage)
+
+        return made
 
     return details
 
@@ -288,13 +315,15 @@ def build_product_brands_asset(
             snapshot.
     """
     given = asset_arguments_of(name or f"{products.key.path[-1]}_brands", asset_arguments)
+    given |= own_range(given, products)
+    policy = given.get("backfill_policy")
     lineage = column_lineage(products.key, BRANDS_SOURCES)
 
-    @octogen_asset(
+    @snapshot_asset(
         {
-            "metadata": {COLUMN_SCHEMA: column_schema(BRANDS_SCHEMA)},
             "partitions_def": products.partitions_def,
-            "ins": {"products": dg.AssetIn(products.key)},
+            "metadata": {COLUMN_SCHEMA: column_schema(BRANDS_SCHEMA)},
+            "ins": {"products": _input(products, pl.LazyFrame, policy)},
             "pool": None,
             "description": (
                 f"The brands in {products.key.to_user_string()}: how many products each has, how "
@@ -303,8 +332,7 @@ def build_product_brands_asset(
         },
         given,
     )
-    def brands(context: dg.AssetExecutionContext, products: pl.LazyFrame) -> pl.LazyFrame:
-        context.add_asset_metadata(lineage)
-        return product_brands(products)
+    def brands(_context: dg.AssetExecutionContext, products: Any) -> Callable[[str | None], Made]:
+        return lambda partition: Made(product_brands(frame_of(products, partition)), lineage)
 
     return brands

@@ -10,6 +10,7 @@ import polars as pl
 from octogen_dagster.dagster_parts import FRESH, Metadata, hours, markdown_table
 from octogen_dagster.errors import OctogenError
 from octogen_dagster.snapshots.partitions import SnapshotPartitions, keys_by_catalog
+from octogen_dagster.snapshots.range_checks import OF_ASSETS
 from octogen_dagster.snapshots.resource import OctogenResource
 
 _ADVICE = "Look at the last runs, and at the sensor or schedule that requests them."
@@ -36,14 +37,9 @@ def build_fresh_check(
     if partitions.catalogs and asset.is_executable:
         resources = set(asset.op.required_resource_keys)  # one of them may be Octogen's
 
-    @dg.asset_check(
-        asset=key,
-        name=FRESH,
-        description=f"{every} was materialized {lately}.",
-        automation_condition=every_hour & ~dg.AutomationCondition.in_progress(),
-        required_resource_keys=resources,
-    )
-    def fresh(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+    def result(
+        context: dg.AssetCheckExecutionContext | dg.AssetExecutionContext,
+    ) -> dg.AssetCheckResult:
         now = clock()
         last = _Last(context.instance, key, partitions, now - max_age)
         listed = _listed(context, resources) if last.stale else None
@@ -100,6 +96,17 @@ def build_fresh_check(
             passed=not stale, severity=severity, description=text, metadata=metadata
         )
 
+    @dg.asset_check(
+        asset=key,
+        name=FRESH,
+        description=f"{every} was materialized {lately}.",
+        automation_condition=every_hour & ~dg.AutomationCondition.in_progress(),
+        required_resource_keys=resources,
+    )
+    def fresh(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        return result(context)
+
+    OF_ASSETS[fresh.node_def] = result
     return fresh
 
 
@@ -160,7 +167,7 @@ def _last_ids(
 
 
 def _listed(
-    context: dg.AssetCheckExecutionContext, resources: Iterable[str]
+    context: dg.AssetCheckExecutionContext | dg.AssetExecutionContext, resources: Iterable[str]
 ) -> dict[str | None, int | None] | None:
     """The products of each partition key that the source lists; None if nobody knows the list."""
     for octogen in (getattr(context.resources, name) for name in resources):

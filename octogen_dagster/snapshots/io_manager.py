@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
@@ -15,24 +16,25 @@ import dagster as dg
 import polars as pl
 from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
-from octogen_dagster.dagster_parts import permanent_errors_fail, shared_budget
+from octogen_dagster.dagster_parts import permanent_errors_fail, shared_budget, takes_range
 from octogen_dagster.errors import MissingPackageError, OctogenSnapshotError
 from octogen_dagster.frames.changes import SnapshotPair
-from octogen_dagster.frames.pages import RESUME_WITHIN, PageStore
-from octogen_dagster.frames.reading import (
-    ROWS,
-    FrameSource,
-    Reading,
-    check_complete,
-    check_not_shrunken,
-)
+from octogen_dagster.frames.pages import RESUME_WITHIN
 from octogen_dagster.settings import refuse_unknown_settings
-from octogen_dagster.snapshots.metadata import snapshot_metadata
 from octogen_dagster.snapshots.partitions import SnapshotPlaces
-from octogen_dagster.store import DamagedError, Store, previous_of, write_parquet
+from octogen_dagster.snapshots.publication import (
+    Failures,
+    Publication,
+    Run,
+    materialization,
+    reported_before,
+    snapshot_source,
+)
+from octogen_dagster.store import Store, previous_of
 
 if TYPE_CHECKING:
-    from octogen_dagster.dagster_parts import Metadata
+    from collections.abc import Callable
+
     from octogen_dagster.frames.reading import SnapshotSource
 
 MAX_OPEN_FILES = 256
@@ -44,11 +46,43 @@ _LOADED = (
 )
 
 
+class PartitionSnapshots:
+    """The snapshots of an input of which a run may have several partitions, opened one by one."""
+
+    def __init__(
+        self,
+        partitions: Sequence[str],
+        frame: Callable[[str | None], pl.LazyFrame],
+        pair: Callable[[str | None], SnapshotPair],
+    ) -> None:
+        self.partitions = partitions
+        self.frame, self.pair = frame, pair
+
+
+def input_kind(asset: dg.AssetsDefinition, kind: type, policy: dg.BackfillPolicy | None) -> type:
+    """What the snapshots of an asset are loaded as in a step with its partitions and this policy.
+
+    It is the kind, or `PartitionSnapshots` if a run may have several partitions.
+    """
+    return PartitionSnapshots if takes_range(policy, asset.partitions_def) else kind
+
+
+def frame_of(snapshots: pl.LazyFrame | PartitionSnapshots, partition: str | None) -> pl.LazyFrame:
+    """The snapshot of a partition of an input."""
+    return snapshots.frame(partition) if isinstance(snapshots, PartitionSnapshots) else snapshots
+
+
+def pair_of(snapshots: SnapshotPair | PartitionSnapshots, partition: str | None) -> SnapshotPair:
+    """The snapshot of a partition of an input, with the one before it."""
+    return snapshots.pair(partition) if isinstance(snapshots, PartitionSnapshots) else snapshots
+
+
 class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
     """Stores frames as Parquet snapshots and loads them.
 
     An asset may return a `polars.LazyFrame` (streamed), a `polars.DataFrame`, or the result of
-    `OctogenResource.scan`. The file is written to a temporary name, its footer is read back, and
+    `OctogenResource.scan`; in a run of several partitions, a dict of these by partition key. The
+    file is written to a temporary name, its footer is read back, and
     only then does it replace the previous snapshot. An asset `a/b` is stored as
     `<base_dir>/a/b.parquet` and its partition `k` as `<base_dir>/a/b/k.parquet`. Characters that
     are not safe in a path are percent-encoded.
@@ -119,27 +153,78 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         return self._store
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
-        """Publish a snapshot and add its metadata to the materialization.
+        """Publish a snapshot, or one for each partition, and add its metadata to what is reported.
 
         Args:
             context: The context of the asset's output.
-            obj: A frame or a scan.
+            obj: A frame or a scan; of a run of several partitions, a dict of them by partition key.
 
         Raises:
             OctogenError: The read fails.
             OctogenSnapshotError: The place cannot be written to, or the read was not complete.
-            dagster.Failure: The read failed and a retry cannot help.
-            TypeError: The asset returned neither a frame nor a scan.
+            dagster.Failure: The read failed and a retry cannot help, or some partitions failed.
+            TypeError: The asset returned neither a frame nor a scan, or no dict for several
+                partitions.
         """
-        source = _snapshot_source(context, obj)
-        places = self._places(context)
-        with (
-            permanent_errors_fail(),
-            shared_budget(context, source.spending),
-            source.reading(_OpenPlace(self, places, context.log)) as reading,
-        ):
-            metadata = self._publish(context, places, reading)
-        _add_metadata(context, metadata)
+        partitions = _partitions(context)
+        if len(partitions) > 1 or (isinstance(obj, Mapping) and None not in partitions):
+            self._publish_each(context, partitions, obj)
+            return
+        source = snapshot_source(context.asset_key, obj)
+        run = _run_of(context)
+        with permanent_errors_fail(), shared_budget(*run, source.spending, context.log):
+            place = self._publication(context, _partitions_def(context), partitions[0], run)
+            published = place.publish(source)
+            published.remove_pages()
+        _add_metadata(context, published.metadata)
+
+    def _publish_each(
+        self, context: dg.OutputContext, partitions: Sequence[str | None], made: Any
+    ) -> None:
+        """Publish the partitions of a run, each from its entry of a dict.
+
+        Dagster reports all of them at the end if the step succeeds. If one fails, those that are
+        published are reported here, and a retry leaves them as they are.
+        """
+        sources = _by_partition(context, partitions, made)
+        run = _run_of(context)
+        reported = {} if run.instance is None else reported_before(run, context.asset_key)
+        failures = Failures(context.asset_key, context.log)
+        spending = next((each.spending for each in sources.values() if each.spending), None)
+        all_metadata: dict[str, Mapping[str, Any]] = {}
+        with shared_budget(*run, spending, context.log) as tell:
+            for partition, source in sources.items():
+                if partition in reported:
+                    all_metadata[partition] = reported[partition].metadata
+                    continue
+                place = self._publication(context, _partitions_def(context), partition, run)
+                try:
+                    with permanent_errors_fail():
+                        published = place.publish(source)
+                except Exception as error:
+                    failures.add(partition, error)
+                else:
+                    all_metadata[partition] = published.metadata
+                    published.remove_pages()
+                tell()
+        for partition, metadata in all_metadata.items():
+            if not failures:
+                _add_metadata(context, metadata, partition)
+            elif partition not in reported:
+                context.log_event(
+                    materialization(context.asset_key, partition, metadata, run.run_id)
+                )
+        failures.raise_any(len(sources))
+
+    def _publication(
+        self,
+        context: dg.OutputContext | dg.AssetExecutionContext,
+        partitions_def: dg.PartitionsDefinition[Any] | None,
+        partition: str | None,
+        run: Run,
+    ) -> Publication:
+        places = SnapshotPlaces(self.store, context.asset_key, partitions_def, partition)
+        return Publication(places, run, context.log, timedelta(hours=self.resume_within_hours))
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Load the snapshots of an input as the type that it is annotated with.
@@ -154,8 +239,14 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             MissingPackageError: The annotation is `pd.DataFrame`, and pyarrow is not installed.
         """
         annotation = context.dagster_type.typing_type
+        if annotation is PartitionSnapshots:
+            return PartitionSnapshots(
+                context.asset_partition_keys,
+                functools.partial(self._open, context),
+                functools.partial(self._load_pair, context),
+            )
         if annotation is SnapshotPair:
-            return self._load_pair(context)
+            return self._load_pair(context, _partition(context))
         partitioned = context.has_asset_partitions
         if not partitioned:
             _check_without_partitions(context)
@@ -176,50 +267,11 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         }
         return wanted.convert(self._one_frame(context, frames))
 
-    def _publish(
-        self, context: dg.OutputContext, places: SnapshotPlaces, reading: Reading
-    ) -> Metadata:
-        store, key, limits = self.store, places.own, reading.limits
-        uri = store.uri(key)
-        with store.unfinished(key) as unfinished:
-            rows = write_parquet(
-                reading.frame,
-                unfinished,
-                metadata=lambda: {**_provenance(context), **reading.outcome().provenance},
-                stop=reading.stop,
-                row_group_size=limits.row_group_size,
-            )
-            outcome = reading.outcome()
-            check_complete(outcome, rows, uri)
-            existing = _existing(context, store, key)
-            if limits.min_rows_ratio:
-                latest = key if store.exists(key) else places.latest()
-                facts = existing if latest == key else _existing(context, store, latest)
-                check_not_shrunken(limits, rows, _row_count(store, latest, facts), uri)
-            row_count = "partition_row_count" if context.has_asset_partitions else "row_count"
-            metadata: Metadata = {
-                f"dagster/{row_count}": rows,
-                "dagster/uri": uri,
-                "octogen/file_size_bytes": unfinished.stat().st_size,
-            }
-            keep_previous = None
-            if limits.keeps_previous and not places.has_times:
-                run_id = existing.get("octogen.run_id")
-                keep_previous = bool(existing) and _was_reported(context, run_id)
-            # Opened before it is moved to its place, where another run may replace it.
-            with unfinished.open("rb") as written:
-                store.publish(unfinished, key, keep_previous=keep_previous)
-                snapshot = pl.scan_parquet(written, glob=False)
-                metadata |= snapshot_metadata(outcome, snapshot, context.log.warning)
-        try:
-            reading.published()
-        except Exception as error:  # of any kind, as in an object store: the snapshot is whole
-            context.log.warning(f"Saved pages could not be removed. {error}")
-        return metadata
+    def _open(self, context: dg.InputContext, partition: str | None) -> pl.LazyFrame:
+        return self.store.scan(self._existing_key(context, partition))
 
-    def _load_pair(self, context: dg.InputContext) -> SnapshotPair:
-        places = self._places(context)
-        partition = context.partition_key if context.has_asset_partitions else None
+    def _load_pair(self, context: dg.InputContext, partition: str | None) -> SnapshotPair:
+        places = self._places(context, partition)
         before = None
         key: str | None = previous_of(places.own)
         if places.has_times:
@@ -229,7 +281,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         # publications; in the other order it could compare a snapshot with itself.
         previous = self.store.scan(key) if key and self.store.exists(key) else None
         return SnapshotPair(
-            self.store.scan(self._existing_key(context, partition)),
+            self._open(context, partition),
             previous,
             before,
             provenance=self.store.metadata(places.own),
@@ -271,8 +323,8 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             )
         return key
 
-    def _places(self, context: dg.InputContext | dg.OutputContext) -> SnapshotPlaces:
-        return SnapshotPlaces(self.store, context)
+    def _places(self, context: dg.InputContext, partition: str | None = None) -> SnapshotPlaces:
+        return SnapshotPlaces(self.store, context.asset_key, _partitions_def(context), partition)
 
 
 def _resolved(value: Any) -> Any:
@@ -295,37 +347,6 @@ def _variable(value: Any) -> str | None:
     if isinstance(value, dict) and set(value) == {"env"} and isinstance(value["env"], str):
         return value["env"]
     return None
-
-
-class _OpenPlace:
-    """The `SnapshotPlace` of the run's own partition."""
-
-    def __init__(
-        self, manager: ParquetSnapshotIOManager, places: SnapshotPlaces, log: dg.DagsterLogManager
-    ) -> None:
-        self._manager = manager
-        self._places = places
-        self.log, self.warn = log.info, log.warning
-
-    def page_store(self, clock: Callable[[], datetime]) -> PageStore:
-        return PageStore(
-            self._manager.store,
-            self._places.saved_pages,
-            scope=self._places.own,
-            resume_within=timedelta(hours=self._manager.resume_within_hours),
-            clock=clock,
-        )
-
-    def latest(self) -> pl.LazyFrame | None:
-        key = self._places.latest()
-        return self._manager.store.scan(key) if key else None
-
-    def latest_provenance(self) -> Mapping[str, str]:
-        try:
-            key = self._places.latest()
-            return self._manager.store.metadata(key) if key else {}
-        except OctogenSnapshotError:  # the publication warns of it
-            return {}
 
 
 class _InputType:
@@ -389,75 +410,65 @@ def _is(wanted: Any, module: str, name: str) -> bool:
     return module in sys.modules and wanted is getattr(sys.modules[module], name, None)
 
 
-def _snapshot_source(context: dg.OutputContext, obj: Any) -> SnapshotSource:
-    if isinstance(obj, pl.DataFrame | pl.LazyFrame):
-        return FrameSource(obj.lazy())
-    if hasattr(obj, "reading"):
-        source: SnapshotSource = obj
-        return source
-    raise TypeError(
-        f"Asset {context.asset_key.to_user_string()} returned {type(obj).__name__}, which cannot "
-        "be stored as a snapshot. Return a polars LazyFrame or DataFrame, or "
-        "OctogenResource.scan(...)."
-    )
-
-
-def _provenance(context: dg.OutputContext) -> dict[str, str]:
-    provenance = {"octogen.asset_key": context.asset_key.to_user_string()}
-    with contextlib.suppress(dg.DagsterInvariantViolationError):  # a context made for a test
-        provenance["octogen.run_id"] = context.run_id
-    if context.has_asset_partitions:
-        provenance["octogen.partition_key"] = context.partition_key
-    return provenance
-
-
-def _existing(context: dg.OutputContext, store: Store, key: str | None) -> dict[str, str]:
-    """Return the provenance of a snapshot that this run replaces; empty without a usable one."""
-    try:
-        return store.metadata(key) if key else {}
-    except DamagedError as error:
-        context.log.warning(f"{error} This run replaces it.")
-        return {}
-
-
-def _row_count(store: Store, key: str | None, provenance: Mapping[str, str]) -> int:
-    """Return the number of rows of a snapshot; 0 without a usable one."""
-    if key is None or not provenance:
-        return 0
-    rows = provenance.get(ROWS)  # earlier versions do not write it
-    return store.count_rows(key) if rows is None else int(rows)
-
-
-def _add_metadata(context: dg.OutputContext, metadata: Metadata) -> None:
+def _add_metadata(
+    context: dg.OutputContext, metadata: Mapping[str, Any], partition: str | None = None
+) -> None:
     """Add metadata to a materialization, and not to the event of the handled output as well."""
     try:
         step = context.step_context
     except dg.DagsterInvariantViolationError:  # a context made for a test
         step = None
     if step and context.has_asset_key:
-        step.add_asset_metadata(metadata, context.asset_key)
+        step.add_asset_metadata(metadata, context.asset_key, partition_key=partition)
     else:
         context.add_output_metadata(metadata)
 
 
-def _was_reported(context: dg.OutputContext, run_id: str | None) -> bool:
-    """True unless the run that published a snapshot is known and did not report it.
-
-    Such a run died after it published the snapshot and before it reported a materialization, so
-    nothing downstream has used the snapshot.
-    """
+def _run_of(context: dg.OutputContext) -> Run:
     try:
-        instance = context.step_context.instance
+        return Run(context.step_context.instance, context.run_id, context.step_key)
     except dg.DagsterInvariantViolationError:  # a context made for a test
-        return True
-    if run_id is None or not instance.has_run(run_id):
-        return True
-    partition = context.partition_key if context.has_asset_partitions else None
-    materialized = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
-    events = [entry.get_dagster_event() for entry in materialized]
-    return any(
-        (each.asset_key, each.partition) == (context.asset_key, partition) for each in events
-    )
+        run_id = None
+        with contextlib.suppress(dg.DagsterInvariantViolationError):
+            run_id = context.run_id
+        return Run(None, run_id, "")
+
+
+def _partition(context: dg.InputContext | dg.OutputContext) -> str | None:
+    return context.partition_key if context.has_asset_partitions else None
+
+
+def _partitions(context: dg.OutputContext) -> Sequence[str | None]:
+    """The partitions that a run publishes; None for an asset without partitions."""
+    if context.has_asset_partitions and not context.has_partition_key:
+        return context.asset_partition_keys
+    return [_partition(context)]
+
+
+def _partitions_def(
+    context: dg.InputContext | dg.OutputContext,
+) -> dg.PartitionsDefinition[Any] | None:
+    return context.asset_partitions_def if context.has_asset_partitions else None
+
+
+def _by_partition(
+    context: dg.OutputContext, partitions: Sequence[str | None], made: Any
+) -> dict[str, SnapshotSource]:
+    """The source of each partition of a run."""
+    asset = context.asset_key
+    if not isinstance(made, Mapping):
+        raise TypeError(
+            f"Asset {asset.to_user_string()} returned {type(made).__name__} in a run of "
+            f"{len(partitions):,} partitions. Return a dict with a polars LazyFrame or DataFrame, "
+            "or OctogenResource.scan(...), for each of context.partition_keys."
+        )
+    if missing := [key for key in partitions if key not in made]:
+        raise TypeError(
+            f"Asset {asset.to_user_string()} returned nothing for {len(missing):,} of its run's "
+            f"{len(partitions):,} partitions, such as {missing[0]!r}. Return a dict with a frame "
+            "for each of context.partition_keys."
+        )
+    return {key: snapshot_source(asset, made[key]) for key in partitions if key is not None}
 
 
 def _check_without_partitions(context: dg.InputContext) -> None:

@@ -1,10 +1,9 @@
-"""A run has one partition: a backfill policy is refused when definitions load."""
+"""A backfill policy: which assets take one, and which runs a backfill requests by it."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import dagster as dg
 import pytest
@@ -17,7 +16,6 @@ from octogen_dagster import (
     build_product_changes_asset,
     build_product_details_asset,
     build_products_asset,
-    catalog_days,
     catalog_partitions,
     listing_partitions,
 )
@@ -34,34 +32,24 @@ with warnings.catch_warnings():
 
 
 def builders() -> dict[str, Builder]:
-    """Every builder of an asset with partitions, by the name of its asset."""
-    products = build_products_asset("products", partitions_def=catalog_partitions)
+    """Every builder of an asset with partitions of listings, by the name of its asset."""
     linked = build_linked_datasets_asset(partitions_def=listing_partitions)
 
-    def catalogs(**arguments: Any) -> dg.AssetsDefinition:
-        return build_products_asset("catalogs", partitions_def=catalog_partitions, **arguments)
-
-    def days(**arguments: Any) -> dg.AssetsDefinition:
-        return build_products_asset("days", partitions_def=catalog_days("2026-11-01"), **arguments)
-
-    def following(build: Callable[..., dg.AssetsDefinition], of: dg.AssetsDefinition) -> Builder:
-        return lambda **arguments: build(of, **arguments)
+    def following(build: Callable[..., dg.AssetsDefinition]) -> Builder:
+        return lambda **arguments: build(linked, **arguments)
 
     return {
-        "catalogs": catalogs,
-        "days": days,
-        "products_changes": following(build_product_changes_asset, products),
-        "products_details": following(build_product_details_asset, products),
-        "products_brands": following(build_product_brands_asset, products),
         "octogen_linked_datasets": build_linked_datasets_asset,
-        "octogen_linked_products": following(build_linked_products_asset, linked),
-        "octogen_linked_snapshot": following(build_linked_snapshot_asset, linked),
+        "octogen_linked_products": following(build_linked_products_asset),
+        "octogen_linked_snapshot": following(build_linked_snapshot_asset),
     }
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=["single run", "ten in a run", "one in a run"])
 @pytest.mark.parametrize(("name", "build"), builders().items(), ids=builders().keys())
-def test_a_backfill_policy_is_refused(name: str, build: Builder, policy: dg.BackfillPolicy) -> None:
+def test_a_listing_is_a_run_of_its_own(
+    name: str, build: Builder, policy: dg.BackfillPolicy
+) -> None:
     with pytest.raises(ValueError, match=f"Asset '{name}' takes one partition in each run"):
         build(backfill_policy=policy)
     assert build(backfill_policy=None).key.path == [name]
@@ -70,3 +58,20 @@ def test_a_backfill_policy_is_refused(name: str, build: Builder, policy: dg.Back
 def test_a_policy_without_partitions_says_nothing_and_is_accepted() -> None:
     products = build_products_asset("products", backfill_policy=POLICIES[0])
     assert products.partitions_def is None
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=["single run", "ten in a run", "one in a run"])
+@pytest.mark.parametrize(
+    "build",
+    [build_product_changes_asset, build_product_details_asset, build_product_brands_asset],
+)
+def test_what_follows_the_products_has_another_policy_and_so_runs_of_its_own(
+    build: Callable[..., dg.AssetsDefinition], policy: dg.BackfillPolicy
+) -> None:
+    products = build_products_asset(
+        "products", partitions_def=catalog_partitions, backfill_policy=policy
+    )
+    own = build(products, backfill_policy=policy).backfill_policy
+    assert own
+    assert own != policy
+    assert (own.max_partitions_per_run or 0) > (policy.max_partitions_per_run or 1000)

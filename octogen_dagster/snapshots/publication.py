@@ -1,0 +1,339 @@
+"""The publication of one snapshot: of an asset, or of one of its partitions."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import dagster as dg
+import polars as pl
+
+from octogen_dagster.background import submit, wait_interruptibly
+from octogen_dagster.errors import OctogenError, OctogenSnapshotError
+from octogen_dagster.frames.pages import PageStore
+from octogen_dagster.frames.reading import (
+    ROWS,
+    FrameSource,
+    check_complete,
+    check_not_shrunken,
+)
+from octogen_dagster.snapshots.metadata import snapshot_metadata
+from octogen_dagster.store import DamagedError, Store, write_parquet
+
+if TYPE_CHECKING:
+    from octogen_dagster.dagster_parts import Metadata
+    from octogen_dagster.frames.reading import Reading, SnapshotSource
+    from octogen_dagster.snapshots.partitions import SnapshotPlaces
+
+_Result = TypeVar("_Result")
+_RUN_ID = "octogen.run_id"
+_POLL_SECONDS = 0.2
+_MAX_NAMED = 20
+
+
+class Published(NamedTuple):
+    """The metadata of a snapshot that was published, and what removes the pages it was read from.
+
+    A run that dies before it has reported the snapshot is retried from these pages.
+    """
+
+    metadata: Metadata
+    remove_pages: Callable[[], None]
+
+
+class Stops:
+    """Ends all readings under way, and those that begin later, from another thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stops: list[Callable[[], None]] = []
+        self._stopped = False
+
+    @contextlib.contextmanager
+    def ending(self, stop: Callable[[], None]) -> Iterator[None]:
+        """Let `stop` be called during the block once all is to end."""
+        with self._lock:
+            self._stops.append(stop)
+            stopped = self._stopped
+        if stopped:
+            stop()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._stops.remove(stop)
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped, stops = True, list(self._stops)
+        for stop in stops:
+            stop()
+
+
+class Run(NamedTuple):
+    """The step of a run that publishes snapshots; no instance and no id in a test without a run."""
+
+    instance: dg.DagsterInstance | None
+    run_id: str | None
+    step: str
+
+
+class Publication:
+    """One snapshot and its run. It is the `SnapshotPlace` of what the snapshot is made from."""
+
+    def __init__(
+        self, places: SnapshotPlaces, run: Run, log: dg.DagsterLogManager, resume_within: timedelta
+    ) -> None:
+        self._places = places
+        self._store = places.store
+        self._run = run
+        self._resume_within = resume_within
+        self.log, self.warn = log.info, log.warning
+
+    def page_store(self, clock: Callable[[], datetime]) -> PageStore:
+        return PageStore(
+            self._store,
+            self._places.saved_pages,
+            scope=self._places.own,
+            resume_within=self._resume_within,
+            clock=clock,
+        )
+
+    def latest(self) -> pl.LazyFrame | None:
+        key = self._places.latest()
+        return self._store.scan(key) if key else None
+
+    def latest_provenance(self) -> Mapping[str, str]:
+        try:
+            key = self._places.latest()
+            return self._store.metadata(key) if key else {}
+        except OctogenSnapshotError:  # the publication warns of it
+            return {}
+
+    def publish(self, source: SnapshotSource, stops: Stops | None = None) -> Published:
+        """Read a source and publish its rows. `stops` end the reading from another thread."""
+        with source.reading(self) as reading, (stops or Stops()).ending(reading.stop):
+            metadata = self._publish(reading)
+
+        def remove_pages() -> None:
+            try:
+                reading.published()
+            except Exception as error:  # of any kind, as in an object store: the snapshot is whole
+                self.warn(f"Saved pages could not be removed. {error}")
+
+        return Published(metadata, remove_pages)
+
+    def _publish(self, reading: Reading) -> Metadata:
+        store, places, limits = self._store, self._places, reading.limits
+        key = places.own
+        uri = store.uri(key)
+        with store.unfinished(key) as unfinished:
+            rows = write_parquet(
+                reading.frame,
+                unfinished,
+                metadata=lambda: {**self._provenance(), **reading.outcome().provenance},
+                stop=reading.stop,
+                row_group_size=limits.row_group_size,
+            )
+            outcome = reading.outcome()
+            check_complete(outcome, rows, uri)
+            existing = self._existing(key)
+            if limits.min_rows_ratio:
+                latest = key if store.exists(key) else places.latest()
+                facts = existing if latest == key else self._existing(latest)
+                check_not_shrunken(limits, rows, _row_count(store, latest, facts), uri)
+            row_count = "row_count" if places.partition is None else "partition_row_count"
+            metadata: Metadata = {
+                f"dagster/{row_count}": rows,
+                "dagster/uri": uri,
+                "octogen/file_size_bytes": unfinished.stat().st_size,
+            }
+            keep_previous = None
+            if limits.keeps_previous and not places.has_times:
+                keep_previous = bool(existing) and self._was_reported(existing.get(_RUN_ID))
+            # Opened before it is moved to its place, where another run may replace it.
+            with unfinished.open("rb") as written:
+                store.publish(unfinished, key, keep_previous=keep_previous)
+                snapshot = pl.scan_parquet(written, glob=False)
+                metadata |= snapshot_metadata(outcome, snapshot, self.warn)
+        return metadata
+
+    def _provenance(self) -> dict[str, str]:
+        provenance = {"octogen.asset_key": self._places.asset.to_user_string()}
+        if self._run.run_id is not None:
+            provenance[_RUN_ID] = self._run.run_id
+        if self._places.partition is not None:
+            provenance["octogen.partition_key"] = self._places.partition
+        return provenance
+
+    def _existing(self, key: str | None) -> dict[str, str]:
+        """The provenance of a snapshot that this run replaces; empty without a usable one."""
+        try:
+            return self._store.metadata(key) if key else {}
+        except DamagedError as error:
+            self.warn(f"{error} This run replaces it.")
+            return {}
+
+    def _was_reported(self, run_id: str | None) -> bool:
+        """True unless the run that published a snapshot is known and did not report it.
+
+        Such a run died after it published the snapshot and before it reported a materialization, so
+        nothing downstream has used the snapshot.
+        """
+        instance = self._run.instance
+        if instance is None or run_id is None or not instance.has_run(run_id):
+            return True
+        entries = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+        events = [entry.get_dagster_event() for entry in entries]
+        own = self._places.asset, self._places.partition
+        return any((each.asset_key, each.partition) == own for each in events)
+
+
+def reported_before(run: Run, asset: dg.AssetKey) -> dict[str, dg.AssetMaterialization]:
+    """What a step need not publish again: what the run and those that it retries have reported.
+
+    A run that succeeded is not retried: whoever executes it again wants it all anew.
+    """
+    instance, run_id = run.instance, run.run_id
+    assert instance is not None
+    logged: dict[str, dg.EventLogEntry] = {}
+    while run_id is not None:
+        made = instance.get_run_by_id(run_id)
+        if made is None or made.status is dg.DagsterRunStatus.SUCCESS:
+            break
+        entries = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+        for entry in entries:
+            event = entry.asset_materialization
+            if event and event.asset_key == asset and event.partition is not None:
+                logged.setdefault(event.partition, entry)
+        run_id = made.parent_run_id
+    if not logged:
+        return {}
+    # A process that is killed may have written the run's log, and not what the asset's page shows.
+    kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+    latest = instance.get_latest_storage_id_by_partition(asset, kind, set(logged))
+    filters = dg.AssetRecordsFilter(asset, storage_ids=list(latest.values()))
+    records = instance.fetch_materializations(filters, limit=len(latest)).records
+    return {
+        record.partition_key: record.asset_materialization
+        for record in records
+        if record.partition_key is not None and record.asset_materialization is not None
+        if record.timestamp >= logged[record.partition_key].timestamp
+    }
+
+
+def materialization(
+    asset: dg.AssetKey,
+    partition: str,
+    metadata: Mapping[str, Any],
+    run_id: str | None,
+    version: str | None = None,
+) -> dg.AssetMaterialization:
+    """The materialization of one partition of a run that has several.
+
+    Its data version is that of the catalog, or else one that no other run has.
+    """
+    tags = {"dagster/data_version": version or run_id or ""}
+    if version:
+        tags["dagster/data_version_is_user_provided"] = "true"
+    if isinstance(partition, dg.MultiPartitionKey):
+        keys = partition.keys_by_dimension.items()
+        tags |= {f"dagster/partition/{name}": key for name, key in keys}
+    return dg.AssetMaterialization(asset, partition=partition, metadata=metadata, tags=tags)
+
+
+def snapshot_source(asset: dg.AssetKey, made: Any) -> SnapshotSource:
+    """What an asset returned, as something that can be published."""
+    if isinstance(made, pl.DataFrame | pl.LazyFrame):
+        return FrameSource(made.lazy())
+    if hasattr(made, "reading"):
+        source: SnapshotSource = made
+        return source
+    raise TypeError(
+        f"Asset {asset.to_user_string()} returned {type(made).__name__}, which cannot "
+        "be stored as a snapshot. Return a polars LazyFrame or DataFrame, or "
+        "OctogenResource.scan(...)."
+    )
+
+
+def _row_count(store: Store, key: str | None, provenance: Mapping[str, str]) -> int:
+    """Return the number of rows of a snapshot; 0 without a usable one."""
+    if key is None or not provenance:
+        return 0
+    rows = provenance.get(ROWS)  # earlier versions do not write it
+    return store.count_rows(key) if rows is None else int(rows)
+
+
+def each_at_once(
+    work: Callable[[str], _Result],
+    partitions: Sequence[str],
+    *,
+    threads: int,
+    stops: Stops,
+    poll: Callable[[], object],
+) -> Iterator[tuple[str, Future[_Result]]]:
+    """Work on partitions in some threads, and yield each with what came of it, as it is done.
+
+    A further one is begun when the caller is through with one, so that as many are under way.
+    `poll` is called meanwhile. If the caller leaves, the work under way is stopped.
+    """
+    waiting, running = deque(partitions), dict[Future[_Result], str]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < threads:
+                partition = waiting.popleft()
+                future = submit(functools.partial(work, partition), "octogen-partition")
+                running[future] = partition
+            done, _ = wait(running, _POLL_SECONDS, FIRST_COMPLETED)
+            poll()
+            for future in done:
+                yield running.pop(future), future
+    finally:
+        stops.stop()
+        for future in running:
+            wait_interruptibly(future)
+
+
+class Failures:
+    """The partitions of a run that failed. Of their errors it keeps no more than the texts."""
+
+    def __init__(self, asset: dg.AssetKey, log: dg.DagsterLogManager) -> None:
+        self._asset = asset.to_user_string()
+        self._log = log
+        self._texts: dict[str, str] = {}
+        self._may_pass = False
+
+    def add(self, partition: str, error: Exception) -> None:
+        text = (isinstance(error, dg.Failure) and error.description) or str(error)
+        is_expected = isinstance(error, OctogenError | dg.Failure)
+        self._log.error(f"Partition {partition!r}: {text}", exc_info=None if is_expected else error)
+        self._texts[partition] = text if is_expected else f"{type(error).__name__}: {text}"
+        self._may_pass |= not isinstance(error, dg.Failure) or error.allow_retries
+
+    def __contains__(self, partition: str) -> bool:
+        return partition in self._texts
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def raise_any(self, partitions: int) -> None:
+        """Fail the run if partitions of it failed; it is retried if an error may pass."""
+        if not self._texts:
+            return
+        named = [f"{key!r}: {text}" for key, text in self._texts.items()][:_MAX_NAMED]
+        more = len(self._texts) - len(named)
+        others = partitions - len(self._texts)
+        raise dg.Failure(
+            f"{len(self._texts):,} of {partitions:,} partitions of {self._asset} failed. "
+            f"{f'The other {others:,} are published and reported. ' if others else ''}"
+            "A retry or a re-execution of this run reads only those that failed.\n"
+            + "\n".join(named)
+            + (f"\nand {more:,} more." if more else ""),
+            allow_retries=self._may_pass,
+        )

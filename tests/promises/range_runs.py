@@ -1,0 +1,81 @@
+"""A job whose run has a range of catalogs. Tests execute it in processes, and kill some."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+
+import dagster as dg
+
+from octogen_dagster import (
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ProductSearch,
+    build_products_asset,
+)
+
+CATALOGS = [f"shop{number}" for number in range(8)]
+PAGE_SIZE = 5
+START, END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+RANGE = {START: CATALOGS[0], END: CATALOGS[-1]}
+BASE_URL, API_KEY, BASE_DIR = "RANGE_URL", "RANGE_KEY", "RANGE_DIR"
+
+
+def single_run() -> dg.BackfillPolicy:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return dg.BackfillPolicy.single_run()
+
+
+def make_job(budget_usd: float) -> dg.JobDefinition:
+    """Make the job; the settings come from the environment."""
+    products = build_products_asset(
+        "products",
+        ProductSearch(page_size=PAGE_SIZE),
+        dg.StaticPartitionsDefinition(CATALOGS),
+        backfill_policy=single_run(),
+    )
+    octogen = OctogenResource(
+        api_key=os.environ[API_KEY],
+        base_url=os.environ[BASE_URL],
+        concurrency=3,
+        attempts=1,
+        budget_usd=budget_usd,
+    )
+    resources = {
+        "octogen": octogen,
+        "io_manager": ParquetSnapshotIOManager(base_dir=os.environ[BASE_DIR]),
+    }
+    return dg.Definitions(
+        assets=[products],
+        jobs=[dg.define_asset_job("job")],
+        resources=resources,
+        executor=dg.in_process_executor,
+    ).resolve_job_def("job")
+
+
+def execute(home: str, parent: str | None = None) -> None:
+    """Execute the job, or execute it again after a run that did not succeed."""
+    with dg.DagsterInstance.local_temp(home) as instance:
+        run(instance, parent)
+
+
+def run(
+    instance: dg.DagsterInstance, parent: str | None = None, budget_usd: float = 100.0
+) -> dg.JobExecutionResult:
+    """Execute the job in this process, with the tags that a re-execution inherits."""
+    options = None
+    tags: Mapping[str, str] = RANGE
+    if parent:
+        before = instance.get_run_by_id(parent)
+        assert before
+        tags = before.tags
+        options = dg.ReexecutionOptions(parent_run_id=parent)
+    return dg.execute_job(
+        dg.build_reconstructable_job(__name__, make_job.__name__, (budget_usd,)),
+        instance=instance,
+        tags=tags,
+        raise_on_error=False,
+        reexecution_options=options,
+    )

@@ -1,0 +1,425 @@
+"""A run of several partitions publishes, reports and fails each by itself."""
+
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from octogen_dagster import (
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    build_product_brands_asset,
+    build_product_changes_asset,
+    build_product_details_asset,
+    build_products_asset,
+    build_snapshot_checks,
+    catalog_days,
+    catalog_partitions,
+)
+from octogen_dagster.sandbox.faults import Fault
+from octogen_dagster.sandbox.server import Sandbox
+from tests.api.servers import RawServer, Received, http, page
+from tests.forked import processes
+from tests.promises import range_runs
+from tests.promises.paged_service import PagedService
+from tests.results import failure
+
+START, END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+CATALOGS = [f"shop{number}" for number in range(6)]
+KEY = dg.AssetKey("products")
+MAX_AGAIN = 26
+"""Two segments of twelve pages, and two pages that are compared."""
+
+
+def policy(partitions: int | None) -> dg.BackfillPolicy:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        if partitions is None:
+            return dg.BackfillPolicy.single_run()
+        return dg.BackfillPolicy.multi_run(partitions)
+
+
+SINGLE = policy(None)
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(catalogs=dict.fromkeys(CATALOGS, 250), generation="current") as running:
+        yield running
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as running:
+        running.add_dynamic_partitions("octogen_catalogs", CATALOGS)
+        yield running
+
+
+def run(
+    sandbox: Sandbox | RawServer,
+    folder: Path,
+    assets: Sequence[Any],
+    keys: Sequence[str],
+    instance: dg.DagsterInstance,
+    *,
+    select: Any = None,
+    selection: Any = None,
+    **settings: Any,
+) -> dg.ExecuteInProcessResult:
+    octogen = OctogenResource(
+        api_key=sandbox.api_key, base_url=sandbox.base_url, **{"attempts": 1, **settings}
+    )
+    return dg.materialize(
+        assets,
+        resources={
+            "octogen": octogen,
+            "io_manager": ParquetSnapshotIOManager(base_dir=str(folder)),
+        },
+        instance=instance,
+        tags={START: keys[0], END: keys[-1]},
+        selection=(select and dg.AssetSelection.assets(select)) or selection,
+        raise_on_error=False,
+    )
+
+
+def reported(
+    instance: dg.DagsterInstance, key: dg.AssetKey = KEY, run_id: str | None = None
+) -> dict[str | None, dg.AssetMaterialization]:
+    """Each materialization of an asset by its partition, of which none has two in a run."""
+    records = instance.fetch_materializations(key, limit=1000).records
+    events = [each for each in records if run_id in (None, each.run_id)]
+    found = {each.partition_key: each.asset_materialization for each in events}
+    assert len(found) == len(events)
+    return {partition: event for partition, event in found.items() if event}
+
+
+def now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+PARTITIONS: dict[str, Any] = {
+    "catalogs": (catalog_partitions, CATALOGS),
+    "named": (dg.StaticPartitionsDefinition(CATALOGS), CATALOGS),
+}
+
+
+@pytest.mark.parametrize("of", [SINGLE, policy(3)], ids=["single run", "three in a run"])
+@pytest.mark.parametrize("kind", PARTITIONS)
+def test_each_partition_of_a_run_is_published_and_reported_by_itself(
+    tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance, kind: str, of: dg.BackfillPolicy
+) -> None:
+    partitions, keys = PARTITIONS[kind]
+    products = build_products_asset("products", partitions_def=partitions, backfill_policy=of)
+    result = run(sandbox, tmp_path, [products], keys[1:4], instance)
+
+    assert result.success
+    found = reported(instance)
+    assert sorted(found, key=str) == keys[1:4]
+    for partition, event in found.items():
+        path = tmp_path / "products" / f"{partition}.parquet"
+        assert set(pl.read_parquet(path)["catalog_key"]) == {partition}
+        assert event.metadata["dagster/partition_row_count"].value == 250
+        assert event.metadata["octogen/cost_usd"].value == pytest.approx(3 * 0.014)
+        assert event.tags
+        assert event.tags["dagster/data_version"]
+
+
+def test_a_range_of_catalogs_and_days_is_of_the_present_day(
+    tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
+) -> None:
+    days = catalog_days((now() - timedelta(days=2)).date().isoformat())
+    products = build_products_asset("products", partitions_def=days, backfill_policy=SINGLE)
+    today, yesterday = (f"{now() - timedelta(days=ago):%Y-%m-%d}" for ago in (0, 1))
+    result = run(sandbox, tmp_path, [products], [f"shop0|{yesterday}", f"shop2|{today}"], instance)
+
+    assert set(reported(instance)) == {f"shop{number}|{today}" for number in range(3)}
+    assert sorted(path.name for path in tmp_path.rglob("*.parquet")) == [f"{today}.parquet"] * 3
+    text = failure(result)
+    assert "3 of 6 partitions of products failed. The other 3 are published and reported" in text
+    assert f"'shop1|{yesterday}': The partition from {yesterday} 00:00" in text
+
+
+def test_a_run_lists_the_catalogs_once_and_learns_the_contract_once(
+    tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
+) -> None:
+    products = build_products_asset(
+        "products", partitions_def=catalog_partitions, backfill_policy=SINGLE
+    )
+    assert run(sandbox, tmp_path, [products], CATALOGS, instance, concurrency=4).success
+    paths = [(each.path, each.status) for each in sandbox.requests]
+    assert paths.count(("/catalogs", 404)) == 1
+    assert paths.count(("/products/search", 422)) == 1
+    assert paths.count(("/products/search", 200)) == 3 * len(CATALOGS)
+
+
+def test_a_catalog_that_fails_spoils_no_other(
+    tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
+) -> None:
+    instance.add_dynamic_partitions("octogen_catalogs", ["shop6", "shop7"])
+    keys = [*CATALOGS, "shop6", "shop7"]
+    products = build_products_asset(
+        "products", partitions_def=catalog_partitions, backfill_policy=SINGLE
+    )
+    result = run(sandbox, tmp_path, [products], keys, instance)
+
+    assert not result.success
+    assert sorted(reported(instance), key=str) == CATALOGS
+    assert "2 of 8 partitions of products failed. The other 6 are published" in failure(result)
+    status = instance.get_status_by_partition(KEY, keys, catalog_partitions)
+    assert status
+    assert [key for key in keys if status[key] == dg.AssetPartitionStatus.FAILED] == keys[6:]
+    (event,) = result.get_step_failure_events()
+    assert event.step_failure_data.user_failure_data
+    assert not [each for each in result.all_events if each.is_step_up_for_retry]
+
+
+def test_no_more_requests_are_in_flight_than_the_resource_reads_at_once(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    lock, in_flight, most, requests = threading.Lock(), 0, 0, 0
+    two_at_once = threading.Event()
+
+    def respond(request: Received) -> list[bytes]:
+        nonlocal in_flight, most, requests
+        if request.target == "/v1/catalogs":
+            return http(404, {"detail": "Not Found"})
+        with lock:
+            in_flight, requests = in_flight + 1, requests + 1
+            most = max(most, in_flight)
+            is_first = requests == 1  # it learns the contract, and the others wait for it
+        if most >= 2:
+            two_at_once.set()
+        assert is_first or two_at_once.wait(30)
+        with lock:
+            in_flight -= 1
+        return http(200, page([f"{request.json['catalog']}-product"], None))
+
+    products = build_products_asset(
+        "products", partitions_def=catalog_partitions, backfill_policy=SINGLE
+    )
+    with RawServer(respond) as server:
+        result = run(server, tmp_path, [products], CATALOGS, instance, concurrency=2)
+    assert result.success
+    assert most == 2
+
+
+def test_checks_are_evaluated_for_each_partition_as_it_is_done(
+    tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
+) -> None:
+    instance.add_dynamic_partitions("octogen_catalogs", ["shop6"])
+    sandbox.inject(Fault("price", 0, page=2, times=1))
+    products = build_products_asset(
+        "products", partitions_def=catalog_partitions, backfill_policy=SINGLE
+    )
+    checks = build_snapshot_checks(products, max_bad_price_share=0.0)
+    keys = [*CATALOGS, "shop6"]
+    result = run(sandbox, tmp_path, [products, *checks], keys, instance, concurrency=1)
+
+    assert not result.success
+    evaluations = [each.asset_check_evaluation_data for each in result.all_events if is_check(each)]
+    of_rows = {(each.check_name, each.partition): each for each in evaluations if each.partition}
+    names = ("rows_within_bounds", "nulls", "prices")
+    assert sorted(of_rows) == sorted((name, key) for name in names for key in CATALOGS)
+    failed = [key for key, each in of_rows.items() if not each.passed]
+    assert failed == [("prices", "shop0")]
+    assert "products, partition 'shop0' has bad rows" in str(of_rows[failed[0]].description)
+    (fresh,) = [each for each in evaluations if each.check_name == "fresh"]
+    assert fresh.partition is None
+    assert fresh.metadata["octogen/fresh"].value == 6
+
+
+def is_check(event: dg.DagsterEvent) -> bool:
+    return event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION
+
+
+def test_only_the_checks_that_a_run_requests_are_evaluated(
+    tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
+) -> None:
+    products = build_products_asset(
+        "products", partitions_def=catalog_partitions, backfill_policy=SINGLE
+    )
+    checks = build_snapshot_checks(products)
+    selection = dg.AssetSelection.assets(products).without_checks()
+    selection |= dg.AssetSelection.checks(dg.AssetCheckKey(KEY, "nulls"))
+    result = run(
+        sandbox, tmp_path, [products, *checks], CATALOGS[:2], instance, selection=selection
+    )
+    assert result.success
+    found = [each.asset_check_evaluation_data for each in result.all_events if is_check(each)]
+    assert {(each.check_name, each.partition) for each in found} == {
+        ("nulls", "shop0"),
+        ("nulls", "shop1"),
+    }
+
+
+@pytest.mark.parametrize(
+    "build",
+    [build_product_changes_asset, build_product_details_asset, build_product_brands_asset],
+)
+def test_what_follows_the_products_takes_a_range_too(
+    tmp_path: Path,
+    sandbox: Sandbox,
+    instance: dg.DagsterInstance,
+    build: Callable[..., dg.AssetsDefinition],
+) -> None:
+    products = build_products_asset(
+        "products", partitions_def=catalog_partitions, backfill_policy=SINGLE
+    )
+    follows = build(products, name="follows", backfill_policy=SINGLE)
+    assert run(sandbox, tmp_path, [products], CATALOGS[:2], instance).success
+
+    result = run(sandbox, tmp_path, [products, follows], CATALOGS[:3], instance, select=follows)
+    assert "1 of 3 partitions of follows failed. The other 2 are published" in failure(result)
+    assert "'shop2': The snapshot of products, partition 'shop2' does not exist" in failure(result)
+    found = reported(instance, follows.key)
+    assert sorted(found, key=str) == CATALOGS[:2]
+    for partition, event in found.items():
+        rows = pl.read_parquet(tmp_path / "follows" / f"{partition}.parquet")
+        assert event.metadata["dagster/partition_row_count"].value == len(rows) > 0
+        assert "dagster/column_lineage" in event.metadata
+
+
+def test_an_asset_of_ones_own_returns_a_frame_for_each_partition(
+    tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
+) -> None:
+    damaged = True
+
+    def explode(title: str) -> str:
+        raise ZeroDivisionError(title)
+
+    @dg.asset(partitions_def=catalog_partitions, backfill_policy=SINGLE)
+    def titles(context: dg.AssetExecutionContext) -> dict[str, pl.LazyFrame]:
+        def frame(key: str) -> pl.LazyFrame:
+            made = pl.LazyFrame({"title": [key]})
+            if damaged and key == "shop1":
+                return made.with_columns(pl.col("title").map_elements(explode, pl.String))
+            return made
+
+        return {key: frame(key) for key in context.partition_keys}
+
+    key = titles.key
+    first = run(sandbox, tmp_path, [titles], CATALOGS[:3], instance)
+    assert "1 of 3 partitions of titles failed. The other 2 are published" in failure(first)
+    assert set(reported(instance, key)) == {"shop0", "shop2"}
+    damaged = False
+    again = run(sandbox, tmp_path, [titles], CATALOGS[:3], instance)
+    assert again.success
+    found = reported(instance, key, again.run_id)
+    rows = {
+        each: event.metadata["dagster/partition_row_count"].value for each, event in found.items()
+    }
+    assert rows == dict.fromkeys(CATALOGS[:3], 1)
+    assert pl.read_parquet(tmp_path / "titles" / "shop1.parquet")["title"].to_list() == ["shop1"]
+
+
+@pytest.mark.parametrize(
+    ("made", "problem"),
+    [
+        (pl.LazyFrame({"a": [1]}), "returned LazyFrame in a run of 2 partitions. Return a dict"),
+        ({"shop0": pl.LazyFrame({"a": [1]})}, "nothing for 1 of its run's 2 partitions, such as"),
+    ],
+    ids=["one frame", "too few"],
+)
+def test_an_asset_of_ones_own_that_returns_less_is_told_what_to_return(
+    tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance, made: Any, problem: str
+) -> None:
+    @dg.asset(partitions_def=catalog_partitions, backfill_policy=SINGLE)
+    def titles() -> Any:
+        return made
+
+    assert problem in failure(run(sandbox, tmp_path, [titles], CATALOGS[:2], instance))
+    assert not reported(instance, titles.key)
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[PagedService]:
+    """A service of the catalogs of `range_runs`, each of 40 pages, and its settings."""
+    catalogs = dict.fromkeys(range_runs.CATALOGS, 40 * range_runs.PAGE_SIZE)
+    with PagedService(catalogs).running() as running:
+        monkeypatch.setenv(range_runs.BASE_URL, running.base_url)
+        monkeypatch.setenv(range_runs.API_KEY, running.api_key)
+        monkeypatch.setenv(range_runs.BASE_DIR, str(tmp_path / "snapshots"))
+        yield running
+
+
+def spent(run: dg.DagsterRun | None) -> Decimal:
+    assert run
+    return Decimal(run.tags["octogen/spent_usd.products"])
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_retried_with_what_it_did_not_report(
+    service: PagedService, tmp_path: Path
+) -> None:
+    home = str(tmp_path / "home")
+    Path(home).mkdir()
+    catalogs = range_runs.CATALOGS
+    with dg.DagsterInstance.local_temp(home) as instance:
+        for last in (catalogs[2], catalogs[5]):  # the killed run is killed again
+            parents = [each.run_id for each in instance.get_runs(limit=1)]
+            process = processes.Process(target=range_runs.execute, args=(home, *parents))
+            process.start()
+            wait_for_page(20, last, service, process)
+            process.kill()
+            process.join(60)
+        (killed, first) = instance.get_runs()
+        assert (killed.status, first.status) == (dg.DagsterRunStatus.STARTED,) * 2
+        done = {each for run in (killed, first) for each in reported(instance, KEY, run.run_id)}
+        assert catalogs[0] in done
+        assert catalogs[5] not in done
+        before = {each: len(service.pages_of(each)) for each in catalogs}
+        again = range_runs.run(instance, killed.run_id)
+        assert again.success
+        assert set(reported(instance, KEY, again.run_id)) == set(catalogs) - done
+        total = Decimal("0.014") * len(service.searches)
+        assert spent(instance.get_run_by_id(again.run_id)) >= total - 2 * 3 * 40 * Decimal("0.014")
+        # A run that succeeded is no retry's business: all is read anew.
+        searches = len(service.searches)
+        assert range_runs.run(instance, again.run_id).success
+        assert len(service.searches) == searches + 40 * len(catalogs)
+    for catalog in catalogs:
+        pages = service.pages_of(catalog)[:-40]
+        assert len(pages) <= 40 + 2 * MAX_AGAIN
+        assert catalog not in done or len(pages) == before[catalog]
+        rows = pl.read_parquet(tmp_path / "snapshots" / "products" / f"{catalog}.parquet")
+        assert rows["uuid"].n_unique() == len(rows) == 40 * range_runs.PAGE_SIZE
+
+
+def wait_for_page(page: int, catalog: str, service: PagedService, process: Any) -> None:
+    deadline = time.monotonic() + 60
+    while page not in service.pages_of(catalog):
+        assert process.is_alive(), "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_the_budget_holds_over_the_run_and_its_retries(
+    service: PagedService, tmp_path: Path
+) -> None:
+    page_usd = Decimal("0.014")
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        stopped = range_runs.run(instance, budget_usd=float(150 * page_usd))
+        assert len(service.searches) == 150
+        done = reported(instance)
+        assert 0 < len(done) <= 3
+        made = instance.get_run_by_id(stopped.run_id)
+        assert spent(made) == 150 * page_usd
+        (event,) = [each for each in stopped.all_events if each.is_step_failure]
+        text = str(event.step_failure_data.error)
+        assert f"{8 - len(done)} of 8 partitions of products failed" in text
+        assert "the budget of $2.10 does not allow" in text
+
+        again = range_runs.run(instance, stopped.run_id, budget_usd=float(200 * page_usd))
+        assert not again.success
+        assert len(service.searches) == 200, "the retry has what the run has left"
+
+        assert range_runs.run(instance, again.run_id, budget_usd=float(400 * page_usd)).success
+        assert len(service.searches) == 8 * 40, "no page was paid for twice"
