@@ -10,12 +10,7 @@ from typing_extensions import Self, Unpack
 
 from octogen_dagster.api import http
 from octogen_dagster.api.catalog_states import parsed_catalog_list
-from octogen_dagster.api.credentials import (
-    DEFAULT_BASE_URL,
-    ApiKey,
-    host_base_url,
-    may_use_proxy,
-)
+from octogen_dagster.api.credentials import DEFAULT_BASE_URL, ApiKey, host_base_url, may_use_proxy
 from octogen_dagster.api.flow import (
     CATALOGS,
     Flow,

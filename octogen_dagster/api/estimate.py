@@ -12,13 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from octogen_dagster.api.models import ResponseModel
-from octogen_dagster.api.search import (
-    MAX_CATALOGS,
-    MAX_PAGE_SIZE,
-    Facet,
-    FacetName,
-    SearchFilters,
-)
+from octogen_dagster.api.search import MAX_CATALOGS, MAX_PAGE_SIZE, Facet, FacetName, SearchFilters
 from octogen_dagster.api.spending import dollars
 
 if TYPE_CHECKING:

@@ -9,11 +9,7 @@ from octogen_dagster.bigquery.partitions import listing_name, listing_partitions
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
 from octogen_dagster.bigquery.tables import CONSOLE, TABLE_NAME, console_url, last_materialization
 from octogen_dagster.dagster_parts import asset_arguments_of, octogen_asset
-from octogen_dagster.errors import (
-    OctogenBigQueryAccessPendingError,
-    OctogenError,
-    Persistence,
-)
+from octogen_dagster.errors import OctogenBigQueryAccessPendingError, OctogenError, Persistence
 from octogen_dagster.settings import require_extras
 from octogen_dagster.sharing.autosubscribe import subscribe_with_octogen
 from octogen_dagster.sharing.names import TABLE, Plan, plan_subscription

@@ -11,11 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import polars as pl
 
-from octogen_dagster.errors import (
-    OctogenBigQueryError,
-    OctogenBigQueryInputError,
-    Persistence,
-)
+from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryInputError, Persistence
 from octogen_dagster.frames.io_source import Query, check, io_source
 from octogen_dagster.frames.reading import ROWS, Limits, Outcome, Reading
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors

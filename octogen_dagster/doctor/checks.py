@@ -24,10 +24,7 @@ from octogen_dagster.api.credentials import API_KEY_VARIABLES, BASE_URL_VARIABLE
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.spending import Spending, usd
 from octogen_dagster.background import Deadline
-from octogen_dagster.bigquery.resources import (
-    AnalyticsHubResource,
-    OctogenControlPlaneResource,
-)
+from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
 from octogen_dagster.doctor.findings import (
     Check,
     Diagnosis,
@@ -43,16 +40,9 @@ from octogen_dagster.doctor.sharing_checks import (
     credentials_findings,
     query_findings,
 )
-from octogen_dagster.errors import (
-    OctogenError,
-    OctogenNotFoundError,
-)
+from octogen_dagster.errors import OctogenError, OctogenNotFoundError
 from octogen_dagster.sharing.hub import EMULATOR_VARIABLE
-from octogen_dagster.sharing.names import (
-    ListingName,
-    checked_exchange,
-    checked_project,
-)
+from octogen_dagster.sharing.names import ListingName, checked_exchange, checked_project
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.resource import OctogenResource
 from octogen_dagster.store import Store, write_parquet

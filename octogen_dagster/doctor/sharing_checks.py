@@ -19,11 +19,7 @@ from octogen_dagster.bigquery.tables import open_client
 from octogen_dagster.control_plane.login_files import LoginFiles
 from octogen_dagster.control_plane.tools import OctogenMCP
 from octogen_dagster.doctor.findings import Check, Finding, not_given, resolved
-from octogen_dagster.errors import (
-    OctogenBigQueryError,
-    OctogenBigQueryInputError,
-    OctogenMCPError,
-)
+from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryInputError, OctogenMCPError
 from octogen_dagster.sharing.google_errors import (
     ANALYTICS_HUB,
     BIGQUERY,

@@ -15,11 +15,7 @@ import polars as pl
 from octogen_dagster.api.catalog_sources import fetch_catalogs
 from octogen_dagster.api.paging import INDEXED_AGAIN, IndexedAgainError
 from octogen_dagster.api.search import SearchFilters
-from octogen_dagster.errors import (
-    OctogenError,
-    OctogenPagingError,
-    OctogenSplitCatalogError,
-)
+from octogen_dagster.errors import OctogenError, OctogenPagingError, OctogenSplitCatalogError
 from octogen_dagster.frames.decode import ProductPage, product_frame, read_page
 from octogen_dagster.frames.effective_query import generated_facets
 from octogen_dagster.frames.statistics import ScanStatistics

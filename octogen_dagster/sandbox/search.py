@@ -21,12 +21,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from octogen_dagster.sandbox.catalog import FIRST_INDEX_RUN, Catalog, Product
-from octogen_dagster.sandbox.facets import (
-    FacetValues,
-    bare_name,
-    facet_of_attribute,
-    facet_values,
-)
+from octogen_dagster.sandbox.facets import FacetValues, bare_name, facet_of_attribute, facet_values
 from octogen_dagster.sandbox.models import CurrentFilters, Facet, FacetCountsRequest, Filters
 from octogen_dagster.sandbox.words import words_of
 
