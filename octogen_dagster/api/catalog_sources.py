@@ -338,11 +338,10 @@ def _checked_host(text: str) -> str:
 
 def _passing(errors: Sequence[OctogenError]) -> OctogenError | None:
     """The first error that says nothing about whether Octogen covers the shop."""
-    return next((each for each in errors if not _is_not_covered(each)), None)
-
-
-def _is_not_covered(error: OctogenError) -> bool:
-    return isinstance(error, OctogenNotFoundError) and error.detail == "domain_not_covered"
+    for error in errors:
+        if not (isinstance(error, OctogenNotFoundError) and error.detail == "domain_not_covered"):
+            return error
+    return None
 
 
 def _error_of_all(errors: Sequence[OctogenError]) -> OctogenError:

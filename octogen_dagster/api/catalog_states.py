@@ -108,16 +108,6 @@ def parsed_catalog_list(response: Response, subject: str) -> CatalogList:
     )
 
 
-def no_catalog_list(subject: str, base_url: str) -> str:
-    """Return the error message for a service without a list of catalogs."""
-    return (
-        f"{subject} does not exist at {base_url} (404): the service has no list any more. Say "
-        "where catalogs come from, with OctogenResource(catalogs=ShopCatalogs(hosts=[...])) or "
-        "OctogenResource(catalogs=NamedCatalogs(keys=[...])), or name those to read in "
-        "ProductSearch(catalogs=[...])."
-    )
-
-
 def catalogs_of_shop(shop: DomainCoverageResponse, host: str) -> CatalogList:
     """The catalogs that serve the host of a shop, as `GET /domains/{host}` says."""
     warnings: list[str] = []

@@ -15,7 +15,6 @@ from urllib.parse import quote
 
 import msgspec
 
-from octogen_dagster.api.catalog_states import no_catalog_list
 from octogen_dagster.api.estimate import FacetCounts, count_request
 from octogen_dagster.api.http import (
     BodyTooLargeError,
@@ -269,7 +268,13 @@ def catalogs_flow(service: Service) -> Flow[Response]:
     try:
         return (yield from request_flow(service, "GET", "/catalogs", CATALOGS))
     except OctogenNotFoundError as error:
-        raise error.with_message(no_catalog_list(CATALOGS, service.base_url)) from None
+        raise error.with_message(
+            f"{CATALOGS} does not exist at {service.base_url} (404): the service has no list any "
+            "more. Say where catalogs come from, with "
+            "OctogenResource(catalogs=ShopCatalogs(hosts=[...])) or "
+            "OctogenResource(catalogs=NamedCatalogs(keys=[...])), or name those to read in "
+            "ProductSearch(catalogs=[...])."
+        ) from None
 
 
 def me_flow(service: Service) -> Flow[MeResponse]:

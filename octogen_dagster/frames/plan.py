@@ -9,7 +9,6 @@ end whether some are missing. No clock takes part, so that a retry finds the sav
 from __future__ import annotations
 
 import functools
-import itertools
 import logging
 import math
 from collections import defaultdict
@@ -135,9 +134,10 @@ def plan_walks(
         wanted = {key.casefold() for key in pushdown.catalogs}
         states = [state for state in states if state.catalog.casefold() in wanted]
     if merges and search.has_filters and len(states) > 1 and _takes_many(search, client, states):
+        batches = (states[at : at + MAX_CATALOGS] for at in range(0, len(states), MAX_CATALOGS))
         return [
-            Walk(search.request(catalogs=[state.catalog for state in some]), some)
-            for some in _batches(states, MAX_CATALOGS)
+            Walk(search.request(catalogs=[state.catalog for state in some]), tuple(some))
+            for some in batches
         ]
     return [Walk(search.request(state.catalog), (state,)) for state in states]
 
@@ -335,9 +335,3 @@ def _is_counted(parts: Sequence[Walk], client: BlockingClient, log: Log) -> bool
 
 def _brands_named(walk: Walk) -> int:
     return len(walk.part.brands) + len(walk.part.excluded) if walk.part else 0
-
-
-def _batches(states: Sequence[CatalogState], size: int) -> Iterable[tuple[CatalogState, ...]]:
-    remaining = iter(states)
-    while batch := tuple(itertools.islice(remaining, size)):
-        yield batch

@@ -7,7 +7,7 @@ all are of one state of each catalog, and that several walks of one have all of 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 import polars as pl
@@ -132,7 +132,8 @@ class CatalogProducts:
         rows come for it. Where it counts nothing, the latest snapshot says how many there were, and
         whether the service counts in its unit.
         """
-        by_source, in_snapshot = self._walk.expected_rows, sum(_planned(self.reads))
+        by_source = self._walk.expected_rows
+        in_snapshot = sum(read.walk.part.products for read in self.reads if read.walk.part)
         expected = in_snapshot if by_source is None else by_source
         if self._count >= _MIN_SHARE_OF_COUNT * expected:
             return
@@ -337,10 +338,6 @@ class PlanRead:
             rows += left
             pages += max(0, -(-left // self._plan.search.page_size) - saved)
         return rows, pages
-
-
-def _planned(reads: Iterable[WalkRead]) -> Iterator[int]:
-    return (read.walk.part.products for read in reads if read.walk.part)
 
 
 def _note_repeats(read: WalkRead, pages: Sequence[ProductPage], new: pl.Series) -> None:
