@@ -8,6 +8,7 @@ import multiprocessing
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(
     [
+        "tests.daemon.processes",
         "tests.docs.readers",
         "tests.promises.control_plane_sessions",
         "tests.promises.killed",

@@ -1,13 +1,9 @@
-"""Each catalog's last version is read once, although the daemon is killed twenty times."""
+"""Each catalog's last version is read once, and each listing linked once, through twenty kills."""
 
 from __future__ import annotations
 
-import contextlib
 import random
 import signal
-import socket
-import subprocess
-import time
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
@@ -17,35 +13,27 @@ import httpx
 import pytest
 
 from octogen_dagster.sandbox.server import Sandbox
-from tests.daemon.processes import MORTAL_DAEMON, processes
+from tests.daemon.processes import POLL_SECONDS, dagster, wait_until
 
-CONFIG = """
-telemetry: {enabled: false}
-run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}
-"""
-"""Runs are launched where they are submitted: a kill in another place may cut off a launch."""
-WORKSPACE = """
-load_from: [{{grpc_server: {{host: 127.0.0.1, port: {port}, location_name: location.py}}}}]
-"""
 LOCATION = """
 import dagster as dg
-from octogen_dagster import (
-    OctogenResource, ParquetSnapshotIOManager, build_catalog_sensor, build_products_asset,
-    catalog_partitions,
-)
+from octogen_dagster import *
 
+RUNNING = {"default_status": dg.DefaultSensorStatus.RUNNING, "minimum_interval_seconds": 1}
 products = build_products_asset("products", partitions_def=catalog_partitions)
+datasets = build_linked_datasets_asset(control_plane=True, grant_waits=())
 defs = dg.Definitions(
-    assets=[products],
+    assets=[products, datasets],
     sensors=[
-        build_catalog_sensor(
-            products, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING
-        )
+        build_catalog_sensor(products, **RUNNING),
+        build_listing_sensor(OctogenSource(), datasets, **RUNNING),
     ],
     executor=dg.in_process_executor,
     resources={
         "octogen": OctogenResource(base_url=dg.EnvVar("OCTOGEN_BASE_URL")),
         "io_manager": ParquetSnapshotIOManager(base_dir="snapshots"),
+        "analytics_hub": AnalyticsHubResource(project="my-project"),
+        "octogen_control_plane": OctogenControlPlaneResource(principal="user:me@example.com"),
     },
 )
 """
@@ -59,7 +47,10 @@ STEPS = [
     ("update_tick", "after", 1),
 ]
 KILLS = 20
-WAIT_SECONDS = 200.0
+
+
+def moment(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def listed(shops: Sandbox) -> dict[str, datetime]:
@@ -67,10 +58,6 @@ def listed(shops: Sandbox) -> dict[str, datetime]:
     headers = {"Authorization": f"Bearer {shops.api_key}"}
     found = httpx.get(f"{shops.base_url}/catalogs", headers=headers).json()
     return {each["catalog"]: moment(each["lastIndexedAt"]) for each in found}
-
-
-def moment(text: str) -> datetime:
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def reads(instance: dg.DagsterInstance) -> list[tuple[str, datetime]]:
@@ -86,42 +73,42 @@ def reads(instance: dg.DagsterInstance) -> list[tuple[str, datetime]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_twenty_kills_lose_and_double_no_version(tmp_path: Path) -> None:
+def test_twenty_kills_lose_and_double_no_version_and_no_listing(tmp_path: Path) -> None:
     chosen = random.Random(20)
-    (tmp_path / "dagster.yaml").write_text(CONFIG)
-    (tmp_path / "location.py").write_text(LOCATION)
-    (tmp_path / "daemon.py").write_text(MORTAL_DAEMON)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    (tmp_path / "workspace.yaml").write_text(WORKSPACE.format(port=port))
+    shared: list[str] = []
     with (
-        Sandbox(catalogs=dict.fromkeys(CATALOGS, 3), generation="seed") as shops,
-        processes(tmp_path, shops.environment) as started,
-        dg.DagsterInstance.from_config(str(tmp_path)) as instance,
+        Sandbox(catalogs=dict.fromkeys(CATALOGS, 3), hub=True, generation="seed") as shops,
+        dagster(tmp_path, LOCATION, shops.environment) as processes,
     ):
-        started.start_code_server(port)
+        instance = processes.instance
+        processes.start_code_server()
         for number in range(KILLS):
-            # A partition is added once; two runs are launched where two catalogs are due.
-            step = STEPS[0] if not number else STEPS[1 + number % (len(STEPS) - 1)]
-            daemon = started.start("daemon.py", *map(str, step), "run", "-w", "workspace.yaml")
-            deadline = time.monotonic() + WAIT_SECONDS
-            while daemon.poll() is None:
-                assert time.monotonic() < deadline, step
-                # Again, if the runs of older versions began so late that they read these.
-                for catalog in chosen.sample(CATALOGS, 2) if number > 4 else ():
+            if not number % 6:  # a partition is added for a new listing
+                shared.append(CATALOGS[len(shared)])
+                shops.hub.share(shared[-1])
+            daemon = processes.start_daemon(*STEPS[number % 6])
+            rounds = 0
+            while daemon.exitcode is None:
+                assert rounds < POLL_SECONDS / 5, STEPS[number % 6]
+                # Two runs are launched where two catalogs are due. They are due again, if the runs
+                # of older versions began so late that they read these.
+                for catalog in chosen.sample(CATALOGS, 2) if number else ():
                     shops.touch(catalog)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    daemon.wait(15)
-            assert daemon.returncode == -signal.SIGKILL
-        started.start("daemon.py", "submit_run", "never", "1", "run", "-w", "workspace.yaml")
+                daemon.join(5)
+                rounds += 1
+            assert daemon.exitcode == -signal.SIGKILL
+        processes.start_daemon()
         versions = listed(shops)
-        deadline = time.monotonic() + WAIT_SECONDS
-        while dict(reversed(reads(instance))) != versions:
-            assert time.monotonic() < deadline, (reads(instance), versions)
-            time.sleep(0.5)
-        time.sleep(5)  # some more ticks
+        linked = Counter((catalog, "SUCCESS") for catalog in shared)
+        wait_until(
+            lambda: dict(reversed(reads(instance))) == versions and linked <= processes.runs(),
+            lambda: (reads(instance), versions, processes.runs()),
+        )
+        processes.wait_for_rest()
         read = Counter(reads(instance))
-        statuses = Counter(run.status for run in instance.get_runs())
-    print(f"{KILLS} kills, {statuses.total()} runs, {len(read)} versions of catalogs read")
+        runs = processes.runs()
+        subscribed = [call.outcome for call in shops.hub.calls if call.method == "SubscribeListing"]
+    print(f"{KILLS} kills, {runs.total()} runs, {len(read)} versions of catalogs read")
     assert max(read.values()) == 1
-    assert statuses.keys() == {dg.DagsterRunStatus.SUCCESS}
+    assert {status for _, status in runs} == {"SUCCESS"}
+    assert subscribed == ["OK"] * len(shared)

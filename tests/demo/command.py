@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.ports import free_port
 
 # Google's packages warn on standard error of a Python that they will not support much longer.
 PYTHON = [sys.executable, "-W", "ignore::FutureWarning", "-c"]
@@ -66,14 +67,6 @@ def running_ui(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str, list[
             yield process, url, pages, printed
         finally:
             process.kill()
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nothing uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def processes_of(folder: Path) -> list[int]:

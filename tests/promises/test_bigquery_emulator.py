@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import date, datetime, time, timezone
@@ -30,7 +29,8 @@ from octogen_dagster import (
     listing_partition_key,
 )
 from octogen_dagster.sandbox.server import Sandbox
-from tests.results import failure, metadata
+from tests.ports import free_port
+from tests.results import failure, is_retried, metadata
 from tests.servers.bigquery import (
     ENVIRONMENT,
     PROJECT,
@@ -127,9 +127,7 @@ class Emulator:
 @pytest.fixture(scope="module")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
     folder = tmp_path_factory.mktemp("bigquery")
-    with closing(socket.socket()) as bound:
-        bound.bind(("127.0.0.1", 0))
-        port = bound.getsockname()[1]
+    port = free_port()
     with (
         running_emulator(folder, grpc_port=port) as address,
         answering(lambda *_: (404, {})) as token_server,
@@ -205,7 +203,7 @@ def test_a_wrong_query_fails_without_retries(emulator: Emulator, tmp_path: Path)
     emulator.share(PRODUCTS.format(rows=3))
     result = emulator.run(tmp_path, build_linked_snapshot_asset(linked, where="price > 1"))
     assert "400 invalidQuery: Unrecognized name: price" in failure(result)
-    assert not [event for event in result.all_events if event.is_step_up_for_retry]
+    assert not is_retried(result)
 
 
 def test_a_table_is_described_without_a_query(emulator: Emulator, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +47,7 @@ class Google:
         lingering: How many subscriptions find a dataset that was deleted.
         calls: The methods that were called.
         requests: The requests of `SubscribeListing`.
+        on_answer: Called with the name of a method before its answer is sent.
     """
 
     listings: list[ah.Listing] = field(default_factory=lambda: [ah.Listing(name=LISTING)])
@@ -60,6 +61,7 @@ class Google:
     lingering: int = 0
     calls: list[str] = field(default_factory=list)
     requests: list[ah.SubscribeListingRequest] = field(default_factory=list)
+    on_answer: Callable[[str], None] = lambda _: None
     _dataset_of: dict[str, str] = field(default_factory=dict)
     _refusals: dict[str, list[Refusal]] = field(default_factory=dict)
     _lock: Any = field(default_factory=threading.Lock)
@@ -117,7 +119,9 @@ class Google:
                 self.calls.append(name)
                 if self._refusals.get(name):
                     raise self._refusals[name].pop()
-                return answer(request)
+                answered = answer(request)
+                self.on_answer(name)
+                return answered
 
         return method
 
