@@ -101,6 +101,7 @@ class PublishedService:
     lookups: list[dict[str, Any]] = field(default_factory=list)
     received: list[Received] = field(default_factory=list)
     base_url: str = ""
+    api_key: str = "octo_live_test"
 
     @contextmanager
     def running(self) -> Iterator[PublishedService]:

@@ -1,8 +1,56 @@
-"""Readers of the result of an in-process run."""
+"""Reads of a server, runs in this process whose snapshots are in a folder, and their results."""
 
-from typing import Any
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 import dagster as dg
+import polars as pl
+
+from octogen_dagster import (
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ProductSearch,
+    scan_products,
+)
+
+
+class Server(Protocol):
+    """A service of a test."""
+
+    @property
+    def base_url(self) -> str: ...
+
+    @property
+    def api_key(self) -> str: ...
+
+
+def octogen_at(server: Server, **settings: Any) -> OctogenResource:
+    """Return the resource of a server."""
+    return OctogenResource(api_key=server.api_key, base_url=server.base_url, **settings)
+
+
+def scan(server: Server, search: ProductSearch | None = None, **settings: Any) -> pl.LazyFrame:
+    """Return the products of a search, of all products by default; it is not read yet."""
+    return scan_products(
+        search or ProductSearch(), api_key=server.api_key, base_url=server.base_url, **settings
+    )
+
+
+def stored(folder: Path, octogen: OctogenResource | None = None) -> dict[str, Any]:
+    """Return the resources of runs whose snapshots are in a folder."""
+    io_manager = ParquetSnapshotIOManager(base_dir=str(folder))
+    return {"io_manager": io_manager} | ({"octogen": octogen} if octogen else {})
+
+
+def materialized(
+    assets: Sequence[Any], folder: Path, octogen: OctogenResource | None = None, **options: Any
+) -> dg.ExecuteInProcessResult:
+    """Materialize assets into a folder; `options` are those of `dagster.materialize`."""
+    return dg.materialize(assets, resources=stored(folder, octogen), **options)
 
 
 def metadata(result: dg.ExecuteInProcessResult, node: str) -> dict[str, Any]:
@@ -17,3 +65,14 @@ def failure(result: dg.ExecuteInProcessResult) -> str:
     error = event.step_failure_data.error
     assert error
     return f"{error.message}\n{error.cause.message}" if error.cause else error.message
+
+
+def is_retried(result: dg.ExecuteInProcessResult) -> bool:
+    """Return whether a step of a run was tried again."""
+    return any(event.is_step_up_for_retry for event in result.all_events)
+
+
+def warnings(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> list[str]:
+    """Return the warnings in the log of a run."""
+    records = instance.all_logs(result.run_id)
+    return [each.user_message for each in records if each.level == logging.WARNING]

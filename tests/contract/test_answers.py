@@ -123,16 +123,6 @@ class TestTheListOfCatalogs:
 
 
 class TestAShop:
-    def test_its_catalogs_have_its_host_a_count_and_the_time_of_the_count(self) -> None:
-        entry = {"catalog": "seven", "catalogDisplayName": "Seven", "productCount": 1}
-        shop = {"host": "seven.example", "catalogs": [entry | {"computedAt": "2026-03-04T12:00Z"}]}
-        found = asyncio.run(asked(shop, ShopCatalogs(hosts=["www.seven.example"]).fetch))
-        (state,) = found.catalogs
-        assert state == CatalogState(
-            "seven", "Seven", host="seven.example", product_count=1, computed_at=NOON
-        )
-        assert state.changed_at == NOON
-
     @pytest.mark.parametrize("time", [None, "", "yesterday", "0001-01-01T00:00:00+05:00"])
     def test_only_the_key_is_required_and_an_odd_time_is_a_warning(self, time: str | None) -> None:
         shop = {"catalogs": [{"catalog": "seven", "computedAt": time}]}

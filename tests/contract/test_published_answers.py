@@ -101,26 +101,6 @@ def test_a_shop_and_its_catalogs(content: bytes) -> None:
     assert len(listed.warnings) == len(unusable)
 
 
-def test_a_number_of_products_that_no_column_can_hold_is_unknown() -> None:
-    coverage = octogen.DomainCoverageResponse(
-        host="acme.example",
-        catalogs=[
-            octogen.DomainCatalogCoverage(
-                catalog="acme",
-                catalog_display_name="Acmé",
-                product_count=2**63 + 5,
-                computed_at="2026-11-25T10:00:00.123456789+02:00",
-                fields=[],
-            )
-        ],
-    ).model_dump(mode="json", by_alias=True)
-    listed = asyncio.run(asked(coverage, ShopCatalogs(hosts=["acme.example"]).fetch))
-    (state,) = listed.catalogs
-    assert (state.catalog, state.product_count) == ("acme", None)
-    assert state.computed_at
-    assert not listed.warnings
-
-
 @published
 @given(bodies(answers(octogen.MeResponse) | answers(octogen.MeResponse, lax=True)))
 def test_the_account_of_a_key(content: bytes) -> None:

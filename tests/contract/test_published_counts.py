@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
 import pytest
-from click.testing import CliRunner
 
 from octogen_dagster import OctogenClient, ProductSearch
-from octogen_dagster.cli.main import main
 from octogen_dagster.errors import OctogenResponseError
-from octogen_dagster.sandbox.server import Sandbox
 from tests.api.counts import counted
 from tests.api.servers import KEY
 from tests.published_service import refusal, refusal_of
@@ -128,21 +125,3 @@ async def test_an_answer_without_the_counts_is_an_error(facets: Any) -> None:
     async with Service(counted(1) | {"facets": facets}).client() as client:
         with pytest.raises(OctogenResponseError, match="The count of products was answered"):
             await client.count_products(ProductSearch())
-
-
-@pytest.fixture
-def estimate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """The command against the sandbox of the current generation, which refuses as the models do."""
-
-    def run(*words: str) -> list[str]:
-        with Sandbox(catalogs={"northpeak": 120, "strada": 30}, generation="current") as sandbox:
-            monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", sandbox.api_key)
-            monkeypatch.setenv("OCTOGEN_BASE_URL", sandbox.base_url)
-            result = CliRunner().invoke(main, ["estimate", *words])
-            bodies = [(f"/v1{each.path}", each.body) for each in sandbox.requests if each.body]
-        assert (result.exit_code, result.stderr) == (0, "")
-        for path, body in bodies:
-            assert refusal_of(path, httpx.Request("POST", "http://x", json=body).content) is None
-        return result.stdout.splitlines()
-
-    return run

@@ -34,12 +34,9 @@ from octogen_dagster import (
     FacetName,
     OctogenClient,
     OctogenError,
-    OctogenResource,
-    ParquetSnapshotIOManager,
     ProductSearch,
     ShopCatalogs,
     build_product_details_asset,
-    scan_products,
 )
 from octogen_dagster.errors import OctogenNotFoundError
 from tests.api.clients import TRANSPORTS, Transport, open_client
@@ -47,6 +44,7 @@ from tests.api.counts import counted
 from tests.api.servers import KEY, RawServer, Received, http, page
 from tests.published import published
 from tests.published_service import JUDGES, PublishedService, refusal, refusal_of
+from tests.results import octogen_at, scan, stored
 
 SEARCH, LOOKUP, COUNTS = "/v1/products/search", "/v1/products/lookup", "/v1/products/facet-counts"
 EVERY_FIELD: dict[str, Any] = {
@@ -291,7 +289,7 @@ def test_a_scan(
     server: RawServer, chosen: dict[str, Any], predicate: pl.Expr | None, rows: int | None
 ) -> None:
     def read() -> None:
-        frame = scan_products(ProductSearch(**chosen), api_key=KEY, base_url=server.base_url)
+        frame = scan(server, ProductSearch(**chosen))
         frame = frame if predicate is None else frame.filter(predicate)
         frame = frame if rows is None else frame.head(rows)
         with contextlib.suppress(OctogenError):
@@ -310,10 +308,9 @@ def test_the_parts_of_a_catalog(brands: list[str]) -> None:
     )
     search = ProductSearch(catalogs=["acme"], page_size=1)
     with service.running():
-        frame = scan_products(
+        frame = scan(
+            service,
             search,
-            api_key=KEY,
-            base_url=service.base_url,
             catalogs=ShopCatalogs(hosts=["acme.example"]),
             max_extra_pages_ratio=0.5,
         )
@@ -330,10 +327,7 @@ def test_the_lookups_of_details(tmp_path: Path) -> None:
         return pl.DataFrame(rows, schema=PRODUCT_SCHEMA)
 
     with RawServer(lambda request: http(*answer(request.target, request.body))) as server:
-        resources = {
-            "octogen": OctogenResource(api_key=KEY, base_url=server.base_url),
-            "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path)),
-        }
+        resources = stored(tmp_path, octogen_at(server))
         details = build_product_details_asset(products, failure_threshold=1.0)
         assert dg.materialize([products, details], resources=resources).success
         judge(server.received)

@@ -10,7 +10,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster import PRODUCT_SCHEMA, ParquetSnapshotIOManager, build_snapshot_checks
+from octogen_dagster import PRODUCT_SCHEMA, build_snapshot_checks
+from tests.results import materialized
 
 ALL = frozenset({"rows_within_bounds", "nulls", "prices", "fresh"})
 """The names of all checks."""
@@ -72,12 +73,12 @@ class CheckedAsset:
         tags: dict[str, str] | None = None,
     ) -> dg.ExecuteInProcessResult:
         """Materialize everything, or a selection."""
-        return dg.materialize(
+        return materialized(
             self.assets(),
+            self.folder,
             instance=self.instance,
             partition_key=partition,
             selection=selection,
-            resources={"io_manager": ParquetSnapshotIOManager(base_dir=str(self.folder))},
             tags=tags,
             raise_on_error=False,
         )

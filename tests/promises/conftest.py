@@ -14,13 +14,14 @@ from tests.api.conftest import (
     silent_log,
     transport,
 )
-from tests.promises.control_plane import server
+from tests.promises.control_plane import browser, server
 from tests.proxy import Proxy
 from tests.servers.buckets import ENVIRONMENT, GoogleBucket, S3Bucket, moto
 from tests.servers.gcs import GoogleStorage
 
 __all__ = [
     "_no_proxy_from_outside",
+    "browser",
     "current",
     "either",
     "sandbox",

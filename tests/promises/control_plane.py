@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import pickle
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 
 from octogen_dagster import OctogenControlPlaneResource
@@ -31,6 +34,21 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[OctogenServer]:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         yield server
+
+
+@pytest.fixture
+def browser(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The login pages that were opened, on which a person agrees."""
+    pages: list[str] = []
+    with ThreadPoolExecutor() as threads:
+        visit = functools.partial(httpx.get, follow_redirects=True)
+
+        def open_page(page: str) -> None:
+            pages.append(page)
+            threads.submit(visit, page)
+
+        monkeypatch.setattr("webbrowser.open", open_page)
+        yield pages
 
 
 def assert_silent(error: BaseException) -> None:

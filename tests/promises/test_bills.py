@@ -17,7 +17,7 @@ from octogen_dagster import (
     build_linked_products_asset,
     build_linked_snapshot_asset,
 )
-from tests.results import failure, metadata
+from tests.results import failure, is_retried, metadata
 from tests.servers.bigquery import PROJECT, VIEW, BigQueryServer, serving
 
 STOP_SECONDS = 10
@@ -60,10 +60,6 @@ def resources(folder: Path) -> dict[str, Any]:
         "bigquery": BigQueryResource(project=PROJECT),
         "io_manager": ParquetSnapshotIOManager(base_dir=str(folder / "snapshots")),
     }
-
-
-def is_retried(result: dg.ExecuteInProcessResult) -> bool:
-    return any(event.is_step_up_for_retry for event in result.all_events)
 
 
 def test_a_job_has_limits_and_labels_and_its_price_is_reported(

@@ -18,16 +18,16 @@ import polars as pl
 import pytest
 
 from octogen_dagster import (
-    OctogenResource,
     ProductSearch,
     build_products_asset,
 )
 from octogen_dagster.errors import OctogenSnapshotError
 from tests.promises.paged_service import PagedService
-from tests.results import failure
+from tests.results import failure, octogen_at
 from tests.servers.buckets import ENVIRONMENT, S3Bucket
 
 PAGES = 116
+NOWHERE = "http://127.0.0.1:1"
 PRODUCTS = build_products_asset(
     "products", ProductSearch(catalogs=["acme"], page_size=2), retry_policy=None
 )
@@ -44,7 +44,7 @@ def run(
 ) -> dg.ExecuteInProcessResult:
     service.searches.clear()
     resources = {
-        "octogen": OctogenResource(api_key=service.api_key, base_url=service.base_url, attempts=1),
+        "octogen": octogen_at(service, attempts=1),
         "io_manager": bucket.io_manager(**settings),
     }
     return dg.materialize([PRODUCTS, *assets], resources=resources, raise_on_error=False)
@@ -113,14 +113,11 @@ def test_a_store_that_denies_access_is_an_error_before_anything_is_read(
 
 
 def test_a_store_that_is_down_is_an_error(bucket: S3Bucket) -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
-        options = {
-            name: url if name.endswith("_url") else value for name, value in bucket.options.items()
-        }
-        with pytest.raises(OctogenSnapshotError, match=r"cannot be read: .*store can be reached"):
-            publish(bucket, pl.DataFrame({"n": [1]}), storage_options=options)
+    options = {
+        name: NOWHERE if name.endswith("_url") else value for name, value in bucket.options.items()
+    }
+    with pytest.raises(OctogenSnapshotError, match=r"cannot be read: .*store can be reached"):
+        publish(bucket, pl.DataFrame({"n": [1]}), storage_options=options)
 
 
 def test_a_broken_upload_leaves_the_snapshot_as_it_was(bucket: S3Bucket) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import warnings
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -166,13 +165,6 @@ def test_the_checks_are_of_one_asset() -> None:
 
     with pytest.raises(ValueError, match=r"has 2 assets, and the checks are of one\. Build them"):
         build_snapshot_checks(several)
-
-
-def test_building_warns_of_nothing() -> None:
-    asset = build_products_asset("products", partitions_def=catalog_partitions)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        build_snapshot_checks(asset)
 
 
 @pytest.mark.parametrize("partition", [None, "acme"])

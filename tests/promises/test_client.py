@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
@@ -10,15 +10,26 @@ from pydantic import ValidationError
 
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.search import CURRENT_FIELDS as FIELDS_OF_TODAY
 from octogen_dagster.api.search import Facet
 from octogen_dagster.errors import (
     MissingAPIKeyError,
+    OctogenAPIError,
+    OctogenAuthenticationError,
+    OctogenForbiddenError,
+    OctogenInsufficientCreditError,
     OctogenNotFoundError,
+    OctogenRateLimitError,
+    OctogenResponseError,
+    OctogenServerError,
     OctogenTimeoutError,
+    OctogenValidationError,
 )
+from octogen_dagster.sandbox.app import Generation
+from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
-from tests.api.clients import ONCE, Transport, open_client
-from tests.api.servers import KEY, RawServer, hanging
+from tests.api.clients import ONCE, QUICK, Transport, open_client
+from tests.api.servers import KEY, RawServer, Received, hanging, http, page
 from tests.api.shops import catalog_of_shop, shop, shops
 
 FAR_AWAY = "https://api.octogen.ai/v1"
@@ -48,22 +59,10 @@ class TestConstruction:
         shown = defaults(OctogenClient.search_products)
         assert shown.items() >= (filters | {"cursor": None, "limit": 50}).items()
 
-    @pytest.mark.parametrize("name", ["OCTO_API_KEY", "OCTOGEN_PLATFORM_API_KEY"])
-    async def test_the_key_comes_from_the_environment(
-        self, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, name: str
-    ) -> None:
-        monkeypatch.setenv(name, sandbox.api_key)
-        async with OctogenClient(base_url=sandbox.base_url) as client:
-            assert len(await client.list_catalogs()) == 2
-
     def test_a_missing_key_is_an_error_before_any_request(self, sandbox: Sandbox) -> None:
         with pytest.raises(MissingAPIKeyError, match=r"OCTO_API_KEY.*octogen-dagster sandbox"):
             OctogenClient(base_url=sandbox.base_url)
         assert sandbox.requests == []
-
-    def test_a_base_url_that_would_expose_the_key_is_refused(self) -> None:
-        with pytest.raises(ValueError, match="plain http"):
-            OctogenClient(api_key=KEY, base_url="http://api.octogen.ai/v1")
 
     def test_its_repr_has_the_base_url_and_it_cannot_be_pickled(self) -> None:
         client = OctogenClient(api_key=KEY)
@@ -93,22 +92,6 @@ class TestTimeout:
                 async with client:
                     with pytest.raises(OctogenTimeoutError, match=f"timeout {used},"):
                         await client.list_catalogs()
-
-
-class TestCatalogs:
-    async def test_the_error_of_the_current_generation_says_what_to_do(
-        self, current: Sandbox
-    ) -> None:
-        async with open_client(current) as client:
-            with pytest.raises(OctogenNotFoundError) as caught:
-                await client.list_catalog_states()
-            with pytest.raises(OctogenNotFoundError) as caught:
-                await client.list_catalogs()
-        assert current.base_url in str(caught.value)
-        assert "(404)" in str(caught.value)
-        assert "OctogenResource(catalogs=ShopCatalogs(hosts=[...]))" in str(caught.value)
-        assert "OctogenResource(catalogs=NamedCatalogs(keys=[...]))" in str(caught.value)
-        assert caught.value.request_id == current.requests[-1].request_id
 
 
 class TestDomains:
@@ -178,3 +161,278 @@ class TestSearch:
             with pytest.raises(ValueError, match="cursor was passed"):
                 _ = [item async for item in client.iter_products(**arguments)]
         assert sandbox.requests == []
+
+
+# Every kind of bad response raises its error and never becomes an empty result.
+
+
+CREDIT = {"code": "insufficient_credit", "top_up_url": "https://octogen.example/top-up"}
+REFUSAL = [{"loc": ["body"], "msg": "Input should be valid", "type": "value_error"}]
+SHOP_URL = "https://shop.example/1"
+OPERATIONS = {
+    "The list of catalogs": lambda client, url: client.list_catalogs(),
+    f"The product at {SHOP_URL}": lambda client, url: client.lookup_product(url),
+    "The search of all catalogs": lambda client, url: client.search_products(),
+    "Catalog 'strada'": lambda client, url: client.search_products(catalog="strada"),
+}
+OPERATION_IDS = ["catalogs", "lookup", "all", "catalog"]
+
+
+class TestStatus:
+    @pytest.mark.parametrize(
+        ("status", "kind", "detail", "says", "advice"),
+        [
+            (400, OctogenAPIError, "Bad Request", "400 Bad Request", "See the detail"),
+            (401, OctogenAuthenticationError, "Invalid API key", "401 Invalid", "OCTO_API_KEY"),
+            (402, OctogenInsufficientCreditError, CREDIT, "402 insufficient", CREDIT["top_up_url"]),
+            (403, OctogenForbiddenError, "api_key_forbidden", "403 api_key", "ask Octogen"),
+            (404, OctogenNotFoundError, "product_not_found", "404 product", "No catalog has"),
+            (422, OctogenValidationError, REFUSAL, "422 request: Input", "Correct the field"),
+            (429, OctogenRateLimitError, "rate_limit_exceeded", "429 rate_", "run fewer reads"),
+            (500, OctogenServerError, "Internal Server Error", "500 Internal", "try again later"),
+            (503, OctogenServerError, "Service Unavailable", "503 Service", "try again later"),
+        ],
+    )
+    async def test_the_error_has_the_reason_the_advice_and_the_headers(
+        self,
+        sandbox: Sandbox,
+        transport: Transport,
+        status: int,
+        kind: type[OctogenAPIError],
+        detail: Any,
+        says: str,
+        advice: str,
+    ) -> None:
+        sandbox.inject(Fault("status", status, retry_after=3))
+        async with open_client(sandbox, transport) as client:
+            with pytest.raises(OctogenAPIError) as caught:
+                await client.search_products(catalog="strada")
+        error = caught.value
+        assert type(error) is kind
+        assert (error.status_code, error.detail, error.retry_after) == (status, detail, 3.0)
+        assert error.request_id == sandbox.requests[-1].request_id
+        assert error.response.json() == {"detail": detail}
+        text = str(error)
+        assert text.startswith(f"Catalog 'strada' failed: {says}")
+        assert f", request {error.request_id}. " in text
+        assert advice in text
+        copy = pickle.loads(pickle.dumps(error))
+        assert (type(copy), str(copy), copy.detail) == (kind, text, detail)
+        assert (copy.request_id, copy.retry_after) == (error.request_id, 3.0)
+
+
+class TestUnusableBody:
+    @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATION_IDS)
+    @pytest.mark.parametrize("fault", ["html", "truncate"])
+    async def test_a_web_page_or_a_truncated_document_is_an_error(
+        self, sandbox: Sandbox, transport: Transport, operation: Any, fault: Any
+    ) -> None:
+        async with open_client(sandbox, transport, retry=QUICK) as client:
+            (product,) = (await client.search_products(limit=1)).items
+            await client.lookup_product(product.product_url)  # it learns the generation
+            sandbox.inject(Fault(fault))
+            requests = len(sandbox.requests)
+            with pytest.raises(OctogenResponseError, match="a body that is not JSON") as caught:
+                await operation(client, product.product_url)
+        assert caught.value.status_code == 200
+        assert caught.value.request_id == sandbox.requests[-1].request_id
+        assert len(sandbox.requests) == requests + 1, "it is not retried"
+        assert ("text/html" if fault == "html" else "application/json") in str(caught.value)
+
+    async def test_the_error_of_a_bulk_read_names_the_page(self, sandbox: Sandbox) -> None:
+        sandbox.inject(Fault("wrong_type", page=3))
+        async with open_client(sandbox) as client:
+            with pytest.raises(
+                OctogenResponseError, match=r"^Catalog 'strada', page 3, was answered"
+            ):
+                _ = [item async for item in client.iter_products(catalog="strada", limit=10)]
+
+    @pytest.mark.parametrize("body", [b"", b"null", [], {}, {"items": {}}, {"detail": "x"}])
+    @pytest.mark.parametrize("status", [200, 201])
+    async def test_another_shape_is_not_an_empty_page(self, body: Any, status: int) -> None:
+        with RawServer(lambda _: http(status, body)) as server:
+            async with open_client(server) as client:
+                with pytest.raises(OctogenResponseError) as caught:
+                    await client.search_products()
+                with pytest.raises(OctogenResponseError):
+                    _ = [item async for item in client.iter_products()]
+        assert caught.value.status_code == status
+
+
+#
+
+
+def refusal(*fields: str, reason: str = "x") -> list[bytes]:
+    """A 422 that names these fields."""
+    detail = [{"loc": ["body", field], "msg": "refused", "type": reason} for field in fields]
+    return http(422, {"detail": detail})
+
+
+SEED_FIELDS = {"catalog", "q", "facets", "price_min", "price_max", "cursor", "limit"}
+INTERIM_FIELDS = SEED_FIELDS | {"catalogs"}
+CURRENT_FIELDS = (SEED_FIELDS - {"catalog"}) | set(FIELDS_OF_TODAY)
+
+
+def service(*generations: set[str]) -> RawServer:
+    """A service that knows these fields, or other ones in each request until the last ones."""
+    left = list(generations)
+
+    def respond(request: Received) -> list[bytes]:
+        known = left.pop(0) if len(left) > 1 else left[0]
+        unknown = sorted(request.json.keys() - known)
+        return refusal(*unknown, reason="extra_forbidden") if unknown else http(200, page(["a"]))
+
+    return RawServer(respond)
+
+
+class TestCurrentGeneration:
+    async def test_an_unknown_catalog_is_an_empty_page(self, current: Sandbox) -> None:
+        async with open_client(current) as client:
+            page = await client.search_products(catalog="nosuch")
+        assert (page.items, page.next_cursor) == ([], None)
+
+
+KEYWORDS: dict[str, Any] = {"q": "jacket", "limit": 5}
+FILTERS: dict[str, Any] = {
+    "facets": [{"name": "gender", "values": ["male"]}],
+    "price_min": 1,
+    "price_max": 900,
+    "cursor": "c",
+}
+
+
+class TestKeywords:
+    async def test_the_current_generation_is_told_from_the_first_request_not_to_understand_them(
+        self, transport: Transport
+    ) -> None:
+        with service(CURRENT_FIELDS) as server:
+            async with open_client(server, transport) as client:
+                await client.search_products(**KEYWORDS)
+                await client.search_products(catalog="acme", **KEYWORDS, **FILTERS)
+                await client.search_products(catalog="acme", **KEYWORDS)
+                assert client.generation == "current"
+        sent = KEYWORDS | {"understand": False}
+        assert [request.json for request in server.received] == [
+            sent,
+            sent | FILTERS | {"catalog": "acme"},
+            sent | FILTERS | {"catalogs": ["acme"]},
+            sent | {"catalogs": ["acme"]},
+        ]
+
+    async def test_a_service_that_becomes_current_is_told_again(self) -> None:
+        with service(SEED_FIELDS, SEED_FIELDS, CURRENT_FIELDS) as server:
+            async with open_client(server) as client:
+                await client.search_products(catalog="acme", **KEYWORDS)
+                await client.search_products(catalog="acme", **KEYWORDS)
+        assert [request.json for request in server.received[2:]] == [
+            KEYWORDS | {"catalog": "acme"},
+            KEYWORDS | {"catalogs": ["acme"], "understand": False},
+        ]
+
+
+@pytest.mark.parametrize("generation", ["seed", "current"])
+async def test_keywords_find_the_same_products_in_each_generation(
+    generation: Generation, transport: Transport
+) -> None:
+    with Sandbox(catalogs={"northpeak": 120}, api_key=KEY, generation=generation) as sandbox:
+        async with open_client(sandbox, transport) as client:
+            found = await client.search_products(catalog="northpeak", q="red jacket")
+            again = await client.search_products(catalog="northpeak", q="red jacket")
+    assert found.uuids == again.uuids
+    assert len(found.uuids) == 1
+    assert [request.status for request in sandbox.requests] == [422, 200, 200]
+
+
+class TestFieldsOfTheCurrentGeneration:
+    CURRENT: ClassVar[dict[str, Any]] = {
+        "understand": True,
+        "exclude_facets": [{"name": "pattern", "values": ["floral"]}],
+        "omit_generated_facets": ["color"],
+        "fallback_category": ["apparel & accessories"],
+        "brand_quality_min": 2,
+        "brand_quality_max": 5,
+        "similar_to_brands": ["Acme"],
+        "relax": True,
+    }
+
+    @pytest.mark.parametrize("known", [SEED_FIELDS, INTERIM_FIELDS])
+    @pytest.mark.parametrize(
+        ("search", "named"),
+        [
+            (CURRENT, ", ".join(CURRENT)),
+            ({"understand": True}, "understand"),
+            ({"similar_to_brands": ["Acme"]}, "similar_to_brands"),
+        ],
+    )
+    async def test_an_older_generation_is_an_error_that_names_them(
+        self, transport: Transport, known: set[str], search: dict[str, Any], named: str
+    ) -> None:
+        message = (
+            f"Catalog 'acme': the service speaks the older contract, which has no {named} (422). "
+            "Search without, or read a service of the current contract."
+        )
+        with service(known) as server:
+            async with open_client(server, transport, retry=QUICK) as client:
+                with pytest.raises(OctogenValidationError) as caught:
+                    await client.search_products(catalog="acme", **KEYWORDS, **search)
+        assert str(caught.value) == message
+        assert caught.value.status_code == 422
+        assert {entry["loc"][-1] for entry in caught.value.detail} >= search.keys()
+
+
+#
+
+
+URL = "https://shop.example/1"
+OPTIONS = {"resolutionMode": "index_only", "matchMode": "strict"}
+
+
+def bodies(server: RawServer) -> list[Any]:
+    return [request.json for request in server.received]
+
+
+async def test_only_the_index_is_asked_and_only_for_this_very_address(
+    current: Sandbox, transport: Transport
+) -> None:
+    async with open_client(current, transport) as client:
+        (product,) = (await client.search_products(limit=1)).items
+        found = await client.lookup_product(product.product_url)
+    assert found.product.uuid == product.uuid
+    assert current.requests[-1].body == {"url": product.product_url, **OPTIONS}
+    assert [request.status for request in current.requests] == [200, 200]
+
+
+async def test_a_service_that_knows_neither_field_is_asked_without_them_from_then_on(
+    sandbox: Sandbox, transport: Transport
+) -> None:
+    async with open_client(sandbox, transport) as client:
+        first, second = (await client.search_products(limit=2)).items
+        for product in (first, second):
+            assert (await client.lookup_product(product.product_url)).product.uuid == product.uuid
+        assert client.statistics.retries == 0
+    lookups = [(request.body, request.status) for request in sandbox.requests[1:]]
+    assert lookups == [
+        ({"url": first.product_url, **OPTIONS}, 422),
+        ({"url": first.product_url}, 200),
+        ({"url": second.product_url}, 200),
+    ]
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        refusal("url"),
+        http(422, {"detail": "invalid_product_url"}),
+        http(422, {"detail": "unsafe_url"}),
+        http(422, {"detail": [{"loc": [], "msg": "empty"}, "matchMode", None]}),
+        http(422, {"detail": {"matchMode": "refused"}}),
+        http(422, b"matchMode"),
+    ],
+)
+async def test_any_other_refusal_is_an_error_and_changes_nothing(response: list[bytes]) -> None:
+    with RawServer(lambda _: response) as server:
+        async with open_client(server) as client:
+            for _ in range(2):
+                with pytest.raises(OctogenValidationError):
+                    await client.lookup_product(URL)
+    assert bodies(server) == [{"url": URL, **OPTIONS}] * 2

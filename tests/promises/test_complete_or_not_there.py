@@ -17,15 +17,15 @@ import polars as pl
 import pytest
 
 from octogen_dagster import (
-    OctogenResource,
     ParquetSnapshotIOManager,
     ProductSearch,
     build_product_changes_asset,
     build_products_asset,
 )
 from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.sandbox.server import Sandbox
 from tests.promises.paged_service import PagedService
-from tests.results import metadata
+from tests.results import materialized, metadata, octogen_at, stored, warnings
 
 TWO_HOURS_AGO = time.time() - 2 * 3600
 
@@ -80,10 +80,7 @@ CHANGES = build_product_changes_asset(PRODUCTS)
 def materialize(
     service: PagedService, folder: Path, *assets: dg.AssetsDefinition
 ) -> dg.ExecuteInProcessResult:
-    resources = {
-        "octogen": OctogenResource(api_key=service.api_key, base_url=service.base_url),
-        "io_manager": ParquetSnapshotIOManager(base_dir=str(folder)),
-    }
+    resources = stored(folder, octogen_at(service))
     return dg.materialize([PRODUCTS, *assets], resources=resources, raise_on_error=False)
 
 
@@ -208,3 +205,71 @@ def test_the_keys_of_partitions_are_taken_literally(tmp_path: Path, key: str) ->
     (file,) = [path for path in folder.rglob("*") if path.is_file()]
     assert file.parent == folder / "made"
     assert pl.read_parquet(file, glob=False)["n"].to_list() == [1]
+
+
+# What the UI shows of a snapshot is made after its publication, and never keeps it back.
+
+
+NO_YEAR_OF_PYTHON = pl.Series([2**60]).cast(pl.Datetime("us"))
+"""A time in the year 38504, which Polars stores and Python's datetime cannot hold."""
+
+
+def test_a_preview_that_fails_is_left_out_of_a_snapshot_that_is_published(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    frame = pl.DataFrame({"n": [1], "until": NO_YEAR_OF_PYTHON})
+
+    @dg.asset
+    def prices() -> pl.DataFrame:
+        return frame
+
+    result = materialized([prices], tmp_path, instance=instance)
+    assert pl.scan_parquet(tmp_path / "prices.parquet").select("n").collect()["n"].to_list() == [1]
+    shown = metadata(result, "prices")
+    assert shown["dagster/row_count"] == 1
+    assert [column.name for column in shown["dagster/column_schema"].columns] == ["n", "until"]
+    assert "octogen/preview" not in shown
+    (warning,) = warnings(instance, result)
+    assert "preview" in warning
+    assert "out of range" in warning
+
+
+@pytest.mark.parametrize(
+    ("broken", "lost"),
+    [
+        ((dg.MetadataValue, "md"), {"octogen/preview", "octogen/shops"}),
+        ((dg.MetadataValue, "timestamp"), {"octogen/fetched_at", "octogen/cost_usd"}),
+        ((dg, "TableSchema"), {"dagster/column_schema"}),
+        ((pl.Series, "quantile"), {"octogen/null_share_brand"}),
+        ((pl.LazyFrame, "group_by"), {"octogen/shops"}),
+    ],
+    ids=["texts", "figures of the read", "columns", "figures of the rows", "panic"],
+)
+def test_a_paid_snapshot_is_published_before_it_is_decorated(
+    tmp_path: Path,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    broken: tuple[object, str],
+    lost: set[str],
+) -> None:
+    snapshot = tmp_path / "products.parquet"
+    published: list[bool] = []
+
+    def fail(*_: object, **__: object) -> None:
+        published.append(snapshot.exists())
+        raise pl.exceptions.PanicException("it broke") if broken[1] == "group_by" else OSError("no")
+
+    products = build_products_asset("products", ProductSearch(catalogs=["acme"]))
+    with Sandbox(catalogs={"acme": 120}, generation="current") as shops:
+        octogen = octogen_at(shops)
+        monkeypatch.setattr(*broken, fail)
+        result = materialized([products], tmp_path, octogen, instance=instance)
+        monkeypatch.undo()
+    assert published
+    assert all(published)
+    assert pl.read_parquet(snapshot)["uuid"].n_unique() == 120
+    shown = metadata(result, "products")
+    assert shown["dagster/row_count"] == 120
+    assert not lost & shown.keys()
+    assert [line for line in warnings(instance, result) if "left out" in line]
+    assert not [path for path in tmp_path.iterdir() if path != snapshot]

@@ -21,7 +21,7 @@ from octogen_dagster import (
 )
 from octogen_dagster.sandbox.server import Sandbox
 from tests import results
-from tests.results import failure
+from tests.results import failure, is_retried
 
 metadata = functools.partial(results.metadata, node="products")
 
@@ -90,7 +90,7 @@ def test_a_past_day_is_refused_and_not_retried(run: Callable[..., Any], tmp_path
     result = run(products, day(-2))
     assert not result.success
     assert f"The partition from {day(-2)} 00:00 to {day(-1)} 00:00 UTC is over" in failure(result)
-    assert not [event for event in result.all_events if event.is_step_up_for_retry]
+    assert not is_retried(result)
     assert not list(tmp_path.rglob("*.parquet"))
 
 

@@ -25,7 +25,7 @@ from octogen_dagster.errors import (
     OctogenBigQueryUnavailableError,
     Persistence,
 )
-from tests.results import failure
+from tests.results import failure, is_retried
 from tests.servers.analytics_hub import error_info
 from tests.servers.google import DATASET, EXCHANGE, LISTING, PROJECT, REVOKED, Google
 
@@ -250,7 +250,7 @@ def test_a_run_neither_waits_nor_retries_if_no_grant_would_help(
         )
     assert said in failure(result)
     assert google.calls.count("SubscribeListing") == 1
-    assert not [event for event in result.all_events if event.is_step_up_for_retry]
+    assert not is_retried(result)
 
 
 def test_a_deletion_that_is_denied_names_the_role(instance: dg.DagsterInstance) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,17 @@ from octogen_dagster import (
     DETAIL_SCHEMA,
     PRODUCT_SCHEMA,
     OctogenResource,
-    ParquetSnapshotIOManager,
     ProductSearch,
     build_product_details_asset,
+    build_products_asset,
+    catalog_partitions,
     scan_products,
+    snapshot_days,
 )
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests import results
+from tests.results import materialized, octogen_at, stored
 
 LOOKUP = "/products/lookup"
 ONCE = {"attempts": 1}
@@ -85,19 +88,10 @@ class Shop:
         details = build_product_details_asset(
             products, name="details", retry_policy=None, **options
         )
-        octogen = OctogenResource(
-            api_key=self.sandbox.api_key,
-            base_url=self.sandbox.base_url,
-            **(settings or {}),
-        )
-        io_manager = ParquetSnapshotIOManager(base_dir=str(self.folder))
+        octogen = octogen_at(self.sandbox, **settings or {})
         already = len(self._asked())
         self.capfd.readouterr()
-        run = dg.materialize(
-            [products, details],
-            resources={"octogen": octogen, "io_manager": io_manager},
-            raise_on_error=False,
-        )
+        run = materialized([products, details], self.folder, octogen, raise_on_error=False)
         frame = pl.read_parquet(self.path) if self.path.exists() else None
         return Result(run, self._asked()[already:], self.capfd.readouterr().err, frame)
 
@@ -205,12 +199,7 @@ class TestFailures:
         details = build_product_details_asset(
             listed, name="details", failure_threshold=1, retry_policy=None
         )
-        io_manager = ParquetSnapshotIOManager(base_dir=str(shop.folder))
-        result = dg.materialize(
-            [listed, details],
-            resources={"octogen": octogen, "io_manager": io_manager},
-            raise_on_error=False,
-        )
+        result = materialized([listed, details], shop.folder, octogen, raise_on_error=False)
         assert "run again when the service is back" in results.failure(result)
         assert not shop.path.exists()
 
@@ -271,3 +260,67 @@ class TestOnlyChanged:
         assert Counter(row["status"] for row in result.rows.values()) == {"found": 59}
         assert result.numbers["carried_over"] == 55
         assert left not in {row["product_url"] for row in result.rows.values()}
+
+
+# Details follow the partitions of their products, or a selection of them.
+
+
+@pytest.fixture
+def shops() -> Iterator[Sandbox]:
+    """Yield a sandbox that refuses no field of a lookup."""
+    with Sandbox(catalogs={"northpeak": 230, "strada": 120}, generation="current") as running:
+        yield running
+
+
+@pytest.fixture
+def resources(tmp_path: Path, octogen: OctogenResource) -> dict[str, Any]:
+    return stored(tmp_path, octogen)
+
+
+def shown(result: dg.ExecuteInProcessResult, node: str = "products_details") -> dict[str, Any]:
+    return results.metadata(result, node)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_the_details_of_a_day_carry_rows_over_from_the_last_earlier_day(
+    tmp_path: Path, resources: dict[str, Any], shops: Sandbox, instance: Any, damaged: bool
+) -> None:
+    today, before = (
+        f"{datetime.now(timezone.utc) - timedelta(days=days):%Y-%m-%d}" for days in (0, 3)
+    )
+    products = build_products_asset(
+        "products", ProductSearch(catalogs=["strada"]), partitions_def=snapshot_days(before)
+    )
+    details = build_product_details_asset(products, only_changed=True)
+
+    def run() -> dict[str, Any]:
+        return shown(
+            dg.materialize(
+                [products, details], resources=resources, instance=instance, partition_key=today
+            )
+        )
+
+    run()
+    folder = tmp_path / "products_details"
+    (folder / f"{today}.parquet").rename(folder / f"{before}.parquet")
+    if damaged:
+        (folder / f"{before}.parquet").write_bytes(b"PAR1")
+    assert run()["octogen/carried_over"] == (0 if damaged else 120)
+
+
+def test_each_partition_has_its_own_details(
+    tmp_path: Path, resources: dict[str, Any], shops: Sandbox, instance: dg.DagsterInstance
+) -> None:
+    shops.grant("a/b", products=7)
+    instance.add_dynamic_partitions("octogen_catalogs", ["strada", "a%2Fb"])
+    products = build_products_asset("products", partitions_def=catalog_partitions)
+    details = build_product_details_asset(products, only_changed=True)
+    for key, count in (("strada", 120), ("a%2Fb", 7), ("a%2Fb", 7)):
+        result = dg.materialize(
+            [products, details], resources=resources, instance=instance, partition_key=key
+        )
+        assert shown(result)["dagster/partition_row_count"] == count
+    assert shown(result)["octogen/carried_over"] == 7
+    frames = [pl.read_parquet(path) for path in (tmp_path / "products_details").iterdir()]
+    catalogs = [frame["catalog_key"].unique().to_list() for frame in frames]
+    assert sorted(catalogs) == [["a/b"], ["strada"]]

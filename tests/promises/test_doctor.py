@@ -33,6 +33,7 @@ from octogen_dagster.sandbox.server import Sandbox
 from tests.api.servers import KEY, RawServer, Received, http
 from tests.api.shops import catalog_of_shop, shop, shops
 from tests.promises.control_plane import SECRET
+from tests.results import octogen_at
 from tests.servers import bigquery as rest_api
 from tests.servers.analytics_hub import answering, refusing
 from tests.servers.octogen_mcp import CLIENT, PRINCIPAL, PROJECT, OctogenServer, reply, structured
@@ -115,7 +116,7 @@ class TestOctogen:
             return http(200, listed, X_RateLimit_Limit="300", X_RateLimit_Remaining="299")
 
         with RawServer(older) as server:
-            found = lines(octogen=OctogenResource(base_url=server.base_url, api_key=KEY))
+            found = lines(octogen=octogen_at(server))
         (key,) = found["Octogen key"]
         assert "accepts the key (api_key of the resource)" in key
         assert key.endswith("speaks the older contract (seed).")
@@ -515,13 +516,10 @@ class TestGoogle:
         missing: list[str],
         said: list[str],
         tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         self.status = status
         self.permissions = [each for each in PERMISSIONS if each not in missing]
-        with rest_api.answering(lambda *_: (200, {})) as server:
-            for name, value in rest_api.environment(server, server, tmp_path).items():
-                monkeypatch.setenv(name, value)
+        with rest_api.serving(lambda *_: (200, {}), tmp_path):
             found = lines(analytics_hub=AnalyticsHubResource(project=PROJECT), timeout=1.5)
         for line, begin in zip(found["Google project"], said, strict=True):
             assert line.startswith(begin)
@@ -561,7 +559,7 @@ class TestGoogle:
         ]
         assert found.startswith(f"failed: Project {PROJECT}: there are no Google credentials")
 
-    def test_a_query_is_only_tried(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_query_is_only_tried(self, tmp_path: Path) -> None:
         asked: list[dict[str, Any]] = []
 
         def answer(method: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -577,20 +575,16 @@ class TestGoogle:
                 },
             }
 
-        with rest_api.answering(answer) as server:
-            for name, value in rest_api.environment(server, server, tmp_path).items():
-                monkeypatch.setenv(name, value)
+        with rest_api.serving(answer, tmp_path):
             found = lines(bigquery=BigQueryResource(project=PROJECT))
         assert found["Queries"] == [
             f"ok: `SELECT 1` may be run in project {PROJECT}; it would read 2,048 bytes."
         ]
         assert asked[0]["dryRun"] is True
 
-    def test_a_query_that_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_query_that_is_refused(self, tmp_path: Path) -> None:
         refusal = rest_api.refused(403, "accessDenied", "User has no bigquery.jobs.create.")
-        with rest_api.answering(lambda *_: refusal) as server:
-            for name, value in rest_api.environment(server, server, tmp_path).items():
-                monkeypatch.setenv(name, value)
+        with rest_api.serving(lambda *_: refusal, tmp_path):
             (found,) = lines(bigquery=BigQueryResource(project=PROJECT))["Queries"]
         assert found.startswith(f"failed: A query in project {PROJECT}: BigQuery refused")
         assert "roles/bigquery.jobUser" in found

@@ -22,6 +22,7 @@ from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.servers import RawServer, http
 from tests.promises.checked import ALL, numbers
+from tests.results import octogen_at
 
 KEY = dg.AssetKey("products")
 MAX_AGE = timedelta(days=2)
@@ -105,17 +106,6 @@ def test_one_live_catalog_does_not_keep_the_dead_ones_green(instance: dg.Dagster
     assert len(sample) == 22
 
 
-def test_all_catalogs_are_fresh(instance: dg.DagsterInstance) -> None:
-    catalogs(instance, ["acme", "zen"])
-    clock = Clock(instance, catalog_partitions)
-    clock.report("acme", "zen")
-    found = clock.check()
-    assert found.passed
-    assert found.description == (
-        "products: all 2 that are expected were materialized in the last 48 hours."
-    )
-
-
 def test_a_first_backfill_may_last(instance: dg.DagsterInstance) -> None:
     catalogs(instance, ["acme", "last", "zen"])
     clock = Clock(instance, catalog_partitions)
@@ -188,9 +178,7 @@ def test_a_list_that_cannot_be_read_withdraws_nothing(
     clock = Clock(instance, catalog_partitions)
     for source in (None, ShopCatalogs(hosts=["strada.example", "gone.example"])):
         settings: dict[str, Any] = {} if source is None else {"catalogs": source}
-        clock.octogen = OctogenResource(
-            api_key=shops.api_key, base_url=shops.base_url, attempts=1, **settings
-        )
+        clock.octogen = octogen_at(shops, attempts=1, **settings)
         shops.inject(Fault("status", 500))
         shown = numbers(clock.check())
         assert (shown["stale"], shown["withdrawn"]) == (1, 0)

@@ -14,12 +14,11 @@ import polars as pl
 import pytest
 
 from octogen_dagster import (
-    OctogenResource,
-    ParquetSnapshotIOManager,
     ProductSearch,
     build_products_asset,
 )
 from tests.promises.paged_service import PagedService
+from tests.results import materialized, octogen_at
 
 PAGES = 60
 MAX_FILE_BYTES = 40_000
@@ -80,14 +79,10 @@ def run(
     asset: dg.AssetsDefinition = BOTH,
 ) -> dg.ExecuteInProcessResult:
     service.searches.clear()
-    return dg.materialize(
+    return materialized(
         [asset],
-        resources={
-            "octogen": OctogenResource(
-                api_key=service.api_key, base_url=service.base_url, max_extra_pages_ratio=0
-            ),
-            "io_manager": ParquetSnapshotIOManager(base_dir=str(folder)),
-        },
+        folder,
+        octogen_at(service, max_extra_pages_ratio=0),
         instance=instance,
         raise_on_error=False,
     )

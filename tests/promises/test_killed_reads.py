@@ -13,12 +13,12 @@ import pytest
 
 from octogen_dagster import (
     OctogenResource,
-    ParquetSnapshotIOManager,
     ProductSearch,
 )
 from tests.forked import processes
 from tests.promises.killed import PAGE_SIZE, read
 from tests.promises.paged_service import PagedService
+from tests.results import octogen_at, stored
 
 PAGES = 400
 MAX_AGAIN = 26
@@ -106,12 +106,7 @@ def test_what_a_read_left_that_is_never_continued_is_gone_after_a_day(
         def products(octogen: OctogenResource) -> object:
             return octogen.scan(search)
 
-        resources = {
-            "octogen": OctogenResource(
-                api_key=service.api_key, base_url=service.base_url, attempts=1
-            ),
-            "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path)),
-        }
+        resources = stored(tmp_path, octogen_at(service, attempts=1))
         return dg.materialize(
             [products],
             resources=resources,

@@ -18,7 +18,6 @@ from tests.promises.yaml_projects import LINKED, load
 from tests.results import failure
 from tests.results import metadata as metadata_of
 from tests.servers.google import (
-    BY_NUMBER,
     DATASET,
     EXCHANGE,
     FIELDS,
@@ -109,17 +108,6 @@ def test_a_listing_becomes_a_linked_dataset_once(run: Run) -> None:
     assert output.step_output_data.metadata == {}  # it is in one event only
     assert metadata(run(google))["octogen/already_subscribed"] is True
     assert len(google.subscriptions) == 1
-
-
-def test_a_lost_answer_costs_no_second_dataset(run: Run) -> None:
-    google = Google(lost=1, lag=2)
-    assert metadata(run(google))["octogen/linked_dataset"] == f"{PROJECT}.{DATASET}"
-    assert len(google.subscriptions) == 1
-
-
-def test_the_dataset_id_can_be_chosen(run: Run) -> None:
-    found = metadata(run(Google(), dataset_id=lambda listing: f"o_{listing.rpartition('/')[2]}"))
-    assert found["dagster/table_name"] == f"{PROJECT}.o_acme.products_current_v1"
 
 
 def test_two_listings_with_one_dataset_id_need_the_argument(run: Run) -> None:
@@ -388,18 +376,3 @@ def test_a_subscription_that_octogen_does_not_look_at_counts(
     octogen.share("acme")
     assert run(Google(), octogen).success
     assert f"Listing {LISTING}: It is subscribed, but Octogen did not" in capfd.readouterr().err
-
-
-def test_of_two_cells_of_a_catalog_the_one_of_the_listing_counts(run: Run) -> None:
-    octogen = Octogen().register()
-    octogen.share("acme")
-    twin = octogen.cells[0] | {"listingResource": LISTING.replace("/catalogs/", "/another/")}
-    octogen.cells.insert(0, twin | {"status": "removing"})
-    assert metadata(run(Google(), octogen))["octogen/listing"] == LISTING
-
-
-def test_octogen_may_name_the_project_by_its_number(run: Run) -> None:
-    octogen = Octogen().register()
-    octogen.share("acme")["listingResource"] = BY_NUMBER
-    octogen.cells[0]["listingResource"] = BY_NUMBER
-    assert metadata(run(Google(), octogen))["octogen/listing"] == LISTING

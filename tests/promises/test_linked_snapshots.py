@@ -17,7 +17,7 @@ import pytest
 from dagster_gcp import BigQueryResource
 
 from octogen_dagster import ParquetSnapshotIOManager, build_linked_snapshot_asset
-from tests.results import failure, metadata
+from tests.results import failure, is_retried, metadata
 from tests.servers.analytics_hub import Refusal, error_info
 from tests.servers.bigquery import (
     PROJECT,
@@ -349,7 +349,7 @@ def test_a_read_that_fails_is_retried_and_leaves_nothing_behind(
     assert f"The rows of {VIEW}: BigQuery failed (504 timeout: The result is late)" in (
         failure(result)
     )
-    assert [event for event in result.all_events if event.is_step_up_for_retry]
+    assert is_retried(result)
     assert stored(tmp_path) == []
 
 

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -183,19 +182,6 @@ def test_a_listing_whose_partition_was_deleted_is_subscribed_to_again(ticks: Tic
     assert requested == [[], [], ["acme"], []]
 
 
-@pytest.mark.parametrize("hours", [-8, 0, 9])
-def test_waits_are_exact_where_dagsters_database_has_another_time_zone(
-    instance: dg.DagsterInstance, hours: int
-) -> None:
-    ticks = Ticks(instance, OctogenSource(), octogen=Octogen())
-    ticks.octogen.share("acme", "pending")
-    requested = []
-    for later in (0, 1, 47, 49):
-        ticks.minutes_later = (hours + later) * 60
-        requested.append(bool(ticks.requested()))
-    assert requested == [True, False, False, True]
-
-
 @pytest.mark.parametrize(
     ("status", "due"), [("scope_revoked", False), ("refresh_failed", True), ("active", True)]
 )
@@ -320,27 +306,6 @@ def test_an_address_that_does_not_answer_may_fail_the_third_tick_in_a_row(
         if thread.name == "octogen-listings":  # it ends by itself
             thread.join(60)
             assert not thread.is_alive()
-
-
-@pytest.mark.parametrize(
-    ("credentials", "reason"),
-    [
-        ("nonsense", "gcp_credentials are not a Google key file in base64"),
-        (None, "there are no Google credentials"),
-    ],
-)
-def test_credentials_that_cannot_be_used_fail_the_tick(
-    ticks: Ticks,
-    credentials: str | None,
-    reason: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
-    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
-    hub = AnalyticsHubResource(project=PROJECT, gcp_credentials=credentials)
-    with pytest.raises(dg.Failure, match=reason):
-        ticks.evaluate({"analytics_hub": hub})
 
 
 def test_an_asset_without_dynamic_partitions_is_refused() -> None:

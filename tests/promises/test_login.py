@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import socket
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +14,7 @@ from click.testing import CliRunner, Result
 from octogen_dagster import OctogenControlPlaneResource
 from octogen_dagster.cli.main import main
 from tests.api.servers import http
+from tests.ports import free_port
 from tests.promises.control_plane import SECRET
 from tests.servers.octogen_mcp import (
     PRINCIPAL,
@@ -35,24 +33,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the login, in a home that is empty."""
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path / ".config/octogen"
-
-
-Visit = Callable[[str], object]
-
-
-@pytest.fixture
-def browser(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The pages that were opened, on which a person agrees."""
-    pages: list[str] = []
-    with ThreadPoolExecutor() as threads:
-        visit = functools.partial(httpx.get, follow_redirects=True)
-
-        def open_page(page: str) -> None:
-            pages.append(page)
-            threads.submit(visit, page)
-
-        monkeypatch.setattr("webbrowser.open", open_page)
-        yield pages
 
 
 def returning_with(monkeypatch: pytest.MonkeyPatch, **changes: str) -> None:
@@ -112,8 +92,7 @@ def test_the_login_page_is_asked_for_a_login_that_lasts(
 def test_the_client_of_the_last_login_is_used_again_at_its_port(
     server: OctogenServer, folder: Path, browser: list[str]
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     for _ in range(2):
         assert log_in("--port", port).exit_code == 0
     assert server.count("register") == 1

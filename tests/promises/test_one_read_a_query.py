@@ -12,11 +12,10 @@ import pytest
 
 from octogen_dagster import (
     OctogenResource,
-    ParquetSnapshotIOManager,
     ProductSearch,
-    scan_products,
 )
 from tests.promises.paged_service import PagedService
+from tests.results import materialized, octogen_at, scan
 
 SEARCH = ProductSearch(catalogs=["acme"])
 
@@ -28,7 +27,7 @@ def service() -> Iterator[PagedService]:
 
 
 def products(service: PagedService, search: ProductSearch = SEARCH) -> pl.LazyFrame:
-    return scan_products(search, api_key=service.api_key, base_url=service.base_url)
+    return scan(service, search)
 
 
 def with_the_mean_of_its_price(frame: pl.LazyFrame) -> pl.LazyFrame:
@@ -76,13 +75,7 @@ def test_a_snapshot_of_a_query_is_read_once(service: PagedService, tmp_path: Pat
     def compared(octogen: OctogenResource) -> pl.LazyFrame:
         return with_the_mean_of_its_price(octogen.scan(SEARCH).frame)
 
-    dg.materialize(
-        [compared],
-        resources={
-            "octogen": OctogenResource(api_key=service.api_key, base_url=service.base_url),
-            "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path)),
-        },
-    )
+    materialized([compared], tmp_path, octogen_at(service))
     assert pl.read_parquet(tmp_path / "compared.parquet").height == 250
     assert service.pages_of("acme") == [1, 2, 3]
 

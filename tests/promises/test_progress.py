@@ -17,14 +17,12 @@ import polars as pl
 import pytest
 
 from octogen_dagster import (
-    OctogenResource,
-    ParquetSnapshotIOManager,
     ProductSearch,
     build_products_asset,
-    scan_products,
 )
 from tests.api.servers import POLL_SECONDS
 from tests.promises.paged_service import PagedService
+from tests.results import octogen_at, scan, stored
 
 
 @pytest.fixture
@@ -64,12 +62,7 @@ class Terminal:
 @contextmanager
 def reading(service: PagedService, catalogs: list[str]) -> Iterator[Future[pl.DataFrame]]:
     """Read catalogs in a thread, and wait for its end."""
-    frame = scan_products(
-        ProductSearch(catalogs=catalogs),
-        api_key=service.api_key,
-        base_url=service.base_url,
-        progress=True,
-    )
+    frame = scan(service, ProductSearch(catalogs=catalogs), progress=True)
     with ThreadPoolExecutor(1) as threads:
         yield threads.submit(frame.collect)
         service.release()
@@ -106,10 +99,7 @@ def materialize(
 
     defs = dg.Definitions(
         assets=[build_products_asset("acme", ProductSearch(catalogs=["acme"]))],
-        resources={
-            "octogen": OctogenResource(api_key=service.api_key, base_url=service.base_url),
-            "io_manager": ParquetSnapshotIOManager(base_dir=str(folder)),
-        },
+        resources=stored(folder, octogen_at(service)),
         loggers={"console": console},
     )
     job = defs.resolve_implicit_global_asset_job_def()

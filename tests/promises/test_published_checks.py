@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
+import pytest
 
 from octogen_dagster import (
-    OctogenResource,
-    ParquetSnapshotIOManager,
+    ProductSearch,
     ShopCatalogs,
     build_catalog_sensor,
+    build_product_details_asset,
     build_products_asset,
     build_snapshot_checks,
     build_snapshot_schedule,
     catalog_partitions,
 )
 from tests.promises.checked import ALL, evaluations, failed
-from tests.published_service import PublishedService
-from tests.results import metadata
+from tests.published_service import PublishedService, url_of
+from tests.results import metadata, octogen_at, stored
 
 PRODUCTS = build_products_asset("products", partitions_def=catalog_partitions)
 
@@ -38,20 +42,13 @@ class PricedService(PublishedService):
 
 def definitions(folder: Path, service: PublishedService, **settings: Any) -> dg.Definitions:
     """A catalog with its checks, its sensor and its schedule."""
-    octogen = OctogenResource(
-        api_key="octo_live_test",
-        base_url=service.base_url,
-        catalogs=ShopCatalogs(hosts=["acme.com"]),
-    )
+    octogen = octogen_at(service, catalogs=ShopCatalogs(hosts=["acme.com"]))
     return dg.Definitions(
         [PRODUCTS],
         schedules=[build_snapshot_schedule(PRODUCTS, "0 6 * * *")],
         sensors=[build_catalog_sensor(PRODUCTS)],
         asset_checks=build_snapshot_checks(PRODUCTS, **settings),
-        resources={
-            "octogen": octogen,
-            "io_manager": ParquetSnapshotIOManager(base_dir=str(folder)),
-        },
+        resources=stored(folder, octogen),
     )
 
 
@@ -89,3 +86,55 @@ def test_runs_of_the_sensor_and_of_the_schedule_have_the_checks(tmp_path: Path) 
     for name in names:
         keys = repository.get_job(name).asset_layer.asset_graph.asset_check_keys
         assert {key.name for key in keys} == ALL
+
+
+# A details snapshot of a catalog of the current generation that lost products meanwhile.
+
+
+# Every third product is a variant of the one before.
+UUIDS = [
+    f"p{number}" if number % 3 else f"p{number - 1}?variant={number}" for number in range(1, 301)
+]
+REMOVED = [uuid for uuid in UUIDS if "?" in uuid]
+
+
+class ForgetfulService(PublishedService):
+    """Does not know the fields of a lookup that ask for the index only, and ignores them."""
+
+    def lookup(self, body: dict[str, Any]) -> tuple[int, Any]:
+        return super().lookup({"url": body["url"], "matchMode": "strict"})
+
+
+@pytest.fixture(params=[PublishedService, ForgetfulService])
+def service(request: pytest.FixtureRequest) -> Iterator[PublishedService]:
+    """A service with one catalog of 300 products."""
+    with request.param({"acme": list(UUIDS)}).running() as running:
+        yield running
+
+
+def test_a_third_of_the_products_was_removed(tmp_path: Path, service: PublishedService) -> None:
+    products = build_products_asset("products", ProductSearch(catalogs=["acme"]))
+    details = build_product_details_asset(products, failure_threshold=0)
+    resources: dict[str, Any] = stored(tmp_path, octogen_at(service))
+    assert dg.materialize([products], resources=resources).success
+    service.catalogs["acme"] = [uuid for uuid in UUIDS if uuid not in REMOVED]
+    service.shops_only = {url_of("acme", uuid) for uuid in REMOVED}
+
+    result = dg.materialize(
+        [products, details], selection=[details], resources=resources, raise_on_error=False
+    )
+
+    assert result.success
+    rows = pl.read_parquet(tmp_path / "products_details.parquet")
+    assert sorted(rows["uuid"]) == sorted(UUIDS)
+    assert Counter(rows["status"]) == {"found": 200, "gone": 100}
+    assert rows["error"].null_count() == 300
+    gone = rows.filter(pl.col("status") == "gone")
+    assert sorted(gone["uuid"]) == sorted(REMOVED)
+    assert gone["title"].null_count() == 100
+    assert set(rows.filter(pl.col("status") == "found")["source"]) == {"indexed"}
+    assert set(gone["source"]) == {"on_demand" if type(service) is ForgetfulService else None}
+    shown = metadata(result, "products_details")
+    assert (shown["octogen/found"], shown["octogen/gone"]) == (200, 100)
+    assert (shown["octogen/mismatched"], shown["octogen/failed"]) == (0, 0)
+    assert len(service.lookups) == 300

@@ -6,7 +6,6 @@ variants in them is not documented.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,12 @@ import polars as pl
 import pytest
 
 from octogen_dagster import (
-    OctogenResource,
-    ParquetSnapshotIOManager,
     ProductSearch,
     ShopCatalogs,
     build_products_asset,
 )
 from tests.published_service import PublishedService
-from tests.results import failure, metadata
+from tests.results import failure, materialized, metadata, octogen_at, warnings
 
 HOSTS = ["acme.example", "zen.example"]
 
@@ -55,19 +52,8 @@ def read(service: PublishedService, instance: dg.DagsterInstance, tmp_path: Path
         asset = build_products_asset(
             "products", ProductSearch(page_size=page_size), retry_policy=None
         )
-        octogen = OctogenResource(
-            api_key="octo_live_test",
-            base_url=service.base_url,
-            catalogs=ShopCatalogs(hosts=HOSTS),
-            **settings,
-        )
-        io_manager = ParquetSnapshotIOManager(base_dir=str(tmp_path))
-        return dg.materialize(
-            [asset],
-            resources={"octogen": octogen, "io_manager": io_manager},
-            instance=instance,
-            raise_on_error=False,
-        )
+        octogen = octogen_at(service, catalogs=ShopCatalogs(hosts=HOSTS), **settings)
+        return materialized([asset], tmp_path, octogen, instance=instance, raise_on_error=False)
 
     return materialize
 
@@ -79,9 +65,8 @@ def counts(result: dg.ExecuteInProcessResult) -> tuple[int, int, float | None]:
     return rows, expected, found.get("octogen/rows_per_product")
 
 
-def warnings(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> list[str]:
-    records = instance.all_logs(result.run_id)
-    lines = [each.user_message for each in records if each.level == logging.WARNING]
+def of_counts(lines: list[str]) -> list[str]:
+    """Those lines that say that more products came than were counted."""
     return [line for line in lines if "products came" in line]
 
 
@@ -110,12 +95,12 @@ def test_many_variants_of_each_product_do_not_end_a_read(
     first = read()
     assert first.success
     assert pl.read_parquet(tmp_path / "products.parquet").height == 11_060
-    assert [line.partition(". It may")[0] for line in warnings(instance, first)] == [
+    assert [line.partition(". It may")[0] for line in of_counts(warnings(instance, first))] == [
         "Catalog 'acme': 11,000 products came, and its source counts 2,200"
     ]
     second = read()
     assert metadata(second, "products")["octogen/expected_rows"] == 11_060
-    assert warnings(instance, second) == []
+    assert of_counts(warnings(instance, second)) == []
 
     service.product_counts["acme"] = 200  # so that more than three times as many come as expected
     assert "the source of catalogs says 200: the pages do not come to an end" in failure(read())

@@ -3,15 +3,11 @@ files of the other."""
 
 from __future__ import annotations
 
-import functools
-import socket
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import httpx
 import pytest
 from click.testing import CliRunner
 from octogen_ai_sdk import _mcp_login_cli, mcp_auth
@@ -19,6 +15,7 @@ from octogen_ai_sdk import _mcp_login_cli, mcp_auth
 from octogen_dagster import OctogenControlPlaneResource
 from octogen_dagster.cli.main import main
 from tests.api.servers import RawServer, http
+from tests.ports import free_port
 from tests.servers.octogen_mcp import PRINCIPAL, OctogenServer
 
 Login = Callable[..., int]
@@ -41,26 +38,6 @@ def server(server: OctogenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return server.origin
 
 
-@pytest.fixture
-def pages(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The login pages that were opened; a person agrees to each."""
-    opened: list[str] = []
-    with ThreadPoolExecutor() as threads:
-        visit = functools.partial(httpx.get, follow_redirects=True)
-
-        def open_page(url: str) -> None:
-            opened.append(url)
-            threads.submit(visit, url)
-
-        monkeypatch.setattr("webbrowser.open", open_page)
-        yield opened
-
-
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return str(server.getsockname()[1])
-
-
 def resource_of(page: str) -> str:
     (resource,) = parse_qs(urlsplit(page).query)["resource"]
     return resource
@@ -68,13 +45,13 @@ def resource_of(page: str) -> str:
 
 @pytest.mark.parametrize("login", [published, ours])
 def test_the_published_command_line_logs_in(
-    login: Login, server: str, pages: list[str], tmp_path: Path
+    login: Login, server: str, browser: list[str], tmp_path: Path
 ) -> None:
     files = {kind: tmp_path / kind for kind in ("client-id", "redirect-uri", "refresh-token")}
     named = [word for kind, file in files.items() for word in (f"--{kind}-file", str(file))]
-    where = ["--authkit-domain", f"{server}/", "--resource", server, "--port", free_port()]
+    where = ["--authkit-domain", f"{server}/", "--resource", server, "--port", str(free_port())]
     assert login(*where, *named, "--json") == 0
-    (page,) = pages
+    (page,) = browser
     assert page.startswith(f"{server}/authorize?")
     assert resource_of(page).startswith(server)
     assert all(file.read_text().strip() for file in files.values())
@@ -84,20 +61,20 @@ def test_the_published_command_line_logs_in(
 
 @pytest.mark.parametrize("login", [published, ours])
 def test_without_its_authorization_server_there_is_no_page(
-    login: Login, server: str, pages: list[str], tmp_path: Path
+    login: Login, server: str, browser: list[str], tmp_path: Path
 ) -> None:
     where = ["--resource", server, "--authkit-domain", f"http://127.0.0.1:{free_port()}"]
-    assert login(*where, "--port", free_port()) == 1
-    assert not pages
+    assert login(*where, "--port", str(free_port())) == 1
+    assert not browser
     assert not (tmp_path / ".config/octogen/mcp.refresh").exists()
 
 
-def test_what_is_different_is_told(server: str, pages: list[str]) -> None:
+def test_what_is_different_is_told(server: str, browser: list[str]) -> None:
     where = ["--resource", server, "--authkit-domain", "https://auth.octogen.ai", "--port", "0"]
     told = CliRunner().invoke(main, ["login", *where])
     assert told.exit_code == 1
     assert f"logs in at {server}, and not at https://auth.octogen.ai: correct" in told.stderr
-    assert not pages
+    assert not browser
     where = ["--resource", server, "--mcp-url", "https://mcp.octogen.ai/mcp/"]
     told = CliRunner().invoke(main, ["login", *where])
     assert told.exit_code == 2
@@ -107,7 +84,7 @@ def test_what_is_different_is_told(server: str, pages: list[str]) -> None:
     assert "'auth.octogen.ai' needs a scheme and a host" in told.stderr
 
 
-def test_a_server_that_names_no_login_is_not_told_as_another_login(pages: list[str]) -> None:
+def test_a_server_that_names_no_login_is_not_told_as_another_login(browser: list[str]) -> None:
     def respond(request: Any) -> list[bytes]:
         if request.target == "/register":
             return http(201, {"client_id": "x", "redirect_uris": request.json["redirect_uris"]})
@@ -119,22 +96,22 @@ def test_a_server_that_names_no_login_is_not_told_as_another_login(pages: list[s
     assert told.exit_code == 1
     assert "names a login that cannot be trusted" in told.stderr
     assert "correct --authkit-domain" not in told.stderr
-    assert not pages
+    assert not browser
 
 
 def test_a_resource_that_is_typed_wins_over_the_environment(
-    server: str, pages: list[str], monkeypatch: pytest.MonkeyPatch
+    server: str, browser: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OCTOGEN_MCP_URL", "https://mcp.octogen.example/mcp/")
     told = CliRunner().invoke(main, ["login", "--resource", server, "--port", "0"])
     assert told.exit_code == 0
     assert f"export OCTOGEN_MCP_URL={server}/mcp/" in told.stdout.splitlines()
     assert f"export OCTOGEN_MCP_TOKEN_ENDPOINT={server}/token" in told.stdout.splitlines()
-    assert len(pages) == 1
+    assert len(browser) == 1
 
 
 def test_each_goes_on_with_the_login_of_the_other(
-    server: str, pages: list[str], tmp_path: Path
+    server: str, browser: list[str], tmp_path: Path
 ) -> None:
     folder = tmp_path / ".config/octogen"
     names = {
@@ -145,7 +122,7 @@ def test_each_goes_on_with_the_login_of_the_other(
     assert mcp_auth.DEFAULT_REFRESH_TOKEN_FILE.parts[-3:-1] == folder.parts[-2:]
     # The published one has known its home folder since it was imported.
     named = [word for kind, name in names.items() for word in (f"--{kind}-file", folder / name)]
-    where = ["--authkit-domain", server, "--resource", f"{server}/mcp/", "--port", free_port()]
+    where = ["--authkit-domain", server, "--resource", f"{server}/mcp/", "--port", str(free_port())]
     theirs = [*where, *map(str, named)]
     clients = set()
     for login, arguments in ((published, theirs), (ours, where), (published, theirs)):
@@ -167,5 +144,5 @@ def test_each_goes_on_with_the_login_of_the_other(
             with resource.control_plane() as octogen:
                 assert octogen.listings() == []
     assert len(clients) == 1
-    scopes = {parse_qs(urlsplit(page).query)["scope"][0] for page in pages}
+    scopes = {parse_qs(urlsplit(page).query)["scope"][0] for page in browser}
     assert scopes == {mcp_auth.DEFAULT_MCP_SCOPE}

@@ -6,81 +6,27 @@ The service is a socket; its pages are all that `tests/published.py` makes, of b
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import polars as pl
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
-from octogen_ai_sdk.generated.models import MerchantProductListItem, ProgrammaticProductSearchPage
+from octogen_ai_sdk.generated.models import ProgrammaticProductSearchPage
 
 from octogen_dagster import (
-    PRODUCT_SCHEMA,
     NamedCatalogs,
-    OctogenResource,
-    ParquetSnapshotIOManager,
     ProductSearch,
     build_products_asset,
-    scan_products,
 )
 from octogen_dagster.errors import OctogenResponseError
-from tests import results
 from tests.api.servers import RawServer, Received, http
-from tests.published import answers, bodies, published, text, unknown_fields, values
+from tests.published import bodies, published, unknown_fields
+from tests.published_pages import pages, rows, seed_page
+from tests.results import materialized, metadata, octogen_at, scan
 
-EFFECTIVE_QUERY = {"text": "", "understood": False}
-SEED_FIELDS = {
-    *("uuid", "productUrl", "title", "brand", "currentPrice", "originalPrice", "imageUrl"),
-    *("images", "rating", "updatedAt", "isActive"),
-}
 some_pages = settings(published, max_examples=25)
-
-
-def pages(*, lax: bool) -> st.SearchStrategy[Any]:
-    """Pages of the current generation. All products have an identity: one without is refused."""
-    products = answers(MerchantProductListItem, {"uuid": text.filter(bool)}, lax=lax)
-    fields = {
-        "items": st.lists(products, min_size=1, max_size=3, unique_by=lambda item: item["uuid"]),
-        "effectiveQuery": st.just(EFFECTIVE_QUERY),
-        "nextCursor": st.none(),
-    }
-    return answers(ProgrammaticProductSearchPage, fields)
-
-
-def seed_page(page: dict[str, Any]) -> dict[str, Any]:
-    """The page as a service of the seed generation sends it, with images as texts."""
-    items = [
-        {name: value for name, value in item.items() if name in SEED_FIELDS}
-        for item in page.get("items", ())
-    ]
-    for item in items:
-        if item.get("images"):
-            item["images"] = [image["url"] for image in item["images"]]
-    return {"items": items, "nextCursor": None}
-
-
-def published_page(content: bytes) -> ProgrammaticProductSearchPage:
-    """What the published model says about a page of either generation."""
-    page = json.loads(content)
-    page = {"effectiveQuery": EFFECTIVE_QUERY, "requestId": "", **page}
-    for item in page.get("items", ()):
-        if item.get("images"):
-            item["images"] = [{"url": i} if isinstance(i, str) else i for i in item["images"]]
-    return ProgrammaticProductSearchPage.model_validate_json(json.dumps(page))
-
-
-def rows(content: bytes) -> list[dict[str, Any]]:
-    """The rows of a search of the catalog acme, by what the published model says."""
-    columns = [name for name in PRODUCT_SCHEMA if name != "fetched_at"]
-    return [
-        {name: product.get(name) for name in columns}
-        | {"catalog_key": "acme" if product["catalog_key"] is None else product["catalog_key"]}
-        for product in values(published_page(content))["items"] or ()
-    ]
 
 
 @dataclass
@@ -98,7 +44,7 @@ class Service:
     def read(self, content: bytes) -> pl.DataFrame:
         self.content = content
         search = ProductSearch(catalogs=["acme"])
-        frame = scan_products(search, api_key=self.server.api_key, base_url=self.server.base_url)
+        frame = scan(self.server, search)
         return frame.drop("fetched_at").collect()
 
 
@@ -158,9 +104,6 @@ def test_what_is_no_page_is_never_an_empty_catalog(service: Service, content: by
         service.read(content)
 
 
-PRODUCTS = build_products_asset("products")
-
-
 @settings(published, max_examples=5)
 @given(page=pages(lax=False))
 def test_new_fields_of_the_first_page_are_counted_and_never_refused(
@@ -170,19 +113,11 @@ def test_new_fields_of_the_first_page_are_counted_and_never_refused(
     product = {"uuid": "the last", "productUrl": "p", "newField": [1, None], "brand": brand}
     page["items"] = [*page.get("items", ()), product]
     service.content = json.dumps(page).encode()
-    numbers = materialized(service, tmp_path_factory.mktemp("snapshots"), [PRODUCTS])["products"]
+    octogen = octogen_at(service.server, catalogs=NamedCatalogs(["acme"]))
+    asset = build_products_asset("products")
+    folder = tmp_path_factory.mktemp("snapshots")
+    numbers = metadata(materialized([asset], folder, octogen), "products")
     theirs = unknown_fields(ProgrammaticProductSearchPage.model_validate_json(service.content))
     assert theirs["items.brand.founder"] >= 1
     assert numbers["octogen/unknown_field_names"] == theirs
     assert numbers["octogen/unknown_fields"] == theirs.total()
-
-
-def materialized(service: Service, folder: Path, assets: Sequence[Any]) -> dict[str, Any]:
-    octogen = OctogenResource(
-        api_key=service.server.api_key,
-        base_url=service.server.base_url,
-        catalogs=NamedCatalogs(["acme"]),
-    )
-    io_manager = ParquetSnapshotIOManager(base_dir=str(folder))
-    result = dg.materialize(assets, resources={"octogen": octogen, "io_manager": io_manager})
-    return {asset.key.to_user_string(): results.metadata(result, asset.op.name) for asset in assets}

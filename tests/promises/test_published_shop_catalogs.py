@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -15,8 +14,6 @@ from click.testing import CliRunner, Result
 
 from octogen_dagster import (
     CatalogSource,
-    OctogenResource,
-    ParquetSnapshotIOManager,
     ProductSearch,
     ShopCatalogs,
     build_catalog_sensor,
@@ -28,7 +25,7 @@ from octogen_dagster.errors import OctogenForbiddenError
 from tests.api.servers import http
 from tests.api.shops import catalog_of_shop, shop, shops
 from tests.published_service import PublishedService
-from tests.results import failure
+from tests.results import failure, materialized, octogen_at, warnings
 
 KEY = "octo_live_test"
 HOSTS = ["lagence.example", "plain.example"]
@@ -53,25 +50,16 @@ def read(
     """A function that reads all products of a source into a snapshot."""
 
     def materialize(source: CatalogSource, **settings: Any) -> dg.ExecuteInProcessResult:
-        octogen = OctogenResource(
-            api_key=KEY, base_url=service.base_url, catalogs=source, **settings
-        )
-        return dg.materialize(
+        octogen = octogen_at(service, catalogs=source, **settings)
+        return materialized(
             [build_products_asset("products", retry_policy=None)],
-            resources={
-                "octogen": octogen,
-                "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path)),
-            },
+            tmp_path,
+            octogen,
             instance=instance,
             raise_on_error=False,
         )
 
     return materialize
-
-
-def warnings(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> list[str]:
-    records = instance.all_logs(result.run_id)
-    return [each.user_message for each in records if each.level == logging.WARNING]
 
 
 def catalogs(folder: Path) -> set[str]:
@@ -137,7 +125,7 @@ def test_the_sensor_requests_those_that_are_chosen(
     service: PublishedService, instance: dg.DagsterInstance
 ) -> None:
     source = ShopCatalogs(hosts=HOSTS, catalogs=["lagence"])
-    octogen = OctogenResource(api_key=KEY, base_url=service.base_url, catalogs=source)
+    octogen = octogen_at(service, catalogs=source)
     sensor = build_catalog_sensor(
         build_products_asset("products", partitions_def=catalog_partitions)
     )

@@ -10,19 +10,21 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+from octogen_ai_sdk.generated.models import MerchantProductListItem
 
 from octogen_dagster import (
+    NamedCatalogs,
     OctogenResource,
-    ParquetSnapshotIOManager,
     ProductSearch,
     ShopCatalogs,
     build_product_changes_asset,
+    build_product_details_asset,
     build_products_asset,
     catalog_partitions,
     snapshot_days,
 )
 from tests.published_service import PublishedService
-from tests.results import failure, metadata
+from tests.results import failure, is_retried, materialized, metadata, octogen_at, stored
 
 
 def uuids(count: int) -> list[str]:
@@ -43,10 +45,7 @@ class Days:
         self.folder = folder
         products = build_products_asset("products", partitions_def=catalog_partitions, **arguments)
         self.assets = [products, build_product_changes_asset(products)]
-        self.resources: dict[str, Any] = {
-            "octogen": OctogenResource(api_key="octo_live_test", base_url=service.base_url),
-            "io_manager": ParquetSnapshotIOManager(base_dir=str(folder)),
-        }
+        self.resources: dict[str, Any] = stored(folder, octogen_at(service))
 
     def materialize(self, instance: dg.DagsterInstance, **config: Any) -> dg.ExecuteInProcessResult:
         instance.add_dynamic_partitions("octogen_catalogs", ["acme"])
@@ -87,7 +86,7 @@ def test_a_catalog_that_matches_nothing_on_the_second_day_keeps_its_snapshot(
         "or ask Octogen about the catalog; remove it from what you read if it has ended."
     )
     assert len(service.searches) == searches + 1  # nothing is retried
-    assert not [event for event in result.all_events if event.is_step_up_for_retry]
+    assert not is_retried(result)
     assert days.rows == 500
     assert not result.asset_materializations_for_node("products_changes")
 
@@ -129,7 +128,7 @@ def test_a_catalog_that_lost_more_than_half_keeps_its_snapshot_until_that_is_acc
         "with `accept_shrinking: true` in the launchpad; min_rows_ratio of the asset or of the "
         "scan sets the limit for all runs."
     ) in failure(result)
-    assert not [event for event in result.all_events if event.is_step_up_for_retry]
+    assert not is_retried(result)
     assert days.rows == 500
 
     accepted = days.materialize(instance, accept_shrinking=True)
@@ -203,11 +202,7 @@ def test_a_mistyped_partition_fails_with_the_catalog_of_the_shop_that_is_meant(
 ) -> None:
     service.hosts["shop.example"] = ["acme"]
     days = Days(tmp_path, service, retry_policy=None)
-    days.resources["octogen"] = OctogenResource(
-        api_key="octo_live_test",
-        base_url=service.base_url,
-        catalogs=ShopCatalogs(hosts=["shop.example"]),
-    )
+    days.resources["octogen"] = octogen_at(service, catalogs=ShopCatalogs(hosts=["shop.example"]))
     instance.add_dynamic_partitions("octogen_catalogs", ["acmee"])
     result = dg.materialize(
         days.assets,
@@ -219,3 +214,91 @@ def test_a_mistyped_partition_fails_with_the_catalog_of_the_shop_that_is_meant(
     message = failure(result)
     assert "Catalog 'acmee' has no products." in message
     assert "Did you mean 'acme'? A partition that is mistyped stays until you delete it" in message
+
+
+# The numbers of a materialization agree with each other, and with what the service was asked.
+
+
+def shown(result: dg.ExecuteInProcessResult, node: str) -> dict[str, Any]:
+    (event,) = result.asset_materializations_for_node(node)
+    return {name.removeprefix("octogen/"): each.value for name, each in event.metadata.items()}
+
+
+@pytest.mark.parametrize("concurrency", [1, 8], ids=["one walk", "several walks"])
+def test_pages_requests_and_charges_of_a_read_are_those_of_the_service(
+    tmp_path: Path, concurrency: int
+) -> None:
+    uuids = [f"{number:05}" for number in range(500)]
+    service = PublishedService(
+        {"acme": uuids},
+        brands={uuid: f"brand {int(uuid) % 12}" for uuid in uuids},
+        hosts={"acme.example": ["acme"]},
+        counts={"acme": 500},
+    )
+
+    @dg.asset
+    def products(octogen: OctogenResource) -> Any:
+        return octogen.scan(ProductSearch(page_size=5))
+
+    with service.running():
+        octogen = octogen_at(
+            service, concurrency=concurrency, catalogs=ShopCatalogs(hosts=["acme.example"])
+        )
+        result = materialized([products], tmp_path, octogen)
+    numbers = shown(result, "products")
+    searches = len(service.searches)
+    assert (numbers["walks"] > 1) is (concurrency > 1)
+    assert numbers["dagster/row_count"] == 500
+    assert numbers["pages"] in (searches, searches - 1)  # page 1 of the whole before several walks
+    assert numbers["charged_requests"] == searches
+    assert numbers["cost_usd"] == pytest.approx(0.014 * searches)
+    assert numbers["requests"] == len(service.received)
+
+
+def test_lookups_are_charged_and_counted(tmp_path: Path) -> None:
+    service = PublishedService({"acme": ["1", "2", "3"]})
+    products = build_products_asset("products")
+    details = build_product_details_asset(products, name="details")
+    with service.running():
+        octogen = octogen_at(service, catalogs=NamedCatalogs(["acme"]))
+        result = materialized([products, details], tmp_path, octogen)
+        numbers = shown(result, "details")
+        assert numbers["requests"] == numbers["charged_requests"] == len(service.lookups) == 3
+        assert numbers["cost_usd"] == pytest.approx(0.006)
+
+
+PRICES = [("EUR", 10.0), ("EUR", 30.0), ("JPY", 4_000.0), ("EUR", 20.0), (None, 7.0)]
+
+
+class PricedService(PublishedService):
+    """A published service whose products have prices."""
+
+    def search(self, body: dict[str, Any]) -> tuple[int, Any]:
+        status, page = super().search(body)
+        for item, (currency, price) in zip(page["items"], PRICES, strict=True):
+            item["currentPrice"] = price
+            if currency:
+                item["currency"] = currency
+            MerchantProductListItem.model_validate(item)
+        return status, page
+
+
+def test_a_price_is_plotted_once_for_each_currency(tmp_path: Path) -> None:
+    service = PricedService({"acme": [str(number) for number in range(len(PRICES))]})
+    with service.running():
+        octogen = octogen_at(service, catalogs=NamedCatalogs(["acme"]))
+        result = materialized([build_products_asset("products")], tmp_path, octogen)
+    numbers = shown(result, "products")
+    plotted = {
+        name: value
+        for name, value in numbers.items()
+        if name.startswith("price") and isinstance(value, int | float)
+    }
+    assert plotted == {
+        "price_p50_eur": 20.0,
+        "price_p50_jpy": 4_000.0,
+        "price_p50_no_currency": 7.0,
+    }
+    quantiles = numbers["price_quantiles"]
+    assert quantiles.keys() == {"eur", "jpy", "no_currency"}
+    assert quantiles["eur"] == {"p05": 10.0, "p25": 20.0, "p50": 20.0, "p75": 30.0, "p95": 30.0}

@@ -13,15 +13,13 @@ import polars as pl
 import pytest
 
 from octogen_dagster import (
-    OctogenResource,
-    ParquetSnapshotIOManager,
     ProductSearch,
     build_product_changes_asset,
     build_products_asset,
     snapshot_days,
 )
 from tests.published_service import PublishedService
-from tests.results import metadata
+from tests.results import metadata, octogen_at, stored
 
 RED = {"color_family": ["Red"]}
 RED_OR_PINK = {"color_family": ["Red", "Pink"], "occasion": ["party"]}
@@ -47,10 +45,7 @@ class Week:
             "products", search, snapshot_days(f"{MONDAY:%Y-%m-%d}"), _clock=lambda: self.now
         )
         self.assets = [products, build_product_changes_asset(products)]
-        self.resources: dict[str, Any] = {
-            "octogen": OctogenResource(api_key="octo_live_test", base_url=service.base_url),
-            "io_manager": ParquetSnapshotIOManager(base_dir=str(folder)),
-        }
+        self.resources: dict[str, Any] = stored(folder, octogen_at(service))
 
     @property
     def day(self) -> str:

@@ -1,6 +1,5 @@
 """Budgets that end in the middle of a run, and what a larger one goes on from."""
 
-import logging
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,6 @@ import polars as pl
 import pytest
 
 from octogen_dagster import (
-    OctogenResource,
-    ParquetSnapshotIOManager,
     ProductSearch,
     build_product_details_asset,
     build_products_asset,
@@ -19,7 +16,7 @@ from octogen_dagster import (
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.servers import RawServer, Received, http, page
 from tests.promises.spending_runs import BASE_DIR, BUDGET_USD, make_job
-from tests.results import failure, metadata
+from tests.results import failure, is_retried, materialized, metadata, octogen_at, warnings
 
 SPENT_TAG = "octogen/spent_usd"
 STEP_TAG = f"{SPENT_TAG}.products"
@@ -36,20 +33,10 @@ def run(
     backfill_budget_usd: float | None = None,
     **options: Any,
 ) -> dg.ExecuteInProcessResult:
-    octogen = OctogenResource(
-        api_key=shops.api_key,
-        base_url=shops.base_url,
-        attempts=1,
-        budget_usd=budget_usd,
-        backfill_budget_usd=backfill_budget_usd,
+    octogen = octogen_at(
+        shops, attempts=1, budget_usd=budget_usd, backfill_budget_usd=backfill_budget_usd
     )
-    io_manager = ParquetSnapshotIOManager(base_dir=str(folder))
-    return dg.materialize(
-        assets,
-        resources={"octogen": octogen, "io_manager": io_manager},
-        raise_on_error=False,
-        **options,
-    )
+    return materialized(assets, folder, octogen, raise_on_error=False, **options)
 
 
 def log_of(instance: dg.DagsterInstance, run_id: str) -> str:
@@ -95,13 +82,13 @@ def test_products_and_details_of_one_run_share_a_budget(shops: Sandbox, tmp_path
             budget_usd=2 * PAGE_USD + 0.1,
             instance=instance,
         )
-        records = list(instance.all_logs(result.run_id))
+        logged = warnings(instance, result)
 
     assert "costs $0.002, which the budget of $0.128 does not allow: $0.1" in failure(result)
     assert charged(shops) == 2
     assert charged(shops, "/products/lookup") == 50
     assert not (tmp_path / "details.parquet").exists()
-    assert [record.user_message for record in records if record.level == logging.WARNING] == [
+    assert logged == [
         "The budget leaves $0.10 for these lookups. If it is spent before the last one, nothing "
         "is published, and the lookups are not kept."
     ]
@@ -205,7 +192,7 @@ def test_spent_credit_fails_without_retries_and_a_topped_up_run_goes_on(tmp_path
         assert found
         assert found.metadata == {"octogen/top_up_url": dg.MetadataValue.url(top_up)}
         assert f"top it up at {top_up} and run again." in failure(stopped)
-        assert not [each for each in stopped.all_events if each.is_step_up_for_retry]
+        assert not is_retried(stopped)
 
         credit = 5
         again = run(server, tmp_path, [products], budget_usd=None)

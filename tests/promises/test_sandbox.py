@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import os
+import runpy
 import signal
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import httpx
+import polars as pl
 import pytest
+from click.testing import CliRunner
 
+from octogen_dagster.cli.main import main
+from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.promises.sandbox_calls import all_items, connect, look_up, search
 
@@ -188,3 +197,227 @@ def test_the_fixture_serves_and_cleans_up(
     monkeypatch.delenv("OCTOGEN_SHOPS", raising=False)
     pytester.makepyfile(_SOMEBODY_ELSES_TEST)
     pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=2)
+
+
+# Every fault of the sandbox, as a client sees it, and as it is written.
+
+
+def test_a_page_is_counted_within_its_search(sandbox: Sandbox) -> None:
+    sandbox.inject(Fault("status", 503, page=2))
+    with connect(sandbox) as client:
+        first = search(client, limit=10)
+        body = {"limit": 10, "cursor": first.json()["nextCursor"]}
+        assert [search(client, **body).status_code for _ in range(2)] == [503, 503]
+        assert search(client, limit=10).status_code == 200
+    assert [request.page for request in sandbox.requests] == [1, 2, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("status", "detail"),
+    [
+        (401, "Invalid API key"),
+        (402, {"code": "insufficient_credit", "top_up_url": "https://octogen.example/top-up"}),
+        (403, "api_key_forbidden"),
+        (404, "product_not_found"),
+        (422, [{"loc": ["body"], "msg": "Input should be valid", "type": "value_error"}]),
+        (429, "rate_limit_exceeded"),
+        (500, "Internal Server Error"),
+        (503, "Service Unavailable"),
+    ],
+)
+def test_the_body_follows_the_contract(
+    sandbox: Sandbox, client: httpx.Client, status: int, detail: Any
+) -> None:
+    sandbox.inject(Fault("status", status))
+    response = search(client)
+    assert (response.status_code, response.json()) == (status, {"detail": detail})
+    assert response.headers["x-request-id"]
+    assert ("retry-after" in response.headers) is (status == 429)
+    sandbox.clear_faults()
+    assert search(client).status_code == 200
+
+
+def test_cut_closes_the_connection_in_the_middle_of_the_body(
+    sandbox: Sandbox, client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    sandbox.inject(Fault("cut", times=1))
+    received: list[bytes] = []
+    with client.stream("POST", "/products/search", json={}) as response:
+        whole = int(response.headers["content-length"])
+        with pytest.raises(httpx.RemoteProtocolError):
+            received.extend(response.iter_raw())
+    assert 0 < sum(map(len, received)) < whole
+    assert len(search(client).json()["items"]) == 50
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("latency=0.25", Fault("latency", 0.25)),
+        (
+            "status=503,times=3,path=/products/search,page=2,retry_after=7",
+            Fault("status", 503, times=3, path="/products/search", page=2, retry_after=7),
+        ),
+        (
+            "times=1,status=429,retry_after=Wed, 21 Oct 2026 07:28:00 GMT",
+            Fault("status", 429, times=1, retry_after="Wed, 21 Oct 2026 07:28:00 GMT"),
+        ),
+        ("redirect=http://x.example/a,b?c=d", Fault("redirect", "http://x.example/a,b?c=d")),
+    ],
+)
+def test_a_fault_is_parsed(text: str, fault: Fault) -> None:
+    assert Fault.parse(text) == fault
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "unknown word ''"),
+        ("cut,often=3", "unknown word 'often'"),
+        ("cut,html", "name exactly one of"),
+        ("status=200", "status needs a number from 400 to 599"),
+        ("price=-1", "price needs a number"),
+        ("redirect=elsewhere", "redirect needs an http or https URL"),
+        ("cut=1", "cut takes no value"),
+        ("cut,times=often", "times needs a whole number"),
+        ("cut,times=0", "times must be 1 or more"),
+        ("cut,page=0", "page must be 1 or more"),
+        ("cut,path=products", "path must begin with /"),
+        ("cut,path=/me,page=1", "page selects searches: leave out the path '/me'"),
+        ("cut,retry_after=1", "retry_after goes with status"),
+        ("cut,detail=gone", "detail goes with status, not with cut"),
+    ],
+)
+def test_invalid_text_is_refused_with_the_reason(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason) as caught:
+        Fault.parse(text)
+    assert repr(text) in str(caught.value)
+
+
+#
+
+
+COMMAND = [sys.executable, "-c", "from octogen_dagster.cli.main import main; main()"]
+
+
+@contextmanager
+def serving(*options: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    """A process of `octogen-dagster sandbox`, and the environment that it prints."""
+    with subprocess.Popen(
+        [*COMMAND, "sandbox", "--port", "0", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout
+            count = 4 if "--generation" in options else 5  # older ones have no list of shops
+            lines = [process.stdout.readline() for _ in range(count)]
+            exports = dict(
+                line.removeprefix("export ").strip().split("=", 1)
+                for line in lines
+                if line.startswith("export ")
+            )
+            yield process, exports
+        finally:
+            process.kill()
+
+
+def test_the_sandbox_follows_its_options_and_prints_the_environment() -> None:
+    older = ("--generation", "seed", "--credit", "0.02", "--unknown-fields")
+    options = ("--catalogs", "acme,zen", "--products", "7", "--api-key", "octo_live_mine")
+    with serving(*older, *options) as (process, exports):
+        assert exports.keys() == {"OCTOGEN_PLATFORM_API_KEY", "OCTO_API_KEY", "OCTOGEN_BASE_URL"}
+        assert exports["OCTO_API_KEY"] == "octo_live_mine"
+        headers = {"Authorization": f"Bearer {exports['OCTO_API_KEY']}"}
+        with httpx.Client(base_url=exports["OCTOGEN_BASE_URL"], headers=headers) as client:
+            answer = client.get("/catalogs")
+            counts = {entry["catalog"]: entry["productCount"] for entry in answer.json()}
+            assert counts == {"acme": 7, "zen": 7}
+            first, second = (client.post("/products/search", json={}) for _ in range(2))
+        assert (first.status_code, second.status_code) == (200, 402)
+        assert "addedWithoutNotice" in first.json()
+        process.send_signal(2)
+        assert process.wait(timeout=30) == 0
+
+
+def test_the_sandbox_injects_faults_and_prints_the_hosts_of_its_shops() -> None:
+    options = ("--fault", "status=503,times=1", "--catalogs", "2")
+    with serving(*options) as (_, exports):
+        headers = {"Authorization": f"Bearer {exports['OCTO_API_KEY']}"}
+        url = f"{exports['OCTOGEN_BASE_URL']}/catalogs"
+        assert [httpx.get(url, headers=headers).status_code for _ in range(2)] == [503, 404]
+        hosts = exports["OCTOGEN_SHOPS"].split(",")
+        assert len(hosts) == 2
+        for host in hosts:
+            url = f"{exports['OCTOGEN_BASE_URL']}/domains/{host}"
+            assert httpx.get(url, headers=headers).json()["host"] == host
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--fault", "explode"], "explode"),
+        (["--credit", "-1"], "-1"),
+        (["--generation", "third"], "'third' is not one of"),
+        (["--port", "99999"], "99999"),
+        (["--products", "-1"], "-1"),
+    ],
+)
+def test_a_wrong_option_is_named(options: list[str], text: str) -> None:
+    result = CliRunner().invoke(main, ["sandbox", *options])
+    assert result.exit_code == 2
+    assert text in result.output
+
+
+def test_a_port_that_is_taken_is_an_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = CliRunner().invoke(main, ["sandbox", "--port", port])
+    assert result.exit_code == 1
+    assert f"The sandbox cannot start: cannot listen on 127.0.0.1:{port}" in result.output
+
+
+# The sandbox plays the service of today unless an older one is asked for.
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def statuses(environment: Mapping[str, str]) -> dict[str, int]:
+    """The statuses of the list of catalogs that the older service has, and of its successor."""
+    headers = {"Authorization": f"Bearer {environment['OCTOGEN_PLATFORM_API_KEY']}"}
+    base_url = environment["OCTOGEN_BASE_URL"]
+    paths = ("/catalogs", "/domains/northpeak.example")
+    return {path: httpx.get(base_url + path, headers=headers).status_code for path in paths}
+
+
+TODAY = {"/catalogs": 404, "/domains/northpeak.example": 200}
+OLDER = {"/catalogs": 200, "/domains/northpeak.example": 404}
+
+
+def test_the_sandbox_of_a_test_is_the_service_of_today() -> None:
+    with Sandbox(catalogs=2, products=1) as sandbox:
+        assert statuses(sandbox.environment) == TODAY
+        assert sandbox.environment["OCTOGEN_SHOPS"] == "harborandpine.example,northpeak.example"
+    with Sandbox(catalogs=2, products=1, generation="seed") as older:
+        assert statuses(older.environment) == OLDER
+
+
+def test_the_code_location_of_the_checkout_reads_the_sandbox(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with Sandbox(catalogs=2, products=30) as sandbox:
+        for name, value in {**sandbox.environment, "OCTOGEN_ENV": "sandbox"}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("OCTOGEN_SNAPSHOTS", str(tmp_path))
+        defs = runpy.run_path(str(ROOT / "definitions.py"))["defs"]
+        job = defs.resolve_implicit_global_asset_job_def()
+        job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("octogen_catalogs")])
+        job.execute_in_process(
+            instance=instance,
+            asset_selection=[dg.AssetKey("octogen_products")],
+            partition_key="northpeak",
+        )
+    assert pl.read_parquet(tmp_path / "octogen_products/northpeak.parquet").height == 30

@@ -21,6 +21,7 @@ from octogen_dagster import (
 )
 from tests.api.servers import http
 from tests.promises.paged_service import PagedService
+from tests.results import octogen_at, stored
 
 PAGES = 100
 DIES_AT = 91
@@ -86,7 +87,7 @@ def run(
     return dg.materialize(
         [build_products_asset("products", search, retry_policy=None)],
         resources={
-            "octogen": OctogenResource(api_key=shop.api_key, base_url=shop.base_url, attempts=1),
+            "octogen": octogen_at(shop, attempts=1),
             "io_manager": ParquetSnapshotIOManager(base_dir=str(folder), **settings),
         },
         raise_on_error=False,
@@ -214,10 +215,7 @@ def test_pages_of_another_partition_are_not_continued(shop: Shop, tmp_path: Path
 
     def pages(day: str) -> list[int]:
         shop.searches.clear()
-        resources = {
-            "octogen": OctogenResource(api_key=shop.api_key, base_url=shop.base_url, attempts=1),
-            "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path)),
-        }
+        resources = stored(tmp_path, octogen_at(shop, attempts=1))
         dg.materialize([products], resources=resources, partition_key=day, raise_on_error=False)
         return shop.pages_of("acme")
 

@@ -27,7 +27,6 @@ from octogen_dagster import (
     OctogenClient,
     OctogenComponent,
     OctogenResource,
-    ParquetSnapshotIOManager,
     ProductSearch,
     build_products_asset,
     scan_products,
@@ -35,6 +34,7 @@ from octogen_dagster import (
 from octogen_dagster.errors import OctogenError
 from tests.api.servers import KEY, RawServer, Received, http, page
 from tests.promises.yaml_projects import load
+from tests.results import stored
 
 FILTERS: dict[str, Any] = {
     "q": "boots",
@@ -122,7 +122,7 @@ def sent(server: RawServer) -> Callable[[], dict[str, Any]]:
 
 def resources(server: RawServer, folder: Path) -> dict[str, Any]:
     octogen = OctogenResource(api_key=dg.EnvVar("THE_KEY"), base_url=server.base_url)
-    return {"octogen": octogen, "io_manager": ParquetSnapshotIOManager(base_dir=str(folder))}
+    return stored(folder, octogen)
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,12 @@ import pytest
 
 from octogen_dagster import (
     BRANDS_SCHEMA,
+    CHANGES_SCHEMA,
+    DETAIL_SCHEMA,
+    PRODUCT_SCHEMA,
+    Facet,
+    FacetName,
+    OctogenResource,
     ProductSearch,
     build_catalog_sensor,
     build_catalogs_asset,
@@ -23,6 +31,7 @@ from octogen_dagster import (
     catalog_partitions,
 )
 from octogen_dagster.sandbox.server import Sandbox
+from tests.results import materialized
 
 
 def all_assets() -> list[dg.AssetsDefinition]:
@@ -85,35 +94,6 @@ def test_the_tables_made_from_products_say_from_which_columns(
         assert lineage.deps_by_column.keys() == {column.name for column in schema.columns}
 
 
-def test_a_list_of_catalogs_is_upstream_and_requests_no_catalog_again(
-    resources: dict[str, Any], instance: dg.DagsterInstance, shops: Sandbox
-) -> None:
-    catalogs = build_catalogs_asset(partitions_def=catalog_partitions)
-    products = build_products_asset(
-        "products",
-        partitions_def=catalog_partitions,
-        deps=[catalogs],
-        automation_condition=dg.AutomationCondition.eager(),
-    )
-    assert products.asset_deps[products.key] == {catalogs.key}
-    defs = dg.Definitions(assets=[catalogs, products], resources=resources)
-    cursor = None
-
-    def requested() -> set[str | None]:
-        nonlocal cursor
-        dg.materialize([catalogs], resources=resources, instance=instance)
-        result = dg.evaluate_automation_conditions(defs, instance, cursor=cursor)
-        cursor = result.cursor
-        return set(result.get_requested_partitions(products.key))
-
-    assert requested() == set()  # a first evaluation requests nothing
-    for key in ("northpeak", "strada"):
-        dg.materialize([products], resources=resources, instance=instance, partition_key=key)
-    assert requested() == set()
-    shops.grant("acme", products=3)
-    assert requested() == {"acme"}
-
-
 def test_sensors_and_schedules_say_what_they_request() -> None:
     boots = build_products_asset("boots")
     catalogs = build_products_asset("catalogs", partitions_def=catalog_partitions)
@@ -130,3 +110,67 @@ def test_sensors_and_schedules_say_what_they_request() -> None:
     assert (build_catalog_sensor(catalogs).description or "").startswith("Requests catalogs for")
     assert build_catalog_sensor(catalogs, description="Mine.").description == "Mine."
     assert build_snapshot_schedule(boots, "@daily", description="Mine.").description == "Mine."
+
+
+# The metadata of a published snapshot, compared with a golden file.
+
+
+GOLDEN_METADATA: dict[str, Any] = json.loads(
+    (Path(__file__).parents[1] / "golden" / "snapshot_metadata.json").read_text()
+)
+FETCHED_AT = datetime.fromisoformat(GOLDEN_METADATA["file"]["octogen.fetched_at"])
+SEARCH = ProductSearch(
+    facets=[Facet(name=FacetName.GENDER, values=["male"])], price_max=900, page_size=50
+)
+
+
+def test_a_snapshot_is_published_with_the_golden_metadata(
+    tmp_path: Path, octogen: OctogenResource, shops: Sandbox, instance: dg.DagsterInstance
+) -> None:
+    instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
+    products = build_products_asset(
+        "products",
+        SEARCH,
+        catalog_partitions,
+        key_prefix="shop",
+        retry_policy=None,
+        _clock=lambda: FETCHED_AT,
+    )
+    result = materialized([products], tmp_path, octogen, partition_key="strada", instance=instance)
+
+    path = tmp_path / "shop" / "products" / "strada.parquet"
+    stored = {
+        name: value
+        for name, value in pl.read_parquet_metadata(path).items()
+        if name.startswith("octogen")
+    }
+    assert stored == GOLDEN_METADATA["file"] | {"octogen.run_id": result.run_id}
+    (event,) = result.asset_materializations_for_node("shop__products")
+    assert sorted(event.metadata) == GOLDEN_METADATA["materialization"]
+
+
+# The columns of snapshots: names, types, order and descriptions are those of the golden file.
+
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "schemas.json").read_text())
+PRODUCTS = build_products_asset("products")
+SNAPSHOTS: dict[str, tuple[pl.Schema, Any]] = {
+    "products": (PRODUCT_SCHEMA, PRODUCTS),
+    "details": (DETAIL_SCHEMA, build_product_details_asset(PRODUCTS)),
+    "changes": (CHANGES_SCHEMA, build_product_changes_asset(PRODUCTS)),
+    "brands": (BRANDS_SCHEMA, build_product_brands_asset(PRODUCTS)),
+}
+
+
+def described(schema: pl.Schema, asset: Any) -> list[list[str]]:
+    """The name, the type and the description of each column, in order."""
+    shown = asset.metadata_by_key[asset.key]["dagster/column_schema"]
+    descriptions = {column.name: column.description for column in shown.columns}
+    assert [*descriptions] == [*schema]
+    return [[name, str(dtype), descriptions[name]] for name, dtype in schema.items()]
+
+
+@pytest.mark.parametrize("name", SNAPSHOTS)
+def test_a_schema_is_the_golden_one(name: str) -> None:
+    assert described(*SNAPSHOTS[name]) == GOLDEN[name]
+    assert all(text.endswith(".") for _, _, text in GOLDEN[name])

@@ -6,8 +6,11 @@ import asyncio
 import pickle
 import threading
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
+import dagster as dg
+import polars as pl
 import pytest
 
 from octogen_dagster import (
@@ -19,13 +22,17 @@ from octogen_dagster import (
     OctogenClient,
     OctogenResource,
     ShopCatalogs,
+    build_catalogs_asset,
+    catalog_partitions,
 )
 from octogen_dagster.errors import (
     OctogenNotFoundError,
     OctogenServerError,
 )
+from octogen_dagster.sandbox.server import Sandbox
 from tests.api.servers import KEY, RawServer, Received, hanging, http
 from tests.api.shops import catalog_of_shop, not_covered, shop, shops
+from tests.results import metadata, octogen_at, warnings
 
 BOTH = ShopCatalogs(hosts=["acme.example", "zen.example"])
 ACME = shop("acme.example", catalog_of_shop("acme"))
@@ -44,7 +51,7 @@ class OfBoth(CatalogSource):
 
 def fetched(server: RawServer, source: CatalogSource, deadline: float = 300) -> CatalogList:
     """The catalogs that a source lists, with one attempt for each request."""
-    octogen = OctogenResource(api_key=KEY, base_url=server.base_url, attempts=1, deadline=deadline)
+    octogen = octogen_at(server, attempts=1, deadline=deadline)
 
     async def fetch() -> CatalogList:
         async with octogen.client() as client:
@@ -78,7 +85,7 @@ def test_a_resource_lists_the_catalogs_of_its_source(source: CatalogSource) -> N
         return http(404, {"detail": "Not Found"})
 
     with RawServer(respond) as server:
-        octogen = OctogenResource(api_key=KEY, base_url=server.base_url, catalogs=source)
+        octogen = octogen_at(server, catalogs=source)
         listed = octogen.list_catalogs()
     assert [each.catalog for each in listed] == ["acme", "zen"]
     assert {each.product_count for each in listed} <= {3, None}
@@ -183,3 +190,96 @@ class TestNamedCatalogs:
     def test_wrong_keys_are_refused_early(self, keys: Any, text: str) -> None:
         with pytest.raises(ValueError, match=text):
             NamedCatalogs(keys=keys)
+
+
+# The table of catalogs, from each source.
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """The file of the table."""
+    return tmp_path / "octogen_catalogs.parquet"
+
+
+def test_the_granted_catalogs_are_a_table_and_become_partitions(
+    table: Path, resources: dict[str, Any], shops: Sandbox, instance: dg.DagsterInstance
+) -> None:
+    shops.grant("a/b, c", products=3)
+    catalogs = build_catalogs_asset(partitions_def=catalog_partitions)
+    for _ in range(2):
+        result = dg.materialize([catalogs], resources=resources, instance=instance)
+        assert result.success
+
+    frame = pl.read_parquet(table)
+    assert frame.columns == [
+        *("catalog", "display_name", "host", "source_base_url"),
+        *("product_count", "last_indexed_at", "computed_at"),
+    ]
+    assert frame["catalog"].to_list() == ["a/b, c", "northpeak", "strada"]
+    assert frame["product_count"].to_list() == [3, 230, 120]
+    assert not frame["last_indexed_at"].has_nulls()
+    assert frame["computed_at"].is_null().all()
+    keys = instance.get_dynamic_partitions("octogen_catalogs")
+    assert sorted(keys) == ["a%2Fb%2C%20c", "northpeak", "strada"]
+    figures = metadata(result, "octogen_catalogs")
+    assert (figures["octogen/catalogs"], figures["octogen/products"]) == (3, 353)
+
+
+def test_the_catalogs_of_shops_have_a_host_a_count_and_its_time(
+    table: Path, resources: dict[str, Any]
+) -> None:
+    answers = {
+        "acme.example": shop("acme.example", catalog_of_shop("acme"), catalog_of_shop("outlet", 7)),
+        "zen.example": shop("zen.example", catalog_of_shop("zen", 5, computedAt="yesterday")),
+    }
+    with shops(answers) as server:
+        resources["octogen"] = octogen_at(server, catalogs=ShopCatalogs(hosts=sorted(answers)))
+        result = dg.materialize([build_catalogs_asset()], resources=resources)
+    frame = pl.read_parquet(table)
+    assert frame["catalog"].to_list() == ["acme", "outlet", "zen"]
+    assert frame["display_name"].to_list() == ["Acme", "Outlet", "Zen"]
+    assert frame["host"].to_list() == ["acme.example", "acme.example", "zen.example"]
+    assert frame["computed_at"].dt.to_string("%F %R").to_list() == ["2026-11-25 10:00"] * 2 + [None]
+    assert frame["last_indexed_at"].is_null().all()
+    figures = metadata(result, "octogen_catalogs")
+    assert (figures["octogen/catalogs"], figures["octogen/products"]) == (3, 15)
+
+
+@pytest.mark.parametrize("bad", [not_covered(), http(503), http(body="<h1>down</h1>")])
+def test_a_shop_that_fails_is_a_warning_and_the_others_are_in_the_table(
+    table: Path, resources: dict[str, Any], instance: dg.DagsterInstance, bad: list[bytes]
+) -> None:
+    good = shop("zen.example", catalog_of_shop("zen"))
+    with shops({"acme.example": bad, "zen.example": good}) as server:
+        source = ShopCatalogs(hosts=["acme.example", "zen.example"])
+        resources["octogen"] = octogen_at(server, attempts=1, catalogs=source)
+        result = dg.materialize([build_catalogs_asset()], resources=resources, instance=instance)
+    assert pl.read_parquet(table)["catalog"].to_list() == ["zen"]
+    (warning,) = warnings(instance, result)
+    assert warning.startswith("Shop 'acme.example' ")
+    assert warning.endswith("The catalogs of this shop are left out.")
+
+
+def test_of_named_catalogs_only_the_key_is_known(table: Path, resources: dict[str, Any]) -> None:
+    resources["octogen"] = OctogenResource(api_key=KEY, catalogs=NamedCatalogs(keys=["b", "a"]))
+    result = dg.materialize([build_catalogs_asset()], resources=resources)
+    frame = pl.read_parquet(table)
+    assert frame["catalog"].to_list() == ["a", "b"]
+    assert frame.drop("catalog").select(pl.all().is_null().all()).row(0) == (True,) * 6
+    figures = metadata(result, "octogen_catalogs")
+    assert figures["octogen/catalogs"] == 2
+    assert "octogen/products" not in figures
+
+
+def test_a_catalog_that_is_listed_twice_and_a_time_that_cannot_be_are_warnings(
+    table: Path, resources: dict[str, Any], instance: dg.DagsterInstance
+) -> None:
+    acme = {"catalog": "acme", "displayName": "Acme", "productCount": 1}
+    never = {**acme, "catalog": "never", "lastIndexedAt": "0001-01-01T00:00:00+05:00"}
+    with RawServer(lambda _: http(body=[acme, never, acme])) as server:
+        resources["octogen"] = octogen_at(server, attempts=1)
+        result = dg.materialize([build_catalogs_asset()], resources=resources, instance=instance)
+    assert pl.read_parquet(table)["catalog"].to_list() == ["acme", "never"]
+    first, second = warnings(instance, result)
+    assert first.startswith("Catalog 'never': its lastIndexedAt '0001-01-01T00:00:00+05:00' is not")
+    assert second == "Catalog 'acme' is listed more than once. It is read once."

@@ -16,7 +16,6 @@ from octogen_dagster import (
     GrantedCatalogs,
     NamedCatalogs,
     OctogenResource,
-    ParquetSnapshotIOManager,
     ProductSearch,
     ShopCatalogs,
     build_catalog_sensor,
@@ -25,7 +24,7 @@ from octogen_dagster import (
 )
 from tests.api.servers import KEY, RawServer, Received, http, page
 from tests.api.shops import catalog_of_shop, shop, shops
-from tests.results import failure, metadata
+from tests.results import failure, materialized, metadata
 
 PRODUCTS = {"acme": 3, "outlet": 2, "zen": 1, "elsewhere": 4}
 SHOPS = ShopCatalogs(hosts=["acme.example", "zen.example"])
@@ -102,15 +101,8 @@ def read_products(
     products = build_products_asset(
         "products", search, catalog_partitions if partition else None, retry_policy=None
     )
-    return dg.materialize(
-        [products],
-        resources={
-            "octogen": octogen,
-            "io_manager": ParquetSnapshotIOManager(base_dir=str(folder)),
-        },
-        instance=instance,
-        partition_key=partition,
-        **options,
+    return materialized(
+        [products], folder, octogen, instance=instance, partition_key=partition, **options
     )
 
 

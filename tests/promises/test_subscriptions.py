@@ -81,11 +81,6 @@ def test_dataset_location_and_name_can_be_chosen(subscribe: Subscribe) -> None:
     assert (wanted.location, wanted.friendly_name) == ("US", "Acme")
 
 
-def test_characters_that_bigquery_does_not_allow_become_underscores(subscribe: Subscribe) -> None:
-    listing = LISTING.replace("acme", "north.peak-2")
-    assert subscribe(Google(), listing_resource=listing).linked_dataset == "octogen_north_peak_2"
-
-
 @pytest.mark.parametrize(("state", "names"), [(STALE, FIELDS), (STALE, FIELDS[:1])])
 def test_a_subscription_in_force_is_returned_whatever_its_dataset_is_called(
     state: Any, names: tuple[str, ...], subscribe: Subscribe

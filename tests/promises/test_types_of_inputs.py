@@ -11,7 +11,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from octogen_dagster import ParquetSnapshotIOManager, errors
+from octogen_dagster import errors
+from tests.results import materialized, stored
 from tests.servers.buckets import S3Bucket
 
 SHOPS = dg.StaticPartitionsDefinition(["acme", "zen"])
@@ -47,11 +48,10 @@ def rows(loaded: Any) -> list[dict[str, Any]]:
 @pytest.fixture
 def resources(tmp_path: Path, instance: dg.DagsterInstance) -> dict[str, Any]:
     """Return an IO manager that has the snapshots of both assets."""
-    stored = {"io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path))}
-    dg.materialize([boots], resources=stored, instance=instance)
+    materialized([boots], tmp_path, instance=instance)
     for key in SHOPS.get_partition_keys():
-        dg.materialize([by_shop], resources=stored, instance=instance, partition_key=key)
-    return stored
+        materialized([by_shop], tmp_path, instance=instance, partition_key=key)
+    return stored(tmp_path)
 
 
 def load(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import socket
 from pathlib import Path
 
 import dagster as dg
@@ -13,13 +11,13 @@ import pytest
 from octogen_dagster import (
     PRODUCT_SCHEMA,
     OctogenResource,
-    ParquetSnapshotIOManager,
     ProductScan,
     ProductSearch,
     build_catalogs_asset,
     build_product_details_asset,
     build_products_asset,
 )
+from tests.results import stored, warnings
 
 ACME = ProductSearch(catalogs=["acme"])
 
@@ -27,10 +25,7 @@ ACME = ProductSearch(catalogs=["acme"])
 @pytest.fixture
 def octogen() -> OctogenResource:
     """A resource whose address is wrong: nothing listens at the port."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    return OctogenResource(api_key="octo_x", base_url=f"http://127.0.0.1:{port}/v1", attempts=2)
+    return OctogenResource(api_key="octo_x", base_url="http://127.0.0.1:1/v1", attempts=2)
 
 
 @dg.asset
@@ -60,10 +55,7 @@ def test_a_wrong_address_is_told_once_before_the_run_fails(
     instance: dg.DagsterInstance,
     tmp_path: Path,
 ) -> None:
-    resources = {
-        "octogen": octogen,
-        "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path)),
-    }
+    resources = stored(tmp_path, octogen)
     dg.materialize([listed], instance=instance, resources=resources)
     run = dg.materialize(
         [asset, listed],
@@ -73,10 +65,6 @@ def test_a_wrong_address_is_told_once_before_the_run_fails(
         raise_on_error=False,
     )
     assert not run.success
-    warnings = [
-        entry.user_message
-        for entry in instance.all_logs(run.run_id)
-        if entry.level == logging.WARNING
-    ]
-    [line] = [line for line in warnings if "The request is repeated in" in line]
+    lines = warnings(instance, run)
+    [line] = [line for line in lines if "The request is repeated in" in line]
     assert f"no complete response from {octogen.base_url} (" in line

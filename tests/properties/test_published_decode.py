@@ -1,8 +1,10 @@
-"""Pages and lookups are decoded as the published models say, whatever these accept."""
+"""Pages and lookups are decoded as the published models say, whatever these accept.
+
+`tests/promises/test_published_rows.py` shows it of a search with pages of one generation.
+"""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -13,7 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from octogen_ai_sdk.generated.models import (
-    MerchantProductListItem,
     MerchantProductUrlLookupResponse,
     MerchantProductView,
     ProgrammaticProductLookupResponse,
@@ -26,68 +27,11 @@ from benchmarks.source import Generation
 from octogen_dagster.frames import decode as module
 from octogen_dagster.frames.columns import DETAIL_SCHEMA, PRODUCT_SCHEMA
 from octogen_dagster.frames.decode import product_frame, read_lookup, read_page, with_details
-from tests.published import answers, bodies, ok, published, text, unknown_fields, values
+from tests.published import answers, bodies, ok, published, unknown_fields, values
+from tests.published_pages import pages, published_page, rows, seed_page
 
 BEGAN = datetime(2026, 11, 25, tzinfo=timezone.utc)
-EFFECTIVE_QUERY = {"text": "", "understood": False}
-SEED_FIELDS = {
-    *("uuid", "productUrl", "title", "brand", "currentPrice", "originalPrice", "imageUrl"),
-    *("images", "rating", "updatedAt", "isActive"),
-}
 COLUMNS = [*PRODUCT_SCHEMA]
-
-
-def pages(*, lax: bool) -> st.SearchStrategy[Any]:
-    """Pages of the current generation; a product without a uuid is refused."""
-    products = answers(MerchantProductListItem, {"uuid": text.filter(bool)}, lax=lax)
-    fields = {
-        "items": st.lists(products, min_size=1, max_size=3),
-        "effectiveQuery": st.just(EFFECTIVE_QUERY),
-    }
-    return answers(ProgrammaticProductSearchPage, fields)
-
-
-def seed_page(page: dict[str, Any]) -> dict[str, Any]:
-    """The page as a service of the seed generation sends it, with images as texts."""
-    items = [
-        {name: value for name, value in item.items() if name in SEED_FIELDS}
-        for item in page.get("items", ())
-    ]
-    for item in items:
-        if item.get("images"):
-            item["images"] = [image["url"] for image in item["images"]]
-    return {"items": items, "nextCursor": page.get("nextCursor")}
-
-
-def published_page(content: bytes) -> ProgrammaticProductSearchPage:
-    """What the published model says about a page of either generation."""
-    page = json.loads(content)
-    page = {"effectiveQuery": EFFECTIVE_QUERY, "requestId": "", **page}
-    for item in page.get("items", ()):
-        for name in ("images", "primaryImage"):
-            item.update({name: as_objects(item[name])} if item.get(name) else {})
-        if len(str(item.get("updatedAt"))) == len("2026-01-01T00:00:00"):
-            item["updatedAt"] += "Z"  # the benchmarks have times without a zone
-    return ProgrammaticProductSearchPage.model_validate_json(json.dumps(page))
-
-
-def as_objects(value: Any) -> Any:
-    if isinstance(value, list):
-        return [as_objects(each) for each in value]
-    return {"url": value} if isinstance(value, str) else value
-
-
-def rows(contents: Sequence[bytes]) -> list[dict[str, Any]]:
-    """The rows of a snapshot, by what the published model says."""
-    return [
-        {
-            **{name: product.get(name) for name in PRODUCT_SCHEMA},
-            "catalog_key": "acme" if product["catalog_key"] is None else product["catalog_key"],
-            "fetched_at": BEGAN,
-        }
-        for content in contents
-        for product in values(published_page(content))["items"] or ()
-    ]
 
 
 def decode(contents: Sequence[bytes], columns: Sequence[str] = COLUMNS) -> pl.DataFrame:
@@ -96,28 +40,10 @@ def decode(contents: Sequence[bytes], columns: Sequence[str] = COLUMNS) -> pl.Da
 
 
 @published
-@given(st.lists(bodies(pages(lax=False)), min_size=1, max_size=2))
-def test_pages_of_the_current_generation(contents: list[bytes]) -> None:
-    assert decode(contents).to_dicts() == rows(contents)
-
-
-@published
-@given(st.lists(bodies(pages(lax=False).map(seed_page)), min_size=1, max_size=2))
-def test_pages_of_the_seed_generation(contents: list[bytes]) -> None:
-    assert decode(contents).to_dicts() == rows(contents)
-
-
-@published
 @given(bodies(pages(lax=False)), bodies(pages(lax=False).map(seed_page)))
 def test_pages_of_both_generations_together(current: bytes, seed: bytes) -> None:
     contents = [seed, current, seed]
-    assert decode(contents).to_dicts() == rows(contents)
-
-
-@published
-@given(st.lists(bodies(pages(lax=True)), min_size=1, max_size=2))
-def test_values_that_pydantic_converts(contents: list[bytes]) -> None:
-    assert decode(contents).to_dicts() == rows(contents)
+    assert decode(contents).drop("fetched_at").to_dicts() == rows(*contents)
 
 
 @published
@@ -152,7 +78,7 @@ def test_pages_of_each_shape_need_no_model(
     shape = SHAPES[name]
     items = list(shape.items(generation, 30))
     contents = [shape.encode({"items": items[begin : begin + 15]}) for begin in (0, 15)]
-    expected = rows(contents)
+    expected = rows(*contents)
     unknown: Counter[str] = Counter()
     for content in contents:
         unknown += unknown_fields(published_page(content))
@@ -160,7 +86,8 @@ def test_pages_of_each_shape_need_no_model(
 
     read = [read_page(ok(content), "Page", is_first=True) for content in contents]
 
-    assert product_frame(read, COLUMNS, "acme", BEGAN).to_dicts() == expected
+    frame = product_frame(read, COLUMNS, "acme", BEGAN)
+    assert frame.drop("fetched_at").to_dicts() == expected
     assert sum((Counter(page.unknown) for page in read), Counter()) == unknown
     assert bool(unknown) == name.startswith("unknown")
 

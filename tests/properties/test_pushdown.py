@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from octogen_dagster import NamedCatalogs, ProductSearch, scan_products
+from octogen_dagster import NamedCatalogs, ProductSearch
 from octogen_dagster.sandbox.server import Sandbox
+from tests.results import scan
 
 SOURCE = NamedCatalogs(keys=["northpeak", "strada", "voltaic"])
 price, key = pl.col("current_price"), pl.col("catalog_key")
@@ -23,10 +24,6 @@ def catalogs(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     shops = {"northpeak": 230, "strada": 120, "voltaic": 7}
     with Sandbox(catalogs=shops, generation=request.param) as sandbox:
         yield sandbox
-
-
-def scan(sandbox: Sandbox, search: ProductSearch, **settings: Any) -> pl.LazyFrame:
-    return scan_products(search, api_key=sandbox.api_key, base_url=sandbox.base_url, **settings)
 
 
 def searches(sandbox: Sandbox, since: int) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ points of the published package, because this project installs commands of the s
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -14,11 +15,19 @@ import subprocess
 import sys
 from typing import Any
 
+import grpc
 import httpx
+import httpx2
 import pytest
+from google.cloud import bigquery_analyticshub_v1 as ah
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp_types import CallToolResult
 
 from octogen_dagster.sandbox.server import Sandbox
-from tests.sandbox.hub_calls import PRINCIPAL, PROJECT, SECONDS, Google, statuses
+from tests.servers.octogen_mcp import PRINCIPAL, PROJECT
+
+SECONDS = 30
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +61,23 @@ def published(sandbox: Sandbox, name: str, *arguments: str) -> Any:
     )
     assert (done.returncode, done.stderr) == (0, "")
     return json.loads(done.stdout)
+
+
+def statuses(sandbox: Sandbox) -> dict[str, tuple[str, str | None]]:
+    """The status and the reason of each catalog, which the client of `mcp` is told."""
+
+    async def call() -> Any:
+        headers = {"Authorization": f"Bearer {sandbox.hub.access_token}"}
+        async with (
+            httpx2.AsyncClient(headers=headers, timeout=SECONDS) as http,
+            Client(streamable_http_client(sandbox.hub.mcp_url, http_client=http)) as client,
+        ):
+            result = await client.call_tool("list_bigquery_subscribers", {})
+            assert isinstance(result, CallToolResult)
+            return result.structured_content
+
+    cells = asyncio.run(call())["result"]["cells"]
+    return {cell["catalogKey"]: (cell["status"], cell["reasonCode"]) for cell in cells}
 
 
 def test_the_published_programs_subscribe() -> None:
@@ -104,9 +130,12 @@ def test_the_command_shares_its_catalogs_until_ctrl_c() -> None:
         with httpx.Client(transport=httpx.HTTPTransport(retries=10), timeout=SECONDS) as http:
             tokens = http.post(exports["OCTOGEN_MCP_TOKEN_ENDPOINT"], data=form).json()
         assert tokens["access_token"]
-        google = Google(exports["ANALYTICS_HUB_EMULATOR_HOST"])
+        channel = grpc.insecure_channel(exports["ANALYTICS_HUB_EMULATOR_HOST"])
+        transport = ah.AnalyticsHubServiceClient.get_transport_class("grpc")(channel=channel)
+        google = ah.AnalyticsHubServiceClient(transport=transport)
         exchange = "projects/octogen-sandbox/locations/us/dataExchanges/catalogs"
-        assert [each.display_name for each in google.listings(exchange)] == ["acme", "zen"]
+        listed = google.list_listings(parent=exchange, timeout=SECONDS)
+        assert [each.display_name for each in listed] == ["acme", "zen"]
         process.send_signal(2)
         assert process.wait(timeout=30) == 0
         assert process.stderr

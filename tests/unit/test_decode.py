@@ -8,6 +8,8 @@ from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from octogen_dagster.api.http import Response
@@ -15,6 +17,7 @@ from octogen_dagster.api.models import UtcDatetime
 from octogen_dagster.errors import OctogenResponseError
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.decode import product_frame, read_lookup, read_page, with_details
+from octogen_dagster.frames.read import SeenProducts
 
 PRODUCT = {"uuid": "u", "productUrl": "p"}
 by_model = TypeAdapter(UtcDatetime | None)
@@ -107,15 +110,23 @@ def urls(lists: list[Any]) -> list[Any]:
     return [images if images is None else [url_of(image) for image in images] for images in lists]
 
 
-@pytest.mark.parametrize(
-    ("product", "problem"),
-    [
-        ({"currentPrice": "free"}, "a wrong product.currentPrice: input should be a valid number"),
-        ({"productUrl": None}, "a wrong product.productUrl: input should be a valid string"),
-        ({"images": [{"width": 5}]}, "a wrong product.images.0.url: field required"),
-    ],
+#
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 60).map(str), max_size=20), max_size=20),
+    st.sampled_from([0, 30, 20_000]),
 )
-def test_a_refused_lookup_names_the_field(product: dict[str, Any], problem: str) -> None:
-    with pytest.raises(OctogenResponseError) as raised:
-        read_lookup(response({"product": PRODUCT | product}), "The product")
-    assert str(raised.value).startswith(f"The product was answered with 200 and {problem}")
+def test_each_product_is_new_once(batches: list[list[str]], recent: int) -> None:
+    seen, known = SeenProducts(recent), set[str]()
+    for batch in batches:
+        expected = [uuid not in {*known, *batch[:at]} for at, uuid in enumerate(batch)]
+        known.update(batch)
+        assert seen.add(batch).to_list() == expected
+
+
+def test_many_batches_of_many_products() -> None:
+    seen = SeenProducts(4_096)
+    for start in range(0, 50_000, 1_000):
+        batch = [str(number) for number in range(start, start + 1_500)]
+        assert seen.add(batch).sum() == (1_500 if start == 0 else 1_000)

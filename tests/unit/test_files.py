@@ -1,13 +1,20 @@
 from __future__ import annotations
 
 import os
+import pickle
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import polars as pl
 import pytest
+from polars.io.plugins import register_io_source
+from pydantic import SecretStr
 
+from octogen_dagster.control_plane.login_files import SecretFile
 from octogen_dagster.files import remove_abandoned, write_whole
+from octogen_dagster.store import MAX_WRITE_SECONDS, write_parquet
 
 UNFINISHED = ".unfinished"
 
@@ -91,3 +98,31 @@ def test_abandoned_files_of_one_target_are_removed_when_they_are_old(tmp_path: P
             os.utime(path, (0, 0))
     remove_abandoned(target, older_than_seconds=3600)
     assert set(tmp_path.iterdir()) == {target, young, other_suffix, other_target}
+
+
+#
+
+
+def test_a_writer_that_waits_for_its_rows_is_not_taken_for_dead(tmp_path: Path) -> None:
+    """A file grows only by whole row groups, which may take longer than an hour."""
+    unfinished = tmp_path / ".made.parquet.0.unfinished"
+    unfinished.touch()
+
+    def rows(*_: object) -> Iterator[pl.DataFrame]:
+        os.utime(unfinished, (0, 0))
+        deadline = time.monotonic() + 30
+        while not unfinished.stat().st_mtime:
+            assert time.monotonic() < deadline, "the writer shows no sign of life"
+        remove_abandoned(tmp_path / "made.parquet", MAX_WRITE_SECONDS)
+        yield pl.DataFrame({"n": [1]})
+
+    frame = register_io_source(rows, schema={"n": pl.Int64})
+    assert write_parquet(frame, unfinished, dict, lambda: None) == 1
+
+
+# The files of a login.
+
+
+def test_a_file_with_its_first_word_is_not_pickled() -> None:
+    with pytest.raises(TypeError, match="refresh token file /x is not pickled"):
+        pickle.dumps(SecretFile("/x", "refresh token", SecretStr("secret")))

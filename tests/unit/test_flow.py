@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from octogen_dagster.api.credentials import ApiKey
-from octogen_dagster.api.flow import Flow, Send, Wait, lookup_flow, request_flow, search_flow
+from octogen_dagster.api.flow import Flow, Send, Wait, request_flow, search_flow
 from octogen_dagster.api.http import (
     BodyTooLargeError,
     Response,
@@ -29,7 +29,6 @@ from octogen_dagster.errors import (
     OctogenResponseError,
     OctogenServerError,
     OctogenShopError,
-    OctogenValidationError,
 )
 from tests.api.servers import KEY, page
 
@@ -193,62 +192,3 @@ def test_a_flow_that_is_closed_gives_everything_back(steps: int) -> None:
     flow.close()
     assert_nothing_reserved(service)
     assert service.spending.spent_usd == 0
-
-
-def refusal(*names: str) -> Response:
-    entries = [{"loc": ["body", name], "msg": "no", "type": "extra_forbidden"} for name in names]
-    return answer(422, {"detail": entries})
-
-
-@pytest.mark.parametrize(
-    ("answers", "bodies", "generation"),
-    [
-        ([answer()], [{"catalog": "acme", "understand": False}], "seed"),
-        (
-            [refusal("catalog"), answer()],
-            [{"catalog": "acme", "understand": False}, {"catalogs": ["acme"], "understand": False}],
-            "current",
-        ),
-        (
-            [refusal("understand"), answer()],
-            [{"catalog": "acme", "understand": False}, {"catalog": "acme"}],
-            "seed",
-        ),
-        ([refusal("limit")], [{"catalog": "acme", "understand": False}], None),
-        (
-            # It refuses whatever it is sent: each spelling is tried once.
-            [refusal("catalog"), refusal("understand"), refusal("catalog")],
-            [
-                {"catalog": "acme", "understand": False},
-                {"catalogs": ["acme"], "understand": False},
-                {"catalogs": ["acme"]},
-            ],
-            None,
-        ),
-    ],
-)
-def test_a_search_is_spelled_as_the_service_takes_it(
-    answers: list[Any], bodies: list[Any], generation: str | None
-) -> None:
-    script = Script(answers)
-    service = script.service()
-    flow = search_flow(service, {"catalog": "acme", "understand": False}, "It")
-    if generation is None:
-        with pytest.raises(OctogenValidationError):
-            script.drive(flow)
-    else:
-        script.drive(flow)
-        assert service.generation == generation
-        script.drive(search_flow(service, {"catalog": "acme", "understand": False}, "It"))
-        bodies = [*bodies, bodies[-1]]
-    assert [json.loads(sent.request.content or b"") for sent in script.sent] == bodies
-    assert not service.spending.spent_usd or generation
-
-
-def test_a_lookup_is_sent_without_what_the_service_refuses() -> None:
-    script = Script([refusal("matchMode"), refusal("resolutionMode"), answer()])
-    service = script.service()
-    for _ in range(2):
-        script.drive(lookup_flow(service, "https://a.example/1", lambda response, _: response))
-    bodies = [json.loads(sent.request.content or b"") for sent in script.sent]
-    assert [len(body) for body in bodies] == [3, 2, 1, 1]

@@ -1,12 +1,26 @@
 from __future__ import annotations
 
+import json
+
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from octogen_dagster.api.http import (
+    Response,
     rate_limit,
     rate_limit_remaining,
     retry_after_seconds,
+)
+from octogen_dagster.api.responses import error_from_response
+from octogen_dagster.api.retry import Retries, RetryPolicy
+from octogen_dagster.errors import (
+    OctogenConnectionError,
+    OctogenError,
+    OctogenPagingError,
+    OctogenResponseError,
+    OctogenTimeoutError,
 )
 
 DATE = "Wed, 21 Oct 2026 07:28:00 GMT"
@@ -90,3 +104,49 @@ class TestRateLimit:
 
     def test_without_headers_there_is_none(self) -> None:
         assert rate_limit({}) is rate_limit_remaining({}) is None
+
+
+# Which failures of a request are followed by another attempt, and after which wait.
+
+
+def failed_with(
+    status: int, retry_after: str | None = None, detail: str | None = None
+) -> OctogenError:
+    headers = {} if retry_after is None else {"retry-after": retry_after}
+    return error_from_response(
+        Response(status, headers, json.dumps({"detail": detail}).encode()), "It"
+    )
+
+
+PASSING = [failed_with(429), failed_with(500), failed_with(503, "120"), failed_with(599)]
+PASSING += [OctogenConnectionError("cut"), OctogenTimeoutError("late")]
+LASTING = [failed_with(status, "1") for status in (307, 400, 401, 402, 403, 404, 409, 422)]
+LASTING += [OctogenResponseError("a web page", httpx.Response(200)), OctogenPagingError("loop")]
+
+
+@pytest.mark.parametrize("error", PASSING, ids=repr)
+def test_a_missing_response_429_and_5xx_are_retried(error: OctogenError) -> None:
+    assert Retries(RetryPolicy()).wait_after(error) is not None
+    assert Retries(RetryPolicy(attempts=1)).wait_after(error) is None
+
+
+@pytest.mark.parametrize("error", LASTING, ids=repr)
+def test_nothing_else_is_retried(error: OctogenError) -> None:
+    assert Retries(RetryPolicy()).wait_after(error) is None
+
+
+@given(
+    failures=st.integers(1, 2000),
+    first=st.floats(0.001, 10),
+    longest=st.floats(0.001, 100),
+    asked=st.integers(0, 120),
+)
+def test_the_wait_is_retry_after_plus_a_delay_that_doubles_up_to_a_maximum(
+    failures: int, first: float, longest: float, asked: int
+) -> None:
+    policy = RetryPolicy(attempts=10_000, first_delay=first, max_delay=longest)
+    step = first * 2.0 ** min(failures - 1, 60)
+    assert min(step, longest) - 1e-6 <= policy.delay(failures) <= min(step + first, longest) + 1e-6
+    wait = Retries(policy).wait_after(failed_with(503, str(asked)))
+    assert wait is not None
+    assert asked + min(first, longest) - 1e-6 <= wait <= asked + min(2 * first, longest) + 1e-6

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from octogen_dagster.api import paging
 from octogen_dagster.api.paging import (
-    MAX_PAGES_WITHOUT_NEW,
     PageTracker,
 )
 from octogen_dagster.errors import OctogenPagingError
@@ -148,55 +147,6 @@ class TestRestarts:
         with pytest.raises(OctogenPagingError) as caught:
             tracker.page_received(page)
         assert str(caught.value) == restarted(number)
-
-    def test_page_1_may_come_twice_but_not_three_times(self) -> None:
-        uuids = [str(number) for number in range(10)]
-        tracker = PageTracker("Catalog 'acme'")
-        tracker.page_received(Page(uuids, "1/0"))
-        tracker.page_received(Page(uuids, "1/1"))
-        with pytest.raises(OctogenPagingError) as caught:
-            tracker.page_received(Page(uuids, "1/2"))
-        assert str(caught.value) == restarted(2)
-
-
-class TestLoops:
-    @given(walks(), st.data())
-    def test_a_cursor_that_was_used_before_is_an_error_that_names_both_pages(
-        self, pages: list[PageContent], data: st.DataObject
-    ) -> None:
-        assume(len(pages) >= 3)
-        back = data.draw(st.integers(1, len(pages) - 2))
-        tracker = PageTracker("It")
-        for number, uuids in enumerate(pages[:-1], 1):
-            tracker.page_received(Page(uuids, str(number)))
-            tracker.deduplicated(new=1, repeats=0)
-        assume(set(pages[-1]).isdisjoint(pages[0]) or back > 1)
-        with pytest.raises(OctogenPagingError) as caught:
-            tracker.page_received(Page(pages[-1], str(back)))
-        assert f"page {len(pages)} has the next cursor that page {back} had" in str(caught.value)
-
-
-class TestNoEnd:
-    @pytest.mark.parametrize("uuids", [[], ["a"], ["b", "a"]])
-    @pytest.mark.parametrize("productive", [1, 7])
-    def test_pages_with_nothing_new_come_to_an_error(
-        self, uuids: list[str], productive: int
-    ) -> None:
-        tracker = PageTracker("Catalog 'acme'")
-        for number in range(productive):
-            tracker.page_received(Page([f"p{number}", "a", "b"], f"c{number}"))
-            tracker.deduplicated(new=1, repeats=0)
-        for number in range(productive + MAX_PAGES_WITHOUT_NEW):
-            tracker.page_received(Page(uuids, f"d{number}"))
-            tracker.deduplicated(new=0, repeats=len(uuids))
-        tracker.page_received(Page(uuids, "e"))
-        with pytest.raises(OctogenPagingError) as caught:
-            tracker.deduplicated(new=0, repeats=len(uuids))
-        in_a_row = productive + MAX_PAGES_WITHOUT_NEW + 1
-        assert (
-            f"{in_a_row} pages in a row, up to page {tracker.pages}, brought no new product"
-            in str(caught.value)
-        )
 
 
 def endless(tracker: PageTracker, *, page_size: int = 100) -> int:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections import Counter
 from datetime import datetime, timezone
 from typing import Any, cast
 
@@ -15,7 +14,6 @@ from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.errors import OctogenConnectionError, OctogenError, Persistence
 from octogen_dagster.frames.plan import (
     SnapshotBrands,
-    in_reading_order,
     plan_walks,
     split_large,
 )
@@ -161,19 +159,6 @@ def test_a_catalog_is_split_if_it_would_be_read_when_all_others_have_ended(
     assert split(catalogs(**pages)) == walks
 
 
-@pytest.mark.parametrize(
-    ("settings", "walks"),
-    [
-        ({"concurrency": 2}, 8),
-        ({"concurrency": 1}, 1),
-        ({"max_extra_pages_ratio": 0.0}, 1),
-        ({"counts": False}, 1),  # nothing would show that products are missing
-    ],
-)
-def test_what_a_split_depends_on(settings: dict[str, Any], walks: int) -> None:
-    assert split(catalogs(acme=500), **settings) == [walks]
-
-
 def test_a_retry_plans_the_same_parts_whatever_the_source_counts_by_then() -> None:
     latest = pl.LazyFrame(
         [{"catalog_key": "acme", "brand": {"name": each}} for each in BRANDS] * 50
@@ -191,14 +176,3 @@ def test_a_retry_plans_the_same_parts_whatever_the_source_counts_by_then() -> No
     ]
     assert len(bodies[0]) > 2
     assert bodies[0] == bodies[1] == bodies[2]
-
-
-def test_the_longest_walks_begin_first() -> None:
-    walks = catalogs(acme=900, small=30, large=300)
-    brands = SnapshotBrands(lambda: None, lambda _line: None)
-    split_walks = split_large(walks, WHOLE, service(), client(), brands=brands, log=print)
-    ordered = in_reading_order(split_walks)
-    sizes = [walk.part.products if walk.part else walk.product_count or 0 for walk in ordered]
-    assert sizes == sorted(sizes, reverse=True)
-    assert Counter(walk.catalog for walk in ordered)["acme"] > 1
-    assert in_reading_order([[each] for each in walks]) == walks

@@ -8,7 +8,7 @@ from dagster_gcp import BigQueryResource
 
 from octogen_dagster import ParquetSnapshotIOManager, build_linked_snapshot_asset
 from octogen_dagster.bigquery import queries
-from tests.results import failure
+from tests.results import failure, is_retried
 from tests.servers.bigquery import PROJECT, VIEW, BigQueryServer, serving
 
 
@@ -32,5 +32,5 @@ def test_a_server_that_sends_no_rows_does_not_hold_a_read(
             raise_on_error=False,
         )
     assert "BigQuery sent none for 0 seconds. Try again later." in failure(result)
-    assert [event for event in result.all_events if event.is_step_up_for_retry]
+    assert is_retried(result)
     assert len(server.inserted) == 1

@@ -78,39 +78,6 @@ class TestParsed:
     def test_a_body_that_is_not_json_is_reported_as_such(self, content: bytes) -> None:
         assert "a body that is not JSON" in refused(MerchantProductListPage, content)
 
-    @pytest.mark.parametrize(
-        ("change", "field", "value"),
-        [
-            ({"currentPrice": "a lot"}, "currentPrice", "'a lot'"),
-            ({"rating": {"count": "many"}}, "rating.count", "'many'"),
-            ({"rating": {"count": 2.5}}, "rating.count", "2.5"),
-            ({"brand": "Acme"}, "brand", "'Acme'"),
-            ({"images": [{"width": 3}]}, "images.0.url", "width"),
-            ({"updatedAt": "yesterday"}, "updatedAt", "'yesterday'"),
-            ({"title": ["a"]}, "title", "a"),
-            ({"productUrl": None}, "productUrl", "None"),
-        ],
-    )
-    def test_the_message_names_the_product_and_the_field(
-        self, change: dict[str, Any], field: str, value: str
-    ) -> None:
-        body = {"items": [GOOD, GOOD | {"uuid": "u-2"} | change]}
-        text = refused(MerchantProductListPage, body)
-        assert f"a product 'u-2' (item 1) whose {field} is wrong: " in text
-        assert value in text
-
-    @pytest.mark.parametrize(
-        ("item", "named"),
-        [
-            ({"productUrl": "x"}, "a product at item 1 whose uuid is wrong"),
-            ({"uuid": "", "productUrl": "x"}, "a product at item 1 whose uuid is wrong"),
-            (None, "a product at item 1 that is wrong: input should be an object"),
-            ({"uuid": "u-2"}, "a product 'u-2' (item 1) whose productUrl is wrong: field required"),
-        ],
-    )
-    def test_a_product_without_a_uuid_is_named_by_its_index(self, item: Any, named: str) -> None:
-        assert named in refused(MerchantProductListPage, {"items": [GOOD, item]})
-
     def test_a_field_outside_of_a_product_is_named_by_its_path(self) -> None:
         body = {"catalogKey": "a", "catalogDisplayName": "A", "product": GOOD | {"tags": "new"}}
         text = refused(MerchantProductUrlLookupResponse, body)

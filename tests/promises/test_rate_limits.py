@@ -6,22 +6,28 @@ The servers count how many there are at once. No test asserts a time.
 from __future__ import annotations
 
 import threading
+from collections import Counter
+from contextlib import ExitStack
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import dagster as dg
+import httpx
 import polars as pl
 import pytest
 
 from octogen_dagster import (
     PRODUCT_SCHEMA,
-    OctogenResource,
-    ParquetSnapshotIOManager,
     ProductSearch,
     build_product_details_asset,
-    scan_products,
 )
+from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.sandbox.state import ReceivedRequest
 from tests.api.servers import RawServer, Received, http, page
+from tests.forked import processes
+from tests.promises.rate_limit_runs import PAGE_SIZE, by_dagster
+from tests.results import octogen_at, scan, stored
 
 CONCURRENCY = 16
 CATALOGS = [f"shop-{number}" for number in range(CONCURRENCY)]
@@ -117,12 +123,7 @@ class Crowded(Service):
 def read(service: Service) -> None:
     """Read all catalogs, and assert that the read is whole."""
     with RawServer(service.answer) as server:
-        frame = scan_products(
-            ProductSearch(catalogs=CATALOGS),
-            api_key=server.api_key,
-            base_url=server.base_url,
-            concurrency=CONCURRENCY,
-        ).collect()
+        frame = scan(server, ProductSearch(catalogs=CATALOGS), concurrency=CONCURRENCY).collect()
     expected = {f"{catalog}/{number}" for catalog in CATALOGS for number in range(PAGES)}
     assert len(frame) == len(expected)
     assert set(frame.get_column("uuid")) == expected
@@ -139,13 +140,8 @@ def look_up(service: Service, folder: Path) -> None:
         return pl.concat([PRODUCT_SCHEMA.to_frame(), pl.DataFrame(rows)], how="diagonal")
 
     with RawServer(service.answer) as server:
-        octogen = OctogenResource(
-            api_key=server.api_key, base_url=server.base_url, concurrency=CONCURRENCY
-        )
-        resources = {
-            "octogen": octogen,
-            "io_manager": ParquetSnapshotIOManager(base_dir=str(folder)),
-        }
+        octogen = octogen_at(server, concurrency=CONCURRENCY)
+        resources = stored(folder, octogen)
         dg.materialize([products, build_product_details_asset(products)], resources=resources)
     frame = pl.read_parquet(folder / "products_details.parquet")
     assert frame.get_column("status").to_list() == ["found"] * LOOKUPS
@@ -168,3 +164,84 @@ def test_lookups_are_half_as_many_at_once(tmp_path: Path, detail: Any) -> None:
     service = Crowded(detail)
     look_up(service, tmp_path)
     assert_halved(service)
+
+
+# Eight runs at once, each in its own process, share one small rate limit.
+
+
+RUNS = 8
+KEYS = [f"shop-{number}" for number in range(RUNS)]
+PAGES_OF_A_RUN = 8
+REQUESTS_A_MINUTE = 240
+RESERVE = REQUESTS_A_MINUTE // 5  # what `OctogenResource` leaves to others by default
+POLL_SECONDS = 120.0
+
+RunPipe: TypeAlias = "Connection[Any, Any]"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_eight_runs_at_once_share_the_bucket_and_none_fails_or_starves(tmp_path: Path) -> None:
+    with (
+        Sandbox(catalogs=KEYS, products=PAGES_OF_A_RUN * PAGE_SIZE, generation="seed") as shops,
+        httpx.Client(headers={"Authorization": f"Bearer {shops.api_key}"}) as other,
+        ExitStack() as started,
+    ):
+        runs: list[RunPipe] = []
+        for entry in other.get(f"{shops.base_url}/catalogs").json():
+            mine, its = processes.Pipe()
+            arguments = (entry["catalog"], shops.environment, str(tmp_path / "snapshots"), its)
+            process = processes.Process(target=by_dagster, args=arguments)
+            process.start()
+            its.close()  # otherwise the end of the process would not be noticed here
+            started.callback(process.kill)
+            runs.append(mine)
+        assert [_receive(run) for run in runs] == ["ready"] * RUNS
+        _spend_all_but_the_reserve(shops, other)
+        before = len(shops.requests)
+        for run in runs:
+            run.send("go")
+        messages = [_receive(run) for run in runs]
+        requests = shops.requests[before:]
+
+    for rows, rate_limit_wait_seconds in messages:
+        assert rows == PAGES_OF_A_RUN * PAGE_SIZE
+        assert rate_limit_wait_seconds > 0
+    # The runs needed more than the limit allowed at once, and none was refused.
+    assert RUNS * PAGES_OF_A_RUN > RESERVE
+    # Each run lists the catalogs once more at its end.
+    assert Counter(request.status for request in requests) == {200: RUNS * (PAGES_OF_A_RUN + 1)}
+    # A busy machine may delay a run, but no run waits while another gets all of its pages.
+    searches = [request for request in requests if request.path == "/products/search"]
+    assert _most_pages_meanwhile(searches) < PAGES_OF_A_RUN - 1
+
+
+def _receive(run: RunPipe) -> Any:
+    """Receive a message of a run; raise EOFError if the run failed."""
+    assert run.poll(POLL_SECONDS)
+    return run.recv()
+
+
+def _spend_all_but_the_reserve(shops: Sandbox, other: httpx.Client) -> None:
+    """Let another client of the organisation spend what the runs could spend at once."""
+    shops.set_rate_limit(REQUESTS_A_MINUTE)
+    remaining = REQUESTS_A_MINUTE
+    while remaining > RESERVE:
+        response = other.get(f"{shops.base_url}/catalogs")
+        remaining = int(response.headers["X-RateLimit-Remaining"])
+
+
+def _most_pages_meanwhile(requests: list[ReceivedRequest]) -> int:
+    """Return the most pages that one run got while another waited for its next one."""
+    most = 0
+    meanwhile: dict[str, Counter[str]] = {}
+    for request in requests:
+        assert request.body
+        catalog = request.body["catalog"]
+        meanwhile.pop(catalog, None)
+        for pages in meanwhile.values():
+            pages[catalog] += 1
+            most = max(most, pages[catalog])
+        if request.page < PAGES_OF_A_RUN:
+            meanwhile[catalog] = Counter()
+    return most
