@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -118,53 +117,6 @@ def test_an_asset_of_ones_own_has_the_checks_of_the_columns_that_it_declares(
 )
 def test_a_check_is_left_out(settings: dict[str, Any], left_out: set[str]) -> None:
     assert names(PRODUCTS, **settings) == ALL - left_out
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (
-            {"max_age": timedelta()},
-            "max_age must be a positive timedelta or None, not datetime.timedelta(0).",
-        ),
-        (
-            {"max_bad_price_share": 5},
-            "max_bad_price_share must be a share from 0 to 1 (0.05 is 5 %), not 5",
-        ),
-        (
-            {"max_null_share": {"title": -0.1}},
-            "max_null_share['title'] must be a share from 0 to 1 (0.05 is 5 %), not -0.1",
-        ),
-        (
-            {"max_rows_change": -1},
-            "max_rows_change must be a share of at least 0 (0.3 is 30 %), not -1",
-        ),
-        ({"price_outlier_ratio": 1}, "price_outlier_ratio must be above 1, not 1"),
-        (
-            {"exclude": ["price"]},
-            "exclude names 'price', and there is no such check. Did you mean 'prices'? The checks "
-            "are rows_within_bounds, nulls, prices, fresh.",
-        ),
-        (
-            {"blocking": True, "severity": dg.AssetCheckSeverity.WARN},
-            "blocking=True needs severity=dg.AssetCheckSeverity.ERROR: Dagster lets what is "
-            "downstream run after a warning.",
-        ),
-    ],
-    ids=str,
-)
-def test_a_wrong_setting_is_refused_at_once(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        build_snapshot_checks(PRODUCTS, **settings)
-
-
-def test_the_checks_are_of_one_asset() -> None:
-    @dg.multi_asset(specs=[dg.AssetSpec("a"), dg.AssetSpec("b")])
-    def several() -> tuple[None, None]:
-        return None, None
-
-    with pytest.raises(ValueError, match=r"has 2 assets, and the checks are of one\. Build them"):
-        build_snapshot_checks(several)
 
 
 @pytest.mark.parametrize("partition", [None, "acme"])

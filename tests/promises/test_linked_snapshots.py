@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -106,28 +106,6 @@ def test_names_pool_group_and_checks_are_those_of_the_other_assets() -> None:
     assert asset.partitions_def == LISTINGS
     assert [dep.asset_key for dep in spec.deps] == [linked_datasets.key]
     assert {key.name for key in asset.check_keys} == {"not_empty", "expected_columns"}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"columns": []}, "columns must be a list of one or more different names"),
-        ({"columns": "uuid"}, "columns must be a list of one or more different names"),
-        ({"columns": ["uuid", "UUID"]}, "columns must be a list of one or more different names"),
-        ({"where": " "}, "where must be an expression in SQL, or None for all rows"),
-        ({"max_age": timedelta()}, "max_age must be a positive timedelta or None"),
-        ({"min_rows_ratio": 2}, "min_rows_ratio must be a share from 0 to 1"),
-        (
-            {"columns": ["uuid"], "modified_column": "changed_on"},
-            "modified_column 'changed_on' is not among columns",
-        ),
-    ],
-)
-def test_wrong_arguments_are_refused_when_the_asset_is_defined(
-    arguments: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ValueError, match=f"^{message}"):
-        build_linked_snapshot_asset(linked, **arguments)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """A listing has one partition, whether its project is named by id or by number."""
 
 import contextlib
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 
 from octogen_dagster import (
     AnalyticsHubResource,
-    ExchangeSource,
     StaticSource,
     build_linked_datasets_asset,
     build_linked_products_asset,
@@ -23,31 +21,12 @@ from octogen_dagster import (
     listing_of,
     listing_partition_key,
 )
-from octogen_dagster.errors import OctogenBigQueryInputError
 from tests.results import failure, is_retried
 from tests.servers.analytics_hub import Refusal, answering
 
 BY_ID = "projects/octo/locations/us/dataExchanges/catalogs/listings/acme"
 BY_NUMBER = BY_ID.replace("/octo/", "/123/")
 PROJECT = "reader-project"
-
-
-@pytest.mark.parametrize(
-    "exchange",
-    [
-        "projects/x",
-        "catalogs",
-        "",
-        "projects/x/locations/us/dataExchanges",
-        "projects/x/locations/us/dataExchanges/e/listings/acme",
-    ],
-)
-def test_an_exchange_that_is_none_is_refused_where_it_is_written(exchange: str) -> None:
-    with pytest.raises(
-        OctogenBigQueryInputError,
-        match=f"^{re.escape(repr(exchange))} is not the name of an exchange: ",
-    ):
-        build_listing_sensor(ExchangeSource(exchange), build_linked_datasets_asset())
 
 
 ids = st.from_regex(r"[A-Za-z0-9_-]{1,20}", fullmatch=True)
@@ -66,12 +45,6 @@ def test_a_partition_key_turns_back_into_its_listing(
     key = listing_partition_key(resource)
     assert key == f"{project}:{location}:{exchange}:{listing}"
     assert listing_of(key) == resource
-
-
-@pytest.mark.parametrize("key", ["", "acme", "a:b:c", "::::", "p:us:e:", "p/x:us:e:l", "p:u s:e:l"])
-def test_a_key_that_is_no_listing_is_an_error(key: str) -> None:
-    with pytest.raises(OctogenBigQueryInputError, match="Delete the partition, and add it again"):
-        listing_of(key)
 
 
 @contextlib.contextmanager

@@ -308,14 +308,6 @@ def test_an_address_that_does_not_answer_may_fail_the_third_tick_in_a_row(
             assert not thread.is_alive()
 
 
-def test_an_asset_without_dynamic_partitions_is_refused() -> None:
-    @dg.asset
-    def other() -> None: ...
-
-    with pytest.raises(ValueError, match="DynamicPartitionsDefinition with a name"):
-        build_listing_sensor(OctogenSource(), other)
-
-
 def test_the_sensor_has_the_name_the_interval_and_the_other_arguments_it_is_given() -> None:
     sensor = build_listing_sensor(
         OctogenSource(),

@@ -135,19 +135,6 @@ def test_the_sensor_requests_those_that_are_chosen(
     assert [run.partition_key for run in result.run_requests or ()] == ["lagence"]
 
 
-@pytest.mark.parametrize(
-    ("chosen", "text"),
-    [
-        ([], "catalogs is empty: name at least one"),
-        ("lagence", "catalogs must be a list, not the text 'lagence'"),
-        ([" "], "ShopCatalogs has an empty key: remove it"),
-    ],
-)
-def test_a_choice_of_nothing_is_refused_early(chosen: Any, text: str) -> None:
-    with pytest.raises(ValueError, match=text):
-        ShopCatalogs(hosts=HOSTS, catalogs=chosen)
-
-
 @pytest.fixture
 def estimate(service: PublishedService, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """A function that runs `octogen-dagster estimate`."""

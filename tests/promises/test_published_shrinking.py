@@ -191,12 +191,6 @@ def test_a_search_that_finds_nothing_is_published_and_said(
     assert "found no products. Check its filters, or the API key's access." in log
 
 
-@pytest.mark.parametrize("ratio", [-0.1, 1.1, float("nan")])
-def test_a_ratio_that_is_no_share_is_refused_when_the_definitions_load(ratio: float) -> None:
-    with pytest.raises(ValueError, match=r"min_rows_ratio must be a share from 0 to 1"):
-        build_products_asset("products", min_rows_ratio=ratio)
-
-
 def test_a_mistyped_partition_fails_with_the_catalog_of_the_shop_that_is_meant(
     tmp_path: Path, service: PublishedService, instance: dg.DagsterInstance
 ) -> None:

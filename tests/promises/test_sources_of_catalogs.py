@@ -159,38 +159,6 @@ class TestShopCatalogs:
             fetched(server, BOTH)
         assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
-    @pytest.mark.parametrize(
-        ("hosts", "text"),
-        [
-            ([], r"^hosts is empty: name at least one$"),
-            ("acme.example", r"^hosts must be a list, not the text 'acme\.example': write \['acme"),
-            ([""], r"^hosts has '', which is no host: write one such as 'shop\.example'$"),
-            (["acme example"], "which is no host"),
-            (["https:///shoes"], "which is no host"),
-            (["https://[::1"], "which is no host"),
-            (["%2e%2e"], "which is no host"),
-            ([None], "^hosts has None, which is no text"),
-        ],
-    )
-    def test_a_wrong_host_is_refused_early(self, hosts: Any, text: str) -> None:
-        with pytest.raises(ValueError, match=text):
-            ShopCatalogs(hosts=hosts)
-
-
-class TestNamedCatalogs:
-    @pytest.mark.parametrize(
-        ("keys", "text"),
-        [
-            ([], "^keys is empty: name at least one"),
-            ("acme", r"^keys must be a list, not the text 'acme': write \['acme'\]"),
-            (["acme", " "], "^NamedCatalogs has an empty key: remove it"),
-            ([365], "^keys has 365, which is no text: write it in quotes$"),
-        ],
-    )
-    def test_wrong_keys_are_refused_early(self, keys: Any, text: str) -> None:
-        with pytest.raises(ValueError, match=text):
-            NamedCatalogs(keys=keys)
-
 
 # The table of catalogs, from each source.
 

@@ -111,35 +111,6 @@ LISTING = "projects/octo/locations/us/dataExchanges/catalogs/listings/acme"
 
 
 @pytest.mark.parametrize(
-    ("resource", "problem"),
-    [
-        ("", "projects/<project> is missing"),
-        ("projects//locations/us/dataExchanges/c/listings/a", "the project is missing"),
-        ("projects/octo", "locations/<location> is missing"),
-        ("projects/octo/locations/us/listings/a", "dataExchanges/<exchange> is missing"),
-        ("projects/octo/locations/us/dataExchanges/c", "listings/<listing> is missing"),
-        ("projects/octo/locations/us/dataexchanges/c/listings/a", "dataExchanges/<exchange> is"),
-        (f"{LISTING}/", "it continues after the listing"),
-        (LISTING.replace("acme", "ac me"), "the listing 'ac me'"),
-        (LISTING.replace("us", "u:s"), "the location 'u:s'"),
-        (LISTING.replace("octo", "oc\0to"), "the project 'oc\\x00to'"),
-        (LISTING.replace("octo", "o" * 101), "the project 'ooo"),
-        (LISTING.replace("acme", "ac...me"), "the listing 'ac...me'"),
-        (LISTING.replace("acme", "\ud800"), "the listing '\\ud800'"),
-        (LISTING.replace("catalogs", "c" * 101), "the exchange 'ccc"),
-    ],
-)
-def test_a_name_that_is_none_says_what_is_wrong_with_it(resource: str, problem: str) -> None:
-    with pytest.raises(OctogenBigQueryInputError) as caught:
-        ListingName.parse(resource)
-    message = str(caught.value)
-    assert message.startswith(f"{resource[:300]!r} is not the name of a listing: {problem}")
-    assert "projects/<project>/locations/<location>/dataExchanges/<exchange>/listings/" in message
-    assert isinstance(caught.value, OctogenBigQueryError)
-    assert isinstance(caught.value, ValueError)
-
-
-@pytest.mark.parametrize(
     ("other", "same"),
     [
         (LISTING, True),

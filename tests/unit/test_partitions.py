@@ -44,11 +44,6 @@ def test_a_path_component_is_one_component_that_stays_in_its_folder(key: str) ->
     assert not component.startswith(".")
 
 
-def test_a_catalog_key_must_not_be_empty() -> None:
-    with pytest.raises(ValueError, match="must not be empty"):
-        catalog_partition_key(" ")
-
-
 @pytest.mark.parametrize("key", ["", "x" * 201])
 def test_a_key_that_cannot_name_a_file_is_an_error(key: str) -> None:
     with pytest.raises(ValueError, match="cannot name a file"):
