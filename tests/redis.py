@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 
-from tests.postgresql import free_port
+from tests.ports import free_port
 
 _START_TIMEOUT = 30
 

@@ -22,8 +22,8 @@ import yaml
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from octogen_dagster.celery import MAX_MISSES, MonitoredCeleryRunLauncher
-from tests.daemon.processes import Processes, kill, max_concurrent_runs, process_of, processes
 from tests.postgresql import running_postgresql, server_program
+from tests.processes import Processes, kill, max_concurrent_runs, process_of, processes
 from tests.promises.paged_service import PagedService, TokenBucket
 from tests.redis import running_redis
 from tests.servers.buckets import ENVIRONMENT, S3Bucket, moto

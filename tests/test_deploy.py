@@ -24,8 +24,8 @@ from dagster_k8s.job import UserDefinedDagsterK8sConfig
 
 from octogen_dagster.dagster_parts import POOL
 from octogen_dagster.sandbox.server import Sandbox
-from tests.daemon.processes import max_concurrent_runs, process_of
 from tests.postgresql import running_postgresql, server_program
+from tests.processes import max_concurrent_runs, process_of
 
 _T = TypeVar("_T")
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import re
 import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from itertools import accumulate
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -159,22 +157,6 @@ def dagster(
             yield started
         finally:
             started.kill_all()
-
-
-def process_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> int | None:
-    """Return the id of the process that executes a run; None while no log entry names it."""
-    records = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
-    messages = " ".join(str(record.message) for record in records)
-    found = re.search(r"Executing steps in process \(pid: (\d+)\)", messages)
-    return int(found[1]) if found else None
-
-
-def max_concurrent_runs(instance: dg.DagsterInstance) -> int:
-    """Return the largest number of runs that were in progress at the same time."""
-    records = [record for record in instance.get_run_records() if record.start_time]
-    changes = [(record.start_time, 1) for record in records]
-    changes += [(record.end_time, -1) for record in records]
-    return max(accumulate(change for _, change in sorted(changes)))
 
 
 # In the processes.

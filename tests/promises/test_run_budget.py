@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from octogen_dagster import (
+    OctogenResource,
     ProductSearch,
     build_product_details_asset,
     build_products_asset,
