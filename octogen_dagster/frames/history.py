@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
@@ -60,12 +61,39 @@ HISTORY_DESCRIPTIONS = {
 
 _PRODUCTS_AT_ONCE = 200_000
 """The number of differing products that are in memory at the same time."""
-_BATCH_ROWS = 100_000
+_BATCH_ROWS = 40_000
 _MAX_CURRENCIES = 5
 _MAX_DROPS = 10
 _SAMPLED = 64
 """One in so many products says where to divide them."""
 _KEY = pl.struct(_PRODUCT).hash()
+
+
+class StoredSnapshot(NamedTuple):
+    """A snapshot of products that may be put into a history.
+
+    Attributes:
+        provenance: Reads the metadata of its file.
+        scan: Opens it.
+        name: The partition that it is of, if the history reads several.
+        version: What tells it from another one of that name.
+    """
+
+    provenance: Callable[[], Mapping[str, str]]
+    scan: Callable[[], pl.LazyFrame]
+    name: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class SnapshotTimes:
+    """The snapshots of all times of an asset's partitions.
+
+    Attributes:
+        of: Lists those of a catalog's partitions, or without catalogs of None.
+    """
+
+    of: Callable[[str | None], Sequence[StoredSnapshot]]
 
 
 class Observation(NamedTuple):
@@ -184,22 +212,29 @@ def advanced(
     compared by a hash first; only those that differ are computed anew.
     """
     observation = observed[at]
-    compared = [name for name in TRACKED if name not in observation.not_sent]
-    hashed = [_KEY.alias("key"), pl.struct("product_url", *compared).hash().alias("values")]
     covered = history.filter(valid_at(at) & observation.is_covered)
+    differing = _differing(covered, snapshot, at, observation.not_sent)
+    unsent = [pl.lit(None, PRODUCT_SCHEMA[name]).alias(name) for name in observation.not_sent]
+    products = snapshot.select(*_PRODUCT_COLUMNS).with_columns(unsent)
+    yield from _rewritten(history, products, differing, at, observed)
+
+
+def _differing(
+    rows: pl.LazyFrame, snapshot: pl.LazyFrame, at: datetime, not_sent: Collection[str]
+) -> pl.Series:
+    """The keys of the products that differ between rows and a snapshot, or are in one only."""
+    compared = [name for name in TRACKED if name not in not_sent]
+    hashed = [_KEY.alias("key"), pl.struct("product_url", *compared).hash().alias("values")]
     new = snapshot.select(hashed).collect(engine="streaming")
     if new["key"].n_unique() < len(new):
         raise OctogenSnapshotError(
             f"The snapshot of {at:%Y-%m-%d %H:%M} UTC has a product more than once, so it has no "
             "place in a history. Remove repeats by catalog_key and uuid before you store it."
         )
-    old = covered.select(hashed).collect(engine="streaming")
-    differs = pl.col("values").ne_missing(pl.col("values_old"))
+    old = rows.select(hashed).collect(engine="streaming")
     both = new.lazy().join(old.lazy(), on="key", how="full", coalesce=True, suffix="_old")
-    differing = both.filter(differs).select("key").collect(engine="streaming").to_series()
-    unsent = [pl.lit(None, PRODUCT_SCHEMA[name]).alias(name) for name in observation.not_sent]
-    products = snapshot.select(*_PRODUCT_COLUMNS).with_columns(unsent)
-    yield from _rewritten(history, products, differing, at, observed)
+    differs = pl.col("values").ne_missing(pl.col("values_old"))
+    return both.filter(differs).select("key").collect(engine="streaming").to_series()
 
 
 def forgotten(history: pl.LazyFrame, at: datetime, observed: Observed) -> Iterator[pl.DataFrame]:
@@ -241,12 +276,15 @@ def _rewritten(
         for batch in batches:
             if batch.is_empty():
                 continue
-            old = old.vstack(batch.filter(is_differing))
+            differs = batch.select(is_differing).to_series()
+            old = old.vstack(batch.filter(differs))
             # The rows of the last product may go on in the next batch.
             is_whole = pl.col("uuid") < batch.item(-1, "uuid")
             rewritten = rewrite(old.filter(is_whole), new.filter(is_whole))
             old, new = old.filter(~is_whole), new.filter(~is_whole)
-            yield batch.filter(~is_differing).merge_sorted(rewritten, key="uuid")
+            # Half the CPU time of merging sorted frames.
+            rows = pl.concat([batch.filter(~differs), rewritten])
+            yield rows.sort("uuid", maintain_order=True)
         yield rewrite(old, new)
 
 
@@ -258,7 +296,7 @@ def _ranges(products: pl.LazyFrame | None, is_differing: pl.Expr, number: int) -
     uuid = pl.col("uuid")
     sample = products.filter(is_differing).select(uuid.gather_every(_SAMPLED))
     uuids = sample.collect(engine="streaming").to_series().sort()
-    step = math.ceil(len(uuids) / parts)
+    step = math.ceil(len(uuids) / parts) or 1
     cuts = uuids.gather_every(step, offset=step).unique(maintain_order=True)
     below = [*(uuid < cut for cut in cuts), pl.lit(True)]
     above = [pl.lit(True), *(uuid >= cut for cut in cuts)]
@@ -332,7 +370,7 @@ def _spans(catalog: str | None, observed: Observed) -> pl.DataFrame:
         if observation.covers(catalog) and (not lacks or not_sent != lacks[-1]):
             begins.append(at)
             lacks.append(not_sent)
-    ends = [*begins[1:], None]
+    ends = [*begins[1:], None][: len(begins)]
     return pl.DataFrame(
         {"catalog_key": [catalog] * len(begins), "begins": begins, "ends": ends, "not_sent": lacks},
         schema={

@@ -72,7 +72,7 @@ def build_product_changes_asset(
     policy = given.get("backfill_policy")
     condition = given.get("automation_condition")
     if times and condition is not None:
-        given["automation_condition"] = _wait_only_for_latest(condition)
+        given["automation_condition"] = wait_only_for_latest(condition)
 
     mapping = _with_time_before(products) if times else None
 
@@ -153,7 +153,7 @@ def _input(
     return dg.AssetIn(products.key, dagster_type=loaded, partition_mapping=partition_mapping)
 
 
-def _wait_only_for_latest(
+def wait_only_for_latest(
     condition: dg.AutomationCondition[dg.AssetKey],
 ) -> dg.AutomationCondition[dg.AssetKey]:
     """Make a condition for the latest time wait for no snapshot of an earlier time."""

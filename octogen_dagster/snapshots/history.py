@@ -1,23 +1,28 @@
 """The builder of the history of products, and what puts snapshots into it."""
 
 import contextlib
+import json
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import dagster as dg
 import polars as pl
 
 from octogen_dagster.api.search import ProductSearch
-from octogen_dagster.dagster_parts import asset_arguments_of, octogen_asset
+from octogen_dagster.dagster_parts import asset_arguments_of
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.changes import SnapshotPair
 from octogen_dagster.frames.history import (
     HISTORY_SCHEMA,
     Observation,
+    SnapshotTimes,
+    StoredSnapshot,
     advanced,
     history_metadata,
     observation_of,
@@ -27,32 +32,28 @@ from octogen_dagster.frames.history import (
 from octogen_dagster.frames.io_source import Query, check, io_source
 from octogen_dagster.frames.reading import Outcome, Reading, SnapshotPlace
 from octogen_dagster.snapshots.assets import SEARCH
+from octogen_dagster.snapshots.derived import wait_only_for_latest
+from octogen_dagster.snapshots.io_manager import input_kind, pair_of
 from octogen_dagster.snapshots.metadata import (
     COLUMN_SCHEMA,
     HISTORY_SOURCES,
     column_lineage,
     column_schema,
 )
+from octogen_dagster.snapshots.partitions import SnapshotPartitions
+from octogen_dagster.snapshots.ranges import Made, own_range, snapshot_asset
 from octogen_dagster.store import DamagedError
 
-
-class StoredSnapshot(NamedTuple):
-    """A snapshot of products that may be put into a history.
-
-    Attributes:
-        provenance: The metadata of its file.
-        scan: Opens it.
-    """
-
-    provenance: Mapping[str, str]
-    scan: Callable[[], pl.LazyFrame]
+_VERSIONS = "octogen.snapshots"
+"""The metadata of a history's file that says which partitions it has read, in which version."""
 
 
-def _of_pair(pair: SnapshotPair) -> Iterator[StoredSnapshot]:
+def _of_pair(pair: SnapshotPair) -> list[StoredSnapshot]:
     previous = pair.previous
+    stored = [StoredSnapshot(lambda: pair.provenance, lambda: pair.current)]
     if previous is not None:
-        yield StoredSnapshot(pair.previous_provenance, lambda: previous)
-    yield StoredSnapshot(pair.provenance, lambda: pair.current)
+        stored.append(StoredSnapshot(lambda: pair.previous_provenance, lambda: previous))
+    return stored
 
 
 class HistoryUpdate:
@@ -70,13 +71,19 @@ class HistoryUpdate:
         history = _existing(place)
         observed = read_observed(before)
         forgotten = read_forgotten(before)
+        versions: dict[str, str] = json.loads(before.get(_VERSIONS, "{}"))
         unseen: dict[datetime, pl.LazyFrame] = {}
         for snapshot in self._snapshots:
-            at = _fetched_at(snapshot)
+            if snapshot.name:
+                if versions.get(snapshot.name) == snapshot.version:
+                    continue
+                versions[snapshot.name] = snapshot.version
+            provenance = snapshot.provenance()
+            at = _fetched_at(snapshot, provenance)
             if at is None or at in observed or at in forgotten:
                 continue
             unseen[at] = snapshot.scan()
-            observed[at] = observation_of(unseen[at], snapshot.provenance)
+            observed[at] = observation_of(unseen[at], provenance)
             place.log(f"The snapshot of {at:%Y-%m-%d %H:%M:%S} UTC is put into the history.")
         stop = threading.Event()
 
@@ -90,9 +97,13 @@ class HistoryUpdate:
                     "by forget_snapshot. Nothing was changed; run it again."
                 )
 
-        provenance = history_metadata(observed, forgotten)
+        outcome = Outcome(provenance=history_metadata(observed, forgotten))
+        if versions:
+            outcome = replace(
+                outcome, provenance={**outcome.provenance, _VERSIONS: json.dumps(versions)}
+            )
         frame = io_source(HISTORY_SCHEMA, frames, stop)
-        yield Reading(frame, lambda: Outcome(provenance=provenance), stop=stop.set)
+        yield Reading(frame, lambda: outcome, stop=stop.set)
 
 
 def _existing(place: SnapshotPlace) -> pl.LazyFrame:
@@ -106,9 +117,9 @@ def _existing(place: SnapshotPlace) -> pl.LazyFrame:
     return pl.LazyFrame(schema=HISTORY_SCHEMA) if history is None else history
 
 
-def _fetched_at(snapshot: StoredSnapshot) -> datetime | None:
+def _fetched_at(snapshot: StoredSnapshot, provenance: Mapping[str, str]) -> datetime | None:
     """When a snapshot was read; None if it does not say it, since it has no rows."""
-    at = snapshot.provenance.get("octogen.fetched_at")
+    at = provenance.get("octogen.fetched_at")
     if at is not None:
         return datetime.fromisoformat(at)
     last = snapshot.scan().select(pl.col("fetched_at").max())
@@ -168,30 +179,63 @@ def build_product_history_asset(
     Args:
         products: An asset of `build_products_asset`, or one of your own with the columns
             `catalog_key`, `uuid`, `product_url`, `fetched_at` and the values, which
-            `ParquetSnapshotIOManager` stores. The history has the same partitions.
+            `ParquetSnapshotIOManager` stores. The history has the same catalogs as partitions, and
+            no times: it reads the snapshot of each time that it has not seen.
         name: The asset's name or `dagster.AssetSpec`; by default `<products>_history`.
         asset_arguments: Any other argument of `@dagster.asset`. With
             `automation_condition=dagster.AutomationCondition.eager()` the history follows each new
             snapshot.
     """
+    partitions = SnapshotPartitions(products.partitions_def)
     given = asset_arguments_of(name or f"{products.key.path[-1]}_history", asset_arguments)
+    given |= own_range(given, products)
+    condition = given.get("automation_condition")
+    if partitions.times and condition is not None:
+        given["automation_condition"] = wait_only_for_latest(condition)
     lineage = column_lineage(products.key, HISTORY_SOURCES)
+    kind = input_kind(products, SnapshotPair, given.get("backfill_policy"))
 
-    @octogen_asset(
+    @snapshot_asset(
         {
-            "partitions_def": products.partitions_def,
-            "ins": {"snapshots": dg.AssetIn(products.key)},
+            "partitions_def": partitions.catalogs,
+            "ins": {
+                "snapshots": dg.AssetIn(
+                    products.key,
+                    dagster_type=dg.PythonObjectDagsterType(
+                        SnapshotTimes if partitions.times else kind
+                    ),
+                    partition_mapping=_all_times(products),
+                )
+            },
             "pool": None,
             "metadata": {COLUMN_SCHEMA: column_schema(HISTORY_SCHEMA)},
             "description": _description(products),
         },
         given,
     )
-    def history(context: dg.AssetExecutionContext, snapshots: SnapshotPair) -> HistoryUpdate:
-        context.add_asset_metadata(lineage)
-        return HistoryUpdate(_of_pair(snapshots))
+    def history(_: dg.AssetExecutionContext, snapshots: Any) -> Callable[[str | None], Made]:
+        def made(partition: str | None) -> Made:
+            if isinstance(snapshots, SnapshotTimes):
+                stored = snapshots.of(partition)
+            else:
+                stored = _of_pair(pair_of(snapshots, partition))
+            return Made(HistoryUpdate(stored), lineage)
+
+        return made
 
     return history
+
+
+def _all_times(products: dg.AssetsDefinition) -> dg.PartitionMapping | None:
+    """Map each catalog to its partitions of all times."""
+    partitions_def = products.partitions_def
+    if not isinstance(partitions_def, dg.MultiPartitionsDefinition):
+        return None
+    time = partitions_def.time_window_dimension.name
+    (catalog,) = {*partitions_def.partition_dimension_names} - {time}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return dg.MultiToSingleDimensionPartitionMapping(catalog)
 
 
 def _description(products: dg.AssetsDefinition) -> str:

@@ -7,6 +7,7 @@ import functools
 import importlib
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -19,9 +20,10 @@ from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_vali
 from octogen_dagster.dagster_parts import permanent_errors_fail, shared_budget, takes_range
 from octogen_dagster.errors import MissingPackageError, OctogenSnapshotError
 from octogen_dagster.frames.changes import SnapshotPair
+from octogen_dagster.frames.history import SnapshotTimes, StoredSnapshot
 from octogen_dagster.frames.pages import RESUME_WITHIN
 from octogen_dagster.settings import refuse_unknown_settings
-from octogen_dagster.snapshots.partitions import SnapshotPlaces
+from octogen_dagster.snapshots.partitions import SnapshotPartitions, SnapshotPlaces
 from octogen_dagster.snapshots.publication import (
     Failures,
     Publication,
@@ -245,6 +247,8 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 functools.partial(self._open, context),
                 functools.partial(self._load_pair, context),
             )
+        if annotation is SnapshotTimes:
+            return self._load_times(context)
         if annotation is SnapshotPair:
             return self._load_pair(context, _partition(context))
         partitioned = context.has_asset_partitions
@@ -287,6 +291,30 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             provenance=self.store.metadata(places.own),
             previous_provenance=self.store.metadata(key) if key else {},
         )
+
+    def _load_times(self, context: dg.InputContext) -> SnapshotTimes:
+        partitions = SnapshotPartitions(context.asset_partitions_def)
+        places, store = self._places(context), self.store
+        keys: defaultdict[str | None, dict[str, str]] = defaultdict(dict)
+        for key in context.asset_partition_keys:
+            keys[partitions.catalog_key(key)][places.of(key)] = str(key)
+
+        def snapshots_of(catalog: str | None) -> list[StoredSnapshot]:
+            partition_of = keys[catalog]
+            folders = sorted({file.rpartition("/")[0] for file in partition_of})
+            return [
+                StoredSnapshot(
+                    functools.partial(store.metadata, each.key),
+                    functools.partial(store.scan, each.key),
+                    partition_of[each.key],
+                    each.modified.isoformat(),
+                )
+                for folder in folders
+                for each in store.files(folder)
+                if each.key in partition_of
+            ]
+
+        return SnapshotTimes(snapshots_of)
 
     def _partition_files(self, context: dg.InputContext) -> dict[str, str]:
         keys = list(context.asset_partition_keys)

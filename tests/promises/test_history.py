@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ from octogen_dagster import (
     ProductSearch,
     build_product_history_asset,
     build_products_asset,
+    catalog_days,
     catalog_partition_key,
     catalog_partitions,
     forget_snapshot,
     scan_history,
+    snapshot_days,
 )
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.sandbox.app import Generation
@@ -61,7 +63,7 @@ class Pipeline:
     def read(self, partition_key: str | None = None) -> datetime:
         """Materialize the products alone, and return the `fetched_at` of the snapshot."""
         self._run(self.products, partition_key=partition_key)
-        files = self.base.glob("products/*.parquet" if partition_key else "products.parquet")
+        files = self.base.glob("products/**/*.parquet" if partition_key else "products.parquet")
         file = max(files, key=lambda path: path.stat().st_mtime)
         snapshot = pl.read_parquet(file)
         at = datetime.fromisoformat(pl.read_parquet_metadata(file)["octogen.fetched_at"])
@@ -433,3 +435,42 @@ def test_a_history_that_was_replaced_meanwhile_is_not_overwritten(
     del pipeline.snapshots[bad]
     assert pipeline.scan()["valid_from"].unique().to_list() == [*pipeline.snapshots]
     pipeline.check()
+
+
+@pytest.mark.parametrize("by_catalog", [False, True])
+def test_a_history_reads_the_days_that_it_has_not_seen(
+    tmp_path: Path,
+    octogen: OctogenResource,
+    instance: dg.DagsterInstance,
+    shops: Sandbox,
+    by_catalog: bool,
+) -> None:
+    """Of a day that was read again, both snapshots are in it."""
+    now = datetime.now(timezone.utc)
+    days = [f"{now - timedelta(days=ago):%Y-%m-%d}" for ago in range(4)]
+    instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
+    pipeline = Pipeline(
+        tmp_path,
+        octogen,
+        instance,
+        search=ProductSearch() if by_catalog else ProductSearch(catalogs=["strada"]),
+        partitions_def=catalog_days(days[-1]) if by_catalog else snapshot_days(days[-1]),
+    )
+    assert pipeline.history.partitions_def == (catalog_partitions if by_catalog else None)
+    key = "strada" if by_catalog else None
+    folder = tmp_path / "products" / ("strada" if by_catalog else "")
+
+    def read_a_day(moved_to: str) -> None:
+        pipeline.read(f"strada|{days[0]}" if by_catalog else days[0])
+        (folder / f"{days[0]}.parquet").rename(folder / f"{moved_to}.parquet")
+        shops.next_day()
+
+    read_a_day(days[1])
+    read_a_day(days[3])  # the day between them is delivered late
+    assert pipeline.put_in(key)["octogen/snapshots"] == 2
+    read_a_day(days[1])
+    read_a_day(days[2])
+    shown = pipeline.put_in(key)
+    assert shown["octogen/snapshots"] == 4
+    pipeline.check()
+    assert pipeline.put_in(key)["octogen/snapshots"] == 4
