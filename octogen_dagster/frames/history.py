@@ -283,8 +283,8 @@ def _rewritten(
             rewritten = rewrite(old.filter(is_whole), new.filter(is_whole))
             old, new = old.filter(~is_whole), new.filter(~is_whole)
             # Half the CPU time of merging sorted frames.
-            rows = pl.concat([batch.filter(~differs), rewritten])
-            yield rows.sort("uuid", maintain_order=True)
+            merged = pl.concat([batch.filter(~differs), rewritten])
+            yield merged.sort("uuid", maintain_order=True)
         yield rewrite(old, new)
 
 

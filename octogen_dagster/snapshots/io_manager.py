@@ -241,16 +241,13 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             MissingPackageError: The annotation is `pd.DataFrame`, and pyarrow is not installed.
         """
         annotation = context.dagster_type.typing_type
-        if annotation is PartitionSnapshots:
-            return PartitionSnapshots(
-                context.asset_partition_keys,
-                functools.partial(self._open, context),
-                functools.partial(self._load_pair, context),
-            )
-        if annotation is SnapshotTimes:
-            return self._load_times(context)
-        if annotation is SnapshotPair:
-            return self._load_pair(context, _partition(context))
+        several: dict[Any, Callable[[dg.InputContext], Any]] = {
+            PartitionSnapshots: self._load_partitions,
+            SnapshotTimes: self._load_times,
+            SnapshotPair: lambda each: self._load_pair(each, _partition(each)),
+        }
+        if annotation in several:
+            return several[annotation](context)
         partitioned = context.has_asset_partitions
         if not partitioned:
             _check_without_partitions(context)
@@ -290,6 +287,13 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             before,
             provenance=self.store.metadata(places.own),
             previous_provenance=self.store.metadata(key) if key else {},
+        )
+
+    def _load_partitions(self, context: dg.InputContext) -> PartitionSnapshots:
+        return PartitionSnapshots(
+            context.asset_partition_keys,
+            functools.partial(self._open, context),
+            functools.partial(self._load_pair, context),
         )
 
     def _load_times(self, context: dg.InputContext) -> SnapshotTimes:

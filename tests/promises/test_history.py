@@ -474,3 +474,34 @@ def test_a_history_reads_the_days_that_it_has_not_seen(
     assert shown["octogen/snapshots"] == 4
     pipeline.check()
     assert pipeline.put_in(key)["octogen/snapshots"] == 4
+
+
+def test_the_histories_of_many_catalogs_are_made_in_one_run(
+    tmp_path: Path, octogen: OctogenResource, instance: dg.DagsterInstance, shops: Sandbox
+) -> None:
+    policy = dg.BackfillPolicy.single_run()
+    products = build_products_asset(
+        "products", partitions_def=catalog_partitions, backfill_policy=policy, retry_policy=None
+    )
+    history = build_product_history_asset(products, backfill_policy=policy)
+    instance.add_dynamic_partitions("octogen_catalogs", ["northpeak", "strada"])
+    resources = {
+        "octogen": octogen,
+        "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path)),
+    }
+    ends = {
+        "dagster/asset_partition_range_start": "northpeak",
+        "dagster/asset_partition_range_end": "strada",
+    }
+    for asset in (products, history):
+        result = dg.materialize(
+            [products, history],
+            selection=[asset],
+            instance=instance,
+            resources=resources,
+            tags=ends,
+        )
+        assert result.success
+    found = scan_history(str(tmp_path), asset=ASSET).collect()["catalog_key"].value_counts()
+    assert dict(found.rows()) == {"northpeak": 230, "strada": 120}
+    assert instance.get_materialized_partitions(history.key) == {"northpeak", "strada"}
