@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Literal, Protocol
 
 from octogen_dagster import OctogenClient
 from octogen_dagster.api.blocking import BlockingClient
 from octogen_dagster.api.credentials import ApiKey
+from octogen_dagster.api.flow import Flow, domain_flow, list_catalogs_flow
 from octogen_dagster.api.pacing import RateLimiter
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.service import DEFAULT_TIMEOUT, Service
@@ -40,6 +41,13 @@ class Clock:
         return self.now
 
 
+FLOWS: dict[str, Callable[..., Flow[Any]]] = {
+    "get_domain": domain_flow,
+    "list_catalogs": list_catalogs_flow,
+}
+"""What no caller of the package asks of a BlockingClient."""
+
+
 class AwaitedBlockingClient:
     """A BlockingClient whose methods are awaited, as those of OctogenClient are."""
 
@@ -48,7 +56,14 @@ class AwaitedBlockingClient:
         self.statistics = client.statistics
 
     def __getattr__(self, name: str) -> Any:
-        method = getattr(self._client, name)
+        client, flow = self._client, FLOWS.get(name)
+        if flow is not None:
+
+            def method(*arguments: Any) -> Any:
+                return client.run(flow(client.service, *arguments))
+
+        else:
+            method = getattr(client, name)
         if not callable(method):
             return method
 
