@@ -37,7 +37,7 @@ ARROWS: dict[str, set[str]] = {
     "celery": {"settings"},
     "sandbox": set(),
     "demo": {"sandbox"},
-    "cli": GROUND | {"api", "demo", "doctor", "sandbox", "sharing", "control_plane"},
+    "cli": GROUND | {"api", "frames", "demo", "doctor", "sandbox", "sharing", "control_plane"},
 }
 """What each room may import of the package, besides itself."""
 

@@ -11,6 +11,7 @@ from octogen_dagster.cli.bigquery import bq
 from octogen_dagster.cli.doctor import doctor
 from octogen_dagster.cli.errors import FAILED, debug_option, fail
 from octogen_dagster.cli.estimate import estimate
+from octogen_dagster.cli.history import history
 from octogen_dagster.cli.login import login
 from octogen_dagster.cli.options import CONTEXT_SETTINGS
 
@@ -29,6 +30,7 @@ def main() -> None:
 main.add_command(bq)
 main.add_command(doctor)
 main.add_command(estimate)
+main.add_command(history)
 main.add_command(login)
 
 

@@ -1,0 +1,120 @@
+"""The past of one product: its rows of a history, its events and a line of its prices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from octogen_dagster.errors import OctogenSnapshotError
+from octogen_dagster.frames.history import read_observed
+from octogen_dagster.frames.history_files import history_files, scan_history
+from octogen_dagster.store import Store
+
+_LEVELS = "▁▂▃▄▅▆▇█"
+_NO_PRICE = "·"
+
+Row = Mapping[str, Any]
+"""A row of a history by its columns."""
+
+
+class ProductPast(NamedTuple):
+    """The rows of a product in one catalog, the oldest first.
+
+    `until` is the time of the catalog's last snapshot, up to which a current row is known to hold.
+    """
+
+    rows: Sequence[Row]
+    until: datetime
+
+    @property
+    def priced(self) -> list[Row]:
+        """The rows with a price in the currency of the last price."""
+        priced = [row for row in self.rows if row["current_price"] is not None]
+        return [row for row in priced if row["currency"] == priced[-1]["currency"]]
+
+    def events(self) -> Iterator[tuple[datetime, str, Row | None]]:
+        """What happened to the product: when, what, and the row that began, None if it was gone."""
+        for row, following in zip(self.rows, [*self.rows[1:], None], strict=True):
+            kinds = f": {', '.join(row['changed'])}" if row["changed"] else ""
+            yield row["valid_from"], f"{row['change']}{kinds}", row
+            end = row["valid_to"]
+            if end and (following is None or following["valid_from"] != end):
+                yield end, "disappeared", None
+
+    def price_line(self, width: int) -> str:
+        """Draw the prices up to `until` as characters, each of which stands for a span of time.
+
+        It is the lowest price of the span, `·` if that is not known, and a space if the product
+        was not there.
+        """
+        priced = self.priced
+        prices = [row["current_price"] for row in priced]
+        lowest, height = min(prices), max(prices) - min(prices)
+        start = self.rows[0]["valid_from"]
+        span = (self.until - start) / (width - 1)
+        line = ""
+        for begin in (start + number * span for number in range(width)):
+            if drawn := [row["current_price"] for row in _held(priced, begin, span)]:
+                share = (min(drawn) - lowest) / height if height else 0.5
+                line += _LEVELS[round(share * (len(_LEVELS) - 1))]
+            else:
+                line += _NO_PRICE if _held(self.rows, begin, span) else " "
+        return line
+
+
+def _held(rows: Sequence[Row], begin: datetime, span: timedelta) -> list[Row]:
+    """The rows that held at some time from `begin` to before the end of a span."""
+    return [
+        row
+        for row in rows
+        if (row["valid_from"] <= begin or row["valid_from"] < begin + span)
+        and (row["is_current"] or row["valid_to"] > begin)
+    ]
+
+
+def find_product(
+    base_dir: str,
+    product: str,
+    *,
+    asset: str,
+    catalog: str | None = None,
+    as_of: datetime | None = None,
+) -> list[ProductPast]:
+    """Find a product by its uuid or product_url: its past in each catalog that had it.
+
+    With `as_of` a past is the one row that held then.
+    """
+    catalogs = None if catalog is None else [catalog]
+    column = "product_url" if "://" in product else "uuid"
+
+    def rows(as_of: datetime | None) -> list[dict[str, Any]]:
+        history = scan_history(base_dir, asset=asset, catalogs=catalogs, as_of=as_of)
+        found = history.filter(pl.col(column) == product).collect(engine="streaming")
+        return found.sort("catalog_key", "uuid", "valid_from").to_dicts()
+
+    found = rows(as_of)
+    if not found:
+        where = f"the history {asset} in {base_dir}" + (f", catalog {catalog!r}" if catalog else "")
+        if as_of is None or not (known := rows(None)):
+            raise OctogenSnapshotError(
+                f"No product with the {column} {product!r} is in {where}. Give its uuid or its "
+                "product_url as the snapshots have it."
+            )
+        end = known[-1]["valid_to"]
+        raise OctogenSnapshotError(
+            f"The product {product!r} was not there at {as_of}. In {where} it was first seen at "
+            f"{known[0]['valid_from']}{f' and gone at {end}' if end else ''}. Ask for another "
+            "time, or for its whole past."
+        )
+    store = Store(base_dir)
+    files = {key.lower(): file for key, file in history_files(store, asset, catalogs).items()}
+    pasts = []
+    for (key, _), group in groupby(found, key=lambda row: (row["catalog_key"], row["uuid"])):
+        observed = read_observed(store.metadata(files.get((key or "").lower()) or files[""]))
+        until = max(time for time, each in observed.items() if each.covers(key))
+        pasts.append(ProductPast(list(group), until))
+    return pasts

@@ -1,0 +1,68 @@
+"""Histories that tests read: days of products that are written by hand, through the builders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from octogen_dagster import (
+    PRODUCT_SCHEMA,
+    ParquetSnapshotIOManager,
+    build_product_history_asset,
+    catalog_partitions,
+)
+
+QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+ASSET = "octogen_products_history"
+Product = dict[str, Any]
+
+
+def day(number: int, hour: int = 6) -> datetime:
+    """The time of the snapshot of a day in November 2026."""
+    return datetime(2026, 11, number, hour, tzinfo=timezone.utc)
+
+
+def product(uuid: str, price: float | None, **values: Any) -> Product:
+    """A product in stock, with a price in euros."""
+    return {
+        "uuid": uuid,
+        "product_url": f"https://www.acme.example/{uuid}",
+        "title": uuid.title(),
+        "current_price": price,
+        "currency": "EUR",
+        "in_stock": True,
+        "is_active": True,
+        **values,
+    }
+
+
+def make_history(
+    base_dir: Path,
+    days: Mapping[datetime, Sequence[Product] | pl.DataFrame],
+    catalog: str = "acme",
+) -> None:
+    """Store a catalog's products as they were at each time, with their history."""
+    remaining = iter(days.items())
+
+    @dg.asset(name="octogen_products", partitions_def=catalog_partitions)
+    def products() -> pl.DataFrame:
+        none = pl.DataFrame(schema=PRODUCT_SCHEMA)
+        time, rows = next(remaining)
+        values = {"catalog_key": pl.lit(catalog), "fetched_at": pl.lit(time)}
+        frame = pl.DataFrame(rows).with_columns(**values)
+        return pl.concat([none, frame], how="diagonal_relaxed").cast(PRODUCT_SCHEMA)
+
+    defs = dg.Definitions(
+        assets=[products, build_product_history_asset(products)],
+        resources={"io_manager": ParquetSnapshotIOManager(base_dir=str(base_dir))},
+    )
+    job = defs.resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("octogen_catalogs", [catalog])
+        for _ in days:
+            job.execute_in_process(instance=instance, partition_key=catalog, run_config=QUIET)

@@ -1,0 +1,153 @@
+"""`octogen-dagster history` prints the past of one product."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from octogen_dagster.cli.main import main
+from tests.histories import day, make_history, product
+
+Run = Callable[..., Result]
+DRESS = "https://www.acme.example/dress"
+PAST = """\
+Linen dress (acme)
+https://www.acme.example/dress, uuid dress
+
+since                what                         price       before      stock
+2026-11-01 06:00:00  appeared                     120.00 EUR              in stock
+2026-11-02 06:00:00  changed: price               96.00 EUR   120.00 EUR  in stock
+2026-11-03 06:00:00  changed: availability        96.00 EUR   120.00 EUR  out of stock
+2026-11-04 06:00:00  disappeared
+2026-11-05 06:00:00  reappeared, now Linen dress  108.00 EUR              in stock
+
+96.00 EUR to 120.00 EUR, from 2026-11-01 06:00:00 to 2026-11-06 06:00:00
+██████████████▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁             ▅▅▅▅▅▅▅▅▅▅▅▅▅▅▅▅
+
+"""
+
+
+@pytest.fixture(scope="module")
+def snapshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the histories of two catalogs, both of which have a dress."""
+    folder = tmp_path_factory.mktemp("snapshots")
+    hat, last = product("hat", 20.0), product("dress", 108.0, title="Linen dress")
+    reduced = product("dress", 96.0, original_price=120.0)
+    days = {
+        day(1): [product("dress", 120.0), hat],
+        day(2): [reduced, hat],
+        day(3): [{**reduced, "in_stock": False}],
+        day(4): [hat],
+        day(5): [last, hat],
+        day(6): [last],
+    }
+    make_history(folder, days)
+    make_history(folder, {day(1): [product("dress", None)]}, catalog="zen")
+    return folder
+
+
+@pytest.fixture
+def run(snapshots: Path) -> Run:
+    """A function that runs the command on the folder."""
+
+    def history(*arguments: str) -> Result:
+        options = ["--base-dir", str(snapshots), *arguments]
+        return CliRunner(env={"COLUMNS": "110"}).invoke(main, ["history", *options])
+
+    return history
+
+
+def lines(result: Result) -> list[str]:
+    assert result.exit_code == 0, result.output
+    return [line.rstrip() for line in result.output.splitlines()]
+
+
+def test_a_past_is_a_table_of_what_happened_and_a_line_of_prices(run: Run) -> None:
+    assert lines(run("--product", "dress", "--catalog", "acme")) == PAST.splitlines()
+
+
+def test_a_product_is_found_by_its_url_in_all_catalogs(run: Run) -> None:
+    rows = json.loads(run("--product", DRESS, "--json").output)
+    assert [(row["catalog_key"], row["current_price"]) for row in rows] == [
+        *(("acme", price) for price in (120.0, 96.0, 96.0, 108.0)),
+        ("zen", None),
+    ]
+    assert rows == json.loads(run("--product", "dress", "--json").output)
+
+
+def test_csv_has_the_rows_of_the_history(run: Run) -> None:
+    first, second, *_ = csv.DictReader(io.StringIO(run("--product", "dress", "--csv").output))
+    assert first["valid_to"] == second["valid_from"] == "2026-11-02T06:00:00+00:00"
+    assert (second["change"], second["changed"]) == ("changed", "price")
+    assert (second["current_price"], second["in_stock"]) == ("96.0", "True")
+
+
+@pytest.mark.parametrize(
+    ("as_of", "price", "in_stock"),
+    [
+        ("2026-11-02", 120.0, True),
+        ("2026-11-02T06:00", 96.0, True),
+        ("2026-11-02T06:00Z", 96.0, True),
+        ("2026-11-02T06:00+01:00", 120.0, True),
+        ("2026-11-03T07:00", 96.0, False),
+        ("2027-01-01", 108.0, True),
+    ],
+)
+def test_as_of_a_time(run: Run, as_of: str, price: float, in_stock: bool) -> None:
+    result = run("--product", "dress", "--catalog", "acme", "--as-of", as_of, "--json")
+    [row] = json.loads(result.output)
+    assert (row["current_price"], row["in_stock"]) == (price, in_stock)
+
+
+def test_as_of_a_time_the_table_has_one_row(run: Run) -> None:
+    shown = lines(run("--product", "dress", "--catalog", "acme", "--as-of", "2026-11-03"))
+    assert [line for line in shown if "2026" in line] == [
+        "2026-11-02 06:00:00  changed: price  96.00 EUR  120.00 EUR  in stock"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (
+            ["--product", "coat"],
+            1,
+            "Error: No product with the uuid 'coat' is in the history octogen_products_history in "
+            "{snapshots}. Give its uuid or its product_url as the snapshots have it.\n",
+        ),
+        (
+            ["--product", "hat", "--as-of", "2026-10-31"],
+            1,
+            "Error: The product 'hat' was not there at 2026-10-31 00:00:00+00:00. In the history "
+            "octogen_products_history in {snapshots} it was first seen at 2026-11-01 "
+            "06:00:00+00:00 and gone at 2026-11-06 06:00:00+00:00. Ask for another time, or for "
+            "its whole past.\n",
+        ),
+        (["--product", "hat", "--catalog", "acne"], 1, "Did you mean 'acme'?"),
+        (["--product", "hat", "--asset", "boots_history"], 1, "There is no history boots_history"),
+        (
+            ["--product", "hat", "--as-of", "2026-13-01"],
+            2,
+            "'2026-13-01' is no time. Write a day as 2026-11-01, which is its beginning in UTC, or "
+            "a time as 2026-11-01T06:00+01:00.",
+        ),
+    ],
+)
+def test_an_error_says_what_is_not_there(
+    run: Run, snapshots: Path, arguments: list[str], status: int, message: str
+) -> None:
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (status, "")
+    assert message.format(snapshots=snapshots) in result.stderr
+
+
+def test_an_empty_folder_has_no_history(run: Run, tmp_path: Path) -> None:
+    result = run("--base-dir", str(tmp_path), "--product", "dress")
+    assert result.exit_code == 1
+    assert "There is no history octogen_products_history" in result.stderr
