@@ -62,6 +62,7 @@ from .frames.changes import (
 )
 from .frames.columns import DETAIL_SCHEMA, PRODUCT_SCHEMA
 from .frames.history import HISTORY_SCHEMA
+from .frames.history_export import export_history
 from .frames.history_files import (
     forget_snapshot,
     scan_history,
@@ -154,6 +155,7 @@ __all__ = [
     "catalog_partitions",
     "diagnose",
     "errors",
+    "export_history",
     "forget_snapshot",
     "listing_of",
     "listing_partition_key",

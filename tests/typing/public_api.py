@@ -69,6 +69,7 @@ from octogen_dagster import (
     catalog_partitions,
     diagnose,
     errors,
+    export_history,
     forget_snapshot,
     listing_of,
     listing_partition_key,
@@ -221,6 +222,12 @@ def past() -> pl.DataFrame:
         storage_options={"aws_region": "us-east-1"},
     )
     return frame.select(HISTORY_SCHEMA.names()).collect()
+
+
+def delta_table() -> list[str]:
+    """The histories of all catalogs, merged into one Delta table."""
+    merged: list[str] = export_history("snapshots", "lake/history", asset="products_history")
+    return merged
 
 
 def partition_keys() -> None:

@@ -1,0 +1,124 @@
+"""The histories of all catalogs are one Delta table, whatever was exported before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+from deltalake import DeltaTable
+
+from octogen_dagster import export_history, forget_snapshot, scan_history
+from octogen_dagster.errors import OctogenSnapshotError
+from tests.histories import ASSET, day, make_history, product
+from tests.proxy import Proxy
+from tests.servers.buckets import S3Bucket
+
+DAYS = {
+    day(1): [product("dress", 120.0), product("hat", 20.0)],
+    day(2): [product("dress", 96.0), product("hat", 20.0)],
+    day(3): [product("dress", 96.0, in_stock=False), product("coat", 200.0)],
+}
+ZEN = {day(4): [product("dress", None, title=None)]}
+
+
+@pytest.fixture
+def snapshots(tmp_path: Path) -> Path:
+    """A folder with the first day of one catalog and all days of another."""
+    folder = tmp_path / "snapshots"
+    make_history(folder, {day(1): DAYS[day(1)]})
+    make_history(folder, ZEN, catalog="zen")
+    return folder
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> str:
+    return str(tmp_path / "lake/history")
+
+
+def export(snapshots: Path, lake: str) -> list[str]:
+    """Export, and check that the table is the history."""
+    merged = export_history(str(snapshots), lake, asset=ASSET)
+    order = ["catalog_key", "uuid", "valid_from"]
+    history = scan_history(str(snapshots), asset=ASSET).cast({"change": pl.String})
+    assert pl.read_delta(lake).sort(order).equals(history.sort(order).collect())
+    return merged
+
+
+def test_rows_are_merged_and_closed(snapshots: Path, lake: str) -> None:
+    assert export(snapshots, lake) == ["acme", "zen"]
+    make_history(snapshots, DAYS)
+    assert export(snapshots, lake) == ["acme"]
+    assert DeltaTable(lake).metadata().partition_columns == ["catalog_key"]
+    current = pl.read_delta(lake).filter(pl.col("catalog_key") == "acme", "is_current")
+    assert sorted(current.get_column("uuid")) == ["coat", "dress"]
+
+
+def test_an_export_that_is_repeated_commits_nothing(snapshots: Path, lake: str) -> None:
+    export(snapshots, lake)
+    version = DeltaTable(lake).version()
+    assert export(snapshots, lake) == []
+    assert DeltaTable(lake).version() == version
+
+
+def test_a_day_without_changes_is_merged_once(snapshots: Path, lake: str) -> None:
+    export(snapshots, lake)
+    make_history(snapshots, {day(2): DAYS[day(1)]})
+    assert export(snapshots, lake) == ["acme"]
+    assert export(snapshots, lake) == []
+
+
+def test_what_is_forgotten_is_deleted(snapshots: Path, lake: str) -> None:
+    make_history(snapshots, DAYS)
+    export(snapshots, lake)
+    for time in DAYS:
+        forget_snapshot(str(snapshots), time, asset=ASSET)
+        assert "acme" in export(snapshots, lake)
+    assert set(pl.read_delta(lake).get_column("catalog_key")) == {"zen"}
+
+
+def test_a_late_day_is_slotted_in(snapshots: Path, lake: str) -> None:
+    make_history(snapshots, {day(3): DAYS[day(3)]})
+    export(snapshots, lake)
+    make_history(snapshots, {day(2): DAYS[day(2)]})
+    assert export(snapshots, lake) == ["acme"]
+
+
+def test_an_export_that_failed_goes_on_where_it_was(snapshots: Path, lake: str) -> None:
+    zen = snapshots / ASSET / "zen.parquet"
+    whole = zen.read_bytes()
+    zen.write_bytes(b"damaged")
+    with pytest.raises(OctogenSnapshotError, match="is not a snapshot or is damaged"):
+        export_history(str(snapshots), lake, asset=ASSET)
+    assert set(pl.read_delta(lake).get_column("catalog_key")) == {"acme"}
+    zen.write_bytes(whole)
+    assert export(snapshots, lake) == ["zen"]
+
+
+def test_a_table_that_cannot_be_written_is_an_error(snapshots: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OctogenSnapshotError, match=r"could not be exported to .*/file/history: "):
+        export_history(str(snapshots), str(tmp_path / "file/history"), asset=ASSET)
+
+
+@pytest.mark.slow
+def test_snapshots_and_table_may_be_in_a_bucket(snapshots: Path, s3: Proxy) -> None:
+    bucket = S3Bucket(s3)
+    options = bucket.options | {
+        "aws_access_key_id": "AKIDTESTKEY",
+        "aws_secret_access_key": "wJalrXUtnFEMI",
+    }
+    for name in ("acme", "zen"):
+        key = f"{ASSET}/{name}.parquet"
+        bucket.put(f"snapshots/{key}", (snapshots / key).read_bytes())
+    base_dir, lake = (f"s3://{bucket.name}/{name}" for name in ("snapshots", "lake"))
+    merged = export_history(base_dir, lake, asset=ASSET, storage_options=options)
+    assert merged == ["acme", "zen"]
+    assert export_history(base_dir, lake, asset=ASSET, storage_options=options) == []
+    assert any(name.startswith("lake/catalog_key=zen/") for name in bucket.names())
+
+
+def test_without_a_history_there_is_no_table(tmp_path: Path, lake: str) -> None:
+    with pytest.raises(OctogenSnapshotError, match="There is no history"):
+        export_history(str(tmp_path), lake, asset=ASSET)
+    assert not Path(lake).exists()
