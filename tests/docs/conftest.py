@@ -1,12 +1,14 @@
-"""The place in which a block runs."""
+"""The place in which a block runs, and dbt."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from octogen_dagster.sandbox.server import Sandbox
+from tests.docs.dbt import install_dbt
 from tests.docs.places import CATALOG, Place
 
 
@@ -16,3 +18,9 @@ def place() -> Iterator[Place]:
     with Sandbox(catalogs={CATALOG: 60}, hub=True) as sandbox:
         sandbox.hub.share(CATALOG)
         yield Place(sandbox)
+
+
+@pytest.fixture(scope="session")
+def dbt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command of a dbt."""
+    return install_dbt(tmp_path_factory.mktemp("dbt"))

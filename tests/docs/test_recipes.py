@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import runpy
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,21 +14,10 @@ import polars as pl
 import pytest
 
 from octogen_dagster.sandbox.server import Sandbox
+from tests.docs.dbt import make_project, run
 from tests.docs.snapshots import CATALOGS, make_snapshots
 
 PAGE = (Path(__file__).parents[2] / "docs/recipes.md").read_text()
-PROJECT = """
-name: shop
-version: "1.0"
-profile: shop
-model-paths: [models]
-"""
-PROFILES = """
-shop:
-  target: dev
-  outputs:
-    dev: {type: duckdb, path: shop.duckdb}
-"""
 UPSTREAM_OF_MODELS = """
 from pathlib import Path
 from dagster_dbt import dbt_assets
@@ -90,41 +76,11 @@ def test_the_view_is_an_asset(instance: dg.DagsterInstance) -> None:
         assert connection.sql("SELECT count(*) FROM products").fetchall() == [(70,)]
 
 
-@pytest.fixture(scope="session")
-def dbt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The command of a dbt with an environment of its own, for its many dependencies."""
-    python = tmp_path_factory.mktemp("dbt") / "venv/bin/python"
-    # dbt-core 1.12 downloads a part of itself from elsewhere than the index.
-    packages = ["dbt-duckdb>=1.9", "dbt-core<1.12", "dagster-dbt>=0.29.27,<0.30"]
-    subprocess.run(["uv", "venv", "-q", "--python", sys.executable, python.parents[1]], check=True)
-    subprocess.run(["uv", "pip", "install", "-q", "--python", python, *packages], check=True)
-    return python.with_name("dbt")
-
-
-@pytest.fixture
-def dbt_project() -> None:
-    """A dbt project in the working directory, with the model of the page."""
-    Path("models").mkdir()
-    Path("dbt_project.yml").write_text(PROJECT)
-    Path("profiles.yml").write_text(PROFILES)
-    [model] = blocks('sql title="models/brands.sql"')
-    Path("models/brands.sql").write_text(model)
-
-
-def run(*command: str | Path) -> str:
-    variables = {"DBT_SEND_ANONYMOUS_USAGE_STATS": "false"}
-    done = subprocess.run(
-        command, env={**os.environ, **variables}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("dbt_project")
 def test_dbt_reads_the_snapshots_as_sources(dbt: Path) -> None:
+    [model] = blocks('sql title="models/brands.sql"')
     for source in blocks('yaml title="models/sources.yml"'):
-        Path("models/sources.yml").write_text(source)
+        make_project({"brands": model}, source)
         run(dbt, "build", "--profiles-dir", ".")
         with duckdb.connect("shop.duckdb") as connection:
             rows = "SELECT catalog_key, sum(products) FROM brands GROUP BY ALL"
@@ -132,10 +88,10 @@ def test_dbt_reads_the_snapshots_as_sources(dbt: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("dbt_project")
 def test_models_follow_the_snapshots_in_the_graph(dbt: Path) -> None:
+    [model] = blocks('sql title="models/brands.sql"')
     *_, source = blocks('yaml title="models/sources.yml"')
-    Path("models/sources.yml").write_text(source)
+    make_project({"brands": model}, source)
     run(dbt, "parse", "--profiles-dir", ".")
     assert run(dbt.with_name("python"), "-c", UPSTREAM_OF_MODELS) == "octogen_products\n"
 

@@ -1,0 +1,76 @@
+"""The recipes of docs/history.md read a history in DuckDB and dbt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from tests.docs.blocks import BLOCKS
+from tests.docs.dbt import make_project, run
+from tests.histories import day, make_history, product
+
+UPSTREAM_OF_MODELS = """
+from pathlib import Path
+from dagster_dbt import dbt_assets
+
+@dbt_assets(manifest=Path("target/manifest.json"))
+def models(): ...
+
+[model] = models.specs
+[source] = model.deps
+print(source.asset_key.to_user_string())
+"""
+
+
+@pytest.fixture(autouse=True)
+def _history(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    sold_out = product("dress", 96.0, in_stock=False)
+    days = {
+        day(1): [product("dress", 120.0), product("hat", 20.0)],
+        day(2): [product("dress", 96.0), product("hat", 22.0)],
+        day(3): [sold_out],
+        day(4): [{**sold_out, "title": "Linen dress"}],
+    }
+    make_history(Path("snapshots"), days)
+    make_history(Path("snapshots"), {day(2): [product("coat", 200.0)]}, catalog="zen")
+
+
+def blocks(language: str, title: str = "") -> list[str]:
+    page = [block for block in BLOCKS if block.page == "docs/history.md"]
+    return [each.source for each in page if (each.language, each.title) == (language, title)]
+
+
+def test_the_view_and_the_macro_know_the_past() -> None:
+    view, queries = blocks("sql")
+    as_of, out_of_stock = queries.split(";\n")[:2]
+    with duckdb.connect() as connection:
+        connection.execute(view)
+
+        def prices(moment: str) -> dict[str, float]:
+            rows = connection.sql(f"SELECT uuid, current_price FROM as_of('{moment}')")
+            return dict(rows.fetchall())
+
+        assert prices("2026-11-01") == {}
+        assert prices("2026-11-01 06:00") == {"dress": 120.0, "hat": 20.0}
+        assert prices("2026-11-02 05:59:59") == {"dress": 120.0, "hat": 20.0}
+        assert prices("2026-11-03") == {"dress": 96.0, "hat": 22.0, "coat": 200.0}
+        assert prices("2026-11-05") == {"dress": 96.0, "coat": 200.0}
+        on_the_second = as_of.replace("2026-11-01", "2026-11-02")
+        assert connection.sql(on_the_second).fetchall() == [("acme", "EUR", 2, 70.0)]
+        [(title, _, since)] = connection.sql(out_of_stock).fetchall()
+    assert (title, since) == ("Linen dress", day(3))
+
+
+@pytest.mark.slow
+def test_dbt_has_the_history_as_a_source_in_the_graph(dbt: Path) -> None:
+    [source] = blocks("yaml", "models/sources.yml")
+    [model] = blocks("sql", "models/price_drops.sql")
+    make_project({"price_drops": model}, source)
+    run(dbt, "build", "--profiles-dir", ".")
+    with duckdb.connect("shop.duckdb") as connection:
+        rows = connection.sql("SELECT title, old_price, new_price FROM price_drops").fetchall()
+    assert rows == [("Dress", 120.0, 96.0)]
+    assert run(dbt.with_name("python"), "-c", UPSTREAM_OF_MODELS) == "octogen_products_history\n"
