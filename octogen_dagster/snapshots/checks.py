@@ -14,6 +14,13 @@ from octogen_dagster.dagster_parts import FRESH, Metadata, markdown_table, requi
 from octogen_dagster.frames.reading import utc_now
 from octogen_dagster.settings import did_you_mean, require_fraction
 from octogen_dagster.snapshots.freshness import build_fresh_check
+from octogen_dagster.snapshots.history_checks import (
+    HISTORY_ADVICE,
+    HISTORY_CHECKS,
+    by_product,
+    history_problems,
+    is_history,
+)
 from octogen_dagster.snapshots.io_manager import PartitionSnapshots, frame_of, input_kind
 from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA
 from octogen_dagster.snapshots.partitions import SnapshotPartitions
@@ -33,6 +40,7 @@ _DESCRIPTIONS = {
     _ROWS: "The number of rows is near that of the last snapshots.",
     _NULLS: "No column has many nulls.",
     _PRICES: "Few prices are negative, zero, above the original one or far from the median.",
+    **HISTORY_CHECKS,
 }
 _NEEDED = {_ROWS: {"title"}, _NULLS: {"title"}, _PRICES: {"current_price", "currency"}}
 """The columns that an asset has for which a check makes sense; changes may be few or none."""
@@ -42,6 +50,7 @@ _ADVICE = {
     _NULLS: "Ask Octogen whether it still has these values; max_null_share sets the limits.",
     _PRICES: "Compare the sample with the shop, and tell Octogen if it is right there. "
     "max_bad_price_share and price_outlier_ratio set the limits.",
+    **dict.fromkeys(HISTORY_CHECKS, HISTORY_ADVICE),
 }
 _SHOWN = ("catalog_key", "uuid", "product_url", "title")
 _MAX_SAMPLE = 5
@@ -91,11 +100,12 @@ def build_snapshot_checks(
     The last snapshots are those of the last of the 31 times before, or else those that were
     replaced; one of another search, as a run in the launchpad may have, does not count. Without one
     `rows_within_bounds` passes. A failed check has a sample of the rows and says what to do.
-    Changes and brands have `fresh` only. That a snapshot is complete and has each product once
-    needs no check: the read fails otherwise.
+    Changes and brands have `fresh` only. A history has `fresh`, and checks of its own of the rows
+    of each product: `one_current_row`, `no_overlap` and `no_gap`. That a snapshot is complete and
+    has each product once needs no check: the read fails otherwise.
 
     Args:
-        asset: An asset of products, of their details or of their changes; or one of your own with
+        asset: An asset of products, of their details, changes or history; or one of your own with
             these columns. If its metadata has `dagster/column_schema`, the columns there say which
             checks it has; else it has all.
         max_age: The maximum age of each catalog's last materialization; None leaves `fresh` out.
@@ -133,12 +143,16 @@ def build_snapshot_checks(
     names = [
         name
         for name, limit in limits.items()
-        if limit is not None
-        and name not in exclude
-        and (columns is None or _NEEDED[name].issubset(columns))
+        if limit is not None and (columns is None or _NEEDED[name].issubset(columns))
     ]
+    of_history = is_history(columns)
+    names = [name for name in (HISTORY_CHECKS if of_history else names) if name not in exclude]
 
     def rules(schema: pl.Schema) -> Iterator[Rule]:
+        if of_history:
+            for check, name, bad, needed in history_problems():
+                yield Rule(check, name, bad, 0.0, needed)
+            return
         yield from _null_rules(schema, max_null_share or {})
         yield from _price_rules(schema, max_bad_price_share or 0.0, price_outlier_ratio)
 
@@ -152,6 +166,7 @@ def build_snapshot_checks(
             max_rows_change or 0.0,
             severity,
             blocking,
+            by_product if of_history else None,
         )
         checks.append(_rows_checks(asset, rows))
     if max_age is not None and FRESH not in exclude:
@@ -298,6 +313,7 @@ class _RowsChecks:
     max_rows_change: float
     severity: dg.AssetCheckSeverity
     blocking: bool
+    in_order: Callable[[pl.LazyFrame], pl.LazyFrame] | None = None
 
     def results(
         self,
@@ -310,7 +326,7 @@ class _RowsChecks:
         of = f", partition {partition!r}" if partition else ""
         subject = f"{self.asset.to_user_string()}{of}"
         chosen = [rule for rule in self.rules(snapshot.collect_schema()) if rule.check in selected]
-        measured = _Measured(snapshot, chosen)
+        measured = _Measured(self.in_order(snapshot) if self.in_order else snapshot, chosen)
         for name in self.names:
             if name not in selected:
                 continue

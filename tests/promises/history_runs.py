@@ -1,0 +1,82 @@
+"""Products with their history, in real runs of Dagster."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+from polars.testing import assert_frame_equal
+
+from octogen_dagster import (
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    ProductSearch,
+    build_product_history_asset,
+    build_products_asset,
+    scan_history,
+)
+from octogen_dagster.sandbox.server import Sandbox
+
+TRACKED = ["title", "current_price", "original_price", "currency", "in_stock", "is_active"]
+ORDER = ["catalog_key", "uuid"]
+ASSET = "products_history"
+
+
+def resource(sandbox: Sandbox) -> OctogenResource:
+    return OctogenResource(api_key=sandbox.api_key, base_url=sandbox.base_url, attempts=2)
+
+
+class Pipeline:
+    """Products with their history, and a copy of each snapshot by its `fetched_at`."""
+
+    def __init__(
+        self, base: Path, octogen: OctogenResource, instance: dg.DagsterInstance, **arguments: Any
+    ) -> None:
+        given = {"retry_policy": None, "search": ProductSearch(catalogs=["strada"]), **arguments}
+        self.products = build_products_asset("products", **given)
+        self.history = build_product_history_asset(self.products)
+        self.base, self.instance = base, instance
+        self.resources = {
+            "octogen": octogen,
+            "io_manager": ParquetSnapshotIOManager(base_dir=str(base)),
+        }
+        self.snapshots: dict[datetime, pl.DataFrame] = {}
+
+    def read(self, partition_key: str | None = None) -> datetime:
+        """Materialize the products alone, and return the `fetched_at` of the snapshot."""
+        self._run(self.products, partition_key=partition_key)
+        files = self.base.glob("products/**/*.parquet" if partition_key else "products.parquet")
+        file = max(files, key=lambda path: path.stat().st_mtime)
+        snapshot = pl.read_parquet(file)
+        at = datetime.fromisoformat(pl.read_parquet_metadata(file)["octogen.fetched_at"])
+        self.snapshots[at] = snapshot
+        return at
+
+    def put_in(self, partition_key: str | None = None) -> dict[str, Any]:
+        """Materialize the history alone, and return its metadata."""
+        result = self._run(self.history, partition_key=partition_key)
+        (event,) = result.asset_materializations_for_node(ASSET)
+        return {name: entry.value for name, entry in event.metadata.items()}
+
+    def _run(
+        self, asset: dg.AssetsDefinition, partition_key: str | None
+    ) -> dg.ExecuteInProcessResult:
+        return dg.materialize(
+            [self.products, self.history],
+            selection=[asset],
+            resources=self.resources,
+            instance=self.instance,
+            partition_key=partition_key,
+        )
+
+    def scan(self, as_of: datetime | None = None) -> pl.DataFrame:
+        return scan_history(str(self.base), asset=ASSET, as_of=as_of).collect().sort(*ORDER)
+
+    def check(self) -> None:
+        """Check that as of the time of each snapshot the history is that snapshot."""
+        for at, snapshot in self.snapshots.items():
+            expected = snapshot.select(*ORDER, *TRACKED).sort(*ORDER)
+            assert_frame_equal(self.scan(at).select(*ORDER, *TRACKED), expected)
