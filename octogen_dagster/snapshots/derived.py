@@ -79,7 +79,7 @@ def build_product_changes_asset(
     @snapshot_asset(
         {
             "partitions_def": products.partitions_def,
-            "ins": {"snapshots": _input(products, SnapshotPair, policy, mapping)},
+            "ins": {"snapshots": dg.AssetIn(products.key, partition_mapping=mapping)},
             "pool": None,
             "metadata": {COLUMN_SCHEMA: column_schema(CHANGES_SCHEMA)},
             "description": (
@@ -89,6 +89,7 @@ def build_product_changes_asset(
             ),
         },
         given,
+        loads=input_kind(products, SnapshotPair, policy),
     )
     def changes(context: dg.AssetExecutionContext, snapshots: Any) -> Callable[[str | None], Made]:
         def made(partition: str | None) -> Made:
@@ -141,16 +142,6 @@ def _changes(
     if snapshots.previous_partition:
         metadata["octogen/previous_partition"] = snapshots.previous_partition
     return Made(frame, metadata)
-
-
-def _input(
-    products: dg.AssetsDefinition,
-    kind: type,
-    policy: dg.BackfillPolicy | None,
-    partition_mapping: dg.PartitionMapping | None = None,
-) -> dg.AssetIn:
-    loaded = dg.PythonObjectDagsterType(input_kind(products, kind, policy))
-    return dg.AssetIn(products.key, dagster_type=loaded, partition_mapping=partition_mapping)
 
 
 def wait_only_for_latest(
@@ -257,7 +248,7 @@ def build_product_details_asset(
     @snapshot_asset(
         {
             "partitions_def": products.partitions_def,
-            "ins": {"products": _input(products, pl.LazyFrame, policy)},
+            "ins": {"products": dg.AssetIn(products.key)},
             "metadata": {COLUMN_SCHEMA: column_schema(DETAIL_SCHEMA)},
             "description": (
                 f"The full view of each product in {products.key.to_user_string()}: description, "
@@ -268,6 +259,7 @@ def build_product_details_asset(
         },
         given,
         resource_key=resource_key,
+        loads=input_kind(products, pl.LazyFrame, policy),
     )
     def details(context: dg.AssetExecutionContext, products: Any) -> Callable[[str | None], Made]:
         octogen: OctogenResource = getattr(context.resources, resource_key)
@@ -323,7 +315,7 @@ def build_product_brands_asset(
         {
             "partitions_def": products.partitions_def,
             "metadata": {COLUMN_SCHEMA: column_schema(BRANDS_SCHEMA)},
-            "ins": {"products": _input(products, pl.LazyFrame, policy)},
+            "ins": {"products": dg.AssetIn(products.key)},
             "pool": None,
             "description": (
                 f"The brands in {products.key.to_user_string()}: how many products each has, how "
@@ -331,6 +323,7 @@ def build_product_brands_asset(
             ),
         },
         given,
+        loads=input_kind(products, pl.LazyFrame, policy),
     )
     def brands(_context: dg.AssetExecutionContext, products: Any) -> Callable[[str | None], Made]:
         return lambda partition: Made(product_brands(frame_of(products, partition)), lineage)

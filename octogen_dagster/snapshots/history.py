@@ -198,20 +198,13 @@ def build_product_history_asset(
     @snapshot_asset(
         {
             "partitions_def": partitions.catalogs,
-            "ins": {
-                "snapshots": dg.AssetIn(
-                    products.key,
-                    dagster_type=dg.PythonObjectDagsterType(
-                        SnapshotTimes if partitions.times else kind
-                    ),
-                    partition_mapping=_all_times(products),
-                )
-            },
+            "ins": {"snapshots": dg.AssetIn(products.key, partition_mapping=_all_times(products))},
             "pool": None,
             "metadata": {COLUMN_SCHEMA: column_schema(HISTORY_SCHEMA)},
             "description": _description(products),
         },
         given,
+        loads=SnapshotTimes if partitions.times else kind,
     )
     def history(_: dg.AssetExecutionContext, snapshots: Any) -> Callable[[str | None], Made]:
         def made(partition: str | None) -> Made:

@@ -62,13 +62,18 @@ Make: TypeAlias = Callable[[str | None], Made]
 
 
 def snapshot_asset(
-    own: Mapping[str, Any], given: Mapping[str, Any], *, resource_key: str | None = None
+    own: Mapping[str, Any],
+    given: Mapping[str, Any],
+    *,
+    resource_key: str | None = None,
+    loads: type | None = None,
 ) -> Callable[[Callable[..., Make]], dg.AssetsDefinition]:
     """Return the decorator of an asset whose run may have several partitions.
 
     The decorated function is called once a run, with its context and inputs, and returns what makes
     each partition, in several threads. With the key of an `OctogenResource` as many partitions are
-    made at once as are read at once; without, one after the other.
+    made at once as are read at once; without, one after the other. `loads` is what its only input
+    is loaded as.
     """
 
     def decorate(begin: Callable[..., Make]) -> dg.AssetsDefinition:
@@ -93,6 +98,11 @@ def snapshot_asset(
             make = begin(context, **inputs)
             yield from _publish_range(context, partitions, make, manager, octogen)
 
+        if loads is not None:
+            # In place of an annotation: a job may know only one Dagster type of a name, and Dagster
+            # keeps one for each annotation.
+            (name,) = own["ins"]
+            begin.__annotations__[name] = loads
         arguments = {**own, **given}
         if not takes_range(arguments.get("backfill_policy"), arguments.get("partitions_def")):
             return octogen_asset(own, given)(_with_signature(compute, begin))

@@ -11,7 +11,18 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from octogen_dagster import errors
+from octogen_dagster import (
+    OctogenResource,
+    ParquetSnapshotIOManager,
+    SnapshotPair,
+    build_product_brands_asset,
+    build_product_changes_asset,
+    build_product_details_asset,
+    build_product_history_asset,
+    build_products_asset,
+    catalog_partitions,
+    errors,
+)
 from tests.results import materialized, stored
 from tests.servers.buckets import S3Bucket
 
@@ -206,3 +217,31 @@ def test_pandas_without_pyarrow_is_an_error_that_says_what_to_install(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(errors.MissingPackageError, match="pip install pyarrow"):
         load(boots, pd.DataFrame, resources, instance)
+
+
+@pytest.mark.parametrize("policy", [None, dg.BackfillPolicy.single_run()])
+def test_all_assets_of_some_products_go_into_one_job_with_those_of_ones_own(
+    policy: dg.BackfillPolicy | None,
+) -> None:
+    """Dagster refuses a job in which two of its types have one name."""
+    arguments: dict[str, Any] = {"backfill_policy": policy}
+    products = build_products_asset("products", partitions_def=catalog_partitions, **arguments)
+    builders = (
+        build_product_changes_asset,
+        build_product_details_asset,
+        build_product_brands_asset,
+        build_product_history_asset,
+    )
+
+    @dg.asset(partitions_def=catalog_partitions, ins={"pair": dg.AssetIn("products")})
+    def dearer(pair: SnapshotPair) -> pl.LazyFrame:
+        return pair.current
+
+    @dg.asset(partitions_def=catalog_partitions, ins={"frame": dg.AssetIn("products")})
+    def cheap(frame: pl.LazyFrame) -> pl.LazyFrame:
+        return frame
+
+    assets = [products, dearer, cheap, *(build(products, **arguments) for build in builders)]
+    resources = {"octogen": OctogenResource(), "io_manager": ParquetSnapshotIOManager(base_dir="s")}
+    defs = dg.Definitions(assets=assets, resources=resources)
+    assert len(defs.resolve_implicit_global_asset_job_def().graph.node_defs) == len(assets)
