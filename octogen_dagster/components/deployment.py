@@ -26,8 +26,11 @@ from octogen_dagster.snapshots.derived import (
     build_product_changes_asset,
     build_product_details_asset,
 )
+from octogen_dagster.snapshots.history import build_product_history_asset
 from octogen_dagster.snapshots.partitions import catalog_days, snapshot_days
 from octogen_dagster.snapshots.schedules import build_snapshot_schedule
+
+_FOLLOWS: dict[str, Any] = {"automation_condition": dg.AutomationCondition.eager()}
 
 
 class Deployment:
@@ -88,11 +91,22 @@ class Deployment:
                 resource_key=self._settings.name,
             )
             sensors.append(sensor)
+        followers = self._followers(search, products)
+        checked = [products]
+        if search.history is not None:
+            name = f"{products.key.path[-1]}_history"
+            spec = self._spec("history", search.history, name, **_FOLLOWS)
+            history = build_product_history_asset(products, name=spec, execute=self._execute)
+            checked.append(history)
+            followers.append(history)
+        checks = search.checks
         return dg.Definitions(
-            assets=[products, *self._followers(search, products)],
-            asset_checks=[]
-            if search.checks is None
-            else build_snapshot_checks(products, **search.checks.arguments()),
+            assets=[products, *followers],
+            asset_checks=[
+                check
+                for asset in (checked if checks else ())
+                for check in build_snapshot_checks(asset, **checks.arguments())
+            ],
             sensors=sensors,
             schedules=[]
             if search.schedule is None
@@ -103,10 +117,9 @@ class Deployment:
         self, search: SearchSettings, products: dg.AssetsDefinition
     ) -> list[dg.AssetsDefinition]:
         name = products.key.path[-1]
-        follows: dict[str, Any] = {"automation_condition": dg.AutomationCondition.eager()}
         followers = []
         if search.changes is not None:
-            spec = self._spec("changes", search.changes, f"{name}_changes", **follows)
+            spec = self._spec("changes", search.changes, f"{name}_changes", **_FOLLOWS)
             followers.append(
                 build_product_changes_asset(products, name=spec, execute=self._execute)
             )
@@ -121,7 +134,7 @@ class Deployment:
                 )
             )
         if search.brands is not None:
-            spec = self._spec("brands", search.brands, f"{name}_brands", **follows)
+            spec = self._spec("brands", search.brands, f"{name}_brands", **_FOLLOWS)
             followers.append(build_product_brands_asset(products, name=spec, execute=self._execute))
         return followers
 

@@ -40,7 +40,7 @@ else:  # Dagster refuses a model whose fields have limits, also beside a resolve
     _Search = object
 
 Kind = Literal[
-    "catalogs", "products", "changes", "details", "brands",
+    "catalogs", "products", "changes", "details", "brands", "history",
     "linked_datasets", "linked_products", "linked_snapshot",
 ]  # fmt: skip
 
@@ -297,6 +297,10 @@ class SearchSettings(AssetSettings):
     brands: Annotated[
         AssetSettings | None,
         switch(AssetSettings, "The brands of the products, with their numbers and prices."),
+    ] = None
+    history: Annotated[
+        AssetSettings | None,
+        switch(AssetSettings, "Prices and availability of each product since the first snapshot."),
     ] = None
     checks: Annotated[
         CheckSettings | None,

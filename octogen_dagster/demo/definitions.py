@@ -23,6 +23,7 @@ from octogen_dagster import (
     build_product_brands_asset,
     build_product_changes_asset,
     build_product_details_asset,
+    build_product_history_asset,
     build_products_asset,
     build_snapshot_checks,
     build_snapshot_schedule,
@@ -48,6 +49,11 @@ changes = build_product_changes_asset(
     description="What appeared, disappeared and changed since the day before. Follows by itself.",
 )
 brands = build_product_brands_asset(products, automation_condition=FOLLOW)
+history = build_product_history_asset(
+    products,
+    automation_condition=FOLLOW,
+    description="What each product cost, and whether it was in stock, since the first day.",
+)
 sweaters = build_products_asset(
     "sweaters",
     ProductSearch(q="sweater", price_max=100),
@@ -61,11 +67,12 @@ sweater_details = build_product_details_asset(
 catalog_sensor = build_catalog_sensor(products, default_status=RUNNING)
 
 defs = dg.Definitions(
-    assets=[catalogs, products, changes, brands, sweaters, sweater_details],
+    assets=[catalogs, products, changes, brands, history, sweaters, sweater_details],
     asset_checks=[
         # One wrong price is enough. By default one in a thousand may be wrong.
         *build_snapshot_checks(products, max_bad_price_share=0),
         *build_snapshot_checks(sweaters),
+        *build_snapshot_checks(history),
     ],
     sensors=[
         catalog_sensor,

@@ -136,6 +136,7 @@ class Demo:
                 assets.products,
                 assets.changes,
                 assets.brands,
+                assets.history,
                 partition=request.partition_key,
                 tags=request.tags,
             )

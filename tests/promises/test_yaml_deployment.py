@@ -52,6 +52,7 @@ def test_one_file_is_a_whole_deployment(tmp_path: Path) -> None:
         "changes": True,
         "details": True,
         "brands": True,
+        "history": True,
         "checks": {"max_age_hours": 24, "blocking": True, "exclude": ["nulls"]},
     }
     dresses = {
@@ -72,7 +73,8 @@ def test_one_file_is_a_whole_deployment(tmp_path: Path) -> None:
         sensors = {sensor.name: sensor.default_status.value for sensor in defs.sensors or ()}
         schedules: list[Any] = list(defs.schedules or ())
         resources = set(defs.resources or ())
-    names = [f"octogen_products{end}" for end in ("", "_changes", "_details", "_brands")]
+    ends = ("", "_changes", "_details", "_brands", "_history")
+    names = [f"octogen_products{end}" for end in ends]
     assert specs.keys() == {"octogen_catalogs", "dresses", *names}
     assert all(spec.owners == ["team:data"] for spec in specs.values())
     assert specs["octogen_products_changes"].automation_condition is not None
@@ -83,6 +85,8 @@ def test_one_file_is_a_whole_deployment(tmp_path: Path) -> None:
     checks = {key.name for key in keys if key.asset_key.path == ["octogen_products"]}
     assert "fresh" in checks
     assert "nulls" not in checks
+    checks = {key.name for key in keys if key.asset_key.path == ["octogen_products_history"]}
+    assert checks == {"one_current_row", "no_overlap", "no_gap", "fresh"}
     assert sensors == {"octogen_products_catalog_sensor": "RUNNING"}
     assert [
         (each.name, each.cron_schedule, each.execution_timezone, each.default_status.value)
@@ -95,13 +99,15 @@ def test_whole_catalogs_and_what_follows_them_run(
     tmp_path: Path, instance: dg.DagsterInstance
 ) -> None:
     search = WHOLE_CATALOGS | {"changes": True, "details": {"only_changed": True}, "brands": True}
-    names = [f"octogen_products{end}" for end in ("", "_changes", "_details", "_brands")]
+    search["history"] = True
+    ends = ("", "_changes", "_details", "_brands", "_history")
+    names = [f"octogen_products{end}" for end in ends]
     with load(attributes(tmp_path, search)) as (_, defs):
         run(defs, instance, "octogen_catalogs")
         assert instance.get_dynamic_partitions("octogen_catalogs") == ["northpeak", "strada"]
         result = run(defs, instance, *names, partition="strada")
     checks = {each.check_name: each.passed for each in result.get_asset_check_evaluations()}
-    assert checks.keys() > {"prices", "nulls"}
+    assert checks.keys() > {"prices", "nulls", "no_gap"}
     assert all(checks.values())
     assert files(tmp_path) == {"octogen_catalogs.parquet", *(f"{n}/strada.parquet" for n in names)}
     assert len(pl.read_parquet(tmp_path / "octogen_products_details/strada.parquet")) == 120
