@@ -211,7 +211,9 @@ class _Scans:
             return withheld(only, str(error)) if is_withheld and only else None
 
         def report(statistics: ScanStatistics) -> None:
-            context.log.info(statistics.progress())
+            # A materialization has the figures, and a line for each of many catalogs costs CPU.
+            if not (statistics.complete and context.has_partition_key_range):
+                context.log.info(statistics.progress())
             if statistics.complete and not statistics.rows:
                 subject = f"Catalog {only!r}" if only else "The search"
                 context.log.warning(

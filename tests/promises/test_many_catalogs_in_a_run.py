@@ -260,10 +260,10 @@ def test_only_the_checks_that_a_run_requests_are_evaluated(
     }
 
 
-@pytest.mark.parametrize(
-    "build",
-    [build_product_changes_asset, build_product_details_asset, build_product_brands_asset],
-)
+FOLLOWING = (build_product_changes_asset, build_product_details_asset, build_product_brands_asset)
+
+
+@pytest.mark.parametrize("build", FOLLOWING)
 def test_what_follows_the_products_takes_a_range_too(
     tmp_path: Path,
     sandbox: Sandbox,
