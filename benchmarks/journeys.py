@@ -106,11 +106,8 @@ def main() -> None:
                 journey(instance, folder)
             functions = sum(map(len, passed.values()))
             print(f"{journey.__name__}: {len(passed)} files, {functions} functions")
-            if "--files" in sys.argv:
-                print(
-                    *(f"  {len(names):3} {file}" for file, names in sorted(passed.items())),
-                    sep="\n",
-                )
+            for file, names in sorted(passed.items()):
+                print(f"  {len(names):3} {file}")
 
 
 if __name__ == "__main__":
