@@ -11,6 +11,7 @@ processes.set_forkserver_preload(
         "tests.daemon.processes",
         "tests.docs.readers",
         "tests.promises.control_plane_sessions",
+        "tests.promises.history_runs",
         "tests.promises.killed",
         "tests.promises.rate_limit_runs",
     ]

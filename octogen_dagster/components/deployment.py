@@ -99,14 +99,13 @@ class Deployment:
             history = build_product_history_asset(products, name=spec, execute=self._execute)
             checked.append(history)
             followers.append(history)
-        checks = search.checks
+        checks = []
+        if (settings := search.checks) is not None:
+            for asset in checked:
+                checks += build_snapshot_checks(asset, **settings.arguments())
         return dg.Definitions(
             assets=[products, *followers],
-            asset_checks=[
-                check
-                for asset in (checked if checks else ())
-                for check in build_snapshot_checks(asset, **checks.arguments())
-            ],
+            asset_checks=checks,
             sensors=sensors,
             schedules=[]
             if search.schedule is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from octogen_dagster import (
     scan_history,
 )
 from octogen_dagster.sandbox.server import Sandbox
+from octogen_dagster.snapshots import history, io_manager, publication
+from octogen_dagster.store import Store
 
 TRACKED = ["title", "current_price", "original_price", "currency", "in_stock", "is_active"]
 ORDER = ["catalog_key", "uuid"]
@@ -80,3 +84,36 @@ class Pipeline:
         for at, snapshot in self.snapshots.items():
             expected = snapshot.select(*ORDER, *TRACKED).sort(*ORDER)
             assert_frame_equal(self.scan(at).select(*ORDER, *TRACKED), expected)
+
+
+MOMENTS = {
+    "the rows are being read": (history, "advanced"),
+    "the file is being written": (Store, "unfinished"),
+    "the file is written": (Store, "publish"),
+    "the file is published": (publication, "snapshot_metadata"),
+    "the run reports it": (io_manager, "_add_metadata"),
+}
+
+
+def put_in_and_die(base: str, moment: str) -> None:
+    """Put the snapshot of the products into their history, in a process that is killed midway."""
+    module, name = MOMENTS[moment]
+    work = getattr(module, name)
+
+    def killed(*arguments: Any, **named: Any) -> Any:
+        if name == "advanced":  # after the first rows
+            next(work(*arguments, **named))
+        if name == "unfinished":  # with an empty file beside the history
+            work(*arguments, **named).__enter__()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(module, name, killed)
+    products = build_products_asset("products")
+    dg.materialize(
+        [products, build_product_history_asset(products)],
+        selection=[ASSET],
+        resources={
+            "octogen": OctogenResource(api_key="unused"),
+            "io_manager": ParquetSnapshotIOManager(base_dir=base),
+        },
+    )

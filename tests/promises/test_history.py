@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
-from dagster._core.execution.context.system import StepExecutionContext
 from polars.testing import assert_frame_equal, assert_series_equal
 
 from octogen_dagster import (
@@ -31,8 +31,20 @@ from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.sandbox.app import Generation
 from octogen_dagster.sandbox.server import Sandbox
 from octogen_dagster.store import Store
-from tests.promises.history_runs import ASSET, ORDER, Pipeline, resource
+from tests.forked import processes
+from tests.promises.history_runs import (
+    ASSET,
+    MOMENTS,
+    ORDER,
+    Pipeline,
+    put_in_and_die,
+    resource,
+)
 from tests.servers.buckets import ENVIRONMENT, S3Bucket
+
+PROCESS_SECONDS = 120.0
+CHANGING = ["valid_to", "is_current"]
+"""What a later snapshot changes in the rows of an earlier one."""
 
 
 @pytest.fixture
@@ -128,35 +140,26 @@ def test_a_product_that_comes_back_has_reappeared(pipeline: Pipeline, shops: San
     assert second not in rows["valid_from"]
 
 
-@pytest.mark.parametrize("moment", ["published", "written"])
-def test_a_killed_run_repeats(
-    pipeline: Pipeline, shops: Sandbox, monkeypatch: pytest.MonkeyPatch, moment: str
-) -> None:
-    pipeline.read()
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_run_that_is_killed_repeats(pipeline: Pipeline, shops: Sandbox, moment: str) -> None:
+    first = pipeline.read()
     pipeline.put_in()
+    before = pipeline.scan()
     shops.next_day()
     pipeline.read()
-    with monkeypatch.context() as patch:
-        die(patch, moment)
-        with pytest.raises((OSError, OctogenSnapshotError), match="a machine went away"):
-            pipeline.put_in()
+    process = processes.Process(target=put_in_and_die, args=(str(pipeline.base), moment))
+    process.start()
+    process.join(PROCESS_SECONDS)
+    assert process.exitcode == -signal.SIGKILL
+    is_published = pipeline.scan().height > before.height
+    assert is_published == (moment in ("the file is published", "the run reports it"))
+    assert_frame_equal(pipeline.scan(first).drop(CHANGING), before.drop(CHANGING))
     again = pipeline.put_in()
     pipeline.check()
     assert again["octogen/snapshots"] == 2
     assert again["octogen/changed"] > 0
-    assert not [path for path in pipeline.base.iterdir() if "unfinished" in path.name]
-
-
-def die(patch: pytest.MonkeyPatch, moment: str) -> None:
-    """Make the run die after the file is published, or before."""
-
-    def fail(*_arguments: Any, **_named: Any) -> None:
-        raise OSError("a machine went away")
-
-    if moment == "published":
-        patch.setattr(StepExecutionContext, "add_asset_metadata", fail)
-    else:
-        patch.setattr("os.replace", fail)
 
 
 def test_a_catalog_that_is_withheld_retires_nothing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from tests.promises.history_runs import ASSET, Pipeline
 CHECKS = {"one_current_row", "no_overlap", "no_gap"}
 IS_OVER = pl.col("valid_to").is_not_null()
 LATER = timedelta(hours=1)
-FAULTS = {
+Spoil = Callable[[pl.DataFrame], pl.DataFrame]
+FAULTS: dict[str, tuple[Spoil, set[str]]] = {
     "a row again": (lambda rows: pl.concat([rows, rows.filter("is_current").head(1)]), CHECKS),
     "a second current row": (
         lambda rows: rows.with_columns(is_current=True, valid_to=None),
