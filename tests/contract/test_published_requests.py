@@ -23,11 +23,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from octogen_ai_sdk import models
 from octogen_ai_sdk.operations import OPERATIONS
-from octogen_ai_sdk.request_context import (
-    MAX_CONTEXT_HEADER_BYTES,
-    REQUEST_CONTEXT_HEADER,
-    RequestContext,
-)
 
 from octogen_dagster import (
     PRODUCT_SCHEMA,
@@ -39,7 +34,7 @@ from octogen_dagster import (
     build_product_details_asset,
 )
 from octogen_dagster.errors import OctogenNotFoundError
-from tests.api.clients import TRANSPORTS, Transport, open_client
+from tests.api.clients import open_client
 from tests.api.counts import counted
 from tests.api.servers import KEY, RawServer, Received, http, page
 from tests.published import published
@@ -336,21 +331,6 @@ def test_the_lookups_of_details(tmp_path: Path) -> None:
     frame = pl.read_parquet(tmp_path / "products_details.parquet")
     status = {url: "gone" if url.strip() else "failed" for url in urls}
     assert dict(frame.select("product_url", "status").rows()) == status
-
-
-@pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_each_request_says_that_no_shopper_waits_for_it(transport: Transport) -> None:
-    with RawServer(lambda _: http(200, page(["a"]))) as server:
-        async with open_client(server, transport) as client:
-            await client.search_products()
-            await client.search_products(catalog="acme")
-    for request in server.received:
-        header = request.headers[REQUEST_CONTEXT_HEADER.lower()]
-        assert header.isascii()
-        assert len(header) <= MAX_CONTEXT_HEADER_BYTES
-        assert RequestContext.model_validate_json(header) == RequestContext(
-            trigger="background", application="octogen-dagster"
-        )
 
 
 @published

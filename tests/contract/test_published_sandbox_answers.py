@@ -185,22 +185,6 @@ class TestPublishedClient:
         assert page.effective_query is not None
         assert page.request_id
 
-    async def test_it_covers_hosts_counts_facets_and_knows_itself(
-        self, published: OctogenClient
-    ) -> None:
-        covered = await published.get_domain("https://www.GrandArcade.example/products")
-        assert [catalog.catalog for catalog in covered.catalogs] == [
-            "grand-arcade",
-            "grand-arcade.outlet",
-        ]
-        counts = await published.count_product_facets(
-            catalogs=["grand-arcade"], facet_names=["color_family"], attributes=["material"]
-        )
-        assert counts.facets[0].values
-        me = await published.get_me()
-        assert me.organization is not None
-        assert me.organization.type == "catalog_partner"
-
     async def test_it_is_told_that_the_credit_is_spent(self) -> None:
         with Sandbox(catalogs=1, credit_usd=0) as broke:
             async with OctogenClient(api_key=broke.api_key, base_url=broke.base_url) as client:

@@ -149,39 +149,6 @@ def test_a_pass_prints_json() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("status", "reason", "action"),
-    [
-        ("awaiting_subscription", None, "subscribed"),
-        ("active", "removing", "already_active"),
-        ("source_stale", None, "already_active"),
-        ("preparing", None, "pending"),
-        ("pending", None, "pending"),
-        ("melted", None, "pending"),
-        (None, None, "pending"),
-        ("refresh_failed", None, "error"),
-        ("access_grant_failed", None, "error"),
-        ("preparing", "needs_attention", "error"),
-        ("removing", None, "skipped"),
-        ("pending", "catalog_not_enabled", "skipped"),
-        ("pending", "scope_revoked", "skipped"),
-    ],
-)
-def test_each_status_has_one_action_and_an_unknown_one_means_not_yet(
-    status: str | None, reason: str | None, action: str
-) -> None:
-    octogen = Octogen().register()
-    octogen.share("acme", status, reasonCode=reason)
-    result = passed(octogen)
-    assert actions(result) == {"acme": action}
-    if action != "subscribed":
-        assert (result["catalogs"][0]["status"], result["catalogs"][0]["reason_code"]) == (
-            status,
-            reason,
-        )
-        assert octogen.asked == [LISTINGS, SUBSCRIBERS]
-
-
 def test_a_subscriber_that_octogen_does_not_serve_is_pending() -> None:
     octogen = Octogen().register(desiredState="disabled")
     octogen.share("acme")
@@ -279,24 +246,6 @@ def test_a_cell_belongs_to_its_listing_however_it_names_it_or_to_that_of_its_cat
     assert actions(result) == {"acme": "subscribed", "zen": "already_active"}
     assert result["summary"] == {"subscribed": 1, "already_active": 1}
     assert [each.name for each in google.requests] == [LISTING]
-
-
-def test_each_listing_and_each_cell_has_an_outcome() -> None:
-    octogen = Octogen().register()
-    octogen.share("active", "active")
-    octogen.share("listed")
-    octogen.cells.pop()
-    octogen.share("unlisted", "pending", reasonCode="removing")
-    octogen.listings.pop()
-    octogen.share("nameless", "active", catalogKey=None)
-    octogen.listings[-1]["catalogKey"] = None
-    result = passed(octogen)
-    assert {each["catalog_key"]: each["action"] for each in result["catalogs"]} == {
-        None: "skipped",
-        "active": "already_active",
-        "listed": "pending",
-        "unlisted": "skipped",
-    }
 
 
 @pytest.mark.parametrize(

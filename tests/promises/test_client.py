@@ -6,12 +6,10 @@ from typing import Any, ClassVar
 
 import httpx
 import pytest
-from pydantic import ValidationError
 
 from octogen_dagster.api.client import OctogenClient
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.api.search import CURRENT_FIELDS as FIELDS_OF_TODAY
-from octogen_dagster.api.search import Facet
 from octogen_dagster.errors import (
     MissingAPIKeyError,
     OctogenAPIError,
@@ -126,32 +124,6 @@ class TestSearch:
         assert len(found.items) == 50
         assert found.next_cursor
         assert either.requests[-1].body == {"limit": 50}
-
-    @pytest.mark.parametrize(
-        ("arguments", "named"),
-        [
-            ({"limit": 0}, "limit"),
-            ({"limit": 101}, "limit"),
-            ({"price_min": 20, "price_max": 10}, "price_min"),
-            ({"catalog": ""}, "catalog"),
-            ({"catalog": " "}, "catalog"),
-            ({"facets": [{"name": "fit", "values": []}]}, "facets.0.values"),
-            ({"facets": [Facet(name="fit", values=["a"])] * 2}, "facets name fit more than once"),
-        ],
-    )
-    async def test_an_argument_out_of_its_range_is_named_before_any_request(
-        self, sandbox: Sandbox, arguments: dict[str, Any], named: str
-    ) -> None:
-        async with open_client(sandbox) as client:
-            with pytest.raises(ValidationError, match=named) as caught:
-                await client.search_products(**arguments)
-            assert isinstance(caught.value, ValueError)
-            with pytest.raises(ValidationError, match=named):
-                _ = [page async for page in client.iter_pages(**arguments)]
-            with pytest.raises(ValidationError, match=named):
-                _ = [product async for product in client.iter_products(**arguments)]
-        assert sandbox.requests == []
-        assert client.statistics.requests == 0
 
     async def test_all_pages_take_no_cursor(self, sandbox: Sandbox) -> None:
         arguments: dict[str, Any] = {"cursor": "c"}

@@ -28,7 +28,6 @@ from octogen_dagster import (
     diagnose,
 )
 from octogen_dagster.cli.main import main
-from octogen_dagster.errors import OctogenBigQueryInputError
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.servers import KEY, RawServer, Received, http
 from tests.api.shops import catalog_of_shop, shop, shops
@@ -444,13 +443,6 @@ class TestAnalyticsHub:
         found = self.hub_lines(names[:8], TestIamPermissions=refusing("PERMISSION_DENIED"))
         assert [line[:8] for line in found[1:]] == ["failed  "] * 3 + ["skipped "]
         assert found[-1] == "skipped  Listings: not looked at: 5 more."
-
-    @pytest.mark.parametrize(
-        "names", [{"listings": ["projects/a"]}, {"exchange": "catalogs"}], ids=str
-    )
-    def test_a_name_that_is_malformed_is_refused(self, names: Any) -> None:
-        with pytest.raises(OctogenBigQueryInputError, match="is not the name of a"):
-            diagnose(**names)
 
 
 PERMISSIONS = [

@@ -6,24 +6,19 @@ client.
 
 from __future__ import annotations
 
-import asyncio
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import httpx
 import pytest
 
 from octogen_dagster import (
     AgeGroup,
     ColorFamily,
-    Facet,
     FacetName,
     Gender,
-    OctogenClient,
     OctogenComponent,
     OctogenResource,
     ProductSearch,
@@ -179,48 +174,6 @@ def test_a_mistake_in_a_search_is_named_and_nothing_is_sent(
 def said(error: Exception) -> str:
     """What an error says, with places written as `facets.0.values`."""
     return re.sub(r"\[(\d+)\]", r".\1", str(error))
-
-
-async def of_client(bodies: list[dict[str, Any]], arguments: dict[str, Any]) -> None:
-    """Search with the client, and add what it sends."""
-
-    def respond(request: httpx.Request) -> httpx.Response:
-        bodies.append(json.loads(request.content))
-        return httpx.Response(200, json=page([]))
-
-    async with httpx.AsyncClient(transport=httpx.MockTransport(respond)) as sender:
-        await OctogenClient(api_key=KEY, http_client=sender).search_products(**arguments)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "body"),
-    [
-        ({}, {"limit": 50}),
-        ({"catalog": None, "facets": None, "cursor": None}, {"limit": 50}),
-        ({"catalog": "acme", "facets": []}, {"catalog": "acme", "limit": 50}),
-        ({"catalogs": ["acme", "zen"]}, {"catalogs": ["acme", "zen"], "limit": 50}),
-        ({"q": "dress"}, {"q": "dress", "understand": False, "limit": 50}),
-        ({"q": "  ", "understand": False}, {"q": "  ", "limit": 50}),
-        (
-            FILTERS | {"catalog": "acme", "cursor": "c", "limit": 7},
-            FILTERS | {"catalog": "acme", "cursor": "c", "limit": 7},
-        ),
-        (
-            {
-                "facets": [
-                    Facet(name=FacetName.COLOR_FAMILY, values=[ColorFamily.RED, "multicolor"])
-                ]
-            },
-            {"facets": [{"name": "color_family", "values": ["Red", "multicolor"]}], "limit": 50},
-        ),
-    ],
-)
-def test_the_arguments_of_the_client_are_sent(
-    arguments: dict[str, Any], body: dict[str, Any]
-) -> None:
-    bodies: list[dict[str, Any]] = []
-    asyncio.run(of_client(bodies, arguments))
-    assert bodies == [body]
 
 
 def test_the_launchpad_shows_each_field_with_its_description_and_default() -> None:
