@@ -6,9 +6,7 @@ would send the key, and it answers nothing.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -28,47 +26,28 @@ from octogen_dagster import (
 )
 from octogen_dagster.cli.main import main
 from octogen_dagster.errors import OctogenConnectionError, OctogenError
+from tests.api.servers import KEY, RawServer, Received, http
 from tests.promises.yaml_projects import LINKED, load
 
-KEY = "octo_live_0123456789abcdef0123456789abcdef_c2VjcmV0LW9mLXRoZS1rZXk"
 REFRESH_TOKEN = "a-refresh-token-that-is-secret"
 PRINCIPAL = "serviceAccount:reader@my-project.iam.gserviceaccount.com"
 HOST = "storerouter.ai"
 
 
-class Proxy:
+class Proxy(RawServer):
     """A proxy that notes what it is asked to connect to and refuses it."""
 
     def __init__(self) -> None:
-        self.received = b""
         self.is_asked = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(self._refuse)
+
+    def _refuse(self, _: Received) -> list[bytes]:
+        self.is_asked.set()
+        return http(502)
 
     @property
     def targets(self) -> set[str]:
-        lines = self.received.decode().splitlines()
-        return {line.split()[1] for line in lines if line.startswith("CONNECT ")}
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            with connection, contextlib.suppress(OSError):
-                head = b""
-                while b"\r\n\r\n" not in head and (data := connection.recv(65_536)):
-                    head += data
-                self.received += head
-                self.is_asked.set()
-                connection.sendall(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n")
+        return {each.target for each in self.received}
 
 
 @pytest.fixture
@@ -76,15 +55,14 @@ def proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Proxy]:
     for name in list(os.environ):
         if name.lower().endswith("_proxy") or name.startswith("OCTOGEN_"):
             monkeypatch.delenv(name)
-    running = Proxy()
-    monkeypatch.setenv("HTTPS_PROXY", running.url)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", KEY)
-    monkeypatch.setenv("OCTOGEN_MCP_CLIENT_ID", "client")
-    yield running
-    running.close()
-    assert KEY.encode() not in running.received
-    assert REFRESH_TOKEN.encode() not in running.received
+    with Proxy() as running:
+        monkeypatch.setenv("HTTPS_PROXY", running.origin)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("OCTOGEN_PLATFORM_API_KEY", KEY)
+        monkeypatch.setenv("OCTOGEN_MCP_CLIENT_ID", "client")
+        yield running
+    assert KEY not in str(running.received)
+    assert REFRESH_TOKEN not in str(running.received)
 
 
 def octogen(**settings: Any) -> OctogenResource:
@@ -121,7 +99,7 @@ def test_a_field_moves_the_api_in_a_run(proxy: Proxy, monkeypatch: pytest.Monkey
     monkeypatch.setenv("OCTOGEN_HOST", "other.example")
     monkeypatch.setenv("MY_HOST", HOST)
     for host in (HOST, dg.EnvVar("MY_HOST")):
-        proxy.received = b""
+        proxy.received.clear()
         resources = {"octogen": octogen(host=host)}
         assert dg.materialize([catalogs], resources=resources).success
         assert proxy.targets == {"api.storerouter.ai:443"}
@@ -173,32 +151,10 @@ def test_an_address_that_is_named_wins(proxy: Proxy, monkeypatch: pytest.MonkeyP
     assert proxy.targets == {"proxy.example:443", "tokens.example:443"} | more
 
 
-@pytest.mark.parametrize(
-    "host",
-    [
-        "https://storerouter.ai",
-        "storerouter.ai/v1",
-        "storerouter.ai:8443",
-        "user@storerouter.ai",
-        "storerouter..ai",
-        "-storerouter.ai",
-        "10.0.0.1",
-        "störerouter.ai",
-        f"storerouter.ai {KEY}",
-        "api.storerouter.ai",
-        "MCP.storerouter.ai",
-    ],
-)
+@pytest.mark.parametrize("host", ["https://storerouter.ai", f"storerouter.ai {KEY}"])
 def test_what_is_no_host_is_refused_with_the_way_to_write_it(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
-    refused = r"host '.*(write the name alone|leave out)"
-    with pytest.raises(ValueError, match=refused) as caught:
-        OctogenResource(host=host)
-    assert KEY not in str(caught.value)
-    with pytest.raises(ValueError, match=refused) as caught:
-        OctogenControlPlaneResource(principal=PRINCIPAL, host=host)
-    assert KEY not in str(caught.value)
     monkeypatch.setenv("OCTOGEN_HOST", host)
     with pytest.raises(ValueError, match=r"^OCTOGEN_HOST '.*(write the name alone|leave out)"):
         OctogenClient()
