@@ -20,6 +20,17 @@ shop:
   outputs:
     dev: {type: duckdb, path: shop.duckdb}
 """
+UPSTREAM = """
+from pathlib import Path
+from dagster_dbt import dbt_assets
+
+@dbt_assets(manifest=Path("target/manifest.json"))
+def models(): ...
+
+[model] = models.specs
+[source] = model.deps
+print(source.asset_key.to_user_string())
+"""
 
 
 def install_dbt(folder: Path) -> Path:
@@ -48,3 +59,8 @@ def run(*command: str | Path) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def upstream(dbt: Path) -> str:
+    """Return the key of the asset that the only model of the built project follows in Dagster."""
+    return run(dbt.with_name("python"), "-c", UPSTREAM).strip()

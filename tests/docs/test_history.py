@@ -8,20 +8,8 @@ import duckdb
 import pytest
 
 from tests.docs.blocks import BLOCKS
-from tests.docs.dbt import make_project, run
+from tests.docs.dbt import make_project, run, upstream
 from tests.histories import day, make_history, product
-
-UPSTREAM_OF_MODELS = """
-from pathlib import Path
-from dagster_dbt import dbt_assets
-
-@dbt_assets(manifest=Path("target/manifest.json"))
-def models(): ...
-
-[model] = models.specs
-[source] = model.deps
-print(source.asset_key.to_user_string())
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -73,4 +61,4 @@ def test_dbt_has_the_history_as_a_source_in_the_graph(dbt: Path) -> None:
     with duckdb.connect("shop.duckdb") as connection:
         rows = connection.sql("SELECT title, old_price, new_price FROM price_drops").fetchall()
     assert rows == [("Dress", 120.0, 96.0)]
-    assert run(dbt.with_name("python"), "-c", UPSTREAM_OF_MODELS) == "octogen_products_history\n"
+    assert upstream(dbt) == "octogen_products_history"

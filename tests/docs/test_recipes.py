@@ -14,21 +14,10 @@ import polars as pl
 import pytest
 
 from octogen_dagster.sandbox.server import Sandbox
-from tests.docs.dbt import make_project, run
+from tests.docs.dbt import make_project, run, upstream
 from tests.docs.snapshots import CATALOGS, make_snapshots
 
 PAGE = (Path(__file__).parents[2] / "docs/recipes.md").read_text()
-UPSTREAM_OF_MODELS = """
-from pathlib import Path
-from dagster_dbt import dbt_assets
-
-@dbt_assets(manifest=Path("target/manifest.json"))
-def models(): ...
-
-[model] = models.specs
-[source] = model.deps
-print(source.asset_key.to_user_string())
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +66,7 @@ def test_the_view_is_an_asset(instance: dg.DagsterInstance) -> None:
 
 
 @pytest.mark.slow
-def test_dbt_reads_the_snapshots_as_sources(dbt: Path) -> None:
+def test_dbt_has_the_snapshots_as_sources_in_the_graph(dbt: Path) -> None:
     [model] = blocks('sql title="models/brands.sql"')
     for source in blocks('yaml title="models/sources.yml"'):
         make_project({"brands": model}, source)
@@ -85,15 +74,7 @@ def test_dbt_reads_the_snapshots_as_sources(dbt: Path) -> None:
         with duckdb.connect("shop.duckdb") as connection:
             rows = "SELECT catalog_key, sum(products) FROM brands GROUP BY ALL"
             assert dict(connection.sql(rows).fetchall()) == dict(CATALOGS)
-
-
-@pytest.mark.slow
-def test_models_follow_the_snapshots_in_the_graph(dbt: Path) -> None:
-    [model] = blocks('sql title="models/brands.sql"')
-    *_, source = blocks('yaml title="models/sources.yml"')
-    make_project({"brands": model}, source)
-    run(dbt, "parse", "--profiles-dir", ".")
-    assert run(dbt.with_name("python"), "-c", UPSTREAM_OF_MODELS) == "octogen_products\n"
+    assert upstream(dbt) == "octogen_products"
 
 
 @pytest.fixture

@@ -64,7 +64,6 @@ def told(expression: str) -> str:
     return "; ".join(f"{place}: {text}" if place else text for place, text in places)
 
 
-@pytest.mark.filterwarnings("ignore:An Octogen API key is written out")
 def test_mistakes_are_told_as_before() -> None:
     lines = [
         line if line.startswith("#") or not line else f"{line}\n=> {told(line)}"
