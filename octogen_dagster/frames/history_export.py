@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 _SCHEMA = pl.Schema({**HISTORY_SCHEMA, "change": pl.String()})  # Delta has no enumerations
+_MAX_REASON = 500
 _HASH = "row_hash"
 _KEY = ["catalog_key", "uuid", "valid_from"]
 _SAME_ROW = (
@@ -79,11 +80,9 @@ def export_history(
                 _merge(table, store.scan(key), catalog, transaction, version)
                 merged.append(catalog)
     except (DeltaError, OSError) as error:
-        # It may be long, and name a URL that is signed.
-        reason = re.sub(r"\?[^\s)]*", "", str(error).partition("\n")[0]).rstrip(".")
         raise OctogenSnapshotError(
-            f"The history {asset} could not be exported to {uri}: {reason}. The table is whole. "
-            "Run it again: what was merged is not merged again."
+            f"The history {asset} could not be exported to {uri}: {_reason(error)}. The "
+            "table is whole. Run it again: what was merged is not merged again."
         ) from None
     return merged
 
@@ -137,6 +136,12 @@ def _merge(
         .when_not_matched_insert(values)
         .execute()
     )
+
+
+def _reason(error: Exception) -> str:
+    """What an error of the library says, which draws a tree and may name a URL that is signed."""
+    plain = re.sub(r"\x1b\[\d+m|↳|\?\S*", "", str(error))
+    return ": ".join(line.strip() for line in plain.splitlines())[:_MAX_REASON].rstrip(".")
 
 
 def _text(value: Any) -> str:

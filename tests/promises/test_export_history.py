@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import polars as pl
@@ -116,6 +117,24 @@ def test_snapshots_and_table_may_be_in_a_bucket(snapshots: Path, s3: Proxy) -> N
     assert merged == ["acme", "zen"]
     assert export_history(base_dir, lake, asset=ASSET, storage_options=options) == []
     assert any(name.startswith("lake/catalog_key=zen/") for name in bucket.names())
+
+
+@pytest.mark.slow
+def test_a_bucket_that_is_not_reached_is_an_error_on_one_line(snapshots: Path) -> None:
+    options = {
+        "aws_access_key_id": "AKIDTESTKEY",
+        "aws_secret_access_key": "wJalrXUtnFEMI",
+        "aws_endpoint_url": "http://127.0.0.1:9",
+        "aws_allow_http": True,
+        "aws_region": "us-east-1",
+    }
+    with pytest.raises(OctogenSnapshotError) as caught:
+        export_history(str(snapshots), "s3://b/lake", asset=ASSET, storage_options=options)
+    text = str(caught.value)
+    assert re.search(
+        r"exported to s3://b/lake: Generic S3 error: .*refused \(os error \d+\)\. ", text
+    )
+    assert not any(secret in text for secret in ("AKIDTESTKEY", "wJalrXUtnFEMI", "\x1b", "?list"))
 
 
 def test_without_a_history_there_is_no_table(tmp_path: Path, lake: str) -> None:
