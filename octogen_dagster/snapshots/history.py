@@ -20,6 +20,7 @@ from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.changes import SnapshotPair
 from octogen_dagster.frames.history import (
     HISTORY_SCHEMA,
+    OBSERVED,
     Observation,
     SnapshotTimes,
     StoredSnapshot,
@@ -68,7 +69,7 @@ class HistoryUpdate:
     def reading(self, place: SnapshotPlace) -> Iterator[Reading]:
         """Let the block store the history in its place."""
         before = place.latest_provenance()
-        history = _existing(place)
+        history = _existing(place, before)
         observed = read_observed(before)
         forgotten = read_forgotten(before)
         versions: dict[str, str] = json.loads(before.get(_VERSIONS, "{}"))
@@ -106,7 +107,7 @@ class HistoryUpdate:
         yield Reading(frame, lambda: outcome, stop=stop.set)
 
 
-def _existing(place: SnapshotPlace) -> pl.LazyFrame:
+def _existing(place: SnapshotPlace, provenance: Mapping[str, str]) -> pl.LazyFrame:
     try:
         history = place.latest()
     except DamagedError as error:
@@ -114,7 +115,15 @@ def _existing(place: SnapshotPlace) -> pl.LazyFrame:
             f"The history {error.uri} is damaged ({error.cause}), and a new one would lack the "
             "past. Restore the file from a backup, or move it away to begin anew."
         ) from error
-    return pl.LazyFrame(schema=HISTORY_SCHEMA) if history is None else history
+    if history is None:
+        return pl.LazyFrame(schema=HISTORY_SCHEMA)
+    if OBSERVED not in provenance:
+        raise OctogenSnapshotError(
+            "The file at the place of the history does not say which snapshots are in it, so none "
+            "can be put in. Run it again if the store was not in reach. If the file is not a "
+            "history, move it away to begin one."
+        )
+    return history
 
 
 def _fetched_at(snapshot: StoredSnapshot, provenance: Mapping[str, str]) -> datetime | None:

@@ -448,3 +448,13 @@ def test_the_histories_of_many_catalogs_are_made_in_one_run(
     found = scan_history(str(tmp_path), asset=ASSET).collect()["catalog_key"].value_counts()
     assert dict(found.rows()) == {"northpeak": 230, "strada": 120}
     assert instance.get_materialized_partitions(history.key) == {"northpeak", "strada"}
+
+
+def test_another_file_at_the_place_of_a_history_is_left_as_it_is(pipeline: Pipeline) -> None:
+    pipeline.read()
+    file = pipeline.base / f"{ASSET}.parquet"
+    pl.DataFrame({"not": ["a history"]}).write_parquet(file)
+    content = file.read_bytes()
+    with pytest.raises(OctogenSnapshotError, match="does not say which snapshots are in it"):
+        pipeline.put_in()
+    assert file.read_bytes() == content
