@@ -20,6 +20,7 @@ _SUITES = (
     "walks",
     "changes",
     "checks",
+    "history",
     "details",
     "imports",
     "resume",

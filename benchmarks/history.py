@@ -1,0 +1,135 @@
+"""The history of a catalog, each measurement alone in its process.
+
+A day is a snapshot in which 1 % of the prices have moved, 0.2 % of the products are gone and as
+many are back. `python -m benchmarks.history WHAT SNAPSHOT FOLDER DAYS` prints what it measured.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from octogen_dagster import ParquetSnapshotIOManager, scan_history
+from octogen_dagster.frames.history import StoredSnapshot
+from octogen_dagster.snapshots.history import HistoryUpdate
+
+_ASSET = "products_history"
+_FIRST = datetime(2026, 1, 1, 6, tzinfo=timezone.utc)
+_FEW = 20_000
+_QUERIES = 5
+
+
+def _at(day: int) -> datetime:
+    return _FIRST + timedelta(days=day)
+
+
+def _snapshot(products: Path, day: int) -> pl.LazyFrame:
+    """The snapshot of a day."""
+    number = pl.col("uuid").hash(seed=1) // 1_000
+    is_there = (number + day) % 500 >= 3
+    moved = pl.col("current_price") + ((number // 500 + day) // 100).cast(pl.Float64)
+    now = pl.lit(_at(day), pl.Datetime("us", "UTC"))
+    frame = pl.scan_parquet(products).filter(is_there)
+    return frame.with_columns(moved.alias("current_price"), now.alias("fetched_at"))
+
+
+def _stored(products: Path, folder: Path, day: int) -> Path:
+    path = folder / f"day-{day}.parquet"
+    _snapshot(products, day).sink_parquet(
+        path, compression="zstd", compression_level=1, row_group_size=20_000
+    )
+    return path
+
+
+def _put_in(folder: Path, snapshot: Path, day: int) -> None:
+    """Put the snapshot of a day into the history, as a run of its asset does."""
+    provenance = {"octogen.fetched_at": _at(day).isoformat()}
+    update = HistoryUpdate([StoredSnapshot(lambda: provenance, lambda: pl.scan_parquet(snapshot))])
+    manager = ParquetSnapshotIOManager(base_dir=str(folder))
+    manager.handle_output(dg.build_output_context(asset_key=_ASSET), update)
+
+
+def _timed(work: Callable[[], object]) -> dict[str, float]:
+    cpu, started_at = time.process_time(), time.perf_counter()
+    work()
+    seconds, cpu = time.perf_counter() - started_at, time.process_time() - cpu
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    return {"seconds": seconds, "cpu_seconds": cpu, "peak_mb": peak}
+
+
+def make(products: Path, folder: Path, days: int) -> None:
+    """Make a history of days, and the snapshot of the next one."""
+    for day in range(days):
+        snapshot = _stored(products, folder, day)
+        _put_in(folder, snapshot, day)
+        snapshot.unlink()
+    _stored(products, folder, days)
+
+
+def sizes(products: Path, folder: Path, days: int) -> Iterator[float]:
+    """Yield the size of a history of fewer products ÷ that of one snapshot, for each day."""
+    few = folder / "few.parquet"
+    pl.scan_parquet(products).head(_FEW).sink_parquet(few)
+    for day in range(days):
+        snapshot = _stored(few, folder, day)
+        _put_in(folder, snapshot, day)
+        yield (folder / f"{_ASSET}.parquet").stat().st_size / snapshot.stat().st_size
+        snapshot.unlink()
+
+
+def update(products: Path, folder: Path, days: int) -> dict[str, float]:
+    """Put the next day into a copy of the history that `make` made."""
+    copy, warm_up = folder / "copy", folder / "warm-up"
+    for path in (copy, warm_up):
+        path.mkdir(exist_ok=True)
+    shutil.copy(folder / f"{_ASSET}.parquet", copy)
+    few = warm_up / "few.parquet"
+    pl.scan_parquet(products).head(_FEW // 100).sink_parquet(few)
+    for day in range(2):
+        _put_in(warm_up, _stored(few, warm_up, day), day)
+    measured = _timed(lambda: _put_in(copy, folder / f"day-{days}.parquet", days))
+    return measured | _queries(copy, days)
+
+
+def _queries(folder: Path, days: int) -> dict[str, float]:
+    """The medians of the wall times of all products as of a day, and of one product's past."""
+    history = scan_history(str(folder), asset=_ASSET)
+    uuids = history.select(pl.col("uuid").sample(_QUERIES)).collect().to_series()
+
+    def as_of(day: int) -> object:
+        return scan_history(str(folder), asset=_ASSET, as_of=_at(day)).collect()
+
+    def past(uuid: str) -> object:
+        return scan_history(str(folder), asset=_ASSET).filter(uuid=uuid).collect()
+
+    def median(query: Callable[[Any], object], of: Iterable[Any]) -> float:
+        return statistics.median(_timed(partial(query, each))["seconds"] for each in of)
+
+    days_asked = [each * days // _QUERIES for each in range(_QUERIES)]
+    return {"as_of": median(as_of, days_asked), "past": median(past, uuids)}
+
+
+if __name__ == "__main__":
+    logging.disable(logging.INFO)
+    what, products, folder, days = sys.argv[1:]
+    arguments = (Path(products), Path(folder), int(days))
+    Path(folder).mkdir(exist_ok=True)
+    if what == "make":
+        make(*arguments)
+        print("null")
+    else:
+        print(json.dumps([*sizes(*arguments)] if what == "sizes" else update(*arguments)))

@@ -1,0 +1,88 @@
+"""The history of products: a daily update, its size after days, and the time of queries."""
+
+import json
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import partial
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import Rounds, Row, run_rounds, say, worst
+from benchmarks.processes import Server, run_python, server
+from benchmarks.snapshots import make_snapshots
+from benchmarks.source import Generation
+
+_SMALL, _LARGE = 100_000, 1_000_000
+_FILES = {_SMALL: "read/products.parquet", _LARGE: "previous.parquet"}
+_DAYS_BEFORE = 3
+_SIZES = {30: 0.6, 180: 1.1}
+"""The largest size after days, as a share of the size of one snapshot."""
+_MAX_ROUNDS = 3
+
+
+def run(generations: Sequence[Generation], rounds: int, _before: Path | None) -> Iterator[Row]:
+    """Compare the update with the read of the snapshot, and the file with a snapshot."""
+    rounds = min(rounds, _MAX_ROUNDS)
+    for generation in generations:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            say("  the snapshots")
+            make_snapshots(generation, folder)
+            for products, file in _FILES.items():
+                say(f"  a history of {products:,} products")
+                _child("make", folder / file, folder / str(products), _DAYS_BEFORE)
+            say("  180 days")
+            sizes = _child("sizes", folder / _FILES[_SMALL], folder / "sizes", max(_SIZES))
+            with server(generation, {str(products): products for products in _FILES}) as local:
+                measured = run_rounds(_contenders(local, folder), rounds)
+        for products in _FILES:
+            yield _cpu(generation, products, measured)
+        updates = measured.by_contender[f"update {_LARGE}"]
+        what = "daily update of the history of 1,000,000 products"
+        peaks = [each["peak_mb"] for each in updates]
+        yield worst("history", generation, f"{what}, peak memory, worst round", peaks, 450)
+        for days, target in _SIZES.items():
+            size = sizes[days - 1]
+            what = f"the history after {days} days ÷ a snapshot (size)"
+            yield Row("history", generation, what, [size], size, target)
+        for query, what, target in (
+            ("as_of", "1,000,000 products as of a day", 0.2),
+            ("past", "the past of one of 1,000,000 products", 0.02),
+        ):
+            seconds = [each[query] for each in updates]
+            median = statistics.median(seconds)
+            yield Row("history", generation, what, seconds, median, target, unit=" s")
+
+
+def _cpu(generation: Generation, products: int, measured: Rounds[dict[str, float]]) -> Row:
+    return measured.row(
+        "history",
+        generation,
+        f"daily update of the history of {products:,} products, 1 % of them changed ÷ reading "
+        "them (CPU)",
+        (f"update {products}", f"read {products}"),
+        itemgetter("cpu_seconds"),
+        "s",
+        0.12,
+    )
+
+
+def _contenders(local: Server, folder: Path) -> dict[str, Any]:
+    contenders: dict[str, Any] = {}
+    for products, file in _FILES.items():
+        contenders[f"read {products}"] = partial(_read, local, str(products))
+        contenders[f"update {products}"] = partial(
+            _child, "update", folder / file, folder / str(products), _DAYS_BEFORE
+        )
+    return contenders
+
+
+def _read(local: Server, catalog: str) -> dict[str, float]:
+    return {"cpu_seconds": local.measure("snapshot", [catalog]).cpu_seconds}
+
+
+def _child(what: str, products: Path, folder: Path, days: int) -> Any:
+    arguments = ["-m", "benchmarks.history", what, str(products), str(folder), str(days)]
+    return json.loads(run_python(arguments).splitlines()[-1])
