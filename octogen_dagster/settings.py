@@ -8,15 +8,16 @@ from __future__ import annotations
 import difflib
 import importlib.metadata
 import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from octogen_dagster.errors import MissingPackageError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
-    from pydantic_core import PydanticCustomError
+    from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
+_Model = TypeVar("_Model")
 _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+).*;.*\bextra == ['\"](?P<extra>\w+)['\"]")
 
 
@@ -26,26 +27,46 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {similar[0]!r}?" if similar else ""
 
 
-def refuse_unknown_settings(cls: type[BaseModel], settings: Any) -> Any:
-    """Return the settings that a model is made of, unless it has none of a name.
+def refuse_unknown_settings(
+    cls: type[BaseModel], settings: Any, handler: Callable[[Any], _Model]
+) -> _Model:
+    """Refuse settings that a model does not have, and tell of what is wrong with the others too.
 
-    It is a model's validator of the mode `before`. pydantic makes a class method of it, because its
+    It is a model's validator of the mode `wrap`. pydantic makes a class method of it, because its
     first argument is named cls.
     """
     from pydantic import ValidationError  # a command that checks no settings starts without it
     from pydantic_core import InitErrorDetails
 
-    if not isinstance(settings, dict):
-        return settings
     known = cls.model_fields
+    unknown = [name for name in settings if name not in known] if isinstance(settings, dict) else []
+    if not unknown:
+        return handler(settings)
     mistakes = [
-        InitErrorDetails(type=_unknown(cls.__name__, str(name), known), loc=(name,), input=value)
-        for name, value in settings.items()
-        if name not in known
+        InitErrorDetails(
+            type=_unknown(cls.__name__, str(name), known), loc=(name,), input=settings[name]
+        )
+        for name in unknown
     ]
-    if mistakes:
-        raise ValidationError.from_exception_data(cls.__name__, mistakes)
-    return settings
+    try:
+        handler({name: value for name, value in settings.items() if name in known})
+    except ValidationError as error:
+        for each in error.errors():
+            # A setting that is missing may be the one that was mistyped.
+            is_missing = len(each["loc"]) == 1 and settings.get(each["loc"][0]) is None
+            if not is_missing:
+                mistakes.append(_again(each))
+    hide_input = bool(cls.model_config.get("hide_input_in_errors"))
+    raise ValidationError.from_exception_data(cls.__name__, mistakes, hide_input=hide_input)
+
+
+def _again(error: ErrorDetails) -> InitErrorDetails:
+    """Return an error that was found, to be raised with others."""
+    from pydantic_core import InitErrorDetails, PydanticCustomError
+
+    texts = {"text": error["msg"], **error.get("ctx", {})}
+    kind = PydanticCustomError(error["type"], "{text}", texts)
+    return InitErrorDetails(type=kind, loc=error["loc"], input=error["input"])
 
 
 def _unknown(model: str, name: str, known: Iterable[str]) -> PydanticCustomError:

@@ -137,7 +137,7 @@ class Facet(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    _refuse_unknown = model_validator(mode="before")(refuse_unknown_settings)
+    _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
 
     name: Text = Field(description="A FacetName, or a product attribute such as fit.")
     values: list[Text] = Field(min_length=1, description="A product needs one of these.")
@@ -191,7 +191,7 @@ class SearchFilters(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid")
-    _refuse_unknown = model_validator(mode="before")(refuse_unknown_settings)
+    _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
 
     q: str | None = Field(
         default=None,

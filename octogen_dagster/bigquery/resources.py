@@ -47,7 +47,7 @@ class AnalyticsHubResource(dg.ConfigurableResource[Any]):
         "ANALYTICS_HUB_EMULATOR_HOST, and without it Google.",
     )
 
-    _refuse_unknown = model_validator(mode="before")(refuse_unknown_settings)
+    _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
 
     @model_validator(mode="after")
     def _check_packages(self) -> Self:
@@ -123,7 +123,7 @@ class OctogenControlPlaneResource(dg.ConfigurableResource[Any]):
         default=None, description="The file with the refresh token; new tokens are stored there."
     )
 
-    _refuse_unknown = model_validator(mode="before")(refuse_unknown_settings)
+    _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
 
     @field_validator("host", mode="before")
     @classmethod

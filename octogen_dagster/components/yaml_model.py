@@ -66,43 +66,7 @@ _TYPES = {
 _TEXT = {"type": "string"}
 _TEMPLATE_SCHEMA = {"type": "string", "pattern": r"\{\{|\{%"}
 _SCALARS = {"boolean", "integer", "null", "number", "string"}
-
-
-def _refuse_unknown(
-    cls: type[BaseModel], settings: Any, handler: Callable[[Any], BaseModel]
-) -> BaseModel:
-    """Tell of settings that a model does not have, and of what is wrong with the others."""
-    errors: list[ErrorDetails] = []
-    known = settings
-    try:
-        refuse_unknown_settings(cls, settings)
-    except ValidationError as error:
-        errors += error.errors()
-        known = {name: settings[name] for name in settings if name in cls.model_fields}
-    try:
-        value = handler(known)
-    except ValidationError as error:
-        if not errors:
-            raise
-        errors += [each for each in error.errors() if not _is_missing_here(each)]
-    if errors:
-        raise ValidationError.from_exception_data(cls.__name__, [*map(_again, errors)])
-    return value
-
-
-def _is_missing_here(error: ErrorDetails) -> bool:
-    """True if a setting of the mapping itself is missing: it may be the one that was mistyped."""
-    return error["type"] == "missing" and len(error["loc"]) == 1
-
-
-def _again(error: ErrorDetails) -> InitErrorDetails:
-    """Return an error that was found, to be raised with others."""
-    texts = {"text": error["msg"], **error.get("ctx", {})}
-    kind = PydanticCustomError(error["type"], "{text}", texts)
-    return InitErrorDetails(type=kind, loc=error["loc"], input=error["input"])
-
-
-_REFUSE_UNKNOWN: dict[str, Any] = {"refuse": model_validator(mode="wrap")(_refuse_unknown)}
+_REFUSE_UNKNOWN: dict[str, Any] = {"refuse": model_validator(mode="wrap")(refuse_unknown_settings)}
 
 
 class MistakesFound(ResolutionException):

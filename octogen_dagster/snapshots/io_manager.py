@@ -123,7 +123,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
     _store: Store | None = PrivateAttr(default=None)
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    _refuse_unknown = model_validator(mode="before")(refuse_unknown_settings)
+    _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
 
     @field_validator("storage_options")
     @classmethod

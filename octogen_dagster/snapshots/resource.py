@@ -144,7 +144,7 @@ class OctogenResource(dg.ConfigurableResource[Any]):
     # Dagster takes a value that is no configuration as a dependency.
     catalogs: dg.ResourceDependency[CatalogSource] = GrantedCatalogs()  # type: ignore[assignment]
 
-    _refuse_unknown = model_validator(mode="before")(refuse_unknown_settings)
+    _refuse_unknown = model_validator(mode="wrap")(refuse_unknown_settings)
 
     @field_validator("api_key", mode="before")
     @classmethod
