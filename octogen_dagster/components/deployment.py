@@ -80,7 +80,8 @@ class Deployment:
             search.search,
             min_rows_ratio=search.min_rows_ratio,
             deps=table if search.by_catalog else [],
-            **self._reads,
+            resource_key=self._settings.name,
+            **self._runs(search),
         )
         sensors = []
         if search.has_sensor:
@@ -96,7 +97,7 @@ class Deployment:
         if search.history is not None:
             name = f"{products.key.path[-1]}_history"
             spec = self._spec("history", search.history, name, **_FOLLOWS)
-            history = build_product_history_asset(products, name=spec, execute=self._execute)
+            history = build_product_history_asset(products, name=spec, **self._runs(search))
             checked.append(history)
             followers.append(history)
         checks = []
@@ -116,12 +117,11 @@ class Deployment:
         self, search: SearchSettings, products: dg.AssetsDefinition
     ) -> list[dg.AssetsDefinition]:
         name = products.key.path[-1]
+        runs = self._runs(search)
         followers = []
         if search.changes is not None:
             spec = self._spec("changes", search.changes, f"{name}_changes", **_FOLLOWS)
-            followers.append(
-                build_product_changes_asset(products, name=spec, execute=self._execute)
-            )
+            followers.append(build_product_changes_asset(products, name=spec, **runs))
         if search.details is not None:  # without a condition: their lookups are charged
             followers.append(
                 build_product_details_asset(
@@ -129,12 +129,13 @@ class Deployment:
                     name=self._spec("details", search.details, f"{name}_details"),
                     only_changed=search.details.only_changed,
                     failure_threshold=search.details.failure_threshold,
-                    **self._reads,
+                    resource_key=self._settings.name,
+                    **runs,
                 )
             )
         if search.brands is not None:
             spec = self._spec("brands", search.brands, f"{name}_brands", **_FOLLOWS)
-            followers.append(build_product_brands_asset(products, name=spec, execute=self._execute))
+            followers.append(build_product_brands_asset(products, name=spec, **runs))
         return followers
 
     def _spec(
@@ -152,6 +153,13 @@ class Deployment:
             spec = spec.with_io_manager_key(f"{self._settings.name}_io_manager")
         data = OctogenAssetData(kind, spec, None if search is None else search.search)
         return translated(data, self._get_spec, self._settings.translation, asset.translation)
+
+    def _runs(self, search: SearchSettings) -> dict[str, Any]:
+        """What the runs of a search's assets are: how many catalogs, and who executes them."""
+        policy = search.backfill_policy
+        if self._settings.storage is None and "catalogs_per_run" not in search.model_fields_set:
+            policy = None  # an IO manager of the project may know of one partition only
+        return {"backfill_policy": policy, "execute": self._execute}
 
     def _partitions(self, search: SearchSettings) -> dg.PartitionsDefinition[Any] | None:
         if not search.by_day or search.start_date is None:

@@ -274,6 +274,11 @@ class SearchSettings(AssetSettings):
         default=None, description="The first day of day partitions, as 2026-11-25."
     )
     timezone: str = Field(default="UTC", description="The IANA time zone in which days begin.")
+    catalogs_per_run: int = Field(
+        default=25,
+        description="The most catalogs that a run reads, where partitions are of catalogs. "
+        "Dagster gives a run neighbours in the order in which the partitions were added.",
+    )
     min_rows_ratio: float = Field(
         default=0.5,
         description="The smallest snapshot that replaces the last one, as a share of its rows.",
@@ -321,6 +326,13 @@ class SearchSettings(AssetSettings):
         return self.partitions in {"day", "catalog_day"}
 
     @property
+    def backfill_policy(self) -> dg.BackfillPolicy | None:
+        """The policy of the products and of what follows them; None for a catalog in each run."""
+        if not self.by_catalog or self.catalogs_per_run == 1:
+            return None
+        return dg.BackfillPolicy.multi_run(self.catalogs_per_run)
+
+    @property
     def has_sensor(self) -> bool:
         """True if the catalog sensor watches this asset."""
         return self.by_catalog and self.sensor is not False
@@ -350,6 +362,13 @@ class SearchSettings(AssetSettings):
             )
         if self.sensor and not self.by_catalog:
             return "sensor needs partitions: catalog or catalog_day. Use a schedule instead."
+        return self._contradiction_of_runs()
+
+    def _contradiction_of_runs(self) -> str | None:
+        if self.catalogs_per_run < 1:
+            return f"catalogs_per_run must be at least 1, not {self.catalogs_per_run}."
+        if "catalogs_per_run" in self.model_fields_set and not self.by_catalog:
+            return "catalogs_per_run needs partitions: catalog or catalog_day. Change one of them."
         return None
 
 

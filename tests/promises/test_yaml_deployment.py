@@ -113,6 +113,31 @@ def test_whole_catalogs_and_what_follows_them_run(
     assert len(pl.read_parquet(tmp_path / "octogen_products_details/strada.parquet")) == 120
 
 
+@pytest.mark.parametrize(
+    ("settings", "others", "most"),
+    [
+        ({"partitions": "catalog"}, {}, 25),
+        ({"partitions": "catalog_day", "start_date": "2026-01-01"}, {}, 25),
+        ({"partitions": "catalog", "catalogs_per_run": 200}, {}, 200),
+        ({"partitions": "catalog", "catalogs_per_run": 1}, {}, None),
+        ({"partitions": "day", "start_date": "2026-01-01"}, {}, None),
+        ({}, {}, None),
+        ({"partitions": "catalog"}, {"storage": None}, None),
+        ({"partitions": "catalog", "catalogs_per_run": 9}, {"storage": None}, 9),
+    ],
+)
+def test_runs_have_several_catalogs_where_partitions_are_catalogs(
+    tmp_path: Path, settings: dict[str, Any], others: dict[str, Any], most: int | None
+) -> None:
+    search = {"name": "products", "brands": True, **settings}
+    with load(attributes(tmp_path, search, **others)) as (_, defs):
+        for name in ("products", "products_brands"):
+            policy = defs.resolve_assets_def(name).backfill_policy
+            # A backfill of both has a run of its own for each, since the numbers differ.
+            expected = None if most is None else most + (name != "products")
+            assert (policy and policy.max_partitions_per_run) == expected
+
+
 @pytest.mark.parametrize(("partitions", "key"), [("day", "{}"), ("catalog_day", "strada|{}")])
 def test_a_partition_may_be_a_day(
     partitions: str, key: str, tmp_path: Path, instance: dg.DagsterInstance
