@@ -213,8 +213,9 @@ def shared_budget(
     The amounts are kept in tags of the run, which a re-execution of the run inherits: one for each
     step, so that those that end at once replace no amount of another. They are written at the end
     and when the block calls what it is given, which a process that is killed afterwards has then
-    told. Steps and runs that work at the same time in other processes may each spend what was left
-    when they began. `instance` is None in a test without a run.
+    told; then the backfill is counted again. Steps and runs that work at the same time in other
+    processes may each spend what was left when they counted last. `instance` is None in a test
+    without a run.
     """
     has_budget = spending and not spending.budget_usd is spending.backfill_budget_usd is None
     if spending is None or not has_budget or instance is None or run_id is None:
@@ -224,8 +225,9 @@ def shared_budget(
     run = instance.get_run_by_id(run_id)
     spent = _spent(run.tags) if run else {}
     spending.raise_to(sum(spent.values(), Decimal(0)))
-    if run and spending.backfill_budget_usd is not None and (id_ := run.tags.get(_BACKFILL_TAG)):
-        log.info(_count_backfill(instance, id_, run, spending))
+    backfill = run.tags.get(_BACKFILL_TAG) if run and spending.backfill_budget_usd else None
+    if run and backfill:
+        log.info(_count_backfill(instance, backfill, run, spending))
     begun_at = told = spending.spent_usd
 
     def tell() -> None:
@@ -234,6 +236,8 @@ def shared_budget(
             told = spending.spent_usd
             own = spent.get(tag, Decimal(0)) + told - begun_at
             instance.add_run_tags(run_id, {tag: f"{own:f}"})
+            if run and backfill:
+                _count_backfill(instance, backfill, run, spending)
 
     try:
         yield tell
