@@ -70,6 +70,11 @@ class Daemon:
         partitions = [run.tags["dagster/partition"] for run in self.instance.get_runs(succeeded)]
         return Counter(each.split("|")[0].rpartition(":")[2] for each in partitions)
 
+    def materialized(self, asset: str) -> Counter[str]:
+        """Count the materializations of each catalog."""
+        found = self.instance.fetch_materializations(dg.AssetKey(asset), limit=1_000)
+        return Counter((each.partition_key or "").split("|")[0] for each in found.records)
+
     def _state(self) -> InstigatorState:
         (state,) = self.instance.all_instigator_state()
         return state

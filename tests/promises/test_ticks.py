@@ -31,7 +31,7 @@ CATALOGS = (
     IMPORTS
     + """
 products = build_products_asset(
-    "products", partitions_def={partitions}, retry_policy=None, _clock=NOW
+    "products", partitions_def={partitions}, retry_policy=None, _clock=NOW{policy}
 )
 defs = dg.Definitions(
     assets=[products],
@@ -76,9 +76,14 @@ def location(
     partitions: str = "catalog_partitions",
     source: str = "GrantedCatalogs()",
     checks: str = "[]",
+    policy: str = "",
 ) -> str:
     return CATALOGS.format(
-        folder=folder, partitions=partitions, source=f", catalogs={source}", checks=checks
+        folder=folder,
+        partitions=partitions,
+        source=f", catalogs={source}",
+        checks=checks,
+        policy=f", backfill_policy={policy}" if policy else "",
     )
 
 
@@ -109,6 +114,29 @@ def test_each_version_of_a_catalog_is_read_once(
         catalogs.tick()
         catalogs.tick()
         assert catalogs.read() == Counter(["northpeak", "strada", "strada"])
+
+
+@pytest.mark.parametrize("partitions", ["catalog_partitions", 'catalog_days("2026-01-01")'])
+def test_catalogs_share_a_run_and_one_that_failed_in_it_is_read_alone(
+    shops: Sandbox, tmp_path: Path, partitions: str
+) -> None:
+    for key in ("kiosk", "zen"):
+        shops.grant(key, products=3)
+    keys = ["kiosk", "northpeak", "strada", "zen"]
+    shops.inject(Fault("status", 403, path="/products/search", times=1))
+    text = location(tmp_path, partitions, policy="dg.BackfillPolicy.multi_run(10)")
+    with daemon(tmp_path, text) as catalogs:
+        catalogs.tick()
+        assert sum(catalogs.materialized("products").values()) == 3
+        assert catalogs.tick().skip_reason == "None of 4 catalogs was indexed anew."
+        catalogs.tick()
+        assert catalogs.materialized("products") == Counter(keys)
+        assert len(catalogs.instance.get_runs()) == 2
+        for key in keys:
+            shops.touch(key)
+        catalogs.tick()
+        assert catalogs.materialized("products") == Counter(2 * keys)
+        assert len(catalogs.instance.get_runs()) == 3
 
 
 def test_a_requested_run_names_its_asset_and_answers_its_checks(
