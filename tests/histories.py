@@ -44,17 +44,21 @@ def product(uuid: str, price: float | None, **values: Any) -> Product:
 def make_history(
     base_dir: Path,
     days: Mapping[datetime, Sequence[Product] | pl.DataFrame],
-    catalog: str = "acme",
+    catalog: str | None = "acme",
 ) -> None:
-    """Store a catalog's products as they were at each time, with their history."""
+    """Store a catalog's products as they were at each time, with their history.
+
+    Without a catalog it is a search, whose products say their `catalog_key` themselves.
+    """
     remaining = iter(days.items())
 
-    @dg.asset(name="octogen_products", partitions_def=catalog_partitions)
+    @dg.asset(name="octogen_products", partitions_def=catalog_partitions if catalog else None)
     def products() -> pl.DataFrame:
         none = pl.DataFrame(schema=PRODUCT_SCHEMA)
         time, rows = next(remaining)
-        values = {"catalog_key": pl.lit(catalog), "fetched_at": pl.lit(time)}
-        frame = pl.DataFrame(rows).with_columns(**values)
+        frame = pl.DataFrame(rows).with_columns(fetched_at=pl.lit(time))
+        if catalog:
+            frame = frame.with_columns(catalog_key=pl.lit(catalog))
         return pl.concat([none, frame], how="diagonal_relaxed").cast(PRODUCT_SCHEMA)
 
     defs = dg.Definitions(
@@ -63,6 +67,7 @@ def make_history(
     )
     job = defs.resolve_implicit_global_asset_job_def()
     with dg.DagsterInstance.ephemeral() as instance:
-        instance.add_dynamic_partitions("octogen_catalogs", [catalog])
+        if catalog:
+            instance.add_dynamic_partitions("octogen_catalogs", [catalog])
         for _ in days:
             job.execute_in_process(instance=instance, partition_key=catalog, run_config=QUIET)

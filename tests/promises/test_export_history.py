@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -94,6 +96,23 @@ def test_an_export_that_failed_goes_on_where_it_was(snapshots: Path, lake: str) 
     assert set(pl.read_delta(lake).get_column("catalog_key")) == {"acme"}
     zen.write_bytes(whole)
     assert export(snapshots, lake) == ["zen"]
+
+
+@pytest.mark.slow
+def test_a_killed_export_goes_on_where_it_was(snapshots: Path, lake: str) -> None:
+    acme = snapshots / ASSET / "acme.parquet"
+    frame, metadata = pl.read_parquet(acme), pl.read_parquet_metadata(acme)
+    for name in [f"shop-{number}" for number in range(30)]:
+        shop = frame.with_columns(catalog_key=pl.lit(name))
+        shop.write_parquet(acme.with_name(f"{name}.parquet"), metadata=metadata)
+    call = f"export_history({str(snapshots)!r}, {lake!r}, asset={ASSET!r})"
+    program = f"from octogen_dagster import export_history; {call}"
+    with subprocess.Popen([sys.executable, "-c", program]) as process:
+        while len(list(Path(lake).glob("_delta_log/*.json"))) < 4:
+            assert process.poll() is None, "it ended before it could be killed"
+        process.kill()
+    merged = export(snapshots, lake)
+    assert 0 < len(merged) <= 32 - 2
 
 
 def test_a_table_that_cannot_be_written_is_an_error(snapshots: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,6 +111,30 @@ def test_as_of_a_time_the_table_has_one_row(run: Run) -> None:
     assert [line for line in shown if "2026" in line] == [
         "2026-11-02 06:00:00  changed: price  96.00 EUR  120.00 EUR  in stock"
     ]
+
+
+def test_a_search_over_many_catalogs_has_one_history(run: Run, tmp_path: Path) -> None:
+    of_search = [
+        product("dress", 9.0, catalog_key="acme"),
+        product("dress", 8.0, catalog_key="zen"),
+    ]
+    make_history(tmp_path, {day(1): of_search}, catalog=None)
+    arguments = ["--base-dir", str(tmp_path), "--product", "dress", "--json"]
+    of_all, of_one = (
+        [row["current_price"] for row in json.loads(run(*arguments, *more).output)]
+        for more in ([], ["--catalog", "zen"])
+    )
+    assert (of_all, of_one) == ([9.0, 8.0], [8.0])
+
+
+def test_a_damaged_file_is_named(run: Run, snapshots: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "snapshots"
+    shutil.copytree(snapshots, folder)
+    damaged = folder / "octogen_products_history/zen.parquet"
+    damaged.write_bytes(b"damaged")
+    result = run("--base-dir", str(folder), "--product", "dress")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert f"{damaged} is not a snapshot or is damaged" in result.stderr
 
 
 @pytest.mark.parametrize(
