@@ -274,13 +274,11 @@ class _CallbackHandler(BaseHTTPRequestHandler):
         sent, callback = _parameters(self.path), self.server
         is_expected = callback.state is not None and sent.get("state") == callback.state
         is_callback = is_expected and urlsplit(self.path).path == callback.path
-        text = (
-            "Octogen has your answer: this window can be closed." if is_callback else "Not found."
-        )
+        answer = "Octogen has your answer: this window can be closed."
         self.send_response(200 if is_callback else 404)
         self.send_header("Content-Type", "text/plain")
         self.end_headers()
-        self.wfile.write((text if is_callback else "Not found.").encode())
+        self.wfile.write((answer if is_callback else "Not found.").encode())
         if is_callback:
             with contextlib.suppress(InvalidStateError):  # the first one counts
                 callback.parameters.set_result(sent)
