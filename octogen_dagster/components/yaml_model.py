@@ -131,12 +131,23 @@ class YamlModel(dg.Model, dg.Resolvable):
     def _mistakes_in_fields(
         cls, context: dg.ResolutionContext, model: BaseModel
     ) -> Iterator[Mistake]:
+        """Resolve each field, and each mapping in a list, by itself."""
         for name in model.model_fields_set:
-            alone = model.model_construct({name}, **{name: getattr(model, name)})
-            try:
-                resolve_fields(alone, cls, context)
-            except MistakesFound as error:
-                yield from error.mistakes
+            value, attempts = getattr(model, name), list[Callable[[], object]]()
+            annotation = cls.model_fields[name].annotation
+            inner: Any = get_args(annotation)[0] if get_origin(annotation) is list else None
+            if isinstance(value, tuple) and hasattr(inner, "resolve_from_model"):
+                for position, each in enumerate(value):
+                    place = context.at_path(name).at_path(position)
+                    attempts.append(functools.partial(inner.resolve_from_model, place, each))
+            else:
+                alone = model.model_construct({name}, **{name: value})
+                attempts.append(functools.partial(resolve_fields, alone, cls, context))
+            for attempt in attempts:
+                try:
+                    attempt()
+                except MistakesFound as error:
+                    yield from error.mistakes
 
 
 def switch(settings: type[_Settings], description: str) -> dg.Resolver:
