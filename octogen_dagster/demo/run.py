@@ -20,7 +20,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from octogen_dagster import catalog_partition_key, listing_partition_key
+from octogen_dagster import catalog_partition_key, listing_partition_key, scan_history
 from octogen_dagster.sandbox import HOST
 from octogen_dagster.sandbox.server import Sandbox
 
@@ -118,6 +118,13 @@ class Demo:
         self._console.print(self._table(day))
         self._print_checks()
         files = self._snapshots / "octogen_products/*.parquet"
+        changed = scan_history(str(self._snapshots), asset="octogen_products_history")
+        uuid = changed.filter(change="changed").select("uuid").head(1).collect().item()
+        self._console.print(
+            f"The past of a product: octogen-dagster history --base-dir {self._snapshots} "
+            f"--product {uuid}",
+            soft_wrap=True,
+        )
         self._console.print(f"In Python: polars.read_parquet('{files}')", soft_wrap=True)
 
     def _snapshot(self, day: int) -> None:
@@ -259,6 +266,7 @@ def _show_ui(console: Console, log: Path, port: int) -> None:
             (f"{products}?view=partitions", "a file for each catalog"),
             (f"{products}?view=checks", "the price that is wrong on purpose"),
             (f"{products}_changes?view=partitions", "what came, went and moved"),
+            (f"{products}_history?view=partitions", "what each product cost since day 1"),
             (f"{url}/automation", "the sensors that start it all"),
         ):
             console.print(f"  {page}  {what}", soft_wrap=True)

@@ -46,7 +46,7 @@ def test_a_person_sees_the_product_in_the_demo(tmp_path: Path) -> None:
         page.set_default_timeout(MAX_WAIT)
         expect.set_options(MAX_WAIT)
         try:
-            graph, partitions, checks, changes, automation = pages
+            graph, partitions, checks, changes, history, automation = pages
             page.goto(graph)
             sees(page, *ASSETS)
             page.screenshot(path=screenshots / "graph.png")
@@ -61,6 +61,10 @@ def test_a_person_sees_the_product_in_the_demo(tmp_path: Path) -> None:
             page.goto(changes)
             page.get_by_text("northpeak", exact=True).first.click()
             sees(page, "octogen/appeared", "→")
+            page.goto(history)
+            page.get_by_text("northpeak", exact=True).first.click()
+            sees(page, "octogen/disappeared", "octogen/reappeared")
+            page.screenshot(path=screenshots / "history.png")
             page.goto(automation)
             sees(
                 page,

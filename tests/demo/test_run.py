@@ -12,6 +12,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from octogen_dagster import scan_history
 from octogen_dagster.demo.run import ui_command
 from tests.demo.command import ends_all, processes_of, run, running_ui
 
@@ -42,6 +43,10 @@ def test_two_days_go_by_and_a_later_demo_goes_on_and_leaves_no_process(
     assert len(sizes["harbor-and-pine"]) > 2 * len(sizes["northpeak"]) > 0
     changes = pl.read_parquet(snapshots / "octogen_products_changes/*.parquet")
     assert set(changes["change"]) == {"appeared", "disappeared", "changed"}
+    history = scan_history(str(snapshots), asset="octogen_products_history").collect()
+    assert set(history["change"]) >= {"appeared", "changed"}
+    assert len(history.filter("is_current")) == sum(map(len, sizes.values()))
+    assert "The past of a product: octogen-dagster history --base-dir " in done.stdout
     home = tmp_path / "octogen-demo/dagster_home"
     with dg.DagsterInstance.from_config(str(home)) as instance:
         assert {run.status for run in instance.get_runs()} == {dg.DagsterRunStatus.SUCCESS}
