@@ -31,7 +31,10 @@ class MonitoredCeleryRunLauncher(CeleryRunLauncher):
     `run_retries` launch another one. A broker that cannot be reached says nothing of a worker: the
     check fails, and is no miss.
 
-    Its settings are those of `CeleryRunLauncher`. The instance needs `run_monitoring`, and the
+    A run that is terminated is killed. Dagster's launcher sends a signal which a step takes for a
+    failure, so that the run goes on by its asset's retry policy.
+
+    The settings are those of `CeleryRunLauncher`. The instance needs `run_monitoring`, and the
     workers Celery's default pool `prefork`: in the pool `solo`, a worker that executes a task does
     not answer.
     """
@@ -60,6 +63,17 @@ class MonitoredCeleryRunLauncher(CeleryRunLauncher):
             msg=f"In {MAX_MISSES} checks, no worker executed the Celery task {task_id}. The one "
             "that took it died or was restarted.",
         )
+
+    def terminate(self, run_id: str) -> bool:
+        """Kill the process of a run and report the run as canceled; False if there is none."""
+        run = self._instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            return False
+        # A step takes SIGTERM for a failure, and begins again by its asset's retry policy.
+        task_id = run.tags[DAGSTER_CELERY_TASK_ID_TAG]
+        self.celery.control.revoke(task_id, terminate=True, signal="SIGKILL")
+        self._instance.report_run_canceled(run)
+        return True
 
     def _is_executed(self, task_id: str) -> bool:
         """True if a worker answers that it executes a task."""
