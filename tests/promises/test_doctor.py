@@ -615,19 +615,6 @@ class TestCommand:
         failed = [each["subject"] for each in said["findings"] if each["status"] == "failed"]
         assert failed == ["Octogen"]
 
-    @pytest.mark.parametrize(
-        ("arguments", "said"),
-        [
-            (["--shop", " / "], "hosts has"),
-            (["--listing", "acme"], "'acme' is not the name of a listing"),
-            (["--project", "my project"], "Project 'my project' is invalid"),
-        ],
-    )
-    def test_bad_input_ends_with_2(self, arguments: list[str], said: str) -> None:
-        result = self.run(*arguments)
-        assert result.exit_code == 2
-        assert said in result.stderr
-
     def test_the_sandbox_with_its_hub_works(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with Sandbox(catalogs=2, products=5, hub=True) as sandbox:
             resource = sandbox.hub.share("northpeak")

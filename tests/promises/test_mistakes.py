@@ -1,21 +1,24 @@
 """A wrong argument is refused where it is written, by a text that names it and shows no secret.
 
-`tests/golden/mistakes.txt` has expressions and what is told of them. `UPDATE_GOLDEN=1` writes it
-anew.
+`tests/golden/mistakes.txt` has expressions and commands, and what is told of them.
+`UPDATE_GOLDEN=1` writes it anew.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+from click.testing import CliRunner
 from pydantic import ValidationError
 
 import octogen_dagster as o
+from octogen_dagster.cli.main import main
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
 from tests.api.servers import KEY
@@ -52,7 +55,12 @@ NAMES: dict[str, Any] = {
 
 
 def told(expression: str) -> str:
-    """What is told of an expression."""
+    """What is told of an expression, or of a command after its exit status."""
+    if expression.startswith("$ octogen-dagster "):
+        done = CliRunner().invoke(main, shlex.split(expression)[2:])
+        assert done.stdout == ""
+        errors = done.stderr[done.stderr.index("Error: ") :].splitlines()
+        return f"{done.exit_code} {' '.join(line.strip() for line in errors)}"
     with pytest.raises((ValueError, TypeError)) as caught:
         eval(expression, NAMES)
     error = caught.value

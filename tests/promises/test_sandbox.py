@@ -289,22 +289,6 @@ def test_the_sandbox_injects_faults_and_prints_the_hosts_of_its_shops() -> None:
             assert httpx.get(url, headers=headers).json()["host"] == host
 
 
-@pytest.mark.parametrize(
-    ("options", "text"),
-    [
-        (["--fault", "explode"], "explode"),
-        (["--credit", "-1"], "-1"),
-        (["--generation", "third"], "'third' is not one of"),
-        (["--port", "99999"], "99999"),
-        (["--products", "-1"], "-1"),
-    ],
-)
-def test_a_wrong_option_is_named(options: list[str], text: str) -> None:
-    result = CliRunner().invoke(main, ["sandbox", *options])
-    assert result.exit_code == 2
-    assert text in result.output
-
-
 def test_a_port_that_is_taken_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
