@@ -52,8 +52,15 @@ class Service:
         self._generation = generation
         self._catalogs = make_catalogs(catalogs, generation)
         counts = {key: catalog.products for key, catalog in self._catalogs.items()}
-        counts |= {f"listed-{number:05}": 1 for number in range(listed)}
-        self._listing = json.dumps([_summary(*entry) for entry in counts.items()]).encode()
+        summaries = [_summary(*entry) for entry in counts.items()]
+        # Each was indexed at a time of its own, or a sensor's cursor would be next to nothing.
+        summaries += [
+            _summary(
+                f"listed-{number:05}", 1, f"2026-10-{1 + number % 28:02}T04:00:{seconds:09.6f}Z"
+            )
+            for number, seconds in ((each, each * 7.919113 % 60) for each in range(listed))
+        ]
+        self._listing = json.dumps(summaries).encode()
         key, (products, _shape) = next(iter(catalogs.items()))
         self._views = full_views(key, products, generation) if lookups else {}
         self._counts = {"pages": 0, "lookups": 0, "refused": 0}
@@ -177,13 +184,13 @@ def _names(facets: list[dict[str, Any]]) -> frozenset[str]:
     return frozenset(value.lower() for facet in facets for value in facet["values"])
 
 
-def _summary(key: str, products: int) -> dict[str, Any]:
+def _summary(key: str, products: int, indexed_at: str = _INDEXED_AT) -> dict[str, Any]:
     return {
         "catalog": key,
         "displayName": "Northgate",
         "sourceBaseUrl": f"https://{HOST}",
         "productCount": products,
-        "lastIndexedAt": _INDEXED_AT,
+        "lastIndexedAt": indexed_at,
     }
 
 

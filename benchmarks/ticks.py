@@ -1,9 +1,10 @@
 """Ticks of the catalog sensor, alone in their process.
 
-`python -m benchmarks.ticks tick|due|listing BASE_URL` prints the seconds of a tick and its number
-of catalogs. `tick` measures the sensor's function, from its call to its result, when no catalog was
-indexed anew, and `due` when each was. `listing` is the floor: httpx downloads the list of catalogs
-and throws it away.
+`python -m benchmarks.ticks tick|days|due|listing BASE_URL` prints the seconds of a tick, its number
+of catalogs and the bytes of its cursor. `tick` measures the sensor's function, from its call to its
+result, when no catalog was indexed anew, `days` so with partitions of catalogs and days, and `due`
+when each catalog was. `listing` is the floor: httpx downloads the list of catalogs and throws it
+away.
 """
 
 import contextlib
@@ -13,26 +14,31 @@ import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Generator
+from datetime import datetime, timezone
 
 from benchmarks.materializations import materialize
 from benchmarks.source import API_KEY
 
-_TICKS = {"tick": 20, "due": 3, "listing": 20}
+_TICKS = {"tick": 20, "days": 5, "due": 3, "listing": 20}
+_CATALOGS_PER_RUN = 200
+_TODAY = datetime.now(timezone.utc).date().isoformat()
 _PARTITIONS_AT_ONCE = 10_000
 """Keys added to the instance in one statement: SQLite limits their number."""
 
-Tick = tuple[float, int]
-"""The seconds of a tick and its number of catalogs."""
+Tick = tuple[float, int, int]
+"""The seconds of a tick, its number of catalogs and the bytes of its cursor."""
 
 
-def ticks(base_url: str, *, due: bool = False) -> Generator[Tick]:
+def ticks(base_url: str, *, due: bool = False, days: bool = False) -> Generator[Tick]:
     """Measure ticks of the sensor, in an instance that has a partition for each catalog.
 
     Args:
         base_url: The server.
-        due: True to measure the tick that finds every catalog due and requests the first ones;
-            otherwise each has a snapshot of the time at which it was indexed.
+        due: True to measure the tick that finds every catalog due and requests the first ones, with
+            200 in a run; otherwise each has a snapshot of the time at which it was indexed.
+        days: True for partitions of catalogs and days.
     """
     import dagster as dg
 
@@ -40,11 +46,19 @@ def ticks(base_url: str, *, due: bool = False) -> Generator[Tick]:
         OctogenResource,
         build_catalog_sensor,
         build_products_asset,
+        catalog_days,
         catalog_partition_key,
         catalog_partitions,
     )
 
-    products = build_products_asset("products", partitions_def=catalog_partitions)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        policy = dg.BackfillPolicy.multi_run(_CATALOGS_PER_RUN)
+    products = build_products_asset(
+        "products",
+        partitions_def=catalog_days(_TODAY) if days else catalog_partitions,
+        backfill_policy=policy,
+    )
     sensor = build_catalog_sensor(products)
     octogen = OctogenResource(api_key=API_KEY, base_url=base_url)
     versions = {
@@ -58,9 +72,14 @@ def ticks(base_url: str, *, due: bool = False) -> Generator[Tick]:
                 str(catalog_partitions.name), keys[first : first + _PARTITIONS_AT_ONCE]
             )
         if not due:
-            materialize(instance, home, products.key, versions)
+            suffix = f"|{_TODAY}" if days else ""
+            stored = {f"{key}{suffix}": version for key, version in versions.items()}
+            materialize(instance, home, products.key, stored)
+        cursor = None
         while True:
-            context = dg.build_sensor_context(instance=instance, resources={"octogen": octogen})
+            context = dg.build_sensor_context(
+                instance=instance, resources={"octogen": octogen}, cursor=cursor
+            )
             began = time.perf_counter()
             result = sensor(context)
             seconds = time.perf_counter() - began
@@ -69,7 +88,8 @@ def ticks(base_url: str, *, due: bool = False) -> Generator[Tick]:
             requested = len(result.run_requests or ())
             if requested != (50 if due else 0) or result.dynamic_partitions_requests:
                 raise RuntimeError(f"The tick requested {requested} runs")
-            yield seconds, len(keys)
+            cursor = result.cursor
+            yield seconds, len(keys), len(cursor or "")
 
 
 def listings(base_url: str) -> Generator[Tick]:
@@ -80,20 +100,25 @@ def listings(base_url: str) -> Generator[Tick]:
         began = time.perf_counter()
         with httpx.Client(headers={"Authorization": f"Bearer {API_KEY}"}) as client:
             content = client.get(f"{base_url}/catalogs").raise_for_status().content
-        yield time.perf_counter() - began, content.count(b'"catalog":')
+        yield time.perf_counter() - began, content.count(b'"catalog":'), 0
 
 
 if __name__ == "__main__":
     what, server = sys.argv[1:]
-    endless = listings(server) if what == "listing" else ticks(server, due=what == "due")
+    endless = (
+        listings(server)
+        if what == "listing"
+        else ticks(server, due=what == "due", days=what == "days")
+    )
     with contextlib.closing(endless):
         next(endless)  # pays for late imports and for what is set up once
         measured = list(itertools.islice(endless, _TICKS[what]))
     print(
         json.dumps(
             {
-                "seconds": statistics.mean(seconds for seconds, _ in measured),
-                "catalogs": min(catalogs for _, catalogs in measured),
+                "seconds": statistics.mean(seconds for seconds, _, _ in measured),
+                "catalogs": min(catalogs for _, catalogs, _ in measured),
+                "cursor_bytes": max(cursor_bytes for _, _, cursor_bytes in measured),
             }
         )
     )
