@@ -458,3 +458,31 @@ def test_another_file_at_the_place_of_a_history_is_left_as_it_is(pipeline: Pipel
     with pytest.raises(OctogenSnapshotError, match="does not say which snapshots are in it"):
         pipeline.put_in()
     assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("by_catalog", [False, True])
+def test_a_history_of_days_follows_them_although_some_were_never_read(
+    tmp_path: Path,
+    octogen: OctogenResource,
+    instance: dg.DagsterInstance,
+    by_catalog: bool,
+) -> None:
+    now = datetime.now(timezone.utc)
+    today, first = (f"{now - timedelta(days=ago):%Y-%m-%d}" for ago in (0, 3))
+    instance.add_dynamic_partitions("octogen_catalogs", ["strada"])
+    pipeline = Pipeline(
+        tmp_path,
+        octogen,
+        instance,
+        search=ProductSearch() if by_catalog else ProductSearch(catalogs=["strada"]),
+        partitions_def=catalog_days(first) if by_catalog else snapshot_days(first),
+    )
+    eager = dg.AutomationCondition.eager()
+    history = build_product_history_asset(pipeline.products, automation_condition=eager)
+    defs = dg.Definitions(assets=[pipeline.products, history], resources=pipeline.resources)
+    before = dg.evaluate_automation_conditions(defs, instance)
+    assert before.total_requested == 0
+    pipeline.read(f"strada|{today}" if by_catalog else today)
+    after = dg.evaluate_automation_conditions(defs, instance, cursor=before.cursor)
+    key = "strada" if by_catalog else None
+    assert after.get_requested_partitions(history.key) == {key}
