@@ -26,6 +26,7 @@ _SUITES = (
     "resume",
     "sensor",
     "materialize",
+    "many",
     "listings",
     "linked_snapshot",
 )

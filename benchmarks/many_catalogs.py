@@ -1,0 +1,138 @@
+"""Many catalogs in one process: `python -m benchmarks.many_catalogs WHAT CATALOGS SOURCE`.
+
+WHAT is `run`, a run of a range of catalogs, or `scans`, a `scan_products` for each. The last line
+of the output is the measurement. Imports and the start of Dagster are not measured.
+"""
+
+import json
+import os
+import resource
+import sqlite3
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+from benchmarks.source import API_KEY, WARM_UP, Source
+
+_START, _END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+_EARLY = 50
+"""After how many catalogs the memory is compared with that after all."""
+
+
+def main() -> None:
+    what, number, text = sys.argv[1:]
+    source = Source.from_json(text)
+    os.environ.update(OCTOGEN_PLATFORM_API_KEY=API_KEY, OCTOGEN_BASE_URL=source.base_url)
+    catalogs = source.catalogs[: int(number)]
+    with tempfile.TemporaryDirectory() as folder:
+        measured = _run(catalogs, Path(folder)) if what == "run" else _scans(catalogs, Path(folder))
+        files = [path for path in Path(folder).rglob("*.parquet") if path.stem in set(catalogs)]
+        if len(files) != len(catalogs):
+            raise RuntimeError(f"{len(files)} files of {len(catalogs)} catalogs")
+    print("\n" + json.dumps(measured))
+
+
+def _scans(catalogs: list[str], folder: Path) -> dict[str, Any]:
+    from octogen_dagster import ProductSearch, scan_products
+
+    def scan(catalog: str) -> None:
+        frame = scan_products(ProductSearch(catalogs=[catalog]))
+        frame.sink_parquet(folder / f"{catalog}.parquet", compression="zstd", compression_level=1)
+
+    scan(WARM_UP)
+    began = _cpu_seconds()
+    for catalog in catalogs:
+        scan(catalog)
+    return {"cpu_seconds": _cpu_seconds() - began}
+
+
+def _run(catalogs: list[str], folder: Path) -> dict[str, Any]:
+    import dagster as dg
+
+    from octogen_dagster import OctogenResource, ParquetSnapshotIOManager, build_products_asset
+
+    warnings.simplefilter("ignore", dg.BetaWarning)
+    (folder / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    memory = _Memory(folder / "snapshots/products")
+    products = build_products_asset(
+        "products",
+        partitions_def=dg.StaticPartitionsDefinition([*catalogs, WARM_UP]),
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    defs = dg.Definitions(
+        assets=[products],
+        resources={
+            "octogen": OctogenResource(),
+            "io_manager": ParquetSnapshotIOManager(base_dir=str(folder / "snapshots")),
+        },
+        loggers={"console": memory.logger()},
+    )
+    job = defs.resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.from_config(str(folder)) as instance:
+        job.execute_in_process(instance=instance, tags={_START: WARM_UP, _END: WARM_UP})
+        began = _cpu_seconds()
+        tags = {_START: catalogs[0], _END: catalogs[-1]}
+        result = job.execute_in_process(instance=instance, tags=tags)
+        cpu_seconds = _cpu_seconds() - began
+    (log,) = folder.glob(f"history/runs/{result.run_id}.db")
+    with sqlite3.connect(log) as events:
+        (size,) = events.execute("SELECT sum(length(event)) FROM event_logs").fetchone()
+    return {
+        "cpu_seconds": cpu_seconds,
+        "event_bytes": size / len(catalogs),
+        "early_mb": memory.early_mb,
+        "late_mb": memory.late_mb,
+    }
+
+
+class _Memory:
+    """The memory after some catalogs and after all, as Dagster's logger sees them reported."""
+
+    def __init__(self, folder: Path) -> None:
+        self.early_mb = self.late_mb = 0.0
+        self._reported = 0
+
+    def logger(self) -> Any:
+        import logging
+
+        import dagster as dg
+
+        memory = self
+
+        class Handler(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                if "Materialized value" in record.getMessage():
+                    memory.note()
+
+        @dg.logger
+        def counting(_: dg.InitLoggerContext) -> logging.Logger:
+            logger = logging.Logger("counting", logging.DEBUG)
+            logger.addHandler(Handler())
+            return logger
+
+        return counting
+
+    def note(self) -> None:
+        self._reported += 1
+        self.late_mb = _resident_mb()
+        if self._reported <= _EARLY + 1:  # that of the warm-up counts too
+            self.early_mb = self.late_mb
+
+
+def _resident_mb() -> float:
+    """The memory that the process has now; on other systems than Linux the most that it had."""
+    if sys.platform != "linux":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+def _cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+if __name__ == "__main__":
+    main()

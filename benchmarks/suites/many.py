@@ -1,0 +1,109 @@
+"""Many small catalogs in one run: CPU time, events and memory."""
+
+import json
+import statistics
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import Row, run_rounds
+from benchmarks.processes import Server, run_python, server
+from benchmarks.source import API_KEY, Generation, Source
+
+_CATALOGS, _PRODUCTS = 200, 1_000
+_SMALL, _FEW = 1_000, 100
+"""Catalogs and products of the run whose memory is measured."""
+_ALONE = 3
+"""Of so many runs of one catalog the mean is taken for each of the others."""
+_MAX_ROUNDS = 2
+_MAX_EVENT_BYTES = 16_000
+
+
+def run(generations: Sequence[Generation], rounds: int, _before: Path | None) -> Iterator[Row]:
+    """Compare a run of 200 catalogs with 200 scans and with 200 runs."""
+    for generation in generations:
+        catalogs = dict.fromkeys(_keys(_CATALOGS), _PRODUCTS)
+        with server(generation, catalogs) as local, tempfile.TemporaryDirectory() as home:
+            contenders = {
+                "run": partial(_measure, "run", local),
+                "scans": partial(_measure, "scans", local),
+                "runs": partial(_runs, local, Path(home)),
+            }
+            _runs(local, Path(home))  # warms byte code, file cache and database
+            results = run_rounds(contenders, min(rounds, _MAX_ROUNDS))
+        what = f"a run of {_CATALOGS} catalogs of {_PRODUCTS:,} products"
+        for below, text, target in (
+            ("scans", "a `scan_products` of each in one process", 2.5),
+            ("runs", "a run of each", 0.06),
+        ):
+            yield results.row(
+                "many", generation, f"{what} ÷ {text} (CPU)", ("run", below), _cpu, "s", target
+            )
+        sizes = [each["event_bytes"] / 1_000 for each in results.by_contender["run"]]
+        yield Row(
+            "many",
+            generation,
+            "events of a catalog of such a run",
+            sizes,
+            max(sizes),
+            _MAX_EVENT_BYTES / 1_000,
+            " kB",
+        )
+        with server(generation, dict.fromkeys(_keys(_SMALL), _FEW)) as local:
+            memory = _measure("run", local)
+        ratio = memory["late_mb"] / memory["early_mb"]
+        yield Row(
+            "many",
+            generation,
+            f"memory after {_SMALL:,} catalogs of a run ÷ after 50",
+            [ratio],
+            ratio,
+            1.2,
+            medians=f"{memory['late_mb']:.0f} MB ÷ {memory['early_mb']:.0f} MB",
+        )
+
+
+def _keys(number: int) -> list[str]:
+    return [f"shop{each:04}" for each in range(number)]
+
+
+def _cpu(measured: Mapping[str, Any]) -> float:
+    seconds: float = measured["cpu_seconds"]
+    return seconds
+
+
+def _measure(what: str, local: Server) -> dict[str, Any]:
+    source = Source(local.base_url, local.generation, list(local.catalogs))
+    number = str(len(local.catalogs))
+    output = run_python(["-m", "benchmarks.many_catalogs", what, number, source.to_json()])
+    measured: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return measured
+
+
+def _runs(local: Server, home: Path) -> dict[str, Any]:
+    """Read some catalogs in a run and a process each; return the CPU time that all would take."""
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    environment = {
+        "DAGSTER_HOME": str(home),
+        "OCTOGEN_PLATFORM_API_KEY": API_KEY,
+        "OCTOGEN_BASE_URL": local.base_url,
+        "SNAPSHOTS": str(home / "snapshots"),
+        "CATALOGS": str(len(local.catalogs)),
+    }
+    command = ["-m", "dagster", "asset", "materialize", "--select", "products"]
+    seconds = []
+    for key in list(local.catalogs)[:_ALONE]:
+        before = _children_cpu_seconds()
+        options = ["--partition", key, "-f", "benchmarks/locations/many.py"]
+        run_python([*command, *options], environment)
+        seconds.append(_children_cpu_seconds() - before)
+    return {"cpu_seconds": statistics.mean(seconds) * len(local.catalogs)}
+
+
+def _children_cpu_seconds() -> float:
+    import resource
+
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
