@@ -281,7 +281,7 @@ def test_the_log_says_by_how_much_runs_at_the_same_time_may_exceed_the_budget_of
 
 
 def test_a_run_of_many_catalogs_notices_what_other_runs_of_its_backfill_spend_meanwhile(
-    instance: dg.DagsterInstance, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     keys = [f"shop{number:02}" for number in range(40)]
     products = build_products_asset(
@@ -290,19 +290,23 @@ def test_a_run_of_many_catalogs_notices_what_other_runs_of_its_backfill_spend_me
         backfill_policy=dg.BackfillPolicy.single_run(),
         retry_policy=None,
     )
-    job = dg.Definitions(assets=[products], resources={"octogen": OctogenResource()})
-    other = instance.create_run_for_job(job.resolve_implicit_global_asset_job_def(), tags=BACKFILL)
+    # On disk, since the service writes to it while the run does.
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        job = dg.Definitions(assets=[products], resources={"octogen": OctogenResource()})
+        other = instance.create_run_for_job(
+            job.resolve_implicit_global_asset_job_def(), tags=BACKFILL
+        )
 
-    def respond(request: Received) -> list[bytes]:
-        if request.target == "/v1/catalogs":
-            return http(404, {"detail": "Not Found"})
-        instance.add_run_tags(other.run_id, {STEP_TAG: "100"})
-        return http(200, page([f"of {request.json['catalog']}"], None))
+        def respond(request: Received) -> list[bytes]:
+            if request.target == "/v1/catalogs":
+                return http(404, {"detail": "Not Found"})
+            instance.add_run_tags(other.run_id, {STEP_TAG: "100"})
+            return http(200, page([f"of {request.json['catalog']}"], None))
 
-    ends = {"start": keys[0], "end": keys[-1]}
-    tags = {f"dagster/asset_partition_range_{end}": key for end, key in ends.items()}
-    options: dict[str, Any] = {"backfill_budget_usd": 100.0, "instance": instance}
-    with RawServer(respond) as server:
-        result = run(server, tmp_path, [products], None, tags={**tags, **BACKFILL}, **options)
-    assert "which the backfill's budget of $100.00 does not allow: $100." in failure(result)
-    assert 1 <= len(instance.get_materialized_partitions(products.key)) < len(keys)
+        ends = {"start": keys[0], "end": keys[-1]}
+        tags = {f"dagster/asset_partition_range_{end}": key for end, key in ends.items()}
+        options: dict[str, Any] = {"backfill_budget_usd": 100.0, "instance": instance}
+        with RawServer(respond) as server:
+            result = run(server, tmp_path, [products], None, tags={**tags, **BACKFILL}, **options)
+        assert "which the backfill's budget of $100.00 does not allow: $100." in failure(result)
+        assert 1 <= len(instance.get_materialized_partitions(products.key)) < len(keys)
