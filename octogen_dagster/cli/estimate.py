@@ -80,15 +80,11 @@ def estimate(
     from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.api.catalog_sources import CatalogService, several_by_host
     from octogen_dagster.api.credentials import configured_base_url
-    from octogen_dagster.api.search import SearchFilters
     from octogen_dagster.api.spending import Prices, Spending
 
     if not all(key.strip() for key in catalogs):
         raise ValueError("--catalog is empty: name the key of a catalog")
-    with warnings.catch_warnings(record=True) as caught:
-        search = SearchFilters(facets=_facets(facets), **filters)
-    for warning in caught:
-        click.echo(warning.message, err=True)
+    search = _search(facets=_facets(facets), **filters)
     service = CatalogService(
         base_url=base_url or configured_base_url(),
         spending=Spending(Prices(search_page_usd, lookup_usd)),
@@ -193,6 +189,28 @@ def _counted(
     client: BlockingClient, subject: str, search: SearchFilters, keys: Sequence[str]
 ) -> _Count:
     return _Count(subject, client.count_products(search, keys), is_lower_bound=True)
+
+
+def _search(**filters: Any) -> SearchFilters:
+    """Return the filters of a search; say by the names of options what is wrong with them."""
+    from pydantic import ValidationError
+
+    from octogen_dagster.api.search import SearchFilters
+
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            search = SearchFilters(**filters)
+    except ValidationError as error:
+        mistakes = [(each["loc"][:1], each["msg"]) for each in error.errors()]
+        texts = [
+            "".join(f"--{str(name).replace('_', '-').replace('facets', 'facet')}: " for name in at)
+            + text.removeprefix("Value error, ")
+            for at, text in mistakes
+        ]
+        raise ValueError("\n".join(texts)) from None
+    for warning in caught:
+        click.echo(warning.message, err=True)
+    return search
 
 
 def _facets(texts: Iterable[str]) -> list[dict[str, Any]]:
