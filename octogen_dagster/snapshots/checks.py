@@ -24,7 +24,7 @@ from octogen_dagster.snapshots.history_checks import (
 from octogen_dagster.snapshots.io_manager import PartitionSnapshots, frame_of, input_kind
 from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA
 from octogen_dagster.snapshots.partitions import SnapshotPartitions
-from octogen_dagster.snapshots.range_checks import OF_PARTITIONS, evaluation
+from octogen_dagster.snapshots.range_checks import OF_PARTITIONS, partition_evaluations
 
 MAX_NULL_SHARE: Mapping[str, float] = {"product_url": 0.0, "title": 0.2, "current_price": 0.2}
 """The shares of nulls that are allowed by default."""
@@ -284,8 +284,8 @@ def _rows_checks(asset: dg.AssetsDefinition, rows: "_RowsChecks") -> dg.AssetChe
         if isinstance(snapshot, PartitionSnapshots) and not op.has_partition_key:
             for partition in snapshot.partitions:
                 frame = snapshot.frame(partition)
-                for result in rows.results(context.instance, frame, partition, selected):
-                    yield evaluation(key, str(result.check_name), result, partition)
+                found = rows.results(context.instance, frame, partition, selected)
+                yield from partition_evaluations(context.instance, key, partition, found)
             return
         own = op.partition_key if op.has_partition_key else None
         yield from rows.results(context.instance, frame_of(snapshot, own), own, selected)

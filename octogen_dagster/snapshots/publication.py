@@ -35,6 +35,10 @@ _Result = TypeVar("_Result")
 _RUN_ID = "octogen.run_id"
 _POLL_SECONDS = 0.2
 _MAX_NAMED = 20
+_LAST_REPORTS = 25
+"""How many of the last materializations are looked through for that of one run."""
+_RECORDS_AT_ONCE = 500
+"""Records that are asked for at once: Dagster refuses more than 10,000."""
 
 
 class Published(NamedTuple):
@@ -189,43 +193,61 @@ class Publication:
         instance = self._run.instance
         if instance is None or run_id is None or not instance.has_run(run_id):
             return True
-        entries = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
-        events = [entry.get_dagster_event() for entry in entries]
-        own = self._places.asset, self._places.partition
-        return any((each.asset_key, each.partition) == own for each in events)
+        # By the partition: the log of a run of many would be read as a whole for each of them.
+        partition = self._places.partition
+        only = None if partition is None else [partition]
+        filters = dg.AssetRecordsFilter(self._places.asset, asset_partitions=only)
+        records = instance.fetch_materializations(filters, limit=_LAST_REPORTS).records
+        return any(record.run_id == run_id for record in records)
 
 
 def reported_before(run: Run, asset: dg.AssetKey) -> dict[str, dg.AssetMaterialization]:
-    """What a step need not publish again: what the run and those that it retries have reported.
+    """What a step need not publish again: what the run and those that it retries have reported."""
+    logged: dict[str, dg.EventLogEntry] = {}
+    for entry in _logged_before(run, dg.DagsterEventType.ASSET_MATERIALIZATION):
+        event = entry.asset_materialization
+        if event and event.asset_key == asset and event.partition is not None:
+            logged.setdefault(event.partition, entry)
+    # A process that is killed may have written the run's log, and not what the asset's page shows.
+    return {
+        partition: record.asset_materialization
+        for partition, record in last_records(run.instance, asset, list(logged)).items()
+        if record.asset_materialization is not None
+        if record.timestamp >= logged[partition].timestamp
+    }
+
+
+def last_records(
+    instance: dg.DagsterInstance | None, asset: dg.AssetKey, partitions: Sequence[str]
+) -> dict[str, dg.EventLogRecord]:
+    """The records of the last materializations of partitions, without those that have none."""
+    assert instance is not None
+    kind, found = dg.DagsterEventType.ASSET_MATERIALIZATION, dict[str, dg.EventLogRecord]()
+    for first in range(0, len(partitions), _RECORDS_AT_ONCE):
+        some = set(partitions[first : first + _RECORDS_AT_ONCE])
+        latest = instance.get_latest_storage_id_by_partition(asset, kind, some)
+        if not latest:
+            continue
+        filters = dg.AssetRecordsFilter(asset, storage_ids=list(latest.values()))
+        for record in instance.fetch_materializations(filters, limit=len(latest)).records:
+            if record.partition_key is not None:
+                found[record.partition_key] = record
+    return found
+
+
+def _logged_before(run: Run, kind: dg.DagsterEventType) -> Iterator[dg.EventLogEntry]:
+    """The events of a kind of the run and of those that it retries, the latest run first.
 
     A run that succeeded is not retried: whoever executes it again wants it all anew.
     """
     instance, run_id = run.instance, run.run_id
     assert instance is not None
-    logged: dict[str, dg.EventLogEntry] = {}
     while run_id is not None:
         made = instance.get_run_by_id(run_id)
         if made is None or made.status is dg.DagsterRunStatus.SUCCESS:
             break
-        entries = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
-        for entry in entries:
-            event = entry.asset_materialization
-            if event and event.asset_key == asset and event.partition is not None:
-                logged.setdefault(event.partition, entry)
+        yield from instance.all_logs(run_id, of_type=kind)
         run_id = made.parent_run_id
-    if not logged:
-        return {}
-    # A process that is killed may have written the run's log, and not what the asset's page shows.
-    kind = dg.DagsterEventType.ASSET_MATERIALIZATION
-    latest = instance.get_latest_storage_id_by_partition(asset, kind, set(logged))
-    filters = dg.AssetRecordsFilter(asset, storage_ids=list(latest.values()))
-    records = instance.fetch_materializations(filters, limit=len(latest)).records
-    return {
-        record.partition_key: record.asset_materialization
-        for record in records
-        if record.partition_key is not None and record.asset_materialization is not None
-        if record.timestamp >= logged[record.partition_key].timestamp
-    }
 
 
 def materialization(

@@ -4,12 +4,14 @@ Dagster skips the steps of checks in such a run, since the asset has no output t
 for, and knows no partition of a result in a range.
 """
 
-from collections.abc import Callable, Collection, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any, NamedTuple, get_args, get_type_hints
 from weakref import WeakKeyDictionary
 
 import dagster as dg
 import polars as pl
+
+from octogen_dagster.snapshots.publication import last_records
 
 PartitionResults = Callable[
     [dg.DagsterInstance, pl.LazyFrame, str | None, Collection[str]], Iterator[dg.AssetCheckResult]
@@ -18,6 +20,8 @@ OF_PARTITIONS: WeakKeyDictionary[Any, PartitionResults] = WeakKeyDictionary()
 """By the step of checks, what evaluates those with some names for a partition's snapshot."""
 OF_ASSETS: WeakKeyDictionary[Any, Callable[[Any], dg.AssetCheckResult]] = WeakKeyDictionary()
 """By the step of a check that looks at all partitions, what evaluates it with a run's context."""
+_TARGET = get_args(get_type_hints(dg.AssetCheckEvaluation)["target_materialization_data"])[0]
+"""The class that Dagster takes in its public one, and does not export."""
 
 
 class RangeChecks(NamedTuple):
@@ -43,17 +47,40 @@ class RangeChecks(NamedTuple):
     def evaluations(self, snapshot: pl.LazyFrame, partition: str) -> Iterator[Any]:
         """Evaluate the checks of a partition, whose materialization was reported."""
         for results, names in self.of_partitions:
-            for result in results(self.instance, snapshot, partition, names):
-                yield evaluation(self.asset, str(result.check_name), result, partition)
+            found = results(self.instance, snapshot, partition, names)
+            yield from partition_evaluations(self.instance, self.asset, partition, found)
 
     def last_evaluations(self, context: dg.AssetExecutionContext) -> Iterator[Any]:
         """Evaluate the checks that look at all partitions."""
         for result, name in self.of_asset:
-            yield evaluation(self.asset, name, result(context))
+            yield _evaluation(self.asset, name, result(context))
 
 
-def evaluation(
-    asset: dg.AssetKey, name: str, result: dg.AssetCheckResult, partition: str | None = None
+def partition_evaluations(
+    instance: dg.DagsterInstance,
+    asset: dg.AssetKey,
+    partition: str,
+    results: Iterable[dg.AssetCheckResult],
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """What is reported of the results of a partition's checks.
+
+    It names the materialization: `AutomationCondition.all_deps_blocking_checks_passed` waits for
+    results of the last one.
+    """
+    record = last_records(instance, asset, [partition]).get(partition)
+    target = record and _TARGET(
+        storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
+    )
+    for result in results:
+        yield _evaluation(asset, str(result.check_name), result, partition, target)
+
+
+def _evaluation(
+    asset: dg.AssetKey,
+    name: str,
+    result: dg.AssetCheckResult,
+    partition: str | None = None,
+    target: Any = None,
 ) -> dg.AssetCheckEvaluation:
     """What is reported of a result. It blocks nothing: nothing follows in the same run."""
     return dg.AssetCheckEvaluation(
@@ -61,6 +88,7 @@ def evaluation(
         name,
         passed=result.passed,
         metadata=result.metadata,
+        target_materialization_data=target,
         severity=result.severity,
         description=result.description,
         blocking=False,

@@ -42,7 +42,6 @@ from octogen_dagster.snapshots.resource import OctogenResource
 _TELL_SECONDS = 1.0
 """How often what catalogs under way have cost is told to the run."""
 _MANY = 1_000_000
-_IO_MANAGER = "io_manager"
 _START, _END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
@@ -93,7 +92,7 @@ def snapshot_asset(
             octogen: OctogenResource | None = None
             if resource_key:
                 octogen = getattr(context.resources, resource_key)
-            manager = _io_manager(context, arguments.get("io_manager_key"))
+            manager = _io_manager(context)
             partitions = _partitions(context)
             make = begin(context, **inputs)
             yield from _publish_range(context, partitions, make, manager, octogen)
@@ -106,15 +105,9 @@ def snapshot_asset(
         arguments = {**own, **given}
         if not takes_range(arguments.get("backfill_policy"), arguments.get("partitions_def")):
             return octogen_asset(own, given)(_with_signature(compute, begin))
-        needed = {
-            *own.get("required_resource_keys", ()),
-            arguments.get("io_manager_key") or _IO_MANAGER,
-        }
-        return octogen_asset(
-            {**own, "required_resource_keys": needed, "output_required": False},
-            given,
-            takes_ranges=True,
-        )(_with_signature(compute_range, begin))
+        return octogen_asset({**own, "output_required": False}, given, takes_ranges=True)(
+            _with_signature(compute_range, begin)
+        )
 
     return decorate
 
@@ -194,27 +187,47 @@ def _run_of(context: dg.AssetExecutionContext) -> Run:
 
 
 def _partitions(context: dg.AssetExecutionContext) -> Sequence[str]:
-    """The partitions of a run's range, whose ends may have been deleted while it was queued."""
+    """The partitions of a run's range, whose ends may have been deleted while it was queued.
+
+    An end that was added again has become the last of all: a range that ends there is too long,
+    and one that begins there is empty.
+    """
+    policy = context.assets_def.backfill_policy
+    most = policy and policy.max_partitions_per_run
+    problem = "are not known: the first or the last one was deleted while this run was queued"
     try:
         partitions: Sequence[str] = context.partition_keys
-        return partitions
     except dg.DagsterInvalidInvocationError:
-        tags = context.run.tags
-        raise dg.Failure(
-            f"The partitions from {tags.get(_START)!r} to {tags.get(_END)!r} of "
-            f"{context.asset_key.to_user_string()} are not known: the first or the last one was "
-            "deleted while this run was queued. Nothing was read. Materialize the others again.",
-            allow_retries=False,
-        ) from None
+        partitions = ()
+    else:
+        if partitions and len(partitions) <= (most or len(partitions)):
+            return partitions
+        problem = (
+            f"are {len(partitions):,}, and a run of this asset has at most {most:,}: the last one "
+            "was deleted while this run was queued, and added again behind all others"
+            if partitions
+            else "are none: the first one was deleted while this run was queued, and added again "
+            "behind the last one"
+        )
+    tags = context.run.tags
+    raise dg.Failure(
+        f"The partitions from {tags.get(_START)!r} to {tags.get(_END)!r} of "
+        f"{context.asset_key.to_user_string()} {problem}. Nothing was read. Materialize the "
+        "others again.",
+        allow_retries=False,
+    )
 
 
-def _io_manager(context: dg.AssetExecutionContext, key: str | None) -> ParquetSnapshotIOManager:
-    manager = getattr(context.resources, key or _IO_MANAGER)
+def _io_manager(context: dg.AssetExecutionContext) -> ParquetSnapshotIOManager:
+    """The IO manager of the asset's output, which has a key of Dagster's with `io_manager_def`."""
+    (output,) = context.assets_def.node_def.output_defs
+    key = output.io_manager_key
+    manager = getattr(context.get_step_execution_context().resources, key)
     if isinstance(manager, ParquetSnapshotIOManager):
         return manager
     raise dg.Failure(
         f"{context.asset_key.to_user_string()} can publish several partitions in a run by a "
-        f"ParquetSnapshotIOManager, and the resource {key or _IO_MANAGER!r} is a "
+        f"ParquetSnapshotIOManager, and the resource {key!r} is a "
         f"{type(manager).__name__}. Leave the asset's backfill_policy out: a backfill then "
         "requests a run for each partition.",
         allow_retries=False,

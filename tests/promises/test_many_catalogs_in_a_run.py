@@ -260,6 +260,106 @@ def test_only_the_checks_that_a_run_requests_are_evaluated(
     }
 
 
+@pytest.mark.parametrize("bad", [[], ["shop0"]], ids=["all pass", "one fails"])
+def test_an_automation_condition_waits_for_the_checks_of_each_partition(
+    tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance, bad: list[str]
+) -> None:
+    products = build_products_asset(
+        "products", partitions_def=catalog_partitions, backfill_policy=SINGLE
+    )
+    checks = build_snapshot_checks(products, max_bad_price_share=0.0, blocking=True)
+    conditions = dg.AutomationCondition
+    condition = conditions.eager() & conditions.all_deps_blocking_checks_passed()
+    brands = build_product_brands_asset(products, automation_condition=condition)
+    resources = {"octogen": OctogenResource(), "io_manager": ParquetSnapshotIOManager(base_dir="")}
+    definitions = dg.Definitions([products, brands], asset_checks=checks, resources=resources)
+    before = dg.evaluate_automation_conditions(definitions, instance)
+    for _ in bad:
+        sandbox.inject(Fault("price", 0, page=2, times=1))
+    assert run(sandbox, tmp_path, [products, *checks], CATALOGS, instance, concurrency=1).success
+    after = dg.evaluate_automation_conditions(definitions, instance, cursor=before.cursor)
+    assert after.get_requested_partitions(brands.key) == set(CATALOGS) - set(bad)
+
+
+def test_a_second_run_reads_no_log_of_the_first_for_each_catalog(
+    tmp_path: Path,
+    sandbox: Sandbox,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    products = build_products_asset(
+        "products", partitions_def=catalog_partitions, backfill_policy=SINGLE
+    )
+    first = run(sandbox, tmp_path, [products], CATALOGS, instance)
+    logs_read, all_logs = [], instance.all_logs
+
+    def read(run_id: str, of_type: Any = None) -> Sequence[dg.EventLogEntry]:
+        logs_read.append(run_id)
+        return all_logs(run_id, of_type=of_type)
+
+    monkeypatch.setattr(instance, "all_logs", read)
+    assert run(sandbox, tmp_path, [products], CATALOGS, instance).success
+    assert first.run_id not in logs_read
+    kept = sorted(path.name for path in (tmp_path / "products").glob("*previous*"))
+    assert len(kept) == len(CATALOGS)
+
+
+def test_a_range_is_published_by_the_io_manager_of_the_asset(
+    tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
+) -> None:
+    products = build_products_asset(
+        "products",
+        partitions_def=catalog_partitions,
+        backfill_policy=SINGLE,
+        io_manager_def=ParquetSnapshotIOManager(base_dir=str(tmp_path / "own")),
+    )
+    assert run(sandbox, tmp_path / "common", [products], CATALOGS[:2], instance).success
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.parquet")}
+    assert files == {"own/products/shop0.parquet", "own/products/shop1.parquet"}
+
+
+@pytest.mark.parametrize(
+    ("added_again", "problem"),
+    [
+        ("shop2", "are 6, and a run of this asset has at most 3: the last one was deleted while"),
+        ("shop0", "are none: the first one was deleted while this run was queued, and added again"),
+    ],
+)
+def test_a_range_whose_end_was_added_again_reads_nothing(
+    tmp_path: Path,
+    sandbox: Sandbox,
+    instance: dg.DagsterInstance,
+    added_again: str,
+    problem: str,
+) -> None:
+    products = build_products_asset(
+        "products", partitions_def=catalog_partitions, backfill_policy=policy(3)
+    )
+    instance.delete_dynamic_partition("octogen_catalogs", added_again)
+    instance.add_dynamic_partitions("octogen_catalogs", [added_again])
+    result = run(sandbox, tmp_path, [products], ["shop0", "shop2"], instance)
+    assert f"from 'shop0' to 'shop2' of products {problem}" in failure(result)
+    assert not sandbox.requests
+
+
+def test_a_retry_knows_of_more_partitions_than_dagster_returns_records_at_once(
+    tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAX_LIMIT_GET_EVENT_RECORDS", "500")
+    keys = [f"key{number}" for number in range(502)]
+
+    @dg.asset(partitions_def=dg.StaticPartitionsDefinition(keys), backfill_policy=SINGLE)
+    def titles(context: dg.AssetExecutionContext) -> dict[str, pl.LazyFrame]:
+        if context.retry_number == 0:
+            for key in keys[1:]:
+                context.log_event(dg.AssetMaterialization("titles", partition=key))
+            raise dg.RetryRequested(seconds_to_wait=0)
+        return dict.fromkeys(keys, pl.LazyFrame({"a": [1]}))
+
+    assert run(sandbox, tmp_path, [titles], keys, instance).success
+    assert [path.name for path in tmp_path.rglob("*.parquet")] == ["key0.parquet"]
+
+
 FOLLOWING = (build_product_changes_asset, build_product_details_asset, build_product_brands_asset)
 
 
