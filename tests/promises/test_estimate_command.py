@@ -185,7 +185,7 @@ def test_an_older_service_lists_its_catalogs(run: Callable[..., Result]) -> None
     [
         (["--catalog", "nosuch"], 2, "'nosuch' is not granted to this key. Granted: acme, zen."),
         (["--facet", "gender=male"], 1, "counts whole catalogs only: leave out the filters."),
-        (["--price-min", "-1"], 2, "price_min"),
+        (["--price-min", "-1"], 2, "--price-min"),
         (["--host", "acme.example"], 1, "has no such operation (404)"),
     ],
 )
