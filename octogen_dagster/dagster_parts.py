@@ -130,11 +130,11 @@ def octogen_asset(
             "backfill_policy has a range of them. Leave backfill_policy out: a backfill then "
             "requests a run for each partition."
         )
-    execute = arguments.pop("execute", None)
+    execute = arguments.pop("execute", None) or (lambda _context, compute: compute())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)  # of the policy, as when it was made
         decorator: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(**arguments)
-    return decorator if execute is None else lambda asset: decorator(_executed(asset, execute))
+    return lambda asset: decorator(_executed(asset, execute))
 
 
 def _executed(asset: Callable[..., Any], execute: Callable[..., Any]) -> Callable[..., Any]:
@@ -142,11 +142,15 @@ def _executed(asset: Callable[..., Any], execute: Callable[..., Any]) -> Callabl
 
     @functools.wraps(asset)
     def compute(*args: Any, **arguments: Any) -> Any:
-        return execute(dg.AssetExecutionContext.get(), lambda: asset(*args, **arguments))
+        context = dg.AssetExecutionContext.get()
+        with canceling_ends(context.instance, context.run.run_id):
+            return execute(context, lambda: asset(*args, **arguments))
 
     @functools.wraps(asset)
     def generate(*args: Any, **arguments: Any) -> Any:
-        yield from compute(*args, **arguments)
+        context = dg.AssetExecutionContext.get()
+        with canceling_ends(context.instance, context.run.run_id):
+            yield from execute(context, lambda: asset(*args, **arguments))
 
     # Dagster reads the outputs of a generator otherwise than those of a function.
     return generate if inspect.isgeneratorfunction(asset) else compute
@@ -177,6 +181,25 @@ def asset_key(arguments: Mapping[str, Any]) -> dg.AssetKey:
     """The key of an asset that is made with these arguments."""
     prefix = arguments.get("key_prefix") or []
     return dg.AssetKey([*([prefix] if isinstance(prefix, str) else prefix), arguments["name"]])
+
+
+@contextmanager
+def canceling_ends(instance: dg.DagsterInstance | None, run_id: str | None) -> Iterator[None]:
+    """End a step that is interrupted since somebody cancels its run.
+
+    Dagster executes an interrupted step again by its retry policy, also in such a run if its steps
+    are executed in its process. An interrupt for another reason, such as a server that shuts down,
+    is left to the policy.
+    """
+    try:
+        yield
+    except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
+        run = instance.get_run_by_id(run_id) if instance and run_id else None
+        if instance is None or run is None or run.status is not dg.DagsterRunStatus.CANCELING:
+            raise
+        # It ends as failed, and Dagster's retries of failed runs are not to begin it again.
+        instance.add_run_tags(run.run_id, {"dagster/max_retries": "0"})
+        raise dg.Failure("The run was canceled.", allow_retries=False) from None
 
 
 @contextmanager

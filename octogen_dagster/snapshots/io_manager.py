@@ -17,7 +17,12 @@ import dagster as dg
 import polars as pl
 from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
-from octogen_dagster.dagster_parts import permanent_errors_fail, shared_budget, takes_range
+from octogen_dagster.dagster_parts import (
+    canceling_ends,
+    permanent_errors_fail,
+    shared_budget,
+    takes_range,
+)
 from octogen_dagster.errors import MissingPackageError, OctogenSnapshotError
 from octogen_dagster.frames.changes import SnapshotPair
 from octogen_dagster.frames.history import SnapshotTimes, StoredSnapshot
@@ -168,12 +173,16 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             TypeError: The asset returned neither a frame nor a scan, or no dict for several
                 partitions.
         """
+        run = _run_of(context)
+        with canceling_ends(run.instance, run.run_id):
+            self._publish_output(context, obj, run)
+
+    def _publish_output(self, context: dg.OutputContext, obj: Any, run: Run) -> None:
         partitions = _partitions(context)
         if len(partitions) > 1 or (isinstance(obj, Mapping) and None not in partitions):
             self._publish_each(context, partitions, obj)
             return
         source = snapshot_source(context.asset_key, obj)
-        run = _run_of(context)
         with permanent_errors_fail(), shared_budget(*run, source.spending, context.log):
             place = self._publication(context, _partitions_def(context), partitions[0], run)
             published = place.publish(source)

@@ -78,7 +78,8 @@ def snapshot_asset(
     def decorate(begin: Callable[..., Make]) -> dg.AssetsDefinition:
         def compute(context: dg.AssetExecutionContext, **inputs: Any) -> Any:
             partition = context.partition_key if arguments.get("partitions_def") else None
-            made = begin(context, **inputs)(partition)
+            with permanent_errors_fail():
+                made = begin(context, **inputs)(partition)
             if made.metadata:
                 context.add_asset_metadata(made.metadata)
             if made.version:

@@ -153,6 +153,47 @@ def test_a_run_that_is_cancelled_ends(
         assert not list(tmp_path.rglob("*.parquet"))
 
 
+CANCELED = f"""
+import os, signal, sys, threading
+import dagster as dg
+from octogen_dagster import *
+
+def cancel():  # as Dagster's launcher does
+    sys.stdin.readline()
+    instance.report_run_canceling(instance.get_runs()[0])
+    os.kill(os.getpid(), signal.SIGINT)
+
+url, folder = sys.argv[1:]
+threading.Thread(target=cancel, daemon=True).start()
+with dg.DagsterInstance.local_temp(folder) as instance:
+    result = dg.materialize(
+        [build_products_asset("products", ProductSearch(catalogs=["acme"]))],
+        resources={{
+            "octogen": OctogenResource(api_key={KEY!r}, base_url=url),
+            "io_manager": ParquetSnapshotIOManager(base_dir=folder),
+        }},
+        instance=instance,
+        raise_on_error=False,
+    )
+    run = instance.get_run_by_id(result.run_id)
+    assert run.is_finished, run.status
+    assert run.tags["dagster/max_retries"] == "0"
+    events = [event.event_type_value for event in result.all_events]
+    assert "STEP_FAILURE" in events and "STEP_UP_FOR_RETRY" not in events, events
+"""
+
+
+@pytest.mark.slow
+def test_a_canceled_run_is_not_retried(server: SilentServer, tmp_path: Path) -> None:
+    with start(CANCELED, server, str(tmp_path)) as process:
+        try:
+            assert server.asked.wait(START_SECONDS)
+            _, errors = process.communicate("cancel\n", timeout=START_SECONDS)
+        finally:
+            process.kill()
+    assert process.returncode == 0, errors
+
+
 # A request that blocks its thread ends at once when it is interrupted, and costs nothing then.
 
 
