@@ -50,7 +50,7 @@ def test_the_definitions_load_without_a_key(command: list[str], tmp_path: Path) 
 
 def test_a_run_without_a_key_says_what_to_do(instance: dg.DagsterInstance) -> None:
     defs = runpy.run_path(str(ROOT / "definitions.py"))["defs"]
-    job = defs.get_implicit_global_asset_job_def()
+    job = defs.resolve_implicit_global_asset_job_def()
     with pytest.raises(dg.Failure) as caught:
         job.execute_in_process(instance=instance, asset_selection=[dg.AssetKey("octogen_catalogs")])
     text = str(caught.value)
