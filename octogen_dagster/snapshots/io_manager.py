@@ -200,13 +200,16 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         sources = _by_partition(context, partitions, made)
         run = _run_of(context)
         reported = {} if run.instance is None else reported_before(run, context.asset_key)
-        failures = Failures(context.asset_key, context.log)
+        failures, untried = Failures(context.asset_key, context.log), list[str]()
         spending = next((each.spending for each in sources.values() if each.spending), None)
         all_metadata: dict[str, Mapping[str, Any]] = {}
         with shared_budget(*run, spending, context.log) as tell:
             for partition, source in sources.items():
                 if partition in reported:
                     all_metadata[partition] = reported[partition].metadata
+                    continue
+                if failures.end:
+                    untried.append(partition)
                     continue
                 place = self._publication(context, _partitions_def(context), partition, run)
                 try:
@@ -215,6 +218,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 except Exception as error:
                     failures.add(partition, error)
                 else:
+                    failures.passed()
                     all_metadata[partition] = published.metadata
                     published.remove_pages()
                 tell()
@@ -225,7 +229,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 context.log_event(
                     materialization(context.asset_key, partition, metadata, run.run_id)
                 )
-        failures.raise_any(len(sources))
+        failures.raise_any(len(sources), untried)
 
     def _publication(
         self,
@@ -233,9 +237,11 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         partitions_def: dg.PartitionsDefinition[Any] | None,
         partition: str | None,
         run: Run,
+        warn: Callable[[str], None] | None = None,
     ) -> Publication:
         places = SnapshotPlaces(self.store, context.asset_key, partitions_def, partition)
-        return Publication(places, run, context.log, timedelta(hours=self.resume_within_hours))
+        resume_within = timedelta(hours=self.resume_within_hours)
+        return Publication(places, run, context.log, resume_within, warn)
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Load the snapshots of an input as the type that it is annotated with.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -15,7 +15,13 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.background import submit, wait_interruptibly
-from octogen_dagster.errors import OctogenError, OctogenSnapshotError
+from octogen_dagster.errors import (
+    OctogenAuthenticationError,
+    OctogenBudgetError,
+    OctogenError,
+    OctogenInsufficientCreditError,
+    OctogenSnapshotError,
+)
 from octogen_dagster.frames.pages import PageStore
 from octogen_dagster.frames.reading import (
     ROWS,
@@ -35,6 +41,12 @@ _Result = TypeVar("_Result")
 _RUN_ID = "octogen.run_id"
 _POLL_SECONDS = 0.2
 _MAX_NAMED = 20
+_MAX_IN_A_ROW = 16
+"""Partitions that fail one after the other by errors that may pass, before the others wait."""
+_OF_ALL = (OctogenAuthenticationError, OctogenInsufficientCreditError, OctogenBudgetError)
+"""Errors that every other partition would meet as well."""
+_FAILED = "octogen/failed"
+"""The metadata of the observation of a partition that failed for good in a run that is retried."""
 _LAST_REPORTS = 25
 """How many of the last materializations are looked through for that of one run."""
 _RECORDS_AT_ONCE = 500
@@ -92,13 +104,18 @@ class Publication:
     """One snapshot and its run. It is the `SnapshotPlace` of what the snapshot is made from."""
 
     def __init__(
-        self, places: SnapshotPlaces, run: Run, log: dg.DagsterLogManager, resume_within: timedelta
+        self,
+        places: SnapshotPlaces,
+        run: Run,
+        log: dg.DagsterLogManager,
+        resume_within: timedelta,
+        warn: Callable[[str], None] | None = None,
     ) -> None:
         self._places = places
         self._store = places.store
         self._run = run
         self._resume_within = resume_within
-        self.log, self.warn = log.info, log.warning
+        self.log, self.warn = log.info, warn or log.warning
 
     def page_store(self, clock: Callable[[], datetime]) -> PageStore:
         return PageStore(
@@ -217,6 +234,16 @@ def reported_before(run: Run, asset: dg.AssetKey) -> dict[str, dg.AssetMateriali
     }
 
 
+def evaluated_before(run: Run, asset: dg.AssetKey) -> Mapping[str, Collection[str]]:
+    """The checks of each partition that the run and those that it retries have evaluated."""
+    found = defaultdict[str, set[str]](set)
+    for entry in _logged_before(run, dg.DagsterEventType.ASSET_CHECK_EVALUATION):
+        evaluation = entry.asset_check_evaluation
+        if evaluation and evaluation.asset_key == asset and evaluation.partition is not None:
+            found[evaluation.partition].add(evaluation.check_name)
+    return found
+
+
 def last_records(
     instance: dg.DagsterInstance | None, asset: dg.AssetKey, partitions: Sequence[str]
 ) -> dict[str, dg.EventLogRecord]:
@@ -294,7 +321,7 @@ def _row_count(store: Store, key: str | None, provenance: Mapping[str, str]) -> 
 
 def each_at_once(
     work: Callable[[str], _Result],
-    partitions: Sequence[str],
+    waiting: deque[str],
     *,
     threads: int,
     stops: Stops,
@@ -302,10 +329,11 @@ def each_at_once(
 ) -> Iterator[tuple[str, Future[_Result]]]:
     """Work on partitions in some threads, and yield each with what came of it, as it is done.
 
-    A further one is begun when the caller is through with one, so that as many are under way.
+    A further one is begun when the caller is through with one, so that as many are under way. The
+    caller may clear those that wait: the others end.
     `poll` is called meanwhile. If the caller leaves, the work under way is stopped.
     """
-    waiting, running = deque(partitions), dict[Future[_Result], str]()
+    running = dict[Future[_Result], str]()
     try:
         while waiting or running:
             while waiting and len(running) < threads:
@@ -323,20 +351,74 @@ def each_at_once(
 
 
 class Failures:
-    """The partitions of a run that failed. Of their errors it keeps no more than the texts."""
+    """The partitions of a run that failed. Of their errors it keeps no more than the texts.
+
+    `end` says why those that wait are not to be tried: an error that concerns them all.
+    """
 
     def __init__(self, asset: dg.AssetKey, log: dg.DagsterLogManager) -> None:
-        self._asset = asset.to_user_string()
+        self._asset = asset
         self._log = log
         self._texts: dict[str, str] = {}
-        self._may_pass = False
+        self._permanent: dict[str, str] = {}
+        self._unchecked: dict[str, str] = {}
+        self._metadata: Mapping[str, Any] = {}
+        self._in_a_row = 0
+        self._may_pass = self._is_of_all = False
+        self.end = ""
+
+    def recall(self, run: Run) -> None:
+        """Add the partitions that an earlier attempt of the step found to fail for good."""
+        assert run.instance
+        assert run.run_id
+        kind = dg.DagsterEventType.ASSET_OBSERVATION
+        for entry in run.instance.all_logs(run.run_id, of_type=kind):
+            event = entry.asset_observation
+            if event is None or event.asset_key != self._asset or event.partition is None:
+                continue
+            if text := event.metadata.get(_FAILED):
+                self._texts[event.partition] = str(text.value)
+
+    def observations(self) -> Iterator[dg.AssetObservation]:
+        """What tells the next attempt of the step, if there is one, what failed for good."""
+        if self._may_be_retried:
+            for partition, text in self._permanent.items():
+                metadata = {_FAILED: text}
+                yield dg.AssetObservation(self._asset, partition=partition, metadata=metadata)
 
     def add(self, partition: str, error: Exception) -> None:
+        self._texts[partition] = text = self._logged(partition, error)
+        if isinstance(error, dg.Failure) and not error.allow_retries:
+            self._permanent[partition] = text
+            self._in_a_row = 0
+            if isinstance(error.__cause__, _OF_ALL):
+                self._is_of_all = True
+                self._metadata = error.metadata
+                self.end = "the error is of the key or of its credit, and not of a catalog"
+            return
+        self._may_pass = True
+        self._in_a_row += 1
+        if self._in_a_row >= _MAX_IN_A_ROW and not self.end:
+            self.end = f"{self._in_a_row} in a row failed by errors that may pass"
+
+    def add_unchecked(self, partition: str, error: Exception) -> None:
+        """Add a partition that is published and reported, and whose checks raised an error."""
+        self._unchecked[partition] = self._logged(partition, error)
+        self._may_pass = True
+
+    def passed(self) -> None:
+        """Note that a partition was published."""
+        self._in_a_row = 0
+
+    def _logged(self, partition: str, error: Exception) -> str:
         text = (isinstance(error, dg.Failure) and error.description) or str(error)
         is_expected = isinstance(error, OctogenError | dg.Failure)
         self._log.error(f"Partition {partition!r}: {text}", exc_info=None if is_expected else error)
-        self._texts[partition] = text if is_expected else f"{type(error).__name__}: {text}"
-        self._may_pass |= not isinstance(error, dg.Failure) or error.allow_retries
+        return text if is_expected else f"{type(error).__name__}: {text}"
+
+    @property
+    def _may_be_retried(self) -> bool:
+        return self._may_pass and not self._is_of_all
 
     def __contains__(self, partition: str) -> bool:
         return partition in self._texts
@@ -344,18 +426,36 @@ class Failures:
     def __len__(self) -> int:
         return len(self._texts)
 
-    def raise_any(self, partitions: int) -> None:
+    def raise_any(self, partitions: int, untried: Sequence[str] = ()) -> None:
         """Fail the run if partitions of it failed; it is retried if an error may pass."""
-        if not self._texts:
+        if not self._texts and not self._unchecked:
             return
-        named = [f"{key!r}: {text}" for key, text in self._texts.items()][:_MAX_NAMED]
-        more = len(self._texts) - len(named)
-        others = partitions - len(self._texts)
+        asset = self._asset.to_user_string()
+        lines = []
+        if self._texts:
+            others = partitions - len(self._texts) - len(untried)
+            lines = [
+                f"{len(self._texts):,} of {partitions:,} partitions of {asset} failed. "
+                f"{f'{len(untried):,} were not read, since {self.end}. ' if untried else ''}"
+                f"{f'The other {others:,} are published and reported. ' if others else ''}"
+                "A retry or a re-execution of this run reads only those that failed"
+                f"{' or were not read' if untried else ''}.",
+                *_named([f"{key!r}: {text}" for key, text in self._texts.items()]),
+            ]
+        if untried:
+            lines += ["Not read:", *_named([repr(key) for key in untried])]
+        if self._unchecked:
+            lines += [
+                f"The checks of {len(self._unchecked):,} of {partitions:,} partitions of {asset} "
+                "could not be evaluated. The snapshots are published and reported. A retry or a "
+                "re-execution of this run evaluates the checks.",
+                *_named([f"{key!r}: {text}" for key, text in self._unchecked.items()]),
+            ]
         raise dg.Failure(
-            f"{len(self._texts):,} of {partitions:,} partitions of {self._asset} failed. "
-            f"{f'The other {others:,} are published and reported. ' if others else ''}"
-            "A retry or a re-execution of this run reads only those that failed.\n"
-            + "\n".join(named)
-            + (f"\nand {more:,} more." if more else ""),
-            allow_retries=self._may_pass,
+            "\n".join(lines), metadata=self._metadata, allow_retries=self._may_be_retried
         )
+
+
+def _named(lines: Sequence[str]) -> list[str]:
+    more = len(lines) - _MAX_NAMED
+    return [*lines[:_MAX_NAMED], *([f"and {more:,} more."] if more > 0 else [])]

@@ -44,11 +44,14 @@ class RangeChecks(NamedTuple):
                 checks.of_asset.append((result, names[0]))
         return checks
 
-    def evaluations(self, snapshot: pl.LazyFrame, partition: str) -> Iterator[Any]:
-        """Evaluate the checks of a partition, whose materialization was reported."""
+    def evaluations(
+        self, snapshot: Callable[[], pl.LazyFrame], partition: str, evaluated: Collection[str]
+    ) -> Iterator[Any]:
+        """Evaluate those checks of a reported partition that are not evaluated."""
         for results, names in self.of_partitions:
-            found = results(self.instance, snapshot, partition, names)
-            yield from partition_evaluations(self.instance, self.asset, partition, found)
+            if missing := [name for name in names if name not in evaluated]:
+                found = results(self.instance, snapshot(), partition, missing)
+                yield from partition_evaluations(self.instance, self.asset, partition, found)
 
     def last_evaluations(self, context: dg.AssetExecutionContext) -> Iterator[Any]:
         """Evaluate the checks that look at all partitions."""

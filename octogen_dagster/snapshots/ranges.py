@@ -7,7 +7,9 @@ what was not reported: the UI shows exactly those partitions as failed, and a re
 
 import functools
 import inspect
+import threading
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -32,6 +34,7 @@ from octogen_dagster.snapshots.publication import (
     Run,
     Stops,
     each_at_once,
+    evaluated_before,
     materialization,
     reported_before,
     snapshot_source,
@@ -129,7 +132,7 @@ def _publish_range(
     make: Make,
     manager: ParquetSnapshotIOManager,
     octogen: OctogenResource | None,
-) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
+) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.AssetObservation]:
     """Publish the partitions of a run that are still to be made, and yield what is to be reported.
 
     A partition is reported before its saved pages are removed: a run that dies in between, or at
@@ -139,21 +142,38 @@ def _publish_range(
     partitions_def = context.assets_def.partitions_def
     declared = context.assets_def.metadata_by_key[asset].get(COLUMN_SCHEMA)
     reported = reported_before(run, asset)
-    left = [key for key in partitions if key not in reported]
-    if len(left) < len(partitions):
+    if reported:
         context.log.info(
-            f"{len(partitions) - len(left):,} of {len(partitions):,} partitions were reported by "
-            "this run, or by the one that it retries, and are left as they are."
+            f"{sum(key in reported for key in partitions):,} of {len(partitions):,} partitions "
+            "were reported by this run, or by the one that it retries, and are left as they are."
         )
     checks = RangeChecks.of(context)
+    evaluated = evaluated_before(run, asset) if reported else {}
     failures, stops = Failures(asset, context.log), Stops()
+    if context.retry_number:
+        failures.recall(run)
+    left = deque(key for key in partitions if key not in reported and key not in failures)
+    untried: list[str] = []
+    warn = _each_once(context.log.warning)
 
     def publish(partition: str) -> tuple[Made, Published]:
         with permanent_errors_fail():
             made = make(partition)
-            place = manager._publication(context, partitions_def, partition, run)
+            place = manager._publication(context, partitions_def, partition, run, warn)
             return made, place.publish(snapshot_source(asset, made.source), stops)
 
+    def evaluations(partition: str) -> Iterator[dg.AssetCheckEvaluation]:
+        def snapshot() -> pl.LazyFrame:
+            return manager.store.scan(SnapshotPlaces(manager.store, asset).of(partition))
+
+        try:
+            yield from checks.evaluations(snapshot, partition, evaluated.get(partition, ()))
+        except Exception as error:
+            failures.add_unchecked(partition, error)
+
+    for partition in partitions:
+        if partition in reported:
+            yield from evaluations(partition)
     with shared_budget(*run, octogen.spending if octogen else None, context.log) as tell:
         for partition, future in each_at_once(
             publish,
@@ -165,7 +185,11 @@ def _publish_range(
             error = future.exception()
             if isinstance(error, Exception):
                 failures.add(partition, error)
+                if failures.end:
+                    untried += left
+                    left.clear()
                 continue
+            failures.passed()
             made, published = future.result()
             metadata = {**made.metadata, **published.metadata}
             if metadata.get(COLUMN_SCHEMA) == declared:  # four kilobytes in each event
@@ -173,13 +197,24 @@ def _publish_range(
             tell()
             yield materialization(asset, partition, metadata, run.run_id, made.version)
             published.remove_pages()
-            try:
-                snapshot = manager.store.scan(SnapshotPlaces(manager.store, asset).of(partition))
-                yield from checks.evaluations(snapshot, partition)
-            except Exception as error:
-                failures.add(partition, error)
+            yield from evaluations(partition)
         yield from checks.last_evaluations(context)
-    failures.raise_any(len(partitions))
+    yield from failures.observations()
+    failures.raise_any(len(partitions), untried)
+
+
+def _each_once(log: Callable[[str], None]) -> Callable[[str], None]:
+    """Log each line once, of those that threads log: many catalogs of a search share a warning."""
+    lock, logged = threading.Lock(), set[str]()
+
+    def log_once(line: str) -> None:
+        with lock:
+            is_new = line not in logged
+            logged.add(line)
+        if is_new:
+            log(line)
+
+    return log_once
 
 
 def _run_of(context: dg.AssetExecutionContext) -> Run:

@@ -16,6 +16,7 @@ import pytest
 from octogen_dagster import (
     OctogenResource,
     ParquetSnapshotIOManager,
+    ProductSearch,
     build_product_brands_asset,
     build_product_changes_asset,
     build_product_details_asset,
@@ -360,6 +361,127 @@ def test_a_retry_knows_of_more_partitions_than_dagster_returns_records_at_once(
     assert [path.name for path in tmp_path.rglob("*.parquet")] == ["key0.parquet"]
 
 
+RETRIED = dg.RetryPolicy(max_retries=2, delay=0)
+
+
+def lines_of(instance: dg.DagsterInstance, run_id: str) -> list[str]:
+    return [each.user_message for each in instance.all_logs(run_id) if not each.is_dagster_event]
+
+
+def test_a_retry_evaluates_the_checks_that_raised_an_error(
+    tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    products = build_products_asset(
+        "products",
+        partitions_def=catalog_partitions,
+        backfill_policy=SINGLE,
+        retry_policy=RETRIED,
+    )
+    fetch, errors = instance.fetch_materializations, [OSError("the database is away")]
+
+    def fetch_materializations(*arguments: Any, **options: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return fetch(*arguments, **options)
+
+    monkeypatch.setattr(instance, "fetch_materializations", fetch_materializations)
+    checks = build_snapshot_checks(products, max_age=None)
+    result = run(sandbox, tmp_path, [products, *checks], CATALOGS[:3], instance, concurrency=1)
+    assert result.success
+    found = [each.asset_check_evaluation_data for each in result.all_events if is_check(each)]
+    names = ("rows_within_bounds", "nulls", "prices")
+    assert sorted((each.check_name, each.partition) for each in found) == sorted(
+        (name, key) for name in names for key in CATALOGS[:3]
+    )
+    (retry,) = [each for each in result.all_events if each.is_step_up_for_retry]
+    text = str(retry.step_retry_data.error)
+    assert "The checks of 1 of 3 partitions of products could not be evaluated" in text
+    assert "'shop0': OSError: the database is away" in text
+    assert "partitions of products failed" not in text
+    assert sum(each.path == "/products/search" for each in sandbox.requests) == 1 + 3 * 3
+
+
+def test_a_retry_does_not_pay_again_for_what_failed_for_good(
+    tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
+) -> None:
+    products = build_products_asset(
+        "products",
+        partitions_def=catalog_partitions,
+        backfill_policy=SINGLE,
+        retry_policy=RETRIED,
+    )
+    assert run(sandbox, tmp_path, [products], CATALOGS[:1], instance).success
+    sandbox.grant("shop0", products=120)
+    before = len(sandbox.requests)
+    sandbox.inject(Fault("status", 503, times=1, path="/products/search", page=3))
+    result = run(sandbox, tmp_path, [products], CATALOGS[:2], instance, concurrency=1)
+    assert "1 of 2 partitions of products failed. The other 1 are published" in failure(result)
+    assert "'shop0': " in failure(result)
+    searches = [each for each in sandbox.requests[before:] if each.path == "/products/search"]
+    assert sum(each.status == 503 for each in searches) == 1
+    assert sum(each.body == {"limit": 100, "catalogs": ["shop0"]} for each in searches) == 1
+    assert set(reported(instance, KEY, result.run_id)) == {"shop1"}
+
+
+@pytest.mark.parametrize(("status", "url"), [(402, True), (401, False)])
+def test_an_error_of_the_key_or_its_credit_ends_the_run(
+    tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance, status: int, url: bool
+) -> None:
+    products = build_products_asset(
+        "products",
+        partitions_def=catalog_partitions,
+        backfill_policy=SINGLE,
+        retry_policy=RETRIED,
+    )
+    assert run(sandbox, tmp_path, [products], CATALOGS[:1], instance).success
+    before = len(sandbox.requests)
+    sandbox.inject(Fault("status", status, path="/products/search"))
+    result = run(sandbox, tmp_path, [products], CATALOGS, instance, concurrency=2)
+    refused = [each for each in sandbox.requests[before:] if each.status == status]
+    assert 1 <= len(refused) <= 3
+    text = failure(result)
+    assert "were not read, since the error is of the key or of its credit" in text
+    assert "Not read:\n" in text
+    assert "'shop5'" in text
+    (event,) = result.get_step_failure_events()
+    data = event.step_failure_data.user_failure_data
+    assert data
+    assert ("octogen/top_up_url" in data.metadata) is url
+
+
+def test_a_service_that_is_down_is_not_asked_for_each_catalog(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    keys = [f"shop{number}" for number in range(20)]
+    products = build_products_asset(
+        "products",
+        partitions_def=dg.StaticPartitionsDefinition(keys),
+        backfill_policy=SINGLE,
+        retry_policy=dg.RetryPolicy(max_retries=0),
+    )
+    with Sandbox(catalogs=dict.fromkeys(keys, 10), generation="current") as sandbox:
+        sandbox.inject(Fault("status", 503, path="/products/search"))
+        text = failure(run(sandbox, tmp_path, [products], keys, instance, concurrency=1))
+    assert "16 of 20 partitions of products failed. 4 were not read, since 16 in a row" in text
+    assert "Not read:\n'shop16'\n'shop17'\n'shop18'\n'shop19'" in text
+
+
+def test_a_warning_of_the_search_is_logged_once_for_all_catalogs(
+    tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
+) -> None:
+    products = build_products_asset(
+        "products",
+        ProductSearch(page_size=90),
+        partitions_def=catalog_partitions,
+        backfill_policy=SINGLE,
+    )
+    result = run(sandbox, tmp_path, [products], CATALOGS, instance)
+    assert result.success
+    lines = lines_of(instance, result.run_id)
+    assert sum("page_size is 90" in line for line in lines) == 1
+    assert len(lines) < len(CATALOGS)
+
+
 FOLLOWING = (build_product_changes_asset, build_product_details_asset, build_product_brands_asset)
 
 
@@ -514,7 +636,8 @@ def test_the_budget_holds_over_the_run_and_its_retries(
         assert spent(made) == 150 * page_usd
         (event,) = [each for each in stopped.all_events if each.is_step_failure]
         text = str(event.step_failure_data.error)
-        assert f"{8 - len(done)} of 8 partitions of products failed" in text
+        assert "3 of 8 partitions of products failed" in text, "those that were under way"
+        assert f"{5 - len(done)} were not read, since the error is of the key or" in text
         assert "the budget of $2.10 does not allow" in text
 
         again = range_runs.run(instance, stopped.run_id, budget_usd=float(200 * page_usd))
@@ -523,3 +646,45 @@ def test_the_budget_holds_over_the_run_and_its_retries(
 
         assert range_runs.run(instance, again.run_id, budget_usd=float(400 * page_usd)).success
         assert len(service.searches) == 8 * 40, "no page was paid for twice"
+
+
+def test_what_other_runs_of_a_backfill_spend_meanwhile_counts_during_a_run(
+    service: PagedService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backfill = {"dagster/backfill": "abc"}
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        job = range_runs.make_job(100.0)
+        other = instance.create_run_for_job(job, tags=backfill)
+
+        def spend(catalog: str, page: int, products: list[Any]) -> None:
+            if catalog == "shop1":
+                instance.add_run_tags(other.run_id, {"octogen/spent_usd.products": "2.0"})
+
+        monkeypatch.setattr(service, "change", spend)
+        partitions = dg.StaticPartitionsDefinition(range_runs.CATALOGS)
+        products = build_products_asset(
+            "products",
+            ProductSearch(page_size=range_runs.PAGE_SIZE),
+            partitions_def=partitions,
+            backfill_policy=SINGLE,
+        )
+        octogen = OctogenResource(
+            api_key=service.api_key,
+            base_url=service.base_url,
+            concurrency=1,
+            attempts=1,
+            backfill_budget_usd=3.0,
+        )
+        result = dg.materialize(
+            [products],
+            resources={
+                "octogen": octogen,
+                "io_manager": ParquetSnapshotIOManager(base_dir=str(tmp_path / "s")),
+            },
+            instance=instance,
+            tags={**range_runs.RANGE, **backfill},
+            raise_on_error=False,
+        )
+        assert "were not read, since the error is of the key or" in failure(result)
+        assert set(reported(instance)) <= {"shop0", "shop1"}
+        assert len(service.searches) <= 2 * 40
