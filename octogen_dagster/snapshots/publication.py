@@ -394,7 +394,7 @@ class Failures:
             if isinstance(error.__cause__, _OF_ALL):
                 self._is_of_all = True
                 self._metadata = error.metadata
-                self.end = "the error is of the key or of its credit, and not of a catalog"
+                self.end = "they would fail by the same error"
             return
         self._may_pass = True
         self._in_a_row += 1
