@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,10 @@ from octogen_dagster.cli.options import CONTEXT_SETTINGS
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from octogen_dagster.frames.past import ProductPast, Row
+    from octogen_dagster.frames.product_history import ProductPast, Row
 
 _PRICE_LINE_WIDTH = 72
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def _as_of(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Any:
@@ -27,12 +29,12 @@ def _as_of(_context: click.Context, _parameter: click.Parameter, text: str | Non
         return None
     try:
         time = datetime.fromisoformat(text.replace("Z", "+00:00"))  # Python 3.10 knows no Z
-    except ValueError as error:
+        return (time if time.tzinfo else time.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
+    except (ValueError, OverflowError) as error:
         raise click.BadParameter(
             f"{text!r} is no time. Write a day as 2026-11-01, which is its beginning in UTC, or a "
             "time as 2026-11-01T06:00+01:00."
         ) from error
-    return time if time.tzinfo else time.replace(tzinfo=timezone.utc)
 
 
 @click.command(context_settings=CONTEXT_SETTINGS)
@@ -66,7 +68,7 @@ def history(
     It reads the history of a products asset. Times are in UTC. A bucket is reached with the
     credentials of the machine. Exit status: 0 found, 1 not found or failed, 2 bad input.
     """
-    from octogen_dagster.frames.past import find_product
+    from octogen_dagster.frames.product_history import find_product
 
     pasts = find_product(base_dir, product, asset=asset, catalog=catalog, as_of=as_of)
     rows = [row for past in pasts for row in past.rows]
@@ -86,7 +88,13 @@ def history(
 
 def _csv_row(row: Row) -> dict[str, Any]:
     texts = {name: row[name] and row[name].isoformat() for name in ("valid_from", "valid_to")}
-    return {**row, **texts, "changed": " ".join(row["changed"] or ())}
+    cells = {**row, **texts, "changed": " ".join(row["changed"] or ())}
+    return {name: _shown(cell) if isinstance(cell, str) else cell for name, cell in cells.items()}
+
+
+def _shown(text: str) -> str:
+    """A text of a shop without the control characters that a terminal obeys."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def _print_past(console: Console, past: ProductPast, as_of: datetime | None) -> None:
@@ -94,13 +102,14 @@ def _print_past(console: Console, past: ProductPast, as_of: datetime | None) -> 
     from rich.table import Table
 
     last = past.rows[-1]
-    console.print(f"{last['title']} ({last['catalog_key']})", style="bold", soft_wrap=True)
-    console.print(f"{last['product_url']}, uuid {last['uuid']}", soft_wrap=True)
+    heading = _shown(f"{last['title']} ({last['catalog_key']})")
+    console.print(heading, style="bold", soft_wrap=True)
+    console.print(_shown(f"{last['product_url']}, uuid {last['uuid']}"), soft_wrap=True)
     table = Table("since", "what", "price", "before", "stock", box=None, pad_edge=False)
     title = past.rows[0]["title"]
     for since, what, row in past.events():
         if row:
-            renamed = "" if row["title"] == title else f", now {row['title']}"
+            renamed = "" if row["title"] == title else _shown(f", now {row['title']}")
             title = row["title"]
             prices = [_price(row, "current_price"), _price(row, "original_price")]
             table.add_row(_time(since), what + renamed, *prices, _availability(row))
@@ -122,7 +131,9 @@ def _time(time: datetime) -> str:
 
 
 def _price(row: Row, column: str) -> str:
-    return "" if row[column] is None else f"{row[column]:,.2f} {row['currency'] or ''}".rstrip()
+    if row[column] is None:
+        return ""
+    return _shown(f"{row[column]:,.2f} {row['currency'] or ''}".rstrip())
 
 
 def _availability(row: Row) -> str:

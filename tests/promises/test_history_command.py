@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
@@ -127,6 +128,44 @@ def test_a_search_over_many_catalogs_has_one_history(run: Run, tmp_path: Path) -
     assert (of_all, of_one) == ([9.0, 8.0], [8.0])
 
 
+def test_control_characters_of_a_shop_are_text(run: Run, tmp_path: Path) -> None:
+    hostile = {"title": "red\x1b]0;title\x07\x1b[2J\nline", "product_url": "https://a/\x1b[31m"}
+    make_history(tmp_path, {day(1): [product("1", 9.0, currency="E\x9bR", **hostile)]})
+    of_hostile = ["--base-dir", str(tmp_path), "--product", "1"]
+    for form in ([], ["--csv"]):
+        output = run(*of_hostile, *form).output
+        assert not any(char in output for char in "\x1b\x07\x9b"), form
+        assert r"red\x1b]0;title\x07\x1b[2J\nline" in output, form
+        assert r"https://a/\x1b[31m" in output, form
+    [row] = json.loads(run(*of_hostile, "--json").output)
+    assert row["title"] == hostile["title"]
+
+
+@pytest.mark.parametrize("price", [float("nan"), float("inf")])
+def test_a_price_that_is_no_number_is_none(run: Run, tmp_path: Path, price: float) -> None:
+    make_history(tmp_path, {day(1): [product("1", price)], day(2): [product("1", 9.0)]})
+    of_product = ["--base-dir", str(tmp_path), "--product", "1"]
+    lines(run(*of_product))
+    prices = [row["current_price"] for row in json.loads(run(*of_product, "--json").output)]
+    assert prices == [None, 9.0]
+
+
+def test_a_product_may_have_no_catalog(run: Run, tmp_path: Path) -> None:
+    days = {day(1): [product("hat", 9.0)], day(2): [product("hat", 8.0)]}
+    make_history(tmp_path, days)
+    file = tmp_path / "octogen_products_history/acme.parquet"
+    metadata = pl.read_parquet_metadata(file)
+    rows = pl.read_parquet(file).with_columns(catalog_key=pl.lit(None, pl.String))
+    rows.write_parquet(file, metadata=metadata)
+    shown = lines(run("--base-dir", str(tmp_path), "--product", "hat"))
+    assert "8.00 EUR to 9.00 EUR, from 2026-11-01 06:00:00 to 2026-11-02 06:00:00" in shown
+
+
+def test_a_terminal_may_be_narrow(snapshots: Path) -> None:
+    arguments = ["history", "--base-dir", str(snapshots), "--product", "dress"]
+    assert CliRunner(env={"COLUMNS": "1"}).invoke(main, arguments).exit_code == 0
+
+
 def test_a_damaged_file_is_named(run: Run, snapshots: Path, tmp_path: Path) -> None:
     folder = tmp_path / "snapshots"
     shutil.copytree(snapshots, folder)
@@ -156,6 +195,11 @@ def test_a_damaged_file_is_named(run: Run, snapshots: Path, tmp_path: Path) -> N
         ),
         (["--product", "hat", "--catalog", "acne"], 1, "Did you mean 'acme'?"),
         (["--product", "hat", "--asset", "boots_history"], 1, "There is no history boots_history"),
+        (
+            ["--product", "hat", "--as-of", "9999-12-31T23:59-01:00"],
+            2,
+            "'9999-12-31T23:59-01:00' is no time.",
+        ),
         (
             ["--product", "hat", "--as-of", "2026-13-01"],
             2,

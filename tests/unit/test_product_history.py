@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from octogen_dagster.frames.past import ProductPast
+from octogen_dagster.frames.product_history import ProductPast
 from tests.histories import day
 
 
@@ -39,3 +39,9 @@ def test_a_character_is_the_lowest_price_of_its_time(
     rows: list[dict[str, Any]], until: int, line: str
 ) -> None:
     assert ProductPast(rows, day(until)).price_line(9) == line
+
+
+@pytest.mark.parametrize(("width", "line"), [(0, ""), (1, "▁"), (2, "▁█")])
+def test_a_line_may_be_of_any_width(width: int, line: str) -> None:
+    history = ProductPast([row(1, 5, 10), row(5, None, 17)], day(9))
+    assert history.price_line(width) == line

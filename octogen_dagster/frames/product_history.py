@@ -16,6 +16,7 @@ from octogen_dagster.store import Store
 
 _LEVELS = "▁▂▃▄▅▆▇█"
 _NO_PRICE = "·"
+_FLOATS = pl.col(pl.Float64)
 
 Row = Mapping[str, Any]
 """A row of a history by its columns."""
@@ -55,7 +56,7 @@ class ProductPast(NamedTuple):
         prices = [row["current_price"] for row in priced]
         lowest, height = min(prices), max(prices) - min(prices)
         start = self.rows[0]["valid_from"]
-        span = (self.until - start) / (width - 1)
+        span = (self.until - start) / max(width - 1, 1)
         line = ""
         for begin in (start + number * span for number in range(width)):
             if drawn := [row["current_price"] for row in _held(priced, begin, span)]:
@@ -100,6 +101,8 @@ def find_product(
     def rows(as_of: datetime | None) -> list[dict[str, Any]]:
         history = scan_history(base_dir, asset=asset, catalogs=named, as_of=as_of)
         found = history.filter(is_product).collect(engine="streaming")
+        # Prices of an asset of one's own may be NaN, which neither a line nor JSON can say.
+        found = found.with_columns(pl.when(_FLOATS.is_finite()).then(_FLOATS))
         return found.sort("catalog_key", "uuid", "valid_from").to_dicts()
 
     found = rows(as_of) if files else []
@@ -119,9 +122,15 @@ def find_product(
     by_catalog = {key.lower(): file for key, file in files.items()}
     pasts = []
     for (key, _), group in groupby(found, key=lambda row: (row["catalog_key"], row["uuid"])):
-        file = by_catalog.get((key or "").lower()) or by_catalog[""]
-        observed = read_observed(store.metadata(file))
-        until = max(time for time, each in observed.items() if each.covers(key))
+        file = by_catalog.get((key or "").lower())
+        # In an asset of one's own a row may name no catalog, or another one than its file.
+        observed = [
+            observation
+            for stored in ([file] if file else files.values())
+            for observation in read_observed(store.metadata(stored)).items()
+        ]
+        covering = [time for time, each in observed if each.covers(key)]
+        until = max(covering or [time for time, _ in observed])
         pasts.append(ProductPast(list(group), until))
     return pasts
 
