@@ -57,7 +57,7 @@ def _stored(products: Path, folder: Path, day: int) -> Path:
 def _put_in(folder: Path, snapshot: Path, day: int) -> None:
     """Put the snapshot of a day into the history, as a run of its asset does."""
     provenance = {"octogen.fetched_at": _at(day).isoformat()}
-    update = HistoryUpdate([StoredSnapshot(lambda: provenance, lambda: pl.scan_parquet(snapshot))])
+    update = HistoryUpdate([StoredSnapshot(lambda: (pl.scan_parquet(snapshot), provenance))])
     manager = ParquetSnapshotIOManager(base_dir=str(folder))
     manager.handle_output(dg.build_output_context(asset_key=_ASSET), update)
 

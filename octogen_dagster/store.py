@@ -178,6 +178,16 @@ class Store:
             schema = frame.collect_schema()
         return frame if self.is_local else self._checked(frame, schema, key, version)
 
+    def open(self, key: str) -> tuple[pl.LazyFrame, dict[str, str]]:
+        """Return a Parquet file as a lazy frame and its metadata, of one state of the file."""
+        while True:
+            with self._explained(key, "The snapshot {} cannot be read"):
+                version = self._files.version(key)
+            opened = self.scan(key), self.metadata(key)
+            with self._explained(key, "The snapshot {} cannot be read"):
+                if self._files.version(key) == version:
+                    return opened
+
     def _checked(
         self, frame: pl.LazyFrame, schema: pl.Schema, key: str, version: object
     ) -> pl.LazyFrame:

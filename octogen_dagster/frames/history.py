@@ -73,14 +73,12 @@ class StoredSnapshot(NamedTuple):
     """A snapshot of products that may be put into a history.
 
     Attributes:
-        provenance: Reads the metadata of its file.
-        scan: Opens it.
+        open: Opens its file: the rows and the metadata.
         name: The partition that it is of, if the history reads several.
         version: What tells it from another one of that name.
     """
 
-    provenance: Callable[[], Mapping[str, str]]
-    scan: Callable[[], pl.LazyFrame]
+    open: Callable[[], tuple[pl.LazyFrame, Mapping[str, str]]]
     name: str = ""
     version: str = ""
 
@@ -182,24 +180,25 @@ def as_of_time(history: pl.LazyFrame, moment: datetime, observed: Observed) -> p
 
     A column that it has not, since the service did not send it, is null.
     """
-    known = [at for at in sorted(observed, reverse=True) if at <= moment]
-    columns = {name for at in known for name in observed[at].not_sent}
-    left = {key for at in known for key in observed[at].catalogs or ()}
-    latest = []
-    for at in known if columns else ():
-        catalogs = observed[at].catalogs
-        latest.append(observed[at])
-        left -= left if catalogs is None else catalogs
-        if not left:
+    # What the last snapshot of each catalog lacks, and that of the catalogs without one.
+    lacking: dict[str, frozenset[str]] = {}
+    others: frozenset[str] = frozenset()
+    for at in sorted((at for at in observed if at <= moment), reverse=True):
+        catalogs, not_sent = observed[at]
+        if catalogs is None:
+            others = not_sent
             break
+        for catalog in catalogs:
+            lacking.setdefault(catalog, not_sent)
+    key = pl.col("catalog_key").fill_null("").str.to_lowercase()
 
     def sent(name: str) -> pl.Expr:
-        value = pl.col(name)
-        for observation in reversed(latest):
-            sent = pl.lit(None) if name in observation.not_sent else pl.col(name)
-            value = pl.when(observation.is_covered).then(sent).otherwise(value)
-        return value.alias(name)
+        is_lacking = key.is_in(sorted(each for each in lacking if name in lacking[each]))
+        if name in others:
+            is_lacking |= ~key.is_in(sorted(lacking))
+        return pl.when(~is_lacking).then(name).alias(name)
 
+    columns = others.union(*lacking.values())
     return history.filter(valid_at(moment)).with_columns(map(sent, sorted(columns)))
 
 

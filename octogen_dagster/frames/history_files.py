@@ -173,4 +173,5 @@ def history_files(
 
 def _moment(of: datetime | date) -> datetime:
     moment = of if isinstance(of, datetime) else datetime.combine(of, time())
-    return moment.replace(tzinfo=moment.tzinfo or timezone.utc)
+    # Polars compares times of its own zone only, which a named zone is not.
+    return moment.replace(tzinfo=moment.tzinfo or timezone.utc).astimezone(timezone.utc)

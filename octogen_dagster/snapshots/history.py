@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -50,11 +49,10 @@ _VERSIONS = "octogen.snapshots"
 
 
 def _of_pair(pair: SnapshotPair) -> list[StoredSnapshot]:
-    previous = pair.previous
-    stored = [StoredSnapshot(lambda: pair.provenance, lambda: pair.current)]
-    if previous is not None:
-        stored.append(StoredSnapshot(lambda: pair.previous_provenance, lambda: previous))
-    return stored
+    opened = [(pair.current, pair.provenance)]
+    if pair.previous is not None:
+        opened.append((pair.previous, pair.previous_provenance))
+    return [StoredSnapshot(lambda each=each: each) for each in opened]  # type: ignore[misc]
 
 
 class HistoryUpdate:
@@ -73,18 +71,19 @@ class HistoryUpdate:
         observed = read_observed(before)
         forgotten = read_forgotten(before)
         versions: dict[str, str] = json.loads(before.get(_VERSIONS, "{}"))
-        unseen: dict[datetime, pl.LazyFrame] = {}
+        unseen: dict[datetime, StoredSnapshot] = {}
         for snapshot in self._snapshots:
             if snapshot.name:
                 if versions.get(snapshot.name) == snapshot.version:
                     continue
                 versions[snapshot.name] = snapshot.version
-            provenance = snapshot.provenance()
-            at = _fetched_at(snapshot, provenance)
+            frame, provenance = snapshot.open()
+            at = _fetched_at(frame, provenance)
             if at is None or at in observed or at in forgotten:
                 continue
-            unseen[at] = snapshot.scan()
-            observed[at] = observation_of(unseen[at], provenance)
+            # Not its frame: a frame keeps its file open, and there may be thousands.
+            unseen[at] = snapshot
+            observed[at] = observation_of(frame, provenance)
             place.log(f"The snapshot of {at:%Y-%m-%d %H:%M:%S} UTC is put into the history.")
         stop = threading.Event()
 
@@ -126,19 +125,19 @@ def _existing(place: SnapshotPlace, provenance: Mapping[str, str]) -> pl.LazyFra
     return history
 
 
-def _fetched_at(snapshot: StoredSnapshot, provenance: Mapping[str, str]) -> datetime | None:
+def _fetched_at(frame: pl.LazyFrame, provenance: Mapping[str, str]) -> datetime | None:
     """When a snapshot was read; None if it does not say it, since it has no rows."""
     at = provenance.get("octogen.fetched_at")
     if at is not None:
         return datetime.fromisoformat(at)
-    last = snapshot.scan().select(pl.col("fetched_at").max())
+    last = frame.select(pl.col("fetched_at").max())
     found: datetime | None = last.collect(engine="streaming").item()
     return found
 
 
 def _with(
     history: pl.LazyFrame,
-    unseen: Mapping[datetime, pl.LazyFrame],
+    unseen: Mapping[datetime, StoredSnapshot],
     observed: Mapping[datetime, Observation],
 ) -> Iterator[pl.DataFrame]:
     """Yield the rows of a history with snapshots put in, one after the other."""
@@ -149,15 +148,22 @@ def _with(
 
     def put_in(history: pl.LazyFrame, at: datetime) -> Iterator[pl.DataFrame]:
         known = {time: observed[time] for time in observed if time not in unseen or time <= at}
-        return advanced(history, unseen[at], at, known)
+        snapshot, provenance = unseen[at].open()
+        if _fetched_at(snapshot, provenance) != at:
+            raise OctogenSnapshotError(
+                f"The snapshot of {at:%Y-%m-%d %H:%M:%S} UTC was replaced while it was put into "
+                "the history. Nothing was changed; run it again."
+            )
+        return advanced(history, snapshot, at, known)
 
-    with tempfile.TemporaryDirectory(prefix="octogen-history-") as folder:
-        for number, at in enumerate(earlier):
-            frame = io_source(HISTORY_SCHEMA, lambda *_: put_in(history, at))  # noqa: B023
-            path = Path(folder, f"{number}.parquet")
-            frame.sink_parquet(path, compression="zstd", compression_level=1)
-            history = pl.scan_parquet(path, glob=False)
-        yield from put_in(history, last)
+    for at in earlier:
+        frame = io_source(HISTORY_SCHEMA, lambda *_: put_in(history, at))  # noqa: B023
+        # It has no name that a killed run could leave, and ends with the frame that reads it.
+        file = tempfile.TemporaryFile()  # noqa: SIM115
+        frame.sink_parquet(file, compression="zstd", compression_level=1)
+        file.seek(0)  # Polars reads from where the file is
+        history = pl.scan_parquet(file, glob=False)
+    yield from put_in(history, last)
 
 
 def build_product_history_asset(

@@ -295,14 +295,10 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             key = None if before is None else places.of(before)
         # The previous snapshot is opened first. If a run publishes in between, the pair spans two
         # publications; in the other order it could compare a snapshot with itself.
-        previous = self.store.scan(key) if key and self.store.exists(key) else None
-        return SnapshotPair(
-            self._open(context, partition),
-            previous,
-            before,
-            provenance=self.store.metadata(places.own),
-            previous_provenance=self.store.metadata(key) if key else {},
-        )
+        is_there = key is not None and self.store.exists(key)
+        previous, previous_provenance = self.store.open(key) if key and is_there else (None, {})
+        current, provenance = self.store.open(self._existing_key(context, partition))
+        return SnapshotPair(current, previous, before, provenance, previous_provenance)
 
     def _load_partitions(self, context: dg.InputContext) -> PartitionSnapshots:
         return PartitionSnapshots(
@@ -323,8 +319,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             folders = sorted({file.rpartition("/")[0] for file in partition_of})
             return [
                 StoredSnapshot(
-                    functools.partial(store.metadata, each.key),
-                    functools.partial(store.scan, each.key),
+                    functools.partial(store.open, each.key),
                     partition_of[each.key],
                     each.modified.isoformat(),
                 )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import resource as limits
 import signal
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 import polars as pl
@@ -486,3 +489,72 @@ def test_a_history_of_days_follows_them_although_some_were_never_read(
     after = dg.evaluate_automation_conditions(defs, instance, cursor=before.cursor)
     key = "strada" if by_catalog else None
     assert after.get_requested_partitions(history.key) == {key}
+
+
+def test_rows_are_of_the_time_at_which_they_were_read_although_others_are_published_meanwhile(
+    pipeline: Pipeline, shops: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.read()
+    pipeline.put_in()
+    shops.next_day()
+    pipeline.read()
+    scan, is_published = Store.scan, []
+
+    def publish_after(store: Store, key: str, **how: Any) -> pl.LazyFrame:
+        frame = scan(store, key, **how)
+        if key == "products.parquet" and not is_published:
+            is_published.append(key)
+            shops.next_day()
+            pipeline.read()
+        return frame
+
+    monkeypatch.setattr(Store, "scan", publish_after)
+    pipeline.put_in()
+    assert is_published
+    pipeline.put_in()
+    assert pipeline.put_in()["octogen/snapshots"] == 3
+    pipeline.check()
+
+
+def test_times_of_named_zones_are_understood(pipeline: Pipeline) -> None:
+    at = pipeline.read()
+    pipeline.put_in()
+    in_tokyo = at.astimezone(ZoneInfo("Asia/Tokyo"))
+    assert pipeline.scan(in_tokyo).height == 120
+    forget_snapshot(str(pipeline.base), in_tokyo, asset=ASSET)
+    assert pipeline.scan().is_empty()
+
+
+def test_a_history_of_more_days_than_files_may_be_open_begins(
+    tmp_path: Path, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = pipeline.read()
+    days = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-06-01")
+
+    @dg.asset(partitions_def=days)
+    def daily() -> pl.DataFrame:
+        raise NotImplementedError
+
+    (tmp_path / "daily").mkdir()
+    for number, day in enumerate(days.get_partition_keys()):
+        row = pipeline.snapshots[at].head(1)
+        row = row.with_columns(pl.lit(at + timedelta(days=number)).alias("fetched_at"))
+        row.write_parquet(tmp_path / "daily" / f"{day}.parquet")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    history = build_product_history_asset(daily)
+    soft, hard = limits.getrlimit(limits.RLIMIT_NOFILE)
+    limits.setrlimit(limits.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 100, hard))
+    try:
+        result = dg.materialize(
+            [daily, history],
+            selection=[history],
+            resources=pipeline.resources,
+            instance=pipeline.instance,
+        )
+    finally:
+        limits.setrlimit(limits.RLIMIT_NOFILE, (soft, hard))
+    (event,) = result.asset_materializations_for_node("daily_history")
+    assert event.metadata["octogen/snapshots"].value == 151
+    assert not list(temporary.iterdir())
