@@ -13,7 +13,7 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
@@ -26,13 +26,14 @@ from octogen_dagster import ParquetSnapshotIOManager, scan_history
 from octogen_dagster.frames.history import StoredSnapshot
 from octogen_dagster.snapshots.history import HistoryUpdate
 
-_ASSET = "products_history"
+ASSET = "products_history"
 _FIRST = datetime(2026, 1, 1, 6, tzinfo=timezone.utc)
-_FEW = 20_000
+FEW = 20_000
 _QUERIES = 5
 
 
-def _at(day: int) -> datetime:
+def at(day: int) -> datetime:
+    """Return when the snapshot of a day was read."""
     return _FIRST + timedelta(days=day)
 
 
@@ -41,12 +42,13 @@ def _snapshot(products: Path, day: int) -> pl.LazyFrame:
     number = pl.col("uuid").hash(seed=1) // 1_000
     is_there = (number + day) % 500 >= 3
     moved = pl.col("current_price") + ((number // 500 + day) // 100).cast(pl.Float64)
-    now = pl.lit(_at(day), pl.Datetime("us", "UTC"))
+    now = pl.lit(at(day), pl.Datetime("us", "UTC"))
     frame = pl.scan_parquet(products).filter(is_there)
     return frame.with_columns(moved.alias("current_price"), now.alias("fetched_at"))
 
 
-def _stored(products: Path, folder: Path, day: int) -> Path:
+def stored(products: Path, folder: Path, day: int) -> Path:
+    """Store the snapshot of a day."""
     path = folder / f"day-{day}.parquet"
     _snapshot(products, day).sink_parquet(
         path, compression="zstd", compression_level=1, row_group_size=20_000
@@ -54,15 +56,20 @@ def _stored(products: Path, folder: Path, day: int) -> Path:
     return path
 
 
-def _put_in(folder: Path, snapshot: Path, day: int) -> None:
-    """Put the snapshot of a day into the history, as a run of its asset does."""
-    provenance = {"octogen.fetched_at": _at(day).isoformat()}
-    update = HistoryUpdate([StoredSnapshot(lambda: (pl.scan_parquet(snapshot), provenance))])
+def put_in(folder: Path, snapshots: Mapping[int, pl.LazyFrame]) -> None:
+    """Put the snapshots of days into the history, as a run of its asset does."""
+
+    def of_day(day: int) -> StoredSnapshot:
+        provenance = {"octogen.fetched_at": at(day).isoformat()}
+        return StoredSnapshot(lambda: (snapshots[day], provenance))
+
     manager = ParquetSnapshotIOManager(base_dir=str(folder))
-    manager.handle_output(dg.build_output_context(asset_key=_ASSET), update)
+    update = HistoryUpdate(map(of_day, snapshots))
+    manager.handle_output(dg.build_output_context(asset_key=ASSET), update)
 
 
-def _timed(work: Callable[[], object]) -> dict[str, float]:
+def timed(work: Callable[[], object]) -> dict[str, float]:
+    """Return the wall time and the CPU time of work in seconds, and the peak memory in MB."""
     cpu, started_at = time.process_time(), time.perf_counter()
     work()
     seconds, cpu = time.perf_counter() - started_at, time.process_time() - cpu
@@ -74,20 +81,20 @@ def _timed(work: Callable[[], object]) -> dict[str, float]:
 def make(products: Path, folder: Path, days: int) -> None:
     """Make a history of days, and the snapshot of the next one."""
     for day in range(days):
-        snapshot = _stored(products, folder, day)
-        _put_in(folder, snapshot, day)
+        snapshot = stored(products, folder, day)
+        put_in(folder, {day: pl.scan_parquet(snapshot)})
         snapshot.unlink()
-    _stored(products, folder, days)
+    stored(products, folder, days)
 
 
 def sizes(products: Path, folder: Path, days: int) -> Iterator[float]:
     """Yield the size of a history of fewer products ÷ that of one snapshot, for each day."""
     few = folder / "few.parquet"
-    pl.scan_parquet(products).head(_FEW).sink_parquet(few)
+    pl.scan_parquet(products).head(FEW).sink_parquet(few)
     for day in range(days):
-        snapshot = _stored(few, folder, day)
-        _put_in(folder, snapshot, day)
-        yield (folder / f"{_ASSET}.parquet").stat().st_size / snapshot.stat().st_size
+        snapshot = stored(few, folder, day)
+        put_in(folder, {day: pl.scan_parquet(snapshot)})
+        yield (folder / f"{ASSET}.parquet").stat().st_size / snapshot.stat().st_size
         snapshot.unlink()
 
 
@@ -96,28 +103,29 @@ def update(products: Path, folder: Path, days: int) -> dict[str, float]:
     copy, warm_up = folder / "copy", folder / "warm-up"
     for path in (copy, warm_up):
         path.mkdir(exist_ok=True)
-    shutil.copy(folder / f"{_ASSET}.parquet", copy)
+    shutil.copy(folder / f"{ASSET}.parquet", copy)
     few = warm_up / "few.parquet"
-    pl.scan_parquet(products).head(_FEW // 100).sink_parquet(few)
+    pl.scan_parquet(products).head(FEW // 100).sink_parquet(few)
     for day in range(2):
-        _put_in(warm_up, _stored(few, warm_up, day), day)
-    measured = _timed(lambda: _put_in(copy, folder / f"day-{days}.parquet", days))
+        put_in(warm_up, {day: pl.scan_parquet(stored(few, warm_up, day))})
+    snapshot = folder / f"day-{days}.parquet"
+    measured = timed(lambda: put_in(copy, {days: pl.scan_parquet(snapshot)}))
     return measured | _queries(copy, days)
 
 
 def _queries(folder: Path, days: int) -> dict[str, float]:
     """The medians of the wall times of all products as of a day, and of one product's past."""
-    history = scan_history(str(folder), asset=_ASSET)
+    history = scan_history(str(folder), asset=ASSET)
     uuids = history.select(pl.col("uuid").sample(_QUERIES)).collect().to_series()
 
     def as_of(day: int) -> object:
-        return scan_history(str(folder), asset=_ASSET, as_of=_at(day)).collect()
+        return scan_history(str(folder), asset=ASSET, as_of=at(day)).collect()
 
     def past(uuid: str) -> object:
-        return scan_history(str(folder), asset=_ASSET).filter(uuid=uuid).collect()
+        return scan_history(str(folder), asset=ASSET).filter(uuid=uuid).collect()
 
     def median(query: Callable[[Any], object], of: Iterable[Any]) -> float:
-        return statistics.median(_timed(partial(query, each))["seconds"] for each in of)
+        return statistics.median(timed(partial(query, each))["seconds"] for each in of)
 
     days_asked = [each * days // _QUERIES for each in range(_QUERIES)]
     return {"as_of": median(as_of, days_asked), "past": median(past, uuids)}

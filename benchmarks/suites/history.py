@@ -20,6 +20,7 @@ _DAYS_BEFORE = 3
 _SIZES = {30: 0.6, 180: 1.1}
 """The largest size after days, as a share of the size of one snapshot."""
 _MAX_ROUNDS = 3
+_DLT = "benchmarks.scd2"
 
 
 def run(generations: Sequence[Generation], rounds: int, _before: Path | None) -> Iterator[Row]:
@@ -33,8 +34,12 @@ def run(generations: Sequence[Generation], rounds: int, _before: Path | None) ->
             for products, file in _FILES.items():
                 say(f"  a history of {products:,} products")
                 _child("make", folder / file, folder / str(products), _DAYS_BEFORE)
+            small = folder / _FILES[_SMALL]
             say("  180 days")
-            sizes = _child("sizes", folder / _FILES[_SMALL], folder / "sizes", max(_SIZES))
+            sizes = _child("sizes", small, folder / "sizes", max(_SIZES))
+            say("  30 days by dlt")
+            _child("make", small, folder / "dlt", _DAYS_BEFORE, _DLT)
+            of_dlt = _child("sizes", small, folder / "dlt-sizes", min(_SIZES), _DLT)
             with server(generation, {str(products): products for products in _FILES}) as local:
                 measured = run_rounds(_contenders(local, folder), rounds)
         for products in _FILES:
@@ -54,6 +59,25 @@ def run(generations: Sequence[Generation], rounds: int, _before: Path | None) ->
             seconds = [each[query] for each in updates]
             median = statistics.median(seconds)
             yield Row("history", generation, what, seconds, median, target, unit=" s")
+        yield from _beside_dlt(generation, measured, sizes[min(_SIZES) - 1], of_dlt)
+
+
+def _beside_dlt(
+    generation: Generation,
+    measured: Rounds[dict[str, float]],
+    size: float,
+    of_dlt: dict[str, float],
+) -> Iterator[Row]:
+    pair = (f"update {_SMALL}", "update by dlt")
+    what = f"daily update of the history of {_SMALL:,} products ÷ dlt's `scd2` into DuckDB"
+    for figure, label in (("cpu_seconds", "CPU"), ("seconds", "wall")):
+        value = itemgetter(figure)
+        yield measured.row("history", generation, f"{what} ({label})", pair, value, "s")
+    for file, label in (("database", "the database"), ("copy", "a copy of it that is compact")):
+        what = f"the history after {min(_SIZES)} days ÷ dlt's `scd2` in DuckDB, {label} (size)"
+        ratio = size / of_dlt[file]
+        medians = f"{size:.2f} ÷ {of_dlt[file]:.2f} snapshots"
+        yield Row("history", generation, what, [ratio], ratio, medians=medians)
 
 
 def _cpu(generation: Generation, products: int, measured: Rounds[dict[str, float]]) -> Row:
@@ -76,6 +100,9 @@ def _contenders(local: Server, folder: Path) -> dict[str, Any]:
         contenders[f"update {products}"] = partial(
             _child, "update", folder / file, folder / str(products), _DAYS_BEFORE
         )
+    contenders["update by dlt"] = partial(
+        _child, "update", folder / _FILES[_SMALL], folder / "dlt", _DAYS_BEFORE, _DLT
+    )
     return contenders
 
 
@@ -83,6 +110,8 @@ def _read(local: Server, catalog: str) -> dict[str, float]:
     return {"cpu_seconds": local.measure("snapshot", [catalog]).cpu_seconds}
 
 
-def _child(what: str, products: Path, folder: Path, days: int) -> Any:
-    arguments = ["-m", "benchmarks.history", what, str(products), str(folder), str(days)]
+def _child(
+    what: str, products: Path, folder: Path, days: int, module: str = "benchmarks.history"
+) -> Any:
+    arguments = ["-m", module, what, str(products), str(folder), str(days)]
     return json.loads(run_python(arguments).splitlines()[-1])
