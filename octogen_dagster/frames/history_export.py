@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import polars as pl
 
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.history import HISTORY_SCHEMA, OBSERVED
-from octogen_dagster.frames.history_files import history_files
+from octogen_dagster.frames.history_files import history_files, scan_history
 from octogen_dagster.settings import require_extras
 from octogen_dagster.store import Store
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _SCHEMA = pl.Schema({**HISTORY_SCHEMA, "change": pl.String()})  # Delta has no enumerations
 _MAX_REASON = 500
+_MAX_NAMED = 10
+_LOGGER = logging.getLogger(__name__)
 _HASH = "row_hash"
 _KEY = ["catalog_key", "uuid", "valid_from"]
 _SAME_ROW = (
@@ -41,9 +44,10 @@ def export_history(
     The table has the columns of `octogen_dagster.HISTORY_SCHEMA`, with `change` as text, and is
     partitioned by `catalog_key`. A row is known by `catalog_key`, `uuid` and `valid_from`: one that
     is new is inserted, one that differs, such as one that was closed, is updated, and one that the
-    history has no more is deleted. Each history is one commit, which carries the snapshots that it
-    was made of as the version of a transaction: an export that died is continued by the next one,
-    and what the table has already is not written again.
+    history of its catalog has no more is deleted. The rows of a catalog that has no history any
+    more stay as they are, and a warning names it. Each history is one commit, which carries the
+    snapshots that it was made of as the version of a transaction: an export that died is continued
+    by the next one, and what the table has already is not written again.
 
     Args:
         base_dir: The folder or bucket of `ParquetSnapshotIOManager`.
@@ -57,7 +61,8 @@ def export_history(
         The catalogs whose histories were merged; "" stands for a history of many catalogs.
 
     Raises:
-        OctogenSnapshotError: There is no history, or the table cannot be written.
+        OctogenSnapshotError: There is no history, the table cannot be written, or it has other
+            columns.
         MissingPackageError: The extra `delta` is not installed.
     """
     require_extras("export_history", "delta")
@@ -72,6 +77,7 @@ def export_history(
         table = DeltaTable.create(
             uri, _SCHEMA, mode="ignore", partition_by=["catalog_key"], storage_options=options
         )
+        _check_columns(table, uri)
         for catalog, key in files.items():
             transaction = f"octogen-dagster/{asset}/{catalog}"
             # Before the rows: if the file is replaced in between, the next export merges it again.
@@ -84,7 +90,42 @@ def export_history(
             f"The history {asset} could not be exported to {uri}: {_reason(error)}. The "
             "table is whole. Run it again: what was merged is not merged again."
         ) from None
+    if "" not in files and (left := _left(table, base_dir, asset, files, storage_options)):
+        _LOGGER.warning(
+            f"The table {uri} keeps the rows of {len(left):,} catalogs of which the history "
+            f"{asset} in {base_dir} has no file: {', '.join(left[:_MAX_NAMED])}"
+            f"{', …' if len(left) > _MAX_NAMED else ''}. Delete them from the table if those "
+            "catalogs are not to be in it."
+        )
     return merged
+
+
+def _check_columns(table: DeltaTable, uri: str) -> None:
+    columns = pl.scan_delta(table).collect_schema()
+    if differing := [name for name, dtype in _SCHEMA.items() if columns.get(name) != dtype]:
+        raise OctogenSnapshotError(
+            f"The Delta table {uri} is not of a history: it has no columns {', '.join(differing)} "
+            "of the types of a history. Nothing was written. Name a table of its own."
+        )
+
+
+def _left(
+    table: DeltaTable,
+    base_dir: str,
+    asset: str,
+    files: Mapping[str, str],
+    storage_options: Mapping[str, Any] | None,
+) -> list[str]:
+    """The catalogs of a table that are in no file of the history."""
+    stored = {partition["catalog_key"] for partition in table.partitions()}
+    names = {name.lower() for name in files}
+    unnamed = {key for key in stored if key and key.lower() not in names}
+    if not unnamed:
+        return []
+    # In an asset of one's own a file may be named by something else than its rows' catalogs.
+    history = scan_history(base_dir, asset=asset, storage_options=storage_options)
+    in_rows = history.select(pl.col("catalog_key").unique()).collect(engine="streaming")
+    return sorted(unnamed - {*in_rows.to_series()})
 
 
 def _version(metadata: dict[str, str]) -> int:
@@ -99,16 +140,17 @@ def _merge(
     """Merge one history into the table, in one commit."""
     from deltalake import CommitProperties, Transaction, write_deltalake
 
-    history = _hashed(history.cast({"change": pl.String}))
+    history = history.cast({"change": pl.String})
     stored, predicate = pl.scan_delta(table), _SAME_ROW
     if catalog:
+        history = history.with_columns(pl.col("catalog_key").fill_null(catalog))
         # The key in the rows is the service's, which may be written in another case.
-        in_rows = history.select(pl.col("catalog_key").unique()).collect().to_series().drop_nulls()
+        in_rows = history.select(pl.col("catalog_key").unique()).collect().to_series()
         catalogs = sorted({catalog, *in_rows})
         stored = stored.filter(pl.col("catalog_key").is_in(catalogs))
         texts = ", ".join("'{}'".format(key.replace("'", "''")) for key in catalogs)
         predicate += f" AND target.catalog_key IN ({texts})"
-    stored = _hashed(stored)
+    history, stored = _hashed(history), _hashed(stored)
     # Only what differs is merged: a merge holds its source in memory.
     differing = pl.concat(
         [

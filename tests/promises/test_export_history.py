@@ -121,6 +121,39 @@ def test_a_table_that_cannot_be_written_is_an_error(snapshots: Path, tmp_path: P
         export_history(str(snapshots), str(tmp_path / "file/history"), asset=ASSET)
 
 
+def test_a_table_of_other_columns_is_an_error(snapshots: Path, lake: str) -> None:
+    pl.DataFrame({"uuid": ["1"]}).write_delta(lake)
+    with pytest.raises(OctogenSnapshotError, match=r"is not of a history: it has no columns cat"):
+        export_history(str(snapshots), lake, asset=ASSET)
+    assert DeltaTable(lake).version() == 0
+
+
+def test_a_row_without_a_catalog_is_inserted_once(snapshots: Path, lake: str) -> None:
+    file = snapshots / ASSET / "acme.parquet"
+    for number in (1, 2):
+        make_history(snapshots, {day(number): DAYS[day(1)]})
+        metadata = pl.read_parquet_metadata(file)
+        rows = pl.read_parquet(file)
+        without = rows.with_columns(catalog_key=pl.lit(None, pl.String))
+        without.write_parquet(file, metadata=metadata)
+        assert "acme" in export_history(str(snapshots), lake, asset=ASSET)
+        rows.write_parquet(file, metadata=metadata)
+    assert sorted(pl.read_delta(lake).filter(catalog_key="acme")["uuid"]) == ["dress", "hat"]
+
+
+def test_a_catalog_without_a_file_keeps_its_rows_and_is_named(
+    snapshots: Path, lake: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    export(snapshots, lake)
+    assert not caplog.messages
+    (snapshots / ASSET / "zen.parquet").unlink()
+    assert export_history(str(snapshots), lake, asset=ASSET) == []
+    [warning] = caplog.messages
+    assert f"The table {lake} keeps the rows of 1 catalogs" in warning
+    assert ": zen. Delete" in warning
+    assert "zen" in pl.read_delta(lake)["catalog_key"]
+
+
 @pytest.mark.slow
 def test_snapshots_and_table_may_be_in_a_bucket(snapshots: Path, s3: Proxy) -> None:
     bucket = S3Bucket(s3)
