@@ -106,8 +106,12 @@ class BlockingClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; the next request opens another one."""
+        """Close the connection, or leave it to the next client of the service if that keeps it."""
         if self._curl is not None and self._multi is not None:
+            if self.service.idle is not None and not self._may_hang:
+                self.service.idle.append((self._curl, self._multi))
+                self._curl = self._multi = None
+                return
             self._curl.close()
             if self._may_hang:  # libcurl waits for a name server, for as long as that takes
                 submit(self._multi.close, "octogen-close")
@@ -242,7 +246,10 @@ class BlockingClient:
 
         self.check()
         if self._curl is None:
-            self._curl, self._multi = self._handle(), pycurl.CurlMulti()
+            try:
+                self._curl, self._multi = (self.service.idle or []).pop()
+            except IndexError:
+                self._curl, self._multi = self._handle(), pycurl.CurlMulti()
         curl, lines = self._curl, list[bytes]()
         body = _Body()
         curl.setopt(pycurl.URL, step.request.url)

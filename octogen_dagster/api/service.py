@@ -6,9 +6,10 @@ import importlib.metadata
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from typing_extensions import Self
 
@@ -65,6 +66,13 @@ class Refused(dict[str, frozenset[str]]):
         return type(self), ()
 
 
+class IdleConnections(deque[Any]):
+    """Connections that the next requests go over. A copy or pickle has none."""
+
+    def __reduce__(self) -> Any:
+        return type(self), ()
+
+
 @dataclass(frozen=True)
 class Service:
     """One service, as it is reached with one key.
@@ -85,6 +93,7 @@ class Service:
     ends_at: float = float("inf")
     refused: Refused = field(default_factory=Refused, compare=False, repr=False)
     log: OnceLog = field(default_factory=OnceLog, compare=False, repr=False)
+    idle: IdleConnections | None = field(default=None, compare=False, repr=False)
     clock: Callable[[], float] = field(default=time.monotonic, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -106,6 +115,10 @@ class Service:
     def with_log(self, warn: Callable[[str], None]) -> Self:
         """Return the same service, which says anew why requests wait."""
         return replace(self, log=OnceLog(warn))
+
+    def keeping_connections(self) -> Self:
+        """Return the same service, whose connections stay open from one read to the next."""
+        return replace(self, idle=IdleConnections())
 
     def for_execution(self, warn: Callable[[str], None]) -> Self:
         """Return the same service with a log and a count of costs of its own."""

@@ -278,9 +278,10 @@ def service_of(context: dg.AssetExecutionContext, octogen: OctogenResource) -> C
     """
     with permanent_errors_fail():
         service = octogen.service().with_log(context.log.warning)
-    if context.has_partition_key_range:
-        service.limiter.in_flight.cap(octogen.concurrency)
-    return service
+    if not context.has_partition_key_range:
+        return service
+    service.limiter.in_flight.cap(octogen.concurrency)
+    return service.keeping_connections()
 
 
 def own_range(

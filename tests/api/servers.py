@@ -51,6 +51,7 @@ class RawServer:
         self.respond = respond
         self.keep_alive = keep_alive
         self.received: list[Received] = []
+        self.connections: list[object] = []
         self.closing = Event()
         self.closed_connections = Semaphore(0)
         self._server = _Server(self, certificate)
@@ -109,6 +110,7 @@ class _Handler(socketserver.StreamRequestHandler):
 
     def handle(self) -> None:
         owner = self.server.owner
+        owner.connections.append(self.client_address)
         while (request := self._read()) is not None:
             owner.received.append(request)
             for part in owner.respond(request):

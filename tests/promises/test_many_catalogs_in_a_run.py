@@ -213,6 +213,25 @@ def test_no_more_requests_are_in_flight_than_the_resource_reads_at_once(
     assert most == 2
 
 
+def test_the_catalogs_of_a_run_are_read_over_the_same_connections(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    def respond(request: Received) -> list[bytes]:
+        if request.target == "/v1/catalogs":
+            return http(404, {"detail": "Not Found"}, connection="keep-alive")
+        products = page([f"{request.json['catalog']}-product"], None)
+        return http(200, products, connection="keep-alive")
+
+    products = build_products_asset(
+        "products", partitions_def=catalog_partitions, backfill_policy=SINGLE
+    )
+    with RawServer(respond, keep_alive=True) as server:
+        result = run(server, tmp_path, [products], CATALOGS, instance, concurrency=2)
+    assert result.success
+    assert len(CATALOGS) > 3
+    assert len(server.connections) <= 3  # of the list, and of the catalogs that are read at once
+
+
 def test_checks_are_evaluated_for_each_partition_as_it_is_done(
     tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
 ) -> None:
