@@ -152,6 +152,30 @@ def history_metadata(observed: Observed, forgotten: Iterable[datetime]) -> dict[
     return {OBSERVED: json.dumps(entries), FORGOTTEN: json.dumps(times)}
 
 
+def tracked_products(snapshot: pl.LazyFrame) -> pl.LazyFrame:
+    """The columns of a snapshot that a history is made of, in their types."""
+    schema, casts = snapshot.collect_schema(), []
+    for name, wanted in {**_PRODUCT_COLUMNS, "fetched_at": _TIME}.items():
+        found = schema.get(name)
+        column = pl.col(name)
+        if isinstance(found, pl.Datetime) and wanted == _TIME:
+            is_naive = found.time_zone is None
+            column = column.dt.replace_time_zone("UTC") if is_naive else column
+        elif found is None or not (found in (wanted, pl.Null) or _is_lossless(found, wanted)):
+            raise OctogenSnapshotError(
+                f"A snapshot of products has {'no column' if found is None else 'a column'} "
+                f"{name}{'' if found is None else f' of the type {found}'}, so it has no place in "
+                f"a history. Store it as {wanted}, as octogen_dagster.PRODUCT_SCHEMA has it."
+            )
+        casts.append(column.cast(wanted))
+    return snapshot.select(casts)
+
+
+def _is_lossless(found: pl.DataType, wanted: pl.DataType) -> bool:
+    is_text = isinstance(found, pl.Categorical | pl.Enum)
+    return is_text if wanted == pl.String else wanted == pl.Float64 and found.is_numeric()
+
+
 def observation_of(snapshot: pl.LazyFrame, provenance: Mapping[str, str]) -> Observation:
     """Look at what a snapshot says.
 
@@ -225,6 +249,11 @@ def _differing(
     compared = [name for name in TRACKED if name not in not_sent]
     hashed = [_KEY.alias("key"), pl.struct("product_url", *compared).hash().alias("values")]
     new = snapshot.select(hashed).collect(engine="streaming")
+    if snapshot.select(pl.col("uuid").is_null().any()).collect(engine="streaming").item():
+        raise OctogenSnapshotError(
+            f"The snapshot of {at:%Y-%m-%d %H:%M} UTC has a product without a uuid, so it has no "
+            "place in a history. Give each product a uuid, or leave it out, before you store it."
+        )
     if new["key"].n_unique() < len(new):
         raise OctogenSnapshotError(
             f"The snapshot of {at:%Y-%m-%d %H:%M} UTC has a product more than once, so it has no "
@@ -426,21 +455,23 @@ def _described(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def history_figures(history: pl.LazyFrame, at: datetime) -> Figures:
+def history_figures(history: pl.LazyFrame, at: datetime | None) -> Figures:
     """Return what happened in the last snapshot of a history, at a time, and its median prices.
 
-    The prices are of the five currencies with the most products.
+    The prices are of the five currencies with the most products. What is no code of a currency
+    would be any text in the name of a figure, and is left out.
     """
-    begins, price = pl.col("valid_from") == at, pl.col("current_price")
+    last = pl.lit(at, _TIME)  # null if there is none
+    begins, price = pl.col("valid_from") == last, pl.col("current_price")
     happened = {name: (begins & (pl.col("change") == name)).sum() for name in _CHANGES}
-    gone = (pl.col("valid_to") == at).sum() - happened["changed"]
+    gone = (pl.col("valid_to") == last).sum() - happened["changed"]
     current = pl.col("is_current").sum()
     counted = history.select(**happened, disappeared=gone, current_products=current)
     priced = (
-        history.filter("is_current")
+        history.filter("is_current", price.is_finite())
         .group_by(pl.col("currency").str.to_lowercase())
         .agg(price.median().alias("median"), pl.len())
-        .drop_nulls("median")
+        .filter(pl.col("currency").str.contains("^[a-z]{3}$").fill_null(value=True))
     )
     counts, medians = pl.collect_all([counted, priced], engine="streaming")
     figures: Figures = {name: int(count) for name, count in counts.row(0, named=True).items()}
@@ -458,9 +489,8 @@ def price_drops(history: pl.LazyFrame, at: datetime) -> pl.DataFrame:
     old = history.filter(pl.col("valid_to") == at).select(columns)
     pairs = new.join(old, on=[*_PRODUCT, "currency"], suffix="_old", nulls_equal=True)
     share = 1 - pl.col("current_price") / pl.col("current_price_old")
-    price = pl.format(
-        "{} → {} {}", "current_price_old", "current_price", pl.col("currency").fill_null("")
-    )
+    prices = [pl.col(name).round(2) for name in ("current_price_old", "current_price")]
+    price = pl.format("{} → {} {}", *prices, pl.col("currency").fill_null(""))
     return (
         pairs.filter(share > 0)
         .sort(share, "uuid", descending=[True, False])

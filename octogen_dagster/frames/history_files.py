@@ -13,6 +13,7 @@ import polars as pl
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.history import (
     HISTORY_SCHEMA,
+    OBSERVED,
     Observed,
     as_of_time,
     forgotten,
@@ -74,7 +75,8 @@ def scan_history(
         ]
     history = pl.concat(frames)
     if catalogs is not None and "" in files:
-        history = history.filter(pl.col("catalog_key").is_in([*catalogs]))
+        key = pl.col("catalog_key").str.to_lowercase()
+        history = history.filter(key.is_in([catalog.lower() for catalog in catalogs]))
     return history
 
 
@@ -145,30 +147,64 @@ def history_files(
     A history that is not partitioned is one file, whose catalog is "".
     """
     folder = "/".join(map(path_component, asset.split("/")))
-    if store.exists(f"{folder}.parquet"):
-        return {"": f"{folder}.parquet"}
-    found = {}
+    whole, found = f"{folder}.parquet", dict[str, str]()
+    if isinstance(catalogs, str):
+        raise TypeError(f"catalogs is a list of keys, not a text: give [{catalogs!r}].")
     for stored in store.files(folder):
         name = stored.key.removeprefix(f"{folder}/")
         if name.endswith(".parquet") and not name.startswith(".") and "/" not in name:
             # The name encodes the partition key, which encodes the catalog's key.
             found[unquote(unquote(name.removesuffix(".parquet")))] = stored.key
+    if store.exists(whole):
+        # Files of other assets may be in the folder: those with its name as their prefix.
+        if any(OBSERVED in store.metadata(key) for key in found.values()):
+            raise OctogenSnapshotError(
+                f"The history {asset} is there twice: as the file {store.uri(whole)}, from before "
+                f"or after it had partitions, and as the files in {store.uri(folder)}. Move away "
+                "the one that its runs do not write any more."
+            )
+        _require_history(store, asset, whole)
+        if catalogs is not None:
+            _require_catalogs(asset, catalogs, _catalogs_in(store, whole))
+        return {"": whole}
     if not found:
         raise OctogenSnapshotError(
             f"There is no history {asset} ({store.uri(folder)}). Materialize it first, or name "
             "the asset of build_product_history_asset with its prefix, as prefix/name."
         )
+    _require_history(store, asset, next(iter(found.values())))  # all are of one kind
     if catalogs is None:
         return dict(sorted(found.items()))
+    _require_catalogs(asset, catalogs, found)
+    return {catalog: found.get(catalog) or found[catalog.lower()] for catalog in catalogs}
+
+
+def _require_history(store: Store, asset: str, key: str) -> None:
+    if OBSERVED not in store.metadata(key):
+        raise OctogenSnapshotError(
+            f"The asset {asset} is not a history: {store.uri(key)} does not say which snapshots "
+            f"are in it. Name the asset of build_product_history_asset, such as {asset}_history."
+        )
+
+
+def _catalogs_in(store: Store, key: str) -> set[str]:
+    """The catalogs in a history of many, in lower case."""
+    frame, metadata = store.open(key)
+    catalog = pl.col("catalog_key").drop_nulls().str.to_lowercase().unique()
+    in_rows = frame.select(catalog).collect(engine="streaming").to_series()
+    return {*in_rows}.union(*(each.catalogs or () for each in read_observed(metadata).values()))
+
+
+def _require_catalogs(asset: str, catalogs: Collection[str], known: Collection[str]) -> None:
+    """Require catalogs among those of a history; those of a history of many are in lower case."""
     for catalog in catalogs:
-        if catalog not in found:
-            named = ", ".join(sorted(found)[:_MAX_NAMED])
+        if catalog not in known and catalog.lower() not in known:
+            named = ", ".join(sorted(filter(None, known))[:_MAX_NAMED])
             raise OctogenSnapshotError(
                 f"The history {asset} has no catalog {catalog!r}."
-                f"{did_you_mean(catalog, list(found))} It has {len(found):,} catalogs: {named}"
-                f"{', …' if len(found) > _MAX_NAMED else ''}."
+                f"{did_you_mean(catalog, list(known))} It has {len(known):,} catalogs: {named}"
+                f"{', …' if len(known) > _MAX_NAMED else ''}."
             )
-    return {catalog: found[catalog] for catalog in catalogs}
 
 
 def _moment(of: datetime | date) -> datetime:

@@ -7,6 +7,7 @@ import polars as pl
 from octogen_dagster.frames.brands import BRANDS_SCHEMA
 from octogen_dagster.frames.changes import CHANGES_SCHEMA, WATCHED
 from octogen_dagster.frames.columns import DETAIL_SCHEMA, PRODUCT_SCHEMA
+from octogen_dagster.frames.history import HISTORY_SCHEMA
 
 _MAX_ROWS = 5
 _MAX_BRANDS = 10
@@ -30,7 +31,21 @@ _DETAIL_COLUMNS = (
     "description",
     "looked_up_at",
 )
-_CHOSEN = ((PRODUCT_SCHEMA, _PRODUCT_COLUMNS), (DETAIL_SCHEMA, _DETAIL_COLUMNS))
+_HISTORY_COLUMNS = (
+    "title",
+    "current_price",
+    "currency",
+    "in_stock",
+    "valid_from",
+    "valid_to",
+    "change",
+    "product_url",
+)
+_CHOSEN = (
+    (PRODUCT_SCHEMA, _PRODUCT_COLUMNS),
+    (DETAIL_SCHEMA, _DETAIL_COLUMNS),
+    (HISTORY_SCHEMA, _HISTORY_COLUMNS),
+)
 
 
 def preview(snapshot: pl.LazyFrame) -> pl.DataFrame:

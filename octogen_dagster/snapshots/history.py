@@ -28,6 +28,7 @@ from octogen_dagster.frames.history import (
     observation_of,
     read_forgotten,
     read_observed,
+    tracked_products,
 )
 from octogen_dagster.frames.io_source import Query, check, io_source
 from octogen_dagster.frames.reading import Outcome, Reading, SnapshotPlace
@@ -77,8 +78,7 @@ class HistoryUpdate:
                 if versions.get(snapshot.name) == snapshot.version:
                     continue
                 versions[snapshot.name] = snapshot.version
-            frame, provenance = snapshot.open()
-            at = _fetched_at(frame, provenance)
+            frame, provenance, at = _opened(snapshot)
             if at is None or at in observed or at in forgotten:
                 continue
             # Not its frame: a frame keeps its file open, and there may be thousands.
@@ -125,14 +125,25 @@ def _existing(place: SnapshotPlace, provenance: Mapping[str, str]) -> pl.LazyFra
     return history
 
 
-def _fetched_at(frame: pl.LazyFrame, provenance: Mapping[str, str]) -> datetime | None:
-    """When a snapshot was read; None if it does not say it, since it has no rows."""
-    at = provenance.get("octogen.fetched_at")
-    if at is not None:
-        return datetime.fromisoformat(at)
-    last = frame.select(pl.col("fetched_at").max())
-    found: datetime | None = last.collect(engine="streaming").item()
-    return found
+def _opened(
+    snapshot: StoredSnapshot,
+) -> tuple[pl.LazyFrame, Mapping[str, str], datetime | None]:
+    """The rows of a snapshot, its metadata, and when it was read.
+
+    That is None if it does not say it, since it has no rows.
+    """
+    stored, provenance = snapshot.open()
+    frame = tracked_products(stored)
+    if (at := provenance.get("octogen.fetched_at")) is not None:
+        return frame, provenance, datetime.fromisoformat(at)
+    last = frame.select(pl.len(), pl.col("fetched_at").max())
+    rows, found = last.collect(engine="streaming").row(0)
+    if rows and found is None:
+        raise OctogenSnapshotError(
+            "A snapshot of products does not say when it was read: fetched_at is null in all "
+            f"{rows:,} rows. Give fetched_at the time of the snapshot before you store it."
+        )
+    return frame, provenance, found
 
 
 def _with(
@@ -148,8 +159,8 @@ def _with(
 
     def put_in(history: pl.LazyFrame, at: datetime) -> Iterator[pl.DataFrame]:
         known = {time: observed[time] for time in observed if time not in unseen or time <= at}
-        snapshot, provenance = unseen[at].open()
-        if _fetched_at(snapshot, provenance) != at:
+        snapshot, _, found_at = _opened(unseen[at])
+        if found_at != at:
             raise OctogenSnapshotError(
                 f"The snapshot of {at:%Y-%m-%d %H:%M:%S} UTC was replaced while it was put into "
                 "the history. Nothing was changed; run it again."

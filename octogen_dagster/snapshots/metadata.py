@@ -22,6 +22,7 @@ from octogen_dagster.frames.columns import (
 from octogen_dagster.frames.history import (
     HISTORY_DESCRIPTIONS,
     HISTORY_SCHEMA,
+    OBSERVED,
     TRACKED,
     history_figures,
     price_drops,
@@ -154,13 +155,15 @@ def snapshot_metadata(
     }
     if schema == PRODUCT_SCHEMA:
         parts["shops"] = lambda: _text("shops", ", ".join(f"<{shop}>" for shop in shops(snapshot)))
-    if schema == HISTORY_SCHEMA and (observed := read_observed(outcome.provenance)):
-        last = max(observed)
+    if schema == HISTORY_SCHEMA and OBSERVED in outcome.provenance:
+        observed = read_observed(outcome.provenance)
+        last = max(observed, default=None)
         parts["figures of the history"] = lambda: {
             "octogen/snapshots": len(observed),
             **figures_metadata(history_figures(snapshot, last)),
         }
-        parts["price drops"] = lambda: _drops(price_drops(snapshot, last))
+        if last:
+            parts["price drops"] = lambda: _drops(price_drops(snapshot, last))
     metadata: Metadata = {}
     for name, part in parts.items():
         try:

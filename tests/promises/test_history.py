@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource as limits
+import shutil
 import signal
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -498,7 +499,8 @@ def test_rows_are_of_the_time_at_which_they_were_read_although_others_are_publis
     pipeline.put_in()
     shops.next_day()
     pipeline.read()
-    scan, is_published = Store.scan, []
+    scan = Store.scan
+    is_published: list[str] = []
 
     def publish_after(store: Store, key: str, **how: Any) -> pl.LazyFrame:
         frame = scan(store, key, **how)
@@ -558,3 +560,106 @@ def test_a_history_of_more_days_than_files_may_be_open_begins(
     (event,) = result.asset_materializations_for_node("daily_history")
     assert event.metadata["octogen/snapshots"].value == 151
     assert not list(temporary.iterdir())
+
+
+def own_asset(pipeline: Pipeline, *frames: pl.DataFrame) -> dict[str, Any]:
+    """The metadata of the history of an asset of one's own, after its last snapshot."""
+    given = iter(frames)
+
+    @dg.asset
+    def own() -> pl.DataFrame:
+        return next(given)
+
+    history = build_product_history_asset(own)
+    for _ in frames:
+        result = dg.materialize([own, history], resources=pipeline.resources)
+    (event,) = result.asset_materializations_for_node("own_history")
+    return {name: entry.value for name, entry in event.metadata.items()}
+
+
+def test_rows_of_other_types_without_loss_are_those_of_the_schema(pipeline: Pipeline) -> None:
+    at = pipeline.read()
+    rows = pipeline.snapshots[at].head(3).with_columns(current_price=pl.lit(0.5))
+    in_berlin = pl.col("fetched_at").dt.convert_time_zone("Europe/Berlin")
+    naive = pl.col("fetched_at").dt.replace_time_zone(None).cast(pl.Datetime("ms"))
+    own_asset(
+        pipeline,
+        rows.cast({"current_price": pl.Float32}).with_columns(in_berlin),
+        rows.cast({"current_price": pl.Decimal(9, 2)}).with_columns(naive + timedelta(days=1)),
+    )
+    history = scan_history(str(pipeline.base), asset="own_history").collect()
+    assert history.schema == HISTORY_SCHEMA
+    assert history["current_price"].to_list() == [0.5] * 3
+    assert history["valid_from"].unique().to_list() == [rows["fetched_at"].max()]
+
+
+@pytest.mark.parametrize(
+    ("column", "says"),
+    [
+        (pl.lit("cheap").alias("current_price"), "a column current_price of the type String"),
+        (pl.lit(None, pl.String).alias("uuid"), "has a product without a uuid"),
+        (pl.lit(None).cast(pl.Datetime("us", "UTC")).alias("fetched_at"), "null in all 3 rows"),
+    ],
+)
+def test_rows_that_cannot_be_in_a_history_are_refused(
+    pipeline: Pipeline, column: pl.Expr, says: str
+) -> None:
+    rows = pipeline.snapshots[pipeline.read()].head(3).with_columns(column)
+    with pytest.raises(OctogenSnapshotError, match=says):
+        own_asset(pipeline, rows)
+    with pytest.raises(OctogenSnapshotError, match="no column title"):
+        own_asset(pipeline, rows.drop("title"))
+
+
+def test_odd_prices_and_currencies_are_not_plotted(pipeline: Pipeline) -> None:
+    rows = pipeline.snapshots[pipeline.read()].head(6)
+    currencies = pl.Series("currency", ["EUR", "EUR", "e u<b>", "", None, "USD"])
+    prices = pl.Series("current_price", [2.0, float("nan"), 3.0, 4.0, 5.0, float("inf")])
+    cheaper = rows.with_columns(currencies, prices - 0.1 - 0.2)
+    later = (pl.col("fetched_at") + timedelta(days=1)).alias("fetched_at")
+    shown = own_asset(pipeline, rows.with_columns(currencies, prices), cheaper.with_columns(later))
+    medians = {name: value for name, value in shown.items() if "median_price" in name}
+    assert medians == {"octogen/median_price_eur": 1.7, "octogen/median_price_no_currency": 4.7}
+    assert "2.0 → 1.7 EUR" in shown["octogen/largest_price_drops"]
+    assert {"title", "current_price", "valid_from"} <= {
+        name.strip() for name in shown["octogen/preview"].splitlines()[0].split("|")
+    }
+
+
+def test_zeros_are_shown_of_a_history_without_a_snapshot(pipeline: Pipeline) -> None:
+    at = pipeline.read()
+    pipeline.put_in()
+    forget_snapshot(str(pipeline.base), at, asset=ASSET)
+    shown = pipeline.put_in()
+    assert (shown["octogen/snapshots"], shown["octogen/changed"]) == (0, 0)
+
+
+def test_a_file_that_is_no_history_or_there_twice_is_an_error(pipeline: Pipeline) -> None:
+    at, base = pipeline.read(), str(pipeline.base)
+    pipeline.put_in()
+    for use in (
+        lambda: scan_history(base, asset="products"),
+        lambda: forget_snapshot(base, at, asset="products"),
+    ):
+        with pytest.raises(OctogenSnapshotError, match="The asset products is not a history"):
+            use()
+    file = pipeline.base / f"{ASSET}.parquet"
+    (pipeline.base / ASSET).mkdir()
+    shutil.copy(file, pipeline.base / ASSET / "strada.parquet")
+    with pytest.raises(OctogenSnapshotError, match="is there twice: as the file"):
+        pipeline.scan()
+
+
+def test_the_catalogs_of_a_history_in_one_file_are_known_in_any_case(pipeline: Pipeline) -> None:
+    pipeline.read()
+    pipeline.put_in()
+
+    def height(catalogs: Any) -> int:
+        found = scan_history(str(pipeline.base), asset=ASSET, catalogs=catalogs)
+        return found.collect().height
+
+    assert height(["strada"]) == height(["Strada"]) == 120
+    with pytest.raises(OctogenSnapshotError, match="has no catalog 'nope'"):
+        height(["nope"])
+    with pytest.raises(TypeError, match="give \\['strada'\\]"):
+        height("strada")
