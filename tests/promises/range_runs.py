@@ -55,8 +55,14 @@ def make_job(budget_usd: float) -> dg.JobDefinition:
     ).resolve_job_def("job")
 
 
-def execute(home: str, parent: str | None = None) -> None:
-    """Execute the job, or execute it again after a run that did not succeed."""
+def settings() -> dict[str, str]:
+    """The settings of the job, for `execute`."""
+    return {name: os.environ[name] for name in (BASE_URL, API_KEY, BASE_DIR)}
+
+
+def execute(home: str, environment: Mapping[str, str], parent: str | None = None) -> None:
+    """Execute the job in a process of its own, or again after a run that did not succeed."""
+    os.environ.update(environment)  # a process that is forked from a server has the server's
     with dg.DagsterInstance.local_temp(home) as instance:
         run(instance, parent)
 

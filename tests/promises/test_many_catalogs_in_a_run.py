@@ -607,7 +607,8 @@ def test_a_killed_run_is_retried_with_what_it_did_not_report(
     with dg.DagsterInstance.local_temp(home) as instance:
         for last in (catalogs[2], catalogs[5]):  # the killed run is killed again
             parents = [each.run_id for each in instance.get_runs(limit=1)]
-            process = processes.Process(target=range_runs.execute, args=(home, *parents))
+            arguments = (home, range_runs.settings(), *parents)
+            process = processes.Process(target=range_runs.execute, args=arguments)
             process.start()
             wait_for_page(20, last, service, process)
             process.kill()
