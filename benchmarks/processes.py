@@ -188,5 +188,7 @@ def run_python(
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"{' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
+        raise RuntimeError(
+            f"{' '.join(arguments)} failed ({done.returncode}):\n{done.stdout}{done.stderr}"
+        )
     return done.stdout
