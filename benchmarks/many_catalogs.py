@@ -11,6 +11,7 @@ import resource
 import sqlite3
 import sys
 import tempfile
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from benchmarks.source import API_KEY, WARM_UP, Source
 _START, _END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 _EARLY = 50
 """After how many catalogs the memory is compared with that after all."""
+_POLL_SECONDS = 0.05
 
 
 def main() -> None:
@@ -71,16 +73,15 @@ def _run(catalogs: list[str], folder: Path, *, twice: bool) -> dict[str, Any]:
             "octogen": OctogenResource(),
             "io_manager": ParquetSnapshotIOManager(base_dir=str(folder / "snapshots")),
         },
-        loggers={"console": memory.logger()},
     )
     job = defs.resolve_implicit_global_asset_job_def()
     with dg.DagsterInstance.from_config(str(folder)) as instance:
         job.execute_in_process(instance=instance, tags={_START: WARM_UP, _END: WARM_UP})
         began = _cpu_seconds()
         tags = {_START: catalogs[0], _END: catalogs[-1]}
-        result = job.execute_in_process(instance=instance, tags=tags)
+        with memory:
+            result = job.execute_in_process(instance=instance, tags=tags)
         cpu_seconds = _cpu_seconds() - began
-        late_mb = memory.late_mb
         began = _cpu_seconds()
         if twice:
             job.execute_in_process(instance=instance, tags=tags)
@@ -93,42 +94,31 @@ def _run(catalogs: list[str], folder: Path, *, twice: bool) -> dict[str, Any]:
         "again_seconds": again_seconds,
         "event_bytes": size / len(catalogs),
         "early_mb": memory.early_mb,
-        "late_mb": late_mb,
+        "late_mb": memory.late_mb,
     }
 
 
 class _Memory:
-    """The memory after some catalogs and after all, as Dagster's logger sees them reported."""
+    """The memory after some catalogs and after all, as a thread sees their files in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.early_mb = self.late_mb = 0.0
-        self._reported = 0
+        self._folder = folder
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def logger(self) -> Any:
-        import logging
+    def __enter__(self) -> None:
+        self._thread.start()
 
-        import dagster as dg
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
 
-        memory = self
-
-        class Handler(logging.Handler):
-            def emit(self, record: logging.LogRecord) -> None:
-                if "Materialized value" in record.getMessage():
-                    memory.note()
-
-        @dg.logger
-        def counting(_: dg.InitLoggerContext) -> logging.Logger:
-            logger = logging.Logger("counting", logging.DEBUG)
-            logger.addHandler(Handler())
-            return logger
-
-        return counting
-
-    def note(self) -> None:
-        self._reported += 1
-        self.late_mb = _resident_mb()
-        if self._reported <= _EARLY + 1:  # that of the warm-up counts too
-            self.early_mb = self.late_mb
+    def _watch(self) -> None:
+        while not self._ended.wait(_POLL_SECONDS):
+            self.late_mb = _resident_mb()
+            if not self.early_mb and len(list(self._folder.glob("*.parquet"))) > _EARLY:
+                self.early_mb = self.late_mb  # one of the files is that of the warm-up
 
 
 def _resident_mb() -> float:
