@@ -291,12 +291,17 @@ def test_a_stream_that_breaks_publishes_nothing_and_says_so(run: Run, tmp_path: 
 
 
 def test_a_run_that_is_stopped_does_not_wait_for_a_silent_stream(run: Run, tmp_path: Path) -> None:
-    with storage_read_api([batch("u1"), Silence()], [Silence()]) as storage:
-        timer = threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
-        began = time.monotonic()
+    silence, interrupted_at = Silence(), list[float]()
+
+    def interrupt() -> None:
+        assert silence.begun.wait(60)
+        interrupted_at.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with storage_read_api([batch("u1"), silence], [Silence()]) as storage:
+        threading.Thread(target=interrupt).start()
         assert not run(storage, retry_policy=None).success
-        assert time.monotonic() - began < STOP_SECONDS
+        assert time.monotonic() - interrupted_at[0] < STOP_SECONDS
     assert stored(tmp_path) == []
 
 

@@ -356,7 +356,14 @@ class WithStorage:
 
 
 class Silence:
-    """The server sends no more until the call has ended. Another call is not affected."""
+    """The server sends no more until the call has ended. Another call is not affected.
+
+    Attributes:
+        begun: Set once the server is silent.
+    """
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
 
 
 @contextlib.contextmanager
@@ -392,6 +399,7 @@ def storage_read_api(
             elif isinstance(each, Silence):
                 ended = threading.Event()
                 context.add_callback(ended.set)
+                each.begun.set()
                 ended.wait(60)
             else:
                 if sent >= request.offset:
