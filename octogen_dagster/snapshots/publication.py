@@ -330,8 +330,8 @@ def each_at_once(
     """Work on partitions in some threads, and yield each with what came of it, as it is done.
 
     A further one is begun when the caller is through with one, so that as many are under way. The
-    caller may clear those that wait: the others end.
-    `poll` is called meanwhile. If the caller leaves, the work under way is stopped.
+    caller may clear those that wait: the others end. `poll` is called meanwhile. If the caller
+    leaves, the work under way is stopped.
     """
     running = dict[Future[_Result], str]()
     try:
@@ -423,8 +423,8 @@ class Failures:
     def __contains__(self, partition: str) -> bool:
         return partition in self._texts
 
-    def __len__(self) -> int:
-        return len(self._texts)
+    def __bool__(self) -> bool:
+        return bool(self._texts)
 
     def raise_any(self, partitions: int, untried: Sequence[str] = ()) -> None:
         """Fail the run if partitions of it failed; it is retried if an error may pass."""

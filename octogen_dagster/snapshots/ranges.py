@@ -7,7 +7,6 @@ what was not reported: the UI shows exactly those partitions as failed, and a re
 
 import functools
 import inspect
-import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.api.catalog_sources import CatalogService
+from octogen_dagster.api.service import OnceLog
 from octogen_dagster.dagster_parts import (
     octogen_asset,
     permanent_errors_fail,
@@ -41,11 +41,11 @@ from octogen_dagster.snapshots.publication import (
 )
 from octogen_dagster.snapshots.range_checks import RangeChecks
 from octogen_dagster.snapshots.resource import OctogenResource
+from octogen_dagster.ticks import RANGE_END_TAG, RANGE_START_TAG
 
 _TELL_SECONDS = 1.0
 """How often what catalogs under way have cost is told to the run."""
 _MANY = 1_000_000
-_START, _END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
 class Made(NamedTuple):
@@ -154,12 +154,14 @@ def _publish_range(
         failures.recall(run)
     left = deque(key for key in partitions if key not in reported and key not in failures)
     untried: list[str] = []
-    warn = _each_once(context.log.warning)
+    once = OnceLog(context.log.warning)  # many catalogs of a search share a warning
 
     def publish(partition: str) -> tuple[Made, Published]:
         with permanent_errors_fail():
             made = make(partition)
-            place = manager._publication(context, partitions_def, partition, run, warn)
+            place = manager._publication(
+                context, partitions_def, partition, run, lambda line: once.say(line, line)
+            )
             return made, place.publish(snapshot_source(asset, made.source), stops)
 
     def evaluations(partition: str) -> Iterator[dg.AssetCheckEvaluation]:
@@ -203,20 +205,6 @@ def _publish_range(
     failures.raise_any(len(partitions), untried)
 
 
-def _each_once(log: Callable[[str], None]) -> Callable[[str], None]:
-    """Log each line once, of those that threads log: many catalogs of a search share a warning."""
-    lock, logged = threading.Lock(), set[str]()
-
-    def log_once(line: str) -> None:
-        with lock:
-            is_new = line not in logged
-            logged.add(line)
-        if is_new:
-            log(line)
-
-    return log_once
-
-
 def _run_of(context: dg.AssetExecutionContext) -> Run:
     step = context.get_step_execution_context().step.key
     return Run(context.instance, context.run.run_id, step)
@@ -247,7 +235,7 @@ def _partitions(context: dg.AssetExecutionContext) -> Sequence[str]:
         )
     tags = context.run.tags
     raise dg.Failure(
-        f"The partitions from {tags.get(_START)!r} to {tags.get(_END)!r} of "
+        f"The partitions from {tags.get(RANGE_START_TAG)!r} to {tags.get(RANGE_END_TAG)!r} of "
         f"{context.asset_key.to_user_string()} {problem}. Nothing was read. Materialize the "
         "others again.",
         allow_retries=False,

@@ -65,6 +65,13 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield running
 
 
+def products_of_a_range(**options: Any) -> dg.AssetsDefinition:
+    """An asset whose run may have all catalogs."""
+    return build_products_asset(
+        "products", partitions_def=catalog_partitions, backfill_policy=SINGLE, **options
+    )
+
+
 def run(
     sandbox: Sandbox | RawServer,
     folder: Path,
@@ -152,9 +159,7 @@ def test_a_range_of_catalogs_and_days_is_of_the_present_day(
 def test_a_run_lists_the_catalogs_once_and_learns_the_contract_once(
     tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
 ) -> None:
-    products = build_products_asset(
-        "products", partitions_def=catalog_partitions, backfill_policy=SINGLE
-    )
+    products = products_of_a_range()
     assert run(sandbox, tmp_path, [products], CATALOGS, instance, concurrency=4).success
     paths = [(each.path, each.status) for each in sandbox.requests]
     assert paths.count(("/catalogs", 404)) == 1
@@ -167,9 +172,7 @@ def test_a_catalog_that_fails_spoils_no_other(
 ) -> None:
     instance.add_dynamic_partitions("octogen_catalogs", ["shop6", "shop7"])
     keys = [*CATALOGS, "shop6", "shop7"]
-    products = build_products_asset(
-        "products", partitions_def=catalog_partitions, backfill_policy=SINGLE
-    )
+    products = products_of_a_range()
     result = run(sandbox, tmp_path, [products], keys, instance)
 
     assert not result.success
@@ -204,9 +207,7 @@ def test_no_more_requests_are_in_flight_than_the_resource_reads_at_once(
             in_flight -= 1
         return http(200, page([f"{request.json['catalog']}-product"], None))
 
-    products = build_products_asset(
-        "products", partitions_def=catalog_partitions, backfill_policy=SINGLE
-    )
+    products = products_of_a_range()
     with RawServer(respond) as server:
         result = run(server, tmp_path, [products], CATALOGS, instance, concurrency=2)
     assert result.success
@@ -222,9 +223,7 @@ def test_the_catalogs_of_a_run_are_read_over_the_same_connections(
         products = page([f"{request.json['catalog']}-product"], None)
         return http(200, products, connection="keep-alive")
 
-    products = build_products_asset(
-        "products", partitions_def=catalog_partitions, backfill_policy=SINGLE
-    )
+    products = products_of_a_range()
     with RawServer(respond, keep_alive=True) as server:
         result = run(server, tmp_path, [products], CATALOGS, instance, concurrency=2)
     assert result.success
@@ -237,9 +236,7 @@ def test_checks_are_evaluated_for_each_partition_as_it_is_done(
 ) -> None:
     instance.add_dynamic_partitions("octogen_catalogs", ["shop6"])
     sandbox.inject(Fault("price", 0, page=2, times=1))
-    products = build_products_asset(
-        "products", partitions_def=catalog_partitions, backfill_policy=SINGLE
-    )
+    products = products_of_a_range()
     checks = build_snapshot_checks(products, max_bad_price_share=0.0)
     keys = [*CATALOGS, "shop6"]
     result = run(sandbox, tmp_path, [products, *checks], keys, instance, concurrency=1)
@@ -264,9 +261,7 @@ def is_check(event: dg.DagsterEvent) -> bool:
 def test_only_the_checks_that_a_run_requests_are_evaluated(
     tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
 ) -> None:
-    products = build_products_asset(
-        "products", partitions_def=catalog_partitions, backfill_policy=SINGLE
-    )
+    products = products_of_a_range()
     checks = build_snapshot_checks(products)
     selection = dg.AssetSelection.assets(products).without_checks()
     selection |= dg.AssetSelection.checks(dg.AssetCheckKey(KEY, "nulls"))
@@ -285,9 +280,7 @@ def test_only_the_checks_that_a_run_requests_are_evaluated(
 def test_an_automation_condition_waits_for_the_checks_of_each_partition(
     tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance, bad: list[str]
 ) -> None:
-    products = build_products_asset(
-        "products", partitions_def=catalog_partitions, backfill_policy=SINGLE
-    )
+    products = products_of_a_range()
     checks = build_snapshot_checks(products, max_bad_price_share=0.0, blocking=True)
     conditions = dg.AutomationCondition
     condition = conditions.eager() & conditions.all_deps_blocking_checks_passed()
@@ -308,9 +301,7 @@ def test_a_second_run_reads_no_log_of_the_first_for_each_catalog(
     instance: dg.DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    products = build_products_asset(
-        "products", partitions_def=catalog_partitions, backfill_policy=SINGLE
-    )
+    products = products_of_a_range()
     first = run(sandbox, tmp_path, [products], CATALOGS, instance)
     logs_read, all_logs = [], instance.all_logs
 
@@ -391,12 +382,7 @@ def lines_of(instance: dg.DagsterInstance, run_id: str) -> list[str]:
 def test_a_retry_evaluates_the_checks_that_raised_an_error(
     tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    products = build_products_asset(
-        "products",
-        partitions_def=catalog_partitions,
-        backfill_policy=SINGLE,
-        retry_policy=RETRIED,
-    )
+    products = products_of_a_range(retry_policy=RETRIED)
     fetch, errors = instance.fetch_materializations, [OSError("the database is away")]
 
     def fetch_materializations(*arguments: Any, **options: Any) -> Any:
@@ -424,12 +410,7 @@ def test_a_retry_evaluates_the_checks_that_raised_an_error(
 def test_a_retry_does_not_pay_again_for_what_failed_for_good(
     tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance
 ) -> None:
-    products = build_products_asset(
-        "products",
-        partitions_def=catalog_partitions,
-        backfill_policy=SINGLE,
-        retry_policy=RETRIED,
-    )
+    products = products_of_a_range(retry_policy=RETRIED)
     assert run(sandbox, tmp_path, [products], CATALOGS[:1], instance).success
     sandbox.grant("shop0", products=120)
     before = len(sandbox.requests)
@@ -447,12 +428,7 @@ def test_a_retry_does_not_pay_again_for_what_failed_for_good(
 def test_an_error_of_the_key_or_its_credit_ends_the_run(
     tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance, status: int, url: bool
 ) -> None:
-    products = build_products_asset(
-        "products",
-        partitions_def=catalog_partitions,
-        backfill_policy=SINGLE,
-        retry_policy=RETRIED,
-    )
+    products = products_of_a_range(retry_policy=RETRIED)
     assert run(sandbox, tmp_path, [products], CATALOGS[:1], instance).success
     before = len(sandbox.requests)
     sandbox.inject(Fault("status", status, path="/products/search"))
@@ -512,9 +488,7 @@ def test_what_follows_the_products_takes_a_range_too(
     instance: dg.DagsterInstance,
     build: Callable[..., dg.AssetsDefinition],
 ) -> None:
-    products = build_products_asset(
-        "products", partitions_def=catalog_partitions, backfill_policy=SINGLE
-    )
+    products = products_of_a_range()
     follows = build(products, name="follows", backfill_policy=SINGLE)
     assert run(sandbox, tmp_path, [products], CATALOGS[:2], instance).success
 

@@ -1,0 +1,74 @@
+"""Catalogs of the current generation in one run, and their histories, by the published models.
+
+Every field that may be absent is: no price, no currency, no stock.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from octogen_dagster import (
+    NamedCatalogs,
+    build_product_history_asset,
+    build_products_asset,
+    catalog_partitions,
+    scan_history,
+)
+from tests.published_service import PublishedService
+from tests.results import materialized, octogen_at
+
+CATALOGS = {"acme": 230, "odd": 1, "zen": 100}
+PAGES = 3 + 1 + 1
+RANGE = {"dagster/asset_partition_range_start": "acme", "dagster/asset_partition_range_end": "zen"}
+CHANGES = ("appeared", "changed", "disappeared", "reappeared")
+
+
+@pytest.mark.filterwarnings("ignore::dagster.BetaWarning")
+def test_a_run_of_many_catalogs_costs_their_pages_and_their_histories_cost_nothing(
+    tmp_path: Path,
+) -> None:
+    policy = dg.BackfillPolicy.single_run()
+    products = build_products_asset(
+        "products", partitions_def=catalog_partitions, backfill_policy=policy
+    )
+    history = build_product_history_asset(products, backfill_policy=policy)
+    sold = {key: [f"{key}-{number}" for number in range(size)] for key, size in CATALOGS.items()}
+    with (
+        PublishedService(sold).running() as service,
+        dg.DagsterInstance.ephemeral() as instance,
+    ):
+        instance.add_dynamic_partitions("octogen_catalogs", list(CATALOGS))
+        octogen = octogen_at(service, catalogs=NamedCatalogs(list(CATALOGS)))
+
+        def materialize() -> None:
+            for asset in (products, history):
+                assert materialized(
+                    [products, history],
+                    tmp_path,
+                    octogen,
+                    instance=instance,
+                    selection=[asset],
+                    tags=RANGE,
+                ).success
+
+        materialize()
+        assert len(service.searches) == PAGES
+        sold["acme"] = ["acme-new", *sold["acme"][1:]]
+        materialize()
+        assert len(service.searches) == 2 * PAGES
+        events = instance.fetch_materializations(history.key, limit=3).records
+    found = {}
+    for record in events:
+        event = record.asset_materialization
+        assert event
+        found[event.partition] = [event.metadata[f"octogen/{name}"].value for name in CHANGES]
+    assert found == {"acme": [1, 0, 1, 0], "odd": [0, 0, 0, 0], "zen": [0, 0, 0, 0]}
+    rows = scan_history(str(tmp_path), asset="products_history")
+    current = rows.filter("is_current").select("catalog_key", "uuid").collect()
+    assert sorted(current.rows()) == sorted((key, each) for key in sold for each in sold[key])
+    (gone,) = rows.filter(pl.col("valid_to").is_not_null()).select("uuid").collect()["uuid"]
+    assert gone == "acme-0"
