@@ -89,9 +89,10 @@ def forget_snapshot(
 ) -> None:
     """Take a snapshot out of a history, so that the table is as if it had never been.
 
-    Use it for a snapshot that was wrong, such as one with prices of another currency. The history
-    does not take it in again, also if it is still the latest snapshot of its asset. A snapshot that
-    was forgotten before is left out as it is.
+    Only `product_url` stays the newest that was known. Use it for a snapshot that was wrong, such
+    as one with prices of another currency. The history does not take it in again, also if it is
+    still the latest snapshot of its asset. A snapshot that was forgotten before is left out as it
+    is.
 
     Args:
         base_dir: The folder or bucket of `ParquetSnapshotIOManager`.

@@ -28,7 +28,7 @@ from tests.promises.paged_service import PagedService, TokenBucket
 from tests.redis import running_redis
 from tests.servers.buckets import ENVIRONMENT, S3Bucket, moto
 
-SHIPPED = Path(__file__).parent.parent / "deploy/celery"
+SHIPPED = Path(__file__).parents[2] / "deploy/celery"
 LOCATION = """
 import os
 import dagster as dg
