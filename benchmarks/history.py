@@ -60,8 +60,8 @@ def put_in(folder: Path, snapshots: Mapping[int, pl.LazyFrame]) -> None:
     """Put the snapshots of days into the history, as a run of its asset does."""
 
     def of_day(day: int) -> StoredSnapshot:
-        provenance = {"octogen.fetched_at": at(day).isoformat()}
-        return StoredSnapshot(lambda: (snapshots[day], provenance))
+        file_metadata = {"octogen.fetched_at": at(day).isoformat()}
+        return StoredSnapshot(lambda: (snapshots[day], file_metadata))
 
     manager = ParquetSnapshotIOManager(base_dir=str(folder))
     update = HistoryUpdate(map(of_day, snapshots))

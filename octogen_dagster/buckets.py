@@ -22,7 +22,7 @@ from obstore.store import from_url
 
 from octogen_dagster.background import run_in_thread
 from octogen_dagster.errors import MissingPackageError
-from octogen_dagster.files import COMPARED_BYTES, Stored
+from octogen_dagster.files import COMPARED_BYTES, ListedFile
 
 Provider = Callable[[], tuple[dict[str, str], "int | None"]]
 """Returns credentials under Polars' names, and until when they are valid, in seconds since 1970."""
@@ -53,7 +53,7 @@ _RETRIES: Any = {
     "retry_timeout": timedelta(seconds=60),
     "backoff": {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=5)},
 }
-_OF_FSSPEC = {
+_FSSPEC_NAMES = {
     "key": "aws_access_key_id",
     "secret": "aws_secret_access_key",
     "profile": "aws_profile",
@@ -107,7 +107,7 @@ class Bucket:
             )
         except UnknownConfigurationKeyError as error:
             unknown = next((name for name in config if f"'{name.lower()}'" in str(error)), "")
-            instead = _OF_FSSPEC.get(unknown)
+            instead = _FSSPEC_NAMES.get(unknown)
             advice = f"Write {instead} in its place" if instead else "Correct its name"
             raise ValueError(
                 f"The storage option {unknown!r} is not known for {self._url}. {advice}: options "
@@ -173,9 +173,9 @@ class Bucket:
     def move(self, key: str, target: str) -> None:
         self._call(obstore.rename, self._prefix + key, self._prefix + target)
 
-    def files(self, folder: str) -> list[Stored]:
+    def files(self, folder: str) -> list[ListedFile]:
         return [
-            Stored(each["path"].removeprefix(self._prefix), each["last_modified"])
+            ListedFile(each["path"].removeprefix(self._prefix), each["last_modified"])
             for each in self._call(_listed, self._prefix + folder)
         ]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from octogen_dagster.settings import require_extras
+from octogen_dagster.validation import require_extras
 
 require_extras("octogen_dagster.celery", "celery")
 

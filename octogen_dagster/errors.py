@@ -205,7 +205,7 @@ class OctogenMCPAuthenticationError(OctogenMCPError):
 
 
 class OctogenMCPRateLimitError(OctogenMCPError):
-    """The organisation's request budget is spent for now; the call was not carried out."""
+    """The organisation's rate limit is used up for now; the call was not carried out."""
 
 
 class OctogenAPIError(OctogenError):
@@ -280,7 +280,7 @@ class OctogenValidationError(OctogenAPIError):
 
 
 class OctogenRateLimitError(OctogenAPIError):
-    """429: the organisation's request budget is spent for now; retry later."""
+    """429: the organisation's rate limit is used up for now; retry later."""
 
     persistence = Persistence.PASSING
 

@@ -24,7 +24,7 @@ _MAX_PUT_ATTEMPTS = 20
 _KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
 
 
-class Stored(NamedTuple):
+class ListedFile(NamedTuple):
     """A file in a listing."""
 
     key: str
@@ -87,7 +87,7 @@ class Disk:
     def move(self, key: str, target: str) -> None:
         _rename(self._folder / key, self._folder / target)
 
-    def files(self, folder: str) -> list[Stored]:
+    def files(self, folder: str) -> list[ListedFile]:
         found = []
 
         def refused(error: OSError) -> None:
@@ -99,7 +99,7 @@ class Disk:
                 with contextlib.suppress(FileNotFoundError):  # another run removed it meanwhile
                     file = Path(path, name)
                     modified = datetime.fromtimestamp(file.lstat().st_mtime, timezone.utc)
-                    found.append(Stored(file.relative_to(self._folder).as_posix(), modified))
+                    found.append(ListedFile(file.relative_to(self._folder).as_posix(), modified))
         return found
 
     def get(self, key: str) -> bytes:

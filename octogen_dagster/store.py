@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from octogen_dagster.background import run_in_thread, wait_interruptibly
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.files import Disk, Stored, create_unfinished, remove_abandoned
+from octogen_dagster.files import Disk, ListedFile, create_unfinished, remove_abandoned
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -232,7 +232,7 @@ class Store:
 
         return register_io_source(read, schema=schema, is_pure=True)
 
-    def files(self, folder: str) -> list[Stored]:
+    def files(self, folder: str) -> list[ListedFile]:
         """List all files below a folder; none if there is no folder."""
         with self._explained(folder, "The files in {} cannot be listed"):
             return self._files.files(folder)

@@ -103,7 +103,7 @@ class KeyOrder:
         return [first, last]
 
 
-class Run(NamedTuple):
+class RequestedRun(NamedTuple):
     """A run that a sensor requested: when, and for which keys, or for which version of one."""
 
     requested_at: float
@@ -121,7 +121,7 @@ class Run(NamedTuple):
         return not self.requested_at < each.since <= now
 
 
-class Plan(NamedTuple):
+class TickPlan(NamedTuple):
     """What a tick requests and adds, and all that is missing, which is more if it waits."""
 
     requests: list[list[Wanted]]
@@ -139,7 +139,7 @@ def plan(
     *,
     known: Iterable[str],
     most: int = 1,
-) -> Plan:
+) -> TickPlan:
     """Decide what a tick requests; equal arguments give equal results.
 
     What was neither done nor tried comes first, then what waits longest since it appeared or was
@@ -178,7 +178,7 @@ def plan(
     # A partition that was deleted counts as done again once it exists, so its run comes with it.
     requested = {each.key for run in requests for each in run}
     new = [key for key in added if key in requested or key not in done]
-    return Plan(requests, new, missing)
+    return TickPlan(requests, new, missing)
 
 
 def _neighbours(
@@ -201,7 +201,9 @@ def _neighbours(
     return [[due[rank] for rank in run] for run in sorted(runs, key=min)]
 
 
-def count_tries(missing: Iterable[Wanted], runs: Iterable[Run], now: float) -> dict[str, Tries]:
+def count_tries(
+    missing: Iterable[Wanted], runs: Iterable[RequestedRun], now: float
+) -> dict[str, Tries]:
     """Count the runs of two days for what is missing, by key; the newest of them comes last."""
     tries: dict[str, Tries] = {}
     by_key = {each.key: each for each in missing}
@@ -344,7 +346,7 @@ def _read_runs(
     *,
     order: KeyOrder,
     key_of: Callable[[str], str | None],
-) -> Iterator[Run]:
+) -> Iterator[RequestedRun]:
     """Read the runs that were requested lately for what is missing; the newest one comes last."""
     begin = datetime.fromtimestamp(now - MEMORY_SECONDS - _MOST_ZONES_SECONDS, timezone.utc)
     recent = dg.RunsFilter(created_after=begin)
@@ -364,7 +366,7 @@ def _read_runs(
         keys = _key_range(run, key_of)
         if asset in (run.dagster_run.asset_selection or ()) and keys is not None:
             request = run.dagster_run.tags[REQUEST_TAG]
-            yield Run(
+            yield RequestedRun(
                 _requested_at(run), order.between(*keys), "" if request == of_range else request
             )
 

@@ -15,8 +15,8 @@ import octogen_dagster
 
 PACKAGE = Path(octogen_dagster.__file__).parent
 TESTS = Path(__file__).parent
-GROUND = {"errors", "files", "store", "background", "settings"}
-HELPERS = {"dagster_parts", "ticks"}
+GROUND = {"errors", "files", "store", "background", "validation"}
+HELPERS = {"asset_definition", "markdown", "run_budget", "ticks"}
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
@@ -27,14 +27,16 @@ ARROWS: dict[str, set[str]] = {
     "frames": GROUND | {"api"},
     "control_plane": GROUND | {"api"},
     "sharing": GROUND | {"control_plane"},
-    "settings": {"errors"},
-    "dagster_parts": {"errors", "settings", "api"},
+    "validation": {"errors"},
+    "asset_definition": {"errors", "validation"},
+    "run_budget": {"api"},
+    "markdown": set(),
     "ticks": {"errors"},
     "snapshots": GROUND | HELPERS | {"buckets", "api", "frames"},
     "bigquery": GROUND | HELPERS | {"api", "frames", "sharing", "control_plane"},
     "doctor": GROUND | {"api", "snapshots", "bigquery", "sharing", "control_plane"},
     "components": GROUND | HELPERS | {"api", "frames", "snapshots", "bigquery", "sandbox"},
-    "celery": {"settings"},
+    "celery": {"validation"},
     "sandbox": set(),
     "demo": {"sandbox"},
     "cli": GROUND | {"api", "frames", "demo", "doctor", "sandbox", "sharing", "control_plane"},

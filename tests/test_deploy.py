@@ -22,7 +22,7 @@ from dagster._core.storage.event_log.base import PoolLimit
 from dagster_k8s import K8sRunLauncher
 from dagster_k8s.job import UserDefinedDagsterK8sConfig
 
-from octogen_dagster.dagster_parts import POOL
+from octogen_dagster.asset_definition import POOL
 from octogen_dagster.sandbox.server import Sandbox
 from tests.postgresql import running_postgresql, server_program
 from tests.processes import max_concurrent_runs, process_of

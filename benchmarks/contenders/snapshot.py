@@ -12,7 +12,7 @@ from octogen_dagster import ProductScan, ProductSearch
 from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.api.credentials import ApiKey
 from octogen_dagster.frames.pages import PageStore
-from octogen_dagster.frames.reading import check_complete
+from octogen_dagster.frames.source import check_complete
 from octogen_dagster.store import Store, write_parquet
 
 
@@ -31,7 +31,7 @@ class Place:
         """None: there is no snapshot."""
         return None
 
-    def latest_provenance(self) -> Mapping[str, str]:
+    def latest_metadata(self) -> Mapping[str, str]:
         """Empty: there is no snapshot."""
         return {}
 
@@ -54,7 +54,7 @@ def read(source: Source, folder: Path, *, save_pages: bool = True) -> Path:
             rows = write_parquet(
                 reading.frame,
                 unfinished,
-                lambda: dict(reading.outcome().provenance),
+                lambda: dict(reading.outcome().file_metadata),
                 reading.stop,
             )
             check_complete(reading.outcome(), rows, files.uri(key))

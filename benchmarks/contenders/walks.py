@@ -7,7 +7,7 @@ from benchmarks.source import API_KEY, PAGE_SIZE, Source
 from octogen_dagster import ProductSearch, ShopCatalogs, scan_products
 
 
-def read(source: Source, folder: Path, *, max_extra_pages_ratio: float = 0.05) -> Path:
+def read(source: Source, folder: Path, *, max_extra_pages_fraction: float = 0.05) -> Path:
     """Stream the scan into a file."""
     scan = scan_products(
         ProductSearch(catalogs=source.catalogs, page_size=PAGE_SIZE),
@@ -15,7 +15,7 @@ def read(source: Source, folder: Path, *, max_extra_pages_ratio: float = 0.05) -
         base_url=source.base_url,
         concurrency=source.concurrency,
         catalogs=ShopCatalogs([HOST]),
-        max_extra_pages_ratio=max_extra_pages_ratio,
+        max_extra_pages_fraction=max_extra_pages_fraction,
     )
     folder.mkdir()
     path = folder / "products.parquet"

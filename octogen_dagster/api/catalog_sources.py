@@ -24,7 +24,7 @@ from octogen_dagster.errors import (
     OctogenNotFoundError,
     OctogenTimeoutError,
 )
-from octogen_dagster.settings import require_fraction
+from octogen_dagster.validation import require_fraction
 
 MAX_EXTRA_PAGES_RATIO = 0.05
 """The share of pages that reading a catalog in several walks may add by default."""
@@ -180,19 +180,19 @@ class NamedCatalogs(CatalogSource):
 class CatalogService(Service):
     """A service, and how whole catalogs are read from it.
 
-    `concurrency` catalogs are read, or products are looked up, at the same time. Reading a catalog
-    in several walks may add `max_extra_pages_ratio` of its pages; with 0 each is read in one walk.
+    `concurrency` catalogs are read, or products are looked up, at once. Reading a catalog in
+    several walks may add `max_extra_pages_fraction` of its pages; with 0 each is read in one walk.
     """
 
     catalogs: CatalogSource = field(default_factory=GrantedCatalogs)
     concurrency: int = 8
-    max_extra_pages_ratio: float = MAX_EXTRA_PAGES_RATIO
+    max_extra_pages_fraction: float = MAX_EXTRA_PAGES_RATIO
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, not {self.concurrency}")
-        require_fraction("max_extra_pages_ratio", self.max_extra_pages_ratio)
+        require_fraction("max_extra_pages_fraction", self.max_extra_pages_fraction)
 
     def fetch_catalogs(self) -> CatalogList:
         """List the catalogs of the source, each once, over a connection of its own."""

@@ -46,15 +46,15 @@ class CatalogState(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     brands: tuple[tuple[str, int], ...] = ()
 
     @property
-    def changed_at(self) -> datetime | None:
+    def indexed_at(self) -> datetime | None:
         """The time that moves when the catalog may have changed; None if none is known."""
         return self.last_indexed_at or self.computed_at
 
     @property
     def version(self) -> str:
-        """`changed_at` as text in UTC, the data version of a snapshot; empty if none is known."""
-        changed_at = self.changed_at
-        return changed_at.astimezone(timezone.utc).isoformat() if changed_at else ""
+        """`indexed_at` as text in UTC, the data version of a snapshot; empty if none is known."""
+        indexed_at = self.indexed_at
+        return indexed_at.astimezone(timezone.utc).isoformat() if indexed_at else ""
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 _CATEGORY = FacetName.CATEGORY_PATH_DEPTH_0.value
 _MAX_CATEGORIES = 1_000
-_OF_SEARCHES_ONLY = {"understand", "relax", "similar_to_brands"}
-_FIELDS = {*SearchFilters.model_fields, "catalogs"} - _OF_SEARCHES_ONLY
+_NOT_COUNTED = {"understand", "relax", "similar_to_brands"}
+_FIELDS = {*SearchFilters.model_fields, "catalogs"} - _NOT_COUNTED
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Estimate:
     kind: str  # of these requests, as a singular noun
     price_usd: float  # of each; 0 if costs are not shown
     requests_per_minute: float | None  # the rate limit, if it is known
-    reserve: float  # the share of its bucket that is left to other users
+    reserved_fraction: float  # the share of its bucket that is left to other users
 
     @property
     def cost_usd(self) -> Decimal:
@@ -51,7 +51,7 @@ class Estimate:
         """
         if self.requests_per_minute is None:
             return None
-        at_once = (1 - self.reserve) * self.requests_per_minute
+        at_once = (1 - self.reserved_fraction) * self.requests_per_minute
         return max(0.0, self.requests - at_once) / self.requests_per_minute * 60
 
     @property
@@ -101,7 +101,7 @@ def _estimate(
     products: int, requests: int, kind: str, price_usd: float, service: Service
 ) -> Estimate:
     limit = service.spending.requests_per_minute
-    return Estimate(products, requests, kind, price_usd, limit, service.limiter.reserved_share)
+    return Estimate(products, requests, kind, price_usd, limit, service.limiter.reserved_fraction)
 
 
 def _counted(number: int, noun: str) -> str:

@@ -97,11 +97,13 @@ class RateLimiter:
     """
 
     def __init__(
-        self, reserve: float = 0.2, *, clock: Callable[[], float] = time.monotonic
+        self, reserved_fraction: float = 0.2, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        if not 0 <= reserve < 1:
-            raise ValueError(f"reserve must be from 0 to below 1, not {reserve}")
-        self.reserved_share = reserve
+        if not 0 <= reserved_fraction < 1:
+            raise ValueError(
+                f"reserved_fraction must be from 0 to below 1, not {reserved_fraction}"
+            )
+        self.reserved_fraction = reserved_fraction
         self._clock = clock
         self._lock = threading.Lock()
         self._tokens = float("inf")
@@ -111,7 +113,7 @@ class RateLimiter:
         self.in_flight = InFlight()
 
     def __reduce__(self) -> tuple[type[RateLimiter], tuple[float]]:
-        return type(self), (self.reserved_share,)
+        return type(self), (self.reserved_fraction,)
 
     @property
     def requests_per_minute(self) -> float:
@@ -142,7 +144,7 @@ class RateLimiter:
                 return
             remaining = min(max(remaining, 0.0), limit)
             self._tokens_per_second = limit / 60
-            self._tokens = remaining - self.reserved_share * limit - self._pending
+            self._tokens = remaining - self.reserved_fraction * limit - self._pending
             self._refilled_at = self._clock()
 
     def _refill(self) -> None:

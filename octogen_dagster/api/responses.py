@@ -67,7 +67,7 @@ _BY_STATUS: Mapping[int, tuple[type[OctogenAPIError], str]] = {
     422: (OctogenValidationError, "Correct the field named above."),
     429: (
         OctogenRateLimitError,
-        "The organisation's request budget is spent: run fewer reads at once or try later.",
+        "The organisation's rate limit is used up: run fewer reads at once or try later.",
     ),
 }
 

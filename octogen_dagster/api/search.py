@@ -31,7 +31,7 @@ from pydantic import (
 )
 from typing_extensions import Self, Unpack
 
-from octogen_dagster.settings import refuse_unknown_settings
+from octogen_dagster.validation import refuse_unknown_settings
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -175,7 +175,7 @@ def _check_values(name: str, values: Iterable[str]) -> None:
 
 _Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _BrandQuality = Annotated[float, Field(ge=1, le=6)]
-_OF_UNDERSTOOD_KEYWORDS = ("omit_generated_facets", "fallback_category", "relax")
+_NEED_UNDERSTANDING = ("omit_generated_facets", "fallback_category", "relax")
 _NO_FILTERS = {"q", "understand", "similar_to_brands"}
 """Fields that leave out no products; the keywords do unless they are blank."""
 
@@ -282,7 +282,7 @@ class SearchFilters(BaseModel):
                 "the search replaces the generated one, so name it in facets only"
             )
         if not (self.understand and self.has_keywords):
-            for name in _OF_UNDERSTOOD_KEYWORDS:
+            for name in _NEED_UNDERSTANDING:
                 if getattr(self, name):
                     raise ValueError(f"{name} needs q and understand=True: set both or leave it")
         return self
@@ -446,7 +446,7 @@ def describe_search(search: ProductSearch, of: str | None = None) -> str:
 def _filters_in_words(search: SearchFilters) -> Iterator[str]:
     for name in SearchFilters.model_fields:
         value, words = getattr(search, name), name.replace("_", " ")
-        if name in {"understand", *_OF_UNDERSTOOD_KEYWORDS} or value is None or value == []:
+        if name in {"understand", *_NEED_UNDERSTANDING} or value is None or value == []:
             continue
         if name == "q":
             yield f"“{value}”{', as Octogen understands it' if search.understand else ''}"

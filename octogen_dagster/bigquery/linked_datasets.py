@@ -5,15 +5,15 @@ from typing import Any
 
 import dagster as dg
 
+from octogen_dagster.asset_definition import asset_arguments_of, octogen_asset
 from octogen_dagster.bigquery.partitions import listing_name, listing_partitions
 from octogen_dagster.bigquery.resources import AnalyticsHubResource, OctogenControlPlaneResource
 from octogen_dagster.bigquery.tables import CONSOLE, TABLE_NAME, console_url, last_materialization
-from octogen_dagster.dagster_parts import asset_arguments_of, octogen_asset
 from octogen_dagster.errors import OctogenBigQueryAccessPendingError, OctogenError, Persistence
-from octogen_dagster.settings import require_extras
 from octogen_dagster.sharing.autosubscribe import subscribe_with_octogen
-from octogen_dagster.sharing.names import TABLE, Plan, plan_subscription
+from octogen_dagster.sharing.names import TABLE, SubscriptionPlan, plan_subscription
 from octogen_dagster.sharing.subscribe import BigQuerySubscriptionResult, subscribe
+from octogen_dagster.validation import require_extras
 
 GRANT_WAIT_SECONDS = (30.0, 60.0, 120.0)
 
@@ -136,7 +136,7 @@ def _read_reported_dataset(context: dg.AssetExecutionContext) -> dict[str, str]:
     return {subscription: dataset.rpartition(".")[2]} if subscription and dataset else {}
 
 
-def _metadata(plan: Plan, result: BigQuerySubscriptionResult) -> dict[str, Any]:
+def _metadata(plan: SubscriptionPlan, result: BigQuerySubscriptionResult) -> dict[str, Any]:
     dataset = f"{result.linked_project}.{result.linked_dataset}"
     return {
         TABLE_NAME: f"{dataset}.{TABLE}",

@@ -6,6 +6,15 @@ from typing import Any
 
 import dagster as dg
 
+from octogen_dagster.asset_definition import (
+    Metadata,
+    asset_arguments_of,
+    asset_key,
+    hours,
+    octogen_asset,
+    permanent_errors_fail,
+    require_max_age,
+)
 from octogen_dagster.bigquery.queries import (
     DOLLARS_PER_TIB,
     MAX_BYTES_BILLED,
@@ -31,17 +40,8 @@ from octogen_dagster.bigquery.tables import (
     read_reported_table,
     table_schema,
 )
-from octogen_dagster.dagster_parts import (
-    Metadata,
-    asset_arguments_of,
-    asset_key,
-    hours,
-    octogen_asset,
-    permanent_errors_fail,
-    require_max_age,
-)
-from octogen_dagster.settings import require_extras
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
+from octogen_dagster.validation import require_extras
 
 
 def build_linked_products_asset(

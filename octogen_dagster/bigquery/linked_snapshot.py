@@ -6,6 +6,15 @@ from typing import Any
 
 import dagster as dg
 
+from octogen_dagster.asset_definition import (
+    ACCEPT_SHRINKING,
+    ACCEPT_SHRINKING_CONFIG,
+    asset_arguments_of,
+    asset_key,
+    octogen_asset,
+    permanent_errors_fail,
+    require_max_age,
+)
 from octogen_dagster.bigquery.linked_view import LinkedScan, build_select, check_arguments
 from octogen_dagster.bigquery.queries import (
     DOLLARS_PER_TIB,
@@ -26,18 +35,9 @@ from octogen_dagster.bigquery.tables import (
     read_reported_table,
     table_schema,
 )
-from octogen_dagster.dagster_parts import (
-    ACCEPT_SHRINKING,
-    ACCEPT_SHRINKING_CONFIG,
-    asset_arguments_of,
-    asset_key,
-    octogen_asset,
-    permanent_errors_fail,
-    require_max_age,
-)
-from octogen_dagster.frames.reading import MIN_ROWS_RATIO
-from octogen_dagster.settings import require_extras, require_fraction
+from octogen_dagster.frames.source import MIN_ROWS_RATIO
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
+from octogen_dagster.validation import require_extras, require_fraction
 
 
 def build_linked_snapshot_asset(
@@ -48,7 +48,7 @@ def build_linked_snapshot_asset(
     where: str | None = None,
     max_age: timedelta | None = timedelta(days=2),
     modified_column: str | None = None,
-    min_rows_ratio: float = MIN_ROWS_RATIO,
+    min_rows_fraction: float = MIN_ROWS_RATIO,
     max_bytes_billed: int | None = MAX_BYTES_BILLED,
     dollars_per_tib: float = DOLLARS_PER_TIB,
     **asset_arguments: Any,
@@ -78,10 +78,10 @@ def build_linked_snapshot_asset(
         max_age: The maximum age of the last modification; None leaves the check out.
         modified_column: The column whose newest value is the last modification; by default
             `exported_at`, if it is read. It must be a TIMESTAMP, DATETIME or DATE.
-        min_rows_ratio: The smallest snapshot of all rows that is published, as a share of the rows
-            of the one that it replaces. With fewer rows, or none, the run fails and the snapshot
-            there stays; `accept_shrinking: true` in the run configuration accepts it for one run. 0
-            publishes any snapshot. With `where` there may be any number of rows.
+        min_rows_fraction: The smallest snapshot of all rows that is published, as a fraction of
+            the rows of the one that it replaces. With fewer rows, or none, the run fails and the
+            snapshot there stays; `accept_shrinking: true` in the run configuration accepts it for
+            one run. 0 publishes any snapshot. With `where` there may be any number of rows.
         max_bytes_billed: The bytes that the query may be billed for; None sets no limit. BigQuery
             does not run a query that would be billed for more.
         dollars_per_tib: The price of 2**40 bytes billed, in dollars; by default Google's list price
@@ -91,14 +91,14 @@ def build_linked_snapshot_asset(
 
     Raises:
         ValueError: columns or where are empty, a column is named twice, modified_column is not
-            among the columns, max_age or max_bytes_billed is not positive, or min_rows_ratio is not
-            from 0 to 1.
+            among the columns, max_age or max_bytes_billed is not positive, or min_rows_fraction is
+            not from 0 to 1.
         MissingPackageError: The packages of the extra `bigquery` are not installed.
     """
     require_extras("build_linked_snapshot_asset", "bigquery")
     require_max_bytes_billed(max_bytes_billed)
     check_arguments(columns, where, modified_column)
-    require_fraction("min_rows_ratio", min_rows_ratio)
+    require_fraction("min_rows_fraction", min_rows_fraction)
     require_max_age(max_age)
     given = asset_arguments_of(name, asset_arguments)
     partitions = given.pop("partitions_def", linked_datasets.partitions_def)
@@ -136,7 +136,7 @@ def build_linked_snapshot_asset(
             )
             with translate_google_errors(BIGQUERY, f"The rows of {table}"):
                 rows = QueryRows(client, job)
-            scan = LinkedScan(rows, table, 0.0 if accepts_any else min_rows_ratio, dated_by)
+            scan = LinkedScan(rows, table, 0.0 if accepts_any else min_rows_fraction, dated_by)
             context.add_asset_metadata(
                 {
                     "octogen/source_table": str(table),

@@ -13,7 +13,7 @@ import polars as pl
 
 from octogen_dagster.errors import OctogenBigQueryError, OctogenBigQueryInputError, Persistence
 from octogen_dagster.frames.io_source import Query, check, io_source
-from octogen_dagster.frames.reading import ROWS, Limits, Outcome, Reading
+from octogen_dagster.frames.source import ROWS, Limits, Outcome, Reading
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from octogen_dagster.bigquery.queries import QueryRows
     from octogen_dagster.bigquery.tables import TableName
-    from octogen_dagster.frames.reading import Figures, SnapshotPlace
+    from octogen_dagster.frames.source import Metrics, SnapshotTarget
 
 _SHRINKING_CAUSES = (
     "Octogen exported the catalog only in part or under another name, the linked dataset was "
@@ -89,10 +89,12 @@ class LinkedScan:
     spending = None
 
     def __init__(
-        self, rows: QueryRows, table: TableName, min_rows_ratio: float, dated_by: str | None
+        self, rows: QueryRows, table: TableName, min_rows_fraction: float, dated_by: str | None
     ) -> None:
         self.last_modified: datetime | None = None
-        self._limits = Limits(min_rows_ratio=min_rows_ratio, shrinking_causes=_SHRINKING_CAUSES)
+        self._limits = Limits(
+            min_rows_fraction=min_rows_fraction, shrinking_causes=_SHRINKING_CAUSES
+        )
         self._rows = rows
         self._table = table
         self._dated_by = dated_by
@@ -100,7 +102,7 @@ class LinkedScan:
         self._schema = _arrow_schema(rows.schema)
 
     @contextmanager
-    def reading(self, place: SnapshotPlace) -> Iterator[Reading]:
+    def reading(self, place: SnapshotTarget) -> Iterator[Reading]:
         """Let the block store the rows of the result."""
         stop = threading.Event()
         schema = _to_polars(self._schema.empty_table()).schema
@@ -109,22 +111,22 @@ class LinkedScan:
 
     def _outcome(self) -> Outcome:
         modified, total = self.last_modified, self._rows.total
-        figures: Figures = {"read_by": self._rows.read_by}
-        provenance = {
+        metrics: Metrics = {"read_by": self._rows.read_by}
+        file_metadata = {
             "octogen.source_table": str(self._table),
             "octogen.job_id": self._rows.job_id,
             ROWS: str(self._read),
         }
         if modified is not None:
-            figures["last_modified"] = modified
-            provenance["octogen.last_modified"] = modified.isoformat()
+            metrics["last_modified"] = modified
+            file_metadata["octogen.last_modified"] = modified.isoformat()
         problem = f"the result of BigQuery's job {self._rows.job_id} has {total:,}"
         return Outcome(
-            self._read, None if self._read == total else problem, provenance, lambda: figures
+            self._read, None if self._read == total else problem, file_metadata, lambda: metrics
         )
 
     def _frames(
-        self, place: SnapshotPlace, query: Query, stop: threading.Event
+        self, place: SnapshotTarget, query: Query, stop: threading.Event
     ) -> Iterator[pl.DataFrame]:
         self._read, self.last_modified = 0, None
         try:

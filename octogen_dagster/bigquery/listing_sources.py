@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from octogen_dagster.background import Deadline
-from octogen_dagster.settings import require_extras
 from octogen_dagster.sharing.hub import Listings, named_listings
 from octogen_dagster.sharing.names import checked_exchange
 from octogen_dagster.sharing.octogen import octogen_listings
+from octogen_dagster.validation import require_extras
 
 # Dagster ends a tick after 60 s; the sensor needs the rest to store its result.
 TICK_TIMEOUT = 35.0

@@ -18,8 +18,8 @@ from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.control_plane.tokens import DEFAULT_RETRY, access_tokens
 from octogen_dagster.control_plane.tools import OctogenMCP
 from octogen_dagster.errors import OctogenBigQueryInputError
-from octogen_dagster.settings import refuse_unknown_settings, require_extras
 from octogen_dagster.sharing.hub import AnalyticsHub
+from octogen_dagster.validation import refuse_unknown_settings, require_extras
 
 MCP_URL_VARIABLE = "OCTOGEN_MCP_URL"
 TOKEN_ENDPOINT_VARIABLE = "OCTOGEN_MCP_TOKEN_ENDPOINT"  # noqa: S105

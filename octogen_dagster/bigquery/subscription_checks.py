@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from octogen_dagster.asset_definition import permanent_errors_fail
 from octogen_dagster.background import Deadline
 from octogen_dagster.bigquery.listing_sources import TICK_TIMEOUT, Source
 from octogen_dagster.bigquery.partitions import (
@@ -13,7 +14,6 @@ from octogen_dagster.bigquery.partitions import (
     listing_name,
     read_states,
 )
-from octogen_dagster.dagster_parts import permanent_errors_fail
 from octogen_dagster.sharing.hub import STALE, Listing
 from octogen_dagster.sharing.names import ListingKey, ListingName
 from octogen_dagster.sharing.octogen import denies_access

@@ -21,7 +21,7 @@ from octogen_dagster.cli.options import (
 
 if TYPE_CHECKING:
     from octogen_dagster.sharing.autosubscribe import AutosubscribeResult, CatalogOutcome
-    from octogen_dagster.sharing.names import Plan
+    from octogen_dagster.sharing.names import SubscriptionPlan
 
 _DRY_RUN = "Dry run: nothing is changed. Add --apply to make the changes."
 
@@ -78,7 +78,7 @@ def subscribe(
     click.echo(f"Try: {result.sample_query}")
 
 
-def _print_plan(plan: Plan, as_json: bool) -> None:
+def _print_plan(plan: SubscriptionPlan, as_json: bool) -> None:
     from octogen_dagster.sharing.names import sample_query
 
     query = sample_query(plan.project, plan.dataset_id)

@@ -78,7 +78,7 @@ class Deployment:
                 partitions_def=self._partitions(search),
             ),
             search.search,
-            min_rows_ratio=search.min_rows_ratio,
+            min_rows_fraction=search.min_rows_fraction,
             deps=table if search.by_catalog else [],
             resource_key=self._settings.name,
             **self._runs(search),
@@ -128,7 +128,7 @@ class Deployment:
                     products,
                     name=self._spec("details", search.details, f"{name}_details"),
                     only_changed=search.details.only_changed,
-                    failure_threshold=search.details.failure_threshold,
+                    max_failed_fraction=search.details.max_failed_fraction,
                     resource_key=self._settings.name,
                     **runs,
                 )

@@ -27,7 +27,7 @@ from octogen_dagster.components.settings import (
 )
 from octogen_dagster.components.yaml_model import Text, YamlModel, deferred, invalid, switch
 from octogen_dagster.errors import OctogenBigQueryInputError, OctogenComponentError
-from octogen_dagster.settings import require_extras
+from octogen_dagster.validation import require_extras
 
 if TYPE_CHECKING:
     from octogen_dagster.bigquery.listing_sources import Source

@@ -29,8 +29,8 @@ from octogen_dagster.components.yaml_model import (
     invalid,
     switch,
 )
-from octogen_dagster.settings import checked_name, require_fraction
 from octogen_dagster.snapshots.resource import OctogenResource
+from octogen_dagster.validation import checked_name, require_fraction
 
 if TYPE_CHECKING:
     from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
@@ -177,13 +177,13 @@ class DetailsSettings(AssetSettings):
         default=False,
         description="Look up only products that are new or listed differently than before.",
     )
-    failure_threshold: float = Field(
+    max_failed_fraction: float = Field(
         default=0.05, description="Share of the lookups, 0 to 1, that may fail."
     )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        require_fraction("failure_threshold", self.failure_threshold)
+        require_fraction("max_failed_fraction", self.max_failed_fraction)
         return self
 
 
@@ -198,10 +198,10 @@ class CheckSettings(YamlModel):
         default=None,
         description="Share by which the rows may differ from those of the last snapshots.",
     )
-    max_null_share: dict[str, float] | None = Field(
+    max_null_fraction: dict[str, float] | None = Field(
         default=None, description="The largest share of nulls of columns by name."
     )
-    max_bad_price_share: float | None = Field(
+    max_bad_price_fraction: float | None = Field(
         default=None, description="Share of the products whose price may be bad."
     )
     price_outlier_ratio: float = Field(
@@ -279,7 +279,7 @@ class SearchSettings(AssetSettings):
         description="The most catalogs that a run reads, where partitions are of catalogs. "
         "Dagster gives a run neighbours in the order in which the partitions were added.",
     )
-    min_rows_ratio: float = Field(
+    min_rows_fraction: float = Field(
         default=0.5,
         description="The smallest snapshot that replaces the last one, as a share of its rows.",
     )
@@ -339,7 +339,7 @@ class SearchSettings(AssetSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        require_fraction("min_rows_ratio", self.min_rows_ratio)
+        require_fraction("min_rows_fraction", self.min_rows_fraction)
         if error := self._contradiction():
             raise ValueError(f"Search {self.name!r}: {error}")
         return self

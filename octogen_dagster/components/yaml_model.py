@@ -35,7 +35,7 @@ from typing_extensions import Self
 
 from octogen_dagster.api.search import CHECKED
 from octogen_dagster.errors import MissingPackageError, OctogenComponentError
-from octogen_dagster.settings import did_you_mean, refuse_unknown_settings
+from octogen_dagster.validation import did_you_mean, refuse_unknown_settings
 
 if TYPE_CHECKING:
     from dagster_shared.yaml_utils.source_position import SourcePositionTree

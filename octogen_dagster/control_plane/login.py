@@ -22,7 +22,7 @@ from octogen_dagster.errors import (
     OctogenError,
     OctogenMCPAuthenticationError,
 )
-from octogen_dagster.settings import require_extras
+from octogen_dagster.validation import require_extras
 
 if TYPE_CHECKING:
     from mcp.shared.auth import (

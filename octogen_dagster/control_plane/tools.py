@@ -29,7 +29,7 @@ from octogen_dagster.errors import (
     OctogenMCPRateLimitError,
     OctogenTimeoutError,
 )
-from octogen_dagster.settings import require_extras
+from octogen_dagster.validation import require_extras
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -409,7 +409,7 @@ def _refusal(subject: str, error: MCPError, exchange: _Exchange) -> OctogenError
         asked = data.get("retry_after")
         seconds = asked if isinstance(asked, int | float) else _DEFAULT_RATE_LIMIT_SECONDS
         return OctogenMCPRateLimitError(
-            f"{subject} refused: the organisation's request budget is spent ({reason}). Try "
+            f"{subject} refused: the organisation's rate limit is used up ({reason}). Try "
             f"again in {seconds:g} s.",
             retry_after=max(0.0, seconds),
         )

@@ -70,7 +70,7 @@ defs = dg.Definitions(
     assets=[catalogs, products, changes, brands, history, sweaters, sweater_details],
     asset_checks=[
         # One wrong price is enough. By default one in a thousand may be wrong.
-        *build_snapshot_checks(products, max_bad_price_share=0),
+        *build_snapshot_checks(products, max_bad_price_fraction=0),
         *build_snapshot_checks(sweaters),
         *build_snapshot_checks(history),
     ],

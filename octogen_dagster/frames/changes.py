@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from octogen_dagster.api.search import CHECKED, ProductSearch
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.effective_query import EFFECTIVE_QUERY, differences
-from octogen_dagster.frames.reading import CATALOGS
+from octogen_dagster.frames.source import CATALOGS
 
 WATCHED = {
     "title": ("title",),
@@ -21,7 +21,7 @@ WATCHED = {
 }
 """The kinds of change, each with the columns that are compared."""
 
-_OF_ONE_GENERATION = ["currency", "in_stock"]
+_CURRENT_COLUMNS = ["currency", "in_stock"]
 """Columns that only one generation of the service sends; from the other they are all null."""
 
 _WATCHED_COLUMNS = [column for columns in WATCHED.values() for column in columns]
@@ -71,15 +71,15 @@ class SnapshotPair:
         current: The current snapshot.
         previous: The previous snapshot; None if there is none.
         previous_partition: The partition of the previous snapshot; None if it is the same.
-        provenance: The metadata of the current snapshot's file, such as `octogen.search`.
-        previous_provenance: The metadata of the previous snapshot's file.
+        file_metadata: The metadata of the current snapshot's file, such as `octogen.search`.
+        previous_file_metadata: The metadata of the previous snapshot's file.
     """
 
     current: pl.LazyFrame
     previous: pl.LazyFrame | None
     previous_partition: str | None = None
-    provenance: Mapping[str, str] = field(default_factory=dict)
-    previous_provenance: Mapping[str, str] = field(default_factory=dict)
+    file_metadata: Mapping[str, str] = field(default_factory=dict)
+    previous_file_metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def vanished_catalogs(pair: SnapshotPair) -> list[str]:
@@ -101,36 +101,36 @@ def _present(pair: SnapshotPair) -> pl.LazyFrame:
     current = pair.current.select("catalog_key").unique()
     assert pair.previous is not None
     previous = pair.previous.select("catalog_key").unique()
-    read = catalogs_without_products(pair.provenance)
+    read = catalogs_without_products(pair.file_metadata)
     if read is None:
         return previous
     key = pl.col("catalog_key").fill_null("").str.to_lowercase()
     return previous.filter(key.is_in(sorted(read))) if read else current
 
 
-def catalogs_without_products(provenance: Mapping[str, str]) -> frozenset[str] | None:
+def catalogs_without_products(file_metadata: Mapping[str, str]) -> frozenset[str] | None:
     """The catalogs that a snapshot speaks of although it may have no product of them; None for all.
 
     Of a search with filters a catalog may have no products that match. A whole catalog without
     products was withdrawn or renamed. The keys are in lower case, since the service and the search
     may write them differently; "" stands for products without a catalog.
     """
-    search_json = provenance.get("octogen.search", "{}")
+    search_json = file_metadata.get("octogen.search", "{}")
     try:
         search = ProductSearch.model_validate_json(search_json, context=CHECKED)
     except ValidationError:  # of another version
         return frozenset()
     if search.reads_whole_catalogs:
         return frozenset()
-    catalogs = provenance.get(CATALOGS)
+    catalogs = file_metadata.get(CATALOGS)
     return None if catalogs is None else frozenset({"", *map(str.lower, json.loads(catalogs))})
 
 
 def effective_query_differences(pair: SnapshotPair) -> list[str] | None:
     """Describe how the effective queries differ, line by line; None if one of them is unknown."""
     before, after = (
-        provenance.get(EFFECTIVE_QUERY)
-        for provenance in (pair.previous_provenance, pair.provenance)
+        file_metadata.get(EFFECTIVE_QUERY)
+        for file_metadata in (pair.previous_file_metadata, pair.file_metadata)
     )
     return differences(json.loads(before), json.loads(after)) if before and after else None
 
@@ -170,12 +170,12 @@ def _comparable_columns(current: pl.LazyFrame, previous: pl.LazyFrame) -> list[s
 
     A service that begins or stops to send a column changes no product.
     """
-    is_filled = pl.col(_OF_ONE_GENERATION).is_not_null().any()
+    is_filled = pl.col(_CURRENT_COLUMNS).is_not_null().any()
     filled = [frame.select(is_filled).collect(engine="streaming") for frame in (current, previous)]
     return [
         column
         for column in _WATCHED_COLUMNS
-        if column not in _OF_ONE_GENERATION or all(each.item(0, column) for each in filled)
+        if column not in _CURRENT_COLUMNS or all(each.item(0, column) for each in filled)
     ]
 
 

@@ -45,16 +45,16 @@ from octogen_dagster.frames.columns import (
 from octogen_dagster.frames.decode import read_lookup, with_details
 from octogen_dagster.frames.io_source import Query, check, io_source
 from octogen_dagster.frames.progress import Throttle
-from octogen_dagster.frames.reading import Figures, Limits, Outcome, Reading
+from octogen_dagster.frames.source import Limits, Metrics, Outcome, Reading
 from octogen_dagster.frames.statistics import ReadStatistics
 from octogen_dagster.frames.workers import Workers
-from octogen_dagster.settings import require_fraction
+from octogen_dagster.validation import require_fraction
 
 if TYPE_CHECKING:
     from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.api.catalog_sources import CatalogService
     from octogen_dagster.api.spending import Spending
-    from octogen_dagster.frames.reading import SnapshotPlace
+    from octogen_dagster.frames.source import SnapshotTarget
 
 ROW_GROUP_SIZE = 2_000
 """Rows in a row group of a details file. A details row is as large as ten product rows."""
@@ -102,21 +102,21 @@ class DetailScan:
         service: CatalogService,
         *,
         only_changed: bool = False,
-        failure_threshold: float = 0.05,
+        max_failed_fraction: float = 0.05,
         report: Callable[[DetailStatistics], None] | None = None,
     ) -> None:
-        require_fraction("failure_threshold", failure_threshold)
+        require_fraction("max_failed_fraction", max_failed_fraction)
         self.products = products
         self.service = service
         self.only_changed = only_changed
-        self.failure_threshold = failure_threshold
+        self.max_failed_fraction = max_failed_fraction
         self.statistics = DetailStatistics()
         self._report = report
         self._frame = io_source(DETAIL_SCHEMA, self._frames)
 
     def __reduce__(self) -> tuple[Callable[..., DetailScan], tuple[Any, ...]]:
         restore = functools.partial(
-            type(self), only_changed=self.only_changed, failure_threshold=self.failure_threshold
+            type(self), only_changed=self.only_changed, max_failed_fraction=self.max_failed_fraction
         )
         return restore, (self.products, self.service)
 
@@ -131,7 +131,7 @@ class DetailScan:
         return self.service.spending
 
     @contextmanager
-    def reading(self, place: SnapshotPlace) -> Iterator[Reading]:
+    def reading(self, place: SnapshotTarget) -> Iterator[Reading]:
         """Let the block store the rows in a place, some of them of the latest details snapshot."""
         stop = threading.Event()
 
@@ -154,12 +154,12 @@ class DetailScan:
                 "octogen.fetched_at": statistics.started_at.isoformat(),
                 "octogen.schema_version": str(DETAIL_SCHEMA_VERSION),
             },
-            lambda: {"only_changed": self.only_changed, **statistics.figures()},
-            statistics.row_figures,
+            lambda: {"only_changed": self.only_changed, **statistics.metrics()},
+            statistics.row_metrics,
         )
 
     def _frames(
-        self, query: Query, stop: threading.Event, place: SnapshotPlace | None = None
+        self, query: Query, stop: threading.Event, place: SnapshotTarget | None = None
     ) -> Iterator[pl.DataFrame]:
         log, warn = (place.log, place.warn) if place else (_LOGGER.info, _LOGGER.warning)
         statistics = self.statistics = DetailStatistics()
@@ -179,7 +179,7 @@ class DetailScan:
         statistics.complete = True
         self._tell()
 
-    def _previous(self, place: SnapshotPlace | None) -> pl.LazyFrame | None:
+    def _previous(self, place: SnapshotTarget | None) -> pl.LazyFrame | None:
         if place is None or not self.only_changed:
             return None
         try:
@@ -205,7 +205,7 @@ class DetailScan:
     def _looked_up(
         self, jobs: Iterator[list[_Row]], service: CatalogService, stop: threading.Event
     ) -> Iterator[pl.DataFrame]:
-        limit = _FailureLimit(self.failure_threshold, self.statistics.products)
+        limit = _FailureLimit(self.max_failed_fraction, self.statistics.products)
         rows: list[_Row] = []
         with Workers(
             service,
@@ -363,7 +363,7 @@ class _FailureLimit:
             raise OctogenSnapshotError(
                 f"More than {100 * self._share:g} % of the lookups failed: {self._failed:,} of "
                 f"{self._total:,}; the first: {self._first_error} Nothing was published, the "
-                "snapshot before is untouched: run again, or raise failure_threshold."
+                "snapshot before is untouched: run again, or raise max_failed_fraction."
             )
         if self._in_a_row >= MAX_FAILURES_IN_A_ROW:
             raise OctogenSnapshotError(
@@ -400,7 +400,7 @@ class DetailStatistics(ReadStatistics):
         self.received_rows = self.rows + waiting
         self.requests_left = self.products - self.received_rows
 
-    def figures(self) -> Figures:
+    def metrics(self) -> Metrics:
         """Return the figures by name."""
         return {
             "found": self.by_status[FOUND],
@@ -409,14 +409,14 @@ class DetailStatistics(ReadStatistics):
             "failed": self.by_status[FAILED],
             "looked_up": self.rows - self.carried_over,
             "carried_over": self.carried_over,
-            **super().figures(),
-            **self.cost_figures(self.prices.lookup_usd, self.carried_over),
+            **super().metrics(),
+            **self.cost_metrics(self.prices.lookup_usd, self.carried_over),
         }
 
-    def row_figures(self) -> Figures:
+    def row_metrics(self) -> Metrics:
         """Return figures of the rows by name."""
-        figures = {"oldest_lookup": self.oldest_lookup, "first_error": self.first_error}
-        return {name: figure for name, figure in figures.items() if figure is not None}
+        metrics = {"oldest_lookup": self.oldest_lookup, "first_error": self.first_error}
+        return {name: figure for name, figure in metrics.items() if figure is not None}
 
     def progress(self, subject: str) -> str:
         """Return a line about the progress of the lookups for a subject, such as an asset."""

@@ -17,7 +17,7 @@ from octogen_dagster.api.search import SearchFilters
 EffectiveQuery = dict[str, Any]
 
 EFFECTIVE_QUERY = "octogen.effective_query"
-"""The provenance of a snapshot that holds its combined effective query, as JSON."""
+"""The file metadata that holds its combined effective query, as JSON."""
 _NAMES = {"q": "text", "understand": "understood"}
 _COMPARED = tuple(_NAMES.get(name, to_camel(name)) for name in SearchFilters.model_fields)
 """What the service calls the fields of a search."""

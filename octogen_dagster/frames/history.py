@@ -20,7 +20,7 @@ import polars as pl
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.changes import WATCHED, catalogs_without_products
 from octogen_dagster.frames.columns import COLUMN_DESCRIPTIONS, PRODUCT_SCHEMA
-from octogen_dagster.frames.reading import Figures
+from octogen_dagster.frames.source import Metrics
 
 OBSERVED = "octogen.observed"
 """The metadata of a history's file that says which snapshots are in it."""
@@ -138,7 +138,7 @@ def read_forgotten(metadata: Mapping[str, str]) -> set[datetime]:
     return {datetime.fromisoformat(at) for at in json.loads(metadata.get(FORGOTTEN, "[]"))}
 
 
-def history_metadata(observed: Observed, forgotten: Iterable[datetime]) -> dict[str, str]:
+def history_metadata(observed: Observed, take_out: Iterable[datetime]) -> dict[str, str]:
     """Return the metadata of a history's file that says what is in it."""
     entries = [
         {
@@ -148,7 +148,7 @@ def history_metadata(observed: Observed, forgotten: Iterable[datetime]) -> dict[
         }
         for at, each in sorted(observed.items())
     ]
-    times = [at.isoformat() for at in sorted(forgotten)]
+    times = [at.isoformat() for at in sorted(take_out)]
     return {OBSERVED: json.dumps(entries), FORGOTTEN: json.dumps(times)}
 
 
@@ -176,7 +176,7 @@ def _is_lossless(found: pl.DataType, wanted: pl.DataType) -> bool:
     return is_text if wanted == pl.String else wanted == pl.Float64 and found.is_numeric()
 
 
-def observation_of(snapshot: pl.LazyFrame, provenance: Mapping[str, str]) -> Observation:
+def observation_of(snapshot: pl.LazyFrame, file_metadata: Mapping[str, str]) -> Observation:
     """Look at what a snapshot says.
 
     A whole catalog without products was withheld, which says nothing about its products.
@@ -186,7 +186,7 @@ def observation_of(snapshot: pl.LazyFrame, provenance: Mapping[str, str]) -> Obs
         pl.col("catalog_key").fill_null("").str.to_lowercase().unique().implode(),
         *(pl.col(name).is_not_null().any() for name in _MAY_BE_UNSENT),
     ).collect(engine="streaming")
-    others = catalogs_without_products(provenance)
+    others = catalogs_without_products(file_metadata)
     catalogs = None if others is None else others.union(found.item(0, "catalog_key"))
     has_rows = found.item(0, "rows") > 0
     not_sent = (name for name in _MAY_BE_UNSENT if has_rows and not found.item(0, name))
@@ -226,7 +226,7 @@ def as_of_time(history: pl.LazyFrame, moment: datetime, observed: Observed) -> p
     return history.filter(valid_at(moment)).with_columns(map(sent, sorted(columns)))
 
 
-def advanced(
+def put_in(
     history: pl.LazyFrame, snapshot: pl.LazyFrame, at: datetime, observed: Observed
 ) -> Iterator[pl.DataFrame]:
     """Yield the rows of a history with a snapshot put in, sorted by uuid.
@@ -265,7 +265,7 @@ def _differing(
     return both.filter(differs).select("key").collect(engine="streaming").to_series()
 
 
-def forgotten(history: pl.LazyFrame, at: datetime, observed: Observed) -> Iterator[pl.DataFrame]:
+def take_out(history: pl.LazyFrame, at: datetime, observed: Observed) -> Iterator[pl.DataFrame]:
     """Yield the rows of a history with the snapshot at `at` taken out, sorted by uuid.
 
     `observed` has what is in the history.
@@ -455,7 +455,7 @@ def _described(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def history_figures(history: pl.LazyFrame, at: datetime | None) -> Figures:
+def history_metrics(history: pl.LazyFrame, at: datetime | None) -> Metrics:
     """Return what happened in the last snapshot of a history, at a time, and its median prices.
 
     The prices are of the five currencies with the most products. What is no code of a currency
@@ -474,11 +474,11 @@ def history_figures(history: pl.LazyFrame, at: datetime | None) -> Figures:
         .filter(pl.col("currency").str.contains("^[a-z]{3}$").fill_null(value=True))
     )
     counts, medians = pl.collect_all([counted, priced], engine="streaming")
-    figures: Figures = {name: int(count) for name, count in counts.row(0, named=True).items()}
+    metrics: Metrics = {name: int(count) for name, count in counts.row(0, named=True).items()}
     largest = medians.sort("len", "currency", descending=[True, False]).head(_MAX_CURRENCIES)
     for currency, median, _ in largest.iter_rows():
-        figures[f"median_price_{currency or 'no_currency'}"] = round(median, 4)
-    return figures
+        metrics[f"median_price_{currency or 'no_currency'}"] = round(median, 4)
+    return metrics
 
 
 def price_drops(history: pl.LazyFrame, at: datetime) -> pl.DataFrame:

@@ -13,8 +13,8 @@ import polars as pl
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.history import HISTORY_SCHEMA, OBSERVED
 from octogen_dagster.frames.history_files import history_files, scan_history
-from octogen_dagster.settings import require_extras
 from octogen_dagster.store import Store
+from octogen_dagster.validation import require_extras
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable

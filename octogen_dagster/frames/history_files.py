@@ -16,14 +16,14 @@ from octogen_dagster.frames.history import (
     OBSERVED,
     Observed,
     as_of_time,
-    forgotten,
     history_metadata,
     read_forgotten,
     read_observed,
+    take_out,
 )
 from octogen_dagster.frames.io_source import io_source
-from octogen_dagster.settings import did_you_mean
 from octogen_dagster.store import Store, path_component, write_parquet
+from octogen_dagster.validation import did_you_mean
 
 _MAX_OPEN_FILES = 256
 """Files whose frame does not change when they are replaced; those of a larger history are opened
@@ -127,7 +127,7 @@ def _forget(
     store: Store, key: str, at: datetime, observed: Observed, metadata: Mapping[str, str]
 ) -> None:
     history = store.scan(key)
-    frame = io_source(HISTORY_SCHEMA, lambda _query, _stop: forgotten(history, at, observed))
+    frame = io_source(HISTORY_SCHEMA, lambda _query, _stop: take_out(history, at, observed))
     remaining = {time: each for time, each in observed.items() if time != at}
     changed = history_metadata(remaining, {*read_forgotten(metadata), at})
     with store.unfinished(key) as unfinished:

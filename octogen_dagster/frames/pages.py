@@ -26,7 +26,7 @@ from typing_extensions import Self
 
 from octogen_dagster.background import submit, wait_interruptibly
 from octogen_dagster.errors import OctogenSnapshotError
-from octogen_dagster.files import Stored
+from octogen_dagster.files import ListedFile
 from octogen_dagster.frames.decode import ProductPage
 from octogen_dagster.store import Store
 
@@ -55,7 +55,7 @@ class WalkKey(NamedTuple):
     """What a walk is: the digests of its service, search and part, and the state of its catalog."""
 
     search: str
-    stamp: str
+    indexed_at: str
 
     @property
     def whole(self) -> str:
@@ -66,23 +66,23 @@ class WalkKey(NamedTuple):
 def walk_key(
     base_url: str,
     body: Mapping[str, Any],
-    stamps: Sequence[datetime | None],
+    indexed_times: Sequence[datetime | None],
     part: object = None,
     scope: str = "",
 ) -> WalkKey:
     """The key of a walk.
 
-    `body` is the request for page 1 of whole catalogs, `stamps` are the times at which they were
-    indexed, and `part` tells a part of a catalog from the others. `scope` tells snapshots of one
-    asset apart: a partition of a day is not continued from the pages of the day before.
+    `body` is the request for page 1 of whole catalogs, `indexed_times` are the times at which they
+    were indexed, and `part` tells a part of a catalog from the others. `scope` tells snapshots of
+    one asset apart: a partition of a day is not continued from the pages of the day before.
     """
     halves = [_digest(msgspec.json.encode(each, order="sorted")) for each in (body, part)]
     whole = _digest(f"{_FORMAT} {scope} {base_url} {halves[0]}".encode())
-    stamp = "none"
-    if stamps and all(stamps):
-        texts = [f"{each:%Y%m%dT%H%M%S.%f%z}" for each in stamps if each]
-        stamp = texts[0] if len(texts) == 1 else _digest(" ".join(texts).encode())
-    return WalkKey(whole[:_HALF] + halves[1][:_HALF], stamp)
+    indexed_at = "none"
+    if indexed_times and all(indexed_times):
+        texts = [f"{each:%Y%m%dT%H%M%S.%f%z}" for each in indexed_times if each]
+        indexed_at = texts[0] if len(texts) == 1 else _digest(" ".join(texts).encode())
+    return WalkKey(whole[:_HALF] + halves[1][:_HALF], indexed_at)
 
 
 class _Segment(msgspec.Struct, array_like=True):
@@ -140,7 +140,7 @@ class PageStore:
         self._walks: dict[WalkKey, SavedWalk] = {}
         self._log: Callable[[str], None] = lambda _line: None
         self._warn: Callable[[str], None] = self._log
-        self._listed: dict[WalkKey, list[Stored]] = {}
+        self._listed: dict[WalkKey, list[ListedFile]] = {}
         self._has_saved = self.is_ended = False
         self.failure: OctogenSnapshotError | None = None
 
@@ -176,9 +176,11 @@ class PageStore:
             self._walks[key] = SavedWalk(self, key, names, self.now())
         return self._walks[key]
 
-    def has_other_stamps(self, key: WalkKey) -> bool:
+    def has_other_times(self, key: WalkKey) -> bool:
         """True if there are pages of the walk in another state of the catalog."""
-        return any(each.whole == key.whole and each.stamp != key.stamp for each in self._listed)
+        return any(
+            each.whole == key.whole and each.indexed_at != key.indexed_at for each in self._listed
+        )
 
     def discard(self, keys: Collection[WalkKey]) -> None:
         """Remove the pages of walks that must not be continued, and save no more of them.
@@ -203,23 +205,23 @@ class PageStore:
         ]
         self._store.delete(files, folder=self._folder)
 
-    def _list(self) -> dict[WalkKey, list[Stored]]:
-        found: defaultdict[WalkKey, list[Stored]] = defaultdict(list)
+    def _list(self) -> dict[WalkKey, list[ListedFile]]:
+        found: defaultdict[WalkKey, list[ListedFile]] = defaultdict(list)
         for file in self._store.files(self._folder):
             if match := _FOLDER.fullmatch(file.key.removeprefix(f"{self._folder}/")):
                 found[WalkKey(match["search"], match["stamp"])].append(file)
         return dict(found)
 
-    def _is_stale(self, files: Collection[Stored]) -> bool:
+    def _is_stale(self, files: Collection[ListedFile]) -> bool:
         age = self.now() - max(file.modified for file in files)
         return age > max(_MAX_AGE, self._resume_within)
 
-    def _is_young(self, file: Stored) -> bool:
+    def _is_young(self, file: ListedFile) -> bool:
         """True if a segment may be continued. The clocks of store and machine may differ."""
         return abs(self.now() - file.modified) <= self._resume_within
 
     def _path(self, key: WalkKey, name: _Name | str = "") -> str:
-        return f"{self._folder}/{key.search}/{key.stamp}/{name}".rstrip("/")
+        return f"{self._folder}/{key.search}/{key.indexed_at}/{name}".rstrip("/")
 
     def read(self, key: WalkKey, name: _Name) -> _Segment | None:
         """Read a segment; None if it is gone or is not what was written."""

@@ -48,7 +48,7 @@ _PARTS_PER_THREAD = 4  # so that all threads end at about the same time
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReadPlan:
     """The walks of a read, in the order in which they are begun.
 
     `started_at` is when the read began, or the one that it continues.
@@ -264,7 +264,7 @@ def split_large(
     A catalog is split if one thread would read its pages when the others have long ended.
     """
     threads = service.concurrency
-    if threads < 2 or not (search.reads_whole_catalogs and service.max_extra_pages_ratio):
+    if threads < 2 or not (search.reads_whole_catalogs and service.max_extra_pages_fraction):
         return [[walk] for walk in walks]
     products = [_products(walk, search, brands) for walk in walks]
     pages = [math.ceil(count / search.page_size) for count in products]
@@ -272,7 +272,7 @@ def split_large(
     for walk, count, own in zip(walks, products, pages, strict=True):
         parts: list[Walk] = []
         if own >= MIN_PAGES and MAX_SHARE * threads * own >= sum(pages):
-            limit = math.floor(service.max_extra_pages_ratio * own)
+            limit = math.floor(service.max_extra_pages_fraction * own)
             useful = math.ceil(_PARTS_PER_THREAD * threads * own / sum(pages))
             # A power of two, so that a retry makes the same parts if other catalogs have changed.
             useful = 1 << (useful.bit_length() - 1)

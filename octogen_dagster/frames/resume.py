@@ -13,7 +13,7 @@ from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.decode import ProductPage, product_frame, read_page
 from octogen_dagster.frames.effective_query import is_same
 from octogen_dagster.frames.pages import PageStore, SavedWalk, walk_key
-from octogen_dagster.frames.plan import Plan, in_reading_order
+from octogen_dagster.frames.plan import ReadPlan, in_reading_order
 from octogen_dagster.frames.walk import REFUSED_CURSOR_STATUSES, Walk
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from octogen_dagster.api.search import ProductSearch
 
 Log = Callable[[str], None]
-_OF_THE_REQUEST = {"display_match_score", "raw_score"}
+_SCORES = {"display_match_score", "raw_score"}
 
 
 class NotContinuedError(Exception):
@@ -36,12 +36,12 @@ def plan_with_store(
     *,
     log: Log,
     warn: Log,
-) -> Plan:
+) -> ReadPlan:
     """Plan a read whose pages are saved, from the walks of each catalog."""
     store.begin(log, warn)
     walks = in_reading_order([_continued(walks, store, client, log) for walks in catalogs])
     began = [walk.saved.started_at for walk in walks if walk.saved and walk.saved.pages]
-    return Plan(search, walks, min([store.now(), *began]))
+    return ReadPlan(search, walks, min([store.now(), *began]))
 
 
 def _continued(
@@ -72,7 +72,7 @@ def _continued(
                     f"{walk.subject}: continues after {saved.pages:,} pages that were saved by a "
                     f"read that began at {saved.started_at:%Y-%m-%d %H:%M} UTC."
                 )
-        elif store.has_other_stamps(saved.key):
+        elif store.has_other_times(saved.key):
             log(f"{walk.subject}: it was indexed again since its saved pages were read.")
         saved.first = saved.last = None  # they were compared, and are read again
         continued.append(replace(walk, saved=saved, next_page=next_page))
@@ -83,8 +83,8 @@ def _saved(walk: Walk, store: PageStore, client: BlockingClient) -> SavedWalk:
     body, part = walk.request.body(), None
     if walk.part:  # only whole catalogs are split, and these have no facets
         part = [body.pop("facets", None), body.pop("exclude_facets", None)]
-    stamps = [state.last_indexed_at for state in walk.catalogs]
-    return store.walk(walk_key(client.service.base_url, body, stamps, part, store.scope))
+    indexed_times = [state.last_indexed_at for state in walk.catalogs]
+    return store.walk(walk_key(client.service.base_url, body, indexed_times, part, store.scope))
 
 
 def _next_page(walk: Walk, saved: SavedWalk, client: BlockingClient) -> ProductPage | None:
@@ -128,7 +128,7 @@ def _next_page(walk: Walk, saved: SavedWalk, client: BlockingClient) -> ProductP
 
 def _are_equal(saved: ProductPage, now: ProductPage, catalog: str | None) -> bool:
     """True if two pages have the same rows, scores aside, and both or none is the last one."""
-    columns = PRODUCT_SCHEMA.keys() - _OF_THE_REQUEST
+    columns = PRODUCT_SCHEMA.keys() - _SCORES
     before, after = (product_frame([page], columns, catalog, datetime.min) for page in (saved, now))
     return bool(now.next_cursor) == bool(saved.next_cursor) and before.equals(after)
 

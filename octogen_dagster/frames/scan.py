@@ -38,9 +38,10 @@ from octogen_dagster.errors import (
 )
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA, SCHEMA_VERSION
 from octogen_dagster.frames.effective_query import EFFECTIVE_QUERY
+from octogen_dagster.frames.execution import PlanRead
 from octogen_dagster.frames.io_source import Query, io_source, raise_interrupt
 from octogen_dagster.frames.plan import (
-    Plan,
+    ReadPlan,
     SnapshotBrands,
     in_reading_order,
     list_for,
@@ -50,8 +51,8 @@ from octogen_dagster.frames.plan import (
 )
 from octogen_dagster.frames.progress import ProgressBar, Throttle
 from octogen_dagster.frames.pushdown import Pushdown
-from octogen_dagster.frames.read import PlanRead
-from octogen_dagster.frames.reading import (
+from octogen_dagster.frames.resume import plan_with_store
+from octogen_dagster.frames.source import (
     CATALOGS,
     MIN_ROWS_RATIO,
     ROWS,
@@ -63,17 +64,16 @@ from octogen_dagster.frames.reading import (
     is_within,
     utc_now,
 )
-from octogen_dagster.frames.resume import plan_with_store
-from octogen_dagster.frames.statistics import ProductFigures, ScanStatistics
+from octogen_dagster.frames.statistics import ProductMetrics, ScanStatistics
 from octogen_dagster.frames.walk import Walk, WalkRead
-from octogen_dagster.settings import require_fraction
+from octogen_dagster.validation import require_fraction
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from octogen_dagster.frames.pages import PageStore
     from octogen_dagster.frames.plan import ListCatalogs
-    from octogen_dagster.frames.reading import SnapshotPlace
+    from octogen_dagster.frames.source import SnapshotTarget
 
 
 _LOGGER = logging.getLogger(__name__)
@@ -98,8 +98,8 @@ class ProductScan:
             list. By default the source is asked, if its list is needed.
         window: The time window of the snapshot. The service knows only the present, so a past
             or future window is refused.
-        min_rows_ratio: The smallest snapshot of whole catalogs to publish, as a share of the rows
-            of the one that it replaces; 0 publishes any, also an empty one. Other searches may
+        min_rows_fraction: The smallest snapshot of whole catalogs to publish, as a fraction of the
+            rows of the one that it replaces; 0 publishes any, also an empty one. Other searches may
             find as few products as they do.
         progress: True if a bar is shown in a terminal or a notebook while the frame is executed.
         explain: Returns the error to raise, when a snapshot is stored, in place of one that says
@@ -123,14 +123,14 @@ class ProductScan:
         *,
         list_catalogs: ListCatalogs | None = None,
         window: TimeWindow | None = None,
-        min_rows_ratio: float = MIN_ROWS_RATIO,
+        min_rows_fraction: float = MIN_ROWS_RATIO,
         progress: bool = False,
         explain: Callable[[OctogenError], Exception | None] | None = None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self.search = search
-        require_fraction("min_rows_ratio", min_rows_ratio)
-        self.min_rows_ratio = min_rows_ratio if search.reads_whole_catalogs else 0.0
+        require_fraction("min_rows_fraction", min_rows_fraction)
+        self.min_rows_fraction = min_rows_fraction if search.reads_whole_catalogs else 0.0
         self.service = service
         self.statistics = ScanStatistics(search=search)
         self._report = report
@@ -144,7 +144,7 @@ class ProductScan:
     def __reduce__(
         self,
     ) -> tuple[Callable[..., ProductScan], tuple[ProductSearch, CatalogService]]:
-        restore = functools.partial(type(self), min_rows_ratio=self.min_rows_ratio)
+        restore = functools.partial(type(self), min_rows_fraction=self.min_rows_fraction)
         return restore, (self.search, self.service)
 
     @property
@@ -158,25 +158,25 @@ class ProductScan:
         return self.service.spending
 
     @contextlib.contextmanager
-    def reading(self, place: SnapshotPlace) -> Iterator[Reading]:
+    def reading(self, place: SnapshotTarget) -> Iterator[Reading]:
         """Let the block store the products in a place, with saved pages beside it."""
         stop = threading.Event()
         stored = _Stored(place, place.page_store(self._clock))
 
         def frames(query: Query, stop: threading.Event) -> Iterator[pl.DataFrame]:
             for frame in self._frames(query, stop, stored):
-                stored.figures.add(frame)
+                stored.metrics.add(frame)
                 yield frame
 
         limits = Limits(
             keeps_previous=True,
-            min_rows_ratio=self.min_rows_ratio,
+            min_rows_fraction=self.min_rows_fraction,
             shrinking_causes=_SHRINKING_CAUSES,
         )
         try:
             yield Reading(
                 io_source(PRODUCT_SCHEMA, frames, stop),
-                lambda: self._outcome(stored.figures),
+                lambda: self._outcome(stored.metrics),
                 limits,
                 stored.remove_pages,
                 stop.set,
@@ -187,16 +187,16 @@ class ProductScan:
                 raise
             raise explained from error
 
-    def _outcome(self, figures: ProductFigures) -> Outcome:
+    def _outcome(self, metrics: ProductMetrics) -> Outcome:
         statistics = self.statistics
         search, query = statistics.search.as_json(), statistics.effective_query
         understood = {EFFECTIVE_QUERY: json.dumps(query, sort_keys=True)} if query else {}
         catalogs = sorted(statistics.catalogs)
         # A search without catalogs of its own or of a source is read as one.
         known = {CATALOGS: json.dumps(catalogs)} if catalogs or not statistics.pages else {}
-        provenance = {
+        file_metadata = {
             **known,
-            **self._learned_provenance(),
+            **self._learned_metadata(),
             "octogen.fetched_at": statistics.started_at.isoformat(),
             ROWS: str(statistics.rows),
             "octogen.schema_version": str(SCHEMA_VERSION),
@@ -204,9 +204,9 @@ class ProductScan:
             **understood,
         }
         problem = None if statistics.complete else "it did not come to its end"
-        return Outcome(statistics.rows, problem, provenance, statistics.figures, figures.figures)
+        return Outcome(statistics.rows, problem, file_metadata, statistics.metrics, metrics.metrics)
 
-    def _learned_provenance(self) -> dict[str, str]:
+    def _learned_metadata(self) -> dict[str, str]:
         """The rows of each whole catalog for each product that its source counts."""
         if self.statistics.truncated or not self.statistics.search.reads_whole_catalogs:
             return {}
@@ -255,7 +255,7 @@ class ProductScan:
                 if bar or statistics.complete:
                     tell(statistics)
 
-    def _warn_of_more_rows(self, plan: Plan, warn: Callable[[str], None]) -> None:
+    def _warn_of_more_rows(self, plan: ReadPlan, warn: Callable[[str], None]) -> None:
         """Warn of each catalog that cost far more than its source's count let expect."""
         for walk in plan.whole_catalogs:
             if walk.catalog is None:  # the sources count its catalogs without its filters
@@ -270,7 +270,7 @@ class ProductScan:
 
     def _plan(
         self, query: Query, service: CatalogService, client: BlockingClient, stored: _Stored
-    ) -> Plan:
+    ) -> ReadPlan:
         # Polars counts n_rows before the predicate, so a limited search is not narrowed.
         pushdown = Pushdown()
         if query.n_rows is None and self.search.max_products is None:
@@ -278,7 +278,7 @@ class ProductScan:
         is_whole = query.n_rows is None and pushdown == Pushdown()
         search = _narrowed(self.search, pushdown)
         if search is None:
-            return Plan(self.search, [], self._clock())
+            return ReadPlan(self.search, [], self._clock())
         is_granted = isinstance(service.catalogs, GrantedCatalogs)
         is_stamped = is_whole and (stored.store is not None or search.max_products is None)
         listed = None
@@ -296,8 +296,8 @@ class ProductScan:
             merges=self.search.has_filters,
         )
         if not is_whole:
-            return Plan(search, walks, self._clock())
-        learned = json.loads(stored.latest_provenance().get(ROWS_PER_PRODUCT, "{}"))
+            return ReadPlan(search, walks, self._clock())
+        learned = json.loads(stored.latest_metadata().get(ROWS_PER_PRODUCT, "{}"))
         walks = [replace(walk, rows_per_product=learned.get(walk.catalog)) for walk in walks]
         brands = SnapshotBrands(stored.latest, stored.warn)
 
@@ -305,7 +305,7 @@ class ProductScan:
             return split_large(some, search, service, client, brands=brands, log=stored.log)
 
         if stored.store is None:
-            return Plan(search, in_reading_order(split(walks)), self._clock())
+            return ReadPlan(search, in_reading_order(split(walks)), self._clock())
         plan = plan_with_store(
             search, split(walks), stored.store, client, log=stored.log, warn=stored.warn
         )
@@ -316,14 +316,14 @@ class ProductScan:
 class _Stored:
     """What an execution uses of the place that its rows are stored in; it may have none."""
 
-    def __init__(self, place: SnapshotPlace | None = None, store: PageStore | None = None) -> None:
+    def __init__(self, place: SnapshotTarget | None = None, store: PageStore | None = None) -> None:
         self.log = place.log if place else _LOGGER.info
         self.warn = place.warn if place else _LOGGER.warning
         self.latest = place.latest if place else lambda: None
-        self.latest_provenance = place.latest_provenance if place else dict
+        self.latest_metadata = place.latest_metadata if place else dict
         self.store = store
         self.saved: Sequence[Walk] = ()
-        self.figures = ProductFigures()
+        self.metrics = ProductMetrics()
 
     def remove_pages(self) -> None:
         """Remove the saved pages that are not needed after the snapshot was published."""
@@ -355,10 +355,10 @@ def scan_products(
     timeout: float = DEFAULT_TIMEOUT,
     concurrency: int = 8,
     retry: RetryPolicy | None = None,
-    reserve: float = 0.2,
+    reserved_fraction: float = 0.2,
     catalogs: CatalogSource | None = None,
     budget_usd: float | None = None,
-    max_extra_pages_ratio: float = MAX_EXTRA_PAGES_RATIO,
+    max_extra_pages_fraction: float = MAX_EXTRA_PAGES_RATIO,
     progress: bool = False,
 ) -> pl.LazyFrame:
     """Return a search as a LazyFrame; it is read when the frame is executed.
@@ -383,12 +383,12 @@ def scan_products(
         concurrency: The number of catalogs, or of parts of a large one, that are read at the same
             time.
         retry: How requests are retried.
-        reserve: Share of the organisation's request budget, 0 to 1, that is left to other users.
+        reserved_fraction: Fraction of the organisation's rate limit, 0 to 1, left to other users.
         catalogs: Where the catalogs come from that a search without `catalogs` reads; by default
             `GrantedCatalogs`.
         budget_usd: Dollars that all executions of the frame may spend; None for no limit.
-        max_extra_pages_ratio: The most pages that reading a catalog in several walks may add, as a
-            share of its pages; 0 reads each catalog in one walk.
+        max_extra_pages_fraction: The most pages that reading a catalog in several walks may add, as
+            a fraction of its pages; 0 reads each catalog in one walk.
         progress: True to show a bar with the products, the cost and the time left while the frame
             is executed: on stderr if that is a terminal, or in the cell of a notebook.
 
@@ -411,10 +411,10 @@ def scan_products(
         timeout=timeout,
         concurrency=concurrency,
         retry=retry or RetryPolicy(),
-        limiter=RateLimiter(reserve),
+        limiter=RateLimiter(reserved_fraction),
         catalogs=catalogs or GrantedCatalogs(),
         spending=Spending(budget_usd=budget_usd),
-        max_extra_pages_ratio=max_extra_pages_ratio,
+        max_extra_pages_fraction=max_extra_pages_fraction,
     )
     return ProductScan(search, service, progress=progress).frame
 

@@ -15,7 +15,7 @@ import polars as pl
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.api.spending import Prices, dollars, usd
 from octogen_dagster.frames.effective_query import EffectiveQuery, combine
-from octogen_dagster.frames.reading import Figures
+from octogen_dagster.frames.source import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,9 +69,9 @@ class ReadStatistics:
         self.charged_requests = spending.charged_requests
         self.cost_usd, self.prices = float(spending.spent_usd), spending.prices
 
-    def figures(self) -> Figures:
+    def metrics(self) -> Metrics:
         """Return the figures by name."""
-        figures: Figures = {
+        metrics: Metrics = {
             "requests": self.requests,
             "retries": self.retries,
             "charged_requests": self.charged_requests,
@@ -82,23 +82,23 @@ class ReadStatistics:
             "fetched_at": self.started_at,
         }
         if self.unknown_fields:
-            figures["unknown_field_names"] = dict(self.unknown_fields.most_common())
-        return figures
+            metrics["unknown_field_names"] = dict(self.unknown_fields.most_common())
+        return metrics
 
-    def cost_figures(self, price_usd: float, saved_requests: int) -> Figures:
+    def cost_metrics(self, price_usd: float, saved_requests: int) -> Metrics:
         """Return the costs by name, by the price of the requests that read rows; none if it is 0.
 
         `saved_requests` were spared this run, since earlier ones have paid for them.
         """
         if not price_usd:
             return {}
-        figures: Figures = {
+        metrics: Metrics = {
             "cost_usd": self.cost_usd,
             "cost_saved_usd": float(dollars(price_usd) * saved_requests),
         }
         if self.rows:
-            figures["cost_usd_per_1000_products"] = round(self.cost_usd / self.rows * 1000, 6)
-        return figures
+            metrics["cost_usd_per_1000_products"] = round(self.cost_usd / self.rows * 1000, 6)
+        return metrics
 
     def cost(self, price_usd: float) -> str:
         """Return the cost so far and what it will likely be, such as "$0.28 of about $0.42".
@@ -171,10 +171,10 @@ class ScanStatistics(ReadStatistics):
         self.first_request_id = self.first_request_id or pages[0].request_id
         self.last_request_id = pages[-1].request_id
 
-    def figures(self) -> Figures:
+    def metrics(self) -> Metrics:
         """Return the figures by name."""
         source = "service, continued from saved pages" if self.resumed_pages else "service"
-        figures: Figures = {
+        metrics: Metrics = {
             "search": self.search.as_json(),
             "source": source,
             "truncated": self.truncated,
@@ -183,19 +183,19 @@ class ScanStatistics(ReadStatistics):
             "pages": self.pages,
             "resumed_pages": self.resumed_pages,
             "repeats_removed": self.repeats,
-            **super().figures(),
-            **self.cost_figures(self.prices.search_page_usd, self._pages_not_paid()),
+            **super().metrics(),
+            **self.cost_metrics(self.prices.search_page_usd, self._pages_not_paid()),
         }
         if self.first_request_id and self.last_request_id:
-            figures["first_request_id"] = self.first_request_id
-            figures["last_request_id"] = self.last_request_id
+            metrics["first_request_id"] = self.first_request_id
+            metrics["last_request_id"] = self.last_request_id
         if query := self.effective_query:
-            figures["effective_query"] = query
+            metrics["effective_query"] = query
         if self.expected_rows is not None:
-            figures["expected_rows"] = self.expected_rows
+            metrics["expected_rows"] = self.expected_rows
         if self.rows_per_product is not None:
-            figures["rows_per_product"] = round(self.rows_per_product, 4)
-        return figures
+            metrics["rows_per_product"] = round(self.rows_per_product, 4)
+        return metrics
 
     def progress(self) -> str:
         """Return a line about the progress of the read."""
@@ -214,7 +214,7 @@ class ScanStatistics(ReadStatistics):
         return max(0, min(self.resumed_pages, self.pages - paid))
 
 
-class ProductFigures:
+class ProductMetrics:
     """Shares of null and quantiles of the price of products, added up as their frames pass.
 
     Prices of two currencies do not compare, so the quantiles are of each of the five currencies
@@ -237,12 +237,12 @@ class ProductFigures:
             own = prices.filter(currency.eq_missing(code)) if len(codes) > 1 else prices
             self._prices.setdefault(code, []).append(own)
 
-    def figures(self) -> Figures:
+    def metrics(self) -> Metrics:
         """Return the figures by name; none without rows."""
         if not self._rows:
             return {}
         without_price = sum(each.null_count() for some in self._prices.values() for each in some)
-        figures: Figures = {
+        metrics: Metrics = {
             "null_share_current_price": round(without_price / self._rows, 4),
             "null_share_brand": round(self._without_brand / self._rows, 4),
         }
@@ -258,8 +258,8 @@ class ProductFigures:
             if of_currency:
                 quantiles[name] = of_currency
             if "p50" in of_currency:
-                figures[f"price_p50_{name}"] = of_currency["p50"]
-        return {**figures, "price_quantiles": quantiles} if quantiles else figures
+                metrics[f"price_p50_{name}"] = of_currency["p50"]
+        return {**metrics, "price_quantiles": quantiles} if quantiles else metrics
 
     def _currencies(self) -> list[str | None]:
         """The codes of the currencies with the most products; None is for products without."""

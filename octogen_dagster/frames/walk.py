@@ -57,8 +57,8 @@ class Walk:
     @property
     def last_indexed_at(self) -> datetime | None:
         """When the last one of its catalogs was indexed; None if that is not known of each."""
-        stamps = [state.last_indexed_at for state in self.catalogs]
-        return max((stamp for stamp in stamps if stamp), default=None) if all(stamps) else None
+        times = [state.last_indexed_at for state in self.catalogs]
+        return max(filter(None, times), default=None) if all(times) else None
 
     @property
     def product_count(self) -> int | None:
@@ -178,8 +178,9 @@ class WalkRead:
             ) from error
         if self.walk.part and error.status_code in REFUSED_STATUSES:
             raise OctogenPagingError(
-                f"{error} Nothing was published. Set max_extra_pages_ratio=0 (of OctogenResource "
-                "or scan_products), which reads each catalog in one walk, and report it to Octogen."
+                f"{error} Nothing was published. Set max_extra_pages_fraction=0 (of "
+                "OctogenResource or scan_products), which reads each catalog in one walk, and "
+                "report it to Octogen."
             ) from error
         raise error
 

@@ -17,7 +17,12 @@ from octogen_dagster.errors import (
     OctogenBigQueryUnreachableError,
     OctogenError,
 )
-from octogen_dagster.sharing.names import ListingName, Plan, checked_project, plan_subscription
+from octogen_dagster.sharing.names import (
+    ListingName,
+    SubscriptionPlan,
+    checked_project,
+    plan_subscription,
+)
 from octogen_dagster.sharing.octogen import (
     Action,
     Offer,
@@ -183,7 +188,7 @@ def subscribe_with_octogen(
     replacing: Callable[[str, str], None] | None = None,
     datasets: Mapping[str, str] = MappingProxyType({}),
     log: Callable[[str], object] = lambda _: None,
-) -> tuple[Plan, BigQuerySubscriptionResult]:
+) -> tuple[SubscriptionPlan, BigQuerySubscriptionResult]:
     """Subscribe to one listing if Octogen has granted access, and tell Octogen of it.
 
     `log` is called with what is no failure.

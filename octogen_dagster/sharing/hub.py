@@ -21,7 +21,6 @@ from octogen_dagster.errors import (
     OctogenBigQueryUnavailableError,
     OctogenBigQueryUnreachableError,
 )
-from octogen_dagster.settings import require_extras
 from octogen_dagster.sharing.google_errors import (
     ANALYTICS_HUB,
     is_disabled_api,
@@ -33,7 +32,8 @@ from octogen_dagster.sharing.google_errors import (
     translate_google_errors,
     with_reason,
 )
-from octogen_dagster.sharing.names import ListingName, Plan, checked_exchange
+from octogen_dagster.sharing.names import ListingName, SubscriptionPlan, checked_exchange
+from octogen_dagster.validation import require_extras
 
 if TYPE_CHECKING:
     from google.api_core.exceptions import PermissionDenied
@@ -171,7 +171,7 @@ class AnalyticsHub:
             response = self._client.test_iam_permissions(request, **self._bounds())
         return _SUBSCRIBE in response.permissions
 
-    def subscribe(self, plan: Plan) -> Subscription | None:
+    def subscribe(self, plan: SubscriptionPlan) -> Subscription | None:
         """Subscribe to a listing, which creates its linked dataset; None if there is one already.
 
         The request may be sent more than once. If the answer to the first attempt is lost, the next
@@ -207,7 +207,9 @@ class AnalyticsHub:
                 return _subscription(ah.Subscription.pb(response.subscription), plan.listing)
         self._explain_denial(subject, plan, denial)
 
-    def _explain_denial(self, subject: str, plan: Plan, denial: PermissionDenied) -> NoReturn:
+    def _explain_denial(
+        self, subject: str, plan: SubscriptionPlan, denial: PermissionDenied
+    ) -> NoReturn:
         """Tell a grant that has not arrived from a fault of the destination."""
         code = with_reason("PERMISSION_DENIED", denial)
         reason = f"{code}: {shortened(denial.message)}"

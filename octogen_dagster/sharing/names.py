@@ -70,7 +70,7 @@ class ListingName:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SubscriptionPlan:
     """Which dataset is to be linked to which listing; `plan_subscription` makes one."""
 
     listing: ListingName
@@ -86,11 +86,11 @@ def plan_subscription(
     dataset_id: str | None = None,
     location: str | None = None,
     friendly_name: str | None = None,
-) -> Plan:
+) -> SubscriptionPlan:
     """Make the plan for a listing. What is left out is derived from the listing's name."""
     listing = ListingName.parse(listing_resource)
     dataset_id = checked_dataset_id(dataset_id or listing.default_dataset_id)
-    return Plan(
+    return SubscriptionPlan(
         listing=listing,
         project=checked_project(project),
         dataset_id=dataset_id,

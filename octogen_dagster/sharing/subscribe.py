@@ -13,7 +13,7 @@ from octogen_dagster.errors import (
     OctogenBigQueryUnavailableError,
 )
 from octogen_dagster.sharing.hub import REVOKED, AnalyticsHub, Subscription
-from octogen_dagster.sharing.names import Plan, plan_subscription, sample_query
+from octogen_dagster.sharing.names import SubscriptionPlan, plan_subscription, sample_query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -89,7 +89,7 @@ def subscribe_to_listing(
 
 def subscribe(
     hub: AnalyticsHub,
-    plan: Plan,
+    plan: SubscriptionPlan,
     *,
     replacing: Callable[[str, str], None] | None = None,
     datasets: Mapping[str, str] = MappingProxyType({}),
@@ -125,14 +125,14 @@ def subscribe(
 
 
 def find_subscription(
-    hub: AnalyticsHub, plan: Plan, datasets: Mapping[str, str] = MappingProxyType({})
+    hub: AnalyticsHub, plan: SubscriptionPlan, datasets: Mapping[str, str] = MappingProxyType({})
 ) -> BigQuerySubscriptionResult | None:
     """The subscription to the plan's listing that gives access to data; None if there is none."""
     found = in_force(_subscriptions_to(hub, plan, datasets), plan)
     return None if found is None else _result(found, plan, already_subscribed=True)
 
 
-def in_force(subscriptions: Iterable[Subscription], plan: Plan) -> Subscription | None:
+def in_force(subscriptions: Iterable[Subscription], plan: SubscriptionPlan) -> Subscription | None:
     """The best of the subscriptions to the plan's listing that give access to data.
 
     More than one is rare: it prefers the planned dataset, then a known one, then current data.
@@ -149,7 +149,7 @@ def in_force(subscriptions: Iterable[Subscription], plan: Plan) -> Subscription 
 
 
 def _subscriptions_to(
-    hub: AnalyticsHub, plan: Plan, datasets: Mapping[str, str]
+    hub: AnalyticsHub, plan: SubscriptionPlan, datasets: Mapping[str, str]
 ) -> list[Subscription]:
     return [
         replace(each, dataset_id=each.dataset_id or datasets.get(each.name))
@@ -160,7 +160,7 @@ def _subscriptions_to(
 
 def _delete(
     hub: AnalyticsHub,
-    plan: Plan,
+    plan: SubscriptionPlan,
     leftovers: Sequence[Subscription],
     replacing: Callable[[str, str], None] | None,
 ) -> None:
@@ -190,7 +190,7 @@ def _delete(
 
 
 def _still_taken(
-    plan: Plan, own: Sequence[Subscription], deleted: Iterable[str]
+    plan: SubscriptionPlan, own: Sequence[Subscription], deleted: Iterable[str]
 ) -> OctogenBigQueryError:
     """The error of a plan whose dataset id stays taken, by no subscription that names it."""
     if deleted:
@@ -216,7 +216,7 @@ def _still_taken(
     return OctogenBigQueryError(f"{_taken(plan)}, and {problem}")
 
 
-def _taken(plan: Plan) -> str:
+def _taken(plan: SubscriptionPlan) -> str:
     return f"Listing {plan.listing}: project {plan.project} already has a dataset {plan.dataset_id}"
 
 
@@ -228,7 +228,7 @@ def _unknown_state(subscription: Subscription) -> str:
 
 
 def _result(
-    subscription: Subscription, plan: Plan, *, already_subscribed: bool
+    subscription: Subscription, plan: SubscriptionPlan, *, already_subscribed: bool
 ) -> BigQuerySubscriptionResult:
     if subscription.dataset_id is None:
         raise OctogenBigQueryError(

@@ -14,7 +14,7 @@ from octogen_dagster.api.catalog_sources import CatalogSource, GrantedCatalogs
 from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.api.responses import CATALOG_NOT_FOUND
 from octogen_dagster.api.search import ProductSearch, describe_search
-from octogen_dagster.dagster_parts import (
+from octogen_dagster.asset_definition import (
     ACCEPT_SHRINKING,
     ACCEPT_SHRINKING_CONFIG,
     RESOURCE,
@@ -25,15 +25,15 @@ from octogen_dagster.dagster_parts import (
 from octogen_dagster.errors import OctogenError
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.plan import list_for
-from octogen_dagster.frames.reading import MIN_ROWS_RATIO, is_within, utc_now
 from octogen_dagster.frames.scan import ProductScan
+from octogen_dagster.frames.source import MIN_ROWS_RATIO, is_within, utc_now
 from octogen_dagster.frames.statistics import ScanStatistics
-from octogen_dagster.settings import did_you_mean, require_fraction
 from octogen_dagster.snapshots.catalogs import ADDS_PARTITIONS
 from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA, column_schema
-from octogen_dagster.snapshots.partitions import SnapshotPartitions, catalog_of
+from octogen_dagster.snapshots.partitions import PartitionLayout, catalog_of
 from octogen_dagster.snapshots.ranges import Made, service_of, snapshot_asset
 from octogen_dagster.snapshots.resource import OctogenResource
+from octogen_dagster.validation import did_you_mean, require_fraction
 
 SEARCH = "octogen/search"
 _MAX_NAMED_CATALOGS = 20
@@ -44,7 +44,7 @@ def build_products_asset(
     search: ProductSearch | Mapping[str, Any] | None = None,
     partitions_def: dg.PartitionsDefinition[str] | None = None,
     *,
-    min_rows_ratio: float = MIN_ROWS_RATIO,
+    min_rows_fraction: float = MIN_ROWS_RATIO,
     resource_key: str = RESOURCE,
     _clock: Callable[[], datetime] = utc_now,
     **asset_arguments: Any,
@@ -66,7 +66,7 @@ def build_products_asset(
         partitions_def: Partitions by catalog (`catalog_partitions`), by time (`snapshot_days`) or
             by both (`catalog_days`). In a partition of a catalog the search reads only that
             catalog. A past time is refused, because the service knows only the present.
-        min_rows_ratio: The smallest snapshot of whole catalogs that is published, as a share of
+        min_rows_fraction: The smallest snapshot of whole catalogs that is published, as a share of
             the rows of the one that it replaces. With fewer rows, or none, the run fails and the
             snapshot there stays; `accept_shrinking: true` in the run configuration accepts it for
             one run. 0 publishes any snapshot. A search with filters or `max_products` may find any
@@ -84,15 +84,15 @@ def build_products_asset(
     Raises:
         ValueError: The search names catalogs although each partition is a catalog; the partitions
             are of times that do not include the present, or of two dimensions other than a catalog
-            and a time; or `min_rows_ratio` is not from 0 to 1. A
+            and a time; or `min_rows_fraction` is not from 0 to 1. A
             mapping that is no search is a pydantic.ValidationError, which names the field.
     """
     given = asset_arguments_of(name, asset_arguments)
     of_spec = given.pop("partitions_def", None)
     partitions_def = of_spec if partitions_def is None else partitions_def
     default = ProductSearch.model_validate({} if search is None else search)
-    partitions = SnapshotPartitions(partitions_def)
-    require_fraction("min_rows_ratio", min_rows_ratio)
+    partitions = PartitionLayout(partitions_def)
+    require_fraction("min_rows_fraction", min_rows_fraction)
     _check_partitions(given["name"], partitions, default)
 
     @snapshot_asset(
@@ -115,7 +115,7 @@ def build_products_asset(
     )
     def products(context: dg.AssetExecutionContext) -> Callable[[str | None], Made]:
         config = dict(context.op_execution_context.op_config)
-        ratio = 0.0 if config.pop(ACCEPT_SHRINKING) else min_rows_ratio
+        ratio = 0.0 if config.pop(ACCEPT_SHRINKING) else min_rows_fraction
         configured = _configured_search(config)
         searches = [each.model_dump(exclude={"page_size"}) for each in (configured, default)]
         octogen: OctogenResource = getattr(context.resources, resource_key)
@@ -126,14 +126,14 @@ def build_products_asset(
                 configured,
                 partitions,
                 is_own=searches[0] == searches[1],
-                min_rows_ratio=ratio,
+                min_rows_fraction=ratio,
                 clock=_clock,
             ).made
 
     return products
 
 
-def _check_partitions(name: str, partitions: SnapshotPartitions, search: ProductSearch) -> None:
+def _check_partitions(name: str, partitions: PartitionLayout, search: ProductSearch) -> None:
     if partitions.catalogs is not None and search.catalogs:
         raise ValueError(
             f"Asset {name!r}: each partition is a catalog, so the search must not name "
@@ -147,7 +147,7 @@ def _check_partitions(name: str, partitions: SnapshotPartitions, search: Product
         )
 
 
-def _description(search: ProductSearch, partitions: SnapshotPartitions) -> str:
+def _description(search: ProductSearch, partitions: PartitionLayout) -> str:
     found = describe_search(search, of=None if partitions.catalogs is None else "each catalog")
     if partitions.times is not None:
         found += ", as they were at each time"
@@ -170,17 +170,17 @@ class _Scans:
         context: dg.AssetExecutionContext,
         octogen: OctogenResource,
         search: ProductSearch,
-        partitions: SnapshotPartitions,
+        partitions: PartitionLayout,
         *,
         is_own: bool,
-        min_rows_ratio: float,
+        min_rows_fraction: float,
         clock: Callable[[], datetime],
     ) -> None:
         self._context = context
         self._search = search
         self._partitions = partitions
         self._is_own = is_own
-        self._min_rows_ratio = min_rows_ratio
+        self._min_rows_fraction = min_rows_fraction
         self._clock = clock
         self._service = service_of(context, octogen)
         self._list_catalogs = functools.cache(self._fetch_list)
@@ -234,7 +234,7 @@ class _Scans:
             report,
             list_catalogs=self._list_catalogs,
             window=window,
-            min_rows_ratio=self._min_rows_ratio,
+            min_rows_fraction=self._min_rows_fraction,
             explain=explain,
             clock=self._clock,
         )

@@ -13,11 +13,11 @@ import dagster as dg
 import msgspec
 
 from octogen_dagster.api.catalog_states import CatalogList
-from octogen_dagster.dagster_parts import RESOURCE
+from octogen_dagster.asset_definition import RESOURCE
 from octogen_dagster.errors import OctogenError
-from octogen_dagster.frames.reading import utc_now
+from octogen_dagster.frames.source import utc_now
 from octogen_dagster.snapshots.assets import SEARCH
-from octogen_dagster.snapshots.partitions import SnapshotPartitions, keys_by_catalog
+from octogen_dagster.snapshots.partitions import PartitionLayout, keys_by_catalog
 from octogen_dagster.snapshots.resource import OctogenResource
 from octogen_dagster.ticks import (
     Wanted,
@@ -74,7 +74,7 @@ def build_catalog_sensor(
         ValueError: The asset has no named dynamic partitions.
     """
     name = name or f"{products.key.to_python_identifier()}_catalog_sensor"
-    partitions = SnapshotPartitions(products.partitions_def)
+    partitions = PartitionLayout(products.partitions_def)
     catalogs = named_partitions(products, partitions.catalogs, "catalogs")
     if SEARCH not in products.metadata_by_key[products.key]:
         raise ValueError(
@@ -116,7 +116,7 @@ def build_catalog_sensor(
         for line in [*listed.warnings, *skipped]:
             context.log.warning(line)
         wanted = [
-            Wanted(key, state.version, state.changed_at.timestamp() if state.changed_at else 0.0)
+            Wanted(key, state.version, state.indexed_at.timestamp() if state.indexed_at else 0.0)
             for state in listed.catalogs
             if (key := keys.get(state.catalog)) is not None
             # Of a new catalog without products nothing could be published.
@@ -169,7 +169,7 @@ class _CachedVersions(msgspec.Struct):
         return base64.b64encode(zlib.compress(msgspec.json.encode(self, order="sorted"))).decode()
 
     def update(
-        self, instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: SnapshotPartitions
+        self, instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: PartitionLayout
     ) -> None:
         """Read the materializations since the last tick."""
         after = max(0, self.last_event - _EVENTS_READ_AGAIN)

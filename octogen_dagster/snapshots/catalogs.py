@@ -7,7 +7,7 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.api.catalog_states import CatalogState
-from octogen_dagster.dagster_parts import (
+from octogen_dagster.asset_definition import (
     RESOURCE,
     asset_arguments_of,
     octogen_asset,
@@ -63,7 +63,7 @@ def build_catalogs_asset(
         if partitions_def is not None:
             _add_partitions(context, partitions_def, listed.catalogs)
         frame = catalogs_frame(listed.catalogs)
-        context.add_asset_metadata(_figures(frame))
+        context.add_asset_metadata(_metrics(frame))
         return frame
 
     return catalogs
@@ -75,12 +75,12 @@ def catalogs_frame(catalogs: Iterable[CatalogState]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=CATALOGS_SCHEMA, orient="row").sort("catalog")
 
 
-def _figures(frame: pl.DataFrame) -> dict[str, int]:
+def _metrics(frame: pl.DataFrame) -> dict[str, int]:
     """Return the number of catalogs and, where all counts are known, of their products."""
-    figures = {"octogen/catalogs": len(frame)}
+    metrics = {"octogen/catalogs": len(frame)}
     if not frame["product_count"].has_nulls():
-        figures["octogen/products"] = int(frame["product_count"].sum())
-    return figures
+        metrics["octogen/products"] = int(frame["product_count"].sum())
+    return metrics
 
 
 def _add_partitions(

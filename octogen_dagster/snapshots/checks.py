@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.dagster_parts import FRESH, Metadata, markdown_table, require_max_age
-from octogen_dagster.frames.reading import utc_now
-from octogen_dagster.settings import did_you_mean, require_fraction
+from octogen_dagster.asset_definition import FRESH, Metadata, require_max_age
+from octogen_dagster.frames.source import utc_now
+from octogen_dagster.markdown import markdown_table
 from octogen_dagster.snapshots.freshness import build_fresh_check
 from octogen_dagster.snapshots.history_checks import (
     HISTORY_ADVICE,
@@ -21,10 +21,11 @@ from octogen_dagster.snapshots.history_checks import (
     history_problems,
     is_history,
 )
-from octogen_dagster.snapshots.io_manager import PartitionSnapshots, frame_of, input_kind
+from octogen_dagster.snapshots.io_manager import InputSnapshots, frame_of, input_kind
 from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA
-from octogen_dagster.snapshots.partitions import SnapshotPartitions
-from octogen_dagster.snapshots.range_checks import OF_PARTITIONS, partition_evaluations
+from octogen_dagster.snapshots.partitions import PartitionLayout
+from octogen_dagster.snapshots.range_checks import PARTITION_CHECKS, partition_evaluations
+from octogen_dagster.validation import did_you_mean, require_fraction
 
 MAX_NULL_SHARE: Mapping[str, float] = {"product_url": 0.0, "title": 0.2, "current_price": 0.2}
 """The shares of nulls that are allowed by default."""
@@ -47,9 +48,9 @@ _NEEDED = {_ROWS: {"title"}, _NULLS: {"title"}, _PRICES: {"current_price", "curr
 _ADVICE = {
     _ROWS: "Look at the changes of the products. If the number is right, the next snapshots are "
     "compared with it; max_rows_change sets the limit.",
-    _NULLS: "Ask Octogen whether it still has these values; max_null_share sets the limits.",
+    _NULLS: "Ask Octogen whether it still has these values; max_null_fraction sets the limits.",
     _PRICES: "Compare the sample with the shop, and tell Octogen if it is right there. "
-    "max_bad_price_share and price_outlier_ratio set the limits.",
+    "max_bad_price_fraction and price_outlier_ratio set the limits.",
     **dict.fromkeys(HISTORY_CHECKS, HISTORY_ADVICE),
 }
 _SHOWN = ("catalog_key", "uuid", "product_url", "title")
@@ -73,8 +74,8 @@ def build_snapshot_checks(
     *,
     max_age: timedelta | None = timedelta(days=2),
     max_rows_change: float | None = 0.3,
-    max_null_share: Mapping[str, float] | None = MAX_NULL_SHARE,
-    max_bad_price_share: float | None = 0.001,
+    max_null_fraction: Mapping[str, float] | None = MAX_NULL_SHARE,
+    max_bad_price_fraction: float | None = 0.001,
     price_outlier_ratio: float = 100.0,
     exclude: Collection[str] = (),
     blocking: bool = False,
@@ -111,10 +112,10 @@ def build_snapshot_checks(
         max_age: The maximum age of each catalog's last materialization; None leaves `fresh` out.
         max_rows_change: Share by which the number of rows may differ from that of the last
             snapshots, where it may always differ by ten; None leaves `rows_within_bounds` out.
-        max_null_share: The largest share of nulls of columns by name, 0 to 1; None leaves `nulls`
-            out. The default leaves out columns that the asset does not declare.
-        max_bad_price_share: Share of the products whose price may be bad in one of these ways, 0 to
-            1; None leaves `prices` out.
+        max_null_fraction: The largest fraction of nulls of columns by name, 0 to 1; None leaves
+            `nulls` out. The default leaves out columns that the asset does not declare.
+        max_bad_price_fraction: Fraction of the products whose price may be bad in one of these
+            ways, 0 to 1; None leaves `prices` out.
         price_outlier_ratio: How many times a price may be above or below the median.
         exclude: Names of checks to leave out.
         blocking: True to keep what is downstream in the same run from running after a failed check.
@@ -130,16 +131,16 @@ def build_snapshot_checks(
     """
     require_max_age(max_age)
     columns = _declared_columns(asset)
-    if max_null_share is MAX_NULL_SHARE and columns is not None:
-        max_null_share = {name: MAX_NULL_SHARE[name] for name in columns & MAX_NULL_SHARE.keys()}
-    _check_limits(max_rows_change, max_null_share, max_bad_price_share, price_outlier_ratio)
+    if max_null_fraction is MAX_NULL_SHARE and columns is not None:
+        max_null_fraction = {name: MAX_NULL_SHARE[name] for name in columns & MAX_NULL_SHARE.keys()}
+    _check_limits(max_rows_change, max_null_fraction, max_bad_price_fraction, price_outlier_ratio)
     _check_names(exclude)
     if blocking and severity is dg.AssetCheckSeverity.WARN:
         raise ValueError(
             "blocking=True needs severity=dg.AssetCheckSeverity.ERROR: Dagster lets what is "
             "downstream run after a warning."
         )
-    limits = {_ROWS: max_rows_change, _NULLS: max_null_share, _PRICES: max_bad_price_share}
+    limits = {_ROWS: max_rows_change, _NULLS: max_null_fraction, _PRICES: max_bad_price_fraction}
     names = [
         name
         for name, limit in limits.items()
@@ -153,14 +154,14 @@ def build_snapshot_checks(
             for check, name, bad, needed in history_problems():
                 yield Rule(check, name, bad, 0.0, needed)
             return
-        yield from _null_rules(schema, max_null_share or {})
-        yield from _price_rules(schema, max_bad_price_share or 0.0, price_outlier_ratio)
+        yield from _null_rules(schema, max_null_fraction or {})
+        yield from _price_rules(schema, max_bad_price_fraction or 0.0, price_outlier_ratio)
 
     checks = []
     if names:
         rows = _RowsChecks(
             asset.key,
-            SnapshotPartitions(asset.partitions_def),
+            PartitionLayout(asset.partitions_def),
             names,
             rules,
             max_rows_change or 0.0,
@@ -189,12 +190,12 @@ def _declared_columns(asset: dg.AssetsDefinition) -> set[str] | None:
 
 def _check_limits(
     max_rows_change: float | None,
-    max_null_share: Mapping[str, float] | None,
-    max_bad_price_share: float | None,
+    max_null_fraction: Mapping[str, float] | None,
+    max_bad_price_fraction: float | None,
     price_outlier_ratio: float,
 ) -> None:
-    shares = {f"max_null_share[{name!r}]": at for name, at in (max_null_share or {}).items()}
-    for name, share in {**shares, "max_bad_price_share": max_bad_price_share or 0.0}.items():
+    shares = {f"max_null_fraction[{name!r}]": at for name, at in (max_null_fraction or {}).items()}
+    for name, share in {**shares, "max_bad_price_fraction": max_bad_price_fraction or 0.0}.items():
         require_fraction(name, share)
     if max_rows_change is not None and max_rows_change < 0:
         raise ValueError(
@@ -281,7 +282,7 @@ def _rows_checks(asset: dg.AssetsDefinition, rows: "_RowsChecks") -> dg.AssetChe
     ) -> Iterator[dg.AssetCheckResult | dg.AssetCheckEvaluation]:
         op = context.op_execution_context
         selected = [each.name for each in op.selected_asset_check_keys]
-        if isinstance(snapshot, PartitionSnapshots) and not op.has_partition_key:
+        if isinstance(snapshot, InputSnapshots) and not op.has_partition_key:
             for partition in snapshot.partitions:
                 frame = snapshot.frame(partition)
                 found = rows.results(context.instance, frame, partition, selected)
@@ -298,7 +299,7 @@ def _rows_checks(asset: dg.AssetsDefinition, rows: "_RowsChecks") -> dg.AssetChe
         ins={"snapshot": dg.AssetIn(key)},
         can_subset=True,
     )(snapshot_checks)
-    OF_PARTITIONS[checks.node_def] = rows.results
+    PARTITION_CHECKS[checks.node_def] = rows.results
     return checks
 
 
@@ -307,7 +308,7 @@ class _RowsChecks:
     """The checks of the rows of an asset's snapshots."""
 
     asset: dg.AssetKey
-    partitions: SnapshotPartitions
+    partitions: PartitionLayout
     names: Collection[str]
     rules: Callable[[pl.Schema], Iterable[Rule]]
     max_rows_change: float
@@ -420,7 +421,7 @@ def _earlier_rows(
     instance: dg.DagsterInstance,
     asset: dg.AssetKey,
     partition: str | None,
-    partitions: SnapshotPartitions,
+    partitions: PartitionLayout,
 ) -> list[int]:
     """The numbers of rows of the last five snapshots of the same search, the newest first.
 

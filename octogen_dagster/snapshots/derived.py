@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.dagster_parts import RESOURCE, asset_arguments_of
+from octogen_dagster.asset_definition import RESOURCE, asset_arguments_of
 from octogen_dagster.frames.brands import BRANDS_SCHEMA, product_brands
 from octogen_dagster.frames.changes import (
     CHANGES_SCHEMA,
@@ -19,7 +19,6 @@ from octogen_dagster.frames.changes import (
 )
 from octogen_dagster.frames.columns import DETAIL_SCHEMA
 from octogen_dagster.frames.details import DetailScan, DetailStatistics
-from octogen_dagster.settings import require_fraction
 from octogen_dagster.snapshots.io_manager import frame_of, input_kind, pair_of
 from octogen_dagster.snapshots.metadata import (
     BRANDS_SOURCES,
@@ -29,9 +28,10 @@ from octogen_dagster.snapshots.metadata import (
     column_lineage,
     column_schema,
 )
-from octogen_dagster.snapshots.partitions import MAX_TIMES_BACK, SnapshotPartitions
+from octogen_dagster.snapshots.partitions import MAX_TIMES_BACK, PartitionLayout
 from octogen_dagster.snapshots.ranges import Made, own_range, service_of, snapshot_asset
 from octogen_dagster.snapshots.resource import OctogenResource
+from octogen_dagster.validation import require_fraction
 
 _MAX_CATALOGS_IN_LOG = 10
 _MAX_DIFFERENCES_IN_LOG = 10
@@ -66,7 +66,7 @@ def build_product_changes_asset(
         ValueError: The products have partitions of two dimensions that are not a catalog and a
             time.
     """
-    times = SnapshotPartitions(products.partitions_def).times
+    times = PartitionLayout(products.partitions_def).times
     given = asset_arguments_of(name or f"{products.key.path[-1]}_changes", asset_arguments)
     given |= own_range(given, products)
     policy = given.get("backfill_policy")
@@ -198,7 +198,7 @@ def build_product_details_asset(
     *,
     name: str | dg.AssetSpec | None = None,
     only_changed: bool = False,
-    failure_threshold: float = 0.05,
+    max_failed_fraction: float = 0.05,
     resource_key: str = RESOURCE,
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
@@ -229,7 +229,7 @@ def build_product_details_asset(
             previous details snapshot, or were not found for it; carry the other rows over. What
             the listing does not show (a description, a review) is then as old as `looked_up_at`
             says.
-        failure_threshold: Share of the lookups, 0 to 1, that may fail. If more fail, nothing is
+        max_failed_fraction: Share of the lookups, 0 to 1, that may fail. If more fail, nothing is
             published. A product that is gone is not a failure, and a row that is carried over
             counts as a lookup that did not fail. 50 failures in a row end the run in any case.
         resource_key: The key of the `OctogenResource`; give another one to read with two of them.
@@ -237,9 +237,9 @@ def build_product_details_asset(
             `automation_condition`, `retry_policy`.
 
     Raises:
-        ValueError: failure_threshold is not between 0 and 1.
+        ValueError: max_failed_fraction is not between 0 and 1.
     """
-    require_fraction("failure_threshold", failure_threshold)
+    require_fraction("max_failed_fraction", max_failed_fraction)
     given = asset_arguments_of(name or f"{products.key.path[-1]}_details", asset_arguments)
     given |= own_range(given, products)
     policy = given.get("backfill_policy")
@@ -277,7 +277,7 @@ def build_product_details_asset(
                 frame_of(products, partition),
                 service,
                 only_changed=only_changed,
-                failure_threshold=failure_threshold,
+                max_failed_fraction=max_failed_fraction,
                 report=report,
             )
             return Made(scan, lineage)

@@ -7,10 +7,11 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.dagster_parts import FRESH, Metadata, hours, markdown_table
+from octogen_dagster.asset_definition import FRESH, Metadata, hours
 from octogen_dagster.errors import OctogenError
-from octogen_dagster.snapshots.partitions import SnapshotPartitions, keys_by_catalog
-from octogen_dagster.snapshots.range_checks import OF_ASSETS
+from octogen_dagster.markdown import markdown_table
+from octogen_dagster.snapshots.partitions import PartitionLayout, keys_by_catalog
+from octogen_dagster.snapshots.range_checks import ASSET_CHECKS
 from octogen_dagster.snapshots.resource import OctogenResource
 
 _ADVICE = "Look at the last runs, and at the sensor or schedule that requests them."
@@ -29,7 +30,7 @@ def build_fresh_check(
     A `dagster.FreshnessPolicy` looks at the last materialization of an asset, whichever partition
     that was, so one catalog that is alive keeps it satisfied.
     """
-    key, partitions = asset.key, SnapshotPartitions(asset.partitions_def)
+    key, partitions = asset.key, PartitionLayout(asset.partitions_def)
     every_hour: Any = dg.AutomationCondition.cron_tick_passed(_EVERY_HOUR)
     every = "Every catalog" if partitions.catalogs else "It"
     lately = f"in the last {hours(max_age):g} hours"
@@ -106,7 +107,7 @@ def build_fresh_check(
     def fresh(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         return result(context)
 
-    OF_ASSETS[fresh.node_def] = result
+    ASSET_CHECKS[fresh.node_def] = result
     return fresh
 
 
@@ -125,7 +126,7 @@ class _Last:
         self,
         instance: dg.DagsterInstance,
         asset: dg.AssetKey,
-        partitions: SnapshotPartitions,
+        partitions: PartitionLayout,
         cutoff: datetime,
     ) -> None:
         before = dg.AssetRecordsFilter(asset, before_timestamp=cutoff.timestamp())
@@ -149,14 +150,14 @@ class _Last:
         self.awaited = len(late) - len(self.stale)
 
 
-def _parts(instance: dg.DagsterInstance, partitions: SnapshotPartitions) -> Iterable[str | None]:
+def _parts(instance: dg.DagsterInstance, partitions: PartitionLayout) -> Iterable[str | None]:
     if partitions.catalogs is None:
         return [None]
     return partitions.catalogs.get_partition_keys(dynamic_partitions_store=instance)
 
 
 def _last_ids(
-    instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: SnapshotPartitions
+    instance: dg.DagsterInstance, asset: dg.AssetKey, partitions: PartitionLayout
 ) -> Mapping[str | None, int]:
     """The storage id of the last materialization of each partition, or of the asset as a whole."""
     if partitions.catalogs is None and partitions.times is None:

@@ -14,7 +14,7 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.api.search import ProductSearch
-from octogen_dagster.dagster_parts import asset_arguments_of
+from octogen_dagster.asset_definition import asset_arguments_of
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.changes import SnapshotPair
 from octogen_dagster.frames.history import (
@@ -23,15 +23,15 @@ from octogen_dagster.frames.history import (
     Observation,
     SnapshotTimes,
     StoredSnapshot,
-    advanced,
     history_metadata,
     observation_of,
+    put_in,
     read_forgotten,
     read_observed,
     tracked_products,
 )
 from octogen_dagster.frames.io_source import Query, check, io_source
-from octogen_dagster.frames.reading import Outcome, Reading, SnapshotPlace
+from octogen_dagster.frames.source import Outcome, Reading, SnapshotTarget
 from octogen_dagster.snapshots.assets import SEARCH
 from octogen_dagster.snapshots.derived import wait_only_for_latest
 from octogen_dagster.snapshots.io_manager import input_kind, pair_of
@@ -41,7 +41,7 @@ from octogen_dagster.snapshots.metadata import (
     column_lineage,
     column_schema,
 )
-from octogen_dagster.snapshots.partitions import SnapshotPartitions
+from octogen_dagster.snapshots.partitions import PartitionLayout
 from octogen_dagster.snapshots.ranges import Made, own_range, snapshot_asset
 from octogen_dagster.store import DamagedError
 
@@ -50,9 +50,9 @@ _VERSIONS = "octogen.snapshots"
 
 
 def _of_pair(pair: SnapshotPair) -> list[StoredSnapshot]:
-    opened = [(pair.current, pair.provenance)]
+    opened = [(pair.current, pair.file_metadata)]
     if pair.previous is not None:
-        opened.append((pair.previous, pair.previous_provenance))
+        opened.append((pair.previous, pair.previous_file_metadata))
     return [StoredSnapshot(lambda each=each: each) for each in opened]  # type: ignore[misc]
 
 
@@ -65,9 +65,9 @@ class HistoryUpdate:
         self._snapshots = snapshots
 
     @contextlib.contextmanager
-    def reading(self, place: SnapshotPlace) -> Iterator[Reading]:
+    def reading(self, place: SnapshotTarget) -> Iterator[Reading]:
         """Let the block store the history in its place."""
-        before = place.latest_provenance()
+        before = place.latest_metadata()
         history = _existing(place, before)
         observed = read_observed(before)
         forgotten = read_forgotten(before)
@@ -78,12 +78,12 @@ class HistoryUpdate:
                 if versions.get(snapshot.name) == snapshot.version:
                     continue
                 versions[snapshot.name] = snapshot.version
-            frame, provenance, at = _opened(snapshot)
+            frame, file_metadata, at = _opened(snapshot)
             if at is None or at in observed or at in forgotten:
                 continue
             # Not its frame: a frame keeps its file open, and there may be thousands.
             unseen[at] = snapshot
-            observed[at] = observation_of(frame, provenance)
+            observed[at] = observation_of(frame, file_metadata)
             place.log(f"The snapshot of {at:%Y-%m-%d %H:%M:%S} UTC is put into the history.")
         stop = threading.Event()
 
@@ -91,22 +91,22 @@ class HistoryUpdate:
             for frame in _with(history, unseen, observed):
                 check(stop)
                 yield frame
-            if place.latest_provenance() != before:
+            if place.latest_metadata() != before:
                 raise OctogenSnapshotError(
                     "The history was replaced while snapshots were put into it, by another run or "
                     "by forget_snapshot. Nothing was changed; run it again."
                 )
 
-        outcome = Outcome(provenance=history_metadata(observed, forgotten))
+        outcome = Outcome(file_metadata=history_metadata(observed, forgotten))
         if versions:
             outcome = replace(
-                outcome, provenance={**outcome.provenance, _VERSIONS: json.dumps(versions)}
+                outcome, file_metadata={**outcome.file_metadata, _VERSIONS: json.dumps(versions)}
             )
         frame = io_source(HISTORY_SCHEMA, frames, stop)
         yield Reading(frame, lambda: outcome, stop=stop.set)
 
 
-def _existing(place: SnapshotPlace, provenance: Mapping[str, str]) -> pl.LazyFrame:
+def _existing(place: SnapshotTarget, file_metadata: Mapping[str, str]) -> pl.LazyFrame:
     try:
         history = place.latest()
     except DamagedError as error:
@@ -116,7 +116,7 @@ def _existing(place: SnapshotPlace, provenance: Mapping[str, str]) -> pl.LazyFra
         ) from error
     if history is None:
         return pl.LazyFrame(schema=HISTORY_SCHEMA)
-    if OBSERVED not in provenance:
+    if OBSERVED not in file_metadata:
         raise OctogenSnapshotError(
             "The file at the place of the history does not say which snapshots are in it, so none "
             "can be put in. Run it again if the store was not in reach. If the file is not a "
@@ -132,10 +132,10 @@ def _opened(
 
     That is None if it does not say it, since it has no rows.
     """
-    stored, provenance = snapshot.open()
+    stored, file_metadata = snapshot.open()
     frame = tracked_products(stored)
-    if (at := provenance.get("octogen.fetched_at")) is not None:
-        return frame, provenance, datetime.fromisoformat(at)
+    if (at := file_metadata.get("octogen.fetched_at")) is not None:
+        return frame, file_metadata, datetime.fromisoformat(at)
     last = frame.select(pl.len(), pl.col("fetched_at").max())
     rows, found = last.collect(engine="streaming").row(0)
     if rows and found is None:
@@ -143,7 +143,7 @@ def _opened(
             "A snapshot of products does not say when it was read: fetched_at is null in all "
             f"{rows:,} rows. Give fetched_at the time of the snapshot before you store it."
         )
-    return frame, provenance, found
+    return frame, file_metadata, found
 
 
 def _with(
@@ -157,7 +157,7 @@ def _with(
         return
     *earlier, last = sorted(unseen)
 
-    def put_in(history: pl.LazyFrame, at: datetime) -> Iterator[pl.DataFrame]:
+    def with_snapshot(history: pl.LazyFrame, at: datetime) -> Iterator[pl.DataFrame]:
         known = {time: observed[time] for time in observed if time not in unseen or time <= at}
         snapshot, _, found_at = _opened(unseen[at])
         if found_at != at:
@@ -165,16 +165,16 @@ def _with(
                 f"The snapshot of {at:%Y-%m-%d %H:%M:%S} UTC was replaced while it was put into "
                 "the history. Nothing was changed; run it again."
             )
-        return advanced(history, snapshot, at, known)
+        return put_in(history, snapshot, at, known)
 
     for at in earlier:
-        frame = io_source(HISTORY_SCHEMA, lambda *_: put_in(history, at))  # noqa: B023
+        frame = io_source(HISTORY_SCHEMA, lambda *_: with_snapshot(history, at))  # noqa: B023
         # It has no name that a killed run could leave, and ends with the frame that reads it.
         file = tempfile.TemporaryFile()  # noqa: SIM115
         frame.sink_parquet(file, compression="zstd", compression_level=1)
         file.seek(0)  # Polars reads from where the file is
         history = pl.scan_parquet(file, glob=False)
-    yield from put_in(history, last)
+    yield from with_snapshot(history, last)
 
 
 def build_product_history_asset(
@@ -212,7 +212,7 @@ def build_product_history_asset(
             `automation_condition=dagster.AutomationCondition.eager()` the history follows each new
             snapshot.
     """
-    partitions = SnapshotPartitions(products.partitions_def)
+    partitions = PartitionLayout(products.partitions_def)
     given = asset_arguments_of(name or f"{products.key.path[-1]}_history", asset_arguments)
     given |= own_range(given, products)
     condition = given.get("automation_condition")

@@ -17,32 +17,28 @@ import dagster as dg
 import polars as pl
 from pydantic import ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
-from octogen_dagster.dagster_parts import (
-    canceling_ends,
-    permanent_errors_fail,
-    shared_budget,
-    takes_range,
-)
+from octogen_dagster.asset_definition import canceling_ends, permanent_errors_fail, takes_range
 from octogen_dagster.errors import MissingPackageError, OctogenSnapshotError
 from octogen_dagster.frames.changes import SnapshotPair
 from octogen_dagster.frames.history import SnapshotTimes, StoredSnapshot
 from octogen_dagster.frames.pages import RESUME_WITHIN
-from octogen_dagster.settings import refuse_unknown_settings
-from octogen_dagster.snapshots.partitions import SnapshotPartitions, SnapshotPlaces
+from octogen_dagster.run_budget import shared_budget
+from octogen_dagster.snapshots.partitions import PartitionLayout, SnapshotKeys
 from octogen_dagster.snapshots.publication import (
     Failures,
     Publication,
-    Run,
+    PublishingStep,
     materialization,
     reported_before,
     snapshot_source,
 )
 from octogen_dagster.store import Store, previous_of
+from octogen_dagster.validation import refuse_unknown_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from octogen_dagster.frames.reading import SnapshotSource
+    from octogen_dagster.frames.source import SnapshotSource
 
 MAX_OPEN_FILES = 256
 """Partitions in one frame whose files are kept open; those of a larger frame are opened by name."""
@@ -53,7 +49,7 @@ _LOADED = (
 )
 
 
-class PartitionSnapshots:
+class InputSnapshots:
     """The snapshots of an input of which a run may have several partitions, opened one by one."""
 
     def __init__(
@@ -69,19 +65,19 @@ class PartitionSnapshots:
 def input_kind(asset: dg.AssetsDefinition, kind: type, policy: dg.BackfillPolicy | None) -> type:
     """What the snapshots of an asset are loaded as in a step with its partitions and this policy.
 
-    It is the kind, or `PartitionSnapshots` if a run may have several partitions.
+    It is the kind, or `InputSnapshots` if a run may have several partitions.
     """
-    return PartitionSnapshots if takes_range(policy, asset.partitions_def) else kind
+    return InputSnapshots if takes_range(policy, asset.partitions_def) else kind
 
 
-def frame_of(snapshots: pl.LazyFrame | PartitionSnapshots, partition: str | None) -> pl.LazyFrame:
+def frame_of(snapshots: pl.LazyFrame | InputSnapshots, partition: str | None) -> pl.LazyFrame:
     """The snapshot of a partition of an input."""
-    return snapshots.frame(partition) if isinstance(snapshots, PartitionSnapshots) else snapshots
+    return snapshots.frame(partition) if isinstance(snapshots, InputSnapshots) else snapshots
 
 
-def pair_of(snapshots: SnapshotPair | PartitionSnapshots, partition: str | None) -> SnapshotPair:
+def pair_of(snapshots: SnapshotPair | InputSnapshots, partition: str | None) -> SnapshotPair:
     """The snapshot of a partition of an input, with the one before it."""
-    return snapshots.pair(partition) if isinstance(snapshots, PartitionSnapshots) else snapshots
+    return snapshots.pair(partition) if isinstance(snapshots, InputSnapshots) else snapshots
 
 
 class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
@@ -177,7 +173,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         with canceling_ends(run.instance, run.run_id):
             self._publish_output(context, obj, run)
 
-    def _publish_output(self, context: dg.OutputContext, obj: Any, run: Run) -> None:
+    def _publish_output(self, context: dg.OutputContext, obj: Any, run: PublishingStep) -> None:
         partitions = _partitions(context)
         if len(partitions) > 1 or (isinstance(obj, Mapping) and None not in partitions):
             self._publish_each(context, partitions, obj)
@@ -236,10 +232,10 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         context: dg.OutputContext | dg.AssetExecutionContext,
         partitions_def: dg.PartitionsDefinition[Any] | None,
         partition: str | None,
-        run: Run,
+        run: PublishingStep,
         warn: Callable[[str], None] | None = None,
     ) -> Publication:
-        places = SnapshotPlaces(self.store, context.asset_key, partitions_def, partition)
+        places = SnapshotKeys(self.store, context.asset_key, partitions_def, partition)
         resume_within = timedelta(hours=self.resume_within_hours)
         return Publication(places, run, context.log, resume_within, warn)
 
@@ -257,7 +253,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         """
         annotation = context.dagster_type.typing_type
         several: dict[Any, Callable[[dg.InputContext], Any]] = {
-            PartitionSnapshots: self._load_partitions,
+            InputSnapshots: self._load_partitions,
             SnapshotTimes: self._load_times,
             SnapshotPair: lambda each: self._load_pair(each, _partition(each)),
         }
@@ -296,19 +292,19 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         # The previous snapshot is opened first. If a run publishes in between, the pair spans two
         # publications; in the other order it could compare a snapshot with itself.
         is_there = key is not None and self.store.exists(key)
-        previous, previous_provenance = self.store.open(key) if key and is_there else (None, {})
-        current, provenance = self.store.open(self._existing_key(context, partition))
-        return SnapshotPair(current, previous, before, provenance, previous_provenance)
+        previous, previous_file_metadata = self.store.open(key) if key and is_there else (None, {})
+        current, file_metadata = self.store.open(self._existing_key(context, partition))
+        return SnapshotPair(current, previous, before, file_metadata, previous_file_metadata)
 
-    def _load_partitions(self, context: dg.InputContext) -> PartitionSnapshots:
-        return PartitionSnapshots(
+    def _load_partitions(self, context: dg.InputContext) -> InputSnapshots:
+        return InputSnapshots(
             context.asset_partition_keys,
             functools.partial(self._open, context),
             functools.partial(self._load_pair, context),
         )
 
     def _load_times(self, context: dg.InputContext) -> SnapshotTimes:
-        partitions = SnapshotPartitions(context.asset_partitions_def)
+        partitions = PartitionLayout(context.asset_partitions_def)
         places, store = self._places(context), self.store
         keys: defaultdict[str | None, dict[str, str]] = defaultdict(dict)
         for key in context.asset_partition_keys:
@@ -365,8 +361,8 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             )
         return key
 
-    def _places(self, context: dg.InputContext, partition: str | None = None) -> SnapshotPlaces:
-        return SnapshotPlaces(self.store, context.asset_key, _partitions_def(context), partition)
+    def _places(self, context: dg.InputContext, partition: str | None = None) -> SnapshotKeys:
+        return SnapshotKeys(self.store, context.asset_key, _partitions_def(context), partition)
 
 
 def _resolved(value: Any) -> Any:
@@ -466,14 +462,14 @@ def _add_metadata(
         context.add_output_metadata(metadata)
 
 
-def _run_of(context: dg.OutputContext) -> Run:
+def _run_of(context: dg.OutputContext) -> PublishingStep:
     try:
-        return Run(context.step_context.instance, context.run_id, context.step_key)
+        return PublishingStep(context.step_context.instance, context.run_id, context.step_key)
     except dg.DagsterInvariantViolationError:  # a context made for a test
         run_id = None
         with contextlib.suppress(dg.DagsterInvariantViolationError):
             run_id = context.run_id
-        return Run(None, run_id, "")
+        return PublishingStep(None, run_id, "")
 
 
 def _partition(context: dg.InputContext | dg.OutputContext) -> str | None:

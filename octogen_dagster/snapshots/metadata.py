@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import polars as pl
 
-from octogen_dagster.dagster_parts import Metadata, inline_table
+from octogen_dagster.asset_definition import Metadata
 from octogen_dagster.frames.brands import BRANDS_DESCRIPTIONS, BRANDS_SCHEMA
 from octogen_dagster.frames.changes import CHANGES_DESCRIPTIONS, CHANGES_SCHEMA, WATCHED
 from octogen_dagster.frames.columns import (
@@ -24,16 +24,17 @@ from octogen_dagster.frames.history import (
     HISTORY_SCHEMA,
     OBSERVED,
     TRACKED,
-    history_figures,
+    history_metrics,
     price_drops,
     read_observed,
 )
 from octogen_dagster.frames.previews import preview, shops
+from octogen_dagster.markdown import inline_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from octogen_dagster.frames.reading import Figure, Figures, Outcome
+    from octogen_dagster.frames.source import Metric, Metrics, Outcome
 
 COLUMN_SCHEMA = "dagster/column_schema"
 _COLUMN_LINEAGE = "dagster/column_lineage"
@@ -150,17 +151,17 @@ def snapshot_metadata(
     parts: dict[str, Callable[[], Metadata]] = {
         "columns": lambda: {COLUMN_SCHEMA: column_schema(schema)},
         "preview": lambda: _text("preview", inline_table(preview(snapshot))),
-        "figures of the read": lambda: figures_metadata(outcome.figures()),
-        "figures of the rows": lambda: figures_metadata(outcome.row_figures()),
+        "figures of the read": lambda: figures_metadata(outcome.metrics()),
+        "figures of the rows": lambda: figures_metadata(outcome.row_metrics()),
     }
     if schema == PRODUCT_SCHEMA:
         parts["shops"] = lambda: _text("shops", ", ".join(f"<{shop}>" for shop in shops(snapshot)))
-    if schema == HISTORY_SCHEMA and OBSERVED in outcome.provenance:
-        observed = read_observed(outcome.provenance)
+    if schema == HISTORY_SCHEMA and OBSERVED in outcome.file_metadata:
+        observed = read_observed(outcome.file_metadata)
         last = max(observed, default=None)
         parts["figures of the history"] = lambda: {
             "octogen/snapshots": len(observed),
-            **figures_metadata(history_figures(snapshot, last)),
+            **figures_metadata(history_metrics(snapshot, last)),
         }
         if last:
             parts["price drops"] = lambda: _drops(price_drops(snapshot, last))
@@ -176,9 +177,9 @@ def snapshot_metadata(
     return metadata
 
 
-def figures_metadata(figures: Figures) -> Metadata:
+def figures_metadata(metrics: Metrics) -> Metadata:
     """Return figures as metadata entries `octogen/<name>`."""
-    return {f"octogen/{name}": _metadata_value(value) for name, value in figures.items()}
+    return {f"octogen/{name}": _metadata_value(value) for name, value in metrics.items()}
 
 
 def _drops(drops: pl.DataFrame) -> Metadata:
@@ -189,7 +190,7 @@ def _text(name: str, text: str) -> Metadata:
     return {f"octogen/{name}": dg.MetadataValue.md(text)} if text else {}
 
 
-def _metadata_value(figure: Figure) -> dg.MetadataValue[Any] | str | int | float:
+def _metadata_value(figure: Metric) -> dg.MetadataValue[Any] | str | int | float:
     if isinstance(figure, datetime):
         return dg.MetadataValue.timestamp(figure)
     return dg.MetadataValue.json(figure) if isinstance(figure, dict) else figure

@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 
 import dagster as dg
 
-from octogen_dagster.frames.reading import is_within
+from octogen_dagster.frames.source import is_within
 from octogen_dagster.store import MAX_COMPONENT_LENGTH, path_component
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def catalog_days(
     )
 
 
-class SnapshotPartitions:
+class PartitionLayout:
     """The partitions of an asset, read as `catalogs`, `times`, both or neither."""
 
     def __init__(self, partitions_def: dg.PartitionsDefinition[Any] | None) -> None:
@@ -182,7 +182,7 @@ def catalog_of(partition_key: str) -> str:
     return unquote(partition_key)
 
 
-class SnapshotPlaces:
+class SnapshotKeys:
     """The keys of an asset's snapshots in a store, and those of one of its partitions.
 
     An asset `a/b` is `a/b.parquet`, its partition `k` is `a/b/k.parquet`. `partition` is None for
@@ -240,5 +240,5 @@ class SnapshotPlaces:
         return None if before is None else self.of(before)
 
     @property
-    def _partitions(self) -> SnapshotPartitions:
-        return SnapshotPartitions(self._partitions_def)
+    def _partitions(self) -> PartitionLayout:
+        return PartitionLayout(self._partitions_def)

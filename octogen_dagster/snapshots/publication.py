@@ -23,7 +23,7 @@ from octogen_dagster.errors import (
     OctogenSnapshotError,
 )
 from octogen_dagster.frames.pages import PageStore
-from octogen_dagster.frames.reading import (
+from octogen_dagster.frames.source import (
     ROWS,
     FrameSource,
     check_complete,
@@ -33,9 +33,9 @@ from octogen_dagster.snapshots.metadata import snapshot_metadata
 from octogen_dagster.store import DamagedError, Store, write_parquet
 
 if TYPE_CHECKING:
-    from octogen_dagster.dagster_parts import Metadata
-    from octogen_dagster.frames.reading import Reading, SnapshotSource
-    from octogen_dagster.snapshots.partitions import SnapshotPlaces
+    from octogen_dagster.asset_definition import Metadata
+    from octogen_dagster.frames.source import Reading, SnapshotSource
+    from octogen_dagster.snapshots.partitions import SnapshotKeys
 
 _Result = TypeVar("_Result")
 _RUN_ID = "octogen.run_id"
@@ -43,7 +43,7 @@ _POLL_SECONDS = 0.2
 _MAX_NAMED = 20
 _MAX_IN_A_ROW = 16
 """Partitions that fail one after the other by errors that may pass, before the others wait."""
-_OF_ALL = (OctogenAuthenticationError, OctogenInsufficientCreditError, OctogenBudgetError)
+_FATAL_ERRORS = (OctogenAuthenticationError, OctogenInsufficientCreditError, OctogenBudgetError)
 """Errors that every other partition would meet as well."""
 _FAILED = "octogen/failed"
 """The metadata of the observation of a partition that failed for good in a run that is retried."""
@@ -92,7 +92,7 @@ class Stops:
             stop()
 
 
-class Run(NamedTuple):
+class PublishingStep(NamedTuple):
     """The step of a run that publishes snapshots; no instance and no id in a test without a run."""
 
     instance: dg.DagsterInstance | None
@@ -101,12 +101,12 @@ class Run(NamedTuple):
 
 
 class Publication:
-    """One snapshot and its run. It is the `SnapshotPlace` of what the snapshot is made from."""
+    """One snapshot and its run. It is the `SnapshotTarget` of what the snapshot is made from."""
 
     def __init__(
         self,
-        places: SnapshotPlaces,
-        run: Run,
+        places: SnapshotKeys,
+        run: PublishingStep,
         log: dg.DagsterLogManager,
         resume_within: timedelta,
         warn: Callable[[str], None] | None = None,
@@ -130,7 +130,7 @@ class Publication:
         key = self._places.latest()
         return self._store.scan(key) if key else None
 
-    def latest_provenance(self) -> Mapping[str, str]:
+    def latest_metadata(self) -> Mapping[str, str]:
         try:
             key = self._places.latest()
             return self._store.metadata(key) if key else {}
@@ -158,14 +158,14 @@ class Publication:
             rows = write_parquet(
                 reading.frame,
                 unfinished,
-                metadata=lambda: {**self._provenance(), **reading.outcome().provenance},
+                metadata=lambda: {**self._file_metadata(), **reading.outcome().file_metadata},
                 stop=reading.stop,
                 row_group_size=limits.row_group_size,
             )
             outcome = reading.outcome()
             check_complete(outcome, rows, uri)
             existing = self._existing(key)
-            if limits.min_rows_ratio:
+            if limits.min_rows_fraction:
                 latest = key if store.exists(key) else places.latest()
                 facts = existing if latest == key else self._existing(latest)
                 check_not_shrunken(limits, rows, _row_count(store, latest, facts), uri)
@@ -185,16 +185,16 @@ class Publication:
                 metadata |= snapshot_metadata(outcome, snapshot, self.warn)
         return metadata
 
-    def _provenance(self) -> dict[str, str]:
-        provenance = {"octogen.asset_key": self._places.asset.to_user_string()}
+    def _file_metadata(self) -> dict[str, str]:
+        file_metadata = {"octogen.asset_key": self._places.asset.to_user_string()}
         if self._run.run_id is not None:
-            provenance[_RUN_ID] = self._run.run_id
+            file_metadata[_RUN_ID] = self._run.run_id
         if self._places.partition is not None:
-            provenance["octogen.partition_key"] = self._places.partition
-        return provenance
+            file_metadata["octogen.partition_key"] = self._places.partition
+        return file_metadata
 
     def _existing(self, key: str | None) -> dict[str, str]:
-        """The provenance of a snapshot that this run replaces; empty without a usable one."""
+        """The file metadata that this run replaces; empty without a usable one."""
         try:
             return self._store.metadata(key) if key else {}
         except DamagedError as error:
@@ -218,7 +218,7 @@ class Publication:
         return any(record.run_id == run_id for record in records)
 
 
-def reported_before(run: Run, asset: dg.AssetKey) -> dict[str, dg.AssetMaterialization]:
+def reported_before(run: PublishingStep, asset: dg.AssetKey) -> dict[str, dg.AssetMaterialization]:
     """What a step need not publish again: what the run and those that it retries have reported."""
     logged: dict[str, dg.EventLogEntry] = {}
     for entry in _logged_before(run, dg.DagsterEventType.ASSET_MATERIALIZATION):
@@ -234,7 +234,7 @@ def reported_before(run: Run, asset: dg.AssetKey) -> dict[str, dg.AssetMateriali
     }
 
 
-def evaluated_before(run: Run, asset: dg.AssetKey) -> Mapping[str, Collection[str]]:
+def evaluated_before(run: PublishingStep, asset: dg.AssetKey) -> Mapping[str, Collection[str]]:
     """The checks of each partition that the run and those that it retries have evaluated."""
     found = defaultdict[str, set[str]](set)
     for entry in _logged_before(run, dg.DagsterEventType.ASSET_CHECK_EVALUATION):
@@ -262,7 +262,7 @@ def last_records(
     return found
 
 
-def _logged_before(run: Run, kind: dg.DagsterEventType) -> Iterator[dg.EventLogEntry]:
+def _logged_before(run: PublishingStep, kind: dg.DagsterEventType) -> Iterator[dg.EventLogEntry]:
     """The events of a kind of the run and of those that it retries, the latest run first.
 
     A run that succeeded is not retried: whoever executes it again wants it all anew.
@@ -311,11 +311,11 @@ def snapshot_source(asset: dg.AssetKey, made: Any) -> SnapshotSource:
     )
 
 
-def _row_count(store: Store, key: str | None, provenance: Mapping[str, str]) -> int:
+def _row_count(store: Store, key: str | None, file_metadata: Mapping[str, str]) -> int:
     """Return the number of rows of a snapshot; 0 without a usable one."""
-    if key is None or not provenance:
+    if key is None or not file_metadata:
         return 0
-    rows = provenance.get(ROWS)  # earlier versions do not write it
+    rows = file_metadata.get(ROWS)  # earlier versions do not write it
     return store.count_rows(key) if rows is None else int(rows)
 
 
@@ -367,7 +367,7 @@ class Failures:
         self._may_pass = self._is_of_all = False
         self.end = ""
 
-    def recall(self, run: Run) -> None:
+    def recall(self, run: PublishingStep) -> None:
         """Add the partitions that an earlier attempt of the step found to fail for good."""
         assert run.instance
         assert run.run_id
@@ -391,7 +391,7 @@ class Failures:
         if isinstance(error, dg.Failure) and not error.allow_retries:
             self._permanent[partition] = text
             self._in_a_row = 0
-            if isinstance(error.__cause__, _OF_ALL):
+            if isinstance(error.__cause__, _FATAL_ERRORS):
                 self._is_of_all = True
                 self._metadata = error.metadata
                 self.end = "they would fail by the same error"

@@ -16,9 +16,9 @@ from octogen_dagster.snapshots.publication import last_records
 PartitionResults = Callable[
     [dg.DagsterInstance, pl.LazyFrame, str | None, Collection[str]], Iterator[dg.AssetCheckResult]
 ]
-OF_PARTITIONS: WeakKeyDictionary[Any, PartitionResults] = WeakKeyDictionary()
+PARTITION_CHECKS: WeakKeyDictionary[Any, PartitionResults] = WeakKeyDictionary()
 """By the step of checks, what evaluates those with some names for a partition's snapshot."""
-OF_ASSETS: WeakKeyDictionary[Any, Callable[[Any], dg.AssetCheckResult]] = WeakKeyDictionary()
+ASSET_CHECKS: WeakKeyDictionary[Any, Callable[[Any], dg.AssetCheckResult]] = WeakKeyDictionary()
 """By the step of a check that looks at all partitions, what evaluates it with a run's context."""
 _TARGET = get_args(get_type_hints(dg.AssetCheckEvaluation)["target_materialization_data"])[0]
 """The class that Dagster takes in its public one, and does not export."""
@@ -38,9 +38,9 @@ class RangeChecks(NamedTuple):
         for each in context.job_def.asset_layer.data:
             definition = each.assets_def
             names = [key.name for key in definition.check_keys if key.asset_key == checks.asset]
-            if results := OF_PARTITIONS.get(definition.node_def):
+            if results := PARTITION_CHECKS.get(definition.node_def):
                 checks.of_partitions.append((results, names))
-            elif names and (result := OF_ASSETS.get(definition.node_def)):
+            elif names and (result := ASSET_CHECKS.get(definition.node_def)):
                 checks.of_asset.append((result, names[0]))
         return checks
 

@@ -17,21 +17,17 @@ import polars as pl
 
 from octogen_dagster.api.catalog_sources import CatalogService
 from octogen_dagster.api.service import OnceLog
-from octogen_dagster.dagster_parts import (
-    octogen_asset,
-    permanent_errors_fail,
-    shared_budget,
-    takes_range,
-)
+from octogen_dagster.asset_definition import octogen_asset, permanent_errors_fail, takes_range
 from octogen_dagster.frames.progress import Throttle
-from octogen_dagster.frames.reading import SnapshotSource
+from octogen_dagster.frames.source import SnapshotSource
+from octogen_dagster.run_budget import shared_budget
 from octogen_dagster.snapshots.io_manager import ParquetSnapshotIOManager
 from octogen_dagster.snapshots.metadata import COLUMN_SCHEMA
-from octogen_dagster.snapshots.partitions import SnapshotPlaces
+from octogen_dagster.snapshots.partitions import SnapshotKeys
 from octogen_dagster.snapshots.publication import (
     Failures,
     Published,
-    Run,
+    PublishingStep,
     Stops,
     each_at_once,
     evaluated_before,
@@ -166,7 +162,7 @@ def _publish_range(
 
     def evaluations(partition: str) -> Iterator[dg.AssetCheckEvaluation]:
         def snapshot() -> pl.LazyFrame:
-            return manager.store.scan(SnapshotPlaces(manager.store, asset).of(partition))
+            return manager.store.scan(SnapshotKeys(manager.store, asset).of(partition))
 
         try:
             yield from checks.evaluations(snapshot, partition, evaluated.get(partition, ()))
@@ -205,9 +201,9 @@ def _publish_range(
     failures.raise_any(len(partitions), untried)
 
 
-def _run_of(context: dg.AssetExecutionContext) -> Run:
+def _run_of(context: dg.AssetExecutionContext) -> PublishingStep:
     step = context.get_step_execution_context().step.key
-    return Run(context.instance, context.run.run_id, step)
+    return PublishingStep(context.instance, context.run.run_id, step)
 
 
 def _partitions(context: dg.AssetExecutionContext) -> Sequence[str]:

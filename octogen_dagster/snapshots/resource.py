@@ -42,11 +42,11 @@ from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.search import ProductSearch, SearchArguments, shows_arguments
 from octogen_dagster.api.service import DEFAULT_TIMEOUT
 from octogen_dagster.api.spending import LOOKUP_USD, SEARCH_PAGE_USD, Prices, Spending
-from octogen_dagster.settings import refuse_unknown_settings
+from octogen_dagster.validation import refuse_unknown_settings
 
 if TYPE_CHECKING:
-    from octogen_dagster.frames.reading import TimeWindow
     from octogen_dagster.frames.scan import ProductScan
+    from octogen_dagster.frames.source import TimeWindow
     from octogen_dagster.frames.statistics import ScanStatistics
 
 _LOGGER = logging.getLogger(__name__)
@@ -97,11 +97,11 @@ class OctogenResource(dg.ConfigurableResource[Any]):
     deadline: float = Field(
         default=300.0, gt=0, description="Seconds that a request may take with all its retries."
     )
-    reserve: float = Field(
+    reserved_fraction: float = Field(
         default=0.2,
         ge=0,
         lt=1,
-        description="Share of the organisation's request budget that bulk reads leave to others.",
+        description="Fraction of the organisation's rate limit that bulk reads leave to others.",
     )
     search_page_usd: float = Field(
         default=SEARCH_PAGE_USD,
@@ -132,7 +132,7 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         "What they have spent, by their tags octogen/spent_usd.<step>, is added up before each "
         "read, so it may be exceeded by what the runs spend that are under way at the same time.",
     )
-    max_extra_pages_ratio: float = Field(
+    max_extra_pages_fraction: float = Field(
         default=MAX_EXTRA_PAGES_RATIO,
         ge=0,
         le=1,
@@ -209,10 +209,10 @@ class OctogenResource(dg.ConfigurableResource[Any]):
             timeout=self.timeout,
             concurrency=self.concurrency,
             retry=RetryPolicy(attempts=self.attempts, deadline=self.deadline),
-            limiter=RateLimiter(self.reserve),
+            limiter=RateLimiter(self.reserved_fraction),
             spending=self.spending,
             catalogs=self.catalogs,
-            max_extra_pages_ratio=self.max_extra_pages_ratio,
+            max_extra_pages_fraction=self.max_extra_pages_fraction,
         )
 
     @property
@@ -267,7 +267,7 @@ class OctogenResource(dg.ConfigurableResource[Any]):
         report: "Callable[[ScanStatistics], None] | None" = None,
         *,
         window: "TimeWindow | None" = None,
-        min_rows_ratio: float = 0.5,
+        min_rows_fraction: float = 0.5,
     ) -> "ProductScan":
         """Return a scan, which reads all pages of a search when its frame is executed.
 
@@ -281,7 +281,7 @@ class OctogenResource(dg.ConfigurableResource[Any]):
             window: The start and the end of the time that the snapshot is of, as an asset's
                 `context.partition_time_window`. If it does not include the present, the read is
                 refused.
-            min_rows_ratio: The smallest snapshot of whole catalogs that
+            min_rows_fraction: The smallest snapshot of whole catalogs that
                 `ParquetSnapshotIOManager` publishes, as a share of the rows of the one that it
                 replaces; 0 publishes any, also an empty one.
 
@@ -295,5 +295,5 @@ class OctogenResource(dg.ConfigurableResource[Any]):
             self.service(),
             report,
             window=window,
-            min_rows_ratio=min_rows_ratio,
+            min_rows_fraction=min_rows_fraction,
         )

@@ -6,8 +6,8 @@ from typing import Any
 
 import dagster as dg
 
-from octogen_dagster.frames.reading import utc_now
-from octogen_dagster.snapshots.partitions import SnapshotPartitions
+from octogen_dagster.frames.source import utc_now
+from octogen_dagster.snapshots.partitions import PartitionLayout
 from octogen_dagster.ticks import most_in_a_run, run_request
 
 
@@ -34,7 +34,7 @@ def build_snapshot_schedule(
         name: The schedule's name; by default `<asset>_schedule`.
         schedule_arguments: Any other argument of `dagster.ScheduleDefinition`.
     """
-    partitions = SnapshotPartitions(products.partitions_def)
+    partitions = PartitionLayout(products.partitions_def)
     which = "" if partitions.catalogs is None else " for each catalog that has a partition"
     when = "" if partitions.times is None else ", in the partition of the present time"
     arguments: dict[str, Any] = {

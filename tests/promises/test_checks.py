@@ -93,12 +93,12 @@ def test_an_asset_of_ones_own_has_the_checks_of_the_columns_that_it_declares(
 
     assert names(own) == {"rows_within_bounds", "nulls", "fresh"}
     for limits, wrong in (({"title": 0.0}, set()), ({"price": 0.0}, {"nulls"})):
-        assets = [own, *build_snapshot_checks(own, max_null_share=limits)]
+        assets = [own, *build_snapshot_checks(own, max_null_fraction=limits)]
         result = dg.materialize(assets, resources=resources, instance=instance)
         assert failed(result) == wrong
     assert evaluations(result)["nulls"].description == (
         "own has no column price. Store it, or exclude the check 'nulls'. Ask Octogen whether it "
-        "still has these values; max_null_share sets the limits."
+        "still has these values; max_null_fraction sets the limits."
     )
 
 
@@ -107,8 +107,8 @@ def test_an_asset_of_ones_own_has_the_checks_of_the_columns_that_it_declares(
     [
         ({"max_age": None}, {"fresh"}),
         ({"max_rows_change": None}, {"rows_within_bounds"}),
-        ({"max_null_share": None}, {"nulls"}),
-        ({"max_bad_price_share": None}, {"prices"}),
+        ({"max_null_fraction": None}, {"nulls"}),
+        ({"max_bad_price_fraction": None}, {"prices"}),
         ({"exclude": ["nulls"]}, {"nulls"}),
         ({"exclude": ["nulls", "prices"]}, {"nulls", "prices"}),
         ({"exclude": sorted(ALL)}, ALL),
@@ -186,7 +186,7 @@ def test_a_column_with_too_many_nulls(asset: CheckedAsset) -> None:
     found = evaluations(result)["nulls"]
     assert found.description == (
         "products has bad rows: title is null in 3 of 10 rows (30 %), 20 % are allowed. Ask "
-        "Octogen whether it still has these values; max_null_share sets the limits."
+        "Octogen whether it still has these values; max_null_fraction sets the limits."
     )
     shown = numbers(found)
     assert (shown["rows"], shown["bad_rows"]) == (10, 3)
@@ -200,9 +200,9 @@ def test_a_column_with_too_many_nulls(asset: CheckedAsset) -> None:
 def test_a_brand_without_a_name_is_no_brand(asset: CheckedAsset) -> None:
     slug = {"name": None, "slug": "x"}
     asset.frame = products(4, brand=[None, slug, {"name": "Acme"}, {"name": "B"}])
-    asset.settings = {"max_null_share": {"brand": 0.5}}
+    asset.settings = {"max_null_fraction": {"brand": 0.5}}
     assert asset.check("nulls").passed
-    asset.settings = {"max_null_share": {"brand": 0.4}}
+    asset.settings = {"max_null_fraction": {"brand": 0.4}}
     assert numbers(asset.check("nulls"))["bad_rows"] == 2
 
 
@@ -220,14 +220,14 @@ def test_prices_that_are_wrong(asset: CheckedAsset) -> None:
         f"products has bad rows: a price is negative {each}; current_price is zero {each}; "
         f"original_price is below current_price {each}; current_price is far from the median of "
         f"its currency {each}. Compare the sample with the shop, and tell Octogen if it is right "
-        "there. max_bad_price_share and price_outlier_ratio set the limits."
+        "there. max_bad_price_fraction and price_outlier_ratio set the limits."
     )
     shown = numbers(found)
     assert shown["bad_rows"] == 4
     assert [line.split(" | ")[2] for line in shown["sample"].splitlines()[2:]] == [
         *("p10", "p11", "p12", "p13")
     ]
-    asset.settings = {"max_bad_price_share": 0.08}
+    asset.settings = {"max_bad_price_fraction": 0.08}
     assert asset.check("prices").passed
 
 
@@ -249,7 +249,7 @@ def test_a_price_is_compared_with_the_median_of_its_currency(
 ) -> None:
     count = len(prices)
     asset.frame = products(count, current_price=prices, currency=(currencies * count)[:count])
-    asset.settings = {"max_bad_price_share": 0.0}
+    asset.settings = {"max_bad_price_fraction": 0.0}
     found = asset.check("prices")
     assert (found.passed, numbers(found)["bad_rows"]) == (not bad, bad)
 

@@ -138,7 +138,7 @@ class TestRows:
     def test_a_product_that_is_gone_is_a_row_and_no_failure(self, shop: Shop) -> None:
         products = shop.products
         shop.sandbox.grant("strada", products=45)
-        result = shop.run(products, failure_threshold=0)
+        result = shop.run(products, max_failed_fraction=0)
         assert result.frame is not None
         gone = result.frame.filter(pl.col("status") == "gone")
         assert len(gone) == 15
@@ -175,7 +175,7 @@ class TestFailures:
             assert (
                 "More than 5 % of the lookups failed: 4 of 60; the first: The product at" in error
             )
-            assert "or raise failure_threshold." in error
+            assert "or raise max_failed_fraction." in error
             assert before is not None
             assert result.frame is not None
             assert result.frame.equals(before)
@@ -197,7 +197,7 @@ class TestFailures:
             return products
 
         details = build_product_details_asset(
-            listed, name="details", failure_threshold=1, retry_policy=None
+            listed, name="details", max_failed_fraction=1, retry_policy=None
         )
         result = materialized([listed, details], shop.folder, octogen, raise_on_error=False)
         assert "run again when the service is back" in results.failure(result)

@@ -237,7 +237,7 @@ def test_checks_are_evaluated_for_each_partition_as_it_is_done(
     instance.add_dynamic_partitions("octogen_catalogs", ["shop6"])
     sandbox.inject(Fault("price", 0, page=2, times=1))
     products = products_of_a_range()
-    checks = build_snapshot_checks(products, max_bad_price_share=0.0)
+    checks = build_snapshot_checks(products, max_bad_price_fraction=0.0)
     keys = [*CATALOGS, "shop6"]
     result = run(sandbox, tmp_path, [products, *checks], keys, instance, concurrency=1)
 
@@ -281,7 +281,7 @@ def test_an_automation_condition_waits_for_the_checks_of_each_partition(
     tmp_path: Path, sandbox: Sandbox, instance: dg.DagsterInstance, bad: list[str]
 ) -> None:
     products = products_of_a_range()
-    checks = build_snapshot_checks(products, max_bad_price_share=0.0, blocking=True)
+    checks = build_snapshot_checks(products, max_bad_price_fraction=0.0, blocking=True)
     conditions = dg.AutomationCondition
     condition = conditions.eager() & conditions.all_deps_blocking_checks_passed()
     brands = build_product_brands_asset(products, automation_condition=condition)

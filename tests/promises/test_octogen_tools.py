@@ -216,7 +216,7 @@ def test_a_registration_is_repeated_only_if_it_was_not_carried_out(
         (
             rate_limited(900),
             OctogenMCPRateLimitError,
-            "budget is spent (Slow down). Try again in 900",
+            "limit is used up (Slow down). Try again in 900",
         ),
         (http(503), OctogenMCPError, "failed with 503: try again later"),
         (http(404), OctogenMCPError, "refused with 404"),

@@ -114,7 +114,7 @@ def service(request: pytest.FixtureRequest) -> Iterator[PublishedService]:
 
 def test_a_third_of_the_products_was_removed(tmp_path: Path, service: PublishedService) -> None:
     products = build_products_asset("products", ProductSearch(catalogs=["acme"]))
-    details = build_product_details_asset(products, failure_threshold=0)
+    details = build_product_details_asset(products, max_failed_fraction=0)
     resources: dict[str, Any] = stored(tmp_path, octogen_at(service))
     assert dg.materialize([products], resources=resources).success
     service.catalogs["acme"] = [uuid for uuid in UUIDS if uuid not in REMOVED]

@@ -59,7 +59,7 @@ class Week:
         )
         return metadata(result, "products"), metadata(result, "products_changes")
 
-    def provenance(self) -> dict[str, str]:
+    def file_metadata(self) -> dict[str, str]:
         return pl.read_parquet_metadata(self.folder / "products" / f"{self.day}.parquet")
 
 
@@ -88,7 +88,7 @@ def test_a_week_in_which_the_understanding_changes_once(
         ]
         query = {"text": "red dress", "understood": True, "facets": facets}
         assert snapshot["octogen/effective_query"] == query
-        assert json.loads(week.provenance()["octogen.effective_query"]) == query
+        assert json.loads(week.file_metadata()["octogen.effective_query"]) == query
         lines = [
             f"'red dress' is understood as {facet['name']}: {', '.join(sorted(facet['values']))}."
             for facet in facets

@@ -63,9 +63,9 @@ def test_changes_have_old_and_new_values() -> None:
 WHOLE = {"octogen.search": '{"catalogs": ["acme", "zen"], "page_size": 50}'}
 
 
-@pytest.mark.parametrize("provenance", [{}, WHOLE, {"octogen.search": '{"of": "the future"}'}])
+@pytest.mark.parametrize("file_metadata", [{}, WHOLE, {"octogen.search": '{"of": "the future"}'}])
 def test_the_products_of_a_catalog_that_vanished_did_not_disappear(
-    provenance: dict[str, str],
+    file_metadata: dict[str, str],
 ) -> None:
     before = snapshot(
         {"uuid": "a", "catalog_key": "acme"},
@@ -74,7 +74,7 @@ def test_the_products_of_a_catalog_that_vanished_did_not_disappear(
         {"uuid": "n"},
     )
     now = snapshot({"uuid": "a", "catalog_key": "acme"}, {"uuid": "n"})
-    pair = SnapshotPair(now, before, provenance=provenance)
+    pair = SnapshotPair(now, before, file_metadata=file_metadata)
     assert product_changes(pair).collect()["uuid"].to_list() == ["b"]
     assert vanished_catalogs(pair) == ["zen"]
 
@@ -100,7 +100,7 @@ def test_the_changes_are_those_of_comparing_each_product_in_turn(
 ) -> None:
     for values in before.values():
         values.update(dict.fromkeys(empty))
-    pair = SnapshotPair(as_snapshot(now), as_snapshot(before), provenance=WHOLE)
+    pair = SnapshotPair(as_snapshot(now), as_snapshot(before), file_metadata=WHOLE)
     assert product_changes(pair).collect().rows(named=True) == changes_one_by_one(before, now)
 
 

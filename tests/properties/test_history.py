@@ -20,10 +20,10 @@ from octogen_dagster.frames.history import (
     HISTORY_SCHEMA,
     TRACKED,
     Observation,
-    advanced,
     as_of_time,
-    forgotten,
     observation_of,
+    put_in,
+    take_out,
 )
 
 Product = tuple[str | None, str]
@@ -47,7 +47,7 @@ class Snapshot(NamedTuple):
         return pl.DataFrame(rows, schema=PRODUCT_SCHEMA).lazy()
 
     @property
-    def provenance(self) -> dict[str, str]:
+    def file_metadata(self) -> dict[str, str]:
         if self.read is None:
             return {"octogen.search": "{}"}
         return {"octogen.search": '{"q": "boots"}', "octogen.catalogs": json.dumps([*self.read])}
@@ -67,11 +67,11 @@ class Snapshot(NamedTuple):
 Snapshots = dict[datetime, Snapshot]
 
 
-def put_in(
+def with_snapshot(
     history: pl.DataFrame, observed: Observed, at: datetime, snapshot: Snapshot
 ) -> tuple[pl.DataFrame, Observed]:
-    observed = {**observed, at: observation_of(snapshot.frame, snapshot.provenance)}
-    rows = advanced(history.lazy(), snapshot.frame, at, observed)
+    observed = {**observed, at: observation_of(snapshot.frame, snapshot.file_metadata)}
+    rows = put_in(history.lazy(), snapshot.frame, at, observed)
     return pl.concat([history.clear(), *rows]), observed
 
 
@@ -79,7 +79,7 @@ def made_of(snapshots: Iterable[tuple[datetime, Snapshot]]) -> tuple[pl.DataFram
     history = pl.DataFrame(schema=HISTORY_SCHEMA)
     observed: Observed = {}
     for at, snapshot in snapshots:
-        history, observed = put_in(history, observed, at, snapshot)
+        history, observed = with_snapshot(history, observed, at, snapshot)
     return history, observed
 
 
@@ -205,7 +205,7 @@ def test_a_history_in_any_order_of_arrival_is_that_of_a_model_which_keeps_all_sn
 def test_a_forgotten_snapshot_might_never_have_been(made: Snapshots, data: st.DataObject) -> None:
     history, observed = made_of(made.items())
     at = data.draw(st.sampled_from([*made]))
-    without = pl.concat([history.clear(), *forgotten(history.lazy(), at, observed)])
+    without = pl.concat([history.clear(), *take_out(history.lazy(), at, observed)])
     expected, _ = made_of((time, each) for time, each in made.items() if time != at)
     url = "product_url"  # as it was last seen, also by the snapshot that is forgotten
     assert_frame_equal(in_order(without.drop(url)), in_order(expected.drop(url)))

@@ -17,19 +17,28 @@ from typing import Any
 
 import pytest
 
-from octogen_dagster.ticks import MAX_RUNS, KeyOrder, Plan, Run, Tries, Wanted, count_tries, plan
+from octogen_dagster.ticks import (
+    MAX_RUNS,
+    KeyOrder,
+    RequestedRun,
+    TickPlan,
+    Tries,
+    Wanted,
+    count_tries,
+    plan,
+)
 
 MINUTE, HOUR = 60.0, 3600.0
 MOST_TRIES = 30
 """Of a catalog that always fails: 8 in 17 hours, and one after each jump of the clock."""
-Planner = Callable[..., Plan]
+Planner = Callable[..., TickPlan]
 
 
 @dataclass
 class Running:
     """A run; `generations` are those of its catalogs in the list that the run read."""
 
-    requested: Run
+    requested: RequestedRun
     reading: dict[str, float]
     """When the read of each catalog ends, unless the run dies before."""
     dies_at: float
@@ -100,13 +109,13 @@ class World:
                 return
             first, last = request[0], request[-1]
             keys = KeyOrder(self.known).between(first.key, last.key)
-            requested = Run(self.now, keys, first.request if len(request) == 1 else "")
+            requested = RequestedRun(self.now, keys, first.request if len(request) == 1 else "")
             self.launched.update(f"{key}@{self.version(key)}" for key in keys)
             ends = {key: self.now + self.random.expovariate(1 / (10 * MINUTE)) for key in keys}
             dies_at = self.random.choice(list(ends.values())) if self.happens(0.1) else math.inf
             self.runs.append(Running(requested, ends, dies_at))
 
-    def tick(self, interval: float = 5 * MINUTE) -> Plan | None:
+    def tick(self, interval: float = 5 * MINUTE) -> TickPlan | None:
         self.pass_time(interval)
         if self.happens(0.05):
             self.now += self.random.choice([-3, 2]) * HOUR
@@ -177,25 +186,27 @@ def test_a_wait_stays_the_longest_after_any_number_of_tries() -> None:
     assert not Tries(5_000, 0.0).are_recent(6 * HOUR)
 
 
-def without_busy(wanted: Any, done: Any, tried: Any, busy: Any, *others: Any, **named: Any) -> Plan:
+def without_busy(
+    wanted: Any, done: Any, tried: Any, busy: Any, *others: Any, **named: Any
+) -> TickPlan:
     return plan(wanted, done, tried, (), *others, **named)
 
 
-def without_tries(wanted: Any, done: Any, _: Any, *others: Any, **named: Any) -> Plan:
+def without_tries(wanted: Any, done: Any, _: Any, *others: Any, **named: Any) -> TickPlan:
     return plan(wanted, done, lambda _: {}, *others, **named)
 
 
-def cap_before_waits(wanted: Any, done: Any, tried: Any, *others: Any, **named: Any) -> Plan:
+def cap_before_waits(wanted: Any, done: Any, tried: Any, *others: Any, **named: Any) -> TickPlan:
     runs = plan(wanted, done, lambda _: {}, *others, **named).requests
     keys = {each.key for run in runs for each in run}
     return plan([each for each in wanted if each.key in keys], done, tried, *others, **named)
 
 
-def any_version_is_enough(wanted: Any, *others: Any, **named: Any) -> Plan:
+def any_version_is_enough(wanted: Any, *others: Any, **named: Any) -> TickPlan:
     return plan([each._replace(version="") for each in wanted], *others, **named)
 
 
-def gaps_are_bridged(*arguments: Any, known: Any, **named: Any) -> Plan:
+def gaps_are_bridged(*arguments: Any, known: Any, **named: Any) -> TickPlan:
     planned = plan(*arguments, known=known, **named)
     place = [*known, *planned.new_partitions].index
     runs = sorted(planned.requests, key=lambda run: place(run[0].key))

@@ -142,14 +142,14 @@ def snapshot_definitions() -> dg.Definitions:
         build_product_changes_asset(products, name="changes"),
         build_product_brands_asset(products, name="brands", group_name="brands"),
         build_product_history_asset(products, name="past", group_name="past"),
-        build_product_details_asset(products, only_changed=True, failure_threshold=0.1),
+        build_product_details_asset(products, only_changed=True, max_failed_fraction=0.1),
         boots,
         dearer,
     ]
     return dg.Definitions(
         assets=assets,
         asset_checks=build_snapshot_checks(
-            products, max_age=None, max_null_share={"title": 0.1}, exclude=["prices"]
+            products, max_age=None, max_null_fraction={"title": 0.1}, exclude=["prices"]
         ),
         sensors=[build_catalog_sensor(products, minimum_interval_seconds=600)],
         schedules=[build_snapshot_schedule(dresses, "0 6 * * *", execution_timezone="UTC")],
@@ -157,7 +157,7 @@ def snapshot_definitions() -> dg.Definitions:
             "octogen": OctogenResource(
                 api_key=dg.EnvVar("MY_KEY"),
                 concurrency=4,
-                reserve=0.5,
+                reserved_fraction=0.5,
                 catalogs=ShopCatalogs(hosts=["northpeak.example"]),
                 budget_usd=50,
             ),

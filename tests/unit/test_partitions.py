@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from octogen_dagster.snapshots.partitions import (
-    SnapshotPartitions,
+    PartitionLayout,
     catalog_days,
     catalog_of,
     catalog_partition_key,
@@ -51,9 +51,9 @@ def test_a_key_that_cannot_name_a_file_is_an_error(key: str) -> None:
 
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=timezone.utc)
-CATALOGS = SnapshotPartitions(catalog_partitions)
-DAYS = SnapshotPartitions(snapshot_days("2026-03-03"))
-CATALOG_DAYS = SnapshotPartitions(catalog_days("2026-03-03"))
+CATALOGS = PartitionLayout(catalog_partitions)
+DAYS = PartitionLayout(snapshot_days("2026-03-03"))
+CATALOG_DAYS = PartitionLayout(catalog_days("2026-03-03"))
 
 
 def test_the_days_include_today_in_the_given_time_zone() -> None:
@@ -66,7 +66,7 @@ def test_the_days_include_today_in_the_given_time_zone() -> None:
     ("partitions", "key"),
     [(CATALOGS, "a%2Fb"), (DAYS, "2026-03-04"), (CATALOG_DAYS, "a%2Fb|2026-03-04")],
 )
-def test_the_partition_of_a_catalog_at_a_moment(partitions: SnapshotPartitions, key: str) -> None:
+def test_the_partition_of_a_catalog_at_a_moment(partitions: PartitionLayout, key: str) -> None:
     assert partitions.key("a%2Fb", NOON) == key
     assert partitions.key("a%2Fb", NOON + timedelta(hours=11)) == key
 
@@ -80,7 +80,7 @@ def test_the_partition_of_a_catalog_at_a_moment(partitions: SnapshotPartitions, 
     ],
 )
 def test_a_partition_is_split_into_its_catalog_and_its_time(
-    partitions: SnapshotPartitions,
+    partitions: PartitionLayout,
     key: str,
     catalog_key: str | None,
     has_window: bool,

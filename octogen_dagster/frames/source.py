@@ -22,14 +22,14 @@ ROW_GROUP_SIZE = 20_000
 MIN_ROWS_RATIO = 0.5
 """The smallest snapshot of whole catalogs that is published by default."""
 CATALOGS = "octogen.catalogs"
-"""The provenance of a snapshot that says which catalogs were read, if that is known."""
+"""The file metadata that says which catalogs were read, if that is known."""
 ROWS = "octogen.rows"
-"""The provenance of a snapshot that says how many rows it has."""
+"""The file metadata that says how many rows it has."""
 ROWS_PER_PRODUCT = "octogen.rows_per_product"
-"""The provenance of whole catalogs that says how many rows came for each product of the source."""
+"""The file metadata of whole catalogs that says how many rows came for a product of the source."""
 
-Figure = str | int | float | bool | datetime | dict[str, object]
-Figures = dict[str, Figure]
+Metric = str | int | float | bool | datetime | dict[str, object]
+Metrics = dict[str, Metric]
 """Figures of a read by name, as plain values."""
 
 
@@ -45,7 +45,7 @@ def is_within(window: TimeWindow, moment: datetime) -> bool:
     return window[0] <= moment < window[1]
 
 
-class SnapshotPlace(Protocol):
+class SnapshotTarget(Protocol):
     """The place where a snapshot will be stored."""
 
     def page_store(self, clock: Callable[[], datetime]) -> PageStore | None:
@@ -54,8 +54,8 @@ class SnapshotPlace(Protocol):
     def latest(self) -> pl.LazyFrame | None:
         """Return the present snapshot, else the latest of an earlier time; None without any."""
 
-    def latest_provenance(self) -> Mapping[str, str]:
-        """Return the provenance of what `latest` returns; empty without a usable one."""
+    def latest_metadata(self) -> Mapping[str, str]:
+        """Return the file metadata of what `latest` returns; empty without a usable one."""
 
     def log(self, line: str) -> None:
         """Log a line for the user."""
@@ -68,13 +68,13 @@ class SnapshotPlace(Protocol):
 class Limits:
     """How a snapshot is written, and when it replaces the one before.
 
-    `min_rows_ratio` is the smallest number of rows to publish, as a share of the rows of the
+    `min_rows_fraction` is the smallest number of rows to publish, as a share of the rows of the
     snapshot that is replaced; with 0 any number is published, and otherwise at least one.
     """
 
     row_group_size: int = ROW_GROUP_SIZE  # so many rows are held in memory
     keeps_previous: bool = False
-    min_rows_ratio: float = 0.0
+    min_rows_fraction: float = 0.0
     shrinking_causes: str = ""  # of a snapshot that is smaller, for the error message
 
 
@@ -84,9 +84,9 @@ class Outcome:
 
     rows: int | None = None  # that were read, if it is known
     problem: str | None = None  # why they are not all that there are; None if nobody knows one
-    provenance: Mapping[str, str] = field(default_factory=dict)  # for the metadata of the file
-    figures: Callable[[], Figures] = dict  # of the execution
-    row_figures: Callable[[], Figures] = dict
+    file_metadata: Mapping[str, str] = field(default_factory=dict)  # for the metadata of the file
+    metrics: Callable[[], Metrics] = dict  # of the execution
+    row_metrics: Callable[[], Metrics] = dict
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class SnapshotSource(Protocol):
     def spending(self) -> Spending | None:
         """What the reading counts its costs in; None if it costs nothing."""
 
-    def reading(self, place: SnapshotPlace) -> AbstractContextManager[Reading]:
+    def reading(self, place: SnapshotTarget) -> AbstractContextManager[Reading]:
         """Let the block execute and store a frame for a place."""
 
 
@@ -120,7 +120,7 @@ class FrameSource:
         self._frame = frame
 
     @contextlib.contextmanager
-    def reading(self, _place: SnapshotPlace) -> Iterator[Reading]:
+    def reading(self, _place: SnapshotTarget) -> Iterator[Reading]:
         yield Reading(self._frame)
 
 
@@ -137,14 +137,14 @@ def check_complete(outcome: Outcome, rows: int, uri: str) -> None:
 
 def check_not_shrunken(limits: Limits, rows: int, replaced: int, uri: str) -> None:
     """Check that a snapshot did not lose most of the rows of the one that it replaces."""
-    ratio = limits.min_rows_ratio
+    ratio = limits.min_rows_fraction
     if not ratio or rows >= max(1, ratio * replaced):
         return
     there = f", and the latest snapshot has {replaced:,}" if replaced else ""
     raise OctogenShrunkenSnapshotError(
         f"The snapshot {uri} was not published: the service sent {rows or 'no'} products{there} "
-        f"(min_rows_ratio is {ratio:g}). Nothing was changed. Likely causes: "
+        f"(min_rows_fraction is {ratio:g}). Nothing was changed. Likely causes: "
         f"{limits.shrinking_causes}. If the number is right, accept it for one run with "
-        "`accept_shrinking: true` in the launchpad; min_rows_ratio of the asset or of the scan "
+        "`accept_shrinking: true` in the launchpad; min_rows_fraction of the asset or of the scan "
         "sets the limit for all runs."
     )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.api.catalog_sources import CatalogService
-    from octogen_dagster.frames.plan import Plan
+    from octogen_dagster.frames.plan import ReadPlan
 
 _MAX_BATCHES_AHEAD = 1
 """Besides the one that each thread holds; a query that ends early has paid for those pages."""
@@ -148,7 +148,7 @@ class CatalogProducts:
                     f"Catalog {self._walk.catalog!r}: only {self._count:,} products came in all "
                     f"walks, and there should be {expected:,}. The counts may mean something "
                     "else than what a search lists. To be sure, read it once with "
-                    "max_extra_pages_ratio=0, in one walk: later reads are compared with that."
+                    "max_extra_pages_fraction=0, in one walk: later reads are compared with that."
                 )
                 return
             self._refuse(
@@ -168,8 +168,8 @@ class CatalogProducts:
             f"Catalog {self._walk.catalog!r}: {problem} of the {self._walk.part.parts} walks that "
             "read it at once. Walks are disjoint and whole only if the service keeps the logic of "
             "the facet brand_name and of its exclusion. Nothing was published. Run it again; if it "
-            "stays, set max_extra_pages_ratio=0 (of OctogenResource or scan_products), which reads "
-            "each catalog in one walk, and report it to Octogen."
+            "stays, set max_extra_pages_fraction=0 (of OctogenResource or scan_products), which "
+            "reads each catalog in one walk, and report it to Octogen."
         )
 
 
@@ -181,7 +181,7 @@ class PlanRead:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: ReadPlan,
         service: CatalogService,
         client: BlockingClient,
         *,
@@ -369,20 +369,22 @@ def check_unchanged(
     resembled it.
     """
     live = [read for read in reads if read.requested_pages]
-    stamps: dict[str, datetime | None] = {}
-    stamped = {each.catalog for read in live for each in read.walk.catalogs if each.last_indexed_at}
-    if stamped:
+    indexed_times: dict[str, datetime | None] = {}
+    with_times = {
+        each.catalog for read in live for each in read.walk.catalogs if each.last_indexed_at
+    }
+    if with_times:
         listed = fetch_catalogs(client, service.catalogs).catalogs
-        stamps = {
-            state.catalog: state.last_indexed_at for state in listed if state.catalog in stamped
+        indexed_times = {
+            state.catalog: state.last_indexed_at for state in listed if state.catalog in with_times
         }
     for read in live:
         for state in read.walk.catalogs:
-            if state.last_indexed_at and state.last_indexed_at != stamps.get(state.catalog):
+            if state.last_indexed_at and state.last_indexed_at != indexed_times.get(state.catalog):
                 raise IndexedAgainError(
                     f"Catalog {state.catalog!r} was indexed again while it was read (lastIndexedAt "
                     f"was {_text(state.last_indexed_at)} and is "
-                    f"{_text(stamps.get(state.catalog))}), {INDEXED_AGAIN}"
+                    f"{_text(indexed_times.get(state.catalog))}), {INDEXED_AGAIN}"
                 )
         if read.walk.last_indexed_at is None and read.tracker.may_have_restarted:
             page = client.page(read.walk.request, read.walk.subject, 1, read_page)
@@ -393,5 +395,5 @@ def check_unchanged(
                 raise
 
 
-def _text(stamp: datetime | None) -> str:
-    return stamp.isoformat() if stamp else "unknown"
+def _text(indexed_at: datetime | None) -> str:
+    return indexed_at.isoformat() if indexed_at else "unknown"

@@ -11,13 +11,13 @@ import pytest
 
 from octogen_dagster.api.flow import RequestStatistics
 from octogen_dagster.api.spending import Prices, Spending
-from octogen_dagster.dagster_parts import inline_table, markdown_table
 from octogen_dagster.frames.brands import product_brands
 from octogen_dagster.frames.changes import SnapshotPair, product_changes
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA
 from octogen_dagster.frames.previews import preview, shops
-from octogen_dagster.frames.reading import Figures
-from octogen_dagster.frames.statistics import ProductFigures, ReadStatistics, ScanStatistics
+from octogen_dagster.frames.source import Metrics
+from octogen_dagster.frames.statistics import ProductMetrics, ReadStatistics, ScanStatistics
+from octogen_dagster.markdown import inline_table, markdown_table
 
 
 def product(brand: str | None, price: float | None, **columns: Any) -> dict[str, Any]:
@@ -154,17 +154,17 @@ def test_saved_pages_are_worth_what_the_run_was_spared(
     statistics = ScanStatistics(
         rows=500, pages=5, resumed_pages=resumed, cost_usd=cost_usd, prices=Prices(1.0)
     )
-    assert statistics.figures()["cost_saved_usd"] == saved_usd
+    assert statistics.metrics()["cost_saved_usd"] == saved_usd
 
 
 def test_shares_of_null_and_quantiles_of_the_price() -> None:
     brands = [{"name": "Acme"}, {"name": None}, None]
     rows = [{"current_price": float(price), "brand": brands[price % 3]} for price in range(1, 31)]
     rows += [{"current_price": None, "brand": brands[0]}] * 10
-    figures = product_figures(rows)
-    assert figures["null_share_current_price"] == 0.25
-    assert figures["null_share_brand"] == 0.5
-    assert figures["price_quantiles"] == {
+    metrics = product_metrics(rows)
+    assert metrics["null_share_current_price"] == 0.25
+    assert metrics["null_share_brand"] == 0.5
+    assert metrics["price_quantiles"] == {
         "no_currency": {
             f"p{share:02}": pl.Series(range(1, 31)).quantile(share / 100)
             for share in (5, 25, 50, 75, 95)
@@ -175,24 +175,24 @@ def test_shares_of_null_and_quantiles_of_the_price() -> None:
 def test_the_quantiles_are_those_of_the_most_common_currencies() -> None:
     codes = ["AAA", "BBB", "CCC", "DDD", "EEE", "FFF"]
     rows = [{"current_price": 1.0, "currency": code} for code in [*codes[1:], *codes]]
-    figures = product_figures(rows)
-    assert [name for name in figures if "p50" in name] == [
+    metrics = product_metrics(rows)
+    assert [name for name in metrics if "p50" in name] == [
         f"price_p50_{code.lower()}" for code in codes[1:]
     ]
 
 
 def test_a_figure_that_is_no_number_is_left_out() -> None:
     rows = [{"current_price": math.inf, "brand": {"name": "Acme"}}]
-    figures = product_figures(rows)
-    assert figures == {"null_share_current_price": 0.0, "null_share_brand": 0.0}
+    metrics = product_metrics(rows)
+    assert metrics == {"null_share_current_price": 0.0, "null_share_brand": 0.0}
 
 
-def product_figures(rows: list[dict[str, Any]]) -> Figures:
+def product_metrics(rows: list[dict[str, Any]]) -> Metrics:
     """The figures of rows that come in frames of three."""
-    figures = ProductFigures()
+    metrics = ProductMetrics()
     for begin in range(0, len(rows), 3):
-        figures.add(pl.DataFrame(rows[begin : begin + 3], schema=PRODUCT_SCHEMA))
-    return figures.figures()
+        metrics.add(pl.DataFrame(rows[begin : begin + 3], schema=PRODUCT_SCHEMA))
+    return metrics.metrics()
 
 
 # Frames as Markdown tables.

@@ -1,17 +1,14 @@
-"""What the assets and checks of both wings have in common.
+"""The decorator of every asset of both wings, how its runs end and are retried, and its defaults.
 
-The decorator of every asset, the retries of a run, its budget, checks, and frames as Markdown.
 Importing it also tells Dagster the version of this package, which Dagster reports with its own.
 """
 
 import functools
 import inspect
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from decimal import Decimal
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -26,12 +23,10 @@ from octogen_dagster.errors import (
     OctogenInsufficientCreditError,
     Persistence,
 )
-from octogen_dagster.settings import checked_name
+from octogen_dagster.validation import checked_name
 
 if TYPE_CHECKING:
-    import polars as pl
-
-    from octogen_dagster.api.spending import Spending
+    pass
 
 DagsterLibraryRegistry.register("octogen-dagster", __version__, is_dagster_package=False)
 
@@ -53,11 +48,6 @@ ACCEPT_SHRINKING_CONFIG = dg.Field(
 )
 
 FRESH = "fresh"
-
-SPENT_TAG = "octogen/spent_usd"
-"""The tags of a run with the dollars that each of its steps has spent: this, a dot and the step."""
-_AMOUNT = re.compile(r"\d{1,12}(\.\d{1,12})?")
-_BACKFILL_TAG, _PARENT_TAG = "dagster/backfill", "dagster/parent_run_id"
 
 _KIND = "dagster/kind/"
 """What the tag of a kind begins with."""
@@ -221,87 +211,6 @@ def permanent_errors_fail() -> Iterator[None]:
         raise dg.Failure(str(error), metadata=metadata, allow_retries=False) from cause
 
 
-@contextmanager
-def shared_budget(
-    instance: dg.DagsterInstance | None,
-    run_id: str | None,
-    step: str,
-    spending: "Spending | None",
-    log: dg.DagsterLogManager,
-) -> Iterator[Callable[[], None]]:
-    """Count what other steps and attempts of the run have spent, and tell them what the block does.
-
-    If the budget is that of the run's backfill, what its other runs have spent is counted too.
-
-    The amounts are kept in tags of the run, which a re-execution of the run inherits: one for each
-    step, so that those that end at once replace no amount of another. They are written at the end
-    and when the block calls what it is given, which a process that is killed afterwards has then
-    told; then the backfill is counted again. Steps and runs that work at the same time in other
-    processes may each spend what was left when they counted last. `instance` is None in a test
-    without a run.
-    """
-    has_budget = spending and not spending.budget_usd is spending.backfill_budget_usd is None
-    if spending is None or not has_budget or instance is None or run_id is None:
-        yield lambda: None
-        return
-    tag = f"{SPENT_TAG}.{step}"
-    run = instance.get_run_by_id(run_id)
-    spent = _spent(run.tags) if run else {}
-    spending.raise_to(sum(spent.values(), Decimal(0)))
-    backfill = run.tags.get(_BACKFILL_TAG) if run and spending.backfill_budget_usd else None
-    if run and backfill:
-        log.info(_count_backfill(instance, backfill, run, spending))
-    begun_at = told = spending.spent_usd
-
-    def tell() -> None:
-        nonlocal told
-        if spending.spent_usd > told:
-            told = spending.spent_usd
-            own = spent.get(tag, Decimal(0)) + told - begun_at
-            instance.add_run_tags(run_id, {tag: f"{own:f}"})
-            if run and backfill:
-                _count_backfill(instance, backfill, run, spending)
-
-    try:
-        yield tell
-    finally:
-        tell()
-
-
-def _count_backfill(
-    instance: dg.DagsterInstance, backfill: str, run: dg.DagsterRun, spending: "Spending"
-) -> str:
-    """Count what the other runs of a backfill have spent; return a line for the log."""
-    from octogen_dagster.api.spending import usd
-
-    runs = instance.get_runs(dg.RunsFilter.for_backfill(backfill))
-    in_tags = {each.run_id: sum(_spent(each.tags).values(), Decimal(0)) for each in runs}
-    # The tags of a retry also have what the run spent that it retries.
-    counted_twice = sum(in_tags.get(each.tags.get(_PARENT_TAG, ""), Decimal(0)) for each in runs)
-    spent = sum(in_tags.values(), Decimal(0)) - counted_twice
-    spending.count_other_runs(spent - in_tags[run.run_id])
-    budget = spending.backfill_budget_usd or 0
-    line = f"Backfill {backfill} has spent {usd(spent)} of its budget of {usd(budget)}."
-    started = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
-    others = sum(each.status in started and each.run_id != run.run_id for each in runs)
-    if others:
-        most = usd(others * min(budget, spending.budget_usd or budget))
-        line += (
-            f" Other runs of it are under way: {others}. What they spend during this read is not "
-            f"counted, so the backfill may exceed its budget, by at most {most}."
-        )
-    return line
-
-
-def _spent(tags: Mapping[str, str]) -> dict[str, Decimal]:
-    """The dollars that a run's steps have spent, by its tags."""
-    return {
-        tag: Decimal(amount)
-        for tag, amount in tags.items()
-        if tag.startswith(f"{SPENT_TAG}.") and _AMOUNT.fullmatch(amount)
-    }
-
-
 def require_max_age(max_age: timedelta | None) -> None:
     """Refuse a setting `max_age` that is not positive."""
     if max_age is not None and max_age <= timedelta():
@@ -311,46 +220,3 @@ def require_max_age(max_age: timedelta | None) -> None:
 def hours(time: timedelta) -> float:
     """A time in hours, rounded to one decimal place."""
     return round(time / timedelta(hours=1), 1)
-
-
-_MAX_CELL_LENGTH = 80
-_MAX_LINK_LENGTH = 300
-_MAX_INLINE_LENGTH = 999
-"""The most UTF-16 characters of Markdown that the UI shows in place, and not behind a link."""
-_LINK = re.compile(r"https?://[^\s<`\[\]]+")
-_BREAKS_A_ROW = re.compile(r"[\\|]")
-_MARKUP = re.compile(r"[\\|<*`~]|(?<=])\(")
-"""What is not text in Markdown: a shop's titles must not become images, links or formats."""
-
-
-def inline_table(frame: "pl.DataFrame") -> str:
-    """Format the first rows of a frame, at least one, as a table that the UI shows in place."""
-    for rows in range(len(frame), 1, -1):
-        table = markdown_table(frame.head(rows))
-        if len(table.encode("utf-16-le")) / 2 <= _MAX_INLINE_LENGTH:
-            return table
-    return markdown_table(frame.head(1))
-
-
-def markdown_table(frame: "pl.DataFrame") -> str:
-    """Format a frame as a Markdown table, in which markup is shown as text.
-
-    A struct is shown by its `name`, or without one by its fields that are not empty. A long cell is
-    cut, unless it is a link.
-    """
-    header, *rows = [[_cell(value) for value in row] for row in (frame.columns, *frame.rows())]
-    lines = [header, ["---"] * frame.width, *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, dict):
-        value = value.get("name") or ", ".join(str(part) for part in value.values() if part)
-    if isinstance(value, float):
-        value = round(value, 4)
-    text = "" if value is None else " ".join(str(value).split())
-    is_link = _LINK.fullmatch(text)
-    limit = _MAX_LINK_LENGTH if is_link else _MAX_CELL_LENGTH
-    if len(text) > limit:
-        text = f"{text[: limit - 1]}…"
-    return (_BREAKS_A_ROW if is_link else _MARKUP).sub(r"\\\g<0>", text)
