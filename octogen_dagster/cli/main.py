@@ -14,6 +14,7 @@ from octogen_dagster.cli.estimate import estimate
 from octogen_dagster.cli.history import history
 from octogen_dagster.cli.login import login
 from octogen_dagster.cli.options import CONTEXT_SETTINGS
+from octogen_dagster.cli.project import project_environment
 
 if TYPE_CHECKING:
     from octogen_dagster.sandbox.server import Sandbox
@@ -23,8 +24,13 @@ _GENERATIONS = click.Choice(["seed", "current"])
 
 @click.group(context_settings=CONTEXT_SETTINGS)
 @click.version_option(package_name="octogen-dagster")
-def main() -> None:
-    """Octogen product catalogs as Dagster assets."""
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Octogen product catalogs as Dagster assets.
+
+    In a project of `dg`, the variables of its `.env` are those of each command.
+    """
+    context.with_resource(project_environment())
 
 
 main.add_command(bq)
