@@ -114,20 +114,22 @@ class ShopCatalogs(CatalogSource):
 
     def _joined(self, found: Sequence[CatalogList | OctogenError]) -> CatalogList:
         lists = [each for each in found if isinstance(each, CatalogList)]
-        errors = [each for each in found if isinstance(each, OctogenError)]
+        by_host = dict(zip(self.hosts, found, strict=True))
+        errors = {host: each for host, each in by_host.items() if isinstance(each, OctogenError)}
         if not lists:
-            raise _error_of_all(errors)
-        failure = _passing(errors)
+            raise _error_of_all([*errors.values()])
+        failure = _passing(errors.values())
         states = [state for each in lists for state in each.catalogs]
         if self.catalogs is not None:
             if not failure:  # or the missing ones may be of a shop that failed
-                self._require_chosen(states, errors)
+                self._require_chosen(states, [*errors.values()])
             states = [state for state in states if state.catalog in self.catalogs]
         return CatalogList(
             states,
             [line for each in lists for line in each.warnings]
-            + [f"{error} The catalogs of this shop are left out." for error in errors],
+            + [f"{error} The catalogs of this shop are left out." for error in errors.values()],
             failure,
+            {host: str(error) for host, error in errors.items()},
         )
 
     def _require_chosen(
@@ -224,6 +226,7 @@ def fetch_catalogs(
             *(_several_of_a_host(source, client.service, states) if reads_all else ()),
         ],
         listed.failure,
+        listed.shops_left_out,
     )
 
 
@@ -336,7 +339,7 @@ def _checked_host(text: str) -> str:
     return host
 
 
-def _passing(errors: Sequence[OctogenError]) -> OctogenError | None:
+def _passing(errors: Iterable[OctogenError]) -> OctogenError | None:
     """The first error that says nothing about whether Octogen covers the shop."""
     for error in errors:
         if not (isinstance(error, OctogenNotFoundError) and error.detail == "domain_not_covered"):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,11 +66,13 @@ class CatalogList:
         warnings: A line for the log about each part of the source that could not be used.
         failure: Why catalogs are missing that the source may have at another time; None if none
             are.
+        shops_left_out: Why each shop has no catalogs in the list, by its host.
     """
 
     catalogs: Sequence[CatalogState]
     warnings: Sequence[str] = ()
     failure: OctogenError | None = None
+    shops_left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 _STATES = msgspec.json.Decoder(list[CatalogState])

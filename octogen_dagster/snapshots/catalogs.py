@@ -1,6 +1,6 @@
 """The factory of the catalogs asset."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import dagster as dg
@@ -9,7 +9,9 @@ import polars as pl
 from octogen_dagster.api.catalog_states import CatalogState
 from octogen_dagster.asset_definition import (
     RESOURCE,
+    Metadata,
     asset_arguments_of,
+    asset_key,
     octogen_asset,
     permanent_errors_fail,
 )
@@ -18,6 +20,8 @@ from octogen_dagster.snapshots.partitions import keys_by_catalog
 from octogen_dagster.snapshots.resource import OctogenResource
 
 ADDS_PARTITIONS = "octogen/adds_partitions_to"
+_ALL_SHOPS_LISTED = "all_shops_listed"
+_MAX_NAMED_SHOPS = 20
 
 
 def build_catalogs_asset(
@@ -33,6 +37,10 @@ def build_catalogs_asset(
     computed_at (both UTC). What the source does not tell is null. To show the asset upstream of
     what it adds partitions to, pass it to `build_products_asset` as `deps=[catalogs]`.
 
+    The asset has the check `all_shops_listed`, which fails if a shop of `ShopCatalogs` has no
+    catalogs in the table, since Octogen does not cover it or since it could not be asked.
+    `octogen/shops_left_out` in the metadata names these shops, each with the reason.
+
     Args:
         name: The asset's name or `dagster.AssetSpec`.
         partitions_def: Dynamic partitions, to which a run adds each new catalog. Pass those of
@@ -41,6 +49,12 @@ def build_catalogs_asset(
         asset_arguments: Any other argument of `@dagster.asset`.
     """
     adds_to = {ADDS_PARTITIONS: str(partitions_def.name)} if partitions_def else {}
+    given = asset_arguments_of(name, asset_arguments)
+    check = dg.AssetCheckSpec(
+        _ALL_SHOPS_LISTED,
+        asset=asset_key(given),
+        description="Every shop of the source has its catalogs in the table.",
+    )
 
     @octogen_asset(
         {
@@ -51,10 +65,11 @@ def build_catalogs_asset(
             ),
             "metadata": {COLUMN_SCHEMA: column_schema(CATALOGS_SCHEMA)} | adds_to,
             "required_resource_keys": {resource_key},
+            "check_specs": [check],
         },
-        asset_arguments_of(name, asset_arguments),
+        given,
     )
-    def catalogs(context: dg.AssetExecutionContext) -> pl.DataFrame:
+    def catalogs(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[pl.DataFrame]]:
         octogen: OctogenResource = getattr(context.resources, resource_key)
         with permanent_errors_fail():
             listed = octogen.service().with_log(context.log.warning).fetch_catalogs()
@@ -63,10 +78,31 @@ def build_catalogs_asset(
         if partitions_def is not None:
             _add_partitions(context, partitions_def, listed.catalogs)
         frame = catalogs_frame(listed.catalogs)
-        context.add_asset_metadata(_metrics(frame))
-        return frame
+        metadata = _metrics(frame)
+        if listed.shops_left_out:
+            metadata["octogen/shops_left_out"] = dg.MetadataValue.json(dict(listed.shops_left_out))
+        context.add_asset_metadata(metadata)
+        yield dg.MaterializeResult(
+            value=frame, check_results=[_all_shops_listed(listed.shops_left_out)]
+        )
 
     return catalogs
+
+
+def _all_shops_listed(left_out: Mapping[str, str]) -> dg.AssetCheckResult:
+    """The result of the check that no shop is left out, with the reason for each."""
+    shops = f"{len(left_out)} shops are" if len(left_out) > 1 else "1 shop is"
+    their = "their" if len(left_out) > 1 else "its"
+    reasons = [*left_out.values()][:_MAX_NAMED_SHOPS]
+    if more := len(left_out) - len(reasons):
+        reasons.append(f"And {more} more.")
+    return dg.AssetCheckResult(
+        check_name=_ALL_SHOPS_LISTED,
+        passed=not left_out,
+        description=f"{shops} left out, with {their} catalogs. {' '.join(reasons)}"
+        if left_out
+        else "Every shop of the source has its catalogs in the table.",
+    )
 
 
 def catalogs_frame(catalogs: Iterable[CatalogState]) -> pl.DataFrame:
@@ -75,9 +111,9 @@ def catalogs_frame(catalogs: Iterable[CatalogState]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=CATALOGS_SCHEMA, orient="row").sort("catalog")
 
 
-def _metrics(frame: pl.DataFrame) -> dict[str, int]:
+def _metrics(frame: pl.DataFrame) -> Metadata:
     """Return the number of catalogs and, where all counts are known, of their products."""
-    metrics = {"octogen/catalogs": len(frame)}
+    metrics: Metadata = {"octogen/catalogs": len(frame)}
     if not frame["product_count"].has_nulls():
         metrics["octogen/products"] = int(frame["product_count"].sum())
     return metrics

@@ -214,7 +214,7 @@ def test_the_catalogs_of_shops_have_a_host_a_count_and_its_time(
 
 
 @pytest.mark.parametrize("bad", [not_covered(), http(503), http(body="<h1>down</h1>")])
-def test_a_shop_that_fails_is_a_warning_and_the_others_are_in_the_table(
+def test_a_shop_that_is_left_out_fails_a_check_and_the_others_are_in_the_table(
     table: Path, resources: dict[str, Any], instance: dg.DagsterInstance, bad: list[bytes]
 ) -> None:
     good = shop("zen.example", catalog_of_shop("zen"))
@@ -222,10 +222,30 @@ def test_a_shop_that_fails_is_a_warning_and_the_others_are_in_the_table(
         source = ShopCatalogs(hosts=["acme.example", "zen.example"])
         resources["octogen"] = octogen_at(server, attempts=1, catalogs=source)
         result = dg.materialize([build_catalogs_asset()], resources=resources, instance=instance)
+    assert result.success
     assert pl.read_parquet(table)["catalog"].to_list() == ["zen"]
     (warning,) = warnings(instance, result)
     assert warning.startswith("Shop 'acme.example' ")
     assert warning.endswith("The catalogs of this shop are left out.")
+    left_out = metadata(result, "octogen_catalogs")["octogen/shops_left_out"]
+    assert [*left_out] == ["acme.example"]
+    assert warning.startswith(left_out["acme.example"])
+    (check,) = result.get_asset_check_evaluations()
+    assert (check.check_name, check.passed) == ("all_shops_listed", False)
+    assert check.severity is dg.AssetCheckSeverity.ERROR
+    assert (check.description or "").startswith(
+        "1 shop is left out, with its catalogs. Shop 'acme.example' "
+    )
+
+
+def test_without_a_shop_that_is_left_out_the_check_passes(resources: dict[str, Any]) -> None:
+    with shops({"zen.example": shop("zen.example", catalog_of_shop("zen"))}) as server:
+        source = ShopCatalogs(hosts=["zen.example"])
+        resources["octogen"] = octogen_at(server, attempts=1, catalogs=source)
+        result = dg.materialize([build_catalogs_asset()], resources=resources)
+    assert "octogen/shops_left_out" not in metadata(result, "octogen_catalogs")
+    (check,) = result.get_asset_check_evaluations()
+    assert (check.check_name, check.passed) == ("all_shops_listed", True)
 
 
 def test_of_named_catalogs_only_the_key_is_known(table: Path, resources: dict[str, Any]) -> None:
