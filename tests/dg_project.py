@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,11 +34,11 @@ class DgProject:
 
     Args:
         root: Its folder.
-        home: The folder that is its DAGSTER_HOME.
+        home: The folder that is its DAGSTER_HOME; None for that of its `.env`.
     """
 
     root: Path
-    home: Path
+    home: Path | None = None
 
     @classmethod
     def create(cls, folder: Path, name: str = "my_project") -> DgProject:
@@ -66,20 +67,30 @@ class DgProject:
         """
         return _run(command, self.root, {**self._environment, **environment}, succeeds=succeeds)
 
+    def running(self, *command: str) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+        """Run a command in the project until the block ends."""
+        return _running(command, self.root, self._environment)
+
     @property
     def _environment(self) -> dict[str, str]:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        return {"DAGSTER_HOME": str(self.home), "UV_PYTHON": version, "COLUMNS": "200"}
+        home = {"DAGSTER_HOME": str(self.home)} if self.home else {}
+        return home | {
+            "DAGSTER_DISABLE_TELEMETRY": "yes",
+            "UV_PYTHON": version,
+            "COLUMNS": "200",
+        }
 
 
-def _run(
-    command: tuple[str, ...], folder: Path, environment: dict[str, str], *, succeeds: bool = True
-) -> str:
+@contextlib.contextmanager
+def _running(
+    command: tuple[str, ...], folder: Path, environment: dict[str, str]
+) -> Iterator[subprocess.Popen[str]]:
     # The tests run in an environment of their own, which the user's project must not find.
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if name not in ("VIRTUAL_ENV", "PYTHONPATH", "UV_PROJECT_ENVIRONMENT")
+        if name not in ("VIRTUAL_ENV", "PYTHONPATH", "UV_PROJECT_ENVIRONMENT", "DAGSTER_HOME")
     }
     with subprocess.Popen(
         command,
@@ -91,10 +102,17 @@ def _run(
         start_new_session=True,
     ) as process:
         try:
-            printed, _ = process.communicate()
+            yield process
         finally:
             # A test that runs out of time must not leave a sandbox on the port of the next one.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+def _run(
+    command: tuple[str, ...], folder: Path, environment: dict[str, str], *, succeeds: bool = True
+) -> str:
+    with _running(command, folder, environment) as process:
+        printed, _ = process.communicate()
     assert (process.returncode == 0) is succeeds, f"{' '.join(command)}:\n{printed}"
     return printed

@@ -78,7 +78,7 @@ class OctogenScaffolder(dg.Scaffolder[ScaffoldParams]):
         return ScaffoldParams
 
     def scaffold(self, request: ScaffoldRequest[ScaffoldParams]) -> None:
-        """Write `defs.yaml`, and what is missing in `.env`.
+        """Write `defs.yaml`, and the variables that `.env` lacks.
 
         Without a source of catalogs, a person is asked for it; a script gets the granted ones.
         """
@@ -93,6 +93,7 @@ class OctogenScaffolder(dg.Scaffolder[ScaffoldParams]):
         scaffold_component(request, _attributes(params))
         if request.project_root:
             _write_environment(request.project_root / ".env", variables)
+            _keep_runs(request.project_root)
 
 
 class LinkedScaffoldParams(BaseModel):
@@ -164,7 +165,7 @@ def _write_environment(path: Path, variables: Mapping[str, str]) -> None:
     A new file can be read by its owner only, since such a file has secrets.
     """
     present = dotenv_values(path, interpolate=False)
-    if variables and not path.exists():
+    if variables:
         path.touch(mode=0o600)
     for name, value in variables.items():
         if name not in present:
@@ -178,3 +179,20 @@ def _write_environment(path: Path, variables: Mapping[str, str]) -> None:
             click.echo(f"    {name}={variables[name]}")
     if not variables and not os.environ.get(_KEY):
         click.echo(f"Set {_KEY} in the environment or in {path}.")
+
+
+def _keep_runs(project: Path) -> None:
+    """Name a folder as DAGSTER_HOME in `.env`, unless one is named.
+
+    Without it the run of `dg launch` is forgotten when the command ends, and `dg dev` starts its
+    sensors without a memory, so that they read, and pay for, each catalog again.
+    """
+    file, home = project / ".env", project / ".dagster_home"
+    if "DAGSTER_HOME" in {**os.environ, **dotenv_values(file, interpolate=False)}:
+        return
+    home.mkdir(exist_ok=True)
+    (home / "dagster.yaml").touch()
+    (home / ".gitignore").write_text("*\n")
+    file.touch(mode=0o600)
+    set_key(file, "DAGSTER_HOME", str(home.absolute()))
+    click.echo(f"Dagster keeps its runs in {home}: DAGSTER_HOME in {file}.")

@@ -15,6 +15,7 @@ import yaml
 from dagster.components.testing import DefsFolderSandbox, create_defs_folder_sandbox
 from dagster.components.testing.test_cases import TestTranslation as Cases
 from dagster.components.testing.utils import component_defs
+from dotenv import dotenv_values
 from pydantic import ValidationError
 from rich.text import Text
 
@@ -29,6 +30,11 @@ URL = "OCTOGEN_BASE_URL=http://127.0.0.1:8787/v1"
 PRODUCTS = {"name": "octogen_products", "partitions": "catalog"}
 
 Scaffold = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def _home_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "/home/me/dagster")
 
 
 @pytest.fixture
@@ -99,6 +105,28 @@ def test_real_catalogs_leave_the_key_to_the_user(
     }
     assert not variables.exists()
     assert "Set OCTOGEN_PLATFORM_API_KEY in the environment or in" in capsys.readouterr().out
+
+
+def test_runs_are_kept_in_the_project_if_nothing_says_where(
+    scaffold: Scaffold,
+    project: DefsFolderSandbox,
+    variables: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("DAGSTER_HOME")
+    scaffold(hosts=["acme.com"])
+    home = project.project_root / ".dagster_home"
+    assert dotenv_values(variables) == {"DAGSTER_HOME": str(home)}
+    assert stat.S_IMODE(variables.stat().st_mode) == 0o600
+    assert (home / ".gitignore").read_text() == "*\n"
+    assert f"Dagster keeps its runs in {home}" in capsys.readouterr().out
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        assert instance.get_runs() == []
+
+    variables.write_text("DAGSTER_HOME=/mine\n")
+    scaffold(hosts=["acme.com"])
+    assert variables.read_text() == "DAGSTER_HOME=/mine\n"
 
 
 def test_linked_datasets_have_a_file_of_their_own(scaffold: Scaffold) -> None:
