@@ -25,6 +25,7 @@ from octogen_dagster.frames.pages import RESUME_WITHIN
 from octogen_dagster.run_budget import shared_budget
 from octogen_dagster.snapshots.partitions import PartitionLayout, SnapshotKeys
 from octogen_dagster.snapshots.publication import (
+    RETURNED,
     Failures,
     Publication,
     PublishingStep,
@@ -83,12 +84,12 @@ def pair_of(snapshots: SnapshotPair | InputSnapshots, partition: str | None) -> 
 class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
     """Stores frames as Parquet snapshots and loads them.
 
-    An asset may return a `polars.LazyFrame` (streamed), a `polars.DataFrame`, or the result of
+    An asset may return a `polars.LazyFrame` (streamed), a `polars.DataFrame`, a `pandas.DataFrame`
+    (with its index, if that has a name), a `pyarrow.Table`, or the result of
     `OctogenResource.scan`; in a run of several partitions, a dict of these by partition key. The
-    file is written to a temporary name, its footer is read back, and
-    only then does it replace the previous snapshot. An asset `a/b` is stored as
-    `<base_dir>/a/b.parquet` and its partition `k` as `<base_dir>/a/b/k.parquet`. Characters that
-    are not safe in a path are percent-encoded.
+    file is written to a temporary name, its footer is read back, and only then does it replace the
+    previous snapshot. An asset `a/b` is stored as `<base_dir>/a/b.parquet` and its partition `k` as
+    `<base_dir>/a/b/k.parquet`. Characters that are not safe in a path are percent-encoded.
 
     The pages of a search are saved beside the snapshot while they are read, so the next run of the
     same partition continues a run that died. They are removed when the snapshot is published. The
@@ -168,6 +169,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
             dagster.Failure: The read failed and a retry cannot help, or some partitions failed.
             TypeError: The asset returned neither a frame nor a scan, or no dict for several
                 partitions.
+            MissingPackageError: It returned a `pandas.DataFrame`, and pyarrow is not installed.
         """
         run = _run_of(context)
         with canceling_ends(run.instance, run.run_id):
@@ -497,8 +499,8 @@ def _by_partition(
     if not isinstance(made, Mapping):
         raise TypeError(
             f"Asset {asset.to_user_string()} returned {type(made).__name__} in a run of "
-            f"{len(partitions):,} partitions. Return a dict with a polars LazyFrame or DataFrame, "
-            "or OctogenResource.scan(...), for each of context.partition_keys."
+            f"{len(partitions):,} partitions. Return a dict with {RETURNED}, for each of "
+            "context.partition_keys."
         )
     if missing := [key for key in partitions if key not in made]:
         raise TypeError(

@@ -107,10 +107,18 @@ BRANDS_SOURCES: Mapping[str, Sequence[str]] = {
 
 
 def column_schema(schema: Mapping[str, pl.DataType]) -> dg.TableSchema:
-    """Return Dagster's table schema; columns of this project's own schemas have descriptions."""
+    """Return Dagster's table schema.
+
+    Columns have descriptions in a table that has all columns of one of this project's own schemas.
+    In any other one a column of the same name may mean something else.
+    """
+    described: dict[str, str] = {}
+    for known, descriptions in _DESCRIBED:
+        if known.items() <= schema.items():
+            described |= descriptions
     return dg.TableSchema(
         [
-            dg.TableColumn(name, type_name(dtype), description=_description(name, dtype))
+            dg.TableColumn(name, type_name(dtype), description=described.get(name))
             for name, dtype in schema.items()
         ]
     )
@@ -131,13 +139,6 @@ def column_lineage(products: dg.AssetKey, sources: Mapping[str, Sequence[str]]) 
         for column, of in sources.items()
     }
     return {_COLUMN_LINEAGE: dg.MetadataValue.column_lineage(dg.TableColumnLineage(lineage))}
-
-
-def _description(name: str, dtype: pl.DataType) -> str | None:
-    return next(
-        (texts[name] for known, texts in _DESCRIBED if known.get(name) == dtype),
-        None,
-    )
 
 
 def snapshot_metadata(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
+import sys
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -16,6 +18,7 @@ import polars as pl
 
 from octogen_dagster.background import submit, wait_interruptibly
 from octogen_dagster.errors import (
+    MissingPackageError,
     OctogenAuthenticationError,
     OctogenBudgetError,
     OctogenError,
@@ -38,6 +41,11 @@ if TYPE_CHECKING:
     from octogen_dagster.snapshots.partitions import SnapshotKeys
 
 _Result = TypeVar("_Result")
+RETURNED = (
+    "a polars LazyFrame or DataFrame, a pandas DataFrame, a pyarrow Table, or "
+    "OctogenResource.scan(...)"
+)
+"""What an asset may return."""
 _RUN_ID = "octogen.run_id"
 _POLL_SECONDS = 0.2
 _MAX_NAMED = 20
@@ -299,16 +307,44 @@ def materialization(
 
 def snapshot_source(asset: dg.AssetKey, made: Any) -> SnapshotSource:
     """What an asset returned, as something that can be published."""
+    subject = f"Asset {asset.to_user_string()}"
     if isinstance(made, pl.DataFrame | pl.LazyFrame):
         return FrameSource(made.lazy())
+    if _is_frame(made, "pandas", "DataFrame"):
+        return FrameSource(_from_pandas(made, subject).lazy())
+    if _is_frame(made, "pyarrow", "Table"):
+        return FrameSource(pl.DataFrame(made).lazy())
     if hasattr(made, "reading"):
         source: SnapshotSource = made
         return source
+    if made is None:
+        raise TypeError(
+            f"{subject} returned nothing, so there is nothing to store. If it stores its result "
+            "itself, annotate it `-> None`: Dagster then calls no IO manager. If not, return "
+            f"{RETURNED}."
+        )
     raise TypeError(
-        f"Asset {asset.to_user_string()} returned {type(made).__name__}, which cannot "
-        "be stored as a snapshot. Return a polars LazyFrame or DataFrame, or "
-        "OctogenResource.scan(...)."
+        f"{subject} returned {type(made).__name__}, which cannot be stored as a snapshot. Return "
+        f"{RETURNED}."
     )
+
+
+def _is_frame(made: Any, module: str, name: str) -> bool:
+    """True for an instance of a class of a package that need not be installed."""
+    return module in sys.modules and isinstance(made, getattr(sys.modules[module], name))
+
+
+def _from_pandas(made: Any, subject: str) -> pl.DataFrame:
+    """A frame of pandas, with its index as columns if that has a name, as after `groupby`."""
+    try:
+        importlib.import_module("pyarrow")
+    except ImportError as error:
+        raise MissingPackageError(
+            f"{subject} returned a pandas.DataFrame, which cannot be stored without pyarrow: pip "
+            "install pyarrow"
+        ) from error
+    has_names = any(name is not None for name in made.index.names)
+    return pl.from_pandas(made, include_index=has_names)
 
 
 def _row_count(store: Store, key: str | None, file_metadata: Mapping[str, str]) -> int:

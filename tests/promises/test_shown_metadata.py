@@ -31,7 +31,7 @@ from octogen_dagster import (
     catalog_partitions,
 )
 from octogen_dagster.sandbox.server import Sandbox
-from tests.results import materialized
+from tests.results import materialized, metadata
 
 
 def all_assets() -> list[dg.AssetsDefinition]:
@@ -110,6 +110,31 @@ def test_sensors_and_schedules_say_what_they_request() -> None:
     assert (build_catalog_sensor(catalogs).description or "").startswith("Requests catalogs for")
     assert build_catalog_sensor(catalogs, description="Mine.").description == "Mine."
     assert build_snapshot_schedule(boots, "@daily", description="Mine.").description == "Mine."
+
+
+def test_columns_of_ones_own_are_described_only_in_a_table_of_products(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    """A median `current_price` is not the price of a product."""
+    products = pl.LazyFrame(schema=PRODUCT_SCHEMA)
+
+    @dg.asset
+    def cheaper() -> pl.LazyFrame:
+        return products.with_columns(discount=0.5)
+
+    @dg.asset
+    def medians() -> pl.LazyFrame:
+        return products.group_by("catalog_key").agg(pl.col("current_price").median())
+
+    result = materialized([cheaper, medians], tmp_path, instance=instance)
+
+    def descriptions(asset: str) -> dict[str, str | None]:
+        schema = metadata(result, asset)["dagster/column_schema"]
+        return {column.name: column.description for column in schema.columns}
+
+    of_products = {name: text for name, _, text in GOLDEN["products"]}
+    assert descriptions("cheaper") == {**of_products, "discount": None}
+    assert descriptions("medians") == {"catalog_key": None, "current_price": None}
 
 
 # The metadata of a published snapshot, compared with a golden file.

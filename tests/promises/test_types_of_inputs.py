@@ -1,4 +1,4 @@
-"""A snapshot is loaded as the type that an input is annotated with, or an error lists the types."""
+"""Frames of each library are stored, and loaded as the type that an input is annotated with."""
 
 import sys
 from collections.abc import Mapping
@@ -245,3 +245,86 @@ def test_all_assets_of_some_products_go_into_one_job_with_those_of_ones_own(
     resources = {"octogen": OctogenResource(), "io_manager": ParquetSnapshotIOManager(base_dir="s")}
     defs = dg.Definitions(assets=assets, resources=resources)
     assert len(defs.resolve_implicit_global_asset_job_def().graph.node_defs) == len(assets)
+
+
+# What an asset may return.
+
+
+RETURNED: dict[type, Any] = {
+    pl.LazyFrame: pl.LazyFrame({"title": ["Boot", None], "n": [1, 2]}),
+    pl.DataFrame: pl.DataFrame({"title": ["Boot", None], "n": [1, 2]}),
+    pd.DataFrame: pd.DataFrame({"title": ["Boot", None], "n": [1, 2]}),
+    pa.Table: pa.table({"title": ["Boot", None], "n": [1, 2]}),
+}
+
+
+def returning(value: Any, annotation: Any, **arguments: Any) -> dg.AssetsDefinition:
+    """An asset that returns a value, with an annotation that says so."""
+
+    def own() -> Any:
+        return value
+
+    own.__annotations__["return"] = annotation
+    made: dg.AssetsDefinition = dg.asset(**arguments)(own)
+    return made
+
+
+@pytest.mark.parametrize("kind", RETURNED)
+def test_a_frame_of_each_library_is_stored(
+    tmp_path: Path, instance: dg.DagsterInstance, kind: type
+) -> None:
+    materialized([returning(RETURNED[kind], kind)], tmp_path, instance=instance)
+    stored_frame = pl.read_parquet(tmp_path / "own.parquet")
+    assert stored_frame.rows(named=True) == [{"title": "Boot", "n": 1}, {"title": None, "n": 2}]
+    assert stored_frame.schema == {"title": pl.String, "n": pl.Int64}
+
+
+@pytest.mark.parametrize("kind", RETURNED)
+def test_the_partitions_of_a_run_may_be_frames_of_each_library(
+    tmp_path: Path, instance: dg.DagsterInstance, kind: type
+) -> None:
+    own = returning(
+        dict.fromkeys(SHOPS.get_partition_keys(), RETURNED[kind]),
+        dict[str, kind],  # type: ignore[valid-type]
+        partitions_def=SHOPS,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    tags = {
+        "dagster/asset_partition_range_start": "acme",
+        "dagster/asset_partition_range_end": "zen",
+    }
+    materialized([own], tmp_path, instance=instance, tags=tags)
+    for shop in SHOPS.get_partition_keys():
+        assert len(pl.read_parquet(tmp_path / f"own/{shop}.parquet")) == 2
+
+
+def test_the_named_index_of_pandas_is_stored_as_columns(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    frame = pd.DataFrame({"brand": ["Acme", "Zen", "Acme"], "price": [1.0, 2.0, 3.0]})
+    medians = frame.groupby("brand").median()
+    materialized([returning(medians, pd.DataFrame)], tmp_path, instance=instance)
+    assert pl.read_parquet(tmp_path / "own.parquet").rows() == [("Acme", 2.0), ("Zen", 2.0)]
+    dear = frame[frame["price"] > 1]  # its index, which has gaps, has no name
+    materialized([returning(dear, pd.DataFrame)], tmp_path, instance=instance)
+    assert pl.read_parquet(tmp_path / "own.parquet").columns == ["brand", "price"]
+
+
+def test_pandas_without_pyarrow_is_not_stored_and_the_error_says_what_to_install(
+    tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    own = returning(RETURNED[pd.DataFrame], pd.DataFrame)
+    with pytest.raises(errors.MissingPackageError, match="pip install pyarrow"):
+        materialized([own], tmp_path, instance=instance)
+
+
+def test_an_asset_that_returns_nothing_is_told_of_the_annotation(
+    tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    @dg.asset
+    def own():  # type: ignore[no-untyped-def]
+        pass
+
+    with pytest.raises(TypeError, match=r"^Asset own returned nothing.* annotate it `-> None`"):
+        materialized([own], tmp_path, instance=instance)
