@@ -35,11 +35,13 @@ ARROWS: dict[str, set[str]] = {
     "snapshots": GROUND | HELPERS | {"buckets", "api", "frames"},
     "bigquery": GROUND | HELPERS | {"api", "frames", "sharing", "control_plane"},
     "doctor": GROUND | {"api", "snapshots", "bigquery", "sharing", "control_plane"},
+    "verify": GROUND | {"api"},
     "components": GROUND | HELPERS | {"api", "frames", "snapshots", "bigquery", "sandbox"},
     "celery": {"validation"},
     "sandbox": set(),
     "demo": {"sandbox"},
-    "cli": GROUND | {"api", "frames", "demo", "doctor", "sandbox", "sharing", "control_plane"},
+    "cli": GROUND
+    | {"api", "frames", "demo", "doctor", "sandbox", "sharing", "control_plane", "verify"},
 }
 """What each room may import of the package, besides itself."""
 
@@ -53,6 +55,7 @@ FORBIDDEN_LIBRARIES = {
     "control_plane": {"dagster", "polars", "google"},
     "sharing": {"dagster", "polars", "mcp"},
     "snapshots": {"google", "mcp", "dagster_gcp"},
+    "verify": {"dagster", "polars", "mcp"},
     "sandbox": {"dagster", "polars"},
     "cli": {"dagster", "polars", "google", "mcp"},
 }

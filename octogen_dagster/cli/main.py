@@ -15,6 +15,7 @@ from octogen_dagster.cli.history import history
 from octogen_dagster.cli.login import login
 from octogen_dagster.cli.options import CONTEXT_SETTINGS
 from octogen_dagster.cli.project import project_environment
+from octogen_dagster.cli.verify import verify
 
 if TYPE_CHECKING:
     from octogen_dagster.sandbox.server import Sandbox
@@ -38,6 +39,7 @@ main.add_command(doctor)
 main.add_command(estimate)
 main.add_command(history)
 main.add_command(login)
+main.add_command(verify)
 
 
 @main.command()

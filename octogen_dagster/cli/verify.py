@@ -1,0 +1,82 @@
+"""The command `octogen-dagster verify`: is what the package believes of the service true?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from octogen_dagster.api.spending import usd
+from octogen_dagster.cli.errors import FAILED, reporting_errors
+from octogen_dagster.cli.options import CONTEXT_SETTINGS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from octogen_dagster.api.spending import Prices
+    from octogen_dagster.verify.answers import Question
+    from octogen_dagster.verify.service import Service
+
+
+@click.command(context_settings=CONTEXT_SETTINGS)
+@click.option("--host", default=None, help="Host of a shop to ask about; a small one costs least.")
+@click.option(
+    "--max-usd", type=float, default=0.10, help="Dollars that the answers may cost together."
+)
+@click.option("--details", is_flag=True, help="Also show names of catalogs and products.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@reporting_errors
+def verify(*, host: str | None, max_usd: float, details: bool, as_json: bool) -> None:
+    """Ask the service, with your key, whether what this package believes of it is true.
+
+    It says first what it will ask and what that costs, and asks for your consent in a terminal.
+    Nothing is changed and nothing is sent but these questions, to the configured host only. The
+    report names no key, organisation, catalog or product unless you ask for --details.
+
+    Exit status: 0 all that was asked holds; 1 something differs; 2 bad input.
+    """
+    from octogen_dagster.api.blocking import BlockingClient
+    from octogen_dagster.api.service import Service as Connection
+    from octogen_dagster.api.spending import Spending
+    from octogen_dagster.verify.answers import Report, ask
+    from octogen_dagster.verify.service import QUESTIONS, Service
+
+    if host is not None and not host.strip():
+        raise ValueError("--host is empty: name the host of a shop, such as acme.com")
+    try:
+        spending = Spending(budget_usd=max_usd)
+    except ValueError as error:
+        raise ValueError(str(error).replace("budget_usd", "--max-usd")) from None
+    connection = Connection(spending=spending)
+    click.echo(_plan(QUESTIONS, connection.base_url, spending.prices, max_usd), err=as_json)
+    if sys.stdin.isatty() and not click.confirm("Ask?", err=as_json):
+        return
+    with BlockingClient(connection) as client:
+        service = Service(client, host)
+        service.require_shop()
+        answers = tuple(ask(QUESTIONS, service))
+    report = Report(answers, spending.spent_usd, max_usd)
+    if as_json:
+        click.echo(json.dumps(report.as_dict(details=details), indent=2))
+    else:
+        click.echo(report.as_text(details=details))
+    if not report.ok:
+        sys.exit(FAILED)
+
+
+def _plan(
+    questions: Sequence[Question[Service]], base_url: str, prices: Prices, max_usd: float
+) -> str:
+    """Say what will be asked, and the most that it can cost."""
+    width = max(len(question.name) for question in questions)
+    lines = [f"{len(questions)} questions to {base_url}:", ""]
+    for question in questions:
+        cost = question.cost_usd(prices)
+        price = f"up to {usd(cost)}" if cost else "free"
+        lines.append(f"  {question.name:<{width}}  {price:<12}  {question.belief}")
+    together = usd(sum(question.cost_usd(prices) for question in questions))
+    limit = f"no more than {usd(max_usd)} is spent, whatever is asked"
+    lines += ["", f"All of them cost at most {together}; {limit}.", ""]
+    return "\n".join(lines)
