@@ -18,6 +18,7 @@ from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.files import Disk, ListedFile, create_unfinished, remove_abandoned
 
 if TYPE_CHECKING:
+    import threading
     from concurrent.futures import Future
 
     import polars as pl
@@ -310,7 +311,7 @@ def write_parquet(
     frame: pl.LazyFrame,
     path: Path,
     metadata: Callable[[], dict[str, str]],
-    stop: Callable[[], None],
+    stop: threading.Event,
     row_group_size: int = ROW_GROUP_SIZE,
 ) -> int:
     """Stream a frame into a Parquet file, read its footer back, and return the number of rows.
@@ -321,7 +322,7 @@ def write_parquet(
     import polars as pl
 
     def interrupted(future: Future[None]) -> None:
-        stop()
+        stop.set()
         wait_interruptibly(future)
 
     # Given a path, Polars may create the file again after a failed query was cleaned up.

@@ -1,5 +1,6 @@
 """A search to a published snapshot, with the steps of the IO manager."""
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -49,13 +50,14 @@ def read(source: Source, folder: Path, *, save_pages: bool = True) -> Path:
     )
     scan = ProductScan(ProductSearch(catalogs=source.catalogs, page_size=PAGE_SIZE), connection)
     files, key = Store(str(folder)), "products.parquet"
-    with scan.reading(Place(files, save_pages)) as reading:
+    stop = threading.Event()
+    with scan.reading(Place(files, save_pages), stop) as reading:
         with files.unfinished(key) as unfinished:
             rows = write_parquet(
                 reading.frame,
                 unfinished,
                 lambda: dict(reading.outcome().file_metadata),
-                reading.stop,
+                stop,
             )
             check_complete(reading.outcome(), rows, files.uri(key))
             files.publish(unfinished, key)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -17,6 +16,8 @@ from octogen_dagster.frames.source import ROWS, Limits, Outcome, Reading
 from octogen_dagster.sharing.google_errors import BIGQUERY, translate_google_errors
 
 if TYPE_CHECKING:
+    import threading
+
     import pyarrow as pa
     from google.cloud.bigquery import SchemaField
 
@@ -102,12 +103,11 @@ class LinkedScan:
         self._schema = _arrow_schema(rows.schema)
 
     @contextmanager
-    def reading(self, place: SnapshotTarget) -> Iterator[Reading]:
+    def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
         """Let the block store the rows of the result."""
-        stop = threading.Event()
         schema = _to_polars(self._schema.empty_table()).schema
-        frame = io_source(schema, functools.partial(self._frames, place), stop)
-        yield Reading(frame, self._outcome, self._limits, stop=stop.set)
+        frame = io_source(schema, functools.partial(self._frames, target), stop)
+        yield Reading(frame, self._outcome, self._limits)
 
     def _outcome(self) -> Outcome:
         modified, total = self.last_modified, self._rows.total
@@ -126,12 +126,12 @@ class LinkedScan:
         )
 
     def _frames(
-        self, place: SnapshotTarget, query: Query, stop: threading.Event
+        self, target: SnapshotTarget, query: Query, stop: threading.Event
     ) -> Iterator[pl.DataFrame]:
         self._read, self.last_modified = 0, None
         try:
             with translate_google_errors(BIGQUERY, f"The rows of {self._table}"):
-                for batch in self._rows.batches(functools.partial(check, stop), place.warn):
+                for batch in self._rows.batches(functools.partial(check, stop), target.warn):
                     frame = _to_polars(_cast(batch, self._schema))
                     if query.n_rows is not None:
                         frame = frame.head(query.n_rows - self._read)

@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import os
 import platform
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -251,7 +252,7 @@ def _snapshot_findings(io_manager: ParquetSnapshotIOManager | None) -> Check:
     store, key = resolved(io_manager).store, f"octogen-doctor-{uuid.uuid4().hex}.parquet"
     with _without_new_folders(store, key):
         with store.unfinished(key) as unfinished:
-            rows = write_parquet(pl.LazyFrame({"probe": [1]}), unfinished, dict, lambda: None)
+            rows = write_parquet(pl.LazyFrame({"probe": [1]}), unfinished, dict, threading.Event())
             store.publish(unfinished, key)
         try:
             is_read = store.count_rows(key) == rows

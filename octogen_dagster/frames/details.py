@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
@@ -51,6 +50,8 @@ from octogen_dagster.frames.workers import Workers
 from octogen_dagster.validation import require_fraction
 
 if TYPE_CHECKING:
+    import threading
+
     from octogen_dagster.api.blocking import BlockingClient
     from octogen_dagster.api.catalog_sources import CatalogService
     from octogen_dagster.api.spending import Spending
@@ -131,18 +132,16 @@ class DetailScan:
         return self.service.spending
 
     @contextmanager
-    def reading(self, place: SnapshotTarget) -> Iterator[Reading]:
-        """Let the block store the rows in a place, some of them of the latest details snapshot."""
-        stop = threading.Event()
+    def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
+        """Let the block store the rows in a target, some of the latest details snapshot."""
 
         def frames(query: Query, stop: threading.Event) -> Iterator[pl.DataFrame]:
-            return self._frames(query, stop, place)
+            return self._frames(query, stop, target)
 
         yield Reading(
             io_source(DETAIL_SCHEMA, frames, stop),
             self._outcome,
             Limits(row_group_size=ROW_GROUP_SIZE),
-            stop=stop.set,
         )
 
     def _outcome(self) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, time, timezone
@@ -21,7 +22,7 @@ from octogen_dagster.frames.history import (
     read_observed,
     take_out,
 )
-from octogen_dagster.frames.io_source import io_source
+from octogen_dagster.frames.io_source import io_source, until_stopped
 from octogen_dagster.store import Store, path_component, write_parquet
 from octogen_dagster.validation import did_you_mean
 
@@ -127,11 +128,16 @@ def _forget(
     store: Store, key: str, at: datetime, observed: Observed, metadata: Mapping[str, str]
 ) -> None:
     history = store.scan(key)
-    frame = io_source(HISTORY_SCHEMA, lambda _query, _stop: take_out(history, at, observed))
+    stop = threading.Event()
+    frame = io_source(
+        HISTORY_SCHEMA,
+        lambda _query, stop: until_stopped(take_out(history, at, observed), stop),
+        stop,
+    )
     remaining = {time: each for time, each in observed.items() if time != at}
     changed = history_metadata(remaining, {*read_forgotten(metadata), at})
     with store.unfinished(key) as unfinished:
-        write_parquet(frame, unfinished, lambda: {**metadata, **changed}, stop=lambda: None)
+        write_parquet(frame, unfinished, lambda: {**metadata, **changed}, stop)
         if store.metadata(key) != metadata:
             raise OctogenSnapshotError(
                 f"The history {store.uri(key)} was replaced by a run while the snapshot was taken "

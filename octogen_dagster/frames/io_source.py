@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import polars as pl
@@ -57,6 +57,13 @@ def check(stop: threading.Event) -> None:
     raise_interrupt()
     if stop.is_set():
         raise StoppedError
+
+
+def until_stopped(frames: Iterable[pl.DataFrame], stop: threading.Event) -> Iterator[pl.DataFrame]:
+    """Yield frames as long as an execution may go on."""
+    for frame in frames:
+        check(stop)
+        yield frame
 
 
 class _Source:

@@ -158,10 +158,9 @@ class ProductScan:
         return self.service.spending
 
     @contextlib.contextmanager
-    def reading(self, place: SnapshotTarget) -> Iterator[Reading]:
-        """Let the block store the products in a place, with saved pages beside it."""
-        stop = threading.Event()
-        stored = _Stored(place, place.page_store(self._clock))
+    def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
+        """Let the block store the products in a target, with saved pages beside it."""
+        stored = _Stored(target, target.page_store(self._clock))
 
         def frames(query: Query, stop: threading.Event) -> Iterator[pl.DataFrame]:
             for frame in self._frames(query, stop, stored):
@@ -179,7 +178,6 @@ class ProductScan:
                 lambda: self._outcome(stored.metrics),
                 limits,
                 stored.remove_pages,
-                stop.set,
             )
         except (OctogenEmptyCatalogError, OctogenNotFoundError) as error:
             explained = self._explain(error) if self._explain else None

@@ -13,6 +13,7 @@ import polars as pl
 from octogen_dagster.errors import OctogenShrunkenSnapshotError, OctogenSnapshotError
 
 if TYPE_CHECKING:
+    import threading
     from contextlib import AbstractContextManager
 
     from octogen_dagster.api.spending import Spending
@@ -97,7 +98,6 @@ class Reading:
     outcome: Callable[[], Outcome] = Outcome  # called when the rows are there
     limits: Limits = Limits()
     published: Callable[[], None] = lambda: None  # removes what was kept in case it is not
-    stop: Callable[[], None] = lambda: None  # ends the execution, which raises where it runs
 
 
 class SnapshotSource(Protocol):
@@ -107,8 +107,13 @@ class SnapshotSource(Protocol):
     def spending(self) -> Spending | None:
         """What the reading counts its costs in; None if it costs nothing."""
 
-    def reading(self, place: SnapshotTarget) -> AbstractContextManager[Reading]:
-        """Let the block execute and store a frame for a place."""
+    def reading(
+        self, target: SnapshotTarget, stop: threading.Event
+    ) -> AbstractContextManager[Reading]:
+        """Let the block execute and store a frame for a target.
+
+        `stop` ends the execution, which raises where it runs.
+        """
 
 
 class FrameSource:
@@ -120,7 +125,7 @@ class FrameSource:
         self._frame = frame
 
     @contextlib.contextmanager
-    def reading(self, _place: SnapshotTarget) -> Iterator[Reading]:
+    def reading(self, _target: SnapshotTarget, _stop: threading.Event) -> Iterator[Reading]:
         yield Reading(self._frame)
 
 

@@ -30,7 +30,7 @@ from octogen_dagster.frames.history import (
     read_observed,
     tracked_products,
 )
-from octogen_dagster.frames.io_source import Query, check, io_source
+from octogen_dagster.frames.io_source import Query, check, io_source, until_stopped
 from octogen_dagster.frames.source import Outcome, Reading, SnapshotTarget
 from octogen_dagster.snapshots.assets import SEARCH
 from octogen_dagster.snapshots.derived import wait_only_for_latest
@@ -65,15 +65,16 @@ class HistoryUpdate:
         self._snapshots = snapshots
 
     @contextlib.contextmanager
-    def reading(self, place: SnapshotTarget) -> Iterator[Reading]:
-        """Let the block store the history in its place."""
-        before = place.latest_metadata()
-        history = _existing(place, before)
+    def reading(self, target: SnapshotTarget, stop: threading.Event) -> Iterator[Reading]:
+        """Let the block store the history in its target."""
+        before = target.latest_metadata()
+        history = _existing(target, before)
         observed = read_observed(before)
         forgotten = read_forgotten(before)
         versions: dict[str, str] = json.loads(before.get(_VERSIONS, "{}"))
         unseen: dict[datetime, StoredSnapshot] = {}
         for snapshot in self._snapshots:
+            check(stop)
             if snapshot.name:
                 if versions.get(snapshot.name) == snapshot.version:
                     continue
@@ -84,14 +85,11 @@ class HistoryUpdate:
             # Not its frame: a frame keeps its file open, and there may be thousands.
             unseen[at] = snapshot
             observed[at] = observation_of(frame, file_metadata)
-            place.log(f"The snapshot of {at:%Y-%m-%d %H:%M:%S} UTC is put into the history.")
-        stop = threading.Event()
+            target.log(f"The snapshot of {at:%Y-%m-%d %H:%M:%S} UTC is put into the history.")
 
         def frames(_query: Query, stop: threading.Event) -> Iterator[pl.DataFrame]:
-            for frame in _with(history, unseen, observed):
-                check(stop)
-                yield frame
-            if place.latest_metadata() != before:
+            yield from _with(history, unseen, observed, stop)
+            if target.latest_metadata() != before:
                 raise OctogenSnapshotError(
                     "The history was replaced while snapshots were put into it, by another run or "
                     "by forget_snapshot. Nothing was changed; run it again."
@@ -103,12 +101,12 @@ class HistoryUpdate:
                 outcome, file_metadata={**outcome.file_metadata, _VERSIONS: json.dumps(versions)}
             )
         frame = io_source(HISTORY_SCHEMA, frames, stop)
-        yield Reading(frame, lambda: outcome, stop=stop.set)
+        yield Reading(frame, lambda: outcome)
 
 
-def _existing(place: SnapshotTarget, file_metadata: Mapping[str, str]) -> pl.LazyFrame:
+def _existing(target: SnapshotTarget, file_metadata: Mapping[str, str]) -> pl.LazyFrame:
     try:
-        history = place.latest()
+        history = target.latest()
     except DamagedError as error:
         raise OctogenSnapshotError(
             f"The history {error.uri} is damaged ({error.cause}), and a new one would lack the "
@@ -150,14 +148,16 @@ def _with(
     history: pl.LazyFrame,
     unseen: Mapping[datetime, StoredSnapshot],
     observed: Mapping[datetime, Observation],
+    stop: threading.Event,
 ) -> Iterator[pl.DataFrame]:
     """Yield the rows of a history with snapshots put in, one after the other."""
     if not unseen:
-        yield from history.collect_batches(engine="streaming")
+        yield from until_stopped(history.collect_batches(engine="streaming"), stop)
         return
     *earlier, last = sorted(unseen)
 
     def with_snapshot(history: pl.LazyFrame, at: datetime) -> Iterator[pl.DataFrame]:
+        check(stop)
         known = {time: observed[time] for time in observed if time not in unseen or time <= at}
         snapshot, _, found_at = _opened(unseen[at])
         if found_at != at:
@@ -165,7 +165,7 @@ def _with(
                 f"The snapshot of {at:%Y-%m-%d %H:%M:%S} UTC was replaced while it was put into "
                 "the history. Nothing was changed; run it again."
             )
-        return put_in(history, snapshot, at, known)
+        return until_stopped(put_in(history, snapshot, at, known), stop)
 
     for at in earlier:
         frame = io_source(HISTORY_SCHEMA, lambda *_: with_snapshot(history, at))  # noqa: B023

@@ -7,6 +7,7 @@ import functools
 import importlib
 import os
 import sys
+import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -183,7 +184,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         source = snapshot_source(context.asset_key, obj)
         with permanent_errors_fail(), shared_budget(*run, source.spending, context.log):
             place = self._publication(context, _partitions_def(context), partitions[0], run)
-            published = place.publish(source)
+            published = place.publish(source, threading.Event())
             published.remove_pages()
         _add_metadata(context, published.metadata)
 
@@ -201,6 +202,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
         failures, untried = Failures(context.asset_key, context.log), list[str]()
         spending = next((each.spending for each in sources.values() if each.spending), None)
         all_metadata: dict[str, Mapping[str, Any]] = {}
+        stop = threading.Event()
         with shared_budget(*run, spending, context.log) as tell:
             for partition, source in sources.items():
                 if partition in reported:
@@ -212,7 +214,7 @@ class ParquetSnapshotIOManager(dg.ConfigurableIOManager):
                 place = self._publication(context, _partitions_def(context), partition, run)
                 try:
                     with permanent_errors_fail():
-                        published = place.publish(source)
+                        published = place.publish(source, stop)
                 except Exception as error:
                     failures.add(partition, error)
                 else:

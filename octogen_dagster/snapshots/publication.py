@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 import sys
-import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -36,6 +34,8 @@ from octogen_dagster.snapshots.metadata import snapshot_metadata
 from octogen_dagster.store import DamagedError, Store, write_parquet
 
 if TYPE_CHECKING:
+    import threading
+
     from octogen_dagster.asset_definition import Metadata
     from octogen_dagster.frames.source import Reading, SnapshotSource
     from octogen_dagster.snapshots.partitions import SnapshotKeys
@@ -69,35 +69,6 @@ class Published(NamedTuple):
 
     metadata: Metadata
     remove_pages: Callable[[], None]
-
-
-class Stops:
-    """Ends all readings under way, and those that begin later, from another thread."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._stops: list[Callable[[], None]] = []
-        self._stopped = False
-
-    @contextlib.contextmanager
-    def ending(self, stop: Callable[[], None]) -> Iterator[None]:
-        """Let `stop` be called during the block once all is to end."""
-        with self._lock:
-            self._stops.append(stop)
-            stopped = self._stopped
-        if stopped:
-            stop()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._stops.remove(stop)
-
-    def stop(self) -> None:
-        with self._lock:
-            self._stopped, stops = True, list(self._stops)
-        for stop in stops:
-            stop()
 
 
 class PublishingStep(NamedTuple):
@@ -145,10 +116,10 @@ class Publication:
         except OctogenSnapshotError:  # the publication warns of it
             return {}
 
-    def publish(self, source: SnapshotSource, stops: Stops | None = None) -> Published:
-        """Read a source and publish its rows. `stops` end the reading from another thread."""
-        with source.reading(self) as reading, (stops or Stops()).ending(reading.stop):
-            metadata = self._publish(reading)
+    def publish(self, source: SnapshotSource, stop: threading.Event) -> Published:
+        """Read a source and publish its rows. `stop` ends the reading from another thread."""
+        with source.reading(self, stop) as reading:
+            metadata = self._publish(reading, stop)
 
         def remove_pages() -> None:
             try:
@@ -158,7 +129,7 @@ class Publication:
 
         return Published(metadata, remove_pages)
 
-    def _publish(self, reading: Reading) -> Metadata:
+    def _publish(self, reading: Reading, stop: threading.Event) -> Metadata:
         store, places, limits = self._store, self._places, reading.limits
         key = places.own
         uri = store.uri(key)
@@ -167,7 +138,7 @@ class Publication:
                 reading.frame,
                 unfinished,
                 metadata=lambda: {**self._file_metadata(), **reading.outcome().file_metadata},
-                stop=reading.stop,
+                stop=stop,
                 row_group_size=limits.row_group_size,
             )
             outcome = reading.outcome()
@@ -360,7 +331,7 @@ def each_at_once(
     waiting: deque[str],
     *,
     threads: int,
-    stops: Stops,
+    stop: threading.Event,
     poll: Callable[[], object],
 ) -> Iterator[tuple[str, Future[_Result]]]:
     """Work on partitions in some threads, and yield each with what came of it, as it is done.
@@ -381,7 +352,7 @@ def each_at_once(
             for future in done:
                 yield running.pop(future), future
     finally:
-        stops.stop()
+        stop.set()
         for future in running:
             wait_interruptibly(future)
 

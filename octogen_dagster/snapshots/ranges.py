@@ -7,6 +7,7 @@ what was not reported: the UI shows exactly those partitions as failed, and a re
 
 import functools
 import inspect
+import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +29,6 @@ from octogen_dagster.snapshots.publication import (
     Failures,
     Published,
     PublishingStep,
-    Stops,
     each_at_once,
     evaluated_before,
     materialization,
@@ -145,7 +145,7 @@ def _publish_range(
         )
     checks = RangeChecks.of(context)
     evaluated = evaluated_before(run, asset) if reported else {}
-    failures, stops = Failures(asset, context.log), Stops()
+    failures, stop = Failures(asset, context.log), threading.Event()
     if context.retry_number:
         failures.recall(run)
     left = deque(key for key in partitions if key not in reported and key not in failures)
@@ -158,7 +158,7 @@ def _publish_range(
             place = manager._publication(
                 context, partitions_def, partition, run, lambda line: once.say(line, line)
             )
-            return made, place.publish(snapshot_source(asset, made.source), stops)
+            return made, place.publish(snapshot_source(asset, made.source), stop)
 
     def evaluations(partition: str) -> Iterator[dg.AssetCheckEvaluation]:
         def snapshot() -> pl.LazyFrame:
@@ -177,7 +177,7 @@ def _publish_range(
             publish,
             left,
             threads=octogen.concurrency if octogen else 1,
-            stops=stops,
+            stop=stop,
             poll=Throttle(tell, _TELL_SECONDS),
         ):
             error = future.exception()

@@ -87,7 +87,7 @@ class Pipeline:
 
 
 MOMENTS = {
-    "the rows are being read": (history, "advanced"),
+    "the rows are being read": (history, "put_in"),
     "the file is being written": (Store, "unfinished"),
     "the file is written": (Store, "publish"),
     "the file is published": (publication, "snapshot_metadata"),
@@ -101,7 +101,7 @@ def put_in_and_die(base: str, moment: str) -> None:
     work = getattr(module, name)
 
     def killed(*arguments: Any, **named: Any) -> Any:
-        if name == "advanced":  # after the first rows
+        if name == "put_in":  # after the first rows
             next(work(*arguments, **named))
         if name == "unfinished":  # with an empty file beside the history
             work(*arguments, **named).__enter__()

@@ -20,6 +20,7 @@ from octogen_dagster import OctogenClient
 from octogen_dagster.api.spending import Spending
 from octogen_dagster.errors import OctogenBudgetError
 from tests.api.servers import KEY, POLL_SECONDS, RawServer, Received, http, page
+from tests.histories import ASSET, day, make_history, product
 from tests.results import octogen_at
 
 ENDING_SECONDS = 10
@@ -192,6 +193,107 @@ def test_a_canceled_run_is_not_retried(server: SilentServer, tmp_path: Path) -> 
         finally:
             process.kill()
     assert process.returncode == 0, errors
+
+
+CATCHING_UP = """
+import os, sys
+from datetime import datetime, timedelta, timezone
+import dagster as dg
+import polars as pl
+from octogen_dagster import *
+
+folder = sys.argv[1]
+days = dg.DailyPartitionsDefinition("2026-01-01", end_date="2026-06-01")
+
+@dg.asset(partitions_def=days)
+def products() -> pl.DataFrame: ...
+
+os.makedirs(f"{folder}/products")
+missing = {name: pl.lit(None, kind) for name, kind in PRODUCT_SCHEMA.items()}
+for number, day in enumerate(days.get_partition_keys()):
+    # After the first day the large catalog is withheld, which ends none of its rows.
+    catalog, count = ("small", 10) if number else ("large", 1_000_000)
+    at = datetime(2026, 1, 1, 12, tzinfo=timezone.utc) + timedelta(days=number)
+    uuids = pl.select(uuid=pl.int_range(count).cast(pl.String))
+    given = {"catalog_key": pl.lit(catalog), "product_url": "uuid", "fetched_at": pl.lit(at)}
+    snapshot = uuids.with_columns(**missing | given | {"uuid": "uuid"}).select(*PRODUCT_SCHEMA)
+    metadata = {"octogen.fetched_at": at.isoformat()}
+    snapshot.write_parquet(f"{folder}/products/{day}.parquet", metadata=metadata)
+
+history = build_product_history_asset(products)
+dg.materialize(
+    [products, history],
+    selection=[history],
+    resources={"io_manager": ParquetSnapshotIOManager(base_dir=folder)},
+)
+"""
+
+
+def wait_until_written(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Wait until a run waits for the rows of a file, which it keeps young meanwhile."""
+    times = set[int]()
+    ends_at = time.monotonic() + START_SECONDS
+    while len(times) < 3:
+        times.update(path.stat().st_mtime_ns for path in folder.glob(".*.unfinished"))
+        assert time.monotonic() < ends_at
+        assert process.poll() is None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_history_that_catches_up_ends(tmp_path: Path, number: signal.Signals) -> None:
+    with subprocess.Popen([sys.executable, "-c", CATCHING_UP, str(tmp_path)]) as process:
+        try:
+            wait_until_written(process, tmp_path)
+            process.send_signal(number)
+            process.wait(ENDING_SECONDS)
+        finally:
+            process.kill()
+    assert process.returncode != 0
+    assert not (tmp_path / "products_history.parquet").exists()
+
+
+FORGETTING = """
+import itertools, signal, sys
+from datetime import datetime
+from octogen_dagster import forget_snapshot
+from octogen_dagster.frames import history_files
+
+def endless(history, at, observed):
+    print("begun", flush=True)
+    rows = history.head(1).collect()
+    return itertools.repeat(rows)
+
+history_files.take_out = endless
+signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # as Dagster does
+folder, asset, at = sys.argv[1:]
+forget_snapshot(folder, datetime.fromisoformat(at), asset=asset)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_snapshot_that_is_being_forgotten_stays(tmp_path: Path, number: signal.Signals) -> None:
+    make_history(tmp_path, {day(1): [product("shoe", 10.0)]})
+    (file,) = (tmp_path / ASSET).iterdir()
+    before = file.read_bytes()
+    with subprocess.Popen(
+        [sys.executable, "-c", FORGETTING, str(tmp_path), ASSET, day(1).isoformat()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == "begun\n"
+            process.send_signal(number)
+            process.communicate(timeout=ENDING_SECONDS)
+        finally:
+            process.kill()
+    assert process.returncode in (-signal.SIGINT, 1)
+    assert [file.read_bytes()] == [before]
+    assert list(file.parent.iterdir()) == [file]
 
 
 # A request that blocks its thread ends at once when it is interrupted, and costs nothing then.

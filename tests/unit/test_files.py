@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pickle
 import secrets
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,7 +118,7 @@ def test_a_writer_that_waits_for_its_rows_is_not_taken_for_dead(tmp_path: Path) 
         yield pl.DataFrame({"n": [1]})
 
     frame = register_io_source(rows, schema={"n": pl.Int64})
-    assert write_parquet(frame, unfinished, dict, lambda: None) == 1
+    assert write_parquet(frame, unfinished, dict, threading.Event()) == 1
 
 
 # The files of a login.
