@@ -39,6 +39,8 @@ MEMORY_SECONDS = 2 * 24 * 3600.0
 """Older runs are not counted: one that always fails has 13 in this time, and waits the longest."""
 _RESUMED_SECONDS = 24 * 3600.0
 """For how long Dagster launches the runs of a tick that was interrupted."""
+_LONGEST_RUN_SECONDS = 7 * 24 * 3600.0
+"""A run that is older died with its machine, where no run monitoring noticed."""
 _MOST_ZONES_SECONDS = 24 * 3600.0
 """How far a time of Dagster's may be off: PostgreSQL writes it in the time zone of its session."""
 _REQUESTS_IN_A_QUERY = 500
@@ -321,12 +323,19 @@ def read_busy(
     return [
         keys
         for run in instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED))
-        # A run whose launch was cut off, when the daemon died, does not block its keys for ever.
-        if run.dagster_run.status not in _BEFORE_START
-        or abs(now - _requested_at(run)) < _RESUMED_SECONDS
+        if _may_be_at_work(run, now)
         if asset in (run.dagster_run.asset_selection or ())
         if (keys := _key_range(run, key_of)) is not None
     ]
+
+
+def _may_be_at_work(run: dg.RunRecord, now: float) -> bool:
+    """False if the launch of a run was cut off, when the daemon died, or the run never ended."""
+    status = run.dagster_run.status
+    if status in _BEFORE_START:
+        return abs(now - _requested_at(run)) < _RESUMED_SECONDS
+    started_at = run.start_time or _requested_at(run)
+    return status is dg.DagsterRunStatus.QUEUED or abs(now - started_at) < _LONGEST_RUN_SECONDS
 
 
 def _key_range(run: dg.RunRecord, key_of: Callable[[str], str | None]) -> KeyRange | None:

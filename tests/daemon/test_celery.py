@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,12 +22,15 @@ import pytest
 import yaml
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from octogen_dagster import listing_partition_key
 from octogen_dagster.celery import MAX_MISSES, MonitoredCeleryRunLauncher
 from tests.postgresql import running_postgresql, server_program
 from tests.processes import Processes, kill, max_concurrent_runs, process_of, processes
 from tests.promises.paged_service import PagedService, TokenBucket
 from tests.redis import running_redis
 from tests.servers.buckets import ENVIRONMENT, S3Bucket, moto
+from tests.servers.google import LISTING
+from tests.servers.octogen_mcp import CLIENT, PRINCIPAL, PROJECT, OctogenServer
 
 SHIPPED = Path(__file__).parents[2] / "deploy/celery"
 LOCATION = """
@@ -258,14 +262,16 @@ def test_forty_catalogs_are_whole_although_a_worker_is_killed(
 
 
 WAITING_APP = """
-import os, time
+import os, signal, time
 from celery import Celery
+import octogen_dagster.celery
 
 app = Celery("app", broker=os.environ["REDIS"], backend=os.environ["REDIS"])
 app.conf.task_default_queue = "dagster"
 
 @app.task(track_started=True)
 def wait():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(600)
 """
 LOST = ["RUNNING", "RUNNING", "NOT_FOUND"]
@@ -276,7 +282,9 @@ class WaitingRun:
 
     def __init__(self, folder: Path, started: Processes, redis: str) -> None:
         self._folder, self._started = folder, started
-        self.launcher = MonitoredCeleryRunLauncher("dagster", broker=redis, backend=redis)
+        self.launcher = MonitoredCeleryRunLauncher(
+            "dagster", broker=redis, backend=redis, _stop_timeout=0.1
+        )
         self.worker = self.start_worker()
         self.task = self.launcher.celery.send_task("app.wait", queue="dagster")
         self.run = dg.DagsterRun(
@@ -350,15 +358,136 @@ def test_a_run_is_lost_after_three_checks_in_which_no_worker_executes_it(
 
 @needs_servers
 @pytest.mark.slow
-def test_a_run_that_is_terminated_is_killed_and_canceled(
+def test_a_run_whose_task_nobody_noted_is_lost_too(waiting: WaitingRun) -> None:
+    # The daemon died after it had sent the task, and before it stored the task's id.
+    waiting.run = waiting.run.with_tags({})
+    assert waiting.checks(3) == LOST
+
+
+@needs_servers
+@pytest.mark.slow
+def test_a_run_that_does_not_end_when_it_is_terminated_is_killed(
     waiting: WaitingRun, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     instance.add_run(waiting.run)
     waiting.launcher.register_instance(instance)
     assert waiting.launcher.terminate(waiting.run.run_id)
-    run = instance.get_run_by_id(waiting.run.run_id)
-    assert run
-    assert run.status is dg.DagsterRunStatus.CANCELED
-    assert not waiting.launcher.terminate(run.run_id)
+
+    def run() -> dg.DagsterRun:
+        found = instance.get_run_by_id(waiting.run.run_id)
+        assert found
+        return found
+
+    wait_for(lambda: run().status is dg.DagsterRunStatus.CANCELED, tmp_path)
+    assert not waiting.launcher.terminate(waiting.run.run_id)
     inspect = waiting.launcher.celery.control.inspect(["w@test"])
     wait_for(lambda: inspect.query_task(waiting.task.id) == {"w@test": {}}, tmp_path)
+
+
+LINKED = f"""
+import os
+import dagster as dg
+from octogen_dagster import *
+
+datasets = build_linked_datasets_asset(control_plane=True)
+resources = {{
+    "analytics_hub": AnalyticsHubResource(project={PROJECT!r}, endpoint="127.0.0.1:1"),
+    "octogen_control_plane": OctogenControlPlaneResource(principal={PRINCIPAL!r}),
+}}
+jobs = [dg.define_asset_job("linked", [datasets])]
+executor = dg.in_process_executor if os.environ["EXECUTOR"] else None
+defs = dg.Definitions([datasets], jobs=jobs, resources=resources, executor=executor)
+"""
+
+
+class LinkedRun:
+    """A run of linked datasets in a worker of the shipped app, which refreshes its login."""
+
+    def __init__(self, folder: Path, server: OctogenServer, executor: str = "in_process") -> None:
+        self.spent, self.released = threading.Event(), threading.Event()
+        self._folder, self._server, self._executor = folder, server, executor
+        self.file = folder / "refresh"
+        self.file.write_text(server.refresh_token)
+
+    def answer(self, request: Any) -> Iterator[bytes]:
+        parts = self._server._token(request)
+        self.spent.set()
+        assert self.released.wait(WAIT_SECONDS)
+        yield from parts
+
+    @contextlib.contextmanager
+    def running(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+        key = listing_partition_key(LISTING)
+        settings = yaml.safe_load((SHIPPED / "dagster.yaml").read_text())
+        kept: dict[str, Any] = {name: settings[name] for name in ("run_launcher", "telemetry")}
+        # Without a queue, there need be no daemon.
+        kept["run_coordinator"] = {
+            "module": "dagster._core.run_coordinator",
+            "class": "DefaultRunCoordinator",
+        }
+        (self._folder / "dagster.yaml").write_text(yaml.safe_dump(kept))
+        (self._folder / "definitions.py").write_text(LINKED)
+        shutil.copy(SHIPPED / "app.py", self._folder)
+        self._server.fail("token", self.answer)
+        with running_redis() as redis:
+            environment = {
+                **self._server.environment,
+                "DAGSTER_HOME": str(self._folder),
+                "DAGSTER_CELERY_REDIS": redis,
+                "EXECUTOR": self._executor,
+                "OCTOGEN_MCP_REFRESH_TOKEN_FILE": str(self.file),
+                "OCTOGEN_MCP_CLIENT_ID": CLIENT,
+            }
+            for name, value in environment.items():
+                monkeypatch.setenv(name, value)
+            with (
+                dg.DagsterInstance.get() as instance,
+                processes(self._folder, environment) as started,
+            ):
+                instance.add_dynamic_partitions("octogen_listings", [key])
+                started.start(*command_of("octogen-worker.service"), "--concurrency", "1")
+                tags = f'{{"dagster/partition": "{key}"}}'
+                launch = ["dagster", "job", "launch", "-f", "definitions.py", "-j", "linked"]
+                started.start("-m", *launch, "--tags", tags)
+                wait_for(instance.get_runs, self._folder)
+                try:
+                    yield instance
+                finally:
+                    self.released.set()
+
+
+@pytest.fixture
+def octogen() -> Iterator[OctogenServer]:
+    with OctogenServer() as server:
+        yield server
+
+
+@needs_servers
+@pytest.mark.slow
+def test_a_run_that_is_terminated_stores_the_login_that_octogen_replaces(
+    octogen: OctogenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linked = LinkedRun(tmp_path, octogen)
+    with linked.running(monkeypatch) as instance:
+        assert linked.spent.wait(60), (tmp_path / "log").read_text()
+        (run,) = instance.get_runs()
+        assert instance.run_launcher.terminate(run.run_id)
+        log = tmp_path / "log"
+        wait_for(lambda: "Waiting for the token endpoint" in log.read_text(), tmp_path)
+        linked.released.set()
+        wait_for(lambda: instance.get_runs()[0].is_finished, tmp_path)
+    assert linked.file.read_text().strip() == octogen.refresh_token != "refresh-secret-0"
+    assert (octogen.refusals, octogen.count("token")) == (0, 1)
+
+
+@needs_servers
+@pytest.mark.slow
+def test_a_run_whose_executor_starts_processes_is_refused(
+    octogen: OctogenServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LinkedRun(tmp_path, octogen, executor="").running(monkeypatch) as instance:
+        log = tmp_path / "log"
+        wait_for(lambda: "executor=dg.in_process_executor" in log.read_text(), tmp_path)
+        (run,) = instance.get_runs()
+        assert run.status is not dg.DagsterRunStatus.STARTED
+    assert octogen.calls == []

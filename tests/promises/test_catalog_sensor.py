@@ -131,6 +131,8 @@ def test_what_is_requested_is_what_has_another_version_than_its_last_snapshot(
     ("status", "hours", "requested_hours", "due"),
     [
         ("STARTED", 25, 25, []),
+        ("STARTED", 24 * 8, 24 * 8, ["acme"]),  # it died with its machine
+        ("CANCELING", 24 * 8, 24 * 8, ["acme"]),
         ("STARTING", 1, 1, []),
         ("STARTING", 25, 25, ["acme"]),
         ("STARTING", 33, 25, ["acme"]),  # the database has another time zone
@@ -138,7 +140,7 @@ def test_what_is_requested_is_what_has_another_version_than_its_last_snapshot(
         ("STARTING", 17, 25, ["acme"]),
     ],
 )
-def test_a_run_that_is_not_finished_blocks_its_catalog_unless_its_launch_was_cut_off(
+def test_a_run_that_is_not_finished_blocks_its_catalog_unless_it_cannot_be_at_work(
     instance: dg.DagsterInstance, status: str, hours: int, requested_hours: int, due: list[str]
 ) -> None:
     now = datetime.now(timezone.utc) + timedelta(hours=hours)
