@@ -5,6 +5,9 @@ Importing it also tells Dagster the version of this package, which Dagster repor
 
 import functools
 import inspect
+import multiprocessing
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -175,21 +178,38 @@ def asset_key(arguments: Mapping[str, Any]) -> dg.AssetKey:
 
 @contextmanager
 def canceling_ends(instance: dg.DagsterInstance | None, run_id: str | None) -> Iterator[None]:
-    """End a step that is interrupted since somebody cancels its run.
+    """End a step that is interrupted since somebody cancels its run, or executes it by hand.
 
     Dagster executes an interrupted step again by its retry policy, also in such a run if its steps
     are executed in its process. An interrupt for another reason, such as a server that shuts down,
     is left to the policy.
     """
     try:
-        yield
-    except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
+        with _ctrl_c_is_told():
+            yield
+    except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt) as interrupt:
         run = instance.get_run_by_id(run_id) if instance and run_id else None
-        if instance is None or run is None or run.status is not dg.DagsterRunStatus.CANCELING:
-            raise
-        # It ends as failed, and Dagster's retries of failed runs are not to begin it again.
-        instance.add_run_tags(run.run_id, {"dagster/max_retries": "0"})
-        raise dg.Failure("The run was canceled.", allow_retries=False) from None
+        if instance is not None and run and run.status is dg.DagsterRunStatus.CANCELING:
+            # It ends as failed, and Dagster's retries of failed runs are not to begin it again.
+            instance.add_run_tags(run.run_id, {"dagster/max_retries": "0"})
+            raise dg.Failure("The run was canceled.", allow_retries=False) from None
+        # A process of a step is interrupted by that of its run, which knows why.
+        if isinstance(interrupt, KeyboardInterrupt) and multiprocessing.parent_process() is None:
+            raise dg.Failure("The run was interrupted.", allow_retries=False) from None
+        raise
+
+
+@contextmanager
+def _ctrl_c_is_told() -> Iterator[None]:
+    """Let SIGINT raise KeyboardInterrupt, of which Dagster makes what it makes of SIGTERM."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -154,6 +154,48 @@ def test_a_run_that_is_cancelled_ends(
         assert not list(tmp_path.rglob("*.parquet"))
 
 
+BY_HAND = f"""
+import sys
+import dagster as dg
+from octogen_dagster import *
+
+url, folder, what = sys.argv[1:]
+if what == "products":
+    asset = build_products_asset("products", ProductSearch(catalogs=["acme"]))
+else:
+    asset = build_linked_datasets_asset()
+resources = {{
+    "octogen": OctogenResource(api_key={KEY!r}, base_url=url),
+    "io_manager": ParquetSnapshotIOManager(base_dir=folder),
+    "analytics_hub": AnalyticsHubResource(project="p", endpoint=url.split("/")[2]),
+}}
+with dg.DagsterInstance.local_temp(folder) as instance:
+    key = "p:us:e:acme" if what == "datasets" else None
+    instance.add_dynamic_partitions("octogen_listings", ["p:us:e:acme"])
+    result = dg.materialize(
+        [asset], resources=resources, instance=instance, partition_key=key, raise_on_error=False
+    )
+    events = [event.event_type_value for event in result.all_events]
+    assert "STEP_FAILURE" in events and "STEP_UP_FOR_RETRY" not in events, events
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["products", "datasets"])
+def test_ctrl_c_ends_a_run_that_is_executed_by_hand_although_its_asset_is_retried(
+    server: SilentServer, tmp_path: Path, what: str
+) -> None:
+    with start(BY_HAND, server, str(tmp_path), what) as process:
+        try:
+            assert server.asked.wait(START_SECONDS)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=START_SECONDS)
+        finally:
+            process.kill()
+    assert process.returncode == 0, errors
+    assert "The run was interrupted." in errors
+
+
 CANCELED = f"""
 import os, signal, sys, threading
 import dagster as dg
