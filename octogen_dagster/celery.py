@@ -36,7 +36,7 @@ _INTERRUPT = "octogen_interrupt"
 _STARTS_PROCESSES = {"multiprocess", "multi_or_in_process_executor"}
 
 
-@control_command(name=_INTERRUPT, args=[("task_id", str)])
+@control_command(name=_INTERRUPT, args=[("task_id", str)])  # type: ignore[untyped-decorator]
 def interrupt(_state: Any, task_id: str) -> None:
     """Let the process of a task end by itself. After Celery's `revoke` it could not be killed."""
     request = requests.get(task_id)
@@ -88,7 +88,8 @@ class MonitoredCeleryRunLauncher(CeleryRunLauncher):
     def _starts_processes(self, run: dg.DagsterRun) -> bool:
         snapshot = run.execution_plan_snapshot_id
         plan = self._instance.get_execution_plan_snapshot(snapshot) if snapshot else None
-        chosen = run.run_config.get("execution", {}).get("config") or {}
+        config: Any = run.run_config.get("execution") or {}
+        chosen = config.get("config") or {}
         # Only Dagster's default executor has `in_process` in its configuration.
         return bool(plan and plan.executor_name in _STARTS_PROCESSES and "in_process" not in chosen)
 
