@@ -32,6 +32,7 @@ from octogen_dagster import (
     build_snapshot_checks,
     build_snapshot_schedule,
     catalog_partitions,
+    follow_upstream,
 )
 
 hosts = os.environ.get("OCTOGEN_SHOPS")
@@ -49,9 +50,8 @@ products = build_products_asset(
     deps=[catalogs],
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=2)),
 )
-eager = dg.AutomationCondition.eager()
-changes = build_product_changes_asset(products, automation_condition=eager)
-brands = build_product_brands_asset(products, automation_condition=eager)
+changes = build_product_changes_asset(products, automation_condition=follow_upstream())
+brands = build_product_brands_asset(products, automation_condition=follow_upstream())
 linen_dresses = build_products_asset(
     "linen_dresses",
     ProductSearch(q="linen dress", facets=[Facet(name=FacetName.GENDER, values=["female"])]),

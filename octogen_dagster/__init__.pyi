@@ -23,6 +23,7 @@ from .api.search import (
     Gender,
     ProductSearch,
 )
+from .automation import follow_upstream
 from .bigquery.linked_datasets import build_linked_datasets_asset
 from .bigquery.linked_products import build_linked_products_asset
 from .bigquery.linked_snapshot import build_linked_snapshot_asset
@@ -156,6 +157,7 @@ __all__ = [
     "diagnose",
     "errors",
     "export_history",
+    "follow_upstream",
     "forget_snapshot",
     "listing_of",
     "listing_partition_key",

@@ -16,7 +16,7 @@ import octogen_dagster
 PACKAGE = Path(octogen_dagster.__file__).parent
 TESTS = Path(__file__).parent
 GROUND = {"errors", "files", "store", "background", "validation"}
-HELPERS = {"asset_definition", "markdown", "run_budget", "ticks"}
+HELPERS = {"asset_definition", "automation", "markdown", "run_budget", "ticks"}
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
@@ -29,6 +29,7 @@ ARROWS: dict[str, set[str]] = {
     "sharing": GROUND | {"control_plane"},
     "validation": {"errors"},
     "asset_definition": {"errors", "validation"},
+    "automation": set(),
     "run_budget": {"api"},
     "markdown": set(),
     "ticks": {"errors"},

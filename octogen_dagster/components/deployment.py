@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from octogen_dagster.automation import follow_upstream
 from octogen_dagster.components.settings import (
     AssetSettings,
     Kind,
@@ -30,7 +31,7 @@ from octogen_dagster.snapshots.history import build_product_history_asset
 from octogen_dagster.snapshots.partitions import catalog_days, snapshot_days
 from octogen_dagster.snapshots.schedules import build_snapshot_schedule
 
-_FOLLOWS: dict[str, Any] = {"automation_condition": dg.AutomationCondition.eager()}
+_FOLLOWS: dict[str, Any] = {"automation_condition": follow_upstream()}
 
 
 class Deployment:
@@ -61,10 +62,18 @@ class Deployment:
         if (of_table := settings.catalogs_table) is not None:
             spec = self._spec("catalogs", of_table, f"{settings.name}_catalogs")
             table = [build_catalogs_asset(spec, partitions_def=self._catalogs, **self._reads)]
-        return dg.Definitions.merge(
+        defs = dg.Definitions.merge(
             dg.Definitions(assets=table, resources=resources),
             *(self._of_search(search, table) for search in settings.searches),
         )
+        if settings.automation is None:
+            return defs  # Dagster's own sensor of automation conditions is there, and stopped
+        sensor = dg.AutomationConditionSensorDefinition(
+            f"{settings.name}_automation",
+            target=dg.AssetSelection.assets(*(spec.key for spec in defs.resolve_all_asset_specs())),
+            default_status=dg.DefaultSensorStatus.RUNNING,
+        )
+        return dg.Definitions.merge(defs, dg.Definitions(sensors=[sensor]))
 
     def _of_search(
         self, search: SearchSettings, table: list[dg.AssetsDefinition]

@@ -9,6 +9,7 @@ import dagster as dg
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
+from octogen_dagster.automation import follow_upstream
 from octogen_dagster.components.component import AssetsComponent
 from octogen_dagster.components.scaffolder import OctogenLinkedDatasetsScaffolder
 from octogen_dagster.components.settings import (
@@ -283,7 +284,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
         settings = follows or AssetSettings()
         spec = dg.AssetSpec(
             settings.name or f"{self.name}_{kind}",
-            automation_condition=dg.AutomationCondition.eager() if follows else None,
+            automation_condition=follow_upstream() if follows else None,
         )
         if kind == "linked_snapshot" and self.storage is not None:
             spec = spec.with_io_manager_key(f"{self.name}_linked_io_manager")

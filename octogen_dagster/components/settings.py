@@ -505,6 +505,10 @@ class OctogenSettings(YamlModel):
     searches: list[SearchSettings] = Field(
         default_factory=list, description="Searches and whole catalogs."
     )
+    automation: Literal["running"] | None = Field(
+        default=None,
+        description="`running` starts what follows the searches with the first deployment.",
+    )
     translation: Translation = Field(
         default=None,
         description="Changes of all assets; those of a single asset are in its own translation.",

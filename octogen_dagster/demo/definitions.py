@@ -28,10 +28,11 @@ from octogen_dagster import (
     build_snapshot_checks,
     build_snapshot_schedule,
     catalog_partitions,
+    follow_upstream,
 )
 
 RUNNING = dg.DefaultSensorStatus.RUNNING
-FOLLOW = dg.AutomationCondition.eager()
+FOLLOW = follow_upstream()
 
 catalogs = build_catalogs_asset(
     partitions_def=catalog_partitions,

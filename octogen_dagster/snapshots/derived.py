@@ -8,6 +8,7 @@ import dagster as dg
 import polars as pl
 
 from octogen_dagster.asset_definition import RESOURCE, asset_arguments_of
+from octogen_dagster.automation import wait_only_for_latest
 from octogen_dagster.frames.brands import BRANDS_SCHEMA, product_brands
 from octogen_dagster.frames.changes import (
     CHANGES_SCHEMA,
@@ -53,7 +54,7 @@ def build_product_changes_asset(
     has `octogen/first_snapshot`. A catalog of the previous snapshot that is not in the current one
     was withdrawn or renamed: its products are not reported, and `octogen/vanished_catalogs` names
     it. `octogen/effective_query_changed` says if the service understood the keywords differently
-    than for the previous snapshot. With `AutomationCondition.eager()` the asset does not wait for
+    than for the previous snapshot. With `follow_upstream()` the asset does not wait for
     earlier partitions that were never materialized. The columns are those of
     `octogen_dagster.CHANGES_SCHEMA`.
 
@@ -142,19 +143,6 @@ def _changes(
     if snapshots.previous_partition:
         metadata["octogen/previous_partition"] = snapshots.previous_partition
     return Made(frame, metadata)
-
-
-def wait_only_for_latest(
-    condition: dg.AutomationCondition[dg.AssetKey],
-) -> dg.AutomationCondition[dg.AssetKey]:
-    """Make a condition for the latest time wait for no snapshot of an earlier time."""
-    latest = dg.AutomationCondition.in_latest_time_window()
-    if latest not in condition.children:
-        return condition
-    deps_missing_now: Any = dg.AutomationCondition.any_deps_match(
-        dg.AutomationCondition.missing() & latest
-    )
-    return condition.replace(dg.AutomationCondition.any_deps_missing(), deps_missing_now)
 
 
 def _counts(frame: pl.DataFrame) -> dict[str, int]:
@@ -303,7 +291,7 @@ def build_product_brands_asset(
             has the same partitions.
         name: The asset's name or `dagster.AssetSpec`; by default `<products>_brands`.
         asset_arguments: Any other argument of `@dagster.asset`. With
-            `automation_condition=dagster.AutomationCondition.eager()` the brands follow each new
+            `automation_condition=octogen_dagster.follow_upstream()` the brands follow each new
             snapshot.
     """
     given = asset_arguments_of(name or f"{products.key.path[-1]}_brands", asset_arguments)

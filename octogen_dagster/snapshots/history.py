@@ -15,6 +15,7 @@ import polars as pl
 
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.asset_definition import asset_arguments_of
+from octogen_dagster.automation import wait_only_for_latest
 from octogen_dagster.errors import OctogenSnapshotError
 from octogen_dagster.frames.changes import SnapshotPair
 from octogen_dagster.frames.history import (
@@ -33,7 +34,6 @@ from octogen_dagster.frames.history import (
 from octogen_dagster.frames.io_source import Query, check, io_source, until_stopped
 from octogen_dagster.frames.source import Outcome, Reading, SnapshotTarget
 from octogen_dagster.snapshots.assets import SEARCH
-from octogen_dagster.snapshots.derived import wait_only_for_latest
 from octogen_dagster.snapshots.io_manager import input_kind, pair_of
 from octogen_dagster.snapshots.metadata import (
     COLUMN_SCHEMA,
@@ -209,7 +209,7 @@ def build_product_history_asset(
             no times: it reads the snapshot of each time that it has not seen.
         name: The asset's name or `dagster.AssetSpec`; by default `<products>_history`.
         asset_arguments: Any other argument of `@dagster.asset`. With
-            `automation_condition=dagster.AutomationCondition.eager()` the history follows each new
+            `automation_condition=octogen_dagster.follow_upstream()` the history follows each new
             snapshot.
     """
     partitions = PartitionLayout(products.partitions_def)

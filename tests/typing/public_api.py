@@ -70,6 +70,7 @@ from octogen_dagster import (
     diagnose,
     errors,
     export_history,
+    follow_upstream,
     forget_snapshot,
     listing_of,
     listing_partition_key,
@@ -141,7 +142,9 @@ def snapshot_definitions() -> dg.Definitions:
         build_products_asset("history", partitions_def=catalog_days("2026-11-01")),
         build_product_changes_asset(products, name="changes"),
         build_product_brands_asset(products, name="brands", group_name="brands"),
-        build_product_history_asset(products, name="past", group_name="past"),
+        build_product_history_asset(
+            products, name="past", group_name="past", automation_condition=follow_upstream()
+        ),
         build_product_details_asset(products, only_changed=True, max_failed_fraction=0.1),
         boots,
         dearer,

@@ -1,7 +1,5 @@
 """Whole catalogs, what changed in them, and the checks of both."""
 
-import dagster as dg
-
 from octogen_dagster import (
     build_catalog_sensor,
     build_catalogs_asset,
@@ -9,12 +7,13 @@ from octogen_dagster import (
     build_products_asset,
     build_snapshot_checks,
     catalog_partitions,
+    follow_upstream,
 )
 
 catalogs = build_catalogs_asset(partitions_def=catalog_partitions)
 products = build_products_asset("products", partitions_def=catalog_partitions)
 changes = build_product_changes_asset(
-    products, name="changes", automation_condition=dg.AutomationCondition.eager()
+    products, name="changes", automation_condition=follow_upstream()
 )
 checks = build_snapshot_checks(products)
 new_catalogs = build_catalog_sensor(products)

@@ -3,12 +3,12 @@
 import dagster as dg
 import polars as pl
 
-from octogen_dagster import catalog_partitions
+from octogen_dagster import catalog_partitions, follow_upstream
 
 
 @dg.asset(
     partitions_def=catalog_partitions,
-    automation_condition=dg.AutomationCondition.eager(),
+    automation_condition=follow_upstream(),
     group_name="octogen",
     kinds={"polars"},
 )

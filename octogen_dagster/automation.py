@@ -1,0 +1,38 @@
+"""Automation conditions of assets that follow others."""
+
+from typing import Any
+
+import dagster as dg
+
+Condition = dg.AutomationCondition[dg.AssetKey]
+
+
+def follow_upstream() -> Condition:
+    """The condition of an asset that follows what it is made from.
+
+    It is `dagster.AutomationCondition.eager()`, and it also requests the partitions that were
+    missing when automation was switched on: `eager()` waits for the next update of those, so what
+    follows a backfill would never begin. A partition is requested once what is upstream of it is
+    there, and again when that is updated. One whose run fails is not requested again before.
+    """
+    condition: Any = dg.AutomationCondition
+    handled = (condition.newly_requested() | condition.newly_updated()).with_label("handled")
+    followed: Condition = (
+        condition.in_latest_time_window()
+        & (condition.newly_missing() | condition.any_deps_updated()).since(handled)
+        & ~condition.any_deps_missing()
+        & ~condition.any_deps_in_progress()
+        & ~condition.in_progress()
+    ).with_label("follow_upstream")
+    return followed
+
+
+def wait_only_for_latest(condition: Condition) -> Condition:
+    """Make a condition for the latest time wait for no snapshot of an earlier time."""
+    latest = dg.AutomationCondition.in_latest_time_window()
+    if latest not in condition.children:
+        return condition
+    deps_missing_now: Any = dg.AutomationCondition.any_deps_match(
+        dg.AutomationCondition.missing() & latest
+    )
+    return condition.replace(dg.AutomationCondition.any_deps_missing(), deps_missing_now)
