@@ -2,8 +2,9 @@
 
     uv run python -m benchmarks.journeys
 
-A catalog of the sandbox becomes a file, and a listing becomes a linked dataset: each from the
-definitions to the end of the run, as a user's code location would.
+A catalog of the sandbox becomes a file, and a listing of the tests' servers, whose login has a
+refresh token, becomes a linked dataset: each from the definitions to the end of the run, as in a
+user's code location.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ import dagster as dg
 import octogen_dagster as od
 from octogen_dagster.frames import io_source
 from octogen_dagster.sandbox.server import Sandbox
+from tests.servers.google import Google
+from tests.servers.octogen import Octogen
+from tests.servers.octogen_mcp import CLIENT, PRINCIPAL, PROJECT
 
 PACKAGE = Path(od.__file__).parent
 CATALOG = "northpeak"
@@ -75,8 +79,8 @@ def listing_to_dataset(instance: dg.DagsterInstance, _: str) -> None:
     datasets = od.build_linked_datasets_asset(control_plane=True)
     sensor = od.build_listing_sensor(od.OctogenSource(), datasets)
     resources = {
-        "analytics_hub": od.AnalyticsHubResource(project="my-project"),
-        "octogen_control_plane": od.OctogenControlPlaneResource(principal="user:me@my.org"),
+        "analytics_hub": od.AnalyticsHubResource(project=PROJECT),
+        "octogen_control_plane": od.OctogenControlPlaneResource(principal=PRINCIPAL),
     }
     definitions = dg.Definitions(assets=[datasets], sensors=[sensor], resources=resources)
     context = dg.build_sensor_context(instance, definitions=definitions, resources=resources)
@@ -95,12 +99,18 @@ def listing_to_dataset(instance: dg.DagsterInstance, _: str) -> None:
 
 def main() -> None:
     with (
-        Sandbox(catalogs=[CATALOG], hub=True) as sandbox,
+        Sandbox(catalogs=[CATALOG]) as sandbox,
+        Google().running() as analytics_hub,
+        Octogen() as octogen,
         dg.instance_for_test() as instance,
         tempfile.TemporaryDirectory() as folder,
     ):
-        os.environ.update(sandbox.environment)
-        sandbox.hub.share(CATALOG)
+        octogen.rotates = False  # the token of the environment stays valid
+        octogen.share("acme")
+        os.environ.update(sandbox.environment | octogen.environment)
+        os.environ["ANALYTICS_HUB_EMULATOR_HOST"] = analytics_hub
+        os.environ["OCTOGEN_MCP_CLIENT_ID"] = CLIENT
+        os.environ["OCTOGEN_MCP_REFRESH_TOKEN"] = octogen.refresh_token
         for journey in (catalog_to_file, listing_to_dataset):
             with counted() as passed:
                 journey(instance, folder)

@@ -1,4 +1,4 @@
-"""The hub of a sandbox: Analytics Hub by gRPC, and by `mcp` the MCP server with its login."""
+"""The hub of a sandbox: Analytics Hub by gRPC, and Octogen's MCP server by HTTP."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,19 +11,13 @@ from google.longrunning import operations_pb2  # type: ignore[import-untyped]
 from google.protobuf import empty_pb2, json_format  # type: ignore[import-untyped]
 from starlette.types import ASGIApp
 
-from octogen_dagster.sandbox.listings import (
-    HubCall,
-    Listing,
-    Listings,
-    Refusal,
-    Subscription,
-    project_number,
-)
-from octogen_dagster.sandbox.mcp import CLIENT_ID, MCP_PATH, TOKEN_PATH, Login, Tools, create_app
+from octogen_dagster.sandbox.listings import HubCall, Listing, Listings, Refusal, Subscription
+from octogen_dagster.sandbox.mcp import MCP_PATH, create_app
 
 _HOST = "127.0.0.1"
-_Answer = Callable[[Listings, Any], Any]
+_ACCESS_TOKEN = "sandbox-access-token"  # noqa: S105 - it is no secret
 _SERVICE = "google.cloud.bigquery.analyticshub.v1.AnalyticsHubService"
+_Answer = Callable[[Listings, Any], Any]
 
 
 class Hub(Listings):
@@ -38,19 +32,14 @@ class Hub(Listings):
         assert len(sandbox.hub.datasets("my-project")) == 1
     ```
 
-    Three services share one store: the gRPC service of Analytics Hub, where listings are
-    subscribed to; Octogen's MCP server, which says what is shared with whom; and the login, which
-    issues the tokens for MCP. Nothing is shared at first. Everything can be read and changed from
-    any thread while the sandbox runs. An address is a RuntimeError until it runs. With
-    `rotates_refresh_tokens` a refresh token is replaced, and invalid, once it is used.
+    Two services share one store: the gRPC service of Analytics Hub, where listings are subscribed
+    to, and Octogen's MCP server, which says what is shared with whom. Nothing is shared at first.
+    Everything can be read and changed from any thread while the sandbox runs. An address is a
+    RuntimeError until it runs. The access token of MCP is in the environment, so nobody logs in.
     """
 
-    def __init__(self, take_request: Callable[[], int | None]) -> None:
-        """`take_request` returns None, or the seconds until the rate limit allows a request."""
+    def __init__(self) -> None:
         super().__init__()
-        self.rotates_refresh_tokens = False
-        self._login = Login(self, lambda: self.rotates_refresh_tokens)
-        self._tools = Tools(self, take_request)
         self._server: grpc.Server | None = None
         self._port: int | None = None
         self._http_port: int | None = None
@@ -61,49 +50,22 @@ class Hub(Listings):
         return f"{_HOST}:{_started(self._port)}"
 
     @property
-    def authorization_server(self) -> str:
-        """The issuer of the login: `http://127.0.0.1:<port>`."""
-        return f"http://{_HOST}:{_started(self._http_port)}"
-
-    @property
     def mcp_url(self) -> str:
         """The URL of Octogen's MCP server."""
-        return f"{self.authorization_server}{MCP_PATH}"
-
-    @property
-    def token_endpoint(self) -> str:
-        """The URL at which a refresh token is exchanged for an access token."""
-        return f"{self.authorization_server}{TOKEN_PATH}"
-
-    @property
-    def client_id(self) -> str:
-        """The id of the built-in public client."""
-        return CLIENT_ID
-
-    @property
-    def refresh_token(self) -> str:
-        """A valid refresh token of the built-in client; after a rotation, the new one."""
-        return self._login.refresh_token
-
-    @property
-    def access_token(self) -> str:
-        """An access token of the built-in client, issued when the hub was made."""
-        return self._login.access_token
+        return f"http://{_HOST}:{_started(self._http_port)}{MCP_PATH}"
 
     @property
     def environment(self) -> dict[str, str]:
         """The environment variables that point clients to the hub."""
         return {
             "OCTOGEN_MCP_URL": self.mcp_url,
-            "OCTOGEN_MCP_TOKEN_ENDPOINT": self.token_endpoint,
-            "OCTOGEN_MCP_CLIENT_ID": self.client_id,
-            "OCTOGEN_MCP_REFRESH_TOKEN": self.refresh_token,
+            "OCTOGEN_MCP_ACCESS_TOKEN": _ACCESS_TOKEN,
             "ANALYTICS_HUB_EMULATOR_HOST": self.endpoint,
         }
 
     def http_app(self, rest: ASGIApp) -> ASGIApp:
-        """Return the application that serves MCP, the login and REST; it needs its lifespan."""
-        return create_app(self._tools, self._login, self.authorization_server, rest)
+        """Return the application that serves MCP and REST; it needs its lifespan."""
+        return create_app(self, _ACCESS_TOKEN, rest)
 
     def start(self, http_port: int, port: int) -> None:
         """Start to serve Analytics Hub at a port, or a free one for 0; OSError if it is taken."""
@@ -172,10 +134,9 @@ def _handler(store: Listings) -> grpc.GenericRpcHandler:
 
 
 def _list_listings(store: Listings, request: ah.ListListingsRequest) -> ah.ListListingsResponse:
-    if store.with_project_id(request.parent) != store.exchange:
+    if request.parent != store.exchange:
         raise Refusal("NOT_FOUND", f"Data exchange not found: {request.parent}.")
-    found = [each for each in store.listings if each.access != "removed"]
-    page, token = _page(found, request)
+    page, token = _page(store.listings, request)
     return ah.ListListingsResponse(
         listings=[_listing_message(each) for each in page], next_page_token=token
     )
@@ -247,17 +208,12 @@ def _listing_message(listing: Listing) -> ah.Listing:
 
 
 def _subscription_message(subscription: Subscription) -> ah.Subscription:
-    """Return a subscription as a message.
-
-    As Google does, it names the listing by the number of the publisher's project, and its linked
-    resources only while it is active.
-    """
-    _, project, rest = subscription.listing.split("/", 2)
-    listing = f"projects/{project_number(project)}/{rest}"
+    """Return a subscription as a message, with its linked resources only while it is active."""
+    states = ah.Subscription.State
     message = ah.Subscription(
         name=subscription.name,
-        listing=listing,
-        state=getattr(ah.Subscription.State, subscription.state),
+        listing=subscription.listing,
+        state=states.STATE_ACTIVE if subscription.is_active else states.STATE_INACTIVE,
         resource_type=ah.SharedResourceType.BIGQUERY_DATASET,
         destination_dataset=ah.DestinationDataset(
             dataset_reference=ah.DestinationDatasetReference(
@@ -267,10 +223,12 @@ def _subscription_message(subscription: Subscription) -> ah.Subscription:
             location=subscription.location,
         ),
     )
-    if subscription.state == "STATE_ACTIVE":
+    if subscription.is_active:
         linked = f"projects/{subscription.project}/datasets/{subscription.dataset}"
-        resource = ah.Subscription.LinkedResource(linked_dataset=linked, listing=listing)
-        message.linked_dataset_map = {listing: resource}
+        resource = ah.Subscription.LinkedResource(
+            linked_dataset=linked, listing=subscription.listing
+        )
+        message.linked_dataset_map = {subscription.listing: resource}
         message.linked_resources = [resource]
     return message
 

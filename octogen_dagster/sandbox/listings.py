@@ -3,19 +3,18 @@
 `hub` serves them to Google's client and `mcp` to MCP clients. This file knows no wire format.
 """
 
-import hashlib
 import re
-from collections import defaultdict, deque
+from collections import deque
 from dataclasses import dataclass, replace
 from itertools import count
 from threading import Lock
 from typing import Any, Literal
 
-_PUBLISHER, _LOCATION, _EXCHANGE = "octogen-sandbox", "us", "catalogs"
+_LOCATION = "us"
+_EXCHANGE = f"projects/octogen-sandbox/locations/{_LOCATION}/dataExchanges/catalogs"
 _DATASET_ID = re.compile(r"[A-Za-z0-9_]{1,1024}")
 
-Access = Literal["preparing", "granted", "revoked", "removed"]
-State = Literal["STATE_ACTIVE", "STATE_STALE", "STATE_INACTIVE"]
+Access = Literal["preparing", "granted", "revoked"]
 
 
 class Refusal(Exception):
@@ -29,37 +28,33 @@ class Listing:
     catalog: str
     name: str
     access: Access
-
-    @property
-    def location(self) -> str:
-        return self.name.split("/")[3]
+    location: str = _LOCATION
 
 
 @dataclass(frozen=True)
 class Subscription:
-    """A subscription at one moment; `listing` has the id of the publisher's project."""
+    """A subscription at one moment, and its linked dataset."""
 
     name: str
     catalog: str
     listing: str
     project: str
     dataset: str
-    location: str
     friendly_name: str
-    state: State
+    is_active: bool = True
+    location: str = _LOCATION
 
 
 @dataclass
 class HubCall:
-    """A call of one of the hub's services: of Analytics Hub, a tool, or the token endpoint.
+    """A call of a method of Analytics Hub, or of a tool.
 
-    The outcome is `OK`, a gRPC code such as `PERMISSION_DENIED`, `error` for a tool that failed,
-    `-32029` for one beyond the rate limit, or `400` for a token that is not known.
+    The outcome is `OK`, a gRPC code such as `PERMISSION_DENIED`, or `error` for a tool that failed.
     """
 
-    surface: Literal["grpc", "mcp", "token"]
-    method: str  # the gRPC method, the tool, or `token`
-    arguments: dict[str, Any]  # of a token request the grant type and the client
+    surface: Literal["grpc", "mcp"]
+    method: str  # the gRPC method or the tool
+    arguments: dict[str, Any]
     outcome: str | None = None
 
 
@@ -70,27 +65,24 @@ class Listings:
     a subscriber raises Refusal.
     """
 
+    exchange = _EXCHANGE
+    """The resource name of the data exchange in which catalogs are shared."""
+
     def __init__(self) -> None:
         self._lock = Lock()
         self._serials = count(1)
         self._listings: dict[str, Listing] = {}  # by resource name
-        self._subscriptions: dict[str, Subscription] = {}
-        self._datasets: defaultdict[str, dict[str, str]] = defaultdict(dict)
+        self._subscriptions: dict[tuple[str, str], Subscription] = {}  # by project and dataset
         self._calls: deque[HubCall] = deque(maxlen=20_000)
 
     @property
     def calls(self) -> list[HubCall]:
-        """The latest 20,000 calls of all services, in order of arrival."""
+        """The latest 20,000 calls of both services, in order of arrival."""
         return [replace(call) for call in list(self._calls)]
 
     @property
-    def exchange(self) -> str:
-        """The resource name of the data exchange in which catalogs are shared."""
-        return f"projects/{_PUBLISHER}/locations/{_LOCATION}/dataExchanges/{_EXCHANGE}"
-
-    @property
     def listings(self) -> list[Listing]:
-        """The listings of all catalogs in order of creation, including removed ones."""
+        """The listings of all catalogs, in order of creation."""
         return list(self._listings.values())
 
     @property
@@ -100,7 +92,7 @@ class Listings:
 
     def datasets(self, project: str) -> dict[str, str]:
         """Return the name of the subscription of each linked dataset of a project, by its id."""
-        return dict(self._datasets[project])
+        return {each.dataset: each.name for each in self.subscriptions if each.project == project}
 
     def share(self, catalog: str, *, granted: bool = True) -> str:
         """Share a catalog: create its listing, and return the listing's resource name.
@@ -109,15 +101,10 @@ class Listings:
         arrives later, by `grant_access`. The listing's id is the key, with `_` for all but letters,
         digits, `_` and `-`. A catalog that is shared already is a ValueError.
         """
-        name = self._name(catalog)
+        name = _listing_name(catalog)
         with self._lock:
-            there = self._listings.get(name)
-            if there is not None and there.access != "removed":
-                raise ValueError(
-                    f"catalog {catalog!r} cannot be shared as {name}: catalog {there.catalog!r} is "
-                    "shared under that name: remove that listing first"
-                )
-            self._listings.pop(name, None)  # so that the new one is the last
+            if there := self._listings.get(name):
+                raise ValueError(f"catalog {there.catalog!r} is shared as {name} already")
             self._listings[name] = Listing(catalog, name, "granted" if granted else "preparing")
         return name
 
@@ -135,33 +122,21 @@ class Listings:
         The ids of the linked datasets stay taken.
         """
         self._set_access(catalog, "revoked")
-        self._set_states(catalog, "STATE_INACTIVE")
-
-    def remove_listing(self, catalog: str) -> None:
-        """Delete the listing of a catalog, and make its subscriptions inactive."""
-        self._set_access(catalog, "removed")
-        self._set_states(catalog, "STATE_INACTIVE")
-
-    def make_stale(self, catalog: str) -> None:
-        """Make the active subscriptions of a catalog stale."""
-        self._listing_of(catalog)
-        self._set_states(catalog, "STATE_STALE", only="STATE_ACTIVE")
+        with self._lock:
+            for place, subscription in self._subscriptions.items():
+                if subscription.catalog == catalog:
+                    self._subscriptions[place] = replace(subscription, is_active=False)
 
     def log(self, call: HubCall) -> HubCall:
         """Append a call to `calls` and return it, so that its outcome can be set."""
         self._calls.append(call)
         return call
 
-    def with_project_id(self, name: str) -> str:
-        """Return a resource name with the project's id where it may have its number."""
-        return name.replace(f"projects/{project_number(_PUBLISHER)}/", f"projects/{_PUBLISHER}/")
-
     def find(self, name: str) -> Listing:
         """Return the listing of a resource name."""
-        listing = self._listings.get(self.with_project_id(name))
-        if listing is None or listing.access == "removed":
-            raise Refusal("NOT_FOUND", f"Listing not found: {name}.")
-        return listing
+        if listing := self._listings.get(name):
+            return listing
+        raise Refusal("NOT_FOUND", f"Listing not found: {name}.")
 
     def subscribe(
         self, name: str, project: str, dataset: str, location: str, friendly_name: str
@@ -176,12 +151,12 @@ class Listings:
                     "PERMISSION_DENIED",
                     f"Permission 'analyticshub.listings.subscribe' denied on resource '{name}'.",
                 )
-            if location.lower() != listing.location.lower():
+            if location.lower() != listing.location:
                 raise Refusal(
                     "INVALID_ARGUMENT",
                     f"The destination is in {location!r}, the data in {listing.location!r}.",
                 )
-            if dataset in self._datasets[project]:
+            if (project, dataset) in self._subscriptions:
                 raise Refusal("ALREADY_EXISTS", f"Already Exists: Dataset {project}:{dataset}")
             parent = f"projects/{project}/locations/{listing.location}"
             subscription = Subscription(
@@ -190,27 +165,22 @@ class Listings:
                 listing=listing.name,
                 project=project,
                 dataset=dataset,
-                location=listing.location,
                 friendly_name=friendly_name,
-                state="STATE_ACTIVE",
             )
-            self._subscriptions[subscription.name] = subscription
-            self._datasets[project][dataset] = subscription.name
+            self._subscriptions[project, dataset] = subscription
             return subscription
 
     def delete_subscription(self, name: str) -> None:
         """Delete a subscription and its linked dataset."""
         with self._lock:
-            subscription = self._subscriptions.pop(name, None)
-            if subscription is None:
-                raise Refusal("NOT_FOUND", f"Subscription not found: {name}.")
-            del self._datasets[subscription.project][subscription.dataset]
-
-    def _name(self, catalog: str) -> str:
-        return f"{self.exchange}/listings/{re.sub(r'[^A-Za-z0-9_-]', '_', catalog)}"
+            for place, subscription in self._subscriptions.items():
+                if subscription.name == name:
+                    del self._subscriptions[place]
+                    return
+        raise Refusal("NOT_FOUND", f"Subscription not found: {name}.")
 
     def _listing_of(self, catalog: str) -> Listing:
-        listing = self._listings.get(self._name(catalog))
+        listing = self._listings.get(_listing_name(catalog))
         if listing is None or listing.catalog != catalog:
             shared = ", ".join(each.catalog for each in self.listings[:10]) or "none"
             raise LookupError(
@@ -223,14 +193,6 @@ class Listings:
             listing = self._listing_of(catalog)
             self._listings[listing.name] = replace(listing, access=access)
 
-    def _set_states(self, catalog: str, state: State, only: State | None = None) -> None:
-        with self._lock:
-            for name, subscription in self._subscriptions.items():
-                if subscription.catalog == catalog and only in (None, subscription.state):
-                    self._subscriptions[name] = replace(subscription, state=state)
 
-
-def project_number(project: str) -> str:
-    """Return the number of a project: twelve digits, the same in every process."""
-    digest = hashlib.sha256(project.encode()).digest()
-    return str(10**11 + int.from_bytes(digest[:8], "big") % (9 * 10**11))
+def _listing_name(catalog: str) -> str:
+    return f"{_EXCHANGE}/listings/{re.sub(r'[^A-Za-z0-9_-]', '_', catalog)}"

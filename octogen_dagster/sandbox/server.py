@@ -77,7 +77,7 @@ class Sandbox:
         credit_usd: The credit of the organisation, in US dollars; None for one that never ends.
             Without credit, searches and lookups are a 402.
         unknown_fields: True to add fields that no contract knows to every response.
-        hub: True to serve Analytics Hub, MCP and a login as well; see the property `hub`.
+        hub: True to serve Analytics Hub and MCP as well; see the property `hub`.
 
     Raises:
         ValueError: A number is out of its range, or a catalog key is empty.
@@ -117,7 +117,7 @@ class Sandbox:
             unknown_fields=unknown_fields,
         )
         self._app = create_app(self._state, generation)
-        self._hub = _make_hub(self._state) if hub else None
+        self._hub = _make_hub() if hub else None
         self._wanted_port = port
         self._port: int | None = None
         self._stop: Callable[[], None] | None = None
@@ -347,7 +347,7 @@ def _listen(port: int) -> socket.socket:
     return listener
 
 
-def _make_hub(state: State) -> Hub:
+def _make_hub() -> Hub:
     try:
         from octogen_dagster.sandbox.hub import Hub
     except ModuleNotFoundError as error:
@@ -356,9 +356,4 @@ def _make_hub(state: State) -> Hub:
             f"the hub of the sandbox needs {missing}: "
             'pip install "octogen-dagster[sandbox,bigquery,mcp]"'
         ) from error
-
-    def take_request() -> int | None:
-        limiter = state.limiter
-        return None if limiter.take() else limiter.retry_after
-
-    return Hub(take_request)
+    return Hub()

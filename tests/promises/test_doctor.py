@@ -627,7 +627,7 @@ class TestCommand:
             changes = {"SubscribeListing", "register_bigquery_subscriber"}
             assert not changes & {call.method for call in sandbox.hub.calls}
             assert sandbox.charged_usd == 0
-            refresh_token = sandbox.hub.refresh_token
+            token = sandbox.environment["OCTOGEN_MCP_ACCESS_TOKEN"]
         assert result.exit_code == 0
         for line in (
             "ok       MCP role: the login may manage subscribers.",
@@ -636,4 +636,4 @@ class TestCommand:
             "skipped  Queries: there is no resource `bigquery` to check.",
         ):
             assert line in result.stdout.splitlines()
-        assert refresh_token not in result.output
+        assert token not in result.output

@@ -17,10 +17,9 @@ import pytest
 from click.testing import CliRunner
 
 from octogen_dagster.cli.main import main
-from octogen_dagster.sandbox.hub import Hub
-from octogen_dagster.sandbox.server import Sandbox
 from tests.api.clients import QUICK
-from tests.servers.octogen_mcp import PRINCIPAL, PROJECT
+from tests.servers.octogen import Octogen
+from tests.servers.octogen_mcp import CLIENT, PRINCIPAL, PROJECT
 
 
 def subcommand(*words: str) -> click.Command:
@@ -106,24 +105,25 @@ def test_each_option_has_the_same_variable_or_default(
 
 
 @pytest.fixture(scope="module")
-def hub() -> Iterator[Hub]:
+def octogen() -> Iterator[Octogen]:
     """Octogen's MCP and its login, which no test here changes."""
-    with Sandbox(catalogs=0, hub=True) as sandbox:
-        yield sandbox.hub
+    with Octogen() as server:
+        server.rotates = False
+        yield server
 
 
 class Logins:
     """Settings of logins: those that Octogen accepts, and others.
 
     Args:
-        hub: The server of the login.
+        octogen: The server of the login.
         folder: A folder for files.
     """
 
-    def __init__(self, hub: Hub, folder: Path) -> None:
+    def __init__(self, octogen: Octogen, folder: Path) -> None:
         self._values = {
             "right": self._settings(
-                folder / "right", hub.client_id, hub.refresh_token, hub.access_token
+                folder / "right", CLIENT, octogen.refresh_token, octogen.access_token
             ),
             "wrong": self._settings(folder / "wrong", "client", "refresh", "access"),
             "empty": {"REFRESH_TOKEN_FILE": f"{folder}/empty"},
@@ -152,13 +152,13 @@ class Logins:
 
 
 @pytest.fixture
-def logins(hub: Hub, tmp_path: Path) -> Logins:
-    return Logins(hub, tmp_path)
+def logins(octogen: Octogen, tmp_path: Path) -> Logins:
+    return Logins(octogen, tmp_path)
 
 
 @pytest.fixture
 def statuses(
-    hub: Hub, logins: Logins, monkeypatch: pytest.MonkeyPatch
+    octogen: Octogen, logins: Logins, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[int, int]]:
     """A function that makes a dry run of the published autosubscribe and of ours.
 
@@ -168,8 +168,8 @@ def statuses(
 
     def run(*arguments: str, **environment: str) -> tuple[int, int]:
         name = "octogen-bq-autosubscribe"
-        monkeypatch.setenv("OCTOGEN_MCP_URL", hub.mcp_url)
-        monkeypatch.setenv("OCTOGEN_MCP_TOKEN_ENDPOINT", hub.token_endpoint)
+        monkeypatch.setenv("OCTOGEN_MCP_URL", octogen.mcp_url)
+        monkeypatch.setenv("OCTOGEN_MCP_TOKEN_ENDPOINT", octogen.token_endpoint)
         for setting, kind in environment.items():
             monkeypatch.setenv(f"OCTOGEN_MCP_{setting}", logins.value(kind, setting))
         try:

@@ -19,6 +19,14 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
+from octogen_dagster import (
+    AnalyticsHubResource,
+    OctogenControlPlaneResource,
+    OctogenSource,
+    build_linked_datasets_asset,
+    build_linked_datasets_checks,
+    listing_partition_key,
+)
 from octogen_dagster.cli.main import main
 from octogen_dagster.sandbox.faults import Fault
 from octogen_dagster.sandbox.server import Sandbox
@@ -181,6 +189,51 @@ def test_the_fixture_serves_and_cleans_up(
     monkeypatch.delenv("OCTOGEN_SHOPS", raising=False)
     pytester.makepyfile(_SOMEBODY_ELSES_TEST)
     pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=2)
+
+
+def test_a_grant_is_revoked_and_given_again(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = build_linked_datasets_asset(replace_revoked=True)
+    (checks,) = build_linked_datasets_checks(datasets, OctogenSource())
+    with Sandbox(catalogs=0, hub=True) as sandbox:
+        for name, value in sandbox.environment.items():
+            monkeypatch.setenv(name, value)
+        hub = sandbox.hub
+        key = listing_partition_key(hub.share("northpeak"))
+        instance.add_dynamic_partitions("octogen_listings", [key])
+        resources = {
+            "analytics_hub": AnalyticsHubResource(project="my-project"),
+            "octogen_control_plane": OctogenControlPlaneResource(principal="user:me@my.org"),
+        }
+
+        def link() -> dict[str, str]:
+            dg.materialize([datasets], resources=resources, instance=instance, partition_key=key)
+            return hub.datasets("my-project")
+
+        def lapsed() -> object:
+            done = dg.materialize(
+                [checks],
+                resources=resources,
+                instance=instance,
+                selection=dg.AssetSelection.checks(checks),
+            )
+            (check,) = done.get_asset_check_evaluations()
+            sample = check.metadata.get("octogen/sample")
+            return sample and sample.value
+
+        first = link()
+        assert lapsed() is None
+        hub.revoke_access("northpeak")
+        assert lapsed() == {key: "revoked"}
+        assert hub.datasets("my-project") == first, "the id stays taken"
+        hub.grant_access("northpeak")
+        second = link()
+        assert second.keys() == first.keys()
+        assert second != first
+        assert lapsed() is None
+        with pytest.raises(LookupError, match=r"'kumo' is not shared; shared: northpeak"):
+            hub.grant_access("kumo")
 
 
 # Every fault of the sandbox, as a client sees it, and as it is written.

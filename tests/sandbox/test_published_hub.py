@@ -67,7 +67,8 @@ def statuses(sandbox: Sandbox) -> dict[str, tuple[str, str | None]]:
     """The status and the reason of each catalog, which the client of `mcp` is told."""
 
     async def call() -> Any:
-        headers = {"Authorization": f"Bearer {sandbox.hub.access_token}"}
+        token = sandbox.environment["OCTOGEN_MCP_ACCESS_TOKEN"]
+        headers = {"Authorization": f"Bearer {token}"}
         async with (
             httpx2.AsyncClient(headers=headers, timeout=SECONDS) as http,
             Client(streamable_http_client(sandbox.hub.mcp_url, http_client=http)) as client,
@@ -120,16 +121,18 @@ def test_the_command_shares_its_catalogs_until_ctrl_c() -> None:
         text=True,
     ) as process:
         assert process.stdout
-        lines = [process.stdout.readline() for _ in range(10)]
+        lines = [process.stdout.readline() for _ in range(8)]
         exports = dict(re.findall(r"^export (\w+)=(.+)$", "".join(lines), re.MULTILINE))
-        form = {
-            "grant_type": "refresh_token",
-            "client_id": exports["OCTOGEN_MCP_CLIENT_ID"],
-            "refresh_token": exports["OCTOGEN_MCP_REFRESH_TOKEN"],
-        }
+        token = exports["OCTOGEN_MCP_ACCESS_TOKEN"]
+        question = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
         with httpx.Client(transport=httpx.HTTPTransport(retries=10), timeout=SECONDS) as http:
-            tokens = http.post(exports["OCTOGEN_MCP_TOKEN_ENDPOINT"], data=form).json()
-        assert tokens["access_token"]
+            http.headers["Accept"] = "application/json, text/event-stream"
+            for sent, status in (("", 401), (f"Bearer {token}", 200)):
+                answer = http.post(
+                    exports["OCTOGEN_MCP_URL"], json=question, headers={"Authorization": sent}
+                )
+                assert answer.status_code == status
+        assert len(answer.json()["result"]["tools"]) == 4
         channel = grpc.insecure_channel(exports["ANALYTICS_HUB_EMULATOR_HOST"])
         transport = ah.AnalyticsHubServiceClient.get_transport_class("grpc")(channel=channel)
         google = ah.AnalyticsHubServiceClient(transport=transport)
