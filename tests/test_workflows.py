@@ -23,6 +23,7 @@ def loaded(path: str) -> dict[str, Any]:
 
 CI = loaded(".github/workflows/ci.yml")
 RELEASE = loaded(".github/workflows/release.yml")
+CONTRACT = loaded(".github/workflows/contract.yml")
 
 
 def test_the_matrix_is_the_supported_pythons() -> None:
@@ -42,6 +43,15 @@ def test_only_the_publishing_job_may_identify_itself() -> None:
     jobs = {**CI["jobs"], **RELEASE["jobs"]}
     assert [name for name, job in jobs.items() if "permissions" in job] == ["publish"]
     assert CI["permissions"] == RELEASE["permissions"] == {"contents": "read"}
+
+
+def test_the_drift_watch_may_write_issues_and_runs_what_is_there() -> None:
+    assert CONTRACT["permissions"] == {"contents": "read", "issues": "write"}
+    (job,) = CONTRACT["jobs"].values()
+    commands = "\n".join(step.get("run", "") for step in job["steps"])
+    modules = re.findall(r"python -m (tests\.\S+)", commands)
+    assert modules == ["tests.contract.drift", "tests.contract.published_drift"]
+    assert all((ROOT / f"{module.replace('.', '/')}.py").is_file() for module in modules)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
