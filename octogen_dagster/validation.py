@@ -64,8 +64,8 @@ def _again(error: ErrorDetails) -> InitErrorDetails:
     """Return an error that was found, to be raised with others."""
     from pydantic_core import InitErrorDetails, PydanticCustomError
 
-    texts = {"text": error["msg"], **error.get("ctx", {})}
-    kind = PydanticCustomError(error["type"], "{text}", texts)
+    context = {**error.get("ctx", {}), "message": error["msg"]}
+    kind = PydanticCustomError(error["type"], "{message}", context)
     return InitErrorDetails(type=kind, loc=error["loc"], input=error["input"])
 
 
@@ -73,8 +73,8 @@ def _unknown(model: str, name: str, known: Iterable[str]) -> PydanticCustomError
     from pydantic_core import PydanticCustomError
 
     meant = did_you_mean(name, known) or f" Use one of {', '.join(sorted(known))}."
-    text = f"{model} has no setting {name!r}.{meant}"
-    return PydanticCustomError("extra_forbidden", "{text}", {"text": text})
+    context = {"model": model, "text": f"no setting {name!r}.{meant}"}
+    return PydanticCustomError("extra_forbidden", "{model} has {text}", context)
 
 
 def checked_name(name: str, subject: str = "") -> str:

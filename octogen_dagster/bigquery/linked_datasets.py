@@ -23,7 +23,7 @@ def build_linked_datasets_asset(
     *,
     partitions_def: dg.DynamicPartitionsDefinition = listing_partitions,
     control_plane: bool = False,
-    dataset_id: Callable[[str], str] | None = None,
+    dataset_id: Callable[[str], str | None] | None = None,
     replace_revoked: bool = False,
     grant_waits: Sequence[float] = GRANT_WAIT_SECONDS,
     **asset_arguments: Any,
@@ -41,7 +41,8 @@ def build_linked_datasets_asset(
         control_plane: Register the subscriber with Octogen, and tell Octogen about the
             subscription; needs `OctogenControlPlaneResource` as `octogen_control_plane`.
         dataset_id: A function from a listing's resource name to the id of its linked dataset; by
-            default `octogen_<listing id>`, and with `control_plane` the id that Octogen suggests.
+            default, and where it returns None, `octogen_<listing id>`, and with `control_plane` the
+            id that Octogen suggests.
             An id that is taken is an error: two listings with one id need it.
         replace_revoked: Delete a revoked subscription to the same listing that holds the dataset
             id, with its linked dataset and the access rights set on it. By default nothing is

@@ -2,53 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
-
 import dagster as dg
 
 from octogen_dagster.components.scaffolder import OctogenScaffolder
-from octogen_dagster.components.settings import OctogenAssetData, OctogenSettings
-from octogen_dagster.components.yaml_model import YamlComponent
+from octogen_dagster.components.settings import OctogenSettings
 from octogen_dagster.errors import OctogenComponentError
 
 
-class AssetsComponent(YamlComponent):
-    """A component whose assets a subclass may change."""
-
-    def get_asset_spec(self, data: OctogenAssetData) -> dg.AssetSpec:
-        """Return the spec of an asset, before `translation` changes it.
-
-        Override it in a subclass to change keys, tags or metadata by what the asset is.
-
-        Args:
-            data: The asset.
-        """
-        return data.spec
-
-    def execute(
-        self, context: dg.AssetExecutionContext, compute: Callable[[], Any]
-    ) -> Iterator[Any]:
-        """Run an asset and yield its result.
-
-        Override it in a subclass to log, check or change what an asset returns.
-
-        Args:
-            context: The context of the run.
-            compute: Runs the asset and returns what it returns: a scan, a frame, a
-                `dagster.MaterializeResult`, or an iterator of events.
-        """
-        result = compute()
-        if isinstance(result, Iterator):
-            yield from result
-        elif isinstance(result, dg.MaterializeResult):
-            yield result
-        else:
-            yield dg.MaterializeResult(value=result)
-
-
 @dg.scaffold_with(OctogenScaffolder)
-class OctogenComponent(OctogenSettings, AssetsComponent):
+class OctogenComponent(OctogenSettings):
     """Octogen's product catalogs as assets: snapshots of searches and whole catalogs, their changes
     and details, checks, sensors and schedules.
 
@@ -101,4 +63,4 @@ class OctogenComponent(OctogenSettings, AssetsComponent):
                 "resources and catalogs would be mixed. Write attributes.name in the YAML of one "
                 "of them, such as name: other_shops."
             )
-        return Deployment(self, self.get_asset_spec, self.execute).definitions()
+        return Deployment(self).definitions()

@@ -2,57 +2,75 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import dagster as dg
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 from typing_extensions import Self
 
 from octogen_dagster.automation import follow_upstream
-from octogen_dagster.components.component import AssetsComponent
 from octogen_dagster.components.scaffolder import OctogenLinkedDatasetsScaffolder
 from octogen_dagster.components.settings import (
+    STORAGE_VARIABLES,
+    AssetsComponent,
     AssetSettings,
+    Fraction,
     Kind,
+    MaxAgeHours,
+    Name,
     OctogenAssetData,
     Sensor,
+    SensorSettings,
     StorageSettings,
-    Translation,
     check_host,
-    check_hours,
-    check_name,
     check_not_written_out,
-    sensor_status,
-    translated,
+    max_age,
 )
-from octogen_dagster.components.yaml_model import Text, YamlModel, deferred, invalid, switch
-from octogen_dagster.errors import OctogenBigQueryInputError, OctogenComponentError
+from octogen_dagster.components.yaml_model import Text, YamlModel, switch, text_for
+from octogen_dagster.errors import OctogenComponentError
 from octogen_dagster.validation import require_extras
 
 if TYPE_CHECKING:
-    from octogen_dagster.bigquery.listing_sources import Source
+    from octogen_dagster.bigquery.listing_sources import Source as ListingSource
 
-_FRESH = (
-    "Hours since the last modification after which the check `fresh` fails; null leaves it out."
-)
+
+def _octogen(text: str) -> dict[str, Any]:
+    if text != "octogen":
+        raise ValueError("write octogen, or exchange: ... or listings: [...] below it")
+    return {}
+
+
+def _check_exchange(exchange: str) -> str:
+    from octogen_dagster.bigquery.listing_sources import ExchangeSource
+
+    ExchangeSource(exchange)
+    return exchange
+
+
+def _check_listing(listing: str) -> str:
+    from octogen_dagster.bigquery.listing_sources import StaticSource
+
+    StaticSource([listing])
+    return listing
+
+
+Listing = Annotated[str, AfterValidator(_check_listing)]
+
+
+def _listing_key(listing: str) -> object:
+    """Return what identifies a listing, whose project has an id and a number."""
+    from octogen_dagster.bigquery.partitions import listing_name, listing_partition_key
+
+    return listing_name(listing_partition_key(listing)).key
 
 
 class ListingSourceSettings(YamlModel):
     """Where listings come from: an exchange, or a list; by default Octogen."""
 
-    exchange: str | None = Field(
-        default=None,
-        description="projects/<project>/locations/<location>/dataExchanges/<exchange>",
-    )
-    listings: list[str] | None = Field(default=None, description="Resource names of listings.")
-
-    @classmethod
-    def of_text(cls, text: str) -> Self:
-        """Return the settings of the word `octogen`."""
-        if text != "octogen":
-            raise ValueError("write octogen, or exchange: ... or listings: [...] below it")
-        return cls()
+    exchange: Annotated[str, AfterValidator(_check_exchange)] | None = None
+    """projects/<project>/locations/<location>/dataExchanges/<exchange>"""
+    listings: list[Listing] | None = None
+    """Resource names of listings."""
 
     @property
     def is_octogen(self) -> bool:
@@ -65,28 +83,7 @@ class ListingSourceSettings(YamlModel):
             raise ValueError("source has both exchange and listings: write one of them")
         return self
 
-    @field_validator("exchange")
-    @classmethod
-    def _check_exchange(cls, exchange: str | None) -> str | None:
-        from octogen_dagster.bigquery.listing_sources import ExchangeSource
-
-        if exchange is not None:
-            ExchangeSource(exchange)
-        return exchange
-
-    @field_validator("listings")
-    @classmethod
-    def _check_listings(cls, listings: list[str] | None) -> list[str] | None:
-        from octogen_dagster.bigquery.listing_sources import StaticSource
-
-        for position, listing in enumerate(listings or ()):
-            try:
-                StaticSource([listing])
-            except OctogenBigQueryInputError as error:
-                raise invalid((position,), str(error)) from None
-        return listings
-
-    def source(self) -> Source:
+    def source(self) -> ListingSource:
         """The source that these settings describe."""
         from octogen_dagster.bigquery.listing_sources import (
             ExchangeSource,
@@ -99,38 +96,31 @@ class ListingSourceSettings(YamlModel):
         return OctogenSource() if self.listings is None else StaticSource(self.listings)
 
 
+Source = Annotated[ListingSourceSettings, text_for(ListingSourceSettings, _octogen)]
+
+
 class LinkedProductsSettings(AssetSettings):
     """The settings of the asset that describes and checks the linked tables."""
 
-    max_age_hours: float | None = Field(default=48, description=_FRESH)
-    modified_column: str | None = Field(
-        default=None, description="The column whose newest value is the last modification."
-    )
-    columns: list[str] | None = Field(default=None, description="The columns to expect.")
-
-    _check_hours = field_validator("max_age_hours")(check_hours)
-
-    def arguments(self) -> dict[str, Any]:
-        """The arguments of the builder."""
-        hours = self.max_age_hours
-        return {
-            "max_age": None if hours is None else timedelta(hours=hours),
-            "modified_column": self.modified_column,
-            **({} if self.columns is None else {"columns": self.columns}),
-        }
+    max_age_hours: MaxAgeHours | None = 48
+    """Hours since the last modification after which the check `fresh` fails; null leaves it out."""
+    modified_column: str | None = None
+    """The column whose newest value is the last modification."""
+    columns: list[str] = Field(default_factory=list)
+    """The columns to expect."""
+    max_bytes_billed: int | None = Field(default=100_000_000_000, gt=0)
+    """The most bytes that a query may be billed for; null for no limit."""
 
 
 class LinkedSnapshotSettings(LinkedProductsSettings):
     """The settings of the snapshots of linked views."""
 
-    columns: list[str] | None = Field(
-        default=None, description="The columns to read; all by default. BigQuery bills for them."
-    )
-    where: str | None = Field(default=None, description="One expression in BigQuery's SQL.")
-
-    def arguments(self) -> dict[str, Any]:
-        """The arguments of the builder."""
-        return super().arguments() | {"where": self.where}
+    columns: list[str] = Field(default_factory=list)
+    """The columns to read; all by default. BigQuery bills for them."""
+    where: str | None = None
+    """One expression in BigQuery's SQL."""
+    min_rows_fraction: Fraction = 0.5
+    """The smallest snapshot that replaces the last one, as a share of its rows."""
 
 
 @dg.scaffold_with(OctogenLinkedDatasetsScaffolder)
@@ -156,65 +146,39 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
             those of `mcp`, are not installed.
     """
 
-    name: str = Field(
-        default="octogen",
-        description="The prefix of the assets, <name>_linked_datasets, <name>_linked_products and "
-        "<name>_linked_snapshot, and of <name>_listing_sensor.",
-    )
-    project: Annotated[Text, deferred(str, "Your Google Cloud project; it pays for queries.")]
-    gcp_credentials: Annotated[
-        Text | None,
-        deferred(
-            str,
-            'A key file in base64, as "{{ env.NAME }}"; Application Default Credentials else.',
-        ),
-    ] = None
-    source: ListingSourceSettings = Field(
-        default_factory=ListingSourceSettings,
-        description="octogen (the default), or `exchange`, or `listings`.",
-    )
-    principal: Annotated[
-        Text | None,
-        deferred(
-            str,
-            "With source: octogen, the IAM principal that subscribes, as serviceAccount:<email>.",
-        ),
-    ] = None
-    host: Annotated[
-        Text | None,
-        deferred(
-            str,
-            "Octogen is at mcp.<host> and auth.<host>; OCTOGEN_HOST, then octogen.ai by default.",
-        ),
-    ] = None
-    replace_revoked: bool = Field(
-        default=False,
-        description="Delete a revoked subscription that holds the dataset id, with its dataset "
-        "and the access rights set on it. By default such a run fails.",
-    )
-    sensor: Sensor = Field(
-        default=True,
-        description="The sensor of new listings: `true` has it, stopped; `running` starts it; "
-        "`false` has none.",
-    )
-    products: Annotated[
-        LinkedProductsSettings | None,
-        switch(LinkedProductsSettings, "Describes and checks each linked table."),
-    ] = None
-    snapshot: Annotated[
-        LinkedSnapshotSettings | None,
-        switch(LinkedSnapshotSettings, "Each linked view as a Parquet snapshot."),
-    ] = None
-    storage: StorageSettings | None = Field(
-        default_factory=StorageSettings,
-        description="The store of the snapshots; null for the project's own `io_manager`.",
-    )
-    translation: Translation = Field(
-        default=None,
-        description="Changes of all assets; those of products and snapshots may have their own.",
-    )
+    variables: ClassVar[frozenset[str]] = STORAGE_VARIABLES | {
+        "project", "gcp_credentials", "principal", "host"
+    }  # fmt: skip
 
-    _check_name = field_validator("name")(check_name)
+    name: Name = "octogen"
+    """The prefix of the assets, <name>_linked_datasets, <name>_linked_products and
+    <name>_linked_snapshot, and of <name>_listing_sensor."""
+    project: Text
+    """Your Google Cloud project; it pays for queries."""
+    gcp_credentials: Text | None = None
+    """A key file in base64, as "{{ env.NAME }}"; Application Default Credentials else."""
+    source: Source = Field(default_factory=ListingSourceSettings)
+    """octogen (the default), or `exchange`, or `listings`."""
+    principal: Text | None = None
+    """With source: octogen, the IAM principal that subscribes, as serviceAccount:<email>."""
+    host: Text | None = None
+    """Octogen is at mcp.<host> and auth.<host>; OCTOGEN_HOST, then octogen.ai by default."""
+    dataset_id: dict[Listing, str] = Field(default_factory=dict)
+    """Ids of linked datasets by the resource names of their listings. The others have the id that
+    Octogen suggests, or octogen_<listing id>."""
+    replace_revoked: bool = False
+    """Delete a revoked subscription that holds the dataset id, with its dataset and the access
+    rights set on it. By default such a run fails."""
+    sensor: Sensor = Field(default_factory=SensorSettings)
+    """The sensor of new listings: `true` has it, stopped; `running` starts it; `false` has none; or
+    its settings."""
+    products: Annotated[LinkedProductsSettings | None, switch(LinkedProductsSettings)] = None
+    """Describes and checks each linked table."""
+    snapshot: Annotated[LinkedSnapshotSettings | None, switch(LinkedSnapshotSettings)] = None
+    """Each linked view as a Parquet snapshot."""
+    storage: StorageSettings | None = Field(default_factory=StorageSettings)
+    """The store of the snapshots; null for the project's own `io_manager`."""
+
     _check_host = field_validator("host")(check_host)
     _check_credentials = field_validator("gcp_credentials")(check_not_written_out)
 
@@ -249,28 +213,30 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
                 "This project has two OctogenLinkedDatasetsComponents, and both bring the resource "
                 "analytics_hub. Write all listings in one, or put them into two projects."
             )
+        ids = {_listing_key(listing): written for listing, written in self.dataset_id.items()}
         datasets = build_linked_datasets_asset(
             self._spec("linked_datasets"),
             control_plane=self.source.is_octogen,
+            dataset_id=lambda listing: ids.get(_listing_key(listing)),
             replace_revoked=self.replace_revoked,
             execute=self.execute,
         )
         assets = [datasets]
         if self.products is not None:
             spec = self._spec("linked_products", self.products)
-            arguments = self.products.arguments() | {"execute": self.execute}
+            arguments = max_age(self.products.written()) | {"execute": self.execute}
             assets.append(build_linked_products_asset(datasets, name=spec, **arguments))
         if self.snapshot is not None:
             spec = self._spec("linked_snapshot", self.snapshot)
-            arguments = self.snapshot.arguments() | {"execute": self.execute}
+            arguments = max_age(self.snapshot.written()) | {"execute": self.execute}
             assets.append(build_linked_snapshot_asset(datasets, name=spec, **arguments))
         sensors = []
-        if self.sensor:
+        if self.sensor is not None:
             sensor = build_listing_sensor(
                 self.source.source(),
                 datasets,
                 name=f"{self.name}_listing_sensor",
-                default_status=sensor_status(self.sensor),
+                **self.sensor.arguments(),
             )
             sensors.append(sensor)
         return dg.Definitions(
@@ -289,7 +255,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
         if kind == "linked_snapshot" and self.storage is not None:
             spec = spec.with_io_manager_key(f"{self.name}_linked_io_manager")
         data = OctogenAssetData(kind, spec)
-        return translated(data, self.get_asset_spec, self.translation, settings.translation)
+        return self.translated(data, settings)
 
     def _resources(self) -> dict[str, Any]:
         from dagster_gcp import BigQueryResource

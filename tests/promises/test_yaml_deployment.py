@@ -293,12 +293,12 @@ def test_secrets_stay_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_yaml_has_every_field_of_the_resources_and_every_limit_of_the_checks() -> None:
-    schema = OctogenComponent.get_model_cls().model_json_schema()
+    schema = OctogenComponent.model().model_json_schema()
     fields = {name: set(part.get("properties", ())) for name, part in schema["$defs"].items()}
     checks = set(inspect.signature(build_snapshot_checks).parameters) - {"asset", "max_age"}
-    assert fields["OctogenResourceFields"] == set(OctogenResource.model_fields) - {"catalogs"}
+    assert fields["ConnectionSettings"] == set(OctogenResource.model_fields) - {"catalogs"}
     assert fields["StorageSettings"] == set(ParquetSnapshotIOManager.model_fields)
-    assert fields["ProductSearchFields"] == set(ProductSearch.model_fields)
+    assert fields["ProductSearch"] == set(ProductSearch.model_fields)
     assert fields["CheckSettings"] == {"max_age_hours"} | {n for n in checks if n[0] != "_"}
 
 
@@ -338,7 +338,7 @@ def test_dg_describes_the_components_without_heavy_libraries() -> None:
 import sys
 from {entry.value} import OctogenComponent, OctogenLinkedDatasetsComponent
 for component in (OctogenComponent, OctogenLinkedDatasetsComponent):
-    component.get_model_cls().model_json_schema()
+    component.model().model_json_schema()
 heavy = {{"polars", "google.cloud", "dagster_gcp", "mcp", "pyarrow", "httpx"}}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """

@@ -133,3 +133,39 @@ def test_it_stands_beside_the_other_component() -> None:
             "octogen_linked_datasets",
             "octogen_linked_snapshot",
         }
+
+
+def test_limits_the_interval_and_ids_are_those_that_were_written(
+    shared: Sandbox, bigquery: BigQueryServer, tmp_path: Path, instance: dg.DagsterInstance
+) -> None:
+    listing = shared.hub.listing_resource("strada")
+    attributes = {
+        "project": PROJECT,
+        "principal": PRINCIPAL,
+        "sensor": {"running": True, "minimum_interval_seconds": 600},
+        "products": {"columns": ["uuid"], "max_age_hours": None, "max_bytes_billed": 1_000},
+        "dataset_id": {listing.replace("projects/octogen", "projects/1234"): "my_strada"},
+        "storage": {"base_dir": str(tmp_path)},
+    }
+    key = listing_partition_key(listing)
+    instance.add_dynamic_partitions("octogen_listings", [key])
+    with load(attributes, LINKED) as (_, defs):
+        result = run(defs, instance, "octogen_linked_datasets", partition=key)
+        bigquery.tables = {
+            name.replace("octogen_strada", "my_strada"): table
+            for name, table in bigquery.tables.items()
+        }
+        bigquery.fields[:] = [
+            {"name": "row_count", "type": "INTEGER"},
+            {"name": "last_modified", "type": "TIMESTAMP"},
+        ]
+        bigquery.rows = [("25", None)]
+        run(defs, instance, "octogen_linked_products", partition=key)
+        (sensor,) = defs.sensors or ()
+    assert isinstance(sensor, dg.SensorDefinition)
+    assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
+    assert sensor.minimum_interval_seconds == 600
+    (materialization,) = result.asset_materializations_for_node("octogen_linked_datasets")
+    assert "my_strada" in str(materialization.metadata)
+    (inserted,) = bigquery.inserted
+    assert inserted["configuration"]["query"]["maximumBytesBilled"] == "1000"

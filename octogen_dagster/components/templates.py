@@ -1,0 +1,134 @@
+"""The templates of a YAML file: rendered once, with the variables that are not set refused."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import dagster as dg
+from dagster.components.resolved.errors import ResolutionException
+
+_TEMPLATE = re.compile(r"\{[{%#]")
+_ONLY_A_VARIABLE = re.compile(r"\{\{\s*env\.(\w+)\s*\}\}")
+
+
+class Mistake(ResolutionException):
+    """A mistake in YAML, with its place. Dagster lets its own exceptions pass through templates."""
+
+    def __init__(self, context: dg.ResolutionContext, path: Iterable[str | int], text: str) -> None:
+        parts = [*context.path, *path]
+        field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+        place, self.line = "", 0
+        if tree := context.source_position_tree:
+            position, _ = tree.lookup_closest_and_path(parts, None)
+            place, self.line = f"{position} - ", position.start.line
+        super().__init__(f"{place}{field.lstrip('.')}: {text}")
+
+
+class Unrendered(NamedTuple):
+    """A `translation`, whose templates are rendered for each asset in this context."""
+
+    context: dg.ResolutionContext
+    attributes: Any
+
+
+class Templates(dg.ResolutionContext):
+    """A context in which a text that is no template stays as it is, and a variable has a value.
+
+    Dagster renders every text, and reads what comes out as Python: "501" becomes a number. There a
+    variable that is not set is None, which is no limit for a budget and a shop `none.com`.
+    """
+
+    def resolve_value(self, val: Any, as_type: type | None = None) -> Any:
+        if not isinstance(val, str):
+            return super().resolve_value(val)
+        if not _TEMPLATE.search(val):
+            return val
+        env = _Environment()
+        try:
+            value = dg.ResolutionContext.resolve_value(self.with_scope(env=env), val)
+        except Exception:
+            if not env.not_set:
+                raise
+            env.used += env.not_set  # what raised was given a value that is none
+        else:
+            if isinstance(value, _NotSet):
+                str(value)
+        if env.used:
+            name = env.used[0]
+            hint = f"Set it, or write \"{{{{ env.{name} or 'a default' }}}}\"."
+            raise Mistake(self, (), f"the environment variable {name} is not set. {hint}")
+        return value
+
+    def rendered(
+        self, value: Any, variables: frozenset[str], mistakes: list[Mistake], field: str = ""
+    ) -> Any:
+        """Render all templates of a value, and note all mistakes in them.
+
+        `variables` are fields in which `{{ env.NAME }}` becomes a `dagster.EnvVar`, also in what is
+        directly below them. `field` is the one that has the value.
+        """
+        if isinstance(value, list):
+            places = [self.at_path(position) for position in range(len(value))]
+            return [
+                place.rendered(each, variables, mistakes, field)
+                for place, each in zip(places, value, strict=True)
+            ]
+        if isinstance(value, dict):
+            return {
+                name: Unrendered(self, each)
+                if name == "translation"
+                else self.at_path(name).rendered(
+                    each, variables, mistakes, f"{field}.{name}".lstrip(".")
+                )
+                for name, each in value.items()
+            }
+        try:
+            is_deferred = isinstance(value, str) and variables & {field, field.rpartition(".")[0]}
+            found = _ONLY_A_VARIABLE.fullmatch(value) if is_deferred else None
+            return dg.EnvVar(found[1]) if found else self.resolve_value(value)
+        except Mistake as mistake:
+            mistakes.append(mistake)
+        return None
+
+
+class _Environment:
+    """`env` in a template; it notes which variables are not set, and which of these are used."""
+
+    def __init__(self) -> None:
+        self.not_set: list[str] = []
+        self.used: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith(("jinja", "__")):  # jinja2 asks every object for these
+            raise AttributeError(name)
+        return self(name)
+
+    def __call__(self, name: str, *default: Any) -> Any:
+        if name in os.environ or default:
+            return os.environ.get(name, *default)
+        self.not_set.append(name)
+        return _NotSet(name, self.used)
+
+
+class _NotSet:
+    """A variable that is not set: it is false, so that `or` and `if` work, and has no value."""
+
+    def __init__(self, name: str, used: list[str]) -> None:
+        self._name, self._used = name, used
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __str__(self) -> str:
+        self._used.append(self._name)
+        return ""
+
+    def __int__(self) -> int:  # jinja2's filters `int` and `float` have a default for what fails
+        self._used.append(self._name)
+        return 0
+
+    def __float__(self) -> float:
+        return float(int(self))
