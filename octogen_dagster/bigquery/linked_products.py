@@ -37,6 +37,7 @@ from octogen_dagster.bigquery.tables import (
     console_url,
     find_modified_column,
     open_client,
+    original_resource,
     read_reported_table,
     table_schema,
 )
@@ -53,6 +54,7 @@ def build_linked_products_asset(
     columns: Sequence[str] = PRODUCT_COLUMNS,
     max_bytes_billed: int | None = MAX_BYTES_BILLED,
     dollars_per_tib: float = DOLLARS_PER_TIB,
+    bigquery_resource_key: str = "bigquery",
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
     """Build an asset of the products of each linked dataset. No product leaves BigQuery.
@@ -81,6 +83,7 @@ def build_linked_products_asset(
             does not run a query that would be billed for more.
         dollars_per_tib: The price of 2**40 bytes billed, in dollars; by default Google's list price
             of on-demand queries in the US.
+        bigquery_resource_key: The key of the `dagster_gcp.BigQueryResource`.
         asset_arguments: Any other argument of `@dagster.asset`, such as `group_name`,
             `automation_condition`, `retry_policy`.
 
@@ -99,6 +102,7 @@ def build_linked_products_asset(
             "partitions_def": partitions,
             "deps": [linked_datasets],
             "check_specs": build_check_specs(asset_key(given), max_age, partitions),
+            "required_resource_keys": {bigquery_resource_key},
             "pool": None,
             "kinds": {"octogen", "bigquery"},
             "description": "The number, the columns and the last change of the products in each "
@@ -106,10 +110,9 @@ def build_linked_products_asset(
         },
         given,
     )
-    def linked_products(
-        context: dg.AssetExecutionContext, bigquery: dg.ResourceParam[Any]
-    ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster takes it for one with no value
+    def linked_products(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster takes it for one with no value
         table = read_reported_table(context, linked_datasets.key)
+        bigquery = original_resource(context, bigquery_resource_key)
         with permanent_errors_fail(), open_client(bigquery) as client:
             with translate_google_errors(BIGQUERY, f"Table {table}"):
                 there = client.get_table(str(table), timeout=REQUEST_TIMEOUT)

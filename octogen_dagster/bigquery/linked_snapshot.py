@@ -32,6 +32,7 @@ from octogen_dagster.bigquery.tables import (
     console_url,
     find_modified_column,
     open_client,
+    original_resource,
     read_reported_table,
     table_schema,
 )
@@ -51,6 +52,7 @@ def build_linked_snapshot_asset(
     min_rows_fraction: float = MIN_ROWS_RATIO,
     max_bytes_billed: int | None = MAX_BYTES_BILLED,
     dollars_per_tib: float = DOLLARS_PER_TIB,
+    bigquery_resource_key: str = "bigquery",
     **asset_arguments: Any,
 ) -> dg.AssetsDefinition:
     """Build an asset of snapshots of the products of each linked dataset.
@@ -86,6 +88,7 @@ def build_linked_snapshot_asset(
             does not run a query that would be billed for more.
         dollars_per_tib: The price of 2**40 bytes billed, in dollars; by default Google's list price
             of on-demand queries in the US.
+        bigquery_resource_key: The key of the `dagster_gcp.BigQueryResource`.
         asset_arguments: Any other argument of `@dagster.asset`, such as `group_name`,
             `automation_condition`, `retry_policy`.
 
@@ -109,6 +112,7 @@ def build_linked_snapshot_asset(
             "deps": [linked_datasets],
             "check_specs": build_check_specs(asset_key(given), max_age, partitions),
             "config_schema": {ACCEPT_SHRINKING: ACCEPT_SHRINKING_CONFIG},
+            "required_resource_keys": {bigquery_resource_key},
             "pool": None,
             "kinds": {"octogen", "bigquery", "parquet"},
             "description": "The products of each linked dataset, as a snapshot.",
@@ -116,11 +120,10 @@ def build_linked_snapshot_asset(
         },
         given,
     )
-    def linked_snapshot(
-        context: dg.AssetExecutionContext, bigquery: dg.ResourceParam[Any]
-    ) -> Iterator[Any]:
+    def linked_snapshot(context: dg.AssetExecutionContext) -> Iterator[Any]:
         accepts_any = where is not None or context.op_execution_context.op_config[ACCEPT_SHRINKING]
         table = read_reported_table(context, linked_datasets.key)
+        bigquery = original_resource(context, bigquery_resource_key)
         with permanent_errors_fail(), open_client(bigquery) as client:
             with translate_google_errors(BIGQUERY, f"Table {table}"):
                 view = client.get_table(str(table), timeout=REQUEST_TIMEOUT)

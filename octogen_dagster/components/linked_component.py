@@ -222,13 +222,14 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
             execute=self.execute,
         )
         assets = [datasets]
+        of_queries = {"execute": self.execute, "bigquery_resource_key": self._bigquery}
         if self.products is not None:
             spec = self._spec("linked_products", self.products)
-            arguments = max_age(self.products.written()) | {"execute": self.execute}
+            arguments = max_age(self.products.written()) | of_queries
             assets.append(build_linked_products_asset(datasets, name=spec, **arguments))
         if self.snapshot is not None:
             spec = self._spec("linked_snapshot", self.snapshot)
-            arguments = max_age(self.snapshot.written()) | {"execute": self.execute}
+            arguments = max_age(self.snapshot.written()) | of_queries
             assets.append(build_linked_snapshot_asset(datasets, name=spec, **arguments))
         sensors = []
         if self.sensor is not None:
@@ -245,6 +246,11 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
             sensors=sensors,
             resources=self._resources(),
         )
+
+    @property
+    def _bigquery(self) -> str:
+        """The key of the resource for queries, beside a `bigquery` that the project may have."""
+        return f"{self.name}_bigquery"
 
     def _spec(self, kind: Kind, follows: AssetSettings | None = None) -> dg.AssetSpec:
         settings = follows or AssetSettings()
@@ -272,7 +278,7 @@ class OctogenLinkedDatasetsComponent(AssetsComponent):
                 principal=self.principal, host=self.host
             )
         if self.products or self.snapshot:
-            resources["bigquery"] = BigQueryResource(**google)
+            resources[self._bigquery] = BigQueryResource(**google)
         if self.snapshot and self.storage is not None:
             resources[f"{self.name}_linked_io_manager"] = self.storage.io_manager()
         return resources

@@ -288,7 +288,7 @@ def test_secrets_stay_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
     linked = {"project": "p", "principal": "user:me@my.org", "gcp_credentials": "{{ env.KEY }}"}
     with load(linked | {"products": True}, LINKED) as (_, defs):
         resources = dict(defs.resources or {})
-    for key in ("analytics_hub", "bigquery"):
+    for key in ("analytics_hub", "octogen_bigquery"):
         assert isinstance(resources[key].gcp_credentials, dg.EnvVar)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+from dagster_gcp import BigQueryResource
 
 from octogen_dagster import listing_partition_key
 from octogen_dagster.sandbox.server import Sandbox
@@ -97,7 +98,7 @@ def test_linked_datasets_products_and_snapshots_run(
         ({"source": {"exchange": EXCHANGE}}, {"analytics_hub"}),
         (
             {"source": {"listings": [LISTING]}, "snapshot": True},
-            {"analytics_hub", "bigquery", "octogen_linked_io_manager"},
+            {"analytics_hub", "octogen_bigquery", "octogen_linked_io_manager"},
         ),
     ],
 )
@@ -107,6 +108,16 @@ def test_each_source_brings_the_resources_that_it_needs(
     with load({"project": PROJECT} | source, LINKED) as (_, defs):
         assert set(defs.resources or ()) == resources
         assert [sensor.name for sensor in defs.sensors or ()] == ["octogen_listing_sensor"]
+
+
+def test_a_project_may_have_a_resource_bigquery_of_its_own() -> None:
+    mine = dg.Definitions(resources={"bigquery": BigQueryResource(project="another-project")})
+    linked = {"project": PROJECT, "principal": PRINCIPAL, "products": True, "snapshot": True}
+    with load(linked, LINKED) as (_, defs):
+        merged = dg.Definitions.merge(mine, defs)
+        dg.Definitions.validate_loadable(merged)
+        assert merged.resources
+        assert merged.resources["bigquery"].project == "another-project"
 
 
 def test_a_project_has_one_of_it() -> None:
