@@ -272,7 +272,7 @@ class OctogenClient:
             tracker.deduplicated(new=len(new), repeats=len(page.items) - len(new))
             seen.update(new)
             yield page.model_copy(update={"items": list(new.values())})
-        if tracker.may_have_restarted:
+        while tracker.may_have_restarted:
             tracker.check_first_page(await self._page(request, None, PageTracker(tracker.subject)))
 
     async def iter_products(

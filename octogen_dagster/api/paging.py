@@ -25,16 +25,12 @@ The source may count groups, and a search may list the variants in them.
 """
 MIN_LIMIT = 10_000
 """A catalog may grow from a few products to that many before its source says so."""
-_MIN_PRODUCTS_TO_COMPARE = 10  # all products of a smaller page may come again by chance
+_MIN_SECOND_PAGE = 10  # fewer products may follow page 1 again by chance
 
 INDEXED_AGAIN = (
     "so its pages may be of two states, which must not be mixed. Nothing was published; run it "
     "again."
 )
-
-
-class IndexedAgainError(OctogenPagingError):
-    """A catalog was indexed again while it was read. The pages of all others are still good."""
 
 
 class Page(Protocol):
@@ -67,9 +63,7 @@ def may_be_first_page(first: Page, page: Page) -> bool:
     Page 1 is ranked by relevance and the later pages by quality. Where both orders are the same,
     page 2 has page 1's products with good reason.
     """
-    if is_first_page_again(first, page):
-        return True
-    return len(page.uuids) >= _MIN_PRODUCTS_TO_COMPARE and page.uuids == first.uuids
+    return is_first_page_again(first, page) or (bool(first.uuids) and page.uuids == first.uuids)
 
 
 class PageTracker:
@@ -79,9 +73,9 @@ class PageTracker:
     the number of products of the catalog that is read, or of which a part is; `rows_per_product`
     how many came for each of these in an earlier read. Either may be unknown.
 
-    `may_have_restarted` becomes true if a later page brought all or most of page 1: it is page 1
-    after a change, or its products rank high in both of the service's orders. `check_first_page`
-    tells which at the end.
+    `may_have_restarted` becomes true if a later page brought most of page 1, or if more products
+    came again than page 1 has: the pages began again after a change, or the products of page 1 rank
+    high in both of the service's orders. `check_first_page` tells which at the end.
     """
 
     def __init__(
@@ -105,6 +99,8 @@ class PageTracker:
         self._second_uuids: frozenset[str] = frozenset()
         self._repeats_first = 0  # the last page that had exactly page 1's products
         self._cursors_after_first: set[str | None] = set()
+        self._fresh_cursor: str | None = None  # of page 1 after the last page
+        self._has_last_page = False
         self._deduplicated = 0
         self._pages_with_new = 0
         self._pages_without_new = 0  # in a row
@@ -123,7 +119,7 @@ class PageTracker:
         else:
             self._compare_with_first_pages(self._first, page)
         if not page.next_cursor:
-            self._forget()
+            self._has_last_page = True
             return
         if page.next_cursor in self._page_of_cursor:
             raise OctogenPagingError(
@@ -134,13 +130,6 @@ class PageTracker:
         self._page_of_cursor[page.next_cursor] = self.pages
         self.check_number_of_products()
 
-    def _forget(self) -> None:
-        """After the last page, keep only what the comparison with a fresh page 1 needs."""
-        self._page_of_cursor.clear()
-        self._second_uuids = self._first_uuids = frozenset()
-        if not self.may_have_restarted:
-            self._first = None
-
     def deduplicated(self, new: int, repeats: int) -> None:
         """Note how many products of the next page were new, in the order of the pages.
 
@@ -150,6 +139,11 @@ class PageTracker:
         self._pages_with_new += bool(new)
         self._pages_without_new = 0 if new else self._pages_without_new + 1
         self._deduplicated += 1
+        # The later pages are in one order, in which only products of page 1 come a second time.
+        if self._first and self.repeats > len(self._first.uuids):
+            self.may_have_restarted = True
+        if self._has_last_page and self._deduplicated == self.pages:
+            self._forget()
         if self._pages_without_new > self._pages_with_new + MAX_PAGES_WITHOUT_NEW:
             raise OctogenPagingError(
                 f"{self.subject}: {self._pages_without_new} pages in a row, up to page "
@@ -189,14 +183,24 @@ class PageTracker:
     def check_first_page(self, fresh: Page) -> None:
         """Check after the last page that page 1 is what it was, and that no later page was page 1.
 
-        `fresh` is page 1 as the service sends it now.
+        `fresh` is page 1 as the service sends it now. Call it as long as `may_have_restarted` is
+        true, at most twice. If page 1 has another cursor than it had, the second call tells whether
+        each response has one of its own, or each state of the catalog.
         """
+        assert self._first
         if fresh.next_cursor and fresh.next_cursor in self._cursors_after_first:
             raise self._restarted("a later page")
-        if list(fresh.uuids) != list(self._first.uuids if self._first else ()):
-            raise IndexedAgainError(
+        is_same_cursor = fresh.next_cursor == self._first.next_cursor
+        if (
+            list(fresh.uuids) != list(self._first.uuids)
+            or bool(fresh.next_cursor) != bool(self._first.next_cursor)
+            or (not is_same_cursor and fresh.next_cursor == self._fresh_cursor)
+        ):
+            raise OctogenPagingError(
                 f"{self.subject} has another page 1 than when the read began, {INDEXED_AGAIN}"
             )
+        self.may_have_restarted = not is_same_cursor and self._fresh_cursor is None
+        self._fresh_cursor = fresh.next_cursor
 
     def _compare_with_first_pages(self, first: Page, page: Page) -> None:
         if is_first_page_again(first, page):
@@ -206,7 +210,7 @@ class PageTracker:
         # An honest repetition of page 1 is one page; after a restart page 2 comes as well.
         elif (
             self._repeats_first == self.pages - 1
-            and len(self._second_uuids) >= _MIN_PRODUCTS_TO_COMPARE
+            and len(self._second_uuids) >= _MIN_SECOND_PAGE
             and _is_mostly(self._second_uuids, page)
         ):
             raise self._restarted(f"page {self.pages - 1}")
@@ -215,6 +219,13 @@ class PageTracker:
             self._cursors_after_first.add(page.next_cursor)
             if may_be_first_page(first, page):
                 self._repeats_first = self.pages
+
+    def _forget(self) -> None:
+        """After the last page, keep only what the comparison with a fresh page 1 needs."""
+        self._page_of_cursor.clear()
+        self._second_uuids = self._first_uuids = frozenset()
+        if not self.may_have_restarted:
+            self._first = None
 
     def _restarted(self, which: str) -> OctogenPagingError:
         return OctogenPagingError(
@@ -225,7 +236,5 @@ class PageTracker:
 
 
 def _is_mostly(uuids: frozenset[str], page: Page) -> bool:
-    """True if a page has most products of an earlier page; all of them if these are few."""
-    if len(uuids) < _MIN_PRODUCTS_TO_COMPARE:
-        return len(uuids) > 1 and uuids == set(page.uuids)
+    """True if a page has most products of an earlier page."""
     return 2 * len(uuids.intersection(page.uuids)) > len(uuids)

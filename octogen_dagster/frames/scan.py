@@ -23,7 +23,6 @@ from octogen_dagster.api.catalog_sources import (
 from octogen_dagster.api.credentials import ApiKey, configured_base_url
 from octogen_dagster.api.estimate import small_page_warning
 from octogen_dagster.api.pacing import RateLimiter
-from octogen_dagster.api.paging import IndexedAgainError
 from octogen_dagster.api.retry import RetryPolicy
 from octogen_dagster.api.search import ProductSearch
 from octogen_dagster.api.service import DEFAULT_TIMEOUT
@@ -38,7 +37,7 @@ from octogen_dagster.errors import (
 )
 from octogen_dagster.frames.columns import PRODUCT_SCHEMA, SCHEMA_VERSION
 from octogen_dagster.frames.effective_query import EFFECTIVE_QUERY
-from octogen_dagster.frames.execution import PlanRead
+from octogen_dagster.frames.execution import IndexedAgainError, PlanRead
 from octogen_dagster.frames.io_source import Query, io_source, raise_interrupt
 from octogen_dagster.frames.plan import (
     ReadPlan,

@@ -29,17 +29,18 @@ from octogen_dagster.frames.resume import plan_with_store
 from octogen_dagster.frames.walk import Walk, WalkRead
 from octogen_dagster.store import Store
 
-SEARCH = ProductSearch(catalogs=["acme"], page_size=5)
 PAGES = 60
 INDEXED_AT = datetime(2026, 11, 26, tzinfo=timezone.utc)
 
 
 class Shop:
-    """A catalog of 300 products, whose price is the number of its state."""
+    """A catalog of 60 pages, the last one short, whose prices are the number of its state."""
 
-    def __init__(self, *, has_stamp: bool, has_same_cursors: bool) -> None:
+    def __init__(self, *, has_stamp: bool, has_same_cursors: bool, page_size: int = 5) -> None:
         self.state = 1
         self.requests = 0
+        self.search = ProductSearch(catalogs=["acme"], page_size=page_size)
+        self.sizes = [page_size] * (PAGES - 1) + [-(-page_size // 2)]
         self._has_stamp = has_stamp
         self._has_same_cursors = has_same_cursors
         self._issued: dict[str, int] = {}
@@ -60,7 +61,7 @@ class Shop:
             self._issued[following] = self.state
         items = [
             {"uuid": f"{number}-{place}", "currentPrice": self.state, "productUrl": "https://x.y"}
-            for place in range(5)
+            for place in range(self.sizes[number - 1])
         ]
         body = json.dumps({"items": items, "nextCursor": following}).encode()
         return read_page(Response(200, {}, body), "It")
@@ -109,10 +110,11 @@ class Run:
 
     def _steps(self) -> Iterator[None]:
         client, stamp = Client(self._shop), self._shop.stamp
-        walk = Walk(SEARCH.request("acme"), (CatalogState("acme", last_indexed_at=stamp),))
+        search = self._shop.search
+        walk = Walk(search.request("acme"), (CatalogState("acme", last_indexed_at=stamp),))
         yield
         plan = plan_with_store(
-            SEARCH, [[walk]], self._store, client, log=lambda _line: None, warn=lambda _line: None
+            search, [[walk]], self._store, client, log=lambda _line: None, warn=lambda _line: None
         )
         read = self._read = WalkRead(plan.walks[0])
         pages = []
@@ -120,7 +122,7 @@ class Run:
             for page in read.pages(client):
                 pages.append(page)
                 yield
-            if stamp is None and read.tracker.may_have_restarted:
+            while stamp is None and read.tracker.may_have_restarted:
                 read.tracker.check_first_page(client.page(walk.request))
         except OctogenPagingError:
             assert read.walk.saved
@@ -161,15 +163,20 @@ def damage(folder: Path, chance: random.Random) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**32), has_stamp=st.booleans(), has_same_cursors=st.booleans())
+@given(
+    seed=st.integers(0, 2**32),
+    has_stamp=st.booleans(),
+    has_same_cursors=st.booleans(),
+    page_size=st.sampled_from([1, 2, 5, 12]),
+)
 def test_what_is_published_is_of_one_state_and_whole(
-    seed: int, has_stamp: bool, has_same_cursors: bool
+    seed: int, has_stamp: bool, has_same_cursors: bool, page_size: int
 ) -> None:
     chance = random.Random(seed)
-    shop = Shop(has_stamp=has_stamp, has_same_cursors=has_same_cursors)
+    shop = Shop(has_stamp=has_stamp, has_same_cursors=has_same_cursors, page_size=page_size)
 
     def published(prices: list[int]) -> None:
-        assert len(prices) == 5 * PAGES, f"{len(prices)} products were published"
+        assert len(prices) == sum(shop.sizes), f"{len(prices)} products were published"
         assert len(set(prices)) == 1, f"the states {set(prices)} are mixed"
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
@@ -217,5 +224,5 @@ def test_a_kill_costs_at_most_26_pages(kills: list[int], has_stamp: bool) -> Non
         for _step in Run(shop, Path(name), published.append).steps:
             pass
         assert shop.requests <= PAGES + len(kills) * 26
-        assert [len(prices) for prices in published] == [5 * PAGES] * len(published) != []
+        assert [len(prices) for prices in published] == [sum(shop.sizes)] * len(published) != []
         assert not (Path(name) / ".pages").exists()

@@ -86,7 +86,9 @@ def walks(draw: st.DrawFn) -> list[PageContent]:
             pages.insert(draw(st.integers(1, len(pages))), again)
     if draw(st.booleans()) and pages:  # a page with page 1's products, as many as there may be
         pages[0] += [str(next(serial)) for _ in range(draw(st.integers(0, 12)))]
-        pages.insert(draw(st.integers(1, len(pages))), [*pages[0]])
+        # After a restart page 2 would come again, so a new product follows here.
+        at = draw(st.integers(1, len(pages)))
+        pages[at:at] = [[*pages[0]], [str(next(serial))]]
     return pages or [[]]
 
 
